@@ -1,2 +1,8 @@
-//! `unread`: exact unread counts for chat back ends.
-#![doc = "The map of the crate is written once the modules stand."]
+//! `unread`: exact unread counts for chat back ends, kept in Redis, answered in the wire formats of three vendors.
+//! (The map is written once the modules stand.)
+
+pub mod config;
+pub mod error;
+pub mod names;
+pub mod quota;
+pub mod store;
