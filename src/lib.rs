@@ -2,7 +2,12 @@
 //! (The map is written once the modules stand.)
 
 pub mod config;
-pub mod error;
 pub mod names;
+pub mod event;
+pub mod error;
 pub mod quota;
+
+pub mod keys;
+pub mod scripts;
+pub mod connection;
 pub mod store;

@@ -1,12 +1,123 @@
 //! The operations on counts. Redis types stay behind this module.
 
-use crate::error::Result;
+mod announce;
+mod deliver;
+mod read;
+mod recover;
+mod reply;
+mod room;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
+
+pub use write::{Outcome, Rejection, Wait};
+
+use crate::config::Config;
+use crate::connection::Redis;
+use crate::error::{Error, Result};
+use crate::keys::Enc;
+use crate::metrics::Metrics;
 use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
-use crate::quota::{Charge, Charged};
 
 /// A cheap handle; clones share connections.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    redis: Redis,
+    history: History,
+    announcer: announce::Announcer,
+    members: Cache<(AppId, Enc), Arc<deliver::MemberList>, Length>,
+    /// Deliveries that nobody waits for.
+    background: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+struct History {
+    max_messages: u32,
+    max_age_days: u32,
+}
+
+impl History {
+    fn max_age_micros(&self) -> u64 {
+        u64::from(self.max_age_days) * 86_400_000_000
+    }
+}
+
+/// Member lists are weighed by their members.
+#[derive(Clone)]
+struct Length;
+
+impl Weighter<(AppId, Enc), Arc<deliver::MemberList>> for Length {
+    fn weight(&self, _: &(AppId, Enc), list: &Arc<deliver::MemberList>) -> u64 {
+        list.weight()
+    }
+}
+
+/// Members kept over all lists.
+const CACHED_MEMBERS: u64 = 500_000;
+/// Lists that are expected to be kept.
+const CACHED_LISTS: usize = 10_000;
+/// Deliveries under way that nobody waits for.
+const BACKGROUND: usize = 256;
+
+impl Store {
+    /// Prepares the connections (made when first used) and starts the sweep for unfinished fan-outs. Wants a tokio runtime.
+    pub async fn connect(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
+        let url = config.redis.url.as_ref().map(|url| url.0.as_str());
+        let url = url.ok_or_else(|| Error::Internal("no address of redis is set".into()))?;
+        let inner = Arc::new(Inner {
+            redis: Redis::new(&config.redis, url, Arc::clone(&metrics))?,
+            history: History {
+                max_messages: config.history.max_messages,
+                max_age_days: config.history.max_age_days,
+            },
+            announcer: announce::Announcer::new(),
+            members: Cache::with_weighter(CACHED_LISTS, CACHED_MEMBERS, Length),
+            background: Arc::new(Semaphore::new(BACKGROUND)),
+            metrics,
+        });
+        tokio::spawn(recover::run(Arc::downgrade(&inner)));
+        Ok(Self { inner })
+    }
+}
+
+/// What the native API shows of one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserUnread {
+    /// All totals.
+    pub totals: Totals,
+    /// Unread messages by tag, zeros included.
+    pub tags: BTreeMap<String, u64>,
+    /// Unread messages by custom type, zeros included.
+    pub types: BTreeMap<String, u64>,
+    /// The joined active rooms by id, if asked for.
+    pub rooms: Option<Vec<RoomUnread>>,
+}
+
+/// One room of one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomUnread {
+    /// The room.
+    pub room: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its custom type.
+    pub custom_type: Option<String>,
+    /// Its tags, in the order given.
+    pub tags: Vec<String>,
+    /// Unread messages.
+    pub messages: u64,
+    /// Those that mention the user.
+    pub mentions: u64,
+}
 
 /// A kind of room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -153,65 +264,3 @@ pub enum PeerCount {
     Unknown,
 }
 
-// The reads of the vendor endpoints. Each is atomic over the user's own counts and runs the charge in the same round trip.
-#[allow(unused_variables, clippy::todo)]
-impl Store {
-    /// Unread messages over the direct rooms of `user`; `None`: an unknown user.
-    pub async fn direct_total(
-        &self,
-        app: &AppId,
-        user: &UserId,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Option<u64>>> {
-        todo!()
-    }
-    /// The same for each of `peers`, in their order; `None`: `user` is unknown.
-    pub async fn direct_by_peer(
-        &self,
-        app: &AppId,
-        user: &UserId,
-        peers: &[UserId],
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Option<Vec<PeerCount>>>> {
-        todo!()
-    }
-    /// All totals of `user`, over rooms of the given custom types if any are given; `None`: an unknown user.
-    pub async fn totals(
-        &self,
-        app: &AppId,
-        user: &UserId,
-        types: Option<&[CustomType]>,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Option<Totals>>> {
-        todo!()
-    }
-    /// Unread messages by room tag: the asked tags in the order given (absent ones 0), or every tag of the user's joined
-    /// active rooms (sorted, zeros included) where none are given. An unknown user is a user without rooms.
-    pub async fn tags(
-        &self,
-        app: &AppId,
-        user: &UserId,
-        tags: Option<&[Tag]>,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Vec<(Tag, u64)>>> {
-        todo!()
-    }
-    /// The joined active rooms of `user`: all of them are handed to `choose`, which filters, sorts and pages them and says
-    /// how many matched; members and profiles are then filled in for those it returns. An unknown user has no rooms.
-    pub async fn rooms<F>(
-        &self,
-        app: &AppId,
-        user: &UserId,
-        choose: F,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<RoomPage>>
-    where
-        F: FnOnce(Vec<RoomEntry>) -> (u64, Vec<RoomEntry>),
-    {
-        todo!()
-    }
-    /// Whether Redis answers, for readiness.
-    pub async fn ping(&self) -> Result<()> {
-        todo!()
-    }
-}

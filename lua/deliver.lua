@@ -1,0 +1,258 @@
+#!lua
+-- Purpose: bring a room's state, and what happened in it, to users' own counts. Deliveries may be repeated, reordered or made
+--   by two pods at once: the state they end in is the same. Several users at once only where one node holds them all.
+-- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
+--   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
+--   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted), prefs (hash)
+-- ARGV: 1 room, 2 microseconds at which the snapshot was taken, 3 rev, 4 head, 5 kind, 6 status, 7 type, 8 tags, then nine per
+--   user: state j|i|l or - (not a member), epoch, base, peer, '' or when it was named as a sender, '' or read up to,
+--   positions that don't count (comma list), positions that mention (comma list), settings (lines: field, stamp and JSON
+--   value in turn)
+-- Reply: one letter per user: K kept, V void (the membership is older than the user's deletion), or {'STALE'}
+local room, taken, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local kind, status, type, tags = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+-- Tombstones live for an hour at least; a snapshot that old could bring back a room that was left.
+if now - taken > 600000000 then return {'STALE'} end
+local function int(n) return string.format('%.0f', n) end
+local function mark(letter, position) return room .. '|' .. letter .. '|' .. string.format('%016.0f', position) end
+
+-- Adds to `delta` what a membership contributes to the plain counts: n messages, m mentions, i invitations.
+local function contribute(delta, rec, n, m, i)
+  local function add(field, by)
+    if by ~= 0 then delta[field] = (delta[field] or 0) + by end
+  end
+  local function by_kind(family, by)
+    if by == 0 then return end
+    add(family .. ':' .. rec.kind, by)
+    if rec.type ~= '' then add(family .. ':' .. rec.kind .. ':' .. rec.type, by) end
+  end
+  by_kind('messages', n)
+  by_kind('mentions', m)
+  by_kind('invitations', i)
+  if n ~= 0 then
+    add('room:' .. room, n)
+    if rec.peer ~= '' then add('peer:' .. rec.peer, n) end
+    for tag in string.gmatch(rec.tags, '[^,]+') do add('tag:' .. tag, n) end
+  end
+end
+
+-- Adds to `delta` which tags and types a membership makes visible.
+local function refer(delta, rec, by)
+  if rec.state ~= 'j' or rec.status ~= '1' then return end
+  for tag in string.gmatch(rec.tags, '[^,]+') do
+    delta['tag:' .. tag] = (delta['tag:' .. tag] or 0) + by
+  end
+  if rec.type ~= '' then
+    local field = 'type:' .. rec.type
+    delta[field] = (delta[field] or 0) + by
+  end
+end
+
+local function numbers(rec)
+  if rec.status ~= '1' then return 0, 0, 0 end
+  if rec.state == 'i' then return 0, 0, 1 end
+  return rec.head - rec.read - rec.nh, rec.nm, 0
+end
+
+-- Moves the fields of a hash by `delta`; a field that comes to zero goes.
+local function apply(key, delta)
+  local fields = {}
+  for field, by in pairs(delta) do
+    if by ~= 0 then fields[#fields + 1] = field end
+  end
+  if #fields == 0 then return end
+  local values = redis.call('HMGET', key, unpack(fields))
+  local set, gone = {}, {}
+  for i = 1, #fields do
+    local value = tonumber(values[i] or 0) + delta[fields[i]]
+    if value == 0 then
+      gone[#gone + 1] = fields[i]
+    else
+      set[#set + 1] = fields[i]
+      set[#set + 1] = value
+    end
+  end
+  if #set > 0 then redis.call('HSET', key, unpack(set)) end
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+end
+
+local function peer_rooms(refs, peer, with)
+  local field, rooms = 'direct:' .. peer, {}
+  for other in string.gmatch(redis.call('HGET', refs, field) or '', '[^,]+') do
+    if other ~= room then rooms[#rooms + 1] = other end
+  end
+  if with then rooms[#rooms + 1] = room end
+  if #rooms == 0 then
+    redis.call('HDEL', refs, field)
+  else
+    table.sort(rooms)
+    redis.call('HSET', refs, field, table.concat(rooms, ','))
+  end
+end
+
+local pref_fields = {'tags', 'tag_colors', 'hidden', 'sticky', 'muted', 'folder'}
+
+local function merge(k, a)
+  local counts, rooms, supers, refs, marks, left, prefs =
+    KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4], KEYS[k + 5], KEYS[k + 6], KEYS[k + 7]
+  local state, epoch, base, peer = ARGV[a + 1], tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), ARGV[a + 4]
+  local named, read_to, holes, mentions, settings = ARGV[a + 5], ARGV[a + 6], ARGV[a + 7], ARGV[a + 8], ARGV[a + 9]
+
+  local ended = redis.call('HMGET', left, room, '*')
+  local deleted = tonumber(ended[2] or 0)
+  if named ~= '' and tonumber(named) > deleted then redis.call('HSETNX', counts, 'known', named) end
+  if state == '-' then return 'K' end
+  if epoch <= deleted then return state == 'l' and 'K' or 'V' end
+  if ended[1] and epoch <= tonumber(string.match(ended[1], '^%d+')) then return 'K' end
+
+  local old, was_super = nil, false
+  local text = redis.call('HGET', rooms, room)
+  if text then
+    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr =
+      string.match(text, '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a+)|(%d)|([^|]*)|([^|]*)|([^|]*)$')
+    old = {state = s, epoch = tonumber(e), rev = tonumber(v), read = tonumber(r), head = tonumber(h), nh = tonumber(nh),
+      nm = tonumber(nm), kind = kd, status = st, type = ty, tags = tg, peer = pr}
+  else
+    text = redis.call('HGET', supers, room)
+    if text then
+      was_super = true
+      local s, e, v, r, nh, nm = string.match(text, '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)$')
+      -- The room knows the rest; a supergroup adds nothing to the plain counts.
+      old = {state = s, epoch = tonumber(e), rev = tonumber(v), read = tonumber(r), head = tonumber(r), nh = tonumber(nh),
+        nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = ''}
+    end
+  end
+  if old and old.epoch > epoch then return 'K' end
+  local same = old and old.epoch == epoch
+
+  local new
+  if state ~= 'l' then
+    if same then
+      new = {}
+      for field, value in pairs(old) do new[field] = value end
+    else
+      new = {state = state, epoch = epoch, rev = -1, read = base, head = base, nh = 0, nm = 0}
+    end
+    if rev > new.rev then
+      new.rev, new.kind, new.status, new.type, new.tags, new.peer = rev, kind, status, type, tags, peer
+    end
+    new.head = math.max(new.head, head)
+  end
+
+  if old and not same then
+    redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|', '(' .. room .. '}')
+    for _, field in ipairs(pref_fields) do redis.call('HDEL', prefs, room .. '|' .. field) end
+  end
+
+  if new and new.state == 'j' then
+    if read_to ~= '' and tonumber(read_to) > new.read then
+      new.read = tonumber(read_to)
+      local up_to = string.format('%016.0f', new.read)
+      if new.nh > 0 then
+        new.nh = new.nh - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|h|', '[' .. room .. '|h|' .. up_to)
+      end
+      if new.nm > 0 then
+        new.nm = new.nm - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|m|', '[' .. room .. '|m|' .. up_to)
+      end
+    end
+    for text in string.gmatch(holes, '%d+') do
+      local position = tonumber(text)
+      if position > new.read and redis.call('ZADD', marks, 0, mark('h', position)) == 1 then
+        new.nh = new.nh + 1
+        new.head = math.max(new.head, position)
+        if new.nm > 0 then new.nm = new.nm - redis.call('ZREM', marks, mark('m', position)) end
+      end
+    end
+    for text in string.gmatch(mentions, '%d+') do
+      local position = tonumber(text)
+      if position > new.read and not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position)))
+        and redis.call('ZADD', marks, 0, mark('m', position)) == 1 then
+        new.nm = new.nm + 1
+        new.head = math.max(new.head, position)
+      end
+    end
+    new.head = math.max(new.head, new.read)
+    if settings ~= '' then
+      for name, stamp, value in string.gmatch(settings, '([^\n]+)\n(%d+)\n([^\n]+)') do
+        local field = room .. '|' .. name
+        local stored = redis.call('HGET', prefs, field)
+        if not stored or tonumber(string.match(stored, '^%d+')) < tonumber(stamp) then
+          redis.call('HSET', prefs, field, stamp .. '|' .. value)
+        end
+      end
+    end
+  end
+
+  -- The plain counts move by the difference between what was and what is.
+  local delta = {}
+  local counted_old = old ~= nil and not was_super
+  local counted_new = new ~= nil and new.kind ~= 'supergroup'
+  local is_super = new ~= nil and not counted_new
+  local settled = same and counted_old and counted_new and old.kind == new.kind and old.status == new.status
+    and old.type == new.type and old.tags == new.tags and old.peer == new.peer
+  if settled then
+    local n, m, i = numbers(new)
+    local on, om, oi = numbers(old)
+    contribute(delta, new, n - on, m - om, i - oi)
+  else
+    local ref = {}
+    if counted_old then
+      local n, m, i = numbers(old)
+      contribute(delta, old, -n, -m, -i)
+      refer(ref, old, -1)
+    end
+    if counted_new then
+      local n, m, i = numbers(new)
+      contribute(delta, new, n, m, i)
+      refer(ref, new, 1)
+    end
+    apply(refs, ref)
+    local before, after = counted_old and old.peer or '', counted_new and new.peer or ''
+    if before ~= after then
+      if before ~= '' then peer_rooms(refs, before, false) end
+      if after ~= '' then peer_rooms(refs, after, true) end
+    end
+  end
+  apply(counts, delta)
+
+  if new then
+    if not old then redis.call('HSETNX', counts, 'known', int(epoch)) end
+    local start = new.state .. '|' .. int(new.epoch) .. '|' .. int(new.rev) .. '|' .. int(new.read) .. '|'
+    if counted_new then
+      redis.call('HSET', rooms, room, start .. int(new.head) .. '|' .. new.nh .. '|' .. new.nm .. '|' .. new.kind .. '|'
+        .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer)
+    else
+      redis.call('HSET', supers, room, start .. new.nh .. '|' .. new.nm)
+    end
+  end
+  if counted_old and not counted_new then redis.call('HDEL', rooms, room) end
+  if was_super ~= is_super then
+    if was_super then redis.call('HDEL', supers, room) end
+    local n = redis.call('HLEN', supers)
+    if n > 0 then redis.call('HSET', counts, 'supers', n) else redis.call('HDEL', counts, 'supers') end
+  end
+
+  if state == 'l' then
+    redis.call('HSET', left, room, int(epoch) .. '|' .. int(now))
+    redis.call('PEXPIRE', left, 86400000)
+    if redis.call('HLEN', left) > 512 then
+      local all = redis.call('HGETALL', left)
+      for i = 1, #all, 2 do
+        local since = string.match(all[i + 1], '|(%d+)$')
+        if since and tonumber(since) < now - 3600000000 then redis.call('HDEL', left, all[i]) end
+      end
+    end
+  elseif ended[1] then
+    redis.call('HDEL', left, room)
+  end
+  return 'K'
+end
+
+local reply = {}
+for i = 0, #KEYS / 7 - 1 do
+  reply[i + 1] = merge(i * 7, 8 + i * 9)
+end
+return reply

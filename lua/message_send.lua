@@ -1,0 +1,156 @@
+#!lua
+-- Purpose: accept messages into a room in the order given: number those that count, remember their ids, record what is to
+--   be delivered to whom. With a pair of users: the direct room of the two, made (or completed) if need be.
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base), 3 ids (hash: id -> rev|position|time|recall),
+--   4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
+-- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
+--   3 history in messages, 4 history in microseconds, 5 and 6 the pair or '' and '', then eight per message:
+--   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type
+-- Reply: {'OK', job or '', record or '' (of the pair's joining), now, rev, head, kind, status, type, tags, born, mrev,
+--   then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
+--   or {'STALE'} or {'ROOM'} no such room, {'FULL'} the pair's room is taken, {'KIND'} the pair's room is not direct
+local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local trust, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
+local one, two = ARGV[5], ARGV[6]
+
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+if now > trust then return {'STALE'} end
+local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime')
+local rev = tonumber(m[1] or 0)
+local function tick()
+  rev = math.max(rev + 1, now)
+  return string.format('%.0f', rev)
+end
+local function int(n) return string.format('%.0f', n) end
+
+local born, head, kind, mrev = m[2], tonumber(m[3] or 0), m[4], m[8]
+local function member(user)
+  local entry = redis.call('HGET', members, user)
+  if not entry or not born then return nil end
+  local s, epoch = string.match(entry, '^(%a)|(%d+)')
+  if s == 'l' or tonumber(epoch) < tonumber(born) then return nil end
+  return s
+end
+
+local set = {}
+local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
+
+local job, record = '', ''
+if one ~= '' then
+  local made = not born
+  if born and kind ~= 'direct' then return {'KIND'} end
+  local here = {}
+  if not made then
+    local all = redis.call('HGETALL', members)
+    for i = 1, #all, 2 do
+      if member(all[i]) and all[i] ~= one and all[i] ~= two then return {'FULL'} end
+      here[all[i]] = member(all[i])
+    end
+  end
+  local missing = {}
+  if here[one] ~= 'j' then missing[1] = one end
+  if two ~= one and here[two] ~= 'j' then missing[#missing + 1] = two end
+  if #missing > 0 then
+    local revs = tick()
+    if made then
+      born, head, kind = revs, 0, 'direct'
+      m[5], m[6], m[7] = '1', '', ''
+      put('born', born); put('kind', kind); put('status', '1'); put('type', ''); put('tags', '')
+      put('created', ARGV[9])
+    end
+    mrev = revs
+    put('mrev', mrev)
+    for _, user in ipairs(missing) do
+      redis.call('HSET', members, user, 'j|' .. revs .. '|' .. int(head))
+    end
+    job, record = revs, int(now + lease) .. '\nall'
+    redis.call('HSET', pending, job, record)
+  end
+end
+if not born then return {'ROOM'} end
+
+local mintime, maxtime = tonumber(m[9]), tonumber(m[10])
+local last, reply = nil, {}
+for i = 7, #ARGV, 8 do
+  local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local silent, mark, mentions = ARGV[i + 3] == '1', ARGV[i + 4] == '1', ARGV[i + 5]
+  local known = redis.call('HGET', ids, id)
+  local first, position
+  if known then
+    first, position = string.match(known, '^(%d+)|(%d+)|')
+    if tonumber(first) < now - max_age then known = nil end
+  end
+  local n = #reply
+  if known then
+    reply[n + 1] = 'D'
+    reply[n + 2] = string.match(known, '|s$') and 0 or tonumber(position)
+    reply[n + 3] = first
+    reply[n + 4] = redis.call('HGET', pending, first) or ''
+  else
+    local revs = tick()
+    if not silent then
+      head = head + 1
+      mintime = math.min(mintime or tonumber(time), tonumber(time))
+      maxtime = math.max(maxtime or tonumber(time), tonumber(time))
+    end
+    -- A silent message stands where the last counted one before it does.
+    local at = int(head)
+    redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0' .. (silent and '|s' or ''))
+    redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
+    last = {'last_id', id, 'last_sender', sender, 'last_time', time, 'last_at', revs, 'last_updated', revs,
+      'last_text', ARGV[i + 6], 'last_type', ARGV[i + 7]}
+
+    local all = kind ~= 'supergroup' and not silent
+    local named = {}
+    if not silent and mentions == '*' then
+      if kind == 'supergroup' then
+        redis.call('ZADD', allmentions, at, at)
+      else
+        named[1] = '*'
+      end
+    elseif not silent and mentions ~= '' then
+      for user in string.gmatch(mentions, '[^,]+') do
+        if user ~= sender and member(user) == 'j' then named[#named + 1] = user end
+      end
+    end
+    local what = ''
+    if all or sender ~= '' or #named > 0 then
+      local own = 'n'
+      if sender ~= '' and member(sender) == 'j' then
+        if mark then own = 'r' elseif not silent then own = 'h' end
+      end
+      what = int(now + lease) .. (all and '\nall\n\n' or '\nsome\n\n') .. 'm|' .. at .. '|' .. own .. '|' .. sender
+        .. '|' .. table.concat(named, ',')
+      redis.call('HSET', pending, revs, what)
+    end
+    reply[n + 1] = 'A'
+    reply[n + 2] = silent and 0 or head
+    reply[n + 3] = what ~= '' and revs or ''
+    reply[n + 4] = what
+  end
+end
+
+-- What is older than the history is forgotten, the oldest first; an id that came again since belongs to the newer entry.
+local over = redis.call('LLEN', log) - max_messages
+for i = 1, math.max(over, 0) + 16 do
+  local oldest = redis.call('LINDEX', log, 0)
+  if not oldest then break end
+  local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|(.*)$')
+  if i > over and tonumber(stamp) >= now - max_age then break end
+  redis.call('LPOP', log)
+  local entry = redis.call('HGET', ids, id)
+  if entry and string.match(entry, '^%d+') == stamp then redis.call('HDEL', ids, id) end
+end
+local keep = string.format('%.0f', max_age / 1000)
+redis.call('PEXPIRE', ids, keep)
+redis.call('PEXPIRE', log, keep)
+
+local revs = int(rev)
+put('rev', revs); put('head', int(head))
+if mintime then put('mintime', int(mintime)); put('maxtime', int(maxtime)) end
+if last then for i = 1, #last do set[#set + 1] = last[i] end end
+redis.call('HSET', meta, unpack(set))
+redis.call('PERSIST', meta)
+return {'OK', job, record, now, revs, int(head), kind, m[5], m[6], m[7], born, mrev, unpack(reply)}

@@ -1,0 +1,32 @@
+#!lua flags=no-writes
+-- Purpose: what a supergroup has unread for one user, worked out from the room's head; writes nothing.
+-- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions)
+-- ARGV: 1 state of the user j|i, 2 epoch of that state, 3 read position, 4 own messages that did not mark read (comma list
+--   of positions), 5 mentions by name (comma list of positions)
+-- Reply: {kind, status, type, tags, unread, mentions}, or {} if the room is gone for that user
+local meta, recalled, allmentions = KEYS[1], KEYS[2], KEYS[3]
+local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
+
+local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags')
+if not m[1] or epoch < tonumber(m[1]) then return {} end
+local unread, mentioned = 0, 0
+if state == 'j' and m[4] == '1' then
+  local from = '(' .. string.format('%.0f', read)
+  unread = math.max(tonumber(m[2]) - read, 0) - redis.call('ZCOUNT', recalled, from, '+inf')
+  mentioned = redis.call('ZCOUNT', allmentions, from, '+inf')
+  local own = {}
+  for position in string.gmatch(holes, '%d+') do
+    if tonumber(position) > read then
+      own[position] = true
+      if not redis.call('ZSCORE', recalled, position) then unread = unread - 1 end
+      if redis.call('ZSCORE', allmentions, position) then mentioned = mentioned - 1 end
+    end
+  end
+  for position in string.gmatch(mentions, '%d+') do
+    if tonumber(position) > read and not own[position] and not redis.call('ZSCORE', recalled, position)
+      and not redis.call('ZSCORE', allmentions, position) then
+      mentioned = mentioned + 1
+    end
+  end
+end
+return {m[3], m[4], m[5], m[6], math.max(unread, 0), math.max(mentioned, 0)}

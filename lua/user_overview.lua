@@ -1,0 +1,28 @@
+#!lua flags=no-writes
+-- Purpose: all that a user's own slot says about unread counts, at one instant; writes nothing.
+-- KEYS: 1 counts (hash), 2 refs (hash), 3 rooms (hash), 4 supers (hash), 5 marks (sorted set), 6 prefs (hash)
+-- ARGV: 1 what to answer: any of c counts, r refs, o rooms, p prefs; supers always
+-- Reply: {known or '', counts, refs, rooms, supers, prefs} each a list of field and value in turn;
+--   a supers record gets |holes|mentions (comma lists of positions) appended
+local counts, refs, rooms, supers, marks, prefs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local what = ARGV[1]
+local function all(letter, key)
+  if string.find(what, letter, 1, true) then return redis.call('HGETALL', key) end
+  return {}
+end
+
+local large = redis.call('HGETALL', supers)
+for i = 1, #large, 2 do
+  local nh, nm = string.match(large[i + 1], '|(%d+)|(%d+)$')
+  for _, mark in ipairs({{'h', nh}, {'m', nm}}) do
+    local positions = {}
+    if mark[2] ~= '0' then
+      local start = large[i] .. '|' .. mark[1] .. '|'
+      for _, found in ipairs(redis.call('ZRANGEBYLEX', marks, '[' .. start, '(' .. start .. '~')) do
+        positions[#positions + 1] = string.match(string.sub(found, #start + 1), '^0*(%d+)$')
+      end
+    end
+    large[i + 1] = large[i + 1] .. '|' .. table.concat(positions, ',')
+  end
+end
+return {redis.call('HGET', counts, 'known') or '', all('c', counts), all('r', refs), all('o', rooms), large, all('p', prefs)}

@@ -1,0 +1,22 @@
+#!lua flags=no-writes
+-- Purpose: what one user has unread in one room, as far as the user's slot knows; writes nothing.
+-- KEYS: 1 counts (hash), 2 supers (hash), 3 marks (sorted set)
+-- ARGV: 1 room
+-- Reply: {count}, or for a supergroup {-1, state, epoch, read position, holes, mentions} (comma lists of positions)
+local counts, supers, marks = KEYS[1], KEYS[2], KEYS[3]
+local room = ARGV[1]
+local record = redis.call('HGET', supers, room)
+if not record then return {tonumber(redis.call('HGET', counts, 'room:' .. room) or 0)} end
+local state, epoch, read, nh, nm = string.match(record, '^(%a)|(%d+)|%d+|(%d+)|(%d+)|(%d+)$')
+local reply = {-1, state, epoch, read}
+for _, mark in ipairs({{'h', nh}, {'m', nm}}) do
+  local positions = {}
+  if mark[2] ~= '0' then
+    local start = room .. '|' .. mark[1] .. '|'
+    for _, found in ipairs(redis.call('ZRANGEBYLEX', marks, '[' .. start, '(' .. start .. '~')) do
+      positions[#positions + 1] = string.match(string.sub(found, #start + 1), '^0*(%d+)$')
+    end
+  end
+  reply[#reply + 1] = table.concat(positions, ',')
+end
+return reply

@@ -1,0 +1,252 @@
+//! The only speller of Redis keys, and of names inside hashes.
+//!
+//! A key is `unread:v1:{APP:u:USER}:WHAT` or `unread:v1:{APP:r:ROOM}:WHAT`: all of a user, and all of a room, is in one
+//! slot. Names are written with everything but ASCII letters, digits, `_ . @ ~ = -` and what is not ASCII percent-encoded,
+//! so that no name can close the hash tag, be a glob, or hold the separators `: | ,` used inside.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::names::AppId;
+
+const SAFE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'@')
+    .remove(b'~')
+    .remove(b'=')
+    .remove(b'-');
+
+/// A name as it stands in a key or a field.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Enc(String);
+
+impl Enc {
+    /// Takes text that was read from Redis and is encoded already.
+    pub fn stored(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The encoded text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Encodes a name. Characters outside ASCII stay as they are: `redis-cli --raw` shows them, and no parser minds them.
+pub fn encode(name: &str) -> Enc {
+    if name
+        .bytes()
+        .all(|b| b >= 0x80 || b.is_ascii_alphanumeric() || b"_.@~=-".contains(&b))
+    {
+        return Enc(name.to_owned());
+    }
+    let mut out = String::with_capacity(name.len() + 16);
+    for part in name.split_inclusive(|c: char| !c.is_ascii()) {
+        let cut = part
+            .char_indices()
+            .last()
+            .filter(|(_, c)| !c.is_ascii())
+            .map_or(part.len(), |(at, _)| at);
+        let (ascii, rest) = part.split_at(cut);
+        out.extend(utf8_percent_encode(ascii, SAFE));
+        out.push_str(rest);
+    }
+    Enc(out)
+}
+
+/// The name that was encoded; text that nobody encoded comes back as it is.
+pub fn decode(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// The keys of one user's slot.
+#[derive(Debug, Clone)]
+pub struct UserKeys(String);
+
+impl UserKeys {
+    /// The keys of `user` in `app`.
+    pub fn new(app: &AppId, user: &Enc) -> Self {
+        Self(format!("unread:v1:{{{app}:u:{}}}:", user.0))
+    }
+
+    fn key(&self, what: &str) -> String {
+        let mut key = String::with_capacity(self.0.len() + what.len());
+        key.push_str(&self.0);
+        key.push_str(what);
+        key
+    }
+
+    /// Plain counts: `messages:group`, `room:R`, `tag:T`, `peer:P`, …
+    pub fn counts(&self) -> String {
+        self.key("counts")
+    }
+    /// Position records of direct rooms and groups.
+    pub fn rooms(&self) -> String {
+        self.key("rooms")
+    }
+    /// Position records of supergroups.
+    pub fn supers(&self) -> String {
+        self.key("supers")
+    }
+    /// How many rooms carry a tag or type; direct rooms by peer.
+    pub fn refs(&self) -> String {
+        self.key("refs")
+    }
+    /// Positions that don't count, or mention.
+    pub fn marks(&self) -> String {
+        self.key("marks")
+    }
+    /// Tombstones of rooms left.
+    pub fn left(&self) -> String {
+        self.key("left")
+    }
+    /// The user's own settings of rooms.
+    pub fn prefs(&self) -> String {
+        self.key("prefs")
+    }
+    /// What others see of the user.
+    pub fn profile(&self) -> String {
+        self.key("profile")
+    }
+    /// Unfinished work of the user's slot.
+    pub fn pending(&self) -> String {
+        self.key("pending")
+    }
+}
+
+/// The keys of one room's slot.
+#[derive(Debug, Clone)]
+pub struct RoomKeys(String);
+
+impl RoomKeys {
+    /// The keys of `room` in `app`.
+    pub fn new(app: &AppId, room: &Enc) -> Self {
+        Self(format!("unread:v1:{{{app}:r:{}}}:", room.0))
+    }
+
+    fn key(&self, what: &str) -> String {
+        format!("{}{what}", self.0)
+    }
+
+    /// Revision, head, settings, last message.
+    pub fn meta(&self) -> String {
+        self.key("meta")
+    }
+    /// Members and those whose leaving is being delivered.
+    pub fn members(&self) -> String {
+        self.key("members")
+    }
+    /// Recent message ids.
+    pub fn ids(&self) -> String {
+        self.key("ids")
+    }
+    /// Recent messages in the order of acceptance.
+    pub fn log(&self) -> String {
+        self.key("log")
+    }
+    /// Recalled positions.
+    pub fn recalled(&self) -> String {
+        self.key("recalled")
+    }
+    /// Positions that mention everybody in a supergroup.
+    pub fn allmentions(&self) -> String {
+        self.key("allmentions")
+    }
+    /// Fan-outs that have not reached everybody.
+    pub fn pending(&self) -> String {
+        self.key("pending")
+    }
+}
+
+/// How many indexes of announced work there are, so that a cluster shares them out.
+pub const PENDING_SHARDS: u32 = 16;
+
+/// The index of announced work number `shard`.
+pub fn pending_index(shard: u32) -> String {
+    format!("unread:v1:{{pending:{shard}}}")
+}
+
+/// The index in which an entry is announced.
+pub fn pending_shard(entry: &str) -> u32 {
+    // FNV-1a: any even spread that is the same in every pod does.
+    let hash = entry
+        .bytes()
+        .fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    hash % PENDING_SHARDS
+}
+
+/// The index entry of a room.
+pub fn room_entry(app: &AppId, room: &Enc) -> String {
+    format!("{app}:r:{}", room.0)
+}
+
+/// The index entry of a user.
+pub fn user_entry(app: &AppId, user: &Enc) -> String {
+    format!("{app}:u:{}", user.0)
+}
+
+/// What an index entry names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A room of an app.
+    Room(AppId, Enc),
+    /// A user of an app.
+    User(AppId, Enc),
+}
+
+/// Reads an index entry.
+pub fn parse_entry(entry: &str) -> Option<Entry> {
+    let mut parts = entry.splitn(3, ':');
+    let app = AppId::parse(parts.next()?)?;
+    let letter = parts.next()?;
+    let name = Enc::stored(parts.next()?);
+    match letter {
+        "r" => Some(Entry::Room(app, name)),
+        "u" => Some(Entry::User(app, name)),
+        _ => None,
+    }
+}
+
+/// The rate limiter's key of an app's vendor endpoint.
+pub fn limit(app: &AppId, endpoint: &str) -> String {
+    format!("unread:v1:{{{app}:limit:{endpoint}}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_keys_stay_as_they_are() {
+        let app = AppId::parse("demo").unwrap();
+        let user = UserKeys::new(&app, &encode("a{b}:c"));
+        assert_eq!(user.counts(), "unread:v1:{demo:u:a%7Bb%7D%3Ac}:counts");
+        let room = RoomKeys::new(&app, &encode("orders"));
+        assert_eq!(room.meta(), "unread:v1:{demo:r:orders}:meta");
+        assert_eq!(pending_index(3), "unread:v1:{pending:3}");
+        assert_eq!(limit(&app, "imkit-rooms"), "unread:v1:{demo:limit:imkit-rooms}");
+    }
+
+    #[test]
+    fn names_come_back_whole_and_hold_no_separator() {
+        for name in [
+            "alice", "a b", "{x}", "*?[a]", "a:b|c,d", "50%", "%7B", "ü", "用户 1", "🙂{}", "\"'", "a/b\\c", "é,é",
+        ] {
+            let enc = encode(name);
+            assert_eq!(decode(enc.as_str()), name);
+            assert!(!enc.as_str().contains(['{', '}', ':', '|', ',', '*', '?', '[', ' ', '\n']), "{name}");
+        }
+        assert_eq!(encode("用户 1").as_str(), "用户%201");
+    }
+
+    #[test]
+    fn entries_come_back() {
+        let app = AppId::parse("demo").unwrap();
+        let room = encode("a:b");
+        assert_eq!(
+            parse_entry(&room_entry(&app, &room)),
+            Some(Entry::Room(app.clone(), room))
+        );
+        assert_eq!(parse_entry("demo:x:y"), None);
+    }
+}

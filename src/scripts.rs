@@ -1,0 +1,186 @@
+//! The Lua scripts of `lua/`, each built once, and calls of them. What they do, take and answer is said in their headers.
+
+use std::sync::LazyLock;
+
+use redis::{Arg, Cmd};
+use sha1::{Digest, Sha1};
+
+/// One script: its text and the digest by which Redis knows it.
+#[derive(Debug)]
+pub struct Script {
+    /// File name without `.lua`.
+    pub name: &'static str,
+    /// The whole file.
+    pub text: &'static str,
+    /// SHA-1 of the text, in hex.
+    pub sha: String,
+}
+
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $id:ident = $name:literal;)*) => {
+        $(
+            $(#[$doc])*
+            pub static $id: LazyLock<Script> = LazyLock::new(|| {
+                Script::new($name, include_str!(concat!("../lua/", $name, ".lua")))
+            });
+        )*
+
+        /// Every script.
+        pub fn all() -> Vec<&'static Script> {
+            vec![$(&*$id),*]
+        }
+    };
+}
+
+scripts! {
+    /// One call against an app's limit.
+    GCRA = "gcra";
+    /// Announce work.
+    PENDING_TOUCH = "pending_touch";
+    /// Forget an announcement.
+    PENDING_DROP = "pending_drop";
+    /// Create or change a room.
+    ROOM_UPDATE = "room_update";
+    /// Delete a room.
+    ROOM_DELETE = "room_delete";
+    /// Join, invite, take out.
+    MEMBER_CHANGE = "member_change";
+    /// Accept messages.
+    MESSAGE_SEND = "message_send";
+    /// Take a message back.
+    MESSAGE_RECALL = "message_recall";
+    /// Find how far a member has read.
+    ROOM_READ = "room_read";
+    /// Accept a member's own settings.
+    PREF_UPDATE = "pref_update";
+    /// Take over unfinished fan-outs.
+    JOBS_CLAIM = "jobs_claim";
+    /// Clear finished fan-outs.
+    JOBS_DONE = "jobs_done";
+    /// The members of a room.
+    ROOM_MEMBERS = "room_members";
+    /// A supergroup's numbers for one user.
+    ROOM_UNREAD = "room_unread";
+    /// Bring a room's state to users' counts.
+    DELIVER = "deliver";
+    /// Create or change a user.
+    USER_UPDATE = "user_update";
+    /// Drop a user's data.
+    USER_DELETE = "user_delete";
+    /// Clear finished jobs of a user.
+    USER_DONE = "user_done";
+    /// All of a user's counts.
+    USER_OVERVIEW = "user_overview";
+    /// A user's counts by tag.
+    USER_TAGS = "user_tags";
+    /// A user's count of one room.
+    USER_ROOM = "user_room";
+}
+
+impl Script {
+    fn new(name: &'static str, text: &'static str) -> Self {
+        let sha = Sha1::digest(text.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Self { name, text, sha }
+    }
+
+    /// Begins a call with these keys; arguments follow by [`Call::arg`].
+    pub fn call<K: AsRef<str>>(&'static self, keys: &[K]) -> Call {
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(&self.sha).arg(keys.len());
+        for key in keys {
+            cmd.arg(key.as_ref());
+        }
+        Call { script: self, cmd }
+    }
+}
+
+/// A call of a script, ready to be sent.
+#[derive(Clone)]
+pub struct Call {
+    /// The script.
+    pub script: &'static Script,
+    /// `EVALSHA …`.
+    pub cmd: Cmd,
+}
+
+impl Call {
+    /// Adds an argument.
+    pub fn arg(mut self, value: impl redis::ToRedisArgs) -> Self {
+        self.cmd.arg(value);
+        self
+    }
+
+    /// Adds an argument in place.
+    pub fn push(&mut self, value: impl redis::ToRedisArgs) {
+        self.cmd.arg(value);
+    }
+
+    /// The same call with the text in place of the digest, for a server that does not know the script (any more).
+    pub fn with_text(&self) -> Cmd {
+        let mut cmd = redis::cmd("EVAL");
+        cmd.arg(self.script.text);
+        for arg in self.cmd.args_iter().skip(2) {
+            if let Arg::Simple(bytes) = arg {
+                cmd.arg(bytes);
+            }
+        }
+        cmd
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_in_lua_is_embedded_and_has_a_header() {
+        let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/lua"))
+            .unwrap()
+            .map(|f| f.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let mut embedded: Vec<String> = all().iter().map(|s| format!("{}.lua", s.name)).collect();
+        embedded.sort();
+        assert_eq!(files, embedded);
+        for script in all() {
+            let head: Vec<&str> = script
+                .text
+                .lines()
+                .take_while(|line| line.starts_with('#') || line.starts_with("--"))
+                .collect();
+            assert!(head[0].starts_with("#!lua"), "{}", script.name);
+            let text = head[1..].join("\n");
+            let at: Vec<usize> = ["-- Purpose: ", "\n-- KEYS: ", "\n-- ARGV: ", "\n-- Reply: "]
+                .iter()
+                .map(|part| text.find(part).unwrap_or_else(|| panic!("{}: no {part}", script.name)))
+                .collect();
+            assert!(at.windows(2).all(|w| w[0] < w[1]), "{}: order of the header", script.name);
+            // The keys named in the header are those that the first line of the body takes, in number.
+            let keys = &text[at[1]..at[2]];
+            if !keys.contains("per user") {
+                let named = (1..20).take_while(|n| keys.contains(&format!("{n} "))).count();
+                let used = (1..20).filter(|n| script.text.contains(&format!("KEYS[{n}]"))).count();
+                assert_eq!(named, used, "{}: KEYS in the header and in the body", script.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_with_text_carries_the_same_keys_and_arguments() {
+        let call = GCRA.call(&["k"]).arg(5).arg("x y");
+        let text = call.with_text();
+        let args: Vec<Vec<u8>> = text
+            .args_iter()
+            .map(|a| match a {
+                Arg::Simple(b) => b.to_vec(),
+                _ => vec![],
+            })
+            .collect();
+        assert_eq!(args[0], b"EVAL");
+        assert_eq!(args[1], GCRA.text.as_bytes());
+        assert_eq!(&args[2..], [b"1".to_vec(), b"k".to_vec(), b"5".to_vec(), b"x y".to_vec()]);
+    }
+}

@@ -1,0 +1,504 @@
+//! Fan-out: bringing what a room accepted to the slots of its members, and clearing the record when all have it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::Store;
+use super::reply::{Reply, maybe_text};
+use super::room::{Act, Audience, Entry, Job, Snapshot};
+use crate::error::{Error, Result};
+use crate::keys::{Enc, RoomKeys, UserKeys};
+use crate::names::AppId;
+use crate::scripts;
+
+/// Users in one call of the script: enough to save round trips, few enough not to hold up other callers of Redis.
+const USERS_PER_CALL: usize = 20;
+/// Calls under way at once for one fan-out.
+const CALLS_AT_ONCE: usize = 8;
+/// The longest list of members that is kept and read at once; longer ones are walked by HSCAN.
+pub(super) const LIST: usize = 5_000;
+/// Jobs and departures cleared in one call.
+const CLEAR: usize = 500;
+
+/// What is to be delivered of one room.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) snapshot: Snapshot,
+    pub(super) jobs: Vec<Job>,
+    /// Users to be told the state of things although nothing changed for them: an earlier telling may be missing.
+    pub(super) also: BTreeSet<Enc>,
+}
+
+impl Work {
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.also.is_empty()
+    }
+}
+
+/// What one user gets beside the snapshot.
+#[derive(Debug, Default, Clone)]
+struct Marks {
+    named: Option<u64>,
+    /// Stamp of the act, and how far is read by it.
+    reads: Vec<(u64, u64)>,
+    holes: Vec<(u64, u64)>,
+    mentions: Vec<(u64, u64)>,
+    prefs: Vec<(u64, String)>,
+}
+
+/// A list of members as it was at revision `mrev`.
+pub(super) struct MemberList {
+    born: u64,
+    mrev: u64,
+    entries: Vec<(Enc, Entry)>,
+}
+
+impl MemberList {
+    pub(super) fn weight(&self) -> u64 {
+        self.entries.len() as u64 + 1
+    }
+}
+
+struct Plan<'a> {
+    snapshot: &'a Snapshot,
+    /// Marks for everybody.
+    common: Marks,
+    /// Marks for some.
+    own: BTreeMap<Enc, Marks>,
+    gone: Option<u64>,
+    full: bool,
+}
+
+struct Target<'a> {
+    user: &'a Enc,
+    state: char,
+    epoch: u64,
+    base: u64,
+    peer: String,
+    marks: Marks,
+}
+
+impl<'a> Plan<'a> {
+    fn new(work: &'a Work) -> Self {
+        let mut plan = Plan {
+            snapshot: &work.snapshot,
+            common: Marks::default(),
+            own: BTreeMap::new(),
+            gone: None,
+            // The two of a direct room see each other, so the whole list is needed to tell one of them.
+            full: work.snapshot.kind == "direct" && work.snapshot.born != 0,
+        };
+        for user in &work.also {
+            plan.own.entry(user.clone()).or_default();
+        }
+        for job in &work.jobs {
+            plan.add(job);
+        }
+        plan
+    }
+
+    fn user(&mut self, user: &Enc) -> &mut Marks {
+        self.own.entry(user.clone()).or_default()
+    }
+
+    fn add(&mut self, job: &Job) {
+        let stamp = job.stamp;
+        match &job.audience {
+            Audience::All => self.full = true,
+            Audience::Gone => {
+                self.full = true;
+                self.gone = self.gone.max(Some(stamp));
+            }
+            Audience::Some(users) => {
+                for user in users {
+                    let marks = self.user(user);
+                    match &job.act {
+                        Act::Read(to) => marks.reads.push((stamp, *to)),
+                        Act::Prefs(lines) => marks.prefs.push((stamp, lines.clone())),
+                        _ => {}
+                    }
+                }
+            }
+            Audience::Leave(_) => {}
+        }
+        match &job.act {
+            Act::Message {
+                at,
+                own,
+                sender,
+                everybody,
+                mentions,
+            } => {
+                if *everybody {
+                    self.common.mentions.push((stamp, *at));
+                }
+                for user in mentions {
+                    self.user(user).mentions.push((stamp, *at));
+                }
+                if let Some(sender) = sender {
+                    let marks = self.user(sender);
+                    marks.named = marks.named.max(Some(stamp));
+                    match own {
+                        'r' => marks.reads.push((stamp, *at)),
+                        // Not the own message: it does not count, and so can't mention.
+                        'h' => marks.holes.push((stamp, *at)),
+                        _ => {}
+                    }
+                }
+            }
+            Act::Recall(at) => self.common.holes.push((stamp, *at)),
+            _ => {}
+        }
+    }
+
+    /// What a user in the list of members is to be told, if anything.
+    fn member(&self, user: &'a Enc, entry: Entry, peer: Option<&Enc>) -> Option<Target<'a>> {
+        let target = |state, epoch, base, marks| {
+            Some(Target {
+                user,
+                state,
+                epoch,
+                base,
+                peer: peer.map(|p| p.as_str().to_owned()).unwrap_or_default(),
+                marks,
+            })
+        };
+        if let Some(gone) = self.gone
+            && entry.epoch < gone
+        {
+            return target('l', gone, 0, self.named_only(user));
+        }
+        if entry.state == 'l' {
+            return target('l', entry.epoch, 0, self.named_only(user));
+        }
+        if !entry.is_member(self.snapshot.born) {
+            return None;
+        }
+        let mut marks = self.own.get(user).cloned().unwrap_or_default();
+        marks.mentions.extend_from_slice(&self.common.mentions);
+        marks.holes.extend_from_slice(&self.common.holes);
+        // What happened before this membership began is none of its business; positions of an earlier room by the
+        // same id even less.
+        marks.reads.retain(|(stamp, _)| *stamp > entry.epoch);
+        marks.holes.retain(|(stamp, _)| *stamp > entry.epoch);
+        marks.mentions.retain(|(stamp, _)| *stamp > entry.epoch);
+        marks.prefs.retain(|(stamp, _)| *stamp > entry.epoch);
+        target(entry.state, entry.epoch, entry.base, marks)
+    }
+
+    fn named_only(&self, user: &Enc) -> Marks {
+        Marks {
+            named: self.own.get(user).and_then(|m| m.named),
+            ..Marks::default()
+        }
+    }
+
+    /// Somebody who is in no list: told only that it exists, if it was named as a sender.
+    fn stranger(&self, user: &'a Enc) -> Option<Target<'a>> {
+        let marks = self.named_only(user);
+        marks.named?;
+        Some(Target {
+            user,
+            state: '-',
+            epoch: 0,
+            base: 0,
+            peer: String::new(),
+            marks,
+        })
+    }
+}
+
+fn positions(list: &[(u64, u64)]) -> String {
+    let mut out = String::new();
+    for (_, position) in list {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        out.push_str(&position.to_string());
+    }
+    out
+}
+
+fn settings(prefs: &[(u64, String)]) -> String {
+    let mut out = String::new();
+    for (stamp, lines) in prefs {
+        let mut lines = lines.lines();
+        while let (Some(field), Some(value)) = (lines.next(), lines.next()) {
+            out.push_str(&format!("{field}\n{stamp}\n{value}\n"));
+        }
+    }
+    out
+}
+
+impl Store {
+    /// [`Store::deliver`] with a type that can be named: a delivery may end a membership, which delivers in its turn.
+    pub(super) fn deliver_later(
+        self,
+        app: AppId,
+        room: Enc,
+        work: Work,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> {
+        Box::pin(async move { self.deliver(&app, &room, &work).await })
+    }
+
+    /// Delivers to everybody concerned, then clears the jobs.
+    pub(super) async fn deliver(&self, app: &AppId, room: &Enc, work: &Work) -> Result<()> {
+        if work.is_empty() {
+            return Ok(());
+        }
+        let keys = RoomKeys::new(app, room);
+        let plan = Plan::new(work);
+        let mut swept: Vec<(Enc, u64)> = Vec::new();
+        if plan.full {
+            match self.members(app, room, &keys, work.snapshot.mrev).await? {
+                Some(list) => {
+                    let list = &list.entries;
+                    let seen: BTreeSet<&Enc> = list.iter().map(|(user, _)| user).collect();
+                    let direct = work.snapshot.kind == "direct";
+                    let targets = list.iter().filter_map(|(user, entry)| {
+                        let peer = list
+                            .iter()
+                            .filter(|_| direct)
+                            .find(|(other, e)| other != user && e.is_member(work.snapshot.born));
+                        plan.member(user, *entry, peer.map(|(other, _)| other))
+                    });
+                    let strangers = plan
+                        .own
+                        .keys()
+                        .filter(|u| !seen.contains(*u))
+                        .filter_map(|u| plan.stranger(u));
+                    let targets = targets.chain(strangers).collect();
+                    self.send(app, room, work, targets, &mut swept).await?;
+                }
+                None => self.walk(app, room, &keys, work, &plan, &mut swept).await?,
+            }
+        } else {
+            self.some(app, room, &keys, work, &plan, &mut swept).await?;
+        }
+        self.clear(&keys, &work.jobs, &swept).await
+    }
+
+    /// Delivers to the users that the plan names.
+    async fn some(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        keys: &RoomKeys,
+        work: &Work,
+        plan: &Plan<'_>,
+        swept: &mut Vec<(Enc, u64)>,
+    ) -> Result<()> {
+        let users: Vec<&Enc> = plan.own.keys().collect();
+        for users in users.chunks(CLEAR) {
+            let mut get = redis::cmd("HMGET");
+            get.arg(keys.members());
+            for user in users {
+                get.arg(user.as_str());
+            }
+            let mut entries = Reply::new(self.inner.redis.query(&get).await?)?;
+            let mut targets = Vec::with_capacity(users.len());
+            for user in users {
+                targets.extend(match maybe_text(entries.value()?)? {
+                    Some(entry) => plan.member(user, Entry::parse(&entry)?, None),
+                    None => plan.stranger(user),
+                });
+            }
+            self.send(app, room, work, targets, swept).await?;
+        }
+        Ok(())
+    }
+
+    /// Delivers to a list too long to be read at once. HSCAN answers everybody who was in it all the time; who came or
+    /// went meanwhile has a fan-out of his own.
+    async fn walk(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        keys: &RoomKeys,
+        work: &Work,
+        plan: &Plan<'_>,
+        swept: &mut Vec<(Enc, u64)>,
+    ) -> Result<()> {
+        let mut cursor = "0".to_owned();
+        let mut named: BTreeSet<Enc> = plan.own.keys().cloned().collect();
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(keys.members()).arg(&cursor).arg("COUNT").arg(1_000);
+            let mut page = Reply::new(self.inner.redis.query(&scan).await?)?;
+            cursor = page.text()?;
+            let entries = parse_members(page.list()?)?;
+            let targets = entries
+                .iter()
+                .filter_map(|(user, entry)| {
+                    named.remove(user);
+                    plan.member(user, *entry, None)
+                })
+                .collect();
+            self.send(app, room, work, targets, swept).await?;
+            if swept.len() >= CLEAR {
+                self.clear(keys, &[], swept).await?;
+                swept.clear();
+            }
+            if cursor == "0" {
+                break;
+            }
+        }
+        let strangers = named.iter().filter_map(|user| plan.stranger(user)).collect();
+        self.send(app, room, work, strangers, swept).await
+    }
+
+    /// The list of members at revision `mrev` or later; `None`: too long to be held.
+    async fn members(&self, app: &AppId, room: &Enc, keys: &RoomKeys, mrev: u64) -> Result<Option<Arc<MemberList>>> {
+        let name = (app.clone(), room.clone());
+        // A cache that speeds up and never decides: it is used only if the room says that this list is current.
+        if mrev != 0
+            && let Some(list) = self.inner.members.get(&name)
+            && list.mrev == mrev
+        {
+            return Ok(Some(list));
+        }
+        let call = scripts::ROOM_MEMBERS.call(&[keys.meta(), keys.members()]).arg(LIST);
+        let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
+        let (born, mrev, length) = (reply.number()?, reply.number()?, reply.number()?);
+        if length > LIST as u64 {
+            return Ok(None);
+        }
+        let list = Arc::new(MemberList {
+            born,
+            mrev,
+            entries: parse_members(reply)?,
+        });
+        if list.born != 0 {
+            self.inner.members.insert(name, Arc::clone(&list));
+        }
+        Ok(Some(list))
+    }
+
+    async fn send(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        work: &Work,
+        targets: Vec<Target<'_>>,
+        swept: &mut Vec<(Enc, u64)>,
+    ) -> Result<()> {
+        swept.extend(
+            targets
+                .iter()
+                .filter(|t| t.state == 'l')
+                .map(|t| (t.user.clone(), t.epoch)),
+        );
+        let snapshot = &work.snapshot;
+        let calls: Vec<(scripts::Call, Vec<(Enc, u64)>)> = targets
+            .chunks(USERS_PER_CALL)
+            .map(|targets| {
+                let users = targets.iter().map(|t| (t.user.clone(), t.epoch)).collect();
+                (deliver_call(app, room, snapshot, targets), users)
+            })
+            .collect();
+        let void: Vec<(Enc, u64)> = stream::iter(calls)
+            .map(|(call, users)| self.send_one(call, users))
+            .buffer_unordered(CALLS_AT_ONCE)
+            .try_concat()
+            .await?;
+        for (user, epoch) in void {
+            // The membership was accepted before the user was deleted, and told after it: it ends here.
+            Box::pin(self.leave(app, room, &user, Some(epoch))).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes one call, and answers the users whose membership is void.
+    async fn send_one(&self, call: scripts::Call, users: Vec<(Enc, u64)>) -> Result<Vec<(Enc, u64)>> {
+        let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
+        self.inner.metrics.delivered(users.len() as u64);
+        let mut void = Vec::new();
+        for user in users {
+            match reply.text()?.as_str() {
+                "K" => {}
+                "V" => void.push(user),
+                "STALE" => {
+                    let why = "a delivery took too long; it will be made again";
+                    return Err(Error::Unavailable(why.into()));
+                }
+                _ => return Err(Error::Internal("unexpected reply to a delivery".into())),
+            }
+        }
+        Ok(void)
+    }
+
+    /// Clears jobs, and the entries of members whose leaving was delivered.
+    async fn clear(&self, keys: &RoomKeys, jobs: &[Job], swept: &[(Enc, u64)]) -> Result<()> {
+        let done = |jobs: &[Job], swept: &[(Enc, u64)]| {
+            let mut call = scripts::JOBS_DONE
+                .call(&[keys.meta(), keys.members(), keys.pending()])
+                .arg(jobs.len());
+            for job in jobs {
+                call.push(job.stamp);
+            }
+            for (user, epoch) in swept {
+                call.push(user.as_str());
+                call.push(*epoch);
+            }
+            call
+        };
+        // Departures first: were their entries swept after the job, a pod dying in between would leave them for good.
+        for swept in swept.chunks(CLEAR) {
+            self.inner.redis.call(&done(&[], swept)).await?;
+        }
+        for jobs in jobs.chunks(CLEAR) {
+            self.inner.redis.call(&done(jobs, &[])).await?;
+        }
+        Ok(())
+    }
+}
+
+fn deliver_call(app: &AppId, room: &Enc, snapshot: &Snapshot, targets: &[Target]) -> scripts::Call {
+    let mut keys = Vec::with_capacity(targets.len() * 7);
+    for target in targets {
+        let user = UserKeys::new(app, target.user);
+        keys.extend([
+            user.counts(),
+            user.rooms(),
+            user.supers(),
+            user.refs(),
+            user.marks(),
+            user.left(),
+            user.prefs(),
+        ]);
+    }
+    let mut call = scripts::DELIVER.call(&keys);
+    call.push(room.as_str());
+    call.push(snapshot.taken);
+    call.push(snapshot.rev);
+    call.push(snapshot.head);
+    call.push(&snapshot.kind);
+    call.push(&snapshot.status);
+    call.push(&snapshot.custom_type);
+    call.push(&snapshot.tags);
+    for target in targets {
+        let marks = &target.marks;
+        call.push(target.state.to_string());
+        call.push(target.epoch);
+        call.push(target.base);
+        call.push(&target.peer);
+        call.push(marks.named.map(|n| n.to_string()).unwrap_or_default());
+        let read = marks.reads.iter().map(|(_, to)| to).max();
+        call.push(read.map(|n| n.to_string()).unwrap_or_default());
+        call.push(positions(&marks.holes));
+        call.push(positions(&marks.mentions));
+        call.push(settings(&marks.prefs));
+    }
+    call
+}
+
+fn parse_members(reply: Reply) -> Result<Vec<(Enc, Entry)>> {
+    reply
+        .pairs()?
+        .into_iter()
+        .map(|(user, entry)| Ok((Enc::stored(user), Entry::parse(&entry)?)))
+        .collect()
+}

@@ -1,0 +1,935 @@
+//! Reading counts. A user's own slot is read at one instant, in one round trip, together with the call's charge against
+//! its app's limit; supergroups are then asked in a second one.
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use redis::Value;
+
+use super::deliver::LIST;
+use super::reply::{Reply, maybe_text, number, parse};
+use super::room::Entry;
+use super::{
+    ByKind, Kind, LastMessage, PeerCount, Pref, Profile, RoomEntry, RoomPage, RoomUnread, Store, Totals, UserUnread,
+};
+use crate::connection::Item;
+use crate::error::{Error, Result};
+use crate::keys::{self, Enc, RoomKeys, UserKeys, decode, encode};
+use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
+use crate::quota::{Charge, Charged, Verdict};
+use crate::scripts;
+
+/// Users worked on at once for one request.
+const USERS_AT_ONCE: usize = 32;
+/// Kinds whose counts are kept ready; supergroups are worked out at reading.
+const KEPT: [Kind; 2] = [Kind::Direct, Kind::Group];
+const FAMILIES: [&str; 3] = ["messages", "mentions", "invitations"];
+
+impl Kind {
+    /// As it stands in Redis and in the native API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Direct => "direct",
+            Kind::Group => "group",
+            Kind::Supergroup => "supergroup",
+        }
+    }
+
+    fn stored(text: &str) -> Result<Self> {
+        match text {
+            "direct" => Ok(Kind::Direct),
+            "group" => Ok(Kind::Group),
+            "supergroup" => Ok(Kind::Supergroup),
+            _ => Err(Error::Internal("a stored kind can't be read".into())),
+        }
+    }
+}
+
+impl ByKind {
+    /// Over all kinds.
+    pub fn total(&self) -> u64 {
+        self.direct + self.group + self.supergroup
+    }
+
+    fn of(&mut self, kind: Kind) -> &mut u64 {
+        match kind {
+            Kind::Direct => &mut self.direct,
+            Kind::Group => &mut self.group,
+            Kind::Supergroup => &mut self.supergroup,
+        }
+    }
+}
+
+/// A user's record of a direct room or group.
+struct Record {
+    room: Enc,
+    state: char,
+    unread: u64,
+    mentions: u64,
+    kind: Kind,
+    active: bool,
+    custom_type: Option<String>,
+    tags: Vec<String>,
+}
+
+impl Record {
+    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer`
+    fn parse(room: String, text: &str) -> Result<Self> {
+        let mut parts = text.split('|');
+        let state = parse(parts.next())?;
+        let _epoch: u64 = parse(parts.next())?;
+        let _rev: i64 = parse(parts.next())?;
+        let (read, head): (u64, u64) = (parse(parts.next())?, parse(parts.next())?);
+        let (holes, mentions): (u64, u64) = (parse(parts.next())?, parse(parts.next())?);
+        let kind = Kind::stored(parts.next().unwrap_or_default())?;
+        let active = parts.next() == Some("1");
+        let custom_type = parts.next().unwrap_or_default();
+        let tags = parts.next().unwrap_or_default();
+        let counts = state == 'j' && active;
+        Ok(Self {
+            room: Enc::stored(room),
+            state,
+            unread: if counts {
+                head.saturating_sub(read).saturating_sub(holes)
+            } else {
+                0
+            },
+            mentions: if counts { mentions } else { 0 },
+            kind,
+            active,
+            custom_type: Some(decode(custom_type)).filter(|t| !t.is_empty()),
+            tags: split(tags),
+        })
+    }
+}
+
+fn split(list: &str) -> Vec<String> {
+    list.split(',').filter(|t| !t.is_empty()).map(decode).collect()
+}
+
+/// A user's record of a supergroup, and the positions that go with it.
+struct Super {
+    room: Enc,
+    state: String,
+    epoch: String,
+    read: String,
+    holes: String,
+    mentions: String,
+}
+
+impl Super {
+    /// `state|epoch|rev|read|holes|mentions|positions of holes|positions of mentions`
+    fn parse(room: String, text: &str) -> Result<Self> {
+        let mut parts = text.split('|');
+        let mut next = || parts.next().map(str::to_owned).unwrap_or_default();
+        let (state, epoch, _rev, read) = (next(), next(), next(), next());
+        let (_, _) = (next(), next());
+        let (holes, mentions) = (next(), next());
+        Ok(Self {
+            room: Enc::stored(room),
+            state,
+            epoch,
+            read,
+            holes,
+            mentions,
+        })
+    }
+
+    fn ask(&self, app: &AppId) -> Item {
+        let keys = RoomKeys::new(app, &self.room);
+        Item::Script(
+            scripts::ROOM_UNREAD
+                .call(&[keys.meta(), keys.recalled(), keys.allmentions()])
+                .arg(&self.state)
+                .arg(&self.epoch)
+                .arg(&self.read)
+                .arg(&self.holes)
+                .arg(&self.mentions),
+        )
+    }
+}
+
+/// All that a user's slot said at one instant, supergroups worked out.
+#[derive(Default)]
+struct Overview {
+    known: bool,
+    counts: HashMap<String, u64>,
+    refs: Vec<String>,
+    records: Vec<Record>,
+    prefs: HashMap<String, Vec<(String, String)>>,
+}
+
+impl Overview {
+    fn count(&self, field: &str) -> u64 {
+        self.counts.get(field).copied().unwrap_or(0)
+    }
+
+    fn supers(&self) -> impl Iterator<Item = &Record> {
+        self.records
+            .iter()
+            .filter(|record| record.kind == Kind::Supergroup && record.active)
+    }
+
+    fn totals(&self, types: Option<&[CustomType]>) -> Totals {
+        let mut totals = Totals::default();
+        for kind in KEPT {
+            for suffix in suffixes(types) {
+                for family in FAMILIES {
+                    *totals.family(family).of(kind) += self.count(&field(family, kind, &suffix));
+                }
+            }
+        }
+        for record in self.supers() {
+            let named = record.custom_type.as_deref();
+            if types.is_none_or(|types| types.iter().any(|t| named == Some(t.as_str()))) {
+                totals.messages.supergroup += record.unread;
+                totals.mentions.supergroup += record.mentions;
+                totals.invitations.supergroup += u64::from(record.state == 'i');
+            }
+        }
+        totals
+    }
+
+    fn tags(&self) -> BTreeMap<String, u64> {
+        let mut tags: BTreeMap<String, u64> = self
+            .refs
+            .iter()
+            .filter_map(|field| field.strip_prefix("tag:"))
+            .map(|tag| (decode(tag), self.count(&format!("tag:{tag}"))))
+            .collect();
+        for record in self.supers().filter(|record| record.state == 'j') {
+            for tag in &record.tags {
+                *tags.entry(tag.clone()).or_default() += record.unread;
+            }
+        }
+        tags
+    }
+
+    fn types(&self) -> BTreeMap<String, u64> {
+        let mut types: BTreeMap<String, u64> = self
+            .refs
+            .iter()
+            .filter_map(|field| field.strip_prefix("type:"))
+            .map(|name| {
+                let n = KEPT.map(|kind| self.count(&format!("messages:{}:{name}", kind.as_str())));
+                (decode(name), n.iter().sum())
+            })
+            .collect();
+        for record in self.supers().filter(|record| record.state == 'j') {
+            if let Some(name) = &record.custom_type {
+                *types.entry(name.clone()).or_default() += record.unread;
+            }
+        }
+        types
+    }
+}
+
+impl Totals {
+    fn family(&mut self, family: &str) -> &mut ByKind {
+        match family {
+            "messages" => &mut self.messages,
+            "mentions" => &mut self.mentions,
+            _ => &mut self.invitations,
+        }
+    }
+}
+
+/// `''` for everything, or `:T` for each type, each once.
+fn suffixes(types: Option<&[CustomType]>) -> Vec<String> {
+    match types {
+        None => vec![String::new()],
+        Some(types) => {
+            let mut types: Vec<String> = types
+                .iter()
+                .map(|t| format!(":{}", encode(t.as_str()).as_str()))
+                .collect();
+            types.sort();
+            types.dedup();
+            types
+        }
+    }
+}
+
+fn field(family: &str, kind: Kind, suffix: &str) -> String {
+    format!("{family}:{}{suffix}", kind.as_str())
+}
+
+fn gcra(charge: &Charge) -> Item {
+    let emission = 1_000_000 / u64::from(charge.per_second.max(1));
+    Item::Script(
+        scripts::GCRA
+            .call(&[keys::limit(&charge.app, charge.endpoint)])
+            .arg(emission.max(1))
+            .arg(charge.burst),
+    )
+}
+
+fn verdict(value: Value) -> Result<Verdict> {
+    let mut reply = Reply::new(value)?;
+    Ok(Verdict {
+        allowed: reply.number()? == 1,
+        remaining: u32::try_from(reply.number()?).unwrap_or(u32::MAX),
+        retry_after: std::time::Duration::from_micros(reply.number()?),
+        reset: std::time::Duration::from_micros(reply.number()?),
+    })
+}
+
+/// The kept totals of one user, or word that the slower way is needed.
+enum Quick {
+    Unknown,
+    Totals(Totals),
+    HasSupergroups,
+}
+
+impl Store {
+    /// Sends the charge and the reads together; a refused call's reads are thrown away.
+    async fn charged(&self, items: Vec<Item>, charge: Option<&Charge>) -> Result<Charged<std::vec::IntoIter<Value>>> {
+        let Some(charge) = charge else {
+            return Ok(Charged::Granted(self.inner.redis.batch(&items).await?.into_iter(), None));
+        };
+        let mut all = Vec::with_capacity(items.len() + 1);
+        all.push(gcra(charge));
+        all.extend(items);
+        let mut values = self.inner.redis.batch(&all).await?.into_iter();
+        let verdict = verdict(values.next().unwrap_or(Value::Nil))?;
+        Ok(if verdict.allowed {
+            Charged::Granted(values, Some(verdict))
+        } else {
+            Charged::Refused(verdict)
+        })
+    }
+
+    fn overview_item(app: &AppId, user: &Enc, what: &str) -> Item {
+        let keys = UserKeys::new(app, user);
+        let call = scripts::USER_OVERVIEW.call(&[
+            keys.counts(),
+            keys.refs(),
+            keys.rooms(),
+            keys.supers(),
+            keys.marks(),
+            keys.prefs(),
+        ]);
+        Item::Script(call.arg(what))
+    }
+
+    /// Reads a user's slot and asks its supergroups.
+    async fn overview(&self, app: &AppId, user: &Enc, what: &str) -> Result<Overview> {
+        let value = self.inner.redis.batch(&[Self::overview_item(app, user, what)]).await?;
+        self.complete(app, value.into_iter().next().unwrap_or(Value::Nil)).await
+    }
+
+    async fn complete(&self, app: &AppId, value: Value) -> Result<Overview> {
+        let mut reply = Reply::new(value)?;
+        let known = !reply.text()?.is_empty();
+        let mut overview = Overview {
+            known,
+            ..Overview::default()
+        };
+        for (field, value) in reply.list()?.pairs()? {
+            overview.counts.insert(field, parse(Some(&value))?);
+        }
+        overview.refs = reply.list()?.pairs()?.into_iter().map(|(field, _)| field).collect();
+        for (room, record) in reply.list()?.pairs()? {
+            overview.records.push(Record::parse(room, &record)?);
+        }
+        let supers = reply
+            .list()?
+            .pairs()?
+            .into_iter()
+            .map(|(room, record)| Super::parse(room, &record))
+            .collect::<Result<Vec<_>>>()?;
+        for (field, value) in reply.list()?.pairs()? {
+            if let Some((room, setting)) = field.rsplit_once('|')
+                && let Some((_, value)) = value.split_once('|')
+            {
+                let settings = overview.prefs.entry(room.to_owned()).or_default();
+                settings.push((setting.to_owned(), value.to_owned()));
+            }
+        }
+        let items: Vec<Item> = supers.iter().map(|s| s.ask(app)).collect();
+        for (asked, answer) in supers.into_iter().zip(self.inner.redis.batch(&items).await?) {
+            let mut answer = Reply::new(answer)?;
+            if answer.is_empty() {
+                continue;
+            }
+            overview.records.push(Record {
+                room: asked.room,
+                state: parse(Some(&asked.state))?,
+                kind: Kind::stored(&answer.text()?)?,
+                active: answer.text()? == "1",
+                custom_type: Some(decode(&answer.text()?)).filter(|t| !t.is_empty()),
+                tags: split(&answer.text()?),
+                unread: answer.number()?,
+                mentions: answer.number()?,
+            });
+        }
+        Ok(overview)
+    }
+
+    /// Unread messages over the direct rooms of `user`; `None`: an unknown user.
+    pub async fn direct_total(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        charge: Option<&Charge>,
+    ) -> Result<Charged<Option<u64>>> {
+        let mut get = redis::cmd("HMGET");
+        get.arg(UserKeys::new(app, &encode(user.as_str())).counts())
+            .arg("known")
+            .arg("messages:direct");
+        match self.charged(vec![Item::Plain(get)], charge).await? {
+            Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
+            Charged::Granted(mut values, verdict) => {
+                let mut reply = Reply::new(values.next().unwrap_or(Value::Nil))?;
+                let known = maybe_text(reply.value()?)?.is_some();
+                let total = reply.number()?;
+                Ok(Charged::Granted(known.then_some(total), verdict))
+            }
+        }
+    }
+
+    /// The same for each of `peers`, in their order; `None`: `user` is unknown.
+    pub async fn direct_by_peer(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        peers: &[UserId],
+        charge: Option<&Charge>,
+    ) -> Result<Charged<Option<Vec<PeerCount>>>> {
+        let mut get = redis::cmd("HMGET");
+        get.arg(UserKeys::new(app, &encode(user.as_str())).counts()).arg("known");
+        let peers: Vec<Enc> = peers.iter().map(|p| encode(p.as_str())).collect();
+        for peer in &peers {
+            get.arg(format!("peer:{}", peer.as_str()));
+        }
+        let mut items = vec![Item::Plain(get)];
+        for peer in &peers {
+            let mut exists = redis::cmd("HEXISTS");
+            exists.arg(UserKeys::new(app, peer).counts()).arg("known");
+            items.push(Item::Plain(exists));
+        }
+        match self.charged(items, charge).await? {
+            Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
+            Charged::Granted(mut values, verdict) => {
+                let mut reply = Reply::new(values.next().unwrap_or(Value::Nil))?;
+                if maybe_text(reply.value()?)?.is_none() {
+                    return Ok(Charged::Granted(None, verdict));
+                }
+                let mut counts = Vec::with_capacity(peers.len());
+                for exists in values {
+                    let count = reply.number()?;
+                    counts.push(if number(&exists)? == 1 {
+                        PeerCount::Known(count)
+                    } else {
+                        PeerCount::Unknown
+                    });
+                }
+                Ok(Charged::Granted(Some(counts), verdict))
+            }
+        }
+    }
+
+    fn quick_item(app: &AppId, user: &Enc, suffixes: &[String]) -> Item {
+        let mut get = redis::cmd("HMGET");
+        get.arg(UserKeys::new(app, user).counts()).arg("known").arg("supers");
+        for kind in KEPT {
+            for suffix in suffixes {
+                for family in FAMILIES {
+                    get.arg(field(family, kind, suffix));
+                }
+            }
+        }
+        Item::Plain(get)
+    }
+
+    fn quick(value: Value, suffixes: &[String]) -> Result<Quick> {
+        let mut reply = Reply::new(value)?;
+        let known = maybe_text(reply.value()?)?.is_some();
+        let supers = reply.number()?;
+        if !known {
+            return Ok(Quick::Unknown);
+        }
+        if supers > 0 {
+            return Ok(Quick::HasSupergroups);
+        }
+        let mut totals = Totals::default();
+        for kind in KEPT {
+            for _ in suffixes {
+                for family in FAMILIES {
+                    *totals.family(family).of(kind) += reply.number()?;
+                }
+            }
+        }
+        Ok(Quick::Totals(totals))
+    }
+
+    /// All totals of `user`, over rooms of the given custom types if any are given; `None`: an unknown user.
+    pub async fn totals(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        types: Option<&[CustomType]>,
+        charge: Option<&Charge>,
+    ) -> Result<Charged<Option<Totals>>> {
+        let user = encode(user.as_str());
+        let suffixes = suffixes(types);
+        match self
+            .charged(vec![Self::quick_item(app, &user, &suffixes)], charge)
+            .await?
+        {
+            Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
+            Charged::Granted(mut values, verdict) => {
+                let totals = match Self::quick(values.next().unwrap_or(Value::Nil), &suffixes)? {
+                    Quick::Unknown => None,
+                    Quick::Totals(totals) => Some(totals),
+                    Quick::HasSupergroups => {
+                        let overview = self.overview(app, &user, "c").await?;
+                        overview.known.then(|| overview.totals(types))
+                    }
+                };
+                Ok(Charged::Granted(totals, verdict))
+            }
+        }
+    }
+
+    /// All totals of each of `users`, in their order; `None`: an unknown user.
+    pub async fn totals_of(&self, app: &AppId, users: &[UserId]) -> Result<Vec<Option<Totals>>> {
+        let users: Vec<Enc> = users.iter().map(|u| encode(u.as_str())).collect();
+        let suffixes = suffixes(None);
+        let items: Vec<Item> = users.iter().map(|u| Self::quick_item(app, u, &suffixes)).collect();
+        let values = self.inner.redis.batch(&items).await?;
+        stream::iter(users.into_iter().zip(values))
+            .map(|(user, value)| {
+                let quick = Self::quick(value, &suffixes);
+                async move {
+                    Ok(match quick? {
+                        Quick::Unknown => None,
+                        Quick::Totals(totals) => Some(totals),
+                        Quick::HasSupergroups => {
+                            let overview = self.overview(app, &user, "c").await?;
+                            overview.known.then(|| overview.totals(None))
+                        }
+                    })
+                }
+            })
+            .buffered(USERS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// Unread messages by room tag: the asked tags in the order given (absent ones 0), or every tag of the user's joined
+    /// active rooms (sorted, zeros included) where none are given. An unknown user is a user without rooms.
+    pub async fn tags(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        tags: Option<&[Tag]>,
+        charge: Option<&Charge>,
+    ) -> Result<Charged<Vec<(Tag, u64)>>> {
+        let user = encode(user.as_str());
+        let keys = UserKeys::new(app, &user);
+        let item = match tags {
+            Some(tags) => {
+                let mut get = redis::cmd("HMGET");
+                get.arg(keys.counts()).arg("supers");
+                for tag in tags {
+                    get.arg(format!("tag:{}", encode(tag.as_str()).as_str()));
+                }
+                Item::Plain(get)
+            }
+            None => Item::Script(scripts::USER_TAGS.call(&[keys.counts(), keys.refs()])),
+        };
+        let (mut values, verdict) = match self.charged(vec![item], charge).await? {
+            Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
+            Charged::Granted(values, verdict) => (values, verdict),
+        };
+        let mut reply = Reply::new(values.next().unwrap_or(Value::Nil))?;
+        let counted = if reply.number()? > 0 {
+            let overview = self.overview(app, &user, "cr").await?;
+            let mut all = overview.tags();
+            match tags {
+                Some(tags) => tags
+                    .iter()
+                    .map(|tag| (tag.clone(), all.get(tag.as_str()).copied().unwrap_or(0)))
+                    .collect(),
+                None => {
+                    let names = std::mem::take(&mut all).into_iter();
+                    names.filter_map(|(tag, n)| Some((Tag::parse(tag).ok()?, n))).collect()
+                }
+            }
+        } else {
+            match tags {
+                Some(tags) => tags
+                    .iter()
+                    .map(|tag| Ok((tag.clone(), reply.number()?)))
+                    .collect::<Result<_>>()?,
+                None => {
+                    let mut all = BTreeMap::new();
+                    while !reply.is_empty() {
+                        let (tag, n) = (decode(&reply.text()?), reply.number()?);
+                        all.insert(tag, n);
+                    }
+                    all.into_iter()
+                        .filter_map(|(tag, n)| Some((Tag::parse(tag).ok()?, n)))
+                        .collect()
+                }
+            }
+        };
+        Ok(Charged::Granted(counted, verdict))
+    }
+
+    /// Everything the native API shows of one user; `None`: an unknown user.
+    pub async fn user_unread(&self, app: &AppId, user: &UserId, rooms: bool) -> Result<Option<UserUnread>> {
+        let what = if rooms { "cro" } else { "cr" };
+        let overview = self.overview(app, &encode(user.as_str()), what).await?;
+        if !overview.known {
+            return Ok(None);
+        }
+        let list = rooms.then(|| {
+            let mut list: Vec<RoomUnread> = overview
+                .records
+                .iter()
+                .filter(|record| record.state == 'j' && record.active)
+                .map(|record| RoomUnread {
+                    room: decode(record.room.as_str()),
+                    kind: record.kind,
+                    custom_type: record.custom_type.clone(),
+                    tags: record.tags.clone(),
+                    messages: record.unread,
+                    mentions: record.mentions,
+                })
+                .collect();
+            list.sort_by(|a, b| a.room.cmp(&b.room));
+            list
+        });
+        Ok(Some(UserUnread {
+            totals: overview.totals(None),
+            tags: overview.tags(),
+            types: overview.types(),
+            rooms: list,
+        }))
+    }
+
+    /// Unread messages in one room of those of `users` who have joined it (of all who have, if none are given);
+    /// `None`: there is no such room.
+    pub async fn room_unread(
+        &self,
+        app: &AppId,
+        room: &RoomId,
+        users: Option<&[UserId]>,
+    ) -> Result<Option<Vec<(String, u64)>>> {
+        let room = encode(room.as_str());
+        let keys = RoomKeys::new(app, &room);
+        let mut get = redis::cmd("HGET");
+        get.arg(keys.meta()).arg("born");
+        let born = number(&self.inner.redis.query(&get).await?)?;
+        if born == 0 {
+            return Ok(None);
+        }
+        let entries = match users {
+            Some(users) => {
+                let users: Vec<Enc> = users.iter().map(|u| encode(u.as_str())).collect();
+                let mut get = redis::cmd("HMGET");
+                get.arg(keys.members());
+                for user in &users {
+                    get.arg(user.as_str());
+                }
+                if users.is_empty() {
+                    Vec::new()
+                } else {
+                    let mut reply = Reply::new(self.inner.redis.query(&get).await?)?;
+                    let mut found = Vec::with_capacity(users.len());
+                    for user in users {
+                        if let Some(entry) = maybe_text(reply.value()?)? {
+                            found.push((user, Entry::parse(&entry)?));
+                        }
+                    }
+                    found
+                }
+            }
+            None => self.all_members(&keys).await?,
+        };
+        let joined: Vec<Enc> = entries
+            .into_iter()
+            .filter(|(_, entry)| entry.is_joined(born))
+            .map(|(user, _)| user)
+            .collect();
+        let items: Vec<Item> = joined
+            .iter()
+            .map(|user| {
+                let keys = UserKeys::new(app, user);
+                Item::Script(
+                    scripts::USER_ROOM
+                        .call(&[keys.counts(), keys.supers(), keys.marks()])
+                        .arg(room.as_str()),
+                )
+            })
+            .collect();
+        let mut counts = Vec::with_capacity(joined.len());
+        let mut asked = Vec::new();
+        for (user, answer) in joined.into_iter().zip(self.inner.redis.batch(&items).await?) {
+            let mut reply = Reply::new(answer)?;
+            match reply.value()? {
+                Value::Int(-1) => asked.push((
+                    user,
+                    Super {
+                        room: room.clone(),
+                        state: reply.text()?,
+                        epoch: reply.text()?,
+                        read: reply.text()?,
+                        holes: reply.text()?,
+                        mentions: reply.text()?,
+                    },
+                )),
+                count => counts.push((decode(user.as_str()), number(&count)?)),
+            }
+        }
+        let items: Vec<Item> = asked.iter().map(|(_, s)| s.ask(app)).collect();
+        for ((user, _), answer) in asked.into_iter().zip(self.inner.redis.batch(&items).await?) {
+            let mut answer = Reply::new(answer)?;
+            if !answer.is_empty() {
+                for _ in 0..4 {
+                    answer.value()?;
+                }
+                counts.push((decode(user.as_str()), answer.number()?));
+            }
+        }
+        counts.sort();
+        Ok(Some(counts))
+    }
+
+    async fn all_members(&self, keys: &RoomKeys) -> Result<Vec<(Enc, Entry)>> {
+        let mut entries = BTreeMap::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(keys.members()).arg(&cursor).arg("COUNT").arg(1_000);
+            let mut page = Reply::new(self.inner.redis.query(&scan).await?)?;
+            cursor = page.text()?;
+            for (user, entry) in page.list()?.pairs()? {
+                entries.insert(Enc::stored(user), Entry::parse(&entry)?);
+            }
+            if cursor == "0" {
+                return Ok(entries.into_iter().collect());
+            }
+        }
+    }
+
+    /// The rooms that a user has joined, whatever their status; `None`: an unknown user.
+    pub(super) async fn joined_rooms(&self, app: &AppId, user: &Enc) -> Result<Option<Vec<RoomId>>> {
+        let overview = self.overview(app, user, "o").await?;
+        let rooms = overview
+            .records
+            .iter()
+            .filter(|record| record.state == 'j')
+            .filter_map(|record| RoomId::parse(decode(record.room.as_str())).ok())
+            .collect();
+        Ok(overview.known.then_some(rooms))
+    }
+
+    /// The joined active rooms of `user`: all of them are handed to `choose`, which filters, sorts and pages them and says
+    /// how many matched; members and profiles are then filled in for those it returns. An unknown user has no rooms.
+    /// A room of more than 5,000 members names the caller only.
+    pub async fn rooms<F>(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        choose: F,
+        charge: Option<&Charge>,
+    ) -> Result<Charged<RoomPage>>
+    where
+        F: FnOnce(Vec<RoomEntry>) -> (u64, Vec<RoomEntry>),
+    {
+        let name = encode(user.as_str());
+        let item = Self::overview_item(app, &name, "op");
+        let (mut values, verdict) = match self.charged(vec![item], charge).await? {
+            Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
+            Charged::Granted(values, verdict) => (values, verdict),
+        };
+        let mut overview = self.complete(app, values.next().unwrap_or(Value::Nil)).await?;
+        let records: Vec<Record> = std::mem::take(&mut overview.records)
+            .into_iter()
+            .filter(|record| record.state == 'j' && record.active)
+            .collect();
+        let items: Vec<Item> = records
+            .iter()
+            .map(|record| {
+                let mut get = redis::cmd("HMGET");
+                get.arg(RoomKeys::new(app, &record.room).meta());
+                for field in SHOWN {
+                    get.arg(field);
+                }
+                Item::Plain(get)
+            })
+            .collect();
+        let answers = self.inner.redis.batch(&items).await?;
+        let mut rooms = Vec::with_capacity(records.len());
+        for (record, answer) in records.into_iter().zip(answers) {
+            let pref = overview.prefs.remove(record.room.as_str()).unwrap_or_default();
+            rooms.extend(room_entry(record, Reply::new(answer)?, pref)?);
+        }
+        let (total, mut rooms) = choose(rooms);
+        self.fill_members(app, user, &mut rooms).await?;
+        let profiles = self.profiles(app, &rooms).await?;
+        Ok(Charged::Granted(RoomPage { total, rooms, profiles }, verdict))
+    }
+
+    async fn fill_members(&self, app: &AppId, caller: &UserId, rooms: &mut [RoomEntry]) -> Result<()> {
+        let items: Vec<Item> = rooms
+            .iter()
+            .map(|room| {
+                let keys = RoomKeys::new(app, &encode(room.room.as_str()));
+                Item::Script(scripts::ROOM_MEMBERS.call(&[keys.meta(), keys.members()]).arg(LIST))
+            })
+            .collect();
+        for (room, answer) in rooms.iter_mut().zip(self.inner.redis.batch(&items).await?) {
+            let mut reply = Reply::new(answer)?;
+            let (born, _mrev, length) = (reply.number()?, reply.number()?, reply.number()?);
+            if length > LIST as u64 {
+                room.members = vec![caller.clone()];
+                continue;
+            }
+            let mut members: Vec<(u64, String)> = Vec::new();
+            for (user, entry) in reply.pairs()? {
+                let entry = Entry::parse(&entry)?;
+                if entry.is_joined(born) {
+                    members.push((entry.epoch, decode(&user)));
+                }
+            }
+            members.sort();
+            room.members = members
+                .into_iter()
+                .filter_map(|(_, user)| UserId::parse(user).ok())
+                .collect();
+        }
+        Ok(())
+    }
+
+    async fn profiles(&self, app: &AppId, rooms: &[RoomEntry]) -> Result<HashMap<UserId, Profile>> {
+        let mut users: Vec<&UserId> = rooms
+            .iter()
+            .flat_map(|room| {
+                let sender = room.last_message.as_ref().and_then(|m| m.sender.as_ref());
+                room.members.iter().chain(sender)
+            })
+            .collect();
+        users.sort();
+        users.dedup();
+        let items: Vec<Item> = users
+            .iter()
+            .map(|user| {
+                let mut get = redis::cmd("HMGET");
+                get.arg(UserKeys::new(app, &encode(user.as_str())).profile())
+                    .arg("nickname")
+                    .arg("avatar_url")
+                    .arg("is_robot")
+                    .arg("last_login_time");
+                Item::Plain(get)
+            })
+            .collect();
+        let answers = self.inner.redis.batch(&items).await?;
+        users
+            .into_iter()
+            .zip(answers)
+            .map(|(user, answer)| {
+                let mut reply = Reply::new(answer)?;
+                let profile = Profile {
+                    user: user.clone(),
+                    nickname: maybe_text(reply.value()?)?,
+                    avatar_url: maybe_text(reply.value()?)?,
+                    is_robot: reply.number()? == 1,
+                    last_login_time: i64::try_from(reply.number()?).unwrap_or(0),
+                };
+                Ok((user.clone(), profile))
+            })
+            .collect()
+    }
+}
+
+/// The fields of a room's meta that `GET /rooms` shows, in the order in which [`room_entry`] reads them.
+const SHOWN: [&str; 17] = [
+    "born",
+    "name",
+    "cover",
+    "description",
+    "webhook",
+    "bot_state",
+    "bot_mode",
+    "encrypted",
+    "service_status",
+    "created",
+    "last_id",
+    "last_sender",
+    "last_text",
+    "last_type",
+    "last_time",
+    "last_at",
+    "last_updated",
+];
+
+fn room_entry(record: Record, mut reply: Reply, pref: Vec<(String, String)>) -> Result<Option<RoomEntry>> {
+    let mut next = || -> Result<String> { Ok(maybe_text(reply.value()?)?.unwrap_or_default()) };
+    if next()?.is_empty() {
+        // Deleted, and its telling is on the way.
+        return Ok(None);
+    }
+    let Ok(room) = RoomId::parse(decode(record.room.as_str())) else {
+        return Err(Error::Internal("a stored room has no legal name".into()));
+    };
+    let (name, cover, description, webhook) = (next()?, next()?, next()?, next()?);
+    let (bot_state, bot_mode, encrypted) = (next()?, next()? == "1", next()? == "1");
+    let service_status = next()?.parse().unwrap_or(0);
+    let created = next()?.parse().unwrap_or(0);
+    let last_id = next()?;
+    let (sender, text, message_type) = (next()?, next()?, next()?);
+    let (time, at, updated) = (next()?, next()?, next()?);
+    let micros = |text: &str| text.parse::<u64>().unwrap_or(0);
+    let millis = |micros: u64| i64::try_from(micros / 1000).unwrap_or(0);
+    let last_message = (!last_id.is_empty()).then(|| LastMessage {
+        id: decode(&last_id),
+        sender: UserId::parse(decode(&sender)).ok(),
+        text,
+        message_type,
+        time: time.parse().unwrap_or(0),
+        updated: millis(micros(&updated)),
+        created: millis(micros(&at)),
+        order: micros(&at),
+    });
+    Ok(Some(RoomEntry {
+        room,
+        kind: record.kind,
+        name,
+        cover,
+        description,
+        webhook,
+        bot_state,
+        bot_mode,
+        encrypted,
+        service_status,
+        tags: record.tags.into_iter().filter_map(|t| Tag::parse(t).ok()).collect(),
+        custom_type: record.custom_type.and_then(|t| CustomType::parse(t).ok()),
+        created,
+        last_message,
+        unread: record.unread,
+        pref: read_pref(pref)?,
+        members: Vec::new(),
+    }))
+}
+
+fn read_pref(settings: Vec<(String, String)>) -> Result<Pref> {
+    let mut pref = Pref::default();
+    for (setting, json) in settings {
+        let bad = |_| Error::Internal("a stored setting is not JSON".into());
+        let flag = json == "true";
+        match setting.as_str() {
+            "tags" => pref.tags = serde_json::from_str(&json).map_err(bad)?,
+            "tag_colors" => pref.tag_colors = serde_json::from_str(&json).map_err(bad)?,
+            "folder" => pref.folder = serde_json::from_str(&json).map_err(bad)?,
+            "hidden" => pref.hidden = flag,
+            "sticky" => pref.sticky = flag,
+            "muted" => pref.muted = flag,
+            _ => {}
+        }
+    }
+    Ok(pref)
+}

@@ -1,0 +1,99 @@
+//! Reading what Redis answered. Anything unexpected is an error, never a guess.
+
+use redis::Value;
+
+use crate::error::{Error, Result};
+
+fn unexpected(what: &str) -> Error {
+    Error::Internal(format!("unexpected reply from redis: {what}"))
+}
+
+/// A list, read from the front.
+pub(super) struct Reply(std::vec::IntoIter<Value>);
+
+impl Reply {
+    pub(super) fn new(value: Value) -> Result<Self> {
+        match value {
+            Value::Array(items) => Ok(Self(items.into_iter())),
+            Value::Map(pairs) => {
+                let flat: Vec<Value> = pairs.into_iter().flat_map(|(k, v)| [k, v]).collect();
+                Ok(Self(flat.into_iter()))
+            }
+            Value::Nil => Ok(Self(Vec::new().into_iter())),
+            _ => Err(unexpected("not a list")),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    pub(super) fn value(&mut self) -> Result<Value> {
+        self.0.next().ok_or_else(|| unexpected("list too short"))
+    }
+
+    pub(super) fn text(&mut self) -> Result<String> {
+        text(self.value()?)
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64> {
+        number(&self.value()?)
+    }
+
+    pub(super) fn list(&mut self) -> Result<Reply> {
+        Reply::new(self.value()?)
+    }
+
+    /// The rest as pairs of text.
+    pub(super) fn pairs(mut self) -> Result<Vec<(String, String)>> {
+        let mut pairs = Vec::with_capacity(self.0.len() / 2);
+        while !self.is_empty() {
+            pairs.push((self.text()?, self.text()?));
+        }
+        Ok(pairs)
+    }
+}
+
+/// Text; what isn't UTF-8 was not written by us.
+pub(super) fn text(value: Value) -> Result<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| unexpected("not UTF-8")),
+        Value::SimpleString(text) => Ok(text),
+        Value::Okay => Ok("OK".into()),
+        Value::Int(n) => Ok(n.to_string()),
+        _ => Err(unexpected("not a text")),
+    }
+}
+
+/// Text, or nothing.
+pub(super) fn maybe_text(value: Value) -> Result<Option<String>> {
+    match value {
+        Value::Nil => Ok(None),
+        value => text(value).map(Some),
+    }
+}
+
+/// A number that is not negative; nothing is 0.
+pub(super) fn number(value: &Value) -> Result<u64> {
+    match value {
+        Value::Nil => Ok(0),
+        Value::Int(n) => u64::try_from(*n).map_err(|_| unexpected("a negative number")),
+        Value::BulkString(bytes) if bytes.is_empty() => Ok(0),
+        Value::BulkString(bytes) => std::str::from_utf8(bytes)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| unexpected("not a number")),
+        _ => Err(unexpected("not a number")),
+    }
+}
+
+/// Parses a number inside a record.
+pub(super) fn parse<T: std::str::FromStr>(text: Option<&str>) -> Result<T> {
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(unreadable)
+}
+
+/// A record in a shape that this program did not write.
+pub(super) fn unreadable() -> Error {
+    unexpected("a record that can't be read")
+}

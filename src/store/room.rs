@@ -1,0 +1,202 @@
+//! What a room's slot says: snapshots, members' entries, and the records of fan-outs that have not reached everybody.
+
+use super::reply::{Reply, parse, unreadable};
+use crate::error::Result;
+use crate::keys::Enc;
+
+/// The room as it was at one instant, in the words of the scripts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Snapshot {
+    /// Microseconds of the room's server clock.
+    pub(super) taken: u64,
+    pub(super) rev: u64,
+    pub(super) head: u64,
+    pub(super) kind: String,
+    pub(super) status: String,
+    pub(super) custom_type: String,
+    pub(super) tags: String,
+    /// Revision at which the room was made; 0: there is no room.
+    pub(super) born: u64,
+    /// Revision of the list of members.
+    pub(super) mrev: u64,
+}
+
+impl Snapshot {
+    /// Reads `now, rev, head, kind, status, type, tags, born, mrev`.
+    pub(super) fn read(reply: &mut Reply) -> Result<Self> {
+        Ok(Self {
+            taken: reply.number()?,
+            rev: reply.number()?,
+            head: reply.number()?,
+            kind: reply.text()?,
+            status: reply.text()?,
+            custom_type: reply.text()?,
+            tags: reply.text()?,
+            born: reply.number()?,
+            mrev: reply.number()?,
+        })
+    }
+
+    /// What is told of a room that is gone.
+    pub(super) fn gone(taken: u64) -> Self {
+        Self {
+            taken,
+            kind: "group".into(),
+            status: "0".into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// A member's entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// `j`, `i` or `l`.
+    pub(super) state: char,
+    pub(super) epoch: u64,
+    pub(super) base: u64,
+}
+
+impl Entry {
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let mut parts = text.split('|');
+        Ok(Self {
+            state: parse(parts.next())?,
+            epoch: parse(parts.next())?,
+            base: parse(parts.next())?,
+        })
+    }
+
+    /// Whether this is a membership of the room that was made at `born`.
+    pub(super) fn is_member(&self, born: u64) -> bool {
+        self.state != 'l' && born != 0 && self.epoch >= born
+    }
+
+    pub(super) fn is_joined(&self, born: u64) -> bool {
+        self.state == 'j' && self.is_member(born)
+    }
+}
+
+/// Whom a fan-out is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// Every member.
+    All,
+    /// These, and whom the act names.
+    Some(Vec<Enc>),
+    /// Everybody whose membership is older than the deletion of the room.
+    Gone,
+    /// (In a user's slot) the rooms that a deleted user still has to leave.
+    Leave(Vec<Enc>),
+}
+
+/// What a fan-out carries beside the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Act {
+    Nothing,
+    Message {
+        at: u64,
+        /// What the message is to its sender: `r` read up to here, `h` does not count, `n` nothing.
+        own: char,
+        sender: Option<Enc>,
+        everybody: bool,
+        mentions: Vec<Enc>,
+    },
+    Recall(u64),
+    Read(u64),
+    /// Lines of field and JSON value in turn.
+    Prefs(String),
+}
+
+/// A fan-out: recorded with the event, cleared when it has reached everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Job {
+    pub(super) stamp: u64,
+    pub(super) audience: Audience,
+    pub(super) act: Act,
+}
+
+fn names(list: &str) -> Vec<Enc> {
+    list.split(',').filter(|n| !n.is_empty()).map(Enc::stored).collect()
+}
+
+impl Job {
+    /// Reads a job's id and record; an empty id is no job.
+    pub(super) fn read(reply: &mut Reply) -> Result<Option<Self>> {
+        let (id, record) = (reply.text()?, reply.text()?);
+        if id.is_empty() || record.is_empty() {
+            return Ok(None);
+        }
+        Self::parse(&id, &record).map(Some)
+    }
+
+    /// Lines: end of the lease, audience, names, act.
+    pub(super) fn parse(id: &str, record: &str) -> Result<Self> {
+        let mut lines = record.splitn(4, '\n').skip(1);
+        let audience = lines.next().unwrap_or_default();
+        let listed = lines.next().unwrap_or_default();
+        let act = lines.next().unwrap_or_default();
+        let audience = match audience {
+            "all" => Audience::All,
+            "gone" => Audience::Gone,
+            "leave" => Audience::Leave(names(listed)),
+            "some" => Audience::Some(names(listed)),
+            _ => return Err(unreadable()),
+        };
+        let (letter, rest) = act.split_once('|').unwrap_or((act, ""));
+        let act = match letter {
+            "" => Act::Nothing,
+            "c" => Act::Recall(parse(Some(rest))?),
+            "r" => Act::Read(parse(Some(rest))?),
+            "p" => Act::Prefs(rest.to_owned()),
+            "m" => {
+                let mut parts = rest.split('|');
+                let at = parse(parts.next())?;
+                let own = parse(parts.next())?;
+                let sender = parts.next().filter(|s| !s.is_empty()).map(Enc::stored);
+                let mentions = parts.next().unwrap_or_default();
+                Act::Message {
+                    at,
+                    own,
+                    sender,
+                    everybody: mentions == "*",
+                    mentions: if mentions == "*" { Vec::new() } else { names(mentions) },
+                }
+            }
+            _ => return Err(unreadable()),
+        };
+        Ok(Self {
+            stamp: parse(Some(id))?,
+            audience,
+            act,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_the_scripts_can_be_read() {
+        let job = Job::parse("17", "99\nsome\n\nm|4|h|bob|a,c").unwrap();
+        assert_eq!(job.audience, Audience::Some(vec![]));
+        assert_eq!(
+            job.act,
+            Act::Message {
+                at: 4,
+                own: 'h',
+                sender: Some(Enc::stored("bob")),
+                everybody: false,
+                mentions: vec![Enc::stored("a"), Enc::stored("c")],
+            }
+        );
+        assert_eq!(Job::parse("17", "99\nall").unwrap().act, Act::Nothing);
+        assert_eq!(
+            Job::parse("17", "99\nsome\nbob\np|hidden\ntrue").unwrap().act,
+            Act::Prefs("hidden\ntrue".into())
+        );
+        assert!(Job::parse("17", "99\nnobody").is_err());
+        assert!(Job::parse("x", "99\nall").is_err());
+    }
+}
