@@ -3,6 +3,8 @@
 
 pub mod config;
 pub mod error;
+pub mod http;
+pub mod limiter;
 pub mod names;
 pub mod quota;
 pub mod store;
