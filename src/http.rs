@@ -1,0 +1,180 @@
+//! The route table, and the state that every call sees. A new dialect is one file that serves its paths, one row in
+//! [`VENDORS`] and, where it has credentials, one field of [`Apps`].
+
+pub mod imkit;
+pub mod keys;
+pub mod native;
+pub mod request;
+pub mod sendbird;
+pub mod tencent;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+
+use crate::config::Config;
+use crate::http::keys::KeyRing;
+use crate::http::request::{Call, RouteName};
+use crate::limiter::Limiter;
+use crate::store::Store;
+
+/// One wire format.
+struct Dialect {
+    /// First segments of its paths.
+    prefixes: &'static [&'static str],
+    /// Names of its endpoints that are limited.
+    limited: &'static [&'static str],
+    serve: for<'a> fn(Call<'a>) -> LocalBoxFuture<'a, HttpResponse>,
+    /// Its words for an internal error.
+    broken: fn() -> HttpResponse,
+}
+
+/// Answers whatever no vendor's prefix claims.
+static NATIVE: Dialect = Dialect {
+    prefixes: &["v1"],
+    limited: &[],
+    serve: |call| Box::pin(native::serve(call)),
+    broken: internal_problem,
+};
+
+static VENDORS: [Dialect; 3] = [
+    Dialect {
+        prefixes: imkit::PREFIXES,
+        limited: imkit::LIMITED,
+        serve: |call| Box::pin(imkit::serve(call)),
+        broken: imkit::internal_error,
+    },
+    Dialect {
+        prefixes: tencent::PREFIXES,
+        limited: tencent::LIMITED,
+        serve: |call| Box::pin(tencent::serve(call)),
+        broken: tencent::internal_error,
+    },
+    Dialect {
+        prefixes: sendbird::PREFIXES,
+        limited: sendbird::LIMITED,
+        serve: |call| Box::pin(sendbird::serve(call)),
+        broken: sendbird::internal_error,
+    },
+];
+
+/// What all calls share. Built once, before the workers.
+pub struct State {
+    /// The whole configuration.
+    pub config: Arc<Config>,
+    /// The counts.
+    pub store: Store,
+    /// The limits of the vendor endpoints.
+    pub limiter: Limiter,
+    /// Which app a credential belongs to.
+    pub apps: Apps,
+}
+
+impl State {
+    /// Builds the indexes and the limiter of the configured apps.
+    pub fn new(config: Arc<Config>, store: Store) -> Self {
+        let endpoints: Vec<_> = VENDORS.iter().flat_map(|d| d.limited).copied().collect();
+        Self {
+            limiter: Limiter::new(&config.apps, &endpoints),
+            apps: Apps::new(&config),
+            config,
+            store,
+        }
+    }
+}
+
+/// Credential → app, one index for each dialect.
+pub struct Apps {
+    servers: KeyRing<usize>,
+    imkit: imkit::Tenants,
+    tencent: tencent::Tenants,
+    sendbird: sendbird::Tenants,
+}
+
+impl Apps {
+    /// Indexes the credentials of all apps. That no two apps share one is for the configuration to check.
+    pub fn new(config: &Config) -> Self {
+        let servers = config.apps.iter().enumerate().flat_map(|(index, app)| {
+            let keys = app.server_keys.iter();
+            keys.map(move |key| (key.0.as_str(), index))
+        });
+        Self {
+            servers: KeyRing::new(servers),
+            imkit: imkit::Tenants::new(&config.apps),
+            tencent: tencent::Tenants::new(&config.apps),
+            sendbird: sendbird::Tenants::new(&config.apps),
+        }
+    }
+
+    /// The place in `config.apps` of the app that a native server key belongs to.
+    pub fn by_server_key(&self, key: &str) -> Option<usize> {
+        self.servers.find(key).copied()
+    }
+}
+
+/// The one handler, mounted as the default service with `web::Data<State>` as app data. Paths are told apart here and not
+/// by actix's router: that one decodes before it splits, and an encoded slash is part of a user's id.
+pub async fn dispatch(req: HttpRequest, payload: web::Payload) -> HttpResponse {
+    let Some(state) = req.app_data::<web::Data<State>>() else {
+        tracing::error!("the server was mounted without its state");
+        return internal_problem();
+    };
+    let segments = split(req.uri().path());
+    let dialect = match segments.first() {
+        Some(first) => VENDORS
+            .iter()
+            .find(|dialect| dialect.prefixes.contains(first))
+            .unwrap_or(&NATIVE),
+        None => &NATIVE,
+    };
+    let call = Call {
+        req: &req,
+        payload,
+        segments,
+        state,
+    };
+    // A bug met by one request must not cost the others on this worker, nor the caller an answer it can read.
+    let answer = AssertUnwindSafe((dialect.serve)(call)).catch_unwind().await;
+    answer.unwrap_or_else(|_| {
+        let route = req
+            .extensions()
+            .get::<RouteName>()
+            .map_or("unknown", |r| r.0);
+        tracing::error!(route, "a handler panicked");
+        (dialect.broken)()
+    })
+}
+
+/// The segments of a raw path, without the empty ones in front (`//v3/…` is what a base URL with a slash leads to).
+fn split(path: &str) -> Vec<&str> {
+    let path = path.trim_start_matches('/');
+    if path.is_empty() {
+        Vec::new()
+    } else {
+        path.split('/').collect()
+    }
+}
+
+fn internal_problem() -> HttpResponse {
+    HttpResponse::build(StatusCode::INTERNAL_SERVER_ERROR)
+        .content_type("application/problem+json")
+        .body(r#"{"type":"about:blank","title":"Internal Server Error","status":500}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_split_raw() {
+        assert_eq!(split("/v3/users/a%2Fb/x"), ["v3", "users", "a%2Fb", "x"]);
+        assert_eq!(split("//v3/users"), ["v3", "users"]);
+        assert_eq!(split("/rooms/"), ["rooms", ""]);
+        assert!(split("/").is_empty());
+        assert_eq!(split("*"), ["*"]);
+    }
+}

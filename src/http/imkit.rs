@@ -1,0 +1,532 @@
+//! IMKIT's dialect: `POST /badges/byRoomTags` and `GET /rooms`. Status and `RC` are the same number in an error. Called by
+//! browsers too, hence the CORS headers.
+
+mod rooms;
+mod token;
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::config::AppConfig;
+use crate::error::Error;
+use crate::http::keys::KeyRing;
+use crate::http::request::{self, BodyError, Call};
+use crate::limiter::Entry;
+use crate::names::{AppId, Tag, UserId};
+
+use rooms::Listing;
+use token::Verifier;
+pub use token::make_token;
+
+/// First segments of this dialect's paths.
+pub const PREFIXES: &[&str] = &["badges", "rooms"];
+/// The limited endpoints.
+pub const LIMITED: &[&str] = &[BADGES, ROOMS];
+const BADGES: &str = "imkit-badges";
+const ROOMS: &str = "imkit-rooms";
+
+/// Tags in one call.
+const MAX_TAGS: usize = 1_000;
+
+/// Which app a client key belongs to.
+pub struct Tenants(KeyRing<Arc<Tenant>>);
+
+struct Tenant {
+    index: usize,
+    id: AppId,
+    tokens: Verifier,
+}
+
+impl Tenants {
+    /// Indexes the credentials of this dialect.
+    pub fn new(apps: &[AppConfig]) -> Self {
+        let mut keys = Vec::new();
+        for (index, app) in apps.iter().enumerate() {
+            let Some(config) = &app.imkit else {
+                continue;
+            };
+            let tenant = Arc::new(Tenant {
+                index,
+                id: app.id.clone(),
+                tokens: Verifier::new(&config.jwt_secret.0),
+            });
+            for key in &config.client_keys {
+                keys.push((key.0.as_str(), Arc::clone(&tenant)));
+            }
+        }
+        Self(KeyRing::new(keys))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Fault {
+    rc: u16,
+    rm: &'static str,
+    code: &'static str,
+    message: Cow<'static, str>,
+}
+
+const fn fault(rc: u16, rm: &'static str, code: &'static str, message: &'static str) -> Fault {
+    Fault {
+        rc,
+        rm,
+        code,
+        message: Cow::Borrowed(message),
+    }
+}
+
+const PARAMETERS: &str = "Invalid parameters";
+const CLIENT_KEY: Fault = fault(403, "Forbidden", "INVALID_CLIENT_KEY", "Invalid client key");
+const TOKEN: Fault = fault(
+    401,
+    "Unauthorized",
+    "INVALID_TOKEN",
+    "Invalid or expired token",
+);
+const TAGS: Fault = fault(
+    400,
+    PARAMETERS,
+    "INVALID_TAGS",
+    "Tags must be an array of strings",
+);
+const TAG: Fault = fault(
+    400,
+    PARAMETERS,
+    "INVALID_TAGS",
+    "Tags must be an array of strings of 1 to 255 bytes without control characters",
+);
+const MANY_TAGS: Fault = fault(
+    400,
+    PARAMETERS,
+    "INVALID_TAGS",
+    "Tags must be an array of strings, at most 1000",
+);
+const BODY: Fault = fault(
+    400,
+    PARAMETERS,
+    "INVALID_BODY",
+    "The body must be a JSON object",
+);
+const BROKEN: Fault = fault(
+    400,
+    PARAMETERS,
+    "INVALID_BODY",
+    "The body could not be read",
+);
+const PATH: Fault = fault(404, "Not found", "NOT_FOUND", "No such endpoint");
+const SLOW: Fault = fault(
+    408,
+    "Request timeout",
+    "REQUEST_TIMEOUT",
+    "The body did not arrive in time",
+);
+const TOO_LARGE: Fault = fault(
+    413,
+    "Payload too large",
+    "BODY_TOO_LARGE",
+    "The body is too large",
+);
+const ENCODED: Fault = fault(
+    415,
+    "Unsupported media type",
+    "UNSUPPORTED_MEDIA_TYPE",
+    "The body must not be encoded",
+);
+const LIMIT: Fault = fault(
+    429,
+    "Too many requests",
+    "RATE_LIMIT_EXCEEDED",
+    "Rate limit exceeded, please retry later",
+);
+const INTERNAL: Fault = fault(
+    500,
+    "Internal server error",
+    "INTERNAL_ERROR",
+    "Internal server error",
+);
+const UNAVAILABLE: Fault = fault(
+    503,
+    "Service unavailable",
+    "SERVICE_UNAVAILABLE",
+    "Temporarily unavailable, please retry",
+);
+
+fn query(message: &'static str) -> Fault {
+    fault(400, PARAMETERS, "INVALID_QUERY", message)
+}
+
+impl From<BodyError> for Fault {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => TOO_LARGE,
+            BodyError::TimedOut => SLOW,
+            BodyError::Broken => BROKEN,
+            BodyError::Encoded => ENCODED,
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        if error.is_transient() {
+            tracing::debug!(%error, "a read failed");
+            UNAVAILABLE
+        } else {
+            tracing::error!(%error, "a read failed");
+            INTERNAL
+        }
+    }
+}
+
+impl Fault {
+    fn answer(&self) -> HttpResponse {
+        #[derive(Serialize)]
+        struct Detail<'a> {
+            code: &'a str,
+            message: &'a str,
+        }
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            #[serde(rename = "RC")]
+            rc: u16,
+            #[serde(rename = "RM")]
+            rm: &'a str,
+            error: Detail<'a>,
+        }
+        let status = StatusCode::from_u16(self.rc).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let envelope = Envelope {
+            rc: self.rc,
+            rm: self.rm,
+            error: Detail {
+                code: self.code,
+                message: &self.message,
+            },
+        };
+        let mut response = request::json(status, &envelope)
+            .unwrap_or_else(|| request::json_bytes(status, b"{\"RC\":500}".to_vec()));
+        if *self == UNAVAILABLE {
+            request::set(
+                &mut response,
+                header::RETRY_AFTER,
+                HeaderValue::from_static("1"),
+            );
+        }
+        if [TOO_LARGE, SLOW, BROKEN, ENCODED].contains(self) {
+            request::close(&mut response);
+        }
+        response
+    }
+}
+
+/// This dialect's words for a bug of ours.
+pub fn internal_error() -> HttpResponse {
+    with_cors(INTERNAL.answer())
+}
+
+/// Answers a call under one of [`PREFIXES`].
+pub async fn serve(call: Call<'_>) -> HttpResponse {
+    with_cors(route(call).await)
+}
+
+async fn route(call: Call<'_>) -> HttpResponse {
+    match (call.segments.as_slice(), call.req.method()) {
+        (["badges", "byRoomTags"], method) => {
+            call.route("imkit_badges");
+            match *method {
+                Method::POST => limited(call, BADGES).await,
+                Method::OPTIONS => preflight("POST, OPTIONS"),
+                _ => wrong_method("POST, OPTIONS"),
+            }
+        }
+        (["rooms"], method) => {
+            call.route("imkit_rooms");
+            match *method {
+                Method::GET => limited(call, ROOMS).await,
+                Method::OPTIONS => preflight("GET, OPTIONS"),
+                _ => wrong_method("GET, OPTIONS"),
+            }
+        }
+        _ => {
+            call.route("unknown");
+            PATH.answer()
+        }
+    }
+}
+
+async fn limited(mut call: Call<'_>, endpoint: &'static str) -> HttpResponse {
+    let (tenant, user) = match authenticate(&call) {
+        Ok(known) => known,
+        Err(fault) => return fault.answer(),
+    };
+    let mut entry = call.state.limiter.enter(tenant.index, endpoint);
+    let answer = if !entry.allowed() {
+        Err(LIMIT)
+    } else if endpoint == BADGES {
+        badges(&mut call, &tenant.id, &user, &mut entry).await
+    } else {
+        rooms(&call, &tenant.id, &user, &mut entry).await
+    };
+    let mut response = answer.unwrap_or_else(|fault| fault.answer());
+    request::show_limit(&mut response, &entry);
+    response
+}
+
+fn wrong_method(allowed: &'static str) -> HttpResponse {
+    const METHOD: Fault = fault(
+        405,
+        "Method not allowed",
+        "METHOD_NOT_ALLOWED",
+        "This endpoint does not answer that method",
+    );
+    let mut response = METHOD.answer();
+    request::set(
+        &mut response,
+        header::ALLOW,
+        HeaderValue::from_static(allowed),
+    );
+    response
+}
+
+/// What a browser asks before it sends the vendor's headers.
+fn preflight(allowed: &'static str) -> HttpResponse {
+    let mut response = HttpResponse::new(StatusCode::NO_CONTENT);
+    for (name, value) in [
+        (header::ALLOW, allowed),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, allowed),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "IM-CLIENT-KEY, IM-CLIENT-ID, IM-Authorization, IM-Device-ID, CLIENT_KEY, Authorization, Content-Type",
+        ),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ] {
+        request::set(&mut response, name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn with_cors(mut response: HttpResponse) -> HttpResponse {
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            "RateLimit, RateLimit-Policy, Retry-After",
+        ),
+    ] {
+        request::set(&mut response, name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn authenticate<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserId>), Fault> {
+    let header = |name, legacy| call.header(name).or_else(|| call.header(legacy));
+    let key = header("im-client-key", "client_key").ok_or(CLIENT_KEY)?;
+    let tenant = call.state.apps.imkit.0.find(key).ok_or(CLIENT_KEY)?;
+    let token = header("im-authorization", "authorization").ok_or(TOKEN)?;
+    let user = tenant.tokens.verify(token, request::unix_seconds());
+    let user = user.ok_or(TOKEN)?;
+    if call.headers("im-client-id").any(|id| id != user.as_str()) {
+        return Err(TOKEN);
+    }
+    Ok((tenant, user))
+}
+
+fn success(result: &impl Serialize) -> Result<HttpResponse, Fault> {
+    #[derive(Serialize)]
+    struct Envelope<'a, T> {
+        #[serde(rename = "RC")]
+        rc: u16,
+        #[serde(rename = "RM")]
+        rm: &'static str,
+        result: &'a T,
+    }
+    let envelope = Envelope {
+        rc: 0,
+        rm: "OK",
+        result,
+    };
+    request::json(StatusCode::OK, &envelope).ok_or(INTERNAL)
+}
+
+async fn badges(
+    call: &mut Call<'_>,
+    app: &AppId,
+    user: &UserId,
+    entry: &mut Entry<'_>,
+) -> Result<HttpResponse, Fault> {
+    let body = call.body(call.state.config.server.max_body_bytes).await?;
+    let tags = tags(&body)?;
+    let asked = Some(tags.as_slice()).filter(|tags| !tags.is_empty());
+    let read = call.state.store.tags(app, user, asked, entry.charge());
+    let data = entry.settle(read.await?).ok_or(LIMIT)?;
+    success(&Badges(data))
+}
+
+/// The `result` of an answer.
+struct Badges(Vec<(Tag, u64)>);
+
+impl Serialize for Badges {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Data<'a>(&'a [(Tag, u64)]);
+        impl Serialize for Data<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                // A map of the standard library would lose the order.
+                serializer.collect_map(self.0.iter().map(|(tag, unread)| (tag.as_str(), unread)))
+            }
+        }
+        let total = self.0.iter().map(|(_, unread)| unread);
+        let total = total.fold(0u64, |sum, unread| sum.saturating_add(*unread));
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("totalBadge", &total)?;
+        map.serialize_entry("data", &Data(&self.0))?;
+        map.end()
+    }
+}
+
+/// The tags that a body asks for, each once; none: all.
+fn tags(body: &[u8]) -> Result<Vec<Tag>, Fault> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        tags: Value,
+    }
+    let body = body.trim_ascii();
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    // serde takes an array for a struct.
+    if !body.starts_with(b"{") {
+        return Err(BODY);
+    }
+    let body: Body = serde_json::from_slice(body).map_err(|_| BODY)?;
+    let asked = match body.tags {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(asked) => asked,
+        _ => return Err(TAGS),
+    };
+    if asked.len() > MAX_TAGS {
+        return Err(MANY_TAGS);
+    }
+    let mut seen = HashSet::with_capacity(asked.len());
+    let mut tags = Vec::with_capacity(asked.len());
+    for tag in asked {
+        let Value::String(tag) = tag else {
+            return Err(TAGS);
+        };
+        let tag = Tag::parse(tag).map_err(|_| TAG)?;
+        if seen.insert(tag.clone()) {
+            tags.push(tag);
+        }
+    }
+    Ok(tags)
+}
+
+async fn rooms(
+    call: &Call<'_>,
+    app: &AppId,
+    user: &UserId,
+    entry: &mut Entry<'_>,
+) -> Result<HttpResponse, Fault> {
+    let start = Instant::now();
+    let listing = Listing::parse(call.query(), user).map_err(query)?;
+    let choose = |rooms| listing.choose(rooms);
+    let read = call.state.store.rooms(app, user, choose, entry.charge());
+    let page = entry.settle(read.await?).ok_or(LIMIT)?;
+    let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let query = listing.inspect(app.as_str(), user);
+    success(&rooms::show(app.as_str(), &page, query, took))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::body::MessageBody;
+    use serde_json::json;
+
+    fn parsed(body: &str) -> Result<Vec<String>, Fault> {
+        let tags = tags(body.as_bytes())?;
+        Ok(tags.iter().map(|tag| tag.as_str().to_owned()).collect())
+    }
+
+    #[test]
+    fn tags_absent_null_or_empty_are_all() {
+        for body in [
+            "",
+            "  \n",
+            "{}",
+            r#"{"tags":null}"#,
+            r#"{"tags":[]}"#,
+            r#"{"more":{}}"#,
+        ] {
+            assert_eq!(parsed(body), Ok(Vec::new()), "{body}");
+        }
+        assert_eq!(
+            parsed(r#"{"tags":["b","a","b"],"x":1}"#),
+            Ok(vec!["b".into(), "a".into()])
+        );
+    }
+
+    #[test]
+    fn bad_bodies_and_bad_tags_are_told_apart() {
+        for body in [
+            "nope",
+            "[]",
+            r#"[["a"]]"#,
+            "null",
+            r#"{"tags":["a"]"#,
+            "{} {}",
+        ] {
+            assert_eq!(parsed(body), Err(BODY), "{body}");
+        }
+        for tags in [
+            "\"a\"",
+            "{}",
+            "1",
+            "true",
+            "[1]",
+            "[null]",
+            "[[\"a\"]]",
+            "[\"a\",{}]",
+        ] {
+            assert_eq!(parsed(&format!("{{\"tags\":{tags}}}")), Err(TAGS), "{tags}");
+        }
+        for tag in [String::new(), "x".repeat(256), "\\n".into()] {
+            let body = format!("{{\"tags\":[\"{tag}\"]}}");
+            assert_eq!(parsed(&body).map_err(|f| f.code), Err("INVALID_TAGS"));
+        }
+        let many: Vec<_> = (0..=MAX_TAGS).map(|n| n.to_string()).collect();
+        let body = json!({"tags": many}).to_string();
+        assert_eq!(parsed(&body), Err(MANY_TAGS));
+    }
+
+    #[test]
+    fn data_keeps_its_order_and_adds_up() {
+        let tag = |name| Tag::parse(name).unwrap();
+        let badges = Badges(vec![(tag("z"), 2), (tag("a\""), 0), (tag("m"), 8)]);
+        assert_eq!(
+            serde_json::to_string(&badges).unwrap(),
+            r#"{"totalBadge":10,"data":{"z":2,"a\"":0,"m":8}}"#
+        );
+    }
+
+    #[test]
+    fn errors_are_the_documented_envelope() {
+        let response = TOKEN.answer();
+        assert_eq!(response.status(), 401);
+        let bytes = response.into_body().try_into_bytes().unwrap();
+        let value: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(
+            value,
+            json!({"RC": 401, "RM": "Unauthorized",
+                "error": {"code": "INVALID_TOKEN", "message": "Invalid or expired token"}})
+        );
+    }
+}

@@ -1,0 +1,1045 @@
+//! `GET /rooms`: the query, what it selects and in which order, and how a room looks. Pure functions; the rooms come
+//! from the store.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::names::{Tag, UserId};
+use crate::store::{Kind, LastMessage, Pref, Profile, RoomEntry, RoomPage};
+
+/// The longest `pref` or `q`, in bytes.
+const MAX_FILTER_BYTES: usize = 8 * 1024;
+/// Fields in `sort`.
+const MAX_SORT_FIELDS: usize = 16;
+
+/// What a call asks for.
+#[derive(Debug)]
+pub struct Listing {
+    sort: Vec<(SortField, bool)>,
+    skip: usize,
+    /// 0 = all.
+    limit: usize,
+    /// Milliseconds since the epoch.
+    updated_after: Option<i64>,
+    unread_first: bool,
+    pref: Vec<Clause<PrefField>>,
+    q: Vec<Clause<RoomField>>,
+    /// The filters as they came, for `inspect`.
+    shown: Map<String, Value>,
+}
+
+/// What is wrong with a query. It names the parameter and the rule, never the value.
+pub type QueryError = &'static str;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SortField {
+    LastMessage,
+    CreatedTime,
+    Id,
+    Name,
+    Description,
+    RoomType,
+    ServiceStatus,
+    Unread,
+}
+
+impl SortField {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "lastMessage" => Self::LastMessage,
+            "createdTime" | "createdTimeMS" => Self::CreatedTime,
+            "_id" | "id" => Self::Id,
+            "name" => Self::Name,
+            "description" => Self::Description,
+            "roomType" => Self::RoomType,
+            "serviceStatus" => Self::ServiceStatus,
+            "unread" => Self::Unread,
+            _ => return None,
+        })
+    }
+
+    fn compare(self, a: &RoomEntry, b: &RoomEntry) -> Ordering {
+        // Nothing sorts before something, so rooms without a message come last in descending order.
+        let said = |room: &RoomEntry| room.last_message.as_ref().map(|m| (m.time, m.order));
+        match self {
+            Self::LastMessage => said(a).cmp(&said(b)),
+            Self::CreatedTime => a.created.cmp(&b.created),
+            Self::Id => a.room.cmp(&b.room),
+            Self::Name => a.name.cmp(&b.name),
+            Self::Description => a.description.cmp(&b.description),
+            Self::RoomType => room_type(a.kind).cmp(room_type(b.kind)),
+            Self::ServiceStatus => a.service_status.cmp(&b.service_status),
+            Self::Unread => a.unread.cmp(&b.unread),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum PrefField {
+    Tags,
+    TagColors,
+    /// The colour of one tag.
+    TagColor(String),
+    Hidden,
+    Sticky,
+    Muted,
+    Folder,
+}
+
+impl PrefField {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "tags" => Self::Tags,
+            "tagColors" => Self::TagColors,
+            "hidden" => Self::Hidden,
+            "sticky" => Self::Sticky,
+            "muted" => Self::Muted,
+            "folder" => Self::Folder,
+            _ => Self::TagColor(name.strip_prefix("tagColors.")?.to_owned()),
+        })
+    }
+
+    fn of<'a>(&self, pref: &'a Pref) -> Seen<'a> {
+        match self {
+            Self::Tags => Seen::Texts(&pref.tags),
+            Self::TagColors => Seen::Object(&pref.tag_colors),
+            Self::TagColor(tag) => match pref.tag_colors.get(tag) {
+                Some(colour) => Seen::Any(colour),
+                None => Seen::Missing,
+            },
+            Self::Hidden => Seen::Flag(pref.hidden),
+            Self::Sticky => Seen::Flag(pref.sticky),
+            Self::Muted => Seen::Flag(pref.muted),
+            Self::Folder => Seen::Text(&pref.folder),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RoomField {
+    Tags,
+    Type,
+    Id,
+}
+
+impl RoomField {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "roomTags" => Self::Tags,
+            "roomType" => Self::Type,
+            "_id" => Self::Id,
+            _ => return None,
+        })
+    }
+
+    fn of(self, room: &RoomEntry) -> Seen<'_> {
+        match self {
+            Self::Tags => Seen::Tags(&room.tags),
+            Self::Type => Seen::Text(room_type(room.kind)),
+            Self::Id => Seen::Text(room.room.as_str()),
+        }
+    }
+}
+
+/// A field's value as a filter sees it.
+enum Seen<'a> {
+    Text(&'a str),
+    Flag(bool),
+    Texts(&'a [String]),
+    Tags(&'a [Tag]),
+    Object(&'a Map<String, Value>),
+    Any(&'a Value),
+    Missing,
+}
+
+impl Seen<'_> {
+    /// Equality as the vendor's database has it: a list also equals each of its elements.
+    fn equals(&self, wanted: &Value) -> bool {
+        fn list<'a>(texts: impl ExactSizeIterator<Item = &'a str>, wanted: &Value) -> bool {
+            match wanted {
+                Value::String(one) => texts.into_iter().any(|text| text == one),
+                Value::Array(all) => {
+                    texts.len() == all.len()
+                        && texts.zip(all).all(|(text, one)| one.as_str() == Some(text))
+                }
+                _ => false,
+            }
+        }
+        match self {
+            Seen::Text(text) => wanted.as_str() == Some(text),
+            Seen::Flag(flag) => wanted.as_bool() == Some(*flag),
+            Seen::Texts(texts) => list(texts.iter().map(String::as_str), wanted),
+            Seen::Tags(tags) => list(tags.iter().map(Tag::as_str), wanted),
+            Seen::Object(object) => wanted.as_object() == Some(object),
+            Seen::Any(value) => *value == wanted,
+            Seen::Missing => wanted.is_null(),
+        }
+    }
+}
+
+/// One field and all that must be true of it.
+#[derive(Debug, PartialEq)]
+struct Clause<F> {
+    field: F,
+    tests: Vec<Test>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Test {
+    Equal(Value),
+    In(Vec<Value>),
+    All(Vec<Value>),
+    NotEqual(Value),
+    Exists(bool),
+}
+
+impl Test {
+    fn holds(&self, seen: &Seen<'_>) -> bool {
+        match self {
+            Self::Equal(wanted) => seen.equals(wanted),
+            Self::In(wanted) => wanted.iter().any(|one| seen.equals(one)),
+            // Of nothing, all is never true there.
+            Self::All(wanted) => !wanted.is_empty() && wanted.iter().all(|one| seen.equals(one)),
+            Self::NotEqual(unwanted) => !seen.equals(unwanted),
+            Self::Exists(wanted) => matches!(seen, Seen::Missing) != *wanted,
+        }
+    }
+}
+
+/// The tests that a filter's value stands for, with `operators` being those that are known there.
+fn tests(wanted: Value, operators: &[&str], whole_object: bool) -> Option<Vec<Test>> {
+    match wanted {
+        Value::Object(map) if map.keys().any(|key| key.starts_with('$')) => {
+            let test = |(name, value): (String, Value)| {
+                let known = operators.contains(&name.as_str());
+                known.then(|| operator(&name, value)).flatten()
+            };
+            map.into_iter().map(test).collect()
+        }
+        Value::Object(_) if !whole_object => None,
+        wanted => plain(&wanted).then(|| vec![Test::Equal(wanted)]),
+    }
+}
+
+fn operator(name: &str, value: Value) -> Option<Test> {
+    let listed = |value| match value {
+        Value::Array(all) if all.iter().all(scalar) => Some(all),
+        _ => None,
+    };
+    match name {
+        "$in" => listed(value).map(Test::In),
+        "$all" => listed(value).map(Test::All),
+        "$ne" => plain(&value).then_some(Test::NotEqual(value)),
+        "$exists" => match value {
+            Value::Bool(wanted) => Some(Test::Exists(wanted)),
+            Value::Number(number) => Some(Test::Exists(number.as_f64() != Some(0.0))),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn scalar(value: &Value) -> bool {
+    !value.is_array() && !value.is_object()
+}
+
+/// A scalar, or a list or object of them: nothing that a field could hold goes deeper.
+fn plain(value: &Value) -> bool {
+    match value {
+        Value::Array(all) => all.iter().all(scalar),
+        Value::Object(map) => map.values().all(scalar),
+        _ => true,
+    }
+}
+
+impl Listing {
+    /// Reads the query. An empty value is like none; names that are not known are left to whoever knows them.
+    pub fn parse(query: form_urlencoded::Parse<'_>, caller: &UserId) -> Result<Self, QueryError> {
+        let mut values: HashMap<_, String> = HashMap::new();
+        for (name, value) in query {
+            let name = match &*name {
+                "sort" => "sort",
+                "skip" => "skip",
+                "limit" => "limit",
+                "updatedAfter" => "updatedAfter",
+                "pref" => "pref",
+                "q" => "q",
+                "sortUnreadFirst" => "sortUnreadFirst",
+                _ => continue,
+            };
+            if values.insert(name, value.into_owned()).is_some() {
+                return Err("A parameter is given twice");
+            }
+        }
+        let mut take = |name: &str| values.remove(name).filter(|value| !value.trim().is_empty());
+        let count = |value: Option<String>| match value {
+            Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+            Some(_) => None,
+            None => Some(0),
+        };
+        let mut shown = Map::new();
+        let mut listing = Self {
+            skip: count(take("skip")).ok_or("skip must be an integer of at least 0")?,
+            limit: count(take("limit")).ok_or("limit must be an integer of at least 0")?,
+            sort: sort(
+                take("sort")
+                    .as_deref()
+                    .unwrap_or("-lastMessage -createdTime"),
+            )?,
+            updated_after: match take("updatedAfter") {
+                Some(text) => Some(moment(&text).ok_or(
+                    "updatedAfter must be an ISO-8601 time with a zone, or integer milliseconds",
+                )?),
+                None => None,
+            },
+            unread_first: match take("sortUnreadFirst") {
+                Some(text) => {
+                    let number: i64 = text
+                        .parse()
+                        .map_err(|_| "sortUnreadFirst must be an integer")?;
+                    number != 0
+                }
+                None => false,
+            },
+            pref: Vec::new(),
+            q: Vec::new(),
+            shown: Map::new(),
+        };
+        if let Some(text) = take("q") {
+            for (name, value) in object(&text).ok_or("q must be a JSON object")? {
+                shown.insert(name.clone(), value.clone());
+                if name == "members" {
+                    // The vendor's web client names the caller; anybody else's rooms are not for this caller to see.
+                    if value.as_str() != Some(caller.as_str()) {
+                        return Err("q: members must be the caller");
+                    }
+                    continue;
+                }
+                let field = RoomField::parse(&name)
+                    .ok_or("q: only roomTags, roomType, _id and members can be asked for")?;
+                let tests = tests(value, &["$in", "$all"], false)
+                    .ok_or("q: only equality, $in and $all can be asked for")?;
+                listing.q.push(Clause { field, tests });
+            }
+        }
+        if let Some(text) = take("pref") {
+            let fields = object(&text).ok_or("pref must be a JSON object")?;
+            shown.insert("pref".to_owned(), Value::Object(fields.clone()));
+            for (name, value) in fields {
+                let field = PrefField::parse(&name).ok_or(
+                    "pref: only tags, tagColors, hidden, sticky, muted and folder can be asked for",
+                )?;
+                let whole = field == PrefField::TagColors;
+                let tests = tests(value, &["$in", "$all", "$ne", "$exists"], whole)
+                    .ok_or("pref: only equality, $in, $all, $ne and $exists can be asked for")?;
+                listing.pref.push(Clause { field, tests });
+            }
+        }
+        listing.shown = shown;
+        Ok(listing)
+    }
+
+    /// What `inspect.query` shows: the vendor's own shape of the question.
+    pub fn inspect(&self, app: &str, caller: &UserId) -> Value {
+        let mut query = self.shown.clone();
+        query.insert("appID".to_owned(), app.into());
+        query.insert("members".to_owned(), caller.as_str().into());
+        query.insert("status".to_owned(), 1.into());
+        if let Some(after) = self.updated_after {
+            let second = u32::try_from(after.div_euclid(1_000).max(0)).unwrap_or(u32::MAX);
+            query.insert(
+                "$or".to_owned(),
+                json!([
+                    {"lastMessage": {"$gt": format!("{second:08x}0000000000000000")}},
+                    {"createdTime": {"$gt": iso(after)}},
+                ]),
+            );
+        }
+        Value::Object(query)
+    }
+
+    /// Filters, sorts and pages: how many rooms match, and those of the page.
+    pub fn choose(&self, mut rooms: Vec<RoomEntry>) -> (u64, Vec<RoomEntry>) {
+        rooms.retain(|room| self.matches(room));
+        let total = rooms.len();
+        let skip = self.skip.min(total);
+        let end = match self.limit {
+            0 => total,
+            limit => skip.saturating_add(limit).min(total),
+        };
+        // A page near the front of many rooms does not need the rest in order. No two rooms compare equal, so the page
+        // is the same either way.
+        if end < total {
+            if end > 0 {
+                rooms.select_nth_unstable_by(end - 1, |a, b| self.compare(a, b));
+            }
+            rooms.truncate(end);
+        }
+        rooms.sort_unstable_by(|a, b| self.compare(a, b));
+        rooms.drain(..skip);
+        (total as u64, rooms)
+    }
+
+    fn matches(&self, room: &RoomEntry) -> bool {
+        let fresh = self.updated_after.is_none_or(|after| {
+            // The vendor compares a message id that begins with its second: all of that second counts.
+            let second = after.saturating_sub(after.rem_euclid(1_000));
+            let said = room.last_message.as_ref().map(|message| message.time);
+            said.is_some_and(|time| time >= second) || room.created > after
+        });
+        fresh
+            && self.q.iter().all(|clause| {
+                let seen = clause.field.of(room);
+                clause.tests.iter().all(|test| test.holds(&seen))
+            })
+            && self.pref.iter().all(|clause| {
+                let seen = clause.field.of(&room.pref);
+                clause.tests.iter().all(|test| test.holds(&seen))
+            })
+    }
+
+    fn compare(&self, a: &RoomEntry, b: &RoomEntry) -> Ordering {
+        let halves = match self.unread_first {
+            true => (a.unread == 0).cmp(&(b.unread == 0)),
+            false => Ordering::Equal,
+        };
+        let by_fields = || {
+            self.sort
+                .iter()
+                .fold(Ordering::Equal, |sofar, (field, down)| {
+                    sofar.then_with(|| {
+                        let order = field.compare(a, b);
+                        if *down { order.reverse() } else { order }
+                    })
+                })
+        };
+        halves
+            .then_with(by_fields)
+            .then_with(|| a.room.cmp(&b.room))
+    }
+}
+
+fn sort(text: &str) -> Result<Vec<(SortField, bool)>, QueryError> {
+    let mut fields = Vec::new();
+    for word in text.split_whitespace() {
+        let (name, down) = match word.strip_prefix('-') {
+            Some(name) => (name, true),
+            None => (word, false),
+        };
+        let field = SortField::parse(name).ok_or("sort: a field is not known")?;
+        fields.push((field, down));
+        if fields.len() > MAX_SORT_FIELDS {
+            return Err("sort: too many fields");
+        }
+    }
+    Ok(fields)
+}
+
+/// A point in time, in milliseconds since the epoch.
+fn moment(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let number = text.strip_prefix('-').unwrap_or(text);
+    if number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok();
+    }
+    // A plus that was not encoded arrives as a blank.
+    let plus = text
+        .rsplit_once(' ')
+        .map(|(time, zone)| format!("{time}+{zone}"));
+    let text = match &plus {
+        Some(plus) if text.contains('T') => plus.as_str(),
+        _ => text,
+    };
+    // A zone in brackets is no ISO-8601.
+    if text.contains('[') {
+        return None;
+    }
+    let time: Timestamp = text.parse().ok()?;
+    // Downwards, so that a fraction below a millisecond asks for more rather than less.
+    i64::try_from(time.as_nanosecond().div_euclid(1_000_000)).ok()
+}
+
+fn object(text: &str) -> Option<Map<String, Value>> {
+    if text.len() > MAX_FILTER_BYTES {
+        return None;
+    }
+    serde_json::from_str(text).ok()
+}
+
+/// `2020-10-16T03:01:07.923Z`. What is beyond the calendar is shown at its end.
+fn iso(ms: i64) -> String {
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+    let time = Timestamp::from_millisecond(ms).unwrap_or(match ms {
+        0.. => Timestamp::MAX,
+        _ => Timestamp::MIN,
+    });
+    PRINTER.timestamp_to_string(&time)
+}
+
+fn room_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Direct => "direct",
+        // The vendor knows no larger kind.
+        Kind::Group | Kind::Supergroup => "group",
+    }
+}
+
+/// A user as a member or sender.
+#[derive(Serialize)]
+struct Client<'a> {
+    #[serde(rename = "_id")]
+    key: &'a str,
+    nickname: &'a str,
+    #[serde(rename = "avatarUrl")]
+    avatar_url: &'a str,
+    #[serde(rename = "isRobot")]
+    is_robot: bool,
+    id: &'a str,
+    #[serde(rename = "lastLoginTimeMS")]
+    last_login: i64,
+}
+
+fn client<'a>(user: &'a UserId, profiles: &'a HashMap<UserId, Profile>) -> Client<'a> {
+    let profile = profiles.get(user);
+    let text = |value: Option<&'a String>| value.map_or("", String::as_str);
+    Client {
+        key: user.as_str(),
+        id: user.as_str(),
+        nickname: text(profile.and_then(|p| p.nickname.as_ref())),
+        avatar_url: text(profile.and_then(|p| p.avatar_url.as_ref())),
+        is_robot: profile.is_some_and(|p| p.is_robot),
+        last_login: profile.map_or(0, |p| p.last_login_time),
+    }
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    #[serde(rename = "_id")]
+    key: &'a str,
+    message: &'a str,
+    room: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender: Option<Client<'a>>,
+    #[serde(rename = "messageType")]
+    message_type: &'a str,
+    #[serde(rename = "appID")]
+    app: &'a str,
+    #[serde(rename = "messageTime")]
+    time: String,
+    id: &'a str,
+    #[serde(rename = "messageTimeMS")]
+    time_ms: i64,
+    #[serde(rename = "updatedAtMS")]
+    updated_ms: i64,
+    #[serde(rename = "createdAtMS")]
+    created_ms: i64,
+    #[serde(rename = "reactionCount")]
+    reactions: u32,
+}
+
+fn message<'a>(
+    app: &'a str,
+    room: &'a RoomEntry,
+    last: &'a LastMessage,
+    profiles: &'a HashMap<UserId, Profile>,
+) -> Message<'a> {
+    Message {
+        key: &last.id,
+        id: &last.id,
+        message: &last.text,
+        room: room.room.as_str(),
+        sender: last.sender.as_ref().map(|user| client(user, profiles)),
+        message_type: &last.message_type,
+        app,
+        time: iso(last.time),
+        time_ms: last.time,
+        updated_ms: last.updated,
+        created_ms: last.created,
+        reactions: 0,
+    }
+}
+
+#[derive(Serialize)]
+struct Room<'a> {
+    #[serde(rename = "_id")]
+    key: &'a str,
+    name: &'a str,
+    cover: &'a str,
+    description: &'a str,
+    #[serde(rename = "roomType")]
+    room_type: &'a str,
+    webhook: &'a str,
+    #[serde(rename = "botState")]
+    bot_state: &'a str,
+    #[serde(rename = "botMode")]
+    bot_mode: bool,
+    encrypted: bool,
+    #[serde(rename = "serviceStatus")]
+    service_status: i64,
+    #[serde(rename = "roomTags")]
+    tags: Vec<&'a str>,
+    status: u32,
+    unread: u64,
+    muted: bool,
+    #[serde(rename = "lastMessage", skip_serializing_if = "Option::is_none")]
+    last_message: Option<Message<'a>>,
+    members: Vec<Client<'a>>,
+    pref: Settings<'a>,
+    id: &'a str,
+    #[serde(rename = "createdTimeMS")]
+    created_ms: i64,
+}
+
+#[derive(Serialize)]
+struct Settings<'a> {
+    tags: &'a [String],
+    #[serde(rename = "tagColors")]
+    tag_colors: &'a Map<String, Value>,
+    hidden: bool,
+    sticky: bool,
+    muted: bool,
+    folder: &'a str,
+}
+
+/// The `result` of an answer.
+#[derive(Serialize)]
+pub struct Listed<'a> {
+    #[serde(rename = "totalCount")]
+    total: u64,
+    inspect: Inspect,
+    data: Vec<Room<'a>>,
+}
+
+#[derive(Serialize)]
+struct Inspect {
+    query: Value,
+    #[serde(rename = "tookMS")]
+    took_ms: u64,
+}
+
+/// Shows a page of rooms as the vendor does.
+pub fn show<'a>(app: &'a str, page: &'a RoomPage, query: Value, took_ms: u64) -> Listed<'a> {
+    let room = |room: &'a RoomEntry| Room {
+        key: room.room.as_str(),
+        id: room.room.as_str(),
+        name: &room.name,
+        cover: &room.cover,
+        description: &room.description,
+        room_type: room_type(room.kind),
+        webhook: &room.webhook,
+        bot_state: &room.bot_state,
+        bot_mode: room.bot_mode,
+        encrypted: room.encrypted,
+        service_status: room.service_status,
+        tags: room.tags.iter().map(Tag::as_str).collect(),
+        // Others are not listed.
+        status: 1,
+        unread: room.unread,
+        muted: room.pref.muted,
+        last_message: room
+            .last_message
+            .as_ref()
+            .map(|last| message(app, room, last, &page.profiles)),
+        members: room
+            .members
+            .iter()
+            .map(|user| client(user, &page.profiles))
+            .collect(),
+        pref: Settings {
+            tags: &room.pref.tags,
+            tag_colors: &room.pref.tag_colors,
+            hidden: room.pref.hidden,
+            sticky: room.pref.sticky,
+            muted: room.pref.muted,
+            folder: &room.pref.folder,
+        },
+        created_ms: room.created,
+    };
+    Listed {
+        total: page.total,
+        inspect: Inspect { query, took_ms },
+        data: page.rooms.iter().map(room).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::RoomId;
+
+    fn me() -> UserId {
+        UserId::parse("me").unwrap()
+    }
+
+    fn room(id: &str) -> RoomEntry {
+        RoomEntry {
+            room: RoomId::parse(id).unwrap(),
+            kind: Kind::Group,
+            name: String::new(),
+            cover: String::new(),
+            description: String::new(),
+            webhook: String::new(),
+            bot_state: String::new(),
+            bot_mode: false,
+            encrypted: false,
+            service_status: 0,
+            tags: Vec::new(),
+            custom_type: None,
+            created: 0,
+            last_message: None,
+            unread: 0,
+            pref: Pref::default(),
+            members: Vec::new(),
+        }
+    }
+
+    fn said(mut room: RoomEntry, time: i64, order: u64) -> RoomEntry {
+        room.last_message = Some(LastMessage {
+            id: format!("m{order}"),
+            sender: None,
+            text: "hi".into(),
+            message_type: "text".into(),
+            time,
+            updated: time + 2,
+            created: time + 1,
+            order,
+        });
+        room
+    }
+
+    fn listing(query: &str) -> Result<Listing, QueryError> {
+        Listing::parse(form_urlencoded::parse(query.as_bytes()), &me())
+    }
+
+    fn with(name: &str, value: Value) -> Result<Listing, QueryError> {
+        let value = value.to_string();
+        listing(
+            &form_urlencoded::Serializer::new(String::new())
+                .append_pair(name, &value)
+                .finish(),
+        )
+    }
+
+    fn ids(listing: &Listing, rooms: &[RoomEntry]) -> (u64, String) {
+        let (total, page) = listing.choose(rooms.to_vec());
+        let ids: Vec<_> = page.iter().map(|room| room.room.as_str()).collect();
+        (total, ids.join(" "))
+    }
+
+    fn order(query: &str, rooms: &[RoomEntry]) -> String {
+        ids(&listing(query).unwrap(), rooms).1
+    }
+
+    #[test]
+    fn rooms_sort_by_last_message_then_creation_then_id() {
+        let mut early = room("silent-early");
+        early.created = 5;
+        let mut late = room("silent-late");
+        late.created = 9;
+        let rooms = [
+            early,
+            said(room("a"), 100, 1),
+            said(room("b"), 100, 7),
+            said(room("c"), 50, 9),
+            late,
+            room("z"),
+            room("y"),
+        ];
+        let newest_first = "b a c silent-late silent-early y z";
+        assert_eq!(order("", &rooms), newest_first);
+        assert_eq!(order("sort=", &rooms), newest_first);
+        assert_eq!(
+            order("sort=-lastMessage+-createdTime", &rooms),
+            newest_first
+        );
+        assert_eq!(
+            order("sort=-lastMessage%20-createdTime", &rooms),
+            newest_first
+        );
+        assert_eq!(
+            order("sort=lastMessage", &rooms),
+            "silent-early silent-late y z c a b"
+        );
+        assert_eq!(
+            order("sort=createdTime", &rooms),
+            "a b c y z silent-early silent-late"
+        );
+        assert_eq!(order("sort=-_id&limit=2", &rooms), "z y");
+        for bad in [
+            "sort=nope",
+            "sort=-",
+            "sort=--name",
+            "sort=lastMessage,name",
+        ] {
+            assert!(listing(bad).is_err(), "{bad}");
+        }
+        assert!(listing(&format!("sort={}", "name+".repeat(17))).is_err());
+    }
+
+    #[test]
+    fn pages_are_cut_after_counting() {
+        let rooms: Vec<_> = (0..9).map(|n| said(room(&format!("r{n}")), n, 1)).collect();
+        let page = |query: &str| ids(&listing(query).unwrap(), &rooms);
+        assert_eq!(page("skip=2&limit=3"), (9, "r6 r5 r4".into()));
+        assert_eq!(page("skip=7&limit=3"), (9, "r1 r0".into()));
+        assert_eq!(page("skip=7"), (9, "r1 r0".into()));
+        assert_eq!(page("skip=99&limit=3"), (9, String::new()));
+        assert_eq!(page("limit=0").1.len(), 9 * 3 - 1);
+        assert_eq!(
+            page(&format!("skip=1&limit={}", usize::MAX)).1.len(),
+            8 * 3 - 1
+        );
+        for bad in [
+            "skip=-1",
+            "limit=x",
+            "limit=1.5",
+            "limit=%2B1",
+            "limit=99999999999999999999",
+            "skip=1&skip=2",
+        ] {
+            assert!(listing(bad).is_err(), "{bad}");
+        }
+        assert_eq!(page("unknown=1&limit=1"), (9, "r8".into()));
+    }
+
+    #[test]
+    fn unread_first_sorts_within_halves() {
+        let unread = |mut room: RoomEntry, n| {
+            room.unread = n;
+            room
+        };
+        let rooms = [
+            said(room("a"), 4, 4),
+            unread(said(room("b"), 3, 3), 1),
+            said(room("c"), 2, 2),
+            unread(said(room("d"), 1, 1), 9),
+        ];
+        assert_eq!(order("sortUnreadFirst=1", &rooms), "b d a c");
+        assert_eq!(order("sortUnreadFirst=-1", &rooms), "b d a c");
+        assert_eq!(order("sortUnreadFirst=0", &rooms), "a b c d");
+        assert_eq!(order("sortUnreadFirst=1&sort=_id&limit=3", &rooms), "b d a");
+        assert!(listing("sortUnreadFirst=yes").is_err());
+    }
+
+    #[test]
+    fn updated_after_takes_the_whole_second_of_messages_but_creation_strictly() {
+        let at = 1_602_732_534_500; // 2020-10-15T03:28:54.500Z
+        let mut born = room("born-at");
+        born.created = at;
+        let mut younger = room("born-after");
+        younger.created = at + 1;
+        let rooms = [
+            said(room("second"), 1_602_732_534_000, 1),
+            said(room("before"), 1_602_732_533_999, 2),
+            born,
+            younger,
+        ];
+        for time in [
+            "2020-10-15T03:28:54.5Z",
+            "2020-10-15T03:28:54.500Z",
+            "2020-10-15T05:28:54.5%2B02:00",
+            "2020-10-15T05:28:54.5+02:00",
+            "2020-10-15T01:28:54.5-02:00",
+            "1602732534500",
+        ] {
+            let listing = listing(&format!("updatedAfter={time}")).unwrap();
+            assert_eq!(listing.updated_after, Some(at), "{time}");
+            assert_eq!(
+                ids(&listing, &rooms),
+                (2, "second born-after".into()),
+                "{time}"
+            );
+        }
+        for bad in [
+            "yesterday",
+            "2020-10-15",
+            "2020-10-15T03:28:54",
+            "2020-10-15T03:28:54Z%5BUTC%5D",
+            "2020-13-15T03:28:54Z",
+            "-",
+            "1e12",
+            "16027325345.5",
+            "99999999999999999999",
+        ] {
+            assert!(listing(&format!("updatedAfter={bad}")).is_err(), "{bad}");
+        }
+        assert_eq!(listing("updatedAfter=-5").unwrap().updated_after, Some(-5));
+        assert_eq!(order("updatedAfter=", &rooms).split(' ').count(), 4);
+    }
+
+    #[test]
+    fn pref_filters_against_the_defaulted_settings() {
+        let mut kept = room("kept");
+        kept.pref.tags = vec!["a".into(), "b".into()];
+        kept.pref.hidden = true;
+        kept.pref.folder = "Work".into();
+        kept.pref.tag_colors.insert("a".into(), "#f00".into());
+        let rooms = [kept, room("plain")];
+        for (pref, expected) in [
+            (json!({}), "kept plain"),
+            (json!({"tags": "a"}), "kept"),
+            (json!({"tags": "A"}), ""),
+            (json!({"tags": ["a", "b"]}), "kept"),
+            (json!({"tags": ["b", "a"]}), ""),
+            (json!({"tags": []}), "plain"),
+            (json!({"tags": {"$in": ["x", "b"]}}), "kept"),
+            (json!({"tags": {"$in": []}}), ""),
+            (json!({"tags": {"$all": ["a", "b"]}}), "kept"),
+            (json!({"tags": {"$all": ["a", "x"]}}), ""),
+            (json!({"tags": {"$all": []}}), ""),
+            (json!({"tags": {"$ne": "a"}}), "plain"),
+            (json!({"tags": {"$in": ["a"], "$ne": "b"}}), ""),
+            (json!({"hidden": false}), "plain"),
+            (json!({"hidden": {"$ne": false}}), "kept"),
+            (json!({"hidden": "true"}), ""),
+            (json!({"folder": "Work", "hidden": true}), "kept"),
+            (json!({"folder": ""}), "plain"),
+            (json!({"folder": {"$in": ["", "Work"]}}), "kept plain"),
+            (json!({"folder": {"$exists": true}}), "kept plain"),
+            (json!({"folder": {"$exists": false}}), ""),
+            (json!({"sticky": true}), ""),
+            (json!({"muted": false}), "kept plain"),
+            (json!({"tagColors": {"a": "#f00"}}), "kept"),
+            (json!({"tagColors": {}}), "plain"),
+            (json!({"tagColors.a": "#f00"}), "kept"),
+            (json!({"tagColors.a": {"$exists": false}}), "plain"),
+        ] {
+            let listing = with("pref", pref.clone()).unwrap();
+            assert_eq!(ids(&listing, &rooms).1, expected, "{pref}");
+        }
+        for bad in [
+            json!([]),
+            json!("tags"),
+            json!(null),
+            json!({"nope": 1}),
+            json!({"$or": [{"tags": "a"}]}),
+            json!({"tags": {"$regex": "a"}}),
+            json!({"tags": {"$gt": "a"}}),
+            json!({"tags": {"$in": "a"}}),
+            json!({"tags": {"$in": [["a"]]}}),
+            json!({"tags": {"$in": ["a"], "x": 1}}),
+            json!({"tags": {"$exists": "yes"}}),
+            json!({"tags": {"x": 1}}),
+            json!({"tags": [["a"]]}),
+            json!({"folder": {}}),
+        ] {
+            assert!(with("pref", bad.clone()).is_err(), "{bad}");
+        }
+        assert!(listing("pref=%7B").is_err());
+        assert!(with("pref", json!({"tags": "x".repeat(MAX_FILTER_BYTES)})).is_err());
+        assert!(listing(&format!("pref={}", "%5B".repeat(500))).is_err());
+    }
+
+    #[test]
+    fn q_filters_the_room_and_only_for_the_caller() {
+        let mut tagged = room("tagged");
+        tagged.tags = vec![Tag::parse("work").unwrap(), Tag::parse("x").unwrap()];
+        let mut direct = room("direct");
+        direct.kind = Kind::Direct;
+        let mut large = room("large");
+        large.kind = Kind::Supergroup;
+        let rooms = [tagged, direct, large];
+        for (q, expected) in [
+            (json!({"members": "me"}), "direct large tagged"),
+            (json!({"members": "me", "roomTags": "work"}), "tagged"),
+            (json!({"roomTags": {"$in": ["x", "y"]}}), "tagged"),
+            (json!({"roomTags": {"$all": ["x", "y"]}}), ""),
+            (json!({"roomType": "group"}), "large tagged"),
+            (json!({"roomType": {"$in": ["direct"]}}), "direct"),
+            (json!({"_id": "large"}), "large"),
+            (
+                json!({"_id": {"$in": ["large", "direct", "other"]}}),
+                "direct large",
+            ),
+        ] {
+            assert_eq!(
+                ids(&with("q", q.clone()).unwrap(), &rooms).1,
+                expected,
+                "{q}"
+            );
+        }
+        for bad in [
+            json!({"members": "you"}),
+            json!({"members": ["me"]}),
+            json!({"members": {"$in": ["me"]}}),
+            json!({"name": "x"}),
+            json!({"roomTags": {"$ne": "x"}}),
+            json!({"roomTags": {"$exists": true}}),
+            json!({"$and": []}),
+            json!([]),
+        ] {
+            assert!(with("q", bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn inspect_has_the_documented_shape() {
+        let listing =
+            listing("updatedAfter=2020-10-15T03:32:31Z&pref=%7B%22hidden%22:false%7D").unwrap();
+        assert_eq!(
+            listing.inspect("SampleApp", &me()),
+            json!({
+                "appID": "SampleApp", "members": "me", "status": 1, "pref": {"hidden": false},
+                "$or": [
+                    {"lastMessage": {"$gt": "5f87c2cf0000000000000000"}},
+                    {"createdTime": {"$gt": "2020-10-15T03:32:31.000Z"}}]
+            })
+        );
+    }
+
+    #[test]
+    fn rooms_show_every_documented_field() {
+        let user = UserId::parse("sss").unwrap();
+        let mut demo = said(room("demo-room"), 1_602_817_267_923, 3);
+        demo.members = vec![user.clone(), UserId::parse("bare").unwrap()];
+        demo.kind = Kind::Supergroup;
+        demo.tags = vec![Tag::parse("demo").unwrap()];
+        demo.unread = 4;
+        demo.pref.muted = true;
+        demo.created = 1_525_001_412_492;
+        if let Some(last) = &mut demo.last_message {
+            last.sender = Some(user.clone());
+        }
+        let profile = Profile {
+            user: user.clone(),
+            nickname: Some("Elsa".into()),
+            avatar_url: Some("https://a/b.jpg".into()),
+            is_robot: false,
+            last_login_time: 1_588_744_338_369,
+        };
+        let page = RoomPage {
+            total: 8,
+            rooms: vec![demo, room("quiet")],
+            profiles: HashMap::from([(user, profile)]),
+        };
+        let elsa = json!({"_id": "sss", "nickname": "Elsa", "avatarUrl": "https://a/b.jpg",
+            "isRobot": false, "id": "sss", "lastLoginTimeMS": 1_588_744_338_369_i64});
+        let shown = serde_json::to_value(show("SampleApp", &page, json!({}), 22)).unwrap();
+        assert_eq!(shown["totalCount"], 8);
+        assert_eq!(shown["inspect"], json!({"query": {}, "tookMS": 22}));
+        assert_eq!(
+            shown["data"][0],
+            json!({
+                "_id": "demo-room", "id": "demo-room", "name": "", "cover": "", "description": "",
+                "roomType": "group", "webhook": "", "botState": "", "botMode": false, "encrypted": false,
+                "serviceStatus": 0, "roomTags": ["demo"], "status": 1, "unread": 4, "muted": true,
+                "lastMessage": {
+                    "_id": "m3", "id": "m3", "message": "hi", "room": "demo-room", "sender": elsa,
+                    "messageType": "text", "appID": "SampleApp", "messageTime": "2020-10-16T03:01:07.923Z",
+                    "messageTimeMS": 1_602_817_267_923_i64, "updatedAtMS": 1_602_817_267_925_i64,
+                    "createdAtMS": 1_602_817_267_924_i64, "reactionCount": 0},
+                "members": [elsa, {"_id": "bare", "id": "bare", "nickname": "", "avatarUrl": "",
+                    "isRobot": false, "lastLoginTimeMS": 0}],
+                "pref": {"tags": [], "tagColors": {}, "hidden": false, "sticky": false, "muted": true, "folder": ""},
+                "createdTimeMS": 1_525_001_412_492_i64
+            })
+        );
+        assert!(shown["data"][1].get("lastMessage").is_none());
+        assert_eq!(iso(i64::MAX).len(), iso(0).len());
+    }
+}

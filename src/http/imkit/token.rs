@@ -1,0 +1,211 @@
+//! The users' tokens: JWT, HS256 and nothing else, with the claims `id` and `exp`.
+
+use std::sync::Arc;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use quick_cache::sync::Cache;
+use serde::{Deserialize, Serialize};
+
+use crate::names::UserId;
+
+/// The longest token.
+const MAX_BYTES: usize = 8 * 1024;
+/// The longest token that is remembered.
+const MAX_CACHED_BYTES: usize = 1024;
+/// Verified tokens that an app keeps: at most 16 MiB of them.
+const CACHED: usize = 16 * 1024;
+
+#[derive(Deserialize)]
+struct Claims {
+    id: String,
+    // Fractions are legal (RFC 7519, NumericDate).
+    exp: f64,
+    #[serde(default)]
+    nbf: Option<f64>,
+}
+
+/// Checks the tokens of one app and remembers the good ones until they expire, so that the next call needs no crypto.
+pub struct Verifier {
+    key: DecodingKey,
+    rules: Validation,
+    /// Only tokens made with the secret get in, so a stranger can't push anybody out.
+    good: Cache<Box<str>, (Arc<UserId>, u64)>,
+}
+
+impl Verifier {
+    /// A verifier for tokens signed with `secret`.
+    pub fn new(secret: &str) -> Self {
+        // The algorithm is ours to choose, never the token's.
+        let mut rules = Validation::new(Algorithm::HS256);
+        // Both are checked here, by a clock that a test can set.
+        rules.validate_exp = false;
+        rules.validate_nbf = false;
+        // Whom else a token was made for is no matter here.
+        rules.validate_aud = false;
+        Self {
+            key: DecodingKey::from_secret(secret.as_bytes()),
+            rules,
+            good: Cache::new(CACHED),
+        }
+    }
+
+    /// The user that a token names, if it is good at `now` (Unix seconds).
+    pub fn verify(&self, token: &str, now: u64) -> Option<Arc<UserId>> {
+        if let Some((user, until)) = self.good.get(token) {
+            if now < until {
+                return Some(user);
+            }
+            self.good.remove(token);
+            return None;
+        }
+        if token.len() > MAX_BYTES {
+            return None;
+        }
+        let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.rules).ok()?;
+        // RFC 7515: what must be understood and is not makes the token invalid.
+        if data.header.crit.is_some() {
+            return None;
+        }
+        // Not valid on or after `exp`: the first whole second that is not before it.
+        let until = data.claims.exp.ceil() as u64;
+        let started = data.claims.nbf.is_none_or(|nbf| nbf <= now as f64);
+        if now >= until || !started {
+            return None;
+        }
+        let user = Arc::new(UserId::parse(data.claims.id).ok()?);
+        if token.len() <= MAX_CACHED_BYTES {
+            self.good.insert(token.into(), (Arc::clone(&user), until));
+        }
+        Some(user)
+    }
+}
+
+/// Makes a token of `user` that is valid from `now` for `lifetime` seconds. `None` only if it can't be signed.
+pub fn make_token(secret: &str, user: &UserId, now: u64, lifetime: u64) -> Option<String> {
+    #[derive(Serialize)]
+    struct Claims<'a> {
+        id: &'a str,
+        iat: u64,
+        exp: u64,
+    }
+    let claims = Claims {
+        id: user.as_str(),
+        iat: now,
+        exp: now.saturating_add(lifetime),
+    };
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use hmac::{Hmac, Mac};
+    use serde_json::{Value, json};
+    use sha2::Sha256;
+
+    const SECRET: &str = "imkit-test-secret-not-real";
+    const NOW: u64 = 1_700_000_000;
+    // Research 2.3.
+    const ALICE: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpZCI6ImFsaWNlIiwiZXhwIjoxNzAwNjA0ODAwLCJpYXQiOjE3MDAwMDAwMDB9.GHxJYe4ZD1UISLdWtthL5oc0VSgv7Hw_n3LaEgEpf-Y";
+    const ALICE_UNTIL: u64 = 1_700_604_800;
+
+    fn sign(header: Value, claims: Value) -> String {
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let text = format!("{}.{}", encode(&header), encode(&claims));
+        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+        mac.update(text.as_bytes());
+        let mac = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
+        format!("{text}.{mac}")
+    }
+
+    fn hs256(claims: Value) -> String {
+        sign(json!({"alg": "HS256", "typ": "JWT"}), claims)
+    }
+
+    fn user(token: &str) -> Option<String> {
+        let user = Verifier::new(SECRET).verify(token, NOW)?;
+        Some(user.as_str().to_owned())
+    }
+
+    #[test]
+    fn a_good_token_names_its_user_until_it_expires() {
+        let verifier = Verifier::new(SECRET);
+        for _ in 0..2 {
+            let user = verifier.verify(ALICE, ALICE_UNTIL - 1).unwrap();
+            assert_eq!(user.as_str(), "alice");
+        }
+        // From the cache, then without.
+        assert!(verifier.verify(ALICE, ALICE_UNTIL).is_none());
+        assert!(verifier.verify(ALICE, ALICE_UNTIL).is_none());
+        assert!(Verifier::new("another").verify(ALICE, NOW).is_none());
+    }
+
+    #[test]
+    fn ours_are_good_too() {
+        let id = UserId::parse("测试 %").unwrap();
+        let token = make_token(SECRET, &id, NOW, 60).unwrap();
+        assert_eq!(user(&token).as_deref(), Some("测试 %"));
+    }
+
+    #[test]
+    fn claims_are_checked() {
+        assert!(user(&hs256(json!({"id": "a", "exp": NOW + 1}))).is_some());
+        assert!(user(&hs256(json!({"id": "a", "exp": NOW as f64 + 0.5}))).is_some());
+        assert!(
+            user(&hs256(
+                json!({"id": "a", "exp": NOW + 1, "nbf": NOW, "aud": "x"})
+            ))
+            .is_some()
+        );
+        for bad in [
+            json!({"id": "a"}),
+            json!({"id": "a", "exp": NOW}),
+            json!({"id": "a", "exp": -1}),
+            json!({"id": "a", "exp": (NOW + 9).to_string()}),
+            json!({"id": "a", "exp": null}),
+            json!({"exp": NOW + 9}),
+            json!({"id": 7, "exp": NOW + 9}),
+            json!({"id": "", "exp": NOW + 9}),
+            json!({"id": "a\n", "exp": NOW + 9}),
+            json!({"id": "a", "exp": NOW + 9, "nbf": NOW + 1}),
+        ] {
+            assert_eq!(user(&hs256(bad.clone())), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_algorithm_is_fixed_and_tampering_shows() {
+        let claims = json!({"id": "a", "exp": NOW + 9});
+        for alg in ["none", "HS384", "HS512", "RS256", "hs256"] {
+            assert_eq!(
+                user(&sign(json!({"alg": alg}), claims.clone())),
+                None,
+                "{alg}"
+            );
+        }
+        assert_eq!(
+            user(&sign(
+                json!({"alg": "HS256", "crit": ["x"]}),
+                claims.clone()
+            )),
+            None
+        );
+        let good = hs256(claims);
+        let (text, _) = good.rsplit_once('.').unwrap();
+        let other = hs256(json!({"id": "b", "exp": NOW + 9}));
+        let (_, mac) = other.rsplit_once('.').unwrap();
+        for bad in [
+            "",
+            "a.b.c",
+            text,
+            &format!("{text}."),
+            &format!("{text}.{mac}"),
+        ] {
+            assert_eq!(user(bad), None, "{bad}");
+        }
+        assert_eq!(user(&"x".repeat(MAX_BYTES + 1)), None);
+    }
+}

@@ -1,0 +1,201 @@
+//! What the dialects share: a call, its body, path and query taken apart, and the headers of the rate limit.
+//! Nothing of it is written to a log: queries and headers hold credentials.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, StatusCode};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde::Serialize;
+
+use crate::http::State;
+use crate::limiter::Entry;
+
+/// A request on its way through a dialect.
+pub struct Call<'a> {
+    /// The request: method, headers, raw URI.
+    pub req: &'a HttpRequest,
+    /// The body, not read yet.
+    pub payload: web::Payload,
+    /// The raw path's segments, not decoded; none of the leading ones is empty.
+    pub segments: Vec<&'a str>,
+    /// What all calls share.
+    pub state: &'a State,
+}
+
+/// Which route answered, for metrics and the access log: a fixed word, never an id. A request extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteName(pub &'static str);
+
+/// Why a body could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// Longer than allowed.
+    #[error("the body is too large")]
+    TooLarge,
+    /// Not whole before the deadline.
+    #[error("the body did not arrive in time")]
+    TimedOut,
+    /// The connection or the framing broke.
+    #[error("the body could not be read")]
+    Broken,
+    /// Compressed or otherwise encoded: a small one could fill the memory.
+    #[error("the body must not be encoded")]
+    Encoded,
+}
+
+impl<'a> Call<'a> {
+    /// Names the route for metrics and the access log.
+    pub fn route(&self, name: &'static str) {
+        self.req.extensions_mut().insert(RouteName(name));
+    }
+
+    /// The first value of a header, if it is UTF-8 and not empty.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        self.headers(name).next()
+    }
+
+    /// All values of a header that are UTF-8 and not empty, in order.
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let values = self.req.headers().get_all(name);
+        values
+            .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
+            .map(str::trim)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// Names and values of the query, decoded; `+` is a blank there.
+    pub fn query(&self) -> form_urlencoded::Parse<'a> {
+        form_urlencoded::parse(self.req.uri().query().unwrap_or_default().as_bytes())
+    }
+
+    /// Reads the whole body, of at most `limit` bytes, within the configured time.
+    pub async fn body(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+        let headers = self.req.headers();
+        let mut encodings = headers.get_all(header::CONTENT_ENCODING);
+        if encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(BodyError::Encoded);
+        }
+        let announced = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.parse::<u64>().ok());
+        if announced.is_some_and(|bytes| bytes > limit as u64) {
+            return Err(BodyError::TooLarge);
+        }
+        let deadline = Duration::from_millis(self.state.config.server.body_timeout_ms);
+        tokio::time::timeout(deadline, collect(&mut self.payload, limit))
+            .await
+            .unwrap_or(Err(BodyError::TimedOut))
+    }
+}
+
+async fn collect(payload: &mut web::Payload, limit: usize) -> Result<Bytes, BodyError> {
+    let Some(first) = payload.next().await else {
+        return Ok(Bytes::new());
+    };
+    let first = first.map_err(|_| BodyError::Broken)?;
+    if first.len() > limit {
+        return Err(BodyError::TooLarge);
+    }
+    // Most bodies come in one piece, which then needs no copy.
+    let Some(mut chunk) = payload.next().await else {
+        return Ok(first);
+    };
+    let mut whole = BytesMut::from(first);
+    loop {
+        let bytes = chunk.map_err(|_| BodyError::Broken)?;
+        if whole.len().saturating_add(bytes.len()) > limit {
+            return Err(BodyError::TooLarge);
+        }
+        whole.extend_from_slice(&bytes);
+        match payload.next().await {
+            Some(next) => chunk = next,
+            None => return Ok(whole.freeze()),
+        }
+    }
+}
+
+/// A path segment, percent-decoded; `+` stays a plus. `None`: a broken escape, or not UTF-8.
+pub fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
+    let mut rest = segment.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        match rest.get(at + 1..at + 3) {
+            Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => {
+                rest = rest.get(at + 3..).unwrap_or_default();
+            }
+            _ => return None,
+        }
+    }
+    percent_encoding::percent_decode_str(segment)
+        .decode_utf8()
+        .ok()
+}
+
+/// A JSON answer of bytes that are JSON already.
+pub fn json_bytes(status: StatusCode, body: Vec<u8>) -> HttpResponse {
+    HttpResponse::build(status)
+        .insert_header((
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json; charset=utf-8"),
+        ))
+        .body(body)
+}
+
+/// A JSON answer. `None` if the value can't be written, which the types that are passed here rule out.
+pub fn json(status: StatusCode, value: &impl Serialize) -> Option<HttpResponse> {
+    let body = serde_json::to_vec(value).ok()?;
+    Some(json_bytes(status, body))
+}
+
+/// Puts a header on an answer; a value that no header can hold is left out.
+pub fn set(response: &mut HttpResponse, name: HeaderName, value: impl TryInto<HeaderValue>) {
+    if let Ok(value) = value.try_into() {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+/// Closes the connection after this answer: what is left of the body that was not read would be taken for a request.
+pub fn close(response: &mut HttpResponse) {
+    response
+        .head_mut()
+        .set_connection_type(ConnectionType::Close);
+}
+
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10), where a limit applies, and `Retry-After`
+/// on a refusal.
+pub fn show_limit(response: &mut HttpResponse, entry: &Entry<'_>) {
+    const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+    const STANDING: HeaderName = HeaderName::from_static("ratelimit");
+    let Some(standing) = entry.standing() else {
+        return;
+    };
+    set(response, POLICY, standing.policy);
+    set(response, STANDING, standing.rate_limit());
+    if let Some(seconds) = standing.retry_after_seconds() {
+        set(response, header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+}
+
+/// The clock, in whole seconds since the epoch.
+pub fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_decode_strictly() {
+        assert_eq!(decode_segment("a%2Fb%20c%40%C3%A9+").unwrap(), "a/b c@é+");
+        assert_eq!(decode_segment("plain").unwrap(), "plain");
+        for bad in ["%", "%2", "%zz", "%ff", "a%C3"] {
+            assert_eq!(decode_segment(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Sendbird's dialect: `GET /v3/users/{user_id}/unread_item_count`. Its clients take an answer that is not JSON for a network
+//! failure, so every outcome is its envelope; errors are 400 but for the limit (429) and our own failures (500).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use serde::Serialize;
+
+use crate::config::AppConfig;
+use crate::error::Error;
+use crate::http::keys::KeyRing;
+use crate::http::request::{self, Call};
+use crate::limiter::Entry;
+use crate::names::{AppId, CustomType, NameError, UserId};
+use crate::store::{ByKind, Totals};
+
+/// First segments of this dialect's paths.
+pub const PREFIXES: &[&str] = &["v3"];
+/// The limited endpoints.
+pub const LIMITED: &[&str] = &[UNREAD];
+const UNREAD: &str = "sendbird-unread-item-count";
+
+/// Custom types in one call.
+const MAX_TYPES: usize = 1_000;
+
+/// Which app a token or a host name belongs to.
+pub struct Tenants {
+    tokens: KeyRing<Arc<Tenant>>,
+    /// Application ids in lower case, as in host names.
+    hosts: HashMap<String, usize>,
+}
+
+struct Tenant {
+    index: usize,
+    id: AppId,
+}
+
+impl Tenants {
+    /// Indexes the credentials of this dialect.
+    pub fn new(apps: &[AppConfig]) -> Self {
+        let mut tokens = Vec::new();
+        let mut hosts = HashMap::new();
+        for (index, app) in apps.iter().enumerate() {
+            let Some(config) = &app.sendbird else {
+                continue;
+            };
+            let tenant = Arc::new(Tenant {
+                index,
+                id: app.id.clone(),
+            });
+            for token in std::iter::once(&config.master_token).chain(&config.api_tokens) {
+                tokens.push((token.0.as_str(), Arc::clone(&tenant)));
+            }
+            hosts.insert(config.application_id.to_ascii_lowercase(), index);
+        }
+        Self {
+            tokens: KeyRing::new(tokens),
+            hosts,
+        }
+    }
+
+    /// The app that a host `api-{application_id}.…` names, if it names one of ours.
+    fn by_host(&self, host: &str) -> Option<usize> {
+        let host = host.to_ascii_lowercase();
+        let rest = host.strip_prefix("api-")?;
+        rest.match_indices('.')
+            .filter_map(|(at, _)| rest.get(..at))
+            .find_map(|id| self.hosts.get(id).copied())
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Fault {
+    status: StatusCode,
+    code: u32,
+    message: &'static str,
+}
+
+const fn bad(code: u32, message: &'static str) -> Fault {
+    Fault {
+        status: StatusCode::BAD_REQUEST,
+        code,
+        message,
+    }
+}
+
+const TOKEN: Fault = bad(400401, "Invalid API token.");
+const USER: Fault = bad(400201, "\"User\" not found.");
+const USER_ID: Fault = bad(400111, "\"user_id\" must be percent-encoded UTF-8.");
+const KEY: Fault = bad(400111, "Invalid value: \"item_keys\".");
+const TYPE_LENGTH: Fault = bad(400110, "A custom type must be at most 255 bytes.");
+const TYPE_VALUE: Fault = bad(400151, "A custom type must not hold control characters.");
+const TYPES: Fault = bad(400203, "At most 1000 custom types may be named.");
+const URL: Fault = bad(400114, "The resource URL is not known.");
+const METHOD: Fault = bad(400930, "This endpoint answers GET only.");
+const LIMIT: Fault = Fault {
+    status: StatusCode::TOO_MANY_REQUESTS,
+    code: 500910,
+    message: "Rate limit exceeded.",
+};
+const INTERNAL: Fault = Fault {
+    status: StatusCode::INTERNAL_SERVER_ERROR,
+    code: 500901,
+    message: "Internal error.",
+};
+const UNAVAILABLE: Fault = Fault {
+    status: StatusCode::INTERNAL_SERVER_ERROR,
+    code: 500901,
+    message: "Temporarily unavailable, please retry.",
+};
+
+impl Fault {
+    fn answer(&self) -> HttpResponse {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            message: &'a str,
+            code: u32,
+            error: bool,
+        }
+        let envelope = Envelope {
+            message: self.message,
+            code: self.code,
+            error: true,
+        };
+        request::json(self.status, &envelope)
+            .unwrap_or_else(|| request::json_bytes(self.status, Vec::from(b"{\"error\":true}")))
+    }
+}
+
+/// This dialect's words for a bug of ours.
+pub fn internal_error() -> HttpResponse {
+    INTERNAL.answer()
+}
+
+/// Answers a call under one of [`PREFIXES`].
+pub async fn serve(call: Call<'_>) -> HttpResponse {
+    let ["v3", "users", user, "unread_item_count"] = *call.segments else {
+        call.route("unknown");
+        return URL.answer();
+    };
+    call.route("sendbird_unread_item_count");
+    if call.req.method() != Method::GET {
+        let mut response = METHOD.answer();
+        request::set(&mut response, header::ALLOW, "GET");
+        return response;
+    }
+    match authenticate(&call) {
+        Ok(tenant) => {
+            let mut entry = call.state.limiter.enter(tenant.index, UNREAD);
+            let answer = unread(&call, &tenant.id, user, &mut entry).await;
+            let mut response = answer.unwrap_or_else(|fault| fault.answer());
+            show_limit(&mut response, &entry);
+            response
+        }
+        Err(fault) => fault.answer(),
+    }
+}
+
+fn authenticate<'a>(call: &Call<'a>) -> Result<&'a Tenant, Fault> {
+    let tenants = &call.state.apps.sendbird;
+    // The first that is not empty: one SDK sends the header twice.
+    let token = call.header("api-token").ok_or(TOKEN)?;
+    let tenant = tenants.tokens.find(token).ok_or(TOKEN)?;
+    let authority = call.req.uri().host();
+    let host = authority
+        .or_else(|| call.header("host"))
+        .unwrap_or_default();
+    match tenants.by_host(host) {
+        Some(index) if index != tenant.index => Err(TOKEN),
+        _ => Ok(tenant),
+    }
+}
+
+async fn unread(
+    call: &Call<'_>,
+    app: &AppId,
+    user: &str,
+    entry: &mut Entry<'_>,
+) -> Result<HttpResponse, Fault> {
+    if !entry.allowed() {
+        return Err(LIMIT);
+    }
+    let user = request::decode_segment(user).ok_or(USER_ID)?;
+    // What can't be an id is nobody's.
+    let user = UserId::parse(user).map_err(|_| USER)?;
+    let asked = Asked::parse(call.query())?;
+    let types = Some(asked.types.as_slice()).filter(|types| !types.is_empty());
+    let read = call.state.store.totals(app, &user, types, entry.charge());
+    let totals = entry.settle(read.await.map_err(report)?).ok_or(LIMIT)?;
+    let body = render(&asked.keys, &totals.ok_or(USER)?);
+    Ok(request::json_bytes(StatusCode::OK, body))
+}
+
+fn report(error: Error) -> Fault {
+    if error.is_transient() {
+        tracing::debug!(%error, "a read failed");
+        UNAVAILABLE
+    } else {
+        tracing::error!(%error, "a read failed");
+        INTERNAL
+    }
+}
+
+/// An entry of `item_keys`: a name and the number it stands for.
+#[derive(Clone, Copy)]
+struct Key {
+    name: &'static str,
+    value: fn(&Totals) -> u64,
+}
+
+const fn key(name: &'static str, value: fn(&Totals) -> u64) -> Key {
+    Key { name, value }
+}
+
+/// In the order in which the documentation lists them.
+static KEYS: [Key; 9] = [
+    key("non_super_group_channel_unread_message_count", |t| {
+        ordinary(t.messages)
+    }),
+    key("super_group_channel_unread_message_count", |t| {
+        t.messages.supergroup
+    }),
+    key("group_channel_unread_message_count", |t| every(t.messages)),
+    key("non_super_group_channel_invitation_count", |t| {
+        ordinary(t.invitations)
+    }),
+    key("super_group_channel_invitation_count", |t| {
+        t.invitations.supergroup
+    }),
+    key("group_channel_invitation_count", |t| every(t.invitations)),
+    key("non_super_group_channel_unread_mention_count", |t| {
+        ordinary(t.mentions)
+    }),
+    key("super_group_channel_unread_mention_count", |t| {
+        t.mentions.supergroup
+    }),
+    key("group_channel_unread_mention_count", |t| every(t.mentions)),
+];
+
+/// Direct rooms are group channels here, as in every SDK of this vendor.
+fn ordinary(count: ByKind) -> u64 {
+    count.direct.saturating_add(count.group)
+}
+
+fn every(count: ByKind) -> u64 {
+    ordinary(count).saturating_add(count.supergroup)
+}
+
+struct Asked {
+    keys: Vec<Key>,
+    types: Vec<CustomType>,
+}
+
+impl Asked {
+    /// Lists come as one comma list (the comma encoded or not), as a repeated name, or both. Decoding first and splitting
+    /// then is the only rule that serves every SDK.
+    fn parse(query: form_urlencoded::Parse<'_>) -> Result<Self, Fault> {
+        let mut keys: Vec<Key> = Vec::new();
+        let mut types: Vec<CustomType> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for (name, value) in query {
+            match &*name {
+                "item_keys" | "item_keys[]" => {
+                    for item in value.split(',').map(str::trim).filter(|s| !s.is_empty()) {
+                        let key = KEYS.iter().find(|key| key.name == item).ok_or(KEY)?;
+                        if !keys.iter().any(|known| known.name == key.name) {
+                            keys.push(*key);
+                        }
+                    }
+                }
+                "custom_types" | "custom_types[]" | "custom_type" => {
+                    // Not trimmed: a blank may be part of a type.
+                    for item in value.split(',').filter(|s| !s.is_empty()) {
+                        let item = CustomType::parse(item).map_err(|why| match why {
+                            NameError::TooLong => TYPE_LENGTH,
+                            _ => TYPE_VALUE,
+                        })?;
+                        if seen.insert(item.clone()) {
+                            types.push(item);
+                        }
+                        if types.len() > MAX_TYPES {
+                            return Err(TYPES);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        if keys.is_empty() {
+            keys.extend(KEYS);
+        }
+        Ok(Self { keys, types })
+    }
+}
+
+fn render(keys: &[Key], totals: &Totals) -> Vec<u8> {
+    use std::io::Write;
+    let mut body = Vec::with_capacity(keys.len() * 56 + 2);
+    let mut before = '{';
+    for key in keys {
+        // Writing to a Vec can't fail.
+        let _ = write!(body, "{before}\"{}\":{}", key.name, (key.value)(totals));
+        before = ',';
+    }
+    body.push(b'}');
+    body
+}
+
+fn show_limit(response: &mut HttpResponse, entry: &Entry<'_>) {
+    const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+    const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+    const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+    const RETRY: HeaderName = HeaderName::from_static("x-ratelimit-retryafter");
+    request::show_limit(response, entry);
+    let Some(standing) = entry.standing() else {
+        return;
+    };
+    let reset = request::unix_seconds().saturating_add(standing.reset_seconds());
+    let retry = standing.retry_after_seconds().unwrap_or(0);
+    request::set(response, LIMIT, format!("{};w=1", standing.per_second));
+    request::set(
+        response,
+        REMAINING,
+        HeaderValue::from(standing.verdict.remaining),
+    );
+    request::set(response, RESET, HeaderValue::from(reset));
+    request::set(response, RETRY, HeaderValue::from(retry));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(query: &str) -> Result<Asked, Fault> {
+        Asked::parse(form_urlencoded::parse(query.as_bytes()))
+    }
+
+    fn names(query: &str) -> Vec<&'static str> {
+        asked(query).unwrap().keys.iter().map(|k| k.name).collect()
+    }
+
+    fn types(query: &str) -> Vec<String> {
+        let asked = asked(query).unwrap();
+        asked.types.iter().map(|t| t.as_str().to_owned()).collect()
+    }
+
+    const A: &str = "group_channel_unread_message_count";
+    const B: &str = "super_group_channel_invitation_count";
+
+    #[test]
+    fn lists_come_in_every_form_that_an_sdk_sends() {
+        for query in [
+            format!("item_keys={A}%2C{B}"),
+            format!("item_keys={A},{B}"),
+            format!("item_keys={A}&item_keys={B}"),
+            format!("item_keys={A},,%20{B}+,{A}"),
+        ] {
+            assert_eq!(names(&query), [A, B], "{query}");
+        }
+        assert_eq!(names("").len(), 9);
+        assert_eq!(names("item_keys=&item_keys=,").len(), 9);
+        assert_eq!(asked("item_keys=nope").err(), Some(KEY));
+        assert_eq!(
+            asked(&format!("item_keys={}", A.to_uppercase())).err(),
+            Some(KEY)
+        );
+    }
+
+    #[test]
+    fn custom_types_go_by_three_names() {
+        assert_eq!(
+            types("custom_types=a%2Cb&custom_type=c,a&custom_types[]=d+e&custom_types%5B%5D=f"),
+            ["a", "b", "c", "d e", "f"]
+        );
+        assert!(types("custom_types=").is_empty());
+        let long = format!("custom_type={}", "x".repeat(256));
+        assert_eq!(asked(&long).err(), Some(TYPE_LENGTH));
+        assert_eq!(asked("custom_type=a%0A").err(), Some(TYPE_VALUE));
+    }
+
+    #[test]
+    fn answers_hold_the_asked_keys_in_order_and_add_up() {
+        let count = |n| ByKind {
+            direct: n,
+            group: n + 1,
+            supergroup: n + 2,
+        };
+        let totals = Totals {
+            messages: count(10),
+            mentions: count(20),
+            invitations: count(30),
+        };
+        let asked = asked(&format!("item_keys={B},{A}")).unwrap();
+        assert_eq!(
+            String::from_utf8(render(&asked.keys, &totals)).unwrap(),
+            format!("{{\"{B}\":32,\"{A}\":33}}")
+        );
+        let all: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&render(&KEYS, &totals)).unwrap();
+        assert_eq!(all["non_super_group_channel_unread_mention_count"], 41);
+        assert_eq!(all["group_channel_unread_mention_count"], 63);
+        assert_eq!(all.len(), 9);
+    }
+
+    #[test]
+    fn hosts_name_an_app_by_application_id() {
+        let tenants = Tenants {
+            tokens: KeyRing::new([]),
+            hosts: HashMap::from([("demo-app".into(), 3), ("a.b".into(), 4)]),
+        };
+        assert_eq!(tenants.by_host("api-DEMO-app.sendbird.com:443"), Some(3));
+        assert_eq!(tenants.by_host("api-a.b.example.org"), Some(4));
+        assert_eq!(tenants.by_host("API-other.sendbird.com"), None);
+        assert_eq!(tenants.by_host("api-demo-app"), None);
+        assert_eq!(tenants.by_host("demo-app.sendbird.com"), None);
+    }
+
+    #[test]
+    fn errors_are_the_documented_envelope() {
+        let response = USER.answer();
+        assert_eq!(response.status(), 400);
+        let body = response.into_body();
+        let bytes = actix_web::body::MessageBody::try_into_bytes(body).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({"message": "\"User\" not found.", "code": 400201, "error": true})
+        );
+    }
+}
