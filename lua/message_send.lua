@@ -37,8 +37,21 @@ end
 local set = {}
 local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
 
+-- The message's first time here, if the history goes back that far.
+local function known_as(id)
+  local known = redis.call('HGET', ids, id)
+  if not known then return nil end
+  local first, position = string.match(known, '^(%d+)|(%d+)|')
+  if tonumber(first) < now - max_age then return nil end
+  return first, position, string.match(known, '|s$')
+end
+
+-- A message that is known changes nothing, so it brings nobody back into the room either.
+local fresh = false
+for i = 7, #ARGV, 8 do fresh = fresh or not born or not known_as(ARGV[i]) end
+
 local job, record = '', ''
-if one ~= '' then
+if one ~= '' and fresh then
   local made = not born
   if born and kind ~= 'direct' then return {'KIND'} end
   local here = {}
@@ -76,16 +89,11 @@ local last, reply = nil, {}
 for i = 7, #ARGV, 8 do
   local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local silent, mark, mentions = ARGV[i + 3] == '1', ARGV[i + 4] == '1', ARGV[i + 5]
-  local known = redis.call('HGET', ids, id)
-  local first, position
-  if known then
-    first, position = string.match(known, '^(%d+)|(%d+)|')
-    if tonumber(first) < now - max_age then known = nil end
-  end
+  local first, position, was_silent = known_as(id)
   local n = #reply
-  if known then
+  if first then
     reply[n + 1] = 'D'
-    reply[n + 2] = string.match(known, '|s$') and 0 or tonumber(position)
+    reply[n + 2] = was_silent and 0 or tonumber(position)
     reply[n + 3] = first
     reply[n + 4] = redis.call('HGET', pending, first) or ''
   else

@@ -1,8 +1,18 @@
-//! Every setting, its default, unit and range.
+//! Every setting, its default, unit and range. `load` puts the layers on top of each other, `read` checks and turns them
+//! into these types, `show` prints them back with the secrets masked. No setting is read after start.
+
+mod load;
+mod read;
+mod show;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
 use crate::names::AppId;
+
+pub use load::{ConfigError, Flags, load, load_from, load_text};
+pub use show::effective;
 
 /// A text that must never be printed: keys, tokens, and addresses that may hold a password.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -32,25 +42,25 @@ pub struct Config {
 /// The HTTP side.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Address of the four endpoints and `/v1`. Port 0: any free one, told in the log.
+    /// Address of the four endpoints and `/v1`. Port 0: any free one, told in the log. Default `127.0.0.1:8080`.
     pub listen: String,
-    /// Address of `/livez`, `/readyz`, `/metrics`.
+    /// Address of `/livez`, `/readyz`, `/metrics`. Default `127.0.0.1:9090`.
     pub admin_listen: String,
-    /// Worker threads; 0 = one per core.
+    /// Worker threads, 0 to 1,024; 0 (the default) = one per core.
     pub workers: usize,
-    /// Events in one request, 1 to 100,000.
+    /// Events in one request, 1 to 100,000. Default 10,000.
     pub max_events: usize,
-    /// Bytes in the body of `POST /v1/events`.
+    /// Bytes in the body of `POST /v1/events`, 1 KiB to 1 GiB. Default 8 MiB.
     pub max_events_bytes: usize,
-    /// Bytes in the body of every other request.
+    /// Bytes in the body of every other request, 1 KiB to 64 MiB. Default 64 KiB.
     pub max_body_bytes: usize,
-    /// Milliseconds until a body must have arrived whole.
+    /// Milliseconds until a body must have arrived whole, 100 to 600,000. Default 10,000.
     pub body_timeout_ms: u64,
-    /// Open connections per worker.
+    /// Open connections per worker, 1 to 1,000,000. Default 5,000: some 100 MB at worst on four cores.
     pub max_connections: usize,
-    /// Seconds between not ready and not accepting, after SIGTERM (not after ctrl-c).
+    /// Seconds between not ready and not accepting, after SIGTERM (not after ctrl-c), 0 to 3,600. Default 5.
     pub drain_seconds: u64,
-    /// Seconds for requests in flight, after that.
+    /// Seconds for requests in flight, after that, 0 to 3,600. Default 20.
     pub grace_seconds: u64,
 }
 
@@ -59,31 +69,31 @@ pub struct ServerConfig {
 pub struct RedisConfig {
     /// `redis://…`; absent: a private `redis-server`.
     pub url: Option<Secret>,
-    /// Where the private `redis-server` keeps its append-only file.
+    /// Where the private `redis-server` keeps its append-only file. Default `./data`.
     pub data_dir: PathBuf,
-    /// Shared multiplexed connections, 1 to 64.
+    /// Shared multiplexed connections, 1 to 64. Default 4.
     pub connections: usize,
-    /// Milliseconds until a connection must stand.
+    /// Milliseconds until a connection must stand, 10 to 60,000. Default 1,000.
     pub connect_timeout_ms: u64,
-    /// Milliseconds until a command must be answered.
+    /// Milliseconds until a command must be answered, 10 to 60,000. Default 1,000.
     pub response_timeout_ms: u64,
 }
 
 /// How far back ids are known, per room.
 #[derive(Debug, Clone)]
 pub struct HistoryConfig {
-    /// Messages per room, 1 to 1,000,000.
+    /// Messages per room, 1 to 1,000,000. Default 1,000.
     pub max_messages: u32,
-    /// Days since acceptance, 1 to 3,650.
+    /// Days since acceptance, 1 to 3,650. Default 7.
     pub max_age_days: u32,
 }
 
 /// Logs.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
-    /// `text` or `json`.
+    /// `text` (default) or `json`.
     pub format: LogFormat,
-    /// A filter such as `info` or `unread=debug`.
+    /// A filter such as `info` (default), `warn` or `info,unread=debug`.
     pub level: String,
 }
 
@@ -116,11 +126,11 @@ pub struct AppConfig {
 /// The limit of each vendor endpoint of one app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Calls per second; 0 = no limit.
+    /// Calls per second, 0 to 1,000,000; 0 = no limit. Default 200, as Tencent documents.
     pub per_second: u32,
-    /// Calls that may come at once on top of it, at least 1.
+    /// Calls that may come at once on top of it, 1 to 1,000,000. Default: as many as `per_second`.
     pub burst: u32,
-    /// Whose calls count together.
+    /// Whose calls count together. Default `cluster`.
     pub scope: Scope,
 }
 
@@ -149,7 +159,7 @@ pub struct TencentConfig {
     pub sdkappid: u64,
     /// The key that signs UserSigs, used as raw bytes.
     pub secret_key: Secret,
-    /// App administrators.
+    /// App administrators. Default `["administrator"]`.
     pub admins: Vec<String>,
 }
 

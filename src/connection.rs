@@ -55,7 +55,8 @@ impl Redis {
         let connect = Duration::from_millis(config.connect_timeout_ms);
         let response = Duration::from_millis(config.response_timeout_ms);
         // A cause of an address error could repeat the address, which may hold a password: it isn't shown.
-        let bad = |_: RedisError| Error::Unavailable("redis.url can't be used as an address".into());
+        let bad =
+            |_: RedisError| Error::Unavailable("redis.url can't be used as an address".into());
         let info = redis::IntoConnectionInfo::into_connection_info(url).map_err(bad)?;
         let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
         let info = info.set_tcp_settings(tcp);
@@ -114,11 +115,16 @@ impl Redis {
     /// Runs one script; a server that does not know it gets its text, once.
     pub async fn call(&self, call: &Call) -> Result<Value> {
         let mut connection = self.connection()?;
-        let answer = tokio::time::timeout(self.inner.deadline, connection.send_packed_command(&call.cmd)).await;
+        let answer = tokio::time::timeout(
+            self.inner.deadline,
+            connection.send_packed_command(&call.cmd),
+        )
+        .await;
         match answer {
             Ok(Err(error)) if is_no_script(&error) => {
                 self.inner.metrics.script_reload();
-                self.within(connection.send_packed_command(&call.with_text())).await
+                self.within(connection.send_packed_command(&call.with_text()))
+                    .await
             }
             other => self.settle(other),
         }
@@ -153,16 +159,23 @@ impl Redis {
         let mut values = Vec::with_capacity(answers.len());
         for (item, answer) in items.iter().zip(answers) {
             match (item, answer) {
-                (Item::Script(call), Value::ServerError(error)) if error.kind() == Some(ServerErrorKind::NoScript) => {
+                (Item::Script(call), Value::ServerError(error))
+                    if error.kind() == Some(ServerErrorKind::NoScript) =>
+                {
                     self.inner.metrics.script_reload();
-                    values.push(self.within(connection.send_packed_command(&call.with_text())).await?);
+                    values.push(
+                        self.within(connection.send_packed_command(&call.with_text()))
+                            .await?,
+                    );
                 }
                 (_, Value::ServerError(error)) => return Err(self.failed(error.into())),
                 (_, value) => values.push(value),
             }
         }
         if values.len() != items.len() {
-            return Err(Error::Internal("a pipeline answered fewer replies than commands".into()));
+            return Err(Error::Internal(
+                "a pipeline answered fewer replies than commands".into(),
+            ));
         }
         Ok(values)
     }
@@ -182,10 +195,15 @@ impl Redis {
         self.settle(tokio::time::timeout(self.inner.deadline, answer).await)
     }
 
-    fn settle<T>(&self, answer: Result<redis::RedisResult<T>, tokio::time::error::Elapsed>) -> Result<T> {
+    fn settle<T>(
+        &self,
+        answer: Result<redis::RedisResult<T>, tokio::time::error::Elapsed>,
+    ) -> Result<T> {
         match answer {
             Ok(Ok(value)) => {
-                if !self.inner.up.load(Ordering::Relaxed) && !self.inner.up.swap(true, Ordering::Relaxed) {
+                if !self.inner.up.load(Ordering::Relaxed)
+                    && !self.inner.up.swap(true, Ordering::Relaxed)
+                {
                     self.inner.metrics.redis_up(true);
                     tracing::info!("redis answers");
                 }
@@ -204,7 +222,9 @@ impl Redis {
             ErrorKind::Server(kind) => match kind {
                 ServerErrorKind::BusyLoading => "loading",
                 ServerErrorKind::ReadOnly => "readonly",
-                ServerErrorKind::ResponseError | ServerErrorKind::ExecAbort | ServerErrorKind::CrossSlot => {
+                ServerErrorKind::ResponseError
+                | ServerErrorKind::ExecAbort
+                | ServerErrorKind::CrossSlot => {
                     self.inner.metrics.redis_error("response");
                     return Error::Internal(error.to_string());
                 }

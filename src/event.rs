@@ -172,7 +172,11 @@ fn invalid(field: &str, problem: impl Into<String>) -> Invalid {
 /// A field name as an error may repeat it.
 fn shown(field: &str) -> String {
     let clean: String = field.chars().filter(|c| !c.is_control()).take(64).collect();
-    if clean.is_empty() { "(empty)".into() } else { clean }
+    if clean.is_empty() {
+        "(empty)".into()
+    } else {
+        clean
+    }
 }
 
 /// The latest time: the end of the year 9999.
@@ -215,15 +219,26 @@ impl Fields {
         }
     }
 
-    fn name<T>(&mut self, field: &str, parse: impl Fn(String) -> Result<T, NameError>) -> Result<Option<T>, Invalid> {
+    fn name<T>(
+        &mut self,
+        field: &str,
+        parse: impl Fn(String) -> Result<T, NameError>,
+    ) -> Result<Option<T>, Invalid> {
         match self.text(field)? {
             None => Ok(None),
-            Some(text) => parse(text).map(Some).map_err(|e| invalid(field, e.to_string())),
+            Some(text) => parse(text)
+                .map(Some)
+                .map_err(|e| invalid(field, e.to_string())),
         }
     }
 
-    fn required<T>(&mut self, field: &str, parse: impl Fn(String) -> Result<T, NameError>) -> Result<T, Invalid> {
-        self.name(field, parse)?.ok_or_else(|| invalid(field, "is missing"))
+    fn required<T>(
+        &mut self,
+        field: &str,
+        parse: impl Fn(String) -> Result<T, NameError>,
+    ) -> Result<T, Invalid> {
+        self.name(field, parse)?
+            .ok_or_else(|| invalid(field, "is missing"))
     }
 
     fn list<T: PartialEq>(
@@ -249,7 +264,10 @@ impl Fields {
         let time = match self.take(field) {
             None => return Ok(None),
             Some(Value::Number(n)) => n.as_i64(),
-            Some(Value::String(text)) => text.parse::<jiff::Timestamp>().ok().map(|t| t.as_millisecond()),
+            Some(Value::String(text)) => text
+                .parse::<jiff::Timestamp>()
+                .ok()
+                .map(|t| t.as_millisecond()),
             Some(_) => None,
         };
         match time {
@@ -271,7 +289,10 @@ impl Fields {
 
 fn once<T: std::hash::Hash + Eq + Clone>(items: Vec<T>) -> Vec<T> {
     let mut seen = std::collections::HashSet::with_capacity(items.len());
-    items.into_iter().filter(|item| seen.insert(item.clone())).collect()
+    items
+        .into_iter()
+        .filter(|item| seen.insert(item.clone()))
+        .collect()
 }
 
 impl Event {
@@ -281,7 +302,9 @@ impl Event {
             return Err(invalid("event", "must be an object"));
         };
         let mut fields = Fields { map };
-        let kind = fields.text("type")?.ok_or_else(|| invalid("type", "is missing"))?;
+        let kind = fields
+            .text("type")?
+            .ok_or_else(|| invalid("type", "is missing"))?;
         let time = fields.time("time")?;
         let change = match kind.as_str() {
             "user.updated" => user_updated(&mut fields)?,
@@ -398,10 +421,15 @@ fn member(fields: &mut Fields, state: MemberState) -> Result<Change, Invalid> {
 
 fn message(fields: &mut Fields) -> Result<Change, Invalid> {
     let sender = fields.name("sender", UserId::parse)?;
-    let place = match (fields.name("room", RoomId::parse)?, fields.name("to", UserId::parse)?) {
+    let place = match (
+        fields.name("room", RoomId::parse)?,
+        fields.name("to", UserId::parse)?,
+    ) {
         (Some(_), Some(_)) => return Err(invalid("to", "can't be given beside room")),
         (Some(room), None) => Place::Room(room),
-        (None, Some(_)) if sender.is_none() => return Err(invalid("sender", "is missing: a message with to needs one")),
+        (None, Some(_)) if sender.is_none() => {
+            return Err(invalid("sender", "is missing: a message with to needs one"));
+        }
         (None, Some(to)) => Place::With(to),
         (None, None) => return Err(invalid("room", "is missing")),
     };
@@ -410,7 +438,9 @@ fn message(fields: &mut Fields) -> Result<Change, Invalid> {
         Some(Value::String(all)) if all == "all" => Mentions::All,
         Some(list @ Value::Array(_)) => {
             fields.map.insert("mentions".into(), list);
-            Mentions::Users(once(fields.list("mentions", UserId::parse)?.unwrap_or_default()))
+            Mentions::Users(once(
+                fields.list("mentions", UserId::parse)?.unwrap_or_default(),
+            ))
         }
         Some(_) => return Err(invalid("mentions", "must be a list of users or \"all\"")),
     };
@@ -432,13 +462,19 @@ fn message(fields: &mut Fields) -> Result<Change, Invalid> {
 
 fn read(fields: &mut Fields) -> Result<Change, Invalid> {
     let user = fields.required("user", UserId::parse)?;
-    let place = match (fields.name("room", RoomId::parse)?, fields.name("peer", UserId::parse)?) {
+    let place = match (
+        fields.name("room", RoomId::parse)?,
+        fields.name("peer", UserId::parse)?,
+    ) {
         (Some(_), Some(_)) => return Err(invalid("peer", "can't be given beside room")),
         (Some(room), None) => Place::Room(room),
         (None, Some(peer)) => Place::With(peer),
         (None, None) => return Err(invalid("room", "is missing")),
     };
-    let up_to = match (fields.name("up_to_id", MessageId::parse)?, fields.time("up_to_time")?) {
+    let up_to = match (
+        fields.name("up_to_id", MessageId::parse)?,
+        fields.time("up_to_time")?,
+    ) {
         (Some(_), Some(_)) => return Err(invalid("up_to_time", "can't be given beside up_to_id")),
         (Some(id), None) => UpTo::Id(id),
         (None, Some(time)) => UpTo::Time(time),
@@ -461,10 +497,17 @@ fn pref(fields: &mut Fields) -> Result<Change, Invalid> {
     }
     match fields.take("tag_colors") {
         None => {}
-        Some(Value::Object(colors)) if colors.len() <= MAX_TAGS && colors.values().all(Value::is_string) => {
+        Some(Value::Object(colors))
+            if colors.len() <= MAX_TAGS && colors.values().all(Value::is_string) =>
+        {
             settings.push(("tag_colors", Value::Object(colors).to_string()));
         }
-        Some(_) => return Err(invalid("tag_colors", "must be an object of at most 100 strings")),
+        Some(_) => {
+            return Err(invalid(
+                "tag_colors",
+                "must be an object of at most 100 strings",
+            ));
+        }
     }
     for field in ["hidden", "sticky", "muted"] {
         if let Some(flag) = fields.flag(field)? {
@@ -474,7 +517,11 @@ fn pref(fields: &mut Fields) -> Result<Change, Invalid> {
     if let Some(folder) = fields.nullable("folder")? {
         settings.push(("folder", Value::from(folder).to_string()));
     }
-    Ok(Change::Pref { room, user, settings })
+    Ok(Change::Pref {
+        room,
+        user,
+        settings,
+    })
 }
 
 #[cfg(test)]
@@ -492,20 +539,49 @@ mod tests {
         assert_eq!(field_of(json!({})), "type");
         assert_eq!(field_of(json!({"type": "nope"})), "type");
         assert_eq!(field_of(json!({"type": "room.deleted"})), "room");
-        assert_eq!(field_of(json!({"type": "room.deleted", "room": "r", "extra": 1})), "extra");
-        assert_eq!(field_of(json!({"type": "room.deleted", "room": "r", "time": "x"})), "time");
-        assert_eq!(field_of(json!({"type": "room.deleted", "room": "x".repeat(256)})), "room");
-        assert_eq!(field_of(json!({"type": "member.joined", "room": "r", "users": []})), "users");
-        assert_eq!(field_of(json!({"type": "message.sent", "to": "b", "id": "1"})), "sender");
-        assert_eq!(field_of(json!({"type": "message.sent", "room": "r", "id": "1", "mentions": "some"})), "mentions");
-        assert_eq!(field_of(json!({"type": "room.updated", "room": "r", "custom_type": "a,b"})), "custom_type");
-        assert_eq!(field_of(json!({"type": "room.updated", "room": "r", "status": 2})), "status");
+        assert_eq!(
+            field_of(json!({"type": "room.deleted", "room": "r", "extra": 1})),
+            "extra"
+        );
+        assert_eq!(
+            field_of(json!({"type": "room.deleted", "room": "r", "time": "x"})),
+            "time"
+        );
+        assert_eq!(
+            field_of(json!({"type": "room.deleted", "room": "x".repeat(256)})),
+            "room"
+        );
+        assert_eq!(
+            field_of(json!({"type": "member.joined", "room": "r", "users": []})),
+            "users"
+        );
+        assert_eq!(
+            field_of(json!({"type": "message.sent", "to": "b", "id": "1"})),
+            "sender"
+        );
+        assert_eq!(
+            field_of(json!({"type": "message.sent", "room": "r", "id": "1", "mentions": "some"})),
+            "mentions"
+        );
+        assert_eq!(
+            field_of(json!({"type": "room.updated", "room": "r", "custom_type": "a,b"})),
+            "custom_type"
+        );
+        assert_eq!(
+            field_of(json!({"type": "room.updated", "room": "r", "status": 2})),
+            "status"
+        );
     }
 
     #[test]
     fn times_are_milliseconds_or_rfc_3339() {
-        for time in [json!(1_700_000_000_000_i64), json!("2023-11-14T22:13:20Z"), json!("2023-11-14T23:13:20+01:00")] {
-            let event = Event::parse(json!({"type": "room.deleted", "room": "r", "time": time})).unwrap();
+        for time in [
+            json!(1_700_000_000_000_i64),
+            json!("2023-11-14T22:13:20Z"),
+            json!("2023-11-14T23:13:20+01:00"),
+        ] {
+            let event =
+                Event::parse(json!({"type": "room.deleted", "room": "r", "time": time})).unwrap();
             assert_eq!(event.time, Some(1_700_000_000_000));
         }
     }

@@ -169,9 +169,9 @@ pub fn pending_index(shard: u32) -> String {
 /// The index in which an entry is announced.
 pub fn pending_shard(entry: &str) -> u32 {
     // FNV-1a: any even spread that is the same in every pod does.
-    let hash = entry
-        .bytes()
-        .fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    let hash = entry.bytes().fold(0x811c_9dc5_u32, |h, b| {
+        (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
+    });
     hash % PENDING_SHARDS
 }
 
@@ -224,17 +224,25 @@ mod tests {
         let room = RoomKeys::new(&app, &encode("orders"));
         assert_eq!(room.meta(), "unread:v1:{demo:r:orders}:meta");
         assert_eq!(pending_index(3), "unread:v1:{pending:3}");
-        assert_eq!(limit(&app, "imkit-rooms"), "unread:v1:{demo:limit:imkit-rooms}");
+        assert_eq!(
+            limit(&app, "imkit-rooms"),
+            "unread:v1:{demo:limit:imkit-rooms}"
+        );
     }
 
     #[test]
     fn names_come_back_whole_and_hold_no_separator() {
         for name in [
-            "alice", "a b", "{x}", "*?[a]", "a:b|c,d", "50%", "%7B", "ü", "用户 1", "🙂{}", "\"'", "a/b\\c", "é,é",
+            "alice", "a b", "{x}", "*?[a]", "a:b|c,d", "50%", "%7B", "ü", "用户 1", "🙂{}", "\"'",
+            "a/b\\c", "é,é",
         ] {
             let enc = encode(name);
             assert_eq!(decode(enc.as_str()), name);
-            assert!(!enc.as_str().contains(['{', '}', ':', '|', ',', '*', '?', '[', ' ', '\n']), "{name}");
+            assert!(
+                !enc.as_str()
+                    .contains(['{', '}', ':', '|', ',', '*', '?', '[', ' ', '\n']),
+                "{name}"
+            );
         }
         assert_eq!(encode("用户 1").as_str(), "用户%201");
     }

@@ -155,15 +155,30 @@ mod tests {
             let text = head[1..].join("\n");
             let at: Vec<usize> = ["-- Purpose: ", "\n-- KEYS: ", "\n-- ARGV: ", "\n-- Reply: "]
                 .iter()
-                .map(|part| text.find(part).unwrap_or_else(|| panic!("{}: no {part}", script.name)))
+                .map(|part| {
+                    text.find(part)
+                        .unwrap_or_else(|| panic!("{}: no {part}", script.name))
+                })
                 .collect();
-            assert!(at.windows(2).all(|w| w[0] < w[1]), "{}: order of the header", script.name);
+            assert!(
+                at.windows(2).all(|w| w[0] < w[1]),
+                "{}: order of the header",
+                script.name
+            );
             // The keys named in the header are those that the first line of the body takes, in number.
             let keys = &text[at[1]..at[2]];
             if !keys.contains("per user") {
-                let named = (1..20).take_while(|n| keys.contains(&format!("{n} "))).count();
-                let used = (1..20).filter(|n| script.text.contains(&format!("KEYS[{n}]"))).count();
-                assert_eq!(named, used, "{}: KEYS in the header and in the body", script.name);
+                let named = (1..20)
+                    .take_while(|n| keys.contains(&format!("{n} ")))
+                    .count();
+                let used = (1..20)
+                    .filter(|n| script.text.contains(&format!("KEYS[{n}]")))
+                    .count();
+                assert_eq!(
+                    named, used,
+                    "{}: KEYS in the header and in the body",
+                    script.name
+                );
             }
         }
     }
@@ -181,6 +196,9 @@ mod tests {
             .collect();
         assert_eq!(args[0], b"EVAL");
         assert_eq!(args[1], GCRA.text.as_bytes());
-        assert_eq!(&args[2..], [b"1".to_vec(), b"k".to_vec(), b"5".to_vec(), b"x y".to_vec()]);
+        assert_eq!(
+            &args[2..],
+            [b"1".to_vec(), b"k".to_vec(), b"5".to_vec(), b"x y".to_vec()]
+        );
     }
 }

@@ -263,4 +263,3 @@ pub enum PeerCount {
     /// Nobody has mentioned that user yet.
     Unknown,
 }
-

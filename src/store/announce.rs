@@ -35,13 +35,17 @@ pub(super) struct Announcer {
 impl Announcer {
     pub(super) fn new() -> Self {
         Self {
-            shards: (0..keys::PENDING_SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..keys::PENDING_SHARDS)
+                .map(|_| Mutex::default())
+                .collect(),
         }
     }
 
     fn lookup(&self, entry: &str) -> Option<u64> {
         let shard = self.shards.get(keys::pending_shard(entry) as usize)?;
-        let shard = shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let shard = shard
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         shard
             .get(entry)
             .filter(|(since, _)| since.elapsed() < RENEW)
@@ -50,7 +54,9 @@ impl Announcer {
 
     fn remember(&self, entry: String, since: Instant, trust: u64) {
         if let Some(shard) = self.shards.get(keys::pending_shard(&entry) as usize) {
-            let mut shard = shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut shard = shard
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
             if shard.len() >= REMEMBERED {
                 shard.retain(|_, (since, _)| since.elapsed() < RENEW);
             }
@@ -65,12 +71,15 @@ impl Store {
         let mut by_shard: BTreeMap<u32, Vec<String>> = BTreeMap::new();
         for entry in entries {
             if self.inner.announcer.lookup(&entry).is_none() {
-                by_shard.entry(keys::pending_shard(&entry)).or_default().push(entry);
+                by_shard
+                    .entry(keys::pending_shard(&entry))
+                    .or_default()
+                    .push(entry);
             }
         }
-        let calls = by_shard
-            .iter()
-            .flat_map(|(shard, entries)| entries.chunks(CHUNK).map(|part| self.touch(*shard, part)));
+        let calls = by_shard.iter().flat_map(|(shard, entries)| {
+            entries.chunks(CHUNK).map(|part| self.touch(*shard, part))
+        });
         futures_util::future::try_join_all(calls).await?;
         Ok(())
     }
@@ -93,7 +102,10 @@ impl Store {
     pub(super) async fn trust(&self, entry: &str, renew: bool) -> Result<u64> {
         match self.inner.announcer.lookup(entry) {
             Some(trust) if !renew => Ok(trust),
-            _ => self.touch(keys::pending_shard(entry), &[entry.to_owned()]).await,
+            _ => {
+                self.touch(keys::pending_shard(entry), &[entry.to_owned()])
+                    .await
+            }
         }
     }
 }

@@ -326,7 +326,10 @@ impl Store {
         let mut named: BTreeSet<Enc> = plan.own.keys().cloned().collect();
         loop {
             let mut scan = redis::cmd("HSCAN");
-            scan.arg(keys.members()).arg(&cursor).arg("COUNT").arg(1_000);
+            scan.arg(keys.members())
+                .arg(&cursor)
+                .arg("COUNT")
+                .arg(1_000);
             let mut page = Reply::new(self.inner.redis.query(&scan).await?)?;
             cursor = page.text()?;
             let entries = parse_members(page.list()?)?;
@@ -346,12 +349,21 @@ impl Store {
                 break;
             }
         }
-        let strangers = named.iter().filter_map(|user| plan.stranger(user)).collect();
+        let strangers = named
+            .iter()
+            .filter_map(|user| plan.stranger(user))
+            .collect();
         self.send(app, room, work, strangers, swept).await
     }
 
     /// The list of members at revision `mrev` or later; `None`: too long to be held.
-    async fn members(&self, app: &AppId, room: &Enc, keys: &RoomKeys, mrev: u64) -> Result<Option<Arc<MemberList>>> {
+    async fn members(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        keys: &RoomKeys,
+        mrev: u64,
+    ) -> Result<Option<Arc<MemberList>>> {
         let name = (app.clone(), room.clone());
         // A cache that speeds up and never decides: it is used only if the room says that this list is current.
         if mrev != 0
@@ -360,7 +372,9 @@ impl Store {
         {
             return Ok(Some(list));
         }
-        let call = scripts::ROOM_MEMBERS.call(&[keys.meta(), keys.members()]).arg(LIST);
+        let call = scripts::ROOM_MEMBERS
+            .call(&[keys.meta(), keys.members()])
+            .arg(LIST);
         let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
         let (born, mrev, length) = (reply.number()?, reply.number()?, reply.number()?);
         if length > LIST as u64 {
@@ -412,7 +426,11 @@ impl Store {
     }
 
     /// Makes one call, and answers the users whose membership is void.
-    async fn send_one(&self, call: scripts::Call, users: Vec<(Enc, u64)>) -> Result<Vec<(Enc, u64)>> {
+    async fn send_one(
+        &self,
+        call: scripts::Call,
+        users: Vec<(Enc, u64)>,
+    ) -> Result<Vec<(Enc, u64)>> {
         let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
         self.inner.metrics.delivered(users.len() as u64);
         let mut void = Vec::new();

@@ -10,7 +10,8 @@ use super::deliver::LIST;
 use super::reply::{Reply, maybe_text, number, parse};
 use super::room::Entry;
 use super::{
-    ByKind, Kind, LastMessage, PeerCount, Pref, Profile, RoomEntry, RoomPage, RoomUnread, Store, Totals, UserUnread,
+    ByKind, Kind, LastMessage, PeerCount, Pref, Profile, RoomEntry, RoomPage, RoomUnread, Store,
+    Totals, UserUnread,
 };
 use crate::connection::Item;
 use crate::error::{Error, Result};
@@ -104,7 +105,10 @@ impl Record {
 }
 
 fn split(list: &str) -> Vec<String> {
-    list.split(',').filter(|t| !t.is_empty()).map(decode).collect()
+    list.split(',')
+        .filter(|t| !t.is_empty())
+        .map(decode)
+        .collect()
 }
 
 /// A user's record of a supergroup, and the positions that go with it.
@@ -283,9 +287,16 @@ enum Quick {
 
 impl Store {
     /// Sends the charge and the reads together; a refused call's reads are thrown away.
-    async fn charged(&self, items: Vec<Item>, charge: Option<&Charge>) -> Result<Charged<std::vec::IntoIter<Value>>> {
+    async fn charged(
+        &self,
+        items: Vec<Item>,
+        charge: Option<&Charge>,
+    ) -> Result<Charged<std::vec::IntoIter<Value>>> {
         let Some(charge) = charge else {
-            return Ok(Charged::Granted(self.inner.redis.batch(&items).await?.into_iter(), None));
+            return Ok(Charged::Granted(
+                self.inner.redis.batch(&items).await?.into_iter(),
+                None,
+            ));
         };
         let mut all = Vec::with_capacity(items.len() + 1);
         all.push(gcra(charge));
@@ -314,8 +325,13 @@ impl Store {
 
     /// Reads a user's slot and asks its supergroups.
     async fn overview(&self, app: &AppId, user: &Enc, what: &str) -> Result<Overview> {
-        let value = self.inner.redis.batch(&[Self::overview_item(app, user, what)]).await?;
-        self.complete(app, value.into_iter().next().unwrap_or(Value::Nil)).await
+        let value = self
+            .inner
+            .redis
+            .batch(&[Self::overview_item(app, user, what)])
+            .await?;
+        self.complete(app, value.into_iter().next().unwrap_or(Value::Nil))
+            .await
     }
 
     async fn complete(&self, app: &AppId, value: Value) -> Result<Overview> {
@@ -328,7 +344,12 @@ impl Store {
         for (field, value) in reply.list()?.pairs()? {
             overview.counts.insert(field, parse(Some(&value))?);
         }
-        overview.refs = reply.list()?.pairs()?.into_iter().map(|(field, _)| field).collect();
+        overview.refs = reply
+            .list()?
+            .pairs()?
+            .into_iter()
+            .map(|(field, _)| field)
+            .collect();
         for (room, record) in reply.list()?.pairs()? {
             overview.records.push(Record::parse(room, &record)?);
         }
@@ -347,7 +368,10 @@ impl Store {
             }
         }
         let items: Vec<Item> = supers.iter().map(|s| s.ask(app)).collect();
-        for (asked, answer) in supers.into_iter().zip(self.inner.redis.batch(&items).await?) {
+        for (asked, answer) in supers
+            .into_iter()
+            .zip(self.inner.redis.batch(&items).await?)
+        {
             let mut answer = Reply::new(answer)?;
             if answer.is_empty() {
                 continue;
@@ -397,7 +421,8 @@ impl Store {
         charge: Option<&Charge>,
     ) -> Result<Charged<Option<Vec<PeerCount>>>> {
         let mut get = redis::cmd("HMGET");
-        get.arg(UserKeys::new(app, &encode(user.as_str())).counts()).arg("known");
+        get.arg(UserKeys::new(app, &encode(user.as_str())).counts())
+            .arg("known");
         let peers: Vec<Enc> = peers.iter().map(|p| encode(p.as_str())).collect();
         for peer in &peers {
             get.arg(format!("peer:{}", peer.as_str()));
@@ -431,7 +456,9 @@ impl Store {
 
     fn quick_item(app: &AppId, user: &Enc, suffixes: &[String]) -> Item {
         let mut get = redis::cmd("HMGET");
-        get.arg(UserKeys::new(app, user).counts()).arg("known").arg("supers");
+        get.arg(UserKeys::new(app, user).counts())
+            .arg("known")
+            .arg("supers");
         for kind in KEPT {
             for suffix in suffixes {
                 for family in FAMILIES {
@@ -496,7 +523,10 @@ impl Store {
     pub async fn totals_of(&self, app: &AppId, users: &[UserId]) -> Result<Vec<Option<Totals>>> {
         let users: Vec<Enc> = users.iter().map(|u| encode(u.as_str())).collect();
         let suffixes = suffixes(None);
-        let items: Vec<Item> = users.iter().map(|u| Self::quick_item(app, u, &suffixes)).collect();
+        let items: Vec<Item> = users
+            .iter()
+            .map(|u| Self::quick_item(app, u, &suffixes))
+            .collect();
         let values = self.inner.redis.batch(&items).await?;
         stream::iter(users.into_iter().zip(values))
             .map(|(user, value)| {
@@ -554,7 +584,9 @@ impl Store {
                     .collect(),
                 None => {
                     let names = std::mem::take(&mut all).into_iter();
-                    names.filter_map(|(tag, n)| Some((Tag::parse(tag).ok()?, n))).collect()
+                    names
+                        .filter_map(|(tag, n)| Some((Tag::parse(tag).ok()?, n)))
+                        .collect()
                 }
             }
         } else {
@@ -579,7 +611,12 @@ impl Store {
     }
 
     /// Everything the native API shows of one user; `None`: an unknown user.
-    pub async fn user_unread(&self, app: &AppId, user: &UserId, rooms: bool) -> Result<Option<UserUnread>> {
+    pub async fn user_unread(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        rooms: bool,
+    ) -> Result<Option<UserUnread>> {
         let what = if rooms { "cro" } else { "cr" };
         let overview = self.overview(app, &encode(user.as_str()), what).await?;
         if !overview.known {
@@ -667,7 +704,10 @@ impl Store {
             .collect();
         let mut counts = Vec::with_capacity(joined.len());
         let mut asked = Vec::new();
-        for (user, answer) in joined.into_iter().zip(self.inner.redis.batch(&items).await?) {
+        for (user, answer) in joined
+            .into_iter()
+            .zip(self.inner.redis.batch(&items).await?)
+        {
             let mut reply = Reply::new(answer)?;
             match reply.value()? {
                 Value::Int(-1) => asked.push((
@@ -703,7 +743,10 @@ impl Store {
         let mut cursor = "0".to_owned();
         loop {
             let mut scan = redis::cmd("HSCAN");
-            scan.arg(keys.members()).arg(&cursor).arg("COUNT").arg(1_000);
+            scan.arg(keys.members())
+                .arg(&cursor)
+                .arg("COUNT")
+                .arg(1_000);
             let mut page = Reply::new(self.inner.redis.query(&scan).await?)?;
             cursor = page.text()?;
             for (user, entry) in page.list()?.pairs()? {
@@ -716,7 +759,11 @@ impl Store {
     }
 
     /// The rooms that a user has joined, whatever their status; `None`: an unknown user.
-    pub(super) async fn joined_rooms(&self, app: &AppId, user: &Enc) -> Result<Option<Vec<RoomId>>> {
+    pub(super) async fn joined_rooms(
+        &self,
+        app: &AppId,
+        user: &Enc,
+    ) -> Result<Option<Vec<RoomId>>> {
         let overview = self.overview(app, user, "o").await?;
         let rooms = overview
             .records
@@ -746,7 +793,9 @@ impl Store {
             Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
             Charged::Granted(values, verdict) => (values, verdict),
         };
-        let mut overview = self.complete(app, values.next().unwrap_or(Value::Nil)).await?;
+        let mut overview = self
+            .complete(app, values.next().unwrap_or(Value::Nil))
+            .await?;
         let records: Vec<Record> = std::mem::take(&mut overview.records)
             .into_iter()
             .filter(|record| record.state == 'j' && record.active)
@@ -765,21 +814,40 @@ impl Store {
         let answers = self.inner.redis.batch(&items).await?;
         let mut rooms = Vec::with_capacity(records.len());
         for (record, answer) in records.into_iter().zip(answers) {
-            let pref = overview.prefs.remove(record.room.as_str()).unwrap_or_default();
+            let pref = overview
+                .prefs
+                .remove(record.room.as_str())
+                .unwrap_or_default();
             rooms.extend(room_entry(record, Reply::new(answer)?, pref)?);
         }
         let (total, mut rooms) = choose(rooms);
         self.fill_members(app, user, &mut rooms).await?;
         let profiles = self.profiles(app, &rooms).await?;
-        Ok(Charged::Granted(RoomPage { total, rooms, profiles }, verdict))
+        Ok(Charged::Granted(
+            RoomPage {
+                total,
+                rooms,
+                profiles,
+            },
+            verdict,
+        ))
     }
 
-    async fn fill_members(&self, app: &AppId, caller: &UserId, rooms: &mut [RoomEntry]) -> Result<()> {
+    async fn fill_members(
+        &self,
+        app: &AppId,
+        caller: &UserId,
+        rooms: &mut [RoomEntry],
+    ) -> Result<()> {
         let items: Vec<Item> = rooms
             .iter()
             .map(|room| {
                 let keys = RoomKeys::new(app, &encode(room.room.as_str()));
-                Item::Script(scripts::ROOM_MEMBERS.call(&[keys.meta(), keys.members()]).arg(LIST))
+                Item::Script(
+                    scripts::ROOM_MEMBERS
+                        .call(&[keys.meta(), keys.members()])
+                        .arg(LIST),
+                )
             })
             .collect();
         for (room, answer) in rooms.iter_mut().zip(self.inner.redis.batch(&items).await?) {
@@ -867,7 +935,11 @@ const SHOWN: [&str; 17] = [
     "last_updated",
 ];
 
-fn room_entry(record: Record, mut reply: Reply, pref: Vec<(String, String)>) -> Result<Option<RoomEntry>> {
+fn room_entry(
+    record: Record,
+    mut reply: Reply,
+    pref: Vec<(String, String)>,
+) -> Result<Option<RoomEntry>> {
     let mut next = || -> Result<String> { Ok(maybe_text(reply.value()?)?.unwrap_or_default()) };
     if next()?.is_empty() {
         // Deleted, and its telling is on the way.
@@ -906,7 +978,11 @@ fn room_entry(record: Record, mut reply: Reply, pref: Vec<(String, String)>) -> 
         bot_mode,
         encrypted,
         service_status,
-        tags: record.tags.into_iter().filter_map(|t| Tag::parse(t).ok()).collect(),
+        tags: record
+            .tags
+            .into_iter()
+            .filter_map(|t| Tag::parse(t).ok())
+            .collect(),
         custom_type: record.custom_type.and_then(|t| CustomType::parse(t).ok()),
         created,
         last_message,

@@ -153,10 +153,15 @@ impl Store {
 
     /// Whether Redis answers, runs our scripts and is new enough; for readiness.
     pub async fn ping(&self) -> Result<()> {
-        let call = scripts::PENDING_DROP.call(&[keys::pending_index(0)]).arg("").arg(0);
+        let call = scripts::PENDING_DROP
+            .call(&[keys::pending_index(0)])
+            .arg("")
+            .arg(0);
         match number(&self.inner.redis.call(&call).await?) {
             Ok(_) => Ok(()),
-            Err(_) => Err(Error::Internal("redis answered a probe in an unexpected way".into())),
+            Err(_) => Err(Error::Internal(
+                "redis answered a probe in an unexpected way".into(),
+            )),
         }
     }
 }

@@ -117,7 +117,10 @@ pub(super) struct Job {
 }
 
 fn names(list: &str) -> Vec<Enc> {
-    list.split(',').filter(|n| !n.is_empty()).map(Enc::stored).collect()
+    list.split(',')
+        .filter(|n| !n.is_empty())
+        .map(Enc::stored)
+        .collect()
 }
 
 impl Job {
@@ -160,7 +163,11 @@ impl Job {
                     own,
                     sender,
                     everybody: mentions == "*",
-                    mentions: if mentions == "*" { Vec::new() } else { names(mentions) },
+                    mentions: if mentions == "*" {
+                        Vec::new()
+                    } else {
+                        names(mentions)
+                    },
                 }
             }
             _ => return Err(unreadable()),
@@ -193,7 +200,9 @@ mod tests {
         );
         assert_eq!(Job::parse("17", "99\nall").unwrap().act, Act::Nothing);
         assert_eq!(
-            Job::parse("17", "99\nsome\nbob\np|hidden\ntrue").unwrap().act,
+            Job::parse("17", "99\nsome\nbob\np|hidden\ntrue")
+                .unwrap()
+                .act,
             Act::Prefs("hidden\ntrue".into())
         );
         assert!(Job::parse("17", "99\nnobody").is_err());

@@ -130,38 +130,67 @@ impl Store {
             match &event.change {
                 Change::UserDeleted { user } => {
                     let user = user.clone();
-                    self.segment(app, std::mem::take(&mut segment), Wait::Applied, now, &mut outcomes)
-                        .await?;
+                    self.segment(
+                        app,
+                        std::mem::take(&mut segment),
+                        Wait::Applied,
+                        now,
+                        &mut outcomes,
+                    )
+                    .await?;
                     (moves, makes) = (false, false);
                     put(&mut outcomes, index, self.delete_user(app, &user).await?);
                     continue;
                 }
                 Change::ReadAll { user } => {
                     let user = user.clone();
-                    self.segment(app, std::mem::take(&mut segment), Wait::Applied, now, &mut outcomes)
-                        .await?;
+                    self.segment(
+                        app,
+                        std::mem::take(&mut segment),
+                        Wait::Applied,
+                        now,
+                        &mut outcomes,
+                    )
+                    .await?;
                     (moves, makes) = (false, false);
                     put(&mut outcomes, index, self.read_all(app, &user, wait).await?);
                     continue;
                 }
                 Change::Message(Message {
-                    place: Place::With(_), ..
+                    place: Place::With(_),
+                    ..
                 }) if moves => {
-                    self.segment(app, std::mem::take(&mut segment), Wait::Applied, now, &mut outcomes)
-                        .await?;
+                    self.segment(
+                        app,
+                        std::mem::take(&mut segment),
+                        Wait::Applied,
+                        now,
+                        &mut outcomes,
+                    )
+                    .await?;
                     (moves, makes) = (false, true);
                 }
                 Change::Message(Message {
-                    place: Place::With(_), ..
+                    place: Place::With(_),
+                    ..
                 }) => makes = true,
                 Change::Read {
-                    place: Place::With(_), ..
+                    place: Place::With(_),
+                    ..
                 } if moves || makes => {
-                    self.segment(app, std::mem::take(&mut segment), Wait::Applied, now, &mut outcomes)
-                        .await?;
+                    self.segment(
+                        app,
+                        std::mem::take(&mut segment),
+                        Wait::Applied,
+                        now,
+                        &mut outcomes,
+                    )
+                    .await?;
                     (moves, makes) = (false, false);
                 }
-                Change::RoomUpdated { .. } | Change::RoomDeleted { .. } | Change::Member { .. } => moves = true,
+                Change::RoomUpdated { .. } | Change::RoomDeleted { .. } | Change::Member { .. } => {
+                    moves = true
+                }
                 _ => {}
             }
             segment.push((index, event));
@@ -170,9 +199,13 @@ impl Store {
         outcomes
             .into_iter()
             .map(|outcome| match outcome {
-                Some(Outcome::Applied { position }) if wait == Wait::Accepted => Ok(Outcome::Accepted { position }),
+                Some(Outcome::Applied { position }) if wait == Wait::Accepted => {
+                    Ok(Outcome::Accepted { position })
+                }
                 Some(outcome) => Ok(outcome),
-                None => Err(Error::Internal("an event was left without an outcome".into())),
+                None => Err(Error::Internal(
+                    "an event was left without an outcome".into(),
+                )),
             })
             .collect()
     }
@@ -198,7 +231,10 @@ impl Store {
             let time = time.unwrap_or(now);
             let (room, op) = match change {
                 Change::UserUpdated { user, shown } => {
-                    users.entry(encode(user.as_str())).or_default().extend(shown);
+                    users
+                        .entry(encode(user.as_str()))
+                        .or_default()
+                        .extend(shown);
                     put(outcomes, index, Outcome::Applied { position: None });
                     continue;
                 }
@@ -233,13 +269,21 @@ impl Store {
                 Change::Message(message) => {
                     let room = match &message.place {
                         Place::Room(room) => room.clone(),
-                        Place::With(to) => match message.sender.as_ref().map(|s| (s.clone(), to.clone())) {
-                            Some(pair) => match met.get(&pair).and_then(|rooms| rooms.first()) {
-                                Some(room) => room.clone(),
-                                None => direct_room_id(&pair.0, &pair.1)?,
-                            },
-                            None => return Err(Error::Internal("a message to a user without a sender".into())),
-                        },
+                        Place::With(to) => {
+                            match message.sender.as_ref().map(|s| (s.clone(), to.clone())) {
+                                Some(pair) => {
+                                    match met.get(&pair).and_then(|rooms| rooms.first()) {
+                                        Some(room) => room.clone(),
+                                        None => direct_room_id(&pair.0, &pair.1)?,
+                                    }
+                                }
+                                None => {
+                                    return Err(Error::Internal(
+                                        "a message to a user without a sender".into(),
+                                    ));
+                                }
+                            }
+                        }
                     };
                     (room, Op::Message { message, time })
                 }
@@ -248,10 +292,17 @@ impl Store {
                     let room = match place {
                         Place::Room(room) => room,
                         Place::With(peer) => {
-                            let rooms = met.get(&(user.clone(), peer.clone())).cloned().unwrap_or_default();
+                            let rooms = met
+                                .get(&(user.clone(), peer.clone()))
+                                .cloned()
+                                .unwrap_or_default();
                             match rooms.as_slice() {
                                 [] => {
-                                    put(outcomes, index, Outcome::Rejected(Rejection::NoRoomWith(peer)));
+                                    put(
+                                        outcomes,
+                                        index,
+                                        Outcome::Rejected(Rejection::NoRoomWith(peer)),
+                                    );
                                     continue;
                                 }
                                 [room] => room.clone(),
@@ -265,7 +316,11 @@ impl Store {
                     let user = encode(user.as_str());
                     (room, Op::Read { user, up_to })
                 }
-                Change::Pref { room, user, settings } => {
+                Change::Pref {
+                    room,
+                    user,
+                    settings,
+                } => {
                     let settings = settings
                         .iter()
                         .flat_map(|(field, value)| [*field, "\n", value, "\n"])
@@ -384,7 +439,11 @@ impl Store {
         Ok(met)
     }
 
-    async fn update_users(&self, app: &AppId, users: BTreeMap<Enc, BTreeMap<&'static str, String>>) -> Result<()> {
+    async fn update_users(
+        &self,
+        app: &AppId,
+        users: BTreeMap<Enc, BTreeMap<&'static str, String>>,
+    ) -> Result<()> {
         let items: Vec<Item> = users
             .into_iter()
             .map(|(user, fields)| {
@@ -436,7 +495,13 @@ impl Store {
     }
 
     /// Ends a membership, and delivers that.
-    pub(super) async fn leave(&self, app: &AppId, room: &Enc, user: &Enc, up_to: Option<u64>) -> Result<()> {
+    pub(super) async fn leave(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        user: &Enc,
+        up_to: Option<u64>,
+    ) -> Result<()> {
         let Ok(name) = RoomId::parse(keys::decode(room.as_str())) else {
             return Err(Error::Internal("a stored room has no legal name".into()));
         };
@@ -531,7 +596,9 @@ impl Store {
                 async move {
                     // Left or deleted meanwhile: then there is nothing to read.
                     let ops = vec![(0, op)];
-                    self.room(app, RoomOps { name: room, ops }, wait).await.map(|_| ())
+                    self.room(app, RoomOps { name: room, ops }, wait)
+                        .await
+                        .map(|_| ())
                 }
             })
             .await?;
@@ -549,7 +616,9 @@ impl Store {
             }
             renew = true;
         }
-        Err(Error::Unavailable("redis is too slow to accept events".into()))
+        Err(Error::Unavailable(
+            "redis is too slow to accept events".into(),
+        ))
     }
 }
 
@@ -584,7 +653,12 @@ fn direct_room_id(one: &UserId, two: &UserId) -> Result<RoomId> {
     hash.update((first.as_str().len() as u64).to_be_bytes());
     hash.update(first.as_str());
     hash.update(second.as_str());
-    let hex: String = hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
+    let hex: String = hash
+        .finalize()
+        .iter()
+        .take(16)
+        .map(|b| format!("{b:02x}"))
+        .collect();
     RoomId::parse(hex).map_err(|_| Error::Internal("a direct room without a name".into()))
 }
 
@@ -603,7 +677,9 @@ impl Worker<'_> {
         let mut messages: Vec<(usize, Message, i64)> = Vec::new();
         for (index, op) in ops {
             if let Op::Message { message, time } = op {
-                let joins = messages.last().is_none_or(|(_, last, _)| same_place(last, &message));
+                let joins = messages
+                    .last()
+                    .is_none_or(|(_, last, _)| same_place(last, &message));
                 if !joins || messages.len() >= MESSAGES_PER_CALL {
                     self.send(std::mem::take(&mut messages)).await?;
                 }
@@ -619,9 +695,16 @@ impl Worker<'_> {
                     active,
                     shown,
                     time,
-                } => self.update(kind, custom_type, tags, active, &shown, time).await?,
+                } => {
+                    self.update(kind, custom_type, tags, active, &shown, time)
+                        .await?
+                }
                 Op::Delete => self.delete().await?,
-                Op::Member { state, users, up_to } => self.member(state, &users, up_to).await?,
+                Op::Member {
+                    state,
+                    users,
+                    up_to,
+                } => self.member(state, &users, up_to).await?,
                 Op::Recall(id) => self.recall(&id).await?,
                 Op::Read { user, up_to } => self.read(&user, &up_to).await?,
                 Op::Pref { user, settings } => self.pref(&user, &settings).await?,
@@ -723,7 +806,15 @@ impl Worker<'_> {
         match reply.text()?.as_str() {
             "OK" => {
                 // What was accepted before in this room is moot; senders named so far still come to exist.
-                self.work.jobs.retain(|job| matches!(job.act, super::room::Act::Message { sender: Some(_), .. }));
+                self.work.jobs.retain(|job| {
+                    matches!(
+                        job.act,
+                        super::room::Act::Message {
+                            sender: Some(_),
+                            ..
+                        }
+                    )
+                });
                 let job = Job::read(&mut reply)?;
                 self.work.snapshot = Snapshot::gone(reply.number()?);
                 self.work.jobs.extend(job);
@@ -733,7 +824,12 @@ impl Worker<'_> {
         }
     }
 
-    async fn member(&mut self, state: MemberState, users: &[Enc], up_to: Option<u64>) -> Result<Outcome> {
+    async fn member(
+        &mut self,
+        state: MemberState,
+        users: &[Enc],
+        up_to: Option<u64>,
+    ) -> Result<Outcome> {
         let letter = match state {
             MemberState::Joined => "j",
             MemberState::Invited => "i",
@@ -868,7 +964,13 @@ impl Worker<'_> {
         let mut reply = self
             .accept(|trust| {
                 scripts::ROOM_READ
-                    .call(&[keys.meta(), keys.members(), keys.ids(), keys.log(), keys.pending()])
+                    .call(&[
+                        keys.meta(),
+                        keys.members(),
+                        keys.ids(),
+                        keys.log(),
+                        keys.pending(),
+                    ])
                     .arg(trust)
                     .arg(LEASE_MICROS)
                     .arg(history.max_age_micros())
@@ -913,7 +1015,8 @@ fn same_place(one: &Message, two: &Message) -> bool {
     match (&one.place, &two.place) {
         (Place::Room(_), Place::Room(_)) => true,
         (Place::With(a), Place::With(b)) => {
-            (a == b && one.sender == two.sender) || (one.sender.as_ref() == Some(b) && two.sender.as_ref() == Some(a))
+            (a == b && one.sender == two.sender)
+                || (one.sender.as_ref() == Some(b) && two.sender.as_ref() == Some(a))
         }
         _ => false,
     }

@@ -1,0 +1,358 @@
+//! Builds the two servers and runs them: the public one (vendor endpoints and `/v1`) and the admin one (`/livez`,
+//! `/readyz`, `/metrics`). Stopping is a future passed in, so that tests can stop an app without signals.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::middleware::from_fn;
+use actix_web::{HttpResponse, HttpServer, web};
+use tokio::net::{TcpSocket, lookup_host};
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::http;
+use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::private_redis::{PrivateRedis, StartError};
+use crate::store::Store;
+use crate::telemetry;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// Longer than the idle time of the usual balancers (60 s), so that it is they who close.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at a Redis that has not answered yet, and at one that has.
+const POLL_STARTING: Duration = Duration::from_millis(200);
+const POLL_RUNNING: Duration = Duration::from_secs(1);
+
+/// Why an app could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// An address can't be listened on.
+    #[error("cannot listen on {address} (server.{setting}): {error}; choose another with --{flag}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Its setting.
+        setting: &'static str,
+        /// Its flag.
+        flag: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+    /// A server can't be set up.
+    #[error("cannot start the HTTP server: {0}")]
+    Server(#[from] io::Error),
+    /// The private Redis can't be started.
+    #[error("{0}")]
+    Redis(#[from] StartError),
+    /// The store can't be set up.
+    #[error("{0}")]
+    Store(#[from] crate::error::Error),
+}
+
+/// How to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Not ready at once, but serving on for the drain time: balancers go on sending for a while.
+    Drain,
+    /// Without the drain time: somebody sits at the terminal.
+    Now,
+}
+
+/// A built app: both listeners are bound, nothing is accepted yet on the public one.
+pub struct App {
+    config: Arc<Config>,
+    health: Arc<Health>,
+    public: Server,
+    listen: SocketAddr,
+    admin: RunningServer,
+    admin_listen: SocketAddr,
+    poll: JoinHandle<()>,
+    redis: Option<PrivateRedis>,
+}
+
+/// What `/readyz` answers from.
+#[derive(Default)]
+struct Health {
+    server: AtomicU8,
+    /// Whether Redis has ever answered. A later outage does not make a pod unready: all pods would be so at once, and
+    /// callers would get a balancer's answer in place of one in their own dialect.
+    redis_answered: AtomicBool,
+    redis_up: AtomicBool,
+}
+
+const STARTING: u8 = 0;
+const SERVING: u8 = 1;
+const STOPPING: u8 = 2;
+
+struct RunningServer {
+    handle: ServerHandle,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl RunningServer {
+    fn start(server: Server) -> Self {
+        Self {
+            handle: server.handle(),
+            task: tokio::spawn(server),
+        }
+    }
+}
+
+impl App {
+    /// Binds both listeners, serves the admin one, and starts what else is needed. An external Redis may be down.
+    pub async fn build(config: Config) -> Result<App, BuildError> {
+        let metrics = Arc::new(Metrics::new());
+        let health = Arc::new(Health::default());
+        let (public_socket, listen) = bind(&config.server.listen, "listen", "listen").await?;
+        let (admin_socket, admin_listen) =
+            bind(&config.server.admin_listen, "admin_listen", "admin-listen").await?;
+        // First, since a private Redis may take its time to load.
+        let admin = admin_server(admin_socket, Arc::clone(&health), Arc::clone(&metrics))?;
+        let admin = RunningServer::start(admin);
+
+        let mut config = config;
+        let redis = match &config.redis.url {
+            Some(_) => None,
+            None => {
+                let redis = PrivateRedis::start(&config.redis.data_dir).await?;
+                config.redis.url = Some(redis.url().clone());
+                Some(redis)
+            }
+        };
+        let config = Arc::new(config);
+        let store = match Store::connect(&config, Arc::clone(&metrics)).await {
+            Ok(store) => store,
+            Err(error) => {
+                if let Some(redis) = redis {
+                    redis.stop().await;
+                }
+                return Err(error.into());
+            }
+        };
+        // A first look before the log says that we listen, so that whoever waits for that line finds us ready.
+        look(&store, &health, &metrics).await;
+        let poll = tokio::spawn(poll(
+            store.clone(),
+            Arc::clone(&health),
+            Arc::clone(&metrics),
+        ));
+        let state = http::State::new(Arc::clone(&config), store);
+        let public = public_server(public_socket, &config, state, metrics)?;
+        Ok(App {
+            config,
+            health,
+            public,
+            listen,
+            admin,
+            admin_listen,
+            poll,
+            redis,
+        })
+    }
+
+    /// Where the vendor endpoints and `/v1` are.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub fn admin_listen(&self) -> SocketAddr {
+        self.admin_listen
+    }
+
+    /// Serves until `stop`, then finishes what is in flight and stops everything that `build` started.
+    pub async fn run(self, stop: impl Future<Output = Stop>) {
+        let public = RunningServer::start(self.public);
+        self.health.server.store(SERVING, Ordering::Release);
+        tracing::info!(
+            listen = %self.listen,
+            admin_listen = %self.admin_listen,
+            "listening"
+        );
+
+        let settings = &self.config.server;
+        let stop = stop.await;
+        self.health.server.store(STOPPING, Ordering::Release);
+        if stop == Stop::Drain && settings.drain_seconds > 0 {
+            tracing::info!(seconds = settings.drain_seconds, "draining");
+            tokio::time::sleep(Duration::from_secs(settings.drain_seconds)).await;
+        }
+        tracing::info!("stopping");
+        // The server keeps to the grace time by itself; the margin is for the case that it does not.
+        let grace = Duration::from_secs(settings.grace_seconds + 2);
+        let finished = tokio::time::timeout(grace, async {
+            public.handle.stop(true).await;
+            public.task.await
+        });
+        if finished.await.is_err() {
+            tracing::warn!("requests in flight were cut off");
+        }
+        self.poll.abort();
+        self.admin.handle.stop(false).await;
+        // Its result says nothing that matters now.
+        let _ = self.admin.task.await;
+        if let Some(redis) = self.redis {
+            redis.stop().await;
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// A listener on the first address that `address` stands for and that can be had.
+async fn bind(
+    address: &str,
+    setting: &'static str,
+    flag: &'static str,
+) -> Result<(std::net::TcpListener, SocketAddr), BuildError> {
+    let failed = |error| BuildError::Listen {
+        address: address.to_owned(),
+        setting,
+        flag,
+        error,
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no such host");
+    for candidate in lookup_host(address).await.map_err(failed)? {
+        match listener(candidate) {
+            Ok(listener) => {
+                let bound = listener.local_addr().map_err(failed)?;
+                return Ok((listener, bound));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A pod that starts right after another must not wait for the other's last connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
+fn public_server(
+    listener: std::net::TcpListener,
+    config: &Config,
+    state: http::State,
+    metrics: Arc<Metrics>,
+) -> io::Result<Server> {
+    let settings = &config.server;
+    let state = web::Data::new(state);
+    let metrics = web::Data::from(metrics);
+    let mut server = HttpServer::new(move || {
+        actix_web::App::new()
+            .app_data(state.clone())
+            .app_data(metrics.clone())
+            .wrap(from_fn(telemetry::access_log))
+            .default_service(web::to(http::dispatch))
+    })
+    .client_request_timeout(HEAD_TIMEOUT)
+    .keep_alive(KEEP_ALIVE)
+    .max_connections(settings.max_connections)
+    .shutdown_timeout(settings.grace_seconds)
+    .disable_signals();
+    if settings.workers > 0 {
+        server = server.workers(settings.workers);
+    }
+    Ok(server.listen(listener)?.run())
+}
+
+fn admin_server(
+    listener: std::net::TcpListener,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+) -> io::Result<Server> {
+    let health = web::Data::from(health);
+    let metrics = web::Data::from(metrics);
+    let server = HttpServer::new(move || {
+        actix_web::App::new()
+            .app_data(health.clone())
+            .app_data(metrics.clone())
+            .route("/livez", web::get().to(livez))
+            .route("/readyz", web::get().to(readyz))
+            .route("/metrics", web::get().to(show_metrics))
+    })
+    .workers(1)
+    .client_request_timeout(HEAD_TIMEOUT)
+    .keep_alive(KEEP_ALIVE)
+    .max_connections(256)
+    .shutdown_timeout(1)
+    .disable_signals();
+    Ok(server.listen(listener)?.run())
+}
+
+/// Never asks Redis: an outage there must not restart every pod.
+async fn livez() -> HttpResponse {
+    HttpResponse::Ok().json(serde_json::json!({ "alive": true }))
+}
+
+async fn readyz(health: web::Data<Health>) -> HttpResponse {
+    let server = match health.server.load(Ordering::Acquire) {
+        STARTING => "starting",
+        SERVING => "serving",
+        _ => "stopping",
+    };
+    let redis = match health.redis_up.load(Ordering::Relaxed) {
+        true => "up",
+        false => "down",
+    };
+    let ready = server == "serving" && health.redis_answered.load(Ordering::Relaxed);
+    let mut answer = if ready {
+        HttpResponse::Ok()
+    } else {
+        HttpResponse::ServiceUnavailable()
+    };
+    answer.json(serde_json::json!({
+        "ready": ready,
+        "components": { "server": server, "redis": redis },
+    }))
+}
+
+async fn show_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type(CONTENT_TYPE)
+        .body(metrics.encode())
+}
+
+async fn poll(store: Store, health: Arc<Health>, metrics: Arc<Metrics>) {
+    loop {
+        let pause = match health.redis_up.load(Ordering::Relaxed) {
+            true => POLL_RUNNING,
+            false => POLL_STARTING,
+        };
+        tokio::time::sleep(pause).await;
+        look(&store, &health, &metrics).await;
+    }
+}
+
+/// Asks Redis once. Changes are logged, states are not.
+async fn look(store: &Store, health: &Health, metrics: &Metrics) {
+    let answer = store.ping().await;
+    let up = answer.is_ok();
+    metrics.redis_up(up);
+    let was_up = health.redis_up.swap(up, Ordering::Relaxed);
+    match answer {
+        Ok(()) => {
+            let answered = health.redis_answered.swap(true, Ordering::Relaxed);
+            if !was_up && answered {
+                tracing::info!("redis answers again");
+            } else if !was_up {
+                tracing::info!("redis answers");
+            }
+        }
+        Err(error) if was_up || health.server.load(Ordering::Relaxed) == STARTING => {
+            tracing::error!(%error, "redis does not answer");
+        }
+        Err(_) => {}
+    }
+}

@@ -1,0 +1,478 @@
+//! Layers, types, every rule of validation, and what is printed.
+
+use super::*;
+
+const APP: &str = r#"
+[[apps]]
+id = "a"
+server_keys = ["key-a"]
+[apps.imkit]
+client_keys = ["client-a"]
+jwt_secret = "jwt-a"
+[apps.tencent]
+sdkappid = 1
+secret_key = "tencent-a"
+[apps.sendbird]
+application_id = "APP-A"
+master_token = "master-a"
+api_tokens = ["token-a"]
+"#;
+
+fn with(file: &str, env: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    with_flags(file, env, Flags::default())
+}
+
+fn with_flags(file: &str, env: &[(&str, &str)], mut flags: Flags) -> Result<Config, Vec<String>> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("unread.toml");
+    std::fs::write(&path, file).unwrap();
+    flags.file = Some(path.clone());
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    load_from(&flags, env).map_err(|error| {
+        let path = path.display().to_string();
+        let lines = error.0.into_iter();
+        lines.map(|line| line.replace(&path, "FILE")).collect()
+    })
+}
+
+fn problems(file: &str, env: &[(&str, &str)]) -> Vec<String> {
+    with(file, env).expect_err("a problem")
+}
+
+#[test]
+fn the_defaults_are_the_documented_ones() {
+    let config = load_from(&Flags::default(), []).unwrap();
+    assert_eq!(
+        effective(&config),
+        r#"[server]
+listen = "127.0.0.1:8080"
+admin_listen = "127.0.0.1:9090"
+workers = 0
+max_events = 10000
+max_events_bytes = 8388608
+max_body_bytes = 65536
+body_timeout_ms = 10000
+max_connections = 5000
+drain_seconds = 5
+grace_seconds = 20
+
+[redis]
+# no url: a private redis-server in data_dir
+data_dir = "./data"
+connections = 4
+connect_timeout_ms = 1000
+response_timeout_ms = 1000
+
+[history]
+max_messages = 1000
+max_age_days = 7
+
+[log]
+format = "text"
+level = "info"
+"#
+    );
+}
+
+#[test]
+fn the_commented_defaults_of_the_example_are_the_defaults() {
+    let example = include_str!("../../unread.example.toml");
+    // A default that is commented out is `# name = value`; the address of a Redis is no default.
+    let uncommented: Vec<&str> = example
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(setting) if setting.starts_with("url ") => "",
+            Some(setting) if setting.split(' ').nth(1) == Some("=") => setting,
+            _ => line,
+        })
+        .collect();
+    let uncommented = uncommented.join("\n");
+    assert!(uncommented.contains("\nmax_events = 10_000 "));
+    let defaults = load_text(example, &Flags::default()).unwrap();
+    let spelt_out = load_text(&uncommented, &Flags::default()).unwrap();
+    assert_eq!(effective(&spelt_out), effective(&defaults));
+}
+
+#[test]
+fn the_environment_goes_over_the_file_and_flags_over_both() {
+    let file = "[server]\nlisten = \"1.1.1.1:1\"\nadmin_listen = \"1.1.1.1:2\"\nworkers = 3\n";
+    let env = [
+        ("UNREAD_SERVER__LISTEN", "2.2.2.2:1"),
+        ("unread_server__Workers", "5"),
+        ("UNREAD_REDIS__URL", "redis://env"),
+    ];
+    let flags = Flags {
+        listen: Some("3.3.3.3:1".to_owned()),
+        redis_url: Some("redis://flag".to_owned()),
+        data_dir: Some("/d".into()),
+        ..Flags::default()
+    };
+    let config = with_flags(file, &env, flags).unwrap();
+    assert_eq!(config.server.listen, "3.3.3.3:1");
+    assert_eq!(config.server.admin_listen, "1.1.1.1:2");
+    assert_eq!(config.server.workers, 5);
+    assert_eq!(config.redis.url.unwrap().0, "redis://flag");
+    assert_eq!(config.redis.data_dir, PathBuf::from("/d"));
+}
+
+#[test]
+fn whole_apps_can_come_from_the_environment() {
+    let env = [
+        ("UNREAD_APPS__1__ID", "b"),
+        ("UNREAD_APPS__0__ID", "007"),
+        ("UNREAD_APPS__0__SERVER_KEYS", r#"["x", "y"]"#),
+        ("UNREAD_APPS__0__RATE_LIMIT", "{ per_second = 5 }"),
+        ("UNREAD_APPS__0__RATE_LIMIT__SCOPE", "pod"),
+        ("UNREAD_APPS__0__IMKIT__CLIENT_KEYS__0", "123"),
+        ("UNREAD_APPS__0__IMKIT__JWT_SECRET", "456"),
+        ("UNREAD_APPS__0__TENCENT__SDKAPPID", "1400000001"),
+        ("UNREAD_APPS__0__TENCENT__SECRET_KEY", "true"),
+        ("UNREAD_APPS__0__TENCENT__ADMINS", "[\"root\"]"),
+        ("UNREAD_APPS__0__SENDBIRD__APPLICATION_ID", "99"),
+        ("UNREAD_APPS__0__SENDBIRD__MASTER_TOKEN", "1e5"),
+    ];
+    let config = with("", &env).unwrap();
+    let [app, other] = config.apps.as_slice() else {
+        panic!("two apps");
+    };
+    assert_eq!((app.id.as_str(), other.id.as_str()), ("007", "b"));
+    let keys: Vec<&str> = app.server_keys.iter().map(|key| key.0.as_str()).collect();
+    assert_eq!(keys, ["x", "y"]);
+    let limit = RateLimit {
+        per_second: 5,
+        burst: 5,
+        scope: Scope::Pod,
+    };
+    assert_eq!(app.rate_limit, limit);
+    let imkit = app.imkit.as_ref().unwrap();
+    assert_eq!(imkit.client_keys[0].0, "123");
+    assert_eq!(imkit.jwt_secret.0, "456");
+    let tencent = app.tencent.as_ref().unwrap();
+    assert_eq!(tencent.sdkappid, 1_400_000_001);
+    assert_eq!(tencent.secret_key.0, "true");
+    assert_eq!(tencent.admins, ["root"]);
+    let sendbird = app.sendbird.as_ref().unwrap();
+    assert_eq!(sendbird.application_id, "99");
+    assert_eq!(sendbird.master_token.0, "1e5");
+}
+
+#[test]
+fn an_environment_variable_changes_one_field_of_an_app_in_the_file() {
+    let env = [("UNREAD_APPS__0__IMKIT__JWT_SECRET", "other")];
+    let config = with(APP, &env).unwrap();
+    let imkit = config.apps[0].imkit.as_ref().unwrap();
+    assert_eq!(imkit.jwt_secret.0, "other");
+    assert_eq!(imkit.client_keys[0].0, "client-a");
+}
+
+#[test]
+fn unknown_keys_are_named_with_their_path() {
+    let file = "x = 1\n[server]\nlisen = \"a\"\n[[apps]]\nid = \"a\"\n[apps.imkit]\nclient_keys=[\"k\"]\njwt_secret=\"s\"\nkey = 1\n";
+    assert_eq!(
+        problems(
+            file,
+            &[
+                ("UNREAD_REDIS__URLL", "x"),
+                ("UNREAD_REDSI__URL", "x"),
+                ("UNREAD_LISTEN", "x")
+            ]
+        ),
+        [
+            "server.lisen: unknown key",
+            "redis.urll: unknown key (from UNREAD_REDIS__URLL)",
+            "apps[0].imkit.key: unknown key",
+            "listen: unknown key (from UNREAD_LISTEN)",
+            "redsi: unknown key (from UNREAD_REDSI__URL)",
+            "x: unknown key",
+        ]
+    );
+}
+
+#[test]
+fn variables_that_lead_nowhere_are_named() {
+    assert_eq!(
+        problems("", &[("UNREAD_APPS__1__ID", "a")]),
+        ["UNREAD_APPS__1__ID: index 1 leaves a gap: there are 0 before it"]
+    );
+    assert_eq!(
+        problems(
+            "[server]\nworkers = 1\n",
+            &[("UNREAD_SERVER__WORKERS__X", "a")]
+        ),
+        ["UNREAD_SERVER__WORKERS__X: goes into a setting that has no parts"]
+    );
+    assert_eq!(
+        problems("", &[("UNREAD_SERVER__", "a")]),
+        ["UNREAD_SERVER__: is no setting"]
+    );
+}
+
+#[test]
+fn variables_that_kubernetes_makes_for_a_service_of_our_name_are_no_settings() {
+    let env = [
+        ("UNREAD_SERVICE_HOST", "10.0.0.1"),
+        ("UNREAD_SERVICE_PORT", "80"),
+        ("UNREAD_SERVICE_PORT_HTTP", "80"),
+        ("UNREAD_PORT", "tcp://10.0.0.1:80"),
+        ("UNREAD_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("UNREAD_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("UNREAD_ADMIN_SERVICE_HOST", "10.0.0.2"),
+        ("UNREAD_ADMIN_PORT_9090_TCP_PROTO", "tcp"),
+    ];
+    with("", &env).unwrap();
+    assert_eq!(problems("", &[("UNREAD_REPORT", "x")]).len(), 1);
+}
+
+#[test]
+fn the_file_can_be_named_by_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    std::fs::write(&path, "[history]\nmax_messages = 5\n").unwrap();
+    let name = path.display().to_string();
+    let config = load_from(&Flags::default(), [("UNREAD_CONFIG".to_owned(), name)]).unwrap();
+    assert_eq!(config.history.max_messages, 5);
+    let missing = load_from(
+        &Flags::default(),
+        [("UNREAD_CONFIG".to_owned(), "/no/such".to_owned())],
+    );
+    assert!(missing.unwrap_err().0[0].starts_with("/no/such: cannot be read: "));
+}
+
+#[test]
+fn a_file_that_is_not_toml_gets_its_line_named_but_not_quoted() {
+    let [line] = problems("[server]\nworkers = 1\nsecret = = hush\n", &[])
+        .try_into()
+        .unwrap();
+    assert!(line.starts_with("FILE: line 3: "), "{line}");
+    assert!(!line.contains("hush"), "{line}");
+}
+
+#[test]
+fn all_problems_are_listed() {
+    let file = r#"
+[server]
+listen = "nowhere"
+workers = 5000
+max_events = "many"
+body_timeout_ms = -1
+[redis]
+connections = 0
+[history]
+max_age_days = 4000
+[log]
+format = "xml"
+level = "loud"
+[[apps]]
+id = "a b"
+server_keys = ["", " k"]
+rate_limit = { per_second = 1, burst = 0, scope = "world" }
+[[apps]]
+imkit = { client_keys = [] }
+tencent = { sdkappid = 0, secret_key = 5, admins = [""] }
+sendbird = { application_id = "a.b", master_token = "" }
+"#;
+    assert_eq!(
+        problems(file, &[]),
+        [
+            "server.listen: must be host:port, such as `127.0.0.1:8080` or `[::]:8080`",
+            "server.workers: must be 0 to 1024",
+            "server.max_events: must be an integer",
+            "server.body_timeout_ms: must be 100 to 600000",
+            "redis.connections: must be 1 to 64",
+            "history.max_age_days: must be 1 to 3650",
+            "log.format: must be `text` or `json`",
+            "log.level: must be off, error, warn, info, debug or trace, or several such as `info,unread=debug`",
+            "apps[0].id: must be 1 to 64 of A-Z a-z 0-9 _ . -",
+            "apps[0].server_keys[0]: must not be empty",
+            "apps[0].server_keys[1]: must not begin or end with a blank or hold control characters",
+            "apps[0].rate_limit.burst: must be 1 to 1000000",
+            "apps[0].rate_limit.scope: must be `pod` or `cluster`",
+            "apps[1].id: is missing",
+            "apps[1].imkit.client_keys: is missing",
+            "apps[1].imkit.jwt_secret: is missing",
+            "apps[1].tencent.sdkappid: must be 1 to 9223372036854775807",
+            "apps[1].tencent.secret_key: must be a string",
+            "apps[1].tencent.admins: must not hold an empty name",
+            "apps[1].sendbird.application_id: must be 1 to 63 of A-Z a-z 0-9 - _",
+            "apps[1].sendbird.master_token: must not be empty",
+        ]
+    );
+}
+
+#[test]
+fn the_two_listeners_need_two_addresses() {
+    let file = "[server]\nlisten = \"h:1\"\nadmin_listen = \"h:1\"\n";
+    assert_eq!(
+        problems(file, &[]),
+        ["server.admin_listen: must differ from server.listen"]
+    );
+    with("[server]\nlisten = \"h:0\"\nadmin_listen = \"h:0\"\n", &[]).unwrap();
+}
+
+#[test]
+fn two_apps_share_no_credential() {
+    let other = |from: &str, to: &str| {
+        let second = APP
+            .replace("-a\"", "-b\"")
+            .replace("id = \"a\"", "id = \"b\"")
+            .replace("APP-A", "APP-B")
+            .replace("sdkappid = 1", "sdkappid = 2");
+        let changed = second.replace(from, to);
+        format!("{APP}{changed}")
+    };
+    with(&other("", ""), &[]).unwrap();
+    for (from, to, path) in [
+        ("id = \"b\"", "id = \"a\"", "id"),
+        ("\"key-b\"", "\"key-x\", \"key-a\"", "server_keys"),
+        ("client-b", "client-a", "imkit.client_keys"),
+        ("jwt-b", "jwt-a", "imkit.jwt_secret"),
+        ("sdkappid = 2", "sdkappid = 1", "tencent.sdkappid"),
+        ("tencent-b", "tencent-a", "tencent.secret_key"),
+        ("APP-B", "app-a", "sendbird.application_id"),
+        ("master-b", "token-a", "sendbird.master_token"),
+        ("token-b", "master-a", "sendbird.api_tokens"),
+    ] {
+        let expected = format!("apps[1].{path}: apps[0] has the same");
+        assert_eq!(problems(&other(from, to), &[]), [expected]);
+    }
+}
+
+#[test]
+fn an_app_may_repeat_its_own_credential() {
+    with("[[apps]]\nid = \"a\"\nserver_keys = [\"k\", \"k\"]\n", &[]).unwrap();
+}
+
+#[test]
+fn secrets_come_from_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (one, list) = (file("one", "s3cret\r\n"), file("list", "k1\r\n\nk2\n"));
+    let url = file("url", "redis://:pw@h\n");
+    let text = format!(
+        r#"
+[redis]
+url_file = "{url}"
+[[apps]]
+id = "a"
+server_keys_file = "{list}"
+imkit = {{ client_keys_file = "{list}", jwt_secret_file = "{one}" }}
+tencent = {{ sdkappid = 1, secret_key_file = "{one}" }}
+sendbird = {{ application_id = "A", master_token_file = "{one}", api_tokens_file = "{list}" }}
+"#
+    );
+    let config = with(&text, &[]).unwrap();
+    assert_eq!(config.redis.url.as_ref().unwrap().0, "redis://:pw@h");
+    let app = &config.apps[0];
+    let keys: Vec<&str> = app.server_keys.iter().map(|key| key.0.as_str()).collect();
+    assert_eq!(keys, ["k1", "k2"]);
+    assert_eq!(app.imkit.as_ref().unwrap().client_keys.len(), 2);
+    assert_eq!(app.imkit.as_ref().unwrap().jwt_secret.0, "s3cret");
+    assert_eq!(app.tencent.as_ref().unwrap().secret_key.0, "s3cret");
+    assert_eq!(app.sendbird.as_ref().unwrap().master_token.0, "s3cret");
+    assert_eq!(app.sendbird.as_ref().unwrap().api_tokens[1].0, "k2");
+
+    // A flag replaces the file, and a value beside a file is a contradiction.
+    let flags = Flags {
+        redis_url: Some("redis://flag".to_owned()),
+        ..Flags::default()
+    };
+    let config = with_flags(&text, &[], flags).unwrap();
+    assert_eq!(config.redis.url.unwrap().0, "redis://flag");
+    assert_eq!(
+        problems(&text, &[("UNREAD_APPS__0__IMKIT__JWT_SECRET", "x")]),
+        ["apps[0].imkit.jwt_secret_file: `jwt_secret` is also given; only one can be"]
+    );
+    let env = [("UNREAD_APPS__0__IMKIT__JWT_SECRET_FILE", "/no/such")];
+    let [line] = problems(&text, &env).try_into().unwrap();
+    assert!(
+        line.starts_with("apps[0].imkit.jwt_secret_file: /no/such: cannot be read: "),
+        "{line}"
+    );
+    let empty = file("empty", "\n");
+    let env = [("UNREAD_APPS__0__IMKIT__JWT_SECRET_FILE", empty.as_str())];
+    assert_eq!(
+        problems(&text, &env),
+        ["apps[0].imkit.jwt_secret: must not be empty"]
+    );
+}
+
+#[test]
+fn redis_addresses_of_this_version() {
+    let said = |url: &str| match with("", &[("UNREAD_REDIS__URL", url)]) {
+        Ok(_) => String::new(),
+        Err(lines) => lines.join("\n"),
+    };
+    for good in [
+        "redis://h",
+        "redis://h:6379/2",
+        "redis://user:p:w@h:1",
+        "redis://[::1]:6379/0?protocol=resp3",
+        "redis+unix:///run/r.sock?db=1",
+        "unix:///run/r.sock",
+    ] {
+        assert_eq!(said(good), "", "{good}");
+    }
+    for bad in [
+        "h:6379",
+        "redis://",
+        "redis://:hush@",
+        "redis://h:port",
+        "redis://h/x",
+        "unix://run",
+        "http://h",
+    ] {
+        let line = said(bad);
+        assert!(line.starts_with("redis.url: "), "{bad}: {line}");
+        assert!(!line.contains("hush"), "{line}");
+    }
+    for later in ["rediss://h", "redis+cluster://a,b", "redis+sentinel://a/m"] {
+        assert!(
+            said(later).contains("not supported by this version"),
+            "{later}"
+        );
+    }
+}
+
+#[test]
+fn what_is_shown_can_be_read_again_and_holds_no_secret() {
+    let config = with(APP, &[("UNREAD_REDIS__URL", "redis://me:hush@h:1/2")]).unwrap();
+    let shown = effective(&config);
+    for secret in [
+        "key-a",
+        "client-a",
+        "jwt-a",
+        "tencent-a",
+        "master-a",
+        "token-a",
+        "hush",
+    ] {
+        assert!(!shown.contains(secret), "{secret} in\n{shown}");
+    }
+    assert!(
+        shown.contains("url = \"redis://me:****@h:1/2\"\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("admins = [\"administrator\"]\n"), "{shown}");
+    let again = load_text(&shown, &Flags::default()).unwrap();
+    assert_eq!(effective(&again), shown);
+    assert!(!format!("{config:?}").contains("hush"));
+
+    for (url, masked) in [
+        ("redis://:hush@h", "redis://:****@h"),
+        ("redis://h", "redis://h"),
+        (
+            "unix:///s?db=1&pass=hush&user=u",
+            "unix:///s?db=1&pass=****&user=u",
+        ),
+    ] {
+        let config = with("", &[("UNREAD_REDIS__URL", url)]).unwrap();
+        let line = format!("url = \"{masked}\"\n");
+        assert!(effective(&config).contains(&line), "{}", effective(&config));
+    }
+}

@@ -1,0 +1,475 @@
+//! What `/metrics` shows. Recording takes no lock: handles are looked up in a table that only ever grows, and all
+//! numbers are atomics. No label holds anything that a caller can choose.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::telemetry::method_name;
+
+/// The content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the duration buckets in seconds. A read takes some 0.3 ms, so the usual 5 ms would be far too coarse.
+const BUCKETS: [f64; 14] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
+/// All metrics of this process.
+pub struct Metrics {
+    registry: Registry,
+    http: Family<HttpLabels, Durations>,
+    http_handles: Handles<Durations>,
+    in_flight: Gauge,
+    redis_errors: Labelled<KindLabel>,
+    redis_up: Gauge,
+    script_reloads: Counter,
+    events: Labelled<ResultLabel>,
+    deliveries: Counter,
+    recovered: Counter,
+    pending: Gauge,
+    oldest: Gauge<f64, AtomicU64>,
+    rate_limited: Labelled<StageLabel>,
+    auth_failures: Labelled<ReasonLabel>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpLabels {
+    route: &'static str,
+    method: &'static str,
+    status: u16,
+}
+
+macro_rules! label {
+    ($type:ident, $field:ident) => {
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct $type {
+            $field: &'static str,
+        }
+
+        impl From<&'static str> for $type {
+            fn from($field: &'static str) -> Self {
+                Self { $field }
+            }
+        }
+    };
+}
+
+label!(KindLabel, kind);
+label!(ResultLabel, result);
+label!(StageLabel, stage);
+label!(ReasonLabel, reason);
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// New metrics, all at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let r = &mut registry;
+        let http = Family::default();
+        r.register_with_unit(
+            "unread_http_request_duration",
+            "Time from a request's head to its answer",
+            Unit::Seconds,
+            http.clone(),
+        );
+        let in_flight = Gauge::default();
+        r.register(
+            "unread_http_requests_in_flight",
+            "Requests being worked on",
+            in_flight.clone(),
+        );
+        let redis_errors = Labelled::new();
+        r.register(
+            "unread_redis_errors",
+            "Redis calls that failed",
+            redis_errors.family.clone(),
+        );
+        let redis_up = Gauge::default();
+        r.register(
+            "unread_redis_up",
+            "1 while Redis answers, else 0",
+            redis_up.clone(),
+        );
+        let script_reloads = Counter::default();
+        r.register(
+            "unread_script_reloads",
+            "Scripts that Redis had forgotten and was given again",
+            script_reloads.clone(),
+        );
+        let events = Labelled::new();
+        r.register(
+            "unread_events",
+            "Events received, by what came of them",
+            events.family.clone(),
+        );
+        let deliveries = Counter::default();
+        r.register(
+            "unread_deliveries",
+            "Deliveries of a room's state to one user",
+            deliveries.clone(),
+        );
+        let recovered = Counter::default();
+        r.register(
+            "unread_fanouts_recovered",
+            "Fan-outs finished for a pod that had left them",
+            recovered.clone(),
+        );
+        let pending = Gauge::default();
+        r.register(
+            "unread_fanouts_pending",
+            "Fan-outs recorded but not finished",
+            pending.clone(),
+        );
+        let oldest = Gauge::<f64, AtomicU64>::default();
+        r.register_with_unit(
+            "unread_fanout_oldest",
+            "Age of the oldest unfinished fan-out",
+            Unit::Seconds,
+            oldest.clone(),
+        );
+        let rate_limited = Labelled::new();
+        r.register(
+            "unread_rate_limited",
+            "Calls refused by the rate limit, by where they were refused",
+            rate_limited.family.clone(),
+        );
+        let auth_failures = Labelled::new();
+        r.register(
+            "unread_auth_failures",
+            "Calls refused for their credentials",
+            auth_failures.family.clone(),
+        );
+        r.register(
+            "unread_build",
+            "The version that runs",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        let start = Gauge::<f64, AtomicU64>::default();
+        start.set(
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0.0, |since| since.as_secs_f64()),
+        );
+        r.register_with_unit(
+            "process_start_time",
+            "When the process started, since the epoch",
+            Unit::Seconds,
+            start,
+        );
+        let metrics = Self {
+            registry,
+            http,
+            http_handles: Handles::default(),
+            in_flight,
+            redis_errors,
+            redis_up,
+            script_reloads,
+            events,
+            deliveries,
+            recovered,
+            pending,
+            oldest,
+            rate_limited,
+            auth_failures,
+        };
+        // A rate over a counter that appears with its first event misses that event.
+        for result in ["applied", "accepted", "duplicate", "rejected"] {
+            metrics.event(result, 0);
+        }
+        metrics
+    }
+
+    /// The whole text of `/metrics`.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    /// A request was answered.
+    pub fn http(&self, route: &'static str, method: &str, status: u16, seconds: f64) {
+        let method = method_name(method);
+        let make = || {
+            self.http.get_or_create_owned(&HttpLabels {
+                route,
+                method,
+                status,
+            })
+        };
+        self.http_handles
+            .with(&(route, method, status), make, |handle| {
+                handle.observe(seconds);
+            });
+    }
+
+    /// A request is being worked on until the answer is dropped.
+    pub fn in_flight(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// A Redis call failed.
+    pub fn redis_error(&self, kind: &'static str) {
+        self.redis_errors.add(kind, 1);
+    }
+
+    /// Whether Redis answers.
+    pub fn redis_up(&self, up: bool) {
+        self.redis_up.set(i64::from(up));
+    }
+
+    /// Redis had forgotten a script.
+    pub fn script_reload(&self) {
+        self.script_reloads.inc();
+    }
+
+    /// `n` events came out as `applied`, `accepted`, `duplicate` or `rejected`.
+    pub fn event(&self, result: &'static str, n: u64) {
+        self.events.add(result, n);
+    }
+
+    /// `n` deliveries were made.
+    pub fn delivered(&self, n: u64) {
+        self.deliveries.inc_by(n);
+    }
+
+    /// `n` fan-outs of other pods were finished.
+    pub fn recovered(&self, n: u64) {
+        self.recovered.inc_by(n);
+    }
+
+    /// How many fan-outs are unfinished, and the age of the oldest.
+    pub fn pending(&self, count: u64, oldest_seconds: f64) {
+        self.pending.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.oldest.set(oldest_seconds);
+    }
+
+    /// A call was refused by the rate limit.
+    pub fn rate_limited(&self, stage: &'static str) {
+        self.rate_limited.add(stage, 1);
+    }
+
+    /// A call was refused for its credentials.
+    pub fn auth_failure(&self, reason: &'static str) {
+        self.auth_failures.add(reason, 1);
+    }
+}
+
+/// Counts a request as in flight until dropped, also when its caller hangs up and the handler is dropped with it.
+pub struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Counters with one label.
+struct Labelled<L: Clone + Eq + std::hash::Hash> {
+    family: Family<L, Counter>,
+    handles: Handles<Counter>,
+}
+
+impl<L> Labelled<L>
+where
+    L: Clone + Eq + std::hash::Hash + From<&'static str>,
+{
+    fn new() -> Self {
+        Self {
+            family: Family::default(),
+            handles: Handles::default(),
+        }
+    }
+
+    fn add(&self, label: &'static str, n: u64) {
+        let make = || self.family.get_or_create_owned(&L::from(label));
+        self.handles.with(&(label, "", 0), make, |counter| {
+            counter.inc_by(n);
+        });
+    }
+}
+
+type Key = (&'static str, &'static str, u16);
+
+/// Handles by label, found without a lock: slots are filled once and never change.
+struct Handles<M> {
+    slots: Box<[OnceLock<(Key, M)>]>,
+}
+
+/// Some twelve routes, two or three methods and six statuses each; what does not fit goes through the family's lock.
+const SLOTS: usize = 512;
+
+impl<M> Default for Handles<M> {
+    fn default() -> Self {
+        Self {
+            slots: std::iter::repeat_with(OnceLock::new).take(SLOTS).collect(),
+        }
+    }
+}
+
+impl<M> Handles<M> {
+    fn with(&self, key: &Key, make: impl Fn() -> M, f: impl FnOnce(&M)) {
+        let start = hash(key);
+        // A short probe: the table is never more than sparsely filled.
+        for step in 0..16 {
+            let Some(slot) = self.slots.get((start + step) % SLOTS) else {
+                break;
+            };
+            let (held, handle) = slot.get_or_init(|| (*key, make()));
+            if held == key {
+                return f(handle);
+            }
+        }
+        f(&make());
+    }
+}
+
+fn hash(key: &Key) -> usize {
+    // FNV-1a: labels are short words of ours, so nobody can aim at it.
+    let bytes = key.0.bytes().chain(key.1.bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let hash = (hash ^ u64::from(key.2)).wrapping_mul(0x0100_0000_01b3);
+    // The high half is the well mixed one; the remainder is below SLOTS.
+    usize::try_from((hash >> 32) % SLOTS as u64).unwrap_or(0)
+}
+
+/// A histogram of seconds. The crate's own one takes a mutex for each observation.
+#[derive(Debug, Clone, Default)]
+struct Durations(Arc<DurationCells>);
+
+#[derive(Debug, Default)]
+struct DurationCells {
+    /// One for each of `BUCKETS` and one for what is above.
+    counts: [AtomicU64; BUCKETS.len() + 1],
+    sum_nanos: AtomicI64,
+}
+
+impl Durations {
+    fn observe(&self, seconds: f64) {
+        let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
+        if let Some(count) = self.0.counts.get(bucket) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let nanos = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let nanos = i64::try_from(nanos.as_nanos()).unwrap_or(i64::MAX);
+        self.0.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+}
+
+impl TypedMetric for Durations {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for Durations {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let bounds = BUCKETS.into_iter().chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds
+            .zip(&self.0.counts)
+            .map(|(bound, count)| (bound, count.load(Ordering::Relaxed)))
+            .collect();
+        // The total from the same reading, so that it equals the last bucket.
+        let total = buckets.iter().map(|(_, count)| count).sum();
+        let nanos = self.0.sum_nanos.load(Ordering::Relaxed);
+        #[expect(clippy::cast_precision_loss, reason = "a sum of seconds is a float")]
+        let sum = nanos as f64 / 1e9;
+        encoder.encode_histogram::<NoLabelSet>(sum, total, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_come_out_as_documented() {
+        let metrics = Metrics::new();
+        metrics.http("imkit-rooms", "GET", 200, 0.000_3);
+        metrics.http("imkit-rooms", "GET", 200, 60.0);
+        metrics.http("imkit-rooms", "BREW", 405, 0.001);
+        metrics.redis_error("timeout");
+        metrics.redis_up(true);
+        metrics.script_reload();
+        metrics.event("applied", 3);
+        metrics.delivered(7);
+        metrics.recovered(1);
+        metrics.pending(2, 1.5);
+        metrics.rate_limited("pod");
+        metrics.auth_failure("bad_token");
+        let guard = metrics.in_flight();
+        let text = metrics.encode();
+        for line in [
+            "unread_http_request_duration_seconds_bucket{le=\"0.00025\",route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 0",
+            "unread_http_request_duration_seconds_bucket{le=\"0.0005\",route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 1",
+            "unread_http_request_duration_seconds_bucket{le=\"10.0\",route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 1",
+            "unread_http_request_duration_seconds_bucket{le=\"+Inf\",route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 2",
+            "unread_http_request_duration_seconds_count{route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 2",
+            "unread_http_request_duration_seconds_sum{route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 60.0003",
+            "unread_http_request_duration_seconds_count{route=\"imkit-rooms\",method=\"other\",status=\"405\"} 1",
+            "unread_http_requests_in_flight 1",
+            "unread_redis_errors_total{kind=\"timeout\"} 1",
+            "unread_redis_up 1",
+            "unread_script_reloads_total 1",
+            "unread_events_total{result=\"applied\"} 3",
+            "unread_events_total{result=\"rejected\"} 0",
+            "unread_deliveries_total 7",
+            "unread_fanouts_recovered_total 1",
+            "unread_fanouts_pending 2",
+            "unread_fanout_oldest_seconds 1.5",
+            "unread_rate_limited_total{stage=\"pod\"} 1",
+            "unread_auth_failures_total{reason=\"bad_token\"} 1",
+            concat!(
+                "unread_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\nnot in\n{text}");
+        }
+        assert!(text.contains("process_start_time_seconds 1"), "{text}");
+        drop(guard);
+        assert!(
+            metrics
+                .encode()
+                .contains("unread_http_requests_in_flight 0")
+        );
+    }
+
+    #[test]
+    fn more_labels_than_slots_are_still_counted() {
+        let metrics = Metrics::new();
+        for _ in 0..2 {
+            for status in 0..1000 {
+                metrics.http("r", "GET", status, 0.1);
+            }
+        }
+        let text = metrics.encode();
+        for status in [0, 500, 999] {
+            let line = format!(
+                "unread_http_request_duration_seconds_count{{route=\"r\",method=\"GET\",status=\"{status}\"}} 2"
+            );
+            assert!(text.contains(&line), "{status}");
+        }
+    }
+}

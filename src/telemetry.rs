@@ -1,0 +1,168 @@
+//! Logs: the subscriber, and the one access line of each request. No line holds a path, a query, a header or a user id:
+//! signatures travel in queries, user ids in paths.
+
+use std::io::IsTerminal as _;
+use std::time::Instant;
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{HttpMessage as _, web};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{LogConfig, LogFormat};
+use crate::http::request::RouteName;
+use crate::metrics::Metrics;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Reads a log filter: a level, or `target=level`, or several of these with commas between.
+pub fn filter(text: &str) -> Result<EnvFilter, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    // The parser takes a misspelt level for the name of a target, which would silence the log.
+    let legal = text.split(',').all(|part| {
+        let part = part.trim();
+        part.contains('=') || LEVELS.contains(&part.to_ascii_lowercase().as_str())
+    });
+    let parsed = if legal {
+        EnvFilter::try_new(text).ok()
+    } else {
+        None
+    };
+    let filter = parsed.ok_or(
+        "must be off, error, warn, info, debug or trace, or several such as `info,unread=debug`",
+    )?;
+    // At info the server announces what our own line says better; who wants more than info wants that too.
+    let quiet = !text.contains("actix") && !text.contains("debug") && !text.contains("trace");
+    match "actix_server=warn".parse() {
+        Ok(directive) if quiet && text.contains("info") => Ok(filter.add_directive(directive)),
+        _ => Ok(filter),
+    }
+}
+
+/// Sends this process's log lines to standard error. A second call changes nothing.
+pub fn init(config: &LogConfig) {
+    let filter = filter(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    // An error means that there is a subscriber already, as in tests.
+    let _ = match config.format {
+        LogFormat::Text => builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .finish()
+            .try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .finish()
+            .try_init(),
+    };
+}
+
+/// Counts and times every request, writes its access line, and sends back its request id.
+pub async fn access_log<B: MessageBody + 'static>(
+    req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, actix_web::Error> {
+    let started = Instant::now();
+    let metrics = req.app_data::<web::Data<Metrics>>().cloned();
+    let _in_flight = metrics.as_ref().map(|metrics| metrics.in_flight());
+    let request_id = request_id(&req);
+    let method = req.method().clone();
+
+    let mut res = next.call(req).await?;
+
+    let route = res
+        .request()
+        .extensions()
+        .get::<RouteName>()
+        .map_or("none", |route| route.0);
+    let status = res.status().as_u16();
+    let seconds = started.elapsed().as_secs_f64();
+    if let Some(metrics) = metrics {
+        metrics.http(route, method.as_str(), status, seconds);
+    }
+    tracing::info!(
+        request_id = request_id.to_str().unwrap_or_default(),
+        method = method_name(method.as_str()),
+        route,
+        status,
+        duration_ms = (seconds * 1e6).round() / 1e3,
+        bytes = match res.response().body().size() {
+            BodySize::Sized(bytes) => Some(bytes),
+            BodySize::None => Some(0),
+            BodySize::Stream => None,
+        },
+        "request"
+    );
+    res.headers_mut().insert(REQUEST_ID, request_id);
+    Ok(res)
+}
+
+/// The caller's request id where it can be trusted not to break a log line, else a new one.
+fn request_id(req: &ServiceRequest) -> HeaderValue {
+    let given = req.headers().get(REQUEST_ID).filter(|value| {
+        (1..=64).contains(&value.len())
+            && value
+                .as_bytes()
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    });
+    given.cloned().unwrap_or_else(|| {
+        HeaderValue::from_str(&format!("{:016x}", rand::random::<u64>()))
+            .unwrap_or_else(|_| HeaderValue::from_static("none"))
+    })
+}
+
+/// The method, or `other`: callers may invent methods, a metric and a log must not grow with them.
+pub fn method_name(method: &str) -> &'static str {
+    const KNOWN: [&str; 9] = [
+        "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT",
+    ];
+    KNOWN
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        for good in ["info", "WARN", "info,unread=debug", "unread::store=trace"] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for bad in ["", "verbose", "info,verbos", "unread=loud"] {
+            assert!(filter(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_kept_only_if_it_is_plain() {
+        let given = |id: &str| {
+            let req = TestRequest::default()
+                .insert_header((REQUEST_ID, id))
+                .to_srv_request();
+            request_id(&req).to_str().unwrap().to_owned()
+        };
+        assert_eq!(given("Abc-123"), "Abc-123");
+        let longest = "x".repeat(64);
+        assert_eq!(given(&longest), longest);
+        for bad in ["", "a b", "a\"b", "a_b", &"x".repeat(65)] {
+            let id = given(bad);
+            assert_ne!(id, bad);
+            assert_eq!(id.len(), 16);
+        }
+        let fresh = |()| request_id(&TestRequest::default().to_srv_request());
+        assert_ne!(fresh(()), fresh(()));
+    }
+}
