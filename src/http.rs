@@ -118,7 +118,7 @@ impl Apps {
 
 /// The one handler, mounted as the default service with `web::Data<State>` as app data. Paths are told apart here and not
 /// by actix's router: that one decodes before it splits, and an encoded slash is part of a user's id.
-pub async fn dispatch(req: HttpRequest, payload: web::Payload) -> HttpResponse {
+pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpResponse {
     let Some(state) = req.app_data::<web::Data<State>>() else {
         tracing::error!("the server was mounted without its state");
         return internal_problem();
@@ -133,20 +133,24 @@ pub async fn dispatch(req: HttpRequest, payload: web::Payload) -> HttpResponse {
     };
     let call = Call {
         req: &req,
-        payload,
+        payload: &mut payload,
         segments,
         state,
     };
     // A bug met by one request must not cost the others on this worker, nor the caller an answer it can read.
     let answer = AssertUnwindSafe((dialect.serve)(call)).catch_unwind().await;
-    answer.unwrap_or_else(|_| {
+    let response = answer.unwrap_or_else(|_| {
         let route = req
             .extensions()
             .get::<RouteName>()
             .map_or("unknown", |r| r.0);
         tracing::error!(route, "a handler panicked");
         (dialect.broken)()
-    })
+    });
+    if response.head().keep_alive() {
+        request::discard(&mut payload, state.config.server.max_body_bytes).await;
+    }
+    response
 }
 
 /// The segments of a raw path, without the empty ones in front (`//v3/…` is what a base URL with a slash leads to).

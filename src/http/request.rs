@@ -19,7 +19,7 @@ pub struct Call<'a> {
     /// The request: method, headers, raw URI.
     pub req: &'a HttpRequest,
     /// The body, not read yet.
-    pub payload: web::Payload,
+    pub payload: &'a mut web::Payload,
     /// The raw path's segments, not decoded; none of the leading ones is empty.
     pub segments: Vec<&'a str>,
     /// What all calls share.
@@ -87,7 +87,7 @@ impl<'a> Call<'a> {
             return Err(BodyError::TooLarge);
         }
         let deadline = Duration::from_millis(self.state.config.server.body_timeout_ms);
-        tokio::time::timeout(deadline, collect(&mut self.payload, limit))
+        tokio::time::timeout(deadline, collect(self.payload, limit))
             .await
             .unwrap_or(Err(BodyError::TimedOut))
     }
@@ -117,6 +117,23 @@ async fn collect(payload: &mut web::Payload, limit: usize) -> Result<Bytes, Body
             None => return Ok(whole.freeze()),
         }
     }
+}
+
+/// Reads away a short body that nobody asked for. Without it the server closes the connection, so that callers who are over
+/// their limit would come back with a new one for each call.
+pub async fn discard(payload: &mut web::Payload, limit: usize) {
+    const PATIENCE: Duration = Duration::from_millis(200);
+    let rest = async {
+        let mut bytes = 0usize;
+        while let Some(Ok(chunk)) = payload.next().await {
+            bytes = bytes.saturating_add(chunk.len());
+            if bytes > limit {
+                break;
+            }
+        }
+    };
+    // Whoever is slower than that pays with the connection.
+    let _ = tokio::time::timeout(PATIENCE, rest).await;
 }
 
 /// A path segment, percent-decoded; `+` stays a plus. `None`: a broken escape, or not UTF-8.
