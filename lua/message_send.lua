@@ -47,11 +47,14 @@ local function known_as(id)
 end
 
 -- A message that is known changes nothing, so it brings nobody back into the room either.
-local fresh = false
-for i = 7, #ARGV, 8 do fresh = fresh or not born or not known_as(ARGV[i]) end
+local any_new = false
+for i = 7, #ARGV, 8 do
+  if one == '' or any_new then break end
+  any_new = not (born and known_as(ARGV[i]))
+end
 
 local job, record = '', ''
-if one ~= '' and fresh then
+if any_new then
   local made = not born
   if born and kind ~= 'direct' then return {'KIND'} end
   local here = {}

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::{Manager, Pool, Runtime};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use crate::config::RedisConfig;
 use crate::error::{Error, Result};
@@ -109,7 +109,7 @@ impl Redis {
     /// Runs one plain command.
     pub async fn query(&self, cmd: &Cmd) -> Result<Value> {
         let mut connection = self.connection()?;
-        self.within(connection.send_packed_command(cmd)).await
+        self.within(send(&mut connection, cmd)).await
     }
 
     /// Runs one script; a server that does not know it gets its text, once.
@@ -117,13 +117,13 @@ impl Redis {
         let mut connection = self.connection()?;
         let answer = tokio::time::timeout(
             self.inner.deadline,
-            connection.send_packed_command(&call.cmd),
+            send(&mut connection, &call.cmd),
         )
         .await;
         match answer {
             Ok(Err(error)) if is_no_script(&error) => {
                 self.inner.metrics.script_reload();
-                self.within(connection.send_packed_command(&call.with_text()))
+                self.within(send(&mut connection, &call.with_text()))
                     .await
             }
             other => self.settle(other),
@@ -164,7 +164,7 @@ impl Redis {
                 {
                     self.inner.metrics.script_reload();
                     values.push(
-                        self.within(connection.send_packed_command(&call.with_text()))
+                        self.within(send(&mut connection, &call.with_text()))
                             .await?,
                     );
                 }
@@ -188,7 +188,7 @@ impl Redis {
             .get()
             .await
             .map_err(|error| self.lost("pool", error.to_string()))?;
-        self.within(connection.send_packed_command(cmd)).await
+        self.within(send(&mut connection, cmd)).await
     }
 
     async fn within<T>(&self, answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T> {
@@ -261,6 +261,11 @@ impl Redis {
         }
         Error::Unavailable(why)
     }
+}
+
+/// One command; an error that the server answered is an error here.
+async fn send(connection: &mut impl ConnectionLike, cmd: &Cmd) -> RedisResult<Value> {
+    connection.req_packed_command(cmd).await?.extract_error()
 }
 
 fn is_no_script(error: &RedisError) -> bool {
