@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Stop};
 use crate::config::{self, AppConfig, Config, ConfigError, Flags};
-use crate::names::UserId;
+use crate::names::{AppId, UserId};
 use crate::{demo, http, telemetry};
 
 /// Exact unread counts for chat back ends, kept in Redis, answered in the wire formats of IMKIT, Tencent Chat and
@@ -185,29 +185,30 @@ fn token(kind: Token) -> Result<(), Failure> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    let token = match kind {
+    let (token, id) = match kind {
         Token::Imkit { of, user } => {
             let ttl = of.ttl_seconds;
             let app = app(of)?;
             let imkit = app.imkit.ok_or_else(|| without(&app.id, "imkit"))?;
-            let user =
-                UserId::parse(user).map_err(|error| Failure::Usage(format!("--user {error}")))?;
-            http::imkit::make_token(&imkit.jwt_secret.0, &user, now, ttl)
+            let id = UserId::parse(user).map_err(|why| Failure::Usage(format!("--user {why}")))?;
+            let secret = &imkit.jwt_secret.0;
+            (http::imkit::make_token(secret, &id, now, ttl), "--user")
         }
         Token::Tencent { of, identifier } => {
             let ttl = of.ttl_seconds;
             let app = app(of)?;
             let tencent = app.tencent.ok_or_else(|| without(&app.id, "tencent"))?;
             let (sdkappid, key) = (tencent.sdkappid, &tencent.secret_key.0);
-            http::tencent::make_usersig(sdkappid, key, &identifier, now, ttl)
+            let sig = http::tencent::make_usersig(sdkappid, key, &identifier, now, ttl);
+            (sig, "--identifier")
         }
     };
-    let token = token.ok_or_else(|| Failure::Usage("no token can be made for that name".into()))?;
+    let token = token.ok_or_else(|| Failure::Usage(format!("{id} can't be signed")))?;
     print(&format!("{token}\n"));
     Ok(())
 }
 
-fn without(app: &crate::names::AppId, dialect: &str) -> Failure {
+fn without(app: &AppId, dialect: &str) -> Failure {
     Failure::Usage(format!("app \"{app}\" has no [apps.{dialect}] section"))
 }
 
@@ -234,14 +235,15 @@ fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
-    if config.apps.is_empty() {
-        tracing::warn!("no app is configured: every call will be refused");
-    }
+    let nobody = config.apps.is_empty();
     let mut signals = signals()?;
     let app = tokio::select! {
         app = App::build(config) => app.map_err(|error| Failure::Run(error.to_string()))?,
         _ = signals.next() => return Ok(()),
     };
+    if nobody {
+        tracing::warn!("no app is configured: every call will be refused");
+    }
     app.run(signals.stop()).await;
     Ok(())
 }

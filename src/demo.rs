@@ -234,11 +234,11 @@ fn instructions(listen: SocketAddr, admin: SocketAddr, app: &AppConfig) -> Strin
     );
     // Writing to a String can't fail.
     if let Some(imkit) = &app.imkit {
-        let alice = UserId::parse("alice").ok();
-        let token = alice.and_then(|alice| {
-            http::imkit::make_token(&imkit.jwt_secret.0, &alice, now, TTL_SECONDS)
-        });
-        let token = token.unwrap_or_default();
+        let secret = &imkit.jwt_secret.0;
+        let token = UserId::parse("alice")
+            .ok()
+            .and_then(|alice| http::imkit::make_token(secret, &alice, now, TTL_SECONDS))
+            .unwrap_or_default();
         let key = imkit.client_keys.first().map_or("", |key| key.0.as_str());
         let _ = write!(
             out,
