@@ -1,0 +1,32 @@
+# `make run`: a demo to try, `make test`: the whole suite; both install what is missing. `.ci/run` does all of it.
+
+CARGO ?= cargo
+BINARY = $${CARGO_TARGET_DIR:-target}/debug/unread
+
+.PHONY: run test lint test-sdk redis
+
+run: redis
+	$(CARGO) run --release --locked -- demo
+
+test: redis
+	$(CARGO) test --locked
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+# The vendors' own Python packages against the real binary.
+test-sdk: redis .venv/installed
+	$(CARGO) build --locked
+	.venv/bin/python tests/sdk/run.py "$(BINARY)"
+
+.venv/installed: tests/sdk/requirements.txt
+	scripts/install python
+	rm -rf .venv
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
+redis:
+	scripts/install redis
