@@ -12,14 +12,23 @@ use crate::support::{App, Reply};
 pub type Check = Result<(), String>;
 
 fn same(what: impl Fn() -> String, got: &Value, expected: &Value) -> Check {
-    if got == expected { Ok(()) } else { Err(format!("{}:\n     got {got}\nexpected {expected}", what())) }
+    if got == expected {
+        Ok(())
+    } else {
+        Err(format!("{}:\n     got {got}\nexpected {expected}", what()))
+    }
 }
 
 fn status(what: impl Fn() -> String, reply: &Reply, expected: u16) -> Check {
     if reply.status == expected {
         return Ok(());
     }
-    Err(format!("{}: HTTP {} where {expected} was expected: {}", what(), reply.status, reply.text))
+    Err(format!(
+        "{}: HTTP {} where {expected} was expected: {}",
+        what(),
+        reply.status,
+        reply.text
+    ))
 }
 
 /// Compares one event's result. `accepted` may stand for `applied` where the caller did not wait.
@@ -30,17 +39,37 @@ pub fn result(event: &Value, got: &Value, expected: &Outcome, accepted_will_do: 
     let right = match expected {
         Outcome::Applied(at) => as_applied && position == *at,
         Outcome::Duplicate(at) => word == "duplicate" && position == *at,
-        Outcome::Rejected(code) => word == "rejected" && got["error"]["code"] == *code && position.is_none(),
+        Outcome::Rejected(code) => {
+            word == "rejected" && got["error"]["code"] == *code && position.is_none()
+        }
     };
-    if right { Ok(()) } else { Err(format!("event {event}:\n     got {got}\nexpected {expected:?}")) }
+    if right {
+        Ok(())
+    } else {
+        Err(format!(
+            "event {event}:\n     got {got}\nexpected {expected:?}"
+        ))
+    }
 }
 
 /// Compares the whole answer to `POST /v1/events`.
-pub fn results(events: &[Value], reply: &Reply, expected: &[Outcome], accepted_will_do: bool) -> Check {
+pub fn results(
+    events: &[Value],
+    reply: &Reply,
+    expected: &[Outcome],
+    accepted_will_do: bool,
+) -> Check {
     status(|| "POST /v1/events".to_owned(), reply, 200)?;
-    let got = reply.body["results"].as_array().ok_or_else(|| format!("no results: {}", reply.text))?;
+    let got = reply.body["results"]
+        .as_array()
+        .ok_or_else(|| format!("no results: {}", reply.text))?;
     if got.len() != events.len() {
-        return Err(format!("{} results for {} events: {}", got.len(), events.len(), reply.text));
+        return Err(format!(
+            "{} results for {} events: {}",
+            got.len(),
+            events.len(),
+            reply.text
+        ));
     }
     for ((event, got), expected) in events.iter().zip(got).zip(expected) {
         result(event, got, expected, accepted_will_do)?;
@@ -68,9 +97,17 @@ pub async fn many(app: &App, model: &Model, users: &[String]) -> Check {
     status(what, &reply, 200)?;
     let expected = model.native_many(users);
     for user in users {
-        same(|| format!("POST /v1/unread, user {user:?}"), &reply.body["users"][user], &expected[user])?;
+        same(
+            || format!("POST /v1/unread, user {user:?}"),
+            &reply.body["users"][user],
+            &expected[user],
+        )?;
     }
-    same(what, &json!(reply.body["users"].as_object().map(Map::len)), &json!(expected.as_object().map(Map::len)))
+    same(
+        what,
+        &json!(reply.body["users"].as_object().map(Map::len)),
+        &json!(expected.as_object().map(Map::len)),
+    )
 }
 
 /// What to ask about one user beyond what is always asked.
@@ -111,11 +148,14 @@ pub async fn user(app: &App, model: &Model, user: &str, ask: &Questions) -> Chec
 async fn native(app: &App, model: &Model, user: &str) -> Check {
     let what = || format!("GET /v1/users/{user:?}/unread?include=rooms");
     let mut reply = app.unread(user, true).await;
-    let Some(expected) = model.native(user, true) else { return status(what, &reply, 404) };
+    let Some(expected) = model.native(user, true) else {
+        return status(what, &reply, 404);
+    };
     status(what, &reply, 200)?;
     for room in reply.body["rooms"].as_array_mut().into_iter().flatten() {
         sort(&mut room["tags"]);
-        room.as_object_mut().map(|room| room.entry("custom_type").or_insert(Value::Null));
+        room.as_object_mut()
+            .map(|room| room.entry("custom_type").or_insert(Value::Null));
     }
     same(what, &reply.body, &expected)
 }
@@ -133,7 +173,11 @@ async fn tencent(app: &App, model: &Model, user: &str, peers: &[String]) -> Chec
     expected["AllC2CUnreadMsgNum"] = total.into();
     same(what, &reply.body, &expected)?;
 
-    let peers: Vec<String> = peers.iter().filter(|peer| model.peer_is_defined(user, peer)).cloned().collect();
+    let peers: Vec<String> = peers
+        .iter()
+        .filter(|peer| model.peer_is_defined(user, peer))
+        .cloned()
+        .collect();
     if peers.is_empty() {
         return Ok(());
     }
@@ -143,7 +187,9 @@ async fn tencent(app: &App, model: &Model, user: &str, peers: &[String]) -> Chec
     let (mut counts, mut errors) = (Vec::new(), Vec::new());
     for (peer, answer) in model.tencent_peers(user, &peers).unwrap_or_default() {
         match answer {
-            Peer::Count(count) => counts.push(json!({"Peer_Account": peer, "C2CUnreadMsgNum": count})),
+            Peer::Count(count) => {
+                counts.push(json!({"Peer_Account": peer, "C2CUnreadMsgNum": count}))
+            }
             Peer::Unknown => errors.push(json!({"Peer_Account": peer, "ErrorCode": 70107})),
         }
     }
@@ -151,7 +197,10 @@ async fn tencent(app: &App, model: &Model, user: &str, peers: &[String]) -> Chec
     if counts.is_empty() {
         // Left out or empty: the vendor's documents show neither.
         if reply.body["C2CUnreadMsgNumList"] == json!([]) {
-            reply.body.as_object_mut().map(|body| body.remove("C2CUnreadMsgNumList"));
+            reply
+                .body
+                .as_object_mut()
+                .map(|body| body.remove("C2CUnreadMsgNumList"));
         }
     } else {
         expected["C2CUnreadMsgNumList"] = counts.into();
@@ -178,8 +227,17 @@ async fn sendbird(app: &App, model: &Model, user: &str, types: Option<&[String]>
     same(what, &reply.body, &json!(expected))?;
     // A part of the keys: those and no others.
     let two = [ITEM_KEYS[2], ITEM_KEYS[6]];
-    let reply = app.sendbird(user, Some(&two.join(",")), list.as_deref()).await;
-    same(what, &reply.body, &two.iter().map(|key| (*key, expected[key])).collect::<BTreeMap<_, _>>().into_json())
+    let reply = app
+        .sendbird(user, Some(&two.join(",")), list.as_deref())
+        .await;
+    same(
+        what,
+        &reply.body,
+        &two.iter()
+            .map(|key| (*key, expected[key]))
+            .collect::<BTreeMap<_, _>>()
+            .into_json(),
+    )
 }
 
 async fn badges(app: &App, model: &Model, user: &str, tags: Option<&[String]>) -> Check {
@@ -188,7 +246,11 @@ async fn badges(app: &App, model: &Model, user: &str, tags: Option<&[String]>) -
     status(what, &reply, 200)?;
     let data = model.badges(user, tags);
     let total: u64 = data.values().sum();
-    same(what, &reply.body, &json!({"RC": 0, "RM": "OK", "result": {"totalBadge": total, "data": data}}))
+    same(
+        what,
+        &reply.body,
+        &json!({"RC": 0, "RM": "OK", "result": {"totalBadge": total, "data": data}}),
+    )
 }
 
 async fn rooms(app: &App, model: &Model, user: &str, query: &RoomsQuery) -> Check {
@@ -196,13 +258,27 @@ async fn rooms(app: &App, model: &Model, user: &str, query: &RoomsQuery) -> Chec
     let what = || format!("IMKIT GET /rooms of {user:?} with {parameters:?}");
     let reply = app.imkit_rooms(user, &parameters).await;
     status(what, &reply, 200)?;
-    same(what, &json!([reply.body["RC"], reply.body["RM"]]), &json!([0, "OK"]))?;
+    same(
+        what,
+        &json!([reply.body["RC"], reply.body["RM"]]),
+        &json!([0, "OK"]),
+    )?;
     let (total, expected) = model.rooms(user, query);
     let result = &reply.body["result"];
-    let got = result["data"].as_array().ok_or_else(|| format!("{}: no data: {}", what(), reply.text))?;
+    let got = result["data"]
+        .as_array()
+        .ok_or_else(|| format!("{}: no data: {}", what(), reply.text))?;
     let ids = |rows: &[Value]| rows.iter().map(|row| row["_id"].clone()).collect::<Value>();
-    same(|| format!("{}: the order", what()), &ids(got), &ids(&expected))?;
-    same(|| format!("{}: totalCount", what()), &result["totalCount"], &json!(total))?;
+    same(
+        || format!("{}: the order", what()),
+        &ids(got),
+        &ids(&expected),
+    )?;
+    same(
+        || format!("{}: totalCount", what()),
+        &result["totalCount"],
+        &json!(total),
+    )?;
     for (got, expected) in got.iter().zip(&expected) {
         same(what, &normal(got, expected), expected)?;
     }
@@ -224,13 +300,24 @@ fn normal(got: &Value, expected: &Value) -> Value {
             }
             "lastMessage" if value.is_object() => {
                 let mut last = Map::new();
-                for name in ["_id", "id", "room", "messageTimeMS", "messageType", "message"] {
+                for name in [
+                    "_id",
+                    "id",
+                    "room",
+                    "messageTimeMS",
+                    "messageType",
+                    "message",
+                ] {
                     last.insert(name.to_owned(), value[name].clone());
                 }
                 if last["message"].is_null() {
                     last["message"] = "".into();
                 }
-                let sender = if wanted["sender"].is_null() { Value::Null } else { value["sender"]["_id"].clone() };
+                let sender = if wanted["sender"].is_null() {
+                    Value::Null
+                } else {
+                    value["sender"]["_id"].clone()
+                };
                 last.insert("sender".to_owned(), sender);
                 value = last.into();
             }
@@ -242,7 +329,13 @@ fn normal(got: &Value, expected: &Value) -> Value {
 }
 
 fn member(got: &Value) -> Value {
-    let or = |name: &str, default: Value| if got[name].is_null() { default } else { got[name].clone() };
+    let or = |name: &str, default: Value| {
+        if got[name].is_null() {
+            default
+        } else {
+            got[name].clone()
+        }
+    };
     json!({
         "_id": got["_id"], "id": got["id"], "nickname": or("nickname", json!("")),
         "avatarUrl": or("avatarUrl", json!("")), "isRobot": or("isRobot", json!(false)),
@@ -281,7 +374,8 @@ pub async fn sums(app: &App, user: &str) -> Check {
     for family in ["messages", "mentions", "invitations"] {
         let counts = &reply.body[family];
         let total = number(&counts["total"])?;
-        let parts = number(&counts["direct"])? + number(&counts["group"])? + number(&counts["supergroup"])?;
+        let parts =
+            number(&counts["direct"])? + number(&counts["group"])? + number(&counts["supergroup"])?;
         if total != parts || in_rooms.get(family).is_some_and(|sum| *sum != total) {
             return Err(what());
         }
@@ -290,8 +384,16 @@ pub async fn sums(app: &App, user: &str) -> Check {
     let reply = app.sendbird(user, None, None).await;
     let what = || format!("sums of {user:?}: {}", reply.text);
     status(what, &reply, 200)?;
-    for family in ["unread_message_count", "unread_mention_count", "invitation_count"] {
-        let of = |kind: &str| reply.body[format!("{kind}group_channel_{family}")].as_u64().ok_or_else(what);
+    for family in [
+        "unread_message_count",
+        "unread_mention_count",
+        "invitation_count",
+    ] {
+        let of = |kind: &str| {
+            reply.body[format!("{kind}group_channel_{family}")]
+                .as_u64()
+                .ok_or_else(what)
+        };
         if of("")? != of("non_super_")? + of("super_")? {
             return Err(what());
         }
@@ -301,7 +403,11 @@ pub async fn sums(app: &App, user: &str) -> Check {
     let what = || format!("sums of {user:?}: {}", reply.text);
     status(what, &reply, 200)?;
     let mut sum = 0;
-    for count in reply.body["result"]["data"].as_object().ok_or_else(what)?.values() {
+    for count in reply.body["result"]["data"]
+        .as_object()
+        .ok_or_else(what)?
+        .values()
+    {
         sum += count.as_u64().ok_or_else(what)?;
     }
     same(what, &reply.body["result"]["totalBadge"], &json!(sum))
@@ -319,6 +425,9 @@ trait IntoJson {
 
 impl<V: Into<Value>> IntoJson for BTreeMap<&str, V> {
     fn into_json(self) -> Value {
-        self.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect::<Map<_, _>>().into()
+        self.into_iter()
+            .map(|(key, value)| (key.to_owned(), value.into()))
+            .collect::<Map<_, _>>()
+            .into()
     }
 }

@@ -24,6 +24,9 @@ mod check;
 /// Long random histories against the model, step by step.
 mod random;
 
+/// Traffic whose outcome does not depend on its order, for the two modules that follow.
+mod traffic;
+
 /// Many writers and readers at the same time.
 mod concurrent;
 

@@ -95,7 +95,11 @@ pub enum Mentions {
 impl Room {
     /// The last number given.
     pub fn head(&self) -> u64 {
-        self.messages.iter().filter_map(|m| m.position).max().unwrap_or(0)
+        self.messages
+            .iter()
+            .filter_map(|m| m.position)
+            .max()
+            .unwrap_or(0)
     }
 
     pub fn message(&self, id: &str) -> Option<&Message> {
@@ -103,7 +107,10 @@ impl Room {
     }
 
     pub fn joined(&self) -> impl Iterator<Item = &str> {
-        self.members.iter().filter(|(_, m)| matches!(m, Member::Joined { .. })).map(|(user, _)| user.as_str())
+        self.members
+            .iter()
+            .filter(|(_, m)| matches!(m, Member::Joined { .. }))
+            .map(|(user, _)| user.as_str())
     }
 
     pub fn has_joined(&self, user: &str) -> bool {
@@ -112,7 +119,13 @@ impl Room {
 
     fn join(&mut self, user: &str) {
         if !self.has_joined(user) {
-            self.members.insert(user.to_owned(), Member::Joined { read: self.head(), pref: Map::new() });
+            self.members.insert(
+                user.to_owned(),
+                Member::Joined {
+                    read: self.head(),
+                    pref: Map::new(),
+                },
+            );
         }
     }
 
@@ -127,9 +140,9 @@ impl Room {
             Some(Member::Joined { read, .. }) if self.active => *read,
             _ => u64::MAX,
         };
-        self.messages
-            .iter()
-            .filter(move |m| m.position.is_some_and(|p| read < p) && m.sender.as_deref() != Some(user) && !m.recalled)
+        self.messages.iter().filter(move |m| {
+            m.position.is_some_and(|p| read < p) && m.sender.as_deref() != Some(user) && !m.recalled
+        })
     }
 
     /// unread(u, r)
@@ -153,7 +166,11 @@ impl Room {
 
     /// IMKIT knows no supergroups.
     fn room_type(&self) -> &'static str {
-        if self.kind == Kind::Direct { "direct" } else { "group" }
+        if self.kind == Kind::Direct {
+            "direct"
+        } else {
+            "group"
+        }
     }
 
     /// All of the user's settings, the defaults included.
@@ -193,39 +210,71 @@ fn legal_id(id: &str) -> bool {
 
 /// A field that has to be a string that can be an id.
 fn id<'a>(event: &'a Value, field: &str) -> Verdict<&'a str> {
-    event.get(field).and_then(Value::as_str).filter(|id| legal_id(id)).ok_or(INVALID)
+    event
+        .get(field)
+        .and_then(Value::as_str)
+        .filter(|id| legal_id(id))
+        .ok_or(INVALID)
 }
 
 /// The same, where it may be left out.
 fn optional_id<'a>(event: &'a Value, field: &str) -> Verdict<Option<&'a str>> {
-    if event.get(field).is_none() { Ok(None) } else { id(event, field).map(Some) }
+    if event.get(field).is_none() {
+        Ok(None)
+    } else {
+        id(event, field).map(Some)
+    }
 }
 
 fn ids(list: &Value) -> Verdict<BTreeSet<String>> {
     let list = list.as_array().ok_or(INVALID)?;
-    list.iter().map(|id| id.as_str().filter(|id| legal_id(id)).map(str::to_owned).ok_or(INVALID)).collect()
+    list.iter()
+        .map(|id| {
+            id.as_str()
+                .filter(|id| legal_id(id))
+                .map(str::to_owned)
+                .ok_or(INVALID)
+        })
+        .collect()
 }
 
 fn text(event: &Value, field: &str) -> Verdict<Option<String>> {
-    event.get(field).map(|v| v.as_str().map(str::to_owned).ok_or(INVALID)).transpose()
+    event
+        .get(field)
+        .map(|v| v.as_str().map(str::to_owned).ok_or(INVALID))
+        .transpose()
 }
 
 fn flag(event: &Value, field: &str) -> Verdict<Option<bool>> {
-    event.get(field).map(|v| v.as_bool().ok_or(INVALID)).transpose()
+    event
+        .get(field)
+        .map(|v| v.as_bool().ok_or(INVALID))
+        .transpose()
 }
 
 /// Milliseconds, given as an integer or as RFC 3339.
 fn time(event: &Value, field: &str) -> Verdict<Option<i64>> {
     let parse = |v: &Value| match v {
         Value::Number(n) => n.as_i64(),
-        Value::String(s) => s.parse::<jiff::Timestamp>().ok().map(|t| t.as_millisecond()),
+        Value::String(s) => s
+            .parse::<jiff::Timestamp>()
+            .ok()
+            .map(|t| t.as_millisecond()),
         _ => None,
     };
-    event.get(field).map(|v| parse(v).ok_or(INVALID)).transpose()
+    event
+        .get(field)
+        .map(|v| parse(v).ok_or(INVALID))
+        .transpose()
 }
 
-const DETAILS: [(&str, bool); 5] =
-    [("name", true), ("cover", true), ("description", true), ("webhook", true), ("bot_state", true)];
+const DETAILS: [(&str, bool); 5] = [
+    ("name", true),
+    ("cover", true),
+    ("description", true),
+    ("webhook", true),
+    ("bot_state", true),
+];
 
 impl Model {
     /// Takes the event and answers what the server has to say to it. A rejected event changes nothing.
@@ -240,7 +289,9 @@ impl Model {
             "user.deleted" => self.user_deleted(event),
             "room.updated" => self.room_updated(event, now),
             "room.deleted" => self.room_deleted(event),
-            kind @ ("member.joined" | "member.invited" | "member.left") => self.member_changed(event, kind),
+            kind @ ("member.joined" | "member.invited" | "member.left") => {
+                self.member_changed(event, kind)
+            }
             "message.sent" => self.message_sent(event, now),
             "message.recalled" => self.message_recalled(event),
             "room.read" => self.room_read(event),
@@ -322,7 +373,10 @@ impl Model {
             }
         }
         if let Some(value) = event.get("service_status") {
-            details.insert("service_status".to_owned(), value.as_i64().ok_or(INVALID)?.into());
+            details.insert(
+                "service_status".to_owned(),
+                value.as_i64().ok_or(INVALID)?.into(),
+            );
         }
         if let (Some(kind), Some(room)) = (kind, self.rooms.get(id))
             && kind != room.kind
@@ -331,7 +385,10 @@ impl Model {
             return Err("kind_change");
         }
 
-        let room = self.rooms.entry(id.to_owned()).or_insert_with(|| Room::new(Kind::Group, now));
+        let room = self
+            .rooms
+            .entry(id.to_owned())
+            .or_insert_with(|| Room::new(Kind::Group, now));
         room.kind = kind.unwrap_or(room.kind);
         room.active = active.unwrap_or(room.active);
         room.details.extend(details);
@@ -345,7 +402,9 @@ impl Model {
     }
 
     fn room_deleted(&mut self, event: &Value) -> Verdict<Outcome> {
-        self.rooms.remove(id(event, "room")?).ok_or("room_not_found")?;
+        self.rooms
+            .remove(id(event, "room")?)
+            .ok_or("room_not_found")?;
         Ok(Outcome::Applied(None))
     }
 
@@ -361,7 +420,10 @@ impl Model {
         }
         let room = self.room_mut(room)?;
         if kind != "member.left" && room.kind == Kind::Direct {
-            let new = users.iter().filter(|user| !room.members.contains_key(*user)).count();
+            let new = users
+                .iter()
+                .filter(|user| !room.members.contains_key(*user))
+                .count();
             if room.members.len() + new > 2 {
                 return Err("direct_room_full");
             }
@@ -389,9 +451,14 @@ impl Model {
     /// The direct room of the two, if there is one.
     pub fn direct_room(&self, a: &str, b: &str) -> Option<&str> {
         let both = BTreeSet::from([a.to_owned(), b.to_owned()]);
-        let is_theirs =
-            |room: &Room| room.kind == Kind::Direct && (room.pair.as_ref() == Some(&both) || room.joined().eq(&both));
-        self.rooms.iter().find(|(_, room)| is_theirs(room)).map(|(id, _)| id.as_str())
+        let is_theirs = |room: &Room| {
+            room.kind == Kind::Direct
+                && (room.pair.as_ref() == Some(&both) || room.joined().eq(&both))
+        };
+        self.rooms
+            .iter()
+            .find(|(_, room)| is_theirs(room))
+            .map(|(id, _)| id.as_str())
     }
 
     /// The id that a room made by `to` has here until the server's own is known; no real id has a control character.
@@ -402,8 +469,14 @@ impl Model {
 
     /// The server's id of a room made by `to` is known now.
     pub fn learn(&mut self, a: &str, b: &str, id: &str) {
-        let room = self.rooms.remove(&Self::unlearned(a, b)).expect("a room made by `to`");
-        assert!(self.rooms.insert(id.to_owned(), room).is_none(), "two rooms by the id {id:?}");
+        let room = self
+            .rooms
+            .remove(&Self::unlearned(a, b))
+            .expect("a room made by `to`");
+        assert!(
+            self.rooms.insert(id.to_owned(), room).is_none(),
+            "two rooms by the id {id:?}"
+        );
     }
 
     fn message_sent(&mut self, event: &Value, now: i64) -> Verdict<Outcome> {
@@ -422,15 +495,19 @@ impl Model {
         let mark_read = flag(event, "mark_read")?.unwrap_or(true);
         let room_id = match (room, to, sender) {
             (Some(room), None, _) => room.to_owned(),
-            (None, Some(to), Some(sender)) if to != sender => {
-                self.direct_room(sender, to).map_or_else(|| Self::unlearned(sender, to), str::to_owned)
-            }
+            (None, Some(to), Some(sender)) if to != sender => self
+                .direct_room(sender, to)
+                .map_or_else(|| Self::unlearned(sender, to), str::to_owned),
             _ => return Err(INVALID),
         };
         if to.is_none() && !self.rooms.contains_key(&room_id) {
             return Err("room_not_found");
         }
-        if let Some(first) = self.rooms.get(&room_id).and_then(|room| room.message(message_id)) {
+        if let Some(first) = self
+            .rooms
+            .get(&room_id)
+            .and_then(|room| room.message(message_id))
+        {
             return Ok(Outcome::Duplicate(first.position));
         }
 
@@ -471,7 +548,11 @@ impl Model {
     fn message_recalled(&mut self, event: &Value) -> Verdict<Outcome> {
         let message = id(event, "id")?;
         let room = self.room_mut(id(event, "room")?)?;
-        let message = room.messages.iter_mut().find(|m| m.id == message).ok_or("message_not_found")?;
+        let message = room
+            .messages
+            .iter_mut()
+            .find(|m| m.id == message)
+            .ok_or("message_not_found")?;
         if message.recalled {
             return Ok(Outcome::Duplicate(None));
         }
@@ -488,7 +569,10 @@ impl Model {
         }
         let room = match (optional_id(event, "room")?, optional_id(event, "peer")?) {
             (Some(room), None) => room.to_owned(),
-            (None, Some(peer)) => self.direct_room(user, peer).ok_or("room_not_found")?.to_owned(),
+            (None, Some(peer)) => self
+                .direct_room(user, peer)
+                .ok_or("room_not_found")?
+                .to_owned(),
             _ => return Err(INVALID),
         };
         let room = self.room_mut(&room)?;
@@ -497,12 +581,24 @@ impl Model {
         }
         let position = match (up_to_id, up_to_time) {
             (Some(id), _) => {
-                let at = room.messages.iter().position(|m| m.id == id).ok_or("message_not_found")?;
-                room.messages[..=at].iter().filter_map(|m| m.position).max().unwrap_or(0)
+                let at = room
+                    .messages
+                    .iter()
+                    .position(|m| m.id == id)
+                    .ok_or("message_not_found")?;
+                room.messages[..=at]
+                    .iter()
+                    .filter_map(|m| m.position)
+                    .max()
+                    .unwrap_or(0)
             }
-            (None, Some(time)) => {
-                room.messages.iter().filter(|m| m.time <= time).filter_map(|m| m.position).max().unwrap_or(0)
-            }
+            (None, Some(time)) => room
+                .messages
+                .iter()
+                .filter(|m| m.time <= time)
+                .filter_map(|m| m.position)
+                .max()
+                .unwrap_or(0),
             (None, None) => room.head(),
         };
         room.read_up_to(user, position);
@@ -529,8 +625,13 @@ impl Model {
             given.insert("tags".to_owned(), tags.clone());
         }
         if let Some(colors) = event.get("tag_colors") {
-            let strings = colors.as_object().is_some_and(|colors| colors.values().all(Value::is_string));
-            given.insert("tagColors".to_owned(), strings.then(|| colors.clone()).ok_or(INVALID)?);
+            let strings = colors
+                .as_object()
+                .is_some_and(|colors| colors.values().all(Value::is_string));
+            given.insert(
+                "tagColors".to_owned(),
+                strings.then(|| colors.clone()).ok_or(INVALID)?,
+            );
         }
         for field in ["hidden", "sticky", "muted"] {
             if let Some(value) = flag(event, field)? {
@@ -589,11 +690,20 @@ pub enum Peer {
 impl Model {
     /// The rooms that the user has joined and that are active: the only ones that show up anywhere.
     pub fn rooms_of<'a>(&'a self, user: &'a str) -> impl Iterator<Item = (&'a str, &'a Room)> {
-        self.rooms.iter().filter(|(_, room)| room.active && room.has_joined(user)).map(|(id, room)| (id.as_str(), room))
+        self.rooms
+            .iter()
+            .filter(|(_, room)| room.active && room.has_joined(user))
+            .map(|(id, room)| (id.as_str(), room))
     }
 
     fn by_kind(&self, count: impl Fn(&Room) -> u64) -> Value {
-        let of = |kind| self.rooms.values().filter(|room| room.kind == kind).map(&count).sum::<u64>();
+        let of = |kind| {
+            self.rooms
+                .values()
+                .filter(|room| room.kind == kind)
+                .map(&count)
+                .sum::<u64>()
+        };
         let (direct, group, supergroup) = (of(Kind::Direct), of(Kind::Group), of(Kind::Supergroup));
         json!({
             "total": direct + group + supergroup, "direct": direct, "group": group, "supergroup": supergroup,
@@ -636,20 +746,39 @@ impl Model {
 
     /// `POST /v1/unread`, the value of `users`.
     pub fn native_many(&self, users: &[String]) -> Value {
-        users.iter().map(|user| (user.clone(), json!(self.counts(user)))).collect::<Map<_, _>>().into()
+        users
+            .iter()
+            .map(|user| (user.clone(), json!(self.counts(user))))
+            .collect::<Map<_, _>>()
+            .into()
     }
 
     /// `GET /v1/rooms/{room}/unread`, the value of `unread`; none: 404.
-    pub fn native_room(&self, room: &str, users: Option<&[String]>) -> Option<BTreeMap<String, u64>> {
+    pub fn native_room(
+        &self,
+        room: &str,
+        users: Option<&[String]>,
+    ) -> Option<BTreeMap<String, u64>> {
         let room = self.rooms.get(room)?;
         let asked = |user: &&str| users.is_none_or(|users| users.iter().any(|asked| asked == user));
-        Some(room.joined().filter(asked).map(|user| (user.to_owned(), room.unread(user))).collect())
+        Some(
+            room.joined()
+                .filter(asked)
+                .map(|user| (user.to_owned(), room.unread(user)))
+                .collect(),
+        )
     }
 
     /// Tencent `AllC2CUnreadMsgNum`; none: 90003.
     pub fn tencent_total(&self, user: &str) -> Option<u64> {
         self.users.get(user)?;
-        Some(self.rooms.values().filter(|room| room.kind == Kind::Direct).map(|room| room.unread(user)).sum())
+        Some(
+            self.rooms
+                .values()
+                .filter(|room| room.kind == Kind::Direct)
+                .map(|room| room.unread(user))
+                .sum(),
+        )
     }
 
     /// Tencent per peer, distinct and in the order asked; none: 90003.
@@ -660,10 +789,23 @@ impl Model {
             if answer.iter().any(|(known, _)| known == peer) {
                 continue;
             }
-            let theirs = |room: &&Room| room.kind == Kind::Direct && peer != user && room.has_joined(peer);
-            let count = self.rooms.values().filter(theirs).map(|room| room.unread(user)).sum();
+            let theirs =
+                |room: &&Room| room.kind == Kind::Direct && peer != user && room.has_joined(peer);
+            let count = self
+                .rooms
+                .values()
+                .filter(theirs)
+                .map(|room| room.unread(user))
+                .sum();
             let known = self.users.contains_key(peer);
-            answer.push((peer.clone(), if known { Peer::Count(count) } else { Peer::Unknown }));
+            answer.push((
+                peer.clone(),
+                if known {
+                    Peer::Count(count)
+                } else {
+                    Peer::Unknown
+                },
+            ));
         }
         Some(answer)
     }
@@ -672,14 +814,22 @@ impl Model {
     /// invited.
     pub fn peer_is_defined(&self, user: &str, peer: &str) -> bool {
         !self.rooms.values().any(|room| {
-            room.kind == Kind::Direct && room.has_joined(user) && matches!(room.members.get(peer), Some(Member::Invited))
+            room.kind == Kind::Direct
+                && room.has_joined(user)
+                && matches!(room.members.get(peer), Some(Member::Invited))
         })
     }
 
     /// Sendbird's nine; none: 400201.
-    pub fn sendbird(&self, user: &str, types: Option<&[String]>) -> Option<BTreeMap<&'static str, u64>> {
+    pub fn sendbird(
+        &self,
+        user: &str,
+        types: Option<&[String]>,
+    ) -> Option<BTreeMap<&'static str, u64>> {
         self.users.get(user)?;
-        let asked = |room: &&Room| types.is_none_or(|types| room.custom_type.as_ref().is_some_and(|t| types.contains(t)));
+        let asked = |room: &&Room| {
+            types.is_none_or(|types| room.custom_type.as_ref().is_some_and(|t| types.contains(t)))
+        };
         let sum = |count: &dyn Fn(&Room) -> u64, supergroup: bool| -> u64 {
             self.rooms
                 .values()
@@ -697,12 +847,21 @@ impl Model {
             three(&|room| room.invited(user)),
             three(&|room| room.mentions(user)),
         ];
-        Some(ITEM_KEYS.into_iter().zip(all.into_iter().flatten()).collect())
+        Some(
+            ITEM_KEYS
+                .into_iter()
+                .zip(all.into_iter().flatten())
+                .collect(),
+        )
     }
 
     /// IMKIT `data`, for the tags asked for or for all.
     pub fn badges(&self, user: &str, tags: Option<&[String]>) -> BTreeMap<String, u64> {
-        let mut data: BTreeMap<String, u64> = tags.into_iter().flatten().map(|tag| (tag.clone(), 0)).collect();
+        let mut data: BTreeMap<String, u64> = tags
+            .into_iter()
+            .flatten()
+            .map(|tag| (tag.clone(), 0))
+            .collect();
         for (_, room) in self.rooms_of(user) {
             for tag in &room.tags {
                 if tags.is_none_or(|tags| tags.contains(tag)) {
@@ -715,17 +874,28 @@ impl Model {
 
     /// IMKIT `GET /rooms`: `totalCount`, and the rooms in the normal form of [`row`](Self::row).
     pub fn rooms(&self, user: &str, query: &RoomsQuery) -> (usize, Vec<Value>) {
-        let mut found: Vec<(&str, &Room)> =
-            self.rooms_of(user).filter(|(id, room)| query.matches(user, id, room)).collect();
+        let mut found: Vec<(&str, &Room)> = self
+            .rooms_of(user)
+            .filter(|(id, room)| query.matches(user, id, room))
+            .collect();
         found.sort_by(|a, b| query.order(user, *a, *b));
         let total = found.len();
         let limit = if query.limit == 0 { total } else { query.limit };
-        (total, found.into_iter().skip(query.skip).take(limit).map(|(id, room)| self.row(user, id, room)).collect())
+        (
+            total,
+            found
+                .into_iter()
+                .skip(query.skip)
+                .take(limit)
+                .map(|(id, room)| self.row(user, id, room))
+                .collect(),
+        )
     }
 
     /// One room as `GET /rooms` shows it. Lists that are sets are sorted; what may be absent is null.
     fn row(&self, user: &str, id: &str, room: &Room) -> Value {
-        let detail = |name: &str, default: Value| room.details.get(name).cloned().unwrap_or(default);
+        let detail =
+            |name: &str, default: Value| room.details.get(name).cloned().unwrap_or(default);
         let pref = room.pref(user);
         let last = room.messages.last().map(|m| {
             json!({
@@ -738,8 +908,12 @@ impl Model {
             })
         });
         let member = |user: &str| {
-            let User { nickname, avatar_url, is_robot, last_login_time } =
-                self.users.get(user).cloned().unwrap_or_default();
+            let User {
+                nickname,
+                avatar_url,
+                is_robot,
+                last_login_time,
+            } = self.users.get(user).cloned().unwrap_or_default();
             json!({
                 "_id": user, "id": user, "nickname": nickname, "avatarUrl": avatar_url, "isRobot": is_robot,
                 "lastLoginTimeMS": last_login_time,
@@ -790,7 +964,9 @@ impl Condition {
     }
 
     fn holds(&self, actual: &Value) -> bool {
-        let has = |wanted: &Value| actual == wanted || actual.as_array().is_some_and(|list| list.contains(wanted));
+        let has = |wanted: &Value| {
+            actual == wanted || actual.as_array().is_some_and(|list| list.contains(wanted))
+        };
         match self {
             Self::Equal(value) => has(value),
             Self::In(values) => values.iter().any(has),
@@ -833,20 +1009,33 @@ impl RoomsQuery {
         }
         if !self.sort.is_empty() {
             let word = |(by, descending): &(SortBy, bool)| {
-                let name = if *by == SortBy::LastMessage { "lastMessage" } else { "createdTime" };
+                let name = if *by == SortBy::LastMessage {
+                    "lastMessage"
+                } else {
+                    "createdTime"
+                };
                 format!("{}{name}", if *descending { "-" } else { "" })
             };
-            add("sort", self.sort.iter().map(word).collect::<Vec<_>>().join(" "));
+            add(
+                "sort",
+                self.sort.iter().map(word).collect::<Vec<_>>().join(" "),
+            );
         }
         if self.unread_first {
             add("sortUnreadFirst", "1".to_owned());
         }
         if let Some(ms) = self.updated_after {
             let iso = || jiff::Timestamp::from_millisecond(ms).unwrap().to_string();
-            add("updatedAfter", if self.as_iso { iso() } else { ms.to_string() });
+            add(
+                "updatedAfter",
+                if self.as_iso { iso() } else { ms.to_string() },
+            );
         }
         let object = |conditions: &[(&str, Condition)]| {
-            conditions.iter().map(|(field, c)| ((*field).to_owned(), c.to_json())).collect::<Map<_, _>>()
+            conditions
+                .iter()
+                .map(|(field, c)| ((*field).to_owned(), c.to_json()))
+                .collect::<Map<_, _>>()
         };
         let mut q = object(&self.q);
         if self.q_members {
@@ -873,7 +1062,8 @@ impl RoomsQuery {
             other => panic!("no such field of a room: {other}"),
         };
         let pref = room.pref(user);
-        news && self.q.iter().all(|(name, c)| c.holds(&field(name))) && self.pref.iter().all(|(name, c)| c.holds(&pref[*name]))
+        news && self.q.iter().all(|(name, c)| c.holds(&field(name)))
+            && self.pref.iter().all(|(name, c)| c.holds(&pref[*name]))
     }
 
     fn order(&self, user: &str, a: (&str, &Room), b: (&str, &Room)) -> Ordering {
@@ -892,8 +1082,14 @@ impl RoomsQuery {
             if *descending { order.reverse() } else { order }
         });
         let read = |room: &Room| room.unread(user) == 0;
-        let unread_first = if self.unread_first { read(a.1).cmp(&read(b.1)) } else { Ordering::Equal };
-        by_sort.fold(unread_first, Ordering::then).then(a.0.cmp(b.0))
+        let unread_first = if self.unread_first {
+            read(a.1).cmp(&read(b.1))
+        } else {
+            Ordering::Equal
+        };
+        by_sort
+            .fold(unread_first, Ordering::then)
+            .then(a.0.cmp(b.0))
     }
 }
 
@@ -906,7 +1102,10 @@ mod tests {
     fn model(events: &[Value]) -> Model {
         let mut model = Model::default();
         for event in events {
-            assert!(!matches!(model.apply(event), Outcome::Rejected(_)), "{event}");
+            assert!(
+                !matches!(model.apply(event), Outcome::Rejected(_)),
+                "{event}"
+            );
         }
         model
     }
@@ -920,7 +1119,9 @@ mod tests {
     }
 
     fn send(model: &mut Model, id: &str, sender: &str) -> Outcome {
-        model.apply(&json!({"type": "message.sent", "room": "r", "id": id, "sender": sender, "time": 2000}))
+        model.apply(
+            &json!({"type": "message.sent", "room": "r", "id": id, "sender": sender, "time": 2000}),
+        )
     }
 
     #[test]
@@ -933,7 +1134,14 @@ mod tests {
         assert_eq!(send(&mut m, "2", "alice"), Outcome::Applied(Some(2)));
         assert_eq!(send(&mut m, "1", "bob"), Outcome::Duplicate(Some(1)));
         let room = &m.rooms["r"];
-        assert_eq!((room.unread("alice"), room.unread("bob"), room.unread("dave")), (0, 2, 0));
+        assert_eq!(
+            (
+                room.unread("alice"),
+                room.unread("bob"),
+                room.unread("dave")
+            ),
+            (0, 2, 0)
+        );
     }
 
     #[test]
@@ -958,14 +1166,29 @@ mod tests {
         }
         let read = |m: &mut Model, how: Value| {
             let mut event = json!({"type": "room.read", "room": "r", "user": "bob"});
-            event.as_object_mut().unwrap().extend(how.as_object().unwrap().clone());
+            event
+                .as_object_mut()
+                .unwrap()
+                .extend(how.as_object().unwrap().clone());
             (m.apply(&event), m.rooms["r"].unread("bob"))
         };
-        assert_eq!(read(&mut m, json!({"up_to_time": 99})), (Outcome::Applied(None), 3));
+        assert_eq!(
+            read(&mut m, json!({"up_to_time": 99})),
+            (Outcome::Applied(None), 3)
+        );
         // The second message is the highest position at or before 100, and takes the first with it.
-        assert_eq!(read(&mut m, json!({"up_to_time": 100})), (Outcome::Applied(None), 1));
-        assert_eq!(read(&mut m, json!({"up_to_id": "1"})), (Outcome::Applied(None), 1));
-        assert_eq!(read(&mut m, json!({"up_to_id": "x"})), (Outcome::Rejected("message_not_found"), 1));
+        assert_eq!(
+            read(&mut m, json!({"up_to_time": 100})),
+            (Outcome::Applied(None), 1)
+        );
+        assert_eq!(
+            read(&mut m, json!({"up_to_id": "1"})),
+            (Outcome::Applied(None), 1)
+        );
+        assert_eq!(
+            read(&mut m, json!({"up_to_id": "x"})),
+            (Outcome::Rejected("message_not_found"), 1)
+        );
         assert_eq!(read(&mut m, json!({})), (Outcome::Applied(None), 0));
         let stranger = json!({"type": "room.read", "room": "r", "user": "dave"});
         assert_eq!(m.apply(&stranger), Outcome::Rejected("not_a_member"));
@@ -977,11 +1200,17 @@ mod tests {
         m.apply(&json!({"type": "message.sent", "room": "r", "id": "1", "sender": "alice", "mentions": ["bob", "x"]}));
         m.apply(&json!({"type": "message.sent", "room": "r", "id": "2", "sender": "alice", "mentions": "all"}));
         m.apply(&json!({"type": "room.read", "room": "r", "user": "carol", "up_to_id": "1"}));
-        assert_eq!((m.rooms["r"].mentions("bob"), m.rooms["r"].mentions("carol")), (2, 1));
+        assert_eq!(
+            (m.rooms["r"].mentions("bob"), m.rooms["r"].mentions("carol")),
+            (2, 1)
+        );
         let recall = json!({"type": "message.recalled", "room": "r", "id": "1"});
         assert_eq!(m.apply(&recall), Outcome::Applied(None));
         assert_eq!(m.apply(&recall), Outcome::Duplicate(None));
-        assert_eq!((m.rooms["r"].unread("bob"), m.rooms["r"].unread("carol")), (1, 1));
+        assert_eq!(
+            (m.rooms["r"].unread("bob"), m.rooms["r"].unread("carol")),
+            (1, 1)
+        );
         assert_eq!(m.rooms["r"].mentions("alice"), 0);
     }
 
@@ -991,39 +1220,65 @@ mod tests {
         send(&mut m, "1", "alice");
         m.apply(&json!({"type": "member.invited", "room": "r", "user": "dave"}));
         send(&mut m, "2", "alice");
-        assert_eq!((m.rooms["r"].invited("dave"), m.rooms["r"].unread("dave")), (1, 0));
+        assert_eq!(
+            (m.rooms["r"].invited("dave"), m.rooms["r"].unread("dave")),
+            (1, 0)
+        );
         m.apply(&json!({"type": "member.joined", "room": "r", "user": "dave"}));
         m.apply(&json!({"type": "member.left", "room": "r", "user": "bob"}));
         send(&mut m, "3", "alice");
         m.apply(&json!({"type": "member.joined", "room": "r", "user": "bob"}));
         let room = &m.rooms["r"];
-        assert_eq!((room.invited("dave"), room.unread("dave"), room.unread("bob")), (0, 1, 0));
+        assert_eq!(
+            (
+                room.invited("dave"),
+                room.unread("dave"),
+                room.unread("bob")
+            ),
+            (0, 1, 0)
+        );
     }
 
     #[test]
     fn inactive_left_and_deleted_rooms_show_up_nowhere() {
         let mut m = group();
         send(&mut m, "1", "alice");
-        assert_eq!(m.badges("bob", None), BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 1)]));
+        assert_eq!(
+            m.badges("bob", None),
+            BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 1)])
+        );
         m.apply(&json!({"type": "room.updated", "room": "r", "status": 0}));
         assert!(m.badges("bob", None).is_empty());
-        assert_eq!(m.badges("bob", Some(&["a".to_owned()])), BTreeMap::from([("a".to_owned(), 0)]));
+        assert_eq!(
+            m.badges("bob", Some(&["a".to_owned()])),
+            BTreeMap::from([("a".to_owned(), 0)])
+        );
         assert_eq!(m.native("bob", true).unwrap()["rooms"], json!([]));
-        assert_eq!(m.sendbird("bob", None).unwrap()["group_channel_unread_message_count"], 0);
+        assert_eq!(
+            m.sendbird("bob", None).unwrap()["group_channel_unread_message_count"],
+            0
+        );
         m.apply(&json!({"type": "room.updated", "room": "r", "status": 1, "kind": "supergroup"}));
         let nine = m.sendbird("bob", Some(&["t".to_owned()])).unwrap();
         assert_eq!(nine["super_group_channel_unread_message_count"], 1);
         assert_eq!(nine["non_super_group_channel_unread_message_count"], 0);
-        assert_eq!(m.sendbird("bob", Some(&["u".to_owned()])).unwrap()["group_channel_unread_message_count"], 0);
+        assert_eq!(
+            m.sendbird("bob", Some(&["u".to_owned()])).unwrap()["group_channel_unread_message_count"],
+            0
+        );
         m.apply(&json!({"type": "room.deleted", "room": "r"}));
         assert_eq!(m.native("bob", false).unwrap()["messages"]["total"], 0);
-        assert_eq!(send(&mut m, "2", "alice"), Outcome::Rejected("room_not_found"));
+        assert_eq!(
+            send(&mut m, "2", "alice"),
+            Outcome::Rejected("room_not_found")
+        );
     }
 
     #[test]
     fn direct_rooms_and_peers() {
         let mut m = Model::default();
-        let hello = json!({"type": "message.sent", "to": "bob", "sender": "alice", "id": "1", "time": 5});
+        let hello =
+            json!({"type": "message.sent", "to": "bob", "sender": "alice", "id": "1", "time": 5});
         assert_eq!(m.apply(&hello), Outcome::Applied(Some(1)));
         assert_eq!(m.apply(&hello), Outcome::Duplicate(Some(1)));
         m.learn("bob", "alice", "d");
@@ -1043,9 +1298,14 @@ mod tests {
         assert!(!m.users.contains_key("carol"));
         // bob leaves and is fetched back by the next message: only that one is unread.
         m.apply(&json!({"type": "member.left", "room": "d", "user": "bob"}));
-        m.apply(&json!({"type": "message.sent", "to": "bob", "sender": "alice", "id": "2", "time": 6}));
+        m.apply(
+            &json!({"type": "message.sent", "to": "bob", "sender": "alice", "id": "2", "time": 6}),
+        );
         assert_eq!(m.tencent_total("bob"), Some(1));
-        assert_eq!(m.apply(&json!({"type": "room.read", "peer": "alice", "user": "bob"})), Outcome::Applied(None));
+        assert_eq!(
+            m.apply(&json!({"type": "room.read", "peer": "alice", "user": "bob"})),
+            Outcome::Applied(None)
+        );
         assert_eq!(m.tencent_total("bob"), Some(0));
     }
 
@@ -1058,9 +1318,18 @@ mod tests {
         let bad = json!({"type": "member.joined", "room": "r", "users": ["dave", ""]});
         assert_eq!(m.apply(&bad), Outcome::Rejected("invalid"));
         assert!(!m.users.contains_key("dave"));
-        assert_eq!(m.apply(&json!({"type": "user.deleted", "user": "dave"})), Outcome::Rejected("user_not_found"));
-        assert_eq!(m.apply(&json!({"type": "user.read_all", "user": "dave"})), Outcome::Rejected("user_not_found"));
-        assert_eq!(m.apply(&json!({"type": "nonsense"})), Outcome::Rejected("invalid"));
+        assert_eq!(
+            m.apply(&json!({"type": "user.deleted", "user": "dave"})),
+            Outcome::Rejected("user_not_found")
+        );
+        assert_eq!(
+            m.apply(&json!({"type": "user.read_all", "user": "dave"})),
+            Outcome::Rejected("user_not_found")
+        );
+        assert_eq!(
+            m.apply(&json!({"type": "nonsense"})),
+            Outcome::Rejected("invalid")
+        );
     }
 
     #[test]
@@ -1077,30 +1346,94 @@ mod tests {
         ]);
         let ids = |m: &Model, query: &RoomsQuery| {
             let (total, rows) = m.rooms("u", query);
-            (total, rows.iter().map(|row| row["_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" "))
+            (
+                total,
+                rows.iter()
+                    .map(|row| row["_id"].as_str().unwrap().to_owned())
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            )
         };
         let of = |total, ids: &str| (total, ids.to_owned());
         let query = RoomsQuery::default();
         assert_eq!(ids(&m, &query), of(3, "busy new old"));
-        let ascending = RoomsQuery { sort: vec![(SortBy::LastMessage, false)], ..query.clone() };
+        let ascending = RoomsQuery {
+            sort: vec![(SortBy::LastMessage, false)],
+            ..query.clone()
+        };
         assert_eq!(ids(&m, &ascending), of(3, "new old busy"));
-        let created = RoomsQuery { sort: vec![(SortBy::CreatedTime, false)], ..query.clone() };
+        let created = RoomsQuery {
+            sort: vec![(SortBy::CreatedTime, false)],
+            ..query.clone()
+        };
         assert_eq!(ids(&m, &created), of(3, "busy old new"));
-        assert_eq!(ids(&m, &RoomsQuery { skip: 1, limit: 1, ..query.clone() }), of(3, "new"));
-        assert_eq!(ids(&m, &RoomsQuery { updated_after: Some(3999), ..query.clone() }), of(1, "busy"));
-        assert_eq!(ids(&m, &RoomsQuery { updated_after: Some(1999), ..query.clone() }), of(2, "busy new"));
-        assert_eq!(ids(&m, &RoomsQuery { updated_after: Some(2000), ..query.clone() }), of(1, "busy"));
-        let pref = |c| RoomsQuery { pref: vec![("tags", c)], ..query.clone() };
+        assert_eq!(
+            ids(
+                &m,
+                &RoomsQuery {
+                    skip: 1,
+                    limit: 1,
+                    ..query.clone()
+                }
+            ),
+            of(3, "new")
+        );
+        assert_eq!(
+            ids(
+                &m,
+                &RoomsQuery {
+                    updated_after: Some(3999),
+                    ..query.clone()
+                }
+            ),
+            of(1, "busy")
+        );
+        assert_eq!(
+            ids(
+                &m,
+                &RoomsQuery {
+                    updated_after: Some(1999),
+                    ..query.clone()
+                }
+            ),
+            of(2, "busy new")
+        );
+        assert_eq!(
+            ids(
+                &m,
+                &RoomsQuery {
+                    updated_after: Some(2000),
+                    ..query.clone()
+                }
+            ),
+            of(1, "busy")
+        );
+        let pref = |c| RoomsQuery {
+            pref: vec![("tags", c)],
+            ..query.clone()
+        };
         assert_eq!(ids(&m, &pref(Condition::Equal(json!("vip")))), of(1, "old"));
-        assert_eq!(ids(&m, &pref(Condition::NotEqual(json!("vip")))), of(2, "busy new"));
-        let tagged = RoomsQuery { q: vec![("roomTags", Condition::In(vec![json!("x"), json!("y")]))], ..query.clone() };
+        assert_eq!(
+            ids(&m, &pref(Condition::NotEqual(json!("vip")))),
+            of(2, "busy new")
+        );
+        let tagged = RoomsQuery {
+            q: vec![("roomTags", Condition::In(vec![json!("x"), json!("y")]))],
+            ..query.clone()
+        };
         assert_eq!(ids(&m, &tagged), of(1, "new"));
         assert_eq!(m.rooms("u", &query).1[0]["lastMessage"]["message"], "hi");
         m.apply(&json!({"type": "message.recalled", "room": "busy", "id": "1"}));
         let last = m.rooms("u", &query).1[0]["lastMessage"].clone();
-        assert_eq!((&last["messageType"], &last["message"]), (&json!("recall"), &json!("")));
+        assert_eq!(
+            (&last["messageType"], &last["message"]),
+            (&json!("recall"), &json!(""))
+        );
         assert_eq!(m.rooms("u", &query).1[0]["unread"], 0);
-        let unread_first = RoomsQuery { unread_first: true, ..ascending };
+        let unread_first = RoomsQuery {
+            unread_first: true,
+            ..ascending
+        };
         assert_eq!(ids(&m, &unread_first), of(3, "new old busy"));
         m.apply(&json!({"type": "message.sent", "room": "busy", "id": "2", "time": 3600}));
         assert_eq!(ids(&m, &unread_first), of(3, "busy new old"));

@@ -20,7 +20,10 @@ const SEEDS: [u64; 6] = [1, 2, 3, 4, 5, 6];
 const START: i64 = 1_750_000_000_000;
 
 fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    std::env::var(name).ok().map(|text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}"))
+    })
 }
 
 /// Runs all seeds at the same time, each in an app of its own.
@@ -35,11 +38,19 @@ async fn histories(label: &'static str, seeds: &[u64], twice: bool) {
             let mut history = History::new(app, seed);
             history.run(steps, twice).await.map_err(|reason| {
                 let file = history.save(label);
-                format!("TEST_SEED={seed} (all events in {file}), after {} events: {reason}", history.sent.len())
+                format!(
+                    "TEST_SEED={seed} (all events in {file}), after {} events: {reason}",
+                    history.sent.len()
+                )
             })
         });
     }
-    let failures: Vec<String> = tasks.join_all().await.into_iter().filter_map(Result::err).collect();
+    let failures: Vec<String> = tasks
+        .join_all()
+        .await
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     apps[0].assert_no_secret_logged();
 }
@@ -67,7 +78,13 @@ struct History {
 impl History {
     fn new(app: App, seed: u64) -> Self {
         let universe = Universe::new();
-        Self { app, model: Model::default(), universe, rng: StdRng::seed_from_u64(seed), sent: Vec::new() }
+        Self {
+            app,
+            model: Model::default(),
+            universe,
+            rng: StdRng::seed_from_u64(seed),
+            sent: Vec::new(),
+        }
     }
 
     async fn run(&mut self, steps: u64, twice: bool) -> check::Check {
@@ -78,8 +95,13 @@ impl History {
             since_all += events.len();
             self.send(&events, &outcomes).await?;
             self.learn(&events).await?;
-            if twice && events.iter().all(|event| self.universe.is_defined(&self.model, event)) {
-                let again: Vec<Outcome> = events.iter().map(|event| self.model.apply(event)).collect();
+            if twice
+                && events
+                    .iter()
+                    .all(|event| self.universe.is_defined(&self.model, event))
+            {
+                let again: Vec<Outcome> =
+                    events.iter().map(|event| self.model.apply(event)).collect();
                 self.send(&events, &again).await?;
                 self.learn(&events).await?;
             }
@@ -133,14 +155,34 @@ impl History {
             return Ok(());
         }
         let event = events.last().unwrap();
-        let (sender, to) = (event["sender"].as_str().unwrap(), event["to"].as_str().unwrap());
+        let (sender, to) = (
+            event["sender"].as_str().unwrap(),
+            event["to"].as_str().unwrap(),
+        );
         let rows = self.app.imkit_rooms(sender, &[]).await.ok();
-        let new = rows["result"]["data"].as_array().into_iter().flatten().find(|row| {
-            let has = |user: &str| row["members"].as_array().unwrap().iter().any(|member| member["_id"] == user);
-            row["roomType"] == "direct" && has(sender) && has(to) && !self.model.rooms.contains_key(id_of(row))
-        });
-        let Some(new) = new else { return Err(format!("no room after {event}: {rows}")) };
-        self.universe.pairs.push((id_of(new).to_owned(), [sender.to_owned(), to.to_owned()]));
+        let new = rows["result"]["data"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|row| {
+                let has = |user: &str| {
+                    row["members"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .any(|member| member["_id"] == user)
+                };
+                row["roomType"] == "direct"
+                    && has(sender)
+                    && has(to)
+                    && !self.model.rooms.contains_key(id_of(row))
+            });
+        let Some(new) = new else {
+            return Err(format!("no room after {event}: {rows}"));
+        };
+        self.universe
+            .pairs
+            .push((id_of(new).to_owned(), [sender.to_owned(), to.to_owned()]));
         self.model.learn(sender, to, id_of(new));
         Ok(())
     }
@@ -151,15 +193,27 @@ impl History {
         let users: Vec<String> = if all {
             self.universe.everybody.clone()
         } else {
-            self.universe.everybody.choose_multiple(&mut self.rng, 2).cloned().collect()
+            self.universe
+                .everybody
+                .choose_multiple(&mut self.rng, 2)
+                .cloned()
+                .collect()
         };
         let asked: Vec<Questions> = users.iter().map(|_| self.questions()).collect();
         let (app, model) = (&self.app, &self.model);
-        let checks = users.iter().zip(&asked).map(|(user, ask)| check::user(app, model, user, ask));
+        let checks = users
+            .iter()
+            .zip(&asked)
+            .map(|(user, ask)| check::user(app, model, user, ask));
         futures_util::future::try_join_all(checks).await?;
 
         // No commas: these names go into a comma list.
-        let some: Vec<String> = self.universe.everybody.choose_multiple(&mut self.rng, 3).cloned().collect();
+        let some: Vec<String> = self
+            .universe
+            .everybody
+            .choose_multiple(&mut self.rng, 3)
+            .cloned()
+            .collect();
         let mut rooms: Vec<String> = self.model.rooms.keys().cloned().collect();
         rooms.push("no such room".to_owned());
         if !all {
@@ -175,18 +229,29 @@ impl History {
         let rng = &mut self.rng;
         let some = |rng: &mut StdRng, from: &[&str]| {
             let count = rng.random_range(0..=3);
-            from.choose_multiple(rng, count).map(ToString::to_string).collect::<Vec<_>>()
+            from.choose_multiple(rng, count)
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
         };
         Questions {
             tags: some(rng, &[TAGS, &["no such tag"]].concat()),
             types: some(rng, &[TYPES, &["no such type"]].concat()),
-            peers: self.universe.everybody.choose_multiple(rng, 10).cloned().collect(),
+            peers: self
+                .universe
+                .everybody
+                .choose_multiple(rng, 10)
+                .cloned()
+                .collect(),
             rooms: vec![RoomsQuery::default(), self.universe.query(rng)],
         }
     }
 
     fn save(&self, label: &str) -> String {
-        let file = format!("{}/unread-{label}-{}.ndjson", env!("CARGO_TARGET_TMPDIR"), self.app.keys.id);
+        let file = format!(
+            "{}/unread-{label}-{}.ndjson",
+            env!("CARGO_TARGET_TMPDIR"),
+            self.app.keys.id
+        );
         let mut text = String::new();
         for event in &self.sent {
             writeln!(text, "{event}").unwrap();
@@ -202,7 +267,16 @@ fn id_of(row: &Value) -> &str {
 
 // ---------------------------------------------------------------------------------------------------------- a universe
 
-const TAGS: &[&str] = &["work", "w*rk", "a b", "ta{g}", "50%", "日本", "comma,tag", "\"q\""];
+const TAGS: &[&str] = &[
+    "work",
+    "w*rk",
+    "a b",
+    "ta{g}",
+    "50%",
+    "日本",
+    "comma,tag",
+    "\"q\"",
+];
 const TYPES: &[&str] = &["support", "type {1}", "類型", "a%2Cb"];
 const FOLDERS: &[&str] = &["Work", "", "f/o"];
 
@@ -231,16 +305,42 @@ impl Universe {
         .map(str::to_owned)
         .to_vec();
         assert_eq!(users[7].len(), 255);
-        let groups =
-            ["r1", "room{1}", "*", "a%2Fb", "x/y z", "li,st:of?", "日本語🎉", &"}{".repeat(127)].map(str::to_owned).to_vec();
+        let groups = [
+            "r1",
+            "room{1}",
+            "*",
+            "a%2Fb",
+            "x/y z",
+            "li,st:of?",
+            "日本語🎉",
+            &"}{".repeat(127),
+        ]
+        .map(str::to_owned)
+        .to_vec();
         let pair = |a: usize, b: usize| [users[a].clone(), users[b].clone()];
-        let pairs = vec![("dir{ect}:1".to_owned(), pair(0, 1)), ("direct 2".to_owned(), pair(2, 3))];
-        let everybody = users.iter().cloned().chain(["gho{s}t".to_owned()]).collect();
-        Self { users, everybody, groups, pairs }
+        let pairs = vec![
+            ("dir{ect}:1".to_owned(), pair(0, 1)),
+            ("direct 2".to_owned(), pair(2, 3)),
+        ];
+        let everybody = users
+            .iter()
+            .cloned()
+            .chain(["gho{s}t".to_owned()])
+            .collect();
+        Self {
+            users,
+            everybody,
+            groups,
+            pairs,
+        }
     }
 
     fn pair_of(&self, room: &str) -> Option<&[String; 2]> {
-        self.pairs.iter().rev().find(|(id, _)| id == room).map(|(_, pair)| pair)
+        self.pairs
+            .iter()
+            .rev()
+            .find(|(id, _)| id == room)
+            .map(|(_, pair)| pair)
     }
 
     /// Whether the documents say what this event does now.
@@ -253,20 +353,32 @@ impl Universe {
         };
         match field("type") {
             // Who comes into a direct room beside its two is refused, where invited ones leave no doubt that it is full.
-            "member.joined" | "member.invited" if room.is_some_and(|room| room.kind == Kind::Direct) => {
-                let Some(pair) = self.pair_of(field("room")) else { return false };
+            "member.joined" | "member.invited"
+                if room.is_some_and(|room| room.kind == Kind::Direct) =>
+            {
+                let Some(pair) = self.pair_of(field("room")) else {
+                    return false;
+                };
                 let full = room.is_some_and(|room| room.joined().count() == 2);
-                users.iter().all(|user| pair.iter().any(|p| p == user)) || field("type") == "member.joined" && full
+                users.iter().all(|user| pair.iter().any(|p| p == user))
+                    || field("type") == "member.joined" && full
             }
             // Whether leaving brings somebody unknown into being.
-            "member.left" => users.iter().all(|user| model.users.contains_key(*user)) || room.is_none(),
+            "member.left" => {
+                users.iter().all(|user| model.users.contains_key(*user)) || room.is_none()
+            }
             // A deleted direct room of unknown name is not made again by that name.
-            "room.updated" => room.is_some() || self.is_given(field("room")) || event["room"].is_null(),
-            "message.sent" if event.get("to").is_some() => self.may_message(model, field("sender"), field("to")),
+            "room.updated" => {
+                room.is_some() || self.is_given(field("room")) || event["room"].is_null()
+            }
+            "message.sent" if event.get("to").is_some() => {
+                self.may_message(model, field("sender"), field("to"))
+            }
             "room.read" if event.get("peer").is_some() => {
                 let theirs: Vec<_> = self.rooms_between(field("user"), field("peer")).collect();
                 let live = || theirs.iter().filter_map(|id| model.rooms.get(*id));
-                theirs.is_empty() || live().count() == 1 && live().all(|room| room.joined().count() == 2)
+                theirs.is_empty()
+                    || live().count() == 1 && live().all(|room| room.joined().count() == 2)
             }
             _ => true,
         }
@@ -274,19 +386,26 @@ impl Universe {
 
     /// The rooms whose names the tests choose.
     fn is_given(&self, room: &str) -> bool {
-        self.groups.iter().any(|group| group == room) || self.pairs[..2].iter().any(|(id, _)| id == room)
+        self.groups.iter().any(|group| group == room)
+            || self.pairs[..2].iter().any(|(id, _)| id == room)
     }
 
     fn rooms_between<'a>(&'a self, a: &'a str, b: &'a str) -> impl Iterator<Item = &'a str> {
         let theirs = move |pair: &[String; 2]| pair == &[a, b] || pair == &[b, a];
-        self.pairs.iter().filter(move |(_, pair)| theirs(pair)).map(|(id, _)| id.as_str())
+        self.pairs
+            .iter()
+            .filter(move |(_, pair)| theirs(pair))
+            .map(|(id, _)| id.as_str())
     }
 
     /// `to` is left alone where a direct room of the two was made by hand and is not plainly theirs now.
     fn may_message(&self, model: &Model, sender: &str, to: &str) -> bool {
         let by_hand = self.rooms_between(sender, to).find(|id| self.is_given(id));
         by_hand.is_none_or(|id| {
-            model.rooms.get(id).is_some_and(|room| room.kind == Kind::Direct && room.joined().count() == 2)
+            model
+                .rooms
+                .get(id)
+                .is_some_and(|room| room.kind == Kind::Direct && room.joined().count() == 2)
         })
     }
 
@@ -298,7 +417,12 @@ impl Universe {
 
     /// The same for a direct room, whichever of the two sends.
     fn lane_of_two(&self, a: &str, b: &str) -> usize {
-        let at = |user: &str| self.users.iter().position(|known| known == user).unwrap_or(0);
+        let at = |user: &str| {
+            self.users
+                .iter()
+                .position(|known| known == user)
+                .unwrap_or(0)
+        };
         100 + at(a).min(at(b)) * self.users.len() + at(a).max(at(b))
     }
 
@@ -339,7 +463,10 @@ impl Universe {
         }
         // Every now and then as RFC 3339.
         if let (Some(ms), true) = (event["time"].as_i64(), rng.random_bool(0.1)) {
-            event["time"] = jiff::Timestamp::from_millisecond(ms).unwrap().to_string().into();
+            event["time"] = jiff::Timestamp::from_millisecond(ms)
+                .unwrap()
+                .to_string()
+                .into();
         }
         event
     }
@@ -356,7 +483,11 @@ impl Universe {
         let room = self.room(model, rng);
         let lane = match self.pair_of(&room) {
             Some([a, b]) => self.lane_of_two(a, b),
-            None => self.groups.iter().position(|group| *group == room).unwrap_or(99),
+            None => self
+                .groups
+                .iter()
+                .position(|group| *group == room)
+                .unwrap_or(99),
         };
         let mut event = json!({
             "type": "message.sent", "room": room, "id": self.message_id(rng), "time": Self::time(rng, lane),
@@ -373,7 +504,11 @@ impl Universe {
         match rng.random_range(0..10) {
             0..3 => {
                 let count = rng.random_range(0..4);
-                event["mentions"] = self.everybody.choose_multiple(rng, count).map(String::as_str).collect();
+                event["mentions"] = self
+                    .everybody
+                    .choose_multiple(rng, count)
+                    .map(String::as_str)
+                    .collect();
             }
             3 => event["mentions"] = "all".into(),
             _ => {}
@@ -402,7 +537,10 @@ impl Universe {
 
     /// The id of some message of that room; sometimes of none.
     fn known_message(&self, model: &Model, room: &str, rng: &mut StdRng) -> String {
-        let known = model.rooms.get(room).and_then(|room| room.messages.choose(rng));
+        let known = model
+            .rooms
+            .get(room)
+            .and_then(|room| room.messages.choose(rng));
         match known {
             Some(message) if rng.random_bool(0.92) => message.id.clone(),
             _ => "no such message".to_owned(),
@@ -412,7 +550,11 @@ impl Universe {
     fn recall(&self, model: &Model, rng: &mut StdRng) -> Value {
         let room = self.room(model, rng);
         // The last message more often than chance would have it: it is shown.
-        let last = model.rooms.get(&room).and_then(|room| room.messages.last()).map(|m| m.id.clone());
+        let last = model
+            .rooms
+            .get(&room)
+            .and_then(|room| room.messages.last())
+            .map(|m| m.id.clone());
         let id = match last {
             Some(id) if rng.random_bool(0.3) => id,
             _ => self.known_message(model, &room, rng),
@@ -431,15 +573,24 @@ impl Universe {
             }
             return event;
         }
-        let joined: Vec<&str> = model.rooms.get(&room).into_iter().flat_map(|room| room.joined()).collect();
+        let joined: Vec<&str> = model
+            .rooms
+            .get(&room)
+            .into_iter()
+            .flat_map(|room| room.joined())
+            .collect();
         if let (Some(user), true) = (joined.choose(rng), rng.random_bool(0.9)) {
             event["user"] = (*user).into();
         }
         match rng.random_range(0..10) {
             0..5 => event["up_to_id"] = self.known_message(model, &room, rng).into(),
             5..8 => {
-                let messages = model.rooms.get(&room).map_or(&[][..], |room| &room.messages);
-                let time = messages.choose(rng).map_or(START, |m| m.time) + rng.random_range(-1..=1);
+                let messages = model
+                    .rooms
+                    .get(&room)
+                    .map_or(&[][..], |room| &room.messages);
+                let time =
+                    messages.choose(rng).map_or(START, |m| m.time) + rng.random_range(-1..=1);
                 event["up_to_time"] = time.into();
             }
             _ => {}
@@ -450,12 +601,24 @@ impl Universe {
 
     fn membership(&self, model: &Model, rng: &mut StdRng) -> Value {
         let room = self.room(model, rng);
-        let kind = ["member.joined", "member.joined", "member.joined", "member.invited", "member.left"].choose(rng).unwrap();
+        let kind = [
+            "member.joined",
+            "member.joined",
+            "member.joined",
+            "member.invited",
+            "member.left",
+        ]
+        .choose(rng)
+        .unwrap();
         let mut users: Vec<&str> = match self.pair_of(&room) {
             Some(pair) if rng.random_bool(0.9) => pair.iter().map(String::as_str).collect(),
             _ => self.users.iter().map(String::as_str).collect(),
         };
-        let count = if *kind == "member.joined" { rng.random_range(1..=5) } else { rng.random_range(1..=2) };
+        let count = if *kind == "member.joined" {
+            rng.random_range(1..=5)
+        } else {
+            rng.random_range(1..=2)
+        };
         users = users.choose_multiple(rng, count).copied().collect();
         if let ([user], true) = (users.as_slice(), rng.random_bool(0.5)) {
             return json!({"type": kind, "room": room, "user": user});
@@ -465,8 +628,16 @@ impl Universe {
 
     fn room_update(&self, model: &Model, rng: &mut StdRng) -> Value {
         // One that is missing, if there is one, as a rule.
-        let given: Vec<&str> = self.groups.iter().map(String::as_str).chain(self.pairs[..2].iter().map(|p| p.0.as_str())).collect();
-        let missing: Vec<&&str> = given.iter().filter(|id| !model.rooms.contains_key(**id)).collect();
+        let given: Vec<&str> = self
+            .groups
+            .iter()
+            .map(String::as_str)
+            .chain(self.pairs[..2].iter().map(|p| p.0.as_str()))
+            .collect();
+        let missing: Vec<&&str> = given
+            .iter()
+            .filter(|id| !model.rooms.contains_key(**id))
+            .collect();
         let room = match missing.choose(rng) {
             Some(id) if rng.random_bool(0.5) => (**id).to_owned(),
             _ => self.room(model, rng),
@@ -480,7 +651,10 @@ impl Universe {
         } else if known.is_none() && rng.random_bool(0.5) {
             event["kind"] = (*["group", "supergroup"].choose(rng).unwrap()).into();
         } else if known.is_some() && rng.random_bool(0.15) {
-            event["kind"] = (*["group", "supergroup", "supergroup", "direct"].choose(rng).unwrap()).into();
+            event["kind"] = (*["group", "supergroup", "supergroup", "direct"]
+                .choose(rng)
+                .unwrap())
+            .into();
         }
         if rng.random_bool(0.5) {
             let count = rng.random_range(0..4);
@@ -516,7 +690,12 @@ impl Universe {
 
     fn pref(&self, model: &Model, rng: &mut StdRng) -> Value {
         let room = self.room(model, rng);
-        let joined: Vec<&str> = model.rooms.get(&room).into_iter().flat_map(|room| room.joined()).collect();
+        let joined: Vec<&str> = model
+            .rooms
+            .get(&room)
+            .into_iter()
+            .flat_map(|room| room.joined())
+            .collect();
         let user = match joined.choose(rng) {
             Some(user) if rng.random_bool(0.9) => user,
             _ => self.user(rng),
@@ -531,7 +710,10 @@ impl Universe {
             event["folder"] = (*FOLDERS.choose(rng).unwrap()).into();
         }
         if rng.random_bool(0.5) {
-            event["tags"] = ["vip", "later", "a b"].choose_multiple(rng, 2).copied().collect();
+            event["tags"] = ["vip", "later", "a b"]
+                .choose_multiple(rng, 2)
+                .copied()
+                .collect();
             event["tag_colors"] = json!({"vip": "#336699"});
         }
         event
@@ -560,25 +742,48 @@ impl Universe {
         let tag = |rng: &mut StdRng| json!(TAGS.choose(rng).unwrap());
         match rng.random_range(0..10) {
             0 => query.q.push(("roomTags", Condition::Equal(tag(rng)))),
-            1 => query.q.push(("roomTags", Condition::In(vec![tag(rng), tag(rng)]))),
-            2 => query.q.push(("roomTags", Condition::All(vec![tag(rng), tag(rng)]))),
+            1 => query
+                .q
+                .push(("roomTags", Condition::In(vec![tag(rng), tag(rng)]))),
+            2 => query
+                .q
+                .push(("roomTags", Condition::All(vec![tag(rng), tag(rng)]))),
             3 => query.q.push(("roomType", Condition::Equal(json!("group")))),
             4 => {
-                query.q.push(("roomType", Condition::In(vec![json!("direct"), json!("custom")])));
+                query.q.push((
+                    "roomType",
+                    Condition::In(vec![json!("direct"), json!("custom")]),
+                ));
                 query.q.push(("roomTags", Condition::Equal(tag(rng))));
             }
-            5 => query.q.push(("_id", Condition::Equal(json!(self.groups.choose(rng).unwrap())))),
-            6 => query.q.push(("_id", Condition::In(self.groups[..4].iter().map(|id| json!(id)).collect()))),
+            5 => query.q.push((
+                "_id",
+                Condition::Equal(json!(self.groups.choose(rng).unwrap())),
+            )),
+            6 => query.q.push((
+                "_id",
+                Condition::In(self.groups[..4].iter().map(|id| json!(id)).collect()),
+            )),
             _ => {}
         }
         match rng.random_range(0..10) {
             0 => query.pref.push(("tags", Condition::Equal(json!("vip")))),
-            1 => query.pref.push(("tags", Condition::All(vec![json!("vip"), json!("a b")]))),
-            2 => query.pref.push(("folder", Condition::NotEqual(json!("Work")))),
+            1 => query
+                .pref
+                .push(("tags", Condition::All(vec![json!("vip"), json!("a b")]))),
+            2 => query
+                .pref
+                .push(("folder", Condition::NotEqual(json!("Work")))),
             3 => query.pref.push(("hidden", Condition::Equal(json!(false)))),
-            4 => query.pref.push(("tags", Condition::In(vec![json!("later"), json!("x")]))),
-            5 => query.pref.push(("sticky", Condition::Exists(rng.random_bool(0.7)))),
-            6 => query.pref.push(("folder", Condition::In(vec![json!("Work"), json!("f/o")]))),
+            4 => query
+                .pref
+                .push(("tags", Condition::In(vec![json!("later"), json!("x")]))),
+            5 => query
+                .pref
+                .push(("sticky", Condition::Exists(rng.random_bool(0.7)))),
+            6 => query
+                .pref
+                .push(("folder", Condition::In(vec![json!("Work"), json!("f/o")]))),
             _ => {}
         }
         query
@@ -637,7 +842,9 @@ fn the_generator_reaches_every_outcome() {
             Outcome::Duplicate(_) => "duplicate",
             Outcome::Rejected(code) => code,
         };
-        *seen.entry((event["type"].as_str().unwrap_or("").to_owned(), outcome)).or_insert(0) += 1;
+        *seen
+            .entry((event["type"].as_str().unwrap_or("").to_owned(), outcome))
+            .or_insert(0) += 1;
     }
     for expected in [
         ("message.sent", "applied"),
@@ -658,7 +865,10 @@ fn the_generator_reaches_every_outcome() {
         ("user.read_all", "applied"),
         ("user.updated", "invalid"),
     ] {
-        let count = seen.get(&(expected.0.to_owned(), expected.1)).copied().unwrap_or(0);
+        let count = seen
+            .get(&(expected.0.to_owned(), expected.1))
+            .copied()
+            .unwrap_or(0);
         assert!(count >= 3, "{expected:?} came {count} times: {seen:?}");
     }
 }

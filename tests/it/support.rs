@@ -39,22 +39,35 @@ pub fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Like [`until`], for a condition that has to ask over HTTP; reports the last reason on giving up.
-pub async fn eventually<F: Future<Output = Result<(), String>>>(what: &str, mut check: impl FnMut() -> F) {
+pub async fn eventually<F: Future<Output = Result<(), String>>>(
+    what: &str,
+    mut check: impl FnMut() -> F,
+) {
     let start = Instant::now();
     loop {
         let Err(reason) = check().await else { return };
-        assert!(start.elapsed() < PATIENCE, "gave up waiting: {what}\n{reason}");
+        assert!(
+            start.elapsed() < PATIENCE,
+            "gave up waiting: {what}\n{reason}"
+        );
         tokio::time::sleep(LOOK * 5).await;
     }
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// Sends a signal to one process that we started and have not reaped yet, so its pid cannot be anybody else's.
 fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+    let sent = Command::new("kill")
+        .args(["-s", name, &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(sent.success(), "kill -s {name} failed");
 }
 
@@ -99,8 +112,22 @@ impl RedisServer {
     /// True when *our* process answers on the port; false when it has ended without getting there.
     fn try_start(&mut self) -> bool {
         let mut child = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
-            .args(["--dir", self.dir.path().to_str().unwrap(), "--logfile", "redis.log"])
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--daemonize",
+                "no",
+            ])
+            .args([
+                "--dir",
+                self.dir.path().to_str().unwrap(),
+                "--logfile",
+                "redis.log",
+            ])
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -125,7 +152,9 @@ impl RedisServer {
     fn inline(&self, command: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).ok()?;
+        stream
+            .write_all(format!("{command}\r\nQUIT\r\n").as_bytes())
+            .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         Some(answer)
@@ -164,7 +193,9 @@ impl RedisServer {
     /// The same port and directory again.
     pub fn restart(&mut self) {
         self.stop();
-        until("redis-server on its old port", || self.try_start().then_some(()));
+        until("redis-server on its old port", || {
+            self.try_start().then_some(())
+        });
     }
 
     fn log(&self) -> String {
@@ -191,7 +222,11 @@ pub struct RateLimit {
 }
 
 /// No limit at all.
-const UNLIMITED: RateLimit = RateLimit { per_second: 0, burst: 1, scope: "pod" };
+const UNLIMITED: RateLimit = RateLimit {
+    per_second: 0,
+    burst: 1,
+    scope: "pod",
+};
 
 /// All that a client of one app has to know.
 #[derive(Clone)]
@@ -228,7 +263,13 @@ impl AppKeys {
 
     /// What must never be seen in a log.
     pub fn secrets(&self) -> [&str; 5] {
-        [&self.server_key, &self.jwt_secret, &self.secret_key, &self.master_token, &self.api_token]
+        [
+            &self.server_key,
+            &self.jwt_secret,
+            &self.secret_key,
+            &self.master_token,
+            &self.api_token,
+        ]
     }
 }
 
@@ -243,7 +284,10 @@ pub struct Config {
 impl Config {
     /// So many apps without a rate limit.
     pub fn apps(count: usize) -> Self {
-        Self { apps: (0..count).map(AppKeys::numbered).collect(), extra: String::new() }
+        Self {
+            apps: (0..count).map(AppKeys::numbered).collect(),
+            extra: String::new(),
+        }
     }
 
     /// So many apps, each with that limit.
@@ -262,7 +306,11 @@ impl Config {
             self.extra
         );
         for app in &self.apps {
-            let RateLimit { per_second, burst, scope } = app.rate_limit;
+            let RateLimit {
+                per_second,
+                burst,
+                scope,
+            } = app.rate_limit;
             write!(
                 text,
                 "[[apps]]\nid = {}\nserver_keys = [{}]\n\
@@ -353,7 +401,13 @@ impl Pod {
             }
         });
 
-        let mut pod = Self { child: Some(child), base: String::new(), admin: String::new(), log, _dir: dir };
+        let mut pod = Self {
+            child: Some(child),
+            base: String::new(),
+            admin: String::new(),
+            log,
+            _dir: dir,
+        };
         match addresses.recv_timeout(PATIENCE) {
             Ok((listen, admin)) => {
                 pod.base = format!("http://{listen}");
@@ -372,7 +426,11 @@ impl Pod {
     pub fn admin_status(&self, path: &str) -> Option<u16> {
         let mut stream = TcpStream::connect(&self.admin).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").ok()?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+        )
+        .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         answer.split(' ').nth(1)?.parse().ok()
@@ -408,7 +466,11 @@ impl Pod {
         let log = self.log().join("\n");
         for app in &config.apps {
             for secret in app.secrets() {
-                assert!(!log.contains(secret), "the log shows a secret of {}: {secret}", app.id);
+                assert!(
+                    !log.contains(secret),
+                    "the log shows a secret of {}: {secret}",
+                    app.id
+                );
             }
         }
     }
@@ -420,7 +482,10 @@ fn listening(line: &str) -> Option<(String, String)> {
     if line["message"] != "listening" {
         return None;
     }
-    Some((line["listen"].as_str()?.to_owned(), line["admin_listen"].as_str()?.to_owned()))
+    Some((
+        line["listen"].as_str()?.to_owned(),
+        line["admin_listen"].as_str()?.to_owned(),
+    ))
 }
 
 impl Drop for Pod {
@@ -430,7 +495,11 @@ impl Drop for Pod {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- the pod at {} logged last:\n{}", self.base, self.log_tail());
+            eprintln!(
+                "--- the pod at {} logged last:\n{}",
+                self.base,
+                self.log_tail()
+            );
         }
     }
 }
@@ -454,17 +523,29 @@ static SHARED: Mutex<Weak<Shared>> = Mutex::new(Weak::new());
 /// A fresh app on the shared pod.
 pub fn app() -> App {
     // A test that panicked while starting the servers must not fail the others by poisoning.
-    let mut slot = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut slot = SHARED
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let shared = slot.upgrade().unwrap_or_else(|| {
         let redis = RedisServer::start();
         let config = Config::apps(SHARED_APPS);
         let pod = Pod::start(&config, &redis);
-        Arc::new(Shared { pod, config, handed_out: AtomicUsize::new(0), _redis: redis })
+        Arc::new(Shared {
+            pod,
+            config,
+            handed_out: AtomicUsize::new(0),
+            _redis: redis,
+        })
     });
     *slot = Arc::downgrade(&shared);
     drop(slot);
     let n = shared.handed_out.fetch_add(1, Ordering::Relaxed);
-    let keys = shared.config.apps.get(n).expect("raise SHARED_APPS").clone();
+    let keys = shared
+        .config
+        .apps
+        .get(n)
+        .expect("raise SHARED_APPS")
+        .clone();
     let mut app = App::new(&keys, &shared.pod.base);
     app.shared = Some(shared);
     app
@@ -513,8 +594,17 @@ pub struct App {
 
 impl App {
     pub fn new(keys: &AppKeys, base: &str) -> Self {
-        let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
-        Self { keys: keys.clone(), base: base.to_owned(), client, shared: None }
+        let client = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .no_proxy()
+            .build()
+            .unwrap();
+        Self {
+            keys: keys.clone(),
+            base: base.to_owned(),
+            client,
+            shared: None,
+        }
     }
 
     /// The same app by way of another pod, with connections of its own.
@@ -530,8 +620,13 @@ impl App {
         shared.pod.assert_no_secret_logged(&shared.config);
     }
 
-    pub fn request(&self, method: reqwest::Method, path_and_query: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, format!("{}{path_and_query}", self.base))
+    pub fn request(
+        &self,
+        method: reqwest::Method,
+        path_and_query: &str,
+    ) -> reqwest::RequestBuilder {
+        self.client
+            .request(method, format!("{}{path_and_query}", self.base))
     }
 
     /// Sends, and reads the answer; an error is one of the connection, never of HTTP.
@@ -541,11 +636,21 @@ impl App {
         let headers = response
             .headers()
             .iter()
-            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .map(|(name, value)| {
+                (
+                    name.to_string(),
+                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                )
+            })
             .collect();
         let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Ok(Reply { status, headers, body, text })
+        Ok(Reply {
+            status,
+            headers,
+            body,
+            text,
+        })
     }
 
     async fn send(request: reqwest::RequestBuilder) -> Reply {
@@ -555,7 +660,8 @@ impl App {
     // ------------------------------------------------------------------------------------------------ native
 
     pub fn native(&self, method: reqwest::Method, path_and_query: &str) -> reqwest::RequestBuilder {
-        self.request(method, path_and_query).bearer_auth(&self.keys.server_key)
+        self.request(method, path_and_query)
+            .bearer_auth(&self.keys.server_key)
     }
 
     fn post_events(&self, wait: Wait, content_type: &str, body: String) -> reqwest::RequestBuilder {
@@ -591,19 +697,31 @@ impl App {
         async move {
             let reply = self.events(events, Wait::Applied).await;
             assert_eq!(reply.status, 200, "events sent at {caller}: {}", reply.text);
-            assert_eq!(reply.body["rejected"], 0, "events sent at {caller}: {}", reply.text);
+            assert_eq!(
+                reply.body["rejected"], 0,
+                "events sent at {caller}: {}",
+                reply.text
+            );
             reply.body["results"].as_array().unwrap().clone()
         }
     }
 
     pub async fn unread(&self, user: &str, include_rooms: bool) -> Reply {
         let include = if include_rooms { "?include=rooms" } else { "" };
-        Self::send(self.native(reqwest::Method::GET, &format!("/v1/users/{}/unread{include}", escaped(user)))).await
+        Self::send(self.native(
+            reqwest::Method::GET,
+            &format!("/v1/users/{}/unread{include}", escaped(user)),
+        ))
+        .await
     }
 
     pub async fn unread_many<S: AsRef<str>>(&self, users: &[S]) -> Reply {
         let users: Vec<&str> = users.iter().map(AsRef::as_ref).collect();
-        Self::send(self.native(reqwest::Method::POST, "/v1/unread").json(&json!({ "users": users }))).await
+        Self::send(
+            self.native(reqwest::Method::POST, "/v1/unread")
+                .json(&json!({ "users": users })),
+        )
+        .await
     }
 
     /// `users` go into a comma list, so none of them may have a comma.
@@ -612,15 +730,27 @@ impl App {
             let users: Vec<String> = users.iter().map(|user| escaped(user.as_ref())).collect();
             format!("?users={}", users.join(","))
         });
-        Self::send(self.native(reqwest::Method::GET, &format!("/v1/rooms/{}/unread{users}", escaped(room)))).await
+        Self::send(self.native(
+            reqwest::Method::GET,
+            &format!("/v1/rooms/{}/unread{users}", escaped(room)),
+        ))
+        .await
     }
 
     // ------------------------------------------------------------------------------------------------ IMKIT
 
-    pub fn imkit(&self, method: reqwest::Method, path_and_query: &str, user: &str) -> reqwest::RequestBuilder {
+    pub fn imkit(
+        &self,
+        method: reqwest::Method,
+        path_and_query: &str,
+        user: &str,
+    ) -> reqwest::RequestBuilder {
         self.request(method, path_and_query)
             .header("IM-CLIENT-KEY", &self.keys.client_key)
-            .header("IM-Authorization", imkit_token(&self.keys.jwt_secret, user, now_seconds() + 3600))
+            .header(
+                "IM-Authorization",
+                imkit_token(&self.keys.jwt_secret, user, now_seconds() + 3600),
+            )
     }
 
     /// `None`: no body at all.
@@ -638,24 +768,38 @@ impl App {
 
     /// `query`: parameters, not yet encoded.
     pub async fn imkit_rooms(&self, user: &str, query: &[(String, String)]) -> Reply {
-        let query: Vec<String> =
-            query.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();
-        let path = if query.is_empty() { "/rooms".to_owned() } else { format!("/rooms?{}", query.join("&")) };
+        let query: Vec<String> = query
+            .iter()
+            .map(|(name, value)| format!("{}={}", escaped(name), escaped(value)))
+            .collect();
+        let path = if query.is_empty() {
+            "/rooms".to_owned()
+        } else {
+            format!("/rooms?{}", query.join("&"))
+        };
         Self::send(self.imkit(reqwest::Method::GET, &path, user)).await
     }
 
     // ------------------------------------------------------------------------------------------------ Tencent
 
     pub fn tencent(&self, body: &Value) -> reqwest::RequestBuilder {
-        let AppKeys { sdkappid, secret_key, admin, .. } = &self.keys;
+        let AppKeys {
+            sdkappid,
+            secret_key,
+            admin,
+            ..
+        } = &self.keys;
         let usersig = tencent_usersig(*sdkappid, secret_key, admin, now_seconds(), 3600);
         let query = format!(
             "sdkappid={sdkappid}&identifier={}&usersig={}&random=99999999&contenttype=json",
             escaped(admin),
             escaped(&usersig)
         );
-        self.request(reqwest::Method::POST, &format!("/v4/openim/get_c2c_unread_msg_num?{query}"))
-            .body(body.to_string())
+        self.request(
+            reqwest::Method::POST,
+            &format!("/v4/openim/get_c2c_unread_msg_num?{query}"),
+        )
+        .body(body.to_string())
     }
 
     pub async fn tencent_total(&self, to: &str) -> Reply {
@@ -669,7 +813,12 @@ impl App {
 
     // ------------------------------------------------------------------------------------------------ Sendbird
 
-    pub fn sendbird_request(&self, user: &str, keys: Option<&str>, types: Option<&str>) -> reqwest::RequestBuilder {
+    pub fn sendbird_request(
+        &self,
+        user: &str,
+        keys: Option<&str>,
+        types: Option<&str>,
+    ) -> reqwest::RequestBuilder {
         let mut query = Vec::new();
         if let Some(keys) = keys {
             query.push(format!("item_keys={}", escaped(keys)));
@@ -677,9 +826,16 @@ impl App {
         if let Some(types) = types {
             query.push(format!("custom_types={}", escaped(types)));
         }
-        let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-        self.request(reqwest::Method::GET, &format!("/v3/users/{}/unread_item_count{query}", escaped(user)))
-            .header("Api-Token", &self.keys.api_token)
+        let query = if query.is_empty() {
+            String::new()
+        } else {
+            format!("?{}", query.join("&"))
+        };
+        self.request(
+            reqwest::Method::GET,
+            &format!("/v3/users/{}/unread_item_count{query}", escaped(user)),
+        )
+        .header("Api-Token", &self.keys.api_token)
     }
 
     /// `keys` and `types` as comma lists; `None`: the parameter is left out.
@@ -705,7 +861,10 @@ pub fn escaped(text: &str) -> String {
 // ---------------------------------------------------------------------------------------------------------- tokens
 
 pub fn now_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
 }
 
 fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
@@ -716,7 +875,10 @@ fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
 
 /// A JWT as IMKIT's own server issues it: HS256 over `{id, exp, iat}`.
 pub fn imkit_token(secret: &str, user: &str, exp: u64) -> String {
-    imkit_token_of(secret, &json!({ "id": user, "exp": exp, "iat": exp.saturating_sub(3600) }))
+    imkit_token_of(
+        secret,
+        &json!({ "id": user, "exp": exp, "iat": exp.saturating_sub(3600) }),
+    )
 }
 
 pub fn imkit_token_of(secret: &str, claims: &Value) -> String {
@@ -728,7 +890,13 @@ pub fn imkit_token_of(secret: &str, claims: &Value) -> String {
 }
 
 /// A UserSig as the vendor's packages make it (TLSSigAPIv2).
-pub fn tencent_usersig(sdkappid: u64, key: &str, identifier: &str, time: u64, expire: u64) -> String {
+pub fn tencent_usersig(
+    sdkappid: u64,
+    key: &str,
+    identifier: &str,
+    time: u64,
+    expire: u64,
+) -> String {
     let signed = format!(
         "TLS.identifier:{identifier}\nTLS.sdkappid:{sdkappid}\nTLS.time:{time}\nTLS.expire:{expire}\n"
     );
@@ -743,31 +911,59 @@ pub fn tencent_usersig(sdkappid: u64, key: &str, identifier: &str, time: u64, ex
     });
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
     zlib.write_all(document.to_string().as_bytes()).unwrap();
-    STANDARD.encode(zlib.finish().unwrap()).replace('+', "*").replace('/', "-").replace('=', "_")
+    STANDARD
+        .encode(zlib.finish().unwrap())
+        .replace('+', "*")
+        .replace('/', "-")
+        .replace('=', "_")
 }
 
 #[test]
 fn tokens_agree_with_the_vendors_vectors() {
-    let claims: Value = serde_json::from_str(r#"{"id":"alice","exp":1700604800,"iat":1700000000}"#).unwrap();
+    let claims: Value =
+        serde_json::from_str(r#"{"id":"alice","exp":1700604800,"iat":1700000000}"#).unwrap();
     let token = imkit_token_of("imkit-test-secret-not-real", &claims);
     let signature = |token: &str, text: &str| {
         let head = token.split('.').next().unwrap();
         let signed = format!("{head}.{}", URL_SAFE_NO_PAD.encode(text));
-        URL_SAFE_NO_PAD.encode(hmac_sha256(b"imkit-test-secret-not-real", signed.as_bytes()))
+        URL_SAFE_NO_PAD.encode(hmac_sha256(
+            b"imkit-test-secret-not-real",
+            signed.as_bytes(),
+        ))
     };
     // The vector's order of the claims is the vendor's; ours may differ, the construction may not.
     assert_eq!(
-        signature(&token, r#"{"id":"alice","exp":1700604800,"iat":1700000000}"#),
+        signature(
+            &token,
+            r#"{"id":"alice","exp":1700604800,"iat":1700000000}"#
+        ),
         "GHxJYe4ZD1UISLdWtthL5oc0VSgv7Hw_n3LaEgEpf-Y"
     );
 
-    let usersig =
-        tencent_usersig(1_400_000_001, "unread-test-key-0001-not-a-real-secret", "administrator", 1_700_000_000, 86_400);
-    let bytes = STANDARD.decode(usersig.replace('*', "+").replace('-', "/").replace('_', "=")).unwrap();
+    let usersig = tencent_usersig(
+        1_400_000_001,
+        "unread-test-key-0001-not-a-real-secret",
+        "administrator",
+        1_700_000_000,
+        86_400,
+    );
+    let bytes = STANDARD
+        .decode(
+            usersig
+                .replace('*', "+")
+                .replace('-', "/")
+                .replace('_', "="),
+        )
+        .unwrap();
     let mut text = String::new();
-    flate2::read::ZlibDecoder::new(bytes.as_slice()).read_to_string(&mut text).unwrap();
+    flate2::read::ZlibDecoder::new(bytes.as_slice())
+        .read_to_string(&mut text)
+        .unwrap();
     let document: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(document["TLS.sig"], "ggKkeFaSAmBJaUW1wtnZB3sDDUsMxkxMPwKWbyUxRNI=");
+    assert_eq!(
+        document["TLS.sig"],
+        "ggKkeFaSAmBJaUW1wtnZB3sDDUsMxkxMPwKWbyUxRNI="
+    );
 }
 
 /// The processes' own side of the house: what restarts keeps its data, what is dropped is gone.
