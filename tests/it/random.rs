@@ -15,7 +15,7 @@ use crate::model::{Condition, Kind, Model, Outcome, RoomsQuery, SortBy};
 use crate::support::{App, Wait, app};
 
 /// No sequence is random that cannot be had again.
-const SEEDS: [u64; 6] = [1, 2, 3, 4, 5, 6];
+const SEEDS: [u64; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
 const START: i64 = 1_750_000_000_000;
 

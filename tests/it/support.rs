@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -514,6 +514,8 @@ struct Shared {
     pod: Pod,
     config: Config,
     handed_out: AtomicUsize,
+    /// The log is shown once, however many clients a failing test drops.
+    shown: AtomicBool,
     _redis: RedisServer,
 }
 
@@ -534,6 +536,7 @@ pub fn app() -> App {
             pod,
             config,
             handed_out: AtomicUsize::new(0),
+            shown: AtomicBool::new(false),
             _redis: redis,
         })
     });
@@ -847,7 +850,9 @@ impl App {
 impl Drop for App {
     fn drop(&mut self) {
         // The shared pod outlives the test that fails, so its log is shown from here.
-        if let (true, Some(shared)) = (std::thread::panicking(), &self.shared) {
+        if let (true, Some(shared)) = (std::thread::panicking(), &self.shared)
+            && !shared.shown.swap(true, Ordering::Relaxed)
+        {
             eprintln!("--- the shared pod logged last:\n{}", shared.pod.log_tail());
         }
     }

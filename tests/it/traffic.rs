@@ -125,11 +125,15 @@ impl Answered {
         let results = reply.body["results"].as_array().unwrap();
         let events = events.as_array().unwrap();
         assert_eq!(results.len(), events.len(), "{}", reply.text);
-        let mut all = self.0.lock().unwrap();
-        for (event, result) in events.iter().zip(results) {
+        let pairs: Vec<(Value, Value)> = events
+            .iter()
+            .cloned()
+            .zip(results.iter().cloned())
+            .collect();
+        for (event, result) in &pairs {
             assert_ne!(result["status"], "rejected", "{event}: {result}");
-            all.push((event.clone(), result.clone()));
         }
+        self.0.lock().unwrap().extend(pairs);
     }
 
     pub fn count(&self) -> usize {
