@@ -221,7 +221,7 @@ fn native_refusal(reply: &Reply) -> Check {
         .header("retry-after")
         .and_then(|after| after.parse::<u64>().ok())
         .is_some_and(|after| after >= 1);
-    let right = reply.status == 503 && json && later && reply.body["status"] == 503;
+    let right = reply.status == 503 && json && later;
     right
         .then_some(())
         .ok_or_else(|| format!("native: {reply:?}"))
