@@ -1,0 +1,220 @@
+//! Rate limits: how many calls get through, and what a refusal looks like in each dialect.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::time::MissedTickBehavior;
+
+use crate::support::{App, Config, Pod, RateLimit, RedisServer, Reply};
+
+const CLUSTER: RateLimit = RateLimit {
+    per_second: 200,
+    burst: 200,
+    scope: "cluster",
+};
+
+/// What became of many calls.
+struct Tally {
+    admitted: usize,
+    refused: usize,
+    /// From the first call's start to the last one's start and to the end of all.
+    offered_for: Duration,
+    lasted: Duration,
+}
+
+/// Calls Tencent's total at an even pace, pods in turn, without waiting for answers.
+async fn offer(app: &App, pods: &[Pod], per_second: u32, count: u32) -> Tally {
+    let body = json!({"To_Account": "alice"});
+    let requests: Vec<_> = pods
+        .iter()
+        .map(|pod| app.on(&pod.base).tencent(&body))
+        .collect();
+    let mut pace = tokio::time::interval(Duration::from_secs(1) / per_second);
+    // Who falls behind catches up: the number of calls offered is what matters.
+    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut calls = tokio::task::JoinSet::new();
+    pace.tick().await;
+    let start = Instant::now();
+    for n in 0..count as usize {
+        let request = requests[n % requests.len()].try_clone().unwrap();
+        calls.spawn(App::try_send(request));
+        pace.tick().await;
+    }
+    let offered_for = start.elapsed();
+    let (mut admitted, mut refused) = (0, 0);
+    for reply in calls.join_all().await {
+        let reply = reply.unwrap();
+        match reply.body["ErrorCode"].as_i64() {
+            Some(0) => admitted += 1,
+            Some(60007) => refused += 1,
+            _ => panic!("neither admitted nor refused: {}", reply.text),
+        }
+    }
+    Tally {
+        admitted,
+        refused,
+        offered_for,
+        lasted: start.elapsed(),
+    }
+}
+
+/// Three pods on one Redis, and in each app somebody to ask about.
+async fn three_pods(config: &Config) -> (RedisServer, Vec<Pod>, Vec<App>) {
+    let redis = RedisServer::start();
+    let pods: Vec<Pod> = (0..3).map(|_| Pod::start(config, &redis)).collect();
+    let apps: Vec<App> = config
+        .apps
+        .iter()
+        .map(|keys| App::new(keys, &pods[0].base))
+        .collect();
+    for app in &apps {
+        app.must(&json!({"type": "user.updated", "user": "alice"}))
+            .await;
+    }
+    (redis, pods, apps)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_cluster_limit_admits_what_it_says_over_three_pods() {
+    let (_redis, pods, apps) = three_pods(&Config::limited(1, CLUSTER)).await;
+    let tally = offer(&apps[0], &pods, 1000, 10_000).await;
+    // What the bucket held and what ran into it. A slow machine only makes this longer, not wrong.
+    let until = |time: Duration| 200.0 * time.as_secs_f64() + 200.0;
+    let (least, most) = (until(tally.offered_for) * 0.98, until(tally.lasted) * 1.02);
+    let admitted = tally.admitted as f64;
+    assert!(
+        least <= admitted && admitted <= most,
+        "admitted {admitted} of {}, expected {least:.0} to {most:.0} in {:?}",
+        tally.admitted + tally.refused,
+        tally.lasted
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stays_below_the_limit_is_never_refused() {
+    let (_redis, pods, apps) = three_pods(&Config::limited(1, CLUSTER)).await;
+    let tally = offer(&apps[0], &pods, 190, 950).await;
+    assert_eq!((tally.admitted, tally.refused), (950, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_apps_flood_does_not_refuse_another() {
+    let (_redis, pods, apps) = three_pods(&Config::limited(2, CLUSTER)).await;
+    let (flood, neighbour) = tokio::join!(
+        offer(&apps[0], &pods, 1000, 2000),
+        offer(&apps[1], &pods, 100, 200)
+    );
+    assert!(flood.refused > 0);
+    assert_eq!((neighbour.admitted, neighbour.refused), (200, 0));
+}
+
+/// Calls until refused; every call before has to be answered and to tell of the limit as well.
+async fn until_refused<F: Future<Output = Reply>>(
+    mut call: impl FnMut() -> F,
+    refused: impl Fn(&Reply) -> bool,
+) -> Reply {
+    for n in 0..1000 {
+        let reply = call().await;
+        for name in ["ratelimit-policy", "ratelimit"] {
+            assert!(
+                reply.header(name).is_some(),
+                "call {n}: no {name}: {reply:?}"
+            );
+        }
+        if refused(&reply) {
+            assert!(n > 0, "the very first call was refused: {reply:?}");
+            let after = reply
+                .header("retry-after")
+                .unwrap_or_else(|| panic!("no Retry-After: {reply:?}"));
+            assert!(
+                after.parse::<u64>().is_ok_and(|seconds| seconds >= 1),
+                "Retry-After: {after}"
+            );
+            return reply;
+        }
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert!(
+            reply.header("retry-after").is_none(),
+            "Retry-After without refusal: {reply:?}"
+        );
+    }
+    panic!("never refused");
+}
+
+/// Every endpoint of every dialect has a bucket of its own and refuses in its own words.
+async fn every_dialect_refuses(scope: &'static str) {
+    let redis = RedisServer::start();
+    let config = Config::limited(
+        1,
+        RateLimit {
+            per_second: 1,
+            burst: 2,
+            scope,
+        },
+    );
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    app.must(&json!({"type": "user.updated", "user": "alice"}))
+        .await;
+
+    let tags: Option<&[&str]> = None;
+    for imkit in [
+        until_refused(
+            || app.imkit_badges("alice", tags),
+            |reply| reply.status == 429,
+        )
+        .await,
+        until_refused(
+            || app.imkit_rooms("alice", &[]),
+            |reply| reply.status == 429,
+        )
+        .await,
+    ] {
+        assert_eq!(imkit.body["RC"], 429, "{imkit:?}");
+        assert_eq!(
+            imkit.body["error"]["code"], "RATE_LIMIT_EXCEEDED",
+            "{imkit:?}"
+        );
+    }
+    let tencent = until_refused(
+        || app.tencent_total("alice"),
+        |reply| reply.body["ErrorCode"] != 0,
+    )
+    .await;
+    assert_eq!(tencent.status, 200, "{tencent:?}");
+    assert_eq!(tencent.body["ErrorCode"], 60007, "{tencent:?}");
+    assert_eq!(tencent.body["ActionStatus"], "FAIL", "{tencent:?}");
+    let sendbird = until_refused(
+        || app.sendbird("alice", None, None),
+        |reply| reply.status != 200,
+    )
+    .await;
+    assert_eq!(sendbird.status, 429, "{sendbird:?}");
+    assert_eq!(
+        (&sendbird.body["error"], &sendbird.body["code"]),
+        (&json!(true), &json!(500_910)),
+        "{sendbird:?}"
+    );
+    for name in [
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+        "x-ratelimit-retryafter",
+    ] {
+        assert!(sendbird.header(name).is_some(), "no {name}: {sendbird:?}");
+    }
+    // The native API is the app's own back end: never limited.
+    for _ in 0..20 {
+        app.unread("alice", false).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_limit_refuses_in_every_dialect() {
+    every_dialect_refuses("cluster").await;
+}
+
+#[tokio::test]
+async fn a_pod_limit_refuses_in_every_dialect() {
+    every_dialect_refuses("pod").await;
+}

@@ -1,0 +1,37 @@
+//! The integration tests: black box, over HTTP, against the real binary and real Redis processes.
+//!
+//! Nothing here links the server's own code. Whatever a test believes about the numbers it gets from [`model`], which
+//! is written from the definition of the counts and not from the program; tokens and signatures are built anew in
+//! [`support`] for the same reason.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+/// Servers, pods, configuration and one client with a method per endpoint.
+mod support;
+
+/// What every answer has to be, in memory, as slow and plain as the definition.
+mod model;
+
+/// Asks every endpoint and compares the answers with the model's.
+mod check;
+
+/// Long random histories against the model, step by step.
+mod random;
+
+/// Traffic whose outcome does not depend on its order, for the two modules that follow.
+mod traffic;
+
+/// Many writers and readers at the same time.
+mod concurrent;
+
+/// Pods and Redis die, stall and fill up; nothing acknowledged is lost.
+mod crash;
+
+/// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
+mod limits;

@@ -1,0 +1,984 @@
+//! Servers, pods, configuration and one client with a method per endpoint.
+//!
+//! Processes are started and stopped here and nowhere else, always by the handle of the process that we started
+//! ourselves. Whatever takes time is polled with [`until`]; there is no fixed sleep to tune.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak, mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hmac::{Hmac, Mac};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+/// Generous: a loaded machine must not fail a test that would pass on an idle one.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Blocks until `done` answers something, or panics after [`PATIENCE`].
+pub fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "gave up waiting: {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Like [`until`], for a condition that has to ask over HTTP; reports the last reason on giving up.
+pub async fn eventually<F: Future<Output = Result<(), String>>>(
+    what: &str,
+    mut check: impl FnMut() -> F,
+) {
+    let start = Instant::now();
+    loop {
+        let Err(reason) = check().await else { return };
+        assert!(
+            start.elapsed() < PATIENCE,
+            "gave up waiting: {what}\n{reason}"
+        );
+        tokio::time::sleep(LOOK * 5).await;
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// Sends a signal to one process that we started and have not reaped yet, so its pid cannot be anybody else's.
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", name, &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success(), "kill -s {name} failed");
+}
+
+// ---------------------------------------------------------------------------------------------------------- Redis
+
+/// A private `redis-server` with a directory of its own; gone when dropped.
+pub struct RedisServer {
+    child: Option<Child>,
+    port: u16,
+    dir: tempfile::TempDir,
+    options: Vec<String>,
+}
+
+impl RedisServer {
+    /// Without persistence: what a test needs that never restarts it.
+    pub fn start() -> Self {
+        Self::start_with(&["--appendonly", "no"])
+    }
+
+    /// Every write is on disk before it is answered: what a test needs that kills it.
+    pub fn start_durable() -> Self {
+        Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    pub fn start_with(options: &[&str]) -> Self {
+        let mut server = Self {
+            child: None,
+            port: 0,
+            dir: tempfile::tempdir().unwrap(),
+            options: options.iter().map(ToString::to_string).collect(),
+        };
+        // Somebody else may take the port between our looking for it and Redis's binding it.
+        for _ in 0..20 {
+            server.port = free_port();
+            if server.try_start() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start: {}", server.log());
+    }
+
+    /// True when *our* process answers on the port; false when it has ended without getting there.
+    fn try_start(&mut self) -> bool {
+        let mut child = Command::new("redis-server")
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--daemonize",
+                "no",
+            ])
+            .args([
+                "--dir",
+                self.dir.path().to_str().unwrap(),
+                "--logfile",
+                "redis.log",
+            ])
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let mine = format!("process_id:{}\r", child.id());
+        let up = until("redis-server", || {
+            if child.try_wait().unwrap().is_some() {
+                return Some(false);
+            }
+            let info = self.inline("INFO server")?;
+            (info.contains(&mine) && self.inline("PING")?.starts_with("+PONG")).then_some(true)
+        });
+        if up {
+            self.child = Some(child);
+        }
+        up
+    }
+
+    /// One inline command over a connection of its own; nothing when there is no answer.
+    fn inline(&self, command: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream
+            .write_all(format!("{command}\r\nQUIT\r\n").as_bytes())
+            .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Runs `redis-cli` against this server.
+    pub fn cli(&self, args: &[&str]) -> String {
+        let out = Command::new("redis-cli")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("redis-cli is installed");
+        String::from_utf8_lossy(&out.stdout).trim_end().to_owned()
+    }
+
+    /// Ends it as an operator would.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            signal(&child, "TERM");
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// The same port and directory again.
+    pub fn restart(&mut self) {
+        self.stop();
+        until("redis-server on its old port", || {
+            self.try_start().then_some(())
+        });
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("redis.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- config
+
+#[derive(Clone, Copy)]
+pub struct RateLimit {
+    pub per_second: u32,
+    pub burst: u32,
+    pub scope: &'static str,
+}
+
+/// No limit at all.
+const UNLIMITED: RateLimit = RateLimit {
+    per_second: 0,
+    burst: 1,
+    scope: "pod",
+};
+
+/// All that a client of one app has to know.
+#[derive(Clone)]
+pub struct AppKeys {
+    pub id: String,
+    pub server_key: String,
+    pub client_key: String,
+    pub jwt_secret: String,
+    pub sdkappid: u64,
+    pub secret_key: String,
+    pub admin: String,
+    pub application_id: String,
+    pub master_token: String,
+    pub api_token: String,
+    pub rate_limit: RateLimit,
+}
+
+impl AppKeys {
+    fn numbered(n: usize) -> Self {
+        Self {
+            id: format!("app-{n}"),
+            server_key: format!("server-key-of-{n}"),
+            client_key: format!("client-key-of-{n}"),
+            jwt_secret: format!("jwt-secret-of-{n}-not-a-real-one"),
+            sdkappid: 1_400_000_000 + n as u64,
+            secret_key: format!("tencent-secret-of-{n}-not-a-real-one"),
+            admin: format!("administrator{n}"),
+            application_id: format!("APP-{n}"),
+            master_token: format!("master-token-of-{n}"),
+            api_token: format!("api-token-of-{n}"),
+            rate_limit: UNLIMITED,
+        }
+    }
+
+    /// What must never be seen in a log.
+    pub fn secrets(&self) -> [&str; 5] {
+        [
+            &self.server_key,
+            &self.jwt_secret,
+            &self.secret_key,
+            &self.master_token,
+            &self.api_token,
+        ]
+    }
+}
+
+/// The configuration of a pod: numbered apps, everything else as it comes.
+#[derive(Clone)]
+pub struct Config {
+    pub apps: Vec<AppKeys>,
+    /// More TOML, whole tables, for what a test needs beyond the apps.
+    pub extra: String,
+}
+
+impl Config {
+    /// So many apps without a rate limit.
+    pub fn apps(count: usize) -> Self {
+        Self {
+            apps: (0..count).map(AppKeys::numbered).collect(),
+            extra: String::new(),
+        }
+    }
+
+    /// So many apps, each with that limit.
+    pub fn limited(count: usize, limit: RateLimit) -> Self {
+        let mut config = Self::apps(count);
+        for app in &mut config.apps {
+            app.rate_limit = limit;
+        }
+        config
+    }
+
+    pub fn toml(&self, redis_url: &str) -> String {
+        let mut text = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n\n[redis]\nurl = {}\n\n{}\n",
+            quoted(redis_url),
+            self.extra
+        );
+        for app in &self.apps {
+            let RateLimit {
+                per_second,
+                burst,
+                scope,
+            } = app.rate_limit;
+            write!(
+                text,
+                "[[apps]]\nid = {}\nserver_keys = [{}]\n\
+                 rate_limit = {{ per_second = {per_second}, burst = {burst}, scope = \"{scope}\" }}\n\
+                 [apps.imkit]\nclient_keys = [{}]\njwt_secret = {}\n\
+                 [apps.tencent]\nsdkappid = {}\nsecret_key = {}\nadmins = [{}]\n\
+                 [apps.sendbird]\napplication_id = {}\nmaster_token = {}\napi_tokens = [{}]\n\n",
+                quoted(&app.id),
+                quoted(&app.server_key),
+                quoted(&app.client_key),
+                quoted(&app.jwt_secret),
+                app.sdkappid,
+                quoted(&app.secret_key),
+                quoted(&app.admin),
+                quoted(&app.application_id),
+                quoted(&app.master_token),
+                quoted(&app.api_token),
+            )
+            .unwrap();
+        }
+        text
+    }
+}
+
+/// A TOML basic string; JSON's escapes are a subset of TOML's.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+// ---------------------------------------------------------------------------------------------------------- pods
+
+/// One running `unread serve`; gone when dropped.
+pub struct Pod {
+    child: Option<Child>,
+    /// `http://127.0.0.1:PORT` of the endpoints.
+    pub base: String,
+    /// `127.0.0.1:PORT` of `/livez`, `/readyz` and `/metrics`.
+    pub admin: String,
+    log: Arc<Mutex<Vec<String>>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Pod {
+    /// Started, listening and ready.
+    pub fn start(config: &Config, redis: &RedisServer) -> Self {
+        let pod = Self::start_unready(config, &redis.url());
+        until("the pod's /readyz", || pod.is_ready().then_some(()));
+        pod
+    }
+
+    /// Started and listening; whether it is ready is the test's own question.
+    pub fn start_unready(config: &Config, redis_url: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file: PathBuf = dir.path().join("unread.toml");
+        std::fs::write(&file, config.toml(redis_url)).unwrap();
+
+        let mut command = Command::new(env!("CARGO_BIN_EXE_unread"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("UNREAD_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .arg("serve")
+            .arg("--config")
+            .arg(&file)
+            .current_dir(dir.path())
+            .env("UNREAD_LOG__FORMAT", "json")
+            .env("UNREAD_SERVER__DRAIN_SECONDS", "0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (found, addresses) = mpsc::channel();
+        let stderr = child.stderr.take().unwrap();
+        let kept = Arc::clone(&log);
+        // Ends by itself when the pod does, and takes `found` with it.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                if let Some(pair) = listening(&line) {
+                    let _ = found.send(pair);
+                }
+                kept.lock().unwrap().push(line);
+            }
+        });
+
+        let mut pod = Self {
+            child: Some(child),
+            base: String::new(),
+            admin: String::new(),
+            log,
+            _dir: dir,
+        };
+        match addresses.recv_timeout(PATIENCE) {
+            Ok((listen, admin)) => {
+                pod.base = format!("http://{listen}");
+                pod.admin = admin;
+            }
+            Err(_) => panic!("the pod never said that it listens:\n{}", pod.log_tail()),
+        }
+        pod
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.admin_status("/readyz") == Some(200)
+    }
+
+    /// The status of a `GET` on the admin address; nothing when there is no answer.
+    pub fn admin_status(&self, path: &str) -> Option<u16> {
+        let mut stream = TcpStream::connect(&self.admin).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+        )
+        .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// Dies at once, in the middle of whatever it does.
+    pub fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Is asked to end; answers its exit code (none when a signal ended it).
+    pub fn term(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("the pod still runs");
+        signal(&child, "TERM");
+        until("the pod's end after SIGTERM", || child.try_wait().unwrap()).code()
+    }
+
+    /// All lines logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        log[log.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// Panics when a secret of the configuration was logged.
+    pub fn assert_no_secret_logged(&self, config: &Config) {
+        let log = self.log().join("\n");
+        for app in &config.apps {
+            for secret in app.secrets() {
+                assert!(
+                    !log.contains(secret),
+                    "the log shows a secret of {}: {secret}",
+                    app.id
+                );
+            }
+        }
+    }
+}
+
+/// The two addresses out of the log line that tells them.
+fn listening(line: &str) -> Option<(String, String)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    if line["message"] != "listening" {
+        return None;
+    }
+    Some((
+        line["listen"].as_str()?.to_owned(),
+        line["admin_listen"].as_str()?.to_owned(),
+    ))
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!(
+                "--- the pod at {} logged last:\n{}",
+                self.base,
+                self.log_tail()
+            );
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- fixture
+
+/// More than there are tests that call [`app`].
+const SHARED_APPS: usize = 64;
+
+/// One Redis and one pod for all tests of this process that need nothing special; each test has an app of its own.
+struct Shared {
+    pod: Pod,
+    config: Config,
+    handed_out: AtomicUsize,
+    /// The log is shown once, however many clients a failing test drops.
+    shown: AtomicBool,
+    _redis: RedisServer,
+}
+
+/// Weak, so that the last test to end also ends the servers: a static is never dropped.
+static SHARED: Mutex<Weak<Shared>> = Mutex::new(Weak::new());
+
+/// A fresh app on the shared pod.
+pub fn app() -> App {
+    // A test that panicked while starting the servers must not fail the others by poisoning.
+    let mut slot = SHARED
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let shared = slot.upgrade().unwrap_or_else(|| {
+        let redis = RedisServer::start();
+        let config = Config::apps(SHARED_APPS);
+        let pod = Pod::start(&config, &redis);
+        Arc::new(Shared {
+            pod,
+            config,
+            handed_out: AtomicUsize::new(0),
+            shown: AtomicBool::new(false),
+            _redis: redis,
+        })
+    });
+    *slot = Arc::downgrade(&shared);
+    drop(slot);
+    let n = shared.handed_out.fetch_add(1, Ordering::Relaxed);
+    let keys = shared
+        .config
+        .apps
+        .get(n)
+        .expect("raise SHARED_APPS")
+        .clone();
+    let mut app = App::new(&keys, &shared.pod.base);
+    app.shared = Some(shared);
+    app
+}
+
+// ---------------------------------------------------------------------------------------------------------- client
+
+/// When `POST /v1/events` answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    Applied,
+    Accepted,
+}
+
+/// An HTTP answer, read to its end.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    /// Null when the body was not JSON.
+    pub body: Value,
+    pub text: String,
+}
+
+impl Reply {
+    /// The body of an answer that has to be a 200.
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text);
+        self.body
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+}
+
+/// A client of one app, speaking all five dialects to one pod.
+#[derive(Clone)]
+pub struct App {
+    pub keys: AppKeys,
+    pub base: String,
+    client: reqwest::Client,
+    shared: Option<Arc<Shared>>,
+}
+
+impl App {
+    pub fn new(keys: &AppKeys, base: &str) -> Self {
+        let client = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .no_proxy()
+            .build()
+            .unwrap();
+        Self {
+            keys: keys.clone(),
+            base: base.to_owned(),
+            client,
+            shared: None,
+        }
+    }
+
+    /// The same app by way of another pod, with connections of its own.
+    pub fn on(&self, base: &str) -> Self {
+        let mut other = Self::new(&self.keys, base);
+        other.shared.clone_from(&self.shared);
+        other
+    }
+
+    /// Only for an app of the shared fixture: that its pod kept all secrets of all apps to itself.
+    pub fn assert_no_secret_logged(&self) {
+        let shared = self.shared.as_ref().expect("an app of the shared fixture");
+        shared.pod.assert_no_secret_logged(&shared.config);
+    }
+
+    pub fn request(
+        &self,
+        method: reqwest::Method,
+        path_and_query: &str,
+    ) -> reqwest::RequestBuilder {
+        self.client
+            .request(method, format!("{}{path_and_query}", self.base))
+    }
+
+    /// Sends, and reads the answer; an error is one of the connection, never of HTTP.
+    pub async fn try_send(request: reqwest::RequestBuilder) -> Result<Reply, reqwest::Error> {
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let headers = response
+            .headers()
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.to_string(),
+                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                )
+            })
+            .collect();
+        let text = response.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Reply {
+            status,
+            headers,
+            body,
+            text,
+        })
+    }
+
+    async fn send(request: reqwest::RequestBuilder) -> Reply {
+        Self::try_send(request).await.unwrap()
+    }
+
+    // ------------------------------------------------------------------------------------------------ native
+
+    pub fn native(&self, method: reqwest::Method, path_and_query: &str) -> reqwest::RequestBuilder {
+        self.request(method, path_and_query)
+            .bearer_auth(&self.keys.server_key)
+    }
+
+    fn post_events(&self, wait: Wait, content_type: &str, body: String) -> reqwest::RequestBuilder {
+        let wait = match wait {
+            Wait::Applied => "applied",
+            Wait::Accepted => "accepted",
+        };
+        self.native(reqwest::Method::POST, &format!("/v1/events?wait={wait}"))
+            .header("content-type", content_type)
+            .body(body)
+    }
+
+    /// One event object or an array of them.
+    pub async fn events(&self, events: &Value, wait: Wait) -> Reply {
+        Self::send(self.post_events(wait, "application/json", events.to_string())).await
+    }
+
+    /// Like [`App::events`], for a test that expects connections to break.
+    pub async fn try_events(&self, events: &Value, wait: Wait) -> Result<Reply, reqwest::Error> {
+        Self::try_send(self.post_events(wait, "application/json", events.to_string())).await
+    }
+
+    /// One event on each line.
+    pub async fn events_ndjson(&self, events: &[Value], wait: Wait) -> Reply {
+        let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+        Self::send(self.post_events(wait, "application/x-ndjson", lines.join("\n"))).await
+    }
+
+    /// Sends events of which none may be rejected; answers their results.
+    #[track_caller]
+    pub fn must<'a>(&'a self, events: &'a Value) -> impl Future<Output = Vec<Value>> + 'a {
+        let caller = std::panic::Location::caller();
+        async move {
+            let reply = self.events(events, Wait::Applied).await;
+            assert_eq!(reply.status, 200, "events sent at {caller}: {}", reply.text);
+            assert_eq!(
+                reply.body["rejected"], 0,
+                "events sent at {caller}: {}",
+                reply.text
+            );
+            reply.body["results"].as_array().unwrap().clone()
+        }
+    }
+
+    pub async fn unread(&self, user: &str, include_rooms: bool) -> Reply {
+        let include = if include_rooms { "?include=rooms" } else { "" };
+        Self::send(self.native(
+            reqwest::Method::GET,
+            &format!("/v1/users/{}/unread{include}", escaped(user)),
+        ))
+        .await
+    }
+
+    pub async fn unread_many<S: AsRef<str>>(&self, users: &[S]) -> Reply {
+        let users: Vec<&str> = users.iter().map(AsRef::as_ref).collect();
+        Self::send(
+            self.native(reqwest::Method::POST, "/v1/unread")
+                .json(&json!({ "users": users })),
+        )
+        .await
+    }
+
+    /// `users` go into a comma list, so none of them may have a comma.
+    pub async fn room_unread<S: AsRef<str>>(&self, room: &str, users: Option<&[S]>) -> Reply {
+        let users = users.map_or(String::new(), |users| {
+            let users: Vec<String> = users.iter().map(|user| escaped(user.as_ref())).collect();
+            format!("?users={}", users.join(","))
+        });
+        Self::send(self.native(
+            reqwest::Method::GET,
+            &format!("/v1/rooms/{}/unread{users}", escaped(room)),
+        ))
+        .await
+    }
+
+    // ------------------------------------------------------------------------------------------------ IMKIT
+
+    pub fn imkit(
+        &self,
+        method: reqwest::Method,
+        path_and_query: &str,
+        user: &str,
+    ) -> reqwest::RequestBuilder {
+        self.request(method, path_and_query)
+            .header("IM-CLIENT-KEY", &self.keys.client_key)
+            .header(
+                "IM-Authorization",
+                imkit_token(&self.keys.jwt_secret, user, now_seconds() + 3600),
+            )
+    }
+
+    /// `None`: no body at all.
+    pub async fn imkit_badges<S: AsRef<str>>(&self, user: &str, tags: Option<&[S]>) -> Reply {
+        let request = self.imkit(reqwest::Method::POST, "/badges/byRoomTags", user);
+        Self::send(match tags {
+            Some(tags) => {
+                let tags: Vec<&str> = tags.iter().map(AsRef::as_ref).collect();
+                request.json(&json!({ "tags": tags }))
+            }
+            None => request,
+        })
+        .await
+    }
+
+    /// `query`: parameters, not yet encoded.
+    pub async fn imkit_rooms(&self, user: &str, query: &[(String, String)]) -> Reply {
+        let query: Vec<String> = query
+            .iter()
+            .map(|(name, value)| format!("{}={}", escaped(name), escaped(value)))
+            .collect();
+        let path = if query.is_empty() {
+            "/rooms".to_owned()
+        } else {
+            format!("/rooms?{}", query.join("&"))
+        };
+        Self::send(self.imkit(reqwest::Method::GET, &path, user)).await
+    }
+
+    // ------------------------------------------------------------------------------------------------ Tencent
+
+    pub fn tencent(&self, body: &Value) -> reqwest::RequestBuilder {
+        let AppKeys {
+            sdkappid,
+            secret_key,
+            admin,
+            ..
+        } = &self.keys;
+        let usersig = tencent_usersig(*sdkappid, secret_key, admin, now_seconds(), 3600);
+        let query = format!(
+            "sdkappid={sdkappid}&identifier={}&usersig={}&random=99999999&contenttype=json",
+            escaped(admin),
+            escaped(&usersig)
+        );
+        self.request(
+            reqwest::Method::POST,
+            &format!("/v4/openim/get_c2c_unread_msg_num?{query}"),
+        )
+        .body(body.to_string())
+    }
+
+    pub async fn tencent_total(&self, to: &str) -> Reply {
+        Self::send(self.tencent(&json!({ "To_Account": to }))).await
+    }
+
+    pub async fn tencent_peers<S: AsRef<str>>(&self, to: &str, peers: &[S]) -> Reply {
+        let peers: Vec<&str> = peers.iter().map(AsRef::as_ref).collect();
+        Self::send(self.tencent(&json!({ "To_Account": to, "Peer_Account": peers }))).await
+    }
+
+    // ------------------------------------------------------------------------------------------------ Sendbird
+
+    pub fn sendbird_request(
+        &self,
+        user: &str,
+        keys: Option<&str>,
+        types: Option<&str>,
+    ) -> reqwest::RequestBuilder {
+        let mut query = Vec::new();
+        if let Some(keys) = keys {
+            query.push(format!("item_keys={}", escaped(keys)));
+        }
+        if let Some(types) = types {
+            query.push(format!("custom_types={}", escaped(types)));
+        }
+        let query = if query.is_empty() {
+            String::new()
+        } else {
+            format!("?{}", query.join("&"))
+        };
+        self.request(
+            reqwest::Method::GET,
+            &format!("/v3/users/{}/unread_item_count{query}", escaped(user)),
+        )
+        .header("Api-Token", &self.keys.api_token)
+    }
+
+    /// `keys` and `types` as comma lists; `None`: the parameter is left out.
+    pub async fn sendbird(&self, user: &str, keys: Option<&str>, types: Option<&str>) -> Reply {
+        Self::send(self.sendbird_request(user, keys, types)).await
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        // The shared pod outlives the test that fails, so its log is shown from here.
+        if let (true, Some(shared)) = (std::thread::panicking(), &self.shared)
+            && !shared.shown.swap(true, Ordering::Relaxed)
+        {
+            eprintln!("--- the shared pod logged last:\n{}", shared.pod.log_tail());
+        }
+    }
+}
+
+/// Everything but letters and digits percent-encoded: right in a path segment and in a query value alike.
+pub fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+// ---------------------------------------------------------------------------------------------------------- tokens
+
+pub fn now_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    mac.update(message);
+    mac.finalize().into_bytes().to_vec()
+}
+
+/// A JWT as IMKIT's own server issues it: HS256 over `{id, exp, iat}`.
+pub fn imkit_token(secret: &str, user: &str, exp: u64) -> String {
+    imkit_token_of(
+        secret,
+        &json!({ "id": user, "exp": exp, "iat": exp.saturating_sub(3600) }),
+    )
+}
+
+pub fn imkit_token_of(secret: &str, claims: &Value) -> String {
+    let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+    let body = URL_SAFE_NO_PAD.encode(claims.to_string());
+    let signed = format!("{head}.{body}");
+    let mac = URL_SAFE_NO_PAD.encode(hmac_sha256(secret.as_bytes(), signed.as_bytes()));
+    format!("{signed}.{mac}")
+}
+
+/// A UserSig as the vendor's packages make it (TLSSigAPIv2).
+pub fn tencent_usersig(
+    sdkappid: u64,
+    key: &str,
+    identifier: &str,
+    time: u64,
+    expire: u64,
+) -> String {
+    let signed = format!(
+        "TLS.identifier:{identifier}\nTLS.sdkappid:{sdkappid}\nTLS.time:{time}\nTLS.expire:{expire}\n"
+    );
+    let sig = STANDARD.encode(hmac_sha256(key.as_bytes(), signed.as_bytes()));
+    let document = json!({
+        "TLS.ver": "2.0",
+        "TLS.identifier": identifier,
+        "TLS.sdkappid": sdkappid,
+        "TLS.expire": expire,
+        "TLS.time": time,
+        "TLS.sig": sig,
+    });
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    zlib.write_all(document.to_string().as_bytes()).unwrap();
+    STANDARD
+        .encode(zlib.finish().unwrap())
+        .replace('+', "*")
+        .replace('/', "-")
+        .replace('=', "_")
+}
+
+#[test]
+fn tokens_agree_with_the_vendors_vectors() {
+    let claims: Value =
+        serde_json::from_str(r#"{"id":"alice","exp":1700604800,"iat":1700000000}"#).unwrap();
+    let token = imkit_token_of("imkit-test-secret-not-real", &claims);
+    let signature = |token: &str, text: &str| {
+        let head = token.split('.').next().unwrap();
+        let signed = format!("{head}.{}", URL_SAFE_NO_PAD.encode(text));
+        URL_SAFE_NO_PAD.encode(hmac_sha256(
+            b"imkit-test-secret-not-real",
+            signed.as_bytes(),
+        ))
+    };
+    // The vector's order of the claims is the vendor's; ours may differ, the construction may not.
+    assert_eq!(
+        signature(
+            &token,
+            r#"{"id":"alice","exp":1700604800,"iat":1700000000}"#
+        ),
+        "GHxJYe4ZD1UISLdWtthL5oc0VSgv7Hw_n3LaEgEpf-Y"
+    );
+
+    let usersig = tencent_usersig(
+        1_400_000_001,
+        "unread-test-key-0001-not-a-real-secret",
+        "administrator",
+        1_700_000_000,
+        86_400,
+    );
+    let bytes = STANDARD
+        .decode(
+            usersig
+                .replace('*', "+")
+                .replace('-', "/")
+                .replace('_', "="),
+        )
+        .unwrap();
+    let mut text = String::new();
+    flate2::read::ZlibDecoder::new(bytes.as_slice())
+        .read_to_string(&mut text)
+        .unwrap();
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        document["TLS.sig"],
+        "ggKkeFaSAmBJaUW1wtnZB3sDDUsMxkxMPwKWbyUxRNI="
+    );
+}
+
+/// The processes' own side of the house: what restarts keeps its data, what is dropped is gone.
+#[test]
+fn a_durable_redis_survives_its_own_death() {
+    let mut redis = RedisServer::start_durable();
+    assert_eq!(redis.cli(&["SET", "k", "v"]), "OK");
+    redis.kill9();
+    assert!(redis.inline("PING").is_none());
+    redis.restart();
+    assert_eq!(redis.cli(&["GET", "k"]), "v");
+    redis.stop();
+}
