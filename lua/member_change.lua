@@ -1,6 +1,6 @@
 #!lua
 -- Purpose: join, invite or take out members; joining starts to count at the head of now.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base), 3 pending (hash: job -> record)
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base, for l the epoch that ended), 3 pending (hash: job -> record)
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
 --   3 state to take: j joined, i invited, l left, 4 '' or the epoch up to which a membership may be ended, 5.. users
 -- Reply: {'OK', job or '', record or '', now, rev, head, kind, status, type, tags, born, mrev, entry of each user or ''}
@@ -44,7 +44,8 @@ for i = 5, #ARGV do
   local s, epoch = member(entry)
   local new
   if state == 'l' then
-    if s and (not up_to or epoch <= up_to) then new = 'l|' .. revs .. '|0' end
+    -- Who leaves had been named as a member then, which is how users come to exist: the moment goes along.
+    if s and (not up_to or epoch <= up_to) then new = 'l|' .. revs .. '|' .. string.format('%.0f', epoch) end
   elseif not s or (state == 'j' and s == 'i') then
     new = state .. '|' .. revs .. '|' .. m[3]
   end

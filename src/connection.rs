@@ -115,16 +115,12 @@ impl Redis {
     /// Runs one script; a server that does not know it gets its text, once.
     pub async fn call(&self, call: &Call) -> Result<Value> {
         let mut connection = self.connection()?;
-        let answer = tokio::time::timeout(
-            self.inner.deadline,
-            send(&mut connection, &call.cmd),
-        )
-        .await;
+        let answer =
+            tokio::time::timeout(self.inner.deadline, send(&mut connection, &call.cmd)).await;
         match answer {
             Ok(Err(error)) if is_no_script(&error) => {
                 self.inner.metrics.script_reload();
-                self.within(send(&mut connection, &call.with_text()))
-                    .await
+                self.within(send(&mut connection, &call.with_text())).await
             }
             other => self.settle(other),
         }

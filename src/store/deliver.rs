@@ -169,10 +169,10 @@ impl<'a> Plan<'a> {
         if let Some(gone) = self.gone
             && entry.epoch < gone
         {
-            return target('l', gone, 0, self.named_only(user));
+            return target('l', gone, 0, self.leaving(user, entry));
         }
         if entry.state == 'l' {
-            return target('l', entry.epoch, 0, self.named_only(user));
+            return target('l', entry.epoch, 0, self.leaving(user, entry));
         }
         if !entry.is_member(self.snapshot.born) {
             return None;
@@ -194,6 +194,18 @@ impl<'a> Plan<'a> {
             named: self.own.get(user).and_then(|m| m.named),
             ..Marks::default()
         }
+    }
+
+    /// Who leaves came to exist, at the latest, when the membership began that ends now: that delivery may be missing.
+    fn leaving(&self, user: &Enc, entry: Entry) -> Marks {
+        let mut marks = self.named_only(user);
+        let began = if entry.state == 'l' {
+            entry.base
+        } else {
+            entry.epoch
+        };
+        marks.named = marks.named.max(Some(began));
+        marks
     }
 
     /// Somebody who is in no list: told only that it exists, if it was named as a sender.

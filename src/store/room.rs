@@ -54,6 +54,7 @@ pub(super) struct Entry {
     /// `j`, `i` or `l`.
     pub(super) state: char,
     pub(super) epoch: u64,
+    /// The read position to begin with; of somebody who left: the epoch of the membership that ended.
     pub(super) base: u64,
 }
 
