@@ -142,7 +142,7 @@ impl App {
             Arc::clone(&health),
             Arc::clone(&metrics),
         ));
-        let state = http::State::new(Arc::clone(&config), store);
+        let state = http::State::new(Arc::clone(&config), store, Arc::clone(&metrics));
         let public = public_server(public_socket, &config, state, metrics)?;
         Ok(App {
             config,

@@ -187,14 +187,11 @@ impl Redis {
         self.within(send(&mut connection, cmd)).await
     }
 
-    async fn within<T>(&self, answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T> {
+    async fn within<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> Result<T> {
         self.settle(tokio::time::timeout(self.inner.deadline, answer).await)
     }
 
-    fn settle<T>(
-        &self,
-        answer: Result<redis::RedisResult<T>, tokio::time::error::Elapsed>,
-    ) -> Result<T> {
+    fn settle<T>(&self, answer: Result<RedisResult<T>, tokio::time::error::Elapsed>) -> Result<T> {
         match answer {
             Ok(Ok(value)) => {
                 if !self.inner.up.load(Ordering::Relaxed)

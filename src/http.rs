@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::http::keys::KeyRing;
 use crate::http::request::{Call, RouteName};
 use crate::limiter::Limiter;
+use crate::metrics::Metrics;
 use crate::store::Store;
 
 /// One wire format.
@@ -72,17 +73,20 @@ pub struct State {
     pub limiter: Limiter,
     /// Which app a credential belongs to.
     pub apps: Apps,
+    /// What is counted for `/metrics`.
+    pub metrics: Arc<Metrics>,
 }
 
 impl State {
     /// Builds the indexes and the limiter of the configured apps.
-    pub fn new(config: Arc<Config>, store: Store) -> Self {
+    pub fn new(config: Arc<Config>, store: Store, metrics: Arc<Metrics>) -> Self {
         let endpoints: Vec<_> = VENDORS.iter().flat_map(|d| d.limited).copied().collect();
         Self {
-            limiter: Limiter::new(&config.apps, &endpoints),
+            limiter: Limiter::new(&config.apps, &endpoints, Arc::clone(&metrics)),
             apps: Apps::new(&config),
             config,
             store,
+            metrics,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! pod refuses never reaches Redis; what Redis refused is remembered here until Redis would let a call through.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::config::{AppConfig, RateLimit, Scope};
+use crate::metrics::Metrics;
 use crate::names::AppId;
 use crate::quota::{Charge, Charged, Verdict};
 
@@ -22,11 +24,12 @@ type Local = RateLimiter<NotKeyed, InMemoryState, QuantaClock, StateInformationM
 pub struct Limiter {
     /// By the app's place in the configuration; empty where the app has no limit.
     apps: Vec<Vec<Gate>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Limiter {
     /// A gate for each app and each of `endpoints`; none where the app's `per_second` is 0.
-    pub fn new(apps: &[AppConfig], endpoints: &[&'static str]) -> Self {
+    pub fn new(apps: &[AppConfig], endpoints: &[&'static str], metrics: Arc<Metrics>) -> Self {
         let gates = |app: &AppConfig| {
             endpoints
                 .iter()
@@ -35,6 +38,7 @@ impl Limiter {
         };
         Self {
             apps: apps.iter().map(gates).collect(),
+            metrics,
         }
     }
 
@@ -44,13 +48,22 @@ impl Limiter {
             .apps
             .get(app)
             .and_then(|gates| gates.iter().find(|gate| gate.charge.endpoint == endpoint));
+        let metrics = &self.metrics;
         match gate {
-            Some(gate) => Entry {
-                gate: Some(gate),
-                verdict: gate.take(),
-            },
+            Some(gate) => {
+                let verdict = gate.take();
+                if !verdict.allowed {
+                    metrics.rate_limited("local");
+                }
+                Entry {
+                    gate: Some(gate),
+                    metrics,
+                    verdict,
+                }
+            }
             None => Entry {
                 gate: None,
+                metrics,
                 verdict: Verdict {
                     allowed: true,
                     remaining: u32::MAX,
@@ -151,6 +164,7 @@ impl Gate {
 /// One call at the gate: whether it may go on, what Redis is to be told, and what the caller is to be told.
 pub struct Entry<'a> {
     gate: Option<&'a Gate>,
+    metrics: &'a Metrics,
     verdict: Verdict,
 }
 
@@ -181,6 +195,7 @@ impl<'a> Entry<'a> {
                 if let Some(gate) = self.gate {
                     gate.remember(verdict.retry_after);
                 }
+                self.metrics.rate_limited("cluster");
                 self.verdict = Verdict {
                     allowed: false,
                     ..verdict
@@ -261,7 +276,7 @@ mod tests {
             tencent: None,
             sendbird: None,
         };
-        Limiter::new(&[app], &["x", "y"])
+        Limiter::new(&[app], &["x", "y"], Arc::default())
     }
 
     #[test]

@@ -265,7 +265,10 @@ async fn route(call: Call<'_>) -> HttpResponse {
 async fn limited(mut call: Call<'_>, endpoint: &'static str) -> HttpResponse {
     let (tenant, user) = match authenticate(&call) {
         Ok(known) => known,
-        Err(fault) => return fault.answer(),
+        Err(fault) => {
+            call.state.metrics.auth_failure("imkit");
+            return fault.answer();
+        }
     };
     let mut entry = call.state.limiter.enter(tenant.index, endpoint);
     let answer = if !entry.allowed() {

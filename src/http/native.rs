@@ -1,5 +1,7 @@
 //! The native API, `/v1`: events in, counts out. Also answers every path that no dialect claims. Errors are RFC 9457.
 
+use std::collections::BTreeMap;
+
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{HttpResponse, http::header::HeaderValue};
 use serde::Serialize;
@@ -9,6 +11,7 @@ use crate::config::AppConfig;
 use crate::error::Error;
 use crate::event::Event;
 use crate::http::request::{BodyError, Call, close, decode_segment, json as answer, set};
+use crate::metrics::Metrics;
 use crate::names::{RoomId, UserId};
 use crate::store::{ByKind, Outcome, Rejection, RoomUnread, Totals, UserUnread, Wait};
 
@@ -46,7 +49,7 @@ async fn route(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
         problem.allow = Some(if method == Method::GET { "GET" } else { "POST" });
         return Err(problem);
     }
-    let index = authenticate(call)?;
+    let index = authenticate(call).inspect_err(|_| call.state.metrics.auth_failure("native"))?;
     let state = call.state;
     let app = state
         .config
@@ -132,7 +135,24 @@ async fn events(call: &mut Call<'_>, app: &AppConfig) -> Result<HttpResponse, Pr
             None => outcomes.next(),
         });
     }
+    count(&call.state.metrics, &results);
     Ok(render_events(&results, &refused))
+}
+
+fn count(metrics: &Metrics, results: &[Option<Outcome>]) {
+    let words = results.iter().map(|outcome| match outcome {
+        Some(Outcome::Applied { .. }) => "applied",
+        Some(Outcome::Accepted { .. }) => "accepted",
+        Some(Outcome::Duplicate { .. }) => "duplicate",
+        Some(Outcome::Rejected(_)) | None => "rejected",
+    });
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for word in words {
+        *counts.entry(word).or_default() += 1;
+    }
+    for (word, n) in counts {
+        metrics.event(word, n);
+    }
 }
 
 enum Media {

@@ -155,7 +155,10 @@ pub async fn serve(call: Call<'_>) -> HttpResponse {
             show_limit(&mut response, &entry);
             response
         }
-        Err(fault) => fault.answer(),
+        Err(fault) => {
+            call.state.metrics.auth_failure("sendbird");
+            fault.answer()
+        }
     }
 }
 

@@ -245,7 +245,10 @@ async fn route(mut call: Call<'_>) -> HttpResponse {
             request::show_limit(&mut response, &entry);
             response
         }
-        Err(fault) => fault.answer(),
+        Err(fault) => {
+            call.state.metrics.auth_failure("tencent");
+            fault.answer()
+        }
     }
 }
 

@@ -24,6 +24,9 @@ mod check;
 /// Long random histories against the model, step by step.
 mod random;
 
+/// The deliveries of a random history, shuffled and repeated at the script level.
+mod reorder;
+
 /// Traffic whose outcome does not depend on its order, for the two modules that follow.
 mod traffic;
 

@@ -1,0 +1,212 @@
+//! Deliveries shuffled and repeated at the script level: every order ends in the state that the pod's own order left.
+//!
+//! A random history runs through a pod while `MONITOR` writes down each call of `deliver.lua`, keys and arguments. Then the
+//! users' slots are emptied and the same calls made again, in an order of chance, a third of them more than once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use redis::{Connection, Value};
+
+use crate::random::History;
+use crate::support::{App, Config, PATIENCE, Pod, RedisServer};
+
+const SEEDS: [u64; 4] = [201, 202, 203, 204];
+const STEPS: u64 = 300;
+const ORDERS: usize = 5;
+
+/// What a user's slot consists of, as far as deliveries write it.
+const WRITTEN: [&str; 7] = [
+    "counts", "rooms", "supers", "refs", "marks", "prefs", "left",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_in_any_order_and_number_end_in_the_same_state() {
+    let redis = RedisServer::start();
+    let config = Config::apps(SEEDS.len());
+    let pod = Pod::start(&config, &redis);
+    let monitor = Monitor::start(&redis);
+    for (seed, keys) in SEEDS.into_iter().zip(&config.apps) {
+        let mut history = History::new(App::new(keys, &pod.base), seed);
+        // Deleting a user is no delivery: it takes its stamp when it runs, so it has a place in the order.
+        history.deletes_users = false;
+        history
+            .run(STEPS, false)
+            .await
+            .unwrap_or_else(|reason| panic!("seed {seed}: {reason}"));
+    }
+    drop(pod);
+    let calls = monitor.deliveries(&redis);
+    assert!(
+        calls.len() > 500,
+        "only {} deliveries were seen",
+        calls.len()
+    );
+
+    let mut connection = redis::Client::open(redis.url())
+        .unwrap()
+        .get_connection()
+        .unwrap();
+    let slots: BTreeSet<String> = calls
+        .iter()
+        .flat_map(|call| call.iter().skip(3))
+        .filter_map(|key| String::from_utf8(key.clone()).ok())
+        .filter_map(|key| key.strip_suffix(":counts").map(str::to_owned))
+        .filter(|slot| slot.starts_with("unread:v1:{"))
+        .collect();
+    let expected = state(&mut connection, &slots);
+    let mut rng = StdRng::seed_from_u64(7);
+    for order in 0..ORDERS {
+        let mut again = calls.clone();
+        for call in calls.choose_multiple(&mut rng, calls.len() / 3) {
+            again.push(call.clone());
+        }
+        again.shuffle(&mut rng);
+        for slot in &slots {
+            for what in WRITTEN {
+                let _: Value = redis::cmd("DEL")
+                    .arg(format!("{slot}:{what}"))
+                    .query(&mut connection)
+                    .unwrap();
+            }
+        }
+        for call in &again {
+            let mut cmd = redis::Cmd::new();
+            for part in call {
+                cmd.arg(part.as_slice());
+            }
+            let reply: Vec<String> = cmd.query(&mut connection).unwrap();
+            assert!(reply.iter().all(|letter| letter == "K"), "{reply:?}");
+        }
+        let got = state(&mut connection, &slots);
+        for (key, value) in &expected {
+            assert_eq!(got.get(key), Some(value), "order {order}: {key}");
+        }
+        assert_eq!(got.len(), expected.len());
+    }
+}
+
+/// All that is in the slots but tombstones, which only have to be there, and since when a user is known.
+fn state(connection: &mut Connection, slots: &BTreeSet<String>) -> BTreeMap<String, Vec<String>> {
+    let mut state = BTreeMap::new();
+    for slot in slots {
+        for what in WRITTEN.iter().filter(|what| **what != "left") {
+            let key = format!("{slot}:{what}");
+            let mut read = if *what == "marks" {
+                redis::cmd("ZRANGE")
+            } else {
+                redis::cmd("HGETALL")
+            };
+            read.arg(&key);
+            if *what == "marks" {
+                read.arg(0).arg(-1);
+            }
+            let flat: Vec<String> = read.query(connection).unwrap();
+            let mut rows: Vec<String> = if *what == "marks" {
+                flat
+            } else {
+                flat.chunks(2)
+                    .filter(|pair| pair[0] != "known")
+                    .map(|pair| pair.join(" = "))
+                    .collect()
+            };
+            rows.sort();
+            state.insert(key, rows);
+        }
+    }
+    state
+}
+
+/// A connection on which Redis tells every command it gets.
+struct Monitor {
+    lines: BufReader<TcpStream>,
+}
+
+impl Monitor {
+    fn start(redis: &RedisServer) -> Self {
+        let address = redis.url().replace("redis://", "");
+        let mut stream = TcpStream::connect(address.trim_end_matches('/')).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"MONITOR\r\n").unwrap();
+        let mut lines = BufReader::new(stream);
+        let mut first = String::new();
+        lines.read_line(&mut first).unwrap();
+        assert_eq!(first.trim(), "+OK");
+        // Nobody reads while the history runs: Redis must not give the connection up meanwhile.
+        redis.cli(&[
+            "CONFIG",
+            "SET",
+            "client-output-buffer-limit",
+            "normal 0 0 0",
+        ]);
+        Self { lines }
+    }
+
+    /// The calls of `deliver.lua` so far, ready to be sent again.
+    fn deliveries(mut self, redis: &RedisServer) -> Vec<Vec<Vec<u8>>> {
+        redis.cli(&["ECHO", "that was all"]);
+        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/lua/deliver.lua"))
+            .unwrap();
+        let sha = redis.cli(&["SCRIPT", "LOAD", &text]);
+        let mut calls = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            self.lines.read_until(b'\n', &mut line).unwrap();
+            let parts = words(&line);
+            if parts.iter().any(|part| part == b"that was all") {
+                return calls;
+            }
+            let by_sha = parts
+                .get(1)
+                .is_some_and(|part| part == sha.trim().as_bytes());
+            let by_text = parts.get(1).is_some_and(|part| part == text.as_bytes());
+            if by_sha || by_text {
+                calls.push(parts);
+            }
+        }
+    }
+}
+
+/// The quoted words of a line of MONITOR, unescaped.
+fn words(line: &[u8]) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut word: Option<Vec<u8>> = None;
+    let mut bytes = line.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match (&mut word, byte) {
+            (None, b'"') => word = Some(Vec::new()),
+            (None, _) => {}
+            (Some(_), b'"') => words.extend(word.take()),
+            (Some(word), b'\\') => word.push(match bytes.next().unwrap() {
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
+                b'a' => 7,
+                b'b' => 8,
+                b'x' => {
+                    let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+                    u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+                }
+                other => other,
+            }),
+            (Some(word), byte) => word.push(byte),
+        }
+    }
+    words
+}
+
+#[test]
+fn lines_of_monitor_come_apart() {
+    let line = br#"1763.5 [0 127.0.0.1:6] "evalsha" "a\"b" "" "\xe7\x94\xa8\n\\""#;
+    let expected: Vec<Vec<u8>> = vec![
+        b"evalsha".to_vec(),
+        b"a\"b".to_vec(),
+        vec![],
+        "用\n\\".as_bytes().to_vec(),
+    ];
+    assert_eq!(words(line), expected);
+}
