@@ -49,8 +49,9 @@ struct Document {
     identifier: String,
     #[serde(rename = "TLS.sdkappid")]
     sdkappid: u64,
+    // The vendor's own package signs a negative one as well: one that has expired, not one that can't be read.
     #[serde(rename = "TLS.expire")]
-    expire: u64,
+    expire: i64,
     #[serde(rename = "TLS.time")]
     time: u64,
     #[serde(
@@ -124,7 +125,7 @@ impl Verifier {
         // Compares in constant time.
         mac.verify_slice(&sig).map_err(|_| Refusal::Forged)?;
         // The last second still counts, as in the vendor's own verifiers.
-        let until = document.time.checked_add(document.expire);
+        let until = document.time.checked_add_signed(document.expire);
         let until = until
             .filter(|until| now <= *until)
             .ok_or(Refusal::Expired)?;
@@ -194,7 +195,7 @@ fn make(
         version: "2.0",
         identifier: identifier.to_owned(),
         sdkappid,
-        expire: lifetime,
+        expire: i64::try_from(lifetime).ok()?,
         time: now,
         userbuf: userbuf.map(|bytes| STANDARD.encode(bytes)),
         sig: String::new(),
