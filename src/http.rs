@@ -1,5 +1,5 @@
 //! The route table, and the state that every call sees. A new dialect is one file that serves its paths, one row in
-//! [`VENDORS`] and, where it has credentials, one field of [`Apps`].
+//! `VENDORS` and, where it has credentials, one field of [`Apps`].
 
 pub mod imkit;
 pub mod keys;

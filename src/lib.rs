@@ -1,20 +1,55 @@
 //! `unread`: exact unread counts for chat back ends, kept in Redis, answered in the wire formats of three vendors.
-//! (The map is written once the modules stand.)
+//!
+//! # The map
+//!
+//! A request comes in through [`app`] (listeners, start and stop) and [`http`] (one table from path to dialect). A dialect
+//! parses, asks the [`limiter`], makes one call of the [`store`], and renders. The store speaks to Redis through [`scripts`]
+//! (one atomic operation per file in `lua/`) on [`connection`], with keys that only [`keys`] spells.
+//!
+//! Dependencies point one way; `tests/it/layering.rs` holds them:
+//!
+//! ```text
+//! main → cli → app, demo → http (dialects) → limiter, store → scripts, keys, connection → redis, deadpool_redis
+//! anyone → names, event, quota, error          config ← cli, app, http, store          metrics, telemetry ← anyone
+//! ```
+//!
+//! # How an event gets counted
+//!
+//! 1. `POST /v1/events` turns each object into an [`event::Event`]; what is no event is rejected, the others go on.
+//! 2. The store groups them by room, announces the rooms in an index outside their slots, and runs each room's accepting
+//!    script: it numbers messages, remembers ids, and records the *fan-out* in the room's slot, in one atomic step.
+//! 3. The fan-out brings every member's slot a snapshot of the room and the event's own mark. `deliver.lua` merges: repeated,
+//!    late and reordered deliveries end in the same state, because it keeps positions and moves the plain counts by the
+//!    difference. Then the record is cleared, and the caller is told `applied`.
+//! 4. A pod that dies in between leaves the record behind. Every pod sweeps the index and finishes what it finds.
+//!
+//! A supergroup has no step 3: its members' counts are worked out from the room's head when they are read.
+//!
+//! # What is not here, on purpose
+//!
+//! No handler talks to Redis. No script builds a key, and every key of a call is declared. No increment per message: a count
+//! is a difference of positions. No `MULTI`, no `WATCH`, no blocking command. No lock is held across an await. No setting is
+//! read after the start. Pods hold nothing that matters: the list of members that a pod keeps is used only if the room
+//! says that it is current.
 
-pub mod app;
-pub mod cli;
-pub mod config;
-pub mod connection;
-pub mod demo;
-pub mod error;
-pub mod event;
-pub mod http;
-pub mod keys;
-pub mod limiter;
-pub mod metrics;
 pub mod names;
-pub mod private_redis;
+pub mod event;
+pub mod error;
 pub mod quota;
-pub mod scripts;
+
+pub mod config;
+pub mod cli;
+pub mod demo;
+pub mod app;
+pub mod private_redis;
+
+pub mod http;
+pub mod limiter;
+
 pub mod store;
+pub mod scripts;
+pub mod keys;
+pub mod connection;
+
 pub mod telemetry;
+pub mod metrics;
