@@ -2,6 +2,7 @@
 
 mod announce;
 mod deliver;
+mod probe;
 mod read;
 mod recover;
 mod reply;
@@ -10,6 +11,7 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -37,6 +39,8 @@ struct Inner {
     members: Cache<(AppId, Enc), Arc<deliver::MemberList>, Length>,
     /// Deliveries that nobody waits for.
     background: Arc<Semaphore>,
+    /// Whether the server was found new enough and given the scripts.
+    prepared: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
@@ -82,6 +86,7 @@ impl Store {
             announcer: announce::Announcer::new(),
             members: Cache::with_weighter(CACHED_LISTS, CACHED_MEMBERS, Length),
             background: Arc::new(Semaphore::new(BACKGROUND)),
+            prepared: AtomicBool::new(false),
             metrics,
         });
         tokio::spawn(recover::run(Arc::downgrade(&inner)));

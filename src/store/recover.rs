@@ -7,11 +7,11 @@ use futures_util::{StreamExt, stream};
 
 use super::announce::SWEEP_MICROS;
 use super::deliver::Work;
-use super::reply::{Reply, number};
+use super::reply::Reply;
 use super::room::{Job, Snapshot};
 use super::write::LEASE_MICROS;
 use super::{Inner, Store};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::keys::{self, Enc, Entry, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
@@ -149,19 +149,5 @@ impl Store {
     fn recovered(&self, n: u64) {
         self.inner.metrics.recovered(n);
         tracing::info!(fanouts = n, "finished fan-outs that another pod had left");
-    }
-
-    /// Whether Redis answers, runs our scripts and is new enough; for readiness.
-    pub async fn ping(&self) -> Result<()> {
-        let call = scripts::PENDING_DROP
-            .call(&[keys::pending_index(0)])
-            .arg("")
-            .arg(0);
-        match number(&self.inner.redis.call(&call).await?) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::Internal(
-                "redis answered a probe in an unexpected way".into(),
-            )),
-        }
     }
 }
