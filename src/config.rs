@@ -58,6 +58,10 @@ pub struct ServerConfig {
     pub body_timeout_ms: u64,
     /// Open connections per worker, 1 to 1,000,000. Default 5,000: some 100 MB at worst on four cores.
     pub max_connections: usize,
+    /// Reads being worked on at once; more are refused at once.
+    pub max_reads: usize,
+    /// Requests with events being worked on at once; a few more wait up to a second.
+    pub max_writes: usize,
     /// Seconds between not ready and not accepting, after SIGTERM (not after ctrl-c), 0 to 3,600. Default 5.
     pub drain_seconds: u64,
     /// Seconds for requests in flight, after that, 0 to 3,600. Default 20.

@@ -1,5 +1,6 @@
 //! The operations on counts. Redis types stay behind this module.
 
+mod admit;
 mod announce;
 mod deliver;
 mod probe;
@@ -34,6 +35,7 @@ pub struct Store {
 
 struct Inner {
     redis: Redis,
+    admission: admit::Admission,
     history: History,
     announcer: announce::Announcer,
     members: Cache<(AppId, Enc), Arc<deliver::MemberList>, Length>,
@@ -79,6 +81,7 @@ impl Store {
         let url = url.ok_or_else(|| Error::Internal("no address of redis is set".into()))?;
         let inner = Arc::new(Inner {
             redis: Redis::new(&config.redis, url, Arc::clone(&metrics))?,
+            admission: admit::Admission::new(&config.server),
             history: History {
                 max_messages: config.history.max_messages,
                 max_age_days: config.history.max_age_days,

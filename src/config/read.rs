@@ -296,6 +296,8 @@ fn server(mut s: Section<'_>) -> ServerConfig {
         max_body_bytes: size(s.number_or("max_body_bytes", 64 << 10, 1 << 10..=64 << 20)),
         body_timeout_ms: s.number_or("body_timeout_ms", 10_000, 100..=600_000),
         max_connections: size(s.number_or("max_connections", 5_000, 1..=1_000_000)),
+        max_reads: size(s.number_or("max_reads", 2_048, 1..=1_000_000)),
+        max_writes: size(s.number_or("max_writes", 64, 1..=100_000)),
         drain_seconds: s.number_or("drain_seconds", 5, 0..=3_600),
         grace_seconds: s.number_or("grace_seconds", 20, 0..=3_600),
     };

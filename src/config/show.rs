@@ -19,6 +19,8 @@ pub fn effective(config: &Config) -> String {
     out.plain("max_body_bytes", server.max_body_bytes);
     out.plain("body_timeout_ms", server.body_timeout_ms);
     out.plain("max_connections", server.max_connections);
+    out.plain("max_reads", server.max_reads);
+    out.plain("max_writes", server.max_writes);
     out.plain("drain_seconds", server.drain_seconds);
     out.plain("grace_seconds", server.grace_seconds);
 

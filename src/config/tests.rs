@@ -55,6 +55,8 @@ max_events_bytes = 8388608
 max_body_bytes = 65536
 body_timeout_ms = 10000
 max_connections = 5000
+max_reads = 2048
+max_writes = 64
 drain_seconds = 5
 grace_seconds = 20
 

@@ -125,8 +125,16 @@ impl Fault {
             code: self.code,
             error: true,
         };
-        request::json(self.status, &envelope)
-            .unwrap_or_else(|| request::json_bytes(self.status, Vec::from(b"{\"error\":true}")))
+        let mut response = request::json(self.status, &envelope)
+            .unwrap_or_else(|| request::json_bytes(self.status, Vec::from(b"{\"error\":true}")));
+        if self.message == UNAVAILABLE.message {
+            request::set(
+                &mut response,
+                header::RETRY_AFTER,
+                HeaderValue::from_static("1"),
+            );
+        }
+        response
     }
 }
 

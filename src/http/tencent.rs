@@ -199,6 +199,13 @@ impl Fault {
             ..Reply::OK
         }
         .answer();
+        if self == UNAVAILABLE {
+            request::set(
+                &mut response,
+                header::RETRY_AFTER,
+                HeaderValue::from_static("1"),
+            );
+        }
         if [TOO_LARGE, SLOW, BROKEN, ENCODED].contains(&self) {
             request::close(&mut response);
         }

@@ -397,6 +397,7 @@ impl Store {
         user: &UserId,
         charge: Option<&Charge>,
     ) -> Result<Charged<Option<u64>>> {
+        let _place = self.inner.admission.read()?;
         let mut get = redis::cmd("HMGET");
         get.arg(UserKeys::new(app, &encode(user.as_str())).counts())
             .arg("known")
@@ -420,6 +421,7 @@ impl Store {
         peers: &[UserId],
         charge: Option<&Charge>,
     ) -> Result<Charged<Option<Vec<PeerCount>>>> {
+        let _place = self.inner.admission.read()?;
         let mut get = redis::cmd("HMGET");
         get.arg(UserKeys::new(app, &encode(user.as_str())).counts())
             .arg("known");
@@ -498,6 +500,7 @@ impl Store {
         types: Option<&[CustomType]>,
         charge: Option<&Charge>,
     ) -> Result<Charged<Option<Totals>>> {
+        let _place = self.inner.admission.read()?;
         let user = encode(user.as_str());
         let suffixes = suffixes(types);
         match self
@@ -521,6 +524,7 @@ impl Store {
 
     /// All totals of each of `users`, in their order; `None`: an unknown user.
     pub async fn totals_of(&self, app: &AppId, users: &[UserId]) -> Result<Vec<Option<Totals>>> {
+        let _place = self.inner.admission.read()?;
         let users: Vec<Enc> = users.iter().map(|u| encode(u.as_str())).collect();
         let suffixes = suffixes(None);
         let items: Vec<Item> = users
@@ -556,6 +560,7 @@ impl Store {
         tags: Option<&[Tag]>,
         charge: Option<&Charge>,
     ) -> Result<Charged<Vec<(Tag, u64)>>> {
+        let _place = self.inner.admission.read()?;
         let user = encode(user.as_str());
         let keys = UserKeys::new(app, &user);
         let item = match tags {
@@ -617,6 +622,7 @@ impl Store {
         user: &UserId,
         rooms: bool,
     ) -> Result<Option<UserUnread>> {
+        let _place = self.inner.admission.read()?;
         let what = if rooms { "cro" } else { "cr" };
         let overview = self.overview(app, &encode(user.as_str()), what).await?;
         if !overview.known {
@@ -655,6 +661,7 @@ impl Store {
         room: &RoomId,
         users: Option<&[UserId]>,
     ) -> Result<Option<Vec<(String, u64)>>> {
+        let _place = self.inner.admission.read()?;
         let room = encode(room.as_str());
         let keys = RoomKeys::new(app, &room);
         let mut get = redis::cmd("HGET");
@@ -787,6 +794,7 @@ impl Store {
     where
         F: FnOnce(Vec<RoomEntry>) -> (u64, Vec<RoomEntry>),
     {
+        let _place = self.inner.admission.read()?;
         let name = encode(user.as_str());
         let item = Self::overview_item(app, &name, "op");
         let (mut values, verdict) = match self.charged(vec![item], charge).await? {

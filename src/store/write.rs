@@ -121,6 +121,7 @@ struct RoomOps {
 impl Store {
     /// Applies events: those of one room in the order given, and every event after those before it that it builds on.
     pub async fn apply(&self, app: &AppId, events: Vec<Event>, wait: Wait) -> Result<Vec<Outcome>> {
+        let _place = self.inner.admission.write().await?;
         let now = now_ms();
         let mut outcomes: Vec<Option<Outcome>> = vec![None; events.len()];
         let mut segment: Vec<Numbered<Event>> = Vec::new();
