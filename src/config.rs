@@ -81,6 +81,21 @@ pub struct RedisConfig {
     pub connect_timeout_ms: u64,
     /// Milliseconds until a command must be answered, 10 to 60,000. Default 1,000.
     pub response_timeout_ms: u64,
+    /// When events count as safe. Default `none`.
+    pub durability: Durability,
+    /// Replicas that must have them, with `wait`, 1 to 16. Default 1.
+    pub durability_replicas: u32,
+    /// Milliseconds until they must have them, 10 to 60,000. Default 1,000.
+    pub durability_timeout_ms: u64,
+}
+
+/// When events count as safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// When the master has them.
+    None,
+    /// When so many replicas have them as well.
+    Wait,
 }
 
 /// How far back ids are known, per room.

@@ -176,6 +176,26 @@ impl Redis {
         Ok(values)
     }
 
+    /// Writes `key` and waits until `replicas` have it and all that was written before; answers how many do.
+    pub async fn confirm(&self, key: &str, replicas: u32, timeout: Duration) -> Result<u64> {
+        let mut connection = self
+            .inner
+            .admin
+            .get()
+            .await
+            .map_err(|error| self.lost("pool", error.to_string()))?;
+        let mut pipe = redis::Pipeline::with_capacity(2);
+        pipe.cmd("SET").arg(key).arg(1).ignore();
+        pipe.cmd("WAIT")
+            .arg(replicas)
+            .arg(timeout.as_millis() as u64);
+        let answer = tokio::time::timeout(
+            timeout + self.inner.deadline,
+            pipe.query_async::<(u64,)>(&mut connection),
+        );
+        self.settle(answer.await).map(|(have,)| have)
+    }
+
     /// Runs one command on a connection of its own, for admin work.
     pub async fn admin(&self, cmd: &Cmd) -> Result<Value> {
         let mut connection = self

@@ -7,6 +7,10 @@ pub enum Error {
     /// Reads and writes may both be sent again: every write is safe to repeat.
     #[error("redis unavailable: {0}")]
     Unavailable(String),
+    /// The writes were made, but not confirmed by as many replicas as asked for: a failover may lose them, or not.
+    /// They may be sent again.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
     /// Redis answered something that this program does not understand: a bug here, or data written by something else.
     #[error("internal error: {0}")]
     Internal(String),
@@ -15,7 +19,7 @@ pub enum Error {
 impl Error {
     /// Whether sending the same request again may succeed.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Unavailable(_))
+        matches!(self, Error::Unavailable(_) | Error::Unknown(_))
     }
 }
 

@@ -207,6 +207,11 @@ pub fn parse_entry(entry: &str) -> Option<Entry> {
     }
 }
 
+/// What is written before waiting for replicas.
+pub fn durable() -> String {
+    "unread:v1:{durable}".to_owned()
+}
+
 /// The rate limiter's key of an app's vendor endpoint.
 pub fn limit(app: &AppId, endpoint: &str) -> String {
     format!("unread:v1:{{{app}:limit:{endpoint}}}")

@@ -3,6 +3,7 @@
 mod admit;
 mod announce;
 mod deliver;
+mod durable;
 mod probe;
 mod read;
 mod recover;
@@ -13,6 +14,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -20,7 +22,7 @@ use tokio::sync::Semaphore;
 
 pub use write::{Outcome, Rejection, Wait};
 
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::connection::Redis;
 use crate::error::{Error, Result};
 use crate::keys::Enc;
@@ -41,6 +43,8 @@ struct Inner {
     members: Cache<(AppId, Enc), Arc<deliver::MemberList>, Length>,
     /// Deliveries that nobody waits for.
     background: Arc<Semaphore>,
+    /// With durability `wait`: what makes sure of it.
+    durable: Option<durable::Durable>,
     /// Whether the server was found new enough and given the scripts.
     prepared: AtomicBool,
     metrics: Arc<Metrics>,
@@ -79,8 +83,13 @@ impl Store {
     pub async fn connect(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
         let url = config.redis.url.as_ref().map(|url| url.0.as_str());
         let url = url.ok_or_else(|| Error::Internal("no address of redis is set".into()))?;
+        let redis = Redis::new(&config.redis, url, Arc::clone(&metrics))?;
+        let durable = (config.redis.durability == Durability::Wait).then(|| {
+            let timeout = Duration::from_millis(config.redis.durability_timeout_ms);
+            durable::Durable::start(redis.clone(), config.redis.durability_replicas, timeout)
+        });
         let inner = Arc::new(Inner {
-            redis: Redis::new(&config.redis, url, Arc::clone(&metrics))?,
+            redis,
             admission: admit::Admission::new(&config.server),
             history: History {
                 max_messages: config.history.max_messages,
@@ -89,6 +98,7 @@ impl Store {
             announcer: announce::Announcer::new(),
             members: Cache::with_weighter(CACHED_LISTS, CACHED_MEMBERS, Length),
             background: Arc::new(Semaphore::new(BACKGROUND)),
+            durable,
             prepared: AtomicBool::new(false),
             metrics,
         });

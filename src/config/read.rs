@@ -7,8 +7,8 @@ use std::ops::RangeInclusive;
 
 use super::load::{ConfigError, Node};
 use super::{
-    AppConfig, Config, HistoryConfig, ImkitConfig, LogConfig, LogFormat, RateLimit, RedisConfig,
-    Scope, Secret, SendbirdConfig, ServerConfig, TencentConfig,
+    AppConfig, Config, Durability, HistoryConfig, ImkitConfig, LogConfig, LogFormat, RateLimit,
+    RedisConfig, Scope, Secret, SendbirdConfig, ServerConfig, TencentConfig,
 };
 use crate::names::AppId;
 
@@ -325,6 +325,13 @@ fn redis(mut s: Section<'_>) -> RedisConfig {
         connections: size(s.number_or("connections", 4, 1..=64)),
         connect_timeout_ms: s.number_or("connect_timeout_ms", 1_000, 10..=60_000),
         response_timeout_ms: s.number_or("response_timeout_ms", 1_000, 10..=60_000),
+        durability: s.choice(
+            "durability",
+            Durability::None,
+            &[("none", Durability::None), ("wait", Durability::Wait)],
+        ),
+        durability_replicas: small(s.number_or("durability_replicas", 1, 1..=16)),
+        durability_timeout_ms: s.number_or("durability_timeout_ms", 1_000, 10..=60_000),
     };
     s.done();
     config

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Config, LogFormat, Scope, Secret};
+use super::{Config, Durability, LogFormat, Scope, Secret};
 
 const MASK: &str = "****";
 
@@ -34,6 +34,13 @@ pub fn effective(config: &Config) -> String {
     out.plain("connections", redis.connections);
     out.plain("connect_timeout_ms", redis.connect_timeout_ms);
     out.plain("response_timeout_ms", redis.response_timeout_ms);
+    let durability = match redis.durability {
+        Durability::None => "none",
+        Durability::Wait => "wait",
+    };
+    out.text("durability", durability);
+    out.plain("durability_replicas", redis.durability_replicas);
+    out.plain("durability_timeout_ms", redis.durability_timeout_ms);
 
     out.head("[history]");
     out.plain("max_messages", config.history.max_messages);

@@ -66,6 +66,9 @@ data_dir = "./data"
 connections = 4
 connect_timeout_ms = 1000
 response_timeout_ms = 1000
+durability = "none"
+durability_replicas = 1
+durability_timeout_ms = 1000
 
 [history]
 max_messages = 1000

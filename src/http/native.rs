@@ -516,6 +516,11 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
+        if let Error::Unknown(why) = &error {
+            let detail =
+                format!("{why}: the outcome is unknown; the whole request may be sent again");
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+        }
         if error.is_transient() {
             let detail = "redis can't be reached in time; the whole request may be sent again";
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);

@@ -197,6 +197,9 @@ impl Store {
             segment.push((index, event));
         }
         self.segment(app, segment, wait, now, &mut outcomes).await?;
+        if let Some(durable) = &self.inner.durable {
+            durable.confirm().await?;
+        }
         outcomes
             .into_iter()
             .map(|outcome| match outcome {

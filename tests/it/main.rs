@@ -36,5 +36,8 @@ mod concurrent;
 /// Pods and Redis die, stall and fill up; nothing acknowledged is lost.
 mod crash;
 
+/// What is answered only when replicas have it.
+mod durability;
+
 /// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
 mod limits;

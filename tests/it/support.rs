@@ -190,6 +190,27 @@ impl RedisServer {
         }
     }
 
+    /// Stops it in its tracks: connections stay, nothing is answered.
+    pub fn freeze(&self) {
+        signal(self.child.as_ref().unwrap(), "STOP");
+    }
+
+    pub fn thaw(&self) {
+        signal(self.child.as_ref().unwrap(), "CONT");
+    }
+
+    /// A replica of this server, once it has caught up.
+    pub fn replica(&self) -> Self {
+        let master = self.port.to_string();
+        let replica =
+            Self::start_with(&["--appendonly", "no", "--replicaof", "127.0.0.1", &master]);
+        until("the replica is in step", || {
+            let info = replica.cli(&["INFO", "replication"]);
+            info.contains("master_link_status:up").then_some(())
+        });
+        replica
+    }
+
     /// The same port and directory again.
     pub fn restart(&mut self) {
         self.stop();
