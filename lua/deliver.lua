@@ -3,14 +3,23 @@
 --   by two pods at once: the state they end in is the same. Several users at once only where one node holds them all.
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
---   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted), prefs (hash)
--- ARGV: 1 room, 2 microseconds at which the snapshot was taken, 3 rev, 4 head, 5 kind, 6 status, 7 type, 8 tags, then nine per
+--   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '#' -> when it was swept), prefs (hash)
+-- ARGV: 1 room, 2 microseconds at which the snapshot was taken, 3 rev, 4 head, 5 kind, 6 status, 7 type, 8 tags,
+--   9 and 10 positions that don't count, and that mention, for everybody (comma lists of stamp/position), then nine per
 --   user: state j|i|l or - (not a member), epoch, base, peer, '' or when it was named as a sender, '' or read up to,
 --   positions that don't count (comma list), positions that mention (comma list), settings (lines: field, stamp and JSON
 --   value in turn)
 -- Reply: one letter per user: K kept, V void (the membership is older than the user's deletion), or {'STALE'}
 local room, taken, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local kind, status, type, tags = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local common = {}
+for i = 1, 2 do
+  local list = {}
+  for stamp, position in string.gmatch(ARGV[i + 8], '(%d+)/(%d+)') do
+    list[#list + 1] = {tonumber(stamp), tonumber(position)}
+  end
+  common[i] = list
+end
 
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -105,6 +114,8 @@ local function merge(k, a)
   local deleted = tonumber(ended[2] or 0)
   if named ~= '' and tonumber(named) > deleted then redis.call('HSETNX', counts, 'known', named) end
   if state == '-' then return 'K' end
+  -- A membership that began after the snapshot has a telling of its own; this one may be of an earlier room by that name.
+  if state ~= 'l' and rev < epoch then return 'K' end
   if epoch <= deleted then return state == 'l' and 'K' or 'V' end
   if ended[1] and epoch <= tonumber(string.match(ended[1], '^%d+')) then return 'K' end
 
@@ -158,22 +169,25 @@ local function merge(k, a)
         new.nm = new.nm - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|m|', '[' .. room .. '|m|' .. up_to)
       end
     end
-    for text in string.gmatch(holes, '%d+') do
-      local position = tonumber(text)
+    local function hole(position)
       if position > new.read and redis.call('ZADD', marks, 0, mark('h', position)) == 1 then
         new.nh = new.nh + 1
         new.head = math.max(new.head, position)
         if new.nm > 0 then new.nm = new.nm - redis.call('ZREM', marks, mark('m', position)) end
       end
     end
-    for text in string.gmatch(mentions, '%d+') do
-      local position = tonumber(text)
+    local function mention(position)
       if position > new.read and not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position)))
         and redis.call('ZADD', marks, 0, mark('m', position)) == 1 then
         new.nm = new.nm + 1
         new.head = math.max(new.head, position)
       end
     end
+    for text in string.gmatch(holes, '%d+') do hole(tonumber(text)) end
+    -- What happened before this membership began is none of its business.
+    for _, one in ipairs(common[1]) do if one[1] > epoch then hole(one[2]) end end
+    for text in string.gmatch(mentions, '%d+') do mention(tonumber(text)) end
+    for _, one in ipairs(common[2]) do if one[1] > epoch then mention(one[2]) end end
     new.head = math.max(new.head, new.read)
     if settings ~= '' then
       for name, stamp, value in string.gmatch(settings, '([^\n]+)\n(%d+)\n([^\n]+)') do
@@ -238,7 +252,9 @@ local function merge(k, a)
   if state == 'l' then
     redis.call('HSET', left, room, int(epoch) .. '|' .. int(now))
     redis.call('PEXPIRE', left, 86400000)
-    if redis.call('HLEN', left) > 512 then
+    -- Tombstones are swept, at most every ten minutes: a user may leave thousands of rooms in a row.
+    if redis.call('HLEN', left) > 512 and now - tonumber(redis.call('HGET', left, '#') or 0) > 600000000 then
+      redis.call('HSET', left, '#', int(now))
       local all = redis.call('HGETALL', left)
       for i = 1, #all, 2 do
         local since = string.match(all[i + 1], '|(%d+)$')
@@ -253,6 +269,6 @@ end
 
 local reply = {}
 for i = 0, #KEYS / 7 - 1 do
-  reply[i + 1] = merge(i * 7, 8 + i * 9)
+  reply[i + 1] = merge(i * 7, 10 + i * 9)
 end
 return reply

@@ -1,12 +1,12 @@
 #!lua
 -- Purpose: accept messages into a room in the order given: number those that count, remember their ids, record what is to
 --   be delivered to whom. With a pair of users: the direct room of the two, made (or completed) if need be.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base), 3 ids (hash: id -> rev|position|time|recall),
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base), 3 ids (hash: id -> rev|position|time|recall|number),
 --   4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
 --   3 history in messages, 4 history in microseconds, 5 and 6 the pair or '' and '', then eight per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type
--- Reply: {'OK', job or '', record or '' (of the pair's joining), now, rev, head, kind, status, type, tags, born, mrev,
+-- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a conversion under way), now, rev, head, kind, status, type, tags, born, mrev,
 --   then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
 --   or {'STALE'} or {'ROOM'} no such room, {'FULL'} the pair's room is taken, {'KIND'} the pair's room is not direct
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -17,7 +17,7 @@ local one, two = ARGV[5], ARGV[6]
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 if now > trust then return {'STALE'} end
-local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime')
+local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime', 'accepted', 'told')
 local rev = tonumber(m[1] or 0)
 local function tick()
   rev = math.max(rev + 1, now)
@@ -32,6 +32,26 @@ local function member(user)
   local s, epoch = string.match(entry, '^(%a)|(%d+)')
   if s == 'l' or tonumber(epoch) < tonumber(born) then return nil end
   return s
+end
+
+-- Those of a comma list who have joined, without one of them.
+local function joined_of(list, but)
+  local found, part = {}, {}
+  local function look()
+    if #part == 0 then return end
+    local entries = redis.call('HMGET', members, unpack(part))
+    for i = 1, #part do
+      local s, epoch = string.match(entries[i] or '', '^(%a)|(%d+)')
+      if s == 'j' and tonumber(epoch) >= tonumber(born) then found[#found + 1] = part[i] end
+    end
+    part = {}
+  end
+  for user in string.gmatch(list, '[^,]+') do
+    if user ~= but then part[#part + 1] = user end
+    if #part == 1000 then look() end
+  end
+  look()
+  return found
 end
 
 local set = {}
@@ -86,8 +106,13 @@ if any_new then
   end
 end
 if not born then return {'ROOM'} end
+if job == '' and kind == 'supergroup' and m[12] then
+  -- Members who have not been told yet that this is a supergroup would not see the message.
+  record = redis.call('HGET', pending, m[12]) or ''
+  if record ~= '' then job = m[12] end
+end
 
-local mintime, maxtime = tonumber(m[9]), tonumber(m[10])
+local mintime, maxtime, accepted = tonumber(m[9]), tonumber(m[10]), tonumber(m[11] or 0)
 local last, reply = nil, {}
 for i = 7, #ARGV, 8 do
   local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -108,7 +133,8 @@ for i = 7, #ARGV, 8 do
     end
     -- A silent message stands where the last counted one before it does.
     local at = int(head)
-    redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0' .. (silent and '|s' or ''))
+    accepted = accepted + 1
+    redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted) .. (silent and '|s' or ''))
     redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
     last = {'last_id', id, 'last_sender', sender, 'last_time', time, 'last_at', revs, 'last_updated', revs,
       'last_text', ARGV[i + 6], 'last_type', ARGV[i + 7]}
@@ -122,9 +148,7 @@ for i = 7, #ARGV, 8 do
         named[1] = '*'
       end
     elseif not silent and mentions ~= '' then
-      for user in string.gmatch(mentions, '[^,]+') do
-        if user ~= sender and member(user) == 'j' then named[#named + 1] = user end
-      end
+      named = joined_of(mentions, sender)
     end
     local what = ''
     if all or sender ~= '' or #named > 0 then
@@ -143,14 +167,19 @@ for i = 7, #ARGV, 8 do
   end
 end
 
--- What is older than the history is forgotten, the oldest first; an id that came again since belongs to the newer entry.
-local over = redis.call('LLEN', log) - max_messages
-for i = 1, math.max(over, 0) + 16 do
+-- What is older than the history is forgotten, the oldest first, but by number only when it is too old to be part of a
+-- request that is sent again; an id that came again since belongs to the newer entry. Bounded, so that a history made
+-- shorter is not cut down in one go.
+local length = redis.call('LLEN', log)
+local retried, most = now - 900000000, max_messages + 50000
+for _ = 1, #ARGV / 8 + 16 do
   local oldest = redis.call('LINDEX', log, 0)
   if not oldest then break end
   local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|(.*)$')
-  if i > over and tonumber(stamp) >= now - max_age then break end
+  local at = tonumber(stamp)
+  if not (at < now - max_age or (length > max_messages and at < retried) or length > most) then break end
   redis.call('LPOP', log)
+  length = length - 1
   local entry = redis.call('HGET', ids, id)
   if entry and string.match(entry, '^%d+') == stamp then redis.call('HDEL', ids, id) end
 end
@@ -159,7 +188,7 @@ redis.call('PEXPIRE', ids, keep)
 redis.call('PEXPIRE', log, keep)
 
 local revs = int(rev)
-put('rev', revs); put('head', int(head))
+put('rev', revs); put('head', int(head)); put('accepted', int(accepted))
 if mintime then put('mintime', int(mintime)); put('maxtime', int(maxtime)) end
 if last then for i = 1, #last do set[#set + 1] = last[i] end end
 redis.call('HSET', meta, unpack(set))

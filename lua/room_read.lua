@@ -1,20 +1,21 @@
 #!lua
 -- Purpose: find the position up to which a member has read a room, and record that it is to be delivered to that member.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base), 3 ids (hash: id -> rev|position|time|recall),
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base), 3 ids (hash: id -> rev|position|time|recall|number),
 --   4 log (list: rev|position|time|id), 5 pending (hash: job -> record)
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
---   3 history in microseconds, 4 user, 5 all|id|time, 6 the id or the time (milliseconds)
+--   3 history in messages, 4 history in microseconds, 5 user, 6 all|id|time, 7 the id or the time (milliseconds)
 -- Reply: {'OK', job or '', record or '', now, rev, head, kind, status, type, tags, born, mrev, entry of the user}
 --   or {'STALE'} or {'ROOM'} no such room, {'MEMBER'} the user has not joined,
 --   {'MESSAGE'} no such message, or older than the history
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local trust, lease, max_age = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local user, how, value = ARGV[4], ARGV[5], ARGV[6]
+local trust, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
+local user, how, value = ARGV[5], ARGV[6], ARGV[7]
 
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 if now > trust then return {'STALE'} end
-local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime')
+local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime', 'accepted')
 if not m[2] then return {'ROOM'} end
 local entry = redis.call('HGET', members, user)
 local state, epoch, base = string.match(entry or '', '^(%a)|(%d+)|(%d+)')
@@ -25,8 +26,10 @@ if how == 'all' then
   position = head
 elseif how == 'id' then
   local known = redis.call('HGET', ids, value)
-  local first, at = string.match(known or '', '^(%d+)|(%d+)|')
-  if not first or tonumber(first) < now - max_age then return {'MESSAGE'} end
+  local first, at, number = string.match(known or '', '^(%d+)|(%d+)|%-?%d+|%d+|(%d+)')
+  if not first or tonumber(first) < now - max_age or tonumber(m[11]) - tonumber(number) >= max_messages then
+    return {'MESSAGE'}
+  end
   position = tonumber(at)
 else
   local time = tonumber(value)
@@ -37,8 +40,9 @@ else
   else
     -- From the newest back: the first one at or before the time has the highest position.
     local stop, first = redis.call('LLEN', log), nil
-    while not position and stop > 0 do
-      local chunk = redis.call('LRANGE', log, math.max(stop - 64, 0), stop - 1)
+    local oldest = math.max(stop - max_messages, 0)
+    while not position and stop > oldest do
+      local chunk = redis.call('LRANGE', log, math.max(stop - 64, oldest), stop - 1)
       for i = #chunk, 1, -1 do
         local at, when = string.match(chunk[i], '^%d+|(%d+)|(%-?%d+)|')
         if at ~= '0' then

@@ -14,7 +14,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 if now > trust then return {'STALE'} end
 
-local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev')
+local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'told')
 local rev = math.max(tonumber(m[1] or 0) + 1, now)
 local revs = string.format('%.0f', rev)
 local exists = m[2]
@@ -44,6 +44,11 @@ local changed = exists and (new_kind ~= old_kind or (new_kind ~= 'supergroup'
 if changed then
   job = revs
   record = string.format('%.0f', now + lease) .. '\nall'
+  put('told', job)
+elseif m[9] then
+  -- The same settings sent again: whoever waits for the answer waits for the first telling of them.
+  record = redis.call('HGET', pending, m[9]) or ''
+  if record ~= '' then job = m[9] end
 end
 
 redis.call('HSET', meta, unpack(set))

@@ -12,7 +12,12 @@ local trust, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 if now > trust then return {'STALE'} end
-if redis.call('HEXISTS', counts, 'known') == 0 then return {'USER'} end
+if redis.call('HEXISTS', counts, 'known') == 0 then
+  -- Deleted already, but not out of all rooms yet: whoever sends it again waits for that.
+  local jobs = redis.call('HGETALL', pending)
+  if #jobs == 0 then return {'USER'} end
+  return {'OK', jobs[1], jobs[2], now}
+end
 
 local stamp, names, tombs = now, {}, {}
 for _, key in ipairs({rooms, supers}) do

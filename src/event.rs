@@ -184,6 +184,9 @@ const MAX_TIME: i64 = 253_402_300_799_999;
 /// The most tags in a room, and of a user's own for one.
 const MAX_TAGS: usize = 100;
 
+/// The most users that one message names.
+const MAX_MENTIONS: usize = 10_000;
+
 struct Fields {
     map: Map<String, Value>,
 }
@@ -438,9 +441,14 @@ fn message(fields: &mut Fields) -> Result<Change, Invalid> {
         Some(Value::String(all)) if all == "all" => Mentions::All,
         Some(list @ Value::Array(_)) => {
             fields.map.insert("mentions".into(), list);
-            Mentions::Users(once(
-                fields.list("mentions", UserId::parse)?.unwrap_or_default(),
-            ))
+            let users = once(fields.list("mentions", UserId::parse)?.unwrap_or_default());
+            if users.len() > MAX_MENTIONS {
+                return Err(invalid(
+                    "mentions",
+                    "must name at most 10,000 users; \"all\" names everybody",
+                ));
+            }
+            Mentions::Users(users)
         }
         Some(_) => return Err(invalid("mentions", "must be a list of users or \"all\"")),
     };

@@ -161,9 +161,14 @@ impl RoomKeys {
 /// How many indexes of announced work there are, so that a cluster shares them out.
 pub const PENDING_SHARDS: u32 = 16;
 
-/// The index of announced work number `shard`.
+/// The index of announced work number `shard`: when each entry was announced last.
 pub fn pending_index(shard: u32) -> String {
-    format!("unread:v1:{{pending:{shard}}}")
+    format!("unread:v1:{{pending:{shard}}}:index")
+}
+
+/// Beside it: since when nobody has looked at an entry.
+pub fn pending_look(shard: u32) -> String {
+    format!("unread:v1:{{pending:{shard}}}:look")
 }
 
 /// The index in which an entry is announced.
@@ -228,7 +233,8 @@ mod tests {
         assert_eq!(user.counts(), "unread:v1:{demo:u:a%7Bb%7D%3Ac}:counts");
         let room = RoomKeys::new(&app, &encode("orders"));
         assert_eq!(room.meta(), "unread:v1:{demo:r:orders}:meta");
-        assert_eq!(pending_index(3), "unread:v1:{pending:3}");
+        assert_eq!(pending_index(3), "unread:v1:{pending:3}:index");
+        assert_eq!(pending_look(3), "unread:v1:{pending:3}:look");
         assert_eq!(
             limit(&app, "imkit-rooms"),
             "unread:v1:{demo:limit:imkit-rooms}"

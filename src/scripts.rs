@@ -37,8 +37,8 @@ scripts! {
     GCRA = "gcra";
     /// Announce work.
     PENDING_TOUCH = "pending_touch";
-    /// Forget an announcement.
-    PENDING_DROP = "pending_drop";
+    /// Put down what looking at announcements came to.
+    PENDING_LOOKED = "pending_looked";
     /// Create or change a room.
     ROOM_UPDATE = "room_update";
     /// Delete a room.

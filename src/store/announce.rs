@@ -1,8 +1,10 @@
 //! Announcing work before it is accepted, in the index by which any pod finds the unfinished work of a dead one.
 //!
 //! An announcement holds for [`TRUST_MICROS`] of Redis' own clock; the accepting scripts refuse (`STALE`) one that is older.
-//! The sweep drops an entry only when it is older than [`SWEEP_MICROS`] and nothing is pending behind it, so nothing can be
-//! accepted on the strength of an entry that is gone, however long a pod was stopped in between.
+//! The sweep forgets an entry only when, before it looked for pending work behind it and found none, the announcement was
+//! older than [`SWEEP_MICROS`], and it has not been renewed since. So nothing can be accepted on the strength of an entry that
+//! is gone, however long a pod was stopped in between. When an entry is looked at does not depend on how often it is
+//! announced: a room that is never quiet gets its turn like any other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -18,7 +20,7 @@ use crate::scripts;
 
 /// How long an announcement holds, in microseconds of Redis' clock.
 const TRUST_MICROS: u64 = 2_500_000;
-/// How old an entry is when the sweep looks at it, in microseconds.
+/// How old an announcement is before it may be forgotten, and how long an entry waits to be looked at, in microseconds.
 pub(super) const SWEEP_MICROS: u64 = 5_000_000;
 /// How long a pod relies on its own announcement before it renews it.
 const RENEW: Duration = Duration::from_millis(1_000);
@@ -29,14 +31,25 @@ const CHUNK: usize = 500;
 
 /// What this pod has announced lately.
 pub(super) struct Announcer {
-    shards: Vec<Mutex<HashMap<String, (Instant, u64)>>>,
+    shards: Vec<Mutex<Shard>>,
+}
+
+struct Shard {
+    /// When it was announced, and until when that holds.
+    entries: HashMap<String, (Instant, u64)>,
+    purged: Instant,
 }
 
 impl Announcer {
     pub(super) fn new() -> Self {
         Self {
             shards: (0..keys::PENDING_SHARDS)
-                .map(|_| Mutex::default())
+                .map(|_| {
+                    Mutex::new(Shard {
+                        entries: HashMap::new(),
+                        purged: Instant::now(),
+                    })
+                })
                 .collect(),
         }
     }
@@ -47,6 +60,7 @@ impl Announcer {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         shard
+            .entries
             .get(entry)
             .filter(|(since, _)| since.elapsed() < RENEW)
             .map(|(_, trust)| *trust)
@@ -57,10 +71,13 @@ impl Announcer {
             let mut shard = shard
                 .lock()
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
-            if shard.len() >= REMEMBERED {
-                shard.retain(|_, (since, _)| since.elapsed() < RENEW);
+            if shard.entries.len() >= REMEMBERED && shard.purged.elapsed() >= RENEW {
+                shard
+                    .entries
+                    .retain(|_, (since, _)| since.elapsed() < RENEW);
+                shard.purged = Instant::now();
             }
-            shard.insert(entry, (since, trust));
+            shard.entries.insert(entry, (since, trust));
         }
     }
 }
@@ -86,7 +103,8 @@ impl Store {
 
     async fn touch(&self, shard: u32, entries: &[String]) -> Result<u64> {
         let since = Instant::now();
-        let mut call = scripts::PENDING_TOUCH.call(&[keys::pending_index(shard)]);
+        let mut call =
+            scripts::PENDING_TOUCH.call(&[keys::pending_index(shard), keys::pending_look(shard)]);
         for entry in entries {
             call.push(entry);
         }

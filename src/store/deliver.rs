@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-
 use super::Store;
 use super::reply::{Reply, maybe_text};
 use super::room::{Act, Audience, Entry, Job, Snapshot};
 use crate::error::{Error, Result};
+use crate::event::MemberState;
 use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
@@ -20,6 +19,8 @@ const USERS_PER_CALL: usize = 20;
 const CALLS_AT_ONCE: usize = 8;
 /// The longest list of members that is kept and read at once; longer ones are walked by HSCAN.
 pub(super) const LIST: usize = 5_000;
+/// Marks for everybody in one pass over the members.
+const COMMON_MARKS: usize = 100;
 /// Jobs and departures cleared in one call.
 const CLEAR: usize = 500;
 
@@ -30,11 +31,19 @@ pub(super) struct Work {
     pub(super) jobs: Vec<Job>,
     /// Users to be told the state of things although nothing changed for them: an earlier telling may be missing.
     pub(super) also: BTreeSet<Enc>,
+    /// Users whom these events let or ask in.
+    pub(super) joins: BTreeMap<Enc, MemberState>,
 }
 
 impl Work {
     pub(super) fn is_empty(&self) -> bool {
         self.jobs.is_empty() && self.also.is_empty()
+    }
+
+    /// Whether it is all about messages of members, or there is nothing: nobody comes, goes or begins to exist by it.
+    pub(super) fn only_counts(&self) -> bool {
+        let member = |job: &Job| matches!(job.act, Act::Message { own, ref sender, .. } if own != 'n' || sender.is_none());
+        self.also.is_empty() && self.jobs.iter().all(member)
     }
 }
 
@@ -64,8 +73,9 @@ impl MemberList {
 
 struct Plan<'a> {
     snapshot: &'a Snapshot,
-    /// Marks for everybody.
-    common: Marks,
+    /// Stamps and positions that don't count for anybody, and that mention everybody.
+    common_holes: Vec<(u64, u64)>,
+    common_mentions: Vec<(u64, u64)>,
     /// Marks for some.
     own: BTreeMap<Enc, Marks>,
     gone: Option<u64>,
@@ -82,10 +92,11 @@ struct Target<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(work: &'a Work) -> Self {
+    fn new(work: &'a Work, jobs: &[Job]) -> Self {
         let mut plan = Plan {
             snapshot: &work.snapshot,
-            common: Marks::default(),
+            common_holes: Vec::new(),
+            common_mentions: Vec::new(),
             own: BTreeMap::new(),
             gone: None,
             // The two of a direct room see each other, so the whole list is needed to tell one of them.
@@ -94,7 +105,7 @@ impl<'a> Plan<'a> {
         for user in &work.also {
             plan.own.entry(user.clone()).or_default();
         }
-        for job in &work.jobs {
+        for job in jobs {
             plan.add(job);
         }
         plan
@@ -133,7 +144,7 @@ impl<'a> Plan<'a> {
                 mentions,
             } => {
                 if *everybody {
-                    self.common.mentions.push((stamp, *at));
+                    self.common_mentions.push((stamp, *at));
                 }
                 for user in mentions {
                     self.user(user).mentions.push((stamp, *at));
@@ -149,7 +160,7 @@ impl<'a> Plan<'a> {
                     }
                 }
             }
-            Act::Recall(at) => self.common.holes.push((stamp, *at)),
+            Act::Recall(at) => self.common_holes.push((stamp, *at)),
             _ => {}
         }
     }
@@ -174,12 +185,12 @@ impl<'a> Plan<'a> {
         if entry.state == 'l' {
             return target('l', entry.epoch, 0, self.leaving(user, entry));
         }
-        if !entry.is_member(self.snapshot.born) {
-            return None;
+        // No membership of this room, or one that began after the snapshot: it has a telling of its own, and what is told
+        // here may be of an earlier room by the same name.
+        if !entry.is_member(self.snapshot.born) || entry.epoch > self.snapshot.rev {
+            return self.stranger(user);
         }
         let mut marks = self.own.get(user).cloned().unwrap_or_default();
-        marks.mentions.extend_from_slice(&self.common.mentions);
-        marks.holes.extend_from_slice(&self.common.holes);
         // What happened before this membership began is none of its business; positions of an earlier room by the
         // same id even less.
         marks.reads.retain(|(stamp, _)| *stamp > entry.epoch);
@@ -234,6 +245,15 @@ fn positions(list: &[(u64, u64)]) -> String {
     out
 }
 
+/// Stamps and positions as the script takes them.
+fn stamped(list: &[(u64, u64)]) -> String {
+    let list: Vec<String> = list
+        .iter()
+        .map(|(stamp, at)| format!("{stamp}/{at}"))
+        .collect();
+    list.join(",")
+}
+
 fn settings(prefs: &[(u64, String)]) -> String {
     let mut out = String::new();
     for (stamp, lines) in prefs {
@@ -262,10 +282,42 @@ impl Store {
             return Ok(());
         }
         let keys = RoomKeys::new(app, room);
-        let plan = Plan::new(work);
+        let mut rest = work.jobs.as_slice();
+        loop {
+            // Marks for everybody weigh as often as there are members, so they go out a hundred at a time.
+            let marks = |job: &Job| {
+                matches!(
+                    &job.act,
+                    Act::Recall(_)
+                        | Act::Message {
+                            everybody: true,
+                            ..
+                        }
+                )
+            };
+            let mut heavy = rest.iter().enumerate().filter(|(_, job)| marks(job));
+            let cut = heavy.nth(COMMON_MARKS).map_or(rest.len(), |(at, _)| at);
+            let (jobs, later) = rest.split_at(cut);
+            self.deliver_jobs(app, room, &keys, work, jobs).await?;
+            rest = later;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn deliver_jobs(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        keys: &RoomKeys,
+        work: &Work,
+        jobs: &[Job],
+    ) -> Result<()> {
+        let plan = Plan::new(work, jobs);
         let mut swept: Vec<(Enc, u64)> = Vec::new();
         if plan.full {
-            match self.members(app, room, &keys, work.snapshot.mrev).await? {
+            match self.members(app, room, keys, work.snapshot.mrev).await? {
                 Some(list) => {
                     let list = &list.entries;
                     let seen: BTreeSet<&Enc> = list.iter().map(|(user, _)| user).collect();
@@ -283,14 +335,15 @@ impl Store {
                         .filter(|u| !seen.contains(*u))
                         .filter_map(|u| plan.stranger(u));
                     let targets = targets.chain(strangers).collect();
-                    self.send(app, room, work, targets, &mut swept).await?;
+                    self.send(app, room, work, &plan, targets, &mut swept)
+                        .await?;
                 }
-                None => self.walk(app, room, &keys, work, &plan, &mut swept).await?,
+                None => self.walk(app, room, keys, work, &plan, &mut swept).await?,
             }
         } else {
-            self.some(app, room, &keys, work, &plan, &mut swept).await?;
+            self.some(app, room, keys, work, &plan, &mut swept).await?;
         }
-        self.clear(&keys, &work.jobs, &swept).await
+        self.clear(keys, jobs, &swept).await
     }
 
     /// Delivers to the users that the plan names.
@@ -318,7 +371,7 @@ impl Store {
                     None => plan.stranger(user),
                 });
             }
-            self.send(app, room, work, targets, swept).await?;
+            self.send(app, room, work, plan, targets, swept).await?;
         }
         Ok(())
     }
@@ -352,7 +405,7 @@ impl Store {
                     plan.member(user, *entry, None)
                 })
                 .collect();
-            self.send(app, room, work, targets, swept).await?;
+            self.send(app, room, work, plan, targets, swept).await?;
             if swept.len() >= CLEAR {
                 self.clear(keys, &[], swept).await?;
                 swept.clear();
@@ -365,7 +418,7 @@ impl Store {
             .iter()
             .filter_map(|user| plan.stranger(user))
             .collect();
-        self.send(app, room, work, strangers, swept).await
+        self.send(app, room, work, plan, strangers, swept).await
     }
 
     /// The list of members at revision `mrev` or later; `None`: too long to be held.
@@ -408,6 +461,7 @@ impl Store {
         app: &AppId,
         room: &Enc,
         work: &Work,
+        plan: &Plan<'_>,
         targets: Vec<Target<'_>>,
         swept: &mut Vec<(Enc, u64)>,
     ) -> Result<()> {
@@ -417,22 +471,22 @@ impl Store {
                 .filter(|t| t.state == 'l')
                 .map(|t| (t.user.clone(), t.epoch)),
         );
-        let snapshot = &work.snapshot;
-        let calls: Vec<(scripts::Call, Vec<(Enc, u64)>)> = targets
-            .chunks(USERS_PER_CALL)
-            .map(|targets| {
+        let common = (stamped(&plan.common_holes), stamped(&plan.common_mentions));
+        // A window of calls at a time: a room may have more members than their calls should take memory.
+        for window in targets.chunks(USERS_PER_CALL * CALLS_AT_ONCE) {
+            let calls = window.chunks(USERS_PER_CALL).map(|targets| {
                 let users = targets.iter().map(|t| (t.user.clone(), t.epoch)).collect();
-                (deliver_call(app, room, snapshot, targets), users)
-            })
-            .collect();
-        let void: Vec<(Enc, u64)> = stream::iter(calls)
-            .map(|(call, users)| self.send_one(call, users))
-            .buffer_unordered(CALLS_AT_ONCE)
-            .try_concat()
-            .await?;
-        for (user, epoch) in void {
-            // The membership was accepted before the user was deleted, and told after it: it ends here.
-            Box::pin(self.leave(app, room, &user, Some(epoch))).await?;
+                let call = deliver_call(app, room, &work.snapshot, &common, targets);
+                self.send_one(call, users)
+            });
+            for (user, epoch) in futures_util::future::try_join_all(calls).await?.concat() {
+                // The membership is older than the user's deletion and was told after it: it ends here, unless what is
+                // being delivered is that the user is let in (again).
+                Box::pin(self.leave(app, room, &user, Some(epoch))).await?;
+                if let Some(state) = work.joins.get(&user) {
+                    Box::pin(self.let_in(app, room, &user, *state)).await?;
+                }
+            }
         }
         Ok(())
     }
@@ -486,7 +540,13 @@ impl Store {
     }
 }
 
-fn deliver_call(app: &AppId, room: &Enc, snapshot: &Snapshot, targets: &[Target]) -> scripts::Call {
+fn deliver_call(
+    app: &AppId,
+    room: &Enc,
+    snapshot: &Snapshot,
+    common: &(String, String),
+    targets: &[Target],
+) -> scripts::Call {
     let mut keys = Vec::with_capacity(targets.len() * 7);
     for target in targets {
         let user = UserKeys::new(app, target.user);
@@ -509,6 +569,8 @@ fn deliver_call(app: &AppId, room: &Enc, snapshot: &Snapshot, targets: &[Target]
     call.push(&snapshot.status);
     call.push(&snapshot.custom_type);
     call.push(&snapshot.tags);
+    call.push(&common.0);
+    call.push(&common.1);
     for target in targets {
         let marks = &target.marks;
         call.push(target.state.to_string());

@@ -18,10 +18,7 @@ impl Store {
             self.prepare().await?;
             self.inner.prepared.store(true, Ordering::Release);
         }
-        let call = scripts::PENDING_DROP
-            .call(&[keys::pending_index(0)])
-            .arg("")
-            .arg(0);
+        let call = scripts::PENDING_LOOKED.call(&[keys::pending_index(0), keys::pending_look(0)]);
         number(&self.inner.redis.call(&call).await?).map(|_| ())
     }
 

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 
-use super::deliver::LIST;
 use super::reply::{Reply, maybe_text, number, parse};
 use super::room::Entry;
 use super::{
@@ -20,6 +19,8 @@ use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
 use crate::quota::{Charge, Charged, Verdict};
 use crate::scripts;
 
+/// The longest list of members that is shown whole.
+const SHOWN_MEMBERS: usize = 1_000;
 /// Users worked on at once for one request.
 const USERS_AT_ONCE: usize = 32;
 /// Kinds whose counts are kept ready; supergroups are worked out at reading.
@@ -65,6 +66,7 @@ impl ByKind {
 struct Record {
     room: Enc,
     state: char,
+    epoch: u64,
     unread: u64,
     mentions: u64,
     kind: Kind,
@@ -78,7 +80,7 @@ impl Record {
     fn parse(room: String, text: &str) -> Result<Self> {
         let mut parts = text.split('|');
         let state = parse(parts.next())?;
-        let _epoch: u64 = parse(parts.next())?;
+        let epoch = parse(parts.next())?;
         let _rev: i64 = parse(parts.next())?;
         let (read, head): (u64, u64) = (parse(parts.next())?, parse(parts.next())?);
         let (holes, mentions): (u64, u64) = (parse(parts.next())?, parse(parts.next())?);
@@ -90,6 +92,7 @@ impl Record {
         Ok(Self {
             room: Enc::stored(room),
             state,
+            epoch,
             unread: if counts {
                 head.saturating_sub(read).saturating_sub(holes)
             } else {
@@ -379,6 +382,7 @@ impl Store {
             overview.records.push(Record {
                 room: asked.room,
                 state: parse(Some(&asked.state))?,
+                epoch: parse(Some(&asked.epoch))?,
                 kind: Kind::stored(&answer.text()?)?,
                 active: answer.text()? == "1",
                 custom_type: Some(decode(&answer.text()?)).filter(|t| !t.is_empty()),
@@ -783,7 +787,7 @@ impl Store {
 
     /// The joined active rooms of `user`: all of them are handed to `choose`, which filters, sorts and pages them and says
     /// how many matched; members and profiles are then filled in for those it returns. An unknown user has no rooms.
-    /// A room of more than 5,000 members names the caller only.
+    /// A room of more than 1,000 members names the caller only.
     pub async fn rooms<F>(
         &self,
         app: &AppId,
@@ -854,14 +858,14 @@ impl Store {
                 Item::Script(
                     scripts::ROOM_MEMBERS
                         .call(&[keys.meta(), keys.members()])
-                        .arg(LIST),
+                        .arg(SHOWN_MEMBERS),
                 )
             })
             .collect();
         for (room, answer) in rooms.iter_mut().zip(self.inner.redis.batch(&items).await?) {
             let mut reply = Reply::new(answer)?;
             let (born, _mrev, length) = (reply.number()?, reply.number()?, reply.number()?);
-            if length > LIST as u64 {
+            if length > SHOWN_MEMBERS as u64 {
                 room.members = vec![caller.clone()];
                 continue;
             }
@@ -948,11 +952,13 @@ fn room_entry(
     mut reply: Reply,
     pref: Vec<(String, String)>,
 ) -> Result<Option<RoomEntry>> {
-    let mut next = || -> Result<String> { Ok(maybe_text(reply.value()?)?.unwrap_or_default()) };
-    if next()?.is_empty() {
-        // Deleted, and its telling is on the way.
+    // Deleted, or made again since this membership: the telling of that is on the way, and the room's new name, text and
+    // members are none of this user's business.
+    let born = reply.number()?;
+    if born == 0 || record.epoch < born {
         return Ok(None);
     }
+    let mut next = || -> Result<String> { Ok(maybe_text(reply.value()?)?.unwrap_or_default()) };
     let Ok(room) = RoomId::parse(decode(record.room.as_str())) else {
         return Err(Error::Internal("a stored room has no legal name".into()));
     };

@@ -74,6 +74,10 @@ const KEEP_DELETED_MS: u64 = 24 * 3600 * 1000;
 const ROOMS_AT_ONCE: usize = 32;
 /// Messages in one call of the script.
 const MESSAGES_PER_CALL: usize = 100;
+/// Mentions in one call of the script, give or take one message's.
+const MENTIONS_PER_CALL: usize = 10_000;
+/// Ids that the direct room of two users may have, beside the first.
+const ATTEMPTS: u8 = 16;
 /// Users in one call of the script.
 const USERS_PER_CALL: usize = 1_000;
 
@@ -98,6 +102,8 @@ enum Op {
     Message {
         message: Message,
         time: i64,
+        /// Which of the ids that two users' room may have was tried; `None`: the room is there by another name.
+        made: Option<u8>,
     },
     Recall(Enc),
     Read {
@@ -228,9 +234,8 @@ impl Store {
         }
         let met = self.direct_rooms(app, &events).await?;
         let mut users: BTreeMap<Enc, BTreeMap<&'static str, String>> = BTreeMap::new();
-        let mut rooms: Vec<RoomOps> = Vec::new();
+        let mut rooms_ops: Vec<RoomOps> = Vec::new();
         let mut index_of: HashMap<RoomId, usize> = HashMap::new();
-        let mut several: Vec<(usize, UserId, UpTo, Vec<RoomId>)> = Vec::new();
         for (index, Event { time, change }) in events {
             let time = time.unwrap_or(now);
             let (room, op) = match change {
@@ -271,6 +276,7 @@ impl Store {
                     (room, op)
                 }
                 Change::Message(message) => {
+                    let mut made = None;
                     let room = match &message.place {
                         Place::Room(room) => room.clone(),
                         Place::With(to) => {
@@ -278,7 +284,10 @@ impl Store {
                                 Some(pair) => {
                                     match met.get(&pair).and_then(|rooms| rooms.first()) {
                                         Some(room) => room.clone(),
-                                        None => direct_room_id(&pair.0, &pair.1)?,
+                                        None => {
+                                            made = Some(0);
+                                            direct_room_id(&pair.0, &pair.1, 0)?
+                                        }
                                     }
                                 }
                                 None => {
@@ -289,7 +298,14 @@ impl Store {
                             }
                         }
                     };
-                    (room, Op::Message { message, time })
+                    (
+                        room,
+                        Op::Message {
+                            message,
+                            time,
+                            made,
+                        },
+                    )
                 }
                 Change::Recalled { room, id } => (room, Op::Recall(encode(id.as_str()))),
                 Change::Read { place, user, up_to } => {
@@ -300,21 +316,26 @@ impl Store {
                                 .get(&(user.clone(), peer.clone()))
                                 .cloned()
                                 .unwrap_or_default();
-                            match rooms.as_slice() {
-                                [] => {
-                                    put(
-                                        outcomes,
-                                        index,
-                                        Outcome::Rejected(Rejection::NoRoomWith(peer)),
-                                    );
-                                    continue;
-                                }
-                                [room] => room.clone(),
-                                _ => {
-                                    several.push((index, user, up_to, rooms));
-                                    continue;
-                                }
+                            let Some((room, more)) = rooms.split_first() else {
+                                put(
+                                    outcomes,
+                                    index,
+                                    Outcome::Rejected(Rejection::NoRoomWith(peer)),
+                                );
+                                continue;
+                            };
+                            // They may share several: it is read in each, and the named message is in one of them.
+                            for room in more {
+                                let user = encode(user.as_str());
+                                let up_to = up_to.clone();
+                                place_op(
+                                    &mut rooms_ops,
+                                    &mut index_of,
+                                    room.clone(),
+                                    (index, Op::Read { user, up_to }),
+                                );
                             }
+                            room.clone()
                         }
                     };
                     let user = encode(user.as_str());
@@ -336,25 +357,16 @@ impl Store {
                     return Err(Error::Internal("an event stands where it can't".into()));
                 }
             };
-            let at = *index_of.entry(room.clone()).or_insert_with(|| {
-                rooms.push(RoomOps {
-                    name: room,
-                    ops: Vec::new(),
-                });
-                rooms.len() - 1
-            });
-            if let Some(room) = rooms.get_mut(at) {
-                room.ops.push((index, op));
-            }
+            place_op(&mut rooms_ops, &mut index_of, room, (index, op));
         }
         self.update_users(app, users).await?;
         self.announce(
-            rooms
+            rooms_ops
                 .iter()
                 .map(|room| keys::room_entry(app, &encode(room.name.as_str()))),
         )
         .await?;
-        let done: Vec<Vec<Numbered<Outcome>>> = stream::iter(rooms)
+        let done: Vec<Vec<Numbered<Outcome>>> = stream::iter(rooms_ops)
             .map(|room| self.room(app, room, wait))
             .buffer_unordered(ROOMS_AT_ONCE)
             .try_collect()
@@ -362,39 +374,7 @@ impl Store {
         for (index, outcome) in done.into_iter().flatten() {
             put(outcomes, index, outcome);
         }
-        for (index, user, up_to, rooms) in several {
-            put(
-                outcomes,
-                index,
-                self.read_several(app, &user, up_to, rooms, wait).await?,
-            );
-        }
         Ok(())
-    }
-
-    /// Reads in every direct room with the same peer; a message named is in one of them.
-    async fn read_several(
-        &self,
-        app: &AppId,
-        user: &UserId,
-        up_to: UpTo,
-        rooms: Vec<RoomId>,
-        wait: Wait,
-    ) -> Result<Outcome> {
-        let mut result = Outcome::Rejected(Rejection::MessageNotFound);
-        for name in rooms {
-            let op = Op::Read {
-                user: encode(user.as_str()),
-                up_to: up_to.clone(),
-            };
-            let ops = vec![(0, op)];
-            for (_, outcome) in self.room(app, RoomOps { name, ops }, wait).await? {
-                if !matches!(outcome, Outcome::Rejected(_)) {
-                    result = outcome;
-                }
-            }
-        }
-        Ok(result)
     }
 
     /// The direct rooms that the events speak of by naming the other one.
@@ -469,6 +449,7 @@ impl Store {
         let name = encode(room.name.as_str());
         let mut worker = Worker {
             store: self,
+            app,
             id: &room.name,
             entry: keys::room_entry(app, &name),
             keys: RoomKeys::new(app, &name),
@@ -483,7 +464,8 @@ impl Store {
 
     /// Delivers now, or hands the delivery to the background when the caller does not wait for it.
     async fn finish(&self, app: &AppId, room: Enc, work: Work, wait: Wait) -> Result<()> {
-        if wait == Wait::Accepted && !work.is_empty() {
+        // Who is in which room, and who exists, is told at once all the same: the next request may build on it.
+        if wait == Wait::Accepted && work.only_counts() {
             // Bounded: past that, callers wait for the delivery after all.
             if let Ok(permit) = std::sync::Arc::clone(&self.inner.background).try_acquire_owned() {
                 let delivery = self.clone().deliver_later(app.clone(), room, work);
@@ -506,24 +488,43 @@ impl Store {
         user: &Enc,
         up_to: Option<u64>,
     ) -> Result<()> {
+        self.change_member(app, room, user, MemberState::Left, up_to)
+            .await
+    }
+
+    async fn change_member(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        user: &Enc,
+        state: MemberState,
+        up_to: Option<u64>,
+    ) -> Result<()> {
         let Ok(name) = RoomId::parse(keys::decode(room.as_str())) else {
             return Err(Error::Internal("a stored room has no legal name".into()));
         };
-        let op = Op::Member {
-            state: MemberState::Left,
-            users: vec![user.clone()],
-            up_to,
-        };
-        self.room(
-            app,
-            RoomOps {
-                name,
-                ops: vec![(0, op)],
+        let users = vec![user.clone()];
+        let ops = vec![(
+            0,
+            Op::Member {
+                state,
+                users,
+                up_to,
             },
-            Wait::Applied,
-        )
-        .await?;
+        )];
+        self.room(app, RoomOps { name, ops }, Wait::Applied).await?;
         Ok(())
+    }
+
+    /// Lets a user in, and delivers that.
+    pub(super) async fn let_in(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        user: &Enc,
+        state: MemberState,
+    ) -> Result<()> {
+        self.change_member(app, room, user, state, None).await
     }
 
     async fn delete_user(&self, app: &AppId, user: &UserId) -> Result<Outcome> {
@@ -635,9 +636,31 @@ fn unexpected() -> Error {
     Error::Internal("unexpected reply from a script".into())
 }
 
+/// Puts an event's outcome in its place. An event tried in several rooms is refused only if all of them refuse it.
 fn put(outcomes: &mut [Option<Outcome>], index: usize, outcome: Outcome) {
-    if let Some(slot) = outcomes.get_mut(index) {
+    if let Some(slot) = outcomes.get_mut(index)
+        && matches!(slot, None | Some(Outcome::Rejected(_)))
+    {
         *slot = Some(outcome);
+    }
+}
+
+/// Adds an operation to its room's, in the order of the events.
+fn place_op(
+    rooms: &mut Vec<RoomOps>,
+    index_of: &mut HashMap<RoomId, usize>,
+    room: RoomId,
+    op: Numbered<Op>,
+) {
+    let at = *index_of.entry(room.clone()).or_insert_with(|| {
+        rooms.push(RoomOps {
+            name: room,
+            ops: Vec::new(),
+        });
+        rooms.len() - 1
+    });
+    if let Some(room) = rooms.get_mut(at) {
+        room.ops.push(op);
     }
 }
 
@@ -651,12 +674,16 @@ pub(super) fn now_ms() -> i64 {
 }
 
 /// The room that a first message between two users makes: the same whoever writes first, and different for any other two.
-fn direct_room_id(one: &UserId, two: &UserId) -> Result<RoomId> {
+/// Should it be taken by others (one of the two left it, and somebody else joined), there is a next one.
+fn direct_room_id(one: &UserId, two: &UserId, attempt: u8) -> Result<RoomId> {
     let (first, second) = if one <= two { (one, two) } else { (two, one) };
     let mut hash = Sha256::new();
     hash.update((first.as_str().len() as u64).to_be_bytes());
     hash.update(first.as_str());
     hash.update(second.as_str());
+    if attempt > 0 {
+        hash.update([0, attempt]);
+    }
     let hex: String = hash
         .finalize()
         .iter()
@@ -666,9 +693,27 @@ fn direct_room_id(one: &UserId, two: &UserId) -> Result<RoomId> {
     RoomId::parse(hex).map_err(|_| Error::Internal("a direct room without a name".into()))
 }
 
+/// A message on its way into a room.
+struct Sent {
+    index: usize,
+    message: Message,
+    time: i64,
+    made: Option<u8>,
+}
+
+impl Sent {
+    fn mentions(&self) -> usize {
+        match &self.message.mentions {
+            Mentions::Users(users) => users.len(),
+            Mentions::All => 0,
+        }
+    }
+}
+
 /// One room's events on their way in.
 struct Worker<'a> {
     store: &'a Store,
+    app: &'a AppId,
     id: &'a RoomId,
     entry: String,
     keys: RoomKeys,
@@ -678,16 +723,28 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     async fn run(&mut self, ops: Vec<Numbered<Op>>) -> Result<()> {
-        let mut messages: Vec<(usize, Message, i64)> = Vec::new();
+        let mut messages: Vec<Sent> = Vec::new();
         for (index, op) in ops {
-            if let Op::Message { message, time } = op {
-                let joins = messages
+            if let Op::Message {
+                message,
+                time,
+                made,
+            } = op
+            {
+                let mentions: usize = messages.iter().map(Sent::mentions).sum();
+                let together = messages
                     .last()
-                    .is_none_or(|(_, last, _)| same_place(last, &message));
-                if !joins || messages.len() >= MESSAGES_PER_CALL {
+                    .is_none_or(|last| same_place(&last.message, &message));
+                if !together || messages.len() >= MESSAGES_PER_CALL || mentions >= MENTIONS_PER_CALL
+                {
                     self.send(std::mem::take(&mut messages)).await?;
                 }
-                messages.push((index, message, time));
+                messages.push(Sent {
+                    index,
+                    message,
+                    time,
+                    made,
+                });
                 continue;
             }
             self.send(std::mem::take(&mut messages)).await?;
@@ -809,20 +866,18 @@ impl Worker<'_> {
             .await?;
         match reply.text()?.as_str() {
             "OK" => {
-                // What was accepted before in this room is moot; senders named so far still come to exist.
-                self.work.jobs.retain(|job| {
-                    matches!(
-                        job.act,
-                        super::room::Act::Message {
-                            sender: Some(_),
-                            ..
-                        }
-                    )
-                });
                 let job = Job::read(&mut reply)?;
                 self.work.snapshot = Snapshot::gone(reply.number()?);
                 self.work.jobs.extend(job);
                 Ok(Outcome::Applied { position: None })
+            }
+            "ROOM" => {
+                // Deleted before, perhaps without everybody having been told: this caller waits for that, too.
+                if let Some(job) = Job::read(&mut reply)? {
+                    self.work.snapshot = Snapshot::gone(reply.number()?);
+                    self.work.jobs.push(job);
+                }
+                self.refused("ROOM")
             }
             code => self.refused(code),
         }
@@ -859,6 +914,12 @@ impl Worker<'_> {
                 "OK" => {
                     self.take(&mut reply)?;
                     self.work.also.extend(users.iter().cloned());
+                    for user in users {
+                        match state {
+                            MemberState::Left => self.work.joins.remove(user),
+                            _ => self.work.joins.insert(user.clone(), state),
+                        };
+                    }
                 }
                 code => return self.refused(code),
             }
@@ -866,10 +927,16 @@ impl Worker<'_> {
         Ok(Outcome::Applied { position: None })
     }
 
-    async fn send(&mut self, messages: Vec<(usize, Message, i64)>) -> Result<()> {
-        let Some((_, first, _)) = messages.first() else {
+    async fn send(&mut self, messages: Vec<Sent>) -> Result<()> {
+        let Some(Sent {
+            message: first,
+            made,
+            ..
+        }) = messages.first()
+        else {
             return Ok(());
         };
+        let made = *made;
         let pair = match (&first.place, &first.sender) {
             (Place::With(to), Some(sender)) => Some((encode(sender.as_str()), encode(to.as_str()))),
             _ => None,
@@ -893,8 +960,8 @@ impl Worker<'_> {
                     .arg(history.max_age_micros())
                     .arg(pair.as_ref().map_or("", |(one, _)| one.as_str()))
                     .arg(pair.as_ref().map_or("", |(_, two)| two.as_str()));
-                for (_, message, time) in &messages {
-                    push_message(&mut call, message, *time);
+                for sent in &messages {
+                    push_message(&mut call, &sent.message, sent.time);
                 }
                 call
             })
@@ -902,7 +969,7 @@ impl Worker<'_> {
         match reply.text()?.as_str() {
             "OK" => {
                 self.take(&mut reply)?;
-                for (index, ..) in &messages {
+                for Sent { index, .. } in &messages {
                     let status = reply.text()?;
                     let position = Some(reply.number()?).filter(|p| *p > 0);
                     let outcome = match status.as_str() {
@@ -916,12 +983,55 @@ impl Worker<'_> {
                     self.outcomes.push((*index, outcome));
                 }
             }
+            "FULL" | "KIND" if made.is_some_and(|attempt| attempt < ATTEMPTS) => {
+                self.send_elsewhere(messages, made.unwrap_or_default() + 1)
+                    .await?;
+            }
             code => {
-                for (index, ..) in &messages {
+                for Sent { index, .. } in &messages {
                     self.outcomes.push((*index, self.refused(code)?));
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Sends to the next room that the two may have.
+    async fn send_elsewhere(&mut self, messages: Vec<Sent>, attempt: u8) -> Result<()> {
+        let Some(Message {
+            place: Place::With(to),
+            sender: Some(sender),
+            ..
+        }) = messages.first().map(|sent| &sent.message)
+        else {
+            return Err(unexpected());
+        };
+        let name = direct_room_id(sender, to, attempt)?;
+        let ops = messages
+            .into_iter()
+            .map(
+                |Sent {
+                     index,
+                     message,
+                     time,
+                     ..
+                 }| {
+                    let made = Some(attempt);
+                    (
+                        index,
+                        Op::Message {
+                            message,
+                            time,
+                            made,
+                        },
+                    )
+                },
+            )
+            .collect();
+        let sent = self
+            .store
+            .room(self.app, RoomOps { name, ops }, Wait::Applied);
+        self.outcomes.extend(Box::pin(sent).await?);
         Ok(())
     }
 
@@ -940,6 +1050,7 @@ impl Worker<'_> {
                     ])
                     .arg(trust)
                     .arg(LEASE_MICROS)
+                    .arg(history.max_messages)
                     .arg(history.max_age_micros())
                     .arg(id.as_str())
             })
@@ -977,6 +1088,7 @@ impl Worker<'_> {
                     ])
                     .arg(trust)
                     .arg(LEASE_MICROS)
+                    .arg(history.max_messages)
                     .arg(history.max_age_micros())
                     .arg(user.as_str())
                     .arg(how)
