@@ -273,6 +273,17 @@ pub struct RoomPage {
     pub profiles: std::collections::HashMap<UserId, Profile>,
 }
 
+/// What one room has unread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomCounts {
+    /// User and count, by user.
+    Counts(Vec<(String, u64)>),
+    /// There is no such room.
+    NoRoom,
+    /// Over 5,000 members: they have to be named.
+    TooLarge,
+}
+
 /// What one asked peer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerCount {

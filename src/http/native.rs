@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::http::request::{BodyError, Call, close, decode_segment, json as answer, set};
 use crate::metrics::Metrics;
 use crate::names::{RoomId, UserId};
-use crate::store::{ByKind, Outcome, Rejection, RoomUnread, Totals, UserUnread, Wait};
+use crate::store::{ByKind, Outcome, Rejection, RoomCounts, RoomUnread, Totals, UserUnread, Wait};
 
 /// The most users in one `POST /v1/unread`.
 const MAX_USERS: usize = 1_000;
@@ -385,14 +385,17 @@ async fn room_unread(
         .room_unread(&app.id, &room, users.as_deref())
         .await?
     {
-        Some(counts) => {
+        RoomCounts::Counts(counts) => {
             let unread: Map<String, Value> = counts
                 .into_iter()
                 .map(|(user, n)| (user, n.into()))
                 .collect();
             Ok(ok(&json!({ "unread": unread })))
         }
-        None => Err(Problem::new(StatusCode::NOT_FOUND, "no such room")),
+        RoomCounts::NoRoom => Err(Problem::new(StatusCode::NOT_FOUND, "no such room")),
+        RoomCounts::TooLarge => Err(Problem::bad(
+            "the room has too many members to answer for all: name up to 1,000 users",
+        )),
     }
 }
 

@@ -587,7 +587,7 @@ fn deliver_call(
     call
 }
 
-fn parse_members(reply: Reply) -> Result<Vec<(Enc, Entry)>> {
+pub(super) fn parse_members(reply: Reply) -> Result<Vec<(Enc, Entry)>> {
     reply
         .pairs()?
         .into_iter()

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 
+use super::deliver::{LIST, parse_members};
 use super::reply::{Reply, maybe_text, number, parse};
 use super::room::Entry;
 use super::{
-    ByKind, Kind, LastMessage, PeerCount, Pref, Profile, RoomEntry, RoomPage, RoomUnread, Store,
-    Totals, UserUnread,
+    ByKind, Kind, LastMessage, PeerCount, Pref, Profile, RoomCounts, RoomEntry, RoomPage,
+    RoomUnread, Store, Totals, UserUnread,
 };
 use crate::connection::Item;
 use crate::error::{Error, Result};
@@ -657,14 +658,14 @@ impl Store {
         }))
     }
 
-    /// Unread messages in one room of those of `users` who have joined it (of all who have, if none are given);
-    /// `None`: there is no such room.
+    /// Unread messages in one room of those of `users` who have joined it, or of all who have, if none are given and the
+    /// room is not too large for that.
     pub async fn room_unread(
         &self,
         app: &AppId,
         room: &RoomId,
         users: Option<&[UserId]>,
-    ) -> Result<Option<Vec<(String, u64)>>> {
+    ) -> Result<RoomCounts> {
         let _place = self.inner.admission.read()?;
         let room = encode(room.as_str());
         let keys = RoomKeys::new(app, &room);
@@ -672,7 +673,7 @@ impl Store {
         get.arg(keys.meta()).arg("born");
         let born = number(&self.inner.redis.query(&get).await?)?;
         if born == 0 {
-            return Ok(None);
+            return Ok(RoomCounts::NoRoom);
         }
         let entries = match users {
             Some(users) => {
@@ -695,7 +696,17 @@ impl Store {
                     found
                 }
             }
-            None => self.all_members(&keys).await?,
+            None => {
+                let call = scripts::ROOM_MEMBERS
+                    .call(&[keys.meta(), keys.members()])
+                    .arg(LIST);
+                let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
+                let (_born, _mrev, length) = (reply.number()?, reply.number()?, reply.number()?);
+                if length > LIST as u64 {
+                    return Ok(RoomCounts::TooLarge);
+                }
+                parse_members(reply)?
+            }
         };
         let joined: Vec<Enc> = entries
             .into_iter()
@@ -746,27 +757,7 @@ impl Store {
             }
         }
         counts.sort();
-        Ok(Some(counts))
-    }
-
-    async fn all_members(&self, keys: &RoomKeys) -> Result<Vec<(Enc, Entry)>> {
-        let mut entries = BTreeMap::new();
-        let mut cursor = "0".to_owned();
-        loop {
-            let mut scan = redis::cmd("HSCAN");
-            scan.arg(keys.members())
-                .arg(&cursor)
-                .arg("COUNT")
-                .arg(1_000);
-            let mut page = Reply::new(self.inner.redis.query(&scan).await?)?;
-            cursor = page.text()?;
-            for (user, entry) in page.list()?.pairs()? {
-                entries.insert(Enc::stored(user), Entry::parse(&entry)?);
-            }
-            if cursor == "0" {
-                return Ok(entries.into_iter().collect());
-            }
-        }
+        Ok(RoomCounts::Counts(counts))
     }
 
     /// The rooms that a user has joined, whatever their status; `None`: an unknown user.
