@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{fields, imkit_error, is_json};
-use crate::support::{App, app, imkit_token, imkit_token_of, now_seconds};
+use crate::support::{App, app, imkit_token, imkit_token_of, now_seconds, raw};
 
 const BADGES: &str = "/badges/byRoomTags";
 
@@ -154,6 +154,24 @@ async fn bad_bodies_and_bad_tags() {
     imkit_error(&post(&app, many.to_string()).await, 400, "INVALID_TAGS");
     let large = json!({"tags": [], "padding": "x".repeat(70_000)}).to_string();
     imkit_error(&post(&app, large).await, 413, "BODY_TOO_LARGE");
+    // Without a length in front.
+    let token = imkit_token(&app.keys.jwt_secret, "alice", now_seconds() + 3600);
+    let chunk = format!("1000\r\n{}\r\n", " ".repeat(0x1000));
+    let request = format!(
+        "POST {BADGES} HTTP/1.1\r\nHost: x\r\nIM-CLIENT-KEY: {}\r\nIM-Authorization: {token}\r\n\
+         Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{}0\r\n\r\n",
+        app.keys.client_key,
+        chunk.repeat(17)
+    );
+    let answer = raw(
+        app.base.strip_prefix("http://").unwrap(),
+        request.as_bytes(),
+    )
+    .unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 413 ") && answer.contains("BODY_TOO_LARGE"),
+        "{answer}"
+    );
     let encoded = app
         .imkit(Method::POST, BADGES, "alice")
         .header("content-encoding", "gzip");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{is_json, sendbird_error};
 use crate::model::ITEM_KEYS;
-use crate::support::{App, Reply, app, escaped};
+use crate::support::{App, Reply, app, escaped, raw};
 
 async fn filled() -> App {
     let app = app();
@@ -156,6 +156,20 @@ async fn a_user_in_the_path() {
         let reply = get(&app, &format!("/v3/users/{user}/unread_item_count")).await;
         sendbird_error(&reply, 400, 400_201);
         assert_eq!(reply.body["message"], "\"User\" not found.");
+    }
+    for broken in ["%", "%4", "%zz", "%ff", "%C3"] {
+        let request = format!(
+            "GET /v3/users/{broken}/unread_item_count HTTP/1.1\r\nHost: x\r\nApi-Token: {}\r\nConnection: close\r\n\r\n",
+            app.keys.api_token
+        );
+        // As bytes, since a client library would mend or refuse some of them.
+        let answer = raw(
+            app.base.strip_prefix("http://").unwrap(),
+            request.as_bytes(),
+        )
+        .unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{broken}: {answer}");
+        assert!(answer.contains("400111"), "{broken}: {answer}");
     }
     // A body that nobody asked for does no harm.
     let request = app.sendbird_request("a/b c", None, None).body("nope");
