@@ -41,3 +41,12 @@ mod durability;
 
 /// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
 mod limits;
+
+/// Bad input and bad days, endpoint by endpoint: what each dialect says, field by field.
+mod api;
+
+/// The commands as an operator types them: exit codes, one clear line for each mistake, what is left behind.
+mod cli;
+
+/// Which word may stand in which file of the program.
+mod layering;

@@ -63,7 +63,7 @@ fn free_port() -> u16 {
 }
 
 /// Sends a signal to one process that we started and have not reaped yet, so its pid cannot be anybody else's.
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill")
         .args(["-s", name, &child.id().to_string()])
         .status()
@@ -321,9 +321,13 @@ impl Config {
     }
 
     pub fn toml(&self, redis_url: &str) -> String {
+        self.toml_with(&format!("url = {}", quoted(redis_url)))
+    }
+
+    /// With that in the table `[redis]`.
+    pub fn toml_with(&self, redis: &str) -> String {
         let mut text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n\n[redis]\nurl = {}\n\n{}\n",
-            quoted(redis_url),
+            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n\n[redis]\n{redis}\n\n{}\n",
             self.extra
         );
         for app in &self.apps {
@@ -357,11 +361,23 @@ impl Config {
 }
 
 /// A TOML basic string; JSON's escapes are a subset of TOML's.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
 // ---------------------------------------------------------------------------------------------------------- pods
+
+/// The program, with no setting from the environment that the tests run in.
+pub fn unread() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unread"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("UNREAD_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
 
 /// One running `unread serve`; gone when dropped.
 pub struct Pod {
@@ -384,24 +400,21 @@ impl Pod {
 
     /// Started and listening; whether it is ready is the test's own question.
     pub fn start_unready(config: &Config, redis_url: &str) -> Self {
+        Self::start_toml(&config.toml(redis_url))
+    }
+
+    /// The same with the whole file given.
+    pub fn start_toml(toml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file: PathBuf = dir.path().join("unread.toml");
-        std::fs::write(&file, config.toml(redis_url)).unwrap();
-
-        let mut command = Command::new(env!("CARGO_BIN_EXE_unread"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("UNREAD_") {
-                command.env_remove(name);
-            }
-        }
-        let mut child = command
+        std::fs::write(&file, toml).unwrap();
+        let mut child = unread()
             .arg("serve")
             .arg("--config")
             .arg(&file)
             .current_dir(dir.path())
             .env("UNREAD_LOG__FORMAT", "json")
             .env("UNREAD_SERVER__DRAIN_SECONDS", "0")
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -445,16 +458,18 @@ impl Pod {
 
     /// The status of a `GET` on the admin address; nothing when there is no answer.
     pub fn admin_status(&self, path: &str) -> Option<u16> {
-        let mut stream = TcpStream::connect(&self.admin).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
-        )
-        .ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        answer.split(' ').nth(1)?.parse().ok()
+        self.admin_get(path)?.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// The whole answer to a `GET` on the admin address.
+    pub fn admin_get(&self, path: &str) -> Option<String> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        raw(&self.admin, request.as_bytes()).ok()
+    }
+
+    /// Is told to end; [`Pod::ended`] waits for it.
+    pub fn ask_to_end(&self) {
+        signal(self.child.as_ref().expect("the pod still runs"), "TERM");
     }
 
     /// Dies at once, in the middle of whatever it does.
@@ -467,8 +482,13 @@ impl Pod {
 
     /// Is asked to end; answers its exit code (none when a signal ended it).
     pub fn term(&mut self) -> Option<i32> {
+        self.ask_to_end();
+        self.ended()
+    }
+
+    /// The exit code of a pod that was told to end (none when a signal ended it).
+    pub fn ended(&mut self) -> Option<i32> {
         let mut child = self.child.take().expect("the pod still runs");
-        signal(&child, "TERM");
         until("the pod's end after SIGTERM", || child.try_wait().unwrap()).code()
     }
 
@@ -528,7 +548,7 @@ impl Drop for Pod {
 // ---------------------------------------------------------------------------------------------------------- fixture
 
 /// More than there are tests that call [`app`].
-const SHARED_APPS: usize = 64;
+const SHARED_APPS: usize = 128;
 
 /// One Redis and one pod for all tests of this process that need nothing special; each test has an app of its own.
 struct Shared {
@@ -677,7 +697,7 @@ impl App {
         })
     }
 
-    async fn send(request: reqwest::RequestBuilder) -> Reply {
+    pub async fn send(request: reqwest::RequestBuilder) -> Reply {
         Self::try_send(request).await.unwrap()
     }
 
@@ -879,6 +899,16 @@ impl Drop for App {
     }
 }
 
+/// Bytes to an address over a connection of its own, and all that comes back. They have to ask for the connection's end.
+pub fn raw(address: &str, request: &[u8]) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(request)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
 /// Everything but letters and digits percent-encoded: right in a path segment and in a query value alike.
 pub fn escaped(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
@@ -935,6 +965,11 @@ pub fn tencent_usersig(
         "TLS.time": time,
         "TLS.sig": sig,
     });
+    pack_usersig(&document)
+}
+
+/// The document of a UserSig in the form in which it travels.
+pub fn pack_usersig(document: &Value) -> String {
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
     zlib.write_all(document.to_string().as_bytes()).unwrap();
     STANDARD

@@ -1,0 +1,237 @@
+//! The native reads.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{is_json, problem};
+use crate::support::{App, Reply, app, raw};
+
+async fn ask(app: &App, body: impl Into<reqwest::Body>) -> Reply {
+    let request = app.native(Method::POST, "/v1/unread");
+    App::send(
+        request
+            .header("content-type", "application/json")
+            .body(body),
+    )
+    .await
+}
+
+/// `r` with two of whom one has a message, a direct message and an invitation.
+async fn filled() -> App {
+    let app = app();
+    app.must(&json!([
+        {"type": "room.updated", "room": "r", "tags": ["t", "u"], "custom_type": "c"},
+        {"type": "room.updated", "room": "i", "kind": "supergroup"},
+        {"type": "member.joined", "room": "r", "users": ["alice", "bob"]},
+        {"type": "member.invited", "room": "i", "user": "alice"},
+        {"type": "message.sent", "room": "r", "id": "1", "sender": "bob", "mentions": "all"},
+        {"type": "message.sent", "to": "alice", "id": "1", "sender": "bob"},
+    ]))
+    .await;
+    app
+}
+
+fn kinds(direct: u64, group: u64, supergroup: u64) -> Value {
+    json!({"total": direct + group + supergroup, "direct": direct, "group": group, "supergroup": supergroup})
+}
+
+fn alice() -> Value {
+    json!({"messages": kinds(1, 1, 0), "mentions": kinds(0, 1, 0), "invitations": kinds(0, 0, 1)})
+}
+
+#[tokio::test]
+async fn one_user_with_and_without_rooms() {
+    let app = filled().await;
+    let mut expected = alice();
+    expected["user"] = json!("alice");
+    expected["tags"] = json!({"t": 1, "u": 1});
+    expected["types"] = json!({"c": 1});
+    for query in ["", "?include=", "?other=rooms"] {
+        let path = format!("/v1/users/alice/unread{query}");
+        let reply = App::send(app.native(Method::GET, &path)).await;
+        is_json(&reply);
+        assert_eq!(reply.ok(), expected, "{query}");
+    }
+    let mut reply = app.unread("alice", true).await.ok();
+    let rooms = reply["rooms"].take();
+    assert_eq!(rooms.as_array().map(Vec::len), Some(2), "{rooms}");
+    let row = json!({"room": "r", "kind": "group", "custom_type": "c", "tags": ["t", "u"], "messages": 1, "mentions": 1});
+    assert!(rooms.as_array().unwrap().contains(&row), "{rooms}");
+
+    for query in [
+        "?include=bogus",
+        "?include=rooms,bogus",
+        "?include=Rooms",
+        "?include=rooms&include=x",
+    ] {
+        let path = format!("/v1/users/alice/unread{query}");
+        problem(&App::send(app.native(Method::GET, &path)).await, 400);
+    }
+    problem(&app.unread("nobody", false).await, 404);
+    problem(&app.unread("Alice", false).await, 404);
+}
+
+#[tokio::test]
+async fn ids_in_a_path_are_decoded_once_and_strictly() {
+    let app = filled().await;
+    for path in [
+        "/v1/users/%61lice/unread",
+        "//v1/users/alice/unread",
+        "/v1/users/alice/unread?",
+    ] {
+        App::send(app.native(Method::GET, path)).await.ok();
+    }
+    for path in [
+        "/v1/users/%2561lice/unread",
+        "/v1/users/alice%20/unread",
+        "/v1/users/alice+/unread",
+    ] {
+        problem(&App::send(app.native(Method::GET, path)).await, 404);
+    }
+    let long = "x".repeat(256);
+    // As bytes, since a client library would mend or refuse some of them.
+    for segment in [
+        "%", "%4", "%zz", "%ff", "%C3", "%00", "%0a", "%7f", "%C2%85", "", &long,
+    ] {
+        for place in ["users", "rooms"] {
+            let address = app.base.strip_prefix("http://").unwrap();
+            let request = format!(
+                "GET /v1/{place}/{segment}/unread HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+                app.keys.server_key
+            );
+            let answer = raw(address, request.as_bytes()).unwrap();
+            assert!(
+                answer.starts_with("HTTP/1.1 400 "),
+                "{place} {segment}: {answer}"
+            );
+            assert!(
+                answer.contains("application/problem+json"),
+                "{place} {segment}: {answer}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_users_at_once() {
+    let app = filled().await;
+    let none = json!({"messages": kinds(0, 0, 0), "mentions": kinds(0, 0, 0), "invitations": kinds(0, 0, 0)});
+    let reply = app
+        .unread_many(&["ghost", "alice", "bob", "alice", "ghost"])
+        .await;
+    is_json(&reply);
+    assert_eq!(
+        reply.ok(),
+        json!({"users": {"alice": alice(), "bob": none, "ghost": null}})
+    );
+    assert_eq!(
+        app.unread_many::<&str>(&[]).await.ok(),
+        json!({"users": {}})
+    );
+
+    let mut users: Vec<String> = (0..998).map(|n| format!("{n:0255}")).collect();
+    users.extend(["alice".to_owned(), "bob".to_owned()]);
+    let reply = app.unread_many(&users).await.ok();
+    let answered = reply["users"].as_object().unwrap();
+    assert_eq!(answered.len(), 1_000);
+    assert_eq!(answered["alice"], alice());
+    assert_eq!(
+        answered.values().filter(|counts| counts.is_null()).count(),
+        998
+    );
+
+    users.push("carol".to_owned());
+    problem(&app.unread_many(&users).await, 413);
+}
+
+#[tokio::test]
+async fn wrong_questions_about_many_users() {
+    let app = filled().await;
+    for body in [
+        "",
+        "nope",
+        "null",
+        "[\"alice\"]",
+        "\"alice\"",
+        "{}",
+        r#"{"users": null}"#,
+        r#"{"users": "alice"}"#,
+        r#"{"users": {"alice": 1}}"#,
+        r#"{"users": [1]}"#,
+        r#"{"users": ["alice", null]}"#,
+        r#"{"users": [["alice"]]}"#,
+        r#"{"users": ["alice", ""]}"#,
+        r#"{"users": ["a\nb"]}"#,
+        r#"{"users": ["alice"], "user": "bob"}"#,
+        r#"{"user": ["alice"]}"#,
+        r#"{"users": ["alice"]"#,
+    ] {
+        problem(&ask(&app, body).await, 400);
+    }
+    let long = json!({"users": ["x".repeat(256)]}).to_string();
+    problem(&ask(&app, long).await, 400);
+    problem(
+        &ask(&app, format!("{{\"users\": []{}}}", " ".repeat(9 << 20))).await,
+        413,
+    );
+    for (name, value) in [("content-type", "text/html"), ("content-encoding", "gzip")] {
+        let request = app.native(Method::POST, "/v1/unread").header(name, value);
+        problem(&App::send(request.body(r#"{"users": []}"#)).await, 415);
+    }
+}
+
+#[tokio::test]
+async fn one_room_and_some_of_its_members() {
+    let app = filled().await;
+    app.must(&json!([
+        {"type": "room.updated", "room": "a/b"},
+        {"type": "member.joined", "room": "a/b", "users": ["x,y", "alice"]},
+        {"type": "room.updated", "room": "a%2Fb"},
+        {"type": "member.joined", "room": "a%2Fb", "user": "bob"},
+        {"type": "message.sent", "room": "a/b", "id": "1"},
+        {"type": "member.invited", "room": "a/b", "user": "guest"},
+    ]))
+    .await;
+    let get = |path: &'static str| {
+        let request = app.native(Method::GET, path);
+        async move { App::send(request).await }
+    };
+    for (path, expected) in [
+        ("/v1/rooms/r/unread", json!({"alice": 1, "bob": 0})),
+        ("/v1/rooms/r/unread?users=alice", json!({"alice": 1})),
+        (
+            "/v1/rooms/r/unread?users=bob,alice,ghost,bob",
+            json!({"alice": 1, "bob": 0}),
+        ),
+        (
+            "/v1/rooms/r/unread?users=bob%2Calice",
+            json!({"alice": 1, "bob": 0}),
+        ),
+        (
+            "/v1/rooms/r/unread?users=bob&users=alice",
+            json!({"alice": 1, "bob": 0}),
+        ),
+        ("/v1/rooms/r/unread?users=ghost", json!({})),
+        ("/v1/rooms/a%2Fb/unread", json!({"x,y": 1, "alice": 1})),
+        (
+            "/v1/rooms/a%2fb/unread?users=alice,guest",
+            json!({"alice": 1}),
+        ),
+        ("/v1/rooms/a%2Fb/unread?user=x,y", json!({"x,y": 1})),
+        ("/v1/rooms/a%252Fb/unread", json!({"bob": 0})),
+    ] {
+        assert_eq!(get(path).await.ok(), json!({"unread": expected}), "{path}");
+    }
+    for path in [
+        "/v1/rooms/nowhere/unread",
+        "/v1/rooms/nowhere/unread?users=alice",
+        "/v1/rooms/a%20b/unread",
+    ] {
+        problem(&get(path).await, 404);
+    }
+    problem(&get("/v1/rooms/r/unread?users=alice,%0a").await, 400);
+    let long = format!("/v1/rooms/r/unread?users={}", "x".repeat(256));
+    problem(&App::send(app.native(Method::GET, &long)).await, 400);
+    let many = format!("/v1/rooms/r/unread?users={}", vec!["u"; 1_001].join(","));
+    problem(&App::send(app.native(Method::GET, &many)).await, 400);
+}

@@ -1,0 +1,232 @@
+//! The structure of the program: which word may stand in which file of `src/`.
+//!
+//! Comments and unit tests may say anything.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The word may stand in these files only. `*` at the end: in all whose path begins like that.
+struct Rule {
+    word: &'static str,
+    /// In any case, and inside of longer words too.
+    anyhow: bool,
+    places: &'static [&'static str],
+    because: &'static str,
+}
+
+const fn only(word: &'static str, places: &'static [&'static str], because: &'static str) -> Rule {
+    Rule {
+        word,
+        anyhow: false,
+        places,
+        because,
+    }
+}
+
+const fn anyhow(
+    word: &'static str,
+    places: &'static [&'static str],
+    because: &'static str,
+) -> Rule {
+    Rule {
+        anyhow: true,
+        ..only(word, places, because)
+    }
+}
+
+#[rustfmt::skip]
+const RULES: &[Rule] = &[
+    // HTTP on top.
+    only("actix", &["app.rs", "http*", "telemetry.rs"], "only the HTTP side knows the web framework"),
+    only("StatusCode", &["http*"], "each dialect picks its own status codes"),
+    only("crate::http", &["app.rs", "cli.rs", "demo.rs", "http*", "telemetry.rs"], "nothing below HTTP knows of it"),
+    only("crate::limiter", &["http*"], "limits belong to the endpoints"),
+    only("crate::store", &["app.rs", "http*"], "the store is used from above, by its face"),
+    only("crate::event", &["http/native.rs", "store/write.rs"], "events come in by one door"),
+
+    // Redis at the bottom.
+    only("deadpool_redis", &["connection.rs"], "one file knows how connections are kept"),
+    only("redis::", &["connection.rs", "scripts.rs", "store/*"], "only the store and what it stands on speak to Redis"),
+    only("crate::connection", &["store*"], "only the store has connections"),
+    only("crate::scripts", &["connection.rs", "store/*"], "only the store calls scripts"),
+    only("crate::keys", &["store*"], "only the store makes keys"),
+    only("unread:v1", &["keys.rs"], "one file spells the keys"),
+    only("crate::private_redis", &["app.rs", "demo.rs"], "who has a Redis never hears of it"),
+
+    // Each dialect by itself; the few files that configure, index or show off all of them.
+    anyhow("imkit", &["cli.rs", "config*", "demo.rs", "http.rs", "http/imkit*"], "vendors are told apart at the edge"),
+    anyhow("tencent", &["cli.rs", "config*", "demo.rs", "http.rs", "http/tencent*"], "vendors are told apart at the edge"),
+    anyhow("sendbird", &["config*", "demo.rs", "http.rs", "http/sendbird*"], "vendors are told apart at the edge"),
+    only("\"RC\"", &["http/imkit*"], "an envelope belongs to its dialect"),
+    only("totalBadge", &["http/imkit*"], "an envelope belongs to its dialect"),
+    only("\"roomTags", &["http/imkit*"], "an envelope belongs to its dialect"),
+    only("jsonwebtoken", &["http/imkit*"], "a dialect's credentials are its own"),
+    only("ActionStatus", &["http/tencent*"], "an envelope belongs to its dialect"),
+    only("C2CUnread", &["http/tencent*"], "an envelope belongs to its dialect"),
+    only("Peer_Account", &["http/tencent*"], "an envelope belongs to its dialect"),
+    only("TLS.", &["http/tencent*"], "a dialect's credentials are its own"),
+    only("item_keys", &["http/sendbird*"], "an envelope belongs to its dialect"),
+    only("super_group_channel", &["http/sendbird*"], "an envelope belongs to its dialect"),
+    only("problem+json", &["http.rs", "http/native.rs"], "an envelope belongs to its dialect"),
+
+    // The process and the world.
+    only("env::var", &["config/load.rs"], "no setting is read anywhere else"),
+    only("std::fs", &["config/*", "demo.rs", "private_redis.rs"], "counts are in Redis, not in files"),
+    only("Command::new", &["private_redis.rs"], "one file starts processes"),
+    only("process::exit(", &["cli.rs"], "the command line ends the process"),
+    only("stdout()", &["cli.rs"], "the command line prints"),
+    only("println!", &[], "what is printed goes through `cli::print`"),
+    only("tokio::", &["app.rs", "cli.rs", "connection.rs", "demo.rs", "http/request.rs", "private_redis.rs", "store*"],
+         "the rest is pure, or waits for one of these"),
+    only("unsafe", &["private_redis.rs"], "one place needs it"),
+];
+
+/// Files by their path below `src/`, without what may say anything.
+type Sources = BTreeMap<String, String>;
+
+fn sources() -> Sources {
+    fn collect(dir: &Path, root: &Path, found: &mut Sources) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, root, found);
+            } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("tests.rs")
+            {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.insert(name.to_owned(), code(&text));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Sources::new();
+    collect(&root, &root, &mut found);
+    found
+}
+
+fn code(text: &str) -> String {
+    let text = text
+        .split("\n#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect();
+    ungrouped(&lines.join("\n"))
+}
+
+/// `use crate::{a, b::C};` also says `crate::a` and `crate::b::C`.
+fn ungrouped(text: &str) -> String {
+    let mut out = text.to_owned();
+    for group in text.split("crate::{").skip(1) {
+        let mut depth = 0;
+        let mut item = "crate::".to_owned();
+        for c in group.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    out.push_str(&format!("\n{item}"));
+                    item.truncate("crate::".len());
+                }
+                c if c.is_whitespace() => {}
+                c => item.push(c),
+            }
+        }
+        out.push_str(&format!("\n{item}"));
+    }
+    out
+}
+
+impl Rule {
+    /// Whether the word stands in the text and, unless `anyhow`, is not merely the end of a longer one.
+    fn is_said(&self, text: &str) -> bool {
+        if self.anyhow {
+            return text.to_lowercase().contains(self.word);
+        }
+        let inside = |c: char| c.is_alphanumeric() || c == '_';
+        text.match_indices(self.word).any(|(at, _)| {
+            let before = text[..at].chars().next_back();
+            !(before.is_some_and(inside) && self.word.starts_with(inside))
+        })
+    }
+
+    fn allows(&self, file: &str) -> bool {
+        self.places.iter().any(|place| is_at(file, place))
+    }
+
+    fn complaint(&self, file: &str) -> String {
+        format!("src/{file} says `{}`: {}", self.word, self.because)
+    }
+}
+
+fn is_at(file: &str, place: &str) -> bool {
+    match place.strip_suffix('*') {
+        Some(start) => file.starts_with(start),
+        None => file == place,
+    }
+}
+
+/// One line for each rule and file that do not agree.
+fn broken(sources: &Sources) -> Vec<String> {
+    let mut broken = Vec::new();
+    for rule in RULES {
+        for (file, text) in sources {
+            if rule.is_said(text) && !rule.allows(file) {
+                broken.push(rule.complaint(file));
+            }
+        }
+    }
+    broken
+}
+
+#[test]
+fn every_word_stands_where_it_belongs() {
+    let broken = broken(&sources());
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+/// A place that no longer needs its word is struck off, so that the list stays as short as the truth.
+#[test]
+fn no_rule_allows_more_than_is_needed() {
+    let sources = sources();
+    for rule in RULES {
+        for place in rule.places {
+            let needed = sources
+                .iter()
+                .any(|(file, text)| is_at(file, place) && rule.is_said(text));
+            assert!(needed, "`{}` no longer stands in src/{place}", rule.word);
+        }
+    }
+}
+
+#[test]
+fn every_rule_can_be_broken() {
+    for rule in RULES {
+        for file in ["names.rs", "limiter.rs", "metrics.rs"] {
+            let mut sources = sources();
+            let text = sources.get_mut(file).unwrap();
+            text.push_str(&code(&format!("\n    call({});\n", rule.word)));
+            assert_eq!(broken(&sources), [rule.complaint(file)]);
+        }
+    }
+}
+
+/// What would hide a word from a plain search, and what only looks like one.
+#[test]
+fn a_word_is_told_from_its_likes() {
+    let said = |word, text: &str| only(word, &[], "").is_said(&code(text));
+    let grouped = "use crate::{\n    error::Error,\n    store::{Store, Wait},\n};\n";
+    assert!(said("crate::error", grouped) && said("crate::store", grouped));
+    assert!(said("redis::", "(redis::cmd)"));
+    assert!(!said("redis::", "crate::private_redis::x; Redis::new()"));
+    assert!(!said("println!", "eprintln!(1)"));
+    assert!(!said("actix", "    // actix\n"));
+    assert!(!said(
+        "actix",
+        "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    use actix;\n}\n"
+    ));
+    assert!(anyhow("imkit", &[], "").is_said("struct ImkitConfig"));
+}
