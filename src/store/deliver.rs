@@ -8,7 +8,6 @@ use super::Store;
 use super::reply::{Reply, maybe_text};
 use super::room::{Act, Audience, Entry, Job, Snapshot};
 use crate::error::{Error, Result};
-use crate::event::MemberState;
 use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
@@ -31,8 +30,8 @@ pub(super) struct Work {
     pub(super) jobs: Vec<Job>,
     /// Users to be told the state of things although nothing changed for them: an earlier telling may be missing.
     pub(super) also: BTreeSet<Enc>,
-    /// Users whom these events let or ask in.
-    pub(super) joins: BTreeMap<Enc, MemberState>,
+    /// Users whom these events let in (`j`) or ask in (`i`).
+    pub(super) joins: BTreeMap<Enc, char>,
 }
 
 impl Work {

@@ -516,14 +516,19 @@ impl Store {
         Ok(())
     }
 
-    /// Lets a user in, and delivers that.
+    /// Lets a user in (`j`) or asks it in (`i`), and delivers that.
     pub(super) async fn let_in(
         &self,
         app: &AppId,
         room: &Enc,
         user: &Enc,
-        state: MemberState,
+        state: char,
     ) -> Result<()> {
+        let state = if state == 'i' {
+            MemberState::Invited
+        } else {
+            MemberState::Joined
+        };
         self.change_member(app, room, user, state, None).await
     }
 
@@ -917,7 +922,8 @@ impl Worker<'_> {
                     for user in users {
                         match state {
                             MemberState::Left => self.work.joins.remove(user),
-                            _ => self.work.joins.insert(user.clone(), state),
+                            MemberState::Joined => self.work.joins.insert(user.clone(), 'j'),
+                            MemberState::Invited => self.work.joins.insert(user.clone(), 'i'),
                         };
                     }
                 }

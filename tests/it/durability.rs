@@ -46,7 +46,12 @@ async fn without_its_replica_the_outcome_is_unknown_and_the_event_counts_once_al
     assert!(detail.contains("unknown"), "{detail}");
     replica.thaw();
 
-    let again = app.events(&event, Wait::Applied).await.ok();
+    // The replica has to catch up first, so the outcome may be unknown once more.
+    let mut again = app.events(&event, Wait::Applied).await;
+    while again.status == 503 {
+        again = app.events(&event, Wait::Applied).await;
+    }
+    let again = again.ok();
     assert_eq!(
         again["results"][0],
         json!({"status": "duplicate", "position": 1})
