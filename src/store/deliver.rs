@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 
 use super::Store;
 use super::reply::{Reply, maybe_text};
 use super::room::{Act, Audience, Entry, Job, Snapshot};
+use crate::connection::Item;
 use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
@@ -16,8 +17,10 @@ use crate::scripts;
 
 /// Users in one call of the script: enough to save round trips, few enough not to hold up other callers of Redis.
 const USERS_PER_CALL: usize = 20;
-/// Calls under way at once for one fan-out.
-const CALLS_AT_ONCE: usize = 8;
+/// Users in one batch of calls where each call is for one user.
+const USERS_PER_BATCH: usize = 32;
+/// Batches under way at once for one fan-out.
+const BATCHES_AT_ONCE: usize = 8;
 /// The longest list of members that is kept and read at once; longer ones are walked by HSCAN.
 pub(super) const LIST: usize = 5_000;
 /// Jobs and departures cleared in one call.
@@ -79,6 +82,12 @@ struct Target<'a> {
     base: u64,
     peer: String,
     marks: Marks,
+}
+
+/// Calls that are sent together, and the users that they are for.
+struct Batch {
+    calls: Vec<Item>,
+    users: Vec<(Enc, u64)>,
 }
 
 impl<'a> Plan<'a> {
@@ -417,47 +426,60 @@ impl Store {
                 .filter(|t| t.state == 'l')
                 .map(|t| (t.user.clone(), t.epoch)),
         );
-        let snapshot = &work.snapshot;
-        let calls: Vec<(scripts::Call, Vec<(Enc, u64)>)> = targets
-            .chunks(USERS_PER_CALL)
-            .map(|targets| {
-                let users = targets.iter().map(|t| (t.user.clone(), t.epoch)).collect();
-                (deliver_call(app, room, snapshot, targets), users)
+        // Users of a cluster are in slots of their own: a call for each, and many calls in one batch.
+        let (users_per_call, calls_per_batch) = match self.inner.redis.spans_slots() {
+            true => (1, USERS_PER_BATCH),
+            false => (USERS_PER_CALL, 1),
+        };
+        let batches: Vec<Batch> = targets
+            .chunks(users_per_call * calls_per_batch)
+            .map(|targets| Batch {
+                calls: targets
+                    .chunks(users_per_call)
+                    .map(|targets| Item::Script(deliver_call(app, room, &work.snapshot, targets)))
+                    .collect(),
+                users: targets.iter().map(|t| (t.user.clone(), t.epoch)).collect(),
             })
             .collect();
-        let void: Vec<(Enc, u64)> = stream::iter(calls)
-            .map(|(call, users)| self.send_one(call, users))
-            .buffer_unordered(CALLS_AT_ONCE)
-            .try_concat()
-            .await?;
-        for (user, epoch) in void {
+        let answers: Vec<Result<Vec<(Enc, u64)>>> = stream::iter(batches)
+            .map(|batch| self.send_one(batch))
+            .buffer_unordered(BATCHES_AT_ONCE)
+            .collect()
+            .await;
+        // Whoever can be reached has been told by now; the job stays for those who can't.
+        let void = answers.into_iter().collect::<Result<Vec<_>>>()?;
+        for (user, epoch) in void.into_iter().flatten() {
             // The membership was accepted before the user was deleted, and told after it: it ends here.
             Box::pin(self.leave(app, room, &user, Some(epoch))).await?;
         }
         Ok(())
     }
 
-    /// Makes one call, and answers the users whose membership is void.
-    async fn send_one(
-        &self,
-        call: scripts::Call,
-        users: Vec<(Enc, u64)>,
-    ) -> Result<Vec<(Enc, u64)>> {
-        let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
-        self.inner.metrics.delivered(users.len() as u64);
+    /// Makes some calls, and answers the users whose membership is void.
+    async fn send_one(&self, batch: Batch) -> Result<Vec<(Enc, u64)>> {
+        let answers = self.inner.redis.batch(&batch.calls).await?;
+        self.inner.metrics.delivered(batch.users.len() as u64);
         let mut void = Vec::new();
-        for user in users {
-            match reply.text()?.as_str() {
-                "K" => {}
-                "V" => void.push(user),
-                "STALE" => {
-                    let why = "a delivery took too long; it will be made again";
-                    return Err(Error::Unavailable(why.into()));
+        let mut users = batch.users.into_iter();
+        for answer in answers {
+            let mut reply = Reply::new(answer)?;
+            while !reply.is_empty() {
+                let user = users.next();
+                match (reply.text()?.as_str(), user) {
+                    ("K", Some(_)) => {}
+                    ("V", Some(user)) => void.push(user),
+                    ("STALE", _) => {
+                        let why = "a delivery took too long; it will be made again";
+                        return Err(Error::Unavailable(why.into()));
+                    }
+                    _ => return Err(Error::Internal("unexpected reply to a delivery".into())),
                 }
-                _ => return Err(Error::Internal("unexpected reply to a delivery".into())),
             }
         }
-        Ok(void)
+        match users.next() {
+            None => Ok(void),
+            Some(_) => Err(Error::Internal("a delivery left users out".into())),
+        }
     }
 
     /// Clears jobs, and the entries of members whose leaving was delivered.

@@ -22,8 +22,10 @@ const EVERY: Duration = Duration::from_millis(1_000);
 const ENTRIES: usize = 200;
 /// Fan-outs taken over at once from one room.
 const JOBS: usize = 200;
-/// Rooms worked on at once.
-const AT_ONCE: usize = 8;
+/// Indexes swept at once.
+const SHARDS_AT_ONCE: usize = 4;
+/// Rooms of one index worked on at once.
+const AT_ONCE: usize = 4;
 /// How long a pod has for what it took over, in microseconds.
 const TAKEN_LEASE_MICROS: u64 = LEASE_MICROS * 3;
 
@@ -44,38 +46,69 @@ struct Found {
     oldest_micros: u64,
 }
 
+impl Found {
+    fn add(&mut self, other: &Found) {
+        self.pending += other.pending;
+        self.oldest_micros = self.oldest_micros.max(other.oldest_micros);
+    }
+}
+
 impl Store {
     async fn sweep(&self) -> Result<()> {
-        let mut pending = 0;
-        let mut oldest = 0;
-        for shard in 0..keys::PENDING_SHARDS {
-            let index = keys::pending_index(shard);
-            let mut time = Reply::new(self.inner.redis.query(&redis::cmd("TIME")).await?)?;
-            let now = time.number()? * 1_000_000 + time.number()?;
-            let mut range = redis::cmd("ZRANGE");
-            range
-                .arg(&index)
-                .arg("-inf")
-                .arg(now.saturating_sub(SWEEP_MICROS))
-                .arg("BYSCORE")
-                .arg("LIMIT")
-                .arg(0)
-                .arg(ENTRIES)
-                .arg("WITHSCORES");
-            let entries = Reply::new(self.inner.redis.query(&range).await?)?.pairs()?;
-            let found: Vec<Result<Found>> = stream::iter(entries)
-                .map(|(entry, score)| self.entry(&index, entry, score))
-                .buffer_unordered(AT_ONCE)
-                .collect()
-                .await;
-            for found in found {
-                let found = found?;
-                pending += found.pending;
-                oldest = oldest.max(found.oldest_micros);
+        let shards: Vec<Result<Found>> = stream::iter(0..keys::PENDING_SHARDS)
+            .map(|shard| self.sweep_one(keys::pending_index(shard)))
+            .buffer_unordered(SHARDS_AT_ONCE)
+            .collect()
+            .await;
+        let mut all = Found::default();
+        let mut failure = None;
+        // A node of a cluster that does not answer keeps nobody from the work that lies elsewhere.
+        for found in shards {
+            match found {
+                Ok(found) => all.add(&found),
+                Err(error) => failure = Some(error),
             }
         }
-        self.inner.metrics.pending(pending, oldest as f64 / 1e6);
-        Ok(())
+        match failure {
+            Some(error) => Err(error),
+            None => {
+                let oldest = all.oldest_micros as f64 / 1e6;
+                self.inner.metrics.pending(all.pending, oldest);
+                Ok(())
+            }
+        }
+    }
+
+    async fn sweep_one(&self, index: String) -> Result<Found> {
+        // The clock of the server that has the index: it wrote the scores.
+        let time = redis::cmd("TIME");
+        let mut time = Reply::new(self.inner.redis.query_beside(&index, &time).await?)?;
+        let now = time.number()? * 1_000_000 + time.number()?;
+        let mut range = redis::cmd("ZRANGE");
+        range
+            .arg(&index)
+            .arg("-inf")
+            .arg(now.saturating_sub(SWEEP_MICROS))
+            .arg("BYSCORE")
+            .arg("LIMIT")
+            .arg(0)
+            .arg(ENTRIES)
+            .arg("WITHSCORES");
+        let entries = Reply::new(self.inner.redis.query(&range).await?)?.pairs()?;
+        let found: Vec<Result<Found>> = stream::iter(entries)
+            .map(|(entry, score)| self.entry(&index, entry, score))
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let mut all = Found::default();
+        let mut failure = None;
+        for found in found {
+            match found {
+                Ok(found) => all.add(&found),
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(all), Err)
     }
 
     async fn entry(&self, index: &str, entry: String, score: String) -> Result<Found> {
