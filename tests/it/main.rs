@@ -39,6 +39,12 @@ mod concurrent;
 /// Pods and Redis die, stall and fill up; nothing acknowledged is lost.
 mod crash;
 
+/// A pod that stops, or dies, in the middle of its work: right after Redis has taken an event.
+mod wire;
+
+/// What once went wrong, each by name.
+mod regressions;
+
 /// What is answered only when replicas have it.
 mod durability;
 

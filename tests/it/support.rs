@@ -513,6 +513,19 @@ impl Pod {
         signal(self.child.as_ref().expect("the pod still runs"), "TERM");
     }
 
+    /// The most memory it has had so far, in bytes.
+    #[cfg(target_os = "linux")]
+    pub fn peak_memory(&self) -> u64 {
+        let pid = self.child.as_ref().expect("the pod still runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .and_then(|line| line.trim().strip_suffix(" kB"))
+            .unwrap();
+        peak.parse::<u64>().unwrap() * 1024
+    }
+
     /// Dies at once, in the middle of whatever it does.
     pub fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
