@@ -196,6 +196,13 @@ impl Redis {
         self.plainly(&node, node.admin(cmd)).await
     }
 
+    /// Which server has `key`, and how often it was lost: what is told apart by this may have another hash seed, so that
+    /// a walk by HSCAN that began at the one can't go on at the other.
+    pub async fn serving(&self, key: &str) -> Result<(String, u64)> {
+        let node = self.owner(cluster::slot(key.as_bytes())).await?;
+        Ok((node.name.clone(), node.losses()))
+    }
+
     /// The servers that take writes: one, or each master of a cluster.
     pub async fn masters(&self) -> Result<Vec<Server>> {
         let nodes = match &self.inner.place {

@@ -39,6 +39,9 @@ mod concurrent;
 /// Pods and Redis die, stall and fill up; nothing acknowledged is lost.
 mod crash;
 
+/// What happens to a cluster and behind sentinels, at a length that the caller chooses.
+mod scenarios;
+
 /// The same on a cluster, behind sentinels and over TLS; slots move, masters freeze and die.
 mod topology;
 
