@@ -50,6 +50,14 @@ impl<'a> Sent<'a> {
         }
     }
 
+    /// A call that will not run in a slot that is in two places.
+    fn guarded(self) -> Option<Call> {
+        match self {
+            Sent::Plain(_) => None,
+            Sent::Script(call) => Some(call.guarded()),
+        }
+    }
+
     /// The slot of the first key.
     fn slot(self) -> u16 {
         let at = match self {
@@ -265,8 +273,17 @@ impl Redis {
     }
 
     /// Sends all, each to the server that has its slot, until each has an answer or the deadline has come.
-    async fn run(&self, all: Vec<Sent<'_>>) -> Result<Vec<Value>> {
+    async fn run(&self, mut all: Vec<Sent<'_>>) -> Result<Vec<Value>> {
         let until = Instant::now() + self.inner.deadline;
+        let guarded: Vec<Option<Call>>;
+        if self.spans_slots() {
+            guarded = all.iter().copied().map(Sent::guarded).collect();
+            for (sent, guarded) in all.iter_mut().zip(&guarded) {
+                if let Some(call) = guarded {
+                    *sent = Sent::Script(call);
+                }
+            }
+        }
         let running = self.run_until(all, until);
         match tokio::time::timeout_at(until.into(), running).await {
             Ok(answer) => answer,
