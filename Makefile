@@ -1,15 +1,19 @@
-# `make run`: a demo to try, `make test`: the whole suite; both install what is missing. `.ci/run` does all of it.
+# `make run`: a demo to try, `make test`: the suite, `make test-faults`: the rest of it; all install what is missing. `.ci/run` does all of it.
 
 CARGO ?= cargo
 BINARY = $${CARGO_TARGET_DIR:-target}/debug/unread
 
-.PHONY: run test lint test-sdk redis
+.PHONY: run test test-faults lint test-sdk redis
 
 run: redis
 	$(CARGO) run --release --locked -- demo
 
 test: redis
-	$(CARGO) test --locked
+	$(CARGO) test --locked --lib --bins --test it
+
+# What takes minutes: failovers and resharding, again and again.
+test-faults: redis
+	$(CARGO) test --locked --test faults long:: -- --nocapture
 
 lint:
 	$(CARGO) fmt --check

@@ -1,7 +1,7 @@
 //! One server: a few shared multiplexed connections that reconnect by themselves, and a small pool for admin work.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool_redis::{Manager, Pool, Runtime};
@@ -154,6 +154,13 @@ pub(super) struct Node {
     admin: Pool,
     /// Whether it answered when last asked.
     up: AtomicBool,
+    /// How often it stopped to answer.
+    losses: AtomicU64,
+    /// Whether something sent to it was not answered in time, and nothing has been answered since. Then one request at
+    /// a time waits for it, and all others are refused at once: they would fill the pod up with waiting.
+    stuck: AtomicBool,
+    /// Whether that one is waiting.
+    tried: AtomicBool,
     /// Only a master that sentinels may replace.
     retired: Option<watch::Sender<bool>>,
     /// Only the one server that there is speaks for all of Redis.
@@ -217,6 +224,9 @@ impl Node {
             next: AtomicUsize::new(0),
             admin,
             up: AtomicBool::new(false),
+            losses: AtomicU64::new(0),
+            stuck: AtomicBool::new(false),
+            tried: AtomicBool::new(false),
             retired: None,
             metrics,
         })
@@ -242,7 +252,7 @@ impl Node {
     pub(super) async fn one(&self, cmd: &Cmd) -> RedisResult<Value> {
         let mut connection = self.connection()?;
         let answer = connection.req_packed_command(cmd);
-        self.unless_retired(async { answer.await?.extract_error() })
+        self.unless_stuck(async { answer.await?.extract_error() })
             .await
     }
 
@@ -284,7 +294,7 @@ impl Node {
             length += 1;
         }
         let answers = connection.send_packed_commands(&pipe, 0, length);
-        let mut answers = self.unless_retired(answers).await?.into_iter();
+        let mut answers = self.unless_stuck(answers).await?.into_iter();
         let answers: Vec<RedisResult<Value>> = cmds
             .iter()
             .filter_map(|(_, asking)| {
@@ -339,6 +349,26 @@ impl Node {
         self.admin.close();
     }
 
+    /// Waits for an answer, unless somebody else waits already for a server that is stuck.
+    async fn unless_stuck<T>(
+        &self,
+        answer: impl Future<Output = RedisResult<T>>,
+    ) -> RedisResult<T> {
+        let _trial = match self.stuck.load(Ordering::Relaxed) {
+            true => Some(Trial::of(self)?),
+            false => None,
+        };
+        let answer = self.unless_retired(answer).await;
+        match &answer {
+            Err(error) if error.is_timeout() => self.stuck.store(true, Ordering::Relaxed),
+            Err(error) if error.is_io_error() => {}
+            // A refusal is an answer too.
+            _ if self.stuck.load(Ordering::Relaxed) => self.stuck.store(false, Ordering::Relaxed),
+            _ => {}
+        }
+        answer
+    }
+
     async fn unless_retired<T>(
         &self,
         answer: impl Future<Output = RedisResult<T>>,
@@ -357,6 +387,11 @@ impl Node {
         }
     }
 
+    /// How often it stopped to answer. Another number: another process may stand there now.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
     /// It answers: said once in the log when it begins.
     pub(super) fn answered(&self) {
         if !self.up.load(Ordering::Relaxed) && !self.up.swap(true, Ordering::Relaxed) {
@@ -370,10 +405,30 @@ impl Node {
     /// It does not answer: said once in the log when it begins, not once per request.
     pub(super) fn lost(&self, why: &str) {
         if self.up.swap(false, Ordering::Relaxed) {
+            self.losses.fetch_add(1, Ordering::Relaxed);
             if let Some(metrics) = &self.metrics {
                 metrics.redis_up(false);
             }
             tracing::warn!(server = %self.name, reason = %why, "redis does not answer");
         }
+    }
+}
+
+/// The one request that waits for a server that is stuck.
+struct Trial<'a>(&'a Node);
+
+impl<'a> Trial<'a> {
+    fn of(node: &'a Node) -> RedisResult<Self> {
+        if node.tried.swap(true, Ordering::Acquire) {
+            let why = "the server has not answered lately";
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why).into());
+        }
+        Ok(Self(node))
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.0.tried.store(false, Ordering::Release);
     }
 }

@@ -48,6 +48,9 @@ mod regressions;
 /// What is answered only when replicas have it.
 mod durability;
 
+/// What happens to a cluster and behind sentinels, at a length that the caller chooses.
+mod scenarios;
+
 /// The same on a cluster, behind sentinels and over TLS; slots move, masters freeze and die.
 mod topology;
 
