@@ -34,7 +34,7 @@ const PAUSES: [Duration; 5] = [
     Duration::from_millis(400),
     Duration::from_millis(1_000),
 ];
-/// Users that were told of and are not told of again, should a scan meet them twice.
+/// Fields that were told of and are not told of again, should a scan or a room lead to them a second time.
 const TOLD: usize = 100_000;
 
 /// Something stored that is not what the positions, or the room, say.
@@ -272,6 +272,9 @@ pub(super) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -
     drift
 }
 
+/// App, user, key and field of drift that was told of.
+type Told = (AppId, Enc, &'static str, String);
+
 /// What a page of keys holds that is worth a look.
 #[derive(Default)]
 struct Met {
@@ -345,7 +348,8 @@ impl Store {
         }
         let mut last = first.clone();
         let mut settled: BTreeSet<Enc> = BTreeSet::new();
-        let mut verdict = Verdict::Clean;
+        let mut seen: Option<UserDrift> = None;
+        let mut in_flight = false;
         for pause in PAUSES {
             tokio::time::sleep(pause).await;
             // What was pending at the first look has reached everybody, if it was not pending at a later one.
@@ -360,7 +364,7 @@ impl Store {
             last = self.views(app, user, &rooms, &slot).await?;
             let mut drift = slot.drift();
             let mut different = BTreeSet::new();
-            let mut in_flight = false;
+            in_flight = false;
             for room in &rooms {
                 let (Some(first), Some(last)) = (first.get(room), last.get(room)) else {
                     continue;
@@ -376,24 +380,34 @@ impl Store {
                     in_flight = true;
                 }
             }
-            if drift.is_empty() && !in_flight {
-                return Ok(Verdict::Clean);
+            if drift.is_empty() {
+                if !in_flight {
+                    return Ok(Verdict::Clean);
+                }
+                seen = None;
+                continue;
             }
-            verdict = if drift.is_empty() {
-                Verdict::InFlight
-            } else {
-                Verdict::Drift(UserDrift {
-                    app: app.clone(),
-                    user: user.clone(),
-                    drift,
-                    rooms: different,
-                })
-            };
+            // Seen twice, with nothing under way that could mend it, it stays.
+            let again = seen.as_ref().is_some_and(|seen| seen.drift == drift);
+            seen = Some(UserDrift {
+                app: app.clone(),
+                user: user.clone(),
+                drift,
+                rooms: different,
+            });
+            if again && !in_flight {
+                break;
+            }
         }
-        Ok(verdict)
+        Ok(match seen {
+            Some(drift) => Verdict::Drift(drift),
+            None if in_flight => Verdict::InFlight,
+            None => Verdict::Clean,
+        })
     }
 
-    /// Looks at everybody in `scope`. `found` is told of each user with drift, `on` of how far it has come.
+    /// Looks at everybody in `scope`. `found` is told of each user with drift (a second time of what only the rooms that
+    /// list the user know), `on` of how far it has come.
     pub async fn verify(
         &self,
         scope: &Scope,
@@ -413,7 +427,7 @@ impl Store {
             on(&progress);
             return Ok(progress);
         }
-        let mut told: HashSet<(AppId, Enc)> = HashSet::new();
+        let mut told: HashSet<Told> = HashSet::new();
         let pattern = keys::slots(scope.app.as_ref(), false, None);
         let nodes = self.inner.redis.nodes().await?;
         for (number, node) in nodes.iter().enumerate() {
@@ -463,7 +477,7 @@ impl Store {
     async fn all(
         &self,
         looks: BTreeMap<(AppId, Enc), BTreeSet<Enc>>,
-        told: &mut HashSet<(AppId, Enc)>,
+        told: &mut HashSet<Told>,
         progress: &mut Progress,
         found: &mut impl AsyncFnMut(UserDrift) -> Result<()>,
     ) -> Result<()> {
@@ -474,15 +488,15 @@ impl Store {
             match verdict {
                 Verdict::Clean => {}
                 Verdict::InFlight => progress.in_flight += 1,
-                Verdict::Drift(drift) => {
-                    let name = (drift.app.clone(), drift.user.clone());
-                    if told.contains(&name) {
-                        continue;
+                Verdict::Drift(mut drift) => {
+                    let (app, user) = (drift.app.clone(), drift.user.clone());
+                    drift.drift.retain(|drift| {
+                        let name = (app.clone(), user.clone(), drift.key, drift.field.clone());
+                        !told.contains(&name) && (told.len() >= TOLD || told.insert(name))
+                    });
+                    if !drift.drift.is_empty() {
+                        found(drift).await?;
                     }
-                    if told.len() < TOLD {
-                        told.insert(name);
-                    }
-                    found(drift).await?;
                 }
             }
         }

@@ -38,3 +38,6 @@ mod crash;
 
 /// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
 mod limits;
+
+/// The self-check on the command line: drift made on purpose is found, named and repaired; live traffic is none.
+mod selfcheck;
