@@ -101,6 +101,17 @@ struct Batch {
     users: Vec<(Enc, u64)>,
 }
 
+/// What one user is told of a room outside of any fan-out.
+pub(super) struct Tell<'a> {
+    pub(super) snapshot: Snapshot,
+    /// The user's place in the room; `l`: none.
+    pub(super) entry: Entry,
+    /// The other one of a direct room.
+    pub(super) peer: &'a str,
+    /// Positions that don't count.
+    pub(super) holes: &'a [u64],
+}
+
 impl<'a> Plan<'a> {
     fn new(work: &'a Work, jobs: &[Job]) -> Self {
         let mut plan = Plan {
@@ -470,6 +481,34 @@ impl Store {
             self.inner.members.insert(name, Arc::clone(&list));
         }
         Ok(Some(list))
+    }
+
+    /// Brings one user a room as it is, outside of any fan-out.
+    pub(super) async fn tell(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        user: &Enc,
+        told: Tell<'_>,
+    ) -> Result<()> {
+        let work = Work {
+            snapshot: told.snapshot,
+            ..Work::default()
+        };
+        let target = Target {
+            user,
+            state: told.entry.state,
+            epoch: told.entry.epoch,
+            base: told.entry.base,
+            peer: told.peer.to_owned(),
+            marks: Marks {
+                holes: told.holes.iter().map(|at| (u64::MAX, *at)).collect(),
+                ..Marks::default()
+            },
+        };
+        let plan = Plan::new(&work, &[]);
+        self.send(app, room, &work, &plan, vec![target], &mut Vec::new())
+            .await
     }
 
     async fn send(
