@@ -194,6 +194,7 @@ pub async fn slots_move(moves: usize) {
         sent_on["MOVED"] > 0 && sent_on["ASK"] + sent_on["TRYAGAIN"] > 0,
         "nothing was ever sent where it no longer belonged: {sent_on:?}"
     );
+    cluster.rights_were_enough();
     load.finish().await;
 }
 

@@ -54,7 +54,7 @@ pub async fn eventually<F: Future<Output = Result<(), String>>>(
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
