@@ -204,51 +204,102 @@ fn room_document(
     })
 }
 
+/// The parts of a document, and the fields of a row, in the order in which they are read with most ease.
+const PARTS: [&str; 11] = [
+    "counts",
+    "rooms",
+    "supergroups",
+    "references",
+    "marks",
+    "tombstones",
+    "meta",
+    "members",
+    "pending",
+    "history",
+    "recalled",
+];
+const NAMES: [&str; 3] = ["room", "user", "job"];
+const COLUMNS: [&str; 19] = [
+    "state",
+    "kind",
+    "unread",
+    "mentions",
+    "head",
+    "read",
+    "holes",
+    "custom_type",
+    "tags",
+    "peer",
+    "active",
+    "since",
+    "accepted",
+    "lease_until",
+    "audience",
+    "rest",
+    "base",
+    "epoch",
+    "rev",
+];
+
 /// The document as text: a line each, indented, with the shell's lines after a dollar.
 fn rendered(document: &Value, password: bool) -> String {
     let mut out = String::new();
-    for (name, value) in document.as_object().into_iter().flatten() {
-        let Some(part) = value.as_object() else {
-            if !value.is_null() && *value != json!(false) {
-                let _ = writeln!(out, "{name}: {}", plain(value));
-            }
-            continue;
-        };
+    for name in ["app", "user", "room", "known_since", "deletion_under_way"] {
+        if let Some(value) = document.get(name)
+            && !value.is_null()
+            && *value != json!(false)
+        {
+            let _ = writeln!(out, "{}: {}", name.replace('_', " "), plain(value));
+        }
+    }
+    for (name, part) in PARTS
+        .iter()
+        .filter_map(|name| Some((name, document.get(name)?)))
+    {
         let count = part.get("count").map(|n| format!(": {}", plain(n)));
         let _ = writeln!(out, "\n{name}{}", count.unwrap_or_default());
-        for (field, value) in part
-            .get("fields")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-        {
+        let fields = part.get("fields").and_then(Value::as_object);
+        for (field, value) in fields.into_iter().flatten() {
             let _ = writeln!(out, "  {field} {}", plain(value));
         }
         let list = part.get("list").and_then(Value::as_array);
         for row in list.into_iter().flatten() {
-            let mut line = String::new();
-            let mut shell = Vec::new();
-            for (field, value) in row.as_object().into_iter().flatten() {
-                if field == "redis_cli" {
-                    shell = value.as_array().cloned().unwrap_or(vec![value.clone()]);
-                } else if !value.is_null() && *value != json!([]) && *value != json!("") {
-                    let _ = write!(line, " {field} {}", plain(value));
-                }
-            }
-            let _ = writeln!(out, " {line}");
-            // One line for the whole part says as much, but for what lies elsewhere.
-            for command in shell.iter().skip(1) {
-                let _ = writeln!(out, "    $ {}", plain(command));
+            let _ = writeln!(out, "  {}", row_text(row));
+            // The part's own line shows the rest.
+            let lines = row.get("redis_cli").and_then(Value::as_array);
+            for line in lines.into_iter().flatten().skip(1) {
+                let _ = writeln!(out, "    $ {}", plain(line));
             }
         }
-        if let Some(command) = part.get("redis_cli") {
-            let _ = writeln!(out, "  $ {}", plain(command));
+        if let Some(line) = part.get("redis_cli") {
+            let _ = writeln!(out, "  $ {}", plain(line));
         }
     }
     if password {
         out.push_str("\nThe lines want the password in REDISCLI_AUTH.\n");
     }
     out
+}
+
+fn row_text(row: &Value) -> String {
+    let name = NAMES.iter().find_map(|name| row.get(name));
+    let mut text = name.map(plain).unwrap_or_default();
+    text.push(':');
+    for column in COLUMNS {
+        match row.get(column) {
+            None | Some(Value::Null) => {}
+            Some(value) if *value == json!([]) || *value == json!("") => {}
+            Some(Value::Bool(true)) if column == "active" => {}
+            Some(Value::Bool(false)) if column == "active" => text.push_str(" inactive"),
+            Some(value) if matches!(column, "state" | "kind") => {
+                let _ = write!(text, " {}", plain(value));
+            }
+            Some(value) => {
+                let _ = write!(text, " {column} {}", plain(value));
+            }
+        }
+    }
+    text
 }
 
 fn plain(value: &Value) -> String {

@@ -98,7 +98,7 @@ pub async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<bool
     let mut rows = Rows::open(as_json, "drift");
     let (mut users, mut fields) = (0u64, 0u64);
     let found = async |found: UserDrift| {
-        users += 1;
+        users += u64::from(!found.again);
         fields += found.drift.len() as u64;
         let user = decode(found.user.as_str());
         meter.clear();
@@ -149,8 +149,8 @@ pub async fn rebuild(config: &Config, scope: Scope, as_json: bool) -> Result<boo
     let (mut users, mut left) = (0u64, 0u64);
     let found = async |found: UserDrift| {
         let (app, name) = (found.app.clone(), decode(found.user.as_str()));
+        users += u64::from(!found.again);
         let repair = store.rebuild(found).await?;
-        users += 1;
         left += u64::from(!repair.left.is_empty());
         meter.clear();
         if as_json {

@@ -135,15 +135,16 @@ pub(super) struct Slot {
     pub(super) supers: BTreeMap<String, String>,
     pub(super) refs: BTreeMap<String, String>,
     pub(super) left: BTreeMap<String, String>,
+    /// In their order.
     pub(super) marks: Vec<String>,
 }
 
 /// The positions that can be read out of a slot, with the numbers that follow from its marks.
 #[derive(Debug, Default)]
-pub(super) struct Positions {
-    pub(super) rooms: BTreeMap<String, Position>,
+struct Positions {
+    rooms: BTreeMap<String, Position>,
     /// Positions that don't count, by room.
-    pub(super) holes: BTreeMap<String, BTreeSet<u64>>,
+    holes: BTreeMap<String, BTreeSet<u64>>,
     /// Marks that say nothing.
     stale: Vec<String>,
 }
@@ -161,6 +162,7 @@ impl Slot {
         while !list.is_empty() {
             marks.push(text(list.value()?)?);
         }
+        marks.sort();
         Ok(Self {
             taken,
             profile: profile == 1,
@@ -192,6 +194,13 @@ impl Slot {
         marked.join(",")
     }
 
+    /// Whether a position of a room is marked as one that does not count.
+    pub(super) fn has_hole(&self, room: &str, at: u64) -> bool {
+        self.marks
+            .binary_search(&format!("{room}|h|{at:016}"))
+            .is_ok()
+    }
+
     /// The rooms that the slot has a record of.
     pub(super) fn named(&self) -> BTreeSet<Enc> {
         let names = self.rooms.keys().chain(self.supers.keys());
@@ -213,7 +222,7 @@ impl Slot {
     }
 
     /// The positions, by room, with holes and mentions as the marks have them.
-    pub(super) fn positions(&self) -> Positions {
+    fn positions(&self) -> Positions {
         let mut found = Positions::default();
         for room in self.rooms.keys().chain(self.supers.keys()) {
             if let Some(mut position) = self.position(room) {

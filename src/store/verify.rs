@@ -61,6 +61,8 @@ pub struct UserDrift {
     pub user: Enc,
     /// What differs.
     pub drift: Vec<Drift>,
+    /// Whether the user was told of before, by other fields.
+    pub again: bool,
     /// The rooms that its records differ from.
     pub(super) rooms: BTreeSet<Enc>,
 }
@@ -233,12 +235,10 @@ pub(super) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -
             drift.push(differs(key, room, "head", head, room_now.head));
         }
         if position.state == 'j' {
-            let found = slot.positions();
-            let holes = found.holes.get(room);
             let missing: Vec<String> = first
                 .recalled
                 .iter()
-                .filter(|at| **at > position.read && holes.is_none_or(|h| !h.contains(at)))
+                .filter(|at| **at > position.read && !slot.has_hole(room, **at))
                 .map(u64::to_string)
                 .collect();
             if !missing.is_empty() {
@@ -272,8 +272,30 @@ pub(super) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -
     drift
 }
 
-/// App, user, key and field of drift that was told of.
-type Told = (AppId, Enc, &'static str, String);
+/// Drift that was told of.
+#[derive(Default)]
+struct Told {
+    users: HashSet<(AppId, Enc)>,
+    fields: HashSet<(AppId, Enc, &'static str, String)>,
+}
+
+impl Told {
+    /// Leaves what is new; answers whether anything is.
+    fn keep_new(&mut self, found: &mut UserDrift) -> bool {
+        let (app, user) = (&found.app, &found.user);
+        found.drift.retain(|drift| {
+            let name = (app.clone(), user.clone(), drift.key, drift.field.clone());
+            !self.fields.contains(&name) && (self.fields.len() >= TOLD || self.fields.insert(name))
+        });
+        if found.drift.is_empty() {
+            return false;
+        }
+        let name = (app.clone(), user.clone());
+        found.again =
+            self.users.contains(&name) || (self.users.len() < TOLD && !self.users.insert(name));
+        true
+    }
+}
 
 /// What a page of keys holds that is worth a look.
 #[derive(Default)]
@@ -393,6 +415,7 @@ impl Store {
                 app: app.clone(),
                 user: user.clone(),
                 drift,
+                again: false,
                 rooms: different,
             });
             if again && !in_flight {
@@ -427,7 +450,7 @@ impl Store {
             on(&progress);
             return Ok(progress);
         }
-        let mut told: HashSet<Told> = HashSet::new();
+        let mut told = Told::default();
         let pattern = keys::slots(scope.app.as_ref(), false, None);
         let nodes = self.inner.redis.masters().await?;
         for (number, node) in nodes.iter().enumerate() {
@@ -477,7 +500,7 @@ impl Store {
     async fn all(
         &self,
         looks: BTreeMap<(AppId, Enc), BTreeSet<Enc>>,
-        told: &mut HashSet<Told>,
+        told: &mut Told,
         progress: &mut Progress,
         found: &mut impl AsyncFnMut(UserDrift) -> Result<()>,
     ) -> Result<()> {
@@ -489,12 +512,7 @@ impl Store {
                 Verdict::Clean => {}
                 Verdict::InFlight => progress.in_flight += 1,
                 Verdict::Drift(mut drift) => {
-                    let (app, user) = (drift.app.clone(), drift.user.clone());
-                    drift.drift.retain(|drift| {
-                        let name = (app.clone(), user.clone(), drift.key, drift.field.clone());
-                        !told.contains(&name) && (told.len() >= TOLD || told.insert(name))
-                    });
-                    if !drift.drift.is_empty() {
+                    if told.keep_new(&mut drift) {
                         found(drift).await?;
                     }
                 }

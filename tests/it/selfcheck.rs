@@ -269,6 +269,7 @@ async fn a_record_that_is_lost_begins_anew_and_one_too_many_goes() {
         "{}",
         ran.stdout
     );
+    assert_eq!(scene.run("verify", &["--json"]).json()["drifting_users"], 1);
     assert_eq!(scene.run("rebuild", &[]).code, 0);
     assert_no_drift(&scene.redis.url(), "app-0");
     let answer = scene.app.unread("alice", true).await.ok();
