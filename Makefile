@@ -1,15 +1,24 @@
-# `make run`: a demo to try, `make test`: the whole suite; both install what is missing. `.ci/run` does all of it.
+# `make run`: a demo to try, `make test`: the suite, `make test-faults`: faults on purpose, some minutes; each installs what is
+# missing. `.ci/run` does all of it.
 
 CARGO ?= cargo
 BINARY = $${CARGO_TARGET_DIR:-target}/debug/unread
 
-.PHONY: run test lint test-sdk redis
+.PHONY: run test test-faults fault-report lint test-sdk redis
 
 run: redis
 	$(CARGO) run --release --locked -- demo
 
 test: redis
-	$(CARGO) test --locked
+	$(CARGO) test --locked --lib --bins --test it
+
+test-faults: redis
+	$(CARGO) test --locked --test faults
+
+# The same, and the table of what was injected and what was lost: loadtest/results/faults.md.
+fault-report: redis
+	mkdir -p loadtest/results
+	FAULT_REPORT="$(CURDIR)/loadtest/results/faults.md" $(CARGO) test --locked --test faults
 
 lint:
 	$(CARGO) fmt --check
