@@ -52,7 +52,7 @@ enum Plan {
     /// Once, for the request after so many others.
     Once(usize, Act),
     /// Mostly none, sometimes any of them.
-    Random(StdRng),
+    Random(Box<StdRng>),
 }
 
 impl Plan {
@@ -172,7 +172,7 @@ impl Proxy {
     }
 
     pub fn random(&self, seed: u64) {
-        self.plan(Plan::Random(StdRng::seed_from_u64(seed)));
+        self.plan(Plan::Random(Box::new(StdRng::seed_from_u64(seed))));
     }
 
     /// Nobody listens, and whoever was connected is not any more.

@@ -33,7 +33,6 @@ pub fn config(redis: &str) -> Config {
 
 /// A Redis, a proxy in front of it, and a pod that knows only the proxy.
 pub struct Scene {
-    pub config: Config,
     pub pod: Pod,
     pub app: App,
     pub proxy: Proxy,
@@ -45,12 +44,7 @@ impl Scene {
         let pod = pod(&config, &proxy);
         let app = App::new(&config.apps[0], &pod.base);
         app.must(&traffic::setup()).await;
-        Self {
-            config,
-            pod,
-            app,
-            proxy,
-        }
+        Self { pod, app, proxy }
     }
 }
 
