@@ -24,7 +24,7 @@ use crate::telemetry;
 const BACKLOG: u32 = 1024;
 /// Longer than the idle time of the usual balancers (60 s), so that it is they who close.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks at a Redis that has not answered yet, and at one that has.
 const POLL_STARTING: Duration = Duration::from_millis(200);
 const POLL_RUNNING: Duration = Duration::from_secs(1);

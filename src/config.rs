@@ -1,6 +1,7 @@
 //! Every setting, its default, unit and range. `load` puts the layers on top of each other, `read` checks and turns them
 //! into these types, `show` prints them back with the secrets masked. No setting is read after start.
 
+mod address;
 mod load;
 mod read;
 mod show;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use crate::names::AppId;
 
+pub use address::{Host, Place, RedisAddress};
 pub use load::{ConfigError, Flags, load, load_from, load_text};
 pub use show::effective;
 
@@ -71,8 +73,14 @@ pub struct ServerConfig {
 /// Where the counts live.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    /// `redis://…`; absent: a private `redis-server`.
+    /// `redis://…`, or another form that [`RedisAddress`] knows; absent: a private `redis-server`.
     pub url: Option<Secret>,
+    /// PEM file of the authorities that may have signed the servers' certificates. Default: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the certificate to show to the servers.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of that certificate's key.
+    pub key_file: Option<PathBuf>,
     /// Where the private `redis-server` keeps its append-only file. Default `./data`.
     pub data_dir: PathBuf,
     /// Shared multiplexed connections, 1 to 64. Default 4.
@@ -85,7 +93,7 @@ pub struct RedisConfig {
     pub durability: Durability,
     /// Replicas that must have them, with `wait`, 1 to 16. Default 1.
     pub durability_replicas: u32,
-    /// Milliseconds until they must have them, 10 to 60,000. Default 1,000.
+    /// Milliseconds until they must have them, 10 to 5,000. Default 1,000.
     pub durability_timeout_ms: u64,
 }
 

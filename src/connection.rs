@@ -1,20 +1,36 @@
-//! The connections to Redis: a few shared multiplexed ones that reconnect by themselves for the hot path, and a small pool
-//! for admin work that wants a connection to itself. Time-outs live here, and so does the recovery from `NOSCRIPT`.
+//! The connections to Redis: one server, a cluster, or a master that sentinels watch, behind one type. A few shared
+//! multiplexed connections per server that reconnect by themselves are the hot path; a small pool is for admin work that
+//! wants a connection to itself. Time-outs live here, and so does the recovery from `NOSCRIPT`.
+//!
+//! What a server has refused is sent again, to another if need be, as long as the deadline allows: a refusal changes
+//! nothing. What may have been executed is not: whether it may be repeated is for the caller to know.
+
+mod cluster;
+mod node;
+mod sentinel;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use deadpool_redis::{Manager, Pool, Runtime};
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
-use crate::config::RedisConfig;
+use crate::config::{Place, RedisAddress, RedisConfig};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::scripts::Call;
+use cluster::Cluster;
+use node::{Node, Reconnect, Settings};
+use sentinel::Sentinel;
 
-/// One thing to send: a plain command or a call of a script.
+/// Before a refused command is sent again; doubled with every further time.
+const PAUSE: Duration = Duration::from_millis(5);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Keys tried to find one that a server has: enough even for one that has a hundredth of the slots.
+const CANDIDATES: u32 = 4_096;
+
+/// One thing to send: a plain command or a call of a script. Its first key says where it goes.
 pub enum Item {
     /// A plain command.
     Plain(Cmd),
@@ -22,11 +38,39 @@ pub enum Item {
     Script(Call),
 }
 
-impl Item {
-    fn cmd(&self) -> &Cmd {
+/// The same, borrowed.
+#[derive(Clone, Copy)]
+enum Sent<'a> {
+    Plain(&'a Cmd),
+    Script(&'a Call),
+}
+
+impl<'a> Sent<'a> {
+    fn cmd(self) -> &'a Cmd {
         match self {
-            Item::Plain(cmd) => cmd,
-            Item::Script(call) => &call.cmd,
+            Sent::Plain(cmd) => cmd,
+            Sent::Script(call) => &call.cmd,
+        }
+    }
+
+    /// The slot of the first key.
+    fn slot(self) -> u16 {
+        let at = match self {
+            Sent::Plain(_) => 1,
+            Sent::Script(_) => 3,
+        };
+        match self.cmd().args_iter().nth(at) {
+            Some(Arg::Simple(key)) => cluster::slot(key),
+            _ => 0,
+        }
+    }
+}
+
+impl<'a> From<&'a Item> for Sent<'a> {
+    fn from(item: &'a Item) -> Self {
+        match item {
+            Item::Plain(cmd) => Sent::Plain(cmd),
+            Item::Script(call) => Sent::Script(call),
         }
     }
 }
@@ -38,92 +82,105 @@ pub struct Redis {
 }
 
 struct Inner {
-    shared: Vec<ConnectionManager>,
-    next: AtomicUsize,
-    admin: Pool,
+    place: Servers,
     deadline: Duration,
-    up: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
-/// Commands that one pipeline may hold, so that a reply is never held up behind thousands of others.
-const PIPELINE: usize = 128;
+enum Servers {
+    One(Arc<Node>),
+    Cluster(Arc<Cluster>),
+    Sentinel(Sentinel),
+}
+
+/// One server that takes writes, for admin work on all of them.
+#[derive(Clone)]
+pub struct Server {
+    redis: Redis,
+    node: Arc<Node>,
+}
+
+/// Something that has no answer yet.
+struct Open<'a> {
+    index: usize,
+    sent: Sent<'a>,
+    /// With its text, for a server that does not know the script.
+    text: Option<Cmd>,
+    /// Where it has been sent on to, and whether it has to ask there.
+    at: Option<(Arc<Node>, bool)>,
+}
+
+/// What an answer means for what is to be done next.
+enum Next {
+    Done(Value),
+    /// Refused for now, or sent elsewhere.
+    Again,
+    Failed(Error),
+}
 
 impl Redis {
-    /// Prepares the connections; they are made when first used, so this works while Redis is down.
+    /// Prepares the connections; they are made when first used, so this works while Redis is down. Wants a tokio runtime.
     pub fn new(config: &RedisConfig, url: &str, metrics: Arc<Metrics>) -> Result<Self> {
-        let connect = Duration::from_millis(config.connect_timeout_ms);
-        let response = Duration::from_millis(config.response_timeout_ms);
-        // A cause of an address error could repeat the address, which may hold a password: it isn't shown.
-        let bad =
-            |_: RedisError| Error::Unavailable("redis.url can't be used as an address".into());
-        let info = redis::IntoConnectionInfo::into_connection_info(url).map_err(bad)?;
-        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        let info = info.set_tcp_settings(tcp);
-        let client = redis::Client::open(info.clone()).map_err(bad)?;
-        let manager = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(connect))
-            .set_response_timeout(Some(response))
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_millis(500))
-            .set_exponent_base(2.0)
-            .set_number_of_retries(6)
-            .set_pipeline_buffer_size(1024);
-        let shared = (0..config.connections.max(1))
-            .map(|_| ConnectionManager::new_lazy_with_config(client.clone(), manager.clone()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(bad)?;
-        let settings = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(connect))
-            .set_response_timeout(Some(response * 5));
-        let admin = Pool::builder(Manager::new_with_config(info, settings).map_err(bad)?)
-            .max_size(4)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(connect))
-            .create_timeout(Some(connect))
-            .recycle_timeout(Some(connect))
-            .build()
-            .map_err(|_| Error::Internal("the admin pool can't be built".into()))?;
+        let address =
+            RedisAddress::parse(url).map_err(|why| Error::Internal(format!("redis.url {why}")))?;
+        let settings = Settings::new(config, &address)?;
+        let deadline = settings.deadline();
+        let place = match address.place {
+            Place::Server => {
+                // A cause of an address error could repeat the address, which may hold a password: it isn't shown.
+                let info = redis::IntoConnectionInfo::into_connection_info(url).map_err(|_| {
+                    Error::Unavailable("redis.url can't be used as an address".into())
+                })?;
+                let metrics = Some(Arc::clone(&metrics));
+                let node = Node::new(info, &settings, Reconnect::Patient, metrics)?;
+                Servers::One(Arc::new(node))
+            }
+            Place::Cluster(seeds) => Servers::Cluster(Cluster::start(settings, seeds)?),
+            Place::Sentinel {
+                sentinels,
+                master,
+                db,
+                user,
+                password,
+            } => {
+                let at_sentinels = settings.with_login(user.as_deref(), password.as_deref());
+                Servers::Sentinel(Sentinel::start(
+                    settings.with_db(db),
+                    &at_sentinels,
+                    &sentinels,
+                    &master,
+                    Arc::clone(&metrics),
+                )?)
+            }
+        };
         Ok(Self {
             inner: Arc::new(Inner {
-                shared,
-                next: AtomicUsize::new(0),
-                admin,
-                // One deadline over reconnecting and answering.
-                deadline: connect + response,
-                up: AtomicBool::new(false),
+                place,
+                deadline,
                 metrics,
             }),
         })
     }
 
-    fn connection(&self) -> Result<ConnectionManager> {
-        let n = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        self.inner
-            .shared
-            .get(n % self.inner.shared.len().max(1))
-            .cloned()
-            .ok_or_else(|| Error::Internal("no connection is configured".into()))
+    /// Whether keys are spread over slots, so that a call may hold only keys of one.
+    pub fn spans_slots(&self) -> bool {
+        matches!(self.inner.place, Servers::Cluster(_))
     }
 
     /// Runs one plain command.
     pub async fn query(&self, cmd: &Cmd) -> Result<Value> {
-        let mut connection = self.connection()?;
-        self.within(send(&mut connection, cmd)).await
+        self.single(Sent::Plain(cmd)).await
+    }
+
+    /// Runs one command without a key where `key` is.
+    pub async fn query_beside(&self, key: &str, cmd: &Cmd) -> Result<Value> {
+        let node = self.owner(cluster::slot(key.as_bytes())).await?;
+        self.plainly(&node, node.one(cmd)).await
     }
 
     /// Runs one script; a server that does not know it gets its text, once.
     pub async fn call(&self, call: &Call) -> Result<Value> {
-        let mut connection = self.connection()?;
-        let answer =
-            tokio::time::timeout(self.inner.deadline, send(&mut connection, &call.cmd)).await;
-        match answer {
-            Ok(Err(error)) if is_no_script(&error) => {
-                self.inner.metrics.script_reload();
-                self.within(send(&mut connection, &call.with_text())).await
-            }
-            other => self.settle(other),
-        }
+        self.single(Sent::Script(call)).await
     }
 
     /// Runs independent items in as few round trips as possible; their order among each other means nothing. The first
@@ -131,103 +188,290 @@ impl Redis {
     pub async fn batch(&self, items: &[Item]) -> Result<Vec<Value>> {
         match items {
             [] => Ok(Vec::new()),
-            [Item::Plain(cmd)] => Ok(vec![self.query(cmd).await?]),
-            [Item::Script(call)] => Ok(vec![self.call(call).await?]),
-            _ if items.len() <= PIPELINE => self.pipeline(items).await,
-            _ => {
-                let parts = items.chunks(PIPELINE).map(|part| self.pipeline(part));
-                let parts = futures_util::future::try_join_all(parts).await?;
-                Ok(parts.into_iter().flatten().collect())
-            }
+            [one] => Ok(vec![self.single(one.into()).await?]),
+            _ => self.run(items.iter().map(Sent::from).collect()).await,
         }
     }
 
-    async fn pipeline(&self, items: &[Item]) -> Result<Vec<Value>> {
-        let mut connection = self.connection()?;
-        let mut pipe = redis::Pipeline::with_capacity(items.len());
-        pipe.ignore_errors();
-        for item in items {
-            pipe.add_command(item.cmd().clone());
-        }
-        let answers = self
-            .within(connection.send_packed_commands(&pipe, 0, items.len()))
-            .await?;
-        let mut values = Vec::with_capacity(answers.len());
-        for (item, answer) in items.iter().zip(answers) {
-            match (item, answer) {
-                (Item::Script(call), Value::ServerError(error))
-                    if error.kind() == Some(ServerErrorKind::NoScript) =>
-                {
-                    self.inner.metrics.script_reload();
-                    values.push(
-                        self.within(send(&mut connection, &call.with_text()))
-                            .await?,
-                    );
-                }
-                (_, Value::ServerError(error)) => return Err(self.failed(error.into())),
-                (_, value) => values.push(value),
-            }
-        }
-        if values.len() != items.len() {
-            return Err(Error::Internal(
-                "a pipeline answered fewer replies than commands".into(),
-            ));
-        }
-        Ok(values)
-    }
-
-    /// Writes `key` and waits until `replicas` have it and all that was written before; answers how many do.
-    pub async fn confirm(&self, key: &str, replicas: u32, timeout: Duration) -> Result<u64> {
-        let mut connection = self
-            .inner
-            .admin
-            .get()
-            .await
-            .map_err(|error| self.lost("pool", error.to_string()))?;
-        let mut pipe = redis::Pipeline::with_capacity(2);
-        pipe.cmd("SET").arg(key).arg(1).ignore();
-        pipe.cmd("WAIT")
-            .arg(replicas)
-            .arg(timeout.as_millis() as u64);
-        let answer = tokio::time::timeout(
-            timeout + self.inner.deadline,
-            pipe.query_async::<(u64,)>(&mut connection),
-        );
-        self.settle(answer.await).map(|(have,)| have)
-    }
-
-    /// Runs one command on a connection of its own, for admin work.
+    /// Runs one command on a connection of its own, where its first key is, for admin work.
     pub async fn admin(&self, cmd: &Cmd) -> Result<Value> {
-        let mut connection = self
-            .inner
-            .admin
-            .get()
-            .await
-            .map_err(|error| self.lost("pool", error.to_string()))?;
-        self.within(send(&mut connection, cmd)).await
+        let node = self.owner(Sent::Plain(cmd).slot()).await?;
+        self.plainly(&node, node.admin(cmd)).await
     }
 
-    async fn within<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> Result<T> {
-        self.settle(tokio::time::timeout(self.inner.deadline, answer).await)
+    /// The servers that take writes: one, or each master of a cluster.
+    pub async fn masters(&self) -> Result<Vec<Server>> {
+        let nodes = match &self.inner.place {
+            Servers::Cluster(cluster) => cluster.masters().await,
+            _ => vec![self.owner(0).await?],
+        };
+        if nodes.is_empty() {
+            return Err(Error::Unavailable("no node of the cluster answers".into()));
+        }
+        let redis = self;
+        Ok(nodes
+            .into_iter()
+            .map(|node| Server {
+                redis: redis.clone(),
+                node,
+            })
+            .collect())
     }
 
-    fn settle<T>(&self, answer: Result<RedisResult<T>, tokio::time::error::Elapsed>) -> Result<T> {
-        match answer {
-            Ok(Ok(value)) => {
-                if !self.inner.up.load(Ordering::Relaxed)
-                    && !self.inner.up.swap(true, Ordering::Relaxed)
-                {
-                    self.inner.metrics.redis_up(true);
-                    tracing::info!("redis answers");
-                }
-                Ok(value)
+    /// On each server that takes writes: writes a key and waits until `replicas` have it and all that was written before.
+    /// Answers how many replicas that is of the server that has the fewest. `key` makes the keys to choose from.
+    pub async fn confirm(
+        &self,
+        key: impl Fn(u32) -> String,
+        replicas: u32,
+        timeout: Duration,
+    ) -> Result<u64> {
+        let masters = self.masters().await?;
+        let confirmed = masters.iter().map(|server| async {
+            let key = self.key_at(&server.node, &key).await?;
+            let answer = server.node.confirm(&key, replicas, timeout);
+            match tokio::time::timeout(timeout + self.inner.deadline, answer).await {
+                Ok(Ok(have)) => Ok(have),
+                Ok(Err(error)) => Err(self.failed(&server.node, error)),
+                Err(_) => Err(self.lost(&server.node, "timeout", "no answer in time".into())),
             }
-            Ok(Err(error)) => Err(self.failed(error)),
-            Err(_) => Err(self.lost("timeout", "no answer in time".into())),
+        });
+        let confirmed = futures_util::future::try_join_all(confirmed).await?;
+        Ok(confirmed.into_iter().min().unwrap_or(0))
+    }
+
+    /// One of the keys that the server has.
+    async fn key_at(&self, node: &Arc<Node>, key: impl Fn(u32) -> String) -> Result<String> {
+        for n in 0..CANDIDATES {
+            let key = key(n);
+            if Arc::ptr_eq(&self.owner(cluster::slot(key.as_bytes())).await?, node) {
+                return Ok(key);
+            }
+        }
+        Err(Error::Unavailable(
+            "no key is known to be on a server".into(),
+        ))
+    }
+
+    async fn owner(&self, slot: u16) -> Result<Arc<Node>> {
+        let found = match &self.inner.place {
+            Servers::One(node) => return Ok(Arc::clone(node)),
+            Servers::Cluster(cluster) => cluster.owner(slot).await.ok_or("no node has this slot"),
+            Servers::Sentinel(sentinel) => {
+                sentinel.master().await.ok_or("no sentinel knows a master")
+            }
+        };
+        found.map_err(|why| self.refused(why.into()))
+    }
+
+    async fn plainly(
+        &self,
+        node: &Node,
+        answer: impl Future<Output = RedisResult<Value>>,
+    ) -> Result<Value> {
+        match tokio::time::timeout(self.inner.deadline * 2, answer).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.failed(node, error)),
+            Err(_) => Err(self.lost(node, "timeout", "no answer in time".into())),
         }
     }
 
-    fn failed(&self, error: RedisError) -> Error {
+    async fn single(&self, sent: Sent<'_>) -> Result<Value> {
+        // Nearly always the one node answers at once.
+        if let Servers::One(node) = &self.inner.place {
+            let answer = tokio::time::timeout(self.inner.deadline, node.one(sent.cmd())).await;
+            match answer {
+                Ok(Ok(value)) => {
+                    node.answered();
+                    return Ok(value);
+                }
+                Ok(Err(error)) if is_no_script(&error) => {}
+                Ok(Err(error)) => return Err(self.failed(node, error)),
+                Err(_) => return Err(self.lost(node, "timeout", "no answer in time".into())),
+            }
+        }
+        let values = self.run(vec![sent]).await?;
+        let value = values.into_iter().next();
+        value.ok_or_else(|| Error::Internal("a command without an answer".into()))
+    }
+
+    /// Sends all, each to the server that has its slot, until each has an answer or the deadline has come.
+    async fn run(&self, all: Vec<Sent<'_>>) -> Result<Vec<Value>> {
+        let until = Instant::now() + self.inner.deadline;
+        let running = self.run_until(all, until);
+        match tokio::time::timeout_at(until.into(), running).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.inner.metrics.redis_error("timeout");
+                self.refresh();
+                Err(Error::Unavailable("no answer in time".into()))
+            }
+        }
+    }
+
+    async fn run_until(&self, all: Vec<Sent<'_>>, until: Instant) -> Result<Vec<Value>> {
+        let mut values: Vec<Option<Value>> = all.iter().map(|_| None).collect();
+        let mut open: Vec<Open<'_>> = all
+            .into_iter()
+            .enumerate()
+            .map(|(index, sent)| Open {
+                index,
+                sent,
+                text: None,
+                at: None,
+            })
+            .collect();
+        let mut pause = PAUSE;
+        loop {
+            let groups = self.grouped(std::mem::take(&mut open)).await?;
+            let answers = groups.into_iter().map(|(node, group)| async move {
+                let cmds: Vec<(&Cmd, bool)> = group
+                    .iter()
+                    .map(|open| {
+                        let cmd = open.text.as_ref().unwrap_or(open.sent.cmd());
+                        (cmd, open.at.as_ref().is_some_and(|(_, asking)| *asking))
+                    })
+                    .collect();
+                let answers = node.many(&cmds).await;
+                drop(cmds);
+                (node, group, answers)
+            });
+            let answers = futures_util::future::join_all(answers).await;
+            let mut refusal = None;
+            let mut failure = None;
+            for (node, group, answers) in answers {
+                for (mut item, answer) in group.into_iter().zip(answers) {
+                    match self.next(&node, &mut item, answer, &mut refusal) {
+                        Next::Done(value) => {
+                            if let Some(place) = values.get_mut(item.index) {
+                                *place = Some(value);
+                            }
+                        }
+                        Next::Again => open.push(item),
+                        Next::Failed(error) => failure = failure.or(Some(error)),
+                    }
+                }
+            }
+            if let Some(error) = failure {
+                return Err(error);
+            }
+            if open.is_empty() {
+                let values: Option<Vec<Value>> = values.into_iter().collect();
+                return values.ok_or_else(|| Error::Internal("a command without an answer".into()));
+            }
+            if let Some(error) = refusal {
+                if Instant::now() + pause >= until {
+                    return Err(error);
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    /// Puts together what goes to the same server.
+    async fn grouped<'a>(&self, open: Vec<Open<'a>>) -> Result<Vec<(Arc<Node>, Vec<Open<'a>>)>> {
+        let mut groups: Vec<(Arc<Node>, Vec<Open<'a>>)> = Vec::new();
+        for item in open {
+            let node = match (&item.at, &self.inner.place) {
+                (Some((node, _)), _) => Arc::clone(node),
+                (None, Servers::One(node)) => Arc::clone(node),
+                (None, Servers::Sentinel(_)) => match groups.first() {
+                    Some((node, _)) => Arc::clone(node),
+                    None => self.owner(0).await?,
+                },
+                (None, Servers::Cluster(_)) => self.owner(item.sent.slot()).await?,
+            };
+            match groups
+                .iter_mut()
+                .find(|(known, _)| Arc::ptr_eq(known, &node))
+            {
+                Some((_, group)) => group.push(item),
+                None => groups.push((node, vec![item])),
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Looks at one answer. What was refused and may be sent again leaves a `refusal` where a pause is called for.
+    fn next(
+        &self,
+        node: &Node,
+        item: &mut Open<'_>,
+        answer: RedisResult<Value>,
+        refusal: &mut Option<Error>,
+    ) -> Next {
+        let error = match answer {
+            Ok(value) => {
+                node.answered();
+                return Next::Done(value);
+            }
+            Err(error) => error,
+        };
+        if let (true, Sent::Script(call), None) = (is_no_script(&error), item.sent, &item.text) {
+            self.inner.metrics.script_reload();
+            item.text = Some(call.with_text());
+            return Next::Again;
+        }
+        let cluster = match &self.inner.place {
+            Servers::One(_) => return Next::Failed(self.failed(node, error)),
+            Servers::Cluster(cluster) => Some(cluster),
+            Servers::Sentinel(_) => None,
+        };
+        let again = match error.kind() {
+            ErrorKind::Server(kind @ (ServerErrorKind::Moved | ServerErrorKind::Ask)) => {
+                let moved = kind == ServerErrorKind::Moved;
+                let to =
+                    cluster
+                        .zip(error.redirect_node())
+                        .and_then(|(cluster, (address, slot))| {
+                            cluster.redirected(node, address, moved.then_some(slot))
+                        });
+                // Once at once; two that send each other the same are not kept busy with it.
+                let first = item.at.is_none();
+                item.at = to.map(|node| (node, !moved));
+                if first && item.at.is_some() {
+                    return Next::Again;
+                }
+                true
+            }
+            ErrorKind::Server(
+                ServerErrorKind::TryAgain
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::BusyLoading
+                | ServerErrorKind::ReadOnly,
+            ) => {
+                item.at = None;
+                true
+            }
+            // Nobody has seen the command.
+            _ if error.is_connection_refusal() => {
+                item.at = None;
+                true
+            }
+            _ => false,
+        };
+        if !again {
+            return Next::Failed(self.failed(node, error));
+        }
+        if error.kind() != ErrorKind::Server(ServerErrorKind::TryAgain) {
+            self.refresh();
+        }
+        *refusal = Some(self.failed(node, error));
+        Next::Again
+    }
+
+    /// Has it looked up anew who has what.
+    fn refresh(&self) {
+        match &self.inner.place {
+            Servers::One(_) => {}
+            Servers::Cluster(cluster) => cluster.refresh(),
+            Servers::Sentinel(sentinel) => sentinel.refresh(),
+        }
+    }
+
+    fn failed(&self, node: &Node, error: RedisError) -> Error {
         let kind = match error.kind() {
             ErrorKind::Io if error.is_timeout() => "timeout",
             ErrorKind::Io => "io",
@@ -235,6 +479,7 @@ impl Redis {
             ErrorKind::Server(kind) => match kind {
                 ServerErrorKind::BusyLoading => "loading",
                 ServerErrorKind::ReadOnly => "readonly",
+                ServerErrorKind::NoPerm => "auth",
                 ServerErrorKind::ResponseError
                 | ServerErrorKind::ExecAbort
                 | ServerErrorKind::CrossSlot => {
@@ -259,26 +504,39 @@ impl Redis {
             _ => "client",
         };
         if matches!(kind, "io" | "timeout") {
-            return self.lost(kind, error.to_string());
+            return self.lost(node, kind, error.to_string());
         }
-        self.inner.metrics.redis_error(kind);
-        Error::Unavailable(error.to_string())
+        self.refused_as(kind, error.to_string())
     }
 
-    /// Redis can't be reached: said once in the log when it begins, not once per request.
-    fn lost(&self, kind: &'static str, why: String) -> Error {
+    fn refused(&self, why: String) -> Error {
+        self.refused_as("client", why)
+    }
+
+    fn refused_as(&self, kind: &'static str, why: String) -> Error {
         self.inner.metrics.redis_error(kind);
-        if self.inner.up.swap(false, Ordering::Relaxed) {
-            self.inner.metrics.redis_up(false);
-            tracing::warn!(reason = %why, "redis does not answer");
-        }
+        Error::Unavailable(why)
+    }
+
+    /// A server can't be reached, or does not answer in time.
+    fn lost(&self, node: &Node, kind: &'static str, why: String) -> Error {
+        self.inner.metrics.redis_error(kind);
+        self.refresh();
+        node.lost(&why);
         Error::Unavailable(why)
     }
 }
 
-/// One command; an error that the server answered is an error here.
-async fn send(connection: &mut impl ConnectionLike, cmd: &Cmd) -> RedisResult<Value> {
-    connection.req_packed_command(cmd).await?.extract_error()
+impl Server {
+    /// What the log calls it: host and port, never a password.
+    pub fn name(&self) -> &str {
+        &self.node.name
+    }
+
+    /// Runs one command there, on a connection of its own.
+    pub async fn admin(&self, cmd: &Cmd) -> Result<Value> {
+        self.redis.plainly(&self.node, self.node.admin(cmd)).await
+    }
 }
 
 fn is_no_script(error: &RedisError) -> bool {

@@ -212,9 +212,9 @@ pub fn parse_entry(entry: &str) -> Option<Entry> {
     }
 }
 
-/// What is written before waiting for replicas.
-pub fn durable() -> String {
-    "unread:v1:{durable}".to_owned()
+/// What is written before waiting for replicas: many keys, of which each server of a cluster has some.
+pub fn durable(n: u32) -> String {
+    format!("unread:v1:{{durable:{n}}}")
 }
 
 /// The rate limiter's key of an app's vendor endpoint.

@@ -4,11 +4,12 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use super::load::{ConfigError, Node};
 use super::{
     AppConfig, Config, Durability, HistoryConfig, ImkitConfig, LogConfig, LogFormat, RateLimit,
-    RedisConfig, Scope, Secret, SendbirdConfig, ServerConfig, TencentConfig,
+    RedisAddress, RedisConfig, Scope, Secret, SendbirdConfig, ServerConfig, TencentConfig,
 };
 use crate::names::AppId;
 
@@ -310,10 +311,26 @@ fn server(mut s: Section<'_>) -> ServerConfig {
 
 fn redis(mut s: Section<'_>) -> RedisConfig {
     let url = s.secret("url");
-    if let Some(url) = &url
-        && let Err(why) = check_url(&url.0)
-    {
-        s.problem("url", why);
+    let mut tls = true;
+    match url.as_ref().map(|url| RedisAddress::parse(&url.0)) {
+        Some(Ok(address)) => tls = address.tls,
+        Some(Err(why)) => s.problem("url", why),
+        None => tls = false,
+    }
+    let [ca_file, cert_file, key_file] = ["ca_file", "cert_file", "key_file"].map(|key| {
+        let path = PathBuf::from(s.text(key)?);
+        if !tls {
+            s.problem(key, "is of use only with TLS: url must begin with rediss");
+        } else if let Err(error) = std::fs::read(&path) {
+            s.problem(
+                key,
+                format_args!("{}: cannot be read: {error}", path.display()),
+            );
+        }
+        Some(path)
+    });
+    if cert_file.is_some() != key_file.is_some() {
+        s.problem("cert_file", "and key_file go together");
     }
     let data_dir = s.text("data_dir").unwrap_or_else(|| "./data".to_owned());
     if data_dir.is_empty() {
@@ -321,6 +338,9 @@ fn redis(mut s: Section<'_>) -> RedisConfig {
     }
     let config = RedisConfig {
         url,
+        ca_file,
+        cert_file,
+        key_file,
         data_dir: data_dir.into(),
         connections: size(s.number_or("connections", 4, 1..=64)),
         connect_timeout_ms: s.number_or("connect_timeout_ms", 1_000, 10..=60_000),
@@ -331,45 +351,10 @@ fn redis(mut s: Section<'_>) -> RedisConfig {
             &[("none", Durability::None), ("wait", Durability::Wait)],
         ),
         durability_replicas: small(s.number_or("durability_replicas", 1, 1..=16)),
-        durability_timeout_ms: s.number_or("durability_timeout_ms", 1_000, 10..=60_000),
+        durability_timeout_ms: s.number_or("durability_timeout_ms", 1_000, 10..=5_000),
     };
     s.done();
     config
-}
-
-/// Whether this version can use the address. What it says never repeats the address: it may hold a password.
-fn check_url(url: &str) -> Result<(), String> {
-    const FORMS: &str = "must be redis://[user:password@]host[:port][/db] or redis+unix:///path";
-    let (scheme, rest) = url.split_once("://").ok_or(FORMS)?;
-    match scheme {
-        "redis" => {
-            let rest = rest.split(['?', '#']).next().unwrap_or_default();
-            let (authority, db) = rest.split_once('/').unwrap_or((rest, ""));
-            let host = authority
-                .rsplit_once('@')
-                .map_or(authority, |(_, host)| host);
-            let (host, port) = match host.strip_prefix('[') {
-                Some(v6) => {
-                    let (host, after) = v6.split_once(']').ok_or(FORMS)?;
-                    (host, after.strip_prefix(':').unwrap_or(after))
-                }
-                None => host.split_once(':').unwrap_or((host, "")),
-            };
-            if host.is_empty() || (!port.is_empty() && port.parse::<u16>().is_err()) {
-                return Err(FORMS.to_owned());
-            }
-            if !db.is_empty() && db.parse::<u16>().is_err() {
-                return Err("the part after the host must be the number of a database".to_owned());
-            }
-            Ok(())
-        }
-        "redis+unix" | "unix" if rest.starts_with('/') => Ok(()),
-        "redis+unix" | "unix" => Err(FORMS.to_owned()),
-        "rediss" | "redis+cluster" | "redis+sentinel" => Err(format!(
-            "{scheme}:// is not supported by this version; use redis:// or redis+unix://"
-        )),
-        _ => Err(FORMS.to_owned()),
-    }
 }
 
 fn history(mut s: Section<'_>) -> HistoryConfig {

@@ -30,6 +30,15 @@ pub fn effective(config: &Config) -> String {
         Some(url) => out.text("url", &masked(&url.0)),
         None => out.line("# no url: a private redis-server in data_dir"),
     }
+    for (key, file) in [
+        ("ca_file", &redis.ca_file),
+        ("cert_file", &redis.cert_file),
+        ("key_file", &redis.key_file),
+    ] {
+        if let Some(file) = file {
+            out.text(key, &file.to_string_lossy());
+        }
+    }
     out.text("data_dir", &redis.data_dir.to_string_lossy());
     out.plain("connections", redis.connections);
     out.plain("connect_timeout_ms", redis.connect_timeout_ms);
@@ -142,7 +151,7 @@ fn masked(url: &str) -> String {
     for (index, pair) in pairs.enumerate() {
         out.push(if index == 0 { '?' } else { '&' });
         match pair.split_once('=') {
-            Some((name @ ("pass" | "password"), _)) => {
+            Some((name @ ("pass" | "password" | "sentinel_password"), _)) => {
                 let _ = write!(out, "{name}={MASK}");
             }
             _ => out.push_str(pair),

@@ -420,6 +420,13 @@ fn redis_addresses_of_this_version() {
         "redis://[::1]:6379/0?protocol=resp3",
         "redis+unix:///run/r.sock?db=1",
         "unix:///run/r.sock",
+        "rediss://user:pw@h:6380/1",
+        "redis+cluster://a,b:7001,[::1]:7002",
+        "redis+cluster://user:pw@a",
+        "rediss+cluster://a,b/",
+        "redis+sentinel://a,b,c/mymaster",
+        "redis+sentinel://:pw@a:26380/mymaster/2?sentinel_user=u&sentinel_password=pw",
+        "rediss+sentinel://a/m",
     ] {
         assert_eq!(said(good), "", "{good}");
     }
@@ -431,17 +438,33 @@ fn redis_addresses_of_this_version() {
         "redis://h/x",
         "unix://run",
         "http://h",
+        "rediss://h#insecure",
+        "redis+cluster://",
+        "redis+cluster://a,,b",
+        "redis+cluster://:hush@a,b/3",
+        "redis+cluster://a/?tls=hush",
+        "redis+sentinel://a,b",
+        "redis+sentinel://a/",
+        "redis+sentinel://a/m/x",
+        "redis+sentinel://a/m?hush=hush",
     ] {
         let line = said(bad);
         assert!(line.starts_with("redis.url: "), "{bad}: {line}");
         assert!(!line.contains("hush"), "{line}");
     }
-    for later in ["rediss://h", "redis+cluster://a,b", "redis+sentinel://a/m"] {
-        assert!(
-            said(later).contains("not supported by this version"),
-            "{later}"
-        );
-    }
+    // The settings of TLS are told to be of no use before anybody wonders why they have none.
+    let set =
+        |url: &str, key: &str, file: &str| problems("", &[("UNREAD_REDIS__URL", url), (key, file)]);
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let ca = "UNREAD_REDIS__CA_FILE";
+    assert!(set("redis://h", ca, here)[0].starts_with("redis.ca_file: is of use only with TLS"));
+    assert!(set("rediss://h", ca, "/no/such")[0].starts_with("redis.ca_file: /no/such: cannot"));
+    let key = "UNREAD_REDIS__KEY_FILE";
+    assert_eq!(
+        set("rediss+cluster://h", key, here),
+        ["redis.cert_file: and key_file go together"]
+    );
+    assert!(with("", &[("UNREAD_REDIS__URL", "rediss://h"), (ca, here)]).is_ok());
 }
 
 #[test]
@@ -475,6 +498,11 @@ fn what_is_shown_can_be_read_again_and_holds_no_secret() {
             "unix:///s?db=1&pass=hush&user=u",
             "unix:///s?db=1&pass=****&user=u",
         ),
+        (
+            "redis+sentinel://:hush@a,b/m?sentinel_password=hush",
+            "redis+sentinel://:****@a,b/m?sentinel_password=****",
+        ),
+        ("rediss+cluster://u:hush@a,b", "rediss+cluster://u:****@a,b"),
     ] {
         let config = with("", &[("UNREAD_REDIS__URL", url)]).unwrap();
         let line = format!("url = \"{masked}\"\n");

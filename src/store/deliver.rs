@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Store;
 use super::reply::{Reply, maybe_text};
 use super::room::{Act, Audience, Entry, Job, Snapshot};
+use crate::connection::Item;
 use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
@@ -14,8 +15,12 @@ use crate::scripts;
 
 /// Users in one call of the script: enough to save round trips, few enough not to hold up other callers of Redis.
 const USERS_PER_CALL: usize = 20;
-/// Calls under way at once for one fan-out.
-const CALLS_AT_ONCE: usize = 8;
+/// Users in one batch of calls where each call is for one user.
+const USERS_PER_BATCH: usize = 32;
+/// Batches under way at once for one fan-out.
+const BATCHES_AT_ONCE: usize = 8;
+/// Batches that may fail before a fan-out is given up, to be taken up again later.
+const FAILURES: usize = 16;
 /// The longest list of members that is kept and read at once; longer ones are walked by HSCAN.
 pub(super) const LIST: usize = 5_000;
 /// Marks for everybody in one pass over the members.
@@ -88,6 +93,12 @@ struct Target<'a> {
     base: u64,
     peer: String,
     marks: Marks,
+}
+
+/// Calls that are sent together, and the users that they are for.
+struct Batch {
+    calls: Vec<Item>,
+    users: Vec<(Enc, u64)>,
 }
 
 impl<'a> Plan<'a> {
@@ -471,43 +482,69 @@ impl Store {
                 .map(|t| (t.user.clone(), t.epoch)),
         );
         let common = (stamped(&plan.common_holes), stamped(&plan.common_mentions));
-        // A window of calls at a time: a room may have more members than their calls should take memory.
-        for window in targets.chunks(USERS_PER_CALL * CALLS_AT_ONCE) {
-            let calls = window.chunks(USERS_PER_CALL).map(|targets| {
+        // Users of a cluster are in slots of their own: a call for each, and many calls in one batch.
+        let (users_per_call, calls_per_batch) = match self.inner.redis.spans_slots() {
+            true => (1, USERS_PER_BATCH),
+            false => (USERS_PER_CALL, 1),
+        };
+        let users_per_batch = users_per_call * calls_per_batch;
+        let mut failures = Vec::new();
+        // A window of batches at a time: a room may have more members than their calls should take memory.
+        for window in targets.chunks(users_per_batch * BATCHES_AT_ONCE) {
+            let batches = window.chunks(users_per_batch).map(|targets| {
+                let calls = targets
+                    .chunks(users_per_call)
+                    .map(|targets| {
+                        Item::Script(deliver_call(app, room, &work.snapshot, &common, targets))
+                    })
+                    .collect();
                 let users = targets.iter().map(|t| (t.user.clone(), t.epoch)).collect();
-                let call = deliver_call(app, room, &work.snapshot, &common, targets);
-                self.send_one(call, users)
+                self.send_one(Batch { calls, users })
             });
-            for (user, epoch) in futures_util::future::try_join_all(calls).await?.concat() {
-                // The membership is older than the user's deletion and was told after it: it ends here, unless what is
-                // being delivered is that the user is let in (again).
-                Box::pin(self.leave(app, room, &user, Some(epoch))).await?;
-                if let Some(state) = work.joins.get(&user) {
-                    Box::pin(self.let_in(app, room, &user, *state)).await?;
+            for answer in futures_util::future::join_all(batches).await {
+                match answer {
+                    Ok(void) => self.end(app, room, work, void).await?,
+                    Err(error) => failures.push(error),
                 }
+            }
+            // Whoever can be reached is told; that ends when nobody seems to be.
+            if failures.len() >= FAILURES {
+                break;
+            }
+        }
+        failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Ends memberships that are older than the user's deletion and were told after it, unless what is being delivered
+    /// is that the user is let in (again).
+    async fn end(&self, app: &AppId, room: &Enc, work: &Work, void: Vec<(Enc, u64)>) -> Result<()> {
+        for (user, epoch) in void {
+            Box::pin(self.leave(app, room, &user, Some(epoch))).await?;
+            if let Some(state) = work.joins.get(&user) {
+                Box::pin(self.let_in(app, room, &user, *state)).await?;
             }
         }
         Ok(())
     }
 
-    /// Makes one call, and answers the users whose membership is void.
-    async fn send_one(
-        &self,
-        call: scripts::Call,
-        users: Vec<(Enc, u64)>,
-    ) -> Result<Vec<(Enc, u64)>> {
-        let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
-        self.inner.metrics.delivered(users.len() as u64);
+    /// Makes some calls, and answers the users whose membership is void.
+    async fn send_one(&self, batch: Batch) -> Result<Vec<(Enc, u64)>> {
+        let answers = self.inner.redis.batch(&batch.calls).await?;
+        self.inner.metrics.delivered(batch.users.len() as u64);
         let mut void = Vec::new();
-        for user in users {
-            match reply.text()?.as_str() {
-                "K" => {}
-                "V" => void.push(user),
-                "STALE" => {
-                    let why = "a delivery took too long; it will be made again";
-                    return Err(Error::Unavailable(why.into()));
+        let mut users = batch.users.into_iter();
+        for answer in answers {
+            let mut reply = Reply::new(answer)?;
+            while !reply.is_empty() {
+                match (reply.text()?.as_str(), users.next()) {
+                    ("K", Some(_)) => {}
+                    ("V", Some(user)) => void.push(user),
+                    ("STALE", _) => {
+                        let why = "a delivery took too long; it will be made again";
+                        return Err(Error::Unavailable(why.into()));
+                    }
+                    _ => return Err(Error::Internal("unexpected reply to a delivery".into())),
                 }
-                _ => return Err(Error::Internal("unexpected reply to a delivery".into())),
             }
         }
         Ok(void)

@@ -45,7 +45,7 @@ impl Durable {
 async fn rounds(redis: Redis, replicas: u32, timeout: Duration, mut asked: mpsc::Receiver<Asked>) {
     let mut round = Vec::new();
     while asked.recv_many(&mut round, WAITING).await > 0 {
-        let confirmed = redis.confirm(&keys::durable(), replicas, timeout).await;
+        let confirmed = redis.confirm(keys::durable, replicas, timeout).await;
         let enough = match confirmed {
             Ok(have) => have >= u64::from(replicas),
             Err(_) => false,

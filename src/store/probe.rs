@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::Store;
 use super::reply::{number, text};
+use crate::connection::Server;
 use crate::error::{Error, Result};
 use crate::{keys, scripts};
 
@@ -22,9 +23,29 @@ impl Store {
         number(&self.inner.redis.call(&call).await?).map(|_| ())
     }
 
+    /// Looks at each server that takes writes. One that does not answer is passed over as long as another does: it will
+    /// be given the scripts when it is first called, and the rest of a cluster has to be served without it.
     async fn prepare(&self) -> Result<()> {
-        let redis = &self.inner.redis;
-        let info = text(redis.admin(redis::cmd("INFO").arg("server")).await?)?;
+        let masters = self.inner.redis.masters().await?;
+        let prepared = masters.iter().map(Self::prepare_one);
+        let prepared = futures_util::future::join_all(prepared).await;
+        let mut failure = None;
+        let mut answered = false;
+        for one in prepared {
+            match one {
+                Ok(()) => answered = true,
+                Err(error) if error.is_transient() => failure = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        match failure {
+            Some(error) if !answered => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn prepare_one(server: &Server) -> Result<()> {
+        let info = text(server.admin(redis::cmd("INFO").arg("server")).await?)?;
         let version = info
             .lines()
             .find_map(|line| line.strip_prefix("redis_version:"))
@@ -33,11 +54,12 @@ impl Store {
         if parse_version(version).is_none_or(|version| version < OLDEST) {
             let (major, minor) = OLDEST;
             return Err(Error::Internal(format!(
-                "redis {version:?} can't be used: {major}.{minor} or newer is needed"
+                "redis {version:?} at {} can't be used: {major}.{minor} or newer is needed",
+                server.name()
             )));
         }
         for script in scripts::all() {
-            redis
+            server
                 .admin(redis::cmd("SCRIPT").arg("LOAD").arg(script.text))
                 .await?;
         }

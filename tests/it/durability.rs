@@ -6,7 +6,7 @@ use crate::support::{App, Config, Pod, RedisServer, Wait};
 
 fn waiting() -> Config {
     let mut config = Config::apps(1);
-    config.extra =
+    config.redis =
         "durability = \"wait\"\ndurability_replicas = 1\ndurability_timeout_ms = 300\n".to_owned();
     config
 }

@@ -15,6 +15,9 @@
 /// Servers, pods, configuration and one client with a method per endpoint.
 mod support;
 
+/// Redis in the shapes that it takes in production: a cluster, a master behind sentinels, a server that wants TLS.
+mod servers;
+
 /// What every answer has to be, in memory, as slow and plain as the definition.
 mod model;
 
@@ -41,6 +44,9 @@ mod crash;
 
 /// What is answered only when replicas have it.
 mod durability;
+
+/// The same on a cluster, behind sentinels and over TLS; slots move, masters freeze and die.
+mod topology;
 
 /// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
 mod limits;

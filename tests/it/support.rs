@@ -76,9 +76,11 @@ pub fn signal(child: &Child, name: &str) {
 /// A private `redis-server` with a directory of its own; gone when dropped.
 pub struct RedisServer {
     child: Option<Child>,
-    port: u16,
+    pub port: u16,
     dir: tempfile::TempDir,
     options: Vec<String>,
+    /// Who asks here, where the default user may not.
+    login: Option<(String, String)>,
 }
 
 impl RedisServer {
@@ -93,14 +95,24 @@ impl RedisServer {
     }
 
     pub fn start_with(options: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), None, options)
+    }
+
+    /// In a directory that may hold what the options name, asked by that user.
+    pub fn start_in(
+        dir: tempfile::TempDir,
+        login: Option<(String, String)>,
+        options: &[&str],
+    ) -> Self {
         let mut server = Self {
             child: None,
             port: 0,
-            dir: tempfile::tempdir().unwrap(),
+            dir,
             options: options.iter().map(ToString::to_string).collect(),
+            login,
         };
         // Somebody else may take the port between our looking for it and Redis's binding it.
-        for _ in 0..20 {
+        for _ in 0..50 {
             server.port = free_port();
             if server.try_start() {
                 return server;
@@ -118,7 +130,7 @@ impl RedisServer {
                 return Some(false);
             }
             let info = self.inline("INFO server")?;
-            (info.contains(&mine) && self.inline("PING")?.starts_with("+PONG")).then_some(true)
+            (info.contains(&mine) && self.inline("PING")?.contains("+PONG")).then_some(true)
         });
         if up {
             self.child = Some(child);
@@ -127,14 +139,19 @@ impl RedisServer {
     }
 
     fn spawn(&self, more: &[&str]) -> Child {
-        Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        let conf = self.dir.path().join("sentinel.conf");
+        if conf.exists() {
+            command.arg(conf).arg("--sentinel");
+        } else {
+            command.args(["--save", ""]);
+        }
+        command
             .args([
                 "--port",
                 &self.port.to_string(),
                 "--bind",
                 "127.0.0.1",
-                "--save",
-                "",
                 "--daemonize",
                 "no",
             ])
@@ -157,8 +174,12 @@ impl RedisServer {
     fn inline(&self, command: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let login = match &self.login {
+            Some((user, password)) => format!("AUTH {user} {password}\r\n"),
+            None => String::new(),
+        };
         stream
-            .write_all(format!("{command}\r\nQUIT\r\n").as_bytes())
+            .write_all(format!("{login}{command}\r\nQUIT\r\n").as_bytes())
             .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
@@ -176,7 +197,11 @@ impl RedisServer {
 
     /// Runs `redis-cli` against this server.
     pub fn cli(&self, args: &[&str]) -> String {
-        let out = Command::new("redis-cli")
+        let mut command = Command::new("redis-cli");
+        if let Some((user, password)) = &self.login {
+            command.args(["--no-auth-warning", "--user", user, "--pass", password]);
+        }
+        let out = command
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
             .args(args)
             .stdin(Stdio::null())
@@ -200,13 +225,21 @@ impl RedisServer {
         }
     }
 
-    /// Stops it in its tracks: connections stay, nothing is answered.
+    /// Stops it in the middle of whatever it does; its connections stay.
     pub fn freeze(&self) {
-        signal(self.child.as_ref().unwrap(), "STOP");
+        signal(self.child.as_ref().expect("it runs"), "STOP");
     }
 
+    /// It goes on as if nothing had been.
     pub fn thaw(&self) {
-        signal(self.child.as_ref().unwrap(), "CONT");
+        signal(self.child.as_ref().expect("it runs"), "CONT");
+    }
+
+    /// The value of one field of `INFO`.
+    pub fn info(&self, field: &str) -> Option<String> {
+        let info = self.inline("INFO everything")?;
+        let value = info.lines().find_map(|line| line.strip_prefix(field))?;
+        Some(value.strip_prefix(':')?.trim().to_owned())
     }
 
     /// A replica of this server, once it has caught up.
@@ -320,6 +353,8 @@ pub struct Config {
     pub apps: Vec<AppKeys>,
     /// More TOML, whole tables, for what a test needs beyond the apps.
     pub extra: String,
+    /// More lines of the table `[redis]`.
+    pub redis: String,
 }
 
 impl Config {
@@ -328,6 +363,7 @@ impl Config {
         Self {
             apps: (0..count).map(AppKeys::numbered).collect(),
             extra: String::new(),
+            redis: String::new(),
         }
     }
 
@@ -347,8 +383,8 @@ impl Config {
     /// With that in the table `[redis]`.
     pub fn toml_with(&self, redis: &str) -> String {
         let mut text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n\n[redis]\n{redis}\n\n{}\n",
-            self.extra
+            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n\n[redis]\n{redis}\n{}\n\n{}\n",
+            self.redis, self.extra
         );
         for app in &self.apps {
             let RateLimit {
@@ -413,7 +449,12 @@ pub struct Pod {
 impl Pod {
     /// Started, listening and ready.
     pub fn start(config: &Config, redis: &RedisServer) -> Self {
-        let pod = Self::start_unready(config, &redis.url());
+        Self::start_at(config, &redis.url())
+    }
+
+    /// The same, with the address of whatever it is.
+    pub fn start_at(config: &Config, redis_url: &str) -> Self {
+        let pod = Self::start_unready(config, redis_url);
         until("the pod's /readyz", || pod.is_ready().then_some(()));
         pod
     }

@@ -1,0 +1,220 @@
+//! The forms of `redis.url`, as text. What goes wrong is told without repeating the address: it may hold a password.
+
+use std::ops::RangeInclusive;
+
+use percent_encoding::percent_decode_str;
+
+/// Where the counts live and how they are reached.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisAddress {
+    /// Whether connections are encrypted.
+    pub tls: bool,
+    /// ACL user; the default user if there is none.
+    pub user: Option<String>,
+    /// Password of that user.
+    pub password: Option<String>,
+    /// What stands there.
+    pub place: Place,
+}
+
+/// What an address leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// One server, by an address in a form of the client's own.
+    Server,
+    /// A cluster, by some of its nodes.
+    Cluster(Vec<Host>),
+    /// A master that sentinels watch.
+    Sentinel {
+        /// The sentinels.
+        sentinels: Vec<Host>,
+        /// The name that they know the master by.
+        master: String,
+        /// Number of the database.
+        db: i64,
+        /// ACL user at the sentinels.
+        user: Option<String>,
+        /// Password at the sentinels.
+        password: Option<String>,
+    },
+}
+
+/// Host and port.
+pub type Host = (String, u16);
+
+// The passwords in it must never be printed.
+impl std::fmt::Debug for RedisAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("****")
+    }
+}
+
+const SERVER: &str = "must be redis://[user:password@]host[:port][/db], the same with rediss:// for TLS, \
+     redis+unix:///path, redis+cluster://host[:port],host[:port] or \
+     redis+sentinel://host[:port],host[:port]/master (rediss+cluster://, rediss+sentinel:// for TLS)";
+const CLUSTER: &str = "must be redis+cluster://[user:password@]host[:port],host[:port],...";
+const SENTINEL: &str = "must be redis+sentinel://[user:password@]host[:port],host[:port],.../master[/db]\
+     [?sentinel_user=...&sentinel_password=...]";
+const DATABASES: RangeInclusive<i64> = 0..=65_535;
+
+impl RedisAddress {
+    /// Reads the value of `redis.url`.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let (scheme, rest) = url.split_once("://").ok_or(SERVER)?;
+        match scheme {
+            "redis" | "rediss" => server(scheme, rest),
+            "redis+unix" | "unix" if rest.starts_with('/') => Ok(Self {
+                tls: false,
+                user: None,
+                password: None,
+                place: Place::Server,
+            }),
+            "redis+cluster" | "rediss+cluster" => cluster(scheme, rest),
+            "redis+sentinel" | "rediss+sentinel" => sentinel(scheme, rest),
+            _ => Err(SERVER.to_owned()),
+        }
+    }
+}
+
+fn server(scheme: &str, rest: &str) -> Result<RedisAddress, String> {
+    if rest.contains('#') {
+        return Err("must not have a fragment (#...): certificates are always verified".to_owned());
+    }
+    let rest = rest.split('?').next().unwrap_or_default();
+    let (authority, db) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, hosts) = login(authority).ok_or(SERVER)?;
+    host(hosts, 6379).ok_or(SERVER)?;
+    if !db.is_empty() && db.parse::<u16>().is_err() {
+        return Err("the part after the host must be the number of a database".to_owned());
+    }
+    let (user, password) = login;
+    Ok(RedisAddress {
+        tls: scheme == "rediss",
+        user,
+        password,
+        place: Place::Server,
+    })
+}
+
+fn cluster(scheme: &str, rest: &str) -> Result<RedisAddress, String> {
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if matches!(path, "0" | "") {
+        let ((user, password), hosts) = login(authority).ok_or(CLUSTER)?;
+        Ok(RedisAddress {
+            tls: scheme == "rediss+cluster",
+            user,
+            password,
+            place: Place::Cluster(list(hosts, 6379).ok_or(CLUSTER)?),
+        })
+    } else {
+        Err(format!("{CLUSTER}; a cluster has only database 0"))
+    }
+}
+
+fn sentinel(scheme: &str, rest: &str) -> Result<RedisAddress, String> {
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = rest.split_once('/').ok_or(SENTINEL)?;
+    let ((user, password), hosts) = login(authority).ok_or(SENTINEL)?;
+    let (master, db) = path.split_once('/').unwrap_or((path, "0"));
+    let db = db.parse().ok().filter(|db| DATABASES.contains(db));
+    let db = db.ok_or("the part after the master must be the number of a database")?;
+    let master = decoded(master)
+        .filter(|name| !name.is_empty())
+        .ok_or(SENTINEL)?;
+    let (mut sentinel_user, mut sentinel_password) = (None, None);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("sentinel_user", text)) => sentinel_user = decoded(text),
+            Some(("sentinel_password", text)) => sentinel_password = decoded(text),
+            _ => {
+                return Err(
+                    "only sentinel_user and sentinel_password can follow the `?`".to_owned(),
+                );
+            }
+        }
+    }
+    Ok(RedisAddress {
+        tls: scheme == "rediss+sentinel",
+        user,
+        password,
+        place: Place::Sentinel {
+            sentinels: list(hosts, 26379).ok_or(SENTINEL)?,
+            master,
+            db,
+            user: sentinel_user,
+            password: sentinel_password,
+        },
+    })
+}
+
+type Login = (Option<String>, Option<String>);
+
+/// The login and what follows it.
+fn login(authority: &str) -> Option<(Login, &str)> {
+    let Some((login, hosts)) = authority.rsplit_once('@') else {
+        return Some(((None, None), authority));
+    };
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let some = |text| decoded(text).map(|text| Some(text).filter(|text| !text.is_empty()));
+    Some(((some(user)?, some(password)?), hosts))
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let text = percent_decode_str(text).decode_utf8().ok()?;
+    Some(text.into_owned())
+}
+
+fn list(hosts: &str, port: u16) -> Option<Vec<Host>> {
+    hosts.split(',').map(|one| host(one, port)).collect()
+}
+
+/// `host`, `host:port`, `[v6]` or `[v6]:port`.
+fn host(text: &str, default: u16) -> Option<Host> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(v6) => {
+            let (host, after) = v6.split_once(']')?;
+            match after {
+                "" => (host, ""),
+                _ => (host, after.strip_prefix(':')?),
+            }
+        }
+        None => text.split_once(':').unwrap_or((text, "")),
+    };
+    let port = match port {
+        "" => default,
+        _ => port.parse().ok()?,
+    };
+    let legal = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c.is_control());
+    legal.then(|| (host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_and_sentinels_have_many_hosts() {
+        let cluster = RedisAddress::parse("rediss+cluster://me:p%40s@a,b:7001,[::1]:7002").unwrap();
+        assert!(cluster.tls);
+        assert_eq!(cluster.user.as_deref(), Some("me"));
+        assert_eq!(cluster.password.as_deref(), Some("p@s"));
+        let hosts = [("a", 6379), ("b", 7001), ("::1", 7002)].map(|(h, p)| (h.to_owned(), p));
+        assert_eq!(cluster.place, Place::Cluster(hosts.to_vec()));
+
+        let url = "redis+sentinel://:pw@a,b:1/my%20master/3?sentinel_user=s&sentinel_password=t";
+        let sentinel = RedisAddress::parse(url).unwrap();
+        assert!(!sentinel.tls && sentinel.user.is_none());
+        assert_eq!(sentinel.password.as_deref(), Some("pw"));
+        assert_eq!(
+            sentinel.place,
+            Place::Sentinel {
+                sentinels: vec![("a".to_owned(), 26379), ("b".to_owned(), 1)],
+                master: "my master".to_owned(),
+                db: 3,
+                user: Some("s".to_owned()),
+                password: Some("t".to_owned()),
+            }
+        );
+        assert!(!format!("{sentinel:?}").contains("pw"));
+    }
+}

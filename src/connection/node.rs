@@ -1,0 +1,379 @@
+//! One server: a few shared multiplexed connections that reconnect by themselves, and a small pool for admin work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use deadpool_redis::{Manager, Pool, Runtime};
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{
+    Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
+    RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, Value,
+};
+use tokio::sync::watch;
+
+use crate::config::{Host, RedisAddress, RedisConfig};
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+
+/// Commands that one pipeline may hold, so that a reply is never held up behind thousands of others.
+const PIPELINE: usize = 128;
+/// How long a peer that is gone without a word is taken for alive.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How connections are made and how long anything may take.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) connect: Duration,
+    pub(super) response: Duration,
+    connections: usize,
+    certificates: Option<TlsCertificates>,
+    login: RedisConnectionInfo,
+}
+
+impl Settings {
+    pub(super) fn new(config: &RedisConfig, address: &RedisAddress) -> Result<Self> {
+        let read = |key: &str, file: &Option<std::path::PathBuf>| match file {
+            Some(path) => std::fs::read(path).map(Some).map_err(|error| {
+                Error::Internal(format!("redis.{key}: {}: {error}", path.display()))
+            }),
+            None => Ok(None),
+        };
+        let certificates = match address.tls {
+            true => Some(TlsCertificates {
+                root_cert: read("ca_file", &config.ca_file)?,
+                client_tls: read("cert_file", &config.cert_file)?
+                    .zip(read("key_file", &config.key_file)?)
+                    .map(|(client_cert, client_key)| ClientTlsConfig {
+                        client_cert,
+                        client_key,
+                    }),
+            }),
+            false => None,
+        };
+        if certificates.is_some() {
+            // An error means that there is one already.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        Ok(Self {
+            connect: Duration::from_millis(config.connect_timeout_ms),
+            response: Duration::from_millis(config.response_timeout_ms),
+            connections: config.connections.max(1),
+            certificates,
+            login: login(address.user.as_deref(), address.password.as_deref()),
+        })
+    }
+
+    /// One deadline over connecting, being sent elsewhere, and answering.
+    pub(super) fn deadline(&self) -> Duration {
+        self.connect + self.response
+    }
+
+    /// The same connections with another login.
+    pub(super) fn with_login(&self, user: Option<&str>, password: Option<&str>) -> Self {
+        Self {
+            login: login(user, password),
+            ..self.clone()
+        }
+    }
+
+    /// The same connections to another database.
+    pub(super) fn with_db(&self, db: i64) -> Self {
+        Self {
+            login: self.login.clone().set_db(db),
+            ..self.clone()
+        }
+    }
+
+    /// A server of a cluster, or a master.
+    pub(super) fn host(&self, (host, port): &Host) -> RedisResult<ConnectionInfo> {
+        let (host, port) = (host.clone(), *port);
+        let addr = match self.certificates {
+            Some(_) => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            },
+            None => ConnectionAddr::Tcp(host, port),
+        };
+        Ok(addr
+            .into_connection_info()?
+            .set_redis_settings(self.login.clone()))
+    }
+
+    /// A client with the TCP and TLS settings filled in.
+    fn client(&self, info: ConnectionInfo) -> RedisResult<Client> {
+        let keepalive = TcpKeepalive::new()
+            .with_time(SILENCE / 2)
+            .with_interval(SILENCE / 4)
+            .with_retries(2);
+        let tcp = TcpSettings::default()
+            .set_nodelay(true)
+            .set_keepalive(keepalive);
+        #[cfg(target_os = "linux")]
+        let tcp = tcp.set_user_timeout(SILENCE);
+        let info = info.set_tcp_settings(tcp);
+        match (&self.certificates, info.addr()) {
+            (Some(certificates), ConnectionAddr::TcpTls { .. }) => {
+                Client::build_with_tls(info, certificates.clone())
+            }
+            _ => Client::open(info),
+        }
+    }
+}
+
+fn login(user: Option<&str>, password: Option<&str>) -> RedisConnectionInfo {
+    let mut login = RedisConnectionInfo::default();
+    if let Some(user) = user {
+        login = login.set_username(user);
+    }
+    if let Some(password) = password {
+        login = login.set_password(password);
+    }
+    login
+}
+
+/// How stubbornly a connection is made again.
+#[derive(Clone, Copy)]
+pub(super) enum Reconnect {
+    /// A caller waits for it: there is nowhere else to go.
+    Patient,
+    /// A caller is told at once: somebody else may have taken over.
+    Brisk,
+}
+
+/// One server.
+pub(super) struct Node {
+    /// What the log calls it: host and port, never a password.
+    pub(super) name: String,
+    pub(super) host: String,
+    shared: Vec<ConnectionManager>,
+    next: AtomicUsize,
+    admin: Pool,
+    /// Whether it answered when last asked.
+    up: AtomicBool,
+    /// Only a master that sentinels may replace.
+    retired: Option<watch::Sender<bool>>,
+    /// Only the one server that there is speaks for all of Redis.
+    metrics: Option<Arc<Metrics>>,
+}
+
+impl Node {
+    /// Prepares the connections; they are made when first used.
+    pub(super) fn new(
+        info: ConnectionInfo,
+        settings: &Settings,
+        reconnect: Reconnect,
+        metrics: Option<Arc<Metrics>>,
+    ) -> Result<Self> {
+        // A cause of an address error could repeat the address, which may hold a password: it isn't shown.
+        let bad = |error: RedisError| match settings.certificates {
+            Some(_) => Error::Internal(format!(
+                "redis.ca_file, cert_file or key_file can't be used: {error}"
+            )),
+            None => Error::Unavailable("redis.url can't be used as an address".into()),
+        };
+        let client = settings.client(info).map_err(bad)?;
+        let retries = match reconnect {
+            Reconnect::Patient => 6,
+            Reconnect::Brisk => 0,
+        };
+        let manager = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(settings.connect))
+            .set_response_timeout(Some(settings.response))
+            .set_min_delay(Duration::from_millis(50))
+            .set_max_delay(Duration::from_millis(500))
+            .set_exponent_base(2.0)
+            .set_number_of_retries(retries)
+            .set_pipeline_buffer_size(1024);
+        let shared = (0..settings.connections)
+            .map(|_| ConnectionManager::new_lazy_with_config(client.clone(), manager.clone()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(bad)?;
+        let long = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(settings.connect))
+            .set_response_timeout(Some(settings.response * 5));
+        let info = client.get_connection_info().clone();
+        let (host, name) = match info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                (host.clone(), format!("{host}:{port}"))
+            }
+            other => (String::new(), other.to_string()),
+        };
+        let admin = Pool::builder(Manager::new_with_config(info, long).map_err(bad)?)
+            .max_size(4)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(settings.connect))
+            .create_timeout(Some(settings.connect))
+            .recycle_timeout(Some(settings.connect))
+            .build()
+            .map_err(|_| Error::Internal("the admin pool can't be built".into()))?;
+        Ok(Self {
+            name,
+            host,
+            shared,
+            next: AtomicUsize::new(0),
+            admin,
+            up: AtomicBool::new(false),
+            retired: None,
+            metrics,
+        })
+    }
+
+    /// One that may be [retired](Self::retire).
+    pub(super) fn retirable(self) -> Self {
+        Self {
+            retired: Some(watch::Sender::new(false)),
+            ..self
+        }
+    }
+
+    fn connection(&self) -> RedisResult<ConnectionManager> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        self.shared
+            .get(n % self.shared.len().max(1))
+            .cloned()
+            .ok_or_else(|| (redis::ErrorKind::Client, "no connection is configured").into())
+    }
+
+    /// Sends one command.
+    pub(super) async fn one(&self, cmd: &Cmd) -> RedisResult<Value> {
+        let mut connection = self.connection()?;
+        let answer = connection.req_packed_command(cmd);
+        self.unless_retired(async { answer.await?.extract_error() })
+            .await
+    }
+
+    /// Sends one command that no request waits for, always on the same connection.
+    pub(super) async fn ask(&self, cmd: &Cmd) -> RedisResult<Value> {
+        let first = self.shared.first().cloned();
+        let mut connection =
+            first.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
+        connection.req_packed_command(cmd).await?.extract_error()
+    }
+
+    /// Sends independent commands in as few round trips as possible, each `asking` if it has been sent here by the
+    /// owner of its slot. Each has an answer of its own.
+    pub(super) async fn many(&self, cmds: &[(&Cmd, bool)]) -> Vec<RedisResult<Value>> {
+        if let [(cmd, false)] = cmds {
+            return vec![self.one(cmd).await];
+        }
+        let parts = cmds.chunks(PIPELINE).map(|part| async {
+            match self.pipeline(part).await {
+                Ok(answers) => answers,
+                Err(error) => part.iter().map(|_| Err(error.clone())).collect(),
+            }
+        });
+        let parts = futures_util::future::join_all(parts).await;
+        parts.into_iter().flatten().collect()
+    }
+
+    async fn pipeline(&self, cmds: &[(&Cmd, bool)]) -> RedisResult<Vec<RedisResult<Value>>> {
+        let mut connection = self.connection()?;
+        let mut pipe = redis::Pipeline::with_capacity(cmds.len());
+        pipe.ignore_errors();
+        let mut length = 0;
+        for (cmd, asking) in cmds {
+            if *asking {
+                pipe.add_command(redis::cmd("ASKING"));
+                length += 1;
+            }
+            pipe.add_command((*cmd).clone());
+            length += 1;
+        }
+        let answers = connection.send_packed_commands(&pipe, 0, length);
+        let mut answers = self.unless_retired(answers).await?.into_iter();
+        let answers: Vec<RedisResult<Value>> = cmds
+            .iter()
+            .filter_map(|(_, asking)| {
+                if *asking {
+                    answers.next();
+                }
+                answers.next().map(Value::extract_error)
+            })
+            .collect();
+        if answers.len() == cmds.len() {
+            Ok(answers)
+        } else {
+            let why = "a pipeline answered fewer replies than commands";
+            Err((redis::ErrorKind::UnexpectedReturnType, why).into())
+        }
+    }
+
+    /// Sends one command on a connection of its own.
+    pub(super) async fn admin(&self, cmd: &Cmd) -> RedisResult<Value> {
+        let connection = self.admin.get().await;
+        let mut connection =
+            connection.map_err(|error| std::io::Error::other(error.to_string()))?;
+        let answer = connection.req_packed_command(cmd);
+        self.unless_retired(async { answer.await?.extract_error() })
+            .await
+    }
+
+    /// Writes a key and waits for replicas, on a connection of its own; answers how many have it.
+    pub(super) async fn confirm(
+        &self,
+        key: &str,
+        replicas: u32,
+        timeout: Duration,
+    ) -> RedisResult<u64> {
+        let connection = self.admin.get().await;
+        let mut connection =
+            connection.map_err(|error| std::io::Error::other(error.to_string()))?;
+        let mut pipe = redis::Pipeline::with_capacity(2);
+        pipe.cmd("SET").arg(key).arg(1).ignore();
+        pipe.cmd("WAIT")
+            .arg(replicas)
+            .arg(timeout.as_millis() as u64);
+        let answer = pipe.query_async::<(u64,)>(&mut connection);
+        self.unless_retired(answer).await.map(|(have,)| have)
+    }
+
+    /// From now on nothing is sent to it, and what is under way is not waited for: another server has its place.
+    pub(super) fn retire(&self) {
+        if let Some(retired) = &self.retired {
+            retired.send_replace(true);
+        }
+        self.admin.close();
+    }
+
+    async fn unless_retired<T>(
+        &self,
+        answer: impl Future<Output = RedisResult<T>>,
+    ) -> RedisResult<T> {
+        let Some(retired) = &self.retired else {
+            return answer.await;
+        };
+        let mut retired = retired.subscribe();
+        tokio::select! {
+            biased;
+            _ = retired.wait_for(|retired| *retired) => {
+                let why = "another server has become the master";
+                Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why).into())
+            }
+            answer = answer => answer,
+        }
+    }
+
+    /// It answers: said once in the log when it begins.
+    pub(super) fn answered(&self) {
+        if !self.up.load(Ordering::Relaxed) && !self.up.swap(true, Ordering::Relaxed) {
+            if let Some(metrics) = &self.metrics {
+                metrics.redis_up(true);
+            }
+            tracing::info!(server = %self.name, "redis answers");
+        }
+    }
+
+    /// It does not answer: said once in the log when it begins, not once per request.
+    pub(super) fn lost(&self, why: &str) {
+        if self.up.swap(false, Ordering::Relaxed) {
+            if let Some(metrics) = &self.metrics {
+                metrics.redis_up(false);
+            }
+            tracing::warn!(server = %self.name, reason = %why, "redis does not answer");
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Redis in the shapes that it takes in production: a cluster with replicas, a master behind sentinels, and a server that
+//! wants certificates and a user of its own.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    SanType,
+};
+
+use crate::support::{RedisServer, until};
+
+// ---------------------------------------------------------------------------------------------------------- cluster
+
+/// Slots of a cluster.
+const SLOTS: u16 = 16_384;
+const MASTERS: usize = 3;
+
+/// Three masters, and three replicas of them.
+pub struct Cluster {
+    pub nodes: Vec<RedisServer>,
+}
+
+impl Cluster {
+    /// `node_timeout`: milliseconds after which a master that does not answer is replaced.
+    pub fn start(node_timeout: u32) -> Self {
+        let timeout = node_timeout.to_string();
+        let options = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            &timeout,
+            "--cluster-require-full-coverage",
+            "no",
+            "--cluster-replica-validity-factor",
+            "0",
+            "--repl-diskless-sync-delay",
+            "0",
+            "--appendonly",
+            "no",
+        ];
+        let nodes: Vec<RedisServer> = std::thread::scope(|scope| {
+            let started: Vec<_> = (0..2 * MASTERS)
+                .map(|_| scope.spawn(|| RedisServer::start_with(&options)))
+                .collect();
+            started.into_iter().map(|s| s.join().unwrap()).collect()
+        });
+        let cluster = Self { nodes };
+        for (index, node) in cluster.nodes.iter().enumerate() {
+            let epoch = (index + 1).to_string();
+            assert_eq!(node.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]), "OK");
+            if index < MASTERS {
+                let share = SLOTS / MASTERS as u16 + 1;
+                let first = share * index as u16;
+                let last = (first + share).min(SLOTS) - 1;
+                let (first, last) = (first.to_string(), last.to_string());
+                assert_eq!(node.cli(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]), "OK");
+            }
+            let port = cluster.nodes[0].port.to_string();
+            if index > 0 {
+                assert_eq!(node.cli(&["CLUSTER", "MEET", "127.0.0.1", &port]), "OK");
+            }
+        }
+        until("all nodes know each other", || {
+            let met = |node: &RedisServer| {
+                let known = node.cli(&["CLUSTER", "NODES"]);
+                known.lines().count() == 2 * MASTERS && !known.contains("handshake")
+            };
+            cluster.nodes.iter().all(met).then_some(())
+        });
+        for index in 0..MASTERS {
+            let (master, replica) = (&cluster.nodes[index], &cluster.nodes[MASTERS + index]);
+            let id = master.cli(&["CLUSTER", "MYID"]);
+            until("the replica takes its master", || {
+                (replica.cli(&["CLUSTER", "REPLICATE", &id]) == "OK").then_some(())
+            });
+        }
+        cluster.settled();
+        cluster
+    }
+
+    /// Waits until all slots are served and all replicas have what their masters have.
+    pub fn settled(&self) {
+        until("the cluster is whole", || {
+            let whole = self.nodes.iter().all(|node| {
+                let info = node.cli(&["CLUSTER", "INFO"]);
+                let linked = node.info("role").as_deref() == Some("master")
+                    || node.info("master_link_status").as_deref() == Some("up");
+                linked
+                    && info.contains("cluster_state:ok")
+                    && info.contains("cluster_slots_ok:16384")
+                    && !node.cli(&["CLUSTER", "NODES"]).contains("fail")
+            });
+            let masters: Vec<_> = self.masters().collect();
+            let followed = masters.iter().all(|master| {
+                self.nodes[*master]
+                    .info("connected_slaves")
+                    .is_some_and(|n| n != "0")
+            });
+            (whole && masters.len() == MASTERS && followed).then_some(())
+        });
+    }
+
+    /// Waits until no replica lags behind its master.
+    pub fn replicated(&self) {
+        for master in self.masters() {
+            replicated(&self.nodes[master]);
+        }
+    }
+
+    pub fn masters(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.nodes.len())
+            .filter(|index| self.nodes[*index].info("role").as_deref() == Some("master"))
+    }
+
+    /// `redis+cluster://` with all nodes.
+    pub fn url(&self) -> String {
+        let hosts: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.port))
+            .collect();
+        format!("redis+cluster://{}", hosts.join(","))
+    }
+
+    /// The slot of a key.
+    pub fn slot(&self, key: &str) -> u16 {
+        let slot = self.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]);
+        slot.parse().unwrap()
+    }
+
+    /// Which node is the master of a slot, asked of one that is up.
+    pub fn owner(&self, slot: u16, asked: usize) -> usize {
+        let mut connection = self.connect(asked);
+        let rows: Vec<Vec<redis::Value>> = redis::cmd("CLUSTER")
+            .arg("SLOTS")
+            .query(&mut connection)
+            .unwrap();
+        for row in rows {
+            let (first, last, (_, port)): (u16, u16, (String, u16)) = (
+                redis::from_redis_value(row[0].clone()).unwrap(),
+                redis::from_redis_value(row[1].clone()).unwrap(),
+                match &row[2] {
+                    redis::Value::Array(node) => (
+                        redis::from_redis_value(node[0].clone()).unwrap(),
+                        redis::from_redis_value(node[1].clone()).unwrap(),
+                    ),
+                    other => panic!("{other:?}"),
+                },
+            );
+            if (first..=last).contains(&slot) {
+                let at = |node: &RedisServer| node.port == port;
+                return self.nodes.iter().position(at).unwrap();
+            }
+        }
+        panic!("nobody has slot {slot}");
+    }
+
+    fn connect(&self, node: usize) -> redis::Connection {
+        redis::Client::open(self.nodes[node].url())
+            .unwrap()
+            .get_connection()
+            .unwrap()
+    }
+
+    /// Moves a slot as `redis-cli --cluster reshard` does, key by key. Between two keys the slot is in two places.
+    pub fn move_slot(&self, slot: u16, from: usize, to: usize) {
+        let (mut source, mut target) = (self.connect(from), self.connect(to));
+        let id = |connection: &mut redis::Connection| -> String {
+            redis::cmd("CLUSTER").arg("MYID").query(connection).unwrap()
+        };
+        let (from_id, to_id) = (id(&mut source), id(&mut target));
+        let set = |connection: &mut redis::Connection, state: &str, id: &str| {
+            let mut set = redis::cmd("CLUSTER");
+            set.arg("SETSLOT").arg(slot).arg(state).arg(id);
+            let _: String = set.query(connection).unwrap();
+        };
+        set(&mut target, "IMPORTING", &from_id);
+        set(&mut source, "MIGRATING", &to_id);
+        loop {
+            let mut get = redis::cmd("CLUSTER");
+            get.arg("GETKEYSINSLOT").arg(slot).arg(1);
+            let keys: Vec<Vec<u8>> = get.query(&mut source).unwrap();
+            if keys.is_empty() {
+                break;
+            }
+            let mut migrate = redis::cmd("MIGRATE");
+            migrate
+                .arg("127.0.0.1")
+                .arg(self.nodes[to].port)
+                .arg("")
+                .arg(0)
+                .arg(5_000)
+                .arg("KEYS");
+            for key in keys {
+                migrate.arg(key);
+            }
+            let _: String = migrate.query(&mut source).unwrap();
+        }
+        set(&mut target, "NODE", &to_id);
+        set(&mut source, "NODE", &to_id);
+        for other in self.masters().filter(|index| ![from, to].contains(index)) {
+            set(&mut self.connect(other), "NODE", &to_id);
+        }
+    }
+}
+
+/// Waits until the replicas of a master have all that it has.
+fn replicated(master: &RedisServer) {
+    until("the replicas have it all", || {
+        let info = master.cli(&["INFO", "replication"]);
+        let field = |name: &str| {
+            let value = info.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(value.trim().to_owned())
+        };
+        let offset = field("master_repl_offset:")?;
+        let replica = field("slave0:")?;
+        replica.contains(&format!("offset={offset},")).then_some(())
+    });
+}
+
+// ---------------------------------------------------------------------------------------------------------- sentinel
+
+/// A master, a replica and three sentinels.
+pub struct Sentinels {
+    pub servers: Vec<RedisServer>,
+    pub sentinels: Vec<RedisServer>,
+}
+
+impl Sentinels {
+    pub fn start() -> Self {
+        let options = ["--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+        let master = RedisServer::start_with(&options);
+        let port = master.port.to_string();
+        let follow = [&options[..], &["--replicaof", "127.0.0.1", &port]].concat();
+        let servers = vec![master, RedisServer::start_with(&follow)];
+        until("the replica follows", || {
+            (servers[1].info("master_link_status")? == "up").then_some(())
+        });
+        let sentinels: Vec<RedisServer> = (0..3)
+            .map(|_| {
+                let dir = tempfile::tempdir().unwrap();
+                let conf = format!(
+                    "sentinel monitor mymaster 127.0.0.1 {port} 2\n\
+                     sentinel down-after-milliseconds mymaster 1000\n\
+                     sentinel failover-timeout mymaster 5000\n"
+                );
+                std::fs::write(dir.path().join("sentinel.conf"), conf).unwrap();
+                RedisServer::start_in(dir, None, &[])
+            })
+            .collect();
+        let this = Self { servers, sentinels };
+        this.settled();
+        this
+    }
+
+    /// Waits until all sentinels know each other and the replica.
+    pub fn settled(&self) {
+        until("the sentinels know each other and the replica", || {
+            self.sentinels
+                .iter()
+                .all(|sentinel| {
+                    let state = sentinel.cli(&["SENTINEL", "MASTER", "mymaster"]);
+                    let field = |name: &str| {
+                        let mut lines = state.lines().skip_while(|line| *line != name);
+                        lines.nth(1).map(str::to_owned)
+                    };
+                    field("num-other-sentinels").as_deref() == Some("2")
+                        && field("num-slaves").as_deref() == Some("1")
+                        && field("flags").as_deref() == Some("master")
+                        && sentinel
+                            .cli(&["SENTINEL", "CKQUORUM", "mymaster"])
+                            .starts_with("OK")
+                })
+                .then_some(())
+        });
+    }
+
+    pub fn url(&self) -> String {
+        let hosts: Vec<String> = self
+            .sentinels
+            .iter()
+            .map(|sentinel| format!("127.0.0.1:{}", sentinel.port))
+            .collect();
+        format!("redis+sentinel://{}/mymaster", hosts.join(","))
+    }
+
+    /// Which of the two servers the sentinels call the master.
+    pub fn master(&self) -> usize {
+        let answer = self.sentinels[0].cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]);
+        let port: u16 = answer.lines().last().unwrap().parse().unwrap();
+        let at = |server: &RedisServer| server.port == port;
+        self.servers.iter().position(at).unwrap()
+    }
+
+    pub fn replicated(&self) {
+        replicated(&self.servers[self.master()]);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- TLS
+
+/// The rights that the README gives the user that `unread` logs in as.
+pub const RIGHTS: &str = include_str!("rights.txt");
+
+/// A Redis that talks TLS, wants a certificate of its clients, and knows no default user.
+pub struct TlsServer {
+    pub server: RedisServer,
+    tls_port: u16,
+    certificates: tempfile::TempDir,
+}
+
+impl TlsServer {
+    pub fn start() -> Self {
+        let certificates = tempfile::tempdir().unwrap();
+        let dir = certificates.path();
+        make_certificates(dir);
+        let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+        let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server.key"));
+        // Somebody else may take the port meanwhile: then this Redis ends, and the next attempt fails the same way.
+        let tls_port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let tls_port_text = tls_port.to_string();
+        let mut options = vec![
+            "--appendonly",
+            "no",
+            "--tls-port",
+            &tls_port_text,
+            "--tls-ca-cert-file",
+            &ca,
+            "--tls-cert-file",
+            &cert,
+            "--tls-key-file",
+            &key,
+            "--user",
+            "default",
+            "off",
+            "--user",
+            "tests",
+            "on",
+            ">tests-password",
+            "~*",
+            "&*",
+            "+@all",
+            "--user",
+            "unread",
+            "on",
+            ">p@ss word",
+        ];
+        options.extend(RIGHTS.split_whitespace());
+        let login = ("tests".to_owned(), "tests-password".to_owned());
+        let server = RedisServer::start_in(tempfile::tempdir().unwrap(), Some(login), &options);
+        Self {
+            server,
+            tls_port,
+            certificates,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("rediss://unread:p%40ss%20word@127.0.0.1:{}", self.tls_port)
+    }
+
+    /// What goes into `[redis]`.
+    pub fn settings(&self) -> String {
+        let file = |name: &str| self.certificates.path().join(name).display().to_string();
+        format!(
+            "ca_file = {:?}\ncert_file = {:?}\nkey_file = {:?}\n",
+            file("ca.pem"),
+            file("client.pem"),
+            file("client.key")
+        )
+    }
+}
+
+/// An authority of our own, and what it has signed for the server and for its client.
+fn make_certificates(dir: &Path) {
+    let key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(ca, key).unwrap();
+    std::fs::write(dir.join("ca.pem"), ca.pem()).unwrap();
+    for (name, purpose) in [
+        ("server", ExtendedKeyUsagePurpose::ServerAuth),
+        ("client", ExtendedKeyUsagePurpose::ClientAuth),
+    ] {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+        params.extended_key_usages = vec![purpose];
+        let certificate = params.signed_by(&key, &ca).unwrap();
+        std::fs::write(dir.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
