@@ -35,6 +35,9 @@ async fn failover(seed: u64, death: Death, wait: bool) {
     } = Scene::new(&master, config(if wait { WAIT } else { "" })).await;
     let (after, _kept) = storm(&app, vec![pod.base.clone()], seed, move |seen| {
         seen.acknowledged_more(200);
+        if !wait {
+            seen.may_lose();
+        }
         if death == Death::CutOff {
             link.refuse();
             if wait {

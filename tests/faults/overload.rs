@@ -8,10 +8,11 @@ use serde_json::json;
 use crate::check;
 use crate::refusal::{imkit_refusal, native_refusal, sendbird_refusal, tencent_refusal};
 use crate::report::{self, Row};
-use crate::storm::DEADLINE;
 use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, eventually};
 use crate::traffic::{self, Answered};
 
+/// Two steps of 2 s at most; the rest is this process getting round to 2,500 connections.
+const SOON: Duration = Duration::from_secs(8);
 const CALLERS: usize = 500;
 /// More memory than that for 2,500 callers would mean that something piles up.
 const MEMORY: u64 = 150 << 20;
@@ -39,7 +40,7 @@ async fn refused<F: Future<Output = Reply>>(
         refusal(&reply).unwrap();
         let later = reply.header("retry-after").is_some();
         assert!(later, "not told when to come back: {reply:?}");
-        assert!(time < DEADLINE, "refused after {time:?}: {reply:?}");
+        assert!(time < SOON, "refused after {time:?}: {reply:?}");
         slowest = slowest.max(time);
     }
     slowest

@@ -70,15 +70,23 @@ pub struct Seen {
     /// Where the pods are; more than one only where pods die, and then connections to them may break.
     pub addresses: Mutex<Vec<String>>,
     may_break: bool,
+    /// Whether what was acknowledged may be gone, and with it what a later event speaks of.
+    may_lose: AtomicBool,
+    events: AtomicUsize,
 }
 
 impl Seen {
     /// Blocks until so many more events have been acknowledged.
     pub fn acknowledged_more(&self, events: usize) {
-        let wanted = self.answered.count() + events;
+        let wanted = self.events.load(Ordering::Relaxed) + events;
         until("more events acknowledged", || {
-            (self.answered.count() >= wanted).then_some(())
+            (self.events.load(Ordering::Relaxed) >= wanted).then_some(())
         });
+    }
+
+    /// From now on an acknowledgement proves nothing: [`Aftermath::lost`] is to be asked.
+    pub fn may_lose(&self) {
+        self.may_lose.store(true, Ordering::Relaxed);
     }
 
     /// Blocks until so many more requests have been refused.
@@ -87,6 +95,14 @@ impl Seen {
         until("more requests refused", || {
             (self.refused.load(Ordering::Relaxed) >= wanted).then_some(())
         });
+    }
+
+    /// Blocks while requests are being refused, for that long.
+    pub fn refused_for(&self, time: Duration) {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            self.refused_more(5);
+        }
     }
 
     fn answered_in(&self, time: Duration, what: impl Fn() -> String) {
@@ -135,7 +151,11 @@ impl Seen {
             };
             let healed = *self.healed.lock().unwrap();
             let reply = self.insist(&mut app, name, &events, wait).await;
-            self.answered.record(&events, &reply);
+            if !self.may_lose.load(Ordering::Relaxed) {
+                self.answered.record(&events, &reply);
+            }
+            let rejected = reply.body["rejected"].as_u64().unwrap() as usize;
+            self.events.fetch_add(BATCH - rejected, Ordering::Relaxed);
             self.acknowledged.lock().unwrap().push(events);
             // The one that was sent after the fault's end, and all that were held up by it, are through.
             if let Some(healed) = healed {
@@ -197,6 +217,8 @@ pub async fn storm<T: Send + 'static>(
         healed: Mutex::new(None),
         over: AtomicBool::new(false),
         may_break: bases.len() > 1,
+        may_lose: AtomicBool::new(false),
+        events: AtomicUsize::new(0),
         addresses: Mutex::new(bases),
     });
     let mut callers = JoinSet::new();
@@ -271,7 +293,7 @@ impl Aftermath {
             injected: injected.to_owned(),
             requests: seen.requests.load(Ordering::Relaxed),
             refused: seen.refused.load(Ordering::Relaxed),
-            acknowledged: seen.answered.count(),
+            acknowledged: seen.events.load(Ordering::Relaxed),
             lost,
             slowest: *seen.slowest.lock().unwrap(),
             recovery: *seen.recovery.lock().unwrap(),
