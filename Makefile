@@ -12,13 +12,16 @@ run: redis
 test: redis
 	$(CARGO) test --locked --lib --bins --test it
 
+# Without the tests of the modules that it shares with the suite above.
+FAULTS = --locked --test faults -- --skip random:: --skip model:: --skip support::
+
 test-faults: redis
-	$(CARGO) test --locked --test faults
+	$(CARGO) test $(FAULTS)
 
 # The same, and the table of what was injected and what was lost: loadtest/results/faults.md.
 fault-report: redis
 	mkdir -p loadtest/results
-	FAULT_REPORT="$(CURDIR)/loadtest/results/faults.md" $(CARGO) test --locked --test faults
+	FAULT_REPORT="$(CURDIR)/loadtest/results/faults.md" $(CARGO) test $(FAULTS)
 
 lint:
 	$(CARGO) fmt --check

@@ -53,6 +53,14 @@ impl<'a> Sent<'a> {
         }
     }
 
+    /// A call that will not run in a slot that is in two places.
+    fn guarded(self) -> Option<Call> {
+        match self {
+            Sent::Plain(_) => None,
+            Sent::Script(call) => Some(call.guarded()),
+        }
+    }
+
     /// The slot of the first key.
     fn slot(self) -> u16 {
         let at = match self {
@@ -199,6 +207,13 @@ impl Redis {
         self.plainly(&node, node.admin(cmd)).await
     }
 
+    /// Which server has `key`, and how often it was lost: what is told apart by this may have another hash seed, so that
+    /// a walk by HSCAN that began at the one can't go on at the other.
+    pub async fn serving(&self, key: &str) -> Result<(String, u64)> {
+        let node = self.owner(cluster::slot(key.as_bytes())).await?;
+        Ok((node.name.clone(), node.losses()))
+    }
+
     /// The servers that take writes: one, or each master of a cluster.
     pub async fn masters(&self) -> Result<Vec<Server>> {
         let nodes = match &self.inner.place {
@@ -296,8 +311,17 @@ impl Redis {
     }
 
     /// Sends all, each to the server that has its slot, until each has an answer or the deadline has come.
-    async fn run(&self, all: Vec<Sent<'_>>) -> Result<Vec<Value>> {
+    async fn run(&self, mut all: Vec<Sent<'_>>) -> Result<Vec<Value>> {
         let until = Instant::now() + self.inner.deadline;
+        let guarded: Vec<Option<Call>>;
+        if self.spans_slots() {
+            guarded = all.iter().copied().map(Sent::guarded).collect();
+            for (sent, guarded) in all.iter_mut().zip(&guarded) {
+                if let Some(call) = guarded {
+                    *sent = Sent::Script(call);
+                }
+            }
+        }
         let running = self.run_until(all, until);
         match tokio::time::timeout_at(until.into(), running).await {
             Ok(answer) => answer,

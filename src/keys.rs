@@ -222,6 +222,18 @@ pub fn limit(app: &AppId, endpoint: &str) -> String {
     format!("unread:v1:{{{app}:limit:{endpoint}}}")
 }
 
+/// A key that never exists, in the slot of `key`.
+///
+/// While a slot of a cluster is being moved, a key that is not there is taken for one that has gone ahead: a script that
+/// removes the last field of a hash and then looks at it again fails half way, with nothing rolled back. A call that
+/// declares this key as well is refused (`TRYAGAIN`) for as long as its slot is in two places, before it has done anything.
+pub fn guard(key: &[u8]) -> Option<Vec<u8>> {
+    let end = key.iter().position(|byte| *byte == b'}')?;
+    let mut guard = key.get(..=end)?.to_vec();
+    guard.extend_from_slice(b":-");
+    Some(guard)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,6 +251,8 @@ mod tests {
             limit(&app, "imkit-rooms"),
             "unread:v1:{demo:limit:imkit-rooms}"
         );
+        let guard = guard(user.counts().as_bytes()).unwrap();
+        assert_eq!(guard, b"unread:v1:{demo:u:a%7Bb%7D%3Ac}:-");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use crate::keys;
 use redis::{Arg, Cmd};
 use sha1::{Digest, Sha1};
 
@@ -118,6 +119,39 @@ impl Call {
         self.cmd.arg(value);
     }
 
+    /// The same call with one key more, [`keys::guard`], after its own; scripts don't look at it.
+    pub fn guarded(&self) -> Call {
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(&self.script.sha);
+        let args = self.cmd.args_iter().skip(2).filter_map(|arg| match arg {
+            Arg::Simple(bytes) => Some(bytes),
+            _ => None,
+        });
+        let mut count = 0;
+        let mut guard = None;
+        for (index, arg) in args.enumerate() {
+            if index == 0 {
+                count = std::str::from_utf8(arg)
+                    .ok()
+                    .and_then(|n| n.parse::<usize>().ok())
+                    .unwrap_or_default();
+                cmd.arg(count + 1);
+                continue;
+            }
+            if index == 1 {
+                guard = keys::guard(arg).or_else(|| Some(arg.to_vec()));
+            }
+            cmd.arg(arg);
+            if index == count {
+                cmd.arg(guard.take());
+            }
+        }
+        Call {
+            script: self.script,
+            cmd,
+        }
+    }
+
     /// The same call with the text in place of the digest, for a server that does not know the script (any more).
     pub fn with_text(&self) -> Cmd {
         let mut cmd = redis::cmd("EVAL");
@@ -181,6 +215,24 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_guarded_call_has_one_key_more() {
+        let words = |call: &Call| -> Vec<String> {
+            call.cmd
+                .args_iter()
+                .skip(2)
+                .map(|a| match a {
+                    Arg::Simple(b) => String::from_utf8(b.to_vec()).unwrap(),
+                    _ => String::new(),
+                })
+                .collect()
+        };
+        let one = GCRA.call(&["x{a}b"]).arg(5).arg("y");
+        assert_eq!(words(&one.guarded()), ["2", "x{a}b", "x{a}:-", "5", "y"]);
+        let two = GCRA.call(&["{a}1", "{a}2"]);
+        assert_eq!(words(&two.guarded()), ["3", "{a}1", "{a}2", "{a}:-"]);
     }
 
     #[test]

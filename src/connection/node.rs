@@ -156,29 +156,43 @@ pub(super) struct Node {
     /// What the log calls it: host and port, never a password.
     pub(super) name: String,
     pub(super) host: String,
-    shared: Vec<RwLock<Arc<Line>>>,
+    shared: RwLock<Arc<Vec<Line>>>,
     next: AtomicUsize,
-    /// How a line is made.
+    /// How they are made.
     client: Client,
     manager: ConnectionManagerConfig,
     admin: Pool,
     /// Whether it answered when last asked.
     up: AtomicBool,
+    /// How often it stopped to answer.
+    losses: AtomicU64,
+    /// Whether something sent to it was not answered in time, and nothing has been answered since. Then one request at
+    /// a time waits for it, and all others are refused at once: they would fill the pod up with waiting.
+    stuck: AtomicBool,
+    /// Whether that one is waiting.
+    tried: AtomicBool,
     /// Only a master that sentinels may replace.
     retired: Option<watch::Sender<bool>>,
     /// Only the one server that there is speaks for all of Redis.
     metrics: Option<Arc<Metrics>>,
 }
 
-impl Line {
-    /// Prepares it; it is made when first used.
-    fn new(client: &Client, manager: &ConnectionManagerConfig) -> RedisResult<Arc<Self>> {
-        let connection = ConnectionManager::new_lazy_with_config(client.clone(), manager.clone())?;
-        Ok(Arc::new(Self {
-            connection,
+/// So many, prepared; they are made when first used.
+fn lines(
+    client: &Client,
+    manager: &ConnectionManagerConfig,
+    count: usize,
+) -> RedisResult<Arc<Vec<Line>>> {
+    let line = |_| {
+        Ok(Line {
+            connection: ConnectionManager::new_lazy_with_config(client.clone(), manager.clone())?,
             answers: AtomicU64::new(0),
-        }))
-    }
+        })
+    };
+    (0..count)
+        .map(line)
+        .collect::<RedisResult<_>>()
+        .map(Arc::new)
 }
 
 impl Node {
@@ -209,10 +223,7 @@ impl Node {
             .set_exponent_base(2.0)
             .set_number_of_retries(retries)
             .set_pipeline_buffer_size(1024);
-        let shared = (0..settings.connections)
-            .map(|_| Line::new(&client, &manager).map(RwLock::new))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(bad)?;
+        let shared = lines(&client, &manager, settings.connections).map_err(bad)?;
         let long = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect))
             .set_response_timeout(Some(settings.response * 5));
@@ -234,12 +245,15 @@ impl Node {
         Ok(Self {
             name,
             host,
-            shared,
+            shared: RwLock::new(shared),
             next: AtomicUsize::new(0),
             client,
             manager,
             admin,
             up: AtomicBool::new(false),
+            losses: AtomicU64::new(0),
+            stuck: AtomicBool::new(false),
+            tried: AtomicBool::new(false),
             retired: None,
             metrics,
         })
@@ -259,9 +273,9 @@ impl Node {
         at: usize,
         send: impl AsyncFnOnce(&mut ConnectionManager) -> RedisResult<T>,
     ) -> RedisResult<T> {
-        let place = self.shared.get(at % self.shared.len().max(1));
-        let place = place.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
-        let line = Arc::clone(&place.read().unwrap_or_else(PoisonError::into_inner));
+        let lines = Arc::clone(&self.shared.read().unwrap_or_else(PoisonError::into_inner));
+        let line = lines.get(at % lines.len().max(1));
+        let line = line.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
         let before = line.answers.load(Ordering::Relaxed);
         let answer = send(&mut line.connection.clone()).await;
         match &answer {
@@ -271,16 +285,20 @@ impl Node {
             // Broken: it makes itself anew.
             Err(error) if error.is_connection_dropped() => {}
             // Nothing at all has come for as long as an answer may take, or there is no connection to be had.
-            Err(_) if line.answers.load(Ordering::Relaxed) == before => {
-                let mut place = place.write().unwrap_or_else(PoisonError::into_inner);
-                // Many may have waited; the first replaces it.
-                if Arc::ptr_eq(&place, &line) {
-                    *place = Line::new(&self.client, &self.manager)?;
-                }
-            }
+            Err(_) if line.answers.load(Ordering::Relaxed) == before => self.renew(&lines)?,
             Err(_) => {}
         }
         answer
+    }
+
+    /// New lines for all, once: what befell one has most likely befallen the others. What is still to come over the old
+    /// ones comes.
+    fn renew(&self, old: &Arc<Vec<Line>>) -> RedisResult<()> {
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&shared, old) {
+            *shared = lines(&self.client, &self.manager, old.len())?;
+        }
+        Ok(())
     }
 
     fn turn(&self) -> usize {
@@ -290,7 +308,7 @@ impl Node {
     /// Sends one command.
     pub(super) async fn one(&self, cmd: &Cmd) -> RedisResult<Value> {
         let answer = self.over(self.turn(), async |line| line.req_packed_command(cmd).await);
-        self.unless_retired(async { answer.await?.extract_error() })
+        self.unless_stuck(async { answer.await?.extract_error() })
             .await
     }
 
@@ -331,7 +349,7 @@ impl Node {
         let answers = self.over(self.turn(), async |line| {
             line.send_packed_commands(&pipe, 0, length).await
         });
-        let mut answers = self.unless_retired(answers).await?.into_iter();
+        let mut answers = self.unless_stuck(answers).await?.into_iter();
         let answers: Vec<RedisResult<Value>> = cmds
             .iter()
             .filter_map(|(_, asking)| {
@@ -386,6 +404,26 @@ impl Node {
         self.admin.close();
     }
 
+    /// Waits for an answer, unless somebody else waits already for a server that is stuck.
+    async fn unless_stuck<T>(
+        &self,
+        answer: impl Future<Output = RedisResult<T>>,
+    ) -> RedisResult<T> {
+        let _trial = match self.stuck.load(Ordering::Relaxed) {
+            true => Some(Trial::of(self)?),
+            false => None,
+        };
+        let answer = self.unless_retired(answer).await;
+        match &answer {
+            Err(error) if error.is_timeout() => self.stuck.store(true, Ordering::Relaxed),
+            Err(error) if error.is_io_error() => {}
+            // A refusal is an answer too.
+            _ if self.stuck.load(Ordering::Relaxed) => self.stuck.store(false, Ordering::Relaxed),
+            _ => {}
+        }
+        answer
+    }
+
     async fn unless_retired<T>(
         &self,
         answer: impl Future<Output = RedisResult<T>>,
@@ -404,6 +442,11 @@ impl Node {
         }
     }
 
+    /// How often it stopped to answer. Another number: another process may stand there now.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
     /// It answers: said once in the log when it begins.
     pub(super) fn answered(&self) {
         if !self.up.load(Ordering::Relaxed) && !self.up.swap(true, Ordering::Relaxed) {
@@ -417,10 +460,30 @@ impl Node {
     /// It does not answer: said once in the log when it begins, not once per request.
     pub(super) fn lost(&self, why: &str) {
         if self.up.swap(false, Ordering::Relaxed) {
+            self.losses.fetch_add(1, Ordering::Relaxed);
             if let Some(metrics) = &self.metrics {
                 metrics.redis_up(false);
             }
             tracing::warn!(server = %self.name, reason = %why, "redis does not answer");
         }
+    }
+}
+
+/// The one request that waits for a server that is stuck.
+struct Trial<'a>(&'a Node);
+
+impl<'a> Trial<'a> {
+    fn of(node: &'a Node) -> RedisResult<Self> {
+        if node.tried.swap(true, Ordering::Acquire) {
+            let why = "the server has not answered lately";
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why).into());
+        }
+        Ok(Self(node))
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.0.tried.store(false, Ordering::Release);
     }
 }

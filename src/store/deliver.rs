@@ -397,6 +397,7 @@ impl Store {
         plan: &Plan<'_>,
         swept: &mut Vec<(Enc, u64)>,
     ) -> Result<()> {
+        let serving = self.inner.redis.serving(&keys.members()).await?;
         let mut cursor = "0".to_owned();
         let mut named: BTreeSet<Enc> = plan.own.keys().cloned().collect();
         loop {
@@ -423,6 +424,11 @@ impl Store {
             if cursor == "0" {
                 break;
             }
+        }
+        // A cursor means nothing to another server, such as a replica that took over: somebody may have been left out.
+        if self.inner.redis.serving(&keys.members()).await? != serving {
+            let why = "the room moved to another server; the delivery will be made again";
+            return Err(Error::Unavailable(why.into()));
         }
         let strangers = named
             .iter()

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::Store;
 use super::deliver::Work;
 use super::reply::{Reply, maybe_text};
-use super::room::{Audience, Job, Snapshot};
+use super::room::{Audience, Entry, Job, Snapshot};
 use crate::connection::Item;
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, MemberState, Mentions, Message, Place, UpTo};
@@ -895,9 +895,9 @@ impl Worker<'_> {
         up_to: Option<u64>,
     ) -> Result<Outcome> {
         let letter = match state {
-            MemberState::Joined => "j",
-            MemberState::Invited => "i",
-            MemberState::Left => "l",
+            MemberState::Joined => 'j',
+            MemberState::Invited => 'i',
+            MemberState::Left => 'l',
         };
         for users in users.chunks(USERS_PER_CALL) {
             let keys = &self.keys;
@@ -907,7 +907,7 @@ impl Worker<'_> {
                         .call(&[keys.meta(), keys.members(), keys.pending()])
                         .arg(trust)
                         .arg(LEASE_MICROS)
-                        .arg(letter)
+                        .arg(letter.to_string())
                         .arg(up_to.map(|n| n.to_string()).unwrap_or_default());
                     for user in users {
                         call.push(user.as_str());
@@ -917,14 +917,33 @@ impl Worker<'_> {
                 .await?;
             match reply.text()?.as_str() {
                 "OK" => {
-                    self.take(&mut reply)?;
-                    self.work.also.extend(users.iter().cloned());
+                    let job = Job::read(&mut reply)?;
+                    let stamp = job.as_ref().map(|job| job.stamp);
+                    self.work.snapshot = Snapshot::read(&mut reply)?;
+                    self.work.jobs.extend(job);
+                    // Who was there before.
+                    let mut there = Work::default();
                     for user in users {
-                        match state {
-                            MemberState::Left => self.work.joins.remove(user),
-                            MemberState::Joined => self.work.joins.insert(user.clone(), 'j'),
-                            MemberState::Invited => self.work.joins.insert(user.clone(), 'i'),
-                        };
+                        let entry = maybe_text(reply.value()?)?.unwrap_or_default();
+                        let entry = (!entry.is_empty()).then(|| Entry::parse(&entry));
+                        let entry = entry.transpose()?;
+                        if state == MemberState::Left {
+                            self.work.joins.remove(user);
+                            self.work.also.insert(user.clone());
+                        } else if entry.is_some_and(|entry| Some(entry.epoch) != stamp) {
+                            there.joins.insert(user.clone(), letter);
+                            there.also.insert(user.clone());
+                        } else {
+                            self.work.joins.insert(user.clone(), letter);
+                            self.work.also.insert(user.clone());
+                        }
+                    }
+                    if !there.is_empty() {
+                        // A user deleted since, whom nobody has taken out of the room yet, is let in anew by this, and
+                        // the events that follow are to find that done.
+                        there.snapshot = self.work.snapshot.clone();
+                        let name = encode(self.id.as_str());
+                        self.store.deliver(self.app, &name, &there).await?;
                     }
                 }
                 code => return self.refused(code),

@@ -9,33 +9,41 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    dead_code,
     missing_docs
 )]
 
 /// Servers, pods, configuration and one client with a method per endpoint (shared with the integration tests).
 #[path = "../it/support.rs"]
-#[allow(dead_code)]
 mod support;
+
+/// Redis in the shapes that it takes in production (shared).
+#[path = "../it/servers.rs"]
+mod servers;
 
 /// What every answer has to be (shared).
 #[path = "../it/model.rs"]
-#[allow(dead_code)]
 mod model;
 
 /// Asks every endpoint and compares the answers with the model's (shared).
 #[path = "../it/check.rs"]
-#[allow(dead_code)]
 mod check;
+
+/// Long random histories against the model (shared).
+#[path = "../it/random.rs"]
+mod random;
 
 /// Traffic whose outcome does not depend on its order (shared).
 #[path = "../it/traffic.rs"]
-#[allow(dead_code)]
 mod traffic;
 
 /// What each dialect says when Redis does not answer (shared).
 #[path = "../it/refusal.rs"]
-#[allow(dead_code)]
 mod refusal;
+
+/// What happens to a cluster and behind sentinels, at a length that the caller chooses (shared).
+#[path = "../it/scenarios.rs"]
+mod scenarios;
 
 /// A TCP proxy that misbehaves as told.
 mod proxy;
@@ -63,3 +71,6 @@ mod sizes;
 
 /// Far more callers than can be served.
 mod overload;
+
+/// What `tests/it` does once to a cluster and behind sentinels is done again and again, with more of everything.
+mod long;

@@ -42,8 +42,17 @@ mod refusal;
 /// Pods and Redis die, stall and fill up; nothing acknowledged is lost.
 mod crash;
 
+/// A pod that stops, or dies, in the middle of its work: right after Redis has taken an event.
+mod wire;
+
+/// What once went wrong, each by name.
+mod regressions;
+
 /// What is answered only when replicas have it.
 mod durability;
+
+/// What happens to a cluster and behind sentinels, at a length that the caller chooses.
+mod scenarios;
 
 /// The same on a cluster, behind sentinels and over TLS; slots move, masters freeze and die.
 mod topology;

@@ -172,6 +172,11 @@ impl RedisServer {
 
     /// One inline command over a connection of its own; nothing when there is no answer.
     fn inline(&self, command: &str) -> Option<String> {
+        if self.dir.path().join("sentinel.conf").exists() {
+            // A sentinel knows no QUIT.
+            let answer = self.cli(&command.split(' ').collect::<Vec<_>>());
+            return Some(answer.replace("PONG", "+PONG")).filter(|answer| !answer.is_empty());
+        }
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         let login = match &self.login {
@@ -536,6 +541,19 @@ impl Pod {
     /// Is told to end; [`Pod::ended`] waits for it.
     pub fn ask_to_end(&self) {
         signal(self.child.as_ref().expect("the pod still runs"), "TERM");
+    }
+
+    /// The most memory it has had so far, in bytes.
+    #[cfg(target_os = "linux")]
+    pub fn peak_memory(&self) -> u64 {
+        let pid = self.child.as_ref().expect("the pod still runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .and_then(|line| line.trim().strip_suffix(" kB"))
+            .unwrap();
+        peak.parse::<u64>().unwrap() * 1024
     }
 
     /// Dies at once, in the middle of whatever it does.

@@ -1,47 +1,8 @@
 //! The same on a cluster, behind sentinels and over TLS; slots move, masters freeze and die.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
-use serde_json::{Value, json};
-
-use crate::random::History;
+use crate::scenarios::{failovers, freeze_a_master, histories, replicas_take_over, slots_move};
 use crate::servers::{Cluster, Sentinels, TlsServer};
-use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, eventually, until};
-use crate::traffic::{self, Answered, Writer};
-
-/// How long a caller may be left without an answer, whatever Redis does.
-const ANSWER: Duration = Duration::from_secs(8);
-
-// ---------------------------------------------------------------------------------------------------------- histories
-
-/// Random histories, step by step against the model, wherever the counts are.
-async fn histories(config: &mut Config, url: &str, seeds: std::ops::Range<u64>, steps: u64) {
-    *config = Config {
-        redis: config.redis.clone(),
-        ..Config::apps(seeds.clone().count())
-    };
-    let pod = Pod::start_at(config, url);
-    let mut tasks = tokio::task::JoinSet::new();
-    for (seed, keys) in seeds.zip(&config.apps) {
-        let app = App::new(keys, &pod.base);
-        tasks.spawn(async move {
-            let mut history = History::new(app, seed);
-            history
-                .run(steps, false)
-                .await
-                .map_err(|reason| format!("seed {seed}: {reason}"))
-        });
-    }
-    for outcome in tasks.join_all().await {
-        outcome.unwrap();
-    }
-    pod.assert_no_secret_logged(config);
-}
+use crate::support::{Config, RedisServer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn histories_on_one_server() {
@@ -70,4 +31,25 @@ async fn histories_over_tls_with_the_least_rights() {
     histories(&mut config, &tls.url(), 331..333, 250).await;
     // Nothing was tried that these rights do not cover.
     assert_eq!(tls.server.cli(&["ACL", "LOG"]), "");
+}
+
+/// Slots go from master to master and back, key by key, while events flow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn slots_move_while_events_flow() {
+    slots_move(60).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_replica_takes_over_from_a_killed_master() {
+    replicas_take_over(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_failover_is_followed_and_the_old_master_left_alone() {
+    failovers(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_frozen_master_holds_up_only_those_who_need_it() {
+    freeze_a_master().await;
 }

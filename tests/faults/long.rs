@@ -1,0 +1,32 @@
+//! The tests of this binary.
+
+use crate::scenarios::{failovers, histories, replicas_take_over, slots_move};
+use crate::servers::{Cluster, Sentinels};
+use crate::support::Config;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_histories_on_a_cluster() {
+    let cluster = Cluster::start(15_000);
+    histories(&mut Config::apps(0), &cluster.url(), 401..405, 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_histories_behind_sentinels() {
+    let sentinels = Sentinels::start();
+    histories(&mut Config::apps(0), &sentinels.url(), 411..415, 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_slots_move_while_events_flow() {
+    slots_move(500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_master_after_the_other_is_killed() {
+    replicas_take_over(5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_failover_after_the_other_is_followed() {
+    failovers(5).await;
+}
