@@ -17,7 +17,9 @@ async fn at_random(seed: u64) {
     } = Scene::new(&redis, config("")).await;
     let (after, proxy) = storm(&app, vec![pod.base.clone()], seed, move |seen| {
         proxy.random(seed);
-        seen.acknowledged_more(2_000);
+        for _ in 0..4 {
+            seen.acknowledged_more(300);
+        }
         proxy.heal();
         proxy
     })

@@ -126,6 +126,14 @@ async fn redis_is_killed_with_a_second_not_on_disk() {
         proxy: _proxy,
         ..
     } = Scene::new(&redis, config("")).await;
+    // That the rooms are there is not in question.
+    until("the rooms are written", || {
+        let info = redis.cli(&["INFO", "persistence"]);
+        ["aof_buffer_length:0", "aof_pending_bio_fsync:0"]
+            .iter()
+            .all(|field| info.contains(field))
+            .then_some(())
+    });
     let (after, _redis) = storm(&app, vec![pod.base.clone()], 14, move |seen| {
         let mut redis = redis;
         seen.acknowledged_more(300);
@@ -255,7 +263,7 @@ async fn redis_changes_its_password() {
     let pod = Pod::start_unready(&config, &url);
     until("the pod's /readyz", || pod.is_ready().then_some(()));
     let app = crate::support::App::new(&config.apps[0], &pod.base);
-    app.must(&crate::traffic::setup()).await;
+    crate::storm::set_up(&app).await;
     let (after, _kept) = storm(&app, vec![pod.base.clone()], 20, move |seen| {
         let cli = |password: &str, command: &[&str]| {
             redis.cli(&[&["-a", password, "--no-auth-warning"], command].concat())

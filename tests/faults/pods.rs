@@ -4,9 +4,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::proxy::Proxy;
-use crate::storm::{config, pod, storm};
+use crate::storm::{config, pod, set_up, storm};
 use crate::support::{App, RedisServer};
-use crate::traffic;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn pods_die_while_their_connections_misbehave() {
@@ -16,7 +15,7 @@ async fn pods_die_while_their_connections_misbehave() {
     let config = config("");
     let mut pods = [pod(&config, &proxy), pod(&config, &proxy)];
     let app = App::new(&config.apps[0], &pods[0].base);
-    app.must(&traffic::setup()).await;
+    set_up(&app).await;
     let bases = pods.iter().map(|pod| pod.base.clone()).collect();
     let (after, (_pods, proxy)) = storm(&app, bases, 30, move |seen| {
         let mut rng = StdRng::seed_from_u64(30);

@@ -43,9 +43,22 @@ impl Scene {
         let proxy = Proxy::start(redis.address());
         let pod = pod(&config, &proxy);
         let app = App::new(&config.apps[0], &pod.base);
-        app.must(&traffic::setup()).await;
+        set_up(&app).await;
         Self { pod, app, proxy }
     }
+}
+
+/// Sends what has to be there before a storm, as any caller does: until it is answered.
+pub async fn set_up(app: &App) {
+    let events = traffic::setup();
+    eventually("the rooms are made", || async {
+        let reply = app.events(&events, Wait::Applied).await;
+        if reply.status == 200 && reply.body["rejected"] == 0 {
+            return Ok(());
+        }
+        Err(reply.text)
+    })
+    .await;
 }
 
 /// Started by way of the proxy, and ready.
