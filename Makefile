@@ -1,9 +1,10 @@
-# `make run`: a demo to try, `make test`: the suite, `make test-faults`: the rest of it; all install what is missing. `.ci/run` does all of it.
+# `make run`: a demo to try, `make test`: the suite, `make test-faults`: faults on purpose, some minutes; each installs what is
+# missing. `.ci/run` does all of it.
 
 CARGO ?= cargo
 BINARY = $${CARGO_TARGET_DIR:-target}/debug/unread
 
-.PHONY: run test test-faults lint test-sdk redis
+.PHONY: run test test-faults fault-report lint test-sdk redis
 
 run: redis
 	$(CARGO) run --release --locked -- demo
@@ -11,9 +12,16 @@ run: redis
 test: redis
 	$(CARGO) test --locked --lib --bins --test it
 
-# What takes minutes: failovers and resharding, again and again.
+# Without the tests of the modules that it shares with the suite above.
+FAULTS = --locked --test faults -- --skip random:: --skip model:: --skip support::
+
 test-faults: redis
-	$(CARGO) test --locked --test faults long:: -- --nocapture
+	$(CARGO) test $(FAULTS)
+
+# The same, and the table of what was injected and what was lost: loadtest/results/faults.md.
+fault-report: redis
+	mkdir -p loadtest/results
+	FAULT_REPORT="$(CURDIR)/loadtest/results/faults.md" $(CARGO) test $(FAULTS)
 
 lint:
 	$(CARGO) fmt --check

@@ -504,6 +504,7 @@ impl Redis {
                 ServerErrorKind::BusyLoading => "loading",
                 ServerErrorKind::ReadOnly => "readonly",
                 ServerErrorKind::NoPerm => "auth",
+                ServerErrorKind::ResponseError if is_stranger(&error) => "auth",
                 ServerErrorKind::ResponseError
                 | ServerErrorKind::ExecAbort
                 | ServerErrorKind::CrossSlot => {
@@ -521,7 +522,9 @@ impl Redis {
                     return Error::Internal(error.to_string());
                 }
             },
-            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
+            // A reply that ends in the middle: the connection broke there.
+            ErrorKind::Parse => "io",
+            ErrorKind::UnexpectedReturnType => {
                 self.inner.metrics.redis_error("response");
                 return Error::Internal(error.to_string());
             }
@@ -561,6 +564,14 @@ impl Server {
     pub async fn admin(&self, cmd: &Cmd) -> Result<Value> {
         self.redis.plainly(&self.node, self.node.admin(cmd)).await
     }
+}
+
+/// Whether the server wants a password and has none from us: what it says to a command that is too large to be looked at.
+/// A small one gets `NOAUTH`.
+fn is_stranger(error: &RedisError) -> bool {
+    error
+        .detail()
+        .is_some_and(|detail| detail.contains("unauthenticated"))
 }
 
 fn is_no_script(error: &RedisError) -> bool {

@@ -1,7 +1,7 @@
 //! One server: a few shared multiplexed connections that reconnect by themselves, and a small pool for admin work.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use deadpool_redis::{Manager, Pool, Runtime};
@@ -144,13 +144,23 @@ pub(super) enum Reconnect {
     Brisk,
 }
 
+/// One shared connection. It makes itself anew when it breaks, but not when it has gone silent (which nobody tells) nor when
+/// the server would not have it (which is final to it), so then another one takes its place.
+struct Line {
+    connection: ConnectionManager,
+    answers: AtomicU64,
+}
+
 /// One server.
 pub(super) struct Node {
     /// What the log calls it: host and port, never a password.
     pub(super) name: String,
     pub(super) host: String,
-    shared: Vec<ConnectionManager>,
+    shared: RwLock<Arc<Vec<Line>>>,
     next: AtomicUsize,
+    /// How they are made.
+    client: Client,
+    manager: ConnectionManagerConfig,
     admin: Pool,
     /// Whether it answered when last asked.
     up: AtomicBool,
@@ -165,6 +175,24 @@ pub(super) struct Node {
     retired: Option<watch::Sender<bool>>,
     /// Only the one server that there is speaks for all of Redis.
     metrics: Option<Arc<Metrics>>,
+}
+
+/// So many, prepared; they are made when first used.
+fn lines(
+    client: &Client,
+    manager: &ConnectionManagerConfig,
+    count: usize,
+) -> RedisResult<Arc<Vec<Line>>> {
+    let line = |_| {
+        Ok(Line {
+            connection: ConnectionManager::new_lazy_with_config(client.clone(), manager.clone())?,
+            answers: AtomicU64::new(0),
+        })
+    };
+    (0..count)
+        .map(line)
+        .collect::<RedisResult<_>>()
+        .map(Arc::new)
 }
 
 impl Node {
@@ -195,10 +223,7 @@ impl Node {
             .set_exponent_base(2.0)
             .set_number_of_retries(retries)
             .set_pipeline_buffer_size(1024);
-        let shared = (0..settings.connections)
-            .map(|_| ConnectionManager::new_lazy_with_config(client.clone(), manager.clone()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(bad)?;
+        let shared = lines(&client, &manager, settings.connections).map_err(bad)?;
         let long = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect))
             .set_response_timeout(Some(settings.response * 5));
@@ -220,8 +245,10 @@ impl Node {
         Ok(Self {
             name,
             host,
-            shared,
+            shared: RwLock::new(shared),
             next: AtomicUsize::new(0),
+            client,
+            manager,
             admin,
             up: AtomicBool::new(false),
             losses: AtomicU64::new(0),
@@ -240,28 +267,55 @@ impl Node {
         }
     }
 
-    fn connection(&self) -> RedisResult<ConnectionManager> {
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
-        self.shared
-            .get(n % self.shared.len().max(1))
-            .cloned()
-            .ok_or_else(|| (redis::ErrorKind::Client, "no connection is configured").into())
+    /// Has `send` send over one of the shared connections; answers what came back, refusals of the server included.
+    async fn over<T>(
+        &self,
+        at: usize,
+        send: impl AsyncFnOnce(&mut ConnectionManager) -> RedisResult<T>,
+    ) -> RedisResult<T> {
+        let lines = Arc::clone(&self.shared.read().unwrap_or_else(PoisonError::into_inner));
+        let line = lines.get(at % lines.len().max(1));
+        let line = line.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
+        let before = line.answers.load(Ordering::Relaxed);
+        let answer = send(&mut line.connection.clone()).await;
+        match &answer {
+            Ok(_) => {
+                line.answers.fetch_add(1, Ordering::Relaxed);
+            }
+            // Broken: it makes itself anew.
+            Err(error) if error.is_connection_dropped() => {}
+            // Nothing at all has come for as long as an answer may take, or there is no connection to be had.
+            Err(_) if line.answers.load(Ordering::Relaxed) == before => self.renew(&lines)?,
+            Err(_) => {}
+        }
+        answer
+    }
+
+    /// New lines for all, once: what befell one has most likely befallen the others. What is still to come over the old
+    /// ones comes.
+    fn renew(&self, old: &Arc<Vec<Line>>) -> RedisResult<()> {
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&shared, old) {
+            *shared = lines(&self.client, &self.manager, old.len())?;
+        }
+        Ok(())
+    }
+
+    fn turn(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Sends one command.
     pub(super) async fn one(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let mut connection = self.connection()?;
-        let answer = connection.req_packed_command(cmd);
+        let answer = self.over(self.turn(), async |line| line.req_packed_command(cmd).await);
         self.unless_stuck(async { answer.await?.extract_error() })
             .await
     }
 
     /// Sends one command that no request waits for, always on the same connection.
     pub(super) async fn ask(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let first = self.shared.first().cloned();
-        let mut connection =
-            first.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
-        connection.req_packed_command(cmd).await?.extract_error()
+        let answer = self.over(0, async |line| line.req_packed_command(cmd).await);
+        answer.await?.extract_error()
     }
 
     /// Sends independent commands in as few round trips as possible, each `asking` if it has been sent here by the
@@ -281,7 +335,6 @@ impl Node {
     }
 
     async fn pipeline(&self, cmds: &[(&Cmd, bool)]) -> RedisResult<Vec<RedisResult<Value>>> {
-        let mut connection = self.connection()?;
         let mut pipe = redis::Pipeline::with_capacity(cmds.len());
         pipe.ignore_errors();
         let mut length = 0;
@@ -293,7 +346,9 @@ impl Node {
             pipe.add_command((*cmd).clone());
             length += 1;
         }
-        let answers = connection.send_packed_commands(&pipe, 0, length);
+        let answers = self.over(self.turn(), async |line| {
+            line.send_packed_commands(&pipe, 0, length).await
+        });
         let mut answers = self.unless_stuck(answers).await?.into_iter();
         let answers: Vec<RedisResult<Value>> = cmds
             .iter()

@@ -6,15 +6,11 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::check::Check;
-use crate::model::Model;
+use crate::refusal::{ANSWER, honest, native_refusal};
 use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, eventually, until};
 use crate::traffic::{self, Answered, Writer};
-
-/// How long a caller may be left without an answer while Redis is away.
-const ANSWER: Duration = Duration::from_secs(5);
 
 // ---------------------------------------------------------------------------------------------------------- pods die
 
@@ -210,95 +206,6 @@ impl Scene {
         })
         .await;
     }
-}
-
-/// A refusal in the native API's own form.
-fn native_refusal(reply: &Reply) -> Check {
-    let json = reply
-        .header("content-type")
-        .is_some_and(|t| t.starts_with("application/problem+json"));
-    let later = reply
-        .header("retry-after")
-        .and_then(|after| after.parse::<u64>().ok())
-        .is_some_and(|after| after >= 1);
-    let right = reply.status == 503 && json && later;
-    right
-        .then_some(())
-        .ok_or_else(|| format!("native: {reply:?}"))
-}
-
-fn imkit_refusal(reply: &Reply) -> Check {
-    let right = reply.status >= 500
-        && reply.body["RC"].as_u64().is_some_and(|rc| rc != 0)
-        && reply.body["RM"].is_string()
-        && reply.body["error"]["code"].is_string();
-    right
-        .then_some(())
-        .ok_or_else(|| format!("IMKIT: {reply:?}"))
-}
-
-fn tencent_refusal(reply: &Reply) -> Check {
-    let right = reply.status == 200
-        && reply.body["ActionStatus"] == "FAIL"
-        && reply.body["ErrorCode"] == 91000;
-    right
-        .then_some(())
-        .ok_or_else(|| format!("Tencent: {reply:?}"))
-}
-
-fn sendbird_refusal(reply: &Reply) -> Check {
-    let right = reply.status == 500 && reply.body["error"] == true && reply.body["code"] == 500_901;
-    right
-        .then_some(())
-        .ok_or_else(|| format!("Sendbird: {reply:?}"))
-}
-
-/// Every dialect answers in time, and each is either right or refuses in its own form.
-async fn honest(app: &App, model: &Model, user: &str, may_answer: bool) -> Check {
-    async fn in_time<F: Future<Output = Reply>>(call: F) -> Result<Reply, String> {
-        tokio::time::timeout(ANSWER, call)
-            .await
-            .map_err(|_| format!("no answer within {ANSWER:?}"))
-    }
-    let tags: Option<&[&str]> = None;
-    let (native, badges, rooms, total, nine) = tokio::join!(
-        in_time(app.unread(user, false)),
-        in_time(app.imkit_badges(user, tags)),
-        in_time(app.imkit_rooms(user, &[])),
-        in_time(app.tencent_total(user)),
-        in_time(app.sendbird(user, None, None)),
-    );
-    let right = |answer: &Value, expected: Value| may_answer && *answer == expected;
-    let reply = native?;
-    if !right(&reply.body, json!(model.native(user, false))) {
-        native_refusal(&reply)?;
-    }
-    let reply = badges?;
-    if !right(
-        &reply.body["result"]["data"],
-        json!(model.badges(user, None)),
-    ) {
-        imkit_refusal(&reply)?;
-    }
-    let reply = rooms?;
-    if !right(
-        &reply.body["result"]["totalCount"],
-        json!(model.rooms_of(user).count()),
-    ) {
-        imkit_refusal(&reply)?;
-    }
-    let reply = total?;
-    if !right(
-        &reply.body["AllC2CUnreadMsgNum"],
-        json!(model.tencent_total(user)),
-    ) {
-        tencent_refusal(&reply)?;
-    }
-    let reply = nine?;
-    if !right(&reply.body, json!(model.sendbird(user, None))) {
-        sendbird_refusal(&reply)?;
-    }
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,6 +36,9 @@ mod traffic;
 /// Many writers and readers at the same time.
 mod concurrent;
 
+/// What each dialect says when Redis does not answer.
+mod refusal;
+
 /// Pods and Redis die, stall and fill up; nothing acknowledged is lost.
 mod crash;
 

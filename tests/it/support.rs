@@ -123,6 +123,22 @@ impl RedisServer {
 
     /// True when *our* process answers on the port; false when it has ended without getting there.
     fn try_start(&mut self) -> bool {
+        let mut child = self.spawn(&[]);
+        let mine = format!("process_id:{}\r", child.id());
+        let up = until("redis-server", || {
+            if child.try_wait().unwrap().is_some() {
+                return Some(false);
+            }
+            let info = self.inline("INFO server")?;
+            (info.contains(&mine) && self.inline("PING")?.contains("+PONG")).then_some(true)
+        });
+        if up {
+            self.child = Some(child);
+        }
+        up
+    }
+
+    fn spawn(&self, more: &[&str]) -> Child {
         let mut command = Command::new("redis-server");
         let conf = self.dir.path().join("sentinel.conf");
         if conf.exists() {
@@ -130,7 +146,7 @@ impl RedisServer {
         } else {
             command.args(["--save", ""]);
         }
-        let mut child = command
+        command
             .args([
                 "--port",
                 &self.port.to_string(),
@@ -146,23 +162,12 @@ impl RedisServer {
                 "redis.log",
             ])
             .args(&self.options)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("redis-server is installed");
-        let mine = format!("process_id:{}\r", child.id());
-        let up = until("redis-server", || {
-            if child.try_wait().unwrap().is_some() {
-                return Some(false);
-            }
-            let info = self.inline("INFO server")?;
-            (info.contains(&mine) && self.inline("PING")?.contains("+PONG")).then_some(true)
-        });
-        if up {
-            self.child = Some(child);
-        }
-        up
+            .expect("redis-server is installed")
     }
 
     /// One inline command over a connection of its own; nothing when there is no answer.
@@ -188,6 +193,11 @@ impl RedisServer {
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    #[allow(dead_code, reason = "only the fault tests point a proxy at it")]
+    pub fn address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
     }
 
     /// Runs `redis-cli` against this server.
@@ -254,6 +264,16 @@ impl RedisServer {
         self.stop();
         until("redis-server on its old port", || {
             self.try_start().then_some(())
+        });
+    }
+
+    /// The same port and directory again, with these options on top; answers as soon as it says that it is loading.
+    #[allow(dead_code, reason = "only the fault tests look at a server that loads")]
+    pub fn restart_loading(&mut self, options: &[&str]) {
+        self.stop();
+        self.child = Some(self.spawn(options));
+        until("redis-server loading", || {
+            self.inline("PING")?.starts_with("-LOADING").then_some(())
         });
     }
 
@@ -534,6 +554,11 @@ impl Pod {
             Err(_) => panic!("the pod never said that it listens:\n{}", pod.log_tail()),
         }
         pod
+    }
+
+    #[allow(dead_code, reason = "only the fault tests look at its memory")]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the pod still runs").id()
     }
 
     pub fn is_ready(&self) -> bool {

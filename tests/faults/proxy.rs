@@ -1,0 +1,349 @@
+//! A TCP proxy between a pod and Redis that misbehaves as told, switchable at any time.
+//!
+//! It knows nothing of Redis's protocol: what a client sends in one go is a *request* here, and what comes back first is its
+//! reply. It runs on a thread of its own, so a test that blocks does not hold it up.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+
+/// What to do with one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    Pass,
+    /// Later.
+    Delay(Duration),
+    /// The server gets it and answers, the client gets nothing but the end of the connection.
+    SwallowReply,
+    /// The server gets so many bytes of it, then the connection ends.
+    CutRequest(usize),
+    /// The client gets so many bytes of the reply, then the connection ends.
+    CutReply(usize),
+    /// The same by a reset instead of an orderly end.
+    ResetReply(usize),
+    /// The connection stays and nothing moves on it any more, ever: the other side is gone without a word.
+    Silence,
+}
+
+impl Act {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "passed",
+            Self::Delay(_) => "delayed",
+            Self::SwallowReply => "replies swallowed",
+            Self::CutRequest(_) => "requests cut",
+            Self::CutReply(_) => "replies cut",
+            Self::ResetReply(_) => "resets in a reply",
+            Self::Silence => "fallen silent",
+        }
+    }
+}
+
+enum Plan {
+    Always(Act),
+    /// Once, for the request after so many others.
+    Once(usize, Act),
+    /// Mostly none, sometimes any of them.
+    Random(Box<StdRng>),
+}
+
+impl Plan {
+    fn next(&mut self) -> Act {
+        match self {
+            Self::Always(act) => *act,
+            Self::Once(0, act) => {
+                let act = *act;
+                *self = Self::Always(Act::Pass);
+                act
+            }
+            Self::Once(before, _) => {
+                *before -= 1;
+                Act::Pass
+            }
+            Self::Random(rng) => match rng.random_range(0..1000) {
+                0..15 => Act::SwallowReply,
+                15..30 => Act::CutRequest(rng.random_range(1..400)),
+                30..45 => Act::CutReply(rng.random_range(1..40)),
+                45..60 => Act::ResetReply(rng.random_range(0..40)),
+                60..63 => Act::Silence,
+                63..120 => Act::Delay(Duration::from_millis(rng.random_range(1..150))),
+                _ => Act::Pass,
+            },
+        }
+    }
+
+    /// Whether a new connection is reset at once.
+    fn shut(&mut self) -> bool {
+        match self {
+            Self::Random(rng) => rng.random_bool(0.1),
+            _ => false,
+        }
+    }
+}
+
+/// Whether there is anybody listening.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Open,
+    Shut,
+    /// For good.
+    Gone,
+}
+
+struct Shared {
+    target: Mutex<SocketAddr>,
+    plan: Mutex<Plan>,
+    done: Mutex<BTreeMap<&'static str, usize>>,
+    door: watch::Sender<Door>,
+    /// Moves on when all connections are to end.
+    severed: watch::Sender<u64>,
+}
+
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Passes everything on to `target`.
+    pub fn start(target: SocketAddr) -> Self {
+        let shared = Arc::new(Shared {
+            target: Mutex::new(target),
+            plan: Mutex::new(Plan::Always(Act::Pass)),
+            done: Mutex::default(),
+            door: watch::Sender::new(Door::Open),
+            severed: watch::Sender::new(0),
+        });
+        let listening = Arc::clone(&shared);
+        let (told, address) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let (holder, address) = port();
+                told.send(address).unwrap();
+                listen(address, listening).await;
+                drop(holder);
+            });
+        });
+        Self {
+            address: address.recv().unwrap(),
+            shared,
+            thread: Some(thread),
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    fn plan(&self, plan: Plan) {
+        *self.shared.plan.lock().unwrap() = plan;
+    }
+
+    /// With every request from now on.
+    pub fn always(&self, act: Act) {
+        self.plan(Plan::Always(act));
+    }
+
+    /// Once, with the request after so many others.
+    pub fn once(&self, after: usize, act: Act) {
+        self.plan(Plan::Once(after, act));
+    }
+
+    /// Whether what [`Proxy::once`] asked for has not come up yet.
+    pub fn waiting(&self) -> bool {
+        matches!(*self.shared.plan.lock().unwrap(), Plan::Once(..))
+    }
+
+    pub fn random(&self, seed: u64) {
+        self.plan(Plan::Random(Box::new(StdRng::seed_from_u64(seed))));
+    }
+
+    /// Nobody listens, and whoever was connected is not any more.
+    pub fn refuse(&self) {
+        self.shared.door.send_replace(Door::Shut);
+        self.sever();
+    }
+
+    /// All is well again, for new connections: those that fell silent stay so.
+    pub fn heal(&self) {
+        self.always(Act::Pass);
+        self.shared.door.send_replace(Door::Open);
+    }
+
+    /// Resets all connections.
+    pub fn sever(&self) {
+        self.shared.severed.send_modify(|times| *times += 1);
+    }
+
+    /// New connections go there, and the old ones end.
+    pub fn point_at(&self, target: SocketAddr) {
+        *self.shared.target.lock().unwrap() = target;
+        self.sever();
+    }
+
+    /// How often what was done, in words.
+    pub fn done(&self) -> String {
+        let done = self.shared.done.lock().unwrap();
+        let done: Vec<String> = done
+            .iter()
+            .filter(|(name, _)| **name != Act::Pass.name())
+            .map(|(name, times)| format!("{times} {name}"))
+            .collect();
+        done.join(", ")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.door.send_replace(Door::Gone);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A free port, held by a socket that does not listen, so that it stays ours while connections are to be refused.
+fn port() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+fn listener(address: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(1024).unwrap()
+}
+
+async fn listen(address: SocketAddr, shared: Arc<Shared>) {
+    let mut door = shared.door.subscribe();
+    loop {
+        let now = *door.borrow_and_update();
+        match now {
+            Door::Gone => return,
+            Door::Shut => {
+                let _ = door.changed().await;
+                continue;
+            }
+            Door::Open => {}
+        }
+        let listener = listener(address);
+        loop {
+            tokio::select! {
+                _ = door.changed() => break,
+                accepted = listener.accept() => {
+                    let Ok((client, _)) = accepted else { continue };
+                    if shared.plan.lock().unwrap().shut() {
+                        count(&shared, "connections reset at once");
+                        reset(&client);
+                        continue;
+                    }
+                    let severed = shared.severed.subscribe();
+                    tokio::spawn(serve(client, Arc::clone(&shared), severed));
+                }
+            }
+        }
+    }
+}
+
+async fn serve(mut client: TcpStream, shared: Arc<Shared>, mut severed: watch::Receiver<u64>) {
+    let target = *shared.target.lock().unwrap();
+    let Ok(mut server) = TcpStream::connect(target).await else {
+        reset(&client);
+        return;
+    };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let end = tokio::select! {
+        _ = severed.changed() => End::Reset,
+        end = pump(&mut client, &mut server, &shared) => end.unwrap_or(End::Orderly),
+    };
+    if end == End::Reset {
+        reset(&client);
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum End {
+    Orderly,
+    Reset,
+}
+
+async fn pump(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    shared: &Shared,
+) -> std::io::Result<End> {
+    let (mut request, mut reply) = (vec![0; 65_536], vec![0; 65_536]);
+    loop {
+        tokio::select! {
+            n = client.read(&mut request) => {
+                let n = n?;
+                if n == 0 {
+                    return Ok(End::Orderly);
+                }
+                let sent = &request[..n];
+                let act = shared.plan.lock().unwrap().next();
+                count(shared, act.name());
+                match act {
+                    Act::Pass => server.write_all(sent).await?,
+                    Act::Delay(time) => {
+                        tokio::time::sleep(time).await;
+                        server.write_all(sent).await?;
+                    }
+                    Act::CutRequest(most) => {
+                        server.write_all(&sent[..most.min(n)]).await?;
+                        return Ok(End::Orderly);
+                    }
+                    Act::SwallowReply | Act::CutReply(_) | Act::ResetReply(_) => {
+                        server.write_all(sent).await?;
+                        let got = server.read(&mut reply).await?;
+                        let (most, end) = match act {
+                            Act::CutReply(most) => (most, End::Orderly),
+                            Act::ResetReply(most) => (most, End::Reset),
+                            _ => (0, End::Orderly),
+                        };
+                        client.write_all(&reply[..most.min(got)]).await?;
+                        return Ok(end);
+                    }
+                    Act::Silence => while client.read(&mut request).await? > 0 {},
+                }
+            }
+            n = server.read(&mut reply) => {
+                let n = n?;
+                if n == 0 {
+                    return Ok(End::Orderly);
+                }
+                client.write_all(&reply[..n]).await?;
+            }
+        }
+    }
+}
+
+fn count(shared: &Shared, what: &'static str) {
+    *shared.done.lock().unwrap().entry(what).or_default() += 1;
+}
+
+/// The connection will end by a reset when it is dropped.
+fn reset(stream: &TcpStream) {
+    let _ = stream.set_zero_linger();
+}
