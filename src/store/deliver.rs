@@ -35,8 +35,8 @@ pub(super) struct Work {
     pub(super) jobs: Vec<Job>,
     /// Users to be told the state of things although nothing changed for them: an earlier telling may be missing.
     pub(super) also: BTreeSet<Enc>,
-    /// Users whom these events let in (`j`) or ask in (`i`).
-    pub(super) joins: BTreeMap<Enc, char>,
+    /// Users whom these events let in (`j`) or ask in (`i`), and the position they begin with if not the head of then.
+    pub(super) joins: BTreeMap<Enc, (char, Option<u64>)>,
 }
 
 impl Work {
@@ -565,8 +565,8 @@ impl Store {
     async fn end(&self, app: &AppId, room: &Enc, work: &Work, void: Vec<(Enc, u64)>) -> Result<()> {
         for (user, epoch) in void {
             Box::pin(self.leave(app, room, &user, Some(epoch))).await?;
-            if let Some(state) = work.joins.get(&user) {
-                Box::pin(self.let_in(app, room, &user, *state)).await?;
+            if let Some(joining) = work.joins.get(&user) {
+                Box::pin(self.let_in(app, room, &user, *joining)).await?;
             }
         }
         Ok(())
