@@ -63,7 +63,14 @@ async fn a_failover_is_followed_and_the_old_master_left_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_frozen_master_holds_up_only_those_who_need_it() {
-    freeze_a_master().await;
+    freeze_a_master("unread:v1:{app-0:u:user%200}:counts").await;
+}
+
+/// Neither that readiness looks there first, nor that the limits of an endpoint are there, makes a master needed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_frozen_master_that_has_the_first_index_or_a_limit_is_not_needed() {
+    freeze_a_master("unread:v1:{pending:0}").await;
+    freeze_a_master("unread:v1:{app-0:limit:tencent-unread}").await;
 }
 
 /// The rights are those of the commands that the scripts use and that the program sends itself, and no others.
