@@ -12,7 +12,7 @@ use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, event
 use crate::traffic::{self, Answered};
 
 /// Two steps of 2 s at most; the rest is this process getting round to 2,500 connections.
-const SOON: Duration = Duration::from_secs(8);
+const SOON: Duration = Duration::from_secs(10);
 const CALLERS: usize = 500;
 /// More memory than that for 2,500 callers would mean that something piles up.
 const MEMORY: u64 = 150 << 20;
