@@ -130,7 +130,7 @@ impl RedisServer {
         } else {
             command.args(["--save", ""]);
         }
-        let mut child = command
+        let child = command
             .args([
                 "--port",
                 &self.port.to_string(),
@@ -152,15 +152,17 @@ impl RedisServer {
             .spawn()
             .expect("redis-server is installed");
         let mine = format!("process_id:{}\r", child.id());
+        // Belongs to us from now on, so that it ends also when the waiting is given up.
+        let mut child = Reaped(Some(child));
         let up = until("redis-server", || {
-            if child.try_wait().unwrap().is_some() {
+            if child.0.as_mut()?.try_wait().unwrap().is_some() {
                 return Some(false);
             }
             let info = self.inline("INFO server")?;
             (info.contains(&mine) && self.inline("PING")?.contains("+PONG")).then_some(true)
         });
         if up {
-            self.child = Some(child);
+            self.child = child.0.take();
         }
         up
     }
@@ -247,6 +249,18 @@ impl RedisServer {
 
     fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("redis.log")).unwrap_or_default()
+    }
+}
+
+/// A process that ends with its owner.
+struct Reaped(Option<Child>);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
