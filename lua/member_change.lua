@@ -2,11 +2,13 @@
 -- Purpose: join, invite or take out members; joining starts to count at the head of now.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base, for l the epoch that ended), 3 pending (hash: job -> record)
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
---   3 state to take: j joined, i invited, l left, 4 '' or the epoch up to which a membership may be ended, 5.. users
+--   3 state to take: j joined, i invited, l left, 4 '' or the epoch up to which a membership may be ended,
+--   5 '' or the position to begin with where that is not the head of now, 6.. users
 -- Reply: {'OK', job or '', record or '', now, rev, head, kind, status, type, tags, born, mrev, entry of each user or ''}
 --   or {'STALE'} or {'ROOM'} no such room, {'FULL'} a direct room takes two
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local trust, lease, state, up_to = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local from = tonumber(ARGV[5])
 
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -30,15 +32,18 @@ if kind == 'direct' and state ~= 'l' then
   for i = 1, #all, 2 do
     if member(all[i + 1]) then count = count + 1; present[all[i]] = true end
   end
-  for i = 5, #ARGV do
+  for i = 6, #ARGV do
     if not present[ARGV[i]] then count = count + 1; present[ARGV[i]] = true end
   end
   if count > 2 then return {'FULL'} end
 end
 
+local base = m[3]
+if from and from < tonumber(base) then base = string.format('%.0f', from) end
+
 local changed, reply = {}, {}
 local entries = {}
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   local user = ARGV[i]
   local entry = entries[user] or redis.call('HGET', members, user)
   local s, epoch = member(entry)
@@ -47,14 +52,14 @@ for i = 5, #ARGV do
     -- Who leaves had been named as a member then, which is how users come to exist: the moment goes along.
     if s and (not up_to or epoch <= up_to) then new = 'l|' .. revs .. '|' .. string.format('%.0f', epoch) end
   elseif not s or (state == 'j' and s == 'i') then
-    new = state .. '|' .. revs .. '|' .. m[3]
+    new = state .. '|' .. revs .. '|' .. base
   end
   if new then
     changed[#changed + 1] = user
     entry = new
   end
   entries[user] = entry
-  reply[i - 4] = entry or ''
+  reply[i - 5] = entry or ''
 end
 
 local job, record, rev, mrev = '', '', m[1], m[8]

@@ -10,8 +10,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Stop};
 use crate::config::{self, AppConfig, Config, ConfigError, Flags};
-use crate::names::{AppId, UserId};
-use crate::{demo, http, telemetry};
+use crate::keys::encode;
+use crate::names::{AppId, RoomId, UserId};
+use crate::store::Scope;
+use crate::{admin, demo, http, telemetry};
 
 /// Exact unread counts for chat back ends, kept in Redis, answered in the wire formats of IMKIT, Tencent Chat and
 /// Sendbird.
@@ -60,6 +62,72 @@ enum Command {
         #[command(subcommand)]
         kind: Token,
     },
+    /// Recompute every count from the positions and report what differs; writes nothing (0: no drift, 1: drift, 2: failed)
+    Verify {
+        #[command(flatten)]
+        of: Checked,
+    },
+    /// Repair what `verify` finds (0: repaired, 1: something is left, 2: failed)
+    Rebuild {
+        #[command(flatten)]
+        of: Checked,
+    },
+    /// Show one user or one room as it stands in Redis, with the redis-cli lines that show the same
+    Inspect {
+        #[command(flatten)]
+        redis: RedisOf,
+        /// The app's id
+        #[arg(long)]
+        app: String,
+        #[command(flatten)]
+        what: Inspected,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check the Redis that is configured and say what to change (0: usable, 1: something failed)
+    Doctor {
+        #[command(flatten)]
+        redis: RedisOf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RedisOf {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Redis to use; without one, the private redis-server of a pod that runs in redis.data_dir
+    #[arg(long, value_name = "URL")]
+    redis_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Checked {
+    #[command(flatten)]
+    redis: RedisOf,
+    /// Only this app; default: every app that is in Redis
+    #[arg(long)]
+    app: Option<String>,
+    /// Only this user of it
+    #[arg(long)]
+    user: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Inspected {
+    /// The user to show
+    #[arg(long)]
+    user: Option<String>,
+    /// The room to show
+    #[arg(long)]
+    room: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -104,10 +172,16 @@ enum Token {
 
 /// Why a command failed.
 enum Failure {
-    /// What was given is wrong: exit code 2, as for a wrong flag.
+    /// What was given is wrong, or nothing can be said: exit code 2, as for a wrong flag.
     Usage(String),
     /// It could not be done: exit code 1.
     Run(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Failure::Run(why)
+    }
 }
 
 impl From<ConfigError> for Failure {
@@ -119,7 +193,7 @@ impl From<ConfigError> for Failure {
 /// Runs the command that the process was called with.
 pub fn main() -> ExitCode {
     let (code, text) = match run(Cli::parse().command) {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(code) => return ExitCode::from(code),
         Err(Failure::Usage(text)) => (2, text),
         Err(Failure::Run(text)) => (1, text),
     };
@@ -129,7 +203,8 @@ pub fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+/// Runs a command; answers the exit code of one that ran to its end.
+fn run(command: Command) -> Result<u8, Failure> {
     match command {
         Command::Serve {
             file,
@@ -146,7 +221,7 @@ fn run(command: Command) -> Result<(), Failure> {
                 data_dir,
             })?;
             telemetry::init(&config.log);
-            on_runtime(serve(config))
+            on_runtime(serve(config)).map(|()| 0)
         }
         Command::Demo {
             listen,
@@ -159,13 +234,96 @@ fn run(command: Command) -> Result<(), Failure> {
             })?;
             telemetry::init(&config.log);
             on_runtime(async { demo::run(config, signals()?).await.map_err(Failure::Run) })
+                .map(|()| 0)
         }
         Command::CheckConfig { file } => {
             print(&config::effective(&loaded(file)?));
-            Ok(())
+            Ok(0)
         }
-        Command::Token { kind } => token(kind),
+        Command::Token { kind } => token(kind).map(|()| 0),
+        Command::Verify { of } => {
+            let (config, scope, json) = checked(of)?;
+            let drift = on_runtime(admin::verify(&config, scope, json));
+            Ok(drift.map_err(Failure::Usage)?.into())
+        }
+        Command::Rebuild { of } => {
+            let (config, scope, json) = checked(of)?;
+            let left = on_runtime(admin::rebuild(&config, scope, json));
+            Ok(left.map_err(Failure::Usage)?.into())
+        }
+        Command::Inspect {
+            redis,
+            app,
+            what,
+            json,
+        } => {
+            let app = app_id(app)?;
+            let subject = match (what.user, what.room) {
+                (Some(user), _) => admin::Subject::User(user_id(user)?),
+                (None, room) => {
+                    let room = RoomId::parse(room.unwrap_or_default());
+                    admin::Subject::Room(
+                        room.map_err(|why| Failure::Usage(format!("--room {why}")))?,
+                    )
+                }
+            };
+            let config = redis.config()?;
+            let there = on_runtime(admin::inspect(&config, &app, &subject, json));
+            if there.map_err(Failure::Run)? {
+                return Ok(0);
+            }
+            let (what, name) = match &subject {
+                admin::Subject::User(user) => ("user", user.as_str()),
+                admin::Subject::Room(room) => ("room", room.as_str()),
+            };
+            let why = format!("nothing is kept of {what} {name:?} in app \"{app}\"");
+            Err(Failure::Run(why))
+        }
+        Command::Doctor { redis, json } => {
+            let config = redis.config()?;
+            let failed = on_runtime(admin::doctor(&config, json));
+            Ok(failed.map_err(Failure::Run)?.into())
+        }
     }
+}
+
+impl RedisOf {
+    /// The configuration, for a command whose output is all that is to be seen.
+    fn config(self) -> Result<Config, Failure> {
+        let mut config = config::load(&Flags {
+            file: self.file.config,
+            redis_url: self.redis_url,
+            ..Flags::default()
+        })?;
+        config.log.level = "error".to_owned();
+        telemetry::init(&config.log);
+        Ok(config)
+    }
+}
+
+fn app_id(app: String) -> Result<AppId, Failure> {
+    let why = || Failure::Usage(format!("--app {app:?} is no app id"));
+    AppId::parse(app.as_str()).ok_or_else(why)
+}
+
+fn user_id(user: String) -> Result<UserId, Failure> {
+    UserId::parse(user).map_err(|why| Failure::Usage(format!("--user {why}")))
+}
+
+fn checked(of: Checked) -> Result<(Config, Scope, bool), Failure> {
+    let app = of.app.map(app_id).transpose()?;
+    let user = of.user.map(user_id).transpose()?;
+    let config = of.redis.config()?;
+    let app = match (app, &user, config.apps.as_slice()) {
+        // A user is one of an app's; where there is only one, it is that.
+        (None, Some(_), [one]) => Some(one.id.clone()),
+        (None, Some(_), _) => {
+            return Err(Failure::Usage("--user wants --app as well".into()));
+        }
+        (app, ..) => app,
+    };
+    let user = user.map(|user| encode(user.as_str()));
+    Ok((config, Scope { app, user }, of.json))
 }
 
 fn loaded(file: ConfigFile) -> Result<Config, ConfigError> {
@@ -223,14 +381,14 @@ fn app(of: TokenOf) -> Result<AppConfig, Failure> {
         .ok_or_else(|| Failure::Usage(format!("no app {:?} is configured", of.app)))
 }
 
-fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn on_runtime<T, E: From<String>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     // The HTTP workers have threads of their own; this runtime carries the links to Redis and what runs beside requests.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads((cores / 2).clamp(2, 8))
         .enable_all()
         .build()
-        .map_err(|error| Failure::Run(format!("cannot start: {error}")))?
+        .map_err(|error| E::from(format!("cannot start: {error}")))?
         .block_on(work)
 }
 

@@ -197,7 +197,10 @@ impl Redis {
         match items {
             [] => Ok(Vec::new()),
             [one] => Ok(vec![self.single(one.into()).await?]),
-            _ => self.run(items.iter().map(Sent::from).collect()).await,
+            _ => {
+                let answers = self.run(items.iter().map(Sent::from).collect()).await?;
+                answers.into_iter().collect()
+            }
         }
     }
 
@@ -306,12 +309,12 @@ impl Redis {
             }
         }
         let values = self.run(vec![sent]).await?;
-        let value = values.into_iter().next();
-        value.ok_or_else(|| Error::Internal("a command without an answer".into()))
+        let missing = || Err(Error::Internal("a command without an answer".into()));
+        values.into_iter().next().unwrap_or_else(missing)
     }
 
     /// Sends all, each to the server that has its slot, until each has an answer or the deadline has come.
-    async fn run(&self, mut all: Vec<Sent<'_>>) -> Result<Vec<Value>> {
+    async fn run(&self, mut all: Vec<Sent<'_>>) -> Result<Vec<Result<Value>>> {
         let until = Instant::now() + self.inner.deadline;
         let guarded: Vec<Option<Call>>;
         if self.spans_slots() {
@@ -333,8 +336,8 @@ impl Redis {
         }
     }
 
-    async fn run_until(&self, all: Vec<Sent<'_>>, until: Instant) -> Result<Vec<Value>> {
-        let mut values: Vec<Option<Value>> = all.iter().map(|_| None).collect();
+    async fn run_until(&self, all: Vec<Sent<'_>>, until: Instant) -> Result<Vec<Result<Value>>> {
+        let mut values: Vec<Option<Result<Value>>> = all.iter().map(|_| None).collect();
         let mut open: Vec<Open<'_>> = all
             .into_iter()
             .enumerate()
@@ -362,31 +365,35 @@ impl Redis {
             });
             let answers = futures_util::future::join_all(answers).await;
             let mut refusal = None;
-            let mut failure = None;
             for (node, group, answers) in answers {
                 for (mut item, answer) in group.into_iter().zip(answers) {
-                    match self.next(&node, &mut item, answer, &mut refusal) {
-                        Next::Done(value) => {
-                            if let Some(place) = values.get_mut(item.index) {
-                                *place = Some(value);
-                            }
+                    let answer = match self.next(&node, &mut item, answer, &mut refusal) {
+                        Next::Done(value) => Ok(value),
+                        Next::Failed(error) => Err(error),
+                        Next::Again => {
+                            open.push(item);
+                            continue;
                         }
-                        Next::Again => open.push(item),
-                        Next::Failed(error) => failure = failure.or(Some(error)),
+                    };
+                    if let Some(place) = values.get_mut(item.index) {
+                        *place = Some(answer);
                     }
                 }
             }
-            if let Some(error) = failure {
-                return Err(error);
+            let over = match &refusal {
+                Some(_) => Instant::now() + pause >= until,
+                None => open.is_empty(),
+            };
+            if over {
+                let why = refusal.map(|error| error.to_string());
+                let why = why.unwrap_or_else(|| "a command without an answer".to_owned());
+                let missing = || Err(Error::Unavailable(why.clone()));
+                return Ok(values
+                    .into_iter()
+                    .map(|value| value.unwrap_or_else(missing))
+                    .collect());
             }
-            if open.is_empty() {
-                let values: Option<Vec<Value>> = values.into_iter().collect();
-                return values.ok_or_else(|| Error::Internal("a command without an answer".into()));
-            }
-            if let Some(error) = refusal {
-                if Instant::now() + pause >= until {
-                    return Err(error);
-                }
+            if refusal.is_some() {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

@@ -16,6 +16,9 @@ const SAFE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'-');
 
+/// The glob that all our keys match, and nobody else's.
+pub const ALL: &str = "unread:v1:*";
+
 /// A name as it stands in a key or a field.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Enc(String);
@@ -217,6 +220,20 @@ pub fn durable(n: u32) -> String {
     format!("unread:v1:{{durable:{n}}}")
 }
 
+/// Reads a key of a user's or a room's slot: whose it is, and which of that slot's keys.
+pub fn parse_key(key: &str) -> Option<(Entry, &str)> {
+    let (entry, what) = key.strip_prefix("unread:v1:{")?.split_once("}:")?;
+    Some((parse_entry(entry)?, what))
+}
+
+/// The glob for keys of the slots of users and rooms: of one app or of all, and of those only `WHAT` or all.
+/// No name and no app id holds a character that a glob reads, so none needs escaping.
+pub fn slots(app: Option<&AppId>, rooms_only: bool, what: Option<&str>) -> String {
+    let app = app.map_or("*", AppId::as_str);
+    let letter = if rooms_only { "r" } else { "[ur]" };
+    format!("unread:v1:{{{app}:{letter}:*}}:{}", what.unwrap_or("*"))
+}
+
 /// The rate limiter's key of an app's vendor endpoint.
 pub fn limit(app: &AppId, endpoint: &str) -> String {
     format!("unread:v1:{{{app}:limit:{endpoint}}}")
@@ -281,5 +298,16 @@ mod tests {
             Some(Entry::Room(app.clone(), room))
         );
         assert_eq!(parse_entry("demo:x:y"), None);
+        let user = encode("{a}:b");
+        let key = UserKeys::new(&app, &user).rooms();
+        assert_eq!(
+            parse_key(&key),
+            Some((Entry::User(app.clone(), user), "rooms"))
+        );
+        assert_eq!(parse_key("unread:v1:{pending:3}"), None);
+        assert_eq!(
+            slots(Some(&app), true, Some("members")),
+            "unread:v1:{demo:r:*}:members"
+        );
     }
 }

@@ -23,6 +23,9 @@
 //!    difference. Then the record is cleared, and the caller is told `applied`.
 //! 4. A pod that dies in between leaves the record behind. Every pod sweeps the index and finishes what it finds.
 //!
+//! [`admin`] looks after the data from beside the pods: the self-check recomputes every plain count from the positions and
+//! compares the positions with their rooms.
+//!
 //! A supergroup has no step 3: its members' counts are worked out from the room's head when they are read.
 //!
 //! # What is not here, on purpose
@@ -40,6 +43,7 @@ pub mod quota;
 pub mod config;
 pub mod cli;
 pub mod demo;
+pub mod admin;
 pub mod app;
 pub mod private_redis;
 

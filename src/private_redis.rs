@@ -133,6 +133,20 @@ impl PrivateRedis {
     }
 }
 
+/// The address of the private server that a pod runs on `data_dir` now, if one does.
+pub fn running(data_dir: &Path) -> Option<Secret> {
+    let dir = data_dir.canonicalize().ok()?;
+    let mut places = vec![dir.join(SOCKET)];
+    if let Ok(elsewhere) = std::fs::read(dir.join(SOCKET_NOTE)) {
+        places.push(PathBuf::from(std::ffi::OsStr::from_bytes(&elsewhere)));
+    }
+    let socket = places
+        .into_iter()
+        .find(|place| UnixStream::connect(place).is_ok())?;
+    let url = percent_encode(socket.as_os_str().as_bytes(), PATH_SAFE);
+    Some(Secret(format!("redis+unix://{url}")))
+}
+
 /// Makes a directory that only we can enter, with a name that nobody can guess beforehand.
 pub fn fresh_dir(prefix: &str) -> io::Result<PathBuf> {
     let dir = std::env::temp_dir().join(format!("{prefix}-{:016x}", rand::random::<u64>()));

@@ -76,6 +76,14 @@ scripts! {
     USER_TAGS = "user_tags";
     /// A user's count of one room.
     USER_ROOM = "user_room";
+    /// All that a user's slot holds, for the self-check.
+    USER_DUMP = "user_dump";
+    /// Repair a user's slot.
+    USER_REBUILD = "user_rebuild";
+    /// A room as the self-check compares one user's record with it.
+    ROOM_VIEW = "room_view";
+    /// What this connection's user may not do.
+    ACL_REFUSED = "acl_refused";
 }
 
 impl Script {

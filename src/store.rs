@@ -4,11 +4,16 @@ mod admit;
 mod announce;
 mod deliver;
 mod durable;
+mod doctor;
+mod inspect;
 mod probe;
 mod read;
+mod rebuild;
 mod recover;
 mod reply;
 mod room;
+mod slot;
+mod verify;
 mod write;
 
 use std::collections::BTreeMap;
@@ -20,6 +25,10 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
+pub use doctor::{Check, Level};
+pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
+pub use rebuild::Repair;
+pub use verify::{Drift, Progress, Scope, UserDrift};
 pub use write::{Outcome, Rejection, Wait};
 
 use crate::config::{Config, Durability};
@@ -81,6 +90,13 @@ const BACKGROUND: usize = 256;
 impl Store {
     /// Prepares the connections (made when first used) and starts the sweep for unfinished fan-outs. Wants a tokio runtime.
     pub async fn connect(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
+        let store = Self::observe(config, metrics)?;
+        tokio::spawn(recover::run(Arc::downgrade(&store.inner)));
+        Ok(store)
+    }
+
+    /// Prepares the connections and nothing else: for commands that look at the data from beside the pods.
+    pub fn observe(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
         let url = config.redis.url.as_ref().map(|url| url.0.as_str());
         let url = url.ok_or_else(|| Error::Internal("no address of redis is set".into()))?;
         let redis = Redis::new(&config.redis, url, Arc::clone(&metrics))?;
@@ -102,7 +118,6 @@ impl Store {
             prepared: AtomicBool::new(false),
             metrics,
         });
-        tokio::spawn(recover::run(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 }

@@ -84,11 +84,19 @@ level = "info"
 #[test]
 fn the_commented_defaults_of_the_example_are_the_defaults() {
     let example = include_str!("../../unread.example.toml");
-    // A default that is commented out is `# name = value`; the address of a Redis is no default.
+    // A default that is commented out is `# name = value`; neither the address of a Redis nor the
+    // files of its certificates have one.
     let uncommented: Vec<&str> = example
         .lines()
         .map(|line| match line.strip_prefix("# ") {
             Some(setting) if setting.starts_with("url ") => "",
+            Some(setting)
+                if ["ca_", "cert_", "key_"]
+                    .iter()
+                    .any(|s| setting.starts_with(s)) =>
+            {
+                ""
+            }
             Some(setting) if setting.split(' ').nth(1) == Some("=") => setting,
             _ => line,
         })

@@ -38,8 +38,8 @@ pub(super) struct Work {
     pub(super) jobs: Vec<Job>,
     /// Users to be told the state of things although nothing changed for them: an earlier telling may be missing.
     pub(super) also: BTreeSet<Enc>,
-    /// Users whom these events let in (`j`) or ask in (`i`).
-    pub(super) joins: BTreeMap<Enc, char>,
+    /// Users whom these events let in (`j`) or ask in (`i`), and the position they begin with if not the head of then.
+    pub(super) joins: BTreeMap<Enc, (char, Option<u64>)>,
 }
 
 impl Work {
@@ -102,6 +102,17 @@ struct Target<'a> {
 struct Batch {
     calls: Vec<Item>,
     users: Vec<(Enc, u64)>,
+}
+
+/// What one user is told of a room outside of any fan-out.
+pub(super) struct Tell<'a> {
+    pub(super) snapshot: Snapshot,
+    /// The user's place in the room; `l`: none.
+    pub(super) entry: Entry,
+    /// The other one of a direct room.
+    pub(super) peer: &'a str,
+    /// Positions that don't count.
+    pub(super) holes: &'a [u64],
 }
 
 impl<'a> Plan<'a> {
@@ -475,6 +486,34 @@ impl Store {
         Ok(Some(list))
     }
 
+    /// Brings one user a room as it is, outside of any fan-out.
+    pub(super) async fn tell(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        user: &Enc,
+        told: Tell<'_>,
+    ) -> Result<()> {
+        let work = Work {
+            snapshot: told.snapshot,
+            ..Work::default()
+        };
+        let target = Target {
+            user,
+            state: told.entry.state,
+            epoch: told.entry.epoch,
+            base: told.entry.base,
+            peer: told.peer.to_owned(),
+            marks: Marks {
+                holes: told.holes.iter().map(|at| (u64::MAX, *at)).collect(),
+                ..Marks::default()
+            },
+        };
+        let plan = Plan::new(&work, &[]);
+        self.send(app, room, &work, &plan, vec![target], &mut Vec::new())
+            .await
+    }
+
     async fn send(
         &self,
         app: &AppId,
@@ -538,8 +577,8 @@ impl Store {
     async fn end(&self, app: &AppId, room: &Enc, work: &Work, void: Vec<(Enc, u64)>) -> Result<()> {
         for (user, epoch) in void {
             Box::pin(self.leave(app, room, &user, Some(epoch))).await?;
-            if let Some(state) = work.joins.get(&user) {
-                Box::pin(self.let_in(app, room, &user, *state)).await?;
+            if let Some(joining) = work.joins.get(&user) {
+                Box::pin(self.let_in(app, room, &user, *joining)).await?;
             }
         }
         Ok(())

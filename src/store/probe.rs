@@ -19,7 +19,21 @@ impl Store {
             self.prepare().await?;
             self.inner.prepared.store(true, Ordering::Release);
         }
-        let call = scripts::PENDING_LOOKED.call(&[keys::pending_index(0), keys::pending_look(0)]);
+        let first = self.probe(0).await;
+        match first {
+            Err(error) if error.is_transient() && self.inner.redis.spans_slots() => {
+                // Its node may be the only one that does not answer: the rest of the cluster is served all the same.
+                let others = (1..keys::PENDING_SHARDS).map(|shard| Box::pin(self.probe(shard)));
+                let any = futures_util::future::select_ok(others).await;
+                any.map(|_| ()).map_err(|_| error)
+            }
+            answer => answer,
+        }
+    }
+
+    async fn probe(&self, shard: u32) -> Result<()> {
+        let keys = [keys::pending_index(shard), keys::pending_look(shard)];
+        let call = scripts::PENDING_LOOKED.call(&keys);
         number(&self.inner.redis.call(&call).await?).map(|_| ())
     }
 

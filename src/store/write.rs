@@ -81,6 +81,26 @@ const ATTEMPTS: u8 = 16;
 /// Users in one call of the script.
 const USERS_PER_CALL: usize = 1_000;
 
+/// What is to become of memberships.
+#[derive(Debug, Clone, Copy)]
+struct Membership {
+    state: MemberState,
+    /// One may be ended only up to this epoch.
+    up_to: Option<u64>,
+    /// The position to begin with, if not the head of now.
+    from: Option<u64>,
+}
+
+impl Membership {
+    fn now(state: MemberState) -> Self {
+        Self {
+            state,
+            up_to: None,
+            from: None,
+        }
+    }
+}
+
 /// An event of one room, or what a room is asked on behalf of a user.
 #[derive(Debug, Clone)]
 enum Op {
@@ -94,10 +114,8 @@ enum Op {
     },
     Delete,
     Member {
-        state: MemberState,
         users: Vec<Enc>,
-        /// A membership may be ended only up to this epoch.
-        up_to: Option<u64>,
+        to: Membership,
     },
     Message {
         message: Message,
@@ -268,12 +286,8 @@ impl Store {
                 Change::RoomDeleted { room } => (room, Op::Delete),
                 Change::Member { room, state, users } => {
                     let users = users.iter().map(|u| encode(u.as_str())).collect();
-                    let op = Op::Member {
-                        state,
-                        users,
-                        up_to: None,
-                    };
-                    (room, op)
+                    let to = Membership::now(state);
+                    (room, Op::Member { users, to })
                 }
                 Change::Message(message) => {
                     let mut made = None;
@@ -488,7 +502,8 @@ impl Store {
         user: &Enc,
         up_to: Option<u64>,
     ) -> Result<()> {
-        self.change_member(app, room, user, MemberState::Left, up_to)
+        let left = Membership::now(MemberState::Left);
+        self.change_member(app, room, user, Membership { up_to, ..left })
             .await
     }
 
@@ -497,39 +512,35 @@ impl Store {
         app: &AppId,
         room: &Enc,
         user: &Enc,
-        state: MemberState,
-        up_to: Option<u64>,
+        to: Membership,
     ) -> Result<()> {
         let Ok(name) = RoomId::parse(keys::decode(room.as_str())) else {
             return Err(Error::Internal("a stored room has no legal name".into()));
         };
         let users = vec![user.clone()];
-        let ops = vec![(
-            0,
-            Op::Member {
-                state,
-                users,
-                up_to,
-            },
-        )];
+        let ops = vec![(0, Op::Member { users, to })];
         self.room(app, RoomOps { name, ops }, Wait::Applied).await?;
         Ok(())
     }
 
-    /// Lets a user in (`j`) or asks it in (`i`), and delivers that.
+    /// Lets a user in (`j`) or asks it in (`i`), to count what comes after `from` or after now, and delivers that.
     pub(super) async fn let_in(
         &self,
         app: &AppId,
         room: &Enc,
         user: &Enc,
-        state: char,
+        (state, from): (char, Option<u64>),
     ) -> Result<()> {
         let state = if state == 'i' {
             MemberState::Invited
         } else {
             MemberState::Joined
         };
-        self.change_member(app, room, user, state, None).await
+        let to = Membership {
+            from,
+            ..Membership::now(state)
+        };
+        self.change_member(app, room, user, to).await
     }
 
     async fn delete_user(&self, app: &AppId, user: &UserId) -> Result<Outcome> {
@@ -766,11 +777,7 @@ impl Worker<'_> {
                         .await?
                 }
                 Op::Delete => self.delete().await?,
-                Op::Member {
-                    state,
-                    users,
-                    up_to,
-                } => self.member(state, &users, up_to).await?,
+                Op::Member { users, to } => self.member(&users, to).await?,
                 Op::Recall(id) => self.recall(&id).await?,
                 Op::Read { user, up_to } => self.read(&user, &up_to).await?,
                 Op::Pref { user, settings } => self.pref(&user, &settings).await?,
@@ -888,12 +895,8 @@ impl Worker<'_> {
         }
     }
 
-    async fn member(
-        &mut self,
-        state: MemberState,
-        users: &[Enc],
-        up_to: Option<u64>,
-    ) -> Result<Outcome> {
+    async fn member(&mut self, users: &[Enc], to: Membership) -> Result<Outcome> {
+        let Membership { state, up_to, from } = to;
         let letter = match state {
             MemberState::Joined => 'j',
             MemberState::Invited => 'i',
@@ -908,7 +911,8 @@ impl Worker<'_> {
                         .arg(trust)
                         .arg(LEASE_MICROS)
                         .arg(letter.to_string())
-                        .arg(up_to.map(|n| n.to_string()).unwrap_or_default());
+                        .arg(up_to.map(|n| n.to_string()).unwrap_or_default())
+                        .arg(from.map(|n| n.to_string()).unwrap_or_default());
                     for user in users {
                         call.push(user.as_str());
                     }
@@ -931,10 +935,10 @@ impl Worker<'_> {
                             self.work.joins.remove(user);
                             self.work.also.insert(user.clone());
                         } else if entry.is_some_and(|entry| Some(entry.epoch) != stamp) {
-                            there.joins.insert(user.clone(), letter);
+                            there.joins.insert(user.clone(), (letter, None));
                             there.also.insert(user.clone());
                         } else {
-                            self.work.joins.insert(user.clone(), letter);
+                            self.work.joins.insert(user.clone(), (letter, None));
                             self.work.also.insert(user.clone());
                         }
                     }
@@ -994,9 +998,13 @@ impl Worker<'_> {
         match reply.text()?.as_str() {
             "OK" => {
                 self.take(&mut reply)?;
+                let mut first = None;
                 for Sent { index, .. } in &messages {
                     let status = reply.text()?;
                     let position = Some(reply.number()?).filter(|p| *p > 0);
+                    if status == "A" {
+                        first = first.or(position);
+                    }
                     let outcome = match status.as_str() {
                         "A" => Outcome::Applied { position },
                         "D" => Outcome::Duplicate { position },
@@ -1006,6 +1014,12 @@ impl Worker<'_> {
                     // of this call is promised that the counts show it.
                     self.work.jobs.extend(Job::read(&mut reply)?);
                     self.outcomes.push((*index, outcome));
+                }
+                // Should one of the two turn out to have been deleted since it was let in: these messages name it again.
+                if let (Some((one, two)), Some(first)) = (pair, first) {
+                    for user in [one, two] {
+                        self.work.joins.insert(user, ('j', Some(first - 1)));
+                    }
                 }
             }
             "FULL" | "KIND" if made.is_some_and(|attempt| attempt < ATTEMPTS) => {

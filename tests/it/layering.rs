@@ -41,7 +41,7 @@ const RULES: &[Rule] = &[
     only("StatusCode", &["http*"], "each dialect picks its own status codes"),
     only("crate::http", &["app.rs", "cli.rs", "demo.rs", "http*", "telemetry.rs"], "nothing below HTTP knows of it"),
     only("crate::limiter", &["http*"], "limits belong to the endpoints"),
-    only("crate::store", &["app.rs", "http*"], "the store is used from above, by its face"),
+    only("crate::store", &["admin*", "app.rs", "cli.rs", "http*"], "the store is used from above, by its face"),
     only("crate::event", &["http/native.rs", "store/write.rs"], "events come in by one door"),
 
     // Redis at the bottom.
@@ -49,9 +49,9 @@ const RULES: &[Rule] = &[
     only("redis::", &["connection*", "scripts.rs", "store/*"], "only the store and what it stands on speak to Redis"),
     only("crate::connection", &["store*"], "only the store has connections"),
     only("crate::scripts", &["connection.rs", "store/*"], "only the store calls scripts"),
-    only("crate::keys", &["store*"], "only the store makes keys"),
+    only("crate::keys", &["admin*", "cli.rs", "scripts.rs", "store*"], "keys are for the store, and for the commands that show them"),
     only("unread:v1", &["keys.rs"], "one file spells the keys"),
-    only("crate::private_redis", &["app.rs", "demo.rs"], "who has a Redis never hears of it"),
+    only("crate::private_redis", &["admin.rs", "app.rs", "demo.rs"], "who has a Redis never hears of it"),
 
     // Each dialect by itself; the few files that configure, index or show off all of them.
     anyhow("imkit", &["cli.rs", "config*", "demo.rs", "http.rs", "http/imkit*"], "vendors are told apart at the edge"),

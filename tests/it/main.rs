@@ -68,3 +68,6 @@ mod cli;
 
 /// Which word may stand in which file of the program.
 mod layering;
+
+/// The self-check on the command line: drift made on purpose is found, named and repaired; live traffic is none.
+mod selfcheck;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::check::{self, Questions};
 use crate::model::{Condition, Kind, Model, Outcome, RoomsQuery, SortBy};
-use crate::support::{App, Wait, app};
+use crate::support::{App, Wait, app, assert_no_drift};
 
 /// No sequence is random that cannot be had again.
 const SEEDS: [u64; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
@@ -53,6 +53,10 @@ async fn histories(label: &'static str, seeds: &[u64], twice: bool) {
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     apps[0].assert_no_secret_logged();
+    // Nor is there anything that no endpoint shows and that does not add up.
+    for app in &apps {
+        assert_no_drift(&app.redis_url(), &app.keys.id);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,7 +196,7 @@ impl History {
     }
 
     /// All endpoints for a few users, or for all of them.
-    async fn compare(&mut self, all: bool) -> check::Check {
+    pub async fn compare(&mut self, all: bool) -> check::Check {
         check::many(&self.app, &self.model, &self.universe.everybody).await?;
         let users: Vec<String> = if all {
             self.universe.everybody.clone()

@@ -255,6 +255,23 @@ async fn a_user_deleted_by_a_dead_pod_can_join_again_at_once_and_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_deleted_by_a_dead_pod_counts_the_message_that_names_it_again() {
+    let scene = Scene::new();
+    let app = &scene.app;
+    let to = |id: &str| json!({"type": "message.sent", "sender": "bo", "to": "al", "id": id});
+    app.must(&json!([to("1"), to("2")])).await;
+    scene.dies_deleting("al").await;
+    app.must(&to("3")).await;
+    let total = app.tencent_total("al").await.ok();
+    assert_eq!(total["AllC2CUnreadMsgNum"], 1, "{total}");
+
+    scene.finished(&user_key("al", "pending")).await;
+    app.must(&to("4")).await;
+    let total = app.tencent_total("al").await.ok();
+    assert_eq!(total["AllC2CUnreadMsgNum"], 2, "{total}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn former_members_do_not_see_the_room_made_after_a_dead_pod_deleted_theirs() {
     let scene = Scene::new();
     let app = &scene.app;

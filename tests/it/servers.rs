@@ -1,7 +1,6 @@
 //! Redis in the shapes that it takes in production: a cluster with replicas, a master behind sentinels, and a server that
 //! wants certificates and a user of its own.
 
-use std::net::TcpListener;
 use std::path::Path;
 
 use rcgen::{
@@ -9,7 +8,24 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType,
 };
 
-use crate::support::{RedisServer, until};
+use crate::support::{RedisServer, free_port, until};
+
+/// The rights that the README gives the user that `unread` logs in as.
+pub const RIGHTS: &str = include_str!("rights.txt");
+/// Its password, as it stands in an address.
+const LOGIN: &str = "unread:p%40ss%20word";
+
+/// The options of a server that knows that user.
+fn user() -> Vec<&'static str> {
+    let mut options = vec!["--user", "unread", "on", ">p@ss word"];
+    options.extend(RIGHTS.split_whitespace());
+    options
+}
+
+/// Panics when that user tried anything that its rights do not cover.
+fn rights_were_enough(server: &RedisServer) {
+    assert_eq!(server.cli(&["ACL", "LOG"]), "");
+}
 
 // ---------------------------------------------------------------------------------------------------------- cluster
 
@@ -20,11 +36,30 @@ const MASTERS: usize = 3;
 /// Three masters, and three replicas of them.
 pub struct Cluster {
     pub nodes: Vec<RedisServer>,
+    /// The ports and certificates of one that talks TLS.
+    tls: Option<(Vec<u16>, tempfile::TempDir)>,
 }
 
 impl Cluster {
     /// `node_timeout`: milliseconds after which a master that does not answer is replaced.
     pub fn start(node_timeout: u32) -> Self {
+        Self::start_with(node_timeout, None)
+    }
+
+    /// Its nodes talk TLS with each other and with their clients.
+    pub fn start_tls(node_timeout: u32) -> Self {
+        let certificates = tempfile::tempdir().unwrap();
+        make_certificates(certificates.path());
+        // A node's other port is 10,000 higher.
+        let ports = (0..2 * MASTERS).map(|_| {
+            until("a low port", || {
+                Some(free_port()).filter(|port| *port < 55_000)
+            })
+        });
+        Self::start_with(node_timeout, Some((ports.collect(), certificates)))
+    }
+
+    fn start_with(node_timeout: u32, tls: Option<(Vec<u16>, tempfile::TempDir)>) -> Self {
         let timeout = node_timeout.to_string();
         let options = [
             "--cluster-enabled",
@@ -40,13 +75,25 @@ impl Cluster {
             "--appendonly",
             "no",
         ];
+        let shared = [&options[..], &user()].concat();
         let nodes: Vec<RedisServer> = std::thread::scope(|scope| {
             let started: Vec<_> = (0..2 * MASTERS)
-                .map(|_| scope.spawn(|| RedisServer::start_with(&options)))
+                .map(|index| {
+                    let options = match &tls {
+                        Some((ports, dir)) => node_tls(ports[index], dir.path()),
+                        None => Vec::new(),
+                    };
+                    let mut all: Vec<String> = options;
+                    all.extend(shared.iter().map(ToString::to_string));
+                    scope.spawn(move || {
+                        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+                        RedisServer::start_with(&all)
+                    })
+                })
                 .collect();
             started.into_iter().map(|s| s.join().unwrap()).collect()
         });
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, tls };
         for (index, node) in cluster.nodes.iter().enumerate() {
             let epoch = (index + 1).to_string();
             assert_eq!(node.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]), "OK");
@@ -57,7 +104,7 @@ impl Cluster {
                 let (first, last) = (first.to_string(), last.to_string());
                 assert_eq!(node.cli(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]), "OK");
             }
-            let port = cluster.nodes[0].port.to_string();
+            let port = cluster.port(0).to_string();
             if index > 0 {
                 assert_eq!(node.cli(&["CLUSTER", "MEET", "127.0.0.1", &port]), "OK");
             }
@@ -116,12 +163,32 @@ impl Cluster {
 
     /// `redis+cluster://` with all nodes.
     pub fn url(&self) -> String {
-        let hosts: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|node| format!("127.0.0.1:{}", node.port))
+        let hosts: Vec<String> = (0..self.nodes.len())
+            .map(|index| format!("127.0.0.1:{}", self.port(index)))
             .collect();
-        format!("redis+cluster://{}", hosts.join(","))
+        let scheme = match self.tls {
+            Some(_) => "rediss",
+            None => "redis",
+        };
+        format!("{scheme}+cluster://{LOGIN}@{}", hosts.join(","))
+    }
+
+    /// What goes into `[redis]` where it talks TLS.
+    pub fn settings(&self) -> String {
+        let (_, dir) = self.tls.as_ref().expect("it talks TLS");
+        format!("ca_file = {:?}\n", dir.path().join("ca.pem"))
+    }
+
+    /// Where clients and other nodes find it.
+    fn port(&self, node: usize) -> u16 {
+        match &self.tls {
+            Some((ports, _)) => ports[node],
+            None => self.nodes[node].port,
+        }
+    }
+
+    pub fn rights_were_enough(&self) {
+        self.nodes.iter().for_each(rights_were_enough);
     }
 
     /// The slot of a key.
@@ -206,6 +273,23 @@ impl Cluster {
     }
 }
 
+/// The options of a node that talks TLS.
+fn node_tls(port: u16, dir: &Path) -> Vec<String> {
+    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    [
+        ("--tls-port", port.to_string()),
+        ("--tls-cluster", "yes".to_owned()),
+        ("--tls-replication", "yes".to_owned()),
+        ("--tls-auth-clients", "no".to_owned()),
+        ("--tls-ca-cert-file", file("ca.pem")),
+        ("--tls-cert-file", file("server.pem")),
+        ("--tls-key-file", file("server.key")),
+    ]
+    .into_iter()
+    .flat_map(|(name, value)| [name.to_owned(), value])
+    .collect()
+}
+
 /// Waits until the replicas of a master have all that it has.
 fn replicated(master: &RedisServer) {
     until("the replicas have it all", || {
@@ -231,6 +315,7 @@ pub struct Sentinels {
 impl Sentinels {
     pub fn start() -> Self {
         let options = ["--appendonly", "no", "--repl-diskless-sync-delay", "0"];
+        let options = [&options[..], &user()].concat();
         let master = RedisServer::start_with(&options);
         let port = master.port.to_string();
         let follow = [&options[..], &["--replicaof", "127.0.0.1", &port]].concat();
@@ -283,7 +368,11 @@ impl Sentinels {
             .iter()
             .map(|sentinel| format!("127.0.0.1:{}", sentinel.port))
             .collect();
-        format!("redis+sentinel://{}/mymaster", hosts.join(","))
+        format!("redis+sentinel://{LOGIN}@{}/mymaster", hosts.join(","))
+    }
+
+    pub fn rights_were_enough(&self) {
+        self.servers.iter().for_each(rights_were_enough);
     }
 
     /// Which of the two servers the sentinels call the master.
@@ -301,9 +390,6 @@ impl Sentinels {
 
 // ---------------------------------------------------------------------------------------------------------- TLS
 
-/// The rights that the README gives the user that `unread` logs in as.
-pub const RIGHTS: &str = include_str!("rights.txt");
-
 /// A Redis that talks TLS, wants a certificate of its clients, and knows no default user.
 pub struct TlsServer {
     pub server: RedisServer,
@@ -318,12 +404,7 @@ impl TlsServer {
         make_certificates(dir);
         let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
         let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server.key"));
-        // Somebody else may take the port meanwhile: then this Redis ends, and the next attempt fails the same way.
-        let tls_port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let tls_port = free_port();
         let tls_port_text = tls_port.to_string();
         let mut options = vec![
             "--appendonly",
@@ -346,12 +427,8 @@ impl TlsServer {
             "~*",
             "&*",
             "+@all",
-            "--user",
-            "unread",
-            "on",
-            ">p@ss word",
         ];
-        options.extend(RIGHTS.split_whitespace());
+        options.extend(user());
         let login = ("tests".to_owned(), "tests-password".to_owned());
         let server = RedisServer::start_in(tempfile::tempdir().unwrap(), Some(login), &options);
         Self {
@@ -363,6 +440,10 @@ impl TlsServer {
 
     pub fn url(&self) -> String {
         format!("rediss://unread:p%40ss%20word@127.0.0.1:{}", self.tls_port)
+    }
+
+    pub fn rights_were_enough(&self) {
+        rights_were_enough(&self.server);
     }
 
     /// What goes into `[redis]`.
@@ -386,15 +467,22 @@ fn make_certificates(dir: &Path) {
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let ca = CertifiedIssuer::self_signed(ca, key).unwrap();
     std::fs::write(dir.join("ca.pem"), ca.pem()).unwrap();
-    for (name, purpose) in [
-        ("server", ExtendedKeyUsagePurpose::ServerAuth),
-        ("client", ExtendedKeyUsagePurpose::ClientAuth),
+    for (name, purposes) in [
+        // The nodes of a cluster are each other's clients too.
+        (
+            "server",
+            vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ],
+        ),
+        ("client", vec![ExtendedKeyUsagePurpose::ClientAuth]),
     ] {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
         params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages = vec![purpose];
+        params.extended_key_usages = purposes;
         let certificate = params.signed_by(&key, &ca).unwrap();
         std::fs::write(dir.join(format!("{name}.pem")), certificate.pem()).unwrap();
         std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();

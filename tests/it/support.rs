@@ -54,7 +54,7 @@ pub async fn eventually<F: Future<Output = Result<(), String>>>(
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -426,6 +426,44 @@ pub fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
+// ---------------------------------------------------------------------------------------------------------- commands
+
+/// What a command of the program came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// Runs the program to its end.
+pub fn ran(args: &[&str]) -> Ran {
+    let out = unread().args(args).output().unwrap();
+    Ran {
+        code: out.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+    }
+}
+
+/// Panics unless `unread verify` finds nothing at all in this app.
+pub fn assert_no_drift(redis_url: &str, app: &str) {
+    let ran = ran(&["verify", "--redis-url", redis_url, "--app", app, "--json"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    let result = ran.json();
+    assert_eq!(result["drift"], json!([]));
+    assert_eq!(result["in_flight"], 0, "{result}");
+    assert_ne!(result["users"], 0, "{result}");
+}
+
 // ---------------------------------------------------------------------------------------------------------- pods
 
 /// The program, with no setting from the environment that the tests run in.
@@ -641,7 +679,7 @@ struct Shared {
     handed_out: AtomicUsize,
     /// The log is shown once, however many clients a failing test drops.
     shown: AtomicBool,
-    _redis: RedisServer,
+    redis: RedisServer,
 }
 
 /// Weak, so that the last test to end also ends the servers: a static is never dropped.
@@ -662,7 +700,7 @@ pub fn app() -> App {
             config,
             handed_out: AtomicUsize::new(0),
             shown: AtomicBool::new(false),
-            _redis: redis,
+            redis,
         })
     });
     *slot = Arc::downgrade(&shared);
@@ -746,6 +784,12 @@ impl App {
     pub fn assert_no_secret_logged(&self) {
         let shared = self.shared.as_ref().expect("an app of the shared fixture");
         shared.pod.assert_no_secret_logged(&shared.config);
+    }
+
+    /// Only for an app of the shared fixture: the address of its Redis.
+    pub fn redis_url(&self) -> String {
+        let shared = self.shared.as_ref().expect("an app of the shared fixture");
+        shared.redis.url()
     }
 
     pub fn request(

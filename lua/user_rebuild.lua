@@ -1,0 +1,163 @@
+#!lua
+-- Purpose: repair a user's slot: recompute every plain count from the positions, at one instant. Everything is read and
+--   worked out before the first write, and doing it again changes nothing. A record that can't be read is taken out.
+-- KEYS: 1 counts (hash), 2 rooms (hash: room -> record), 3 supers (hash: supergroup -> record), 4 refs (hash),
+--   5 marks (sorted set), 6 profile (hash)
+-- ARGV: three per correction: room, its record as it was seen, the record to have in its place ('': none); a record that
+--   has changed since is left as it is. Marks beyond a corrected record's head go.
+-- Reply: four per change: counts|rooms|supers|refs|marks, field, what was there or '', what is there now or ''
+local counts, rooms, supers, refs, marks, profile = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+
+local function int(n) return string.format('%.0f', n) end
+local function hash(key)
+  local flat, map = redis.call('HGETALL', key), {}
+  for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
+  return map
+end
+local function sorted(list)
+  local names = {}
+  for name in string.gmatch(list, '[^,]+') do names[#names + 1] = name end
+  table.sort(names)
+  return table.concat(names, ',')
+end
+
+local stored = {[counts] = hash(counts), [rooms] = hash(rooms), [supers] = hash(supers), [refs] = hash(refs)}
+local all_marks = redis.call('ZRANGE', marks, 0, -1)
+
+-- The positions, corrected.
+local corrected, gone = {}, {}
+for i = 1, #ARGV, 3 do
+  local room, seen, put = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  for _, key in ipairs({rooms, supers}) do
+    if stored[key][room] == seen then
+      if put == '' then gone[key .. room] = true else corrected[key .. room] = put end
+    end
+  end
+end
+local records = {}
+for room, text in pairs(stored[rooms]) do
+  local bound = corrected[rooms .. room]
+  local s, e, v, r, h, kd, st, ty, tg, pr =
+    string.match(bound or text, '^([ij])|(%d+)|(%d+)|(%d+)|(%d+)|%d+|%d+|(%a+)|(%d)|([^|]*)|([^|]*)|([^|]*)$')
+  if s and (kd == 'direct' or kd == 'group') and not gone[rooms .. room] then
+    records[room] = {key = rooms, state = s, epoch = tonumber(e), rev = tonumber(v), read = tonumber(r), head = tonumber(h),
+      kind = kd, status = st, type = ty, tags = tg, peer = pr, bound = bound, nh = 0, nm = 0}
+  end
+end
+for room, text in pairs(stored[supers]) do
+  local bound = corrected[supers .. room]
+  local s, e, v, r = string.match(bound or text, '^([ij])|(%d+)|(%d+)|(%d+)|%d+|%d+$')
+  local other = records[room]
+  if s and not gone[supers .. room] then
+    local rec = {key = supers, state = s, epoch = tonumber(e), rev = tonumber(v), read = tonumber(r), bound = bound, nh = 0, nm = 0}
+    -- In both: the one that was told last.
+    if not other or rec.epoch > other.epoch or (rec.epoch == other.epoch and rec.rev > other.rev) then records[room] = rec end
+  end
+end
+
+-- Marks that say nothing go; the others give the number of holes and mentions.
+local drop, holes = {}, {}
+for _, letter in ipairs({'h', 'm'}) do
+  for _, mark in ipairs(all_marks) do
+    local room, is, digits = string.match(mark, '^([^|]*)|([hm])|(%d+)$')
+    local rec, position = records[room or ''], tonumber(digits or 0)
+    if is == letter or (not is and letter == 'h') then
+      local at = (room or '') .. '|' .. position
+      if not is or #digits ~= 16 or not rec or rec.state ~= 'j' or position <= rec.read or (is == 'm' and holes[at])
+        or (rec.bound and rec.head and position > rec.head) then
+        drop[#drop + 1] = mark
+      elseif is == 'h' then
+        holes[at] = true
+        rec.nh = rec.nh + 1
+        if rec.head then rec.head = math.max(rec.head, position) end
+      else
+        rec.nm = rec.nm + 1
+        if rec.head then rec.head = math.max(rec.head, position) end
+      end
+    end
+  end
+end
+
+-- What ought to be there.
+local want = {[counts] = {}, [rooms] = {}, [supers] = {}, [refs] = {}}
+local known, large = nil, 0
+local function add(key, field, by)
+  if by ~= 0 then want[key][field] = (want[key][field] or 0) + by end
+end
+for room, rec in pairs(records) do
+  known = math.min(known or rec.epoch, rec.epoch)
+  local start = rec.state .. '|' .. int(rec.epoch) .. '|' .. int(rec.rev) .. '|' .. int(rec.read) .. '|'
+  if rec.key == supers then
+    large = large + 1
+    want[supers][room] = start .. rec.nh .. '|' .. rec.nm
+  else
+    rec.head = math.max(rec.head, rec.read)
+    want[rooms][room] = start .. int(rec.head) .. '|' .. rec.nh .. '|' .. rec.nm .. '|' .. rec.kind .. '|' .. rec.status .. '|'
+      .. rec.type .. '|' .. rec.tags .. '|' .. rec.peer
+    local function by_kind(family, by)
+      add(counts, family .. ':' .. rec.kind, by)
+      if rec.type ~= '' then add(counts, family .. ':' .. rec.kind .. ':' .. rec.type, by) end
+    end
+    if rec.status == '1' and rec.state == 'i' then
+      by_kind('invitations', 1)
+    elseif rec.status == '1' then
+      local n = rec.head - rec.read - rec.nh
+      by_kind('messages', n)
+      by_kind('mentions', rec.nm)
+      add(counts, 'room:' .. room, n)
+      if rec.peer ~= '' then add(counts, 'peer:' .. rec.peer, n) end
+      for tag in string.gmatch(rec.tags, '[^,]+') do
+        add(counts, 'tag:' .. tag, n)
+        add(refs, 'tag:' .. tag, 1)
+      end
+      if rec.type ~= '' then add(refs, 'type:' .. rec.type, 1) end
+    end
+    if rec.peer ~= '' then
+      local field = 'direct:' .. rec.peer
+      want[refs][field] = (want[refs][field] and want[refs][field] .. ',' or '') .. room
+    end
+  end
+end
+for _, key in ipairs({counts, refs}) do
+  for field, value in pairs(want[key]) do
+    if type(value) == 'number' then want[key][field] = int(value) else want[key][field] = sorted(value) end
+  end
+end
+if large > 0 then want[counts]['supers'] = int(large) end
+local since = stored[counts]['known']
+if since and string.match(since, '^%d+$') then
+  want[counts]['known'] = since
+elseif known then
+  want[counts]['known'] = int(known)
+elseif redis.call('EXISTS', profile) == 1 then
+  local t = redis.call('TIME')
+  want[counts]['known'] = int(t[1] * 1000000 + t[2])
+end
+
+-- From here on only writes.
+local reply = {}
+local function said(what, field, before, after)
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = what, field, before, after
+end
+local names = {[counts] = 'counts', [rooms] = 'rooms', [supers] = 'supers', [refs] = 'refs'}
+for _, key in ipairs({counts, rooms, supers, refs}) do
+  for field, value in pairs(want[key]) do
+    local before = stored[key][field]
+    if before ~= value and not (before and string.sub(field, 1, 7) == 'direct:' and sorted(before) == value) then
+      redis.call('HSET', key, field, value)
+      said(names[key], field, before or '', value)
+    end
+  end
+  for field, before in pairs(stored[key]) do
+    if not want[key][field] then
+      redis.call('HDEL', key, field)
+      said(names[key], field, before, '')
+    end
+  end
+end
+for _, mark in ipairs(drop) do
+  redis.call('ZREM', marks, mark)
+  said('marks', mark, mark, '')
+end
+return reply

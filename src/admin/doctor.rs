@@ -1,0 +1,52 @@
+//! `unread doctor`.
+
+use serde_json::{Value, json};
+
+use super::store;
+use crate::cli::print;
+use crate::config::Config;
+use crate::store::{Check, Level};
+
+/// Checks the Redis that is configured, and prints one line a check. Answers whether any failed.
+pub async fn doctor(config: &Config, as_json: bool) -> Result<bool, String> {
+    let (store, _) = store(config)?;
+    let checks = store.doctor().await;
+    let worst = checks.iter().map(|c| c.level).max().unwrap_or(Level::Ok);
+    if as_json {
+        let rows: Vec<Value> = checks.iter().map(row).collect();
+        let document = json!({"result": worst.as_str(), "checks": rows});
+        print(&format!("{document:#}\n"));
+    } else {
+        let text: String = checks.iter().map(line).collect();
+        let of = |level| checks.iter().filter(|c| c.level == level).count();
+        print(&format!(
+            "{text}{} ok, {} warn, {} fail\n",
+            of(Level::Ok),
+            of(Level::Warn),
+            of(Level::Fail)
+        ));
+    }
+    Ok(worst == Level::Fail)
+}
+
+fn row(check: &Check) -> Value {
+    json!({
+        "check": check.name, "node": check.node, "result": check.level.as_str(), "found": check.found,
+        "advice": check.advice,
+    })
+}
+
+fn line(check: &Check) -> String {
+    let node = if check.node.is_empty() {
+        String::new()
+    } else {
+        format!(" [{}]", check.node)
+    };
+    let advice = if check.advice.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", check.advice)
+    };
+    let (level, name, found) = (check.level.as_str(), check.name, &check.found);
+    format!("{level:<4}  {name}{node}: {found}{advice}\n")
+}

@@ -1,0 +1,76 @@
+//! How far a long command has come, on standard error: a bar on a terminal, now and then a line elsewhere.
+
+use std::cell::Cell;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use crate::store::Progress;
+
+const BAR: usize = 24;
+/// Between two drawings of the bar.
+const REDRAW: Duration = Duration::from_millis(200);
+/// Between two lines.
+const LINE: Duration = Duration::from_secs(10);
+
+/// Shows progress; what is left of the bar goes with it.
+pub(super) struct Meter {
+    word: &'static str,
+    terminal: bool,
+    start: Instant,
+    last: Cell<Option<Instant>>,
+    /// Parts of several nodes, or a table that grows meanwhile, must not make it look as if it went back.
+    best: Cell<f64>,
+}
+
+impl Meter {
+    pub(super) fn new(word: &'static str) -> Self {
+        Self {
+            word,
+            terminal: std::io::stderr().is_terminal(),
+            start: Instant::now(),
+            last: Cell::new(None),
+            best: Cell::new(0.0),
+        }
+    }
+
+    pub(super) fn show(&self, progress: &Progress) {
+        let every = if self.terminal { REDRAW } else { LINE };
+        let since = self.last.get().unwrap_or(self.start).elapsed();
+        if since < every {
+            return;
+        }
+        self.last.set(Some(Instant::now()));
+        self.best.set(self.best.get().max(progress.fraction));
+        let fraction = self.best.get().clamp(0.0, 1.0);
+        let text = format!(
+            "{} {:3.0} %  {} users, {} memberships, {} s",
+            self.word,
+            fraction * 100.0,
+            progress.users,
+            progress.members,
+            self.start.elapsed().as_secs()
+        );
+        if self.terminal {
+            let full = (fraction * BAR as f64) as usize;
+            let bar = format!("{}{}", "#".repeat(full), "-".repeat(BAR - full.min(BAR)));
+            eprint!("\r\x1b[K[{bar}] {text}");
+            let _ = std::io::stderr().flush();
+        } else {
+            eprintln!("unread: {text}");
+        }
+    }
+
+    /// Makes room for a line of output.
+    pub(super) fn clear(&self) {
+        if self.terminal && self.last.get().is_some() {
+            eprint!("\r\x1b[K");
+            let _ = std::io::stderr().flush();
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

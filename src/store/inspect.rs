@@ -1,0 +1,262 @@
+//! One user or one room as it stands in Redis, for people. Names are as they stand in keys and fields.
+
+use std::collections::BTreeMap;
+
+use super::Store;
+use super::reply::{Reply, maybe_text, number};
+use super::room::Entry;
+use super::slot::Position;
+use crate::connection::Item;
+use crate::error::Result;
+use crate::keys::{Enc, RoomKeys};
+use crate::names::AppId;
+use crate::scripts;
+
+/// Fields of a room's meta that are of the room; the rest are the last message's and what is only shown.
+const META: [&str; 12] = [
+    "rev",
+    "born",
+    "mrev",
+    "head",
+    "kind",
+    "status",
+    "type",
+    "tags",
+    "created",
+    "last_id",
+    "last_time",
+    "last_at",
+];
+
+/// Something to show, or nothing of that name.
+pub type Shown<T> = Option<T>;
+
+/// One room among a user's.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The room.
+    pub room: String,
+    /// `j` joined or `i` invited.
+    pub state: char,
+    /// Revision at which that began.
+    pub epoch: u64,
+    /// Revision of the room that was told last.
+    pub rev: u64,
+    /// Read up to here.
+    pub read: u64,
+    /// The last position told; of a supergroup: the room's.
+    pub head: u64,
+    /// Positions above `read` that don't count.
+    pub holes: u64,
+    /// Unread mentions.
+    pub mentions: u64,
+    /// `direct`, `group`, `supergroup`.
+    pub kind: String,
+    /// 1 active, 0 inactive.
+    pub status: String,
+    /// Custom type.
+    pub custom_type: String,
+    /// Tags, a comma list.
+    pub tags: String,
+    /// The other one of a direct room.
+    pub peer: String,
+    /// What it comes to.
+    pub unread: u64,
+}
+
+/// A user's slot.
+#[derive(Debug, Clone)]
+pub struct UserShown {
+    /// Plain counts and since when the user is known.
+    pub counts: BTreeMap<String, String>,
+    /// How many rooms carry a tag or type; direct rooms by peer.
+    pub refs: BTreeMap<String, String>,
+    /// Direct rooms and groups.
+    pub rooms: Vec<Listed>,
+    /// Supergroups.
+    pub supers: Vec<Listed>,
+    /// Tombstones: room → epoch and microseconds.
+    pub left: BTreeMap<String, String>,
+    /// Positions that don't count, or mention.
+    pub marks: usize,
+    /// Whether a deletion is under way.
+    pub leaving: bool,
+}
+
+/// One member.
+#[derive(Debug, Clone)]
+pub struct MemberShown {
+    /// The user.
+    pub user: String,
+    /// `j` joined, `i` invited, `l` leaving.
+    pub state: char,
+    /// Revision at which that began.
+    pub epoch: u64,
+    /// The read position to begin with.
+    pub base: u64,
+}
+
+/// A room's slot.
+#[derive(Debug, Clone)]
+pub struct RoomShown {
+    /// Its settings and numbers.
+    pub meta: BTreeMap<&'static str, String>,
+    /// How many entries of members there are.
+    pub members: u64,
+    /// The first of them.
+    pub first: Vec<MemberShown>,
+    /// How many fan-outs have not reached everybody.
+    pub pending: u64,
+    /// The first of them: job and record.
+    pub jobs: Vec<(String, String)>,
+    /// Messages in the history.
+    pub history: u64,
+    /// Recalled positions.
+    pub recalled: u64,
+}
+
+impl Store {
+    /// A user's slot; nothing if there is nothing in it.
+    pub async fn inspect_user(&self, app: &AppId, user: &Enc) -> Result<Shown<UserShown>> {
+        let slot = self.slot(app, user).await?;
+        if slot.counts.is_empty() && slot.named().is_empty() && slot.left.is_empty() {
+            return Ok(None);
+        }
+        let (mut rooms, mut supers) = (Vec::new(), Vec::new());
+        let mut asked = Vec::new();
+        for room in slot.named() {
+            let Some(position) = slot.position(room.as_str()) else {
+                continue;
+            };
+            if position.head.is_some() {
+                rooms.push(listed(room.as_str(), &position));
+                continue;
+            }
+            let keys = RoomKeys::new(app, &room);
+            let call = scripts::ROOM_UNREAD
+                .call(&[keys.meta(), keys.recalled(), keys.allmentions()])
+                .arg(position.state.to_string())
+                .arg(position.epoch)
+                .arg(position.read)
+                .arg(slot.marked(room.as_str(), 'h'))
+                .arg(slot.marked(room.as_str(), 'm'));
+            asked.push(Item::Script(call));
+            let mut head = redis::cmd("HGET");
+            head.arg(keys.meta()).arg("head");
+            asked.push(Item::Plain(head));
+            supers.push(listed(room.as_str(), &position));
+        }
+        let mut answers = self.inner.redis.batch(&asked).await?.into_iter();
+        for room in &mut supers {
+            let (Some(numbers), Some(head)) = (answers.next(), answers.next()) else {
+                break;
+            };
+            room.head = number(&head)?;
+            let mut numbers = Reply::new(numbers)?;
+            if numbers.is_empty() {
+                continue;
+            }
+            room.kind = numbers.text()?;
+            room.status = numbers.text()?;
+            room.custom_type = numbers.text()?;
+            room.tags = numbers.text()?;
+            room.unread = numbers.number()?;
+            room.mentions = numbers.number()?;
+        }
+        Ok(Some(UserShown {
+            counts: slot.counts,
+            refs: slot.refs,
+            rooms,
+            supers,
+            left: slot.left,
+            marks: slot.marks.len(),
+            leaving: slot.leaving,
+        }))
+    }
+
+    /// A room's slot with its first `most` members; nothing if there is nothing in it.
+    pub async fn inspect_room(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        most: usize,
+    ) -> Result<Shown<RoomShown>> {
+        let keys = RoomKeys::new(app, room);
+        let plain = |name: &str, key: String| {
+            let mut cmd = redis::cmd(name);
+            cmd.arg(key);
+            cmd
+        };
+        let mut meta = plain("HMGET", keys.meta());
+        meta.arg(&META);
+        let mut scan = plain("HSCAN", keys.members());
+        scan.arg(0).arg("COUNT").arg(most);
+        let mut jobs = plain("HSCAN", keys.pending());
+        jobs.arg(0).arg("COUNT").arg(most);
+        let commands = [
+            meta,
+            plain("HLEN", keys.members()),
+            scan,
+            plain("HLEN", keys.pending()),
+            jobs,
+            plain("LLEN", keys.log()),
+            plain("ZCARD", keys.recalled()),
+        ];
+        let items = commands.map(Item::Plain);
+        let mut all = Reply::new(redis::Value::Array(self.inner.redis.batch(&items).await?))?;
+        let mut reply = all.list()?;
+        let mut meta = BTreeMap::new();
+        for field in META {
+            if let Some(value) = maybe_text(reply.value()?)? {
+                meta.insert(field, value);
+            }
+        }
+        let members = all.number()?;
+        let mut page = all.list()?;
+        page.value()?;
+        let mut first = Vec::new();
+        for (user, entry) in page.list()?.pairs()?.into_iter().take(most) {
+            let entry = Entry::parse(&entry)?;
+            first.push(MemberShown {
+                user,
+                state: entry.state,
+                epoch: entry.epoch,
+                base: entry.base,
+            });
+        }
+        let pending = all.number()?;
+        let mut page = all.list()?;
+        page.value()?;
+        let jobs = page.list()?.pairs()?.into_iter().take(most).collect();
+        let shown = RoomShown {
+            meta,
+            members,
+            first,
+            pending,
+            jobs,
+            history: all.number()?,
+            recalled: all.number()?,
+        };
+        let nothing = shown.meta.is_empty() && shown.members == 0 && shown.pending == 0;
+        Ok((!nothing).then_some(shown))
+    }
+}
+
+fn listed(room: &str, position: &Position) -> Listed {
+    Listed {
+        room: room.to_owned(),
+        state: position.state,
+        epoch: position.epoch,
+        rev: position.rev,
+        read: position.read,
+        head: position.head.unwrap_or(0),
+        holes: position.holes,
+        mentions: position.mentions,
+        kind: position.kind.clone(),
+        status: position.status.clone(),
+        custom_type: position.custom_type.clone(),
+        tags: position.tags.clone(),
+        peer: position.peer.clone(),
+        unread: position.unread(),
+    }
+}

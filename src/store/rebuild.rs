@@ -1,0 +1,190 @@
+//! Repair of what the self-check finds. Two steps: the user's own slot is put right from its positions by one script, and
+//! rooms that its records differ from are told to it again, the way every delivery goes. Both may be repeated, and made
+//! while events flow.
+
+use std::collections::BTreeSet;
+
+use super::Store;
+use super::deliver::Tell;
+use super::reply::Reply;
+use super::room::{Entry, Snapshot};
+use super::slot::Slot;
+use super::verify::{Drift, UserDrift, Verdict, View, against_room};
+use crate::error::Result;
+use crate::keys::{Enc, UserKeys};
+use crate::names::AppId;
+use crate::scripts;
+
+/// Rounds of repair and another look, before what is left is given up.
+const ROUNDS: usize = 3;
+
+/// What a repair of one user did.
+#[derive(Debug, Clone, Default)]
+pub struct Repair {
+    /// What was changed in the user's slot: what was there, and what is there now.
+    pub changed: Vec<Drift>,
+    /// Rooms that were told to the user again.
+    pub told: BTreeSet<Enc>,
+    /// What still differs.
+    pub left: Vec<Drift>,
+}
+
+/// A record that its room contradicts, as it was seen, and what it has to become before the room can be told again
+/// (empty: nothing at all).
+fn correction(slot: &Slot, room: &str, view: &View) -> Option<(String, String)> {
+    let mut put = slot.position(room)?;
+    let records = if put.head.is_some() {
+        &slot.rooms
+    } else {
+        &slot.supers
+    };
+    let seen = records.get(room)?.clone();
+    let Some(entry) = view.member() else {
+        return Some((seen, String::new()));
+    };
+    if put.epoch > entry.epoch {
+        // Of a membership that the room knows nothing of: it begins anew.
+        return Some((seen, String::new()));
+    }
+    if put.epoch < entry.epoch {
+        // What is told next is newer.
+        return None;
+    }
+    let top = view.snapshot.head;
+    put.state = entry.state;
+    put.read = put.read.min(top);
+    put.head = put.head.map(|_| top);
+    // Older than whatever is told next.
+    put.rev = 0;
+    Some((seen, put.record()))
+}
+
+impl Store {
+    /// Repairs one user. Answers what was done and what could not be.
+    pub async fn rebuild(&self, found: UserDrift) -> Result<Repair> {
+        let mut repair = Repair::default();
+        let UserDrift {
+            app,
+            user,
+            mut rooms,
+            ..
+        } = found;
+        for _ in 0..ROUNDS {
+            self.repair(&app, &user, &rooms, &mut repair).await?;
+            match self.look(&app, &user, &rooms).await? {
+                Verdict::Drift(drift) => {
+                    rooms.extend(drift.rooms);
+                    repair.left = drift.drift;
+                }
+                Verdict::Clean | Verdict::InFlight => {
+                    repair.left.clear();
+                    break;
+                }
+            }
+        }
+        Ok(repair)
+    }
+
+    async fn repair(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        rooms: &BTreeSet<Enc>,
+        repair: &mut Repair,
+    ) -> Result<()> {
+        let slot = self.slot(app, user).await?;
+        let views = self.views(app, user, rooms, &slot).await?;
+        let keys = UserKeys::new(app, user);
+        let mut call = scripts::USER_REBUILD.call(&[
+            keys.counts(),
+            keys.rooms(),
+            keys.supers(),
+            keys.refs(),
+            keys.marks(),
+            keys.profile(),
+        ]);
+        for (room, view) in &views {
+            let name = room.as_str();
+            if !against_room(&slot, name, view, view).is_empty()
+                && let Some((seen, put)) = correction(&slot, name, view)
+            {
+                call.push(name);
+                call.push(seen);
+                call.push(put);
+            }
+        }
+        let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
+        while !reply.is_empty() {
+            let key = match reply.text()?.as_str() {
+                "counts" => "counts",
+                "rooms" => "rooms",
+                "supers" => "supers",
+                "refs" => "refs",
+                _ => "marks",
+            };
+            let (field, before, after) = (reply.text()?, reply.text()?, reply.text()?);
+            repair.changed.push(Drift {
+                key,
+                field,
+                part: None,
+                stored: Some(before).filter(|text| !text.is_empty()),
+                expected: Some(after).filter(|text| !text.is_empty()),
+            });
+        }
+        for (room, view) in views {
+            self.tell_again(app, user, &room, view, &slot).await?;
+            repair.told.insert(room);
+        }
+        repair
+            .changed
+            .sort_by(|a, b| (a.key, &a.field).cmp(&(b.key, &b.field)));
+        Ok(())
+    }
+
+    async fn tell_again(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        room: &Enc,
+        view: View,
+        slot: &Slot,
+    ) -> Result<()> {
+        let snapshot = &view.snapshot;
+        let told = match (view.member(), slot.position(room.as_str())) {
+            (Some(entry), _) if slot.left_since(room.as_str()) >= entry.epoch => {
+                // The user has left, and the room has lost that.
+                return self.leave(app, room, user, Some(entry.epoch)).await;
+            }
+            (Some(entry), _) => Tell {
+                snapshot: snapshot.clone(),
+                entry,
+                peer: &view.peer,
+                holes: if snapshot.kind == "supergroup" {
+                    &[]
+                } else {
+                    &view.recalled
+                },
+            },
+            (None, Some(position)) => {
+                // As of now: whoever joins later does so by a greater epoch.
+                let now = if snapshot.rev == 0 {
+                    snapshot.taken
+                } else {
+                    snapshot.rev
+                };
+                Tell {
+                    snapshot: Snapshot::gone(snapshot.taken),
+                    entry: Entry {
+                        state: 'l',
+                        epoch: now.max(position.epoch),
+                        base: 0,
+                    },
+                    peer: "",
+                    holes: &[],
+                }
+            }
+            (None, None) => return Ok(()),
+        };
+        self.tell(app, room, user, told).await
+    }
+}
