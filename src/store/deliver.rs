@@ -19,7 +19,10 @@ const USERS_PER_CALL: usize = 20;
 const USERS_PER_BATCH: usize = 32;
 /// Batches under way at once for one fan-out.
 const BATCHES_AT_ONCE: usize = 8;
-/// Batches that may fail before a fan-out is given up, to be taken up again later.
+/// Users of a fan-out that has many batches under way at once; a wider one takes them one by one, and leaves Redis to others
+/// in between: many at once would hold up every other room's messages, and are hardly faster.
+const WIDE: usize = 500;
+/// Batches that may fail on a cluster before a fan-out is given up, to be taken up again later. On one server: one.
 const FAILURES: usize = 16;
 /// The longest list of members that is kept and read at once; longer ones are walked by HSCAN.
 pub(super) const LIST: usize = 5_000;
@@ -528,14 +531,23 @@ impl Store {
         );
         let common = (stamped(&plan.common_holes), stamped(&plan.common_mentions));
         // Users of a cluster are in slots of their own: a call for each, and many calls in one batch.
-        let (users_per_call, calls_per_batch) = match self.inner.redis.spans_slots() {
+        let spread = self.inner.redis.spans_slots();
+        let (users_per_call, calls_per_batch) = match spread {
             true => (1, USERS_PER_BATCH),
             false => (USERS_PER_CALL, 1),
+        };
+        let at_once = match !spread && targets.len() > WIDE {
+            true => 1,
+            false => BATCHES_AT_ONCE,
+        };
+        let may_fail = match spread {
+            true => FAILURES,
+            false => 1,
         };
         let users_per_batch = users_per_call * calls_per_batch;
         let mut failures = Vec::new();
         // A window of batches at a time: a room may have more members than their calls should take memory.
-        for window in targets.chunks(users_per_batch * BATCHES_AT_ONCE) {
+        for window in targets.chunks(users_per_batch * at_once) {
             let batches = window.chunks(users_per_batch).map(|targets| {
                 let calls = targets
                     .chunks(users_per_call)
@@ -553,7 +565,7 @@ impl Store {
                 }
             }
             // Whoever can be reached is told; that ends when nobody seems to be.
-            if failures.len() >= FAILURES {
+            if failures.len() >= may_fail {
                 break;
             }
         }
