@@ -402,9 +402,8 @@ impl Config {
     /// With that in the table `[redis]`.
     pub fn toml_with(&self, redis: &str) -> String {
         // A machine with too much to do must not look like a Redis that does not answer.
-        let patient = match self.redis.contains("response_timeout_ms")
-            || redis.contains("response_timeout_ms")
-        {
+        let said = [redis, &self.redis, &self.extra];
+        let patient = match said.iter().any(|text| text.contains("response_timeout_ms")) {
             true => "",
             false => "response_timeout_ms = 3000\n",
         };
