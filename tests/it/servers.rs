@@ -162,6 +162,12 @@ impl Cluster {
     }
 
     /// `redis+cluster://` with all nodes.
+    /// As somebody who may do everything.
+    pub fn operators_url(&self) -> String {
+        let nodes = [0, 1].map(|index| format!("127.0.0.1:{}", self.port(index)));
+        format!("redis+cluster://{}", nodes.join(","))
+    }
+
     pub fn url(&self) -> String {
         let hosts: Vec<String> = (0..self.nodes.len())
             .map(|index| format!("127.0.0.1:{}", self.port(index)))
