@@ -268,7 +268,8 @@ local function merge(k, a)
 end
 
 local reply = {}
-for i = 0, #KEYS / 7 - 1 do
+-- Rounded down: on a cluster a key follows that only guards the call.
+for i = 0, math.floor(#KEYS / 7) - 1 do
   reply[i + 1] = merge(i * 7, 10 + i * 9)
 end
 return reply

@@ -31,7 +31,8 @@
 //! # What is not here, on purpose
 //!
 //! No handler talks to Redis. No script builds a key, and every key of a call is declared. No increment per message: a count
-//! is a difference of positions. No `MULTI`, no `WATCH`, no blocking command. No lock is held across an await. No setting is
+//! is a difference of positions. No script runs while its slot of a cluster is in two places ([`keys::guard`]), and no
+//! request is sent to all nodes. No `MULTI`, no `WATCH`, no blocking command. No lock is held across an await. No setting is
 //! read after the start. Pods hold nothing that matters: the list of members that a pod keeps is used only if the room
 //! says that it is current.
 

@@ -47,13 +47,15 @@ pub struct Check {
 }
 
 /// Commands that the pods run, in words; `@` is a key. The unit test holds them against the scripts.
-const NEEDED: [&str; 36] = [
+const NEEDED: [&str; 39] = [
     "EVALSHA 0123456789012345678901234567890123456789 1 @",
     "EVAL x 1 @",
     "SCRIPT LOAD x",
     "INFO server",
     "PING",
     "TIME",
+    "UNWATCH",
+    "WAIT 0 0",
     "GET @",
     "SET @ x",
     "DEL @",
@@ -76,6 +78,7 @@ const NEEDED: [&str; 36] = [
     "ZRANGEBYLEX @ - +",
     "ZREMRANGEBYLEX @ - +",
     "ZSCORE @ m",
+    "ZMSCORE @ m",
     "ZCOUNT @ 0 1",
     "RPUSH @ v",
     "LPOP @",
@@ -87,7 +90,14 @@ const NEEDED: [&str; 36] = [
 ];
 
 /// What is asked besides, where it may be: by this command, and by a client when it connects.
-const WELCOME: [&str; 4] = ["acl|whoami", "config|get", "cluster", "select"];
+const WELCOME: [&str; 6] = [
+    "acl|whoami",
+    "config|get",
+    "cluster",
+    "select",
+    "role",
+    "asking",
+];
 
 /// The line that gives a user the least rights that work.
 fn least() -> String {

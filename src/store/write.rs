@@ -152,67 +152,37 @@ impl Store {
         // Whether the segment changes who is in which room; whether it may make a direct room.
         let (mut moves, mut makes) = (false, false);
         for (index, event) in events.into_iter().enumerate() {
-            match &event.change {
-                Change::UserDeleted { user } => {
-                    let user = user.clone();
-                    self.segment(
-                        app,
-                        std::mem::take(&mut segment),
-                        Wait::Applied,
-                        now,
-                        &mut outcomes,
-                    )
-                    .await?;
-                    (moves, makes) = (false, false);
-                    put(&mut outcomes, index, self.delete_user(app, &user).await?);
-                    continue;
-                }
-                Change::ReadAll { user } => {
-                    let user = user.clone();
-                    self.segment(
-                        app,
-                        std::mem::take(&mut segment),
-                        Wait::Applied,
-                        now,
-                        &mut outcomes,
-                    )
-                    .await?;
-                    (moves, makes) = (false, false);
-                    put(&mut outcomes, index, self.read_all(app, &user, wait).await?);
-                    continue;
-                }
+            let builds_on_it = match &event.change {
+                Change::UserDeleted { .. } | Change::ReadAll { .. } => true,
                 Change::Message(Message {
                     place: Place::With(_),
                     ..
-                }) if moves => {
-                    self.segment(
-                        app,
-                        std::mem::take(&mut segment),
-                        Wait::Applied,
-                        now,
-                        &mut outcomes,
-                    )
+                }) => moves,
+                Change::Read {
+                    place: Place::With(_),
+                    ..
+                } => moves || makes,
+                _ => false,
+            };
+            if builds_on_it {
+                let before = std::mem::take(&mut segment);
+                self.segment(app, before, Wait::Applied, now, &mut outcomes)
                     .await?;
-                    (moves, makes) = (false, true);
+                (moves, makes) = (false, false);
+            }
+            match &event.change {
+                Change::UserDeleted { user } => {
+                    put(&mut outcomes, index, self.delete_user(app, user).await?);
+                    continue;
+                }
+                Change::ReadAll { user } => {
+                    put(&mut outcomes, index, self.read_all(app, user, wait).await?);
+                    continue;
                 }
                 Change::Message(Message {
                     place: Place::With(_),
                     ..
                 }) => makes = true,
-                Change::Read {
-                    place: Place::With(_),
-                    ..
-                } if moves || makes => {
-                    self.segment(
-                        app,
-                        std::mem::take(&mut segment),
-                        Wait::Applied,
-                        now,
-                        &mut outcomes,
-                    )
-                    .await?;
-                    (moves, makes) = (false, false);
-                }
                 Change::RoomUpdated { .. } | Change::RoomDeleted { .. } | Change::Member { .. } => {
                     moves = true
                 }

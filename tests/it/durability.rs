@@ -4,10 +4,11 @@ use serde_json::json;
 
 use crate::support::{App, Config, Pod, RedisServer, Wait};
 
-fn waiting() -> Config {
+fn waiting(timeout_ms: u32) -> Config {
     let mut config = Config::apps(1);
-    config.redis =
-        "durability = \"wait\"\ndurability_replicas = 1\ndurability_timeout_ms = 300\n".to_owned();
+    config.redis = format!(
+        "durability = \"wait\"\ndurability_replicas = 1\ndurability_timeout_ms = {timeout_ms}\n"
+    );
     config
 }
 
@@ -15,7 +16,7 @@ fn waiting() -> Config {
 async fn what_is_answered_is_on_the_replica() {
     let redis = RedisServer::start();
     let replica = redis.replica();
-    let config = waiting();
+    let config = waiting(5_000);
     let pod = Pod::start(&config, &redis);
     let app = App::new(&config.apps[0], &pod.base);
     for n in 0..20 {
@@ -33,7 +34,7 @@ async fn what_is_answered_is_on_the_replica() {
 async fn without_its_replica_the_outcome_is_unknown_and_the_event_counts_once_all_the_same() {
     let redis = RedisServer::start();
     let replica = redis.replica();
-    let config = waiting();
+    let config = waiting(300);
     let pod = Pod::start(&config, &redis);
     let app = App::new(&config.apps[0], &pod.base);
     let event = json!({"type": "message.sent", "sender": "a", "to": "b", "id": "m1"});
@@ -48,7 +49,10 @@ async fn without_its_replica_the_outcome_is_unknown_and_the_event_counts_once_al
 
     // The replica has to catch up first, so the outcome may be unknown once more.
     let mut again = app.events(&event, Wait::Applied).await;
-    while again.status == 503 {
+    for _ in 0..100 {
+        if again.status != 503 {
+            break;
+        }
         again = app.events(&event, Wait::Applied).await;
     }
     let again = again.ok();
@@ -64,7 +68,7 @@ async fn without_its_replica_the_outcome_is_unknown_and_the_event_counts_once_al
 async fn callers_share_the_rounds() {
     let redis = RedisServer::start();
     let _replica = redis.replica();
-    let config = waiting();
+    let config = waiting(5_000);
     let pod = Pod::start(&config, &redis);
     let app = App::new(&config.apps[0], &pod.base);
     let calls = (0..200).map(|n| {

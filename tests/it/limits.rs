@@ -47,7 +47,10 @@ async fn offer(app: &App, pods: &[Pod], per_second: u32, count: u32) -> Tally {
         match reply.body["ErrorCode"].as_i64() {
             Some(0) => admitted += 1,
             Some(60007) => refused += 1,
-            _ => panic!("neither admitted nor refused: {}", reply.text),
+            _ => panic!(
+                "neither admitted nor refused: {} {}",
+                reply.status, reply.text
+            ),
         }
     }
     Tally {

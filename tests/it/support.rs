@@ -123,17 +123,19 @@ impl RedisServer {
 
     /// True when *our* process answers on the port; false when it has ended without getting there.
     fn try_start(&mut self) -> bool {
-        let mut child = self.spawn(&[]);
+        let child = self.spawn(&[]);
         let mine = format!("process_id:{}\r", child.id());
+        // Belongs to us from now on, so that it ends also when the waiting is given up.
+        let mut child = Reaped(Some(child));
         let up = until("redis-server", || {
-            if child.try_wait().unwrap().is_some() {
+            if child.0.as_mut()?.try_wait().unwrap().is_some() {
                 return Some(false);
             }
             let info = self.inline("INFO server")?;
             (info.contains(&mine) && self.inline("PING")?.contains("+PONG")).then_some(true)
         });
         if up {
-            self.child = Some(child);
+            self.child = child.0.take();
         }
         up
     }
@@ -282,6 +284,18 @@ impl RedisServer {
     }
 }
 
+/// A process that ends with its owner.
+struct Reaped(Option<Child>);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 impl Drop for RedisServer {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -387,8 +401,14 @@ impl Config {
 
     /// With that in the table `[redis]`.
     pub fn toml_with(&self, redis: &str) -> String {
+        // A machine with too much to do must not look like a Redis that does not answer.
+        let said = [redis, &self.redis, &self.extra];
+        let patient = match said.iter().any(|text| text.contains("response_timeout_ms")) {
+            true => "",
+            false => "response_timeout_ms = 3000\n",
+        };
         let mut text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n\n[redis]\n{redis}\n{}\n\n{}\n",
+            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n\n[redis]\n{redis}\n{patient}{}\n\n{}\n",
             self.redis, self.extra
         );
         for app in &self.apps {

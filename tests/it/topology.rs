@@ -84,7 +84,7 @@ fn no_right_is_missing_or_given_for_nothing() {
         }
     }
     // Reads of its own, scripts, the look at the version, the pool's checks, and what finds a master or a node.
-    let own = "hmget hget hexists hscan zrange time eval evalsha script|load info ping unwatch role asking";
+    let own = "hmget hget hexists hscan zrange zmscore set wait eval evalsha script|load info ping unwatch role asking";
     used.extend(own.split(' ').map(str::to_owned));
     used.insert("cluster|slots".to_owned());
     let given: BTreeSet<String> = RIGHTS
@@ -93,7 +93,7 @@ fn no_right_is_missing_or_given_for_nothing() {
         .map(str::to_owned)
         .collect();
     assert_eq!(given, used);
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README-topology.md");
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
     let readme = std::fs::read_to_string(readme).unwrap();
     assert!(
         readme.contains(RIGHTS.trim()),
