@@ -166,6 +166,8 @@ pub(super) struct Node {
     up: AtomicBool,
     /// How often it stopped to answer.
     losses: AtomicU64,
+    /// How often it answered.
+    answers: AtomicU64,
     /// Whether something sent to it was not answered in time, and nothing has been answered since. Then one request at
     /// a time waits for it, and all others are refused at once: they would fill the pod up with waiting.
     stuck: AtomicBool,
@@ -252,6 +254,7 @@ impl Node {
             admin,
             up: AtomicBool::new(false),
             losses: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
             stuck: AtomicBool::new(false),
             tried: AtomicBool::new(false),
             retired: None,
@@ -413,13 +416,23 @@ impl Node {
             true => Some(Trial::of(self)?),
             false => None,
         };
+        let before = self.answers.load(Ordering::Relaxed);
         let answer = self.unless_retired(answer).await;
         match &answer {
-            Err(error) if error.is_timeout() => self.stuck.store(true, Ordering::Relaxed),
+            // Others may have been answered meanwhile: then it is a connection that is silent, or the server is only slow.
+            Err(error) if error.is_timeout() => {
+                if self.answers.load(Ordering::Relaxed) == before {
+                    self.stuck.store(true, Ordering::Relaxed);
+                }
+            }
             Err(error) if error.is_io_error() => {}
             // A refusal is an answer too.
-            _ if self.stuck.load(Ordering::Relaxed) => self.stuck.store(false, Ordering::Relaxed),
-            _ => {}
+            _ => {
+                self.answers.fetch_add(1, Ordering::Relaxed);
+                if self.stuck.load(Ordering::Relaxed) {
+                    self.stuck.store(false, Ordering::Relaxed);
+                }
+            }
         }
         answer
     }

@@ -64,7 +64,9 @@ fn write(tables: &mut Tables) {
     let Some(file) = std::env::var_os("FAULT_REPORT") else {
         return;
     };
-    tables.faults.sort_by(|a, b| a.fault.cmp(&b.fault));
+    tables
+        .faults
+        .sort_by(|a, b| (&a.fault, &a.injected).cmp(&(&b.fault, &b.injected)));
     tables.sizes.sort();
     let mut text = "| fault | injected | requests | refused | events acknowledged | lost | slowest answer | recovery |\n\
                     | --- | --- | --: | --: | --: | --: | --: | --: |\n"
