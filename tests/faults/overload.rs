@@ -8,7 +8,8 @@ use serde_json::json;
 use crate::check;
 use crate::refusal::{imkit_refusal, native_refusal, sendbird_refusal, tencent_refusal};
 use crate::report::{self, Row};
-use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, eventually};
+use crate::storm::config;
+use crate::support::{App, PATIENCE, Pod, RedisServer, Reply, Wait, eventually};
 use crate::traffic::{self, Answered};
 
 /// Two steps of 2 s at most; the rest is this process getting round to 2,500 connections.
@@ -49,7 +50,7 @@ async fn refused<F: Future<Output = Reply>>(
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn five_hundred_callers_of_each_dialect_meet_a_frozen_redis() {
     let redis = RedisServer::start();
-    let config = Config::apps(1);
+    let config = config("");
     let pod = Pod::start(&config, &redis);
     let app = App::new(&config.apps[0], &pod.base);
     app.must(&traffic::setup()).await;

@@ -27,7 +27,9 @@ const REST: Duration = Duration::from_millis(3);
 /// One app, with ids known for longer than any storm sends.
 pub fn config(redis: &str) -> Config {
     let mut config = Config::apps(1);
-    config.extra = format!("{redis}\n[history]\nmax_messages = 50000\n");
+    // The program's own default, which other tests don't have.
+    config.extra =
+        format!("response_timeout_ms = 1000\n{redis}\n[history]\nmax_messages = 50000\n");
     config
 }
 
