@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::proxy::{Act, Proxy};
 use crate::report;
+use crate::storm::pod;
 use crate::support::{App, Config, Pod, RedisServer};
 
 /// Events and users in one request.
@@ -173,4 +175,41 @@ async fn a_message_to_10_000_reaches_all_and_holds_up_nobody() {
         &ms(median(&alone)),
         &ms(each),
     );
+}
+
+/// A fan-out that takes longer than a lease keeps it: neither its own pod's sweep nor another pod begins it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_fan_out_longer_than_its_lease_is_made_once() {
+    let redis = RedisServer::start();
+    let config = Config::apps(1);
+    let proxy = Proxy::start(redis.address());
+    let slow = pod(&config, &proxy);
+    let other = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &slow.base);
+    let members = 3_000;
+    fill(&app, "wide", "group", members).await;
+    let count = |pod: &Pod, name: &str| -> u64 {
+        let metrics = pod.admin_get("/metrics").unwrap();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().parse().unwrap()
+    };
+    let before = count(&slow, "unread_deliveries_total");
+
+    // 150 calls, one after the other: over seven seconds, and a lease is five.
+    proxy.always(Act::Delay(Duration::from_millis(50)));
+    let start = Instant::now();
+    app.must(&message("wide", 1)).await;
+    assert!(
+        start.elapsed() > Duration::from_secs(5),
+        "it was no long fan-out"
+    );
+    proxy.heal();
+    assert_eq!(
+        count(&slow, "unread_deliveries_total") - before,
+        members as u64
+    );
+    for one in [&slow, &other] {
+        assert_eq!(count(one, "unread_fanouts_recovered_total"), 0);
+    }
+    assert_eq!(count(&other, "unread_deliveries_total"), 0);
 }
