@@ -9,7 +9,7 @@
 //! Dependencies point one way; `tests/it/layering.rs` holds them:
 //!
 //! ```text
-//! main → cli → app, demo → http (dialects) → limiter, store → scripts, keys, connection → redis, deadpool_redis
+//! main → cli → app, demo, admin → http (dialects) → limiter, store → scripts, keys, connection → redis, deadpool_redis
 //! anyone → names, event, quota, error          config ← cli, app, http, store          metrics, telemetry ← anyone
 //! ```
 //!
@@ -32,7 +32,8 @@
 //!
 //! No handler talks to Redis. No script builds a key, and every key of a call is declared. No increment per message: a count
 //! is a difference of positions. No script runs while its slot of a cluster is in two places ([`keys::guard`]), and no
-//! request is sent to all nodes. No `MULTI`, no `WATCH`, no blocking command. No lock is held across an await. No setting is
+//! request is sent to all nodes. No `MULTI`, no `WATCH`, no blocking command but the `WAIT` of
+//! durability, which has connections of its own. No lock is held across an await. No setting is
 //! read after the start. Pods hold nothing that matters: the list of members that a pod keeps is used only if the room
 //! says that it is current.
 

@@ -56,6 +56,8 @@ scripts! {
     PREF_UPDATE = "pref_update";
     /// Take over unfinished fan-outs.
     JOBS_CLAIM = "jobs_claim";
+    /// Keep fan-outs from being taken over.
+    JOBS_RENEW = "jobs_renew";
     /// Clear finished fan-outs.
     JOBS_DONE = "jobs_done";
     /// The members of a room.

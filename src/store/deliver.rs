@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::Store;
 use super::reply::{Reply, maybe_text};
 use super::room::{Act, Audience, Entry, Job, Snapshot};
+use super::write::LEASE_MICROS;
 use crate::connection::Item;
 use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys, UserKeys};
@@ -28,6 +30,8 @@ const FAILURES: usize = 16;
 pub(super) const LIST: usize = 5_000;
 /// Marks for everybody in one pass over the members.
 const COMMON_MARKS: usize = 100;
+/// Between two renewals of a fan-out's lease, well within the lease.
+const RENEW: Duration = Duration::from_secs(1);
 /// Jobs and departures cleared in one call.
 const CLEAR: usize = 500;
 
@@ -80,6 +84,9 @@ impl MemberList {
 
 struct Plan<'a> {
     snapshot: &'a Snapshot,
+    /// The fan-outs under way, and when their lease was last known to run anew.
+    jobs: Vec<u64>,
+    leased: Mutex<Instant>,
     /// Stamps and positions that don't count for anybody, and that mention everybody.
     common_holes: Vec<(u64, u64)>,
     common_mentions: Vec<(u64, u64)>,
@@ -119,6 +126,8 @@ impl<'a> Plan<'a> {
     fn new(work: &'a Work, jobs: &[Job]) -> Self {
         let mut plan = Plan {
             snapshot: &work.snapshot,
+            jobs: jobs.iter().map(|job| job.stamp).collect(),
+            leased: Mutex::new(Instant::now()),
             common_holes: Vec::new(),
             common_mentions: Vec::new(),
             own: BTreeMap::new(),
@@ -548,6 +557,7 @@ impl Store {
         let mut failures = Vec::new();
         // A window of batches at a time: a room may have more members than their calls should take memory.
         for window in targets.chunks(users_per_batch * at_once) {
+            self.keep(app, room, plan).await?;
             let batches = window.chunks(users_per_batch).map(|targets| {
                 let calls = targets
                     .chunks(users_per_call)
@@ -570,6 +580,27 @@ impl Store {
             }
         }
         failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Renews the lease of fan-outs that take long, so that nobody begins them a second time.
+    async fn keep(&self, app: &AppId, room: &Enc, plan: &Plan<'_>) -> Result<()> {
+        {
+            let mut leased = plan.leased.lock().unwrap_or_else(|held| held.into_inner());
+            if plan.jobs.is_empty() || leased.elapsed() < RENEW {
+                return Ok(());
+            }
+            *leased = Instant::now();
+        }
+        for jobs in plan.jobs.chunks(CLEAR) {
+            let mut call = scripts::JOBS_RENEW
+                .call(&[RoomKeys::new(app, room).pending()])
+                .arg(LEASE_MICROS);
+            for job in jobs {
+                call.push(*job);
+            }
+            self.inner.redis.call(&call).await?;
+        }
+        Ok(())
     }
 
     /// Ends memberships that are older than the user's deletion and were told after it, unless what is being delivered

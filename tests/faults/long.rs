@@ -12,7 +12,7 @@ async fn long_histories_on_a_cluster() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_histories_behind_sentinels() {
-    let sentinels = Sentinels::start();
+    let sentinels = Sentinels::start(1_000);
     histories(&mut Config::apps(0), &sentinels.url(), 411..415, 500).await;
 }
 

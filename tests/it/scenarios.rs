@@ -324,7 +324,7 @@ pub async fn replicas_take_over(rounds: u64) {
 // ---------------------------------------------------------------------------------------------------------- sentinel
 
 pub async fn failovers(rounds: u64) {
-    let mut sentinels = Sentinels::start();
+    let mut sentinels = Sentinels::start(1_000);
     let config = config();
     let pod = Pod::start_at(&config, &sentinels.url());
     let app = App::new(&config.apps[0], &pod.base);

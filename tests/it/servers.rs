@@ -162,6 +162,12 @@ impl Cluster {
     }
 
     /// `redis+cluster://` with all nodes.
+    /// As somebody who may do everything.
+    pub fn operators_url(&self) -> String {
+        let nodes = [0, 1].map(|index| format!("127.0.0.1:{}", self.port(index)));
+        format!("redis+cluster://{}", nodes.join(","))
+    }
+
     pub fn url(&self) -> String {
         let hosts: Vec<String> = (0..self.nodes.len())
             .map(|index| format!("127.0.0.1:{}", self.port(index)))
@@ -313,7 +319,8 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    pub fn start() -> Self {
+    /// `down_after`: milliseconds after which a master that does not answer is replaced.
+    pub fn start(down_after: u32) -> Self {
         let options = ["--appendonly", "no", "--repl-diskless-sync-delay", "0"];
         let options = [&options[..], &user()].concat();
         let master = RedisServer::start_with(&options);
@@ -328,7 +335,7 @@ impl Sentinels {
                 let dir = tempfile::tempdir().unwrap();
                 let conf = format!(
                     "sentinel monitor mymaster 127.0.0.1 {port} 2\n\
-                     sentinel down-after-milliseconds mymaster 1000\n\
+                     sentinel down-after-milliseconds mymaster {down_after}\n\
                      sentinel failover-timeout mymaster 5000\n"
                 );
                 std::fs::write(dir.path().join("sentinel.conf"), conf).unwrap();
@@ -351,7 +358,8 @@ impl Sentinels {
                         let mut lines = state.lines().skip_while(|line| *line != name);
                         lines.nth(1).map(str::to_owned)
                     };
-                    field("num-other-sentinels").as_deref() == Some("2")
+                    field("num-other-sentinels")
+                        .is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n >= 2))
                         && field("num-slaves").as_deref() == Some("1")
                         && field("flags").as_deref() == Some("master")
                         && sentinel

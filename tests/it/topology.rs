@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::scenarios::{failovers, freeze_a_master, histories, replicas_take_over, slots_move};
 use crate::servers::{Cluster, RIGHTS, Sentinels, TlsServer};
-use crate::support::{Config, RedisServer};
+use crate::support::{Config, RedisServer, assert_no_drift, ran};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn histories_on_one_server() {
@@ -20,9 +20,36 @@ async fn histories_on_a_cluster() {
     cluster.rights_were_enough();
 }
 
+/// An operator's commands look at every node, and repair what lies on any of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_self_check_finds_and_repairs_on_every_node() {
+    let cluster = Cluster::start(15_000);
+    let url = cluster.operators_url();
+    histories(&mut Config::apps(0), &url, 351..352, 200).await;
+    assert_no_drift(&url, "app-0");
+    let users = ["alice", "b%7Bob%7D", "e%2Ff%20g%2F%2Fh", "用户%3A七%2B8"];
+    for user in users {
+        let key = format!("unread:v1:{{app-0:u:{user}}}:counts");
+        let command = ["-c", "HINCRBY", &key, "messages:group", "7"];
+        assert_ne!(cluster.nodes[0].cli(&command), "");
+    }
+    let of = ["--redis-url", url.as_str(), "--app", "app-0"];
+    assert_eq!(ran(&[&["verify"], &of[..]].concat()).code, 1);
+    assert_eq!(ran(&[&["rebuild"], &of[..]].concat()).code, 0);
+    let answer = ran(&[&["verify", "--json"], &of[..]].concat());
+    assert_eq!(
+        (answer.code, &answer.json()["drift"]),
+        (0, &serde_json::json!([]))
+    );
+    let doctor = ran(&["doctor", "--redis-url", &url]);
+    let looked_at = doctor.stdout.matches("ok    cluster [").count();
+    assert_eq!(looked_at, 3, "{doctor:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn histories_behind_sentinels() {
-    let sentinels = Sentinels::start();
+    // Nothing is to fail here, however slow the machine is.
+    let sentinels = Sentinels::start(20_000);
     histories(&mut Config::apps(0), &sentinels.url(), 321..323, 250).await;
     sentinels.rights_were_enough();
 }
