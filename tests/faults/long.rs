@@ -12,7 +12,7 @@ async fn long_histories_on_a_cluster() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_histories_behind_sentinels() {
-    let sentinels = Sentinels::start(1_000);
+    let sentinels = Sentinels::start(20_000);
     histories(&mut Config::apps(0), &sentinels.url(), 411..415, 500).await;
 }
 
@@ -28,5 +28,5 @@ async fn one_master_after_the_other_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_failover_after_the_other_is_followed() {
-    failovers(5).await;
+    failovers(3).await;
 }

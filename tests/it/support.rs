@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 /// Generous: a loaded machine must not fail a test that would pass on an idle one.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(10);
