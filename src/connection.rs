@@ -180,12 +180,6 @@ impl Redis {
         self.single(Sent::Plain(cmd)).await
     }
 
-    /// Runs one command without a key where `key` is.
-    pub async fn query_beside(&self, key: &str, cmd: &Cmd) -> Result<Value> {
-        let node = self.owner(cluster::slot(key.as_bytes())).await?;
-        self.plainly(&node, node.one(cmd)).await
-    }
-
     /// Runs one script; a server that does not know it gets its text, once.
     pub async fn call(&self, call: &Call) -> Result<Value> {
         self.single(Sent::Script(call)).await
@@ -202,12 +196,6 @@ impl Redis {
                 answers.into_iter().collect()
             }
         }
-    }
-
-    /// Runs one command on a connection of its own, where its first key is, for admin work.
-    pub async fn admin(&self, cmd: &Cmd) -> Result<Value> {
-        let node = self.owner(Sent::Plain(cmd).slot()).await?;
-        self.plainly(&node, node.admin(cmd)).await
     }
 
     /// Which server has `key`, and how often it was lost: what is told apart by this may have another hash seed, so that

@@ -781,6 +781,17 @@ impl Worker<'_> {
         Ok(())
     }
 
+    /// What a script that answers nothing beyond its fan-out and the snapshot has come to.
+    fn applied(&mut self, mut reply: Reply) -> Result<Outcome> {
+        match reply.text()?.as_str() {
+            "OK" => {
+                self.take(&mut reply)?;
+                Ok(Outcome::Applied { position: None })
+            }
+            code => self.refused(code),
+        }
+    }
+
     async fn update(
         &mut self,
         kind: Option<&'static str>,
@@ -800,7 +811,7 @@ impl Worker<'_> {
             format!("*{}", tags.join(","))
         });
         let status = active.map_or("", |active| if active { "1" } else { "0" });
-        let mut reply = self
+        let reply = self
             .accept(|trust| {
                 let mut call = scripts::ROOM_UPDATE
                     .call(&[self.keys.meta(), self.keys.pending()])
@@ -818,13 +829,7 @@ impl Worker<'_> {
                 call
             })
             .await?;
-        match reply.text()?.as_str() {
-            "OK" => {
-                self.take(&mut reply)?;
-                Ok(Outcome::Applied { position: None })
-            }
-            code => self.refused(code),
-        }
+        self.applied(reply)
     }
 
     async fn delete(&mut self) -> Result<Outcome> {
@@ -1085,7 +1090,7 @@ impl Worker<'_> {
         };
         let history = &self.store.inner.history;
         let keys = &self.keys;
-        let mut reply = self
+        let reply = self
             .accept(|trust| {
                 scripts::ROOM_READ
                     .call(&[
@@ -1104,18 +1109,12 @@ impl Worker<'_> {
                     .arg(&value)
             })
             .await?;
-        match reply.text()?.as_str() {
-            "OK" => {
-                self.take(&mut reply)?;
-                Ok(Outcome::Applied { position: None })
-            }
-            code => self.refused(code),
-        }
+        self.applied(reply)
     }
 
     async fn pref(&mut self, user: &Enc, settings: &str) -> Result<Outcome> {
         let keys = &self.keys;
-        let mut reply = self
+        let reply = self
             .accept(|trust| {
                 scripts::PREF_UPDATE
                     .call(&[keys.meta(), keys.members(), keys.pending()])
@@ -1125,13 +1124,7 @@ impl Worker<'_> {
                     .arg(settings)
             })
             .await?;
-        match reply.text()?.as_str() {
-            "OK" => {
-                self.take(&mut reply)?;
-                Ok(Outcome::Applied { position: None })
-            }
-            code => self.refused(code),
-        }
+        self.applied(reply)
     }
 }
 
