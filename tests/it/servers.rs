@@ -353,11 +353,7 @@ impl Sentinels {
             self.sentinels
                 .iter()
                 .all(|sentinel| {
-                    let state = sentinel.cli(&["SENTINEL", "MASTER", "mymaster"]);
-                    let field = |name: &str| {
-                        let mut lines = state.lines().skip_while(|line| *line != name);
-                        lines.nth(1).map(str::to_owned)
-                    };
+                    let field = Self::state(sentinel);
                     field("num-other-sentinels")
                         .is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n >= 2))
                         && field("num-slaves").as_deref() == Some("1")
@@ -389,6 +385,27 @@ impl Sentinels {
         let port: u16 = answer.lines().last().unwrap().parse().unwrap();
         let at = |server: &RedisServer| server.port == port;
         self.servers.iter().position(at).unwrap()
+    }
+
+    /// Waits until every sentinel knows this one as the master, and is done with making it so.
+    pub fn agree_on(&self, server: usize) {
+        let port = self.servers[server].port.to_string();
+        until("the sentinels agree on the new master", || {
+            let agrees = |sentinel: &RedisServer| {
+                let state = Self::state(sentinel);
+                state("port") == Some(port.clone()) && state("flags").as_deref() == Some("master")
+            };
+            self.sentinels.iter().all(agrees).then_some(())
+        });
+    }
+
+    /// The fields of what a sentinel says about the master.
+    fn state(sentinel: &RedisServer) -> impl Fn(&str) -> Option<String> {
+        let state = sentinel.cli(&["SENTINEL", "MASTER", "mymaster"]);
+        move |name| {
+            let mut lines = state.lines().skip_while(|line| *line != name);
+            lines.nth(1).map(str::to_owned)
+        }
     }
 
     pub fn replicated(&self) {
