@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, HttpServer, web};
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
@@ -17,8 +16,7 @@ use crate::config::Config;
 use crate::http;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::private_redis::{PrivateRedis, StartError};
-use crate::store::Store;
-use crate::telemetry;
+use crate::store::{Store, this_is_a_worker};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -143,7 +141,7 @@ impl App {
             Arc::clone(&metrics),
         ));
         let state = http::State::new(Arc::clone(&config), store, Arc::clone(&metrics));
-        let public = public_server(public_socket, &config, state, metrics)?;
+        let public = public_server(public_socket, &config, state)?;
         Ok(App {
             config,
             health,
@@ -244,16 +242,13 @@ fn public_server(
     listener: std::net::TcpListener,
     config: &Config,
     state: http::State,
-    metrics: Arc<Metrics>,
 ) -> io::Result<Server> {
     let settings = &config.server;
     let state = web::Data::new(state);
-    let metrics = web::Data::from(metrics);
     let mut server = HttpServer::new(move || {
+        this_is_a_worker();
         actix_web::App::new()
             .app_data(state.clone())
-            .app_data(metrics.clone())
-            .wrap(from_fn(telemetry::access_log))
             .default_service(web::to(http::dispatch))
     })
     .client_request_timeout(HEAD_TIMEOUT)

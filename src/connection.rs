@@ -83,6 +83,11 @@ impl<'a> From<&'a Item> for Sent<'a> {
     }
 }
 
+/// Says that this thread is an HTTP worker, which is to have a connection of its own to each server.
+pub fn this_is_a_worker() {
+    node::this_is_a_worker();
+}
+
 /// A handle to Redis; clones share the connections.
 #[derive(Clone)]
 pub struct Redis {
@@ -192,7 +197,7 @@ impl Redis {
             [] => Ok(Vec::new()),
             [one] => Ok(vec![self.single(one.into()).await?]),
             _ => {
-                let answers = self.run(items.iter().map(Sent::from).collect()).await?;
+                let answers = Box::pin(self.run(items.iter().map(Sent::from).collect())).await?;
                 answers.into_iter().collect()
             }
         }
@@ -285,18 +290,17 @@ impl Redis {
     async fn single(&self, sent: Sent<'_>) -> Result<Value> {
         // Nearly always the one node answers at once.
         if let Servers::One(node) = &self.inner.place {
-            let answer = tokio::time::timeout(self.inner.deadline, node.one(sent.cmd())).await;
-            match answer {
-                Ok(Ok(value)) => {
+            match node.one(sent.cmd()).await {
+                Ok(value) => {
                     node.answered();
                     return Ok(value);
                 }
-                Ok(Err(error)) if is_no_script(&error) => {}
-                Ok(Err(error)) => return Err(self.failed(node, error)),
-                Err(_) => return Err(self.lost(node, "timeout", "no answer in time".into())),
+                Err(error) if is_no_script(&error) => {}
+                Err(error) => return Err(self.failed(node, error)),
             }
         }
-        let values = self.run(vec![sent]).await?;
+        // Kept out of what every request carries with it.
+        let values = Box::pin(self.run(vec![sent])).await?;
         let missing = || Err(Error::Internal("a command without an answer".into()));
         values.into_iter().next().unwrap_or_else(missing)
     }

@@ -1,7 +1,7 @@
 //! What can go wrong below HTTP. No status codes here: each dialect picks its own.
 
 /// Why the store could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Redis can't be reached, refuses (loading, read only, out of memory) or did not answer in time.
     /// Reads and writes may both be sent again: every write is safe to repeat.

@@ -8,20 +8,22 @@ pub mod request;
 pub mod sendbird;
 pub mod tencent;
 
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 use crate::config::Config;
 use crate::http::keys::KeyRing;
-use crate::http::request::{Call, RouteName};
+use crate::http::request::Call;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::telemetry::Access;
 
 /// One wire format.
 struct Dialect {
@@ -127,6 +129,7 @@ pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpRespon
         tracing::error!("the server was mounted without its state");
         return internal_problem();
     };
+    let access = Access::begin(&req, &state.metrics);
     let segments = split(req.uri().path());
     let dialect = match segments.first() {
         Some(first) => VENDORS
@@ -135,25 +138,24 @@ pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpRespon
             .unwrap_or(&NATIVE),
         None => &NATIVE,
     };
+    let name = Cell::new("none");
     let call = Call {
         req: &req,
         payload: &mut payload,
         segments,
         state,
+        name: &name,
     };
     // A bug met by one request must not cost the others on this worker, nor the caller an answer it can read.
     let answer = AssertUnwindSafe((dialect.serve)(call)).catch_unwind().await;
-    let response = answer.unwrap_or_else(|_| {
-        let route = req
-            .extensions()
-            .get::<RouteName>()
-            .map_or("unknown", |r| r.0);
-        tracing::error!(route, "a handler panicked");
+    let mut response = answer.unwrap_or_else(|_| {
+        tracing::error!(route = name.get(), "a handler panicked");
         (dialect.broken)()
     });
     if response.head().keep_alive() {
         request::discard(&mut payload, state.config.server.max_body_bytes).await;
     }
+    access.end(name.get(), &mut response);
     response
 }
 

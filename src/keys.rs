@@ -62,6 +62,15 @@ pub fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
+/// What all keys of a user or a room begin with, with space for the rest of the longest.
+fn slot(app: &AppId, letter: &str, name: &Enc) -> String {
+    let parts = ["unread:v1:{", app.as_str(), letter, &name.0, "}:"];
+    let length = parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut slot = String::with_capacity(length + 12);
+    parts.iter().for_each(|part| slot.push_str(part));
+    slot
+}
+
 /// The keys of one user's slot.
 #[derive(Debug, Clone)]
 pub struct UserKeys(String);
@@ -69,7 +78,7 @@ pub struct UserKeys(String);
 impl UserKeys {
     /// The keys of `user` in `app`.
     pub fn new(app: &AppId, user: &Enc) -> Self {
-        Self(format!("unread:v1:{{{app}:u:{}}}:", user.0))
+        Self(slot(app, ":u:", user))
     }
 
     fn key(&self, what: &str) -> String {
@@ -124,7 +133,7 @@ pub struct RoomKeys(String);
 impl RoomKeys {
     /// The keys of `room` in `app`.
     pub fn new(app: &AppId, room: &Enc) -> Self {
-        Self(format!("unread:v1:{{{app}:r:{}}}:", room.0))
+        Self(slot(app, ":r:", room))
     }
 
     fn key(&self, what: &str) -> String {

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Requests make many small allocations on several threads at once, which the system's own allocator is slower at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     unread::cli::main()
 }

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{self, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
@@ -29,7 +29,7 @@ pub struct Metrics {
     registry: Registry,
     http: Family<HttpLabels, Durations>,
     http_handles: Handles<Durations>,
-    in_flight: Gauge,
+    in_flight: Gauge<i64, Striped>,
     redis_errors: Labelled<KindLabel>,
     redis_up: Gauge,
     script_reloads: Counter,
@@ -87,7 +87,7 @@ impl Metrics {
             Unit::Seconds,
             http.clone(),
         );
-        let in_flight = Gauge::default();
+        let in_flight = Gauge::<i64, Striped>::default();
         r.register(
             "unread_http_requests_in_flight",
             "Requests being worked on",
@@ -272,7 +272,7 @@ impl Metrics {
 }
 
 /// Counts a request as in flight until dropped, also when its caller hangs up and the handler is dropped with it.
-pub struct InFlight(Gauge);
+pub struct InFlight(Gauge<i64, Striped>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -351,9 +351,66 @@ fn hash(key: &Key) -> usize {
     usize::try_from((hash >> 32) % SLOTS as u64).unwrap_or(0)
 }
 
+/// Threads that do not get in each other's way when they count; more of them share.
+const STRIPES: usize = 16;
+
+/// Which of the [`STRIPES`] this thread counts in.
+fn stripe() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static STRIPE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % STRIPES;
+    }
+    STRIPE.with(|stripe| *stripe)
+}
+
+/// On cache lines of its own, so that writing to one does not slow down the next.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded<T>(T);
+
+/// A number that many threads move up and down, and that is seldom read.
+#[derive(Debug, Default)]
+struct Striped([Padded<AtomicI64>; STRIPES]);
+
+impl Striped {
+    fn add(&self, by: i64) -> i64 {
+        let part = self.0.get(stripe());
+        part.map_or(0, |part| part.0.fetch_add(by, Ordering::Relaxed))
+    }
+}
+
+impl gauge::Atomic<i64> for Striped {
+    fn inc(&self) -> i64 {
+        self.add(1)
+    }
+
+    fn inc_by(&self, by: i64) -> i64 {
+        self.add(by)
+    }
+
+    fn dec(&self) -> i64 {
+        self.add(-1)
+    }
+
+    fn dec_by(&self, by: i64) -> i64 {
+        self.add(-by)
+    }
+
+    fn set(&self, to: i64) -> i64 {
+        let was = self.get();
+        self.add(to - was);
+        was
+    }
+
+    fn get(&self) -> i64 {
+        let parts = self.0.iter().map(|part| part.0.load(Ordering::Relaxed));
+        parts.sum()
+    }
+}
+
 /// A histogram of seconds. The crate's own one takes a mutex for each observation.
 #[derive(Debug, Clone, Default)]
-struct Durations(Arc<DurationCells>);
+struct Durations(Arc<[Padded<DurationCells>; STRIPES]>);
 
 #[derive(Debug, Default)]
 struct DurationCells {
@@ -364,13 +421,16 @@ struct DurationCells {
 
 impl Durations {
     fn observe(&self, seconds: f64) {
+        let Some(Padded(cells)) = self.0.get(stripe()) else {
+            return;
+        };
         let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
-        if let Some(count) = self.0.counts.get(bucket) {
+        if let Some(count) = cells.counts.get(bucket) {
             count.fetch_add(1, Ordering::Relaxed);
         }
         let nanos = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
         let nanos = i64::try_from(nanos.as_nanos()).unwrap_or(i64::MAX);
-        self.0.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
+        cells.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 }
 
@@ -381,13 +441,16 @@ impl TypedMetric for Durations {
 impl EncodeMetric for Durations {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
         let bounds = BUCKETS.into_iter().chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds
-            .zip(&self.0.counts)
-            .map(|(bound, count)| (bound, count.load(Ordering::Relaxed)))
-            .collect();
+        let mut buckets: Vec<(f64, u64)> = bounds.map(|bound| (bound, 0)).collect();
+        let mut nanos = 0;
+        for Padded(cells) in self.0.iter() {
+            for ((_, total), count) in buckets.iter_mut().zip(&cells.counts) {
+                *total += count.load(Ordering::Relaxed);
+            }
+            nanos += cells.sum_nanos.load(Ordering::Relaxed);
+        }
         // The total from the same reading, so that it equals the last bucket.
         let total = buckets.iter().map(|(_, count)| count).sum();
-        let nanos = self.0.sum_nanos.load(Ordering::Relaxed);
         #[expect(clippy::cast_precision_loss, reason = "a sum of seconds is a float")]
         let sum = nanos as f64 / 1e9;
         encoder.encode_histogram::<NoLabelSet>(sum, total, &buckets, None)

@@ -18,6 +18,13 @@ pub struct Charge {
     pub burst: u32,
 }
 
+impl Charge {
+    /// One call's share of the time.
+    pub fn emission(&self) -> Duration {
+        Duration::from_micros((1_000_000 / u64::from(self.per_second.max(1))).max(1))
+    }
+}
+
 /// What the limiter said of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {

@@ -2,6 +2,7 @@
 
 mod admit;
 mod announce;
+mod charge;
 mod deliver;
 mod durable;
 mod doctor;
@@ -25,6 +26,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
+pub use crate::connection::this_is_a_worker;
 pub use doctor::{Check, Level};
 pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
 pub use rebuild::Repair;
@@ -47,6 +49,7 @@ pub struct Store {
 struct Inner {
     redis: Redis,
     admission: admit::Admission,
+    charges: charge::Charges,
     history: History,
     announcer: announce::Announcer,
     members: Cache<(AppId, Enc), Arc<deliver::MemberList>, Length>,
@@ -107,6 +110,7 @@ impl Store {
         let inner = Arc::new(Inner {
             redis,
             admission: admit::Admission::new(&config.server),
+            charges: charge::Charges::default(),
             history: History {
                 max_messages: config.history.max_messages,
                 max_age_days: config.history.max_age_days,

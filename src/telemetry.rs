@@ -4,17 +4,15 @@
 use std::io::IsTerminal as _;
 use std::time::Instant;
 
-use actix_web::body::{BodySize, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::body::{BodySize, MessageBody as _};
 use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::middleware::Next;
-use actix_web::{HttpMessage as _, web};
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{LogConfig, LogFormat};
-use crate::http::request::RouteName;
-use crate::metrics::Metrics;
+use crate::metrics::{InFlight, Metrics};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -65,48 +63,51 @@ pub fn init(config: &LogConfig) {
     };
 }
 
-/// Counts and times every request, writes its access line, and sends back its request id.
-pub async fn access_log<B: MessageBody + 'static>(
-    req: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<B>, actix_web::Error> {
-    let started = Instant::now();
-    let metrics = req.app_data::<web::Data<Metrics>>().cloned();
-    let _in_flight = metrics.as_ref().map(|metrics| metrics.in_flight());
-    let request_id = request_id(&req);
-    let method = req.method().clone();
+/// One request: counted and timed, with its access line and its id.
+pub struct Access<'a> {
+    req: &'a HttpRequest,
+    metrics: &'a Metrics,
+    started: Instant,
+    _in_flight: InFlight,
+}
 
-    let mut res = next.call(req).await?;
-
-    let route = res
-        .request()
-        .extensions()
-        .get::<RouteName>()
-        .map_or("none", |route| route.0);
-    let status = res.status().as_u16();
-    let seconds = started.elapsed().as_secs_f64();
-    if let Some(metrics) = metrics {
-        metrics.http(route, method.as_str(), status, seconds);
+impl<'a> Access<'a> {
+    /// A request has come.
+    pub fn begin(req: &'a HttpRequest, metrics: &'a Metrics) -> Self {
+        Self {
+            req,
+            metrics,
+            started: Instant::now(),
+            _in_flight: metrics.in_flight(),
+        }
     }
-    tracing::info!(
-        request_id = request_id.to_str().unwrap_or_default(),
-        method = method_name(method.as_str()),
-        route,
-        status,
-        duration_ms = (seconds * 1e6).round() / 1e3,
-        bytes = match res.response().body().size() {
-            BodySize::Sized(bytes) => Some(bytes),
-            BodySize::None => Some(0),
-            BodySize::Stream => None,
-        },
-        "request"
-    );
-    res.headers_mut().insert(REQUEST_ID, request_id);
-    Ok(res)
+
+    /// It has its answer, which gets the request's id. `route` is a fixed word, never an id.
+    pub fn end(self, route: &'static str, response: &mut HttpResponse) {
+        let method = self.req.method().as_str();
+        let status = response.status().as_u16();
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.metrics.http(route, method, status, seconds);
+        let request_id = request_id(self.req);
+        tracing::info!(
+            request_id = request_id.to_str().unwrap_or_default(),
+            method = method_name(method),
+            route,
+            status,
+            duration_ms = (seconds * 1e6).round() / 1e3,
+            bytes = match response.body().size() {
+                BodySize::Sized(bytes) => Some(bytes),
+                BodySize::None => Some(0),
+                BodySize::Stream => None,
+            },
+            "request"
+        );
+        response.headers_mut().insert(REQUEST_ID, request_id);
+    }
 }
 
 /// The caller's request id where it can be trusted not to break a log line, else a new one.
-fn request_id(req: &ServiceRequest) -> HeaderValue {
+fn request_id(req: &HttpRequest) -> HeaderValue {
     let given = req.headers().get(REQUEST_ID).filter(|value| {
         (1..=64).contains(&value.len())
             && value
@@ -115,7 +116,17 @@ fn request_id(req: &ServiceRequest) -> HeaderValue {
                 .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
     });
     given.cloned().unwrap_or_else(|| {
-        HeaderValue::from_str(&format!("{:016x}", rand::random::<u64>()))
+        let random = rand::random::<[u8; 8]>();
+        let digits = random.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let id: Vec<u8> = digits
+            .map(|digit| {
+                b"0123456789abcdef"
+                    .get(usize::from(digit))
+                    .copied()
+                    .unwrap_or(b'0')
+            })
+            .collect();
+        HeaderValue::from_maybe_shared(Bytes::from(id))
             .unwrap_or_else(|_| HeaderValue::from_static("none"))
     })
 }
@@ -151,7 +162,7 @@ mod tests {
         let given = |id: &str| {
             let req = TestRequest::default()
                 .insert_header((REQUEST_ID, id))
-                .to_srv_request();
+                .to_http_request();
             request_id(&req).to_str().unwrap().to_owned()
         };
         assert_eq!(given("Abc-123"), "Abc-123");
@@ -162,7 +173,7 @@ mod tests {
             assert_ne!(id, bad);
             assert_eq!(id.len(), 16);
         }
-        let fresh = |()| request_id(&TestRequest::default().to_srv_request());
+        let fresh = |()| request_id(&TestRequest::default().to_http_request());
         assert_ne!(fresh(()), fresh(()));
     }
 }

@@ -1,9 +1,11 @@
 //! One server: a few shared multiplexed connections that reconnect by themselves, and a small pool for admin work.
 
+use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use deadpool_redis::{Manager, Pool, Runtime};
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
@@ -135,6 +137,18 @@ fn login(user: Option<&str>, password: Option<&str>) -> RedisConnectionInfo {
     login
 }
 
+thread_local! {
+    /// Which of the HTTP workers this thread is.
+    static WORKER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Says that this thread is an HTTP worker: it then has a line of its own to each server (or shares it with few others),
+/// which it drives itself, so that neither commands nor answers have to wake another thread.
+pub(super) fn this_is_a_worker() {
+    static WORKERS: AtomicUsize = AtomicUsize::new(0);
+    WORKER.set(Some(WORKERS.fetch_add(1, Ordering::Relaxed)));
+}
+
 /// How stubbornly a connection is made again.
 #[derive(Clone, Copy)]
 pub(super) enum Reconnect {
@@ -146,9 +160,18 @@ pub(super) enum Reconnect {
 
 /// One shared connection. It makes itself anew when it breaks, but not when it has gone silent (which nobody tells) nor when
 /// the server would not have it (which is final to it), so then another one takes its place.
+#[derive(Clone)]
 struct Line {
     connection: ConnectionManager,
-    answers: AtomicU64,
+    answers: Arc<AtomicU64>,
+}
+
+/// All shared connections to a server.
+struct Lines {
+    /// How often all were made anew.
+    renewals: u64,
+    /// One half for the HTTP workers, the other one for all other threads: a line is driven by who uses it first.
+    all: Vec<Line>,
 }
 
 /// One server.
@@ -156,7 +179,7 @@ pub(super) struct Node {
     /// What the log calls it: host and port, never a password.
     pub(super) name: String,
     pub(super) host: String,
-    shared: RwLock<Arc<Vec<Line>>>,
+    shared: ArcSwap<Lines>,
     next: AtomicUsize,
     /// How they are made.
     client: Client,
@@ -166,8 +189,11 @@ pub(super) struct Node {
     up: AtomicBool,
     /// How often it stopped to answer.
     losses: AtomicU64,
-    /// How often it answered.
-    answers: AtomicU64,
+    /// When it answered last, in milliseconds since `born`.
+    answered: AtomicU64,
+    born: Instant,
+    connect: Duration,
+    response: Duration,
     /// Whether something sent to it was not answered in time, and nothing has been answered since. Then one request at
     /// a time waits for it, and all others are refused at once: they would fill the pod up with waiting.
     stuck: AtomicBool,
@@ -179,22 +205,29 @@ pub(super) struct Node {
     metrics: Option<Arc<Metrics>>,
 }
 
-/// So many, prepared; they are made when first used.
-fn lines(
-    client: &Client,
-    manager: &ConnectionManagerConfig,
-    count: usize,
-) -> RedisResult<Arc<Vec<Line>>> {
-    let line = |_| {
-        Ok(Line {
-            connection: ConnectionManager::new_lazy_with_config(client.clone(), manager.clone())?,
-            answers: AtomicU64::new(0),
-        })
-    };
-    (0..count)
-        .map(line)
-        .collect::<RedisResult<_>>()
-        .map(Arc::new)
+impl Lines {
+    /// So many, prepared; they are made when first used.
+    fn new(
+        client: &Client,
+        manager: &ConnectionManagerConfig,
+        count: usize,
+        renewals: u64,
+    ) -> RedisResult<Arc<Self>> {
+        let line = |_| {
+            let connection =
+                ConnectionManager::new_lazy_with_config(client.clone(), manager.clone())?;
+            Ok(Line {
+                connection,
+                answers: Arc::default(),
+            })
+        };
+        let all = (0..count).map(line).collect::<RedisResult<_>>()?;
+        Ok(Arc::new(Self { renewals, all }))
+    }
+
+    fn half(&self) -> usize {
+        (self.all.len() / 2).max(1)
+    }
 }
 
 impl Node {
@@ -219,13 +252,14 @@ impl Node {
         };
         let manager = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(settings.connect))
-            .set_response_timeout(Some(settings.response))
+            // `over` has its own.
+            .set_response_timeout(None)
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_millis(500))
             .set_exponent_base(2.0)
             .set_number_of_retries(retries)
             .set_pipeline_buffer_size(1024);
-        let shared = lines(&client, &manager, settings.connections).map_err(bad)?;
+        let shared = Lines::new(&client, &manager, 2 * settings.connections, 0).map_err(bad)?;
         let long = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect))
             .set_response_timeout(Some(settings.response * 5));
@@ -247,14 +281,17 @@ impl Node {
         Ok(Self {
             name,
             host,
-            shared: RwLock::new(shared),
+            shared: ArcSwap::new(shared),
             next: AtomicUsize::new(0),
             client,
             manager,
             admin,
             up: AtomicBool::new(false),
             losses: AtomicU64::new(0),
-            answers: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            born: Instant::now(),
+            connect: settings.connect,
+            response: settings.response,
             stuck: AtomicBool::new(false),
             tried: AtomicBool::new(false),
             retired: None,
@@ -276,11 +313,15 @@ impl Node {
         at: usize,
         send: impl AsyncFnOnce(&mut ConnectionManager) -> RedisResult<T>,
     ) -> RedisResult<T> {
-        let lines = Arc::clone(&self.shared.read().unwrap_or_else(PoisonError::into_inner));
-        let line = lines.get(at % lines.len().max(1));
-        let line = line.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
+        let (line, renewals) = {
+            let lines = self.shared.load();
+            (lines.all.get(at).cloned(), lines.renewals)
+        };
+        let mut line = line.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
         let before = line.answers.load(Ordering::Relaxed);
-        let answer = send(&mut line.connection.clone()).await;
+        let answer = tokio::time::timeout(self.patience(), send(&mut line.connection)).await;
+        let late = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+        let answer = answer.unwrap_or_else(late);
         match &answer {
             Ok(_) => {
                 line.answers.fetch_add(1, Ordering::Relaxed);
@@ -288,7 +329,7 @@ impl Node {
             // Broken: it makes itself anew.
             Err(error) if error.is_connection_dropped() => {}
             // Nothing at all has come for as long as an answer may take, or there is no connection to be had.
-            Err(_) if line.answers.load(Ordering::Relaxed) == before => self.renew(&lines)?,
+            Err(_) if line.answers.load(Ordering::Relaxed) == before => self.renew(renewals)?,
             Err(_) => {}
         }
         answer
@@ -296,16 +337,30 @@ impl Node {
 
     /// New lines for all, once: what befell one has most likely befallen the others. What is still to come over the old
     /// ones comes.
-    fn renew(&self, old: &Arc<Vec<Line>>) -> RedisResult<()> {
-        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&shared, old) {
-            *shared = lines(&self.client, &self.manager, old.len())?;
+    fn renew(&self, renewals: u64) -> RedisResult<()> {
+        let old = self.shared.load();
+        if old.renewals == renewals {
+            let new = Lines::new(&self.client, &self.manager, old.all.len(), renewals + 1)?;
+            self.shared.compare_and_swap(&old, new);
         }
         Ok(())
     }
 
+    /// How long an answer is waited for, and a connection too where there may be none.
+    fn patience(&self) -> Duration {
+        match self.up.load(Ordering::Relaxed) {
+            true => self.response,
+            false => self.connect + self.response,
+        }
+    }
+
+    /// Which line this thread uses next.
     fn turn(&self) -> usize {
-        self.next.fetch_add(1, Ordering::Relaxed)
+        let half = self.shared.load().half();
+        match WORKER.get() {
+            Some(worker) => worker % half,
+            None => half + self.next.fetch_add(1, Ordering::Relaxed) % half,
+        }
     }
 
     /// Sends one command.
@@ -317,7 +372,8 @@ impl Node {
 
     /// Sends one command that no request waits for, always on the same connection.
     pub(super) async fn ask(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let answer = self.over(0, async |line| line.req_packed_command(cmd).await);
+        let first = self.shared.load().half();
+        let answer = self.over(first, async |line| line.req_packed_command(cmd).await);
         answer.await?.extract_error()
     }
 
@@ -416,25 +472,35 @@ impl Node {
             true => Some(Trial::of(self)?),
             false => None,
         };
-        let before = self.answers.load(Ordering::Relaxed);
         let answer = self.unless_retired(answer).await;
+        let now = self.millis();
         match &answer {
             // Others may have been answered meanwhile: then it is a connection that is silent, or the server is only slow.
             Err(error) if error.is_timeout() => {
-                if self.answers.load(Ordering::Relaxed) == before {
+                let lately = Duration::from_millis(
+                    now.saturating_sub(self.answered.load(Ordering::Relaxed)),
+                );
+                if lately >= self.response {
                     self.stuck.store(true, Ordering::Relaxed);
                 }
             }
             Err(error) if error.is_io_error() => {}
             // A refusal is an answer too.
             _ => {
-                self.answers.fetch_add(1, Ordering::Relaxed);
+                // Written once in a while only: all workers read it.
+                if self.answered.load(Ordering::Relaxed) != now {
+                    self.answered.store(now, Ordering::Relaxed);
+                }
                 if self.stuck.load(Ordering::Relaxed) {
                     self.stuck.store(false, Ordering::Relaxed);
                 }
             }
         }
         answer
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     async fn unless_retired<T>(

@@ -2,13 +2,15 @@
 //! Nothing of it is written to a log: queries and headers hold credentials.
 
 use std::borrow::Cow;
+use std::cell::Cell;
+use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 
 use crate::http::State;
@@ -24,11 +26,9 @@ pub struct Call<'a> {
     pub segments: Vec<&'a str>,
     /// What all calls share.
     pub state: &'a State,
+    /// Which route it is, for metrics and the access log: a fixed word, never an id.
+    pub name: &'a Cell<&'static str>,
 }
-
-/// Which route answered, for metrics and the access log: a fixed word, never an id. A request extension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RouteName(pub &'static str);
 
 /// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +50,7 @@ pub enum BodyError {
 impl<'a> Call<'a> {
     /// Names the route for metrics and the access log.
     pub fn route(&self, name: &'static str) {
-        self.req.extensions_mut().insert(RouteName(name));
+        self.name.set(name);
     }
 
     /// The first value of a header, if it is UTF-8 and not empty.
@@ -86,8 +86,13 @@ impl<'a> Call<'a> {
         if announced.is_some_and(|bytes| bytes > limit as u64) {
             return Err(BodyError::TooLarge);
         }
+        let mut body = pin!(collect(self.payload, limit));
+        // Most bodies are there already, which then needs no timer.
+        if let Some(body) = body.as_mut().now_or_never() {
+            return body;
+        }
         let deadline = Duration::from_millis(self.state.config.server.body_timeout_ms);
-        tokio::time::timeout(deadline, collect(self.payload, limit))
+        tokio::time::timeout(deadline, body)
             .await
             .unwrap_or(Err(BodyError::TimedOut))
     }
@@ -132,8 +137,12 @@ pub async fn discard(payload: &mut web::Payload, limit: usize) {
             }
         }
     };
-    // Whoever is slower than that pays with the connection.
-    let _ = tokio::time::timeout(PATIENCE, rest).await;
+    let mut rest = pin!(rest);
+    // Nearly always nothing is left.
+    if rest.as_mut().now_or_never().is_none() {
+        // Whoever is slower than that pays with the connection.
+        let _ = tokio::time::timeout(PATIENCE, rest).await;
+    }
 }
 
 /// A path segment, percent-decoded; `+` stays a plus. `None`: a broken escape, or not UTF-8.

@@ -1,5 +1,6 @@
 //! Bounds on what one pod takes on at once: past them a call is refused at once, instead of making all others wait.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -14,7 +15,7 @@ const WAITING: usize = 4;
 
 /// What is being worked on.
 pub(super) struct Admission {
-    reads: Semaphore,
+    reads: Places,
     writes: Semaphore,
     waiting: Semaphore,
 }
@@ -22,15 +23,15 @@ pub(super) struct Admission {
 impl Admission {
     pub(super) fn new(config: &ServerConfig) -> Self {
         Self {
-            reads: Semaphore::new(config.max_reads),
+            reads: Places::new(config.max_reads),
             writes: Semaphore::new(config.max_writes),
             waiting: Semaphore::new(config.max_writes.saturating_mul(WAITING)),
         }
     }
 
     /// A place for a read, now or not at all: reads are short, so a full house means that they are not being answered.
-    pub(super) fn read(&self) -> Result<SemaphorePermit<'_>> {
-        self.reads.try_acquire().map_err(|_| full("reads"))
+    pub(super) fn read(&self) -> Result<Place<'_>> {
+        self.reads.take().ok_or_else(|| full("reads"))
     }
 
     /// A place for a batch of events, now or soon.
@@ -46,6 +47,37 @@ impl Admission {
     }
 }
 
+/// So many places that nobody waits for: a semaphore would take a lock for each that is given back.
+#[derive(Debug)]
+struct Places {
+    all: usize,
+    taken: AtomicUsize,
+}
+
+impl Places {
+    fn new(all: usize) -> Self {
+        Self {
+            all,
+            taken: AtomicUsize::new(0),
+        }
+    }
+
+    fn take(&self) -> Option<Place<'_>> {
+        let place = Place(self);
+        (self.taken.fetch_add(1, Ordering::Relaxed) < self.all).then_some(place)
+    }
+}
+
+/// One that is taken until dropped.
+#[derive(Debug)]
+pub(super) struct Place<'a>(&'a Places);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 fn full(what: &str) -> Error {
     Error::Unavailable(format!("too many {what} are being worked on"))
 }
@@ -56,7 +88,7 @@ mod tests {
 
     fn admission(max_reads: usize, max_writes: usize) -> Admission {
         Admission {
-            reads: Semaphore::new(max_reads),
+            reads: Places::new(max_reads),
             writes: Semaphore::new(max_writes),
             waiting: Semaphore::new(max_writes * WAITING),
         }

@@ -16,9 +16,9 @@ use super::{
 };
 use crate::connection::Item;
 use crate::error::{Error, Result};
-use crate::keys::{self, Enc, RoomKeys, UserKeys, decode, encode};
+use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode};
 use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
-use crate::quota::{Charge, Charged, Verdict};
+use crate::quota::{Charge, Charged};
 use crate::scripts;
 
 /// The longest list of members that is shown whole.
@@ -265,26 +265,6 @@ fn field(family: &str, kind: Kind, suffix: &str) -> String {
     format!("{family}:{}{suffix}", kind.as_str())
 }
 
-fn gcra(charge: &Charge) -> Item {
-    let emission = 1_000_000 / u64::from(charge.per_second.max(1));
-    Item::Script(
-        scripts::GCRA
-            .call(&[keys::limit(&charge.app, charge.endpoint)])
-            .arg(emission.max(1))
-            .arg(charge.burst),
-    )
-}
-
-fn verdict(value: Value) -> Result<Verdict> {
-    let mut reply = Reply::new(value)?;
-    Ok(Verdict {
-        allowed: reply.number()? == 1,
-        remaining: u32::try_from(reply.number()?).unwrap_or(u32::MAX),
-        retry_after: Duration::from_micros(reply.number()?),
-        reset: Duration::from_micros(reply.number()?),
-    })
-}
-
 /// The kept totals of one user, or word that the slower way is needed.
 enum Quick {
     Unknown,
@@ -305,27 +285,24 @@ impl Store {
                 None,
             ));
         };
-        let (charged, values) = if self.inner.redis.spans_slots() {
-            let gcra = [gcra(charge)];
-            let charged = tokio::time::timeout(CHARGE, self.inner.redis.batch(&gcra));
-            let (charged, values) = tokio::join!(charged, self.inner.redis.batch(&items));
+        let redis = &self.inner.redis;
+        let charged = self.inner.charges.charge(redis, charge);
+        let (verdict, values) = if redis.spans_slots() {
             let late = |_| {
                 Err(Error::Unavailable(
                     "the limit did not answer in time".into(),
                 ))
             };
-            let charged = charged.unwrap_or_else(late);
-            let charged = charged.map(|values| values.into_iter().next().unwrap_or(Value::Nil));
-            (charged, values?.into_iter())
+            let charged = tokio::time::timeout(CHARGE, charged);
+            let (charged, values) = tokio::join!(charged, redis.batch(&items));
+            (charged.unwrap_or_else(late), values)
         } else {
-            let mut all = Vec::with_capacity(items.len() + 1);
-            all.push(gcra(charge));
-            all.extend(items);
-            let mut values = self.inner.redis.batch(&all).await?.into_iter();
-            (Ok(values.next().unwrap_or(Value::Nil)), values)
+            // Both go to the same server at the same time.
+            tokio::join!(charged, redis.batch(&items))
         };
-        let verdict = match charged {
-            Ok(value) => Some(verdict(value)?),
+        let values = values?.into_iter();
+        let verdict = match verdict {
+            Ok(verdict) => Some(verdict),
             // The limit may be on a node of a cluster that does not answer, and the user on another that does. What the
             // pod has let through by its own share then stands.
             Err(error) if error.is_transient() => None,

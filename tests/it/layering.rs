@@ -39,7 +39,7 @@ const RULES: &[Rule] = &[
     // HTTP on top.
     only("actix", &["app.rs", "http*", "telemetry.rs"], "only the HTTP side knows the web framework"),
     only("StatusCode", &["http*"], "each dialect picks its own status codes"),
-    only("crate::http", &["app.rs", "cli.rs", "demo.rs", "http*", "telemetry.rs"], "nothing below HTTP knows of it"),
+    only("crate::http", &["app.rs", "cli.rs", "demo.rs", "http*"], "nothing below HTTP knows of it"),
     only("crate::limiter", &["http*"], "limits belong to the endpoints"),
     only("crate::store", &["admin*", "app.rs", "cli.rs", "http*"], "the store is used from above, by its face"),
     only("crate::event", &["http/native.rs", "store/write.rs"], "events come in by one door"),
