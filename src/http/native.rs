@@ -1,10 +1,10 @@
 //! The native API, `/v1`: events in, counts out. Also answers every path that no dialect claims. Errors are RFC 9457.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{HttpResponse, http::header::HeaderValue};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::config::AppConfig;
@@ -303,7 +303,7 @@ async fn user_unread(
         }
     }
     match call.state.store.user_unread(&app.id, &user, rooms).await? {
-        Some(unread) => Ok(ok(&render_user(&user, unread))),
+        Some(unread) => Ok(ok(&User::new(&user, &unread))),
         None => Err(Problem::new(StatusCode::NOT_FOUND, "no such user")),
     }
 }
@@ -340,16 +340,17 @@ async fn unread(call: &mut Call<'_>, app: &AppConfig) -> Result<HttpResponse, Pr
                 .map_err(|error| Problem::bad(format!("users: a user id {error}")))?,
         );
     }
+    let mut named = HashSet::with_capacity(users.len());
+    users.retain(|user| named.insert(user.clone()));
     let totals = call.state.store.totals_of(&app.id, &users).await?;
-    let users: Map<String, Value> = users
-        .iter()
-        .zip(totals)
-        .map(|(user, totals)| {
-            let totals = totals.map_or(Value::Null, |totals| Value::Object(families(&totals)));
-            (user.as_str().to_owned(), totals)
-        })
-        .collect();
-    Ok(ok(&json!({ "users": users })))
+    let users: Vec<_> = users.iter().zip(totals).collect();
+    #[derive(Serialize)]
+    struct Body<'a> {
+        users: Users<'a>,
+    }
+    Ok(ok(&Body {
+        users: Users(&users),
+    }))
 }
 
 async fn room_unread(
@@ -408,44 +409,99 @@ fn parse_segment<T, E: std::fmt::Display>(
     parse(decoded.into_owned()).map_err(|error| Problem::bad(format!("an id in the path {error}")))
 }
 
-fn by_kind(counts: &ByKind) -> Value {
-    json!({
-        "total": counts.total(),
-        "direct": counts.direct,
-        "group": counts.group,
-        "supergroup": counts.supergroup,
-    })
+#[derive(Serialize)]
+struct Numbers {
+    total: u64,
+    direct: u64,
+    group: u64,
+    supergroup: u64,
 }
 
-fn families(totals: &Totals) -> Map<String, Value> {
-    let mut map = Map::new();
-    map.insert("messages".into(), by_kind(&totals.messages));
-    map.insert("mentions".into(), by_kind(&totals.mentions));
-    map.insert("invitations".into(), by_kind(&totals.invitations));
-    map
-}
-
-fn render_user(user: &UserId, unread: UserUnread) -> Map<String, Value> {
-    let mut map = families(&unread.totals);
-    map.insert("user".into(), user.as_str().into());
-    map.insert("tags".into(), json!(unread.tags));
-    map.insert("types".into(), json!(unread.types));
-    if let Some(rooms) = unread.rooms {
-        let rooms: Vec<Value> = rooms.iter().map(render_room).collect();
-        map.insert("rooms".into(), rooms.into());
+impl From<&ByKind> for Numbers {
+    fn from(counts: &ByKind) -> Self {
+        Self {
+            total: counts.total(),
+            direct: counts.direct,
+            group: counts.group,
+            supergroup: counts.supergroup,
+        }
     }
-    map
 }
 
-fn render_room(room: &RoomUnread) -> Value {
-    json!({
-        "room": room.room,
-        "kind": room.kind.as_str(),
-        "custom_type": room.custom_type,
-        "tags": room.tags,
-        "messages": room.messages,
-        "mentions": room.mentions,
-    })
+#[derive(Serialize)]
+struct Families {
+    messages: Numbers,
+    mentions: Numbers,
+    invitations: Numbers,
+}
+
+impl From<&Totals> for Families {
+    fn from(totals: &Totals) -> Self {
+        Self {
+            messages: (&totals.messages).into(),
+            mentions: (&totals.mentions).into(),
+            invitations: (&totals.invitations).into(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    user: &'a str,
+    #[serde(flatten)]
+    families: Families,
+    tags: &'a BTreeMap<String, u64>,
+    types: &'a BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rooms: Option<Vec<Room<'a>>>,
+}
+
+impl<'a> User<'a> {
+    fn new(user: &'a UserId, unread: &'a UserUnread) -> Self {
+        let rooms = unread.rooms.as_ref();
+        Self {
+            user: user.as_str(),
+            families: (&unread.totals).into(),
+            tags: &unread.tags,
+            types: &unread.types,
+            rooms: rooms.map(|rooms| rooms.iter().map(Room::new).collect()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Room<'a> {
+    room: &'a str,
+    kind: &'static str,
+    custom_type: Option<&'a str>,
+    tags: &'a [String],
+    messages: u64,
+    mentions: u64,
+}
+
+impl<'a> Room<'a> {
+    fn new(room: &'a RoomUnread) -> Self {
+        Self {
+            room: &room.room,
+            kind: room.kind.as_str(),
+            custom_type: room.custom_type.as_deref(),
+            tags: &room.tags,
+            messages: room.messages,
+            mentions: room.mentions,
+        }
+    }
+}
+
+/// Written as an object: a user's numbers, or null, under its id.
+struct Users<'a>(&'a [(&'a UserId, Option<Totals>)]);
+
+impl Serialize for Users<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let users = self.0.iter();
+        serializer.collect_map(
+            users.map(|(user, totals)| (user.as_str(), totals.as_ref().map(Families::from))),
+        )
+    }
 }
 
 fn ok(body: &impl Serialize) -> HttpResponse {

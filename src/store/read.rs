@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use redis::Value;
+use redis::{Cmd, Value};
 
 use super::deliver::{LIST, parse_members};
 use super::reply::{Reply, maybe_text, number, parse};
@@ -261,8 +261,21 @@ fn suffixes(types: Option<&[CustomType]>) -> Vec<String> {
     }
 }
 
+/// The fields that [`Store::quick`] reads, in its order.
+fn quick_fields(suffixes: &[String]) -> Vec<String> {
+    let mut fields = vec!["known".to_owned(), "supers".to_owned()];
+    for kind in KEPT {
+        for suffix in suffixes {
+            for family in FAMILIES {
+                fields.push(field(family, kind, suffix));
+            }
+        }
+    }
+    fields
+}
+
 fn field(family: &str, kind: Kind, suffix: &str) -> String {
-    format!("{family}:{}{suffix}", kind.as_str())
+    [family, ":", kind.as_str(), suffix].concat()
 }
 
 /// The kept totals of one user, or word that the slower way is needed.
@@ -461,18 +474,11 @@ impl Store {
         }
     }
 
-    fn quick_item(app: &AppId, user: &Enc, suffixes: &[String]) -> Item {
-        let mut get = redis::cmd("HMGET");
-        get.arg(UserKeys::new(app, user).counts())
-            .arg("known")
-            .arg("supers");
-        for kind in KEPT {
-            for suffix in suffixes {
-                for family in FAMILIES {
-                    get.arg(field(family, kind, suffix));
-                }
-            }
-        }
+    fn quick_item(app: &AppId, user: &Enc, fields: &[String]) -> Item {
+        let key = UserKeys::new(app, user).counts();
+        let length = fields.iter().map(String::len).sum::<usize>();
+        let mut get = Cmd::with_capacity(fields.len() + 2, key.len() + length + 8);
+        get.arg("HMGET").arg(key).arg(fields);
         Item::Plain(get)
     }
 
@@ -509,7 +515,10 @@ impl Store {
         let user = encode(user.as_str());
         let suffixes = suffixes(types);
         match self
-            .charged(vec![Self::quick_item(app, &user, &suffixes)], charge)
+            .charged(
+                vec![Self::quick_item(app, &user, &quick_fields(&suffixes))],
+                charge,
+            )
             .await?
         {
             Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
@@ -532,28 +541,33 @@ impl Store {
         let _place = self.inner.admission.read()?;
         let users: Vec<Enc> = users.iter().map(|u| encode(u.as_str())).collect();
         let suffixes = suffixes(None);
+        let fields = quick_fields(&suffixes);
         let items: Vec<Item> = users
             .iter()
-            .map(|u| Self::quick_item(app, u, &suffixes))
+            .map(|u| Self::quick_item(app, u, &fields))
             .collect();
         let values = self.inner.redis.batch(&items).await?;
-        stream::iter(users.into_iter().zip(values))
-            .map(|(user, value)| {
-                let quick = Self::quick(value, &suffixes);
-                async move {
-                    Ok(match quick? {
-                        Quick::Unknown => None,
-                        Quick::Totals(totals) => Some(totals),
-                        Quick::HasSupergroups => {
-                            let overview = self.overview(app, &user, "c").await?;
-                            overview.known.then(|| overview.totals(None))
-                        }
-                    })
+        let mut totals = Vec::with_capacity(users.len());
+        let mut slower = Vec::new();
+        for (at, value) in values.into_iter().enumerate() {
+            totals.push(match Self::quick(value, &suffixes)? {
+                Quick::Unknown => None,
+                Quick::Totals(totals) => Some(totals),
+                Quick::HasSupergroups => {
+                    slower.extend(users.get(at).map(|user| (at, user)));
+                    None
                 }
-            })
-            .buffered(USERS_AT_ONCE)
-            .try_collect()
-            .await
+            });
+        }
+        let mut overviews = stream::iter(slower)
+            .map(|(at, user)| async move { Ok((at, self.overview(app, user, "c").await?)) })
+            .buffer_unordered(USERS_AT_ONCE);
+        while let Some((at, overview)) = overviews.try_next().await? {
+            if let Some(place) = totals.get_mut(at) {
+                *place = overview.known.then(|| overview.totals(None));
+            }
+        }
+        Ok(totals)
     }
 
     /// Unread messages by room tag: the asked tags in the order given (absent ones 0), or every tag of the user's joined
