@@ -40,6 +40,8 @@ SCENARIOS = [
 APPS = {"limit": "limited", "pods": "limited"}
 SDKAPPIDS = {"load": "1400000001", "limited": "1400000002"}
 
+# More than the limit that apps have by default, and what a small machine can do.
+RATE = "300"
 # Many virtual users, a limit that is small beside its burst: a machine that stands still for a second fails nothing.
 SMOKE = {
     "DURATION": "3s",
@@ -183,6 +185,7 @@ def run_scenario(processes, k6, name, pods, smoke):
     environment = {**(SMOKE if smoke else {}), **os.environ}
     if pods:
         environment.update(credentials(APPS.get(name, "load")))
+        environment.setdefault("RATE", RATE)
         environment["BASE_URL"] = ",".join(pods if name == "pods" else pods[:1])
     environment.setdefault("RESULTS", str(HERE / "results" / "k6"))
     command = [k6, "run", "--quiet", "--no-usage-report", "--address", "", str(HERE / f"{name}.js")]
