@@ -42,18 +42,10 @@ SDKAPPIDS = {"load": "1400000001", "limited": "1400000002"}
 
 # More than the limit that apps have by default, and what a small machine can do.
 RATE = "300"
-# Many virtual users, a limit that is small beside its burst: a machine that stands still for a second fails nothing.
-SMOKE = {
-    "DURATION": "3s",
-    "RATE": "20",
-    "USERS": "20",
-    "VUS": "60",
-    "P99": "0",
-    "LIMIT": "30",
-    "BURST": "60",
-    "TOLERANCE": "5",
-}
-SMOKE_LIMIT = f"{{ per_second = {SMOKE['LIMIT']}, burst = {SMOKE['BURST']} }}"
+# Many virtual users and, at pods of our own, a limit that is small beside its burst: a machine that stands still for a second
+# fails nothing.
+SMOKE = {"DURATION": "3s", "RATE": "20", "USERS": "20", "VUS": "60", "P99": "0", "TOLERANCE": "5"}
+SMOKE_LIMIT = {"LIMIT": "30", "BURST": "60"}
 
 
 class Processes:
@@ -81,6 +73,9 @@ class Processes:
                 process.wait()
 
     def stop_all(self):
+        # A second ctrl-c would leave the rest running.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         while self.running:
             # Pods skip the drain at an interrupt.
             self.stop(self.running[-1], signal.SIGINT)
@@ -165,7 +160,8 @@ def start_pods(processes, binary, directory, smoke):
     redis_url = start_redis(processes, directory)
     environment = dict(os.environ)
     if smoke:
-        environment["UNREAD_APPS__1__RATE_LIMIT"] = SMOKE_LIMIT
+        limit = f"{{ per_second = {SMOKE_LIMIT['LIMIT']}, burst = {SMOKE_LIMIT['BURST']} }}"
+        environment.setdefault("UNREAD_APPS__1__RATE_LIMIT", limit)
     count = int(os.environ.get("PODS", "3"))
     return [start_pod(processes, binary, directory, n, redis_url, environment) for n in range(1, count + 1)]
 
@@ -182,7 +178,9 @@ def credentials(app):
 
 
 def run_scenario(processes, k6, name, pods, smoke):
-    environment = {**(SMOKE if smoke else {}), **os.environ}
+    environment = dict(os.environ)
+    if smoke:
+        environment = {**SMOKE, **(SMOKE_LIMIT if pods else {}), **environment}
     if pods:
         environment.update(credentials(APPS.get(name, "load")))
         environment.setdefault("RATE", RATE)
@@ -214,8 +212,9 @@ def main():
         sys.exit(__doc__)
     names = chosen()
     k6 = find_k6()
-    # A kill has to stop what was started, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Ctrl-c and a kill have to stop what was started.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     processes = Processes()
     results = {}
     with tempfile.TemporaryDirectory(prefix="unread-loadtest-") as directory:
@@ -225,8 +224,6 @@ def main():
                 pods = start_pods(processes, binary, pathlib.Path(directory), smoke)
             for name in names:
                 results[name] = run_scenario(processes, k6, name, pods, smoke)
-        except KeyboardInterrupt:
-            sys.exit(130)
         finally:
             processes.stop_all()
     failed = {name: code for name, code in results.items() if code != 0}
