@@ -41,7 +41,7 @@ test-sdk: redis .venv/installed
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
 
-# The k6 scenarios in loadtest/, at pods of their own, or at BASE_URL=http://...; ONLY=limit,spike: these alone; DURATION=10s: each.
+# The k6 scenarios in loadtest/, at pods of their own or at BASE_URL=http://...; ONLY=limit,spike: these; DURATION=10s: each.
 loadtest: python $(if $(BASE_URL),,redis)
 	$(if $(BASE_URL),,$(CARGO) build --release --locked)
 	python3 loadtest/run.py $(if $(BASE_URL),,"$(TARGET)/release/unread")

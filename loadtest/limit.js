@@ -1,6 +1,6 @@
-// The rate limit of the app, LIMIT calls per second (200) and BURST (LIMIT), on every vendor endpoint. First 95 % of LIMIT on all of
-// them, of which none may be refused; then, one endpoint after the other, OFFER calls per second (2 x LIMIT), of which
-// LIMIT x time + BURST have to be admitted within TOLERANCE (2 %), and the others refused in the vendor's form with
+// The rate limit of the app, LIMIT calls per second (200) and BURST (LIMIT), on every vendor endpoint. First 95 % of LIMIT on
+// all of them, of which none may be refused; then, one endpoint after the other, OFFER calls per second (2 x LIMIT), of
+// which LIMIT x time + BURST have to be admitted within TOLERANCE (2 %), and the others refused in the vendor's form with
 // Retry-After. Each takes DURATION (20s).
 import {
   aboveLimit, belowLimit, constant, duration, expectRefusals, limitHolds, noneRefused, offer, options as shared, refill,
