@@ -1,10 +1,11 @@
 # `make run`: a demo to try, `make test`: the suite, `make test-faults`: faults on purpose, some minutes; each installs what is
-# missing. `.ci/run` does all of it.
+# missing. `.ci/run` does all of it. `make loadtest` measures, and takes a while.
 
 CARGO ?= cargo
-BINARY = $${CARGO_TARGET_DIR:-target}/debug/unread
+TARGET = $${CARGO_TARGET_DIR:-target}
+BINARY = $(TARGET)/debug/unread
 
-.PHONY: run test test-faults fault-report lint test-sdk redis
+.PHONY: run test test-faults fault-report lint test-sdk loadtest loadtest-smoke python redis
 
 run: redis
 	$(CARGO) run --release --locked -- demo
@@ -39,6 +40,19 @@ test-sdk: redis .venv/installed
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
+
+# The k6 scenarios in loadtest/, at pods of their own or at BASE_URL=http://...; ONLY=limit,spike: these; DURATION=10s: each.
+loadtest: python $(if $(BASE_URL),,redis)
+	$(if $(BASE_URL),,$(CARGO) build --release --locked)
+	python3 loadtest/run.py $(if $(BASE_URL),,"$(TARGET)/release/unread")
+
+# The same for some seconds each, at low rates and without bounds on time, at the binary that `make test` builds.
+loadtest-smoke: python $(if $(BASE_URL),,redis)
+	$(if $(BASE_URL),,$(CARGO) build --locked)
+	python3 loadtest/run.py --smoke $(if $(BASE_URL),,"$(BINARY)")
+
+python:
+	scripts/install python
 
 redis:
 	scripts/install redis
