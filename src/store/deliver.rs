@@ -71,9 +71,9 @@ struct Marks {
 
 /// A list of members as it was at revision `mrev`.
 pub(super) struct MemberList {
-    born: u64,
-    mrev: u64,
-    entries: Vec<(Enc, Entry)>,
+    pub(super) born: u64,
+    pub(super) mrev: u64,
+    pub(super) entries: Vec<(Enc, Entry)>,
 }
 
 impl MemberList {
