@@ -9,6 +9,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::error::Error;
 use crate::names::{Tag, UserId};
 use crate::store::{
     Kind, LastMessage, Pref, Profile, RoomBrief, RoomEntry, RoomPage, RoomQuery, SortBy,
@@ -89,7 +90,7 @@ impl PrefField {
             Self::Hidden => Seen::Flag(pref.hidden),
             Self::Sticky => Seen::Flag(pref.sticky),
             Self::Muted => Seen::Flag(pref.muted),
-            Self::Folder => Seen::Text(&pref.folder),
+            Self::Folder => Seen::Text(pref.folder.as_str().into()),
         }
     }
 }
@@ -114,7 +115,7 @@ impl RoomField {
     fn of<'a>(self, room: &'a RoomBrief<'_>) -> Seen<'a> {
         match self {
             Self::Tags => Seen::Tags(room.tags().collect()),
-            Self::Type => Seen::Text(room_type(room.kind())),
+            Self::Type => Seen::Text(room_type(room.kind()).into()),
             Self::Id => Seen::Text(room.room()),
         }
     }
@@ -122,7 +123,7 @@ impl RoomField {
 
 /// A field's value as a filter sees it.
 enum Seen<'a> {
-    Text(&'a str),
+    Text(Cow<'a, str>),
     Flag(bool),
     Texts(&'a [String]),
     Tags(Vec<Cow<'a, str>>),
@@ -145,7 +146,7 @@ impl Seen<'_> {
             }
         }
         match self {
-            Seen::Text(text) => wanted.as_str() == Some(text),
+            Seen::Text(text) => wanted.as_str() == Some(&**text),
             Seen::Flag(flag) => wanted.as_bool() == Some(*flag),
             Seen::Texts(texts) => list(texts.iter().map(String::as_str), wanted),
             Seen::Tags(tags) => list(tags.iter().map(|tag| &**tag), wanted),
@@ -340,7 +341,7 @@ impl Listing {
     /// As the store takes it; `matches` calls [`Listing::matches`].
     pub fn query<'a>(
         &'a self,
-        matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),
+        matches: &'a (dyn Fn(&RoomBrief<'_>) -> Result<bool, Error> + Sync),
     ) -> RoomQuery<'a> {
         RoomQuery {
             matches,
@@ -353,21 +354,25 @@ impl Listing {
     }
 
     /// Whether a room is meant.
-    pub fn matches(&self, room: &RoomBrief<'_>) -> bool {
+    pub fn matches(&self, room: &RoomBrief<'_>) -> Result<bool, Error> {
         let fresh = self.updated_after.is_none_or(|after| {
             // The vendor compares a message id that begins with its second: all of that second counts.
             let second = after.saturating_sub(after.rem_euclid(1_000));
             room.last_time().is_some_and(|time| time >= second) || room.created() > after
         });
-        fresh
+        let by_room = fresh
             && self.q.iter().all(|clause| {
                 let seen = clause.field.of(room);
                 clause.tests.iter().all(|test| test.holds(&seen))
-            })
-            && self.pref.iter().all(|clause| {
-                let seen = clause.field.of(room.pref());
-                clause.tests.iter().all(|test| test.holds(&seen))
-            })
+            });
+        if !by_room || self.pref.is_empty() {
+            return Ok(by_room);
+        }
+        let pref = room.pref()?;
+        Ok(self.pref.iter().all(|clause| {
+            let seen = clause.field.of(&pref);
+            clause.tests.iter().all(|test| test.holds(&seen))
+        }))
     }
 }
 
