@@ -71,9 +71,9 @@ struct Marks {
 
 /// A list of members as it was at revision `mrev`.
 pub(super) struct MemberList {
-    born: u64,
-    mrev: u64,
-    entries: Vec<(Enc, Entry)>,
+    pub(super) born: u64,
+    pub(super) mrev: u64,
+    pub(super) entries: Vec<(Enc, Entry)>,
 }
 
 impl MemberList {
@@ -693,6 +693,9 @@ fn deliver_call(
     call.push(&snapshot.status);
     call.push(&snapshot.custom_type);
     call.push(&snapshot.tags);
+    call.push(snapshot.created);
+    let last = snapshot.last.map(|last| last.record(snapshot.rev));
+    call.push(last.unwrap_or_default());
     call.push(&common.0);
     call.push(&common.1);
     for target in targets {
