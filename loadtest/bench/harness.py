@@ -206,6 +206,18 @@ class Load:
     requests: int
 
 
+def throughput(group: str, name: str, loads: list[Load]) -> Row:
+    """The row of requests per second of some runs."""
+    return Row(group, name, "requests/s", [load.per_second for load in loads])
+
+
+def rate_note(rate: float, loads: list[Load]) -> str:
+    """At which rate latencies were measured, and whether it came about."""
+    reached = min(load.per_second for load in loads)
+    short = f", of which only {reached:,.0f}/s came about" if reached < 0.95 * rate else ""
+    return f"at {rate:,.0f}/s{short}"
+
+
 class Process:
     """A process that we started, in a process group of its own."""
 

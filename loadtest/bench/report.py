@@ -38,32 +38,49 @@ def write(env: Env) -> str:
         lines += ["**A smoke test (`BENCH_QUICK=1`): these figures mean nothing.**", ""]
     lines += [f"- {name}: {value}" for name, value in (kept["machine"] | kept["versions"]).items()]
     lines += ["- servers, Redis and the clients share the cores; nothing is pinned", ""]
-    absent = []
+    rows = [row for result in kept["modules"].values() for row in result["rows"]]
+    lines += _summary(rows)
     for module, result in kept["modules"].items():
         lines += [f"## {module}", "", f"`{result['command']}`, finished {result['finished']}", ""]
-        groups: dict[str, list[dict]] = {}
-        for row in result["rows"]:
-            groups.setdefault(row["group"], []).append(row)
-            if not row["runs"]:
-                absent.append(f"{row['group']}: {row['name']}: {row['note']}")
-        for group, rows in groups.items():
-            lines += [f"### {group}", "", *_table(rows), ""]
-    if absent:
-        lines += ["## Missing", "", "**These could not be measured here:**", "", *(f"- {line}" for line in absent), ""]
+        lines += [*_table(result["rows"]), ""]
     text = "\n".join(lines)
     (env.results / "results.md").write_text(text)
     plots.draw(env.results, kept["modules"])
     return text
 
 
+def _summary(rows: list[dict]) -> list[str]:
+    goals = [row for row in rows if row["met"] is not None]
+    missed = [row for row in goals if not row["met"]]
+    absent = [row for row in rows if not row["runs"]]
+    lines = [f"Of {len(goals)} goals {len(goals) - len(missed)} are met."]
+    if missed:
+        lines += ["", "**Not met:**", ""]
+        lines += [f"- {row['group']}: {row['name']} {_outcome(row)}, goal {row['goal']}" for row in missed]
+    if absent:
+        lines += ["", "**MISSING, could not be measured here:**", ""]
+        lines += [f"- {row['group']}: {row['name']}: {row['note']}" for row in absent]
+    return [*lines, ""]
+
+
+def _outcome(row: dict) -> str:
+    if row["ratio"] is None:
+        return f"{number(row['median'])} {row['unit']}"
+    return f"{row['ratio']:.2f} × {row['against']}"
+
+
 def _table(rows: list[dict]) -> list[str]:
-    lines = ["| what | median | all runs | ratio | goal | met | |", "| --- | --: | --- | --: | --- | --- | --- |"]
+    lines = ["| | what | median | all runs | ratio | goal | met | |", "| --- | --- | --: | --- | --: | --- | --- | --- |"]
+    before = None
     for row in rows:
+        group = "" if row["group"] == before else row["group"]
+        before = row["group"]
         median = f"{number(row['median'])} {row['unit']}" if row["runs"] else "**MISSING**"
         runs = ", ".join(number(run) for run in row["runs"])
-        ratio = f"{row['ratio']:.2f} × {row['against']}" if row["ratio"] is not None else ""
+        ratio = _outcome(row) if row["ratio"] is not None else ""
         met = {True: "yes", False: "**no**", None: ""}[row["met"]]
-        lines.append(f"| {row['name']} | {median} | {runs} | {ratio} | {row['goal']} | {met} | {row['note']} |")
+        cells = [group, row["name"], median, runs, ratio, row["goal"], met, row["note"]]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
