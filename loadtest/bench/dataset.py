@@ -45,20 +45,20 @@ def people(users: int) -> Iterable[dict]:
                 yield {"type": "message.sent", "room": room, "sender": members[number], "id": f"{room}-{number}"}
 
 
-def load(pod: Server, events: Iterable[dict]) -> None:
+def load(pod: Server, events: Iterable[dict], app: str = "bench") -> None:
     """Sends events, and makes sure that none is refused."""
     chunk: list[dict] = []
     for event in events:
         chunk.append(event)
         if len(chunk) == EVENTS_AT_ONCE:
-            _send(pod, chunk)
+            _send(pod, chunk, app)
             chunk = []
     if chunk:
-        _send(pod, chunk)
+        _send(pod, chunk, app)
 
 
-def _send(pod: Server, events: list[dict]) -> None:
-    status, _, body = pod.ask(native("/v1/events", events))
+def _send(pod: Server, events: list[dict], app: str) -> None:
+    status, _, body = pod.ask(native("/v1/events", events, app))
     if status != 200 or json.loads(body)["rejected"]:
         raise BenchError(f"events were refused: {status} {body[:500]!r}")
 

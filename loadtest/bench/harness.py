@@ -43,6 +43,7 @@ SDKAPPID = 1400000009
 TENCENT_SECRET = "bench-tencent-secret"
 TENCENT_ADMIN = "administrator"
 API_TOKEN = "bench-api-token"
+MASTER_TOKEN = "bench-master-token"
 
 # The limiter is on, and never refuses: what it costs is part of what is measured.
 LIMIT_ON = "{ per_second = 1_000_000, burst = 1_000_000, scope = \"cluster\" }"
@@ -57,26 +58,29 @@ class Missing(Exception):
     """A peer that is not installed here."""
 
 
+def own(app: str, credential: str) -> str:
+    """A credential of an app: no two apps may share one."""
+    return credential if app == "bench" else f"{app}-{credential}"
+
+
 def app_toml(app: str = "bench", limit: str = LIMIT_ON) -> str:
-    """One app of a pod's configuration. A second app has its id in front of every credential."""
-    own = "" if app == "bench" else f"{app}-"
-    sdkappid = sdkappid_of(app)
+    """One app of a pod's configuration."""
     return f"""
 [[apps]]
 id = "{app}"
-server_keys = ["{own}{SERVER_KEY}"]
+server_keys = ["{own(app, SERVER_KEY)}"]
 rate_limit = {limit}
 [apps.imkit]
-client_keys = ["{own}{CLIENT_KEY}"]
-jwt_secret = "{JWT_SECRET}"
+client_keys = ["{own(app, CLIENT_KEY)}"]
+jwt_secret = "{own(app, JWT_SECRET)}"
 [apps.tencent]
-sdkappid = {sdkappid}
-secret_key = "{TENCENT_SECRET}"
+sdkappid = {sdkappid_of(app)}
+secret_key = "{own(app, TENCENT_SECRET)}"
 admins = ["{TENCENT_ADMIN}"]
 [apps.sendbird]
 application_id = "{app.upper()}"
-master_token = "{own}bench-master-token"
-api_tokens = ["{own}{API_TOKEN}"]
+master_token = "{own(app, MASTER_TOKEN)}"
+api_tokens = ["{own(app, API_TOKEN)}"]
 """
 
 
@@ -105,8 +109,7 @@ class Request:
 
 def native(path: str, body: object, app: str = "bench") -> Request:
     """A POST of the native API."""
-    own = "" if app == "bench" else f"{app}-"
-    headers = {"Authorization": f"Bearer {own}{SERVER_KEY}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {own(app, SERVER_KEY)}", "Content-Type": "application/json"}
     return Request("POST", path, headers, json.dumps(body, separators=(",", ":")).encode())
 
 
@@ -114,7 +117,7 @@ def usersig(app: str = "bench") -> str:
     """A Tencent UserSig of the administrator, valid for a day."""
     now, expire, sdkappid = int(time.time()), 86_400, sdkappid_of(app)
     signed = f"TLS.identifier:{TENCENT_ADMIN}\nTLS.sdkappid:{sdkappid}\nTLS.time:{now}\nTLS.expire:{expire}\n"
-    mac = hmac.new(TENCENT_SECRET.encode(), signed.encode(), hashlib.sha256).digest()
+    mac = hmac.new(own(app, TENCENT_SECRET).encode(), signed.encode(), hashlib.sha256).digest()
     document = {
         "TLS.ver": "2.0",
         "TLS.identifier": TENCENT_ADMIN,
