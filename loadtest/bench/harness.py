@@ -558,8 +558,8 @@ class Env:
             raise BenchError(f"{label}: {spoilt[0]}")
         return Load(
             per_second=float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
-            p50=_milliseconds(re.search(r"50%\s+(\S+)", text)[1]),
-            p99=_milliseconds(re.search(r"99%\s+(\S+)", text)[1]),
+            p50=_milliseconds(re.search(r"\n\s+50%\s+(\S+)", text)[1]),
+            p99=_milliseconds(re.search(r"\n\s+99%\s+(\S+)", text)[1]),
             requests=int(re.search(r"(\d+) requests in", text)[1]),
         )
 
