@@ -93,6 +93,8 @@ def _pair(
         }
     )
     bare, ours = (throughput(group, name, some) for name, some in loads.items())
+    for row in (bare, ours):
+        row.facts = {"endpoint": title, "connections": connections}
     return [bare, ours.compared(bare, ">= 0.75")]
 
 
@@ -142,9 +144,11 @@ def _peers(env: Env, pod: Server, redis: Redis, users: int) -> list[Row]:
         trials[name] = env.replayer(f"peers {name}", server, requests, CONNECTIONS[0])
     loads = env.interleaved(trials)
     rows = {name: throughput(group, name, some) for name, some in loads.items()}
+    for row in [*rows.values(), *absent]:
+        row.facts = {"peer": row.name}
     ours = rows.pop("unread")
     compared = [
         Row(group, f"unread against {name}", "requests/s", ours.runs).compared(peer, ">= 1")
         for name, peer in rows.items()
     ]
-    return [*rows.values(), *absent, *compared]
+    return [ours, *rows.values(), *absent, *compared]

@@ -45,7 +45,7 @@ def _pods(env: Env) -> list[Row]:
             _named(count, "pod"): _trial(env, f"{title} {count} pods", pods[:count], [redis], make(users))
             for count in COUNTS
         }
-        rows += _rows(f"pods on one Redis: {title}", "pods", env.interleaved(trials))
+        rows += _rows("pods on one Redis", "pods", title, env.interleaved(trials))
     env.stop(*pods, redis)
     return rows
 
@@ -64,7 +64,7 @@ def _masters(env: Env) -> list[Row]:
             _named(count, "master"): _trial(env, f"{title} {count} masters", [pods[count]], clusters[count], make(users))
             for count in COUNTS
         }
-        rows += _rows(f"masters of one cluster: {title}", "masters", env.interleaved(trials))
+        rows += _rows("masters of one cluster", "masters", title, env.interleaved(trials))
     return rows
 
 
@@ -124,19 +124,19 @@ def _cpu(pods: list[Server], redises: list[Redis]) -> list[float]:
     return [pod.process.cpu_seconds() for pod in pods] + [redis.cpu_seconds() for redis in redises]
 
 
-def _rows(title: str, what: str, results: dict[str, list[Scaled]]) -> list[Row]:
+def _rows(title: str, what: str, workload: str, results: dict[str, list[Scaled]]) -> list[Row]:
     """Four figures for each number of processes, each against that of one."""
     figures: dict[str, tuple[str, Callable[[Scaled], float]]] = {
         "throughput": ("requests/s", lambda run: run.per_second),
         "CPU of all pods": ("µs/request", lambda run: sum(run.pods)),
         "CPU of all Redis": ("µs/request", lambda run: sum(run.redis)),
-        f"CPU of the busiest of the {what}": ("µs/request", lambda run: max(run.pods if what == "pods" else run.redis)),
+        "CPU of the busiest": ("µs/request", lambda run: max(run.pods if what == "pods" else run.redis)),
     }
     rows = []
     for figure, (unit, value) in figures.items():
-        group = f"{title}: {figure}"
+        group = f"{title}: {workload}: {figure}{f' of the {what}' if figure.endswith('busiest') else ''}"
         some = [
-            Row(group, name, unit, [value(run) for run in runs], facts={"count": count})
+            Row(group, name, unit, [value(run) for run in runs], facts={what: count, "figure": figure, "workload": workload})
             for count, (name, runs) in zip(COUNTS, results.items(), strict=True)
         ]
         rows += [some[0], *(row.compared(some[0]) for row in some[1:])]
