@@ -17,6 +17,13 @@ from bench.harness import LOADTEST, Env, Row
 MODULES = ["reads", "limiter", "scale", "rooms", "writes", "memory"]
 
 
+def _leave(number: int, _frame: object) -> None:
+    """Ends the run with all that it started; a second Ctrl-C does not get between."""
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def main() -> int:
     """Answers the exit code: 1 when a benchmark could not be run to its end."""
     quick = os.environ.get("BENCH_QUICK", "") not in ("", "0")
@@ -28,8 +35,8 @@ def main() -> int:
     if unknown:
         print(f"bench: no such benchmark: {', '.join(unknown)}; there are {', '.join(there)}", file=sys.stderr)
         return 2
-    # So that SIGTERM stops what was started, like Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
 
     name = f"{datetime.date.today().isoformat()}-{os.cpu_count()}c{'-quick' if quick else ''}"
     env = Env(LOADTEST / "results" / name, seconds=seconds, rounds=rounds, quick=quick)

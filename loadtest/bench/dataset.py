@@ -74,7 +74,9 @@ def tencent_peers(users: int) -> list[Request]:
     path = tencent_path()
     steps = [step for step in range(-NEIGHBOURS, NEIGHBOURS + 1) if step][:10]
     return [
-        Request("POST", path, JSON, _json({"To_Account": user(i), "Peer_Account": [user((i + s) % users) for s in steps]}))
+        Request(
+            "POST", path, JSON, _json({"To_Account": user(i), "Peer_Account": [user((i + s) % users) for s in steps]})
+        )
         for i in range(users)
     ]
 
@@ -91,9 +93,7 @@ def sendbird(users: int) -> list[Request]:
 def imkit_badges(users: int) -> list[Request]:
     """IMKIT's badges by tags, once for each user, with the user's own token."""
     body = _json({"tags": TAGS})
-    return [
-        Request("POST", "/badges/byRoomTags", JSON | imkit_headers(user(i)), body) for i in range(users)
-    ]
+    return [Request("POST", "/badges/byRoomTags", JSON | imkit_headers(user(i)), body) for i in range(users)]
 
 
 def imkit_headers(name: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""What the benchmarks build on: processes on loopback that end with the run, load from wrk and oha, and rows of results.
+"""What the benchmarks build on: processes on loopback that end with the run, load from wrk and oha, rows of results.
 
-A benchmark is a module beside this one with `def run(env: Env) -> list[Row]`. It may leave processes running: whatever was
-started through `env` is stopped, by process id, when the module returns or fails, and on Ctrl-C.
+A benchmark is a module beside this one with `def run(env: Env) -> list[Row]`. It may leave processes running: whatever
+was started through `env` is stopped, by process id, when the module returns or fails, and on Ctrl-C.
 """
 
 import base64
@@ -46,7 +46,7 @@ API_TOKEN = "bench-api-token"
 MASTER_TOKEN = "bench-master-token"
 
 # The limiter is on, and never refuses: what it costs is part of what is measured.
-LIMIT_ON = "{ per_second = 1_000_000, burst = 1_000_000, scope = \"cluster\" }"
+LIMIT_ON = '{ per_second = 1_000_000, burst = 1_000_000, scope = "cluster" }'
 LIMIT_OFF = "{ per_second = 0 }"
 
 
@@ -344,9 +344,7 @@ class Redis:
     def calls(self) -> dict[str, int]:
         """How often each command ran so far, those inside scripts included."""
         stats = self.info("commandstats")
-        return {
-            name.removeprefix("cmdstat_"): int(re.match(r"calls=(\d+)", value)[1]) for name, value in stats.items()
-        }
+        return {name.removeprefix("cmdstat_"): int(re.match(r"calls=(\d+)", value)[1]) for name, value in stats.items()}
 
 
 class Server:
@@ -472,7 +470,10 @@ class Env:
         return server
 
     def start_redis(self, *, unix: bool = True, **options: object) -> Redis:
-        """Starts a redis-server without persistence, on TCP and a unix socket. Options are those of redis.conf, `_` for `-`."""
+        """Starts a redis-server without persistence, on TCP and a unix socket.
+
+        Options are those of redis.conf, written with `_` for `-`.
+        """
         port = free_port()
         home = self.work / f"redis-{port}"
         home.mkdir()
@@ -549,7 +550,7 @@ class Env:
         threads: int = 2,
         seconds: int | None = None,
     ) -> Load:
-        """Runs wrk with a Lua script; `replayer` is the short way. Any error or status but 2xx and 3xx spoils the run."""
+        """Runs wrk with a Lua script; `replayer` is the short way. Any error or status over 399 spoils the run."""
         command = ["wrk", f"-t{min(threads, connections)}", f"-c{connections}", f"-d{seconds or self.seconds}s"]
         command += ["--timeout", "10s", "--latency", "-s", str(script), url, "--", *map(str, args)]
         text = self._output(label, command)
@@ -593,8 +594,9 @@ class Env:
         connections: int = 64,
         seconds: int | None = None,
     ) -> Load:
-        """Runs oha at a fixed rate, latencies counted from when each request was due. Any error spoils the run, statuses don't.
+        """Runs oha at a fixed rate, latencies counted from when each request was due.
 
+        Any error spoils the run, statuses don't.
         The requests may differ in path or in body, not in both, and not in headers: oha can't vary more.
         """
         first = requests[0]
@@ -629,7 +631,7 @@ class Env:
             return [future.result() for future in [pool.submit(trial) for trial in trials]]
 
     def _output(self, label: str, command: list[str]) -> str:
-        """Runs a load generator to its end, keeps what it printed, and answers it. On Ctrl-C it is stopped with the rest."""
+        """Runs a load generator to its end, keeps what it printed, and answers it; on Ctrl-C stops it."""
         process = self.start(command)
         try:
             code = process.popen.wait()

@@ -3,7 +3,19 @@
 from collections.abc import Callable
 
 from bench import dataset
-from bench.harness import LIMIT_OFF, LIMIT_ON, BenchError, Env, Load, Request, Row, Server, app_toml, rate_note, throughput
+from bench.harness import (
+    LIMIT_OFF,
+    LIMIT_ON,
+    BenchError,
+    Env,
+    Load,
+    Request,
+    Row,
+    Server,
+    app_toml,
+    rate_note,
+    throughput,
+)
 
 # A limit as an app would have it, and ten times of it.
 LIMIT, FLOOD = 200, 2_000
@@ -50,7 +62,10 @@ def _isolation(env: Env) -> list[Row]:
     pod = env.start_pod(config, redis.tcp_url, server__workers=env.cores)
     for app in (FLOODER, NEIGHBOUR):
         dataset.load(pod, [{"type": "message.sent", "sender": "bob", "to": "alice", "id": "1"}], app)
-    asked = {app: [Request("POST", dataset.tencent_path(app), dataset.JSON, b'{"To_Account":"alice"}')] for app in (FLOODER, NEIGHBOUR)}
+    asked = {
+        app: [Request("POST", dataset.tencent_path(app), dataset.JSON, b'{"To_Account":"alice"}')]
+        for app in (FLOODER, NEIGHBOUR)
+    }
     calm = _caller(env, "neighbour", pod, asked[NEIGHBOUR], MODEST)
     flood = _caller(env, "flooder", pod, asked[FLOODER], FLOOD)
     refused = 0.0
@@ -66,7 +81,8 @@ def _isolation(env: Env) -> list[Row]:
     if refused < 0.5:
         raise BenchError(f"the flood was not refused: only {refused:.0%} of its calls")
     alone, beside = (
-        Row(group, name, "ms", [load.p99 for load in some], note=rate_note(MODEST, some)) for name, some in loads.items()
+        Row(group, name, "ms", [load.p99 for load in some], note=rate_note(MODEST, some))
+        for name, some in loads.items()
     )
     beside.note += f", {refused:.0%} of the flood refused"
     return [alone, beside.compared(alone, "<= 1.5")]

@@ -50,9 +50,14 @@ def _ceiling(rows: list[dict]) -> plt.Figure | None:
         ours = [row for row in some if row["name"] == "unread"]
         bare = [row for row in some if row["name"] == "ceiling"]
         places = range(len(ours))
-        panel.barh([p - 0.2 for p in places], [r["median"] / 1000 for r in bare], 0.38, color=BARE, label="bare actix-web")
-        bars = panel.barh([p + 0.2 for p in places], [r["median"] / 1000 for r in ours], 0.38, color=OURS, label="unread")
+        panel.barh(
+            [p - 0.2 for p in places], [r["median"] / 1000 for r in bare], 0.38, color=BARE, label="bare actix-web"
+        )
+        bars = panel.barh(
+            [p + 0.2 for p in places], [r["median"] / 1000 for r in ours], 0.38, color=OURS, label="unread"
+        )
         panel.bar_label(bars, [f"{row['ratio']:.2f}" for row in ours], padding=3)
+        panel.margins(x=0.1)
         panel.set_yticks(list(places), [row["facts"]["endpoint"] for row in ours])
         panel.set_title(f"{connections} connections")
         panel.set_xlabel("thousand requests/s; the number is the ratio")
@@ -73,6 +78,7 @@ def _peers(rows: list[dict]) -> plt.Figure | None:
     labels = [f"{row['median'] / ours:.2f}" if row["runs"] else "not measured here" for row in rows]
     panel.bar_label(bars, labels, padding=3)
     panel.invert_yaxis()
+    panel.margins(x=0.1)
     panel.set_title("Tencent's total; peers without authentication, limit and metrics")
     panel.set_xlabel("thousand requests/s; the number is the ratio to unread")
     return figure
@@ -88,12 +94,15 @@ def _scale(rows: list[dict]) -> plt.Figure | None:
         some = [row for row in rows if what in row["facts"]]
         rate, busiest = panels[0][column], panels[1][column]
         _curves(rate, some, what, "throughput", 1000)
-        rate.set_title({"pods": "pods (one worker each) on one Redis", "masters": "masters of a cluster, one pod"}[what])
+        rate.set_title(
+            {"pods": "pods (one worker each) on one Redis", "masters": "masters of a cluster, one pod"}[what]
+        )
         rate.set_ylabel("thousand requests/s")
         _curves(busiest, some, what, "CPU of the busiest", 1)
-        busiest.set_ylabel(f"CPU of the busiest of the {what}, µs/request")
+        busiest.set_title(f"CPU of the busiest of the {what}")
+        busiest.set_ylabel("µs/request")
         busiest.set_xlabel(what)
-    figure.legend(*panels[1][0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    figure.legend(*panels[1][0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 
 
@@ -101,7 +110,9 @@ def _curves(panel: Axes, rows: list[dict], what: str, figure: str, unit: float) 
     rows = [row for row in rows if row["facts"]["figure"] == figure]
     workloads = list(dict.fromkeys(row["facts"]["workload"] for row in rows))
     for colour, workload in zip(LINES, workloads, strict=True):
-        curve = sorted((row["facts"][what], row["median"] / unit) for row in rows if row["facts"]["workload"] == workload)
+        curve = sorted(
+            (row["facts"][what], row["median"] / unit) for row in rows if row["facts"]["workload"] == workload
+        )
         counts, values = zip(*curve, strict=True)
         panel.plot(counts, values, marker="o", color=colour, label=workload)
         if figure == "CPU of the busiest":

@@ -1,5 +1,5 @@
-"""The four endpoints and the native totals against a bare actix-web handler of the same request and reply, and the Tencent
-total against what somebody would use instead.
+"""The vendors' counts and the native totals against a bare actix-web handler of the same request and reply, and the
+Tencent total against what somebody would use instead.
 """
 
 import json
@@ -82,9 +82,7 @@ def _start_ceiling(env: Env, pod: Server, samples: dict[str, Request]) -> Server
     return ceiling
 
 
-def _pair(
-    env: Env, title: str, ceiling: Server, pod: Server, requests: list[Request], connections: int
-) -> list[Row]:
+def _pair(env: Env, title: str, ceiling: Server, pod: Server, requests: list[Request], connections: int) -> list[Row]:
     group = f"{title}, {connections} connections"
     loads = env.interleaved(
         {

@@ -70,7 +70,10 @@ def _outcome(row: dict) -> str:
 
 
 def _table(rows: list[dict]) -> list[str]:
-    lines = ["| | what | median | all runs | ratio | goal | met | |", "| --- | --- | --: | --- | --: | --- | --- | --- |"]
+    lines = [
+        "| | what | median | all runs | ratio | goal | met | |",
+        "| --- | --- | --: | --- | --: | --- | --- | --- |",
+    ]
     before = None
     for row in rows:
         group = "" if row["group"] == before else row["group"]

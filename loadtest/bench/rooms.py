@@ -28,7 +28,9 @@ def run(env: Env) -> list[Row]:
         dataset.load(pod, _rooms(size))
     rows = []
     for title, query in _variants().items():
-        requests = {size: Request("GET", f"/rooms?limit=20{query}", dataset.imkit_headers(_caller(size))) for size in SIZES}
+        requests = {
+            size: Request("GET", f"/rooms?limit=20{query}", dataset.imkit_headers(_caller(size))) for size in SIZES
+        }
         found = {size: _found(pod, request) for size, request in requests.items()}
         group = f"GET /rooms, {title}"
         for connections, unit in ((1, "ms"), (16, "µs/call")):
@@ -42,7 +44,9 @@ def run(env: Env) -> list[Row]:
             )
             few.note, many.note = (f"{total:,} rooms match" for total in found.values())
             rows += [few, many.compared(few, "<= 3")]
-        few, many = (_commands(f"{group}: Redis commands", redis, pod, size, request) for size, request in requests.items())
+        few, many = (
+            _commands(f"{group}: Redis commands", redis, pod, size, request) for size, request in requests.items()
+        )
         rows += [few, many.compared(few)]
     return rows
 
@@ -78,14 +82,26 @@ def _rooms(size: int) -> Iterable[dict]:
     """Groups of a few members, with tags, messages and the caller's own settings."""
     caller = _caller(size)
     for i in range(OTHERS):
-        yield {"type": "user.updated", "user": dataset.user(i), "nickname": f"User {i}", "avatar_url": f"https://example.org/{i}"}
+        yield {
+            "type": "user.updated",
+            "user": dataset.user(i),
+            "nickname": f"User {i}",
+            "avatar_url": f"https://example.org/{i}",
+        }
     for i in range(size):
         room, moment = f"{caller}-{i}", (YOUNGEST - i) * 1_000
         others = [dataset.user((i * (MEMBERS - 1) + k) % OTHERS) for k in range(MEMBERS - 1)]
         tags = sorted({dataset.TAGS[i % len(dataset.TAGS)], dataset.TAGS[i // 7 % len(dataset.TAGS)]})
         yield {"type": "room.updated", "room": room, "kind": "group", "name": f"Room {i}", "tags": tags, "time": moment}
         yield {"type": "member.joined", "room": room, "users": [caller, *others], "time": moment}
-        yield {"type": "message.sent", "room": room, "sender": others[0], "id": room, "text": f"Message {i}", "time": moment}
+        yield {
+            "type": "message.sent",
+            "room": room,
+            "sender": others[0],
+            "id": room,
+            "text": f"Message {i}",
+            "time": moment,
+        }
         # Every third room is read, every tenth is sticky and every fifth has tags of the caller's own.
         if i % 3 == 0:
             yield {"type": "room.read", "room": room, "user": caller}
@@ -103,7 +119,7 @@ def _found(pod: Server, request: Request) -> int:
 
 
 def _commands(group: str, redis: Redis, pod: Server, size: int, request: Request) -> Row:
-    """Redis commands per call, those inside scripts included: the median of some calls, as the pod also works by itself."""
+    """Redis commands per call, those inside scripts included: the median of some, as the pod also works by itself."""
     calls: list[dict[str, int]] = []
     before = _counted(redis)
     for _ in range(CALLS):

@@ -1,8 +1,8 @@
 """One, two and three pods on one Redis, and one, two and three masters of a Redis Cluster.
 
-Where all of it shares a few cores, throughput can't grow with the processes. CPU time per request can be compared all the same:
-that of all pods or masters together should stay, that of the busiest should fall to a half and a third. What the busiest could
-do with a core to itself is then what the whole could do on machines of its own.
+Where all of it shares a few cores, throughput can't grow with the processes. CPU time per request can be compared all
+the same: that of all pods or masters together should stay, that of the busiest should fall to a half and a third. What
+the busiest could do with a core to itself is then what the whole could do on machines of its own.
 """
 
 import time
@@ -61,7 +61,9 @@ def _masters(env: Env) -> list[Row]:
     rows = []
     for title, make in WORKLOADS.items():
         trials = {
-            _named(count, "master"): _trial(env, f"{title} {count} masters", [pods[count]], clusters[count], make(users))
+            _named(count, "master"): _trial(
+                env, f"{title} {count} masters", [pods[count]], clusters[count], make(users)
+            )
             for count in COUNTS
         }
         rows += _rows("masters of one cluster", "masters", title, env.interleaved(trials))
@@ -93,7 +95,9 @@ def _start_cluster(env: Env, count: int) -> list[Redis]:
 
 def _agreed(master: Redis, count: int) -> bool:
     state = master.call("CLUSTER", "INFO").decode()
-    return "cluster_state:ok" in state and f"cluster_known_nodes:{count}\r" in state and f"cluster_size:{count}\r" in state
+    return (
+        "cluster_state:ok" in state and f"cluster_known_nodes:{count}\r" in state and f"cluster_size:{count}\r" in state
+    )
 
 
 def _trial(
@@ -136,7 +140,13 @@ def _rows(title: str, what: str, workload: str, results: dict[str, list[Scaled]]
     for figure, (unit, value) in figures.items():
         group = f"{title}: {workload}: {figure}{f' of the {what}' if figure.endswith('busiest') else ''}"
         some = [
-            Row(group, name, unit, [value(run) for run in runs], facts={what: count, "figure": figure, "workload": workload})
+            Row(
+                group,
+                name,
+                unit,
+                [value(run) for run in runs],
+                facts={what: count, "figure": figure, "workload": workload},
+            )
             for count, (name, runs) in zip(COUNTS, results.items(), strict=True)
         ]
         rows += [some[0], *(row.compared(some[0]) for row in some[1:])]

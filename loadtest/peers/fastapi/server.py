@@ -1,4 +1,4 @@
-"""A peer: the total of a user's unread direct messages, by FastAPI on granian (uvloop) with redis-py, hiredis and orjson.
+"""A peer: the total of a user's unread direct messages, by FastAPI on granian with redis-py, hiredis, orjson.
 
 Usage: REDIS_URL=... granian --interface asgi --loop uvloop --port PORT --workers WORKERS server:app
 """
