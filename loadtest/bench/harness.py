@@ -196,7 +196,7 @@ class Row:
 
 def missing(group: str, name: str, unit: str, why: str) -> Row:
     """The row of something that could not be measured here."""
-    return Row(group, name, unit, [], note=f"MISSING: {why}")
+    return Row(group, name, unit, [], note=" ".join(why.split())[:160])
 
 
 @dataclass

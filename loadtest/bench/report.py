@@ -37,6 +37,7 @@ def write(env: Env) -> str:
     if env.quick:
         lines += ["**A smoke test (`BENCH_QUICK=1`): these figures mean nothing.**", ""]
     lines += [f"- {name}: {value}" for name, value in (kept["machine"] | kept["versions"]).items()]
+    lines += ["- packages: as in the lock files under loadtest/peers"]
     lines += ["- servers, Redis and the clients share the cores; nothing is pinned", ""]
     rows = [row for result in kept["modules"].values() for row in result["rows"]]
     lines += _summary(rows)

@@ -136,7 +136,11 @@ async fn ready() -> HttpResponse {
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut next = || arguments.next().ok_or("usage: ceiling PORT WORKERS DIRECTORY");
+    let mut next = || {
+        arguments
+            .next()
+            .ok_or("usage: ceiling PORT WORKERS DIRECTORY")
+    };
     let (port, workers) = (next()?.parse::<u16>()?, next()?.parse::<usize>()?);
     let directory = PathBuf::from(next()?);
     let read = |name: &str| std::fs::read(directory.join(name)).map(Bytes::from);
