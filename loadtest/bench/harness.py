@@ -393,7 +393,8 @@ def free_port() -> int:
 
 def built(project: Path, name: str) -> Path:
     """A release binary of a cargo project."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", project / "target"))
+    # A relative one is relative to where make runs.
+    target = ROOT / os.environ.get("CARGO_TARGET_DIR", project / "target")
     binary = target / "release" / name
     if not binary.exists():
         raise Missing(f"{name} is not built")

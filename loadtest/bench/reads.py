@@ -109,6 +109,8 @@ def _latency(env: Env, title: str, ceiling: Server, pod: Server, requests: list[
     bare, ours = (
         Row(group, name, "ms", [load.p99 for load in some], note=rate_note(rate, some)) for name, some in loads.items()
     )
+    if len(asked) == 1:
+        ours.note += ", all of one user"
     return [bare, ours.compared(bare, "<= 3")]
 
 
