@@ -407,6 +407,8 @@ class Env:
     def __init__(self, results: Path, *, seconds: int, rounds: int, quick: bool):
         self.results, self.seconds, self.rounds, self.quick = results, seconds, rounds, quick
         self.cores = os.cpu_count() or 1
+        # Of others: what is measured on a busy machine means little.
+        self.load_before = os.getloadavg()[0]
         self.raw = results / "raw"
         self.work = Path(tempfile.mkdtemp(prefix="unread-bench-"))
         self._module, self._serial = "", itertools.count(1)

@@ -21,6 +21,7 @@ def keep(env: Env, module: str, rows: list[Row]) -> None:
     kept["machine"], kept["versions"] = _machine(), _versions()
     kept["modules"][module] = {
         "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "load_before": env.load_before,
         "command": f"BENCH_SECONDS={env.seconds} BENCH_ROUNDS={env.rounds} make bench ONLY={module}",
         "rows": [dataclasses.asdict(row) | {"median": row.median, "met": row.met} for row in rows],
     }
@@ -42,7 +43,8 @@ def write(env: Env) -> str:
     rows = [row for result in kept["modules"].values() for row in result["rows"]]
     lines += _summary(rows)
     for module, result in kept["modules"].items():
-        lines += [f"## {module}", "", f"`{result['command']}`, finished {result['finished']}", ""]
+        when = f"finished {result['finished']}, load average before the run {result['load_before']:.1f}"
+        lines += [f"## {module}", "", f"`{result['command']}`, {when}", ""]
         lines += [*_table(result["rows"]), ""]
     text = "\n".join(lines)
     (env.results / "results.md").write_text(text)
