@@ -238,18 +238,23 @@ class Process:
             )
         self.pid = self.popen.pid
 
+    def ended(self, *, wait: bool = False) -> bool:
+        """Whether it has ended. It stays a zombie until `stop`, so that its id can't become a stranger's."""
+        options = os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)
+        return os.waitid(os.P_PID, self.pid, options) is not None
+
     def stop(self) -> None:
         """Asks it and its children to end, and makes sure of it."""
         for what, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
-            # The group's id stays ours until the last of its members is gone.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, what)
             deadline = time.monotonic() + patience
             while time.monotonic() < deadline:
-                self.popen.poll()
                 if not self.group():
+                    self.popen.wait()
                     return
                 time.sleep(0.02)
+        raise BenchError(f"{self.name} ({self.pid}) can't be stopped")
 
     def group(self) -> list[int]:
         """The process ids of it and of its children that are still there."""
@@ -425,7 +430,11 @@ class Env:
     def stop_all(self) -> None:
         """Stops what is still running, the last started first."""
         while self._processes:
-            self._processes.pop().stop()
+            process = self._processes.pop()
+            try:
+                process.stop()
+            except BenchError as why:
+                self.say(str(why))
 
     def stop(self, *servers: "Server | Redis") -> None:
         """Stops some before the module's end."""
@@ -458,8 +467,8 @@ class Env:
         """Waits until a process that was started is ready."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
-            if process.popen.poll() is not None:
-                raise BenchError(f"{process.name} ended with {process.popen.returncode}:\n{process.tail()}")
+            if process.ended():
+                raise BenchError(f"{process.name} ended:\n{process.tail()}")
             with contextlib.suppress(OSError, http.client.HTTPException, BenchError):
                 if ready():
                     return
@@ -637,10 +646,11 @@ class Env:
         """Runs a load generator to its end, keeps what it printed, and answers it; on Ctrl-C stops it."""
         process = self.start(command)
         try:
-            code = process.popen.wait()
+            process.ended(wait=True)
         finally:
             process.stop()
             self._processes.remove(process)
+        code = process.popen.returncode
         text = process.log.read_text(errors="replace")
         process.log.unlink()
         shown = shlex.join(command).replace(str(ROOT) + "/", "").replace(str(self.work), "$WORK")
