@@ -608,7 +608,7 @@ class Env:
     ) -> Load:
         """Runs oha at a fixed rate, latencies counted from when each request was due.
 
-        Any error spoils the run, statuses don't.
+        Any error or status over 399 spoils the run.
         The requests may differ in path or in body, not in both, and not in headers: oha can't vary more.
         """
         first = requests[0]
@@ -627,6 +627,7 @@ class Env:
             command += ["--urls-from-file", str(urls)]
         result = json.loads(self._output(label, command))
         errors = {why: n for why, n in result["errorDistribution"].items() if why != "aborted due to deadline"}
+        errors |= {status: n for status, n in result["statusCodeDistribution"].items() if int(status) > 399}
         if errors:
             raise BenchError(f"{label}: {errors}")
         latencies = result["latencyPercentiles"]
