@@ -7,6 +7,9 @@ pub enum Error {
     /// Reads and writes may both be sent again: every write is safe to repeat.
     #[error("redis unavailable: {0}")]
     Unavailable(String),
+    /// This pod has as much to do as it takes on. Nothing was begun.
+    #[error("too many {0} are being worked on")]
+    Overloaded(&'static str),
     /// The writes were made, but not confirmed by as many replicas as asked for: a failover may lose them, or not.
     /// They may be sent again.
     #[error("outcome unknown: {0}")]
@@ -19,7 +22,7 @@ pub enum Error {
 impl Error {
     /// Whether sending the same request again may succeed.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Unavailable(_) | Error::Unknown(_))
+        !matches!(self, Error::Internal(_))
     }
 }
 

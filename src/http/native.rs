@@ -580,6 +580,10 @@ impl From<Error> for Problem {
                 format!("{why}: the outcome is unknown; the whole request may be sent again");
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
         }
+        if let Error::Overloaded(_) = &error {
+            let detail = format!("{error}; the whole request may be sent again");
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+        }
         if error.is_transient() {
             let detail = "redis can't be reached in time; the whole request may be sent again";
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);

@@ -31,7 +31,7 @@ impl Admission {
 
     /// A place for a read, now or not at all: reads are short, so a full house means that they are not being answered.
     pub(super) fn read(&self) -> Result<Place<'_>> {
-        self.reads.take().ok_or_else(|| full("reads"))
+        self.reads.take().ok_or_else(|| Error::Overloaded("reads"))
     }
 
     /// A place for a batch of events, now or soon.
@@ -39,10 +39,13 @@ impl Admission {
         if let Ok(place) = self.writes.try_acquire() {
             return Ok(place);
         }
-        let _waiting = self.waiting.try_acquire().map_err(|_| full("events"))?;
+        let _waiting = self
+            .waiting
+            .try_acquire()
+            .map_err(|_| Error::Overloaded("events"))?;
         match tokio::time::timeout(PATIENCE, self.writes.acquire()).await {
             Ok(Ok(place)) => Ok(place),
-            _ => Err(full("events")),
+            _ => Err(Error::Overloaded("events")),
         }
     }
 }
@@ -76,10 +79,6 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn full(what: &str) -> Error {
-    Error::Unavailable(format!("too many {what} are being worked on"))
 }
 
 #[cfg(test)]

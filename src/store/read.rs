@@ -421,38 +421,46 @@ impl Store {
         charge: Option<&Charge>,
     ) -> Result<Charged<Option<Vec<PeerCount>>>> {
         let _place = self.inner.admission.read()?;
-        let mut get = redis::cmd("HMGET");
-        get.arg(UserKeys::new(app, &encode(user.as_str())).counts())
-            .arg("known");
+        let keys = UserKeys::new(app, &encode(user.as_str()));
         let peers: Vec<Enc> = peers.iter().map(|p| encode(p.as_str())).collect();
+        let (mut counts, mut rooms) = (redis::cmd("HMGET"), redis::cmd("HMGET"));
+        counts.arg(keys.counts()).arg("known");
+        rooms.arg(keys.refs());
         for peer in &peers {
-            get.arg(format!("peer:{}", peer.as_str()));
+            counts.arg(["peer:", peer.as_str()].concat());
+            rooms.arg(["direct:", peer.as_str()].concat());
         }
-        let mut items = vec![Item::Plain(get)];
-        for peer in &peers {
-            let mut exists = redis::cmd("HEXISTS");
-            exists.arg(UserKeys::new(app, peer).counts()).arg("known");
-            items.push(Item::Plain(exists));
+        let items = vec![Item::Plain(counts), Item::Plain(rooms)];
+        let (mut values, verdict) = match self.charged(items, charge).await? {
+            Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
+            Charged::Granted(values, verdict) => (values, verdict),
+        };
+        let mut next = || Reply::new(values.next().unwrap_or(Value::Nil));
+        let (mut counts, mut rooms) = (next()?, next()?);
+        if maybe_text(counts.value()?)?.is_none() {
+            return Ok(Charged::Granted(None, verdict));
         }
-        match self.charged(items, charge).await? {
-            Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
-            Charged::Granted(mut values, verdict) => {
-                let mut reply = Reply::new(values.next().unwrap_or(Value::Nil))?;
-                if maybe_text(reply.value()?)?.is_none() {
-                    return Ok(Charged::Granted(None, verdict));
-                }
-                let mut counts = Vec::with_capacity(peers.len());
-                for exists in values {
-                    let count = reply.number()?;
-                    counts.push(if number(&exists)? == 1 {
-                        PeerCount::Known(count)
-                    } else {
-                        PeerCount::Unknown
-                    });
-                }
-                Ok(Charged::Granted(Some(counts), verdict))
+        let mut found = Vec::with_capacity(peers.len());
+        let mut strangers = Vec::new();
+        for (at, peer) in peers.iter().enumerate() {
+            found.push(PeerCount::Known(counts.number()?));
+            // Whoever shares a direct room with the user exists; all others have to be asked for.
+            if maybe_text(rooms.value()?)?.is_none() {
+                let mut exists = redis::cmd("HEXISTS");
+                exists.arg(UserKeys::new(app, peer).counts()).arg("known");
+                strangers.push((at, Item::Plain(exists)));
             }
         }
+        let (places, items): (Vec<usize>, Vec<Item>) = strangers.into_iter().unzip();
+        for (at, exists) in places
+            .into_iter()
+            .zip(self.inner.redis.batch(&items).await?)
+        {
+            if let (0, Some(place)) = (number(&exists)?, found.get_mut(at)) {
+                *place = PeerCount::Unknown;
+            }
+        }
+        Ok(Charged::Granted(Some(found), verdict))
     }
 
     fn quick_item(app: &AppId, user: &Enc, fields: &[String]) -> Item {

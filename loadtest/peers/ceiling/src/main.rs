@@ -1,27 +1,49 @@
-//! Takes the same requests apart as `unread` does (path, query, headers, JSON body), asks nobody, and answers a constant of
-//! the same size and content type. Usage: ceiling PORT WORKERS DIRECTORY; the directory holds one reply per file.
+//! Takes the same requests apart as `unread` does (path, query, headers, JSON body), asks nobody, and answers a constant:
+//! headers and body that `unread` itself once gave. Usage: ceiling PORT WORKERS DIRECTORY; the directory holds NAME (a body)
+//! and NAME.headers (a header per line) for each reply.
 
 use std::path::PathBuf;
 
-use actix_web::http::header;
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::web::{Bytes, Data, Json, Path, Query};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, get, post};
 use serde::Deserialize;
 
 /// What is answered, as the server itself answered it to one of the requests.
 struct Replies {
-    tencent_total: Bytes,
-    tencent_peers: Bytes,
-    sendbird: Bytes,
-    imkit_badges: Bytes,
-    native_one: Bytes,
-    native_many: Bytes,
+    tencent_total: Reply,
+    tencent_peers: Reply,
+    sendbird: Reply,
+    imkit_badges: Reply,
+    native_one: Reply,
+    native_many: Reply,
 }
 
-fn answer(reply: &Bytes) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, "application/json; charset=utf-8"))
-        .body(reply.clone())
+struct Reply {
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+impl Reply {
+    fn read(directory: &std::path::Path, name: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let lines = std::fs::read_to_string(directory.join(format!("{name}.headers")))?;
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ").ok_or("not a header")?;
+            Ok::<_, Box<dyn std::error::Error>>((name.parse()?, value.parse()?))
+        };
+        Ok(Self {
+            headers: lines.lines().map(header).collect::<Result<_, _>>()?,
+            body: std::fs::read(directory.join(name))?.into(),
+        })
+    }
+}
+
+fn answer(reply: &Reply) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    for header in &reply.headers {
+        response.insert_header(header.clone());
+    }
+    response.body(reply.body.clone())
 }
 
 /// Whether all these headers are there and not empty, as credentials have to be.
@@ -143,7 +165,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (port, workers) = (next()?.parse::<u16>()?, next()?.parse::<usize>()?);
     let directory = PathBuf::from(next()?);
-    let read = |name: &str| std::fs::read(directory.join(name)).map(Bytes::from);
+    let read = |name: &str| Reply::read(&directory, name);
     let replies = Data::new(Replies {
         tencent_total: read("tencent_total")?,
         tencent_peers: read("tencent_peers")?,
