@@ -780,6 +780,14 @@ impl Store {
         page: Vec<Asked>,
         people: &mut People,
     ) -> Result<Vec<RoomEntry>> {
+        for room in &page {
+            let name = (app.clone(), room.name.clone());
+            if !people.lists.contains_key(&room.name)
+                && let Some(list) = self.inner.members.get(&name)
+            {
+                people.lists.insert(name.1, Members::Kept(list));
+            }
+        }
         let missing: Vec<&Enc> = page
             .iter()
             .filter(|room| !people.knows(room))
