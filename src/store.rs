@@ -31,7 +31,7 @@ pub use crate::connection::this_is_a_worker;
 pub use doctor::{Check, Level};
 pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
 pub use rebuild::Repair;
-pub use rooms::{RoomBrief, RoomQuery, SortBy};
+pub use rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 pub use verify::{Drift, Progress, Scope, UserDrift};
 pub use write::{Outcome, Rejection, Wait};
 

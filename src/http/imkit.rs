@@ -22,7 +22,7 @@ use crate::http::keys::KeyRing;
 use crate::http::request::{self, BodyError, Call};
 use crate::limiter::Entry;
 use crate::names::{AppId, Tag, UserId};
-use crate::store::RoomBrief;
+use crate::store::{Pref, RoomBrief};
 
 use rooms::Listing;
 use token::Verifier;
@@ -442,7 +442,8 @@ async fn rooms(
     let start = Instant::now();
     let listing = Listing::parse(call.query(), user).map_err(query)?;
     let matches = |room: &RoomBrief<'_>| listing.matches(room);
-    let query = listing.query(&matches);
+    let by_pref = |pref: &Pref| listing.matches_pref(pref);
+    let query = listing.query(&matches, &by_pref);
     let read = call.state.store.rooms(app, user, &query, entry.charge());
     let page = entry.settle(read.await?).ok_or(LIMIT)?;
     let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -14,7 +14,7 @@ use redis::Value;
 
 use super::deliver::{MemberList, parse_members};
 use super::read::Super;
-use super::reply::{Reply, maybe_text, parse, unreadable};
+use super::reply::{Reply, maybe_text, number, parse, unreadable};
 use super::room::{Last, millis};
 use super::{Kind, LastMessage, Pref, Profile, RoomEntry, RoomPage, Store};
 use crate::connection::Item;
@@ -26,7 +26,7 @@ use crate::scripts;
 
 /// The longest list of members that is shown whole.
 const SHOWN_MEMBERS: usize = 1_000;
-/// A page of so many rooms does not need the user's settings of all of them.
+/// Of so many rooms the user's settings are asked by name, of more all there are.
 const SHORT: usize = 100;
 
 /// What rooms are sorted by.
@@ -93,9 +93,9 @@ fn by_id(a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
 /// Which of a user's rooms, in which order.
 pub struct RoomQuery<'a> {
     /// Whether a room is meant.
-    pub matches: &'a (dyn Fn(&RoomBrief<'_>) -> Result<bool> + Sync),
-    /// Whether [`RoomQuery::matches`] looks at the user's own settings; if not, it is shown the defaults.
-    pub by_pref: bool,
+    pub matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),
+    /// What is asked of the user's own settings.
+    pub by_pref: Option<PrefQuery<'a>>,
     /// What to sort by, and whether in descending order; in the end it is by id.
     pub sort: &'a [(SortBy, bool)],
     /// Rooms with unread messages before the others.
@@ -104,6 +104,14 @@ pub struct RoomQuery<'a> {
     pub skip: usize,
     /// Rooms in the page; 0: all.
     pub limit: usize,
+}
+
+/// Which of them by the user's own settings.
+pub struct PrefQuery<'a> {
+    /// The settings that are looked at, each once: `tags`, `tag_colors`, `hidden`, `sticky`, `muted`, `folder`.
+    pub settings: Vec<&'static str>,
+    /// Whether a room with these settings is meant. What is not looked at has its default.
+    pub matches: &'a (dyn Fn(&Pref) -> bool + Sync),
 }
 
 /// One of a user's rooms, as the user's own slot has it.
@@ -116,7 +124,6 @@ pub struct RoomBrief<'a> {
     created: i64,
     last: Option<Last>,
     unread: u64,
-    pref: Option<&'a Settings<'a>>,
 }
 
 impl<'a> RoomBrief<'a> {
@@ -146,11 +153,6 @@ impl<'a> RoomBrief<'a> {
         self.last.map(|last| last.time)
     }
 
-    /// The user's own settings of the room.
-    pub fn pref(&self) -> Result<Pref> {
-        self.pref.map_or_else(|| Ok(Pref::default()), read_pref)
-    }
-
     /// Reads `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`; nothing of a room that the
     /// user has not joined or that is not active.
     fn read(stored: &'a str, record: &'a str) -> Result<Option<Self>> {
@@ -175,7 +177,6 @@ impl<'a> RoomBrief<'a> {
             created: millis(epoch).saturating_add(made),
             last: Last::recorded(parts.0, rev)?,
             unread: head.saturating_sub(read).saturating_sub(holes),
-            pref: None,
         }))
     }
 
@@ -237,11 +238,6 @@ impl RoomQuery<'_> {
     fn compare_all(&self, a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
         let by_fields = self.compare(self.sort, a, b);
         by_fields.then_with(|| by_id(a, b))
-    }
-
-    /// Whether few rooms will be asked.
-    fn is_short(&self) -> bool {
-        (1..=SHORT).contains(&self.limit) && self.known_part().is_none()
     }
 
     /// As far as the user's slot can tell; nothing where it can tell all.
@@ -353,20 +349,20 @@ impl Large {
             created: self.created,
             last: self.last,
             unread: self.unread,
-            pref: None,
         }
+    }
+}
+
+fn text(value: &Value) -> Result<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| unreadable()),
+        Value::SimpleString(text) => Ok(text),
+        _ => Err(unreadable()),
     }
 }
 
 /// The pairs of a hash, borrowed.
 fn pairs(hash: &Value) -> Result<impl Iterator<Item = Result<(&str, &str)>>> {
-    fn text(value: &Value) -> Result<&str> {
-        match value {
-            Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| unreadable()),
-            Value::SimpleString(text) => Ok(text),
-            _ => Err(unreadable()),
-        }
-    }
     let (flat, map): (&[Value], &[(Value, Value)]) = match hash {
         Value::Array(flat) => (flat, &[]),
         Value::Map(map) => (&[], map),
@@ -384,12 +380,64 @@ fn pairs(hash: &Value) -> Result<impl Iterator<Item = Result<(&str, &str)>>> {
 /// A user's own settings of a room, as they are stored: name and value.
 type Settings<'a> = Vec<(&'a str, &'a str)>;
 
-fn read_pref(settings: &Settings<'_>) -> Result<Pref> {
-    let mut pref = Pref::default();
-    for (setting, stored) in settings {
-        set_pref(&mut pref, setting, stored)?;
+/// What a user's settings of some rooms are asked with: by name, or all there are.
+fn prefs_item(keys: &UserKeys, rooms: &[&str], settings: &[&str], whole: bool) -> Item {
+    let mut get = redis::cmd(if whole { "HGETALL" } else { "HMGET" });
+    get.arg(keys.prefs());
+    if !whole {
+        for room in rooms {
+            for setting in settings {
+                get.arg(format!("{room}|{setting}"));
+            }
+        }
     }
-    Ok(pref)
+    Item::Plain(get)
+}
+
+/// Reads the answer: of each room what is set there; nothing where nothing is.
+fn read_prefs(
+    answer: &Value,
+    rooms: &[&str],
+    settings: &[&str],
+    whole: bool,
+) -> Result<Vec<Option<Pref>>> {
+    let mut prefs = Vec::with_capacity(rooms.len());
+    if whole {
+        let mut all: HashMap<&str, Settings> = HashMap::new();
+        for pair in pairs(answer)? {
+            let (field, value) = pair?;
+            if let Some((room, setting)) = field.rsplit_once('|') {
+                all.entry(room).or_default().push((setting, value));
+            }
+        }
+        for room in rooms {
+            prefs.push(match all.get(room) {
+                None => None,
+                Some(set) => {
+                    let mut pref = Pref::default();
+                    for (setting, stored) in set {
+                        set_pref(&mut pref, setting, stored)?;
+                    }
+                    Some(pref)
+                }
+            });
+        }
+        return Ok(prefs);
+    }
+    let Value::Array(values) = answer else {
+        return Err(unreadable());
+    };
+    for values in values.chunks(settings.len().max(1)) {
+        let mut pref = None;
+        for (setting, value) in settings.iter().zip(values) {
+            if !matches!(value, Value::Nil) {
+                let pref = pref.get_or_insert_with(Pref::default);
+                set_pref(pref, setting, text(value)?)?;
+            }
+        }
+        prefs.push(pref);
+    }
+    Ok(prefs)
 }
 
 /// Takes a setting as it is stored: `stamp|JSON`.
@@ -491,26 +539,18 @@ impl Store {
         // Not by one script: to carry thousands of records through Lua costs Redis several times as much as to send them. A
         // room that becomes a supergroup in between is in both: its record is read first.
         let mut items = vec![whole(keys.rooms()), Self::overview_item(app, &name, "")];
-        // All settings, or later those of the page.
-        let has_prefs = query.by_pref || !query.is_short();
-        if has_prefs {
-            items.push(whole(keys.prefs()));
+        if query.by_pref.is_some() {
+            let mut size = redis::cmd("HLEN");
+            size.arg(keys.prefs());
+            items.push(Item::Plain(size));
         }
         let (mut values, verdict) = match self.charged(items, charge).await? {
             Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
             Charged::Granted(values, verdict) => (values, verdict),
         };
         let mut next = || values.next().unwrap_or(Value::Nil);
-        let (records, overview, settings) = (next(), next(), next());
+        let (records, overview, set) = (next(), next(), number(&next())?);
         let large = self.large(app, overview).await?;
-        let mut prefs: HashMap<&str, Settings> = HashMap::new();
-        for pair in pairs(&settings)? {
-            let (field, value) = pair?;
-            if let Some((room, setting)) = field.rsplit_once('|') {
-                prefs.entry(room).or_default().push((setting, value));
-            }
-        }
-
         let also: HashSet<&str> = large.iter().map(|room| room.room.as_str()).collect();
         let kept = pairs(&records)?.map(|pair| {
             let (room, record) = pair?;
@@ -521,19 +561,18 @@ impl Store {
         });
         let mut found = Vec::new();
         for room in kept.chain(large.iter().map(|room| Ok(Some(room.brief())))) {
-            let Some(mut room) = room? else { continue };
-            if !prefs.is_empty() {
-                room.pref = prefs.get(room.stored);
-            }
-            if (query.matches)(&room)? {
+            if let Some(room) = room?
+                && (query.matches)(&room)
+            {
                 found.push(room);
             }
         }
+        if let Some(by_pref) = &query.by_pref {
+            self.keep_by_pref(&keys, by_pref, set, &mut found).await?;
+        }
 
         let mut people = People::default();
-        let (total, page) = self
-            .page(app, &name, query, &found, has_prefs, &mut people)
-            .await?;
+        let (total, page) = self.page(app, &name, query, &found, &mut people).await?;
         let rooms = self.with_members(app, user, page, &mut people).await?;
         Ok(Charged::Granted(
             RoomPage {
@@ -543,6 +582,32 @@ impl Store {
             },
             verdict,
         ))
+    }
+
+    /// Keeps the rooms that are meant by the user's settings, of which there are `set`.
+    async fn keep_by_pref(
+        &self,
+        keys: &UserKeys,
+        query: &PrefQuery<'_>,
+        set: u64,
+        found: &mut Vec<RoomBrief<'_>>,
+    ) -> Result<()> {
+        let rooms: Vec<&str> = found.iter().map(|room| room.stored).collect();
+        let unset = (query.matches)(&Pref::default());
+        let mut keep = Vec::new();
+        if set > 0 && !rooms.is_empty() {
+            // Whatever is the shorter answer.
+            let whole = set * 2 <= (rooms.len() * query.settings.len()) as u64;
+            let item = prefs_item(keys, &rooms, &query.settings, whole);
+            let answer = self.inner.redis.batch(&[item]).await?;
+            let answer = answer.into_iter().next().unwrap_or(Value::Nil);
+            for pref in read_prefs(&answer, &rooms, &query.settings, whole)? {
+                keep.push(pref.map_or(unset, |pref| (query.matches)(&pref)));
+            }
+        }
+        let mut keep = keep.into_iter();
+        found.retain(|_| keep.next().unwrap_or(unset));
+        Ok(())
     }
 
     /// The supergroups that a user has joined.
@@ -573,7 +638,6 @@ impl Store {
         user: &Enc,
         query: &RoomQuery<'_>,
         found: &[RoomBrief<'_>],
-        has_prefs: bool,
         people: &mut People,
     ) -> Result<(usize, Vec<Asked>)> {
         let mut order: Vec<usize> = (0..found.len()).collect();
@@ -591,7 +655,7 @@ impl Store {
                     missing.iter().filter_map(|at| found.get(*at)).collect();
                 // Whom to show is known in advance where the page is.
                 let people = (page == around).then_some(&mut *people);
-                let entries = self.ask(app, user, has_prefs, &rooms, people).await?;
+                let entries = self.ask(app, user, &rooms, people).await?;
                 let gone = entries.iter().any(Option::is_none);
                 asked.extend(missing.into_iter().zip(entries));
                 if gone {
@@ -629,7 +693,6 @@ impl Store {
         &self,
         app: &AppId,
         user: &Enc,
-        has_prefs: bool,
         rooms: &[&RoomBrief<'_>],
         people: Option<&mut People>,
     ) -> Result<Vec<Option<Asked>>> {
@@ -640,16 +703,10 @@ impl Store {
                 .arg(&SHOWN);
             items.push(Item::Plain(get));
         }
-        if !has_prefs {
-            let mut get = redis::cmd("HMGET");
-            get.arg(UserKeys::new(app, user).prefs());
-            for room in rooms {
-                for setting in SETTINGS {
-                    get.arg(format!("{}|{setting}", room.stored));
-                }
-            }
-            items.push(Item::Plain(get));
-        }
+        let names: Vec<&str> = rooms.iter().map(|room| room.stored).collect();
+        let many = rooms.len() > SHORT;
+        let keys = UserKeys::new(app, user);
+        items.push(prefs_item(&keys, &names, &SETTINGS, many));
         let (mut unknown, mut users) = (Vec::new(), Vec::new());
         let mut people = people;
         if let Some(people) = people.as_deref_mut() {
@@ -677,18 +734,10 @@ impl Store {
         for room in rooms {
             entries.push(read_entry(room, Reply::new(next())?)?);
         }
-        if !has_prefs {
-            let mut reply = Reply::new(next())?;
-            for entry in &mut entries {
-                let mut pref = Pref::default();
-                for setting in SETTINGS {
-                    if let Some(stored) = maybe_text(reply.value()?)? {
-                        set_pref(&mut pref, setting, &stored)?;
-                    }
-                }
-                if let Some(asked) = entry {
-                    asked.entry.pref = pref;
-                }
+        let prefs = read_prefs(&next(), &names, &SETTINGS, many)?;
+        for (asked, pref) in entries.iter_mut().zip(prefs) {
+            if let (Some(asked), Some(pref)) = (asked, pref) {
+                asked.entry.pref = pref;
             }
         }
         if let Some(people) = people {
@@ -731,6 +780,14 @@ impl Store {
         page: Vec<Asked>,
         people: &mut People,
     ) -> Result<Vec<RoomEntry>> {
+        for room in &page {
+            let name = (app.clone(), room.name.clone());
+            if !people.lists.contains_key(&room.name)
+                && let Some(list) = self.inner.members.get(&name)
+            {
+                people.lists.insert(name.1, Members::Kept(list));
+            }
+        }
         let missing: Vec<&Enc> = page
             .iter()
             .filter(|room| !people.knows(room))
@@ -892,7 +949,7 @@ fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Option<Asked>> 
         created,
         last_message,
         unread: brief.unread,
-        pref: brief.pref()?,
+        pref: Pref::default(),
         members: Vec::new(),
     };
     let name = Enc::stored(brief.stored);
@@ -905,34 +962,21 @@ fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Option<Asked>> 
 }
 
 #[cfg(test)]
-use serde_json::json;
-
-#[cfg(test)]
 impl RoomQuery<'_> {
     /// For the tests of who asks: how many of these rooms match, and the ids of the page.
     pub(crate) fn choose(&self, rooms: &[RoomEntry]) -> (u64, Vec<String>) {
-        let mut stored = Vec::new();
-        for room in rooms {
-            let tags: Vec<Enc> = room.tags.iter().map(|t| encode(t.as_str())).collect();
-            let tags: Vec<&str> = tags.iter().map(Enc::as_str).collect();
-            let pref = [
-                ("tags", format!("1|{}", json!(room.pref.tags))),
-                ("tag_colors", format!("1|{}", json!(room.pref.tag_colors))),
-                ("hidden", format!("1|{}", json!(room.pref.hidden))),
-                ("sticky", format!("1|{}", json!(room.pref.sticky))),
-                ("muted", format!("1|{}", json!(room.pref.muted))),
-                ("folder", format!("1|{}", json!(room.pref.folder))),
-            ];
-            stored.push((encode(room.room.as_str()), tags.join(","), pref));
-        }
-        let settings: Vec<Settings> = stored
+        let stored: Vec<(Enc, String)> = rooms
             .iter()
-            .map(|(_, _, pref)| pref.iter().map(|(n, v)| (*n, v.as_str())).collect())
+            .map(|room| {
+                let tags: Vec<Enc> = room.tags.iter().map(|t| encode(t.as_str())).collect();
+                let tags: Vec<&str> = tags.iter().map(Enc::as_str).collect();
+                (encode(room.room.as_str()), tags.join(","))
+            })
             .collect();
         let mut found: Vec<RoomBrief> = Vec::new();
-        for ((room, (name, tags, _)), pref) in rooms.iter().zip(&stored).zip(&settings) {
+        for (room, (name, tags)) in rooms.iter().zip(&stored) {
             let last = room.last_message.as_ref();
-            found.push(RoomBrief {
+            let brief = RoomBrief {
                 stored: name.as_str(),
                 epoch: 0,
                 kind: room.kind,
@@ -944,10 +988,12 @@ impl RoomQuery<'_> {
                     at: last.order,
                 }),
                 unread: room.unread,
-                pref: Some(pref),
-            });
+            };
+            let by_pref = self.by_pref.as_ref();
+            if (self.matches)(&brief) && by_pref.is_none_or(|by| (by.matches)(&room.pref)) {
+                found.push(brief);
+            }
         }
-        found.retain(|room| (self.matches)(room).unwrap());
         let mut order: Vec<usize> = (0..found.len()).collect();
         let (page, around) = self.arrange(&found, &mut order);
         assert_eq!(page, around);
@@ -998,6 +1044,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn settings_are_read_one_by_one_or_all_at_once() {
+        let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let rooms = ["a%7C", "b", "c"];
+        let named = [
+            bulk("5|\"x|y\""),
+            bulk("6|true"),
+            Value::Nil,
+            Value::Nil,
+            Value::Nil,
+            bulk("7|false"),
+        ];
+        let all = [
+            "c|hidden",
+            "7|false",
+            "a%7C|hidden",
+            "6|true",
+            "a%7C|folder",
+            "5|\"x|y\"",
+        ];
+        let one = read_prefs(
+            &Value::Array(named.into()),
+            &rooms,
+            &["folder", "hidden"],
+            false,
+        );
+        let two = Value::Array(all.map(bulk).into());
+        let two = read_prefs(&two, &rooms, &["folder", "hidden"], true).unwrap();
+        assert_eq!(one.unwrap(), two);
+        let [Some(a), None, Some(c)] = two.as_slice() else {
+            panic!("{two:?}");
+        };
+        assert_eq!((a.folder.as_str(), a.hidden), ("x|y", true));
+        assert_eq!(*c, Pref::default());
+        assert!(read_prefs(&Value::Nil, &rooms, &["folder"], false).is_err());
+    }
+
     /// Rooms of few different values, so that many are alike; names and the like are the room's own.
     fn rooms() -> (Vec<RoomBrief<'static>>, Vec<(&'static str, i64)>) {
         const NAMES: [&str; 5] = ["a", "b%20", "b", "%7Ec", "d"];
@@ -1013,7 +1096,6 @@ mod tests {
                 at: (n % 2) as u64,
             }),
             unread: (n % 3) as u64,
-            pref: None,
         };
         let remote = |n: usize| (["x", "", "y", "z"][n * 7 % 4], (n % 2) as i64);
         ((0..60).map(brief).collect(), (0..60).map(remote).collect())
@@ -1055,8 +1137,8 @@ mod tests {
             ] {
                 for unread_first in [false, true] {
                     let query = RoomQuery {
-                        matches: &|_| Ok(true),
-                        by_pref: false,
+                        matches: &|_| true,
+                        by_pref: None,
                         sort,
                         unread_first,
                         skip,
@@ -1082,8 +1164,8 @@ mod tests {
         }
         // No more rooms are asked than are in question.
         let query = RoomQuery {
-            matches: &|_| Ok(true),
-            by_pref: false,
+            matches: &|_| true,
+            by_pref: None,
             sort: &[(Created, false), (Name, false)],
             unread_first: false,
             skip: 20,

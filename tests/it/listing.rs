@@ -114,6 +114,10 @@ async fn a_page_costs_the_same_whatever_the_number_of_rooms() {
         // The records, the supergroups, the limit, the settings; 20 rooms; two profiles; what scripts call.
         assert!(costs[0] < 40, "{query:?}: {costs:?}");
     }
+    // By what only the rooms know: all of them are asked for that, and those of the page for nothing more than before.
+    let plain = scene.cost("few", &[("limit", "20")]).await;
+    let by_name = [("limit", "20"), ("sort", "name")];
+    assert_eq!(scene.cost("few", &by_name).await, plain + 30);
     let members = list(&scene.app, "many", &[("limit", "1")]).await.1;
     let nobody = list(&scene.app, "nobody", &[("limit", "20")]).await;
     assert_eq!((members.len(), nobody), (1, (0, Vec::new())));

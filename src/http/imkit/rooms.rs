@@ -9,10 +9,9 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::error::Error;
 use crate::names::{Tag, UserId};
 use crate::store::{
-    Kind, LastMessage, Pref, Profile, RoomBrief, RoomEntry, RoomPage, RoomQuery, SortBy,
+    Kind, LastMessage, Pref, PrefQuery, Profile, RoomBrief, RoomEntry, RoomPage, RoomQuery, SortBy,
 };
 
 /// The longest `pref` or `q`, in bytes.
@@ -77,6 +76,18 @@ impl PrefField {
             "folder" => Self::Folder,
             _ => Self::TagColor(name.strip_prefix("tagColors.")?.to_owned()),
         })
+    }
+
+    /// The setting that it is, or is a part of.
+    fn setting(&self) -> &'static str {
+        match self {
+            Self::Tags => "tags",
+            Self::TagColors | Self::TagColor(_) => "tag_colors",
+            Self::Hidden => "hidden",
+            Self::Sticky => "sticky",
+            Self::Muted => "muted",
+            Self::Folder => "folder",
+        }
     }
 
     fn of<'a>(&self, pref: &'a Pref) -> Seen<'a> {
@@ -338,14 +349,21 @@ impl Listing {
         Value::Object(query)
     }
 
-    /// As the store takes it; `matches` calls [`Listing::matches`].
+    /// As the store takes it; the functions call [`Listing::matches`] and [`Listing::matches_pref`].
     pub fn query<'a>(
         &'a self,
-        matches: &'a (dyn Fn(&RoomBrief<'_>) -> Result<bool, Error> + Sync),
+        matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),
+        matches_pref: &'a (dyn Fn(&Pref) -> bool + Sync),
     ) -> RoomQuery<'a> {
+        let mut settings: Vec<&str> = self.pref.iter().map(|c| c.field.setting()).collect();
+        settings.sort_unstable();
+        settings.dedup();
         RoomQuery {
             matches,
-            by_pref: !self.pref.is_empty(),
+            by_pref: (!settings.is_empty()).then_some(PrefQuery {
+                settings,
+                matches: matches_pref,
+            }),
             sort: &self.sort,
             unread_first: self.unread_first,
             skip: self.skip,
@@ -353,26 +371,26 @@ impl Listing {
         }
     }
 
-    /// Whether a room is meant.
-    pub fn matches(&self, room: &RoomBrief<'_>) -> Result<bool, Error> {
+    /// Whether a room is meant, as far as that is not a matter of settings.
+    pub fn matches(&self, room: &RoomBrief<'_>) -> bool {
         let fresh = self.updated_after.is_none_or(|after| {
             // The vendor compares a message id that begins with its second: all of that second counts.
             let second = after.saturating_sub(after.rem_euclid(1_000));
             room.last_time().is_some_and(|time| time >= second) || room.created() > after
         });
-        let by_room = fresh
+        fresh
             && self.q.iter().all(|clause| {
                 let seen = clause.field.of(room);
                 clause.tests.iter().all(|test| test.holds(&seen))
-            });
-        if !by_room || self.pref.is_empty() {
-            return Ok(by_room);
-        }
-        let pref = room.pref()?;
-        Ok(self.pref.iter().all(|clause| {
-            let seen = clause.field.of(&pref);
+            })
+    }
+
+    /// Whether a room with these settings is meant.
+    pub fn matches_pref(&self, pref: &Pref) -> bool {
+        self.pref.iter().all(|clause| {
+            let seen = clause.field.of(pref);
             clause.tests.iter().all(|test| test.holds(&seen))
-        }))
+        })
     }
 }
 
@@ -679,7 +697,8 @@ mod tests {
 
     fn ids(listing: &Listing, rooms: &[RoomEntry]) -> (u64, String) {
         let matches = |room: &RoomBrief<'_>| listing.matches(room);
-        let (total, ids) = listing.query(&matches).choose(rooms);
+        let by_pref = |pref: &Pref| listing.matches_pref(pref);
+        let (total, ids) = listing.query(&matches, &by_pref).choose(rooms);
         (total, ids.join(" "))
     }
 
