@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -84,6 +84,27 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Apply the events of a file, one JSON object a line (0: all, 1: some were rejected, 2: stopped or failed)
+    Import {
+        #[command(flatten)]
+        redis: RedisOf,
+        /// The app's id
+        #[arg(long)]
+        app: String,
+        /// Begin with this line, the first being 1
+        #[arg(long, value_name = "LINE", default_value_t = 1)]
+        from_line: u64,
+        /// How long to go on trying while Redis is away
+        #[arg(long, value_name = "SECONDS", default_value_t = 60,
+              value_parser = clap::value_parser!(u64).range(..=86_400))]
+        patience_seconds: u64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// The file; - is standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
     /// Check the Redis that is configured and say what to change (0: usable, 1: something failed)
     Doctor {
@@ -278,6 +299,35 @@ fn run(command: Command) -> Result<u8, Failure> {
             };
             let why = format!("nothing is kept of {what} {name:?} in app \"{app}\"");
             Err(Failure::Run(why))
+        }
+        Command::Import {
+            redis,
+            app,
+            from_line,
+            patience_seconds,
+            json,
+            file,
+        } => {
+            let app = app_id(app)?;
+            let config = redis.config()?;
+            if !config.apps.is_empty() && !config.apps.iter().any(|one| one.id == app) {
+                return Err(Failure::Usage(format!("no app \"{app}\" is configured")));
+            }
+            let what = admin::Import {
+                app: &app,
+                file: &file,
+                from_line,
+                patience: Duration::from_secs(patience_seconds),
+                json,
+            };
+            let rejected = on_runtime(async {
+                let mut signals = signals()?;
+                let stop = async { let _: Stop = signals.next().await; };
+                admin::import(&config, &what, stop)
+                    .await
+                    .map_err(Failure::Usage)
+            });
+            Ok(rejected?.into())
         }
         Command::Doctor { redis, json } => {
             let config = redis.config()?;

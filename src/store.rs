@@ -5,7 +5,9 @@ mod announce;
 mod deliver;
 mod durable;
 mod doctor;
+mod import;
 mod inspect;
+mod order;
 mod probe;
 mod read;
 mod rebuild;
@@ -26,6 +28,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
 pub use doctor::{Check, Level};
+pub use import::{ImportOptions, Imported, RefusedLine};
 pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
 pub use rebuild::Repair;
 pub use verify::{Drift, Progress, Scope, UserDrift};
