@@ -5,17 +5,18 @@
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
 --   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '#' -> when it was swept), prefs (hash)
 -- ARGV: 1 room, 2 microseconds at which the snapshot was taken, 3 rev, 4 head, 5 kind, 6 status, 7 type, 8 tags,
---   9 and 10 positions that don't count, and that mention, for everybody (comma lists of stamp/position), then nine per
---   user: state j|i|l or - (not a member), epoch, base, peer, '' or when it was named as a sender, '' or read up to,
---   positions that don't count (comma list), positions that mention (comma list), settings (lines: field, stamp and JSON
---   value in turn)
+--   9 created (milliseconds), 10 the last message as it stands in a record ('': none), 11 and 12 positions that don't
+--   count, and that mention, for everybody (comma lists of stamp/position), then nine per user: state j|i|l or - (not a
+--   member), epoch, base, peer, '' or when it was named as a sender, '' or read up to, positions that don't count (comma
+--   list), positions that mention (comma list), settings (lines: field, stamp and JSON value in turn)
 -- Reply: one letter per user: K kept, V void (the membership is older than the user's deletion), or {'STALE'}
 local room, taken, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local kind, status, type, tags = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local created, last = tonumber(ARGV[9]), ARGV[10]
 local common = {}
 for i = 1, 2 do
   local list = {}
-  for stamp, position in string.gmatch(ARGV[i + 8], '(%d+)/(%d+)') do
+  for stamp, position in string.gmatch(ARGV[i + 10], '(%d+)/(%d+)') do
     list[#list + 1] = {tonumber(stamp), tonumber(position)}
   end
   common[i] = list
@@ -122,10 +123,10 @@ local function merge(k, a)
   local old, was_super = nil, false
   local text = redis.call('HGET', rooms, room)
   if text then
-    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr =
-      string.match(text, '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a+)|(%d)|([^|]*)|([^|]*)|([^|]*)$')
+    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls = string.match(text,
+      '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a+)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
     old = {state = s, epoch = tonumber(e), rev = tonumber(v), read = tonumber(r), head = tonumber(h), nh = tonumber(nh),
-      nm = tonumber(nm), kind = kd, status = st, type = ty, tags = tg, peer = pr}
+      nm = tonumber(nm), kind = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls}
   else
     text = redis.call('HGET', supers, room)
     if text then
@@ -148,7 +149,8 @@ local function merge(k, a)
       new = {state = state, epoch = epoch, rev = -1, read = base, head = base, nh = 0, nm = 0}
     end
     if rev > new.rev then
-      new.rev, new.kind, new.status, new.type, new.tags, new.peer = rev, kind, status, type, tags, peer
+      new.rev, new.kind, new.status, new.type, new.tags, new.peer, new.last = rev, kind, status, type, tags, peer, last
+      new.made = new.made or int(created - math.floor(epoch / 1000))
     end
     new.head = math.max(new.head, head)
   end
@@ -237,7 +239,7 @@ local function merge(k, a)
     local start = new.state .. '|' .. int(new.epoch) .. '|' .. int(new.rev) .. '|' .. int(new.read) .. '|'
     if counted_new then
       redis.call('HSET', rooms, room, start .. int(new.head) .. '|' .. new.nh .. '|' .. new.nm .. '|' .. new.kind .. '|'
-        .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer)
+        .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer .. '|' .. new.made .. '|' .. new.last)
     else
       redis.call('HSET', supers, room, start .. new.nh .. '|' .. new.nm)
     end
@@ -270,6 +272,6 @@ end
 local reply = {}
 -- Rounded down: on a cluster a key follows that only guards the call.
 for i = 0, math.floor(#KEYS / 7) - 1 do
-  reply[i + 1] = merge(i * 7, 10 + i * 9)
+  reply[i + 1] = merge(i * 7, 12 + i * 9)
 end
 return reply

@@ -2,16 +2,17 @@
 -- Purpose: take over fan-outs of a room whose lease has run out, so that one pod at a time works on each.
 -- KEYS: 1 meta (hash), 2 pending (hash: job -> record, whose first line is the end of the lease in microseconds)
 -- ARGV: 1 lease (microseconds), 2 most jobs to take
--- Reply: {jobs left in all, microseconds now, rev, head, kind, status, type, tags, born, mrev ('' each if there is no room),
---   then job and record of each one taken}
+-- Reply: {jobs left in all, microseconds now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time
+--   ('' each if there is none), then job and record of each one taken}
 local meta, pending = KEYS[1], KEYS[2]
 local lease, most = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
-local m = redis.call('HMGET', meta, 'rev', 'head', 'kind', 'status', 'type', 'tags', 'born', 'mrev')
+local m = redis.call('HMGET', meta, 'rev', 'head', 'kind', 'status', 'type', 'tags', 'born', 'mrev', 'created',
+  'last_at', 'last_time')
 local reply = {redis.call('HLEN', pending), now}
-for i = 1, 8 do reply[i + 2] = m[i] or '' end
+for i = 1, 11 do reply[i + 2] = m[i] or '' end
 local cursor, taken = '0', 0
 repeat
   local page = redis.call('HSCAN', pending, cursor, 'COUNT', 100)

@@ -4,7 +4,8 @@
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
 --   3 state to take: j joined, i invited, l left, 4 '' or the epoch up to which a membership may be ended,
 --   5 '' or the position to begin with where that is not the head of now, 6.. users
--- Reply: {'OK', job or '', record or '', now, rev, head, kind, status, type, tags, born, mrev, entry of each user or ''}
+-- Reply: {'OK', job or '', record or '', now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time,
+--   entry of each user or ''}
 --   or {'STALE'} or {'ROOM'} no such room, {'FULL'} a direct room takes two
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local trust, lease, state, up_to = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
@@ -13,7 +14,8 @@ local from = tonumber(ARGV[5])
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 if now > trust then return {'STALE'} end
-local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev')
+local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev',
+  'created', 'last_at', 'last_time')
 if not m[2] then return {'ROOM'} end
 local born, kind = tonumber(m[2]), m[4]
 local revs = string.format('%.0f', math.max(tonumber(m[1]) + 1, now))
@@ -75,4 +77,4 @@ if #changed > 0 then
   redis.call('HSET', meta, 'rev', revs, 'mrev', revs)
   redis.call('HSET', pending, job, record)
 end
-return {'OK', job, record, now, rev, m[3], kind, m[5], m[6], m[7], m[2], mrev, unpack(reply)}
+return {'OK', job, record, now, rev, m[3], kind, m[5], m[6], m[7], m[2], mrev, m[9], m[10], m[11], unpack(reply)}

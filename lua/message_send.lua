@@ -6,8 +6,9 @@
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
 --   3 history in messages, 4 history in microseconds, 5 and 6 the pair or '' and '', then eight per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type
--- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a conversion under way), now, rev, head, kind, status, type, tags, born, mrev,
---   then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
+-- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a conversion under way), now, rev, head,
+--   kind, status, type, tags, born, mrev, created, last_at, last_time, then four per message:
+--   'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
 --   or {'STALE'} or {'ROOM'} no such room, {'FULL'} the pair's room is taken, {'KIND'} the pair's room is not direct
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local trust, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -17,7 +18,8 @@ local one, two = ARGV[5], ARGV[6]
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 if now > trust then return {'STALE'} end
-local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime', 'accepted', 'told')
+local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime',
+  'accepted', 'told', 'created', 'last_at', 'last_time')
 local rev = tonumber(m[1] or 0)
 local function tick()
   rev = math.max(rev + 1, now)
@@ -94,7 +96,8 @@ if any_new then
       born, head, kind = revs, 0, 'direct'
       m[5], m[6], m[7] = '1', '', ''
       put('born', born); put('kind', kind); put('status', '1'); put('type', ''); put('tags', '')
-      put('created', ARGV[9])
+      m[13] = ARGV[9]
+      put('created', m[13])
     end
     mrev = revs
     put('mrev', mrev)
@@ -136,10 +139,12 @@ for i = 7, #ARGV, 8 do
     accepted = accepted + 1
     redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted) .. (silent and '|s' or ''))
     redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
+    m[14], m[15] = revs, time
     last = {'last_id', id, 'last_sender', sender, 'last_time', time, 'last_at', revs, 'last_updated', revs,
       'last_text', ARGV[i + 6], 'last_type', ARGV[i + 7]}
 
-    local all = kind ~= 'supergroup' and not silent
+    -- A silent one too: it is the room's last message, by which members sort their rooms.
+    local all = kind ~= 'supergroup'
     local named = {}
     if not silent and mentions == '*' then
       if kind == 'supergroup' then
@@ -193,4 +198,4 @@ if mintime then put('mintime', int(mintime)); put('maxtime', int(maxtime)) end
 if last then for i = 1, #last do set[#set + 1] = last[i] end end
 redis.call('HSET', meta, unpack(set))
 redis.call('PERSIST', meta)
-return {'OK', job, record, now, revs, int(head), kind, m[5], m[6], m[7], born, mrev, unpack(reply)}
+return {'OK', job, record, now, revs, int(head), kind, m[5], m[6], m[7], born, mrev, m[13], m[14], m[15], unpack(reply)}

@@ -4,7 +4,8 @@
 --   4 log (list: rev|position|time|id), 5 pending (hash: job -> record)
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
 --   3 history in messages, 4 history in microseconds, 5 user, 6 all|id|time, 7 the id or the time (milliseconds)
--- Reply: {'OK', job or '', record or '', now, rev, head, kind, status, type, tags, born, mrev, entry of the user}
+-- Reply: {'OK', job or '', record or '', now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time,
+--   entry of the user}
 --   or {'STALE'} or {'ROOM'} no such room, {'MEMBER'} the user has not joined,
 --   {'MESSAGE'} no such message, or older than the history
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -15,7 +16,8 @@ local user, how, value = ARGV[5], ARGV[6], ARGV[7]
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 if now > trust then return {'STALE'} end
-local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime', 'accepted')
+local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime',
+  'accepted', 'created', 'last_at', 'last_time')
 if not m[2] then return {'ROOM'} end
 local entry = redis.call('HGET', members, user)
 local state, epoch, base = string.match(entry or '', '^(%a)|(%d+)|(%d+)')
@@ -69,4 +71,4 @@ if position > tonumber(base) then
   redis.call('HSET', meta, 'rev', rev)
   redis.call('HSET', pending, job, record)
 end
-return {'OK', job, record, now, rev, m[3], m[4], m[5], m[6], m[7], m[2], m[8], entry}
+return {'OK', job, record, now, rev, m[3], m[4], m[5], m[6], m[7], m[2], m[8], m[12], m[13], m[14], entry}

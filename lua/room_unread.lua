@@ -3,11 +3,12 @@
 -- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions)
 -- ARGV: 1 state of the user j|i, 2 epoch of that state, 3 read position, 4 own messages that did not mark read (comma list
 --   of positions), 5 mentions by name (comma list of positions)
--- Reply: {kind, status, type, tags, unread, mentions}, or {} if the room is gone for that user
+-- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (the last two '' without a message)}, or {}
+--   if the room is gone for that user
 local meta, recalled, allmentions = KEYS[1], KEYS[2], KEYS[3]
 local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
-local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags')
+local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time')
 if not m[1] or epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
 if state == 'j' and m[4] == '1' then
@@ -29,4 +30,4 @@ if state == 'j' and m[4] == '1' then
     end
   end
 end
-return {m[3], m[4], m[5], m[6], math.max(unread, 0), math.max(mentioned, 0)}
+return {m[3], m[4], m[5], m[6], math.max(unread, 0), math.max(mentioned, 0), m[7], m[8] or '', m[9] or ''}

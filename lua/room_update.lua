@@ -4,7 +4,7 @@
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
 --   3 kind ('' keep), 4 custom type ('' keep, '*' none), 5 tags ('' keep, else '*' and a comma list), 6 status ('' keep),
 --   7 creation time (milliseconds) of a new room, 8.. field, value of what is only shown
--- Reply: {'OK', job or '', record or '', now, rev, head, kind, status, type, tags, born, mrev}
+-- Reply: {'OK', job or '', record or '', now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time}
 --   or {'STALE'} announce again, {'KIND'} that change of kind is not allowed
 local meta, pending = KEYS[1], KEYS[2]
 local trust, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -14,7 +14,8 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 if now > trust then return {'STALE'} end
 
-local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'told')
+local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'told',
+  'created', 'last_at', 'last_time')
 local rev = math.max(tonumber(m[1] or 0) + 1, now)
 local revs = string.format('%.0f', rev)
 local exists = m[2]
@@ -54,4 +55,5 @@ end
 redis.call('HSET', meta, unpack(set))
 if not exists then redis.call('PERSIST', meta) end
 if changed then redis.call('HSET', pending, job, record) end
-return {'OK', job, record, now, revs, head, new_kind, new_status, new_type, new_tags, born, mrev}
+return {'OK', job, record, now, revs, head, new_kind, new_status, new_type, new_tags, born, mrev,
+  exists and m[10] or time, m[11], m[12]}

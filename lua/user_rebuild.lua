@@ -37,11 +37,12 @@ end
 local records = {}
 for room, text in pairs(stored[rooms]) do
   local bound = corrected[rooms .. room]
-  local s, e, v, r, h, kd, st, ty, tg, pr =
-    string.match(bound or text, '^([ij])|(%d+)|(%d+)|(%d+)|(%d+)|%d+|%d+|(%a+)|(%d)|([^|]*)|([^|]*)|([^|]*)$')
-  if s and (kd == 'direct' or kd == 'group') and not gone[rooms .. room] then
+  local s, e, v, r, h, kd, st, ty, tg, pr, md, ls = string.match(bound or text,
+    '^([ij])|(%d+)|(%d+)|(%d+)|(%d+)|%d+|%d+|(%a+)|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)$')
+  local whole = s and (kd == 'direct' or kd == 'group') and (ls == '' or string.match(ls, '^%d+,%-?%d+$'))
+  if whole and not gone[rooms .. room] then
     records[room] = {key = rooms, state = s, epoch = tonumber(e), rev = tonumber(v), read = tonumber(r), head = tonumber(h),
-      kind = kd, status = st, type = ty, tags = tg, peer = pr, bound = bound, nh = 0, nm = 0}
+      kind = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, bound = bound, nh = 0, nm = 0}
   end
 end
 for room, text in pairs(stored[supers]) do
@@ -93,7 +94,7 @@ for room, rec in pairs(records) do
   else
     rec.head = math.max(rec.head, rec.read)
     want[rooms][room] = start .. int(rec.head) .. '|' .. rec.nh .. '|' .. rec.nm .. '|' .. rec.kind .. '|' .. rec.status .. '|'
-      .. rec.type .. '|' .. rec.tags .. '|' .. rec.peer
+      .. rec.type .. '|' .. rec.tags .. '|' .. rec.peer .. '|' .. rec.made .. '|' .. rec.last
     local function by_kind(family, by)
       add(counts, family .. ':' .. rec.kind, by)
       if rec.type ~= '' then add(counts, family .. ':' .. rec.kind .. ':' .. rec.type, by) end

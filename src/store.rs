@@ -14,6 +14,7 @@ mod rebuild;
 mod recover;
 mod reply;
 mod room;
+mod rooms;
 mod slot;
 mod verify;
 mod write;

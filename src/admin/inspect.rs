@@ -153,7 +153,8 @@ fn listed(room: &Listed, lines: Vec<String>) -> Value {
         "custom_type": (!room.custom_type.is_empty()).then(|| decode(&room.custom_type)), "tags": tags,
         "peer": (!room.peer.is_empty()).then(|| decode(&room.peer)),
         "unread": room.unread, "mentions": room.mentions, "head": room.head, "read": room.read, "holes": room.holes,
-        "epoch": room.epoch, "rev": room.rev, "redis_cli": lines,
+        "epoch": room.epoch, "rev": room.rev, "created": room.created,
+        "last_at": room.last.map(|(at, _)| at), "last_time": room.last.map(|(_, time)| time), "redis_cli": lines,
     })
 }
 
@@ -219,7 +220,7 @@ const PARTS: [&str; 11] = [
     "recalled",
 ];
 const NAMES: [&str; 3] = ["room", "user", "job"];
-const COLUMNS: [&str; 19] = [
+const COLUMNS: [&str; 22] = [
     "state",
     "kind",
     "unread",
@@ -239,6 +240,9 @@ const COLUMNS: [&str; 19] = [
     "base",
     "epoch",
     "rev",
+    "created",
+    "last_at",
+    "last_time",
 ];
 
 /// The document as text: a line each, indented, with the shell's lines after a dollar.

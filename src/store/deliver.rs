@@ -693,6 +693,9 @@ fn deliver_call(
     call.push(&snapshot.status);
     call.push(&snapshot.custom_type);
     call.push(&snapshot.tags);
+    call.push(snapshot.created);
+    let last = snapshot.last.map(|last| last.record(snapshot.rev));
+    call.push(last.unwrap_or_default());
     call.push(&common.0);
     call.push(&common.1);
     for target in targets {

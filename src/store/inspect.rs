@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Store;
 use super::reply::{Reply, maybe_text, number};
-use super::room::Entry;
+use super::room::{Entry, Last};
 use super::slot::Position;
 use crate::connection::Item;
 use crate::error::Result;
@@ -62,6 +62,10 @@ pub struct Listed {
     pub peer: String,
     /// What it comes to.
     pub unread: u64,
+    /// Creation of the room, milliseconds since the epoch.
+    pub created: i64,
+    /// When its last message was accepted (microseconds), and that message's time (milliseconds).
+    pub last: Option<(u64, i64)>,
 }
 
 /// A user's slot.
@@ -162,6 +166,8 @@ impl Store {
             room.tags = numbers.text()?;
             room.unread = numbers.number()?;
             room.mentions = numbers.number()?;
+            room.created = i64::try_from(numbers.number()?).unwrap_or(0);
+            room.last = Last::read(&mut numbers)?.map(|last| (last.at, last.time));
         }
         Ok(Some(UserShown {
             counts: slot.counts,
@@ -258,5 +264,7 @@ fn listed(room: &str, position: &Position) -> Listed {
         tags: position.tags.clone(),
         peer: position.peer.clone(),
         unread: position.unread(),
+        created: position.created(),
+        last: position.last.map(|last| (last.at, last.time)),
     }
 }

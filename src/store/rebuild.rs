@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::Store;
 use super::deliver::Tell;
 use super::reply::Reply;
-use super::room::{Entry, Snapshot};
+use super::room::{Entry, Snapshot, millis};
 use super::slot::Slot;
 use super::verify::{Drift, UserDrift, Verdict, View, against_room};
 use crate::error::Result;
@@ -54,8 +54,11 @@ fn correction(slot: &Slot, room: &str, view: &View) -> Option<(String, String)> 
     put.state = entry.state;
     put.read = put.read.min(top);
     put.head = put.head.map(|_| top);
+    let created = i64::try_from(view.snapshot.created).unwrap_or(i64::MAX);
+    put.made = created.saturating_sub(millis(put.epoch));
     // Older than whatever is told next.
     put.rev = 0;
+    put.last = None;
     Some((seen, put.record()))
 }
 

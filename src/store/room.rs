@@ -19,10 +19,53 @@ pub(super) struct Snapshot {
     pub(super) born: u64,
     /// Revision of the list of members.
     pub(super) mrev: u64,
+    /// Milliseconds since the epoch.
+    pub(super) created: u64,
+    pub(super) last: Option<Last>,
+}
+
+/// When the room's last message was accepted (microseconds; the order among all messages), and its time (milliseconds).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Last {
+    pub(super) time: i64,
+    pub(super) at: u64,
+}
+
+impl Last {
+    /// Reads `last_at, last_time`.
+    pub(super) fn read(reply: &mut Reply) -> Result<Option<Self>> {
+        let (at, time) = (reply.number()?, reply.number()?);
+        let time = i64::try_from(time).map_err(|_| unreadable())?;
+        Ok((at != 0).then_some(Self { time, at }))
+    }
+
+    /// As it stands in the record of revision `rev`: `rev - at,time - at`, in microseconds and milliseconds, which are
+    /// small numbers.
+    pub(super) fn record(self, rev: u64) -> String {
+        let back = rev.saturating_sub(self.at);
+        format!("{back},{}", self.time - millis(self.at))
+    }
+
+    /// Reads it there; an empty text is no message.
+    pub(super) fn recorded(text: &str, rev: u64) -> Result<Option<Self>> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let (back, after) = text.split_once(',').ok_or_else(unreadable)?;
+        let at = rev.saturating_sub(parse(Some(back))?);
+        let after: i64 = parse(Some(after))?;
+        let time = millis(at).saturating_add(after);
+        Ok(Some(Self { time, at }))
+    }
+}
+
+/// The millisecond of a stamp.
+pub(super) fn millis(micros: u64) -> i64 {
+    i64::try_from(micros / 1_000).unwrap_or(i64::MAX)
 }
 
 impl Snapshot {
-    /// Reads `now, rev, head, kind, status, type, tags, born, mrev`.
+    /// Reads `now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time`.
     pub(super) fn read(reply: &mut Reply) -> Result<Self> {
         Ok(Self {
             taken: reply.number()?,
@@ -34,6 +77,8 @@ impl Snapshot {
             tags: reply.text()?,
             born: reply.number()?,
             mrev: reply.number()?,
+            created: reply.number()?,
+            last: Last::read(reply)?,
         })
     }
 
@@ -184,6 +229,22 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_last_message_is_small_in_a_record() {
+        let last = Last {
+            time: 1_795_350_735_079,
+            at: 1_795_350_735_089_094,
+        };
+        for (rev, text) in [(last.at, "0,-10"), (last.at + 3_000_000, "3000000,-10")] {
+            assert_eq!(last.record(rev), text);
+            assert_eq!(Last::recorded(text, rev).unwrap(), Some(last));
+        }
+        assert_eq!(Last::recorded("", 5).unwrap(), None);
+        for bad in ["1", "-1,0", "x,0", "0,", "0,0,0"] {
+            assert!(Last::recorded(bad, 5).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn records_of_the_scripts_can_be_read() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Drift;
 use super::reply::{Reply, parse, text, unreadable};
+use super::room::{Last, millis};
 use crate::error::Result;
 use crate::keys::Enc;
 
@@ -25,23 +26,43 @@ pub(super) struct Position {
     pub(super) custom_type: String,
     pub(super) tags: String,
     pub(super) peer: String,
+    /// Creation of the room, in milliseconds after `epoch`; not known of a supergroup.
+    pub(super) made: i64,
+    /// Not known of a supergroup.
+    pub(super) last: Option<Last>,
 }
 
 impl Position {
-    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer`
+    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`
     pub(super) fn room(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
-        let [s, e, v, r, h, nh, nm, kind, status, custom_type, tags, peer] = parts.as_slice()
+        let [
+            s,
+            e,
+            v,
+            r,
+            h,
+            nh,
+            nm,
+            kind,
+            status,
+            custom_type,
+            tags,
+            peer,
+            made,
+            last,
+        ] = parts.as_slice()
         else {
             return Err(unreadable());
         };
         if !matches!(*kind, "direct" | "group") || !matches!(*status, "0" | "1") {
             return Err(unreadable());
         }
+        let rev = parse(Some(v))?;
         Ok(Self {
             state: state(s)?,
             epoch: parse(Some(e))?,
-            rev: parse(Some(v))?,
+            rev,
             read: parse(Some(r))?,
             head: Some(parse(Some(h))?),
             holes: parse(Some(nh))?,
@@ -51,6 +72,8 @@ impl Position {
             custom_type: (*custom_type).to_owned(),
             tags: (*tags).to_owned(),
             peer: (*peer).to_owned(),
+            made: parse(Some(made))?,
+            last: Last::recorded(last, rev)?,
         })
     }
 
@@ -73,6 +96,8 @@ impl Position {
             custom_type: String::new(),
             tags: String::new(),
             peer: String::new(),
+            made: 0,
+            last: None,
         })
     }
 
@@ -90,14 +115,21 @@ impl Position {
             custom_type,
             tags,
             peer,
+            made,
             ..
         } = self;
+        let last = self.last.map(|last| last.record(*rev)).unwrap_or_default();
         match self.head {
             Some(head) => format!(
-                "{state}|{epoch}|{rev}|{read}|{head}|{holes}|{mentions}|{kind}|{status}|{custom_type}|{tags}|{peer}"
+                "{state}|{epoch}|{rev}|{read}|{head}|{holes}|{mentions}|{kind}|{status}|{custom_type}|{tags}|{peer}|{made}|{last}"
             ),
             None => format!("{state}|{epoch}|{rev}|{read}|{holes}|{mentions}"),
         }
+    }
+
+    /// When the room was made, in milliseconds since the epoch.
+    pub(super) fn created(&self) -> i64 {
+        millis(self.epoch).saturating_add(self.made)
     }
 
     fn tags(&self) -> impl Iterator<Item = &str> {
@@ -438,10 +470,10 @@ mod tests {
                 ("tag:x", "3"),
             ]),
             rooms: map(&[
-                ("d", "j|5|9|1|3|0|0|direct|1|||bob"),
-                ("g", "j|6|9|4|8|1|1|group|1|t|x,y|"),
-                ("i", "i|7|9|0|4|0|0|group|1||x|"),
-                ("off", "j|7|9|0|4|0|0|group|0||x|"),
+                ("d", "j|5|9|1|3|0|0|direct|1|||bob|-3|0,-2"),
+                ("g", "j|6|9|4|8|1|1|group|1|t|x,y||0|"),
+                ("i", "i|7|9|0|4|0|0|group|1||x||0|"),
+                ("off", "j|7|9|0|4|0|0|group|0||x||0|"),
             ]),
             supers: map(&[("s", "j|8|9|2|0|0")]),
             refs: map(&[
@@ -500,8 +532,8 @@ mod tests {
     #[test]
     fn records_come_back_as_they_were() {
         for record in [
-            "j|5|9|1|3|0|0|direct|1|||bob",
-            "i|7|9|0|4|0|0|group|0|t|x,y|",
+            "j|5|9|1|3|0|0|direct|1|||bob|-3|0,-2",
+            "i|7|9|0|4|0|0|group|0|t|x,y||0|",
         ] {
             assert_eq!(Position::room(record).unwrap().record(), record);
         }
@@ -509,7 +541,7 @@ mod tests {
             Position::supergroup("j|8|9|2|1|0").unwrap().record(),
             "j|8|9|2|1|0"
         );
-        assert!(Position::room("l|5|9|1|3|0|0|direct|1|||bob").is_err());
-        assert!(Position::room("j|5|9|1|3|0|0|supergroup|1|||").is_err());
+        assert!(Position::room("l|5|9|1|3|0|0|direct|1|||bob|-3|0,-2").is_err());
+        assert!(Position::room("j|5|9|1|3|0|0|supergroup|1||||0|").is_err());
     }
 }

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Store;
 use super::reply::{Reply, maybe_text, number, parse, text};
-use super::room::{Entry, Snapshot};
+use super::room::{Entry, Last, Snapshot};
 use super::slot::Slot;
 use crate::connection::{Item, Server};
 use crate::error::Result;
@@ -267,6 +267,18 @@ pub(super) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -
             if stored != expected {
                 drift.push(differs(key, room, part, stored, expected));
             }
+        }
+        let created = i64::try_from(room_now.created).unwrap_or(i64::MAX);
+        if position.head.is_some() && position.created() != created {
+            drift.push(differs(key, room, "created", position.created(), created));
+        }
+        if position.head.is_some() && position.last != room_now.last {
+            let shown = |last: Option<Last>| match last {
+                Some(Last { time, at }) => format!("{at} of {time}"),
+                None => "none".to_owned(),
+            };
+            let (stored, expected) = (shown(position.last), shown(room_now.last));
+            drift.push(differs(key, room, "last", stored, expected));
         }
     }
     drift
@@ -712,6 +724,8 @@ mod tests {
                 tags: "x".into(),
                 born: 5,
                 mrev: 5,
+                created: 2,
+                last: Some(Last { time: 3, at: 19 }),
             },
             entry: (!entry.is_empty()).then(|| Entry::parse(entry).unwrap()),
             ..View::default()
@@ -727,7 +741,7 @@ mod tests {
 
     #[test]
     fn a_record_is_behind_ahead_or_as_its_room() {
-        let mine = slot("j|7|20|1|4|0|0|group|1|t|x|");
+        let mine = slot("j|7|20|1|4|0|0|group|1|t|x||2|1,3");
         let same = view(20, 4, "j|7|0");
         assert_eq!(parts(&mine, &same, &same), Vec::<&str>::new());
         // Told of later things than the first look saw.
@@ -749,6 +763,10 @@ mod tests {
         other.snapshot.tags = "y".into();
         other.recalled = vec![1, 3];
         assert_eq!(parts(&mine, &other, &other), ["recalled", "tags"]);
+        let mut other = view(25, 4, "j|7|0");
+        other.snapshot.created = 1;
+        other.snapshot.last = None;
+        assert_eq!(parts(&mine, &other, &other), ["created", "last"]);
         let nothing = View::default();
         assert_eq!(parts(&mine, &nothing, &nothing), ["record"]);
     }

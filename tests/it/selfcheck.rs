@@ -114,6 +114,14 @@ impl Scene {
     }
 }
 
+/// Order and time of the last message in a record: microseconds and milliseconds.
+fn last_message(record: &[&str]) -> (i64, i64) {
+    let (back, after) = record[13].split_once(',').unwrap();
+    let rev: i64 = record[2].parse().unwrap();
+    let at = rev - back.parse::<i64>().unwrap();
+    (at, at / 1_000 + after.parse::<i64>().unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drift_made_on_purpose_is_found_named_and_repaired() {
     let scene = Scene::new().await;
@@ -202,18 +210,23 @@ async fn drift_made_on_purpose_is_found_named_and_repaired() {
         // A record that missed what its room accepted.
     ];
     let behind = with(4, "5");
-    let foreign = "j|1|1|0|4|0|0|group|1||gone|".to_owned();
+    let foreign = "j|1|1|0|4|0|0|group|1||gone||0|".to_owned();
     let wrong_tags = with(10, "work,y");
     let wrong_state = with(0, "i");
     let ahead = with(4, "60");
     let wrong_kind = with(7, "direct");
     let peer = with(11, "dave");
+    let made = with(12, "-77");
+    let (older, silent) = (with(13, "7,0"), with(13, ""));
     let more: Vec<(Vec<&str>, &str, &str)> = vec![
         (vec!["HSET", &rooms, "group", &behind], "rooms", "group"),
         (vec!["HSET", &rooms, "group", &ahead], "rooms", "group"),
         (vec!["HSET", &rooms, "group", &wrong_tags], "rooms", "group"),
         (vec!["HSET", &rooms, "group", &wrong_kind], "rooms", "group"),
         (vec!["HSET", &rooms, "group", &peer], "rooms", "group"),
+        (vec!["HSET", &rooms, "group", &made], "rooms", "group"),
+        (vec!["HSET", &rooms, "group", &older], "rooms", "group"),
+        (vec!["HSET", &rooms, "group", &silent], "rooms", "group"),
         (
             vec!["HSET", &rooms, "nowhere", &foreign],
             "rooms",
@@ -242,7 +255,8 @@ async fn drift_made_on_purpose_is_found_named_and_repaired() {
         if field == &"group" {
             let now = scene.redis.cli(&["HGET", &rooms, "group"]);
             let now: Vec<&str> = now.split('|').collect();
-            assert_eq!(now[3..], parts[3..], "{what}");
+            assert_eq!(now[3..13], parts[3..13], "{what}");
+            assert_eq!(last_message(&now), last_message(&parts), "{what}");
         }
     }
     assert_eq!(
@@ -603,6 +617,15 @@ async fn inspect_shows_what_its_redis_cli_lines_show() {
             (6, "mentions"),
         ] {
             assert_eq!(parts[at], room[name].to_string(), "{room}");
+        }
+        if parts[13].is_empty() {
+            assert_eq!(room["last_at"], Value::Null);
+        } else {
+            let (at, time) = last_message(&parts);
+            assert_eq!(
+                (&room["last_at"], &room["last_time"]),
+                (&json!(at), &json!(time))
+            );
         }
         assert_eq!(parts[7], room["kind"]);
     }
