@@ -1,10 +1,10 @@
 # `make run`: a demo to try, `make test`: the suite, `make test-faults`: faults on purpose, some minutes; each installs what is
-# missing. `.ci/run` does all of it.
+# missing. `.ci/run` does all of that. `make bench`: against its ceiling, its peers and itself, most of an hour.
 
 CARGO ?= cargo
 BINARY = $${CARGO_TARGET_DIR:-target}/debug/unread
 
-.PHONY: run test test-faults fault-report lint test-sdk redis
+.PHONY: run test test-faults fault-report lint test-sdk redis bench bench-peers
 
 run: redis
 	$(CARGO) run --release --locked -- demo
@@ -42,3 +42,40 @@ test-sdk: redis .venv/installed
 
 redis:
 	scripts/install redis
+
+# ONLY=reads,rooms runs some, BENCH_QUICK=1 tries all of it in two minutes. See loadtest/bench/__main__.py.
+bench: redis loadtest/.venv/installed loadtest/.tools/bin/oha bench-peers
+	scripts/install wrk
+	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --manifest-path loadtest/peers/ceiling/Cargo.toml
+	cd loadtest && ONLY="$(ONLY)" .venv/bin/python -m bench
+
+# What others would use instead. One that can't be installed here is in the results as missing.
+bench-peers:
+	-$(CARGO) build --release --locked --manifest-path loadtest/peers/axum/Cargo.toml
+	-scripts/install webdis
+	-scripts/install nginx
+	-$(MAKE) --no-print-directory loadtest/peers/node/node_modules/.package-lock.json
+	-$(MAKE) --no-print-directory loadtest/peers/fastapi/.venv/installed
+
+loadtest/peers/node/node_modules/.package-lock.json: loadtest/peers/node/package-lock.json
+	scripts/install node
+	cd $(<D) && npm ci --no-audit --no-fund
+	touch $@
+
+loadtest/.tools/bin/oha:
+	$(CARGO) install --locked oha@1.16.0 --root loadtest/.tools
+
+loadtest/.venv/installed: loadtest/requirements.txt
+	scripts/install python
+	rm -rf loadtest/.venv
+	python3 -m venv loadtest/.venv
+	loadtest/.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
+loadtest/peers/fastapi/.venv/installed: loadtest/peers/fastapi/requirements.txt
+	scripts/install python
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@

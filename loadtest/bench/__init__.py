@@ -1,0 +1,1 @@
+"""`make bench`: the server against its ceiling, its peers and itself."""

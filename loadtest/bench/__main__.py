@@ -1,0 +1,58 @@
+"""Runs the benchmarks and writes their results: `make bench`, or `make bench ONLY=reads,rooms`.
+
+BENCH_SECONDS and BENCH_ROUNDS say how long; BENCH_QUICK=1 is a smoke test of all of it, whose figures mean nothing.
+"""
+
+import datetime
+import importlib.util
+import os
+import signal
+import sys
+import traceback
+
+from bench import report
+from bench.harness import LOADTEST, Env, Row
+
+# In this order. Those that are not there are left out.
+MODULES = ["reads", "limiter", "scale", "rooms", "writes", "memory"]
+
+
+def main() -> int:
+    """Answers the exit code: 1 when a benchmark could not be run to its end."""
+    quick = os.environ.get("BENCH_QUICK", "") not in ("", "0")
+    seconds = int(os.environ.get("BENCH_SECONDS") or (1 if quick else 8))
+    rounds = int(os.environ.get("BENCH_ROUNDS") or (1 if quick else 3))
+    there = [name for name in MODULES if importlib.util.find_spec(f"bench.{name}")]
+    only = [name for name in os.environ.get("ONLY", "").split(",") if name] or there
+    unknown = [name for name in only if name not in there]
+    if unknown:
+        print(f"bench: no such benchmark: {', '.join(unknown)}; there are {', '.join(there)}", file=sys.stderr)
+        return 2
+    # So that SIGTERM stops what was started, like Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    name = f"{datetime.date.today().isoformat()}-{os.cpu_count()}c{'-quick' if quick else ''}"
+    env = Env(LOADTEST / "results" / name, seconds=seconds, rounds=rounds, quick=quick)
+    failed = []
+    try:
+        for module in only:
+            env.begin(module)
+            try:
+                rows: list[Row] = importlib.import_module(f"bench.{module}").run(env)
+                report.keep(env, module, rows)
+            except Exception:
+                traceback.print_exc()
+                failed.append(module)
+            finally:
+                env.stop_all()
+    finally:
+        env.close()
+    text = report.write(env)
+    print(text)
+    if failed:
+        print(f"bench: FAILED, and not in the results: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
