@@ -322,7 +322,9 @@ fn run(command: Command) -> Result<u8, Failure> {
             };
             let rejected = on_runtime(async {
                 let mut signals = signals()?;
-                let stop = async { let _: Stop = signals.next().await; };
+                let stop = async {
+                    let _: Stop = signals.next().await;
+                };
                 admin::import(&config, &what, stop)
                     .await
                     .map_err(Failure::Usage)

@@ -87,9 +87,7 @@ pub async fn import(
             format!("{} events, {} rejected", done.events, done.rejected)
         });
     };
-    let (done, failed) = store
-        .import(what.app, lines, options, stop, on)
-        .await;
+    let (done, failed) = store.import(what.app, lines, options, stop, on).await;
     meter.clear();
     let seconds = start.elapsed().as_secs_f64();
     let deliveries = metrics.deliveries();

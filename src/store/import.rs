@@ -275,7 +275,9 @@ impl Store {
                 ledger.sums.events += chunk.refused.len() as u64;
                 ledger.sums.rejected += chunk.refused.len() as u64;
                 ledger.refused.extend(chunk.refused);
-                ledger.open.extend(chunk.lines.iter().map(|line| line.number));
+                ledger
+                    .open
+                    .extend(chunk.lines.iter().map(|line| line.number));
                 ledger.read = chunk.last;
                 if let Some(why) = chunk.failed {
                     ledger.failed.get_or_insert(Error::Internal(why));

@@ -239,8 +239,7 @@ mod tests {
         assert_eq!(order.turn(&sent("c", "a")).unwrap(), made);
         let (a, c) = pair("a", "c");
         let name = direct_room_id(&a, &c, 0).unwrap();
-        let by_name =
-            event(json!({"type": "room.read", "room": name.as_str(), "user": "a"}));
+        let by_name = event(json!({"type": "room.read", "room": name.as_str(), "user": "a"}));
         assert_eq!(order.turn(&by_name).unwrap(), made);
     }
 
