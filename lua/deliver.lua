@@ -15,6 +15,96 @@ local call, match = redis.call, string.match
 local room, taken, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local kind, status, type, tags = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local created, last = tonumber(ARGV[9]), ARGV[10]
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+-- Tombstones live for an hour at least; a snapshot that old could bring back a room that was left.
+if now - taken > 600000000 then return {'STALE'} end
+local function int(n) return string.format('%d', n) end
+-- First the common case, told cheaply: the record of this very membership is there, and nothing but positions moves. It
+-- does what `merge` would do. A record that is there has not been left or deleted, so nothing else needs to be looked at.
+local settings = kind .. '|' .. status .. '|' .. type .. '|' .. tags
+local names, filled, with_peer
+-- The plain counts that a message moves: their names, and again each followed by a place for its value.
+local function fields_of(peer)
+  with_peer = peer
+  names, filled = {'room:' .. room, 'messages:' .. kind}, {}
+  if type ~= '' then names[3] = 'messages:' .. kind .. ':' .. type end
+  for tag in string.gmatch(tags, '[^,]+') do names[#names + 1] = 'tag:' .. tag end
+  if peer ~= '' then names[#names + 1] = 'peer:' .. peer end
+  for i = 1, #names do filled[2 * i - 1] = names[i] end
+end
+
+-- What becomes of a record: by how much it counts more, and its new text; nothing if it is no such case.
+local function moved(text, membership, more)
+  local peer, read_to = '', ''
+  if more ~= '' then
+    peer, read_to = match(more, '^([^\n]*)\n%d*\n(%d*)\n\n\n$')
+    if not peer then return nil end
+  end
+  local of, v, r, h, holes, mentions, set, with, made =
+    match(text, '^(%a|%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a+|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*$')
+  if of ~= membership or set ~= settings or with ~= peer then return nil end
+  local was_rev, was_head, top = tonumber(v), tonumber(h), ARGV[4]
+  if head < was_head then top = h end
+  local by = tonumber(top) - was_head
+  local joined = string.byte(of) == 106
+  if read_to ~= '' then
+    local further = tonumber(read_to) - r
+    if further > 0 then
+      -- Where marks are passed by, or it is no member, that takes a closer look.
+      if holes ~= '0' or mentions ~= '0' or not joined or tonumber(read_to) > tonumber(top) then return nil end
+      by, r = by - further, read_to
+    end
+  end
+  if rev < was_rev then
+    -- Late: there is nothing in it that is not known, or it takes a closer look.
+    if by == 0 and top == h then return 0, text end
+    return nil
+  end
+  if not joined or status ~= '1' then by = 0 end
+  if with_peer ~= peer then fields_of(peer) end
+  return by, of .. '|' .. ARGV[3] .. '|' .. r .. '|' .. top .. '|' .. holes .. '|' .. mentions .. '|' .. set .. '|' .. with
+    .. '|' .. made .. '|' .. last
+end
+
+local reply, closer = {}, {}
+-- Rounded down: on a cluster a key follows that only guards the call.
+local users = math.floor(#KEYS / 7)
+local only_positions = kind ~= 'supergroup' and ARGV[11] == '' and ARGV[12] == ''
+-- Those who came together have the same record until they read.
+local seen, seen_membership, by, record
+for i = 0, users - 1 do
+  local membership, more = ARGV[13 + i * 3], ARGV[15 + i * 3]
+  local text = only_positions and call('HGET', KEYS[i * 7 + 2], room)
+  if not text then
+    record = nil
+  elseif text ~= seen or membership ~= seen_membership or more ~= '' then
+    by, record = moved(text, membership, more)
+    seen, seen_membership = more == '' and text, membership
+  end
+  if text and record and by ~= 0 then
+    local values = call('HMGET', KEYS[i * 7 + 1], unpack(names))
+    for n = 1, #names do
+      local value = (values[n] or 0) + by
+      -- A field that comes to zero goes: that takes a closer look as well.
+      if value == 0 then
+        record, seen = nil, nil
+        break
+      end
+      filled[2 * n] = string.format('%d', value)
+    end
+    if record then call('HSET', KEYS[i * 7 + 1], unpack(filled)) end
+  end
+  if record then
+    if record ~= text then call('HSET', KEYS[i * 7 + 2], room, record) end
+    reply[i + 1] = 'K'
+  else
+    seen = nil
+    closer[#closer + 1] = i
+  end
+end
+if #closer == 0 then return reply end
+
 local common = {}
 for i = 1, 2 do
   local list = {}
@@ -24,11 +114,6 @@ for i = 1, 2 do
   common[i] = list
 end
 
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
--- Tombstones live for an hour at least; a snapshot that old could bring back a room that was left.
-if now - taken > 600000000 then return {'STALE'} end
-local function int(n) return string.format('%d', n) end
 local function mark(letter, position) return room .. '|' .. letter .. '|' .. string.format('%016.0f', position) end
 
 -- Adds to `delta` what a membership contributes to the plain counts: n messages, m mentions, i invitations.
@@ -105,81 +190,11 @@ local function peer_rooms(refs, peer, with)
   end
 end
 
--- Numbers as text: those of one call are often the same.
-local texts = setmetatable({}, {__index = function(known, n)
-  local text = int(n)
-  known[n] = text
-  return text
-end})
-
--- The plain counts that a message in this room moves, each followed by a place for its value.
-local function fields_of(peer)
-  local names = {'room:' .. room, 'messages:' .. kind}
-  if type ~= '' then names[#names + 1] = 'messages:' .. kind .. ':' .. type end
-  for tag in string.gmatch(tags, '[^,]+') do names[#names + 1] = 'tag:' .. tag end
-  if peer ~= '' then names[#names + 1] = 'peer:' .. peer end
-  local filled = {}
-  for i = 1, #names do filled[2 * i - 1] = names[i] end
-  return {names = names, filled = filled}
-end
-local settings = kind .. '|' .. status .. '|' .. type .. '|' .. tags
-local only_positions = kind ~= 'supergroup' and #common[1] == 0 and #common[2] == 0
-local no_peer = only_positions and fields_of('')
-
--- The common case, told cheaply: the record of this very membership is there, and nothing but positions moves. Answers
--- whether it was that. Where it was, it does what `merge` would do; a record that is there has not been left or deleted.
-local function ahead(counts, rooms, membership, more)
-  local peer, read_to = '', ''
-  if more ~= '' then
-    peer, read_to = match(more, '^([^\n]*)\n%d*\n(%d*)\n\n\n$')
-    if not peer then return false end
-  end
-  local text = call('HGET', rooms, room)
-  if not text then return false end
-  local of, v, r, h, holes, mentions, set, with, made =
-    match(text, '^(%a|%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a+|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*$')
-  if of ~= membership or set ~= settings or with ~= peer then return false end
-  local was_rev, was_head, top = tonumber(v), tonumber(h), ARGV[4]
-  -- Late: what it could tell is known.
-  if rev < was_rev then return read_to == '' and head <= was_head end
-  if head < was_head then top = h end
-  local by = tonumber(top) - was_head
-  if read_to ~= '' then
-    local moved = tonumber(read_to) - r
-    if moved > 0 then
-      -- Marks are passed by, or it has not joined: that takes a closer look.
-      if holes ~= '0' or mentions ~= '0' or string.byte(of) ~= 106 or tonumber(read_to) > tonumber(top) then return false end
-      by = by - moved
-      r = read_to
-    elseif rev == was_rev and by == 0 then
-      return true
-    end
-  elseif rev == was_rev and by == 0 then
-    return true
-  end
-  if by ~= 0 and status == '1' and string.byte(of) == 106 then
-    local fields = peer == '' and no_peer or fields_of(peer)
-    local names, filled = fields.names, fields.filled
-    local values = call('HMGET', counts, unpack(names))
-    for i = 1, #names do
-      local value = (values[i] or 0) + by
-      -- A field that comes to zero goes, which `merge` does.
-      if value == 0 then return false end
-      filled[2 * i] = texts[value]
-    end
-    call('HSET', counts, unpack(filled))
-  end
-  call('HSET', rooms, room, of .. '|' .. ARGV[3] .. '|' .. r .. '|' .. top .. '|' .. holes .. '|' .. mentions .. '|' .. set
-    .. '|' .. with .. '|' .. made .. '|' .. last)
-  return true
-end
-
 local pref_fields = {'tags', 'tag_colors', 'hidden', 'sticky', 'muted', 'folder'}
 
 local function merge(k, a)
   local counts, rooms, supers, refs, marks, left, prefs =
     KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4], KEYS[k + 5], KEYS[k + 6], KEYS[k + 7]
-  if only_positions and ahead(counts, rooms, ARGV[a + 1], ARGV[a + 3]) then return 'K' end
   local state, epoch = match(ARGV[a + 1], '^(.)|(%d+)$')
   epoch = tonumber(epoch)
   local base = tonumber(ARGV[a + 2])
@@ -347,9 +362,5 @@ local function merge(k, a)
   return 'K'
 end
 
-local reply = {}
--- Rounded down: on a cluster a key follows that only guards the call.
-for i = 0, math.floor(#KEYS / 7) - 1 do
-  reply[i + 1] = merge(i * 7, 12 + i * 3)
-end
+for _, i in ipairs(closer) do reply[i + 1] = merge(i * 7, 12 + i * 3) end
 return reply

@@ -5,6 +5,7 @@
 mod doctor;
 mod import;
 mod inspect;
+mod memory;
 mod progress;
 mod selfcheck;
 mod shell;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub use doctor::doctor;
 pub use import::{Import, import};
 pub use inspect::{Subject, inspect};
+pub use memory::memory;
 pub use selfcheck::{rebuild, verify};
 
 use crate::config::{Config, Secret};

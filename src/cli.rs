@@ -81,6 +81,13 @@ enum Command {
         app: String,
         #[command(flatten)]
         what: Inspected,
+        /// Show instead what the data take in Redis, for each user and room: of a sample, or of --user
+        #[arg(long, conflicts_with = "room")]
+        memory: bool,
+        /// How many users, and how many rooms, are weighed
+        #[arg(long, value_name = "COUNT", default_value_t = 1_000, requires = "memory",
+              value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        sample: u32,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -141,13 +148,13 @@ struct Checked {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct Inspected {
     /// The user to show
-    #[arg(long)]
+    #[arg(long, required_unless_present_any = ["room", "memory"])]
     user: Option<String>,
     /// The room to show
-    #[arg(long)]
+    #[arg(long, required_unless_present_any = ["user", "memory"])]
     room: Option<String>,
 }
 
@@ -276,9 +283,22 @@ fn run(command: Command) -> Result<u8, Failure> {
             redis,
             app,
             what,
+            memory,
+            sample,
             json,
         } => {
             let app = app_id(app)?;
+            if memory {
+                let user = what.user.map(user_id).transpose()?;
+                let config = redis.config()?;
+                let weighed = admin::memory(&config, &app, user.as_ref(), sample as usize, json);
+                if on_runtime(weighed).map_err(Failure::Run)? {
+                    return Ok(0);
+                }
+                let of = user.map(|user| format!("user {:?} in ", user.as_str()));
+                let why = format!("nothing is kept of {}app \"{app}\"", of.unwrap_or_default());
+                return Err(Failure::Run(why));
+            }
             let subject = match (what.user, what.room) {
                 (Some(user), _) => admin::Subject::User(user_id(user)?),
                 (None, room) => {

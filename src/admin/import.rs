@@ -52,7 +52,7 @@ pub async fn import(
             let failed = |error| format!("{}: {error}", what.file.display());
             let file = File::open(what.file).map_err(failed)?;
             let about = file.metadata().map_err(failed)?;
-            let length = about.is_file().then(|| about.len());
+            let length = about.is_file().then_some(about.len());
             (Box::new(BufReader::with_capacity(BUFFER, file)), length)
         }
     };
