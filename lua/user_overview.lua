@@ -1,10 +1,10 @@
 #!lua flags=no-writes
 -- Purpose: all that a user's own slot says about unread counts, at one instant; writes nothing.
--- KEYS: 1 counts (hash), 2 refs (hash), 3 rooms (hash), 4 supers (hash), 5 marks (sorted set), 6 prefs (hash)
--- ARGV: 1 what to answer: any of c counts, r refs, o rooms, p prefs; supers always
--- Reply: {known or '', counts, refs, rooms, supers, prefs} each a list of field and value in turn;
+-- KEYS: 1 counts (hash), 2 refs (hash), 3 rooms (hash), 4 supers (hash), 5 marks (sorted set)
+-- ARGV: 1 what to answer: any of c counts, r refs, o rooms; supers always
+-- Reply: {known or '', counts, refs, rooms, supers} each a list of field and value in turn;
 --   a supers record gets |holes|mentions (comma lists of positions) appended
-local counts, refs, rooms, supers, marks, prefs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local counts, refs, rooms, supers, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local what = ARGV[1]
 local function all(letter, key)
   if string.find(what, letter, 1, true) then return redis.call('HGETALL', key) end
@@ -25,4 +25,4 @@ for i = 1, #large, 2 do
     large[i + 1] = large[i + 1] .. '|' .. table.concat(positions, ',')
   end
 end
-return {redis.call('HGET', counts, 'known') or '', all('c', counts), all('r', refs), all('o', rooms), large, all('p', prefs)}
+return {redis.call('HGET', counts, 'known') or '', all('c', counts), all('r', refs), all('o', rooms), large}

@@ -4,6 +4,8 @@
 //! slot. Names are written with everything but ASCII letters, digits, `_ . @ ~ = -` and what is not ASCII percent-encoded,
 //! so that no name can close the hash tag, be a glob, or hold the separators `: | ,` used inside.
 
+use std::borrow::Cow;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::names::AppId;
@@ -59,7 +61,12 @@ pub fn encode(name: &str) -> Enc {
 
 /// The name that was encoded; text that nobody encoded comes back as it is.
 pub fn decode(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
+    decoded(text).into_owned()
+}
+
+/// The same, borrowed where nothing had to be encoded.
+pub fn decoded(text: &str) -> Cow<'_, str> {
+    percent_decode_str(text).decode_utf8_lossy()
 }
 
 /// The keys of one user's slot.

@@ -28,6 +28,11 @@
 //!
 //! A supergroup has no step 3: its members' counts are worked out from the room's head when they are read.
 //!
+//! # How rooms are listed
+//!
+//! The snapshot of step 3 also says when the room was made and when its last message was, so a user's slot is enough to
+//! filter and sort thousands of rooms. Only those of the page are asked what they are called and who is in them.
+//!
 //! # What is not here, on purpose
 //!
 //! No handler talks to Redis. No script builds a key, and every key of a call is declared. No increment per message: a count

@@ -34,6 +34,7 @@ pub use import::{ImportOptions, Imported, RefusedLine};
 pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
 pub use memory::{MemoryUse, Part};
 pub use rebuild::Repair;
+pub use rooms::{RoomBrief, RoomQuery, SortBy};
 pub use verify::{Drift, Progress, Scope, UserDrift};
 pub use write::{Outcome, Rejection, Wait};
 

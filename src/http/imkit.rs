@@ -22,6 +22,7 @@ use crate::http::keys::KeyRing;
 use crate::http::request::{self, BodyError, Call};
 use crate::limiter::Entry;
 use crate::names::{AppId, Tag, UserId};
+use crate::store::RoomBrief;
 
 use rooms::Listing;
 use token::Verifier;
@@ -440,8 +441,9 @@ async fn rooms(
 ) -> Result<HttpResponse, Fault> {
     let start = Instant::now();
     let listing = Listing::parse(call.query(), user).map_err(query)?;
-    let choose = |rooms| listing.choose(rooms);
-    let read = call.state.store.rooms(app, user, choose, entry.charge());
+    let matches = |room: &RoomBrief<'_>| listing.matches(room);
+    let query = listing.query(&matches);
+    let read = call.state.store.rooms(app, user, &query, entry.charge());
     let page = entry.settle(read.await?).ok_or(LIMIT)?;
     let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let query = listing.inspect(app.as_str(), user);

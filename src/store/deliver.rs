@@ -87,9 +87,9 @@ impl Marks {
 
 /// A list of members as it was at revision `mrev`.
 pub(super) struct MemberList {
-    born: u64,
-    mrev: u64,
-    entries: Vec<(Enc, Entry)>,
+    pub(super) born: u64,
+    pub(super) mrev: u64,
+    pub(super) entries: Vec<(Enc, Entry)>,
 }
 
 impl MemberList {

@@ -36,7 +36,7 @@ impl Kind {
         }
     }
 
-    fn stored(text: &str) -> Result<Self> {
+    pub(super) fn stored(text: &str) -> Result<Self> {
         match text {
             "direct" => Ok(Kind::Direct),
             "group" => Ok(Kind::Group),
@@ -62,25 +62,23 @@ impl ByKind {
 }
 
 /// A user's record of a direct room or group.
-pub(super) struct Record {
-    pub(super) room: Enc,
-    pub(super) state: char,
-    pub(super) epoch: u64,
-    pub(super) unread: u64,
-    pub(super) mentions: u64,
-    pub(super) kind: Kind,
-    pub(super) active: bool,
-    pub(super) custom_type: Option<String>,
-    pub(super) tags: Vec<String>,
+struct Record {
+    room: Enc,
+    state: char,
+    unread: u64,
+    mentions: u64,
+    kind: Kind,
+    active: bool,
+    custom_type: Option<String>,
+    tags: Vec<String>,
 }
 
 impl Record {
-    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer`
+    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`
     fn parse(room: String, text: &str) -> Result<Self> {
         let mut parts = text.split('|');
         let state = parse(parts.next())?;
-        let epoch = parse(parts.next())?;
-        let _rev: i64 = parse(parts.next())?;
+        let (_epoch, _rev) = (parts.next(), parts.next());
         let (read, head): (u64, u64) = (parse(parts.next())?, parse(parts.next())?);
         let (holes, mentions): (u64, u64) = (parse(parts.next())?, parse(parts.next())?);
         let kind = Kind::stored(parts.next().unwrap_or_default())?;
@@ -91,7 +89,6 @@ impl Record {
         Ok(Self {
             room: Enc::stored(room),
             state,
-            epoch,
             unread: if counts {
                 head.saturating_sub(read).saturating_sub(holes)
             } else {
@@ -114,10 +111,10 @@ fn split(list: &str) -> Vec<String> {
 }
 
 /// A user's record of a supergroup, and the positions that go with it.
-struct Super {
-    room: Enc,
-    state: String,
-    epoch: String,
+pub(super) struct Super {
+    pub(super) room: Enc,
+    pub(super) state: String,
+    pub(super) epoch: String,
     read: String,
     holes: String,
     mentions: String,
@@ -125,7 +122,7 @@ struct Super {
 
 impl Super {
     /// `state|epoch|rev|read|holes|mentions|positions of holes|positions of mentions`
-    fn parse(room: String, text: &str) -> Result<Self> {
+    pub(super) fn parse(room: String, text: &str) -> Result<Self> {
         let mut parts = text.split('|');
         let mut next = || parts.next().map(str::to_owned).unwrap_or_default();
         let (state, epoch, _rev, read) = (next(), next(), next(), next());
@@ -141,7 +138,7 @@ impl Super {
         })
     }
 
-    fn ask(&self, app: &AppId) -> Item {
+    pub(super) fn ask(&self, app: &AppId) -> Item {
         let keys = RoomKeys::new(app, &self.room);
         Item::Script(
             scripts::ROOM_UNREAD
@@ -157,12 +154,11 @@ impl Super {
 
 /// All that a user's slot said at one instant, supergroups worked out.
 #[derive(Default)]
-pub(super) struct Overview {
+struct Overview {
     known: bool,
     counts: HashMap<String, u64>,
     refs: Vec<String>,
-    pub(super) records: Vec<Record>,
-    pub(super) prefs: HashMap<String, Vec<(String, String)>>,
+    records: Vec<Record>,
 }
 
 impl Overview {
@@ -340,7 +336,6 @@ impl Store {
             keys.rooms(),
             keys.supers(),
             keys.marks(),
-            keys.prefs(),
         ]);
         Item::Script(call.arg(what))
     }
@@ -356,7 +351,7 @@ impl Store {
             .await
     }
 
-    pub(super) async fn complete(&self, app: &AppId, value: Value) -> Result<Overview> {
+    async fn complete(&self, app: &AppId, value: Value) -> Result<Overview> {
         let mut reply = Reply::new(value)?;
         let known = !reply.text()?.is_empty();
         let mut overview = Overview {
@@ -381,14 +376,6 @@ impl Store {
             .into_iter()
             .map(|(room, record)| Super::parse(room, &record))
             .collect::<Result<Vec<_>>>()?;
-        for (field, value) in reply.list()?.pairs()? {
-            if let Some((room, setting)) = field.rsplit_once('|')
-                && let Some((_, value)) = value.split_once('|')
-            {
-                let settings = overview.prefs.entry(room.to_owned()).or_default();
-                settings.push((setting.to_owned(), value.to_owned()));
-            }
-        }
         let items: Vec<Item> = supers.iter().map(|s| s.ask(app)).collect();
         for (asked, answer) in supers
             .into_iter()
@@ -401,7 +388,6 @@ impl Store {
             overview.records.push(Record {
                 room: asked.room,
                 state: parse(Some(&asked.state))?,
-                epoch: parse(Some(&asked.epoch))?,
                 kind: Kind::stored(&answer.text()?)?,
                 active: answer.text()? == "1",
                 custom_type: Some(decode(&answer.text()?)).filter(|t| !t.is_empty()),

@@ -1,168 +1,833 @@
 //! A page of a user's rooms, with all that a client shows of them.
+//!
+//! The user's own slot says enough of each room to filter and sort by: one round trip, and one more for the numbers of
+//! supergroups. Only the rooms of the page are then asked for the rest, in a further one. What only the room knows (its
+//! name, for one) takes more if it is sorted by: then all rooms are asked that the other fields leave in question.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
 
 use redis::Value;
 
-use super::read::Record;
-use super::reply::{Reply, maybe_text};
-use super::room::Entry;
-use super::{LastMessage, Pref, Profile, RoomEntry, RoomPage, Store};
+use super::deliver::{MemberList, parse_members};
+use super::read::Super;
+use super::reply::{Reply, maybe_text, parse, unreadable};
+use super::room::{Last, millis};
+use super::{Kind, LastMessage, Pref, Profile, RoomEntry, RoomPage, Store};
 use crate::connection::Item;
 use crate::error::{Error, Result};
-use crate::keys::{RoomKeys, UserKeys, decode, encode};
+use crate::keys::{Enc, RoomKeys, UserKeys, decode, decoded, encode};
 use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
 use crate::quota::{Charge, Charged};
 use crate::scripts;
 
 /// The longest list of members that is shown whole.
 const SHOWN_MEMBERS: usize = 1_000;
+/// A page of so many rooms does not need the user's settings of all of them.
+const SHORT: usize = 100;
+
+/// What rooms are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SortBy {
+    /// The last message: its time, then the order of acceptance. Nothing comes before something.
+    LastMessage,
+    /// When the room was made.
+    Created,
+    /// The room's id.
+    Id,
+    /// The shown name.
+    Name,
+    /// The description.
+    Description,
+    /// Direct rooms before all others.
+    Direct,
+    /// Service status.
+    ServiceStatus,
+    /// The user's unread messages.
+    Unread,
+}
+
+impl SortBy {
+    /// Whether only the room knows it.
+    fn is_remote(self) -> bool {
+        matches!(self, Self::Name | Self::Description | Self::ServiceStatus)
+    }
+
+    fn compare(self, a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
+        match self {
+            Self::LastMessage => a.last.cmp(&b.last),
+            Self::Created => a.created.cmp(&b.created),
+            Self::Id => by_id(a, b),
+            Self::Name => a.name.cmp(b.name),
+            Self::Description => a.description.cmp(b.description),
+            Self::Direct => (a.kind != Kind::Direct).cmp(&(b.kind != Kind::Direct)),
+            Self::ServiceStatus => a.service_status.cmp(&b.service_status),
+            Self::Unread => a.unread.cmp(&b.unread),
+        }
+    }
+}
+
+/// What rooms are sorted by, of one of them.
+struct Facts<'a> {
+    /// As it stands in Redis.
+    room: &'a str,
+    kind: Kind,
+    created: i64,
+    last: Option<Last>,
+    unread: u64,
+    name: &'a str,
+    description: &'a str,
+    service_status: i64,
+}
+
+fn by_id(a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
+    match a.room.contains('%') || b.room.contains('%') {
+        true => decoded(a.room).cmp(&decoded(b.room)),
+        false => a.room.cmp(b.room),
+    }
+}
+
+/// Which of a user's rooms, in which order.
+pub struct RoomQuery<'a> {
+    /// Whether a room is meant.
+    pub matches: &'a (dyn Fn(&RoomBrief<'_>) -> Result<bool> + Sync),
+    /// Whether [`RoomQuery::matches`] looks at the user's own settings; if not, it is shown the defaults.
+    pub by_pref: bool,
+    /// What to sort by, and whether in descending order; in the end it is by id.
+    pub sort: &'a [(SortBy, bool)],
+    /// Rooms with unread messages before the others.
+    pub unread_first: bool,
+    /// Rooms to leave out at the front.
+    pub skip: usize,
+    /// Rooms in the page; 0: all.
+    pub limit: usize,
+}
+
+/// One of a user's rooms, as the user's own slot has it.
+pub struct RoomBrief<'a> {
+    stored: &'a str,
+    epoch: u64,
+    kind: Kind,
+    tags: &'a str,
+    custom_type: &'a str,
+    created: i64,
+    last: Option<Last>,
+    unread: u64,
+    pref: Option<&'a Settings<'a>>,
+}
+
+impl<'a> RoomBrief<'a> {
+    /// The room's id.
+    pub fn room(&self) -> Cow<'a, str> {
+        decoded(self.stored)
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its tags, in the order given.
+    pub fn tags(&self) -> impl Iterator<Item = Cow<'a, str>> {
+        let names = self.tags.split(',').filter(|tag| !tag.is_empty());
+        names.map(decoded)
+    }
+
+    /// When it was made, in milliseconds since the epoch.
+    pub fn created(&self) -> i64 {
+        self.created
+    }
+
+    /// The last message's time, in milliseconds since the epoch.
+    pub fn last_time(&self) -> Option<i64> {
+        self.last.map(|last| last.time)
+    }
+
+    /// The user's own settings of the room.
+    pub fn pref(&self) -> Result<Pref> {
+        self.pref.map_or_else(|| Ok(Pref::default()), read_pref)
+    }
+
+    /// Reads `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`; nothing of a room that the
+    /// user has not joined or that is not active.
+    fn read(stored: &'a str, record: &'a str) -> Result<Option<Self>> {
+        let mut parts = Parts(record);
+        if parts.text()? != "j" {
+            return Ok(None);
+        }
+        let (epoch, rev, read) = (parts.number()?, parts.number()?, parts.number()?);
+        let (head, holes, _mentions) = (parts.number()?, parts.number()?, parts.number()?);
+        let (kind, status) = (parts.text()?, parts.text()?);
+        if status != "1" {
+            return Ok(None);
+        }
+        let (custom_type, tags, _peer) = (parts.text()?, parts.text()?, parts.text()?);
+        let made: i64 = parse(Some(parts.text()?))?;
+        Ok(Some(Self {
+            stored,
+            epoch,
+            kind: Kind::stored(kind)?,
+            tags,
+            custom_type,
+            created: millis(epoch).saturating_add(made),
+            last: Last::recorded(parts.0, rev)?,
+            unread: head.saturating_sub(read).saturating_sub(holes),
+            pref: None,
+        }))
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            room: self.stored,
+            kind: self.kind,
+            created: self.created,
+            last: self.last,
+            unread: self.unread,
+            name: "",
+            description: "",
+            service_status: 0,
+        }
+    }
+}
+
+/// What is left of a record, to be read from the front. Thousands are read for one answer.
+struct Parts<'a>(&'a str);
+
+impl<'a> Parts<'a> {
+    fn text(&mut self) -> Result<&'a str> {
+        let end = self.0.bytes().position(|byte| byte == b'|');
+        let (part, rest) = end
+            .and_then(|end| Some((self.0.get(..end)?, self.0.get(end + 1..)?)))
+            .ok_or_else(unreadable)?;
+        self.0 = rest;
+        Ok(part)
+    }
+
+    fn number(&mut self) -> Result<u64> {
+        let part = self.text()?;
+        // So many digits can't be too large.
+        if !(1..=19).contains(&part.len()) {
+            return Err(unreadable());
+        }
+        part.bytes().try_fold(0, |sum, byte| match byte {
+            b'0'..=b'9' => Ok(sum * 10 + u64::from(byte - b'0')),
+            _ => Err(unreadable()),
+        })
+    }
+}
+
+impl RoomQuery<'_> {
+    fn compare(&self, sort: &[(SortBy, bool)], a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
+        let halves = match self.unread_first {
+            true => (a.unread == 0).cmp(&(b.unread == 0)),
+            false => Ordering::Equal,
+        };
+        sort.iter().fold(halves, |sofar, (by, down)| {
+            sofar.then_with(|| {
+                let order = by.compare(a, b);
+                if *down { order.reverse() } else { order }
+            })
+        })
+    }
+
+    /// With the last word.
+    fn compare_all(&self, a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
+        let by_fields = self.compare(self.sort, a, b);
+        by_fields.then_with(|| by_id(a, b))
+    }
+
+    /// Whether few rooms will be asked.
+    fn is_short(&self) -> bool {
+        (1..=SHORT).contains(&self.limit) && self.known_part().is_none()
+    }
+
+    /// As far as the user's slot can tell; nothing where it can tell all.
+    fn known_part(&self) -> Option<&[(SortBy, bool)]> {
+        let remote = self.sort.iter().position(|(by, _)| by.is_remote())?;
+        self.sort.get(..remote)
+    }
+
+    /// Puts the rooms of the page in their places in `order`, as far as can be told without asking them. Answers these
+    /// places, and those of all rooms that may have to change places with them.
+    fn arrange(
+        &self,
+        found: &[RoomBrief<'_>],
+        order: &mut [usize],
+    ) -> (Range<usize>, Range<usize>) {
+        let total = order.len();
+        let skip = self.skip.min(total);
+        let end = match self.limit {
+            0 => total,
+            limit => skip.saturating_add(limit).min(total),
+        };
+        let facts = |at: &usize| found.get(*at).map(RoomBrief::facts);
+        let compare = |a: &usize, b: &usize, by: &dyn Fn(&Facts<'_>, &Facts<'_>) -> Ordering| match (
+            facts(a),
+            facts(b),
+        ) {
+            (Some(a), Some(b)) => by(&a, &b),
+            _ => Ordering::Equal,
+        };
+        if skip == end {
+            return (skip..end, skip..end);
+        }
+        let Some(part) = self.known_part() else {
+            // A page of many rooms does not need the rest in order. No two rooms compare equal, so the page is the same
+            // either way.
+            let all = |a: &usize, b: &usize| compare(a, b, &|a, b| self.compare_all(a, b));
+            let mut page = order;
+            if end < total {
+                page.select_nth_unstable_by(end - 1, all);
+                page = page.get_mut(..end).unwrap_or_default();
+            }
+            if skip > 0 {
+                page.select_nth_unstable_by(skip, all);
+                page = page.get_mut(skip..).unwrap_or_default();
+            }
+            page.sort_unstable_by(all);
+            return (skip..end, skip..end);
+        };
+        let known = |a: &usize, b: &usize| compare(a, b, &|a, b| self.compare(part, a, b));
+        order.sort_by(known);
+        let same = |a: usize, b: usize| match (order.get(a), order.get(b)) {
+            (Some(a), Some(b)) => known(a, b).is_eq(),
+            _ => false,
+        };
+        let (mut from, mut to) = (skip, end);
+        while from > 0 && same(from - 1, skip) {
+            from -= 1;
+        }
+        while to < total && same(to, end - 1) {
+            to += 1;
+        }
+        (skip..end, from..to)
+    }
+}
+
+/// A supergroup of the user's, its numbers worked out.
+struct Large {
+    room: Enc,
+    epoch: u64,
+    kind: Kind,
+    custom_type: String,
+    tags: String,
+    created: i64,
+    last: Option<Last>,
+    unread: u64,
+}
+
+impl Large {
+    fn read(asked: Super, answer: Value) -> Result<Option<Self>> {
+        let mut answer = Reply::new(answer)?;
+        if answer.is_empty() || asked.state != "j" {
+            return Ok(None);
+        }
+        let kind = Kind::stored(&answer.text()?)?;
+        let status = answer.text()?;
+        let (custom_type, tags) = (answer.text()?, answer.text()?);
+        let (unread, _mentions) = (answer.number()?, answer.number()?);
+        let created = i64::try_from(answer.number()?).unwrap_or(0);
+        let last = Last::read(&mut answer)?;
+        Ok((status == "1").then_some(Self {
+            room: asked.room,
+            epoch: parse(Some(&asked.epoch))?,
+            kind,
+            custom_type,
+            tags,
+            created,
+            last,
+            unread,
+        }))
+    }
+
+    fn brief(&self) -> RoomBrief<'_> {
+        RoomBrief {
+            stored: self.room.as_str(),
+            epoch: self.epoch,
+            kind: self.kind,
+            tags: &self.tags,
+            custom_type: &self.custom_type,
+            created: self.created,
+            last: self.last,
+            unread: self.unread,
+            pref: None,
+        }
+    }
+}
+
+/// The pairs of a hash, borrowed.
+fn pairs(hash: &Value) -> Result<impl Iterator<Item = Result<(&str, &str)>>> {
+    fn text(value: &Value) -> Result<&str> {
+        match value {
+            Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| unreadable()),
+            Value::SimpleString(text) => Ok(text),
+            _ => Err(unreadable()),
+        }
+    }
+    let (flat, map): (&[Value], &[(Value, Value)]) = match hash {
+        Value::Array(flat) => (flat, &[]),
+        Value::Map(map) => (&[], map),
+        Value::Nil => (&[], &[]),
+        _ => return Err(unreadable()),
+    };
+    let flat = flat.chunks(2).map(|pair| match pair {
+        [field, value] => Ok((field, value)),
+        _ => Err(unreadable()),
+    });
+    let all = flat.chain(map.iter().map(|(field, value)| Ok((field, value))));
+    Ok(all.map(|pair| pair.and_then(|(field, value)| Ok((text(field)?, text(value)?)))))
+}
+
+/// A user's own settings of a room, as they are stored: name and value.
+type Settings<'a> = Vec<(&'a str, &'a str)>;
+
+fn read_pref(settings: &Settings<'_>) -> Result<Pref> {
+    let mut pref = Pref::default();
+    for (setting, stored) in settings {
+        set_pref(&mut pref, setting, stored)?;
+    }
+    Ok(pref)
+}
+
+/// Takes a setting as it is stored: `stamp|JSON`.
+fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<()> {
+    let Some((_, json)) = stored.split_once('|') else {
+        return Ok(());
+    };
+    let bad = |_| Error::Internal("a stored setting is not JSON".into());
+    let flag = json == "true";
+    match setting {
+        "tags" => pref.tags = serde_json::from_str(json).map_err(bad)?,
+        "tag_colors" => pref.tag_colors = serde_json::from_str(json).map_err(bad)?,
+        "folder" => pref.folder = serde_json::from_str(json).map_err(bad)?,
+        "hidden" => pref.hidden = flag,
+        "sticky" => pref.sticky = flag,
+        "muted" => pref.muted = flag,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The settings that a user may have of a room.
+const SETTINGS: [&str; 6] = ["tags", "tag_colors", "hidden", "sticky", "muted", "folder"];
+
+/// A room that was asked, by its name as it stands in Redis, and how current a list of its members has to be.
+struct Asked {
+    name: Enc,
+    entry: RoomEntry,
+    born: u64,
+    mrev: u64,
+}
+
+impl Asked {
+    fn facts(&self) -> Facts<'_> {
+        let entry = &self.entry;
+        let last = entry.last_message.as_ref();
+        Facts {
+            room: self.name.as_str(),
+            kind: entry.kind,
+            created: entry.created,
+            last: last.map(|last| Last {
+                time: last.time,
+                at: last.order,
+            }),
+            unread: entry.unread,
+            name: &entry.name,
+            description: &entry.description,
+            service_status: entry.service_status,
+        }
+    }
+}
+
+/// Lists of members and profiles, as far as they are there.
+#[derive(Default)]
+struct People {
+    lists: HashMap<Enc, Members>,
+    profiles: HashMap<UserId, Profile>,
+}
+
+/// The members of a room.
+enum Members {
+    /// More than are shown.
+    Many,
+    /// As this pod remembers them: to be used only if the room agrees.
+    Kept(Arc<MemberList>),
+    /// As the room said.
+    Told(Arc<MemberList>),
+}
+
+impl People {
+    /// Whether the members are known, as of `room` or later.
+    fn knows(&self, room: &Asked) -> bool {
+        match self.lists.get(&room.name) {
+            None => false,
+            Some(Members::Kept(list)) => list.mrev == room.mrev && list.born == room.born,
+            Some(Members::Told(_) | Members::Many) => true,
+        }
+    }
+}
 
 impl Store {
-    /// The joined active rooms of `user`: all of them are handed to `choose`, which filters, sorts and pages them and says
-    /// how many matched; members and profiles are then filled in for those it returns. An unknown user has no rooms.
-    /// A room of more than 1,000 members names the caller only.
-    pub async fn rooms<F>(
+    /// A page of the joined active rooms of `user`. An unknown user has no rooms. A room of more than 1,000 members names
+    /// the caller only.
+    pub async fn rooms(
         &self,
         app: &AppId,
         user: &UserId,
-        choose: F,
+        query: &RoomQuery<'_>,
         charge: Option<&Charge>,
-    ) -> Result<Charged<RoomPage>>
-    where
-        F: FnOnce(Vec<RoomEntry>) -> (u64, Vec<RoomEntry>),
-    {
+    ) -> Result<Charged<RoomPage>> {
         let _place = self.inner.admission.read()?;
         let name = encode(user.as_str());
-        let item = Self::overview_item(app, &name, "op");
-        let (mut values, verdict) = match self.charged(vec![item], charge).await? {
+        let keys = UserKeys::new(app, &name);
+        let whole = |key: String| {
+            let mut get = redis::cmd("HGETALL");
+            get.arg(key);
+            Item::Plain(get)
+        };
+        // Not by one script: to carry thousands of records through Lua costs Redis several times as much as to send them. A
+        // room that becomes a supergroup in between is in both: its record is read first.
+        let mut items = vec![whole(keys.rooms()), Self::overview_item(app, &name, "")];
+        // All settings, or later those of the page.
+        let has_prefs = query.by_pref || !query.is_short();
+        if has_prefs {
+            items.push(whole(keys.prefs()));
+        }
+        let (mut values, verdict) = match self.charged(items, charge).await? {
             Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
             Charged::Granted(values, verdict) => (values, verdict),
         };
-        let mut overview = self
-            .complete(app, values.next().unwrap_or(Value::Nil))
-            .await?;
-        let records: Vec<Record> = std::mem::take(&mut overview.records)
-            .into_iter()
-            .filter(|record| record.state == 'j' && record.active)
-            .collect();
-        let items: Vec<Item> = records
-            .iter()
-            .map(|record| {
-                let mut get = redis::cmd("HMGET");
-                get.arg(RoomKeys::new(app, &record.room).meta());
-                for field in SHOWN {
-                    get.arg(field);
-                }
-                Item::Plain(get)
-            })
-            .collect();
-        let answers = self.inner.redis.batch(&items).await?;
-        let mut rooms = Vec::with_capacity(records.len());
-        for (record, answer) in records.into_iter().zip(answers) {
-            let pref = overview
-                .prefs
-                .remove(record.room.as_str())
-                .unwrap_or_default();
-            rooms.extend(room_entry(record, Reply::new(answer)?, pref)?);
+        let mut next = || values.next().unwrap_or(Value::Nil);
+        let (records, overview, settings) = (next(), next(), next());
+        let large = self.large(app, overview).await?;
+        let mut prefs: HashMap<&str, Settings> = HashMap::new();
+        for pair in pairs(&settings)? {
+            let (field, value) = pair?;
+            if let Some((room, setting)) = field.rsplit_once('|') {
+                prefs.entry(room).or_default().push((setting, value));
+            }
         }
-        let (total, mut rooms) = choose(rooms);
-        self.fill_members(app, user, &mut rooms).await?;
-        let profiles = self.profiles(app, &rooms).await?;
+
+        let also: HashSet<&str> = large.iter().map(|room| room.room.as_str()).collect();
+        let kept = pairs(&records)?.map(|pair| {
+            let (room, record) = pair?;
+            match also.contains(room) {
+                true => Ok(None),
+                false => RoomBrief::read(room, record),
+            }
+        });
+        let mut found = Vec::new();
+        for room in kept.chain(large.iter().map(|room| Ok(Some(room.brief())))) {
+            let Some(mut room) = room? else { continue };
+            if !prefs.is_empty() {
+                room.pref = prefs.get(room.stored);
+            }
+            if (query.matches)(&room)? {
+                found.push(room);
+            }
+        }
+
+        let mut people = People::default();
+        let (total, page) = self
+            .page(app, &name, query, &found, has_prefs, &mut people)
+            .await?;
+        let rooms = self.with_members(app, user, page, &mut people).await?;
         Ok(Charged::Granted(
             RoomPage {
-                total,
+                total: total as u64,
                 rooms,
-                profiles,
+                profiles: people.profiles,
             },
             verdict,
         ))
     }
 
-    async fn fill_members(
+    /// The supergroups that a user has joined.
+    async fn large(&self, app: &AppId, overview: Value) -> Result<Vec<Large>> {
+        let mut reply = Reply::new(overview)?;
+        for _ in 0..4 {
+            reply.value()?;
+        }
+        let asked = reply
+            .list()?
+            .pairs()?
+            .into_iter()
+            .map(|(room, record)| Super::parse(room, &record))
+            .collect::<Result<Vec<_>>>()?;
+        let items: Vec<Item> = asked.iter().map(|room| room.ask(app)).collect();
+        let answers = self.inner.redis.batch(&items).await?;
+        let large = asked.into_iter().zip(answers);
+        large
+            .filter_map(|(asked, answer)| Large::read(asked, answer).transpose())
+            .collect()
+    }
+
+    /// How many rooms there are, and those of the page, in their order. Rooms that turn out to be gone (the telling of that
+    /// is on the way) are left out, and the next ones move up.
+    async fn page(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        query: &RoomQuery<'_>,
+        found: &[RoomBrief<'_>],
+        has_prefs: bool,
+        people: &mut People,
+    ) -> Result<(usize, Vec<Asked>)> {
+        let mut order: Vec<usize> = (0..found.len()).collect();
+        let mut asked: HashMap<usize, Option<Asked>> = HashMap::new();
+        loop {
+            let (page, around) = query.arrange(found, &mut order);
+            let near = order.get(around.clone()).unwrap_or_default();
+            let missing: Vec<usize> = near
+                .iter()
+                .copied()
+                .filter(|at| !asked.contains_key(at))
+                .collect();
+            if !missing.is_empty() {
+                let rooms: Vec<&RoomBrief> =
+                    missing.iter().filter_map(|at| found.get(*at)).collect();
+                // Whom to show is known in advance where the page is.
+                let people = (page == around).then_some(&mut *people);
+                let entries = self.ask(app, user, has_prefs, &rooms, people).await?;
+                let gone = entries.iter().any(Option::is_none);
+                asked.extend(missing.into_iter().zip(entries));
+                if gone {
+                    order.retain(|at| !matches!(asked.get(at), Some(None)));
+                    continue;
+                }
+            }
+            let mut rooms: Vec<(&RoomBrief, Asked)> = near
+                .iter()
+                .filter_map(|at| Some((found.get(*at)?, asked.remove(at)??)))
+                .collect();
+            if page != around {
+                // By what the user's slot knows, as they were sorted, and by what only the rooms know.
+                fn facts<'b>((brief, asked): &'b (&RoomBrief<'_>, Asked)) -> Facts<'b> {
+                    Facts {
+                        name: &asked.entry.name,
+                        description: &asked.entry.description,
+                        service_status: asked.entry.service_status,
+                        ..brief.facts()
+                    }
+                }
+                rooms.sort_by(|a, b| query.compare_all(&facts(a), &facts(b)));
+                rooms.drain(..page.start - around.start);
+                rooms.truncate(page.len());
+            }
+            let mut rooms: Vec<Asked> = rooms.into_iter().map(|(_, asked)| asked).collect();
+            // What was accepted in between is shown, so it has its place among what is shown.
+            rooms.sort_by(|a, b| query.compare_all(&a.facts(), &b.facts()));
+            return Ok((order.len(), rooms));
+        }
+    }
+
+    /// Asks rooms for what only they know, and for their members if it is `people` that are wanted. Nothing: the room is gone.
+    async fn ask(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        has_prefs: bool,
+        rooms: &[&RoomBrief<'_>],
+        people: Option<&mut People>,
+    ) -> Result<Vec<Option<Asked>>> {
+        let mut items: Vec<Item> = Vec::new();
+        for room in rooms {
+            let mut get = redis::cmd("HMGET");
+            get.arg(RoomKeys::new(app, &Enc::stored(room.stored)).meta())
+                .arg(&SHOWN);
+            items.push(Item::Plain(get));
+        }
+        if !has_prefs {
+            let mut get = redis::cmd("HMGET");
+            get.arg(UserKeys::new(app, user).prefs());
+            for room in rooms {
+                for setting in SETTINGS {
+                    get.arg(format!("{}|{setting}", room.stored));
+                }
+            }
+            items.push(Item::Plain(get));
+        }
+        let (mut unknown, mut users) = (Vec::new(), Vec::new());
+        let mut people = people;
+        if let Some(people) = people.as_deref_mut() {
+            let mut seen = HashSet::new();
+            for room in rooms {
+                let name = (app.clone(), Enc::stored(room.stored));
+                let Some(list) = self.inner.members.get(&name) else {
+                    unknown.push(name.1);
+                    continue;
+                };
+                for (user, _) in joined(&list) {
+                    if !seen.contains(user) {
+                        seen.insert(user.clone());
+                        users.push(user.clone());
+                    }
+                }
+                people.lists.insert(name.1, Members::Kept(list));
+            }
+        }
+        items.extend(unknown.iter().map(|room| members_item(app, room)));
+        items.extend(users.iter().map(|user| profile_item(app, user)));
+        let mut answers = self.inner.redis.batch(&items).await?.into_iter();
+        let mut next = || answers.next().unwrap_or(Value::Nil);
+        let mut entries = Vec::with_capacity(rooms.len());
+        for room in rooms {
+            entries.push(read_entry(room, Reply::new(next())?)?);
+        }
+        if !has_prefs {
+            let mut reply = Reply::new(next())?;
+            for entry in &mut entries {
+                let mut pref = Pref::default();
+                for setting in SETTINGS {
+                    if let Some(stored) = maybe_text(reply.value()?)? {
+                        set_pref(&mut pref, setting, &stored)?;
+                    }
+                }
+                if let Some(asked) = entry {
+                    asked.entry.pref = pref;
+                }
+            }
+        }
+        if let Some(people) = people {
+            for room in unknown {
+                let members = self.told(app, &room, next())?;
+                people.lists.insert(room, members);
+            }
+            for user in users {
+                people.profiles.extend(read_profile(&user, next())?);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Reads the members that a room told, and remembers them.
+    fn told(&self, app: &AppId, room: &Enc, answer: Value) -> Result<Members> {
+        let mut reply = Reply::new(answer)?;
+        let (born, mrev, length) = (reply.number()?, reply.number()?, reply.number()?);
+        if length > SHOWN_MEMBERS as u64 {
+            return Ok(Members::Many);
+        }
+        let entries = parse_members(reply)?;
+        let list = Arc::new(MemberList {
+            born,
+            mrev,
+            entries,
+        });
+        if born != 0 {
+            let name = (app.clone(), room.clone());
+            self.inner.members.insert(name, Arc::clone(&list));
+        }
+        Ok(Members::Told(list))
+    }
+
+    /// Fills in the members, in the order in which they joined, and sees that all profiles are there.
+    async fn with_members(
         &self,
         app: &AppId,
         caller: &UserId,
-        rooms: &mut [RoomEntry],
-    ) -> Result<()> {
-        let items: Vec<Item> = rooms
+        page: Vec<Asked>,
+        people: &mut People,
+    ) -> Result<Vec<RoomEntry>> {
+        let missing: Vec<&Enc> = page
             .iter()
-            .map(|room| {
-                let keys = RoomKeys::new(app, &encode(room.room.as_str()));
-                Item::Script(
-                    scripts::ROOM_MEMBERS
-                        .call(&[keys.meta(), keys.members()])
-                        .arg(SHOWN_MEMBERS),
-                )
-            })
+            .filter(|room| !people.knows(room))
+            .map(|room| &room.name)
             .collect();
-        for (room, answer) in rooms.iter_mut().zip(self.inner.redis.batch(&items).await?) {
-            let mut reply = Reply::new(answer)?;
-            let (born, _mrev, length) = (reply.number()?, reply.number()?, reply.number()?);
-            if length > SHOWN_MEMBERS as u64 {
-                room.members = vec![caller.clone()];
-                continue;
-            }
-            let mut members: Vec<(u64, String)> = Vec::new();
-            for (user, entry) in reply.pairs()? {
-                let entry = Entry::parse(&entry)?;
-                if entry.is_joined(born) {
-                    members.push((entry.epoch, decode(&user)));
+        let items: Vec<Item> = missing.iter().map(|room| members_item(app, room)).collect();
+        let answers = self.inner.redis.batch(&items).await?;
+        for (room, answer) in missing.into_iter().zip(answers) {
+            let members = self.told(app, room, answer)?;
+            people.lists.insert(room.clone(), members);
+        }
+        let mut entries = Vec::with_capacity(page.len());
+        let mut missing: BTreeMap<UserId, Enc> = BTreeMap::new();
+        for Asked {
+            name, mut entry, ..
+        } in page
+        {
+            entry.members = match people.lists.get(&name) {
+                Some(Members::Kept(list) | Members::Told(list)) if is_shown(list) => {
+                    let mut members: Vec<(u64, UserId)> = joined(list)
+                        .filter_map(|(user, epoch)| Some((epoch, user_id(user)?)))
+                        .collect();
+                    members.sort();
+                    members.into_iter().map(|(_, user)| user).collect()
+                }
+                _ => vec![caller.clone()],
+            };
+            let sender = entry.last_message.as_ref().and_then(|m| m.sender.as_ref());
+            for user in entry.members.iter().chain(sender) {
+                if !people.profiles.contains_key(user) && !missing.contains_key(user) {
+                    missing.insert(user.clone(), encode(user.as_str()));
                 }
             }
-            members.sort();
-            room.members = members
-                .into_iter()
-                .filter_map(|(_, user)| UserId::parse(user).ok())
-                .collect();
+            entries.push(entry);
         }
-        Ok(())
-    }
-
-    async fn profiles(&self, app: &AppId, rooms: &[RoomEntry]) -> Result<HashMap<UserId, Profile>> {
-        let mut users: Vec<&UserId> = rooms
-            .iter()
-            .flat_map(|room| {
-                let sender = room.last_message.as_ref().and_then(|m| m.sender.as_ref());
-                room.members.iter().chain(sender)
-            })
-            .collect();
-        users.sort();
-        users.dedup();
-        let items: Vec<Item> = users
-            .iter()
-            .map(|user| {
-                let mut get = redis::cmd("HMGET");
-                get.arg(UserKeys::new(app, &encode(user.as_str())).profile())
-                    .arg("nickname")
-                    .arg("avatar_url")
-                    .arg("is_robot")
-                    .arg("last_login_time");
-                Item::Plain(get)
-            })
+        let items: Vec<Item> = missing
+            .values()
+            .map(|user| profile_item(app, user))
             .collect();
         let answers = self.inner.redis.batch(&items).await?;
-        users
-            .into_iter()
-            .zip(answers)
-            .map(|(user, answer)| {
-                let mut reply = Reply::new(answer)?;
-                let profile = Profile {
-                    user: user.clone(),
-                    nickname: maybe_text(reply.value()?)?,
-                    avatar_url: maybe_text(reply.value()?)?,
-                    is_robot: reply.number()? == 1,
-                    last_login_time: i64::try_from(reply.number()?).unwrap_or(0),
-                };
-                Ok((user.clone(), profile))
-            })
-            .collect()
+        for (user, answer) in missing.values().zip(answers) {
+            people.profiles.extend(read_profile(user, answer)?);
+        }
+        Ok(entries)
     }
 }
 
-/// The fields of a room's meta that `GET /rooms` shows, in the order in which [`room_entry`] reads them.
-const SHOWN: [&str; 17] = [
+fn is_shown(list: &MemberList) -> bool {
+    list.entries.len() <= SHOWN_MEMBERS
+}
+
+/// Who has joined, and when, if that is shown.
+fn joined(list: &MemberList) -> impl Iterator<Item = (&Enc, u64)> {
+    let entries = list.entries.iter().filter(|_| is_shown(list));
+    let joined = entries.filter(|(_, entry)| entry.is_joined(list.born));
+    joined.map(|(user, entry)| (user, entry.epoch))
+}
+
+fn user_id(user: &Enc) -> Option<UserId> {
+    UserId::parse(decode(user.as_str())).ok()
+}
+
+fn members_item(app: &AppId, room: &Enc) -> Item {
+    let keys = RoomKeys::new(app, room);
+    let call = scripts::ROOM_MEMBERS.call(&[keys.meta(), keys.members()]);
+    Item::Script(call.arg(SHOWN_MEMBERS))
+}
+
+fn profile_item(app: &AppId, user: &Enc) -> Item {
+    let mut get = redis::cmd("HMGET");
+    get.arg(UserKeys::new(app, user).profile())
+        .arg("nickname")
+        .arg("avatar_url")
+        .arg("is_robot")
+        .arg("last_login_time");
+    Item::Plain(get)
+}
+
+fn read_profile(user: &Enc, answer: Value) -> Result<Option<(UserId, Profile)>> {
+    let mut reply = Reply::new(answer)?;
+    let Some(user) = user_id(user) else {
+        return Ok(None);
+    };
+    let profile = Profile {
+        user: user.clone(),
+        nickname: maybe_text(reply.value()?)?,
+        avatar_url: maybe_text(reply.value()?)?,
+        is_robot: reply.number()? == 1,
+        last_login_time: i64::try_from(reply.number()?).unwrap_or(0),
+    };
+    Ok(Some((user, profile)))
+}
+
+/// The fields of a room's meta that are shown, in the order in which [`read_entry`] reads them.
+const SHOWN: [&str; 18] = [
     "born",
+    "mrev",
     "name",
     "cover",
     "description",
@@ -181,19 +846,15 @@ const SHOWN: [&str; 17] = [
     "last_updated",
 ];
 
-fn room_entry(
-    record: Record,
-    mut reply: Reply,
-    pref: Vec<(String, String)>,
-) -> Result<Option<RoomEntry>> {
+fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Option<Asked>> {
     // Deleted, or made again since this membership: the telling of that is on the way, and the room's new name, text and
     // members are none of this user's business.
-    let born = reply.number()?;
-    if born == 0 || record.epoch < born {
+    let (born, mrev) = (reply.number()?, reply.number()?);
+    if born == 0 || brief.epoch < born {
         return Ok(None);
     }
     let mut next = || -> Result<String> { Ok(maybe_text(reply.value()?)?.unwrap_or_default()) };
-    let Ok(room) = RoomId::parse(decode(record.room.as_str())) else {
+    let Ok(room) = RoomId::parse(brief.room()) else {
         return Err(Error::Internal("a stored room has no legal name".into()));
     };
     let (name, cover, description, webhook) = (next()?, next()?, next()?, next()?);
@@ -204,7 +865,6 @@ fn room_entry(
     let (sender, text, message_type) = (next()?, next()?, next()?);
     let (time, at, updated) = (next()?, next()?, next()?);
     let micros = |text: &str| text.parse::<u64>().unwrap_or(0);
-    let millis = |micros: u64| i64::try_from(micros / 1000).unwrap_or(0);
     let last_message = (!last_id.is_empty()).then(|| LastMessage {
         id: decode(&last_id),
         sender: UserId::parse(decode(&sender)).ok(),
@@ -215,9 +875,10 @@ fn room_entry(
         created: millis(micros(&at)),
         order: micros(&at),
     });
-    Ok(Some(RoomEntry {
+    let custom_type = decode(brief.custom_type);
+    let entry = RoomEntry {
         room,
-        kind: record.kind,
+        kind: brief.kind,
         name,
         cover,
         description,
@@ -226,34 +887,210 @@ fn room_entry(
         bot_mode,
         encrypted,
         service_status,
-        tags: record
-            .tags
-            .into_iter()
-            .filter_map(|t| Tag::parse(t).ok())
-            .collect(),
-        custom_type: record.custom_type.and_then(|t| CustomType::parse(t).ok()),
+        tags: brief.tags().filter_map(|t| Tag::parse(t).ok()).collect(),
+        custom_type: CustomType::parse(custom_type).ok(),
         created,
         last_message,
-        unread: record.unread,
-        pref: read_pref(pref)?,
+        unread: brief.unread,
+        pref: brief.pref()?,
         members: Vec::new(),
+    };
+    let name = Enc::stored(brief.stored);
+    Ok(Some(Asked {
+        name,
+        entry,
+        born,
+        mrev,
     }))
 }
 
-fn read_pref(settings: Vec<(String, String)>) -> Result<Pref> {
-    let mut pref = Pref::default();
-    for (setting, json) in settings {
-        let bad = |_| Error::Internal("a stored setting is not JSON".into());
-        let flag = json == "true";
-        match setting.as_str() {
-            "tags" => pref.tags = serde_json::from_str(&json).map_err(bad)?,
-            "tag_colors" => pref.tag_colors = serde_json::from_str(&json).map_err(bad)?,
-            "folder" => pref.folder = serde_json::from_str(&json).map_err(bad)?,
-            "hidden" => pref.hidden = flag,
-            "sticky" => pref.sticky = flag,
-            "muted" => pref.muted = flag,
-            _ => {}
+#[cfg(test)]
+use serde_json::json;
+
+#[cfg(test)]
+impl RoomQuery<'_> {
+    /// For the tests of who asks: how many of these rooms match, and the ids of the page.
+    pub(crate) fn choose(&self, rooms: &[RoomEntry]) -> (u64, Vec<String>) {
+        let mut stored = Vec::new();
+        for room in rooms {
+            let tags: Vec<Enc> = room.tags.iter().map(|t| encode(t.as_str())).collect();
+            let tags: Vec<&str> = tags.iter().map(Enc::as_str).collect();
+            let pref = [
+                ("tags", format!("1|{}", json!(room.pref.tags))),
+                ("tag_colors", format!("1|{}", json!(room.pref.tag_colors))),
+                ("hidden", format!("1|{}", json!(room.pref.hidden))),
+                ("sticky", format!("1|{}", json!(room.pref.sticky))),
+                ("muted", format!("1|{}", json!(room.pref.muted))),
+                ("folder", format!("1|{}", json!(room.pref.folder))),
+            ];
+            stored.push((encode(room.room.as_str()), tags.join(","), pref));
+        }
+        let settings: Vec<Settings> = stored
+            .iter()
+            .map(|(_, _, pref)| pref.iter().map(|(n, v)| (*n, v.as_str())).collect())
+            .collect();
+        let mut found: Vec<RoomBrief> = Vec::new();
+        for ((room, (name, tags, _)), pref) in rooms.iter().zip(&stored).zip(&settings) {
+            let last = room.last_message.as_ref();
+            found.push(RoomBrief {
+                stored: name.as_str(),
+                epoch: 0,
+                kind: room.kind,
+                tags,
+                custom_type: "",
+                created: room.created,
+                last: last.map(|last| Last {
+                    time: last.time,
+                    at: last.order,
+                }),
+                unread: room.unread,
+                pref: Some(pref),
+            });
+        }
+        found.retain(|room| (self.matches)(room).unwrap());
+        let mut order: Vec<usize> = (0..found.len()).collect();
+        let (page, around) = self.arrange(&found, &mut order);
+        assert_eq!(page, around);
+        let ids = order[page].iter().map(|at| found[*at].room().into_owned());
+        (order.len() as u64, ids.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_stands() {
+        let record =
+            "j|1795347910019664|1795347910022664|2|9|1|0|direct|1|t%2C|a%20b,c|bob|-3|3000,7";
+        let room = RoomBrief::read("r%2F1", record).unwrap().unwrap();
+        assert_eq!(room.room(), "r/1");
+        assert_eq!((room.kind(), room.unread), (Kind::Direct, 6));
+        assert_eq!(room.tags().collect::<Vec<_>>(), ["a b", "c"]);
+        assert_eq!(room.created(), 1_795_347_910_016);
+        let last = Last {
+            time: 1_795_347_910_026,
+            at: 1_795_347_910_019_664,
+        };
+        assert_eq!(room.last, Some(last));
+        for left_out in [
+            "i|5|9|1|3|0|0|direct|1|||bob|0|",
+            "j|5|9|1|3|0|0|direct|0|||bob|0|",
+        ] {
+            assert!(RoomBrief::read("r", left_out).unwrap().is_none());
+        }
+        let quiet = RoomBrief::read("r", "j|5|9|1|3|0|0|group|1||||0|")
+            .unwrap()
+            .unwrap();
+        assert_eq!((quiet.last, quiet.tags().count()), (None, 0));
+        for bad in [
+            "j|5|9|1|3|0|0|group|1||||0",
+            "j|5|9|1|3|0|0|group|1||||x|",
+            "j|5|9|1|3|0|0|group|1||||0|1",
+            "j|5|-9|1|3|0|0|group|1||||0|",
+            "j|5||1|3|0|0|group|1||||0|",
+            "j|5|12345678901234567890|1|3|0|0|group|1||||0|",
+            "j|x",
+            "",
+        ] {
+            assert!(RoomBrief::read("r", bad).is_err(), "{bad}");
         }
     }
-    Ok(pref)
+
+    /// Rooms of few different values, so that many are alike; names and the like are the room's own.
+    fn rooms() -> (Vec<RoomBrief<'static>>, Vec<(&'static str, i64)>) {
+        const NAMES: [&str; 5] = ["a", "b%20", "b", "%7Ec", "d"];
+        let brief = |n: usize| RoomBrief {
+            stored: format!("{}{}", NAMES[n % 5], (n * 37) % 101).leak(),
+            epoch: 0,
+            kind: [Kind::Direct, Kind::Group, Kind::Supergroup][n % 3],
+            tags: "",
+            custom_type: "",
+            created: (n % 7) as i64,
+            last: (!n.is_multiple_of(5)).then_some(Last {
+                time: (n % 4) as i64,
+                at: (n % 2) as u64,
+            }),
+            unread: (n % 3) as u64,
+            pref: None,
+        };
+        let remote = |n: usize| (["x", "", "y", "z"][n * 7 % 4], (n % 2) as i64);
+        ((0..60).map(brief).collect(), (0..60).map(remote).collect())
+    }
+
+    #[test]
+    fn a_page_is_what_the_whole_order_has_in_its_place() {
+        use SortBy::{Created, Direct, Id, LastMessage, Name, ServiceStatus, Unread};
+        let (found, remote) = rooms();
+        let facts = |at: usize| Facts {
+            name: remote[at].0,
+            service_status: remote[at].1,
+            ..found[at].facts()
+        };
+        let sorts: &[&[(SortBy, bool)]] = &[
+            &[],
+            &[(LastMessage, true), (Created, true)],
+            &[(Unread, true), (Direct, false)],
+            &[(Name, false)],
+            &[(LastMessage, true), (Name, false), (Id, true)],
+            &[
+                (Created, false),
+                (ServiceStatus, true),
+                (LastMessage, false),
+            ],
+            &[(Id, true), (Name, false)],
+        ];
+        for sort in sorts {
+            for (skip, limit) in [
+                (0, 0),
+                (0, 1),
+                (0, 9),
+                (7, 9),
+                (20, 20),
+                (58, 9),
+                (59, 1),
+                (60, 3),
+                (99, 0),
+            ] {
+                for unread_first in [false, true] {
+                    let query = RoomQuery {
+                        matches: &|_| Ok(true),
+                        by_pref: false,
+                        sort,
+                        unread_first,
+                        skip,
+                        limit,
+                    };
+                    let mut all: Vec<usize> = (0..60).collect();
+                    all.sort_by(|a, b| query.compare_all(&facts(*a), &facts(*b)));
+                    let limit = if limit == 0 { 60 } else { limit };
+                    let wanted: Vec<usize> = all.iter().copied().skip(skip).take(limit).collect();
+
+                    let mut order: Vec<usize> = (0..60).rev().collect();
+                    let (page, around) = query.arrange(&found, &mut order);
+                    let mut near = order[around.clone()].to_vec();
+                    let remote = sort.iter().any(|(by, _)| by.is_remote());
+                    assert!(remote || page == around);
+                    if remote {
+                        near.sort_by(|a, b| query.compare_all(&facts(*a), &facts(*b)));
+                    }
+                    let cut = &near[page.start - around.start..page.end - around.start];
+                    assert_eq!(cut, wanted, "{sort:?} {skip} {limit} {unread_first}");
+                }
+            }
+        }
+        // No more rooms are asked than are in question.
+        let query = RoomQuery {
+            matches: &|_| Ok(true),
+            by_pref: false,
+            sort: &[(Created, false), (Name, false)],
+            unread_first: false,
+            skip: 20,
+            limit: 3,
+        };
+        let mut order: Vec<usize> = (0..60).collect();
+        let (page, around) = query.arrange(&found, &mut order);
+        assert_eq!((page, around), (20..23, 18..27));
+    }
 }

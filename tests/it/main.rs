@@ -72,5 +72,8 @@ mod import;
 /// Which word may stand in which file of the program.
 mod layering;
 
+/// `GET /rooms`: what a page costs, and what it must not miss.
+mod listing;
+
 /// The self-check on the command line: drift made on purpose is found, named and repaired; live traffic is none.
 mod selfcheck;

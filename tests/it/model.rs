@@ -939,6 +939,38 @@ impl Model {
 pub enum SortBy {
     LastMessage,
     CreatedTime,
+    Id,
+    Name,
+    Description,
+    RoomType,
+    ServiceStatus,
+    Unread,
+}
+
+impl SortBy {
+    pub const ALL: [Self; 8] = [
+        Self::LastMessage,
+        Self::CreatedTime,
+        Self::Id,
+        Self::Name,
+        Self::Description,
+        Self::RoomType,
+        Self::ServiceStatus,
+        Self::Unread,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::LastMessage => "lastMessage",
+            Self::CreatedTime => "createdTime",
+            Self::Id => "_id",
+            Self::Name => "name",
+            Self::Description => "description",
+            Self::RoomType => "roomType",
+            Self::ServiceStatus => "serviceStatus",
+            Self::Unread => "unread",
+        }
+    }
 }
 
 /// One condition on one field, of `q` or of `pref`.
@@ -1009,12 +1041,7 @@ impl RoomsQuery {
         }
         if !self.sort.is_empty() {
             let word = |(by, descending): &(SortBy, bool)| {
-                let name = if *by == SortBy::LastMessage {
-                    "lastMessage"
-                } else {
-                    "createdTime"
-                };
-                format!("{}{name}", if *descending { "-" } else { "" })
+                format!("{}{}", if *descending { "-" } else { "" }, by.name())
             };
             add(
                 "sort",
@@ -1074,10 +1101,26 @@ impl RoomsQuery {
         };
         // None, for a room without messages, is less than any message.
         let last = |room: &Room| room.messages.last().map(|m| (m.time, m.serial));
+        fn text<'a>(room: &'a Room, name: &str) -> &'a str {
+            let text = room.details.get(name).and_then(Value::as_str);
+            text.unwrap_or("")
+        }
         let by_sort = sort.iter().map(|(by, descending)| {
             let order = match by {
                 SortBy::LastMessage => last(a.1).cmp(&last(b.1)),
                 SortBy::CreatedTime => a.1.created.cmp(&b.1.created),
+                SortBy::Id => a.0.cmp(b.0),
+                SortBy::Name => text(a.1, "name").cmp(text(b.1, "name")),
+                SortBy::Description => text(a.1, "description").cmp(text(b.1, "description")),
+                SortBy::RoomType => a.1.room_type().cmp(b.1.room_type()),
+                SortBy::ServiceStatus => {
+                    let status = |room: &Room| {
+                        let status = room.details.get("service_status");
+                        status.and_then(Value::as_i64).unwrap_or(0)
+                    };
+                    status(a.1).cmp(&status(b.1))
+                }
+                SortBy::Unread => a.1.unread(user).cmp(&b.1.unread(user)),
             };
             if *descending { order.reverse() } else { order }
         });

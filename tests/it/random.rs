@@ -675,7 +675,7 @@ impl Universe {
             event["status"] = i32::from(rng.random_bool(0.6)).into();
         }
         if rng.random_bool(0.2) {
-            event["name"] = format!("name {}", rng.random::<u8>()).into();
+            event["name"] = format!("name {}", rng.random_range(0..6)).into();
             event["description"] = "d".into();
             event["bot_mode"] = rng.random_bool(0.5).into();
             event["service_status"] = rng.random_range(0..3).into();
@@ -740,7 +740,12 @@ impl Universe {
         if rng.random_bool(0.4) {
             query.sort.push((SortBy::CreatedTime, rng.random_bool(0.5)));
         }
-        if rng.random_bool(0.3) {
+        while rng.random_bool(0.3) {
+            let by = SortBy::ALL[rng.random_range(0..SortBy::ALL.len())];
+            let at = rng.random_range(0..=query.sort.len());
+            query.sort.insert(at, (by, rng.random_bool(0.5)));
+        }
+        if rng.random_bool(0.4) {
             query.skip = rng.random_range(0..5);
             query.limit = rng.random_range(0..5);
         }

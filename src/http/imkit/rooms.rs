@@ -1,7 +1,7 @@
 //! `GET /rooms`: the query, what it selects and in which order, and how a room looks. Pure functions; the rooms come
 //! from the store.
 
-use std::cmp::Ordering;
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
@@ -9,8 +9,11 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::error::Error;
 use crate::names::{Tag, UserId};
-use crate::store::{Kind, LastMessage, Pref, Profile, RoomEntry, RoomPage};
+use crate::store::{
+    Kind, LastMessage, Pref, Profile, RoomBrief, RoomEntry, RoomPage, RoomQuery, SortBy,
+};
 
 /// The longest `pref` or `q`, in bytes.
 const MAX_FILTER_BYTES: usize = 8 * 1024;
@@ -20,7 +23,7 @@ const MAX_SORT_FIELDS: usize = 16;
 /// What a call asks for.
 #[derive(Debug)]
 pub struct Listing {
-    sort: Vec<(SortField, bool)>,
+    sort: Vec<(SortBy, bool)>,
     skip: usize,
     /// 0 = all.
     limit: usize,
@@ -36,47 +39,19 @@ pub struct Listing {
 /// What is wrong with a query. It names the parameter and the rule, never the value.
 pub type QueryError = &'static str;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SortField {
-    LastMessage,
-    CreatedTime,
-    Id,
-    Name,
-    Description,
-    RoomType,
-    ServiceStatus,
-    Unread,
-}
-
-impl SortField {
-    fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "lastMessage" => Self::LastMessage,
-            "createdTime" | "createdTimeMS" => Self::CreatedTime,
-            "_id" | "id" => Self::Id,
-            "name" => Self::Name,
-            "description" => Self::Description,
-            "roomType" => Self::RoomType,
-            "serviceStatus" => Self::ServiceStatus,
-            "unread" => Self::Unread,
-            _ => return None,
-        })
-    }
-
-    fn compare(self, a: &RoomEntry, b: &RoomEntry) -> Ordering {
-        // Nothing sorts before something, so rooms without a message come last in descending order.
-        let said = |room: &RoomEntry| room.last_message.as_ref().map(|m| (m.time, m.order));
-        match self {
-            Self::LastMessage => said(a).cmp(&said(b)),
-            Self::CreatedTime => a.created.cmp(&b.created),
-            Self::Id => a.room.cmp(&b.room),
-            Self::Name => a.name.cmp(&b.name),
-            Self::Description => a.description.cmp(&b.description),
-            Self::RoomType => room_type(a.kind).cmp(room_type(b.kind)),
-            Self::ServiceStatus => a.service_status.cmp(&b.service_status),
-            Self::Unread => a.unread.cmp(&b.unread),
-        }
-    }
+fn sort_field(name: &str) -> Option<SortBy> {
+    Some(match name {
+        "lastMessage" => SortBy::LastMessage,
+        "createdTime" | "createdTimeMS" => SortBy::Created,
+        "_id" | "id" => SortBy::Id,
+        "name" => SortBy::Name,
+        "description" => SortBy::Description,
+        // In the order of the names that the vendor has for kinds.
+        "roomType" => SortBy::Direct,
+        "serviceStatus" => SortBy::ServiceStatus,
+        "unread" => SortBy::Unread,
+        _ => return None,
+    })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +90,7 @@ impl PrefField {
             Self::Hidden => Seen::Flag(pref.hidden),
             Self::Sticky => Seen::Flag(pref.sticky),
             Self::Muted => Seen::Flag(pref.muted),
-            Self::Folder => Seen::Text(&pref.folder),
+            Self::Folder => Seen::Text(pref.folder.as_str().into()),
         }
     }
 }
@@ -137,21 +112,21 @@ impl RoomField {
         })
     }
 
-    fn of(self, room: &RoomEntry) -> Seen<'_> {
+    fn of<'a>(self, room: &'a RoomBrief<'_>) -> Seen<'a> {
         match self {
-            Self::Tags => Seen::Tags(&room.tags),
-            Self::Type => Seen::Text(room_type(room.kind)),
-            Self::Id => Seen::Text(room.room.as_str()),
+            Self::Tags => Seen::Tags(room.tags().collect()),
+            Self::Type => Seen::Text(room_type(room.kind()).into()),
+            Self::Id => Seen::Text(room.room()),
         }
     }
 }
 
 /// A field's value as a filter sees it.
 enum Seen<'a> {
-    Text(&'a str),
+    Text(Cow<'a, str>),
     Flag(bool),
     Texts(&'a [String]),
-    Tags(&'a [Tag]),
+    Tags(Vec<Cow<'a, str>>),
     Object(&'a Map<String, Value>),
     Any(&'a Value),
     Missing,
@@ -171,10 +146,10 @@ impl Seen<'_> {
             }
         }
         match self {
-            Seen::Text(text) => wanted.as_str() == Some(text),
+            Seen::Text(text) => wanted.as_str() == Some(&**text),
             Seen::Flag(flag) => wanted.as_bool() == Some(*flag),
             Seen::Texts(texts) => list(texts.iter().map(String::as_str), wanted),
-            Seen::Tags(tags) => list(tags.iter().map(Tag::as_str), wanted),
+            Seen::Tags(tags) => list(tags.iter().map(|tag| &**tag), wanted),
             Seen::Object(object) => wanted.as_object() == Some(object),
             Seen::Any(value) => *value == wanted,
             Seen::Missing => wanted.is_null(),
@@ -363,75 +338,52 @@ impl Listing {
         Value::Object(query)
     }
 
-    /// Filters, sorts and pages: how many rooms match, and those of the page.
-    pub fn choose(&self, mut rooms: Vec<RoomEntry>) -> (u64, Vec<RoomEntry>) {
-        rooms.retain(|room| self.matches(room));
-        let total = rooms.len();
-        let skip = self.skip.min(total);
-        let end = match self.limit {
-            0 => total,
-            limit => skip.saturating_add(limit).min(total),
-        };
-        // A page near the front of many rooms does not need the rest in order. No two rooms compare equal, so the page
-        // is the same either way.
-        if end < total {
-            if end > 0 {
-                rooms.select_nth_unstable_by(end - 1, |a, b| self.compare(a, b));
-            }
-            rooms.truncate(end);
+    /// As the store takes it; `matches` calls [`Listing::matches`].
+    pub fn query<'a>(
+        &'a self,
+        matches: &'a (dyn Fn(&RoomBrief<'_>) -> Result<bool, Error> + Sync),
+    ) -> RoomQuery<'a> {
+        RoomQuery {
+            matches,
+            by_pref: !self.pref.is_empty(),
+            sort: &self.sort,
+            unread_first: self.unread_first,
+            skip: self.skip,
+            limit: self.limit,
         }
-        rooms.sort_unstable_by(|a, b| self.compare(a, b));
-        rooms.drain(..skip);
-        (total as u64, rooms)
     }
 
-    fn matches(&self, room: &RoomEntry) -> bool {
+    /// Whether a room is meant.
+    pub fn matches(&self, room: &RoomBrief<'_>) -> Result<bool, Error> {
         let fresh = self.updated_after.is_none_or(|after| {
             // The vendor compares a message id that begins with its second: all of that second counts.
             let second = after.saturating_sub(after.rem_euclid(1_000));
-            let said = room.last_message.as_ref().map(|message| message.time);
-            said.is_some_and(|time| time >= second) || room.created > after
+            room.last_time().is_some_and(|time| time >= second) || room.created() > after
         });
-        fresh
+        let by_room = fresh
             && self.q.iter().all(|clause| {
                 let seen = clause.field.of(room);
                 clause.tests.iter().all(|test| test.holds(&seen))
-            })
-            && self.pref.iter().all(|clause| {
-                let seen = clause.field.of(&room.pref);
-                clause.tests.iter().all(|test| test.holds(&seen))
-            })
-    }
-
-    fn compare(&self, a: &RoomEntry, b: &RoomEntry) -> Ordering {
-        let halves = match self.unread_first {
-            true => (a.unread == 0).cmp(&(b.unread == 0)),
-            false => Ordering::Equal,
-        };
-        let by_fields = || {
-            self.sort
-                .iter()
-                .fold(Ordering::Equal, |sofar, (field, down)| {
-                    sofar.then_with(|| {
-                        let order = field.compare(a, b);
-                        if *down { order.reverse() } else { order }
-                    })
-                })
-        };
-        halves
-            .then_with(by_fields)
-            .then_with(|| a.room.cmp(&b.room))
+            });
+        if !by_room || self.pref.is_empty() {
+            return Ok(by_room);
+        }
+        let pref = room.pref()?;
+        Ok(self.pref.iter().all(|clause| {
+            let seen = clause.field.of(&pref);
+            clause.tests.iter().all(|test| test.holds(&seen))
+        }))
     }
 }
 
-fn sort(text: &str) -> Result<Vec<(SortField, bool)>, QueryError> {
+fn sort(text: &str) -> Result<Vec<(SortBy, bool)>, QueryError> {
     let mut fields = Vec::new();
     for word in text.split_whitespace() {
         let (name, down) = match word.strip_prefix('-') {
             Some(name) => (name, true),
             None => (word, false),
         };
-        let field = SortField::parse(name).ok_or("sort: a field is not known")?;
+        let field = sort_field(name).ok_or("sort: a field is not known")?;
         fields.push((field, down));
         if fields.len() > MAX_SORT_FIELDS {
             return Err("sort: too many fields");
@@ -726,8 +678,8 @@ mod tests {
     }
 
     fn ids(listing: &Listing, rooms: &[RoomEntry]) -> (u64, String) {
-        let (total, page) = listing.choose(rooms.to_vec());
-        let ids: Vec<_> = page.iter().map(|room| room.room.as_str()).collect();
+        let matches = |room: &RoomBrief<'_>| listing.matches(room);
+        let (total, ids) = listing.query(&matches).choose(rooms);
         (total, ids.join(" "))
     }
 

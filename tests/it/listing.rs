@@ -1,0 +1,296 @@
+//! `GET /rooms`: what a page costs, that pages add up to the whole, and that what is remembered or late decides nothing.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::support::{App, Config, Pod, RedisServer};
+
+struct Scene {
+    app: App,
+    pod: Pod,
+    config: Config,
+    redis: RedisServer,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let redis = RedisServer::start();
+        let config = Config::apps(1);
+        let pod = Pod::start(&config, &redis);
+        let app = App::new(&config.apps[0], &pod.base);
+        Self {
+            app,
+            pod,
+            config,
+            redis,
+        }
+    }
+
+    /// Calls of each command that reads a hash since the server's start.
+    fn reads(&self) -> BTreeMap<String, u64> {
+        let reads = ["hget", "hmget", "hgetall", "hlen", "evalsha"];
+        let stats = self.redis.cli(&["INFO", "commandstats"]);
+        let line = |line: &str| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let calls = rest.split(',').next()?.parse().ok()?;
+            reads.contains(&name).then(|| (name.to_owned(), calls))
+        };
+        stats.lines().filter_map(line).collect()
+    }
+
+    /// What one call costs when this pod has been asked before. The sweeps of the pod go on, so the least of some.
+    async fn cost(&self, user: &str, query: &[(&str, &str)]) -> u64 {
+        let mut least = u64::MAX;
+        for _ in 0..12 {
+            let before = self.reads();
+            list(&self.app, user, query).await;
+            let after = self.reads();
+            let calls = after
+                .iter()
+                .map(|(name, n)| n - before.get(name).unwrap_or(&0));
+            least = least.min(calls.sum());
+        }
+        least
+    }
+}
+
+/// `totalCount` and the rooms.
+async fn list(app: &App, user: &str, query: &[(&str, &str)]) -> (u64, Vec<Value>) {
+    let query: Vec<(String, String)> = query
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    let body = app.imkit_rooms(user, &query).await.ok();
+    let result = &body["result"];
+    (
+        result["totalCount"].as_u64().unwrap(),
+        result["data"].as_array().unwrap().clone(),
+    )
+}
+
+fn ids(rooms: &[Value]) -> String {
+    let ids: Vec<&str> = rooms.iter().map(|r| r["_id"].as_str().unwrap()).collect();
+    ids.join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_costs_the_same_whatever_the_number_of_rooms() {
+    let scene = Scene::new();
+    for (user, friend, rooms) in [("few", "bob", 50), ("many", "ben", 500)] {
+        let mut events = Vec::new();
+        for n in 0..rooms {
+            let room = format!("{user}-{n}");
+            events.push(json!({"type": "room.updated", "room": room, "tags": ["work"], "name": format!("name {}", n % 7)}));
+            events.push(json!({"type": "member.joined", "room": room, "users": [user, friend]}));
+            events.push(json!({"type": "message.sent", "room": room, "id": "1", "sender": friend}));
+            events.push(json!({"type": "pref.updated", "room": room, "user": user, "folder": "f"}));
+        }
+        scene.app.must(&json!(events)).await;
+    }
+    for query in [
+        &[("limit", "20")][..],
+        &[("limit", "20"), ("skip", "30")],
+        &[("limit", "20"), ("sort", "createdTime")],
+        &[
+            ("limit", "20"),
+            ("sort", "-unread _id"),
+            ("sortUnreadFirst", "1"),
+        ],
+        &[("limit", "20"), ("q", r#"{"roomTags": "work"}"#)],
+        &[("limit", "20"), ("pref", r#"{"folder": "f"}"#)],
+        &[("limit", "20"), ("updatedAfter", "1000")],
+        // No two rooms have the same last message, so none is in question.
+        &[("limit", "20"), ("sort", "-lastMessage name")],
+    ] {
+        let mut costs = Vec::new();
+        for (user, rooms) in [("few", 50), ("many", 500)] {
+            let (total, page) = list(&scene.app, user, query).await;
+            assert_eq!((total, page.len()), (rooms, 20), "{query:?}");
+            assert_eq!(page[0]["members"].as_array().unwrap().len(), 2);
+            costs.push(scene.cost(user, query).await);
+        }
+        assert_eq!(costs[0], costs[1], "{query:?}");
+        // The records, the supergroups, the limit, the settings; 20 rooms; two profiles; what scripts call.
+        assert!(costs[0] < 40, "{query:?}: {costs:?}");
+    }
+    let members = list(&scene.app, "many", &[("limit", "1")]).await.1;
+    let nobody = list(&scene.app, "nobody", &[("limit", "20")]).await;
+    assert_eq!((members.len(), nobody), (1, (0, Vec::new())));
+    drop(scene.pod);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_add_up_to_the_whole_list() {
+    let scene = Scene::new();
+    let mut events = Vec::new();
+    for n in 0..40_u64 {
+        let room = format!("r{}", (n * 17) % 40);
+        let kind = if n % 8 == 0 { "supergroup" } else { "group" };
+        events.push(json!({"type": "room.updated", "room": room, "kind": kind, "name": format!("name {}", n % 3),
+                           "service_status": n % 2, "time": 1_700_000_000_000 + (n % 4) * 1000}));
+        events.push(json!({"type": "member.joined", "room": room, "users": ["alice", "bob"]}));
+        if n % 5 > 0 {
+            events.push(
+                json!({"type": "message.sent", "room": room, "id": "1", "sender": "bob",
+                               "time": 1_700_000_100_000 + n % 3, "silent": n % 2 == 0}),
+            );
+        }
+    }
+    scene.app.must(&json!(events)).await;
+    for sort in [
+        "",
+        "-lastMessage -createdTime",
+        "lastMessage",
+        "createdTime name",
+        "name -createdTime",
+        "unread serviceStatus -name",
+        "description",
+        "roomType -serviceStatus -_id",
+    ] {
+        for unread_first in ["0", "1"] {
+            let with = |skip: usize, limit: usize| {
+                [
+                    ("sort", sort.to_owned()),
+                    ("sortUnreadFirst", unread_first.to_owned()),
+                    ("skip", skip.to_string()),
+                    ("limit", limit.to_string()),
+                ]
+            };
+            let whole = with(0, 0);
+            let whole: Vec<(&str, &str)> = whole.iter().map(|(n, v)| (*n, v.as_str())).collect();
+            let (total, rooms) = list(&scene.app, "alice", &whole).await;
+            assert_eq!((total, rooms.len()), (40, 40));
+            let mut pages = Vec::new();
+            while pages.len() < 40 {
+                let page = with(pages.len(), 7);
+                let page: Vec<(&str, &str)> = page.iter().map(|(n, v)| (*n, v.as_str())).collect();
+                let (total, page) = list(&scene.app, "alice", &page).await;
+                assert!(total == 40 && !page.is_empty(), "{sort}");
+                pages.extend(page);
+            }
+            assert_eq!(ids(&pages), ids(&rooms), "{sort:?} {unread_first}");
+            assert_eq!(pages, rooms);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_message_moves_the_room_up_for_everybody() {
+    let scene = Scene::new();
+    let at = |n: u64| 1_700_000_000_000 + n * 1_000;
+    let silent = |room: &str, id: &str, n: u64| json!({"type": "message.sent", "room": room, "id": id, "sender": "bob", "silent": true, "time": at(n)});
+    let mut events = Vec::new();
+    for (room, kind) in [("g", "group"), ("d", "direct"), ("s", "supergroup")] {
+        events.push(json!({"type": "room.updated", "room": room, "kind": kind, "time": at(0)}));
+        events.push(json!({"type": "member.joined", "room": room, "users": ["alice", "bob"]}));
+        events.push(json!({"type": "message.sent", "room": room, "id": "1", "sender": "bob", "time": at(1)}));
+    }
+    scene.app.must(&json!(events)).await;
+    let after = at(5).to_string();
+    for (n, room) in [(10, "g"), (11, "d"), (12, "s"), (13, "g")] {
+        scene
+            .app
+            .must(&json!([silent(room, &format!("s{n}"), n)]))
+            .await;
+        let (_, rooms) = list(&scene.app, "alice", &[]).await;
+        assert_eq!(rooms[0]["_id"], room);
+        assert_eq!(rooms[0]["lastMessage"]["_id"], format!("s{n}"));
+        assert_eq!(rooms[0]["unread"], 1);
+        let (_, news) = list(&scene.app, "alice", &[("updatedAfter", &after)]).await;
+        assert!(ids(&news).split(' ').any(|id| id == room), "{n}: {news:?}");
+    }
+    // Taken back it is still the last one, and nothing but how it looks has changed.
+    let recalled = json!([{"type": "message.recalled", "room": "d", "id": "s11"}]);
+    scene.app.must(&recalled).await;
+    let (_, rooms) = list(&scene.app, "alice", &[("updatedAfter", &after)]).await;
+    assert_eq!(ids(&rooms), "g s d");
+    assert_eq!(rooms[2]["lastMessage"]["messageType"], "recall");
+    let only = [("updatedAfter", at(12).to_string())];
+    let (total, rooms) = list(&scene.app, "alice", &[(only[0].0, &only[0].1)]).await;
+    assert_eq!((total, ids(&rooms)), (2, "g s".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_a_pod_remembers_are_shown_only_if_they_are_current() {
+    let scene = Scene::new();
+    let other = Pod::start(&scene.config, &scene.redis);
+    let elsewhere = scene.app.on(&other.base);
+    scene
+        .app
+        .must(&json!([
+            {"type": "room.updated", "room": "r"},
+            {"type": "member.joined", "room": "r", "users": ["alice", "bob"]},
+            {"type": "message.sent", "room": "r", "id": "1", "sender": "bob"},
+        ]))
+        .await;
+    let members = async || {
+        let (_, rooms) = list(&scene.app, "alice", &[]).await;
+        let names = rooms[0]["members"].as_array().unwrap().clone();
+        let names = names.iter().map(|m| {
+            format!(
+                "{}{}",
+                m["_id"].as_str().unwrap(),
+                m["nickname"].as_str().unwrap()
+            )
+        });
+        names.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(members().await, "alice bob");
+    for (event, shown) in [
+        (
+            json!({"type": "member.joined", "room": "r", "user": "carol"}),
+            "alice bob carol",
+        ),
+        (
+            json!({"type": "user.updated", "user": "bob", "nickname": "-by"}),
+            "alice bob-by carol",
+        ),
+        (
+            json!({"type": "member.left", "room": "r", "user": "bob"}),
+            "alice carol",
+        ),
+        (
+            json!({"type": "user.updated", "user": "carol", "nickname": "-x"}),
+            "alice carol-x",
+        ),
+        (json!({"type": "user.deleted", "user": "carol"}), "alice"),
+    ] {
+        elsewhere.must(&json!([event])).await;
+        assert_eq!(members().await, shown);
+        assert_eq!(members().await, shown);
+    }
+    elsewhere
+        .must(&json!([
+            {"type": "room.deleted", "room": "r"},
+            {"type": "room.updated", "room": "r"},
+            {"type": "member.joined", "room": "r", "users": ["dave", "alice"]},
+        ]))
+        .await;
+    assert_eq!(members().await, "alice dave");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_that_are_gone_leave_no_hole_in_a_page() {
+    let scene = Scene::new();
+    let mut events = Vec::new();
+    for n in 0..9 {
+        let room = format!("r{n}");
+        events.push(json!({"type": "room.updated", "room": room, "name": format!("n{n}")}));
+        events.push(json!({"type": "member.joined", "room": room, "user": "alice"}));
+        events.push(json!({"type": "message.sent", "room": room, "id": "1", "sender": "alice", "time": 1_700_000_000_000_u64 + n}));
+    }
+    scene.app.must(&json!(events)).await;
+    // Their deletion is accepted, and nobody has been told.
+    for room in ["r7", "r6", "r4"] {
+        let key = format!("unread:v1:{{app-0:r:{room}}}:meta");
+        scene.redis.cli(&["DEL", &key]);
+    }
+    let (total, rooms) = list(&scene.app, "alice", &[("limit", "4")]).await;
+    assert_eq!((total, ids(&rooms)), (6, "r8 r5 r3 r2".to_owned()));
+    let query = [("limit", "2"), ("sort", "-name")];
+    let (total, rooms) = list(&scene.app, "alice", &query).await;
+    assert_eq!((total, ids(&rooms)), (6, "r8 r5".to_owned()));
+    let (total, rooms) = list(&scene.app, "alice", &[]).await;
+    assert_eq!((total, ids(&rooms)), (6, "r8 r5 r3 r2 r1 r0".to_owned()));
+}
