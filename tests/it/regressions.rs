@@ -442,7 +442,7 @@ async fn a_snapshot_of_the_old_room_told_to_a_member_of_the_new_one_changes_noth
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query(&mut connection).unwrap();
     let snapshot: Vec<String> = redis::cmd("HMGET")
         .arg(room_key("mix", "meta"))
-        .arg(&["rev", "head", "kind", "status", "type", "tags"])
+        .arg(&["rev", "head", "kind", "status", "type", "tags", "created"])
         .query(&mut connection)
         .unwrap();
     a_new_room(&scene.app).await;
@@ -471,7 +471,7 @@ async fn a_snapshot_of_the_old_room_told_to_a_member_of_the_new_one_changes_noth
         .arg("mix")
         .arg(seconds * 1_000_000 + micros)
         .arg(snapshot)
-        .arg(&["0", "", "", ""])
+        .arg(&["", "", ""])
         .arg(&[&format!("{state}|{epoch}"), base, "\n\n\n\n11\n"])
         .query(&mut scene.connection())
         .unwrap();
