@@ -26,10 +26,11 @@ const USERS_PER_HEAVY_CALL: usize = 20;
 const USERS_PER_BATCH: usize = 32;
 /// Batches under way at once for one fan-out.
 const BATCHES_AT_ONCE: usize = 8;
-/// Users of a fan-out that has many batches under way at once; a wider one has two, so that Redis has the next one when it
-/// is done with one, and others wait for no more than these.
+/// Users of a fan-out that has many batches under way at once; a wider one has two of smaller calls, so that Redis has the
+/// next one when it is done with one, and others wait for no more than these.
 const WIDE: usize = 500;
 const WIDE_AT_ONCE: usize = 2;
+const USERS_PER_WIDE_CALL: usize = 25;
 /// Batches that may fail on a cluster before a fan-out is given up, to be taken up again later. On one server: one.
 const FAILURES: usize = 16;
 /// The longest list of members that is kept and read at once; longer ones are walked by HSCAN.
@@ -583,7 +584,8 @@ impl Store {
         let spread = self.inner.redis.spans_slots();
         let (users_per_call, calls_per_batch) = match spread {
             true => (1, USERS_PER_BATCH),
-            false if plan.light => (USERS_PER_CALL, 1),
+            false if plan.light && targets.len() <= WIDE => (USERS_PER_CALL, 1),
+            false if plan.light => (USERS_PER_WIDE_CALL, 1),
             false => (USERS_PER_HEAVY_CALL, 1),
         };
         let at_once = match !spread && targets.len() > WIDE {
