@@ -6,13 +6,105 @@
 --   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '#' -> when it was swept), prefs (hash)
 -- ARGV: 1 room, 2 microseconds at which the snapshot was taken, 3 rev, 4 head, 5 kind, 6 status, 7 type, 8 tags,
 --   9 created (milliseconds), 10 the last message as it stands in a record ('': none), 11 and 12 positions that don't
---   count, and that mention, for everybody (comma lists of stamp/position), then nine per user: state j|i|l or - (not a
---   member), epoch, base, peer, '' or when it was named as a sender, '' or read up to, positions that don't count (comma
---   list), positions that mention (comma list), settings (lines: field, stamp and JSON value in turn)
+--   count, and that mention, for everybody (comma lists of stamp/position), then three per user: state (j, i, l or - for
+--   no member) and epoch as they stand in a record, base, and '' or lines: peer, '' or when it was named as a sender, '' or
+--   read up to, positions that don't count (comma list), positions that mention (comma list), then settings (field, stamp
+--   and JSON value in turn)
 -- Reply: one letter per user: K kept, V void (the membership is older than the user's deletion), or {'STALE'}
+local call, match = redis.call, string.match
 local room, taken, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local kind, status, type, tags = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local created, last = tonumber(ARGV[9]), ARGV[10]
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+-- Tombstones live for an hour at least; a snapshot that old could bring back a room that was left.
+if now - taken > 600000000 then return {'STALE'} end
+local function int(n) return string.format('%d', n) end
+-- First the common case, told cheaply: the record of this very membership is there, and nothing but positions moves. It
+-- does what `merge` would do. A record that is there has not been left or deleted, so nothing else needs to be looked at.
+local settings = kind .. '|' .. status .. '|' .. type .. '|' .. tags
+local names, filled, with_peer
+-- The plain counts that a message moves: their names, and again each followed by a place for its value.
+local function fields_of(peer)
+  with_peer = peer
+  names, filled = {'room:' .. room, 'messages:' .. kind}, {}
+  if type ~= '' then names[3] = 'messages:' .. kind .. ':' .. type end
+  for tag in string.gmatch(tags, '[^,]+') do names[#names + 1] = 'tag:' .. tag end
+  if peer ~= '' then names[#names + 1] = 'peer:' .. peer end
+  for i = 1, #names do filled[2 * i - 1] = names[i] end
+end
+
+-- What becomes of a record: by how much it counts more, and its new text; nothing if it is no such case.
+local function moved(text, membership, more)
+  local peer, read_to = '', ''
+  if more ~= '' then
+    peer, read_to = match(more, '^([^\n]*)\n%d*\n(%d*)\n\n\n$')
+    if not peer then return nil end
+  end
+  local of, v, r, h, holes, mentions, set, with, made =
+    match(text, '^(%a|%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a+|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*$')
+  if of ~= membership or set ~= settings or with ~= peer then return nil end
+  local was_rev, was_head, top = tonumber(v), tonumber(h), ARGV[4]
+  if head < was_head then top = h end
+  local by = tonumber(top) - was_head
+  local joined = string.byte(of) == 106
+  if read_to ~= '' then
+    local further = tonumber(read_to) - r
+    if further > 0 then
+      -- Where marks are passed by, or it is no member, that takes a closer look.
+      if holes ~= '0' or mentions ~= '0' or not joined or tonumber(read_to) > tonumber(top) then return nil end
+      by, r = by - further, read_to
+    end
+  end
+  if rev < was_rev then
+    -- Late: there is nothing in it that is not known, or it takes a closer look.
+    if by == 0 and top == h then return 0, text end
+    return nil
+  end
+  if not joined or status ~= '1' then by = 0 end
+  if with_peer ~= peer then fields_of(peer) end
+  return by, of .. '|' .. ARGV[3] .. '|' .. r .. '|' .. top .. '|' .. holes .. '|' .. mentions .. '|' .. set .. '|' .. with
+    .. '|' .. made .. '|' .. last
+end
+
+local reply, closer = {}, {}
+-- Rounded down: on a cluster a key follows that only guards the call.
+local users = math.floor(#KEYS / 7)
+local only_positions = kind ~= 'supergroup' and ARGV[11] == '' and ARGV[12] == ''
+-- Those who came together have the same record until they read.
+local seen, seen_membership, by, record
+for i = 0, users - 1 do
+  local membership, more = ARGV[13 + i * 3], ARGV[15 + i * 3]
+  local text = only_positions and call('HGET', KEYS[i * 7 + 2], room)
+  if not text then
+    record = nil
+  elseif text ~= seen or membership ~= seen_membership or more ~= '' then
+    by, record = moved(text, membership, more)
+    seen, seen_membership = more == '' and text, membership
+  end
+  if text and record and by ~= 0 then
+    local values = call('HMGET', KEYS[i * 7 + 1], unpack(names))
+    for n = 1, #names do
+      local value = (values[n] or 0) + by
+      -- A field that comes to zero goes: that takes a closer look as well.
+      if value == 0 then
+        record, seen = nil, nil
+        break
+      end
+      filled[2 * n] = string.format('%d', value)
+    end
+    if record then call('HSET', KEYS[i * 7 + 1], unpack(filled)) end
+  end
+  if record then
+    if record ~= text then call('HSET', KEYS[i * 7 + 2], room, record) end
+    reply[i + 1] = 'K'
+  else
+    seen = nil
+    closer[#closer + 1] = i
+  end
+end
+if #closer == 0 then return reply end
+
 local common = {}
 for i = 1, 2 do
   local list = {}
@@ -22,11 +114,6 @@ for i = 1, 2 do
   common[i] = list
 end
 
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
--- Tombstones live for an hour at least; a snapshot that old could bring back a room that was left.
-if now - taken > 600000000 then return {'STALE'} end
-local function int(n) return string.format('%.0f', n) end
 local function mark(letter, position) return room .. '|' .. letter .. '|' .. string.format('%016.0f', position) end
 
 -- Adds to `delta` what a membership contributes to the plain counts: n messages, m mentions, i invitations.
@@ -108,8 +195,14 @@ local pref_fields = {'tags', 'tag_colors', 'hidden', 'sticky', 'muted', 'folder'
 local function merge(k, a)
   local counts, rooms, supers, refs, marks, left, prefs =
     KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4], KEYS[k + 5], KEYS[k + 6], KEYS[k + 7]
-  local state, epoch, base, peer = ARGV[a + 1], tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), ARGV[a + 4]
-  local named, read_to, holes, mentions, settings = ARGV[a + 5], ARGV[a + 6], ARGV[a + 7], ARGV[a + 8], ARGV[a + 9]
+  local state, epoch = match(ARGV[a + 1], '^(.)|(%d+)$')
+  epoch = tonumber(epoch)
+  local base = tonumber(ARGV[a + 2])
+  local peer, named, read_to, holes, mentions, settings = '', '', '', '', '', ''
+  if ARGV[a + 3] ~= '' then
+    peer, named, read_to, holes, mentions, settings =
+      match(ARGV[a + 3], '^([^\n]*)\n(%d*)\n(%d*)\n([%d,]*)\n([%d,]*)\n(.*)$')
+  end
 
   local ended = redis.call('HMGET', left, room, '*')
   local deleted = tonumber(ended[2] or 0)
@@ -269,9 +362,5 @@ local function merge(k, a)
   return 'K'
 end
 
-local reply = {}
--- Rounded down: on a cluster a key follows that only guards the call.
-for i = 0, math.floor(#KEYS / 7) - 1 do
-  reply[i + 1] = merge(i * 7, 12 + i * 9)
-end
+for _, i in ipairs(closer) do reply[i + 1] = merge(i * 7, 12 + i * 3) end
 return reply

@@ -1,9 +1,11 @@
-//! The commands that look after the data from beside the pods: `verify`, `rebuild`, `inspect`, `doctor`. The store does the
-//! work; this turns it into text or JSON. What was asked for goes to standard output, how far it has come to standard
+//! The commands that look after the data from beside the pods: `verify`, `rebuild`, `inspect`, `doctor`, `import`. The store does
+//! the work; this turns it into text or JSON. What was asked for goes to standard output, how far it has come to standard
 //! error.
 
 mod doctor;
+mod import;
 mod inspect;
+mod memory;
 mod progress;
 mod selfcheck;
 mod shell;
@@ -11,7 +13,9 @@ mod shell;
 use std::sync::Arc;
 
 pub use doctor::doctor;
+pub use import::{Import, import};
 pub use inspect::{Subject, inspect};
+pub use memory::memory;
 pub use selfcheck::{rebuild, verify};
 
 use crate::config::{Config, Secret};
@@ -19,8 +23,8 @@ use crate::metrics::Metrics;
 use crate::private_redis;
 use crate::store::Store;
 
-/// A store that only looks. Without an address: the private Redis of a pod that runs on this data directory.
-fn store(config: &Config) -> Result<(Store, Secret), String> {
+/// The configuration with an address. Without one: that of the private Redis of a pod that runs on this data directory.
+fn addressed(config: &Config) -> Result<(Config, Secret), String> {
     let mut config = config.clone();
     let url = match config.redis.url.take() {
         Some(url) => url,
@@ -32,6 +36,20 @@ fn store(config: &Config) -> Result<(Store, Secret), String> {
         })?,
     };
     config.redis.url = Some(url.clone());
+    Ok((config, url))
+}
+
+/// A store that only looks.
+fn store(config: &Config) -> Result<(Store, Secret), String> {
+    let (config, url) = addressed(config)?;
     let store = Store::observe(&config, Arc::new(Metrics::new())).map_err(|e| e.to_string())?;
     Ok((store, url))
+}
+
+/// A store that writes, and finishes what another one has left.
+async fn writer(config: &Config, metrics: Arc<Metrics>) -> Result<Store, String> {
+    let (config, _) = addressed(config)?;
+    Store::connect(&config, metrics)
+        .await
+        .map_err(|e| e.to_string())
 }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -81,9 +81,37 @@ enum Command {
         app: String,
         #[command(flatten)]
         what: Inspected,
+        /// Show instead what the data take in Redis, for each user and room: of a sample, or of --user
+        #[arg(long, conflicts_with = "room")]
+        memory: bool,
+        /// How many users, and how many rooms, are weighed
+        #[arg(long, value_name = "COUNT", default_value_t = 1_000, requires = "memory",
+              value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        sample: u32,
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Apply the events of a file, one JSON object a line (0: all, 1: some were rejected, 2: stopped or failed)
+    Import {
+        #[command(flatten)]
+        redis: RedisOf,
+        /// The app's id
+        #[arg(long)]
+        app: String,
+        /// Begin with this line, the first being 1
+        #[arg(long, value_name = "LINE", default_value_t = 1)]
+        from_line: u64,
+        /// How long to go on trying while Redis is away
+        #[arg(long, value_name = "SECONDS", default_value_t = 60,
+              value_parser = clap::value_parser!(u64).range(..=86_400))]
+        patience_seconds: u64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// The file; - is standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
     /// Check the Redis that is configured and say what to change (0: usable, 1: something failed)
     Doctor {
@@ -120,13 +148,13 @@ struct Checked {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct Inspected {
     /// The user to show
-    #[arg(long)]
+    #[arg(long, required_unless_present_any = ["room", "memory"])]
     user: Option<String>,
     /// The room to show
-    #[arg(long)]
+    #[arg(long, required_unless_present_any = ["user", "memory"])]
     room: Option<String>,
 }
 
@@ -255,9 +283,22 @@ fn run(command: Command) -> Result<u8, Failure> {
             redis,
             app,
             what,
+            memory,
+            sample,
             json,
         } => {
             let app = app_id(app)?;
+            if memory {
+                let user = what.user.map(user_id).transpose()?;
+                let config = redis.config()?;
+                let weighed = admin::memory(&config, &app, user.as_ref(), sample as usize, json);
+                if on_runtime(weighed).map_err(Failure::Run)? {
+                    return Ok(0);
+                }
+                let of = user.map(|user| format!("user {:?} in ", user.as_str()));
+                let why = format!("nothing is kept of {}app \"{app}\"", of.unwrap_or_default());
+                return Err(Failure::Run(why));
+            }
             let subject = match (what.user, what.room) {
                 (Some(user), _) => admin::Subject::User(user_id(user)?),
                 (None, room) => {
@@ -278,6 +319,37 @@ fn run(command: Command) -> Result<u8, Failure> {
             };
             let why = format!("nothing is kept of {what} {name:?} in app \"{app}\"");
             Err(Failure::Run(why))
+        }
+        Command::Import {
+            redis,
+            app,
+            from_line,
+            patience_seconds,
+            json,
+            file,
+        } => {
+            let app = app_id(app)?;
+            let config = redis.config()?;
+            if !config.apps.is_empty() && !config.apps.iter().any(|one| one.id == app) {
+                return Err(Failure::Usage(format!("no app \"{app}\" is configured")));
+            }
+            let what = admin::Import {
+                app: &app,
+                file: &file,
+                from_line,
+                patience: Duration::from_secs(patience_seconds),
+                json,
+            };
+            let rejected = on_runtime(async {
+                let mut signals = signals()?;
+                let stop = async {
+                    let _: Stop = signals.next().await;
+                };
+                admin::import(&config, &what, stop)
+                    .await
+                    .map_err(Failure::Usage)
+            });
+            Ok(rejected?.into())
         }
         Command::Doctor { redis, json } => {
             let config = redis.config()?;

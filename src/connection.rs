@@ -64,6 +64,8 @@ impl<'a> Sent<'a> {
     /// The slot of the first key.
     fn slot(self) -> u16 {
         let at = match self {
+            // The one command of ours whose first word is not all of its name.
+            Sent::Plain(cmd) if matches!(cmd.args_iter().next(), Some(Arg::Simple(b"MEMORY"))) => 2,
             Sent::Plain(_) => 1,
             Sent::Script(_) => 3,
         };

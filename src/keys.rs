@@ -131,6 +131,13 @@ impl UserKeys {
     pub fn pending(&self) -> String {
         self.key("pending")
     }
+    /// All of them, each with what it is called.
+    pub fn all(&self) -> [(&'static str, String); 9] {
+        let names = [
+            "counts", "rooms", "supers", "refs", "marks", "left", "prefs", "profile", "pending",
+        ];
+        names.map(|name| (name, self.key(name)))
+    }
 }
 
 /// The keys of one room's slot.

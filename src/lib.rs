@@ -25,6 +25,7 @@
 //!
 //! [`admin`] looks after the data from beside the pods: the self-check recomputes every plain count from the positions and
 //! compares the positions with their rooms.
+//! `import` is the other door for events: lines of a file, past HTTP, on the same way from step 2 on.
 //!
 //! A supergroup has no step 3: its members' counts are worked out from the room's head when they are read.
 //!

@@ -249,6 +249,11 @@ impl Metrics {
         self.deliveries.inc_by(n);
     }
 
+    /// How many deliveries were made.
+    pub fn deliveries(&self) -> u64 {
+        self.deliveries.get()
+    }
+
     /// `n` fan-outs of other pods were finished.
     pub fn recovered(&self, n: u64) {
         self.recovered.inc_by(n);

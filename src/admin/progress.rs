@@ -34,26 +34,34 @@ impl Meter {
     }
 
     pub(super) fn show(&self, progress: &Progress) {
+        self.at(Some(progress.fraction), || {
+            format!("{} users, {} memberships", progress.users, progress.members)
+        });
+    }
+
+    /// Shows how far it has come, if that is known, and what has been done.
+    pub(super) fn at(&self, fraction: Option<f64>, done: impl FnOnce() -> String) {
         let every = if self.terminal { REDRAW } else { LINE };
         let since = self.last.get().unwrap_or(self.start).elapsed();
         if since < every {
             return;
         }
         self.last.set(Some(Instant::now()));
-        self.best.set(self.best.get().max(progress.fraction));
-        let fraction = self.best.get().clamp(0.0, 1.0);
+        self.best.set(self.best.get().max(fraction.unwrap_or(0.0)));
+        let part = self.best.get().clamp(0.0, 1.0);
+        let percent = fraction.map(|_| format!(" {:3.0} %", part * 100.0));
         let text = format!(
-            "{} {:3.0} %  {} users, {} memberships, {} s",
+            "{}{}  {}, {} s",
             self.word,
-            fraction * 100.0,
-            progress.users,
-            progress.members,
+            percent.unwrap_or_default(),
+            done(),
             self.start.elapsed().as_secs()
         );
         if self.terminal {
-            let full = (fraction * BAR as f64) as usize;
+            let full = (part * BAR as f64) as usize;
             let bar = format!("{}{}", "#".repeat(full), "-".repeat(BAR - full.min(BAR)));
-            eprint!("\r\x1b[K[{bar}] {text}");
+            let bar = fraction.map(|_| format!("[{bar}] ")).unwrap_or_default();
+            eprint!("\r\x1b[K{bar}{text}");
             let _ = std::io::stderr().flush();
         } else {
             eprintln!("unread: {text}");

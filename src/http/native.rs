@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::http::request::{BodyError, Call, close, decode_segment, json as answer, set};
 use crate::metrics::Metrics;
 use crate::names::{RoomId, UserId};
-use crate::store::{ByKind, Outcome, Rejection, RoomCounts, RoomUnread, Totals, UserUnread, Wait};
+use crate::store::{ByKind, Outcome, RoomCounts, RoomUnread, Totals, UserUnread, Wait};
 
 /// The most users in one `POST /v1/unread`.
 const MAX_USERS: usize = 1_000;
@@ -224,7 +224,7 @@ fn render_events(results: &[Option<Outcome>], refused: &[(usize, String)]) -> Ht
             }
             Some(Outcome::Rejected(why)) => {
                 rejected += 1;
-                let (code, message) = rejection(why);
+                let (code, message) = why.said();
                 rejection_json(code, &message)
             }
             None => {
@@ -257,30 +257,6 @@ fn status(status: &str, position: Option<u64>) -> Value {
 
 fn rejection_json(code: &str, message: &str) -> Value {
     json!({"status": "rejected", "error": {"code": code, "message": message}})
-}
-
-fn rejection(why: &Rejection) -> (&'static str, String) {
-    match why {
-        Rejection::RoomNotFound(room) => ("room_not_found", format!("no room {:?}", room.as_str())),
-        Rejection::NoRoomWith(peer) => (
-            "room_not_found",
-            format!("no direct room with {:?}", peer.as_str()),
-        ),
-        Rejection::UserNotFound(user) => ("user_not_found", format!("no user {:?}", user.as_str())),
-        Rejection::MessageNotFound => (
-            "message_not_found",
-            "no such message in the room, or it is older than the history".into(),
-        ),
-        Rejection::NotAMember => ("not_a_member", "the user has not joined the room".into()),
-        Rejection::KindChange => (
-            "kind_change",
-            "a room's kind changes only from group to supergroup".into(),
-        ),
-        Rejection::DirectRoomFull => (
-            "direct_room_full",
-            "a direct room takes at most two members".into(),
-        ),
-    }
 }
 
 // Reads.

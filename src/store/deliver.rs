@@ -5,6 +5,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
 use super::Store;
 use super::reply::{Reply, maybe_text};
 use super::room::{Act, Audience, Entry, Job, Snapshot};
@@ -15,15 +18,19 @@ use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
-/// Users in one call of the script: enough to save round trips, few enough not to hold up other callers of Redis.
-const USERS_PER_CALL: usize = 20;
+/// Users in one call of the script, where nothing but positions moves and where more has to be done: enough to save round
+/// trips, few enough not to hold up other callers of Redis.
+const USERS_PER_CALL: usize = 50;
+const USERS_PER_HEAVY_CALL: usize = 20;
 /// Users in one batch of calls where each call is for one user.
 const USERS_PER_BATCH: usize = 32;
 /// Batches under way at once for one fan-out.
 const BATCHES_AT_ONCE: usize = 8;
-/// Users of a fan-out that has many batches under way at once; a wider one takes them one by one, and leaves Redis to others
-/// in between: many at once would hold up every other room's messages, and are hardly faster.
+/// Users of a fan-out that has many batches under way at once; a wider one has two of smaller calls, so that Redis has the
+/// next one when it is done with one, and others wait for no more than these.
 const WIDE: usize = 500;
+const WIDE_AT_ONCE: usize = 2;
+const USERS_PER_WIDE_CALL: usize = 25;
 /// Batches that may fail on a cluster before a fan-out is given up, to be taken up again later. On one server: one.
 const FAILURES: usize = 16;
 /// The longest list of members that is kept and read at once; longer ones are walked by HSCAN.
@@ -69,6 +76,16 @@ struct Marks {
     prefs: Vec<(u64, String)>,
 }
 
+impl Marks {
+    fn is_empty(&self) -> bool {
+        self.named.is_none()
+            && self.reads.is_empty()
+            && self.holes.is_empty()
+            && self.mentions.is_empty()
+            && self.prefs.is_empty()
+    }
+}
+
 /// A list of members as it was at revision `mrev`.
 pub(super) struct MemberList {
     pub(super) born: u64,
@@ -94,6 +111,8 @@ struct Plan<'a> {
     own: BTreeMap<Enc, Marks>,
     gone: Option<u64>,
     full: bool,
+    /// Whether nothing but positions moves, for most.
+    light: bool,
 }
 
 struct Target<'a> {
@@ -103,6 +122,27 @@ struct Target<'a> {
     base: u64,
     peer: String,
     marks: Marks,
+}
+
+impl Target<'_> {
+    /// What is said beside state, epoch and base, which is mostly nothing.
+    fn more(&self) -> String {
+        let marks = &self.marks;
+        let read = marks.reads.iter().map(|(_, to)| to).max();
+        if self.peer.is_empty() && marks.is_empty() {
+            return String::new();
+        }
+        let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+        format!(
+            "{}\n{}\n{}\n{}\n{}\n{}",
+            self.peer,
+            number(marks.named),
+            number(read.copied()),
+            positions(&marks.holes),
+            positions(&marks.mentions),
+            settings(&marks.prefs)
+        )
+    }
 }
 
 /// Calls that are sent together, and the users that they are for.
@@ -134,6 +174,7 @@ impl<'a> Plan<'a> {
             gone: None,
             // The two of a direct room see each other, so the whole list is needed to tell one of them.
             full: work.snapshot.kind == "direct" && work.snapshot.born != 0,
+            light: !jobs.is_empty() && jobs.iter().all(|job| job.act.only_moves()),
         };
         for user in &work.also {
             plan.own.entry(user.clone()).or_default();
@@ -543,36 +584,43 @@ impl Store {
         let spread = self.inner.redis.spans_slots();
         let (users_per_call, calls_per_batch) = match spread {
             true => (1, USERS_PER_BATCH),
-            false => (USERS_PER_CALL, 1),
+            false if plan.light && targets.len() <= WIDE => (USERS_PER_CALL, 1),
+            false if plan.light => (USERS_PER_WIDE_CALL, 1),
+            false => (USERS_PER_HEAVY_CALL, 1),
         };
         let at_once = match !spread && targets.len() > WIDE {
-            true => 1,
+            true => WIDE_AT_ONCE,
             false => BATCHES_AT_ONCE,
         };
         let may_fail = match spread {
             true => FAILURES,
             false => 1,
         };
-        let users_per_batch = users_per_call * calls_per_batch;
         let mut failures = Vec::new();
-        // A window of batches at a time: a room may have more members than their calls should take memory.
-        for window in targets.chunks(users_per_batch * at_once) {
-            self.keep(app, room, plan).await?;
-            let batches = window.chunks(users_per_batch).map(|targets| {
+        self.keep(app, room, plan).await?;
+        // So many batches at a time: a room may have more members than their calls should take memory.
+        let mut rest = targets.as_slice();
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < at_once && !rest.is_empty() {
+                let (targets, later) =
+                    rest.split_at(rest.len().min(users_per_call * calls_per_batch));
+                rest = later;
+                let snapshot = &work.snapshot;
                 let calls = targets
                     .chunks(users_per_call)
-                    .map(|targets| {
-                        Item::Script(deliver_call(app, room, &work.snapshot, &common, targets))
-                    })
+                    .map(|users| Item::Script(deliver_call(app, room, snapshot, &common, users)))
                     .collect();
                 let users = targets.iter().map(|t| (t.user.clone(), t.epoch)).collect();
-                self.send_one(Batch { calls, users })
-            });
-            for answer in futures_util::future::join_all(batches).await {
-                match answer {
-                    Ok(void) => self.end(app, room, work, void).await?,
-                    Err(error) => failures.push(error),
-                }
+                under_way.push(self.send_one(Batch { calls, users }));
+            }
+            let Some(answer) = under_way.next().await else {
+                break;
+            };
+            self.keep(app, room, plan).await?;
+            match answer {
+                Ok(void) => self.end(app, room, work, void).await?,
+                Err(error) => failures.push(error),
             }
             // Whoever can be reached is told; that ends when nobody seems to be.
             if failures.len() >= may_fail {
@@ -699,17 +747,9 @@ fn deliver_call(
     call.push(&common.0);
     call.push(&common.1);
     for target in targets {
-        let marks = &target.marks;
-        call.push(target.state.to_string());
-        call.push(target.epoch);
+        call.push(format!("{}|{}", target.state, target.epoch));
         call.push(target.base);
-        call.push(&target.peer);
-        call.push(marks.named.map(|n| n.to_string()).unwrap_or_default());
-        let read = marks.reads.iter().map(|(_, to)| to).max();
-        call.push(read.map(|n| n.to_string()).unwrap_or_default());
-        call.push(positions(&marks.holes));
-        call.push(positions(&marks.mentions));
-        call.push(settings(&marks.prefs));
+        call.push(target.more());
     }
     call
 }

@@ -90,9 +90,10 @@ const NEEDED: [&str; 39] = [
 ];
 
 /// What is asked besides, where it may be: by this command, and by a client when it connects.
-const WELCOME: [&str; 6] = [
+const WELCOME: [&str; 7] = [
     "acl|whoami",
     "config|get",
+    "memory|usage",
     "cluster",
     "select",
     "role",

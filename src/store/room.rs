@@ -154,6 +154,17 @@ pub(super) enum Act {
     Prefs(String),
 }
 
+impl Act {
+    /// Whether it only moves positions.
+    pub(super) fn only_moves(&self) -> bool {
+        match self {
+            Act::Message { everybody, .. } => !everybody,
+            Act::Read(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// A fan-out: recorded with the event, cleared when it has reached everybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Job {

@@ -533,7 +533,12 @@ impl Store {
         Ok(())
     }
 
-    async fn scan(&self, node: &Server, cursor: u64, pattern: &str) -> Result<(u64, Vec<String>)> {
+    pub(super) async fn scan(
+        &self,
+        node: &Server,
+        cursor: u64,
+        pattern: &str,
+    ) -> Result<(u64, Vec<String>)> {
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor)
             .arg("MATCH")

@@ -66,6 +66,37 @@ pub enum Rejection {
     DirectRoomFull,
 }
 
+impl Rejection {
+    /// The code of the native API, and what it means here.
+    pub fn said(&self) -> (&'static str, String) {
+        match self {
+            Rejection::RoomNotFound(room) => {
+                ("room_not_found", format!("no room {:?}", room.as_str()))
+            }
+            Rejection::NoRoomWith(peer) => (
+                "room_not_found",
+                format!("no direct room with {:?}", peer.as_str()),
+            ),
+            Rejection::UserNotFound(user) => {
+                ("user_not_found", format!("no user {:?}", user.as_str()))
+            }
+            Rejection::MessageNotFound => (
+                "message_not_found",
+                "no such message in the room, or it is older than the history".into(),
+            ),
+            Rejection::NotAMember => ("not_a_member", "the user has not joined the room".into()),
+            Rejection::KindChange => (
+                "kind_change",
+                "a room's kind changes only from group to supergroup".into(),
+            ),
+            Rejection::DirectRoomFull => (
+                "direct_room_full",
+                "a direct room takes at most two members".into(),
+            ),
+        }
+    }
+}
+
 /// How long a pod has for a fan-out before another one takes it over, in microseconds.
 pub(super) const LEASE_MICROS: u64 = 5_000_000;
 /// For how long the revision of a deleted room is kept, in milliseconds.
@@ -385,6 +416,15 @@ impl Store {
             .collect();
         pairs.sort();
         pairs.dedup();
+        self.direct_rooms_of(app, &pairs).await
+    }
+
+    /// The direct rooms that each of these has with the other.
+    pub(super) async fn direct_rooms_of(
+        &self,
+        app: &AppId,
+        pairs: &[(UserId, UserId)],
+    ) -> Result<HashMap<(UserId, UserId), Vec<RoomId>>> {
         let items: Vec<Item> = pairs
             .iter()
             .map(|(user, peer)| {
@@ -396,13 +436,13 @@ impl Store {
             .collect();
         let answers = self.inner.redis.batch(&items).await?;
         let mut met = HashMap::new();
-        for (pair, answer) in pairs.into_iter().zip(answers) {
+        for (pair, answer) in pairs.iter().zip(answers) {
             let rooms: Vec<RoomId> = maybe_text(answer)?
                 .unwrap_or_default()
                 .split(',')
                 .filter_map(|room| RoomId::parse(keys::decode(room)).ok())
                 .collect();
-            met.insert(pair, rooms);
+            met.insert(pair.clone(), rooms);
         }
         Ok(met)
     }
@@ -661,7 +701,7 @@ pub(super) fn now_ms() -> i64 {
 
 /// The room that a first message between two users makes: the same whoever writes first, and different for any other two.
 /// Should it be taken by others (one of the two left it, and somebody else joined), there is a next one.
-fn direct_room_id(one: &UserId, two: &UserId, attempt: u8) -> Result<RoomId> {
+pub(super) fn direct_room_id(one: &UserId, two: &UserId, attempt: u8) -> Result<RoomId> {
     let (first, second) = if one <= two { (one, two) } else { (two, one) };
     let mut hash = Sha256::new();
     hash.update((first.as_str().len() as u64).to_be_bytes());

@@ -42,7 +42,7 @@ const RULES: &[Rule] = &[
     only("crate::http", &["app.rs", "cli.rs", "demo.rs", "http*"], "nothing below HTTP knows of it"),
     only("crate::limiter", &["http*"], "limits belong to the endpoints"),
     only("crate::store", &["admin*", "app.rs", "cli.rs", "http*"], "the store is used from above, by its face"),
-    only("crate::event", &["http/native.rs", "store/write.rs"], "events come in by one door"),
+    only("crate::event", &["http/native.rs", "store/import.rs", "store/order.rs", "store/write.rs"], "events come in by two doors"),
 
     // Redis at the bottom.
     only("deadpool_redis", &["connection/node.rs"], "one file knows how connections are kept"),
@@ -71,7 +71,7 @@ const RULES: &[Rule] = &[
 
     // The process and the world.
     only("env::var", &["config/load.rs"], "no setting is read anywhere else"),
-    only("std::fs", &["config/*", "connection/node.rs", "demo.rs", "private_redis.rs"], "counts are in Redis, not in files"),
+    only("std::fs", &["admin/import.rs", "config/*", "connection/node.rs", "demo.rs", "private_redis.rs"], "counts are in Redis, not in files"),
     only("Command::new", &["private_redis.rs"], "one file starts processes"),
     only("process::exit(", &["cli.rs"], "the command line ends the process"),
     only("stdout()", &["cli.rs"], "the command line prints"),

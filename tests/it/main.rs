@@ -66,6 +66,9 @@ mod api;
 /// The commands as an operator types them: exit codes, one clear line for each mistake, what is left behind.
 mod cli;
 
+/// Events from files and standard input: what the API would have come to, once, in order.
+mod import;
+
 /// Which word may stand in which file of the program.
 mod layering;
 

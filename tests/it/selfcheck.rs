@@ -928,3 +928,68 @@ fn a_command_that_cannot_run_says_so() {
         "{ran:?}"
     );
 }
+
+// ---------------------------------------------------------------------------------------------------------- memory
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_users_and_rooms_take_is_weighed() {
+    let scene = Scene::new().await;
+    let weighed = |more: &[&str]| {
+        let ran = scene.run(
+            "inspect",
+            &[&["--app", "app-0", "--memory", "--json"], more].concat(),
+        );
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        ran.json()
+    };
+    let usage = |key: &str| -> u64 {
+        let bytes = scene.redis.cli(&["MEMORY", "USAGE", key]);
+        bytes.parse().unwrap_or(0)
+    };
+    // alice is in five rooms: two groups, a supergroup, a direct room, and asked into another.
+    let one = weighed(&["--user", "alice"]);
+    assert_eq!((&one["users"], &one["pairs"]), (&json!(1), &json!(5)));
+    let mut sum = 0;
+    for what in ["counts", "rooms", "supers", "refs", "marks"] {
+        let bytes = usage(&format!("{ALICE}{what}"));
+        assert_eq!(one["user_keys"][what]["bytes"], bytes, "{what}: {one}");
+        sum += bytes;
+    }
+    let others = ["left", "prefs", "profile", "pending"];
+    sum += others
+        .map(|what| usage(&format!("{ALICE}{what}")))
+        .iter()
+        .sum::<u64>();
+    let lists = one["members_key"]["bytes"].as_f64().unwrap() / one["members"].as_f64().unwrap();
+    let expected = sum as f64 / 5.0 + lists;
+    let shown = one["bytes_per_pair"].as_f64().unwrap();
+    assert!((shown - expected).abs() < 0.2, "{shown}, {expected}: {one}");
+
+    let all = weighed(&[]);
+    // alice, bob, carol; three groups, a supergroup and a direct room of 3 + 2 + 2 + 2 + 2 members.
+    assert_eq!((&all["users"], &all["pairs"]), (&json!(3), &json!(11)));
+    assert_eq!((&all["rooms"], &all["members"]), (&json!(5), &json!(11)));
+    assert!(all["user_keys"]["rooms"]["keys"] == 3, "{all}");
+    assert_eq!(weighed(&["--sample", "1"])["users"], 1);
+    let table = scene.run("inspect", &["--app", "app-0", "--memory"]);
+    assert_eq!(table.code, 0, "{}", table.stderr);
+    let shown = all["bytes_per_pair"].as_f64().unwrap();
+    let line = format!("bytes for each user and room: {shown:.1}\n");
+    assert!(table.stdout.contains(&line), "{line}{}", table.stdout);
+
+    let nobody = scene.run(
+        "inspect",
+        &["--app", "app-0", "--memory", "--user", "nobody"],
+    );
+    assert_eq!(nobody.code, 1, "{}", nobody.stdout);
+    let nothing = scene.run("inspect", &["--app", "other", "--memory"]);
+    assert_eq!(nothing.code, 1, "{}", nothing.stdout);
+    for args in [
+        &["--memory", "--room", "r"][..],
+        &["--sample", "5", "--user", "x"],
+        &[],
+    ] {
+        let ran = scene.run("inspect", &[&["--app", "app-0"], args].concat());
+        assert_eq!(ran.code, 2, "{args:?}: {}", ran.stderr);
+    }
+}

@@ -41,6 +41,11 @@ async fn the_self_check_finds_and_repairs_on_every_node() {
         (answer.code, &answer.json()["drift"]),
         (0, &serde_json::json!([]))
     );
+    let memory = ran(&[&["inspect", "--memory", "--json"], &of[..]].concat());
+    assert_eq!(memory.code, 0, "{memory:?}");
+    let weighed = memory.json();
+    assert!(weighed["users"].as_u64() > Some(3), "{weighed}");
+    assert!(weighed["bytes_per_pair"].as_f64() > Some(20.0), "{weighed}");
     let doctor = ran(&["doctor", "--redis-url", &url]);
     let looked_at = doctor.stdout.matches("ok    cluster [").count();
     assert_eq!(looked_at, 3, "{doctor:?}");

@@ -1,0 +1,132 @@
+//! `unread import`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::progress::Meter;
+use super::writer;
+use crate::cli::print;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::names::AppId;
+use crate::store::{ImportOptions, RefusedLine};
+
+/// Lines of which is said what is wrong with them; more are counted.
+const FIRST: u64 = 20;
+/// Bytes read at once.
+const BUFFER: usize = 1 << 20;
+
+/// What to import.
+#[derive(Debug, Clone)]
+pub struct Import<'a> {
+    /// The app it is for.
+    pub app: &'a AppId,
+    /// The file; `-`: standard input.
+    pub file: &'a Path,
+    /// The first line to be taken.
+    pub from_line: u64,
+    /// How long to go on trying while Redis is away.
+    pub patience: Duration,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// Applies the events of a file and prints what came of them. Answers whether any was refused; an error: it did not come to
+/// the end.
+pub async fn import(
+    config: &Config,
+    what: &Import<'_>,
+    stop: impl Future<Output = ()>,
+) -> Result<bool, String> {
+    let (lines, length): (Box<dyn BufRead + Send>, Option<u64>) = match what.file.to_str() {
+        Some("-") => (
+            Box::new(BufReader::with_capacity(BUFFER, std::io::stdin())),
+            None,
+        ),
+        _ => {
+            let failed = |error| format!("{}: {error}", what.file.display());
+            let file = File::open(what.file).map_err(failed)?;
+            let about = file.metadata().map_err(failed)?;
+            let length = about.is_file().then_some(about.len());
+            (Box::new(BufReader::with_capacity(BUFFER, file)), length)
+        }
+    };
+    let metrics = Arc::new(Metrics::new());
+    let store = writer(config, Arc::clone(&metrics)).await?;
+    let options = ImportOptions {
+        from_line: what.from_line,
+        max_line: config.server.max_events_bytes,
+        patience: what.patience,
+    };
+    let meter = Meter::new("import");
+    let start = Instant::now();
+    let (mut refused, mut shown) = (0, Vec::new());
+    let on = |done: &crate::store::Imported, lines: Vec<RefusedLine>| {
+        for line in lines {
+            refused += 1;
+            if refused > FIRST {
+                continue;
+            }
+            if what.json {
+                shown.push(row(&line));
+            } else {
+                meter.clear();
+                print(&format!(
+                    "line {}: {}: {}\n",
+                    line.line, line.code, line.message
+                ));
+            }
+        }
+        let fraction = length.map(|length| done.bytes as f64 / (length.max(1)) as f64);
+        meter.at(fraction, || {
+            format!("{} events, {} rejected", done.events, done.rejected)
+        });
+    };
+    let (done, failed) = store.import(what.app, lines, options, stop, on).await;
+    meter.clear();
+    let seconds = start.elapsed().as_secs_f64();
+    let deliveries = metrics.deliveries();
+    let per_second = |n: u64| (n as f64 / seconds.max(1e-9)).round();
+    if what.json {
+        let document = json!({
+            "events": done.events, "applied": done.applied, "duplicates": done.duplicates, "rejected": done.rejected,
+            "deliveries": deliveries, "seconds": (seconds * 1e3).round() / 1e3,
+            "events_per_second": per_second(done.events), "deliveries_per_second": per_second(deliveries),
+            "done_to_line": done.done_to, "complete": failed.is_none(), "errors": shown,
+            "errors_not_shown": refused.saturating_sub(FIRST),
+        });
+        print(&format!("{document:#}\n"));
+    } else {
+        let more = match refused.saturating_sub(FIRST) {
+            0 => String::new(),
+            more => format!("{more} more lines were rejected\n"),
+        };
+        print(&format!(
+            "{more}{} events: {} applied, {} duplicates, {} rejected; {deliveries} deliveries; {seconds:.1} s, {} events/s, \
+             {} deliveries/s\n",
+            done.events,
+            done.applied,
+            done.duplicates,
+            done.rejected,
+            per_second(done.events),
+            per_second(deliveries)
+        ));
+    }
+    match failed {
+        None => Ok(refused > 0),
+        Some(why) => Err(format!(
+            "stopped: {why}; all lines up to {} are done: go on with --from-line {}",
+            done.done_to,
+            done.done_to + 1
+        )),
+    }
+}
+
+fn row(line: &RefusedLine) -> Value {
+    json!({"line": line.line, "error": {"code": line.code, "message": line.message}})
+}

@@ -1,0 +1,360 @@
+//! `unread import`: events from a file or standard input come to what the API would have come to.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{App, Config, Pod, RedisServer, assert_no_drift, unread, until};
+
+/// A Redis, a pod to ask, and a directory for files.
+struct Scene {
+    redis: RedisServer,
+    _pod: Pod,
+    app: App,
+    dir: tempfile::TempDir,
+}
+
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        let redis = RedisServer::start();
+        let config = Config::apps(1);
+        let pod = Pod::start(&config, &redis);
+        let app = App::new(&config.apps[0], &pod.base);
+        let dir = tempfile::tempdir().unwrap();
+        Self {
+            redis,
+            _pod: pod,
+            app,
+            dir,
+        }
+    }
+
+    fn file(&self, text: &str) -> PathBuf {
+        let path = self.dir.path().join("events.ndjson");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
+        let mut command = unread();
+        command
+            .args(["import", "--app", "app-0", "--redis-url", &self.redis.url()])
+            .args(more);
+        command
+    }
+
+    fn import(&self, text: &str, more: &[&str]) -> Said {
+        let path = self.file(text);
+        run(self.command(more).arg(path))
+    }
+
+    async fn unread(&self, user: &str) -> Value {
+        self.app.unread(user, true).await.ok()
+    }
+}
+
+fn run(command: &mut Command) -> Said {
+    let out = command.output().unwrap();
+    Said {
+        code: out.status.code(),
+        out: String::from_utf8(out.stdout).unwrap(),
+        err: String::from_utf8(out.stderr).unwrap(),
+    }
+}
+
+fn lines(events: &[Value]) -> String {
+    events.iter().map(|event| format!("{event}\n")).collect()
+}
+
+/// Rooms that depend on the order of what happens in them, direct ones by name and by their two included.
+fn history(rounds: usize) -> Vec<Value> {
+    let mut events = Vec::new();
+    for n in 0..40 {
+        let room = format!("r{n}");
+        events.push(json!({"type": "room.updated", "room": room, "tags": [format!("t{}", n % 3)]}));
+        events.push(
+            json!({"type": "member.joined", "room": room, "users": ["a", "b", format!("u{n}")]}),
+        );
+    }
+    for round in 0..rounds {
+        for n in 0..40 {
+            let (room, id) = (format!("r{n}"), format!("m{round}"));
+            let user = format!("u{}", (n + round) % 40);
+            events.push(json!({"type": "message.sent", "room": room, "sender": "a", "id": id}));
+            if round % 3 == 1 {
+                events.push(json!({"type": "room.read", "room": room, "user": "b"}));
+            }
+            // A first message makes the room; so does whoever is first, and never both.
+            events.push(json!({"type": "message.sent", "to": user, "sender": "b", "id": id}));
+            events.push(json!({"type": "message.sent", "to": "b", "sender": user, "id": format!("back {id}")}));
+            if n % 7 == 0 {
+                events.push(json!({"type": "room.read", "peer": user, "user": "b"}));
+            }
+            if n == 20 {
+                events.push(json!({"type": "user.read_all", "user": "u7"}));
+                events.push(json!({"type": "member.left", "room": room, "user": "a"}));
+                events.push(json!({"type": "member.joined", "room": room, "user": "a"}));
+            }
+        }
+        // A direct room by name, for two who write to each other by their names.
+        let (one, two) = (format!("x{round}"), format!("y{round}"));
+        let room = format!("dm{round}");
+        events.push(json!({"type": "room.updated", "room": room, "kind": "direct"}));
+        events.push(json!({"type": "member.joined", "room": room, "users": [one, two]}));
+        events.push(json!({"type": "message.sent", "to": one, "sender": two, "id": "1"}));
+        events.push(json!({"type": "message.recalled", "room": room, "id": "1"}));
+        events.push(json!({"type": "message.sent", "to": one, "sender": two, "id": "2"}));
+        events.push(json!({"type": "room.deleted", "room": room}));
+        events.push(json!({"type": "message.sent", "to": one, "sender": two, "id": "3"}));
+    }
+    events.push(json!({"type": "user.deleted", "user": "u9"}));
+    events.push(json!({"type": "message.sent", "to": "u9", "sender": "a", "id": "after"}));
+    events
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_comes_to_what_the_api_comes_to_and_may_be_repeated() {
+    let (by_file, by_api) = (Scene::new(), Scene::new());
+    let events = history(12);
+    let text = lines(&events);
+    let said = by_file.import(&text, &["--json"]);
+    assert_eq!(
+        (said.code, said.err.as_str()),
+        (Some(0), ""),
+        "{}",
+        said.out
+    );
+    let sums = said.json();
+    assert_eq!(sums["events"], events.len());
+    assert_eq!(sums["applied"], events.len());
+    assert_eq!(
+        (&sums["duplicates"], &sums["rejected"]),
+        (&json!(0), &json!(0))
+    );
+    assert_eq!(
+        (&sums["complete"], &sums["done_to_line"]),
+        (&json!(true), &json!(events.len()))
+    );
+    assert!(sums["deliveries"].as_u64().unwrap() > 100, "{sums}");
+    for part in events.chunks(1_000) {
+        by_api.app.must(&json!(part)).await;
+    }
+    let mut users: Vec<String> = (0..40).map(|n| format!("u{n}")).collect();
+    users.extend(["a", "b", "x3", "y3"].map(str::to_owned));
+    let mut right = Vec::new();
+    for user in &users {
+        right.push(by_api.unread(user).await);
+        assert_eq!(by_file.unread(user).await, *right.last().unwrap(), "{user}");
+    }
+    assert_no_drift(&by_file.redis.url(), "app-0");
+
+    // Without what ends and begins anew: the same again changes nothing.
+    let again: Vec<Value> = events
+        .iter()
+        .filter(|event| event["type"] == "message.sent" && event.get("room").is_some())
+        .cloned()
+        .collect();
+    let said = by_file.import(&lines(&again), &[]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    let expected = format!(
+        "{0} events: 0 applied, {0} duplicates, 0 rejected; ",
+        again.len()
+    );
+    assert!(said.out.starts_with(&expected), "{}", said.out);
+    for (user, right) in users.iter().zip(&right) {
+        assert_eq!(by_file.unread(user).await, *right, "{user}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_bad_line_is_named_and_stops_nothing() {
+    let scene = Scene::new();
+    let mut text = lines(&[
+        json!({"type": "room.updated", "room": "r"}),
+        json!({"type": "member.joined", "room": "r", "users": ["a", "b"]}),
+    ]);
+    text.push_str("\n{\"type\": \n");
+    text.push_str("{\"type\": \"message.sent\", \"room\": \"r\", \"sender\": \"a\"}\r\n");
+    text.push_str(&lines(&[
+        json!({"type": "message.sent", "room": "nowhere", "sender": "a", "id": "1"}),
+        json!({"type": "message.sent", "room": "r", "sender": "a", "id": "1"}),
+        json!([]),
+        json!({"type": "message.recalled", "room": "r", "id": "other"}),
+    ]));
+    // The last line has no end.
+    text.push_str(
+        &json!({"type": "message.sent", "room": "r", "sender": "a", "id": "2"}).to_string(),
+    );
+    let said = scene.import(&text, &[]);
+    assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
+    let mut rows: Vec<&str> = said.out.lines().collect();
+    let sums = rows.pop().unwrap();
+    assert!(
+        sums.starts_with("9 events: 4 applied, 0 duplicates, 5 rejected; "),
+        "{sums}"
+    );
+    rows.sort_unstable();
+    assert_eq!(
+        rows,
+        [
+            "line 4: invalid: not JSON: column 8",
+            "line 5: invalid: id: is missing",
+            "line 6: room_not_found: no room \"nowhere\"",
+            "line 8: invalid: event: must be an object",
+            "line 9: message_not_found: no such message in the room, or it is older than the history",
+        ]
+    );
+    assert_eq!(scene.unread("b").await["messages"]["total"], 2);
+
+    // The first are shown, the others counted.
+    let many = "nonsense\n".repeat(500);
+    let sums = scene.import(&many, &["--json"]);
+    assert_eq!(sums.code, Some(1));
+    let sums = sums.json();
+    assert_eq!(sums["rejected"], 500);
+    assert_eq!(sums["errors"].as_array().unwrap().len(), 20);
+    assert_eq!(sums["errors"][19]["line"], 20);
+    assert_eq!(sums["errors_not_shown"], 480);
+    let said = scene.import(&many, &[]);
+    assert!(
+        said.out.contains("480 more lines were rejected\n"),
+        "{}",
+        said.out
+    );
+
+    // Mistakes of the command line.
+    for (args, name) in [
+        (&["--app", "not an app"][..], "--app"),
+        (&["/nowhere/events"], "/nowhere/events"),
+    ] {
+        let mut command = unread();
+        let url = scene.redis.url();
+        command.args(["import", "--redis-url", &url]).args(args);
+        if !args.contains(&"--app") {
+            command.args(["--app", "app-0"]);
+        } else {
+            command.arg("-");
+        }
+        let said = run(&mut command);
+        assert_eq!(said.code, Some(2), "{}", said.err);
+        assert!(said.err.contains(name), "{}", said.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standard_input_is_read_while_it_comes() {
+    let scene = Scene::new();
+    let mut child = scene
+        .command(&["--from-line", "2", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    // Passed over, as it stands before the line to begin with.
+    writeln!(input, "nonsense").unwrap();
+    for n in 0..5_000 {
+        let event = json!({"type": "message.sent", "to": "a", "sender": "b", "id": n.to_string()});
+        writeln!(input, "{event}").unwrap();
+    }
+    input.flush().unwrap();
+    until("the first ones applied", || {
+        let total = scene
+            .redis
+            .cli(&["HGET", "unread:v1:{app-0:u:a}:counts", "messages:direct"]);
+        total
+            .trim()
+            .parse::<u64>()
+            .is_ok_and(|n| n > 0)
+            .then_some(())
+    });
+    drop(input);
+    let out = child.wait_with_output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(0), "{text}");
+    assert!(text.starts_with("5000 events: 5000 applied, "), "{text}");
+    assert_eq!(scene.unread("a").await["messages"]["direct"], 5_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_away_in_the_middle_is_waited_for_and_then_it_says_how_far_it_came() {
+    let scene = Scene::new();
+    let mut text = lines(&[
+        json!({"type": "room.updated", "room": "r"}),
+        json!({"type": "member.joined", "room": "r", "users": ["a", "b"]}),
+    ]);
+    for n in 0..20_000 {
+        let event =
+            json!({"type": "message.sent", "room": "r", "sender": "a", "id": n.to_string()});
+        writeln!(text, "{event}").unwrap();
+    }
+    let path = scene.file(&text);
+    let counted = |scene: &Scene| {
+        let total = scene
+            .redis
+            .cli(&["HGET", "unread:v1:{app-0:u:b}:counts", "messages:group"]);
+        total.trim().parse::<u64>().unwrap_or(0)
+    };
+    let start = |more: &[&str]| {
+        scene
+            .command(more)
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let child = start(&["--patience-seconds", "1"]);
+    until("it is under way", || (counted(&scene) > 500).then_some(()));
+    scene.redis.freeze();
+    let since = Instant::now();
+    let out = child.wait_with_output().unwrap();
+    scene.redis.thaw();
+    assert_eq!(out.status.code(), Some(2));
+    assert!(since.elapsed() < Duration::from_secs(20));
+    let err = String::from_utf8(out.stderr).unwrap();
+    let done: usize = err
+        .split("all lines up to ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("{err}"));
+    assert!((100..20_002).contains(&done), "{err}");
+    assert!(err.contains(&format!("--from-line {}", done + 1)), "{err}");
+
+    // It goes on from there, this time over a short absence.
+    let from = (done + 1).to_string();
+    let before = counted(&scene);
+    let child = start(&["--from-line", &from, "--json"]);
+    until("it is under way again", || {
+        (counted(&scene) > before + 200).then_some(())
+    });
+    scene.redis.freeze();
+    std::thread::sleep(Duration::from_millis(2_500));
+    scene.redis.thaw();
+    let out = child.wait_with_output().unwrap();
+    let sums: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(0), "{sums}");
+    assert_eq!(sums["done_to_line"], 20_002, "{sums}");
+    assert_eq!(scene.unread("b").await["messages"]["group"], 20_000);
+    assert_eq!(scene.unread("a").await["messages"]["group"], 0);
+    assert_no_drift(&scene.redis.url(), "app-0");
+}
