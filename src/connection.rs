@@ -198,11 +198,46 @@ impl Redis {
         match items {
             [] => Ok(Vec::new()),
             [one] => Ok(vec![self.single(one.into()).await?]),
-            _ => {
-                let answers = Box::pin(self.run(items.iter().map(Sent::from).collect())).await?;
-                answers.into_iter().collect()
+            _ => match &self.inner.place {
+                Servers::One(node) => self.pipelined(node, items).await,
+                _ => {
+                    let all = items.iter().map(Sent::from).collect();
+                    let answers = Box::pin(self.run(all)).await?;
+                    answers.into_iter().collect()
+                }
+            },
+        }
+    }
+
+    /// All to the one server that there is; scripts that it does not know are then sent with their text.
+    async fn pipelined(&self, node: &Node, items: &[Item]) -> Result<Vec<Value>> {
+        let cmds: Vec<(&Cmd, bool)> = items
+            .iter()
+            .map(|item| (Sent::from(item).cmd(), false))
+            .collect();
+        let mut values = Vec::with_capacity(items.len());
+        let (mut places, mut unknown) = (Vec::new(), Vec::new());
+        for (at, (item, answer)) in items.iter().zip(node.many(&cmds).await).enumerate() {
+            values.push(match answer {
+                Ok(value) => value,
+                Err(error) if is_no_script(&error) => {
+                    places.push(at);
+                    unknown.push(Sent::from(item));
+                    Value::Nil
+                }
+                Err(error) => return Err(self.failed(node, error)),
+            });
+        }
+        node.answered();
+        if !unknown.is_empty() {
+            let answers = Box::pin(self.run(unknown)).await?;
+            for (at, answer) in places.into_iter().zip(answers) {
+                if let Some(place) = values.get_mut(at) {
+                    *place = answer?;
+                }
             }
         }
+        Ok(values)
     }
 
     /// Which server has `key`, and how often it was lost: what is told apart by this may have another hash seed, so that

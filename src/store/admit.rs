@@ -31,7 +31,7 @@ impl Admission {
 
     /// A place for a read, now or not at all: reads are short, so a full house means that they are not being answered.
     pub(super) fn read(&self) -> Result<Place<'_>> {
-        self.reads.take().ok_or_else(|| Error::Overloaded("reads"))
+        self.reads.take().ok_or(Error::Overloaded("reads"))
     }
 
     /// A place for a batch of events, now or soon.
