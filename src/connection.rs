@@ -217,7 +217,8 @@ impl Redis {
             .collect();
         let mut values = Vec::with_capacity(items.len());
         let (mut places, mut unknown) = (Vec::new(), Vec::new());
-        for (at, (item, answer)) in items.iter().zip(node.many(&cmds).await).enumerate() {
+        let answers = self.in_time(node, node.many(&cmds)).await?;
+        for (at, (item, answer)) in items.iter().zip(answers).enumerate() {
             values.push(match answer {
                 Ok(value) => value,
                 Err(error) if is_no_script(&error) => {
@@ -327,7 +328,7 @@ impl Redis {
     async fn single(&self, sent: Sent<'_>) -> Result<Value> {
         // Nearly always the one node answers at once.
         if let Servers::One(node) = &self.inner.place {
-            match node.one(sent.cmd()).await {
+            match self.in_time(node, node.one(sent.cmd())).await? {
                 Ok(value) => {
                     node.answered();
                     return Ok(value);
@@ -340,6 +341,12 @@ impl Redis {
         let values = Box::pin(self.run(vec![sent])).await?;
         let missing = || Err(Error::Internal("a command without an answer".into()));
         values.into_iter().next().unwrap_or_else(missing)
+    }
+
+    /// What comes before the deadline: connections have bounds of their own, but none on all attempts to make one.
+    async fn in_time<T>(&self, node: &Node, answer: impl Future<Output = T>) -> Result<T> {
+        let answer = tokio::time::timeout(self.inner.deadline, answer).await;
+        answer.map_err(|_| self.lost(node, "timeout", "no answer in time".into()))
     }
 
     /// Sends all, each to the server that has its slot, until each has an answer or the deadline has come.

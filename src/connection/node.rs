@@ -192,7 +192,6 @@ pub(super) struct Node {
     /// When it answered last, in milliseconds since `born`.
     answered: AtomicU64,
     born: Instant,
-    connect: Duration,
     response: Duration,
     /// Whether something sent to it was not answered in time, and nothing has been answered since. Then one request at
     /// a time waits for it, and all others are refused at once: they would fill the pod up with waiting.
@@ -252,8 +251,7 @@ impl Node {
         };
         let manager = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(settings.connect))
-            // `over` has its own.
-            .set_response_timeout(None)
+            .set_response_timeout(Some(settings.response))
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_millis(500))
             .set_exponent_base(2.0)
@@ -290,7 +288,6 @@ impl Node {
             losses: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             born: Instant::now(),
-            connect: settings.connect,
             response: settings.response,
             stuck: AtomicBool::new(false),
             tried: AtomicBool::new(false),
@@ -319,9 +316,7 @@ impl Node {
         };
         let mut line = line.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
         let before = line.answers.load(Ordering::Relaxed);
-        let answer = tokio::time::timeout(self.patience(), send(&mut line.connection)).await;
-        let late = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
-        let answer = answer.unwrap_or_else(late);
+        let answer = send(&mut line.connection).await;
         match &answer {
             Ok(_) => {
                 line.answers.fetch_add(1, Ordering::Relaxed);
@@ -344,14 +339,6 @@ impl Node {
             self.shared.compare_and_swap(&old, new);
         }
         Ok(())
-    }
-
-    /// How long an answer is waited for, and a connection too where there may be none.
-    fn patience(&self) -> Duration {
-        match self.up.load(Ordering::Relaxed) {
-            true => self.response,
-            false => self.connect + self.response,
-        }
     }
 
     /// Which line this thread uses next.

@@ -186,7 +186,7 @@ async fn a_fan_out_longer_than_its_lease_is_made_once() {
     let slow = pod(&config, &proxy);
     let other = Pod::start(&config, &redis);
     let app = App::new(&config.apps[0], &slow.base);
-    let members = 3_000;
+    let members = 4_500;
     fill(&app, "wide", "group", members).await;
     let count = |pod: &Pod, name: &str| -> u64 {
         let metrics = pod.admin_get("/metrics").unwrap();
@@ -195,8 +195,8 @@ async fn a_fan_out_longer_than_its_lease_is_made_once() {
     };
     let before = count(&slow, "unread_deliveries_total");
 
-    // 150 calls, one after the other: over seven seconds, and a lease is five.
-    proxy.always(Act::Delay(Duration::from_millis(50)));
+    // 180 calls, two at a time: some nine seconds, and a lease is five.
+    proxy.always(Act::Delay(Duration::from_millis(100)));
     let start = Instant::now();
     app.must(&message("wide", 1)).await;
     assert!(
