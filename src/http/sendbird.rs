@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::config::AppConfig;
 use crate::error::Error;
 use crate::http::keys::KeyRing;
-use crate::http::request::{self, Call};
+use crate::http::request::{self, Call, Query};
 use crate::limiter::Entry;
 use crate::names::{AppId, CustomType, NameError, UserId};
 use crate::store::{ByKind, Totals};
@@ -268,7 +268,7 @@ struct Asked {
 impl Asked {
     /// Lists come as one comma list (the comma encoded or not), as a repeated name, or both. Decoding first and splitting
     /// then is the only rule that serves every SDK.
-    fn parse(query: form_urlencoded::Parse<'_>) -> Result<Self, Fault> {
+    fn parse(query: Query<'_>) -> Result<Self, Fault> {
         let mut keys: Vec<Key> = Vec::new();
         let mut types: Vec<CustomType> = Vec::new();
         let mut seen = std::collections::HashSet::new();
@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     fn asked(query: &str) -> Result<Asked, Fault> {
-        Asked::parse(form_urlencoded::parse(query.as_bytes()))
+        Asked::parse(Query::new(query))
     }
 
     fn names(query: &str) -> Vec<&'static str> {

@@ -9,6 +9,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::http::request::Query;
 use crate::names::{Tag, UserId};
 use crate::store::{
     Kind, LastMessage, Pref, PrefQuery, Profile, RoomBrief, RoomEntry, RoomPage, RoomQuery, SortBy,
@@ -245,7 +246,7 @@ fn plain(value: &Value) -> bool {
 
 impl Listing {
     /// Reads the query. An empty value is like none; names that are not known are left to whoever knows them.
-    pub fn parse(query: form_urlencoded::Parse<'_>, caller: &UserId) -> Result<Self, QueryError> {
+    pub fn parse(query: Query<'_>, caller: &UserId) -> Result<Self, QueryError> {
         let mut values: HashMap<_, String> = HashMap::new();
         for (name, value) in query {
             let name = match &*name {
@@ -683,7 +684,7 @@ mod tests {
     }
 
     fn listing(query: &str) -> Result<Listing, QueryError> {
-        Listing::parse(form_urlencoded::parse(query.as_bytes()), &me())
+        Listing::parse(Query::new(query), &me())
     }
 
     fn with(name: &str, value: Value) -> Result<Listing, QueryError> {
