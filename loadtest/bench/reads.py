@@ -142,7 +142,7 @@ def _peers(env: Env, pod: Server, redis: Redis, users: int) -> list[Row]:
         try:
             server = start(env, redis)
             _same_answer(server, requests[0], expected)
-        except (Missing, BenchError) as why:
+        except (Missing, BenchError, OSError) as why:
             env.say(f"MISSING: {name}: {why}")
             absent.append(missing(group, name, "requests/s", str(why)))
             continue

@@ -1,10 +1,16 @@
 //! Charging calls to their app's limit. Calls that come to one thread at the same time are charged together: Redis then runs
 //! one script for all of them instead of one for each, which would cost more than the reads that they are for.
+//!
+//! Near the limit every call waits for what its charge comes to. Far from it a call needs not wait: a thread lets a few
+//! through on credit, and pays for them at once. What it may owe is so small a part of what was left when it last looked that
+//! hundreds of threads together can't get over the limit by it; and should they, what they owe is charged all the same, so
+//! that the app gets as much less later. A limit of some hundred calls per second leaves no room for credit.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::Shared;
@@ -18,15 +24,37 @@ use crate::error::{Error, Result};
 use crate::keys;
 use crate::names::AppId;
 use crate::quota::{Charge, Verdict};
-use crate::scripts::{self, Call};
+use crate::scripts;
 
 /// Of [`Group::calls`]: the charge is on its way, nobody can join any more.
 const CLOSED: u32 = 1 << 31;
+
+/// Of what was left a thread may owe one part in so many.
+const SHARE: u32 = 256;
+/// Calls that a thread may owe at most.
+const CREDIT: u32 = 256;
+/// How long it is believed what was left.
+const FRESH: Duration = Duration::from_millis(50);
 
 /// The calls that are waiting to be charged.
 #[derive(Default)]
 pub(super) struct Charges {
     open: ThreadLocal<RefCell<Vec<Arc<Group>>>>,
+    accounts: ThreadLocal<RefCell<Accounts>>,
+}
+
+/// What one thread knows of limits, by endpoint and app.
+type Accounts = HashMap<&'static str, HashMap<AppId, Arc<Mutex<Account>>>>;
+
+/// What one thread knows of one limit, and owes it.
+#[derive(Default)]
+struct Account {
+    /// What the last charge left, and when that was.
+    last: Option<(Granted, Instant)>,
+    /// Calls let through that have not been charged.
+    owed: u32,
+    /// Whether a charge for such calls is on its way.
+    paying: bool,
 }
 
 /// Calls of one app's endpoint that are charged together.
@@ -52,16 +80,36 @@ struct Granted {
 }
 
 impl Charges {
-    /// Charges one call, together with those that come to this thread before the charge is sent.
+    /// Charges one call: on credit, or together with those that come to this thread before the charge is sent.
     pub(super) async fn charge(&self, redis: &Redis, charge: &Charge) -> Result<Verdict> {
-        let (group, place) = self.join(redis, charge);
+        let account = self.account(charge);
+        if let Some(verdict) = on_credit(&account, redis, charge) {
+            return Ok(verdict);
+        }
+        let (group, place) = self.join(redis, charge, account);
         let lost = |_| Err(Error::Unavailable("the charge was given up".into()));
         let granted = group.outcome.clone().await.unwrap_or_else(lost)?;
         Ok(granted.verdict(place, charge.emission()))
     }
 
+    fn account(&self, charge: &Charge) -> Arc<Mutex<Account>> {
+        let mut accounts = self.accounts.get_or_default().borrow_mut();
+        let apps = accounts.entry(charge.endpoint).or_default();
+        if let Some(account) = apps.get(&charge.app) {
+            return Arc::clone(account);
+        }
+        let account = Arc::default();
+        apps.insert(charge.app.clone(), Arc::clone(&account));
+        account
+    }
+
     /// A place in the open group of the charge's app and endpoint, the first being 0.
-    fn join(&self, redis: &Redis, charge: &Charge) -> (Arc<Group>, u32) {
+    fn join(
+        &self,
+        redis: &Redis,
+        charge: &Charge,
+        account: Arc<Mutex<Account>>,
+    ) -> (Arc<Group>, u32) {
         let mut open = self.open.get_or_default().borrow_mut();
         let same = |group: &&Arc<Group>| {
             group.endpoint == charge.endpoint && group.app.as_str() == charge.app.as_str()
@@ -83,11 +131,82 @@ impl Charges {
         let (redis, charge, closing) = (redis.clone(), charge.clone(), Arc::clone(&group));
         // Runs when the thread is through with what it has in hand: calls that came in the same instant have then joined.
         tokio::spawn(async move {
-            let answer = redis.call(&gcra(&charge, closing.close())).await;
+            let granted = ask(&redis, &charge, closing.close(), false).await;
+            locked(&account).learn(&granted);
             // Nobody may be left to hear it.
-            let _ = sender.send(answer.and_then(Granted::read));
+            let _ = sender.send(granted);
         });
         (group, 0)
+    }
+}
+
+/// Lets a call through that is charged later, if so much is left that it does not matter.
+fn on_credit(account: &Arc<Mutex<Account>>, redis: &Redis, charge: &Charge) -> Option<Verdict> {
+    let mut open = locked(account);
+    let verdict = open.owe(Instant::now(), charge.emission())?;
+    if !open.paying {
+        open.paying = true;
+        tokio::spawn(pay(redis.clone(), charge.clone(), Arc::clone(account)));
+    }
+    Some(verdict)
+}
+
+/// Charges what is owed, until nothing is.
+async fn pay(redis: Redis, charge: Charge, account: Arc<Mutex<Account>>) {
+    loop {
+        let owed = {
+            let mut account = locked(&account);
+            account.paying = account.owed > 0;
+            std::mem::take(&mut account.owed)
+        };
+        if owed == 0 {
+            return;
+        }
+        let granted = ask(&redis, &charge, owed, true).await;
+        // Without an answer nothing is known to be left, so that calls wait for their charges again.
+        locked(&account).learn(&granted);
+    }
+}
+
+async fn ask(redis: &Redis, charge: &Charge, calls: u32, owed: bool) -> Result<Granted> {
+    let call = scripts::GCRA
+        .call(&[keys::limit(&charge.app, charge.endpoint)])
+        .arg(charge.emission().as_micros() as u64)
+        .arg(charge.burst)
+        .arg(calls)
+        .arg(u8::from(owed));
+    Granted::read(redis.call(&call).await?)
+}
+
+fn locked(account: &Mutex<Account>) -> MutexGuard<'_, Account> {
+    account.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Account {
+    fn learn(&mut self, granted: &Result<Granted>) {
+        self.last = granted
+            .as_ref()
+            .ok()
+            .map(|granted| (*granted, Instant::now()));
+    }
+
+    /// One call more is owed, if there is credit for it.
+    fn owe(&mut self, now: Instant, emission: Duration) -> Option<Verdict> {
+        let (left, at) = self.last.as_ref()?;
+        if now.saturating_duration_since(*at) > FRESH
+            || self.owed >= (left.remaining / SHARE).min(CREDIT)
+        {
+            return None;
+        }
+        self.owed += 1;
+        Some(Verdict {
+            allowed: true,
+            remaining: left.remaining.saturating_sub(self.owed),
+            retry_after: Duration::ZERO,
+            reset: left
+                .reset
+                .saturating_add(emission.saturating_mul(self.owed)),
+        })
     }
 }
 
@@ -138,14 +257,6 @@ impl Granted {
     }
 }
 
-fn gcra(charge: &Charge, calls: u32) -> Call {
-    scripts::GCRA
-        .call(&[keys::limit(&charge.app, charge.endpoint)])
-        .arg(charge.emission().as_micros() as u64)
-        .arg(charge.burst)
-        .arg(calls)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +286,39 @@ mod tests {
             shown,
             [(true, 1, 0, 90), (true, 0, 0, 100), (false, 0, 7, 100)]
         );
+    }
+
+    #[test]
+    fn a_thread_owes_a_small_part_of_what_was_left_lately() {
+        let emission = Duration::from_micros(10);
+        let now = Instant::now();
+        let account = |remaining: u32| Account {
+            last: Some((
+                Granted {
+                    calls: 1,
+                    remaining,
+                    wait: Duration::ZERO,
+                    reset: Duration::from_micros(100),
+                },
+                now,
+            )),
+            ..Account::default()
+        };
+        let mut some = account(3 * SHARE);
+        let owed = some.owe(now, emission).unwrap();
+        assert_eq!(
+            (owed.remaining, owed.reset.as_micros()),
+            (3 * SHARE - 1, 110)
+        );
+        assert!(some.owe(now, emission).is_some() && some.owe(now, emission).is_some());
+        assert_eq!(some.owe(now, emission), None);
+        assert_eq!(some.owed, 3);
+        // A limit of 200 per second.
+        assert_eq!(account(200).owe(now, emission), None);
+        assert_eq!(account(3 * SHARE).owe(now + 2 * FRESH, emission), None);
+        let mut unknown = account(3 * SHARE);
+        unknown.learn(&Err(Error::Overloaded("x")));
+        assert_eq!(unknown.owe(now, emission), None);
     }
 
     #[test]
