@@ -75,11 +75,15 @@ impl Limiter {
     }
 }
 
+/// On cache lines of its own: every call writes to it, and all else of a gate is only read.
+#[repr(align(128))]
+struct Apart<T>(T);
+
 /// One app's limit of one endpoint.
 struct Gate {
     charge: Charge,
     scope: Scope,
-    local: Local,
+    local: Apart<Local>,
     clock: QuantaClock,
     /// One call's share of the time.
     interval: Duration,
@@ -103,8 +107,10 @@ impl Gate {
                 burst: burst.get(),
             },
             scope: limit.scope,
-            local: RateLimiter::direct_with_clock(quota, clock.clone())
-                .with_middleware::<StateInformationMiddleware>(),
+            local: Apart(
+                RateLimiter::direct_with_clock(quota, clock.clone())
+                    .with_middleware::<StateInformationMiddleware>(),
+            ),
             clock,
             interval: quota.replenish_interval(),
             born: Instant::now(),
@@ -138,7 +144,7 @@ impl Gate {
                 return self.refusal(Duration::from_nanos(wait));
             }
         }
-        match self.local.check() {
+        match self.local.0.check() {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 let spent = self.charge.burst.saturating_sub(remaining);

@@ -80,13 +80,21 @@ struct Granted {
 }
 
 impl Charges {
-    /// Charges one call: on credit, or together with those that come to this thread before the charge is sent.
-    pub(super) async fn charge(&self, redis: &Redis, charge: &Charge) -> Result<Verdict> {
+    /// Lets a call through that is charged later, if so much is left that it does not matter.
+    pub(super) fn on_credit(&self, redis: &Redis, charge: &Charge) -> Option<Verdict> {
         let account = self.account(charge);
-        if let Some(verdict) = on_credit(&account, redis, charge) {
-            return Ok(verdict);
+        let mut open = locked(&account);
+        let verdict = open.owe(Instant::now(), charge.emission())?;
+        if !open.paying {
+            open.paying = true;
+            tokio::spawn(pay(redis.clone(), charge.clone(), Arc::clone(&account)));
         }
-        let (group, place) = self.join(redis, charge, account);
+        Some(verdict)
+    }
+
+    /// Charges one call, together with those that come to this thread before the charge is sent.
+    pub(super) async fn charge(&self, redis: &Redis, charge: &Charge) -> Result<Verdict> {
+        let (group, place) = self.join(redis, charge, self.account(charge));
         let lost = |_| Err(Error::Unavailable("the charge was given up".into()));
         let granted = group.outcome.clone().await.unwrap_or_else(lost)?;
         Ok(granted.verdict(place, charge.emission()))
@@ -138,17 +146,6 @@ impl Charges {
         });
         (group, 0)
     }
-}
-
-/// Lets a call through that is charged later, if so much is left that it does not matter.
-fn on_credit(account: &Arc<Mutex<Account>>, redis: &Redis, charge: &Charge) -> Option<Verdict> {
-    let mut open = locked(account);
-    let verdict = open.owe(Instant::now(), charge.emission())?;
-    if !open.paying {
-        open.paying = true;
-        tokio::spawn(pay(redis.clone(), charge.clone(), Arc::clone(account)));
-    }
-    Some(verdict)
 }
 
 /// Charges what is owed, until nothing is.

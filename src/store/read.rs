@@ -290,6 +290,10 @@ impl Store {
             ));
         };
         let redis = &self.inner.redis;
+        if let Some(verdict) = self.inner.charges.on_credit(redis, charge) {
+            let values = redis.batch(&items).await?.into_iter();
+            return Ok(Charged::Granted(values, Some(verdict)));
+        }
         let charged = self.inner.charges.charge(redis, charge);
         let (verdict, values) = if redis.spans_slots() {
             let late = |_| {
