@@ -4,14 +4,17 @@
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
 --   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '#' -> when it was swept), prefs (hash)
+--   Records: state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last, of supergroups
+--   state|epoch|rev|read|holes|mentions. To be short, epoch is in base 36, so is rev, which is how far it is from epoch
+--   (it is never less), and kind is one letter: d direct, g group. Every other number, here and in ARGV, is decimal.
 -- ARGV: 1 room, 2 microseconds at which the snapshot was taken, 3 rev, 4 head, 5 kind, 6 status, 7 type, 8 tags,
 --   9 created (milliseconds), 10 the last message as it stands in a record ('': none), 11 and 12 positions that don't
---   count, and that mention, for everybody (comma lists of stamp/position), then three per user: state (j, i, l or - for
---   no member) and epoch as they stand in a record, base, and '' or lines: peer, '' or when it was named as a sender, '' or
---   read up to, positions that don't count (comma list), positions that mention (comma list), then settings (field, stamp
---   and JSON value in turn)
+--   count, and that mention, for everybody (comma lists of stamp/position), then four per user: state (j, i, l or - for
+--   no member) and epoch as they stand in a record, rev as it stands there ('': less than epoch), base, and '' or lines: peer,
+--   '' or when it was named as a sender, '' or read up to, positions that don't count (comma list), positions that mention
+--   (comma list), then settings (field, stamp and JSON value in turn)
 -- Reply: one letter per user: K kept, V void (the membership is older than the user's deletion), or {'STALE'}
-local call, match = redis.call, string.match
+local call, match, number = redis.call, string.match, tonumber
 local room, taken, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local kind, status, type, tags = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local created, last = tonumber(ARGV[9]), ARGV[10]
@@ -22,7 +25,7 @@ if now - taken > 600000000 then return {'STALE'} end
 local function int(n) return string.format('%d', n) end
 -- First the common case, told cheaply: the record of this very membership is there, and nothing but positions moves. It
 -- does what `merge` would do. A record that is there has not been left or deleted, so nothing else needs to be looked at.
-local settings = kind .. '|' .. status .. '|' .. type .. '|' .. tags
+local settings = string.sub(kind, 1, 1) .. '|' .. status .. '|' .. type .. '|' .. tags
 local names, filled, with_peer
 -- The plain counts that a message moves: their names, and again each followed by a place for its value.
 local function fields_of(peer)
@@ -35,18 +38,17 @@ local function fields_of(peer)
 end
 
 -- What becomes of a record: by how much it counts more, and its new text; nothing if it is no such case.
-local function moved(text, membership, more)
+local function moved(text, membership, after, more)
   local peer, read_to = '', ''
   if more ~= '' then
     peer, read_to = match(more, '^([^\n]*)\n%d*\n(%d*)\n\n\n$')
     if not peer then return nil end
   end
   local of, v, r, h, holes, mentions, set, with, made =
-    match(text, '^(%a|%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a+|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*$')
+    match(text, '^(%a|%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*$')
   if of ~= membership or set ~= settings or with ~= peer then return nil end
-  local was_rev, was_head, top = tonumber(v), tonumber(h), ARGV[4]
-  if head < was_head then top = h end
-  local by = tonumber(top) - was_head
+  local by, top = head - number(h), ARGV[4]
+  if by < 0 then by, top = 0, h end
   local joined = string.byte(of) == 106
   if read_to ~= '' then
     local further = tonumber(read_to) - r
@@ -56,14 +58,14 @@ local function moved(text, membership, more)
       by, r = by - further, read_to
     end
   end
-  if rev < was_rev then
+  if after ~= v and (after == '' or number(after, 36) < number(v, 36)) then
     -- Late: there is nothing in it that is not known, or it takes a closer look.
     if by == 0 and top == h then return 0, text end
     return nil
   end
   if not joined or status ~= '1' then by = 0 end
   if with_peer ~= peer then fields_of(peer) end
-  return by, of .. '|' .. ARGV[3] .. '|' .. r .. '|' .. top .. '|' .. holes .. '|' .. mentions .. '|' .. set .. '|' .. with
+  return by, of .. '|' .. after .. '|' .. r .. '|' .. top .. '|' .. holes .. '|' .. mentions .. '|' .. set .. '|' .. with
     .. '|' .. made .. '|' .. last
 end
 
@@ -74,12 +76,12 @@ local only_positions = kind ~= 'supergroup' and ARGV[11] == '' and ARGV[12] == '
 -- Those who came together have the same record until they read.
 local seen, seen_membership, by, record
 for i = 0, users - 1 do
-  local membership, more = ARGV[13 + i * 3], ARGV[15 + i * 3]
+  local membership, more = ARGV[13 + i * 4], ARGV[16 + i * 4]
   local text = only_positions and call('HGET', KEYS[i * 7 + 2], room)
   if not text then
     record = nil
   elseif text ~= seen or membership ~= seen_membership or more ~= '' then
-    by, record = moved(text, membership, more)
+    by, record = moved(text, membership, ARGV[14 + i * 4], more)
     seen, seen_membership = more == '' and text, membership
   end
   if text and record and by ~= 0 then
@@ -195,13 +197,12 @@ local pref_fields = {'tags', 'tag_colors', 'hidden', 'sticky', 'muted', 'folder'
 local function merge(k, a)
   local counts, rooms, supers, refs, marks, left, prefs =
     KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4], KEYS[k + 5], KEYS[k + 6], KEYS[k + 7]
-  local state, epoch = match(ARGV[a + 1], '^(.)|(%d+)$')
-  epoch = tonumber(epoch)
-  local base = tonumber(ARGV[a + 2])
+  local state, began = match(ARGV[a + 1], '^(.)|(%w+)$')
+  local epoch, after, base = tonumber(began, 36), ARGV[a + 2], tonumber(ARGV[a + 3])
   local peer, named, read_to, holes, mentions, settings = '', '', '', '', '', ''
-  if ARGV[a + 3] ~= '' then
+  if ARGV[a + 4] ~= '' then
     peer, named, read_to, holes, mentions, settings =
-      match(ARGV[a + 3], '^([^\n]*)\n(%d*)\n(%d*)\n([%d,]*)\n([%d,]*)\n(.*)$')
+      match(ARGV[a + 4], '^([^\n]*)\n(%d*)\n(%d*)\n([%d,]*)\n([%d,]*)\n(.*)$')
   end
 
   local ended = redis.call('HMGET', left, room, '*')
@@ -217,16 +218,16 @@ local function merge(k, a)
   local text = redis.call('HGET', rooms, room)
   if text then
     local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls = string.match(text,
-      '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a+)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-    old = {state = s, epoch = tonumber(e), rev = tonumber(v), read = tonumber(r), head = tonumber(h), nh = tonumber(nh),
-      nm = tonumber(nm), kind = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls}
+      '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+    old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(h), nh = tonumber(nh),
+      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls}
   else
     text = redis.call('HGET', supers, room)
     if text then
       was_super = true
-      local s, e, v, r, nh, nm = string.match(text, '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)$')
+      local s, e, v, r, nh, nm = string.match(text, '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)$')
       -- The room knows the rest; a supergroup adds nothing to the plain counts.
-      old = {state = s, epoch = tonumber(e), rev = tonumber(v), read = tonumber(r), head = tonumber(r), nh = tonumber(nh),
+      old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(r), nh = tonumber(nh),
         nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = ''}
     end
   end
@@ -239,10 +240,11 @@ local function merge(k, a)
       new = {}
       for field, value in pairs(old) do new[field] = value end
     else
-      new = {state = state, epoch = epoch, rev = -1, read = base, head = base, nh = 0, nm = 0}
+      new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0}
     end
-    if rev > new.rev then
-      new.rev, new.kind, new.status, new.type, new.tags, new.peer, new.last = rev, kind, status, type, tags, peer, last
+    -- What is of the same revision says the same, unless the record was corrected: that one counts as told at its epoch.
+    if not new.after or tonumber(after, 36) >= tonumber(new.after, 36) then
+      new.after, new.kind, new.status, new.type, new.tags, new.peer, new.last = after, kind, status, type, tags, peer, last
       new.made = new.made or int(created - math.floor(epoch / 1000))
     end
     new.head = math.max(new.head, head)
@@ -329,9 +331,9 @@ local function merge(k, a)
 
   if new then
     if not old then redis.call('HSETNX', counts, 'known', int(epoch)) end
-    local start = new.state .. '|' .. int(new.epoch) .. '|' .. int(new.rev) .. '|' .. int(new.read) .. '|'
+    local start = new.state .. '|' .. began .. '|' .. new.after .. '|' .. int(new.read) .. '|'
     if counted_new then
-      redis.call('HSET', rooms, room, start .. int(new.head) .. '|' .. new.nh .. '|' .. new.nm .. '|' .. new.kind .. '|'
+      redis.call('HSET', rooms, room, start .. int(new.head) .. '|' .. new.nh .. '|' .. new.nm .. '|' .. string.sub(new.kind, 1, 1) .. '|'
         .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer .. '|' .. new.made .. '|' .. new.last)
     else
       redis.call('HSET', supers, room, start .. new.nh .. '|' .. new.nm)
@@ -362,5 +364,5 @@ local function merge(k, a)
   return 'K'
 end
 
-for _, i in ipairs(closer) do reply[i + 1] = merge(i * 7, 12 + i * 3) end
+for _, i in ipairs(closer) do reply[i + 1] = merge(i * 7, 12 + i * 4) end
 return reply

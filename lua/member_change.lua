@@ -1,6 +1,7 @@
 #!lua
 -- Purpose: join, invite or take out members; joining starts to count at the head of now.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base, for l the epoch that ended), 3 pending (hash: job -> record)
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base, the epoch in base 36; for l the
+--   base is the epoch that ended, likewise), 3 pending (hash: job -> record)
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
 --   3 state to take: j joined, i invited, l left, 4 '' or the epoch up to which a membership may be ended,
 --   5 '' or the position to begin with where that is not the head of now, 6.. users
@@ -18,14 +19,27 @@ local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'ty
   'created', 'last_at', 'last_time')
 if not m[2] then return {'ROOM'} end
 local born, kind = tonumber(m[2]), m[4]
-local revs = string.format('%.0f', math.max(tonumber(m[1]) + 1, now))
+local next_rev = math.max(tonumber(m[1]) + 1, now)
+local revs = string.format('%.0f', next_rev)
+-- A stamp as it stands in an entry: in base 36. Exact below 2^53.
+local function short(n)
+  local text = ''
+  repeat
+    local digit = n % 36
+    text = string.sub('0123456789abcdefghijklmnopqrstuvwxyz', digit + 1, digit + 1) .. text
+    n = (n - digit) / 36
+  until n == 0
+  return text
+end
+local epochs = short(next_rev)
 
--- The state and epoch of a valid member; an entry from before the room was made again is none.
+-- The state and epoch of a valid member, and that as it stands there; an entry from before the room was made again is none.
 local function member(entry)
   if not entry then return nil end
-  local s, epoch = string.match(entry, '^(%a)|(%d+)')
-  if s == 'l' or tonumber(epoch) < born then return nil end
-  return s, tonumber(epoch)
+  local s, began = string.match(entry, '^(%a)|(%w+)')
+  local epoch = tonumber(began, 36)
+  if s == 'l' or epoch < born then return nil end
+  return s, epoch, began
 end
 
 if kind == 'direct' and state ~= 'l' then
@@ -48,13 +62,13 @@ local entries = {}
 for i = 6, #ARGV do
   local user = ARGV[i]
   local entry = entries[user] or redis.call('HGET', members, user)
-  local s, epoch = member(entry)
+  local s, epoch, began = member(entry)
   local new
   if state == 'l' then
     -- Who leaves had been named as a member then, which is how users come to exist: the moment goes along.
-    if s and (not up_to or epoch <= up_to) then new = 'l|' .. revs .. '|' .. string.format('%.0f', epoch) end
+    if s and (not up_to or epoch <= up_to) then new = 'l|' .. epochs .. '|' .. began end
   elseif not s or (state == 'j' and s == 'i') then
-    new = state .. '|' .. revs .. '|' .. base
+    new = state .. '|' .. epochs .. '|' .. base
   end
   if new then
     changed[#changed + 1] = user

@@ -1,8 +1,8 @@
 #!lua
 -- Purpose: accept messages into a room in the order given: number those that count, remember their ids, record what is to
 --   be delivered to whom. With a pair of users: the direct room of the two, made (or completed) if need be.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base), 3 ids (hash: id -> rev|position|time|recall|number),
---   4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base),
+--   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
 --   3 history in messages, 4 history in microseconds, 5 and 6 the pair or '' and '', then eight per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type
@@ -26,13 +26,23 @@ local function tick()
   return string.format('%.0f', rev)
 end
 local function int(n) return string.format('%.0f', n) end
+-- A stamp as it stands in an entry: in base 36. Exact below 2^53.
+local function short(n)
+  local text = ''
+  repeat
+    local digit = n % 36
+    text = string.sub('0123456789abcdefghijklmnopqrstuvwxyz', digit + 1, digit + 1) .. text
+    n = (n - digit) / 36
+  until n == 0
+  return text
+end
 
 local born, head, kind, mrev = m[2], tonumber(m[3] or 0), m[4], m[8]
 local function member(user)
   local entry = redis.call('HGET', members, user)
   if not entry or not born then return nil end
-  local s, epoch = string.match(entry, '^(%a)|(%d+)')
-  if s == 'l' or tonumber(epoch) < tonumber(born) then return nil end
+  local s, epoch = string.match(entry, '^(%a)|(%w+)')
+  if s == 'l' or tonumber(epoch, 36) < tonumber(born) then return nil end
   return s
 end
 
@@ -43,8 +53,8 @@ local function joined_of(list, but)
     if #part == 0 then return end
     local entries = redis.call('HMGET', members, unpack(part))
     for i = 1, #part do
-      local s, epoch = string.match(entries[i] or '', '^(%a)|(%d+)')
-      if s == 'j' and tonumber(epoch) >= tonumber(born) then found[#found + 1] = part[i] end
+      local s, epoch = string.match(entries[i] or '', '^(%a)|(%w+)')
+      if s == 'j' and tonumber(epoch, 36) >= tonumber(born) then found[#found + 1] = part[i] end
     end
     part = {}
   end
@@ -101,8 +111,9 @@ if any_new then
     end
     mrev = revs
     put('mrev', mrev)
+    local epochs = short(rev)
     for _, user in ipairs(missing) do
-      redis.call('HSET', members, user, 'j|' .. revs .. '|' .. int(head))
+      redis.call('HSET', members, user, 'j|' .. epochs .. '|' .. int(head))
     end
     job, record = revs, int(now + lease) .. '\nall'
     redis.call('HSET', pending, job, record)

@@ -1,6 +1,6 @@
 #!lua
 -- Purpose: accept a change of a member's own settings of a room; the user's slot takes them by the order of acceptance.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base), 3 pending (hash: job -> record)
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base), 3 pending (hash: job -> record)
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds), 3 user,
 --   4 settings: lines of field and JSON value in turn
 -- Reply: {'OK', job, record, now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time,
@@ -16,8 +16,8 @@ local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'ty
   'created', 'last_at', 'last_time')
 if not m[2] then return {'ROOM'} end
 local entry = redis.call('HGET', members, user)
-local state, epoch = string.match(entry or '', '^(%a)|(%d+)|')
-if state ~= 'j' or tonumber(epoch) < tonumber(m[2]) then return {'MEMBER'} end
+local state, epoch = string.match(entry or '', '^(%a)|(%w+)|')
+if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[2]) then return {'MEMBER'} end
 
 local revs = string.format('%.0f', math.max(tonumber(m[1]) + 1, now))
 local record = string.format('%.0f', now + lease) .. '\nsome\n' .. user .. '\np|' .. settings

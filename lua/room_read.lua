@@ -1,7 +1,7 @@
 #!lua
 -- Purpose: find the position up to which a member has read a room, and record that it is to be delivered to that member.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base), 3 ids (hash: id -> rev|position|time|recall|number),
---   4 log (list: rev|position|time|id), 5 pending (hash: job -> record)
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base),
+--   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 pending (hash: job -> record)
 -- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
 --   3 history in messages, 4 history in microseconds, 5 user, 6 all|id|time, 7 the id or the time (milliseconds)
 -- Reply: {'OK', job or '', record or '', now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time,
@@ -20,8 +20,8 @@ local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'ty
   'accepted', 'created', 'last_at', 'last_time')
 if not m[2] then return {'ROOM'} end
 local entry = redis.call('HGET', members, user)
-local state, epoch, base = string.match(entry or '', '^(%a)|(%d+)|(%d+)')
-if state ~= 'j' or tonumber(epoch) < tonumber(m[2]) then return {'MEMBER'} end
+local state, epoch, base = string.match(entry or '', '^(%a)|(%w+)|(%d+)')
+if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[2]) then return {'MEMBER'} end
 
 local head, position = tonumber(m[3]), nil
 if how == 'all' then

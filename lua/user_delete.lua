@@ -23,10 +23,10 @@ local stamp, names, tombs = now, {}, {}
 for _, key in ipairs({rooms, supers}) do
   local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
-    local epoch = string.match(all[i + 1], '^%a|(%d+)')
-    stamp = math.max(stamp, tonumber(epoch))
+    local epoch = tonumber(string.match(all[i + 1], '^%a|(%w+)'), 36)
+    stamp = math.max(stamp, epoch)
     names[#names + 1] = all[i]
-    tombs[#tombs + 1] = epoch .. '|' .. string.format('%.0f', now)
+    tombs[#tombs + 1] = string.format('%.0f', epoch) .. '|' .. string.format('%.0f', now)
   end
 end
 local stamps = string.format('%.0f', stamp)

@@ -1,7 +1,7 @@
 #!lua
 -- Purpose: repair a user's slot: recompute every plain count from the positions, at one instant. Everything is read and
 --   worked out before the first write, and doing it again changes nothing. A record that can't be read is taken out.
--- KEYS: 1 counts (hash), 2 rooms (hash: room -> record), 3 supers (hash: supergroup -> record), 4 refs (hash),
+-- KEYS: 1 counts (hash), 2 rooms (hash: room -> record, see deliver.lua), 3 supers (hash: supergroup -> record), 4 refs (hash),
 --   5 marks (sorted set), 6 profile (hash)
 -- ARGV: three per correction: room, its record as it was seen, the record to have in its place ('': none); a record that
 --   has changed since is left as it is. Marks beyond a corrected record's head go.
@@ -38,19 +38,20 @@ local records = {}
 for room, text in pairs(stored[rooms]) do
   local bound = corrected[rooms .. room]
   local s, e, v, r, h, kd, st, ty, tg, pr, md, ls = string.match(bound or text,
-    '^([ij])|(%d+)|(%d+)|(%d+)|(%d+)|%d+|%d+|(%a+)|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)$')
-  local whole = s and (kd == 'direct' or kd == 'group') and (ls == '' or string.match(ls, '^%d+,%-?%d+$'))
+    '^([ij])|(%w+)|(%w+)|(%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)$')
+  local whole = s and (ls == '' or string.match(ls, '^%d+,%-?%d+$'))
   if whole and not gone[rooms .. room] then
-    records[room] = {key = rooms, state = s, epoch = tonumber(e), rev = tonumber(v), read = tonumber(r), head = tonumber(h),
-      kind = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, bound = bound, nh = 0, nm = 0}
+    records[room] = {key = rooms, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
+      read = tonumber(r), head = tonumber(h), kind = kd == 'd' and 'direct' or 'group', letter = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, bound = bound, nh = 0, nm = 0}
   end
 end
 for room, text in pairs(stored[supers]) do
   local bound = corrected[supers .. room]
-  local s, e, v, r = string.match(bound or text, '^([ij])|(%d+)|(%d+)|(%d+)|%d+|%d+$')
+  local s, e, v, r = string.match(bound or text, '^([ij])|(%w+)|(%w+)|(%d+)|%d+|%d+$')
   local other = records[room]
   if s and not gone[supers .. room] then
-    local rec = {key = supers, state = s, epoch = tonumber(e), rev = tonumber(v), read = tonumber(r), bound = bound, nh = 0, nm = 0}
+    local rec = {key = supers, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
+      read = tonumber(r), bound = bound, nh = 0, nm = 0}
     -- In both: the one that was told last.
     if not other or rec.epoch > other.epoch or (rec.epoch == other.epoch and rec.rev > other.rev) then records[room] = rec end
   end
@@ -87,13 +88,13 @@ local function add(key, field, by)
 end
 for room, rec in pairs(records) do
   known = math.min(known or rec.epoch, rec.epoch)
-  local start = rec.state .. '|' .. int(rec.epoch) .. '|' .. int(rec.rev) .. '|' .. int(rec.read) .. '|'
+  local start = rec.state .. '|' .. rec.began .. '|' .. rec.after .. '|' .. int(rec.read) .. '|'
   if rec.key == supers then
     large = large + 1
     want[supers][room] = start .. rec.nh .. '|' .. rec.nm
   else
     rec.head = math.max(rec.head, rec.read)
-    want[rooms][room] = start .. int(rec.head) .. '|' .. rec.nh .. '|' .. rec.nm .. '|' .. rec.kind .. '|' .. rec.status .. '|'
+    want[rooms][room] = start .. int(rec.head) .. '|' .. rec.nh .. '|' .. rec.nm .. '|' .. rec.letter .. '|' .. rec.status .. '|'
       .. rec.type .. '|' .. rec.tags .. '|' .. rec.peer .. '|' .. rec.made .. '|' .. rec.last
     local function by_kind(family, by)
       add(counts, family .. ':' .. rec.kind, by)

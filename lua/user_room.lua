@@ -2,12 +2,12 @@
 -- Purpose: what one user has unread in one room, as far as the user's slot knows; writes nothing.
 -- KEYS: 1 counts (hash), 2 supers (hash), 3 marks (sorted set)
 -- ARGV: 1 room
--- Reply: {count}, or for a supergroup {-1, state, epoch, read position, holes, mentions} (comma lists of positions)
+-- Reply: {count}, or for a supergroup {-1, state, epoch (in base 36), read position, holes, mentions} (comma lists of positions)
 local counts, supers, marks = KEYS[1], KEYS[2], KEYS[3]
 local room = ARGV[1]
 local record = redis.call('HGET', supers, room)
 if not record then return {tonumber(redis.call('HGET', counts, 'room:' .. room) or 0)} end
-local state, epoch, read, nh, nm = string.match(record, '^(%a)|(%d+)|%d+|(%d+)|(%d+)|(%d+)$')
+local state, epoch, read, nh, nm = string.match(record, '^(%a)|(%w+)|%w+|(%d+)|(%d+)|(%d+)$')
 local reply = {-1, state, epoch, read}
 for _, mark in ipairs({{'h', nh}, {'m', nm}}) do
   local positions = {}

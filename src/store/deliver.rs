@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::Store;
-use super::reply::{Reply, maybe_text};
+use super::reply::{Reply, maybe_text, short};
 use super::room::{Act, Audience, Entry, Job, Snapshot};
 use super::write::LEASE_MICROS;
 use crate::connection::Item;
@@ -747,7 +747,9 @@ fn deliver_call(
     call.push(&common.0);
     call.push(&common.1);
     for target in targets {
-        call.push(format!("{}|{}", target.state, target.epoch));
+        call.push(format!("{}|{}", target.state, short(target.epoch)));
+        let after = snapshot.rev.checked_sub(target.epoch);
+        call.push(after.map(short).unwrap_or_default());
         call.push(target.base);
         call.push(target.more());
     }

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::{Cmd, Value};
 
 use super::deliver::{LIST, parse_members};
-use super::reply::{Reply, maybe_text, number, parse};
+use super::reply::{Reply, maybe_text, number, parse, stamp, unreadable};
 use super::room::Entry;
 use super::{ByKind, Kind, PeerCount, RoomCounts, RoomUnread, Store, Totals, UserUnread};
 use crate::connection::Item;
@@ -33,6 +33,15 @@ impl Kind {
             Kind::Direct => "direct",
             Kind::Group => "group",
             Kind::Supergroup => "supergroup",
+        }
+    }
+
+    /// The letter of a user's record.
+    pub(super) fn recorded(text: &str) -> Result<Self> {
+        match text {
+            "d" => Ok(Kind::Direct),
+            "g" => Ok(Kind::Group),
+            _ => Err(unreadable()),
         }
     }
 
@@ -81,7 +90,7 @@ impl Record {
         let (_epoch, _rev) = (parts.next(), parts.next());
         let (read, head): (u64, u64) = (parse(parts.next())?, parse(parts.next())?);
         let (holes, mentions): (u64, u64) = (parse(parts.next())?, parse(parts.next())?);
-        let kind = Kind::stored(parts.next().unwrap_or_default())?;
+        let kind = Kind::recorded(parts.next().unwrap_or_default())?;
         let active = parts.next() == Some("1");
         let custom_type = parts.next().unwrap_or_default();
         let tags = parts.next().unwrap_or_default();
@@ -114,7 +123,7 @@ fn split(list: &str) -> Vec<String> {
 pub(super) struct Super {
     pub(super) room: Enc,
     pub(super) state: String,
-    pub(super) epoch: String,
+    pub(super) epoch: u64,
     read: String,
     holes: String,
     mentions: String,
@@ -125,7 +134,7 @@ impl Super {
     pub(super) fn parse(room: String, text: &str) -> Result<Self> {
         let mut parts = text.split('|');
         let mut next = || parts.next().map(str::to_owned).unwrap_or_default();
-        let (state, epoch, _rev, read) = (next(), next(), next(), next());
+        let (state, epoch, _rev, read) = (next(), stamp(Some(&next()))?, next(), next());
         let (_, _) = (next(), next());
         let (holes, mentions) = (next(), next());
         Ok(Self {
@@ -144,7 +153,7 @@ impl Super {
             scripts::ROOM_UNREAD
                 .call(&[keys.meta(), keys.recalled(), keys.allmentions()])
                 .arg(&self.state)
-                .arg(&self.epoch)
+                .arg(self.epoch)
                 .arg(&self.read)
                 .arg(&self.holes)
                 .arg(&self.mentions),
@@ -744,7 +753,7 @@ impl Store {
                     Super {
                         room: room.clone(),
                         state: reply.text()?,
-                        epoch: reply.text()?,
+                        epoch: stamp(Some(&reply.text()?))?,
                         read: reply.text()?,
                         holes: reply.text()?,
                         mentions: reply.text()?,

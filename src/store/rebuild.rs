@@ -56,8 +56,8 @@ fn correction(slot: &Slot, room: &str, view: &View) -> Option<(String, String)> 
     put.head = put.head.map(|_| top);
     let created = i64::try_from(view.snapshot.created).unwrap_or(i64::MAX);
     put.made = created.saturating_sub(millis(put.epoch));
-    // Older than whatever is told next.
-    put.rev = 0;
+    // Whatever is told next is taken.
+    put.rev = put.epoch;
     put.last = None;
     Some((seen, put.record()))
 }

@@ -93,6 +93,32 @@ pub(super) fn parse<T: std::str::FromStr>(text: Option<&str>) -> Result<T> {
         .ok_or_else(unreadable)
 }
 
+/// A stamp as it stands in records: in base 36, of which ten digits do until 2085.
+pub(super) fn short(stamp: u64) -> String {
+    let (mut digits, mut rest) = (Vec::with_capacity(13), stamp);
+    loop {
+        digits.extend(char::from_digit((rest % 36) as u32, 36));
+        rest /= 36;
+        if rest == 0 {
+            return digits.into_iter().rev().collect();
+        }
+    }
+}
+
+/// Reads such a stamp.
+pub(super) fn stamp(text: Option<&str>) -> Result<u64> {
+    // So many digits can't be too large.
+    text.filter(|text| (1..=12).contains(&text.len()))
+        .and_then(|text| {
+            text.bytes().try_fold(0, |stamp, byte| match byte {
+                b'0'..=b'9' => Some(stamp * 36 + u64::from(byte - b'0')),
+                b'a'..=b'z' => Some(stamp * 36 + u64::from(byte - b'a') + 10),
+                _ => None,
+            })
+        })
+        .ok_or_else(unreadable)
+}
+
 /// A record in a shape that this program did not write.
 pub(super) fn unreadable() -> Error {
     unexpected("a record that can't be read")

@@ -1,6 +1,6 @@
 //! What a room's slot says: snapshots, members' entries, and the records of fan-outs that have not reached everybody.
 
-use super::reply::{Reply, parse, unreadable};
+use super::reply::{Reply, parse, stamp, unreadable};
 use crate::error::Result;
 use crate::keys::Enc;
 
@@ -104,13 +104,16 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// `state|epoch|base`, stamps in base 36.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let mut parts = text.split('|');
-        Ok(Self {
-            state: parse(parts.next())?,
-            epoch: parse(parts.next())?,
-            base: parse(parts.next())?,
-        })
+        let (state, epoch) = (parse(parts.next())?, stamp(parts.next())?);
+        let base = parts.next();
+        let base = match state {
+            'l' => stamp(base)?,
+            _ => parse(base)?,
+        };
+        Ok(Self { state, epoch, base })
     }
 
     /// Whether this is a membership of the room that was made at `born`.

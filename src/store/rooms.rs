@@ -14,7 +14,7 @@ use redis::Value;
 
 use super::deliver::{MemberList, parse_members};
 use super::read::Super;
-use super::reply::{Reply, maybe_text, number, parse, unreadable};
+use super::reply::{Reply, maybe_text, number, parse, stamp, unreadable};
 use super::room::{Last, millis};
 use super::{Kind, LastMessage, Pref, Profile, RoomEntry, RoomPage, Store};
 use crate::connection::Item;
@@ -160,7 +160,7 @@ impl<'a> RoomBrief<'a> {
         if parts.text()? != "j" {
             return Ok(None);
         }
-        let (epoch, rev, read) = (parts.number()?, parts.number()?, parts.number()?);
+        let (epoch, after, read) = (parts.stamp()?, parts.stamp()?, parts.number()?);
         let (head, holes, _mentions) = (parts.number()?, parts.number()?, parts.number()?);
         let (kind, status) = (parts.text()?, parts.text()?);
         if status != "1" {
@@ -171,11 +171,11 @@ impl<'a> RoomBrief<'a> {
         Ok(Some(Self {
             stored,
             epoch,
-            kind: Kind::stored(kind)?,
+            kind: Kind::recorded(kind)?,
             tags,
             custom_type,
             created: millis(epoch).saturating_add(made),
-            last: Last::recorded(parts.0, rev)?,
+            last: Last::recorded(parts.0, epoch.saturating_add(after))?,
             unread: head.saturating_sub(read).saturating_sub(holes),
         }))
     }
@@ -205,6 +205,10 @@ impl<'a> Parts<'a> {
             .ok_or_else(unreadable)?;
         self.0 = rest;
         Ok(part)
+    }
+
+    fn stamp(&mut self) -> Result<u64> {
+        stamp(Some(self.text()?))
     }
 
     fn number(&mut self) -> Result<u64> {
@@ -329,7 +333,7 @@ impl Large {
         let last = Last::read(&mut answer)?;
         Ok((status == "1").then_some(Self {
             room: asked.room,
-            epoch: parse(Some(&asked.epoch))?,
+            epoch: asked.epoch,
             kind,
             custom_type,
             tags,
@@ -1008,8 +1012,7 @@ mod tests {
 
     #[test]
     fn a_record_is_read_as_it_stands() {
-        let record =
-            "j|1795347910019664|1795347910022664|2|9|1|0|direct|1|t%2C|a%20b,c|bob|-3|3000,7";
+        let record = "j|hoebfz46s0|2bc|2|9|1|0|d|1|t%2C|a%20b,c|bob|-3|3000,7";
         let room = RoomBrief::read("r%2F1", record).unwrap().unwrap();
         assert_eq!(room.room(), "r/1");
         assert_eq!((room.kind(), room.unread), (Kind::Direct, 6));
@@ -1020,23 +1023,21 @@ mod tests {
             at: 1_795_347_910_019_664,
         };
         assert_eq!(room.last, Some(last));
-        for left_out in [
-            "i|5|9|1|3|0|0|direct|1|||bob|0|",
-            "j|5|9|1|3|0|0|direct|0|||bob|0|",
-        ] {
+        for left_out in ["i|5|9|1|3|0|0|d|1|||bob|0|", "j|5|9|1|3|0|0|d|0|||bob|0|"] {
             assert!(RoomBrief::read("r", left_out).unwrap().is_none());
         }
-        let quiet = RoomBrief::read("r", "j|5|9|1|3|0|0|group|1||||0|")
+        let quiet = RoomBrief::read("r", "j|5|9|1|3|0|0|g|1||||0|")
             .unwrap()
             .unwrap();
         assert_eq!((quiet.last, quiet.tags().count()), (None, 0));
         for bad in [
-            "j|5|9|1|3|0|0|group|1||||0",
-            "j|5|9|1|3|0|0|group|1||||x|",
-            "j|5|9|1|3|0|0|group|1||||0|1",
-            "j|5|-9|1|3|0|0|group|1||||0|",
-            "j|5||1|3|0|0|group|1||||0|",
-            "j|5|12345678901234567890|1|3|0|0|group|1||||0|",
+            "j|5|9|1|3|0|0|g|1||||0",
+            "j|5|9|1|3|0|0|g|1||||x|",
+            "j|5|9|1|3|0|0|g|1||||0|1",
+            "j|5|-9|1|3|0|0|g|1||||0|",
+            "j|5||1|3|0|0|g|1||||0|",
+            "j|5|1234567890123|1|3|0|0|g|1||||0|",
+            "j|5|9|12345678901234567890|3|0|0|g|1||||0|",
             "j|x",
             "",
         ] {

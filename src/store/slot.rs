@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Drift;
-use super::reply::{Reply, parse, text, unreadable};
+use super::reply::{Reply, parse, short, stamp, text, unreadable};
 use super::room::{Last, millis};
 use crate::error::Result;
 use crate::keys::Enc;
@@ -33,7 +33,7 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`
+    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, as `deliver.lua` explains it.
     pub(super) fn room(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
         let [
@@ -55,19 +55,24 @@ impl Position {
         else {
             return Err(unreadable());
         };
-        if !matches!(*kind, "direct" | "group") || !matches!(*status, "0" | "1") {
+        if !matches!(*status, "0" | "1") {
             return Err(unreadable());
         }
-        let rev = parse(Some(v))?;
+        let kind = match *kind {
+            "d" => "direct",
+            "g" => "group",
+            _ => return Err(unreadable()),
+        };
+        let (epoch, rev) = since(e, v)?;
         Ok(Self {
             state: state(s)?,
-            epoch: parse(Some(e))?,
+            epoch,
             rev,
             read: parse(Some(r))?,
             head: Some(parse(Some(h))?),
             holes: parse(Some(nh))?,
             mentions: parse(Some(nm))?,
-            kind: (*kind).to_owned(),
+            kind: kind.to_owned(),
             status: (*status).to_owned(),
             custom_type: (*custom_type).to_owned(),
             tags: (*tags).to_owned(),
@@ -83,10 +88,11 @@ impl Position {
         let [s, e, v, r, nh, nm] = parts.as_slice() else {
             return Err(unreadable());
         };
+        let (epoch, rev) = since(e, v)?;
         Ok(Self {
             state: state(s)?,
-            epoch: parse(Some(e))?,
-            rev: parse(Some(v))?,
+            epoch,
+            rev,
             read: parse(Some(r))?,
             head: None,
             holes: parse(Some(nh))?,
@@ -119,11 +125,13 @@ impl Position {
             ..
         } = self;
         let last = self.last.map(|last| last.record(*rev)).unwrap_or_default();
+        let kind = kind.get(..1).unwrap_or_default();
+        let (epoch, after) = (short(*epoch), short(rev.saturating_sub(*epoch)));
         match self.head {
             Some(head) => format!(
-                "{state}|{epoch}|{rev}|{read}|{head}|{holes}|{mentions}|{kind}|{status}|{custom_type}|{tags}|{peer}|{made}|{last}"
+                "{state}|{epoch}|{after}|{read}|{head}|{holes}|{mentions}|{kind}|{status}|{custom_type}|{tags}|{peer}|{made}|{last}"
             ),
-            None => format!("{state}|{epoch}|{rev}|{read}|{holes}|{mentions}"),
+            None => format!("{state}|{epoch}|{after}|{read}|{holes}|{mentions}"),
         }
     }
 
@@ -144,6 +152,12 @@ impl Position {
         let above = self.head.unwrap_or(self.read).saturating_sub(self.read);
         above.saturating_sub(self.holes)
     }
+}
+
+/// Epoch and revision, which a record has as the distance from the epoch.
+fn since(epoch: &str, after: &str) -> Result<(u64, u64)> {
+    let (epoch, after) = (stamp(Some(epoch))?, stamp(Some(after))?);
+    Ok((epoch, epoch.saturating_add(after)))
 }
 
 fn state(text: &str) -> Result<char> {
@@ -470,10 +484,10 @@ mod tests {
                 ("tag:x", "3"),
             ]),
             rooms: map(&[
-                ("d", "j|5|9|1|3|0|0|direct|1|||bob|-3|0,-2"),
-                ("g", "j|6|9|4|8|1|1|group|1|t|x,y||0|"),
-                ("i", "i|7|9|0|4|0|0|group|1||x||0|"),
-                ("off", "j|7|9|0|4|0|0|group|0||x||0|"),
+                ("d", "j|5|9|1|3|0|0|d|1|||bob|-3|0,-2"),
+                ("g", "j|6|9|4|8|1|1|g|1|t|x,y||0|"),
+                ("i", "i|7|9|0|4|0|0|g|1||x||0|"),
+                ("off", "j|7|9|0|4|0|0|g|0||x||0|"),
             ]),
             supers: map(&[("s", "j|8|9|2|0|0")]),
             refs: map(&[
@@ -532,8 +546,9 @@ mod tests {
     #[test]
     fn records_come_back_as_they_were() {
         for record in [
-            "j|5|9|1|3|0|0|direct|1|||bob|-3|0,-2",
-            "i|7|9|0|4|0|0|group|0|t|x,y||0|",
+            "j|5|9|1|3|0|0|d|1|||bob|-3|0,-2",
+            "i|7|9|0|4|0|0|g|0|t|x,y||0|",
+            "j|hof1iu4m6f|8s2pb4oq|1|3|0|0|g|1||||0|0,-2",
         ] {
             assert_eq!(Position::room(record).unwrap().record(), record);
         }
@@ -541,7 +556,7 @@ mod tests {
             Position::supergroup("j|8|9|2|1|0").unwrap().record(),
             "j|8|9|2|1|0"
         );
-        assert!(Position::room("l|5|9|1|3|0|0|direct|1|||bob|-3|0,-2").is_err());
-        assert!(Position::room("j|5|9|1|3|0|0|supergroup|1||||0|").is_err());
+        assert!(Position::room("l|5|9|1|3|0|0|d|1|||bob|-3|0,-2").is_err());
+        assert!(Position::room("j|5|9|1|3|0|0|s|1||||0|").is_err());
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Store;
-use super::reply::{Reply, maybe_text, number, parse, text};
+use super::reply::{Reply, maybe_text, number, parse, short, text};
 use super::room::{Entry, Last, Snapshot};
 use super::slot::Slot;
 use crate::connection::{Item, Server};
@@ -644,7 +644,7 @@ impl Store {
                 let mut same = false;
                 for answer in answers.by_ref().take(2) {
                     let record = maybe_text(answer)?.unwrap_or_default();
-                    same |= record.split('|').nth(1) == Some(&entry.epoch.to_string());
+                    same |= record.split('|').nth(1) == Some(&short(entry.epoch));
                 }
                 if !same {
                     missing.push(user.clone());
@@ -746,7 +746,7 @@ mod tests {
 
     #[test]
     fn a_record_is_behind_ahead_or_as_its_room() {
-        let mine = slot("j|7|20|1|4|0|0|group|1|t|x||2|1,3");
+        let mine = slot("j|7|d|1|4|0|0|g|1|t|x||2|1,3");
         let same = view(20, 4, "j|7|0");
         assert_eq!(parts(&mine, &same, &same), Vec::<&str>::new());
         // Told of later things than the first look saw.

@@ -472,7 +472,7 @@ async fn a_snapshot_of_the_old_room_told_to_a_member_of_the_new_one_changes_noth
         .arg(seconds * 1_000_000 + micros)
         .arg(snapshot)
         .arg(&["", "", ""])
-        .arg(&[&format!("{state}|{epoch}"), base, "\n\n\n\n11\n"])
+        .arg(&[&format!("{state}|{epoch}"), "", base, "\n\n\n\n11\n"])
         .query(&mut scene.connection())
         .unwrap();
     assert_eq!(told, ["K"]);
