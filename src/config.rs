@@ -83,7 +83,8 @@ pub struct RedisConfig {
     pub key_file: Option<PathBuf>,
     /// Where the private `redis-server` keeps its append-only file. Default `./data`.
     pub data_dir: PathBuf,
-    /// Shared multiplexed connections, 1 to 64. Default 4.
+    /// Shared multiplexed connections to each server, 1 to 64: so many for the HTTP workers, and as many for all else.
+    /// Default 4; best one for each worker, which then drives it itself.
     pub connections: usize,
     /// Milliseconds until a connection must stand, 10 to 60,000. Default 1,000.
     pub connect_timeout_ms: u64,
