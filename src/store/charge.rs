@@ -2,7 +2,7 @@
 //! one script for all of them instead of one for each, which would cost more than the reads that they are for.
 //!
 //! Near the limit every call waits for what its charge comes to. Far from it a call needs not wait: a thread lets a few
-//! through on credit, and pays for them at once. What it may owe is so small a part of what was left when it last looked that
+//! through on credit, and pays for them some milliseconds later. What it may owe is so small a part of what was left when it last looked that
 //! hundreds of threads together can't get over the limit by it; and should they, what they owe is charged all the same, so
 //! that the app gets as much less later. A limit of some hundred calls per second leaves no room for credit.
 
@@ -33,6 +33,8 @@ const CLOSED: u32 = 1 << 31;
 const SHARE: u32 = 256;
 /// Calls that a thread may owe at most.
 const CREDIT: u32 = 256;
+/// Between two payments of a thread. Each of them is a script, which costs Redis more than a read.
+const PAUSE: Duration = Duration::from_millis(2);
 /// How long it is believed what was left.
 const FRESH: Duration = Duration::from_millis(50);
 
@@ -151,6 +153,7 @@ impl Charges {
 /// Charges what is owed, until nothing is.
 async fn pay(redis: Redis, charge: Charge, account: Arc<Mutex<Account>>) {
     loop {
+        tokio::time::sleep(PAUSE).await;
         let owed = {
             let mut account = locked(&account);
             account.paying = account.owed > 0;

@@ -263,12 +263,12 @@ impl RoomQuery<'_> {
             0 => total,
             limit => skip.saturating_add(limit).min(total),
         };
-        let facts = |at: &usize| found.get(*at).map(RoomBrief::facts);
+        let facts: Vec<Facts<'_>> = found.iter().map(RoomBrief::facts).collect();
         let compare = |a: &usize, b: &usize, by: &dyn Fn(&Facts<'_>, &Facts<'_>) -> Ordering| match (
-            facts(a),
-            facts(b),
+            facts.get(*a),
+            facts.get(*b),
         ) {
-            (Some(a), Some(b)) => by(&a, &b),
+            (Some(a), Some(b)) => by(a, b),
             _ => Ordering::Equal,
         };
         if skip == end {
