@@ -102,11 +102,11 @@ def _rooms(size: int) -> Iterable[dict]:
             "text": f"Message {i}",
             "time": moment,
         }
-        # Every third room is read, every tenth is sticky and every fifth has tags of the caller's own.
+        # Every third room is read. Every other one is sticky, so that a page is full for both, with tags of the caller's own.
         if i % 3 == 0:
             yield {"type": "room.read", "room": room, "user": caller}
-        if i % 5 == 0:
-            yield {"type": "pref.updated", "room": room, "user": caller, "sticky": i % 10 == 0, "tags": ["mine"]}
+        if i % 2 == 0:
+            yield {"type": "pref.updated", "room": room, "user": caller, "sticky": True, "tags": ["mine"]}
 
 
 def _found(pod: Server, request: Request) -> int:
