@@ -1,6 +1,7 @@
 //! Who may call how often. One gate for each app and vendor endpoint: a GCRA in this pod (`governor`, one atomic number),
-//! and with scope `cluster` a second one in Redis that the store runs in the round trip of the read itself. What this
-//! pod refuses never reaches Redis; what Redis refused is remembered here until Redis would let a call through.
+//! and with scope `cluster` a second one in Redis that the store runs in the round trip of the read itself (or, far from the
+//! limit, milliseconds after it). What this pod refuses never reaches Redis; what Redis refused is remembered here until
+//! Redis would let a call through.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

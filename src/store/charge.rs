@@ -2,9 +2,9 @@
 //! one script for all of them instead of one for each, which would cost more than the reads that they are for.
 //!
 //! Near the limit every call waits for what its charge comes to. Far from it a call needs not wait: a thread lets a few
-//! through on credit, and pays for them some milliseconds later. What it may owe is so small a part of what was left when it last looked that
-//! hundreds of threads together can't get over the limit by it; and should they, what they owe is charged all the same, so
-//! that the app gets as much less later. A limit of some hundred calls per second leaves no room for credit.
+//! through on credit, and pays for them some milliseconds later. What it may owe is so small a part of what was left when it
+//! last looked that hundreds of threads together can't get over the limit by it; and should they, what they owe is charged
+//! all the same, so that the app gets as much less later. A limit of some hundred calls per second leaves no room for credit.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
-use crate::support::{App, Config, Pod, RateLimit, RedisServer, Reply};
+use crate::support::{App, Config, Pod, RateLimit, RedisServer, Reply, until};
 
 const CLUSTER: RateLimit = RateLimit {
     per_second: 200,
@@ -98,6 +98,38 @@ async fn who_stays_below_the_limit_is_never_refused() {
     let (_redis, pods, apps) = three_pods(&Config::limited(1, CLUSTER)).await;
     let tally = offer(&apps[0], &pods, 190, 950).await;
     assert_eq!((tally.admitted, tally.refused), (950, 0));
+}
+
+/// Far from the limit calls do not wait for their charge; each is charged all the same, and once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_let_through_on_credit_is_charged() {
+    const CALLS: u32 = 600;
+    let config = Config::limited(
+        1,
+        RateLimit {
+            per_second: 100,
+            burst: 100_000,
+            scope: "cluster",
+        },
+    );
+    let (redis, pods, apps) = three_pods(&config).await;
+    let now = || -> u64 {
+        let time = redis.cli(&["TIME"]);
+        let parts: Vec<u64> = time.lines().map(|part| part.parse().unwrap()).collect();
+        parts[0] * 1_000_000 + parts[1]
+    };
+    let key = format!("unread:v1:{{{}:limit:tencent-unread}}", config.apps[0].id);
+    let before = now();
+    let tally = offer(&apps[0], &pods, 2_000, CALLS).await;
+    assert_eq!((tally.admitted, tally.refused), (CALLS as usize, 0));
+    let after = now();
+    // Each call moves the arrival time by 10 ms, from when the first one was charged.
+    let shares = u64::from(CALLS) * 10_000;
+    let arrival = until("all calls charged", || {
+        let arrival: u64 = redis.cli(&["GET", &key]).parse().ok()?;
+        (arrival >= before + shares).then_some(arrival)
+    });
+    assert!(arrival <= after + shares, "charged more than once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
