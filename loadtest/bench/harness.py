@@ -276,14 +276,6 @@ class Process:
                 ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
 
-    def resident_bytes(self) -> int:
-        """Memory that it and its children have resident (shared pages counted in each)."""
-        pages = 0
-        for pid in self.group():
-            with contextlib.suppress(OSError):
-                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
     def tail(self) -> str:
         """The last lines of what it wrote."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])

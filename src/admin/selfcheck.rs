@@ -31,6 +31,10 @@ fn line(drift: &Drift, verbs: [&str; 2]) -> String {
     )
 }
 
+fn table(drift: &[Drift], names: [&str; 2]) -> Vec<Value> {
+    drift.iter().map(|drift| row(drift, names)).collect()
+}
+
 fn row(drift: &Drift, names: [&str; 2]) -> Value {
     let [stored, expected] = names;
     json!({
@@ -73,8 +77,14 @@ impl Rows {
     }
 }
 
-fn sums(done: &Progress) -> Value {
-    json!({"users": done.users, "memberships": done.members, "in_flight": done.in_flight})
+/// What was looked at, and what came of it.
+fn sums(done: &Progress, found: [(&str, u64); 2]) -> Value {
+    let mut sums =
+        json!({"users": done.users, "memberships": done.members, "in_flight": done.in_flight});
+    if let Some(sums) = sums.as_object_mut() {
+        sums.extend(found.map(|(name, count)| (name.to_owned(), count.into())));
+    }
+    sums
 }
 
 fn looked(done: &Progress) -> String {
@@ -103,11 +113,7 @@ pub async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<bool
         let user = decode(found.user.as_str());
         meter.clear();
         if as_json {
-            let drift: Vec<Value> = found
-                .drift
-                .iter()
-                .map(|d| row(d, ["stored", "expected"]))
-                .collect();
+            let drift = table(&found.drift, ["stored", "expected"]);
             rows.add(&json!({"app": found.app.as_str(), "user": user, "fields": drift}));
         } else {
             let mut text = format!("drift: app {}, user {user:?}\n", found.app);
@@ -124,12 +130,10 @@ pub async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<bool
         .map_err(|error| failed(&error))?;
     meter.clear();
     if as_json {
-        let mut rest = sums(&done);
-        if let Some(rest) = rest.as_object_mut() {
-            rest.insert("drifting_users".into(), users.into());
-            rest.insert("drifting_fields".into(), fields.into());
-        }
-        rows.close(&rest);
+        rows.close(&sums(
+            &done,
+            [("drifting_users", users), ("drifting_fields", fields)],
+        ));
     } else if users == 0 {
         print(&format!("no drift: {}\n", looked(&done)));
     } else {
@@ -154,13 +158,10 @@ pub async fn rebuild(config: &Config, scope: Scope, as_json: bool) -> Result<boo
         left += u64::from(!repair.left.is_empty());
         meter.clear();
         if as_json {
-            let list = |drift: &[Drift], names| -> Vec<Value> {
-                drift.iter().map(|d| row(d, names)).collect()
-            };
             let told: Vec<String> = repair.told.iter().map(|r| decode(r.as_str())).collect();
             rows.add(&json!({
-                "app": app.as_str(), "user": name, "changed": list(&repair.changed, ["was", "is"]), "told": told,
-                "left": list(&repair.left, ["stored", "expected"]),
+                "app": app.as_str(), "user": name, "changed": table(&repair.changed, ["was", "is"]), "told": told,
+                "left": table(&repair.left, ["stored", "expected"]),
             }));
         } else {
             let mut text = format!("rebuilt: app {app}, user {name:?}\n");
@@ -184,12 +185,10 @@ pub async fn rebuild(config: &Config, scope: Scope, as_json: bool) -> Result<boo
         .map_err(|error| failed(&error))?;
     meter.clear();
     if as_json {
-        let mut rest = sums(&done);
-        if let Some(rest) = rest.as_object_mut() {
-            rest.insert("rebuilt_users".into(), users.into());
-            rest.insert("users_left".into(), left.into());
-        }
-        rows.close(&rest);
+        rows.close(&sums(
+            &done,
+            [("rebuilt_users", users), ("users_left", left)],
+        ));
     } else if users == 0 {
         print(&format!("nothing to rebuild: {}\n", looked(&done)));
     } else {

@@ -354,6 +354,22 @@ impl Store {
             .await
     }
 
+    /// Asks the supergroups of a list of records for their numbers.
+    pub(super) async fn ask_supers(
+        &self,
+        app: &AppId,
+        records: Reply,
+    ) -> Result<Vec<(Super, Value)>> {
+        let supers = records
+            .pairs()?
+            .into_iter()
+            .map(|(room, record)| Super::parse(room, &record))
+            .collect::<Result<Vec<_>>>()?;
+        let items: Vec<Item> = supers.iter().map(|room| room.ask(app)).collect();
+        let answers = self.inner.redis.batch(&items).await?;
+        Ok(supers.into_iter().zip(answers).collect())
+    }
+
     async fn complete(&self, app: &AppId, value: Value) -> Result<Overview> {
         let mut reply = Reply::new(value)?;
         let known = !reply.text()?.is_empty();
@@ -373,17 +389,7 @@ impl Store {
         for (room, record) in reply.list()?.pairs()? {
             overview.records.push(Record::parse(room, &record)?);
         }
-        let supers = reply
-            .list()?
-            .pairs()?
-            .into_iter()
-            .map(|(room, record)| Super::parse(room, &record))
-            .collect::<Result<Vec<_>>>()?;
-        let items: Vec<Item> = supers.iter().map(|s| s.ask(app)).collect();
-        for (asked, answer) in supers
-            .into_iter()
-            .zip(self.inner.redis.batch(&items).await?)
-        {
+        for (asked, answer) in self.ask_supers(app, reply.list()?).await? {
             let mut answer = Reply::new(answer)?;
             if answer.is_empty() {
                 continue;

@@ -620,15 +620,7 @@ impl Store {
         for _ in 0..4 {
             reply.value()?;
         }
-        let asked = reply
-            .list()?
-            .pairs()?
-            .into_iter()
-            .map(|(room, record)| Super::parse(room, &record))
-            .collect::<Result<Vec<_>>>()?;
-        let items: Vec<Item> = asked.iter().map(|room| room.ask(app)).collect();
-        let answers = self.inner.redis.batch(&items).await?;
-        let large = asked.into_iter().zip(answers);
+        let large = self.ask_supers(app, reply.list()?).await?.into_iter();
         large
             .filter_map(|(asked, answer)| Large::read(asked, answer).transpose())
             .collect()

@@ -95,7 +95,6 @@ pub struct Verifier {
 }
 
 /// A good signature, whose it is, and until when.
-#[derive(Clone)]
 struct Seen {
     usersig: Box<str>,
     identifier: Arc<str>,
