@@ -4,7 +4,9 @@
 //! reply. It runs on a thread of its own, so a test that blocks does not hold it up.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -259,6 +261,12 @@ async fn listen(address: SocketAddr, shared: Arc<Shared>) {
                         continue;
                     }
                     let severed = shared.severed.subscribe();
+                    // Asked only now: whoever shuts the door severs after that, and this one has to hear of one or the
+                    // other.
+                    if *shared.door.borrow() != Door::Open {
+                        reset(&client);
+                        continue;
+                    }
                     tokio::spawn(serve(client, Arc::clone(&shared), severed));
                 }
             }
@@ -346,4 +354,46 @@ fn count(shared: &Shared, what: &'static str) {
 /// The connection will end by a reset when it is dropped.
 fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
+}
+
+/// A replica connects again the moment that its link is cut. One that got in while the door was closing was served for
+/// good, and a test waited for refusals that never came.
+#[test]
+fn whoever_connects_while_the_door_closes_is_not_let_in() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Proxy::start(server.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                std::io::copy(&mut stream.try_clone().unwrap(), &mut stream)
+            });
+        }
+    });
+    let answered = |stream: &mut std::net::TcpStream| {
+        let mut byte = [0];
+        stream.write_all(b"?").is_ok() && stream.read_exact(&mut byte).is_ok()
+    };
+    for round in 0..100 {
+        let connect = || std::net::TcpStream::connect(proxy.address).ok();
+        let stream = crate::support::until("the open door", connect);
+        let shut = &AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let again = scope.spawn(move || {
+                let mut stream = Some(stream);
+                let mut since = 0;
+                while let Some(mut connected) = stream {
+                    while answered(&mut connected) {
+                        since += usize::from(shut.load(Ordering::Relaxed));
+                        assert!(since < 20, "round {round}: served behind a shut door");
+                    }
+                    stream = connect();
+                }
+            });
+            proxy.refuse();
+            shut.store(true, Ordering::Relaxed);
+            again.join().unwrap();
+        });
+        proxy.heal();
+    }
 }
