@@ -6,8 +6,11 @@
 //! nothing. What may have been executed is not: whether it may be repeated is for the caller to know.
 
 mod cluster;
+mod link;
 mod node;
+mod resp;
 mod sentinel;
+mod tls;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -217,7 +220,7 @@ impl Redis {
             .collect();
         let mut values = Vec::with_capacity(items.len());
         let (mut places, mut unknown) = (Vec::new(), Vec::new());
-        let answers = self.in_time(node, node.many(&cmds)).await?;
+        let answers = node.many(&cmds).await;
         for (at, (item, answer)) in items.iter().zip(answers).enumerate() {
             values.push(match answer {
                 Ok(value) => value,
@@ -328,7 +331,7 @@ impl Redis {
     async fn single(&self, sent: Sent<'_>) -> Result<Value> {
         // Nearly always the one node answers at once.
         if let Servers::One(node) = &self.inner.place {
-            match self.in_time(node, node.one(sent.cmd())).await? {
+            match node.one(sent.cmd()).await {
                 Ok(value) => {
                     node.answered();
                     return Ok(value);
@@ -341,12 +344,6 @@ impl Redis {
         let values = Box::pin(self.run(vec![sent])).await?;
         let missing = || Err(Error::Internal("a command without an answer".into()));
         values.into_iter().next().unwrap_or_else(missing)
-    }
-
-    /// What comes before the deadline: connections have bounds of their own, but none on all attempts to make one.
-    async fn in_time<T>(&self, node: &Node, answer: impl Future<Output = T>) -> Result<T> {
-        let answer = tokio::time::timeout(self.inner.deadline, answer).await;
-        answer.map_err(|_| self.lost(node, "timeout", "no answer in time".into()))
     }
 
     /// Sends all, each to the server that has its slot, until each has an answer or the deadline has come.

@@ -1,4 +1,4 @@
-//! One server: a few shared multiplexed connections that reconnect by themselves, and a small pool for admin work.
+//! One server: a few connections that all requests share, and a small pool for admin work.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use deadpool_redis::{Manager, Pool, Runtime};
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::aio::ConnectionLike;
 use redis::{
     Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
     RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, Value,
 };
 use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
 
+use super::link::{Link, Route};
+use super::tls;
 use crate::config::{Host, RedisAddress, RedisConfig};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 
 /// Commands that one pipeline may hold, so that a reply is never held up behind thousands of others.
 const PIPELINE: usize = 128;
-/// How long a peer that is gone without a word is taken for alive.
-const SILENCE: Duration = Duration::from_secs(10);
 
 /// How connections are made and how long anything may take.
 #[derive(Clone)]
@@ -31,6 +31,7 @@ pub(super) struct Settings {
     pub(super) response: Duration,
     connections: usize,
     certificates: Option<TlsCertificates>,
+    tls: Option<TlsConnector>,
     login: RedisConnectionInfo,
 }
 
@@ -58,11 +59,18 @@ impl Settings {
             // An error means that there is one already.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
+        let tls = certificates.as_ref().map(tls::connector).transpose();
+        let tls = tls.map_err(|why| {
+            Error::Internal(format!(
+                "redis.ca_file, cert_file or key_file can't be used: {why}"
+            ))
+        })?;
         Ok(Self {
             connect: Duration::from_millis(config.connect_timeout_ms),
             response: Duration::from_millis(config.response_timeout_ms),
             connections: config.connections.max(1),
             certificates,
+            tls,
             login: login(address.user.as_deref(), address.password.as_deref()),
         })
     }
@@ -105,18 +113,8 @@ impl Settings {
             .set_redis_settings(self.login.clone()))
     }
 
-    /// A client with the TCP and TLS settings filled in.
+    /// A client for what is not the hot path.
     fn client(&self, info: ConnectionInfo) -> RedisResult<Client> {
-        let keepalive = TcpKeepalive::new()
-            .with_time(SILENCE / 2)
-            .with_interval(SILENCE / 4)
-            .with_retries(2);
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(keepalive);
-        #[cfg(target_os = "linux")]
-        let tcp = tcp.set_user_timeout(SILENCE);
-        let info = info.set_tcp_settings(tcp);
         match (&self.certificates, info.addr()) {
             (Some(certificates), ConnectionAddr::TcpTls { .. }) => {
                 Client::build_with_tls(info, certificates.clone())
@@ -158,11 +156,11 @@ pub(super) enum Reconnect {
     Brisk,
 }
 
-/// One shared connection. It makes itself anew when it breaks, but not when it has gone silent (which nobody tells) nor when
-/// the server would not have it (which is final to it), so then another one takes its place.
+/// One shared connection. It makes itself anew when it breaks, but not when it has gone silent, which nobody tells: then
+/// another one takes its place.
 #[derive(Clone)]
 struct Line {
-    connection: ConnectionManager,
+    link: Link,
     answers: Arc<AtomicU64>,
 }
 
@@ -182,8 +180,7 @@ pub(super) struct Node {
     shared: ArcSwap<Lines>,
     next: AtomicUsize,
     /// How they are made.
-    client: Client,
-    manager: ConnectionManagerConfig,
+    route: Arc<Route>,
     admin: Pool,
     /// Whether it answered when last asked.
     up: AtomicBool,
@@ -206,22 +203,13 @@ pub(super) struct Node {
 
 impl Lines {
     /// So many, prepared; they are made when first used.
-    fn new(
-        client: &Client,
-        manager: &ConnectionManagerConfig,
-        count: usize,
-        renewals: u64,
-    ) -> RedisResult<Arc<Self>> {
-        let line = |_| {
-            let connection =
-                ConnectionManager::new_lazy_with_config(client.clone(), manager.clone())?;
-            Ok(Line {
-                connection,
-                answers: Arc::default(),
-            })
+    fn new(route: &Arc<Route>, count: usize, renewals: u64) -> Arc<Self> {
+        let line = |_| Line {
+            link: Link::new(Arc::clone(route)),
+            answers: Arc::default(),
         };
-        let all = (0..count).map(line).collect::<RedisResult<_>>()?;
-        Ok(Arc::new(Self { renewals, all }))
+        let all = (0..count).map(line).collect();
+        Arc::new(Self { renewals, all })
     }
 
     fn half(&self) -> usize {
@@ -249,19 +237,18 @@ impl Node {
             Reconnect::Patient => 6,
             Reconnect::Brisk => 0,
         };
-        let manager = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(settings.connect))
-            .set_response_timeout(Some(settings.response))
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_millis(500))
-            .set_exponent_base(2.0)
-            .set_number_of_retries(retries)
-            .set_pipeline_buffer_size(1024);
-        let shared = Lines::new(&client, &manager, 2 * settings.connections, 0).map_err(bad)?;
+        let info = client.get_connection_info().clone();
+        let route = Arc::new(Route {
+            info: info.clone(),
+            tls: settings.tls.clone(),
+            connect: settings.connect,
+            response: settings.response,
+            retries,
+        });
+        let shared = Lines::new(&route, 2 * settings.connections, 0);
         let long = redis::AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect))
             .set_response_timeout(Some(settings.response * 5));
-        let info = client.get_connection_info().clone();
         let (host, name) = match info.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 (host.clone(), format!("{host}:{port}"))
@@ -281,8 +268,7 @@ impl Node {
             host,
             shared: ArcSwap::new(shared),
             next: AtomicUsize::new(0),
-            client,
-            manager,
+            route,
             admin,
             up: AtomicBool::new(false),
             losses: AtomicU64::new(0),
@@ -308,23 +294,23 @@ impl Node {
     async fn over<T>(
         &self,
         at: usize,
-        send: impl AsyncFnOnce(&mut ConnectionManager) -> RedisResult<T>,
+        send: impl AsyncFnOnce(&Link) -> RedisResult<T>,
     ) -> RedisResult<T> {
         let (line, renewals) = {
             let lines = self.shared.load();
             (lines.all.get(at).cloned(), lines.renewals)
         };
-        let mut line = line.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
+        let line = line.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
         let before = line.answers.load(Ordering::Relaxed);
-        let answer = send(&mut line.connection).await;
+        let answer = send(&line.link).await;
         match &answer {
             Ok(_) => {
                 line.answers.fetch_add(1, Ordering::Relaxed);
             }
-            // Broken: it makes itself anew.
-            Err(error) if error.is_connection_dropped() => {}
-            // Nothing at all has come for as long as an answer may take, or there is no connection to be had.
-            Err(_) if line.answers.load(Ordering::Relaxed) == before => self.renew(renewals)?,
+            // Nothing at all has come for as long as an answer may take.
+            Err(error) if error.is_timeout() && line.answers.load(Ordering::Relaxed) == before => {
+                self.renew(renewals);
+            }
             Err(_) => {}
         }
         answer
@@ -332,13 +318,12 @@ impl Node {
 
     /// New lines for all, once: what befell one has most likely befallen the others. What is still to come over the old
     /// ones comes.
-    fn renew(&self, renewals: u64) -> RedisResult<()> {
+    fn renew(&self, renewals: u64) {
         let old = self.shared.load();
         if old.renewals == renewals {
-            let new = Lines::new(&self.client, &self.manager, old.all.len(), renewals + 1)?;
+            let new = Lines::new(&self.route, old.all.len(), renewals + 1);
             self.shared.compare_and_swap(&old, new);
         }
-        Ok(())
     }
 
     /// Which line this thread uses next.
@@ -352,7 +337,7 @@ impl Node {
 
     /// Sends one command.
     pub(super) async fn one(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let answer = self.over(self.turn(), async |line| line.req_packed_command(cmd).await);
+        let answer = self.over(self.turn(), async |link| link.one(cmd).await);
         self.unless_stuck(async { answer.await?.extract_error() })
             .await
     }
@@ -360,7 +345,7 @@ impl Node {
     /// Sends one command that no request waits for, always on the same connection.
     pub(super) async fn ask(&self, cmd: &Cmd) -> RedisResult<Value> {
         let first = self.shared.load().half();
-        let answer = self.over(first, async |line| line.req_packed_command(cmd).await);
+        let answer = self.over(first, async |link| link.one(cmd).await);
         answer.await?.extract_error()
     }
 
@@ -381,19 +366,16 @@ impl Node {
     }
 
     async fn pipeline(&self, cmds: &[(&Cmd, bool)]) -> RedisResult<Vec<RedisResult<Value>>> {
-        let mut pipe = redis::Pipeline::with_capacity(cmds.len());
-        pipe.ignore_errors();
-        let mut length = 0;
-        for (cmd, asking) in cmds {
-            if *asking {
-                pipe.add_command(redis::cmd("ASKING"));
-                length += 1;
+        let ask = redis::cmd("ASKING");
+        let asking = cmds.iter().any(|(_, asking)| *asking);
+        let answers = self.over(self.turn(), async |link| {
+            if !asking {
+                return link.many(cmds.iter().map(|(cmd, _)| *cmd)).await;
             }
-            pipe.add_command((*cmd).clone());
-            length += 1;
-        }
-        let answers = self.over(self.turn(), async |line| {
-            line.send_packed_commands(&pipe, 0, length).await
+            let before =
+                |(cmd, asking): &(_, bool)| asking.then_some(&ask).into_iter().chain([*cmd]);
+            let all: Vec<&Cmd> = cmds.iter().flat_map(before).collect();
+            link.many(all.into_iter()).await
         });
         let mut answers = self.unless_stuck(answers).await?.into_iter();
         let answers: Vec<RedisResult<Value>> = cmds

@@ -1,0 +1,945 @@
+//! One connection to a server that any number of requests share: what they send in the same instant leaves in one write,
+//! and what comes back is read in place. It is the hot path, so it is our own; the `redis` crate makes commands and values.
+//!
+//! A task drives the connection, on the runtime of whoever used it first. It is made when something is to be sent, and made
+//! anew when it breaks: what had been sent then fails, since nobody knows what became of it, and what had not been sent goes
+//! over the next one. Nothing waits longer than it may, whatever becomes of the connection: the task has one timer for all.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult, Value};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsConnector;
+
+use super::resp::Parser;
+
+/// Requests without an answer that one connection may have.
+const WAITING: usize = 16_384;
+/// Bytes not written yet that one connection may have, and one request more.
+const UNSENT: usize = 8 << 20;
+/// What is read at once, and what a buffer goes back to after something larger.
+const READ: usize = 64 << 10;
+/// What a buffer may keep while it is empty.
+const KEPT: usize = 1 << 20;
+/// How long a peer that is gone without a word is taken for alive.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Between the first two attempts to connect; doubled with every further one.
+const DELAY: Duration = Duration::from_millis(50);
+/// The longest such pause.
+const LONGEST_DELAY: Duration = Duration::from_millis(500);
+const NO_CONNECTION: &str = "no connection in time";
+
+/// How a connection is made, and how long anything may take.
+pub(super) struct Route {
+    pub(super) info: ConnectionInfo,
+    pub(super) tls: Option<TlsConnector>,
+    pub(super) connect: Duration,
+    pub(super) response: Duration,
+    /// How often a connection is tried once more before those who wait for it are told.
+    pub(super) retries: u32,
+}
+
+/// A handle to the connection; it ends when the last clone is gone and nothing is waited for.
+#[derive(Clone)]
+pub(super) struct Link(Arc<Handle>);
+
+struct Handle(Arc<Shared>);
+
+struct Shared {
+    route: Arc<Route>,
+    state: Mutex<State>,
+    /// Told when there is room again for one who found none.
+    room: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// What is to be written next.
+    out: Vec<u8>,
+    /// In the order of sending.
+    waiting: VecDeque<Waiting>,
+    /// The number of the first of `waiting`; numbers go up by one with each request.
+    first: u64,
+    /// The number of the one whose reply comes next.
+    answering: u64,
+    /// Everything before this number has been sent, wholly or in part.
+    sent: u64,
+    connected: bool,
+    /// Whether there is a task.
+    driven: bool,
+    /// The task, while it sleeps.
+    driver: Option<Waker>,
+    /// Whether somebody waits for room.
+    starved: bool,
+    /// Whether no handle is left.
+    closed: bool,
+}
+
+/// One request: a command or several.
+struct Waiting {
+    /// Replies that are still to come.
+    missing: usize,
+    outcome: Outcome,
+    waker: Option<Waker>,
+    until: Instant,
+}
+
+enum Outcome {
+    /// So far.
+    Replies(Vec<Value>),
+    /// The only one.
+    Reply(Value),
+    Failed(RedisError),
+    /// Nobody waits for it, any more.
+    Gone,
+}
+
+impl Waiting {
+    fn is_over(&self) -> bool {
+        self.missing == 0 || matches!(self.outcome, Outcome::Failed(_))
+    }
+
+    /// Somebody waits for its reply.
+    fn is_open(&self) -> bool {
+        !self.is_over() && !matches!(self.outcome, Outcome::Gone)
+    }
+
+    /// It fails, and its replies, should any come, mean nothing. What is over stays as it is.
+    fn fail(&mut self, error: &RedisError) -> Option<Waker> {
+        if !self.is_open() {
+            return None;
+        }
+        self.outcome = Outcome::Failed(error.clone());
+        self.waker.take()
+    }
+}
+
+impl State {
+    fn next(&self) -> u64 {
+        self.first + self.waiting.len() as u64
+    }
+
+    fn place(&mut self, number: u64) -> Option<&mut Waiting> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.waiting.get_mut(index)
+    }
+
+    /// Forgets what nobody waits for and no reply belongs to.
+    fn tidy(&mut self) {
+        while let Some(front) = self.waiting.front()
+            && front.missing == 0
+            && matches!(front.outcome, Outcome::Gone)
+        {
+            self.waiting.pop_front();
+            self.first += 1;
+        }
+        self.answering = self.answering.max(self.first);
+    }
+
+    /// Whether anybody waits for a reply.
+    fn is_awaited(&self) -> bool {
+        self.waiting.iter().any(Waiting::is_open)
+    }
+
+    /// One reply, to whom it belongs. False: to nobody.
+    fn answer(&mut self, value: Value, woken: &mut Vec<Waker>) -> bool {
+        loop {
+            let number = self.answering;
+            let Some(waiting) = self.place(number) else {
+                return false;
+            };
+            if waiting.missing == 0 {
+                self.answering += 1;
+                continue;
+            }
+            waiting.missing -= 1;
+            match &mut waiting.outcome {
+                Outcome::Replies(values) => values.push(value),
+                outcome @ Outcome::Reply(_) => *outcome = Outcome::Reply(value),
+                Outcome::Failed(_) | Outcome::Gone => {}
+            }
+            if waiting.missing == 0 {
+                woken.extend(waiting.waker.take());
+                self.answering += 1;
+                if self.first + 1 == self.answering {
+                    self.tidy();
+                }
+            }
+            return true;
+        }
+    }
+
+    /// When the first of them has waited long enough. Whoever came later may wait longer.
+    fn until(&self) -> Option<Instant> {
+        let open = self.waiting.iter().find(|waiting| waiting.is_open());
+        open.map(|waiting| waiting.until)
+    }
+
+    /// Those who have waited long enough are told.
+    fn expire(&mut self, now: Instant, error: &RedisError) -> Vec<Waker> {
+        let late = self.waiting.iter_mut().filter(|w| w.until <= now);
+        late.filter_map(|waiting| waiting.fail(error)).collect()
+    }
+
+    /// No reply will come to what has been sent.
+    fn broken(&mut self, error: &RedisError) -> Vec<Waker> {
+        let sent = usize::try_from(self.sent.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let mut woken = Vec::new();
+        for waiting in self.waiting.iter_mut().take(sent) {
+            woken.extend(waiting.fail(error));
+            waiting.missing = 0;
+        }
+        self.connected = false;
+        self.answering = self.sent;
+        self.tidy();
+        woken
+    }
+
+    /// Nothing will be sent.
+    fn given_up(&mut self, error: &RedisError) -> Vec<Waker> {
+        self.out = Vec::new();
+        self.sent = self.next();
+        self.broken(error)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state and wakes whom that concerns.
+    fn wake(&self, change: impl FnOnce(&mut State) -> Vec<Waker>) {
+        let (woken, starved) = {
+            let mut state = self.state();
+            (change(&mut state), std::mem::take(&mut state.starved))
+        };
+        woken.into_iter().for_each(Waker::wake);
+        if starved {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+impl Link {
+    /// Prepares a connection; it is made when first used.
+    pub(super) fn new(route: Arc<Route>) -> Self {
+        Self(Arc::new(Handle(Arc::new(Shared {
+            route,
+            state: Mutex::default(),
+            room: Notify::new(),
+        }))))
+    }
+
+    /// Sends one command.
+    pub(super) async fn one(&self, cmd: &Cmd) -> RedisResult<Value> {
+        let number = self
+            .send(Outcome::Reply(Value::Nil), 1, |out| {
+                cmd.write_packed_command(out);
+            })
+            .await?;
+        match self.answer(number).await? {
+            Outcome::Reply(value) => Ok(value),
+            _ => Err(protocol("a reply of another request")),
+        }
+    }
+
+    /// Sends commands one after the other; each has a reply of its own.
+    pub(super) async fn many<'a>(
+        &self,
+        cmds: impl ExactSizeIterator<Item = &'a Cmd>,
+    ) -> RedisResult<Vec<Value>> {
+        let count = cmds.len();
+        let number = self
+            .send(Outcome::Replies(Vec::with_capacity(count)), count, |out| {
+                cmds.for_each(|cmd| cmd.write_packed_command(out));
+            })
+            .await?;
+        match self.answer(number).await? {
+            Outcome::Replies(values) => Ok(values),
+            _ => Err(protocol("a reply of another request")),
+        }
+    }
+
+    /// Queues a request and answers its number.
+    async fn send(
+        &self,
+        outcome: Outcome,
+        replies: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> RedisResult<u64> {
+        let shared = &self.0.0;
+        let now = Instant::now();
+        loop {
+            let room = shared.room.notified();
+            {
+                let mut state = shared.state();
+                if state.waiting.len() < WAITING && state.out.len() < UNSENT {
+                    return Ok(self.queue(state, now, outcome, replies, write));
+                }
+                state.starved = true;
+            }
+            let room = tokio::time::timeout_at(now + shared.route.response, room).await;
+            room.map_err(|_| timed_out("no room in the queue"))?;
+        }
+    }
+
+    fn queue(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        now: Instant,
+        outcome: Outcome,
+        replies: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> u64 {
+        let shared = &self.0.0;
+        let number = state.next();
+        write(&mut state.out);
+        let bound = match state.connected {
+            true => shared.route.response,
+            false => shared.route.deadline(),
+        };
+        state.waiting.push_back(Waiting {
+            missing: replies,
+            outcome,
+            waker: None,
+            until: now + bound,
+        });
+        let driver = state.driver.take();
+        let undriven = !std::mem::replace(&mut state.driven, true);
+        drop(state);
+        if undriven {
+            tokio::spawn(drive(Arc::clone(shared)));
+        } else if let Some(driver) = driver {
+            driver.wake();
+        }
+        number
+    }
+
+    fn answer(&self, number: u64) -> Answer<'_> {
+        Answer {
+            shared: &self.0.0,
+            number,
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let driver = {
+            let mut state = self.0.state();
+            state.closed = true;
+            state.driver.take()
+        };
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+}
+
+/// Waits for what becomes of a request. Dropped before, its replies mean nothing.
+struct Answer<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl Future for Answer<'_> {
+    type Output = RedisResult<Outcome>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.shared.state();
+        let Some(waiting) = state.place(self.number) else {
+            return Poll::Ready(Err(protocol("a request without a place")));
+        };
+        if !waiting.is_over() {
+            match &mut waiting.waker {
+                Some(waker) => waker.clone_from(context.waker()),
+                none => *none = Some(context.waker().clone()),
+            }
+            return Poll::Pending;
+        }
+        Poll::Ready(
+            match std::mem::replace(&mut waiting.outcome, Outcome::Gone) {
+                Outcome::Failed(error) => Err(error),
+                outcome => Ok(outcome),
+            },
+        )
+    }
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        if let Some(waiting) = state.place(self.number) {
+            waiting.outcome = Outcome::Gone;
+            waiting.waker = None;
+        }
+        state.tidy();
+    }
+}
+
+impl Route {
+    fn deadline(&self) -> Duration {
+        self.connect + self.response
+    }
+
+    /// Makes a connection and logs in.
+    async fn make(&self) -> RedisResult<Box<dyn Stream>> {
+        let mut stream: Box<dyn Stream> = match (self.info.addr(), &self.tls) {
+            (ConnectionAddr::Unix(path), _) => Box::new(UnixStream::connect(path).await?),
+            (ConnectionAddr::Tcp(host, port), None) => Box::new(tcp(host, *port).await?),
+            (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
+                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+                Box::new(tls.connect(name, tcp(host, *port).await?).await?)
+            }
+            _ => return Err((ErrorKind::InvalidClientConfig, "no address to connect to").into()),
+        };
+        self.log_in(&mut stream).await?;
+        Ok(stream)
+    }
+
+    async fn log_in(&self, stream: &mut Box<dyn Stream>) -> RedisResult<()> {
+        let login = self.info.redis_settings();
+        let mut cmds = Vec::new();
+        if let Some(password) = login.password() {
+            let mut auth = redis::cmd("AUTH");
+            auth.arg(login.username()).arg(password);
+            cmds.push((auth, ErrorKind::AuthenticationFailed));
+        }
+        if login.db() != 0 {
+            let mut select = redis::cmd("SELECT");
+            select.arg(login.db());
+            cmds.push((select, ErrorKind::InvalidClientConfig));
+        }
+        let mut parser = Parser::new();
+        let mut buffer = Vec::new();
+        for (cmd, kind) in cmds {
+            stream.write_all(&cmd.get_packed_command()).await?;
+            let value = loop {
+                let mut at = 0;
+                let value = parser.next(&buffer, &mut at)?;
+                buffer.drain(..at);
+                if let Some(value) = value {
+                    break value;
+                }
+                if stream.read_buf(&mut buffer).await? == 0 {
+                    return Err(ended());
+                }
+            };
+            if let Err(error) = value.extract_error() {
+                let why = "the login was refused";
+                return Err((kind, why, error.to_string()).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(SILENCE / 2)
+        .with_interval(SILENCE / 4)
+        .with_retries(2);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(SILENCE))?;
+    Ok(stream)
+}
+
+/// What bytes go over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// The task: ends when nothing is connected and nothing waits, so that a server that is gone keeps nobody busy.
+async fn drive(shared: Arc<Shared>) {
+    let mut end = End {
+        shared: &shared,
+        told: false,
+    };
+    loop {
+        let stream = match connected(&shared).await {
+            Ok(stream) => stream,
+            Err(error) => return end.given_up(&error),
+        };
+        let mut running = Running::new(&shared, stream);
+        let error = std::future::poll_fn(|context| running.poll(context)).await;
+        shared.wake(|state| state.broken(&error));
+        if end.is_reached() {
+            return;
+        }
+    }
+}
+
+/// Says that there is no task any more, also when the runtime ends before it.
+struct End<'a> {
+    shared: &'a Shared,
+    told: bool,
+}
+
+impl End<'_> {
+    /// Those who wait are told why.
+    fn given_up(&mut self, error: &RedisError) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        self.shared.wake(|state| {
+            state.driven = false;
+            state.given_up(error)
+        });
+    }
+
+    /// Whether nobody waits.
+    fn is_reached(&mut self) -> bool {
+        let mut state = self.shared.state();
+        if state.is_awaited() {
+            return false;
+        }
+        // What is left in the queue is for those who don't wait any more.
+        state.given_up(&ended());
+        state.driven = false;
+        self.told = true;
+        true
+    }
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.given_up(&ended());
+    }
+}
+
+/// A connection for those who wait, or why there is none to be had.
+async fn connected(shared: &Shared) -> RedisResult<Box<dyn Stream>> {
+    let route = &shared.route;
+    let (mut delay, mut retries) = (DELAY, route.retries);
+    loop {
+        let error = match attempt(shared).await {
+            Ok(stream) => {
+                let now = Instant::now();
+                let mut state = shared.state();
+                state.connected = true;
+                for waiting in &mut state.waiting {
+                    waiting.until = waiting.until.min(now + route.response);
+                }
+                return Ok(stream);
+            }
+            Err(error) => error,
+        };
+        // What the server refuses it refuses again.
+        if !error.is_io_error() || retries == 0 {
+            return Err(error);
+        }
+        retries -= 1;
+        let why = format!("{NO_CONNECTION}: {error}");
+        in_time(shared, &why, tokio::time::sleep(delay)).await;
+        delay = (delay * 2).min(LONGEST_DELAY);
+    }
+}
+
+async fn attempt(shared: &Shared) -> RedisResult<Box<dyn Stream>> {
+    let made = tokio::time::timeout(shared.route.connect, shared.route.make());
+    let made = in_time(shared, NO_CONNECTION, made).await;
+    made.unwrap_or_else(|_| Err(timed_out(NO_CONNECTION)))
+}
+
+/// Meanwhile those who have waited long enough are told.
+async fn in_time<T>(shared: &Shared, why: &str, done: impl Future<Output = T>) -> T {
+    let mut done = std::pin::pin!(done);
+    loop {
+        let until = shared.state().until();
+        let until = until.unwrap_or_else(|| Instant::now() + shared.route.deadline());
+        tokio::select! {
+            biased;
+            done = &mut done => return done,
+            () = tokio::time::sleep_until(until) => {
+                let error = timed_out(why);
+                shared.wake(|state| state.expire(Instant::now(), &error));
+            }
+        }
+    }
+}
+
+/// A connection that is up.
+struct Running<'a> {
+    shared: &'a Shared,
+    stream: Box<dyn Stream>,
+    writing: Vec<u8>,
+    written: usize,
+    /// What TLS makes of it may still be on its way.
+    flushing: bool,
+    /// What has been read and not parsed lies between `start` and `end`.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    parser: Parser,
+    replies: Vec<Value>,
+    timer: Pin<Box<Sleep>>,
+    armed: bool,
+}
+
+impl<'a> Running<'a> {
+    fn new(shared: &'a Shared, stream: Box<dyn Stream>) -> Self {
+        Self {
+            shared,
+            stream,
+            writing: Vec::new(),
+            written: 0,
+            flushing: false,
+            buffer: vec![0; READ],
+            start: 0,
+            end: 0,
+            parser: Parser::new(),
+            replies: Vec::new(),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: false,
+        }
+    }
+
+    /// Ready when the connection is at its end.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<RedisError> {
+        match self.step(context) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(error),
+        }
+    }
+
+    fn step(&mut self, context: &mut Context<'_>) -> RedisResult<()> {
+        loop {
+            self.take(context)?;
+            if self.writing.is_empty() && !self.flushing {
+                break;
+            }
+            self.write(context)?;
+            if !self.writing.is_empty() || self.flushing {
+                break;
+            }
+        }
+        self.read(context)?;
+        self.look_at_the_clock(context);
+        Ok(())
+    }
+
+    /// Takes what is to be written, unless something still is, and says that the task sleeps from here on.
+    fn take(&mut self, context: &mut Context<'_>) -> RedisResult<()> {
+        let mut state = self.shared.state();
+        if state.closed && !state.is_awaited() {
+            return Err(ended());
+        }
+        state.driver = Some(context.waker().clone());
+        if self.writing.is_empty() && !state.out.is_empty() {
+            std::mem::swap(&mut self.writing, &mut state.out);
+            state.sent = state.next();
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while let Some(rest) = self.writing.get(self.written..).filter(|r| !r.is_empty()) {
+            match Pin::new(&mut self.stream).poll_write(context, rest) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => self.written += n,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        self.written = 0;
+        self.writing.clear();
+        self.writing.shrink_to(KEPT);
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Ready(flushed) => {
+                self.flushing = false;
+                flushed
+            }
+            Poll::Pending => {
+                self.flushing = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn read(&mut self, context: &mut Context<'_>) -> RedisResult<()> {
+        loop {
+            if self.start == self.end {
+                (self.start, self.end) = (0, 0);
+                if self.buffer.len() > KEPT {
+                    self.buffer = vec![0; READ];
+                }
+            }
+            if self.end == self.buffer.len() {
+                // What is left of a reply goes to the front; one that fills the buffer gets a larger one.
+                self.buffer.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+                if self.end * 2 > self.buffer.len() {
+                    self.buffer.resize(self.buffer.len() * 2, 0);
+                }
+            }
+            let free = self.buffer.get_mut(self.end..).unwrap_or_default();
+            let mut into = ReadBuf::new(free);
+            match Pin::new(&mut self.stream).poll_read(context, &mut into) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Ready(Ok(())) => {}
+            }
+            let read = into.filled().len();
+            if read == 0 {
+                return Err(ended());
+            }
+            self.end += read;
+            self.parse()?;
+        }
+    }
+
+    fn parse(&mut self) -> RedisResult<()> {
+        let outcome = loop {
+            let read = self.buffer.get(..self.end).unwrap_or_default();
+            match self.parser.next(read, &mut self.start) {
+                Ok(Some(value)) => self.replies.push(value),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        let mut all = true;
+        let replies = self.replies.drain(..);
+        self.shared.wake(|state| {
+            let mut woken = Vec::with_capacity(replies.len());
+            for value in replies {
+                all &= state.answer(value, &mut woken);
+            }
+            woken
+        });
+        match (outcome, all) {
+            (Ok(()), false) => Err(protocol("a reply that nobody asked for")),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// The timer goes off when the first of those who wait has waited long enough, or somewhat before that.
+    fn look_at_the_clock(&mut self, context: &mut Context<'_>) {
+        loop {
+            if !self.armed {
+                let Some(until) = self.shared.state().until() else {
+                    return;
+                };
+                self.timer.as_mut().reset(until);
+                self.armed = true;
+            }
+            if self.timer.as_mut().poll(context).is_pending() {
+                return;
+            }
+            self.armed = false;
+            let error = timed_out("no answer in time");
+            self.shared
+                .wake(|state| state.expire(Instant::now(), &error));
+        }
+    }
+}
+
+fn timed_out(why: &str) -> RedisError {
+    io::Error::new(io::ErrorKind::TimedOut, why.to_owned()).into()
+}
+
+fn ended() -> RedisError {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the connection has been closed",
+    )
+    .into()
+}
+
+fn protocol(why: &'static str) -> RedisError {
+    (ErrorKind::Parse, why).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use tokio::net::TcpListener;
+
+    /// A peer that does as the test says, and a link to it.
+    async fn peer() -> (TcpListener, Link) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (host, port) = (
+            "127.0.0.1".to_owned(),
+            listener.local_addr().unwrap().port(),
+        );
+        let info = redis::IntoConnectionInfo::into_connection_info(ConnectionAddr::Tcp(host, port));
+        let link = Link::new(Arc::new(Route {
+            info: info.unwrap(),
+            tls: None,
+            connect: Duration::from_secs(60),
+            response: Duration::from_secs(60),
+            retries: 3,
+        }));
+        (listener, link)
+    }
+
+    /// Reads until so many commands have come, each of which is one word of one letter.
+    async fn commands(stream: &mut TcpStream, count: usize) -> String {
+        let mut bytes = vec![0; count * "*1\r\n$1\r\na\r\n".len()];
+        stream.read_exact(&mut bytes).await.unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        text.lines().skip(2).step_by(3).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_at_once_is_answered_in_its_order() {
+        let (listener, link) = peer().await;
+        let (a, b, c) = (redis::cmd("a"), redis::cmd("b"), redis::cmd("c"));
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert_eq!(commands(&mut stream, 4).await, "abca");
+            for reply in [":1\r\n:", "2\r\n$1\r\n", "3\r\n-ERR no\r\n"] {
+                stream.write_all(reply.as_bytes()).await.unwrap();
+            }
+            stream
+        };
+        let asked = async {
+            let two = [&b, &c];
+            tokio::join!(link.one(&a), link.many(two.into_iter()), link.one(&a))
+        };
+        let (_stream, (first, two, last)) = tokio::join!(serve, asked);
+        assert_eq!(first.unwrap(), Value::Int(1));
+        let three = Value::BulkString(b"3".to_vec());
+        assert_eq!(two.unwrap(), [Value::Int(2), three]);
+        assert!(last.unwrap().extract_error().is_err());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_leaves_no_reply_to_others() {
+        let (listener, link) = peer().await;
+        let (a, b) = (redis::cmd("a"), redis::cmd("b"));
+        // Two requests that nobody waits for: one not sent yet, and one that has been.
+        assert!(link.one(&a).now_or_never().is_none());
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert_eq!(commands(&mut stream, 1).await, "a");
+        assert!(link.one(&a).now_or_never().is_none());
+        let serve = async {
+            assert_eq!(commands(&mut stream, 2).await, "ab");
+            stream.write_all(b":1\r\n:2\r\n:3\r\n").await.unwrap();
+        };
+        let ((), answer) = tokio::join!(serve, link.one(&b));
+        assert_eq!(answer.unwrap(), Value::Int(3));
+        assert_eq!(link.0.0.state().waiting.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_break_fails_what_was_sent_and_a_new_connection_is_made_for_the_next() {
+        let (listener, link) = peer().await;
+        let (a, b) = (redis::cmd("a"), redis::cmd("b"));
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert_eq!(commands(&mut stream, 2).await, "aa");
+            // An end in the middle of a reply.
+            stream.write_all(b":1\r\n$5\r\nha").await.unwrap();
+        };
+        let asked = async { tokio::join!(link.one(&a), link.one(&a)) };
+        let ((), (first, second)) = tokio::join!(serve, asked);
+        assert_eq!(first.unwrap(), Value::Int(1));
+        assert!(second.unwrap_err().is_connection_dropped());
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert_eq!(commands(&mut stream, 1).await, "b");
+            stream.write_all(b"+OK\r\n").await.unwrap();
+            stream
+        };
+        let (_stream, answer) = tokio::join!(serve, link.one(&b));
+        assert_eq!(answer.unwrap(), Value::Okay);
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_comes_too_late_is_nobodys() {
+        let (listener, link) = peer().await;
+        let (a, b) = (redis::cmd("a"), redis::cmd("b"));
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert_eq!(commands(&mut stream, 1).await, "a");
+            stream.write_all(b":1\r\n").await.unwrap();
+            stream
+        };
+        let (mut stream, answer) = tokio::join!(serve, link.one(&a));
+        assert_eq!(answer.unwrap(), Value::Int(1));
+        tokio::time::pause();
+        let late = link.one(&a).await;
+        tokio::time::resume();
+        assert!(late.unwrap_err().is_timeout());
+        assert_eq!(commands(&mut stream, 1).await, "a");
+        stream.write_all(b":1\r\n").await.unwrap();
+        let serve = async {
+            assert_eq!(commands(&mut stream, 1).await, "b");
+            stream.write_all(b":2\r\n").await.unwrap();
+        };
+        let ((), answer) = tokio::join!(serve, link.one(&b));
+        assert_eq!(answer.unwrap(), Value::Int(2));
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_nobody_asked_for_ends_the_connection() {
+        let (listener, link) = peer().await;
+        let a = redis::cmd("a");
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert_eq!(commands(&mut stream, 1).await, "a");
+            stream.write_all(b":1\r\n:2\r\n").await.unwrap();
+            // Closed from there.
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        };
+        let ((), answer) = tokio::join!(serve, link.one(&a));
+        assert_eq!(answer.unwrap(), Value::Int(1));
+    }
+
+    #[tokio::test]
+    async fn the_connection_ends_with_its_last_handle() {
+        let (listener, link) = peer().await;
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert_eq!(commands(&mut stream, 1).await, "a");
+            stream.write_all(b":1\r\n").await.unwrap();
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        };
+        let asked = async {
+            let other = link.clone();
+            drop(link);
+            other.one(&redis::cmd("a")).await.unwrap()
+        };
+        let ((), answer) = tokio::join!(serve, asked);
+        assert_eq!(answer, Value::Int(1));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_makes_callers_wait_in_turn() {
+        let (listener, link) = peer().await;
+        let a = redis::cmd("a");
+        let all = futures_util::future::join_all((0..2 * WAITING).map(|_| link.one(&a)));
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for _ in 0..2 {
+                commands(&mut stream, WAITING).await;
+                assert!(stream.read(&mut [0]).now_or_never().is_none());
+                let replies = ":1\r\n".repeat(WAITING);
+                stream.write_all(replies.as_bytes()).await.unwrap();
+            }
+            stream
+        };
+        let (_stream, answers) = tokio::join!(serve, all);
+        assert!(
+            answers
+                .into_iter()
+                .all(|answer| answer.unwrap() == Value::Int(1))
+        );
+    }
+}
