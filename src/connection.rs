@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::scripts::Call;
 use cluster::Cluster;
+use link::Outgoing;
 use node::{Node, Reconnect, Settings};
 use sentinel::Sentinel;
 
@@ -37,6 +38,8 @@ const CANDIDATES: u32 = 4_096;
 pub enum Item {
     /// A plain command.
     Plain(Cmd),
+    /// The same, whose answer is a list that [`texts`] reads: thousands of values are not taken apart before that.
+    Flat(Cmd),
     /// A script.
     Script(Call),
 }
@@ -45,21 +48,29 @@ pub enum Item {
 #[derive(Clone, Copy)]
 enum Sent<'a> {
     Plain(&'a Cmd),
+    Flat(&'a Cmd),
     Script(&'a Call),
 }
 
 impl<'a> Sent<'a> {
     fn cmd(self) -> &'a Cmd {
         match self {
-            Sent::Plain(cmd) => cmd,
+            Sent::Plain(cmd) | Sent::Flat(cmd) => cmd,
             Sent::Script(call) => &call.cmd,
+        }
+    }
+
+    fn outgoing(self) -> Outgoing<'a> {
+        Outgoing {
+            flat: matches!(self, Sent::Flat(_)),
+            ..self.cmd().into()
         }
     }
 
     /// A call that will not run in a slot that is in two places.
     fn guarded(self) -> Option<Call> {
         match self {
-            Sent::Plain(_) => None,
+            Sent::Plain(_) | Sent::Flat(_) => None,
             Sent::Script(call) => Some(call.guarded()),
         }
     }
@@ -69,7 +80,7 @@ impl<'a> Sent<'a> {
         let at = match self {
             // The one command of ours whose first word is not all of its name.
             Sent::Plain(cmd) if matches!(cmd.args_iter().next(), Some(Arg::Simple(b"MEMORY"))) => 2,
-            Sent::Plain(_) => 1,
+            Sent::Plain(_) | Sent::Flat(_) => 1,
             Sent::Script(_) => 3,
         };
         match self.cmd().args_iter().nth(at) {
@@ -83,9 +94,22 @@ impl<'a> From<&'a Item> for Sent<'a> {
     fn from(item: &'a Item) -> Self {
         match item {
             Item::Plain(cmd) => Sent::Plain(cmd),
+            Item::Flat(cmd) => Sent::Flat(cmd),
             Item::Script(call) => Sent::Script(call),
         }
     }
+}
+
+/// The texts of the answer to an [`Item::Flat`].
+pub fn texts(answer: &Value) -> Result<impl Iterator<Item = Result<&str>>> {
+    let unreadable =
+        |error: RedisError| Error::Internal(format!("unexpected reply from redis: {error}"));
+    let list: &[u8] = match answer {
+        Value::BulkString(list) => list,
+        _ => b"*-1\r\n",
+    };
+    let texts = resp::texts(list).map_err(unreadable)?;
+    Ok(texts.map(move |text| text.map_err(unreadable)))
 }
 
 /// Says that this thread is an HTTP worker, which is to have a connection of its own to each server.
@@ -214,9 +238,9 @@ impl Redis {
 
     /// All to the one server that there is; scripts that it does not know are then sent with their text.
     async fn pipelined(&self, node: &Node, items: &[Item]) -> Result<Vec<Value>> {
-        let cmds: Vec<(&Cmd, bool)> = items
+        let cmds: Vec<Outgoing<'_>> = items
             .iter()
-            .map(|item| (Sent::from(item).cmd(), false))
+            .map(|item| Sent::from(item).outgoing())
             .collect();
         let mut values = Vec::with_capacity(items.len());
         let (mut places, mut unknown) = (Vec::new(), Vec::new());
@@ -331,7 +355,7 @@ impl Redis {
     async fn single(&self, sent: Sent<'_>) -> Result<Value> {
         // Nearly always the one node answers at once.
         if let Servers::One(node) = &self.inner.place {
-            match node.one(sent.cmd()).await {
+            match node.one(sent.outgoing()).await {
                 Ok(value) => {
                     node.answered();
                     return Ok(value);
@@ -385,11 +409,15 @@ impl Redis {
         loop {
             let groups = self.grouped(std::mem::take(&mut open)).await?;
             let answers = groups.into_iter().map(|(node, group)| async move {
-                let cmds: Vec<(&Cmd, bool)> = group
+                let cmds: Vec<Outgoing<'_>> = group
                     .iter()
                     .map(|open| {
-                        let cmd = open.text.as_ref().unwrap_or(open.sent.cmd());
-                        (cmd, open.at.as_ref().is_some_and(|(_, asking)| *asking))
+                        let sent = open.sent.outgoing();
+                        Outgoing {
+                            cmd: open.text.as_ref().unwrap_or(sent.cmd),
+                            asking: open.at.as_ref().is_some_and(|(_, asking)| *asking),
+                            ..sent
+                        }
                     })
                     .collect();
                 let answers = node.many(&cmds).await;

@@ -49,6 +49,26 @@ pub(super) struct Route {
     pub(super) retries: u32,
 }
 
+/// A command on its way.
+#[derive(Clone, Copy)]
+pub(super) struct Outgoing<'a> {
+    pub(super) cmd: &'a Cmd,
+    /// Whether it has been sent there by the owner of its slot.
+    pub(super) asking: bool,
+    /// Whether its reply is to be left [flat](super::resp::texts).
+    pub(super) flat: bool,
+}
+
+impl<'a> From<&'a Cmd> for Outgoing<'a> {
+    fn from(cmd: &'a Cmd) -> Self {
+        Self {
+            cmd,
+            asking: false,
+            flat: false,
+        }
+    }
+}
+
 /// A handle to the connection; it ends when the last clone is gone and nothing is waited for.
 #[derive(Clone)]
 pub(super) struct Link(Arc<Handle>);
@@ -89,6 +109,8 @@ struct State {
 struct Waiting {
     /// Replies that are still to come.
     missing: usize,
+    /// Of each reply whether it is to be left flat; empty: none is.
+    flat: Vec<bool>,
     outcome: Outcome,
     waker: Option<Waker>,
     until: Instant,
@@ -151,32 +173,41 @@ impl State {
         self.waiting.iter().any(Waiting::is_open)
     }
 
+    /// Whose reply comes next.
+    fn front(&mut self) -> Option<&mut Waiting> {
+        while self.place(self.answering)?.missing == 0 {
+            self.answering += 1;
+        }
+        self.place(self.answering)
+    }
+
+    /// Whether the next reply is to be left flat.
+    fn flat(&mut self) -> bool {
+        self.front().is_some_and(|waiting| {
+            let at = waiting.flat.len().checked_sub(waiting.missing);
+            at.and_then(|at| waiting.flat.get(at)) == Some(&true)
+        })
+    }
+
     /// One reply, to whom it belongs. False: to nobody.
     fn answer(&mut self, value: Value, woken: &mut Vec<Waker>) -> bool {
-        loop {
-            let number = self.answering;
-            let Some(waiting) = self.place(number) else {
-                return false;
-            };
-            if waiting.missing == 0 {
-                self.answering += 1;
-                continue;
-            }
-            waiting.missing -= 1;
-            match &mut waiting.outcome {
-                Outcome::Replies(values) => values.push(value),
-                outcome @ Outcome::Reply(_) => *outcome = Outcome::Reply(value),
-                Outcome::Failed(_) | Outcome::Gone => {}
-            }
-            if waiting.missing == 0 {
-                woken.extend(waiting.waker.take());
-                self.answering += 1;
-                if self.first + 1 == self.answering {
-                    self.tidy();
-                }
-            }
-            return true;
+        let Some(waiting) = self.front() else {
+            return false;
+        };
+        waiting.missing -= 1;
+        match &mut waiting.outcome {
+            Outcome::Replies(values) => values.push(value),
+            outcome @ Outcome::Reply(_) => *outcome = Outcome::Reply(value),
+            Outcome::Failed(_) | Outcome::Gone => {}
         }
+        if waiting.missing == 0 {
+            woken.extend(waiting.waker.take());
+            self.answering += 1;
+            if self.first + 1 == self.answering {
+                self.tidy();
+            }
+        }
+        true
     }
 
     /// When the first of them has waited long enough. Whoever came later may wait longer.
@@ -242,50 +273,57 @@ impl Link {
     }
 
     /// Sends one command.
-    pub(super) async fn one(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let number = self
-            .send(Outcome::Reply(Value::Nil), 1, |out| {
-                cmd.write_packed_command(out);
-            })
-            .await?;
-        match self.answer(number).await? {
+    pub(super) async fn one(&self, cmd: Outgoing<'_>) -> RedisResult<Value> {
+        let flat = if cmd.flat { vec![true] } else { Vec::new() };
+        let answer = self.send(Outcome::Reply(Value::Nil), 1, flat, |out| {
+            cmd.cmd.write_packed_command(out);
+        });
+        match answer.await? {
             Outcome::Reply(value) => Ok(value),
             _ => Err(protocol("a reply of another request")),
         }
     }
 
     /// Sends commands one after the other; each has a reply of its own.
-    pub(super) async fn many<'a>(
-        &self,
-        cmds: impl ExactSizeIterator<Item = &'a Cmd>,
-    ) -> RedisResult<Vec<Value>> {
-        let count = cmds.len();
-        let number = self
-            .send(Outcome::Replies(Vec::with_capacity(count)), count, |out| {
-                cmds.for_each(|cmd| cmd.write_packed_command(out));
-            })
-            .await?;
-        match self.answer(number).await? {
+    pub(super) async fn many(&self, cmds: &[Outgoing<'_>]) -> RedisResult<Vec<Value>> {
+        let flat = match cmds.iter().any(|cmd| cmd.flat) {
+            true => cmds.iter().map(|cmd| cmd.flat).collect(),
+            false => Vec::new(),
+        };
+        let replies = Outcome::Replies(Vec::with_capacity(cmds.len()));
+        let answer = self.send(replies, cmds.len(), flat, |out| {
+            for cmd in cmds {
+                cmd.cmd.write_packed_command(out);
+            }
+        });
+        match answer.await? {
             Outcome::Replies(values) => Ok(values),
             _ => Err(protocol("a reply of another request")),
         }
     }
 
-    /// Queues a request and answers its number.
+    /// Sends a request and waits for what becomes of it.
     async fn send(
         &self,
         outcome: Outcome,
         replies: usize,
+        flat: Vec<bool>,
         write: impl FnOnce(&mut Vec<u8>),
-    ) -> RedisResult<u64> {
-        let shared = &self.0.0;
+    ) -> RedisResult<Outcome> {
         let now = Instant::now();
+        self.room(now).await?;
+        self.queue(now, outcome, replies, flat, write).await
+    }
+
+    /// Waits until there is room for one more.
+    async fn room(&self, now: Instant) -> RedisResult<()> {
+        let shared = &self.0.0;
         loop {
             let room = shared.room.notified();
             {
                 let mut state = shared.state();
                 if state.waiting.len() < WAITING && state.out.len() < UNSENT {
-                    return Ok(self.queue(state, now, outcome, replies, write));
+                    return Ok(());
                 }
                 state.starved = true;
             }
@@ -296,24 +334,23 @@ impl Link {
 
     fn queue(
         &self,
-        mut state: MutexGuard<'_, State>,
         now: Instant,
         outcome: Outcome,
         replies: usize,
+        flat: Vec<bool>,
         write: impl FnOnce(&mut Vec<u8>),
-    ) -> u64 {
+    ) -> Answer<'_> {
         let shared = &self.0.0;
+        let mut state = shared.state();
         let number = state.next();
         write(&mut state.out);
-        let bound = match state.connected {
-            true => shared.route.response,
-            false => shared.route.deadline(),
-        };
+        let until = now + shared.route.bound(state.connected);
         state.waiting.push_back(Waiting {
             missing: replies,
+            flat,
             outcome,
             waker: None,
-            until: now + bound,
+            until,
         });
         let driver = state.driver.take();
         let undriven = !std::mem::replace(&mut state.driven, true);
@@ -323,14 +360,7 @@ impl Link {
         } else if let Some(driver) = driver {
             driver.wake();
         }
-        number
-    }
-
-    fn answer(&self, number: u64) -> Answer<'_> {
-        Answer {
-            shared: &self.0.0,
-            number,
-        }
+        Answer { shared, number }
     }
 }
 
@@ -389,8 +419,12 @@ impl Drop for Answer<'_> {
 }
 
 impl Route {
-    fn deadline(&self) -> Duration {
-        self.connect + self.response
+    /// How long an answer may take.
+    fn bound(&self, connected: bool) -> Duration {
+        match connected {
+            true => self.response,
+            false => self.connect + self.response,
+        }
     }
 
     /// Makes a connection and logs in.
@@ -427,7 +461,7 @@ impl Route {
             stream.write_all(&cmd.get_packed_command()).await?;
             let value = loop {
                 let mut at = 0;
-                let value = parser.next(&buffer, &mut at)?;
+                let value = parser.next(&buffer, &mut at, false)?;
                 buffer.drain(..at);
                 if let Some(value) = value {
                     break value;
@@ -560,7 +594,7 @@ async fn in_time<T>(shared: &Shared, why: &str, done: impl Future<Output = T>) -
     let mut done = std::pin::pin!(done);
     loop {
         let until = shared.state().until();
-        let until = until.unwrap_or_else(|| Instant::now() + shared.route.deadline());
+        let until = until.unwrap_or_else(|| Instant::now() + shared.route.bound(false));
         tokio::select! {
             biased;
             done = &mut done => return done,
@@ -585,7 +619,6 @@ struct Running<'a> {
     start: usize,
     end: usize,
     parser: Parser,
-    replies: Vec<Value>,
     timer: Pin<Box<Sleep>>,
     armed: bool,
 }
@@ -602,7 +635,6 @@ impl<'a> Running<'a> {
             start: 0,
             end: 0,
             parser: Parser::new(),
-            replies: Vec::new(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: false,
         }
@@ -704,27 +736,26 @@ impl<'a> Running<'a> {
     }
 
     fn parse(&mut self) -> RedisResult<()> {
-        let outcome = loop {
-            let read = self.buffer.get(..self.end).unwrap_or_default();
-            match self.parser.next(read, &mut self.start) {
-                Ok(Some(value)) => self.replies.push(value),
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
-        let mut all = true;
-        let replies = self.replies.drain(..);
+        let read = self.buffer.get(..self.end).unwrap_or_default();
+        let (parser, start) = (&mut self.parser, &mut self.start);
+        let mut outcome = Ok(());
         self.shared.wake(|state| {
-            let mut woken = Vec::with_capacity(replies.len());
-            for value in replies {
-                all &= state.answer(value, &mut woken);
-            }
+            let mut woken = Vec::new();
+            outcome = loop {
+                let flat = state.flat();
+                match parser.next(read, start, flat) {
+                    Ok(Some(value)) => {
+                        if !state.answer(value, &mut woken) {
+                            break Err(protocol("a reply that nobody asked for"));
+                        }
+                    }
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
             woken
         });
-        match (outcome, all) {
-            (Ok(()), false) => Err(protocol("a reply that nobody asked for")),
-            (outcome, _) => outcome,
-        }
+        outcome
     }
 
     /// The timer goes off when the first of those who wait has waited long enough, or somewhat before that.
@@ -809,8 +840,12 @@ mod tests {
             stream
         };
         let asked = async {
-            let two = [&b, &c];
-            tokio::join!(link.one(&a), link.many(two.into_iter()), link.one(&a))
+            let two = [(&b).into(), (&c).into()];
+            tokio::join!(
+                link.one((&a).into()),
+                link.many(&two),
+                link.one((&a).into())
+            )
         };
         let (_stream, (first, two, last)) = tokio::join!(serve, asked);
         assert_eq!(first.unwrap(), Value::Int(1));
@@ -824,15 +859,15 @@ mod tests {
         let (listener, link) = peer().await;
         let (a, b) = (redis::cmd("a"), redis::cmd("b"));
         // Two requests that nobody waits for: one not sent yet, and one that has been.
-        assert!(link.one(&a).now_or_never().is_none());
+        assert!(link.one((&a).into()).now_or_never().is_none());
         let (mut stream, _) = listener.accept().await.unwrap();
         assert_eq!(commands(&mut stream, 1).await, "a");
-        assert!(link.one(&a).now_or_never().is_none());
+        assert!(link.one((&a).into()).now_or_never().is_none());
         let serve = async {
             assert_eq!(commands(&mut stream, 2).await, "ab");
             stream.write_all(b":1\r\n:2\r\n:3\r\n").await.unwrap();
         };
-        let ((), answer) = tokio::join!(serve, link.one(&b));
+        let ((), answer) = tokio::join!(serve, link.one((&b).into()));
         assert_eq!(answer.unwrap(), Value::Int(3));
         assert_eq!(link.0.0.state().waiting.len(), 0);
     }
@@ -847,7 +882,7 @@ mod tests {
             // An end in the middle of a reply.
             stream.write_all(b":1\r\n$5\r\nha").await.unwrap();
         };
-        let asked = async { tokio::join!(link.one(&a), link.one(&a)) };
+        let asked = async { tokio::join!(link.one((&a).into()), link.one((&a).into())) };
         let ((), (first, second)) = tokio::join!(serve, asked);
         assert_eq!(first.unwrap(), Value::Int(1));
         assert!(second.unwrap_err().is_connection_dropped());
@@ -857,7 +892,7 @@ mod tests {
             stream.write_all(b"+OK\r\n").await.unwrap();
             stream
         };
-        let (_stream, answer) = tokio::join!(serve, link.one(&b));
+        let (_stream, answer) = tokio::join!(serve, link.one((&b).into()));
         assert_eq!(answer.unwrap(), Value::Okay);
     }
 
@@ -871,10 +906,10 @@ mod tests {
             stream.write_all(b":1\r\n").await.unwrap();
             stream
         };
-        let (mut stream, answer) = tokio::join!(serve, link.one(&a));
+        let (mut stream, answer) = tokio::join!(serve, link.one((&a).into()));
         assert_eq!(answer.unwrap(), Value::Int(1));
         tokio::time::pause();
-        let late = link.one(&a).await;
+        let late = link.one((&a).into()).await;
         tokio::time::resume();
         assert!(late.unwrap_err().is_timeout());
         assert_eq!(commands(&mut stream, 1).await, "a");
@@ -883,7 +918,7 @@ mod tests {
             assert_eq!(commands(&mut stream, 1).await, "b");
             stream.write_all(b":2\r\n").await.unwrap();
         };
-        let ((), answer) = tokio::join!(serve, link.one(&b));
+        let ((), answer) = tokio::join!(serve, link.one((&b).into()));
         assert_eq!(answer.unwrap(), Value::Int(2));
     }
 
@@ -898,7 +933,7 @@ mod tests {
             // Closed from there.
             assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
         };
-        let ((), answer) = tokio::join!(serve, link.one(&a));
+        let ((), answer) = tokio::join!(serve, link.one((&a).into()));
         assert_eq!(answer.unwrap(), Value::Int(1));
     }
 
@@ -914,7 +949,7 @@ mod tests {
         let asked = async {
             let other = link.clone();
             drop(link);
-            other.one(&redis::cmd("a")).await.unwrap()
+            other.one((&redis::cmd("a")).into()).await.unwrap()
         };
         let ((), answer) = tokio::join!(serve, asked);
         assert_eq!(answer, Value::Int(1));
@@ -924,7 +959,7 @@ mod tests {
     async fn a_full_queue_makes_callers_wait_in_turn() {
         let (listener, link) = peer().await;
         let a = redis::cmd("a");
-        let all = futures_util::future::join_all((0..2 * WAITING).map(|_| link.one(&a)));
+        let all = futures_util::future::join_all((0..2 * WAITING).map(|_| link.one((&a).into())));
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             for _ in 0..2 {

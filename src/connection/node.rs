@@ -15,7 +15,7 @@ use redis::{
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
-use super::link::{Link, Route};
+use super::link::{Link, Outgoing, Route};
 use super::tls;
 use crate::config::{Host, RedisAddress, RedisConfig};
 use crate::error::{Error, Result};
@@ -336,7 +336,7 @@ impl Node {
     }
 
     /// Sends one command.
-    pub(super) async fn one(&self, cmd: &Cmd) -> RedisResult<Value> {
+    pub(super) async fn one(&self, cmd: Outgoing<'_>) -> RedisResult<Value> {
         let answer = self.over(self.turn(), async |link| link.one(cmd).await);
         self.unless_stuck(async { answer.await?.extract_error() })
             .await
@@ -345,15 +345,16 @@ impl Node {
     /// Sends one command that no request waits for, always on the same connection.
     pub(super) async fn ask(&self, cmd: &Cmd) -> RedisResult<Value> {
         let first = self.shared.load().half();
-        let answer = self.over(first, async |link| link.one(cmd).await);
+        let answer = self.over(first, async |link| link.one(cmd.into()).await);
         answer.await?.extract_error()
     }
 
-    /// Sends independent commands in as few round trips as possible, each `asking` if it has been sent here by the
-    /// owner of its slot. Each has an answer of its own.
-    pub(super) async fn many(&self, cmds: &[(&Cmd, bool)]) -> Vec<RedisResult<Value>> {
-        if let [(cmd, false)] = cmds {
-            return vec![self.one(cmd).await];
+    /// Sends independent commands in as few round trips as possible. Each has an answer of its own.
+    pub(super) async fn many(&self, cmds: &[Outgoing<'_>]) -> Vec<RedisResult<Value>> {
+        if let [cmd] = cmds
+            && !cmd.asking
+        {
+            return vec![self.one(*cmd).await];
         }
         let parts = cmds.chunks(PIPELINE).map(|part| async {
             match self.pipeline(part).await {
@@ -365,23 +366,24 @@ impl Node {
         parts.into_iter().flatten().collect()
     }
 
-    async fn pipeline(&self, cmds: &[(&Cmd, bool)]) -> RedisResult<Vec<RedisResult<Value>>> {
+    async fn pipeline(&self, cmds: &[Outgoing<'_>]) -> RedisResult<Vec<RedisResult<Value>>> {
         let ask = redis::cmd("ASKING");
-        let asking = cmds.iter().any(|(_, asking)| *asking);
         let answers = self.over(self.turn(), async |link| {
-            if !asking {
-                return link.many(cmds.iter().map(|(cmd, _)| *cmd)).await;
+            if !cmds.iter().any(|cmd| cmd.asking) {
+                return link.many(cmds).await;
             }
-            let before =
-                |(cmd, asking): &(_, bool)| asking.then_some(&ask).into_iter().chain([*cmd]);
-            let all: Vec<&Cmd> = cmds.iter().flat_map(before).collect();
-            link.many(all.into_iter()).await
+            let before = |cmd: &Outgoing<'_>| cmd.asking.then_some((&ask).into());
+            let all: Vec<Outgoing<'_>> = cmds
+                .iter()
+                .flat_map(|cmd| before(cmd).into_iter().chain([*cmd]))
+                .collect();
+            link.many(&all).await
         });
         let mut answers = self.unless_stuck(answers).await?.into_iter();
         let answers: Vec<RedisResult<Value>> = cmds
             .iter()
-            .filter_map(|(_, asking)| {
-                if *asking {
+            .filter_map(|cmd| {
+                if cmd.asking {
                     answers.next();
                 }
                 answers.next().map(Value::extract_error)

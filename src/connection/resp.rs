@@ -9,9 +9,11 @@ const DEPTH: usize = 32;
 /// Places made for the values of a list before they have come.
 const EXPECTED: usize = 1 << 16;
 
-/// The lists that are open.
+/// What has been read of a reply that is not all there.
 pub(super) struct Parser {
+    /// The lists that are open.
     open: Vec<List>,
+    flat: Option<Flat>,
 }
 
 struct List {
@@ -19,38 +21,58 @@ struct List {
     missing: usize,
 }
 
+/// A list as it came.
+struct Flat {
+    bytes: Vec<u8>,
+    missing: usize,
+}
+
 impl Parser {
     pub(super) fn new() -> Self {
-        Self { open: Vec::new() }
+        Self {
+            open: Vec::new(),
+            flat: None,
+        }
     }
 
-    /// The next reply, if all of it is there; `at` goes past what has been read of `bytes`, which may be a part of it.
-    pub(super) fn next(&mut self, bytes: &[u8], at: &mut usize) -> RedisResult<Option<Value>> {
+    /// The next reply, if all of it is there; `at` goes past what has been read of `bytes`, which may be a part of it. A
+    /// list that is wanted `flat` is one text, to be read by [`texts`].
+    pub(super) fn next(
+        &mut self,
+        bytes: &[u8],
+        at: &mut usize,
+        flat: bool,
+    ) -> RedisResult<Option<Value>> {
+        if flat && self.open.is_empty() && self.flat.is_none() && bytes.get(*at) == Some(&b'*') {
+            self.flat = Some(Flat {
+                bytes: Vec::new(),
+                missing: 1,
+            });
+        }
+        if self.flat.is_some() {
+            return self.flat(bytes, at);
+        }
         loop {
-            let Some(rest) = bytes.get(*at..).filter(|rest| !rest.is_empty()) else {
+            let Some(token) = Token::first(bytes.get(*at..).unwrap_or_default())? else {
                 return Ok(None);
             };
-            let Some(token) = token(rest)? else {
-                return Ok(None);
-            };
-            let mut value = match token {
-                Token::Value(value, length) => {
-                    *at += length;
-                    value
-                }
-                Token::List(count, length) => {
-                    *at += length;
-                    if count > 0 {
-                        if self.open.len() == DEPTH {
-                            return Err(unreadable());
-                        }
-                        self.open.push(List {
-                            values: Vec::with_capacity(count.min(EXPECTED)),
-                            missing: count,
-                        });
-                        continue;
+            *at += token.length;
+            let mut value = match token.kind {
+                Kind::Line(line) => redis::parse_redis_value(line)?,
+                Kind::Okay => Value::Okay,
+                Kind::Number(number) => Value::Int(number),
+                Kind::Nil => Value::Nil,
+                Kind::Text(text) => Value::BulkString(text.to_vec()),
+                Kind::List(0) => Value::Array(Vec::new()),
+                Kind::List(count) => {
+                    if self.open.len() == DEPTH {
+                        return Err(unreadable());
                     }
-                    Value::Array(Vec::new())
+                    self.open.push(List {
+                        values: Vec::with_capacity(count.min(EXPECTED)),
+                        missing: count,
+                    });
+                    continue;
                 }
             };
             // It may be the last of its list, and that one the last of another.
@@ -68,54 +90,122 @@ impl Parser {
             }
         }
     }
-}
 
-/// A value, or the head of a list, and how many bytes it takes.
-enum Token {
-    Value(Value, usize),
-    List(usize, usize),
-}
-
-fn token(bytes: &[u8]) -> RedisResult<Option<Token>> {
-    let (Some(kind), Some(rest)) = (bytes.first(), bytes.get(1..)) else {
-        return Ok(None);
-    };
-    if matches!(kind, b'+' | b'-') {
-        return simple(bytes);
+    fn flat(&mut self, bytes: &[u8], at: &mut usize) -> RedisResult<Option<Value>> {
+        let Some(flat) = &mut self.flat else {
+            return Ok(None);
+        };
+        let start = *at;
+        while flat.missing > 0 {
+            let Some(token) = Token::first(bytes.get(*at..).unwrap_or_default())? else {
+                break;
+            };
+            *at += token.length;
+            flat.missing -= 1;
+            if let Kind::List(count) = token.kind {
+                flat.missing = flat.missing.saturating_add(count);
+            }
+        }
+        flat.bytes
+            .extend_from_slice(bytes.get(start..*at).unwrap_or_default());
+        if flat.missing > 0 {
+            return Ok(None);
+        }
+        let whole = self.flat.take().map(|flat| flat.bytes);
+        Ok(whole.map(Value::BulkString))
     }
-    let Some((number, digits)) = number(rest)? else {
-        return Ok(None);
+}
+
+/// The texts of a list that has been left flat. Anything else in it is an error.
+pub(super) fn texts(list: &[u8]) -> RedisResult<impl Iterator<Item = RedisResult<&str>>> {
+    let list = std::str::from_utf8(list).map_err(|_| unreadable())?;
+    let head = Token::first(list.as_bytes())?.ok_or_else(unreadable)?;
+    let Kind::List(count) = head.kind else {
+        return Err(unreadable());
     };
-    let length = 1 + digits;
-    let some = match (kind, usize::try_from(number)) {
-        (b':', _) => Token::Value(Value::Int(number), length),
-        (b'$' | b'*', Err(_)) => Token::Value(Value::Nil, length),
-        (b'*', Ok(count)) => Token::List(count, length),
-        (b'$', Ok(size)) if size <= LONGEST => {
-            let Some(text) = bytes.get(length..length + size + 2) else {
+    let mut at = head.length;
+    Ok((0..count).map(move |_| {
+        let rest = list.as_bytes().get(at..).unwrap_or_default();
+        match Token::first(rest)? {
+            Some(Token {
+                kind: Kind::Text(text),
+                length,
+            }) => {
+                at += length;
+                let end = at - 2;
+                list.get(end - text.len()..end).ok_or_else(unreadable)
+            }
+            _ => Err(unreadable()),
+        }
+    }))
+}
+
+/// A value, or the head of a list.
+struct Token<'a> {
+    kind: Kind<'a>,
+    /// How many bytes it takes.
+    length: usize,
+}
+
+enum Kind<'a> {
+    Okay,
+    /// Any other line of text, with its first byte and its end: the crate puts errors into their kinds.
+    Line(&'a [u8]),
+    Number(i64),
+    Nil,
+    Text(&'a [u8]),
+    List(usize),
+}
+
+impl<'a> Token<'a> {
+    /// The one that `bytes` begins with, if all of it is there.
+    fn first(bytes: &'a [u8]) -> RedisResult<Option<Self>> {
+        let (Some(kind), Some(rest)) = (bytes.first(), bytes.get(1..)) else {
+            return Ok(None);
+        };
+        if matches!(kind, b'+' | b'-') {
+            let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") else {
                 return Ok(None);
             };
-            let Some(text) = text.strip_suffix(b"\r\n") else {
-                return Err(unreadable());
-            };
-            Token::Value(Value::BulkString(text.to_vec()), length + size + 2)
+            let line = bytes.get(..end + 2).unwrap_or_default();
+            return Ok(Some(Self {
+                kind: match line {
+                    b"+OK\r\n" => Kind::Okay,
+                    line => Kind::Line(line),
+                },
+                length: line.len(),
+            }));
         }
-        _ => return Err(unreadable()),
-    };
-    Ok(Some(some))
-}
-
-/// A line of text. An error among them is put into its kind by the crate.
-fn simple(bytes: &[u8]) -> RedisResult<Option<Token>> {
-    let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") else {
-        return Ok(None);
-    };
-    let line = bytes.get(..end + 2).unwrap_or_default();
-    let value = match line {
-        b"+OK\r\n" => Value::Okay,
-        line => redis::parse_redis_value(line)?,
-    };
-    Ok(Some(Token::Value(value, line.len())))
+        let Some((number, digits)) = number(rest)? else {
+            return Ok(None);
+        };
+        let length = 1 + digits;
+        Ok(Some(match (kind, usize::try_from(number)) {
+            (b':', _) => Self {
+                kind: Kind::Number(number),
+                length,
+            },
+            (b'$' | b'*', Err(_)) => Self {
+                kind: Kind::Nil,
+                length,
+            },
+            (b'*', Ok(count)) => Self {
+                kind: Kind::List(count),
+                length,
+            },
+            (b'$', Ok(size)) if size <= LONGEST => {
+                let Some(text) = bytes.get(length..length + size + 2) else {
+                    return Ok(None);
+                };
+                let text = text.strip_suffix(b"\r\n").ok_or_else(unreadable)?;
+                Self {
+                    kind: Kind::Text(text),
+                    length: length + size + 2,
+                }
+            }
+            _ => return Err(unreadable()),
+        }))
+    }
 }
 
 /// A number and how many bytes it takes with the end of its line.
@@ -153,11 +243,11 @@ mod tests {
     use super::*;
 
     /// All that can be read when it comes in pieces of that size.
-    fn read(bytes: &[u8], piece: usize) -> RedisResult<Vec<Value>> {
+    fn read(bytes: &[u8], piece: usize, flat: bool) -> RedisResult<Vec<Value>> {
         let (mut parser, mut at, mut values) = (Parser::new(), 0, Vec::new());
         for end in (0..bytes.len()).step_by(piece) {
             let end = (end + piece).min(bytes.len());
-            while let Some(value) = parser.next(&bytes[..end], &mut at)? {
+            while let Some(value) = parser.next(&bytes[..end], &mut at, flat)? {
                 values.push(value);
             }
         }
@@ -180,7 +270,11 @@ mod tests {
         }
         assert_eq!(expected.len(), 12);
         for piece in 1..=REPLIES.len() {
-            assert_eq!(read(REPLIES, piece).unwrap(), expected, "pieces of {piece}");
+            assert_eq!(
+                read(REPLIES, piece, false).unwrap(),
+                expected,
+                "pieces of {piece}"
+            );
         }
     }
 
@@ -198,11 +292,53 @@ mod tests {
             ":-\r\n",
             &"*1\r\n".repeat(DEPTH + 1),
         ] {
-            let error = read(bad.as_bytes(), bad.len()).unwrap_err();
+            let error = read(bad.as_bytes(), bad.len(), false).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Parse, "{bad:?}");
         }
         for part in ["", "$", "$3\r", "$3\r\nab", "*2\r\n:1\r\n", "+OK\r", "-ERR"] {
-            assert_eq!(read(part.as_bytes(), 1).unwrap(), [], "{part:?}");
+            assert_eq!(read(part.as_bytes(), 1, false).unwrap(), [], "{part:?}");
         }
+    }
+
+    #[test]
+    fn a_list_that_is_left_flat_has_the_same_texts() {
+        let reply = "*3\r\n$1\r\na\r\n$0\r\n\r\n$6\r\n\u{e9}\r\n\u{e9}\r\n".as_bytes();
+        let all = [
+            reply,
+            b"*0\r\n",
+            b"-ERR no\r\n",
+            b"*1\r\n*1\r\n:1\r\n",
+            reply,
+        ]
+        .concat();
+        for piece in 1..=all.len() {
+            let values = read(&all, piece, true).unwrap();
+            let [
+                Value::BulkString(one),
+                Value::BulkString(none),
+                error,
+                Value::BulkString(nested),
+                last,
+            ] = &values[..]
+            else {
+                panic!("{values:?}");
+            };
+            let found: Vec<&str> = texts(one).unwrap().map(Result::unwrap).collect();
+            assert_eq!(found, ["a", "", "\u{e9}\r\n\u{e9}"]);
+            assert_eq!(texts(none).unwrap().count(), 0);
+            assert!(error.clone().extract_error().is_err());
+            assert!(texts(nested).unwrap().all(|text| text.is_err()));
+            assert_eq!(last, &values[0]);
+        }
+        for bad in [&b""[..], b":1\r\n", b"*1\r\n$1\r\n\xff\r\n", b"*1"] {
+            assert!(texts(bad).is_err(), "{bad:?}");
+        }
+        assert!(
+            texts(b"*2\r\n$1\r\na\r\n")
+                .unwrap()
+                .last()
+                .unwrap()
+                .is_err()
+        );
     }
 }

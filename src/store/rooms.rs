@@ -1,7 +1,7 @@
 //! A page of a user's rooms, with all that a client shows of them.
 //!
 //! The user's own slot says enough of each room to filter and sort by: one round trip, and one more for the numbers of
-//! supergroups. Only the rooms of the page are then asked for the rest, in a further one. What only the room knows (its
+//! supergroups if there are any. Only the rooms of the page are then asked for the rest, in a further one. What only the room knows (its
 //! name, for one) takes more if it is sorted by: then all rooms are asked that the other fields leave in question.
 
 use std::borrow::Cow;
@@ -14,10 +14,10 @@ use redis::Value;
 
 use super::deliver::{MemberList, parse_members};
 use super::read::Super;
-use super::reply::{Reply, maybe_text, number, parse, stamp, unreadable};
+use super::reply::{Reply, maybe_text, parse, stamp, unreadable};
 use super::room::{Last, millis};
 use super::{Kind, LastMessage, Pref, Profile, RoomEntry, RoomPage, Store};
-use crate::connection::Item;
+use crate::connection::{Item, texts};
 use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, decoded, encode};
 use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
@@ -365,75 +365,51 @@ fn text(value: &Value) -> Result<&str> {
     }
 }
 
-/// The pairs of a hash, borrowed.
+/// The pairs of a hash that has been asked for as it is.
 fn pairs(hash: &Value) -> Result<impl Iterator<Item = Result<(&str, &str)>>> {
-    let (flat, map): (&[Value], &[(Value, Value)]) = match hash {
-        Value::Array(flat) => (flat, &[]),
-        Value::Map(map) => (&[], map),
-        Value::Nil => (&[], &[]),
-        _ => return Err(unreadable()),
-    };
-    let flat = flat.chunks(2).map(|pair| match pair {
-        [field, value] => Ok((field, value)),
-        _ => Err(unreadable()),
-    });
-    let all = flat.chain(map.iter().map(|(field, value)| Ok((field, value))));
-    Ok(all.map(|pair| pair.and_then(|(field, value)| Ok((text(field)?, text(value)?)))))
+    let mut texts = texts(hash)?;
+    Ok(std::iter::from_fn(move || {
+        let field = texts.next()?;
+        let value = texts.next().unwrap_or_else(|| Err(unreadable()));
+        Some(field.and_then(|field| Ok((field, value?))))
+    }))
 }
 
-/// A user's own settings of a room, as they are stored: name and value.
-type Settings<'a> = Vec<(&'a str, &'a str)>;
-
 /// What a user's settings of some rooms are asked with: by name, or all there are.
-fn prefs_item(keys: &UserKeys, rooms: &[&str], settings: &[&str], whole: bool) -> Item {
-    let mut get = redis::cmd(if whole { "HGETALL" } else { "HMGET" });
+fn prefs_item(keys: &UserKeys, rooms: &[&str], whole: bool) -> Item {
+    if whole {
+        return whole_item(keys.prefs());
+    }
+    let mut get = redis::cmd("HMGET");
     get.arg(keys.prefs());
-    if !whole {
-        for room in rooms {
-            for setting in settings {
-                get.arg(format!("{room}|{setting}"));
-            }
+    for room in rooms {
+        for setting in SETTINGS {
+            get.arg(format!("{room}|{setting}"));
         }
     }
     Item::Plain(get)
 }
 
+/// All of a hash, for [`pairs`].
+fn whole_item(key: String) -> Item {
+    let mut get = redis::cmd("HGETALL");
+    get.arg(key);
+    Item::Flat(get)
+}
+
 /// Reads the answer: of each room what is set there; nothing where nothing is.
-fn read_prefs(
-    answer: &Value,
-    rooms: &[&str],
-    settings: &[&str],
-    whole: bool,
-) -> Result<Vec<Option<Pref>>> {
-    let mut prefs = Vec::with_capacity(rooms.len());
+fn read_prefs(answer: &Value, rooms: &[&str], whole: bool) -> Result<Vec<Option<Pref>>> {
     if whole {
-        let mut all: HashMap<&str, Settings> = HashMap::new();
-        for pair in pairs(answer)? {
-            let (field, value) = pair?;
-            if let Some((room, setting)) = field.rsplit_once('|') {
-                all.entry(room).or_default().push((setting, value));
-            }
-        }
-        for room in rooms {
-            prefs.push(match all.get(room) {
-                None => None,
-                Some(set) => {
-                    let mut pref = Pref::default();
-                    for (setting, stored) in set {
-                        set_pref(&mut pref, setting, stored)?;
-                    }
-                    Some(pref)
-                }
-            });
-        }
-        return Ok(prefs);
+        let mut all = all_prefs(answer, &SETTINGS)?;
+        return Ok(rooms.iter().map(|room| all.remove(room)).collect());
     }
     let Value::Array(values) = answer else {
         return Err(unreadable());
     };
-    for values in values.chunks(settings.len().max(1)) {
+    let mut prefs = Vec::with_capacity(rooms.len());
+    for values in values.chunks(SETTINGS.len()) {
         let mut pref = None;
-        for (setting, value) in settings.iter().zip(values) {
+        for (setting, value) in SETTINGS.iter().zip(values) {
             if !matches!(value, Value::Nil) {
                 let pref = pref.get_or_insert_with(Pref::default);
                 set_pref(pref, setting, text(value)?)?;
@@ -442,6 +418,20 @@ fn read_prefs(
         prefs.push(pref);
     }
     Ok(prefs)
+}
+
+/// Of all rooms that have one of these settings, what they are.
+fn all_prefs<'a>(answer: &'a Value, settings: &[&str]) -> Result<HashMap<&'a str, Pref>> {
+    let mut all: HashMap<&str, Pref> = HashMap::new();
+    for pair in pairs(answer)? {
+        let (field, stored) = pair?;
+        if let Some((room, setting)) = field.rsplit_once('|')
+            && settings.contains(&setting)
+        {
+            set_pref(all.entry(room).or_default(), setting, stored)?;
+        }
+    }
+    Ok(all)
 }
 
 /// Takes a setting as it is stored: `stamp|JSON`.
@@ -535,25 +525,21 @@ impl Store {
         let _place = self.inner.admission.read()?;
         let name = encode(user.as_str());
         let keys = UserKeys::new(app, &name);
-        let whole = |key: String| {
-            let mut get = redis::cmd("HGETALL");
-            get.arg(key);
-            Item::Plain(get)
-        };
         // Not by one script: to carry thousands of records through Lua costs Redis several times as much as to send them. A
         // room that becomes a supergroup in between is in both: its record is read first.
-        let mut items = vec![whole(keys.rooms()), Self::overview_item(app, &name, "")];
+        let mut items = vec![
+            whole_item(keys.rooms()),
+            Self::overview_item(app, &name, ""),
+        ];
         if query.by_pref.is_some() {
-            let mut size = redis::cmd("HLEN");
-            size.arg(keys.prefs());
-            items.push(Item::Plain(size));
+            items.push(whole_item(keys.prefs()));
         }
         let (mut values, verdict) = match self.charged(items, charge).await? {
             Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
             Charged::Granted(values, verdict) => (values, verdict),
         };
         let mut next = || values.next().unwrap_or(Value::Nil);
-        let (records, overview, set) = (next(), next(), number(&next())?);
+        let (records, overview, prefs) = (next(), next(), next());
         let large = self.large(app, overview).await?;
         let also: HashSet<&str> = large.iter().map(|room| room.room.as_str()).collect();
         let kept = pairs(&records)?.map(|pair| {
@@ -572,7 +558,9 @@ impl Store {
             }
         }
         if let Some(by_pref) = &query.by_pref {
-            self.keep_by_pref(&keys, by_pref, set, &mut found).await?;
+            let all = all_prefs(&prefs, &by_pref.settings)?;
+            let unset = (by_pref.matches)(&Pref::default());
+            found.retain(|room| all.get(room.stored).map_or(unset, by_pref.matches));
         }
 
         let mut people = People::default();
@@ -586,32 +574,6 @@ impl Store {
             },
             verdict,
         ))
-    }
-
-    /// Keeps the rooms that are meant by the user's settings, of which there are `set`.
-    async fn keep_by_pref(
-        &self,
-        keys: &UserKeys,
-        query: &PrefQuery<'_>,
-        set: u64,
-        found: &mut Vec<RoomBrief<'_>>,
-    ) -> Result<()> {
-        let rooms: Vec<&str> = found.iter().map(|room| room.stored).collect();
-        let unset = (query.matches)(&Pref::default());
-        let mut keep = Vec::new();
-        if set > 0 && !rooms.is_empty() {
-            // Whatever is the shorter answer.
-            let whole = set * 2 <= (rooms.len() * query.settings.len()) as u64;
-            let item = prefs_item(keys, &rooms, &query.settings, whole);
-            let answer = self.inner.redis.batch(&[item]).await?;
-            let answer = answer.into_iter().next().unwrap_or(Value::Nil);
-            for pref in read_prefs(&answer, &rooms, &query.settings, whole)? {
-                keep.push(pref.map_or(unset, |pref| (query.matches)(&pref)));
-            }
-        }
-        let mut keep = keep.into_iter();
-        found.retain(|_| keep.next().unwrap_or(unset));
-        Ok(())
     }
 
     /// The supergroups that a user has joined.
@@ -702,7 +664,7 @@ impl Store {
         let names: Vec<&str> = rooms.iter().map(|room| room.stored).collect();
         let many = rooms.len() > SHORT;
         let keys = UserKeys::new(app, user);
-        items.push(prefs_item(&keys, &names, &SETTINGS, many));
+        items.push(prefs_item(&keys, &names, many));
         let (mut unknown, mut users) = (Vec::new(), Vec::new());
         let mut people = people;
         if let Some(people) = people.as_deref_mut() {
@@ -730,7 +692,7 @@ impl Store {
         for room in rooms {
             entries.push(read_entry(room, Reply::new(next())?)?);
         }
-        let prefs = read_prefs(&next(), &names, &SETTINGS, many)?;
+        let prefs = read_prefs(&next(), &names, many)?;
         for (asked, pref) in entries.iter_mut().zip(prefs) {
             if let (Some(asked), Some(pref)) = (asked, pref) {
                 asked.entry.pref = pref;
@@ -1041,37 +1003,34 @@ mod tests {
     fn settings_are_read_one_by_one_or_all_at_once() {
         let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
         let rooms = ["a%7C", "b", "c"];
-        let named = [
-            bulk("5|\"x|y\""),
-            bulk("6|true"),
-            Value::Nil,
-            Value::Nil,
-            Value::Nil,
-            bulk("7|false"),
-        ];
         let all = [
-            "c|hidden",
-            "7|false",
-            "a%7C|hidden",
-            "6|true",
-            "a%7C|folder",
-            "5|\"x|y\"",
+            ("c|hidden", "7|false"),
+            ("a%7C|hidden", "6|true"),
+            ("a%7C|folder", "5|\"x|y\""),
         ];
-        let one = read_prefs(
-            &Value::Array(named.into()),
-            &rooms,
-            &["folder", "hidden"],
-            false,
-        );
-        let two = Value::Array(all.map(bulk).into());
-        let two = read_prefs(&two, &rooms, &["folder", "hidden"], true).unwrap();
-        assert_eq!(one.unwrap(), two);
+        let named = rooms.iter().flat_map(|room| {
+            let field = move |setting| format!("{room}|{setting}");
+            SETTINGS.map(|setting| {
+                let found = all.iter().find(|(name, _)| *name == field(setting));
+                found.map_or(Value::Nil, |(_, value)| bulk(value))
+            })
+        });
+        let one = read_prefs(&Value::Array(named.collect()), &rooms, false).unwrap();
+        let texts = all.iter().flat_map(|(field, value)| [field, value]);
+        let texts = texts.map(|text| format!("${}\r\n{text}\r\n", text.len()));
+        let all = bulk(&format!("*6\r\n{}", texts.collect::<String>()));
+        let two = read_prefs(&all, &rooms, true).unwrap();
+        assert_eq!(one, two);
         let [Some(a), None, Some(c)] = two.as_slice() else {
             panic!("{two:?}");
         };
         assert_eq!((a.folder.as_str(), a.hidden), ("x|y", true));
         assert_eq!(*c, Pref::default());
-        assert!(read_prefs(&Value::Nil, &rooms, &["folder"], false).is_err());
+        let folders = all_prefs(&all, &["folder"]).unwrap();
+        assert_eq!(folders.len(), 1);
+        assert!(!folders["a%7C"].hidden);
+        assert!(read_prefs(&Value::Nil, &rooms, false).is_err());
+        assert!(read_prefs(&Value::Nil, &rooms, true).is_err());
     }
 
     /// Rooms of few different values, so that many are alike; names and the like are the room's own.
