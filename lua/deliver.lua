@@ -7,6 +7,7 @@
 --   Records: state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last, of supergroups
 --   state|epoch|rev|read|holes|mentions. To be short, epoch is in base 36, so is rev, which is how far it is from epoch
 --   (it is never less), and kind is one letter: d direct, g group. Every other number, here and in ARGV, is decimal.
+--   After last may stand | and which of the user's settings of the room are true: h hidden, s sticky, m muted.
 -- ARGV: 1 room, 2 microseconds at which the snapshot was taken, 3 rev, 4 head, 5 kind, 6 status, 7 type, 8 tags,
 --   9 created (milliseconds), 10 the last message as it stands in a record ('': none), 11 and 12 positions that don't
 --   count, and that mention, for everybody (comma lists of stamp/position), then four per user: state (j, i, l or - for
@@ -44,8 +45,8 @@ local function moved(text, membership, after, more)
     peer, read_to = match(more, '^([^\n]*)\n%d*\n(%d*)\n\n\n$')
     if not peer then return nil end
   end
-  local of, v, r, h, holes, mentions, set, with, made =
-    match(text, '^(%a|%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*$')
+  local of, v, r, h, holes, mentions, set, with, made, flags =
+    match(text, '^(%a|%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*(|?%a*)$')
   if of ~= membership or set ~= settings or with ~= peer then return nil end
   local by, top = head - number(h), ARGV[4]
   if by < 0 then by, top = 0, h end
@@ -66,7 +67,7 @@ local function moved(text, membership, after, more)
   if not joined or status ~= '1' then by = 0 end
   if with_peer ~= peer then fields_of(peer) end
   return by, of .. '|' .. after .. '|' .. r .. '|' .. top .. '|' .. holes .. '|' .. mentions .. '|' .. set .. '|' .. with
-    .. '|' .. made .. '|' .. last
+    .. '|' .. made .. '|' .. last .. flags
 end
 
 local reply, closer = {}, {}
@@ -194,6 +195,16 @@ end
 
 local pref_fields = {'tags', 'tag_colors', 'hidden', 'sticky', 'muted', 'folder'}
 
+-- The settings that are true, as they stand at the end of a record.
+local function flags_of(prefs)
+  local values = redis.call('HMGET', prefs, room .. '|hidden', room .. '|sticky', room .. '|muted')
+  local letters = ''
+  for i, letter in ipairs({'h', 's', 'm'}) do
+    if values[i] and match(values[i], '|true$') then letters = letters .. letter end
+  end
+  return letters ~= '' and '|' .. letters or ''
+end
+
 local function merge(k, a)
   local counts, rooms, supers, refs, marks, left, prefs =
     KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4], KEYS[k + 5], KEYS[k + 6], KEYS[k + 7]
@@ -217,10 +228,10 @@ local function merge(k, a)
   local old, was_super = nil, false
   local text = redis.call('HGET', rooms, room)
   if text then
-    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls = string.match(text,
-      '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, fl = string.match(text,
+      '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)(|?%a*)$')
     old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(h), nh = tonumber(nh),
-      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls}
+      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl}
   else
     text = redis.call('HGET', supers, room)
     if text then
@@ -333,8 +344,10 @@ local function merge(k, a)
     if not old then redis.call('HSETNX', counts, 'known', int(epoch)) end
     local start = new.state .. '|' .. began .. '|' .. new.after .. '|' .. int(new.read) .. '|'
     if counted_new then
+      if settings ~= '' or was_super then new.flags = flags_of(prefs) end
       redis.call('HSET', rooms, room, start .. int(new.head) .. '|' .. new.nh .. '|' .. new.nm .. '|' .. string.sub(new.kind, 1, 1) .. '|'
-        .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer .. '|' .. new.made .. '|' .. new.last)
+        .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer .. '|' .. new.made .. '|' .. new.last
+        .. (new.flags or ''))
     else
       redis.call('HSET', supers, room, start .. new.nh .. '|' .. new.nm)
     end

@@ -20,7 +20,7 @@ local now = t[1] * 1000000 + t[2]
 if now > trust then return {'STALE'} end
 local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime',
   'accepted', 'told', 'created', 'last_at', 'last_time')
-local rev = tonumber(m[1] or 0)
+local rev, last_at = tonumber(m[1] or 0), tonumber(m[14] or 0)
 local function tick()
   rev = math.max(rev + 1, now)
   return string.format('%.0f', rev)
@@ -199,14 +199,20 @@ for _ = 1, #ARGV / 8 + 16 do
   local entry = redis.call('HGET', ids, id)
   if entry and string.match(entry, '^%d+') == stamp then redis.call('HDEL', ids, id) end
 end
-local keep = string.format('%.0f', max_age / 1000)
-redis.call('PEXPIRE', ids, keep)
-redis.call('PEXPIRE', log, keep)
+-- The history as a whole ends some time after its last entry. That is put off once in ten minutes, for long enough to hold
+-- for all that comes in them.
+local spell = 600000000
+if math.floor(last_at / spell) ~= math.floor(now / spell) then
+  local keep = string.format('%.0f', (max_age + 2 * spell) / 1000)
+  redis.call('PEXPIRE', ids, keep)
+  redis.call('PEXPIRE', log, keep)
+end
 
 local revs = int(rev)
 put('rev', revs); put('head', int(head)); put('accepted', int(accepted))
 if mintime then put('mintime', int(mintime)); put('maxtime', int(maxtime)) end
 if last then for i = 1, #last do set[#set + 1] = last[i] end end
 redis.call('HSET', meta, unpack(set))
-redis.call('PERSIST', meta)
+-- What was left of a room of that name was to go.
+if not m[2] then redis.call('PERSIST', meta) end
 return {'OK', job, record, now, revs, int(head), kind, m[5], m[6], m[7], born, mrev, m[13], m[14], m[15], unpack(reply)}

@@ -2,11 +2,12 @@
 -- Purpose: repair a user's slot: recompute every plain count from the positions, at one instant. Everything is read and
 --   worked out before the first write, and doing it again changes nothing. A record that can't be read is taken out.
 -- KEYS: 1 counts (hash), 2 rooms (hash: room -> record, see deliver.lua), 3 supers (hash: supergroup -> record), 4 refs (hash),
---   5 marks (sorted set), 6 profile (hash)
+--   5 marks (sorted set), 6 profile (hash), 7 prefs (hash)
 -- ARGV: three per correction: room, its record as it was seen, the record to have in its place ('': none); a record that
 --   has changed since is left as it is. Marks beyond a corrected record's head go.
 -- Reply: four per change: counts|rooms|supers|refs|marks, field, what was there or '', what is there now or ''
-local counts, rooms, supers, refs, marks, profile = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local counts, rooms, supers, refs, marks, profile, prefs =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 
 local function int(n) return string.format('%.0f', n) end
 local function hash(key)
@@ -23,6 +24,7 @@ end
 
 local stored = {[counts] = hash(counts), [rooms] = hash(rooms), [supers] = hash(supers), [refs] = hash(refs)}
 local all_marks = redis.call('ZRANGE', marks, 0, -1)
+local set = hash(prefs)
 
 -- The positions, corrected.
 local corrected, gone = {}, {}
@@ -34,11 +36,20 @@ for i = 1, #ARGV, 3 do
     end
   end
 end
+-- The settings that are true, as they stand at the end of a record.
+local function flags_of(room)
+  local letters = ''
+  for _, setting in ipairs({'hidden', 'sticky', 'muted'}) do
+    if string.match(set[room .. '|' .. setting] or '', '|true$') then letters = letters .. string.sub(setting, 1, 1) end
+  end
+  return letters ~= '' and '|' .. letters or ''
+end
+
 local records = {}
 for room, text in pairs(stored[rooms]) do
   local bound = corrected[rooms .. room]
   local s, e, v, r, h, kd, st, ty, tg, pr, md, ls = string.match(bound or text,
-    '^([ij])|(%w+)|(%w+)|(%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)$')
+    '^([ij])|(%w+)|(%w+)|(%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)|?%a*$')
   local whole = s and (ls == '' or string.match(ls, '^%d+,%-?%d+$'))
   if whole and not gone[rooms .. room] then
     records[room] = {key = rooms, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
@@ -95,7 +106,7 @@ for room, rec in pairs(records) do
   else
     rec.head = math.max(rec.head, rec.read)
     want[rooms][room] = start .. int(rec.head) .. '|' .. rec.nh .. '|' .. rec.nm .. '|' .. rec.letter .. '|' .. rec.status .. '|'
-      .. rec.type .. '|' .. rec.tags .. '|' .. rec.peer .. '|' .. rec.made .. '|' .. rec.last
+      .. rec.type .. '|' .. rec.tags .. '|' .. rec.peer .. '|' .. rec.made .. '|' .. rec.last .. flags_of(room)
     local function by_kind(family, by)
       add(counts, family .. ':' .. rec.kind, by)
       if rec.type ~= '' then add(counts, family .. ':' .. rec.kind .. ':' .. rec.type, by) end

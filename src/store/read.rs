@@ -83,7 +83,7 @@ struct Record {
 }
 
 impl Record {
-    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`
+    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|…`
     fn parse(room: String, text: &str) -> Result<Self> {
         let mut parts = text.split('|');
         let state = parse(parts.next())?;

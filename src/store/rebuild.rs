@@ -105,6 +105,7 @@ impl Store {
             keys.refs(),
             keys.marks(),
             keys.profile(),
+            keys.prefs(),
         ]);
         for (room, view) in &views {
             let name = room.as_str();

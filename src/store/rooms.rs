@@ -106,12 +106,22 @@ pub struct RoomQuery<'a> {
     pub limit: usize,
 }
 
+/// The settings that a user's record of a room tells, by their first letters.
+const FLAGS: [&str; 3] = ["hidden", "sticky", "muted"];
+
 /// Which of them by the user's own settings.
 pub struct PrefQuery<'a> {
     /// The settings that are looked at, each once: `tags`, `tag_colors`, `hidden`, `sticky`, `muted`, `folder`.
     pub settings: Vec<&'static str>,
     /// Whether a room with these settings is meant. What is not looked at has its default.
     pub matches: &'a (dyn Fn(&Pref) -> bool + Sync),
+}
+
+impl PrefQuery<'_> {
+    /// Whether the user's records of the rooms tell all of it.
+    fn is_recorded(&self) -> bool {
+        self.settings.iter().all(|setting| FLAGS.contains(setting))
+    }
 }
 
 /// One of a user's rooms, as the user's own slot has it.
@@ -124,6 +134,8 @@ pub struct RoomBrief<'a> {
     created: i64,
     last: Option<Last>,
     unread: u64,
+    /// Which settings are true, by their first letters.
+    flags: &'a str,
 }
 
 impl<'a> RoomBrief<'a> {
@@ -153,8 +165,8 @@ impl<'a> RoomBrief<'a> {
         self.last.map(|last| last.time)
     }
 
-    /// Reads `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`; nothing of a room that the
-    /// user has not joined or that is not active.
+    /// Reads `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and `|flags` if there are any;
+    /// nothing of a room that the user has not joined or that is not active.
     fn read(stored: &'a str, record: &'a str) -> Result<Option<Self>> {
         let mut parts = Parts(record);
         if parts.text()? != "j" {
@@ -168,6 +180,7 @@ impl<'a> RoomBrief<'a> {
         }
         let (custom_type, tags, _peer) = (parts.text()?, parts.text()?, parts.text()?);
         let made: i64 = parse(Some(parts.text()?))?;
+        let (last, flags) = parts.0.split_once('|').unwrap_or((parts.0, ""));
         Ok(Some(Self {
             stored,
             epoch,
@@ -175,9 +188,20 @@ impl<'a> RoomBrief<'a> {
             tags,
             custom_type,
             created: millis(epoch).saturating_add(made),
-            last: Last::recorded(parts.0, epoch.saturating_add(after))?,
+            last: Last::recorded(last, epoch.saturating_add(after))?,
             unread: head.saturating_sub(read).saturating_sub(holes),
+            flags,
         }))
+    }
+
+    /// The settings that its record tells.
+    fn recorded(&self) -> Pref {
+        Pref {
+            hidden: self.flags.contains('h'),
+            sticky: self.flags.contains('s'),
+            muted: self.flags.contains('m'),
+            ..Pref::default()
+        }
     }
 
     fn facts(&self) -> Facts<'_> {
@@ -353,6 +377,7 @@ impl Large {
             created: self.created,
             last: self.last,
             unread: self.unread,
+            flags: "",
         }
     }
 }
@@ -531,7 +556,8 @@ impl Store {
             whole_item(keys.rooms()),
             Self::overview_item(app, &name, ""),
         ];
-        if query.by_pref.is_some() {
+        let by_pref = query.by_pref.as_ref();
+        if by_pref.is_some_and(|by_pref| !by_pref.is_recorded()) {
             items.push(whole_item(keys.prefs()));
         }
         let (mut values, verdict) = match self.charged(items, charge).await? {
@@ -539,7 +565,7 @@ impl Store {
             Charged::Granted(values, verdict) => (values, verdict),
         };
         let mut next = || values.next().unwrap_or(Value::Nil);
-        let (records, overview, prefs) = (next(), next(), next());
+        let (records, overview, mut prefs) = (next(), next(), next());
         let large = self.large(app, overview).await?;
         let also: HashSet<&str> = large.iter().map(|room| room.room.as_str()).collect();
         let kept = pairs(&records)?.map(|pair| {
@@ -557,10 +583,23 @@ impl Store {
                 found.push(room);
             }
         }
-        if let Some(by_pref) = &query.by_pref {
-            let all = all_prefs(&prefs, &by_pref.settings)?;
+        if let Some(by_pref) = by_pref {
+            // The records of supergroups don't tell.
+            let missing = by_pref.is_recorded() && !large.is_empty();
+            if missing {
+                let answer = self.inner.redis.batch(&[whole_item(keys.prefs())]).await?;
+                prefs = answer.into_iter().next().unwrap_or(Value::Nil);
+            }
+            let all = match missing || !by_pref.is_recorded() {
+                true => all_prefs(&prefs, &by_pref.settings)?,
+                false => HashMap::new(),
+            };
             let unset = (by_pref.matches)(&Pref::default());
-            found.retain(|room| all.get(room.stored).map_or(unset, by_pref.matches));
+            found.retain(|room| match all.get(room.stored) {
+                Some(pref) => (by_pref.matches)(pref),
+                None if room.flags.is_empty() => unset,
+                None => (by_pref.matches)(&room.recorded()),
+            });
         }
 
         let mut people = People::default();
@@ -946,6 +985,7 @@ impl RoomQuery<'_> {
                     at: last.order,
                 }),
                 unread: room.unread,
+                flags: "",
             };
             let by_pref = self.by_pref.as_ref();
             if (self.matches)(&brief) && by_pref.is_none_or(|by| (by.matches)(&room.pref)) {
@@ -1048,6 +1088,7 @@ mod tests {
                 at: (n % 2) as u64,
             }),
             unread: (n % 3) as u64,
+            flags: "",
         };
         let remote = |n: usize| (["x", "", "y", "z"][n * 7 % 4], (n % 2) as i64);
         ((0..60).map(brief).collect(), (0..60).map(remote).collect())

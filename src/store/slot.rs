@@ -30,12 +30,20 @@ pub(super) struct Position {
     pub(super) made: i64,
     /// Not known of a supergroup.
     pub(super) last: Option<Last>,
+    /// Which of the user's settings are true, by their first letters; not known of a supergroup.
+    pub(super) flags: String,
 }
 
 impl Position {
-    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, as `deliver.lua` explains it.
+    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and `|flags` if there are any, as
+    /// `deliver.lua` explains it.
     pub(super) fn room(record: &str) -> Result<Self> {
-        let parts: Vec<&str> = record.split('|').collect();
+        let mut parts: Vec<&str> = record.split('|').collect();
+        let flags = match parts.get(14) {
+            Some(flags) => (*flags).to_owned(),
+            None => String::new(),
+        };
+        parts.truncate(if flags.is_empty() { parts.len() } else { 14 });
         let [
             s,
             e,
@@ -79,6 +87,7 @@ impl Position {
             peer: (*peer).to_owned(),
             made: parse(Some(made))?,
             last: Last::recorded(last, rev)?,
+            flags,
         })
     }
 
@@ -104,6 +113,7 @@ impl Position {
             peer: String::new(),
             made: 0,
             last: None,
+            flags: String::new(),
         })
     }
 
@@ -126,10 +136,12 @@ impl Position {
         } = self;
         let last = self.last.map(|last| last.record(*rev)).unwrap_or_default();
         let kind = kind.get(..1).unwrap_or_default();
+        let bar = if self.flags.is_empty() { "" } else { "|" };
+        let flags = &self.flags;
         let (epoch, after) = (short(*epoch), short(rev.saturating_sub(*epoch)));
         match self.head {
             Some(head) => format!(
-                "{state}|{epoch}|{after}|{read}|{head}|{holes}|{mentions}|{kind}|{status}|{custom_type}|{tags}|{peer}|{made}|{last}"
+                "{state}|{epoch}|{after}|{read}|{head}|{holes}|{mentions}|{kind}|{status}|{custom_type}|{tags}|{peer}|{made}|{last}{bar}{flags}"
             ),
             None => format!("{state}|{epoch}|{after}|{read}|{holes}|{mentions}"),
         }
@@ -181,6 +193,8 @@ pub(super) struct Slot {
     pub(super) supers: BTreeMap<String, String>,
     pub(super) refs: BTreeMap<String, String>,
     pub(super) left: BTreeMap<String, String>,
+    /// The user's own settings of rooms: `room|setting`, `stamp|JSON`.
+    pub(super) prefs: BTreeMap<String, String>,
     /// In their order.
     pub(super) marks: Vec<String>,
 }
@@ -202,7 +216,8 @@ impl Slot {
         let mut hash = || -> Result<BTreeMap<String, String>> {
             Ok(reply.list()?.pairs()?.into_iter().collect())
         };
-        let (counts, rooms, supers, refs, left) = (hash()?, hash()?, hash()?, hash()?, hash()?);
+        let (counts, rooms, supers, refs) = (hash()?, hash()?, hash()?, hash()?);
+        let (left, prefs) = (hash()?, hash()?);
         let mut list = reply.list()?;
         let mut marks = Vec::new();
         while !list.is_empty() {
@@ -218,6 +233,7 @@ impl Slot {
             supers,
             refs,
             left,
+            prefs,
             marks,
         })
     }
@@ -267,12 +283,23 @@ impl Slot {
         }
     }
 
+    /// Which settings of a room are true, as its record is to have it.
+    fn flags(&self, room: &str) -> String {
+        let is_true = |setting: &&str| {
+            let stored = self.prefs.get(&format!("{room}|{setting}"));
+            stored.is_some_and(|stored| stored.ends_with("|true"))
+        };
+        let set = ["hidden", "sticky", "muted"].into_iter().filter(is_true);
+        set.filter_map(|setting| setting.chars().next()).collect()
+    }
+
     /// The positions, by room, with holes and mentions as the marks have them.
     fn positions(&self) -> Positions {
         let mut found = Positions::default();
         for room in self.rooms.keys().chain(self.supers.keys()) {
             if let Some(mut position) = self.position(room) {
                 (position.holes, position.mentions) = (0, 0);
+                position.flags = self.flags(room);
                 found.rooms.insert(room.clone(), position);
             }
         }
@@ -515,6 +542,27 @@ mod tests {
     }
 
     #[test]
+    fn records_tell_the_settings_that_are_true() {
+        let mut slot = right();
+        for (field, stored) in [
+            ("g|sticky", "5|true"),
+            ("g|muted", "5|false"),
+            ("g|folder", "5|\"hidden|true\""),
+            ("g|hidden", "6|true"),
+            ("d|tags", "7|[\"|true\"]"),
+            ("s|sticky", "7|true"),
+        ] {
+            slot.prefs.insert(field.into(), stored.into());
+        }
+        let drift = slot.drift();
+        assert_eq!(drift.len(), 1, "{drift:?}");
+        let told = "j|6|9|4|8|1|1|g|1|t|x,y||0||hs";
+        assert_eq!(drift[0].expected.as_deref(), Some(told));
+        slot.rooms.insert("g".into(), told.into());
+        assert_eq!(slot.drift(), vec![]);
+    }
+
+    #[test]
     fn what_is_missing_wrong_or_too_much_is_named() {
         let drift = slot().drift();
         assert_eq!(drift.len(), 1);
@@ -549,6 +597,7 @@ mod tests {
             "j|5|9|1|3|0|0|d|1|||bob|-3|0,-2",
             "i|7|9|0|4|0|0|g|0|t|x,y||0|",
             "j|hof1iu4m6f|8s2pb4oq|1|3|0|0|g|1||||0|0,-2",
+            "j|5|9|1|3|0|0|d|1|||bob|-3|0,-2|hsm",
         ] {
             assert_eq!(Position::room(record).unwrap().record(), record);
         }

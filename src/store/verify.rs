@@ -328,6 +328,7 @@ impl Store {
             keys.left(),
             keys.profile(),
             keys.pending(),
+            keys.prefs(),
         ]);
         Slot::read(Reply::new(self.inner.redis.call(&call).await?)?)
     }

@@ -84,7 +84,7 @@ async fn a_page_costs_the_same_whatever_the_number_of_rooms() {
             events.push(json!({"type": "room.updated", "room": room, "tags": ["work"], "name": format!("name {}", n % 7)}));
             events.push(json!({"type": "member.joined", "room": room, "users": [user, friend]}));
             events.push(json!({"type": "message.sent", "room": room, "id": "1", "sender": friend}));
-            events.push(json!({"type": "pref.updated", "room": room, "user": user, "folder": "f"}));
+            events.push(json!({"type": "pref.updated", "room": room, "user": user, "folder": "f", "sticky": true}));
         }
         scene.app.must(&json!(events)).await;
     }
@@ -99,6 +99,7 @@ async fn a_page_costs_the_same_whatever_the_number_of_rooms() {
         ],
         &[("limit", "20"), ("q", r#"{"roomTags": "work"}"#)],
         &[("limit", "20"), ("pref", r#"{"folder": "f"}"#)],
+        &[("limit", "20"), ("pref", r#"{"sticky": true}"#)],
         &[("limit", "20"), ("updatedAfter", "1000")],
         // No two rooms have the same last message, so none is in question.
         &[("limit", "20"), ("sort", "-lastMessage name")],

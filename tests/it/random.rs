@@ -779,7 +779,7 @@ impl Universe {
             )),
             _ => {}
         }
-        match rng.random_range(0..10) {
+        match rng.random_range(0..12) {
             0 => query.pref.push(("tags", Condition::Equal(json!("vip")))),
             1 => query
                 .pref
@@ -788,6 +788,11 @@ impl Universe {
                 .pref
                 .push(("folder", Condition::NotEqual(json!("Work")))),
             3 => query.pref.push(("hidden", Condition::Equal(json!(false)))),
+            7 => query.pref.push(("muted", Condition::Equal(json!(true)))),
+            8 => query.pref.extend([
+                ("sticky", Condition::Equal(json!(true))),
+                ("hidden", Condition::NotEqual(json!(true))),
+            ]),
             4 => query
                 .pref
                 .push(("tags", Condition::In(vec![json!("later"), json!("x")]))),

@@ -223,6 +223,7 @@ async fn drift_made_on_purpose_is_found_named_and_repaired() {
     let peer = with(11, "dave");
     let made = with(12, "-77");
     let (older, silent) = (with(13, "7,0"), with(13, ""));
+    let sticky = format!("{}|s", with(0, "j"));
     let more: Vec<(Vec<&str>, &str, &str)> = vec![
         (vec!["HSET", &rooms, "group", &behind], "rooms", "group"),
         (vec!["HSET", &rooms, "group", &ahead], "rooms", "group"),
@@ -232,6 +233,7 @@ async fn drift_made_on_purpose_is_found_named_and_repaired() {
         (vec!["HSET", &rooms, "group", &made], "rooms", "group"),
         (vec!["HSET", &rooms, "group", &older], "rooms", "group"),
         (vec!["HSET", &rooms, "group", &silent], "rooms", "group"),
+        (vec!["HSET", &rooms, "group", &sticky], "rooms", "group"),
         (
             vec!["HSET", &rooms, "nowhere", &foreign],
             "rooms",
