@@ -23,8 +23,10 @@ use tokio_rustls::TlsConnector;
 
 use super::resp::Parser;
 
-/// Requests without an answer that one connection may have.
-const WAITING: usize = 16_384;
+/// Requests that one connection may owe replies to.
+const WAITING: u64 = 16_384;
+/// The same with those whose replies nobody has taken yet.
+const HELD: usize = 1 << 20;
 /// Bytes not written yet that one connection may have, and one request more.
 const UNSENT: usize = 8 << 20;
 /// What is read at once, and what a buffer goes back to after something larger.
@@ -107,6 +109,8 @@ struct State {
 
 /// One request: a command or several.
 struct Waiting {
+    /// What it takes in `out`.
+    bytes: usize,
     /// Replies that are still to come.
     missing: usize,
     /// Of each reply whether it is to be left flat; empty: none is.
@@ -173,12 +177,20 @@ impl State {
         self.waiting.iter().any(Waiting::is_open)
     }
 
-    /// Whose reply comes next.
+    /// Whose reply comes next: somebody's who has been sent.
     fn front(&mut self) -> Option<&mut Waiting> {
-        while self.place(self.answering)?.missing == 0 {
+        while self.answering < self.sent && self.place(self.answering)?.missing == 0 {
             self.answering += 1;
         }
-        self.place(self.answering)
+        match self.answering < self.sent {
+            true => self.place(self.answering),
+            false => None,
+        }
+    }
+
+    /// Whether one more may be queued.
+    fn has_room(&self) -> bool {
+        self.next() - self.answering < WAITING && self.out.len() < UNSENT
     }
 
     /// Whether the next reply is to be left flat.
@@ -234,6 +246,22 @@ impl State {
         self.answering = self.sent;
         self.tidy();
         woken
+    }
+
+    /// Who does not wait any more before anything was sent has nothing sent.
+    fn forget_late(&mut self) {
+        let sent = usize::try_from(self.sent.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let all = std::mem::take(&mut self.out);
+        let mut at = 0;
+        for waiting in self.waiting.iter_mut().skip(sent) {
+            let bytes = all.get(at..at + waiting.bytes).unwrap_or_default();
+            at += waiting.bytes;
+            match waiting.is_open() {
+                true => self.out.extend_from_slice(bytes),
+                false => (waiting.missing, waiting.bytes) = (0, 0),
+            }
+        }
+        self.tidy();
     }
 
     /// Nothing will be sent.
@@ -310,31 +338,35 @@ impl Link {
         flat: Vec<bool>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> RedisResult<Outcome> {
-        let now = Instant::now();
-        self.room(now).await?;
-        self.queue(now, outcome, replies, flat, write).await
+        self.room().await?;
+        self.queue(outcome, replies, flat, write).await
     }
 
     /// Waits until there is room for one more.
-    async fn room(&self, now: Instant) -> RedisResult<()> {
+    async fn room(&self) -> RedisResult<()> {
+        const FULL: &str = "no room in the queue";
         let shared = &self.0.0;
+        let mut until = None;
         loop {
             let room = shared.room.notified();
             {
                 let mut state = shared.state();
-                if state.waiting.len() < WAITING && state.out.len() < UNSENT {
+                if state.waiting.len() >= HELD {
+                    return Err(timed_out(FULL));
+                }
+                if state.has_room() {
                     return Ok(());
                 }
                 state.starved = true;
             }
-            let room = tokio::time::timeout_at(now + shared.route.response, room).await;
-            room.map_err(|_| timed_out("no room in the queue"))?;
+            let until = *until.get_or_insert_with(|| Instant::now() + shared.route.response);
+            let room = tokio::time::timeout_at(until, room).await;
+            room.map_err(|_| timed_out(FULL))?;
         }
     }
 
     fn queue(
         &self,
-        now: Instant,
         outcome: Outcome,
         replies: usize,
         flat: Vec<bool>,
@@ -343,9 +375,12 @@ impl Link {
         let shared = &self.0.0;
         let mut state = shared.state();
         let number = state.next();
+        let before = state.out.len();
         write(&mut state.out);
-        let until = now + shared.route.bound(state.connected);
+        let bytes = state.out.len() - before;
+        let until = Instant::now() + shared.route.bound(state.connected);
         state.waiting.push_back(Waiting {
+            bytes,
             missing: replies,
             flat,
             outcome,
@@ -356,7 +391,12 @@ impl Link {
         let undriven = !std::mem::replace(&mut state.driven, true);
         drop(state);
         if undriven {
-            tokio::spawn(drive(Arc::clone(shared)));
+            // Made here, since what is spawned may be dropped before it has begun.
+            let end = End {
+                shared: Arc::clone(shared),
+                told: false,
+            };
+            tokio::spawn(drive(end));
         } else if let Some(driver) = driver {
             driver.wake();
         }
@@ -442,23 +482,26 @@ impl Route {
         Ok(stream)
     }
 
+    /// Says who we are, and sees that somebody answers.
     async fn log_in(&self, stream: &mut Box<dyn Stream>) -> RedisResult<()> {
         let login = self.info.redis_settings();
         let mut cmds = Vec::new();
         if let Some(password) = login.password() {
             let mut auth = redis::cmd("AUTH");
             auth.arg(login.username()).arg(password);
-            cmds.push((auth, ErrorKind::AuthenticationFailed));
+            cmds.push((auth, Some(ErrorKind::AuthenticationFailed)));
         }
         if login.db() != 0 {
             let mut select = redis::cmd("SELECT");
             select.arg(login.db());
-            cmds.push((select, ErrorKind::InvalidClientConfig));
+            cmds.push((select, Some(ErrorKind::InvalidClientConfig)));
         }
+        cmds.push((redis::cmd("PING"), None));
         let mut parser = Parser::new();
         let mut buffer = Vec::new();
         for (cmd, kind) in cmds {
             stream.write_all(&cmd.get_packed_command()).await?;
+            stream.flush().await?;
             let value = loop {
                 let mut at = 0;
                 let value = parser.next(&buffer, &mut at, false)?;
@@ -470,13 +513,30 @@ impl Route {
                     return Err(ended());
                 }
             };
-            if let Err(error) = value.extract_error() {
-                let why = "the login was refused";
-                return Err((kind, why, error.to_string()).into());
+            match (value.extract_error(), kind) {
+                (Ok(_), _) => {}
+                (Err(error), Some(kind)) => {
+                    return Err((kind, "the login was refused", error.to_string()).into());
+                }
+                (Err(error), None) if is_shut_out(&error) => {
+                    let refused = io::ErrorKind::ConnectionRefused;
+                    return Err(io::Error::new(refused, error.to_string()).into());
+                }
+                // What else it does not do for us now is said to those who ask for it.
+                (Err(_), None) => {}
             }
         }
-        Ok(())
+        match buffer.is_empty() {
+            true => Ok(()),
+            false => Err(protocol("a reply that nobody asked for")),
+        }
     }
+}
+
+/// Whether the server has no place for us, which it says to whoever connects, and then hangs up.
+fn is_shut_out(error: &RedisError) -> bool {
+    let detail = error.detail().unwrap_or_default();
+    error.code() == Some("DENIED") || detail.contains("max number of clients")
 }
 
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
@@ -498,11 +558,8 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// The task: ends when nothing is connected and nothing waits, so that a server that is gone keeps nobody busy.
-async fn drive(shared: Arc<Shared>) {
-    let mut end = End {
-        shared: &shared,
-        told: false,
-    };
+async fn drive(mut end: End) {
+    let shared = Arc::clone(&end.shared);
     loop {
         let stream = match connected(&shared).await {
             Ok(stream) => stream,
@@ -518,12 +575,12 @@ async fn drive(shared: Arc<Shared>) {
 }
 
 /// Says that there is no task any more, also when the runtime ends before it.
-struct End<'a> {
-    shared: &'a Shared,
+struct End {
+    shared: Arc<Shared>,
     told: bool,
 }
 
-impl End<'_> {
+impl End {
     /// Those who wait are told why.
     fn given_up(&mut self, error: &RedisError) {
         if std::mem::replace(&mut self.told, true) {
@@ -537,19 +594,20 @@ impl End<'_> {
 
     /// Whether nobody waits.
     fn is_reached(&mut self) -> bool {
-        let mut state = self.shared.state();
-        if state.is_awaited() {
-            return false;
-        }
-        // What is left in the queue is for those who don't wait any more.
-        state.given_up(&ended());
-        state.driven = false;
-        self.told = true;
-        true
+        self.shared.wake(|state| {
+            if state.is_awaited() {
+                return Vec::new();
+            }
+            // What is left in the queue is for those who don't wait any more.
+            self.told = true;
+            state.driven = false;
+            state.given_up(&ended())
+        });
+        self.told
     }
 }
 
-impl Drop for End<'_> {
+impl Drop for End {
     fn drop(&mut self) {
         self.given_up(&ended());
     }
@@ -565,6 +623,7 @@ async fn connected(shared: &Shared) -> RedisResult<Box<dyn Stream>> {
                 let now = Instant::now();
                 let mut state = shared.state();
                 state.connected = true;
+                state.forget_late();
                 for waiting in &mut state.waiting {
                     waiting.until = waiting.until.min(now + route.response);
                 }
@@ -573,7 +632,7 @@ async fn connected(shared: &Shared) -> RedisResult<Box<dyn Stream>> {
             Err(error) => error,
         };
         // What the server refuses it refuses again.
-        if !error.is_io_error() || retries == 0 {
+        if !error.is_io_error() || retries == 0 || !shared.state().is_awaited() {
             return Err(error);
         }
         retries -= 1;
@@ -749,7 +808,13 @@ impl<'a> Running<'a> {
                             break Err(protocol("a reply that nobody asked for"));
                         }
                     }
-                    Ok(None) => break Ok(()),
+                    Ok(None) => {
+                        let partly = *start < read.len() || parser.is_midway();
+                        match partly && state.front().is_none() {
+                            true => break Err(protocol("a reply that nobody asked for")),
+                            false => break Ok(()),
+                        }
+                    }
                     Err(error) => break Err(error),
                 }
             };
@@ -819,6 +884,15 @@ mod tests {
         (listener, link)
     }
 
+    /// The next connection, logged in.
+    async fn accept(listener: &TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut ping = [0; "*1\r\n$4\r\nPING\r\n".len()];
+        stream.read_exact(&mut ping).await.unwrap();
+        stream.write_all(b"+PONG\r\n").await.unwrap();
+        stream
+    }
+
     /// Reads until so many commands have come, each of which is one word of one letter.
     async fn commands(stream: &mut TcpStream, count: usize) -> String {
         let mut bytes = vec![0; count * "*1\r\n$1\r\na\r\n".len()];
@@ -832,7 +906,7 @@ mod tests {
         let (listener, link) = peer().await;
         let (a, b, c) = (redis::cmd("a"), redis::cmd("b"), redis::cmd("c"));
         let serve = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut stream = accept(&listener).await;
             assert_eq!(commands(&mut stream, 4).await, "abca");
             for reply in [":1\r\n:", "2\r\n$1\r\n", "3\r\n-ERR no\r\n"] {
                 stream.write_all(reply.as_bytes()).await.unwrap();
@@ -858,14 +932,21 @@ mod tests {
     async fn who_gives_up_leaves_no_reply_to_others() {
         let (listener, link) = peer().await;
         let (a, b) = (redis::cmd("a"), redis::cmd("b"));
-        // Two requests that nobody waits for: one not sent yet, and one that has been.
+        // Given up before there is a connection: not sent at all.
         assert!(link.one((&a).into()).now_or_never().is_none());
-        let (mut stream, _) = listener.accept().await.unwrap();
-        assert_eq!(commands(&mut stream, 1).await, "a");
-        assert!(link.one((&a).into()).now_or_never().is_none());
+        let mut stream = accept(&listener).await;
         let serve = async {
-            assert_eq!(commands(&mut stream, 2).await, "ab");
-            stream.write_all(b":1\r\n:2\r\n:3\r\n").await.unwrap();
+            assert_eq!(commands(&mut stream, 1).await, "b");
+            stream.write_all(b":1\r\n").await.unwrap();
+        };
+        let ((), answer) = tokio::join!(serve, link.one((&b).into()));
+        assert_eq!(answer.unwrap(), Value::Int(1));
+        // Given up after it was sent.
+        assert!(link.one((&a).into()).now_or_never().is_none());
+        assert_eq!(commands(&mut stream, 1).await, "a");
+        let serve = async {
+            assert_eq!(commands(&mut stream, 1).await, "b");
+            stream.write_all(b":2\r\n:3\r\n").await.unwrap();
         };
         let ((), answer) = tokio::join!(serve, link.one((&b).into()));
         assert_eq!(answer.unwrap(), Value::Int(3));
@@ -873,11 +954,108 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_said_unasked_is_nobodys_reply() {
+        for unasked in [":7\r\n", "*1\r\n", "$5\r\nh"] {
+            let (listener, link) = peer().await;
+            let (a, b) = (redis::cmd("a"), redis::cmd("b"));
+            let serve = async {
+                let mut stream = accept(&listener).await;
+                assert_eq!(commands(&mut stream, 1).await, "a");
+                stream.write_all(b":1\r\n").await.unwrap();
+                stream
+            };
+            let (mut stream, answer) = tokio::join!(serve, link.one((&a).into()));
+            assert_eq!(answer.unwrap(), Value::Int(1));
+            // It comes while the next request has been queued and not been sent.
+            stream.write_all(unasked.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            let next = link.one((&b).into());
+            let serve = async {
+                let mut stream = accept(&listener).await;
+                assert_eq!(commands(&mut stream, 1).await, "b");
+                stream.write_all(b":2\r\n").await.unwrap();
+                stream
+            };
+            while stream.read(&mut [0]).await.unwrap() > 0 {}
+            let (_stream, answer) = tokio::join!(serve, next);
+            assert_eq!(answer.unwrap(), Value::Int(2), "{unasked:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_not_been_sent_has_no_reply() {
+        let mut state = State::default();
+        state.waiting.push_back(Waiting {
+            bytes: 0,
+            missing: 1,
+            flat: Vec::new(),
+            outcome: Outcome::Reply(Value::Nil),
+            waker: None,
+            until: Instant::now(),
+        });
+        assert!(!state.answer(Value::Int(1), &mut Vec::new()));
+        state.sent = 1;
+        assert!(state.answer(Value::Int(1), &mut Vec::new()));
+        assert!(!state.answer(Value::Int(2), &mut Vec::new()));
+    }
+
+    #[test]
+    fn a_runtime_that_ends_takes_nobody_with_it() {
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().build().unwrap()
+        };
+        let first = runtime();
+        let (listener, link) = first.block_on(peer());
+        let listener = listener.into_std().unwrap();
+        let a = redis::cmd("a");
+        // The task has not even begun.
+        let mut waiting = Box::pin(link.one((&a).into()));
+        first.block_on(async { assert!((&mut waiting).now_or_never().is_none()) });
+        drop(first);
+        let next = runtime();
+        assert!(next.block_on(waiting).unwrap_err().is_connection_dropped());
+        let answer = next.block_on(async {
+            let listener = TcpListener::from_std(listener).unwrap();
+            let serve = async {
+                let mut stream = accept(&listener).await;
+                assert_eq!(commands(&mut stream, 1).await, "a");
+                stream.write_all(b":1\r\n").await.unwrap();
+                stream
+            };
+            tokio::join!(serve, link.one((&a).into())).1
+        });
+        assert_eq!(answer.unwrap(), Value::Int(1));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_has_no_place_for_us_has_not_seen_the_request() {
+        let (listener, link) = peer().await;
+        let a = redis::cmd("a");
+        let serve = async {
+            for refusal in [
+                "-ERR max number of clients reached\r\n",
+                "-DENIED no\r\n",
+                "",
+            ] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(refusal.as_bytes()).await.unwrap();
+            }
+            let mut stream = accept(&listener).await;
+            assert_eq!(commands(&mut stream, 1).await, "a");
+            stream.write_all(b":1\r\n").await.unwrap();
+            stream
+        };
+        let (_stream, answer) = tokio::join!(serve, link.one((&a).into()));
+        assert_eq!(answer.unwrap(), Value::Int(1));
+    }
+
+    #[tokio::test]
     async fn a_break_fails_what_was_sent_and_a_new_connection_is_made_for_the_next() {
         let (listener, link) = peer().await;
         let (a, b) = (redis::cmd("a"), redis::cmd("b"));
         let serve = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut stream = accept(&listener).await;
             assert_eq!(commands(&mut stream, 2).await, "aa");
             // An end in the middle of a reply.
             stream.write_all(b":1\r\n$5\r\nha").await.unwrap();
@@ -887,7 +1065,7 @@ mod tests {
         assert_eq!(first.unwrap(), Value::Int(1));
         assert!(second.unwrap_err().is_connection_dropped());
         let serve = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut stream = accept(&listener).await;
             assert_eq!(commands(&mut stream, 1).await, "b");
             stream.write_all(b"+OK\r\n").await.unwrap();
             stream
@@ -901,7 +1079,7 @@ mod tests {
         let (listener, link) = peer().await;
         let (a, b) = (redis::cmd("a"), redis::cmd("b"));
         let serve = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut stream = accept(&listener).await;
             assert_eq!(commands(&mut stream, 1).await, "a");
             stream.write_all(b":1\r\n").await.unwrap();
             stream
@@ -927,7 +1105,7 @@ mod tests {
         let (listener, link) = peer().await;
         let a = redis::cmd("a");
         let serve = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut stream = accept(&listener).await;
             assert_eq!(commands(&mut stream, 1).await, "a");
             stream.write_all(b":1\r\n:2\r\n").await.unwrap();
             // Closed from there.
@@ -941,7 +1119,7 @@ mod tests {
     async fn the_connection_ends_with_its_last_handle() {
         let (listener, link) = peer().await;
         let serve = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut stream = accept(&listener).await;
             assert_eq!(commands(&mut stream, 1).await, "a");
             stream.write_all(b":1\r\n").await.unwrap();
             assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
@@ -961,11 +1139,11 @@ mod tests {
         let a = redis::cmd("a");
         let all = futures_util::future::join_all((0..2 * WAITING).map(|_| link.one((&a).into())));
         let serve = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut stream = accept(&listener).await;
             for _ in 0..2 {
-                commands(&mut stream, WAITING).await;
+                commands(&mut stream, WAITING as usize).await;
                 assert!(stream.read(&mut [0]).now_or_never().is_none());
-                let replies = ":1\r\n".repeat(WAITING);
+                let replies = ":1\r\n".repeat(WAITING as usize);
                 stream.write_all(replies.as_bytes()).await.unwrap();
             }
             stream

@@ -4,6 +4,10 @@ use redis::{ErrorKind, RedisResult, Value};
 
 /// The longest text that a reply may hold: Redis' own bound for what a client sends.
 const LONGEST: usize = 512 << 20;
+/// The longest line.
+const LINE: usize = 64 << 10;
+/// The longest number, with its sign.
+const DIGITS: usize = 20;
 /// Lists in lists.
 const DEPTH: usize = 32;
 /// Places made for the values of a list before they have come.
@@ -91,6 +95,11 @@ impl Parser {
         }
     }
 
+    /// Whether a part of a reply has been read.
+    pub(super) fn is_midway(&self) -> bool {
+        self.flat.is_some() || !self.open.is_empty()
+    }
+
     fn flat(&mut self, bytes: &[u8], at: &mut usize) -> RedisResult<Option<Value>> {
         let Some(flat) = &mut self.flat else {
             return Ok(None);
@@ -164,8 +173,12 @@ impl<'a> Token<'a> {
             return Ok(None);
         };
         if matches!(kind, b'+' | b'-') {
-            let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") else {
-                return Ok(None);
+            let line = bytes.get(..LINE).unwrap_or(bytes);
+            let Some(end) = line.windows(2).position(|two| two == b"\r\n") else {
+                return match line.len() == LINE {
+                    true => Err(unreadable()),
+                    false => Ok(None),
+                };
             };
             let line = bytes.get(..end + 2).unwrap_or_default();
             return Ok(Some(Self {
@@ -215,7 +228,7 @@ fn number(bytes: &[u8]) -> RedisResult<Option<(i64, usize)>> {
     let start = usize::from(negative);
     for (at, byte) in bytes.iter().enumerate().skip(start) {
         match byte {
-            b'0'..=b'9' => {
+            b'0'..=b'9' if at < DIGITS => {
                 let digit = i64::from(byte - b'0');
                 let digit = if negative { -digit } else { digit };
                 let longer = number.checked_mul(10).and_then(|n| n.checked_add(digit));

@@ -34,7 +34,7 @@ const SHARE: u32 = 256;
 /// Calls that a thread may owe at most.
 const CREDIT: u32 = 256;
 /// Between two payments of a thread. Each of them is a script, which costs Redis more than a read.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(4);
 /// How long it is believed what was left.
 const FRESH: Duration = Duration::from_millis(50);
 
