@@ -9,6 +9,7 @@ mod cluster;
 mod link;
 mod node;
 mod resp;
+mod route;
 mod sentinel;
 mod tls;
 

@@ -12,16 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult, Value};
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use redis::{Cmd, RedisError, RedisResult, Value};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
-use tokio_rustls::TlsConnector;
 
 use super::resp::Parser;
+use super::route::{Route, Stream, ended, protocol, timed_out};
 
 /// Requests that one connection may owe replies to.
 const WAITING: u64 = 16_384;
@@ -33,23 +30,11 @@ const UNSENT: usize = 8 << 20;
 const READ: usize = 64 << 10;
 /// What a buffer may keep while it is empty.
 const KEPT: usize = 1 << 20;
-/// How long a peer that is gone without a word is taken for alive.
-const SILENCE: Duration = Duration::from_secs(10);
 /// Between the first two attempts to connect; doubled with every further one.
 const DELAY: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
 const NO_CONNECTION: &str = "no connection in time";
-
-/// How a connection is made, and how long anything may take.
-pub(super) struct Route {
-    pub(super) info: ConnectionInfo,
-    pub(super) tls: Option<TlsConnector>,
-    pub(super) connect: Duration,
-    pub(super) response: Duration,
-    /// How often a connection is tried once more before those who wait for it are told.
-    pub(super) retries: u32,
-}
 
 /// A command on its way.
 #[derive(Clone, Copy)]
@@ -458,105 +443,6 @@ impl Drop for Answer<'_> {
     }
 }
 
-impl Route {
-    /// How long an answer may take.
-    fn bound(&self, connected: bool) -> Duration {
-        match connected {
-            true => self.response,
-            false => self.connect + self.response,
-        }
-    }
-
-    /// Makes a connection and logs in.
-    async fn make(&self) -> RedisResult<Box<dyn Stream>> {
-        let mut stream: Box<dyn Stream> = match (self.info.addr(), &self.tls) {
-            (ConnectionAddr::Unix(path), _) => Box::new(UnixStream::connect(path).await?),
-            (ConnectionAddr::Tcp(host, port), None) => Box::new(tcp(host, *port).await?),
-            (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
-                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-                Box::new(tls.connect(name, tcp(host, *port).await?).await?)
-            }
-            _ => return Err((ErrorKind::InvalidClientConfig, "no address to connect to").into()),
-        };
-        self.log_in(&mut stream).await?;
-        Ok(stream)
-    }
-
-    /// Says who we are, and sees that somebody answers.
-    async fn log_in(&self, stream: &mut Box<dyn Stream>) -> RedisResult<()> {
-        let login = self.info.redis_settings();
-        let mut cmds = Vec::new();
-        if let Some(password) = login.password() {
-            let mut auth = redis::cmd("AUTH");
-            auth.arg(login.username()).arg(password);
-            cmds.push((auth, Some(ErrorKind::AuthenticationFailed)));
-        }
-        if login.db() != 0 {
-            let mut select = redis::cmd("SELECT");
-            select.arg(login.db());
-            cmds.push((select, Some(ErrorKind::InvalidClientConfig)));
-        }
-        cmds.push((redis::cmd("PING"), None));
-        let mut parser = Parser::new();
-        let mut buffer = Vec::new();
-        for (cmd, kind) in cmds {
-            stream.write_all(&cmd.get_packed_command()).await?;
-            stream.flush().await?;
-            let value = loop {
-                let mut at = 0;
-                let value = parser.next(&buffer, &mut at, false)?;
-                buffer.drain(..at);
-                if let Some(value) = value {
-                    break value;
-                }
-                if stream.read_buf(&mut buffer).await? == 0 {
-                    return Err(ended());
-                }
-            };
-            match (value.extract_error(), kind) {
-                (Ok(_), _) => {}
-                (Err(error), Some(kind)) => {
-                    return Err((kind, "the login was refused", error.to_string()).into());
-                }
-                (Err(error), None) if is_shut_out(&error) => {
-                    let refused = io::ErrorKind::ConnectionRefused;
-                    return Err(io::Error::new(refused, error.to_string()).into());
-                }
-                // What else it does not do for us now is said to those who ask for it.
-                (Err(_), None) => {}
-            }
-        }
-        match buffer.is_empty() {
-            true => Ok(()),
-            false => Err(protocol("a reply that nobody asked for")),
-        }
-    }
-}
-
-/// Whether the server has no place for us, which it says to whoever connects, and then hangs up.
-fn is_shut_out(error: &RedisError) -> bool {
-    let detail = error.detail().unwrap_or_default();
-    error.code() == Some("DENIED") || detail.contains("max number of clients")
-}
-
-async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(&stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(SILENCE / 2)
-        .with_interval(SILENCE / 4)
-        .with_retries(2);
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(SILENCE))?;
-    Ok(stream)
-}
-
-/// What bytes go over.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// The task: ends when nothing is connected and nothing waits, so that a server that is gone keeps nobody busy.
 async fn drive(mut end: End) {
     let shared = Arc::clone(&end.shared);
@@ -680,7 +566,11 @@ struct Running<'a> {
     parser: Parser,
     timer: Pin<Box<Sleep>>,
     armed: bool,
+    /// Others have their turn before something is written.
+    gathering: Option<Turn>,
 }
+
+type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<'a> Running<'a> {
     fn new(shared: &'a Shared, stream: Box<dyn Stream>) -> Self {
@@ -696,6 +586,7 @@ impl<'a> Running<'a> {
             parser: Parser::new(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: false,
+            gathering: None,
         }
     }
 
@@ -708,6 +599,9 @@ impl<'a> Running<'a> {
     }
 
     fn step(&mut self, context: &mut Context<'_>) -> RedisResult<()> {
+        if self.gathers(context) {
+            return self.read(context);
+        }
         loop {
             self.take(context)?;
             if self.writing.is_empty() && !self.flushing {
@@ -721,6 +615,23 @@ impl<'a> Running<'a> {
         self.read(context)?;
         self.look_at_the_clock(context);
         Ok(())
+    }
+
+    /// Whether to let others have their say before anything is written: the runtime looks once more for what has come for
+    /// them. One write for all of it costs both sides less than several.
+    fn gathers(&mut self, context: &mut Context<'_>) -> bool {
+        if self.gathering.is_none() {
+            if !self.writing.is_empty() || self.shared.state().out.is_empty() {
+                return false;
+            }
+            self.gathering = Some(Box::pin(tokio::task::yield_now()));
+        }
+        let pending = |turn: &mut Turn| turn.as_mut().poll(context).is_pending();
+        if self.gathering.as_mut().is_some_and(pending) {
+            return true;
+        }
+        self.gathering = None;
+        false
     }
 
     /// Takes what is to be written, unless something still is, and says that the task sleeps from here on.
@@ -844,27 +755,13 @@ impl<'a> Running<'a> {
     }
 }
 
-fn timed_out(why: &str) -> RedisError {
-    io::Error::new(io::ErrorKind::TimedOut, why.to_owned()).into()
-}
-
-fn ended() -> RedisError {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "the connection has been closed",
-    )
-    .into()
-}
-
-fn protocol(why: &'static str) -> RedisError {
-    (ErrorKind::Parse, why).into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::FutureExt;
-    use tokio::net::TcpListener;
+    use redis::ConnectionAddr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
     /// A peer that does as the test says, and a link to it.
     async fn peer() -> (TcpListener, Link) {

@@ -15,7 +15,8 @@ use redis::{
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
-use super::link::{Link, Outgoing, Route};
+use super::link::{Link, Outgoing};
+use super::route::Route;
 use super::tls;
 use crate::config::{Host, RedisAddress, RedisConfig};
 use crate::error::{Error, Result};

@@ -1,0 +1,141 @@
+//! The way to a server: a TCP, TLS or unix connection, logged in, to somebody who answers.
+
+use std::io;
+use std::time::Duration;
+
+use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::resp::Parser;
+
+/// How long a peer that is gone without a word is taken for alive.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How a connection is made, and how long anything may take.
+pub(super) struct Route {
+    pub(super) info: ConnectionInfo,
+    pub(super) tls: Option<TlsConnector>,
+    pub(super) connect: Duration,
+    pub(super) response: Duration,
+    /// How often a connection is tried once more before those who wait for it are told.
+    pub(super) retries: u32,
+}
+
+impl Route {
+    /// How long an answer may take.
+    pub(super) fn bound(&self, connected: bool) -> Duration {
+        match connected {
+            true => self.response,
+            false => self.connect + self.response,
+        }
+    }
+
+    /// Makes a connection and logs in.
+    pub(super) async fn make(&self) -> RedisResult<Box<dyn Stream>> {
+        let mut stream: Box<dyn Stream> = match (self.info.addr(), &self.tls) {
+            (ConnectionAddr::Unix(path), _) => Box::new(UnixStream::connect(path).await?),
+            (ConnectionAddr::Tcp(host, port), None) => Box::new(tcp(host, *port).await?),
+            (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
+                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+                Box::new(tls.connect(name, tcp(host, *port).await?).await?)
+            }
+            _ => return Err((ErrorKind::InvalidClientConfig, "no address to connect to").into()),
+        };
+        self.log_in(&mut stream).await?;
+        Ok(stream)
+    }
+
+    /// Says who we are, and sees that somebody answers.
+    async fn log_in(&self, stream: &mut Box<dyn Stream>) -> RedisResult<()> {
+        let login = self.info.redis_settings();
+        let mut cmds = Vec::new();
+        if let Some(password) = login.password() {
+            let mut auth = redis::cmd("AUTH");
+            auth.arg(login.username()).arg(password);
+            cmds.push((auth, Some(ErrorKind::AuthenticationFailed)));
+        }
+        if login.db() != 0 {
+            let mut select = redis::cmd("SELECT");
+            select.arg(login.db());
+            cmds.push((select, Some(ErrorKind::InvalidClientConfig)));
+        }
+        cmds.push((redis::cmd("PING"), None));
+        let mut parser = Parser::new();
+        let mut buffer = Vec::new();
+        for (cmd, kind) in cmds {
+            stream.write_all(&cmd.get_packed_command()).await?;
+            stream.flush().await?;
+            let value = loop {
+                let mut at = 0;
+                let value = parser.next(&buffer, &mut at, false)?;
+                buffer.drain(..at);
+                if let Some(value) = value {
+                    break value;
+                }
+                if stream.read_buf(&mut buffer).await? == 0 {
+                    return Err(ended());
+                }
+            };
+            match (value.extract_error(), kind) {
+                (Ok(_), _) => {}
+                (Err(error), Some(kind)) => {
+                    return Err((kind, "the login was refused", error.to_string()).into());
+                }
+                (Err(error), None) if is_shut_out(&error) => {
+                    let refused = io::ErrorKind::ConnectionRefused;
+                    return Err(io::Error::new(refused, error.to_string()).into());
+                }
+                // What else it does not do for us now is said to those who ask for it.
+                (Err(_), None) => {}
+            }
+        }
+        match buffer.is_empty() {
+            true => Ok(()),
+            false => Err(protocol("a reply that nobody asked for")),
+        }
+    }
+}
+
+/// Whether the server has no place for us, which it says to whoever connects, and then hangs up.
+fn is_shut_out(error: &RedisError) -> bool {
+    let detail = error.detail().unwrap_or_default();
+    error.code() == Some("DENIED") || detail.contains("max number of clients")
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(SILENCE / 2)
+        .with_interval(SILENCE / 4)
+        .with_retries(2);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(SILENCE))?;
+    Ok(stream)
+}
+
+/// What bytes go over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+pub(super) fn timed_out(why: &str) -> RedisError {
+    io::Error::new(io::ErrorKind::TimedOut, why.to_owned()).into()
+}
+
+pub(super) fn ended() -> RedisError {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the connection has been closed",
+    )
+    .into()
+}
+
+pub(super) fn protocol(why: &'static str) -> RedisError {
+    (ErrorKind::Parse, why).into()
+}
