@@ -175,7 +175,8 @@ impl State {
 
     /// Whether one more may be queued.
     fn has_room(&self) -> bool {
-        self.next() - self.answering < WAITING && self.out.len() < UNSENT
+        let owed = self.next() - self.answering;
+        owed < WAITING && self.waiting.len() < HELD && self.out.len() < UNSENT
     }
 
     /// Whether the next reply is to be left flat.
@@ -329,24 +330,22 @@ impl Link {
 
     /// Waits until there is room for one more.
     async fn room(&self) -> RedisResult<()> {
-        const FULL: &str = "no room in the queue";
         let shared = &self.0.0;
-        let mut until = None;
+        if shared.state().has_room() {
+            return Ok(());
+        }
+        let until = Instant::now() + shared.route.response;
         loop {
             let room = shared.room.notified();
             {
                 let mut state = shared.state();
-                if state.waiting.len() >= HELD {
-                    return Err(timed_out(FULL));
-                }
                 if state.has_room() {
                     return Ok(());
                 }
                 state.starved = true;
             }
-            let until = *until.get_or_insert_with(|| Instant::now() + shared.route.response);
             let room = tokio::time::timeout_at(until, room).await;
-            room.map_err(|_| timed_out(FULL))?;
+            room.map_err(|_| timed_out("no room in the queue"))?;
         }
     }
 
