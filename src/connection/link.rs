@@ -797,6 +797,12 @@ mod tests {
         text.lines().skip(2).step_by(3).collect()
     }
 
+    /// Expects one command and answers it.
+    async fn exchange(stream: &mut TcpStream, command: &str, reply: &str) {
+        assert_eq!(commands(stream, 1).await, command);
+        stream.write_all(reply.as_bytes()).await.unwrap();
+    }
+
     #[tokio::test]
     async fn what_is_sent_at_once_is_answered_in_its_order() {
         let (listener, link) = peer().await;
@@ -832,8 +838,7 @@ mod tests {
         assert!(link.one((&a).into()).now_or_never().is_none());
         let mut stream = accept(&listener).await;
         let serve = async {
-            assert_eq!(commands(&mut stream, 1).await, "b");
-            stream.write_all(b":1\r\n").await.unwrap();
+            exchange(&mut stream, "b", ":1\r\n").await;
         };
         let ((), answer) = tokio::join!(serve, link.one((&b).into()));
         assert_eq!(answer.unwrap(), Value::Int(1));
@@ -841,8 +846,7 @@ mod tests {
         assert!(link.one((&a).into()).now_or_never().is_none());
         assert_eq!(commands(&mut stream, 1).await, "a");
         let serve = async {
-            assert_eq!(commands(&mut stream, 1).await, "b");
-            stream.write_all(b":2\r\n:3\r\n").await.unwrap();
+            exchange(&mut stream, "b", ":2\r\n:3\r\n").await;
         };
         let ((), answer) = tokio::join!(serve, link.one((&b).into()));
         assert_eq!(answer.unwrap(), Value::Int(3));
@@ -856,8 +860,7 @@ mod tests {
             let (a, b) = (redis::cmd("a"), redis::cmd("b"));
             let serve = async {
                 let mut stream = accept(&listener).await;
-                assert_eq!(commands(&mut stream, 1).await, "a");
-                stream.write_all(b":1\r\n").await.unwrap();
+                exchange(&mut stream, "a", ":1\r\n").await;
                 stream
             };
             let (mut stream, answer) = tokio::join!(serve, link.one((&a).into()));
@@ -868,8 +871,7 @@ mod tests {
             let next = link.one((&b).into());
             let serve = async {
                 let mut stream = accept(&listener).await;
-                assert_eq!(commands(&mut stream, 1).await, "b");
-                stream.write_all(b":2\r\n").await.unwrap();
+                exchange(&mut stream, "b", ":2\r\n").await;
                 stream
             };
             while stream.read(&mut [0]).await.unwrap() > 0 {}
@@ -915,8 +917,7 @@ mod tests {
             let listener = TcpListener::from_std(listener).unwrap();
             let serve = async {
                 let mut stream = accept(&listener).await;
-                assert_eq!(commands(&mut stream, 1).await, "a");
-                stream.write_all(b":1\r\n").await.unwrap();
+                exchange(&mut stream, "a", ":1\r\n").await;
                 stream
             };
             tokio::join!(serve, link.one((&a).into())).1
@@ -938,8 +939,7 @@ mod tests {
                 stream.write_all(refusal.as_bytes()).await.unwrap();
             }
             let mut stream = accept(&listener).await;
-            assert_eq!(commands(&mut stream, 1).await, "a");
-            stream.write_all(b":1\r\n").await.unwrap();
+            exchange(&mut stream, "a", ":1\r\n").await;
             stream
         };
         let (_stream, answer) = tokio::join!(serve, link.one((&a).into()));
@@ -962,8 +962,7 @@ mod tests {
         assert!(second.unwrap_err().is_connection_dropped());
         let serve = async {
             let mut stream = accept(&listener).await;
-            assert_eq!(commands(&mut stream, 1).await, "b");
-            stream.write_all(b"+OK\r\n").await.unwrap();
+            exchange(&mut stream, "b", "+OK\r\n").await;
             stream
         };
         let (_stream, answer) = tokio::join!(serve, link.one((&b).into()));
@@ -976,8 +975,7 @@ mod tests {
         let (a, b) = (redis::cmd("a"), redis::cmd("b"));
         let serve = async {
             let mut stream = accept(&listener).await;
-            assert_eq!(commands(&mut stream, 1).await, "a");
-            stream.write_all(b":1\r\n").await.unwrap();
+            exchange(&mut stream, "a", ":1\r\n").await;
             stream
         };
         let (mut stream, answer) = tokio::join!(serve, link.one((&a).into()));
@@ -986,11 +984,9 @@ mod tests {
         let late = link.one((&a).into()).await;
         tokio::time::resume();
         assert!(late.unwrap_err().is_timeout());
-        assert_eq!(commands(&mut stream, 1).await, "a");
-        stream.write_all(b":1\r\n").await.unwrap();
+        exchange(&mut stream, "a", ":1\r\n").await;
         let serve = async {
-            assert_eq!(commands(&mut stream, 1).await, "b");
-            stream.write_all(b":2\r\n").await.unwrap();
+            exchange(&mut stream, "b", ":2\r\n").await;
         };
         let ((), answer) = tokio::join!(serve, link.one((&b).into()));
         assert_eq!(answer.unwrap(), Value::Int(2));
@@ -1002,8 +998,7 @@ mod tests {
         let a = redis::cmd("a");
         let serve = async {
             let mut stream = accept(&listener).await;
-            assert_eq!(commands(&mut stream, 1).await, "a");
-            stream.write_all(b":1\r\n:2\r\n").await.unwrap();
+            exchange(&mut stream, "a", ":1\r\n:2\r\n").await;
             // Closed from there.
             assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
         };
@@ -1016,8 +1011,7 @@ mod tests {
         let (listener, link) = peer().await;
         let serve = async {
             let mut stream = accept(&listener).await;
-            assert_eq!(commands(&mut stream, 1).await, "a");
-            stream.write_all(b":1\r\n").await.unwrap();
+            exchange(&mut stream, "a", ":1\r\n").await;
             assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
         };
         let asked = async {
