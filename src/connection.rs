@@ -105,9 +105,10 @@ impl<'a> From<&'a Item> for Sent<'a> {
 pub fn texts(answer: &Value) -> Result<impl Iterator<Item = Result<&str>>> {
     let unreadable =
         |error: RedisError| Error::Internal(format!("unexpected reply from redis: {error}"));
-    let list: &[u8] = match answer {
-        Value::BulkString(list) => list,
-        _ => b"*-1\r\n",
+    let Value::BulkString(list) = answer else {
+        return Err(Error::Internal(
+            "unexpected reply from redis: not a list".into(),
+        ));
     };
     let texts = resp::texts(list).map_err(unreadable)?;
     Ok(texts.map(move |text| text.map_err(unreadable)))

@@ -803,6 +803,22 @@ mod tests {
         stream.write_all(reply.as_bytes()).await.unwrap();
     }
 
+    /// Has the link make a connection for one command, which is answered.
+    async fn connected_for(
+        listener: &TcpListener,
+        link: &Link,
+        command: &str,
+        reply: &str,
+    ) -> (TcpStream, RedisResult<Value>) {
+        let serve = async {
+            let mut stream = accept(listener).await;
+            exchange(&mut stream, command, reply).await;
+            stream
+        };
+        let cmd = redis::cmd(command);
+        tokio::join!(serve, link.one((&cmd).into()))
+    }
+
     #[tokio::test]
     async fn what_is_sent_at_once_is_answered_in_its_order() {
         let (listener, link) = peer().await;
@@ -857,25 +873,12 @@ mod tests {
     async fn what_is_said_unasked_is_nobodys_reply() {
         for unasked in [":7\r\n", "*1\r\n", "$5\r\nh"] {
             let (listener, link) = peer().await;
-            let (a, b) = (redis::cmd("a"), redis::cmd("b"));
-            let serve = async {
-                let mut stream = accept(&listener).await;
-                exchange(&mut stream, "a", ":1\r\n").await;
-                stream
-            };
-            let (mut stream, answer) = tokio::join!(serve, link.one((&a).into()));
+            let (mut stream, answer) = connected_for(&listener, &link, "a", ":1\r\n").await;
             assert_eq!(answer.unwrap(), Value::Int(1));
-            // It comes while the next request has been queued and not been sent.
             stream.write_all(unasked.as_bytes()).await.unwrap();
             stream.flush().await.unwrap();
-            let next = link.one((&b).into());
-            let serve = async {
-                let mut stream = accept(&listener).await;
-                exchange(&mut stream, "b", ":2\r\n").await;
-                stream
-            };
             while stream.read(&mut [0]).await.unwrap() > 0 {}
-            let (_stream, answer) = tokio::join!(serve, next);
+            let (_stream, answer) = connected_for(&listener, &link, "b", ":2\r\n").await;
             assert_eq!(answer.unwrap(), Value::Int(2), "{unasked:?}");
         }
     }
@@ -915,12 +918,7 @@ mod tests {
         assert!(next.block_on(waiting).unwrap_err().is_connection_dropped());
         let answer = next.block_on(async {
             let listener = TcpListener::from_std(listener).unwrap();
-            let serve = async {
-                let mut stream = accept(&listener).await;
-                exchange(&mut stream, "a", ":1\r\n").await;
-                stream
-            };
-            tokio::join!(serve, link.one((&a).into())).1
+            connected_for(&listener, &link, "a", ":1\r\n").await.1
         });
         assert_eq!(answer.unwrap(), Value::Int(1));
     }
@@ -949,7 +947,7 @@ mod tests {
     #[tokio::test]
     async fn a_break_fails_what_was_sent_and_a_new_connection_is_made_for_the_next() {
         let (listener, link) = peer().await;
-        let (a, b) = (redis::cmd("a"), redis::cmd("b"));
+        let a = redis::cmd("a");
         let serve = async {
             let mut stream = accept(&listener).await;
             assert_eq!(commands(&mut stream, 2).await, "aa");
@@ -960,12 +958,7 @@ mod tests {
         let ((), (first, second)) = tokio::join!(serve, asked);
         assert_eq!(first.unwrap(), Value::Int(1));
         assert!(second.unwrap_err().is_connection_dropped());
-        let serve = async {
-            let mut stream = accept(&listener).await;
-            exchange(&mut stream, "b", "+OK\r\n").await;
-            stream
-        };
-        let (_stream, answer) = tokio::join!(serve, link.one((&b).into()));
+        let (_stream, answer) = connected_for(&listener, &link, "b", "+OK\r\n").await;
         assert_eq!(answer.unwrap(), Value::Okay);
     }
 
@@ -973,12 +966,7 @@ mod tests {
     async fn a_reply_that_comes_too_late_is_nobodys() {
         let (listener, link) = peer().await;
         let (a, b) = (redis::cmd("a"), redis::cmd("b"));
-        let serve = async {
-            let mut stream = accept(&listener).await;
-            exchange(&mut stream, "a", ":1\r\n").await;
-            stream
-        };
-        let (mut stream, answer) = tokio::join!(serve, link.one((&a).into()));
+        let (mut stream, answer) = connected_for(&listener, &link, "a", ":1\r\n").await;
         assert_eq!(answer.unwrap(), Value::Int(1));
         tokio::time::pause();
         let late = link.one((&a).into()).await;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use deadpool_redis::{Manager, Pool, Runtime};
 use redis::aio::ConnectionLike;
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
     Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
     RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, Value,
@@ -24,6 +25,8 @@ use crate::metrics::Metrics;
 
 /// Commands that one pipeline may hold, so that a reply is never held up behind thousands of others.
 const PIPELINE: usize = 128;
+/// How long a peer that is gone without a word is taken for alive.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// How connections are made and how long anything may take.
 #[derive(Clone)]
@@ -61,11 +64,7 @@ impl Settings {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let tls = certificates.as_ref().map(tls::connector).transpose();
-        let tls = tls.map_err(|why| {
-            Error::Internal(format!(
-                "redis.ca_file, cert_file or key_file can't be used: {why}"
-            ))
-        })?;
+        let tls = tls.map_err(bad_files)?;
         Ok(Self {
             connect: Duration::from_millis(config.connect_timeout_ms),
             response: Duration::from_millis(config.response_timeout_ms),
@@ -114,8 +113,18 @@ impl Settings {
             .set_redis_settings(self.login.clone()))
     }
 
-    /// A client for what is not the hot path.
+    /// A client with the TCP and TLS settings filled in, of which all connections are made.
     fn client(&self, info: ConnectionInfo) -> RedisResult<Client> {
+        let keepalive = TcpKeepalive::new()
+            .with_time(SILENCE / 2)
+            .with_interval(SILENCE / 4)
+            .with_retries(2);
+        let tcp = TcpSettings::default()
+            .set_nodelay(true)
+            .set_keepalive(keepalive);
+        #[cfg(target_os = "linux")]
+        let tcp = tcp.set_user_timeout(SILENCE);
+        let info = info.set_tcp_settings(tcp);
         match (&self.certificates, info.addr()) {
             (Some(certificates), ConnectionAddr::TcpTls { .. }) => {
                 Client::build_with_tls(info, certificates.clone())
@@ -123,6 +132,12 @@ impl Settings {
             _ => Client::open(info),
         }
     }
+}
+
+fn bad_files(why: impl std::fmt::Display) -> Error {
+    Error::Internal(format!(
+        "redis.ca_file, cert_file or key_file can't be used: {why}"
+    ))
 }
 
 fn login(user: Option<&str>, password: Option<&str>) -> RedisConnectionInfo {
@@ -228,9 +243,7 @@ impl Node {
     ) -> Result<Self> {
         // A cause of an address error could repeat the address, which may hold a password: it isn't shown.
         let bad = |error: RedisError| match settings.certificates {
-            Some(_) => Error::Internal(format!(
-                "redis.ca_file, cert_file or key_file can't be used: {error}"
-            )),
+            Some(_) => bad_files(error),
             None => Error::Unavailable("redis.url can't be used as an address".into()),
         };
         let client = settings.client(info).map_err(bad)?;

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use redis::io::tcp::socket2::SockRef;
 use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -11,9 +11,6 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::resp::Parser;
-
-/// How long a peer that is gone without a word is taken for alive.
-const SILENCE: Duration = Duration::from_secs(10);
 
 /// How a connection is made, and how long anything may take.
 pub(super) struct Route {
@@ -38,14 +35,27 @@ impl Route {
     pub(super) async fn make(&self) -> RedisResult<Box<dyn Stream>> {
         let mut stream: Box<dyn Stream> = match (self.info.addr(), &self.tls) {
             (ConnectionAddr::Unix(path), _) => Box::new(UnixStream::connect(path).await?),
-            (ConnectionAddr::Tcp(host, port), None) => Box::new(tcp(host, *port).await?),
+            (ConnectionAddr::Tcp(host, port), None) => Box::new(self.tcp(host, *port).await?),
             (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
                 let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-                Box::new(tls.connect(name, tcp(host, *port).await?).await?)
+                Box::new(tls.connect(name, self.tcp(host, *port).await?).await?)
             }
             _ => return Err((ErrorKind::InvalidClientConfig, "no address to connect to").into()),
         };
         self.log_in(&mut stream).await?;
+        Ok(stream)
+    }
+
+    async fn tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let settings = self.info.tcp_settings();
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(settings.nodelay())?;
+        let socket = SockRef::from(&stream);
+        if let Some(keepalive) = settings.keepalive() {
+            socket.set_tcp_keepalive(keepalive)?;
+        }
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(settings.user_timeout())?;
         Ok(stream)
     }
 
@@ -104,20 +114,6 @@ impl Route {
 fn is_shut_out(error: &RedisError) -> bool {
     let detail = error.detail().unwrap_or_default();
     error.code() == Some("DENIED") || detail.contains("max number of clients")
-}
-
-async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(&stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(SILENCE / 2)
-        .with_interval(SILENCE / 4)
-        .with_retries(2);
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(SILENCE))?;
-    Ok(stream)
 }
 
 /// What bytes go over.
