@@ -39,7 +39,7 @@ const CANDIDATES: u32 = 4_096;
 pub enum Item {
     /// A plain command.
     Plain(Cmd),
-    /// The same, whose answer is a list that [`texts`] reads: thousands of values are not taken apart before that.
+    /// The same, whose answer is a list that [`texts`] reads: its values are not taken apart before that.
     Flat(Cmd),
     /// A script.
     Script(Call),
@@ -101,8 +101,8 @@ impl<'a> From<&'a Item> for Sent<'a> {
     }
 }
 
-/// The texts of the answer to an [`Item::Flat`].
-pub fn texts(answer: &Value) -> Result<impl Iterator<Item = Result<&str>>> {
+/// What the answer to an [`Item::Flat`] lists: texts, and nothing where there is none.
+pub fn texts(answer: &Value) -> Result<impl Iterator<Item = Result<Option<&str>>>> {
     let unreadable =
         |error: RedisError| Error::Internal(format!("unexpected reply from redis: {error}"));
     let Value::BulkString(list) = answer else {
@@ -219,6 +219,11 @@ impl Redis {
     /// Runs one script; a server that does not know it gets its text, once.
     pub async fn call(&self, call: &Call) -> Result<Value> {
         self.single(Sent::Script(call)).await
+    }
+
+    /// Runs one item.
+    pub async fn one(&self, item: &Item) -> Result<Value> {
+        self.single(item.into()).await
     }
 
     /// Runs independent items in as few round trips as possible; their order among each other means nothing. The first

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::names::AppId;
+use crate::names::{AppId, UserId};
 
 const SAFE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
@@ -39,11 +39,16 @@ impl Enc {
 
 /// Encodes a name. Characters outside ASCII stay as they are: `redis-cli --raw` shows them, and no parser minds them.
 pub fn encode(name: &str) -> Enc {
+    Enc(encoded(name).into_owned())
+}
+
+/// The same, borrowed where nothing has to be encoded.
+pub fn encoded(name: &str) -> Cow<'_, str> {
     if name
         .bytes()
         .all(|b| b >= 0x80 || b.is_ascii_alphanumeric() || b"_.@~=-".contains(&b))
     {
-        return Enc(name.to_owned());
+        return Cow::Borrowed(name);
     }
     let mut out = String::with_capacity(name.len() + 16);
     for part in name.split_inclusive(|c: char| !c.is_ascii()) {
@@ -56,7 +61,7 @@ pub fn encode(name: &str) -> Enc {
         out.extend(utf8_percent_encode(ascii, SAFE));
         out.push_str(rest);
     }
-    Enc(out)
+    Cow::Owned(out)
 }
 
 /// The name that was encoded; text that nobody encoded comes back as it is.
@@ -70,8 +75,8 @@ pub fn decoded(text: &str) -> Cow<'_, str> {
 }
 
 /// What all keys of a user or a room begin with, with space for the rest of the longest.
-fn slot(app: &AppId, letter: &str, name: &Enc) -> String {
-    let parts = ["unread:v1:{", app.as_str(), letter, &name.0, "}:"];
+fn slot(app: &AppId, letter: &str, name: &str) -> String {
+    let parts = ["unread:v1:{", app.as_str(), letter, name, "}:"];
     let length = parts.iter().map(|part| part.len()).sum::<usize>();
     let mut slot = String::with_capacity(length + 12);
     parts.iter().for_each(|part| slot.push_str(part));
@@ -85,7 +90,12 @@ pub struct UserKeys(String);
 impl UserKeys {
     /// The keys of `user` in `app`.
     pub fn new(app: &AppId, user: &Enc) -> Self {
-        Self(slot(app, ":u:", user))
+        Self(slot(app, ":u:", &user.0))
+    }
+
+    /// The same, of a name that is not encoded yet.
+    pub fn of(app: &AppId, user: &UserId) -> Self {
+        Self(slot(app, ":u:", &encoded(user.as_str())))
     }
 
     fn key(&self, what: &str) -> String {
@@ -147,7 +157,7 @@ pub struct RoomKeys(String);
 impl RoomKeys {
     /// The keys of `room` in `app`.
     pub fn new(app: &AppId, room: &Enc) -> Self {
-        Self(slot(app, ":r:", room))
+        Self(slot(app, ":r:", &room.0))
     }
 
     fn key(&self, what: &str) -> String {

@@ -31,10 +31,12 @@ pub struct Limiter {
 impl Limiter {
     /// A gate for each app and each of `endpoints`; none where the app's `per_second` is 0.
     pub fn new(apps: &[AppConfig], endpoints: &[&'static str], metrics: Arc<Metrics>) -> Self {
+        let mut places = 0..;
         let gates = |app: &AppConfig| {
             endpoints
                 .iter()
-                .filter_map(|endpoint| Gate::new(&app.id, endpoint, app.rate_limit))
+                .zip(&mut places)
+                .filter_map(|(endpoint, place)| Gate::new(&app.id, endpoint, place, app.rate_limit))
                 .collect()
         };
         Self {
@@ -95,13 +97,14 @@ struct Gate {
 }
 
 impl Gate {
-    fn new(app: &AppId, endpoint: &'static str, limit: RateLimit) -> Option<Self> {
+    fn new(app: &AppId, endpoint: &'static str, place: usize, limit: RateLimit) -> Option<Self> {
         let per_second = NonZeroU32::new(limit.per_second)?;
         let burst = NonZeroU32::new(limit.burst).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(per_second).allow_burst(burst);
         let clock = QuantaClock::default();
         Some(Self {
             charge: Charge {
+                place,
                 app: app.clone(),
                 endpoint,
                 per_second: per_second.get(),
@@ -238,12 +241,15 @@ pub struct Standing<'a> {
 impl Standing<'_> {
     /// The value of `RateLimit`: calls left, and seconds until the quota is whole again.
     pub fn rate_limit(&self) -> String {
-        format!(
-            "\"{}\";r={};t={}",
-            self.endpoint,
-            self.verdict.remaining,
-            self.reset_seconds()
-        )
+        let mut digits = itoa::Buffer::new();
+        let mut text = String::with_capacity(self.endpoint.len() + 37);
+        text.push('"');
+        text.push_str(self.endpoint);
+        text.push_str("\";r=");
+        text.push_str(digits.format(self.verdict.remaining));
+        text.push_str(";t=");
+        text.push_str(digits.format(self.reset_seconds()));
+        text
     }
 
     /// Seconds until the quota is whole again, rounded up.

@@ -8,6 +8,8 @@ use crate::names::AppId;
 /// What one call is to be charged to.
 #[derive(Debug, Clone)]
 pub struct Charge {
+    /// The limit's place among all: no two have the same, and they begin at 0.
+    pub place: usize,
     /// The app whose limit it is.
     pub app: AppId,
     /// The vendor endpoint, a short fixed word such as `imkit-rooms`; part of the key.

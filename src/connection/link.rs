@@ -324,16 +324,15 @@ impl Link {
         flat: Vec<bool>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> RedisResult<Outcome> {
-        self.room().await?;
+        if !self.0.0.state().has_room() {
+            Box::pin(self.room()).await?;
+        }
         self.queue(outcome, replies, flat, write).await
     }
 
     /// Waits until there is room for one more.
     async fn room(&self) -> RedisResult<()> {
         let shared = &self.0.0;
-        if shared.state().has_room() {
-            return Ok(());
-        }
         let until = Instant::now() + shared.route.response;
         loop {
             let room = shared.room.notified();

@@ -180,6 +180,15 @@ struct Line {
     answers: Arc<AtomicU64>,
 }
 
+/// A shared connection that something is sent over.
+struct Sending {
+    line: Line,
+    /// Of the lines it is one of.
+    renewals: u64,
+    /// What had been answered before.
+    before: u64,
+}
+
 /// All shared connections to a server.
 struct Lines {
     /// How often all were made anew.
@@ -304,30 +313,33 @@ impl Node {
         }
     }
 
-    /// Has `send` send over one of the shared connections; answers what came back, refusals of the server included.
-    async fn over<T>(
-        &self,
-        at: usize,
-        send: impl AsyncFnOnce(&Link) -> RedisResult<T>,
-    ) -> RedisResult<T> {
-        let (line, renewals) = {
-            let lines = self.shared.load();
-            (lines.all.get(at).cloned(), lines.renewals)
-        };
+    /// One of the shared connections, to send something over.
+    fn line(&self, at: usize) -> RedisResult<Sending> {
+        let lines = self.shared.load();
+        let line = lines.all.get(at);
         let line = line.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
-        let before = line.answers.load(Ordering::Relaxed);
-        let answer = send(&line.link).await;
-        match &answer {
+        Ok(Sending {
+            line: line.clone(),
+            renewals: lines.renewals,
+            before: line.answers.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Takes note of what came back over a connection.
+    fn came<T>(&self, sending: &Sending, answer: &RedisResult<T>) {
+        let answers = &sending.line.answers;
+        match answer {
             Ok(_) => {
-                line.answers.fetch_add(1, Ordering::Relaxed);
+                answers.fetch_add(1, Ordering::Relaxed);
             }
             // Nothing at all has come for as long as an answer may take.
-            Err(error) if error.is_timeout() && line.answers.load(Ordering::Relaxed) == before => {
-                self.renew(renewals);
+            Err(error)
+                if error.is_timeout() && answers.load(Ordering::Relaxed) == sending.before =>
+            {
+                self.renew(sending.renewals);
             }
             Err(_) => {}
         }
-        answer
     }
 
     /// New lines for all, once: what befell one has most likely befallen the others. What is still to come over the old
@@ -351,16 +363,26 @@ impl Node {
 
     /// Sends one command.
     pub(super) async fn one(&self, cmd: Outgoing<'_>) -> RedisResult<Value> {
-        let answer = self.over(self.turn(), async |link| link.one(cmd).await);
-        self.unless_stuck(async { answer.await?.extract_error() })
-            .await
+        let sending = self.line(self.turn())?;
+        let trial = self.trial()?;
+        let link = &sending.line.link;
+        let answer = match self.retired {
+            None => link.one(cmd).await,
+            Some(_) => Box::pin(self.unless_retired(link.one(cmd))).await,
+        };
+        self.came(&sending, &answer);
+        let answer = answer.and_then(Value::extract_error);
+        self.answered_by(&answer);
+        drop(trial);
+        answer
     }
 
     /// Sends one command that no request waits for, always on the same connection.
     pub(super) async fn ask(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let first = self.shared.load().half();
-        let answer = self.over(first, async |link| link.one(cmd.into()).await);
-        answer.await?.extract_error()
+        let sending = self.line(self.shared.load().half())?;
+        let answer = sending.line.link.one(cmd.into()).await;
+        self.came(&sending, &answer);
+        answer?.extract_error()
     }
 
     /// Sends independent commands in as few round trips as possible. Each has an answer of its own.
@@ -370,30 +392,46 @@ impl Node {
         {
             return vec![self.one(*cmd).await];
         }
-        let parts = cmds.chunks(PIPELINE).map(|part| async {
-            match self.pipeline(part).await {
-                Ok(answers) => answers,
-                Err(error) => part.iter().map(|_| Err(error.clone())).collect(),
-            }
-        });
-        let parts = futures_util::future::join_all(parts).await;
+        if cmds.len() <= PIPELINE {
+            return self.pipeline(cmds).await;
+        }
+        let parts = cmds.chunks(PIPELINE).map(|part| self.pipeline(part));
+        let parts = Box::pin(futures_util::future::join_all(parts)).await;
         parts.into_iter().flatten().collect()
     }
 
-    async fn pipeline(&self, cmds: &[Outgoing<'_>]) -> RedisResult<Vec<RedisResult<Value>>> {
+    async fn pipeline(&self, cmds: &[Outgoing<'_>]) -> Vec<RedisResult<Value>> {
+        match self.together(cmds).await {
+            Ok(answers) => answers,
+            Err(error) => cmds.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    async fn together(&self, cmds: &[Outgoing<'_>]) -> RedisResult<Vec<RedisResult<Value>>> {
+        let sending = self.line(self.turn())?;
+        let trial = self.trial()?;
         let ask = redis::cmd("ASKING");
-        let answers = self.over(self.turn(), async |link| {
-            if !cmds.iter().any(|cmd| cmd.asking) {
-                return link.many(cmds).await;
+        let before = |cmd: &Outgoing<'_>| cmd.asking.then_some((&ask).into());
+        let all: Vec<Outgoing<'_>>;
+        let sent = match cmds.iter().any(|cmd| cmd.asking) {
+            false => cmds,
+            true => {
+                let cmds = cmds.iter();
+                all = cmds
+                    .flat_map(|cmd| before(cmd).into_iter().chain([*cmd]))
+                    .collect();
+                &all
             }
-            let before = |cmd: &Outgoing<'_>| cmd.asking.then_some((&ask).into());
-            let all: Vec<Outgoing<'_>> = cmds
-                .iter()
-                .flat_map(|cmd| before(cmd).into_iter().chain([*cmd]))
-                .collect();
-            link.many(&all).await
-        });
-        let mut answers = self.unless_stuck(answers).await?.into_iter();
+        };
+        let link = &sending.line.link;
+        let answers = match self.retired {
+            None => link.many(sent).await,
+            Some(_) => Box::pin(self.unless_retired(link.many(sent))).await,
+        };
+        self.came(&sending, &answers);
+        self.answered_by(&answers);
+        drop(trial);
+        let mut answers = answers?.into_iter();
         let answers: Vec<RedisResult<Value>> = cmds
             .iter()
             .filter_map(|cmd| {
@@ -448,18 +486,18 @@ impl Node {
         self.admin.close();
     }
 
-    /// Waits for an answer, unless somebody else waits already for a server that is stuck.
-    async fn unless_stuck<T>(
-        &self,
-        answer: impl Future<Output = RedisResult<T>>,
-    ) -> RedisResult<T> {
-        let _trial = match self.stuck.load(Ordering::Relaxed) {
-            true => Some(Trial::of(self)?),
-            false => None,
-        };
-        let answer = self.unless_retired(answer).await;
+    /// Leave to wait for an answer, unless somebody else waits already for a server that is stuck.
+    fn trial(&self) -> RedisResult<Option<Trial<'_>>> {
+        match self.stuck.load(Ordering::Relaxed) {
+            true => Trial::of(self).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Takes note of what came of a request.
+    fn answered_by<T>(&self, answer: &RedisResult<T>) {
         let now = self.millis();
-        match &answer {
+        match answer {
             // Others may have been answered meanwhile: then it is a connection that is silent, or the server is only slow.
             Err(error) if error.is_timeout() => {
                 let lately = Duration::from_millis(
@@ -481,7 +519,6 @@ impl Node {
                 }
             }
         }
-        answer
     }
 
     fn millis(&self) -> u64 {

@@ -125,8 +125,8 @@ impl Parser {
     }
 }
 
-/// The texts of a list that has been left flat. Anything else in it is an error.
-pub(super) fn texts(list: &[u8]) -> RedisResult<impl Iterator<Item = RedisResult<&str>>> {
+/// The texts of a list that has been left flat, and nothing where there is none. Anything else in it is an error.
+pub(super) fn texts(list: &[u8]) -> RedisResult<impl Iterator<Item = RedisResult<Option<&str>>>> {
     let list = std::str::from_utf8(list).map_err(|_| unreadable())?;
     let head = Token::first(list.as_bytes())?.ok_or_else(unreadable)?;
     let Kind::List(count) = head.kind else {
@@ -142,7 +142,15 @@ pub(super) fn texts(list: &[u8]) -> RedisResult<impl Iterator<Item = RedisResult
             }) => {
                 at += length;
                 let end = at - 2;
-                list.get(end - text.len()..end).ok_or_else(unreadable)
+                let text = list.get(end - text.len()..end);
+                text.map(Some).ok_or_else(unreadable)
+            }
+            Some(Token {
+                kind: Kind::Nil,
+                length,
+            }) => {
+                at += length;
+                Ok(None)
             }
             _ => Err(unreadable()),
         }
@@ -315,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_list_that_is_left_flat_has_the_same_texts() {
-        let reply = "*3\r\n$1\r\na\r\n$0\r\n\r\n$6\r\n\u{e9}\r\n\u{e9}\r\n".as_bytes();
+        let reply = "*4\r\n$1\r\na\r\n$0\r\n\r\n$-1\r\n$6\r\n\u{e9}\r\n\u{e9}\r\n".as_bytes();
         let all = [
             reply,
             b"*0\r\n",
@@ -336,8 +344,9 @@ mod tests {
             else {
                 panic!("{values:?}");
             };
-            let found: Vec<&str> = texts(one).unwrap().map(Result::unwrap).collect();
-            assert_eq!(found, ["a", "", "\u{e9}\r\n\u{e9}"]);
+            let found: Vec<_> = texts(one).unwrap().map(Result::unwrap).collect();
+            let wanted = [Some("a"), Some(""), None, Some("\u{e9}\r\n\u{e9}")];
+            assert_eq!(found, wanted);
             assert_eq!(texts(none).unwrap().count(), 0);
             assert!(error.clone().extract_error().is_err());
             assert!(texts(nested).unwrap().all(|text| text.is_err()));

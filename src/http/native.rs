@@ -317,7 +317,9 @@ async fn unread(call: &mut Call<'_>, app: &AppConfig) -> Result<HttpResponse, Pr
         );
     }
     let mut named = HashSet::with_capacity(users.len());
-    users.retain(|user| named.insert(user.clone()));
+    let first: Vec<bool> = users.iter().map(|user| named.insert(user)).collect();
+    let mut first = first.into_iter();
+    users.retain(|_| first.next().unwrap_or(true));
     let totals = call.state.store.totals_of(&app.id, &users).await?;
     let users: Vec<_> = users.iter().zip(totals).collect();
     #[derive(Serialize)]

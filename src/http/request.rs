@@ -3,7 +3,10 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::fmt;
+use std::future::poll_fn;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::http::header::{self, HeaderName, HeaderValue};
@@ -11,7 +14,8 @@ use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
-use serde::Serialize;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::http::State;
 use crate::limiter::Entry;
@@ -87,14 +91,24 @@ impl<'a> Call<'a> {
             return Err(BodyError::TooLarge);
         }
         let mut body = pin!(collect(self.payload, limit));
-        // Most bodies are there already, which then needs no timer.
-        if let Some(body) = body.as_mut().now_or_never() {
+        // A body that came with its head is handed out once this has waited, and then needs no timer.
+        let mut waited = false;
+        let there = poll_fn(|context| match body.as_mut().poll(context) {
+            Poll::Ready(body) => Poll::Ready(Some(body)),
+            Poll::Pending if waited => Poll::Ready(None),
+            Poll::Pending => {
+                waited = true;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        });
+        if let Some(body) = there.await {
             return body;
         }
         let deadline = Duration::from_millis(self.state.config.server.body_timeout_ms);
-        tokio::time::timeout(deadline, body)
-            .await
-            .unwrap_or(Err(BodyError::TimedOut))
+        // Boxed, or every call would carry the timer's place with it.
+        let body = Box::pin(tokio::time::timeout(deadline, body)).await;
+        body.unwrap_or(Err(BodyError::TimedOut))
     }
 }
 
@@ -171,7 +185,7 @@ pub async fn discard(payload: &mut web::Payload, limit: usize) {
     // Nearly always nothing is left.
     if rest.as_mut().now_or_never().is_none() {
         // Whoever is slower than that pays with the connection.
-        let _ = tokio::time::timeout(PATIENCE, rest).await;
+        let _ = Box::pin(tokio::time::timeout(PATIENCE, rest)).await;
     }
 }
 
@@ -189,6 +203,78 @@ pub fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
     percent_encoding::percent_decode_str(segment)
         .decode_utf8()
         .ok()
+}
+
+/// What a field of a body holds, where texts or lists of texts are expected. Texts are borrowed where nothing in them is
+/// escaped.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Field<'a> {
+    /// Nothing, or `null`.
+    #[default]
+    Null,
+    /// A text.
+    Text(Cow<'a, str>),
+    /// A list, of whatever.
+    List(Vec<Field<'a>>),
+    /// Anything else.
+    Other,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldVisitor)
+    }
+}
+
+struct FieldVisitor;
+
+impl<'de> Visitor<'de> for FieldVisitor {
+    type Value = Field<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Field::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Field::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Field::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(Field::List(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Field::Other)
+    }
 }
 
 /// A JSON answer of bytes that are JSON already.
@@ -259,6 +345,35 @@ mod tests {
             let own: Vec<_> = Query::new(raw).collect();
             let reference: Vec<_> = form_urlencoded::parse(raw.as_bytes()).collect();
             assert_eq!(own, reference, "{raw}");
+        }
+    }
+
+    #[test]
+    fn fields_hold_texts_and_lists_of_them_and_tell_what_else_is_there() {
+        let read = serde_json::from_str::<Field<'_>>;
+        let text = |text: &str| Field::Text(text.to_owned().into());
+        assert_eq!(read("null").unwrap(), Field::Null);
+        assert!(
+            matches!(read(r#""a\u00e9""#).unwrap(), Field::Text(Cow::Owned(t)) if t == "a\u{e9}")
+        );
+        assert!(matches!(
+            read(r#""a""#).unwrap(),
+            Field::Text(Cow::Borrowed("a"))
+        ));
+        let list = vec![
+            text("a"),
+            Field::Null,
+            Field::Other,
+            Field::List(Vec::new()),
+        ];
+        let found = read(r#"["a", null, {"a": ["b"], "c": {}}, []]"#).unwrap();
+        assert_eq!(found, Field::List(list));
+        for other in ["true", "1", "-1", "1.5", "{}"] {
+            assert_eq!(read(other).unwrap(), Field::Other, "{other}");
+        }
+        let deep = "[".repeat(1_000) + &"]".repeat(1_000);
+        for bad in ["", "[", "[1", r#"{"a"}"#, "1e999", r#""\ud800""#, &deep] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 

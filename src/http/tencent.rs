@@ -5,18 +5,16 @@ mod usersig;
 
 use std::collections::{HashMap, HashSet};
 
+use crate::config::AppConfig;
+use crate::error::Error;
+use crate::http::request::{self, BodyError, Call, Field};
+use crate::limiter::Entry;
+use crate::names::{AppId, UserId};
+use crate::store::PeerCount;
 use actix_web::HttpResponse;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-use crate::config::AppConfig;
-use crate::error::Error;
-use crate::http::request::{self, BodyError, Call};
-use crate::limiter::Entry;
-use crate::names::{AppId, UserId};
-use crate::store::PeerCount;
 
 pub use usersig::make_usersig;
 use usersig::{Refusal, Verifier};
@@ -342,25 +340,25 @@ enum Peer {
 impl Asked {
     fn parse(body: &[u8]) -> Result<Self, Fault> {
         #[derive(Deserialize)]
-        struct Body {
-            #[serde(rename = "To_Account", default)]
-            user: Value,
-            #[serde(rename = "Peer_Account", default)]
-            peers: Value,
+        struct Body<'a> {
+            #[serde(rename = "To_Account", default, borrow)]
+            user: Field<'a>,
+            #[serde(rename = "Peer_Account", default, borrow)]
+            peers: Field<'a>,
         }
         // serde takes an array for a struct.
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(JSON);
         }
-        let body: Body = serde_json::from_slice(body).map_err(|_| JSON)?;
+        let body: Body<'_> = serde_json::from_slice(body).map_err(|_| JSON)?;
         let user = match body.user {
-            Value::Null => return Err(TO_ACCOUNT),
-            Value::String(user) => UserId::parse(user).map_err(|_| TO_ACCOUNT)?,
+            Field::Null => return Err(TO_ACCOUNT),
+            Field::Text(user) => UserId::parse(user).map_err(|_| TO_ACCOUNT)?,
             _ => return Err(TYPE),
         };
         let asked = match body.peers {
-            Value::Null => Vec::new(),
-            Value::Array(peers) => peers,
+            Field::Null => Vec::new(),
+            Field::List(peers) => peers,
             _ => return Err(TYPE),
         };
         if asked.len() > MAX_PEERS {
@@ -368,13 +366,13 @@ impl Asked {
         }
         let mut peers = Vec::with_capacity(asked.len());
         for peer in asked {
-            let Value::String(peer) = peer else {
+            let Field::Text(peer) = peer else {
                 return Err(TYPE);
             };
-            let peer = match UserId::parse(peer.as_str()) {
+            let peer = match UserId::parse(&*peer) {
                 Ok(id) if id == user => Peer::Oneself,
                 Ok(id) => Peer::Other(id),
-                Err(_) => Peer::Nobody(peer),
+                Err(_) => Peer::Nobody(peer.into_owned()),
             };
             if !peers.contains(&peer) {
                 peers.push(peer);
@@ -384,11 +382,13 @@ impl Asked {
     }
 
     /// The peers to ask the store for.
-    fn known(&self) -> Vec<UserId> {
-        let other = |peer: &Peer| match peer {
-            Peer::Other(id) => Some(id.clone()),
-            _ => None,
-        };
+    fn known(&self) -> Vec<&UserId> {
+        fn other(peer: &Peer) -> Option<&UserId> {
+            match peer {
+                Peer::Other(id) => Some(id),
+                _ => None,
+            }
+        }
         self.peers.iter().filter_map(other).collect()
     }
 
@@ -420,6 +420,7 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn parse(body: &str) -> Result<Asked, Fault> {
         Asked::parse(body.as_bytes())

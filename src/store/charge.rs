@@ -7,7 +7,6 @@
 //! all the same, so that the app gets as much less later. A limit of some hundred calls per second leaves no room for credit.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +21,6 @@ use super::reply::Reply;
 use crate::connection::Redis;
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::names::AppId;
 use crate::quota::{Charge, Verdict};
 use crate::scripts;
 
@@ -45,8 +43,8 @@ pub(super) struct Charges {
     accounts: ThreadLocal<RefCell<Accounts>>,
 }
 
-/// What one thread knows of limits, by endpoint and app.
-type Accounts = HashMap<&'static str, HashMap<AppId, Arc<Mutex<Account>>>>;
+/// What one thread knows of limits, each at its place.
+type Accounts = Vec<Arc<Mutex<Account>>>;
 
 /// What one thread knows of one limit, and owes it.
 #[derive(Default)]
@@ -61,8 +59,8 @@ struct Account {
 
 /// Calls of one app's endpoint that are charged together.
 struct Group {
-    app: AppId,
-    endpoint: &'static str,
+    /// The limit's place.
+    limit: usize,
     /// How many, until the charge is made.
     calls: AtomicU32,
     outcome: Shared<oneshot::Receiver<Result<Granted>>>,
@@ -104,13 +102,12 @@ impl Charges {
 
     fn account(&self, charge: &Charge) -> Arc<Mutex<Account>> {
         let mut accounts = self.accounts.get_or_default().borrow_mut();
-        let apps = accounts.entry(charge.endpoint).or_default();
-        if let Some(account) = apps.get(&charge.app) {
-            return Arc::clone(account);
+        if accounts.len() <= charge.place {
+            accounts.resize_with(charge.place + 1, Arc::default);
         }
-        let account = Arc::default();
-        apps.insert(charge.app.clone(), Arc::clone(&account));
-        account
+        accounts
+            .get(charge.place)
+            .map_or_else(Arc::default, Arc::clone)
     }
 
     /// A place in the open group of the charge's app and endpoint, the first being 0.
@@ -121,9 +118,7 @@ impl Charges {
         account: Arc<Mutex<Account>>,
     ) -> (Arc<Group>, u32) {
         let mut open = self.open.get_or_default().borrow_mut();
-        let same = |group: &&Arc<Group>| {
-            group.endpoint == charge.endpoint && group.app.as_str() == charge.app.as_str()
-        };
+        let same = |group: &&Arc<Group>| group.limit == charge.place;
         if let Some(group) = open.iter().find(same)
             && let Some(place) = group.enter()
         {
@@ -132,8 +127,7 @@ impl Charges {
         open.retain(|group| group.calls.load(Ordering::Acquire) < CLOSED);
         let (sender, receiver) = oneshot::channel();
         let group = Arc::new(Group {
-            app: charge.app.clone(),
-            endpoint: charge.endpoint,
+            limit: charge.place,
             calls: AtomicU32::new(1),
             outcome: receiver.shared(),
         });
@@ -325,8 +319,7 @@ mod tests {
     fn nobody_joins_a_group_whose_charge_is_on_its_way() {
         let (_sender, receiver) = oneshot::channel();
         let group = Group {
-            app: AppId::parse("a").unwrap(),
-            endpoint: "x",
+            limit: 0,
             calls: AtomicU32::new(1),
             outcome: receiver.shared(),
         };

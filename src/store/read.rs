@@ -1,19 +1,22 @@
 //! Reading counts. A user's own slot is read at one instant, in one round trip, together with the call's charge against
-//! its app's limit; supergroups are then asked in a second one.
+//! its app's limit; supergroups are then asked in a second one. What few calls need is boxed: every call would carry its
+//! place with it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use redis::{Cmd, Value};
+use redis::{Cmd, RedisWrite as _, Value};
 
 use super::deliver::{LIST, parse_members};
-use super::reply::{Reply, maybe_text, number, parse, stamp, unreadable};
+use super::reply::{Reply, fields, maybe_text, number, parse, stamp, unreadable};
 use super::room::Entry;
 use super::{ByKind, Kind, PeerCount, RoomCounts, RoomUnread, Store, Totals, UserUnread};
 use crate::connection::Item;
 use crate::error::{Error, Result};
-use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode};
+use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode, encoded};
 use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
 use crate::quota::{Charge, Charged};
 use crate::scripts;
@@ -261,17 +264,20 @@ fn suffixes(types: Option<&[CustomType]>) -> Vec<String> {
     }
 }
 
-/// The fields that [`Store::quick`] reads, in its order.
-fn quick_fields(suffixes: &[String]) -> Vec<String> {
-    let mut fields = vec!["known".to_owned(), "supers".to_owned()];
-    for kind in KEPT {
-        for suffix in suffixes {
-            for family in FAMILIES {
-                fields.push(field(family, kind, suffix));
-            }
-        }
+/// An HMGET with space for so many fields of so many bytes.
+fn hmget(key: &str, fields: usize, length: usize) -> Cmd {
+    let mut get = Cmd::with_capacity(fields + 2, key.len() + length + 8);
+    get.arg("HMGET").arg(key);
+    get
+}
+
+/// Appends one argument that is put together from several parts.
+fn joined(cmd: &mut Cmd, parts: &[&str]) {
+    let mut arg = cmd.writer_for_next_arg();
+    for part in parts {
+        // Writing to memory can't fail.
+        let _ = arg.write_all(part.as_bytes());
     }
-    fields
 }
 
 fn field(family: &str, kind: Kind, suffix: &str) -> String {
@@ -286,38 +292,37 @@ enum Quick {
 }
 
 impl Store {
-    /// Sends the charge and the reads together; a refused call's reads are thrown away.
-    pub(super) async fn charged(
+    /// Has the charge made together with what is read; what a refused call read is thrown away.
+    pub(super) async fn charged<T>(
         &self,
-        items: Vec<Item>,
+        mut read: Pin<&mut impl Future<Output = Result<T>>>,
         charge: Option<&Charge>,
-    ) -> Result<Charged<std::vec::IntoIter<Value>>> {
+    ) -> Result<Charged<T>> {
         let Some(charge) = charge else {
-            return Ok(Charged::Granted(
-                self.inner.redis.batch(&items).await?.into_iter(),
-                None,
-            ));
+            return Ok(Charged::Granted(read.await?, None));
         };
         let redis = &self.inner.redis;
         if let Some(verdict) = self.inner.charges.on_credit(redis, charge) {
-            let values = redis.batch(&items).await?.into_iter();
-            return Ok(Charged::Granted(values, Some(verdict)));
+            return Ok(Charged::Granted(read.await?, Some(verdict)));
         }
-        let charged = self.inner.charges.charge(redis, charge);
-        let (verdict, values) = if redis.spans_slots() {
+        // Boxed, or calls on credit would carry the place of all this with them.
+        let both = async {
+            let charged = self.inner.charges.charge(redis, charge);
+            if !redis.spans_slots() {
+                // Both go to the same server at the same time.
+                return tokio::join!(charged, read.as_mut());
+            }
             let late = |_| {
                 Err(Error::Unavailable(
                     "the limit did not answer in time".into(),
                 ))
             };
             let charged = tokio::time::timeout(CHARGE, charged);
-            let (charged, values) = tokio::join!(charged, redis.batch(&items));
-            (charged.unwrap_or_else(late), values)
-        } else {
-            // Both go to the same server at the same time.
-            tokio::join!(charged, redis.batch(&items))
+            let (charged, read) = tokio::join!(charged, read.as_mut());
+            (charged.unwrap_or_else(late), read)
         };
-        let values = values?.into_iter();
+        let (verdict, read) = Box::pin(both).await;
+        let read = read?;
         let verdict = match verdict {
             Ok(verdict) => Some(verdict),
             // The limit may be on a node of a cluster that does not answer, and the user on another that does. What the
@@ -327,7 +332,7 @@ impl Store {
         };
         match verdict {
             Some(verdict) if !verdict.allowed => Ok(Charged::Refused(verdict)),
-            _ => Ok(Charged::Granted(values, verdict)),
+            _ => Ok(Charged::Granted(read, verdict)),
         }
     }
 
@@ -416,15 +421,15 @@ impl Store {
         charge: Option<&Charge>,
     ) -> Result<Charged<Option<u64>>> {
         let _place = self.inner.admission.read()?;
-        let mut get = redis::cmd("HMGET");
-        get.arg(UserKeys::new(app, &encode(user.as_str())).counts())
-            .arg("known")
-            .arg("messages:direct");
-        match self.charged(vec![Item::Plain(get)], charge).await? {
+        let mut get = hmget(&UserKeys::of(app, user).counts(), 2, 22);
+        get.arg("known").arg("messages:direct");
+        let get = Item::Flat(get);
+        let read = pin!(self.inner.redis.one(&get));
+        match self.charged(read, charge).await? {
             Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
-            Charged::Granted(mut values, verdict) => {
-                let mut reply = Reply::new(values.next().unwrap_or(Value::Nil))?;
-                let known = maybe_text(reply.value()?)?.is_some();
+            Charged::Granted(answer, verdict) => {
+                let mut reply = fields(&answer)?;
+                let known = reply.text()?.is_some();
                 let total = reply.number()?;
                 Ok(Charged::Granted(known.then_some(total), verdict))
             }
@@ -436,27 +441,31 @@ impl Store {
         &self,
         app: &AppId,
         user: &UserId,
-        peers: &[UserId],
+        peers: &[&UserId],
         charge: Option<&Charge>,
     ) -> Result<Charged<Option<Vec<PeerCount>>>> {
         let _place = self.inner.admission.read()?;
-        let keys = UserKeys::new(app, &encode(user.as_str()));
-        let peers: Vec<Enc> = peers.iter().map(|p| encode(p.as_str())).collect();
-        let (mut counts, mut rooms) = (redis::cmd("HMGET"), redis::cmd("HMGET"));
-        counts.arg(keys.counts()).arg("known");
-        rooms.arg(keys.refs());
-        for peer in &peers {
-            counts.arg(["peer:", peer.as_str()].concat());
-            rooms.arg(["direct:", peer.as_str()].concat());
+        let keys = UserKeys::of(app, user);
+        let length = peers.iter().map(|p| p.as_str().len() + 7).sum();
+        let mut counts = hmget(&keys.counts(), peers.len() + 1, length);
+        let mut rooms = hmget(&keys.refs(), peers.len(), length);
+        counts.arg("known");
+        for peer in peers {
+            let peer = encoded(peer.as_str());
+            joined(&mut counts, &["peer:", &peer]);
+            joined(&mut rooms, &["direct:", &peer]);
         }
-        let items = vec![Item::Plain(counts), Item::Plain(rooms)];
-        let (mut values, verdict) = match self.charged(items, charge).await? {
+        let items = [Item::Flat(counts), Item::Flat(rooms)];
+        let read = pin!(self.inner.redis.batch(&items));
+        let (answers, verdict) = match self.charged(read, charge).await? {
             Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
-            Charged::Granted(values, verdict) => (values, verdict),
+            Charged::Granted(answers, verdict) => (answers, verdict),
         };
-        let mut next = || Reply::new(values.next().unwrap_or(Value::Nil));
-        let (mut counts, mut rooms) = (next()?, next()?);
-        if maybe_text(counts.value()?)?.is_none() {
+        let [counts, rooms] = &answers[..] else {
+            return Err(unreadable());
+        };
+        let (mut counts, mut rooms) = (fields(counts)?, fields(rooms)?);
+        if counts.text()?.is_none() {
             return Ok(Charged::Granted(None, verdict));
         }
         let mut found = Vec::with_capacity(peers.len());
@@ -464,17 +473,18 @@ impl Store {
         for (at, peer) in peers.iter().enumerate() {
             found.push(PeerCount::Known(counts.number()?));
             // Whoever shares a direct room with the user exists; all others have to be asked for.
-            if maybe_text(rooms.value()?)?.is_none() {
+            if rooms.text()?.is_none() {
                 let mut exists = redis::cmd("HEXISTS");
-                exists.arg(UserKeys::new(app, peer).counts()).arg("known");
+                exists.arg(UserKeys::of(app, peer).counts()).arg("known");
                 strangers.push((at, Item::Plain(exists)));
             }
         }
         let (places, items): (Vec<usize>, Vec<Item>) = strangers.into_iter().unzip();
-        for (at, exists) in places
-            .into_iter()
-            .zip(self.inner.redis.batch(&items).await?)
-        {
+        if items.is_empty() {
+            return Ok(Charged::Granted(Some(found), verdict));
+        }
+        let exist = Box::pin(self.inner.redis.batch(&items)).await?;
+        for (at, exists) in places.into_iter().zip(exist) {
             if let (0, Some(place)) = (number(&exists)?, found.get_mut(at)) {
                 *place = PeerCount::Unknown;
             }
@@ -482,17 +492,28 @@ impl Store {
         Ok(Charged::Granted(Some(found), verdict))
     }
 
-    fn quick_item(app: &AppId, user: &Enc, fields: &[String]) -> Item {
-        let key = UserKeys::new(app, user).counts();
-        let length = fields.iter().map(String::len).sum::<usize>();
-        let mut get = Cmd::with_capacity(fields.len() + 2, key.len() + length + 8);
-        get.arg("HMGET").arg(key).arg(fields);
-        Item::Plain(get)
+    fn quick_item(app: &AppId, user: &UserId, suffixes: &[String]) -> Item {
+        let length = suffixes.iter().map(|suffix| 20 + suffix.len());
+        let each = KEPT.len() * FAMILIES.len();
+        let mut get = hmget(
+            &UserKeys::of(app, user).counts(),
+            2 + each * suffixes.len(),
+            11 + each * length.sum::<usize>(),
+        );
+        get.arg("known").arg("supers");
+        for kind in KEPT {
+            for suffix in suffixes {
+                for family in FAMILIES {
+                    joined(&mut get, &[family, ":", kind.as_str(), suffix]);
+                }
+            }
+        }
+        Item::Flat(get)
     }
 
-    fn quick(value: Value, suffixes: &[String]) -> Result<Quick> {
-        let mut reply = Reply::new(value)?;
-        let known = maybe_text(reply.value()?)?.is_some();
+    fn quick(answer: &Value, suffixes: &[String]) -> Result<Quick> {
+        let mut reply = fields(answer)?;
+        let known = reply.text()?.is_some();
         let supers = reply.number()?;
         if !known {
             return Ok(Quick::Unknown);
@@ -520,22 +541,18 @@ impl Store {
         charge: Option<&Charge>,
     ) -> Result<Charged<Option<Totals>>> {
         let _place = self.inner.admission.read()?;
-        let user = encode(user.as_str());
         let suffixes = suffixes(types);
-        match self
-            .charged(
-                vec![Self::quick_item(app, &user, &quick_fields(&suffixes))],
-                charge,
-            )
-            .await?
-        {
+        let get = Self::quick_item(app, user, &suffixes);
+        let read = pin!(self.inner.redis.one(&get));
+        match self.charged(read, charge).await? {
             Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
-            Charged::Granted(mut values, verdict) => {
-                let totals = match Self::quick(values.next().unwrap_or(Value::Nil), &suffixes)? {
+            Charged::Granted(answer, verdict) => {
+                let totals = match Self::quick(&answer, &suffixes)? {
                     Quick::Unknown => None,
                     Quick::Totals(totals) => Some(totals),
                     Quick::HasSupergroups => {
-                        let overview = self.overview(app, &user, "c").await?;
+                        let user = encode(user.as_str());
+                        let overview = Box::pin(self.overview(app, &user, "c")).await?;
                         overview.known.then(|| overview.totals(types))
                     }
                 };
@@ -547,18 +564,16 @@ impl Store {
     /// All totals of each of `users`, in their order; `None`: an unknown user.
     pub async fn totals_of(&self, app: &AppId, users: &[UserId]) -> Result<Vec<Option<Totals>>> {
         let _place = self.inner.admission.read()?;
-        let users: Vec<Enc> = users.iter().map(|u| encode(u.as_str())).collect();
         let suffixes = suffixes(None);
-        let fields = quick_fields(&suffixes);
         let items: Vec<Item> = users
             .iter()
-            .map(|u| Self::quick_item(app, u, &fields))
+            .map(|user| Self::quick_item(app, user, &suffixes))
             .collect();
-        let values = self.inner.redis.batch(&items).await?;
+        let answers = self.inner.redis.batch(&items).await?;
         let mut totals = Vec::with_capacity(users.len());
         let mut slower = Vec::new();
-        for (at, value) in values.into_iter().enumerate() {
-            totals.push(match Self::quick(value, &suffixes)? {
+        for (at, answer) in answers.iter().enumerate() {
+            totals.push(match Self::quick(answer, &suffixes)? {
                 Quick::Unknown => None,
                 Quick::Totals(totals) => Some(totals),
                 Quick::HasSupergroups => {
@@ -568,7 +583,9 @@ impl Store {
             });
         }
         let mut overviews = stream::iter(slower)
-            .map(|(at, user)| async move { Ok((at, self.overview(app, user, "c").await?)) })
+            .map(|(at, user)| async move {
+                Ok((at, self.overview(app, &encode(user.as_str()), "c").await?))
+            })
             .buffer_unordered(USERS_AT_ONCE);
         while let Some((at, overview)) = overviews.try_next().await? {
             if let Some(place) = totals.get_mut(at) {
@@ -584,61 +601,71 @@ impl Store {
         &self,
         app: &AppId,
         user: &UserId,
-        tags: Option<&[Tag]>,
+        tags: Option<Vec<Tag>>,
         charge: Option<&Charge>,
     ) -> Result<Charged<Vec<(Tag, u64)>>> {
         let _place = self.inner.admission.read()?;
-        let user = encode(user.as_str());
-        let keys = UserKeys::new(app, &user);
-        let item = match tags {
-            Some(tags) => {
-                let mut get = redis::cmd("HMGET");
-                get.arg(keys.counts()).arg("supers");
-                for tag in tags {
-                    get.arg(format!("tag:{}", encode(tag.as_str()).as_str()));
-                }
-                Item::Plain(get)
-            }
-            None => Item::Script(scripts::USER_TAGS.call(&[keys.counts(), keys.refs()])),
+        let keys = UserKeys::of(app, user);
+        let Some(tags) = tags else {
+            return Box::pin(self.all_tags(app, user, &keys, charge)).await;
         };
-        let (mut values, verdict) = match self.charged(vec![item], charge).await? {
+        let length = tags.iter().map(|tag| tag.as_str().len() + 4).sum::<usize>();
+        let mut get = hmget(&keys.counts(), tags.len() + 1, length + 6);
+        get.arg("supers");
+        for tag in &tags {
+            joined(&mut get, &["tag:", &encoded(tag.as_str())]);
+        }
+        let get = Item::Flat(get);
+        let read = pin!(self.inner.redis.one(&get));
+        let (answer, verdict) = match self.charged(read, charge).await? {
             Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
-            Charged::Granted(values, verdict) => (values, verdict),
+            Charged::Granted(answer, verdict) => (answer, verdict),
         };
-        let mut reply = Reply::new(values.next().unwrap_or(Value::Nil))?;
+        let mut reply = fields(&answer)?;
         let counted = if reply.number()? > 0 {
-            let overview = self.overview(app, &user, "cr").await?;
-            let mut all = overview.tags();
-            match tags {
-                Some(tags) => tags
-                    .iter()
-                    .map(|tag| (tag.clone(), all.get(tag.as_str()).copied().unwrap_or(0)))
-                    .collect(),
-                None => {
-                    let names = std::mem::take(&mut all).into_iter();
-                    names
-                        .filter_map(|(tag, n)| Some((Tag::parse(tag).ok()?, n)))
-                        .collect()
-                }
-            }
+            let user = encode(user.as_str());
+            let overview = Box::pin(self.overview(app, &user, "cr")).await?;
+            let all = overview.tags();
+            let count = |tag: &Tag| all.get(tag.as_str()).copied().unwrap_or(0);
+            let counted = tags.into_iter().map(|tag| {
+                let n = count(&tag);
+                (tag, n)
+            });
+            counted.collect()
         } else {
-            match tags {
-                Some(tags) => tags
-                    .iter()
-                    .map(|tag| Ok((tag.clone(), reply.number()?)))
-                    .collect::<Result<_>>()?,
-                None => {
-                    let mut all = BTreeMap::new();
-                    while !reply.is_empty() {
-                        let (tag, n) = (decode(&reply.text()?), reply.number()?);
-                        all.insert(tag, n);
-                    }
-                    all.into_iter()
-                        .filter_map(|(tag, n)| Some((Tag::parse(tag).ok()?, n)))
-                        .collect()
-                }
-            }
+            let counted = tags.into_iter().map(|tag| Ok((tag, reply.number()?)));
+            counted.collect::<Result<_>>()?
         };
+        Ok(Charged::Granted(counted, verdict))
+    }
+
+    async fn all_tags(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        keys: &UserKeys,
+        charge: Option<&Charge>,
+    ) -> Result<Charged<Vec<(Tag, u64)>>> {
+        let call = scripts::USER_TAGS.call(&[keys.counts(), keys.refs()]);
+        let read = pin!(self.inner.redis.call(&call));
+        let (answer, verdict) = match self.charged(read, charge).await? {
+            Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
+            Charged::Granted(answer, verdict) => (answer, verdict),
+        };
+        let mut reply = Reply::new(answer)?;
+        let all = if reply.number()? > 0 {
+            let overview = self.overview(app, &encode(user.as_str()), "cr").await?;
+            overview.tags()
+        } else {
+            let mut all = BTreeMap::new();
+            while !reply.is_empty() {
+                let (tag, n) = (decode(&reply.text()?), reply.number()?);
+                all.insert(tag, n);
+            }
+            all
+        };
+        let named = |(tag, n)| Some((Tag::parse(tag).ok()?, n));
+        let counted = all.into_iter().filter_map(named).collect();
         Ok(Charged::Granted(counted, verdict))
     }
 

@@ -2,6 +2,7 @@
 
 use redis::Value;
 
+use crate::connection::texts;
 use crate::error::{Error, Result};
 
 fn unexpected(what: &str) -> Error {
@@ -54,6 +55,27 @@ impl Reply {
     }
 }
 
+/// What was asked of an [`Item::Flat`](crate::connection::Item::Flat), read from the front where it lies.
+pub(super) struct Fields<I>(I);
+
+/// The fields of such an answer.
+pub(super) fn fields(answer: &Value) -> Result<Fields<impl Iterator<Item = Result<Option<&str>>>>> {
+    Ok(Fields(texts(answer)?))
+}
+
+impl<'a, I: Iterator<Item = Result<Option<&'a str>>>> Fields<I> {
+    /// What the next one holds, if anything.
+    pub(super) fn text(&mut self) -> Result<Option<&'a str>> {
+        let missing = || Err(unexpected("list too short"));
+        self.0.next().unwrap_or_else(missing)
+    }
+
+    /// The number that the next one holds; nothing is 0.
+    pub(super) fn number(&mut self) -> Result<u64> {
+        self.text()?.map_or(Ok(0), digits)
+    }
+}
+
 /// Text; what isn't UTF-8 was not written by us.
 pub(super) fn text(value: Value) -> Result<String> {
     match value {
@@ -78,13 +100,20 @@ pub(super) fn number(value: &Value) -> Result<u64> {
     match value {
         Value::Nil => Ok(0),
         Value::Int(n) => u64::try_from(*n).map_err(|_| unexpected("a negative number")),
-        Value::BulkString(bytes) if bytes.is_empty() => Ok(0),
-        Value::BulkString(bytes) => std::str::from_utf8(bytes)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| unexpected("not a number")),
+        Value::BulkString(bytes) => {
+            let text = std::str::from_utf8(bytes);
+            digits(text.map_err(|_| unexpected("not UTF-8"))?)
+        }
         _ => Err(unexpected("not a number")),
     }
+}
+
+/// A number written out; no text is 0.
+fn digits(text: &str) -> Result<u64> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    text.parse().map_err(|_| unexpected("not a number"))
 }
 
 /// Parses a number inside a record.

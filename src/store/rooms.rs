@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 
 use redis::Value;
@@ -392,7 +393,7 @@ fn text(value: &Value) -> Result<&str> {
 
 /// The pairs of a hash that has been asked for as it is.
 fn pairs(hash: &Value) -> Result<impl Iterator<Item = Result<(&str, &str)>>> {
-    let mut texts = texts(hash)?;
+    let mut texts = texts(hash)?.map(|text| text?.ok_or_else(unreadable));
     Ok(std::iter::from_fn(move || {
         let field = texts.next()?;
         let value = texts.next().unwrap_or_else(|| Err(unreadable()));
@@ -560,10 +561,12 @@ impl Store {
         if by_pref.is_some_and(|by_pref| !by_pref.is_recorded()) {
             items.push(whole_item(keys.prefs()));
         }
-        let (mut values, verdict) = match self.charged(items, charge).await? {
+        let read = pin!(self.inner.redis.batch(&items));
+        let (values, verdict) = match self.charged(read, charge).await? {
             Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
             Charged::Granted(values, verdict) => (values, verdict),
         };
+        let mut values = values.into_iter();
         let mut next = || values.next().unwrap_or(Value::Nil);
         let (records, overview, mut prefs) = (next(), next(), next());
         let large = self.large(app, overview).await?;
