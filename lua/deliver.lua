@@ -4,6 +4,7 @@
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
 --   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '#' -> when it was swept), prefs (hash)
+--   Or only the first two of each, which is enough for most and cheaper: whoever takes a closer look is then left as he is, and to be told with all seven.
 --   Records: state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last, of supergroups
 --   state|epoch|rev|read|holes|mentions. To be short, epoch is in base 36, so is rev, which is how far it is from epoch
 --   (it is never less), and kind is one letter: d direct, g group. Every other number, here and in ARGV, is decimal.
@@ -14,7 +15,7 @@
 --   no member) and epoch as they stand in a record, rev as it stands there ('': less than epoch), base, and '' or lines: peer,
 --   '' or when it was named as a sender, '' or read up to, positions that don't count (comma list), positions that mention
 --   (comma list), then settings (field, stamp and JSON value in turn)
--- Reply: one letter per user: K kept, V void (the membership is older than the user's deletion), or {'STALE'}
+-- Reply: one letter per user: K kept, V void (the membership is older than the user's deletion), C takes a closer look, or {'STALE'}
 local call, match, number = redis.call, string.match, tonumber
 local room, taken, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local kind, status, type, tags = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
@@ -71,14 +72,15 @@ local function moved(text, membership, after, more)
 end
 
 local reply, closer = {}, {}
--- Rounded down: on a cluster a key follows that only guards the call.
-local users = math.floor(#KEYS / 7)
+-- On a cluster a key follows that only guards the call.
+local users = (#ARGV - 12) / 4
+local each = #KEYS < users * 7 and 2 or 7
 local only_positions = kind ~= 'supergroup' and ARGV[11] == '' and ARGV[12] == ''
 -- Those who came together have the same record until they read.
 local seen, seen_membership, by, record
 for i = 0, users - 1 do
   local membership, more = ARGV[13 + i * 4], ARGV[16 + i * 4]
-  local text = only_positions and call('HGET', KEYS[i * 7 + 2], room)
+  local text = only_positions and call('HGET', KEYS[i * each + 2], room)
   if not text then
     record = nil
   elseif text ~= seen or membership ~= seen_membership or more ~= '' then
@@ -86,7 +88,7 @@ for i = 0, users - 1 do
     seen, seen_membership = more == '' and text, membership
   end
   if text and record and by ~= 0 then
-    local values = call('HMGET', KEYS[i * 7 + 1], unpack(names))
+    local values = call('HMGET', KEYS[i * each + 1], unpack(names))
     for n = 1, #names do
       local value = (values[n] or 0) + by
       -- A field that comes to zero goes: that takes a closer look as well.
@@ -96,17 +98,18 @@ for i = 0, users - 1 do
       end
       filled[2 * n] = string.format('%d', value)
     end
-    if record then call('HSET', KEYS[i * 7 + 1], unpack(filled)) end
+    if record then call('HSET', KEYS[i * each + 1], unpack(filled)) end
   end
   if record then
-    if record ~= text then call('HSET', KEYS[i * 7 + 2], room, record) end
+    if record ~= text then call('HSET', KEYS[i * each + 2], room, record) end
     reply[i + 1] = 'K'
   else
     seen = nil
+    reply[i + 1] = 'C'
     closer[#closer + 1] = i
   end
 end
-if #closer == 0 then return reply end
+if #closer == 0 or each == 2 then return reply end
 
 local common = {}
 for i = 1, 2 do

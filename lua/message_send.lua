@@ -23,9 +23,9 @@ local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'ty
 local rev, last_at = tonumber(m[1] or 0), tonumber(m[14] or 0)
 local function tick()
   rev = math.max(rev + 1, now)
-  return string.format('%.0f', rev)
+  return string.format('%d', rev)
 end
-local function int(n) return string.format('%.0f', n) end
+local function int(n) return string.format('%d', n) end
 -- A stamp as it stands in an entry: in base 36. Exact below 2^53.
 local function short(n)
   local text = ''
@@ -127,7 +127,7 @@ if job == '' and kind == 'supergroup' and m[12] then
 end
 
 local mintime, maxtime, accepted = tonumber(m[9]), tonumber(m[10]), tonumber(m[11] or 0)
-local last, reply = nil, {}
+local last, length, reply = nil, nil, {}
 for i = 7, #ARGV, 8 do
   local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local silent, mark, mentions = ARGV[i + 3] == '1', ARGV[i + 4] == '1', ARGV[i + 5]
@@ -149,7 +149,7 @@ for i = 7, #ARGV, 8 do
     local at = int(head)
     accepted = accepted + 1
     redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted) .. (silent and '|s' or ''))
-    redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
+    length = redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
     m[14], m[15] = revs, time
     last = {'last_id', id, 'last_sender', sender, 'last_time', time, 'last_at', revs, 'last_updated', revs,
       'last_text', ARGV[i + 6], 'last_type', ARGV[i + 7]}
@@ -186,7 +186,7 @@ end
 -- What is older than the history is forgotten, the oldest first, but by number only when it is too old to be part of a
 -- request that is sent again; an id that came again since belongs to the newer entry. Bounded, so that a history made
 -- shorter is not cut down in one go.
-local length = redis.call('LLEN', log)
+length = length or redis.call('LLEN', log)
 local retried, most = now - 900000000, max_messages + 50000
 for _ = 1, #ARGV / 8 + 16 do
   local oldest = redis.call('LINDEX', log, 0)

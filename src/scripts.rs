@@ -58,8 +58,8 @@ scripts! {
     JOBS_CLAIM = "jobs_claim";
     /// Keep fan-outs from being taken over.
     JOBS_RENEW = "jobs_renew";
-    /// Clear finished fan-outs.
-    JOBS_DONE = "jobs_done";
+    /// Drop the entries of members who have left.
+    MEMBERS_SWEEP = "members_sweep";
     /// The members of a room.
     ROOM_MEMBERS = "room_members";
     /// A supergroup's numbers for one user.

@@ -125,6 +125,13 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Whether nothing but positions moves, as far as can be told from here.
+    fn is_light(&self) -> bool {
+        let marks = &self.marks;
+        let none = marks.holes.is_empty() && marks.mentions.is_empty() && marks.prefs.is_empty();
+        none && matches!(self.state, 'j' | 'i')
+    }
+
     /// What is said beside state, epoch and base, which is mostly nothing.
     fn more(&self) -> String {
         let marks = &self.marks;
@@ -145,10 +152,26 @@ impl Target<'_> {
     }
 }
 
-/// Calls that are sent together, and the users that they are for.
-struct Batch {
+/// Calls that are sent together, and those whom they are for.
+struct Batch<'a> {
     calls: Vec<Item>,
-    users: Vec<(Enc, u64)>,
+    targets: &'a [&'a Target<'a>],
+}
+
+/// What came of them.
+#[derive(Default)]
+struct Told<'a> {
+    /// Whose membership is older than their deletion.
+    void: Vec<&'a Target<'a>>,
+    /// Who was not told: it takes more than was looked at.
+    closer: Vec<&'a Target<'a>>,
+}
+
+/// How many keys of a user's slot a delivery is given: what most need, or all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Quick,
+    Close,
 }
 
 /// What one user is told of a room outside of any fan-out.
@@ -579,14 +602,41 @@ impl Store {
                 .filter(|t| t.state == 'l')
                 .map(|t| (t.user.clone(), t.epoch)),
         );
+        // A supergroup's positions are not in its members' slots.
+        let quick = plan.light && work.snapshot.kind != "supergroup";
+        let (light, mut rest): (Vec<&Target<'_>>, _) =
+            targets.iter().partition(|t| quick && t.is_light());
+        let (closer, failure) = self
+            .pass(app, room, work, plan, &light, Look::Quick)
+            .await?;
+        rest.extend(closer);
+        let (_, later) = self.pass(app, room, work, plan, &rest, Look::Close).await?;
+        failure.or(later).map_or(Ok(()), Err)
+    }
+
+    /// Tells some; answers who has to be told with a closer look, and the first failure: whoever can be reached is told all
+    /// the same.
+    async fn pass<'t>(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        work: &Work,
+        plan: &Plan<'_>,
+        targets: &'t [&'t Target<'t>],
+        look: Look,
+    ) -> Result<(Vec<&'t Target<'t>>, Option<Error>)> {
+        let mut closer = Vec::new();
+        if targets.is_empty() {
+            return Ok((closer, None));
+        }
         let common = (stamped(&plan.common_holes), stamped(&plan.common_mentions));
         // Users of a cluster are in slots of their own: a call for each, and many calls in one batch.
         let spread = self.inner.redis.spans_slots();
-        let (users_per_call, calls_per_batch) = match spread {
-            true => (1, USERS_PER_BATCH),
-            false if plan.light && targets.len() <= WIDE => (USERS_PER_CALL, 1),
-            false if plan.light => (USERS_PER_WIDE_CALL, 1),
-            false => (USERS_PER_HEAVY_CALL, 1),
+        let (users_per_call, calls_per_batch) = match (spread, look) {
+            (true, _) => (1, USERS_PER_BATCH),
+            (false, Look::Quick) if targets.len() <= WIDE => (USERS_PER_CALL, 1),
+            (false, Look::Quick) => (USERS_PER_WIDE_CALL, 1),
+            (false, Look::Close) => (USERS_PER_HEAVY_CALL, 1),
         };
         let at_once = match !spread && targets.len() > WIDE {
             true => WIDE_AT_ONCE,
@@ -599,7 +649,7 @@ impl Store {
         let mut failures = Vec::new();
         self.keep(app, room, plan).await?;
         // So many batches at a time: a room may have more members than their calls should take memory.
-        let mut rest = targets.as_slice();
+        let mut rest = targets;
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < at_once && !rest.is_empty() {
@@ -609,25 +659,29 @@ impl Store {
                 let snapshot = &work.snapshot;
                 let calls = targets
                     .chunks(users_per_call)
-                    .map(|users| Item::Script(deliver_call(app, room, snapshot, &common, users)))
+                    .map(|users| {
+                        Item::Script(deliver_call(app, room, snapshot, &common, users, look))
+                    })
                     .collect();
-                let users = targets.iter().map(|t| (t.user.clone(), t.epoch)).collect();
-                under_way.push(self.send_one(Batch { calls, users }));
+                under_way.push(self.send_one(Batch { calls, targets }));
             }
             let Some(answer) = under_way.next().await else {
                 break;
             };
             self.keep(app, room, plan).await?;
             match answer {
-                Ok(void) => self.end(app, room, work, void).await?,
+                Ok(told) => {
+                    closer.extend(told.closer);
+                    self.end(app, room, work, told.void).await?;
+                }
                 Err(error) => failures.push(error),
             }
-            // Whoever can be reached is told; that ends when nobody seems to be.
+            // That ends when nobody seems to be.
             if failures.len() >= may_fail {
                 break;
             }
         }
-        failures.into_iter().next().map_or(Ok(()), Err)
+        Ok((closer, failures.into_iter().next()))
     }
 
     /// Renews the lease of fan-outs that take long, so that nobody begins them a second time.
@@ -653,28 +707,35 @@ impl Store {
 
     /// Ends memberships that are older than the user's deletion and were told after it, unless what is being delivered
     /// is that the user is let in (again).
-    async fn end(&self, app: &AppId, room: &Enc, work: &Work, void: Vec<(Enc, u64)>) -> Result<()> {
-        for (user, epoch) in void {
-            Box::pin(self.leave(app, room, &user, Some(epoch))).await?;
-            if let Some(joining) = work.joins.get(&user) {
-                Box::pin(self.let_in(app, room, &user, *joining)).await?;
+    async fn end(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        work: &Work,
+        void: Vec<&Target<'_>>,
+    ) -> Result<()> {
+        for target in void {
+            let user = target.user;
+            Box::pin(self.leave(app, room, user, Some(target.epoch))).await?;
+            if let Some(joining) = work.joins.get(user) {
+                Box::pin(self.let_in(app, room, user, *joining)).await?;
             }
         }
         Ok(())
     }
 
-    /// Makes some calls, and answers the users whose membership is void.
-    async fn send_one(&self, batch: Batch) -> Result<Vec<(Enc, u64)>> {
+    /// Makes some calls.
+    async fn send_one<'t>(&self, batch: Batch<'t>) -> Result<Told<'t>> {
         let answers = self.inner.redis.batch(&batch.calls).await?;
-        self.inner.metrics.delivered(batch.users.len() as u64);
-        let mut void = Vec::new();
-        let mut users = batch.users.into_iter();
+        let mut told = Told::default();
+        let mut targets = batch.targets.iter().copied();
         for answer in answers {
             let mut reply = Reply::new(answer)?;
             while !reply.is_empty() {
-                match (reply.text()?.as_str(), users.next()) {
+                match (reply.text()?.as_str(), targets.next()) {
                     ("K", Some(_)) => {}
-                    ("V", Some(user)) => void.push(user),
+                    ("V", Some(target)) => told.void.push(target),
+                    ("C", Some(target)) => told.closer.push(target),
                     ("STALE", _) => {
                         let why = "a delivery took too long; it will be made again";
                         return Err(Error::Unavailable(why.into()));
@@ -683,30 +744,29 @@ impl Store {
                 }
             }
         }
-        Ok(void)
+        let reached = batch.targets.len() - told.closer.len();
+        self.inner.metrics.delivered(reached as u64);
+        Ok(told)
     }
 
     /// Clears jobs, and the entries of members whose leaving was delivered.
     async fn clear(&self, keys: &RoomKeys, jobs: &[Job], swept: &[(Enc, u64)]) -> Result<()> {
-        let done = |jobs: &[Job], swept: &[(Enc, u64)]| {
-            let mut call = scripts::JOBS_DONE
-                .call(&[keys.meta(), keys.members(), keys.pending()])
-                .arg(jobs.len());
-            for job in jobs {
-                call.push(job.stamp);
-            }
+        // Departures first: were their entries swept after the job, a pod dying in between would leave them for good.
+        for swept in swept.chunks(CLEAR) {
+            let mut call = scripts::MEMBERS_SWEEP.call(&[keys.meta(), keys.members()]);
             for (user, epoch) in swept {
                 call.push(user.as_str());
                 call.push(*epoch);
             }
-            call
-        };
-        // Departures first: were their entries swept after the job, a pod dying in between would leave them for good.
-        for swept in swept.chunks(CLEAR) {
-            self.inner.redis.call(&done(&[], swept)).await?;
+            self.inner.redis.call(&call).await?;
         }
         for jobs in jobs.chunks(CLEAR) {
-            self.inner.redis.call(&done(jobs, &[])).await?;
+            let mut clear = redis::cmd("HDEL");
+            clear.arg(keys.pending());
+            for job in jobs {
+                clear.arg(job.stamp);
+            }
+            self.inner.redis.query(&clear).await?;
         }
         Ok(())
     }
@@ -717,14 +777,17 @@ fn deliver_call(
     room: &Enc,
     snapshot: &Snapshot,
     common: &(String, String),
-    targets: &[Target],
+    targets: &[&Target<'_>],
+    look: Look,
 ) -> scripts::Call {
     let mut keys = Vec::with_capacity(targets.len() * 7);
     for target in targets {
         let user = UserKeys::new(app, target.user);
+        keys.extend([user.counts(), user.rooms()]);
+        if look == Look::Quick {
+            continue;
+        }
         keys.extend([
-            user.counts(),
-            user.rooms(),
             user.supers(),
             user.refs(),
             user.marks(),

@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- Purpose: drop the entries of members whose leaving was delivered.
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base)
+-- ARGV: pairs of user and the epoch delivered
+-- Reply: how many were dropped
+local meta, members = KEYS[1], KEYS[2]
+
+local born = tonumber(redis.call('HGET', meta, 'born') or math.huge)
+local dropped = 0
+for i = 1, #ARGV, 2 do
+  local user, delivered = ARGV[i], tonumber(ARGV[i + 1])
+  local state, epoch = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)')
+  epoch = tonumber(epoch or '', 36)
+  -- Either this very leaving, or a membership from before the room was deleted.
+  if epoch and ((state == 'l' and epoch <= delivered) or (epoch < born and epoch < delivered)) then
+    dropped = dropped + redis.call('HDEL', members, user)
+  end
+end
+return dropped
