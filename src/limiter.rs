@@ -241,15 +241,17 @@ pub struct Standing<'a> {
 impl Standing<'_> {
     /// The value of `RateLimit`: calls left, and seconds until the quota is whole again.
     pub fn rate_limit(&self) -> String {
-        let mut digits = itoa::Buffer::new();
-        let mut text = String::with_capacity(self.endpoint.len() + 37);
-        text.push('"');
-        text.push_str(self.endpoint);
-        text.push_str("\";r=");
-        text.push_str(digits.format(self.verdict.remaining));
-        text.push_str(";t=");
-        text.push_str(digits.format(self.reset_seconds()));
-        text
+        let (mut remaining, mut reset) = (itoa::Buffer::new(), itoa::Buffer::new());
+        // As long as it has to be: a header takes such a text as it is.
+        [
+            "\"",
+            self.endpoint,
+            "\";r=",
+            remaining.format(self.verdict.remaining),
+            ";t=",
+            reset.format(self.reset_seconds()),
+        ]
+        .concat()
     }
 
     /// Seconds until the quota is whole again, rounded up.

@@ -7,7 +7,6 @@ use std::time::Instant;
 use actix_web::body::{BodySize, MessageBody as _};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
-use bytes::Bytes;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -116,18 +115,13 @@ fn request_id(req: &HttpRequest) -> HeaderValue {
                 .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
     });
     given.cloned().unwrap_or_else(|| {
-        let random = rand::random::<[u8; 8]>();
-        let digits = random.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        let id: Vec<u8> = digits
-            .map(|digit| {
-                b"0123456789abcdef"
-                    .get(usize::from(digit))
-                    .copied()
-                    .unwrap_or(b'0')
-            })
-            .collect();
-        HeaderValue::from_maybe_shared(Bytes::from(id))
-            .unwrap_or_else(|_| HeaderValue::from_static("none"))
+        let random = rand::random::<u64>();
+        let mut id = [0; 16];
+        for (at, place) in id.iter_mut().enumerate() {
+            let digit = (random >> (4 * at)) & 15;
+            *place = char::from_digit(digit as u32, 16).map_or(b'0', |digit| digit as u8);
+        }
+        HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
     })
 }
 

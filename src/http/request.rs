@@ -134,7 +134,7 @@ impl<'a> Iterator for Query<'a> {
 }
 
 fn decode_form(text: &str) -> Cow<'_, str> {
-    if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
+    if memchr::memchr2(b'%', b'+', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let text = text.replace('+', " ");

@@ -308,13 +308,15 @@ impl Asked {
 }
 
 fn render(keys: &[Key], totals: &Totals) -> Vec<u8> {
-    use std::io::Write;
     let mut body = Vec::with_capacity(keys.len() * 56 + 2);
-    let mut before = '{';
+    let mut digits = itoa::Buffer::new();
+    let mut before = "{\"";
     for key in keys {
-        // Writing to a Vec can't fail.
-        let _ = write!(body, "{before}\"{}\":{}", key.name, (key.value)(totals));
-        before = ',';
+        let number = digits.format((key.value)(totals));
+        for part in [before, key.name, "\":", number] {
+            body.extend_from_slice(part.as_bytes());
+        }
+        before = ",\"";
     }
     body.push(b'}');
     body
@@ -331,14 +333,13 @@ fn show_limit(response: &mut HttpResponse, entry: &Entry<'_>) {
     };
     let reset = request::unix_seconds().saturating_add(standing.reset_seconds());
     let retry = standing.retry_after_seconds().unwrap_or(0);
-    request::set(response, LIMIT, format!("{};w=1", standing.per_second));
-    request::set(
-        response,
-        REMAINING,
-        HeaderValue::from(standing.verdict.remaining),
-    );
-    request::set(response, RESET, HeaderValue::from(reset));
-    request::set(response, RETRY, HeaderValue::from(retry));
+    let mut digits = itoa::Buffer::new();
+    let limit = [digits.format(standing.per_second), ";w=1"].concat();
+    request::set(response, LIMIT, limit);
+    let remaining = u64::from(standing.verdict.remaining);
+    for (name, number) in [(REMAINING, remaining), (RESET, reset), (RETRY, retry)] {
+        request::set(response, name, digits.format(number));
+    }
 }
 
 #[cfg(test)]

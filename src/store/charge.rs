@@ -30,9 +30,9 @@ const CLOSED: u32 = 1 << 31;
 /// Of what was left a thread may owe one part in so many.
 const SHARE: u32 = 256;
 /// Calls that a thread may owe at most.
-const CREDIT: u32 = 256;
+const CREDIT: u32 = 1_024;
 /// Between two payments of a thread. Each of them is a script, which costs Redis more than a read.
-const PAUSE: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(10);
 /// How long it is believed what was left.
 const FRESH: Duration = Duration::from_millis(50);
 
