@@ -317,11 +317,9 @@ async fn unread(call: &mut Call<'_>, app: &AppConfig) -> Result<HttpResponse, Pr
         );
     }
     let mut named = HashSet::with_capacity(users.len());
-    let first: Vec<bool> = users.iter().map(|user| named.insert(user)).collect();
-    let mut first = first.into_iter();
-    users.retain(|_| first.next().unwrap_or(true));
+    let users: Vec<&UserId> = users.iter().filter(|user| named.insert(*user)).collect();
     let totals = call.state.store.totals_of(&app.id, &users).await?;
-    let users: Vec<_> = users.iter().zip(totals).collect();
+    let users: Vec<_> = users.into_iter().zip(totals).collect();
     #[derive(Serialize)]
     struct Body<'a> {
         users: Users<'a>,

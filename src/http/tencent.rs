@@ -5,16 +5,17 @@ mod usersig;
 
 use std::collections::{HashMap, HashSet};
 
+use actix_web::HttpResponse;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+
 use crate::config::AppConfig;
 use crate::error::Error;
 use crate::http::request::{self, BodyError, Call, Field};
 use crate::limiter::Entry;
 use crate::names::{AppId, UserId};
 use crate::store::PeerCount;
-use actix_web::HttpResponse;
-use actix_web::http::header::{self, HeaderValue};
-use actix_web::http::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
 
 pub use usersig::make_usersig;
 use usersig::{Refusal, Verifier};

@@ -646,7 +646,7 @@ impl Store {
             true => FAILURES,
             false => 1,
         };
-        let mut failures = Vec::new();
+        let (mut failure, mut failures) = (None, 0);
         self.keep(app, room, plan).await?;
         // So many batches at a time: a room may have more members than their calls should take memory.
         let mut rest = targets;
@@ -674,14 +674,17 @@ impl Store {
                     closer.extend(told.closer);
                     self.end(app, room, work, told.void).await?;
                 }
-                Err(error) => failures.push(error),
-            }
-            // That ends when nobody seems to be.
-            if failures.len() >= may_fail {
-                break;
+                Err(error) => {
+                    failures += 1;
+                    let first = failure.get_or_insert(error);
+                    // Nobody seems to be.
+                    if failures >= may_fail {
+                        return Err(first.clone());
+                    }
+                }
             }
         }
-        Ok((closer, failures.into_iter().next()))
+        Ok((closer, failure))
     }
 
     /// Renews the lease of fan-outs that take long, so that nobody begins them a second time.
@@ -784,16 +787,15 @@ fn deliver_call(
     for target in targets {
         let user = UserKeys::new(app, target.user);
         keys.extend([user.counts(), user.rooms()]);
-        if look == Look::Quick {
-            continue;
+        if look == Look::Close {
+            keys.extend([
+                user.supers(),
+                user.refs(),
+                user.marks(),
+                user.left(),
+                user.prefs(),
+            ]);
         }
-        keys.extend([
-            user.supers(),
-            user.refs(),
-            user.marks(),
-            user.left(),
-            user.prefs(),
-        ]);
     }
     let mut call = scripts::DELIVER.call(&keys);
     call.push(room.as_str());

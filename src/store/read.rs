@@ -350,13 +350,9 @@ impl Store {
 
     /// Reads a user's slot and asks its supergroups.
     async fn overview(&self, app: &AppId, user: &Enc, what: &str) -> Result<Overview> {
-        let value = self
-            .inner
-            .redis
-            .batch(&[Self::overview_item(app, user, what)])
-            .await?;
-        self.complete(app, value.into_iter().next().unwrap_or(Value::Nil))
-            .await
+        let item = Self::overview_item(app, user, what);
+        let value = self.inner.redis.one(&item).await?;
+        self.complete(app, value).await
     }
 
     /// Asks the supergroups of a list of records for their numbers.
@@ -562,7 +558,7 @@ impl Store {
     }
 
     /// All totals of each of `users`, in their order; `None`: an unknown user.
-    pub async fn totals_of(&self, app: &AppId, users: &[UserId]) -> Result<Vec<Option<Totals>>> {
+    pub async fn totals_of(&self, app: &AppId, users: &[&UserId]) -> Result<Vec<Option<Totals>>> {
         let _place = self.inner.admission.read()?;
         let suffixes = suffixes(None);
         let items: Vec<Item> = users
@@ -626,9 +622,8 @@ impl Store {
             let user = encode(user.as_str());
             let overview = Box::pin(self.overview(app, &user, "cr")).await?;
             let all = overview.tags();
-            let count = |tag: &Tag| all.get(tag.as_str()).copied().unwrap_or(0);
             let counted = tags.into_iter().map(|tag| {
-                let n = count(&tag);
+                let n = all.get(tag.as_str()).copied().unwrap_or(0);
                 (tag, n)
             });
             counted.collect()

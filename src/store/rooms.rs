@@ -590,8 +590,7 @@ impl Store {
             // The records of supergroups don't tell.
             let missing = by_pref.is_recorded() && !large.is_empty();
             if missing {
-                let answer = self.inner.redis.batch(&[whole_item(keys.prefs())]).await?;
-                prefs = answer.into_iter().next().unwrap_or(Value::Nil);
+                prefs = self.inner.redis.one(&whole_item(keys.prefs())).await?;
             }
             let all = match missing || !by_pref.is_recorded() {
                 true => all_prefs(&prefs, &by_pref.settings)?,

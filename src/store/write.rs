@@ -429,7 +429,7 @@ impl Store {
             .iter()
             .map(|(user, peer)| {
                 let mut get = redis::cmd("HGET");
-                get.arg(UserKeys::new(app, &encode(user.as_str())).refs())
+                get.arg(UserKeys::of(app, user).refs())
                     .arg(format!("direct:{}", encode(peer.as_str()).as_str()));
                 Item::Plain(get)
             })

@@ -19,9 +19,9 @@ const SEEDS: [u64; 4] = [201, 202, 203, 204];
 const STEPS: u64 = 300;
 const ORDERS: usize = 5;
 
-/// What a user's slot consists of, as far as deliveries write it.
+/// What a user's slot consists of, as far as deliveries write it, in the order of the script's keys.
 const WRITTEN: [&str; 7] = [
-    "counts", "rooms", "supers", "refs", "marks", "prefs", "left",
+    "counts", "rooms", "supers", "refs", "marks", "left", "prefs",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,11 +108,7 @@ fn with_all_keys(call: &[Vec<u8>]) -> Vec<Vec<u8>> {
         .chunks(2)
         .flat_map(|two| {
             let slot = two[0].strip_suffix(b"counts").unwrap();
-            // In the order of the script's header.
-            [
-                "counts", "rooms", "supers", "refs", "marks", "left", "prefs",
-            ]
-            .map(|what| [slot, what.as_bytes()].concat())
+            WRITTEN.map(|what| [slot, what.as_bytes()].concat())
         })
         .collect();
     let head = [
