@@ -3,28 +3,33 @@
 --   by two pods at once: the state they end in is the same. Several users at once only where one node holds them all.
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
---   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '#' -> when it was swept), prefs (hash)
---   Or only the first two of each, which is enough for most and cheaper: whoever takes a closer look is then left as he is, and to be told with all seven.
+--   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '#' -> when
+--   it was swept, '!' -> the token it was sealed with), prefs (hash).
+--   Or only the first two of each, which is enough for most and cheaper: a user who needs the others is then left unchanged, and the caller sends it again with all seven.
 --   Records: state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last, of supergroups
 --   state|epoch|rev|read|holes|mentions. To be short, epoch is in base 36, so is rev, which is how far it is from epoch
 --   (it is never less), and kind is one letter: d direct, g group. Every other number, here and in ARGV, is decimal.
 --   After last may stand | and which of the user's settings of the room are true: h hidden, s sticky, m muted.
--- ARGV: 1 room, 2 microseconds at which the snapshot was taken, 3 rev, 4 head, 5 kind, 6 status, 7 type, 8 tags,
---   9 created (milliseconds), 10 the last message as it stands in a record ('': none), 11 and 12 positions that don't
---   count, and that mention, for everybody (comma lists of stamp/position), then four per user: state (j, i, l or - for
---   no member) and epoch as they stand in a record, rev as it stands there ('': less than epoch), base, and '' or lines: peer,
---   '' or when it was named as a sender, '' or read up to, positions that don't count (comma list), positions that mention
+-- ARGV: 1 room, 2 rev, 3 head, 4 kind, 5 status, 6 type, 7 tags, 8 created (milliseconds), 9 the last message as it stands
+--   in a record ('': none), 10 and 11 positions that don't count, and that mention, for everybody (comma lists), then four per
+--   user: state (j, i, l or - for no member) and epoch as they stand in a record, after them | and what this slot said when it
+--   refused the membership before (decimal), if the room has said since that it comes after that; rev as it stands there
+--   ('': less than epoch); base; and '' or lines: peer, '' or when the user was named as a sender, after it ! and the deletion
+--   that it comes after, if there was one, '' or read up to, positions that don't count (comma list), positions that mention
 --   (comma list), then settings (field, stamp and JSON value in turn)
--- Reply: one letter per user: K kept, V void (the membership is older than the user's deletion), C takes a closer look, or {'STALE'}
+-- Reply: a text per user: K kept, C send again with all seven keys; or refused, which changes nothing: D and the deletion of
+--   the user that the membership, or the naming, may be older than; O and the deletion after which a membership is over
+--   that was told before it; A and a later stamp of this room than rev, by which the membership is over. Then, if a record
+--   has a later stamp than rev, > and the latest of these.
 local call, match, number = redis.call, string.match, tonumber
-local room, taken, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local kind, status, type, tags = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local created, last = tonumber(ARGV[9]), ARGV[10]
+local room, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local kind, status, type, tags = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local created, last = tonumber(ARGV[8]), ARGV[9]
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
--- Tombstones live for an hour at least; a snapshot that old could bring back a room that was left.
-if now - taken > 600000000 then return {'STALE'} end
 local function int(n) return string.format('%d', n) end
+-- The latest stamp in a record that is later than this snapshot.
+local ahead = 0
 -- First the common case, told cheaply: the record of this very membership is there, and nothing but positions moves. It
 -- does what `merge` would do. A record that is there has not been left or deleted, so nothing else needs to be looked at.
 local settings = string.sub(kind, 1, 1) .. '|' .. status .. '|' .. type .. '|' .. tags
@@ -49,7 +54,7 @@ local function moved(text, membership, after, more)
   local of, v, r, h, holes, mentions, set, with, made, flags =
     match(text, '^(%a|%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*(|?%a*)$')
   if of ~= membership or set ~= settings or with ~= peer then return nil end
-  local by, top = head - number(h), ARGV[4]
+  local by, top = head - number(h), ARGV[3]
   if by < 0 then by, top = 0, h end
   local joined = string.byte(of) == 106
   if read_to ~= '' then
@@ -60,10 +65,15 @@ local function moved(text, membership, after, more)
       by, r = by - further, read_to
     end
   end
-  if after ~= v and (after == '' or number(after, 36) < number(v, 36)) then
-    -- Late: there is nothing in it that is not known, or it takes a closer look.
-    if by == 0 and top == h then return 0, text end
-    return nil
+  if after ~= v then
+    if after == '' or number(after, 36) < number(v, 36) then
+      -- Late: there is nothing in it that is not known, or it takes a closer look.
+      if by ~= 0 or top ~= h then return nil end
+      ahead = math.max(ahead, number(match(of, '%w+$'), 36) + number(v, 36))
+      return 0, text
+    end
+    -- A room that has come further has a head that has, too, unless it has lost data.
+    if head < number(h) then return nil end
   end
   if not joined or status ~= '1' then by = 0 end
   if with_peer ~= peer then fields_of(peer) end
@@ -73,18 +83,18 @@ end
 
 local reply, closer = {}, {}
 -- On a cluster a key follows that only guards the call.
-local users = (#ARGV - 12) / 4
+local users = (#ARGV - 11) / 4
 local each = #KEYS < users * 7 and 2 or 7
-local only_positions = kind ~= 'supergroup' and ARGV[11] == '' and ARGV[12] == ''
+local only_positions = kind ~= 'supergroup' and ARGV[10] == '' and ARGV[11] == ''
 -- Those who came together have the same record until they read.
 local seen, seen_membership, by, record
 for i = 0, users - 1 do
-  local membership, more = ARGV[13 + i * 4], ARGV[16 + i * 4]
+  local membership, more = ARGV[12 + i * 4], ARGV[15 + i * 4]
   local text = only_positions and call('HGET', KEYS[i * each + 2], room)
   if not text then
     record = nil
   elseif text ~= seen or membership ~= seen_membership or more ~= '' then
-    by, record = moved(text, membership, ARGV[14 + i * 4], more)
+    by, record = moved(text, membership, ARGV[13 + i * 4], more)
     seen, seen_membership = more == '' and text, membership
   end
   if text and record and by ~= 0 then
@@ -109,14 +119,15 @@ for i = 0, users - 1 do
     closer[#closer + 1] = i
   end
 end
-if #closer == 0 or each == 2 then return reply end
+if #closer == 0 or each == 2 then
+  if ahead > 0 then reply[users + 1] = '>' .. int(ahead) end
+  return reply
+end
 
 local common = {}
 for i = 1, 2 do
   local list = {}
-  for stamp, position in string.gmatch(ARGV[i + 10], '(%d+)/(%d+)') do
-    list[#list + 1] = {tonumber(stamp), tonumber(position)}
-  end
+  for position in string.gmatch(ARGV[i + 9], '%d+') do list[#list + 1] = tonumber(position) end
   common[i] = list
 end
 
@@ -211,22 +222,27 @@ end
 local function merge(k, a)
   local counts, rooms, supers, refs, marks, left, prefs =
     KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4], KEYS[k + 5], KEYS[k + 6], KEYS[k + 7]
-  local state, began = match(ARGV[a + 1], '^(.)|(%w+)$')
+  local state, began, vouched = match(ARGV[a + 1], '^(.)|(%w+)|?(%d*)$')
   local epoch, after, base = tonumber(began, 36), ARGV[a + 2], tonumber(ARGV[a + 3])
   local peer, named, read_to, holes, mentions, settings = '', '', '', '', '', ''
   if ARGV[a + 4] ~= '' then
     peer, named, read_to, holes, mentions, settings =
-      match(ARGV[a + 4], '^([^\n]*)\n(%d*)\n(%d*)\n([%d,]*)\n([%d,]*)\n(.*)$')
+      match(ARGV[a + 4], '^([^\n]*)\n([%d!]*)\n(%d*)\n([%d,]*)\n([%d,]*)\n(.*)$')
   end
 
   local ended = redis.call('HMGET', left, room, '*')
-  local deleted = tonumber(ended[2] or 0)
-  if named ~= '' and tonumber(named) > deleted then redis.call('HSETNX', counts, 'known', named) end
+  local over, deletion = tonumber(string.match(ended[1] or '', '^%d+')), ended[2]
+  if named ~= '' and redis.call('HEXISTS', counts, 'known') == 0 then
+    local stamp, after_it = match(named, '^(%d+)!?(%d*)$')
+    if not deletion or after_it == deletion then
+      redis.call('HSET', counts, 'known', stamp)
+    elseif not (over and over >= tonumber(stamp)) then
+      return 'D' .. deletion
+    end
+  end
   if state == '-' then return 'K' end
   -- A membership that began after the snapshot has a telling of its own; this one may be of an earlier room by that name.
   if state ~= 'l' and rev < epoch then return 'K' end
-  if epoch <= deleted then return state == 'l' and 'K' or 'V' end
-  if ended[1] and epoch <= tonumber(string.match(ended[1], '^%d+')) then return 'K' end
 
   local old, was_super = nil, false
   local text = redis.call('HGET', rooms, room)
@@ -245,8 +261,19 @@ local function merge(k, a)
         nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = ''}
     end
   end
-  if old and old.epoch > epoch then return 'K' end
   local same = old and old.epoch == epoch
+  if old and old.epoch > epoch and vouched ~= int(old.epoch) then
+    return old.epoch > rev and rev > 0 and 'A' .. int(old.epoch) or 'K'
+  end
+  if not old or same then
+    -- A record that is there has not been left or deleted since.
+    if not old and over and over >= epoch and vouched ~= int(over) then
+      if state == 'l' then return 'K' end
+      if deletion then return 'O' .. deletion end
+      return over > rev and rev > 0 and 'A' .. int(over) or 'K'
+    end
+    if not old and deletion and state ~= 'l' and vouched ~= deletion then return 'D' .. deletion end
+  end
 
   local new
   if state ~= 'l' then
@@ -257,9 +284,20 @@ local function merge(k, a)
       new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0}
     end
     -- What is of the same revision says the same, unless the record was corrected: that one counts as told at its epoch.
-    if not new.after or tonumber(after, 36) >= tonumber(new.after, 36) then
+    local told = new.after and tonumber(new.after, 36)
+    local further = told and tonumber(after, 36) - told
+    if not told or further >= 0 then
       new.after, new.kind, new.status, new.type, new.tags, new.peer, new.last = after, kind, status, type, tags, peer, last
       new.made = new.made or int(created - math.floor(epoch / 1000))
+    else
+      ahead = math.max(ahead, epoch + told)
+    end
+    if further and further > 0 and head < new.head and not was_super then
+      -- The room has lost messages, which others take the place of.
+      new.head, new.read = head, math.min(new.read, head)
+      local from = string.format('%016.0f', head + 1)
+      new.nh = new.nh - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|h|' .. from, '[' .. room .. '|h|~')
+      new.nm = new.nm - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|m|' .. from, '[' .. room .. '|m|~')
     end
     new.head = math.max(new.head, head)
   end
@@ -295,10 +333,9 @@ local function merge(k, a)
       end
     end
     for text in string.gmatch(holes, '%d+') do hole(tonumber(text)) end
-    -- What happened before this membership began is none of its business.
-    for _, one in ipairs(common[1]) do if one[1] > epoch then hole(one[2]) end end
+    for _, position in ipairs(common[1]) do hole(position) end
     for text in string.gmatch(mentions, '%d+') do mention(tonumber(text)) end
-    for _, one in ipairs(common[2]) do if one[1] > epoch then mention(one[2]) end end
+    for _, position in ipairs(common[2]) do mention(position) end
     new.head = math.max(new.head, new.read)
     if settings ~= '' then
       for name, stamp, value in string.gmatch(settings, '([^\n]+)\n(%d+)\n([^\n]+)') do
@@ -365,13 +402,19 @@ local function merge(k, a)
   if state == 'l' then
     redis.call('HSET', left, room, int(epoch) .. '|' .. int(now))
     redis.call('PEXPIRE', left, 86400000)
-    -- Tombstones are swept, at most every ten minutes: a user may leave thousands of rooms in a row.
-    if redis.call('HLEN', left) > 512 and now - tonumber(redis.call('HGET', left, '#') or 0) > 600000000 then
+    -- Tombstones are swept, at most every ten minutes: a user may leave thousands of rooms in a row. The clock may have
+    -- stepped back since they were made: then they are kept for an hour from now.
+    local swept = tonumber(redis.call('HGET', left, '#') or 0)
+    if redis.call('HLEN', left) > 512 and (now - swept > 600000000 or swept > now) then
       redis.call('HSET', left, '#', int(now))
       local all = redis.call('HGETALL', left)
       for i = 1, #all, 2 do
-        local since = string.match(all[i + 1], '|(%d+)$')
-        if since and tonumber(since) < now - 3600000000 then redis.call('HDEL', left, all[i]) end
+        local tomb, since = string.match(all[i + 1], '^(%d+)|(%d+)$')
+        if since and tonumber(since) > now then
+          redis.call('HSET', left, all[i], tomb .. '|' .. int(now))
+        elseif since and tonumber(since) < now - 3600000000 then
+          redis.call('HDEL', left, all[i])
+        end
       end
     end
   elseif ended[1] then
@@ -380,5 +423,6 @@ local function merge(k, a)
   return 'K'
 end
 
-for _, i in ipairs(closer) do reply[i + 1] = merge(i * 7, 12 + i * 4) end
+for _, i in ipairs(closer) do reply[i + 1] = merge(i * 7, 11 + i * 4) end
+if ahead > 0 then reply[users + 1] = '>' .. int(ahead) end
 return reply

@@ -1,32 +1,57 @@
 #!lua flags=allow-oom
--- Purpose: take over fan-outs of a room whose lease has run out, so that one pod at a time works on each.
--- KEYS: 1 meta (hash), 2 pending (hash: job -> record, whose first line is the end of the lease in microseconds)
--- ARGV: 1 lease (microseconds), 2 most jobs to take
--- Reply: {jobs left in all, microseconds now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time
---   ('' each if there is none), then job and record of each one taken}
+-- Purpose: take over the fan-outs of a room or user whose lease has run out, so that one pod at a time works on each; or,
+--   where nothing is unfinished, seal it: what was announced before is no leave to accept anything any more, so that the
+--   announcement can be forgotten, however long a pod was stopped with it in its hands.
+-- KEYS: 1 meta (hash), or a user's left (hash); 2 pending (hash: job -> record, whose first line is the end of the lease in microseconds)
+-- ARGV: 1 lease (microseconds), 2 the longest lease there is (microseconds), 3 most jobs to take, 4 the token to seal with
+--   ('': not), 5 the field to seal in: sealed of a room, ! of a user, 6 milliseconds to keep the seal of what does not exist
+-- Reply: {jobs left in all, 1 if it was sealed, microseconds now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time
+--   (nothing each if there is none), then job and record of each one taken}
 local meta, pending = KEYS[1], KEYS[2]
-local lease, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+local lease, longest, most, token, field = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
-local m = redis.call('HMGET', meta, 'rev', 'head', 'kind', 'status', 'type', 'tags', 'born', 'mrev', 'created',
-  'last_at', 'last_time')
-local reply = {redis.call('HLEN', pending), now}
-for i = 1, 11 do reply[i + 2] = m[i] or '' end
-local cursor, taken = '0', 0
+local left, sealed = redis.call('HLEN', pending), 0
+if left == 0 and token ~= '' then
+  if tonumber(redis.call('HGET', meta, field) or 0) < tonumber(token) then redis.call('HSET', meta, field, token) end
+  if redis.call('HLEN', meta) == 1 then redis.call('PEXPIRE', meta, ARGV[6]) end
+  sealed = 1
+end
+local reply = {left, sealed, now}
+local m = {}
+if field == 'sealed' then
+  m = redis.call('HMGET', meta, 'rev', 'head', 'kind', 'status', 'type', 'tags', 'born', 'mrev', 'created', 'last_at', 'last_time')
+end
+for i = 1, 11 do reply[i + 3] = m[i] or false end
+local cursor, taken, set = '0', 0, {}
 repeat
-  local page = redis.call('HSCAN', pending, cursor, 'COUNT', 100)
-  cursor = page[1]
-  local found = page[2]
+  local found
+  if left <= most then
+    found = redis.call('HGETALL', pending)
+  else
+    local page = redis.call('HSCAN', pending, cursor, 'COUNT', 1000)
+    cursor, found = page[1], page[2]
+  end
   for i = 1, #found, 2 do
-    local until_, rest = string.match(found[i + 1], '^(%d+)(.*)$')
-    if taken < most and tonumber(until_) < now then
-      local record = string.format('%.0f', now + lease) .. rest
-      redis.call('HSET', pending, found[i], record)
+    local ends, rest = string.match(found[i + 1], '^(%d+)(.*)$')
+    ends = tonumber(ends or '')
+    -- What can't be read has no lease. One that ends later than the longest can was given by a clock that stepped back.
+    if taken < most and not (ends and ends >= now and ends <= now + longest) then
+      local record = ends and string.format('%.0f', now + lease) .. rest or found[i + 1]
+      if ends then
+        set[#set + 1] = found[i]
+        set[#set + 1] = record
+      end
       reply[#reply + 1] = found[i]
       reply[#reply + 1] = record
       taken = taken + 1
+      if #set == 1000 then
+        redis.call('HSET', pending, unpack(set))
+        set = {}
+      end
     end
   end
 until cursor == '0' or taken >= most
+if #set > 0 then redis.call('HSET', pending, unpack(set)) end
 return reply

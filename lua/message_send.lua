@@ -3,46 +3,37 @@
 --   be delivered to whom. With a pair of users: the direct room of the two, made (or completed) if need be.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base),
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
--- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
---   3 history in messages, 4 history in microseconds, 5 and 6 the pair or '' and '', then eight per message:
+-- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
+--   4 history in microseconds, 5 and 6 the pair or '' and '', then eight per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type
--- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a conversion under way), now, rev, head,
---   kind, status, type, tags, born, mrev, created, last_at, last_time, then four per message:
---   'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
---   or {'STALE'} or {'ROOM'} no such room, {'FULL'} the pair's room is taken, {'KIND'} the pair's room is not direct
+-- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a conversion under way), unfinished fan-outs
+--   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if there is much to
+--   forget of mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
+--   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} the pair's room is taken,
+--   {'KIND'} the pair's room is not direct
+-- Lib: fanout
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local trust, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
 local one, two = ARGV[5], ARGV[6]
 
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
-if now > trust then return {'STALE'} end
-local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime',
-  'accepted', 'told', 'created', 'last_at', 'last_time')
-local rev, last_at = tonumber(m[1] or 0), tonumber(m[14] or 0)
+local now = clock()
+asked[13], asked[14], asked[15], asked[16], asked[17], asked[18] = 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'trim'
+local m = redis.call('HMGET', meta, unpack(asked))
+if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
+local rev, existed = tonumber(m[1] or 0), m[7]
 local function tick()
   rev = math.max(rev + 1, now)
   return string.format('%d', rev)
 end
 local function int(n) return string.format('%d', n) end
--- A stamp as it stands in an entry: in base 36. Exact below 2^53.
-local function short(n)
-  local text = ''
-  repeat
-    local digit = n % 36
-    text = string.sub('0123456789abcdefghijklmnopqrstuvwxyz', digit + 1, digit + 1) .. text
-    n = (n - digit) / 36
-  until n == 0
-  return text
-end
 
-local born, head, kind, mrev = m[2], tonumber(m[3] or 0), m[4], m[8]
+local born, head, kind = m[7], tonumber(m[2] or 0), m[3]
 local function member(user)
   local entry = redis.call('HGET', members, user)
   if not entry or not born then return nil end
   local s, epoch = string.match(entry, '^(%a)|(%w+)')
-  if s == 'l' or tonumber(epoch, 36) < tonumber(born) then return nil end
+  if not s or s == 'l' or tonumber(epoch, 36) < tonumber(born) then return nil end
   return s
 end
 
@@ -85,7 +76,7 @@ for i = 7, #ARGV, 8 do
   any_new = not (born and known_as(ARGV[i]))
 end
 
-local job, record = '', ''
+local open, job, record = unfinished(pending), '', ''
 if any_new then
   local made = not born
   if born and kind ~= 'direct' then return {'KIND'} end
@@ -104,13 +95,13 @@ if any_new then
     local revs = tick()
     if made then
       born, head, kind = revs, 0, 'direct'
-      m[5], m[6], m[7] = '1', '', ''
+      m[3], m[4], m[5], m[6], m[7] = kind, '1', '', '', born
       put('born', born); put('kind', kind); put('status', '1'); put('type', ''); put('tags', '')
-      m[13] = ARGV[9]
-      put('created', m[13])
+      m[9] = ARGV[9]
+      put('created', m[9])
     end
-    mrev = revs
-    put('mrev', mrev)
+    m[8] = version(rev, m[8], 'j' .. table.concat(missing, ','))
+    put('mrev', m[8])
     local epochs = short(rev)
     for _, user in ipairs(missing) do
       redis.call('HSET', members, user, 'j|' .. epochs .. '|' .. int(head))
@@ -120,14 +111,14 @@ if any_new then
   end
 end
 if not born then return {'ROOM'} end
-if job == '' and kind == 'supergroup' and m[12] then
+if job == '' and kind == 'supergroup' and m[16] then
   -- Members who have not been told yet that this is a supergroup would not see the message.
-  record = redis.call('HGET', pending, m[12]) or ''
-  if record ~= '' then job = m[12] end
+  record = redis.call('HGET', pending, m[16]) or ''
+  if record ~= '' then job = m[16] end
 end
 
-local mintime, maxtime, accepted = tonumber(m[9]), tonumber(m[10]), tonumber(m[11] or 0)
-local last, length, reply = nil, nil, {}
+local mintime, maxtime, accepted = tonumber(m[13]), tonumber(m[14]), tonumber(m[15] or 0)
+local last, length, much, reply = nil, nil, 0, {}
 for i = 7, #ARGV, 8 do
   local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local silent, mark, mentions = ARGV[i + 3] == '1', ARGV[i + 4] == '1', ARGV[i + 5]
@@ -150,7 +141,7 @@ for i = 7, #ARGV, 8 do
     accepted = accepted + 1
     redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted) .. (silent and '|s' or ''))
     length = redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
-    m[14], m[15] = revs, time
+    m[10], m[11] = revs, time
     last = {'last_id', id, 'last_sender', sender, 'last_time', time, 'last_at', revs, 'last_updated', revs,
       'last_text', ARGV[i + 6], 'last_type', ARGV[i + 7]}
 
@@ -160,6 +151,7 @@ for i = 7, #ARGV, 8 do
     if not silent and mentions == '*' then
       if kind == 'supergroup' then
         redis.call('ZADD', allmentions, at, at)
+        if redis.call('ZCOUNT', allmentions, '-inf', '+inf') >= tonumber(m[18] or 1024) then much = 1 end
       else
         named[1] = '*'
       end
@@ -168,12 +160,12 @@ for i = 7, #ARGV, 8 do
     end
     local what = ''
     if all or sender ~= '' or #named > 0 then
-      local own = 'n'
-      if sender ~= '' and member(sender) == 'j' then
-        if mark then own = 'r' elseif not silent then own = 'h' end
-      end
+      -- To a sender who has joined: read up to here, a hole, or quiet; n is no member's. A pair is brought into its room.
+      local own, brings = 'n', ''
+      if sender ~= '' and member(sender) == 'j' then own = mark and 'r' or silent and 'q' or 'h' end
+      if one ~= '' then brings = '|' .. one .. ',' .. two .. '|' .. int(silent and head or head - 1) end
       what = int(now + lease) .. (all and '\nall\n\n' or '\nsome\n\n') .. 'm|' .. at .. '|' .. own .. '|' .. sender
-        .. '|' .. table.concat(named, ',')
+        .. '|' .. table.concat(named, ',') .. brings
       redis.call('HSET', pending, revs, what)
     end
     reply[n + 1] = 'A'
@@ -202,17 +194,22 @@ end
 -- The history as a whole ends some time after its last entry. That is put off once in ten minutes, for long enough to hold
 -- for all that comes in them.
 local spell = 600000000
-if math.floor(last_at / spell) ~= math.floor(now / spell) then
+local kept = int(math.floor(now / spell))
+if m[17] ~= kept then
   local keep = string.format('%.0f', (max_age + 2 * spell) / 1000)
   redis.call('PEXPIRE', ids, keep)
   redis.call('PEXPIRE', log, keep)
+  put('kept', kept)
 end
 
-local revs = int(rev)
-put('rev', revs); put('head', int(head)); put('accepted', int(accepted))
+m[1], m[2] = int(rev), int(head)
+put('rev', m[1]); put('head', m[2]); put('accepted', int(accepted))
 if mintime then put('mintime', int(mintime)); put('maxtime', int(maxtime)) end
 if last then for i = 1, #last do set[#set + 1] = last[i] end end
 redis.call('HSET', meta, unpack(set))
 -- What was left of a room of that name was to go.
-if not m[2] then redis.call('PERSIST', meta) end
-return {'OK', job, record, now, revs, int(head), kind, m[5], m[6], m[7], born, mrev, m[13], m[14], m[15], unpack(reply)}
+if not existed then redis.call('PERSIST', meta) end
+local start = {'OK', job, record, open, now, unpack(m, 1, 11)}
+start[17] = much
+for i = 1, #reply do start[17 + i] = reply[i] end
+return start

@@ -1,26 +1,35 @@
 #!lua
 -- Purpose: accept a change of a member's own settings of a room; the user's slot takes them by the order of acceptance.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base), 3 pending (hash: job -> record)
--- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds), 3 user,
---   4 settings: lines of field and JSON value in turn
--- Reply: {'OK', job, record, now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time,
---   entry of the user}
---   or {'STALE'} or {'ROOM'} no such room, {'MEMBER'} the user has not joined
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base), 3 pending (hash: job -> record),
+--   4 and 5 keys that were taken (hashes)
+-- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '', 4 user,
+--   5 settings: lines of field and JSON value in turn
+-- Reply: {'OK', job, record, unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev,
+--   created, last_at, last_time} or {'DUP', the same}
+--   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
+--   {'MEMBER'} the user has not joined
+-- Lib: fanout, keys
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
-local trust, lease, user, settings = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local token, lease, user, settings = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], ARGV[5]
 
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
-if now > trust then return {'STALE'} end
-local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev',
-  'created', 'last_at', 'last_time')
-if not m[2] then return {'ROOM'} end
-local entry = redis.call('HGET', members, user)
-local state, epoch = string.match(entry or '', '^(%a)|(%w+)|')
-if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[2]) then return {'MEMBER'} end
+local now = clock()
+local m = redis.call('HMGET', meta, unpack(asked))
+if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
+local known, take = keyed(KEYS[4], KEYS[5], ARGV[3], now)
+if known then
+  if not known.same then return {'KEY'} end
+  local record = redis.call('HGET', pending, known.job) or ''
+  return {'DUP', known.job, record, unfinished(pending), now, unpack(m, 1, 11)}
+end
+if not m[7] then return {'ROOM'} end
+local state, epoch = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|')
+if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[7]) then return {'MEMBER'} end
 
-local revs = string.format('%.0f', math.max(tonumber(m[1]) + 1, now))
-local record = string.format('%.0f', now + lease) .. '\nsome\n' .. user .. '\np|' .. settings
+local revs = int(math.max(tonumber(m[1]) + 1, now))
+local open = unfinished(pending)
+local record = int(now + lease) .. '\nsome\n' .. user .. '\np|' .. settings
+m[1] = revs
 redis.call('HSET', meta, 'rev', revs)
 redis.call('HSET', pending, revs, record)
-return {'OK', revs, record, now, revs, m[3], m[4], m[5], m[6], m[7], m[2], m[8], m[9], m[10], m[11], entry}
+take(revs)
+return {'OK', revs, record, open, now, unpack(m, 1, 11)}

@@ -1,43 +1,49 @@
 #!lua
 -- Purpose: find the position up to which a member has read a room, and record that it is to be delivered to that member.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base),
---   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 pending (hash: job -> record)
--- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds),
---   3 history in messages, 4 history in microseconds, 5 user, 6 all|id|time, 7 the id or the time (milliseconds)
--- Reply: {'OK', job or '', record or '', now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time,
---   entry of the user}
---   or {'STALE'} or {'ROOM'} no such room, {'MEMBER'} the user has not joined,
---   {'MESSAGE'} no such message, or older than the history
+--   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 pending (hash: job -> record),
+--   6 and 7 keys that were taken (hashes)
+-- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
+--   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time, 8 the id or the time (milliseconds)
+-- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
+--   mrev, created, last_at, last_time} or {'DUP', the same}
+--   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
+--   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history
+-- Lib: fanout, keys
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local trust, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
-local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
-local user, how, value = ARGV[5], ARGV[6], ARGV[7]
+local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
+local user, how, value = ARGV[6], ARGV[7], ARGV[8]
 
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
-if now > trust then return {'STALE'} end
-local m = redis.call('HMGET', meta, 'rev', 'born', 'head', 'kind', 'status', 'type', 'tags', 'mrev', 'mintime', 'maxtime',
-  'accepted', 'created', 'last_at', 'last_time')
-if not m[2] then return {'ROOM'} end
-local entry = redis.call('HGET', members, user)
-local state, epoch, base = string.match(entry or '', '^(%a)|(%w+)|(%d+)')
-if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[2]) then return {'MEMBER'} end
+local now = clock()
+asked[13], asked[14], asked[15] = 'mintime', 'maxtime', 'accepted'
+local m = redis.call('HMGET', meta, unpack(asked))
+if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
+local known, take = keyed(KEYS[6], KEYS[7], ARGV[3], now)
+if known then
+  if not known.same then return {'KEY'} end
+  local record = redis.call('HGET', pending, known.job) or ''
+  return {'DUP', known.job, record, unfinished(pending), now, unpack(m, 1, 11)}
+end
+if not m[7] then return {'ROOM'} end
+local state, epoch, base = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)')
+if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[7]) then return {'MEMBER'} end
 
-local head, position = tonumber(m[3]), nil
+local head, position = tonumber(m[2]), nil
 if how == 'all' then
   position = head
 elseif how == 'id' then
   local known = redis.call('HGET', ids, value)
   local first, at, number = string.match(known or '', '^(%d+)|(%d+)|%-?%d+|%d+|(%d+)')
-  if not first or tonumber(first) < now - max_age or tonumber(m[11]) - tonumber(number) >= max_messages then
+  if not first or tonumber(first) < now - max_age or tonumber(m[15]) - tonumber(number) >= max_messages then
     return {'MESSAGE'}
   end
   position = tonumber(at)
 else
   local time = tonumber(value)
-  if head == 0 or time < tonumber(m[9]) then
+  if head == 0 or time < tonumber(m[13]) then
     position = 0
-  elseif time >= tonumber(m[10]) then
+  elseif time >= tonumber(m[14]) then
     position = head
   else
     -- From the newest back: the first one at or before the time has the highest position.
@@ -63,12 +69,13 @@ else
   end
 end
 
-local job, record, rev = '', '', m[1]
+local open, job, record = unfinished(pending), '', ''
 if position > tonumber(base) then
-  rev = string.format('%.0f', math.max(tonumber(m[1]) + 1, now))
-  job = rev
-  record = string.format('%.0f', now + lease) .. '\nsome\n' .. user .. '\nr|' .. string.format('%.0f', position)
-  redis.call('HSET', meta, 'rev', rev)
+  m[1] = int(math.max(tonumber(m[1]) + 1, now))
+  job = m[1]
+  record = int(now + lease) .. '\nsome\n' .. user .. '\nr|' .. int(position)
+  redis.call('HSET', meta, 'rev', job)
   redis.call('HSET', pending, job, record)
 end
-return {'OK', job, record, now, rev, m[3], m[4], m[5], m[6], m[7], m[2], m[8], m[12], m[13], m[14], entry}
+take(job)
+return {'OK', job, record, open, now, unpack(m, 1, 11)}

@@ -1,17 +1,24 @@
 #!lua flags=allow-oom
--- Purpose: drop all of a user's data at once and record the rooms that still have to be told; late deliveries of
---   memberships from before are refused from here on.
+-- Purpose: drop all of a user's data at once and record the rooms that still have to be told. From here on a delivery that
+--   would bring a membership back, or make the user known, is refused until the room has said that it comes after this.
 -- KEYS: 1 counts (hash), 2 rooms (hash), 3 supers (hash), 4 refs (hash), 5 marks (sorted set), 6 left (hash),
---   7 prefs (hash), 8 profile (hash), 9 pending (hash: job -> record)
--- ARGV: 1 trust (microseconds until which the announcement in the index holds), 2 lease (microseconds)
--- Reply: {'OK', job or '', record or '', now} or {'STALE'} or {'USER'} no such user
+--   7 prefs (hash), 8 profile (hash), 9 pending (hash: job -> record), 10 and 11 keys that were taken (hashes; they outlive the user)
+-- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or ''
+-- Reply: {'OK', job or '', record or '', now} or {'DUP', the same} or {'STALE', token above which to announce again}
+--   or {'KEY'} the key was another event's, {'USER'} no such user
+-- Lib: fanout, keys
 local counts, rooms, supers, refs, marks, left, prefs, profile, pending =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local trust, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
-if now > trust then return {'STALE'} end
+local now = clock()
+local sealed, earlier = unpack(redis.call('HMGET', left, '!', '*'))
+if sealed and tonumber(sealed) >= token then return {'STALE', sealed} end
+local known, take = keyed(KEYS[10], KEYS[11], ARGV[3], now)
+if known then
+  if not known.same then return {'KEY'} end
+  return {'DUP', known.job, redis.call('HGET', pending, known.job) or '', now}
+end
 if redis.call('HEXISTS', counts, 'known') == 0 then
   -- Deleted already, but not out of all rooms yet: whoever sends it again waits for that.
   local jobs = redis.call('HGETALL', pending)
@@ -19,23 +26,31 @@ if redis.call('HEXISTS', counts, 'known') == 0 then
   return {'OK', jobs[1], jobs[2], now}
 end
 
-local stamp, names, tombs = now, {}, {}
+-- Later than the deletion before it, also where the clock has stepped back: rooms tell deletions apart by it.
+local stamp = math.max(now, tonumber(earlier or 0) + 1)
+while redis.call('HEXISTS', pending, int(stamp)) == 1 do stamp = stamp + 1 end
+local stamps, names, tombs = int(stamp), {}, {}
 for _, key in ipairs({rooms, supers}) do
   local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
-    local epoch = tonumber(string.match(all[i + 1], '^%a|(%w+)'), 36)
-    stamp = math.max(stamp, epoch)
-    names[#names + 1] = all[i]
-    tombs[#tombs + 1] = string.format('%.0f', epoch) .. '|' .. string.format('%.0f', now)
+    local began = string.match(all[i + 1], '^%a|(%w+)')
+    local epoch = tonumber(began or '', 36)
+    if epoch then
+      names[#names + 1] = all[i] .. ':' .. began
+      tombs[#tombs + 1] = {all[i], int(epoch) .. '|' .. int(now)}
+    end
   end
 end
-local stamps = string.format('%.0f', stamp)
 
 redis.call('DEL', counts, rooms, supers, refs, marks, prefs, profile)
-for i = 1, #names do redis.call('HSET', left, names[i], tombs[i]) end
+for _, tomb in ipairs(tombs) do redis.call('HSET', left, tomb[1], tomb[2]) end
 redis.call('HSET', left, '*', stamps)
 redis.call('PEXPIRE', left, 86400000)
-if #names == 0 then return {'OK', '', '', now} end
-local record = string.format('%.0f', now + lease) .. '\nleave\n' .. table.concat(names, ',')
+if #names == 0 then
+  take('')
+  return {'OK', '', '', now}
+end
+local record = int(now + lease) .. '\nleave\n' .. table.concat(names, ',')
 redis.call('HSET', pending, stamps, record)
+take(stamps)
 return {'OK', stamps, record, now}

@@ -1,10 +1,14 @@
 #!lua
 -- Purpose: create a user or merge what others see of it.
--- KEYS: 1 counts (hash), 2 profile (hash)
--- ARGV: field, value in turn
--- Reply: 1
+-- KEYS: 1 counts (hash), 2 profile (hash), 3 and 4 keys that were taken (hashes)
+-- ARGV: 1 the event's key (lib/keys) or '', then field, value in turn
+-- Reply: 'OK', 'DUP' the key was taken before, or 'KEY' by another event
+-- Lib: fanout, keys
 local counts, profile = KEYS[1], KEYS[2]
-local t = redis.call('TIME')
-redis.call('HSETNX', counts, 'known', string.format('%.0f', t[1] * 1000000 + t[2]))
-if #ARGV > 0 then redis.call('HSET', profile, unpack(ARGV)) end
-return 1
+local now = clock()
+local known, take = keyed(KEYS[3], KEYS[4], ARGV[1], now)
+if known then return known.same and 'DUP' or 'KEY' end
+redis.call('HSETNX', counts, 'known', int(now))
+if #ARGV > 1 then redis.call('HSET', profile, unpack(ARGV, 2)) end
+take('')
+return 'OK'

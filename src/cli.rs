@@ -102,6 +102,10 @@ enum Command {
         /// Begin with this line, the first being 1
         #[arg(long, value_name = "LINE", default_value_t = 1)]
         from_line: u64,
+        /// What the lines are known by: the same file imported again under the same name within a day changes nothing
+        /// [default: the file's path; of standard input: none]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
         /// How long to go on trying while Redis is away
         #[arg(long, value_name = "SECONDS", default_value_t = 60,
               value_parser = clap::value_parser!(u64).range(..=86_400))]
@@ -324,6 +328,7 @@ fn run(command: Command) -> Result<u8, Failure> {
             redis,
             app,
             from_line,
+            name,
             patience_seconds,
             json,
             file,
@@ -336,6 +341,7 @@ fn run(command: Command) -> Result<u8, Failure> {
             let what = admin::Import {
                 app: &app,
                 file: &file,
+                name: name.as_deref(),
                 from_line,
                 patience: Duration::from_secs(patience_seconds),
                 json,

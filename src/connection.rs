@@ -243,6 +243,15 @@ impl Redis {
         }
     }
 
+    /// The same, where each item has an answer of its own: one that a server can't make sense of stops none of the others.
+    pub async fn each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
+        let all: Vec<Sent<'_>> = items.iter().map(Sent::from).collect();
+        if all.is_empty() {
+            return Ok(Vec::new());
+        }
+        Box::pin(self.run(all)).await
+    }
+
     /// All to the one server that there is; scripts that it does not know are then sent with their text.
     async fn pipelined(&self, node: &Node, items: &[Item]) -> Result<Vec<Value>> {
         let cmds: Vec<Outgoing<'_>> = items

@@ -2,13 +2,15 @@
 
 use serde_json::{Map, Value};
 
-use crate::names::{CustomType, MessageId, NameError, RoomId, Tag, UserId};
+use crate::names::{CustomType, EventKey, MessageId, NameError, RoomId, Tag, UserId};
 
 /// One event.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// Milliseconds since the epoch; `None`: the time of arrival.
     pub time: Option<i64>,
+    /// A key that its room, or its user, takes once; events with an id need none.
+    pub key: Option<EventKey>,
     /// What happened.
     pub change: Change,
 }
@@ -298,6 +300,33 @@ fn once<T: std::hash::Hash + Eq + Clone>(items: Vec<T>) -> Vec<T> {
         .collect()
 }
 
+impl Change {
+    /// Whether its event has an id of its own, by which it is known when it is sent again.
+    pub fn has_id(&self) -> bool {
+        matches!(self, Change::Message(_) | Change::Recalled { .. })
+    }
+
+    /// The `type` of an event that says this.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Change::UserUpdated { .. } => "user.updated",
+            Change::UserDeleted { .. } => "user.deleted",
+            Change::RoomUpdated { .. } => "room.updated",
+            Change::RoomDeleted { .. } => "room.deleted",
+            Change::Member { state, .. } => match state {
+                MemberState::Joined => "member.joined",
+                MemberState::Invited => "member.invited",
+                MemberState::Left => "member.left",
+            },
+            Change::Message(_) => "message.sent",
+            Change::Recalled { .. } => "message.recalled",
+            Change::Read { .. } => "room.read",
+            Change::ReadAll { .. } => "user.read_all",
+            Change::Pref { .. } => "pref.updated",
+        }
+    }
+}
+
 impl Event {
     /// Reads one event.
     pub fn parse(value: Value) -> Result<Self, Invalid> {
@@ -334,7 +363,11 @@ impl Event {
             _ => return Err(invalid("type", "is not a known event type")),
         };
         fields.done()?;
-        Ok(Self { time, change })
+        Ok(Self {
+            time,
+            key: None,
+            change,
+        })
     }
 }
 

@@ -141,7 +141,11 @@ impl UserKeys {
     pub fn pending(&self) -> String {
         self.key("pending")
     }
-    /// All of them, each with what it is called.
+    /// Keys of events that the user's name has taken. Two hashes take turns; they outlive the user.
+    pub fn taken(&self) -> [String; 2] {
+        ["keys0", "keys1"].map(|what| self.key(what))
+    }
+    /// All that is the user's, each with what it is called.
     pub fn all(&self) -> [(&'static str, String); 9] {
         let names = [
             "counts", "rooms", "supers", "refs", "marks", "left", "prefs", "profile", "pending",
@@ -191,6 +195,10 @@ impl RoomKeys {
     /// Fan-outs that have not reached everybody.
     pub fn pending(&self) -> String {
         self.key("pending")
+    }
+    /// Keys of events that the room's name has taken. Two hashes take turns; they outlive the room.
+    pub fn taken(&self) -> [String; 2] {
+        ["keys0", "keys1"].map(|what| self.key(what))
     }
 }
 

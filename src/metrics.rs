@@ -36,6 +36,7 @@ pub struct Metrics {
     events: Labelled<ResultLabel>,
     deliveries: Counter,
     recovered: Counter,
+    unreadable: Counter,
     pending: Gauge,
     oldest: Gauge<f64, AtomicU64>,
     rate_limited: Labelled<StageLabel>,
@@ -129,6 +130,12 @@ impl Metrics {
             "Fan-outs finished for a pod that had left them",
             recovered.clone(),
         );
+        let unreadable = Counter::default();
+        r.register(
+            "unread_unreadable",
+            "Times that something in Redis could not be read and was passed over",
+            unreadable.clone(),
+        );
         let pending = Gauge::default();
         r.register(
             "unread_fanouts_pending",
@@ -182,6 +189,7 @@ impl Metrics {
             events,
             deliveries,
             recovered,
+            unreadable,
             pending,
             oldest,
             rate_limited,
@@ -257,6 +265,11 @@ impl Metrics {
     /// `n` fan-outs of other pods were finished.
     pub fn recovered(&self, n: u64) {
         self.recovered.inc_by(n);
+    }
+
+    /// Something in Redis could not be read and was passed over.
+    pub fn unreadable(&self) {
+        self.unreadable.inc();
     }
 
     /// How many fan-outs are unfinished, and the age of the oldest.

@@ -79,6 +79,17 @@ name!(
     /// A tag of a room.
     Tag
 );
+name!(
+    /// What tells that an event was sent before.
+    EventKey
+);
+
+impl EventKey {
+    /// The key that a digest makes, in hex.
+    pub fn of_digest(digest: [u8; 12]) -> Self {
+        Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
 
 /// A room's custom type: a name without a comma.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,4 +1,5 @@
 //! The Lua scripts of `lua/`, each built once, and calls of them. What they do, take and answer is said in their headers.
+//! What several of them need is in `lua/lib/`: a header's last line, `Lib:`, says which files of it stand before the body.
 
 use std::sync::LazyLock;
 
@@ -11,8 +12,8 @@ use sha1::{Digest, Sha1};
 pub struct Script {
     /// File name without `.lua`.
     pub name: &'static str,
-    /// The whole file.
-    pub text: &'static str,
+    /// The file, with what it takes from `lua/lib/`.
+    pub text: String,
     /// SHA-1 of the text, in hex.
     pub sha: String,
 }
@@ -44,8 +45,12 @@ scripts! {
     ROOM_UPDATE = "room_update";
     /// Delete a room.
     ROOM_DELETE = "room_delete";
+    /// Forget positions that nobody counts any more.
+    ROOM_TRIM = "room_trim";
     /// Join, invite, take out.
     MEMBER_CHANGE = "member_change";
+    /// Decide what becomes of memberships that a delivery found refused.
+    MEMBER_SETTLE = "member_settle";
     /// Accept messages.
     MESSAGE_SEND = "message_send";
     /// Take a message back.
@@ -58,6 +63,8 @@ scripts! {
     JOBS_CLAIM = "jobs_claim";
     /// Keep fan-outs from being taken over.
     JOBS_RENEW = "jobs_renew";
+    /// Clear fan-outs of a room that may have lost data.
+    JOBS_CLEAR = "jobs_clear";
     /// Drop the entries of members who have left.
     MEMBERS_SWEEP = "members_sweep";
     /// The members of a room.
@@ -68,6 +75,8 @@ scripts! {
     DELIVER = "deliver";
     /// Create or change a user.
     USER_UPDATE = "user_update";
+    /// Whether a user's name has taken an event's key.
+    USER_KEY = "user_key";
     /// Drop a user's data.
     USER_DELETE = "user_delete";
     /// Clear finished jobs of a user.
@@ -88,8 +97,30 @@ scripts! {
     ACL_REFUSED = "acl_refused";
 }
 
+/// What the files of `lua/lib/` hold.
+const LIB: [(&str, &str); 2] = [
+    ("fanout", include_str!("../lua/lib/fanout.lua")),
+    ("keys", include_str!("../lua/lib/keys.lua")),
+];
+
+/// A script with what it takes from the library, after its header.
+fn composed(file: &str) -> String {
+    let Some((head, body)) = file.split_once("\n-- Lib: ") else {
+        return file.to_owned();
+    };
+    let (names, body) = body.split_once('\n').unwrap_or((body, ""));
+    let mut text = format!("{head}\n-- Lib: {names}\n");
+    for name in names.split(", ") {
+        let part = LIB.iter().find(|(known, _)| *known == name);
+        text.push_str(part.map_or("", |(_, part)| part));
+    }
+    text.push_str(body);
+    text
+}
+
 impl Script {
-    fn new(name: &'static str, text: &'static str) -> Self {
+    fn new(name: &'static str, file: &str) -> Self {
+        let text = composed(file);
         let sha = Sha1::digest(text.as_bytes())
             .iter()
             .map(|byte| format!("{byte:02x}"))
@@ -165,7 +196,7 @@ impl Call {
     /// The same call with the text in place of the digest, for a server that does not know the script (any more).
     pub fn with_text(&self) -> Cmd {
         let mut cmd = redis::cmd("EVAL");
-        cmd.arg(self.script.text);
+        cmd.arg(&self.script.text);
         for arg in self.cmd.args_iter().skip(2) {
             if let Arg::Simple(bytes) = arg {
                 cmd.arg(bytes);
@@ -184,6 +215,7 @@ mod tests {
         let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/lua"))
             .unwrap()
             .map(|f| f.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != "lib")
             .collect();
         files.sort();
         let mut embedded: Vec<String> = all().iter().map(|s| format!("{}.lua", s.name)).collect();
@@ -209,11 +241,18 @@ mod tests {
                 "{}: order of the header",
                 script.name
             );
+            if let Some((_, names)) = text.split_once("-- Lib: ") {
+                for name in names.lines().next().unwrap().split(", ") {
+                    assert!(LIB.iter().any(|(known, _)| *known == name), "{name}");
+                }
+            }
             // The keys named in the header are those that the first line of the body takes, in number.
             let keys = &text[at[1]..at[2]];
             if !keys.contains("per user") {
                 let named = (1..20)
-                    .take_while(|n| keys.contains(&format!("{n} ")))
+                    .take_while(|n| {
+                        keys.contains(&format!("{n} ")) || keys.contains(&format!("{n},"))
+                    })
                     .count();
                 let used = (1..20)
                     .filter(|n| script.text.contains(&format!("KEYS[{n}]")))

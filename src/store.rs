@@ -18,6 +18,7 @@ mod reply;
 mod room;
 mod rooms;
 mod slot;
+mod trim;
 mod verify;
 mod write;
 
@@ -66,12 +67,16 @@ struct Inner {
     durable: Option<durable::Durable>,
     /// Whether the server was found new enough and given the scripts.
     prepared: AtomicBool,
+    /// What could not be read, and when that was logged.
+    complaints: recover::Complaints,
     metrics: Arc<Metrics>,
 }
 
 struct History {
     max_messages: u32,
     max_age_days: u32,
+    /// How long keys of events are remembered.
+    keep_keys_micros: u64,
 }
 
 impl History {
@@ -121,12 +126,14 @@ impl Store {
             history: History {
                 max_messages: config.history.max_messages,
                 max_age_days: config.history.max_age_days,
+                keep_keys_micros: 24 * 3_600_000_000,
             },
             announcer: announce::Announcer::new(),
             members: Cache::with_weighter(CACHED_LISTS, CACHED_MEMBERS, Length),
             background: Arc::new(Semaphore::new(BACKGROUND)),
             durable,
             prepared: AtomicBool::new(false),
+            complaints: recover::Complaints::default(),
             metrics,
         });
         Ok(Self { inner })

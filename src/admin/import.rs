@@ -28,6 +28,8 @@ pub struct Import<'a> {
     pub app: &'a AppId,
     /// The file; `-`: standard input.
     pub file: &'a Path,
+    /// What tells this import from others; the file's path, if it is none.
+    pub name: Option<&'a str>,
     /// The first line to be taken.
     pub from_line: u64,
     /// How long to go on trying while Redis is away.
@@ -59,6 +61,7 @@ pub async fn import(
     let metrics = Arc::new(Metrics::new());
     let store = writer(config, Arc::clone(&metrics)).await?;
     let options = ImportOptions {
+        name: name(what),
         from_line: what.from_line,
         max_line: config.server.max_events_bytes,
         patience: what.patience,
@@ -124,6 +127,19 @@ pub async fn import(
             done.done_to,
             done.done_to + 1
         )),
+    }
+}
+
+/// What the lines are known by: standard input has no name, so that each import of it is one of its own.
+fn name(what: &Import<'_>) -> String {
+    match (what.name, what.file.to_str()) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some("-")) => rand::random::<u128>().to_string(),
+        (None, _) => {
+            let path = std::fs::canonicalize(what.file);
+            let path = path.unwrap_or_else(|_| what.file.to_owned());
+            path.to_string_lossy().into_owned()
+        }
     }
 }
 

@@ -1,26 +1,23 @@
 //! Announcing work before it is accepted, in the index by which any pod finds the unfinished work of a dead one.
 //!
-//! An announcement holds for [`TRUST_MICROS`] of Redis' own clock; the accepting scripts refuse (`STALE`) one that is older.
-//! The sweep forgets an entry only when, before it looked for pending work behind it and found none, the announcement was
-//! older than [`SWEEP_MICROS`], and it has not been renewed since. So nothing can be accepted on the strength of an entry that
-//! is gone, however long a pod was stopped in between. When an entry is looked at does not depend on how often it is
-//! announced: a room that is never quiet gets its turn like any other.
+//! An announcement is a token: a number that grows with every announcement of an entry. The sweep forgets an entry only after it
+//! has *sealed* the room (or user) behind it, in the same script that found nothing unfinished there: from then on the
+//! accepting scripts refuse (`STALE`) that token and all before it. So nothing can be accepted on the strength of an entry that
+//! is gone, however long a pod was stopped in between, and whatever any clock says: the nodes of the index and of the room
+//! never compare theirs. When an entry is looked at does not depend on how often it is announced: a room that is never quiet
+//! gets its turn like any other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use redis::Value;
-
 use super::Store;
-use super::reply::number;
+use super::reply::Reply;
 use crate::error::Result;
 use crate::keys;
 use crate::scripts;
 
-/// How long an announcement holds, in microseconds of Redis' clock.
-const TRUST_MICROS: u64 = 2_500_000;
-/// How old an announcement is before it may be forgotten, and how long an entry waits to be looked at, in microseconds.
+/// How old an announcement is before it is sealed and forgotten, and how long an entry waits to be looked at, in microseconds.
 pub(super) const SWEEP_MICROS: u64 = 5_000_000;
 /// How long a pod relies on its own announcement before it renews it.
 const RENEW: Duration = Duration::from_millis(1_000);
@@ -35,7 +32,7 @@ pub(super) struct Announcer {
 }
 
 struct Shard {
-    /// When it was announced, and until when that holds.
+    /// When it was announced, and by which token.
     entries: HashMap<String, (Instant, u64)>,
     purged: Instant,
 }
@@ -63,10 +60,10 @@ impl Announcer {
             .entries
             .get(entry)
             .filter(|(since, _)| since.elapsed() < RENEW)
-            .map(|(_, trust)| *trust)
+            .map(|(_, token)| *token)
     }
 
-    fn remember(&self, entry: String, since: Instant, trust: u64) {
+    fn remember(&self, entry: String, since: Instant, token: u64) {
         if let Some(shard) = self.shards.get(keys::pending_shard(&entry) as usize) {
             let mut shard = shard
                 .lock()
@@ -77,7 +74,7 @@ impl Announcer {
                     .retain(|_, (since, _)| since.elapsed() < RENEW);
                 shard.purged = Instant::now();
             }
-            shard.entries.insert(entry, (since, trust));
+            shard.entries.insert(entry, (since, token));
         }
     }
 }
@@ -95,35 +92,43 @@ impl Store {
             }
         }
         let calls = by_shard.iter().flat_map(|(shard, entries)| {
-            entries.chunks(CHUNK).map(|part| self.touch(*shard, part))
+            entries
+                .chunks(CHUNK)
+                .map(|part| self.touch(*shard, part, 0))
         });
         futures_util::future::try_join_all(calls).await?;
         Ok(())
     }
 
-    async fn touch(&self, shard: u32, entries: &[String]) -> Result<u64> {
+    /// Announces entries of one index by tokens above `above`; answers the last one's.
+    async fn touch(&self, shard: u32, entries: &[String], above: u64) -> Result<u64> {
         let since = Instant::now();
         let mut call =
             scripts::PENDING_TOUCH.call(&[keys::pending_index(shard), keys::pending_look(shard)]);
         for entry in entries {
             call.push(entry);
+            call.push(above);
         }
-        let answer: Value = self.inner.redis.call(&call).await?;
-        let trust = number(&answer)? + TRUST_MICROS;
+        let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
+        let mut token = reply.number()?;
         for entry in entries {
-            self.inner.announcer.remember(entry.clone(), since, trust);
+            token = reply.number()?;
+            self.inner.announcer.remember(entry.clone(), since, token);
         }
-        Ok(trust)
+        Ok(token)
     }
 
-    /// Until when (microseconds of Redis' clock) work on `entry` may be accepted; announces it if need be.
-    pub(super) async fn trust(&self, entry: &str, renew: bool) -> Result<u64> {
+    /// The token by which work on `entry` may be accepted; announces it if need be.
+    pub(super) async fn token(&self, entry: &str) -> Result<u64> {
         match self.inner.announcer.lookup(entry) {
-            Some(trust) if !renew => Ok(trust),
-            _ => {
-                self.touch(keys::pending_shard(entry), &[entry.to_owned()])
-                    .await
-            }
+            Some(token) => Ok(token),
+            None => self.announce_above(entry, 0).await,
         }
+    }
+
+    /// Announces `entry` by a token above that one.
+    pub(super) async fn announce_above(&self, entry: &str, above: u64) -> Result<u64> {
+        self.touch(keys::pending_shard(entry), &[entry.to_owned()], above)
+            .await
     }
 }

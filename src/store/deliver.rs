@@ -1,7 +1,7 @@
-//! Fan-out: bringing what a room accepted to the slots of its members, and clearing the record when all have it.
+//! Fan-out: bringing what a room accepted to the slots of its members. A delivery only reports what slots refuse, and never
+//! changes who is in the room: that is for the writer ([`Store::finish`](super::Store)) to act on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::Store;
-use super::reply::{Reply, maybe_text, short};
+use super::reply::{Reply, maybe_text, parse, short};
 use super::room::{Act, Audience, Entry, Job, Snapshot};
 use super::write::LEASE_MICROS;
 use crate::connection::Item;
@@ -35,22 +35,27 @@ const USERS_PER_WIDE_CALL: usize = 25;
 const FAILURES: usize = 16;
 /// The longest list of members that is kept and read at once; longer ones are walked by HSCAN.
 pub(super) const LIST: usize = 5_000;
-/// Marks for everybody in one pass over the members.
-const COMMON_MARKS: usize = 100;
+/// Marks for everybody in one call of the script, over all its users: a call with more of them is for fewer users. All of
+/// one user's go into one call, so that nobody is shown a part of them.
+const MARKS_PER_CALL: usize = 2_000;
 /// Between two renewals of a fan-out's lease, well within the lease.
 const RENEW: Duration = Duration::from_secs(1);
 /// Jobs and departures cleared in one call.
-const CLEAR: usize = 500;
+pub(super) const CLEAR: usize = 500;
+/// How old a snapshot may be that is delivered. A user's slot remembers for an hour at least which rooms the user has left;
+/// a snapshot older than that could bring one back.
+const OLDEST: Duration = Duration::from_secs(600);
 
 /// What is to be delivered of one room.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) snapshot: Snapshot,
     pub(super) jobs: Vec<Job>,
+    /// Fan-outs of other calls that have not reached everybody. What they mean to a user goes along with what that user
+    /// gets anyway, so that the head of the room never comes without it.
+    pub(super) passing: Vec<Job>,
     /// Users to be told the state of things although nothing changed for them: an earlier telling may be missing.
     pub(super) also: BTreeSet<Enc>,
-    /// Users whom these events let in (`j`) or ask in (`i`), and the position they begin with if not the head of then.
-    pub(super) joins: BTreeMap<Enc, (char, Option<u64>)>,
 }
 
 impl Work {
@@ -65,10 +70,17 @@ impl Work {
     }
 }
 
+/// When a user was named, and the job by which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Naming {
+    stamp: u64,
+    job: u64,
+}
+
 /// What one user gets beside the snapshot.
 #[derive(Debug, Default, Clone)]
 struct Marks {
-    named: Option<u64>,
+    named: Option<Naming>,
     /// Stamp of the act, and how far is read by it.
     reads: Vec<(u64, u64)>,
     holes: Vec<(u64, u64)>,
@@ -86,10 +98,10 @@ impl Marks {
     }
 }
 
-/// A list of members as it was at revision `mrev`.
+/// A list of members of one version.
 pub(super) struct MemberList {
     pub(super) born: u64,
-    pub(super) mrev: u64,
+    pub(super) mrev: String,
     pub(super) entries: Vec<(Enc, Entry)>,
 }
 
@@ -97,22 +109,84 @@ impl MemberList {
     pub(super) fn weight(&self) -> u64 {
         self.entries.len() as u64 + 1
     }
+
+    /// Without those who are leaving. They are told by the fan-out of their leaving, and their entries then go without the
+    /// list becoming another: told again a day later they would be known again.
+    fn staying(&self) -> Self {
+        let staying = self.entries.iter().filter(|(_, entry)| entry.state != 'l');
+        Self {
+            born: self.born,
+            mrev: self.mrev.clone(),
+            entries: staying.cloned().collect(),
+        }
+    }
+}
+
+/// What the room has said of a user whose slot had refused it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Answer {
+    /// The membership comes after what the slot named.
+    pub(super) vouched: Option<u64>,
+    /// The user is to be known, after this deletion.
+    pub(super) named: Option<u64>,
+}
+
+pub(super) type Answers = BTreeMap<Enc, Answer>;
+
+/// Why a slot refused what it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The user was deleted, and the membership had not been told before.
+    Deleted,
+    /// The user was deleted, and the membership had been told before that.
+    Over,
+    /// The slot has seen a later stamp of the room.
+    Ahead,
+    /// The user was deleted, and is not known.
+    Naming,
+}
+
+/// What a user's slot refused. It was left as it is.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) user: Enc,
+    /// The membership's; of a naming the job's.
+    pub(super) epoch: u64,
+    pub(super) why: Why,
+    /// What the slot named.
+    pub(super) stamp: u64,
+    /// The job that brings the user in, and the position to begin with.
+    pub(super) brings: Option<(u64, u64)>,
+}
+
+/// What came of a delivery.
+#[derive(Default)]
+pub(super) struct Delivered {
+    pub(super) refused: Vec<Refused>,
+    /// The latest stamp of the room in a slot that is later than the snapshot; 0: none is.
+    pub(super) ahead: u64,
 }
 
 struct Plan<'a> {
     snapshot: &'a Snapshot,
-    /// The fan-outs under way, and when their lease was last known to run anew.
+    /// The fan-outs under way, in order, and when their lease was last known to run anew.
     jobs: Vec<u64>,
     leased: Mutex<Instant>,
-    /// Stamps and positions that don't count for anybody, and that mention everybody.
-    common_holes: Vec<(u64, u64)>,
-    common_mentions: Vec<(u64, u64)>,
+    /// Positions that don't count for anybody, and that mention everybody.
+    common_holes: Vec<u64>,
+    common_mentions: Vec<u64>,
     /// Marks for some.
     own: BTreeMap<Enc, Marks>,
+    /// Marks of other calls' fan-outs.
+    passing: BTreeMap<Enc, Marks>,
+    /// The first job that brings somebody in, and the position to begin with.
+    brings: BTreeMap<Enc, (u64, u64)>,
     gone: Option<u64>,
     full: bool,
     /// Whether nothing but positions moves, for most.
     light: bool,
+    /// Only these, with what the room has said of them.
+    only: Option<&'a Answers>,
 }
 
 struct Target<'a> {
@@ -122,6 +196,7 @@ struct Target<'a> {
     base: u64,
     peer: String,
     marks: Marks,
+    answer: Answer,
 }
 
 impl Target<'_> {
@@ -129,7 +204,16 @@ impl Target<'_> {
     fn is_light(&self) -> bool {
         let marks = &self.marks;
         let none = marks.holes.is_empty() && marks.mentions.is_empty() && marks.prefs.is_empty();
-        none && matches!(self.state, 'j' | 'i')
+        none && self.answer.vouched.is_none() && matches!(self.state, 'j' | 'i')
+    }
+
+    /// State and epoch as they stand in a record, and what the membership is known to come after.
+    fn membership(&self) -> String {
+        let membership = format!("{}|{}", self.state, short(self.epoch));
+        match self.answer.vouched {
+            Some(stamp) => format!("{membership}|{stamp}"),
+            None => membership,
+        }
     }
 
     /// What is said beside state, epoch and base, which is mostly nothing.
@@ -139,12 +223,16 @@ impl Target<'_> {
         if self.peer.is_empty() && marks.is_empty() {
             return String::new();
         }
-        let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+        let named = match (marks.named, self.answer.named) {
+            (Some(naming), Some(deletion)) => format!("{}!{deletion}", naming.stamp),
+            (Some(naming), None) => naming.stamp.to_string(),
+            (None, _) => String::new(),
+        };
         format!(
             "{}\n{}\n{}\n{}\n{}\n{}",
             self.peer,
-            number(marks.named),
-            number(read.copied()),
+            named,
+            read.map(u64::to_string).unwrap_or_default(),
             positions(&marks.holes),
             positions(&marks.mentions),
             settings(&marks.prefs)
@@ -161,10 +249,11 @@ struct Batch<'a> {
 /// What came of them.
 #[derive(Default)]
 struct Told<'a> {
-    /// Whose membership is older than their deletion.
-    void: Vec<&'a Target<'a>>,
-    /// Who was not told: it takes more than was looked at.
+    /// Targets whose slots refused, why, and what they named.
+    refused: Vec<(&'a Target<'a>, Why, u64)>,
+    /// Targets that need all keys of their slots.
     closer: Vec<&'a Target<'a>>,
+    ahead: u64,
 }
 
 /// How many keys of a user's slot a delivery is given: what most need, or all.
@@ -186,7 +275,8 @@ pub(super) struct Tell<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(work: &'a Work, jobs: &[Job]) -> Self {
+    fn new(work: &'a Work, only: Option<&'a Answers>) -> Self {
+        let jobs = &work.jobs;
         let mut plan = Plan {
             snapshot: &work.snapshot,
             jobs: jobs.iter().map(|job| job.stamp).collect(),
@@ -194,22 +284,36 @@ impl<'a> Plan<'a> {
             common_holes: Vec::new(),
             common_mentions: Vec::new(),
             own: BTreeMap::new(),
+            passing: BTreeMap::new(),
+            brings: BTreeMap::new(),
             gone: None,
             // The two of a direct room see each other, so the whole list is needed to tell one of them.
             full: work.snapshot.kind == "direct" && work.snapshot.born != 0,
-            light: !jobs.is_empty() && jobs.iter().all(|job| job.act.only_moves()),
+            light: false,
+            only,
         };
+        plan.jobs.sort_unstable();
         for user in &work.also {
             plan.own.entry(user.clone()).or_default();
         }
         for job in jobs {
             plan.add(job);
         }
+        for job in &work.passing {
+            // A later one is for the delivery that tells of a later head.
+            if job.stamp <= work.snapshot.rev && !plan.has(job.stamp) {
+                plan.pass(job);
+            }
+        }
+        plan.light = !jobs.is_empty()
+            && plan.common_holes.is_empty()
+            && plan.common_mentions.is_empty()
+            && jobs.iter().all(|job| job.act.only_moves());
         plan
     }
 
-    fn user(&mut self, user: &Enc) -> &mut Marks {
-        self.own.entry(user.clone()).or_default()
+    fn has(&self, job: u64) -> bool {
+        self.jobs.binary_search(&job).is_ok()
     }
 
     fn add(&mut self, job: &Job) {
@@ -222,48 +326,73 @@ impl<'a> Plan<'a> {
             }
             Audience::Some(users) => {
                 for user in users {
-                    let marks = self.user(user);
-                    match &job.act {
-                        Act::Read(to) => marks.reads.push((stamp, *to)),
-                        Act::Prefs(lines) => marks.prefs.push((stamp, lines.clone())),
-                        _ => {}
-                    }
+                    self.own.entry(user.clone()).or_default();
                 }
             }
             Audience::Leave(_) => {}
         }
+        self.common(job);
+        mark(&mut self.own, job);
+        let Act::Message {
+            own,
+            sender,
+            brings,
+            ..
+        } = &job.act
+        else {
+            return;
+        };
+        // A sender who has joined is known by that.
+        if let Some(sender) = sender
+            && *own == 'n'
+        {
+            let marks = self.own.entry(sender.clone()).or_default();
+            marks.named = marks.named.max(Some(Naming { stamp, job: stamp }));
+        }
+        if let Some((two, base)) = brings {
+            for user in two {
+                let first = self.brings.entry(user.clone()).or_insert((stamp, *base));
+                *first = (*first).min((stamp, *base));
+            }
+        }
+    }
+
+    /// Takes along what another call's fan-out means to those whom this delivery is for.
+    fn pass(&mut self, job: &Job) {
+        self.common(job);
+        mark(&mut self.passing, job);
+    }
+
+    /// What is for everybody, unless it is of an earlier room by the same name.
+    fn common(&mut self, job: &Job) {
+        if job.stamp <= self.snapshot.born || self.snapshot.born == 0 {
+            return;
+        }
         match &job.act {
             Act::Message {
                 at,
-                own,
-                sender,
-                everybody,
-                mentions,
-            } => {
-                if *everybody {
-                    self.common_mentions.push((stamp, *at));
-                }
-                for user in mentions {
-                    self.user(user).mentions.push((stamp, *at));
-                }
-                if let Some(sender) = sender {
-                    let marks = self.user(sender);
-                    marks.named = marks.named.max(Some(stamp));
-                    match own {
-                        'r' => marks.reads.push((stamp, *at)),
-                        // Not the own message: it does not count, and so can't mention.
-                        'h' => marks.holes.push((stamp, *at)),
-                        _ => {}
-                    }
-                }
-            }
-            Act::Recall(at) => self.common_holes.push((stamp, *at)),
+                everybody: true,
+                ..
+            } => self.common_mentions.push(*at),
+            Act::Recall(at) => self.common_holes.push(*at),
             _ => {}
         }
     }
 
+    fn answer(&self, user: &Enc) -> Answer {
+        let answer = self.only.and_then(|only| only.get(user));
+        answer.copied().unwrap_or_default()
+    }
+
+    fn concerns(&self, user: &Enc) -> bool {
+        self.only.is_none_or(|only| only.contains_key(user))
+    }
+
     /// What a user in the list of members is to be told, if anything.
     fn member(&self, user: &'a Enc, entry: Entry, peer: Option<&Enc>) -> Option<Target<'a>> {
+        if !self.concerns(user) {
+            return None;
+        }
         let target = |state, epoch, base, marks| {
             Some(Target {
                 user,
@@ -272,6 +401,7 @@ impl<'a> Plan<'a> {
                 base,
                 peer: peer.map(|p| p.as_str().to_owned()).unwrap_or_default(),
                 marks,
+                answer: self.answer(user),
             })
         };
         if let Some(gone) = self.gone
@@ -288,12 +418,17 @@ impl<'a> Plan<'a> {
             return self.stranger(user);
         }
         let mut marks = self.own.get(user).cloned().unwrap_or_default();
-        // What happened before this membership began is none of its business; positions of an earlier room by the
-        // same id even less.
-        marks.reads.retain(|(stamp, _)| *stamp > entry.epoch);
-        marks.holes.retain(|(stamp, _)| *stamp > entry.epoch);
-        marks.mentions.retain(|(stamp, _)| *stamp > entry.epoch);
-        marks.prefs.retain(|(stamp, _)| *stamp > entry.epoch);
+        if let Some(passing) = self.passing.get(user) {
+            marks.reads.extend(&passing.reads);
+            marks.holes.extend(&passing.holes);
+            marks.mentions.extend(&passing.mentions);
+        }
+        // A member is known by being one.
+        marks.named = None;
+        marks.reads.retain(|(stamp, _)| entry.owns(*stamp));
+        marks.holes.retain(|(stamp, _)| entry.owns(*stamp));
+        marks.mentions.retain(|(stamp, _)| entry.owns(*stamp));
+        marks.prefs.retain(|(stamp, _)| entry.owns(*stamp));
         target(entry.state, entry.epoch, entry.base, marks)
     }
 
@@ -304,22 +439,26 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Who leaves came to exist, at the latest, when the membership began that ends now: that delivery may be missing.
+    /// A user who leaves came to exist, at the latest, when the membership began that ends now. The delivery of that may be
+    /// missing, so the one that tells of the end says it as well.
     fn leaving(&self, user: &Enc, entry: Entry) -> Marks {
         let mut marks = self.named_only(user);
-        let began = if entry.state == 'l' {
-            entry.base
-        } else {
-            entry.epoch
+        let (stamp, job) = match entry.state {
+            'l' => (entry.base, entry.epoch),
+            _ => (entry.epoch, self.gone.unwrap_or(0)),
         };
-        marks.named = marks.named.max(Some(began));
+        if stamp != 0 && self.has(job) {
+            marks.named = marks.named.max(Some(Naming { stamp, job }));
+        }
         marks
     }
 
     /// Somebody who is in no list: told only that it exists, if it was named as a sender.
     fn stranger(&self, user: &'a Enc) -> Option<Target<'a>> {
         let marks = self.named_only(user);
-        marks.named?;
+        if marks.named.is_none() || !self.concerns(user) {
+            return None;
+        }
         Some(Target {
             user,
             state: '-',
@@ -327,28 +466,62 @@ impl<'a> Plan<'a> {
             base: 0,
             peer: String::new(),
             marks,
+            answer: self.answer(user),
         })
     }
 }
 
+/// Puts down what a fan-out means to the users that it names.
+fn mark(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
+    let stamp = job.stamp;
+    if let Audience::Some(users) = &job.audience {
+        for user in users {
+            let marks = marks.entry(user.clone()).or_default();
+            match &job.act {
+                Act::Read(to) => marks.reads.push((stamp, *to)),
+                Act::Prefs(lines) => marks.prefs.push((stamp, lines.clone())),
+                _ => {}
+            }
+        }
+    }
+    let Act::Message {
+        at,
+        own,
+        sender,
+        mentions,
+        ..
+    } = &job.act
+    else {
+        return;
+    };
+    for user in mentions {
+        let marks = marks.entry(user.clone()).or_default();
+        marks.mentions.push((stamp, *at));
+    }
+    if let Some(sender) = sender {
+        let marks = marks.entry(sender.clone()).or_default();
+        match own {
+            'r' => marks.reads.push((stamp, *at)),
+            // Not the own message: it does not count, and so can't mention.
+            'h' => marks.holes.push((stamp, *at)),
+            _ => {}
+        }
+    }
+}
+
 fn positions(list: &[(u64, u64)]) -> String {
+    commas(list.iter().map(|(_, position)| *position))
+}
+
+fn commas(positions: impl Iterator<Item = u64>) -> String {
     let mut out = String::new();
-    for (_, position) in list {
+    for position in positions {
         if !out.is_empty() {
             out.push(',');
         }
         out.push_str(&position.to_string());
     }
     out
-}
-
-/// Stamps and positions as the script takes them.
-fn stamped(list: &[(u64, u64)]) -> String {
-    let list: Vec<String> = list
-        .iter()
-        .map(|(stamp, at)| format!("{stamp}/{at}"))
-        .collect();
-    list.join(",")
 }
 
 fn settings(prefs: &[(u64, String)]) -> String {
@@ -363,58 +536,28 @@ fn settings(prefs: &[(u64, String)]) -> String {
 }
 
 impl Store {
-    /// [`Store::deliver`] with a type that can be named: a delivery may end a membership, which delivers in its turn.
-    pub(super) fn deliver_later(
-        self,
-        app: AppId,
-        room: Enc,
-        work: Work,
-    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> {
-        Box::pin(async move { self.deliver(&app, &room, &work).await })
-    }
-
-    /// Delivers to everybody concerned, then clears the jobs.
-    pub(super) async fn deliver(&self, app: &AppId, room: &Enc, work: &Work) -> Result<()> {
-        if work.is_empty() {
-            return Ok(());
-        }
-        let keys = RoomKeys::new(app, room);
-        let mut rest = work.jobs.as_slice();
-        loop {
-            // Marks for everybody weigh as often as there are members, so they go out a hundred at a time.
-            let marks = |job: &Job| {
-                matches!(
-                    &job.act,
-                    Act::Recall(_)
-                        | Act::Message {
-                            everybody: true,
-                            ..
-                        }
-                )
-            };
-            let mut heavy = rest.iter().enumerate().filter(|(_, job)| marks(job));
-            let cut = heavy.nth(COMMON_MARKS).map_or(rest.len(), |(at, _)| at);
-            let (jobs, later) = rest.split_at(cut);
-            self.deliver_jobs(app, room, &keys, work, jobs).await?;
-            rest = later;
-            if rest.is_empty() {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn deliver_jobs(
+    /// Delivers to everybody concerned, or to some of them.
+    pub(super) async fn deliver(
         &self,
         app: &AppId,
         room: &Enc,
-        keys: &RoomKeys,
         work: &Work,
-        jobs: &[Job],
-    ) -> Result<()> {
-        let plan = Plan::new(work, jobs);
-        let mut swept: Vec<(Enc, u64)> = Vec::new();
-        if plan.full {
-            match self.members(app, room, keys, work.snapshot.mrev).await? {
+        only: Option<&Answers>,
+    ) -> Result<Delivered> {
+        let keys = RoomKeys::new(app, room);
+        let plan = Plan::new(work, only);
+        let mut delivery = Delivery {
+            store: self,
+            app,
+            room,
+            keys: &keys,
+            work,
+            plan: &plan,
+            came: Delivered::default(),
+            swept: Vec::new(),
+        };
+        if plan.full && (only.is_none() || work.snapshot.kind == "direct") {
+            match self.members(app, room, &keys, &work.snapshot.mrev).await? {
                 Some(list) => {
                     let list = &list.entries;
                     let seen: BTreeSet<&Enc> = list.iter().map(|(user, _)| user).collect();
@@ -432,109 +575,32 @@ impl Store {
                         .filter(|u| !seen.contains(*u))
                         .filter_map(|u| plan.stranger(u));
                     let targets = targets.chain(strangers).collect();
-                    self.send(app, room, work, &plan, targets, &mut swept)
-                        .await?;
+                    delivery.send(targets).await?;
                 }
-                None => self.walk(app, room, keys, work, &plan, &mut swept).await?,
+                None => delivery.walk().await?,
             }
         } else {
-            self.some(app, room, keys, work, &plan, &mut swept).await?;
+            let users: Vec<&Enc> = match only {
+                Some(only) => only.keys().collect(),
+                None => plan.own.keys().collect(),
+            };
+            delivery.some(&users).await?;
         }
-        self.clear(keys, jobs, &swept).await
+        delivery.sweep().await?;
+        Ok(delivery.came)
     }
 
-    /// Delivers to the users that the plan names.
-    async fn some(
-        &self,
-        app: &AppId,
-        room: &Enc,
-        keys: &RoomKeys,
-        work: &Work,
-        plan: &Plan<'_>,
-        swept: &mut Vec<(Enc, u64)>,
-    ) -> Result<()> {
-        let users: Vec<&Enc> = plan.own.keys().collect();
-        for users in users.chunks(CLEAR) {
-            let mut get = redis::cmd("HMGET");
-            get.arg(keys.members());
-            for user in users {
-                get.arg(user.as_str());
-            }
-            let mut entries = Reply::new(self.inner.redis.query(&get).await?)?;
-            let mut targets = Vec::with_capacity(users.len());
-            for user in users {
-                targets.extend(match maybe_text(entries.value()?)? {
-                    Some(entry) => plan.member(user, Entry::parse(&entry)?, None),
-                    None => plan.stranger(user),
-                });
-            }
-            self.send(app, room, work, plan, targets, swept).await?;
-        }
-        Ok(())
-    }
-
-    /// Delivers to a list too long to be read at once. HSCAN answers everybody who was in it all the time; who came or
-    /// went meanwhile has a fan-out of his own.
-    async fn walk(
-        &self,
-        app: &AppId,
-        room: &Enc,
-        keys: &RoomKeys,
-        work: &Work,
-        plan: &Plan<'_>,
-        swept: &mut Vec<(Enc, u64)>,
-    ) -> Result<()> {
-        let serving = self.inner.redis.serving(&keys.members()).await?;
-        let mut cursor = "0".to_owned();
-        let mut named: BTreeSet<Enc> = plan.own.keys().cloned().collect();
-        loop {
-            let mut scan = redis::cmd("HSCAN");
-            scan.arg(keys.members())
-                .arg(&cursor)
-                .arg("COUNT")
-                .arg(1_000);
-            let mut page = Reply::new(self.inner.redis.query(&scan).await?)?;
-            cursor = page.text()?;
-            let entries = parse_members(page.list()?)?;
-            let targets = entries
-                .iter()
-                .filter_map(|(user, entry)| {
-                    named.remove(user);
-                    plan.member(user, *entry, None)
-                })
-                .collect();
-            self.send(app, room, work, plan, targets, swept).await?;
-            if swept.len() >= CLEAR {
-                self.clear(keys, &[], swept).await?;
-                swept.clear();
-            }
-            if cursor == "0" {
-                break;
-            }
-        }
-        // A cursor means nothing to another server, such as a replica that took over: somebody may have been left out.
-        if self.inner.redis.serving(&keys.members()).await? != serving {
-            let why = "the room moved to another server; the delivery will be made again";
-            return Err(Error::Unavailable(why.into()));
-        }
-        let strangers = named
-            .iter()
-            .filter_map(|user| plan.stranger(user))
-            .collect();
-        self.send(app, room, work, plan, strangers, swept).await
-    }
-
-    /// The list of members at revision `mrev` or later; `None`: too long to be held.
+    /// The list of members of version `mrev` or a later one; `None`: too long to be held.
     async fn members(
         &self,
         app: &AppId,
         room: &Enc,
         keys: &RoomKeys,
-        mrev: u64,
+        mrev: &str,
     ) -> Result<Option<Arc<MemberList>>> {
         let name = (app.clone(), room.clone());
         // A cache that speeds up and never decides: it is used only if the room says that this list is current.
-        if mrev != 0
+        if !mrev.is_empty()
             && let Some(list) = self.inner.members.get(&name)
             && list.mrev == mrev
         {
@@ -544,7 +610,7 @@ impl Store {
             .call(&[keys.meta(), keys.members()])
             .arg(LIST);
         let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
-        let (born, mrev, length) = (reply.number()?, reply.number()?, reply.number()?);
+        let (born, mrev, length) = (reply.number()?, reply.text()?, reply.number()?);
         if length > LIST as u64 {
             return Ok(None);
         }
@@ -554,9 +620,20 @@ impl Store {
             entries: parse_members(reply)?,
         });
         if list.born != 0 {
-            self.inner.members.insert(name, Arc::clone(&list));
+            self.remember(app, room, &list);
         }
         Ok(Some(list))
+    }
+
+    /// Keeps a list of members.
+    pub(super) fn remember(&self, app: &AppId, room: &Enc, list: &Arc<MemberList>) {
+        let leaving = list.entries.iter().any(|(_, entry)| entry.state == 'l');
+        let kept = match leaving {
+            true => Arc::new(list.staying()),
+            false => Arc::clone(list),
+        };
+        let name = (app.clone(), room.clone());
+        self.inner.members.insert(name, kept);
     }
 
     /// Brings one user a room as it is, outside of any fan-out.
@@ -566,7 +643,7 @@ impl Store {
         room: &Enc,
         user: &Enc,
         told: Tell<'_>,
-    ) -> Result<()> {
+    ) -> Result<Delivered> {
         let work = Work {
             snapshot: told.snapshot,
             ..Work::default()
@@ -581,62 +658,232 @@ impl Store {
                 holes: told.holes.iter().map(|at| (u64::MAX, *at)).collect(),
                 ..Marks::default()
             },
+            answer: Answer {
+                vouched: told.entry.vouched,
+                named: None,
+            },
         };
-        let plan = Plan::new(&work, &[]);
-        self.send(app, room, &work, &plan, vec![target], &mut Vec::new())
-            .await
+        let plan = Plan::new(&work, None);
+        let mut delivery = Delivery {
+            store: self,
+            app,
+            room,
+            keys: &RoomKeys::new(app, room),
+            work: &work,
+            plan: &plan,
+            came: Delivered::default(),
+            swept: Vec::new(),
+        };
+        delivery.send(vec![target]).await?;
+        Ok(delivery.came)
     }
 
-    async fn send(
+    /// Makes some calls.
+    async fn send_one<'t>(&self, batch: Batch<'t>) -> Result<Told<'t>> {
+        let answers = self.inner.redis.batch(&batch.calls).await?;
+        let mut told = Told::default();
+        let mut targets = batch.targets.iter().copied();
+        let unexpected = || Error::Internal("unexpected reply to a delivery".into());
+        for answer in answers {
+            let mut reply = Reply::new(answer)?;
+            while !reply.is_empty() {
+                let text = reply.text()?;
+                let (letter, stamp) = text.split_at_checked(1).ok_or_else(unexpected)?;
+                if letter == ">" {
+                    told.ahead = told.ahead.max(parse(Some(stamp))?);
+                    continue;
+                }
+                let target = targets.next().ok_or_else(unexpected)?;
+                let why = match letter {
+                    "K" => continue,
+                    "C" => {
+                        told.closer.push(target);
+                        continue;
+                    }
+                    "D" if matches!(target.state, '-' | 'l') => Why::Naming,
+                    "D" => Why::Deleted,
+                    "O" => Why::Over,
+                    "A" => Why::Ahead,
+                    _ => return Err(unexpected()),
+                };
+                told.refused.push((target, why, parse(Some(stamp))?));
+            }
+        }
+        let reached = batch.targets.len() - told.closer.len() - told.refused.len();
+        self.inner.metrics.delivered(reached as u64);
+        Ok(told)
+    }
+
+    /// Drops jobs that are finished. Answers nothing if they are; or, if a slot has seen a stamp that the room has lost, the
+    /// room as it goes on above that stamp: then they have to be delivered again.
+    pub(super) async fn clear(
         &self,
-        app: &AppId,
-        room: &Enc,
-        work: &Work,
-        plan: &Plan<'_>,
-        targets: Vec<Target<'_>>,
-        swept: &mut Vec<(Enc, u64)>,
-    ) -> Result<()> {
-        swept.extend(
-            targets
+        keys: &RoomKeys,
+        jobs: &[Job],
+        ahead: u64,
+    ) -> Result<Option<Snapshot>> {
+        let mut rest = jobs;
+        if ahead > 0 {
+            let (first, later) = rest.split_at(rest.len().min(CLEAR));
+            let mut call = scripts::JOBS_CLEAR.call(&[keys.meta(), keys.pending()]);
+            call.push(ahead);
+            for job in first {
+                call.push(job.stamp);
+            }
+            let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
+            if !reply.is_empty() {
+                return Ok(Some(Snapshot::read(&mut reply)?));
+            }
+            rest = later;
+        }
+        for jobs in rest.chunks(CLEAR) {
+            let mut clear = redis::cmd("HDEL");
+            clear.arg(keys.pending());
+            for job in jobs {
+                clear.arg(job.stamp);
+            }
+            self.inner.redis.query(&clear).await?;
+        }
+        Ok(None)
+    }
+}
+
+/// One delivery on its way.
+struct Delivery<'a> {
+    store: &'a Store,
+    app: &'a AppId,
+    room: &'a Enc,
+    keys: &'a RoomKeys,
+    work: &'a Work,
+    plan: &'a Plan<'a>,
+    came: Delivered,
+    /// Members whose leaving has been delivered, and its epoch.
+    swept: Vec<(Enc, u64)>,
+}
+
+impl Delivery<'_> {
+    /// Delivers to users by name.
+    async fn some(&mut self, users: &[&Enc]) -> Result<()> {
+        for users in users.chunks(CLEAR) {
+            let mut get = redis::cmd("HMGET");
+            get.arg(self.keys.members());
+            for user in users {
+                get.arg(user.as_str());
+            }
+            let mut entries = Reply::new(self.store.inner.redis.query(&get).await?)?;
+            let mut targets = Vec::with_capacity(users.len());
+            for user in users {
+                targets.extend(match maybe_text(entries.value()?)? {
+                    Some(entry) => self.plan.member(user, Entry::parse(&entry)?, None),
+                    None => self.plan.stranger(user),
+                });
+            }
+            self.send(targets).await?;
+        }
+        Ok(())
+    }
+
+    /// Delivers to a list too long to be read at once. HSCAN answers everybody who was in it all the time; who came or
+    /// went meanwhile has a fan-out of his own.
+    async fn walk(&mut self) -> Result<()> {
+        let redis = &self.store.inner.redis;
+        let plan = self.plan;
+        let members = self.keys.members();
+        let serving = redis.serving(&members).await?;
+        let mut cursor = "0".to_owned();
+        let mut named: BTreeSet<Enc> = plan.own.keys().cloned().collect();
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(&members).arg(&cursor).arg("COUNT").arg(1_000);
+            let mut page = Reply::new(redis.query(&scan).await?)?;
+            cursor = page.text()?;
+            let entries = parse_members(page.list()?)?;
+            let targets = entries
                 .iter()
-                .filter(|t| t.state == 'l')
-                .map(|t| (t.user.clone(), t.epoch)),
-        );
+                .filter_map(|(user, entry)| {
+                    named.remove(user);
+                    plan.member(user, *entry, None)
+                })
+                .collect();
+            self.send(targets).await?;
+            if self.swept.len() >= CLEAR {
+                self.sweep().await?;
+            }
+            if cursor == "0" {
+                break;
+            }
+        }
+        // A cursor means nothing to another server, such as a replica that took over: somebody may have been left out.
+        if redis.serving(&members).await? != serving {
+            let why = "the room moved to another server; the delivery will be made again";
+            return Err(Error::Unavailable(why.into()));
+        }
+        let strangers = named
+            .iter()
+            .filter_map(|user| plan.stranger(user))
+            .collect();
+        self.send(strangers).await
+    }
+
+    async fn send(&mut self, targets: Vec<Target<'_>>) -> Result<()> {
         // A supergroup's positions are not in its members' slots.
-        let quick = plan.light && work.snapshot.kind != "supergroup";
+        let quick = self.plan.light && self.work.snapshot.kind != "supergroup";
         let (light, mut rest): (Vec<&Target<'_>>, _) =
             targets.iter().partition(|t| quick && t.is_light());
-        let (closer, failure) = self
-            .pass(app, room, work, plan, &light, Look::Quick)
-            .await?;
-        rest.extend(closer);
-        let (_, later) = self.pass(app, room, work, plan, &rest, Look::Close).await?;
+        let (told, failure) = self.pass(&light, Look::Quick).await?;
+        rest.extend(&told.closer);
+        self.take(told);
+        let (told, later) = self.pass(&rest, Look::Close).await?;
+        self.take(told);
+        let left = |target: &&Target<'_>| target.state == 'l';
+        let refused: BTreeSet<&Enc> = self.came.refused.iter().map(|r| &r.user).collect();
+        let swept = targets.iter().filter(left);
+        let swept = swept.filter(|target| !refused.contains(target.user));
+        self.swept
+            .extend(swept.map(|target| (target.user.clone(), target.epoch)));
         failure.or(later).map_or(Ok(()), Err)
     }
 
-    /// Tells some; answers who has to be told with a closer look, and the first failure: whoever can be reached is told all
-    /// the same.
+    fn take(&mut self, told: Told<'_>) {
+        self.came.ahead = self.came.ahead.max(told.ahead);
+        for (target, why, stamp) in told.refused {
+            self.came.refused.push(Refused {
+                user: target.user.clone(),
+                epoch: match (why, target.marks.named) {
+                    (Why::Naming, Some(naming)) => naming.job,
+                    _ => target.epoch,
+                },
+                why,
+                stamp,
+                brings: self.plan.brings.get(target.user).copied(),
+            });
+        }
+    }
+
+    /// Tells some; answers what came of it, and the first failure: whoever can be reached is told all the same.
     async fn pass<'t>(
         &self,
-        app: &AppId,
-        room: &Enc,
-        work: &Work,
-        plan: &Plan<'_>,
         targets: &'t [&'t Target<'t>],
         look: Look,
-    ) -> Result<(Vec<&'t Target<'t>>, Option<Error>)> {
-        let mut closer = Vec::new();
+    ) -> Result<(Told<'t>, Option<Error>)> {
+        let mut all = Told::default();
         if targets.is_empty() {
-            return Ok((closer, None));
+            return Ok((all, None));
         }
-        let common = (stamped(&plan.common_holes), stamped(&plan.common_mentions));
+        let plan = self.plan;
+        let common = (
+            commas(plan.common_holes.iter().copied()),
+            commas(plan.common_mentions.iter().copied()),
+        );
+        let marks = plan.common_holes.len() + plan.common_mentions.len();
+        let heavy = (MARKS_PER_CALL / marks.max(1)).clamp(1, USERS_PER_HEAVY_CALL);
         // Users of a cluster are in slots of their own: a call for each, and many calls in one batch.
-        let spread = self.inner.redis.spans_slots();
+        let spread = self.store.inner.redis.spans_slots();
         let (users_per_call, calls_per_batch) = match (spread, look) {
-            (true, _) => (1, USERS_PER_BATCH),
+            (true, _) => (1, (USERS_PER_BATCH * heavy / USERS_PER_HEAVY_CALL).max(1)),
             (false, Look::Quick) if targets.len() <= WIDE => (USERS_PER_CALL, 1),
             (false, Look::Quick) => (USERS_PER_WIDE_CALL, 1),
-            (false, Look::Close) => (USERS_PER_HEAVY_CALL, 1),
+            (false, Look::Close) => (heavy, 1),
         };
         let at_once = match !spread && targets.len() > WIDE {
             true => WIDE_AT_ONCE,
@@ -647,32 +894,34 @@ impl Store {
             false => 1,
         };
         let (mut failure, mut failures) = (None, 0);
-        self.keep(app, room, plan).await?;
+        self.keep().await?;
         // So many batches at a time: a room may have more members than their calls should take memory.
         let mut rest = targets;
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < at_once && !rest.is_empty() {
+                if self.work.snapshot.since.elapsed() > OLDEST {
+                    let why = "a delivery took too long; it will be made again";
+                    return Err(Error::Unavailable(why.into()));
+                }
                 let (targets, later) =
                     rest.split_at(rest.len().min(users_per_call * calls_per_batch));
                 rest = later;
-                let snapshot = &work.snapshot;
                 let calls = targets
                     .chunks(users_per_call)
-                    .map(|users| {
-                        Item::Script(deliver_call(app, room, snapshot, &common, users, look))
-                    })
+                    .map(|users| Item::Script(self.call(&common, users, look)))
                     .collect();
-                under_way.push(self.send_one(Batch { calls, targets }));
+                under_way.push(self.store.send_one(Batch { calls, targets }));
             }
             let Some(answer) = under_way.next().await else {
                 break;
             };
-            self.keep(app, room, plan).await?;
+            self.keep().await?;
             match answer {
                 Ok(told) => {
-                    closer.extend(told.closer);
-                    self.end(app, room, work, told.void).await?;
+                    all.closer.extend(told.closer);
+                    all.refused.extend(told.refused);
+                    all.ahead = all.ahead.max(told.ahead);
                 }
                 Err(error) => {
                     failures += 1;
@@ -684,11 +933,12 @@ impl Store {
                 }
             }
         }
-        Ok((closer, failure))
+        Ok((all, failure))
     }
 
     /// Renews the lease of fan-outs that take long, so that nobody begins them a second time.
-    async fn keep(&self, app: &AppId, room: &Enc, plan: &Plan<'_>) -> Result<()> {
+    async fn keep(&self) -> Result<()> {
+        let plan = self.plan;
         {
             let mut leased = plan.leased.lock().unwrap_or_else(|held| held.into_inner());
             if plan.jobs.is_empty() || leased.elapsed() < RENEW {
@@ -698,127 +948,75 @@ impl Store {
         }
         for jobs in plan.jobs.chunks(CLEAR) {
             let mut call = scripts::JOBS_RENEW
-                .call(&[RoomKeys::new(app, room).pending()])
+                .call(&[self.keys.pending()])
                 .arg(LEASE_MICROS);
             for job in jobs {
                 call.push(*job);
             }
-            self.inner.redis.call(&call).await?;
+            self.store.inner.redis.call(&call).await?;
         }
         Ok(())
     }
 
-    /// Ends memberships that are older than the user's deletion and were told after it, unless what is being delivered
-    /// is that the user is let in (again).
-    async fn end(
-        &self,
-        app: &AppId,
-        room: &Enc,
-        work: &Work,
-        void: Vec<&Target<'_>>,
-    ) -> Result<()> {
-        for target in void {
-            let user = target.user;
-            Box::pin(self.leave(app, room, user, Some(target.epoch))).await?;
-            if let Some(joining) = work.joins.get(user) {
-                Box::pin(self.let_in(app, room, user, *joining)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes some calls.
-    async fn send_one<'t>(&self, batch: Batch<'t>) -> Result<Told<'t>> {
-        let answers = self.inner.redis.batch(&batch.calls).await?;
-        let mut told = Told::default();
-        let mut targets = batch.targets.iter().copied();
-        for answer in answers {
-            let mut reply = Reply::new(answer)?;
-            while !reply.is_empty() {
-                match (reply.text()?.as_str(), targets.next()) {
-                    ("K", Some(_)) => {}
-                    ("V", Some(target)) => told.void.push(target),
-                    ("C", Some(target)) => told.closer.push(target),
-                    ("STALE", _) => {
-                        let why = "a delivery took too long; it will be made again";
-                        return Err(Error::Unavailable(why.into()));
-                    }
-                    _ => return Err(Error::Internal("unexpected reply to a delivery".into())),
-                }
-            }
-        }
-        let reached = batch.targets.len() - told.closer.len();
-        self.inner.metrics.delivered(reached as u64);
-        Ok(told)
-    }
-
-    /// Clears jobs, and the entries of members whose leaving was delivered.
-    async fn clear(&self, keys: &RoomKeys, jobs: &[Job], swept: &[(Enc, u64)]) -> Result<()> {
-        // Departures first: were their entries swept after the job, a pod dying in between would leave them for good.
-        for swept in swept.chunks(CLEAR) {
-            let mut call = scripts::MEMBERS_SWEEP.call(&[keys.meta(), keys.members()]);
+    /// Drops the entries of members whose leaving was delivered. That comes before the jobs are cleared: were it the other
+    /// way round, a pod dying in between would leave the entries for good.
+    async fn sweep(&mut self) -> Result<()> {
+        for swept in self.swept.chunks(CLEAR) {
+            let keys = [self.keys.meta(), self.keys.members()];
+            let mut call = scripts::MEMBERS_SWEEP.call(&keys);
             for (user, epoch) in swept {
                 call.push(user.as_str());
                 call.push(*epoch);
             }
-            self.inner.redis.call(&call).await?;
+            self.store.inner.redis.call(&call).await?;
         }
-        for jobs in jobs.chunks(CLEAR) {
-            let mut clear = redis::cmd("HDEL");
-            clear.arg(keys.pending());
-            for job in jobs {
-                clear.arg(job.stamp);
-            }
-            self.inner.redis.query(&clear).await?;
-        }
+        self.swept.clear();
         Ok(())
     }
-}
 
-fn deliver_call(
-    app: &AppId,
-    room: &Enc,
-    snapshot: &Snapshot,
-    common: &(String, String),
-    targets: &[&Target<'_>],
-    look: Look,
-) -> scripts::Call {
-    let mut keys = Vec::with_capacity(targets.len() * 7);
-    for target in targets {
-        let user = UserKeys::new(app, target.user);
-        keys.extend([user.counts(), user.rooms()]);
-        if look == Look::Close {
-            keys.extend([
-                user.supers(),
-                user.refs(),
-                user.marks(),
-                user.left(),
-                user.prefs(),
-            ]);
+    fn call(
+        &self,
+        common: &(String, String),
+        targets: &[&Target<'_>],
+        look: Look,
+    ) -> scripts::Call {
+        let snapshot = &self.work.snapshot;
+        let mut keys = Vec::with_capacity(targets.len() * 7);
+        for target in targets {
+            let user = UserKeys::new(self.app, target.user);
+            keys.extend([user.counts(), user.rooms()]);
+            if look == Look::Close {
+                keys.extend([
+                    user.supers(),
+                    user.refs(),
+                    user.marks(),
+                    user.left(),
+                    user.prefs(),
+                ]);
+            }
         }
+        let mut call = scripts::DELIVER.call(&keys);
+        call.push(self.room.as_str());
+        call.push(snapshot.rev);
+        call.push(snapshot.head);
+        call.push(&snapshot.kind);
+        call.push(&snapshot.status);
+        call.push(&snapshot.custom_type);
+        call.push(&snapshot.tags);
+        call.push(snapshot.created);
+        let last = snapshot.last.map(|last| last.record(snapshot.rev));
+        call.push(last.unwrap_or_default());
+        call.push(&common.0);
+        call.push(&common.1);
+        for target in targets {
+            call.push(target.membership());
+            let after = snapshot.rev.checked_sub(target.epoch);
+            call.push(after.map(short).unwrap_or_default());
+            call.push(target.base);
+            call.push(target.more());
+        }
+        call
     }
-    let mut call = scripts::DELIVER.call(&keys);
-    call.push(room.as_str());
-    call.push(snapshot.taken);
-    call.push(snapshot.rev);
-    call.push(snapshot.head);
-    call.push(&snapshot.kind);
-    call.push(&snapshot.status);
-    call.push(&snapshot.custom_type);
-    call.push(&snapshot.tags);
-    call.push(snapshot.created);
-    let last = snapshot.last.map(|last| last.record(snapshot.rev));
-    call.push(last.unwrap_or_default());
-    call.push(&common.0);
-    call.push(&common.1);
-    for target in targets {
-        call.push(format!("{}|{}", target.state, short(target.epoch)));
-        let after = snapshot.rev.checked_sub(target.epoch);
-        call.push(after.map(short).unwrap_or_default());
-        call.push(target.base);
-        call.push(target.more());
-    }
-    call
 }
 
 pub(super) fn parse_members(reply: Reply) -> Result<Vec<(Enc, Entry)>> {

@@ -5,6 +5,7 @@ use std::io::BufRead;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Store;
@@ -12,7 +13,7 @@ use super::order::{Order, Turn};
 use super::write::{Outcome, Wait};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::names::AppId;
+use crate::names::{AppId, EventKey};
 
 /// Batches under way at once, each of rooms of its own.
 const LANES: usize = 8;
@@ -33,8 +34,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How to import.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ImportOptions {
+    /// What tells this import from others. A line whose event has no id is known by it, by its number and by what it says, so
+    /// that the same lines imported again under the same name change nothing.
+    pub name: String,
     /// The first line to be taken; those before it are only counted.
     pub from_line: u64,
     /// The longest line, in bytes.
@@ -242,7 +246,7 @@ impl Store {
         });
         let (hand_over, mut chunks) = mpsc::channel(CHUNKS);
         // A thread of its own, which nobody waits for: standard input may never end.
-        std::thread::spawn(move || read(lines, options, &hand_over));
+        std::thread::spawn(move || read(lines, &options, &hand_over));
         let (mut lanes, mut workers) = (Vec::new(), Vec::new());
         for _ in 0..LANES {
             let (to, given) = mpsc::unbounded_channel();
@@ -347,7 +351,7 @@ impl Store {
 }
 
 /// Reads lines to their end, as far ahead as they are taken.
-fn read(mut lines: impl BufRead, options: ImportOptions, to: &mpsc::Sender<Chunk>) {
+fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chunk>) {
     let (mut number, mut bytes) = (0, 0);
     let mut text = Vec::new();
     loop {
@@ -368,11 +372,16 @@ fn read(mut lines: impl BufRead, options: ImportOptions, to: &mpsc::Sender<Chunk
                     if chunk.last >= options.from_line {
                         match event(&text, length, options.max_line) {
                             Ok(None) => {}
-                            Ok(Some(event)) => chunk.lines.push(Line {
-                                number: chunk.last,
-                                weight: weight(text.len()),
-                                event,
-                            }),
+                            Ok(Some(mut event)) => {
+                                if !event.change.has_id() {
+                                    event.key = Some(key(&options.name, chunk.last, &text));
+                                }
+                                chunk.lines.push(Line {
+                                    number: chunk.last,
+                                    weight: weight(text.len()),
+                                    event,
+                                });
+                            }
                             Err(message) => chunk.refused.push(RefusedLine {
                                 line: chunk.last,
                                 code: "invalid",
@@ -394,6 +403,18 @@ fn read(mut lines: impl BufRead, options: ImportOptions, to: &mpsc::Sender<Chunk
             return;
         }
     }
+}
+
+/// The key of a line: short, for it is kept for a day.
+fn key(name: &str, number: u64, text: &[u8]) -> EventKey {
+    let mut hash = Sha256::new();
+    hash.update((name.len() as u64).to_be_bytes());
+    hash.update(name);
+    hash.update(number.to_be_bytes());
+    hash.update(text.trim_ascii());
+    let digest = hash.finalize();
+    let short = digest.first_chunk::<12>().copied().unwrap_or_default();
+    EventKey::of_digest(short)
 }
 
 fn weight(bytes: usize) -> u32 {

@@ -74,7 +74,7 @@ impl Store {
         }
         for script in scripts::all() {
             server
-                .admin(redis::cmd("SCRIPT").arg("LOAD").arg(script.text))
+                .admin(redis::cmd("SCRIPT").arg("LOAD").arg(&script.text))
                 .await?;
         }
         Ok(())

@@ -745,7 +745,7 @@ impl Store {
                     .call(&[keys.meta(), keys.members()])
                     .arg(LIST);
                 let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
-                let (_born, _mrev, length) = (reply.number()?, reply.number()?, reply.number()?);
+                let (_born, _mrev, length) = (reply.number()?, reply.text()?, reply.number()?);
                 if length > LIST as u64 {
                     return Ok(RoomCounts::TooLarge);
                 }

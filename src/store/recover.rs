@@ -1,7 +1,9 @@
-//! Finding and finishing the fan-outs of pods that died. Every pod sweeps; leases keep two from doing the same work.
+//! Finding and finishing the fan-outs of pods that died. Every pod sweeps; leases keep two from doing the same work. What can't be
+//! read is named, counted and left where it is, and stops nothing else.
 
-use std::sync::Weak;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use redis::Value;
@@ -13,7 +15,7 @@ use super::room::{Job, Snapshot};
 use super::write::LEASE_MICROS;
 use super::{Inner, Store};
 use crate::connection::Item;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keys::{self, Enc, Entry, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts::{self, Call};
@@ -22,14 +24,23 @@ use crate::scripts::{self, Call};
 const EVERY: Duration = Duration::from_millis(1_000);
 /// Entries looked at in one go.
 const ENTRIES: usize = 128;
-/// Fan-outs taken over at once from one room.
-const JOBS: usize = 200;
+/// Fan-outs taken over at once from one room. All of a dead pod's, as a rule: members are then brought from what they had been
+/// told before to what there is, without a state in between.
+const JOBS: usize = 20_000;
+/// Fan-outs of others in the same room that are taken along, at most.
+const PASSING: u64 = 100_000;
 /// Rooms whose work is finished at once.
 const AT_ONCE: usize = 8;
 /// Indexes looked through at once.
 const SHARDS_AT_ONCE: usize = 4;
-/// How long a pod has for what it took over, in microseconds.
+/// How long a pod has for what it took over, in microseconds. No lease is longer: one that ends later was given by a clock
+/// that has stepped back since.
 const TAKEN_LEASE_MICROS: u64 = LEASE_MICROS * 3;
+/// How long the seal of a room or user is kept that does not exist, in milliseconds.
+const KEEP_SEAL_MS: u64 = 24 * 3600 * 1000;
+/// Before the same complaint is logged again, and how many are told apart.
+const COMPLAIN: Duration = Duration::from_secs(600);
+const COMPLAINTS: usize = 1_000;
 
 /// Sweeps until the last handle of the store is gone.
 pub(super) async fn run(store: Weak<Inner>) {
@@ -38,6 +49,28 @@ pub(super) async fn run(store: Weak<Inner>) {
         let Some(inner) = store.upgrade() else { return };
         // Failures are Redis being away: the connection has logged that, and the next sweep comes.
         let _ = Store { inner }.sweep().await;
+    }
+}
+
+/// What can't be read, and when that was said last.
+#[derive(Default)]
+pub(super) struct Complaints(Mutex<HashMap<String, Instant>>);
+
+impl Complaints {
+    /// Whether it is time to say it, for the first time or again.
+    fn due(&self, what: &str) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() >= COMPLAINTS {
+            said.retain(|_, at| at.elapsed() < COMPLAIN);
+        }
+        match said.get(what) {
+            Some(at) if at.elapsed() < COMPLAIN => false,
+            None if said.len() >= COMPLAINTS => false,
+            _ => {
+                said.insert(what.to_owned(), Instant::now());
+                true
+            }
+        }
     }
 }
 
@@ -56,23 +89,36 @@ impl Found {
 }
 
 /// An entry's jobs, taken over.
+#[derive(Default)]
 struct Claim {
     found: Found,
+    /// Whether the room or user is sealed, so that the entry may be forgotten.
+    sealed: bool,
     snapshot: Snapshot,
     jobs: Vec<Job>,
 }
 
+/// An entry of the index that is due to be looked at.
+struct Due {
+    entry: String,
+    /// The token it was announced by, if that was long enough ago for it to be sealed and forgotten.
+    token: Option<String>,
+}
+
 impl Store {
     async fn sweep(&self) -> Result<()> {
-        let shards: Vec<Result<Found>> = stream::iter(0..keys::PENDING_SHARDS)
-            .map(|shard| self.sweep_shard(shard))
+        let shards: Vec<(u32, Result<Found>)> = stream::iter(0..keys::PENDING_SHARDS)
+            .map(async |shard| (shard, self.sweep_shard(shard).await))
             .buffer_unordered(SHARDS_AT_ONCE)
             .collect()
             .await;
         let mut found = Found::default();
-        for shard in shards {
-            // One index that can't be read does not keep the others waiting; its fault is logged where it arose.
-            found.add(&shard.unwrap_or_default());
+        for (shard, swept) in shards {
+            match swept {
+                Ok(swept) => found.add(&swept),
+                // One index that can't be read does not keep the others waiting.
+                Err(error) => self.complain(&keys::pending_index(shard), &error),
+            }
         }
         self.inner
             .metrics
@@ -80,56 +126,52 @@ impl Store {
         Ok(())
     }
 
+    /// Says, now and then, that something can't be read. Redis being away is logged by the connection. The log names no
+    /// user and no room; `unread verify` does.
+    fn complain(&self, what: &str, error: &Error) {
+        if error.is_transient() {
+            return;
+        }
+        self.inner.metrics.unreadable();
+        if self.inner.complaints.due(what) {
+            let of = match keys::parse_entry(what) {
+                Some(Entry::Room(..)) => "a room",
+                Some(Entry::User(..)) => "a user",
+                None => "an index",
+            };
+            tracing::error!(of, %error, "unfinished work can't be read; it is left as it is, all other work goes on, and `unread verify` names it");
+        }
+    }
+
     async fn sweep_shard(&self, shard: u32) -> Result<Found> {
         let (index, look) = (keys::pending_index(shard), keys::pending_look(shard));
         let mut total = Found::default();
         loop {
-            let now = self.now(&index, &look).await?;
-            let mut range = redis::cmd("ZRANGE");
-            range
-                .arg(&look)
-                .arg("-inf")
-                .arg(now.saturating_sub(SWEEP_MICROS))
-                .arg("BYSCORE")
-                .arg("LIMIT")
-                .arg(0)
-                .arg(ENTRIES);
-            let mut reply = Reply::new(self.inner.redis.query(&range).await?)?;
-            let mut entries = Vec::new();
-            while !reply.is_empty() {
-                entries.push(reply.text()?);
-            }
-            if entries.is_empty() {
-                return Ok(total);
-            }
-            let full = entries.len() == ENTRIES;
-            // How long ago each was announced is read before looking behind it, never after.
-            let mut scores = redis::cmd("ZMSCORE");
-            scores.arg(&index).arg(&entries);
-            let mut scores = Reply::new(self.inner.redis.query(&scores).await?)?;
-            let claims = entries
-                .iter()
-                .map(|entry| claim_call(entry))
-                .collect::<Vec<_>>();
-            let known: Vec<Item> = claims.iter().flatten().cloned().map(Item::Script).collect();
-            let mut answers = self.inner.redis.batch(&known).await?.into_iter();
+            let due = self.due(&index, &look).await?;
+            let full = due.len() >= ENTRIES;
+            let calls: Vec<Option<Call>> = due.iter().map(claim_call).collect();
+            let known: Vec<Item> = calls.iter().flatten().cloned().map(Item::Script).collect();
+            let mut answers = self.inner.redis.each(&known).await?.into_iter();
             let mut looked = scripts::PENDING_LOOKED.call(&[index.clone(), look.clone()]);
             let mut work = Vec::new();
-            for (entry, call) in entries.into_iter().zip(claims) {
-                let announced = maybe_text(scores.value()?)?;
+            for (due, call) in due.into_iter().zip(calls) {
                 let claim = match call {
-                    Some(_) => read_claim(answers.next().unwrap_or(Value::Nil))?,
-                    None => Claim::nothing(),
+                    Some(_) => answers.next().unwrap_or(Ok(Value::Nil)),
+                    None => Ok(Value::Nil),
                 };
-                let announced = announced.unwrap_or_else(|| "0".into());
-                let old = announced.parse().unwrap_or(f64::MAX)
-                    <= now.saturating_sub(SWEEP_MICROS) as f64;
-                let idle = old && claim.found.pending == 0;
-                looked.push(&entry);
-                looked.push(if idle { announced.as_str() } else { "" });
+                let claim = claim.and_then(|answer| self.read_claim(&due.entry, answer));
+                let claim = claim.unwrap_or_else(|error| {
+                    self.complain(&due.entry, &error);
+                    Claim::default()
+                });
+                looked.push(&due.entry);
+                looked.push(match &due.token {
+                    Some(token) if claim.sealed => token.as_str(),
+                    _ => "",
+                });
                 total.add(&claim.found);
                 if !claim.jobs.is_empty() {
-                    work.push((entry, claim));
+                    work.push((due.entry, claim));
                 }
             }
             self.inner.redis.call(&looked).await?;
@@ -149,26 +191,94 @@ impl Store {
         }
     }
 
-    /// Microseconds of the clock by which the index is kept.
-    async fn now(&self, index: &str, look: &str) -> Result<u64> {
+    /// Entries that nobody has looked at lately. A moment further ahead than the clock can have put it is due as well: the
+    /// clock has stepped back since.
+    async fn due(&self, index: &str, look: &str) -> Result<Vec<Due>> {
         let call = scripts::PENDING_TOUCH.call(&[index, look]);
-        number(&self.inner.redis.call(&call).await?)
+        // Microseconds of the clock by which the index is kept.
+        let now = Reply::new(self.inner.redis.call(&call).await?)?.number()?;
+        let (old, ahead) = (
+            now.saturating_sub(SWEEP_MICROS),
+            now.saturating_add(SWEEP_MICROS),
+        );
+        let range = |from: String, to: String| {
+            let mut range = redis::cmd("ZRANGE");
+            range.arg(look).arg(from).arg(to).arg("BYSCORE");
+            range.arg("LIMIT").arg(0).arg(ENTRIES);
+            Item::Plain(range)
+        };
+        let ranges = [
+            range("-inf".into(), old.to_string()),
+            range(format!("({ahead}"), "+inf".into()),
+        ];
+        let mut entries = Vec::new();
+        for answer in self.inner.redis.batch(&ranges).await? {
+            let mut reply = Reply::new(answer)?;
+            while !reply.is_empty() {
+                entries.push(reply.text()?);
+            }
+        }
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        // How long ago each was announced is read before looking behind it, never after.
+        let mut scores = redis::cmd("ZMSCORE");
+        scores.arg(index).arg(&entries);
+        let mut scores = Reply::new(self.inner.redis.query(&scores).await?)?;
+        let mut due = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let token = maybe_text(scores.value()?)?.unwrap_or_else(|| "0".into());
+            let at = number(&Value::BulkString(token.clone().into_bytes())).unwrap_or(u64::MAX);
+            let idle = at <= old || at > ahead;
+            due.push(Due {
+                entry,
+                token: idle.then_some(token),
+            });
+        }
+        Ok(due)
     }
 
-    async fn finish_claim(&self, entry: String, claim: Claim) -> Result<()> {
-        let n = claim.jobs.len() as u64;
-        match keys::parse_entry(&entry) {
-            Some(Entry::Room(app, room)) => self.recover_room(&app, &room, claim).await?,
-            Some(Entry::User(app, user)) => self.leave_rooms(&app, &user, &claim.jobs).await?,
-            None => {}
+    /// Finishes what was taken over, and whatever else is there to be taken over from the same entry.
+    async fn finish_claim(&self, entry: String, mut claim: Claim) -> Result<()> {
+        loop {
+            let n = claim.jobs.len() as u64;
+            match keys::parse_entry(&entry) {
+                Some(Entry::Room(app, room)) => self.recover_room(&app, &room, claim).await?,
+                Some(Entry::User(app, user)) => self.leave_rooms(&app, &user, &claim.jobs).await?,
+                None => return Ok(()),
+            }
+            self.inner.metrics.recovered(n);
+            tracing::info!(fanouts = n, "finished fan-outs that another pod had left");
+            let due = Due {
+                entry: entry.clone(),
+                token: None,
+            };
+            let Some(call) = claim_call(&due) else {
+                return Ok(());
+            };
+            claim = self.read_claim(&entry, self.inner.redis.call(&call).await?)?;
+            if claim.jobs.is_empty() {
+                return Ok(());
+            }
         }
-        self.inner.metrics.recovered(n);
-        tracing::info!(fanouts = n, "finished fan-outs that another pod had left");
-        Ok(())
     }
 
     async fn recover_room(&self, app: &AppId, room: &Enc, claim: Claim) -> Result<()> {
-        let Claim { snapshot, jobs, .. } = claim;
+        let Claim {
+            found,
+            snapshot,
+            jobs,
+            ..
+        } = claim;
+        let mut passing = Vec::new();
+        if found.pending > jobs.len() as u64 && found.pending <= PASSING {
+            let mut get = redis::cmd("HGETALL");
+            get.arg(RoomKeys::new(app, room).pending());
+            let open = Reply::new(self.inner.redis.query(&get).await?)?;
+            for (id, record) in open.pairs()? {
+                passing.extend(Job::parse(&id, &record).ok());
+            }
+        }
         let work = Work {
             snapshot: if snapshot.born == 0 {
                 Snapshot::gone(snapshot.taken)
@@ -176,62 +286,71 @@ impl Store {
                 snapshot
             },
             jobs,
+            passing,
             ..Work::default()
         };
-        self.deliver(app, room, &work).await
+        self.finish(app, room, work).await.map(|_| ())
     }
-}
 
-impl Claim {
-    fn nothing() -> Self {
-        Self {
-            found: Found::default(),
-            snapshot: Snapshot::default(),
-            jobs: Vec::new(),
+    fn read_claim(&self, entry: &str, answer: Value) -> Result<Claim> {
+        let mut reply = Reply::new(answer)?;
+        if reply.is_empty() {
+            // What is no entry of ours holds nothing.
+            return Ok(Claim {
+                sealed: true,
+                ..Claim::default()
+            });
         }
+        let (pending, sealed) = (reply.number()?, reply.number()? == 1);
+        let snapshot = Snapshot::read(&mut reply)?;
+        let (mut jobs, mut oldest) = (Vec::new(), None::<u64>);
+        while !reply.is_empty() {
+            let (id, record) = (reply.text(), reply.text());
+            match id.and_then(|id| Job::parse(&id, &record?)) {
+                Ok(job) => {
+                    oldest = Some(oldest.map_or(job.stamp, |oldest| oldest.min(job.stamp)));
+                    jobs.push(job);
+                }
+                // Written by a newer version, whose pods will finish it, or garbled.
+                Err(error) => self.complain(entry, &error),
+            }
+        }
+        // A job's id is the moment of its acceptance, so it tells its age, unless the clock has stepped back since.
+        let age = |stamp| match snapshot.taken.checked_sub(stamp) {
+            Some(age) => age,
+            None => SWEEP_MICROS,
+        };
+        Ok(Claim {
+            found: Found {
+                pending,
+                oldest_micros: oldest.map_or(0, age),
+            },
+            sealed,
+            snapshot,
+            jobs,
+        })
     }
 }
 
-/// Takes over what an entry has pending; `None`: not an entry of ours.
-fn claim_call(entry: &str) -> Option<Call> {
-    let (meta, pending) = match keys::parse_entry(entry)? {
+/// Takes over what an entry has pending, or seals it; `None`: not an entry of ours.
+fn claim_call(due: &Due) -> Option<Call> {
+    let (meta, pending, field) = match keys::parse_entry(&due.entry)? {
         Entry::Room(app, room) => {
             let keys = RoomKeys::new(&app, &room);
-            (keys.meta(), keys.pending())
+            (keys.meta(), keys.pending(), "sealed")
         }
-        // A user's slot has no room behind its jobs; the script then answers an empty snapshot.
         Entry::User(app, user) => {
-            let pending = UserKeys::new(&app, &user).pending();
-            (pending.clone(), pending)
+            let keys = UserKeys::new(&app, &user);
+            (keys.left(), keys.pending(), "!")
         }
     };
     let call = scripts::JOBS_CLAIM.call(&[meta, pending]);
-    Some(call.arg(TAKEN_LEASE_MICROS).arg(JOBS))
-}
-
-fn read_claim(answer: Value) -> Result<Claim> {
-    let mut reply = Reply::new(answer)?;
-    let pending = reply.number()?;
-    let snapshot = Snapshot::read(&mut reply)?;
-    let mut jobs = Vec::new();
-    while !reply.is_empty() {
-        let (id, record) = (reply.text()?, reply.text()?);
-        match Job::parse(&id, &record) {
-            Ok(job) => jobs.push(job),
-            // Written by a newer version: its pods will finish it.
-            Err(_) => {
-                tracing::warn!("a fan-out is recorded in words that this version does not know")
-            }
-        }
-    }
-    // A job's id is the moment of its acceptance, so it tells its age.
-    let oldest = jobs.iter().map(|job| job.stamp).min();
-    Ok(Claim {
-        found: Found {
-            pending,
-            oldest_micros: oldest.map_or(0, |stamp| snapshot.taken.saturating_sub(stamp)),
-        },
-        snapshot,
-        jobs,
-    })
+    Some(
+        call.arg(TAKEN_LEASE_MICROS)
+            .arg(TAKEN_LEASE_MICROS)
+            .arg(JOBS)
+            .arg(due.token.as_deref().unwrap_or(""))
+            .arg(field)
+            .arg(KEEP_SEAL_MS),
+    )
 }

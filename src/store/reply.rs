@@ -29,6 +29,10 @@ impl Reply {
         self.0.len() == 0
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn value(&mut self) -> Result<Value> {
         self.0.next().ok_or_else(|| unexpected("list too short"))
     }

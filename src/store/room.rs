@@ -1,12 +1,16 @@
 //! What a room's slot says: snapshots, members' entries, and the records of fan-outs that have not reached everybody.
 
-use super::reply::{Reply, parse, stamp, unreadable};
+use std::time::Instant;
+
+use super::reply::{Reply, maybe_text, parse, stamp, unreadable};
 use crate::error::Result;
 use crate::keys::Enc;
 
 /// The room as it was at one instant, in the words of the scripts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Snapshot {
+    /// When this pod got it.
+    pub(super) since: Instant,
     /// Microseconds of the room's server clock.
     pub(super) taken: u64,
     pub(super) rev: u64,
@@ -17,8 +21,8 @@ pub(super) struct Snapshot {
     pub(super) tags: String,
     /// Revision at which the room was made; 0: there is no room.
     pub(super) born: u64,
-    /// Revision of the list of members.
-    pub(super) mrev: u64,
+    /// Version of the list of members; only the same list has the same one.
+    pub(super) mrev: String,
     /// Milliseconds since the epoch.
     pub(super) created: u64,
     pub(super) last: Option<Last>,
@@ -64,19 +68,39 @@ pub(super) fn millis(micros: u64) -> i64 {
     i64::try_from(micros / 1_000).unwrap_or(i64::MAX)
 }
 
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            taken: 0,
+            rev: 0,
+            head: 0,
+            kind: String::new(),
+            status: String::new(),
+            custom_type: String::new(),
+            tags: String::new(),
+            born: 0,
+            mrev: String::new(),
+            created: 0,
+            last: None,
+        }
+    }
+}
+
 impl Snapshot {
     /// Reads `now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time`.
     pub(super) fn read(reply: &mut Reply) -> Result<Self> {
         Ok(Self {
+            since: Instant::now(),
             taken: reply.number()?,
             rev: reply.number()?,
             head: reply.number()?,
-            kind: reply.text()?,
-            status: reply.text()?,
-            custom_type: reply.text()?,
-            tags: reply.text()?,
+            kind: maybe_text(reply.value()?)?.unwrap_or_default(),
+            status: maybe_text(reply.value()?)?.unwrap_or_default(),
+            custom_type: maybe_text(reply.value()?)?.unwrap_or_default(),
+            tags: maybe_text(reply.value()?)?.unwrap_or_default(),
             born: reply.number()?,
-            mrev: reply.number()?,
+            mrev: maybe_text(reply.value()?)?.unwrap_or_default(),
             created: reply.number()?,
             last: Last::read(reply)?,
         })
@@ -99,12 +123,17 @@ pub(super) struct Entry {
     /// `j`, `i` or `l`.
     pub(super) state: char,
     pub(super) epoch: u64,
-    /// The read position to begin with; of somebody who left: the epoch of the membership that ended.
+    /// The read position to begin with; of somebody who left: the epoch of the membership that ended, 0 if the user was
+    /// deleted.
     pub(super) base: u64,
+    /// What the user's slot named when it refused the membership, and what the room has said since that it comes after.
+    pub(super) vouched: Option<u64>,
+    /// The stamp above which the room's fan-outs are this membership's, if that is not its epoch.
+    pub(super) since: Option<u64>,
 }
 
 impl Entry {
-    /// `state|epoch|base`, stamps in base 36.
+    /// `state|epoch|base`, stamps in base 36, and `|vouched|since` where they are known, in decimal.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let mut parts = text.split('|');
         let (state, epoch) = (parse(parts.next())?, stamp(parts.next())?);
@@ -113,7 +142,22 @@ impl Entry {
             'l' => stamp(base)?,
             _ => parse(base)?,
         };
-        Ok(Self { state, epoch, base })
+        let mut more = || match parts.next() {
+            None | Some("") => Ok(None),
+            more => parse(more).map(Some),
+        };
+        Ok(Self {
+            state,
+            epoch,
+            base,
+            vouched: more()?,
+            since: more()?,
+        })
+    }
+
+    /// Whether a fan-out of that stamp is this membership's: what happened before it began is none of its business.
+    pub(super) fn owns(&self, stamp: u64) -> bool {
+        stamp > self.since.unwrap_or(self.epoch)
     }
 
     /// Whether this is a membership of the room that was made at `born`.
@@ -135,8 +179,9 @@ pub(super) enum Audience {
     Some(Vec<Enc>),
     /// Everybody whose membership is older than the deletion of the room.
     Gone,
-    /// (In a user's slot) the rooms that a deleted user still has to leave.
-    Leave(Vec<Enc>),
+    /// (In a user's slot) the rooms that a deleted user still has to leave, and the epoch of the membership that ends; a
+    /// record of an earlier version has no epoch.
+    Leave(Vec<(Enc, Option<u64>)>),
 }
 
 /// What a fan-out carries beside the snapshot.
@@ -145,11 +190,14 @@ pub(super) enum Act {
     Nothing,
     Message {
         at: u64,
-        /// What the message is to its sender: `r` read up to here, `h` does not count, `n` nothing.
+        /// What the message is to its sender: `r` read up to here, `h` does not count, `q` nothing; `n`: the sender has not
+        /// joined.
         own: char,
         sender: Option<Enc>,
         everybody: bool,
         mentions: Vec<Enc>,
+        /// The two whom it brings into their direct room, and the position to begin with.
+        brings: Option<(Vec<Enc>, u64)>,
     },
     Recall(u64),
     Read(u64),
@@ -183,6 +231,16 @@ fn names(list: &str) -> Vec<Enc> {
         .collect()
 }
 
+/// Rooms and epochs, `room:epoch`.
+fn left(list: &str) -> Result<Vec<(Enc, Option<u64>)>> {
+    let rooms = list.split(',').filter(|room| !room.is_empty());
+    let room = |text: &str| match text.split_once(':') {
+        Some((room, epoch)) => Ok((Enc::stored(room), Some(stamp(Some(epoch))?))),
+        None => Ok((Enc::stored(text), None)),
+    };
+    rooms.map(room).collect()
+}
+
 impl Job {
     /// Reads a job's id and record; an empty id is no job.
     pub(super) fn read(reply: &mut Reply) -> Result<Option<Self>> {
@@ -202,7 +260,7 @@ impl Job {
         let audience = match audience {
             "all" => Audience::All,
             "gone" => Audience::Gone,
-            "leave" => Audience::Leave(names(listed)),
+            "leave" => Audience::Leave(left(listed)?),
             "some" => Audience::Some(names(listed)),
             _ => return Err(unreadable()),
         };
@@ -227,6 +285,10 @@ impl Job {
                         Vec::new()
                     } else {
                         names(mentions)
+                    },
+                    brings: match (parts.next(), parts.next()) {
+                        (Some(two), Some(base)) => Some((names(two), parse(Some(base))?)),
+                        _ => None,
                     },
                 }
             }
@@ -272,7 +334,14 @@ mod tests {
                 sender: Some(Enc::stored("bob")),
                 everybody: false,
                 mentions: vec![Enc::stored("a"), Enc::stored("c")],
+                brings: None,
             }
+        );
+        let job = Job::parse("17", "99\nall\n\nm|4|r|bob||al,bob|3").unwrap();
+        assert!(matches!(job.act, Act::Message { brings: Some((two, 3)), .. } if two.len() == 2));
+        assert_eq!(
+            Job::parse("17", "99\nleave\na:7,b").unwrap().audience,
+            Audience::Leave(vec![(Enc::stored("a"), Some(7)), (Enc::stored("b"), None)])
         );
         assert_eq!(Job::parse("17", "99\nall").unwrap().act, Act::Nothing);
         assert_eq!(

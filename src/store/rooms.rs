@@ -487,7 +487,7 @@ struct Asked {
     name: Enc,
     entry: RoomEntry,
     born: u64,
-    mrev: u64,
+    mrev: String,
 }
 
 impl Asked {
@@ -754,7 +754,7 @@ impl Store {
     /// Reads the members that a room told, and remembers them.
     fn told(&self, app: &AppId, room: &Enc, answer: Value) -> Result<Members> {
         let mut reply = Reply::new(answer)?;
-        let (born, mrev, length) = (reply.number()?, reply.number()?, reply.number()?);
+        let (born, mrev, length) = (reply.number()?, reply.text()?, reply.number()?);
         if length > SHOWN_MEMBERS as u64 {
             return Ok(Members::Many);
         }
@@ -765,8 +765,7 @@ impl Store {
             entries,
         });
         if born != 0 {
-            let name = (app.clone(), room.clone());
-            self.inner.members.insert(name, Arc::clone(&list));
+            self.remember(app, room, &list);
         }
         Ok(Members::Told(list))
     }
@@ -905,7 +904,8 @@ const SHOWN: [&str; 18] = [
 fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Option<Asked>> {
     // Deleted, or made again since this membership: the telling of that is on the way, and the room's new name, text and
     // members are none of this user's business.
-    let (born, mrev) = (reply.number()?, reply.number()?);
+    let born = reply.number()?;
+    let mrev = maybe_text(reply.value()?)?.unwrap_or_default();
     if born == 0 || brief.epoch < born {
         return Ok(None);
     }

@@ -1,12 +1,12 @@
 //! Accepting events: each room's in the order given, rooms side by side, then the fan-out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
 use super::Store;
-use super::deliver::Work;
+use super::deliver::{Answer, Answers, Refused, Why, Work};
 use super::reply::{Reply, maybe_text};
 use super::room::{Audience, Entry, Job, Snapshot};
 use crate::connection::Item;
@@ -64,6 +64,8 @@ pub enum Rejection {
     KindChange,
     /// A direct room takes two.
     DirectRoomFull,
+    /// The event's key was taken by an event of another type.
+    KeyTaken,
 }
 
 impl Rejection {
@@ -93,6 +95,10 @@ impl Rejection {
                 "direct_room_full",
                 "a direct room takes at most two members".into(),
             ),
+            Rejection::KeyTaken => (
+                "invalid",
+                "key: an event of another type has it already".into(),
+            ),
         }
     }
 }
@@ -111,42 +117,33 @@ const MENTIONS_PER_CALL: usize = 10_000;
 const ATTEMPTS: u8 = 16;
 /// Users in one call of the script.
 const USERS_PER_CALL: usize = 1_000;
+/// Times that a delivery is made whose memberships keep being refused; two are enough unless users are deleted meanwhile.
+const ROUNDS: usize = 4;
+/// Unfinished fan-outs of a room that a delivery takes along. A room with more has been left by a dead pod, and whoever
+/// recovers it takes them all.
+const TAKEN_ALONG: usize = 2_000;
 
-/// What is to become of memberships.
-#[derive(Debug, Clone, Copy)]
-struct Membership {
-    state: MemberState,
-    /// One may be ended only up to this epoch.
-    up_to: Option<u64>,
-    /// The position to begin with, if not the head of now.
-    from: Option<u64>,
-}
-
-impl Membership {
-    fn now(state: MemberState) -> Self {
-        Self {
-            state,
-            up_to: None,
-            from: None,
-        }
-    }
+/// Settings that a room is to have; what is absent stays.
+#[derive(Debug, Clone)]
+struct RoomUpdate {
+    kind: Option<&'static str>,
+    custom_type: Option<Option<Enc>>,
+    tags: Option<Vec<Enc>>,
+    active: Option<bool>,
+    shown: Vec<(&'static str, String)>,
+    time: i64,
 }
 
 /// An event of one room, or what a room is asked on behalf of a user.
 #[derive(Debug, Clone)]
 enum Op {
-    Update {
-        kind: Option<&'static str>,
-        custom_type: Option<Option<Enc>>,
-        tags: Option<Vec<Enc>>,
-        active: Option<bool>,
-        shown: Vec<(&'static str, String)>,
-        time: i64,
-    },
+    Update(RoomUpdate),
     Delete,
     Member {
         users: Vec<Enc>,
-        to: Membership,
+        state: MemberState,
+        /// Where users are deleted: the epoch up to which a membership ends.
+        up_to: Option<u64>,
     },
     Message {
         message: Message,
@@ -167,10 +164,17 @@ enum Op {
 
 type Numbered<T> = (usize, T);
 
+/// An operation with its place among the events of the request, and the event's key as the scripts take it, or ''.
+struct Step {
+    index: usize,
+    op: Op,
+    key: String,
+}
+
 /// One room's share of a request.
 struct RoomOps {
     name: RoomId,
-    ops: Vec<Numbered<Op>>,
+    steps: Vec<Step>,
 }
 
 impl Store {
@@ -203,11 +207,13 @@ impl Store {
             }
             match &event.change {
                 Change::UserDeleted { user } => {
-                    put(&mut outcomes, index, self.delete_user(app, user).await?);
+                    let outcome = self.delete_user(app, user, self.key(&event)).await?;
+                    put(&mut outcomes, index, outcome);
                     continue;
                 }
                 Change::ReadAll { user } => {
-                    put(&mut outcomes, index, self.read_all(app, user, wait).await?);
+                    let outcome = self.read_all(app, user, self.key(&event), wait).await?;
+                    put(&mut outcomes, index, outcome);
                     continue;
                 }
                 Change::Message(Message {
@@ -252,18 +258,16 @@ impl Store {
             return Ok(());
         }
         let met = self.direct_rooms(app, &events).await?;
-        let mut users: BTreeMap<Enc, BTreeMap<&'static str, String>> = BTreeMap::new();
+        let mut users = UserUpdates::default();
         let mut rooms_ops: Vec<RoomOps> = Vec::new();
         let mut index_of: HashMap<RoomId, usize> = HashMap::new();
-        for (index, Event { time, change }) in events {
+        for (index, event) in events {
+            let key = self.key(&event);
+            let Event { time, change, .. } = event;
             let time = time.unwrap_or(now);
             let (room, op) = match change {
                 Change::UserUpdated { user, shown } => {
-                    users
-                        .entry(encode(user.as_str()))
-                        .or_default()
-                        .extend(shown);
-                    put(outcomes, index, Outcome::Applied { position: None });
+                    users.add(encode(user.as_str()), index, key, shown);
                     continue;
                 }
                 Change::RoomUpdated {
@@ -274,7 +278,7 @@ impl Store {
                     active,
                     shown,
                 } => {
-                    let op = Op::Update {
+                    let update = RoomUpdate {
                         kind,
                         custom_type: custom_type.map(|t| t.map(|t| encode(t.as_str()))),
                         tags: tags.map(|tags| tags.iter().map(|t| encode(t.as_str())).collect()),
@@ -282,13 +286,20 @@ impl Store {
                         shown,
                         time,
                     };
-                    (room, op)
+                    (room, Op::Update(update))
                 }
                 Change::RoomDeleted { room } => (room, Op::Delete),
                 Change::Member { room, state, users } => {
                     let users = users.iter().map(|u| encode(u.as_str())).collect();
-                    let to = Membership::now(state);
-                    (room, Op::Member { users, to })
+                    let up_to = None;
+                    (
+                        room,
+                        Op::Member {
+                            users,
+                            state,
+                            up_to,
+                        },
+                    )
                 }
                 Change::Message(message) => {
                     let mut made = None;
@@ -343,12 +354,10 @@ impl Store {
                             for room in more {
                                 let user = encode(user.as_str());
                                 let up_to = up_to.clone();
-                                place_op(
-                                    &mut rooms_ops,
-                                    &mut index_of,
-                                    room.clone(),
-                                    (index, Op::Read { user, up_to }),
-                                );
+                                let op = Op::Read { user, up_to };
+                                let key = key.clone();
+                                let step = Step { index, op, key };
+                                place_op(&mut rooms_ops, &mut index_of, room.clone(), step);
                             }
                             room.clone()
                         }
@@ -372,9 +381,10 @@ impl Store {
                     return Err(Error::Internal("an event stands where it can't".into()));
                 }
             };
-            place_op(&mut rooms_ops, &mut index_of, room, (index, op));
+            let step = Step { index, op, key };
+            place_op(&mut rooms_ops, &mut index_of, room, step);
         }
-        self.update_users(app, users).await?;
+        self.update_users(app, users, outcomes).await?;
         self.announce(
             rooms_ops
                 .iter()
@@ -447,24 +457,55 @@ impl Store {
         Ok(met)
     }
 
+    /// An event's key as the scripts take it: the key, the type of event, and how long it is remembered; '' if it has none.
+    fn key(&self, event: &Event) -> String {
+        let Some(key) = &event.key else {
+            return String::new();
+        };
+        let keep = self.inner.history.keep_keys_micros;
+        let name = encode(key.as_str());
+        format!("{}\n{}\n{keep}", name.as_str(), event.change.type_name())
+    }
+
     async fn update_users(
         &self,
         app: &AppId,
-        users: BTreeMap<Enc, BTreeMap<&'static str, String>>,
+        mut users: UserUpdates,
+        outcomes: &mut [Option<Outcome>],
     ) -> Result<()> {
-        let items: Vec<Item> = users
-            .into_iter()
-            .map(|(user, fields)| {
-                let keys = UserKeys::new(app, &user);
-                let mut call = scripts::USER_UPDATE.call(&[keys.counts(), keys.profile()]);
-                for (field, value) in fields {
-                    call.push(field);
-                    call.push(value);
+        // Mostly there is one for each user; what follows for a user waits for what comes before.
+        while !users.0.is_empty() {
+            let mut items = Vec::with_capacity(users.0.len());
+            let mut under_way = Vec::with_capacity(users.0.len());
+            users.0.retain(|user, updates| {
+                if let Some(update) = updates.pop_front() {
+                    let keys = UserKeys::new(app, user);
+                    let [one, two] = keys.taken();
+                    let mut call =
+                        scripts::USER_UPDATE.call(&[keys.counts(), keys.profile(), one, two]);
+                    call.push(&update.key);
+                    for (field, value) in update.shown {
+                        call.push(field);
+                        call.push(value);
+                    }
+                    items.push(Item::Script(call));
+                    under_way.push(update.indices);
                 }
-                Item::Script(call)
-            })
-            .collect();
-        self.inner.redis.batch(&items).await?;
+                !updates.is_empty()
+            });
+            let answers = self.inner.redis.batch(&items).await?;
+            for (answer, indices) in answers.into_iter().zip(under_way) {
+                let outcome = match super::reply::text(answer)?.as_str() {
+                    "OK" => Outcome::Applied { position: None },
+                    "DUP" => Outcome::Duplicate { position: None },
+                    "KEY" => Outcome::Rejected(Rejection::KeyTaken),
+                    _ => return Err(unexpected()),
+                };
+                for index in indices {
+                    put(outcomes, index, outcome.clone());
+                }
+            }
+        }
         Ok(())
     }
 
@@ -478,30 +519,134 @@ impl Store {
             entry: keys::room_entry(app, &name),
             keys: RoomKeys::new(app, &name),
             work: Work::default(),
-            outcomes: Vec::with_capacity(room.ops.len()),
+            unfinished: 0,
+            much: false,
+            outcomes: Vec::with_capacity(room.steps.len()),
         };
-        worker.run(room.ops).await?;
-        let Worker { work, outcomes, .. } = worker;
-        self.finish(app, name, work, wait).await?;
+        worker.run(room.steps).await?;
+        let outcomes = std::mem::take(&mut worker.outcomes);
+        let much = worker.much;
+        let work = worker.done().await?;
+        if much {
+            self.trim_later(app, &name);
+        }
+        self.hand_over(app, name, work, wait).await?;
         Ok(outcomes)
     }
 
     /// Delivers now, or hands the delivery to the background when the caller does not wait for it.
-    async fn finish(&self, app: &AppId, room: Enc, work: Work, wait: Wait) -> Result<()> {
+    async fn hand_over(&self, app: &AppId, room: Enc, work: Work, wait: Wait) -> Result<()> {
         // Who is in which room, and who exists, is told at once all the same: the next request may build on it.
         if wait == Wait::Accepted && work.only_counts() {
             // Bounded: past that, callers wait for the delivery after all.
             if let Ok(permit) = std::sync::Arc::clone(&self.inner.background).try_acquire_owned() {
-                let delivery = self.clone().deliver_later(app.clone(), room, work);
+                let (store, app) = (self.clone(), app.clone());
                 tokio::spawn(async move {
                     // A failure is logged by the connection, and the recorded jobs are found by the sweep.
-                    let _ = delivery.await;
+                    let _ = store.finish(&app, &room, work).await;
                     drop(permit);
                 });
                 return Ok(());
             }
         }
-        self.deliver(app, &room, &work).await
+        self.finish(app, &room, work).await.map(|_| ())
+    }
+
+    /// Delivers to everybody concerned, has the room decide what becomes of memberships that users' slots refuse, and clears
+    /// the jobs. Answers whose memberships have turned out to be over.
+    pub(super) async fn finish(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        mut work: Work,
+    ) -> Result<BTreeSet<Enc>> {
+        let keys = RoomKeys::new(app, room);
+        let (mut ended, mut ahead) = (BTreeSet::new(), 0);
+        let mut only: Option<Answers> = None;
+        if work.is_empty() {
+            return Ok(ended);
+        }
+        for _ in 0..ROUNDS {
+            let came = self.deliver(app, room, &work, only.as_ref()).await?;
+            ahead = ahead.max(came.ahead);
+            if !came.refused.is_empty() {
+                let settled = self.settle(app, room, &mut work, &came.refused).await?;
+                ended.extend(settled.ended);
+                if settled.everybody || !settled.again.is_empty() {
+                    only = (!settled.everybody).then_some(settled.again);
+                    continue;
+                }
+            }
+            // A slot may have seen a stamp of the room that this pod has not.
+            let unseen = Some(ahead).filter(|ahead| *ahead > work.snapshot.rev);
+            match self.clear(&keys, &work.jobs, unseen.unwrap_or(0)).await? {
+                None => return Ok(ended),
+                Some(snapshot) => {
+                    work.snapshot = snapshot;
+                    only = None;
+                }
+            }
+        }
+        let why = "who is in the room keeps changing; the delivery will be made again";
+        Err(Error::Unavailable(why.into()))
+    }
+
+    /// Has the room decide what becomes of memberships that users' slots refused.
+    async fn settle(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        work: &mut Work,
+        refused: &[Refused],
+    ) -> Result<Settled> {
+        let keys = RoomKeys::new(app, room);
+        let entry = keys::room_entry(app, room);
+        let mut settled = Settled::default();
+        for refused in refused.chunks(USERS_PER_CALL) {
+            let mut reply = self
+                .accept(&entry, |token| {
+                    let mut call = scripts::MEMBER_SETTLE
+                        .call(&[keys.meta(), keys.members(), keys.pending()])
+                        .arg(token)
+                        .arg(LEASE_MICROS);
+                    for one in refused {
+                        call.push(one.user.as_str());
+                        call.push(one.epoch);
+                        call.push(match one.why {
+                            Why::Deleted => "D",
+                            Why::Over => "O",
+                            Why::Ahead => "A",
+                            Why::Naming => "N",
+                        });
+                        call.push(one.stamp);
+                        let (job, base) = one.brings.unzip();
+                        call.push(job.map(|job| job.to_string()).unwrap_or_default());
+                        call.push(base.map(|base| base.to_string()).unwrap_or_default());
+                    }
+                    call
+                })
+                .await?;
+            match reply.text()?.as_str() {
+                "OK" => {
+                    let job = Job::read(&mut reply)?;
+                    // What others have under way was taken along before.
+                    reply.value()?;
+                    work.snapshot = Snapshot::read(&mut reply)?;
+                    // The two of a direct room see each other.
+                    settled.everybody |= job.is_some() && work.snapshot.kind == "direct";
+                    work.jobs.extend(job);
+                }
+                "ROOM" => {
+                    reply.value()?;
+                }
+                _ => return Err(unexpected()),
+            }
+            for one in refused {
+                let said = maybe_text(reply.value()?)?.unwrap_or_default();
+                settled.take(one, &said)?;
+            }
+        }
+        Ok(settled)
     }
 
     /// Ends a membership, and delivers that.
@@ -512,53 +657,31 @@ impl Store {
         user: &Enc,
         up_to: Option<u64>,
     ) -> Result<()> {
-        let left = Membership::now(MemberState::Left);
-        self.change_member(app, room, user, Membership { up_to, ..left })
-            .await
-    }
-
-    async fn change_member(
-        &self,
-        app: &AppId,
-        room: &Enc,
-        user: &Enc,
-        to: Membership,
-    ) -> Result<()> {
         let Ok(name) = RoomId::parse(keys::decode(room.as_str())) else {
             return Err(Error::Internal("a stored room has no legal name".into()));
         };
-        let users = vec![user.clone()];
-        let ops = vec![(0, Op::Member { users, to })];
-        self.room(app, RoomOps { name, ops }, Wait::Applied).await?;
+        let op = Op::Member {
+            users: vec![user.clone()],
+            state: MemberState::Left,
+            up_to,
+        };
+        let steps = vec![Step {
+            index: 0,
+            op,
+            key: String::new(),
+        }];
+        self.room(app, RoomOps { name, steps }, Wait::Applied)
+            .await?;
         Ok(())
     }
 
-    /// Lets a user in (`j`) or asks it in (`i`), to count what comes after `from` or after now, and delivers that.
-    pub(super) async fn let_in(
-        &self,
-        app: &AppId,
-        room: &Enc,
-        user: &Enc,
-        (state, from): (char, Option<u64>),
-    ) -> Result<()> {
-        let state = if state == 'i' {
-            MemberState::Invited
-        } else {
-            MemberState::Joined
-        };
-        let to = Membership {
-            from,
-            ..Membership::now(state)
-        };
-        self.change_member(app, room, user, to).await
-    }
-
-    async fn delete_user(&self, app: &AppId, user: &UserId) -> Result<Outcome> {
+    async fn delete_user(&self, app: &AppId, user: &UserId, key: String) -> Result<Outcome> {
         let name = encode(user.as_str());
         let entry = keys::user_entry(app, &name);
         let keys = UserKeys::new(app, &name);
+        let [one, two] = &keys.taken();
         let mut reply = self
-            .accept(&entry, |trust| {
+            .accept(&entry, |token| {
                 scripts::USER_DELETE
                     .call(&[
                         keys.counts(),
@@ -570,18 +693,25 @@ impl Store {
                         keys.prefs(),
                         keys.profile(),
                         keys.pending(),
+                        one.clone(),
+                        two.clone(),
                     ])
-                    .arg(trust)
+                    .arg(token)
                     .arg(LEASE_MICROS)
+                    .arg(&key)
             })
             .await?;
         match reply.text()?.as_str() {
-            "OK" => {
+            code @ ("OK" | "DUP") => {
                 if let Some(job) = Job::read(&mut reply)? {
                     self.leave_rooms(app, &name, &[job]).await?;
                 }
-                Ok(Outcome::Applied { position: None })
+                Ok(match code {
+                    "OK" => Outcome::Applied { position: None },
+                    _ => Outcome::Duplicate { position: None },
+                })
             }
+            "KEY" => Ok(Outcome::Rejected(Rejection::KeyTaken)),
             "USER" => Ok(Outcome::Rejected(Rejection::UserNotFound(user.clone()))),
             _ => Err(unexpected()),
         }
@@ -590,13 +720,16 @@ impl Store {
     /// Takes a deleted user out of the rooms that still list it, and clears the record of that.
     pub(super) async fn leave_rooms(&self, app: &AppId, user: &Enc, jobs: &[Job]) -> Result<()> {
         let rooms = jobs.iter().flat_map(|job| match &job.audience {
-            Audience::Leave(rooms) => rooms.iter().map(|room| (room.clone(), job.stamp)).collect(),
+            Audience::Leave(rooms) => rooms
+                .iter()
+                .map(|(room, epoch)| (room, epoch.unwrap_or(job.stamp)))
+                .collect(),
             _ => Vec::new(),
         });
         stream::iter(rooms.map(Ok::<_, Error>))
-            .try_for_each_concurrent(ROOMS_AT_ONCE, |(room, stamp)| async move {
+            .try_for_each_concurrent(ROOMS_AT_ONCE, |(room, epoch)| async move {
                 // A membership that began after the deletion stays.
-                self.leave(app, &room, user, Some(stamp)).await
+                self.leave(app, room, user, Some(epoch)).await
             })
             .await?;
         let mut call = scripts::USER_DONE.call(&[UserKeys::new(app, user).pending()]);
@@ -607,8 +740,17 @@ impl Store {
         Ok(())
     }
 
-    async fn read_all(&self, app: &AppId, user: &UserId, wait: Wait) -> Result<Outcome> {
+    async fn read_all(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        key: String,
+        wait: Wait,
+    ) -> Result<Outcome> {
         let name = encode(user.as_str());
+        if let Some(known) = self.user_key(app, &name, &key, false).await? {
+            return Ok(known);
+        }
         let Some(rooms) = self.joined_rooms(app, &name).await? else {
             return Ok(Outcome::Rejected(Rejection::UserNotFound(user.clone())));
         };
@@ -618,34 +760,65 @@ impl Store {
                 .map(|room| keys::room_entry(app, &encode(room.as_str()))),
         )
         .await?;
-        stream::iter(rooms.into_iter().map(Ok::<_, Error>))
-            .try_for_each_concurrent(ROOMS_AT_ONCE, |room| {
+        let read: Vec<Vec<Numbered<Outcome>>> = stream::iter(rooms)
+            .map(|room| {
                 let op = Op::Read {
                     user: name.clone(),
                     up_to: UpTo::Head,
                 };
-                async move {
-                    // Left or deleted meanwhile: then there is nothing to read.
-                    let ops = vec![(0, op)];
-                    self.room(app, RoomOps { name: room, ops }, wait)
-                        .await
-                        .map(|_| ())
-                }
+                let step = Step {
+                    index: 0,
+                    op,
+                    // Each room remembers it, so that a repetition after half of them reads nothing that has come since.
+                    key: key.clone(),
+                };
+                // Left or deleted meanwhile: then there is nothing to read.
+                let steps = vec![step];
+                self.room(app, RoomOps { name: room, steps }, wait)
             })
+            .buffer_unordered(ROOMS_AT_ONCE)
+            .try_collect()
             .await?;
+        let mut outcomes = read.into_iter().flatten().map(|(_, outcome)| outcome);
+        if let Some(taken) = outcomes.find(|o| *o == Outcome::Rejected(Rejection::KeyTaken)) {
+            return Ok(taken);
+        }
+        self.user_key(app, &name, &key, true).await?;
         Ok(Outcome::Applied { position: None })
     }
 
-    /// Runs an accepting script; announces again when the announcement has become too old on the way.
+    /// Whether a user's name has taken a key, and what the event comes to then; takes it if so asked.
+    async fn user_key(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        key: &str,
+        take: bool,
+    ) -> Result<Option<Outcome>> {
+        if key.is_empty() {
+            return Ok(None);
+        }
+        let call = scripts::USER_KEY
+            .call(&UserKeys::new(app, user).taken())
+            .arg(key)
+            .arg(u8::from(take));
+        match super::reply::text(self.inner.redis.call(&call).await?)?.as_str() {
+            "OK" => Ok(None),
+            "DUP" => Ok(Some(Outcome::Duplicate { position: None })),
+            "KEY" => Ok(Some(Outcome::Rejected(Rejection::KeyTaken))),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Runs an accepting script; announces again where the announcement has been forgotten meanwhile.
     async fn accept(&self, entry: &str, call: impl Fn(u64) -> Call) -> Result<Reply> {
-        let mut renew = false;
+        let mut token = self.token(entry).await?;
         for _ in 0..3 {
-            let trust = self.trust(entry, renew).await?;
-            let value = self.inner.redis.call(&call(trust)).await?;
-            if !is_stale(&value) {
+            let value = self.inner.redis.call(&call(token)).await?;
+            let Some(sealed) = stale(&value) else {
                 return Reply::new(value);
-            }
-            renew = true;
+            };
+            token = self.announce_above(entry, sealed?).await?;
         }
         Err(Error::Unavailable(
             "redis is too slow to accept events".into(),
@@ -653,9 +826,57 @@ impl Store {
     }
 }
 
-fn is_stale(value: &redis::Value) -> bool {
-    matches!(value, redis::Value::Array(items)
-        if matches!(items.first(), Some(redis::Value::BulkString(code)) if code == b"STALE"))
+/// The token above which an entry has to be announced again, if that is the answer.
+fn stale(value: &redis::Value) -> Option<Result<u64>> {
+    match value {
+        redis::Value::Array(items) => match items.as_slice() {
+            [redis::Value::BulkString(code), sealed, ..] if code == b"STALE" => {
+                Some(super::reply::number(sealed))
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What a room has said of memberships that were refused.
+#[derive(Default)]
+struct Settled {
+    /// Who is to be told again, and with what.
+    again: Answers,
+    /// Whether everybody is.
+    everybody: bool,
+    /// Whose membership is over.
+    ended: BTreeSet<Enc>,
+}
+
+impl Settled {
+    /// Takes what the room said of one.
+    fn take(&mut self, refused: &Refused, said: &str) -> Result<()> {
+        let mut answer = Answer::default();
+        if refused.why == Why::Naming {
+            answer.named = (said == "1").then_some(refused.stamp);
+            if answer.named.is_some() {
+                self.again.insert(refused.user.clone(), answer);
+            }
+            return Ok(());
+        }
+        let entry = match said {
+            "" => None,
+            said => Some(Entry::parse(said)?),
+        };
+        let over = entry.is_none_or(|entry| entry.state == 'l');
+        if over {
+            self.ended.insert(refused.user.clone());
+        }
+        let Some(entry) = entry else { return Ok(()) };
+        answer.vouched = entry.vouched;
+        // The same as before has nothing to say: the refusal was of something late.
+        if entry.epoch != refused.epoch || entry.vouched == Some(refused.stamp) {
+            self.again.insert(refused.user.clone(), answer);
+        }
+        Ok(())
+    }
 }
 
 fn unexpected() -> Error {
@@ -676,17 +897,45 @@ fn place_op(
     rooms: &mut Vec<RoomOps>,
     index_of: &mut HashMap<RoomId, usize>,
     room: RoomId,
-    op: Numbered<Op>,
+    step: Step,
 ) {
     let at = *index_of.entry(room.clone()).or_insert_with(|| {
         rooms.push(RoomOps {
             name: room,
-            ops: Vec::new(),
+            steps: Vec::new(),
         });
         rooms.len() - 1
     });
     if let Some(room) = rooms.get_mut(at) {
-        room.ops.push(op);
+        room.steps.push(step);
+    }
+}
+
+/// What is to become of what others see of users, for each in order.
+#[derive(Default)]
+struct UserUpdates(BTreeMap<Enc, VecDeque<UserUpdate>>);
+
+/// Fields that are set by one call of the script, for one event with a key or several without.
+struct UserUpdate {
+    indices: Vec<usize>,
+    key: String,
+    shown: BTreeMap<&'static str, String>,
+}
+
+impl UserUpdates {
+    fn add(&mut self, user: Enc, index: usize, key: String, shown: Vec<(&'static str, String)>) {
+        let updates = self.0.entry(user).or_default();
+        let last = updates.back_mut();
+        if let Some(last) = last.filter(|last| last.key.is_empty() && key.is_empty()) {
+            last.indices.push(index);
+            last.shown.extend(shown);
+            return;
+        }
+        updates.push_back(UserUpdate {
+            indices: vec![index],
+            key,
+            shown: shown.into_iter().collect(),
+        });
     }
 }
 
@@ -744,13 +993,40 @@ struct Worker<'a> {
     entry: String,
     keys: RoomKeys,
     work: Work,
+    /// How many fan-outs had not reached everybody, where they were too many to be answered.
+    unfinished: usize,
+    /// Whether the room has much to forget.
+    much: bool,
     outcomes: Vec<Numbered<Outcome>>,
 }
 
+/// What came of a change of memberships.
+enum Changed {
+    /// Made; these had been in the room before.
+    Done(BTreeSet<Enc>),
+    /// Its key is known.
+    Known,
+    /// Refused.
+    Refused(Outcome),
+}
+
+/// A script's own keys of a room's slot, and those in which keys of events are remembered.
+fn with_taken<const N: usize>(keys: &RoomKeys, own: [String; N]) -> Vec<String> {
+    own.into_iter().chain(keys.taken()).collect()
+}
+
+/// Takes along fan-outs of other calls, job and record in turn. One that this version can't read is left to those who can.
+fn take_along(work: &mut Work, open: Reply) -> Result<()> {
+    for (id, record) in open.pairs()? {
+        work.passing.extend(Job::parse(&id, &record).ok());
+    }
+    Ok(())
+}
+
 impl Worker<'_> {
-    async fn run(&mut self, ops: Vec<Numbered<Op>>) -> Result<()> {
+    async fn run(&mut self, steps: Vec<Step>) -> Result<()> {
         let mut messages: Vec<Sent> = Vec::new();
-        for (index, op) in ops {
+        for Step { index, op, key } in steps {
             if let Op::Message {
                 message,
                 time,
@@ -775,22 +1051,16 @@ impl Worker<'_> {
             }
             self.send(std::mem::take(&mut messages)).await?;
             let outcome = match op {
-                Op::Update {
-                    kind,
-                    custom_type,
-                    tags,
-                    active,
-                    shown,
-                    time,
-                } => {
-                    self.update(kind, custom_type, tags, active, &shown, time)
-                        .await?
-                }
-                Op::Delete => self.delete().await?,
-                Op::Member { users, to } => self.member(&users, to).await?,
+                Op::Update(update) => self.update(&update, &key).await?,
+                Op::Delete => self.delete(&key).await?,
+                Op::Member {
+                    users,
+                    state,
+                    up_to,
+                } => self.member(&users, state, up_to, &key).await?,
                 Op::Recall(id) => self.recall(&id).await?,
-                Op::Read { user, up_to } => self.read(&user, &up_to).await?,
-                Op::Pref { user, settings } => self.pref(&user, &settings).await?,
+                Op::Read { user, up_to } => self.read(&user, &up_to, &key).await?,
+                Op::Pref { user, settings } => self.pref(&user, &settings, &key).await?,
                 Op::Message { .. } => return Err(unexpected()),
             };
             self.outcomes.push((index, outcome));
@@ -809,16 +1079,39 @@ impl Worker<'_> {
             "MEMBER" => Rejection::NotAMember,
             "KIND" => Rejection::KindChange,
             "FULL" => Rejection::DirectRoomFull,
+            "KEY" => Rejection::KeyTaken,
             _ => return Err(unexpected()),
         }))
     }
 
-    /// Takes `job, record, snapshot`.
-    fn take(&mut self, reply: &mut Reply) -> Result<()> {
+    /// Takes `job, record, unfinished fan-outs, snapshot`; answers the job's stamp.
+    fn take(&mut self, reply: &mut Reply) -> Result<Option<u64>> {
         let job = Job::read(reply)?;
-        self.work.snapshot = Snapshot::read(reply)?;
+        let stamp = job.as_ref().map(|job| job.stamp);
+        let mut open = reply.list()?;
+        match open.len() {
+            1 => self.unfinished = self.unfinished.max(open.number()? as usize),
+            _ => take_along(&mut self.work, open)?,
+        }
+        let snapshot = Snapshot::read(reply)?;
+        // A duplicate waits for what is left of a room that has been deleted since.
+        self.work.snapshot = match snapshot.born {
+            0 => Snapshot::gone(snapshot.taken),
+            _ => snapshot,
+        };
         self.work.jobs.extend(job);
-        Ok(())
+        Ok(stamp)
+    }
+
+    /// What there is to deliver, once everything is accepted.
+    async fn done(mut self) -> Result<Work> {
+        if (1..=TAKEN_ALONG).contains(&self.unfinished) {
+            let mut get = redis::cmd("HGETALL");
+            get.arg(self.keys.pending());
+            let open = self.store.inner.redis.query(&get).await?;
+            take_along(&mut self.work, Reply::new(open)?)?;
+        }
+        Ok(self.work)
     }
 
     /// What a script that answers nothing beyond its fan-out and the snapshot has come to.
@@ -828,41 +1121,43 @@ impl Worker<'_> {
                 self.take(&mut reply)?;
                 Ok(Outcome::Applied { position: None })
             }
+            "DUP" => {
+                self.take(&mut reply)?;
+                Ok(Outcome::Duplicate { position: None })
+            }
             code => self.refused(code),
         }
     }
 
-    async fn update(
-        &mut self,
-        kind: Option<&'static str>,
-        custom_type: Option<Option<Enc>>,
-        tags: Option<Vec<Enc>>,
-        active: Option<bool>,
-        shown: &[(&'static str, String)],
-        time: i64,
-    ) -> Result<Outcome> {
-        let custom_type = match &custom_type {
+    async fn update(&mut self, update: &RoomUpdate, key: &str) -> Result<Outcome> {
+        let custom_type = match &update.custom_type {
             None => "",
             Some(None) => "*",
             Some(Some(custom_type)) => custom_type.as_str(),
         };
-        let tags = tags.map_or(String::new(), |tags| {
+        let tags = update.tags.as_ref().map_or(String::new(), |tags| {
             let tags: Vec<&str> = tags.iter().map(Enc::as_str).collect();
             format!("*{}", tags.join(","))
         });
-        let status = active.map_or("", |active| if active { "1" } else { "0" });
+        let status = update
+            .active
+            .map_or("", |active| if active { "1" } else { "0" });
         let reply = self
-            .accept(|trust| {
+            .accept(|token| {
                 let mut call = scripts::ROOM_UPDATE
-                    .call(&[self.keys.meta(), self.keys.pending()])
-                    .arg(trust)
+                    .call(&with_taken(
+                        &self.keys,
+                        [self.keys.meta(), self.keys.pending()],
+                    ))
+                    .arg(token)
                     .arg(LEASE_MICROS)
-                    .arg(kind.unwrap_or(""))
+                    .arg(key)
+                    .arg(update.kind.unwrap_or(""))
                     .arg(custom_type)
                     .arg(&tags)
                     .arg(status)
-                    .arg(time);
-                for (field, value) in shown {
+                    .arg(update.time);
+                for (field, value) in &update.shown {
                     call.push(*field);
                     call.push(value);
                 }
@@ -872,31 +1167,38 @@ impl Worker<'_> {
         self.applied(reply)
     }
 
-    async fn delete(&mut self) -> Result<Outcome> {
+    async fn delete(&mut self, key: &str) -> Result<Outcome> {
         let keys = &self.keys;
         let mut reply = self
-            .accept(|trust| {
+            .accept(|token| {
+                let own = [
+                    keys.meta(),
+                    keys.members(),
+                    keys.ids(),
+                    keys.log(),
+                    keys.recalled(),
+                    keys.allmentions(),
+                    keys.pending(),
+                ];
                 scripts::ROOM_DELETE
-                    .call(&[
-                        keys.meta(),
-                        keys.members(),
-                        keys.ids(),
-                        keys.log(),
-                        keys.recalled(),
-                        keys.allmentions(),
-                        keys.pending(),
-                    ])
-                    .arg(trust)
+                    .call(&with_taken(keys, own))
+                    .arg(token)
                     .arg(LEASE_MICROS)
+                    .arg(key)
                     .arg(KEEP_DELETED_MS)
             })
             .await?;
         match reply.text()?.as_str() {
-            "OK" => {
+            code @ ("OK" | "DUP") => {
                 let job = Job::read(&mut reply)?;
-                self.work.snapshot = Snapshot::gone(reply.number()?);
-                self.work.jobs.extend(job);
-                Ok(Outcome::Applied { position: None })
+                if code == "OK" || job.is_some() {
+                    self.work.snapshot = Snapshot::gone(reply.number()?);
+                    self.work.jobs.extend(job);
+                }
+                Ok(match code {
+                    "OK" => Outcome::Applied { position: None },
+                    _ => Outcome::Duplicate { position: None },
+                })
             }
             "ROOM" => {
                 // Deleted before, perhaps without everybody having been told: this caller waits for that, too.
@@ -910,65 +1212,110 @@ impl Worker<'_> {
         }
     }
 
-    async fn member(&mut self, users: &[Enc], to: Membership) -> Result<Outcome> {
-        let Membership { state, up_to, from } = to;
-        let letter = match state {
-            MemberState::Joined => 'j',
-            MemberState::Invited => 'i',
-            MemberState::Left => 'l',
-        };
-        for users in users.chunks(USERS_PER_CALL) {
-            let keys = &self.keys;
-            let mut reply = self
-                .accept(|trust| {
-                    let mut call = scripts::MEMBER_CHANGE
-                        .call(&[keys.meta(), keys.members(), keys.pending()])
-                        .arg(trust)
-                        .arg(LEASE_MICROS)
-                        .arg(letter.to_string())
-                        .arg(up_to.map(|n| n.to_string()).unwrap_or_default())
-                        .arg(from.map(|n| n.to_string()).unwrap_or_default());
-                    for user in users {
-                        call.push(user.as_str());
-                    }
-                    call
-                })
-                .await?;
-            match reply.text()?.as_str() {
-                "OK" => {
-                    let job = Job::read(&mut reply)?;
-                    let stamp = job.as_ref().map(|job| job.stamp);
-                    self.work.snapshot = Snapshot::read(&mut reply)?;
-                    self.work.jobs.extend(job);
-                    // Who was there before.
-                    let mut there = Work::default();
-                    for user in users {
-                        let entry = maybe_text(reply.value()?)?.unwrap_or_default();
-                        let entry = (!entry.is_empty()).then(|| Entry::parse(&entry));
-                        let entry = entry.transpose()?;
-                        if state == MemberState::Left {
-                            self.work.joins.remove(user);
-                            self.work.also.insert(user.clone());
-                        } else if entry.is_some_and(|entry| Some(entry.epoch) != stamp) {
-                            there.joins.insert(user.clone(), (letter, None));
-                            there.also.insert(user.clone());
-                        } else {
-                            self.work.joins.insert(user.clone(), (letter, None));
-                            self.work.also.insert(user.clone());
-                        }
-                    }
-                    if !there.is_empty() {
-                        // A user deleted since, whom nobody has taken out of the room yet, is let in anew by this, and
-                        // the events that follow are to find that done.
-                        there.snapshot = self.work.snapshot.clone();
-                        let name = encode(self.id.as_str());
-                        self.store.deliver(self.app, &name, &there).await?;
-                    }
+    async fn member(
+        &mut self,
+        users: &[Enc],
+        state: MemberState,
+        up_to: Option<u64>,
+        key: &str,
+    ) -> Result<Outcome> {
+        let mut outcome = Outcome::Applied { position: None };
+        for (part, users) in users.chunks(USERS_PER_CALL).enumerate() {
+            // Each call takes a key of its own.
+            let mut key = match key.split_once('\n') {
+                Some((name, rest)) if part > 0 => format!("{name}#{part}\n{rest}"),
+                _ => key.to_owned(),
+            };
+            let mut users = users.to_vec();
+            let mut rounds = 0..ROUNDS;
+            while !users.is_empty() {
+                if rounds.next().is_none() {
+                    let why = "users who join keep being deleted";
+                    return Err(Error::Unavailable(why.into()));
                 }
-                code => return self.refused(code),
+                let there = match self.change(&users, state, up_to, &key).await? {
+                    Changed::Done(there) => there,
+                    Changed::Known => {
+                        outcome = Outcome::Duplicate { position: None };
+                        break;
+                    }
+                    Changed::Refused(refused) => return Ok(refused),
+                };
+                // A user who was there already may have been deleted since, with nobody having taken it out of the room yet.
+                // That membership is over then, and the user comes in anew; the events that follow are to find that done.
+                users = self.still_there(there).await?;
+                key.clear();
             }
         }
-        Ok(Outcome::Applied { position: None })
+        Ok(outcome)
+    }
+
+    /// Tells users who had been in the room before of it; answers whose membership turned out to be over.
+    async fn still_there(&self, users: BTreeSet<Enc>) -> Result<Vec<Enc>> {
+        let there = Work {
+            snapshot: self.work.snapshot.clone(),
+            passing: [&self.work.passing[..], &self.work.jobs[..]].concat(),
+            also: users,
+            ..Work::default()
+        };
+        let name = encode(self.id.as_str());
+        let ended = self.store.finish(self.app, &name, there).await?;
+        Ok(ended.into_iter().collect())
+    }
+
+    /// Changes memberships.
+    async fn change(
+        &mut self,
+        users: &[Enc],
+        state: MemberState,
+        up_to: Option<u64>,
+        key: &str,
+    ) -> Result<Changed> {
+        let letter = match state {
+            MemberState::Joined => "j",
+            MemberState::Invited => "i",
+            MemberState::Left => "l",
+        };
+        let keys = &self.keys;
+        let mut reply = self
+            .accept(|token| {
+                let own = [keys.meta(), keys.members(), keys.pending()];
+                let mut call = scripts::MEMBER_CHANGE
+                    .call(&with_taken(keys, own))
+                    .arg(token)
+                    .arg(LEASE_MICROS)
+                    .arg(key)
+                    .arg(letter)
+                    .arg(up_to.map(|n| n.to_string()).unwrap_or_default());
+                for user in users {
+                    call.push(user.as_str());
+                }
+                call
+            })
+            .await?;
+        match reply.text()?.as_str() {
+            "OK" => {}
+            "DUP" => {
+                self.take(&mut reply)?;
+                return Ok(Changed::Known);
+            }
+            code => return self.refused(code).map(Changed::Refused),
+        }
+        let stamp = self.take(&mut reply)?;
+        let mut there = BTreeSet::new();
+        for user in users {
+            let entry = maybe_text(reply.value()?)?.unwrap_or_default();
+            let began = match entry.as_str() {
+                "" => None,
+                entry => Some(Entry::parse(entry)?.epoch),
+            };
+            if state != MemberState::Left && began != stamp {
+                there.insert(user.clone());
+            } else {
+                self.work.also.insert(user.clone());
+            }
+        }
+        Ok(Changed::Done(there))
     }
 
     async fn send(&mut self, messages: Vec<Sent>) -> Result<()> {
@@ -988,7 +1335,7 @@ impl Worker<'_> {
         let history = &self.store.inner.history;
         let keys = &self.keys;
         let mut reply = self
-            .accept(|trust| {
+            .accept(|token| {
                 let mut call = scripts::MESSAGE_SEND
                     .call(&[
                         keys.meta(),
@@ -998,7 +1345,7 @@ impl Worker<'_> {
                         keys.allmentions(),
                         keys.pending(),
                     ])
-                    .arg(trust)
+                    .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(history.max_messages)
                     .arg(history.max_age_micros())
@@ -1013,13 +1360,10 @@ impl Worker<'_> {
         match reply.text()?.as_str() {
             "OK" => {
                 self.take(&mut reply)?;
-                let mut first = None;
+                self.much |= reply.number()? == 1;
                 for Sent { index, .. } in &messages {
                     let status = reply.text()?;
                     let position = Some(reply.number()?).filter(|p| *p > 0);
-                    if status == "A" {
-                        first = first.or(position);
-                    }
                     let outcome = match status.as_str() {
                         "A" => Outcome::Applied { position },
                         "D" => Outcome::Duplicate { position },
@@ -1030,16 +1374,12 @@ impl Worker<'_> {
                     self.work.jobs.extend(Job::read(&mut reply)?);
                     self.outcomes.push((*index, outcome));
                 }
-                // Should one of the two turn out to have been deleted since it was let in: these messages name it again.
-                if let (Some((one, two)), Some(first)) = (pair, first) {
-                    for user in [one, two] {
-                        self.work.joins.insert(user, ('j', Some(first - 1)));
-                    }
-                }
             }
-            "FULL" | "KIND" if made.is_some_and(|attempt| attempt < ATTEMPTS) => {
-                self.send_elsewhere(messages, made.unwrap_or_default() + 1)
-                    .await?;
+            // The room that the two had is no longer theirs, whether or not they have been told: they have none then, and get
+            // one.
+            "FULL" | "KIND" if pair.is_some() && made.is_none_or(|n| n < ATTEMPTS) => {
+                let next = made.map_or(0, |attempt| attempt + 1);
+                self.send_elsewhere(messages, next).await?;
             }
             code => {
                 for Sent { index, .. } in &messages {
@@ -1061,30 +1401,26 @@ impl Worker<'_> {
             return Err(unexpected());
         };
         let name = direct_room_id(sender, to, attempt)?;
-        let ops = messages
-            .into_iter()
-            .map(
-                |Sent {
-                     index,
-                     message,
-                     time,
-                     ..
-                 }| {
-                    let made = Some(attempt);
-                    (
-                        index,
-                        Op::Message {
-                            message,
-                            time,
-                            made,
-                        },
-                    )
-                },
-            )
-            .collect();
+        let step = |sent: Sent| {
+            let Sent {
+                index,
+                message,
+                time,
+                ..
+            } = sent;
+            let made = Some(attempt);
+            let op = Op::Message {
+                message,
+                time,
+                made,
+            };
+            let key = String::new();
+            Step { index, op, key }
+        };
+        let steps = messages.into_iter().map(step).collect();
         let sent = self
             .store
-            .room(self.app, RoomOps { name, ops }, Wait::Applied);
+            .room(self.app, RoomOps { name, steps }, Wait::Applied);
         self.outcomes.extend(Box::pin(sent).await?);
         Ok(())
     }
@@ -1093,7 +1429,7 @@ impl Worker<'_> {
         let history = &self.store.inner.history;
         let keys = &self.keys;
         let mut reply = self
-            .accept(|trust| {
+            .accept(|token| {
                 scripts::MESSAGE_RECALL
                     .call(&[
                         keys.meta(),
@@ -1102,7 +1438,7 @@ impl Worker<'_> {
                         keys.allmentions(),
                         keys.pending(),
                     ])
-                    .arg(trust)
+                    .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(history.max_messages)
                     .arg(history.max_age_micros())
@@ -1112,6 +1448,7 @@ impl Worker<'_> {
         match reply.text()?.as_str() {
             "OK" => {
                 self.take(&mut reply)?;
+                self.much |= reply.number()? == 1;
                 Ok(Outcome::Applied { position: None })
             }
             "DUP" => {
@@ -1122,7 +1459,7 @@ impl Worker<'_> {
         }
     }
 
-    async fn read(&mut self, user: &Enc, up_to: &UpTo) -> Result<Outcome> {
+    async fn read(&mut self, user: &Enc, up_to: &UpTo, key: &str) -> Result<Outcome> {
         let (how, value) = match up_to {
             UpTo::Head => ("all", String::new()),
             UpTo::Id(id) => ("id", encode(id.as_str()).as_str().to_owned()),
@@ -1131,17 +1468,19 @@ impl Worker<'_> {
         let history = &self.store.inner.history;
         let keys = &self.keys;
         let reply = self
-            .accept(|trust| {
+            .accept(|token| {
+                let own = [
+                    keys.meta(),
+                    keys.members(),
+                    keys.ids(),
+                    keys.log(),
+                    keys.pending(),
+                ];
                 scripts::ROOM_READ
-                    .call(&[
-                        keys.meta(),
-                        keys.members(),
-                        keys.ids(),
-                        keys.log(),
-                        keys.pending(),
-                    ])
-                    .arg(trust)
+                    .call(&with_taken(keys, own))
+                    .arg(token)
                     .arg(LEASE_MICROS)
+                    .arg(key)
                     .arg(history.max_messages)
                     .arg(history.max_age_micros())
                     .arg(user.as_str())
@@ -1152,14 +1491,16 @@ impl Worker<'_> {
         self.applied(reply)
     }
 
-    async fn pref(&mut self, user: &Enc, settings: &str) -> Result<Outcome> {
+    async fn pref(&mut self, user: &Enc, settings: &str, key: &str) -> Result<Outcome> {
         let keys = &self.keys;
         let reply = self
-            .accept(|trust| {
+            .accept(|token| {
+                let own = [keys.meta(), keys.members(), keys.pending()];
                 scripts::PREF_UPDATE
-                    .call(&[keys.meta(), keys.members(), keys.pending()])
-                    .arg(trust)
+                    .call(&with_taken(keys, own))
+                    .arg(token)
                     .arg(LEASE_MICROS)
+                    .arg(key)
                     .arg(user.as_str())
                     .arg(settings)
             })

@@ -358,3 +358,114 @@ async fn redis_away_in_the_middle_is_waited_for_and_then_it_says_how_far_it_came
     assert_eq!(scene.unread("a").await["messages"]["group"], 0);
     assert_no_drift(&scene.redis.url(), "app-0");
 }
+
+/// What has no id of its own: a repetition would leave and join again, read what has come since, and take back settings.
+fn without_ids(rounds: usize) -> Vec<Value> {
+    let mut events = vec![
+        json!({"type": "room.updated", "room": "r", "tags": ["old"]}),
+        json!({"type": "member.joined", "room": "r", "users": ["a", "b"]}),
+    ];
+    for n in 0..rounds {
+        events.extend([
+            json!({"type": "member.left", "room": "r", "user": "a"}),
+            json!({"type": "member.joined", "room": "r", "user": "a"}),
+            json!({"type": "message.sent", "room": "r", "sender": "b", "id": format!("m{n}")}),
+        ]);
+    }
+    events.extend([
+        json!({"type": "room.read", "room": "r", "user": "b"}),
+        json!({"type": "user.read_all", "user": "b"}),
+        json!({"type": "pref.updated", "room": "r", "user": "a", "muted": true}),
+        json!({"type": "user.updated", "user": "a", "nickname": "A"}),
+        json!({"type": "user.deleted", "user": "b"}),
+        json!({"type": "room.updated", "room": "gone"}),
+        json!({"type": "room.deleted", "room": "gone"}),
+    ]);
+    events
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_run_of_a_file_changes_nothing() {
+    let scene = Scene::new();
+    let text = lines(&without_ids(5));
+    let first = scene.import(&text, &["--json"]).json();
+    assert_eq!(first["rejected"], 0, "{first}");
+    // What has come since stays as it is.
+    let since = json!([
+        {"type": "room.updated", "room": "r", "tags": ["new"]},
+        {"type": "pref.updated", "room": "r", "user": "a", "muted": false},
+        {"type": "user.updated", "user": "a", "nickname": "other"},
+        {"type": "member.joined", "room": "r", "user": "b"},
+        {"type": "room.updated", "room": "gone"},
+        {"type": "message.sent", "room": "r", "id": "last"},
+    ]);
+    scene.app.must(&since).await;
+    let before = scene.unread("a").await;
+    assert_eq!(before["messages"]["total"], 2, "{before}");
+    let again = scene.import(&text, &["--json"]).json();
+    assert_eq!(again["duplicates"], again["events"], "{again}");
+    assert_eq!(scene.unread("a").await, before);
+    assert_eq!(scene.unread("b").await["messages"]["total"], 1);
+    assert_eq!(
+        scene
+            .redis
+            .cli(&["HGET", "unread:v1:{app-0:u:a}:profile", "nickname"]),
+        "other"
+    );
+
+    // Under another name the lines are others, and so they are in another place of a file.
+    let other = scene.import(&text, &["--json", "--name", "other"]).json();
+    assert_eq!(other["duplicates"], 5, "{other}");
+    let moved = scene.import(&format!("\n{text}"), &["--json"]).json();
+    assert_eq!(moved["duplicates"], 5, "{moved}");
+}
+
+/// Redis hangs again and again for longer than an answer may take, so that batches are sent again that were taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_own_retries_lose_nothing_and_do_nothing_twice() {
+    const ROOMS: usize = 2_000;
+    let scene = Scene::new();
+    let mut events = Vec::new();
+    for n in 0..ROOMS {
+        let room = format!("r{n}");
+        let member =
+            |what: &str| json!({"type": format!("member.{what}"), "room": room, "user": "a"});
+        events.extend([
+            json!({"type": "room.updated", "room": room}),
+            member("joined"),
+            member("left"),
+            member("joined"),
+            json!({"type": "message.sent", "room": room, "id": "1"}),
+        ]);
+    }
+    let path = scene.file(&lines(&events));
+    let mut command = scene.command(&["--json"]);
+    command.env("UNREAD_REDIS__RESPONSE_TIMEOUT_MS", "100");
+    let child = command
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let known = || {
+        let rooms = scene.redis.cli(&["HLEN", "unread:v1:{app-0:u:a}:rooms"]);
+        rooms.parse::<usize>().unwrap()
+    };
+    for part in 1..8 {
+        until("some more rooms are there", || {
+            (known() >= part * ROOMS / 8).then_some(())
+        });
+        scene.redis.freeze();
+        // As long as a hang has to be for the import to give up on an answer.
+        std::thread::sleep(Duration::from_millis(250));
+        scene.redis.thaw();
+    }
+    let out = child.wait_with_output().unwrap();
+    let said: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(said["complete"], true, "{said}");
+    assert_eq!(said["rejected"], 0, "{said}");
+    assert_ne!(said["duplicates"], 0, "nothing was sent again: {said}");
+    // One message has come into each room since the last joining.
+    assert_eq!(scene.unread("a").await["messages"]["total"], ROOMS);
+    assert_no_drift(&scene.redis.url(), "app-0");
+}

@@ -3,7 +3,7 @@
 use redis::Connection;
 use serde_json::{Value, json};
 
-use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Wait, app, eventually};
+use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Wait, app, eventually, script};
 use crate::wire::Stopped;
 
 /// A Redis of its own, and the pod that outlives the others.
@@ -439,7 +439,6 @@ async fn a_snapshot_of_the_old_room_told_to_a_member_of_the_new_one_changes_noth
     let mut connection = scene.connection();
     let late = an_old_room(&scene.app).await;
     scene.app.must(&late).await;
-    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query(&mut connection).unwrap();
     let snapshot: Vec<String> = redis::cmd("HMGET")
         .arg(room_key("mix", "meta"))
         .arg(&["rev", "head", "kind", "status", "type", "tags", "created"])
@@ -463,13 +462,11 @@ async fn a_snapshot_of_the_old_room_told_to_a_member_of_the_new_one_changes_noth
             .collect()
     };
     let before = state_of();
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/lua/deliver.lua"));
     let told: Vec<String> = redis::cmd("EVAL")
-        .arg(text.unwrap())
+        .arg(script("deliver"))
         .arg(slot.len())
         .arg(&slot)
         .arg("mix")
-        .arg(seconds * 1_000_000 + micros)
         .arg(snapshot)
         .arg(&["", "", ""])
         .arg(&[&format!("{state}|{epoch}"), "", base, "\n\n\n\n11\n"])

@@ -62,6 +62,23 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+/// The text of a script as the program gives it to Redis: the file, after its header what it takes from `lua/lib/`.
+pub fn script(name: &str) -> String {
+    let read = |name: &str| {
+        std::fs::read_to_string(format!("{}/lua/{name}.lua", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    };
+    let file = read(name);
+    let Some((head, body)) = file.split_once("\n-- Lib: ") else {
+        return file;
+    };
+    let (names, body) = body.split_once('\n').unwrap();
+    let lib: String = names
+        .split(", ")
+        .map(|name| read(&format!("lib/{name}")))
+        .collect();
+    format!("{head}\n-- Lib: {names}\n{lib}{body}")
+}
+
 /// Sends a signal to one process that we started and have not reaped yet, so its pid cannot be anybody else's.
 pub fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill")

@@ -109,8 +109,14 @@ async fn a_frozen_master_that_has_the_first_index_or_a_limit_is_not_needed() {
 #[test]
 fn no_right_is_missing_or_given_for_nothing() {
     let mut used: BTreeSet<String> = BTreeSet::new();
-    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/lua")).unwrap() {
-        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+    let files = |folder: &str| {
+        let folder = format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"));
+        let files = std::fs::read_dir(folder).unwrap();
+        files.map(|file| file.unwrap().path())
+    };
+    let scripts = files("lua").chain(files("lua/lib"));
+    for file in scripts.filter(|path| path.is_file()) {
+        let text = std::fs::read_to_string(file).unwrap();
         for call in text.split("redis.call('").skip(1) {
             used.insert(call.split('\'').next().unwrap().to_lowercase());
         }

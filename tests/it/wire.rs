@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha1::{Digest, Sha1};
 use tokio::task::JoinHandle;
 
-use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, until};
+use crate::support::{self, App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, until};
 
 /// A pod in the middle of its work.
 pub struct Stopped {
@@ -118,8 +118,7 @@ impl Wire {
     }
 
     fn hold_at(&self, script: &str) {
-        let file = format!("{}/lua/{script}.lua", env!("CARGO_MANIFEST_DIR"));
-        let digest: String = Sha1::digest(std::fs::read(file).unwrap())
+        let digest: String = Sha1::digest(support::script(script))
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();

@@ -1,0 +1,38 @@
+-- Stamps and fan-outs, for the scripts that accept events into a room.
+
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+
+-- A whole number in digits. Exact below 2^53.
+local function int(n) return string.format('%.0f', n) end
+
+-- A stamp as it stands in an entry: in base 36. Exact below 2^53.
+local function short(n)
+  local text = ''
+  repeat
+    local digit = n % 36
+    text = string.sub('0123456789abcdefghijklmnopqrstuvwxyz', digit + 1, digit + 1) .. text
+    n = (n - digit) / 36
+  until n == 0
+  return text
+end
+
+-- The fan-outs that have not reached everybody: job and record in turn. The pod takes their marks along with its own, so
+-- that no member is shown the room's head without what belongs to it. More than 64: only their number, and the pod asks.
+local function unfinished(pending)
+  local n = redis.call('HLEN', pending)
+  if n == 0 then return {} end
+  if n > 64 then return {n} end
+  return redis.call('HGETALL', pending)
+end
+
+-- The first twelve fields that the accepting scripts ask of a room's meta; the reply holds the first eleven.
+local asked = {'rev', 'head', 'kind', 'status', 'type', 'tags', 'born', 'mrev', 'created', 'last_at', 'last_time', 'sealed'}
+
+-- The version of a list of members that `what` has changed. Two histories of a room never come to the same one, also where
+-- a clock stepped back and data was restored: the digest covers all changes so far.
+local function version(rev, before, what)
+  return int(rev) .. '.' .. string.sub(redis.sha1hex((before or '') .. '\n' .. what), 1, 8)
+end

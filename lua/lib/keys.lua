@@ -1,0 +1,37 @@
+-- Keys of events: an event whose key was taken is a duplicate. Two hashes take turns, so that a key is known for a day (as
+-- configured) at least and for two at most: when the newer one is that old, the older one is emptied and takes over.
+
+-- Takes the two hashes, '' or lines (key, type of event, microseconds to remember it), and the time. Answers what stands
+-- there for the key, and a function that puts a job there.
+local function keyed(one, two, lines, now)
+  if lines == '' then return nil, function() end end
+  local key, event, keep = string.match(lines, '^([^\n]+)\n([^\n]+)\n(%d+)$')
+  keep = tonumber(keep)
+  local began = {}
+  for i, hash in ipairs({one, two}) do
+    local since = tonumber(redis.call('HGET', hash, '#') or '') or 0
+    -- The clock has stepped back: the hash is as old as it is now.
+    if since > now then
+      since = now
+      redis.call('HSET', hash, '#', string.format('%.0f', now))
+    end
+    began[i] = since
+  end
+  local newer, older, since = one, two, began[1]
+  if began[2] > began[1] then newer, older, since = two, one, began[2] end
+  local found = redis.call('HGET', newer, key) or redis.call('HGET', older, key)
+  if found then
+    local of, job = string.match(found, '^([^|]*)|(%d*)$')
+    return {same = of == event, job = job or ''}
+  end
+  return nil, function(job)
+    local into = newer
+    if now - since >= keep then
+      into = older
+      redis.call('DEL', into)
+      redis.call('HSET', into, '#', string.format('%.0f', now))
+    end
+    redis.call('HSET', into, key, event .. '|' .. job)
+    redis.call('PEXPIRE', into, string.format('%.0f', keep / 500))
+  end
+end

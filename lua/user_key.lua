@@ -1,0 +1,11 @@
+#!lua
+-- Purpose: whether a user's name has taken an event's key, and to take it, for an event that is of many rooms: it looks first,
+--   and takes the key when all of them are done.
+-- KEYS: 1 and 2 keys that were taken (hashes)
+-- ARGV: 1 the event's key (lib/keys), 2 1: take it; 0: only look
+-- Reply: 'OK', 'DUP' the key was taken before, or 'KEY' by another event
+-- Lib: fanout, keys
+local known, take = keyed(KEYS[1], KEYS[2], ARGV[1], clock())
+if known then return known.same and 'DUP' or 'KEY' end
+if ARGV[2] == '1' then take('') end
+return 'OK'
