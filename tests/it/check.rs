@@ -11,6 +11,69 @@ use crate::support::{App, Reply};
 
 pub type Check = Result<(), String>;
 
+/// Who is asked: an app, or answers that were given before.
+pub trait Answers: Sync {
+    fn unread(&self, user: &str, include_rooms: bool) -> impl Future<Output = Reply> + Send;
+    fn unread_many(&self, users: &[String]) -> impl Future<Output = Reply> + Send;
+    fn room_unread(
+        &self,
+        room: &str,
+        users: Option<&[String]>,
+    ) -> impl Future<Output = Reply> + Send;
+    fn imkit_badges(
+        &self,
+        user: &str,
+        tags: Option<&[String]>,
+    ) -> impl Future<Output = Reply> + Send;
+    fn imkit_rooms(
+        &self,
+        user: &str,
+        query: &[(String, String)],
+    ) -> impl Future<Output = Reply> + Send;
+    fn tencent_total(&self, to: &str) -> impl Future<Output = Reply> + Send;
+    fn tencent_peers(&self, to: &str, peers: &[String]) -> impl Future<Output = Reply> + Send;
+    fn sendbird(
+        &self,
+        user: &str,
+        keys: Option<&str>,
+        types: Option<&str>,
+    ) -> impl Future<Output = Reply> + Send;
+}
+
+impl Answers for App {
+    async fn unread(&self, user: &str, include_rooms: bool) -> Reply {
+        self.unread(user, include_rooms).await
+    }
+
+    async fn unread_many(&self, users: &[String]) -> Reply {
+        self.unread_many(users).await
+    }
+
+    async fn room_unread(&self, room: &str, users: Option<&[String]>) -> Reply {
+        self.room_unread(room, users).await
+    }
+
+    async fn imkit_badges(&self, user: &str, tags: Option<&[String]>) -> Reply {
+        self.imkit_badges(user, tags).await
+    }
+
+    async fn imkit_rooms(&self, user: &str, query: &[(String, String)]) -> Reply {
+        self.imkit_rooms(user, query).await
+    }
+
+    async fn tencent_total(&self, to: &str) -> Reply {
+        self.tencent_total(to).await
+    }
+
+    async fn tencent_peers(&self, to: &str, peers: &[String]) -> Reply {
+        self.tencent_peers(to, peers).await
+    }
+
+    async fn sendbird(&self, user: &str, keys: Option<&str>, types: Option<&str>) -> Reply {
+        self.sendbird(user, keys, types).await
+    }
+}
+
 fn same(what: impl Fn() -> String, got: &Value, expected: &Value) -> Check {
     if got == expected {
         Ok(())
@@ -91,7 +154,7 @@ pub fn results(
 }
 
 /// The counts of all these users in one call.
-pub async fn many(app: &App, model: &Model, users: &[String]) -> Check {
+pub async fn many(app: &impl Answers, model: &Model, users: &[String]) -> Check {
     let reply = app.unread_many(users).await;
     let what = || "POST /v1/unread".to_owned();
     status(what, &reply, 200)?;
@@ -121,7 +184,7 @@ pub struct Questions {
 }
 
 /// All endpoints, for one user.
-pub async fn user(app: &App, model: &Model, user: &str, ask: &Questions) -> Check {
+pub async fn user(app: &impl Answers, model: &Model, user: &str, ask: &Questions) -> Check {
     let plain = async {
         native(app, model, user).await?;
         tencent(app, model, user, &ask.peers).await?;
@@ -145,7 +208,8 @@ pub async fn user(app: &App, model: &Model, user: &str, ask: &Questions) -> Chec
     one.and(other)
 }
 
-async fn native(app: &App, model: &Model, user: &str) -> Check {
+/// All counts of one user by the native API.
+pub async fn native(app: &impl Answers, model: &Model, user: &str) -> Check {
     let what = || format!("GET /v1/users/{user:?}/unread?include=rooms");
     let mut reply = app.unread(user, true).await;
     let Some(expected) = model.native(user, true) else {
@@ -160,7 +224,7 @@ async fn native(app: &App, model: &Model, user: &str) -> Check {
     same(what, &reply.body, &expected)
 }
 
-async fn tencent(app: &App, model: &Model, user: &str, peers: &[String]) -> Check {
+async fn tencent(app: &impl Answers, model: &Model, user: &str, peers: &[String]) -> Check {
     let what = || format!("Tencent, total of {user:?}");
     let reply = app.tencent_total(user).await;
     status(what, &reply, 200)?;
@@ -211,7 +275,12 @@ async fn tencent(app: &App, model: &Model, user: &str, peers: &[String]) -> Chec
     same(what, &reply.body, &expected)
 }
 
-async fn sendbird(app: &App, model: &Model, user: &str, types: Option<&[String]>) -> Check {
+async fn sendbird(
+    app: &impl Answers,
+    model: &Model,
+    user: &str,
+    types: Option<&[String]>,
+) -> Check {
     let what = || format!("Sendbird, {user:?}, custom types {types:?}");
     let list = types.map(|types| types.join(","));
     let reply = app.sendbird(user, None, list.as_deref()).await;
@@ -240,7 +309,7 @@ async fn sendbird(app: &App, model: &Model, user: &str, types: Option<&[String]>
     )
 }
 
-async fn badges(app: &App, model: &Model, user: &str, tags: Option<&[String]>) -> Check {
+async fn badges(app: &impl Answers, model: &Model, user: &str, tags: Option<&[String]>) -> Check {
     let what = || format!("IMKIT badges of {user:?}, tags {tags:?}");
     let reply = app.imkit_badges(user, tags).await;
     status(what, &reply, 200)?;
@@ -253,7 +322,7 @@ async fn badges(app: &App, model: &Model, user: &str, tags: Option<&[String]>) -
     )
 }
 
-async fn rooms(app: &App, model: &Model, user: &str, query: &RoomsQuery) -> Check {
+async fn rooms(app: &impl Answers, model: &Model, user: &str, query: &RoomsQuery) -> Check {
     let parameters = query.parameters(user);
     let what = || format!("IMKIT GET /rooms of {user:?} with {parameters:?}");
     let reply = app.imkit_rooms(user, &parameters).await;
@@ -344,7 +413,7 @@ fn member(got: &Value) -> Value {
 }
 
 /// All members of a room, and a choice of them.
-pub async fn room(app: &App, model: &Model, room: &str, users: &[String]) -> Check {
+pub async fn room(app: &impl Answers, model: &Model, room: &str, users: &[String]) -> Check {
     for users in [None, Some(users)] {
         let what = || format!("GET /v1/rooms/{room:?}/unread, users {users:?}");
         let reply = app.room_unread(room, users).await;
@@ -360,7 +429,7 @@ pub async fn room(app: &App, model: &Model, room: &str, users: &[String]) -> Che
 }
 
 /// What holds for any answer at any moment, whatever else goes on: nothing negative, totals that are sums.
-pub async fn sums(app: &App, user: &str) -> Check {
+pub async fn sums(app: &impl Answers, user: &str) -> Check {
     let reply = app.unread(user, true).await;
     let what = || format!("sums of {user:?}: {}", reply.text);
     status(what, &reply, 200)?;
@@ -399,7 +468,7 @@ pub async fn sums(app: &App, user: &str) -> Check {
         }
     }
 
-    let reply = app.imkit_badges::<&str>(user, None).await;
+    let reply = app.imkit_badges(user, None).await;
     let what = || format!("sums of {user:?}: {}", reply.text);
     status(what, &reply, 200)?;
     let mut sum = 0;

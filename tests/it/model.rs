@@ -59,6 +59,8 @@ pub struct Room {
     pub messages: Vec<Message>,
     /// The two for whom a `to` message made this room.
     pair: Option<BTreeSet<String>>,
+    /// The two who were last in a direct room together.
+    last_two: Option<BTreeSet<String>>,
 }
 
 #[derive(Clone)]
@@ -126,6 +128,9 @@ impl Room {
                     pref: Map::new(),
                 },
             );
+        }
+        if self.kind == Kind::Direct && self.joined().count() == 2 {
+            self.last_two = Some(self.joined().map(str::to_owned).collect());
         }
     }
 
@@ -195,6 +200,9 @@ impl Room {
 pub struct Model {
     pub users: BTreeMap<String, User>,
     pub rooms: BTreeMap<String, Room>,
+    /// Whether a direct room that no `to` message made is still that of its two when one of them has left it. The definition
+    /// does not say; whatever was made by `to` is.
+    pub lasting: bool,
     accepted: u64,
 }
 
@@ -453,7 +461,11 @@ impl Model {
         let both = BTreeSet::from([a.to_owned(), b.to_owned()]);
         let is_theirs = |room: &Room| {
             room.kind == Kind::Direct
-                && (room.pair.as_ref() == Some(&both) || room.joined().eq(&both))
+                // With a third in it, it is theirs no more.
+                && room.members.keys().all(|user| both.contains(user))
+                && (room.pair.as_ref() == Some(&both)
+                    || room.joined().eq(&both)
+                    || self.lasting && room.last_two.as_ref() == Some(&both))
         };
         self.rooms
             .iter()
@@ -661,6 +673,7 @@ impl Room {
             members: BTreeMap::new(),
             messages: Vec::new(),
             pair: None,
+            last_two: None,
         }
     }
 }

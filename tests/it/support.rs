@@ -764,7 +764,7 @@ pub enum Wait {
 }
 
 /// An HTTP answer, read to its end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
     pub headers: BTreeMap<String, String>,

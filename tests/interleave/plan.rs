@@ -1,0 +1,250 @@
+//! What meets what, and which of it is run.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use crate::acts::{Act, Family, SCENES, Scene};
+
+/// What went wrong once: always run.
+const WENT_WRONG: &[&str] = &[
+    // The pair's room is another's by now, or no direct room any more, and a message by `to` is refused.
+    "pair.swap.to.held",
+    "pair.swap.to.killed",
+    "pair.remake.from.held",
+    "pair.remake.from.killed",
+    "direct.to.swap.held",
+    // A user's deletion under way and a message by `to`.
+    "pair.deluser.to.held",
+    "pair.deluser.to.killed",
+    "pair.deluser.fromm.held",
+    "pair.deluser.fromm.killed",
+    "pair.to.deluser.held",
+    "pair.fromm.deluser.held",
+    "group-left.join+hear.deluser.held",
+    "group-left.join+hear.deluser.killed",
+];
+/// Of everything else.
+const ONE_IN: u64 = 100;
+
+/// What becomes of the operation that is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It goes on when the others have been answered.
+    Held,
+    /// Its pod dies there.
+    Killed,
+}
+
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Killed => "killed",
+        }
+    }
+}
+
+/// Operations that meet, wherever the first one is held.
+#[derive(Clone)]
+pub struct Meeting {
+    pub scene: &'static Scene,
+    pub first: &'static Act,
+    /// Run whole, one after the other, by another pod while the first is held.
+    pub others: Vec<&'static Act>,
+    pub end: End,
+}
+
+impl fmt::Display for Meeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scene, first) = (self.scene.name, self.first.name);
+        write!(f, "{scene}.{first}.{}.{}", self.others(), self.end.name())
+    }
+}
+
+impl Meeting {
+    pub fn others(&self) -> String {
+        let names: Vec<&str> = self.others.iter().map(|act| act.name).collect();
+        names.join(",")
+    }
+
+    /// By its name, and before which command alone the first is to be held.
+    fn named(name: &str) -> Option<(Self, Option<usize>)> {
+        let parts: Vec<&str> = name.split('.').collect();
+        let (scene, first, others, end, at) = match parts.as_slice() {
+            [scene, first, others, end] => (scene, first, others, end, None),
+            [scene, first, others, end, at] => (scene, first, others, end, Some(at.parse().ok()?)),
+            _ => return None,
+        };
+        let meeting = Self {
+            scene: SCENES.iter().find(|known| known.name == *scene)?,
+            first: Act::named(first)?,
+            others: others.split(',').map(Act::named).collect::<Option<_>>()?,
+            end: [End::Held, End::Killed]
+                .into_iter()
+                .find(|known| known.name() == *end)?,
+        };
+        Some((meeting, at))
+    }
+}
+
+/// Every pair in every scene, held and killed.
+fn all() -> Vec<Meeting> {
+    let mut meetings = Vec::new();
+    for scene in SCENES {
+        for (first, other) in scene.pairs() {
+            for end in [End::Killed, End::Held] {
+                let others = vec![other];
+                meetings.push(Meeting {
+                    scene,
+                    first,
+                    others,
+                    end,
+                });
+            }
+        }
+    }
+    meetings
+}
+
+/// Three operations: the second and the third one after the other while the first is held.
+fn triples(seed: u64, count: usize) -> Vec<Meeting> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut meetings = Vec::new();
+    while meetings.len() < count {
+        let scene = SCENES.choose(&mut rng).unwrap();
+        let acts = scene.acts();
+        let mut act = || *acts.choose(&mut rng).unwrap();
+        let (first, others) = (act(), vec![act(), act()]);
+        let end = if rng.random_bool(0.5) {
+            End::Killed
+        } else {
+            End::Held
+        };
+        let meet = [
+            (first, others[0]),
+            (first, others[1]),
+            (others[0], others[1]),
+        ];
+        if meet.iter().all(|(one, two)| scene.is_defined(one, two)) {
+            meetings.push(Meeting {
+                scene,
+                first,
+                others,
+                end,
+            });
+        }
+    }
+    meetings
+}
+
+/// A number that belongs to a name, the same on every machine and with every version of the compiler.
+fn lot(name: &str) -> u64 {
+    // FNV-1a, whose high bits are the better ones.
+    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, hash) >> 24
+}
+
+/// Of `all`, what is run without being asked for: every pair of the most important operations in one scene of groups and one of
+/// direct rooms, whatever has gone wrong before, and of all else one in so many. The same every time.
+fn usual(all: Vec<Meeting>) -> Vec<Meeting> {
+    let pair = |meeting: &Meeting| {
+        let direct = matches!(meeting.scene.family, Family::ByHand | Family::Pair);
+        (direct, meeting.first.name, meeting.others())
+    };
+    let scene_lot = |meeting: &Meeting| lot(&format!("{}.{:?}", meeting.scene.name, pair(meeting)));
+    let mut scenes = HashMap::new();
+    for meeting in all
+        .iter()
+        .filter(|meeting| meeting.first.core && meeting.others[0].core)
+    {
+        let least = scenes.entry(pair(meeting)).or_insert(u64::MAX);
+        *least = scene_lot(meeting).min(*least);
+    }
+    let mut firsts = HashMap::new();
+    for meeting in &all {
+        let least = firsts.entry(meeting.first.name).or_insert(u64::MAX);
+        *least = lot(&meeting.to_string()).min(*least);
+    }
+    let is_usual = |meeting: &Meeting| {
+        let name = meeting.to_string();
+        scenes.get(&pair(meeting)) == Some(&scene_lot(meeting))
+            || WENT_WRONG.contains(&name.as_str())
+            || lot(&name) % ONE_IN == 0
+            || firsts.get(meeting.first.name) == Some(&lot(&name))
+    };
+    all.into_iter().filter(is_usual).collect()
+}
+
+/// What is to be run.
+pub struct Plan {
+    pub meetings: Vec<Meeting>,
+    /// Whether what each case does is shown.
+    pub verbose: bool,
+    /// Before which command alone the first operation is to be held.
+    pub only: Option<usize>,
+    /// Whether it takes so long that it is to go on where it was interrupted.
+    pub long: bool,
+}
+
+/// What `INTERLEAVE` asks for.
+pub fn plan() -> Plan {
+    let number = |name: &str, otherwise: u64| {
+        let text = std::env::var(name).ok();
+        text.map_or(otherwise, |text| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("{name} is no number: {text}"))
+        })
+    };
+    let asked = std::env::var("INTERLEAVE").unwrap_or_default();
+    let quiet = |meetings, long| Plan {
+        meetings,
+        verbose: false,
+        only: None,
+        long,
+    };
+    match asked.as_str() {
+        "" => quiet(usual(all()), false),
+        "all" => quiet(all(), true),
+        "triples" => {
+            let (seed, count) = (number("TEST_SEED", 1), number("TEST_STEPS", 1_000));
+            quiet(triples(seed, count as usize), false)
+        }
+        name => {
+            let one = Meeting::named(name);
+            let only = one.as_ref().and_then(|(_, at)| *at);
+            let mut meetings = match one {
+                Some((meeting, _)) => vec![meeting],
+                None => all(),
+            };
+            meetings.retain(|meeting| only.is_some() || meeting.to_string().starts_with(name));
+            assert!(!meetings.is_empty(), "nothing is called {name}");
+            Plan {
+                meetings,
+                verbose: true,
+                only,
+                long: false,
+            }
+        }
+    }
+}
+
+#[test]
+fn meetings_have_names_and_every_time_the_same_are_run() {
+    let everything = all();
+    for meeting in triples(1, 50).iter().chain(&everything[..50]) {
+        let name = meeting.to_string();
+        assert_eq!(Meeting::named(&name).unwrap().0.to_string(), name);
+        assert_eq!(Meeting::named(&format!("{name}.3")).unwrap().1, Some(3));
+    }
+    let count = everything.len();
+    let usual = usual(everything);
+    println!("{count} meetings, {} of them as a rule", usual.len());
+    for act in crate::acts::ACTS {
+        let meets = |meeting: &&Meeting| meeting.first.name == act.name;
+        assert!(usual.iter().any(|meeting| meets(&meeting)), "{}", act.name);
+    }
+}
