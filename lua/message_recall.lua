@@ -13,7 +13,7 @@ local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age, id = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 
 local now = clock()
-asked[13], asked[14], asked[15] = 'last_id', 'accepted', 'trim'
+asked[13], asked[14], asked[15], asked[16] = 'last_id', 'accepted', 'trim', 'told'
 local m = redis.call('HMGET', meta, unpack(asked))
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 if not m[7] then return {'ROOM'} end
@@ -43,6 +43,10 @@ if silent == '' then
     job = revs
     record = int(now + lease) .. '\nall\n\nc|' .. position
     redis.call('HSET', pending, job, record)
+  elseif m[16] then
+    -- Members who have not been told yet that this is a supergroup would still count the message.
+    record = redis.call('HGET', pending, m[16]) or ''
+    if record ~= '' then job = m[16] end
   end
 end
 m[1] = revs

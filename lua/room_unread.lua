@@ -1,31 +1,50 @@
 #!lua flags=no-writes
 -- Purpose: what a supergroup has unread for one user, worked out from the room's head; writes nothing.
--- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions)
+-- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions), 4 pending (hash: job -> record)
 -- ARGV: 1 state of the user j|i, 2 epoch of that state, 3 read position, 4 own messages that did not mark read (comma list
---   of positions), 5 mentions by name (comma list of positions)
+--   of positions), 5 mentions by name (comma list of positions), 6 user
 -- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (the last two '' without a message)}, or {}
 --   if the room is gone for that user
-local meta, recalled, allmentions = KEYS[1], KEYS[2], KEYS[3]
+local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
 local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time')
 if not m[1] or epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
 if state == 'j' and m[4] == '1' then
+  -- The head is that of now, so what is pending for this user belongs to it: own messages, reads and mentions that have been
+  -- accepted and not been delivered yet. Of a room with more, which a dead pod has left, all but these few are passed over.
+  local open = redis.call('HLEN', pending)
+  if open > 0 and open <= 256 then
+    local user = ARGV[6]
+    local all = redis.call('HGETALL', pending)
+    for i = 1, #all, 2 do
+      local names, act = string.match(all[i + 1], '^%d+\n%a+\n([^\n]*)\n(.*)$')
+      if act and tonumber(all[i]) > epoch then
+        local at, own, sender, named = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)')
+        local to = names == user and string.match(act, '^r|(%d+)$') or own == 'r' and sender == user and at
+        if to then read = math.max(read, tonumber(to)) end
+        if own == 'h' and sender == user then holes = holes .. ',' .. at end
+        if named and string.find(',' .. named .. ',', ',' .. user .. ',', 1, true) then mentions = mentions .. ',' .. at end
+      end
+    end
+  end
   local from = '(' .. string.format('%.0f', read)
   unread = math.max(tonumber(m[2]) - read, 0) - redis.call('ZCOUNT', recalled, from, '+inf')
   mentioned = redis.call('ZCOUNT', allmentions, from, '+inf')
   local own = {}
   for position in string.gmatch(holes, '%d+') do
-    if tonumber(position) > read then
+    if tonumber(position) > read and not own[position] then
       own[position] = true
       if not redis.call('ZSCORE', recalled, position) then unread = unread - 1 end
       if redis.call('ZSCORE', allmentions, position) then mentioned = mentioned - 1 end
     end
   end
+  local named = {}
   for position in string.gmatch(mentions, '%d+') do
-    if tonumber(position) > read and not own[position] and not redis.call('ZSCORE', recalled, position)
+    if tonumber(position) > read and not own[position] and not named[position] and not redis.call('ZSCORE', recalled, position)
       and not redis.call('ZSCORE', allmentions, position) then
+      named[position] = true
       mentioned = mentioned + 1
     end
   end

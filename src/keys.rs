@@ -145,10 +145,11 @@ impl UserKeys {
     pub fn taken(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
     }
-    /// All that is the user's, each with what it is called.
-    pub fn all(&self) -> [(&'static str, String); 9] {
+    /// All of them, each with what it is called.
+    pub fn all(&self) -> [(&'static str, String); 11] {
         let names = [
             "counts", "rooms", "supers", "refs", "marks", "left", "prefs", "profile", "pending",
+            "keys0", "keys1",
         ];
         names.map(|name| (name, self.key(name)))
     }

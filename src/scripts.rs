@@ -45,6 +45,8 @@ scripts! {
     ROOM_UPDATE = "room_update";
     /// Delete a room.
     ROOM_DELETE = "room_delete";
+    /// A room as it is told to users.
+    ROOM_SNAPSHOT = "room_snapshot";
     /// Forget positions that nobody counts any more.
     ROOM_TRIM = "room_trim";
     /// Join, invite, take out.

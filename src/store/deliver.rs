@@ -38,6 +38,8 @@ pub(super) const LIST: usize = 5_000;
 /// Marks for everybody in one call of the script, over all its users: a call with more of them is for fewer users. All of
 /// one user's go into one call, so that nobody is shown a part of them.
 const MARKS_PER_CALL: usize = 2_000;
+/// Users of another call's fan-out that is finished along with an own one.
+const ADOPTED: usize = 100;
 /// Between two renewals of a fan-out's lease, well within the lease.
 const RENEW: Duration = Duration::from_secs(1);
 /// Jobs and departures cleared in one call.
@@ -58,9 +60,42 @@ pub(super) struct Work {
     pub(super) also: BTreeSet<Enc>,
 }
 
+impl Job {
+    /// Whether another call may finish it; `full`: one that tells every member anyway.
+    fn is_adoptable(&self, full: bool) -> bool {
+        let named = match &self.act {
+            Act::Message { mentions, .. } => mentions.len(),
+            _ => 0,
+        };
+        let small = match &self.audience {
+            Audience::All | Audience::Gone => full,
+            Audience::Some(users) => users.len() <= ADOPTED,
+            Audience::Leave(_) => false,
+        };
+        // Who is in the room, and who exists. The rest is only adopted where it costs nothing.
+        let matters = matches!(self.act, Act::Nothing | Act::Message { own: 'n', .. });
+        small && named <= ADOPTED && (full || matters)
+    }
+}
+
 impl Work {
     pub(super) fn is_empty(&self) -> bool {
         self.jobs.is_empty() && self.also.is_empty()
+    }
+
+    /// Makes fan-outs of other calls its own, where that costs little: what this call was answered may rest on them, so whoever
+    /// sees its answer is to see what they say as well. `few`: the room has few members.
+    pub(super) fn adopt(&mut self, few: bool) {
+        let few = few || self.snapshot.kind == "direct";
+        let full = few || self.jobs.iter().any(|job| job.audience == Audience::All);
+        let (adopted, passing) = std::mem::take(&mut self.passing)
+            .into_iter()
+            .partition(|job| {
+                let known = self.snapshot.born == 0 || job.stamp <= self.snapshot.rev;
+                known && job.is_adoptable(full)
+            });
+        self.passing = passing;
+        self.jobs.extend(adopted);
     }
 
     /// Whether it is all about messages of members, or there is nothing: nobody comes, goes or begins to exist by it.
@@ -108,17 +143,6 @@ pub(super) struct MemberList {
 impl MemberList {
     pub(super) fn weight(&self) -> u64 {
         self.entries.len() as u64 + 1
-    }
-
-    /// Without those who are leaving. They are told by the fan-out of their leaving, and their entries then go without the
-    /// list becoming another: told again a day later they would be known again.
-    fn staying(&self) -> Self {
-        let staying = self.entries.iter().filter(|(_, entry)| entry.state != 'l');
-        Self {
-            born: self.born,
-            mrev: self.mrev.clone(),
-            entries: staying.cloned().collect(),
-        }
     }
 }
 
@@ -625,15 +649,13 @@ impl Store {
         Ok(Some(list))
     }
 
-    /// Keeps a list of members.
+    /// Keeps a list of members, unless somebody in it is leaving. The fan-out of a leaving has to find that entry; and when
+    /// the entry goes the list does not become another, so that a pod would tell of the leaving for as long as it keeps the list.
     pub(super) fn remember(&self, app: &AppId, room: &Enc, list: &Arc<MemberList>) {
-        let leaving = list.entries.iter().any(|(_, entry)| entry.state == 'l');
-        let kept = match leaving {
-            true => Arc::new(list.staying()),
-            false => Arc::clone(list),
-        };
-        let name = (app.clone(), room.clone());
-        self.inner.members.insert(name, kept);
+        if list.entries.iter().all(|(_, entry)| entry.state != 'l') {
+            let name = (app.clone(), room.clone());
+            self.inner.members.insert(name, Arc::clone(list));
+        }
     }
 
     /// Brings one user a room as it is, outside of any fan-out.

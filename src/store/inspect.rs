@@ -122,7 +122,10 @@ pub struct RoomShown {
 impl Store {
     /// A user's slot; nothing if there is nothing in it.
     pub async fn inspect_user(&self, app: &AppId, user: &Enc) -> Result<Shown<UserShown>> {
-        let slot = self.slot(app, user).await?;
+        let mut slot = self.slot(app, user).await?;
+        // When tombstones were swept, and by which announcement the user is sealed, is of no room.
+        slot.left
+            .retain(|room, _| !matches!(room.as_str(), "#" | "!"));
         if slot.counts.is_empty() && slot.named().is_empty() && slot.left.is_empty() {
             return Ok(None);
         }
@@ -138,12 +141,18 @@ impl Store {
             }
             let keys = RoomKeys::new(app, &room);
             let call = scripts::ROOM_UNREAD
-                .call(&[keys.meta(), keys.recalled(), keys.allmentions()])
+                .call(&[
+                    keys.meta(),
+                    keys.recalled(),
+                    keys.allmentions(),
+                    keys.pending(),
+                ])
                 .arg(position.state.to_string())
                 .arg(position.epoch)
                 .arg(position.read)
                 .arg(slot.marked(room.as_str(), 'h'))
-                .arg(slot.marked(room.as_str(), 'm'));
+                .arg(slot.marked(room.as_str(), 'm'))
+                .arg(user.as_str());
             asked.push(Item::Script(call));
             let mut head = redis::cmd("HGET");
             head.arg(keys.meta()).arg("head");

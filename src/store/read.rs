@@ -150,16 +150,23 @@ impl Super {
         })
     }
 
-    pub(super) fn ask(&self, app: &AppId) -> Item {
+    /// What the room has unread for `user`.
+    pub(super) fn ask(&self, app: &AppId, user: &str) -> Item {
         let keys = RoomKeys::new(app, &self.room);
         Item::Script(
             scripts::ROOM_UNREAD
-                .call(&[keys.meta(), keys.recalled(), keys.allmentions()])
+                .call(&[
+                    keys.meta(),
+                    keys.recalled(),
+                    keys.allmentions(),
+                    keys.pending(),
+                ])
                 .arg(&self.state)
                 .arg(self.epoch)
                 .arg(&self.read)
                 .arg(&self.holes)
-                .arg(&self.mentions),
+                .arg(&self.mentions)
+                .arg(user),
         )
     }
 }
@@ -352,13 +359,14 @@ impl Store {
     async fn overview(&self, app: &AppId, user: &Enc, what: &str) -> Result<Overview> {
         let item = Self::overview_item(app, user, what);
         let value = self.inner.redis.one(&item).await?;
-        self.complete(app, value).await
+        self.complete(app, user, value).await
     }
 
     /// Asks the supergroups of a list of records for their numbers.
     pub(super) async fn ask_supers(
         &self,
         app: &AppId,
+        user: &Enc,
         records: Reply,
     ) -> Result<Vec<(Super, Value)>> {
         let supers = records
@@ -366,12 +374,15 @@ impl Store {
             .into_iter()
             .map(|(room, record)| Super::parse(room, &record))
             .collect::<Result<Vec<_>>>()?;
-        let items: Vec<Item> = supers.iter().map(|room| room.ask(app)).collect();
+        let items: Vec<Item> = supers
+            .iter()
+            .map(|room| room.ask(app, user.as_str()))
+            .collect();
         let answers = self.inner.redis.batch(&items).await?;
         Ok(supers.into_iter().zip(answers).collect())
     }
 
-    async fn complete(&self, app: &AppId, value: Value) -> Result<Overview> {
+    async fn complete(&self, app: &AppId, user: &Enc, value: Value) -> Result<Overview> {
         let mut reply = Reply::new(value)?;
         let known = !reply.text()?.is_empty();
         let mut overview = Overview {
@@ -390,7 +401,7 @@ impl Store {
         for (room, record) in reply.list()?.pairs()? {
             overview.records.push(Record::parse(room, &record)?);
         }
-        for (asked, answer) in self.ask_supers(app, reply.list()?).await? {
+        for (asked, answer) in self.ask_supers(app, user, reply.list()?).await? {
             let mut answer = Reply::new(answer)?;
             if answer.is_empty() {
                 continue;
@@ -790,7 +801,10 @@ impl Store {
                 count => counts.push((decode(user.as_str()), number(&count)?)),
             }
         }
-        let items: Vec<Item> = asked.iter().map(|(_, s)| s.ask(app)).collect();
+        let items: Vec<Item> = asked
+            .iter()
+            .map(|(user, room)| room.ask(app, user.as_str()))
+            .collect();
         for ((user, _), answer) in asked.into_iter().zip(self.inner.redis.batch(&items).await?) {
             let mut answer = Reply::new(answer)?;
             if !answer.is_empty() {

@@ -569,7 +569,7 @@ impl Store {
         let mut values = values.into_iter();
         let mut next = || values.next().unwrap_or(Value::Nil);
         let (records, overview, mut prefs) = (next(), next(), next());
-        let large = self.large(app, overview).await?;
+        let large = self.large(app, &name, overview).await?;
         let also: HashSet<&str> = large.iter().map(|room| room.room.as_str()).collect();
         let kept = pairs(&records)?.map(|pair| {
             let (room, record) = pair?;
@@ -618,12 +618,12 @@ impl Store {
     }
 
     /// The supergroups that a user has joined.
-    async fn large(&self, app: &AppId, overview: Value) -> Result<Vec<Large>> {
+    async fn large(&self, app: &AppId, user: &Enc, overview: Value) -> Result<Vec<Large>> {
         let mut reply = Reply::new(overview)?;
         for _ in 0..4 {
             reply.value()?;
         }
-        let large = self.ask_supers(app, reply.list()?).await?.into_iter();
+        let large = self.ask_supers(app, user, reply.list()?).await?.into_iter();
         large
             .filter_map(|(asked, answer)| Large::read(asked, answer).transpose())
             .collect()

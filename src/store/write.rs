@@ -119,6 +119,8 @@ const ATTEMPTS: u8 = 16;
 const USERS_PER_CALL: usize = 1_000;
 /// Times that a delivery is made whose memberships keep being refused; two are enough unless users are deleted meanwhile.
 const ROUNDS: usize = 4;
+/// Fan-outs and members of a room in which a call finishes what others have begun.
+const FEW: usize = 64;
 /// Unfinished fan-outs of a room that a delivery takes along. A room with more has been left by a dead pod, and whoever
 /// recovers it takes them all.
 const TAKEN_ALONG: usize = 2_000;
@@ -521,6 +523,7 @@ impl Store {
             work: Work::default(),
             unfinished: 0,
             much: false,
+            was_refused: false,
             outcomes: Vec::with_capacity(room.steps.len()),
         };
         worker.run(room.steps).await?;
@@ -997,6 +1000,8 @@ struct Worker<'a> {
     unfinished: usize,
     /// Whether the room has much to forget.
     much: bool,
+    /// Whether the room has refused something.
+    was_refused: bool,
     outcomes: Vec<Numbered<Outcome>>,
 }
 
@@ -1072,7 +1077,8 @@ impl Worker<'_> {
         self.store.accept(&self.entry, call).await
     }
 
-    fn refused(&self, code: &str) -> Result<Outcome> {
+    fn refused(&mut self, code: &str) -> Result<Outcome> {
+        self.was_refused = true;
         Ok(Outcome::Rejected(match code {
             "ROOM" => Rejection::RoomNotFound(self.id.clone()),
             "MESSAGE" => Rejection::MessageNotFound,
@@ -1111,7 +1117,41 @@ impl Worker<'_> {
             let open = self.store.inner.redis.query(&get).await?;
             take_along(&mut self.work, Reply::new(open)?)?;
         }
+        let few = self.was_refused && self.look_again().await?;
+        self.work.adopt(few);
         Ok(self.work)
+    }
+
+    /// What was refused may rest on what other calls have changed and not told everybody yet. Takes that along; answers whether
+    /// the room is so small that it can be finished here.
+    async fn look_again(&mut self) -> Result<bool> {
+        let length = |key: String| {
+            let mut length = redis::cmd("HLEN");
+            length.arg(key);
+            Item::Plain(length)
+        };
+        let mut open = redis::cmd("HGETALL");
+        open.arg(self.keys.pending());
+        let redis = &self.store.inner.redis;
+        let lengths = [length(self.keys.pending()), length(self.keys.members())];
+        let mut lengths = Reply::new(redis::Value::Array(redis.batch(&lengths).await?))?;
+        let (pending, members) = (lengths.number()? as usize, lengths.number()? as usize);
+        if pending == 0 || pending > FEW || members > FEW {
+            return Ok(false);
+        }
+        let view = scripts::ROOM_SNAPSHOT.call(&[self.keys.meta()]);
+        let items = [Item::Plain(open), Item::Script(view)];
+        let mut answers = redis.batch(&items).await?.into_iter();
+        let mut next = || Reply::new(answers.next().unwrap_or(redis::Value::Nil));
+        // The fan-outs first: the room is then at least as far as they are.
+        let (open, mut view) = (next()?, next()?);
+        take_along(&mut self.work, open)?;
+        let snapshot = Snapshot::read(&mut view)?;
+        self.work.snapshot = match snapshot.born {
+            0 => Snapshot::gone(snapshot.taken),
+            _ => snapshot,
+        };
+        Ok(true)
     }
 
     /// What a script that answers nothing beyond its fan-out and the snapshot has come to.
@@ -1379,11 +1419,13 @@ impl Worker<'_> {
             // one.
             "FULL" | "KIND" if pair.is_some() && made.is_none_or(|n| n < ATTEMPTS) => {
                 let next = made.map_or(0, |attempt| attempt + 1);
+                self.was_refused = true;
                 self.send_elsewhere(messages, next).await?;
             }
             code => {
+                let refused = self.refused(code)?;
                 for Sent { index, .. } in &messages {
-                    self.outcomes.push((*index, self.refused(code)?));
+                    self.outcomes.push((*index, refused.clone()));
                 }
             }
         }
@@ -1488,7 +1530,12 @@ impl Worker<'_> {
                     .arg(&value)
             })
             .await?;
-        self.applied(reply)
+        let outcome = self.applied(reply)?;
+        if !self.work.passing.is_empty() {
+            // The user may be a member by what has not been told yet.
+            self.work.also.insert(user.clone());
+        }
+        Ok(outcome)
     }
 
     async fn pref(&mut self, user: &Enc, settings: &str, key: &str) -> Result<Outcome> {

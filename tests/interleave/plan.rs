@@ -220,11 +220,15 @@ pub fn plan() -> Plan {
                 Some((meeting, _)) => vec![meeting],
                 None => all(),
             };
-            meetings.retain(|meeting| only.is_some() || meeting.to_string().starts_with(name));
+            let begins = |meeting: &Meeting| {
+                let whole = meeting.to_string();
+                name.split(',').any(|name| whole.starts_with(name))
+            };
+            meetings.retain(|meeting| only.is_some() || begins(meeting));
             assert!(!meetings.is_empty(), "nothing is called {name}");
             Plan {
                 meetings,
-                verbose: true,
+                verbose: !name.contains(','),
                 only,
                 long: false,
             }

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::support::script;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -282,7 +283,6 @@ impl Shared {
                 "?".to_owned()
             }
             "EVAL" => {
-                // What several scripts share may stand before a file's own text.
                 let text = word(1).unwrap_or_default();
                 let mut scripts = self.scripts.lock().unwrap();
                 let file = files().into_iter().find(|(_, own)| text.contains(own));
@@ -308,7 +308,8 @@ fn files() -> Vec<(String, String)> {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|ext| ext == "lua") {
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            files.push((name, std::fs::read_to_string(&path).unwrap()));
+            let text = script(&name);
+            files.push((name, text));
         }
     }
     files
