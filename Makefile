@@ -1,12 +1,12 @@
-# `make run`: a demo to try, `make test`: the suite, `make test-faults`: faults on purpose, some minutes; each installs what is
-# missing. `.ci/run` does all of that. `make loadtest`: k6 at pods, some 20 minutes. `make bench`: against its ceiling, its
+# `make run`: a demo to try, `make test`: the suite, `make test-faults`: faults on purpose, some minutes, `make test-interleave`:
+# two pods at every command of each other, some minutes; each installs what is missing. `.ci/run` does all of that. `make loadtest`: k6 at pods, some 20 minutes. `make bench`: against its ceiling, its
 # peers and itself, most of an hour.
 
 CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
 BINARY = $(TARGET)/debug/unread
 
-.PHONY: run test test-faults fault-report lint test-sdk loadtest loadtest-smoke bench bench-peers python redis
+.PHONY: run test test-faults test-interleave fault-report lint test-sdk loadtest loadtest-smoke bench bench-peers python redis
 
 run: redis
 	$(CARGO) run --release --locked -- demo
@@ -19,6 +19,10 @@ FAULTS = --locked --test faults -- --skip random:: --skip model:: --skip support
 
 test-faults: redis
 	$(CARGO) test $(FAULTS)
+
+# INTERLEAVE=all runs all of it, for hours; INTERLEAVE=NAME one case, with its commands.
+test-interleave: redis
+	$(CARGO) test --locked --test interleave -- --skip model:: --skip support:: --nocapture
 
 # The same, and the table of what was injected and what was lost: loadtest/results/faults.md.
 fault-report: redis

@@ -125,39 +125,43 @@ async fn all(seen: &Seen, state: &Model, room: &str) -> Check {
 }
 
 /// Whether what each user reads of the own counts is explained by one of the states, while something is under way: one user may
-/// have been told of it and another not. Who may have gone by it may not have been told that either, and is then told of nothing
-/// else. The calls that put together what a user's slot and what a room says are not asked: the room knows of an event before
-/// its members do.
-pub async fn explain_each(seen: &Seen, mut states: States) -> Check {
+/// have been told of it and another not. `answered` are the events that were answered meanwhile, so that whom they concern has
+/// been told of them. Who may be gone by what is under way may not know it yet, and is then told of nothing else. The calls that
+/// put together what a user's slot and what a room says are not asked: the room knows of an event before its members do.
+pub async fn explain_each(seen: &Seen, mut states: States, answered: &[Value]) -> Check {
     for state in states.complete.iter_mut().chain(&mut states.partial) {
         name_rooms(seen, state).await;
     }
+    let States { complete, partial } = &states;
     for user in EVERYBODY {
-        let mut reasons = Reasons::default();
-        for state in &states.complete {
-            reasons.take(check::native(seen, state, user).await);
-        }
         let rooms = |state: &Model| {
-            state
+            let theirs = state
                 .rooms
                 .values()
-                .filter(|room| room.members.contains_key(user))
-                .count()
+                .filter(|room| room.members.contains_key(user));
+            theirs.count()
         };
-        let most = states
-            .complete
-            .iter()
-            .chain(&states.partial)
-            .map(rooms)
-            .max();
-        if states.complete.iter().map(rooms).min() < most {
-            for state in &states.partial {
-                reasons.take(check::native(seen, state, user).await);
-            }
+        let may_be_gone =
+            complete.iter().map(rooms).min() < complete.iter().chain(partial).map(rooms).max();
+        let late = may_be_gone || !answered.iter().any(|event| concerns(event, user));
+        let mut reasons = Reasons::default();
+        for state in complete.iter().chain(partial.iter().filter(|_| late)) {
+            reasons.take(check::native(seen, state, user).await);
         }
         reasons.told()?;
     }
     Ok(())
+}
+
+/// Whether a user's own counts may have to change by an event.
+fn concerns(event: &Value, user: &str) -> bool {
+    match event["type"].as_str().unwrap_or_default() {
+        "message.sent" if event["to"].is_string() => event["sender"] == user || event["to"] == user,
+        "room.read" | "pref.updated" | "user.updated" | "user.deleted" | "user.read_all" => {
+            event["user"] == user
+        }
+        _ => true,
+    }
 }
 
 /// Why each of several states does not explain what is said.

@@ -185,13 +185,16 @@ impl<'a> Case<'a> {
                     let reply = app.events(&json!(events), Wait::Applied).await;
                     let mut outcomes = Vec::new();
                     let (scene, pair) = (self.meeting.scene, &self.world.pair);
-                    let named = |model: &mut Model| name_the_pair(model, scene, pair);
+                    let named = |before: &Model, model: &mut Model| {
+                        name_the_pair(before, model, scene, pair)
+                    };
                     for start in &mut self.starts {
                         outcomes = events
                             .iter()
                             .map(|event| {
+                                let before = start.clone();
                                 let outcome = start.apply(event);
-                                named(start);
+                                named(&before, start);
                                 outcome
                             })
                             .collect();
@@ -246,14 +249,12 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn named(&self, model: &mut Model) {
-        name_the_pair(model, self.meeting.scene, &self.world.pair);
-    }
-
     fn states(&self) -> States {
+        let (scene, pair) = (self.meeting.scene, &self.world.pair);
+        let named = |before: &Model, model: &mut Model| name_the_pair(before, model, scene, pair);
         let mut states = States::default();
         for start in &self.starts {
-            states.add(start, &self.calls, &|model| self.named(model));
+            states.add(start, &self.calls, &named);
         }
         states
     }
@@ -264,20 +265,26 @@ impl<'a> Case<'a> {
         if states.complete.is_empty() {
             return self.failed(Fault::Outcome, self.outcomes());
         }
+        let (mut events, mut results) = (Vec::new(), Vec::new());
+        for call in &self.calls {
+            if let Some(answers) = &call.results {
+                events.extend(call.events.iter().cloned());
+                results.extend(
+                    answers
+                        .iter()
+                        .map(|result| result["status"].as_str().unwrap_or_default()),
+                );
+            }
+        }
         // Only what was applied is promised to show at once.
-        let applied =
-            |result: &Value| matches!(result["status"].as_str(), Some("applied" | "duplicate"));
-        if !self
-            .calls
+        if !results
             .iter()
-            .filter_map(|call| call.results.as_ref())
-            .flatten()
-            .all(applied)
+            .all(|status| matches!(*status, "applied" | "duplicate"))
         {
             return;
         }
         let seen = Seen::of(&self.free);
-        if let Err(reason) = explain_each(&seen, states).await {
+        if let Err(reason) = explain_each(&seen, states, &events).await {
             self.failed(Fault::Meanwhile, reason);
         }
     }
@@ -321,12 +328,12 @@ fn outcomes(calls: &[Call]) -> String {
     text
 }
 
-/// The room that a message between `a` and `b` makes, by the id that it has, if no other room has it. Where they have had
+/// The room that a message between `a` and `b` has just made gets the id that it has, if no other room has it. Where they have had
 /// another one by hand, theirs may come to have that one's name again: nobody says which it has to be.
-fn name_the_pair(model: &mut Model, scene: &Scene, pair: &str) {
+fn name_the_pair(before: &Model, model: &mut Model, scene: &Scene, pair: &str) {
     let made = Model::unlearned("a", "b");
-    let named = scene.family == Family::Pair && !model.rooms.contains_key(pair);
-    if named && model.rooms.contains_key(&made) {
+    let new = model.rooms.contains_key(&made) && !before.rooms.contains_key(&made);
+    if new && scene.family == Family::Pair && !model.rooms.contains_key(pair) {
         model.learn("a", "b", pair);
     }
 }

@@ -3,8 +3,8 @@
 //! the end has to be what some serial order of the events gives.
 //!
 //! Minutes, not seconds, so `make test-interleave` runs this and `make test` does not. As a rule it runs every pair of the most
-//! important operations and a part of the others. `INTERLEAVE=all` runs all of it, for hours, and goes on where it was
-//! interrupted; `INTERLEAVE=triples` meets the first operation with two others, `TEST_STEPS` of them by chance from `TEST_SEED`.
+//! important operations and a part of the others. `INTERLEAVE=all` runs all of it, for hours, goes on where it was interrupted,
+//! and can be shared out by `INTERLEAVE_PART=1/5`; `INTERLEAVE=triples` meets the first operation with two others, `TEST_STEPS` of them by chance from `TEST_SEED`.
 //! `INTERLEAVE=NAME` runs one case, or all whose names begin like that, and shows the commands; `NAME,NAME` runs several.
 #![allow(
     clippy::unwrap_used,
@@ -137,7 +137,10 @@ impl Kept {
             binary.len(),
             changed.as_millis()
         );
-        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("interleave.txt");
+        let part = std::env::var("INTERLEAVE_PART")
+            .unwrap_or_default()
+            .replace('/', "-");
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("interleave{part}.txt"));
         let mut kept = Self {
             file: long.then(|| file.clone()),
             done: BTreeSet::new(),

@@ -28,7 +28,7 @@ pub struct States {
 
 impl States {
     /// Adds those that follow from `start`. `named` gives rooms the ids that the server gives them.
-    pub fn add(&mut self, start: &Model, calls: &[Call], named: &dyn Fn(&mut Model)) {
+    pub fn add(&mut self, start: &Model, calls: &[Call], named: &dyn Fn(&Model, &mut Model)) {
         self.walk(start, calls, &mut vec![0; calls.len()], named);
     }
 
@@ -37,7 +37,7 @@ impl States {
         model: &Model,
         calls: &[Call],
         done: &mut [usize],
-        named: &dyn Fn(&mut Model),
+        named: &dyn Fn(&Model, &mut Model),
     ) {
         let complete =
             |call: &Call, done: usize| call.results.is_none() || done == call.events.len();
@@ -64,7 +64,7 @@ impl States {
             }
             let mut next = model.clone();
             let outcome = next.apply(event);
-            named(&mut next);
+            named(model, &mut next);
             let as_answered = call.results.as_ref().is_none_or(|results| {
                 let result = &results[done[at]];
                 check::result(event, result, &outcome, true).is_ok()
@@ -121,7 +121,7 @@ fn orders_are_those_that_the_answers_allow() {
     let first = json!({"status": "applied", "position": 1});
     let unread = |calls: &[Call]| {
         let mut states = States::default();
-        states.add(&start, calls, &|_| {});
+        states.add(&start, calls, &|_, _| {});
         let mut unread: Vec<u64> = states
             .complete
             .iter()
@@ -138,7 +138,7 @@ fn orders_are_those_that_the_answers_allow() {
     assert_eq!(unread(&both), [0, 1]);
     // One after the other.
     let after = [
-        call(sent("1"), Some(first.clone()), 1, Some(2)),
+        call(sent("1"), Some(first), 1, Some(2)),
         call(read.clone(), Some(applied.clone()), 3, Some(4)),
     ];
     assert_eq!(unread(&after), [0]);
