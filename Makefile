@@ -1,6 +1,6 @@
 # `make run`: a demo to try, `make test`: the suite, `make test-faults`: faults on purpose, some minutes, `make test-interleave`:
-# two pods at every command of each other, some minutes; each installs what is missing. `.ci/run` does all of that. `make loadtest`: k6 at pods, some 20 minutes. `make bench`: against its ceiling, its
-# peers and itself, most of an hour.
+# one pod in the middle of another's work, some minutes; each installs what is missing. `.ci/run` does all of that.
+# `make loadtest`: k6 at pods, some 20 minutes. `make bench`: against its ceiling, its peers and itself, most of an hour.
 
 CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
@@ -20,14 +20,14 @@ FAULTS = --locked --test faults -- --skip random:: --skip model:: --skip support
 test-faults: redis
 	$(CARGO) test $(FAULTS)
 
-# INTERLEAVE=all runs all of it, for hours; INTERLEAVE=NAME one case, with its commands.
-test-interleave: redis
-	$(CARGO) test --locked --test interleave -- --skip model:: --skip support:: --nocapture
-
 # The same, and the table of what was injected and what was lost: loadtest/results/faults.md.
 fault-report: redis
 	mkdir -p loadtest/results
 	FAULT_REPORT="$(CURDIR)/loadtest/results/faults.md" $(CARGO) test $(FAULTS)
+
+# Two pods at every command of each other. INTERLEAVE=all: all of it, for hours; INTERLEAVE=NAME: one case and its commands.
+test-interleave: redis
+	$(CARGO) test --locked --test interleave -- --skip model:: --skip support:: --nocapture
 
 lint:
 	$(CARGO) fmt --check

@@ -4,18 +4,19 @@
 -- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base),
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
---   4 history in microseconds, 5 and 6 the pair or '' and '', then eight per message:
+--   4 history in microseconds, 5 and 6 the pair or '' and '', 7 1: only if both are in the room, or it is made; else 0,
+--   then eight per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type
 -- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a conversion under way), unfinished fan-outs
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if there is much to
 --   forget of mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} the pair's room is taken,
---   {'KIND'} the pair's room is not direct
+--   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it
 -- Lib: fanout
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
-local one, two = ARGV[5], ARGV[6]
+local one, two, both = ARGV[5], ARGV[6], ARGV[7] == '1'
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17], asked[18] = 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'trim'
@@ -71,7 +72,7 @@ end
 
 -- A message that is known changes nothing, so it brings nobody back into the room either.
 local any_new = false
-for i = 7, #ARGV, 8 do
+for i = 8, #ARGV, 8 do
   if one == '' or any_new then break end
   any_new = not (born and known_as(ARGV[i]))
 end
@@ -91,13 +92,14 @@ if any_new then
   local missing = {}
   if here[one] ~= 'j' then missing[1] = one end
   if two ~= one and here[two] ~= 'j' then missing[#missing + 1] = two end
+  if #missing > 0 and both and not made then return {'LEFT'} end
   if #missing > 0 then
     local revs = tick()
     if made then
       born, head, kind = revs, 0, 'direct'
       m[3], m[4], m[5], m[6], m[7] = kind, '1', '', '', born
       put('born', born); put('kind', kind); put('status', '1'); put('type', ''); put('tags', '')
-      m[9] = ARGV[9]
+      m[9] = ARGV[10]
       put('created', m[9])
     end
     m[8] = version(rev, m[8], 'j' .. table.concat(missing, ','))
@@ -119,7 +121,7 @@ end
 
 local mintime, maxtime, accepted = tonumber(m[13]), tonumber(m[14]), tonumber(m[15] or 0)
 local last, length, much, reply = nil, nil, 0, {}
-for i = 7, #ARGV, 8 do
+for i = 8, #ARGV, 8 do
   local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local silent, mark, mentions = ARGV[i + 3] == '1', ARGV[i + 4] == '1', ARGV[i + 5]
   local first, position, was_silent = known_as(id)

@@ -125,6 +125,17 @@ const FEW: usize = 64;
 /// recovers it takes them all.
 const TAKEN_ALONG: usize = 2_000;
 
+/// How the room of a message was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// The event names it; or one of the two whom the event names has it, and it is theirs only if both are in it.
+    There,
+    /// It is what the two have after another look, and who has left it comes back.
+    Again,
+    /// The two have none: it is made, by the one of the ids that their room may have.
+    Made(u8),
+}
+
 /// Settings that a room is to have; what is absent stays.
 #[derive(Debug, Clone)]
 struct RoomUpdate {
@@ -150,8 +161,7 @@ enum Op {
     Message {
         message: Message,
         time: i64,
-        /// Which of the ids that two users' room may have was tried; `None`: the room is there by another name.
-        made: Option<u8>,
+        how: Found,
     },
     Recall(Enc),
     Read {
@@ -304,7 +314,7 @@ impl Store {
                     )
                 }
                 Change::Message(message) => {
-                    let mut made = None;
+                    let mut how = Found::There;
                     let room = match &message.place {
                         Place::Room(room) => room.clone(),
                         Place::With(to) => {
@@ -313,7 +323,7 @@ impl Store {
                                     match met.get(&pair).and_then(|rooms| rooms.first()) {
                                         Some(room) => room.clone(),
                                         None => {
-                                            made = Some(0);
+                                            how = Found::Made(0);
                                             direct_room_id(&pair.0, &pair.1, 0)?
                                         }
                                     }
@@ -326,14 +336,7 @@ impl Store {
                             }
                         }
                     };
-                    (
-                        room,
-                        Op::Message {
-                            message,
-                            time,
-                            made,
-                        },
-                    )
+                    (room, Op::Message { message, time, how })
                 }
                 Change::Recalled { room, id } => (room, Op::Recall(encode(id.as_str()))),
                 Change::Read { place, user, up_to } => {
@@ -976,7 +979,7 @@ struct Sent {
     index: usize,
     message: Message,
     time: i64,
-    made: Option<u8>,
+    how: Found,
 }
 
 impl Sent {
@@ -1032,12 +1035,7 @@ impl Worker<'_> {
     async fn run(&mut self, steps: Vec<Step>) -> Result<()> {
         let mut messages: Vec<Sent> = Vec::new();
         for Step { index, op, key } in steps {
-            if let Op::Message {
-                message,
-                time,
-                made,
-            } = op
-            {
+            if let Op::Message { message, time, how } = op {
                 let mentions: usize = messages.iter().map(Sent::mentions).sum();
                 let together = messages
                     .last()
@@ -1050,7 +1048,7 @@ impl Worker<'_> {
                     index,
                     message,
                     time,
-                    made,
+                    how,
                 });
                 continue;
             }
@@ -1299,8 +1297,10 @@ impl Worker<'_> {
             ..Work::default()
         };
         let name = encode(self.id.as_str());
+        let users = there.also.clone();
         let ended = self.store.finish(self.app, &name, there).await?;
-        Ok(ended.into_iter().collect())
+        // In a direct room the other one is told as well, and may be gone.
+        Ok(ended.intersection(&users).cloned().collect())
     }
 
     /// Changes memberships.
@@ -1361,13 +1361,13 @@ impl Worker<'_> {
     async fn send(&mut self, messages: Vec<Sent>) -> Result<()> {
         let Some(Sent {
             message: first,
-            made,
+            how,
             ..
         }) = messages.first()
         else {
             return Ok(());
         };
-        let made = *made;
+        let how = *how;
         let pair = match (&first.place, &first.sender) {
             (Place::With(to), Some(sender)) => Some((encode(sender.as_str()), encode(to.as_str()))),
             _ => None,
@@ -1390,7 +1390,8 @@ impl Worker<'_> {
                     .arg(history.max_messages)
                     .arg(history.max_age_micros())
                     .arg(pair.as_ref().map_or("", |(one, _)| one.as_str()))
-                    .arg(pair.as_ref().map_or("", |(_, two)| two.as_str()));
+                    .arg(pair.as_ref().map_or("", |(_, two)| two.as_str()))
+                    .arg(u8::from(how == Found::There));
                 for sent in &messages {
                     push_message(&mut call, &sent.message, sent.time);
                 }
@@ -1417,10 +1418,9 @@ impl Worker<'_> {
             }
             // The room that the two had is no longer theirs, whether or not they have been told: they have none then, and get
             // one.
-            "FULL" | "KIND" if pair.is_some() && made.is_none_or(|n| n < ATTEMPTS) => {
-                let next = made.map_or(0, |attempt| attempt + 1);
+            "FULL" | "KIND" | "LEFT" if pair.is_some() && how != Found::Made(ATTEMPTS) => {
                 self.was_refused = true;
-                self.send_elsewhere(messages, next).await?;
+                self.send_elsewhere(messages, how).await?;
             }
             code => {
                 let refused = self.refused(code)?;
@@ -1432,8 +1432,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Sends to the next room that the two may have.
-    async fn send_elsewhere(&mut self, messages: Vec<Sent>, attempt: u8) -> Result<()> {
+    /// Sends to another room that the two have, or to the next one that they may have.
+    async fn send_elsewhere(&mut self, messages: Vec<Sent>, tried: Found) -> Result<()> {
         let Some(Message {
             place: Place::With(to),
             sender: Some(sender),
@@ -1442,22 +1442,19 @@ impl Worker<'_> {
         else {
             return Err(unexpected());
         };
-        let name = direct_room_id(sender, to, attempt)?;
-        let step = |sent: Sent| {
-            let Sent {
-                index,
-                message,
-                time,
-                ..
-            } = sent;
-            let made = Some(attempt);
-            let op = Op::Message {
-                message,
-                time,
-                made,
-            };
-            let key = String::new();
-            Step { index, op, key }
+        let (name, how) = match tried {
+            Found::There => self.look_for_room(sender, to).await?,
+            Found::Again => (direct_room_id(sender, to, 0)?, Found::Made(0)),
+            Found::Made(n) => (direct_room_id(sender, to, n + 1)?, Found::Made(n + 1)),
+        };
+        let step = |sent: Sent| Step {
+            index: sent.index,
+            op: Op::Message {
+                message: sent.message,
+                time: sent.time,
+                how,
+            },
+            key: String::new(),
         };
         let steps = messages.into_iter().map(step).collect();
         let sent = self
@@ -1465,6 +1462,19 @@ impl Worker<'_> {
             .room(self.app, RoomOps { name, steps }, Wait::Applied);
         self.outcomes.extend(Box::pin(sent).await?);
         Ok(())
+    }
+
+    /// The direct room of two, of whom one is not in the room that was theirs a moment ago: another one that either of them
+    /// has by now, else that one again.
+    async fn look_for_room(&self, one: &UserId, two: &UserId) -> Result<(RoomId, Found)> {
+        let pairs = [(one.clone(), two.clone()), (two.clone(), one.clone())];
+        let met = self.store.direct_rooms_of(self.app, &pairs).await?;
+        let rooms: Vec<&RoomId> = met.values().flatten().collect();
+        let other = rooms.iter().find(|room| **room != self.id);
+        Ok(match other.or(rooms.first()) {
+            Some(room) => ((*room).clone(), Found::Again),
+            None => (direct_room_id(one, two, 0)?, Found::Made(0)),
+        })
     }
 
     async fn recall(&mut self, id: &Enc) -> Result<Outcome> {

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use crate::acts::{Act, Family, Scene, Stage};
 use crate::answers::{Seen, explain_all, explain_each};
@@ -15,6 +16,8 @@ use crate::report::{Fault, Site};
 use crate::serial::{Call, States};
 use crate::support::{App, Reply, Wait};
 use crate::world::{Lane, World};
+
+type Answer = Result<Reply, reqwest::Error>;
 
 /// A history that is looked at when the work of the dead has been finished.
 pub struct Pending {
@@ -128,48 +131,68 @@ impl<'a> Case<'a> {
             self.told(&format!("{mark:>12} {n}"), line);
         }
         let went_through = early.is_some();
-        let x = self.calls.len();
+        let x = self.called(events, invoked);
+        if let Some(reply) = early {
+            self.answered(x, reply);
+        }
+        for events in others {
+            self.other(events).await;
+        }
+        if !went_through {
+            self.go_on(x, passed, caller).await;
+        }
+        self.finally().await;
+        went_through
+    }
+
+    /// Takes down a request; answers its number.
+    fn called(&mut self, events: Vec<Value>, invoked: u32) -> usize {
         self.calls.push(Call {
             events,
             results: None,
             invoked,
             answered: None,
         });
-        if let Some(reply) = early {
-            self.answered(x, reply);
+        self.calls.len() - 1
+    }
+
+    /// Runs another operation whole, by the other pod.
+    async fn other(&mut self, events: Vec<Value>) {
+        let invoked = self.tick();
+        self.told("other", json!(events));
+        if let Some(wire) = &self.world.free_wire {
+            wire.arm(self.number, Stop::Before(usize::MAX));
         }
-        for events in others {
-            let invoked = self.tick();
-            let reply = self.free.try_events(&json!(events), Wait::Applied).await;
-            self.told("other", json!(events));
-            self.calls.push(Call {
-                events,
-                results: None,
-                invoked,
-                answered: None,
-            });
-            self.answered(self.calls.len() - 1, reply);
+        let reply = self.free.try_events(&json!(events), Wait::Applied).await;
+        if let Some(wire) = &self.world.free_wire {
+            for (n, line) in wire.log(self.number).0.iter().enumerate() {
+                self.told(&format!("{n:>14}"), line);
+            }
+            wire.forget(self.number);
         }
-        if !went_through {
-            let held = self.meeting.end == End::Held;
-            if held {
-                self.meanwhile().await;
-                self.world.wire.release(self.number);
-            } else {
-                self.world.wire.kill(self.number);
-            }
-            let reply = caller.await.unwrap();
-            let (log, _) = self.world.wire.log(self.number);
-            for (n, line) in log.iter().enumerate().skip(passed) {
-                self.told(&format!("        then {n}"), line);
-            }
-            match (held, reply) {
-                (false, Ok(reply)) if reply.status >= 500 => self.told("first", reply.text),
-                (_, reply) => self.answered(x, reply),
-            }
+        let call = self.called(events, invoked);
+        self.answered(call, reply);
+    }
+
+    /// The first operation, held after so many commands, goes on, or its pod is dead.
+    async fn go_on(&mut self, call: usize, passed: usize, caller: JoinHandle<Answer>) {
+        let held = self.meeting.end == End::Held;
+        if held {
+            self.meanwhile().await;
+            self.world.wire.release(self.number);
+        } else {
+            self.world.wire.kill(self.number);
         }
-        self.finally().await;
-        went_through
+        let reply = caller.await.unwrap();
+        let (log, _) = self.world.wire.log(self.number);
+        for (n, line) in log.iter().enumerate().skip(passed) {
+            let then = if held { "then" } else { "lost" };
+            self.told(&format!("{then:>12} {n}"), line);
+        }
+        match reply {
+            Ok(reply) if !held && reply.status >= 500 => self.told("no answer", reply.text),
+            reply => self.answered(call, reply),
+        }
     }
 
     /// Brings the scene about.
@@ -216,12 +239,7 @@ impl<'a> Case<'a> {
                     }
                     self.world.wire.forget(self.number);
                     let invoked = self.tick();
-                    self.calls.push(Call {
-                        events,
-                        results: None,
-                        invoked,
-                        answered: None,
-                    });
+                    self.called(events, invoked);
                 }
             }
         }
@@ -229,7 +247,7 @@ impl<'a> Case<'a> {
     }
 
     /// Takes down what a request was answered.
-    fn answered(&mut self, call: usize, reply: Result<Reply, reqwest::Error>) {
+    fn answered(&mut self, call: usize, reply: Answer) {
         let now = self.tick();
         let reply = match reply {
             Ok(reply) => reply,

@@ -63,7 +63,7 @@ use report::{Failure, report};
 use world::{LANES, World};
 
 /// Cases in front of one Redis.
-const CASES: usize = 9_000;
+const CASES: usize = 10_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_interleaving_is_a_serial_order() {
