@@ -60,6 +60,9 @@ mod topology;
 /// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
 mod limits;
 
+/// The rate limiter's script by itself: clocks that step, and garbage in its key.
+mod gcra;
+
 /// Bad input and bad days, endpoint by endpoint: what each dialect says, field by field.
 mod api;
 
