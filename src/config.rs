@@ -10,6 +10,8 @@ mod tests;
 
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
 use crate::names::AppId;
 
 pub use address::{Host, Place, RedisAddress};
@@ -68,6 +70,22 @@ pub struct ServerConfig {
     pub drain_seconds: u64,
     /// Seconds for requests in flight, after that, 0 to 3,600. Default 20.
     pub grace_seconds: u64,
+    /// The proxies whose word on the caller's address is taken, by their own addresses. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header in which they name it: `forwarded` (RFC 7239), or one that holds addresses with commas between, such as
+    /// `x-forwarded-for` (the default).
+    pub client_address_header: String,
+    /// How often credentials from one address may be refused before the refusals become those of a limit.
+    pub refused_credentials: RefusedCredentials,
+}
+
+/// How often credentials from one address may be refused at one pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusedCredentials {
+    /// Per second, 0 to 1,000,000; 0: no limit. Default 20.
+    pub per_second: u32,
+    /// At once, 1 to 1,000,000. Default 200.
+    pub burst: u32,
 }
 
 /// Where the counts live.
@@ -178,6 +196,8 @@ pub struct ImkitConfig {
     pub client_keys: Vec<Secret>,
     /// HS256 secret of the users' tokens.
     pub jwt_secret: Secret,
+    /// How much of the app's limit one user may use on each endpoint, 0.001 to 1; 1: all of it. Default 0.5.
+    pub user_share: f64,
 }
 
 /// Tencent Chat credentials.

@@ -1,6 +1,7 @@
 //! The route table, and the state that every call sees. A new dialect is one file that serves its paths, one row in
 //! `VENDORS` and, where it has credentials, one field of [`Apps`].
 
+pub mod address;
 pub mod imkit;
 pub mod keys;
 pub mod native;
@@ -17,10 +18,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
-use crate::config::Config;
+use crate::config::{AppConfig, Config};
+use crate::http::address::Refusals;
 use crate::http::keys::KeyRing;
 use crate::http::request::Call;
-use crate::limiter::Limiter;
+use crate::limiter::{Endpoint, Limiter};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::telemetry::Access;
@@ -31,6 +33,8 @@ struct Dialect {
     prefixes: &'static [&'static str],
     /// Names of its endpoints that are limited.
     limited: &'static [&'static str],
+    /// How much of an app's limit one user may use; 1 where an app's own back end calls.
+    user_share: fn(&AppConfig) -> f64,
     serve: for<'a> fn(Call<'a>) -> LocalBoxFuture<'a, HttpResponse>,
     /// Its words for an internal error.
     broken: fn() -> HttpResponse,
@@ -40,6 +44,7 @@ struct Dialect {
 static NATIVE: Dialect = Dialect {
     prefixes: &["v1"],
     limited: &[],
+    user_share: |_| 1.0,
     serve: |call| Box::pin(native::serve(call)),
     broken: internal_problem,
 };
@@ -48,18 +53,21 @@ static VENDORS: [Dialect; 3] = [
     Dialect {
         prefixes: imkit::PREFIXES,
         limited: imkit::LIMITED,
+        user_share: imkit::user_share,
         serve: |call| Box::pin(imkit::serve(call)),
         broken: imkit::internal_error,
     },
     Dialect {
         prefixes: tencent::PREFIXES,
         limited: tencent::LIMITED,
+        user_share: |_| 1.0,
         serve: |call| Box::pin(tencent::serve(call)),
         broken: tencent::internal_error,
     },
     Dialect {
         prefixes: sendbird::PREFIXES,
         limited: sendbird::LIMITED,
+        user_share: |_| 1.0,
         serve: |call| Box::pin(sendbird::serve(call)),
         broken: sendbird::internal_error,
     },
@@ -75,6 +83,8 @@ pub struct State {
     pub limiter: Limiter,
     /// Which app a credential belongs to.
     pub apps: Apps,
+    /// Where credentials were refused.
+    pub refusals: Refusals,
     /// What is counted for `/metrics`.
     pub metrics: Arc<Metrics>,
 }
@@ -82,10 +92,19 @@ pub struct State {
 impl State {
     /// Builds the indexes and the limiter of the configured apps.
     pub fn new(config: Arc<Config>, store: Store, metrics: Arc<Metrics>) -> Self {
-        let endpoints: Vec<_> = VENDORS.iter().flat_map(|d| d.limited).copied().collect();
+        let endpoints: Vec<_> = VENDORS
+            .iter()
+            .flat_map(|dialect| {
+                dialect.limited.iter().map(|name| Endpoint {
+                    name,
+                    user_share: dialect.user_share,
+                })
+            })
+            .collect();
         Self {
             limiter: Limiter::new(&config.apps, &endpoints, Arc::clone(&metrics)),
             apps: Apps::new(&config),
+            refusals: Refusals::new(&config.server),
             config,
             store,
             metrics,

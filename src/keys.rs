@@ -281,6 +281,12 @@ pub fn limit(app: &AppId, endpoint: &str) -> String {
     format!("unread:v1:{{{app}:limit:{endpoint}}}")
 }
 
+/// The same of one user's share of that limit.
+pub fn user_limit(app: &AppId, endpoint: &str, user: &UserId) -> String {
+    let user = encoded(user.as_str());
+    format!("unread:v1:{{{app}:limit:{endpoint}:{user}}}")
+}
+
 /// A key that never exists, in the slot of `key`.
 ///
 /// While a slot of a cluster is being moved, a key that is not there is taken for one that has gone ahead: a script that
@@ -309,6 +315,10 @@ mod tests {
         assert_eq!(
             limit(&app, "imkit-rooms"),
             "unread:v1:{demo:limit:imkit-rooms}"
+        );
+        assert_eq!(
+            user_limit(&app, "imkit-rooms", &UserId::parse("a{b}:c").unwrap()),
+            "unread:v1:{demo:limit:imkit-rooms:a%7Bb%7D%3Ac}"
         );
         let guard = guard(user.counts().as_bytes()).unwrap();
         assert_eq!(guard, b"unread:v1:{demo:u:a%7Bb%7D%3Ac}:-");

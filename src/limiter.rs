@@ -2,6 +2,12 @@
 //! and with scope `cluster` a second one in Redis that the store runs in the round trip of the read itself (or, far from the
 //! limit, milliseconds after it). What this pod refuses never reaches Redis; what Redis refused is remembered here until
 //! Redis would let a call through.
+//!
+//! Where end users' own devices call, each user has a share of the app's limit, so that one device can't use all of it: a GCRA
+//! for each user in this pod, and one in Redis for those who call often, which the pods report to beside the calls. Users
+//! that have not called lately are forgotten: a pod remembers 32,768 of them, of all apps and endpoints together.
+//!
+//! Nobody is refused for longer than one burst takes to come back, and nobody is told to wait longer, whatever Redis says.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -12,68 +18,242 @@ use governor::clock::{Clock, QuantaClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
+use quick_cache::Equivalent;
+use quick_cache::sync::Cache;
 
 use crate::config::{AppConfig, RateLimit, Scope};
 use crate::metrics::Metrics;
-use crate::names::AppId;
-use crate::quota::{Charge, Charged, Verdict};
+use crate::names::UserId;
+use crate::quota::{Charge, Charged, Share, Tab, Verdict};
+
+/// Users of all apps and endpoints that a pod remembers, some 300 bytes each.
+const USERS: usize = 32 * 1024;
 
 type Local = RateLimiter<NotKeyed, InMemoryState, QuantaClock, StateInformationMiddleware>;
+
+/// An endpoint that is limited.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint {
+    /// Its name, a short fixed word.
+    pub name: &'static str,
+    /// How much of an app's limit one user may use, above 0; 1: all of it.
+    pub user_share: fn(&AppConfig) -> f64,
+}
 
 /// The limits of all apps. Built once, before the workers, and shared by them: a limiter per worker would let through
 /// as many times the limit as there are workers.
 pub struct Limiter {
     /// By the app's place in the configuration; empty where the app has no limit.
     apps: Vec<Vec<Gate>>,
+    users: Cache<UserKey, Arc<User>>,
     metrics: Arc<Metrics>,
 }
 
 impl Limiter {
     /// A gate for each app and each of `endpoints`; none where the app's `per_second` is 0.
-    pub fn new(apps: &[AppConfig], endpoints: &[&'static str], metrics: Arc<Metrics>) -> Self {
+    pub fn new(apps: &[AppConfig], endpoints: &[Endpoint], metrics: Arc<Metrics>) -> Self {
         let mut places = 0..;
         let gates = |app: &AppConfig| {
             endpoints
                 .iter()
                 .zip(&mut places)
-                .filter_map(|(endpoint, place)| Gate::new(&app.id, endpoint, place, app.rate_limit))
+                .filter_map(|(endpoint, place)| Gate::new(app, endpoint, place))
                 .collect()
         };
         Self {
             apps: apps.iter().map(gates).collect(),
+            users: Cache::new(USERS),
             metrics,
         }
     }
 
     /// Takes one call of the app's endpoint from this pod's share. To be asked once per call, after authentication.
     pub fn enter(&self, app: usize, endpoint: &'static str) -> Entry<'_> {
-        let gate = self
-            .apps
-            .get(app)
-            .and_then(|gates| gates.iter().find(|gate| gate.charge.endpoint == endpoint));
-        let metrics = &self.metrics;
-        match gate {
-            Some(gate) => {
-                let verdict = gate.take();
-                if !verdict.allowed {
-                    metrics.rate_limited("local");
-                }
-                Entry {
-                    gate: Some(gate),
-                    metrics,
-                    verdict,
+        match self.gate(app, endpoint) {
+            Some(gate) => self.enter_gate(gate, None),
+            None => self.unlimited(),
+        }
+    }
+
+    /// The same of a call that one of the app's users makes, from the user's own share as well.
+    pub fn enter_as(&self, app: usize, endpoint: &'static str, user: &Arc<UserId>) -> Entry<'_> {
+        let Some(gate) = self.gate(app, endpoint) else {
+            return self.unlimited();
+        };
+        let Some(each) = &gate.each_user else {
+            return self.enter_gate(gate, None);
+        };
+        let known = self.user(gate, each, user);
+        let verdict = match known.tab.wait() {
+            Some(wait) => each.rate.refusal(wait),
+            None => each.rate.take(&known.local),
+        };
+        if verdict.allowed {
+            return self.enter_gate(gate, Some((known, verdict)));
+        }
+        // First of all, so that one who is over the own share uses up nothing of the others'.
+        self.metrics.rate_limited("user");
+        Entry {
+            gate: Some(gate),
+            metrics: &self.metrics,
+            verdict,
+            user: None,
+            report: None,
+            about: each.policy.as_str(),
+        }
+    }
+
+    fn gate(&self, app: usize, endpoint: &'static str) -> Option<&Gate> {
+        let gates = self.apps.get(app)?;
+        gates.iter().find(|gate| gate.charge.endpoint == endpoint)
+    }
+
+    fn enter_gate<'a>(&'a self, gate: &'a Gate, user: Option<(Arc<User>, Verdict)>) -> Entry<'a> {
+        let verdict = gate.take();
+        if !verdict.allowed {
+            self.metrics.rate_limited("local");
+        }
+        let report = user.as_ref().and_then(|(user, _)| {
+            let due = verdict.allowed && gate.scope == Scope::Cluster && user.tab.count();
+            due.then(|| Arc::clone(&user.tab))
+        });
+        Entry {
+            gate: Some(gate),
+            metrics: &self.metrics,
+            verdict,
+            user: user.map(|(_, verdict)| verdict),
+            report,
+            about: gate.charge.endpoint,
+        }
+    }
+
+    fn unlimited(&self) -> Entry<'_> {
+        Entry {
+            gate: None,
+            metrics: &self.metrics,
+            verdict: Verdict {
+                allowed: true,
+                remaining: u32::MAX,
+                retry_after: Duration::ZERO,
+                reset: Duration::ZERO,
+            },
+            user: None,
+            report: None,
+            about: "",
+        }
+    }
+
+    fn user(&self, gate: &Gate, each: &EachUser, id: &Arc<UserId>) -> Arc<User> {
+        let place = gate.charge.place;
+        if let Some(known) = self.users.get(&UserRef { place, user: id }) {
+            return known;
+        }
+        let user = Arc::new(User {
+            local: each.rate.local(),
+            tab: Arc::new(Tab::new(Arc::clone(&each.share), Arc::clone(id))),
+        });
+        let key = UserKey {
+            place,
+            user: Arc::clone(id),
+        };
+        self.users.insert(key, Arc::clone(&user));
+        user
+    }
+}
+
+/// A user at a limit.
+#[derive(PartialEq, Eq, Hash)]
+struct UserKey {
+    place: usize,
+    user: Arc<UserId>,
+}
+
+/// The same, borrowed. It hashes alike: an `Arc` hashes as what is in it.
+#[derive(Hash)]
+struct UserRef<'a> {
+    place: usize,
+    user: &'a UserId,
+}
+
+impl Equivalent<UserKey> for UserRef<'_> {
+    fn equivalent(&self, key: &UserKey) -> bool {
+        self.place == key.place && *self.user == *key.user
+    }
+}
+
+/// What is known of a user at a limit.
+struct User {
+    local: Local,
+    tab: Arc<Tab>,
+}
+
+/// What each user may use of an app's limit.
+struct EachUser {
+    rate: Rate,
+    share: Arc<Share>,
+    /// The policy's name in headers.
+    policy: String,
+}
+
+/// Calls per second and at once, as this pod counts them.
+struct Rate {
+    quota: Quota,
+    clock: QuantaClock,
+}
+
+impl Rate {
+    fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        Self {
+            quota: Quota::per_second(per_second).allow_burst(burst),
+            clock: QuantaClock::default(),
+        }
+    }
+
+    /// A bucket of its own, full.
+    fn local(&self) -> Local {
+        RateLimiter::direct_with_clock(self.quota, self.clock.clone()).with_middleware()
+    }
+
+    /// One call's share of the time.
+    fn interval(&self) -> Duration {
+        self.quota.replenish_interval()
+    }
+
+    fn burst(&self) -> u32 {
+        self.quota.burst_size().get()
+    }
+
+    /// The time in which an empty bucket becomes full.
+    fn one_burst(&self) -> Duration {
+        self.interval().saturating_mul(self.burst())
+    }
+
+    fn refusal(&self, wait: Duration) -> Verdict {
+        let longest = self.one_burst();
+        // One that has waited and calls again finds all of the burst there, but that one call, so much later.
+        let rest = self.burst().saturating_sub(1);
+        let whole = wait.saturating_add(self.interval().saturating_mul(rest));
+        Verdict {
+            allowed: false,
+            remaining: 0,
+            retry_after: wait.min(longest),
+            reset: whole.min(longest),
+        }
+    }
+
+    fn take(&self, bucket: &Local) -> Verdict {
+        match bucket.check() {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity();
+                let spent = self.burst().saturating_sub(remaining);
+                Verdict {
+                    allowed: true,
+                    remaining,
+                    retry_after: Duration::ZERO,
+                    reset: self.interval().saturating_mul(spent),
                 }
             }
-            None => Entry {
-                gate: None,
-                metrics,
-                verdict: Verdict {
-                    allowed: true,
-                    remaining: u32::MAX,
-                    retry_after: Duration::ZERO,
-                    reset: Duration::ZERO,
-                },
-            },
+            Err(not_until) => self.refusal(not_until.wait_time_from(self.clock.now())),
         }
     }
 }
@@ -86,10 +266,10 @@ struct Apart<T>(T);
 struct Gate {
     charge: Charge,
     scope: Scope,
+    rate: Rate,
     local: Apart<Local>,
-    clock: QuantaClock,
-    /// One call's share of the time.
-    interval: Duration,
+    /// What each user may use of it, where that is less than all.
+    each_user: Option<EachUser>,
     born: Instant,
     /// Nanoseconds since `born` until which Redis would refuse; 0 = it has not.
     denied_until: AtomicU64,
@@ -97,47 +277,39 @@ struct Gate {
 }
 
 impl Gate {
-    fn new(app: &AppId, endpoint: &'static str, place: usize, limit: RateLimit) -> Option<Self> {
-        let per_second = NonZeroU32::new(limit.per_second)?;
-        let burst = NonZeroU32::new(limit.burst).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(per_second).allow_burst(burst);
-        let clock = QuantaClock::default();
+    fn new(app: &AppConfig, endpoint: &Endpoint, place: usize) -> Option<Self> {
+        let RateLimit {
+            per_second,
+            burst,
+            scope,
+        } = app.rate_limit;
+        let per_second = NonZeroU32::new(per_second)?;
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        let name = endpoint.name;
+        let charge = Charge {
+            place,
+            app: app.id.clone(),
+            endpoint: name,
+            per_second: per_second.get(),
+            burst: burst.get(),
+        };
+        let each_user = EachUser::new(&charge, (endpoint.user_share)(app));
+        let mut policy = format!("\"{name}\";q={per_second};w=1");
+        if let Some(each) = &each_user {
+            let (name, per_second) = (&each.policy, each.share.per_second);
+            policy.push_str(&format!(", \"{name}\";q={per_second};w=1"));
+        }
+        let rate = Rate::new(per_second, burst);
         Some(Self {
-            charge: Charge {
-                place,
-                app: app.clone(),
-                endpoint,
-                per_second: per_second.get(),
-                burst: burst.get(),
-            },
-            scope: limit.scope,
-            local: Apart(
-                RateLimiter::direct_with_clock(quota, clock.clone())
-                    .with_middleware::<StateInformationMiddleware>(),
-            ),
-            clock,
-            interval: quota.replenish_interval(),
+            charge,
+            scope,
+            local: Apart(rate.local()),
+            rate,
+            each_user,
             born: Instant::now(),
             denied_until: AtomicU64::new(0),
-            policy: format!("\"{endpoint}\";q={per_second};w=1"),
+            policy,
         })
-    }
-
-    /// The time until everything is there again, once a refused call has waited: all of the burst but that one call.
-    fn whole_after(&self, wait: Duration) -> Duration {
-        wait.saturating_add(
-            self.interval
-                .saturating_mul(self.charge.burst.saturating_sub(1)),
-        )
-    }
-
-    fn refusal(&self, wait: Duration) -> Verdict {
-        Verdict {
-            allowed: false,
-            remaining: 0,
-            retry_after: wait,
-            reset: self.whole_after(wait),
-        }
     }
 
     fn take(&self) -> Verdict {
@@ -145,29 +317,40 @@ impl Gate {
         if until != 0 {
             let wait = until.saturating_sub(nanos(self.born.elapsed()));
             if wait > 0 {
-                return self.refusal(Duration::from_nanos(wait));
+                return self.rate.refusal(Duration::from_nanos(wait));
             }
         }
-        match self.local.0.check() {
-            Ok(state) => {
-                let remaining = state.remaining_burst_capacity();
-                let spent = self.charge.burst.saturating_sub(remaining);
-                Verdict {
-                    allowed: true,
-                    remaining,
-                    retry_after: Duration::ZERO,
-                    reset: self.interval.saturating_mul(spent),
-                }
-            }
-            Err(not_until) => self.refusal(not_until.wait_time_from(self.clock.now())),
-        }
+        self.rate.take(&self.local.0)
     }
 
     fn remember(&self, wait: Duration) {
-        // Redis's clock may step; a pod must not stay shut longer than an honest answer could ask for.
-        let longest = self.whole_after(Duration::from_secs(1));
-        let until = self.born.elapsed().saturating_add(wait.min(longest));
+        let until = self.born.elapsed().saturating_add(wait);
         self.denied_until.store(nanos(until), Ordering::Relaxed);
+    }
+}
+
+impl EachUser {
+    /// None where a user may use all that the app may.
+    fn new(all: &Charge, share: f64) -> Option<Self> {
+        // Rounded up, so that somebody can call at all.
+        let part = |whole: u32| {
+            let part = (f64::from(whole) * share - 1e-9).ceil() as u32;
+            NonZeroU32::new(part.min(whole)).unwrap_or(NonZeroU32::MIN)
+        };
+        let (per_second, burst) = (part(all.per_second), part(all.burst));
+        if (per_second.get(), burst.get()) == (all.per_second, all.burst) {
+            return None;
+        }
+        Some(Self {
+            rate: Rate::new(per_second, burst),
+            share: Arc::new(Share {
+                app: all.app.clone(),
+                endpoint: all.endpoint,
+                per_second: per_second.get(),
+                burst: burst.get(),
+            }),
+            policy: format!("{}-user", all.endpoint),
+        })
     }
 }
 
@@ -176,6 +359,11 @@ pub struct Entry<'a> {
     gate: Option<&'a Gate>,
     metrics: &'a Metrics,
     verdict: Verdict,
+    /// What the user's own share came to, if the call was within it.
+    user: Option<Verdict>,
+    report: Option<Arc<Tab>>,
+    /// The policy that `verdict` is about.
+    about: &'a str,
 }
 
 impl<'a> Entry<'a> {
@@ -191,17 +379,23 @@ impl<'a> Entry<'a> {
             .map(|gate| &gate.charge)
     }
 
+    /// What Redis has to be told now of the user's calls, if this pod has not told it for a while.
+    pub fn report(&mut self) -> Option<Arc<Tab>> {
+        self.report.take()
+    }
+
     /// Takes in what the store said: the value if the call was granted. A refusal is remembered, so that a flood does
     /// not reach Redis.
     pub fn settle<T>(&mut self, charged: Charged<T>) -> Option<T> {
         match charged {
             Charged::Granted(value, verdict) => {
                 if let Some(verdict) = verdict {
-                    self.verdict = verdict;
+                    self.verdict = self.bounded(verdict);
                 }
                 Some(value)
             }
             Charged::Refused(verdict) => {
+                let verdict = self.bounded(verdict);
                 if let Some(gate) = self.gate {
                     gate.remember(verdict.retry_after);
                 }
@@ -215,13 +409,31 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// The same without a wait that is longer than one burst: Redis' clock may step, and somebody may write into its keys.
+    fn bounded(&self, verdict: Verdict) -> Verdict {
+        let longest = self
+            .gate
+            .map_or(Duration::MAX, |gate| gate.rate.one_burst());
+        Verdict {
+            retry_after: verdict.retry_after.min(longest),
+            reset: verdict.reset.min(longest),
+            ..verdict
+        }
+    }
+
     /// What the call stands at, where a limit applies.
     pub fn standing(&self) -> Option<Standing<'a>> {
-        self.gate.map(|gate| Standing {
+        let gate = self.gate?;
+        let each = gate.each_user.as_ref();
+        let user = self.user.filter(|_| self.verdict.allowed);
+        Some(Standing {
             policy: &gate.policy,
-            endpoint: gate.charge.endpoint,
+            name: self.about,
             per_second: gate.charge.per_second,
             verdict: self.verdict,
+            user: each
+                .zip(user)
+                .map(|(each, user)| (each.policy.as_str(), user)),
         })
     }
 }
@@ -235,23 +447,20 @@ pub struct Standing<'a> {
     pub per_second: u32,
     /// What was said of this call.
     pub verdict: Verdict,
-    endpoint: &'static str,
+    /// The policy's name.
+    name: &'a str,
+    /// What is left of the user's own share, and that policy's name.
+    user: Option<(&'a str, Verdict)>,
 }
 
 impl Standing<'_> {
-    /// The value of `RateLimit`: calls left, and seconds until the quota is whole again.
+    /// The value of `RateLimit`: for each policy calls left, and seconds until the quota is whole again.
     pub fn rate_limit(&self) -> String {
-        let (mut remaining, mut reset) = (itoa::Buffer::new(), itoa::Buffer::new());
-        // As long as it has to be: a header takes such a text as it is.
-        [
-            "\"",
-            self.endpoint,
-            "\";r=",
-            remaining.format(self.verdict.remaining),
-            ";t=",
-            reset.format(self.reset_seconds()),
-        ]
-        .concat()
+        let app = standing(self.name, self.verdict);
+        match self.user {
+            Some((name, verdict)) => [&app, ", ", &standing(name, verdict)].concat(),
+            None => app,
+        }
     }
 
     /// Seconds until the quota is whole again, rounded up.
@@ -263,6 +472,20 @@ impl Standing<'_> {
     pub fn retry_after_seconds(&self) -> Option<u64> {
         (!self.verdict.allowed).then(|| seconds_up(self.verdict.retry_after).max(1))
     }
+}
+
+/// As long as it has to be: a header takes such a text as it is.
+fn standing(name: &str, verdict: Verdict) -> String {
+    let (mut remaining, mut reset) = (itoa::Buffer::new(), itoa::Buffer::new());
+    [
+        "\"",
+        name,
+        "\";r=",
+        remaining.format(verdict.remaining),
+        ";t=",
+        reset.format(seconds_up(verdict.reset)),
+    ]
+    .concat()
 }
 
 fn seconds_up(time: Duration) -> u64 {
@@ -277,8 +500,18 @@ fn nanos(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::AppId;
 
     fn limiter(per_second: u32, burst: u32, scope: Scope) -> Limiter {
+        shared(per_second, burst, scope, |_| 1.0)
+    }
+
+    fn shared(
+        per_second: u32,
+        burst: u32,
+        scope: Scope,
+        user_share: fn(&AppConfig) -> f64,
+    ) -> Limiter {
         let app = AppConfig {
             id: AppId::parse("a").unwrap(),
             server_keys: Vec::new(),
@@ -291,7 +524,12 @@ mod tests {
             tencent: None,
             sendbird: None,
         };
-        Limiter::new(&[app], &["x", "y"], Arc::default())
+        let endpoints = ["x", "y"].map(|name| Endpoint { name, user_share });
+        Limiter::new(&[app], &endpoints, Arc::default())
+    }
+
+    fn user(name: &str) -> Arc<UserId> {
+        Arc::new(UserId::parse(name).unwrap())
     }
 
     #[test]
@@ -345,6 +583,118 @@ mod tests {
         assert!(limiter.enter(0, "y").allowed());
         std::thread::sleep(Duration::from_millis(80));
         assert!(limiter.enter(0, "x").allowed());
+    }
+
+    /// Redis' clock may have stepped back by an hour: neither the pod nor the caller waits longer than one burst.
+    #[test]
+    fn nobody_waits_longer_than_one_burst() {
+        let limiter = limiter(1_000, 50, Scope::Cluster);
+        let mut entry = limiter.enter(0, "x");
+        let hour = Duration::from_secs(3_600);
+        let refused = Verdict {
+            allowed: false,
+            remaining: 0,
+            retry_after: hour,
+            reset: hour,
+        };
+        assert_eq!(entry.settle(Charged::<()>::Refused(refused)), None);
+        let burst = Duration::from_millis(50);
+        let told = entry.standing().unwrap().verdict;
+        assert!(told.retry_after <= burst && told.reset <= burst, "{told:?}");
+        let next = limiter.enter(0, "x");
+        assert!(!next.allowed());
+        let told = next.standing().unwrap().verdict;
+        assert!(told.retry_after <= burst && told.reset <= burst, "{told:?}");
+        std::thread::sleep(burst);
+        assert!(limiter.enter(0, "x").allowed());
+
+        let mut entry = limiter.enter(0, "y");
+        let granted = Verdict {
+            allowed: true,
+            ..refused
+        };
+        assert_eq!(entry.settle(Charged::Granted(1, Some(granted))), Some(1));
+        assert!(entry.standing().unwrap().verdict.reset <= burst);
+    }
+
+    #[test]
+    fn one_user_gets_its_share_and_the_others_the_rest() {
+        let limiter = shared(1, 10, Scope::Pod, |_| 0.5);
+        let (alice, bob) = (user("alice"), user("bob"));
+        let passed = |who: &Arc<UserId>| {
+            let calls = 0..20;
+            calls
+                .filter(|_| limiter.enter_as(0, "x", who).allowed())
+                .count()
+        };
+        assert_eq!((passed(&alice), passed(&bob)), (5, 5));
+        // The app's limit is used up now, and on the other endpoint it is not.
+        assert!(!limiter.enter_as(0, "x", &user("carol")).allowed());
+        assert_eq!(passed(&alice), 0);
+        assert!(limiter.enter_as(0, "y", &alice).allowed());
+    }
+
+    #[test]
+    fn both_policies_are_shown_and_the_one_that_refuses_alone() {
+        let limiter = shared(10, 10, Scope::Pod, |_| 0.2);
+        let alice = user("alice");
+        let shown = || {
+            let entry = limiter.enter_as(0, "x", &alice);
+            let standing = entry.standing().unwrap();
+            assert_eq!(standing.policy, r#""x";q=10;w=1, "x-user";q=2;w=1"#);
+            (standing.rate_limit(), standing.retry_after_seconds())
+        };
+        assert_eq!(shown().0, r#""x";r=9;t=1, "x-user";r=1;t=1"#);
+        assert_eq!(shown().0, r#""x";r=8;t=1, "x-user";r=0;t=1"#);
+        assert_eq!(shown(), (r#""x-user";r=0;t=1"#.to_owned(), Some(1)));
+    }
+
+    #[test]
+    fn a_share_of_all_is_no_bound_and_a_small_one_still_lets_somebody_call() {
+        for (share, passes) in [
+            ((|_| 1.0) as fn(&AppConfig) -> f64, 10),
+            (|_| 1e-6, 1),
+            (|_| 0.3, 3),
+        ] {
+            let limiter = shared(1, 10, Scope::Pod, share);
+            let alice = user("alice");
+            let passed = (0..20).filter(|_| limiter.enter_as(0, "x", &alice).allowed());
+            assert_eq!(passed.count(), passes);
+        }
+    }
+
+    #[test]
+    fn redis_is_told_of_a_user_who_calls_often() {
+        let limiter = shared(1_000, 200, Scope::Cluster, |_| 0.5);
+        let alice = user("alice");
+        // 100 at once: every sixth call, until somebody is at it.
+        let mut tabs = (0..10).map(|_| limiter.enter_as(0, "x", &alice).report());
+        let due: Vec<usize> = (0..10).filter(|_| tabs.next().unwrap().is_some()).collect();
+        assert_eq!(due, [6]);
+        drop(tabs);
+        let known = limiter.user(
+            &limiter.apps[0][0],
+            limiter.apps[0][0].each_user.as_ref().unwrap(),
+            &alice,
+        );
+        assert_eq!((known.tab.take(), known.tab.take()), (Some(10), None));
+        // Pods together have let through all of it.
+        known.tab.learn(Duration::from_millis(30));
+        let entry = limiter.enter_as(0, "x", &alice);
+        assert!(!entry.allowed());
+        assert!(entry.standing().unwrap().rate_limit().contains("x-user"));
+        assert!(limiter.enter_as(0, "x", &user("bob")).allowed());
+        std::thread::sleep(Duration::from_millis(40));
+        assert!(limiter.enter_as(0, "x", &alice).allowed());
+    }
+
+    #[test]
+    fn users_that_come_and_go_take_no_more_memory() {
+        let limiter = shared(1_000, 1_000, Scope::Cluster, |_| 0.5);
+        for n in 0..3 * USERS {
+            limiter.enter_as(0, "x", &user(&n.to_string()));
+        }
+        assert!(limiter.users.len() <= USERS);
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Metrics {
         let rate_limited = Labelled::new();
         r.register(
             "unread_rate_limited",
-            "Calls refused by the rate limit, by where they were refused",
+            "Calls refused by a limit: local or cluster (the app's), user (a user's share of it), address (credentials refused too often)",
             rate_limited.family.clone(),
         );
         let auth_failures = Labelled::new();

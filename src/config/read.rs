@@ -3,13 +3,17 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+
+use ipnet::IpNet;
 
 use super::load::{ConfigError, Node};
 use super::{
     AppConfig, Config, Durability, HistoryConfig, ImkitConfig, LogConfig, LogFormat, RateLimit,
-    RedisAddress, RedisConfig, Scope, Secret, SendbirdConfig, ServerConfig, TencentConfig,
+    RedisAddress, RedisConfig, RefusedCredentials, Scope, Secret, SendbirdConfig, ServerConfig,
+    TencentConfig,
 };
 use crate::names::AppId;
 
@@ -126,6 +130,45 @@ impl<'p> Section<'p> {
 
     fn number_or(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
         self.number(key, range).unwrap_or(default)
+    }
+
+    /// A part of a whole: at least a thousandth, and at most all of it.
+    fn part_or(&mut self, key: &str, default: f64) -> f64 {
+        let Some(node) = self.table.remove(key) else {
+            return default;
+        };
+        let part = match node.parsed() {
+            Node::Value(toml::Value::Float(part)) => part,
+            Node::Value(toml::Value::Integer(1)) => 1.0,
+            // Out of range as all other integers are.
+            Node::Value(toml::Value::Integer(_)) => 0.0,
+            _ => {
+                self.problem(key, "must be a number");
+                return default;
+            }
+        };
+        // Nor is what is no number at all.
+        if !(0.001..=1.0).contains(&part) {
+            self.problem(key, "must be 0.001 to 1");
+            return default;
+        }
+        part
+    }
+
+    /// Networks such as `10.0.0.0/8`; an address alone is a network of one.
+    fn networks(&mut self, key: &str) -> Vec<IpNet> {
+        let texts = self.texts(key).into_iter().enumerate();
+        let parsed = texts.filter_map(|(index, text)| {
+            let network = text
+                .parse::<IpNet>()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            if network.is_err() {
+                let key = format!("{key}[{index}]");
+                self.problem(&key, "must be an address or a network such as `10.0.0.0/8`");
+            }
+            network.ok()
+        });
+        parsed.collect()
     }
 
     fn choice<T: Copy>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> T {
@@ -301,12 +344,44 @@ fn server(mut s: Section<'_>) -> ServerConfig {
         max_writes: size(s.number_or("max_writes", 64, 1..=100_000)),
         drain_seconds: s.number_or("drain_seconds", 5, 0..=3_600),
         grace_seconds: s.number_or("grace_seconds", 20, 0..=3_600),
+        trusted_proxies: s.networks("trusted_proxies"),
+        client_address_header: header_name(&mut s),
+        refused_credentials: refused_credentials(s.section_or_empty("refused_credentials")),
     };
     if config.listen == config.admin_listen && !config.listen.ends_with(":0") {
         s.problem("admin_listen", "must differ from server.listen");
     }
     s.done();
     config
+}
+
+/// In lower case, as header names are compared.
+fn header_name(s: &mut Section<'_>) -> String {
+    let key = "client_address_header";
+    let Some(name) = s.text(key) else {
+        return "x-forwarded-for".to_owned();
+    };
+    let legal = !name.is_empty()
+        && name.len() <= 64
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if !legal {
+        s.problem(
+            key,
+            "must be the name of a header, such as `x-forwarded-for` or `forwarded`",
+        );
+    }
+    name.to_ascii_lowercase()
+}
+
+fn refused_credentials(mut s: Section<'_>) -> RefusedCredentials {
+    let limit = RefusedCredentials {
+        per_second: small(s.number_or("per_second", 20, 0..=1_000_000)),
+        burst: small(s.number_or("burst", 200, 1..=1_000_000)),
+    };
+    s.done();
+    limit
 }
 
 fn redis(mut s: Section<'_>) -> RedisConfig {
@@ -431,10 +506,12 @@ fn imkit(mut s: Section<'_>) -> Option<ImkitConfig> {
         (!client_keys.is_empty()).then_some(client_keys),
     );
     let jwt_secret = s.needed_secret("jwt_secret");
+    let user_share = s.part_or("user_share", 0.5);
     s.done();
     Some(ImkitConfig {
         client_keys: client_keys?,
         jwt_secret: jwt_secret?,
+        user_share,
     })
 }
 

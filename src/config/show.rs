@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Config, Durability, LogFormat, Scope, Secret};
+use super::{Config, Durability, LogFormat, RefusedCredentials, Scope, Secret};
 
 const MASK: &str = "****";
 
@@ -23,6 +23,17 @@ pub fn effective(config: &Config) -> String {
     out.plain("max_writes", server.max_writes);
     out.plain("drain_seconds", server.drain_seconds);
     out.plain("grace_seconds", server.grace_seconds);
+    let networks: Vec<String> = server
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    out.list("trusted_proxies", networks.iter().map(String::as_str));
+    out.text("client_address_header", &server.client_address_header);
+    let RefusedCredentials { per_second, burst } = server.refused_credentials;
+    out.line(&format!(
+        "refused_credentials = {{ per_second = {per_second}, burst = {burst} }}"
+    ));
 
     let redis = &config.redis;
     out.head("[redis]");
@@ -80,6 +91,7 @@ pub fn effective(config: &Config) -> String {
             out.head("[apps.imkit]");
             out.secrets("client_keys", &imkit.client_keys);
             out.text("jwt_secret", MASK);
+            out.plain("user_share", toml::Value::Float(imkit.user_share));
         }
         if let Some(tencent) = &app.tencent {
             out.head("[apps.tencent]");

@@ -59,6 +59,9 @@ max_reads = 2048
 max_writes = 64
 drain_seconds = 5
 grace_seconds = 20
+trusted_proxies = []
+client_address_header = "x-forwarded-for"
+refused_credentials = { per_second = 20, burst = 200 }
 
 [redis]
 # no url: a private redis-server in data_dir
@@ -312,6 +315,69 @@ sendbird = { application_id = "a.b", master_token = "" }
             "apps[1].sendbird.master_token: must not be empty",
         ]
     );
+}
+
+#[test]
+fn proxies_are_addresses_and_networks() {
+    let env = [(
+        "UNREAD_SERVER__TRUSTED_PROXIES",
+        r#"["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1"]"#,
+    )];
+    let file =
+        "[server]\nclient_address_header = \"X-Real-IP\"\nrefused_credentials = { burst = 9 }\n";
+    let server = with(file, &env).unwrap().server;
+    let networks: Vec<String> = server
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let expected = ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32", "::1/128"];
+    assert_eq!(networks, expected);
+    assert_eq!(server.client_address_header, "x-real-ip");
+    let limit = RefusedCredentials {
+        per_second: 20,
+        burst: 9,
+    };
+    assert_eq!(server.refused_credentials, limit);
+    let bad = r#"
+[server]
+trusted_proxies = ["10.0.0.0/33", "::1", "proxy.example"]
+client_address_header = "x forwarded"
+refused_credentials = { per_second = -1, burst = 0, more = 1 }
+"#;
+    assert_eq!(
+        problems(bad, &[]),
+        [
+            "server.trusted_proxies[0]: must be an address or a network such as `10.0.0.0/8`",
+            "server.trusted_proxies[2]: must be an address or a network such as `10.0.0.0/8`",
+            "server.client_address_header: must be the name of a header, such as `x-forwarded-for` or `forwarded`",
+            "server.refused_credentials.per_second: must be 0 to 1000000",
+            "server.refused_credentials.burst: must be 1 to 1000000",
+            "server.refused_credentials.more: unknown key",
+        ]
+    );
+}
+
+#[test]
+fn a_users_share_is_a_part_of_the_whole() {
+    let share = |text: &str| {
+        let env = [("UNREAD_APPS__0__IMKIT__USER_SHARE", text)];
+        let config = with(APP, &env)?;
+        Ok(config.apps[0].imkit.as_ref().unwrap().user_share)
+    };
+    for (text, expected) in [("0.25", 0.25), ("1", 1.0), ("1.0", 1.0), ("0.001", 0.001)] {
+        assert_eq!(share(text), Ok(expected), "{text}");
+    }
+    let default = with(APP, &[]).unwrap();
+    assert_eq!(default.apps[0].imkit.as_ref().unwrap().user_share, 0.5);
+    for text in ["0", "0.0", "-0.5", "1.01", "2", "nan", "inf", "-1", "1e-9"] {
+        let expected = vec!["apps[0].imkit.user_share: must be 0.001 to 1".to_owned()];
+        assert_eq!(share(text), Err(expected), "{text}");
+    }
+    for text in ["half", "[1]", "true"] {
+        let expected = vec!["apps[0].imkit.user_share: must be a number".to_owned()];
+        assert_eq!(share(text), Err(expected), "{text}");
+    }
 }
 
 #[test]

@@ -24,8 +24,8 @@ use crate::names::{AppId, Tag, UserId};
 use crate::store::{Pref, RoomBrief};
 
 use rooms::Listing;
-use token::Verifier;
 pub use token::make_token;
+use token::{Unusable, Verifier};
 
 /// First segments of this dialect's paths.
 pub const PREFIXES: &[&str] = &["badges", "rooms"];
@@ -33,6 +33,11 @@ pub const PREFIXES: &[&str] = &["badges", "rooms"];
 pub const LIMITED: &[&str] = &[BADGES, ROOMS];
 const BADGES: &str = "imkit-badges";
 const ROOMS: &str = "imkit-rooms";
+
+/// How much of an app's limit one user may use: here the users' own devices call.
+pub fn user_share(app: &AppConfig) -> f64 {
+    app.imkit.as_ref().map_or(1.0, |imkit| imkit.user_share)
+}
 
 /// Tags in one call.
 const MAX_TAGS: usize = 1_000;
@@ -265,12 +270,12 @@ async fn route(call: Call<'_>) -> HttpResponse {
 async fn limited(mut call: Call<'_>, endpoint: &'static str) -> HttpResponse {
     let (tenant, user) = match authenticate(&call) {
         Ok(known) => known,
-        Err(fault) => {
-            call.state.metrics.auth_failure("imkit");
-            return fault.answer();
-        }
+        Err(refusal) => return refuse(&call, &refusal),
     };
-    let mut entry = call.state.limiter.enter(tenant.index, endpoint);
+    let mut entry = call.state.limiter.enter_as(tenant.index, endpoint, &user);
+    if let Some(tab) = entry.report() {
+        call.state.store.report(tab);
+    }
     let answer = if !entry.allowed() {
         Err(LIMIT)
     } else if endpoint == BADGES {
@@ -330,15 +335,45 @@ fn with_cors(mut response: HttpResponse) -> HttpResponse {
     response
 }
 
-fn authenticate<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserId>), Fault> {
+/// Why a call is not let in.
+enum Refusal {
+    /// Nothing shows that the app ever gave this caller a credential.
+    Stranger(Fault),
+    /// It has a token that the app signed, and that does not serve now: no attempt to guess one. Devices whose tokens have
+    /// expired have to hear just that, however many of them there are.
+    Known(Fault),
+}
+
+fn refuse(call: &Call<'_>, refusal: &Refusal) -> HttpResponse {
+    match refusal {
+        Refusal::Stranger(fault) => match call.refused("imkit") {
+            Some(seconds) => {
+                let mut response = LIMIT.answer();
+                request::retry_after(&mut response, seconds);
+                response
+            }
+            None => fault.answer(),
+        },
+        Refusal::Known(fault) => {
+            call.state.metrics.auth_failure("imkit");
+            fault.answer()
+        }
+    }
+}
+
+fn authenticate<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserId>), Refusal> {
+    const NO_KEY: Refusal = Refusal::Stranger(CLIENT_KEY);
     let header = |name, legacy| call.header(name).or_else(|| call.header(legacy));
-    let key = header("im-client-key", "client_key").ok_or(CLIENT_KEY)?;
-    let tenant = call.state.apps.imkit.0.find(key).ok_or(CLIENT_KEY)?;
-    let token = header("im-authorization", "authorization").ok_or(TOKEN)?;
+    let key = header("im-client-key", "client_key").ok_or(NO_KEY)?;
+    let tenant = call.state.apps.imkit.0.find(key).ok_or(NO_KEY)?;
+    let token = header("im-authorization", "authorization").ok_or(Refusal::Stranger(TOKEN))?;
     let user = tenant.tokens.verify(token, request::unix_seconds());
-    let user = user.ok_or(TOKEN)?;
+    let user = user.map_err(|why| match why {
+        Unusable::Forged => Refusal::Stranger(TOKEN),
+        Unusable::Untimely => Refusal::Known(TOKEN),
+    })?;
     if call.headers("im-client-id").any(|id| id != user.as_str()) {
-        return Err(TOKEN);
+        return Err(Refusal::Known(TOKEN));
     }
     Ok((tenant, user))
 }

@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 use crate::config::AppConfig;
 use crate::error::Error;
 use crate::event::Event;
-use crate::http::request::{BodyError, Call, close, decode_segment, json as answer, set};
+use crate::http::request::{
+    BodyError, Call, close, decode_segment, json as answer, retry_after, set,
+};
 use crate::metrics::Metrics;
 use crate::names::{RoomId, UserId};
 use crate::store::{ByKind, Outcome, RoomCounts, RoomUnread, Totals, UserUnread, Wait};
@@ -49,7 +51,10 @@ async fn route(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
         problem.allow = Some(if method == Method::GET { "GET" } else { "POST" });
         return Err(problem);
     }
-    let index = authenticate(call).inspect_err(|_| call.state.metrics.auth_failure("native"))?;
+    let index = authenticate(call).map_err(|problem| match call.refused("native") {
+        Some(seconds) => Problem::too_many(seconds),
+        None => problem,
+    })?;
     let state = call.state;
     let app = state
         .config
@@ -494,6 +499,8 @@ struct Problem {
     allow: Option<&'static str>,
     /// Whether bytes of the body may still be on the way.
     unread_body: bool,
+    /// Seconds to wait, of a limit.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -503,6 +510,15 @@ impl Problem {
             detail: detail.into(),
             allow: None,
             unread_body: false,
+            retry_after: None,
+        }
+    }
+
+    fn too_many(seconds: u64) -> Self {
+        let detail = "too many calls from this address had no valid server key";
+        Self {
+            retry_after: Some(seconds),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
         }
     }
 
@@ -534,6 +550,9 @@ impl Problem {
                 );
             }
             _ => {}
+        }
+        if let Some(seconds) = self.retry_after {
+            retry_after(&mut response, seconds);
         }
         if let Some(allow) = self.allow {
             set(

@@ -76,6 +76,16 @@ impl<'a> Call<'a> {
         Query::new(self.req.uri().query().unwrap_or_default())
     }
 
+    /// Counts this call as one whose credentials were refused, under the dialect's name. Answers the seconds that its caller
+    /// should wait, if too many from its address were: it is then to be told that, in the dialect's words for a limit.
+    pub fn refused(&self, dialect: &'static str) -> Option<u64> {
+        self.state.metrics.auth_failure(dialect);
+        let wait = self.state.refusals.count(self.req)?;
+        self.state.metrics.rate_limited("address");
+        let begun = u64::from(wait.subsec_nanos() > 0);
+        Some(wait.as_secs().saturating_add(begun).max(1))
+    }
+
     /// Reads the whole body, of at most `limit` bytes, within the configured time.
     pub async fn body(&mut self, limit: usize) -> Result<Bytes, BodyError> {
         let headers = self.req.headers();
@@ -318,8 +328,13 @@ pub fn show_limit(response: &mut HttpResponse, entry: &Entry<'_>) {
     set(response, POLICY, standing.policy);
     set(response, STANDING, standing.rate_limit());
     if let Some(seconds) = standing.retry_after_seconds() {
-        set(response, header::RETRY_AFTER, HeaderValue::from(seconds));
+        retry_after(response, seconds);
     }
+}
+
+/// `Retry-After`, in seconds.
+pub fn retry_after(response: &mut HttpResponse, seconds: u64) {
+    set(response, header::RETRY_AFTER, HeaderValue::from(seconds));
 }
 
 /// The clock, in whole seconds since the epoch.

@@ -163,10 +163,14 @@ pub async fn serve(call: Call<'_>) -> HttpResponse {
             show_limit(&mut response, &entry);
             response
         }
-        Err(fault) => {
-            call.state.metrics.auth_failure("sendbird");
-            fault.answer()
-        }
+        Err(fault) => match call.refused("sendbird") {
+            Some(seconds) => {
+                let mut response = LIMIT.answer();
+                request::retry_after(&mut response, seconds);
+                response
+            }
+            None => fault.answer(),
+        },
     }
 }
 

@@ -251,10 +251,23 @@ async fn route(mut call: Call<'_>) -> HttpResponse {
             request::show_limit(&mut response, &entry);
             response
         }
-        Err(fault) => {
-            call.state.metrics.auth_failure("tencent");
-            fault.answer()
+        Err(fault) => refuse(&call, fault),
+    }
+}
+
+fn refuse(call: &Call<'_>, fault: Fault) -> HttpResponse {
+    // Made with the app's key: no attempt to guess one, and it has to hear just that.
+    if matches!(fault, SIG_EXPIRED | ADMIN) {
+        call.state.metrics.auth_failure("tencent");
+        return fault.answer();
+    }
+    match call.refused("tencent") {
+        Some(seconds) => {
+            let mut response = FREQUENCY.answer();
+            request::retry_after(&mut response, seconds);
+            response
         }
+        None => fault.answer(),
     }
 }
 

@@ -17,11 +17,12 @@ use redis::Value;
 use thread_local::ThreadLocal;
 use tokio::sync::oneshot;
 
+use super::Store;
 use super::reply::Reply;
 use crate::connection::Redis;
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::quota::{Charge, Verdict};
+use crate::quota::{Charge, Tab, Verdict};
 use crate::scripts;
 
 /// Of [`Group::calls`]: the charge is on its way, nobody can join any more.
@@ -33,6 +34,8 @@ const SHARE: u32 = 256;
 const CREDIT: u32 = 1_024;
 /// Between two payments of a thread. Each of them is a script, which costs Redis more than a read.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Between two reports of what a user who calls often has used.
+const REPORT: Duration = Duration::from_millis(20);
 /// How long it is believed what was left.
 const FRESH: Duration = Duration::from_millis(50);
 
@@ -163,13 +166,48 @@ async fn pay(redis: Redis, charge: Charge, account: Arc<Mutex<Account>>) {
 }
 
 async fn ask(redis: &Redis, charge: &Charge, calls: u32, owed: bool) -> Result<Granted> {
+    let key = keys::limit(&charge.app, charge.endpoint);
+    gcra(redis, key, charge.emission(), charge.burst, calls, owed).await
+}
+
+async fn gcra(
+    redis: &Redis,
+    key: String,
+    emission: Duration,
+    burst: u32,
+    calls: u32,
+    owed: bool,
+) -> Result<Granted> {
     let call = scripts::GCRA
-        .call(&[keys::limit(&charge.app, charge.endpoint)])
-        .arg(charge.emission().as_micros() as u64)
-        .arg(charge.burst)
+        .call(&[key])
+        .arg(emission.as_micros() as u64)
+        .arg(burst)
         .arg(calls)
         .arg(u8::from(owed));
     Granted::read(redis.call(&call).await?)
+}
+
+impl Store {
+    /// Tells Redis of a user's calls, beside them, for as long as more of them come, so that the pods together hold the user
+    /// to its share. No call waits for it. What a pod lets through between two reports is charged all the same: the user
+    /// then waits longer.
+    pub fn report(&self, tab: Arc<Tab>) {
+        tokio::spawn(report(self.inner.redis.clone(), tab));
+    }
+}
+
+async fn report(redis: Redis, tab: Arc<Tab>) {
+    loop {
+        tokio::time::sleep(REPORT).await;
+        let Some(calls) = tab.take() else {
+            return;
+        };
+        let share = tab.share();
+        let key = keys::user_limit(&share.app, share.endpoint, tab.user());
+        let told = gcra(&redis, key, share.emission(), share.burst, calls, true).await;
+        // Without an answer the user has this pod's share.
+        tab.learn(told.map_or(Duration::ZERO, |granted| granted.wait));
+    }
 }
 
 fn locked(account: &Mutex<Account>) -> MutexGuard<'_, Account> {

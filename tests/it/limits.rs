@@ -253,3 +253,183 @@ async fn a_cluster_limit_refuses_in_every_dialect() {
 async fn a_pod_limit_refuses_in_every_dialect() {
     every_dialect_refuses("pod").await;
 }
+
+/// Redis' clock steps back by an hour, as a failover to a server whose clock is behind does: what is stored lies an hour
+/// ahead then, and so does its expiry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_an_hour_back_refuses_for_one_burst_at_most() {
+    const HOUR: u64 = 3_600_000_000;
+    let (redis, pods, apps) = three_pods(&Config::limited(1, CLUSTER)).await;
+    let app = &apps[0];
+    let key = format!("unread:v1:{{{}:limit:tencent-unread}}", app.keys.id);
+    let time = redis.cli(&["TIME"]);
+    let parts: Vec<u64> = time.lines().map(|part| part.parse().unwrap()).collect();
+    let ahead = (parts[0] * 1_000_000 + parts[1] + HOUR).to_string();
+    assert_eq!(redis.cli(&["SET", &key, &ahead, "PX", "3600000"]), "OK");
+    let start = Instant::now();
+    for pod in &pods {
+        let app = app.on(&pod.base);
+        loop {
+            let reply = app.tencent_total("alice").await;
+            if reply.body["ErrorCode"] == 0 {
+                break;
+            }
+            assert_eq!(reply.body["ErrorCode"], 60007, "{reply:?}");
+            // A burst of this limit is a second.
+            assert_eq!(reply.header("retry-after"), Some("1"), "{reply:?}");
+            let standing = reply.header("ratelimit").unwrap();
+            assert!(standing.ends_with(";r=0;t=1"), "{standing}");
+            assert!(
+                start.elapsed() < Duration::from_secs(1 + 4),
+                "refused for longer than a burst"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let expiry: i64 = redis.cli(&["PTTL", &key]).parse().unwrap();
+    assert!(expiry <= 2_001, "the key expires in {expiry} ms");
+}
+
+/// A garbled key is mended by the next call.
+#[tokio::test]
+async fn a_garbled_limit_refuses_nobody() {
+    let redis = RedisServer::start();
+    let config = shared(1.0, "cluster");
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    app.must(&json!({"type": "user.updated", "user": "alice"}))
+        .await;
+    let key = format!("unread:v1:{{{}:limit:tencent-unread}}", app.keys.id);
+    for garbage in [&["SET", &key, "x"][..], &["LPUSH", &key, "x"]] {
+        redis.cli(&["DEL", &key]);
+        redis.cli(garbage);
+        let reply = app.tencent_total("alice").await;
+        assert_eq!(reply.body["ErrorCode"], 0, "{garbage:?}: {reply:?}");
+        assert_eq!(redis.cli(&["TYPE", &key]), "string");
+    }
+}
+
+// A user's share.
+
+/// Calls until refused, and answers how many were let through and the refusal.
+async fn until_over(app: &App, user: &str) -> (usize, Reply) {
+    for n in 0..1_000 {
+        let reply = app.imkit_badges::<&str>(user, None).await;
+        if reply.status != 200 {
+            return (n, reply);
+        }
+    }
+    panic!("never refused");
+}
+
+fn shared(share: f64, scope: &'static str) -> Config {
+    let mut config = Config::limited(
+        1,
+        RateLimit {
+            per_second: 1,
+            burst: 20,
+            scope,
+        },
+    );
+    config.apps[0].user_share = share;
+    config
+}
+
+#[tokio::test]
+async fn one_device_uses_up_its_own_share_and_no_more() {
+    for scope in ["pod", "cluster"] {
+        let redis = RedisServer::start();
+        let config = shared(0.25, scope);
+        let pod = Pod::start(&config, &redis);
+        let app = App::new(&config.apps[0], &pod.base);
+        let (let_through, reply) = until_over(&app, "greedy").await;
+        // One more a second, so a slow machine may see some more.
+        assert!((5..=9).contains(&let_through), "{let_through}");
+        assert_eq!(reply.status, 429, "{reply:?}");
+        assert_eq!(reply.body["error"]["code"], "RATE_LIMIT_EXCEEDED");
+        assert_eq!(reply.header("retry-after"), Some("1"), "{reply:?}");
+        assert_eq!(
+            reply.header("ratelimit-policy"),
+            Some(r#""imkit-badges";q=1;w=1, "imkit-badges-user";q=1;w=1"#)
+        );
+        let standing = reply.header("ratelimit").unwrap();
+        assert!(
+            standing.starts_with(r#""imkit-badges-user";r=0;t="#),
+            "{standing}"
+        );
+        // The rest is the others', on this endpoint and on the other one.
+        let modest = app.imkit_badges::<&str>("modest", None).await;
+        assert_eq!(modest.status, 200, "{modest:?}");
+        let standing = modest.header("ratelimit").unwrap();
+        assert!(standing.starts_with(r#""imkit-badges";r="#), "{standing}");
+        assert!(
+            standing.contains(r#", "imkit-badges-user";r=4;t="#),
+            "{standing}"
+        );
+        assert_eq!(app.imkit_rooms("greedy", &[]).await.status, 200);
+        let metrics = pod.admin_get("/metrics").unwrap();
+        let counted = r#"unread_rate_limited_total{stage="user"} 1"#;
+        assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_share_of_one_is_the_whole_limit() {
+    let redis = RedisServer::start();
+    let config = shared(1.0, "cluster");
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    let (let_through, reply) = until_over(&app, "only").await;
+    assert!(let_through >= 20, "{let_through}");
+    let standing = reply.header("ratelimit").unwrap();
+    assert!(!standing.contains("user"), "{standing}");
+}
+
+/// A device that spreads its calls over pods has one share all the same: pods that have spent nothing of it hear of it
+/// through Redis.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_hold_a_user_to_one_share_together() {
+    let mut config = Config::limited(
+        1,
+        RateLimit {
+            per_second: 10,
+            burst: 200,
+            scope: "cluster",
+        },
+    );
+    config.apps[0].user_share = 0.5;
+    let (redis, pods, apps) = three_pods(&config).await;
+    let greedy: Vec<App> = pods.iter().map(|pod| apps[0].on(&pod.base)).collect();
+    // Twelve in each pod are not told to the others, and what comes until a report is through.
+    let mut let_through = 0;
+    let mut refused = [false; 3];
+    let start = Instant::now();
+    'all: loop {
+        for (pod, app) in greedy.iter().enumerate() {
+            let reply = app.imkit_badges::<&str>("greedy", None).await;
+            match reply.status {
+                200 => let_through += 1,
+                429 => refused[pod] = true,
+                _ => panic!("{reply:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if refused.iter().all(|refused| *refused) {
+                break 'all;
+            }
+        }
+    }
+    // 100 at once and five a second; by the pods' own counts alone it would be 200, all that the app may.
+    let share = 100 + 5 * start.elapsed().as_secs() as usize;
+    assert!(
+        let_through >= 90 && let_through <= share + 60,
+        "{let_through} of a share of {share}"
+    );
+    let key = format!(
+        "unread:v1:{{{}:limit:imkit-badges:greedy}}",
+        apps[0].keys.id
+    );
+    let expiry: i64 = redis.cli(&["PTTL", &key]).parse().unwrap();
+    assert!(expiry > 0, "the user's key expires in {expiry} ms");
+    let modest = greedy[0].imkit_badges::<&str>("modest", None).await;
+    assert_eq!(modest.status, 200, "{modest:?}");
+}

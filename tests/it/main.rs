@@ -60,6 +60,9 @@ mod topology;
 /// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
 mod limits;
 
+/// Credentials that are refused again and again: what their address is told, and whom that must not concern.
+mod credentials;
+
 /// The rate limiter's script by itself: clocks that step, and garbage in its key.
 mod gcra;
 

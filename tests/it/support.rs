@@ -352,22 +352,26 @@ pub struct AppKeys {
     pub master_token: String,
     pub api_token: String,
     pub rate_limit: RateLimit,
+    /// How much of that one IMKIT user may use.
+    pub user_share: f64,
 }
 
 impl AppKeys {
     fn numbered(n: usize) -> Self {
         Self {
             id: format!("app-{n}"),
-            server_key: format!("server-key-of-{n}"),
-            client_key: format!("client-key-of-{n}"),
+            server_key: format!("server-key-of-app-{n}"),
+            client_key: format!("client-key-of-app-{n}"),
             jwt_secret: format!("jwt-secret-of-{n}-not-a-real-one"),
             sdkappid: 1_400_000_000 + n as u64,
             secret_key: format!("tencent-secret-of-{n}-not-a-real-one"),
             admin: format!("administrator{n}"),
             application_id: format!("APP-{n}"),
-            master_token: format!("master-token-of-{n}"),
-            api_token: format!("api-token-of-{n}"),
+            master_token: format!("master-token-of-app-{n}"),
+            api_token: format!("api-token-of-app-{n}"),
             rate_limit: UNLIMITED,
+            // Most tests ask about one user.
+            user_share: 1.0,
         }
     }
 
@@ -391,6 +395,8 @@ pub struct Config {
     pub extra: String,
     /// More lines of the table `[redis]`.
     pub redis: String,
+    /// More lines of the table `[server]`.
+    pub server: String,
 }
 
 impl Config {
@@ -400,6 +406,8 @@ impl Config {
             apps: (0..count).map(AppKeys::numbered).collect(),
             extra: String::new(),
             redis: String::new(),
+            // All tests call from one address, and many with credentials that are refused.
+            server: "refused_credentials = { burst = 1_000_000 }\n".to_owned(),
         }
     }
 
@@ -425,8 +433,8 @@ impl Config {
             false => "response_timeout_ms = 3000\n",
         };
         let mut text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n\n[redis]\n{redis}\n{patient}{}\n\n{}\n",
-            self.redis, self.extra
+            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{}\n[redis]\n{redis}\n{patient}{}\n\n{}\n",
+            self.server, self.redis, self.extra
         );
         for app in &self.apps {
             let RateLimit {
@@ -438,13 +446,14 @@ impl Config {
                 text,
                 "[[apps]]\nid = {}\nserver_keys = [{}]\n\
                  rate_limit = {{ per_second = {per_second}, burst = {burst}, scope = \"{scope}\" }}\n\
-                 [apps.imkit]\nclient_keys = [{}]\njwt_secret = {}\n\
+                 [apps.imkit]\nclient_keys = [{}]\njwt_secret = {}\nuser_share = {:?}\n\
                  [apps.tencent]\nsdkappid = {}\nsecret_key = {}\nadmins = [{}]\n\
                  [apps.sendbird]\napplication_id = {}\nmaster_token = {}\napi_tokens = [{}]\n\n",
                 quoted(&app.id),
                 quoted(&app.server_key),
                 quoted(&app.client_key),
                 quoted(&app.jwt_secret),
+                app.user_share,
                 app.sdkappid,
                 quoted(&app.secret_key),
                 quoted(&app.admin),

@@ -24,6 +24,17 @@ struct Claims {
     nbf: Option<f64>,
 }
 
+/// Why a token lets nobody in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Not one that the app has signed.
+    #[error("the token is not one of the app")]
+    Forged,
+    /// One that the app has signed, but expired, or not valid yet.
+    #[error("the token is not valid now")]
+    Untimely,
+}
+
 /// Checks the tokens of one app and remembers the good ones until they expire, so that the next call needs no crypto.
 pub struct Verifier {
     key: DecodingKey,
@@ -50,33 +61,35 @@ impl Verifier {
     }
 
     /// The user that a token names, if it is good at `now` (Unix seconds).
-    pub fn verify(&self, token: &str, now: u64) -> Option<Arc<UserId>> {
+    pub fn verify(&self, token: &str, now: u64) -> Result<Arc<UserId>, Unusable> {
         if let Some((user, until)) = self.good.get(token) {
             if now < until {
-                return Some(user);
+                return Ok(user);
             }
             self.good.remove(token);
-            return None;
+            return Err(Unusable::Untimely);
         }
         if token.len() > MAX_BYTES {
-            return None;
+            return Err(Unusable::Forged);
         }
-        let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.rules).ok()?;
+        let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.rules);
+        let data = data.map_err(|_| Unusable::Forged)?;
         // RFC 7515: what must be understood and is not makes the token invalid.
         if data.header.crit.is_some() {
-            return None;
+            return Err(Unusable::Forged);
         }
         // Not valid on or after `exp`: the first whole second that is not before it.
         let until = data.claims.exp.ceil() as u64;
         let started = data.claims.nbf.is_none_or(|nbf| nbf <= now as f64);
         if now >= until || !started {
-            return None;
+            return Err(Unusable::Untimely);
         }
-        let user = Arc::new(UserId::parse(data.claims.id).ok()?);
+        let user = UserId::parse(data.claims.id).map_err(|_| Unusable::Forged)?;
+        let user = Arc::new(user);
         if token.len() <= MAX_CACHED_BYTES {
             self.good.insert(token.into(), (Arc::clone(&user), until));
         }
-        Some(user)
+        Ok(user)
     }
 }
 
@@ -126,7 +139,7 @@ mod tests {
     }
 
     fn user(token: &str) -> Option<String> {
-        let user = Verifier::new(SECRET).verify(token, NOW)?;
+        let user = Verifier::new(SECRET).verify(token, NOW).ok()?;
         Some(user.as_str().to_owned())
     }
 
@@ -138,9 +151,10 @@ mod tests {
             assert_eq!(user.as_str(), "alice");
         }
         // From the cache, then without.
-        assert!(verifier.verify(ALICE, ALICE_UNTIL).is_none());
-        assert!(verifier.verify(ALICE, ALICE_UNTIL).is_none());
-        assert!(Verifier::new("another").verify(ALICE, NOW).is_none());
+        assert_eq!(verifier.verify(ALICE, ALICE_UNTIL), Err(Unusable::Untimely));
+        assert_eq!(verifier.verify(ALICE, ALICE_UNTIL), Err(Unusable::Untimely));
+        let another = Verifier::new("another").verify(ALICE, NOW);
+        assert_eq!(another, Err(Unusable::Forged));
     }
 
     #[test]
