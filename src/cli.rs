@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Stop};
-use crate::config::{self, AppConfig, Config, ConfigError, Flags};
+use crate::config::{self, AppConfig, Config, ConfigError, Flags, WeakSecret};
 use crate::keys::encode;
 use crate::names::{AppId, RoomId, UserId};
 use crate::store::Scope;
@@ -269,7 +269,12 @@ fn run(command: Command) -> Result<u8, Failure> {
                 .map(|()| 0)
         }
         Command::CheckConfig { file } => {
-            print(&config::effective(&loaded(file)?));
+            let config = loaded(file)?;
+            // Not on standard output, which is a configuration again; and no failure, since it can be run with.
+            for WeakSecret { setting, why } in config::weak_secrets(&config) {
+                eprintln!("unread: warning: {setting} {why}");
+            }
+            print(&config::effective(&config));
             Ok(0)
         }
         Command::Token { kind } => token(kind).map(|()| 0),
@@ -472,11 +477,15 @@ fn on_runtime<T, E: From<String>>(work: impl Future<Output = Result<T, E>>) -> R
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let nobody = config.apps.is_empty();
+    let weak = config::weak_secrets(&config);
     let mut signals = signals()?;
     let app = tokio::select! {
         app = App::build(config) => app.map_err(|error| Failure::Run(error.to_string()))?,
         _ = signals.next() => return Ok(()),
     };
+    for WeakSecret { setting, why } in weak {
+        tracing::warn!(setting, "this secret {why}");
+    }
     if nobody {
         tracing::warn!("no app is configured: every call will be refused");
     }

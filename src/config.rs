@@ -1,9 +1,10 @@
 //! Every setting, its default, unit and range. `load` puts the layers on top of each other, `read` checks and turns them
-//! into these types, `show` prints them back with the secrets masked. No setting is read after start.
+//! into these types, `show` prints them back with the secrets masked, `secrets` names those that are no protection. No setting is read after start.
 
 mod address;
 mod load;
 mod read;
+mod secrets;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,11 @@ use crate::names::AppId;
 
 pub use address::{Host, Place, RedisAddress};
 pub use load::{ConfigError, Flags, load, load_from, load_text};
+pub use secrets::{WeakSecret, weak_secrets};
 pub use show::effective;
+
+/// The example file, which the demo runs with. Its secrets are published, and so no secrets.
+pub const EXAMPLE: &str = include_str!("../unread.example.toml");
 
 /// A text that must never be printed: keys, tokens, and addresses that may hold a password.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -13,19 +13,18 @@ use tokio::sync::oneshot;
 
 use crate::app::{App, Stop};
 use crate::cli::{Signals, print};
-use crate::config::{self, AppConfig, Config, ConfigError, Flags};
+use crate::config::{self, AppConfig, Config, ConfigError, EXAMPLE, Flags};
 use crate::http;
 use crate::names::UserId;
 use crate::private_redis::fresh_dir;
 
-const EXAMPLE: &str = include_str!("../unread.example.toml");
 const TTL_SECONDS: u64 = 86_400;
 
 /// The demo's configuration: the example file, under the flags.
 pub fn config(flags: &Flags) -> Result<Config, ConfigError> {
     let mut config = config::load_text(EXAMPLE, flags)?;
-    // The terminal belongs to the calls to paste.
-    config.log.level = "warn".to_owned();
+    // The terminal belongs to the calls to paste, and the Redis to the demo.
+    config.log.level = "warn,unread::redis_setup=error".to_owned();
     // Nothing balances load to a demo.
     config.server.drain_seconds = 0;
     config.server.grace_seconds = 2;

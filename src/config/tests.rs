@@ -380,6 +380,96 @@ fn a_users_share_is_a_part_of_the_whole() {
     }
 }
 
+/// Settings of weak secrets and, shortly, why.
+fn weak(config: &Config) -> Vec<(String, &'static str)> {
+    let kind = |why: &str| {
+        let kinds = ["published", "short", "same as"];
+        kinds.into_iter().find(|kind| why.contains(kind)).unwrap()
+    };
+    weak_secrets(config)
+        .into_iter()
+        .map(|weak| (weak.setting, kind(&weak.why)))
+        .collect()
+}
+
+#[test]
+fn published_short_and_equal_secrets_are_named_and_never_shown() {
+    let good = "k3v9x0c2-ye5tq7wb-d81m";
+    let file = format!(
+        r#"
+[redis]
+url = "redis+sentinel://:short@h/m?sentinel_password={good}-s"
+[[apps]]
+id = "a"
+server_keys = ["{good}-1", "demo-server-key", "{good}-1"]
+[apps.imkit]
+client_keys = ["{good}-2"]
+jwt_secret = "abababababababababababababab"
+[apps.tencent]
+sdkappid = 1
+secret_key = "load-tencent-secret"
+[apps.sendbird]
+application_id = "A"
+master_token = "{good}-4"
+api_tokens = ["fifteen-bytes-5", "sixteen-bytes-06"]
+[[apps]]
+id = "b"
+server_keys = ["{good}-4"]
+"#
+    );
+    let config = with(&file, &[]).unwrap();
+    let expected = [
+        ("redis.url", "short"),
+        ("apps[0].server_keys[1]", "published"),
+        ("apps[0].server_keys[2]", "same as"),
+        ("apps[0].imkit.jwt_secret", "short"),
+        ("apps[0].tencent.secret_key", "published"),
+        ("apps[0].sendbird.api_tokens[0]", "short"),
+        ("apps[1].server_keys[0]", "same as"),
+    ];
+    let expected = expected.map(|(setting, why)| (setting.to_owned(), why));
+    assert_eq!(weak(&config), expected);
+    let said = format!("{:?}", weak_secrets(&config));
+    assert!(said.contains("is the same as apps[0].sendbird.master_token"));
+    for secret in [good, "demo-server-key", "abab", "load-", "bytes-5"] {
+        assert!(!said.contains(secret), "{secret} is shown: {said}");
+    }
+}
+
+/// Every secret that a file of this program shows is on the list: the example's, the load tests', the README's.
+#[test]
+fn what_is_published_is_known_to_be() {
+    let load = include_str!("../../loadtest/unread.toml");
+    for text in [EXAMPLE, load] {
+        let config = load_text(text, &Flags::default()).unwrap();
+        let published = weak(&config)
+            .iter()
+            .filter(|(_, why)| *why == "published")
+            .count();
+        let secrets = config.apps.iter().map(|app| {
+            let imkit = app.imkit.as_ref().map_or(0, |i| i.client_keys.len() + 1);
+            let tencent = usize::from(app.tencent.is_some());
+            let sendbird = app.sendbird.as_ref().map_or(0, |s| s.api_tokens.len() + 1);
+            app.server_keys.len() + imkit + tencent + sendbird
+        });
+        assert_eq!(published, secrets.sum::<usize>());
+    }
+    let readme = include_str!("../../README.md");
+    let mut shown = 0;
+    for before in ["Bearer ", "Api-Token: ", "IM-CLIENT-KEY: "] {
+        for rest in readme.split(before).skip(1) {
+            let secret = rest.split(['\'', '"', '<', '`']).next().unwrap();
+            if !secret.is_empty() && !secret.starts_with('$') {
+                let file = format!("[[apps]]\nid = \"a\"\nserver_keys = [\"{secret}\"]\n");
+                let config = with(&file, &[]).unwrap();
+                assert_eq!(weak(&config)[0].1, "published", "{secret}");
+                shown += 1;
+            }
+        }
+    }
+    assert!(shown >= 3, "the README shows {shown} secrets");
+}
+
 #[test]
 fn the_two_listeners_need_two_addresses() {
     let file = "[server]\nlisten = \"h:1\"\nadmin_listen = \"h:1\"\n";

@@ -105,7 +105,7 @@ fn parsed(toml: &str) -> toml::Table {
         .unwrap_or_else(|error| panic!("{error}\n{toml}"))
 }
 
-const REDIS: &str = "redis://somebody:a-password@127.0.0.1:6399/3";
+const REDIS: &str = "redis://somebody:a-password-of-24-letters@127.0.0.1:6399/3";
 
 // check-config.
 
@@ -182,6 +182,51 @@ fn a_valid_file_is_printed_whole_and_without_secrets() {
     // The output is a configuration again, and comes to itself.
     let again = run(&mut check(&file(&said.out)));
     assert_eq!((again.code, again.out), (Some(0), said.out));
+}
+
+/// Weak secrets are named on standard error, one line each; the configuration can be run with all the same.
+#[test]
+fn weak_secrets_are_warned_of_by_the_setting_they_stand_in() {
+    let mut config = Config::apps(2);
+    config.apps[0].server_key = "demo-server-key".to_owned();
+    config.apps[0].jwt_secret = "tiny-secret".to_owned();
+    config.apps[1].jwt_secret = config.apps[1].secret_key.clone();
+    let file = file(&config.toml(REDIS));
+    let said = run(&mut check(&file));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let lines: Vec<&str> = said.err.lines().collect();
+    let expected = [
+        ("apps[0].server_keys[0]", "published"),
+        ("apps[0].imkit.jwt_secret", "short"),
+        (
+            "apps[1].tencent.secret_key",
+            "the same as apps[1].imkit.jwt_secret",
+        ),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{}", said.err);
+    for (line, (setting, why)) in lines.iter().zip(expected) {
+        let start = format!("unread: warning: {setting} is ");
+        assert!(line.starts_with(&start) && line.contains(why), "{line}");
+    }
+    for app in &config.apps {
+        for secret in app.secrets() {
+            assert!(!said.err.contains(secret), "{}", said.err);
+        }
+    }
+    // What is printed is the configuration and nothing else.
+    assert!(parsed(&said.out).contains_key("apps"));
+
+    // A pod says the same in its log, and runs.
+    let redis = RedisServer::start();
+    let pod = Pod::start(&config, &redis);
+    let log = pod.log();
+    for (setting, why) in expected {
+        let about = log.iter().filter(|line| {
+            line.contains("\"WARN\"") && line.contains(setting) && line.contains(why)
+        });
+        assert_eq!(about.count(), 1, "{setting}: {}", pod.log_tail());
+    }
+    pod.assert_no_secret_logged(&config);
 }
 
 #[test]
@@ -337,10 +382,16 @@ fn the_environment_goes_over_the_file() {
     let file = file(&config.toml(REDIS));
     let said = run(check(&file)
         .env("UNREAD_SERVER__WORKERS", "3")
-        .env("UNREAD_REDIS__URL", "redis://:other-password@example.org")
+        .env(
+            "UNREAD_REDIS__URL",
+            "redis://:other-password-of-length@example.org",
+        )
         .env("UNREAD_HISTORY__MAX_AGE_DAYS", "30")
         .env("UNREAD_APPS__0__TENCENT__SDKAPPID", "1500000000")
-        .env("UNREAD_APPS__0__SERVER_KEYS", r#"["one", "two"]"#)
+        .env(
+            "UNREAD_APPS__0__SERVER_KEYS",
+            r#"["one-of-two-server-keys", "two-of-two-server-keys"]"#,
+        )
         .env("UNREAD_APPS__1__ID", "another"));
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
     let shown = parsed(&said.out);

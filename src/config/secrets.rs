@@ -1,0 +1,133 @@
+//! Secrets that are no protection, by the setting they stand in. Such a configuration works, so these are warnings.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{AppConfig, Config, EXAMPLE, Flags, Place, RedisAddress, Secret, load_text};
+
+/// Fewer bytes than these can be guessed by trying: with 16 random letters and digits there are 2^95 to try.
+const MIN_BYTES: usize = 16;
+/// However long it is, a secret of fewer different bytes is a pattern and not random. Of 16 random hexadecimal digits 98 in
+/// 100 have as many.
+const MIN_DIFFERENT: usize = 8;
+
+/// Secrets beside those of the example file that this program's files show: those of the load tests and of the tests.
+const SHOWN: &[&str] = &[
+    "load-server-key",
+    "load-client-key",
+    "load-imkit-secret",
+    "load-tencent-secret",
+    "load-master-token",
+    "load-api-token",
+    "limited-server-key",
+    "limited-client-key",
+    "limited-imkit-secret",
+    "limited-tencent-secret",
+    "limited-master-token",
+    "limited-api-token",
+    "sdk-test-server-key",
+    "sdk-test-api-token",
+    "imkit-test-secret-not-real",
+];
+
+/// A secret that is no protection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeakSecret {
+    /// The setting it stands in, such as `apps[0].imkit.jwt_secret`.
+    pub setting: String,
+    /// What is wrong with it, without the secret itself.
+    pub why: String,
+}
+
+/// The secrets that are published, short, or the same as another.
+pub fn weak_secrets(config: &Config) -> Vec<WeakSecret> {
+    let published = published();
+    let mut first: HashMap<&str, &str> = HashMap::new();
+    let all = all(config);
+    let mut weak = Vec::new();
+    for (setting, secret) in &all {
+        let mut add = |why: String| {
+            weak.push(WeakSecret {
+                setting: setting.clone(),
+                why,
+            });
+        };
+        if published.contains(secret.as_str()) {
+            add(
+                "is published in this program's example, documents or tests: anybody can use it"
+                    .into(),
+            );
+        } else if is_short(secret) {
+            add(format!(
+                "is short: below {MIN_BYTES} bytes, or {MIN_DIFFERENT} different ones, it can be guessed"
+            ));
+        }
+        match first.get(secret.as_str()) {
+            Some(other) => add(format!("is the same as {other}: who knows one knows both")),
+            None => {
+                first.insert(secret, setting);
+            }
+        }
+    }
+    weak
+}
+
+fn is_short(secret: &str) -> bool {
+    let different: HashSet<u8> = secret.bytes().collect();
+    secret.len() < MIN_BYTES || different.len() < MIN_DIFFERENT
+}
+
+/// The secrets that everybody can read. Those of the demo are the example file's, which it runs with.
+fn published() -> HashSet<String> {
+    let mut published: HashSet<String> = SHOWN.iter().map(|secret| (*secret).to_owned()).collect();
+    if let Ok(example) = load_text(EXAMPLE, &Flags::default()) {
+        published.extend(all(&example).into_iter().map(|(_, secret)| secret));
+    }
+    published
+}
+
+/// Every secret of the configuration and the setting it stands in.
+fn all(config: &Config) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    if let Some(url) = &config.redis.url {
+        let passwords = RedisAddress::parse(&url.0).map(passwords);
+        let passwords = passwords.unwrap_or_default().into_iter();
+        all.extend(passwords.map(|password| ("redis.url".to_owned(), password)));
+    }
+    for (index, app) in config.apps.iter().enumerate() {
+        let secrets = of_app(app).into_iter();
+        all.extend(secrets.map(|(key, secret)| (format!("apps[{index}].{key}"), secret.0.clone())));
+    }
+    all
+}
+
+fn passwords(address: RedisAddress) -> Vec<String> {
+    let sentinels = match address.place {
+        Place::Sentinel { password, .. } => password,
+        Place::Server | Place::Cluster(_) => None,
+    };
+    // One for both is usual, and no fault.
+    let sentinels = sentinels.filter(|one| Some(one) != address.password.as_ref());
+    address.password.into_iter().chain(sentinels).collect()
+}
+
+fn of_app(app: &AppConfig) -> Vec<(String, &Secret)> {
+    fn list<'a>(key: &str, secrets: &'a [Secret]) -> Vec<(String, &'a Secret)> {
+        let secrets = secrets.iter().enumerate();
+        secrets
+            .map(|(index, secret)| (format!("{key}[{index}]"), secret))
+            .collect()
+    }
+    let mut all = list("server_keys", &app.server_keys);
+    if let Some(imkit) = &app.imkit {
+        all.extend(list("imkit.client_keys", &imkit.client_keys));
+        all.push(("imkit.jwt_secret".to_owned(), &imkit.jwt_secret));
+    }
+    if let Some(tencent) = &app.tencent {
+        all.push(("tencent.secret_key".to_owned(), &tencent.secret_key));
+    }
+    if let Some(sendbird) = &app.sendbird {
+        all.push(("sendbird.master_token".to_owned(), &sendbird.master_token));
+        all.extend(list("sendbird.api_tokens", &sendbird.api_tokens));
+    }
+    all
+}
