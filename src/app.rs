@@ -16,13 +16,15 @@ use crate::config::Config;
 use crate::http;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::private_redis::{PrivateRedis, StartError};
-use crate::store::{Store, this_is_a_worker};
+use crate::store::{Check, KnownServers, Store, this_is_a_worker};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Longer than the idle time of the usual balancers (60 s), so that it is they who close.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two looks for servers that have not been checked.
+const POLL_SERVERS: Duration = Duration::from_secs(5);
 /// Between two looks at a Redis that has not answered yet, and at one that has.
 const POLL_STARTING: Duration = Duration::from_millis(200);
 const POLL_RUNNING: Duration = Duration::from_secs(1);
@@ -135,11 +137,11 @@ impl App {
         };
         // A first look before the log says that we listen, so that whoever waits for that line finds us ready.
         look(&store, &health, &metrics).await;
-        let poll = tokio::spawn(poll(
-            store.clone(),
-            Arc::clone(&health),
-            Arc::clone(&metrics),
-        ));
+        let setup = check_setup(store.clone(), Arc::clone(&health));
+        let poll = poll(store.clone(), Arc::clone(&health), Arc::clone(&metrics));
+        let poll = tokio::spawn(async move {
+            tokio::join!(poll, setup);
+        });
         let state = http::State::new(Arc::clone(&config), store, Arc::clone(&metrics));
         let public = public_server(public_socket, &config, state)?;
         Ok(App {
@@ -349,5 +351,32 @@ async fn look(store: &Store, health: &Health, metrics: &Metrics) {
             tracing::error!(%error, "redis does not answer");
         }
         Err(_) => {}
+    }
+}
+
+/// Says of each server that we come upon, at the start, after a failover or a restart, what should be changed there. It works
+/// as it is, so these are warnings. They have a target of their own, so that a filter can turn them off.
+async fn check_setup(store: Store, health: Arc<Health>) {
+    let mut known = KnownServers::default();
+    loop {
+        if health.redis_up.load(Ordering::Relaxed) {
+            for check in store.new_servers(&mut known).await {
+                let Check {
+                    name,
+                    node,
+                    found,
+                    advice,
+                    ..
+                } = check;
+                tracing::warn!(
+                    target: "unread::redis_setup",
+                    check = name, node, found, advice,
+                    "redis should be set up otherwise"
+                );
+            }
+            tokio::time::sleep(POLL_SERVERS).await;
+        } else {
+            tokio::time::sleep(POLL_STARTING).await;
+        }
     }
 }

@@ -32,7 +32,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
 pub use crate::connection::this_is_a_worker;
-pub use doctor::{Check, Level};
+pub use doctor::{Check, KnownServers, Level};
 pub use import::{ImportOptions, Imported, RefusedLine};
 pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
 pub use memory::{MemoryUse, Part};

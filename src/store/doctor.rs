@@ -135,6 +135,13 @@ struct Checks {
 }
 
 impl Checks {
+    fn of(node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            list: Vec::new(),
+        }
+    }
+
     fn add(
         &mut self,
         level: Level,
@@ -156,7 +163,63 @@ impl Checks {
     }
 }
 
+/// The servers that [`Store::new_servers`] has checked: by node, the id of the process that ran there.
+#[derive(Debug, Default)]
+pub struct KnownServers(BTreeMap<String, String>);
+
 impl Store {
+    /// Checks the servers that run where none ran, or another did, when this was called last, and answers what should be
+    /// changed. Only what costs a few short commands is checked: for all of it there is [`Store::doctor`]. A server that
+    /// does not answer is left for the next time.
+    pub async fn new_servers(&self, known: &mut KnownServers) -> Vec<Check> {
+        let Ok(nodes) = self.inner.redis.masters().await else {
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        for node in &nodes {
+            let run_id = match self.run_id(node).await {
+                Ok(run_id) => run_id,
+                Err(error) if error.is_transient() => continue,
+                // It may not be asked: the check says so, once.
+                Err(_) => String::new(),
+            };
+            if known.0.get(node.name()) == Some(&run_id) {
+                continue;
+            }
+            let mut checks = Checks::of(node.name());
+            let may = May::ask(node).await;
+            let settings = match may.read_settings {
+                true => self.settings(node).await.ok(),
+                false => None,
+            };
+            let info = self.setup(node, settings.as_ref(), &mut checks).await;
+            if self.clock(node, &mut checks).await.is_err() {
+                continue;
+            }
+            if settings.is_some() {
+                encoding(settings.as_ref(), &mut checks);
+            }
+            if is_cluster(&info) && may.see_cluster {
+                self.cluster(node, &mut checks).await;
+            }
+            known.0.insert(node.name().to_owned(), run_id);
+            all.extend(checks.list);
+        }
+        // A cluster gains and loses nodes.
+        known
+            .0
+            .retain(|name, _| nodes.iter().any(|node| node.name() == name));
+        all.retain(|check| check.level != Level::Ok);
+        all
+    }
+
+    async fn run_id(&self, node: &Server) -> Result<String> {
+        let info = node.admin(redis::cmd("INFO").arg("server")).await?;
+        let info = text(info)?;
+        let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+        Ok(run_id.unwrap_or_default().trim().to_owned())
+    }
+
     /// Checks the Redis that is configured. Never fails: what can't be done is a check that failed.
     pub async fn doctor(&self) -> Vec<Check> {
         let nodes = match self.inner.redis.masters().await {
@@ -165,25 +228,16 @@ impl Store {
         };
         // Which node it is matters only where there are several.
         let several = self.inner.redis.spans_slots();
-        let name = |node: &Server| {
-            if several {
-                node.name().to_owned()
-            } else {
-                String::new()
-            }
-        };
         let mut all = Vec::new();
         let mut clocks: Vec<i64> = Vec::new();
         for node in &nodes {
-            let mut checks = Checks {
-                node: name(node),
-                list: Vec::new(),
-            };
+            let mut checks = Checks::of(if several { node.name() } else { "" });
             match self.node(node, &mut checks).await {
                 Ok(clock) => clocks.push(clock),
-                Err(error) => checks
-                    .list
-                    .push(unreachable(name(node), &error.to_string())),
+                Err(error) => {
+                    let name = checks.node.clone();
+                    checks.list.push(unreachable(name, &error.to_string()));
+                }
             }
             all.extend(checks.list);
         }
@@ -212,7 +266,22 @@ impl Store {
     }
 
     async fn node(&self, node: &Server, checks: &mut Checks) -> Result<i64> {
-        let clock = self.round_trip(node, checks).await?;
+        self.round_trip(node, checks).await?;
+        let clock = self.clock(node, checks).await?;
+        // Refused to most on managed services, so nothing depends on it.
+        let settings = self.settings(node).await.ok();
+        let info = self.setup(node, settings.as_ref(), checks).await;
+        encoding(settings.as_ref(), checks);
+        self.scripts(checks).await;
+        self.rights(node, info.get("cluster_enabled"), checks).await;
+        if is_cluster(&info) {
+            self.cluster(node, checks).await;
+        }
+        Ok(clock)
+    }
+
+    /// How the server is set up, by what it says of itself; answers that.
+    async fn setup(&self, node: &Server, settings: Option<&Fields>, checks: &mut Checks) -> Fields {
         let info = match self.info(node).await {
             Ok(info) => info,
             Err(error) => {
@@ -225,25 +294,16 @@ impl Store {
                 Fields::new()
             }
         };
-        // Refused to most on managed services, so nothing depends on it.
-        let settings = self.settings(node).await.ok();
         if !info.is_empty() {
             version(&info, checks);
-            role(&info, settings.as_ref(), checks);
+            role(&info, settings, checks);
             memory(&info, checks);
-            persistence(&info, settings.as_ref(), checks);
+            persistence(&info, settings, checks);
         }
-        encoding(settings.as_ref(), checks);
-        self.scripts(checks).await;
-        self.rights(node, info.get("cluster_enabled"), checks).await;
-        if info.get("cluster_enabled").is_some_and(|on| on == "1") {
-            self.cluster(node, checks).await;
-        }
-        Ok(clock)
+        info
     }
 
-    /// Round trip and clock; answers how many microseconds the server is ahead of us.
-    async fn round_trip(&self, node: &Server, checks: &mut Checks) -> Result<i64> {
+    async fn round_trip(&self, node: &Server, checks: &mut Checks) -> Result<()> {
         let mut took = Vec::new();
         for _ in 0..11 {
             let start = Instant::now();
@@ -264,11 +324,16 @@ impl Store {
             format!("{} (slowest {})", millis(median), millis(worst)),
             "put the pods near Redis: every request costs one round trip at least",
         );
+        Ok(())
+    }
 
+    /// Answers how many microseconds the server's clock is ahead of ours.
+    async fn clock(&self, node: &Server, checks: &mut Checks) -> Result<i64> {
         let before = micros_now();
         let mut time = Reply::new(node.admin(&redis::cmd("TIME")).await?)?;
         let after = micros_now();
-        let theirs = time.number()? * 1_000_000 + time.number()?;
+        let (seconds, micros) = (time.number()?, time.number()?);
+        let theirs = seconds.saturating_mul(1_000_000).saturating_add(micros);
         let ahead = i64::try_from(theirs).unwrap_or(0) - (before + after) / 2;
         let level = if ahead.abs() > CLOCK_MICROS {
             Level::Warn
@@ -414,6 +479,37 @@ impl Store {
             );
         }
     }
+}
+
+/// What our user may ask a server beside what pods need. The server is asked for the rights first: a command that is refused
+/// stands in its log of denials, which somebody watches.
+struct May {
+    read_settings: bool,
+    see_cluster: bool,
+}
+
+impl May {
+    async fn ask(node: &Server) -> Self {
+        let (settings, cluster) = ("CONFIG\nGET\nsave", "CLUSTER\nINFO");
+        let mut eval = redis::cmd("EVAL");
+        eval.arg(scripts::ACL_REFUSED.text).arg(0);
+        let answer = node.admin(eval.arg(settings).arg(cluster)).await;
+        let refused: Option<Vec<String>> = answer
+            .ok()
+            .and_then(|value| redis::from_redis_value(value).ok());
+        let may = |command: &str| {
+            let refused = refused.as_ref();
+            refused.is_some_and(|refused| refused.iter().all(|one| one != command))
+        };
+        Self {
+            read_settings: may(settings),
+            see_cluster: may(cluster),
+        }
+    }
+}
+
+fn is_cluster(info: &Fields) -> bool {
+    info.get("cluster_enabled").is_some_and(|on| on == "1")
 }
 
 fn unreachable(node: String, why: &str) -> Check {
@@ -679,7 +775,8 @@ mod tests {
     #[test]
     fn every_command_of_the_scripts_is_asked_for() {
         for script in scripts::all() {
-            for part in script.text.split("redis.call('").skip(1) {
+            let text = script.text.replace("redis.pcall('", "redis.call('");
+            for part in text.split("redis.call('").skip(1) {
                 let command = part.split('\'').next().unwrap();
                 assert!(
                     NEEDED

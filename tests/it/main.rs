@@ -63,6 +63,9 @@ mod limits;
 /// Credentials that are refused again and again: what their address is told, and whom that must not concern.
 mod credentials;
 
+/// What a pod says of a Redis that is not set up as it should be.
+mod setup;
+
 /// The rate limiter's script by itself: clocks that step, and garbage in its key.
 mod gcra;
 
