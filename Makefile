@@ -33,6 +33,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	scripts/deny
 
 # The vendors' own Python packages against the real binary.
 test-sdk: redis .venv/installed
