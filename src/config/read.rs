@@ -140,14 +140,14 @@ impl<'p> Section<'p> {
         let part = match node.parsed() {
             Node::Value(toml::Value::Float(part)) => part,
             Node::Value(toml::Value::Integer(1)) => 1.0,
-            // Out of range as all other integers are.
+            // Any other integer is out of range, which is said below.
             Node::Value(toml::Value::Integer(_)) => 0.0,
             _ => {
                 self.problem(key, "must be a number");
                 return default;
             }
         };
-        // Nor is what is no number at all.
+        // NaN is in no range.
         if !(0.001..=1.0).contains(&part) {
             self.problem(key, "must be 0.001 to 1");
             return default;
