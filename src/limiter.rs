@@ -456,10 +456,18 @@ pub struct Standing<'a> {
 impl Standing<'_> {
     /// The value of `RateLimit`: for each policy calls left, and seconds until the quota is whole again.
     pub fn rate_limit(&self) -> String {
-        let app = standing(self.name, self.verdict);
+        let mut buffers: [itoa::Buffer; 4] = std::array::from_fn(|_| itoa::Buffer::new());
+        let [r, t, user_r, user_t] = &mut buffers;
+        let (r, t) = numbers(self.verdict, r, t);
+        // As long as it has to be: a header takes such a text as it is.
         match self.user {
-            Some((name, verdict)) => [&app, ", ", &standing(name, verdict)].concat(),
-            None => app,
+            None => ["\"", self.name, "\";r=", r, ";t=", t].concat(),
+            Some((user, verdict)) => {
+                let (user_r, user_t) = numbers(verdict, user_r, user_t);
+                let app = ["\"", self.name, "\";r=", r, ";t=", t];
+                let user = [", \"", user, "\";r=", user_r, ";t=", user_t];
+                [app, user].as_flattened().concat()
+            }
         }
     }
 
@@ -474,18 +482,16 @@ impl Standing<'_> {
     }
 }
 
-/// As long as it has to be: a header takes such a text as it is.
-fn standing(name: &str, verdict: Verdict) -> String {
-    let (mut remaining, mut reset) = (itoa::Buffer::new(), itoa::Buffer::new());
-    [
-        "\"",
-        name,
-        "\";r=",
+/// Calls left, and seconds until the quota is whole again.
+fn numbers<'b>(
+    verdict: Verdict,
+    remaining: &'b mut itoa::Buffer,
+    reset: &'b mut itoa::Buffer,
+) -> (&'b str, &'b str) {
+    (
         remaining.format(verdict.remaining),
-        ";t=",
         reset.format(seconds_up(verdict.reset)),
-    ]
-    .concat()
+    )
 }
 
 fn seconds_up(time: Duration) -> u64 {
