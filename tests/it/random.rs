@@ -4,6 +4,7 @@
 //! all that was sent in a file. Where the definition is silent (see [`Universe::is_defined`]) nothing is generated.
 
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -79,6 +80,11 @@ pub struct History {
     sent: Vec<Value>,
     /// Whether users may be deleted.
     pub deletes_users: bool,
+    /// What happens before each request; it may choose another pod.
+    pub before: Box<dyn FnMut(&mut App) + Send>,
+    /// Requests with events, and the slowest answer to one.
+    #[allow(dead_code, reason = "only the fault tests report it")]
+    pub asked: (usize, Duration),
 }
 
 impl History {
@@ -91,6 +97,8 @@ impl History {
             rng: StdRng::seed_from_u64(seed),
             sent: Vec::new(),
             deletes_users: true,
+            before: Box::new(|_| ()),
+            asked: (0, Duration::ZERO),
         }
     }
 
@@ -149,12 +157,28 @@ impl History {
     }
 
     async fn send(&mut self, events: &[Value], expected: &[Outcome]) -> check::Check {
+        (self.before)(&mut self.app);
+        let start = Instant::now();
         let reply = match events {
             [one] if self.rng.random_bool(0.6) => self.app.events(one, Wait::Applied).await,
             _ if self.rng.random_bool(0.5) => self.app.events_ndjson(events, Wait::Applied).await,
             _ => self.app.events(&json!(events), Wait::Applied).await,
         };
+        self.asked = (self.asked.0 + 1, self.asked.1.max(start.elapsed()));
         check::results(events, &reply, expected, false)
+    }
+
+    /// How many events were sent so far.
+    #[allow(dead_code, reason = "only the fault tests report it")]
+    pub fn events(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// Everything, as that pod shows it.
+    #[allow(dead_code, reason = "only the fault tests have several pods")]
+    pub async fn compare_on(&mut self, base: &str) -> check::Check {
+        self.app.base = base.to_owned();
+        self.compare(true).await
     }
 
     /// Finds out the id of the room that a `to` message has just made.

@@ -8,6 +8,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType,
 };
 
+use crate::support::clock::Clock;
 use crate::support::{RedisServer, free_port, until};
 
 /// The rights that the README gives the user that `unread` logs in as.
@@ -20,6 +21,15 @@ fn user() -> Vec<&'static str> {
     let mut options = vec!["--user", "unread", "on", ">p@ss word"];
     options.extend(RIGHTS.split_whitespace());
     options
+}
+
+/// By a clock, if there is one to set; a step of it then ends no replication.
+fn start(clock: Option<&Clock>, options: &[&str]) -> RedisServer {
+    const PATIENT: [&str; 2] = ["--repl-timeout", "1000000"];
+    match clock {
+        Some(clock) => RedisServer::by_clock(clock, &[options, &PATIENT].concat()),
+        None => RedisServer::start_with(options),
+    }
 }
 
 /// Panics when that user tried anything that its rights do not cover.
@@ -36,6 +46,9 @@ const MASTERS: usize = 3;
 /// Three masters, and three replicas of them.
 pub struct Cluster {
     pub nodes: Vec<RedisServer>,
+    /// Each node's, in the same order, where they can be set.
+    #[allow(dead_code, reason = "not every suite sets clocks")]
+    pub clocks: Vec<Clock>,
     /// The ports and certificates of one that talks TLS.
     tls: Option<(Vec<u16>, tempfile::TempDir)>,
 }
@@ -43,7 +56,15 @@ pub struct Cluster {
 impl Cluster {
     /// `node_timeout`: milliseconds after which a master that does not answer is replaced.
     pub fn start(node_timeout: u32) -> Self {
-        Self::start_with(node_timeout, None)
+        Self::start_with(node_timeout, None, Vec::new())
+    }
+
+    /// Every node runs by a clock of its own. A step of it makes no node take another for dead.
+    #[allow(dead_code, reason = "not every suite sets clocks")]
+    pub fn start_by_clocks() -> Self {
+        let clocks = (0..2 * MASTERS).map(|_| Clock::new()).collect();
+        // Some days: longer than any step forward.
+        Self::start_with(1_000_000_000, None, clocks)
     }
 
     /// Its nodes talk TLS with each other and with their clients.
@@ -56,10 +77,15 @@ impl Cluster {
                 Some(free_port()).filter(|port| *port < 55_000)
             })
         });
-        Self::start_with(node_timeout, Some((ports.collect(), certificates)))
+        let tls = Some((ports.collect(), certificates));
+        Self::start_with(node_timeout, tls, Vec::new())
     }
 
-    fn start_with(node_timeout: u32, tls: Option<(Vec<u16>, tempfile::TempDir)>) -> Self {
+    fn start_with(
+        node_timeout: u32,
+        tls: Option<(Vec<u16>, tempfile::TempDir)>,
+        clocks: Vec<Clock>,
+    ) -> Self {
         let timeout = node_timeout.to_string();
         let options = [
             "--cluster-enabled",
@@ -85,15 +111,16 @@ impl Cluster {
                     };
                     let mut all: Vec<String> = options;
                     all.extend(shared.iter().map(ToString::to_string));
+                    let clock = clocks.get(index);
                     scope.spawn(move || {
                         let all: Vec<&str> = all.iter().map(String::as_str).collect();
-                        RedisServer::start_with(&all)
+                        start(clock, &all)
                     })
                 })
                 .collect();
             started.into_iter().map(|s| s.join().unwrap()).collect()
         });
-        let cluster = Self { nodes, tls };
+        let cluster = Self { nodes, clocks, tls };
         for (index, node) in cluster.nodes.iter().enumerate() {
             let epoch = (index + 1).to_string();
             assert_eq!(node.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]), "OK");
@@ -159,6 +186,31 @@ impl Cluster {
     pub fn masters(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.nodes.len())
             .filter(|index| self.nodes[*index].info("role").as_deref() == Some("master"))
+    }
+
+    /// The replica of a master takes its place, with all that the master has as long as nobody writes; answers which one.
+    #[allow(dead_code, reason = "not every suite hands over")]
+    pub fn hand_over(&self, master: usize) -> usize {
+        replicated(&self.nodes[master]);
+        let next = self.replica_of(master);
+        let answer = self.nodes[next].cli(&["CLUSTER", "FAILOVER", "TAKEOVER"]);
+        assert_eq!(answer, "OK");
+        until("the old master follows", || {
+            (self.nodes[master].info("role")? == "slave").then_some(())
+        });
+        self.settled();
+        next
+    }
+
+    /// Which node follows that master.
+    #[allow(dead_code, reason = "not every suite hands over")]
+    pub fn replica_of(&self, master: usize) -> usize {
+        let id = self.nodes[master].cli(&["CLUSTER", "MYID"]);
+        until("a master knows its replica", || {
+            let replicas = self.nodes[master].cli(&["CLUSTER", "REPLICAS", &id]);
+            let of = |node: &RedisServer| replicas.contains(&format!(":{}@", node.port));
+            self.nodes.iter().position(of)
+        })
     }
 
     /// `redis+cluster://` with all nodes.
@@ -315,18 +367,33 @@ fn replicated(master: &RedisServer) {
 /// A master, a replica and three sentinels.
 pub struct Sentinels {
     pub servers: Vec<RedisServer>,
+    /// Those of the two servers, where they can be set.
+    #[allow(dead_code, reason = "not every suite sets clocks")]
+    pub clocks: Vec<Clock>,
     pub sentinels: Vec<RedisServer>,
 }
 
 impl Sentinels {
     /// `down_after`: milliseconds after which a master that does not answer is replaced.
     pub fn start(down_after: u32) -> Self {
+        Self::start_with(down_after, Vec::new())
+    }
+
+    /// The master and the replica run by clocks of their own.
+    #[allow(dead_code, reason = "not every suite sets clocks")]
+    pub fn start_by_clocks(down_after: u32) -> Self {
+        Self::start_with(down_after, vec![Clock::new(), Clock::new()])
+    }
+
+    fn start_with(down_after: u32, clocks: Vec<Clock>) -> Self {
+        // After this a failover that is not done is given up. One that a test asks for is to be done, however slowly.
+        let give_up = if clocks.is_empty() { 5_000 } else { 60_000 };
         let options = ["--appendonly", "no", "--repl-diskless-sync-delay", "0"];
         let options = [&options[..], &user()].concat();
-        let master = RedisServer::start_with(&options);
+        let master = start(clocks.first(), &options);
         let port = master.port.to_string();
         let follow = [&options[..], &["--replicaof", "127.0.0.1", &port]].concat();
-        let servers = vec![master, RedisServer::start_with(&follow)];
+        let servers = vec![master, start(clocks.get(1), &follow)];
         until("the replica follows", || {
             (servers[1].info("master_link_status")? == "up").then_some(())
         });
@@ -336,13 +403,17 @@ impl Sentinels {
                 let conf = format!(
                     "sentinel monitor mymaster 127.0.0.1 {port} 2\n\
                      sentinel down-after-milliseconds mymaster {down_after}\n\
-                     sentinel failover-timeout mymaster 5000\n"
+                     sentinel failover-timeout mymaster {give_up}\n"
                 );
                 std::fs::write(dir.path().join("sentinel.conf"), conf).unwrap();
                 RedisServer::start_in(dir, None, &[])
             })
             .collect();
-        let this = Self { servers, sentinels };
+        let this = Self {
+            servers,
+            clocks,
+            sentinels,
+        };
         this.settled();
         this
     }
@@ -410,6 +481,34 @@ impl Sentinels {
 
     pub fn replicated(&self) {
         replicated(&self.servers[self.master()]);
+    }
+
+    /// The other server becomes the master, with all that the present one has as long as nobody writes.
+    #[allow(dead_code, reason = "not every suite hands over")]
+    pub fn hand_over(&self) {
+        self.replicated();
+        self.fail_over();
+        self.followed();
+    }
+
+    /// The other server becomes the master, with what it has. The old one takes writes until the sentinels get round to it.
+    #[allow(dead_code, reason = "not every suite hands over")]
+    pub fn fail_over(&self) {
+        let old = self.master();
+        until("a sentinel begins the failover", || {
+            let answer = self.sentinels[0].cli(&["SENTINEL", "FAILOVER", "mymaster"]);
+            (answer == "OK").then_some(())
+        });
+        self.agree_on(1 - old);
+    }
+
+    /// Waits until the server that is not the master follows the one that is.
+    #[allow(dead_code, reason = "not every suite hands over")]
+    pub fn followed(&self) {
+        let old = &self.servers[1 - self.master()];
+        until("the old master follows", || {
+            (old.info("master_link_status")? == "up").then_some(())
+        });
     }
 }
 

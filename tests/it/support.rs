@@ -4,6 +4,7 @@
 //! ourselves. Whatever takes time is polled with [`until`]; there is no fixed sleep to tune.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,6 +20,11 @@ use hmac::{Hmac, Mac};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use sha2::Sha256;
+
+/// Clocks that a test sets.
+#[path = "clock.rs"]
+#[allow(dead_code, reason = "not every suite sets all of them")]
+pub mod clock;
 
 /// Generous: a loaded machine must not fail a test that would pass on an idle one.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -98,7 +104,12 @@ pub struct RedisServer {
     options: Vec<String>,
     /// Who asks here, where the default user may not.
     login: Option<(String, String)>,
+    /// What its environment has beside ours.
+    environment: Environment,
 }
+
+/// Variables and their values.
+type Environment = Vec<(&'static str, OsString)>;
 
 impl RedisServer {
     /// Without persistence: what a test needs that never restarts it.
@@ -115,11 +126,27 @@ impl RedisServer {
         Self::start_in(tempfile::tempdir().unwrap(), None, options)
     }
 
+    /// By that clock, also when it is started again.
+    #[allow(dead_code, reason = "not every suite sets clocks")]
+    pub fn by_clock(clock: &clock::Clock, options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_as(dir, None, options, clock.environment())
+    }
+
     /// In a directory that may hold what the options name, asked by that user.
     pub fn start_in(
         dir: tempfile::TempDir,
         login: Option<(String, String)>,
         options: &[&str],
+    ) -> Self {
+        Self::start_as(dir, login, options, Vec::new())
+    }
+
+    fn start_as(
+        dir: tempfile::TempDir,
+        login: Option<(String, String)>,
+        options: &[&str],
+        environment: Environment,
     ) -> Self {
         let mut server = Self {
             child: None,
@@ -127,6 +154,7 @@ impl RedisServer {
             dir,
             options: options.iter().map(ToString::to_string).collect(),
             login,
+            environment,
         };
         // Somebody else may take the port between our looking for it and Redis's binding it.
         for _ in 0..50 {
@@ -159,6 +187,7 @@ impl RedisServer {
 
     fn spawn(&self, more: &[&str]) -> Child {
         let mut command = Command::new("redis-server");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let conf = self.dir.path().join("sentinel.conf");
         if conf.exists() {
             command.arg(conf).arg("--sentinel");
@@ -553,18 +582,36 @@ impl Pod {
         Self::start_toml(&config.toml(redis_url))
     }
 
+    /// By that clock; ready.
+    #[allow(dead_code, reason = "not every suite sets clocks")]
+    pub fn by_clock(clock: &clock::Clock, config: &Config, redis_url: &str) -> Self {
+        let mut command = unread();
+        command.env("UNREAD_SERVER__DRAIN_SECONDS", "0");
+        command.envs(clock.environment());
+        let pod = Self::start_by(command, &config.toml(redis_url));
+        until("the pod's /readyz", || pod.is_ready().then_some(()));
+        pod
+    }
+
     /// The same with the whole file given.
     pub fn start_toml(toml: &str) -> Self {
+        let mut command = unread();
+        command.env("UNREAD_SERVER__DRAIN_SECONDS", "0");
+        Self::start_by(command, toml)
+    }
+
+    /// The same by a command to which `serve` and its file are only to be added.
+    pub fn start_by(mut command: Command, toml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file: PathBuf = dir.path().join("unread.toml");
         std::fs::write(&file, toml).unwrap();
-        let mut child = unread()
+        let mut child = command
             .arg("serve")
             .arg("--config")
             .arg(&file)
             .current_dir(dir.path())
             .env("UNREAD_LOG__FORMAT", "json")
-            .env("UNREAD_SERVER__DRAIN_SECONDS", "0")
+            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

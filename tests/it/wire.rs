@@ -44,6 +44,28 @@ impl Stopped {
         Self { wire, pod, caller }
     }
 
+    /// The same, at the call of `script` itself, which does not reach Redis; whatever `events` do before it is done.
+    #[allow(dead_code, reason = "only the attacks keep calls back")]
+    pub fn before(
+        config: &Config,
+        redis: &RedisServer,
+        app: &App,
+        script: &str,
+        events: Value,
+    ) -> Self {
+        let wire = Wire::to(redis);
+        let pod = Pod::start_unready(config, &wire.url());
+        until("readiness by way of the wire", || {
+            pod.is_ready().then_some(())
+        });
+        wire.shared.change(|state| state.before = true);
+        wire.hold_at(script);
+        let app = app.on(&pod.base);
+        let caller = tokio::spawn(async move { app.try_events(&events, Wait::Applied).await });
+        until("the call comes", || wire.is_holding().then_some(()));
+        Self { wire, pod, caller }
+    }
+
     /// The pod dies here.
     pub async fn dies(mut self) {
         self.pod.kill9();
@@ -61,6 +83,8 @@ impl Stopped {
 struct State {
     /// The digest of the script to stop at.
     script: Option<String>,
+    /// Whether that call is kept back, and not its answer.
+    before: bool,
     holding: bool,
     closed: bool,
 }
@@ -74,6 +98,16 @@ struct Shared {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for as long as this direction is held; whether there is still anybody to carry for.
+    fn passes(&self, held: impl Fn(&State) -> bool) -> bool {
+        let held = |state: &mut State| state.holding && held(state) && !state.closed;
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(self.state(), PATIENCE * 2, held)
+            .unwrap_or_else(PoisonError::into_inner);
+        !state.closed
     }
 
     fn change(&self, how: impl FnOnce(&mut State)) {
@@ -158,6 +192,9 @@ fn carry_calls(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
             }
         });
         seen.drain(..seen.len().saturating_sub(64));
+        if !shared.passes(|state| state.before) {
+            break;
+        }
         if to.write_all(&bytes[..n]).is_err() {
             break;
         }
@@ -168,16 +205,9 @@ fn carry_calls(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
 fn carry_answers(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
     let mut bytes = vec![0; 1 << 16];
     while let Ok(n @ 1..) = from.read(&mut bytes) {
-        let state = shared.state();
-        let held = |state: &mut State| state.holding && !state.closed;
-        let (state, _) = shared
-            .changed
-            .wait_timeout_while(state, PATIENCE * 2, held)
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.closed {
+        if !shared.passes(|state| !state.before) {
             break;
         }
-        drop(state);
         if to.write_all(&bytes[..n]).is_err() {
             break;
         }
