@@ -66,6 +66,10 @@ mod pods;
 /// The master dies and a replica takes over.
 mod failover;
 
+/// Clocks step, and clocks differ.
+#[cfg(target_os = "linux")]
+mod clocks;
+
 /// Rooms of 100,000 and of 10,000.
 mod sizes;
 
