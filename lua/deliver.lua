@@ -3,8 +3,8 @@
 --   by two pods at once: the state they end in is the same. Several users at once only where one node holds them all.
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
---   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '#' -> when
---   it was swept, '!' -> the token it was sealed with), prefs (hash).
+--   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '~' ->
+--   that deletion while rooms are still to be told of it, '#' -> when tombstones were swept, '!' -> the token it was sealed with), prefs (hash).
 --   Or only the first two of each, which is enough for most and cheaper: a user who needs the others is then left unchanged, and the caller sends it again with all seven.
 --   Records: state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last, of supergroups
 --   state|epoch|rev|read|holes|mentions. To be short, epoch is in base 36, so is rev, which is how far it is from epoch
@@ -230,7 +230,7 @@ local function merge(k, a)
       match(ARGV[a + 4], '^([^\n]*)\n([%d!]*)\n(%d*)\n([%d,]*)\n([%d,]*)\n(.*)$')
   end
 
-  local ended = redis.call('HMGET', left, room, '*')
+  local ended = redis.call('HMGET', left, room, '*', '~')
   local over, deletion = tonumber(string.match(ended[1] or '', '^%d+')), ended[2]
   if named ~= '' and redis.call('HEXISTS', counts, 'known') == 0 then
     local stamp, after_it = match(named, '^(%d+)!?(%d*)$')
@@ -401,7 +401,7 @@ local function merge(k, a)
 
   if state == 'l' then
     redis.call('HSET', left, room, int(epoch) .. '|' .. int(now))
-    redis.call('PEXPIRE', left, 86400000)
+    if not ended[3] then redis.call('PEXPIRE', left, 86400000) end
     -- Tombstones are swept, at most every ten minutes: a user may leave thousands of rooms in a row. The clock may have
     -- stepped back since they were made: then they are kept for an hour from now.
     local swept = tonumber(redis.call('HGET', left, '#') or 0)

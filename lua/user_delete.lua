@@ -45,11 +45,14 @@ end
 redis.call('DEL', counts, rooms, supers, refs, marks, prefs, profile)
 for _, tomb in ipairs(tombs) do redis.call('HSET', left, tomb[1], tomb[2]) end
 redis.call('HSET', left, '*', stamps)
-redis.call('PEXPIRE', left, 86400000)
 if #names == 0 then
+  redis.call('PEXPIRE', left, 86400000)
   take('')
   return {'OK', '', '', now}
 end
+-- Remembered until all rooms have been told, however long that takes (user_done.lua).
+redis.call('HSET', left, '~', stamps)
+redis.call('PERSIST', left)
 local record = int(now + lease) .. '\nleave\n' .. table.concat(names, ',')
 redis.call('HSET', pending, stamps, record)
 take(stamps)

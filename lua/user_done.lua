@@ -1,8 +1,10 @@
 #!lua flags=allow-oom
--- Purpose: clear jobs of a user's slot that are finished.
--- KEYS: 1 pending (hash: job -> record)
+-- Purpose: clear jobs of a user's slot that are finished. When none is left, the deletion is remembered for another day.
+-- KEYS: 1 pending (hash: job -> record), 2 left (hash)
 -- ARGV: jobs
 -- Reply: jobs left
-local pending = KEYS[1]
+local pending, left = KEYS[1], KEYS[2]
 for i = 1, #ARGV do redis.call('HDEL', pending, ARGV[i]) end
-return redis.call('HLEN', pending)
+local open = redis.call('HLEN', pending)
+if open == 0 and redis.call('HDEL', left, '~') == 1 then redis.call('PEXPIRE', left, 86400000) end
+return open

@@ -492,7 +492,7 @@ impl May {
     async fn ask(node: &Server) -> Self {
         let (settings, cluster) = ("CONFIG\nGET\nsave", "CLUSTER\nINFO");
         let mut eval = redis::cmd("EVAL");
-        eval.arg(scripts::ACL_REFUSED.text).arg(0);
+        eval.arg(&scripts::ACL_REFUSED.text).arg(0);
         let answer = node.admin(eval.arg(settings).arg(cluster)).await;
         let refused: Option<Vec<String>> = answer
             .ok()

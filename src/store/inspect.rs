@@ -125,7 +125,7 @@ impl Store {
         let mut slot = self.slot(app, user).await?;
         // When tombstones were swept, and by which announcement the user is sealed, is of no room.
         slot.left
-            .retain(|room, _| !matches!(room.as_str(), "#" | "!"));
+            .retain(|room, _| !matches!(room.as_str(), "#" | "!" | "~"));
         if slot.counts.is_empty() && slot.named().is_empty() && slot.left.is_empty() {
             return Ok(None);
         }

@@ -738,7 +738,8 @@ impl Store {
                 self.leave(app, room, user, Some(epoch)).await
             })
             .await?;
-        let mut call = scripts::USER_DONE.call(&[UserKeys::new(app, user).pending()]);
+        let keys = UserKeys::new(app, user);
+        let mut call = scripts::USER_DONE.call(&[keys.pending(), keys.left()]);
         for job in jobs {
             call.push(job.stamp);
         }
