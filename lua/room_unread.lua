@@ -4,12 +4,21 @@
 -- ARGV: 1 state of the user j|i, 2 epoch of that state, 3 read position, 4 own messages that did not mark read (comma list
 --   of positions), 5 mentions by name (comma list of positions), 6 user
 -- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (the last two '' without a message)}, or {}
---   if the room is gone for that user
+--   if the room is gone for that user, or the error UNREADABLE
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
 local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time')
-if not m[1] or epoch < tonumber(m[1]) then return {} end
+if not (m[1] or m[2] or m[3] or m[7]) then return {} end
+-- Digits, and no more than are exact: up to 2^53.
+for _, at in ipairs({1, 2, 7}) do
+  local digits = m[at] or ''
+  if not string.match(digits, '^%d+$') or #digits > 16 or (#digits == 16 and digits > '9007199254740992') then
+    return redis.error_reply('-UNREADABLE a number of a room')
+  end
+end
+if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the status of a room') end
+if epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
 if state == 'j' and m[4] == '1' then
   -- The head is that of now, so what is pending for this user belongs to it: own messages, reads and mentions that have been

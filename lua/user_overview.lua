@@ -2,8 +2,8 @@
 -- Purpose: all that a user's own slot says about unread counts, at one instant; writes nothing.
 -- KEYS: 1 counts (hash), 2 refs (hash), 3 rooms (hash), 4 supers (hash), 5 marks (sorted set)
 -- ARGV: 1 what to answer: any of c counts, r refs, o rooms; supers always
--- Reply: {known or '', counts, refs, rooms, supers} each a list of field and value in turn;
---   a supers record gets |holes|mentions (comma lists of positions) appended
+-- Reply: {'1' if the user is known or '', counts, refs, rooms, supers} each a list of field and value in turn;
+--   a supers record gets |holes|mentions (comma lists of positions) appended; or the error UNREADABLE
 local counts, refs, rooms, supers, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local what = ARGV[1]
 local function all(letter, key)
@@ -14,6 +14,7 @@ end
 local large = redis.call('HGETALL', supers)
 for i = 1, #large, 2 do
   local nh, nm = string.match(large[i + 1], '|(%d+)|(%d+)$')
+  if not nh then return redis.error_reply('-UNREADABLE a record of a supergroup') end
   for _, mark in ipairs({{'h', nh}, {'m', nm}}) do
     local positions = {}
     if mark[2] ~= '0' then
@@ -22,7 +23,8 @@ for i = 1, #large, 2 do
         positions[#positions + 1] = string.match(string.sub(found, #start + 1), '^0*(%d+)$')
       end
     end
+    if #positions ~= tonumber(mark[2]) then return redis.error_reply('-UNREADABLE marks that a record counts') end
     large[i + 1] = large[i + 1] .. '|' .. table.concat(positions, ',')
   end
 end
-return {redis.call('HGET', counts, 'known') or '', all('c', counts), all('r', refs), all('o', rooms), large}
+return {redis.call('HEXISTS', counts, 'known') == 1 and '1' or '', all('c', counts), all('r', refs), all('o', rooms), large}

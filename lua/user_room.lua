@@ -2,12 +2,14 @@
 -- Purpose: what one user has unread in one room, as far as the user's slot knows; writes nothing.
 -- KEYS: 1 counts (hash), 2 supers (hash), 3 marks (sorted set)
 -- ARGV: 1 room
--- Reply: {count}, or for a supergroup {-1, state, epoch (in base 36), read position, holes, mentions} (comma lists of positions)
+-- Reply: {count as it stands there}, or for a supergroup {-1, state, epoch (in base 36), read position, holes, mentions} (comma
+--   lists of positions), or the error UNREADABLE
 local counts, supers, marks = KEYS[1], KEYS[2], KEYS[3]
 local room = ARGV[1]
 local record = redis.call('HGET', supers, room)
-if not record then return {tonumber(redis.call('HGET', counts, 'room:' .. room) or 0)} end
-local state, epoch, read, nh, nm = string.match(record, '^(%a)|(%w+)|%w+|(%d+)|(%d+)|(%d+)$')
+if not record then return {redis.call('HGET', counts, 'room:' .. room) or 0} end
+local state, epoch, read, nh, nm = string.match(record, '^([ij])|(%w+)|%w+|(%d+)|(%d+)|(%d+)$')
+if not state then return redis.error_reply('-UNREADABLE a record of a supergroup') end
 local reply = {-1, state, epoch, read}
 for _, mark in ipairs({{'h', nh}, {'m', nm}}) do
   local positions = {}
@@ -17,6 +19,7 @@ for _, mark in ipairs({{'h', nh}, {'m', nm}}) do
       positions[#positions + 1] = string.match(string.sub(found, #start + 1), '^0*(%d+)$')
     end
   end
+  if #positions ~= tonumber(mark[2]) then return redis.error_reply('-UNREADABLE marks that a record counts') end
   reply[#reply + 1] = table.concat(positions, ',')
 end
 return reply

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use crate::config::{Place, RedisAddress, RedisConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Unreadable};
+use crate::keys;
 use crate::metrics::Metrics;
 use crate::scripts::Call;
 use cluster::Cluster;
@@ -78,6 +79,11 @@ impl<'a> Sent<'a> {
 
     /// The slot of the first key.
     fn slot(self) -> u16 {
+        self.key().map_or(0, cluster::slot)
+    }
+
+    /// The first key.
+    fn key(self) -> Option<&'a [u8]> {
         let at = match self {
             // The one command of ours whose first word is not all of its name.
             Sent::Plain(cmd) if matches!(cmd.args_iter().next(), Some(Arg::Simple(b"MEMORY"))) => 2,
@@ -85,8 +91,8 @@ impl<'a> Sent<'a> {
             Sent::Script(_) => 3,
         };
         match self.cmd().args_iter().nth(at) {
-            Some(Arg::Simple(key)) => cluster::slot(key),
-            _ => 0,
+            Some(Arg::Simple(key)) => Some(key),
+            _ => None,
         }
     }
 }
@@ -103,8 +109,7 @@ impl<'a> From<&'a Item> for Sent<'a> {
 
 /// What the answer to an [`Item::Flat`] lists: texts, and nothing where there is none.
 pub fn texts(answer: &Value) -> Result<impl Iterator<Item = Result<Option<&str>>>> {
-    let unreadable =
-        |error: RedisError| Error::Internal(format!("unexpected reply from redis: {error}"));
+    let unreadable = |_: RedisError| Error::unreadable("what is no text");
     let Value::BulkString(list) = answer else {
         return Err(Error::Internal(
             "unexpected reply from redis: not a list".into(),
@@ -243,13 +248,49 @@ impl Redis {
         }
     }
 
-    /// The same, where each item has an answer of its own: one that a server can't make sense of stops none of the others.
+    /// The same, but an item that can't be read has that as its own answer and does not hide the others. (On a cluster an item
+    /// that its node did not take, too.)
     pub async fn each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
-        let all: Vec<Sent<'_>> = items.iter().map(Sent::from).collect();
-        if all.is_empty() {
-            return Ok(Vec::new());
+        match (items, &self.inner.place) {
+            ([], _) => Ok(Vec::new()),
+            (_, Servers::One(node)) => self.apart(node, items).await,
+            _ => Box::pin(self.run(items.iter().map(Sent::from).collect())).await,
         }
-        Box::pin(self.run(all)).await
+    }
+
+    /// All to the one server that there is, each with an answer of its own.
+    async fn apart(&self, node: &Node, items: &[Item]) -> Result<Vec<Result<Value>>> {
+        let cmds: Vec<Outgoing<'_>> = items
+            .iter()
+            .map(|item| Sent::from(item).outgoing())
+            .collect();
+        let mut values = Vec::with_capacity(items.len());
+        let (mut places, mut unknown) = (Vec::new(), Vec::new());
+        let answers = node.many(&cmds).await;
+        for (at, (item, answer)) in items.iter().zip(answers).enumerate() {
+            values.push(match answer {
+                Ok(value) => Ok(value),
+                Err(error) if is_no_script(&error) => {
+                    places.push(at);
+                    unknown.push(Sent::from(item));
+                    Ok(Value::Nil)
+                }
+                Err(error) => match self.failed_at(node, Sent::from(item), error) {
+                    error @ Error::Unreadable(_) => Err(error),
+                    error => return Err(error),
+                },
+            });
+        }
+        node.answered();
+        if !unknown.is_empty() {
+            let answers = Box::pin(self.run(unknown)).await?;
+            for (at, answer) in places.into_iter().zip(answers) {
+                if let Some(place) = values.get_mut(at) {
+                    *place = answer;
+                }
+            }
+        }
+        Ok(values)
     }
 
     /// All to the one server that there is; scripts that it does not know are then sent with their text.
@@ -269,7 +310,7 @@ impl Redis {
                     unknown.push(Sent::from(item));
                     Value::Nil
                 }
-                Err(error) => return Err(self.failed(node, error)),
+                Err(error) => return Err(self.failed_at(node, Sent::from(item), error)),
             });
         }
         node.answered();
@@ -377,7 +418,7 @@ impl Redis {
                     return Ok(value);
                 }
                 Err(error) if is_no_script(&error) => {}
-                Err(error) => return Err(self.failed(node, error)),
+                Err(error) => return Err(self.failed_at(node, sent, error)),
             }
         }
         // Kept out of what every request carries with it.
@@ -522,7 +563,7 @@ impl Redis {
             return Next::Again;
         }
         let cluster = match &self.inner.place {
-            Servers::One(_) => return Next::Failed(self.failed(node, error)),
+            Servers::One(_) => return Next::Failed(self.failed_at(node, item.sent, error)),
             Servers::Cluster(cluster) => Some(cluster),
             Servers::Sentinel(_) => None,
         };
@@ -561,7 +602,7 @@ impl Redis {
             _ => false,
         };
         if !again {
-            return Next::Failed(self.failed(node, error));
+            return Next::Failed(self.failed_at(node, item.sent, error));
         }
         if error.kind() != ErrorKind::Server(ServerErrorKind::TryAgain) {
             self.refresh();
@@ -577,6 +618,28 @@ impl Redis {
             Servers::Cluster(cluster) => cluster.refresh(),
             Servers::Sentinel(sentinel) => sentinel.refresh(),
         }
+    }
+
+    /// What failed, with the key that can't be read if that is why.
+    fn failed_at(&self, node: &Node, sent: Sent<'_>, error: RedisError) -> Error {
+        let Some(why) = unreadable(&error) else {
+            return self.failed(node, error);
+        };
+        // It answers, even if not what was hoped for.
+        node.answered();
+        let place = match sent {
+            Sent::Script(call) => keys::place_of_several(call.keys()),
+            _ => keys::place(sent.key().unwrap_or_default(), false),
+        };
+        self.inner.metrics.redis_error("response");
+        self.inner.metrics.unreadable(place.kind);
+        Error::Unreadable(Box::new(Unreadable {
+            place: place.text,
+            why: match sent {
+                Sent::Script(call) => format!("{why} (script {})", call.script.name),
+                _ => why,
+            },
+        }))
     }
 
     fn failed(&self, node: &Node, error: RedisError) -> Error {
@@ -656,6 +719,22 @@ fn is_stranger(error: &RedisError) -> bool {
     error
         .detail()
         .is_some_and(|detail| detail.contains("unauthenticated"))
+}
+
+/// Why the data at hand can't be worked with: a key is of another type, a script says so, or a script stopped at a record in
+/// another form than its own.
+fn unreadable(error: &RedisError) -> Option<String> {
+    let detail = error.detail().unwrap_or_default();
+    match (error.kind(), error.code()) {
+        (_, Some("WRONGTYPE")) => Some("a key is of another type".into()),
+        (_, Some("UNREADABLE")) => Some(detail.split(" script: ").next()?.to_owned()),
+        (ErrorKind::Server(ServerErrorKind::ResponseError), _)
+            if detail.contains("user_script") =>
+        {
+            Some(detail.split(" script: ").next()?.to_owned())
+        }
+        _ => None,
+    }
 }
 
 fn is_no_script(error: &RedisError) -> bool {

@@ -7,8 +7,9 @@
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use sha2::{Digest, Sha256};
 
-use crate::names::{AppId, UserId};
+use crate::names::{AppId, UserId, is_name};
 
 const SAFE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
@@ -74,6 +75,12 @@ pub fn decoded(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8_lossy()
 }
 
+/// Whether a text is what [`encode`] makes of a name: no other text can stand where a name does.
+pub fn is_encoded(text: &str) -> bool {
+    let name = decoded(text);
+    is_name(&name) && encoded(&name) == text
+}
+
 /// What all keys of a user or a room begin with, with space for the rest of the longest.
 fn slot(app: &AppId, letter: &str, name: &str) -> String {
     let parts = ["unread:v1:{", app.as_str(), letter, name, "}:"];
@@ -98,7 +105,8 @@ impl UserKeys {
         Self(slot(app, ":u:", &encoded(user.as_str())))
     }
 
-    fn key(&self, what: &str) -> String {
+    /// One of them, by what it is called.
+    pub fn key(&self, what: &str) -> String {
         let mut key = String::with_capacity(self.0.len() + what.len());
         key.push_str(&self.0);
         key.push_str(what);
@@ -147,13 +155,28 @@ impl UserKeys {
     }
     /// All of them, each with what it is called.
     pub fn all(&self) -> [(&'static str, String); 11] {
-        let names = [
-            "counts", "rooms", "supers", "refs", "marks", "left", "prefs", "profile", "pending",
-            "keys0", "keys1",
-        ];
-        names.map(|name| (name, self.key(name)))
+        USER_KEYS.map(|name| (name, self.key(name)))
     }
 }
+
+/// The keys of a user's slot.
+pub const USER_KEYS: [&str; 11] = [
+    "counts", "rooms", "supers", "refs", "marks", "left", "prefs", "profile", "pending", "keys0",
+    "keys1",
+];
+
+/// The keys of a room's slot.
+pub const ROOM_KEYS: [&str; 9] = [
+    "members",
+    "meta",
+    "ids",
+    "log",
+    "recalled",
+    "allmentions",
+    "pending",
+    "keys0",
+    "keys1",
+];
 
 /// The keys of one room's slot.
 #[derive(Debug, Clone)]
@@ -165,7 +188,8 @@ impl RoomKeys {
         Self(slot(app, ":r:", &room.0))
     }
 
-    fn key(&self, what: &str) -> String {
+    /// One of them, by what it is called.
+    pub fn key(&self, what: &str) -> String {
         format!("{}{what}", self.0)
     }
 
@@ -200,6 +224,10 @@ impl RoomKeys {
     /// Keys of events that the room's name has taken. Two hashes take turns; they outlive the room.
     pub fn taken(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
+    }
+    /// All of them, each with what it is called.
+    pub fn all(&self) -> [(&'static str, String); 9] {
+        ROOM_KEYS.map(|name| (name, self.key(name)))
     }
 }
 
@@ -266,6 +294,140 @@ pub fn durable(n: u32) -> String {
 pub fn parse_key(key: &str) -> Option<(Entry, &str)> {
     let (entry, what) = key.strip_prefix("unread:v1:{")?.split_once("}:")?;
     Some((parse_entry(entry)?, what))
+}
+
+/// What a key is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// One of the keys of a user's or a room's slot.
+    Slot(Entry, &'static str),
+    /// One of the indexes of announced work: when each entry was announced last, or since when nobody has looked at it.
+    Index(u32, &'static str),
+    /// The clock of a rate limit.
+    Limit,
+    /// What is written before replicas are waited for.
+    Durable,
+}
+
+/// What a key is for; `None`: no version writes such a key.
+pub fn purpose(key: &[u8]) -> Option<Purpose> {
+    let key = std::str::from_utf8(key).ok()?;
+    if let Some((entry, what)) = parse_key(key) {
+        let (known, name): (&[&'static str], &Enc) = match &entry {
+            Entry::User(_, name) => (&USER_KEYS, name),
+            Entry::Room(_, name) => (&ROOM_KEYS, name),
+        };
+        let what = known.iter().find(|known| **known == what)?;
+        return is_encoded(name.as_str()).then_some(Purpose::Slot(entry, what));
+    }
+    let (tag, rest) = key.strip_prefix("unread:v1:{")?.split_once('}')?;
+    if let Some(number) = tag.strip_prefix("pending:") {
+        let shard: u32 = number.parse().ok()?;
+        return [
+            ("index", pending_index(shard)),
+            ("look", pending_look(shard)),
+        ]
+        .into_iter()
+        .find(|(_, spelled)| shard < PENDING_SHARDS && spelled == key)
+        .map(|(what, _)| Purpose::Index(shard, what));
+    }
+    if let Some(number) = tag.strip_prefix("durable:") {
+        let number: u32 = number.parse().ok()?;
+        return (durable(number) == key).then_some(Purpose::Durable);
+    }
+    let (app, endpoint) = tag.split_once(":limit:")?;
+    let plain = !endpoint.is_empty() && !endpoint.contains([':', '{', '}']) && rest.is_empty();
+    AppId::parse(app)?;
+    plain.then_some(Purpose::Limit)
+}
+
+/// How logs and metrics name a key without the name of a user or a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What it is, in a word of a few: `user_counts`, `room_meta`, `index`, `other`.
+    pub kind: &'static str,
+    /// The same with a short hash of whose it is, by which `verify` tells the name.
+    pub text: String,
+}
+
+/// Eight hexadecimal digits that stand for an [entry](room_entry) in logs.
+pub fn short_hash(entry: &str) -> String {
+    let hash = Sha256::digest(entry.as_bytes());
+    hash.iter().take(4).map(|b| format!("{b:02x}")).collect()
+}
+
+/// Names a key for logs and metrics. `whole`: not this key alone, but some key of its slot.
+pub fn place(key: &[u8], whole: bool) -> Place {
+    let (kind, text) = match purpose(key) {
+        Some(Purpose::Slot(entry, what)) => {
+            let (of, tag) = match &entry {
+                Entry::User(app, user) => ("user", user_entry(app, user)),
+                Entry::Room(app, room) => ("room", room_entry(app, room)),
+            };
+            let hash = short_hash(&tag);
+            match whole {
+                true => (of, format!("a key of {of} #{hash}")),
+                false => (kind_of(of, what), format!("{of} {what} #{hash}")),
+            }
+        }
+        Some(Purpose::Index(shard, what)) => match whole {
+            true => ("index", format!("index {shard}")),
+            false => ("index", format!("{what} {shard}")),
+        },
+        Some(Purpose::Limit) => ("limit", "a rate limit".to_owned()),
+        Some(Purpose::Durable) | None => ("other", "another key".to_owned()),
+    };
+    Place { kind, text }
+}
+
+/// Names for logs and metrics the keys of a call, of which one is meant.
+pub fn place_of_several<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Place {
+    // A key that only guards the call is of the same slot as the others, and none that is known.
+    let known = keys.filter(|key| purpose(key).is_some());
+    let mut places = known.map(|key| place(key, true));
+    let Some(first) = places.next() else {
+        return place(b"", true);
+    };
+    let others = places.filter(|other| other.text != first.text).count();
+    match others {
+        0 => first,
+        _ => Place {
+            kind: first.kind,
+            text: format!("a key of one of several, the first {}", first.text),
+        },
+    }
+}
+
+/// The word for a key of a slot in metrics.
+fn kind_of(of: &str, what: &str) -> &'static str {
+    const KINDS: [&str; 16] = [
+        "user_counts",
+        "user_rooms",
+        "user_supers",
+        "user_refs",
+        "user_marks",
+        "user_left",
+        "user_prefs",
+        "user_profile",
+        "user_pending",
+        "room_members",
+        "room_meta",
+        "room_ids",
+        "room_log",
+        "room_recalled",
+        "room_allmentions",
+        "room_pending",
+    ];
+    let is = |kind: &&str| kind.strip_prefix(of).and_then(|k| k.strip_prefix('_')) == Some(what);
+    KINDS.into_iter().find(is).unwrap_or("other")
+}
+
+/// The glob for all keys of an app, or of all apps and all else.
+pub fn everything(app: Option<&AppId>) -> String {
+    match app {
+        Some(app) => format!("unread:v1:{{{app}:*"),
+        None => ALL.to_owned(),
+    }
 }
 
 /// The glob for keys of the slots of users and rooms: of one app or of all, and of those only `WHAT` or all.
@@ -342,6 +504,58 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_no_version_writes_has_no_purpose() {
+        for (key, purposed) in [
+            ("unread:v1:{pending:15}:look", true),
+            ("unread:v1:{pending:16}:look", false),
+            ("unread:v1:{pending:03}:look", false),
+            ("unread:v1:{pending:3}:other", false),
+            ("unread:v1:{durable:77}", true),
+            ("unread:v1:{durable:77}:x", false),
+            ("unread:v1:{demo:limit:imkit-rooms}", true),
+            ("unread:v1:{demo:limit:}", false),
+            ("unread:v1:{demo:limit:x}:y", false),
+            ("unread:v1:{no app:limit:x}", false),
+            ("unread:v1:{demo:u:a%20b}:counts", true),
+            ("unread:v1:{demo:u:a b}:counts", false),
+            ("unread:v1:{demo:u:a%2Ab}:counts", true),
+            ("unread:v1:{demo:u:a%2ab}:counts", false),
+            ("unread:v1:{demo:u:%ff}:counts", false),
+            ("unread:v1:{demo:u:%00}:counts", false),
+            ("unread:v1:{demo:u:}:counts", false),
+            ("unread:v1:{demo:u:a}:meta", false),
+            ("unread:v1:{demo:r:a}:meta", true),
+            ("unread:v1:{demo:x:a}:meta", false),
+            ("unread:v1:demo:u:a:counts", false),
+            ("unread:v1:", false),
+        ] {
+            assert_eq!(purpose(key.as_bytes()).is_some(), purposed, "{key}");
+        }
+        assert_eq!(purpose(b"unread:v1:{demo:u:\xff}:counts"), None);
+        let long = format!("unread:v1:{{demo:u:{}}}:counts", "a".repeat(256));
+        assert_eq!(purpose(long.as_bytes()), None);
+        let app = AppId::parse("demo").unwrap();
+        let user = UserKeys::new(&app, &encode("a"));
+        let room = RoomKeys::new(&app, &encode("a"));
+        let kinds: std::collections::BTreeSet<&str> = user
+            .all()
+            .iter()
+            .map(|(_, key)| key)
+            .chain(room.all().iter().map(|(_, key)| key))
+            .map(|key| place(key.as_bytes(), false).kind)
+            .collect();
+        assert_eq!(kinds.len(), 16);
+        let keys = [user.counts(), user.rooms()];
+        let of = |keys: &[String]| place_of_several(keys.iter().map(String::as_bytes)).text;
+        let hash = short_hash("demo:u:a");
+        assert_eq!(of(&keys), format!("a key of user #{hash}"));
+        let other = UserKeys::new(&app, &encode("b")).rooms();
+        let keys = [keys, [other, String::new()]].concat();
+        let several = format!("a key of one of several, the first a key of user #{hash}");
+        assert_eq!(of(&keys), several);
+    }
+
+    #[test]
     fn entries_come_back() {
         let app = AppId::parse("demo").unwrap();
         let room = encode("a:b");
@@ -357,6 +571,17 @@ mod tests {
             Some((Entry::User(app.clone(), user), "rooms"))
         );
         assert_eq!(parse_key("unread:v1:{pending:3}"), None);
+        assert_eq!(
+            purpose(key.as_bytes()),
+            Some(Purpose::Slot(
+                Entry::User(app.clone(), encode("{a}:b")),
+                "rooms"
+            ))
+        );
+        let place = place(key.as_bytes(), false);
+        assert_eq!(place.kind, "user_rooms");
+        let hash = short_hash("demo:u:%7Ba%7D%3Ab");
+        assert_eq!(place.text, format!("user rooms #{hash}"));
         assert_eq!(
             slots(Some(&app), true, Some("members")),
             "unread:v1:{demo:r:*}:members"

@@ -31,12 +31,12 @@ pub struct Metrics {
     http_handles: Handles<Durations>,
     in_flight: Gauge<i64, Striped>,
     redis_errors: Labelled<KindLabel>,
+    unreadable: Labelled<KeyLabel>,
     redis_up: Gauge,
     script_reloads: Counter,
     events: Labelled<ResultLabel>,
     deliveries: Counter,
     recovered: Counter,
-    unreadable: Counter,
     pending: Gauge,
     oldest: Gauge<f64, AtomicU64>,
     rate_limited: Labelled<StageLabel>,
@@ -66,6 +66,7 @@ macro_rules! label {
 }
 
 label!(KindLabel, kind);
+label!(KeyLabel, key);
 label!(ResultLabel, result);
 label!(StageLabel, stage);
 label!(ReasonLabel, reason);
@@ -100,6 +101,12 @@ impl Metrics {
             "Redis calls that failed",
             redis_errors.family.clone(),
         );
+        let unreadable = Labelled::new();
+        r.register(
+            "unread_unreadable",
+            "Stored keys and records that could not be read when they were needed",
+            unreadable.family.clone(),
+        );
         let redis_up = Gauge::default();
         r.register(
             "unread_redis_up",
@@ -129,12 +136,6 @@ impl Metrics {
             "unread_fanouts_recovered",
             "Fan-outs finished for a pod that had left them",
             recovered.clone(),
-        );
-        let unreadable = Counter::default();
-        r.register(
-            "unread_unreadable",
-            "Times that something in Redis could not be read and was passed over",
-            unreadable.clone(),
         );
         let pending = Gauge::default();
         r.register(
@@ -184,12 +185,12 @@ impl Metrics {
             http_handles: Handles::default(),
             in_flight,
             redis_errors,
+            unreadable,
             redis_up,
             script_reloads,
             events,
             deliveries,
             recovered,
-            unreadable,
             pending,
             oldest,
             rate_limited,
@@ -237,6 +238,11 @@ impl Metrics {
         self.redis_errors.add(kind, 1);
     }
 
+    /// Something stored could not be read: a key of this kind, such as `user_counts`.
+    pub fn unreadable(&self, key: &'static str) {
+        self.unreadable.add(key, 1);
+    }
+
     /// Whether Redis answers.
     pub fn redis_up(&self, up: bool) {
         self.redis_up.set(i64::from(up));
@@ -265,11 +271,6 @@ impl Metrics {
     /// `n` fan-outs of other pods were finished.
     pub fn recovered(&self, n: u64) {
         self.recovered.inc_by(n);
-    }
-
-    /// Something in Redis could not be read and was passed over.
-    pub fn unreadable(&self) {
-        self.unreadable.inc();
     }
 
     /// How many fan-outs are unfinished, and the age of the oldest.
@@ -490,6 +491,7 @@ mod tests {
         metrics.http("imkit-rooms", "GET", 200, 60.0);
         metrics.http("imkit-rooms", "BREW", 405, 0.001);
         metrics.redis_error("timeout");
+        metrics.unreadable("user_counts");
         metrics.redis_up(true);
         metrics.script_reload();
         metrics.event("applied", 3);
@@ -510,6 +512,7 @@ mod tests {
             "unread_http_request_duration_seconds_count{route=\"imkit-rooms\",method=\"other\",status=\"405\"} 1",
             "unread_http_requests_in_flight 1",
             "unread_redis_errors_total{kind=\"timeout\"} 1",
+            "unread_unreadable_total{key=\"user_counts\"} 1",
             "unread_redis_up 1",
             "unread_script_reloads_total 1",
             "unread_events_total{result=\"applied\"} 3",

@@ -35,6 +35,11 @@ fn check(text: &str) -> Result<(), NameError> {
     }
 }
 
+/// Whether a text can be a name: 1 to 255 bytes without control characters.
+pub fn is_name(text: &str) -> bool {
+    check(text).is_ok()
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*

@@ -131,7 +131,7 @@ impl Script {
     }
 
     /// Begins a call with these keys; arguments follow by [`Call::arg`].
-    pub fn call<K: AsRef<str>>(&'static self, keys: &[K]) -> Call {
+    pub fn call<K: AsRef<[u8]>>(&'static self, keys: &[K]) -> Call {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&self.sha).arg(keys.len());
         for key in keys {
@@ -160,6 +160,17 @@ impl Call {
     /// Adds an argument in place.
     pub fn push(&mut self, value: impl redis::ToRedisArgs) {
         self.cmd.arg(value);
+    }
+
+    /// Its keys.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let mut words = self.cmd.args_iter().skip(2).map(|arg| match arg {
+            Arg::Simple(bytes) => bytes,
+            _ => &[][..],
+        });
+        let count = words.next().and_then(|n| std::str::from_utf8(n).ok());
+        let count = count.and_then(|n| n.parse().ok()).unwrap_or(0);
+        words.take(count)
     }
 
     /// The same call with one key more, [`keys::guard`], after its own; scripts don't look at it.
@@ -282,7 +293,9 @@ mod tests {
         };
         let one = GCRA.call(&["x{a}b"]).arg(5).arg("y");
         assert_eq!(words(&one.guarded()), ["2", "x{a}b", "x{a}:-", "5", "y"]);
+        assert_eq!(one.keys().collect::<Vec<_>>(), [b"x{a}b"]);
         let two = GCRA.call(&["{a}1", "{a}2"]);
+        assert_eq!(two.keys().count(), 2);
         assert_eq!(words(&two.guarded()), ["3", "{a}1", "{a}2", "{a}:-"]);
     }
 

@@ -10,6 +10,7 @@ mod import;
 mod inspect;
 mod memory;
 mod order;
+mod position;
 mod probe;
 mod read;
 mod rebuild;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::Store;
+use super::position::Position;
 use super::reply::{Reply, maybe_text, number};
 use super::room::{Entry, Last};
-use super::slot::Position;
 use crate::connection::Item;
 use crate::error::Result;
 use crate::keys::{Enc, RoomKeys};

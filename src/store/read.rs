@@ -11,12 +11,15 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::{Cmd, RedisWrite as _, Value};
 
 use super::deliver::{LIST, parse_members};
-use super::reply::{Reply, fields, maybe_text, number, parse, stamp, unreadable};
+use super::position::Position;
+use super::reply::{
+    Reply, add, bytes, count, fields, maybe_text, number, parse, stamp, stored, unreadable,
+};
 use super::room::Entry;
 use super::{ByKind, Kind, PeerCount, RoomCounts, RoomUnread, Store, Totals, UserUnread};
 use crate::connection::Item;
 use crate::error::{Error, Result};
-use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode, encoded};
+use crate::keys::{self, Enc, RoomKeys, UserKeys, decode, encode, encoded, is_encoded};
 use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
 use crate::quota::{Charge, Charged};
 use crate::scripts;
@@ -53,7 +56,7 @@ impl Kind {
             "direct" => Ok(Kind::Direct),
             "group" => Ok(Kind::Group),
             "supergroup" => Ok(Kind::Supergroup),
-            _ => Err(Error::Internal("a stored kind can't be read".into())),
+            _ => Err(Error::unreadable("no kind of a room")),
         }
     }
 }
@@ -73,7 +76,7 @@ impl ByKind {
     }
 }
 
-/// A user's record of a direct room or group.
+/// A user's record of a room, as far as its numbers are wanted.
 struct Record {
     room: Enc,
     state: char,
@@ -86,31 +89,23 @@ struct Record {
 }
 
 impl Record {
-    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|…`
+    /// Reads the record of a direct room or group.
     fn parse(room: String, text: &str) -> Result<Self> {
-        let mut parts = text.split('|');
-        let state = parse(parts.next())?;
-        let (_epoch, _rev) = (parts.next(), parts.next());
-        let (read, head): (u64, u64) = (parse(parts.next())?, parse(parts.next())?);
-        let (holes, mentions): (u64, u64) = (parse(parts.next())?, parse(parts.next())?);
-        let kind = Kind::recorded(parts.next().unwrap_or_default())?;
-        let active = parts.next() == Some("1");
-        let custom_type = parts.next().unwrap_or_default();
-        let tags = parts.next().unwrap_or_default();
-        let counts = state == 'j' && active;
+        let record = Position::room(text)?;
+        if !record.is_sound() {
+            return Err(unreadable());
+        }
+        let active = record.status == "1";
+        let counts = record.state == 'j' && active;
         Ok(Self {
             room: Enc::stored(room),
-            state,
-            unread: if counts {
-                head.saturating_sub(read).saturating_sub(holes)
-            } else {
-                0
-            },
-            mentions: if counts { mentions } else { 0 },
-            kind,
+            state: record.state,
+            unread: record.unread(),
+            mentions: if counts { record.mentions } else { 0 },
+            kind: Kind::stored(&record.kind)?,
             active,
-            custom_type: Some(decode(custom_type)).filter(|t| !t.is_empty()),
-            tags: split(tags),
+            custom_type: Some(decode(&record.custom_type)).filter(|t| !t.is_empty()),
+            tags: split(&record.tags),
         })
     }
 }
@@ -135,18 +130,18 @@ pub(super) struct Super {
 impl Super {
     /// `state|epoch|rev|read|holes|mentions|positions of holes|positions of mentions`
     pub(super) fn parse(room: String, text: &str) -> Result<Self> {
-        let mut parts = text.split('|');
-        let mut next = || parts.next().map(str::to_owned).unwrap_or_default();
-        let (state, epoch, _rev, read) = (next(), stamp(Some(&next()))?, next(), next());
-        let (_, _) = (next(), next());
-        let (holes, mentions) = (next(), next());
+        let parts: Vec<&str> = text.split('|').collect();
+        let [record @ .., holes, mentions] = parts.as_slice() else {
+            return Err(unreadable());
+        };
+        let record = Position::supergroup(&record.join("|"))?;
         Ok(Self {
             room: Enc::stored(room),
-            state,
-            epoch,
-            read,
-            holes,
-            mentions,
+            state: record.state.to_string(),
+            epoch: record.epoch,
+            read: record.read.to_string(),
+            holes: (*holes).to_owned(),
+            mentions: (*mentions).to_owned(),
         })
     }
 
@@ -175,14 +170,21 @@ impl Super {
 #[derive(Default)]
 struct Overview {
     known: bool,
-    counts: HashMap<String, u64>,
+    /// As they stand there: only those that are asked for have to be numbers.
+    counts: HashMap<String, String>,
     refs: Vec<String>,
     records: Vec<Record>,
 }
 
 impl Overview {
-    fn count(&self, field: &str) -> u64 {
-        self.counts.get(field).copied().unwrap_or(0)
+    fn count(&self, field: &str) -> Result<u64> {
+        self.counts.get(field).map_or(Ok(0), |text| count(text))
+    }
+
+    /// What the names of references begin with, without that.
+    fn refs(&self, family: &str) -> impl Iterator<Item = &str> {
+        let names = self.refs.iter().filter_map(move |f| f.strip_prefix(family));
+        names.filter(|name| is_encoded(name))
     }
 
     fn supers(&self) -> impl Iterator<Item = &Record> {
@@ -191,57 +193,57 @@ impl Overview {
             .filter(|record| record.kind == Kind::Supergroup && record.active)
     }
 
-    fn totals(&self, types: Option<&[CustomType]>) -> Totals {
+    fn totals(&self, types: Option<&[CustomType]>) -> Result<Totals> {
         let mut totals = Totals::default();
         for kind in KEPT {
             for suffix in suffixes(types) {
                 for family in FAMILIES {
-                    *totals.family(family).of(kind) += self.count(&field(family, kind, &suffix));
+                    let n = self.count(&field(family, kind, &suffix))?;
+                    add(totals.family(family).of(kind), n)?;
                 }
             }
         }
         for record in self.supers() {
             let named = record.custom_type.as_deref();
             if types.is_none_or(|types| types.iter().any(|t| named == Some(t.as_str()))) {
-                totals.messages.supergroup += record.unread;
-                totals.mentions.supergroup += record.mentions;
+                add(&mut totals.messages.supergroup, record.unread)?;
+                add(&mut totals.mentions.supergroup, record.mentions)?;
                 totals.invitations.supergroup += u64::from(record.state == 'i');
             }
         }
-        totals
+        Ok(totals)
     }
 
-    fn tags(&self) -> BTreeMap<String, u64> {
-        let mut tags: BTreeMap<String, u64> = self
-            .refs
-            .iter()
-            .filter_map(|field| field.strip_prefix("tag:"))
-            .map(|tag| (decode(tag), self.count(&format!("tag:{tag}"))))
-            .collect();
+    fn tags(&self) -> Result<BTreeMap<String, u64>> {
+        let mut tags = BTreeMap::new();
+        for tag in self.refs("tag:") {
+            tags.insert(decode(tag), self.count(&format!("tag:{tag}"))?);
+        }
         for record in self.supers().filter(|record| record.state == 'j') {
             for tag in &record.tags {
-                *tags.entry(tag.clone()).or_default() += record.unread;
+                add(tags.entry(tag.clone()).or_default(), record.unread)?;
             }
         }
-        tags
+        Ok(tags)
     }
 
-    fn types(&self) -> BTreeMap<String, u64> {
-        let mut types: BTreeMap<String, u64> = self
-            .refs
-            .iter()
-            .filter_map(|field| field.strip_prefix("type:"))
-            .map(|name| {
-                let n = KEPT.map(|kind| self.count(&format!("messages:{}:{name}", kind.as_str())));
-                (decode(name), n.iter().sum())
-            })
-            .collect();
-        for record in self.supers().filter(|record| record.state == 'j') {
-            if let Some(name) = &record.custom_type {
-                *types.entry(name.clone()).or_default() += record.unread;
+    fn types(&self) -> Result<BTreeMap<String, u64>> {
+        let mut types = BTreeMap::new();
+        for name in self.refs("type:") {
+            let sum = types.entry(decode(name)).or_default();
+            for kind in KEPT {
+                add(
+                    sum,
+                    self.count(&field("messages", kind, &format!(":{name}")))?,
+                )?;
             }
         }
-        types
+        for record in self.supers().filter(|record| record.state == 'j') {
+            if let Some(name) = &record.custom_type {
+                add(types.entry(name.clone()).or_default(), record.unread)?;
+            }
+        }
+        Ok(types)
     }
 }
 
@@ -299,6 +301,29 @@ enum Quick {
 }
 
 impl Store {
+    /// Says of an error which key it is about, and counts it, unless the link has done so. Names nobody.
+    pub(super) fn at<T>(&self, answer: Result<T>, key: impl FnOnce() -> String) -> Result<T> {
+        answer.map_err(|error| self.place(error, key, false))
+    }
+
+    /// The same of an error that may be about any key of a slot.
+    pub(super) fn at_slot<T>(&self, answer: Result<T>, key: impl FnOnce() -> String) -> Result<T> {
+        answer.map_err(|error| self.place(error, key, true))
+    }
+
+    #[cold]
+    fn place(&self, error: Error, key: impl FnOnce() -> String, whole: bool) -> Error {
+        match error {
+            Error::Unreadable(mut what) if what.place.is_empty() => {
+                let place = keys::place(key().as_bytes(), whole);
+                self.inner.metrics.unreadable(place.kind);
+                what.place = place.text;
+                Error::Unreadable(what)
+            }
+            error => error,
+        }
+    }
+
     /// Has the charge made together with what is read; what a refused call read is thrown away.
     pub(super) async fn charged<T>(
         &self,
@@ -359,7 +384,8 @@ impl Store {
     async fn overview(&self, app: &AppId, user: &Enc, what: &str) -> Result<Overview> {
         let item = Self::overview_item(app, user, what);
         let value = self.inner.redis.one(&item).await?;
-        self.complete(app, user, value).await
+        let overview = self.complete(app, user, value).await;
+        self.at_slot(overview, || UserKeys::new(app, user).counts())
     }
 
     /// Asks the supergroups of a list of records for their numbers.
@@ -389,15 +415,21 @@ impl Store {
             known,
             ..Overview::default()
         };
-        for (field, value) in reply.list()?.pairs()? {
-            overview.counts.insert(field, parse(Some(&value))?);
+        // Names that are no text are none that anybody asks for.
+        let mut counts = reply.list()?;
+        while !counts.is_empty() {
+            let (field, value) = (bytes(counts.value()?)?, bytes(counts.value()?)?);
+            if let Ok(field) = String::from_utf8(field) {
+                let value = String::from_utf8_lossy(&value).into_owned();
+                overview.counts.insert(field, value);
+            }
         }
-        overview.refs = reply
-            .list()?
-            .pairs()?
-            .into_iter()
-            .map(|(field, _)| field)
-            .collect();
+        let mut refs = reply.list()?;
+        while !refs.is_empty() {
+            let field = String::from_utf8(bytes(refs.value()?)?);
+            overview.refs.extend(field);
+            refs.value()?;
+        }
         for (room, record) in reply.list()?.pairs()? {
             overview.records.push(Record::parse(room, &record)?);
         }
@@ -435,10 +467,14 @@ impl Store {
         match self.charged(read, charge).await? {
             Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
             Charged::Granted(answer, verdict) => {
-                let mut reply = fields(&answer)?;
-                let known = reply.text()?.is_some();
-                let total = reply.number()?;
-                Ok(Charged::Granted(known.then_some(total), verdict))
+                let read = || -> Result<Option<u64>> {
+                    let mut reply = fields(&answer)?;
+                    let known = reply.text()?.is_some();
+                    let total = reply.number()?;
+                    Ok(known.then_some(total))
+                };
+                let total = self.at(read(), || UserKeys::of(app, user).counts())?;
+                Ok(Charged::Granted(total, verdict))
             }
         }
     }
@@ -472,15 +508,16 @@ impl Store {
             return Err(unreadable());
         };
         let (mut counts, mut rooms) = (fields(counts)?, fields(rooms)?);
-        if counts.text()?.is_none() {
+        if self.at(counts.text(), || keys.counts())?.is_none() {
             return Ok(Charged::Granted(None, verdict));
         }
         let mut found = Vec::with_capacity(peers.len());
         let mut strangers = Vec::new();
         for (at, peer) in peers.iter().enumerate() {
-            found.push(PeerCount::Known(counts.number()?));
+            let count = self.at(counts.number(), || keys.counts())?;
+            found.push(PeerCount::Known(count));
             // Whoever shares a direct room with the user exists; all others have to be asked for.
-            if rooms.text()?.is_none() {
+            if self.at(rooms.text(), || keys.refs())?.is_none() {
                 let mut exists = redis::cmd("HEXISTS");
                 exists.arg(UserKeys::of(app, peer).counts()).arg("known");
                 strangers.push((at, Item::Plain(exists)));
@@ -532,7 +569,7 @@ impl Store {
         for kind in KEPT {
             for _ in suffixes {
                 for family in FAMILIES {
-                    *totals.family(family).of(kind) += reply.number()?;
+                    add(totals.family(family).of(kind), reply.number()?)?;
                 }
             }
         }
@@ -554,13 +591,15 @@ impl Store {
         match self.charged(read, charge).await? {
             Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
             Charged::Granted(answer, verdict) => {
-                let totals = match Self::quick(&answer, &suffixes)? {
+                let quick = Self::quick(&answer, &suffixes);
+                let totals = match self.at(quick, || UserKeys::of(app, user).counts())? {
                     Quick::Unknown => None,
                     Quick::Totals(totals) => Some(totals),
                     Quick::HasSupergroups => {
-                        let user = encode(user.as_str());
-                        let overview = Box::pin(self.overview(app, &user, "c")).await?;
-                        overview.known.then(|| overview.totals(types))
+                        let name = encode(user.as_str());
+                        let overview = Box::pin(self.overview(app, &name, "c")).await?;
+                        let totals = overview.known.then(|| overview.totals(types));
+                        self.at(totals.transpose(), || UserKeys::of(app, user).counts())?
                     }
                 };
                 Ok(Charged::Granted(totals, verdict))
@@ -580,7 +619,11 @@ impl Store {
         let mut totals = Vec::with_capacity(users.len());
         let mut slower = Vec::new();
         for (at, answer) in answers.iter().enumerate() {
-            totals.push(match Self::quick(answer, &suffixes)? {
+            let quick = self.at(Self::quick(answer, &suffixes), || {
+                let user = users.get(at).map(|user| UserKeys::of(app, user).counts());
+                user.unwrap_or_default()
+            });
+            totals.push(match quick? {
                 Quick::Unknown => None,
                 Quick::Totals(totals) => Some(totals),
                 Quick::HasSupergroups => {
@@ -596,7 +639,7 @@ impl Store {
             .buffer_unordered(USERS_AT_ONCE);
         while let Some((at, overview)) = overviews.try_next().await? {
             if let Some(place) = totals.get_mut(at) {
-                *place = overview.known.then(|| overview.totals(None));
+                *place = overview.known.then(|| overview.totals(None)).transpose()?;
             }
         }
         Ok(totals)
@@ -629,10 +672,11 @@ impl Store {
             Charged::Granted(answer, verdict) => (answer, verdict),
         };
         let mut reply = fields(&answer)?;
-        let counted = if reply.number()? > 0 {
+        let large = self.at(reply.number(), || keys.counts())?;
+        let counted = if large > 0 {
             let user = encode(user.as_str());
             let overview = Box::pin(self.overview(app, &user, "cr")).await?;
-            let all = overview.tags();
+            let all = self.at(overview.tags(), || keys.counts())?;
             let counted = tags.into_iter().map(|tag| {
                 let n = all.get(tag.as_str()).copied().unwrap_or(0);
                 (tag, n)
@@ -640,7 +684,8 @@ impl Store {
             counted.collect()
         } else {
             let counted = tags.into_iter().map(|tag| Ok((tag, reply.number()?)));
-            counted.collect::<Result<_>>()?
+            let counted: Result<_> = counted.collect();
+            self.at(counted, || keys.counts())?
         };
         Ok(Charged::Granted(counted, verdict))
     }
@@ -659,14 +704,20 @@ impl Store {
             Charged::Granted(answer, verdict) => (answer, verdict),
         };
         let mut reply = Reply::new(answer)?;
-        let all = if reply.number()? > 0 {
+        let large = self.at(stored(&reply.value()?), || keys.counts())?;
+        let all = if large > 0 {
             let overview = self.overview(app, &encode(user.as_str()), "cr").await?;
-            overview.tags()
+            self.at(overview.tags(), || keys.counts())?
         } else {
             let mut all = BTreeMap::new();
             while !reply.is_empty() {
-                let (tag, n) = (decode(&reply.text()?), reply.number()?);
-                all.insert(tag, n);
+                let (tag, n) = (bytes(reply.value()?)?, stored(&reply.value()?));
+                // A name that is none is nobody's tag.
+                if let Ok(tag) = String::from_utf8(tag)
+                    && is_encoded(&tag)
+                {
+                    all.insert(decode(&tag), self.at(n, || keys.counts())?);
+                }
             }
             all
         };
@@ -705,10 +756,11 @@ impl Store {
             list.sort_by(|a, b| a.room.cmp(&b.room));
             list
         });
+        let counts = || UserKeys::of(app, user).counts();
         Ok(Some(UserUnread {
-            totals: overview.totals(None),
-            tags: overview.tags(),
-            types: overview.types(),
+            totals: self.at(overview.totals(None), counts)?,
+            tags: self.at(overview.tags(), counts)?,
+            types: self.at(overview.types(), counts)?,
             rooms: list,
         }))
     }
@@ -726,10 +778,11 @@ impl Store {
         let keys = RoomKeys::new(app, &room);
         let mut get = redis::cmd("HGET");
         get.arg(keys.meta()).arg("born");
-        let born = number(&self.inner.redis.query(&get).await?)?;
-        if born == 0 {
+        let born = self.inner.redis.query(&get).await?;
+        if matches!(born, Value::Nil) {
             return Ok(RoomCounts::NoRoom);
         }
+        let born = self.at(stored(&born), || keys.meta())?;
         let entries = match users {
             Some(users) => {
                 let users: Vec<Enc> = users.iter().map(|u| encode(u.as_str())).collect();
@@ -744,8 +797,10 @@ impl Store {
                     let mut reply = Reply::new(self.inner.redis.query(&get).await?)?;
                     let mut found = Vec::with_capacity(users.len());
                     for user in users {
-                        if let Some(entry) = maybe_text(reply.value()?)? {
-                            found.push((user, Entry::parse(&entry)?));
+                        let entry = self.at(maybe_text(reply.value()?), || keys.members())?;
+                        if let Some(entry) = entry {
+                            let entry = self.at(Entry::parse(&entry), || keys.members())?;
+                            found.push((user, entry));
                         }
                     }
                     found
@@ -760,7 +815,7 @@ impl Store {
                 if length > LIST as u64 {
                     return Ok(RoomCounts::TooLarge);
                 }
-                parse_members(reply)?
+                self.at(parse_members(reply), || keys.members())?
             }
         };
         let joined: Vec<Enc> = entries
@@ -798,7 +853,10 @@ impl Store {
                         mentions: reply.text()?,
                     },
                 )),
-                count => counts.push((decode(user.as_str()), number(&count)?)),
+                count => {
+                    let count = self.at(stored(&count), || UserKeys::new(app, &user).counts())?;
+                    counts.push((decode(user.as_str()), count));
+                }
             }
         }
         let items: Vec<Item> = asked

@@ -107,17 +107,17 @@ struct Due {
 
 impl Store {
     async fn sweep(&self) -> Result<()> {
-        let shards: Vec<(u32, Result<Found>)> = stream::iter(0..keys::PENDING_SHARDS)
-            .map(async |shard| (shard, self.sweep_shard(shard).await))
+        let shards: Vec<Result<Found>> = stream::iter(0..keys::PENDING_SHARDS)
+            .map(|shard| self.sweep_shard(shard))
             .buffer_unordered(SHARDS_AT_ONCE)
             .collect()
             .await;
         let mut found = Found::default();
-        for (shard, swept) in shards {
+        for swept in shards {
             match swept {
                 Ok(swept) => found.add(&swept),
                 // One index that can't be read does not keep the others waiting.
-                Err(error) => self.complain(&keys::pending_index(shard), &error),
+                Err(error) => self.complain(&error),
             }
         }
         self.inner
@@ -126,20 +126,10 @@ impl Store {
         Ok(())
     }
 
-    /// Says, now and then, that something can't be read. Redis being away is logged by the connection. The log names no
-    /// user and no room; `unread verify` does.
-    fn complain(&self, what: &str, error: &Error) {
-        if error.is_transient() {
-            return;
-        }
-        self.inner.metrics.unreadable();
-        if self.inner.complaints.due(what) {
-            let of = match keys::parse_entry(what) {
-                Some(Entry::Room(..)) => "a room",
-                Some(Entry::User(..)) => "a user",
-                None => "an index",
-            };
-            tracing::error!(of, %error, "unfinished work can't be read; it is left as it is, all other work goes on, and `unread verify` names it");
+    /// Says, now and then, that something can't be read. Redis being away is logged by the connection.
+    fn complain(&self, error: &Error) {
+        if !error.is_transient() && self.inner.complaints.due(&error.to_string()) {
+            tracing::error!(%error, "unfinished work can't be read; it is left as it is, and all other work goes on: run `unread verify`");
         }
     }
 
@@ -161,7 +151,7 @@ impl Store {
                 };
                 let claim = claim.and_then(|answer| self.read_claim(&due.entry, answer));
                 let claim = claim.unwrap_or_else(|error| {
-                    self.complain(&due.entry, &error);
+                    self.complain(&error);
                     Claim::default()
                 });
                 looked.push(&due.entry);
@@ -306,13 +296,14 @@ impl Store {
         let (mut jobs, mut oldest) = (Vec::new(), None::<u64>);
         while !reply.is_empty() {
             let (id, record) = (reply.text(), reply.text());
-            match id.and_then(|id| Job::parse(&id, &record?)) {
+            let job = id.and_then(|id| Job::parse(&id, &record?));
+            match self.at(job, || pending_key(entry)) {
                 Ok(job) => {
                     oldest = Some(oldest.map_or(job.stamp, |oldest| oldest.min(job.stamp)));
                     jobs.push(job);
                 }
                 // Written by a newer version, whose pods will finish it, or garbled.
-                Err(error) => self.complain(entry, &error),
+                Err(error) => self.complain(&error),
             }
         }
         // A job's id is the moment of its acceptance, so it tells its age, unless the clock has stepped back since.
@@ -329,6 +320,15 @@ impl Store {
             snapshot,
             jobs,
         })
+    }
+}
+
+/// The key of an entry's unfinished work.
+fn pending_key(entry: &str) -> String {
+    match keys::parse_entry(entry) {
+        Some(Entry::Room(app, room)) => RoomKeys::new(&app, &room).pending(),
+        Some(Entry::User(app, user)) => UserKeys::new(&app, &user).pending(),
+        None => String::new(),
     }
 }
 

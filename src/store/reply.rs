@@ -9,6 +9,9 @@ fn unexpected(what: &str) -> Error {
     Error::Internal(format!("unexpected reply from redis: {what}"))
 }
 
+/// No number in Redis is larger: scripts calculate in floating point, which is exact up to here.
+pub(super) const LARGEST: u64 = 1 << 53;
+
 /// A list, read from the front.
 pub(super) struct Reply(std::vec::IntoIter<Value>);
 
@@ -31,6 +34,14 @@ impl Reply {
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Whether all that is left are places where nothing stands.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.0
+            .as_slice()
+            .iter()
+            .all(|value| matches!(value, Value::Nil))
     }
 
     pub(super) fn value(&mut self) -> Result<Value> {
@@ -76,18 +87,35 @@ impl<'a, I: Iterator<Item = Result<Option<&'a str>>>> Fields<I> {
 
     /// The number that the next one holds; nothing is 0.
     pub(super) fn number(&mut self) -> Result<u64> {
-        self.text()?.map_or(Ok(0), digits)
+        self.text()?.map_or(Ok(0), count)
     }
 }
 
 /// Text; what isn't UTF-8 was not written by us.
 pub(super) fn text(value: Value) -> Result<String> {
     match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| unexpected("not UTF-8")),
+        Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| not_utf8()),
         Value::SimpleString(text) => Ok(text),
         Value::Okay => Ok("OK".into()),
         Value::Int(n) => Ok(n.to_string()),
         _ => Err(unexpected("not a text")),
+    }
+}
+
+/// Text that may be anything, as it lies there.
+pub(super) fn bytes(value: Value) -> Result<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        value => text(value).map(String::into_bytes),
+    }
+}
+
+/// What can't be read is nothing; any other failure stays one.
+pub(super) fn readable<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Unreadable(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -103,27 +131,78 @@ pub(super) fn maybe_text(value: Value) -> Result<Option<String>> {
 pub(super) fn number(value: &Value) -> Result<u64> {
     match value {
         Value::Nil => Ok(0),
-        Value::Int(n) => u64::try_from(*n).map_err(|_| unexpected("a negative number")),
-        Value::BulkString(bytes) => {
-            let text = std::str::from_utf8(bytes);
-            digits(text.map_err(|_| unexpected("not UTF-8"))?)
-        }
+        Value::Int(n) => match u64::try_from(*n) {
+            Ok(n) if n <= LARGEST => Ok(n),
+            _ => Err(no_number()),
+        },
+        Value::BulkString(bytes) if bytes.is_empty() => Ok(0),
+        Value::BulkString(bytes) => count(std::str::from_utf8(bytes).map_err(|_| not_utf8())?),
         _ => Err(unexpected("not a number")),
     }
 }
 
-/// A number written out; no text is 0.
-fn digits(text: &str) -> Result<u64> {
-    if text.is_empty() {
-        return Ok(0);
+/// A number that stands in a field as it is; an empty field is none.
+pub(super) fn stored(value: &Value) -> Result<u64> {
+    match value {
+        Value::BulkString(bytes) => count(std::str::from_utf8(bytes).map_err(|_| not_utf8())?),
+        value => number(value),
     }
-    text.parse().map_err(|_| unexpected("not a number"))
 }
 
-/// Parses a number inside a record.
-pub(super) fn parse<T: std::str::FromStr>(text: Option<&str>) -> Result<T> {
-    text.and_then(|text| text.parse().ok())
-        .ok_or_else(unreadable)
+/// Adds a number to a sum, which is to stay one that can be calculated with.
+pub(super) fn add(sum: &mut u64, number: u64) -> Result<()> {
+    let more = sum.checked_add(number).filter(|more| *more <= LARGEST);
+    *sum = more.ok_or_else(no_number)?;
+    Ok(())
+}
+
+/// A number written out.
+pub(super) fn count(text: &str) -> Result<u64> {
+    whole(text).ok_or_else(no_number)
+}
+
+/// A number as this program writes it: digits and nothing else, up to [`LARGEST`].
+pub(super) fn whole(text: &str) -> Option<u64> {
+    // So many digits can't be too large for the type.
+    if !(1..=16).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|number| *number <= LARGEST)
+}
+
+/// What stands in a record as a text of its own.
+pub(super) trait Stored: Sized {
+    /// Reads it; nothing if this program would not write it like that.
+    fn stored(text: &str) -> Option<Self>;
+}
+
+impl Stored for u64 {
+    fn stored(text: &str) -> Option<Self> {
+        whole(text)
+    }
+}
+
+impl Stored for i64 {
+    fn stored(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let number = i64::try_from(whole(digits)?).ok()?;
+        Some(if digits.len() < text.len() {
+            -number
+        } else {
+            number
+        })
+    }
+}
+
+impl Stored for char {
+    fn stored(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// Parses a number or a letter inside a record.
+pub(super) fn parse<T: Stored>(text: Option<&str>) -> Result<T> {
+    text.and_then(T::stored).ok_or_else(unreadable)
 }
 
 /// A stamp as it stands in records: in base 36, of which ten digits do until 2085.
@@ -152,7 +231,15 @@ pub(super) fn stamp(text: Option<&str>) -> Result<u64> {
         .ok_or_else(unreadable)
 }
 
-/// A record in a shape that this program did not write.
+/// A record in a form that this program does not write.
 pub(super) fn unreadable() -> Error {
-    unexpected("a record that can't be read")
+    Error::unreadable("a record in a form that this program does not write")
+}
+
+fn no_number() -> Error {
+    Error::unreadable("no number where one is expected, or one beyond 2^53")
+}
+
+fn not_utf8() -> Error {
+    Error::unreadable("not UTF-8")
 }

@@ -140,18 +140,23 @@ impl Entry {
         let base = parts.next();
         let base = match state {
             'l' => stamp(base)?,
-            _ => parse(base)?,
+            'j' | 'i' => parse(base)?,
+            _ => return Err(unreadable()),
         };
         let mut more = || match parts.next() {
             None | Some("") => Ok(None),
             more => parse(more).map(Some),
         };
+        let (vouched, since) = (more()?, more()?);
+        if parts.next().is_some() {
+            return Err(unreadable());
+        }
         Ok(Self {
             state,
             epoch,
             base,
-            vouched: more()?,
-            since: more()?,
+            vouched,
+            since,
         })
     }
 

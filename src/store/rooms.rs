@@ -13,14 +13,16 @@ use std::sync::Arc;
 
 use redis::Value;
 
-use super::deliver::{MemberList, parse_members};
+use super::deliver::MemberList;
 use super::read::Super;
-use super::reply::{Reply, maybe_text, parse, stamp, unreadable};
-use super::room::{Last, millis};
+use super::reply::{
+    LARGEST, Reply, Stored, maybe_text, parse, readable, stamp, stored, unreadable,
+};
+use super::room::{Entry, Last, millis};
 use super::{Kind, LastMessage, Pref, Profile, RoomEntry, RoomPage, Store};
 use crate::connection::{Item, texts};
 use crate::error::{Error, Result};
-use crate::keys::{Enc, RoomKeys, UserKeys, decode, decoded, encode};
+use crate::keys::{Enc, RoomKeys, UserKeys, decode, decoded, encode, is_encoded};
 use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
 use crate::quota::{Charge, Charged};
 use crate::scripts;
@@ -170,14 +172,23 @@ impl<'a> RoomBrief<'a> {
     /// nothing of a room that the user has not joined or that is not active.
     fn read(stored: &'a str, record: &'a str) -> Result<Option<Self>> {
         let mut parts = Parts(record);
-        if parts.text()? != "j" {
-            return Ok(None);
+        match parts.text()? {
+            "j" => {}
+            // Whoever is invited may have any record of it that begins like that: it is not listed.
+            "i" => return Ok(None),
+            _ => return Err(unreadable()),
         }
         let (epoch, after, read) = (parts.stamp()?, parts.stamp()?, parts.number()?);
-        let (head, holes, _mentions) = (parts.number()?, parts.number()?, parts.number()?);
+        let (head, holes, mentions) = (parts.number()?, parts.number()?, parts.number()?);
         let (kind, status) = (parts.text()?, parts.text()?);
-        if status != "1" {
-            return Ok(None);
+        match status {
+            "1" => {}
+            "0" => return Ok(None),
+            _ => return Err(unreadable()),
+        }
+        let above = head.checked_sub(read).ok_or_else(unreadable)?;
+        if holes > above || mentions > above - holes {
+            return Err(unreadable());
         }
         let (custom_type, tags, _peer) = (parts.text()?, parts.text()?, parts.text()?);
         let made: i64 = parse(Some(parts.text()?))?;
@@ -190,8 +201,8 @@ impl<'a> RoomBrief<'a> {
             custom_type,
             created: millis(epoch).saturating_add(made),
             last: Last::recorded(last, epoch.saturating_add(after))?,
-            unread: head.saturating_sub(read).saturating_sub(holes),
-            flags,
+            unread: above - holes,
+            flags: is_flags(flags).then_some(flags).ok_or_else(unreadable)?,
         }))
     }
 
@@ -219,6 +230,11 @@ impl<'a> RoomBrief<'a> {
     }
 }
 
+/// Whether these are letters of settings.
+fn is_flags(flags: &str) -> bool {
+    flags.bytes().all(|flag| b"hsm".contains(&flag))
+}
+
 /// What is left of a record, to be read from the front. Thousands are read for one answer.
 struct Parts<'a>(&'a str);
 
@@ -238,14 +254,15 @@ impl<'a> Parts<'a> {
 
     fn number(&mut self) -> Result<u64> {
         let part = self.text()?;
-        // So many digits can't be too large.
-        if !(1..=19).contains(&part.len()) {
+        // So many digits can't be too large for the type.
+        if !(1..=16).contains(&part.len()) {
             return Err(unreadable());
         }
-        part.bytes().try_fold(0, |sum, byte| match byte {
+        let number = part.bytes().try_fold(0, |sum, byte| match byte {
             b'0'..=b'9' => Ok(sum * 10 + u64::from(byte - b'0')),
             _ => Err(unreadable()),
-        })
+        })?;
+        (number <= LARGEST).then_some(number).ok_or_else(unreadable)
     }
 }
 
@@ -462,18 +479,20 @@ fn all_prefs<'a>(answer: &'a Value, settings: &[&str]) -> Result<HashMap<&'a str
 
 /// Takes a setting as it is stored: `stamp|JSON`.
 fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<()> {
-    let Some((_, json)) = stored.split_once('|') else {
-        return Ok(());
+    let (_, json) = stored.split_once('|').ok_or_else(unreadable)?;
+    let bad = |_| Error::unreadable("a setting that is not JSON of its type");
+    let flag = || match json {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(unreadable()),
     };
-    let bad = |_| Error::Internal("a stored setting is not JSON".into());
-    let flag = json == "true";
     match setting {
         "tags" => pref.tags = serde_json::from_str(json).map_err(bad)?,
         "tag_colors" => pref.tag_colors = serde_json::from_str(json).map_err(bad)?,
         "folder" => pref.folder = serde_json::from_str(json).map_err(bad)?,
-        "hidden" => pref.hidden = flag,
-        "sticky" => pref.sticky = flag,
-        "muted" => pref.muted = flag,
+        "hidden" => pref.hidden = flag()?,
+        "sticky" => pref.sticky = flag()?,
+        "muted" => pref.muted = flag()?,
         _ => {}
     }
     Ok(())
@@ -569,9 +588,12 @@ impl Store {
         let mut values = values.into_iter();
         let mut next = || values.next().unwrap_or(Value::Nil);
         let (records, overview, mut prefs) = (next(), next(), next());
-        let large = self.large(app, &name, overview).await?;
+        let large = self.large(app, &name, overview).await;
+        let large = self.at_slot(large, || keys.supers())?;
         let also: HashSet<&str> = large.iter().map(|room| room.room.as_str()).collect();
-        let kept = pairs(&records)?.map(|pair| {
+        // A list that leaves out what can't be read would have the wrong length.
+        let records = || self.at(pairs(&records), || keys.rooms());
+        let kept = records()?.map(|pair| {
             let (room, record) = pair?;
             match also.contains(room) {
                 true => Ok(None),
@@ -580,7 +602,7 @@ impl Store {
         });
         let mut found = Vec::new();
         for room in kept.chain(large.iter().map(|room| Ok(Some(room.brief())))) {
-            if let Some(room) = room?
+            if let Some(room) = self.at(room, || keys.rooms())?
                 && (query.matches)(&room)
             {
                 found.push(room);
@@ -593,7 +615,10 @@ impl Store {
                 prefs = self.inner.redis.one(&whole_item(keys.prefs())).await?;
             }
             let all = match missing || !by_pref.is_recorded() {
-                true => all_prefs(&prefs, &by_pref.settings)?,
+                true => {
+                    let all = all_prefs(&prefs, &by_pref.settings);
+                    self.at(all, || keys.prefs())?
+                }
                 false => HashMap::new(),
             };
             let unset = (by_pref.matches)(&Pref::default());
@@ -727,13 +752,16 @@ impl Store {
         }
         items.extend(unknown.iter().map(|room| members_item(app, room)));
         items.extend(users.iter().map(|user| profile_item(app, user)));
-        let mut answers = self.inner.redis.batch(&items).await?.into_iter();
-        let mut next = || answers.next().unwrap_or(Value::Nil);
+        let mut answers = self.inner.redis.each(&items).await?.into_iter();
+        let mut next = || answers.next().unwrap_or(Ok(Value::Nil));
         let mut entries = Vec::with_capacity(rooms.len());
         for room in rooms {
-            entries.push(read_entry(room, Reply::new(next())?)?);
+            let entry = Reply::new(next()?).and_then(|reply| read_entry(room, reply));
+            let name = || RoomKeys::new(app, &Enc::stored(room.stored)).meta();
+            entries.push(self.at(entry, name)?);
         }
-        let prefs = read_prefs(&next(), &names, many)?;
+        let prefs = read_prefs(&next()?, &names, many);
+        let prefs = self.at(prefs, || keys.prefs())?;
         for (asked, pref) in entries.iter_mut().zip(prefs) {
             if let (Some(asked), Some(pref)) = (asked, pref) {
                 asked.entry.pref = pref;
@@ -741,30 +769,65 @@ impl Store {
         }
         if let Some(people) = people {
             for room in unknown {
-                let members = self.told(app, &room, next())?;
+                let members = self.told(app, &room, next()?)?;
                 people.lists.insert(room, members);
             }
             for user in users {
-                people.profiles.extend(read_profile(&user, next())?);
+                people.profiles.extend(self.profile(app, &user, next())?);
             }
         }
         Ok(entries)
     }
 
-    /// Reads the members that a room told, and remembers them.
+    /// What others see of a user. Who has a profile that can't be read is shown by the id alone: a room is not hidden from all
+    /// its members for that.
+    fn profile(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        answer: Result<Value>,
+    ) -> Result<Option<(UserId, Profile)>> {
+        let profile = answer.and_then(|answer| read_profile(user, answer));
+        let profile = self.at(profile, || UserKeys::new(app, user).profile());
+        match readable(profile)? {
+            Some(profile) => Ok(profile),
+            None => Ok(user_id(user).map(|user| {
+                let profile = Profile {
+                    user: user.clone(),
+                    nickname: None,
+                    avatar_url: None,
+                    is_robot: false,
+                    last_login_time: 0,
+                };
+                (user, profile)
+            })),
+        }
+    }
+
+    /// Reads the members that a room told, and remembers them. One whose entry can't be read is not shown, for the same reason;
+    /// such a list is not remembered.
     fn told(&self, app: &AppId, room: &Enc, answer: Value) -> Result<Members> {
         let mut reply = Reply::new(answer)?;
         let (born, mrev, length) = (reply.number()?, reply.text()?, reply.number()?);
         if length > SHOWN_MEMBERS as u64 {
             return Ok(Members::Many);
         }
-        let entries = parse_members(reply)?;
+        let mut entries = Vec::new();
+        let mut whole = true;
+        while !reply.is_empty() {
+            let (user, entry) = (reply.value()?, reply.value()?);
+            let entry = member(user, entry);
+            match readable(self.at(entry, || RoomKeys::new(app, room).members()))? {
+                Some(entry) => entries.push(entry),
+                None => whole = false,
+            }
+        }
         let list = Arc::new(MemberList {
             born,
             mrev,
             entries,
         });
-        if born != 0 {
+        if born != 0 && whole {
             self.remember(app, room, &list);
         }
         Ok(Members::Told(list))
@@ -825,9 +888,9 @@ impl Store {
             .values()
             .map(|user| profile_item(app, user))
             .collect();
-        let answers = self.inner.redis.batch(&items).await?;
+        let answers = self.inner.redis.each(&items).await?;
         for (user, answer) in missing.values().zip(answers) {
-            people.profiles.extend(read_profile(user, answer)?);
+            people.profiles.extend(self.profile(app, user, answer)?);
         }
         Ok(entries)
     }
@@ -842,6 +905,16 @@ fn joined(list: &MemberList) -> impl Iterator<Item = (&Enc, u64)> {
     let entries = list.entries.iter().filter(|_| is_shown(list));
     let joined = entries.filter(|(_, entry)| entry.is_joined(list.born));
     joined.map(|(user, entry)| (user, entry.epoch))
+}
+
+/// A member and its entry, as the room has them.
+fn member(user: Value, entry: Value) -> Result<(Enc, Entry)> {
+    let user = super::reply::text(user)?;
+    if !is_encoded(&user) {
+        return Err(unreadable());
+    }
+    let entry = Entry::parse(&super::reply::text(entry)?)?;
+    Ok((Enc::stored(user), entry))
 }
 
 fn user_id(user: &Enc) -> Option<UserId> {
@@ -901,35 +974,55 @@ const SHOWN: [&str; 18] = [
     "last_updated",
 ];
 
+/// A number; without a text, 0.
+fn or_nothing<T: Stored + Default>(text: &str) -> Result<T> {
+    match text {
+        "" => Ok(T::default()),
+        text => parse(Some(text)),
+    }
+}
+
 fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Option<Asked>> {
-    // Deleted, or made again since this membership: the telling of that is on the way, and the room's new name, text and
-    // members are none of this user's business.
-    let born = reply.number()?;
+    let born = reply.value()?;
     let mrev = maybe_text(reply.value()?)?.unwrap_or_default();
-    if born == 0 || brief.epoch < born {
+    // Deleted: of such a room there is none of these fields.
+    if matches!(born, Value::Nil) {
+        return match mrev.is_empty() && reply.is_nothing() {
+            true => Ok(None),
+            false => Err(unreadable()),
+        };
+    }
+    // Or made again since this membership: the telling of that is on the way, and the room's new name, text and members are
+    // none of this user's business.
+    let born = stored(&born)?;
+    if brief.epoch < born {
         return Ok(None);
     }
     let mut next = || -> Result<String> { Ok(maybe_text(reply.value()?)?.unwrap_or_default()) };
     let Ok(room) = RoomId::parse(brief.room()) else {
-        return Err(Error::Internal("a stored room has no legal name".into()));
+        return Err(Error::unreadable("a room without a legal name"));
     };
     let (name, cover, description, webhook) = (next()?, next()?, next()?, next()?);
     let (bot_state, bot_mode, encrypted) = (next()?, next()? == "1", next()? == "1");
-    let service_status = next()?.parse().unwrap_or(0);
-    let created = next()?.parse().unwrap_or(0);
+    let service_status = match next()?.as_str() {
+        "" => 0,
+        text => text.parse().map_err(|_| unreadable())?,
+    };
+    let created = or_nothing(&next()?)?;
     let last_id = next()?;
     let (sender, text, message_type) = (next()?, next()?, next()?);
     let (time, at, updated) = (next()?, next()?, next()?);
-    let micros = |text: &str| text.parse::<u64>().unwrap_or(0);
+    let (time, at) = (or_nothing(&time)?, or_nothing(&at)?);
+    let updated: u64 = or_nothing(&updated)?;
     let last_message = (!last_id.is_empty()).then(|| LastMessage {
         id: decode(&last_id),
         sender: UserId::parse(decode(&sender)).ok(),
         text,
         message_type,
-        time: time.parse().unwrap_or(0),
-        updated: millis(micros(&updated)),
-        created: millis(micros(&at)),
-        order: micros(&at),
+        time,
+        updated: millis(updated),
+        created: millis(at),
+        order: at,
     });
     let custom_type = decode(brief.custom_type);
     let entry = RoomEntry {

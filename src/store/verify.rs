@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Store;
-use super::reply::{Reply, maybe_text, number, parse, short, text};
+use super::reply::{Reply, maybe_text, number, parse, short, text, unreadable};
 use super::room::{Entry, Last, Snapshot};
 use super::slot::Slot;
 use crate::connection::{Item, Server};
@@ -547,7 +547,7 @@ impl Store {
             .arg("COUNT")
             .arg(PAGE);
         let mut page = Reply::new(node.admin(&scan).await?)?;
-        let cursor = parse(Some(&page.text()?))?;
+        let cursor = page.text()?.parse().map_err(|_| unreadable())?;
         let mut list = page.list()?;
         let mut names = Vec::new();
         while !list.is_empty() {
