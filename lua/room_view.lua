@@ -5,22 +5,34 @@
 --   3 recalled (sorted set of positions), 4 pending (hash: job -> record)
 -- ARGV: 1 user, 2 read position, above which recalled positions are told (10,000 at most)
 -- Reply: {now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time ('' each if there is none),
---   entry of the user or '', the other one of a direct room or '', recalled positions (comma list), jobs pending (list)}
+--   entry of the user or '', the other one of a direct room or '', recalled positions (comma list), jobs pending (list)},
+--   or the error UNREADABLE
 local meta, members, recalled, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local user, read = ARGV[1], ARGV[2]
 
 local t = redis.call('TIME')
 local m = redis.call('HMGET', meta, 'rev', 'head', 'kind', 'status', 'type', 'tags', 'born', 'mrev', 'created',
   'last_at', 'last_time')
-local reply = {t[1] * 1000000 + t[2]}
-for i = 1, 11 do reply[i + 1] = m[i] or '' end
-reply[13] = redis.call('HGET', members, user) or ''
+local reply, missing, there = {t[1] * 1000000 + t[2]}, nil, false
+for i = 1, 11 do
+  reply[i + 1] = m[i] or ''
+  if i < 10 and not m[i] then missing = true end
+  if i > 1 and m[i] then there = true end
+end
+-- All that makes a room, or nothing but the revision of one that was.
+if there and missing then return redis.error_reply('-UNREADABLE a field of the meta is missing') end
+local entry = redis.call('HGET', members, user)
+-- One that is empty is not none.
+if entry == '' then return redis.error_reply('-UNREADABLE an entry of a member') end
+reply[13] = entry or ''
 local other = ''
-if m[3] == 'direct' and m[7] then
+local born = m[3] == 'direct' and m[7] and tonumber(m[7])
+if born then
   local all = redis.call('HGETALL', members)
   for i = 1, #all, 2 do
-    local state, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
-    if all[i] ~= user and state ~= 'l' and tonumber(epoch, 36) >= tonumber(m[7]) then other = all[i] end
+    local state, epoch = string.match(all[i + 1], '^([ijl])|(%w+)|%w+$')
+    if not state then return redis.error_reply('-UNREADABLE an entry of a member') end
+    if all[i] ~= user and state ~= 'l' and tonumber(epoch, 36) >= born then other = all[i] end
   end
 end
 reply[14] = other

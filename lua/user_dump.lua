@@ -1,14 +1,18 @@
 #!lua flags=no-writes
--- Purpose: all that a user's slot says about counts and positions, at one instant, for the self-check; writes nothing.
+-- Purpose: all that a user's slot holds, at one instant, for the self-check; writes nothing.
 -- KEYS: 1 counts (hash), 2 rooms (hash), 3 supers (hash), 4 refs (hash), 5 marks (sorted set), 6 left (hash),
---   7 profile (hash), 8 pending (hash), 9 prefs (hash)
+--   7 prefs (hash), 8 profile (hash), 9 pending (hash: job -> record)
 -- ARGV: none
--- Reply: {microseconds now, profile 0|1, pending jobs, counts, rooms, supers, refs, left, prefs (each a list of field and
---   value in turn), marks (list)}
-local t = redis.call('TIME')
-local reply = {t[1] * 1000000 + t[2], redis.call('EXISTS', KEYS[7]), redis.call('HLEN', KEYS[8])}
-for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6], KEYS[9]}) do
-  reply[#reply + 1] = redis.call('HGETALL', key)
+-- Reply: {microseconds now, counts, rooms, supers, refs, left, prefs, profile, pending (each a list of field and value in
+--   turn), marks (list of member and score in turn)}; in place of a key that is of another type: its name
+local function all(name, ...)
+  local answer = redis.pcall(...)
+  if not answer.err then return answer end
+  if string.find(answer.err, 'WRONGTYPE', 1, true) then return name end
+  return answer
 end
-reply[#reply + 1] = redis.call('ZRANGE', KEYS[5], 0, -1)
-return reply
+local t = redis.call('TIME')
+return {t[1] * 1000000 + t[2], all('counts', 'HGETALL', KEYS[1]), all('rooms', 'HGETALL', KEYS[2]),
+  all('supers', 'HGETALL', KEYS[3]), all('refs', 'HGETALL', KEYS[4]), all('left', 'HGETALL', KEYS[6]),
+  all('prefs', 'HGETALL', KEYS[7]), all('profile', 'HGETALL', KEYS[8]), all('pending', 'HGETALL', KEYS[9]),
+  all('marks', 'ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')}

@@ -1,15 +1,19 @@
 #!lua
 -- Purpose: repair a user's slot: recompute every plain count from the positions, at one instant. Everything is read and
---   worked out before the first write, and doing it again changes nothing. A record that can't be read is taken out.
+--   worked out before the first write, and doing it again changes nothing. A record that can't be read is taken out; where
+--   the user's settings can't be, records keep what they tell of them.
 -- KEYS: 1 counts (hash), 2 rooms (hash: room -> record, see deliver.lua), 3 supers (hash: supergroup -> record), 4 refs (hash),
 --   5 marks (sorted set), 6 profile (hash), 7 prefs (hash)
--- ARGV: three per correction: room, its record as it was seen, the record to have in its place ('': none); a record that
---   has changed since is left as it is. Marks beyond a corrected record's head go.
+-- ARGV: 1 rooms that are told to the user next (comma list): their marks stay without a record, then three per correction:
+--   room, its record as it was seen, the record to have in its place ('': none); a record that has changed since is left
+--   as it is. Marks beyond a corrected record's head go.
 -- Reply: four per change: counts|rooms|supers|refs|marks, field, what was there or '', what is there now or ''
 local counts, rooms, supers, refs, marks, profile, prefs =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 
 local function int(n) return string.format('%.0f', n) end
+-- Whether these digits are a number that is exact here, up to 2^53.
+local function exact(digits) return #digits < 16 or (#digits == 16 and digits <= '9007199254740992') end
 local function hash(key)
   local flat, map = redis.call('HGETALL', key), {}
   for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end
@@ -24,11 +28,15 @@ end
 
 local stored = {[counts] = hash(counts), [rooms] = hash(rooms), [supers] = hash(supers), [refs] = hash(refs)}
 local all_marks = redis.call('ZRANGE', marks, 0, -1)
-local set = hash(prefs)
+local readable = type(redis.pcall('HLEN', prefs)) == 'number'
+local set = readable and hash(prefs) or {}
+local others_see = redis.pcall('HLEN', profile)
+local told_next = {}
+for room in string.gmatch(ARGV[1], '[^,]+') do told_next[room] = true end
 
 -- The positions, corrected.
 local corrected, gone = {}, {}
-for i = 1, #ARGV, 3 do
+for i = 2, #ARGV, 3 do
   local room, seen, put = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   for _, key in ipairs({rooms, supers}) do
     if stored[key][room] == seen then
@@ -37,10 +45,14 @@ for i = 1, #ARGV, 3 do
   end
 end
 -- The settings that are true, as they stand at the end of a record.
-local function flags_of(room)
+local function flags_of(room, rec)
+  if not readable then return rec.flags end
   local letters = ''
   for _, setting in ipairs({'hidden', 'sticky', 'muted'}) do
-    if string.match(set[room .. '|' .. setting] or '', '|true$') then letters = letters .. string.sub(setting, 1, 1) end
+    local stored = set[room .. '|' .. setting]
+    local is = stored and string.match(stored, '^%d+|(%a+)$')
+    if stored and is ~= 'true' and is ~= 'false' then return rec.flags end
+    if is == 'true' then letters = letters .. string.sub(setting, 1, 1) end
   end
   return letters ~= '' and '|' .. letters or ''
 end
@@ -48,12 +60,12 @@ end
 local records = {}
 for room, text in pairs(stored[rooms]) do
   local bound = corrected[rooms .. room]
-  local s, e, v, r, h, kd, st, ty, tg, pr, md, ls = string.match(bound or text,
-    '^([ij])|(%w+)|(%w+)|(%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)|?%a*$')
+  local s, e, v, r, h, kd, st, ty, tg, pr, md, ls, fl = string.match(bound or text,
+    '^([ij])|(%w+)|(%w+)|(%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)(|?%a*)$')
   local whole = s and (ls == '' or string.match(ls, '^%d+,%-?%d+$'))
   if whole and not gone[rooms .. room] then
     records[room] = {key = rooms, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
-      read = tonumber(r), head = tonumber(h), kind = kd == 'd' and 'direct' or 'group', letter = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, bound = bound, nh = 0, nm = 0}
+      read = tonumber(r), head = tonumber(h), kind = kd == 'd' and 'direct' or 'group', letter = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, bound = bound, nh = 0, nm = 0}
   end
 end
 for room, text in pairs(stored[supers]) do
@@ -76,7 +88,10 @@ for _, letter in ipairs({'h', 'm'}) do
     local rec, position = records[room or ''], tonumber(digits or 0)
     if is == letter or (not is and letter == 'h') then
       local at = (room or '') .. '|' .. position
-      if not is or #digits ~= 16 or not rec or rec.state ~= 'j' or position <= rec.read or (is == 'm' and holes[at])
+      local stays = not rec and told_next[room or ''] and is and #digits == 16
+      if stays then
+        -- The telling brings the record that it belongs to.
+      elseif not is or #digits ~= 16 or not exact(digits) or not rec or rec.state ~= 'j' or position <= rec.read or (is == 'm' and holes[at])
         or (rec.bound and rec.head and position > rec.head) then
         drop[#drop + 1] = mark
       elseif is == 'h' then
@@ -106,7 +121,7 @@ for room, rec in pairs(records) do
   else
     rec.head = math.max(rec.head, rec.read)
     want[rooms][room] = start .. int(rec.head) .. '|' .. rec.nh .. '|' .. rec.nm .. '|' .. rec.letter .. '|' .. rec.status .. '|'
-      .. rec.type .. '|' .. rec.tags .. '|' .. rec.peer .. '|' .. rec.made .. '|' .. rec.last .. flags_of(room)
+      .. rec.type .. '|' .. rec.tags .. '|' .. rec.peer .. '|' .. rec.made .. '|' .. rec.last .. flags_of(room, rec)
     local function by_kind(family, by)
       add(counts, family .. ':' .. rec.kind, by)
       if rec.type ~= '' then add(counts, family .. ':' .. rec.kind .. ':' .. rec.type, by) end
@@ -138,11 +153,11 @@ for _, key in ipairs({counts, refs}) do
 end
 if large > 0 then want[counts]['supers'] = int(large) end
 local since = stored[counts]['known']
-if since and string.match(since, '^%d+$') then
+if since and string.match(since, '^%d+$') and exact(since) then
   want[counts]['known'] = since
 elseif known then
   want[counts]['known'] = int(known)
-elseif redis.call('EXISTS', profile) == 1 then
+elseif type(others_see) == 'number' and others_see > 0 then
   local t = redis.call('TIME')
   want[counts]['known'] = int(t[1] * 1000000 + t[2])
 end

@@ -16,7 +16,7 @@ pub use doctor::doctor;
 pub use import::{Import, import};
 pub use inspect::{Subject, inspect};
 pub use memory::memory;
-pub use selfcheck::{rebuild, verify};
+pub use selfcheck::{Mending, rebuild, verify};
 
 use crate::config::{Config, Secret};
 use crate::metrics::Metrics;

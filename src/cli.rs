@@ -62,7 +62,8 @@ enum Command {
         #[command(subcommand)]
         kind: Token,
     },
-    /// Recompute every count from the positions and report what differs; writes nothing (0: no drift, 1: drift, 2: failed)
+    /// Recompute every count from the positions and report what differs, and what can't be read; writes nothing (0: nothing,
+    /// 1: something, 2: failed)
     Verify {
         #[command(flatten)]
         of: Checked,
@@ -71,6 +72,12 @@ enum Command {
     Rebuild {
         #[command(flatten)]
         of: Checked,
+        /// Mend what can't be read, as far as other data tell it, and remove the rest of it
+        #[arg(long)]
+        mend: bool,
+        /// Only tell what --mend would do, and write nothing
+        #[arg(long, requires = "mend")]
+        dry_run: bool,
     },
     /// Show one user or one room as it stands in Redis, with the redis-cli lines that show the same
     Inspect {
@@ -283,9 +290,14 @@ fn run(command: Command) -> Result<u8, Failure> {
             let drift = on_runtime(admin::verify(&config, scope, json));
             Ok(drift.map_err(Failure::Usage)?.into())
         }
-        Command::Rebuild { of } => {
+        Command::Rebuild { of, mend, dry_run } => {
             let (config, scope, json) = checked(of)?;
-            let left = on_runtime(admin::rebuild(&config, scope, json));
+            let mending = match (mend, dry_run) {
+                (_, true) => admin::Mending::Try,
+                (true, false) => admin::Mending::Yes,
+                (false, false) => admin::Mending::No,
+            };
+            let left = on_runtime(admin::rebuild(&config, scope, mending, json));
             Ok(left.map_err(Failure::Usage)?.into())
         }
         Command::Inspect {

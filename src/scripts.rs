@@ -93,6 +93,10 @@ scripts! {
     USER_DUMP = "user_dump";
     /// Repair a user's slot.
     USER_REBUILD = "user_rebuild";
+    /// What stands under a key that can't be read.
+    KEY_PEEK = "key_peek";
+    /// Put right or remove what can't be read.
+    SLOT_MEND = "slot_mend";
     /// A room as the self-check compares one user's record with it.
     ROOM_VIEW = "room_view";
     /// What this connection's user may not do.

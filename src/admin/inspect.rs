@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::selfcheck::unreadable_row;
 use super::shell::RedisCli;
 use super::store;
 use crate::cli::print;
 use crate::config::Config;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode};
 use crate::names::{AppId, RoomId, UserId};
-use crate::store::{Listed, RoomShown, UserShown};
+use crate::store::{Listed, RoomShown, Unreadable, UserShown};
 
 /// Members of a room that are shown, and pending fan-outs.
 const FIRST: usize = 20;
@@ -138,7 +139,17 @@ fn user_document(
         "references": {"redis_cli": cli.line(&["HGETALL", &keys.refs()]), "fields": shown.refs},
         "marks": {"redis_cli": cli.line(&["ZCARD", &keys.marks()]), "count": shown.marks},
         "tombstones": {"redis_cli": cli.line(&["HGETALL", &keys.left()]), "list": left},
+        "unreadable": unread(&shown.unreadable, shown.unreadable.len() as u64),
     })
+}
+
+/// What can't be read, if there is any.
+fn unread(unreadable: &[Unreadable], total: u64) -> Value {
+    if total == 0 {
+        return Value::Null;
+    }
+    let list: Vec<Value> = unreadable.iter().map(unreadable_row).collect();
+    json!({ "count": total, "list": list })
 }
 
 fn listed(room: &Listed, lines: Vec<String>) -> Value {
@@ -191,7 +202,10 @@ fn room_document(
             })
         })
         .collect();
-    let mut meta = vec!["HMGET".to_owned(), keys.meta()];
+    let mut meta = match shown.meta.is_empty() {
+        true => vec!["HGETALL".to_owned(), keys.meta()],
+        false => vec!["HMGET".to_owned(), keys.meta()],
+    };
     meta.extend(shown.meta.keys().map(ToString::to_string));
     let meta: Vec<&str> = meta.iter().map(String::as_str).collect();
     json!({
@@ -202,11 +216,12 @@ fn room_document(
         "pending": {"redis_cli": cli.line(&["HLEN", &keys.pending()]), "count": shown.pending, "list": jobs},
         "history": {"redis_cli": cli.line(&["LLEN", &keys.log()]), "count": shown.history},
         "recalled": {"redis_cli": cli.line(&["ZCARD", &keys.recalled()]), "count": shown.recalled},
+        "unreadable": unread(&shown.unreadable, shown.unreadable_total),
     })
 }
 
 /// The parts of a document, and the fields of a row, in the order in which they are read with most ease.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "counts",
     "rooms",
     "supergroups",
@@ -218,9 +233,13 @@ const PARTS: [&str; 11] = [
     "pending",
     "history",
     "recalled",
+    "unreadable",
 ];
-const NAMES: [&str; 3] = ["room", "user", "job"];
-const COLUMNS: [&str; 22] = [
+const NAMES: [&str; 4] = ["room", "user", "job", "key"];
+const COLUMNS: [&str; 25] = [
+    "field",
+    "reason",
+    "stored",
     "state",
     "kind",
     "unread",
@@ -259,11 +278,13 @@ fn rendered(document: &Value, password: bool) -> String {
     for (name, part) in PARTS
         .iter()
         .filter_map(|name| Some((name, document.get(name)?)))
+        .filter(|(_, part)| !part.is_null())
     {
         let count = part.get("count").map(|n| format!(": {}", plain(n)));
         let _ = writeln!(out, "\n{name}{}", count.unwrap_or_default());
         let fields = part.get("fields").and_then(Value::as_object);
         for (field, value) in fields.into_iter().flatten() {
+            let field = plain(&json!(field));
             let _ = writeln!(out, "  {field} {}", plain(value));
         }
         let list = part.get("list").and_then(Value::as_array);

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use redis::Value;
+
 use super::Store;
 use super::position::Position;
-use super::reply::{Reply, maybe_text, number};
+use super::reply::{Reply, bytes, number, readable};
 use super::room::{Entry, Last};
+use super::slot::plain;
+use super::unreadable::Unreadable;
 use crate::connection::Item;
 use crate::error::Result;
-use crate::keys::{Enc, RoomKeys};
+use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
@@ -27,6 +31,9 @@ const META: [&str; 12] = [
     "last_time",
     "last_at",
 ];
+
+/// So much of what can't be read of one user or room is named.
+const UNREADABLE: usize = 20;
 
 /// Something to show, or nothing of that name.
 pub type Shown<T> = Option<T>;
@@ -85,6 +92,8 @@ pub struct UserShown {
     pub marks: usize,
     /// Whether a deletion is under way.
     pub leaving: bool,
+    /// What can't be read of it.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// One member.
@@ -117,6 +126,10 @@ pub struct RoomShown {
     pub history: u64,
     /// Recalled positions.
     pub recalled: u64,
+    /// What can't be read of it: the first of that, and how much there is.
+    pub unreadable: Vec<Unreadable>,
+    /// How much there is in all.
+    pub unreadable_total: u64,
 }
 
 impl Store {
@@ -126,8 +139,15 @@ impl Store {
         // When tombstones were swept, and by which announcement the user is sealed, is of no room.
         slot.left
             .retain(|room, _| !matches!(room.as_str(), "#" | "!" | "~"));
-        if slot.counts.is_empty() && slot.named().is_empty() && slot.left.is_empty() {
+        let nothing = slot.counts.is_empty() && slot.named().is_empty() && slot.left.is_empty();
+        if nothing && slot.bad.is_empty() {
             return Ok(None);
+        }
+        let keys = UserKeys::new(app, user);
+        let mut unreadable = Vec::new();
+        for bad in slot.bad.iter().take(UNREADABLE) {
+            let told = self.told_of(keys.key(bad.what).as_bytes(), bad).await?;
+            unreadable.push(told);
         }
         let (mut rooms, mut supers) = (Vec::new(), Vec::new());
         let mut asked = Vec::new();
@@ -159,24 +179,25 @@ impl Store {
             asked.push(Item::Plain(head));
             supers.push(listed(room.as_str(), &position));
         }
-        let mut answers = self.inner.redis.batch(&asked).await?.into_iter();
+        let mut answers = self.inner.redis.each(&asked).await?.into_iter();
         for room in &mut supers {
             let (Some(numbers), Some(head)) = (answers.next(), answers.next()) else {
                 break;
             };
-            room.head = number(&head)?;
-            let mut numbers = Reply::new(numbers)?;
-            if numbers.is_empty() {
-                continue;
+            let told = head.and_then(|head| {
+                room.head = number(&head)?;
+                ask_room(room, Reply::new(numbers?)?)
+            });
+            if readable(told)?.is_none() {
+                let list = self
+                    .check_room(app, &Enc::stored(room.room.as_str()))
+                    .await?;
+                let keys = RoomKeys::new(app, &Enc::stored(room.room.as_str()));
+                for bad in list.bad.iter().take(UNREADABLE) {
+                    let told = self.told_of(keys.key(bad.what).as_bytes(), bad).await?;
+                    unreadable.push(told);
+                }
             }
-            room.kind = numbers.text()?;
-            room.status = numbers.text()?;
-            room.custom_type = numbers.text()?;
-            room.tags = numbers.text()?;
-            room.unread = numbers.number()?;
-            room.mentions = numbers.number()?;
-            room.created = i64::try_from(numbers.number()?).unwrap_or(0);
-            room.last = Last::read(&mut numbers)?.map(|last| (last.at, last.time));
         }
         Ok(Some(UserShown {
             counts: slot.counts,
@@ -186,6 +207,7 @@ impl Store {
             left: slot.left,
             marks: slot.marks.len(),
             leaving: slot.leaving,
+            unreadable,
         }))
     }
 
@@ -197,64 +219,106 @@ impl Store {
         most: usize,
     ) -> Result<Shown<RoomShown>> {
         let keys = RoomKeys::new(app, room);
-        let plain = |name: &str, key: String| {
+        let command = |name: &str, key: String| {
             let mut cmd = redis::cmd(name);
             cmd.arg(key);
             cmd
         };
-        let mut meta = plain("HMGET", keys.meta());
+        let mut meta = command("HMGET", keys.meta());
         meta.arg(&META);
-        let mut scan = plain("HSCAN", keys.members());
+        let mut scan = command("HSCAN", keys.members());
         scan.arg(0).arg("COUNT").arg(most);
-        let mut jobs = plain("HSCAN", keys.pending());
+        let mut jobs = command("HSCAN", keys.pending());
         jobs.arg(0).arg("COUNT").arg(most);
         let commands = [
             meta,
-            plain("HLEN", keys.members()),
+            command("HLEN", keys.members()),
             scan,
-            plain("HLEN", keys.pending()),
+            command("HLEN", keys.pending()),
             jobs,
-            plain("LLEN", keys.log()),
-            plain("ZCARD", keys.recalled()),
+            command("LLEN", keys.log()),
+            command("ZCARD", keys.recalled()),
         ];
         let items = commands.map(Item::Plain);
-        let mut all = Reply::new(redis::Value::Array(self.inner.redis.batch(&items).await?))?;
-        let mut reply = all.list()?;
+        let mut answers = self.inner.redis.each(&items).await?.into_iter();
+        let mut next = || readable(answers.next().unwrap_or(Ok(Value::Nil)));
         let mut meta = BTreeMap::new();
-        for field in META {
-            if let Some(value) = maybe_text(reply.value()?)? {
-                meta.insert(field, value);
+        if let Some(fields) = next()? {
+            let mut reply = Reply::new(fields)?;
+            for field in META {
+                match reply.value()? {
+                    Value::Nil => {}
+                    value => {
+                        meta.insert(field, plain(&bytes(value)?));
+                    }
+                }
             }
         }
-        let members = all.number()?;
-        let mut page = all.list()?;
-        page.value()?;
-        let mut first = Vec::new();
-        for (user, entry) in page.list()?.pairs()?.into_iter().take(most) {
-            let entry = Entry::parse(&entry)?;
-            first.push(MemberShown {
+        let counted = |answer: Option<Value>| answer.map_or(Ok(0), |answer| number(&answer));
+        let pairs = |answer: Option<Value>| -> Result<Vec<(String, String)>> {
+            let Some(answer) = answer else {
+                return Ok(Vec::new());
+            };
+            let mut page = Reply::new(answer)?;
+            page.value()?;
+            let mut list = page.list()?;
+            let mut pairs = Vec::new();
+            while !list.is_empty() && pairs.len() < most {
+                let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
+                pairs.push((plain(&field), plain(&value)));
+            }
+            Ok(pairs)
+        };
+        let members = counted(next()?)?;
+        let first = pairs(next()?)?;
+        let first = first.into_iter().filter_map(|(user, entry)| {
+            let entry = Entry::parse(&entry).ok()?;
+            Some(MemberShown {
                 user,
                 state: entry.state,
                 epoch: entry.epoch,
                 base: entry.base,
-            });
+            })
+        });
+        let first = first.collect();
+        let pending = counted(next()?)?;
+        let jobs = pairs(next()?)?;
+        let (history, recalled) = (counted(next()?)?, counted(next()?)?);
+        let list = self.check_room(app, room).await?;
+        let mut unreadable = Vec::new();
+        for bad in list.bad.iter().take(UNREADABLE) {
+            unreadable.push(self.told_of(keys.key(bad.what).as_bytes(), bad).await?);
         }
-        let pending = all.number()?;
-        let mut page = all.list()?;
-        page.value()?;
-        let jobs = page.list()?.pairs()?.into_iter().take(most).collect();
         let shown = RoomShown {
             meta,
             members,
             first,
             pending,
             jobs,
-            history: all.number()?,
-            recalled: all.number()?,
+            history,
+            recalled,
+            unreadable,
+            unreadable_total: list.total,
         };
         let nothing = shown.meta.is_empty() && shown.members == 0 && shown.pending == 0;
-        Ok((!nothing).then_some(shown))
+        Ok((!nothing || list.total > 0).then_some(shown))
     }
+}
+
+/// Takes what a supergroup says of itself.
+fn ask_room(room: &mut Listed, mut numbers: Reply) -> Result<()> {
+    if numbers.is_empty() {
+        return Ok(());
+    }
+    room.kind = numbers.text()?;
+    room.status = numbers.text()?;
+    room.custom_type = numbers.text()?;
+    room.tags = numbers.text()?;
+    room.unread = numbers.number()?;
+    room.mentions = numbers.number()?;
+    room.created = i64::try_from(numbers.number()?).unwrap_or(0);
+    room.last = Last::read(&mut numbers)?.map(|last| (last.at, last.time));
+    Ok(())
 }
 
 fn listed(room: &str, position: &Position) -> Listed {

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use redis::Value;
+
 use super::Store;
-use super::reply::number;
+use super::reply::{number, readable};
 use crate::connection::Item;
 use crate::error::Result;
-use crate::keys::{self, Enc, Entry, RoomKeys, UserKeys};
+use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 
 /// Elements of a large hash that are weighed to guess the rest.
 const ELEMENTS: u32 = 50;
 /// Users or rooms asked about in one round trip.
 const AT_ONCE: usize = 50;
-/// Pages of a scan that may show nothing of what is looked for, for each that is wanted: an app may be a small part of all.
-const PAGES: usize = 1_000;
 
 /// Keys of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,6 +62,11 @@ fn usage(key: &str) -> Item {
     let mut cmd = redis::cmd("MEMORY");
     cmd.arg("USAGE").arg(key).arg("SAMPLES").arg(ELEMENTS);
     Item::Plain(cmd)
+}
+
+/// A number; of a key of another type, whose elements can't be counted, 0.
+fn counted(answer: Result<Value>) -> Result<u64> {
+    readable(answer)?.map_or(Ok(0), |answer| number(&answer))
 }
 
 fn length(command: &str, key: &str) -> Item {
@@ -112,36 +117,6 @@ impl Store {
         Ok(found)
     }
 
-    /// Up to so many users or rooms, as a scan of each server meets them.
-    async fn some_of(&self, app: &AppId, rooms: bool, most: usize) -> Result<Vec<Enc>> {
-        let what = if rooms { "members" } else { "counts" };
-        let pattern = keys::slots(Some(app), rooms, Some(what));
-        let masters = self.inner.redis.masters().await?;
-        let share = most.div_ceil(masters.len().max(1));
-        let mut found = Vec::new();
-        for node in &masters {
-            let (mut cursor, until) = (0, (found.len() + share).min(most));
-            for _ in 0..share.saturating_mul(PAGES) {
-                let (next, page) = self.scan(node, cursor, &pattern).await?;
-                let names = page.iter().filter_map(|key| match keys::parse_key(key)? {
-                    (Entry::User(_, user), _) if !rooms => Some(user),
-                    (Entry::Room(_, room), _) if rooms => Some(room),
-                    _ => None,
-                });
-                found.extend(names);
-                cursor = next;
-                if cursor == 0 || found.len() >= until {
-                    break;
-                }
-            }
-            found.truncate(until);
-        }
-        // A scan may show a key twice.
-        found.sort();
-        found.dedup();
-        Ok(found)
-    }
-
     /// Some of the rooms that one user is in.
     async fn rooms_of(&self, app: &AppId, user: &Enc, most: usize) -> Result<Vec<Enc>> {
         let rooms = self.slot(app, user).await?.named();
@@ -158,8 +133,8 @@ impl Store {
             ]);
             items.extend(keys.all().iter().map(|(_, key)| usage(key)));
         }
-        let mut answers = self.inner.redis.batch(&items).await?.into_iter();
-        let mut next = || answers.next().map_or(Ok(0), |answer| number(&answer));
+        let mut answers = self.inner.redis.each(&items).await?.into_iter();
+        let mut next = || answers.next().map_or(Ok(0), counted);
         for user in users {
             let pairs = next()? + next()?;
             let mut there = 0;
@@ -181,8 +156,8 @@ impl Store {
             items.extend([length("HLEN", &keys.members()), usage(&keys.members())]);
             items.extend(rest(&keys).map(|key| usage(&key)));
         }
-        let mut answers = self.inner.redis.batch(&items).await?.into_iter();
-        let mut next = || answers.next().map_or(Ok(0), |answer| number(&answer));
+        let mut answers = self.inner.redis.each(&items).await?.into_iter();
+        let mut next = || answers.next().map_or(Ok(0), counted);
         for room in rooms {
             found.rooms += 1;
             found.members += next()?;

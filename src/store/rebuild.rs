@@ -5,11 +5,12 @@
 use std::collections::BTreeSet;
 
 use super::Store;
+use super::compare::{View, against_room, release};
 use super::deliver::Tell;
-use super::reply::Reply;
+use super::reply::{Reply, bytes};
 use super::room::{Entry, Snapshot, millis};
-use super::slot::Slot;
-use super::verify::{Drift, UserDrift, Verdict, View, against_room};
+use super::slot::{Slot, plain};
+use super::verify::{Drift, UserDrift, Verdict};
 use crate::error::Result;
 use crate::keys::{Enc, UserKeys};
 use crate::names::AppId;
@@ -27,6 +28,8 @@ pub struct Repair {
     pub told: BTreeSet<Enc>,
     /// What still differs.
     pub left: Vec<Drift>,
+    /// Whether the user was left alone, since not all of the slot can be read.
+    pub unreadable: bool,
 }
 
 /// A record that its room contradicts, as it was seen, and what it has to become before the room can be told again
@@ -70,11 +73,16 @@ impl Store {
             app,
             user,
             mut rooms,
+            drift,
             ..
         } = found;
+        repair.left = drift;
         for _ in 0..ROUNDS {
-            self.repair(&app, &user, &rooms, &mut repair).await?;
-            match self.look(&app, &user, &rooms).await? {
+            if !self.repair(&app, &user, &rooms, &mut repair).await? {
+                repair.unreadable = true;
+                break;
+            }
+            match self.look(&app, &user, &rooms).await?.verdict {
                 Verdict::Drift(drift) => {
                     rooms.extend(drift.rooms);
                     repair.left = drift.drift;
@@ -88,15 +96,29 @@ impl Store {
         Ok(repair)
     }
 
-    async fn repair(
+    /// One round. Answers whether there could be one: what follows from records that can't be read is not known.
+    pub(super) async fn repair(
         &self,
         app: &AppId,
         user: &Enc,
         rooms: &BTreeSet<Enc>,
         repair: &mut Repair,
-    ) -> Result<()> {
-        let slot = self.slot(app, user).await?;
-        let views = self.views(app, user, rooms, &slot).await?;
+    ) -> Result<bool> {
+        let mut slot = self.slot(app, user).await?;
+        let mut asked = rooms.clone();
+        asked.extend(slot.blocked.iter().map(Enc::stored));
+        let mut views = self.views(app, user, &asked, &slot).await?;
+        release(&mut slot, &views);
+        if !slot.is_whole() {
+            return Ok(false);
+        }
+        views.retain(|room, _| rooms.contains(room));
+        let told_next = views.iter().filter(|(room, view)| {
+            let entry = view.member();
+            let stays = |entry: Entry| slot.left_since(room.as_str()) < entry.epoch;
+            slot.position(room.as_str()).is_none() && entry.is_some_and(stays)
+        });
+        let told_next: Vec<&str> = told_next.map(|(room, _)| room.as_str()).collect();
         let keys = UserKeys::new(app, user);
         let mut call = scripts::USER_REBUILD.call(&[
             keys.counts(),
@@ -107,6 +129,17 @@ impl Store {
             keys.profile(),
             keys.prefs(),
         ]);
+        call.push(told_next.join(","));
+        for bad in &slot.bad {
+            // What is left of these says nothing, and no room stands behind it.
+            if matches!(bad.what, "rooms" | "supers")
+                && let Some(field) = &bad.field
+            {
+                call.push(field);
+                call.push(&bad.value);
+                call.push("");
+            }
+        }
         for (room, view) in &views {
             let name = room.as_str();
             if !against_room(&slot, name, view, view).is_empty()
@@ -126,7 +159,8 @@ impl Store {
                 "refs" => "refs",
                 _ => "marks",
             };
-            let (field, before, after) = (reply.text()?, reply.text()?, reply.text()?);
+            let mut text = || -> Result<String> { Ok(plain(&bytes(reply.value()?)?)) };
+            let (field, before, after) = (text()?, text()?, text()?);
             repair.changed.push(Drift {
                 key,
                 field,
@@ -142,7 +176,7 @@ impl Store {
         repair
             .changed
             .sort_by(|a, b| (a.key, &a.field).cmp(&(b.key, &b.field)));
-        Ok(())
+        Ok(true)
     }
 
     async fn tell_again(

@@ -536,6 +536,7 @@ pub fn assert_no_drift(redis_url: &str, app: &str) {
     let result = ran.json();
     assert_eq!(result["drift"], json!([]));
     assert_eq!(result["in_flight"], 0, "{result}");
+    assert_eq!(result["unreadable_total"], 0, "{result}");
     assert_ne!(result["users"], 0, "{result}");
 }
 

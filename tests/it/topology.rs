@@ -46,6 +46,27 @@ async fn the_self_check_finds_and_repairs_on_every_node() {
     let weighed = memory.json();
     assert!(weighed["users"].as_u64() > Some(3), "{weighed}");
     assert!(weighed["bytes_per_pair"].as_f64() > Some(20.0), "{weighed}");
+    // What can't be read is named on every node, hides nothing on the others, and is mended there.
+    let mut keys: Vec<String> = users
+        .iter()
+        .zip(["counts", "refs", "counts", "refs"])
+        .map(|(user, what)| format!("unread:v1:{{app-0:u:{user}}}:{what}"))
+        .collect();
+    keys.extend((0..6).map(|n| format!("unread:v1:{{app-0:x:{n}}}:nothing")));
+    for key in &keys {
+        cluster.nodes[0].cli(&["-c", "DEL", key]);
+        assert_eq!(cluster.nodes[0].cli(&["-c", "SET", key, "poison"]), "OK");
+    }
+    let answer = ran(&[&["verify", "--json"], &of[..]].concat());
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let result = answer.json();
+    let named = result["unreadable"].as_array().unwrap().iter();
+    let named: BTreeSet<&str> = named.filter_map(|row| row["key"].as_str()).collect();
+    assert_eq!(named, keys.iter().map(String::as_str).collect());
+    assert_eq!(result["drift"], serde_json::json!([]));
+    let answer = ran(&[&["rebuild", "--mend"], &of[..]].concat());
+    assert_eq!(answer.code, 0, "{answer:?}");
+    assert_no_drift(&url, "app-0");
     let doctor = ran(&["doctor", "--redis-url", &url]);
     let looked_at = doctor.stdout.matches("ok    cluster [").count();
     assert_eq!(looked_at, 3, "{doctor:?}");
