@@ -229,9 +229,10 @@ mod tests {
                 custom_type: "t".into(),
                 tags: "x".into(),
                 born: 5,
-                mrev: 5,
+                mrev: "5".into(),
                 created: 2,
                 last: Some(Last { time: 3, at: 19 }),
+                ..Snapshot::default()
             },
             entry: (!entry.is_empty()).then(|| Entry::parse(entry).unwrap()),
             ..View::default()

@@ -84,11 +84,18 @@ impl Sources {
 
     /// A revision that is greater than all before it.
     pub(super) fn next_rev(&self) -> u64 {
-        let stamps = ["rev", "mrev", "born", "last_at"].map(|field| self.number(field));
+        // The version of the list of members begins with the revision that changed it.
+        let version = self
+            .meta
+            .get("mrev")
+            .and_then(|text| text.split('.').next());
+        let version = version.and_then(|rev| rev.parse().ok());
+        let stamps = ["rev", "born", "last_at"].map(|field| self.number(field));
+        let stamps = stamps.into_iter().chain([version]);
         let told = self.records.iter().map(|record| record.rev);
         let logged = self.lines().map(|line| line.rev);
         let known = self.ids.values().map(|id| id.rev.max(id.recall));
-        let stamps = stamps.into_iter().flatten();
+        let stamps = stamps.flatten();
         let all = stamps.chain(told).chain(logged).chain(known);
         let last = all.max().unwrap_or(0).max(self.latest);
         self.now.max(last.saturating_add(1))

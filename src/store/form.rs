@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::position::Position;
 use super::reply::{Stored as _, whole};
-use super::room::{Act, Entry, Job, Snapshot};
+use super::room::{Act, Audience, Entry, Job, Snapshot};
 use crate::keys::{self, is_encoded};
 
 /// A type of Redis.
@@ -67,6 +67,7 @@ impl Of {
             (Of::User, "left") => tombstone(field, value),
             (Of::User, "prefs") => setting(field, value),
             (Of::User, "profile") => profile(field, value),
+            (_, "keys0" | "keys1") => taken(field, value),
             (Of::User, _) => job(field, value, true),
             (Of::Room, "meta") => meta(field, value),
             (Of::Room, "members") => {
@@ -128,9 +129,9 @@ fn mark(member: &str) -> Form {
     }
 }
 
-/// Room → `epoch|microseconds`, and two moments under names that no room has.
+/// Room → `epoch|microseconds`, and under names that no room has a deletion of the user, moments and a token.
 fn tombstone(field: &str, value: &str) -> Form {
-    if matches!(field, "*" | "#") {
+    if matches!(field, "*" | "#" | "!" | "~") {
         return number(value);
     }
     id(field)?;
@@ -166,16 +167,43 @@ fn profile(field: &str, value: &str) -> Form {
     }
 }
 
+/// An event's key → `type of event|job or nothing`, and since when keys are written into this hash.
+fn taken(field: &str, value: &str) -> Form {
+    if field == "#" {
+        return number(value);
+    }
+    // What is one event to a caller may be several calls, each with a key of its own.
+    let (key, part) = field.split_once('#').unwrap_or((field, "0"));
+    id(key).and(number(part))?;
+    let (event, job) = value.split_once('|').ok_or(NO_RECORD)?;
+    let is_type = event
+        .bytes()
+        .all(|b| matches!(b, b'a'..=b'z' | b'.' | b'_'));
+    match job {
+        _ if !is_type => Err(NO_RECORD),
+        "" => Ok(()),
+        job => number(job),
+    }
+}
+
 fn flag(value: &str) -> Form {
     let right = matches!(value, "0" | "1");
     right.then_some(()).ok_or("neither 0 nor 1")
 }
 
+/// The version of a list of members: a revision, and a digest after it.
+fn version(text: &str) -> Form {
+    let (rev, digest) = text.split_once('.').unwrap_or((text, "0"));
+    let is_digest = digest.bytes().all(|b| b.is_ascii_hexdigit()) && !digest.is_empty();
+    number(rev).and(is_digest.then_some(()).ok_or(NO_RECORD))
+}
+
 /// What the fields of a room's meta may hold, those apart that are needed all the time.
 fn meta(field: &str, value: &str) -> Form {
     match field {
-        "rev" | "born" | "mrev" | "head" | "created" | "accepted" | "told" | "mintime"
-        | "maxtime" | "last_time" | "last_at" | "last_updated" => number(value),
+        "mrev" => version(value),
+        "rev" | "born" | "head" | "created" | "sealed" | "kept" | "trim" | "accepted" | "told"
+        | "mintime" | "maxtime" | "last_time" | "last_at" | "last_updated" => number(value),
         "kind" => {
             let right = matches!(value, "direct" | "group" | "supergroup");
             right.then_some(()).ok_or("no kind of a room")
@@ -309,20 +337,24 @@ fn job(stamp: &str, value: &str, of_user: bool) -> Form {
     if (audience == Some("leave")) != of_user {
         return Err(NO_RECORD);
     }
-    if !names.is_empty() {
-        ids(names, ',')?;
+    match &job.audience {
+        Audience::Leave(rooms) => rooms.iter().try_for_each(|(room, _)| id(room.as_str()))?,
+        _ if names.is_empty() => {}
+        _ => ids(names, ',')?,
     }
     if let Act::Message {
         own,
         sender,
         mentions,
+        brings,
         ..
     } = &job.act
     {
-        if !matches!(own, 'r' | 'h' | 'n') {
+        if !matches!(own, 'r' | 'h' | 'q' | 'n') {
             return Err(NO_RECORD);
         }
-        let mut named = sender.iter().chain(mentions);
+        let pair = brings.iter().flat_map(|(pair, _)| pair);
+        let mut named = sender.iter().chain(mentions).chain(pair);
         named.try_for_each(|name| id(name.as_str()))?;
     }
     Ok(())
@@ -375,6 +407,11 @@ mod tests {
             ("marks", "r|h|0000000000000006", "0"),
             ("left", "r", "5|7"),
             ("left", "*", "5"),
+            ("left", "!", "5"),
+            ("left", "~", "5"),
+            ("keys0", "#", "5"),
+            ("keys1", "a%20key", "room.read|"),
+            ("keys1", "a%20key#1", "member.joined|17"),
             ("prefs", "r|tags", "5|[\"a|b\"]"),
             ("prefs", "r|hidden", "5|true"),
             ("profile", "nickname", ""),

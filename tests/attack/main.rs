@@ -32,3 +32,6 @@ mod wire;
 /// Clocks step, and clocks differ.
 #[cfg(target_os = "linux")]
 mod clocks;
+
+/// Keys of another type, records in another form, keys that nobody wrote.
+mod poison;
