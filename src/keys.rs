@@ -544,7 +544,7 @@ mod tests {
             .chain(room.all().iter().map(|(_, key)| key))
             .map(|key| place(key.as_bytes(), false).kind)
             .collect();
-        assert_eq!(kinds.len(), 16);
+        assert_eq!(kinds.len(), 17);
         let keys = [user.counts(), user.rooms()];
         let of = |keys: &[String]| place_of_several(keys.iter().map(String::as_bytes)).text;
         let hash = short_hash("demo:u:a");
