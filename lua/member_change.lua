@@ -8,13 +8,13 @@
 -- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, entry of each user or ''} or {'DUP', the same without entries}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
---   {'FULL'} a direct room takes two
+--   {'FULL'} a direct room takes two, or the error UNREADABLE
 -- Lib: fanout, keys
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease, state, up_to = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[5])
 
 local now = clock()
-local m = redis.call('HMGET', meta, unpack(asked))
+local m = opened(meta)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local known, take = keyed(KEYS[4], KEYS[5], ARGV[3], now)
 if known then

@@ -13,13 +13,13 @@
 --   seen a later stamp of this room; N the user was deleted, and is named by the job given in place of the epoch
 -- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, then for each user its entry or '', for N 1 if it is to be known and 0 if not}
---   or {'STALE', token above which to announce again}, {'ROOM', now} no such room (any more)
+--   or {'STALE', token above which to announce again}, {'ROOM', now} no such room (any more), or the error UNREADABLE
 -- Lib: fanout
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local now = clock()
-local m = redis.call('HMGET', meta, unpack(asked))
+local m = opened(meta)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 if not m[7] then
   -- Senders of a room that was deleted become known all the same.

@@ -6,7 +6,8 @@
 --   4 history in microseconds, 5 id
 -- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, 1 if there is much to forget of recalled messages} or {'DUP', the same}
---   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'MESSAGE'} no such message, or older than the history
+--   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'MESSAGE'} no such message, or older than the
+--   history, or the error UNREADABLE
 -- Lib: fanout
 local meta, ids, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -14,12 +15,14 @@ local max_messages, max_age, id = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16] = 'last_id', 'accepted', 'trim', 'told'
-local m = redis.call('HMGET', meta, unpack(asked))
+local m = opened(meta)
+numbers(m, 14, 15)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
 if not entry then return {'MESSAGE'} end
-local first, position, time, recall, number, silent = string.match(entry, '^(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)(.*)$')
+local first, position, time, recall, number, silent = string.match(entry, '^(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)(|?s?)$')
+must(first, 'what is known of a message')
 -- Ids are kept a little longer, so that a request sent again is known; the history ends where it ends.
 if tonumber(first) < now - max_age or tonumber(m[14]) - tonumber(number) >= max_messages then return {'MESSAGE'} end
 if recall ~= '0' then
@@ -31,12 +34,14 @@ end
 
 local revs = int(math.max(tonumber(m[1]) + 1, now))
 local open, job, record, much = unfinished(pending), '', '', 0
+local many = redis.call('ZCOUNT', recalled, '-inf', '+inf')
+redis.call('ZCOUNT', allmentions, 0, 0)
 redis.call('HSET', ids, id, first .. '|' .. position .. '|' .. time .. '|' .. revs .. '|' .. number .. silent)
 if silent == '' then
   -- Only a supergroup's members subtract at reading, and only a group can become one.
   if m[3] ~= 'direct' then
     redis.call('ZADD', recalled, position, position)
-    if redis.call('ZCOUNT', recalled, '-inf', '+inf') >= tonumber(m[15] or 1024) then much = 1 end
+    if many + 1 >= tonumber(m[15] or 1024) then much = 1 end
   end
   redis.call('ZREM', allmentions, position)
   if m[3] ~= 'supergroup' then

@@ -11,7 +11,7 @@
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if there is much to
 --   forget of mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} the pair's room is taken,
---   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it
+--   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the error UNREADABLE
 -- Lib: fanout
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -20,7 +20,8 @@ local one, two, both = ARGV[5], ARGV[6], ARGV[7] == '1'
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17], asked[18] = 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'trim'
-local m = redis.call('HMGET', meta, unpack(asked))
+local m = opened(meta)
+numbers(m, 13, 14, 15, 18)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local rev, existed = tonumber(m[1] or 0), m[7]
 local function tick()
@@ -61,20 +62,29 @@ end
 local set = {}
 local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
 
--- The message's first time here, if the history goes back that far.
-local function known_as(id)
-  local known = redis.call('HGET', ids, id)
-  if not known then return nil end
-  local first, position = string.match(known, '^(%d+)|(%d+)|')
-  if tonumber(first) < now - max_age then return nil end
-  return first, position, string.match(known, '|s$')
+-- The messages' first times here, as far as the history goes back. All is read before anything is written.
+local asked_ids, known = {}, {}
+for i = 8, #ARGV, 8 do
+  asked_ids[#asked_ids + 1] = ARGV[i]
 end
+for i, entry in ipairs(redis.call('HMGET', ids, unpack(asked_ids))) do
+  if entry then
+    local first, position, silent = string.match(entry, '^(%d+)|(%d+)|%-?%d+|%d+|%d+(|?s?)$')
+    must(first, 'what is known of a message')
+    if tonumber(first) >= now - max_age then
+      known[asked_ids[i]] = {first = first, position = silent == '|s' and 0 or tonumber(position)}
+    end
+  end
+end
+local length = redis.call('LLEN', log)
+redis.call('HLEN', members)
+if kind == 'supergroup' then redis.call('ZCOUNT', allmentions, 0, 0) end
 
 -- A message that is known changes nothing, so it brings nobody back into the room either.
 local any_new = false
-for i = 8, #ARGV, 8 do
+for _, id in ipairs(asked_ids) do
   if one == '' or any_new then break end
-  any_new = not (born and known_as(ARGV[i]))
+  any_new = not (born and known[id])
 end
 
 local open, job, record = unfinished(pending), '', ''
@@ -120,15 +130,15 @@ if job == '' and kind == 'supergroup' and m[16] then
 end
 
 local mintime, maxtime, accepted = tonumber(m[13]), tonumber(m[14]), tonumber(m[15] or 0)
-local last, length, much, reply = nil, nil, 0, {}
+local last, much, reply = nil, 0, {}
 for i = 8, #ARGV, 8 do
   local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local silent, mark, mentions = ARGV[i + 3] == '1', ARGV[i + 4] == '1', ARGV[i + 5]
-  local first, position, was_silent = known_as(id)
   local n = #reply
-  if first then
+  if known[id] then
+    local first = known[id].first
     reply[n + 1] = 'D'
-    reply[n + 2] = was_silent and 0 or tonumber(position)
+    reply[n + 2] = known[id].position
     reply[n + 3] = first
     reply[n + 4] = redis.call('HGET', pending, first) or ''
   else
@@ -142,6 +152,7 @@ for i = 8, #ARGV, 8 do
     local at = int(head)
     accepted = accepted + 1
     redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted) .. (silent and '|s' or ''))
+    known[id] = {first = revs, position = silent and 0 or head}
     length = redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
     m[10], m[11] = revs, time
     last = {'last_id', id, 'last_sender', sender, 'last_time', time, 'last_at', revs, 'last_updated', revs,
@@ -180,17 +191,17 @@ end
 -- What is older than the history is forgotten, the oldest first, but by number only when it is too old to be part of a
 -- request that is sent again; an id that came again since belongs to the newer entry. Bounded, so that a history made
 -- shorter is not cut down in one go.
-length = length or redis.call('LLEN', log)
 local retried, most = now - 900000000, max_messages + 50000
 for _ = 1, #ARGV / 8 + 16 do
   local oldest = redis.call('LINDEX', log, 0)
   if not oldest then break end
   local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|(.*)$')
-  local at = tonumber(stamp)
+  -- What can't be read there is of no use to anybody.
+  local at = tonumber(stamp or 0)
   if not (at < now - max_age or (length > max_messages and at < retried) or length > most) then break end
   redis.call('LPOP', log)
   length = length - 1
-  local entry = redis.call('HGET', ids, id)
+  local entry = id and redis.call('HGET', ids, id)
   if entry and string.match(entry, '^%d+') == stamp then redis.call('HDEL', ids, id) end
 end
 -- The history as a whole ends some time after its last entry. That is put off once in ten minutes, for long enough to hold

@@ -7,13 +7,13 @@
 -- Reply: {'OK', job, record, unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev,
 --   created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
---   {'MEMBER'} the user has not joined
+--   {'MEMBER'} the user has not joined, or the error UNREADABLE
 -- Lib: fanout, keys
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease, user, settings = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], ARGV[5]
 
 local now = clock()
-local m = redis.call('HMGET', meta, unpack(asked))
+local m = opened(meta)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local known, take = keyed(KEYS[4], KEYS[5], ARGV[3], now)
 if known then

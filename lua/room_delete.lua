@@ -7,7 +7,7 @@
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 milliseconds to keep the revision
 -- Reply: {'OK', job or '', record or '', now} or {'DUP', the same} or {'ROOM', the same} no such room (any more)
---   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's
+--   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, or the error UNREADABLE
 -- Lib: fanout, keys
 local meta, members, ids, log, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local token, lease, keep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
@@ -24,13 +24,16 @@ if not m[2] then
   local record = m[1] and redis.call('HGET', pending, m[1]) or ''
   return {'ROOM', record and record ~= '' and m[1] or '', record or '', now}
 end
+numbers(m, 1, 2)
 local revs = int(math.max(tonumber(m[1]) + 1, now))
+local any = redis.call('EXISTS', members) == 1
+redis.call('HLEN', pending)
 
 redis.call('DEL', meta, ids, log, recalled, allmentions)
 redis.call('HSET', meta, 'rev', revs)
 if m[3] then redis.call('HSET', meta, 'sealed', m[3]) end
 redis.call('PEXPIRE', meta, keep)
-if redis.call('EXISTS', members) == 0 then
+if not any then
   take('')
   return {'OK', '', '', now}
 end

@@ -8,7 +8,7 @@
 -- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
---   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history
+--   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history, or the error UNREADABLE
 -- Lib: fanout, keys
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -17,7 +17,8 @@ local user, how, value = ARGV[6], ARGV[7], ARGV[8]
 
 local now = clock()
 asked[13], asked[14], asked[15] = 'mintime', 'maxtime', 'accepted'
-local m = redis.call('HMGET', meta, unpack(asked))
+local m = opened(meta)
+numbers(m, 13, 14, 15)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local known, take = keyed(KEYS[6], KEYS[7], ARGV[3], now)
 if known then

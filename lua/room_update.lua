@@ -6,7 +6,7 @@
 --   8 creation time (milliseconds) of a new room, 9.. field, value of what is only shown
 -- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
---   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'KIND'} that change of kind is not allowed
+--   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'KIND'} that change of kind is not allowed, or the error UNREADABLE
 -- Lib: fanout, keys
 local meta, pending = KEYS[1], KEYS[2]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -14,7 +14,7 @@ local kind, custom_type, tags, status, time = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 
 local now = clock()
 asked[13] = 'told'
-local m = redis.call('HMGET', meta, unpack(asked))
+local m = opened(meta)
 local told = m[13]
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local known, take = keyed(KEYS[3], KEYS[4], ARGV[3], now)

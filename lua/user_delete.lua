@@ -5,7 +5,7 @@
 --   7 prefs (hash), 8 profile (hash), 9 pending (hash: job -> record), 10 and 11 keys that were taken (hashes; they outlive the user)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or ''
 -- Reply: {'OK', job or '', record or '', now} or {'DUP', the same} or {'STALE', token above which to announce again}
---   or {'KEY'} the key was another event's, {'USER'} no such user
+--   or {'KEY'} the key was another event's, {'USER'} no such user, or the error UNREADABLE
 -- Lib: fanout, keys
 local counts, rooms, supers, refs, marks, left, prefs, profile, pending =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -26,6 +26,7 @@ if redis.call('HEXISTS', counts, 'known') == 0 then
   return {'OK', jobs[1], jobs[2], now}
 end
 
+numbers({earlier, sealed}, 1, 2)
 -- Later than the deletion before it, also where the clock has stepped back: rooms tell deletions apart by it.
 local stamp = math.max(now, tonumber(earlier or 0) + 1)
 while redis.call('HEXISTS', pending, int(stamp)) == 1 do stamp = stamp + 1 end

@@ -31,6 +31,27 @@ end
 -- The first twelve fields that the accepting scripts ask of a room's meta; the reply holds the first eleven.
 local asked = {'rev', 'head', 'kind', 'status', 'type', 'tags', 'born', 'mrev', 'created', 'last_at', 'last_time', 'sealed'}
 
+-- A script stops here, before it has written anything, where it can't read what it goes on from.
+local function must(right, what)
+  if not right then error({err = 'UNREADABLE ' .. what}) end
+end
+
+-- What stands in these places of a reply has to be a whole number below 2^53, in digits, or nothing.
+local function numbers(m, ...)
+  for _, place in ipairs({...}) do
+    local digits = m[place]
+    must(not digits or (#digits <= 16 and string.match(digits, '^%d+$') and tonumber(digits) < 9007199254740992), 'a number of a room')
+  end
+end
+
+-- What `asked` names of a room's meta.
+local function opened(meta)
+  local m = redis.call('HMGET', meta, unpack(asked))
+  numbers(m, 1, 2, 7, 9, 10, 12)
+  must(not m[7] or (m[1] and m[2] and m[3] and m[4] and m[5] and m[6] and m[8] and m[9]), 'a field of the meta is missing')
+  return m
+end
+
 -- The version of a list of members that `what` has changed. Two histories of a room never come to the same one, also where
 -- a clock stepped back and data was restored: the digest covers all changes so far.
 local function version(rev, before, what)

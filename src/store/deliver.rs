@@ -277,7 +277,51 @@ struct Told<'a> {
     refused: Vec<(&'a Target<'a>, Why, u64)>,
     /// Targets that need all keys of their slots.
     closer: Vec<&'a Target<'a>>,
+    /// Targets whose slots can't be read. They are passed by: when they are mended they are told the state of things.
+    unreadable: Vec<&'a Target<'a>>,
     ahead: u64,
+}
+
+impl<'a> Told<'a> {
+    fn join(&mut self, other: Self) {
+        self.refused.extend(other.refused);
+        self.closer.extend(other.closer);
+        self.unreadable.extend(other.unreadable);
+        self.ahead = self.ahead.max(other.ahead);
+    }
+
+    /// Takes a reply to calls for these.
+    fn hear(
+        &mut self,
+        answer: redis::Value,
+        targets: &mut impl Iterator<Item = &'a Target<'a>>,
+    ) -> Result<()> {
+        let unexpected = || Error::Internal("unexpected reply to a delivery".into());
+        let mut reply = Reply::new(answer)?;
+        while !reply.is_empty() {
+            let text = reply.text()?;
+            let (letter, stamp) = text.split_at_checked(1).ok_or_else(unexpected)?;
+            if letter == ">" {
+                self.ahead = self.ahead.max(parse(Some(stamp))?);
+                continue;
+            }
+            let target = targets.next().ok_or_else(unexpected)?;
+            let why = match letter {
+                "K" => continue,
+                "C" => {
+                    self.closer.push(target);
+                    continue;
+                }
+                "D" if matches!(target.state, '-' | 'l') => Why::Naming,
+                "D" => Why::Deleted,
+                "O" => Why::Over,
+                "A" => Why::Ahead,
+                _ => return Err(unexpected()),
+            };
+            self.refused.push((target, why, parse(Some(stamp))?));
+        }
+        Ok(())
+    }
 }
 
 /// How many keys of a user's slot a delivery is given: what most need, or all.
@@ -641,12 +685,33 @@ impl Store {
         let list = Arc::new(MemberList {
             born,
             mrev,
-            entries: parse_members(reply)?,
+            entries: self.readable_members(reply, keys)?,
         });
-        if list.born != 0 {
+        // When an entry is mended the list does not become another version.
+        let is_whole = list.entries.len() as u64 == length;
+        if list.born != 0 && is_whole {
             self.remember(app, room, &list);
         }
         Ok(Some(list))
+    }
+
+    /// The members in a reply, without those whose entries can't be read: that is said, and hides nobody else.
+    fn readable_members(&self, reply: Reply, keys: &RoomKeys) -> Result<Vec<(Enc, Entry)>> {
+        let mut members = Vec::new();
+        for (user, entry) in reply.pairs()? {
+            match Entry::parse(&entry) {
+                Ok(entry) => members.push((Enc::stored(user), entry)),
+                Err(error) => self.pass_by(error, keys),
+            }
+        }
+        Ok(members)
+    }
+
+    /// Says of a member's entry that it can't be read.
+    fn pass_by(&self, error: Error, keys: &RoomKeys) {
+        if let Err(error) = self.at::<()>(Err(error), || keys.members()) {
+            self.complain(&error);
+        }
     }
 
     /// Keeps a list of members, unless somebody in it is leaving. The fan-out of a leaving has to find that entry; and when
@@ -701,39 +766,22 @@ impl Store {
     }
 
     /// Makes some calls.
-    async fn send_one<'t>(&self, batch: Batch<'t>) -> Result<Told<'t>> {
+    async fn send_one<'t>(&self, batch: &Batch<'t>) -> Result<Told<'t>> {
         let answers = self.inner.redis.batch(&batch.calls).await?;
         let mut told = Told::default();
         let mut targets = batch.targets.iter().copied();
-        let unexpected = || Error::Internal("unexpected reply to a delivery".into());
         for answer in answers {
-            let mut reply = Reply::new(answer)?;
-            while !reply.is_empty() {
-                let text = reply.text()?;
-                let (letter, stamp) = text.split_at_checked(1).ok_or_else(unexpected)?;
-                if letter == ">" {
-                    told.ahead = told.ahead.max(parse(Some(stamp))?);
-                    continue;
-                }
-                let target = targets.next().ok_or_else(unexpected)?;
-                let why = match letter {
-                    "K" => continue,
-                    "C" => {
-                        told.closer.push(target);
-                        continue;
-                    }
-                    "D" if matches!(target.state, '-' | 'l') => Why::Naming,
-                    "D" => Why::Deleted,
-                    "O" => Why::Over,
-                    "A" => Why::Ahead,
-                    _ => return Err(unexpected()),
-                };
-                told.refused.push((target, why, parse(Some(stamp))?));
-            }
+            told.hear(answer, &mut targets)?;
         }
-        let reached = batch.targets.len() - told.closer.len() - told.refused.len();
-        self.inner.metrics.delivered(reached as u64);
+        self.reached(batch.targets, &told);
         Ok(told)
+    }
+
+    /// Counts those who were told.
+    fn reached(&self, targets: &[&Target<'_>], told: &Told<'_>) {
+        let others = told.closer.len() + told.refused.len() + told.unreadable.len();
+        let reached = targets.len().saturating_sub(others);
+        self.inner.metrics.delivered(reached as u64);
     }
 
     /// Drops jobs that are finished. Answers nothing if they are; or, if a slot has seen a stamp that the room has lost, the
@@ -796,8 +844,14 @@ impl Delivery<'_> {
             let mut targets = Vec::with_capacity(users.len());
             for user in users {
                 targets.extend(match maybe_text(entries.value()?)? {
-                    Some(entry) => self.plan.member(user, Entry::parse(&entry)?, None),
                     None => self.plan.stranger(user),
+                    Some(entry) => match Entry::parse(&entry) {
+                        Ok(entry) => self.plan.member(user, entry, None),
+                        Err(error) => {
+                            self.store.pass_by(error, self.keys);
+                            None
+                        }
+                    },
                 });
             }
             self.send(targets).await?;
@@ -819,7 +873,7 @@ impl Delivery<'_> {
             scan.arg(&members).arg(&cursor).arg("COUNT").arg(1_000);
             let mut page = Reply::new(redis.query(&scan).await?)?;
             cursor = page.text()?;
-            let entries = parse_members(page.list()?)?;
+            let entries = self.store.readable_members(page.list()?, self.keys)?;
             let targets = entries
                 .iter()
                 .filter_map(|(user, entry)| {
@@ -856,11 +910,13 @@ impl Delivery<'_> {
         rest.extend(&told.closer);
         self.take(told);
         let (told, later) = self.pass(&rest, Look::Close).await?;
+        let untold: BTreeSet<&Enc> = told.unreadable.iter().map(|target| target.user).collect();
         self.take(told);
         let left = |target: &&Target<'_>| target.state == 'l';
         let refused: BTreeSet<&Enc> = self.came.refused.iter().map(|r| &r.user).collect();
         let swept = targets.iter().filter(left);
-        let swept = swept.filter(|target| !refused.contains(target.user));
+        let swept =
+            swept.filter(|target| !refused.contains(target.user) && !untold.contains(target.user));
         self.swept
             .extend(swept.map(|target| (target.user.clone(), target.epoch)));
         failure.or(later).map_or(Ok(()), Err)
@@ -933,18 +989,21 @@ impl Delivery<'_> {
                     .chunks(users_per_call)
                     .map(|users| Item::Script(self.call(&common, users, look)))
                     .collect();
-                under_way.push(self.store.send_one(Batch { calls, targets }));
+                let batch = Batch { calls, targets };
+                under_way.push(async move {
+                    let told = self.store.send_one(&batch).await;
+                    (batch.targets, told)
+                });
             }
-            let Some(answer) = under_way.next().await else {
+            let Some((targets, mut answer)) = under_way.next().await else {
                 break;
             };
+            if let Err(Error::Unreadable(_)) = answer {
+                answer = self.apart(&common, targets, look).await;
+            }
             self.keep().await?;
             match answer {
-                Ok(told) => {
-                    all.closer.extend(told.closer);
-                    all.refused.extend(told.refused);
-                    all.ahead = all.ahead.max(told.ahead);
-                }
+                Ok(told) => all.join(told),
                 Err(error) => {
                     failures += 1;
                     let first = failure.get_or_insert(error);
@@ -956,6 +1015,33 @@ impl Delivery<'_> {
             }
         }
         Ok((all, failure))
+    }
+
+    /// Tells each on its own, where some of them can't be: that is said, and hides nobody else.
+    async fn apart<'t>(
+        &self,
+        common: &(String, String),
+        targets: &'t [&'t Target<'t>],
+        look: Look,
+    ) -> Result<Told<'t>> {
+        let calls: Vec<Item> = targets
+            .iter()
+            .map(|target| Item::Script(self.call(common, &[*target], look)))
+            .collect();
+        let mut told = Told::default();
+        let answers = self.store.inner.redis.each(&calls).await?;
+        for (target, answer) in targets.iter().zip(answers) {
+            match answer {
+                Ok(answer) => told.hear(answer, &mut std::iter::once(*target))?,
+                Err(error @ Error::Unreadable(_)) => {
+                    self.store.complain(&error);
+                    told.unreadable.push(*target);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.store.reached(targets, &told);
+        Ok(told)
     }
 
     /// Renews the lease of fan-outs that take long, so that nobody begins them a second time.

@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::keys::{self, Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 use plan::{Change, Plan, word};
-use room::entry_of;
+use room::{entry_of, next_version};
 
 /// Rounds of mending one slot: each takes up to a bounded number of entries.
 const ROUNDS: usize = 1_000;
@@ -298,8 +298,9 @@ impl Store {
                     && let Some(last) = whole(&rev)
                 {
                     let next = (last + 1).max(record.epoch).to_string();
-                    for (field, seen) in [("rev", rev), ("mrev", mrev)] {
-                        let change = Change::Set(field.into(), seen.into(), next.clone());
+                    let version = next_version(&next, &mrev);
+                    for (field, seen, next) in [("rev", rev, next), ("mrev", mrev, version)] {
+                        let change = Change::Set(field.into(), seen.into(), next);
                         plan.add(keys.meta(), change);
                     }
                 }

@@ -12,7 +12,7 @@ use super::Store;
 use super::reply::maybe_text;
 use super::write::direct_room_id;
 use crate::connection::Item;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Change, Event, Message, Place};
 use crate::keys::{RoomKeys, encode};
 use crate::names::{AppId, RoomId, UserId};
@@ -159,7 +159,8 @@ impl Store {
         pairs.dedup();
         let mut met = self.direct_rooms_of(app, &pairs).await?;
         for pair in pairs {
-            let rooms = met.remove(&pair).unwrap_or_default();
+            // What can't be read has the event rejected when it is its turn.
+            let rooms = met.remove(&pair).and_then(Result::ok).unwrap_or_default();
             for room in &rooms {
                 order.direct.insert(room.clone(), true);
             }
@@ -184,10 +185,17 @@ impl Store {
                 Item::Plain(get)
             })
             .collect();
-        let kinds = self.inner.redis.batch(&items).await?;
+        let kinds = self.inner.redis.each(&items).await?;
         for (room, kind) in rooms.into_iter().zip(kinds) {
+            let kind = match kind {
+                Err(Error::Unreadable(_)) => redis::Value::Nil,
+                kind => kind?,
+            };
             // A room that is not there yet is made by an event that says so, or by a message between two.
-            let direct = maybe_text(kind)?.is_some_and(|kind| kind == "direct");
+            let direct = maybe_text(kind)
+                .ok()
+                .flatten()
+                .is_some_and(|kind| kind == "direct");
             order.direct.insert(room.clone(), direct);
         }
         Ok(())

@@ -127,9 +127,9 @@ impl Store {
     }
 
     /// Says, now and then, that something can't be read. Redis being away is logged by the connection.
-    fn complain(&self, error: &Error) {
+    pub(super) fn complain(&self, error: &Error) {
         if !error.is_transient() && self.inner.complaints.due(&error.to_string()) {
-            tracing::error!(%error, "unfinished work can't be read; it is left as it is, and all other work goes on: run `unread verify`");
+            tracing::error!(%error, "what can't be read is left as it is, and all other work goes on: run `unread verify`");
         }
     }
 

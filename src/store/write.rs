@@ -10,7 +10,7 @@ use super::deliver::{Answer, Answers, Refused, Why, Work};
 use super::reply::{Reply, maybe_text};
 use super::room::{Audience, Entry, Job, Snapshot};
 use crate::connection::Item;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Unreadable};
 use crate::event::{Change, Event, MemberState, Mentions, Message, Place, UpTo};
 use crate::keys::{self, Enc, RoomKeys, UserKeys, encode};
 use crate::names::{AppId, RoomId, UserId};
@@ -66,6 +66,8 @@ pub enum Rejection {
     DirectRoomFull,
     /// The event's key was taken by an event of another type.
     KeyTaken,
+    /// Something stored can't be read that the event needs: this is no fault of the event.
+    Unreadable(Box<Unreadable>),
 }
 
 impl Rejection {
@@ -98,6 +100,10 @@ impl Rejection {
             Rejection::KeyTaken => (
                 "invalid",
                 "key: an event of another type has it already".into(),
+            ),
+            Rejection::Unreadable(what) => (
+                "unreadable",
+                format!("{what}; send the event again when that is mended"),
             ),
         }
     }
@@ -219,12 +225,14 @@ impl Store {
             }
             match &event.change {
                 Change::UserDeleted { user } => {
-                    let outcome = self.delete_user(app, user, self.key(&event)).await?;
+                    let outcome = self.delete_user(app, user, self.key(&event)).await;
+                    let outcome = self.or_unreadable(outcome)?;
                     put(&mut outcomes, index, outcome);
                     continue;
                 }
                 Change::ReadAll { user } => {
-                    let outcome = self.read_all(app, user, self.key(&event), wait).await?;
+                    let outcome = self.read_all(app, user, self.key(&event), wait).await;
+                    let outcome = self.or_unreadable(outcome)?;
                     put(&mut outcomes, index, outcome);
                     continue;
                 }
@@ -320,7 +328,16 @@ impl Store {
                         Place::With(to) => {
                             match message.sender.as_ref().map(|s| (s.clone(), to.clone())) {
                                 Some(pair) => {
-                                    match met.get(&pair).and_then(|rooms| rooms.first()) {
+                                    let first = match met.get(&pair) {
+                                        Some(Err(error)) => {
+                                            let outcome = self.or_unreadable(Err(error.clone()))?;
+                                            put(outcomes, index, outcome);
+                                            continue;
+                                        }
+                                        Some(Ok(rooms)) => rooms.first(),
+                                        None => None,
+                                    };
+                                    match first {
                                         Some(room) => room.clone(),
                                         None => {
                                             how = Found::Made(0);
@@ -343,10 +360,14 @@ impl Store {
                     let room = match place {
                         Place::Room(room) => room,
                         Place::With(peer) => {
-                            let rooms = met
-                                .get(&(user.clone(), peer.clone()))
-                                .cloned()
-                                .unwrap_or_default();
+                            let rooms = met.get(&(user.clone(), peer.clone())).cloned();
+                            let rooms = match rooms.unwrap_or_else(|| Ok(Vec::new())) {
+                                Ok(rooms) => rooms,
+                                Err(error) => {
+                                    put(outcomes, index, self.or_unreadable(Err(error))?);
+                                    continue;
+                                }
+                            };
                             let Some((room, more)) = rooms.split_first() else {
                                 put(
                                     outcomes,
@@ -390,12 +411,8 @@ impl Store {
             place_op(&mut rooms_ops, &mut index_of, room, step);
         }
         self.update_users(app, users, outcomes).await?;
-        self.announce(
-            rooms_ops
-                .iter()
-                .map(|room| keys::room_entry(app, &encode(room.name.as_str()))),
-        )
-        .await?;
+        self.announce_rooms(app, rooms_ops.iter().map(|room| &room.name))
+            .await?;
         let done: Vec<Vec<Numbered<Outcome>>> = stream::iter(rooms_ops)
             .map(|room| self.room(app, room, wait))
             .buffer_unordered(ROOMS_AT_ONCE)
@@ -407,12 +424,41 @@ impl Store {
         Ok(())
     }
 
+    /// Announces rooms together. Where an index can't be read each of its rooms finds that out for itself.
+    async fn announce_rooms(
+        &self,
+        app: &AppId,
+        rooms: impl Iterator<Item = &RoomId>,
+    ) -> Result<()> {
+        let entries = rooms.map(|room| keys::room_entry(app, &encode(room.as_str())));
+        match self.announce(entries).await {
+            Err(Error::Unreadable(_)) => Ok(()),
+            announced => announced,
+        }
+    }
+
+    /// An event that something unreadable is in the way of is rejected alone.
+    fn or_unreadable(&self, outcome: Result<Outcome>) -> Result<Outcome> {
+        match outcome {
+            Err(error) => Ok(Outcome::Rejected(self.unreadable(error)?)),
+            outcome => outcome,
+        }
+    }
+
+    fn unreadable(&self, error: Error) -> Result<Rejection> {
+        self.complain(&error);
+        match error {
+            Error::Unreadable(what) => Ok(Rejection::Unreadable(what)),
+            error => Err(error),
+        }
+    }
+
     /// The direct rooms that the events speak of by naming the other one.
     async fn direct_rooms(
         &self,
         app: &AppId,
         events: &[Numbered<Event>],
-    ) -> Result<HashMap<(UserId, UserId), Vec<RoomId>>> {
+    ) -> Result<HashMap<(UserId, UserId), Result<Vec<RoomId>>>> {
         let mut pairs: Vec<(UserId, UserId)> = events
             .iter()
             .filter_map(|(_, event)| match &event.change {
@@ -434,12 +480,12 @@ impl Store {
         self.direct_rooms_of(app, &pairs).await
     }
 
-    /// The direct rooms that each of these has with the other.
+    /// The direct rooms that each of these has with the other; what can't be read has that as its own answer.
     pub(super) async fn direct_rooms_of(
         &self,
         app: &AppId,
         pairs: &[(UserId, UserId)],
-    ) -> Result<HashMap<(UserId, UserId), Vec<RoomId>>> {
+    ) -> Result<HashMap<(UserId, UserId), Result<Vec<RoomId>>>> {
         let items: Vec<Item> = pairs
             .iter()
             .map(|(user, peer)| {
@@ -449,14 +495,21 @@ impl Store {
                 Item::Plain(get)
             })
             .collect();
-        let answers = self.inner.redis.batch(&items).await?;
+        let answers = self.inner.redis.each(&items).await?;
         let mut met = HashMap::new();
         for (pair, answer) in pairs.iter().zip(answers) {
-            let rooms: Vec<RoomId> = maybe_text(answer)?
-                .unwrap_or_default()
-                .split(',')
-                .filter_map(|room| RoomId::parse(keys::decode(room)).ok())
-                .collect();
+            let list = answer.and_then(|answer| {
+                self.at(maybe_text(answer), || UserKeys::of(app, &pair.0).refs())
+            });
+            let rooms = match list {
+                Ok(list) => Ok(list
+                    .unwrap_or_default()
+                    .split(',')
+                    .filter_map(|room| RoomId::parse(keys::decode(room)).ok())
+                    .collect()),
+                Err(error @ Error::Unreadable(_)) => Err(error),
+                Err(error) => return Err(error),
+            };
             met.insert(pair.clone(), rooms);
         }
         Ok(met)
@@ -498,14 +551,15 @@ impl Store {
                 }
                 !updates.is_empty()
             });
-            let answers = self.inner.redis.batch(&items).await?;
+            let answers = self.inner.redis.each(&items).await?;
             for (answer, indices) in answers.into_iter().zip(under_way) {
-                let outcome = match super::reply::text(answer)?.as_str() {
-                    "OK" => Outcome::Applied { position: None },
-                    "DUP" => Outcome::Duplicate { position: None },
-                    "KEY" => Outcome::Rejected(Rejection::KeyTaken),
-                    _ => return Err(unexpected()),
-                };
+                let code = answer.and_then(super::reply::text);
+                let outcome = self.or_unreadable(code.and_then(|code| match code.as_str() {
+                    "OK" => Ok(Outcome::Applied { position: None }),
+                    "DUP" => Ok(Outcome::Duplicate { position: None }),
+                    "KEY" => Ok(Outcome::Rejected(Rejection::KeyTaken)),
+                    _ => Err(unexpected()),
+                }))?;
                 for index in indices {
                     put(outcomes, index, outcome.clone());
                 }
@@ -514,8 +568,29 @@ impl Store {
         Ok(())
     }
 
-    /// Accepts one room's events in their order, then delivers them together.
+    /// Accepts one room's events in their order, then delivers them together. Events that something unreadable is in the way of
+    /// are rejected.
     async fn room(&self, app: &AppId, room: RoomOps, wait: Wait) -> Result<Vec<Numbered<Outcome>>> {
+        let mut outcomes = Vec::with_capacity(room.steps.len());
+        if let Err(error) = self.room_into(app, room, wait, &mut outcomes).await {
+            // What was accepted is delivered when that is mended. Until then nobody is told that it is done.
+            let rejection = self.unreadable(error)?;
+            for (_, outcome) in &mut outcomes {
+                if !matches!(outcome, Outcome::Rejected(_)) {
+                    *outcome = Outcome::Rejected(rejection.clone());
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn room_into(
+        &self,
+        app: &AppId,
+        room: RoomOps,
+        wait: Wait,
+        outcomes: &mut Vec<Numbered<Outcome>>,
+    ) -> Result<()> {
         let name = encode(room.name.as_str());
         let mut worker = Worker {
             store: self,
@@ -529,15 +604,22 @@ impl Store {
             was_refused: false,
             outcomes: Vec::with_capacity(room.steps.len()),
         };
-        worker.run(room.steps).await?;
-        let outcomes = std::mem::take(&mut worker.outcomes);
+        let indices: Vec<usize> = room.steps.iter().map(|step| step.index).collect();
+        let accepted = worker.run(room.steps).await;
+        *outcomes = std::mem::take(&mut worker.outcomes);
+        if let Err(error) = accepted {
+            // What came before it is delivered all the same.
+            let rejection = self.unreadable(error)?;
+            let known: BTreeSet<usize> = outcomes.iter().map(|(index, _)| *index).collect();
+            let rest = indices.into_iter().filter(|index| !known.contains(index));
+            outcomes.extend(rest.map(|index| (index, Outcome::Rejected(rejection.clone()))));
+        }
         let much = worker.much;
         let work = worker.done().await?;
         if much {
             self.trim_later(app, &name);
         }
-        self.hand_over(app, name, work, wait).await?;
-        Ok(outcomes)
+        self.hand_over(app, name, work, wait).await
     }
 
     /// Delivers now, or hands the delivery to the background when the caller does not wait for it.
@@ -676,9 +758,15 @@ impl Store {
             op,
             key: String::new(),
         }];
-        self.room(app, RoomOps { name, steps }, Wait::Applied)
+        let mut left = self
+            .room(app, RoomOps { name, steps }, Wait::Applied)
             .await?;
-        Ok(())
+        match left.pop() {
+            Some((_, Outcome::Rejected(Rejection::Unreadable(what)))) => {
+                Err(Error::Unreadable(what))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn delete_user(&self, app: &AppId, user: &UserId, key: String) -> Result<Outcome> {
@@ -725,19 +813,20 @@ impl Store {
 
     /// Takes a deleted user out of the rooms that still list it, and clears the record of that.
     pub(super) async fn leave_rooms(&self, app: &AppId, user: &Enc, jobs: &[Job]) -> Result<()> {
-        let rooms = jobs.iter().flat_map(|job| match &job.audience {
-            Audience::Leave(rooms) => rooms
-                .iter()
-                .map(|(room, epoch)| (room, epoch.unwrap_or(job.stamp)))
-                .collect(),
-            _ => Vec::new(),
-        });
-        stream::iter(rooms.map(Ok::<_, Error>))
-            .try_for_each_concurrent(ROOMS_AT_ONCE, |(room, epoch)| async move {
-                // A membership that began after the deletion stays.
-                self.leave(app, room, user, Some(epoch)).await
-            })
-            .await?;
+        let mut rooms = Vec::new();
+        for job in jobs {
+            if let Audience::Leave(left) = &job.audience {
+                let left = left.iter().cloned();
+                rooms.extend(left.map(|(room, epoch)| (room, epoch.unwrap_or(job.stamp))));
+            }
+        }
+        // A membership that began after the deletion stays. Whichever room can be told is told.
+        let left: Vec<Result<()>> = stream::iter(rooms)
+            .map(|(room, epoch)| async move { self.leave(app, &room, user, Some(epoch)).await })
+            .buffer_unordered(ROOMS_AT_ONCE)
+            .collect()
+            .await;
+        left.into_iter().collect::<Result<()>>()?;
         let keys = UserKeys::new(app, user);
         let mut call = scripts::USER_DONE.call(&[keys.pending(), keys.left()]);
         for job in jobs {
@@ -761,12 +850,7 @@ impl Store {
         let Some(rooms) = self.joined_rooms(app, &name).await? else {
             return Ok(Outcome::Rejected(Rejection::UserNotFound(user.clone())));
         };
-        self.announce(
-            rooms
-                .iter()
-                .map(|room| keys::room_entry(app, &encode(room.as_str()))),
-        )
-        .await?;
+        self.announce_rooms(app, rooms.iter()).await?;
         let read: Vec<Vec<Numbered<Outcome>>> = stream::iter(rooms)
             .map(|room| {
                 let op = Op::Read {
@@ -1470,7 +1554,8 @@ impl Worker<'_> {
     async fn look_for_room(&self, one: &UserId, two: &UserId) -> Result<(RoomId, Found)> {
         let pairs = [(one.clone(), two.clone()), (two.clone(), one.clone())];
         let met = self.store.direct_rooms_of(self.app, &pairs).await?;
-        let rooms: Vec<&RoomId> = met.values().flatten().collect();
+        let met: Vec<Vec<RoomId>> = met.into_values().collect::<Result<_>>()?;
+        let rooms: Vec<&RoomId> = met.iter().flatten().collect();
         let other = rooms.iter().find(|room| **room != self.id);
         Ok(match other.or(rooms.first()) {
             Some(room) => ((*room).clone(), Found::Again),

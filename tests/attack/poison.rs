@@ -3,6 +3,8 @@
 //! Each case has an app of its own with the same users and rooms, so that one run of a command meets all of them: what one
 //! poison hides from it shows in the others.
 
+/// What poisoned data is in the way of, and what not.
+mod beside;
 /// What is put where.
 mod cases;
 

@@ -8,14 +8,14 @@ use super::super::Store;
 use super::super::derive::{Line, Sources};
 use super::super::form::{self, ALWAYS, KnownId, Of, Type, WITH_MESSAGES};
 use super::super::position::Position;
-use super::super::reply::{number, readable, short};
+use super::super::reply::{Reply, readable, short};
 use super::super::room::Entry;
 use super::super::slot::{Bad, plain};
 use super::plan::{Change, Plan, word};
 use super::{LOST, Mended, ROUNDS, Run};
 use crate::connection::Item;
 use crate::error::Result;
-use crate::keys::{self, Enc, RoomKeys, UserKeys};
+use crate::keys::{self, Enc, RoomKeys, UserKeys, short_hash};
 use crate::names::AppId;
 use crate::scripts;
 
@@ -181,8 +181,9 @@ impl Store {
         if let (true, [Some(rev), Some(mrev)]) = (members, stamped) {
             // Whoever keeps the list of members reads it again.
             let next = sources.next_rev().to_string();
-            for (field, seen) in [rev, mrev] {
-                let change = Change::Set(field.into(), seen.clone().into(), next.clone());
+            let version = next_version(&next, mrev.1);
+            for ((field, seen), next) in [(rev, next), (mrev, version)] {
+                let change = Change::Set(field.into(), seen.clone().into(), next);
                 plan.add(&meta, change);
             }
         }
@@ -302,7 +303,7 @@ impl Store {
     /// Microseconds of the clock of the server that has `key`: the script that announces tells it, also with nothing to announce.
     async fn redis_time(&self, key: &str) -> Result<u64> {
         let call = scripts::PENDING_TOUCH.call(&[key, key]);
-        number(&self.inner.redis.call(&call).await?)
+        Reply::new(self.inner.redis.call(&call).await?)?.number()
     }
 }
 
@@ -310,4 +311,9 @@ impl Store {
 /// less.
 pub(super) fn entry_of(record: &Position) -> String {
     format!("{}|{}|{}", record.state, short(record.epoch), record.read)
+}
+
+/// The version of a list of members after a mending, as the scripts would write it (lib/fanout).
+pub(super) fn next_version(rev: &str, before: &str) -> String {
+    format!("{rev}.{}", short_hash(&format!("{before}\nmended")))
 }
