@@ -40,7 +40,7 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where the counts live.
     pub redis: RedisConfig,
-    /// How far back ids are known, per room.
+    /// How far back message ids are known, per room, and keys of events.
     pub history: HistoryConfig,
     /// Logs.
     pub log: LogConfig,
@@ -130,13 +130,15 @@ pub enum Durability {
     Wait,
 }
 
-/// How far back ids are known, per room.
+/// How far back message ids are known, per room, and keys of events.
 #[derive(Debug, Clone)]
 pub struct HistoryConfig {
     /// Messages per room, 1 to 1,000,000. Default 1,000.
     pub max_messages: u32,
     /// Days since acceptance, 1 to 3,650. Default 7.
     pub max_age_days: u32,
+    /// Hours for which the key of an event is known at least, 1 to 8,760. Default 24.
+    pub key_hours: u32,
 }
 
 /// Logs.

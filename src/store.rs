@@ -135,7 +135,7 @@ impl Store {
             history: History {
                 max_messages: config.history.max_messages,
                 max_age_days: config.history.max_age_days,
-                keep_keys_micros: 24 * 3_600_000_000,
+                keep_keys_micros: u64::from(config.history.key_hours) * 3_600_000_000,
             },
             announcer: announce::Announcer::new(),
             members: Cache::with_weighter(CACHED_LISTS, CACHED_MEMBERS, Length),

@@ -436,6 +436,7 @@ fn history(mut s: Section<'_>) -> HistoryConfig {
     let config = HistoryConfig {
         max_messages: small(s.number_or("max_messages", 1_000, 1..=1_000_000)),
         max_age_days: small(s.number_or("max_age_days", 7, 1..=3_650)),
+        key_hours: small(s.number_or("key_hours", 24, 1..=8_760)),
     };
     s.done();
     config

@@ -65,6 +65,7 @@ pub fn effective(config: &Config) -> String {
     out.head("[history]");
     out.plain("max_messages", config.history.max_messages);
     out.plain("max_age_days", config.history.max_age_days);
+    out.plain("key_hours", config.history.key_hours);
 
     out.head("[log]");
     let format = match config.log.format {

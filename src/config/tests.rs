@@ -76,6 +76,7 @@ durability_timeout_ms = 1000
 [history]
 max_messages = 1000
 max_age_days = 7
+key_hours = 24
 
 [log]
 format = "text"
@@ -277,6 +278,7 @@ body_timeout_ms = -1
 connections = 0
 [history]
 max_age_days = 4000
+key_hours = 0
 [log]
 format = "xml"
 level = "loud"
@@ -298,6 +300,7 @@ sendbird = { application_id = "a.b", master_token = "" }
             "server.body_timeout_ms: must be 100 to 600000",
             "redis.connections: must be 1 to 64",
             "history.max_age_days: must be 1 to 3650",
+            "history.key_hours: must be 1 to 8760",
             "log.format: must be `text` or `json`",
             "log.level: must be off, error, warn, info, debug or trace, or several such as `info,unread=debug`",
             "apps[0].id: must be 1 to 64 of A-Z a-z 0-9 _ . -",

@@ -129,8 +129,8 @@ fn read_page(kind: Type, from: &str, answer: Value) -> Result<Found> {
 /// What a room's meta lacks: all of it or nothing is there.
 fn missing(meta: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<&'static str> {
     let has = |field: &str| meta.contains_key(field.as_bytes());
-    // Of a deleted room the revision is left, for a day.
-    if meta.is_empty() || (meta.len() == 1 && has("rev")) {
+    // Of a deleted room the revision is left, for a day; and a room that there isn't may be sealed.
+    if meta.len() == usize::from(has("rev")) + usize::from(has("sealed")) {
         return Vec::new();
     }
     let mut needed = ALWAYS.to_vec();
@@ -408,4 +408,27 @@ fn check_meta(answer: Value, found: &mut BadList) -> Result<()> {
         check("meta", field, value, found);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_deleted_room_lacks_nothing() {
+        let missing = |fields: &[&str]| {
+            let meta = fields
+                .iter()
+                .map(|field| (field.as_bytes().to_vec(), b"5".to_vec()));
+            missing(&meta.collect()).len()
+        };
+        for fields in [&[][..], &["rev"], &["sealed"], &["rev", "sealed"]] {
+            assert_eq!(missing(fields), 0, "{fields:?}");
+        }
+        assert_eq!(missing(&["rev", "born"]), ALWAYS.len() - 2);
+        assert_eq!(
+            missing(&["rev", "head"]),
+            ALWAYS.len() + WITH_MESSAGES.len() - 2
+        );
+    }
 }

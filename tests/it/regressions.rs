@@ -575,6 +575,90 @@ async fn many_mentions_of_everybody_take_little_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_everybody_has_read_of_recalled_messages_and_mentions_is_forgotten() {
+    const MESSAGES: u64 = 1_000;
+    let scene = Scene::with("[history]\nmax_messages = 200\n");
+    let app = &scene.app;
+    let sent = |id: String| json!({"type": "message.sent", "room": "s", "id": id, "sender": "b", "mentions": "all"});
+    let recalled = |id: String| json!({"type": "message.recalled", "room": "s", "id": id});
+    let mut events = vec![
+        json!({"type": "room.updated", "room": "s", "kind": "supergroup"}),
+        json!({"type": "member.joined", "room": "s", "users": ["a", "b", "late"]}),
+    ];
+    for n in 1..=MESSAGES {
+        events.push(sent(format!("m{n}")));
+        if n % 100 != 0 {
+            events.push(recalled(format!("m{n}")));
+        }
+    }
+    app.must(&events.into()).await;
+    let key = |what: &str| room_key("s", what);
+    let held = |what: &str| -> u64 { scene.redis.cli(&["ZCARD", &key(what)]).parse().unwrap() };
+    let read = |user: &str, id: u64| json!({"type": "room.read", "room": "s", "user": user, "up_to_id": format!("m{id}")});
+    let forgotten = async |what: &str, left: u64| {
+        eventually("what all have read is forgotten", || async {
+            match held(what) {
+                n if n <= left => Ok(()),
+                n => Err(format!("{n} positions are left")),
+            }
+        })
+        .await;
+        assert_eq!(held(what), left, "what somebody counts by stays");
+    };
+    assert_eq!(held("recalled"), 990, "nobody but the sender has read any");
+    app.must(&json!([read("a", 1_000), read("late", 900)]))
+        .await;
+    // As fifteen minutes later, when requests that are sent again may have been forgotten.
+    scene.redis.cli(&["LTRIM", &key("log"), "-10", "-1"]);
+    for n in 0..40 {
+        let id = format!("more{n}");
+        app.must(&json!([sent(id.clone()), recalled(id)])).await;
+    }
+    // 99 of the hundred that one member has not read, and those that have come since.
+    forgotten("recalled", 99 + 40).await;
+    assert_eq!(counts(app, "late").await, json!({"s": [1, 1]}));
+    assert_eq!(counts(app, "a").await, json!({"s": [0, 0]}));
+
+    // Mentions of everybody go by the same rule.
+    let mentions: Value = (0..1_000).map(|n| sent(format!("all{n}"))).collect();
+    app.must(&mentions).await;
+    let read_all = |user: &str| json!({"type": "room.read", "room": "s", "user": user});
+    app.must(&json!([read_all("a"), read_all("late")])).await;
+    scene.redis.cli(&["LTRIM", &key("log"), "-1", "-1"]);
+    let mentions: Value = (0..30).map(|n| sent(format!("last{n}"))).collect();
+    app.must(&mentions).await;
+    forgotten("allmentions", 31).await;
+    assert_eq!(counts(app, "late").await, json!({"s": [30, 30]}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_who_reads_nothing_is_not_looked_up_at_every_recall() {
+    let scene = Scene::new();
+    let app = &scene.app;
+    let mut events = vec![
+        json!({"type": "room.updated", "room": "s", "kind": "supergroup"}),
+        json!({"type": "member.joined", "room": "s", "users": ["a"]}),
+    ];
+    for n in 0..1_200 {
+        let id = format!("m{n}");
+        events.push(json!({"type": "message.sent", "room": "s", "id": id}));
+        events.push(json!({"type": "message.recalled", "room": "s", "id": id}));
+    }
+    app.must(&events.into()).await;
+    let looks = scene.calls("hscan");
+    for n in 0..100 {
+        let id = format!("more{n}");
+        app.must(&json!([
+            {"type": "message.sent", "room": "s", "id": id},
+            {"type": "message.recalled", "room": "s", "id": id},
+        ]))
+        .await;
+    }
+    let looks = scene.calls("hscan") - looks;
+    assert!(looks < 5, "{looks} times");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_names_ten_thousand_users_and_no_more() {
     const MOST: usize = 10_000;
     let scene = Scene::new();
