@@ -63,6 +63,9 @@ pub struct ServerConfig {
     pub max_events_bytes: usize,
     /// Bytes in the body of every other request, 1 KiB to 64 MiB. Default 64 KiB.
     pub max_body_bytes: usize,
+    /// Bytes of all bodies that are being read or worked on, 1 MiB to 64 GiB, and 4 times the longest body at least. Default:
+    /// that, or 32 MiB where that is more.
+    pub max_bodies_bytes: usize,
     /// Milliseconds until a body must have arrived whole, 100 to 600,000. Default 10,000.
     pub body_timeout_ms: u64,
     /// Open connections per worker, 1 to 1,000,000. Default 5,000: some 100 MB at worst on four cores.

@@ -2,6 +2,7 @@
 //! `VENDORS` and, where it has credentials, one field of [`Apps`].
 
 pub mod address;
+pub mod body;
 pub mod imkit;
 pub mod keys;
 pub mod native;
@@ -12,6 +13,7 @@ pub mod tencent;
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -20,6 +22,7 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::config::{AppConfig, Config};
 use crate::http::address::Refusals;
+use crate::http::body::Bodies;
 use crate::http::keys::KeyRing;
 use crate::http::request::Call;
 use crate::limiter::{Endpoint, Limiter};
@@ -85,6 +88,8 @@ pub struct State {
     pub apps: Apps,
     /// Where credentials were refused.
     pub refusals: Refusals,
+    /// Room for bodies.
+    pub bodies: Bodies,
     /// What is counted for `/metrics`.
     pub metrics: Arc<Metrics>,
 }
@@ -105,6 +110,11 @@ impl State {
             limiter: Limiter::new(&config.apps, &endpoints, Arc::clone(&metrics)),
             apps: Apps::new(&config),
             refusals: Refusals::new(&config.server),
+            bodies: Bodies::new(
+                config.server.max_bodies_bytes,
+                config.apps.len(),
+                Duration::from_millis(config.server.body_timeout_ms),
+            ),
             config,
             store,
             metrics,

@@ -10,12 +10,13 @@
 //!
 //! ```text
 //! main → cli → app, demo, admin → http (dialects) → limiter, store → scripts, keys, connection → redis, deadpool_redis
-//! anyone → names, event, quota, error          config ← cli, app, http, store          metrics, telemetry ← anyone
+//! anyone → names, json, event, quota, shares, error          config ← cli, app, http, store          metrics, telemetry ← anyone
 //! ```
 //!
 //! # How an event gets counted
 //!
-//! 1. `POST /v1/events` turns each object into an [`event::Event`]; what is no event is rejected, the others go on.
+//! 1. `POST /v1/events` turns each object into an [`event::Event`], from the bytes of the body and one by one; what is no event
+//!    is rejected, the others go on.
 //! 2. The store groups them by room, announces the rooms in an index outside their slots, and runs each room's accepting
 //!    script: it numbers messages, remembers ids, and records the *fan-out* in the room's slot, in one atomic step.
 //! 3. The fan-out brings every member's slot a snapshot of the room and the event's own mark. `deliver.lua` merges: repeated,
@@ -44,9 +45,11 @@
 //! says that it is current.
 
 pub mod names;
+pub mod json;
 pub mod event;
 pub mod error;
 pub mod quota;
+pub mod shares;
 
 pub mod config;
 pub mod cli;

@@ -40,6 +40,7 @@ pub struct Metrics {
     pending: Gauge,
     oldest: Gauge<f64, AtomicU64>,
     rate_limited: Labelled<StageLabel>,
+    overloaded: Labelled<CauseLabel>,
     auth_failures: Labelled<ReasonLabel>,
 }
 
@@ -69,6 +70,7 @@ label!(KindLabel, kind);
 label!(KeyLabel, key);
 label!(ResultLabel, result);
 label!(StageLabel, stage);
+label!(CauseLabel, cause);
 label!(ReasonLabel, reason);
 
 impl Default for Metrics {
@@ -156,6 +158,12 @@ impl Metrics {
             "Calls refused by a limit: local or cluster (the app's), user (a user's share of it), address (credentials refused too often)",
             rate_limited.family.clone(),
         );
+        let overloaded = Labelled::new();
+        r.register(
+            "unread_overload_refusals",
+            "Calls refused because this pod has too much to do, by what it has too much of",
+            overloaded.family.clone(),
+        );
         let auth_failures = Labelled::new();
         r.register(
             "unread_auth_failures",
@@ -194,11 +202,15 @@ impl Metrics {
             pending,
             oldest,
             rate_limited,
+            overloaded,
             auth_failures,
         };
         // A rate over a counter that appears with its first event misses that event.
         for result in ["applied", "accepted", "duplicate", "rejected"] {
             metrics.event(result, 0);
+        }
+        for cause in ["reads", "events", "bodies"] {
+            metrics.overloaded.add(cause, 0);
         }
         metrics
     }
@@ -282,6 +294,11 @@ impl Metrics {
     /// A call was refused by the rate limit.
     pub fn rate_limited(&self, stage: &'static str) {
         self.rate_limited.add(stage, 1);
+    }
+
+    /// A call was refused because there are too many `reads`, `events` or `bodies` at once.
+    pub fn overloaded(&self, cause: &'static str) {
+        self.overloaded.add(cause, 1);
     }
 
     /// A call was refused for its credentials.
@@ -500,6 +517,7 @@ mod tests {
         metrics.pending(2, 1.5);
         metrics.rate_limited("pod");
         metrics.auth_failure("bad_token");
+        metrics.overloaded("bodies");
         let guard = metrics.in_flight();
         let text = metrics.encode();
         for line in [
@@ -523,6 +541,8 @@ mod tests {
             "unread_fanout_oldest_seconds 1.5",
             "unread_rate_limited_total{stage=\"pod\"} 1",
             "unread_auth_failures_total{reason=\"bad_token\"} 1",
+            "unread_overload_refusals_total{cause=\"bodies\"} 1",
+            "unread_overload_refusals_total{cause=\"reads\"} 0",
             concat!(
                 "unread_build_info{version=\"",
                 env!("CARGO_PKG_VERSION"),

@@ -130,7 +130,7 @@ impl Store {
         });
         let inner = Arc::new(Inner {
             redis,
-            admission: admit::Admission::new(&config.server),
+            admission: admit::Admission::new(&config.server, &config.apps, Arc::clone(&metrics)),
             charges: charge::Charges::default(),
             history: History {
                 max_messages: config.history.max_messages,

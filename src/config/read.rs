@@ -331,13 +331,28 @@ fn small(number: u64) -> u32 {
 }
 
 fn server(mut s: Section<'_>) -> ServerConfig {
+    let max_events_bytes = s.number_or("max_events_bytes", 8 << 20, 1 << 10..=1 << 30);
+    let max_body_bytes = s.number_or("max_body_bytes", 64 << 10, 1 << 10..=64 << 20);
+    let longest = max_events_bytes.max(max_body_bytes);
+    let max_bodies_bytes = s.number_or(
+        "max_bodies_bytes",
+        (4 * longest).max(32 << 20),
+        1 << 20..=64 << 30,
+    );
+    if max_bodies_bytes < 4 * longest {
+        s.problem(
+            "max_bodies_bytes",
+            "must be at least 4 times max_events_bytes and max_body_bytes",
+        );
+    }
     let config = ServerConfig {
         listen: s.address("listen", "127.0.0.1:8080"),
         admin_listen: s.address("admin_listen", "127.0.0.1:9090"),
         workers: size(s.number_or("workers", 0, 0..=1024)),
         max_events: size(s.number_or("max_events", 10_000, 1..=100_000)),
-        max_events_bytes: size(s.number_or("max_events_bytes", 8 << 20, 1 << 10..=1 << 30)),
-        max_body_bytes: size(s.number_or("max_body_bytes", 64 << 10, 1 << 10..=64 << 20)),
+        max_events_bytes: size(max_events_bytes),
+        max_body_bytes: size(max_body_bytes),
+        max_bodies_bytes: size(max_bodies_bytes),
         body_timeout_ms: s.number_or("body_timeout_ms", 10_000, 100..=600_000),
         max_connections: size(s.number_or("max_connections", 5_000, 1..=1_000_000)),
         max_reads: size(s.number_or("max_reads", 2_048, 1..=1_000_000)),

@@ -17,6 +17,7 @@ pub fn effective(config: &Config) -> String {
     out.plain("max_events", server.max_events);
     out.plain("max_events_bytes", server.max_events_bytes);
     out.plain("max_body_bytes", server.max_body_bytes);
+    out.plain("max_bodies_bytes", server.max_bodies_bytes);
     out.plain("body_timeout_ms", server.body_timeout_ms);
     out.plain("max_connections", server.max_connections);
     out.plain("max_reads", server.max_reads);

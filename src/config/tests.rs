@@ -53,6 +53,7 @@ workers = 0
 max_events = 10000
 max_events_bytes = 8388608
 max_body_bytes = 65536
+max_bodies_bytes = 33554432
 body_timeout_ms = 10000
 max_connections = 5000
 max_reads = 2048
@@ -358,6 +359,25 @@ refused_credentials = { per_second = -1, burst = 0, more = 1 }
             "server.refused_credentials.burst: must be 1 to 1000000",
             "server.refused_credentials.more: unknown key",
         ]
+    );
+}
+
+#[test]
+fn there_is_room_for_the_longest_body_and_others() {
+    let room = |file: &str| with(file, &[]).unwrap().server.max_bodies_bytes;
+    assert_eq!(room("[server]\nmax_events_bytes = 1024\n"), 32 << 20);
+    assert_eq!(
+        room("[server]\nmax_events_bytes = 1_073_741_824\n"),
+        4 << 30
+    );
+    assert_eq!(room("[server]\nmax_body_bytes = 67_108_864\n"), 256 << 20);
+    assert_eq!(
+        room("[server]\nmax_bodies_bytes = 40_000_000\n"),
+        40_000_000
+    );
+    assert_eq!(
+        problems("[server]\nmax_bodies_bytes = 33_554_431\n", &[]),
+        ["server.max_bodies_bytes: must be at least 4 times max_events_bytes and max_body_bytes"]
     );
 }
 

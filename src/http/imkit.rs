@@ -13,12 +13,15 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::config::AppConfig;
 use crate::error::Error;
+use crate::http::State;
+use crate::http::body::BodyError;
 use crate::http::keys::KeyRing;
-use crate::http::request::{self, BodyError, Call, Field};
+use crate::http::request::{self, Call};
+use crate::json::{self, Surrogates};
 use crate::limiter::Entry;
 use crate::names::{AppId, Tag, UserId};
 use crate::store::{Pref, RoomBrief};
@@ -176,6 +179,7 @@ impl From<BodyError> for Fault {
             BodyError::TimedOut => SLOW,
             BodyError::Broken => BROKEN,
             BodyError::Encoded => ENCODED,
+            BodyError::NoRoom => UNAVAILABLE,
         }
     }
 }
@@ -279,7 +283,7 @@ async fn limited(mut call: Call<'_>, endpoint: &'static str) -> HttpResponse {
     let answer = if !entry.allowed() {
         Err(LIMIT)
     } else if endpoint == BADGES {
-        badges(&mut call, &tenant.id, &user, &mut entry).await
+        badges(&mut call, tenant, &user, &mut entry).await
     } else {
         // Boxed, or the other endpoint's calls would carry the place of this one's work with them.
         Box::pin(rooms(&call, &tenant.id, &user, &mut entry)).await
@@ -397,14 +401,22 @@ fn success(result: &impl Serialize) -> Result<HttpResponse, Fault> {
 
 async fn badges(
     call: &mut Call<'_>,
-    app: &AppId,
+    tenant: &Tenant,
     user: &UserId,
     entry: &mut Entry<'_>,
 ) -> Result<HttpResponse, Fault> {
-    let body = call.body(call.state.config.server.max_body_bytes).await?;
-    let tags = tags(&body)?;
-    let asked = Some(tags).filter(|tags| !tags.is_empty());
-    let read = call.state.store.tags(app, user, asked, entry.charge());
+    let State {
+        config,
+        bodies,
+        store,
+        ..
+    } = call.state;
+    let body = call
+        .body(tenant.index, config.server.max_body_bytes)
+        .await?;
+    let (tags, _room) = bodies.work(body, tags).await;
+    let asked = Some(tags?).filter(|tags| !tags.is_empty());
+    let read = store.tags(&tenant.id, user, asked, entry.charge());
     let data = entry.settle(read.await?).ok_or(LIMIT)?;
     success(&Badges(data))
 }
@@ -432,35 +444,24 @@ impl Serialize for Badges {
 
 /// The tags that a body asks for, each once; none: all.
 fn tags(body: &[u8]) -> Result<Vec<Tag>, Fault> {
-    #[derive(Deserialize)]
-    struct Body<'a> {
-        #[serde(default, borrow)]
-        tags: Field<'a>,
-    }
-    let body = body.trim_ascii();
-    if body.is_empty() {
+    if body.trim_ascii().is_empty() {
         return Ok(Vec::new());
     }
-    // serde takes an array for a struct.
-    if !body.starts_with(b"{") {
-        return Err(BODY);
-    }
-    let body: Body<'_> = serde_json::from_slice(body).map_err(|_| BODY)?;
-    let asked = match body.tags {
-        Field::Null => return Ok(Vec::new()),
-        Field::List(asked) => asked,
-        _ => return Err(TAGS),
+    let body = json::whole(body).map_err(|_| BODY)?;
+    let [tags] = body.pick(["tags"]).ok_or(BODY)?;
+    let Some(tags) = tags else {
+        return Ok(Vec::new());
     };
-    if asked.len() > MAX_TAGS {
+    let asked = tags.items().ok_or(TAGS)?;
+    // Not looked at any further than it takes to know that they are too many.
+    if asked.clone().take(MAX_TAGS + 1).count() > MAX_TAGS {
         return Err(MANY_TAGS);
     }
-    let mut seen = HashSet::with_capacity(asked.len());
-    let mut tags = Vec::with_capacity(asked.len());
-    for tag in &asked {
-        let Field::Text(tag) = tag else {
-            return Err(TAGS);
-        };
-        let named = Tag::parse(&**tag).map_err(|_| TAG)?;
+    let (mut seen, mut tags) = (HashSet::new(), Vec::new());
+    for tag in asked {
+        let tag = tag.text(Surrogates::Refuse).ok_or(TAGS)?;
+        let tag = tag.map_err(|_| BODY)?;
+        let named = Tag::parse(&*tag).map_err(|_| TAG)?;
         if seen.insert(tag) {
             tags.push(named);
         }

@@ -1,26 +1,34 @@
 //! The native API, `/v1`: events in, counts out. Also answers every path that no dialect claims. Errors are RFC 9457.
 
+mod results;
+
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{HttpResponse, http::header::HeaderValue};
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json as object};
 
 use crate::config::AppConfig;
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::{self, Form, Unreadable};
+use crate::http::State;
+use crate::http::body::BodyError;
 use crate::http::request::{
-    BodyError, Call, close, decode_segment, json as answer, retry_after, set,
+    Call, close, decode_segment, json as answer, json_bytes, retry_after, set,
 };
-use crate::metrics::Metrics;
+use crate::json::{self, NotJson, Positions, Surrogates};
 use crate::names::{RoomId, UserId};
-use crate::store::{ByKind, Outcome, RoomCounts, RoomUnread, Totals, UserUnread, Wait};
+use crate::store::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread, Wait};
 
 /// The most users in one `POST /v1/unread`.
 const MAX_USERS: usize = 1_000;
 /// Bytes in the body of `POST /v1/unread`: [`MAX_USERS`] of the longest names, escaped.
 const MAX_USERS_BYTES: usize = 2 * 1024 * 1024;
+
+/// So many events a worker applies and answers by itself.
+const FEW_EVENTS: usize = 1_000;
 
 /// Answers a call of the native API, or of a path that nobody knows.
 pub async fn serve(mut call: Call<'_>) -> HttpResponse {
@@ -62,8 +70,8 @@ async fn route(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
         .get(index)
         .ok_or_else(|| Problem::from(Error::Internal("an app is missing".into())))?;
     match segments.as_slice() {
-        ["v1", "events"] => events(call, app).await,
-        ["v1", "unread"] => unread(call, app).await,
+        ["v1", "events"] => events(call, app, index).await,
+        ["v1", "unread"] => unread(call, app, index).await,
         ["v1", "users", user, _] => user_unread(call, app, user).await,
         ["v1", "rooms", room, _] => room_unread(call, app, room).await,
         _ => Err(Problem::new(StatusCode::NOT_FOUND, "no such path")),
@@ -87,16 +95,20 @@ fn authenticate(call: &Call<'_>) -> Result<usize, Problem> {
 
 // Events.
 
-async fn events(call: &mut Call<'_>, app: &AppConfig) -> Result<HttpResponse, Problem> {
+async fn events(
+    call: &mut Call<'_>,
+    app: &AppConfig,
+    index: usize,
+) -> Result<HttpResponse, Problem> {
     let wait = match call.query().find(|(name, _)| name == "wait") {
         None => Wait::Applied,
         Some((_, value)) if value == "applied" => Wait::Applied,
         Some((_, value)) if value == "accepted" => Wait::Accepted,
         Some(_) => return Err(Problem::bad("wait must be applied or accepted")),
     };
-    let lines = match media_type(call) {
-        None | Some(Media::Json) => false,
-        Some(Media::Lines) => true,
+    let form = match media_type(call) {
+        None | Some(Media::Json) => Form::Json,
+        Some(Media::Lines) => Form::Lines,
         Some(Media::Other) => {
             return Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -104,60 +116,31 @@ async fn events(call: &mut Call<'_>, app: &AppConfig) -> Result<HttpResponse, Pr
             ));
         }
     };
-    let server = &call.state.config.server;
+    let State {
+        config,
+        bodies,
+        store,
+        metrics,
+        ..
+    } = call.state;
+    let server = &config.server;
     let (max_bytes, max_events) = (server.max_events_bytes, server.max_events);
-    let body = call.body(max_bytes).await?;
-    let values = if lines {
-        parse_lines(&body)?
+    // Refused before the body is read, which then costs no memory.
+    store.takes_events(&app.id)?;
+    let body = call.body(index, max_bytes).await?;
+    let mut is_large = body.is_large();
+    let read = move |body: &[u8]| event::read_all(body, form, max_events);
+    let (batch, _room) = bodies.work(body, read).await;
+    let batch = batch?;
+    is_large |= batch.len() > FEW_EVENTS;
+    let answer = if is_large {
+        let (store, app, metrics) = (store.clone(), app.id.clone(), Arc::clone(metrics));
+        let work = async move { results::applied(&store, &app, batch, wait, &metrics).await };
+        Box::pin(bodies.beside(work)).await
     } else {
-        parse_json(&body)?
+        results::applied(store, &app.id, batch, wait, metrics).await
     };
-    if values.len() > max_events {
-        let detail = format!("at most {max_events} events can be sent at once");
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
-    }
-
-    let mut results: Vec<Option<Outcome>> = Vec::with_capacity(values.len());
-    let mut refused: Vec<(usize, String)> = Vec::new();
-    let mut valid = Vec::with_capacity(values.len());
-    for (index, value) in values.into_iter().enumerate() {
-        match Event::parse(value) {
-            Ok(event) => valid.push(event),
-            Err(invalid) => refused.push((index, invalid.to_string())),
-        }
-    }
-    let total = valid.len() + refused.len();
-    let mut outcomes = call
-        .state
-        .store
-        .apply(&app.id, valid, wait)
-        .await?
-        .into_iter();
-    let mut bad = refused.iter().peekable();
-    for index in 0..total {
-        results.push(match bad.next_if(|(at, _)| *at == index) {
-            Some(_) => None,
-            None => outcomes.next(),
-        });
-    }
-    count(&call.state.metrics, &results);
-    Ok(render_events(&results, &refused))
-}
-
-fn count(metrics: &Metrics, results: &[Option<Outcome>]) {
-    let words = results.iter().map(|outcome| match outcome {
-        Some(Outcome::Applied { .. }) => "applied",
-        Some(Outcome::Accepted { .. }) => "accepted",
-        Some(Outcome::Duplicate { .. }) => "duplicate",
-        Some(Outcome::Rejected(_)) | None => "rejected",
-    });
-    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for word in words {
-        *counts.entry(word).or_default() += 1;
-    }
-    for (word, n) in counts {
-        metrics.event(word, n);
-    }
+    Ok(json_bytes(StatusCode::OK, answer?))
 }
 
 enum Media {
@@ -179,89 +162,24 @@ fn media_type(call: &Call<'_>) -> Option<Media> {
     })
 }
 
-fn parse_json(body: &[u8]) -> Result<Vec<Value>, Problem> {
-    match serde_json::from_slice(body) {
-        Ok(Value::Array(values)) => Ok(values),
-        Ok(value @ Value::Object(_)) => Ok(vec![value]),
-        Ok(_) => Err(Problem::bad(
-            "the body must be an event or a list of events",
-        )),
-        Err(error) => Err(not_json(&error, 0)),
-    }
-}
-
-fn parse_lines(body: &[u8]) -> Result<Vec<Value>, Problem> {
-    body.split(|byte| *byte == b'\n')
-        .enumerate()
-        .filter(|(_, line)| !line.trim_ascii().is_empty())
-        .map(|(number, line)| {
-            serde_json::from_slice(line).map_err(|error| not_json(&error, number))
-        })
-        .collect()
-}
-
 /// Says where the body stops being JSON, without repeating any of it.
-fn not_json(error: &serde_json::Error, line: usize) -> Problem {
-    Problem::bad(format!(
-        "the body is not JSON: line {}, column {}",
-        error.line() + line,
-        error.column()
-    ))
+fn not_json(body: &[u8], fault: NotJson) -> Problem {
+    let (line, column) = Positions::new(body).of(fault.read.saturating_sub(1));
+    let what = match fault.deep {
+        true => "nested too deeply",
+        false => "not JSON",
+    };
+    Problem::bad(format!("the body is {what}: line {line}, column {column}"))
 }
 
-fn render_events(results: &[Option<Outcome>], refused: &[(usize, String)]) -> HttpResponse {
-    let (mut applied, mut accepted, mut duplicate, mut rejected) = (0_u64, 0_u64, 0_u64, 0_u64);
-    let mut refused = refused.iter();
-    let results: Vec<Value> = results
-        .iter()
-        .map(|outcome| match outcome {
-            Some(Outcome::Applied { position }) => {
-                applied += 1;
-                status("applied", *position)
-            }
-            Some(Outcome::Accepted { position }) => {
-                accepted += 1;
-                status("accepted", *position)
-            }
-            Some(Outcome::Duplicate { position }) => {
-                duplicate += 1;
-                status("duplicate", *position)
-            }
-            Some(Outcome::Rejected(why)) => {
-                rejected += 1;
-                let (code, message) = why.said();
-                rejection_json(code, &message)
-            }
-            None => {
-                rejected += 1;
-                let message = refused
-                    .next()
-                    .map(|(_, message)| message.as_str())
-                    .unwrap_or_default();
-                rejection_json("invalid", message)
-            }
-        })
-        .collect();
-    let mut body = Map::new();
-    body.insert("applied".into(), applied.into());
-    if accepted > 0 {
-        body.insert("accepted".into(), accepted.into());
+impl From<Unreadable> for Problem {
+    fn from(error: Unreadable) -> Self {
+        let status = match error {
+            Unreadable::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.to_string())
     }
-    body.insert("duplicate".into(), duplicate.into());
-    body.insert("rejected".into(), rejected.into());
-    body.insert("results".into(), results.into());
-    ok(&body)
-}
-
-fn status(status: &str, position: Option<u64>) -> Value {
-    match position {
-        Some(position) => json!({"status": status, "position": position}),
-        None => json!({"status": status}),
-    }
-}
-
-fn rejection_json(code: &str, message: &str) -> Value {
-    json!({"status": "rejected", "error": {"code": code, "message": message}})
 }
 
 // Reads.
@@ -289,38 +207,18 @@ async fn user_unread(
     }
 }
 
-async fn unread(call: &mut Call<'_>, app: &AppConfig) -> Result<HttpResponse, Problem> {
+async fn unread(
+    call: &mut Call<'_>,
+    app: &AppConfig,
+    index: usize,
+) -> Result<HttpResponse, Problem> {
     if matches!(media_type(call), Some(Media::Other | Media::Lines)) {
         let detail = "the body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    let body = call.body(MAX_USERS_BYTES).await?;
-    let bad = || Problem::bad("users must be a list of user ids");
-    let value: Value = serde_json::from_slice(&body).map_err(|error| not_json(&error, 0))?;
-    let Value::Object(mut fields) = value else {
-        return Err(Problem::bad("the body must be an object"));
-    };
-    let Some(Value::Array(asked)) = fields.remove("users") else {
-        return Err(bad());
-    };
-    if let Some(field) = fields.keys().next() {
-        let field: String = field.chars().filter(|c| !c.is_control()).take(64).collect();
-        return Err(Problem::bad(format!("{field} is not a field of this call")));
-    }
-    if asked.len() > MAX_USERS {
-        let detail = format!("at most {MAX_USERS} users can be asked for at once");
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
-    }
-    let mut users = Vec::with_capacity(asked.len());
-    for user in asked {
-        let Value::String(user) = user else {
-            return Err(bad());
-        };
-        users.push(
-            UserId::parse(user)
-                .map_err(|error| Problem::bad(format!("users: a user id {error}")))?,
-        );
-    }
+    let body = call.body(index, MAX_USERS_BYTES).await?;
+    let (users, _room) = call.state.bodies.work(body, users_asked).await;
+    let users = users?;
     let mut named = HashSet::with_capacity(users.len());
     let users: Vec<&UserId> = users.iter().filter(|user| named.insert(*user)).collect();
     let totals = call.state.store.totals_of(&app.id, &users).await?;
@@ -332,6 +230,39 @@ async fn unread(call: &mut Call<'_>, app: &AppConfig) -> Result<HttpResponse, Pr
     Ok(ok(&Body {
         users: Users(&users),
     }))
+}
+
+/// The users that the body of `POST /v1/unread` names.
+fn users_asked(body: &[u8]) -> Result<Vec<UserId>, Problem> {
+    let value = json::whole(body).map_err(|fault| not_json(body, fault))?;
+    let fields = value
+        .fields()
+        .ok_or_else(|| Problem::bad("the body must be an object"))?;
+    let mut asked = None;
+    for (key, value) in fields {
+        match key.text(Surrogates::Replace) {
+            Some(Ok(key)) if key == "users" => asked = value.items(),
+            Some(Ok(key)) => {
+                let key: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
+                return Err(Problem::bad(format!("{key} is not a field of this call")));
+            }
+            _ => return Err(Problem::bad("a field's name can't be read")),
+        }
+    }
+    let bad = || Problem::bad("users must be a list of user ids");
+    let mut users = Vec::new();
+    for user in asked.ok_or_else(bad)? {
+        if users.len() == MAX_USERS {
+            let detail = format!("at most {MAX_USERS} users can be asked for at once");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
+        let user = match user.text(Surrogates::Refuse).ok_or_else(bad)? {
+            Ok(user) => UserId::parse(user).map_err(|error| error.to_string()),
+            Err(error) => Err(error.fault.to_string()),
+        };
+        users.push(user.map_err(|error| Problem::bad(format!("users: a user id {error}")))?);
+    }
+    Ok(users)
 }
 
 async fn room_unread(
@@ -372,7 +303,7 @@ async fn room_unread(
                 .into_iter()
                 .map(|(user, n)| (user, n.into()))
                 .collect();
-            Ok(ok(&json!({ "unread": unread })))
+            Ok(ok(&object!({ "unread": unread })))
         }
         RoomCounts::NoRoom => Err(Problem::new(StatusCode::NOT_FOUND, "no such room")),
         RoomCounts::TooLarge => Err(Problem::bad(
@@ -527,7 +458,7 @@ impl Problem {
     }
 
     fn render(self) -> HttpResponse {
-        let body = json!({
+        let body = object!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
@@ -598,7 +529,15 @@ impl From<BodyError> for Problem {
             BodyError::TimedOut => StatusCode::REQUEST_TIMEOUT,
             BodyError::Broken => StatusCode::BAD_REQUEST,
             BodyError::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            BodyError::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
         };
+        if error == BodyError::NoRoom {
+            // What is short is read away, so that a caller who comes again needs no new connection.
+            return Self::new(
+                status,
+                format!("{error}; the whole request may be sent again"),
+            );
+        }
         Self {
             unread_body: true,
             ..Self::new(status, error.to_string())

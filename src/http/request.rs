@@ -3,21 +3,17 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::fmt;
-use std::future::poll_fn;
 use std::pin::pin;
-use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 
 use crate::http::State;
+use crate::http::body::{Body, BodyError};
 use crate::limiter::Entry;
 
 /// A request on its way through a dialect.
@@ -32,23 +28,6 @@ pub struct Call<'a> {
     pub state: &'a State,
     /// Which route it is, for metrics and the access log: a fixed word, never an id.
     pub name: &'a Cell<&'static str>,
-}
-
-/// Why a body could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
-    /// Longer than allowed.
-    #[error("the body is too large")]
-    TooLarge,
-    /// Not whole before the deadline.
-    #[error("the body did not arrive in time")]
-    TimedOut,
-    /// The connection or the framing broke.
-    #[error("the body could not be read")]
-    Broken,
-    /// Compressed or otherwise encoded: a small one could fill the memory.
-    #[error("the body must not be encoded")]
-    Encoded,
 }
 
 impl<'a> Call<'a> {
@@ -86,8 +65,8 @@ impl<'a> Call<'a> {
         Some(wait.as_secs().saturating_add(begun).max(1))
     }
 
-    /// Reads the whole body, of at most `limit` bytes, within the configured time.
-    pub async fn body(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+    /// Reads the whole body of a call of that app, of at most `limit` bytes.
+    pub async fn body(&mut self, app: usize, limit: usize) -> Result<Body, BodyError> {
         let headers = self.req.headers();
         let mut encodings = headers.get_all(header::CONTENT_ENCODING);
         if encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -96,29 +75,15 @@ impl<'a> Call<'a> {
         let announced = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.parse::<u64>().ok());
-        if announced.is_some_and(|bytes| bytes > limit as u64) {
-            return Err(BodyError::TooLarge);
+            .and_then(|value| value.parse().ok());
+        let State {
+            bodies, metrics, ..
+        } = self.state;
+        let body = bodies.read(self.payload, app, announced, limit).await;
+        if let Err(BodyError::NoRoom) = body {
+            metrics.overloaded("bodies");
         }
-        let mut body = pin!(collect(self.payload, limit));
-        // A body that came with its head is handed out once this has waited, and then needs no timer.
-        let mut waited = false;
-        let there = poll_fn(|context| match body.as_mut().poll(context) {
-            Poll::Ready(body) => Poll::Ready(Some(body)),
-            Poll::Pending if waited => Poll::Ready(None),
-            Poll::Pending => {
-                waited = true;
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-        });
-        if let Some(body) = there.await {
-            return body;
-        }
-        let deadline = Duration::from_millis(self.state.config.server.body_timeout_ms);
-        // Boxed, or every call would carry the timer's place with it.
-        let body = Box::pin(tokio::time::timeout(deadline, body)).await;
-        body.unwrap_or(Err(BodyError::TimedOut))
+        body
     }
 }
 
@@ -150,32 +115,6 @@ fn decode_form(text: &str) -> Cow<'_, str> {
     let text = text.replace('+', " ");
     let decoded = percent_encoding::percent_decode_str(&text).decode_utf8_lossy();
     Cow::Owned(decoded.into_owned())
-}
-
-async fn collect(payload: &mut web::Payload, limit: usize) -> Result<Bytes, BodyError> {
-    let Some(first) = payload.next().await else {
-        return Ok(Bytes::new());
-    };
-    let first = first.map_err(|_| BodyError::Broken)?;
-    if first.len() > limit {
-        return Err(BodyError::TooLarge);
-    }
-    // Most bodies come in one piece, which then needs no copy.
-    let Some(mut chunk) = payload.next().await else {
-        return Ok(first);
-    };
-    let mut whole = BytesMut::from(first);
-    loop {
-        let bytes = chunk.map_err(|_| BodyError::Broken)?;
-        if whole.len().saturating_add(bytes.len()) > limit {
-            return Err(BodyError::TooLarge);
-        }
-        whole.extend_from_slice(&bytes);
-        match payload.next().await {
-            Some(next) => chunk = next,
-            None => return Ok(whole.freeze()),
-        }
-    }
 }
 
 /// Reads away a short body that nobody asked for. Without it the server closes the connection, so that callers who are over
@@ -213,78 +152,6 @@ pub fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
     percent_encoding::percent_decode_str(segment)
         .decode_utf8()
         .ok()
-}
-
-/// What a field of a body holds, where texts or lists of texts are expected. Texts are borrowed where nothing in them is
-/// escaped.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub enum Field<'a> {
-    /// Nothing, or `null`.
-    #[default]
-    Null,
-    /// A text.
-    Text(Cow<'a, str>),
-    /// A list, of whatever.
-    List(Vec<Field<'a>>),
-    /// Anything else.
-    Other,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FieldVisitor)
-    }
-}
-
-struct FieldVisitor;
-
-impl<'de> Visitor<'de> for FieldVisitor {
-    type Value = Field<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Field::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Field::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Field::Null)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Field::Other)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Field::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Field::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Field::Other)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element()? {
-            values.push(value);
-        }
-        Ok(Field::List(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Field::Other)
-    }
 }
 
 /// A JSON answer of bytes that are JSON already.
@@ -360,35 +227,6 @@ mod tests {
             let own: Vec<_> = Query::new(raw).collect();
             let reference: Vec<_> = form_urlencoded::parse(raw.as_bytes()).collect();
             assert_eq!(own, reference, "{raw}");
-        }
-    }
-
-    #[test]
-    fn fields_hold_texts_and_lists_of_them_and_tell_what_else_is_there() {
-        let read = serde_json::from_str::<Field<'_>>;
-        let text = |text: &str| Field::Text(text.to_owned().into());
-        assert_eq!(read("null").unwrap(), Field::Null);
-        assert!(
-            matches!(read(r#""a\u00e9""#).unwrap(), Field::Text(Cow::Owned(t)) if t == "a\u{e9}")
-        );
-        assert!(matches!(
-            read(r#""a""#).unwrap(),
-            Field::Text(Cow::Borrowed("a"))
-        ));
-        let list = vec![
-            text("a"),
-            Field::Null,
-            Field::Other,
-            Field::List(Vec::new()),
-        ];
-        let found = read(r#"["a", null, {"a": ["b"], "c": {}}, []]"#).unwrap();
-        assert_eq!(found, Field::List(list));
-        for other in ["true", "1", "-1", "1.5", "{}"] {
-            assert_eq!(read(other).unwrap(), Field::Other, "{other}");
-        }
-        let deep = "[".repeat(1_000) + &"]".repeat(1_000);
-        for bad in ["", "[", "[1", r#"{"a"}"#, "1e999", r#""\ud800""#, &deep] {
-            assert!(read(bad).is_err(), "{bad}");
         }
     }
 

@@ -8,11 +8,14 @@ use std::collections::{HashMap, HashSet};
 use actix_web::HttpResponse;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::config::AppConfig;
 use crate::error::Error;
-use crate::http::request::{self, BodyError, Call, Field};
+use crate::http::State;
+use crate::http::body::BodyError;
+use crate::http::request::{self, Call};
+use crate::json::{self, Raw, Surrogates};
 use crate::limiter::Entry;
 use crate::names::{AppId, UserId};
 use crate::store::PeerCount;
@@ -121,6 +124,7 @@ impl From<BodyError> for Fault {
             BodyError::TimedOut => SLOW,
             BodyError::Broken => BROKEN,
             BodyError::Encoded => ENCODED,
+            BodyError::NoRoom => UNAVAILABLE,
         }
     }
 }
@@ -246,7 +250,7 @@ async fn route(mut call: Call<'_>) -> HttpResponse {
     match authenticate(&call) {
         Ok(tenant) => {
             let mut entry = call.state.limiter.enter(tenant.index, UNREAD);
-            let answer = unread(&mut call, &tenant.id, &mut entry).await;
+            let answer = unread(&mut call, tenant, &mut entry).await;
             let mut response = answer.unwrap_or_else(Fault::answer);
             request::show_limit(&mut response, &entry);
             response
@@ -306,15 +310,23 @@ fn digits(text: &str) -> Option<u64> {
 
 async fn unread(
     call: &mut Call<'_>,
-    app: &AppId,
+    tenant: &Tenant,
     entry: &mut Entry<'_>,
 ) -> Result<HttpResponse, Fault> {
     if !entry.allowed() {
         return Err(FREQUENCY);
     }
-    let body = call.body(call.state.config.server.max_body_bytes).await?;
-    let asked = Asked::parse(&body)?;
-    let store = &call.state.store;
+    let State {
+        config,
+        bodies,
+        store,
+        ..
+    } = call.state;
+    let body = call
+        .body(tenant.index, config.server.max_body_bytes)
+        .await?;
+    let (asked, _room) = bodies.work(body, Asked::parse).await;
+    let (asked, app) = (asked?, &tenant.id);
     let mut reply = Reply::OK;
     let known = asked.known();
     if known.is_empty() {
@@ -353,40 +365,32 @@ enum Peer {
 
 impl Asked {
     fn parse(body: &[u8]) -> Result<Self, Fault> {
-        #[derive(Deserialize)]
-        struct Body<'a> {
-            #[serde(rename = "To_Account", default, borrow)]
-            user: Field<'a>,
-            #[serde(rename = "Peer_Account", default, borrow)]
-            peers: Field<'a>,
-        }
-        // serde takes an array for a struct.
-        if !body.trim_ascii_start().starts_with(b"{") {
-            return Err(JSON);
-        }
-        let body: Body<'_> = serde_json::from_slice(body).map_err(|_| JSON)?;
-        let user = match body.user {
-            Field::Null => return Err(TO_ACCOUNT),
-            Field::Text(user) => UserId::parse(user).map_err(|_| TO_ACCOUNT)?,
-            _ => return Err(TYPE),
+        let body = json::whole(body).map_err(|_| JSON)?;
+        let [user, peers] = body.pick(["To_Account", "Peer_Account"]).ok_or(JSON)?;
+        let text = |raw: Raw<'_>| match raw.text(Surrogates::Refuse) {
+            Some(Ok(text)) => Ok(text.into_owned()),
+            Some(Err(_)) => Err(JSON),
+            None => Err(TYPE),
         };
-        let asked = match body.peers {
-            Field::Null => Vec::new(),
-            Field::List(peers) => peers,
-            _ => return Err(TYPE),
+        let user = text(user.ok_or(TO_ACCOUNT)?)?;
+        let user = UserId::parse(user).map_err(|_| TO_ACCOUNT)?;
+        let mut peers_asked = match peers {
+            None => None,
+            Some(peers) => Some(peers.items().ok_or(TYPE)?),
         };
-        if asked.len() > MAX_PEERS {
+        // Not looked at any further than it takes to know that they are too many.
+        if let Some(items) = &peers_asked
+            && items.clone().take(MAX_PEERS + 1).count() > MAX_PEERS
+        {
             return Err(PEERS);
         }
-        let mut peers = Vec::with_capacity(asked.len());
-        for peer in asked {
-            let Field::Text(peer) = peer else {
-                return Err(TYPE);
-            };
-            let peer = match UserId::parse(&*peer) {
+        let mut peers = Vec::new();
+        for peer in peers_asked.iter_mut().flatten() {
+            let peer = text(peer)?;
+            let peer = match UserId::parse(peer.as_str()) {
                 Ok(id) if id == user => Peer::Oneself,
                 Ok(id) => Peer::Other(id),
-                Err(_) => Peer::Nobody(peer.into_owned()),
+                Err(_) => Peer::Nobody(peer),
             };
             if !peers.contains(&peer) {
                 peers.push(peer);

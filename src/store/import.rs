@@ -12,7 +12,7 @@ use super::Store;
 use super::order::{Order, Turn};
 use super::write::{Outcome, Wait};
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Event, read_line};
 use crate::names::{AppId, EventKey};
 
 /// Batches under way at once, each of rooms of its own.
@@ -448,15 +448,8 @@ fn event(text: &[u8], length: u64, most: usize) -> Result<Option<Event>, String>
     if length > most as u64 {
         return Err(format!("the line is longer than {most} bytes"));
     }
-    let text = text.trim_ascii();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let value = serde_json::from_slice(text)
-        .map_err(|error| format!("not JSON: column {}", error.column()))?;
-    Event::parse(value)
-        .map(Some)
-        .map_err(|invalid| invalid.to_string())
+    let event = read_line(text.trim_ascii_end()).transpose();
+    event.map_err(|invalid| invalid.to_string())
 }
 
 #[cfg(test)]

@@ -208,7 +208,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn event(value: Value) -> Event {
-        Event::parse(value).unwrap()
+        let line = value.to_string();
+        crate::event::read_line(line.as_bytes()).unwrap().unwrap()
     }
 
     fn sent(sender: &str, to: &str) -> Event {

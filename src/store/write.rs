@@ -198,7 +198,7 @@ struct RoomOps {
 impl Store {
     /// Applies events: those of one room in the order given, and every event after those before it that it builds on.
     pub async fn apply(&self, app: &AppId, events: Vec<Event>, wait: Wait) -> Result<Vec<Outcome>> {
-        let _place = self.inner.admission.write().await?;
+        let _place = self.inner.admission.write(app).await?;
         let now = now_ms();
         let mut outcomes: Vec<Option<Outcome>> = vec![None; events.len()];
         let mut segment: Vec<Numbered<Event>> = Vec::new();
@@ -300,7 +300,7 @@ impl Store {
                 } => {
                     let update = RoomUpdate {
                         kind,
-                        custom_type: custom_type.map(|t| t.map(|t| encode(t.as_str()))),
+                        custom_type: custom_type.map(|t| Some(encode(t.as_str()))),
                         tags: tags.map(|tags| tags.iter().map(|t| encode(t.as_str())).collect()),
                         active,
                         shown,

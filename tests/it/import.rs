@@ -223,6 +223,35 @@ async fn each_bad_line_is_named_and_stops_nothing() {
     );
     assert_eq!(scene.unread("b").await["messages"]["total"], 2);
 
+    // A byte order mark, and strings that can't be read: half an emoji in a text is replaced.
+    let mut text = b"\xef\xbb\xbf".to_vec();
+    text.extend_from_slice(
+        br#"{"type":"message.sent","room":"r","id":"3","text":"\ud83d","sender":null}"#,
+    );
+    text.extend_from_slice(
+        b"\n\xef\xbb\xbf\n{\"type\":\"message.sent\",\"room\":\"r\",\"id\":\"\xff\"}\n",
+    );
+    text.extend_from_slice(br#"{"type":"message.sent","room":"r","id":"\ud83d"}"#);
+    let path = scene.dir.path().join("bytes.ndjson");
+    std::fs::write(&path, text).unwrap();
+    let said = run(scene.command(&[]).arg(&path));
+    assert_eq!(
+        said.out.lines().take(2).collect::<Vec<_>>(),
+        [
+            "line 3: invalid: id: is not valid UTF-8: column 41",
+            "line 4: invalid: id: holds an unpaired surrogate: column 41",
+        ],
+        "{}",
+        said.err
+    );
+    assert!(
+        said.out
+            .contains("\n3 events: 1 applied, 0 duplicates, 2 rejected; "),
+        "{}",
+        said.out
+    );
+    assert_eq!(scene.unread("b").await["messages"]["total"], 3);
+
     // The first are shown, the others counted.
     let many = "nonsense\n".repeat(500);
     let sums = scene.import(&many, &["--json"]);

@@ -42,7 +42,10 @@ const RULES: &[Rule] = &[
     only("crate::http", &["app.rs", "cli.rs", "demo.rs", "http*"], "nothing below HTTP knows of it"),
     only("crate::limiter", &["http*"], "limits belong to the endpoints"),
     only("crate::store", &["admin*", "app.rs", "cli.rs", "http*"], "the store is used from above, by its face"),
-    only("crate::event", &["http/native.rs", "store/import.rs", "store/order.rs", "store/write.rs"], "events come in by two doors"),
+    only("crate::event", &["http/native*", "store/import.rs", "store/order.rs", "store/write.rs"], "events come in by two doors"),
+    only("crate::json", &["event/*", "http/imkit.rs", "http/native.rs", "http/tencent.rs"], "bodies are taken apart where they come in"),
+    only("crate::shares", &["http/body.rs", "store/admit.rs"], "what is bounded is shared out in two places"),
+    only("Value::Object", &["http/imkit/*"], "no body is built up in memory"),
 
     // Redis at the bottom.
     only("deadpool_redis", &["connection/node.rs"], "one file knows how connections are kept"),
@@ -77,7 +80,7 @@ const RULES: &[Rule] = &[
     only("process::exit(", &["cli.rs"], "the command line ends the process"),
     only("stdout()", &["cli.rs"], "the command line prints"),
     only("println!", &[], "what is printed goes through `cli::print`"),
-    only("tokio::", &["app.rs", "cli.rs", "connection*", "demo.rs", "http/request.rs", "private_redis.rs", "store*"],
+    only("tokio::", &["app.rs", "cli.rs", "connection*", "demo.rs", "http/body.rs", "http/request.rs", "private_redis.rs", "shares.rs", "store*"],
          "the rest is pure, or waits for one of these"),
     only("unsafe", &["private_redis.rs"], "one place needs it"),
 ];

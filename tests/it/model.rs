@@ -291,6 +291,12 @@ impl Model {
     }
 
     fn try_apply(&mut self, event: &Value) -> Verdict<Outcome> {
+        // A field that is null is a field left out.
+        let mut event = event.clone();
+        if let Some(fields) = event.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        let event = &event;
         let now = time(event, "time")?.unwrap_or(0);
         match event.get("type").and_then(Value::as_str).ok_or(INVALID)? {
             "user.updated" => self.user_updated(event),

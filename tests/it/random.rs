@@ -493,6 +493,13 @@ impl Universe {
         if event.get("time").is_none() {
             event["time"] = (START + rng.random_range(0..300_000)).into();
         }
+        // Every now and then with fields that hold nothing.
+        if rng.random_bool(0.05) {
+            for field in may_be_null(&event) {
+                let fields = event.as_object_mut().unwrap();
+                fields.entry(*field).or_insert(Value::Null);
+            }
+        }
         // Every now and then as RFC 3339.
         if let (Some(ms), true) = (event["time"].as_i64(), rng.random_bool(0.1)) {
             event["time"] = jiff::Timestamp::from_millisecond(ms)
@@ -829,6 +836,26 @@ impl Universe {
             _ => {}
         }
         query
+    }
+}
+
+/// Fields that may be left out of such an event.
+fn may_be_null(event: &Value) -> &'static [&'static str] {
+    match event["type"].as_str().unwrap_or_default() {
+        "user.updated" => &["nickname", "is_robot", "last_login_time"],
+        "room.updated" => &[
+            "kind",
+            "tags",
+            "status",
+            "name",
+            "encrypted",
+            "service_status",
+        ],
+        "member.joined" | "member.invited" | "member.left" => &["user", "users"],
+        "message.sent" => &["room", "to", "text", "mentions", "silent", "mark_read"],
+        "room.read" => &["peer", "room", "up_to_id", "up_to_time"],
+        "pref.updated" => &["tags", "tag_colors", "hidden", "folder"],
+        _ => &[],
     }
 }
 

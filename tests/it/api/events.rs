@@ -45,18 +45,189 @@ async fn what_is_not_json_is_refused_as_a_whole() {
         ("application/json", format!("{good}\n{good}")),
         ("application/json", "[".repeat(10_000)),
         (
-            "application/x-ndjson",
-            format!("{good}\n{{\"type\":\n{good}"),
+            "application/json",
+            format!("[{good},{{\"x\":{}1{}}}]", "[".repeat(200), "]".repeat(200)),
         ),
-        ("application/x-ndjson", format!("[{good}\n{good}]")),
     ] {
         let reply = post(&app, "", content_type, body).await;
         problem(&reply, 400);
     }
-    let reply = post(&app, "", "application/json", &b"[\"\xff\"]"[..]).await;
+    let reply = post(&app, "", "application/json", &b"[\xff]"[..]).await;
     problem(&reply, 400);
-    // The good event beside the bad line was not taken.
+    // The good event before the fault was not taken.
     problem(&app.unread("alice", false).await, 404);
+}
+
+/// What is told of an event that can't be read.
+fn refused(message: &str) -> Value {
+    json!({"status": "rejected", "error": {"code": "invalid", "message": message}})
+}
+
+#[tokio::test]
+async fn one_event_that_cannot_be_read_is_rejected_alone() {
+    let app = app();
+    app.must(&json!([
+        {"type": "room.updated", "room": "r"},
+        {"type": "member.joined", "room": "r", "user": "u"},
+    ]))
+    .await;
+    let sent = |id: &str| format!(r#"{{"type":"message.sent","room":"r","id":"{id}"}}"#);
+    // A list: what is wrong in a string is the event's own fault, behind a byte order mark and all.
+    let mut body = b"\xef\xbb\xbf".to_vec();
+    body.extend_from_slice(format!("[{},\n", sent("1")).as_bytes());
+    body.extend_from_slice(b"{\"type\":\"message.sent\",\"room\":\"r\",\"id\":\"\xff\"},");
+    body.extend_from_slice(br#"{"type":"message.sent","room":"r","id":"\ud83d"},"#);
+    body.extend_from_slice(
+        b"{\"type\":\"message.sent\",\"room\":\"r\",\"id\":\"2\",\"text\":\"a\nb\"},\"\xff\",",
+    );
+    body.extend_from_slice(format!("{}]", sent("3")).as_bytes());
+    let reply = post(&app, "", "application/json", body).await.ok();
+    assert_eq!(
+        reply["results"],
+        json!([
+            at("applied", 1),
+            refused("id: is not valid UTF-8: line 2, column 41"),
+            refused("id: holds an unpaired surrogate: line 2, column 85"),
+            refused("text: holds a control character that is not escaped: line 2, column 146"),
+            refused("event: must be an object"),
+            at("applied", 2),
+        ])
+    );
+
+    // Lines: a line that is cut or broken is.
+    let lines = format!(
+        "\u{feff}{}\n{{\"type\":\"message.sent\",\"room\":\"r\",\"id\":\r\n\n[{}\n{}\n{}]\nnope\n{}",
+        sent("4"),
+        sent("x"),
+        sent("5"),
+        sent("y"),
+        sent("6")
+    );
+    let reply = post(&app, "", "application/x-ndjson", lines).await.ok();
+    assert_eq!(
+        reply["results"],
+        json!([
+            at("applied", 3),
+            refused("not JSON: line 2, column 40"),
+            refused("not JSON: line 4, column 44"),
+            at("applied", 4),
+            refused("not JSON: line 6, column 44"),
+            refused("not JSON: line 7, column 2"),
+            at("applied", 5),
+        ])
+    );
+    assert_eq!(total(&app, "u").await, 5);
+}
+
+#[tokio::test]
+async fn half_an_emoji_costs_no_message_and_no_name() {
+    let app = app();
+    let body = r#"[
+        {"type":"room.updated","room":"r","name":"n\ude00","description":"\ud83dd"},
+        {"type":"member.joined","room":"r","users":["u","s"]},
+        {"type":"user.updated","user":"s","nickname":"nick\ud83d"},
+        {"type":"message.sent","room":"r","id":"1","sender":"s","text":"hi \ud83d"},
+        {"type":"message.sent","room":"r","id":"2","sender":"s","text":"\ud83d\ude00 \ud83d\ud83d\ude00","mentions":["\ud83d"]},
+        {"type":"message.sent","room":"r","id":"3","sender":"s","text":"hi \ud83d\ud83d\ude00"}
+    ]"#;
+    let reply = post(&app, "", "application/json", body).await.ok();
+    assert_eq!(
+        (&reply["applied"], &reply["rejected"]),
+        (&json!(5), &json!(1))
+    );
+    assert_eq!(reply["results"][4]["error"]["code"], "invalid");
+    assert_eq!(total(&app, "u").await, 2);
+    let room = &app.imkit_rooms("u", &[]).await.ok()["result"]["data"][0];
+    assert_eq!(
+        (&room["name"], &room["description"]),
+        (&json!("n\u{fffd}"), &json!("\u{fffd}d"))
+    );
+    let last = &room["lastMessage"];
+    assert_eq!(
+        (&last["message"], &last["sender"]["nickname"]),
+        (&json!("hi \u{fffd}\u{1f600}"), &json!("nick\u{fffd}"))
+    );
+}
+
+#[tokio::test]
+async fn null_is_a_field_left_out() {
+    let app = app();
+    app.must(&json!([
+        {"type": "room.updated", "room": "r", "name": "n", "custom_type": "t", "tags": ["a"]},
+        {"type": "room.updated", "room": "r", "name": null, "custom_type": null, "tags": null, "kind": null,
+         "status": null, "encrypted": null, "service_status": null, "time": null},
+        {"type": "member.joined", "room": "r", "users": ["u", "s"], "user": null},
+        {"type": "user.updated", "user": "s", "nickname": "nick"},
+        {"type": "user.updated", "user": "s", "nickname": null, "is_robot": null, "last_login_time": null},
+        {"type": "pref.updated", "room": "r", "user": "u", "folder": "f", "tags": ["x"]},
+        {"type": "pref.updated", "room": "r", "user": "u", "folder": null, "tags": null, "tag_colors": null, "muted": null},
+        {"type": "message.sent", "room": "r", "id": "0", "sender": "s"},
+        {"type": "room.read", "room": "r", "peer": null, "user": "u", "up_to_id": null, "up_to_time": null},
+        {"type": "message.sent", "room": "r", "to": null, "id": "1", "sender": null, "text": null, "mentions": null,
+         "message_type": null, "silent": null, "mark_read": null, "time": null},
+    ]))
+    .await;
+    let room = &app.imkit_rooms("u", &[]).await.ok()["result"]["data"][0];
+    assert_eq!(
+        (&room["name"], &room["roomTags"], &room["unread"]),
+        (&json!("n"), &json!(["a"]), &json!(1))
+    );
+    assert_eq!(
+        (&room["pref"]["folder"], &room["pref"]["tags"]),
+        (&json!("f"), &json!(["x"]))
+    );
+    let names: Vec<_> = room["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| &m["nickname"])
+        .collect();
+    assert!(names.contains(&&json!("nick")), "{names:?}");
+    assert_eq!(app.unread("u", false).await.ok()["types"], json!({"t": 1}));
+    // What is needed is still needed.
+    let reply = app
+        .events(
+            &json!({"type": "message.sent", "room": "r", "id": null}),
+            Wait::Applied,
+        )
+        .await
+        .ok();
+    assert_eq!(reply["results"], json!([refused("id: is missing")]));
+}
+
+#[tokio::test]
+async fn of_a_key_given_twice_the_last_one_holds() {
+    let app = app();
+    let body = r#"[
+        {"type":"room.updated","room":"r","tags":["x"],"tags":["work"]},
+        {"type":"member.joined","room":"nowhere","room":"r","users":["\ud800"],"users":["u","p"]},
+        {"type":"message.sent","room":"r","id":"1","i\u0064":"2"}
+    ]"#;
+    let reply = post(&app, "", "application/json", body).await.ok();
+    assert_eq!(reply["applied"], 3, "{reply}");
+    let asked = app.native(Method::POST, "/v1/unread");
+    let asked = App::send(asked.body(r#"{"users":["p"],"users":["u"]}"#))
+        .await
+        .ok();
+    assert_eq!(asked["users"]["u"]["messages"]["total"], 1, "{asked}");
+    assert!(asked["users"].get("p").is_none(), "{asked}");
+    let badges = app.imkit(Method::POST, "/badges/byRoomTags", "u");
+    let badges = App::send(badges.body(r#"{"tags":["x"],"tags":["work"]}"#))
+        .await
+        .ok();
+    assert_eq!(
+        badges["result"],
+        json!({"totalBadge": 1, "data": {"work": 1}})
+    );
+    let tencent = app.tencent(&json!({}));
+    let tencent = tencent.body(
+        r#"{"To_Account":"nobody","To_Account":"u","Peer_Account":["a"],"Peer_Account":null}"#,
+    );
+    let tencent = App::send(tencent).await.ok();
+    assert_eq!(
+        (&tencent["ErrorCode"], &tencent["AllC2CUnreadMsgNum"]),
+        (&json!(0), &json!(0))
+    );
 }
 
 #[tokio::test]
@@ -319,7 +490,7 @@ enum Takes {
     Tags,
     Mentions,
     Text,
-    TextOrNull,
+
     Flag,
     Integer,
     Time,
@@ -357,7 +528,7 @@ impl Takes {
                     _ => wrong.push(json!("All")),
                 }
             }
-            Self::Text | Self::TextOrNull => {}
+            Self::Text => {}
             Self::Flag => wrong.extend([json!("true"), json!("")]),
             Self::Integer => wrong.extend([json!("1"), json!(1.5), json!(1e300)]),
             Self::Time => wrong.extend([
@@ -388,9 +559,6 @@ impl Takes {
         if !matches!(self, Self::Flag | Self::Status) {
             wrong.push(json!(true));
         }
-        if !matches!(self, Self::TextOrNull | Self::CustomType) {
-            wrong.push(json!(null));
-        }
         if !matches!(self, Self::Integer | Self::Time | Self::Status) {
             wrong.push(json!(1));
         }
@@ -406,8 +574,8 @@ fn every_event() -> Vec<(Value, Vec<(&'static str, Takes)>)> {
             json!({"type": "user.updated", "user": "x"}),
             vec![
                 ("user", Id),
-                ("nickname", TextOrNull),
-                ("avatar_url", TextOrNull),
+                ("nickname", Text),
+                ("avatar_url", Text),
                 ("is_robot", Flag),
                 ("last_login_time", Time),
             ],
@@ -423,11 +591,11 @@ fn every_event() -> Vec<(Value, Vec<(&'static str, Takes)>)> {
                 ("kind", Kind),
                 ("custom_type", CustomType),
                 ("tags", Tags),
-                ("name", TextOrNull),
-                ("cover", TextOrNull),
-                ("description", TextOrNull),
-                ("webhook", TextOrNull),
-                ("bot_state", TextOrNull),
+                ("name", Text),
+                ("cover", Text),
+                ("description", Text),
+                ("webhook", Text),
+                ("bot_state", Text),
                 ("bot_mode", Flag),
                 ("encrypted", Flag),
                 ("service_status", Integer),
@@ -502,7 +670,7 @@ fn every_event() -> Vec<(Value, Vec<(&'static str, Takes)>)> {
                 ("hidden", Flag),
                 ("sticky", Flag),
                 ("muted", Flag),
-                ("folder", TextOrNull),
+                ("folder", Text),
             ],
         ),
     ]

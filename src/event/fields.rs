@@ -1,0 +1,573 @@
+//! The fields of one event: which there are, what each may hold, and what the event is that they make.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::Hash;
+
+use super::{Change, Event, MemberState, Mentions, Message, Place, UpTo};
+use crate::json::{BadText, Raw, Surrogates};
+use crate::names::{CustomType, MessageId, NameError, RoomId, Tag, UserId};
+
+/// The latest time: the end of the year 9999.
+const MAX_TIME: i64 = 253_402_300_799_999;
+/// The longest text that is looked at for a time.
+const MAX_TIME_BYTES: usize = 256;
+/// The most tags in a room, and of a user's own for one.
+const MAX_TAGS: usize = 100;
+/// The most users that one message names.
+const MAX_MENTIONS: usize = 10_000;
+/// Lists from this many bytes on are counted before they are kept, so that no room is made for more items than there are.
+const COUNTED_BYTES: usize = 64 << 10;
+
+/// What is wrong with an event, before it is known where in the body.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    pub(super) field: Option<Cow<'static, str>>,
+    pub(super) problem: Cow<'static, str>,
+    /// How many bytes of the body, or of the line, stand before it.
+    pub(super) at: Option<usize>,
+}
+
+pub(super) fn wrong(field: &'static str, problem: &'static str) -> Wrong {
+    Wrong {
+        field: Some(field.into()),
+        problem: problem.into(),
+        at: None,
+    }
+}
+
+fn unnamable(field: Name, error: NameError) -> Wrong {
+    Wrong {
+        problem: error.to_string().into(),
+        ..wrong(field.as_str(), "")
+    }
+}
+
+/// A field name as an error may repeat it.
+fn shown(field: &str) -> String {
+    let clean: String = field.chars().filter(|c| !c.is_control()).take(64).collect();
+    if clean.is_empty() {
+        "(empty)".into()
+    } else {
+        clean
+    }
+}
+
+macro_rules! fields {
+    ($($name:ident = $text:literal,)*) => {
+        /// The fields that events have.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        enum Name {
+            $($name,)*
+        }
+
+        const NAMES: &[Name] = &[$(Name::$name,)*];
+
+        impl Name {
+            fn as_str(self) -> &'static str {
+                match self {
+                    $(Name::$name => $text,)*
+                }
+            }
+
+            fn of(text: &[u8]) -> Option<Self> {
+                match std::str::from_utf8(text).ok()? {
+                    $($text => Some(Name::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+fields! {
+    Type = "type",
+    Time = "time",
+    Room = "room",
+    User = "user",
+    Users = "users",
+    Sender = "sender",
+    To = "to",
+    Peer = "peer",
+    Id = "id",
+    Text = "text",
+    MessageType = "message_type",
+    Mentions = "mentions",
+    Silent = "silent",
+    MarkRead = "mark_read",
+    UpToId = "up_to_id",
+    UpToTime = "up_to_time",
+    Nickname = "nickname",
+    AvatarUrl = "avatar_url",
+    IsRobot = "is_robot",
+    LastLoginTime = "last_login_time",
+    Kind = "kind",
+    CustomType = "custom_type",
+    Tags = "tags",
+    Status = "status",
+    Shown = "name",
+    Cover = "cover",
+    Description = "description",
+    Webhook = "webhook",
+    BotState = "bot_state",
+    BotMode = "bot_mode",
+    Encrypted = "encrypted",
+    ServiceStatus = "service_status",
+    TagColors = "tag_colors",
+    Hidden = "hidden",
+    Sticky = "sticky",
+    Muted = "muted",
+    Folder = "folder",
+}
+
+/// The fields of one event: of each the last value given, not looked into yet.
+pub(super) struct Fields<'a> {
+    values: [Raw<'a>; NAMES.len()],
+    /// A bit for each that is given and not taken yet.
+    present: u64,
+    /// The key of the first that no event has.
+    unknown: Option<Raw<'a>>,
+}
+
+// A bit for each.
+const _: () = assert!(NAMES.len() <= 64);
+
+impl Default for Fields<'_> {
+    fn default() -> Self {
+        Self {
+            values: [Raw::default(); NAMES.len()],
+            present: 0,
+            unknown: None,
+        }
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// Begins another event.
+    pub(super) fn clear(&mut self) {
+        self.present = 0;
+        self.unknown = None;
+    }
+
+    pub(super) fn put(&mut self, key: Raw<'a>, value: Raw<'a>) {
+        let name = match key.plain() {
+            Some(plain) => Name::of(plain),
+            None => key
+                .text(Surrogates::Refuse)
+                .and_then(|text| Name::of(text.ok()?.as_bytes())),
+        };
+        match name {
+            Some(name) => {
+                if let Some(place) = self.values.get_mut(name as usize) {
+                    *place = value;
+                }
+                self.present |= 1 << name as u64;
+            }
+            None => {
+                self.unknown.get_or_insert(key);
+            }
+        }
+    }
+
+    /// What was given; `null` is nothing.
+    fn take(&mut self, field: Name) -> Option<Raw<'a>> {
+        let bit = 1 << field as u64;
+        let is_present = self.present & bit != 0;
+        self.present &= !bit;
+        let value = self.values.get(field as usize).copied();
+        value.filter(|value| is_present && !value.is_null())
+    }
+
+    fn text(&mut self, field: Name) -> Result<Option<Cow<'a, str>>, Wrong> {
+        self.take(field)
+            .map(|raw| text(field, raw, Surrogates::Refuse, "must be a string"))
+            .transpose()
+    }
+
+    /// A text that only people read: half an emoji does not spoil it.
+    fn prose(&mut self, field: Name) -> Result<Option<Cow<'a, str>>, Wrong> {
+        self.take(field)
+            .map(|raw| text(field, raw, Surrogates::Replace, "must be a string"))
+            .transpose()
+    }
+
+    fn flag(&mut self, field: Name) -> Result<Option<bool>, Wrong> {
+        let flag = |raw: Raw<'_>| {
+            raw.flag()
+                .ok_or_else(|| wrong(field.as_str(), "must be true or false"))
+        };
+        self.take(field).map(flag).transpose()
+    }
+
+    fn name<T>(
+        &mut self,
+        field: Name,
+        parse: impl Fn(Cow<'a, str>) -> Result<T, NameError>,
+    ) -> Result<Option<T>, Wrong> {
+        let name = |text| parse(text).map_err(|error| unnamable(field, error));
+        self.text(field)?.map(name).transpose()
+    }
+
+    fn required<T>(
+        &mut self,
+        field: Name,
+        parse: impl Fn(Cow<'a, str>) -> Result<T, NameError>,
+    ) -> Result<T, Wrong> {
+        self.name(field, parse)?
+            .ok_or_else(|| wrong(field.as_str(), "is missing"))
+    }
+
+    /// A list of names, each once, in the order given.
+    fn list<T: Hash + Eq>(
+        &mut self,
+        field: Name,
+        parse: impl Fn(Cow<'a, str>) -> Result<T, NameError>,
+        most: usize,
+        too_many: &'static str,
+    ) -> Result<Option<Vec<T>>, Wrong> {
+        match self.take(field) {
+            None => Ok(None),
+            Some(raw) => names(field, raw, parse, most, too_many).map(Some),
+        }
+    }
+
+    fn time(&mut self, field: Name) -> Result<Option<i64>, Wrong> {
+        const TIME: &str =
+            "must be milliseconds since the epoch or RFC 3339, between 1970 and 9999";
+        let Some(raw) = self.take(field) else {
+            return Ok(None);
+        };
+        let time = if !raw.is_text() {
+            raw.integer()
+        } else if raw.bytes() > MAX_TIME_BYTES {
+            None
+        } else {
+            let text = text(field, raw, Surrogates::Refuse, TIME)?;
+            let time = text.parse::<jiff::Timestamp>().ok();
+            time.map(|time| time.as_millisecond())
+        };
+        match time {
+            Some(time) if (0..=MAX_TIME).contains(&time) => Ok(Some(time)),
+            _ => Err(wrong(field.as_str(), TIME)),
+        }
+    }
+
+    /// Nothing may be left.
+    fn done(&self) -> Result<(), Wrong> {
+        let known = NAMES.get(self.present.trailing_zeros() as usize);
+        let field = match (self.unknown, known) {
+            (None, None) => return Ok(()),
+            (Some(key), _) => match key.text(Surrogates::Replace) {
+                Some(Ok(key)) => shown(&key).into(),
+                _ => "(unreadable)".into(),
+            },
+            (None, Some(name)) => name.as_str().into(),
+        };
+        Err(Wrong {
+            field: Some(field),
+            ..wrong("", "is not a field of this event")
+        })
+    }
+
+    /// The event that the fields make.
+    pub(super) fn event(&mut self) -> Result<Event, Wrong> {
+        let kind = self
+            .text(Name::Type)?
+            .ok_or_else(|| wrong("type", "is missing"))?;
+        let time = self.time(Name::Time)?;
+        let change = match &*kind {
+            "user.updated" => user_updated(self)?,
+            "user.deleted" => Change::UserDeleted {
+                user: self.required(Name::User, UserId::parse)?,
+            },
+            "room.updated" => room_updated(self)?,
+            "room.deleted" => Change::RoomDeleted {
+                room: self.required(Name::Room, RoomId::parse)?,
+            },
+            "member.joined" => member(self, MemberState::Joined)?,
+            "member.invited" => member(self, MemberState::Invited)?,
+            "member.left" => member(self, MemberState::Left)?,
+            "message.sent" => message(self)?,
+            "message.recalled" => Change::Recalled {
+                room: self.required(Name::Room, RoomId::parse)?,
+                id: self.required(Name::Id, MessageId::parse)?,
+            },
+            "room.read" => read(self)?,
+            "user.read_all" => Change::ReadAll {
+                user: self.required(Name::User, UserId::parse)?,
+            },
+            "pref.updated" => pref(self)?,
+            _ => return Err(wrong("type", "is not a known event type")),
+        };
+        self.done()?;
+        Ok(Event {
+            time,
+            key: None,
+            change,
+        })
+    }
+}
+
+fn text<'a>(
+    field: Name,
+    raw: Raw<'a>,
+    surrogates: Surrogates,
+    no_text: &'static str,
+) -> Result<Cow<'a, str>, Wrong> {
+    match raw.text(surrogates) {
+        None => Err(wrong(field.as_str(), no_text)),
+        Some(text) => text.map_err(|BadText { fault, at }| Wrong {
+            problem: fault.to_string().into(),
+            at: Some(at),
+            ..wrong(field.as_str(), "")
+        }),
+    }
+}
+
+fn names<'a, T: Hash + Eq>(
+    field: Name,
+    raw: Raw<'a>,
+    parse: impl Fn(Cow<'a, str>) -> Result<T, NameError>,
+    most: usize,
+    too_many: &'static str,
+) -> Result<Vec<T>, Wrong> {
+    const LIST: &str = "must be a list of strings";
+    let items = raw.items().ok_or_else(|| wrong(field.as_str(), LIST))?;
+    // Twice as many as may be are kept before those that come again are struck out.
+    let struck_out_at = most.saturating_mul(2);
+    let mut names = if raw.bytes() < COUNTED_BYTES {
+        Vec::new()
+    } else {
+        Vec::with_capacity(items.clone().take(struck_out_at).count())
+    };
+    for item in items {
+        let text = text(field, item, Surrogates::Refuse, LIST)?;
+        names.push(parse(text).map_err(|error| unnamable(field, error))?);
+        if names.len() == struck_out_at {
+            once(&mut names);
+            if names.len() > most {
+                break;
+            }
+        }
+    }
+    once(&mut names);
+    match names.len() > most {
+        true => Err(wrong(field.as_str(), too_many)),
+        false => Ok(names),
+    }
+}
+
+/// Strikes out what is there a second time.
+fn once<T: Hash + Eq>(items: &mut Vec<T>) {
+    // So few are quickly compared with each other.
+    const FEW: usize = 16;
+    let is_first: Vec<bool> = if items.len() <= FEW {
+        let before = |at: usize| items.get(..at).unwrap_or_default();
+        let items = items.iter().enumerate();
+        items.map(|(at, item)| !before(at).contains(item)).collect()
+    } else {
+        let mut seen = HashSet::with_capacity(items.len());
+        items.iter().map(|item| seen.insert(item)).collect()
+    };
+    if is_first.contains(&false) {
+        let mut is_first = is_first.into_iter();
+        items.retain(|_| is_first.next().unwrap_or(true));
+    }
+}
+
+fn user_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    let user = fields.required(Name::User, UserId::parse)?;
+    let mut shown = Vec::new();
+    if let Some(nickname) = fields.prose(Name::Nickname)? {
+        shown.push(("nickname", nickname.into_owned()));
+    }
+    if let Some(url) = fields.text(Name::AvatarUrl)? {
+        shown.push(("avatar_url", url.into_owned()));
+    }
+    if let Some(flag) = fields.flag(Name::IsRobot)? {
+        shown.push(("is_robot", u8::from(flag).to_string()));
+    }
+    if let Some(time) = fields.time(Name::LastLoginTime)? {
+        shown.push(("last_login_time", time.to_string()));
+    }
+    Ok(Change::UserUpdated { user, shown })
+}
+
+fn room_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    let room = fields.required(Name::Room, RoomId::parse)?;
+    let kind = match fields.text(Name::Kind)?.as_deref() {
+        None => None,
+        Some("direct") => Some("direct"),
+        Some("group") => Some("group"),
+        Some("supergroup") => Some("supergroup"),
+        Some(_) => return Err(wrong("kind", "must be direct, group or supergroup")),
+    };
+    let custom_type = fields.name(Name::CustomType, CustomType::parse)?;
+    let tags = fields.list(Name::Tags, Tag::parse, MAX_TAGS, "must be at most 100")?;
+    let active = match fields.take(Name::Status).map(Raw::integer) {
+        None => None,
+        Some(Some(1)) => Some(true),
+        Some(Some(0)) => Some(false),
+        Some(_) => return Err(wrong("status", "must be 1 or 0")),
+    };
+    let mut shown = Vec::new();
+    for field in [
+        Name::Shown,
+        Name::Cover,
+        Name::Description,
+        Name::Webhook,
+        Name::BotState,
+    ] {
+        let text = match field {
+            Name::Shown | Name::Description => fields.prose(field)?,
+            _ => fields.text(field)?,
+        };
+        if let Some(text) = text {
+            shown.push((field.as_str(), text.into_owned()));
+        }
+    }
+    for field in [Name::BotMode, Name::Encrypted] {
+        if let Some(flag) = fields.flag(field)? {
+            shown.push((field.as_str(), u8::from(flag).to_string()));
+        }
+    }
+    match fields.take(Name::ServiceStatus).map(Raw::integer) {
+        None => {}
+        Some(Some(status)) => shown.push(("service_status", status.to_string())),
+        Some(None) => return Err(wrong("service_status", "must be an integer")),
+    }
+    Ok(Change::RoomUpdated {
+        room,
+        kind,
+        custom_type,
+        tags,
+        active,
+        shown,
+    })
+}
+
+fn member(fields: &mut Fields<'_>, state: MemberState) -> Result<Change, Wrong> {
+    let room = fields.required(Name::Room, RoomId::parse)?;
+    let one = fields.name(Name::User, UserId::parse)?;
+    let many = fields.list(Name::Users, UserId::parse, usize::MAX, "")?;
+    let users = match (one, many) {
+        (Some(_), Some(_)) => return Err(wrong("user", "can't be given beside users")),
+        (Some(user), None) => vec![user],
+        (None, Some(users)) if !users.is_empty() => users,
+        (None, Some(_)) => return Err(wrong("users", "must name at least one user")),
+        (None, None) => return Err(wrong("users", "is missing")),
+    };
+    Ok(Change::Member { room, state, users })
+}
+
+fn message(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    let sender = fields.name(Name::Sender, UserId::parse)?;
+    let place = match (
+        fields.name(Name::Room, RoomId::parse)?,
+        fields.name(Name::To, UserId::parse)?,
+    ) {
+        (Some(_), Some(_)) => return Err(wrong("to", "can't be given beside room")),
+        (Some(room), None) => Place::Room(room),
+        (None, Some(_)) if sender.is_none() => {
+            return Err(wrong("sender", "is missing: a message with to needs one"));
+        }
+        (None, Some(to)) => Place::With(to),
+        (None, None) => return Err(wrong("room", "is missing")),
+    };
+    let mentions = match fields.take(Name::Mentions) {
+        None => Mentions::Users(Vec::new()),
+        Some(raw) if raw.items().is_some() => Mentions::Users(names(
+            Name::Mentions,
+            raw,
+            UserId::parse,
+            MAX_MENTIONS,
+            "must name at most 10,000 users; \"all\" names everybody",
+        )?),
+        Some(raw) => {
+            const WHOM: &str = "must be a list of users or \"all\"";
+            match &*text(Name::Mentions, raw, Surrogates::Refuse, WHOM)? {
+                "all" => Mentions::All,
+                _ => return Err(wrong("mentions", WHOM)),
+            }
+        }
+    };
+    let message_type = match fields.name(Name::MessageType, MessageId::parse)? {
+        Some(name) => name.as_str().to_owned(),
+        None => "text".to_owned(),
+    };
+    Ok(Change::Message(Message {
+        place,
+        id: fields.required(Name::Id, MessageId::parse)?,
+        sender,
+        text: fields.prose(Name::Text)?.unwrap_or_default().into_owned(),
+        message_type,
+        mentions,
+        silent: fields.flag(Name::Silent)?.unwrap_or(false),
+        mark_read: fields.flag(Name::MarkRead)?.unwrap_or(true),
+    }))
+}
+
+fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    let user = fields.required(Name::User, UserId::parse)?;
+    let place = match (
+        fields.name(Name::Room, RoomId::parse)?,
+        fields.name(Name::Peer, UserId::parse)?,
+    ) {
+        (Some(_), Some(_)) => return Err(wrong("peer", "can't be given beside room")),
+        (Some(room), None) => Place::Room(room),
+        (None, Some(peer)) => Place::With(peer),
+        (None, None) => return Err(wrong("room", "is missing")),
+    };
+    let up_to = match (
+        fields.name(Name::UpToId, MessageId::parse)?,
+        fields.time(Name::UpToTime)?,
+    ) {
+        (Some(_), Some(_)) => return Err(wrong("up_to_time", "can't be given beside up_to_id")),
+        (Some(id), None) => UpTo::Id(id),
+        (None, Some(time)) => UpTo::Time(time),
+        (None, None) => UpTo::Head,
+    };
+    Ok(Change::Read { place, user, up_to })
+}
+
+fn pref(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    let room = fields.required(Name::Room, RoomId::parse)?;
+    let user = fields.required(Name::User, UserId::parse)?;
+    let mut settings = Vec::new();
+    if let Some(tags) = fields.list(Name::Tags, Tag::parse, MAX_TAGS, "must be at most 100")? {
+        let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
+        settings.push(("tags", serde_json::Value::from(tags).to_string()));
+    }
+    if let Some(raw) = fields.take(Name::TagColors) {
+        settings.push(("tag_colors", tag_colors(raw)?));
+    }
+    for field in [Name::Hidden, Name::Sticky, Name::Muted] {
+        if let Some(flag) = fields.flag(field)? {
+            settings.push((field.as_str(), flag.to_string()));
+        }
+    }
+    if let Some(folder) = fields.text(Name::Folder)? {
+        settings.push(("folder", serde_json::Value::from(folder).to_string()));
+    }
+    Ok(Change::Pref {
+        room,
+        user,
+        settings,
+    })
+}
+
+/// A colour for each tag, as JSON; of a tag given twice the last one holds.
+fn tag_colors(raw: Raw<'_>) -> Result<String, Wrong> {
+    const COLORS: &str = "must be an object of at most 100 strings";
+    let none = || wrong("tag_colors", COLORS);
+    let mut colors = BTreeMap::new();
+    for (tag, color) in raw.fields().ok_or_else(none)? {
+        let [tag, color] =
+            [tag, color].map(|raw| text(Name::TagColors, raw, Surrogates::Refuse, COLORS));
+        colors.insert(tag?, color?);
+        if colors.len() > MAX_TAGS {
+            return Err(none());
+        }
+    }
+    serde_json::to_string(&colors).map_err(|_| none())
+}

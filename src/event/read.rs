@@ -1,0 +1,333 @@
+//! From the bytes of a body to events, one after the other. Each event is read by itself: one that can't be read is refused,
+//! with the position of the fault and without a word of the input, and the next one is read. Nothing is kept of a body but the
+//! events in it, and of an event nothing but its own fields.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::Event;
+use super::fields::{Fields, Wrong, wrong};
+use crate::json::{NotJson, Positions, Scanner, byte_order_mark};
+
+/// How a body holds events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One event, or a list of them.
+    Json,
+    /// One event a line (NDJSON); blank lines are none.
+    Lines,
+}
+
+/// Where in a body, or in a line of it, something is wrong. Counted from 1, columns in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The line, unless only one line was looked at.
+    pub line: Option<usize>,
+    /// The column.
+    pub column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}, ")?;
+        }
+        write!(f, "column {}", self.column)
+    }
+}
+
+/// Why an event is not one: the field and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// The field; none: what stands there is no JSON.
+    pub field: Option<Cow<'static, str>>,
+    /// What is wrong with it.
+    pub problem: Cow<'static, str>,
+    /// Where, if the field can't be read at all.
+    pub position: Option<Position>,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(field) = &self.field {
+            write!(f, "{field}: ")?;
+        }
+        f.write_str(&self.problem)?;
+        match self.position {
+            Some(position) => write!(f, ": {position}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Why a body holds no events that anybody could tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It is not JSON.
+    #[error("the body is not JSON: {0}")]
+    NotJson(Position),
+    /// It is JSON, with lists or objects in each other that nobody wants.
+    #[error("the body is nested too deeply: {0}")]
+    Nested(Position),
+    /// It is JSON, but no object and no list.
+    #[error("the body must be an event or a list of events")]
+    NoEvents,
+    /// It holds more events than it may.
+    #[error("at most {0} events can be sent at once")]
+    TooMany(usize),
+}
+
+/// All events of a body, and those that are none.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The events, in order.
+    pub events: Vec<Event>,
+    /// The others, by their place among all.
+    pub refused: Vec<(usize, Invalid)>,
+}
+
+impl Batch {
+    /// How many there are, of both.
+    pub fn len(&self) -> usize {
+        self.events.len() + self.refused.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Reads all events of a body. Stops at the first that is one too many.
+pub fn read_all(body: &[u8], form: Form, most: usize) -> Result<Batch, Unreadable> {
+    let mut batch = Batch::default();
+    let mut events = Events::new(body, form);
+    for event in &mut events {
+        let place = batch.len();
+        if place == most {
+            return Err(Unreadable::TooMany(most));
+        }
+        match event {
+            Ok(event) => batch.events.push(event),
+            Err(invalid) => batch.refused.push((place, invalid)),
+        }
+    }
+    match events.fault() {
+        None => Ok(batch),
+        Some(fault) => Err(fault),
+    }
+}
+
+/// Reads the event of one line, if it is not blank.
+pub fn read_line(line: &[u8]) -> Option<Result<Event, Invalid>> {
+    let event = in_line(&mut Fields::default(), line)?;
+    Some(event.map_err(|wrong| wrong.in_line(None)))
+}
+
+/// The events of a body, one after the other. Where the body turns out not to be JSON it ends, and [`Events::fault`] says so:
+/// what came before is then of no use.
+pub struct Events<'a> {
+    body: &'a [u8],
+    scanner: Scanner<'a>,
+    at: At,
+    positions: Positions<'a>,
+    fields: Fields<'a>,
+    fault: Option<Unreadable>,
+}
+
+/// How far [`Events`] is.
+enum At {
+    Start,
+    /// In a list, before its first item or behind another.
+    List {
+        first: bool,
+    },
+    /// Before a line that begins with that byte.
+    Line {
+        number: usize,
+        start: usize,
+    },
+    End,
+}
+
+impl<'a> Events<'a> {
+    /// Begins to read a body.
+    pub fn new(body: &'a [u8], form: Form) -> Self {
+        Self {
+            body,
+            scanner: Scanner::new(body, byte_order_mark(body)),
+            at: match form {
+                Form::Json => At::Start,
+                Form::Lines => At::Line {
+                    number: 1,
+                    start: 0,
+                },
+            },
+            positions: Positions::new(body),
+            fields: Fields::default(),
+            fault: None,
+        }
+    }
+
+    /// Why the events ended before the body did, if they did.
+    pub fn fault(&self) -> Option<Unreadable> {
+        self.fault
+    }
+
+    fn position(&mut self, at: usize) -> Position {
+        let (line, column) = self.positions.of(at);
+        Position {
+            line: Some(line),
+            column,
+        }
+    }
+
+    /// The next event of a body of JSON, if there is one.
+    fn next_in_json(&mut self) -> Result<Option<Result<Event, Wrong>>, Unreadable> {
+        let found = match self.at {
+            At::Start => match self.scanner.peek() {
+                Some(b'[') => {
+                    self.scanner.pass(b'[');
+                    self.at = At::List { first: true };
+                    self.item()
+                }
+                Some(b'{') => {
+                    self.at = At::End;
+                    let event = event(&mut self.fields, &mut self.scanner);
+                    event.and_then(|event| self.scanner.end().map(|()| Some(event)))
+                }
+                _ => {
+                    self.at = At::End;
+                    let value = self.scanner.value();
+                    match value.and_then(|_| self.scanner.end()) {
+                        Ok(()) => return Err(Unreadable::NoEvents),
+                        Err(fault) => Err(fault),
+                    }
+                }
+            },
+            _ => self.item(),
+        };
+        found.map_err(|fault| {
+            let position = self.position(fault.read.saturating_sub(1));
+            match fault.deep {
+                true => Unreadable::Nested(position),
+                false => Unreadable::NotJson(position),
+            }
+        })
+    }
+
+    fn item(&mut self) -> Result<Option<Result<Event, Wrong>>, NotJson> {
+        let At::List { first } = &mut self.at else {
+            return Ok(None);
+        };
+        if self.scanner.another(first, b']')? {
+            event(&mut self.fields, &mut self.scanner).map(Some)
+        } else {
+            self.at = At::End;
+            self.scanner.end().map(|()| None)
+        }
+    }
+
+    /// The event of the next line that is not blank.
+    fn next_line(&mut self) -> Option<Result<Event, Invalid>> {
+        while let At::Line { number, start } = self.at {
+            let rest = self.body.get(start..).unwrap_or_default();
+            let length = memchr::memchr(b'\n', rest);
+            self.at = match length {
+                Some(length) => At::Line {
+                    number: number + 1,
+                    start: start + length + 1,
+                },
+                None => At::End,
+            };
+            let line = rest.get(..length.unwrap_or(rest.len())).unwrap_or_default();
+            if let Some(event) = in_line(&mut self.fields, line) {
+                return Some(event.map_err(|wrong| wrong.in_line(Some(number))));
+            }
+        }
+        None
+    }
+}
+
+impl Iterator for Events<'_> {
+    type Item = Result<Event, Invalid>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let At::Line { .. } = self.at {
+            return self.next_line();
+        }
+        match self.next_in_json() {
+            Ok(event) => Some(event?.map_err(|wrong| {
+                let position = wrong.at.map(|at| self.position(at));
+                wrong.at_position(position)
+            })),
+            Err(fault) => {
+                self.at = At::End;
+                self.fault = Some(fault);
+                None
+            }
+        }
+    }
+}
+
+/// The event of a line, if it is not blank. Where files were put behind each other a line may begin with a byte order mark too.
+fn in_line<'a>(fields: &mut Fields<'a>, line: &'a [u8]) -> Option<Result<Event, Wrong>> {
+    let mut scanner = Scanner::new(line, byte_order_mark(line));
+    scanner.peek()?;
+    let event = event(fields, &mut scanner);
+    Some(
+        match event.and_then(|event| scanner.end().map(|()| event)) {
+            Ok(event) => event,
+            Err(NotJson { read, deep }) => Err(Wrong {
+                field: None,
+                problem: match deep {
+                    true => "nested too deeply".into(),
+                    false => "not JSON".into(),
+                },
+                at: Some(read.saturating_sub(1)),
+            }),
+        },
+    )
+}
+
+/// Reads the next value as an event.
+fn event<'a>(
+    fields: &mut Fields<'a>,
+    scanner: &mut Scanner<'a>,
+) -> Result<Result<Event, Wrong>, NotJson> {
+    fields.clear();
+    if !scanner.pass(b'{') {
+        scanner.value()?;
+        return Ok(Err(wrong("event", "must be an object")));
+    }
+    let mut first = true;
+    while scanner.another(&mut first, b'}')? {
+        let key = scanner.key()?;
+        let value = scanner.value()?;
+        fields.put(key, value);
+    }
+    Ok(fields.event())
+}
+
+impl Wrong {
+    fn at_position(self, position: Option<Position>) -> Invalid {
+        Invalid {
+            field: self.field,
+            problem: self.problem,
+            position,
+        }
+    }
+
+    fn in_line(self, line: Option<usize>) -> Invalid {
+        let position = self.at.map(|at| Position {
+            line,
+            column: at + 1,
+        });
+        self.at_position(position)
+    }
+}
+
+#[cfg(test)]
+mod tests;

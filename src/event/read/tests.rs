@@ -1,0 +1,528 @@
+use super::super::{Change, Mentions, Message, Place};
+use super::*;
+use crate::names::{RoomId, UserId};
+use serde_json::{Value, json};
+
+fn parse(value: &Value) -> Result<Event, Invalid> {
+    line(&value.to_string())
+}
+
+fn line(text: &str) -> Result<Event, Invalid> {
+    read_line(text.as_bytes()).unwrap()
+}
+
+fn field_of(value: Value) -> String {
+    parse(&value).unwrap_err().field.unwrap().into_owned()
+}
+
+fn json(body: &str) -> Result<Batch, Unreadable> {
+    read_all(body.as_bytes(), Form::Json, 10)
+}
+
+fn position(line: usize, column: usize) -> Position {
+    Position {
+        line: Some(line),
+        column,
+    }
+}
+
+#[test]
+fn the_field_that_is_wrong_is_named() {
+    assert_eq!(field_of(json!(5)), "event");
+    assert_eq!(field_of(json!({})), "type");
+    assert_eq!(field_of(json!({"type": "nope"})), "type");
+    assert_eq!(field_of(json!({"type": "room.deleted"})), "room");
+    assert_eq!(
+        field_of(json!({"type": "room.deleted", "room": "r", "extra": 1})),
+        "extra"
+    );
+    assert_eq!(
+        field_of(json!({"type": "room.deleted", "room": "r", "time": "x"})),
+        "time"
+    );
+    assert_eq!(
+        field_of(json!({"type": "room.deleted", "room": "x".repeat(256)})),
+        "room"
+    );
+    assert_eq!(
+        field_of(json!({"type": "member.joined", "room": "r", "users": []})),
+        "users"
+    );
+    assert_eq!(
+        field_of(json!({"type": "message.sent", "to": "b", "id": "1"})),
+        "sender"
+    );
+    assert_eq!(
+        field_of(json!({"type": "message.sent", "room": "r", "id": "1", "mentions": "some"})),
+        "mentions"
+    );
+    assert_eq!(
+        field_of(json!({"type": "room.updated", "room": "r", "custom_type": "a,b"})),
+        "custom_type"
+    );
+    assert_eq!(
+        field_of(json!({"type": "room.updated", "room": "r", "status": 2})),
+        "status"
+    );
+    // One that other events have, also if it holds nothing.
+    assert_eq!(
+        field_of(json!({"type": "room.deleted", "room": "r", "text": null})),
+        "text"
+    );
+}
+
+#[test]
+fn times_are_milliseconds_or_rfc_3339() {
+    for time in [
+        json!(1_700_000_000_000_i64),
+        json!("2023-11-14T22:13:20Z"),
+        json!("2023-11-14T23:13:20+01:00"),
+    ] {
+        let event = parse(&json!({"type": "room.deleted", "room": "r", "time": time})).unwrap();
+        assert_eq!(event.time, Some(1_700_000_000_000));
+    }
+}
+
+#[test]
+fn null_is_a_field_left_out() {
+    let event = |nulls: &[&str], rest: Value| {
+        let mut event = rest;
+        for field in nulls {
+            event[*field] = Value::Null;
+        }
+        format!("{:?}", parse(&event).unwrap())
+    };
+    for (nulls, rest) in [
+        (
+            &[
+                "nickname",
+                "avatar_url",
+                "is_robot",
+                "last_login_time",
+                "time",
+            ][..],
+            json!({"type": "user.updated", "user": "u"}),
+        ),
+        (
+            &[
+                "kind",
+                "custom_type",
+                "tags",
+                "status",
+                "name",
+                "cover",
+                "description",
+                "webhook",
+                "bot_state",
+                "bot_mode",
+                "encrypted",
+                "service_status",
+            ],
+            json!({"type": "room.updated", "room": "r"}),
+        ),
+        (
+            &["user"],
+            json!({"type": "member.joined", "room": "r", "users": ["u"]}),
+        ),
+        (
+            &["users"],
+            json!({"type": "member.left", "room": "r", "user": "u"}),
+        ),
+        (
+            &[
+                "to",
+                "sender",
+                "text",
+                "mentions",
+                "message_type",
+                "silent",
+                "mark_read",
+            ],
+            json!({"type": "message.sent", "room": "r", "id": "1"}),
+        ),
+        (
+            &["room"],
+            json!({"type": "message.sent", "to": "a", "sender": "b", "id": "1"}),
+        ),
+        (
+            &["peer", "up_to_id", "up_to_time"],
+            json!({"type": "room.read", "room": "r", "user": "u"}),
+        ),
+        (
+            &["tags", "tag_colors", "hidden", "sticky", "muted", "folder"],
+            json!({"type": "pref.updated", "room": "r", "user": "u"}),
+        ),
+    ] {
+        assert_eq!(
+            event(nulls, rest.clone()),
+            event(&[], rest.clone()),
+            "{rest}"
+        );
+    }
+    for required in ["type", "room", "id"] {
+        let mut event = json!({"type": "message.sent", "room": "r", "id": "1"});
+        event[required] = Value::Null;
+        let invalid = parse(&event).unwrap_err();
+        assert_eq!(invalid.to_string(), format!("{required}: is missing"));
+    }
+}
+
+#[test]
+fn of_a_field_given_twice_the_last_one_holds() {
+    let text = r#"{"id":"\ud800","type":"user.deleted","type":"message.sent","room":7,"id":"1","\u0072oom":"r"}"#;
+    let Change::Message(message) = line(text).unwrap().change else {
+        panic!("no message");
+    };
+    assert_eq!(message.id.as_str(), "1");
+    assert_eq!(message.place, Place::Room(RoomId::parse("r").unwrap()));
+    let text =
+        r#"{"type":"pref.updated","room":"r","user":"u","tag_colors":{"b":"1","a":"2","b":"3"}}"#;
+    let Change::Pref { settings, .. } = line(text).unwrap().change else {
+        panic!("no settings");
+    };
+    assert_eq!(
+        settings,
+        [("tag_colors", r#"{"a":"2","b":"3"}"#.to_owned())]
+    );
+}
+
+#[test]
+fn half_an_emoji_is_replaced_in_prose_and_refused_in_a_name() {
+    let with = |event: &str, field: &str| {
+        let text = format!(r#"{{{event},"{field}":"a\ud83d"}}"#);
+        (line(&text), text.find("\\ud83d").unwrap() + 1)
+    };
+    const MESSAGE: &str = r#""type":"message.sent","room":"r","id":"1""#;
+    const USER: &str = r#""type":"user.updated","user":"u""#;
+    const ROOM: &str = r#""type":"room.updated","room":"r""#;
+    const PREF: &str = r#""type":"pref.updated","room":"r","user":"u""#;
+    for (event, field) in [
+        (MESSAGE, "text"),
+        (USER, "nickname"),
+        (ROOM, "name"),
+        (ROOM, "description"),
+    ] {
+        let event = with(event, field).0.unwrap();
+        assert!(format!("{event:?}").contains("\"a\u{fffd}\""), "{event:?}");
+    }
+    for (event, field) in [
+        (MESSAGE, "id"),
+        (MESSAGE, "sender"),
+        (MESSAGE, "message_type"),
+        (MESSAGE, "mentions"),
+        (MESSAGE, "time"),
+        (USER, "user"),
+        (USER, "avatar_url"),
+        (ROOM, "cover"),
+        (ROOM, "kind"),
+        (ROOM, "custom_type"),
+        (PREF, "folder"),
+        (PREF, "type"),
+    ] {
+        let (event, column) = with(event, field);
+        let expected = format!("{field}: holds an unpaired surrogate: column {column}");
+        assert_eq!(event.unwrap_err().to_string(), expected);
+    }
+    for list in ["users", "tags", "mentions"] {
+        let event = match list {
+            "users" => r#""type":"member.joined","room":"r""#,
+            "tags" => ROOM,
+            _ => MESSAGE,
+        };
+        let text = format!(r#"{{{event},"{list}":["a","\udc00"]}}"#);
+        let invalid = line(&text).unwrap_err();
+        assert_eq!(invalid.field.as_deref(), Some(list));
+        assert!(invalid.position.is_some());
+    }
+}
+
+#[test]
+fn one_event_that_cannot_be_read_stops_no_other() {
+    let body = b"\xef\xbb\xbf[{\"type\":\"user.deleted\",\"user\":\"a\"},\n {\"type\":\"user.deleted\",\"user\":\"\xff\"},\n\
+        {\"type\":\"user.updated\",\"user\":\"u\",\"nickname\":\"b\x01\"}, 7, {\"\xff\":{}},\r\n\
+        {\"type\":\"user.deleted\",\"user\":\"z\"}]\n";
+    let batch = read_all(body, Form::Json, 6).unwrap();
+    assert_eq!(batch.events.len(), 2);
+    let refused: Vec<_> = batch
+        .refused
+        .iter()
+        .map(|(at, invalid)| (*at, invalid.to_string()))
+        .collect();
+    assert_eq!(
+        refused,
+        [
+            (1, "user: is not valid UTF-8: line 2, column 33".into()),
+            (
+                2,
+                "nickname: holds a control character that is not escaped: line 3, column 48".into()
+            ),
+            (3, "event: must be an object".into()),
+            (4, "type: is missing".into()),
+        ]
+    );
+
+    let body = b"\xef\xbb\xbf\n{\"type\":\"user.deleted\",\"user\":\"a\"}\r\n{\"type\":\"user.del\n\n\
+        {\"type\":\"user.deleted\",\"user\":\"\\ud800\"}\n  nonsense\n[[1]] 2\n{\"type\":\"user.deleted\",\"user\":\"z\"}";
+    let batch = read_all(body, Form::Lines, 6).unwrap();
+    assert_eq!(batch.events.len(), 2);
+    let refused: Vec<_> = batch
+        .refused
+        .iter()
+        .map(|(at, invalid)| (*at, invalid.to_string()))
+        .collect();
+    assert_eq!(
+        refused,
+        [
+            (1, "not JSON: line 3, column 17".into()),
+            (
+                2,
+                "user: holds an unpaired surrogate: line 5, column 32".into()
+            ),
+            (3, "not JSON: line 6, column 4".into()),
+            (4, "not JSON: line 7, column 7".into()),
+        ]
+    );
+}
+
+#[test]
+fn a_body_that_is_not_json_is_refused_whole_and_its_place_told() {
+    let good = r#"{"type":"user.deleted","user":"a"}"#;
+    for (body, expected) in [
+        (String::new(), Unreadable::NotJson(position(1, 1))),
+        (" \r\n".to_owned(), Unreadable::NotJson(position(1, 3))),
+        ("nope".to_owned(), Unreadable::NotJson(position(1, 2))),
+        (format!("[{good}\n"), Unreadable::NotJson(position(1, 36))),
+        (format!("[{good},\n]"), Unreadable::NotJson(position(2, 1))),
+        (
+            format!("{good}\n{good}"),
+            Unreadable::NotJson(position(2, 1)),
+        ),
+        (format!("[{good}]]"), Unreadable::NotJson(position(1, 37))),
+        ("17".to_owned(), Unreadable::NoEvents),
+        ("null".to_owned(), Unreadable::NoEvents),
+        ("\"text\"".to_owned(), Unreadable::NoEvents),
+        (
+            format!("[{good},{}", "[".repeat(10_000)),
+            Unreadable::Nested(position(1, 164)),
+        ),
+    ] {
+        assert_eq!(json(&body).unwrap_err(), expected, "{body}");
+    }
+    assert!(json("[]").unwrap().is_empty());
+    assert!(read_all(b" \r\n\n", Form::Lines, 0).unwrap().is_empty());
+}
+
+#[test]
+fn nothing_is_looked_at_beyond_one_event_too_many() {
+    for (form, body) in [
+        (Form::Json, "[{},{},{} this is no JSON"),
+        (Form::Lines, "{}\n\nnonsense\n{}\n{}"),
+    ] {
+        let error = read_all(body.as_bytes(), form, 2).unwrap_err();
+        assert_eq!(error, Unreadable::TooMany(2));
+    }
+    assert_eq!(read_all(b"[{},7]", Form::Json, 2).unwrap().len(), 2);
+    assert_eq!(read_all(b"{}", Form::Json, 1).unwrap().len(), 1);
+}
+
+#[test]
+fn lists_hold_each_name_once_and_end_at_their_bound() {
+    let mentions = |names: &mut dyn Iterator<Item = usize>| {
+        let names: Vec<String> = names.map(|n| n.to_string()).collect();
+        let event = json!({"type": "message.sent", "room": "r", "id": "1", "mentions": names});
+        match parse(&event).map(|event| event.change) {
+            Ok(Change::Message(Message {
+                mentions: Mentions::Users(users),
+                ..
+            })) => Ok(users.len()),
+            Ok(_) => panic!("no message"),
+            Err(invalid) => Err(invalid.to_string()),
+        }
+    };
+    assert_eq!(mentions(&mut [3, 1, 3, 2, 1].into_iter()), Ok(3));
+    assert_eq!(mentions(&mut (0..100_000).map(|n| n % 10_000)), Ok(10_000));
+    let error = mentions(&mut (0..10_001)).unwrap_err();
+    assert!(error.starts_with("mentions: must name at most"), "{error}");
+    assert!(mentions(&mut (0..100_000)).is_err());
+    let joined = json!({"type": "member.joined", "room": "r", "users": ["b", "a", "b", "c", "a"]});
+    let Change::Member { users, .. } = parse(&joined).unwrap().change else {
+        panic!("no members");
+    };
+    let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    assert_eq!(users, ["b", "a", "c"]);
+}
+
+/// An allocator that remembers, for each thread, how much it has and the most that it has had.
+mod counting {
+    #![allow(unsafe_code, reason = "there is no other way to see every allocation")]
+
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
+
+    struct Counting;
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
+
+    thread_local! {
+        static HELD: Cell<isize> = const { Cell::new(0) };
+        static MOST: Cell<isize> = const { Cell::new(0) };
+    }
+
+    fn add(bytes: isize) {
+        let _ = HELD.try_with(|held| {
+            held.set(held.get() + bytes);
+            let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
+        });
+    }
+
+    // SAFETY: everything is done by the system's allocator.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            add(layout.size() as isize);
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            add(-(layout.size() as isize));
+            unsafe { System.dealloc(pointer, layout) }
+        }
+
+        unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            // Both are there for a moment.
+            add(size as isize);
+            add(-(layout.size() as isize));
+            unsafe { System.realloc(pointer, layout, size) }
+        }
+    }
+
+    /// The most that was held at once on top of what was held before, and what still is.
+    pub fn of<T>(work: impl FnOnce() -> T) -> (T, usize, usize) {
+        let before = HELD.get();
+        MOST.set(before);
+        let done = work();
+        let grown = |now: isize| usize::try_from(now - before).unwrap_or(0);
+        (done, grown(MOST.get()), grown(HELD.get()))
+    }
+}
+
+/// What is made of a body has at most six times its bytes, and half a KiB for each event; while it is made, at most twelve times.
+#[test]
+fn a_body_costs_a_small_multiple_of_its_bytes() {
+    const BYTES: usize = 1 << 20;
+    let filled = |begin: &str, piece: &str, end: &str| {
+        let pieces = (BYTES - begin.len() - end.len()) / piece.len();
+        let mut body = format!("{begin}{}", piece.repeat(pieces));
+        if body.ends_with(',') && end.starts_with([']', '}']) {
+            body.pop();
+        }
+        body + end
+    };
+    let numbered = |begin: &str, end: &str| {
+        let mut body = begin.to_owned();
+        for n in 0_u32.. {
+            if body.len() > BYTES - 20 {
+                break;
+            }
+            body.push_str(&format!("\"{n:x}\","));
+        }
+        body.pop();
+        body + end
+    };
+    const MESSAGE: &str = r#"[{"type":"message.sent","room":"r","id":"1","#;
+    let message = |rest: &str| format!("{MESSAGE}{rest}");
+    let deleted = r#"{"type":"user.deleted","user":"u"},"#;
+    for (what, body, most) in [
+        ("empty keys", filled("[", "{\"\":0},", "]"), 10_000),
+        (
+            "empty keys, all of them",
+            filled("[", "{\"\":0},", "]"),
+            1_000_000,
+        ),
+        (
+            "empty objects, all of them",
+            filled("[", "{},", "]"),
+            1_000_000,
+        ),
+        ("short events", filled("[", deleted, "]"), 1_000_000),
+        ("lists in lists", filled("[{\"x\":", "[", "]"), 10_000),
+        (
+            "a huge text",
+            filled(&message("\"text\":\""), "x", "\"}]"),
+            10_000,
+        ),
+        (
+            "escapes",
+            filled(&message("\"text\":\""), "\\n", "\"}]"),
+            10_000,
+        ),
+        (
+            "a huge id",
+            filled("[{\"type\":\"room.deleted\",\"room\":\"", "x", "\"}]"),
+            10_000,
+        ),
+        (
+            "empty strings",
+            filled(&message("\"mentions\":["), "\"\",", "]}]"),
+            10_000,
+        ),
+        ("numbers", filled(&message("\"x\":["), "1,", "]}]"), 10_000),
+        (
+            "objects",
+            filled(&message("\"x\":["), "{\"\":[]},", "]}]"),
+            10_000,
+        ),
+        ("a long key", filled("[{\"", "k", "\":0}]"), 10_000),
+        ("many keys", filled("[{", "\"\":0,", "\"type\":1}]"), 10_000),
+        (
+            "one mention",
+            filled(&message("\"mentions\":["), "\"u\",", "]}]"),
+            10_000,
+        ),
+        (
+            "mentions",
+            numbered(&message("\"mentions\":["), "]}]"),
+            10_000,
+        ),
+        (
+            "members",
+            numbered(
+                "[{\"type\":\"member.joined\",\"room\":\"r\",\"users\":[",
+                "]}]",
+            ),
+            10_000,
+        ),
+        (
+            "colours",
+            filled(
+                "[{\"type\":\"pref.updated\",\"room\":\"r\",\"user\":\"u\",\"tag_colors\":{",
+                "\"\":\"\",",
+                "}}]",
+            ),
+            10_000,
+        ),
+        ("lines", filled("", "{\n", ""), 1_000_000),
+    ] {
+        let form = if what == "lines" {
+            Form::Lines
+        } else {
+            Form::Json
+        };
+        let (batch, peak, kept) = counting::of(|| read_all(body.as_bytes(), form, most));
+        let events = batch.as_ref().map_or(most.min(10_000), Batch::len);
+        let times = |bytes: usize| bytes.saturating_sub(512 * events) as f64 / body.len() as f64;
+        println!(
+            "{what}: {events} events, kept {:.1} times, at most {:.1} times",
+            times(kept),
+            times(peak)
+        );
+        assert!(
+            times(kept) <= 6.0,
+            "{what}: {kept} bytes of {events} events"
+        );
+        assert!(
+            times(peak) <= 12.0,
+            "{what}: {peak} bytes of {events} events"
+        );
+    }
+}

@@ -1,0 +1,588 @@
+//! Bodies: each is read whole or not at all, within a time and within the memory that this pod has for bodies; what is large is
+//! taken apart, worked on and answered beside the workers, which go on answering others.
+//!
+//! A body that comes with its head, or right behind it, costs nothing that the connection has not cost already. Any other has
+//! its room reserved before it is read, as long as it says that it will be, so that a body that is refused costs no memory. The
+//! room is shared out among the apps ([`crate::shares`]). A body that stalls holds its room only for as long as no other
+//! body of its app waits for room: after that it is given up.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_web::web::Payload;
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use futures_util::{Stream, StreamExt};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, timeout};
+
+use crate::shares::{Claim, Share, Shares};
+
+/// Bodies up to here may come at once without room of their own, may use what large ones leave, and are taken apart by the
+/// worker itself, which takes a millisecond at worst.
+pub const SMALL: usize = 64 << 10;
+/// The least that a body that has to be waited for counts as.
+const LEAST: usize = 4 << 10;
+/// How long a body waits for room.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Bodies that wait for room. Each holds what its connection has taken in already, some hundred KiB at worst.
+const WAITING: usize = 64;
+/// A body of which nothing has come for so long stalls, and so does one that is this old and behind the pace at which it
+/// would be there in time.
+const STALLED: Duration = Duration::from_millis(500);
+/// Between two looks for bodies that stall, while another waits for room.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Why a body could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// Longer than allowed.
+    #[error("the body is too large")]
+    TooLarge,
+    /// Not whole before the deadline, or stalled while others waited.
+    #[error("the body did not arrive in time")]
+    TimedOut,
+    /// The connection or the framing broke.
+    #[error("the body could not be read")]
+    Broken,
+    /// Compressed or otherwise encoded: a small one could fill the memory.
+    #[error("the body must not be encoded")]
+    Encoded,
+    /// This pod has no memory for it now.
+    #[error("too many bodies are being read")]
+    NoRoom,
+}
+
+/// What this pod has for bodies: memory, and threads to take large ones apart.
+pub struct Bodies {
+    room: Shares,
+    arriving: Vec<Mutex<Arriving>>,
+    /// Bodies taken apart at once, in all and of one app.
+    threads: Arc<Semaphore>,
+    own_thread: Vec<Arc<Semaphore>>,
+    /// The runtime of all that is not the workers'.
+    beside: Option<Handle>,
+    deadline: Duration,
+}
+
+/// The bodies of one app that are on the way.
+#[derive(Default)]
+struct Arriving {
+    bodies: HashMap<u64, Arc<Progress>>,
+    next: u64,
+    looked: Option<Instant>,
+}
+
+/// How far a body has come.
+struct Progress {
+    since: Instant,
+    room: AtomicUsize,
+    received: AtomicUsize,
+    /// Milliseconds after `since` at which the last of it came.
+    last: AtomicUsize,
+    given_up: AtomicBool,
+    give_up: Notify,
+}
+
+impl Progress {
+    fn stalls(&self, deadline: Duration) -> bool {
+        let age = self.since.elapsed();
+        let last = Duration::from_millis(self.last.load(Ordering::Relaxed) as u64);
+        let received = self.received.load(Ordering::Relaxed) as f64;
+        let due = self.room.load(Ordering::Relaxed) as f64 * age.as_secs_f64();
+        age >= STALLED
+            && (age.saturating_sub(last) >= STALLED || received * deadline.as_secs_f64() < due)
+    }
+
+    /// Waits for that, unless this body is given up meanwhile.
+    async fn unless_given_up<T>(&self, work: impl Future<Output = T> + Unpin) -> Option<T> {
+        match select(work, pin!(self.give_up.notified())).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(_) => None,
+        }
+    }
+
+    fn came(&self, received: usize) {
+        let last = usize::try_from(self.since.elapsed().as_millis()).unwrap_or(usize::MAX);
+        self.received.store(received, Ordering::Relaxed);
+        self.last.store(last, Ordering::Relaxed);
+    }
+}
+
+/// On the list of those that are on the way until dropped.
+struct OnTheWay<'a> {
+    bodies: &'a Bodies,
+    app: usize,
+    number: u64,
+    progress: Arc<Progress>,
+}
+
+impl Drop for OnTheWay<'_> {
+    fn drop(&mut self) {
+        self.bodies.arriving(self.app, |arriving| {
+            arriving.bodies.remove(&self.number);
+        });
+    }
+}
+
+/// A body that is there.
+pub struct Body {
+    bytes: Bytes,
+    /// Its room, unless it came at once.
+    room: Option<Share>,
+    app: usize,
+}
+
+impl Body {
+    /// Whether what is in it is to be worked on beside the workers.
+    pub fn is_large(&self) -> bool {
+        self.bytes.len() > SMALL
+    }
+}
+
+impl Bodies {
+    /// So many bytes for so many apps, whose bodies have to arrive in that time. What goes on beside the workers does so on the
+    /// runtime on which this is called; without one there is no beside.
+    pub fn new(bytes: usize, apps: usize, deadline: Duration) -> Self {
+        let apps = apps.max(1);
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            room: Shares::new(bytes, apps, WAITING),
+            arriving: std::iter::repeat_with(Mutex::default).take(apps).collect(),
+            threads: Arc::new(Semaphore::new(cores.max(2))),
+            own_thread: (0..apps).map(|_| Arc::new(Semaphore::new(1))).collect(),
+            beside: Handle::try_current().ok(),
+            deadline,
+        }
+    }
+
+    fn arriving<T>(&self, app: usize, f: impl FnOnce(&mut Arriving) -> T) -> Option<T> {
+        let arriving = self.arriving.get(app)?;
+        let mut arriving = arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(f(&mut arriving))
+    }
+
+    /// Reads a body of at most `limit` bytes that says that it has `announced`.
+    pub async fn read(
+        &self,
+        payload: &mut Payload,
+        app: usize,
+        announced: Option<usize>,
+        limit: usize,
+    ) -> Result<Body, BodyError> {
+        if announced.is_some_and(|bytes| bytes > limit) {
+            return Err(BodyError::TooLarge);
+        }
+        let mut here = Here::default();
+        // A body that came with its head is handed out once this has waited, and then needs no timer.
+        let mut waited = false;
+        let is_whole = poll_fn(|context| match here.poll(payload, context, limit) {
+            Poll::Ready(whole) => Poll::Ready(whole),
+            Poll::Pending if waited => Poll::Ready(Ok(false)),
+            Poll::Pending => {
+                waited = true;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        });
+        if is_whole.await? {
+            return Ok(Body {
+                bytes: here.whole(),
+                room: None,
+                app,
+            });
+        }
+        // Boxed, or every call would carry the place of this one's timers with it.
+        let rest = Box::pin(timeout(
+            self.deadline,
+            self.rest(payload, app, here, announced, limit),
+        ));
+        rest.await.unwrap_or(Err(BodyError::TimedOut))
+    }
+
+    /// Reads what is still on the way.
+    async fn rest(
+        &self,
+        payload: &mut Payload,
+        app: usize,
+        here: Here,
+        announced: Option<usize>,
+        limit: usize,
+    ) -> Result<Body, BodyError> {
+        let begun = here.whole();
+        let size = announced.unwrap_or(begun.len()).max(begun.len()).max(LEAST);
+        let mut room = self.room(app, size, size).await?;
+        let mut whole = Vec::with_capacity(size.min(limit));
+        whole.extend_from_slice(&begun);
+        // The pieces are slices of the connection's own buffer, which they would keep alive.
+        drop(begun);
+        let on_the_way = self.on_the_way(app, size, whole.len());
+        let progress = &*on_the_way.progress;
+        loop {
+            let piece = progress.unless_given_up(payload.next()).await;
+            let Some(piece) = piece.ok_or(BodyError::TimedOut)? else {
+                break;
+            };
+            let piece = piece.map_err(|_| BodyError::Broken)?;
+            let length = whole.len().saturating_add(piece.len());
+            if length > limit {
+                return Err(BodyError::TooLarge);
+            }
+            if length > room.amount() {
+                // A body that does not say how long it will be gets twice the room each time.
+                let more = room.amount().max(length - room.amount());
+                let waiting = pin!(self.room(app, more, room.amount() + more));
+                let more = progress.unless_given_up(waiting).await;
+                room.join(more.ok_or(BodyError::NoRoom)??);
+                whole.reserve_exact(room.amount().min(limit).saturating_sub(whole.len()));
+                progress.room.store(room.amount(), Ordering::Relaxed);
+            }
+            whole.extend_from_slice(&piece);
+            progress.came(length);
+        }
+        Ok(Body {
+            bytes: Bytes::from(whole),
+            room: Some(room),
+            app,
+        })
+    }
+
+    fn on_the_way(&self, app: usize, room: usize, received: usize) -> OnTheWay<'_> {
+        let progress = Arc::new(Progress {
+            since: Instant::now(),
+            room: AtomicUsize::new(room),
+            received: AtomicUsize::new(received),
+            last: AtomicUsize::new(0),
+            given_up: AtomicBool::new(false),
+            give_up: Notify::new(),
+        });
+        let number = self.arriving(app, |arriving| {
+            arriving.next += 1;
+            let entry = Arc::clone(&progress);
+            arriving.bodies.insert(arriving.next, entry);
+            arriving.next
+        });
+        OnTheWay {
+            bodies: self,
+            app,
+            number: number.unwrap_or_default(),
+            progress,
+        }
+    }
+
+    /// Room for so many bytes more of a body that then has so many.
+    async fn room(&self, app: usize, amount: usize, size: usize) -> Result<Share, BodyError> {
+        let claim = Claim {
+            app,
+            amount,
+            large: size > SMALL,
+        };
+        if let Some(share) = self.room.try_take(claim) {
+            return Ok(share);
+        }
+        let mut taking = pin!(self.room.take(claim, PATIENCE));
+        loop {
+            self.give_up_stalled(app, amount);
+            if let Ok(share) = timeout(LOOK, taking.as_mut()).await {
+                return share.ok_or(BodyError::NoRoom);
+            }
+        }
+    }
+
+    /// Ends the reading of bodies of that app that stall, until so many bytes come free.
+    fn give_up_stalled(&self, app: usize, wanted: usize) {
+        self.arriving(app, |arriving| {
+            let now = Instant::now();
+            if arriving
+                .looked
+                .is_some_and(|looked| now - looked < LOOK / 2)
+            {
+                return;
+            }
+            arriving.looked = Some(now);
+            let mut freed = 0;
+            for progress in arriving.bodies.values() {
+                if freed >= wanted {
+                    break;
+                }
+                if progress.stalls(self.deadline) {
+                    freed += progress.room.load(Ordering::Relaxed);
+                    if !progress.given_up.swap(true, Ordering::Relaxed) {
+                        progress.give_up.notify_one();
+                    }
+                }
+            }
+        });
+    }
+
+    /// Does the work on a body: here, if it is small, else on a thread beside the workers, one body of an app at a time. Answers
+    /// what came of it, and the body's room, to be kept until nothing of the body is left.
+    pub async fn work<T: Send + 'static>(
+        &self,
+        body: Body,
+        work: impl FnOnce(&[u8]) -> T + Send + 'static,
+    ) -> (T, Option<Share>) {
+        if !body.is_large() {
+            return (work(&body.bytes), body.room);
+        }
+        Box::pin(self.work_beside(body, work)).await
+    }
+
+    async fn work_beside<T: Send + 'static>(
+        &self,
+        body: Body,
+        work: impl FnOnce(&[u8]) -> T + Send + 'static,
+    ) -> (T, Option<Share>) {
+        let own = self.own_thread.get(body.app).cloned();
+        // Neither is ever closed. The places are the thread's: when the caller hangs up it works on.
+        let own = match own {
+            Some(own) => own.acquire_owned().await.ok(),
+            None => None,
+        };
+        let thread = Arc::clone(&self.threads).acquire_owned().await.ok();
+        let work = move || {
+            let done = (work(&body.bytes), body.room);
+            drop((own, thread));
+            done
+        };
+        match &self.beside {
+            Some(beside) => outcome(beside.spawn_blocking(work).await).await,
+            None => work(),
+        }
+    }
+
+    /// Does long work that is not only on a thread. It ends with the call that it is for.
+    pub async fn beside<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let Some(beside) = &self.beside else {
+            return work.await;
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(work, beside);
+        match tasks.join_next().await {
+            Some(done) => outcome(done).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What a task came to. A panic is this call's own.
+async fn outcome<T>(done: Result<T, JoinError>) -> T {
+    match done.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is shutting down, and nobody waits for this call any more.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
+/// What is here of a body.
+#[derive(Default)]
+struct Here {
+    /// Most bodies come in one piece, which then needs no copy.
+    first: Bytes,
+    more: Vec<u8>,
+}
+
+impl Here {
+    /// Takes what there is. Ready when the body is whole, and when it is too long to go on like this.
+    fn poll(
+        &mut self,
+        payload: &mut Payload,
+        context: &mut Context<'_>,
+        limit: usize,
+    ) -> Poll<Result<bool, BodyError>> {
+        loop {
+            let piece = match Pin::new(&mut *payload).poll_next(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(Ok(true)),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BodyError::Broken)),
+                Poll::Ready(Some(Ok(piece))) => piece,
+            };
+            if self.first.is_empty() {
+                self.first = piece;
+            } else {
+                if self.more.is_empty() {
+                    self.more.extend_from_slice(&self.first);
+                }
+                self.more.extend_from_slice(&piece);
+            }
+            let length = self.first.len().max(self.more.len());
+            if length > limit {
+                return Poll::Ready(Err(BodyError::TooLarge));
+            }
+            if length > SMALL {
+                return Poll::Ready(Ok(false));
+            }
+        }
+    }
+
+    fn whole(self) -> Bytes {
+        match self.more.is_empty() {
+            true => self.first,
+            false => self.more.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::FromRequest as _;
+    use actix_web::error::PayloadError;
+    use actix_web::test::TestRequest;
+    use futures_util::{FutureExt as _, stream};
+
+    const MIB: usize = 1 << 20;
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    // Where the order of arrival matters, the reads are joined with `biased`: without it `join!` begins each poll with another
+    // one of them, and the second body would take its room first.
+
+    type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>>;
+
+    async fn payload(pieces: Pieces) -> Payload {
+        let request = TestRequest::default().to_http_request();
+        let mut payload = actix_web::dev::Payload::from(pieces);
+        Payload::from_request(&request, &mut payload).await.unwrap()
+    }
+
+    /// So many pieces of so many bytes, one at each tick.
+    fn pieces(count: usize, length: usize, tick: Duration) -> Pieces {
+        Box::pin(stream::unfold(0, move |n| async move {
+            if n > 0 {
+                tokio::time::sleep(tick).await;
+            }
+            (n < count).then(|| (Ok(Bytes::from(vec![b' '; length])), n + 1))
+        }))
+    }
+
+    /// A beginning, and nothing more.
+    fn stalled(length: usize) -> Pieces {
+        let begin = stream::iter([Ok(Bytes::from(vec![b' '; length]))]);
+        Box::pin(begin.chain(stream::pending()))
+    }
+
+    async fn read(
+        bodies: &Bodies,
+        pieces: Pieces,
+        announced: Option<usize>,
+    ) -> Result<Body, BodyError> {
+        let mut payload = payload(pieces).await;
+        bodies.read(&mut payload, 0, announced, 8 * MIB).await
+    }
+
+    fn refusal(read: Result<Body, BodyError>) -> BodyError {
+        read.map(|body| body.bytes.len()).unwrap_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_at_once_takes_no_room_and_all_else_does() {
+        let bodies = Bodies::new(4 * MIB, 1, DEADLINE);
+        let body = read(&bodies, pieces(4, 1_000, Duration::ZERO), Some(4_000)).await;
+        assert!(body.unwrap().room.is_none());
+        let tick = Duration::from_millis(900);
+        for (announced, room) in [(Some(500_000), 500_000), (None, 800_000)] {
+            let body = read(&bodies, pieces(5, 100_000, tick), announced).await;
+            let body = body.unwrap();
+            assert_eq!(body.bytes.len(), 500_000);
+            assert_eq!(body.room.as_ref().map(Share::amount), Some(room));
+            let (length, room) = bodies.work(body, <[u8]>::len).await;
+            assert!(length == 500_000 && room.is_some());
+        }
+        let too_long = read(&bodies, pieces(9, MIB, Duration::ZERO), None).await;
+        assert_eq!(refusal(too_long), BodyError::NoRoom);
+        let too_long = read(&bodies, pieces(1, 1, tick), Some(8 * MIB + 1)).await;
+        assert_eq!(refusal(too_long), BodyError::TooLarge);
+        let broken = stream::iter([
+            Ok(Bytes::from_static(b" ")),
+            Err(PayloadError::EncodingCorrupted),
+        ]);
+        let broken = read(&bodies, Box::pin(broken), Some(2)).await;
+        assert_eq!(refusal(broken), BodyError::Broken);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_has_all_its_time_until_another_one_needs_its_room() {
+        let bodies = Bodies::new(4 * MIB, 1, DEADLINE);
+        let begun = Instant::now();
+        let alone = read(&bodies, stalled(100), Some(3 * MIB)).await;
+        assert_eq!(refusal(alone), BodyError::TimedOut);
+        assert_eq!(begun.elapsed(), DEADLINE);
+
+        let begun = Instant::now();
+        let tick = Duration::from_millis(100);
+        let (first, second) = tokio::join!(
+            biased;
+            read(&bodies, stalled(100), Some(3 * MIB)),
+            read(&bodies, pieces(20, 50_000, tick), Some(2 * MIB)),
+        );
+        assert_eq!(refusal(first), BodyError::TimedOut);
+        assert_eq!(second.unwrap().bytes.len(), 1_000_000);
+        assert!(begun.elapsed() < Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_at_its_pace_keeps_its_room() {
+        let bodies = Bodies::new(4 * MIB, 1, DEADLINE);
+        let tick = Duration::from_millis(400);
+        let (first, second, small) = tokio::join!(
+            biased;
+            read(&bodies, pieces(20, 150_000, tick), Some(3 * MIB)),
+            read(&bodies, stalled(100), Some(2 * MIB)),
+            // What large ones leave.
+            read(&bodies, pieces(2, 10_000, tick), Some(20_000)),
+        );
+        assert_eq!(first.unwrap().bytes.len(), 3_000_000);
+        assert_eq!(refusal(second), BodyError::NoRoom);
+        assert_eq!(small.unwrap().bytes.len(), 20_000);
+        // One that does not come at its pace.
+        let begun = Instant::now();
+        let (slow, other) = tokio::join!(
+            biased;
+            read(&bodies, pieces(100, 1_000, tick), Some(3 * MIB)),
+            read(&bodies, pieces(4, 50_000, tick), Some(2 * MIB)),
+        );
+        assert_eq!(refusal(slow), BodyError::TimedOut);
+        assert_eq!(other.unwrap().bytes.len(), 200_000);
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+
+    #[tokio::test]
+    async fn a_panic_beside_the_workers_is_the_calls_own() {
+        let bodies = Bodies::new(4 * MIB, 1, DEADLINE);
+        let large = |bodies: &Bodies| Body {
+            bytes: vec![b' '; SMALL + 1].into(),
+            room: bodies.room.try_take(Claim {
+                app: 0,
+                amount: 3 * MIB,
+                large: true,
+            }),
+            app: 0,
+        };
+        let caught = std::panic::AssertUnwindSafe(bodies.work(large(&bodies), |_| {
+            if true {
+                panic!("on purpose");
+            }
+        }));
+        assert!(caught.catch_unwind().await.is_err());
+        // Its room and its thread are free again.
+        let body = large(&bodies);
+        assert!(body.room.is_some());
+        let (length, _room) = bodies.work(body, <[u8]>::len).await;
+        assert_eq!(length, SMALL + 1);
+        let caught = std::panic::AssertUnwindSafe(bodies.beside(async { panic!("on purpose") }));
+        let caught: Result<(), _> = caught.catch_unwind().await;
+        assert!(caught.is_err());
+        assert_eq!(bodies.beside(async { 7 }).await, 7);
+    }
+}

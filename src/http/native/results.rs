@@ -1,0 +1,116 @@
+//! What became of the events of a request: they are applied, counted, and each gets its row of the answer.
+
+use serde::{Serialize, Serializer};
+
+use crate::error::Error;
+use crate::event::{Batch, Invalid};
+use crate::metrics::Metrics;
+use crate::names::AppId;
+use crate::store::{Outcome, Store, Wait};
+
+/// Applies the events of a request, and writes the answer.
+pub async fn applied(
+    store: &Store,
+    app: &AppId,
+    batch: Batch,
+    wait: Wait,
+    metrics: &Metrics,
+) -> Result<Vec<u8>, Error> {
+    let total = batch.len();
+    let outcomes = store.apply(app, batch.events, wait).await?;
+    let mut outcomes = outcomes.into_iter();
+    let mut bad = batch.refused.into_iter().peekable();
+    let results = (0..total).map(|index| match bad.next_if(|(at, _)| *at == index) {
+        Some((_, invalid)) => Ok(EventResult::Invalid(invalid)),
+        None => match outcomes.next() {
+            Some(outcome) => Ok(EventResult::Came(outcome)),
+            None => Err(Error::Internal("an event has no outcome".into())),
+        },
+    });
+    let results: Vec<EventResult> = results.collect::<Result<_, _>>()?;
+    render_events(metrics, &results)
+}
+
+/// What a caller is told of one event.
+enum EventResult {
+    Came(Outcome),
+    Invalid(Invalid),
+}
+
+/// The answer to a request with events; they are counted on the way.
+fn render_events(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, Error> {
+    let (mut applied, mut accepted, mut duplicate, mut rejected) = (0, 0, 0, 0);
+    for result in results {
+        *match result {
+            EventResult::Came(Outcome::Applied { .. }) => &mut applied,
+            EventResult::Came(Outcome::Accepted { .. }) => &mut accepted,
+            EventResult::Came(Outcome::Duplicate { .. }) => &mut duplicate,
+            EventResult::Came(Outcome::Rejected(_)) | EventResult::Invalid(_) => &mut rejected,
+        } += 1_u64;
+    }
+    for (word, count) in [
+        ("applied", applied),
+        ("accepted", accepted),
+        ("duplicate", duplicate),
+        ("rejected", rejected),
+    ] {
+        if count > 0 {
+            metrics.event(word, count);
+        }
+    }
+    #[derive(Serialize)]
+    struct Body<'a> {
+        applied: u64,
+        #[serde(skip_serializing_if = "is_zero")]
+        accepted: u64,
+        duplicate: u64,
+        rejected: u64,
+        results: &'a [EventResult],
+    }
+    fn is_zero(count: &u64) -> bool {
+        *count == 0
+    }
+    let body = Body {
+        applied,
+        accepted,
+        duplicate,
+        rejected,
+        results,
+    };
+    serde_json::to_vec(&body).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Written as the row of `results`.
+impl Serialize for EventResult {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Row<'a> {
+            status: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            position: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            error: Option<Fault<'a>>,
+        }
+        #[derive(Serialize)]
+        struct Fault<'a> {
+            code: &'a str,
+            message: &'a str,
+        }
+        let (status, position, error) = match self {
+            Self::Came(Outcome::Applied { position }) => ("applied", *position, None),
+            Self::Came(Outcome::Accepted { position }) => ("accepted", *position, None),
+            Self::Came(Outcome::Duplicate { position }) => ("duplicate", *position, None),
+            Self::Came(Outcome::Rejected(why)) => ("rejected", None, Some(why.said())),
+            Self::Invalid(invalid) => ("rejected", None, Some(("invalid", invalid.to_string()))),
+        };
+        let error = error
+            .as_ref()
+            .map(|(code, message)| Fault { code, message });
+        Row {
+            status,
+            position,
+            error,
+        }
+        .serialize(serializer)
+    }
+}

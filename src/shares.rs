@@ -1,0 +1,400 @@
+//! Something that a pod has so much of and no more, such as memory for bodies, shared out among the apps.
+//!
+//! An app may take no more than what it leaves free for the others: alone at most half, two at most a third each, and so on
+//! (the *dynamic thresholds* of Choudhury and Hahne, by which switches share a buffer). So an app that comes last always
+//! finds something, however many came before it with however much. Where only one app is configured it may take all.
+//!
+//! Whoever finds nothing waits for a while, in a queue of bounded length that is shared out in the same way. Of one app's claims
+//! that wait, a smaller one passes a larger one and takes its place where there is none left; equal ones stay in order.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+/// What is shared. Clones are the same.
+#[derive(Clone)]
+pub struct Shares(Arc<Inner>);
+
+struct Inner {
+    all: usize,
+    longest_queue: usize,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    taken: usize,
+    apps: Vec<App>,
+    queue: VecDeque<Waiter>,
+}
+
+#[derive(Default, Clone, Copy)]
+struct App {
+    taken: usize,
+    waiting: usize,
+}
+
+struct Waiter {
+    claim: Claim,
+    to: oneshot::Sender<Share>,
+}
+
+/// What somebody asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// The app, by its place in the configuration. Apps that are not in it are one.
+    pub app: usize,
+    /// How much.
+    pub amount: usize,
+    /// Whether a quarter has to stay for smaller claims.
+    pub large: bool,
+}
+
+/// What somebody has, until it is dropped.
+pub struct Share {
+    of: Arc<Inner>,
+    claim: Claim,
+}
+
+impl Shares {
+    /// So much for so many apps, for which so many may wait.
+    pub fn new(all: usize, apps: usize, longest_queue: usize) -> Self {
+        Self(Arc::new(Inner {
+            all,
+            longest_queue,
+            ledger: Mutex::new(Ledger {
+                apps: vec![App::default(); apps.max(1)],
+                ..Ledger::default()
+            }),
+        }))
+    }
+
+    /// Takes it now or not at all.
+    pub fn try_take(&self, claim: Claim) -> Option<Share> {
+        let mut ledger = self.0.ledger();
+        let claim = ledger.known(claim);
+        if ledger.app(claim.app).waiting > 0 {
+            ledger.forget_those_who_left();
+        }
+        let comes_first =
+            |waiter: &Waiter| waiter.claim.app == claim.app && waiter.claim.amount <= claim.amount;
+        let is_next = ledger.app(claim.app).waiting == 0 || !ledger.queue.iter().any(comes_first);
+        (is_next && self.0.take(&mut ledger, claim)).then(|| self.0.share(claim))
+    }
+
+    /// Takes it now or, if it is there in time, later.
+    pub async fn take(&self, claim: Claim, patience: Duration) -> Option<Share> {
+        if let Some(share) = self.try_take(claim) {
+            return Some(share);
+        }
+        let waiting = self.wait(claim)?;
+        tokio::time::timeout(patience, waiting).await.ok()?.ok()
+    }
+
+    /// Whether somebody who asked now would get it or could wait for it.
+    pub fn has_room(&self, claim: Claim) -> bool {
+        let mut ledger = self.0.ledger();
+        let claim = ledger.known(claim);
+        if !ledger.queue.is_empty() {
+            ledger.forget_those_who_left();
+        }
+        self.0.fits(&ledger, claim) || self.0.may_wait(&ledger, claim.app)
+    }
+
+    fn wait(&self, claim: Claim) -> Option<oneshot::Receiver<Share>> {
+        let mut ledger = self.0.ledger();
+        let claim = ledger.known(claim);
+        ledger.forget_those_who_left();
+        if !self.0.may_wait(&ledger, claim.app) {
+            ledger.send_away_a_larger(claim)?;
+        }
+        let (to, share) = oneshot::channel();
+        ledger.queue.push_back(Waiter { claim, to });
+        if let Some(app) = ledger.apps.get_mut(claim.app) {
+            app.waiting += 1;
+        }
+        Some(share)
+    }
+}
+
+impl Ledger {
+    fn known(&self, claim: Claim) -> Claim {
+        Claim {
+            app: claim.app.min(self.apps.len().saturating_sub(1)),
+            ..claim
+        }
+    }
+
+    fn app(&self, app: usize) -> App {
+        self.apps.get(app).copied().unwrap_or_default()
+    }
+
+    /// Makes place in the queue for a claim: the largest of its app that waits goes, if it is larger, and the last one of these.
+    fn send_away_a_larger(&mut self, claim: Claim) -> Option<()> {
+        let waiting = self.queue.iter().enumerate();
+        let (place, largest) = waiting
+            .filter(|(_, waiter)| waiter.claim.app == claim.app)
+            .max_by_key(|(_, waiter)| waiter.claim.amount)?;
+        if largest.claim.amount <= claim.amount {
+            return None;
+        }
+        self.queue.remove(place)?;
+        let app = self.apps.get_mut(claim.app)?;
+        app.waiting = app.waiting.saturating_sub(1);
+        Some(())
+    }
+
+    fn forget_those_who_left(&mut self) {
+        let Self { queue, apps, .. } = self;
+        queue.retain(|waiter| {
+            let stays = !waiter.to.is_closed();
+            if let (false, Some(app)) = (stays, apps.get_mut(waiter.claim.app)) {
+                app.waiting = app.waiting.saturating_sub(1);
+            }
+            stays
+        });
+    }
+}
+
+impl Inner {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn share(self: &Arc<Self>, claim: Claim) -> Share {
+        Share {
+            of: Arc::clone(self),
+            claim,
+        }
+    }
+
+    /// The most that an app may have of what this much of is free: all of it if nobody else could come for it.
+    fn fits(&self, ledger: &Ledger, claim: Claim) -> bool {
+        let mut free = self.all.saturating_sub(ledger.taken);
+        if claim.large {
+            free = free.saturating_sub(self.all / 4);
+        }
+        let own = match ledger.apps.len() {
+            1 => 0,
+            _ => ledger.app(claim.app).taken,
+        };
+        own.saturating_add(claim.amount) <= free
+    }
+
+    fn take(&self, ledger: &mut Ledger, claim: Claim) -> bool {
+        let fits = self.fits(ledger, claim);
+        if let (true, Some(app)) = (fits, ledger.apps.get_mut(claim.app)) {
+            app.taken += claim.amount;
+            ledger.taken += claim.amount;
+        }
+        fits
+    }
+
+    fn may_wait(&self, ledger: &Ledger, app: usize) -> bool {
+        let free = self.longest_queue.saturating_sub(ledger.queue.len());
+        let own = match ledger.apps.len() {
+            1 => 0,
+            _ => ledger.app(app).waiting,
+        };
+        own < free
+    }
+
+    /// Gives back, and on to those who wait for it.
+    fn give_back(self: &Arc<Self>, app: usize, amount: usize) {
+        let mut back = vec![(app, amount)];
+        while let Some((app, amount)) = back.pop() {
+            for (to, share) in self.pass_on(app, amount) {
+                // Not under the lock: a share that nobody waits for any more comes straight back.
+                if let Err(share) = to.send(share) {
+                    back.push(share.into_parts());
+                }
+            }
+        }
+    }
+
+    fn pass_on(
+        self: &Arc<Self>,
+        app: usize,
+        amount: usize,
+    ) -> Vec<(oneshot::Sender<Share>, Share)> {
+        let mut ledger = self.ledger();
+        ledger.taken = ledger.taken.saturating_sub(amount);
+        if let Some(app) = ledger.apps.get_mut(app) {
+            app.taken = app.taken.saturating_sub(amount);
+        }
+        if ledger.queue.is_empty() {
+            return Vec::new();
+        }
+        ledger.forget_those_who_left();
+        let mut given = Vec::new();
+        // The smallest claim of each app that found nothing.
+        let mut held_up = vec![usize::MAX; ledger.apps.len()];
+        for waiter in std::mem::take(&mut ledger.queue) {
+            let claim = waiter.claim;
+            let smallest = held_up.get(claim.app).copied().unwrap_or_default();
+            if claim.amount >= smallest || !self.take(&mut ledger, claim) {
+                if let Some(held_up) = held_up.get_mut(claim.app) {
+                    *held_up = smallest.min(claim.amount);
+                }
+                ledger.queue.push_back(waiter);
+                continue;
+            }
+            if let Some(app) = ledger.apps.get_mut(claim.app) {
+                app.waiting = app.waiting.saturating_sub(1);
+            }
+            given.push((waiter.to, self.share(claim)));
+        }
+        given
+    }
+}
+
+impl Share {
+    /// Takes another share in, to be given back with this one.
+    pub fn join(&mut self, other: Share) {
+        let (_, amount) = other.into_parts();
+        self.claim.amount += amount;
+    }
+
+    /// How much it is.
+    pub fn amount(&self) -> usize {
+        self.claim.amount
+    }
+
+    fn into_parts(mut self) -> (usize, usize) {
+        (self.claim.app, std::mem::take(&mut self.claim.amount))
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.claim.amount > 0 {
+            self.of.give_back(self.claim.app, self.claim.amount);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(1);
+
+    fn claim(app: usize, amount: usize) -> Claim {
+        Claim {
+            app,
+            amount,
+            large: false,
+        }
+    }
+
+    /// Takes one at a time until there is no more.
+    fn all_of(shares: &Shares, app: usize) -> Vec<Share> {
+        std::iter::from_fn(|| shares.try_take(claim(app, 1))).collect()
+    }
+
+    #[test]
+    fn an_app_alone_takes_all_and_one_among_others_leaves_half() {
+        assert_eq!(all_of(&Shares::new(64, 1, 0), 0).len(), 64);
+        let shares = Shares::new(64, 3, 0);
+        let first = all_of(&shares, 0);
+        assert_eq!(first.len(), 32);
+        let second = all_of(&shares, 1);
+        assert_eq!(second.len(), 16);
+        // Whoever is not in the configuration counts as the last one that is.
+        let third = all_of(&shares, 7);
+        assert_eq!(third.len(), 8);
+        assert_eq!(all_of(&shares, 2).len(), 0);
+        drop((first, second));
+        assert_eq!(all_of(&shares, 2).len(), 32 - third.len());
+    }
+
+    #[test]
+    fn large_claims_leave_a_quarter_to_small_ones() {
+        let large = |amount| Claim {
+            large: true,
+            ..claim(0, amount)
+        };
+        let shares = Shares::new(64, 1, 0);
+        assert!(shares.try_take(large(49)).is_none());
+        let most = shares.try_take(large(48));
+        assert!(most.is_some());
+        assert!(shares.try_take(large(1)).is_none());
+        assert_eq!(all_of(&shares, 0).len(), 16);
+    }
+
+    #[test]
+    fn what_is_joined_is_given_back_once() {
+        let shares = Shares::new(4, 1, 0);
+        let mut one = shares.try_take(claim(0, 1)).unwrap();
+        one.join(shares.try_take(claim(0, 3)).unwrap());
+        assert_eq!(one.amount(), 4);
+        assert!(shares.try_take(claim(0, 1)).is_none());
+        drop(one);
+        assert_eq!(all_of(&shares, 0).len(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_served_in_order_and_small_claims_pass_large_ones() {
+        let shares = Shares::new(4, 1, 8);
+        let [two, one] = [2, 1].map(|amount| shares.try_take(claim(0, amount)).unwrap());
+        let (served, mut order) = tokio::sync::mpsc::unbounded_channel();
+        for (n, amount) in [(0, 3), (1, 2), (2, 2), (3, 4)] {
+            let (shares, served) = (shares.clone(), served.clone());
+            tokio::spawn(async move {
+                let share = shares.take(claim(0, amount), SOON).await;
+                served.send((n, share)).unwrap();
+            });
+            tokio::task::yield_now().await;
+        }
+        // There is one, and nobody waits for so little.
+        let smallest = shares.try_take(claim(0, 1)).unwrap();
+        drop(two);
+        let (first, pair) = order.recv().await.unwrap();
+        assert!(first == 1 && pair.is_some());
+        // There is one more, but two are waited for.
+        assert!(shares.try_take(claim(0, 2)).is_none());
+        drop(pair);
+        let (second, other) = order.recv().await.unwrap();
+        assert!(second == 2 && other.is_some());
+        drop((other, one));
+        let (third, three) = order.recv().await.unwrap();
+        assert!(third == 0 && three.is_some());
+        // Nobody makes room for the last one in time.
+        let (last, none) = order.recv().await.unwrap();
+        assert!(last == 3 && none.is_none());
+        drop((smallest, three));
+        assert_eq!(all_of(&shares, 0).len(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_shared_like_what_it_is_for() {
+        let shares = Shares::new(3, 2, 6);
+        let held = [all_of(&shares, 0), all_of(&shares, 1)];
+        let mut waiting: Vec<_> = (0..8)
+            .map(|n| Box::pin(shares.take(claim(n / 4, 1), SOON)))
+            .collect();
+        let refused = |waiting: &mut Vec<_>| {
+            let before = waiting.len();
+            waiting.retain_mut(|taking| futures_util::FutureExt::now_or_never(taking).is_none());
+            before - waiting.len()
+        };
+        // Three of the first app and two of the second wait.
+        assert_eq!(refused(&mut waiting), 3);
+        assert!(!shares.has_room(claim(0, 1)));
+        drop(waiting);
+        assert!(shares.has_room(claim(0, 1)));
+        // A smaller claim takes the place of a larger one.
+        let mut large: Vec<_> = (0..6)
+            .map(|_| Box::pin(shares.take(claim(0, 2), SOON)))
+            .collect();
+        let mut small = Box::pin(shares.take(claim(0, 1), SOON));
+        assert_eq!(refused(&mut large), 3);
+        assert!(futures_util::FutureExt::now_or_never(&mut small).is_none());
+        assert_eq!(refused(&mut large), 1);
+        drop((large, small));
+        drop(held);
+        assert_eq!(all_of(&shares, 0).len(), 2);
+    }
+}
