@@ -1,4 +1,7 @@
-//! Attacks: the real binary and real Redis processes under what a hostile or broken world does to them.
+//! Attacks: the real binary and real Redis processes under what a hostile or broken world does to them. `make test-attack`.
+//!
+//! What an attack by callers costs the pod is read from `/proc` and has to be bounded; nobody else may notice much; and whoever
+//! is refused has to be told so in words.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,3 +38,7 @@ mod clocks;
 
 /// Keys of another type, records in another form, keys that nobody wrote.
 mod poison;
+
+/// Bodies that stall, that are many, and that take long to take apart.
+#[cfg(target_os = "linux")]
+mod bodies;
