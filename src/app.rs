@@ -8,21 +8,24 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::{HttpResponse, HttpServer, web};
+use actix_web::{HttpResponse, web};
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::http;
+use crate::http::edge::{self, Answers, Edge, Limits};
 use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::open_files::{self, OpenFiles};
 use crate::private_redis::{PrivateRedis, StartError};
 use crate::store::{Check, KnownServers, Store, this_is_a_worker};
 
 /// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
-/// Longer than the idle time of the usual balancers (60 s), so that it is they who close.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+const BACKLOG: u32 = 4096;
+/// Connections of the admin address. Its own, whatever happens at the public one.
+const ADMIN_CONNECTIONS: usize = 256;
+/// Connections beyond `max_connections` that are being told so.
+const TURNED_AWAY: usize = 256;
 /// Between two looks for servers that have not been checked.
 const POLL_SERVERS: Duration = Duration::from_secs(5);
 /// Between two looks at a Redis that has not answered yet, and at one that has.
@@ -70,6 +73,8 @@ pub struct App {
     health: Arc<Health>,
     public: Server,
     listen: SocketAddr,
+    /// Set: the public answers say that their connections end with them.
+    leaving: Arc<AtomicBool>,
     admin: RunningServer,
     admin_listen: SocketAddr,
     poll: JoinHandle<()>,
@@ -109,11 +114,17 @@ impl App {
     pub async fn build(config: Config) -> Result<App, BuildError> {
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::default());
+        let files = open_files::raise();
         let (public_socket, listen) = bind(&config.server.listen, "listen", "listen").await?;
         let (admin_socket, admin_listen) =
             bind(&config.server.admin_listen, "admin_listen", "admin-listen").await?;
         // First, since a private Redis may take its time to load.
-        let admin = admin_server(admin_socket, Arc::clone(&health), Arc::clone(&metrics))?;
+        let admin = admin_server(
+            admin_socket,
+            &config,
+            Arc::clone(&health),
+            Arc::clone(&metrics),
+        )?;
         let admin = RunningServer::start(admin);
 
         let mut config = config;
@@ -143,12 +154,14 @@ impl App {
             tokio::join!(poll, setup);
         });
         let state = http::State::new(Arc::clone(&config), store, Arc::clone(&metrics));
-        let public = public_server(public_socket, &config, state)?;
+        let leaving = Arc::new(AtomicBool::new(false));
+        let public = public_server(public_socket, state, files, Arc::clone(&leaving))?;
         Ok(App {
             config,
             health,
             public,
             listen,
+            leaving,
             admin,
             admin_listen,
             poll,
@@ -181,6 +194,7 @@ impl App {
         self.health.server.store(STOPPING, Ordering::Release);
         if stop == Stop::Drain && settings.drain_seconds > 0 {
             tracing::info!(seconds = settings.drain_seconds, "draining");
+            edge::leave(&self.leaving);
             tokio::time::sleep(Duration::from_secs(settings.drain_seconds)).await;
         }
         tracing::info!("stopping");
@@ -242,36 +256,81 @@ fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 fn public_server(
     listener: std::net::TcpListener,
-    config: &Config,
     state: http::State,
+    files: OpenFiles,
+    leaving: Arc<AtomicBool>,
 ) -> io::Result<Server> {
-    let settings = &config.server;
+    let settings = &state.config.server;
+    let (max_connections, max_turned_away) = match files.room(settings.max_connections) {
+        Some(room) => {
+            tracing::warn!(
+                open_files = files.limit(),
+                max_connections = room,
+                configured = settings.max_connections,
+                "the limit of open files is too low for max_connections: raise it (ulimit -n, LimitNOFILE=)"
+            );
+            (room, TURNED_AWAY.min(room / 4))
+        }
+        None => (settings.max_connections, TURNED_AWAY),
+    };
+    let edge = Edge {
+        name: "public",
+        limits: Limits {
+            max_connections,
+            max_connections_per_address: settings.max_connections_per_address,
+            max_turned_away,
+            ..limits(&state.config)
+        },
+        refuse: http::refuse,
+        metrics: Some(Arc::clone(&state.metrics)),
+        answers: Arc::clone(&state.answers),
+        workers: settings.workers,
+        grace_seconds: settings.grace_seconds,
+        leaving,
+    };
     let state = web::Data::new(state);
-    let mut server = HttpServer::new(move || {
+    edge::server(listener, &edge, move || {
         this_is_a_worker();
         actix_web::App::new()
             .app_data(state.clone())
             .default_service(web::to(http::dispatch))
     })
-    .client_request_timeout(HEAD_TIMEOUT)
-    .keep_alive(KEEP_ALIVE)
-    .max_connections(settings.max_connections)
-    .shutdown_timeout(settings.grace_seconds)
-    .disable_signals();
-    if settings.workers > 0 {
-        server = server.workers(settings.workers);
+}
+
+/// What a connection may cost, at either address.
+fn limits(config: &Config) -> Limits {
+    let settings = &config.server;
+    Limits {
+        max_connections: ADMIN_CONNECTIONS,
+        max_connections_per_address: 0,
+        max_turned_away: 16,
+        max_head_bytes: settings.max_head_bytes,
+        head_timeout: Duration::from_millis(settings.head_timeout_ms),
+        body_timeout: Duration::from_millis(settings.body_timeout_ms),
+        write_timeout: Duration::from_millis(settings.write_timeout_ms),
+        keep_alive: Duration::from_secs(settings.keep_alive_seconds),
     }
-    Ok(server.listen(listener)?.run())
 }
 
 fn admin_server(
     listener: std::net::TcpListener,
+    config: &Config,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 ) -> io::Result<Server> {
+    let edge = Edge {
+        name: "admin",
+        limits: limits(config),
+        refuse: |_, why| http::native::unserved(why),
+        metrics: None,
+        answers: Arc::new(Answers::new(config.server.max_answers_bytes)),
+        workers: 1,
+        grace_seconds: 1,
+        leaving: Arc::default(),
+    };
     let health = web::Data::from(health);
     let metrics = web::Data::from(metrics);
-    let server = HttpServer::new(move || {
+    edge::server(listener, &edge, move || {
         actix_web::App::new()
             .app_data(health.clone())
             .app_data(metrics.clone())
@@ -279,13 +338,6 @@ fn admin_server(
             .route("/readyz", web::get().to(readyz))
             .route("/metrics", web::get().to(show_metrics))
     })
-    .workers(1)
-    .client_request_timeout(HEAD_TIMEOUT)
-    .keep_alive(KEEP_ALIVE)
-    .max_connections(256)
-    .shutdown_timeout(1)
-    .disable_signals();
-    Ok(server.listen(listener)?.run())
 }
 
 /// Never asks Redis: an outage there must not restart every pod.

@@ -55,7 +55,7 @@ pub struct ServerConfig {
     pub listen: String,
     /// Address of `/livez`, `/readyz`, `/metrics`. Default `127.0.0.1:9090`.
     pub admin_listen: String,
-    /// Worker threads, 0 to 1,024; 0 (the default) = one per core.
+    /// Worker threads, 0 to 512; 0 (the default) = one per core.
     pub workers: usize,
     /// Events in one request, 1 to 100,000. Default 10,000.
     pub max_events: usize,
@@ -68,8 +68,25 @@ pub struct ServerConfig {
     pub max_bodies_bytes: usize,
     /// Milliseconds until a body must have arrived whole, 100 to 600,000. Default 10,000.
     pub body_timeout_ms: u64,
-    /// Open connections per worker, 1 to 1,000,000. Default 5,000: some 100 MB at worst on four cores.
+    /// Open connections in all, 1 to 1,000,000. Default 12,000, which are less than 512 MB whatever they do. Those beyond are answered
+    /// with a refusal. When fifteen of sixteen are taken, those that only wait make room.
     pub max_connections: usize,
+    /// Open connections from one address (of IPv6: one network of 64 bits), 0 to 1,000,000; 0 (the default) = no bound, as behind one
+    /// proxy all of them come from one.
+    pub max_connections_per_address: usize,
+    /// Bytes in a request's line and headers, 1 KiB to 64 KiB. Default 32 KiB.
+    pub max_head_bytes: usize,
+    /// Milliseconds until they must have arrived whole, 100 to 600,000. Default 15,000.
+    pub head_timeout_ms: u64,
+    /// Milliseconds that a caller may leave its answer waiting, 100 to 600,000; every 4 KiB that it takes earn it another second.
+    /// Default 10,000.
+    pub write_timeout_ms: u64,
+    /// Seconds until a connection without a request is closed, 1 to 3,600. Default 75: longer than the idle time of the usual
+    /// balancers (60), so that it is they who close.
+    pub keep_alive_seconds: u64,
+    /// Bytes of finished answers that wait to be taken, those of up to 16 KiB not counted, 1 MiB to 1 TiB. Default 64 MiB. Answers
+    /// beyond are refusals; from half of it on, callers who take nothing for a second are cut off, the slowest first.
+    pub max_answers_bytes: usize,
     /// Reads being worked on at once; more are refused at once.
     pub max_reads: usize,
     /// Requests with events being worked on at once; a few more wait up to a second.

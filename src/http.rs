@@ -1,11 +1,13 @@
 //! The route table, and the state that every call sees. A new dialect is one file that serves its paths, one row in
-//! `VENDORS` and, where it has credentials, one field of [`Apps`].
+//! `VENDORS` and, where it has credentials, one field of [`Apps`]. In front of it all stands the [`edge`].
 
 pub mod address;
 pub mod body;
+pub mod edge;
 pub mod imkit;
 pub mod keys;
 pub mod native;
+mod unserved;
 pub mod request;
 pub mod sendbird;
 pub mod tencent;
@@ -15,6 +17,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::body::{BodySize, MessageBody as _};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
@@ -23,12 +26,15 @@ use futures_util::future::LocalBoxFuture;
 use crate::config::{AppConfig, Config};
 use crate::http::address::Refusals;
 use crate::http::body::Bodies;
+use crate::http::edge::Answers;
 use crate::http::keys::KeyRing;
 use crate::http::request::Call;
 use crate::limiter::{Endpoint, Limiter};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::telemetry::Access;
+
+pub use unserved::Unserved;
 
 /// One wire format.
 struct Dialect {
@@ -41,6 +47,8 @@ struct Dialect {
     serve: for<'a> fn(Call<'a>) -> LocalBoxFuture<'a, HttpResponse>,
     /// Its words for an internal error.
     broken: fn() -> HttpResponse,
+    /// Its words for a request that no handler sees.
+    unserved: fn(Unserved) -> HttpResponse,
 }
 
 /// Answers whatever no vendor's prefix claims.
@@ -50,6 +58,7 @@ static NATIVE: Dialect = Dialect {
     user_share: |_| 1.0,
     serve: |call| Box::pin(native::serve(call)),
     broken: internal_problem,
+    unserved: native::unserved,
 };
 
 static VENDORS: [Dialect; 3] = [
@@ -59,6 +68,7 @@ static VENDORS: [Dialect; 3] = [
         user_share: imkit::user_share,
         serve: |call| Box::pin(imkit::serve(call)),
         broken: imkit::internal_error,
+        unserved: imkit::unserved,
     },
     Dialect {
         prefixes: tencent::PREFIXES,
@@ -66,6 +76,7 @@ static VENDORS: [Dialect; 3] = [
         user_share: |_| 1.0,
         serve: |call| Box::pin(tencent::serve(call)),
         broken: tencent::internal_error,
+        unserved: tencent::unserved,
     },
     Dialect {
         prefixes: sendbird::PREFIXES,
@@ -73,6 +84,7 @@ static VENDORS: [Dialect; 3] = [
         user_share: |_| 1.0,
         serve: |call| Box::pin(sendbird::serve(call)),
         broken: sendbird::internal_error,
+        unserved: sendbird::unserved,
     },
 ];
 
@@ -92,6 +104,8 @@ pub struct State {
     pub bodies: Bodies,
     /// What is counted for `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// The memory of answers that nobody has taken yet.
+    pub answers: Arc<Answers>,
 }
 
 impl State {
@@ -115,6 +129,7 @@ impl State {
                 config.apps.len(),
                 Duration::from_millis(config.server.body_timeout_ms),
             ),
+            answers: Arc::new(Answers::new(config.server.max_answers_bytes)),
             config,
             store,
             metrics,
@@ -160,13 +175,7 @@ pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpRespon
     };
     let access = Access::begin(&req, &state.metrics);
     let segments = split(req.uri().path());
-    let dialect = match segments.first() {
-        Some(first) => VENDORS
-            .iter()
-            .find(|dialect| dialect.prefixes.contains(first))
-            .unwrap_or(&NATIVE),
-        None => &NATIVE,
-    };
+    let dialect = dialect(segments.first().copied().unwrap_or_default());
     let name = Cell::new("none");
     let call = Call {
         req: &req,
@@ -181,11 +190,35 @@ pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpRespon
         tracing::error!(route = name.get(), "a handler panicked");
         (dialect.broken)()
     });
-    if response.head().keep_alive() {
-        request::discard(&mut payload, state.config.server.max_body_bytes).await;
+    // What is small enough for its connection's own buffer is never too much.
+    if let BodySize::Sized(bytes) = response.body().size()
+        && state.answers.are_too_many_for(bytes)
+    {
+        response = (dialect.unserved)(Unserved::Overloaded);
+    }
+    if response.head().keep_alive()
+        && !request::discard(&mut payload, state.config.server.max_body_bytes).await
+    {
+        request::close(&mut response);
     }
     access.end(name.get(), &mut response);
     response
+}
+
+/// The words for a request that no handler sees, in the dialect of its path.
+pub fn refuse(path: &[u8], why: Unserved) -> HttpResponse {
+    let mut segments = path.split(|byte| *byte == b'/');
+    let first = segments.find(|segment| !segment.is_empty());
+    let first = std::str::from_utf8(first.unwrap_or_default());
+    (dialect(first.unwrap_or_default()).unserved)(why)
+}
+
+/// The dialect of a path that begins with that segment.
+fn dialect(first: &str) -> &'static Dialect {
+    VENDORS
+        .iter()
+        .find(|dialect| dialect.prefixes.contains(&first))
+        .unwrap_or(&NATIVE)
 }
 
 /// The segments of a raw path, without the empty ones in front (`//v3/…` is what a base URL with a slash leads to).

@@ -56,6 +56,7 @@ pub mod cli;
 pub mod demo;
 pub mod admin;
 pub mod app;
+pub mod open_files;
 pub mod private_redis;
 
 pub mod http;

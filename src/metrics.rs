@@ -30,6 +30,10 @@ pub struct Metrics {
     http: Family<HttpLabels, Durations>,
     http_handles: Handles<Durations>,
     in_flight: Gauge<i64, Striped>,
+    connections: Gauge<i64, Striped>,
+    connections_refused: Labelled<ReasonLabel>,
+    connections_cut: Labelled<ReasonLabel>,
+    unreadable_requests: Labelled<ReasonLabel>,
     redis_errors: Labelled<KindLabel>,
     unreadable: Labelled<KeyLabel>,
     redis_up: Gauge,
@@ -96,6 +100,30 @@ impl Metrics {
             "unread_http_requests_in_flight",
             "Requests being worked on",
             in_flight.clone(),
+        );
+        let connections = Gauge::<i64, Striped>::default();
+        r.register(
+            "unread_connections",
+            "Open connections of the public address",
+            connections.clone(),
+        );
+        let connections_refused = Labelled::new();
+        r.register(
+            "unread_connections_refused",
+            "Connections answered with a refusal because there were too many, by what bound",
+            connections_refused.family.clone(),
+        );
+        let connections_cut = Labelled::new();
+        r.register(
+            "unread_connections_cut",
+            "Connections ended without an answer, by what their peers did not do in time or who needed the place",
+            connections_cut.family.clone(),
+        );
+        let unreadable_requests = Labelled::new();
+        r.register(
+            "unread_http_requests_unreadable",
+            "Requests refused before any handler saw them, by what was wrong with them",
+            unreadable_requests.family.clone(),
         );
         let redis_errors = Labelled::new();
         r.register(
@@ -192,6 +220,10 @@ impl Metrics {
             http,
             http_handles: Handles::default(),
             in_flight,
+            connections,
+            connections_refused,
+            connections_cut,
+            unreadable_requests,
             redis_errors,
             unreadable,
             redis_up,
@@ -211,6 +243,20 @@ impl Metrics {
         }
         for cause in ["reads", "events", "bodies"] {
             metrics.overloaded.add(cause, 0);
+        }
+        for reason in ["address", "full"] {
+            metrics.connections_refused.add(reason, 0);
+        }
+        for reason in ["answers", "body", "room", "write"] {
+            metrics.connections_cut.add(reason, 0);
+        }
+        for reason in [
+            "head_timeout",
+            "head_too_large",
+            "malformed",
+            "target_too_long",
+        ] {
+            metrics.unreadable_requests.add(reason, 0);
         }
         metrics
     }
@@ -243,6 +289,27 @@ impl Metrics {
     pub fn in_flight(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
+    }
+
+    /// A connection is open until what this answers is dropped.
+    pub fn connected(&self) -> Connected {
+        self.connections.inc();
+        Connected(self.connections.clone())
+    }
+
+    /// A connection was answered with a refusal, by which bound.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.add(reason, 1);
+    }
+
+    /// A connection was ended without an answer.
+    pub fn connection_cut(&self, reason: &'static str) {
+        self.connections_cut.add(reason, 1);
+    }
+
+    /// A request was refused before any handler saw it.
+    pub fn unreadable_request(&self, reason: &'static str) {
+        self.unreadable_requests.add(reason, 1);
     }
 
     /// A Redis call failed.
@@ -311,6 +378,15 @@ impl Metrics {
 pub struct InFlight(Gauge<i64, Striped>);
 
 impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Counts a connection as open until dropped.
+pub struct Connected(Gauge<i64, Striped>);
+
+impl Drop for Connected {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -518,6 +594,10 @@ mod tests {
         metrics.rate_limited("pod");
         metrics.auth_failure("bad_token");
         metrics.overloaded("bodies");
+        metrics.connection_refused("full");
+        metrics.connection_cut("write");
+        metrics.unreadable_request("malformed");
+        let connected = metrics.connected();
         let guard = metrics.in_flight();
         let text = metrics.encode();
         for line in [
@@ -529,6 +609,13 @@ mod tests {
             "unread_http_request_duration_seconds_sum{route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 60.0003",
             "unread_http_request_duration_seconds_count{route=\"imkit-rooms\",method=\"other\",status=\"405\"} 1",
             "unread_http_requests_in_flight 1",
+            "unread_connections 1",
+            "unread_connections_refused_total{reason=\"full\"} 1",
+            "unread_connections_refused_total{reason=\"address\"} 0",
+            "unread_connections_cut_total{reason=\"write\"} 1",
+            "unread_connections_cut_total{reason=\"room\"} 0",
+            "unread_http_requests_unreadable_total{reason=\"malformed\"} 1",
+            "unread_http_requests_unreadable_total{reason=\"head_timeout\"} 0",
             "unread_redis_errors_total{kind=\"timeout\"} 1",
             "unread_unreadable_total{key=\"user_counts\"} 1",
             "unread_redis_up 1",
@@ -552,12 +639,11 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line}\nnot in\n{text}");
         }
         assert!(text.contains("process_start_time_seconds 1"), "{text}");
-        drop(guard);
-        assert!(
-            metrics
-                .encode()
-                .contains("unread_http_requests_in_flight 0")
-        );
+        drop((guard, connected));
+        let text = metrics.encode();
+        for gauge in ["unread_http_requests_in_flight 0", "unread_connections 0"] {
+            assert!(text.contains(gauge), "{gauge}\nnot in\n{text}");
+        }
     }
 
     #[test]

@@ -13,7 +13,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::{LogConfig, LogFormat};
 use crate::metrics::{InFlight, Metrics};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header of a request's id.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Reads a log filter: a level, or `target=level`, or several of these with commas between.
 pub fn filter(text: &str) -> Result<EnvFilter, String> {
@@ -114,15 +115,18 @@ fn request_id(req: &HttpRequest) -> HeaderValue {
                 .iter()
                 .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
     });
-    given.cloned().unwrap_or_else(|| {
-        let random = rand::random::<u64>();
-        let mut id = [0; 16];
-        for (at, place) in id.iter_mut().enumerate() {
-            let digit = (random >> (4 * at)) & 15;
-            *place = char::from_digit(digit as u32, 16).map_or(b'0', |digit| digit as u8);
-        }
-        HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
-    })
+    given.cloned().unwrap_or_else(new_request_id)
+}
+
+/// An id for a request that brought none.
+pub fn new_request_id() -> HeaderValue {
+    let random = rand::random::<u64>();
+    let mut id = [0; 16];
+    for (at, place) in id.iter_mut().enumerate() {
+        let digit = (random >> (4 * at)) & 15;
+        *place = char::from_digit(digit as u32, 16).map_or(b'0', |digit| digit as u8);
+    }
+    HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }
 
 /// The method, or `other`: callers may invent methods, a metric and a log must not grow with them.

@@ -20,6 +20,15 @@ pub fn effective(config: &Config) -> String {
     out.plain("max_bodies_bytes", server.max_bodies_bytes);
     out.plain("body_timeout_ms", server.body_timeout_ms);
     out.plain("max_connections", server.max_connections);
+    out.plain(
+        "max_connections_per_address",
+        server.max_connections_per_address,
+    );
+    out.plain("max_head_bytes", server.max_head_bytes);
+    out.plain("head_timeout_ms", server.head_timeout_ms);
+    out.plain("write_timeout_ms", server.write_timeout_ms);
+    out.plain("keep_alive_seconds", server.keep_alive_seconds);
+    out.plain("max_answers_bytes", server.max_answers_bytes);
     out.plain("max_reads", server.max_reads);
     out.plain("max_writes", server.max_writes);
     out.plain("drain_seconds", server.drain_seconds);

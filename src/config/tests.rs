@@ -55,7 +55,13 @@ max_events_bytes = 8388608
 max_body_bytes = 65536
 max_bodies_bytes = 33554432
 body_timeout_ms = 10000
-max_connections = 5000
+max_connections = 12000
+max_connections_per_address = 0
+max_head_bytes = 32768
+head_timeout_ms = 15000
+write_timeout_ms = 10000
+keep_alive_seconds = 75
+max_answers_bytes = 67108864
 max_reads = 2048
 max_writes = 64
 drain_seconds = 5
@@ -296,7 +302,7 @@ sendbird = { application_id = "a.b", master_token = "" }
         problems(file, &[]),
         [
             "server.listen: must be host:port, such as `127.0.0.1:8080` or `[::]:8080`",
-            "server.workers: must be 0 to 1024",
+            "server.workers: must be 0 to 512",
             "server.max_events: must be an integer",
             "server.body_timeout_ms: must be 100 to 600000",
             "redis.connections: must be 1 to 64",

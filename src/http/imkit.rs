@@ -18,6 +18,7 @@ use serde::{Serialize, Serializer};
 use crate::config::AppConfig;
 use crate::error::Error;
 use crate::http::State;
+use crate::http::Unserved;
 use crate::http::body::BodyError;
 use crate::http::keys::KeyRing;
 use crate::http::request::{self, Call};
@@ -241,6 +242,19 @@ pub fn internal_error() -> HttpResponse {
     with_cors(INTERNAL.answer())
 }
 
+/// This dialect's words for a request that no handler sees.
+pub fn unserved(why: Unserved) -> HttpResponse {
+    let said = |rm, code| fault(why.status().as_u16(), rm, code, why.detail());
+    let fault = match why {
+        Unserved::Malformed(_) => said(PARAMETERS, "INVALID_REQUEST"),
+        Unserved::TargetTooLong => said("URI too long", "URI_TOO_LONG"),
+        Unserved::HeadTooLarge => said("Request header fields too large", "HEADERS_TOO_LARGE"),
+        Unserved::HeadTimeout => said("Request timeout", "REQUEST_TIMEOUT"),
+        Unserved::Full | Unserved::Overloaded => UNAVAILABLE,
+    };
+    with_cors(fault.answer())
+}
+
 /// Answers a call under one of [`PREFIXES`].
 pub async fn serve(call: Call<'_>) -> HttpResponse {
     with_cors(route(call).await)
@@ -259,7 +273,7 @@ async fn route(call: Call<'_>) -> HttpResponse {
         (["rooms"], method) => {
             call.route("imkit_rooms");
             match *method {
-                Method::GET => limited(call, ROOMS).await,
+                Method::GET | Method::HEAD => limited(call, ROOMS).await,
                 Method::OPTIONS => preflight("GET, OPTIONS"),
                 _ => wrong_method("GET, OPTIONS"),
             }

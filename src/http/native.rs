@@ -14,6 +14,7 @@ use crate::config::AppConfig;
 use crate::error::Error;
 use crate::event::{self, Form, Unreadable};
 use crate::http::State;
+use crate::http::Unserved;
 use crate::http::body::BodyError;
 use crate::http::request::{
     Call, close, decode_segment, json as answer, json_bytes, retry_after, set,
@@ -38,6 +39,11 @@ pub async fn serve(mut call: Call<'_>) -> HttpResponse {
     }
 }
 
+/// The words for a request that no handler sees.
+pub fn unserved(why: Unserved) -> HttpResponse {
+    Problem::new(why.status(), why.detail()).render()
+}
+
 async fn route(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let segments = call.segments.clone();
     let (name, method) = match segments.as_slice() {
@@ -51,7 +57,7 @@ async fn route(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
         }
     };
     call.route(name);
-    if *call.req.method() != method {
+    if !call.is(&method) {
         let mut problem = Problem::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "this path takes another method",

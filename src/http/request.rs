@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::http::header::{self, HeaderName, HeaderValue};
-use actix_web::http::{ConnectionType, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
@@ -34,6 +34,12 @@ impl<'a> Call<'a> {
     /// Names the route for metrics and the access log.
     pub fn route(&self, name: &'static str) {
         self.name.set(name);
+    }
+
+    /// Whether it uses that method. `HEAD` is a `GET` without the body: the engine leaves it out, all else is the same.
+    pub fn is(&self, method: &Method) -> bool {
+        let asked = self.req.method();
+        asked == method || (asked == Method::HEAD && method == Method::GET)
     }
 
     /// The first value of a header, if it is UTF-8 and not empty.
@@ -117,24 +123,31 @@ fn decode_form(text: &str) -> Cow<'_, str> {
     Cow::Owned(decoded.into_owned())
 }
 
-/// Reads away a short body that nobody asked for. Without it the server closes the connection, so that callers who are over
-/// their limit would come back with a new one for each call.
-pub async fn discard(payload: &mut web::Payload, limit: usize) {
+/// Reads away a short body that nobody asked for; whether it came to its end. Without it the server closes the connection, so that
+/// callers who are over their limit would come back with a new one for each call.
+pub async fn discard(payload: &mut web::Payload, limit: usize) -> bool {
     const PATIENCE: Duration = Duration::from_millis(200);
     let rest = async {
         let mut bytes = 0usize;
-        while let Some(Ok(chunk)) = payload.next().await {
-            bytes = bytes.saturating_add(chunk.len());
+        loop {
+            match payload.next().await {
+                Some(Ok(chunk)) => bytes = bytes.saturating_add(chunk.len()),
+                Some(Err(_)) => return false,
+                None => return true,
+            }
             if bytes > limit {
-                break;
+                return false;
             }
         }
     };
     let mut rest = pin!(rest);
     // Nearly always nothing is left.
-    if rest.as_mut().now_or_never().is_none() {
+    match rest.as_mut().now_or_never() {
+        Some(whole) => whole,
         // Whoever is slower than that pays with the connection.
-        let _ = Box::pin(tokio::time::timeout(PATIENCE, rest)).await;
+        None => Box::pin(tokio::time::timeout(PATIENCE, rest))
+            .await
+            .unwrap_or(false),
     }
 }
 

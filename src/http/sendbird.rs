@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::config::AppConfig;
 use crate::error::Error;
+use crate::http::Unserved;
 use crate::http::keys::KeyRing;
 use crate::http::request::{self, Call, Query};
 use crate::limiter::Entry;
@@ -95,6 +96,9 @@ const TYPE_LENGTH: Fault = bad(400110, "A custom type must be at most 255 bytes.
 const TYPE_VALUE: Fault = bad(400151, "A custom type must not hold control characters.");
 const TYPES: Fault = bad(400203, "At most 1000 custom types may be named.");
 const URL: Fault = bad(400114, "The resource URL is not known.");
+const REQUEST: Fault = bad(400404, "The request could not be read.");
+const LENGTH: Fault = bad(400110, "The request is too long.");
+const SLOW: Fault = bad(400404, "The request did not arrive in time.");
 const METHOD: Fault = bad(400930, "This endpoint answers GET only.");
 const LIMIT: Fault = Fault {
     status: StatusCode::TOO_MANY_REQUESTS,
@@ -143,6 +147,17 @@ pub fn internal_error() -> HttpResponse {
     INTERNAL.answer()
 }
 
+/// This dialect's words for a request that no handler sees.
+pub fn unserved(why: Unserved) -> HttpResponse {
+    let fault = match why {
+        Unserved::Malformed(_) => REQUEST,
+        Unserved::TargetTooLong | Unserved::HeadTooLarge => LENGTH,
+        Unserved::HeadTimeout => SLOW,
+        Unserved::Full | Unserved::Overloaded => UNAVAILABLE,
+    };
+    fault.answer()
+}
+
 /// Answers a call under one of [`PREFIXES`].
 pub async fn serve(call: Call<'_>) -> HttpResponse {
     let ["v3", "users", user, "unread_item_count"] = *call.segments else {
@@ -150,7 +165,7 @@ pub async fn serve(call: Call<'_>) -> HttpResponse {
         return URL.answer();
     };
     call.route("sendbird_unread_item_count");
-    if call.req.method() != Method::GET {
+    if !call.is(&Method::GET) {
         let mut response = METHOD.answer();
         request::set(&mut response, header::ALLOW, "GET");
         return response;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::config::AppConfig;
 use crate::error::Error;
 use crate::http::State;
+use crate::http::Unserved;
 use crate::http::body::BodyError;
 use crate::http::request::{self, Call};
 use crate::json::{self, Raw, Surrogates};
@@ -65,6 +66,10 @@ struct Fault(u32, &'static str);
 // Where no public source shows the vendor's text, the words are ours.
 const METHOD: Fault = Fault(60002, "HTTP parse Error");
 const BROKEN: Fault = Fault(60002, "HTTP parse Error: the body could not be read");
+const HEAD: Fault = Fault(
+    60002,
+    "HTTP parse Error: the head of the request could not be read",
+);
 const ENCODED: Fault = Fault(60002, "HTTP parse Error: the body must not be encoded");
 const ACCOUNT: Fault = Fault(60004, "identifier or usersig is missing in the URL");
 const APP_FORM: Fault = Fault(60006, "sdkappid is invalid: it must be a number");
@@ -73,6 +78,7 @@ const FREQUENCY: Fault = Fault(
     "the frequency of calling this interface exceeds the limit",
 );
 const SLOW: Fault = Fault(60008, "the body did not arrive in time");
+const SLOW_HEAD: Fault = Fault(60008, "the request did not arrive in time");
 const PATH: Fault = Fault(60009, "resource error: no such service or command");
 const ADMIN: Fault = Fault(60010, "app administrator permission is required");
 const APP_MISSING: Fault = Fault(60012, "sdkappid is missing in the URL");
@@ -219,6 +225,17 @@ impl Fault {
 /// This dialect's words for a bug of ours.
 pub fn internal_error() -> HttpResponse {
     with_cors(INTERNAL.answer())
+}
+
+/// This dialect's words for a request that no handler sees.
+pub fn unserved(why: Unserved) -> HttpResponse {
+    let fault = match why {
+        Unserved::Malformed(_) => HEAD,
+        Unserved::TargetTooLong | Unserved::HeadTooLarge => TOO_LARGE,
+        Unserved::HeadTimeout => SLOW_HEAD,
+        Unserved::Full | Unserved::Overloaded => UNAVAILABLE,
+    };
+    with_cors(fault.answer())
 }
 
 /// Answers a call under one of [`PREFIXES`].

@@ -38,6 +38,10 @@ const fn anyhow(
 const RULES: &[Rule] = &[
     // HTTP on top.
     only("actix", &["app.rs", "http*", "telemetry.rs"], "only the HTTP side knows the web framework"),
+    only("http::edge", &["app.rs", "http.rs"], "handlers know nothing of connections"),
+    only("crate::store", &["admin*", "app.rs", "cli.rs", "http.rs", "http/imkit*", "http/native.rs", "http/sendbird.rs", "http/tencent.rs"],
+         "the store is used from above, by its face; the edge knows nothing of counts"),
+    only("httparse", &["http/edge/head.rs"], "one file reads heads"),
     only("StatusCode", &["http*"], "each dialect picks its own status codes"),
     only("crate::http", &["app.rs", "cli.rs", "demo.rs", "http*"], "nothing below HTTP knows of it"),
     only("crate::limiter", &["http*"], "limits belong to the endpoints"),
@@ -80,8 +84,9 @@ const RULES: &[Rule] = &[
     only("process::exit(", &["cli.rs"], "the command line ends the process"),
     only("stdout()", &["cli.rs"], "the command line prints"),
     only("println!", &[], "what is printed goes through `cli::print`"),
-    only("tokio::", &["app.rs", "cli.rs", "connection*", "demo.rs", "http/body.rs", "http/request.rs", "private_redis.rs", "shares.rs", "store*"],
+    only("tokio::", &["app.rs", "cli.rs", "connection*", "demo.rs", "http/body.rs", "http/edge/*", "http/request.rs", "private_redis.rs", "shares.rs", "store*"],
          "the rest is pure, or waits for one of these"),
+    only("rustix", &["open_files.rs"], "one file knows the limits of the process"),
     only("unsafe", &["private_redis.rs"], "one place needs it"),
 ];
 

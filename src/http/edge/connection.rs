@@ -1,0 +1,502 @@
+//! One connection: what of it the engine may see, and when. It hands on one request at a time, the next one when the answer before it
+//! is with the kernel; of a body only as much as the handler has read, and a little; of a head nothing before it is whole.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+
+use super::head;
+use super::patience::Patience;
+use super::places::{Held, NoPlace};
+use super::wire::{Next, Wire};
+use super::words;
+use super::worker::{Tick, Worker, ticks};
+use crate::http::Unserved;
+
+/// Bytes of a body that the engine holds at most and the handler has not read.
+const WINDOW: usize = 8 * 1024;
+/// Parts of a body that it holds at most: each costs more than its bytes.
+const MAX_PIECES: u32 = 64;
+/// For a refusal to be sent and the peer to go.
+const LINGER: Duration = Duration::from_secs(2);
+/// Longer than the handler's own deadline for a body, so that it is the handler that says so.
+const BODY_MARGIN: Duration = Duration::from_secs(5);
+/// For a connection without a place to show what it wanted.
+const TURN_AWAY: Duration = Duration::from_millis(250);
+
+/// Why a connection is ended from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// No request came, or its head did not end.
+    Head,
+    /// A body did not end.
+    Body,
+    /// An answer is not taken.
+    Write,
+    /// Large answers are not taken, and take too much memory.
+    Answers,
+    /// Somebody else needs the place.
+    Room,
+    /// Its end took too long.
+    Linger,
+}
+
+impl Cut {
+    /// Its word in a metric; none where it is the ordinary end.
+    fn word(self) -> Option<&'static str> {
+        match self {
+            Cut::Body => Some("body"),
+            Cut::Write => Some("write"),
+            Cut::Answers => Some("answers"),
+            Cut::Room => Some("room"),
+            Cut::Head | Cut::Linger => None,
+        }
+    }
+}
+
+/// What a connection is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// At waiting for a whole head.
+    Waiting,
+    /// At a request: its answer is not yet, or not all, with the kernel.
+    Serving,
+    /// At its end.
+    Closing,
+}
+
+/// Whether there is an engine, which costs some 20 KB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Engine {
+    None,
+    Running,
+    /// It has had nothing to do for a while.
+    Idle,
+}
+
+/// A connection, as its engine, its handlers and the sweep see it. All of them run on one thread.
+pub struct Connection {
+    worker: Rc<Worker>,
+    /// Whose it is, as far as shares go.
+    pub address: Option<IpAddr>,
+    /// Its place in the worker's list.
+    pub index: Cell<usize>,
+    /// Nothing is served here: there was no place.
+    turned_away: Option<NoPlace>,
+    wire: RefCell<Wire>,
+    phase: Cell<Phase>,
+    engine: Cell<Engine>,
+
+    /// Bytes of the body that the engine has and the handler has not.
+    unread: Cell<usize>,
+    pieces: Cell<u32>,
+    /// Whether reading waits for the handler.
+    blocked: Cell<bool>,
+    /// Whether the handler wants no more of the body.
+    body_unwanted: Cell<bool>,
+    /// Whether the engine has all of the answer.
+    answered: Cell<bool>,
+    /// Bytes of the answer that count in the common sum.
+    holds: Cell<usize>,
+
+    /// Since when it has been at what it is at.
+    since: Cell<Tick>,
+    deadline: Cell<Tick>,
+    patience: Cell<Patience>,
+    cut: Cell<Option<Cut>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Connection {
+    /// Of a socket that has just been accepted.
+    pub fn new(
+        worker: &Rc<Worker>,
+        stream: TcpStream,
+        address: Option<IpAddr>,
+        turned_away: Option<NoPlace>,
+    ) -> Rc<Self> {
+        let now = worker.now();
+        let limits = &worker.shared.limits;
+        let first = match turned_away {
+            Some(_) => TURN_AWAY,
+            None => limits.head_timeout,
+        };
+        let connection = Rc::new(Self {
+            worker: Rc::clone(worker),
+            address,
+            index: Cell::new(0),
+            turned_away,
+            wire: RefCell::new(Wire::new(stream)),
+            phase: Cell::new(Phase::Waiting),
+            engine: Cell::new(Engine::None),
+            unread: Cell::new(0),
+            pieces: Cell::new(0),
+            blocked: Cell::new(false),
+            body_unwanted: Cell::new(false),
+            answered: Cell::new(false),
+            holds: Cell::new(0),
+            since: Cell::new(now),
+            deadline: Cell::new(now.plus(ticks(first))),
+            patience: Cell::new(Patience::new(now, ticks(limits.write_timeout))),
+            cut: Cell::new(None),
+            waker: RefCell::new(None),
+        });
+        worker.add(&connection);
+        connection
+    }
+
+    /// Takes it out of the sweep.
+    pub fn forget(&self) {
+        self.worker.forget(self);
+    }
+
+    /// The task that carries it, to be woken by the sweep and by its handlers.
+    pub fn carried_by(&self, waker: &Waker) {
+        let mut kept = self.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn go_on(&self, phase: Phase, deadline: Tick) {
+        self.phase.set(phase);
+        self.since.set(self.worker.now());
+        self.deadline.set(deadline);
+    }
+
+    fn within(&self, duration: Duration) -> Tick {
+        self.worker.now().plus(ticks(duration))
+    }
+
+    // The sweep.
+
+    /// Looks whether something is due.
+    pub fn sweep(&self, now: Tick, stopping: bool) {
+        if self.cut.get().is_some() {
+            return;
+        }
+        let patience = self.patience.get();
+        let waiting = self.phase.get() == Phase::Waiting;
+        if patience.is_used_up(now) {
+            self.cut(Cut::Write);
+        } else if self.deadline.get() <= now {
+            self.cut(match self.phase.get() {
+                Phase::Waiting => Cut::Head,
+                Phase::Serving => Cut::Body,
+                Phase::Closing => Cut::Linger,
+            });
+        } else if stopping && waiting {
+            self.wake();
+        } else if waiting
+            && self.engine.get() == Engine::Running
+            && now.since(self.since.get()) > Tick::SECOND
+        {
+            self.engine.set(Engine::Idle);
+            self.wake();
+        }
+    }
+
+    /// Has its task end it.
+    pub fn cut(&self, cut: Cut) {
+        self.cut.set(Some(cut));
+        self.wake();
+    }
+
+    /// How many ticks it has only waited, if it does.
+    pub fn waited(&self, now: Tick) -> Option<u32> {
+        let waits = self.phase.get() == Phase::Waiting && self.turned_away.is_none();
+        waits.then(|| now.since(self.since.get()))
+    }
+
+    /// For how many ticks it has taken nothing of an answer, if there is one to take.
+    pub fn stalled(&self, now: Tick) -> Option<u32> {
+        self.patience.get().stalled().map(|since| now.since(since))
+    }
+
+    /// Bytes of its answer that count in the common sum.
+    pub fn holds(&self) -> usize {
+        self.holds.get()
+    }
+
+    // Its task.
+
+    /// What the sweep has decided, once.
+    pub fn verdict(&self) -> Option<Cut> {
+        self.cut.take()
+    }
+
+    /// Carries out what the sweep has decided. True: nothing is left to do but to drop it.
+    pub fn carry_out(&self, cut: Cut, cx: &mut Context<'_>) -> bool {
+        let wire = &mut *self.wire.borrow_mut();
+        match (cut, self.turned_away) {
+            (Cut::Head, Some(why)) => {
+                self.turn_away(wire, why);
+                return false;
+            }
+            (Cut::Head, None) if wire.has_begun() => {
+                self.refuse(wire, Unserved::HeadTimeout);
+                return false;
+            }
+            // A request that has come just now is served, and whoever has sent nothing is not waiting for an answer either.
+            (Cut::Head | Cut::Room, _) if wire.has_unread(cx) => return false,
+            (Cut::Head, None) => return true,
+            _ => {}
+        }
+        if cut != Cut::Room {
+            // At once, with all that the kernel still holds of it.
+            wire.abort();
+        }
+        if let Some(word) = cut.word() {
+            tracing::debug!(reason = word, "a connection was cut");
+            if let Some(metrics) = &self.worker.shared.metrics {
+                metrics.connection_cut(word);
+            }
+        }
+        true
+    }
+
+    /// There is an engine for it now.
+    pub fn has_engine(&self) {
+        self.engine.set(Engine::Running);
+    }
+
+    /// Whether the engine is to go: it has had nothing to do for a while, and holds nothing.
+    pub fn parts_with_engine(&self) -> bool {
+        if self.engine.get() != Engine::Idle {
+            return false;
+        }
+        let idle = self.phase.get() == Phase::Waiting && !self.wire.borrow().is_ready();
+        self.engine.set(match idle {
+            true => Engine::None,
+            false => Engine::Running,
+        });
+        idle
+    }
+
+    /// Without an engine: until there is a whole head for one.
+    pub fn poll_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+        if self.phase.get() == Phase::Closing {
+            return Poll::Ready(Ok(Next::End));
+        }
+        self.wire.borrow_mut().poll_head(self, cx, None)
+    }
+
+    // The handlers.
+
+    /// The handler has taken so many bytes of the body.
+    pub fn body_read(&self, bytes: usize) {
+        let unread = self.unread.get().saturating_sub(bytes);
+        self.unread.set(unread);
+        if unread == 0 {
+            self.pieces.set(0);
+        }
+        if !self.is_full() && self.blocked.replace(false) {
+            self.wake();
+        }
+    }
+
+    /// The handler wants no more of the body.
+    pub fn body_unwanted(&self) {
+        self.body_unwanted.set(true);
+        if self.blocked.replace(false) {
+            self.wake();
+        }
+    }
+
+    /// The engine has all of the answer.
+    pub fn answered(&self) {
+        self.answered.set(true);
+        self.holds.set(0);
+    }
+
+    /// Counts an answer in the common sum, if it is large enough to matter.
+    pub fn hold_answer(&self, bytes: usize) -> Option<Held> {
+        let held = self.worker.shared.answers.hold(bytes)?;
+        self.holds.set(bytes);
+        Some(held)
+    }
+
+    /// Whether answers say that the connection ends with them.
+    pub fn is_leaving(&self) -> bool {
+        self.worker.is_leaving()
+    }
+
+    fn is_full(&self) -> bool {
+        self.unread.get() >= WINDOW || self.pieces.get() >= MAX_PIECES
+    }
+
+    // The wire.
+
+    /// Whose clock and limits hold here.
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Why nothing is served here, if nothing is.
+    pub fn turned_away(&self) -> Option<NoPlace> {
+        self.turned_away
+    }
+
+    /// The first byte of another request has come.
+    pub fn head_begins(&self) {
+        let timeout = self.worker.shared.limits.head_timeout;
+        self.deadline.set(self.within(timeout));
+    }
+
+    /// A request goes to the engine, with a body behind its head or without.
+    pub fn request_begins(&self, without_body: bool) {
+        let body_timeout = self.worker.shared.limits.body_timeout;
+        let deadline = match without_body {
+            true => Tick::NEVER,
+            false => self.within(body_timeout + BODY_MARGIN),
+        };
+        self.go_on(Phase::Serving, deadline);
+        self.unread.set(0);
+        self.pieces.set(0);
+        self.blocked.set(false);
+        self.body_unwanted.set(false);
+        self.answered.set(false);
+    }
+
+    /// So many bytes of the body go to the engine.
+    pub fn body_given(&self, bytes: usize) {
+        self.unread.set(self.unread.get().saturating_add(bytes));
+        self.pieces.set(self.pieces.get().saturating_add(1));
+    }
+
+    /// All of the body has gone to the engine.
+    pub fn body_is_over(&self) {
+        self.deadline.set(Tick::NEVER);
+    }
+
+    /// Whether the handler wants no more of the body.
+    pub fn is_body_unwanted(&self) -> bool {
+        self.body_unwanted.get()
+    }
+
+    /// Whether the engine has as much of the body as it may have; if so, the handler's reading wakes the connection.
+    pub fn waits_for_reader(&self) -> bool {
+        let full = self.is_full();
+        if full {
+            self.blocked.set(true);
+        }
+        full
+    }
+
+    // Refusals.
+
+    /// Answers in place of a handler, and ends.
+    pub fn refuse(&self, wire: &mut Wire, why: Unserved) {
+        let shared = &self.worker.shared;
+        let (method, path) = head::sighted(wire.seen());
+        let answer = words::written((shared.refuse)(path, why), method == b"HEAD");
+        tracing::debug!(reason = why.word(), "a request was refused unread");
+        if let Some(metrics) = &shared.metrics {
+            metrics.unreadable_request(why.word());
+        }
+        wire.say(answer, true);
+        self.ends();
+    }
+
+    /// Says that there is no place, and ends.
+    pub fn turn_away(&self, wire: &mut Wire, why: NoPlace) {
+        let (method, path) = head::sighted(wire.seen());
+        let words = (self.worker.shared.refuse)(path, Unserved::Full);
+        let answer = words::written(words, method == b"HEAD");
+        // Without waiting for it to go: the next one is waiting.
+        wire.say(answer, false);
+        self.ends();
+        tracing::debug!(reason = why.word(), "a connection was refused");
+    }
+
+    // The engine's side.
+
+    /// What the engine reads.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let wire = &mut *self.wire.borrow_mut();
+        loop {
+            if wire.hand_on(buf) {
+                return Poll::Ready(Ok(()));
+            }
+            let next = match self.phase.get() {
+                Phase::Waiting => ready!(wire.poll_head(self, cx, Some(buf)))?,
+                Phase::Serving => ready!(wire.poll_body(self, cx, buf))?,
+                Phase::Closing => Next::End,
+            };
+            match next {
+                Next::Ready => {}
+                Next::Given | Next::End => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// What the engine writes.
+    pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let wire = &mut *self.wire.borrow_mut();
+        let written = wire.poll_write(cx, buf);
+        let mut patience = self.patience.get();
+        match written {
+            Poll::Pending => {
+                patience.waits(self.worker.now());
+                self.patience.set(patience);
+            }
+            Poll::Ready(Ok(bytes)) if patience.stalled().is_some() => {
+                patience.takes(bytes, self.worker.now());
+                self.patience.set(patience);
+            }
+            Poll::Ready(_) => {}
+        }
+        written
+    }
+
+    /// The engine calls this once the kernel has all that it had to write.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut patience = self.patience.get();
+        if patience.stalled().is_some() {
+            patience.rests(self.worker.now());
+            self.patience.set(patience);
+        }
+        if self.answered.replace(false) {
+            let wire = &*self.wire.borrow();
+            if wire.body_is_over() {
+                let keep_alive = self.within(self.worker.shared.limits.keep_alive);
+                self.go_on(Phase::Waiting, keep_alive);
+                if wire.has_more() {
+                    cx.waker().wake_by_ref();
+                }
+            } else {
+                // What is left of the body would be taken for a request.
+                self.ends();
+            }
+        }
+        // A socket has nothing to flush.
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing more is served here, and the kernel has all that was.
+    pub fn ends(&self) {
+        self.go_on(Phase::Closing, self.within(LINGER));
+    }
+
+    /// Whether nothing more is served here.
+    pub fn is_ending(&self) -> bool {
+        self.phase.get() == Phase::Closing
+    }
+
+    /// Says what is to be said, ends our side, and reads away what the peer has sent, or the kernel would take back what we said.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.borrow_mut().poll_end(&self.worker, cx)
+    }
+}

@@ -1,0 +1,139 @@
+//! How long a peer may leave its answer waiting.
+
+use super::worker::Tick;
+
+/// What a peer has to take of an answer so as not to use up its patience: 4 KiB a second.
+const BYTES_PER_TICK: usize = 1024;
+
+/// How long a peer that does not take its answer may go on so. It is spent while a write waits, earned back by what is taken and by
+/// time without waiting: else a peer that takes one byte now and then would last for ever.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    full: u32,
+    left: u32,
+    /// When it was last worked out.
+    at: Tick,
+    /// Since when a write has waited without any byte taken.
+    stalled: Option<Tick>,
+    /// Taken bytes that have earned nothing yet.
+    bytes: usize,
+}
+
+impl Patience {
+    /// As much as there may be, in ticks.
+    pub fn new(now: Tick, full: u32) -> Self {
+        Self {
+            full,
+            left: full,
+            at: now,
+            stalled: None,
+            bytes: 0,
+        }
+    }
+
+    /// Since when nothing was taken, if there is something to take.
+    pub fn stalled(&self) -> Option<Tick> {
+        self.stalled
+    }
+
+    /// Whether the peer is to go.
+    pub fn is_used_up(&self, now: Tick) -> bool {
+        self.stalled.is_some() && now.since(self.at) >= self.left
+    }
+
+    /// A write has to wait.
+    pub fn waits(&mut self, now: Tick) {
+        if self.stalled.is_none() {
+            self.left = self.left.saturating_add(now.since(self.at)).min(self.full);
+            self.at = now;
+            self.stalled = Some(now);
+        }
+    }
+
+    /// A write that had to wait gets on.
+    pub fn takes(&mut self, bytes: usize, now: Tick) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let earned = u32::try_from(self.bytes / BYTES_PER_TICK).unwrap_or(u32::MAX);
+        self.bytes %= BYTES_PER_TICK;
+        let left = self.left.saturating_sub(now.since(self.at));
+        self.left = left.saturating_add(earned).min(self.full);
+        self.at = now;
+        self.stalled = Some(now);
+    }
+
+    /// All is written.
+    pub fn rests(&mut self, now: Tick) {
+        self.left = self.left.saturating_sub(now.since(self.at));
+        self.at = now;
+        self.stalled = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: u32 = 40;
+
+    fn at(tick: u32) -> Tick {
+        Tick::START.plus(tick)
+    }
+
+    #[test]
+    fn it_is_used_up_by_waiting_only() {
+        let mut patience = Patience::new(at(0), FULL);
+        assert!(!patience.is_used_up(at(1_000)));
+        patience.waits(at(1_000));
+        assert!(!patience.is_used_up(at(1_039)) && patience.is_used_up(at(1_040)));
+        // Another try changes nothing.
+        patience.waits(at(1_030));
+        assert!(patience.is_used_up(at(1_040)));
+        patience.rests(at(1_030));
+        assert!(!patience.is_used_up(at(2_000)));
+        // What was spent comes back with time, and not at once.
+        patience.waits(at(1_035));
+        assert!(!patience.is_used_up(at(1_049)) && patience.is_used_up(at(1_050)));
+    }
+
+    #[test]
+    fn a_byte_now_and_then_is_not_enough_and_a_steady_flow_is() {
+        let lasts = |bytes: usize, every: u32| {
+            let mut patience = Patience::new(at(0), FULL);
+            patience.waits(at(0));
+            let mut now = 0;
+            while now < 100_000 && !patience.is_used_up(at(now)) {
+                now += 1;
+                if now % every == 0 {
+                    patience.takes(bytes, at(now));
+                }
+            }
+            now
+        };
+        assert_eq!(lasts(1, 1), FULL);
+        assert_eq!(lasts(1, 240), FULL);
+        assert!(
+            (FULL..2 * FULL).contains(&lasts(2_000, 4)),
+            "{}",
+            lasts(2_000, 4)
+        );
+        assert_eq!(lasts(BYTES_PER_TICK, 1), 100_000);
+        // A slow link takes a buffer of the kernel's at once, and then nothing for seconds.
+        assert_eq!(lasts(20 * BYTES_PER_TICK, 20), 100_000);
+    }
+
+    #[test]
+    fn small_answers_to_a_slow_peer_do_not_renew_it() {
+        let mut patience = Patience::new(at(0), FULL);
+        let mut now = 0;
+        while now < 10_000 {
+            patience.waits(at(now));
+            now += 3;
+            if patience.is_used_up(at(now)) {
+                break;
+            }
+            patience.takes(250, at(now));
+            patience.rests(at(now));
+        }
+        assert!(now < 2 * FULL, "{now}");
+    }
+}

@@ -1,0 +1,244 @@
+//! What all connections of a listener share: how many there may be, in all and from one address, and how much memory the answers
+//! may take that wait to be sent.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Who may be connected.
+#[derive(Debug)]
+pub struct Places {
+    max: usize,
+    /// 0: no bound.
+    max_per_address: usize,
+    taken: AtomicUsize,
+    /// Kept only where there is a bound for each address.
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// Why a connection gets no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPlace {
+    /// All are taken.
+    Full,
+    /// All that one address may have.
+    Address,
+}
+
+impl NoPlace {
+    /// Its word in a metric.
+    pub fn word(self) -> &'static str {
+        match self {
+            NoPlace::Full => "full",
+            NoPlace::Address => "address",
+        }
+    }
+}
+
+/// The place of one connection, free again when dropped.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Places>,
+    address: Option<IpAddr>,
+}
+
+impl Places {
+    /// So many, and so many for each address (0: as many as there are).
+    pub fn new(max: usize, max_per_address: usize) -> Self {
+        Self {
+            max,
+            max_per_address,
+            taken: AtomicUsize::new(0),
+            by_address: Mutex::default(),
+        }
+    }
+
+    /// A place for a connection from that address.
+    pub fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, NoPlace> {
+        let more = |taken: usize| (taken < self.max).then_some(taken + 1);
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .map_err(|_| NoPlace::Full)?;
+        let mut place = Place {
+            places: Arc::clone(self),
+            address: None,
+        };
+        let Some(address) = address.filter(|_| self.max_per_address > 0) else {
+            return Ok(place);
+        };
+        let mut by_address = self.by_address();
+        let taken = by_address.entry(address).or_default();
+        if *taken >= self.max_per_address {
+            // Dropping the place gives it back, and takes no lock as long as it names no address.
+            return Err(NoPlace::Address);
+        }
+        *taken += 1;
+        place.address = Some(address);
+        Ok(place)
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// How many are to be freed by those who only wait, so that newcomers find one: nothing until fifteen of sixteen are taken.
+    pub fn to_be_freed(&self) -> usize {
+        self.taken().saturating_sub(self.max - self.max / 16)
+    }
+
+    fn by_address(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
+        // Nothing that holds the lock can leave the map half changed.
+        self.by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.taken.fetch_sub(1, Ordering::Relaxed);
+        let Some(address) = self.address else { return };
+        let mut by_address = self.places.by_address();
+        if let Some(taken) = by_address.get_mut(&address) {
+            *taken = taken.saturating_sub(1);
+            if *taken == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// The address that connections are counted by: of IPv6 the network of 64 bits, since whoever has one address of it has all.
+pub fn counted_address(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        address => address,
+    }
+}
+
+/// The memory of answers that are finished and not sent yet. Those that fit into a connection's own buffer are not counted.
+#[derive(Debug)]
+pub struct Answers {
+    max: usize,
+    held: AtomicUsize,
+}
+
+/// One answer's share, given back when dropped.
+#[derive(Debug)]
+pub struct Held {
+    answers: Arc<Answers>,
+    bytes: usize,
+}
+
+impl Answers {
+    /// An answer of at most so many bytes is not counted.
+    pub const SMALL: usize = 16 * 1024;
+
+    /// So many bytes in all.
+    pub fn new(max: usize) -> Self {
+        Self {
+            max,
+            held: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether another answer of that length would be too much. The only one there is never is.
+    pub fn are_too_many_for(&self, bytes: u64) -> bool {
+        let held = self.held.load(Ordering::Relaxed);
+        bytes > Self::SMALL as u64 && held > 0 && held as u64 + bytes > self.max as u64
+    }
+
+    /// How much of those that nobody takes should go: all above half.
+    pub fn excess(&self) -> usize {
+        self.held
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.max / 2)
+    }
+
+    /// Counts one, if it is large enough to matter.
+    pub fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+        (bytes > Self::SMALL).then(|| {
+            self.held.fetch_add(bytes, Ordering::Relaxed);
+            Held {
+                answers: Arc::clone(self),
+                bytes,
+            }
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.answers.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(counted_address(text.parse().unwrap()))
+    }
+
+    #[test]
+    fn places_are_bounded_in_all_and_by_address() {
+        let places = Arc::new(Places::new(3, 2));
+        let one = places.take(address("10.0.0.1")).unwrap();
+        let two = places.take(address("::ffff:10.0.0.1")).unwrap();
+        assert_eq!(
+            places.take(address("10.0.0.1")).unwrap_err(),
+            NoPlace::Address
+        );
+        // The refused one holds nothing.
+        assert_eq!(places.taken(), 2);
+        let three = places.take(address("10.0.0.2")).unwrap();
+        assert_eq!(places.take(address("10.0.0.3")).unwrap_err(), NoPlace::Full);
+        drop(one);
+        let again = places.take(address("10.0.0.1")).unwrap();
+        drop((two, three, again));
+        assert_eq!(places.taken(), 0);
+        assert!(places.by_address().is_empty());
+    }
+
+    #[test]
+    fn addresses_without_a_bound_are_not_kept() {
+        let places = Arc::new(Places::new(2, 0));
+        let both = (places.take(address("::1")), places.take(None));
+        assert!(both.0.is_ok() && both.1.is_ok() && places.by_address().is_empty());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one() {
+        assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:1:2"));
+        assert_ne!(address("2001:db8:0:1::1"), address("2001:db8:0:2::1"));
+        assert_eq!(address("::ffff:1.2.3.4"), address("1.2.3.4"));
+    }
+
+    #[test]
+    fn room_is_made_before_the_last_place_is_taken() {
+        let places = Arc::new(Places::new(32, 0));
+        let mut taken: Vec<_> = (0..30).map(|_| places.take(None)).collect();
+        assert_eq!(places.to_be_freed(), 0);
+        taken.push(places.take(None));
+        assert_eq!(places.to_be_freed(), 1);
+    }
+
+    #[test]
+    fn large_answers_are_held_up_to_a_sum() {
+        let answers = Arc::new(Answers::new(100_000));
+        assert!(!answers.are_too_many_for(1 << 40), "nothing else is there");
+        assert!(answers.hold(Answers::SMALL).is_none());
+        let one = answers.hold(60_000).unwrap();
+        assert_eq!(answers.excess(), 10_000);
+        assert!(!answers.are_too_many_for(40_000) && answers.are_too_many_for(40_001));
+        assert!(!answers.are_too_many_for(Answers::SMALL as u64));
+        drop(one);
+        assert!(answers.excess() == 0 && !answers.are_too_many_for(200_000));
+    }
+}

@@ -1,0 +1,224 @@
+//! A worker's own share of the edge: its clock, its list of connections, and the sweep over it. The sweep stands in for the timers
+//! that each connection would otherwise have to wind and stop with every request.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::{BinaryHeap, HashMap};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use actix_server::GracefulShutdownSignal;
+use futures_util::FutureExt as _;
+
+use super::connection::{Connection, Cut};
+use super::places::{Answers, Places};
+use super::{Limits, Refuse};
+use crate::metrics::Metrics;
+
+/// Between two sweeps, and the grain of all deadlines here.
+const TICK: Duration = Duration::from_millis(250);
+/// Bytes that are read at once where they don't go straight to the engine.
+pub const READ: usize = 8 * 1024;
+
+/// A moment on a worker's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(u32);
+
+impl Tick {
+    /// Where the clock begins.
+    pub const START: Self = Self(0);
+    /// A moment that does not come.
+    pub const NEVER: Self = Self(u32::MAX);
+    /// As long as nothing else has to be known: what waits so long waits.
+    pub const SECOND: u32 = 4;
+
+    /// So many ticks later.
+    pub fn plus(self, ticks: u32) -> Self {
+        Self(self.0.saturating_add(ticks))
+    }
+
+    /// How many ticks ago that was.
+    pub fn since(self, earlier: Self) -> u32 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// That many ticks, and one for the part of one that is over already.
+pub fn ticks(duration: Duration) -> u32 {
+    let ticks = duration.as_millis().div_ceil(TICK.as_millis()) + 1;
+    u32::try_from(ticks).unwrap_or(u32::MAX)
+}
+
+/// What the workers of a listener share.
+pub struct Shared {
+    /// What a connection may cost.
+    pub limits: Limits,
+    /// Who may be connected.
+    pub places: Arc<Places>,
+    /// What finished answers take.
+    pub answers: Arc<Answers>,
+    /// Those that are told why they get no place, and not longer than it takes.
+    pub turned_away: Arc<Places>,
+    /// What is counted; absent: nothing.
+    pub metrics: Option<Arc<Metrics>>,
+    /// The words of a dialect.
+    pub refuse: Refuse,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Whether answers say that the connection ends with them.
+    pub leaving: Arc<AtomicBool>,
+    /// Whether newcomers are being refused, as the log knows it.
+    pub full: AtomicBool,
+}
+
+/// One worker's share.
+pub struct Worker {
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    started: Instant,
+    now: Cell<Tick>,
+    connections: RefCell<Vec<Rc<Connection>>>,
+    scratch: RefCell<Vec<u8>>,
+    stopping: Cell<bool>,
+}
+
+impl Worker {
+    /// Begins to sweep, on the worker's own thread.
+    pub fn start(shared: Arc<Shared>, stop: GracefulShutdownSignal) -> Rc<Self> {
+        let worker = Rc::new(Self {
+            shared,
+            started: Instant::now(),
+            now: Cell::new(Tick::START),
+            connections: RefCell::default(),
+            scratch: RefCell::new(vec![0; READ]),
+            stopping: Cell::new(false),
+        });
+        let sweeping = Rc::clone(&worker);
+        // Ends with the worker's runtime.
+        tokio::task::spawn_local(async move {
+            let mut stopped = std::pin::pin!(stop.notified().fuse());
+            loop {
+                futures_util::select! {
+                    () = stopped => sweeping.stopping.set(true),
+                    () = Box::pin(tokio::time::sleep(TICK).fuse()) => {}
+                }
+                sweeping.sweep();
+            }
+        });
+        worker
+    }
+
+    /// The time, up to a tick behind.
+    pub fn now(&self) -> Tick {
+        self.now.get()
+    }
+
+    /// Whether the server stops: who waits for a request waits for nothing.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Whether answers say that the connection ends with them.
+    pub fn is_leaving(&self) -> bool {
+        self.stopping.get() || self.shared.leaving.load(Ordering::Relaxed)
+    }
+
+    /// [`READ`] bytes to read into.
+    pub fn scratch(&self) -> RefMut<'_, Vec<u8>> {
+        self.scratch.borrow_mut()
+    }
+
+    /// Takes a connection into the sweep.
+    pub fn add(&self, connection: &Rc<Connection>) {
+        let mut connections = self.connections.borrow_mut();
+        connection.index.set(connections.len());
+        connections.push(Rc::clone(connection));
+    }
+
+    /// Takes it out again.
+    pub fn forget(&self, connection: &Connection) {
+        let mut connections = self.connections.borrow_mut();
+        let index = connection.index.get();
+        if index < connections.len() {
+            connections.swap_remove(index);
+        }
+        if let Some(moved) = connections.get(index) {
+            moved.index.set(index);
+        }
+    }
+
+    fn sweep(&self) {
+        let now = self.started.elapsed().as_millis() / TICK.as_millis();
+        let now = Tick(u32::try_from(now).unwrap_or(u32::MAX - 1));
+        self.now.set(now);
+        let connections = self.connections.borrow();
+        for connection in connections.iter() {
+            connection.sweep(now, self.is_stopping());
+        }
+        let places = &self.shared.places;
+        let crowd = places.to_be_freed();
+        if crowd > 0 {
+            make_room(&connections, now, crowd.div_ceil(self.shared.workers));
+        } else if self.shared.full.swap(false, Ordering::Relaxed) {
+            tracing::info!(
+                connections = places.taken(),
+                "new connections are taken again"
+            );
+        }
+        let excess = self.shared.answers.excess();
+        if excess > 0 {
+            give_up_answers(&connections, now, excess);
+        }
+    }
+}
+
+/// Ends so many connections that have only waited for a while: those of the addresses that have most of them, and of theirs those
+/// that have waited longest.
+fn make_room(connections: &[Rc<Connection>], now: Tick, wanted: usize) {
+    let mut waiting: HashMap<Option<IpAddr>, Vec<(u32, &Rc<Connection>)>> = HashMap::new();
+    for connection in connections {
+        if let Some(waited) = connection
+            .waited(now)
+            .filter(|waited| *waited > Tick::SECOND)
+        {
+            let of_address = waiting.entry(connection.address).or_default();
+            of_address.push((waited, connection));
+        }
+    }
+    for of_address in waiting.values_mut() {
+        of_address.sort_unstable_by_key(|(waited, _)| *waited);
+    }
+    let sizes = waiting.iter().map(|(address, list)| (list.len(), *address));
+    let mut largest: BinaryHeap<(usize, Option<IpAddr>)> = sizes.collect();
+    for _ in 0..wanted {
+        let Some((size, address)) = largest.pop() else {
+            return;
+        };
+        let longest = waiting.get_mut(&address).and_then(Vec::pop);
+        if let Some((_, connection)) = longest {
+            connection.cut(Cut::Room);
+        }
+        if size > 1 {
+            largest.push((size - 1, address));
+        }
+    }
+}
+
+/// Cuts connections that don't take their large answers, the longest stalled first, until half of the memory is free.
+fn give_up_answers(connections: &[Rc<Connection>], now: Tick, mut excess: usize) {
+    let stalled = connections.iter().filter_map(|connection| {
+        let stalled = connection.stalled(now)?;
+        (connection.holds() > 0 && stalled > Tick::SECOND).then_some((stalled, connection))
+    });
+    let mut stalled: Vec<_> = stalled.collect();
+    stalled.sort_unstable_by_key(|(stalled, _)| std::cmp::Reverse(*stalled));
+    for (_, connection) in stalled {
+        if excess == 0 {
+            return;
+        }
+        excess = excess.saturating_sub(connection.holds());
+        connection.cut(Cut::Answers);
+    }
+}

@@ -1,0 +1,57 @@
+//! Why a request is answered before a handler sees it. What each dialect makes of that stands in its own file.
+
+use actix_web::http::StatusCode;
+
+/// Why a request is answered before a handler sees it, or in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unserved {
+    /// It is no HTTP, or says two things at once. What is wrong with it, in words that repeat nothing of it.
+    Malformed(&'static str),
+    /// Its first line is too long.
+    TargetTooLong,
+    /// Its headers are too long, or too many.
+    HeadTooLarge,
+    /// Its head did not arrive in time.
+    HeadTimeout,
+    /// There are as many connections as there may be.
+    Full,
+    /// Finished answers that nobody takes fill the memory that there is for them.
+    Overloaded,
+}
+
+impl Unserved {
+    /// Its word in a metric and in the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Unserved::Malformed(_) => "malformed",
+            Unserved::TargetTooLong => "target_too_long",
+            Unserved::HeadTooLarge => "head_too_large",
+            Unserved::HeadTimeout => "head_timeout",
+            Unserved::Full => "full",
+            Unserved::Overloaded => "overloaded",
+        }
+    }
+
+    /// The status that HTTP has for it.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Unserved::Malformed(_) => StatusCode::BAD_REQUEST,
+            Unserved::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Unserved::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Unserved::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Unserved::Full | Unserved::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// What to tell a caller whose dialect has no words of its own for it.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Unserved::Malformed(why) => why,
+            Unserved::TargetTooLong => "the URL is too long",
+            Unserved::HeadTooLarge => "the headers are too long or too many",
+            Unserved::HeadTimeout => "the head of the request did not arrive in time",
+            Unserved::Full => "too many connections are open; please try again",
+            Unserved::Overloaded => "too many answers wait to be taken; please try again",
+        }
+    }
+}
