@@ -1,12 +1,13 @@
 # `make run`: a demo to try, `make test`: the suite, `make test-faults`: faults on purpose, some minutes, `make test-interleave`:
-# one pod in the middle of another's work, some minutes; each installs what is missing. `.ci/run` does all of that.
-# `make loadtest`: k6 at pods, some 20 minutes. `make bench`: against its ceiling, its peers and itself, most of an hour.
+# one pod in the middle of another's work, some minutes, `make test-attack`: hostile peers, clocks and data, up to three minutes; each
+# installs what is missing. `.ci/run` does all of that. `make loadtest`: k6 at pods, some 20 minutes. `make bench`: against its
+# ceiling, its peers and itself, most of an hour.
 
 CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
 BINARY = $(TARGET)/debug/unread
 
-.PHONY: run test test-faults test-interleave fault-report lint test-sdk loadtest loadtest-smoke bench bench-peers python redis
+.PHONY: run test test-faults test-interleave test-attack fault-report lint test-sdk loadtest loadtest-smoke bench bench-peers python redis
 
 run: redis
 	$(CARGO) run --release --locked -- demo
@@ -28,6 +29,10 @@ fault-report: redis
 # Two pods at every command of each other. INTERLEAVE=all: all of it, for hours; INTERLEAVE=NAME: one case and its commands.
 test-interleave: redis
 	$(CARGO) test --locked --test interleave -- --skip model:: --skip support:: --nocapture
+
+# Each attack with its bound on memory and CPU of the pod.
+test-attack: redis
+	$(CARGO) test --locked --test attack -- --skip model:: --skip support::
 
 lint:
 	$(CARGO) fmt --check

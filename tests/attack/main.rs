@@ -1,7 +1,7 @@
-//! Attacks: the real binary and real Redis processes under what a hostile or broken world does to them. `make test-attack`.
+//! Attacks: the real binary and real Redis processes under what hostile peers and a broken world do to them. `make test-attack`.
 //!
-//! What an attack by callers costs the pod is read from `/proc` and has to be bounded; nobody else may notice much; and whoever
-//! is refused has to be told so in words.
+//! What an attack by peers has to show: what it costs the pod, read from `/proc`, is bounded; nobody else notices much; and
+//! whoever is refused is told so in words. What clocks and foreign bytes have to show: no answer is wrong for good, and no pod ends.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -42,3 +42,26 @@ mod poison;
 /// Bodies that stall, that are many, and that take long to take apart.
 #[cfg(target_os = "linux")]
 mod bodies;
+/// Peers that mean harm, and what a pod costs meanwhile.
+mod peer;
+
+/// Requests by the thousand, and nobody reads the answers.
+mod pipelining;
+
+/// Heads that are slow, endless, or no heads.
+mod heads;
+
+/// Bodies that are slow or endless, and connections on which nothing happens.
+mod slow;
+
+/// What each of them is told, dialect by dialect.
+mod words;
+
+/// More connections than there are places, and fewer files than there should be.
+mod full;
+
+/// Ten thousand at once.
+mod crowd;
+
+/// Well-behaved callers, in all the ways that the bounds could get in theirs.
+mod calm;

@@ -1,0 +1,230 @@
+//! Ten thousand at once, of every kind, against a pod with its default settings.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::peer::{
+    Costs, DIALECTS, Dialect, address, answer, complaints, connect, metric, raise_files,
+};
+use crate::pipelining::{config, warm};
+use crate::support::{AppKeys, Pod, RedisServer};
+
+const CROWD: usize = 10_000;
+const MEMORY: u64 = 512 << 20;
+
+/// What one of them does until it is cut; then it comes back.
+#[derive(Clone, Copy)]
+enum Kind {
+    Silent,
+    UnfinishedHead,
+    SlowHead,
+    SlowBody,
+    SlowStranger,
+    TinyChunks,
+    Idle,
+    Pipelining,
+    HalfClosed,
+    Garbage,
+}
+
+const KINDS: [Kind; 10] = [
+    Kind::Silent,
+    Kind::UnfinishedHead,
+    Kind::SlowHead,
+    Kind::SlowBody,
+    Kind::SlowStranger,
+    Kind::TinyChunks,
+    Kind::Idle,
+    Kind::Pipelining,
+    Kind::HalfClosed,
+    Kind::Garbage,
+];
+
+impl Kind {
+    /// What is sent at once, and then every second.
+    fn bytes(self, keys: &AppKeys) -> (String, &'static str) {
+        match self {
+            Kind::Silent => (String::new(), ""),
+            Kind::UnfinishedHead => {
+                let start = "GET /v1/x HTTP/1.1\r\nX: ".to_owned();
+                (start + &"x".repeat(31_000), "")
+            }
+            Kind::SlowHead => ("GET /v4/x HTTP/1.1\r\nX: ".to_owned(), "x"),
+            Kind::SlowBody => {
+                let head = Dialect::Tencent.head(keys);
+                (head + "Content-Length: 60000\r\n\r\n{", " ")
+            }
+            Kind::SlowStranger => {
+                let head = "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n{";
+                (head.to_owned(), " ")
+            }
+            Kind::TinyChunks => {
+                let head = Dialect::Imkit.head(keys);
+                let head = head.replace("GET /rooms", "POST /badges/byRoomTags");
+                (head + "Transfer-Encoding: chunked\r\n\r\n", "1;a\r\n \r\n")
+            }
+            Kind::Idle => (UNKNOWN.to_owned(), ""),
+            Kind::Pipelining => (UNKNOWN.repeat(3_000), "\r\n"),
+            Kind::HalfClosed => (UNKNOWN.repeat(1_000), ""),
+            Kind::Garbage => ("\u{16}\u{3}\u{1} garbage".to_owned(), ""),
+        }
+    }
+}
+
+const UNKNOWN: &str = "GET /x HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// One life of a hostile connection: it ends when the pod ends it.
+async fn live(kind: Kind, mut stream: TcpStream, start: &str, drip: &str) -> std::io::Result<()> {
+    const SECOND: Duration = Duration::from_secs(1);
+    stream.write_all(start.as_bytes()).await?;
+    if matches!(kind, Kind::HalfClosed) {
+        stream.shutdown().await?;
+    }
+    if matches!(kind, Kind::Idle) {
+        let mut answer = [0; 4096];
+        // Whatever there is of it.
+        let _ = stream.read(&mut answer).await?;
+    }
+    // Those that have answers to read don't look; whether the connection is still there shows when they write, or when their
+    // time is up.
+    let blind = matches!(kind, Kind::Pipelining | Kind::HalfClosed);
+    for _ in 0..30 {
+        let mut peeked = [0];
+        match blind {
+            true => tokio::time::sleep(SECOND).await,
+            false => {
+                let seen = tokio::time::timeout(SECOND, stream.peek(&mut peeked)).await;
+                if seen.is_ok() {
+                    return Ok(());
+                }
+            }
+        }
+        // What does not fit is left out.
+        match stream.try_write(drip.as_bytes()) {
+            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn percentile(times: &mut [Duration], hundredths: usize) -> Duration {
+    times.sort_unstable();
+    times[(times.len() * hundredths / 100).min(times.len() - 1)]
+}
+
+/// Somebody who asks now and then, for so long, on a new connection every second time; answers how long each answer took. On a thread
+/// of its own, or it would wait for the crowd and not for the pod.
+fn victim(pod: &Arc<Pod>, keys: &Arc<AppKeys>, long: Duration) -> Vec<Duration> {
+    let (pod, keys) = (Arc::clone(pod), Arc::clone(keys));
+    let asking = std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(ask(&pod, &keys, long))
+    });
+    tokio::task::block_in_place(|| asking.join().unwrap())
+}
+
+async fn ask(pod: &Pod, keys: &AppKeys, long: Duration) -> Vec<Duration> {
+    let mut times = Vec::new();
+    let mut kept: Option<TcpStream> = None;
+    let begun = Instant::now();
+    for n in 0.. {
+        if begun.elapsed() > long {
+            break;
+        }
+        let dialect = DIALECTS[n % DIALECTS.len()];
+        let request = dialect.request(keys);
+        let start = Instant::now();
+        let mut stream = match kept.take() {
+            Some(stream) => stream,
+            None => connect(pod).await,
+        };
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = answer(&mut stream, false).await;
+        times.push(start.elapsed());
+        dialect.assert_good(&answer);
+        if n % 2 == 0 {
+            kept = Some(stream);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    times
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn ten_thousand_hostile_connections_leave_a_default_pod_standing() {
+    raise_files();
+    let (redis, config) = (RedisServer::start(), config());
+    let pod = Arc::new(warm(&config, &redis).await);
+    let keys = Arc::new(config.apps[0].clone());
+    let costs = Costs::of(&pod);
+    let mut quiet = victim(&pod, &keys, Duration::from_secs(3));
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let connected = Arc::new(AtomicUsize::new(0));
+    let target = address(&pod);
+    let bytes = Arc::new(KINDS.map(|kind| kind.bytes(&keys)));
+    let mut crowd = Vec::new();
+    for n in 0..CROWD {
+        let (stop, connected) = (Arc::clone(&stop), Arc::clone(&connected));
+        let bytes = Arc::clone(&bytes);
+        crowd.push(tokio::spawn(async move {
+            let kind = KINDS[n % KINDS.len()];
+            let (start, drip) = &bytes[n % KINDS.len()];
+            let mut first = true;
+            while !stop.load(Ordering::Relaxed) {
+                let socket = TcpSocket::new_v4().unwrap();
+                // Its own side takes next to nothing, so that little fills it.
+                socket.set_recv_buffer_size(4096).unwrap();
+                // From ten addresses: one has no more than 28,000 ports.
+                let own = [127, 0, 0, 10 + (n % 10) as u8];
+                socket.bind((own, 0).into()).unwrap();
+                if let Ok(stream) = socket.connect(target).await {
+                    if std::mem::take(&mut first) {
+                        connected.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let _ = live(kind, stream, start, drip).await;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }));
+    }
+    let begun = Instant::now();
+    while connected.load(Ordering::Relaxed) < CROWD {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "the crowd does not get in"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let gathered = begun.elapsed();
+    let spent = costs.cpu();
+    let measured = Instant::now();
+    let mut meanwhile = victim(&pod, &keys, Duration::from_secs(20));
+    let open = metric(&pod, "unread_connections ").expect("the admin address answers");
+    assert_eq!(pod.admin_status("/livez"), Some(200));
+    let cpu = (costs.cpu() - spent).as_secs_f64() / measured.elapsed().as_secs_f64();
+    let peak = costs.peak();
+    println!(
+        "crowd in {gathered:?}; {open} open; peak {} MB; {cpu:.2} cores; victim p50 {:?} p99 {:?}, quiet p50 {:?} p99 {:?}",
+        peak >> 20,
+        percentile(&mut meanwhile, 50),
+        percentile(&mut meanwhile, 99),
+        percentile(&mut quiet, 50),
+        percentile(&mut quiet, 99),
+    );
+    assert!(open > CROWD as i64 * 2 / 3, "{open}");
+    assert!(peak < MEMORY, "{} MB", peak >> 20);
+    // This machine carries the crowd as well; what is bounded here is only that nobody is left waiting.
+    assert!(meanwhile.iter().all(|time| *time < Duration::from_secs(10)));
+    stop.store(true, Ordering::Relaxed);
+    for task in crowd {
+        task.abort();
+    }
+    assert_eq!(complaints(&pod), [""; 0]);
+}
