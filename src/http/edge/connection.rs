@@ -87,6 +87,10 @@ pub struct Connection {
     pub address: Option<IpAddr>,
     /// Its place in the worker's list.
     pub index: Cell<usize>,
+    /// Whether it has its next request already and waits for its turn.
+    queued: Cell<bool>,
+    /// Whether its task has ended.
+    gone: Cell<bool>,
     /// Nothing is served here: there was no place.
     turned_away: Option<NoPlace>,
     wire: RefCell<Wire>,
@@ -131,6 +135,8 @@ impl Connection {
             worker: Rc::clone(worker),
             address,
             index: Cell::new(0),
+            queued: Cell::new(false),
+            gone: Cell::new(false),
             turned_away,
             wire: RefCell::new(Wire::new(stream)),
             phase: Cell::new(Phase::Waiting),
@@ -153,10 +159,30 @@ impl Connection {
 
     /// Takes it out of the sweep.
     pub fn forget(&self) {
+        self.gone.set(true);
         self.worker.forget(self);
     }
 
-    /// The task that carries it, to be woken by the sweep and by its handlers.
+    /// Whether its task has ended.
+    pub fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    /// It waits for its turn from now on, and the sweep leaves it alone. False: it waits already.
+    pub fn joins_queue(&self) -> bool {
+        !self.queued.replace(true)
+    }
+
+    /// Its turn has come. Waiting for it was not its peer's fault, so its time for the next head starts now.
+    pub fn leaves_queue(&self) {
+        self.queued.set(false);
+        if self.phase.get() == Phase::Waiting {
+            let keep_alive = self.within(self.worker.shared.limits.keep_alive);
+            self.go_on(Phase::Waiting, keep_alive);
+        }
+    }
+
+    /// The task that carries it, to be woken by the sweep, by its handlers, and when it is its turn.
     pub fn carried_by(&self, waker: &Waker) {
         let mut kept = self.waker.borrow_mut();
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
@@ -164,7 +190,8 @@ impl Connection {
         }
     }
 
-    fn wake(&self) {
+    /// Wakes the task that carries it.
+    pub fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
@@ -191,6 +218,8 @@ impl Connection {
         let waiting = self.phase.get() == Phase::Waiting;
         if patience.is_used_up(now) {
             self.cut(Cut::Write);
+        } else if waiting && self.queued.get() {
+            // It waits for us.
         } else if self.deadline.get() <= now {
             self.cut(match self.phase.get() {
                 Phase::Waiting => Cut::Head,
@@ -216,7 +245,8 @@ impl Connection {
 
     /// How many ticks it has only waited, if it does.
     pub fn waited(&self, now: Tick) -> Option<u32> {
-        let waits = self.phase.get() == Phase::Waiting && self.turned_away.is_none();
+        let waits = self.phase.get() == Phase::Waiting && !self.queued.get();
+        let waits = waits && self.turned_away.is_none();
         waits.then(|| now.since(self.since.get()))
     }
 
@@ -462,7 +492,7 @@ impl Connection {
     }
 
     /// The engine calls this once the kernel has all that it had to write.
-    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_flush(&self) -> Poll<io::Result<()>> {
         let mut patience = self.patience.get();
         if patience.stalled().is_some() {
             patience.rests(self.worker.now());
@@ -474,7 +504,7 @@ impl Connection {
                 let keep_alive = self.within(self.worker.shared.limits.keep_alive);
                 self.go_on(Phase::Waiting, keep_alive);
                 if wire.has_more() {
-                    cx.waker().wake_by_ref();
+                    self.worker.wants_turn(self);
                 }
             } else {
                 // What is left of the body would be taken for a request.

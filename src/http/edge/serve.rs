@@ -38,7 +38,7 @@ use crate::metrics::Connected;
 const WRITE: usize = 16 * 1024;
 /// Bytes that the kernel takes beyond what is on its way: so what a peer takes shows in what we may write, and a peer that takes
 /// nothing costs no more.
-const UNSENT: u32 = 32 * 1024;
+const UNSENT: u32 = 16 * 1024;
 
 /// Builds the server of a listener. `app` is called once in each worker, on its own thread.
 pub fn server<F, I, S>(listener: std::net::TcpListener, edge: &Edge, app: F) -> io::Result<Server>
@@ -316,8 +316,8 @@ impl AsyncWrite for Io {
         self.0.poll_write(cx, buf)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_flush()
     }
 
     /// The engine is done. The end of the connection is carried without it.

@@ -2,7 +2,7 @@
 //! that each connection would otherwise have to wind and stop with every request.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use actix_server::GracefulShutdownSignal;
 use futures_util::FutureExt as _;
+use tokio::sync::Notify;
 
 use super::connection::{Connection, Cut};
 use super::places::{Answers, Places};
@@ -19,6 +20,9 @@ use crate::metrics::Metrics;
 
 /// Between two sweeps, and the grain of all deadlines here.
 const TICK: Duration = Duration::from_millis(250);
+/// How many pipelined requests (those that came together with the one before them) a worker serves between two looks at the sockets.
+/// The others wait for their turn, so that a thousand peers with a thousand requests each delay anybody else by a few requests only.
+const TURNS: usize = 4;
 /// Bytes that are read at once where they don't go straight to the engine.
 pub const READ: usize = 8 * 1024;
 
@@ -82,6 +86,10 @@ pub struct Worker {
     connections: RefCell<Vec<Rc<Connection>>>,
     scratch: RefCell<Vec<u8>>,
     stopping: Cell<bool>,
+    /// Turns given since the last look at the sockets, and who waits for one.
+    given: Cell<usize>,
+    waiting: RefCell<VecDeque<Rc<Connection>>>,
+    first_given: Notify,
 }
 
 impl Worker {
@@ -94,6 +102,9 @@ impl Worker {
             connections: RefCell::default(),
             scratch: RefCell::new(vec![0; READ]),
             stopping: Cell::new(false),
+            given: Cell::new(0),
+            waiting: RefCell::default(),
+            first_given: Notify::new(),
         });
         let sweeping = Rc::clone(&worker);
         // Ends with the worker's runtime.
@@ -107,6 +118,8 @@ impl Worker {
                 sweeping.sweep();
             }
         });
+        let giving = Rc::clone(&worker);
+        tokio::task::spawn_local(async move { giving.give_turns().await });
         worker
     }
 
@@ -146,6 +159,60 @@ impl Worker {
         }
         if let Some(moved) = connections.get(index) {
             moved.index.set(index);
+        }
+    }
+
+    /// A connection has its next request already: it is woken when it is its turn.
+    pub fn wants_turn(&self, connection: &Connection) {
+        if self.given.get() < TURNS && self.waiting.borrow().is_empty() {
+            self.give_turn(connection);
+            return;
+        }
+        let connections = self.connections.borrow();
+        if let Some(connection) = connections.get(connection.index.get())
+            && connection.joins_queue()
+        {
+            self.waiting.borrow_mut().push_back(Rc::clone(connection));
+        }
+    }
+
+    fn give_turn(&self, connection: &Connection) {
+        let given = self.given.get();
+        self.given.set(given + 1);
+        connection.wake();
+        if given == 0 {
+            self.first_given.notify_one();
+        }
+    }
+
+    /// Gives the next turns whenever the runtime has looked at its sockets.
+    async fn give_turns(&self) {
+        loop {
+            self.first_given.notified().await;
+            loop {
+                // The runtime comes back to a task that yields only after such a look.
+                tokio::task::yield_now().await;
+                self.given.set(0);
+                while self.given.get() < TURNS
+                    && let Some(connection) = self.next_waiting()
+                {
+                    connection.leaves_queue();
+                    self.give_turn(&connection);
+                }
+                if self.given.get() == 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn next_waiting(&self) -> Option<Rc<Connection>> {
+        let mut waiting = self.waiting.borrow_mut();
+        loop {
+            let next = waiting.pop_front()?;
+            if !next.is_gone() {
+                return Some(next);
+            }
         }
     }
 
