@@ -281,6 +281,7 @@ fn public_server(
             max_turned_away,
             ..limits(&state.config)
         },
+        trusted_proxies: settings.trusted_proxies.clone(),
         refuse: http::refuse,
         metrics: Some(Arc::clone(&state.metrics)),
         answers: Arc::clone(&state.answers),
@@ -321,6 +322,7 @@ fn admin_server(
     let edge = Edge {
         name: "admin",
         limits: limits(config),
+        trusted_proxies: Vec::new(),
         refuse: |_, why| http::native::unserved(why),
         metrics: None,
         answers: Arc::new(Answers::new(config.server.max_answers_bytes)),

@@ -71,8 +71,8 @@ pub struct ServerConfig {
     /// Open connections in all, 1 to 1,000,000. Default 12,000, which are less than 512 MB whatever they do. Those beyond are answered
     /// with a refusal. When fifteen of sixteen are taken, those that only wait make room.
     pub max_connections: usize,
-    /// Open connections from one address (of IPv6: one network of 64 bits), 0 to 1,000,000; 0 (the default) = no bound, as behind one
-    /// proxy all of them come from one.
+    /// Open connections from one address (of IPv6: one network of 64 bits), 0 to 1,000,000; 0 (the default) = no bound, since all
+    /// connections may come from one proxy. Those from `trusted_proxies` are never bound by it.
     pub max_connections_per_address: usize,
     /// Bytes in a request's line and headers, 1 KiB to 64 KiB. Default 32 KiB.
     pub max_head_bytes: usize,

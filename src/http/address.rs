@@ -89,8 +89,14 @@ impl StateStore for Recent {
     }
 }
 
+/// Whether the address is in one of those networks.
+pub fn is_among(networks: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    networks.iter().any(|network| network.contains(&address))
+}
+
 /// What counts as one caller: an IPv4 address, or the /64 of an IPv6 address, all of which one host may use.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {
@@ -108,8 +114,7 @@ struct Proxies {
 
 impl Proxies {
     fn trust(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.trusted.iter().any(|net| net.contains(&address))
+        is_among(&self.trusted, address)
     }
 
     /// The nearest address that is no trusted proxy's. Each proxy adds the address of its own peer at the end of the header,

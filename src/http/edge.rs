@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_web::HttpResponse;
+use ipnet::IpNet;
 
 use crate::http::Unserved;
 use crate::metrics::Metrics;
@@ -68,6 +69,8 @@ pub struct Edge {
     pub name: &'static str,
     /// What connections may cost.
     pub limits: Limits,
+    /// Addresses that stand for many callers, so that `max_connections_per_address` is not for them.
+    pub trusted_proxies: Vec<IpNet>,
     /// The words of a refusal.
     pub refuse: Refuse,
     /// What is counted; absent: nothing.

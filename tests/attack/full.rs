@@ -174,6 +174,33 @@ async fn one_address_has_its_share_only() {
     Dialect::Imkit.assert_good(&answer(&mut stream, false).await);
 }
 
+/// A proxy stands for many callers: what bounds one of them does not bound all of them together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trusted_proxy_is_not_bound_like_one_address() {
+    let (redis, config) = (RedisServer::start(), config());
+    let settings = "max_connections_per_address = 10\ntrusted_proxies = [\"127.0.0.2\"]";
+    let pod = start(&config, &redis, settings);
+    let mut held = Vec::new();
+    for _ in 0..30 {
+        held.push(busy(&pod, &config, 2).await);
+    }
+    for _ in 0..10 {
+        held.push(busy(&pod, &config, 3).await);
+    }
+    metric_until(&pod, "unread_http_requests_in_flight ", |busy| busy == 40).await;
+    let request = Dialect::Imkit.request(&config.apps[0]);
+    let mut stream = connect_from(&pod, 2).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    Dialect::Imkit.assert_good(&answer(&mut stream, false).await);
+    let mut stream = connect_from(&pod, 3).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    Dialect::Imkit.assert_refusal(503, &Answer::parse(&rest(&mut stream).await));
+    assert_eq!(
+        metric(&pod, "unread_connections_refused_total{reason=\"address\"}"),
+        Some(1)
+    );
+}
+
 /// Few files: it says so at the start, keeps some for itself, and never runs out of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_with_few_files_keeps_some_for_itself() {

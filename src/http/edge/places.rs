@@ -2,9 +2,13 @@
 //! may take that wait to be sent.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use ipnet::IpNet;
+
+use crate::http::address::{is_among, network};
 
 /// Who may be connected.
 #[derive(Debug)]
@@ -12,6 +16,8 @@ pub struct Places {
     max: usize,
     /// 0: no bound.
     max_per_address: usize,
+    /// Addresses without that bound.
+    exempt: Vec<IpNet>,
     taken: AtomicUsize,
     /// Kept only where there is a bound for each address.
     by_address: Mutex<HashMap<IpAddr, usize>>,
@@ -44,11 +50,12 @@ pub struct Place {
 }
 
 impl Places {
-    /// So many, and so many for each address (0: as many as there are).
-    pub fn new(max: usize, max_per_address: usize) -> Self {
+    /// So many, and so many for each address (0: as many as there are) but for the exempt ones.
+    pub fn new(max: usize, max_per_address: usize, exempt: Vec<IpNet>) -> Self {
         Self {
             max,
             max_per_address,
+            exempt,
             taken: AtomicUsize::new(0),
             by_address: Mutex::default(),
         }
@@ -64,9 +71,10 @@ impl Places {
             places: Arc::clone(self),
             address: None,
         };
-        let Some(address) = address.filter(|_| self.max_per_address > 0) else {
+        let Some(address) = address.filter(|address| self.is_bounded(*address)) else {
             return Ok(place);
         };
+        let address = network(address);
         let mut by_address = self.by_address();
         let taken = by_address.entry(address).or_default();
         if *taken >= self.max_per_address {
@@ -76,6 +84,10 @@ impl Places {
         *taken += 1;
         place.address = Some(address);
         Ok(place)
+    }
+
+    fn is_bounded(&self, address: IpAddr) -> bool {
+        self.max_per_address > 0 && !is_among(&self.exempt, address)
     }
 
     /// How many are taken.
@@ -107,17 +119,6 @@ impl Drop for Place {
                 by_address.remove(&address);
             }
         }
-    }
-}
-
-/// The address that connections are counted by: of IPv6 the network of 64 bits, since whoever has one address of it has all.
-pub fn counted_address(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        address => address,
     }
 }
 
@@ -183,12 +184,12 @@ mod tests {
     use super::*;
 
     fn address(text: &str) -> Option<IpAddr> {
-        Some(counted_address(text.parse().unwrap()))
+        Some(text.parse().unwrap())
     }
 
     #[test]
     fn places_are_bounded_in_all_and_by_address() {
-        let places = Arc::new(Places::new(3, 2));
+        let places = Arc::new(Places::new(3, 2, Vec::new()));
         let one = places.take(address("10.0.0.1")).unwrap();
         let two = places.take(address("::ffff:10.0.0.1")).unwrap();
         assert_eq!(
@@ -208,21 +209,44 @@ mod tests {
 
     #[test]
     fn addresses_without_a_bound_are_not_kept() {
-        let places = Arc::new(Places::new(2, 0));
+        let places = Arc::new(Places::new(2, 0, Vec::new()));
         let both = (places.take(address("::1")), places.take(None));
         assert!(both.0.is_ok() && both.1.is_ok() && places.by_address().is_empty());
     }
 
     #[test]
+    fn exempt_addresses_are_bounded_in_all_only() {
+        let exempt = ["10.0.0.0/24", "2001:db8::5/128"].map(|net| net.parse().unwrap());
+        let places = Arc::new(Places::new(5, 1, exempt.to_vec()));
+        let mut taken = Vec::new();
+        for text in ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::5", "10.0.1.1"] {
+            taken.push(places.take(address(text)).unwrap());
+        }
+        assert_eq!(
+            places.take(address("10.0.1.1")).unwrap_err(),
+            NoPlace::Address
+        );
+        taken.push(places.take(address("10.0.0.1")).unwrap());
+        assert_eq!(places.take(address("10.0.0.1")).unwrap_err(), NoPlace::Full);
+        drop(taken);
+        assert!(places.taken() == 0 && places.by_address().is_empty());
+    }
+
+    #[test]
     fn a_network_of_ipv6_counts_as_one() {
-        assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:1:2"));
-        assert_ne!(address("2001:db8:0:1::1"), address("2001:db8:0:2::1"));
-        assert_eq!(address("::ffff:1.2.3.4"), address("1.2.3.4"));
+        let places = Arc::new(Places::new(9, 1, Vec::new()));
+        let taken = ["2001:db8::1", "2001:db8:0:1::1", "1.2.3.4"];
+        let taken = taken.map(|text| places.take(address(text)).unwrap());
+        for text in ["2001:db8::ffff:1:2", "::ffff:1.2.3.4"] {
+            assert_eq!(places.take(address(text)).unwrap_err(), NoPlace::Address);
+        }
+        drop(taken);
+        assert!(places.by_address().is_empty());
     }
 
     #[test]
     fn room_is_made_before_the_last_place_is_taken() {
-        let places = Arc::new(Places::new(32, 0));
+        let places = Arc::new(Places::new(32, 0, Vec::new()));
         let mut taken: Vec<_> = (0..30).map(|_| places.take(None)).collect();
         assert_eq!(places.to_be_freed(), 0);
         taken.push(places.take(None));

@@ -27,11 +27,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
-use super::places::{Held, NoPlace, Place, Places, counted_address};
+use super::places::{Held, NoPlace, Place, Places};
 use super::wire::Next;
 use super::worker::{Shared, Worker};
 use super::{Edge, head, words};
 use crate::http::Unserved;
+use crate::http::address::network;
 use crate::metrics::Connected;
 
 /// What the engine gathers before it writes, and the most that it gets of a large answer at once.
@@ -73,9 +74,10 @@ where
         places: Arc::new(Places::new(
             limits.max_connections,
             limits.max_connections_per_address,
+            edge.trusted_proxies.clone(),
         )),
         answers: Arc::clone(&edge.answers),
-        turned_away: Arc::new(Places::new(limits.max_turned_away, 0)),
+        turned_away: Arc::new(Places::new(limits.max_turned_away, 0, Vec::new())),
         metrics: edge.metrics.clone(),
         refuse: edge.refuse,
         workers,
@@ -247,7 +249,7 @@ where
 {
     let shared = &worker.shared;
     let peer = stream.peer_addr().ok();
-    let address = peer.map(|peer| counted_address(peer.ip()));
+    let address = peer.map(|peer| peer.ip());
     let (place, turned_away) = match shared.places.take(address) {
         Ok(place) => (place, None),
         Err(why) => {
@@ -270,7 +272,7 @@ where
     let _ = stream.set_nodelay(true);
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-    let connection = Connection::new(worker, stream, address, turned_away);
+    let connection = Connection::new(worker, stream, address.map(network), turned_away);
     Some(Carried {
         engine: Rc::clone(engine),
         peer,
