@@ -190,17 +190,29 @@ pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpRespon
         tracing::error!(route = name.get(), "a handler panicked");
         (dialect.broken)()
     });
-    // What is small enough for its connection's own buffer is never too much.
-    if let BodySize::Sized(bytes) = response.body().size()
-        && state.answers.are_too_many_for(bytes)
-    {
-        response = (dialect.unserved)(Unserved::Overloaded);
-    }
+    // Counted until the connection does so itself. What events have come to is told in any case.
+    let bytes = match response.body().size() {
+        BodySize::Sized(bytes) => bytes,
+        _ => 0,
+    };
+    let tells_what_was_done = response.extensions().contains::<request::Done>();
+    let held = match state.answers.try_hold(bytes) {
+        Ok(held) => held,
+        Err(_) if tells_what_was_done => state
+            .answers
+            .hold(usize::try_from(bytes).unwrap_or(usize::MAX)),
+        Err(_) => {
+            state.metrics.overloaded("answers");
+            response = (dialect.unserved)(Unserved::Overloaded);
+            None
+        }
+    };
     if response.head().keep_alive()
         && !request::discard(&mut payload, state.config.server.max_body_bytes).await
     {
         request::close(&mut response);
     }
+    drop(held);
     access.end(name.get(), &mut response);
     response
 }

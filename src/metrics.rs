@@ -241,7 +241,7 @@ impl Metrics {
         for result in ["applied", "accepted", "duplicate", "rejected"] {
             metrics.event(result, 0);
         }
-        for cause in ["reads", "events", "bodies"] {
+        for cause in ["reads", "events", "bodies", "answers"] {
             metrics.overloaded.add(cause, 0);
         }
         for reason in ["address", "full"] {
@@ -363,7 +363,7 @@ impl Metrics {
         self.rate_limited.add(stage, 1);
     }
 
-    /// A call was refused because there are too many `reads`, `events` or `bodies` at once.
+    /// A call was refused because there are too many `reads`, `events`, `bodies` or untaken `answers` at once.
     pub fn overloaded(&self, cause: &'static str) {
         self.overloaded.add(cause, 1);
     }

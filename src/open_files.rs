@@ -32,7 +32,7 @@ impl OpenFiles {
     /// How many connections there may be if the wanted ones are too many: beside them there has to be room for all else.
     pub fn room(self, wanted: usize) -> Option<usize> {
         let limit = usize::try_from(self.0?).unwrap_or(usize::MAX);
-        let room = limit.saturating_sub(RESERVED.min(limit / 2));
+        let room = limit.saturating_sub(RESERVED.min(limit / 8 * 5));
         (room < wanted).then(|| room.max(1))
     }
 }
@@ -47,9 +47,9 @@ mod tests {
         assert_eq!(OpenFiles(Some(u64::MAX)).room(1_000_000), None);
         assert_eq!(OpenFiles(Some(20_000)).room(12_000), None);
         assert_eq!(OpenFiles(Some(13_000)).room(12_000), Some(11_976));
-        assert_eq!(OpenFiles(Some(1_024)).room(12_000), Some(512));
-        assert_eq!(OpenFiles(Some(256)).room(12_000), Some(128));
-        assert_eq!(OpenFiles(Some(256)).room(128), None);
+        assert_eq!(OpenFiles(Some(1_024)).room(12_000), Some(384));
+        assert_eq!(OpenFiles(Some(256)).room(12_000), Some(96));
+        assert_eq!(OpenFiles(Some(256)).room(96), None);
         assert_eq!(OpenFiles(Some(1)).room(12_000), Some(1));
     }
 

@@ -52,6 +52,12 @@ pub struct Claim {
     pub large: bool,
 }
 
+/// What came of asking again.
+enum Asked {
+    Has(Share),
+    Waits(oneshot::Receiver<Share>),
+}
+
 /// What somebody has, until it is dropped.
 pub struct Share {
     of: Arc<Inner>,
@@ -78,10 +84,9 @@ impl Shares {
         if ledger.app(claim.app).waiting > 0 {
             ledger.forget_those_who_left();
         }
-        let comes_first =
-            |waiter: &Waiter| waiter.claim.app == claim.app && waiter.claim.amount <= claim.amount;
-        let is_next = ledger.app(claim.app).waiting == 0 || !ledger.queue.iter().any(comes_first);
-        (is_next && self.0.take(&mut ledger, claim)).then(|| self.0.share(claim))
+        self.0
+            .take_in_turn(&mut ledger, claim)
+            .then(|| self.0.share(claim))
     }
 
     /// Takes it now or, if it is there in time, later.
@@ -89,8 +94,10 @@ impl Shares {
         if let Some(share) = self.try_take(claim) {
             return Some(share);
         }
-        let waiting = self.wait(claim)?;
-        tokio::time::timeout(patience, waiting).await.ok()?.ok()
+        match self.wait(claim)? {
+            Asked::Has(share) => Some(share),
+            Asked::Waits(share) => tokio::time::timeout(patience, share).await.ok()?.ok(),
+        }
     }
 
     /// Whether somebody who asked now would get it or could wait for it.
@@ -103,10 +110,14 @@ impl Shares {
         self.0.fits(&ledger, claim) || self.0.may_wait(&ledger, claim.app)
     }
 
-    fn wait(&self, claim: Claim) -> Option<oneshot::Receiver<Share>> {
+    fn wait(&self, claim: Claim) -> Option<Asked> {
         let mut ledger = self.0.ledger();
         let claim = ledger.known(claim);
         ledger.forget_those_who_left();
+        // It may have come back since this claim found nothing, with nobody waiting for it.
+        if self.0.take_in_turn(&mut ledger, claim) {
+            return Some(Asked::Has(self.0.share(claim)));
+        }
         if !self.0.may_wait(&ledger, claim.app) {
             ledger.send_away_a_larger(claim)?;
         }
@@ -115,7 +126,7 @@ impl Shares {
         if let Some(app) = ledger.apps.get_mut(claim.app) {
             app.waiting += 1;
         }
-        Some(share)
+        Some(Asked::Waits(share))
     }
 }
 
@@ -190,6 +201,14 @@ impl Inner {
             ledger.taken += claim.amount;
         }
         fits
+    }
+
+    /// Takes it unless another claim of the app, as large at most, has been waiting for it.
+    fn take_in_turn(&self, ledger: &mut Ledger, claim: Claim) -> bool {
+        let comes_first =
+            |waiter: &Waiter| waiter.claim.app == claim.app && waiter.claim.amount <= claim.amount;
+        let is_next = ledger.app(claim.app).waiting == 0 || !ledger.queue.iter().any(comes_first);
+        is_next && self.take(ledger, claim)
     }
 
     fn may_wait(&self, ledger: &Ledger, app: usize) -> bool {
@@ -322,6 +341,17 @@ mod tests {
         assert!(most.is_some());
         assert!(shares.try_take(large(1)).is_none());
         assert_eq!(all_of(&shares, 0).len(), 16);
+    }
+
+    /// Between a claim that found nothing and its waiting all may have come back, with nobody there to give it to.
+    #[test]
+    fn whoever_begins_to_wait_looks_again() {
+        let shares = Shares::new(4, 1, 8);
+        assert!(matches!(shares.wait(claim(0, 4)), Some(Asked::Has(_))));
+        let all = shares.try_take(claim(0, 4));
+        assert!(matches!(shares.wait(claim(0, 1)), Some(Asked::Waits(_))));
+        drop(all);
+        assert_eq!(all_of(&shares, 0).len(), 4);
     }
 
     #[test]

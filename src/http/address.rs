@@ -125,9 +125,10 @@ impl Proxies {
         let Some(header) = self.header.as_ref().filter(|_| self.trust(nearest)) else {
             return nearest;
         };
+        // A line that can't be read is a hop that can't be.
         let lines: Vec<&str> = headers
             .get_all(header)
-            .filter_map(|line| line.to_str().ok())
+            .map(|line| line.to_str().unwrap_or_default())
             .collect();
         let hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
         for hop in hops.take(MAX_HOPS) {
@@ -173,6 +174,7 @@ fn address(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
     use crate::config::{Flags, load_text};
+    use actix_web::http::header::HeaderValue;
     use actix_web::test::TestRequest;
 
     fn refusals(settings: &str) -> Refusals {
@@ -227,6 +229,17 @@ mod tests {
             ("x-forwarded-for", "1.1.1.1, 10.0.0.2"),
         ];
         assert_eq!(caller(&refusals, "10.0.0.1", &lines), "1.1.1.1");
+        // What can't be read ends it: all before it can be made up.
+        let garbled = TestRequest::default()
+            .append_header(("x-forwarded-for", "6.6.6.6"))
+            .append_header((
+                "x-forwarded-for",
+                HeaderValue::from_bytes(b"\xff, 1.1.1.1").unwrap(),
+            ))
+            .to_http_request();
+        let peer = "10.0.0.1".parse().ok();
+        let found = refusals.proxies.caller(peer, garbled.headers());
+        assert_eq!(found.to_string(), "10.0.0.1");
         let many = vec!["10.0.0.7"; 1_000].join(",");
         assert_eq!(
             forwarded("10.0.0.1", &format!("1.1.1.1,{many}")),

@@ -1,10 +1,9 @@
 //! Bodies: each is read whole or not at all, within a time and within the memory that this pod has for bodies; what is large is
 //! taken apart, worked on and answered beside the workers, which go on answering others.
 //!
-//! A body that comes with its head, or right behind it, costs nothing that the connection has not cost already. Any other has
-//! its room reserved before it is read, as long as it says that it will be, so that a body that is refused costs no memory. The
-//! room is shared out among the apps ([`crate::shares`]). A body that stalls holds its room only for as long as no other
-//! body of its app waits for room: after that it is given up.
+//! A body that comes with its head, or right behind it, costs nothing that the connection has not cost already. Any other body has
+//! room reserved for its announced length before it is read. A refused body therefore costs no memory. The room is shared out among
+//! the apps ([`crate::shares`]). A body that stalls keeps its room only as long as no other body of its app waits for room.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -32,7 +31,7 @@ pub const SMALL: usize = 64 << 10;
 const LEAST: usize = 4 << 10;
 /// How long a body waits for room.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Bodies that wait for room. Each holds what its connection has taken in already, some hundred KiB at worst.
+/// Bodies that wait for room. Each holds what its connection has taken in already, some 24 KiB at worst.
 const WAITING: usize = 64;
 /// A body of which nothing has come for so long stalls, and so does one that is this old and behind the pace at which it
 /// would be there in time.
@@ -237,7 +236,8 @@ impl Bodies {
             }
             if length > room.amount() {
                 // A body that does not say how long it will be gets twice the room each time.
-                let more = room.amount().max(length - room.amount());
+                let most = limit.saturating_sub(room.amount());
+                let more = room.amount().min(most).max(length - room.amount());
                 let waiting = pin!(self.room(app, more, room.amount() + more));
                 let more = progress.unless_given_up(waiting).await;
                 room.join(more.ok_or(BodyError::NoRoom)??);

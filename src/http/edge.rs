@@ -9,7 +9,7 @@
 //! - `chunks`: a chunked body comes in chunks of ours. Of any body the engine gets 8 KiB more than the handler has read.
 //! - `wire` and `connection`: what is read and written when; `patience`: how long a peer may leave its answer waiting.
 //! - `worker`: the sweep over all connections of a worker, which has the time for them. After a second without a request a
-//!   connection has no engine any more and costs some 2 KB.
+//!   connection has no engine any more and costs some 10 KB.
 //! - `places`: how many connections there may be, and how much memory finished answers may take that nobody takes.
 //! - `serve`: accepts and carries.
 //!

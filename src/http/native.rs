@@ -10,14 +10,14 @@ use actix_web::{HttpResponse, http::header::HeaderValue};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json as object};
 
-use crate::config::AppConfig;
+use crate::config::{AppConfig, MAX_QUESTION_BYTES};
 use crate::error::Error;
 use crate::event::{self, Form, Unreadable};
 use crate::http::State;
 use crate::http::Unserved;
 use crate::http::body::BodyError;
 use crate::http::request::{
-    Call, close, decode_segment, json as answer, json_bytes, retry_after, set,
+    Call, Done, close, decode_segment, json as answer, json_bytes, retry_after, set,
 };
 use crate::json::{self, NotJson, Positions, Surrogates};
 use crate::names::{RoomId, UserId};
@@ -25,8 +25,6 @@ use crate::store::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread, Wait};
 
 /// The most users in one `POST /v1/unread`.
 const MAX_USERS: usize = 1_000;
-/// Bytes in the body of `POST /v1/unread`: [`MAX_USERS`] of the longest names, escaped.
-const MAX_USERS_BYTES: usize = 2 * 1024 * 1024;
 
 /// So many events a worker applies and answers by itself.
 const FEW_EVENTS: usize = 1_000;
@@ -146,7 +144,9 @@ async fn events(
     } else {
         results::applied(store, &app.id, batch, wait, metrics).await
     };
-    Ok(json_bytes(StatusCode::OK, answer?))
+    let mut answer = json_bytes(StatusCode::OK, answer?);
+    answer.extensions_mut().insert(Done);
+    Ok(answer)
 }
 
 enum Media {
@@ -222,7 +222,7 @@ async fn unread(
         let detail = "the body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    let body = call.body(index, MAX_USERS_BYTES).await?;
+    let body = call.body(index, MAX_QUESTION_BYTES).await?;
     let (users, _room) = call.state.bodies.work(body, users_asked).await;
     let users = users?;
     let mut named = HashSet::with_capacity(users.len());

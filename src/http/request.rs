@@ -190,6 +190,10 @@ pub fn set(response: &mut HttpResponse, name: HeaderName, value: impl TryInto<He
     }
 }
 
+/// Marks an answer that tells what was done: it is given also where there is no memory for answers, since whoever is refused would
+/// have it done again.
+pub struct Done;
+
 /// Closes the connection after this answer: what is left of the body that was not read would be taken for a request.
 pub fn close(response: &mut HttpResponse) {
     response

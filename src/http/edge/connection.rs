@@ -279,8 +279,12 @@ impl Connection {
                 self.refuse(wire, Unserved::HeadTimeout);
                 return false;
             }
-            // A request that has come just now is served, and whoever has sent nothing is not waiting for an answer either.
+            // If bytes have come just now, they are served. A silent peer is closed without an answer: it has asked nothing.
             (Cut::Head | Cut::Room, _) if wire.has_unread(cx) => return false,
+            (Cut::Room, None) if wire.has_begun() => {
+                self.refuse(wire, Unserved::Full);
+                return false;
+            }
             (Cut::Head, None) => return true,
             _ => {}
         }

@@ -77,6 +77,7 @@ fn unreadable(error: httparse::Error) -> Unserved {
     Unserved::Malformed(match error {
         Error::TooManyHeaders => return Unserved::HeadTooLarge,
         Error::HeaderName | Error::HeaderValue => "a header holds bytes that no header may hold",
+        Error::NewLine => "a line of the head does not end as it should",
         Error::Version => "the protocol is not HTTP/1.1 or HTTP/1.0",
         _ => "the request line is not of the form METHOD TARGET HTTP/1.1",
     })

@@ -87,7 +87,12 @@ impl Places {
     }
 
     fn is_bounded(&self, address: IpAddr) -> bool {
-        self.max_per_address > 0 && !is_among(&self.exempt, address)
+        self.max_per_address > 0 && !self.is_exempt(address)
+    }
+
+    /// Whether an address stands for many callers.
+    pub fn is_exempt(&self, address: IpAddr) -> bool {
+        is_among(&self.exempt, address)
     }
 
     /// How many are taken.
@@ -97,7 +102,8 @@ impl Places {
 
     /// How many are to be freed by those who only wait, so that newcomers find one: nothing until fifteen of sixteen are taken.
     pub fn to_be_freed(&self) -> usize {
-        self.taken().saturating_sub(self.max - self.max / 16)
+        let kept_free = (self.max / 16).max(1);
+        self.taken().saturating_sub(self.max - kept_free)
     }
 
     fn by_address(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -129,6 +135,10 @@ pub struct Answers {
     held: AtomicUsize,
 }
 
+/// There is no memory for another answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany;
+
 /// One answer's share, given back when dropped.
 #[derive(Debug)]
 pub struct Held {
@@ -148,10 +158,23 @@ impl Answers {
         }
     }
 
-    /// Whether another answer of that length would be too much. The only one there is never is.
-    pub fn are_too_many_for(&self, bytes: u64) -> bool {
-        let held = self.held.load(Ordering::Relaxed);
-        bytes > Self::SMALL as u64 && held > 0 && held as u64 + bytes > self.max as u64
+    /// Counts one if it is large enough to matter, or refuses: with it they would be too many. The only one there is never is.
+    pub fn try_hold(self: &Arc<Self>, bytes: u64) -> Result<Option<Held>, TooMany> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if bytes <= Self::SMALL {
+            return Ok(None);
+        }
+        let more = |held: usize| {
+            let sum = held.saturating_add(bytes);
+            (held == 0 || sum <= self.max).then_some(sum)
+        };
+        self.held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .map_err(|_| TooMany)?;
+        Ok(Some(Held {
+            answers: Arc::clone(self),
+            bytes,
+        }))
     }
 
     /// How much of those that nobody takes should go: all above half.
@@ -251,18 +274,25 @@ mod tests {
         assert_eq!(places.to_be_freed(), 0);
         taken.push(places.take(None));
         assert_eq!(places.to_be_freed(), 1);
+        let few = Arc::new(Places::new(2, 0, Vec::new()));
+        let taken = [few.take(None), few.take(None)];
+        assert_eq!(few.to_be_freed(), 1);
+        drop(taken);
     }
 
     #[test]
     fn large_answers_are_held_up_to_a_sum() {
         let answers = Arc::new(Answers::new(100_000));
-        assert!(!answers.are_too_many_for(1 << 40), "nothing else is there");
+        let may = |bytes: u64| answers.try_hold(bytes).is_ok();
+        assert!(may(1 << 40), "nothing else is there");
         assert!(answers.hold(Answers::SMALL).is_none());
-        let one = answers.hold(60_000).unwrap();
+        let one = answers.try_hold(60_000).unwrap();
         assert_eq!(answers.excess(), 10_000);
-        assert!(!answers.are_too_many_for(40_000) && answers.are_too_many_for(40_001));
-        assert!(!answers.are_too_many_for(Answers::SMALL as u64));
-        drop(one);
-        assert!(answers.excess() == 0 && !answers.are_too_many_for(200_000));
+        assert!(may(40_000) && !may(40_001));
+        assert!(may(Answers::SMALL as u64));
+        let rest = answers.try_hold(40_000).unwrap();
+        assert!(!may(Answers::SMALL as u64 + 1), "what is taken is taken");
+        drop((one, rest));
+        assert!(answers.excess() == 0 && may(200_000));
     }
 }

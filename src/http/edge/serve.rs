@@ -37,8 +37,8 @@ use crate::metrics::Connected;
 
 /// What the engine gathers before it writes, and the most that it gets of a large answer at once.
 const WRITE: usize = 16 * 1024;
-/// Bytes that the kernel takes beyond what is on its way: so what a peer takes shows in what we may write, and a peer that takes
-/// nothing costs no more.
+/// Bytes that the kernel buffers beyond what is in flight. With this bound our writes show what the peer has taken, and a peer that
+/// takes nothing costs no more.
 const UNSENT: u32 = 16 * 1024;
 
 /// Builds the server of a listener. `app` is called once in each worker, on its own thread.
@@ -61,8 +61,8 @@ where
         0 => std::thread::available_parallelism().map_or(2, |cores| cores.get().min(512)),
         workers => workers,
     };
-    // Those who are too many are counted and told here. The server's own bound, which leaves newcomers in the backlog, is beyond: it
-    // holds for those who are accepted and whose turn to be told has not come, since each of them has a file open.
+    // Those who are too many are counted and told here. The server's own bound, which leaves newcomers in the backlog, lies higher: it
+    // also counts connections that are accepted but not yet refused, because each has a file open.
     let accepted = limits.max_connections + 2 * limits.max_turned_away;
     let builder = Server::build()
         .disable_signals()

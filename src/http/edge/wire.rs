@@ -14,8 +14,8 @@ use super::head::{self, Body, Head, Request};
 use super::worker::{READ, Worker};
 use crate::http::Unserved;
 
-/// Bytes of what a peer goes on sending that are read away, so that what we sent last is not lost with them: a client that is in the
-/// middle of a body much too long looks at its answer only when that is sent.
+/// Bytes that are read away, for as long as a peer may linger, of what it goes on sending after its answer. If they were left
+/// unread the system would reset the connection, and the peer might lose the answer with it.
 const LINGER_BYTES: usize = 32 * 1024 * 1024;
 
 /// What there is to read.

@@ -35,7 +35,7 @@ impl Tick {
     pub const START: Self = Self(0);
     /// A moment that does not come.
     pub const NEVER: Self = Self(u32::MAX);
-    /// As long as nothing else has to be known: what waits so long waits.
+    /// Ticks in a second. A connection that has waited longer counts as idle.
     pub const SECOND: u32 = 4;
 
     /// So many ticks later.
@@ -227,7 +227,12 @@ impl Worker {
         let places = &self.shared.places;
         let crowd = places.to_be_freed();
         if crowd > 0 {
-            make_room(&connections, now, crowd.div_ceil(self.shared.workers));
+            make_room(
+                &connections,
+                places,
+                now,
+                crowd.div_ceil(self.shared.workers),
+            );
         } else if self.shared.full.swap(false, Ordering::Relaxed) {
             tracing::info!(
                 connections = places.taken(),
@@ -236,14 +241,14 @@ impl Worker {
         }
         let excess = self.shared.answers.excess();
         if excess > 0 {
-            give_up_answers(&connections, now, excess);
+            give_up_answers(&connections, now, excess.div_ceil(self.shared.workers));
         }
     }
 }
 
 /// Ends so many connections that have only waited for a while: those of the addresses that have most of them, and of theirs those
-/// that have waited longest.
-fn make_room(connections: &[Rc<Connection>], now: Tick, wanted: usize) {
+/// that have waited longest. A trusted proxy's stand for many callers, each of them for another.
+fn make_room(connections: &[Rc<Connection>], places: &Places, now: Tick, wanted: usize) {
     let mut waiting: HashMap<Option<IpAddr>, Vec<(u32, &Rc<Connection>)>> = HashMap::new();
     for connection in connections {
         if let Some(waited) = connection
@@ -257,7 +262,16 @@ fn make_room(connections: &[Rc<Connection>], now: Tick, wanted: usize) {
     for of_address in waiting.values_mut() {
         of_address.sort_unstable_by_key(|(waited, _)| *waited);
     }
-    let sizes = waiting.iter().map(|(address, list)| (list.len(), *address));
+    let stands_for_many =
+        |address: &Option<IpAddr>| address.is_some_and(|address| places.is_exempt(address));
+    let sizes = waiting.iter().map(|(address, list)| {
+        let size = if stands_for_many(address) {
+            1
+        } else {
+            list.len()
+        };
+        (size, *address)
+    });
     let mut largest: BinaryHeap<(usize, Option<IpAddr>)> = sizes.collect();
     for _ in 0..wanted {
         let Some((size, address)) = largest.pop() else {
@@ -267,8 +281,9 @@ fn make_room(connections: &[Rc<Connection>], now: Tick, wanted: usize) {
         if let Some((_, connection)) = longest {
             connection.cut(Cut::Room);
         }
-        if size > 1 {
-            largest.push((size - 1, address));
+        let left = waiting.get(&address).map_or(0, Vec::len);
+        if left > 0 {
+            largest.push(((size - 1).max(1), address));
         }
     }
 }
