@@ -28,6 +28,8 @@ const MAX_USERS: usize = 1_000;
 
 /// So many events a worker applies and answers by itself.
 const FEW_EVENTS: usize = 1_000;
+/// Bytes in an answer for an event that was applied.
+const ROW_BYTES: u64 = 48;
 
 /// Answers a call of the native API, or of a path that nobody knows.
 pub async fn serve(mut call: Call<'_>) -> HttpResponse {
@@ -122,6 +124,7 @@ async fn events(
     };
     let State {
         config,
+        answers,
         bodies,
         store,
         metrics,
@@ -137,6 +140,12 @@ async fn events(
     let (batch, _room) = bodies.work(body, read).await;
     let batch = batch?;
     is_large |= batch.len() > FEW_EVENTS;
+    // Memory for the answer is there before anything is done: it is given then, whatever it comes to.
+    let rows = ROW_BYTES.saturating_mul(batch.len() as u64);
+    let _room_for_answer = answers.try_hold(rows).map_err(|_| {
+        metrics.overloaded("answers");
+        Problem::new(Unserved::Overloaded.status(), Unserved::Overloaded.detail())
+    })?;
     let answer = if is_large {
         let (store, app, metrics) = (store.clone(), app.id.clone(), Arc::clone(metrics));
         let work = async move { results::applied(&store, &app, batch, wait, &metrics).await };
