@@ -30,9 +30,11 @@ fault-report: redis
 test-interleave: redis
 	$(CARGO) test --locked --test interleave -- --skip model:: --skip support:: --nocapture
 
-# Each attack with its bound on memory and CPU of the pod.
+# Each attack with its bound on memory and CPU of the pod. Most of them wait most of the time, so more run at once than there are cores;
+# what needs the machine for itself runs alone.
 test-attack: redis
-	$(CARGO) test --locked --test attack -- --skip model:: --skip support::
+	$(CARGO) test --locked --test attack -- --skip model:: --skip support:: --skip alone:: --skip crowd:: --test-threads 4
+	$(CARGO) test --locked --test attack -- --test-threads 1 alone:: crowd::
 
 lint:
 	$(CARGO) fmt --check

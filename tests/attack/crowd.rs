@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::peer::{
-    Costs, DIALECTS, Dialect, address, answer, complaints, connect, metric, raise_files,
-};
+use crate::peer::{Costs, Dialect, address, complaints, metric, raise_files};
 use crate::pipelining::{config, warm};
-use crate::support::{AppKeys, Pod, RedisServer};
+use crate::support::{AppKeys, RedisServer};
+use crate::victim::{percentile, victim};
 
 const CROWD: usize = 10_000;
 const MEMORY: u64 = 512 << 20;
@@ -112,50 +111,6 @@ async fn live(kind: Kind, mut stream: TcpStream, start: &str, drip: &str) -> std
     Ok(())
 }
 
-fn percentile(times: &mut [Duration], hundredths: usize) -> Duration {
-    times.sort_unstable();
-    times[(times.len() * hundredths / 100).min(times.len() - 1)]
-}
-
-/// Somebody who asks now and then, for so long, on a new connection every second time; answers how long each answer took. On a thread
-/// of its own, or it would wait for the crowd and not for the pod.
-fn victim(pod: &Arc<Pod>, keys: &Arc<AppKeys>, long: Duration) -> Vec<Duration> {
-    let (pod, keys) = (Arc::clone(pod), Arc::clone(keys));
-    let asking = std::thread::spawn(move || {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().build().unwrap();
-        runtime.block_on(ask(&pod, &keys, long))
-    });
-    tokio::task::block_in_place(|| asking.join().unwrap())
-}
-
-async fn ask(pod: &Pod, keys: &AppKeys, long: Duration) -> Vec<Duration> {
-    let mut times = Vec::new();
-    let mut kept: Option<TcpStream> = None;
-    let begun = Instant::now();
-    for n in 0.. {
-        if begun.elapsed() > long {
-            break;
-        }
-        let dialect = DIALECTS[n % DIALECTS.len()];
-        let request = dialect.request(keys);
-        let start = Instant::now();
-        let mut stream = match kept.take() {
-            Some(stream) => stream,
-            None => connect(pod).await,
-        };
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let answer = answer(&mut stream, false).await;
-        times.push(start.elapsed());
-        dialect.assert_good(&answer);
-        if n % 2 == 0 {
-            kept = Some(stream);
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    times
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn ten_thousand_hostile_connections_leave_a_default_pod_standing() {
     raise_files();
@@ -205,7 +160,7 @@ async fn ten_thousand_hostile_connections_leave_a_default_pod_standing() {
     let gathered = begun.elapsed();
     let spent = costs.cpu();
     let measured = Instant::now();
-    let mut meanwhile = victim(&pod, &keys, Duration::from_secs(20));
+    let mut meanwhile = victim(&pod, &keys, Duration::from_secs(15));
     let open = metric(&pod, "unread_connections ").expect("the admin address answers");
     assert_eq!(pod.admin_status("/livez"), Some(200));
     let cpu = (costs.cpu() - spent).as_secs_f64() / measured.elapsed().as_secs_f64();

@@ -45,6 +45,12 @@ mod bodies;
 /// Peers that mean harm, and what a pod costs meanwhile.
 mod peer;
 
+/// Somebody who asks meanwhile.
+mod victim;
+
+/// What is measured in time, and runs alone.
+mod alone;
+
 /// Requests by the thousand, and nobody reads the answers.
 mod pipelining;
 

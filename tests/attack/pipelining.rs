@@ -34,11 +34,11 @@ pub async fn warm(config: &Config, redis: &RedisServer) -> Pod {
     pod
 }
 
-fn repeated(request: &str, bytes: usize) -> Vec<u8> {
+pub fn repeated(request: &str, bytes: usize) -> Vec<u8> {
     request.repeat(bytes / request.len() + 1).into_bytes()
 }
 
-const UNKNOWN: &str = "GET /x HTTP/1.1\r\nHost: x\r\n\r\n";
+pub const UNKNOWN: &str = "GET /x HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_nobody_reads_cost_no_cpu_and_little_memory() {

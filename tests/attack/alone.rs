@@ -1,0 +1,80 @@
+//! What is measured in time, so that nothing else may run meanwhile: `make test-attack` runs this module by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::peer::{Costs, complaints, metric, metric_until, narrow, raise_files, stuff};
+use crate::pipelining::{UNKNOWN, config, repeated, warm};
+use crate::support::RedisServer;
+use crate::victim::{percentile, victim};
+
+/// Where an answer takes less than that at most times, the grain of the machine's own scheduler is all that is measured.
+const GRAIN: Duration = Duration::from_millis(5);
+
+/// Answers that nobody reads, on one connection and on two thousand: somebody else's slowest answers of a hundred take at most twice
+/// as long as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_else_notices_little_of_answers_that_nobody_reads() {
+    const LONG: Duration = Duration::from_secs(3);
+    const TWO_THOUSAND: i64 = 2_000;
+    raise_files();
+    let (redis, mut config) = (RedisServer::start(), config());
+    // Nobody is cut off while it is measured.
+    config.server += "write_timeout_ms = 60000\n";
+    let pod = Arc::new(warm(&config, &redis).await);
+    let keys = Arc::new(config.apps[0].clone());
+    let p99 = |what: &str| {
+        let mut times = victim(&pod, &keys, LONG);
+        let (p50, p99) = (percentile(&mut times, 50), percentile(&mut times, 99));
+        println!("{what}: p50 {p50:?}, p99 {p99:?} of {}", times.len());
+        p99
+    };
+    let quiet = p99("quiet");
+    let bound = 2 * quiet.max(GRAIN);
+
+    // One, and ten more each second.
+    let stop = Arc::new(AtomicBool::new(false));
+    let one = {
+        let (pod, stop) = (Arc::clone(&pod), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let bytes = repeated(UNKNOWN, 600_000);
+            let mut held = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let mut stream = narrow(&pod).await.unwrap();
+                stuff(&mut stream, &bytes).await;
+                held.push(stream);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+    };
+    let meanwhile = p99("ten more each second");
+    stop.store(true, Ordering::Relaxed);
+    one.await.unwrap();
+    assert!(meanwhile < bound, "{meanwhile:?}, quiet {quiet:?}");
+
+    // Two thousand. What they get until nothing more is taken of it takes the pod, their own program and everybody else here a while.
+    let bytes: &'static [u8] = Box::leak(repeated(UNKNOWN, 224_000).into_boxed_slice());
+    let mut tasks = Vec::new();
+    for _ in 0..TWO_THOUSAND {
+        let mut stream = narrow(&pod).await.unwrap();
+        tasks.push(tokio::spawn(async move {
+            stuff(&mut stream, bytes).await;
+            stream
+        }));
+    }
+    let mut streams = Vec::new();
+    for task in tasks {
+        streams.push(task.await.unwrap());
+    }
+    p99("two thousand come");
+    let costs = Costs::of(&pod);
+    costs.quiet("two thousand that read nothing").await;
+    let meanwhile = p99("two thousand are there");
+    assert!(meanwhile < bound, "{meanwhile:?}, quiet {quiet:?}");
+    let open = metric(&pod, "unread_connections ");
+    assert!(open >= Some(TWO_THOUSAND), "{open:?}");
+    drop(streams);
+    metric_until(&pod, "unread_connections ", |open| open == 0).await;
+    assert_eq!(complaints(&pod), [""; 0]);
+}
