@@ -10,7 +10,7 @@ const LINE: usize = 64 << 10;
 const DIGITS: usize = 20;
 /// Lists in lists.
 const DEPTH: usize = 32;
-/// Places made for the values of a list before they have come.
+/// Places made at once for the values of a list.
 const EXPECTED: usize = 1 << 16;
 
 /// What has been read of a reply that is not all there.
@@ -72,8 +72,10 @@ impl Parser {
                     if self.open.len() == DEPTH {
                         return Err(unreadable());
                     }
+                    // The shortest value takes three bytes.
+                    let there = bytes.len().saturating_sub(*at) / 3;
                     self.open.push(List {
-                        values: Vec::with_capacity(count.min(EXPECTED)),
+                        values: Vec::with_capacity(count.min(EXPECTED).min(there)),
                         missing: count,
                     });
                     continue;
@@ -319,6 +321,17 @@ mod tests {
         for part in ["", "$", "$3\r", "$3\r\nab", "*2\r\n:1\r\n", "+OK\r", "-ERR"] {
             assert_eq!(read(part.as_bytes(), 1, false).unwrap(), [], "{part:?}");
         }
+    }
+
+    /// A list may say that it has any number of values. Its place is made for those that can be in what has come.
+    #[test]
+    fn lists_in_lists_take_no_memory_for_values_that_have_not_come() {
+        let heads = format!("*{EXPECTED}\r\n").repeat(DEPTH);
+        let mut parser = Parser::new();
+        let next = parser.next(heads.as_bytes(), &mut 0, false).unwrap();
+        assert_eq!(next, None);
+        let places: usize = parser.open.iter().map(|list| list.values.capacity()).sum();
+        assert!(places <= DEPTH * heads.len(), "{places} places are made");
     }
 
     #[test]
