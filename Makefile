@@ -1,13 +1,14 @@
 # `make run`: a demo to try, `make test`: the suite, `make test-faults`: faults on purpose, some minutes, `make test-interleave`:
 # one pod in the middle of another's work, some minutes, `make test-attack`: hostile peers, clocks and data, up to three minutes; each
-# installs what is missing. `.ci/run` does all of that. `make loadtest`: k6 at pods, some 20 minutes. `make bench`: against its
-# ceiling, its peers and itself, most of an hour.
+# installs what is missing. `.ci/run` does all of that. `make fuzz`: a million inputs for each parser of what others send, half an
+# hour with the build. `make loadtest`: k6 at pods, some 20 minutes. `make bench`: against its ceiling, its peers and itself, most of
+# an hour.
 
 CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
 BINARY = $(TARGET)/debug/unread
 
-.PHONY: run test test-faults test-interleave test-attack fault-report lint test-sdk loadtest loadtest-smoke bench bench-peers python redis
+.PHONY: run test test-faults test-interleave test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-peers python redis
 
 run: redis
 	$(CARGO) run --release --locked -- demo
@@ -41,6 +42,10 @@ lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	scripts/deny
+
+# RUNS=n: inputs for each target, 0: the seeds alone; ONLY=events,queries,tokens,usersig,resp,records: these. Needs a C++ compiler.
+fuzz:
+	RUNS="$(or $(RUNS),1000000)" CARGO="$(CARGO)" scripts/fuzz "$(ONLY)"
 
 # The vendors' own Python packages against the real binary.
 test-sdk: redis .venv/installed

@@ -12,6 +12,10 @@ mod resp;
 mod route;
 mod sentinel;
 mod tls;
+#[cfg(fuzzing)]
+#[path = "../fuzz/doors/replies.rs"]
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -28,6 +28,10 @@ mod unreadable;
 mod verify;
 mod walk;
 mod write;
+#[cfg(fuzzing)]
+#[path = "../fuzz/doors/records.rs"]
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

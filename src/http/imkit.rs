@@ -3,6 +3,10 @@
 
 mod rooms;
 mod token;
+#[cfg(fuzzing)]
+#[path = "../../fuzz/doors/imkit.rs"]
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::borrow::Cow;
 use std::collections::HashSet;

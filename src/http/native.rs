@@ -1,6 +1,10 @@
 //! The native API, `/v1`: events in, counts out. Also answers every path that no dialect claims. Errors are RFC 9457.
 
 mod results;
+#[cfg(fuzzing)]
+#[path = "../../fuzz/doors/native.rs"]
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -1,6 +1,11 @@
 //! Sendbird's dialect: `GET /v3/users/{user_id}/unread_item_count`. Its clients take an answer that is not JSON for a network
 //! failure, so every outcome is its envelope; errors are 400 but for the limit (429) and our own failures (500).
 
+#[cfg(fuzzing)]
+#[path = "../../fuzz/doors/sendbird.rs"]
+#[doc(hidden)]
+pub mod fuzzing;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -2,6 +2,10 @@
 //! in `ErrorCode`. Only an app administrator may ask, whose UserSig comes in the query.
 
 mod usersig;
+#[cfg(fuzzing)]
+#[path = "../../fuzz/doors/tencent.rs"]
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::collections::{HashMap, HashSet};
 

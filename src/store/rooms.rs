@@ -170,7 +170,7 @@ impl<'a> RoomBrief<'a> {
 
     /// Reads `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and `|flags` if there are any;
     /// nothing of a room that the user has not joined or that is not active.
-    fn read(stored: &'a str, record: &'a str) -> Result<Option<Self>> {
+    pub(super) fn read(stored: &'a str, record: &'a str) -> Result<Option<Self>> {
         let mut parts = Parts(record);
         match parts.text()? {
             "j" => {}
@@ -478,7 +478,7 @@ fn all_prefs<'a>(answer: &'a Value, settings: &[&str]) -> Result<HashMap<&'a str
 }
 
 /// Takes a setting as it is stored: `stamp|JSON`.
-fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<()> {
+pub(super) fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<()> {
     let (_, json) = stored.split_once('|').ok_or_else(unreadable)?;
     let bad = |_| Error::unreadable("a setting that is not JSON of its type");
     let flag = || match json {

@@ -1,0 +1,280 @@
+//! For the fuzz target `records`: everything that is stored, and the keys it is stored under.
+#![allow(missing_docs)]
+
+use redis::Value;
+
+use super::deliver::parse_members;
+use super::form::{self, KnownId, Of, logged};
+use super::position::Position;
+use super::read::Super;
+use super::reply::{Reply, count, short, stamp, stored};
+use super::room::{Act, Audience, Entry, Job, Last, Snapshot};
+use super::rooms::{RoomBrief, set_pref};
+use super::{Kind, Pref};
+use crate::keys::{self, ROOM_KEYS, USER_KEYS};
+use crate::names::is_name;
+
+/// The first byte says which key it is. What stands before the first zero byte is the field, the rest the value.
+pub fn check(data: &[u8]) {
+    let Some((&select, rest)) = data.split_first() else {
+        return;
+    };
+    let mut parts = rest.splitn(2, |byte| *byte == 0);
+    let field = parts.next().unwrap_or_default();
+    let value = parts.next().unwrap_or_default();
+    let of = if select & 1 == 0 { Of::User } else { Of::Room };
+    let names: &[&'static str] = if of == Of::User {
+        &USER_KEYS
+    } else {
+        &ROOM_KEYS
+    };
+    let what = names[usize::from(select >> 1) % names.len()];
+    let form = of.check(what, field, value);
+    assert_eq!(of.check(what, field, value), form);
+    key(field);
+    key(value);
+    for shard in [0, keys::pending_shard(&String::from_utf8_lossy(field))] {
+        if form::announced(shard, field, value).is_ok() {
+            let entry = keys::parse_entry(std::str::from_utf8(field).unwrap()).unwrap();
+            assert_eq!(spelled(&entry).as_bytes(), field);
+        }
+    }
+    let (Ok(field), Ok(value)) = (std::str::from_utf8(field), std::str::from_utf8(value)) else {
+        assert!(form.is_err());
+        return;
+    };
+    numbers(value);
+    let position = position(value);
+    let brief = brief(value, position.as_ref());
+    let entry = entry(value);
+    let job = Job::parse(field, value).ok();
+    let known = KnownId::parse(value);
+    if let Some(known) = &known {
+        assert_eq!(KnownId::parse(&known.text()), Some(*known));
+    }
+    if let Some((rev, at, time, id)) = logged(value) {
+        let text = format!("{rev}|{at}|{time}|{id}");
+        assert_eq!(logged(&text), Some((rev, at, time, id)));
+    }
+    snapshot(value);
+    let setting = field.rsplit_once('|').map(|(_, setting)| setting);
+    let mut pref = Pref::default();
+    let set = setting.map(|setting| set_pref(&mut pref, setting, value));
+    if form.is_err() {
+        return;
+    }
+    // What the self-check finds right can be read by those who need it.
+    match (of, what) {
+        (Of::User, "rooms") => assert!(position.is_some() && brief),
+        (Of::User, "prefs") => assert!(set.unwrap().is_ok(), "{field:?} {value:?}"),
+        (Of::Room, "members") => assert!(entry.is_some()),
+        (Of::Room, "ids") => assert!(known.is_some()),
+        (_, "pending") => {
+            let job = job.unwrap();
+            let again = Job::parse(&job.stamp.to_string(), &record(&job)).unwrap();
+            assert_eq!(again, job);
+        }
+        (Of::User, "counts") => assert!(count(value).is_ok()),
+        _ => {}
+    }
+}
+
+fn spelled(entry: &keys::Entry) -> String {
+    match entry {
+        keys::Entry::Room(app, name) => keys::room_entry(app, name),
+        keys::Entry::User(app, name) => keys::user_entry(app, name),
+    }
+}
+
+fn key(bytes: &[u8]) {
+    let purpose = keys::purpose(bytes);
+    for whole in [false, true] {
+        let place = keys::place(bytes, whole);
+        assert_eq!(place.kind == "other" && purpose.is_some(), {
+            let durable = matches!(purpose, Some(keys::Purpose::Durable));
+            let hidden = matches!(purpose, Some(keys::Purpose::Slot(..))) && place.kind == "other";
+            durable || hidden
+        });
+    }
+    let _ = keys::place_of_several([bytes, b"unread:v1:{demo:u:a}:counts"].into_iter());
+    if let Some(guard) = keys::guard(bytes) {
+        assert!(guard.ends_with(b"}:-") && bytes.starts_with(&guard[..guard.len() - 2]));
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        assert_eq!(purpose, None);
+        return;
+    };
+    if let Some((entry, what)) = keys::parse_key(text) {
+        assert_eq!(format!("unread:v1:{{{}}}:{what}", spelled(&entry)), text);
+        assert_eq!(keys::parse_entry(&spelled(&entry)), Some(entry));
+    }
+    if let Some(keys::Purpose::Slot(entry, what)) = purpose {
+        let spelled = match &entry {
+            keys::Entry::Room(app, name) => keys::RoomKeys::new(app, name).key(what),
+            keys::Entry::User(app, name) => keys::UserKeys::new(app, name).key(what),
+        };
+        assert_eq!(spelled, text);
+    }
+    let encoded = keys::encode(text);
+    assert_eq!(keys::decode(encoded.as_str()), text);
+    assert!(
+        !encoded
+            .as_str()
+            .contains(['{', '}', ':', '|', ',', '*', '?', '[', ' ', '\n'])
+    );
+    assert_eq!(keys::is_encoded(encoded.as_str()), is_name(text));
+    if keys::is_encoded(text) {
+        assert_eq!(keys::encode(&keys::decode(text)).as_str(), text);
+    }
+}
+
+fn numbers(value: &str) {
+    if let Ok(read) = stamp(Some(value)) {
+        let plain = value.trim_start_matches('0');
+        let plain = if plain.is_empty() { "0" } else { plain };
+        assert_eq!(short(read), plain);
+        assert_eq!(stamp(Some(&short(read))).unwrap(), read);
+    }
+    let bytes = value.as_bytes().first_chunk().copied().unwrap_or_default();
+    let number = u64::from_le_bytes(bytes);
+    match stamp(Some(&short(number))) {
+        Ok(read) => assert_eq!(read, number),
+        Err(_) => assert!(number >= 36_u64.pow(12)),
+    }
+    let plain = stored(&Value::BulkString(value.into()));
+    if let Ok(read) = count(value) {
+        assert_eq!(plain.unwrap(), read);
+        assert_eq!(count(&read.to_string()).unwrap(), read);
+    }
+    for rev in [0, 5, number] {
+        if let Ok(Some(last)) = Last::recorded(value, rev) {
+            let again = Last::recorded(&last.record(rev), rev).unwrap();
+            assert_eq!(again, Some(last));
+        }
+    }
+}
+
+fn position(value: &str) -> Option<Position> {
+    if let Ok(position) = Position::supergroup(value) {
+        let again = Position::supergroup(&position.record()).unwrap();
+        assert_eq!(again, position);
+        let record = format!("{value}|1,2|");
+        let read = Super::parse("r".into(), &record).unwrap();
+        assert_eq!(read.epoch, position.epoch);
+    }
+    let _ = Super::parse("r".into(), value).is_ok();
+    let position = Position::room(value).ok()?;
+    assert_eq!(Position::room(&position.record()).unwrap(), position);
+    let _ = (position.created(), position.tags().count());
+    if position.is_sound() {
+        assert!(position.unread() <= position.head.unwrap_or(0));
+    }
+    Some(position)
+}
+
+/// Answers whether the reader of lists sees what the record says.
+fn brief(value: &str, position: Option<&Position>) -> bool {
+    let read = RoomBrief::read("r", value);
+    let Some(position) = position.filter(|position| position.is_sound()) else {
+        return true;
+    };
+    match read.unwrap() {
+        Some(brief) => {
+            let kind = match position.kind.as_str() {
+                "direct" => Kind::Direct,
+                _ => Kind::Group,
+            };
+            assert_eq!(brief.kind(), kind);
+            assert_eq!(brief.created(), position.created());
+            assert_eq!(brief.last_time(), position.last.map(|last| last.time));
+            let tags: Vec<_> = position.tags().map(keys::decode).collect();
+            assert!(brief.tags().eq(tags));
+            position.state == 'j' && position.status == "1"
+        }
+        None => position.state != 'j' || position.status != "1",
+    }
+}
+
+fn entry(value: &str) -> Option<Entry> {
+    let entry = Entry::parse(value).ok()?;
+    let more = |number: Option<u64>| number.map(|n| n.to_string()).unwrap_or_default();
+    let base = match entry.state {
+        'l' => short(entry.base),
+        _ => entry.base.to_string(),
+    };
+    let text = format!(
+        "{}|{}|{base}|{}|{}",
+        entry.state,
+        short(entry.epoch),
+        more(entry.vouched),
+        more(entry.since)
+    );
+    assert_eq!(Entry::parse(&text).unwrap(), entry);
+    let texts = ["a", value].map(|text| Value::BulkString(text.into()));
+    let members = parse_members(Reply::new(Value::Array(texts.into())).unwrap());
+    assert_eq!(members.unwrap().first().unwrap().1, entry);
+    Some(entry)
+}
+
+fn names(list: &[keys::Enc]) -> String {
+    let names: Vec<&str> = list.iter().map(keys::Enc::as_str).collect();
+    names.join(",")
+}
+
+/// A fan-out as the scripts write it.
+fn record(job: &Job) -> String {
+    let (audience, listed) = match &job.audience {
+        Audience::All => ("all", String::new()),
+        Audience::Gone => ("gone", String::new()),
+        Audience::Some(list) => ("some", names(list)),
+        Audience::Leave(rooms) => {
+            let rooms: Vec<String> = rooms
+                .iter()
+                .map(|(room, epoch)| match epoch {
+                    Some(epoch) => format!("{}:{}", room.as_str(), short(*epoch)),
+                    None => room.as_str().to_owned(),
+                })
+                .collect();
+            ("leave", rooms.join(","))
+        }
+    };
+    let act = match &job.act {
+        Act::Nothing => String::new(),
+        Act::Recall(at) => format!("c|{at}"),
+        Act::Read(at) => format!("r|{at}"),
+        Act::Prefs(lines) => format!("p|{lines}"),
+        Act::Message {
+            at,
+            own,
+            sender,
+            everybody,
+            mentions,
+            brings,
+        } => {
+            let sender = sender.as_ref().map_or("", keys::Enc::as_str);
+            let mentions = match everybody {
+                true => "*".to_owned(),
+                false => names(mentions),
+            };
+            let brings = match brings {
+                Some((two, base)) => format!("|{}|{base}", names(two)),
+                None => String::new(),
+            };
+            format!("m|{at}|{own}|{sender}|{mentions}{brings}")
+        }
+    };
+    format!("1\n{audience}\n{listed}\n{act}")
+}
+
+/// The answer of a script, of which each line is a value; an empty line is nothing.
+fn snapshot(text: &str) {
+    let value = |line: &str| match line.strip_prefix(':').and_then(|n| n.parse().ok()) {
+        Some(number) => Value::Int(number),
+        None if line.is_empty() => Value::Nil,
+        None => Value::BulkString(line.into()),
+    };
+    let lines = Value::Array(text.split('\n').map(value).collect());
+    if let Ok(snapshot) = Snapshot::read(&mut Reply::new(lines).unwrap()) {
+        let _ = form::settings(&snapshot);
+    }
+}

@@ -1,0 +1,16 @@
+//! Tencent's UserSig, which anybody may send.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use unread::http::tencent::fuzzing::Case;
+use unread_fuzz::bounded;
+
+/// What one verification may hold: the inflater and its window, and the document that may come of it.
+const MOST: usize = 96 << 10;
+
+fuzz_target!(|data: &[u8]| {
+    if let Some(case) = Case::new(data) {
+        let found = bounded(MOST, || case.verify());
+        case.check(found);
+    }
+});
