@@ -14,7 +14,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local left, sealed = redis.call('HLEN', pending), 0
 if left == 0 and token ~= '' then
-  if tonumber(redis.call('HGET', meta, field) or 0) < tonumber(token) then redis.call('HSET', meta, field, token) end
+  if (tonumber(redis.call('HGET', meta, field) or '') or 0) < tonumber(token) then redis.call('HSET', meta, field, token) end
   if redis.call('HLEN', meta) == 1 then redis.call('PEXPIRE', meta, ARGV[6]) end
   sealed = 1
 end

@@ -30,7 +30,8 @@ local revs, epochs = int(rev), short(rev)
 -- The state and epoch of a valid member, and that as it stands there; an entry from before the room was made again is none.
 local function member(entry)
   if not entry then return nil end
-  local s, began = string.match(entry, '^(%a)|(%w+)')
+  local s, began = string.match(entry, '^([ijl])|(%w+)|%w+|?%d*|?%d*$')
+  must(s, 'an entry of a member')
   local epoch = tonumber(began or '', 36)
   if not epoch or s == 'l' or epoch < born then return nil end
   return s, epoch, began

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Purpose: drop the entries of members whose leaving was delivered.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base)
+-- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua)
 -- ARGV: pairs of user and the epoch delivered
 -- Reply: how many were dropped
 local meta, members = KEYS[1], KEYS[2]

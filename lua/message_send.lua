@@ -1,7 +1,7 @@
 #!lua
 -- Purpose: accept messages into a room in the order given: number those that count, remember their ids, record what is to
 --   be delivered to whom. With a pair of users: the direct room of the two, made (or completed) if need be.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base),
+-- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
 --   4 history in microseconds, 5 and 6 the pair or '' and '', 7 1: only if both are in the room, or it is made; else 0,

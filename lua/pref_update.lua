@@ -1,6 +1,6 @@
 #!lua
 -- Purpose: accept a change of a member's own settings of a room; the user's slot takes them by the order of acceptance.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base), 3 pending (hash: job -> record),
+-- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua), 3 pending (hash: job -> record),
 --   4 and 5 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '', 4 user,
 --   5 settings: lines of field and JSON value in turn

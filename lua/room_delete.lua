@@ -14,6 +14,7 @@ local token, lease, keep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 
 local now = clock()
 local m = redis.call('HMGET', meta, 'rev', 'born', 'sealed')
+numbers(m, 1, 2, 3)
 if m[3] and tonumber(m[3]) >= token then return {'STALE', m[3]} end
 local known, take = keyed(KEYS[8], KEYS[9], ARGV[3], now)
 if known then
@@ -24,7 +25,6 @@ if not m[2] then
   local record = m[1] and redis.call('HGET', pending, m[1]) or ''
   return {'ROOM', record and record ~= '' and m[1] or '', record or '', now}
 end
-numbers(m, 1, 2)
 local revs = int(math.max(tonumber(m[1]) + 1, now))
 local any = redis.call('EXISTS', members) == 1
 redis.call('HLEN', pending)

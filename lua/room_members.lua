@@ -1,6 +1,6 @@
 #!lua flags=no-writes
 -- Purpose: the members of a room and the revision of that list, at one instant; too long a list is left to HSCAN.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base)
+-- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua)
 -- ARGV: 1 longest list to answer
 -- Reply: {born or '', mrev or '', length, then user and entry of each, or nothing if the list is longer}
 local meta, members = KEYS[1], KEYS[2]

@@ -13,7 +13,7 @@ if not (m[1] or m[2] or m[3] or m[7]) then return {} end
 -- Digits, and no more than are exact: up to 2^53.
 for _, at in ipairs({1, 2, 7}) do
   local digits = m[at] or ''
-  if not string.match(digits, '^%d+$') or #digits > 16 or (#digits == 16 and digits > '9007199254740992') then
+  if not string.match(digits, '^%d+$') or #digits > 16 or (#digits == 16 and digits > '9007199254740991') then
     return redis.error_reply('-UNREADABLE a number of a room')
   end
 end

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- Purpose: a room as the self-check compares one user's record with it: its state, that user's entry, and what has not
 --   reached everybody yet; writes nothing.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch in base 36|base),
+-- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 recalled (sorted set of positions), 4 pending (hash: job -> record)
 -- ARGV: 1 user, 2 read position, above which recalled positions are told (10,000 at most)
 -- Reply: {now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time ('' each if there is none),
@@ -30,7 +30,7 @@ local born = m[3] == 'direct' and m[7] and tonumber(m[7])
 if born then
   local all = redis.call('HGETALL', members)
   for i = 1, #all, 2 do
-    local state, epoch = string.match(all[i + 1], '^([ijl])|(%w+)|%w+$')
+    local state, epoch = string.match(all[i + 1], '^([ijl])|(%w+)|%w+|?%d*|?%d*$')
     if not state then return redis.error_reply('-UNREADABLE an entry of a member') end
     if all[i] ~= user and state ~= 'l' and tonumber(epoch, 36) >= born then other = all[i] end
   end

@@ -13,6 +13,7 @@ local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local now = clock()
 local sealed, earlier = unpack(redis.call('HMGET', left, '!', '*'))
+numbers({sealed, earlier}, 1, 2)
 if sealed and tonumber(sealed) >= token then return {'STALE', sealed} end
 local known, take = keyed(KEYS[10], KEYS[11], ARGV[3], now)
 if known then
@@ -26,7 +27,6 @@ if redis.call('HEXISTS', counts, 'known') == 0 then
   return {'OK', jobs[1], jobs[2], now}
 end
 
-numbers({earlier, sealed}, 1, 2)
 -- Later than the deletion before it, also where the clock has stepped back: rooms tell deletions apart by it.
 local stamp = math.max(now, tonumber(earlier or 0) + 1)
 while redis.call('HEXISTS', pending, int(stamp)) == 1 do stamp = stamp + 1 end

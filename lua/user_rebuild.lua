@@ -13,7 +13,7 @@ local counts, rooms, supers, refs, marks, profile, prefs =
 
 local function int(n) return string.format('%.0f', n) end
 -- Whether these digits are a number that is exact here, up to 2^53.
-local function exact(digits) return #digits < 16 or (#digits == 16 and digits <= '9007199254740992') end
+local function exact(digits) return #digits < 16 or (#digits == 16 and digits <= '9007199254740991') end
 local function hash(key)
   local flat, map = redis.call('HGETALL', key), {}
   for i = 1, #flat, 2 do map[flat[i]] = flat[i + 1] end

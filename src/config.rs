@@ -61,9 +61,9 @@ pub struct ServerConfig {
     pub max_events: usize,
     /// Bytes in the body of `POST /v1/events`, 1 KiB to 1 GiB. Default 8 MiB.
     pub max_events_bytes: usize,
-    /// Bytes in the body of every other request, 1 KiB to 64 MiB; `POST /v1/unread` may have [`MAX_QUESTION_BYTES`]. Default 64 KiB.
+    /// Bytes in the body of every other request, 1 KiB to 64 MiB; `POST /v1/unread` may have 2 MiB. Default 64 KiB.
     pub max_body_bytes: usize,
-    /// Bytes of all bodies that are being read or worked on, 8 MiB to 64 GiB, and 4 times the longest body at least. Default:
+    /// Bytes of all bodies that are being read or worked on, 1 MiB to 64 GiB, and 4 times the longest body at least. Default:
     /// that, or 32 MiB where that is more.
     pub max_bodies_bytes: usize,
     /// Milliseconds until a body must have arrived whole, 100 to 600,000. Default 10,000.
@@ -103,9 +103,6 @@ pub struct ServerConfig {
     /// How often credentials from one address may be refused before the refusals become those of a limit.
     pub refused_credentials: RefusedCredentials,
 }
-
-/// The longest body that asks a question, whatever `max_body_bytes` says: a thousand names of users, escaped.
-pub const MAX_QUESTION_BYTES: usize = 2 << 20;
 
 /// How often credentials from one address may be refused at one pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

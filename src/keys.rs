@@ -335,10 +335,12 @@ pub fn purpose(key: &[u8]) -> Option<Purpose> {
         let number: u32 = number.parse().ok()?;
         return (durable(number) == key).then_some(Purpose::Durable);
     }
-    let (app, endpoint) = tag.split_once(":limit:")?;
-    let plain = !endpoint.is_empty() && !endpoint.contains([':', '{', '}']) && rest.is_empty();
+    let (app, limit) = tag.split_once(":limit:")?;
+    // Of an app's endpoint, or of one user's share of it.
+    let (endpoint, user) = limit.split_once(':').unwrap_or((limit, "u"));
+    let plain = !endpoint.is_empty() && !endpoint.contains(['{', '}']) && is_encoded(user);
     AppId::parse(app)?;
-    plain.then_some(Purpose::Limit)
+    (plain && rest.is_empty()).then_some(Purpose::Limit)
 }
 
 /// How logs and metrics name a key without the name of a user or a room.
@@ -514,6 +516,10 @@ mod tests {
             ("unread:v1:{durable:77}:x", false),
             ("unread:v1:{demo:limit:imkit-rooms}", true),
             ("unread:v1:{demo:limit:}", false),
+            ("unread:v1:{demo:limit:imkit-rooms:a%20b}", true),
+            ("unread:v1:{demo:limit:imkit-rooms:a b}", false),
+            ("unread:v1:{demo:limit:imkit-rooms:}", false),
+            ("unread:v1:{demo:limit:imkit-rooms:a:b}", false),
             ("unread:v1:{demo:limit:x}:y", false),
             ("unread:v1:{no app:limit:x}", false),
             ("unread:v1:{demo:u:a%20b}:counts", true),

@@ -11,9 +11,9 @@ use ipnet::IpNet;
 
 use super::load::{ConfigError, Node};
 use super::{
-    AppConfig, Config, Durability, HistoryConfig, ImkitConfig, LogConfig, LogFormat,
-    MAX_QUESTION_BYTES, RateLimit, RedisAddress, RedisConfig, RefusedCredentials, Scope, Secret,
-    SendbirdConfig, ServerConfig, TencentConfig,
+    AppConfig, Config, Durability, HistoryConfig, ImkitConfig, LogConfig, LogFormat, RateLimit,
+    RedisAddress, RedisConfig, RefusedCredentials, Scope, Secret, SendbirdConfig, ServerConfig,
+    TencentConfig,
 };
 use crate::names::AppId;
 
@@ -333,13 +333,11 @@ fn small(number: u64) -> u32 {
 fn server(mut s: Section<'_>) -> ServerConfig {
     let max_events_bytes = s.number_or("max_events_bytes", 8 << 20, 1 << 10..=1 << 30);
     let max_body_bytes = s.number_or("max_body_bytes", 64 << 10, 1 << 10..=64 << 20);
-    let longest = max_events_bytes
-        .max(max_body_bytes)
-        .max(MAX_QUESTION_BYTES as u64);
+    let longest = max_events_bytes.max(max_body_bytes);
     let max_bodies_bytes = s.number_or(
         "max_bodies_bytes",
         (4 * longest).max(32 << 20),
-        8 << 20..=64 << 30,
+        1 << 20..=64 << 30,
     );
     if max_bodies_bytes < 4 * longest {
         s.problem(

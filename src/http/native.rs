@@ -14,7 +14,7 @@ use actix_web::{HttpResponse, http::header::HeaderValue};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json as object};
 
-use crate::config::{AppConfig, MAX_QUESTION_BYTES};
+use crate::config::AppConfig;
 use crate::error::Error;
 use crate::event::{self, Form, Unreadable};
 use crate::http::State;
@@ -29,6 +29,8 @@ use crate::store::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread, Wait};
 
 /// The most users in one `POST /v1/unread`.
 const MAX_USERS: usize = 1_000;
+/// Bytes in the body of `POST /v1/unread`: [`MAX_USERS`] of the longest names, escaped.
+const MAX_USERS_BYTES: usize = 2 << 20;
 
 /// So many events a worker applies and answers by itself.
 const FEW_EVENTS: usize = 1_000;
@@ -235,7 +237,8 @@ async fn unread(
         let detail = "the body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    let body = call.body(index, MAX_QUESTION_BYTES).await?;
+    let most = MAX_USERS_BYTES.min(call.state.config.server.max_bodies_bytes / 4);
+    let body = call.body(index, most).await?;
     let (users, _room) = call.state.bodies.work(body, users_asked).await;
     let users = users?;
     let mut named = HashSet::with_capacity(users.len());

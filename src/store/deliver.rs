@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::Store;
-use super::reply::{Reply, maybe_text, parse, short};
+use super::reply::{Reply, maybe_text, parse, short, unreadable};
 use super::room::{Act, Audience, Entry, Job, Snapshot};
 use super::write::LEASE_MICROS;
 use crate::connection::Item;
@@ -44,6 +44,8 @@ const ADOPTED: usize = 100;
 const RENEW: Duration = Duration::from_secs(1);
 /// Jobs and departures cleared in one call.
 pub(super) const CLEAR: usize = 500;
+/// The latest stamp there can be, in microseconds: in the year 2112.
+const FARTHEST: u64 = 1 << 52;
 /// How old a snapshot may be that is delivered. A user's slot remembers for an hour at least which rooms the user has left;
 /// a snapshot older than that could bring one back.
 const OLDEST: Duration = Duration::from_secs(600);
@@ -302,7 +304,7 @@ impl<'a> Told<'a> {
             let text = reply.text()?;
             let (letter, stamp) = text.split_at_checked(1).ok_or_else(unexpected)?;
             if letter == ">" {
-                self.ahead = self.ahead.max(parse(Some(stamp))?);
+                self.ahead = self.ahead.max(named(stamp)?);
                 continue;
             }
             let target = targets.next().ok_or_else(unexpected)?;
@@ -318,9 +320,17 @@ impl<'a> Told<'a> {
                 "A" => Why::Ahead,
                 _ => return Err(unexpected()),
             };
-            self.refused.push((target, why, parse(Some(stamp))?));
+            self.refused.push((target, why, named(stamp)?));
         }
         Ok(())
+    }
+}
+
+/// A stamp that a slot named. One that lies a lifetime ahead was given by no clock, and no room is to go on above it.
+fn named(stamp: &str) -> Result<u64> {
+    match parse(Some(stamp))? {
+        stamp if stamp <= FARTHEST => Ok(stamp),
+        _ => Err(unreadable()),
     }
 }
 
@@ -401,13 +411,7 @@ impl<'a> Plan<'a> {
         }
         self.common(job);
         mark(&mut self.own, job);
-        let Act::Message {
-            own,
-            sender,
-            brings,
-            ..
-        } = &job.act
-        else {
+        let Act::Message { own, sender, .. } = &job.act else {
             return;
         };
         // A sender who has joined is known by that.
@@ -417,11 +421,24 @@ impl<'a> Plan<'a> {
             let marks = self.own.entry(sender.clone()).or_default();
             marks.named = marks.named.max(Some(Naming { stamp, job: stamp }));
         }
-        if let Some((two, base)) = brings {
-            for user in two {
-                let first = self.brings.entry(user.clone()).or_insert((stamp, *base));
-                *first = (*first).min((stamp, *base));
-            }
+        self.bring(job);
+    }
+
+    /// Puts down whom a message brings into the room.
+    fn bring(&mut self, job: &Job) {
+        let Act::Message {
+            brings: Some((two, base)),
+            ..
+        } = &job.act
+        else {
+            return;
+        };
+        for user in two {
+            let first = self
+                .brings
+                .entry(user.clone())
+                .or_insert((job.stamp, *base));
+            *first = (*first).min((job.stamp, *base));
         }
     }
 
@@ -429,6 +446,7 @@ impl<'a> Plan<'a> {
     fn pass(&mut self, job: &Job) {
         self.common(job);
         mark(&mut self.passing, job);
+        self.bring(job);
     }
 
     /// What is for everybody, unless it is of an earlier room by the same name.
@@ -1031,10 +1049,15 @@ impl Delivery<'_> {
         let mut told = Told::default();
         let answers = self.store.inner.redis.each(&calls).await?;
         for (target, answer) in targets.iter().zip(answers) {
-            match answer {
-                Ok(answer) => told.hear(answer, &mut std::iter::once(*target))?,
+            let mut alone = Told::default();
+            let heard = answer.and_then(|answer| alone.hear(answer, &mut std::iter::once(*target)));
+            match heard {
+                Ok(()) => told.join(alone),
                 Err(error @ Error::Unreadable(_)) => {
-                    self.store.complain(&error);
+                    let slot = || UserKeys::new(self.app, target.user).left();
+                    if let Err(error) = self.store.at_slot::<()>(Err(error), slot) {
+                        self.store.complain(&error);
+                    }
                     told.unreadable.push(*target);
                 }
                 Err(error) => return Err(error),

@@ -393,7 +393,7 @@ mod tests {
             ("counts", "known", "1795347910019664"),
             ("counts", "supers", "1"),
             ("counts", "messages:direct", "0"),
-            ("counts", "mentions:group:a%2Cb", "9007199254740992"),
+            ("counts", "mentions:group:a%2Cb", "9007199254740991"),
             ("counts", "room:r%2F1", "7"),
             ("refs", "tag:x", "1"),
             ("refs", "direct:bob", "a,b%20c"),

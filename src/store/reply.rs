@@ -10,7 +10,7 @@ fn unexpected(what: &str) -> Error {
 }
 
 /// No number in Redis is larger: scripts calculate in floating point, which is exact up to here.
-pub(super) const LARGEST: u64 = 1 << 53;
+pub(super) const LARGEST: u64 = (1 << 53) - 1;
 
 /// A list, read from the front.
 pub(super) struct Reply(std::vec::IntoIter<Value>);

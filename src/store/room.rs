@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use super::form;
 use super::reply::{Reply, maybe_text, parse, stamp, unreadable};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keys::Enc;
 
 /// The room as it was at one instant, in the words of the scripts.
@@ -90,7 +91,7 @@ impl Default for Snapshot {
 impl Snapshot {
     /// Reads `now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time`.
     pub(super) fn read(reply: &mut Reply) -> Result<Self> {
-        Ok(Self {
+        let read = Self {
             since: Instant::now(),
             taken: reply.number()?,
             rev: reply.number()?,
@@ -103,7 +104,9 @@ impl Snapshot {
             mrev: maybe_text(reply.value()?)?.unwrap_or_default(),
             created: reply.number()?,
             last: Last::read(reply)?,
-        })
+        };
+        form::settings(&read).map_err(Error::unreadable)?;
+        Ok(read)
     }
 
     /// What is told of a room that is gone.

@@ -6,13 +6,15 @@ use super::deliver::parse_members;
 use super::reply::{Reply, maybe_text, number};
 use super::room::Entry;
 use crate::connection::Item;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
 /// Members whose read positions are looked up at once.
 const PAGE: usize = 500;
+/// Positions of each kind that are forgotten by one call.
+const AT_ONCE: u64 = 10_000;
 /// Messages of the log that are looked through for one that counts.
 const OLDEST: i64 = 100;
 
@@ -60,19 +62,35 @@ impl Store {
                 break;
             }
         }
-        bound = self.least_read(app, room, born, bound).await?;
+        bound = match self.least_read(app, room, born, bound).await {
+            Ok(least) => least,
+            // How far that member has read is not known.
+            Err(error @ Error::Unreadable(_)) => {
+                self.complain(&error);
+                0
+            }
+            Err(error) => return Err(error),
+        };
         // Also where nothing can go: the room then asks again only when there is twice as much.
         let call = scripts::ROOM_TRIM
             .call(&[keys.meta(), keys.recalled(), keys.allmentions()])
             .arg(born)
-            .arg(bound);
-        number(&self.inner.redis.call(&call).await?)
+            .arg(bound)
+            .arg(AT_ONCE);
+        let mut forgotten = 0;
+        loop {
+            let gone = number(&self.inner.redis.call(&call).await?)?;
+            forgotten += gone;
+            if gone < AT_ONCE {
+                return Ok(forgotten);
+            }
+        }
     }
 
-    /// The least read position among those who have joined, if it is below `bound`. Whoever joins meanwhile begins above it,
-    /// and no position goes back.
+    /// The least read position among those who have joined, if it is below `bound`. Whoever joins meanwhile begins above it.
     async fn least_read(&self, app: &AppId, room: &Enc, born: u64, bound: u64) -> Result<u64> {
         let members = RoomKeys::new(app, room).members();
+        let serving = self.inner.redis.serving(&members).await?;
         let (mut least, mut cursor) = (bound, "0".to_owned());
         loop {
             let mut scan = redis::cmd("HSCAN");
@@ -107,8 +125,13 @@ impl Store {
                 least = least.min(read);
             }
             if cursor == "0" || least == 0 {
-                return Ok(least);
+                break;
             }
+        }
+        // A cursor means nothing to another server, such as a replica that took over: somebody may have been left out.
+        match self.inner.redis.serving(&members).await? == serving {
+            true => Ok(least),
+            false => Ok(0),
         }
     }
 }

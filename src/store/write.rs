@@ -43,7 +43,7 @@ pub enum Outcome {
         /// The number it got the first time.
         position: Option<u64>,
     },
-    /// It was refused; nothing changed.
+    /// It was refused; nothing changed. ([`Rejection::Unreadable`]: or it was accepted, and is done once that is mended.)
     Rejected(Rejection),
 }
 
@@ -871,8 +871,13 @@ impl Store {
             .try_collect()
             .await?;
         let mut outcomes = read.into_iter().flatten().map(|(_, outcome)| outcome);
-        if let Some(taken) = outcomes.find(|o| *o == Outcome::Rejected(Rejection::KeyTaken)) {
-            return Ok(taken);
+        let stops = |outcome: &Outcome| {
+            let why = Rejection::KeyTaken;
+            *outcome == Outcome::Rejected(why)
+                || matches!(outcome, Outcome::Rejected(Rejection::Unreadable(_)))
+        };
+        if let Some(stops) = outcomes.find(stops) {
+            return Ok(stops);
         }
         self.user_key(app, &name, &key, true).await?;
         Ok(Outcome::Applied { position: None })
@@ -976,9 +981,19 @@ fn unexpected() -> Error {
 
 /// Puts an event's outcome in its place. An event tried in several rooms is refused only if all of them refuse it.
 fn put(outcomes: &mut [Option<Outcome>], index: usize, outcome: Outcome) {
-    if let Some(slot) = outcomes.get_mut(index)
-        && matches!(slot, None | Some(Outcome::Rejected(_)))
-    {
+    let Some(slot) = outcomes.get_mut(index) else {
+        return;
+    };
+    let unreadable =
+        |outcome: &Outcome| matches!(outcome, Outcome::Rejected(Rejection::Unreadable(_)));
+    let replaced = match slot {
+        None => true,
+        // Where one of the rooms can't be read the event is not done.
+        Some(before) if unreadable(before) => false,
+        Some(Outcome::Rejected(_)) => true,
+        Some(_) => unreadable(&outcome),
+    };
+    if replaced {
         *slot = Some(outcome);
     }
 }

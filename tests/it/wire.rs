@@ -39,8 +39,9 @@ impl Stopped {
         wire.hold_at(script);
         let app = app.on(&pod.base);
         let caller = tokio::spawn(async move { app.try_events(&events, Wait::Applied).await });
-        until("the event is taken", || (jobs() > before).then_some(()));
-        assert!(wire.is_holding(), "something else was taken than {script}");
+        until(&format!("the event is taken, and {script} is held"), || {
+            (jobs() > before && wire.is_holding()).then_some(())
+        });
         Self { wire, pod, caller }
     }
 

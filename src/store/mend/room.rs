@@ -166,6 +166,13 @@ impl Store {
                 plan.add(&key, change);
             }
         }
+        // Whoever changes a list writes all of it anew.
+        if bad
+            .iter()
+            .any(|bad| bad.what == "log" && bad.field.is_some())
+        {
+            plan.add(&log, Change::Ttl(ttl));
+        }
         // A room's last message is all of it or nothing.
         if last_is_bad && sources.field("last_id").is_none() {
             for (field, value) in &sources.meta {

@@ -90,9 +90,80 @@ async fn a_user_who_cannot_be_told_keeps_nobody_else_from_it() {
     }
 }
 
+/// What a slot names when it refuses may be garbled, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_that_cannot_be_read_keeps_nobody_else_from_being_told() {
+    for (field, value) in [
+        ("*", "x"),
+        ("*", "9007199254740993"),
+        ("*", "9000000000000000"),
+        ("one", "9999999999999999|5"),
+    ] {
+        let beside = Beside::new().await;
+        beside
+            .redis
+            .cli(&["HDEL", &beside.key("u:bob", "rooms"), "one"]);
+        let left = beside.key("u:bob", "left");
+        beside.redis.cli(&["HSET", &left, field, value]);
+        let outcomes = beside.outcomes(&message("one", "m2")).await;
+        assert_eq!(outcomes, ["applied"], "{field} {value}");
+        assert_eq!(beside.count("carol").await, 2, "{field} {value}");
+        let pending = beside.key("r:one", "pending");
+        assert_eq!(beside.redis.cli(&["HLEN", &pending]), "0");
+        let rev = beside.key("r:one", "meta");
+        let rev: u64 = beside.redis.cli(&["HGET", &rev, "rev"]).parse().unwrap();
+        assert!(rev < 1 << 52, "the room goes on at {rev}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_everything_is_done_when_all_of_it_can_be_read() {
+    let beside = Beside::new().await;
+    beside.app.must(&json!([message("two", "t1")])).await;
+    let meta = beside.key("r:one", "meta");
+    let right = beside.redis.cli(&["HGET", &meta, "rev"]);
+    beside.redis.cli(&["HSET", &meta, "rev", "inf"]);
+    let read_all = json!({"type": "user.read_all", "user": "carol"});
+    assert_eq!(beside.outcomes(&read_all).await, ["unreadable"]);
+    beside.redis.cli(&["HSET", &meta, "rev", &right]);
+    assert_eq!(beside.outcomes(&read_all).await, ["applied"]);
+    assert_eq!(beside.count("carol").await, 0);
+}
+
+/// An entry of a member says more where its slot had refused it once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_membership_that_was_vouched_for_can_be_read_by_all() {
+    let beside = Beside::new().await;
+    let events = json!([
+        {"type": "room.updated", "room": "dm", "kind": "direct"},
+        {"type": "member.joined", "room": "dm", "users": ["alice", "bob"]},
+        message("dm", "d1"),
+    ]);
+    beside.app.must(&events).await;
+    let members = beside.key("r:dm", "members");
+    let entry = beside.redis.cli(&["HGET", &members, "bob"]);
+    for more in ["|5|", "|5|7"] {
+        let vouched = format!("{entry}{more}");
+        beside.redis.cli(&["HSET", &members, "bob", &vouched]);
+        // A record that is wrong is only found by whoever can read the room.
+        let counts = beside.key("u:bob", "rooms");
+        beside.redis.cli(&["HDEL", &counts, "dm"]);
+        let url = beside.redis.url();
+        let found = crate::support::ran(&["verify", "--redis-url", &url, "--json"]);
+        assert_eq!(found.code, 1, "{found:?}");
+        let mended = crate::support::ran(&["rebuild", "--redis-url", &url, "--json"]);
+        assert_eq!(mended.code, 0, "{mended:?}");
+        assert_eq!(beside.count("bob").await, 2);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_of_a_room_that_cannot_be_read_are_rejected_alone() {
-    let poisons: [(&str, &[&str]); 6] = [
+    let poisons: [(&str, &[&str]); 10] = [
+        ("meta", &["HSET", "status", "x"]),
+        ("meta", &["HSET", "kind", "channel"]),
+        ("meta", &["HSET", "tags", "a|b"]),
+        ("meta", &["HSET", "last_time", "x"]),
         ("meta", &["HSET", "rev", "inf"]),
         ("meta", &["HDEL", "head"]),
         ("meta", &["HSET", "accepted", "9007199254740993"]),

@@ -356,7 +356,7 @@ pub fn cases() -> Vec<Case> {
         b"{}u:alice}",
         b"{}x:alice}:counts",
         b"{}u:\xff}:counts",
-        b"{}limit:some:thing}",
+        b"{}limit:some:thing:more}",
     ];
     for key in keys {
         let plain = shown(key.strip_prefix(b"{}").unwrap());
