@@ -16,7 +16,8 @@ const GRAIN: Duration = Duration::from_millis(5);
 /// as long as before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn somebody_else_notices_little_of_answers_that_nobody_reads() {
-    const LONG: Duration = Duration::from_secs(3);
+    const LONG: Duration = Duration::from_secs(1);
+    const WINDOWS: usize = 4;
     const TWO_THOUSAND: i64 = 2_000;
     raise_files();
     let (redis, mut config) = (RedisServer::start(), config());
@@ -24,11 +25,15 @@ async fn somebody_else_notices_little_of_answers_that_nobody_reads() {
     config.server += "write_timeout_ms = 60000\n";
     let pod = Arc::new(warm(&config, &redis).await);
     let keys = Arc::new(config.apps[0].clone());
+    // In the quietest of some windows: what else goes on in the machine only adds to it.
     let p99 = |what: &str| {
-        let mut times = victim(&pod, &keys, LONG);
-        let (p50, p99) = (percentile(&mut times, 50), percentile(&mut times, 99));
-        println!("{what}: p50 {p50:?}, p99 {p99:?} of {}", times.len());
-        p99
+        let windows = (0..WINDOWS).map(|_| {
+            let mut times = victim(&pod, &keys, LONG);
+            let (p50, p99) = (percentile(&mut times, 50), percentile(&mut times, 99));
+            println!("{what}: p50 {p50:?}, p99 {p99:?} of {}", times.len());
+            p99
+        });
+        windows.min().unwrap()
     };
     let quiet = p99("quiet");
     let bound = 2 * quiet.max(GRAIN);
