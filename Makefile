@@ -43,7 +43,7 @@ lint:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	scripts/deny
 
-# RUNS=n: inputs for each target, 0: the seeds alone; ONLY=events,queries,tokens,usersig,resp,records: these. Needs a C++ compiler.
+# RUNS=n: inputs for each target, 0: the seeds alone; ONLY=heads,events,queries,tokens,usersig,resp,records: these. Needs a C++ compiler.
 fuzz:
 	RUNS="$(or $(RUNS),1000000)" CARGO="$(CARGO)" scripts/fuzz "$(ONLY)"
 

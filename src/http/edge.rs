@@ -25,6 +25,10 @@ mod serve;
 mod wire;
 mod words;
 mod worker;
+#[cfg(fuzzing)]
+#[path = "../../fuzz/doors/heads.rs"]
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
