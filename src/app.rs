@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, Route, guard, web};
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
 
@@ -336,13 +336,18 @@ fn admin_server(
         actix_web::App::new()
             .app_data(health.clone())
             .app_data(metrics.clone())
-            .route("/livez", web::get().to(livez))
-            .route("/readyz", web::get().to(readyz))
-            .route("/metrics", web::get().to(show_metrics))
+            .route("/livez", asked().to(livez))
+            .route("/readyz", asked().to(readyz))
+            .route("/metrics", asked().to(show_metrics))
     })
 }
 
 /// Never asks Redis: an outage there must not restart every pod.
+/// Balancers ask by HEAD, too.
+fn asked() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
 async fn livez() -> HttpResponse {
     HttpResponse::Ok().json(serde_json::json!({ "alive": true }))
 }

@@ -241,6 +241,17 @@ impl Metrics {
         for result in ["applied", "accepted", "duplicate", "rejected"] {
             metrics.event(result, 0);
         }
+        for kind in [
+            "timeout", "io", "auth", "loading", "readonly", "oom", "server", "client", "response",
+        ] {
+            metrics.redis_errors.add(kind, 0);
+        }
+        for stage in ["local", "cluster", "user", "address"] {
+            metrics.rate_limited.add(stage, 0);
+        }
+        for key in ["user_counts", "user_rooms", "room_meta", "room_members"] {
+            metrics.unreadable.add(key, 0);
+        }
         for cause in ["reads", "events", "bodies", "answers"] {
             metrics.overloaded.add(cause, 0);
         }

@@ -50,7 +50,7 @@ local function opened(meta)
   numbers(m, 1, 2, 7, 9, 10, 11, 12)
   must(not m[7] or (m[1] and m[2] and m[3] and m[4] and m[5] and m[6] and m[8] and m[9]), 'a field of the meta is missing')
   must(not m[7] or ((m[3] == 'direct' or m[3] == 'group' or m[3] == 'supergroup') and (m[4] == '1' or m[4] == '0')
-    and string.match(m[5], '^[%w_.@~=%%-]*$') and string.match(m[6], '^[%w_.@~=%%,-]*$')), 'the settings of a room')
+    and string.match(m[5], '^[%w_.@~=%%\128-\255-]*$') and string.match(m[6], '^[%w_.@~=%%,\128-\255-]*$')), 'the settings of a room')
   return m
 end
 

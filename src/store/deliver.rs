@@ -189,6 +189,8 @@ pub(super) struct Refused {
 #[derive(Default)]
 pub(super) struct Delivered {
     pub(super) refused: Vec<Refused>,
+    /// Users who were passed by, since their slots can't be read.
+    pub(super) untold: BTreeSet<Enc>,
     /// The latest stamp of the room in a slot that is later than the snapshot; 0: none is.
     pub(super) ahead: u64,
 }
@@ -928,19 +930,21 @@ impl Delivery<'_> {
         rest.extend(&told.closer);
         self.take(told);
         let (told, later) = self.pass(&rest, Look::Close).await?;
-        let untold: BTreeSet<&Enc> = told.unreadable.iter().map(|target| target.user).collect();
         self.take(told);
         let left = |target: &&Target<'_>| target.state == 'l';
         let refused: BTreeSet<&Enc> = self.came.refused.iter().map(|r| &r.user).collect();
         let swept = targets.iter().filter(left);
-        let swept =
-            swept.filter(|target| !refused.contains(target.user) && !untold.contains(target.user));
+        let swept = swept.filter(|target| {
+            !refused.contains(target.user) && !self.came.untold.contains(target.user)
+        });
         self.swept
             .extend(swept.map(|target| (target.user.clone(), target.epoch)));
         failure.or(later).map_or(Ok(()), Err)
     }
 
     fn take(&mut self, told: Told<'_>) {
+        let untold = told.unreadable.iter().map(|target| target.user.clone());
+        self.came.untold.extend(untold);
         self.came.ahead = self.came.ahead.max(told.ahead);
         for (target, why, stamp) in told.refused {
             self.came.refused.push(Refused {

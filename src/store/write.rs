@@ -605,6 +605,11 @@ impl Store {
             outcomes: Vec::with_capacity(room.steps.len()),
         };
         let indices: Vec<usize> = room.steps.iter().map(|step| step.index).collect();
+        let own = |step: &Step| match &step.op {
+            Op::Read { user, .. } | Op::Pref { user, .. } => Some((step.index, user.clone())),
+            _ => None,
+        };
+        let own: Vec<Numbered<Enc>> = room.steps.iter().filter_map(own).collect();
         let accepted = worker.run(room.steps).await;
         *outcomes = std::mem::take(&mut worker.outcomes);
         if let Err(error) = accepted {
@@ -619,11 +624,25 @@ impl Store {
         if much {
             self.trim_later(app, &name);
         }
-        self.hand_over(app, name, work, wait).await
+        let finished = self.hand_over(app, name, work, wait).await?;
+        // What is a user's own alone is not done if that user can't be told; the caller sends it again.
+        for (index, user) in own {
+            if finished.untold.contains(&user)
+                && let Some((_, outcome)) = outcomes.iter_mut().find(|(at, _)| *at == index)
+                && !matches!(outcome, Outcome::Rejected(_))
+            {
+                let what = Unreadable {
+                    place: String::new(),
+                    why: "what is stored of the user".into(),
+                };
+                *outcome = Outcome::Rejected(Rejection::Unreadable(Box::new(what)));
+            }
+        }
+        Ok(())
     }
 
     /// Delivers now, or hands the delivery to the background when the caller does not wait for it.
-    async fn hand_over(&self, app: &AppId, room: Enc, work: Work, wait: Wait) -> Result<()> {
+    async fn hand_over(&self, app: &AppId, room: Enc, work: Work, wait: Wait) -> Result<Finished> {
         // Who is in which room, and who exists, is told at once all the same: the next request may build on it.
         if wait == Wait::Accepted && work.only_counts() {
             // Bounded: past that, callers wait for the delivery after all.
@@ -634,32 +653,28 @@ impl Store {
                     let _ = store.finish(&app, &room, work).await;
                     drop(permit);
                 });
-                return Ok(());
+                return Ok(Finished::default());
             }
         }
-        self.finish(app, &room, work).await.map(|_| ())
+        self.finish(app, &room, work).await
     }
 
     /// Delivers to everybody concerned, has the room decide what becomes of memberships that users' slots refuse, and clears
-    /// the jobs. Answers whose memberships have turned out to be over.
-    pub(super) async fn finish(
-        &self,
-        app: &AppId,
-        room: &Enc,
-        mut work: Work,
-    ) -> Result<BTreeSet<Enc>> {
+    /// the jobs.
+    pub(super) async fn finish(&self, app: &AppId, room: &Enc, mut work: Work) -> Result<Finished> {
         let keys = RoomKeys::new(app, room);
-        let (mut ended, mut ahead) = (BTreeSet::new(), 0);
+        let (mut finished, mut ahead) = (Finished::default(), 0);
         let mut only: Option<Answers> = None;
         if work.is_empty() {
-            return Ok(ended);
+            return Ok(finished);
         }
         for _ in 0..ROUNDS {
             let came = self.deliver(app, room, &work, only.as_ref()).await?;
             ahead = ahead.max(came.ahead);
+            finished.untold.extend(came.untold);
             if !came.refused.is_empty() {
                 let settled = self.settle(app, room, &mut work, &came.refused).await?;
-                ended.extend(settled.ended);
+                finished.ended.extend(settled.ended);
                 if settled.everybody || !settled.again.is_empty() {
                     only = (!settled.everybody).then_some(settled.again);
                     continue;
@@ -668,7 +683,7 @@ impl Store {
             // A slot may have seen a stamp of the room that this pod has not.
             let unseen = Some(ahead).filter(|ahead| *ahead > work.snapshot.rev);
             match self.clear(&keys, &work.jobs, unseen.unwrap_or(0)).await? {
-                None => return Ok(ended),
+                None => return Ok(finished),
                 Some(snapshot) => {
                     work.snapshot = snapshot;
                     only = None;
@@ -933,6 +948,15 @@ fn stale(value: &redis::Value) -> Option<Result<u64>> {
         },
         _ => None,
     }
+}
+
+/// What came of a delivery to its end.
+#[derive(Default)]
+pub(super) struct Finished {
+    /// Whose memberships have turned out to be over.
+    ended: BTreeSet<Enc>,
+    /// Who could not be told.
+    untold: BTreeSet<Enc>,
 }
 
 /// What a room has said of memberships that were refused.
@@ -1398,9 +1422,9 @@ impl Worker<'_> {
         };
         let name = encode(self.id.as_str());
         let users = there.also.clone();
-        let ended = self.store.finish(self.app, &name, there).await?;
+        let finished = self.store.finish(self.app, &name, there).await?;
         // In a direct room the other one is told as well, and may be gone.
-        Ok(ended.intersection(&users).cloned().collect())
+        Ok(finished.ended.intersection(&users).cloned().collect())
     }
 
     /// Changes memberships.
