@@ -242,7 +242,7 @@ impl Redis {
             [] => Ok(Vec::new()),
             [one] => Ok(vec![self.single(one.into()).await?]),
             _ => match &self.inner.place {
-                Servers::One(node) => self.pipelined(node, items).await,
+                Servers::One(node) => self.pipelined(node, items, |a| a, |a| a).await,
                 _ => {
                     let all = items.iter().map(Sent::from).collect();
                     let answers = Box::pin(self.run(all)).await?;
@@ -257,13 +257,26 @@ impl Redis {
     pub async fn each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
         match (items, &self.inner.place) {
             ([], _) => Ok(Vec::new()),
-            (_, Servers::One(node)) => self.apart(node, items).await,
+            (_, Servers::One(node)) => {
+                let own = |answer| match answer {
+                    Err(error @ Error::Unreadable(_)) => Ok(Err(error)),
+                    answer => answer.map(Ok),
+                };
+                self.pipelined(node, items, own, Ok).await
+            }
             _ => Box::pin(self.run(items.iter().map(Sent::from).collect())).await,
         }
     }
 
-    /// All to the one server that there is, each with an answer of its own.
-    async fn apart(&self, node: &Node, items: &[Item]) -> Result<Vec<Result<Value>>> {
+    /// All to the one server that there is; scripts that it does not know are then sent with their text. `first` and `again` say what
+    /// becomes of an answer of the one round and of the other: an error of theirs is the answer of all.
+    async fn pipelined<T>(
+        &self,
+        node: &Node,
+        items: &[Item],
+        first: fn(Result<Value>) -> Result<T>,
+        again: fn(Result<Value>) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let cmds: Vec<Outgoing<'_>> = items
             .iter()
             .map(|item| Sent::from(item).outgoing())
@@ -272,57 +285,22 @@ impl Redis {
         let (mut places, mut unknown) = (Vec::new(), Vec::new());
         let answers = node.many(&cmds).await;
         for (at, (item, answer)) in items.iter().zip(answers).enumerate() {
-            values.push(match answer {
-                Ok(value) => Ok(value),
+            let answer = match answer {
                 Err(error) if is_no_script(&error) => {
                     places.push(at);
                     unknown.push(Sent::from(item));
                     Ok(Value::Nil)
                 }
-                Err(error) => match self.failed_at(node, Sent::from(item), error) {
-                    error @ Error::Unreadable(_) => Err(error),
-                    error => return Err(error),
-                },
-            });
+                answer => answer.map_err(|error| self.failed_at(node, Sent::from(item), error)),
+            };
+            values.push(first(answer)?);
         }
         node.answered();
         if !unknown.is_empty() {
             let answers = Box::pin(self.run(unknown)).await?;
             for (at, answer) in places.into_iter().zip(answers) {
                 if let Some(place) = values.get_mut(at) {
-                    *place = answer;
-                }
-            }
-        }
-        Ok(values)
-    }
-
-    /// All to the one server that there is; scripts that it does not know are then sent with their text.
-    async fn pipelined(&self, node: &Node, items: &[Item]) -> Result<Vec<Value>> {
-        let cmds: Vec<Outgoing<'_>> = items
-            .iter()
-            .map(|item| Sent::from(item).outgoing())
-            .collect();
-        let mut values = Vec::with_capacity(items.len());
-        let (mut places, mut unknown) = (Vec::new(), Vec::new());
-        let answers = node.many(&cmds).await;
-        for (at, (item, answer)) in items.iter().zip(answers).enumerate() {
-            values.push(match answer {
-                Ok(value) => value,
-                Err(error) if is_no_script(&error) => {
-                    places.push(at);
-                    unknown.push(Sent::from(item));
-                    Value::Nil
-                }
-                Err(error) => return Err(self.failed_at(node, Sent::from(item), error)),
-            });
-        }
-        node.answered();
-        if !unknown.is_empty() {
-            let answers = Box::pin(self.run(unknown)).await?;
-            for (at, answer) in places.into_iter().zip(answers) {
-                if let Some(place) = values.get_mut(at) {
-                    *place = answer?;
+                    *place = again(answer)?;
                 }
             }
         }
