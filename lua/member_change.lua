@@ -32,8 +32,8 @@ local function member(entry)
   if not entry then return nil end
   local s, began = string.match(entry, '^([ijl])|(%w+)|%w+|?%d*|?%d*$')
   must(s, 'an entry of a member')
-  local epoch = tonumber(began or '', 36)
-  if not epoch or s == 'l' or epoch < born then return nil end
+  local epoch = tonumber(began, 36)
+  if s == 'l' or epoch < born then return nil end
   return s, epoch, began
 end
 

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Purpose: forget positions that nobody counts any more: recalled ones, and mentions of everybody, that every member has read
---   and that are older than the history. Where there are more than at most go by one call, it is to be called again.
+--   and that are older than the history. A call forgets so many of either kind at most; the caller makes another one while
+--   that many went.
 -- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions)
 -- ARGV: 1 born of the room as it was looked at, 2 the highest such position, 3 most to forget of either kind
 -- Reply: most positions forgotten of either kind. When there are as many again as were left (1,024 at least), the room asks for it again.

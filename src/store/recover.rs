@@ -270,11 +270,7 @@ impl Store {
             }
         }
         let work = Work {
-            snapshot: if snapshot.born == 0 {
-                Snapshot::gone(snapshot.taken)
-            } else {
-                snapshot
-            },
+            snapshot: snapshot.or_gone(),
             jobs,
             passing,
             ..Work::default()

@@ -109,6 +109,14 @@ impl Snapshot {
         Ok(read)
     }
 
+    /// What is told of it: a room that is not there is told as one that is gone.
+    pub(super) fn or_gone(self) -> Self {
+        match self.born {
+            0 => Self::gone(self.taken),
+            _ => self,
+        }
+    }
+
     /// What is told of a room that is gone.
     pub(super) fn gone(taken: u64) -> Self {
         Self {

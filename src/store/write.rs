@@ -887,9 +887,10 @@ impl Store {
             .await?;
         let mut outcomes = read.into_iter().flatten().map(|(_, outcome)| outcome);
         let stops = |outcome: &Outcome| {
-            let why = Rejection::KeyTaken;
-            *outcome == Outcome::Rejected(why)
-                || matches!(outcome, Outcome::Rejected(Rejection::Unreadable(_)))
+            matches!(
+                outcome,
+                Outcome::Rejected(Rejection::KeyTaken | Rejection::Unreadable(_))
+            )
         };
         if let Some(stops) = outcomes.find(stops) {
             return Ok(stops);
@@ -1221,12 +1222,8 @@ impl Worker<'_> {
             1 => self.unfinished = self.unfinished.max(open.number()? as usize),
             _ => take_along(&mut self.work, open)?,
         }
-        let snapshot = Snapshot::read(reply)?;
         // A duplicate waits for what is left of a room that has been deleted since.
-        self.work.snapshot = match snapshot.born {
-            0 => Snapshot::gone(snapshot.taken),
-            _ => snapshot,
-        };
+        self.work.snapshot = Snapshot::read(reply)?.or_gone();
         self.work.jobs.extend(job);
         Ok(stamp)
     }
@@ -1268,11 +1265,7 @@ impl Worker<'_> {
         // The fan-outs first: the room is then at least as far as they are.
         let (open, mut view) = (next()?, next()?);
         take_along(&mut self.work, open)?;
-        let snapshot = Snapshot::read(&mut view)?;
-        self.work.snapshot = match snapshot.born {
-            0 => Snapshot::gone(snapshot.taken),
-            _ => snapshot,
-        };
+        self.work.snapshot = Snapshot::read(&mut view)?.or_gone();
         Ok(true)
     }
 
