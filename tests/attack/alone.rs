@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::peer::{Costs, complaints, metric, metric_until, narrow, raise_files, stuff};
-use crate::pipelining::{UNKNOWN, config, repeated, warm};
+use crate::pipelining::{UNKNOWN, config, repeated, stuffed, warm};
 use crate::support::RedisServer;
 use crate::victim::{percentile, victim};
 
@@ -18,7 +18,7 @@ const GRAIN: Duration = Duration::from_millis(5);
 async fn somebody_else_notices_little_of_answers_that_nobody_reads() {
     const LONG: Duration = Duration::from_secs(1);
     const WINDOWS: usize = 4;
-    const TWO_THOUSAND: i64 = 2_000;
+    const TWO_THOUSAND: u64 = 2_000;
     raise_files();
     let (redis, mut config) = (RedisServer::start(), config());
     // Nobody is cut off while it is measured.
@@ -59,26 +59,14 @@ async fn somebody_else_notices_little_of_answers_that_nobody_reads() {
     assert!(meanwhile < bound, "{meanwhile:?}, quiet {quiet:?}");
 
     // Two thousand. What they get until nothing more is taken of it takes the pod, their own program and everybody else here a while.
-    let bytes: &'static [u8] = Box::leak(repeated(UNKNOWN, 224_000).into_boxed_slice());
-    let mut tasks = Vec::new();
-    for _ in 0..TWO_THOUSAND {
-        let mut stream = narrow(&pod).await.unwrap();
-        tasks.push(tokio::spawn(async move {
-            stuff(&mut stream, bytes).await;
-            stream
-        }));
-    }
-    let mut streams = Vec::new();
-    for task in tasks {
-        streams.push(task.await.unwrap());
-    }
+    let streams = stuffed(&pod, TWO_THOUSAND).await;
     p99("two thousand come");
     let costs = Costs::of(&pod);
     costs.quiet("two thousand that read nothing").await;
     let meanwhile = p99("two thousand are there");
     assert!(meanwhile < bound, "{meanwhile:?}, quiet {quiet:?}");
     let open = metric(&pod, "unread_connections ");
-    assert!(open >= Some(TWO_THOUSAND), "{open:?}");
+    assert!(open >= Some(TWO_THOUSAND as i64), "{open:?}");
     drop(streams);
     metric_until(&pod, "unread_connections ", |open| open == 0).await;
     assert_eq!(complaints(&pod), [""; 0]);

@@ -34,6 +34,24 @@ pub async fn warm(config: &Config, redis: &RedisServer) -> Pod {
     pod
 }
 
+/// So many connections, each with all that is taken of 224 KB of requests, and nothing read.
+pub async fn stuffed(pod: &Pod, number: u64) -> Vec<TcpStream> {
+    let bytes: &'static [u8] = Box::leak(repeated(UNKNOWN, 224_000).into_boxed_slice());
+    let mut tasks = Vec::new();
+    for _ in 0..number {
+        let mut stream = narrow(pod).await.unwrap();
+        tasks.push(tokio::spawn(async move {
+            stuff(&mut stream, bytes).await;
+            stream
+        }));
+    }
+    let mut streams = Vec::new();
+    for task in tasks {
+        streams.push(task.await.unwrap());
+    }
+    streams
+}
+
 pub fn repeated(request: &str, bytes: usize) -> Vec<u8> {
     request.repeat(bytes / request.len() + 1).into_bytes()
 }
@@ -99,19 +117,7 @@ async fn two_thousand_connections_cost_their_bound_and_give_it_back() {
     let pod = warm(&config, &redis).await;
     let costs = Costs::of(&pod);
     let before = costs.memory();
-    let bytes: &'static [u8] = Box::leak(repeated(UNKNOWN, 224_000).into_boxed_slice());
-    let mut tasks = Vec::new();
-    for _ in 0..NUMBER {
-        let mut stream = narrow(&pod).await.unwrap();
-        tasks.push(tokio::spawn(async move {
-            stuff(&mut stream, bytes).await;
-            stream
-        }));
-    }
-    let mut streams = Vec::new();
-    for task in tasks {
-        streams.push(task.await.unwrap());
-    }
+    let streams = stuffed(&pod, NUMBER).await;
     let grown = costs.peak().saturating_sub(before);
     assert_cheap(grown, NUMBER);
     metric_until(&pod, "unread_connections ", |open| open == 0).await;
