@@ -155,7 +155,7 @@ for i = 8, #ARGV, 8 do
     known[id] = {first = revs, position = silent and 0 or head}
     length = redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
     m[10], m[11] = revs, time
-    last = {'last_id', id, 'last_sender', sender, 'last_time', time, 'last_at', revs, 'last_updated', revs,
+    last = {'last_id', id, 'last_position', at, 'last_sender', sender, 'last_time', time, 'last_at', revs, 'last_updated', revs,
       'last_text', ARGV[i + 6], 'last_type', ARGV[i + 7]}
 
     -- A silent one too: it is the room's last message, by which members sort their rooms.

@@ -8,7 +8,8 @@
 -- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
---   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history, or the error UNREADABLE
+--   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history and not the room's last one,
+--   or the error UNREADABLE
 -- Lib: fanout, keys
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -16,9 +17,9 @@ local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
 local user, how, value = ARGV[6], ARGV[7], ARGV[8]
 
 local now = clock()
-asked[13], asked[14], asked[15] = 'mintime', 'maxtime', 'accepted'
+asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position'
 local m = opened(meta)
-numbers(m, 13, 14, 15)
+numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local known, take = keyed(KEYS[6], KEYS[7], ARGV[3], now)
 if known then
@@ -36,10 +37,14 @@ if how == 'all' then
 elseif how == 'id' then
   local known = redis.call('HGET', ids, value)
   local first, at, number = string.match(known or '', '^(%d+)|(%d+)|%-?%d+|%d+|(%d+)')
-  if not first or tonumber(first) < now - max_age or tonumber(m[15]) - tonumber(number) >= max_messages then
+  if first and tonumber(first) >= now - max_age and tonumber(m[15]) - tonumber(number) < max_messages then
+    position = tonumber(at)
+  elseif value == m[16] then
+    -- Before it was kept where the last message stands, that was the one accepted last.
+    position = math.min(head, tonumber(m[17] or head))
+  else
     return {'MESSAGE'}
   end
-  position = tonumber(at)
 else
   local time = tonumber(value)
   if head == 0 or time < tonumber(m[13]) then

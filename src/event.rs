@@ -12,7 +12,7 @@ use crate::names::{CustomType, EventKey, MessageId, RoomId, Tag, UserId};
 pub struct Event {
     /// Milliseconds since the epoch; `None`: the time of arrival.
     pub time: Option<i64>,
-    /// A key that its room, or its user, takes once; events with an id need none.
+    /// A key that its room, or its user, takes once. An event with an id is known by that, and its key counts for nothing.
     pub key: Option<EventKey>,
     /// What happened.
     pub change: Change,
@@ -84,6 +84,10 @@ pub enum Change {
     ReadAll {
         /// Who.
         user: UserId,
+        /// How far in each room: by time, or everything.
+        up_to: UpTo,
+        /// In rooms of these kinds: of `direct`, `group`, `supergroup`.
+        kinds: Vec<&'static str>,
     },
     /// `pref.updated`
     Pref {

@@ -90,6 +90,11 @@ name!(
 );
 
 impl EventKey {
+    /// The key of the event at a place, counted from 0, of a request that has a key as a whole.
+    pub fn at(request: &Self, place: usize) -> Self {
+        Self(format!("{}/{place}", request.0))
+    }
+
     /// The key that a digest makes, in hex.
     pub fn of_digest(digest: [u8; 12]) -> Self {
         Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -6,7 +6,7 @@ use std::hash::Hash;
 
 use super::{Change, Event, MemberState, Mentions, Message, Place, UpTo};
 use crate::json::{BadText, Raw, Surrogates};
-use crate::names::{CustomType, MessageId, NameError, RoomId, Tag, UserId};
+use crate::names::{CustomType, EventKey, MessageId, NameError, RoomId, Tag, UserId};
 
 /// The latest time: the end of the year 9999.
 const MAX_TIME: i64 = 253_402_300_799_999;
@@ -16,6 +16,8 @@ const MAX_TIME_BYTES: usize = 256;
 const MAX_TAGS: usize = 100;
 /// The most users that one message names.
 const MAX_MENTIONS: usize = 10_000;
+/// The kinds of rooms.
+const KINDS: [&str; 3] = ["direct", "group", "supergroup"];
 /// Lists from this many bytes on are counted before they are kept, so that no room is made for more items than there are.
 const COUNTED_BYTES: usize = 64 << 10;
 
@@ -83,6 +85,7 @@ macro_rules! fields {
 fields! {
     Type = "type",
     Time = "time",
+    Key = "key",
     Room = "room",
     User = "user",
     Users = "users",
@@ -102,6 +105,7 @@ fields! {
     IsRobot = "is_robot",
     LastLoginTime = "last_login_time",
     Kind = "kind",
+    Kinds = "kinds",
     CustomType = "custom_type",
     Tags = "tags",
     Status = "status",
@@ -275,6 +279,7 @@ impl<'a> Fields<'a> {
             .text(Name::Type)?
             .ok_or_else(|| wrong("type", "is missing"))?;
         let time = self.time(Name::Time)?;
+        let key = self.name(Name::Key, EventKey::parse)?;
         let change = match &*kind {
             "user.updated" => user_updated(self)?,
             "user.deleted" => Change::UserDeleted {
@@ -293,18 +298,12 @@ impl<'a> Fields<'a> {
                 id: self.required(Name::Id, MessageId::parse)?,
             },
             "room.read" => read(self)?,
-            "user.read_all" => Change::ReadAll {
-                user: self.required(Name::User, UserId::parse)?,
-            },
+            "user.read_all" => read_all(self)?,
             "pref.updated" => pref(self)?,
             _ => return Err(wrong("type", "is not a known event type")),
         };
         self.done()?;
-        Ok(Event {
-            time,
-            key: None,
-            change,
-        })
+        Ok(Event { time, key, change })
     }
 }
 
@@ -393,15 +392,16 @@ fn user_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     Ok(Change::UserUpdated { user, shown })
 }
 
+fn kind(text: &str) -> Option<&'static str> {
+    KINDS.into_iter().find(|kind| *kind == text)
+}
+
 fn room_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     let room = fields.required(Name::Room, RoomId::parse)?;
-    let kind = match fields.text(Name::Kind)?.as_deref() {
-        None => None,
-        Some("direct") => Some("direct"),
-        Some("group") => Some("group"),
-        Some("supergroup") => Some("supergroup"),
-        Some(_) => return Err(wrong("kind", "must be direct, group or supergroup")),
+    let known = |text: Cow<'_, str>| {
+        kind(&text).ok_or_else(|| wrong("kind", "must be direct, group or supergroup"))
     };
+    let kind = fields.text(Name::Kind)?.map(known).transpose()?;
     let custom_type = fields.name(Name::CustomType, CustomType::parse)?;
     let tags = fields.list(Name::Tags, Tag::parse, MAX_TAGS, "must be at most 100")?;
     let active = match fields.take(Name::Status).map(Raw::integer) {
@@ -528,6 +528,34 @@ fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
         (None, None) => UpTo::Head,
     };
     Ok(Change::Read { place, user, up_to })
+}
+
+fn read_all(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    const LIST: &str = "must be a list of one or more of direct, group and supergroup";
+    let user = fields.required(Name::User, UserId::parse)?;
+    let up_to = match fields.time(Name::UpToTime)? {
+        Some(time) => UpTo::Time(time),
+        None => UpTo::Head,
+    };
+    let kinds = match fields.take(Name::Kinds) {
+        None => KINDS.to_vec(),
+        Some(raw) => {
+            let none = || wrong("kinds", LIST);
+            let mut kinds = Vec::new();
+            for item in raw.items().ok_or_else(none)? {
+                let text = text(Name::Kinds, item, Surrogates::Refuse, LIST)?;
+                let kind = kind(&text).ok_or_else(none)?;
+                if !kinds.contains(&kind) {
+                    kinds.push(kind);
+                }
+            }
+            if kinds.is_empty() {
+                return Err(none());
+            }
+            kinds
+        }
+    };
+    Ok(Change::ReadAll { user, up_to, kinds })
 }
 
 fn pref(fields: &mut Fields<'_>) -> Result<Change, Wrong> {

@@ -8,6 +8,7 @@ use std::fmt;
 use super::Event;
 use super::fields::{Fields, Wrong, wrong};
 use crate::json::{NotJson, Positions, Scanner, byte_order_mark};
+use crate::names::EventKey;
 
 /// How a body holds events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +98,21 @@ impl Batch {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Gives every event the key that its place in a request with this key makes, unless it has one of its own.
+    pub fn give_keys(&mut self, request: &EventKey) {
+        let mut refused = self.refused.iter().map(|(place, _)| *place).peekable();
+        let mut place = 0;
+        for event in &mut self.events {
+            while refused.next_if_eq(&place).is_some() {
+                place += 1;
+            }
+            if event.key.is_none() && !event.change.has_id() {
+                event.key = Some(EventKey::at(request, place));
+            }
+            place += 1;
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::http::request::{
     Call, Done, close, decode_segment, json as answer, json_bytes, retry_after, set,
 };
 use crate::json::{self, NotJson, Positions, Surrogates};
-use crate::names::{RoomId, UserId};
+use crate::names::{EventKey, RoomId, UserId};
 use crate::store::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread, Wait};
 
 /// The most users in one `POST /v1/unread`.
@@ -128,6 +128,7 @@ async fn events(
             ));
         }
     };
+    let key = request_key(call)?;
     let State {
         config,
         answers,
@@ -142,7 +143,13 @@ async fn events(
     store.takes_events(&app.id)?;
     let body = call.body(index, max_bytes).await?;
     let mut is_large = body.is_large();
-    let read = move |body: &[u8]| event::read_all(body, form, max_events);
+    let read = move |body: &[u8]| {
+        let mut batch = event::read_all(body, form, max_events)?;
+        if let Some(key) = &key {
+            batch.give_keys(key);
+        }
+        Ok::<_, Unreadable>(batch)
+    };
     let (batch, _room) = bodies.work(body, read).await;
     let batch = batch?;
     is_large |= batch.len() > FEW_EVENTS;
@@ -162,6 +169,22 @@ async fn events(
     let mut answer = json_bytes(StatusCode::OK, answer?);
     answer.extensions_mut().insert(Done);
     Ok(answer)
+}
+
+/// The key of the whole request, by which it is known when it is sent again.
+fn request_key(call: &Call<'_>) -> Result<Option<EventKey>, Problem> {
+    const NAME: &str = "Idempotency-Key";
+    let bad = |why: &str| Problem::bad(format!("{NAME} {why}"));
+    let mut values = call.req.headers().get_all(NAME);
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(bad("can be given only once"));
+    }
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| bad("must be UTF-8"))?;
+    let key = EventKey::parse(text.trim()).map_err(|error| bad(&error.to_string()))?;
+    Ok(Some(key))
 }
 
 enum Media {

@@ -168,6 +168,10 @@ impl Sources {
                 most.unwrap_or_else(|| millis(self.now)).to_string()
             }
             "last_id" => self.lines().next_back()?.id.clone(),
+            "last_position" => {
+                let last = self.lines().next_back()?;
+                self.id(&last.id)?.position.to_string()
+            }
             "last_time" => self.lines().next_back()?.time.to_string(),
             "last_at" | "last_updated" => self.lines().next_back()?.rev.to_string(),
             _ => return None,

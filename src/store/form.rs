@@ -204,7 +204,9 @@ fn meta(field: &str, value: &str) -> Form {
     match field {
         "mrev" => version(value),
         "rev" | "born" | "head" | "created" | "sealed" | "kept" | "trim" | "accepted" | "told"
-        | "mintime" | "maxtime" | "last_time" | "last_at" | "last_updated" => number(value),
+        | "mintime" | "maxtime" | "last_time" | "last_at" | "last_updated" | "last_position" => {
+            number(value)
+        }
         "kind" => {
             let right = matches!(value, "direct" | "group" | "supergroup");
             right.then_some(()).ok_or("no kind of a room")

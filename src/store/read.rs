@@ -881,12 +881,13 @@ impl Store {
         &self,
         app: &AppId,
         user: &Enc,
+        kinds: &[&str],
     ) -> Result<Option<Vec<RoomId>>> {
         let overview = self.overview(app, user, "o").await?;
         let rooms = overview
             .records
             .iter()
-            .filter(|record| record.state == 'j')
+            .filter(|record| record.state == 'j' && kinds.contains(&record.kind.as_str()))
             .filter_map(|record| RoomId::parse(decode(record.room.as_str())).ok())
             .collect();
         Ok(overview.known.then_some(rooms))

@@ -230,8 +230,9 @@ impl Store {
                     put(&mut outcomes, index, outcome);
                     continue;
                 }
-                Change::ReadAll { user } => {
-                    let outcome = self.read_all(app, user, self.key(&event), wait).await;
+                Change::ReadAll { user, up_to, kinds } => {
+                    let key = self.key(&event);
+                    let outcome = self.read_all(app, user, up_to, kinds, key, wait).await;
                     let outcome = self.or_unreadable(outcome)?;
                     put(&mut outcomes, index, outcome);
                     continue;
@@ -278,10 +279,18 @@ impl Store {
             return Ok(());
         }
         let met = self.direct_rooms(app, &events).await?;
+        let by_peer = self.reads_by_peer(&events);
+        let known = self.user_keys(app, &by_peer, false).await?;
+        for (index, outcome) in known {
+            put(outcomes, index, outcome);
+        }
         let mut users = UserUpdates::default();
         let mut rooms_ops: Vec<RoomOps> = Vec::new();
         let mut index_of: HashMap<RoomId, usize> = HashMap::new();
         for (index, event) in events {
+            if outcomes.get(index).is_some_and(Option::is_some) {
+                continue;
+            }
             let key = self.key(&event);
             let Event { time, change, .. } = event;
             let time = time.unwrap_or(now);
@@ -421,7 +430,35 @@ impl Store {
         for (index, outcome) in done.into_iter().flatten() {
             put(outcomes, index, outcome);
         }
+        let mut read = by_peer;
+        read.retain(|(index, _, _)| {
+            let outcome = outcomes.get(*index).and_then(Option::as_ref);
+            !matches!(outcome, Some(Outcome::Rejected(_)) | None)
+        });
+        for (index, outcome) in self.user_keys(app, &read, true).await? {
+            // Another pod may have been first with the same event; a key that can't be kept is none.
+            if matches!(outcome, Outcome::Rejected(_)) {
+                put(outcomes, index, outcome);
+            }
+        }
         Ok(())
+    }
+
+    /// The events with a key that read by the peer: place, user, key. Which room that is may be another one when the event is
+    /// sent again, so the user's name takes the key as well.
+    fn reads_by_peer(&self, events: &[Numbered<Event>]) -> Vec<(usize, Enc, String)> {
+        let by_peer = |(index, event): &Numbered<Event>| match &event.change {
+            Change::Read {
+                place: Place::With(_),
+                user,
+                ..
+            } => {
+                let key = self.key(event);
+                (!key.is_empty()).then(|| (*index, encode(user.as_str()), key))
+            }
+            _ => None,
+        };
+        events.iter().filter_map(by_peer).collect()
     }
 
     /// Announces rooms together. Where an index can't be read each of its rooms finds that out for itself.
@@ -515,9 +552,10 @@ impl Store {
         Ok(met)
     }
 
-    /// An event's key as the scripts take it: the key, the type of event, and how long it is remembered; '' if it has none.
+    /// An event's key as the scripts take it: the key, the type of event, and how long it is remembered; '' if it has none, or
+    /// needs none.
     fn key(&self, event: &Event) -> String {
-        let Some(key) = &event.key else {
+        let Some(key) = event.key.as_ref().filter(|_| !event.change.has_id()) else {
             return String::new();
         };
         let keep = self.inner.history.keep_keys_micros;
@@ -855,14 +893,18 @@ impl Store {
         &self,
         app: &AppId,
         user: &UserId,
+        up_to: &UpTo,
+        kinds: &[&str],
         key: String,
         wait: Wait,
     ) -> Result<Outcome> {
         let name = encode(user.as_str());
-        if let Some(known) = self.user_key(app, &name, &key, false).await? {
+        let mut own = vec![(0, name.clone(), key.clone())];
+        own.retain(|_| !key.is_empty());
+        if let Some((_, known)) = self.user_keys(app, &own, false).await?.pop() {
             return Ok(known);
         }
-        let Some(rooms) = self.joined_rooms(app, &name).await? else {
+        let Some(rooms) = self.joined_rooms(app, &name, kinds).await? else {
             return Ok(Outcome::Rejected(Rejection::UserNotFound(user.clone())));
         };
         self.announce_rooms(app, rooms.iter()).await?;
@@ -870,7 +912,7 @@ impl Store {
             .map(|room| {
                 let op = Op::Read {
                     user: name.clone(),
-                    up_to: UpTo::Head,
+                    up_to: up_to.clone(),
                 };
                 let step = Step {
                     index: 0,
@@ -878,7 +920,8 @@ impl Store {
                     // Each room remembers it, so that a repetition after half of them reads nothing that has come since.
                     key: key.clone(),
                 };
-                // Left or deleted meanwhile: then there is nothing to read.
+                // Left or deleted meanwhile: then there is nothing to read. Nor is there where the room has forgotten what it
+                // had at that time.
                 let steps = vec![step];
                 self.room(app, RoomOps { name: room, steps }, wait)
             })
@@ -895,31 +938,42 @@ impl Store {
         if let Some(stops) = outcomes.find(stops) {
             return Ok(stops);
         }
-        self.user_key(app, &name, &key, true).await?;
-        Ok(Outcome::Applied { position: None })
+        match self.user_keys(app, &own, true).await?.pop() {
+            Some((_, refused @ Outcome::Rejected(_))) => Ok(refused),
+            _ => Ok(Outcome::Applied { position: None }),
+        }
     }
 
-    /// Whether a user's name has taken a key, and what the event comes to then; takes it if so asked.
-    async fn user_key(
+    /// Which of these events' keys the users' names have taken, and what the events come to then; takes the others if so asked.
+    async fn user_keys(
         &self,
         app: &AppId,
-        user: &Enc,
-        key: &str,
+        events: &[(usize, Enc, String)],
         take: bool,
-    ) -> Result<Option<Outcome>> {
-        if key.is_empty() {
-            return Ok(None);
+    ) -> Result<Vec<Numbered<Outcome>>> {
+        let item = |(_, user, key): &(usize, Enc, String)| {
+            let call = scripts::USER_KEY.call(&UserKeys::new(app, user).taken());
+            Item::Script(call.arg(key).arg(u8::from(take)))
+        };
+        let mut known = Vec::new();
+        if events.is_empty() {
+            return Ok(known);
         }
-        let call = scripts::USER_KEY
-            .call(&UserKeys::new(app, user).taken())
-            .arg(key)
-            .arg(u8::from(take));
-        match super::reply::text(self.inner.redis.call(&call).await?)?.as_str() {
-            "OK" => Ok(None),
-            "DUP" => Ok(Some(Outcome::Duplicate { position: None })),
-            "KEY" => Ok(Some(Outcome::Rejected(Rejection::KeyTaken))),
-            _ => Err(unexpected()),
+        let items: Vec<Item> = events.iter().map(item).collect();
+        let answers = self.inner.redis.each(&items).await?;
+        for ((index, _, _), answer) in events.iter().zip(answers) {
+            let code = answer.and_then(super::reply::text);
+            let outcome = self.or_unreadable(code.and_then(|code| match code.as_str() {
+                "OK" => Ok(Outcome::Applied { position: None }),
+                "DUP" => Ok(Outcome::Duplicate { position: None }),
+                "KEY" => Ok(Outcome::Rejected(Rejection::KeyTaken)),
+                _ => Err(unexpected()),
+            }))?;
+            if !matches!(outcome, Outcome::Applied { .. }) {
+                known.push((*index, outcome));
+            }
         }
+        Ok(known)
     }
 
     /// Runs an accepting script; announces again where the announcement has been forgotten meanwhile.

@@ -81,6 +81,9 @@ mod import;
 /// Which word may stand in which file of the program.
 mod layering;
 
+/// Events with keys, and requests with one as a whole: sent again they change nothing.
+mod repeats;
+
 /// `GET /rooms`: what a page costs, and what it must not miss.
 mod listing;
 

@@ -68,6 +68,8 @@ pub enum Member {
     Invited,
     Joined {
         read: u64,
+        /// The read position on joining.
+        base: u64,
         /// The user's own settings, by the names that `GET /rooms` shows; what is not there has its default.
         pref: Map<String, Value>,
     },
@@ -125,6 +127,7 @@ impl Room {
                 user.to_owned(),
                 Member::Joined {
                     read: self.head(),
+                    base: self.head(),
                     pref: Map::new(),
                 },
             );
@@ -132,6 +135,51 @@ impl Room {
         if self.kind == Kind::Direct && self.joined().count() == 2 {
             self.last_two = Some(self.joined().map(str::to_owned).collect());
         }
+    }
+
+    /// Where among all messages the history begins.
+    fn known(&self, history: Option<usize>) -> usize {
+        history.map_or(0, |most| self.messages.len().saturating_sub(most))
+    }
+
+    /// How far who has read that message has read.
+    fn position_of(&self, id: &str, history: Option<usize>) -> Verdict<u64> {
+        let at = self.messages.iter().position(|m| m.id == id);
+        let is_last = self.last_message().is_some_and(|last| last.id == id);
+        let at = at
+            .filter(|at| *at >= self.known(history) || is_last)
+            .ok_or("message_not_found")?;
+        let up_to = self.messages[..=at].iter();
+        Ok(up_to.filter_map(|m| m.position).max().unwrap_or(0))
+    }
+
+    /// How far who has read all up to a time has read, if the room still knows.
+    fn position_at(&self, user: &str, time: i64, history: Option<usize>) -> Verdict<u64> {
+        let counted: Vec<(u64, i64)> = self
+            .messages
+            .iter()
+            .filter_map(|m| Some((m.position?, m.time)))
+            .collect();
+        if counted.iter().all(|(_, at)| *at <= time) {
+            return Ok(self.head());
+        }
+        if counted.iter().all(|(_, at)| *at > time) {
+            return Ok(0);
+        }
+        let known = self.messages[self.known(history)..].iter();
+        let known: Vec<(u64, i64)> = known.filter_map(|m| Some((m.position?, m.time))).collect();
+        if let Some((position, _)) = known.iter().rev().find(|(_, at)| *at <= time) {
+            return Ok(*position);
+        }
+        let first = known.first().map_or(self.head() + 1, |(first, _)| *first);
+        match self.members.get(user) {
+            Some(Member::Joined { base, .. }) if first == 1 || *base >= first - 1 => Ok(0),
+            _ => Err("message_not_found"),
+        }
+    }
+
+    fn last_message(&self) -> Option<&Message> {
+        self.messages.last()
     }
 
     fn read_up_to(&mut self, user: &str, position: u64) {
@@ -203,7 +251,18 @@ pub struct Model {
     /// Whether a direct room that no `to` message made is still that of its two when one of them has left it. The definition
     /// does not say; whatever was made by `to` is.
     pub lasting: bool,
+    /// How many messages the history of a room holds; none: more than any test sends. (None of them grows old.)
+    pub history: Option<usize>,
+    /// What events with a key have left: the name of a room or of a user, the key, and the type of event.
+    keys: BTreeMap<(Name, String), String>,
     accepted: u64,
+}
+
+/// What takes keys.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Room(String),
+    User(String),
 }
 
 // ---------------------------------------------------------------------------------------------------------- events
@@ -297,6 +356,48 @@ impl Model {
             fields.retain(|_, value| !value.is_null());
         }
         let event = &event;
+        let Some(key) = optional_id(event, "key")? else {
+            return self.apply_once(event);
+        };
+        let kind = event.get("type").and_then(Value::as_str).ok_or(INVALID)?;
+        if matches!(kind, "message.sent" | "message.recalled") {
+            // Known by its id.
+            return self.apply_once(event);
+        }
+        // As if there were no key, to see whether the event is one.
+        let mut after = self.clone();
+        let outcome = after.apply_once(event);
+        if outcome == Err(INVALID) {
+            return outcome;
+        }
+        let mut names = Vec::new();
+        if kind.starts_with("user.") || event.get("peer").is_some() {
+            names.push(Name::User(id(event, "user")?.to_owned()));
+        }
+        match (event.get("room"), event.get("peer")) {
+            (Some(_), _) => names.push(Name::Room(id(event, "room")?.to_owned())),
+            (None, Some(_)) => {
+                let room = self.direct_room(id(event, "user")?, id(event, "peer")?);
+                names.extend(room.map(|room| Name::Room(room.to_owned())));
+            }
+            _ => {}
+        }
+        for name in &names {
+            match self.keys.get(&(name.clone(), key.to_owned())) {
+                Some(taken) if taken == kind => return Ok(Outcome::Duplicate(None)),
+                Some(_) => return Err(INVALID),
+                None => {}
+            }
+        }
+        let outcome = outcome?;
+        *self = after;
+        for name in names {
+            self.keys.insert((name, key.to_owned()), kind.to_owned());
+        }
+        Ok(outcome)
+    }
+
+    fn apply_once(&mut self, event: &Value) -> Verdict<Outcome> {
         let now = time(event, "time")?.unwrap_or(0);
         match event.get("type").and_then(Value::as_str).ok_or(INVALID)? {
             "user.updated" => self.user_updated(event),
@@ -565,9 +666,10 @@ impl Model {
 
     fn message_recalled(&mut self, event: &Value) -> Verdict<Outcome> {
         let message = id(event, "id")?;
+        let history = self.history;
         let room = self.room_mut(id(event, "room")?)?;
-        let message = room
-            .messages
+        let known = room.known(history);
+        let message = room.messages[known..]
             .iter_mut()
             .find(|m| m.id == message)
             .ok_or("message_not_found")?;
@@ -593,30 +695,14 @@ impl Model {
                 .to_owned(),
             _ => return Err(INVALID),
         };
+        let history = self.history;
         let room = self.room_mut(&room)?;
         if !room.has_joined(user) {
             return Err("not_a_member");
         }
         let position = match (up_to_id, up_to_time) {
-            (Some(id), _) => {
-                let at = room
-                    .messages
-                    .iter()
-                    .position(|m| m.id == id)
-                    .ok_or("message_not_found")?;
-                room.messages[..=at]
-                    .iter()
-                    .filter_map(|m| m.position)
-                    .max()
-                    .unwrap_or(0)
-            }
-            (None, Some(time)) => room
-                .messages
-                .iter()
-                .filter(|m| m.time <= time)
-                .filter_map(|m| m.position)
-                .max()
-                .unwrap_or(0),
+            (Some(id), _) => room.position_of(id, history)?,
+            (None, Some(time)) => room.position_at(user, time, history)?,
             (None, None) => room.head(),
         };
         room.read_up_to(user, position);
@@ -625,11 +711,41 @@ impl Model {
 
     fn user_read_all(&mut self, event: &Value) -> Verdict<Outcome> {
         let user = id(event, "user")?;
+        let up_to_time = time(event, "up_to_time")?;
+        let kinds = match event.get("kinds") {
+            None => BTreeSet::from(["direct", "group", "supergroup"].map(str::to_owned)),
+            Some(kinds) => ids(kinds)?,
+        };
+        if kinds.is_empty() {
+            return Err(INVALID);
+        }
+        let legal = |kind: &String| ["direct", "group", "supergroup"].contains(&kind.as_str());
+        if !kinds.iter().all(legal) {
+            return Err(INVALID);
+        }
+        let key = optional_id(event, "key")?;
         if !self.users.contains_key(user) {
             return Err("user_not_found");
         }
-        for room in self.rooms.values_mut() {
-            room.read_up_to(user, room.head());
+        let history = self.history;
+        for (id, room) in &mut self.rooms {
+            if !room.has_joined(user) || !kinds.contains(room.kind.name()) {
+                continue;
+            }
+            // Each room that is read remembers it.
+            if let Some(key) = key {
+                let place = (Name::Room(id.clone()), key.to_owned());
+                if self.keys.contains_key(&place) {
+                    continue;
+                }
+                self.keys.insert(place, "user.read_all".to_owned());
+            }
+            let position = match up_to_time {
+                None => Ok(room.head()),
+                Some(time) => room.position_at(user, time, history),
+            };
+            // What the room has forgotten stays unread.
+            room.read_up_to(user, position.unwrap_or(0));
         }
         Ok(Outcome::Applied(None))
     }

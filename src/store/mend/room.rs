@@ -67,7 +67,7 @@ impl Store {
         let mut plan = Plan::default();
         let ttl = self.inner.history.max_age_micros() / 1_000 + 1_200_000;
         let (meta, ids, log) = (keys.meta(), keys.ids(), keys.log());
-        let last_is_bad = ["last_id", "last_time", "last_at"]
+        let last_is_bad = ["last_id", "last_position", "last_time", "last_at"]
             .iter()
             .any(|field| is_bad("meta", Some(field)));
         for one in bad {
@@ -82,7 +82,13 @@ impl Store {
                         if sources.field("head").is_some_and(|head| head != "0") {
                             fields.extend(WITH_MESSAGES);
                         }
-                        fields.extend(["last_id", "last_time", "last_at", "last_updated"]);
+                        fields.extend([
+                            "last_id",
+                            "last_position",
+                            "last_time",
+                            "last_at",
+                            "last_updated",
+                        ]);
                         let fields = fields.into_iter();
                         let all: Vec<(&str, String)> = fields
                             .filter_map(|field| Some((field, sources.field(field)?)))

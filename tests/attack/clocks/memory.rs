@@ -160,3 +160,49 @@ async fn a_deleted_user_stays_unknown_when_the_deletion_is_long_ago() {
         .await
         .unwrap();
 }
+
+/// The last message of a room can be read by its id however old it is, in a room of any kind; an older one is forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_message_can_be_read_by_its_id_after_eight_days() {
+    const DAY: i64 = 24 * HOUR;
+    let (redis, clock) = one_redis();
+    let mut story = Story::start(&redis.url(), 1);
+    story.users = ["a", "b"].map(str::to_owned).to_vec();
+    let kinds = ["direct", "group", "supergroup"];
+    for kind in kinds {
+        let setup = vec![
+            room(kind, kind),
+            joined(kind, &["a", "b"]),
+            message(kind, "b", "first"),
+            message(kind, "b", "last"),
+        ];
+        story.tell(0, setup).await.unwrap();
+        // A silent one stands where the last counted one before it does.
+        let quiet = format!("quiet {kind}");
+        let also = vec![
+            room(&quiet, kind),
+            joined(&quiet, &["a", "b"]),
+            message(&quiet, "b", "first"),
+            json!({"type": "message.sent", "room": quiet, "id": "silent", "silent": true}),
+        ];
+        story.tell(0, also).await.unwrap();
+    }
+    clock.step(8 * DAY);
+    let read = |room: &str, id: &str| json!({"type": "room.read", "room": room, "user": "a", "up_to_id": id});
+    for kind in kinds {
+        let old = story.apps[0]
+            .events(&read(kind, "first"), Wait::Applied)
+            .await
+            .ok();
+        assert_eq!(old["results"][0]["error"]["code"], "message_not_found");
+        let quiet = format!("quiet {kind}");
+        story
+            .tell(0, vec![read(kind, "last"), read(&quiet, "silent")])
+            .await
+            .unwrap();
+        for room in [kind, &quiet] {
+            let unread = story.apps[0].room_unread(room, Some(&["a"])).await.ok();
+            assert_eq!(unread["unread"]["a"], 0, "{room}");
+        }
+    }
+}

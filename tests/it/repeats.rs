@@ -1,0 +1,331 @@
+//! Events with keys, and requests with one as a whole: sent again they change nothing.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{App, Config, Pod, RedisServer, Reply, Wait, app};
+
+async fn post(app: &App, key: &str, events: &Value) -> Reply {
+    App::send(
+        app.native(Method::POST, "/v1/events")
+            .header("idempotency-key", key)
+            .json(events),
+    )
+    .await
+}
+
+/// What became of each event: its status, or the code.
+fn said(reply: Reply) -> Vec<String> {
+    let results = reply.ok()["results"].clone();
+    let word = |result: &Value| {
+        let code = &result["error"]["code"];
+        let word = code.as_str().or(result["status"].as_str());
+        word.unwrap_or("nothing").to_owned()
+    };
+    results.as_array().unwrap().iter().map(word).collect()
+}
+
+async fn total(app: &App, user: &str) -> Value {
+    app.unread(user, false).await.ok()["messages"]["total"].clone()
+}
+
+fn made(room: &str, users: &[&str]) -> Value {
+    json!([{"type": "room.updated", "room": room}, {"type": "member.joined", "room": room, "users": users}])
+}
+
+fn message(room: &str, id: &str) -> Value {
+    json!({"type": "message.sent", "room": room, "id": id, "sender": "bob"})
+}
+
+/// Every type of event that has no id of its own, each followed by one that undoes it.
+#[tokio::test]
+async fn an_event_whose_key_is_known_changes_nothing() {
+    let app = app();
+    app.must(&made("r", &["bob", "eve"])).await;
+    let events = [
+        json!({"type": "member.joined", "room": "r", "user": "al", "key": "k1"}),
+        json!({"type": "pref.updated", "room": "r", "user": "al", "hidden": true, "key": "k2"}),
+        json!({"type": "room.read", "room": "r", "user": "al", "key": "k3"}),
+        json!({"type": "user.read_all", "user": "al", "key": "k4"}),
+        json!({"type": "member.left", "room": "r", "user": "al", "key": "k5"}),
+        json!({"type": "member.invited", "room": "r", "user": "al", "key": "k6"}),
+        json!({"type": "room.updated", "room": "r", "tags": ["work"], "key": "k7"}),
+        json!({"type": "user.updated", "user": "al", "nickname": "Al", "key": "k8"}),
+        json!({"type": "user.deleted", "user": "al", "key": "k9"}),
+        json!({"type": "room.deleted", "room": "r", "key": "k10"}),
+    ];
+    for (n, event) in events.iter().enumerate() {
+        assert_eq!(
+            said(app.events(event, Wait::Applied).await),
+            ["applied"],
+            "{event}"
+        );
+        app.events(&message("r", &format!("m{n}")), Wait::Applied)
+            .await;
+    }
+    // Neither the room nor the user is there any more; each name still knows.
+    for event in &events {
+        assert_eq!(
+            said(app.events(event, Wait::Applied).await),
+            ["duplicate"],
+            "{event}"
+        );
+    }
+    assert_eq!(app.unread("al", false).await.status, 404);
+    app.must(&made("r", &["bob", "al"])).await;
+    app.must(&message("r", "new")).await;
+    for event in &events {
+        assert_eq!(
+            said(app.events(event, Wait::Applied).await),
+            ["duplicate"],
+            "{event}"
+        );
+    }
+    assert_eq!(total(&app, "al").await, 1);
+    let listed = app.imkit_rooms("al", &[]).await.ok();
+    assert_eq!(listed["result"]["data"][0]["roomTags"], json!([]));
+    assert_eq!(listed["result"]["data"][0]["pref"]["hidden"], false);
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_again_with_its_key_changes_nothing() {
+    let app = app();
+    app.must(&made("r", &["al", "bob"])).await;
+    // One that can't be read and one with a key of its own count in the places of the others.
+    let events = json!([
+        message("r", "1"),
+        {"type": "room.read", "room": "r", "user": "al"},
+        message("r", "2"),
+        {"type": "no.such.type"},
+        {"type": "member.left", "room": "r", "user": "cy", "key": "own"},
+        {"type": "member.joined", "room": "r", "user": "cy"},
+        message("r", "3"),
+    ]);
+    let first = said(post(&app, "q", &events).await);
+    assert_eq!(
+        first,
+        [
+            "applied", "applied", "applied", "invalid", "applied", "applied", "applied"
+        ]
+    );
+    assert_eq!(
+        (total(&app, "al").await, total(&app, "cy").await),
+        (json!(2), json!(1))
+    );
+    app.must(&message("r", "4")).await;
+    for _ in 0..2 {
+        let again = said(post(&app, "q", &events).await);
+        let known = ["duplicate"; 3]
+            .into_iter()
+            .chain(["invalid"])
+            .chain(["duplicate"; 3]);
+        assert_eq!(again, known.collect::<Vec<_>>());
+        assert_eq!(
+            (total(&app, "al").await, total(&app, "cy").await),
+            (json!(3), json!(2))
+        );
+    }
+    // The same keys, said one by one.
+    let read = json!({"type": "room.read", "room": "r", "user": "al", "key": "q/1"});
+    assert_eq!(said(app.events(&read, Wait::Applied).await), ["duplicate"]);
+    let left = json!({"type": "member.left", "room": "r", "user": "al", "key": "own"});
+    assert_eq!(said(post(&app, "other", &left).await), ["duplicate"]);
+    assert_eq!(total(&app, "al").await, 3);
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_of_event_is_invalid_and_one_of_a_rejected_event_is_free() {
+    let app = app();
+    app.must(&made("r", &["al", "bob"])).await;
+    app.must(&message("r", "1")).await;
+    let read =
+        json!({"type": "room.read", "room": "r", "user": "al", "up_to_id": "none", "key": "k"});
+    assert_eq!(
+        said(app.events(&read, Wait::Applied).await),
+        ["message_not_found"]
+    );
+    let left = json!({"type": "member.left", "room": "r", "user": "bob", "key": "k"});
+    assert_eq!(said(app.events(&left, Wait::Applied).await), ["applied"]);
+    let read = json!({"type": "room.read", "room": "r", "user": "al", "key": "k"});
+    assert_eq!(said(app.events(&read, Wait::Applied).await), ["invalid"]);
+    assert_eq!(total(&app, "al").await, 1);
+    // An event with an id is known by that.
+    let again = json!({"type": "message.sent", "room": "r", "id": "2", "key": "k"});
+    assert_eq!(said(app.events(&again, Wait::Applied).await), ["applied"]);
+    // In another room, or for another user, it is another key.
+    app.must(&made("s", &["al", "bob"])).await;
+    let read = json!({"type": "room.read", "room": "s", "user": "al", "key": "k"});
+    assert_eq!(said(app.events(&read, Wait::Applied).await), ["applied"]);
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_are_refused() {
+    let app = app();
+    app.must(&made("r", &["al", "bob"])).await;
+    for key in [
+        json!(""),
+        json!("x".repeat(256)),
+        json!("a\tb"),
+        json!(7),
+        json!(["k"]),
+    ] {
+        let read = json!({"type": "room.read", "room": "r", "user": "al", "key": key});
+        let reply = app.events(&read, Wait::Applied).await.ok();
+        let error = &reply["results"][0]["error"];
+        assert_eq!(error["code"], "invalid", "{reply}");
+        assert!(
+            error["message"].as_str().unwrap().starts_with("key: "),
+            "{reply}"
+        );
+    }
+    for key in ["x".repeat(255), "日本 {*}".to_owned()] {
+        let read = json!({"type": "room.read", "room": "r", "user": "al", "key": key});
+        assert_eq!(said(app.events(&read, Wait::Applied).await), ["applied"]);
+        assert_eq!(said(app.events(&read, Wait::Applied).await), ["duplicate"]);
+    }
+    let read = json!({"type": "room.read", "room": "r", "user": "al"});
+    let request = || app.native(Method::POST, "/v1/events").json(&read);
+    for request in [
+        request().header("idempotency-key", ""),
+        request().header("idempotency-key", "x".repeat(256)),
+        request()
+            .header("idempotency-key", "a")
+            .header("idempotency-key", "b"),
+        request().header("idempotency-key", &b"\xff\xfe"[..]),
+    ] {
+        let reply = App::send(request).await;
+        assert_eq!(reply.status, 400, "{}", reply.text);
+        assert!(reply.text.contains("Idempotency-Key"), "{}", reply.text);
+    }
+    let long = "x".repeat(255);
+    assert_eq!(said(post(&app, &long, &read).await), ["applied"]);
+    assert_eq!(said(post(&app, &long, &read).await), ["duplicate"]);
+}
+
+/// Which room a peer's is may be another one by the time the event is sent again.
+#[tokio::test]
+async fn a_read_by_peer_with_a_key_reads_no_later_room() {
+    let app = app();
+    app.must(&json!([
+        {"type": "message.sent", "to": "al", "sender": "bob", "id": "1"},
+    ]))
+    .await;
+    let read = json!({"type": "room.read", "peer": "bob", "user": "al", "key": "k"});
+    assert_eq!(said(app.events(&read, Wait::Applied).await), ["applied"]);
+    let room = app.unread("al", true).await.ok()["rooms"][0]["room"].clone();
+    app.must(&json!([{"type": "room.deleted", "room": room}]))
+        .await;
+    app.must(&json!({"type": "message.sent", "to": "al", "sender": "bob", "id": "2"}))
+        .await;
+    assert_eq!(said(app.events(&read, Wait::Applied).await), ["duplicate"]);
+    assert_eq!(total(&app, "al").await, 1);
+}
+
+#[tokio::test]
+async fn everything_is_read_up_to_a_time_in_rooms_of_some_kinds() {
+    let app = app();
+    let at = |second: u64| 1_760_000_000_000 + second * 1_000;
+    let mut events = vec![];
+    for (room, kind) in [("g", "group"), ("s", "supergroup")] {
+        events.push(json!({"type": "room.updated", "room": room, "kind": kind}));
+        events.push(json!({"type": "member.joined", "room": room, "users": ["al", "bob"]}));
+    }
+    for second in 1..=3 {
+        let id = format!("m{second}");
+        for place in [
+            json!({"room": "g"}),
+            json!({"room": "s"}),
+            json!({"to": "al"}),
+        ] {
+            let mut event =
+                json!({"type": "message.sent", "sender": "bob", "id": id, "time": at(second)});
+            event
+                .as_object_mut()
+                .unwrap()
+                .extend(place.as_object().unwrap().clone());
+            events.push(event);
+        }
+    }
+    app.must(&json!(events)).await;
+    let unread = async |user: &str| {
+        let counts = app.unread(user, false).await.ok()["messages"].clone();
+        ["direct", "group", "supergroup"].map(|kind| counts[kind].as_u64().unwrap())
+    };
+    assert_eq!(unread("al").await, [3, 3, 3]);
+    let read = |up_to: u64, kinds: Value| json!({"type": "user.read_all", "user": "al", "up_to_time": at(up_to), "kinds": kinds});
+    app.must(&read(1, json!(["group"]))).await;
+    assert_eq!(unread("al").await, [3, 2, 3]);
+    app.must(&read(2, json!(["direct", "supergroup", "direct"])))
+        .await;
+    assert_eq!(unread("al").await, [1, 2, 1]);
+    // Never back, and null is all kinds.
+    app.must(&read(1, Value::Null)).await;
+    assert_eq!(unread("al").await, [1, 2, 1]);
+    app.must(&json!({"type": "user.read_all", "user": "al", "kinds": ["supergroup"], "up_to_time": null})).await;
+    assert_eq!(unread("al").await, [1, 2, 0]);
+    for kinds in [json!([]), json!(["channel"]), json!("group"), json!([1])] {
+        let reply = app.events(&read(3, kinds), Wait::Applied).await.ok();
+        assert_eq!(reply["results"][0]["error"]["code"], "invalid", "{reply}");
+    }
+    assert_eq!(unread("al").await, [1, 2, 0]);
+}
+
+/// A read of everything leaves its key in every room that it reads: sent again after a failure in the middle, it reads nothing
+/// that has come since in those that it had reached.
+#[tokio::test]
+async fn a_read_of_everything_that_stopped_half_way_reads_nothing_newer_when_it_is_sent_again() {
+    let redis = RedisServer::start();
+    let config = Config::apps(1);
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    for room in ["r1", "r2"] {
+        app.must(&made(room, &["al", "bob"])).await;
+        app.must(&message(room, "1")).await;
+    }
+    // What stands where the second room keeps its keys is none of that.
+    let keys = format!("unread:v1:{{{}:r:r2}}:keys0", config.apps[0].id);
+    assert_eq!(redis.cli(&["SET", &keys, "spoiled"]), "OK");
+    let read = json!({"type": "user.read_all", "user": "al", "key": "k"});
+    assert_eq!(said(app.events(&read, Wait::Applied).await), ["unreadable"]);
+    app.must(&message("r1", "2")).await;
+    assert_eq!(total(&app, "al").await, 2);
+    assert_eq!(redis.cli(&["DEL", &keys]), "1");
+    assert_eq!(said(app.events(&read, Wait::Applied).await), ["applied"]);
+    assert_eq!(total(&app, "al").await, 1);
+    assert_eq!(said(app.events(&read, Wait::Applied).await), ["duplicate"]);
+}
+
+/// A back-fill tells the room of older messages, until the history no longer holds the one that its members see as the last.
+#[tokio::test]
+async fn the_last_message_is_known_by_its_id_however_many_came_after_it() {
+    let redis = RedisServer::start();
+    let mut config = Config::apps(1);
+    config.extra = "[history]\nmax_messages = 5\n".to_owned();
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    for kind in ["group", "supergroup"] {
+        let room = json!({"type": "room.updated", "room": kind, "kind": kind});
+        let joined = json!({"type": "member.joined", "room": kind, "users": ["al", "bob"]});
+        let sent = |id: &str, time: u64| json!({"type": "message.sent", "room": kind, "id": id, "sender": "bob", "time": time});
+        app.must(&json!([room, joined, sent("last", 1_770_000_000_000)]))
+            .await;
+        let older: Vec<Value> = (0..10)
+            .map(|n| sent(&format!("m{n}"), 1_760_000_000_000 + n))
+            .collect();
+        app.must(&json!(older)).await;
+        let read =
+            |id: &str| json!({"type": "room.read", "room": kind, "user": "al", "up_to_id": id});
+        assert_eq!(
+            said(app.events(&read("m0"), Wait::Applied).await),
+            ["message_not_found"]
+        );
+        let row =
+            || async { app.room_unread(kind, Some(&["al"])).await.ok()["unread"]["al"].clone() };
+        assert_eq!(row().await, 11);
+        assert_eq!(
+            said(app.events(&read("last"), Wait::Applied).await),
+            ["applied"]
+        );
+        assert_eq!(row().await, 10);
+    }
+}
