@@ -4,17 +4,18 @@
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 pending (hash: job -> record),
 --   6 and 7 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
---   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time, 8 the id or the time (milliseconds)
+--   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time, 8 the id or the time (milliseconds),
+--   9 a position up to which the user is known to have read, or 0
 -- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history and not the room's last one,
---   or the error UNREADABLE
+--   {'OLD', position} the answer is older than the history: no higher than this position, or the error UNREADABLE
 -- Lib: fanout, keys
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
-local user, how, value = ARGV[6], ARGV[7], ARGV[8]
+local user, how, value, read = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position'
@@ -67,9 +68,9 @@ else
       stop = stop - 64
     end
     if not position then
-      -- Nothing in the history is that old. Without a message before it, or before the joining, nothing is read.
+      -- Nothing in the history is that old, so the answer lies before it. Who has read, or joined after, all of that reads nothing.
       first = first or head + 1
-      if first > 1 and tonumber(base) < first - 1 then return {'MESSAGE'} end
+      if math.max(tonumber(base), read) < first - 1 then return {'OLD', int(first - 1)} end
       position = 0
     end
   end

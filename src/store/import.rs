@@ -374,7 +374,9 @@ fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chun
                             Ok(None) => {}
                             Ok(Some(mut event)) => {
                                 if !event.change.has_id() {
-                                    event.key = Some(key(&options.name, chunk.last, &text));
+                                    event.key.get_or_insert_with(|| {
+                                        key(&options.name, chunk.last, &text)
+                                    });
                                 }
                                 chunk.lines.push(Line {
                                     number: chunk.last,

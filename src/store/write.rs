@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::Store;
 use super::deliver::{Answer, Answers, Refused, Why, Work};
+use super::position::Position;
 use super::reply::{Reply, maybe_text};
 use super::room::{Audience, Entry, Job, Snapshot};
 use crate::connection::Item;
@@ -1323,9 +1324,9 @@ impl Worker<'_> {
         Ok(true)
     }
 
-    /// What a script that answers nothing beyond its fan-out and the snapshot has come to.
-    fn applied(&mut self, mut reply: Reply) -> Result<Outcome> {
-        match reply.text()?.as_str() {
+    /// What a script that answers nothing beyond its fan-out and the snapshot, after that code, has come to.
+    fn applied(&mut self, code: &str, mut reply: Reply) -> Result<Outcome> {
+        match code {
             "OK" => {
                 self.take(&mut reply)?;
                 Ok(Outcome::Applied { position: None })
@@ -1351,7 +1352,7 @@ impl Worker<'_> {
         let status = update
             .active
             .map_or("", |active| if active { "1" } else { "0" });
-        let reply = self
+        let mut reply = self
             .accept(|token| {
                 let mut call = scripts::ROOM_UPDATE
                     .call(&with_taken(
@@ -1373,7 +1374,8 @@ impl Worker<'_> {
                 call
             })
             .await?;
-        self.applied(reply)
+        let code = reply.text()?;
+        self.applied(&code, reply)
     }
 
     async fn delete(&mut self, key: &str) -> Result<Outcome> {
@@ -1691,28 +1693,42 @@ impl Worker<'_> {
         };
         let history = &self.store.inner.history;
         let keys = &self.keys;
-        let reply = self
-            .accept(|token| {
-                let own = [
-                    keys.meta(),
-                    keys.members(),
-                    keys.ids(),
-                    keys.log(),
-                    keys.pending(),
-                ];
-                scripts::ROOM_READ
-                    .call(&with_taken(keys, own))
-                    .arg(token)
-                    .arg(LEASE_MICROS)
-                    .arg(key)
-                    .arg(history.max_messages)
-                    .arg(history.max_age_micros())
-                    .arg(user.as_str())
-                    .arg(how)
-                    .arg(&value)
-            })
-            .await?;
-        let outcome = self.applied(reply)?;
+        let own = || {
+            [
+                keys.meta(),
+                keys.members(),
+                keys.ids(),
+                keys.log(),
+                keys.pending(),
+            ]
+        };
+        let call = |token: u64, has_read: u64| {
+            scripts::ROOM_READ
+                .call(&with_taken(keys, own()))
+                .arg(token)
+                .arg(LEASE_MICROS)
+                .arg(key)
+                .arg(history.max_messages)
+                .arg(history.max_age_micros())
+                .arg(user.as_str())
+                .arg(how)
+                .arg(&value)
+                .arg(has_read)
+        };
+        let mut reply = self.accept(|token| call(token, 0)).await?;
+        let mut code = reply.text()?;
+        if code == "OLD" {
+            // The room has forgotten it. That is no matter to who has read all that is forgotten.
+            let has_read = self.has_read(user).await?;
+            if has_read >= reply.number()? {
+                reply = self.accept(|token| call(token, has_read)).await?;
+                code = reply.text()?;
+            }
+        }
+        let outcome = match code.as_str() {
+            "OLD" => self.refused("MESSAGE")?,
+            code => self.applied(code, reply)?,
+        };
         if !self.work.passing.is_empty() {
             // The user may be a member by what has not been told yet.
             self.work.also.insert(user.clone());
@@ -1720,9 +1736,34 @@ impl Worker<'_> {
         Ok(outcome)
     }
 
+    /// A position up to which a user has read the room for certain: what has not been told yet may be more.
+    async fn has_read(&self, user: &Enc) -> Result<u64> {
+        if !self.work.jobs.is_empty() {
+            // What came before it in the same request is told first.
+            self.still_there(BTreeSet::from([user.clone()])).await?;
+        }
+        let slot = UserKeys::new(self.app, user);
+        let room = encode(self.id.as_str());
+        let get = |key: String| {
+            let mut get = redis::cmd("HGET");
+            get.arg(key).arg(room.as_str());
+            Item::Plain(get)
+        };
+        let items = [get(slot.rooms()), get(slot.supers())];
+        let mut records = self.store.inner.redis.batch(&items).await?.into_iter();
+        let mut next = || maybe_text(records.next().unwrap_or(redis::Value::Nil));
+        let read = match (next()?, next()?) {
+            (Some(record), _) => Position::room(&record),
+            (None, Some(record)) => Position::supergroup(&record),
+            (None, None) => return Ok(0),
+        };
+        let read = self.store.at(read, || slot.rooms())?;
+        Ok(if read.state == 'j' { read.read } else { 0 })
+    }
+
     async fn pref(&mut self, user: &Enc, settings: &str, key: &str) -> Result<Outcome> {
         let keys = &self.keys;
-        let reply = self
+        let mut reply = self
             .accept(|token| {
                 let own = [keys.meta(), keys.members(), keys.pending()];
                 scripts::PREF_UPDATE
@@ -1734,7 +1775,8 @@ impl Worker<'_> {
                     .arg(settings)
             })
             .await?;
-        self.applied(reply)
+        let code = reply.text()?;
+        self.applied(&code, reply)
     }
 }
 

@@ -68,8 +68,6 @@ pub enum Member {
     Invited,
     Joined {
         read: u64,
-        /// The read position on joining.
-        base: u64,
         /// The user's own settings, by the names that `GET /rooms` shows; what is not there has its default.
         pref: Map<String, Value>,
     },
@@ -127,7 +125,6 @@ impl Room {
                 user.to_owned(),
                 Member::Joined {
                     read: self.head(),
-                    base: self.head(),
                     pref: Map::new(),
                 },
             );
@@ -173,7 +170,8 @@ impl Room {
         }
         let first = known.first().map_or(self.head() + 1, |(first, _)| *first);
         match self.members.get(user) {
-            Some(Member::Joined { base, .. }) if first == 1 || *base >= first - 1 => Ok(0),
+            // All that is forgotten has been read.
+            Some(Member::Joined { read, .. }) if *read + 1 >= first => Ok(0),
             _ => Err("message_not_found"),
         }
     }

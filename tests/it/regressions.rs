@@ -530,6 +530,27 @@ async fn the_history_ends_where_it_is_said_to_although_ids_are_known_for_longer(
     let asked = json!([recall("m15"), recall("m20"), read_time(15), read("m16")]);
     assert_eq!(outcomes(app, &asked).await, ["applied"; 4]);
     assert_eq!(counts(app, "a").await, json!({"h": [7, 0]}));
+    // All that is forgotten has been read by now, so a time in it asks for nothing; the last message is known by its id.
+    let asked = json!([read_time(3), read("m14"), read("m24")]);
+    let expected = ["applied", "message_not_found", "applied"];
+    assert_eq!(outcomes(app, &asked).await, expected);
+    assert_eq!(counts(app, "a").await, json!({"h": [0, 0]}));
+    // In one request with what reads it, too.
+    app.must(&json!([{"type": "room.updated", "room": "h2"}, {"type": "member.joined", "room": "h2", "users": ["a", "c"]}]))
+        .await;
+    let mut events: Vec<Value> = events[2..].to_vec();
+    for event in &mut events {
+        event["room"] = json!("h2");
+    }
+    app.must(&events.into()).await;
+    let at = |mut read: Value| {
+        (read["room"], read["user"]) = (json!("h2"), json!("c"));
+        read
+    };
+    let asked = json!([at(read_time(3)), at(read("m20")), at(read_time(3))]);
+    let expected = ["message_not_found", "applied", "applied"];
+    assert_eq!(outcomes(app, &asked).await, expected);
+    assert_eq!(counts(app, "c").await, json!({"h2": [4, 0]}));
 }
 
 // ---------------------------------------------------------------------------------------------------------- size
