@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{App, Config, Pod, RedisServer, Reply, Wait, app};
+use crate::wire::Stopped;
 
 async fn post(app: &App, key: &str, events: &Value) -> Reply {
     App::send(
@@ -293,6 +294,48 @@ async fn a_read_of_everything_that_stopped_half_way_reads_nothing_newer_when_it_
     assert_eq!(said(app.events(&read, Wait::Applied).await), ["applied"]);
     assert_eq!(total(&app, "al").await, 1);
     assert_eq!(said(app.events(&read, Wait::Applied).await), ["duplicate"]);
+}
+
+/// The pod that took it dies before it has told anybody. Whoever sends it again is answered when the counts show it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_duplicate_by_its_key_waits_for_what_the_first_one_began() {
+    let redis = RedisServer::start();
+    let config = Config::apps(1);
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    app.must(&made("r", &["al", "bob"])).await;
+    app.must(&message("r", "1")).await;
+    let pending = format!("unread:v1:{{{}:r:r}}:pending", config.apps[0].id);
+    for event in [
+        json!({"type": "room.read", "room": "r", "user": "al", "key": "k1"}),
+        json!({"type": "room.updated", "room": "r", "status": 0, "key": "k2"}),
+        json!({"type": "member.left", "room": "r", "user": "al", "key": "k3"}),
+    ] {
+        let script = match event["type"].as_str().unwrap() {
+            "room.read" => "room_read",
+            "room.updated" => "room_update",
+            _ => "member_change",
+        };
+        let held = Stopped::at(&config, &redis, &app, script, &pending, event.clone()).await;
+        held.dies().await;
+        assert_eq!(said(app.events(&event, Wait::Applied).await), ["duplicate"]);
+        assert_eq!(redis.cli(&["HLEN", &pending]), "0", "{event}");
+        match event["key"].as_str().unwrap() {
+            "k1" => assert_eq!(total(&app, "al").await, 0),
+            "k2" => {
+                assert_eq!(
+                    app.imkit_rooms("al", &[]).await.ok()["result"]["totalCount"],
+                    0
+                );
+                app.must(
+                    &json!([{"type": "room.updated", "room": "r", "status": 1}, message("r", "2")]),
+                )
+                .await;
+                assert_eq!(total(&app, "al").await, 1);
+            }
+            _ => assert_eq!(total(&app, "al").await, 0),
+        }
+    }
 }
 
 /// A back-fill tells the room of older messages, until the history no longer holds the one that its members see as the last.
