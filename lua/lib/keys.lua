@@ -28,7 +28,7 @@ local function keyed(one, two, lines, now)
     local into = newer
     if now - since >= keep then
       into = older
-      redis.call('DEL', into)
+      redis.call('UNLINK', into)
       redis.call('HSET', into, '#', string.format('%.0f', now))
     end
     redis.call('HSET', into, key, event .. '|' .. job)

@@ -65,17 +65,17 @@ async fn every_answer_agrees_with_the_model() {
     histories("once", &SEEDS, false).await;
 }
 
-/// A room that has forgotten all but its last twelve messages.
+/// A room that has forgotten all but its last four messages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_older_than_the_history_is_answered_as_the_model_does() {
     let redis = RedisServer::start();
     let seeds = setting("TEST_SEED").map_or_else(|| vec![201, 202, 203], |seed| vec![seed]);
     let mut config = Config::apps(seeds.len());
-    config.extra = "[history]\nmax_messages = 12\n".to_owned();
+    config.extra = "[history]\nmax_messages = 4\n".to_owned();
     let pod = Pod::start(&config, &redis);
     for (seed, keys) in seeds.into_iter().zip(config.apps) {
         let mut history = History::new(App::new(&keys, &pod.base), seed);
-        history.model.history = Some(12);
+        history.model.history = Some(4);
         if let Err(reason) = history
             .run(setting("TEST_STEPS").unwrap_or(400), false)
             .await
