@@ -78,6 +78,9 @@ mod api;
 /// The commands as an operator types them: exit codes, one clear line for each mistake, what is left behind.
 mod cli;
 
+/// What the commands beside the pods have in common.
+mod commands;
+
 /// Events from files and standard input: what the API would have come to, once, in order.
 mod import;
 
