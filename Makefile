@@ -1,6 +1,7 @@
 # `make run`: a demo to try, `make test`: the suite, `make test-faults`: faults on purpose, some minutes, `make test-interleave`:
 # one pod in the middle of another's work, some minutes, `make test-attack`: hostile peers, clocks and data, up to three minutes; each
-# installs what is missing. `.ci/run` does all of that. `make fuzz`: a million inputs for each parser of what others send, half an
+# installs what is missing. `.ci/run` does all of that. `make test-servers`: suite, faults and SDKs on Redis 8 and Valkey 9 too, half an
+# hour. `make fuzz`: a million inputs for each parser of what others send, half an
 # hour with the build. `make loadtest`: k6 at pods, some 20 minutes. `make bench`: against its ceiling, its peers and itself, most of
 # an hour.
 
@@ -8,19 +9,35 @@ CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
 BINARY = $(TARGET)/debug/unread
 
-.PHONY: run test test-faults test-interleave test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-peers python redis
+# REDIS_SERVER=PROGRAM: what the demo and the tests start where they want a Redis, in place of the `redis-server` in PATH; a Valkey will do.
+ON = $(if $(REDIS_SERVER),scripts/on-server "$(REDIS_SERVER)")
+# SKIP="--skip NAME": tests that are left out.
+SKIP ?=
+
+.PHONY: run test test-rights test-servers test-servers-quick test-faults test-interleave test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-peers python redis
 
 run: redis
-	$(CARGO) run --release --locked -- demo
+	$(ON) $(CARGO) run --release --locked -- demo
 
 test: redis
-	$(CARGO) test --locked --lib --bins --test it
+	$(ON) $(CARGO) test --locked --lib --bins --test it $(if $(SKIP),-- $(SKIP))
+
+# Of the suite: the least rights that the README gives, and what `doctor` says of a server.
+test-rights: redis
+	$(ON) $(CARGO) test --locked --test it -- rights:: selfcheck::doctor
+
+# All of it on each server that can be had, a line for each at the end. The quick one: the rights, on Redis 8 and Valkey 9.
+test-servers: redis python .venv/installed
+	CARGO="$(CARGO)" scripts/servers test test-faults test-sdk
+
+test-servers-quick: redis python
+	CARGO="$(CARGO)" scripts/servers quick
 
 # Without the tests of the modules that it shares with the suite above.
 FAULTS = --locked --test faults -- --skip random:: --skip model:: --skip support::
 
 test-faults: redis
-	$(CARGO) test $(FAULTS)
+	$(ON) $(CARGO) test $(FAULTS) $(SKIP)
 
 # The same, and the table of what was injected and what was lost: loadtest/results/faults.md.
 fault-report: redis
@@ -50,7 +67,7 @@ fuzz:
 # The vendors' own Python packages against the real binary.
 test-sdk: redis .venv/installed
 	$(CARGO) build --locked
-	.venv/bin/python tests/sdk/run.py "$(BINARY)"
+	$(ON) .venv/bin/python tests/sdk/run.py "$(BINARY)"
 
 .venv/installed: tests/sdk/requirements.txt
 	scripts/install python
@@ -73,7 +90,7 @@ python:
 	scripts/install python
 
 redis:
-	scripts/install redis
+	$(ON) scripts/install redis
 
 # ONLY=reads,rooms runs some, BENCH_QUICK=1 tries all of it in two minutes. See loadtest/bench/__main__.py.
 bench: redis loadtest/.venv/installed loadtest/.tools/bin/oha bench-peers

@@ -12,44 +12,72 @@ mod shell;
 
 use std::sync::Arc;
 
-pub use doctor::doctor;
+pub use doctor::{Health, doctor};
 pub use import::{Import, import};
 pub use inspect::{Subject, inspect};
 pub use memory::memory;
 pub use selfcheck::{Mending, rebuild, verify};
+pub use shell::quote;
 
-use crate::config::{Config, Secret};
+use crate::cli::Failure;
+use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::names::AppId;
 use crate::private_redis;
 use crate::store::Store;
 
 /// The configuration with an address. Without one: that of the private Redis of a pod that runs on this data directory.
-fn addressed(config: &Config) -> Result<(Config, Secret), String> {
+fn addressed(config: &Config) -> Result<Config, Failure> {
     let mut config = config.clone();
-    let url = match config.redis.url.take() {
-        Some(url) => url,
-        None => private_redis::running(&config.redis.data_dir).ok_or_else(|| {
-            format!(
+    if config.redis.url.is_none() {
+        let running = private_redis::running(&config.redis.data_dir);
+        config.redis.url = Some(running.ok_or_else(|| {
+            Failure::RedisAway(format!(
                 "redis.url is not set, and no private redis-server runs in {}",
                 config.redis.data_dir.display()
-            )
-        })?,
-    };
-    config.redis.url = Some(url.clone());
-    Ok((config, url))
+            ))
+        })?);
+    }
+    Ok(config)
 }
 
-/// A store that only looks.
-fn store(config: &Config) -> Result<(Store, Secret), String> {
-    let (config, url) = addressed(config)?;
-    let store = Store::observe(&config, Arc::new(Metrics::new())).map_err(|e| e.to_string())?;
-    Ok((store, url))
+/// A store that only looks, and the configuration with its address.
+fn store(config: &Config) -> Result<(Store, Config), Failure> {
+    let config = addressed(config)?;
+    let store = Store::observe(&config, Arc::new(Metrics::new()))?;
+    Ok((store, config))
 }
 
 /// A store that writes, and finishes what another one has left.
-async fn writer(config: &Config, metrics: Arc<Metrics>) -> Result<Store, String> {
-    let (config, _) = addressed(config)?;
-    Store::connect(&config, metrics)
-        .await
-        .map_err(|e| e.to_string())
+async fn writer(config: &Config, metrics: Arc<Metrics>) -> Result<Store, Failure> {
+    Ok(Store::connect(&addressed(config)?, metrics).await?)
+}
+
+/// So many of something: `1 user`, `2 users`.
+fn counted(n: u64, one: &str) -> String {
+    match (n, one.strip_suffix('y')) {
+        (1, _) => format!("1 {one}"),
+        (_, Some(stem)) => format!("{n} {stem}ies"),
+        (_, None) => format!("{n} {one}s"),
+    }
+}
+
+/// That nothing is kept of somebody, or of anybody.
+fn nothing_kept(app: &AppId, of: Option<(&str, &str)>) -> Failure {
+    let of = of.map(|(what, name)| format!("{what} {name:?} in "));
+    let of = of.unwrap_or_default();
+    Failure::NotThere(format!("nothing is kept of {of}app \"{app}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn one_is_told_from_many() {
+        assert_eq!(counted(1, "user"), "1 user");
+        assert_eq!(counted(0, "user"), "0 users");
+        assert_eq!(counted(2, "delivery"), "2 deliveries");
+        assert_eq!(counted(1, "delivery"), "1 delivery");
+    }
 }

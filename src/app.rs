@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::{HttpResponse, Route, guard, web};
+use actix_web::{HttpResponse, HttpResponseBuilder, Route, guard, web};
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
 
@@ -339,6 +339,7 @@ fn admin_server(
             .route("/livez", asked().to(livez))
             .route("/readyz", asked().to(readyz))
             .route("/metrics", asked().to(show_metrics))
+            .default_service(web::to(async || http::native::no_such_path()))
     })
 }
 
@@ -349,7 +350,7 @@ fn asked() -> Route {
 }
 
 async fn livez() -> HttpResponse {
-    HttpResponse::Ok().json(serde_json::json!({ "alive": true }))
+    page(HttpResponse::Ok(), &serde_json::json!({ "alive": true }))
 }
 
 async fn readyz(health: web::Data<Health>) -> HttpResponse {
@@ -363,15 +364,23 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
         false => "down",
     };
     let ready = server == "serving" && health.redis_answered.load(Ordering::Relaxed);
-    let mut answer = if ready {
+    let answer = if ready {
         HttpResponse::Ok()
     } else {
         HttpResponse::ServiceUnavailable()
     };
-    answer.json(serde_json::json!({
+    let body = serde_json::json!({
         "ready": ready,
         "components": { "server": server, "redis": redis },
-    }))
+    });
+    page(answer, &body)
+}
+
+/// A page of the admin address: JSON, and a line feed as at the end of all answers.
+fn page(mut answer: HttpResponseBuilder, body: &serde_json::Value) -> HttpResponse {
+    answer
+        .content_type("application/json")
+        .body(format!("{body}\n"))
 }
 
 async fn show_metrics(metrics: web::Data<Metrics>) -> HttpResponse {

@@ -5,15 +5,23 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Stop};
 use crate::config::{self, AppConfig, Config, ConfigError, Flags, WeakSecret};
+use crate::error::Error;
 use crate::keys::encode;
 use crate::names::{AppId, RoomId, UserId};
 use crate::store::Scope;
 use crate::{admin, demo, http, telemetry};
+
+/// What the exit code of any command says; the README has the same table.
+const EXIT_CODES: &str = "Exit codes:
+  0  done, and all is well
+  1  done, and something is not: drift, an event that was rejected, a check that failed; or nothing is kept of what was named
+  2  wrong flags, a wrong configuration, or what else kept the command from running to its end
+  3  Redis is away: it can't be reached, refuses us, or does not answer in time";
 
 /// Exact unread counts for chat back ends, kept in Redis, answered in the wire formats of IMKIT, Tencent Chat and
 /// Sendbird.
@@ -62,13 +70,12 @@ enum Command {
         #[command(subcommand)]
         kind: Token,
     },
-    /// Recompute every count from the positions and report what differs, and what can't be read; writes nothing (0: nothing,
-    /// 1: something, 2: failed)
+    /// Recompute every count from the positions and report what differs, and what can't be read; writes nothing
     Verify {
         #[command(flatten)]
         of: Checked,
     },
-    /// Repair what `verify` finds (0: repaired, 1: something is left, 2: failed)
+    /// Repair what `verify` finds; exit code 1: something is left
     Rebuild {
         #[command(flatten)]
         of: Checked,
@@ -99,7 +106,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Apply the events of a file, one JSON object a line (0: all, 1: some were rejected, 2: stopped or failed)
+    /// Apply the events of a file, one JSON object a line
     Import {
         #[command(flatten)]
         redis: RedisOf,
@@ -124,7 +131,7 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Check the Redis that is configured and say what to change (0: usable, 1: something failed)
+    /// Check the Redis that is configured and say what to change
     Doctor {
         #[command(flatten)]
         redis: RedisOf,
@@ -158,14 +165,14 @@ struct Checked {
     json: bool,
 }
 
+// Which of them has to be there is told in our words: the parser's name both as missing.
 #[derive(Debug, Args)]
-#[group(multiple = false)]
 struct Inspected {
     /// The user to show
-    #[arg(long, required_unless_present_any = ["room", "memory"])]
+    #[arg(long)]
     user: Option<String>,
-    /// The room to show
-    #[arg(long, required_unless_present_any = ["user", "memory"])]
+    /// The room to show, instead of a user
+    #[arg(long)]
     room: Option<String>,
 }
 
@@ -209,32 +216,69 @@ enum Token {
     },
 }
 
-/// Why a command failed.
-enum Failure {
-    /// What was given is wrong, or nothing can be said: exit code 2, as for a wrong flag.
-    Usage(String),
-    /// It could not be done: exit code 1.
-    Run(String),
+/// Why a command did not run to its end, or had nothing to run on.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing is kept, or configured, of what was named.
+    NotThere(String),
+    /// What was given is wrong, or it could not be done.
+    Failed(String),
+    /// Redis can't be reached, refuses us, or did not answer in time. The same again may work.
+    RedisAway(String),
 }
+
+impl Failure {
+    /// The exit code, as [`EXIT_CODES`] has it, and why.
+    fn told(self) -> (u8, String) {
+        match self {
+            Failure::NotThere(why) => (1, why),
+            Failure::Failed(why) => (2, why),
+            Failure::RedisAway(why) => (REDIS_AWAY, why),
+        }
+    }
+
+    /// The same failure, with what it means for the command.
+    pub fn map(self, words: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Failure::NotThere(why) => Failure::NotThere(words(why)),
+            Failure::Failed(why) => Failure::Failed(words(why)),
+            Failure::RedisAway(why) => Failure::RedisAway(words(why)),
+        }
+    }
+}
+
+const REDIS_AWAY: u8 = 3;
 
 impl From<String> for Failure {
     fn from(why: String) -> Self {
-        Failure::Run(why)
+        Failure::Failed(why)
     }
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Failure::Usage(error.to_string())
+        Failure::Failed(error.to_string())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error.is_transient() {
+            true => Failure::RedisAway(error.to_string()),
+            false => Failure::Failed(error.to_string()),
+        }
     }
 }
 
 /// Runs the command that the process was called with.
 pub fn main() -> ExitCode {
-    let (code, text) = match run(Cli::parse().command) {
+    let all = Cli::command()
+        .after_help(EXIT_CODES)
+        .mut_subcommands(|command| command.after_help(EXIT_CODES));
+    let given = Cli::from_arg_matches(&all.get_matches()).unwrap_or_else(|error| error.exit());
+    let (code, text) = match run(given.command) {
         Ok(code) => return ExitCode::from(code),
-        Err(Failure::Usage(text)) => (2, text),
-        Err(Failure::Run(text)) => (1, text),
+        Err(failure) => failure.told(),
     };
     for line in text.lines() {
         eprintln!("unread: {line}");
@@ -272,7 +316,7 @@ fn run(command: Command) -> Result<u8, Failure> {
                 ..Flags::default()
             })?;
             telemetry::init(&config.log);
-            on_runtime(async { demo::run(config, signals()?).await.map_err(Failure::Run) })
+            on_runtime(async { demo::run(config, signals()?).await.map_err(Failure::Failed) })
                 .map(|()| 0)
         }
         Command::CheckConfig { file } => {
@@ -287,8 +331,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Token { kind } => token(kind).map(|()| 0),
         Command::Verify { of } => {
             let (config, scope, json) = checked(of)?;
-            let drift = on_runtime(admin::verify(&config, scope, json));
-            Ok(drift.map_err(Failure::Usage)?.into())
+            Ok(on_runtime(admin::verify(&config, scope, json))?.into())
         }
         Command::Rebuild { of, mend, dry_run } => {
             let (config, scope, json) = checked(of)?;
@@ -297,8 +340,7 @@ fn run(command: Command) -> Result<u8, Failure> {
                 (true, false) => admin::Mending::Yes,
                 (false, false) => admin::Mending::No,
             };
-            let left = on_runtime(admin::rebuild(&config, scope, mending, json));
-            Ok(left.map_err(Failure::Usage)?.into())
+            Ok(on_runtime(admin::rebuild(&config, scope, mending, json))?.into())
         }
         Command::Inspect {
             redis,
@@ -313,33 +355,24 @@ fn run(command: Command) -> Result<u8, Failure> {
                 let user = what.user.map(user_id).transpose()?;
                 let config = redis.config()?;
                 let weighed = admin::memory(&config, &app, user.as_ref(), sample as usize, json);
-                if on_runtime(weighed).map_err(Failure::Run)? {
-                    return Ok(0);
-                }
-                let of = user.map(|user| format!("user {:?} in ", user.as_str()));
-                let why = format!("nothing is kept of {}app \"{app}\"", of.unwrap_or_default());
-                return Err(Failure::Run(why));
+                return on_runtime(weighed).map(|()| 0);
             }
             let subject = match (what.user, what.room) {
-                (Some(user), _) => admin::Subject::User(user_id(user)?),
-                (None, room) => {
-                    let room = RoomId::parse(room.unwrap_or_default());
+                (Some(user), None) => admin::Subject::User(user_id(user)?),
+                (None, Some(room)) => {
+                    let room = RoomId::parse(room);
                     admin::Subject::Room(
-                        room.map_err(|why| Failure::Usage(format!("--room {why}")))?,
+                        room.map_err(|why| Failure::Failed(format!("--room {why}")))?,
                     )
+                }
+                (given, _) => {
+                    let given = given.map_or("neither was given", |_| "both were given");
+                    let why = format!("inspect shows one of --user and --room, and {given}");
+                    return Err(Failure::Failed(why));
                 }
             };
             let config = redis.config()?;
-            let there = on_runtime(admin::inspect(&config, &app, &subject, json));
-            if there.map_err(Failure::Run)? {
-                return Ok(0);
-            }
-            let (what, name) = match &subject {
-                admin::Subject::User(user) => ("user", user.as_str()),
-                admin::Subject::Room(room) => ("room", room.as_str()),
-            };
-            let why = format!("nothing is kept of {what} {name:?} in app \"{app}\"");
-            Err(Failure::Run(why))
+            on_runtime(admin::inspect(&config, &app, &subject, json)).map(|()| 0)
         }
         Command::Import {
             redis,
@@ -353,7 +386,7 @@ fn run(command: Command) -> Result<u8, Failure> {
             let app = app_id(app)?;
             let config = redis.config()?;
             if !config.apps.is_empty() && !config.apps.iter().any(|one| one.id == app) {
-                return Err(Failure::Usage(format!("no app \"{app}\" is configured")));
+                return Err(not_configured(app.as_str()));
             }
             let what = admin::Import {
                 app: &app,
@@ -368,16 +401,19 @@ fn run(command: Command) -> Result<u8, Failure> {
                 let stop = async {
                     let _: Stop = signals.next().await;
                 };
-                admin::import(&config, &what, stop)
-                    .await
-                    .map_err(Failure::Usage)
+                admin::import(&config, &what, stop).await
             });
             Ok(rejected?.into())
         }
         Command::Doctor { redis, json } => {
             let config = redis.config()?;
-            let failed = on_runtime(admin::doctor(&config, json));
-            Ok(failed.map_err(Failure::Run)?.into())
+            on_runtime(async {
+                Ok(match admin::doctor(&config, json).await? {
+                    admin::Health::Fine => 0,
+                    admin::Health::Ill => 1,
+                    admin::Health::Away => REDIS_AWAY,
+                })
+            })
         }
     }
 }
@@ -397,12 +433,12 @@ impl RedisOf {
 }
 
 fn app_id(app: String) -> Result<AppId, Failure> {
-    let why = || Failure::Usage(format!("--app {app:?} is no app id"));
+    let why = || Failure::Failed(format!("--app {app:?} is no app id"));
     AppId::parse(app.as_str()).ok_or_else(why)
 }
 
 fn user_id(user: String) -> Result<UserId, Failure> {
-    UserId::parse(user).map_err(|why| Failure::Usage(format!("--user {why}")))
+    UserId::parse(user).map_err(|why| Failure::Failed(format!("--user {why}")))
 }
 
 fn checked(of: Checked) -> Result<(Config, Scope, bool), Failure> {
@@ -413,7 +449,7 @@ fn checked(of: Checked) -> Result<(Config, Scope, bool), Failure> {
         // A user is one of an app's; where there is only one, it is that.
         (None, Some(_), [one]) => Some(one.id.clone()),
         (None, Some(_), _) => {
-            return Err(Failure::Usage("--user wants --app as well".into()));
+            return Err(Failure::Failed("--user wants --app as well".into()));
         }
         (app, ..) => app,
     };
@@ -443,7 +479,7 @@ fn token(kind: Token) -> Result<(), Failure> {
             let ttl = of.ttl_seconds;
             let app = app(of)?;
             let imkit = app.imkit.ok_or_else(|| without(&app.id, "imkit"))?;
-            let id = UserId::parse(user).map_err(|why| Failure::Usage(format!("--user {why}")))?;
+            let id = UserId::parse(user).map_err(|why| Failure::Failed(format!("--user {why}")))?;
             let secret = &imkit.jwt_secret.0;
             (http::imkit::make_token(secret, &id, now, ttl), "--user")
         }
@@ -456,13 +492,17 @@ fn token(kind: Token) -> Result<(), Failure> {
             (sig, "--identifier")
         }
     };
-    let token = token.ok_or_else(|| Failure::Usage(format!("{id} can't be signed")))?;
+    let token = token.ok_or_else(|| Failure::Failed(format!("{id} can't be signed")))?;
     print(&format!("{token}\n"));
     Ok(())
 }
 
+fn not_configured(app: &str) -> Failure {
+    Failure::NotThere(format!("no app {app:?} is configured"))
+}
+
 fn without(app: &AppId, dialect: &str) -> Failure {
-    Failure::Usage(format!("app \"{app}\" has no [apps.{dialect}] section"))
+    Failure::Failed(format!("app \"{app}\" has no [apps.{dialect}] section"))
 }
 
 /// The app asked for. Where nothing at all is configured there is the demo's, so that its calls can be tried further.
@@ -473,7 +513,7 @@ fn app(of: TokenOf) -> Result<AppConfig, Failure> {
     }
     apps.into_iter()
         .find(|app| app.id.as_str() == of.app)
-        .ok_or_else(|| Failure::Usage(format!("no app {:?} is configured", of.app)))
+        .ok_or_else(|| not_configured(&of.app))
 }
 
 fn on_runtime<T, E: From<String>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
@@ -492,7 +532,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let weak = config::weak_secrets(&config);
     let mut signals = signals()?;
     let app = tokio::select! {
-        app = App::build(config) => app.map_err(|error| Failure::Run(error.to_string()))?,
+        app = App::build(config) => app.map_err(|error| Failure::Failed(error.to_string()))?,
         _ = signals.next() => return Ok(()),
     };
     for WeakSecret { setting, why } in weak {
@@ -506,7 +546,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
 }
 
 fn signals() -> Result<Signals, Failure> {
-    let failed = |error| Failure::Run(format!("cannot listen for signals: {error}"));
+    let failed = |error| Failure::Failed(format!("cannot listen for signals: {error}"));
     Ok(Signals {
         term: signal(SignalKind::terminate()).map_err(failed)?,
         int: signal(SignalKind::interrupt()).map_err(failed)?,

@@ -179,7 +179,7 @@ impl Redis {
         let settings = Settings::new(config, &address)?;
         let deadline = settings.deadline();
         let place = match address.place {
-            Place::Server => {
+            Place::Server { .. } | Place::Socket { .. } => {
                 // A cause of an address error could repeat the address, which may hold a password: it isn't shown.
                 let info = redis::IntoConnectionInfo::into_connection_info(url).map_err(|_| {
                     Error::Unavailable("redis.url can't be used as an address".into())

@@ -11,12 +11,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use crate::admin::quote;
 use crate::app::{App, Stop};
 use crate::cli::{Signals, print};
 use crate::config::{self, AppConfig, Config, ConfigError, EXAMPLE, Flags};
 use crate::http;
 use crate::names::UserId;
-use crate::private_redis::fresh_dir;
+use crate::private_redis::{self, fresh_dir};
 
 const TTL_SECONDS: u64 = 86_400;
 
@@ -49,6 +50,7 @@ pub async fn run(mut config: Config, signals: Signals) -> Result<(), String> {
 
 async fn run_in(config: Config, signals: Signals) -> Result<(), String> {
     let demo = config.apps.first().cloned().ok_or("there is no demo app")?;
+    let data_dir = config.redis.data_dir.clone();
     let stop = signals.stop();
     tokio::pin!(stop);
     let app = tokio::select! {
@@ -67,7 +69,9 @@ async fn run_in(config: Config, signals: Signals) -> Result<(), String> {
         let filled = fill(listen, &demo).await;
         match filled {
             Ok(()) => {
-                print(&instructions(listen, admin, &demo));
+                let redis = private_redis::running(&data_dir);
+                let redis = redis.as_ref().map(|url| url.0.as_str());
+                print(&instructions(listen, admin, &demo, redis));
                 // Kept, or the app would stop.
                 Ok(Some(give_up))
             }
@@ -220,8 +224,13 @@ fn sample() -> Vec<Value> {
     events
 }
 
-/// What to paste. All values are made of characters that need no quoting inside '…'.
-fn instructions(listen: SocketAddr, admin: SocketAddr, app: &AppConfig) -> String {
+/// What to paste. All values in the calls are made of characters that need no quoting inside '…'.
+fn instructions(
+    listen: SocketAddr,
+    admin: SocketAddr,
+    app: &AppConfig,
+    redis: Option<&str>,
+) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
@@ -270,6 +279,16 @@ fn instructions(listen: SocketAddr, admin: SocketAddr, app: &AppConfig) -> Strin
             "\n# Sendbird: all unread items of alice\n\
              curl -sS 'http://{listen}/v3/users/alice/unread_item_count' -H 'Api-Token: {}'\n",
             token.0
+        );
+    }
+    if let Some(url) = redis {
+        let program = std::env::current_exe().unwrap_or_else(|_| "unread".into());
+        let (program, url) = (quote(&program.to_string_lossy()), quote(url));
+        let _ = write!(
+            out,
+            "\n# What stands in Redis of alice, and how to look at it by redis-cli\n\
+             {program} inspect --redis-url {url} --app {} --user alice\n",
+            app.id
         );
     }
     if let Some(key) = app.server_keys.first() {
@@ -325,7 +344,8 @@ mod tests {
     fn every_endpoint_gets_a_call_and_an_event_to_paste() {
         let config = config(&Flags::default()).unwrap();
         let listen = "0.0.0.0:8080".parse().unwrap();
-        let text = instructions(reachable(listen), listen, &config.apps[0]);
+        let redis = Some("redis+unix:///tmp/a%20b/redis.sock");
+        let text = instructions(reachable(listen), listen, &config.apps[0], redis);
         for path in [
             "http://127.0.0.1:8080/badges/byRoomTags'",
             "http://127.0.0.1:8080/rooms?",
@@ -339,5 +359,8 @@ mod tests {
             };
             assert!(line.starts_with("curl -sS "), "{line}");
         }
+        let inspect =
+            " inspect --redis-url redis+unix:///tmp/a%20b/redis.sock --app demo --user alice\n";
+        assert!(text.contains(inspect), "{text}");
     }
 }

@@ -244,9 +244,12 @@ fn split(path: &str) -> Vec<&str> {
 }
 
 fn internal_problem() -> HttpResponse {
-    HttpResponse::build(StatusCode::INTERNAL_SERVER_ERROR)
-        .content_type("application/problem+json")
-        .body(r#"{"type":"about:blank","title":"Internal Server Error","status":500}"#)
+    let body = r#"{"type":"about:blank","title":"Internal Server Error","status":500}"#;
+    request::with_body(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "application/problem+json",
+        body.into(),
+    )
 }
 
 #[cfg(test)]

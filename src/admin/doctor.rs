@@ -3,12 +3,23 @@
 use serde_json::{Value, json};
 
 use super::store;
-use crate::cli::print;
+use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::store::{Check, Level};
 
-/// Checks the Redis that is configured, and prints one line a check. Answers whether any failed.
-pub async fn doctor(config: &Config, as_json: bool) -> Result<bool, String> {
+/// What the checks come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// None has failed.
+    Fine,
+    /// Some have.
+    Ill,
+    /// No server could be asked anything.
+    Away,
+}
+
+/// Checks the Redis that is configured, and prints one line a check.
+pub async fn doctor(config: &Config, as_json: bool) -> Result<Health, Failure> {
     let (store, _) = store(config)?;
     let checks = store.doctor().await;
     let worst = checks.iter().map(|c| c.level).max().unwrap_or(Level::Ok);
@@ -26,7 +37,11 @@ pub async fn doctor(config: &Config, as_json: bool) -> Result<bool, String> {
             of(Level::Fail)
         ));
     }
-    Ok(worst == Level::Fail)
+    Ok(match worst {
+        Level::Ok | Level::Warn => Health::Fine,
+        Level::Fail if checks.iter().all(Check::is_unreachable) => Health::Away,
+        Level::Fail => Health::Ill,
+    })
 }
 
 fn row(check: &Check) -> Value {

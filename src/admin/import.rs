@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::progress::Meter;
-use super::writer;
-use crate::cli::print;
+use super::{counted, writer};
+use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::names::AppId;
-use crate::store::{ImportOptions, RefusedLine};
+use crate::store::{Cut, ImportOptions, RefusedLine};
 
 /// Lines of which is said what is wrong with them; more are counted.
-const FIRST: u64 = 20;
+const FIRST: usize = 20;
 /// Bytes read at once.
 const BUFFER: usize = 1 << 20;
 
@@ -44,14 +44,14 @@ pub async fn import(
     config: &Config,
     what: &Import<'_>,
     stop: impl Future<Output = ()>,
-) -> Result<bool, String> {
+) -> Result<bool, Failure> {
     let (lines, length): (Box<dyn BufRead + Send>, Option<u64>) = match what.file.to_str() {
         Some("-") => (
             Box::new(BufReader::with_capacity(BUFFER, std::io::stdin())),
             None,
         ),
         _ => {
-            let failed = |error| format!("{}: {error}", what.file.display());
+            let failed = |error| Failure::Failed(format!("{}: {error}", what.file.display()));
             let file = File::open(what.file).map_err(failed)?;
             let about = file.metadata().map_err(failed)?;
             let length = about.is_file().then_some(about.len());
@@ -65,16 +65,14 @@ pub async fn import(
         from_line: what.from_line,
         max_line: config.server.max_events_bytes,
         patience: what.patience,
+        told: FIRST,
     };
     let meter = Meter::new("import");
     let start = Instant::now();
-    let (mut refused, mut shown) = (0, Vec::new());
+    let (mut told, mut shown) = (0, Vec::new());
     let on = |done: &crate::store::Imported, lines: Vec<RefusedLine>| {
         for line in lines {
-            refused += 1;
-            if refused > FIRST {
-                continue;
-            }
+            told += 1;
             if what.json {
                 shown.push(row(&line));
             } else {
@@ -87,13 +85,15 @@ pub async fn import(
         }
         let fraction = length.map(|length| done.bytes as f64 / (length.max(1)) as f64);
         meter.at(fraction, || {
-            format!("{} events, {} rejected", done.events, done.rejected)
+            let events = counted(done.events, "event");
+            format!("{events}, {} rejected", done.rejected)
         });
     };
     let (done, failed) = store.import(what.app, lines, options, stop, on).await;
     meter.clear();
     let seconds = start.elapsed().as_secs_f64();
     let deliveries = metrics.deliveries();
+    let untold = done.rejected.saturating_sub(told);
     let per_second = |n: u64| (n as f64 / seconds.max(1e-9)).round();
     if what.json {
         let document = json!({
@@ -101,33 +101,40 @@ pub async fn import(
             "deliveries": deliveries, "seconds": (seconds * 1e3).round() / 1e3,
             "events_per_second": per_second(done.events), "deliveries_per_second": per_second(deliveries),
             "done_to_line": done.done_to, "complete": failed.is_none(), "errors": shown,
-            "errors_not_shown": refused.saturating_sub(FIRST),
+            "errors_not_shown": untold,
         });
         print(&format!("{document:#}\n"));
     } else {
-        let more = match refused.saturating_sub(FIRST) {
+        let more = match untold {
             0 => String::new(),
+            1 => "1 more line was rejected\n".to_owned(),
             more => format!("{more} more lines were rejected\n"),
         };
         print(&format!(
-            "{more}{} events: {} applied, {} duplicates, {} rejected; {deliveries} deliveries; {seconds:.1} s, {} events/s, \
-             {} deliveries/s\n",
-            done.events,
+            "{more}{}: {} applied, {}, {} rejected; {}; {seconds:.1} s, {} events/s, {} deliveries/s\n",
+            counted(done.events, "event"),
             done.applied,
-            done.duplicates,
+            counted(done.duplicates, "duplicate"),
             done.rejected,
+            counted(deliveries, "delivery"),
             per_second(done.events),
             per_second(deliveries)
         ));
     }
-    match failed {
-        None => Ok(refused > 0),
-        Some(why) => Err(format!(
+    let Some(cut) = failed else {
+        return Ok(done.rejected > 0);
+    };
+    let failure = match cut {
+        Cut::Store(error) => Failure::from(error),
+        cut => Failure::Failed(cut.to_string()),
+    };
+    Err(failure.map(|why| {
+        format!(
             "stopped: {why}; all lines up to {} are done: go on with --from-line {}",
             done.done_to,
             done.done_to + 1
-        )),
-    }
+        )
+    }))
 }
 
 /// What the lines are known by: standard input has no name, so that each import of it is one of its own.

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::selfcheck::unreadable_row;
 use super::shell::RedisCli;
-use super::store;
-use crate::cli::print;
+use super::{nothing_kept, store};
+use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode};
 use crate::names::{AppId, RoomId, UserId};
@@ -27,40 +27,42 @@ pub enum Subject {
     Room(RoomId),
 }
 
-/// Prints a user or a room. Answers whether there is one.
+/// Prints a user or a room.
 pub async fn inspect(
     config: &Config,
     app: &AppId,
     subject: &Subject,
     as_json: bool,
-) -> Result<bool, String> {
-    let (store, url) = store(config)?;
-    let cli = RedisCli::new(&url);
-    let failed = |error: crate::error::Error| error.to_string();
+) -> Result<(), Failure> {
+    let (store, config) = store(config)?;
+    let cli = RedisCli::new(&config.redis)?;
     let document = match subject {
         Subject::User(user) => {
             let name = encode(user.as_str());
-            let shown = store.inspect_user(app, &name).await.map_err(failed)?;
+            let shown = store.inspect_user(app, &name).await?;
             shown.map(|shown| user_document(app, user, &name, &shown, &cli))
         }
         Subject::Room(room) => {
             let name = encode(room.as_str());
-            let shown = store
-                .inspect_room(app, &name, FIRST)
-                .await
-                .map_err(failed)?;
+            let shown = store.inspect_room(app, &name, FIRST).await?;
             shown.map(|shown| room_document(app, room, &name, &shown, &cli))
         }
     };
     let Some(document) = document else {
-        return Ok(false);
+        return Err(nothing_kept(
+            app,
+            Some(match subject {
+                Subject::User(user) => ("user", user.as_str()),
+                Subject::Room(room) => ("room", room.as_str()),
+            }),
+        ));
     };
     if as_json {
         print(&format!("{document:#}\n"));
     } else {
-        print(&rendered(&document, cli.password));
+        print(&rendered(&document, &cli));
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Microseconds as a moment; what is none stays a number.
@@ -265,7 +267,7 @@ const COLUMNS: [&str; 25] = [
 ];
 
 /// The document as text: a line each, indented, with the shell's lines after a dollar.
-fn rendered(document: &Value, password: bool) -> String {
+fn rendered(document: &Value, cli: &RedisCli) -> String {
     let mut out = String::new();
     for name in ["app", "user", "room", "known_since", "deletion_under_way"] {
         if let Some(value) = document.get(name)
@@ -293,15 +295,15 @@ fn rendered(document: &Value, password: bool) -> String {
             // The part's own line shows the rest.
             let lines = row.get("redis_cli").and_then(Value::as_array);
             for line in lines.into_iter().flatten().skip(1) {
-                let _ = writeln!(out, "    $ {}", plain(line));
+                let _ = writeln!(out, "    $ {}", line.as_str().unwrap_or_default());
             }
         }
-        if let Some(line) = part.get("redis_cli") {
-            let _ = writeln!(out, "  $ {}", plain(line));
+        if let Some(line) = part.get("redis_cli").and_then(Value::as_str) {
+            let _ = writeln!(out, "  $ {line}");
         }
     }
-    if password {
-        out.push_str("\nThe lines want the password in REDISCLI_AUTH.\n");
+    if let Some(passwords) = cli.passwords() {
+        let _ = writeln!(out, "\nThe lines want {passwords}.");
     }
     out
 }

@@ -4,35 +4,33 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::store;
-use crate::cli::print;
+use super::{counted, nothing_kept, store};
+use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::keys::encode;
 use crate::names::{AppId, UserId};
 use crate::store::{MemoryUse, Part};
 
-/// Prints what a sample of users, or one user, takes in Redis. Answers whether there is any.
+/// Prints what a sample of users, or one user, takes in Redis.
 pub async fn memory(
     config: &Config,
     app: &AppId,
     user: Option<&UserId>,
     sample: usize,
     as_json: bool,
-) -> Result<bool, String> {
+) -> Result<(), Failure> {
     let (store, _) = store(config)?;
     let name = user.map(|user| encode(user.as_str()));
-    let found = store
-        .memory(app, name.as_ref(), sample)
-        .await
-        .map_err(|error| error.to_string())?;
+    let found = store.memory(app, name.as_ref(), sample).await?;
     if found.users == 0 {
-        return Ok(false);
+        let user = user.map(|user| ("user", user.as_str()));
+        return Err(nothing_kept(app, user));
     }
     match as_json {
         true => print(&format!("{:#}\n", document(app, user, &found))),
         false => print(&table(app, user, &found)),
     }
-    Ok(true)
+    Ok(())
 }
 
 fn tenths(n: f64) -> f64 {
@@ -68,8 +66,11 @@ fn table(app: &AppId, user: Option<&UserId>, found: &MemoryUse) -> String {
     }
     let _ = writeln!(
         out,
-        "sample: {} users in {} rooms (pairs of user and room); {} rooms of {} members\n",
-        found.users, found.pairs, found.rooms, found.members
+        "sample: {} in {} (pairs of user and room); {} of {}\n",
+        counted(found.users, "user"),
+        counted(found.pairs, "room"),
+        counted(found.rooms, "room"),
+        counted(found.members, "member")
     );
     let _ = writeln!(
         out,

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
+use super::counted;
 use crate::store::Progress;
 
 const BAR: usize = 24;
@@ -35,7 +36,8 @@ impl Meter {
 
     pub(super) fn show(&self, progress: &Progress) {
         self.at(Some(progress.fraction), || {
-            format!("{} users, {} memberships", progress.users, progress.members)
+            let users = counted(progress.users, "user");
+            format!("{users}, {}", counted(progress.members, "membership"))
         });
     }
 

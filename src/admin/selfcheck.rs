@@ -3,20 +3,36 @@
 use serde_json::{Value, json};
 
 use super::progress::Meter;
-use super::store;
-use crate::cli::print;
+use super::{counted, nothing_kept, store};
+use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::error::Error;
 use crate::keys::decode;
-use crate::store::{Drift, Finding, Mended, Progress, Scope, Unreadable};
+use crate::store::{Drift, Finding, Mended, Progress, Scope, Store, Unreadable};
 
 /// So much of what can't be read is named; the rest is counted.
 const UNREADABLE: u64 = 1_000;
 /// A value is shown up to so many characters.
 const VALUE: usize = 400;
 
-fn failed(error: &Error) -> String {
-    format!("could not run to its end: {error}")
+fn failed(error: Error) -> Failure {
+    Failure::from(error).map(|why| format!("could not run to its end: {why}"))
+}
+
+/// Looks whether anything is kept of whom the command is about. An app that is configured may have nothing yet.
+async fn known(store: &Store, config: &Config, scope: &Scope) -> Result<(), Failure> {
+    let Some(app) = &scope.app else {
+        return Ok(());
+    };
+    let configured = config.apps.iter().any(|one| one.id == *app);
+    if (configured && scope.user.is_none()) || store.knows(scope).await.map_err(failed)? {
+        return Ok(());
+    }
+    let user = scope.user.as_ref().map(|user| decode(user.as_str()));
+    Err(nothing_kept(
+        app,
+        user.as_ref().map(|user| ("user", user.as_str())),
+    ))
 }
 
 /// `counts messages:group: stored 5, expected 4`
@@ -180,13 +196,14 @@ fn sums(done: &Progress, found: [(&str, u64); 2]) -> Value {
 
 fn looked(done: &Progress) -> String {
     let mut text = format!(
-        "{} users and {} memberships looked at",
-        done.users, done.members
+        "{} and {} looked at",
+        counted(done.users, "user"),
+        counted(done.members, "membership")
     );
     if done.in_flight > 0 {
         text.push_str(&format!(
-            "; {} users not judged, since fan-outs to them stayed under way",
-            done.in_flight
+            "; {} not judged, since fan-outs stayed under way",
+            counted(done.in_flight, "user")
         ));
     }
     text
@@ -194,8 +211,9 @@ fn looked(done: &Progress) -> String {
 
 /// Looks for drift, and for what can't be read, and prints it. Answers whether there is any; an error: it could not run to its
 /// end.
-pub async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<bool, String> {
+pub async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<bool, Failure> {
     let (store, _) = store(config)?;
+    known(&store, config, &scope).await?;
     let meter = Meter::new("verify");
     let mut rows = Rows::open(as_json, "drift");
     let (mut users, mut fields, mut unread) = (0u64, 0u64, Unread::default());
@@ -227,7 +245,7 @@ pub async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<bool
     let done = store
         .verify(&scope, found, |progress| meter.show(progress))
         .await
-        .map_err(|error| failed(&error))?;
+        .map_err(failed)?;
     meter.clear();
     if as_json {
         let mut sums = sums(
@@ -242,7 +260,10 @@ pub async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<bool
             (0, 0) => format!("no drift: {}\n", looked(&done)),
             (0, _) => format!("no drift in what can be read: {}\n", looked(&done)),
             _ => format!(
-                "{fields} fields of {users} users drift: {}\n",
+                "{} of {} {}: {}\n",
+                counted(fields, "field"),
+                counted(users, "user"),
+                if fields == 1 { "drifts" } else { "drift" },
                 looked(&done)
             ),
         });
@@ -294,8 +315,9 @@ pub async fn rebuild(
     scope: Scope,
     mending: Mending,
     as_json: bool,
-) -> Result<bool, String> {
+) -> Result<bool, Failure> {
     let (store, _) = store(config)?;
+    known(&store, config, &scope).await?;
     let meter = Meter::new("rebuild");
     let first = match mending {
         Mending::No => "rebuilt",
@@ -314,13 +336,17 @@ pub async fn rebuild(
         store
             .mend(&scope, dry, found, |progress| meter.show(progress))
             .await
-            .map_err(|error| failed(&error))?;
+            .map_err(failed)?;
         meter.clear();
         if dry {
             rows.close(&json!({ "mended_total": total }));
             if !as_json {
+                let of = match total {
+                    1 => "key or field",
+                    _ => "keys and fields",
+                };
                 print(&format!(
-                    "{total} keys and fields would be mended or removed; nothing was written\n"
+                    "{total} {of} would be mended or removed; nothing was written\n"
                 ));
             }
             return Ok(total > 0);
@@ -374,7 +400,7 @@ pub async fn rebuild(
     let done = store
         .verify(&scope, found, |progress| meter.show(progress))
         .await
-        .map_err(|error| failed(&error))?;
+        .map_err(failed)?;
     meter.clear();
     let unreadable = done.unreadable.saturating_sub(done.derived);
     if as_json {
@@ -390,7 +416,7 @@ pub async fn rebuild(
         }
         print(&match users {
             0 => format!("nothing to rebuild: {}\n", looked(&done)),
-            _ => format!("{users} users rebuilt: {}\n", looked(&done)),
+            _ => format!("{} rebuilt: {}\n", counted(users, "user"), looked(&done)),
         });
     }
     Ok(left > 0 || unreadable > 0)

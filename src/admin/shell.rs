@@ -1,11 +1,12 @@
 //! Lines for a shell: quoting, and how `redis-cli` reaches the Redis that is configured. No line holds a password.
 
-use percent_encoding::percent_decode_str;
+use std::path::PathBuf;
 
-use crate::config::Secret;
+use crate::cli::Failure;
+use crate::config::{Host, Place, RedisAddress, RedisConfig};
 
 /// A word as a shell takes it, whatever is in it.
-pub(super) fn quote(word: &str) -> String {
+pub fn quote(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_./:@%+=,-".contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {
         word.to_owned()
@@ -17,78 +18,69 @@ pub(super) fn quote(word: &str) -> String {
 /// `redis-cli` with what it needs to get to one Redis.
 pub(super) struct RedisCli {
     start: String,
-    /// Whether a password has to come from `REDISCLI_AUTH`.
-    pub(super) password: bool,
+    /// Whether a password has to come from `REDISCLI_AUTH`, and one for the sentinels from `SENTINEL_AUTH`.
+    passwords: (bool, bool),
 }
 
 impl RedisCli {
     /// For the address in the configuration.
-    pub(super) fn new(url: &Secret) -> Self {
-        let (scheme, rest) = url.0.split_once("://").unwrap_or(("redis", &url.0));
-        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    pub(super) fn new(config: &RedisConfig) -> Result<Self, Failure> {
+        let url = config.url.as_ref().map_or("", |url| url.0.as_str());
+        let address =
+            RedisAddress::parse(url).map_err(|why| Failure::Failed(format!("redis.url {why}")))?;
+        let tls = tls(config, &address);
         let mut words = vec!["redis-cli".to_owned()];
-        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let (login, place) = match rest.rsplit_once('@') {
-            Some((login, place)) => (login, place),
-            None => ("", rest),
-        };
-        let (user, secret) = login.split_once(':').unwrap_or((login, ""));
-        let mut password = !secret.is_empty();
-        if scheme.ends_with("unix") {
-            // The user and password of a socket's address stand behind the question mark.
-            password |= url.0.contains("pass=");
-            words.push("-s".into());
-            words.push(quote(&decoded(rest)));
-            return Self {
-                start: words.join(" "),
+        let mut sentinel_password = false;
+        let database = match &address.place {
+            Place::Socket { path, db } => {
+                words.extend(["-s".into(), quote(path)]);
+                u64::from(*db)
+            }
+            Place::Server { host, db } => {
+                // What redis-cli does by itself.
+                if *host != ("127.0.0.1".to_owned(), 6379) {
+                    words.extend(at(host));
+                }
+                u64::from(*db)
+            }
+            Place::Cluster(nodes) => {
+                words.extend(nodes.first().map(at).into_iter().flatten());
+                words.push("-c".into());
+                0
+            }
+            Place::Sentinel {
+                sentinels,
+                master,
+                db,
+                user,
                 password,
-            };
-        }
-        let (hosts, path) = place.split_once('/').unwrap_or((place, ""));
-        let sentinel = scheme.contains("sentinel");
-        let tls = scheme.starts_with("rediss") || scheme.starts_with("valkeys");
-        let first = hosts.split(',').next().unwrap_or_default();
-        let first = first.rsplit_once('@').map_or(first, |(_, host)| host);
-        let default = if sentinel { "26379" } else { "6379" };
-        let (host, port) = match first.rsplit_once(':') {
-            Some((host, port)) if !host.ends_with(':') && !port.contains(']') => (host, port),
-            _ => (first, default),
+            } => {
+                let mut ask = vec!["redis-cli".to_owned()];
+                ask.extend(sentinels.first().map(at).into_iter().flatten());
+                ask.extend(tls.iter().cloned());
+                ask.extend(login(user.as_deref()));
+                let name = quote(master);
+                ask.push(format!("SENTINEL get-master-addr-by-name {name}"));
+                // The servers' password is not the sentinels'.
+                let auth = match password {
+                    Some(_) => "REDISCLI_AUTH=$SENTINEL_AUTH ",
+                    None => "unset REDISCLI_AUTH; ",
+                };
+                sentinel_password = password.is_some();
+                let ask = |line| format!("\"$({auth}{} | sed -n {line}p)\"", ask.join(" "));
+                words.extend(["-h".into(), ask(1), "-p".into(), ask(2)]);
+                u64::try_from(*db).unwrap_or(0)
+            }
         };
-        let host = host.trim_matches(['[', ']']);
-        if sentinel {
-            let name = path.split('/').next().unwrap_or_default();
-            let ask = |line| {
-                let (host, port) = (quote(host), quote(port));
-                let name = quote(&decoded(name));
-                format!(
-                    "\"$(redis-cli -h {host} -p {port} SENTINEL get-master-addr-by-name {name} | sed -n {line}p)\""
-                )
-            };
-            words.extend(["-h".into(), ask("1"), "-p".into(), ask("2")]);
-        } else if (host, port) != ("127.0.0.1", "6379") || tls {
-            words.extend(["-h".into(), quote(host), "-p".into(), quote(port)]);
+        words.extend(tls);
+        words.extend(login(address.user.as_deref()));
+        if database > 0 {
+            words.extend(["-n".into(), database.to_string()]);
         }
-        if scheme.contains("cluster") {
-            words.push("-c".into());
-        }
-        if tls {
-            words.push("--tls".into());
-        }
-        if !user.is_empty() {
-            words.extend(["--user".into(), quote(&decoded(user))]);
-        }
-        let database = if sentinel {
-            path.split('/').nth(1).unwrap_or_default()
-        } else {
-            path
-        };
-        if database.parse::<u32>().is_ok_and(|n| n > 0) {
-            words.extend(["-n".into(), database.to_owned()]);
-        }
-        Self {
+        Ok(Self {
             start: words.join(" "),
-            password,
-        }
+            passwords: (address.password.is_some(), sentinel_password),
+        })
     }
 
     /// A line that runs one command.
@@ -100,14 +92,61 @@ impl RedisCli {
         }
         line
     }
+
+    /// Which passwords the lines want, and where; nothing: none.
+    pub(super) fn passwords(&self) -> Option<&'static str> {
+        match self.passwords {
+            (false, false) => None,
+            (true, false) => Some("the password in REDISCLI_AUTH"),
+            (false, true) => Some("the sentinels' password in SENTINEL_AUTH"),
+            (true, true) => {
+                Some("the password in REDISCLI_AUTH, and the sentinels' in SENTINEL_AUTH")
+            }
+        }
+    }
+}
+
+fn at((host, port): &Host) -> [String; 4] {
+    ["-h".into(), quote(host), "-p".into(), port.to_string()]
+}
+
+fn login(user: Option<&str>) -> Vec<String> {
+    user.map(|user| vec!["--user".into(), quote(user)])
+        .unwrap_or_default()
+}
+
+/// Certificates as they are configured, wherever the line is pasted.
+fn tls(config: &RedisConfig, address: &RedisAddress) -> Vec<String> {
+    if !address.tls {
+        return Vec::new();
+    }
+    let mut words = vec!["--tls".to_owned()];
+    let mut file = |flag: &str, path: &Option<PathBuf>| {
+        if let Some(path) = path {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            words.extend([flag.to_owned(), quote(&path.to_string_lossy())]);
+        }
+    };
+    file("--cacert", &config.ca_file);
+    file("--cert", &config.cert_file);
+    file("--key", &config.key_file);
+    words
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Secret, load_text};
+
+    fn cli(url: &str) -> RedisCli {
+        let mut config = load_text("", &crate::config::Flags::default()).unwrap();
+        config.redis.url = Some(Secret(url.into()));
+        config.redis.ca_file = Some("/etc/a b.pem".into());
+        RedisCli::new(&config.redis).unwrap()
+    }
 
     fn start(url: &str) -> String {
-        RedisCli::new(&Secret(url.into())).line(&["PING"])
+        cli(url).line(&["PING"])
     }
 
     #[test]
@@ -129,22 +168,31 @@ mod tests {
         );
         assert_eq!(
             start("rediss://me:s%3Acret@h:7000"),
-            "redis-cli -h h -p 7000 --tls --user me PING"
+            "redis-cli -h h -p 7000 --tls --cacert '/etc/a b.pem' --user me PING"
         );
-        assert!(RedisCli::new(&Secret("redis://:pw@h".into())).password);
-        assert!(!RedisCli::new(&Secret("redis://h".into())).password);
+        assert_eq!(
+            cli("redis://:pw@h").passwords(),
+            Some("the password in REDISCLI_AUTH")
+        );
+        assert_eq!(cli("redis://h").passwords(), None);
         assert_eq!(start("redis://[::1]:7000"), "redis-cli -h ::1 -p 7000 PING");
         assert_eq!(
-            start("redis+unix:///run/a%20b.sock"),
-            "redis-cli -s '/run/a b.sock' PING"
+            start("redis+unix:///run/a%20b.sock?db=3&user=me&pass=pw"),
+            "redis-cli -s '/run/a b.sock' --user me -n 3 PING"
         );
         assert_eq!(
             start("redis+cluster://a:1,b:2"),
             "redis-cli -h a -p 1 -c PING"
         );
-        assert!(start("redis+sentinel://:pw@a,b/mymaster").contains(
-            "redis-cli -h a -p 26379 SENTINEL get-master-addr-by-name mymaster | sed -n 2p"
+        let url = "redis+sentinel://:pw@a,b/mymaster";
+        assert!(start(url).contains(
+            "$(unset REDISCLI_AUTH; redis-cli -h a -p 26379 SENTINEL get-master-addr-by-name mymaster | sed -n 2p)"
         ));
-        assert!(!start("redis+sentinel://:pw@a,b/mymaster").contains("pw"));
+        assert!(!start(url).contains("pw"));
+        let guarded = format!("{url}?sentinel_user=su&sentinel_password=sp");
+        assert!(start(&guarded).contains(
+            "$(REDISCLI_AUTH=$SENTINEL_AUTH redis-cli -h a -p 26379 --user su SENTINEL "
+        ));
+        assert!(!start(&guarded).contains("sp "), "{}", start(&guarded));
     }
 }

@@ -20,8 +20,20 @@ pub struct RedisAddress {
 /// What an address leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// One server, by an address in a form of the client's own.
-    Server,
+    /// One server.
+    Server {
+        /// Where it listens.
+        host: Host,
+        /// Number of the database.
+        db: u16,
+    },
+    /// One server, by the file of its socket.
+    Socket {
+        /// The file.
+        path: String,
+        /// Number of the database.
+        db: u16,
+    },
     /// A cluster, by some of its nodes.
     Cluster(Vec<Host>),
     /// A master that sentinels watch.
@@ -63,12 +75,7 @@ impl RedisAddress {
         let (scheme, rest) = url.split_once("://").ok_or(SERVER)?;
         match scheme {
             "redis" | "rediss" => server(scheme, rest),
-            "redis+unix" | "unix" if rest.starts_with('/') => Ok(Self {
-                tls: false,
-                user: None,
-                password: None,
-                place: Place::Server,
-            }),
+            "redis+unix" | "unix" if rest.starts_with('/') => socket(rest),
             "redis+cluster" | "rediss+cluster" => cluster(scheme, rest),
             "redis+sentinel" | "rediss+sentinel" => sentinel(scheme, rest),
             _ => Err(SERVER.to_owned()),
@@ -83,16 +90,47 @@ fn server(scheme: &str, rest: &str) -> Result<RedisAddress, String> {
     let rest = rest.split('?').next().unwrap_or_default();
     let (authority, db) = rest.split_once('/').unwrap_or((rest, ""));
     let (login, hosts) = login(authority).ok_or(SERVER)?;
-    host(hosts, 6379).ok_or(SERVER)?;
-    if !db.is_empty() && db.parse::<u16>().is_err() {
-        return Err("the part after the host must be the number of a database".to_owned());
-    }
+    let host = host(hosts, 6379).ok_or(SERVER)?;
+    let number = "the part after the host must be the number of a database";
+    let db = match db {
+        "" => 0,
+        _ => db.parse().map_err(|_| number)?,
+    };
     let (user, password) = login;
     Ok(RedisAddress {
         tls: scheme == "rediss",
         user,
         password,
-        place: Place::Server,
+        place: Place::Server { host, db },
+    })
+}
+
+/// The client reads the same address once more: what stands behind the `?` there is `db`, `user` and `pass`.
+fn socket(rest: &str) -> Result<RedisAddress, String> {
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (mut db, mut user, mut password) = (0, None, None);
+    for pair in query.split('&') {
+        let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
+        let text = decoded(&text.replace('+', " "));
+        match (name, text) {
+            ("db", text) => {
+                let number = text.and_then(|text| text.parse().ok());
+                db = number.ok_or("db must be the number of a database")?;
+            }
+            ("user", text) => user = text,
+            ("pass", text) => password = text,
+            _ => {}
+        }
+    }
+    Ok(RedisAddress {
+        tls: false,
+        user,
+        password,
+        place: Place::Socket {
+            path: percent_decode_str(path).decode_utf8_lossy().into_owned(),
+            db,
+        },
     })
 }
 
@@ -216,5 +254,21 @@ mod tests {
             }
         );
         assert!(!format!("{sentinel:?}").contains("pw"));
+    }
+
+    #[test]
+    fn one_server_has_a_host_or_a_socket() {
+        let server = RedisAddress::parse("rediss://me:pw@h/3").unwrap();
+        let host = ("h".to_owned(), 6379);
+        assert_eq!(server.place, Place::Server { host, db: 3 });
+        let socket =
+            RedisAddress::parse("redis+unix:///a%20b%3F?db=2&user=m%40e&pass=p+w").unwrap();
+        assert_eq!(socket.user.as_deref(), Some("m@e"));
+        assert_eq!(socket.password.as_deref(), Some("p w"));
+        let path = "/a b?".to_owned();
+        assert_eq!(socket.place, Place::Socket { path, db: 2 });
+        for wrong in ["redis://h/x", "redis+unix:///s?db=x", "redis+unix://s"] {
+            assert!(RedisAddress::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

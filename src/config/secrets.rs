@@ -103,7 +103,7 @@ fn all(config: &Config) -> Vec<(String, String)> {
 fn passwords(address: RedisAddress) -> Vec<String> {
     let sentinels = match address.place {
         Place::Sentinel { password, .. } => password,
-        Place::Server | Place::Cluster(_) => None,
+        Place::Server { .. } | Place::Socket { .. } | Place::Cluster(_) => None,
     };
     // One for both is usual, and no fault.
     let sentinels = sentinels.filter(|one| Some(one) != address.password.as_ref());

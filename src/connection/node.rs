@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use deadpool_redis::{Manager, Pool, Runtime};
+use deadpool_redis::{Manager, Pool, PoolError, Runtime, TimeoutType};
 use redis::aio::ConnectionLike;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::link::{Link, Outgoing};
-use super::route::Route;
+use super::route::{Route, timed_out};
 use super::tls;
 use crate::config::{Host, RedisAddress, RedisConfig};
 use crate::error::{Error, Result};
@@ -124,7 +124,10 @@ impl Settings {
             .set_keepalive(keepalive);
         #[cfg(target_os = "linux")]
         let tcp = tcp.set_user_timeout(SILENCE);
-        let info = info.set_tcp_settings(tcp);
+        // The library would tell the server its name by CLIENT SETINFO, which Redis 7.0 does not know and which our user
+        // need not be allowed: a denial would stand in the server's log.
+        let login = info.redis_settings().clone().set_skip_set_lib_name();
+        let info = info.set_tcp_settings(tcp).set_redis_settings(login);
         match (&self.certificates, info.addr()) {
             (Some(certificates), ConnectionAddr::TcpTls { .. }) => {
                 Client::build_with_tls(info, certificates.clone())
@@ -285,7 +288,7 @@ impl Node {
             .create_timeout(Some(settings.connect))
             .recycle_timeout(Some(settings.connect))
             .build()
-            .map_err(|_| Error::Internal("the admin pool can't be built".into()))?;
+            .map_err(|_| Error::Internal("no connections can be prepared".into()))?;
         Ok(Self {
             name,
             host,
@@ -449,11 +452,25 @@ impl Node {
         }
     }
 
+    /// A connection that nobody else uses meanwhile. What goes wrong is told as the server's failure: whoever reads it knows
+    /// nothing of how we keep connections.
+    async fn one_of_its_own(&self) -> RedisResult<deadpool_redis::Connection> {
+        let why = match self.admin.get().await {
+            Ok(connection) => return Ok(connection),
+            Err(PoolError::Backend(error)) => return Err(error),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => {
+                "too many commands that need a connection of their own wait for an answer"
+            }
+            Err(PoolError::Timeout(_)) => "no connection was made in time",
+            Err(PoolError::Closed) => return Err(replaced()),
+            Err(_) => "no connection could be made",
+        };
+        Err(timed_out(why))
+    }
+
     /// Sends one command on a connection of its own.
     pub(super) async fn admin(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let connection = self.admin.get().await;
-        let mut connection =
-            connection.map_err(|error| std::io::Error::other(error.to_string()))?;
+        let mut connection = self.one_of_its_own().await?;
         let answer = connection.req_packed_command(cmd);
         self.unless_retired(async { answer.await?.extract_error() })
             .await
@@ -466,9 +483,7 @@ impl Node {
         replicas: u32,
         timeout: Duration,
     ) -> RedisResult<u64> {
-        let connection = self.admin.get().await;
-        let mut connection =
-            connection.map_err(|error| std::io::Error::other(error.to_string()))?;
+        let mut connection = self.one_of_its_own().await?;
         let mut pipe = redis::Pipeline::with_capacity(2);
         pipe.cmd("SET").arg(key).arg(1).ignore();
         pipe.cmd("WAIT")
@@ -536,8 +551,7 @@ impl Node {
         tokio::select! {
             biased;
             _ = retired.wait_for(|retired| *retired) => {
-                let why = "another server has become the master";
-                Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why).into())
+                Err(replaced())
             }
             answer = answer => answer,
         }
@@ -568,6 +582,12 @@ impl Node {
             tracing::warn!(server = %self.name, reason = %why, "redis does not answer");
         }
     }
+}
+
+/// What is told of a master whose place another server has.
+fn replaced() -> RedisError {
+    let why = "another server has become the master";
+    std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why).into()
 }
 
 /// The one request that waits for a server that is stuck.

@@ -21,7 +21,7 @@ use crate::http::State;
 use crate::http::Unserved;
 use crate::http::body::BodyError;
 use crate::http::request::{
-    Call, Done, close, decode_segment, json as answer, json_bytes, retry_after, set,
+    Call, Done, close, decode_segment, json as answer, json_bytes, retry_after, set, with_body,
 };
 use crate::json::{self, NotJson, Positions, Surrogates};
 use crate::names::{EventKey, RoomId, UserId};
@@ -37,6 +37,9 @@ const FEW_EVENTS: usize = 1_000;
 /// Bytes in an answer for an event that was applied.
 const ROW_BYTES: u64 = 48;
 
+/// What is said where nothing stands.
+const NO_SUCH_PATH: &str = "no such path";
+
 /// Answers a call of the native API, or of a path that nobody knows.
 pub async fn serve(mut call: Call<'_>) -> HttpResponse {
     match route(&mut call).await {
@@ -50,6 +53,11 @@ pub fn unserved(why: Unserved) -> HttpResponse {
     Problem::new(why.status(), why.detail()).render()
 }
 
+/// The answer where nothing stands.
+pub fn no_such_path() -> HttpResponse {
+    Problem::new(StatusCode::NOT_FOUND, NO_SUCH_PATH).render()
+}
+
 async fn route(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let segments = call.segments.clone();
     let (name, method) = match segments.as_slice() {
@@ -59,7 +67,7 @@ async fn route(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
         ["v1", "rooms", _, "unread"] => ("native_room_unread", Method::GET),
         _ => {
             call.route("unknown");
-            return Err(Problem::new(StatusCode::NOT_FOUND, "no such path"));
+            return Err(Problem::new(StatusCode::NOT_FOUND, NO_SUCH_PATH));
         }
     };
     call.route(name);
@@ -509,9 +517,8 @@ impl Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        let mut response = HttpResponse::build(self.status)
-            .content_type("application/problem+json")
-            .body(body.to_string());
+        let body = body.to_string().into_bytes();
+        let mut response = with_body(self.status, "application/problem+json", body);
         match self.status {
             StatusCode::UNAUTHORIZED => set(
                 &mut response,

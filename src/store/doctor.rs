@@ -46,6 +46,16 @@ pub struct Check {
     pub advice: String,
 }
 
+/// The check that fails where a server can't be asked anything.
+const REACHABLE: &str = "reachable";
+
+impl Check {
+    /// Whether it says that a server can't be asked anything.
+    pub fn is_unreachable(&self) -> bool {
+        self.name == REACHABLE
+    }
+}
+
 /// Commands that the pods run, in words; `@` is a key. The unit test holds them against the scripts.
 const NEEDED: [&str; 39] = [
     "EVALSHA 0123456789012345678901234567890123456789 1 @",
@@ -516,7 +526,7 @@ fn is_cluster(info: &Fields) -> bool {
 
 fn unreachable(node: String, why: &str) -> Check {
     Check {
-        name: "reachable",
+        name: REACHABLE,
         node,
         level: Level::Fail,
         found: why.to_owned(),
@@ -619,7 +629,8 @@ fn role(info: &Fields, settings: Option<&Fields>, checks: &mut Checks) {
     let replicas: u32 = get("connected_slaves").parse().unwrap_or(0);
     let least = settings.and_then(|s| s.get("min-replicas-to-write"));
     let found = format!(
-        "master, {replicas} replicas, min-replicas-to-write {}",
+        "master, {replicas} {}, min-replicas-to-write {}",
+        if replicas == 1 { "replica" } else { "replicas" },
         least.map_or("not to be seen", String::as_str)
     );
     let unguarded = replicas > 0 && least.is_some_and(|n| n == "0");

@@ -1,6 +1,6 @@
 //! Events by the million, from lines, past HTTP: read ahead, taken in batches side by side, the events of a room in order.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::BufRead;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,6 +45,22 @@ pub struct ImportOptions {
     pub max_line: usize,
     /// How long to go on trying while Redis is away.
     pub patience: Duration,
+    /// How many of the lines that are refused are told of, the first ones; the others are counted.
+    pub told: usize,
+}
+
+/// Why an import ended before its last line.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Cut {
+    /// It was told to stop.
+    #[error("interrupted")]
+    Stopped,
+    /// The lines can't be read any further.
+    #[error("{0}")]
+    Lines(String),
+    /// The events can't be taken.
+    #[error("{0}")]
+    Store(#[from] Error),
 }
 
 /// A line that was refused.
@@ -99,11 +115,30 @@ struct Ledger {
     open: BTreeSet<u64>,
     /// The last line that was handed over.
     read: u64,
-    refused: Vec<RefusedLine>,
-    failed: Option<Error>,
+    /// The first of those that were refused and not told of yet, and how many may still be. A line is told of once all before it
+    /// are done, so that they are told in their order.
+    refused: BTreeMap<u64, RefusedLine>,
+    may_tell: usize,
+    failed: Option<Cut>,
 }
 
 impl Ledger {
+    fn refuse(&mut self, line: RefusedLine) {
+        self.sums.rejected += 1;
+        self.refused.insert(line.line, line);
+        if self.refused.len() > self.may_tell {
+            self.refused.pop_last();
+        }
+    }
+
+    /// Takes what is to be told: of lines up to this one.
+    fn tell(&mut self, up_to: u64) -> Vec<RefusedLine> {
+        let later = self.refused.split_off(&up_to.saturating_add(1));
+        let now = std::mem::replace(&mut self.refused, later);
+        self.may_tell -= now.len();
+        now.into_values().collect()
+    }
+
     fn sums(&self) -> Imported {
         let done_to = self.open.first().map_or(self.read, |first| first - 1);
         Imported {
@@ -170,9 +205,8 @@ impl Run {
                         }
                         Outcome::Duplicate { .. } => ledger.sums.duplicates += 1,
                         Outcome::Rejected(why) => {
-                            ledger.sums.rejected += 1;
                             let (code, message) = why.said();
-                            ledger.refused.push(RefusedLine {
+                            ledger.refuse(RefusedLine {
                                 line: number,
                                 code,
                                 message,
@@ -182,7 +216,7 @@ impl Run {
                 }
             }
             Err(error) => {
-                self.ledger().failed.get_or_insert(error);
+                self.ledger().failed.get_or_insert(error.into());
             }
         }
     }
@@ -227,8 +261,8 @@ impl Attempts {
 }
 
 impl Store {
-    /// Applies the events of all lines, each line one event in JSON, until `stop` comes. `on` is told now and then what has come of it, and of
-    /// each line that was refused. An error goes with how far it came before.
+    /// Applies the events of all lines, each line one event in JSON, until `stop` comes. `on` is told now and then what has come of
+    /// it, and of the first lines that were refused, in their order. Why it ended early goes with how far it came before.
     pub async fn import(
         &self,
         app: &AppId,
@@ -236,12 +270,15 @@ impl Store {
         options: ImportOptions,
         stop: impl Future<Output = ()>,
         mut on: impl FnMut(&Imported, Vec<RefusedLine>),
-    ) -> (Imported, Option<Error>) {
+    ) -> (Imported, Option<Cut>) {
         let run = Arc::new(Run {
             store: self.clone(),
             app: app.clone(),
             patience: options.patience,
-            ledger: Mutex::default(),
+            ledger: Mutex::new(Ledger {
+                may_tell: options.told,
+                ..Ledger::default()
+            }),
             places: Semaphore::new(UNDER_WAY as usize),
         });
         let (hand_over, mut chunks) = mpsc::channel(CHUNKS);
@@ -255,10 +292,11 @@ impl Store {
             lanes.push(to);
         }
         let mut order = Order::default();
-        let mut tell = |run: &Run| {
+        let mut tell = |run: &Run, at_the_end: bool| {
             let mut ledger = run.ledger();
-            let refused = std::mem::take(&mut ledger.refused);
             let sums = ledger.sums();
+            let up_to = if at_the_end { u64::MAX } else { sums.done_to };
+            let refused = ledger.tell(up_to);
             drop(ledger);
             on(&sums, refused);
         };
@@ -267,8 +305,7 @@ impl Store {
             let chunk = tokio::select! {
                 chunk = chunks.recv() => chunk,
                 () = &mut stop => {
-                    let why = Error::Unavailable("interrupted".into());
-                    run.ledger().failed.get_or_insert(why);
+                    run.ledger().failed.get_or_insert(Cut::Stopped);
                     break;
                 }
             };
@@ -277,27 +314,29 @@ impl Store {
                 let mut ledger = run.ledger();
                 ledger.sums.bytes = chunk.bytes;
                 ledger.sums.events += chunk.refused.len() as u64;
-                ledger.sums.rejected += chunk.refused.len() as u64;
-                ledger.refused.extend(chunk.refused);
+                chunk
+                    .refused
+                    .into_iter()
+                    .for_each(|line| ledger.refuse(line));
                 ledger
                     .open
                     .extend(chunk.lines.iter().map(|line| line.number));
                 ledger.read = chunk.last;
                 if let Some(why) = chunk.failed {
-                    ledger.failed.get_or_insert(Error::Internal(why));
+                    ledger.failed.get_or_insert(Cut::Lines(why));
                 }
             }
             if let Err(error) = self.distribute(&run, chunk.lines, &mut order, &lanes).await {
-                run.ledger().failed.get_or_insert(error);
+                run.ledger().failed.get_or_insert(error.into());
             }
-            tell(&run);
+            tell(&run, false);
             if run.has_failed() {
                 break;
             }
         }
         drop(lanes);
         futures_util::future::join_all(workers).await;
-        tell(&run);
+        tell(&run, true);
         let mut ledger = run.ledger();
         let failed = ledger.failed.take();
         (ledger.sums(), failed)

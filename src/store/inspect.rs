@@ -12,7 +12,7 @@ use super::slot::plain;
 use super::unreadable::Unreadable;
 use crate::connection::Item;
 use crate::error::Result;
-use crate::keys::{Enc, RoomKeys, UserKeys};
+use crate::keys::{Enc, RoomKeys, UserKeys, is_encoded};
 use crate::names::AppId;
 use crate::scripts;
 
@@ -271,8 +271,9 @@ impl Store {
         };
         let members = counted(next()?)?;
         let first = pairs(next()?)?;
+        // What is no name, or no job, is among what can't be read.
         let first = first.into_iter().filter_map(|(user, entry)| {
-            let entry = Entry::parse(&entry).ok()?;
+            let entry = Entry::parse(&entry).ok().filter(|_| is_encoded(&user))?;
             Some(MemberShown {
                 user,
                 state: entry.state,
@@ -282,7 +283,8 @@ impl Store {
         });
         let first = first.collect();
         let pending = counted(next()?)?;
-        let jobs = pairs(next()?)?;
+        let mut jobs = pairs(next()?)?;
+        jobs.retain(|(job, _)| job.bytes().all(|byte| byte.is_ascii_digit()));
         let (history, recalled) = (counted(next()?)?, counted(next()?)?);
         let list = self.check_room(app, room).await?;
         let mut unreadable = Vec::new();

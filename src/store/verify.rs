@@ -15,7 +15,7 @@ use redis::Value;
 
 use super::Store;
 use super::compare::{View, against_room, release};
-use super::reply::{Reply, bytes, readable, short, text};
+use super::reply::{Reply, bytes, number, readable, short, text};
 use super::room::Entry;
 use super::slot::{Bad, Slot};
 use super::unreadable::{BadList, Unreadable, index_key, indexes};
@@ -290,6 +290,32 @@ impl Store {
             None => Verdict::Clean,
         };
         Ok(look)
+    }
+
+    /// Whether anything is kept of an app, or of one user of it: keys of its own, or an entry in a room's list of members.
+    pub async fn knows(&self, scope: &Scope) -> Result<bool> {
+        let Some(app) = &scope.app else {
+            return Ok(true);
+        };
+        let Some(user) = &scope.user else {
+            let mut walk = self.scan_all(keys::everything(Some(app))).await?;
+            while let Some(page) = self.next_keys(&mut walk).await? {
+                if !page.is_empty() {
+                    return Ok(true);
+                }
+            }
+            return Ok(false);
+        };
+        let mut exists = redis::cmd("EXISTS");
+        for (_, key) in UserKeys::new(app, user).all() {
+            exists.arg(key);
+        }
+        if number(&self.inner.redis.query(&exists).await?)? > 0 {
+            return Ok(true);
+        }
+        let mut progress = Progress::default();
+        let rooms = self.listing(app, user, &mut progress, &|_| {}).await?;
+        Ok(!rooms.is_empty())
     }
 
     /// Looks at everybody in `scope`. `found` is told of each user with drift (a second time of what only the rooms that

@@ -33,6 +33,9 @@ mod outage;
 /// What the log must not show.
 mod privacy;
 
+/// What every answer ends with.
+mod ends;
+
 /// The names of an object's fields, sorted.
 fn fields(value: &Value) -> Vec<&str> {
     let mut names: Vec<&str> = value

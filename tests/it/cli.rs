@@ -785,6 +785,8 @@ struct Demo {
     child: Child,
     /// Every line that is one `curl`.
     calls: Vec<String>,
+    /// The line that shows what stands in Redis.
+    inspect: String,
     temp: tempfile::TempDir,
 }
 
@@ -816,6 +818,7 @@ impl Demo {
         let mut demo = Self {
             child,
             calls: Vec::new(),
+            inspect: String::new(),
             temp,
         };
         while !demo.calls.iter().any(|call| call.contains("/v1/events")) {
@@ -824,6 +827,8 @@ impl Demo {
                 .expect("the demo prints its calls");
             if line.starts_with("curl ") {
                 demo.calls.push(line);
+            } else if line.contains(" inspect ") {
+                demo.inspect = line;
             }
         }
         demo
@@ -892,6 +897,43 @@ async fn paste(line: &str) -> Value {
         request = request.body(body.to_owned());
     }
     App::send(request).await.body
+}
+
+/// The line as it stands, in any directory, and the lines that it prints in turn.
+#[tokio::test]
+async fn the_demo_prints_an_inspect_line_for_its_own_redis() {
+    let demo = Demo::start();
+    let paste = |line: &str| {
+        let out = Command::new("sh")
+            .args(["-c", line])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&out.stderr);
+        assert!(
+            out.status.success() && errors.is_empty(),
+            "{line}: {errors}"
+        );
+        String::from_utf8(out.stdout).unwrap()
+    };
+    assert_ne!(demo.inspect, "", "no line of inspect was printed");
+    let shown = paste(&demo.inspect);
+    assert!(shown.starts_with("app: demo\nuser: alice\n"), "{shown}");
+    assert!(shown.contains("\n  messages:direct 4\n"), "{shown}");
+    let lines: Vec<&str> = shown
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("$ "))
+        .collect();
+    assert!(lines.len() >= 8, "{shown}");
+    for line in &lines {
+        let answer = paste(line);
+        assert!(!answer.starts_with("ERR"), "{line}: {answer}");
+    }
+    assert!(
+        paste(lines[0]).contains("\nmessages:direct\n4\n"),
+        "{shown}"
+    );
 }
 
 #[tokio::test]

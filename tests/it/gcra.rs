@@ -249,8 +249,13 @@ fn garbage_in_the_key_is_mended() {
     ] {
         let _: () = scene.raw(&["DEL", KEY]);
         let _: redis::Value = scene.raw(garbage);
-        let said = scene.call(SHORT);
-        assert_eq!((said.granted, said.remaining), (1, SHORT.burst - 1));
+        // Long enough for the key to be there still when it is looked at.
+        let long = Limit {
+            emission: 60 * SECOND,
+            burst: 10,
+        };
+        let said = scene.call(long);
+        assert_eq!((said.granted, said.remaining), (1, long.burst - 1));
         let kind: String = scene.raw(&["TYPE", KEY]);
         let expiry: i64 = scene.raw(&["PTTL", KEY]);
         assert!(kind == "string" && expiry > 0, "{garbage:?}");
@@ -263,5 +268,10 @@ fn a_refusal_by_redis_itself_is_told() {
     let mut scene = Scene::new();
     let _: () = scene.raw(&["ACL", "SETUSER", "default", "-get"]);
     let error = scene.ask(SHORT, 1, false).unwrap_err().to_string();
-    assert!(error.contains("can't run this command"), "{error}");
+    // Redis 7.0 says the first, later versions and Valkey the second.
+    let refusals = [
+        "The user executing the script can't run this command",
+        "ACL failure in script: User default has no permissions to run the 'get' command",
+    ];
+    assert!(refusals.iter().any(|why| error.contains(why)), "{error}");
 }

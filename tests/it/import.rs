@@ -210,7 +210,6 @@ async fn each_bad_line_is_named_and_stops_nothing() {
         sums.starts_with("9 events: 4 applied, 0 duplicates, 5 rejected; "),
         "{sums}"
     );
-    rows.sort_unstable();
     assert_eq!(
         rows,
         [
@@ -287,6 +286,74 @@ async fn each_bad_line_is_named_and_stops_nothing() {
     }
 }
 
+/// Of many rooms that are taken side by side, bad lines among good ones: what is wrong is told in the order of the lines, the first
+/// of them by name, as if one event were taken after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_are_told_in_the_order_of_the_lines() {
+    let scene = Scene::new();
+    let (mut text, mut bad) = (String::new(), Vec::new());
+    for n in 1..=4_000_u32 {
+        let room = format!("r{}", n % 50);
+        let (event, code) = match n % 100 {
+            0 => ("nonsense".to_owned(), Some("invalid")),
+            1 => (
+                json!({"type": "message.recalled", "room": room, "id": "x"}).to_string(),
+                Some("message_not_found"),
+            ),
+            2 => (
+                json!({"type": "message.sent", "room": format!("no{n}"), "id": "1"}).to_string(),
+                Some("room_not_found"),
+            ),
+            _ if n <= 50 => (
+                json!({"type": "room.updated", "room": room}).to_string(),
+                None,
+            ),
+            _ => (
+                json!({"type": "message.sent", "room": room, "id": n.to_string()}).to_string(),
+                None,
+            ),
+        };
+        // The first ones make the rooms.
+        let (event, code) = match n <= 50 {
+            true => (
+                json!({"type": "room.updated", "room": room}).to_string(),
+                None,
+            ),
+            false => (event, code),
+        };
+        writeln!(text, "{event}").unwrap();
+        bad.extend(code.map(|code| format!("line {n}: {code}: ")));
+    }
+    let said = scene.import(&text, &[]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    let rows: Vec<&str> = said.out.lines().collect();
+    assert_eq!(rows.len(), 22, "{}", said.out);
+    for (row, expected) in rows.iter().zip(&bad).take(20) {
+        assert!(
+            row.starts_with(expected),
+            "{row}, where {expected} was to come:\n{}",
+            said.out
+        );
+    }
+    assert_eq!(
+        rows[20],
+        format!("{} more lines were rejected", bad.len() - 20)
+    );
+    let sums = scene.import(&text, &["--json", "--name", "again"]).json();
+    let lines: Vec<u64> = sums["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| error["line"].as_u64().unwrap())
+        .collect();
+    let expected: Vec<u64> = (1..40)
+        .flat_map(|n| [n * 100, n * 100 + 1, n * 100 + 2])
+        .take(20)
+        .collect();
+    assert_eq!(lines, expected);
+    assert_eq!(sums["errors_not_shown"], bad.len() - 20);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn standard_input_is_read_while_it_comes() {
     let scene = Scene::new();
@@ -357,7 +424,7 @@ async fn redis_away_in_the_middle_is_waited_for_and_then_it_says_how_far_it_came
     let since = Instant::now();
     let out = child.wait_with_output().unwrap();
     scene.redis.thaw();
-    assert_eq!(out.status.code(), Some(2));
+    assert_eq!(out.status.code(), Some(3));
     assert!(since.elapsed() < Duration::from_secs(20));
     let err = String::from_utf8(out.stderr).unwrap();
     let done: usize = err

@@ -57,6 +57,9 @@ mod scenarios;
 /// The same on a cluster, behind sentinels and over TLS; slots move, masters freeze and die.
 mod topology;
 
+/// The least rights that the README gives.
+mod rights;
+
 /// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
 mod limits;
 
@@ -74,6 +77,9 @@ mod api;
 
 /// The commands as an operator types them: exit codes, one clear line for each mistake, what is left behind.
 mod cli;
+
+/// What the commands beside the pods have in common.
+mod commands;
 
 /// Events from files and standard input: what the API would have come to, once, in order.
 mod import;

@@ -2,6 +2,7 @@
 //! wants certificates and a user of its own.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -11,8 +12,13 @@ use rcgen::{
 use crate::support::clock::Clock;
 use crate::support::{RedisServer, free_port, until};
 
-/// The rights that the README gives the user that `unread` logs in as.
-pub const RIGHTS: &str = include_str!("rights.txt");
+/// The line of the README that makes the user that `unread` logs in as, from the rights on.
+pub static RIGHTS: LazyLock<&str> = LazyLock::new(|| {
+    const README: &str = include_str!("../../README.md");
+    const START: &str = "\nACL SETUSER unread on >PASSWORD ";
+    let (_, line) = README.split_once(START).expect("the README has the line");
+    line.lines().next().unwrap_or_default()
+});
 /// Its password, as it stands in an address.
 const LOGIN: &str = "unread:p%40ss%20word";
 
@@ -33,7 +39,7 @@ fn start(clock: Option<&Clock>, options: &[&str]) -> RedisServer {
 }
 
 /// Panics when that user tried anything that its rights do not cover.
-fn rights_were_enough(server: &RedisServer) {
+pub fn rights_were_enough(server: &RedisServer) {
     assert_eq!(server.cli(&["ACL", "LOG"]), "");
 }
 

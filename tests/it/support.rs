@@ -910,6 +910,11 @@ impl App {
             })
             .collect();
         let text = response.text().await?;
+        // So that a shell's prompt does not stand behind it.
+        assert!(
+            text.is_empty() || text.ends_with('\n'),
+            "no line feed at the end: {text}"
+        );
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         Ok(Reply {
             status,

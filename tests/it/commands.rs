@@ -1,0 +1,609 @@
+//! What the commands beside the pods have in common: their exit codes, what they say of what is not there, numbers in words, and
+//! lines that can be pasted.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::servers::{Cluster, Sentinels, TlsServer};
+use crate::support::{App, Config, Pod, Ran, RedisServer, ran};
+
+/// A Redis of an app `app-0` that has one user in one room with one message.
+async fn one_of_each() -> RedisServer {
+    let redis = RedisServer::start();
+    let config = Config::apps(1);
+    let pod = Pod::start(&config, &redis);
+    App::new(&config.apps[0], &pod.base)
+        .must(&json!([
+            {"type": "room.updated", "room": "r"},
+            {"type": "member.joined", "room": "r", "user": "alice"},
+            {"type": "message.sent", "room": "r", "id": "1"},
+        ]))
+        .await;
+    redis
+}
+
+/// A file of events, and one of a configuration with the apps `app-0` and so on and that Redis.
+struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn new(apps: usize, url: &str, events: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("events"), events).unwrap();
+        std::fs::write(dir.path().join("config"), Config::apps(apps).toml(url)).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+/// Nothing on standard output, and one line on standard error that says this.
+#[track_caller]
+fn says(ran: &Ran, code: i32, what: &str) {
+    assert_eq!((ran.code, ran.stdout.as_str()), (code, ""), "{ran:?}");
+    assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+    assert!(ran.stderr.starts_with("unread: "), "{ran:?}");
+    assert!(ran.stderr.contains(what), "no {what:?}: {ran:?}");
+}
+
+// ---------------------------------------------------------------------------------------------------------- exit codes
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_is_exit_1_with_a_message() {
+    let redis = one_of_each().await;
+    let url = redis.url();
+    let before = redis.cli(&["DBSIZE"]);
+    for (what, args) in [
+        ("app \"other\"", &["--app", "other"][..]),
+        (
+            "user \"nobody\" in app \"app-0\"",
+            &["--app", "app-0", "--user", "nobody"],
+        ),
+        (
+            "user \"alice\" in app \"other\"",
+            &["--app", "other", "--user", "alice"],
+        ),
+    ] {
+        for command in [
+            &["verify"][..],
+            &["verify", "--json"],
+            &["rebuild"],
+            &["rebuild", "--json"],
+            &["rebuild", "--mend"],
+            &["rebuild", "--mend", "--dry-run"],
+            &["inspect", "--memory"],
+        ] {
+            let ran = ran(&[command, args, &["--redis-url", &url]].concat());
+            says(&ran, 1, &format!("nothing is kept of {what}"));
+        }
+    }
+    for args in [&["--user", "nobody"], &["--room", "nowhere"]] {
+        let ran = ran(&[
+            &["inspect", "--app", "app-0", "--redis-url", &url][..],
+            args,
+        ]
+        .concat());
+        says(&ran, 1, "nothing is kept of ");
+    }
+    assert_eq!(redis.cli(&["DBSIZE"]), before);
+
+    // Where apps are configured, whatever takes an app's name takes one of theirs. One that has nothing yet has no drift.
+    let files = Files::new(2, &url, "");
+    let config = ["--config", &files.path("config")];
+    let events = files.path("events");
+    for args in [
+        &["import", "--app", "other", &events][..],
+        &["token", "imkit", "--app", "other", "--user", "u"],
+        &["token", "tencent", "--app", "other", "--identifier", "i"],
+    ] {
+        says(
+            &ran(&[args, &config].concat()),
+            1,
+            "no app \"other\" is configured",
+        );
+    }
+    let ran = ran(&[&["verify", "--app", "app-1"][..], &config].concat());
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (0, "no drift: 0 users and 0 memberships looked at\n")
+    );
+}
+
+/// A member of a room that has no keys of its own is no stranger: something is amiss with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_keys_are_gone_is_there_and_drifts() {
+    let redis = one_of_each().await;
+    for what in redis.cli(&["KEYS", "unread:v1:{app-0:u:alice}:*"]).lines() {
+        redis.cli(&["DEL", what]);
+    }
+    let url = redis.url();
+    let of = ["--app", "app-0", "--user", "alice", "--redis-url", &url];
+    let found = ran(&[&["verify"][..], &of].concat());
+    assert_eq!(found.code, 1, "{found:?}");
+    assert!(
+        found
+            .stdout
+            .starts_with("drift: app app-0, user \"alice\"\n"),
+        "{found:?}"
+    );
+    assert_eq!(ran(&[&["rebuild"][..], &of].concat()).code, 0);
+    assert_eq!(ran(&[&["verify"][..], &of].concat()).code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_away_is_exit_3_in_every_command_that_asks_it() {
+    // Nobody listens there: the port is ours, and refuses.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("redis://{}", taken.local_addr().unwrap());
+    drop(taken);
+    let silent = one_of_each().await;
+    let stranger = silent
+        .url()
+        .replace("redis://", "redis://nobody:wrong-password@");
+    silent.freeze();
+    let frozen = silent.url();
+    let check = |url: &str, why: &str| {
+        let files = Files::new(1, url, "{\"type\": \"user.updated\", \"user\": \"a\"}\n");
+        let (config, events) = (files.path("config"), files.path("events"));
+        for args in [
+            &["verify"][..],
+            &["verify", "--app", "app-0", "--user", "alice"],
+            &["rebuild", "--app", "app-0"],
+            &["rebuild", "--mend"],
+            &["inspect", "--app", "app-0", "--user", "alice"],
+            &["inspect", "--app", "app-0", "--room", "r"],
+            &["inspect", "--app", "app-0", "--memory"],
+            &[
+                "import",
+                "--app",
+                "app-0",
+                "--patience-seconds",
+                "0",
+                &events,
+            ],
+            &["doctor"],
+        ] {
+            let ran = ran(&[args, &["--config", &config]].concat());
+            assert_eq!(ran.code, 3, "{why}: {args:?}: {ran:?}");
+            let said = format!("{}{}", ran.stdout, ran.stderr).to_lowercase();
+            for inner in [
+                "pool",
+                "creating a new object",
+                "waiting for a slot",
+                "internal error",
+            ] {
+                assert!(!said.contains(inner), "{why}: {args:?}: {ran:?}");
+            }
+        }
+    };
+    check(&nobody, "nobody listens");
+    check(&frozen, "it does not answer");
+    silent.thaw();
+    check(&stranger, "it does not know us");
+
+    // No address, and nobody runs in the data directory.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("unread.toml");
+    std::fs::write(&file, format!("[redis]\ndata_dir = {:?}\n", dir.path())).unwrap();
+    for command in ["verify", "rebuild", "doctor"] {
+        let ran = ran(&[command, "--config", file.to_str().unwrap()]);
+        says(&ran, 3, "no private redis-server runs in");
+    }
+
+    // What does not ask Redis does not mind.
+    let files = Files::new(1, &nobody, "");
+    let config = ["--config", &files.path("config")];
+    assert_eq!(ran(&[&["check-config"][..], &config].concat()).code, 0);
+    let token = ["token", "imkit", "--app", "app-0", "--user", "u"];
+    assert_eq!(ran(&[&token[..], &config].concat()).code, 0);
+}
+
+#[test]
+fn wrong_use_is_exit_2_in_every_command() {
+    let files = Files::new(1, "redis://127.0.0.1:1", "");
+    std::fs::write(files.path("broken"), "[server]\nlisen = 1\n").unwrap();
+    let (broken, events) = (files.path("broken"), files.path("events"));
+    for args in [
+        &["serve"][..],
+        &["verify"],
+        &["rebuild"],
+        &["inspect", "--app", "a", "--user", "u"],
+        &["inspect", "--app", "a", "--memory"],
+        &["import", "--app", "a", &events],
+        &["doctor"],
+        &["check-config"],
+        &["token", "imkit", "--app", "a", "--user", "u"],
+        &["token", "tencent", "--app", "a", "--identifier", "u"],
+    ] {
+        says(
+            &ran(&[args, &["--config", &broken]].concat()),
+            2,
+            "server.lisen",
+        );
+        let wrong = ran(&[args, &["--no-such-flag"]].concat());
+        assert_eq!(wrong.code, 2, "{wrong:?}");
+    }
+    let missing = ["import", "--app", "a", "/nowhere/events"];
+    says(&ran(&missing), 2, "/nowhere/events");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let config = files.path("config");
+    let serve = ["serve", "--config", &config, "--listen", &address];
+    says(&ran(&serve), 2, &address);
+    says(&ran(&["demo", "--listen", &address]), 2, &address);
+}
+
+#[test]
+fn the_help_of_every_command_tells_the_exit_codes() {
+    let readme = include_str!("../../README.md");
+    for command in [
+        &[][..],
+        &["serve"],
+        &["demo"],
+        &["verify"],
+        &["rebuild"],
+        &["inspect"],
+        &["import"],
+        &["doctor"],
+        &["check-config"],
+        &["token"],
+    ] {
+        let help = ran(&[command, &["--help"]].concat());
+        assert_eq!(help.code, 0, "{help:?}");
+        let (_, codes) = help
+            .stdout
+            .split_once("\nExit codes:\n")
+            .expect("the codes");
+        for (code, line) in (0..=3).zip(codes.lines()) {
+            let (number, what) = line.trim().split_once("  ").unwrap();
+            assert_eq!(number, code.to_string(), "{help:?}");
+            // The README says the same in its table.
+            assert!(readme.contains(&format!("| {number} | {what} |")), "{line}");
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- words
+
+#[test]
+fn inspect_asks_for_one_of_user_and_room() {
+    for args in [&[][..], &["--user", "u", "--room", "r"], &["--json"]] {
+        let ran = ran(&[&["inspect", "--app", "a"][..], args].concat());
+        says(&ran, 2, "one of --user and --room");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_is_told_as_one() {
+    let redis = one_of_each().await;
+    let url = redis.url();
+    let run = |args: &[&str]| ran(&[args, &["--redis-url", &url]].concat());
+    let first = |ran: &Ran| ran.stdout.lines().last().unwrap_or_default().to_owned();
+    assert_eq!(
+        run(&["verify"]).stdout,
+        "no drift: 1 user and 1 membership looked at\n"
+    );
+    let counts = "unread:v1:{app-0:u:alice}:counts";
+    redis.cli(&["HINCRBY", counts, "messages:group", "1"]);
+    let found = run(&["verify"]);
+    assert_eq!(
+        first(&found),
+        "1 field of 1 user drifts: 1 user and 1 membership looked at"
+    );
+    redis.cli(&["HINCRBY", counts, "room:r", "1"]);
+    let found = run(&["verify"]);
+    assert_eq!(
+        first(&found),
+        "2 fields of 1 user drift: 1 user and 1 membership looked at"
+    );
+    let mended = run(&["rebuild"]);
+    assert_eq!(
+        first(&mended),
+        "1 user rebuilt: 1 user and 1 membership looked at"
+    );
+    let weighed = run(&["inspect", "--app", "app-0", "--memory"]);
+    assert!(
+        weighed
+            .stdout
+            .contains("\nsample: 1 user in 1 room (pairs of user and room); 1 room of 1 member\n"),
+        "{weighed:?}"
+    );
+    redis.cli(&["DEL", "unread:v1:{app-0:u:alice}:refs"]);
+    redis.cli(&["SET", "unread:v1:{app-0:u:alice}:refs", "poison"]);
+    let tried = run(&["rebuild", "--mend", "--dry-run"]);
+    assert_eq!(
+        first(&tried),
+        "1 key or field would be mended or removed; nothing was written"
+    );
+    run(&["rebuild", "--mend"]);
+
+    let imported = |events: &str| {
+        let files = Files::new(1, &url, events);
+        run(&["import", "--app", "app-0", &files.path("events")])
+    };
+    let one = "{\"type\": \"message.sent\", \"room\": \"r\", \"id\": \"2\"}\n";
+    let said = imported(one).stdout;
+    assert!(
+        said.starts_with("1 event: 1 applied, 0 duplicates, 0 rejected; 1 delivery; "),
+        "{said}"
+    );
+    let said = imported(&format!("{one}{one}")).stdout;
+    assert!(
+        said.starts_with("2 events: 0 applied, 2 duplicates, 0 rejected; 0 deliveries; "),
+        "{said}"
+    );
+    let said = imported(one).stdout;
+    assert!(
+        said.starts_with("1 event: 0 applied, 1 duplicate, 0 rejected; "),
+        "{said}"
+    );
+    let said = imported(&"nonsense\n".repeat(21)).stdout;
+    assert!(
+        said.contains("\n1 more line was rejected\n21 events: "),
+        "{said}"
+    );
+}
+
+// ---------------------------------------------------------------------------------------------------------- lines to paste
+
+/// What the lines of a command that begin with a dollar print when they are pasted, one after the other, in another directory,
+/// with these variables.
+fn pasted(shown: &Ran, environment: &[(&str, &str)]) -> Vec<(String, String)> {
+    assert_eq!(shown.code, 0, "{shown:?}");
+    let lines = shown.stdout.lines();
+    let lines = lines.filter_map(|line| line.trim().strip_prefix("$ "));
+    let all: Vec<(String, String)> = lines
+        .map(|line| {
+            let out = Command::new("sh")
+                .args(["-c", line])
+                .current_dir("/")
+                .env_remove("REDISCLI_AUTH")
+                .envs(environment.iter().copied())
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            let (text, errors) = (
+                String::from_utf8_lossy(&out.stdout).into_owned(),
+                String::from_utf8_lossy(&out.stderr).into_owned(),
+            );
+            assert!(
+                out.status.success() && errors.is_empty(),
+                "{line}: {text}{errors}"
+            );
+            // An answer of more than one line, or a value; a refusal is neither.
+            for refusal in [
+                "ERR",
+                "WRONG",
+                "NOAUTH",
+                "NOPERM",
+                "MOVED",
+                "CROSSSLOT",
+                "(error)",
+            ] {
+                assert!(!text.starts_with(refusal), "{line}: {text}");
+            }
+            (line.to_owned(), text)
+        })
+        .collect();
+    assert!(all.len() >= 5, "{shown:?}");
+    all
+}
+
+/// Names that a shell, or `redis-cli`, would take apart.
+const USER: &str = "al ice's \"$(echo x)\" \\x41 é \u{1f600} `id` -n";
+const ROOM: &str = "-h 'no' \"such\" {host} \\n #1|2*?";
+
+/// A user and a room of such names, with something of everything, and what `inspect` shows of them run line by line.
+async fn every_line_runs(config: &Config, url: &str, environment: &[(&str, &str)]) {
+    let pod = Pod::start_at(config, url);
+    App::new(&config.apps[0], &pod.base)
+        .must(&json!([
+            {"type": "room.updated", "room": ROOM, "tags": ["a b", "it's"], "custom_type": "c d"},
+            {"type": "room.updated", "room": "super $1", "kind": "supergroup"},
+            {"type": "member.joined", "room": ROOM, "users": [USER, "bob"]},
+            {"type": "member.joined", "room": "super $1", "users": [USER, "bob"]},
+            {"type": "message.sent", "room": ROOM, "sender": "bob", "id": "1"},
+            {"type": "message.sent", "room": "super $1", "sender": "bob", "id": "1"},
+            {"type": "message.sent", "to": USER, "sender": "bob", "id": "1"},
+        ]))
+        .await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("unread.toml");
+    std::fs::write(&file, config.toml(url)).unwrap();
+    for (what, name) in [("--user", USER), ("--room", ROOM), ("--room", "super $1")] {
+        let what = format!("{what}={name}");
+        let of = [
+            "inspect",
+            "--app",
+            "app-0",
+            "--config",
+            file.to_str().unwrap(),
+        ];
+        let shown = ran(&[&of[..], &[&what]].concat());
+        let all = pasted(&shown, environment);
+        assert!(
+            all.iter().any(|(_, text)| !text.trim().is_empty()),
+            "{all:?}"
+        );
+        if name == USER {
+            let (line, heads) = all
+                .iter()
+                .find(|(line, _)| line.ends_with(" head"))
+                .unwrap();
+            assert_eq!(heads.trim(), "1", "{line}");
+        }
+        for (name, secret) in environment {
+            assert!(!shown.stdout.contains(secret), "{name} is shown: {shown:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inspects_lines_run_on_one_server() {
+    let redis = RedisServer::start();
+    every_line_runs(&Config::apps(1), &redis.url(), &[]).await;
+    let login = |user: &str| {
+        redis
+            .url()
+            .replace("redis://", &format!("redis://{user}:p%40ss%20of%20length@"))
+    };
+    redis.cli(&[
+        "ACL",
+        "SETUSER",
+        "me&you",
+        "on",
+        ">p@ss of length",
+        "~*",
+        "+@all",
+    ]);
+    let password = [("REDISCLI_AUTH", "p@ss of length")];
+    every_line_runs(
+        &Config::apps(1),
+        &format!("{}/2", login("me%26you")),
+        &password,
+    )
+    .await;
+    redis.cli(&["CONFIG", "SET", "requirepass", "p@ss of length"]);
+    every_line_runs(&Config::apps(1), &login(""), &password).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inspects_lines_run_over_a_unix_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("it's a $HOME %20 so?ck#et");
+    let redis = RedisServer::start_with(&["--unixsocket", socket.to_str().unwrap()]);
+    redis.cli(&[
+        "ACL",
+        "SETUSER",
+        "me&you",
+        "on",
+        ">p@ss of length",
+        "~*",
+        "+@all",
+    ]);
+    let path = socket.to_str().unwrap();
+    let path = path
+        .replace('%', "%25")
+        .replace('?', "%3F")
+        .replace('#', "%23")
+        .replace(' ', "%20");
+    every_line_runs(&Config::apps(1), &format!("redis+unix://{path}"), &[]).await;
+    let url = format!("redis+unix://{path}?db=3&user=me%26you&pass=p%40ss%20of%20length");
+    every_line_runs(
+        &Config::apps(1),
+        &url,
+        &[("REDISCLI_AUTH", "p@ss of length")],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inspects_lines_run_over_tls() {
+    let tls = TlsServer::start();
+    let login = ["ACL", "SETUSER", "unread", "+@all"];
+    assert_eq!(tls.server.cli(&login), "OK");
+    let mut config = Config::apps(1);
+    config.redis = tls.settings();
+    every_line_runs(&config, &tls.url(), &[("REDISCLI_AUTH", "p@ss word")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inspects_lines_run_on_a_cluster() {
+    let cluster = Cluster::start(15_000);
+    every_line_runs(&Config::apps(1), &cluster.operators_url(), &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inspects_lines_run_behind_sentinels() {
+    let sentinels = Sentinels::start(20_000);
+    for server in &sentinels.servers {
+        server.cli(&["ACL", "SETUSER", "unread", "+@all"]);
+    }
+    let password = [("REDISCLI_AUTH", "p@ss word")];
+    every_line_runs(&Config::apps(1), &sentinels.url(), &password).await;
+    for sentinel in &sentinels.sentinels {
+        let set = [
+            "ACL",
+            "SETUSER",
+            "watch&er",
+            "on",
+            ">sentinel's password",
+            "+@all",
+        ];
+        assert_eq!(sentinel.cli(&set), "OK");
+    }
+    let url = format!(
+        "{}?sentinel_user=watch%26er&sentinel_password=sentinel%27s%20password",
+        sentinels.url()
+    );
+    let passwords = [password[0], ("SENTINEL_AUTH", "sentinel's password")];
+    every_line_runs(&Config::apps(1), &url, &passwords).await;
+}
+
+/// What somebody else has put there is named as unreadable, and no line is made of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inspects_lines_hold_nothing_that_is_no_name() {
+    let redis = one_of_each().await;
+    let member = "j|hoebfz46s0|0";
+    let fields: [&[u8]; 4] = [b"a\xffb", b"a\nb", b"\x1b[31m", b"a b"];
+    let mut client = ::redis::Client::open(redis.url())
+        .unwrap()
+        .get_connection()
+        .unwrap();
+    for field in fields {
+        for key in [
+            "unread:v1:{app-0:r:r}:members",
+            "unread:v1:{app-0:r:r}:pending",
+        ] {
+            let mut set = ::redis::cmd("HSET");
+            let _: u64 = set
+                .arg(key)
+                .arg(field)
+                .arg(member)
+                .query(&mut client)
+                .unwrap();
+        }
+    }
+    let url = redis.url();
+    for more in [&[][..], &["--json"]] {
+        let shown = ran(&[
+            &[
+                "inspect",
+                "--app",
+                "app-0",
+                "--room",
+                "r",
+                "--redis-url",
+                &url,
+            ][..],
+            more,
+        ]
+        .concat());
+        assert_eq!(shown.code, 0, "{shown:?}");
+        for line in shown
+            .stdout
+            .lines()
+            .filter(|line| line.contains("redis-cli"))
+        {
+            for bad in ["xff", "\\n", "u001b", "x1b", "a b"] {
+                assert!(!line.contains(bad), "{line}");
+            }
+        }
+    }
+    let shown = ran(&[
+        "inspect",
+        "--app",
+        "app-0",
+        "--room",
+        "r",
+        "--redis-url",
+        &url,
+    ]);
+    pasted(&shown, &[]);
+    assert!(shown.stdout.contains("\nunreadable: "), "{shown:?}");
+}
