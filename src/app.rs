@@ -2,7 +2,7 @@
 //! `/readyz`, `/metrics`). Stopping is a future passed in, so that tests can stop an app without signals.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
@@ -72,6 +72,8 @@ pub struct App {
     config: Arc<Config>,
     health: Arc<Health>,
     public: Server,
+    /// The listener of `public`, to be closed gently.
+    door: TcpListener,
     listen: SocketAddr,
     /// Set: the public answers say that their connections end with them.
     leaving: Arc<AtomicBool>,
@@ -155,11 +157,13 @@ impl App {
         });
         let state = http::State::new(Arc::clone(&config), store, Arc::clone(&metrics));
         let leaving = Arc::new(AtomicBool::new(false));
+        let door = public_socket.try_clone()?;
         let public = public_server(public_socket, state, files, Arc::clone(&leaving))?;
         Ok(App {
             config,
             health,
             public,
+            door,
             listen,
             leaving,
             admin,
@@ -192,16 +196,19 @@ impl App {
         let settings = &self.config.server;
         let stop = stop.await;
         self.health.server.store(STOPPING, Ordering::Release);
+        edge::leave(&self.leaving);
         if stop == Stop::Drain && settings.drain_seconds > 0 {
             tracing::info!(seconds = settings.drain_seconds, "draining");
-            edge::leave(&self.leaving);
             tokio::time::sleep(Duration::from_secs(settings.drain_seconds)).await;
         }
         tracing::info!("stopping");
+        edge::shut(&self.door).await;
         // The server keeps to the grace time by itself; the margin is for the case that it does not.
         let grace = Duration::from_secs(settings.grace_seconds + 2);
         let finished = tokio::time::timeout(grace, async {
-            public.handle.stop(true).await;
+            let stopped = public.handle.stop(true);
+            drop(self.door);
+            stopped.await;
             public.task.await
         });
         if finished.await.is_err() {
@@ -223,7 +230,7 @@ async fn bind(
     address: &str,
     setting: &'static str,
     flag: &'static str,
-) -> Result<(std::net::TcpListener, SocketAddr), BuildError> {
+) -> Result<(TcpListener, SocketAddr), BuildError> {
     let failed = |error| BuildError::Listen {
         address: address.to_owned(),
         setting,
@@ -243,7 +250,7 @@ async fn bind(
     Err(failed(last))
 }
 
-fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -255,7 +262,7 @@ fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 fn public_server(
-    listener: std::net::TcpListener,
+    listener: TcpListener,
     state: http::State,
     files: OpenFiles,
     leaving: Arc<AtomicBool>,
@@ -314,7 +321,7 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn admin_server(
-    listener: std::net::TcpListener,
+    listener: TcpListener,
     config: &Config,
     health: Arc<Health>,
     metrics: Arc<Metrics>,

@@ -66,6 +66,9 @@ mod credentials;
 /// What a pod says of a Redis that is not set up as it should be.
 mod setup;
 
+/// A pod that is told to end, and signals that must not end one.
+mod leaving;
+
 /// The rate limiter's script by itself: clocks that step, and garbage in its key.
 mod gcra;
 
