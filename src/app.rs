@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{HttpResponse, Route, guard, web};
+use arc_swap::ArcSwapOption;
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
 
@@ -18,7 +19,7 @@ use crate::http::edge::{self, Answers, Edge, Limits};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::open_files::{self, OpenFiles};
 use crate::private_redis::{PrivateRedis, StartError};
-use crate::store::{Check, KnownServers, Store, this_is_a_worker};
+use crate::store::{Check, KnownServers, Standing, Store, this_is_a_worker};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -90,7 +91,10 @@ struct Health {
     /// Whether Redis has ever answered. A later outage does not make a pod unready: all pods would be so at once, and
     /// callers would get a balancer's answer in place of one in their own dialect.
     redis_answered: AtomicBool,
-    redis_up: AtomicBool,
+    /// Whether it serves reads at least.
+    redis_serves: AtomicBool,
+    /// How it was when last looked at; absent: nobody has looked.
+    redis: ArcSwapOption<Standing>,
 }
 
 const STARTING: u8 = 0;
@@ -365,9 +369,10 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
         SERVING => "serving",
         _ => "stopping",
     };
-    let redis = match health.redis_up.load(Ordering::Relaxed) {
-        true => "up",
-        false => "down",
+    let seen = health.redis.load_full();
+    let (redis, reason) = match &seen {
+        Some(standing) => (standing.state, standing.why.as_str()),
+        None => ("down", "nobody has asked it yet"),
     };
     let ready = server == "serving" && health.redis_answered.load(Ordering::Relaxed);
     let mut answer = if ready {
@@ -375,10 +380,14 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
     } else {
         HttpResponse::ServiceUnavailable()
     };
-    answer.json(serde_json::json!({
+    let mut body = serde_json::json!({
         "ready": ready,
         "components": { "server": server, "redis": redis },
-    }))
+    });
+    if let (false, Some(body)) = (reason.is_empty(), body.as_object_mut()) {
+        body.insert("reason".to_owned(), reason.into());
+    }
+    answer.json(body)
 }
 
 async fn show_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
@@ -389,7 +398,7 @@ async fn show_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
 
 async fn poll(store: Store, health: Arc<Health>, metrics: Arc<Metrics>) {
     loop {
-        let pause = match health.redis_up.load(Ordering::Relaxed) {
+        let pause = match health.redis_serves.load(Ordering::Relaxed) {
             true => POLL_RUNNING,
             false => POLL_STARTING,
         };
@@ -398,25 +407,24 @@ async fn poll(store: Store, health: Arc<Health>, metrics: Arc<Metrics>) {
     }
 }
 
-/// Asks Redis once. Changes are logged, states are not.
+/// Asks Redis once. What is wrong with a server is in the log already; what is wrong with none of them is said here, once.
 async fn look(store: &Store, health: &Health, metrics: &Metrics) {
-    let answer = store.ping().await;
-    let up = answer.is_ok();
-    metrics.redis_up(up);
-    let was_up = health.redis_up.swap(up, Ordering::Relaxed);
-    match answer {
-        Ok(()) => {
-            let answered = health.redis_answered.swap(true, Ordering::Relaxed);
-            if !was_up && answered {
-                tracing::info!("redis answers again");
-            } else if !was_up {
-                tracing::info!("redis answers");
-            }
-        }
-        Err(error) if was_up || health.server.load(Ordering::Relaxed) == STARTING => {
-            tracing::error!(%error, "redis does not answer");
-        }
-        Err(_) => {}
+    let standing = store.standing().await;
+    metrics.redis_up(standing.state == "up");
+    health
+        .redis_serves
+        .store(standing.serves, Ordering::Relaxed);
+    if standing.serves {
+        health.redis_answered.store(true, Ordering::Relaxed);
+    }
+    let (state, reason, logged) = (standing.state, standing.why.clone(), standing.logged);
+    let before = health.redis.swap(Some(Arc::new(standing)));
+    let said = before.filter(|before| !before.logged);
+    match said {
+        Some(before) if before.state == state => {}
+        _ if !logged => tracing::warn!(state, reason, "redis can't be used"),
+        Some(_) if state == "up" => tracing::info!(state, "redis can be used again"),
+        _ => {}
     }
 }
 
@@ -425,7 +433,7 @@ async fn look(store: &Store, health: &Health, metrics: &Metrics) {
 async fn check_setup(store: Store, health: Arc<Health>) {
     let mut known = KnownServers::default();
     loop {
-        if health.redis_up.load(Ordering::Relaxed) {
+        if health.redis_serves.load(Ordering::Relaxed) {
             for check in store.new_servers(&mut known).await {
                 let Check {
                     name,

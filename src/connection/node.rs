@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use deadpool_redis::{Manager, Pool, Runtime};
+use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
 use redis::aio::ConnectionLike;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
@@ -16,8 +16,9 @@ use redis::{
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
-use super::link::{Link, Outgoing};
-use super::route::Route;
+use super::condition::Condition;
+use super::link::{Link, NO_CONNECTION, Outgoing};
+use super::route::{Route, timed_out};
 use super::tls;
 use crate::config::{Host, RedisAddress, RedisConfig};
 use crate::error::{Error, Result};
@@ -222,8 +223,8 @@ pub(super) struct Node {
     tried: AtomicBool,
     /// Only a master that sentinels may replace.
     retired: Option<watch::Sender<bool>>,
-    /// Only the one server that there is speaks for all of Redis.
-    metrics: Option<Arc<Metrics>>,
+    /// What is known to be wrong with it.
+    pub(super) condition: Condition,
 }
 
 impl Lines {
@@ -285,8 +286,9 @@ impl Node {
             .create_timeout(Some(settings.connect))
             .recycle_timeout(Some(settings.connect))
             .build()
-            .map_err(|_| Error::Internal("the admin pool can't be built".into()))?;
+            .map_err(|_| Error::Internal("connections can't be prepared".into()))?;
         Ok(Self {
+            condition: Condition::new(name.clone(), metrics),
             name,
             host,
             shared: ArcSwap::new(shared),
@@ -301,7 +303,6 @@ impl Node {
             stuck: AtomicBool::new(false),
             tried: AtomicBool::new(false),
             retired: None,
-            metrics,
         })
     }
 
@@ -449,11 +450,18 @@ impl Node {
         }
     }
 
+    /// A connection for one alone.
+    async fn own(&self) -> RedisResult<Connection> {
+        self.admin.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            PoolError::Closed => gone(),
+            _ => timed_out(NO_CONNECTION),
+        })
+    }
+
     /// Sends one command on a connection of its own.
     pub(super) async fn admin(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let connection = self.admin.get().await;
-        let mut connection =
-            connection.map_err(|error| std::io::Error::other(error.to_string()))?;
+        let mut connection = self.own().await?;
         let answer = connection.req_packed_command(cmd);
         self.unless_retired(async { answer.await?.extract_error() })
             .await
@@ -466,9 +474,7 @@ impl Node {
         replicas: u32,
         timeout: Duration,
     ) -> RedisResult<u64> {
-        let connection = self.admin.get().await;
-        let mut connection =
-            connection.map_err(|error| std::io::Error::other(error.to_string()))?;
+        let mut connection = self.own().await?;
         let mut pipe = redis::Pipeline::with_capacity(2);
         pipe.cmd("SET").arg(key).arg(1).ignore();
         pipe.cmd("WAIT")
@@ -480,6 +486,7 @@ impl Node {
 
     /// From now on nothing is sent to it, and what is under way is not waited for: another server has its place.
     pub(super) fn retire(&self) {
+        self.condition.retire();
         if let Some(retired) = &self.retired {
             retired.send_replace(true);
         }
@@ -536,8 +543,7 @@ impl Node {
         tokio::select! {
             biased;
             _ = retired.wait_for(|retired| *retired) => {
-                let why = "another server has become the master";
-                Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why).into())
+                Err(gone())
             }
             answer = answer => answer,
         }
@@ -548,26 +554,25 @@ impl Node {
         self.losses.load(Ordering::Relaxed)
     }
 
-    /// It answers: said once in the log when it begins.
-    pub(super) fn answered(&self) {
-        if !self.up.load(Ordering::Relaxed) && !self.up.swap(true, Ordering::Relaxed) {
-            if let Some(metrics) = &self.metrics {
-                metrics.redis_up(true);
-            }
-            tracing::info!(server = %self.name, "redis answers");
+    /// It answers; `freely`: what it refuses wherever it takes no writes.
+    pub(super) fn answered(&self, freely: bool) {
+        if !self.up.load(Ordering::Relaxed) {
+            self.up.store(true, Ordering::Relaxed);
         }
+        self.condition.answered(freely);
     }
 
-    /// It does not answer: said once in the log when it begins, not once per request.
-    pub(super) fn lost(&self, why: &str) {
+    /// It does not answer.
+    pub(super) fn lost(&self) {
         if self.up.swap(false, Ordering::Relaxed) {
             self.losses.fetch_add(1, Ordering::Relaxed);
-            if let Some(metrics) = &self.metrics {
-                metrics.redis_up(false);
-            }
-            tracing::warn!(server = %self.name, reason = %why, "redis does not answer");
         }
     }
+}
+
+fn gone() -> RedisError {
+    let why = "another server has become the master";
+    std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why).into()
 }
 
 /// The one request that waits for a server that is stuck.

@@ -66,6 +66,9 @@ mod credentials;
 /// What a pod says of a Redis that is not set up as it should be.
 mod setup;
 
+/// What a pod says of a Redis that can't do its work: in its log, to its callers, in `/readyz` and in its metrics.
+mod trouble;
+
 /// A pod that is told to end, and signals that must not end one.
 mod leaving;
 

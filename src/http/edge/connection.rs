@@ -17,7 +17,7 @@ use super::places::{Held, NoPlace};
 use super::wire::{Next, Wire};
 use super::words;
 use super::worker::{Tick, Worker, ticks};
-use crate::http::Unserved;
+use crate::http::{Unserved, unseen};
 
 /// Bytes of a body that the engine holds at most and the handler has not read.
 const WINDOW: usize = 8 * 1024;
@@ -446,6 +446,7 @@ impl Connection {
         tracing::debug!(reason = why.word(), "a request was refused unread");
         if let Some(metrics) = &shared.metrics {
             metrics.unreadable_request(why.word());
+            unseen(metrics, why);
         }
         wire.say(answer, true);
         self.ends();
