@@ -2,13 +2,14 @@
 //! `/readyz`, `/metrics`). Stopping is a future passed in, so that tests can stop an app without signals.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{HttpResponse, HttpResponseBuilder, Route, guard, web};
+use arc_swap::ArcSwapOption;
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
 
@@ -18,7 +19,7 @@ use crate::http::edge::{self, Answers, Edge, Limits};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::open_files::{self, OpenFiles};
 use crate::private_redis::{PrivateRedis, StartError};
-use crate::store::{Check, KnownServers, Store, this_is_a_worker};
+use crate::store::{Check, KnownServers, Standing, Store, this_is_a_worker};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -72,6 +73,8 @@ pub struct App {
     config: Arc<Config>,
     health: Arc<Health>,
     public: Server,
+    /// The listener of `public`, to be closed gently.
+    door: TcpListener,
     listen: SocketAddr,
     /// Set: the public answers say that their connections end with them.
     leaving: Arc<AtomicBool>,
@@ -88,7 +91,10 @@ struct Health {
     /// Whether Redis has ever answered. A later outage does not make a pod unready: all pods would be so at once, and
     /// callers would get a balancer's answer in place of one in their own dialect.
     redis_answered: AtomicBool,
-    redis_up: AtomicBool,
+    /// Whether it serves reads at least.
+    redis_serves: AtomicBool,
+    /// How it was when last looked at; absent: nobody has looked.
+    redis: ArcSwapOption<Standing>,
 }
 
 const STARTING: u8 = 0;
@@ -155,11 +161,13 @@ impl App {
         });
         let state = http::State::new(Arc::clone(&config), store, Arc::clone(&metrics));
         let leaving = Arc::new(AtomicBool::new(false));
+        let door = public_socket.try_clone()?;
         let public = public_server(public_socket, state, files, Arc::clone(&leaving))?;
         Ok(App {
             config,
             health,
             public,
+            door,
             listen,
             leaving,
             admin,
@@ -192,16 +200,19 @@ impl App {
         let settings = &self.config.server;
         let stop = stop.await;
         self.health.server.store(STOPPING, Ordering::Release);
+        edge::leave(&self.leaving);
         if stop == Stop::Drain && settings.drain_seconds > 0 {
             tracing::info!(seconds = settings.drain_seconds, "draining");
-            edge::leave(&self.leaving);
             tokio::time::sleep(Duration::from_secs(settings.drain_seconds)).await;
         }
         tracing::info!("stopping");
+        edge::shut(&self.door).await;
         // The server keeps to the grace time by itself; the margin is for the case that it does not.
         let grace = Duration::from_secs(settings.grace_seconds + 2);
         let finished = tokio::time::timeout(grace, async {
-            public.handle.stop(true).await;
+            let stopped = public.handle.stop(true);
+            drop(self.door);
+            stopped.await;
             public.task.await
         });
         if finished.await.is_err() {
@@ -223,7 +234,7 @@ async fn bind(
     address: &str,
     setting: &'static str,
     flag: &'static str,
-) -> Result<(std::net::TcpListener, SocketAddr), BuildError> {
+) -> Result<(TcpListener, SocketAddr), BuildError> {
     let failed = |error| BuildError::Listen {
         address: address.to_owned(),
         setting,
@@ -243,7 +254,7 @@ async fn bind(
     Err(failed(last))
 }
 
-fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -255,7 +266,7 @@ fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 fn public_server(
-    listener: std::net::TcpListener,
+    listener: TcpListener,
     state: http::State,
     files: OpenFiles,
     leaving: Arc<AtomicBool>,
@@ -314,7 +325,7 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn admin_server(
-    listener: std::net::TcpListener,
+    listener: TcpListener,
     config: &Config,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
@@ -359,9 +370,10 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
         SERVING => "serving",
         _ => "stopping",
     };
-    let redis = match health.redis_up.load(Ordering::Relaxed) {
-        true => "up",
-        false => "down",
+    let seen = health.redis.load_full();
+    let (redis, reason) = match &seen {
+        Some(standing) => (standing.state, standing.why.as_str()),
+        None => ("down", "nobody has asked it yet"),
     };
     let ready = server == "serving" && health.redis_answered.load(Ordering::Relaxed);
     let answer = if ready {
@@ -369,10 +381,13 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
     } else {
         HttpResponse::ServiceUnavailable()
     };
-    let body = serde_json::json!({
+    let mut body = serde_json::json!({
         "ready": ready,
         "components": { "server": server, "redis": redis },
     });
+    if let (false, Some(body)) = (reason.is_empty(), body.as_object_mut()) {
+        body.insert("reason".to_owned(), reason.into());
+    }
     page(answer, &body)
 }
 
@@ -391,7 +406,7 @@ async fn show_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
 
 async fn poll(store: Store, health: Arc<Health>, metrics: Arc<Metrics>) {
     loop {
-        let pause = match health.redis_up.load(Ordering::Relaxed) {
+        let pause = match health.redis_serves.load(Ordering::Relaxed) {
             true => POLL_RUNNING,
             false => POLL_STARTING,
         };
@@ -400,25 +415,24 @@ async fn poll(store: Store, health: Arc<Health>, metrics: Arc<Metrics>) {
     }
 }
 
-/// Asks Redis once. Changes are logged, states are not.
+/// Asks Redis once. What is wrong with a server is in the log already; what is wrong with none of them is said here, once.
 async fn look(store: &Store, health: &Health, metrics: &Metrics) {
-    let answer = store.ping().await;
-    let up = answer.is_ok();
-    metrics.redis_up(up);
-    let was_up = health.redis_up.swap(up, Ordering::Relaxed);
-    match answer {
-        Ok(()) => {
-            let answered = health.redis_answered.swap(true, Ordering::Relaxed);
-            if !was_up && answered {
-                tracing::info!("redis answers again");
-            } else if !was_up {
-                tracing::info!("redis answers");
-            }
-        }
-        Err(error) if was_up || health.server.load(Ordering::Relaxed) == STARTING => {
-            tracing::error!(%error, "redis does not answer");
-        }
-        Err(_) => {}
+    let standing = store.standing().await;
+    metrics.redis_up(standing.state == "up");
+    health
+        .redis_serves
+        .store(standing.serves, Ordering::Relaxed);
+    if standing.serves {
+        health.redis_answered.store(true, Ordering::Relaxed);
+    }
+    let (state, reason, logged) = (standing.state, standing.why.clone(), standing.logged);
+    let before = health.redis.swap(Some(Arc::new(standing)));
+    let said = before.filter(|before| !before.logged);
+    match said {
+        Some(before) if before.state == state => {}
+        _ if !logged => tracing::warn!(state, reason, "redis can't be used"),
+        Some(_) if state == "up" => tracing::info!(state, "redis can be used again"),
+        _ => {}
     }
 }
 
@@ -427,7 +441,7 @@ async fn look(store: &Store, health: &Health, metrics: &Metrics) {
 async fn check_setup(store: Store, health: Arc<Health>) {
     let mut known = KnownServers::default();
     loop {
-        if health.redis_up.load(Ordering::Relaxed) {
+        if health.redis_serves.load(Ordering::Relaxed) {
             for check in store.new_servers(&mut known).await {
                 let Check {
                     name,

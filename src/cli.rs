@@ -316,8 +316,11 @@ fn run(command: Command) -> Result<u8, Failure> {
                 ..Flags::default()
             })?;
             telemetry::init(&config.log);
-            on_runtime(async { demo::run(config, signals()?).await.map_err(Failure::Failed) })
-                .map(|()| 0)
+            on_runtime(async {
+                ignore_signals()?;
+                demo::run(config, signals()?).await.map_err(Failure::Failed)
+            })
+            .map(|()| 0)
         }
         Command::CheckConfig { file } => {
             let config = loaded(file)?;
@@ -530,6 +533,7 @@ fn on_runtime<T, E: From<String>>(work: impl Future<Output = Result<T, E>>) -> R
 async fn serve(config: Config) -> Result<(), Failure> {
     let nobody = config.apps.is_empty();
     let weak = config::weak_secrets(&config);
+    ignore_signals()?;
     let mut signals = signals()?;
     let app = tokio::select! {
         app = App::build(config) => app.map_err(|error| Failure::Failed(error.to_string()))?,
@@ -546,11 +550,32 @@ async fn serve(config: Config) -> Result<(), Failure> {
 }
 
 fn signals() -> Result<Signals, Failure> {
-    let failed = |error| Failure::Failed(format!("cannot listen for signals: {error}"));
     Ok(Signals {
-        term: signal(SignalKind::terminate()).map_err(failed)?,
-        int: signal(SignalKind::interrupt()).map_err(failed)?,
+        term: listen(SignalKind::terminate())?,
+        int: listen(SignalKind::interrupt())?,
     })
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))
+}
+
+/// Takes the signals that others take for a wish to reload, to reopen a log or to tell more: by default each of them would kill
+/// us. (SIGPIPE is ignored by the standard library.)
+fn ignore_signals() -> Result<(), Failure> {
+    for (name, kind) in [
+        ("SIGHUP", SignalKind::hangup()),
+        ("SIGUSR1", SignalKind::user_defined1()),
+        ("SIGUSR2", SignalKind::user_defined2()),
+    ] {
+        let mut signals = listen(kind)?;
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                tracing::warn!(signal = name, "ignored: settings are read at the start");
+            }
+        });
+    }
+    Ok(())
 }
 
 /// SIGTERM and ctrl-c.

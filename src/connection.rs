@@ -6,6 +6,7 @@
 //! nothing. What may have been executed is not: whether it may be repeated is for the caller to know.
 
 mod cluster;
+mod condition;
 mod link;
 mod node;
 mod resp;
@@ -23,11 +24,12 @@ use std::time::{Duration, Instant};
 use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use crate::config::{Place, RedisAddress, RedisConfig};
-use crate::error::{Error, Result, Unreadable};
+use crate::error::{Error, Result, Trouble, Unavailable, Unreadable};
 use crate::keys;
 use crate::metrics::Metrics;
 use crate::scripts::Call;
 use cluster::Cluster;
+use condition::{Meaning, words};
 use link::Outgoing;
 use node::{Node, Reconnect, Settings};
 use sentinel::Sentinel;
@@ -36,6 +38,8 @@ use sentinel::Sentinel;
 const PAUSE: Duration = Duration::from_millis(5);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+const IN_TIME: &str = "no answer in time";
 
 /// Keys tried to find one that a server has: enough even for one that has a hundredth of the slots.
 const CANDIDATES: u32 = 4_096;
@@ -79,6 +83,11 @@ impl<'a> Sent<'a> {
             Sent::Plain(_) | Sent::Flat(_) => None,
             Sent::Script(call) => Some(call.guarded()),
         }
+    }
+
+    /// Whether it is a script that Redis refuses wherever it takes no writes.
+    fn writes_freely(self) -> bool {
+        matches!(self, Sent::Script(call) if call.script.writes_freely())
     }
 
     /// The slot of the first key.
@@ -295,7 +304,7 @@ impl Redis {
             };
             values.push(first(answer)?);
         }
-        node.answered();
+        node.answered(items.iter().any(|item| Sent::from(item).writes_freely()));
         if !unknown.is_empty() {
             let answers = Box::pin(self.run(unknown)).await?;
             for (at, answer) in places.into_iter().zip(answers) {
@@ -321,7 +330,7 @@ impl Redis {
             _ => vec![self.owner(0).await?],
         };
         if nodes.is_empty() {
-            return Err(Error::Unavailable("no node of the cluster answers".into()));
+            return Err(self.refused("no node of the cluster answers"));
         }
         let redis = self;
         Ok(nodes
@@ -348,7 +357,7 @@ impl Redis {
             match tokio::time::timeout(timeout + self.inner.deadline, answer).await {
                 Ok(Ok(have)) => Ok(have),
                 Ok(Err(error)) => Err(self.failed(&server.node, error)),
-                Err(_) => Err(self.lost(&server.node, "timeout", "no answer in time".into())),
+                Err(_) => Err(self.late(&server.node)),
             }
         });
         let confirmed = futures_util::future::try_join_all(confirmed).await?;
@@ -376,7 +385,7 @@ impl Redis {
                 sentinel.master().await.ok_or("no sentinel knows a master")
             }
         };
-        found.map_err(|why| self.refused(why.into()))
+        found.map_err(|why| self.refused(why))
     }
 
     async fn plainly(
@@ -386,8 +395,12 @@ impl Redis {
     ) -> Result<Value> {
         match tokio::time::timeout(self.inner.deadline * 2, answer).await {
             Ok(Ok(value)) => Ok(value),
+            // One who only looks, and may have fewer rights than those who work.
+            Ok(Err(error)) if matches!(Meaning::of(&error), Meaning::Kept(_, Trouble::Rights)) => {
+                Err(self.unavailable("auth", Trouble::Rights, words(&error)))
+            }
             Ok(Err(error)) => Err(self.failed(node, error)),
-            Err(_) => Err(self.lost(node, "timeout", "no answer in time".into())),
+            Err(_) => Err(self.late(node)),
         }
     }
 
@@ -396,7 +409,7 @@ impl Redis {
         if let Servers::One(node) = &self.inner.place {
             match node.one(sent.outgoing()).await {
                 Ok(value) => {
-                    node.answered();
+                    node.answered(sent.writes_freely());
                     return Ok(value);
                 }
                 Err(error) if is_no_script(&error) => {}
@@ -425,9 +438,8 @@ impl Redis {
         match tokio::time::timeout_at(until.into(), running).await {
             Ok(answer) => answer,
             Err(_) => {
-                self.inner.metrics.redis_error("timeout");
                 self.refresh();
-                Err(Error::Unavailable("no answer in time".into()))
+                Err(self.unavailable("timeout", Trouble::Silent, IN_TIME.to_owned()))
             }
         }
     }
@@ -485,9 +497,9 @@ impl Redis {
                 None => open.is_empty(),
             };
             if over {
-                let why = refusal.map(|error| error.to_string());
-                let why = why.unwrap_or_else(|| "a command without an answer".to_owned());
-                let missing = || Err(Error::Unavailable(why.clone()));
+                let why = refusal
+                    .unwrap_or_else(|| Error::Internal("a command without an answer".into()));
+                let missing = || Err(why.clone());
                 return Ok(values
                     .into_iter()
                     .map(|value| value.unwrap_or_else(missing))
@@ -534,7 +546,7 @@ impl Redis {
     ) -> Next {
         let error = match answer {
             Ok(value) => {
-                node.answered();
+                node.answered(item.sent.writes_freely());
                 return Next::Done(value);
             }
             Err(error) => error,
@@ -608,7 +620,7 @@ impl Redis {
             return self.failed(node, error);
         };
         // It answers, even if not what was hoped for.
-        node.answered();
+        node.answered(false);
         let place = match sent {
             Sent::Script(call) => keys::place_of_several(call.keys()),
             _ => keys::place(sent.key().unwrap_or_default(), false),
@@ -625,61 +637,58 @@ impl Redis {
     }
 
     fn failed(&self, node: &Node, error: RedisError) -> Error {
-        let kind = match error.kind() {
-            ErrorKind::Io if error.is_timeout() => "timeout",
-            ErrorKind::Io => "io",
-            ErrorKind::AuthenticationFailed => "auth",
-            ErrorKind::Server(kind) => match kind {
-                ServerErrorKind::BusyLoading => "loading",
-                ServerErrorKind::ReadOnly => "readonly",
-                ServerErrorKind::NoPerm => "auth",
-                ServerErrorKind::ResponseError if is_stranger(&error) => "auth",
-                ServerErrorKind::ResponseError
-                | ServerErrorKind::ExecAbort
-                | ServerErrorKind::CrossSlot => {
-                    self.inner.metrics.redis_error("response");
-                    return Error::Internal(error.to_string());
-                }
-                _ => "server",
-            },
-            ErrorKind::Extension => match error.code() {
-                Some("OOM") => "oom",
-                Some("NOAUTH" | "WRONGPASS" | "NOPERM") => "auth",
-                Some("MISCONF" | "NOREPLICAS" | "BUSY" | "LOADING" | "READONLY") => "server",
-                _ => {
-                    self.inner.metrics.redis_error("response");
-                    return Error::Internal(error.to_string());
-                }
-            },
-            // A reply that ends in the middle: the connection broke there.
-            ErrorKind::Parse => "io",
-            ErrorKind::UnexpectedReturnType => {
+        let (kind, trouble) = match Meaning::of(&error) {
+            Meaning::Kept(kind, trouble) => (kind, trouble),
+            Meaning::Strange => {
                 self.inner.metrics.redis_error("response");
                 return Error::Internal(error.to_string());
             }
-            _ => "client",
         };
+        self.kept(node, kind, trouble, words(&error))
+    }
+
+    /// Nothing has come in time.
+    fn late(&self, node: &Node) -> Error {
+        self.kept(node, "timeout", Trouble::Silent, IN_TIME.to_owned())
+    }
+
+    /// A server can't do its work: the log is told if that is new.
+    fn kept(&self, node: &Node, kind: &'static str, trouble: Trouble, cause: String) -> Error {
+        self.inner.metrics.redis_error(kind);
+        let why = Unavailable { trouble, cause };
         if matches!(kind, "io" | "timeout") {
-            return self.lost(node, kind, error.to_string());
+            self.refresh();
+            node.lost();
         }
-        self.refused_as(kind, error.to_string())
-    }
-
-    fn refused(&self, why: String) -> Error {
-        self.refused_as("client", why)
-    }
-
-    fn refused_as(&self, kind: &'static str, why: String) -> Error {
-        self.inner.metrics.redis_error(kind);
+        // Neither says anything of the server.
+        if !matches!(trouble, Trouble::Moving | Trouble::Unfinished) {
+            node.condition.found(&why);
+        }
         Error::Unavailable(why)
     }
 
-    /// A server can't be reached, or does not answer in time.
-    fn lost(&self, node: &Node, kind: &'static str, why: String) -> Error {
+    /// There is no server to ask.
+    fn refused(&self, why: &'static str) -> Error {
+        self.unavailable("client", Trouble::Nowhere, why.to_owned())
+    }
+
+    fn unavailable(&self, kind: &'static str, trouble: Trouble, cause: String) -> Error {
         self.inner.metrics.redis_error(kind);
-        self.refresh();
-        node.lost(&why);
-        Error::Unavailable(why)
+        Error::unavailable(trouble, cause)
+    }
+
+    /// What is wrong with the servers that take writes, each by what the log calls it, and how many they are.
+    pub async fn ill(&self) -> (Vec<(String, Unavailable)>, usize) {
+        let nodes = match &self.inner.place {
+            Servers::One(node) => vec![Arc::clone(node)],
+            Servers::Cluster(cluster) => cluster.masters().await,
+            Servers::Sentinel(sentinel) => sentinel.current().into_iter().collect(),
+        };
+        let ill = nodes.iter().filter_map(|node| {
+            let why = node.condition.ill()?;
+            Some((node.name.clone(), why))
+        });
+        (ill.collect(), nodes.len())
     }
 }
 
@@ -693,14 +702,6 @@ impl Server {
     pub async fn admin(&self, cmd: &Cmd) -> Result<Value> {
         self.redis.plainly(&self.node, self.node.admin(cmd)).await
     }
-}
-
-/// Whether the server wants a password and has none from us: what it says to a command that is too large to be looked at.
-/// A small one gets `NOAUTH`.
-fn is_stranger(error: &RedisError) -> bool {
-    error
-        .detail()
-        .is_some_and(|detail| detail.contains("unauthenticated"))
 }
 
 /// Why the data at hand can't be worked with: a key is of another type, a script says so, or a script stopped at a record in

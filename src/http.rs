@@ -31,6 +31,7 @@ use crate::http::keys::KeyRing;
 use crate::http::request::Call;
 use crate::limiter::{Endpoint, Limiter};
 use crate::metrics::Metrics;
+use crate::outcome::Outcome;
 use crate::store::Store;
 use crate::telemetry::Access;
 
@@ -40,6 +41,12 @@ pub use unserved::Unserved;
 struct Dialect {
     /// First segments of its paths.
     prefixes: &'static [&'static str],
+    /// What it is called in metrics.
+    name: &'static str,
+    /// What its endpoints are called there, and the method of each.
+    endpoints: &'static [(&'static str, &'static str)],
+    /// Whether it is served for an app.
+    is_for: fn(&AppConfig) -> bool,
     /// Names of its endpoints that are limited.
     limited: &'static [&'static str],
     /// How much of an app's limit one user may use; 1 where an app's own back end calls.
@@ -54,6 +61,9 @@ struct Dialect {
 /// Answers whatever no vendor's prefix claims.
 static NATIVE: Dialect = Dialect {
     prefixes: &["v1"],
+    name: "native",
+    endpoints: native::ENDPOINTS,
+    is_for: |_| true,
     limited: &[],
     user_share: |_| 1.0,
     serve: |call| Box::pin(native::serve(call)),
@@ -64,6 +74,9 @@ static NATIVE: Dialect = Dialect {
 static VENDORS: [Dialect; 3] = [
     Dialect {
         prefixes: imkit::PREFIXES,
+        name: "imkit",
+        endpoints: imkit::ENDPOINTS,
+        is_for: |app| app.imkit.is_some(),
         limited: imkit::LIMITED,
         user_share: imkit::user_share,
         serve: |call| Box::pin(imkit::serve(call)),
@@ -72,6 +85,9 @@ static VENDORS: [Dialect; 3] = [
     },
     Dialect {
         prefixes: tencent::PREFIXES,
+        name: "tencent",
+        endpoints: tencent::ENDPOINTS,
+        is_for: |app| app.tencent.is_some(),
         limited: tencent::LIMITED,
         user_share: |_| 1.0,
         serve: |call| Box::pin(tencent::serve(call)),
@@ -80,6 +96,9 @@ static VENDORS: [Dialect; 3] = [
     },
     Dialect {
         prefixes: sendbird::PREFIXES,
+        name: "sendbird",
+        endpoints: sendbird::ENDPOINTS,
+        is_for: |app| app.sendbird.is_some(),
         limited: sendbird::LIMITED,
         user_share: |_| 1.0,
         serve: |call| Box::pin(sendbird::serve(call)),
@@ -120,6 +139,7 @@ impl State {
                 })
             })
             .collect();
+        expect(&metrics, &config.apps);
         Self {
             limiter: Limiter::new(&config.apps, &endpoints, Arc::clone(&metrics)),
             apps: Apps::new(&config),
@@ -134,6 +154,26 @@ impl State {
             store,
             metrics,
         }
+    }
+}
+
+/// The endpoint of a call whose path nobody knows.
+const UNKNOWN: &str = "unknown";
+/// That of a request that no handler sees.
+const NONE: &str = "none";
+
+/// Has all calls counted from zero.
+fn expect(metrics: &Metrics, apps: &[AppConfig]) {
+    let all = || std::iter::once(&NATIVE).chain(&VENDORS);
+    let names = |dialect: &'static Dialect| dialect.endpoints.iter().map(|(name, _)| *name);
+    let of = |app: &AppConfig| {
+        let served = all().filter(|dialect| (dialect.is_for)(app));
+        (app.id.as_str().to_owned(), served.flat_map(names).collect())
+    };
+    let unknown: Vec<_> = all().flat_map(names).chain([UNKNOWN, NONE]).collect();
+    metrics.expect(&unknown, apps.iter().map(of).collect());
+    for dialect in all() {
+        metrics.expect_dialect(dialect.name, dialect.endpoints);
     }
 }
 
@@ -176,13 +216,14 @@ pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpRespon
     let access = Access::begin(&req, &state.metrics);
     let segments = split(req.uri().path());
     let dialect = dialect(segments.first().copied().unwrap_or_default());
-    let name = Cell::new("none");
+    let (name, app) = (Cell::new(NONE), Cell::new(None));
     let call = Call {
         req: &req,
         payload: &mut payload,
         segments,
         state,
         name: &name,
+        app: &app,
     };
     // A bug met by one request must not cost the others on this worker, nor the caller an answer it can read.
     let answer = AssertUnwindSafe((dialect.serve)(call)).catch_unwind().await;
@@ -213,8 +254,16 @@ pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpRespon
         request::close(&mut response);
     }
     drop(held);
-    access.end(name.get(), &mut response);
+    let said = response.extensions().get::<Outcome>().copied();
+    let outcome = said.unwrap_or_else(|| Outcome::of_status(response.status().as_u16()));
+    state.metrics.request(app.get(), name.get(), outcome);
+    access.end(name.get(), outcome, &mut response);
     response
+}
+
+/// Counts a request that no handler sees.
+pub fn unseen(metrics: &Metrics, why: Unserved) {
+    metrics.request(None, NONE, why.outcome());
 }
 
 /// The words for a request that no handler sees, in the dialect of its path.

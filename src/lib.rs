@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! main → cli → app, demo, admin → http (dialects) → limiter, store → scripts, keys, connection → redis, deadpool_redis
-//! anyone → names, json, event, quota, shares, error          config ← cli, app, http, store          metrics, telemetry ← anyone
+//! anyone → names, json, event, quota, shares, error, outcome          config ← cli, app, http, store          metrics, telemetry ← anyone
 //! ```
 //!
 //! # How an event gets counted
@@ -48,6 +48,7 @@ pub mod names;
 pub mod json;
 pub mod event;
 pub mod error;
+pub mod outcome;
 pub mod quota;
 pub mod shares;
 

@@ -6,7 +6,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{self, Gauge};
@@ -14,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::outcome::Outcome;
 use crate::telemetry::method_name;
 
 /// The content type of [`Metrics::encode`].
@@ -27,6 +31,7 @@ const BUCKETS: [f64; 14] = [
 /// All metrics of this process.
 pub struct Metrics {
     registry: Registry,
+    requests: Arc<OnceLock<Requests>>,
     http: Family<HttpLabels, Durations>,
     http_handles: Handles<Durations>,
     in_flight: Gauge<i64, Striped>,
@@ -50,7 +55,7 @@ pub struct Metrics {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HttpLabels {
-    route: &'static str,
+    endpoint: &'static str,
     method: &'static str,
     status: u16,
 }
@@ -88,6 +93,8 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let r = &mut registry;
+        let requests = Arc::default();
+        r.register_collector(Box::new(Collected(Arc::clone(&requests))));
         let http = Family::default();
         r.register_with_unit(
             "unread_http_request_duration",
@@ -140,7 +147,7 @@ impl Metrics {
         let redis_up = Gauge::default();
         r.register(
             "unread_redis_up",
-            "1 while Redis answers, else 0",
+            "1 while Redis answers and takes writes, else 0",
             redis_up.clone(),
         );
         let script_reloads = Counter::default();
@@ -170,13 +177,13 @@ impl Metrics {
         let pending = Gauge::default();
         r.register(
             "unread_fanouts_pending",
-            "Fan-outs recorded but not finished",
+            "Fan-outs of any pod, in Redis, recorded but not finished",
             pending.clone(),
         );
         let oldest = Gauge::<f64, AtomicU64>::default();
         r.register_with_unit(
             "unread_fanout_oldest",
-            "Age of the oldest unfinished fan-out",
+            "Age of the oldest unfinished fan-out of any pod, in Redis",
             Unit::Seconds,
             oldest.clone(),
         );
@@ -217,6 +224,7 @@ impl Metrics {
         );
         let metrics = Self {
             registry,
+            requests,
             http,
             http_handles: Handles::default(),
             in_flight,
@@ -280,18 +288,46 @@ impl Metrics {
         text
     }
 
+    /// Says whose calls of which endpoints will be counted: by their names those of no app that is known, and those of each
+    /// app, in the order of the configuration. All begin at zero.
+    pub fn expect(&self, unknown: &[&'static str], apps: Vec<(String, Vec<&'static str>)>) {
+        let strangers = (String::new(), unknown.to_vec());
+        let callers = std::iter::once(strangers).chain(apps);
+        // Only the first time says something.
+        let _ = self.requests.set(Requests::new(callers));
+    }
+
+    /// Says which dialect will be called, and by which endpoints and methods.
+    pub fn expect_dialect(&self, name: &'static str, endpoints: &[(&'static str, &'static str)]) {
+        self.auth_failures.add(name, 0);
+        for (endpoint, method) in endpoints {
+            self.http.get_or_create_owned(&HttpLabels {
+                endpoint,
+                method,
+                status: 200,
+            });
+        }
+    }
+
+    /// What a call came to: of the app with that place in the configuration, if it is known whose it is.
+    pub fn request(&self, app: Option<usize>, endpoint: &'static str, outcome: Outcome) {
+        if let Some(requests) = self.requests.get() {
+            requests.add(app, endpoint, outcome);
+        }
+    }
+
     /// A request was answered.
-    pub fn http(&self, route: &'static str, method: &str, status: u16, seconds: f64) {
+    pub fn http(&self, endpoint: &'static str, method: &str, status: u16, seconds: f64) {
         let method = method_name(method);
         let make = || {
             self.http.get_or_create_owned(&HttpLabels {
-                route,
+                endpoint,
                 method,
                 status,
             })
         };
         self.http_handles
-            .with(&(route, method, status), make, |handle| {
+            .with(&(endpoint, method, status), make, |handle| {
                 handle.observe(seconds);
             });
     }
@@ -333,7 +369,7 @@ impl Metrics {
         self.unreadable.add(key, 1);
     }
 
-    /// Whether Redis answers.
+    /// Whether Redis answers and takes writes.
     pub fn redis_up(&self, up: bool) {
         self.redis_up.set(i64::from(up));
     }
@@ -400,6 +436,109 @@ pub struct Connected(Gauge<i64, Striped>);
 impl Drop for Connected {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+/// Calls by app, endpoint and outcome: one table for each stripe, so that threads don't write to the same cache lines.
+#[derive(Debug)]
+struct Requests {
+    callers: Vec<Caller>,
+    stripes: Vec<Box<[AtomicU64]>>,
+}
+
+/// Whose calls are counted.
+#[derive(Debug)]
+struct Caller {
+    app: String,
+    endpoints: Vec<&'static str>,
+    /// Where its numbers begin in a table.
+    first: usize,
+}
+
+impl Requests {
+    fn new(callers: impl Iterator<Item = (String, Vec<&'static str>)>) -> Self {
+        let mut cells = 0;
+        let callers = callers
+            .map(|(app, endpoints)| {
+                let first = cells;
+                cells += endpoints.len() * Outcome::ALL.len();
+                Caller {
+                    app,
+                    endpoints,
+                    first,
+                }
+            })
+            .collect();
+        let table = || {
+            std::iter::repeat_with(AtomicU64::default)
+                .take(cells)
+                .collect()
+        };
+        Self {
+            callers,
+            stripes: std::iter::repeat_with(table).take(STRIPES).collect(),
+        }
+    }
+
+    /// Of an app's calls those of an endpoint that it does not have are nobody's.
+    fn add(&self, app: Option<usize>, endpoint: &'static str, outcome: Outcome) {
+        let own = app.and_then(|app| self.callers.get(app.checked_add(1)?));
+        let place = own.and_then(|caller| caller.place(endpoint, outcome));
+        let place = place.or_else(|| self.callers.first()?.place(endpoint, outcome));
+        let stripe = self.stripes.get(stripe());
+        if let Some(cell) = stripe
+            .zip(place)
+            .and_then(|(table, place)| table.get(place))
+        {
+            cell.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn count(&self, place: usize) -> u64 {
+        let cells = self.stripes.iter().filter_map(|table| table.get(place));
+        cells.map(|cell| cell.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Caller {
+    fn place(&self, endpoint: &'static str, outcome: Outcome) -> Option<usize> {
+        let at = self.endpoints.iter().position(|known| *known == endpoint)?;
+        Some(self.first + at * Outcome::ALL.len() + outcome as usize)
+    }
+}
+
+/// [`Requests`] as the registry has them.
+#[derive(Debug)]
+struct Collected(Arc<OnceLock<Requests>>);
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut encoder = encoder.encode_descriptor(
+            "unread_requests",
+            "Calls by what came of them, whatever status the dialect has for it",
+            None,
+            MetricType::Counter,
+        )?;
+        let Some(requests) = self.0.get() else {
+            return Ok(());
+        };
+        for caller in &requests.callers {
+            for endpoint in &caller.endpoints {
+                for outcome in Outcome::ALL {
+                    let Some(place) = caller.place(endpoint, outcome) else {
+                        continue;
+                    };
+                    let labels = [
+                        ("app", caller.app.as_str()),
+                        ("endpoint", endpoint),
+                        ("outcome", outcome.word()),
+                    ];
+                    let mut encoder = encoder.encode_family(&labels)?;
+                    encoder.encode_counter::<NoLabelSet, u64, u64>(&requests.count(place), None)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -591,6 +730,13 @@ mod tests {
     #[test]
     fn names_and_numbers_come_out_as_documented() {
         let metrics = Metrics::new();
+        metrics.expect(
+            &["none"],
+            vec![("a\"b".into(), vec!["x", "y"]), ("c".into(), vec!["y"])],
+        );
+        metrics.request(None, "none", Outcome::BadRequest);
+        metrics.request(Some(0), "y", Outcome::Redis);
+        metrics.request(Some(1), "none", Outcome::Ok);
         metrics.http("imkit-rooms", "GET", 200, 0.000_3);
         metrics.http("imkit-rooms", "GET", 200, 60.0);
         metrics.http("imkit-rooms", "BREW", 405, 0.001);
@@ -612,13 +758,18 @@ mod tests {
         let guard = metrics.in_flight();
         let text = metrics.encode();
         for line in [
-            "unread_http_request_duration_seconds_bucket{le=\"0.00025\",route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 0",
-            "unread_http_request_duration_seconds_bucket{le=\"0.0005\",route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 1",
-            "unread_http_request_duration_seconds_bucket{le=\"10.0\",route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 1",
-            "unread_http_request_duration_seconds_bucket{le=\"+Inf\",route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 2",
-            "unread_http_request_duration_seconds_count{route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 2",
-            "unread_http_request_duration_seconds_sum{route=\"imkit-rooms\",method=\"GET\",status=\"200\"} 60.0003",
-            "unread_http_request_duration_seconds_count{route=\"imkit-rooms\",method=\"other\",status=\"405\"} 1",
+            "unread_requests_total{app=\"\",endpoint=\"none\",outcome=\"bad_request\"} 1",
+            "unread_requests_total{app=\"\",endpoint=\"none\",outcome=\"ok\"} 1",
+            "unread_requests_total{app=\"a\\\"b\",endpoint=\"y\",outcome=\"redis\"} 1",
+            "unread_requests_total{app=\"a\\\"b\",endpoint=\"x\",outcome=\"redis\"} 0",
+            "unread_requests_total{app=\"c\",endpoint=\"y\",outcome=\"internal\"} 0",
+            "unread_http_request_duration_seconds_bucket{le=\"0.00025\",endpoint=\"imkit-rooms\",method=\"GET\",status=\"200\"} 0",
+            "unread_http_request_duration_seconds_bucket{le=\"0.0005\",endpoint=\"imkit-rooms\",method=\"GET\",status=\"200\"} 1",
+            "unread_http_request_duration_seconds_bucket{le=\"10.0\",endpoint=\"imkit-rooms\",method=\"GET\",status=\"200\"} 1",
+            "unread_http_request_duration_seconds_bucket{le=\"+Inf\",endpoint=\"imkit-rooms\",method=\"GET\",status=\"200\"} 2",
+            "unread_http_request_duration_seconds_count{endpoint=\"imkit-rooms\",method=\"GET\",status=\"200\"} 2",
+            "unread_http_request_duration_seconds_sum{endpoint=\"imkit-rooms\",method=\"GET\",status=\"200\"} 60.0003",
+            "unread_http_request_duration_seconds_count{endpoint=\"imkit-rooms\",method=\"other\",status=\"405\"} 1",
             "unread_http_requests_in_flight 1",
             "unread_connections 1",
             "unread_connections_refused_total{reason=\"full\"} 1",
@@ -668,7 +819,7 @@ mod tests {
         let text = metrics.encode();
         for status in [0, 500, 999] {
             let line = format!(
-                "unread_http_request_duration_seconds_count{{route=\"r\",method=\"GET\",status=\"{status}\"}} 2"
+                "unread_http_request_duration_seconds_count{{endpoint=\"r\",method=\"GET\",status=\"{status}\"}} 2"
             );
             assert!(text.contains(&line), "{status}");
         }

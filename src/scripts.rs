@@ -134,6 +134,11 @@ impl Script {
         Self { name, text, sha }
     }
 
+    /// Whether it has no flag by which it may run where Redis takes no writes.
+    pub fn writes_freely(&self) -> bool {
+        self.text.starts_with("#!lua\n")
+    }
+
     /// Begins a call with these keys; arguments follow by [`Call::arg`].
     pub fn call<K: AsRef<[u8]>>(&'static self, keys: &[K]) -> Call {
         let mut cmd = redis::cmd("EVALSHA");

@@ -12,6 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{LogConfig, LogFormat};
 use crate::metrics::{InFlight, Metrics};
+use crate::outcome::Outcome;
 
 /// The header of a request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -83,7 +84,7 @@ impl<'a> Access<'a> {
     }
 
     /// It has its answer, which gets the request's id. `route` is a fixed word, never an id.
-    pub fn end(self, route: &'static str, response: &mut HttpResponse) {
+    pub fn end(self, route: &'static str, outcome: Outcome, response: &mut HttpResponse) {
         let method = self.req.method().as_str();
         let status = response.status().as_u16();
         let seconds = self.started.elapsed().as_secs_f64();
@@ -94,6 +95,7 @@ impl<'a> Access<'a> {
             method = method_name(method),
             route,
             status,
+            outcome = outcome.word(),
             duration_ms = (seconds * 1e6).round() / 1e3,
             bytes = match response.body().size() {
                 BodySize::Sized(bytes) => Some(bytes),

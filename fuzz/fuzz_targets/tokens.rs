@@ -69,6 +69,7 @@ fn headers(data: &[u8]) {
         segments: Vec::new(),
         state: &STATE,
         name: &Cell::new(""),
+        app: &Cell::new(None),
     };
     let is_there = |secret: &str| values.iter().any(|value| value.contains(secret));
     assert!(!native::fuzzing::lets_in(&call) || is_there(SERVER_KEY));

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::node::{Node, Reconnect, Settings};
 use crate::config::Host;
-use crate::error::Result;
+use crate::error::{Error, Result, Trouble};
 
 /// Slots of a cluster.
 const SLOTS: usize = 16_384;
@@ -93,7 +93,7 @@ impl Cluster {
         }
         let info = self.settings.host(host);
         let info =
-            info.map_err(|_| crate::error::Error::Unavailable("a node has no address".into()))?;
+            info.map_err(|_| Error::unavailable(Trouble::Nowhere, "a node has no address"))?;
         let made = Node::new(info, &self.settings, Reconnect::Brisk, None)?;
         let mut map = self.map.write().unwrap_or_else(|held| held.into_inner());
         let mut new = Map {
@@ -183,7 +183,7 @@ impl Cluster {
         let mut until = Instant::now() + self.settings.deadline();
         while let Ok(Some((answer, node))) = tokio::time::timeout_at(until, asked.next()).await {
             if let Some(view) = view(answer, &node.host) {
-                node.answered();
+                node.answered(false);
                 until = until.min(Instant::now() + GRACE);
                 views.push(view);
             }

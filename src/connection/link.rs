@@ -34,7 +34,7 @@ const KEPT: usize = 1 << 20;
 const DELAY: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
-const NO_CONNECTION: &str = "no connection in time";
+pub(super) const NO_CONNECTION: &str = "no connection in time";
 
 /// A command on its way.
 #[derive(Clone, Copy)]

@@ -16,7 +16,8 @@ use redis::{
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
-use super::link::{Link, Outgoing};
+use super::condition::Condition;
+use super::link::{Link, NO_CONNECTION, Outgoing};
 use super::route::{Route, timed_out};
 use super::tls;
 use crate::config::{Host, RedisAddress, RedisConfig};
@@ -225,8 +226,8 @@ pub(super) struct Node {
     tried: AtomicBool,
     /// Only a master that sentinels may replace.
     retired: Option<watch::Sender<bool>>,
-    /// Only the one server that there is speaks for all of Redis.
-    metrics: Option<Arc<Metrics>>,
+    /// What is known to be wrong with it.
+    pub(super) condition: Condition,
 }
 
 impl Lines {
@@ -290,6 +291,7 @@ impl Node {
             .build()
             .map_err(|_| Error::Internal("no connections can be prepared".into()))?;
         Ok(Self {
+            condition: Condition::new(name.clone(), metrics),
             name,
             host,
             shared: ArcSwap::new(shared),
@@ -304,7 +306,6 @@ impl Node {
             stuck: AtomicBool::new(false),
             tried: AtomicBool::new(false),
             retired: None,
-            metrics,
         })
     }
 
@@ -461,7 +462,7 @@ impl Node {
             Err(PoolError::Timeout(TimeoutType::Wait)) => {
                 "too many commands that need a connection of their own wait for an answer"
             }
-            Err(PoolError::Timeout(_)) => "no connection was made in time",
+            Err(PoolError::Timeout(_)) => NO_CONNECTION,
             Err(PoolError::Closed) => return Err(replaced()),
             Err(_) => "no connection could be made",
         };
@@ -495,6 +496,7 @@ impl Node {
 
     /// From now on nothing is sent to it, and what is under way is not waited for: another server has its place.
     pub(super) fn retire(&self) {
+        self.condition.retire();
         if let Some(retired) = &self.retired {
             retired.send_replace(true);
         }
@@ -562,24 +564,18 @@ impl Node {
         self.losses.load(Ordering::Relaxed)
     }
 
-    /// It answers: said once in the log when it begins.
-    pub(super) fn answered(&self) {
-        if !self.up.load(Ordering::Relaxed) && !self.up.swap(true, Ordering::Relaxed) {
-            if let Some(metrics) = &self.metrics {
-                metrics.redis_up(true);
-            }
-            tracing::info!(server = %self.name, "redis answers");
+    /// It answers; `freely`: what it refuses wherever it takes no writes.
+    pub(super) fn answered(&self, freely: bool) {
+        if !self.up.load(Ordering::Relaxed) {
+            self.up.store(true, Ordering::Relaxed);
         }
+        self.condition.answered(freely);
     }
 
-    /// It does not answer: said once in the log when it begins, not once per request.
-    pub(super) fn lost(&self, why: &str) {
+    /// It does not answer.
+    pub(super) fn lost(&self) {
         if self.up.swap(false, Ordering::Relaxed) {
             self.losses.fetch_add(1, Ordering::Relaxed);
-            if let Some(metrics) = &self.metrics {
-                metrics.redis_up(false);
-            }
-            tracing::warn!(server = %self.name, reason = %why, "redis does not answer");
         }
     }
 }

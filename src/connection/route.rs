@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::condition::{CROWDED, words};
 use super::resp::Parser;
 
 /// How a connection is made, and how long anything may take.
@@ -93,11 +94,11 @@ impl Route {
             match (value.extract_error(), kind) {
                 (Ok(_), _) => {}
                 (Err(error), Some(kind)) => {
-                    return Err((kind, "the login was refused", error.to_string()).into());
+                    return Err((kind, "the login was refused", words(&error)).into());
                 }
                 (Err(error), None) if is_shut_out(&error) => {
                     let refused = io::ErrorKind::ConnectionRefused;
-                    return Err(io::Error::new(refused, error.to_string()).into());
+                    return Err(io::Error::new(refused, words(&error)).into());
                 }
                 // What else it does not do for us now is said to those who ask for it.
                 (Err(_), None) => {}
@@ -113,7 +114,7 @@ impl Route {
 /// Whether the server has no place for us, which it says to whoever connects, and then hangs up.
 fn is_shut_out(error: &RedisError) -> bool {
     let detail = error.detail().unwrap_or_default();
-    error.code() == Some("DENIED") || detail.contains("max number of clients")
+    error.code() == Some("DENIED") || detail.contains(CROWDED)
 }
 
 /// What bytes go over.

@@ -11,9 +11,10 @@ use redis::{Cmd, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::condition::{Meaning, words};
 use super::node::{Node, Reconnect, Settings};
 use crate::config::Host;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Trouble, Unavailable};
 use crate::metrics::Metrics;
 
 /// Between two questions when nothing is wrong.
@@ -50,7 +51,7 @@ impl Sentinel {
         master: &str,
         metrics: Arc<Metrics>,
     ) -> Result<Self> {
-        let bad = |_| Error::Unavailable("a sentinel has no address".into());
+        let bad = |_| Error::unavailable(Trouble::Nowhere, "a sentinel has no address");
         let sentinels = sentinels
             .iter()
             .map(|host| {
@@ -91,6 +92,11 @@ impl Sentinel {
         }
     }
 
+    /// The master, if one is known.
+    pub(super) fn current(&self) -> Option<Arc<Node>> {
+        self.current.borrow().clone()
+    }
+
     /// Has the sentinels asked anew, at once.
     pub(super) fn refresh(&self) {
         self.wanted.notify_one();
@@ -124,9 +130,13 @@ impl Watcher {
         while let Ok(Some((answer, sentinel))) = tokio::time::timeout_at(until, asked.next()).await
         {
             match &answer {
-                Err(error) if error.is_io_error() => sentinel.lost(&error.to_string()),
-                Err(error) => tracing::warn!(sentinel = %sentinel.name, %error, "refused"),
-                Ok(_) => {}
+                Err(error) => {
+                    if let Meaning::Kept(_, trouble) = Meaning::of(error) {
+                        let cause = words(error);
+                        sentinel.condition.found(&Unavailable { trouble, cause });
+                    }
+                }
+                Ok(_) => sentinel.answered(false),
             }
             if let Some((host, epoch)) = master(answer) {
                 until = until.min(Instant::now() + GRACE);

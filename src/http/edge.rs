@@ -11,13 +11,14 @@
 //! - `worker`: the sweep over all connections of a worker, which has the time for them. After a second without a request a
 //!   connection has no engine any more and costs some 10 KB.
 //! - `places`: how many connections there may be, and how much memory finished answers may take that nobody takes.
-//! - `serve`: accepts and carries.
+//! - `serve`: accepts and carries; `door`: how a listener is closed.
 //!
 //! What a connection costs at most: its head (`max_head_bytes`) or, while a request is being served, some 20 KB for the engine and
 //! 8 KiB of its body, or 32 KiB of its answer, and its share of the answers' sum.
 
 mod chunks;
 mod connection;
+mod door;
 mod head;
 mod patience;
 mod places;
@@ -40,6 +41,7 @@ use ipnet::IpNet;
 use crate::http::Unserved;
 use crate::metrics::Metrics;
 
+pub use door::shut;
 pub use places::Answers;
 pub use serve::server;
 

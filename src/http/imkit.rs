@@ -29,6 +29,7 @@ use crate::http::request::{self, Call};
 use crate::json::{self, Surrogates};
 use crate::limiter::Entry;
 use crate::names::{AppId, Tag, UserId};
+use crate::outcome::Outcome;
 use crate::store::{Pref, RoomBrief};
 
 use rooms::Listing;
@@ -37,6 +38,8 @@ use token::{Unusable, Verifier};
 
 /// First segments of this dialect's paths.
 pub const PREFIXES: &[&str] = &["badges", "rooms"];
+/// What its endpoints are called in metrics, and the method of each.
+pub const ENDPOINTS: &[(&str, &str)] = &[("imkit_badges", "POST"), ("imkit_rooms", "GET")];
 /// The limited endpoints.
 pub const LIMITED: &[&str] = &[BADGES, ROOMS];
 const BADGES: &str = "imkit-badges";
@@ -82,6 +85,7 @@ impl Tenants {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Fault {
+    outcome: Outcome,
     rc: u16,
     rm: &'static str,
     code: &'static str,
@@ -90,6 +94,7 @@ struct Fault {
 
 const fn fault(rc: u16, rm: &'static str, code: &'static str, message: &'static str) -> Fault {
     Fault {
+        outcome: Outcome::of_status(rc),
         rc,
         rm,
         code,
@@ -166,12 +171,17 @@ const INTERNAL: Fault = fault(
     "INTERNAL_ERROR",
     "Internal server error",
 );
-const UNAVAILABLE: Fault = fault(
-    503,
-    "Service unavailable",
-    "SERVICE_UNAVAILABLE",
-    "Temporarily unavailable, please retry",
-);
+
+/// For a while: because of Redis, or because there is too much to do.
+const fn unavailable(outcome: Outcome) -> Fault {
+    Fault {
+        outcome,
+        rc: 503,
+        rm: "Service unavailable",
+        code: "SERVICE_UNAVAILABLE",
+        message: Cow::Borrowed("Temporarily unavailable, please retry"),
+    }
+}
 
 fn query(message: &'static str) -> Fault {
     fault(400, PARAMETERS, "INVALID_QUERY", message)
@@ -184,7 +194,7 @@ impl From<BodyError> for Fault {
             BodyError::TimedOut => SLOW,
             BodyError::Broken => BROKEN,
             BodyError::Encoded => ENCODED,
-            BodyError::NoRoom => UNAVAILABLE,
+            BodyError::NoRoom => unavailable(Outcome::Overloaded),
         }
     }
 }
@@ -193,7 +203,7 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         if error.is_transient() {
             tracing::debug!(%error, "a read failed");
-            UNAVAILABLE
+            unavailable(error.outcome())
         } else {
             tracing::error!(%error, "a read failed");
             INTERNAL
@@ -227,7 +237,8 @@ impl Fault {
         };
         let mut response = request::json(status, &envelope)
             .unwrap_or_else(|| request::json_bytes(status, b"{\"RC\":500}".to_vec()));
-        if *self == UNAVAILABLE {
+        request::came_to(&mut response, self.outcome);
+        if request::may_pass(self.outcome) {
             request::set(
                 &mut response,
                 header::RETRY_AFTER,
@@ -254,7 +265,7 @@ pub fn unserved(why: Unserved) -> HttpResponse {
         Unserved::TargetTooLong => said("URI too long", "URI_TOO_LONG"),
         Unserved::HeadTooLarge => said("Request header fields too large", "HEADERS_TOO_LARGE"),
         Unserved::HeadTimeout => said("Request timeout", "REQUEST_TIMEOUT"),
-        Unserved::Full | Unserved::Overloaded => UNAVAILABLE,
+        Unserved::Full | Unserved::Overloaded => unavailable(why.outcome()),
     };
     with_cors(fault.answer())
 }
@@ -294,6 +305,7 @@ async fn limited(mut call: Call<'_>, endpoint: &'static str) -> HttpResponse {
         Ok(known) => known,
         Err(refusal) => return refuse(&call, &refusal),
     };
+    call.is_of(tenant.index);
     let mut entry = call.state.limiter.enter_as(tenant.index, endpoint, &user);
     if let Some(tab) = entry.report() {
         call.state.store.report(tab);

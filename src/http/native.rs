@@ -21,11 +21,21 @@ use crate::http::State;
 use crate::http::Unserved;
 use crate::http::body::BodyError;
 use crate::http::request::{
-    Call, Done, close, decode_segment, json as answer, json_bytes, retry_after, set, with_body,
+    Call, Done, came_to, close, decode_segment, json as answer, json_bytes, retry_after, set,
+    with_body,
 };
 use crate::json::{self, NotJson, Positions, Surrogates};
 use crate::names::{EventKey, RoomId, UserId};
+use crate::outcome::Outcome;
 use crate::store::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread, Wait};
+
+/// What its endpoints are called in metrics, and the method of each.
+pub const ENDPOINTS: &[(&str, &str)] = &[
+    ("native_events", "POST"),
+    ("native_unread", "POST"),
+    ("native_user_unread", "GET"),
+    ("native_room_unread", "GET"),
+];
 
 /// The most users in one `POST /v1/unread`.
 const MAX_USERS: usize = 1_000;
@@ -83,6 +93,7 @@ async fn route(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
         Some(seconds) => Problem::too_many(seconds),
         None => problem,
     })?;
+    call.is_of(index);
     let state = call.state;
     let app = state
         .config
@@ -479,6 +490,7 @@ fn ok(body: &impl Serialize) -> HttpResponse {
 /// An error as RFC 9457 has it.
 struct Problem {
     status: StatusCode,
+    outcome: Outcome,
     detail: String,
     allow: Option<&'static str>,
     /// Whether bytes of the body may still be on the way.
@@ -491,6 +503,7 @@ impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
+            outcome: Outcome::of_status(status.as_u16()),
             detail: detail.into(),
             allow: None,
             unread_body: false,
@@ -519,6 +532,7 @@ impl Problem {
         });
         let body = body.to_string().into_bytes();
         let mut response = with_body(self.status, "application/problem+json", body);
+        came_to(&mut response, self.outcome);
         match self.status {
             StatusCode::UNAUTHORIZED => set(
                 &mut response,
@@ -553,24 +567,26 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        if let Error::Unknown(why) = &error {
-            let detail =
-                format!("{why}: the outcome is unknown; the whole request may be sent again");
-            return Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+        let why = match &error {
+            Error::Unknown(why) => Some(format!("{why}: the outcome is unknown")),
+            Error::Overloaded(_) => Some(error.to_string()),
+            Error::Unavailable(why) => Some(why.told().into_owned()),
+            Error::Unreadable(_) | Error::Internal(_) => None,
+        };
+        let outcome = error.outcome();
+        let Some(why) = why else {
+            tracing::error!(%error, "a call of the native API failed");
+            let detail = "the server failed; the fault is logged";
+            return Self {
+                outcome,
+                ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+            };
+        };
+        let detail = format!("{why}; the whole request may be sent again");
+        Self {
+            outcome,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
         }
-        if let Error::Overloaded(_) = &error {
-            let detail = format!("{error}; the whole request may be sent again");
-            return Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
-        }
-        if error.is_transient() {
-            let detail = "redis can't be reached in time; the whole request may be sent again";
-            return Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
-        }
-        tracing::error!(%error, "a call of the native API failed");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the server failed; the fault is logged",
-        )
     }
 }
 

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::http::State;
 use crate::http::body::{Body, BodyError};
 use crate::limiter::Entry;
+use crate::outcome::Outcome;
 
 /// A request on its way through a dialect.
 pub struct Call<'a> {
@@ -28,12 +29,19 @@ pub struct Call<'a> {
     pub state: &'a State,
     /// Which route it is, for metrics and the access log: a fixed word, never an id.
     pub name: &'a Cell<&'static str>,
+    /// Whose call it is, once that is known: the app's place in the configuration.
+    pub app: &'a Cell<Option<usize>>,
 }
 
 impl<'a> Call<'a> {
     /// Names the route for metrics and the access log.
     pub fn route(&self, name: &'static str) {
         self.name.set(name);
+    }
+
+    /// Says whose call it is, for metrics and the access log.
+    pub fn is_of(&self, app: usize) {
+        self.app.set(Some(app));
     }
 
     /// Whether it uses that method. `HEAD` is a `GET` without the body: the engine leaves it out, all else is the same.
@@ -201,6 +209,16 @@ pub fn set(response: &mut HttpResponse, name: HeaderName, value: impl TryInto<He
 /// Marks an answer that tells what was done: it is given also where there is no memory for answers, since whoever is refused would
 /// have it done again.
 pub struct Done;
+
+/// Says what the call has come to. Whoever makes an answer that is no success says so, since its status may hide it.
+pub fn came_to(response: &mut HttpResponse, outcome: Outcome) {
+    response.extensions_mut().insert(outcome);
+}
+
+/// Whether what the call has come to may be otherwise in a moment.
+pub fn may_pass(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Redis | Outcome::Overloaded)
+}
 
 /// Closes the connection after this answer: what is left of the body that was not read would be taken for a request.
 pub fn close(response: &mut HttpResponse) {

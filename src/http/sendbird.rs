@@ -21,10 +21,13 @@ use crate::http::keys::KeyRing;
 use crate::http::request::{self, Call, Query};
 use crate::limiter::Entry;
 use crate::names::{AppId, CustomType, NameError, UserId};
+use crate::outcome::Outcome;
 use crate::store::{ByKind, Totals};
 
 /// First segments of this dialect's paths.
 pub const PREFIXES: &[&str] = &["v3"];
+/// What its endpoints are called in metrics, and the method of each.
+pub const ENDPOINTS: &[(&str, &str)] = &[("sendbird_unread_item_count", "GET")];
 /// The limited endpoints.
 pub const LIMITED: &[&str] = &[UNREAD];
 const UNREAD: &str = "sendbird-unread-item-count";
@@ -80,46 +83,60 @@ impl Tenants {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Fault {
+    outcome: Outcome,
     status: StatusCode,
     code: u32,
     message: &'static str,
 }
 
 const fn bad(code: u32, message: &'static str) -> Fault {
+    refusal(Outcome::BadRequest, code, message)
+}
+
+/// The status is the same whatever it is.
+const fn refusal(outcome: Outcome, code: u32, message: &'static str) -> Fault {
     Fault {
+        outcome,
         status: StatusCode::BAD_REQUEST,
         code,
         message,
     }
 }
 
-const TOKEN: Fault = bad(400401, "Invalid API token.");
-const USER: Fault = bad(400201, "\"User\" not found.");
+const TOKEN: Fault = refusal(Outcome::Unauthorized, 400401, "Invalid API token.");
+const USER: Fault = refusal(Outcome::NotFound, 400201, "\"User\" not found.");
 const USER_ID: Fault = bad(400111, "\"user_id\" must be percent-encoded UTF-8.");
 const KEY: Fault = bad(400111, "Invalid value: \"item_keys\".");
 const TYPE_LENGTH: Fault = bad(400110, "A custom type must be at most 255 bytes.");
 const TYPE_VALUE: Fault = bad(400151, "A custom type must not hold control characters.");
 const TYPES: Fault = bad(400203, "At most 1000 custom types may be named.");
-const URL: Fault = bad(400114, "The resource URL is not known.");
+const URL: Fault = refusal(Outcome::NotFound, 400114, "The resource URL is not known.");
 const REQUEST: Fault = bad(400404, "The request could not be read.");
 const LENGTH: Fault = bad(400110, "The request is too long.");
 const SLOW: Fault = bad(400404, "The request did not arrive in time.");
 const METHOD: Fault = bad(400930, "This endpoint answers GET only.");
 const LIMIT: Fault = Fault {
+    outcome: Outcome::Limited,
     status: StatusCode::TOO_MANY_REQUESTS,
     code: 500910,
     message: "Rate limit exceeded.",
 };
 const INTERNAL: Fault = Fault {
+    outcome: Outcome::Internal,
     status: StatusCode::INTERNAL_SERVER_ERROR,
     code: 500901,
     message: "Internal error.",
 };
-const UNAVAILABLE: Fault = Fault {
-    status: StatusCode::INTERNAL_SERVER_ERROR,
-    code: 500901,
-    message: "Temporarily unavailable, please retry.",
-};
+
+/// For a while: because of Redis, or because there is too much to do.
+const fn unavailable(outcome: Outcome) -> Fault {
+    Fault {
+        outcome,
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        code: 500901,
+        message: "Temporarily unavailable, please retry.",
+    }
+}
 
 impl Fault {
     fn answer(&self) -> HttpResponse {
@@ -136,7 +153,8 @@ impl Fault {
         };
         let mut response = request::json(self.status, &envelope)
             .unwrap_or_else(|| request::json_bytes(self.status, Vec::from(b"{\"error\":true}")));
-        if self.message == UNAVAILABLE.message {
+        request::came_to(&mut response, self.outcome);
+        if request::may_pass(self.outcome) {
             request::set(
                 &mut response,
                 header::RETRY_AFTER,
@@ -158,7 +176,7 @@ pub fn unserved(why: Unserved) -> HttpResponse {
         Unserved::Malformed(_) => REQUEST,
         Unserved::TargetTooLong | Unserved::HeadTooLarge => LENGTH,
         Unserved::HeadTimeout => SLOW,
-        Unserved::Full | Unserved::Overloaded => UNAVAILABLE,
+        Unserved::Full | Unserved::Overloaded => unavailable(why.outcome()),
     };
     fault.answer()
 }
@@ -177,6 +195,7 @@ pub async fn serve(call: Call<'_>) -> HttpResponse {
     }
     match authenticate(&call) {
         Ok(tenant) => {
+            call.is_of(tenant.index);
             let mut entry = call.state.limiter.enter(tenant.index, UNREAD);
             let answer = unread(&call, &tenant.id, user, &mut entry).await;
             let mut response = answer.unwrap_or_else(|fault| fault.answer());
@@ -232,7 +251,7 @@ async fn unread(
 fn report(error: Error) -> Fault {
     if error.is_transient() {
         tracing::debug!(%error, "a read failed");
-        UNAVAILABLE
+        unavailable(error.outcome())
     } else {
         tracing::error!(%error, "a read failed");
         INTERNAL

@@ -2,6 +2,8 @@
 
 use actix_web::http::StatusCode;
 
+use crate::outcome::Outcome;
+
 /// Why a request is answered before a handler sees it, or in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unserved {
@@ -29,6 +31,14 @@ impl Unserved {
             Unserved::HeadTimeout => "head_timeout",
             Unserved::Full => "full",
             Unserved::Overloaded => "overloaded",
+        }
+    }
+
+    /// What the call has come to.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Unserved::Full | Unserved::Overloaded => Outcome::Overloaded,
+            _ => Outcome::BadRequest,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::Store;
 use super::reply::{Reply, text};
 use crate::connection::Server;
-use crate::error::Result;
+use crate::error::{Error, Result, Trouble};
 use crate::{keys, scripts};
 
 /// How a check came out.
@@ -389,12 +389,15 @@ impl Store {
                 format!("all {} load, and run", scripts::all().len()),
                 "",
             ),
-            Err(error) => checks.add(
-                Level::Fail,
-                "scripts",
-                error.to_string(),
-                "let Redis >= 7.0 run EVAL, EVALSHA and SCRIPT LOAD",
-            ),
+            Err(error) => {
+                let advice = match &error {
+                    Error::Unavailable(why) if why.trouble != Trouble::Rights => {
+                        "pods refuse events as long as this lasts"
+                    }
+                    _ => "let Redis >= 7.0 run EVAL, EVALSHA and SCRIPT LOAD",
+                };
+                checks.add(Level::Fail, "scripts", error.to_string(), advice);
+            }
         }
     }
 

@@ -3,38 +3,94 @@
 use std::sync::atomic::Ordering;
 
 use super::Store;
-use super::reply::{number, text};
+use super::reply::text;
 use crate::connection::Server;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Trouble};
 use crate::{keys, scripts};
 
 /// The oldest Redis that runs scripts the way ours are written (`#!lua`).
 const OLDEST: (u32, u32) = (7, 0);
 
+/// How Redis is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// In a word: `up`, `partly` (some servers of a cluster), or what is wrong.
+    pub state: &'static str,
+    /// Why, for an operator; empty where nothing is wrong.
+    pub why: String,
+    /// Whether a pod can serve: reads at least.
+    pub serves: bool,
+    /// Whether a server has it in the log. What is wrong with none of them is for the caller to log.
+    pub logged: bool,
+}
+
 impl Store {
     /// Whether Redis takes writes and runs our scripts. The first time it also looks at the server's version and hands
     /// over the scripts, so that the first calls find them there.
-    pub async fn ping(&self) -> Result<()> {
+    pub async fn standing(&self) -> Standing {
+        let probed = match self.prepared().await {
+            Ok(()) => self.probe_all().await,
+            Err(error) => vec![Err(error)],
+        };
+        let answered = |answer: &Result<()>| match answer {
+            Ok(()) => true,
+            Err(Error::Unavailable(why)) => why.trouble == Trouble::Full,
+            Err(_) => false,
+        };
+        let serves = probed.iter().any(answered);
+        let failure = probed.into_iter().find_map(Result::err);
+        let (ill, servers) = self.inner.redis.ill().await;
+        let named: Vec<String> = ill
+            .iter()
+            .map(|(name, why)| format!("{why} ({name})"))
+            .collect();
+        let (state, why) = match (ill.first(), &failure) {
+            (Some(_), _) if serves && ill.len() < servers => ("partly", named.join("; ")),
+            (Some((_, why)), _) => (why.trouble.word(), named.join("; ")),
+            (None, Some(Error::Unavailable(why))) => (why.trouble.word(), why.to_string()),
+            (None, Some(error)) => ("unusable", error.to_string()),
+            (None, None) => ("up", String::new()),
+        };
+        Standing {
+            state,
+            why,
+            serves,
+            logged: !ill.is_empty() || failure.is_none(),
+        }
+    }
+
+    /// Whether Redis, or some of a cluster, takes writes and runs our scripts.
+    pub(super) async fn ping(&self) -> Result<()> {
+        self.prepared().await?;
+        let probed = self.probe_all().await;
+        match probed.iter().any(Result::is_ok) {
+            true => Ok(()),
+            false => probed.into_iter().collect(),
+        }
+    }
+
+    async fn prepared(&self) -> Result<()> {
         if !self.inner.prepared.load(Ordering::Acquire) {
             self.prepare().await?;
             self.inner.prepared.store(true, Ordering::Release);
         }
-        let first = self.probe(0).await;
-        match first {
-            Err(error) if error.is_transient() && self.inner.redis.spans_slots() => {
-                // Its node may be the only one that does not answer: the rest of the cluster is served all the same.
-                let others = (1..keys::PENDING_SHARDS).map(|shard| Box::pin(self.probe(shard)));
-                let any = futures_util::future::select_ok(others).await;
-                any.map(|_| ()).map_err(|_| error)
-            }
-            answer => answer,
-        }
+        Ok(())
     }
 
+    /// Asks the server, or wherever the indexes of a cluster are, which is nearly all of its servers.
+    async fn probe_all(&self) -> Vec<Result<()>> {
+        let shards = match self.inner.redis.spans_slots() {
+            true => keys::PENDING_SHARDS,
+            false => 1,
+        };
+        futures_util::future::join_all((0..shards).map(|shard| self.probe(shard))).await
+    }
+
+    /// Runs a script that Redis refuses wherever it takes no writes, and that writes nothing here.
     async fn probe(&self, shard: u32) -> Result<()> {
         let keys = [keys::pending_index(shard), keys::pending_look(shard)];
-        let call = scripts::PENDING_LOOKED.call(&keys);
-        number(&self.inner.redis.call(&call).await?).map(|_| ())
+        let call = scripts::PENDING_TOUCH.call(&keys);
+        self.inner.redis.call(&call).await.map(|_| ())
     }
 
     /// Looks at each server that takes writes. One that does not answer is passed over as long as another does: it will

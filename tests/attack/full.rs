@@ -289,7 +289,7 @@ async fn large_answers_that_nobody_takes_have_a_bound() {
     let costs = Costs::of(&pod);
     let before = costs.memory();
     let mut streams = Vec::new();
-    let done = "unread_http_request_duration_seconds_count{route=\"native_events\",method=\"POST\",status=\"";
+    let done = "unread_http_request_duration_seconds_count{endpoint=\"native_events\",method=\"POST\",status=\"";
     let handled = || {
         ["200", "503"].map(|status| {
             let name = format!("{done}{status}\"}}");

@@ -1012,3 +1012,23 @@ async fn the_demo_prints_calls_that_work() {
         .unwrap();
     assert_eq!(said, "");
 }
+
+#[tokio::test]
+async fn signals_that_ask_for_nothing_we_do_end_no_demo() {
+    let mut demo = Demo::start();
+    for name in ["HUP", "USR1", "USR2", "PIPE"] {
+        signal(&demo.child, name);
+        let badges = paste(demo.call("/badges/byRoomTags")).await;
+        assert_eq!(badges["RC"], 0, "{name}: {badges}");
+    }
+    signal(&demo.child, "TERM");
+    let code = until("the demo's end", || demo.child.try_wait().unwrap()).code();
+    assert_eq!(code, Some(0));
+    let mut said = String::new();
+    let stderr = demo.child.stderr.take();
+    stderr.unwrap().read_to_string(&mut said).unwrap();
+    for name in ["SIGHUP", "SIGUSR1", "SIGUSR2"] {
+        assert_eq!(said.matches(name).count(), 1, "{said}");
+    }
+    assert_eq!(said.lines().count(), 3, "{said}");
+}

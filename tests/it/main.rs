@@ -69,6 +69,12 @@ mod credentials;
 /// What a pod says of a Redis that is not set up as it should be.
 mod setup;
 
+/// What a pod says of a Redis that can't do its work: in its log, to its callers, in `/readyz` and in its metrics.
+mod trouble;
+
+/// A pod that is told to end, and signals that must not end one.
+mod leaving;
+
 /// The rate limiter's script by itself: clocks that step, and garbage in its key.
 mod gcra;
 

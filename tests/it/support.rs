@@ -675,6 +675,12 @@ impl Pod {
         signal(self.child.as_ref().expect("the pod still runs"), "TERM");
     }
 
+    /// Is sent a signal.
+    #[allow(dead_code, reason = "not every suite sends one")]
+    pub fn signal(&self, name: &str) {
+        signal(self.child.as_ref().expect("the pod still runs"), name);
+    }
+
     /// The most memory it has had so far, in bytes.
     #[cfg(target_os = "linux")]
     pub fn peak_memory(&self) -> u64 {

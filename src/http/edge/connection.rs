@@ -17,7 +17,7 @@ use super::places::{Held, NoPlace};
 use super::wire::{Next, Wire};
 use super::words;
 use super::worker::{Tick, Worker, ticks};
-use crate::http::Unserved;
+use crate::http::{Unserved, unseen};
 
 /// Bytes of a body that the engine holds at most and the handler has not read.
 const WINDOW: usize = 8 * 1024;
@@ -226,7 +226,7 @@ impl Connection {
                 Phase::Serving => Cut::Body,
                 Phase::Closing => Cut::Linger,
             });
-        } else if stopping && waiting {
+        } else if stopping && waiting && self.may_leave() {
             self.wake();
         } else if waiting
             && self.engine.get() == Engine::Running
@@ -235,6 +235,13 @@ impl Connection {
             self.engine.set(Engine::Idle);
             self.wake();
         }
+    }
+
+    /// Whether the server stops and nothing has come for a while. Of somebody who has just come, or has just been answered, the next
+    /// request may be on its way, and would be cut: it is waited for, and its answer says that the connection ends.
+    pub fn may_leave(&self) -> bool {
+        let idle = self.worker.now().since(self.since.get()) > Tick::SECOND;
+        self.worker.is_stopping() && idle
     }
 
     /// Has its task end it.
@@ -439,6 +446,7 @@ impl Connection {
         tracing::debug!(reason = why.word(), "a request was refused unread");
         if let Some(metrics) = &shared.metrics {
             metrics.unreadable_request(why.word());
+            unseen(metrics, why);
         }
         wire.say(answer, true);
         self.ends();

@@ -31,8 +31,8 @@ use super::places::{Held, NoPlace, Place, Places};
 use super::wire::Next;
 use super::worker::{Shared, Worker};
 use super::{Edge, head, words};
-use crate::http::Unserved;
 use crate::http::address::network;
+use crate::http::{Unserved, unseen};
 use crate::metrics::Connected;
 
 /// What the engine gathers before it writes, and the most that it gets of a large answer at once.
@@ -255,6 +255,7 @@ where
         Err(why) => {
             if let Some(metrics) = &shared.metrics {
                 metrics.connection_refused(why.word());
+                unseen(metrics, Unserved::Full);
             }
             if why == NoPlace::Full && !shared.full.swap(true, Ordering::Relaxed) {
                 let max = shared.limits.max_connections;

@@ -232,8 +232,10 @@ impl Wire {
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                // What had come by now was looked at.
-                Poll::Pending if worker.is_stopping() => return Poll::Ready(Ok(Next::End)),
+                // What had come by now was looked at. A head that has begun has its time.
+                Poll::Pending if empty && connection.may_leave() => {
+                    return Poll::Ready(Ok(Next::End));
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -1,0 +1,696 @@
+//! What a pod says of a Redis that can't do its work: one line in the log when that begins and one when it ends, the cause to
+//! whoever sends an event, the state in `/readyz`, and one word for it in the metrics, whatever the dialect answers.
+
+use serde_json::{Value, json};
+
+use crate::servers::Cluster;
+use crate::support::{
+    App, Config, Pod, RateLimit, RedisServer, Reply, Wait, eventually, free_port, ran, raw, until,
+};
+
+/// What `/readyz` says.
+fn readyz(pod: &Pod) -> Value {
+    let answer = pod.admin_get("/readyz").unwrap_or_default();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    serde_json::from_str(body).unwrap_or_default()
+}
+
+/// Waits until `/readyz` gives Redis that state, and answers why.
+fn state(pod: &Pod, wanted: &str) -> String {
+    until(&format!("/readyz says {wanted}"), || {
+        let said = readyz(pod);
+        let state = &said["components"]["redis"];
+        (state == wanted).then(|| said["reason"].as_str().unwrap_or_default().to_owned())
+    })
+}
+
+/// The log lines about how Redis is: its state, and why.
+fn said(pod: &Pod) -> Vec<(String, String)> {
+    let lines = pod.log().into_iter();
+    let lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    let lines = lines.filter(|line| line["state"].is_string() && line["server"].is_string());
+    lines
+        .map(|line| {
+            let text = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
+            let level = if line["state"] == "up" {
+                "INFO"
+            } else {
+                "WARN"
+            };
+            assert_eq!(line["level"], level, "{line}");
+            (text("state"), text("reason"))
+        })
+        .collect()
+}
+
+/// The states alone.
+fn states(pod: &Pod) -> Vec<String> {
+    said(pod).into_iter().map(|(state, _)| state).collect()
+}
+
+/// All warnings and errors but those about how Redis is set up.
+fn complaints(pod: &Pod) -> Vec<String> {
+    let loud = |line: &String| {
+        let loud = ["\"WARN\"", "\"ERROR\"", "panicked"];
+        loud.iter().any(|word| line.contains(word)) && !line.contains("set up otherwise")
+    };
+    pod.log().into_iter().filter(loud).collect()
+}
+
+/// How many calls of that app's endpoint came to that.
+fn outcomes(pod: &Pod, app: &str, endpoint: &str, outcome: &str) -> Option<u64> {
+    let metrics = pod.admin_get("/metrics")?;
+    let name = format!(
+        "unread_requests_total{{app=\"{app}\",endpoint=\"{endpoint}\",outcome=\"{outcome}\"}} "
+    );
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&name))?;
+    line.parse().ok()
+}
+
+/// All outcomes of that app's endpoint that have been seen.
+fn seen(pod: &Pod, app: &str, endpoint: &str) -> Vec<(String, u64)> {
+    let metrics = pod.admin_get("/metrics").unwrap_or_default();
+    let name = format!("unread_requests_total{{app=\"{app}\",endpoint=\"{endpoint}\",outcome=\"");
+    let lines = metrics.lines().filter_map(|line| line.strip_prefix(&name));
+    let counts = lines.filter_map(|rest| {
+        let (outcome, count) = rest.split_once("\"} ")?;
+        Some((outcome.to_owned(), count.parse().ok()?))
+    });
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+fn event(id: &str) -> Value {
+    json!({"type": "message.sent", "to": "alice", "sender": "bob", "id": id})
+}
+
+/// What the answer to an event says of Redis.
+fn detail(reply: &Reply) -> String {
+    assert_eq!(reply.status, 503, "{}", reply.text);
+    assert_eq!(reply.header("retry-after"), Some("1"), "{}", reply.text);
+    let detail = reply.body["detail"].as_str().unwrap().to_owned();
+    for word in ["pool", "in time", "127.0.0.1"] {
+        assert!(!detail.contains(word), "{detail}");
+    }
+    detail
+}
+
+struct Scene {
+    redis: RedisServer,
+    pod: Pod,
+    app: App,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let redis = RedisServer::start();
+        let config = Config::apps(1);
+        let pod = Pod::start(&config, &redis);
+        let app = App::new(&config.apps[0], &pod.base);
+        app.must(&event("first")).await;
+        Self { redis, pod, app }
+    }
+
+    fn ok(&self, command: &[&str]) {
+        assert_eq!(self.redis.cli(command), "OK", "{command:?}");
+    }
+
+    /// Events are refused because of that, which is said in these words; `/readyz` gives the state, and the log has had one line of it.
+    async fn refuses(&self, trouble: &str, words: &str, cause: &str) {
+        eventually("an event is refused", || async {
+            let reply = self.app.events(&event("next"), Wait::Applied).await;
+            (reply.status == 503).then_some(()).ok_or(reply.text)
+        })
+        .await;
+        let why = state(&self.pod, trouble);
+        assert!(why.contains(words) && why.contains(cause), "{why}");
+        for _ in 0..20 {
+            let reply = self.app.events(&event("next"), Wait::Applied).await;
+            let detail = detail(&reply);
+            assert!(detail.contains(words), "{detail}");
+        }
+        assert_eq!(states(&self.pod), ["up", trouble]);
+        assert!(
+            said(&self.pod)[1].1.contains(cause),
+            "{:?}",
+            said(&self.pod)
+        );
+        assert_eq!(self.pod.admin_status("/livez"), Some(200));
+    }
+
+    /// Events are taken again, and the log has had one line of that.
+    async fn recovers(&self, trouble: &str) {
+        eventually("an event is taken", || async {
+            let reply = self.app.events(&event("next"), Wait::Applied).await;
+            (reply.status == 200).then_some(()).ok_or(reply.text)
+        })
+        .await;
+        assert_eq!(state(&self.pod, "up"), "");
+        assert_eq!(states(&self.pod), ["up", trouble, "up"]);
+        let outcome = |outcome| outcomes(&self.pod, &self.app.keys.id, "native_events", outcome);
+        assert!(outcome("redis") >= Some(20), "{:?}", outcome("redis"));
+        assert!(outcome("ok") >= Some(2), "{:?}", outcome("ok"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_is_said_to_be_full() {
+    let scene = Scene::new().await;
+    scene.ok(&["CONFIG", "SET", "maxmemory", "1"]);
+    scene.refuses("full", "redis is full", "OOM").await;
+    scene.ok(&["CONFIG", "SET", "maxmemory", "0"]);
+    scene.recovers("full").await;
+}
+
+/// Nobody has to send anything for it to be seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_is_seen_without_a_call() {
+    let scene = Scene::new().await;
+    scene.ok(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert!(state(&scene.pod, "full").contains("OOM"));
+    let metrics = scene.pod.admin_get("/metrics").unwrap();
+    assert!(metrics.contains("\nunread_redis_up 0\n"));
+    // Who only reads is served.
+    assert_eq!(scene.app.unread("alice", false).await.status, 200);
+    assert!(scene.pod.is_ready());
+    scene.ok(&["CONFIG", "SET", "maxmemory", "0"]);
+    state(&scene.pod, "up");
+    assert_eq!(states(&scene.pod), ["up", "full", "up"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_is_said_to_be_read_only() {
+    let scene = Scene::new().await;
+    let nobody = free_port().to_string();
+    scene.ok(&["REPLICAOF", "127.0.0.1", &nobody]);
+    scene
+        .refuses("read_only", "redis is read-only", "READONLY")
+        .await;
+    scene.ok(&["REPLICAOF", "NO", "ONE"]);
+    scene.recovers("read_only").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_without_its_master_is_said_to_be_one() {
+    let scene = Scene::new().await;
+    scene.ok(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
+    let nobody = free_port().to_string();
+    scene.ok(&["REPLICAOF", "127.0.0.1", &nobody]);
+    scene
+        .refuses("master_down", "lost its master", "MASTERDOWN")
+        .await;
+    // Reads are refused, too: with status 200 where the dialect has no other.
+    let tencent = scene.app.tencent_total("alice").await;
+    assert_eq!(
+        (tencent.status, &tencent.body["ErrorCode"]),
+        (200, &json!(91000))
+    );
+    let refused = outcomes(&scene.pod, &scene.app.keys.id, "tencent_unread", "redis");
+    assert_eq!(refused, Some(1));
+    scene.ok(&["REPLICAOF", "NO", "ONE"]);
+    scene.recovers("master_down").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_can_not_save_is_said_so() {
+    let scene = Scene::new().await;
+    // Where its file should be there is a directory, and nothing can be put in its place.
+    let dir = scene.redis.cli(&["CONFIG", "GET", "dir"]);
+    let file = std::path::Path::new(dir.lines().nth(1).unwrap()).join("dump.rdb");
+    std::fs::create_dir_all(file.join("x")).unwrap();
+    scene.ok(&["CONFIG", "SET", "save", "3600 1000000"]);
+    until("a save that fails", || {
+        scene.redis.cli(&["BGSAVE"]);
+        (scene.redis.info("rdb_last_bgsave_status")? == "err").then_some(())
+    });
+    scene.refuses("unsaved", "can't save", "MISCONF").await;
+    std::fs::remove_dir_all(&file).unwrap();
+    scene.redis.cli(&["BGSAVE"]);
+    scene.recovers("unsaved").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_without_its_replicas_is_said_so() {
+    let scene = Scene::new().await;
+    scene.ok(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    scene
+        .refuses("too_few_replicas", "too few", "NOREPLICAS")
+        .await;
+    scene.ok(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    scene.recovers("too_few_replicas").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_is_refused_is_said_to_be_refused() {
+    let scene = Scene::new().await;
+    scene.ok(&["ACL", "SETUSER", "operator", "on", "nopass", "~*", "+@all"]);
+    scene.ok(&["CONFIG", "SET", "requirepass", "not-the-one-of-the-pod"]);
+    scene.redis.cli(&[
+        "--user", "operator", "--pass", "x", "CLIENT", "KILL", "TYPE", "normal",
+    ]);
+    scene
+        .refuses("login_refused", "refuses the login", "NOAUTH")
+        .await;
+    let asked = [
+        "--user",
+        "operator",
+        "--pass",
+        "x",
+        "CONFIG",
+        "SET",
+        "requirepass",
+        "",
+    ];
+    assert!(scene.redis.cli(&asked).ends_with("OK"));
+    scene.recovers("login_refused").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_that_are_missing_are_said_to_be_missing() {
+    let scene = Scene::new().await;
+    scene.ok(&["ACL", "SETUSER", "default", "-evalsha", "-eval"]);
+    scene.refuses("not_allowed", "denies", "NOPERM").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_away_is_said_to_be_away() {
+    let mut scene = Scene::new().await;
+    scene.redis.kill9();
+    scene.refuses("down", "can't be reached", "refused").await;
+    for (reply, endpoint) in [
+        (scene.app.tencent_total("alice").await, "tencent_unread"),
+        (scene.app.imkit_rooms("alice", &[]).await, "imkit_rooms"),
+        (
+            scene.app.imkit_badges::<&str>("alice", None).await,
+            "imkit_badges",
+        ),
+        (
+            scene.app.sendbird("alice", None, None).await,
+            "sendbird_unread_item_count",
+        ),
+        (scene.app.unread("alice", false).await, "native_user_unread"),
+        (scene.app.unread_many(&["alice"]).await, "native_unread"),
+        (
+            scene.app.room_unread::<&str>("room", None).await,
+            "native_room_unread",
+        ),
+    ] {
+        assert!(!reply.text.contains("pool"), "{}", reply.text);
+        let seen = seen(&scene.pod, &scene.app.keys.id, endpoint);
+        assert_eq!(
+            seen,
+            [("redis".to_owned(), 1)],
+            "{endpoint}: {}",
+            reply.text
+        );
+    }
+    assert_eq!(states(&scene.pod), ["up", "down"]);
+    scene.redis.restart();
+    scene.recovers("down").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_frozen_is_one_line() {
+    let scene = Scene::new().await;
+    scene.redis.freeze();
+    let reply = scene.app.events(&event("next"), Wait::Applied).await;
+    assert_eq!(reply.status, 503, "{}", reply.text);
+    assert!(
+        reply.body["detail"]
+            .as_str()
+            .unwrap()
+            .contains("did not answer in time")
+    );
+    state(&scene.pod, "down");
+    scene.redis.thaw();
+    state(&scene.pod, "up");
+    assert_eq!(states(&scene.pod), ["up", "down", "up"]);
+}
+
+/// A pod that comes before its Redis says so once, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_was_never_there_is_one_line() {
+    let mut redis = RedisServer::start();
+    redis.stop();
+    let pod = Pod::start_unready(&Config::apps(1), &redis.url());
+    assert!(state(&pod, "down").contains("can't be reached"));
+    assert_eq!(pod.admin_status("/readyz"), Some(503));
+    redis.restart();
+    state(&pod, "up");
+    assert_eq!(states(&pod), ["down", "up"]);
+    assert_eq!(pod.admin_status("/readyz"), Some(200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_with_one_master_away_is_there_in_part() {
+    let mut cluster = Cluster::start(600_000);
+    let pod = Pod::start_at(&Config::apps(1), &cluster.url());
+    state(&pod, "up");
+    let away = cluster.masters().next().unwrap();
+    let port = cluster.nodes[away].port;
+    cluster.nodes[away].kill9();
+    let why = state(&pod, "partly");
+    assert!(
+        why.contains(&port.to_string()) && why.contains("can't be reached"),
+        "{why}"
+    );
+    assert!(pod.is_ready());
+    let server = format!("127.0.0.1:{port}");
+    let of = |pod: &Pod| {
+        let lines = pod.log().into_iter();
+        let lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let states = lines.filter(|line| line["server"] == server.as_str());
+        let states = states.filter_map(|line| line["state"].as_str().map(ToOwned::to_owned));
+        // One that comes back does not know the others at first, and says so.
+        states
+            .filter(|state| state != "cluster_down")
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of(&pod), ["up", "down"]);
+    cluster.nodes[away].restart();
+    state(&pod, "up");
+    assert_eq!(of(&pod), ["up", "down", "up"]);
+}
+
+/// What the commands say of a Redis that is away: no word of how its connections are kept.
+#[test]
+fn commands_say_that_redis_is_away_and_not_how_they_looked() {
+    let url = format!("redis://127.0.0.1:{}", free_port());
+    let commands: [&[&str]; 5] = [
+        &["verify"],
+        &["rebuild"],
+        &["doctor"],
+        &["inspect", "--app", "app-1", "--user", "alice"],
+        &["inspect", "--app", "app-1", "--memory"],
+    ];
+    for command in commands {
+        let came = ran(&[command, &["--redis-url", &url]].concat());
+        let said = format!("{}{}", came.stdout, came.stderr).to_lowercase();
+        assert_ne!(came.code, 0, "{command:?}: {said}");
+        assert!(
+            said.contains("redis can't be reached"),
+            "{command:?}: {said}"
+        );
+        for word in ["pool", "creating a new object", "unavailable"] {
+            assert!(!said.contains(word), "{command:?}: {said}");
+        }
+    }
+}
+
+// -------------------------------------------------------------------------------------------------- one set of words
+
+/// Every refusal of every dialect under its true word, whatever its status.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_counted_under_its_true_word() {
+    let redis = RedisServer::start();
+    let config = Config::apps(1);
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    let id = app.keys.id.clone();
+    app.must(&event("first")).await;
+    assert_eq!(seen(&pod, &id, "native_events"), [("ok".to_owned(), 1)]);
+
+    // (endpoint, whether it is known whose call it is, outcome, request)
+    let post = reqwest::Method::POST;
+    let get = reqwest::Method::GET;
+    let tencent = "/v4/openim/get_c2c_unread_msg_num";
+    let sendbird = "/v3/users/alice/unread_item_count";
+    let badges = "/badges/byRoomTags";
+    let requests = [
+        (
+            "tencent_unread",
+            true,
+            "ok",
+            app.tencent(&json!({"To_Account": "alice"})),
+        ),
+        (
+            "tencent_unread",
+            true,
+            "not_found",
+            app.tencent(&json!({"To_Account": "nobody"})),
+        ),
+        (
+            "tencent_unread",
+            true,
+            "bad_request",
+            app.tencent(&json!({"To_Account": 1})),
+        ),
+        (
+            "tencent_unread",
+            true,
+            "bad_request",
+            app.tencent(&json!({})),
+        ),
+        (
+            "tencent_unread",
+            false,
+            "unauthorized",
+            app.request(post.clone(), tencent),
+        ),
+        (
+            "tencent_unread",
+            false,
+            "bad_request",
+            app.request(get.clone(), tencent),
+        ),
+        (
+            "unknown",
+            false,
+            "not_found",
+            app.request(post.clone(), "/v4/openim/other"),
+        ),
+        (
+            "sendbird_unread_item_count",
+            true,
+            "ok",
+            app.sendbird_request("alice", None, None),
+        ),
+        (
+            "sendbird_unread_item_count",
+            true,
+            "not_found",
+            app.sendbird_request("nobody", None, None),
+        ),
+        (
+            "sendbird_unread_item_count",
+            true,
+            "bad_request",
+            app.sendbird_request("alice", Some("x"), None),
+        ),
+        (
+            "sendbird_unread_item_count",
+            false,
+            "unauthorized",
+            app.request(get.clone(), sendbird),
+        ),
+        (
+            "unknown",
+            false,
+            "not_found",
+            app.request(get.clone(), "/v3/other"),
+        ),
+        (
+            "imkit_badges",
+            true,
+            "ok",
+            app.imkit(post.clone(), badges, "alice"),
+        ),
+        (
+            "imkit_badges",
+            true,
+            "bad_request",
+            app.imkit(post.clone(), badges, "alice").body("[]"),
+        ),
+        (
+            "imkit_badges",
+            false,
+            "unauthorized",
+            app.request(post.clone(), badges),
+        ),
+        (
+            "imkit_rooms",
+            true,
+            "bad_request",
+            app.imkit(get.clone(), "/rooms?limit=x", "alice"),
+        ),
+        (
+            "unknown",
+            false,
+            "not_found",
+            app.request(get.clone(), "/rooms/other"),
+        ),
+        (
+            "native_user_unread",
+            true,
+            "not_found",
+            app.native(get.clone(), "/v1/users/nobody/unread"),
+        ),
+        (
+            "native_events",
+            true,
+            "bad_request",
+            app.native(post.clone(), "/v1/events").body("{"),
+        ),
+        (
+            "native_events",
+            false,
+            "unauthorized",
+            app.request(post.clone(), "/v1/events"),
+        ),
+        (
+            "native_events",
+            false,
+            "bad_request",
+            app.native(get.clone(), "/v1/events"),
+        ),
+        ("unknown", false, "not_found", app.native(get, "/other")),
+    ];
+    for (endpoint, known, outcome, request) in requests {
+        let of = if known { id.as_str() } else { "" };
+        let before = outcomes(&pod, of, endpoint, outcome);
+        let reply = App::send(request).await;
+        let after = outcomes(&pod, of, endpoint, outcome);
+        let counted = before.zip(after).map(|(before, after)| after - before);
+        assert_eq!(
+            counted,
+            Some(1),
+            "{endpoint} {outcome}: {} {}",
+            reply.status,
+            reply.text
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_over_its_limit_is_counted_as_limited_in_every_dialect() {
+    let redis = RedisServer::start();
+    let limit = RateLimit {
+        per_second: 1,
+        burst: 1,
+        scope: "pod",
+    };
+    let config = Config::limited(1, limit);
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    app.must(&event("first")).await;
+    let post = reqwest::Method::POST;
+    for (endpoint, request) in [
+        (
+            "tencent_unread",
+            app.tencent(&json!({"To_Account": "alice"})),
+        ),
+        (
+            "sendbird_unread_item_count",
+            app.sendbird_request("alice", None, None),
+        ),
+        (
+            "imkit_badges",
+            app.imkit(post, "/badges/byRoomTags", "alice"),
+        ),
+        (
+            "imkit_rooms",
+            app.imkit(reqwest::Method::GET, "/rooms", "alice"),
+        ),
+    ] {
+        eventually("a call over the limit", || async {
+            App::send(request.try_clone().unwrap()).await;
+            let limited = outcomes(&pod, &app.keys.id, endpoint, "limited");
+            (limited > Some(0))
+                .then_some(())
+                .ok_or(format!("{endpoint}: {limited:?}"))
+        })
+        .await;
+    }
+}
+
+/// The families of `/metrics` that have a number.
+fn families(pod: &Pod) -> Vec<String> {
+    let metrics = pod.admin_get("/metrics").unwrap();
+    let typed = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    let typed = typed.filter_map(|line| line.split(' ').next());
+    let filled = typed.filter(|name| metrics.lines().any(|line| line.starts_with(name)));
+    filled.map(ToOwned::to_owned).collect()
+}
+
+/// An alert on a counter that comes with its first failure would miss that one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_outcome_is_there_from_the_start() {
+    let redis = RedisServer::start();
+    let config = Config::apps(2);
+    let pod = Pod::start(&config, &redis);
+    let at_first = families(&pod);
+    for app in &config.apps {
+        for endpoint in [
+            "imkit_badges",
+            "imkit_rooms",
+            "tencent_unread",
+            "sendbird_unread_item_count",
+            "native_events",
+            "native_unread",
+            "native_user_unread",
+            "native_room_unread",
+        ] {
+            for outcome in [
+                "ok",
+                "bad_request",
+                "unauthorized",
+                "not_found",
+                "limited",
+                "overloaded",
+                "redis",
+                "internal",
+            ] {
+                let count = outcomes(&pod, &app.id, endpoint, outcome);
+                assert_eq!(count, Some(0), "{} {endpoint} {outcome}", app.id);
+            }
+        }
+    }
+    assert_eq!(outcomes(&pod, "", "unknown", "not_found"), Some(0));
+    assert_eq!(outcomes(&pod, "", "none", "bad_request"), Some(0));
+
+    // Calls bring nothing new, only numbers.
+    let app = App::new(&config.apps[0], &pod.base);
+    app.must(&event("first")).await;
+    let stranger = app.request(reqwest::Method::GET, "/v1/users/alice/unread");
+    assert_eq!(App::send(stranger).await.status, 401);
+    assert_eq!(app.tencent_total("alice").await.status, 200);
+    assert_eq!(families(&pod), at_first);
+}
+
+/// Who looks what is behind a port is no failure of ours.
+#[test]
+fn a_port_scan_leaves_no_error_in_the_log() {
+    let redis = RedisServer::start();
+    let pod = Pod::start(&Config::apps(1), &redis);
+    let random: Vec<u8> = (0..4_096_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let tls = b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03";
+    let scans: [&[u8]; 8] = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+        &random,
+        tls,
+        b"\r\n\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"\x00\x00\x00\x00",
+    ];
+    let public = pod.base.strip_prefix("http://").unwrap();
+    for address in [public, pod.admin.as_str()] {
+        for scan in scans {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            std::io::Write::write_all(&mut stream, scan).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            // Whatever it is answered, and be it nothing.
+            let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
+        }
+    }
+    let _ = raw(
+        public,
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!(complaints(&pod), [""; 0]);
+    assert!(outcomes(&pod, "", "none", "bad_request") >= Some(3));
+}
