@@ -15,6 +15,7 @@ local max_messages, max_age, id = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16] = 'last_id', 'accepted', 'trim', 'told'
+asked[17] = 'last_payload'
 local m = opened(meta)
 numbers(m, 14, 15)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
@@ -58,6 +59,7 @@ m[1] = revs
 redis.call('HSET', meta, 'rev', revs)
 if m[13] == id then
   redis.call('HSET', meta, 'last_type', 'recall', 'last_text', '', 'last_updated', revs)
+  if m[17] then redis.call('HDEL', meta, 'last_payload') end
 end
 local reply = {'OK', job, record, open, now, unpack(m, 1, 11)}
 reply[17] = much

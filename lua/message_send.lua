@@ -5,8 +5,9 @@
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
 --   4 history in microseconds, 5 and 6 the pair or '' and '', 7 1: only if both are in the room, or it is made; else 0,
---   then eight per message:
---   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type
+--   then ten per message:
+--   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type,
+--   1 if the event gave the time, 0 if it is that of arrival, payload (JSON) or ''
 -- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a conversion under way), unfinished fan-outs
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if there is much to
 --   forget of mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
@@ -20,8 +21,9 @@ local one, two, both = ARGV[5], ARGV[6], ARGV[7] == '1'
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17], asked[18] = 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'trim'
+asked[19], asked[20] = 'last_payload', 'last_position'
 local m = opened(meta)
-numbers(m, 13, 14, 15, 18)
+numbers(m, 13, 14, 15, 18, 20)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local rev, existed = tonumber(m[1] or 0), m[7]
 local function tick()
@@ -64,7 +66,7 @@ local function put(field, value) set[#set + 1] = field; set[#set + 1] = value en
 
 -- The messages' first times here, as far as the history goes back. All is read before anything is written.
 local asked_ids, known = {}, {}
-for i = 8, #ARGV, 8 do
+for i = 8, #ARGV, 10 do
   asked_ids[#asked_ids + 1] = ARGV[i]
 end
 for i, entry in ipairs(redis.call('HMGET', ids, unpack(asked_ids))) do
@@ -130,8 +132,11 @@ if job == '' and kind == 'supergroup' and m[16] then
 end
 
 local mintime, maxtime, accepted = tonumber(m[13]), tonumber(m[14]), tonumber(m[15] or 0)
-local last, much, reply = nil, 0, {}
-for i = 8, #ARGV, 8 do
+local last, payload, much, reply = nil, '', 0, {}
+local last_at, last_time = tonumber(string.match(m[10] or '', '^%d+')), tonumber(m[11])
+-- When a message was sent, as far as its acceptance bears that out: not after it.
+local function moment(time, at) return math.min(time, math.floor(at / 1000)) end
+for i = 8, #ARGV, 10 do
   local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local silent, mark, mentions = ARGV[i + 3] == '1', ARGV[i + 4] == '1', ARGV[i + 5]
   local n = #reply
@@ -154,9 +159,22 @@ for i = 8, #ARGV, 8 do
     redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted) .. (silent and '|s' or ''))
     known[id] = {first = revs, position = silent and 0 or head}
     length = redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
-    m[10], m[11] = revs, time
-    last = {'last_id', id, 'last_position', at, 'last_sender', sender, 'last_time', time, 'last_at', revs, 'last_updated', revs,
-      'last_text', ARGV[i + 6], 'last_type', ARGV[i + 7]}
+    local at_time, given = tonumber(time), ARGV[i + 8] == '1'
+    if given and last_at and last_time and moment(at_time, tonumber(revs)) < moment(last_time, last_at) then
+      -- Late: the room's last message stays the one that it is, and the room is news all the same.
+      m[10] = int(last_at) .. ',' .. revs
+      if not last and not m[20] then
+        -- Before it was kept where the last message stands, that was the one accepted last.
+        m[20] = int(silent and head or head - 1)
+        put('last_position', m[20])
+      end
+    else
+      last_at, last_time = tonumber(revs), at_time
+      m[10], m[11] = revs, time
+      last = {'last_id', id, 'last_position', at, 'last_sender', sender, 'last_time', time, 'last_updated', revs,
+        'last_text', ARGV[i + 6], 'last_type', ARGV[i + 7]}
+      payload = ARGV[i + 9]
+    end
 
     -- A silent one too: it is the room's last message, by which members sort their rooms.
     local all = kind ~= 'supergroup'
@@ -192,7 +210,7 @@ end
 -- request that is sent again; an id that came again since belongs to the newer entry. Bounded, so that a history made
 -- shorter is not cut down in one go.
 local retried, most = now - 900000000, max_messages + 50000
-for _ = 1, #ARGV / 8 + 16 do
+for _ = 1, #ARGV / 10 + 16 do
   local oldest = redis.call('LINDEX', log, 0)
   if not oldest then break end
   local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|(.*)$')
@@ -218,7 +236,11 @@ end
 m[1], m[2] = int(rev), int(head)
 put('rev', m[1]); put('head', m[2]); put('accepted', int(accepted))
 if mintime then put('mintime', int(mintime)); put('maxtime', int(maxtime)) end
-if last then for i = 1, #last do set[#set + 1] = last[i] end end
+if m[10] then put('last_at', m[10]) end
+if last then
+  for i = 1, #last do set[#set + 1] = last[i] end
+  if payload ~= '' then put('last_payload', payload) elseif m[19] then redis.call('HDEL', meta, 'last_payload') end
+end
 redis.call('HSET', meta, unpack(set))
 -- What was left of a room of that name was to go.
 if not existed then redis.call('PERSIST', meta) end

@@ -62,7 +62,7 @@ for room, text in pairs(stored[rooms]) do
   local bound = corrected[rooms .. room]
   local s, e, v, r, h, kd, st, ty, tg, pr, md, ls, fl = string.match(bound or text,
     '^([ij])|(%w+)|(%w+)|(%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)(|?%a*)$')
-  local whole = s and (ls == '' or string.match(ls, '^%d+,%-?%d+$'))
+  local whole = s and (ls == '' or string.match(ls, '^%d+,%-?%d+,?%d*$'))
   if whole and not gone[rooms .. room] then
     records[room] = {key = rooms, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
       read = tonumber(r), head = tonumber(h), kind = kd == 'd' and 'direct' or 'group', letter = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, bound = bound, nh = 0, nm = 0}

@@ -157,6 +157,9 @@ pub struct HistoryConfig {
     pub max_messages: u32,
     /// Days since acceptance, 1 to 3,650. Default 7.
     pub max_age_days: u32,
+    /// Characters (Unicode scalar values) kept of the text of a room's last message, 0 to 100,000. Default 1,000. Texts of any
+    /// length are taken.
+    pub text_characters: u32,
     /// Hours for which the key of an event is known at least, 1 to 8,760. Default 24.
     pub key_hours: u32,
 }
@@ -188,6 +191,8 @@ pub struct AppConfig {
     pub server_keys: Vec<Secret>,
     /// The limit of each vendor endpoint.
     pub rate_limit: RateLimit,
+    /// What users' own devices may do.
+    pub users: UsersConfig,
     /// IMKIT credentials, if that dialect is used.
     pub imkit: Option<ImkitConfig>,
     /// Tencent Chat credentials, if that dialect is used.
@@ -214,6 +219,13 @@ pub enum Scope {
     Pod,
     /// Those of all pods.
     Cluster,
+}
+
+/// What users' own devices may do.
+#[derive(Debug, Clone)]
+pub struct UsersConfig {
+    /// The origins whose pages may read the answers to users' devices (CORS), in lower case; `*` is any. Default `["*"]`.
+    pub allowed_origins: Vec<String>,
 }
 
 /// IMKIT credentials.

@@ -153,6 +153,8 @@ pub struct Message {
     pub text: String,
     /// Its type.
     pub message_type: String,
+    /// A JSON object that is shown with it, written out.
+    pub payload: Option<String>,
     /// Whom it mentions.
     pub mentions: Mentions,
     /// Whether it never counts.

@@ -324,6 +324,11 @@ pub struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
+    /// The bytes that it is written in.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.text
+    }
+
     /// How many bytes of the whole text stand before it.
     pub fn at(self) -> usize {
         self.at

@@ -526,6 +526,9 @@ mod tests {
                 burst,
                 scope,
             },
+            users: crate::config::UsersConfig {
+                allowed_origins: Vec::new(),
+            },
             imkit: None,
             tencent: None,
             sendbird: None,

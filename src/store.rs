@@ -89,6 +89,8 @@ struct Inner {
 struct History {
     max_messages: u32,
     max_age_days: u32,
+    /// How much of a message's text is kept.
+    text_characters: usize,
     /// How long keys of events are remembered.
     keep_keys_micros: u64,
 }
@@ -140,6 +142,7 @@ impl Store {
             history: History {
                 max_messages: config.history.max_messages,
                 max_age_days: config.history.max_age_days,
+                text_characters: config.history.text_characters as usize,
                 keep_keys_micros: u64::from(config.history.key_hours) * 3_600_000_000,
             },
             announcer: announce::Announcer::new(),
@@ -232,7 +235,7 @@ pub struct Profile {
     pub last_login_time: i64,
 }
 
-/// The message accepted last in a room.
+/// The last message of a room: the one accepted last, unless its time is before that of the one before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastMessage {
     /// Its id.
@@ -243,12 +246,12 @@ pub struct LastMessage {
     pub text: String,
     /// Its type, `recall` when recalled.
     pub message_type: String,
+    /// What else its sender's system gave to be shown with it; nothing when recalled.
+    pub payload: serde_json::Map<String, serde_json::Value>,
     /// Its time, milliseconds since the epoch.
     pub time: i64,
     /// When it was accepted (or recalled), milliseconds since the epoch.
     pub updated: i64,
-    /// When it was accepted, milliseconds since the epoch.
-    pub created: i64,
     /// Order of acceptance among all rooms' messages.
     pub order: u64,
 }
@@ -299,7 +302,7 @@ pub struct RoomEntry {
     pub custom_type: Option<CustomType>,
     /// Creation, milliseconds since the epoch (the event's `time`).
     pub created: i64,
-    /// The message accepted last.
+    /// The last message.
     pub last_message: Option<LastMessage>,
     /// This user's unread messages in the room.
     pub unread: u64,

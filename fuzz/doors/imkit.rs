@@ -39,7 +39,8 @@ struct Header {
 
 #[derive(Deserialize)]
 struct Claims {
-    id: String,
+    id: Option<String>,
+    _id: Option<String>,
     exp: f64,
     nbf: Option<f64>,
 }
@@ -58,7 +59,7 @@ fn read(token: &str) -> Option<(String, f64)> {
     if claims.nbf.is_some_and(|nbf| nbf > NOW as f64) {
         return None;
     }
-    Some((claims.id, claims.exp))
+    Some((claims.id.or(claims._id)?, claims.exp))
 }
 
 fn token(data: &[u8]) -> Option<String> {
@@ -127,14 +128,17 @@ pub fn query(raw: &str, again: &str) {
 
 /// A body of `POST /badges/byRoomTags`.
 pub fn body(data: &[u8]) {
-    let Ok(tags) = tags(data) else {
+    let Ok(asked) = tags(data) else {
         return;
     };
-    assert!(tags.len() <= MAX_TAGS);
-    let mut once: Vec<&str> = tags.iter().map(|tag| tag.as_str()).collect();
+    let many = asked.tags.len() + asked.never.len();
+    assert!(many <= MAX_TAGS);
+    let never = asked.never.iter().map(|(_, name)| name.as_str());
+    let tags = asked.tags.iter().map(|tag| tag.as_str());
+    let mut once: Vec<&str> = tags.chain(never).collect();
     once.sort_unstable();
     once.dedup();
-    assert_eq!(once.len(), tags.len());
+    assert_eq!(once.len(), many);
     let text = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
     if let Ok(theirs) = serde_json::from_slice::<Value>(text) {
         let listed = theirs["tags"].as_array().cloned().unwrap_or_default();

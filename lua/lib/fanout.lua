@@ -36,18 +36,23 @@ local function must(right, what)
   if not right then error({err = 'UNREADABLE ' .. what}) end
 end
 
--- What stands in these places of a reply has to be a whole number below 2^53, in digits, or nothing.
+-- Whether these are the digits of a whole number below 2^53.
+local function whole(digits)
+  return digits and #digits <= 16 and string.match(digits, '^%d+$') and tonumber(digits) < 9007199254740992
+end
+
+-- What stands in these places of a reply has to be such a number, or nothing.
 local function numbers(m, ...)
-  for _, place in ipairs({...}) do
-    local digits = m[place]
-    must(not digits or (#digits <= 16 and string.match(digits, '^%d+$') and tonumber(digits) < 9007199254740992), 'a number of a room')
-  end
+  for _, place in ipairs({...}) do must(not m[place] or whole(m[place]), 'a number of a room') end
 end
 
 -- What `asked` names of a room's meta.
 local function opened(meta)
   local m = redis.call('HMGET', meta, unpack(asked))
-  numbers(m, 1, 2, 7, 9, 10, 11, 12)
+  numbers(m, 1, 2, 7, 9, 11, 12)
+  -- When the last message was accepted, and, after a comma, when a later one was that did not take its place.
+  local at, later = string.match(m[10] or '', '^(%d+),(%d+)$')
+  must(not m[10] or whole(m[10]) or (whole(at) and whole(later)), 'a number of a room')
   must(not m[7] or (m[1] and m[2] and m[3] and m[4] and m[5] and m[6] and m[8] and m[9]), 'a field of the meta is missing')
   must(not m[7] or ((m[3] == 'direct' or m[3] == 'group' or m[3] == 'supergroup') and (m[4] == '1' or m[4] == '0')
     and string.match(m[5], '^[%w_.@~=%%\128-\255-]*$') and string.match(m[6], '^[%w_.@~=%%,\128-\255-]*$')), 'the settings of a room')

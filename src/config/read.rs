@@ -13,7 +13,7 @@ use super::load::{ConfigError, Node};
 use super::{
     AppConfig, Config, Durability, HistoryConfig, ImkitConfig, LogConfig, LogFormat, RateLimit,
     RedisAddress, RedisConfig, RefusedCredentials, Scope, Secret, SendbirdConfig, ServerConfig,
-    TencentConfig,
+    TencentConfig, UsersConfig,
 };
 use crate::names::AppId;
 
@@ -461,6 +461,7 @@ fn history(mut s: Section<'_>) -> HistoryConfig {
     let config = HistoryConfig {
         max_messages: small(s.number_or("max_messages", 1_000, 1..=1_000_000)),
         max_age_days: small(s.number_or("max_age_days", 7, 1..=3_650)),
+        text_characters: small(s.number_or("text_characters", 1_000, 0..=100_000)),
         key_hours: small(s.number_or("key_hours", 24, 1..=8_760)),
     };
     s.done();
@@ -493,6 +494,7 @@ fn app(mut s: Section<'_>) -> Option<AppConfig> {
     });
     let server_keys = s.secrets("server_keys");
     let rate_limit = rate_limit(s.section_or_empty("rate_limit"));
+    let users = users(s.section_or_empty("users"));
     let imkit = s.section("imkit").and_then(imkit);
     let tencent = s.section("tencent").and_then(tencent);
     let sendbird = s.section("sendbird").and_then(sendbird);
@@ -501,6 +503,7 @@ fn app(mut s: Section<'_>) -> Option<AppConfig> {
         id: id?,
         server_keys,
         rate_limit,
+        users,
         imkit,
         tencent,
         sendbird,
@@ -521,6 +524,28 @@ fn rate_limit(mut s: Section<'_>) -> RateLimit {
         burst: burst.map_or(per_second.max(1), small),
         scope,
     }
+}
+
+fn users(mut s: Section<'_>) -> UsersConfig {
+    let given = s.table.contains_key("allowed_origins");
+    let mut allowed_origins = s.texts("allowed_origins");
+    for origin in &mut allowed_origins {
+        origin.make_ascii_lowercase();
+        let host = origin.split_once("://").map(|(_, host)| host);
+        let legal = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#' | b'@' | b'*');
+        let is_origin = host.is_some_and(|host| !host.is_empty() && host.bytes().all(legal));
+        if origin != "*" && !is_origin {
+            s.problem(
+                "allowed_origins",
+                "must be \"*\" or origins such as \"https://chat.example.com\"",
+            );
+        }
+    }
+    if !given {
+        allowed_origins.push("*".to_owned());
+    }
+    s.done();
+    UsersConfig { allowed_origins }
 }
 
 fn imkit(mut s: Section<'_>) -> Option<ImkitConfig> {

@@ -75,6 +75,7 @@ pub fn effective(config: &Config) -> String {
     out.head("[history]");
     out.plain("max_messages", config.history.max_messages);
     out.plain("max_age_days", config.history.max_age_days);
+    out.plain("text_characters", config.history.text_characters);
     out.plain("key_hours", config.history.key_hours);
 
     out.head("[log]");
@@ -98,6 +99,9 @@ pub fn effective(config: &Config) -> String {
         out.line(&format!(
             "rate_limit = {{ per_second = {per_second}, burst = {burst}, scope = \"{scope}\" }}"
         ));
+        out.head("[apps.users]");
+        let origins = app.users.allowed_origins.iter();
+        out.list("allowed_origins", origins.map(String::as_str));
         if let Some(imkit) = &app.imkit {
             out.head("[apps.imkit]");
             out.secrets("client_keys", &imkit.client_keys);

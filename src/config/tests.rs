@@ -83,6 +83,7 @@ durability_timeout_ms = 1000
 [history]
 max_messages = 1000
 max_age_days = 7
+text_characters = 1000
 key_hours = 24
 
 [log]
@@ -285,6 +286,7 @@ body_timeout_ms = -1
 connections = 0
 [history]
 max_age_days = 4000
+text_characters = 100001
 key_hours = 0
 [log]
 format = "xml"
@@ -307,6 +309,7 @@ sendbird = { application_id = "a.b", master_token = "" }
             "server.body_timeout_ms: must be 100 to 600000",
             "redis.connections: must be 1 to 64",
             "history.max_age_days: must be 1 to 3650",
+            "history.text_characters: must be 0 to 100000",
             "history.key_hours: must be 1 to 8760",
             "log.format: must be `text` or `json`",
             "log.level: must be off, error, warn, info, debug or trace, or several such as `info,unread=debug`",
@@ -701,4 +704,47 @@ fn what_is_shown_can_be_read_again_and_holds_no_secret() {
         let line = format!("url = \"{masked}\"\n");
         assert!(effective(&config).contains(&line), "{}", effective(&config));
     }
+}
+
+#[test]
+fn origins_are_any_or_those_that_are_named() {
+    let origins = |setting: &str| {
+        let config = with(&format!("[[apps]]\nid = \"a\"\n{setting}"), &[])?;
+        Ok::<_, Vec<String>>(config.apps[0].users.allowed_origins.clone())
+    };
+    assert_eq!(origins("").unwrap(), ["*"]);
+    assert_eq!(origins("[apps.users]").unwrap(), ["*"]);
+    let named = r#"users = { allowed_origins = ["https://Chat.example.com", "http://localhost:3000", "capacitor://localhost"] }"#;
+    assert_eq!(
+        origins(named).unwrap(),
+        [
+            "https://chat.example.com",
+            "http://localhost:3000",
+            "capacitor://localhost"
+        ]
+    );
+    assert!(
+        origins("users = { allowed_origins = [] }")
+            .unwrap()
+            .is_empty()
+    );
+    for bad in [
+        "",
+        "chat.example.com",
+        "https://",
+        "https://a/",
+        "https://a/b",
+        "https://a b",
+        "https://*.a",
+        "null",
+    ] {
+        let setting = format!("users = {{ allowed_origins = [\"{bad}\"] }}");
+        assert!(origins(&setting).is_err(), "{bad}");
+    }
+    let config = with(&format!("[[apps]]\nid = \"a\"\n{named}"), &[]).unwrap();
+    let shown = effective(&config);
+    assert!(
+        shown.contains("[apps.users]\nallowed_origins = [\"https://chat.example.com\", "),
+        "{shown}"
+    );
 }

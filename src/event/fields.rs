@@ -6,7 +6,9 @@ use std::hash::Hash;
 
 use super::{Change, Event, MemberState, Mentions, Message, Place, UpTo};
 use crate::json::{BadText, Raw, Surrogates};
-use crate::names::{CustomType, EventKey, MessageId, NameError, RoomId, Tag, UserId};
+use crate::names::{
+    CustomType, EventKey, MAX_NAME_BYTES, MessageId, NameError, RoomId, Tag, UserId,
+};
 
 /// The latest time: the end of the year 9999.
 const MAX_TIME: i64 = 253_402_300_799_999;
@@ -18,6 +20,11 @@ const MAX_TAGS: usize = 100;
 const MAX_MENTIONS: usize = 10_000;
 /// The kinds of rooms.
 const KINDS: [&str; 3] = ["direct", "group", "supergroup"];
+/// The longest of the texts that are only shown, in bytes: what is short everywhere, and descriptions and addresses.
+const MAX_SHORT_BYTES: usize = 1 << 10;
+const MAX_LONG_BYTES: usize = 4 << 10;
+/// The longest payload of a message, in bytes as it is kept.
+const MAX_PAYLOAD_BYTES: usize = 4 << 10;
 /// Lists from this many bytes on are counted before they are kept, so that no room is made for more items than there are.
 const COUNTED_BYTES: usize = 64 << 10;
 
@@ -95,6 +102,7 @@ fields! {
     Id = "id",
     Text = "text",
     MessageType = "message_type",
+    Payload = "payload",
     Mentions = "mentions",
     Silent = "silent",
     MarkRead = "mark_read",
@@ -374,14 +382,28 @@ fn once<T: Hash + Eq>(items: &mut Vec<T>) {
     }
 }
 
+/// A text that is kept and shown whole: it is refused where a list of many would become too long by it.
+fn bounded(field: Name, text: Cow<'_, str>) -> Result<String, Wrong> {
+    let (most, problem) = match field {
+        Name::Cover | Name::Description | Name::Webhook | Name::AvatarUrl => {
+            (MAX_LONG_BYTES, "must be at most 4,096 bytes of UTF-8")
+        }
+        _ => (MAX_SHORT_BYTES, "must be at most 1,024 bytes of UTF-8"),
+    };
+    match text.len() > most {
+        true => Err(wrong(field.as_str(), problem)),
+        false => Ok(text.into_owned()),
+    }
+}
+
 fn user_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     let user = fields.required(Name::User, UserId::parse)?;
     let mut shown = Vec::new();
     if let Some(nickname) = fields.prose(Name::Nickname)? {
-        shown.push(("nickname", nickname.into_owned()));
+        shown.push(("nickname", bounded(Name::Nickname, nickname)?));
     }
     if let Some(url) = fields.text(Name::AvatarUrl)? {
-        shown.push(("avatar_url", url.into_owned()));
+        shown.push(("avatar_url", bounded(Name::AvatarUrl, url)?));
     }
     if let Some(flag) = fields.flag(Name::IsRobot)? {
         shown.push(("is_robot", u8::from(flag).to_string()));
@@ -423,7 +445,7 @@ fn room_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
             _ => fields.text(field)?,
         };
         if let Some(text) = text {
-            shown.push((field.as_str(), text.into_owned()));
+            shown.push((field.as_str(), bounded(field, text)?));
         }
     }
     for field in [Name::BotMode, Name::Encrypted] {
@@ -501,10 +523,27 @@ fn message(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
         sender,
         text: fields.prose(Name::Text)?.unwrap_or_default().into_owned(),
         message_type,
+        payload: fields.take(Name::Payload).map(payload).transpose()?,
         mentions,
         silent: fields.flag(Name::Silent)?.unwrap_or(false),
         mark_read: fields.flag(Name::MarkRead)?.unwrap_or(true),
     }))
+}
+
+/// A JSON object, written out without blanks; of a key given twice the last value holds.
+fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
+    const LONG: &str = "must be a JSON object of at most 4,096 bytes";
+    // Escapes and blanks make it longer than it is kept; beyond this it is not even taken apart.
+    if raw.bytes() > 8 * MAX_PAYLOAD_BYTES {
+        return Err(wrong("payload", LONG));
+    }
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(raw.as_bytes())
+        .map_err(|_| wrong("payload", "must be a JSON object"))?;
+    let text = serde_json::Value::from(object).to_string();
+    match text.len() > MAX_PAYLOAD_BYTES {
+        true => Err(wrong("payload", LONG)),
+        false => Ok(text),
+    }
 }
 
 fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
@@ -575,6 +614,7 @@ fn pref(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
         }
     }
     if let Some(folder) = fields.text(Name::Folder)? {
+        let folder = bounded(Name::Folder, folder)?;
         settings.push(("folder", serde_json::Value::from(folder).to_string()));
     }
     Ok(Change::Pref {
@@ -586,14 +626,16 @@ fn pref(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
 
 /// A colour for each tag, as JSON; of a tag given twice the last one holds.
 fn tag_colors(raw: Raw<'_>) -> Result<String, Wrong> {
-    const COLORS: &str = "must be an object of at most 100 strings";
+    const COLORS: &str = "must be an object of at most 100 strings of up to 255 bytes";
     let none = || wrong("tag_colors", COLORS);
     let mut colors = BTreeMap::new();
     for (tag, color) in raw.fields().ok_or_else(none)? {
         let [tag, color] =
             [tag, color].map(|raw| text(Name::TagColors, raw, Surrogates::Refuse, COLORS));
-        colors.insert(tag?, color?);
-        if colors.len() > MAX_TAGS {
+        let (tag, color) = (tag?, color?);
+        let is_long = tag.len().max(color.len()) > MAX_NAME_BYTES;
+        colors.insert(tag, color);
+        if is_long || colors.len() > MAX_TAGS {
             return Err(none());
         }
     }

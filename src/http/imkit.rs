@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::http::State;
 use crate::http::Unserved;
 use crate::http::body::BodyError;
+use crate::http::cors::{self, Origins};
 use crate::http::keys::KeyRing;
 use crate::http::request::{self, Call};
 use crate::json::{self, Surrogates};
@@ -37,7 +38,14 @@ pub use token::make_token;
 use token::{Unusable, Verifier};
 
 /// First segments of this dialect's paths.
-pub const PREFIXES: &[&str] = &["badges", "rooms"];
+pub const PREFIXES: &[&str] = &[
+    "badges",
+    "me",
+    "messages",
+    "roomPrefs",
+    "rooms",
+    "socket.io",
+];
 /// What its endpoints are called in metrics, and the method of each.
 pub const ENDPOINTS: &[(&str, &str)] = &[("imkit_badges", "POST"), ("imkit_rooms", "GET")];
 /// The limited endpoints.
@@ -54,18 +62,26 @@ pub fn user_share(app: &AppConfig) -> f64 {
 const MAX_TAGS: usize = 1_000;
 
 /// Which app a client key belongs to.
-pub struct Tenants(KeyRing<Arc<Tenant>>);
+pub struct Tenants {
+    keys: KeyRing<Arc<Tenant>>,
+    /// Those of all apps: a browser's question and an unknown key belong to none.
+    origins: Origins,
+    /// Whether some app has named its origins.
+    differ: bool,
+}
 
 struct Tenant {
     index: usize,
     id: AppId,
     tokens: Verifier,
+    origins: Origins,
 }
 
 impl Tenants {
     /// Indexes the credentials of this dialect.
     pub fn new(apps: &[AppConfig]) -> Self {
         let mut keys = Vec::new();
+        let (mut origins, mut differ) = (Origins::default(), false);
         for (index, app) in apps.iter().enumerate() {
             let Some(config) = &app.imkit else {
                 continue;
@@ -74,12 +90,28 @@ impl Tenants {
                 index,
                 id: app.id.clone(),
                 tokens: Verifier::new(&config.jwt_secret.0),
+                origins: Origins::new(&app.users.allowed_origins),
             });
+            origins.add(&tenant.origins);
+            differ |= !tenant.origins.is_any();
             for key in &config.client_keys {
                 keys.push((key.0.as_str(), Arc::clone(&tenant)));
             }
         }
-        Self(KeyRing::new(keys))
+        Self {
+            keys: KeyRing::new(keys),
+            origins,
+            differ,
+        }
+    }
+
+    /// The origins whose pages may read the answer to a call.
+    fn origins(&self, call: &Call<'_>) -> &Origins {
+        let own = || self.keys.find(client_key(call)?);
+        match self.differ.then(own).flatten() {
+            Some(tenant) => &tenant.origins,
+            None => &self.origins,
+        }
     }
 }
 
@@ -115,12 +147,6 @@ const TAGS: Fault = fault(
     PARAMETERS,
     "INVALID_TAGS",
     "Tags must be an array of strings",
-);
-const TAG: Fault = fault(
-    400,
-    PARAMETERS,
-    "INVALID_TAGS",
-    "Tags must be an array of strings of 1 to 255 bytes without control characters",
 );
 const MANY_TAGS: Fault = fault(
     400,
@@ -252,9 +278,11 @@ impl Fault {
     }
 }
 
-/// This dialect's words for a bug of ours.
+/// This dialect's words for a bug of ours. They are the same for everybody, so any page may read them.
 pub fn internal_error() -> HttpResponse {
-    with_cors(INTERNAL.answer())
+    let mut response = INTERNAL.answer();
+    cors::open(&mut response);
+    response
 }
 
 /// This dialect's words for a request that no handler sees.
@@ -267,36 +295,47 @@ pub fn unserved(why: Unserved) -> HttpResponse {
         Unserved::HeadTimeout => said("Request timeout", "REQUEST_TIMEOUT"),
         Unserved::Full | Unserved::Overloaded => unavailable(why.outcome()),
     };
-    with_cors(fault.answer())
+    let mut response = fault.answer();
+    cors::open(&mut response);
+    response
 }
 
 /// Answers a call under one of [`PREFIXES`].
 pub async fn serve(call: Call<'_>) -> HttpResponse {
-    with_cors(route(call).await)
+    let (state, req) = (call.state, call.req);
+    let origins = state.apps.imkit.origins(&call);
+    let mut response = route(call).await;
+    origins.tell(req, &mut response);
+    response
 }
 
+/// What a page sends beside the headers that it always may.
+const HEADERS: &str = "IM-CLIENT-KEY, IM-CLIENT-ID, IM-Authorization, IM-Device-ID, CLIENT_KEY, Authorization, Content-Type";
+
 async fn route(call: Call<'_>) -> HttpResponse {
-    match (call.segments.as_slice(), call.req.method()) {
-        (["badges", "byRoomTags"], method) => {
-            call.route("imkit_badges");
-            match *method {
-                Method::POST => limited(call, BADGES).await,
-                Method::OPTIONS => preflight("POST, OPTIONS"),
-                _ => wrong_method("POST, OPTIONS"),
-            }
-        }
-        (["rooms"], method) => {
-            call.route("imkit_rooms");
-            match *method {
-                Method::GET | Method::HEAD => limited(call, ROOMS).await,
-                Method::OPTIONS => preflight("GET, OPTIONS"),
-                _ => wrong_method("GET, OPTIONS"),
-            }
-        }
+    let mut path = call.segments.as_slice();
+    // As the vendor's own documents write them, with a slash at the end or without.
+    while let [front @ .., ""] = path {
+        path = front;
+    }
+    let (name, method, endpoint, answered) = match path {
+        ["badges", "byRoomTags"] => ("imkit_badges", Method::POST, BADGES, "POST, OPTIONS"),
+        ["rooms"] => ("imkit_rooms", Method::GET, ROOMS, "GET, HEAD, OPTIONS"),
         _ => {
             call.route("unknown");
-            PATH.answer()
+            return match *call.req.method() {
+                Method::OPTIONS => cors::preflight(call.req, "", HEADERS),
+                _ => PATH.answer(),
+            };
         }
+    };
+    call.route(name);
+    if call.is(&method) {
+        limited(call, endpoint).await
+    } else if call.req.method() == Method::OPTIONS {
+        cors::preflight(call.req, answered, HEADERS)
+    } else {
+        wrong_method(answered)
     }
 }
 
@@ -339,36 +378,6 @@ fn wrong_method(allowed: &'static str) -> HttpResponse {
     response
 }
 
-/// What a browser asks before it sends the vendor's headers.
-fn preflight(allowed: &'static str) -> HttpResponse {
-    let mut response = HttpResponse::new(StatusCode::NO_CONTENT);
-    for (name, value) in [
-        (header::ALLOW, allowed),
-        (header::ACCESS_CONTROL_ALLOW_METHODS, allowed),
-        (
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "IM-CLIENT-KEY, IM-CLIENT-ID, IM-Authorization, IM-Device-ID, CLIENT_KEY, Authorization, Content-Type",
-        ),
-        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
-    ] {
-        request::set(&mut response, name, HeaderValue::from_static(value));
-    }
-    response
-}
-
-fn with_cors(mut response: HttpResponse) -> HttpResponse {
-    for (name, value) in [
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            "RateLimit, RateLimit-Policy, Retry-After",
-        ),
-    ] {
-        request::set(&mut response, name, HeaderValue::from_static(value));
-    }
-    response
-}
-
 /// Why a call is not let in.
 enum Refusal {
     /// Nothing shows that the app ever gave this caller a credential.
@@ -395,12 +404,26 @@ fn refuse(call: &Call<'_>, refusal: &Refusal) -> HttpResponse {
     }
 }
 
+fn client_key<'a>(call: &Call<'a>) -> Option<&'a str> {
+    let legacy = || call.header("client_key");
+    call.header("im-client-key").or_else(legacy)
+}
+
+/// A token as some libraries send it, without what they put in front.
+fn bare(token: &str) -> &str {
+    match token.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
+        _ => token,
+    }
+}
+
 fn authenticate<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserId>), Refusal> {
     const NO_KEY: Refusal = Refusal::Stranger(CLIENT_KEY);
-    let header = |name, legacy| call.header(name).or_else(|| call.header(legacy));
-    let key = header("im-client-key", "client_key").ok_or(NO_KEY)?;
-    let tenant = call.state.apps.imkit.0.find(key).ok_or(NO_KEY)?;
-    let token = header("im-authorization", "authorization").ok_or(Refusal::Stranger(TOKEN))?;
+    let key = client_key(call).ok_or(NO_KEY)?;
+    let tenant = call.state.apps.imkit.keys.find(key).ok_or(NO_KEY)?;
+    let legacy = || call.header("authorization");
+    let token = call.header("im-authorization").or_else(legacy);
+    let token = bare(token.ok_or(Refusal::Stranger(TOKEN))?);
     let user = tenant.tokens.verify(token, request::unix_seconds());
     let user = user.map_err(|why| match why {
         Unusable::Forged => Refusal::Stranger(TOKEN),
@@ -445,58 +468,85 @@ async fn badges(
         .body(tenant.index, config.server.max_body_bytes)
         .await?;
     let (tags, _room) = bodies.work(body, tags).await;
-    let asked = Some(tags?).filter(|tags| !tags.is_empty());
+    let Asked { tags, never } = tags?;
+    let asked = (!tags.is_empty() || !never.is_empty()).then_some(tags);
     let read = store.tags(&tenant.id, user, asked, entry.charge());
-    let data = entry.settle(read.await?).ok_or(LIMIT)?;
-    success(&Badges(data))
+    let counted = entry.settle(read.await?).ok_or(LIMIT)?;
+    success(&Badges { counted, never })
 }
 
-/// The `result` of an answer.
-struct Badges(Vec<(Tag, u64)>);
+/// The tags that a body asks for, each once; none: all.
+#[derive(Debug, Default, PartialEq)]
+struct Asked {
+    tags: Vec<Tag>,
+    /// What no tag can be, and how many of `tags` come before it.
+    never: Vec<(usize, String)>,
+}
+
+/// The `result` of an answer, in the order asked for.
+struct Badges {
+    counted: Vec<(Tag, u64)>,
+    never: Vec<(usize, String)>,
+}
 
 impl Serialize for Badges {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Data<'a>(&'a [(Tag, u64)]);
+        struct Data<'a>(&'a Badges);
         impl Serialize for Data<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let Badges { counted, never } = self.0;
                 // A map of the standard library would lose the order.
-                serializer.collect_map(self.0.iter().map(|(tag, unread)| (tag.as_str(), unread)))
+                let mut map = serializer.serialize_map(Some(counted.len() + never.len()))?;
+                let mut never = never.iter().peekable();
+                for (at, (tag, unread)) in counted.iter().enumerate() {
+                    while let Some((_, none)) = never.next_if(|(before, _)| *before <= at) {
+                        map.serialize_entry(none, &0)?;
+                    }
+                    map.serialize_entry(tag.as_str(), unread)?;
+                }
+                for (_, none) in never {
+                    map.serialize_entry(none, &0)?;
+                }
+                map.end()
             }
         }
-        let total = self.0.iter().map(|(_, unread)| unread);
+        let total = self.counted.iter().map(|(_, unread)| unread);
         let total = total.fold(0u64, |sum, unread| sum.saturating_add(*unread));
         let mut map = serializer.serialize_map(Some(2))?;
         map.serialize_entry("totalBadge", &total)?;
-        map.serialize_entry("data", &Data(&self.0))?;
+        map.serialize_entry("data", &Data(self))?;
         map.end()
     }
 }
 
-/// The tags that a body asks for, each once; none: all.
-fn tags(body: &[u8]) -> Result<Vec<Tag>, Fault> {
+fn tags(body: &[u8]) -> Result<Asked, Fault> {
     if body.trim_ascii().is_empty() {
-        return Ok(Vec::new());
+        return Ok(Asked::default());
     }
     let body = json::whole(body).map_err(|_| BODY)?;
     let [tags] = body.pick(["tags"]).ok_or(BODY)?;
     let Some(tags) = tags else {
-        return Ok(Vec::new());
+        return Ok(Asked::default());
     };
     let asked = tags.items().ok_or(TAGS)?;
     // Not looked at any further than it takes to know that they are too many.
     if asked.clone().take(MAX_TAGS + 1).count() > MAX_TAGS {
         return Err(MANY_TAGS);
     }
-    let (mut seen, mut tags) = (HashSet::new(), Vec::new());
+    let (mut seen, mut found) = (HashSet::new(), Asked::default());
     for tag in asked {
         let tag = tag.text(Surrogates::Refuse).ok_or(TAGS)?;
         let tag = tag.map_err(|_| BODY)?;
-        let named = Tag::parse(&*tag).map_err(|_| TAG)?;
-        if seen.insert(tag) {
-            tags.push(named);
+        if !seen.insert(tag.clone()) {
+            continue;
+        }
+        match Tag::parse(&*tag) {
+            Ok(tag) => found.tags.push(tag),
+            // No room has it, so nobody has anything unread there.
+            Err(_) => found.never.push((found.tags.len(), tag.into_owned())),
         }
     }
-    Ok(tags)
+    Ok(found)
 }
 
 async fn rooms(
@@ -524,8 +574,9 @@ mod tests {
     use serde_json::{Value, json};
 
     fn parsed(body: &str) -> Result<Vec<String>, Fault> {
-        let tags = tags(body.as_bytes())?;
-        Ok(tags.iter().map(|tag| tag.as_str().to_owned()).collect())
+        let asked = tags(body.as_bytes())?;
+        assert!(asked.never.is_empty());
+        Ok(asked.tags.iter().map(|tag| tag.to_string()).collect())
     }
 
     #[test]
@@ -570,10 +621,6 @@ mod tests {
         ] {
             assert_eq!(parsed(&format!("{{\"tags\":{tags}}}")), Err(TAGS), "{tags}");
         }
-        for tag in [String::new(), "x".repeat(256), "\\n".into()] {
-            let body = format!("{{\"tags\":[\"{tag}\"]}}");
-            assert_eq!(parsed(&body).map_err(|f| f.code), Err("INVALID_TAGS"));
-        }
         let many: Vec<_> = (0..=MAX_TAGS).map(|n| n.to_string()).collect();
         let body = json!({"tags": many}).to_string();
         assert_eq!(parsed(&body), Err(MANY_TAGS));
@@ -582,11 +629,31 @@ mod tests {
     #[test]
     fn data_keeps_its_order_and_adds_up() {
         let tag = |name| Tag::parse(name).unwrap();
-        let badges = Badges(vec![(tag("z"), 2), (tag("a\""), 0), (tag("m"), 8)]);
+        let counted = vec![(tag("z"), 2), (tag("a\""), 0), (tag("m"), 8)];
+        let mut badges = Badges {
+            counted,
+            never: Vec::new(),
+        };
         assert_eq!(
             serde_json::to_string(&badges).unwrap(),
             r#"{"totalBadge":10,"data":{"z":2,"a\"":0,"m":8}}"#
         );
+        let long = "x".repeat(256);
+        let body = json!({"tags": ["", "z", "\n", &long, "a\"", "", "m", "\t"]}).to_string();
+        let asked = tags(body.as_bytes()).unwrap();
+        assert!(
+            asked
+                .tags
+                .iter()
+                .eq(badges.counted.iter().map(|(tag, _)| tag))
+        );
+        badges.never = asked.never;
+        let shown = format!(
+            r#"{{"totalBadge":10,"data":{{"":0,"z":2,"\n":0,"{long}":0,"a\"":0,"m":8,"\t":0}}}}"#
+        );
+        assert_eq!(serde_json::to_string(&badges).unwrap(), shown);
+        let none = tags(br#"{"tags":[""]}"#).unwrap();
+        assert_eq!((none.tags.len(), none.never.len()), (0, 1));
     }
 
     #[test]

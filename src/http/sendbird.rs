@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::config::AppConfig;
 use crate::error::Error;
 use crate::http::Unserved;
+use crate::http::cors;
 use crate::http::keys::KeyRing;
 use crate::http::request::{self, Call, Query};
 use crate::limiter::Entry;
@@ -167,7 +168,7 @@ impl Fault {
 
 /// This dialect's words for a bug of ours.
 pub fn internal_error() -> HttpResponse {
-    INTERNAL.answer()
+    with_cors(INTERNAL.answer())
 }
 
 /// This dialect's words for a request that no handler sees.
@@ -178,11 +179,25 @@ pub fn unserved(why: Unserved) -> HttpResponse {
         Unserved::HeadTimeout => SLOW,
         Unserved::Full | Unserved::Overloaded => unavailable(why.outcome()),
     };
-    fault.answer()
+    with_cors(fault.answer())
 }
 
 /// Answers a call under one of [`PREFIXES`].
 pub async fn serve(call: Call<'_>) -> HttpResponse {
+    if cors::is_preflight(call.req) {
+        call.route("preflight");
+        return with_cors(cors::preflight(call.req, "", "Api-Token, Content-Type"));
+    }
+    with_cors(route(call).await)
+}
+
+/// No origin is let in that would not be let in anyway: nothing here is answered by cookies or by where a caller is.
+fn with_cors(mut response: HttpResponse) -> HttpResponse {
+    cors::open(&mut response);
+    response
+}
+
+async fn route(call: Call<'_>) -> HttpResponse {
     let ["v3", "users", user, "unread_item_count"] = *call.segments else {
         call.route("unknown");
         return URL.answer();

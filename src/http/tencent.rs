@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::http::State;
 use crate::http::Unserved;
 use crate::http::body::BodyError;
+use crate::http::cors;
 use crate::http::request::{self, Call};
 use crate::json::{self, Raw, Surrogates};
 use crate::limiter::Entry;
@@ -272,6 +273,12 @@ pub fn unserved(why: Unserved) -> HttpResponse {
 
 /// Answers a call under one of [`PREFIXES`].
 pub async fn serve(call: Call<'_>) -> HttpResponse {
+    if cors::is_preflight(call.req) {
+        call.route("preflight");
+        let mut response = cors::preflight(call.req, "", "Content-Type");
+        cors::open(&mut response);
+        return response;
+    }
     with_cors(route(call).await)
 }
 
@@ -281,6 +288,10 @@ fn with_cors(mut response: HttpResponse) -> HttpResponse {
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, "X-Requested-With"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, "POST"),
+        (
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            "RateLimit, RateLimit-Policy, Retry-After",
+        ),
     ] {
         request::set(&mut response, name, HeaderValue::from_static(value));
     }

@@ -189,7 +189,7 @@ pub(super) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -
         }
         if position.head.is_some() && position.last != room_now.last {
             let shown = |last: Option<Last>| match last {
-                Some(Last { time, at }) => format!("{at} of {time}"),
+                Some(last) => format!("{} of {}", last.accepted(), last.time),
                 None => "none".to_owned(),
             };
             let (stored, expected) = (shown(position.last), shown(room_now.last));
@@ -231,7 +231,11 @@ mod tests {
                 born: 5,
                 mrev: "5".into(),
                 created: 2,
-                last: Some(Last { time: 3, at: 19 }),
+                last: Some(Last {
+                    time: 3,
+                    at: 19,
+                    newest: 19,
+                }),
                 ..Snapshot::default()
             },
             entry: (!entry.is_empty()).then(|| Entry::parse(entry).unwrap()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::form::KnownId;
 use super::position::Position;
-use super::room::{Entry, millis};
+use super::room::{Entry, Last, millis};
 
 /// A message in the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,11 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// Its time, or that of its acceptance where that is earlier.
+    fn moment(&self) -> i64 {
+        self.time.min(millis(self.rev))
+    }
+
     pub(super) fn text(&self) -> String {
         let Self {
             rev,
@@ -75,6 +80,15 @@ impl Sources {
         self.began.is_some() || self.lines().next().is_some() || !self.records.is_empty()
     }
 
+    /// The last message, as `message_send.lua` finds it.
+    fn last_line(&self) -> Option<&Line> {
+        self.lines()
+            .reduce(|last, line| match line.moment() < last.moment() {
+                true => last,
+                false => line,
+            })
+    }
+
     fn head(&self) -> u64 {
         let logged = self.lines().map(|line| line.position);
         let known = self.ids.values().map(|id| id.position);
@@ -90,8 +104,12 @@ impl Sources {
             .get("mrev")
             .and_then(|text| text.split('.').next());
         let version = version.and_then(|rev| rev.parse().ok());
-        let stamps = ["rev", "born", "last_at"].map(|field| self.number(field));
-        let stamps = stamps.into_iter().chain([version]);
+        let stamps = ["rev", "born"].map(|field| self.number(field));
+        let accepted = self.meta.get("last_at").map(String::as_str);
+        let accepted = accepted.and_then(|at| Last::stored(at, "").ok().flatten());
+        let stamps = stamps
+            .into_iter()
+            .chain([version, accepted.map(|last| last.newest)]);
         let told = self.records.iter().map(|record| record.rev);
         let logged = self.lines().map(|line| line.rev);
         let known = self.ids.values().map(|id| id.rev.max(id.recall));
@@ -167,13 +185,21 @@ impl Sources {
                 let most = self.times().max();
                 most.unwrap_or_else(|| millis(self.now)).to_string()
             }
-            "last_id" => self.lines().next_back()?.id.clone(),
+            "last_id" => self.last_line()?.id.clone(),
             "last_position" => {
-                let last = self.lines().next_back()?;
+                let last = self.last_line()?;
                 self.id(&last.id)?.position.to_string()
             }
-            "last_time" => self.lines().next_back()?.time.to_string(),
-            "last_at" | "last_updated" => self.lines().next_back()?.rev.to_string(),
+            "last_time" => self.last_line()?.time.to_string(),
+            "last_updated" => self.last_line()?.rev.to_string(),
+            "last_at" => {
+                let last = Last {
+                    time: 0,
+                    at: self.last_line()?.rev,
+                    newest: self.lines().next_back()?.rev,
+                };
+                last.accepted()
+            }
             _ => return None,
         };
         Some(text)

@@ -204,9 +204,14 @@ fn meta(field: &str, value: &str) -> Form {
     match field {
         "mrev" => version(value),
         "rev" | "born" | "head" | "created" | "sealed" | "kept" | "trim" | "accepted" | "told"
-        | "mintime" | "maxtime" | "last_time" | "last_at" | "last_updated" | "last_position" => {
-            number(value)
-        }
+        | "mintime" | "maxtime" | "last_time" | "last_updated" | "last_position" => number(value),
+        "last_at" => match value.split_once(',') {
+            Some((at, newest)) => number(at).and(number(newest)),
+            None => number(value),
+        },
+        "last_payload" => serde_json::from_str::<serde_json::Map<String, Value>>(value)
+            .map(|_| ())
+            .map_err(|_| "no JSON object"),
         "kind" => {
             let right = matches!(value, "direct" | "group" | "supergroup");
             right.then_some(()).ok_or("no kind of a room")
@@ -431,6 +436,9 @@ mod tests {
             ("meta", "service_status", "-9223372036854775808"),
             ("members", "bob", "l|hoebfz46s0|hoebfz46rz"),
             ("members", "bob", "j|hoebfz46s0|7|9|12"),
+            ("meta", "last_at", "5"),
+            ("meta", "last_at", "5,9"),
+            ("meta", "last_payload", "{\"a\":[1]}"),
             ("meta", "mrev", "5.0af91c3e"),
             ("meta", "sealed", "5"),
             ("ids", "m1", "5|1|1700|0|1"),
@@ -504,6 +512,9 @@ mod tests {
             ("meta", "tags", ","),
             ("meta", "other", "1"),
             ("meta", "service_status", "many"),
+            ("meta", "last_at", "5,"),
+            ("meta", "last_at", "5,6,7"),
+            ("meta", "last_payload", "[]"),
             ("members", "bob", "j"),
             ("members", "bob", "j|"),
             ("members", "bob", "x|5|0"),

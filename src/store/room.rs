@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::form;
-use super::reply::{Reply, maybe_text, parse, stamp, unreadable};
+use super::reply::{Reply, count, maybe_text, parse, stamp, unreadable};
 use crate::error::{Error, Result};
 use crate::keys::Enc;
 
@@ -30,25 +30,55 @@ pub(super) struct Snapshot {
 }
 
 /// When the room's last message was accepted (microseconds; the order among all messages), and its time (milliseconds).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Last {
     pub(super) time: i64,
     pub(super) at: u64,
+    /// When the newest message was accepted: later than `at` if its time did not let it take the place of the last one.
+    pub(super) newest: u64,
 }
 
 impl Last {
     /// Reads `last_at, last_time`.
     pub(super) fn read(reply: &mut Reply) -> Result<Option<Self>> {
-        let (at, time) = (reply.number()?, reply.number()?);
-        let time = i64::try_from(time).map_err(|_| unreadable())?;
-        Ok((at != 0).then_some(Self { time, at }))
+        let (at, time) = (maybe_text(reply.value()?)?, maybe_text(reply.value()?)?);
+        Self::stored(&at.unwrap_or_default(), &time.unwrap_or_default())
+    }
+
+    /// Reads them as they stand in the room: `at` or `at,newest`, and the time; nothing is no message.
+    pub(super) fn stored(at: &str, time: &str) -> Result<Option<Self>> {
+        let number = |text: &str| match text {
+            "" => Ok(0),
+            text => count(text),
+        };
+        let (at, newest) = at.split_once(',').unwrap_or((at, at));
+        let (at, newest) = (number(at)?, number(newest)?);
+        let time = i64::try_from(number(time)?).map_err(|_| unreadable())?;
+        Ok((at != 0).then_some(Self { time, at, newest }))
+    }
+
+    /// `at` as it stands in the room.
+    pub(super) fn accepted(self) -> String {
+        match self.newest > self.at {
+            true => format!("{},{}", self.at, self.newest),
+            false => self.at.to_string(),
+        }
+    }
+
+    /// What messages are ordered by.
+    pub(super) fn order(self) -> (i64, u64) {
+        (self.time, self.at)
     }
 
     /// As it stands in the record of revision `rev`: `rev - at,time - at`, in microseconds and milliseconds, which are
-    /// small numbers.
+    /// small numbers, and `,newest - at` if that is not 0.
     pub(super) fn record(self, rev: u64) -> String {
         let back = rev.saturating_sub(self.at);
-        format!("{back},{}", self.time - millis(self.at))
+        let after = self.time - millis(self.at);
+        match self.newest.saturating_sub(self.at) {
+            0 => format!("{back},{after}"),
+            later => format!("{back},{after},{later}"),
+        }
     }
 
     /// Reads it there; an empty text is no message.
@@ -57,10 +87,15 @@ impl Last {
             return Ok(None);
         }
         let (back, after) = text.split_once(',').ok_or_else(unreadable)?;
+        let (after, later) = match after.split_once(',') {
+            Some((after, later)) => (after, parse(Some(later))?),
+            None => (after, 0),
+        };
         let at = rev.saturating_sub(parse(Some(back))?);
         let after: i64 = parse(Some(after))?;
         let time = millis(at).saturating_add(after);
-        Ok(Some(Self { time, at }))
+        let newest = at.saturating_add(later);
+        Ok(Some(Self { time, at, newest }))
     }
 }
 
@@ -327,14 +362,30 @@ mod tests {
         let last = Last {
             time: 1_795_350_735_079,
             at: 1_795_350_735_089_094,
+            newest: 1_795_350_735_089_094,
         };
-        for (rev, text) in [(last.at, "0,-10"), (last.at + 3_000_000, "3000000,-10")] {
+        let late = Last {
+            newest: last.at + 70,
+            ..last
+        };
+        for (last, rev, text) in [
+            (last, last.at, "0,-10"),
+            (last, last.at + 3_000_000, "3000000,-10"),
+            (late, last.at + 70, "70,-10,70"),
+        ] {
             assert_eq!(last.record(rev), text);
             assert_eq!(Last::recorded(text, rev).unwrap(), Some(last));
+            let stored = Last::stored(&last.accepted(), "1795350735079");
+            assert_eq!(stored.unwrap(), Some(last));
         }
+        assert_eq!(late.accepted(), "1795350735089094,1795350735089164");
         assert_eq!(Last::recorded("", 5).unwrap(), None);
-        for bad in ["1", "-1,0", "x,0", "0,", "0,0,0"] {
+        assert_eq!(Last::stored("", "").unwrap(), None);
+        for bad in ["1", "-1,0", "x,0", "0,", "0,0,", "0,0,-1", "0,0,0,0"] {
             assert!(Last::recorded(bad, 5).is_err(), "{bad}");
+        }
+        for bad in ["x", "5,6,7", "-5", "5,x"] {
+            assert!(Last::stored(bad, "1").is_err(), "{bad}");
         }
     }
 

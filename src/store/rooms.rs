@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use redis::Value;
+use serde_json::Map;
 
 use super::deliver::MemberList;
 use super::read::Super;
@@ -61,7 +62,7 @@ impl SortBy {
 
     fn compare(self, a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
         match self {
-            Self::LastMessage => a.last.cmp(&b.last),
+            Self::LastMessage => a.last.map(Last::order).cmp(&b.last.map(Last::order)),
             Self::Created => a.created.cmp(&b.created),
             Self::Id => by_id(a, b),
             Self::Name => a.name.cmp(b.name),
@@ -166,6 +167,11 @@ impl<'a> RoomBrief<'a> {
     /// The last message's time, in milliseconds since the epoch.
     pub fn last_time(&self) -> Option<i64> {
         self.last.map(|last| last.time)
+    }
+
+    /// When the newest message was accepted, in milliseconds since the epoch: also one whose time lies before the last one's.
+    pub fn newest(&self) -> Option<i64> {
+        self.last.map(|last| millis(last.newest))
     }
 
     /// Reads `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and `|flags` if there are any;
@@ -520,6 +526,7 @@ impl Asked {
             last: last.map(|last| Last {
                 time: last.time,
                 at: last.order,
+                newest: last.order,
             }),
             unread: entry.unread,
             name: &entry.name,
@@ -953,7 +960,7 @@ fn read_profile(user: &Enc, answer: Value) -> Result<Option<(UserId, Profile)>> 
 }
 
 /// The fields of a room's meta that are shown, in the order in which [`read_entry`] reads them.
-const SHOWN: [&str; 18] = [
+const SHOWN: [&str; 19] = [
     "born",
     "mrev",
     "name",
@@ -969,6 +976,7 @@ const SHOWN: [&str; 18] = [
     "last_sender",
     "last_text",
     "last_type",
+    "last_payload",
     "last_time",
     "last_at",
     "last_updated",
@@ -1011,18 +1019,23 @@ fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Option<Asked>> 
     let created = or_nothing(&next()?)?;
     let last_id = next()?;
     let (sender, text, message_type) = (next()?, next()?, next()?);
+    let payload = match next()?.as_str() {
+        "" => Map::new(),
+        json => serde_json::from_str(json)
+            .map_err(|_| Error::unreadable("a payload that is no JSON object"))?,
+    };
     let (time, at, updated) = (next()?, next()?, next()?);
-    let (time, at) = (or_nothing(&time)?, or_nothing(&at)?);
+    let last = Last::stored(&at, &time)?;
     let updated: u64 = or_nothing(&updated)?;
     let last_message = (!last_id.is_empty()).then(|| LastMessage {
         id: decode(&last_id),
         sender: UserId::parse(decode(&sender)).ok(),
         text,
         message_type,
-        time,
+        payload,
+        time: last.map_or(0, |last| last.time),
         updated: millis(updated),
-        created: millis(at),
-        order: at,
+        order: last.map_or(0, |last| last.at),
     });
     let custom_type = decode(brief.custom_type);
     let entry = RoomEntry {
@@ -1078,6 +1091,7 @@ impl RoomQuery<'_> {
                 last: last.map(|last| Last {
                     time: last.time,
                     at: last.order,
+                    newest: last.order,
                 }),
                 unread: room.unread,
                 flags: "",
@@ -1110,6 +1124,7 @@ mod tests {
         let last = Last {
             time: 1_795_347_910_026,
             at: 1_795_347_910_019_664,
+            newest: 1_795_347_910_019_664,
         };
         assert_eq!(room.last, Some(last));
         for left_out in ["i|5|9|1|3|0|0|d|1|||bob|0|", "j|5|9|1|3|0|0|d|0|||bob|0|"] {
@@ -1181,6 +1196,7 @@ mod tests {
             last: (!n.is_multiple_of(5)).then_some(Last {
                 time: (n % 4) as i64,
                 at: (n % 2) as u64,
+                newest: n as u64,
             }),
             unread: (n % 3) as u64,
             flags: "",

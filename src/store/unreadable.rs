@@ -292,7 +292,11 @@ impl Store {
             log: log.unwrap_or_default(),
             derived: false,
         };
-        let text_of_a_message = bad.field.as_deref() == Some(&b"last_text"[..]);
+        let of_a_message = [&b"last_text"[..], b"last_payload"];
+        let text_of_a_message = bad
+            .field
+            .as_deref()
+            .is_some_and(|field| of_a_message.contains(&field));
         match &bad.field {
             Some(_) if bad.why != form::MISSING && !text_of_a_message => {
                 told.stored = Some(shortened(&bad.value));

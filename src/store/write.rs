@@ -167,7 +167,7 @@ enum Op {
     },
     Message {
         message: Message,
-        time: i64,
+        time: Sending,
         how: Found,
     },
     Recall(Enc),
@@ -179,6 +179,15 @@ enum Op {
         user: Enc,
         settings: String,
     },
+}
+
+/// When a message was sent.
+#[derive(Debug, Clone, Copy)]
+struct Sending {
+    /// Milliseconds since the epoch.
+    time: i64,
+    /// Whether the event said so; if not, it is the time of arrival, and no message is late by that.
+    given: bool,
 }
 
 type Numbered<T> = (usize, T);
@@ -294,6 +303,7 @@ impl Store {
             }
             let key = self.key(&event);
             let Event { time, change, .. } = event;
+            let given = time.is_some();
             let time = time.unwrap_or(now);
             let (room, op) = match change {
                 Change::UserUpdated { user, shown } => {
@@ -363,6 +373,7 @@ impl Store {
                             }
                         }
                     };
+                    let time = Sending { time, given };
                     (room, Op::Message { message, time, how })
                 }
                 Change::Recalled { room, id } => (room, Op::Recall(encode(id.as_str()))),
@@ -1158,7 +1169,7 @@ pub(super) fn direct_room_id(one: &UserId, two: &UserId, attempt: u8) -> Result<
 struct Sent {
     index: usize,
     message: Message,
-    time: i64,
+    time: Sending,
     how: Found,
 }
 
@@ -1566,7 +1577,7 @@ impl Worker<'_> {
                     .arg(pair.as_ref().map_or("", |(_, two)| two.as_str()))
                     .arg(u8::from(how == Found::There));
                 for sent in &messages {
-                    push_message(&mut call, &sent.message, sent.time);
+                    push_message(&mut call, &sent.message, sent.time, history.text_characters);
                 }
                 call
             })
@@ -1792,7 +1803,13 @@ fn same_place(one: &Message, two: &Message) -> bool {
     }
 }
 
-fn push_message(call: &mut Call, message: &Message, time: i64) {
+/// The first characters of a text.
+fn first(text: &str, characters: usize) -> &str {
+    let end = text.char_indices().nth(characters).map(|(at, _)| at);
+    end.and_then(|end| text.get(..end)).unwrap_or(text)
+}
+
+fn push_message(call: &mut Call, message: &Message, time: Sending, characters: usize) {
     let mentions = match &message.mentions {
         Mentions::All => "*".to_owned(),
         Mentions::Users(users) => {
@@ -1809,10 +1826,12 @@ fn push_message(call: &mut Call, message: &Message, time: i64) {
             .map(|s| encode(s.as_str()).as_str().to_owned())
             .unwrap_or_default(),
     );
-    call.push(time);
+    call.push(time.time);
     call.push(u8::from(message.silent));
     call.push(u8::from(message.mark_read));
     call.push(mentions);
-    call.push(&message.text);
+    call.push(first(&message.text, characters));
     call.push(&message.message_type);
+    call.push(u8::from(time.given));
+    call.push(message.payload.as_deref().unwrap_or_default());
 }

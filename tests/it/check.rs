@@ -374,6 +374,8 @@ fn normal(got: &Value, expected: &Value) -> Value {
                     "id",
                     "room",
                     "messageTimeMS",
+                    "createdAtMS",
+                    "extra",
                     "messageType",
                     "message",
                 ] {
@@ -408,7 +410,7 @@ fn member(got: &Value) -> Value {
     json!({
         "_id": got["_id"], "id": got["id"], "nickname": or("nickname", json!("")),
         "avatarUrl": or("avatarUrl", json!("")), "isRobot": or("isRobot", json!(false)),
-        "lastLoginTimeMS": or("lastLoginTimeMS", json!(0)),
+        "lastLoginTimeMS": or("lastLoginTimeMS", json!(0)), "clientType": got["clientType"],
     })
 }
 

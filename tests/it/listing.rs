@@ -183,7 +183,8 @@ async fn pages_add_up_to_the_whole_list() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_message_moves_the_room_up_for_everybody() {
     let scene = Scene::new();
-    let at = |n: u64| 1_700_000_000_000 + n * 1_000;
+    // To come, so that it is not their acceptance that makes them news.
+    let at = |n: u64| FUTURE + n * 1_000;
     let silent = |room: &str, id: &str, n: u64| json!({"type": "message.sent", "room": room, "id": id, "sender": "bob", "silent": true, "time": at(n)});
     let mut events = Vec::new();
     for (room, kind) in [("g", "group"), ("d", "direct"), ("s", "supergroup")] {
@@ -298,4 +299,113 @@ async fn rooms_that_are_gone_leave_no_hole_in_a_page() {
     assert_eq!((total, ids(&rooms)), (6, "r8 r5".to_owned()));
     let (total, rooms) = list(&scene.app, "alice", &[]).await;
     assert_eq!((total, ids(&rooms)), (6, "r8 r5 r3 r2 r1 r0".to_owned()));
+}
+
+/// Far ahead of every clock.
+const FUTURE: u64 = 4_000_000_000_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_older_than_the_last_one_counts_and_does_not_take_its_place() {
+    let scene = Scene::new();
+    let at = |n: u64| 1_700_000_000_000 + n * 1_000;
+    for kind in ["group", "direct", "supergroup"] {
+        scene
+            .app
+            .must(&json!([
+                {"type": "room.updated", "room": kind, "kind": kind, "time": at(0)},
+                {"type": "member.joined", "room": kind, "users": ["alice", "bob"]},
+            ]))
+            .await;
+        // The id, its time, and which is the last one then.
+        for (n, (id, time, last)) in [
+            ("a", Some(at(2)), "a"),
+            ("late", Some(at(1)), "a"),
+            ("same", Some(at(2)), "same"),
+            ("ahead", Some(FUTURE), "ahead"),
+            ("behind", Some(at(9)), "ahead"),
+            ("sooner", Some(FUTURE - 5_000), "sooner"),
+            ("now", None, "now"),
+            ("early", Some(at(3)), "now"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let silent = id == "early";
+            let event = json!({"type": "message.sent", "room": kind, "id": id, "sender": "bob", "time": time, "silent": silent});
+            scene.app.must(&json!([event])).await;
+            let (_, rooms) = list(
+                &scene.app,
+                "alice",
+                &[("q", &format!("{{\"_id\":\"{kind}\"}}"))],
+            )
+            .await;
+            let message = &rooms[0]["lastMessage"];
+            assert_eq!(message["_id"], last, "{kind}: {id}");
+            assert_eq!(message["createdAtMS"], message["messageTimeMS"]);
+            assert_eq!(
+                rooms[0]["unread"],
+                n + 1 - usize::from(silent),
+                "{kind}: {id}"
+            );
+        }
+        // Taken back it does not show, for it is not the last one.
+        scene
+            .app
+            .must(&json!([{"type": "message.recalled", "room": kind, "id": "early"}]))
+            .await;
+        let (_, rooms) = list(&scene.app, "alice", &[]).await;
+        assert!(rooms.iter().all(|room| room["lastMessage"]["_id"] == "now"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_misses_no_message_however_late_it_was_delivered() {
+    let scene = Scene::new();
+    let start = crate::support::now_seconds() * 1_000;
+    let sent = |room: &str, id: &str, time: u64| json!({"type": "message.sent", "room": room, "id": id, "sender": "bob", "time": time});
+    let mut events = Vec::new();
+    for kind in ["group", "direct", "supergroup"] {
+        events.push(json!({"type": "room.updated", "room": kind, "kind": kind, "time": 1_600_000_000_000_u64}));
+        events.push(json!({"type": "member.joined", "room": kind, "users": ["alice", "bob"]}));
+        events.push(sent(kind, "1", 1_700_000_000_000));
+    }
+    scene.app.must(&json!(events)).await;
+    let news = async |after: u64| {
+        let (_, rooms) = list(
+            &scene.app,
+            "alice",
+            &[("updatedAfter", &after.to_string()), ("sort", "_id")],
+        )
+        .await;
+        ids(&rooms)
+    };
+    let all = "direct group supergroup";
+    // Its acceptance is news, whatever its time says.
+    assert_eq!(news(start).await, all);
+    // The next second of the clock by which they are accepted.
+    let now = || {
+        let time = scene.redis.cli(&["TIME"]);
+        time.lines().next().unwrap().trim().parse::<u64>().unwrap()
+    };
+    let after = (now() + 1) * 1_000;
+    crate::support::until("the next second", || (now() * 1_000 >= after).then_some(()));
+    assert_eq!(news(after).await, "");
+    for (n, kind) in ["group", "direct", "supergroup"].into_iter().enumerate() {
+        // One that does not become the last message.
+        scene
+            .app
+            .must(&json!([sent(kind, "0", 1_650_000_000_000)]))
+            .await;
+        let (_, rooms) = list(&scene.app, "alice", &[("updatedAfter", &after.to_string())]).await;
+        assert_eq!(rooms.len(), n + 1);
+        assert!(
+            rooms
+                .iter()
+                .all(|room| room["lastMessage"]["_id"] == "1" && room["unread"] == 2)
+        );
+    }
+    assert_eq!(news(after).await, all);
+    // A time in the future is news for as long as it is.
+    scene.app.must(&json!([sent("group", "2", FUTURE)])).await;
+    assert_eq!(news(FUTURE - 1_000).await, "group");
 }

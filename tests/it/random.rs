@@ -19,6 +19,8 @@ use crate::support::{App, Config, Pod, RedisServer, Wait, app, assert_no_drift};
 const SEEDS: [u64; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
 const START: i64 = 1_750_000_000_000;
+/// A time that is still to come.
+const FUTURE: i64 = 4_000_000_000_000;
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| {
@@ -465,7 +467,9 @@ impl Universe {
     /// A time that no other room's messages have, so that the order of rooms is never a matter of luck; two messages
     /// of one room may well share it.
     fn time(rng: &mut StdRng, lane: usize) -> i64 {
-        START + rng.random_range(0..600) * 500 + lane as i64
+        // Every now and then a clock is far ahead.
+        let start = if rng.random_bool(0.05) { FUTURE } else { START };
+        start + rng.random_range(0..600) * 500 + lane as i64
     }
 
     /// The same for a direct room, whichever of the two sends.
@@ -617,6 +621,9 @@ impl Universe {
         if rng.random_bool(0.1) {
             event["message_type"] = "image".into();
         }
+        if rng.random_bool(0.1) {
+            event["payload"] = json!({"extra": {"n": rng.random::<u8>()}, "message": "no"});
+        }
     }
 
     fn message_to(&self, rng: &mut StdRng) -> Value {
@@ -648,7 +655,7 @@ impl Universe {
         let last = model
             .rooms
             .get(&room)
-            .and_then(|room| room.messages.last())
+            .and_then(|room| room.last())
             .map(|m| m.id.clone());
         let id = match last {
             Some(id) if rng.random_bool(0.3) => id,
@@ -837,7 +844,9 @@ impl Universe {
             query.limit = rng.random_range(0..5);
         }
         if rng.random_bool(0.3) {
-            query.updated_after = Some(START + rng.random_range(0..300_000));
+            // All was accepted after the one, and before the other.
+            let start = if rng.random_bool(0.5) { FUTURE } else { START };
+            query.updated_after = Some(start + rng.random_range(0..300_000));
         }
         let tag = |rng: &mut StdRng| json!(TAGS.choose(rng).unwrap());
         match rng.random_range(0..10) {

@@ -84,6 +84,77 @@ fn times_are_milliseconds_or_rfc_3339() {
 }
 
 #[test]
+fn what_is_kept_whole_is_refused_by_name_where_it_is_too_long() {
+    let user =
+        |field: &str, value: Value| json!({"type": "user.updated", "user": "u", field: value});
+    let room =
+        |field: &str, value: Value| json!({"type": "room.updated", "room": "r", field: value});
+    let pref = |field: &str, value: Value| json!({"type": "pref.updated", "room": "r", "user": "u", field: value});
+    let long = |bytes: usize| json!("é".repeat(bytes / 2) + &"x".repeat(bytes % 2));
+    for (event, field, most) in [
+        (&user as &dyn Fn(&str, Value) -> Value, "nickname", 1024),
+        (&user, "avatar_url", 4096),
+        (&room, "name", 1024),
+        (&room, "bot_state", 1024),
+        (&room, "cover", 4096),
+        (&room, "description", 4096),
+        (&room, "webhook", 4096),
+        (&pref, "folder", 1024),
+    ] {
+        parse(&event(field, long(most))).unwrap();
+        assert_eq!(field_of(event(field, long(most + 1))), field);
+    }
+    for (tag, color) in [(255, 256), (256, 255)] {
+        let colors = |tag, color| json!({"x".repeat(tag): "x".repeat(color)});
+        parse(&pref("tag_colors", colors(255, 255))).unwrap();
+        assert_eq!(
+            field_of(pref("tag_colors", colors(tag, color))),
+            "tag_colors"
+        );
+    }
+    // A message's text is cut where it is kept.
+    let text = json!({"type": "message.sent", "room": "r", "id": "1", "text": "x".repeat(1 << 20)});
+    parse(&text).unwrap();
+}
+
+#[test]
+fn a_payload_is_a_json_object_of_4_kib_as_it_is_kept() {
+    let payload = |payload: &str| {
+        let event = format!(r#"{{"type":"message.sent","room":"r","id":"1","payload":{payload}}}"#);
+        line(&event).map(|event| match event.change {
+            Change::Message(message) => message.payload,
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(payload("null").unwrap(), None);
+    assert_eq!(payload("{}").unwrap().as_deref(), Some("{}"));
+    assert_eq!(
+        payload(r#" { "a" : 1, "b":[ "\u00e9" ], "a" : {"c": null} } "#)
+            .unwrap()
+            .as_deref(),
+        Some(r#"{"a":{"c":null},"b":["é"]}"#)
+    );
+    let of = |bytes: usize| format!(r#"{{"k":"{}"}}"#, "x".repeat(bytes - 8));
+    payload(&of(4096)).unwrap();
+    // Escapes and blanks count as they are kept.
+    payload(&format!(r#"{{"k":   "{}"}}"#, r"\u0041".repeat(4088))).unwrap();
+    let deep = format!(r#"{{"k":{}{}}}"#, "[".repeat(100), "]".repeat(100));
+    payload(&deep).unwrap();
+    for bad in [
+        of(4097),
+        of(9 << 20),
+        "[]".to_owned(),
+        "\"{}\"".to_owned(),
+        "7".to_owned(),
+        r#"{"k":"\ud83d"}"#.to_owned(),
+        r#"{"k":1e999}"#.to_owned(),
+    ] {
+        let invalid = payload(&bad).unwrap_err();
+        assert_eq!(invalid.field.as_deref(), Some("payload"));
+    }
+}
+
+#[test]
 fn null_is_a_field_left_out() {
     let event = |nulls: &[&str], rest: Value| {
         let mut event = rest;
@@ -135,6 +206,7 @@ fn null_is_a_field_left_out() {
                 "text",
                 "mentions",
                 "message_type",
+                "payload",
                 "silent",
                 "mark_read",
             ],

@@ -2,11 +2,12 @@
 //! from the store.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use serde::Serialize;
+use serde_json::map::Entry;
 use serde_json::{Map, Value, json};
 
 use crate::http::request::Query;
@@ -248,7 +249,11 @@ impl Listing {
     /// Reads the query. An empty value is like none; names that are not known are left to whoever knows them.
     pub fn parse(query: Query<'_>, caller: &UserId) -> Result<Self, QueryError> {
         let mut values: HashMap<_, String> = HashMap::new();
+        let (mut q, mut pref) = (Filter::new("q"), Filter::new("pref"));
         for (name, value) in query {
+            if q.take(&name, &value)? || pref.take(&name, &value)? {
+                continue;
+            }
             let name = match &*name {
                 "sort" => "sort",
                 "skip" => "skip",
@@ -260,7 +265,7 @@ impl Listing {
                 _ => continue,
             };
             if values.insert(name, value.into_owned()).is_some() {
-                return Err("A parameter is given twice");
+                return Err(TWICE);
             }
         }
         let mut take = |name: &str| values.remove(name).filter(|value| !value.trim().is_empty());
@@ -279,26 +284,30 @@ impl Listing {
                     .unwrap_or("-lastMessage -createdTime"),
             )?,
             updated_after: match take("updatedAfter") {
-                Some(text) => Some(moment(&text).ok_or(
-                    "updatedAfter must be an ISO-8601 time with a zone, or integer milliseconds",
-                )?),
+                Some(text) => Some(
+                    moment(&text)
+                        .ok_or("updatedAfter must be an ISO-8601 time, or integer milliseconds")?,
+                ),
                 None => None,
             },
             unread_first: match take("sortUnreadFirst") {
-                Some(text) => {
-                    let number: i64 = text
-                        .parse()
-                        .map_err(|_| "sortUnreadFirst must be an integer")?;
-                    number != 0
-                }
+                Some(text) => match text.trim() {
+                    text if text.eq_ignore_ascii_case("true") => true,
+                    text if text.eq_ignore_ascii_case("false") => false,
+                    text => {
+                        let number: Result<i64, _> = text.parse();
+                        number.map_err(|_| "sortUnreadFirst must be an integer, true or false")?
+                            != 0
+                    }
+                },
                 None => false,
             },
             pref: Vec::new(),
             q: Vec::new(),
             shown: Map::new(),
         };
-        if let Some(text) = take("q") {
-            for (name, value) in object(&text).ok_or("q must be a JSON object")? {
+        if let Some(fields) = q.or_json(take("q"), "q must be a JSON object")? {
+            for (name, value) in fields {
                 shown.insert(name.clone(), value.clone());
                 if name == "members" {
                     // The vendor's web client names the caller; anybody else's rooms are not for this caller to see.
@@ -314,8 +323,7 @@ impl Listing {
                 listing.q.push(Clause { field, tests });
             }
         }
-        if let Some(text) = take("pref") {
-            let fields = object(&text).ok_or("pref must be a JSON object")?;
+        if let Some(fields) = pref.or_json(take("pref"), "pref must be a JSON object")? {
             shown.insert("pref".to_owned(), Value::Object(fields.clone()));
             for (name, value) in fields {
                 let field = PrefField::parse(&name).ok_or(
@@ -377,7 +385,9 @@ impl Listing {
         let fresh = self.updated_after.is_none_or(|after| {
             // The vendor compares a message id that begins with its second: all of that second counts.
             let second = after.saturating_sub(after.rem_euclid(1_000));
-            room.last_time().is_some_and(|time| time >= second) || room.created() > after
+            // However late a message was delivered: it is news since then.
+            let latest = room.last_time().max(room.newest());
+            latest.is_some_and(|time| time >= second) || room.created() > after
         });
         fresh
             && self.q.iter().all(|clause| {
@@ -411,28 +421,185 @@ fn sort(text: &str) -> Result<Vec<(SortBy, bool)>, QueryError> {
     Ok(fields)
 }
 
-/// A point in time, in milliseconds since the epoch.
+/// A point in time, in milliseconds since the epoch: such a number, or a time as ISO 8601 has it, with a `T` or a blank after
+/// the date. Without a zone it is UTC, without a time of the day it is midnight.
 fn moment(text: &str) -> Option<i64> {
     let text = text.trim();
     let number = text.strip_prefix('-').unwrap_or(text);
     if number.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok();
     }
-    // A plus that was not encoded arrives as a blank.
-    let plus = text
-        .rsplit_once(' ')
-        .map(|(time, zone)| format!("{time}+{zone}"));
-    let text = match &plus {
-        Some(plus) if text.contains('T') => plus.as_str(),
-        _ => text,
-    };
     // A zone in brackets is no ISO-8601.
     if text.contains('[') {
         return None;
     }
-    let time: Timestamp = text.parse().ok()?;
+    let (date, rest) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00"));
+    let zone = rest.find(['Z', 'z', '+', '-', ' ']).unwrap_or(rest.len());
+    let (time, zone) = rest.split_at_checked(zone)?;
+    let zone = match zone.strip_prefix(' ') {
+        // A plus that was not encoded arrives as a blank.
+        Some(zone) => format!("+{zone}"),
+        None if zone.is_empty() => "Z".to_owned(),
+        None => zone.to_owned(),
+    };
+    // The end of a day is the beginning of the next one.
+    let last = time.strip_prefix("24");
+    let last = last.filter(|rest| {
+        rest.bytes()
+            .all(|byte| matches!(byte, b':' | b'0' | b'.' | b','))
+    });
+    let time = match last {
+        Some(rest) => format!("00{rest}"),
+        None => time.to_owned(),
+    };
+    // Nothing is so exact that it needs more digits than these.
+    let time = match time.split_once(['.', ',']) {
+        Some((time, digits)) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{time}.{}", digits.get(..9).unwrap_or(digits))
+        }
+        _ => time,
+    };
+    let moment: Timestamp = format!("{date}T{time}{zone}").parse().ok()?;
     // Downwards, so that a fraction below a millisecond asks for more rather than less.
-    i64::try_from(time.as_nanosecond().div_euclid(1_000_000)).ok()
+    let moment = i64::try_from(moment.as_nanosecond().div_euclid(1_000_000)).ok()?;
+    Some(match last {
+        Some(_) => moment.saturating_add(86_400_000),
+        None => moment,
+    })
+}
+
+/// A filter whose parts are parameters of their own, as libraries for HTTP write an object: `q[roomTags][$in][]=a`,
+/// `pref.tags=vip`. Brackets are an object in an object, or an item of a list; dots are the same, and a part of a field's name
+/// where one has them.
+struct Filter {
+    name: &'static str,
+    fields: Map<String, Value>,
+    bytes: usize,
+}
+
+const PARTS: QueryError =
+    "q and pref must be JSON objects, or fields in brackets such as q[roomTags][$in][]";
+const TWICE: QueryError = "A parameter is given twice";
+
+impl Filter {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            fields: Map::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Takes a parameter, if it is a part of this filter.
+    fn take(&mut self, name: &str, value: &str) -> Result<bool, QueryError> {
+        let Some(path) = name
+            .strip_prefix(self.name)
+            .filter(|path| path.starts_with(['[', '.']))
+        else {
+            return Ok(false);
+        };
+        self.bytes = self.bytes.saturating_add(name.len() + value.len());
+        if self.bytes > MAX_FILTER_BYTES {
+            return Err(PARTS);
+        }
+        let path = steps(path).ok_or(PARTS)?;
+        let (field, path) = path.split_first().ok_or(PARTS)?;
+        let is_flag = matches!(field.as_str(), "hidden" | "sticky" | "muted")
+            || path.iter().any(|step| step == "$exists");
+        let value = match value {
+            "true" | "1" if is_flag => Value::Bool(true),
+            "false" | "0" if is_flag => Value::Bool(false),
+            text => text.into(),
+        };
+        // A tag may be a number.
+        let named = field == "tagColors" && !path.first().is_some_and(|step| step.starts_with('$'));
+        let place = self.fields.entry(field.as_str());
+        match path {
+            [] => once(place, value)?,
+            [step] if is_index(step) && !named => push(place, value)?,
+            [step] => once(inner(place)?.entry(step.as_str()), value)?,
+            [step, index] if is_index(index) => push(inner(place)?.entry(step.as_str()), value)?,
+            _ => return Err(PARTS),
+        }
+        Ok(true)
+    }
+
+    /// The fields, if there are any, by parts or as JSON.
+    fn or_json(
+        self,
+        json: Option<String>,
+        no_object: QueryError,
+    ) -> Result<Option<Map<String, Value>>, QueryError> {
+        match json {
+            Some(_) if !self.fields.is_empty() => Err(TWICE),
+            Some(json) => object(&json).map(Some).ok_or(no_object),
+            None => Ok((!self.fields.is_empty()).then_some(self.fields)),
+        }
+    }
+}
+
+/// The steps of `[a][b]`, `.a.b` or both. A tag that `tagColors` names by a dot is part of that name, as in JSON.
+fn steps(path: &str) -> Option<Vec<String>> {
+    const MOST: usize = 4;
+    let (mut steps, mut rest): (Vec<String>, &str) = (Vec::new(), path);
+    while !rest.is_empty() {
+        let (step, dotted);
+        if let Some(inside) = rest.strip_prefix('[') {
+            (step, rest) = inside.split_once(']')?;
+            dotted = false;
+        } else {
+            let after = rest.strip_prefix('.')?;
+            let end = after.find(['.', '[']).unwrap_or(after.len());
+            (step, rest) = after.split_at_checked(end)?;
+            dotted = true;
+        }
+        let colours = match steps.as_mut_slice() {
+            [field] if field.starts_with("tagColors") => Some(field),
+            _ => None,
+        };
+        match colours.filter(|_| dotted && !step.starts_with('$')) {
+            Some(field) => {
+                field.push('.');
+                field.push_str(step);
+            }
+            None => steps.push(step.to_owned()),
+        }
+        if steps.len() > MOST {
+            return None;
+        }
+    }
+    Some(steps)
+}
+
+fn is_index(step: &str) -> bool {
+    step.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn once(place: Entry<'_>, value: Value) -> Result<(), QueryError> {
+    match place {
+        Entry::Vacant(place) => {
+            place.insert(value);
+            Ok(())
+        }
+        Entry::Occupied(_) => Err(TWICE),
+    }
+}
+
+fn push(place: Entry<'_>, value: Value) -> Result<(), QueryError> {
+    match place.or_insert_with(|| Value::Array(Vec::new())) {
+        Value::Array(list) => {
+            list.push(value);
+            Ok(())
+        }
+        _ => Err(TWICE),
+    }
+}
+
+fn inner(place: Entry<'_>) -> Result<&mut Map<String, Value>, QueryError> {
+    match place.or_insert_with(|| Value::Object(Map::new())) {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(TWICE),
+    }
 }
 
 fn object(text: &str) -> Option<Map<String, Value>> {
@@ -473,6 +640,9 @@ struct Client<'a> {
     id: &'a str,
     #[serde(rename = "lastLoginTimeMS")]
     last_login: i64,
+    /// Not a group of users, which the vendor has as members too.
+    #[serde(rename = "clientType")]
+    client_type: &'a str,
 }
 
 fn client<'a>(user: &'a UserId, profiles: &'a HashMap<UserId, Profile>) -> Client<'a> {
@@ -485,6 +655,7 @@ fn client<'a>(user: &'a UserId, profiles: &'a HashMap<UserId, Profile>) -> Clien
         avatar_url: text(profile.and_then(|p| p.avatar_url.as_ref())),
         is_robot: profile.is_some_and(|p| p.is_robot),
         last_login: profile.map_or(0, |p| p.last_login_time),
+        client_type: "user",
     }
 }
 
@@ -511,6 +682,48 @@ struct Message<'a> {
     created_ms: i64,
     #[serde(rename = "reactionCount")]
     reactions: u32,
+    /// What the message's payload adds to these.
+    #[serde(flatten)]
+    more: BTreeMap<&'a str, &'a Value>,
+}
+
+/// The names of the fields that a message has without its payload.
+const OWN: [&str; 11] = [
+    "_id",
+    "message",
+    "room",
+    "messageType",
+    "appID",
+    "messageTime",
+    "id",
+    "messageTimeMS",
+    "updatedAtMS",
+    "createdAtMS",
+    "reactionCount",
+];
+
+/// Whether the vendor's clients look for more than a text in a message of that type, and show no list at all where they don't
+/// find it.
+fn is_taken_apart(message_type: &str) -> bool {
+    const TYPES: [&str; 14] = [
+        "assignAdmin",
+        "audio",
+        "cancelInvitations",
+        "encrypted",
+        "file",
+        "flex",
+        "image",
+        "images",
+        "location",
+        "payment",
+        "sticker",
+        "template",
+        "url",
+        "video",
+    ];
+    TYPES.contains(&message_type)
+        || message_type.starts_with("addMember")
+        || message_type.starts_with("deleteMember")
 }
 
 fn message<'a>(
@@ -519,18 +732,26 @@ fn message<'a>(
     last: &'a LastMessage,
     profiles: &'a HashMap<UserId, Profile>,
 ) -> Message<'a> {
+    let sender = last.sender.as_ref().map(|user| client(user, profiles));
+    let is_own = |name: &str| OWN.contains(&name) || (name == "sender" && sender.is_some());
+    let payload = last.payload.iter().filter(|(name, _)| !is_own(name));
+    let is_text = last.payload.is_empty() && is_taken_apart(&last.message_type);
     Message {
+        more: payload
+            .map(|(name, value)| (name.as_str(), value))
+            .collect(),
         key: &last.id,
         id: &last.id,
         message: &last.text,
         room: room.room.as_str(),
-        sender: last.sender.as_ref().map(|user| client(user, profiles)),
-        message_type: &last.message_type,
+        sender,
+        message_type: if is_text { "text" } else { &last.message_type },
         app,
         time: iso(last.time),
         time_ms: last.time,
         updated_ms: last.updated,
-        created_ms: last.created,
+        // Clients sort by it.
+        created_ms: last.time,
         reactions: 0,
     }
 }
@@ -675,9 +896,9 @@ mod tests {
             sender: None,
             text: "hi".into(),
             message_type: "text".into(),
+            payload: Map::new(),
             time,
             updated: time + 2,
-            created: time + 1,
             order,
         });
         room
@@ -793,7 +1014,10 @@ mod tests {
         ];
         assert_eq!(order("sortUnreadFirst=1", &rooms), "b d a c");
         assert_eq!(order("sortUnreadFirst=-1", &rooms), "b d a c");
-        assert_eq!(order("sortUnreadFirst=0", &rooms), "a b c d");
+        assert_eq!(order("sortUnreadFirst=true", &rooms), "b d a c");
+        for no in ["0", "false"] {
+            assert_eq!(order(&format!("sortUnreadFirst={no}"), &rooms), "a b c d");
+        }
         assert_eq!(order("sortUnreadFirst=1&sort=_id&limit=3", &rooms), "b d a");
         assert!(listing("sortUnreadFirst=yes").is_err());
     }
@@ -827,10 +1051,34 @@ mod tests {
                 "{time}"
             );
         }
+        for (time, ms) in [
+            ("2020-10-15T03:28:54", 1_602_732_534_000),
+            ("2020-10-15+03:28:54", 1_602_732_534_000),
+            ("2020-10-15t03:28:54z", 1_602_732_534_000),
+            ("2020-10-15T03:28:54.1", 1_602_732_534_100),
+            ("2020-10-15T03:28:54,123", 1_602_732_534_123),
+            ("2020-10-15T03:28:54.123456", 1_602_732_534_123),
+            ("2020-10-15T03:28:54.123999999999999Z", 1_602_732_534_123),
+            ("2020-10-15T05:28:54.123456789012+02:00", 1_602_732_534_123),
+            ("2020-10-15+05:28:54%2B0200", 1_602_732_534_000),
+            ("2020-10-15T03:28", 1_602_732_480_000),
+            ("2020-10-15", 1_602_720_000_000),
+            ("2020-10-14T24:00:00", 1_602_720_000_000),
+            ("2020-10-14T24:00:00.000Z", 1_602_720_000_000),
+            ("2020-10-14T24:00:00-02:00", 1_602_727_200_000),
+            ("2020-12-31T24:00:00Z", 1_609_459_200_000),
+        ] {
+            let listing = listing(&format!("updatedAfter={time}"));
+            assert_eq!(listing.unwrap().updated_after, Some(ms), "{time}");
+        }
         for bad in [
             "yesterday",
-            "2020-10-15",
-            "2020-10-15T03:28:54",
+            "2020-10-15T",
+            "2020-10-15T24:00:01Z",
+            "2020-10-15T24:30",
+            "2020-10-15T25:00:00",
+            "2020-10-15T03:28:54.12x",
+            "2020-02-30",
             "2020-10-15T03:28:54Z%5BUTC%5D",
             "2020-13-15T03:28:54Z",
             "-",
@@ -950,6 +1198,165 @@ mod tests {
     }
 
     #[test]
+    fn filters_in_brackets_and_dots_are_those_of_json() {
+        for (parts, q, pref) in [
+            ("q[roomTags]=work", json!({"roomTags": "work"}), json!(null)),
+            (
+                "q%5BroomTags%5D=work",
+                json!({"roomTags": "work"}),
+                json!(null),
+            ),
+            ("q.roomTags=a+b", json!({"roomTags": "a b"}), json!(null)),
+            ("q[roomTags]=", json!({"roomTags": ""}), json!(null)),
+            (
+                "q[roomTags][$in][]=a&q[roomTags][$in][]=b&q[roomType]=group",
+                json!({"roomTags": {"$in": ["a", "b"]}, "roomType": "group"}),
+                json!(null),
+            ),
+            (
+                "q[roomTags][$all][0]=a&q[roomTags][$all][1]=b",
+                json!({"roomTags": {"$all": ["a", "b"]}}),
+                json!(null),
+            ),
+            (
+                "q.roomTags.$in[0]=a",
+                json!({"roomTags": {"$in": ["a"]}}),
+                json!(null),
+            ),
+            ("q[roomTags][]=a", json!({"roomTags": ["a"]}), json!(null)),
+            ("q[members]=me", json!({"members": "me"}), json!(null)),
+            ("pref[tags]=vip", json!(null), json!({"tags": "vip"})),
+            ("pref.tags=1", json!(null), json!({"tags": "1"})),
+            (
+                "pref[hidden]=false&pref.muted=1&pref[sticky][$ne]=true",
+                json!(null),
+                json!({"hidden": false, "muted": true, "sticky": {"$ne": true}}),
+            ),
+            (
+                "pref[folder][$exists]=0",
+                json!(null),
+                json!({"folder": {"$exists": false}}),
+            ),
+            (
+                "pref.tagColors.a.b=red",
+                json!(null),
+                json!({"tagColors.a.b": "red"}),
+            ),
+            (
+                "pref.tagColors.5[$ne]=red",
+                json!(null),
+                json!({"tagColors.5": {"$ne": "red"}}),
+            ),
+            (
+                "pref[tagColors][a]=red&pref[tagColors][5]=blue",
+                json!(null),
+                json!({"tagColors": {"a": "red", "5": "blue"}}),
+            ),
+        ] {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            for (name, value) in [("q", q), ("pref", pref)] {
+                if !value.is_null() {
+                    query.append_pair(name, &value.to_string());
+                }
+            }
+            let (by_parts, by_json) = (listing(parts).unwrap(), listing(&query.finish()).unwrap());
+            assert_eq!(format!("{by_parts:?}"), format!("{by_json:?}"), "{parts}");
+        }
+        for bad in [
+            "q[roomTags=a",
+            "q[]=a",
+            "q[roomTags]x=a",
+            "q[roomTags]=a&q[roomTags]=b",
+            "q[roomTags]=a&q[roomTags][$in][]=b",
+            "q[roomTags][$in]=a",
+            "q[roomTags][$nin][]=a",
+            "q[roomTags][$in][][x]=a",
+            "q[a][b][c][d][e]=1",
+            "q[members]=you",
+            "q[name]=x",
+            "q.=x",
+            "pref[nope]=x",
+            "pref[tags]=x&pref=%7B%22folder%22:%22x%22%7D",
+        ] {
+            assert!(listing(bad).is_err(), "{bad}");
+        }
+        let long = "x".repeat(MAX_FILTER_BYTES);
+        assert!(listing(&format!("q[roomTags]={long}")).is_err());
+        // Whose name only begins like that is somebody else's.
+        assert!(
+            listing("query[x]=1&preferences.x=1&qx=1")
+                .unwrap()
+                .shown
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_payload_adds_to_a_message_and_changes_nothing_of_it() {
+        let shown = |message_type: &str, payload: Value| {
+            let mut room = said(room("r"), 1_000, 1);
+            if let Some(last) = &mut room.last_message {
+                last.message_type = message_type.to_owned();
+                last.payload = payload.as_object().cloned().unwrap_or_default();
+            }
+            let page = RoomPage {
+                total: 1,
+                rooms: vec![room],
+                profiles: HashMap::new(),
+            };
+            let shown = serde_json::to_string(&show("a", &page, json!({}), 0)).unwrap();
+            for name in OWN {
+                let field = format!("\"{name}\":");
+                let message = shown.split("lastMessage").nth(1).unwrap();
+                let message = message.split("members").next().unwrap();
+                assert_eq!(message.matches(&field).count(), 1, "{name}: {message}");
+            }
+            let shown: Value = serde_json::from_str(&shown).unwrap();
+            shown["data"][0]["lastMessage"].clone()
+        };
+        let mut payload =
+            json!({"sticker": "s1", "extra": {"k": [1, null]}, "sender": {"nickname": "system"}});
+        for name in OWN {
+            payload[name] = json!("no");
+        }
+        let message = shown("sticker", payload);
+        assert_eq!(
+            (
+                &message["messageType"],
+                &message["sticker"],
+                &message["extra"]
+            ),
+            (&json!("sticker"), &json!("s1"), &json!({"k": [1, null]}))
+        );
+        assert_eq!(
+            (&message["message"], &message["_id"]),
+            (&json!("hi"), &json!("m1"))
+        );
+        // Nobody else sent it.
+        assert_eq!(message["sender"], json!({"nickname": "system"}));
+        for taken_apart in [
+            "sticker",
+            "addMember",
+            "addMembers",
+            "deleteMember",
+            "deleteMembers",
+            "payment",
+            "image",
+            "video",
+            "file",
+        ] {
+            assert_eq!(
+                shown(taken_apart, json!({}))["messageType"],
+                "text",
+                "{taken_apart}"
+            );
+        }
+        for plain in ["text", "recall", "order", "announcement", "joinRoom"] {
+            assert_eq!(shown(plain, json!({}))["messageType"], plain);
+        }
+    }
+
+    #[test]
     fn inspect_has_the_documented_shape() {
         let listing =
             listing("updatedAfter=2020-10-15T03:32:31Z&pref=%7B%22hidden%22:false%7D").unwrap();
@@ -990,7 +1397,7 @@ mod tests {
             profiles: HashMap::from([(user, profile)]),
         };
         let elsa = json!({"_id": "sss", "nickname": "Elsa", "avatarUrl": "https://a/b.jpg",
-            "isRobot": false, "id": "sss", "lastLoginTimeMS": 1_588_744_338_369_i64});
+            "isRobot": false, "id": "sss", "lastLoginTimeMS": 1_588_744_338_369_i64, "clientType": "user"});
         let shown = serde_json::to_value(show("SampleApp", &page, json!({}), 22)).unwrap();
         assert_eq!(shown["totalCount"], 8);
         assert_eq!(shown["inspect"], json!({"query": {}, "tookMS": 22}));
@@ -1004,9 +1411,9 @@ mod tests {
                     "_id": "m3", "id": "m3", "message": "hi", "room": "demo-room", "sender": elsa,
                     "messageType": "text", "appID": "SampleApp", "messageTime": "2020-10-16T03:01:07.923Z",
                     "messageTimeMS": 1_602_817_267_923_i64, "updatedAtMS": 1_602_817_267_925_i64,
-                    "createdAtMS": 1_602_817_267_924_i64, "reactionCount": 0},
+                    "createdAtMS": 1_602_817_267_923_i64, "reactionCount": 0},
                 "members": [elsa, {"_id": "bare", "id": "bare", "nickname": "", "avatarUrl": "",
-                    "isRobot": false, "lastLoginTimeMS": 0}],
+                    "isRobot": false, "lastLoginTimeMS": 0, "clientType": "user"}],
                 "pref": {"tags": [], "tagColors": {}, "hidden": false, "sticky": false, "muted": true, "folder": ""},
                 "createdTimeMS": 1_525_001_412_492_i64
             })

@@ -1,4 +1,4 @@
-//! The users' tokens: JWT, HS256 and nothing else, with the claims `id` and `exp`.
+//! The users' tokens: JWT, HS256 and nothing else, with the claims `id` (or `_id`) and `exp`.
 
 use std::sync::Arc;
 
@@ -17,7 +17,10 @@ const CACHED: usize = 16 * 1024;
 
 #[derive(Deserialize)]
 struct Claims {
-    id: String,
+    id: Option<String>,
+    // As some back ends name it.
+    #[serde(rename = "_id")]
+    also: Option<String>,
     // Fractions are legal (RFC 7519, NumericDate).
     exp: f64,
     #[serde(default)]
@@ -84,7 +87,9 @@ impl Verifier {
         if now >= until || !started {
             return Err(Unusable::Untimely);
         }
-        let user = UserId::parse(data.claims.id).map_err(|_| Unusable::Forged)?;
+        let named = data.claims.id.or(data.claims.also);
+        let user = named.ok_or(Unusable::Forged)?;
+        let user = UserId::parse(user).map_err(|_| Unusable::Forged)?;
         let user = Arc::new(user);
         if token.len() <= MAX_CACHED_BYTES {
             self.good.insert(token.into(), (Arc::clone(&user), until));
@@ -174,7 +179,17 @@ mod tests {
             ))
             .is_some()
         );
+        let named = |claims| user(&hs256(claims));
+        assert_eq!(
+            named(json!({"_id": "b", "exp": NOW + 1})).as_deref(),
+            Some("b")
+        );
+        let both = json!({"id": "a", "_id": "b", "exp": NOW + 1});
+        assert_eq!(named(both).as_deref(), Some("a"));
         for bad in [
+            json!({"_id": "a"}),
+            json!({"_id": 7, "exp": NOW + 9}),
+            json!({"_id": "", "exp": NOW + 9}),
             json!({"id": "a"}),
             json!({"id": "a", "exp": NOW}),
             json!({"id": "a", "exp": -1}),
