@@ -1,6 +1,7 @@
 #!lua
 -- Purpose: accept messages into a room in the order given: number those that count, remember their ids, record what is to
---   be delivered to whom. With a pair of users: the direct room of the two, made (or completed) if need be.
+--   be delivered to whom. With a pair of users: the direct room of the two, made if need be; who of them is not in it comes
+--   in, who is invited stays invited.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
@@ -20,6 +21,7 @@ local one, two, both = ARGV[5], ARGV[6], ARGV[7] == '1'
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17], asked[18] = 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'trim'
+asked[19] = 'parted'
 local m = opened(meta)
 numbers(m, 13, 14, 15, 18)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
@@ -98,10 +100,18 @@ if any_new then
       if member(all[i]) and all[i] ~= one and all[i] ~= two then return {'FULL'} end
       here[all[i]] = member(all[i])
     end
+    if not (here[one] and here[two]) then
+      -- It is theirs only if whoever was in it last is one of them as well: of somebody who is still there, the last other one.
+      local stays = here[one] and one or here[two] and two
+      for user in string.gmatch(parted(m[19], {}), '[^,]+') do
+        if user ~= one and user ~= two then return {'FULL'} end
+        if stays and user ~= stays then break end
+      end
+    end
   end
   local missing = {}
-  if here[one] ~= 'j' then missing[1] = one end
-  if two ~= one and here[two] ~= 'j' then missing[#missing + 1] = two end
+  if not here[one] then missing[1] = one end
+  if two ~= one and not here[two] then missing[#missing + 1] = two end
   if #missing > 0 and both and not made then return {'LEFT'} end
   if #missing > 0 then
     local revs = tick()

@@ -100,6 +100,14 @@ impl Order {
                         let rooms = self.pairs.get(&(one.clone(), two.clone()));
                         let other = self.pairs.get(&(two.clone(), one.clone()));
                         match rooms.map(Vec::as_slice) {
+                            // The other one may be in the room that was theirs.
+                            None | Some([])
+                                if other.is_some_and(|rooms| {
+                                    *rooms != [made.clone()] && !rooms.is_empty()
+                                }) =>
+                            {
+                                return Ok(Turn::Alone);
+                            }
                             None | Some([]) => return Ok(lane(&("room", &made))),
                             // Made under way, by a name that was not the first choice.
                             Some([room]) if *room != made && other.is_some_and(Vec::is_empty) => {
@@ -158,7 +166,10 @@ impl Store {
         pairs.sort();
         pairs.dedup();
         let mut met = self.direct_rooms_of(app, &pairs).await?;
-        for pair in pairs {
+        let asked = pairs.iter().map(|(one, two)| (one, two));
+        self.of_the_others(app, asked, &mut met).await?;
+        let others = met.keys().filter(|pair| !order.pairs.contains_key(*pair));
+        for pair in others.cloned().collect::<Vec<_>>() {
             // What can't be read has the event rejected when it is its turn.
             let rooms = met.remove(&pair).and_then(Result::ok).unwrap_or_default();
             for room in &rooms {

@@ -52,8 +52,6 @@ pub enum Outcome {
 pub enum Rejection {
     /// There is no such room.
     RoomNotFound(RoomId),
-    /// There is no direct room with that user.
-    NoRoomWith(UserId),
     /// There is no such user.
     UserNotFound(UserId),
     /// There is no such message, or it is older than the history.
@@ -77,10 +75,6 @@ impl Rejection {
             Rejection::RoomNotFound(room) => {
                 ("room_not_found", format!("no room {:?}", room.as_str()))
             }
-            Rejection::NoRoomWith(peer) => (
-                "room_not_found",
-                format!("no direct room with {:?}", peer.as_str()),
-            ),
             Rejection::UserNotFound(user) => {
                 ("user_not_found", format!("no user {:?}", user.as_str()))
             }
@@ -337,9 +331,18 @@ impl Store {
                                         Some(Ok(rooms)) => rooms.first(),
                                         None => None,
                                     };
-                                    match first {
-                                        Some(room) => room.clone(),
-                                        None => {
+                                    // Who has left it is still the peer of the one who is there.
+                                    let (one, two) = pair.clone();
+                                    let theirs = met.get(&(two, one));
+                                    let theirs =
+                                        theirs.and_then(|rooms| rooms.as_ref().ok()?.first());
+                                    match (first, theirs) {
+                                        (Some(room), _) => room.clone(),
+                                        (None, Some(room)) => {
+                                            how = Found::Again;
+                                            room.clone()
+                                        }
+                                        (None, None) => {
                                             how = Found::Made(0);
                                             direct_room_id(&pair.0, &pair.1, 0)?
                                         }
@@ -368,12 +371,19 @@ impl Store {
                                     continue;
                                 }
                             };
+                            // Where there is nothing to read it is the user who remembers the event's key.
+                            let name = encode(user.as_str());
+                            let known = self.user_key(app, &name, &key, rooms.is_empty()).await;
+                            let nothing = Outcome::Applied { position: None };
+                            let outcome = match (known, rooms.split_first()) {
+                                (Ok(None), Some(_)) => None,
+                                (known, _) => Some(known.map(|known| known.unwrap_or(nothing))),
+                            };
+                            if let Some(outcome) = outcome {
+                                put(outcomes, index, self.or_unreadable(outcome)?);
+                                continue;
+                            }
                             let Some((room, more)) = rooms.split_first() else {
-                                put(
-                                    outcomes,
-                                    index,
-                                    Outcome::Rejected(Rejection::NoRoomWith(peer)),
-                                );
                                 continue;
                             };
                             // They may share several: it is read in each, and the named message is in one of them.
@@ -453,7 +463,8 @@ impl Store {
         }
     }
 
-    /// The direct rooms that the events speak of by naming the other one.
+    /// The direct rooms that the events speak of by naming the other one; of a message's sender who has none those of the
+    /// receiver too.
     async fn direct_rooms(
         &self,
         app: &AppId,
@@ -477,7 +488,41 @@ impl Store {
             .collect();
         pairs.sort();
         pairs.dedup();
-        self.direct_rooms_of(app, &pairs).await
+        let mut met = self.direct_rooms_of(app, &pairs).await?;
+        let sent = events.iter().filter_map(|(_, event)| match &event.change {
+            Change::Message(Message {
+                place: Place::With(to),
+                sender: Some(sender),
+                ..
+            }) => Some((sender, to)),
+            _ => None,
+        });
+        self.of_the_others(app, sent, &mut met).await?;
+        Ok(met)
+    }
+
+    /// Looks also at the direct rooms that the second of two has with the first, where the first has none.
+    pub(super) async fn of_the_others(
+        &self,
+        app: &AppId,
+        pairs: impl Iterator<Item = (&UserId, &UserId)>,
+        met: &mut HashMap<(UserId, UserId), Result<Vec<RoomId>>>,
+    ) -> Result<()> {
+        let mut missing = BTreeSet::new();
+        for (one, two) in pairs {
+            let (pair, other) = ((one.clone(), two.clone()), (two.clone(), one.clone()));
+            let none = met
+                .get(&pair)
+                .is_some_and(|rooms| matches!(rooms, Ok(rooms) if rooms.is_empty()));
+            if none && !met.contains_key(&other) {
+                missing.insert(other);
+            }
+        }
+        let missing: Vec<(UserId, UserId)> = missing.into_iter().collect();
+        if !missing.is_empty() {
+            met.extend(self.direct_rooms_of(app, &missing).await?);
+        }
+        Ok(())
     }
 
     /// The direct rooms that each of these has with the other; what can't be read has that as its own answer.

@@ -48,6 +48,9 @@ mod wire;
 /// What once went wrong, each by name.
 mod regressions;
 
+/// Direct rooms: who the other one is, and who comes in by a message.
+mod direct;
+
 /// What is answered only when replicas have it.
 mod durability;
 

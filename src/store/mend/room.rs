@@ -82,7 +82,13 @@ impl Store {
                         if sources.field("head").is_some_and(|head| head != "0") {
                             fields.extend(WITH_MESSAGES);
                         }
-                        fields.extend(["last_id", "last_time", "last_at", "last_updated"]);
+                        fields.extend([
+                            "parted",
+                            "last_id",
+                            "last_time",
+                            "last_at",
+                            "last_updated",
+                        ]);
                         let fields = fields.into_iter();
                         let all: Vec<(&str, String)> = fields
                             .filter_map(|field| Some((field, sources.field(field)?)))
