@@ -5,14 +5,14 @@
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
---   4 history in microseconds, 5 and 6 the pair or '' and '', 7 1: only if both are in the room, or it is made; else 0,
+--   4 history in microseconds, 5 and 6 the pair or '' and '', 7 0: made if need be; 1: only if both are in it; 2: only if it is there,
 --   then eight per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type
 -- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a conversion under way), unfinished fan-outs
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if there is much to
 --   forget of mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} the pair's room is taken,
---   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the error UNREADABLE
+--   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or it is gone, or the error UNREADABLE
 -- Lib: fanout
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -92,6 +92,7 @@ end
 local open, job, record = unfinished(pending), '', ''
 if any_new then
   local made = not born
+  if made and ARGV[7] ~= '0' then return {'LEFT'} end
   if born and kind ~= 'direct' then return {'KIND'} end
   local here = {}
   if not made then
@@ -112,7 +113,7 @@ if any_new then
   local missing = {}
   if not here[one] then missing[1] = one end
   if two ~= one and not here[two] then missing[#missing + 1] = two end
-  if #missing > 0 and both and not made then return {'LEFT'} end
+  if #missing > 0 and both then return {'LEFT'} end
   if #missing > 0 then
     local revs = tick()
     if made then

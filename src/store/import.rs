@@ -254,7 +254,7 @@ impl Store {
             workers.push(tokio::spawn(async move { run.lane(given).await }));
             lanes.push(to);
         }
-        let mut order = Order::default();
+        let mut order = Order::new(self.direct_room_ids(app));
         let mut tell = |run: &Run| {
             let mut ledger = run.ledger();
             let refused = std::mem::take(&mut ledger.refused);

@@ -10,12 +10,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Store;
 use super::reply::maybe_text;
-use super::write::direct_room_id;
 use crate::connection::Item;
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, Message, Place};
 use crate::keys::{RoomKeys, encode};
-use crate::names::{AppId, RoomId, UserId};
+use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 
 /// What is remembered between two moments at which nothing is under way.
 const REMEMBERED: usize = 100_000;
@@ -32,6 +31,7 @@ pub(super) enum Turn {
 /// What is known of the events that may be under way.
 #[derive(Default)]
 pub(super) struct Order {
+    ids: DirectRoomIds,
     /// The rooms of those who were named as two, if there are any.
     pairs: HashMap<(UserId, UserId), Vec<RoomId>>,
     paired: HashSet<UserId>,
@@ -43,9 +43,17 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// Of an app whose direct rooms are called like that.
+    pub(super) fn new(ids: DirectRoomIds) -> Self {
+        Self {
+            ids,
+            ..Self::default()
+        }
+    }
+
     /// Nothing is under way any more.
     pub(super) fn settled(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.ids);
     }
 
     /// Whether an event may go on its way beside those before it; if not, these have to be done first.
@@ -94,7 +102,7 @@ impl Order {
                 match (place, pair(event)) {
                     (Place::Room(room), _) => room,
                     (Place::With(_), Some((one, two))) => {
-                        let made = direct_room_id(one, two, 0)?;
+                        let made = self.ids.of(one, two, 0)?;
                         self.paired.extend([one.clone(), two.clone()]);
                         self.direct.insert(made.clone(), true);
                         let rooms = self.pairs.get(&(one.clone(), two.clone()));
@@ -258,7 +266,7 @@ mod tests {
         let made = order.turn(&sent("a", "c")).unwrap();
         assert_eq!(order.turn(&sent("c", "a")).unwrap(), made);
         let (a, c) = pair("a", "c");
-        let name = direct_room_id(&a, &c, 0).unwrap();
+        let name = DirectRoomIds::Own.of(&a, &c, 0).unwrap();
         let by_name = event(json!({"type": "room.read", "room": name.as_str(), "user": "a"}));
         assert_eq!(order.turn(&by_name).unwrap(), made);
     }

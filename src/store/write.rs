@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use sha2::{Digest, Sha256};
 
 use super::Store;
 use super::deliver::{Answer, Answers, Refused, Why, Work};
@@ -113,8 +112,6 @@ const ROOMS_AT_ONCE: usize = 32;
 const MESSAGES_PER_CALL: usize = 100;
 /// Mentions in one call of the script, give or take one message's.
 const MENTIONS_PER_CALL: usize = 10_000;
-/// Ids that the direct room of two users may have, beside the first.
-const ATTEMPTS: u8 = 16;
 /// Users in one call of the script.
 const USERS_PER_CALL: usize = 1_000;
 /// Times that a delivery is made whose memberships keep being refused; two are enough unless users are deleted meanwhile.
@@ -167,6 +164,8 @@ enum Op {
     Read {
         user: Enc,
         up_to: UpTo,
+        /// Whether the event names the room by the other one in it.
+        by_peer: bool,
     },
     Pref {
         user: Enc,
@@ -344,7 +343,7 @@ impl Store {
                                         }
                                         (None, None) => {
                                             how = Found::Made(0);
-                                            direct_room_id(&pair.0, &pair.1, 0)?
+                                            self.direct_room_ids(app).of(&pair.0, &pair.1, 0)?
                                         }
                                     }
                                 }
@@ -360,6 +359,7 @@ impl Store {
                 }
                 Change::Recalled { room, id } => (room, Op::Recall(encode(id.as_str()))),
                 Change::Read { place, user, up_to } => {
+                    let by_peer = matches!(place, Place::With(_));
                     let room = match place {
                         Place::Room(room) => room,
                         Place::With(peer) => {
@@ -390,7 +390,11 @@ impl Store {
                             for room in more {
                                 let user = encode(user.as_str());
                                 let up_to = up_to.clone();
-                                let op = Op::Read { user, up_to };
+                                let op = Op::Read {
+                                    user,
+                                    up_to,
+                                    by_peer,
+                                };
                                 let key = key.clone();
                                 let step = Step { index, op, key };
                                 place_op(&mut rooms_ops, &mut index_of, room.clone(), step);
@@ -399,7 +403,12 @@ impl Store {
                         }
                     };
                     let user = encode(user.as_str());
-                    (room, Op::Read { user, up_to })
+                    let op = Op::Read {
+                        user,
+                        up_to,
+                        by_peer,
+                    };
+                    (room, op)
                 }
                 Change::Pref {
                     room,
@@ -916,6 +925,7 @@ impl Store {
                 let op = Op::Read {
                     user: name.clone(),
                     up_to: UpTo::Head,
+                    by_peer: false,
                 };
                 let step = Step {
                     index: 0,
@@ -1124,26 +1134,6 @@ pub(super) fn now_ms() -> i64 {
         .unwrap_or(0)
 }
 
-/// The room that a first message between two users makes: the same whoever writes first, and different for any other two.
-/// Should it be taken by others (one of the two left it, and somebody else joined), there is a next one.
-pub(super) fn direct_room_id(one: &UserId, two: &UserId, attempt: u8) -> Result<RoomId> {
-    let (first, second) = if one <= two { (one, two) } else { (two, one) };
-    let mut hash = Sha256::new();
-    hash.update((first.as_str().len() as u64).to_be_bytes());
-    hash.update(first.as_str());
-    hash.update(second.as_str());
-    if attempt > 0 {
-        hash.update([0, attempt]);
-    }
-    let hex: String = hash
-        .finalize()
-        .iter()
-        .take(16)
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    RoomId::parse(hex).map_err(|_| Error::Internal("a direct room without a name".into()))
-}
-
 /// A message on its way into a room.
 struct Sent {
     index: usize,
@@ -1232,7 +1222,16 @@ impl Worker<'_> {
                     up_to,
                 } => self.member(&users, state, up_to, &key).await?,
                 Op::Recall(id) => self.recall(&id).await?,
-                Op::Read { user, up_to } => self.read(&user, &up_to, &key).await?,
+                Op::Read {
+                    user,
+                    up_to,
+                    by_peer,
+                } => match self.read(&user, &up_to, &key).await? {
+                    refused @ Outcome::Rejected(_) if by_peer => {
+                        self.or_nothing_to_read(&user, refused).await?
+                    }
+                    outcome => outcome,
+                },
                 Op::Pref { user, settings } => self.pref(&user, &settings, &key).await?,
                 Op::Message { .. } => return Err(unexpected()),
             };
@@ -1553,13 +1552,18 @@ impl Worker<'_> {
                     .arg(history.max_age_micros())
                     .arg(pair.as_ref().map_or("", |(one, _)| one.as_str()))
                     .arg(pair.as_ref().map_or("", |(_, two)| two.as_str()))
-                    .arg(u8::from(how == Found::There));
+                    .arg(match how {
+                        Found::Made(_) => 0,
+                        Found::There => 1,
+                        Found::Again => 2,
+                    });
                 for sent in &messages {
                     push_message(&mut call, &sent.message, sent.time);
                 }
                 call
             })
             .await?;
+        let last = Found::Made(self.store.direct_room_ids(self.app).last());
         match reply.text()?.as_str() {
             "OK" => {
                 self.take(&mut reply)?;
@@ -1580,7 +1584,7 @@ impl Worker<'_> {
             }
             // The room that the two had is no longer theirs, whether or not they have been told: they have none then, and get
             // one.
-            "FULL" | "KIND" | "LEFT" if pair.is_some() && how != Found::Made(ATTEMPTS) => {
+            "FULL" | "KIND" | "LEFT" if pair.is_some() && how != last => {
                 self.was_refused = true;
                 self.send_elsewhere(messages, how).await?;
             }
@@ -1604,10 +1608,11 @@ impl Worker<'_> {
         else {
             return Err(unexpected());
         };
+        let ids = self.store.direct_room_ids(self.app);
         let (name, how) = match tried {
             Found::There => self.look_for_room(sender, to).await?,
-            Found::Again => (direct_room_id(sender, to, 0)?, Found::Made(0)),
-            Found::Made(n) => (direct_room_id(sender, to, n + 1)?, Found::Made(n + 1)),
+            Found::Again => (ids.of(sender, to, 0)?, Found::Made(0)),
+            Found::Made(n) => (ids.of(sender, to, n + 1)?, Found::Made(n + 1)),
         };
         let step = |sent: Sent| Step {
             index: sent.index,
@@ -1636,7 +1641,10 @@ impl Worker<'_> {
         let other = rooms.iter().find(|room| **room != self.id);
         Ok(match other.or(rooms.first()) {
             Some(room) => ((*room).clone(), Found::Again),
-            None => (direct_room_id(one, two, 0)?, Found::Made(0)),
+            None => {
+                let ids = self.store.direct_room_ids(self.app);
+                (ids.of(one, two, 0)?, Found::Made(0))
+            }
         })
     }
 
@@ -1709,6 +1717,26 @@ impl Worker<'_> {
             self.work.also.insert(user.clone());
         }
         Ok(outcome)
+    }
+
+    /// A room that was found by the other one in it, and that the user has left since, is none to read in; one to which the user
+    /// is invited is.
+    async fn or_nothing_to_read(&self, user: &Enc, refused: Outcome) -> Result<Outcome> {
+        let gone = Outcome::Applied { position: None };
+        match refused {
+            Outcome::Rejected(Rejection::RoomNotFound(_)) => Ok(gone),
+            Outcome::Rejected(Rejection::NotAMember) => {
+                let mut get = redis::cmd("HGET");
+                get.arg(self.keys.members()).arg(user.as_str());
+                let entry = maybe_text(self.store.inner.redis.query(&get).await?)?;
+                let entry = entry.map(|entry| Entry::parse(&entry)).transpose()?;
+                Ok(match entry {
+                    Some(entry) if entry.state == 'i' => refused,
+                    _ => gone,
+                })
+            }
+            refused => Ok(refused),
+        }
     }
 
     async fn pref(&mut self, user: &Enc, settings: &str, key: &str) -> Result<Outcome> {
