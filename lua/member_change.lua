@@ -14,6 +14,7 @@ local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease, state, up_to = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[5])
 
 local now = clock()
+asked[13] = 'parted'
 local m = opened(meta)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local known, take = keyed(KEYS[4], KEYS[5], ARGV[3], now)
@@ -69,6 +70,7 @@ for i = 6, #ARGV do
   reply[i - 5] = entry or ''
 end
 
+local gone = kind == 'direct' and state == 'l' and parted(m[13], changed)
 local open, job, record = unfinished(pending), '', ''
 if #changed > 0 then
   m[1], job = revs, revs
@@ -81,6 +83,7 @@ if #changed > 0 then
   end
   for _, user in ipairs(changed) do redis.call('HSET', members, user, entries[user]) end
   redis.call('HSET', meta, 'rev', revs, 'mrev', m[8])
+  if gone then redis.call('HSET', meta, 'parted', gone) end
   redis.call('HSET', pending, job, record)
 end
 take(job)

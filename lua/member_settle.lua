@@ -19,6 +19,7 @@ local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local now = clock()
+asked[13] = 'parted'
 local m = opened(meta)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 if not m[7] then
@@ -38,7 +39,7 @@ for i = 3, #ARGV, 6 do
 end
 local revs, epochs = int(rev), short(rev)
 
-local touched, entries, reply, tell = {}, {}, {}, {}
+local touched, entries, reply, tell, over = {}, {}, {}, {}, {}
 for i = 3, #ARGV, 6 do
   local user, epoch, why, stamp, job, base = unpack(ARGV, i, i + 5)
   local place = (i + 3) / 6
@@ -59,6 +60,7 @@ for i = 3, #ARGV, 6 do
         new = 'j|' .. epochs .. '|' .. base .. '|' .. stamp .. '|' .. int(tonumber(job) - 1)
       else
         new = 'l|' .. epochs .. '|0'
+        if tonumber(began, 36) >= tonumber(m[7]) then over[#over + 1] = user end
       end
     end
     if new then
@@ -71,6 +73,7 @@ for i = 3, #ARGV, 6 do
   end
 end
 
+local gone = m[3] == 'direct' and #over > 0 and parted(m[13], over)
 local open, job, record = unfinished(pending), '', ''
 if #touched > 0 then
   m[1] = revs
@@ -79,6 +82,7 @@ if #touched > 0 then
   m[8] = version(rev, m[8], table.concat(what, ','))
   for _, user in ipairs(touched) do redis.call('HSET', members, user, entries[user]) end
   redis.call('HSET', meta, 'rev', revs, 'mrev', m[8])
+  if gone then redis.call('HSET', meta, 'parted', gone) end
 end
 if #tell > 0 then
   job = revs

@@ -1,10 +1,11 @@
 #!lua
 -- Purpose: accept messages into a room in the order given: number those that count, remember their ids, record what is to
---   be delivered to whom. With a pair of users: the direct room of the two, made (or completed) if need be.
+--   be delivered to whom. With a pair of users: the direct room of the two, made if need be; who of them is not in it comes
+--   in, who is invited stays invited.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
---   4 history in microseconds, 5 and 6 the pair or '' and '', 7 1: only if both are in the room, or it is made; else 0,
+--   4 history in microseconds, 5 and 6 the pair or '' and '', 7 0: made if need be; 1: only if both are in it; 2: only if it is there,
 --   then ten per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type,
 --   1 if the event gave the time, 0 if it is that of arrival, payload (JSON) or ''
@@ -12,7 +13,7 @@
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if there is much to
 --   forget of mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} the pair's room is taken,
---   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the error UNREADABLE
+--   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or it is gone, or the error UNREADABLE
 -- Lib: fanout
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -21,7 +22,7 @@ local one, two, both = ARGV[5], ARGV[6], ARGV[7] == '1'
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17], asked[18] = 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'trim'
-asked[19], asked[20] = 'last_payload', 'last_position'
+asked[19], asked[20], asked[21] = 'last_payload', 'last_position', 'parted'
 local m = opened(meta)
 numbers(m, 13, 14, 15, 18, 20)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
@@ -92,6 +93,7 @@ end
 local open, job, record = unfinished(pending), '', ''
 if any_new then
   local made = not born
+  if made and ARGV[7] ~= '0' then return {'LEFT'} end
   if born and kind ~= 'direct' then return {'KIND'} end
   local here = {}
   if not made then
@@ -100,11 +102,19 @@ if any_new then
       if member(all[i]) and all[i] ~= one and all[i] ~= two then return {'FULL'} end
       here[all[i]] = member(all[i])
     end
+    if not (here[one] and here[two]) then
+      -- It is theirs only if whoever was in it last is one of them as well: of somebody who is still there, the last other one.
+      local stays = here[one] and one or here[two] and two
+      for user in string.gmatch(parted(m[21], {}), '[^,]+') do
+        if user ~= one and user ~= two then return {'FULL'} end
+        if stays and user ~= stays then break end
+      end
+    end
   end
   local missing = {}
-  if here[one] ~= 'j' then missing[1] = one end
-  if two ~= one and here[two] ~= 'j' then missing[#missing + 1] = two end
-  if #missing > 0 and both and not made then return {'LEFT'} end
+  if not here[one] then missing[1] = one end
+  if two ~= one and not here[two] then missing[#missing + 1] = two end
+  if #missing > 0 and both then return {'LEFT'} end
   if #missing > 0 then
     local revs = tick()
     if made then

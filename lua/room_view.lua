@@ -5,14 +5,14 @@
 --   3 recalled (sorted set of positions), 4 pending (hash: job -> record)
 -- ARGV: 1 user, 2 read position, above which recalled positions are told (10,000 at most)
 -- Reply: {now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time ('' each if there is none),
---   entry of the user or '', the other one of a direct room or '', recalled positions (comma list), jobs pending (list)},
+--   entry of the user or '', the other one of a direct room, now or last, or '', recalled positions (comma list), jobs pending (list)},
 --   or the error UNREADABLE
 local meta, members, recalled, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local user, read = ARGV[1], ARGV[2]
 
 local t = redis.call('TIME')
 local m = redis.call('HMGET', meta, 'rev', 'head', 'kind', 'status', 'type', 'tags', 'born', 'mrev', 'created',
-  'last_at', 'last_time')
+  'last_at', 'last_time', 'parted')
 local reply, missing, there = {t[1] * 1000000 + t[2]}, nil, false
 for i = 1, 11 do
   reply[i + 1] = m[i] or ''
@@ -33,6 +33,9 @@ if born then
     local state, epoch = string.match(all[i + 1], '^([ijl])|(%w+)|%w+|?%d*|?%d*$')
     if not state then return redis.error_reply('-UNREADABLE an entry of a member') end
     if all[i] ~= user and state ~= 'l' and tonumber(epoch, 36) >= born then other = all[i] end
+  end
+  for left in string.gmatch(m[12] or '', '[^,]+') do
+    if other == '' and left ~= user then other = left end
   end
 end
 reply[14] = other

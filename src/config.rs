@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::names::AppId;
+use crate::names::{AppId, DirectRoomIds};
 
 pub use address::{Host, Place, RedisAddress};
 pub use load::{ConfigError, Flags, load, load_from, load_text};
@@ -237,6 +237,16 @@ pub struct ImkitConfig {
     pub jwt_secret: Secret,
     /// How much of the app's limit one user may use on each endpoint, 0.001 to 1; 1: all of it. Default 0.5.
     pub user_share: f64,
+    /// How the direct rooms are called that messages make: `own` (default), or `imkit`, as that vendor's SDKs do.
+    pub direct_room_ids: DirectRoomIds,
+}
+
+impl AppConfig {
+    /// How the direct rooms are called that messages make.
+    pub fn direct_room_ids(&self) -> DirectRoomIds {
+        let imkit = self.imkit.as_ref();
+        imkit.map(|imkit| imkit.direct_room_ids).unwrap_or_default()
+    }
 }
 
 /// Tencent Chat credentials.

@@ -23,6 +23,17 @@ pub enum NameError {
     Comma,
 }
 
+/// How the direct room is called that the first message between two users makes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DirectRoomIds {
+    /// By a hash that no other two users share; should that room be taken by others, there are more.
+    #[default]
+    Own,
+    /// By the MD5, in hexadecimal digits, of both ids in lower case, in order, with `_` between them: what clients that know
+    /// both users work out by themselves. There is one such id, and other users may have the same.
+    LoweredMd5,
+}
+
 fn check(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         Err(NameError::Empty)

@@ -14,6 +14,7 @@ mod inspect;
 mod memory;
 mod mend;
 mod order;
+mod pair;
 mod position;
 mod probe;
 mod read;
@@ -33,7 +34,7 @@ mod write;
 #[doc(hidden)]
 pub mod fuzzing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -60,7 +61,7 @@ use crate::connection::Redis;
 use crate::error::{Error, Result};
 use crate::keys::Enc;
 use crate::metrics::Metrics;
-use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
+use crate::names::{AppId, CustomType, DirectRoomIds, RoomId, Tag, UserId};
 
 /// A cheap handle; clones share connections.
 #[derive(Clone)]
@@ -73,6 +74,7 @@ struct Inner {
     admission: admit::Admission,
     charges: charge::Charges,
     history: History,
+    direct_rooms: HashMap<AppId, DirectRoomIds>,
     announcer: announce::Announcer,
     members: Cache<(AppId, Enc), Arc<deliver::MemberList>, Length>,
     /// Deliveries that nobody waits for.
@@ -145,6 +147,11 @@ impl Store {
                 text_characters: config.history.text_characters as usize,
                 keep_keys_micros: u64::from(config.history.key_hours) * 3_600_000_000,
             },
+            direct_rooms: config
+                .apps
+                .iter()
+                .map(|app| (app.id.clone(), app.direct_room_ids()))
+                .collect(),
             announcer: announce::Announcer::new(),
             members: Cache::with_weighter(CACHED_LISTS, CACHED_MEMBERS, Length),
             background: Arc::new(Semaphore::new(BACKGROUND)),
@@ -154,6 +161,15 @@ impl Store {
             metrics,
         });
         Ok(Self { inner })
+    }
+
+    /// How the direct rooms of an app are called that messages make.
+    fn direct_room_ids(&self, app: &AppId) -> DirectRoomIds {
+        self.inner
+            .direct_rooms
+            .get(app)
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -320,7 +336,7 @@ pub struct RoomPage {
     /// The chosen rooms, members filled in.
     pub rooms: Vec<RoomEntry>,
     /// Profiles of all members and last senders named in `rooms`.
-    pub profiles: std::collections::HashMap<UserId, Profile>,
+    pub profiles: HashMap<UserId, Profile>,
 }
 
 /// What one room has unread.

@@ -59,6 +59,22 @@ local function opened(meta)
   return m
 end
 
+-- Who was in a direct room last and is not any more, the latest first, when these have left it; before that it was `before`.
+-- Two are enough: whoever is asked about, one of them is somebody else.
+local function parted(before, left)
+  must(not before or string.match(before, '^[%w_.@~=%%,\128-\255-]*$'), 'who was in a direct room')
+  local list, seen = {}, {}
+  local function take(user)
+    if #list < 2 and not seen[user] then
+      seen[user] = true
+      list[#list + 1] = user
+    end
+  end
+  for i = #left, 1, -1 do take(left[i]) end
+  for user in string.gmatch(before or '', '[^,]+') do take(user) end
+  return table.concat(list, ',')
+end
+
 -- The version of a list of members that `what` has changed. Two histories of a room never come to the same one, also where
 -- a clock stepped back and data was restored: the digest covers all changes so far.
 local function version(rev, before, what)

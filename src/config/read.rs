@@ -15,7 +15,7 @@ use super::{
     RedisAddress, RedisConfig, RefusedCredentials, Scope, Secret, SendbirdConfig, ServerConfig,
     TencentConfig, UsersConfig,
 };
-use crate::names::AppId;
+use crate::names::{AppId, DirectRoomIds};
 
 #[derive(Default)]
 struct Problems(RefCell<Vec<String>>);
@@ -558,11 +558,20 @@ fn imkit(mut s: Section<'_>) -> Option<ImkitConfig> {
     );
     let jwt_secret = s.needed_secret("jwt_secret");
     let user_share = s.part_or("user_share", 0.5);
+    let direct_room_ids = s.choice(
+        "direct_room_ids",
+        DirectRoomIds::Own,
+        &[
+            ("own", DirectRoomIds::Own),
+            ("imkit", DirectRoomIds::LoweredMd5),
+        ],
+    );
     s.done();
     Some(ImkitConfig {
         client_keys: client_keys?,
         jwt_secret: jwt_secret?,
         user_share,
+        direct_room_ids,
     })
 }
 

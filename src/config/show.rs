@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::names::DirectRoomIds;
+
 use super::{Config, Durability, LogFormat, RefusedCredentials, Scope, Secret};
 
 const MASK: &str = "****";
@@ -107,6 +109,11 @@ pub fn effective(config: &Config) -> String {
             out.secrets("client_keys", &imkit.client_keys);
             out.text("jwt_secret", MASK);
             out.plain("user_share", toml::Value::Float(imkit.user_share));
+            let ids = match imkit.direct_room_ids {
+                DirectRoomIds::Own => "own",
+                DirectRoomIds::LoweredMd5 => "imkit",
+            };
+            out.text("direct_room_ids", ids);
         }
         if let Some(tencent) = &app.tencent {
             out.head("[apps.tencent]");

@@ -391,6 +391,25 @@ fn there_is_room_for_the_longest_body_and_others() {
 }
 
 #[test]
+fn direct_rooms_are_called_by_one_of_two_rules() {
+    let ids = |env: &[(&str, &str)]| with(APP, env).map(|config| config.apps[0].direct_room_ids());
+    assert_eq!(ids(&[]), Ok(DirectRoomIds::Own));
+    let name = "UNREAD_APPS__0__IMKIT__DIRECT_ROOM_IDS";
+    for (text, expected) in [
+        ("own", DirectRoomIds::Own),
+        ("imkit", DirectRoomIds::LoweredMd5),
+    ] {
+        assert_eq!(ids(&[(name, text)]), Ok(expected));
+        let shown = effective(&with(APP, &[(name, text)]).unwrap());
+        assert!(
+            shown.contains(&format!("direct_room_ids = \"{text}\"")),
+            "{shown}"
+        );
+    }
+    assert!(ids(&[(name, "md5")]).is_err());
+}
+
+#[test]
 fn a_users_share_is_a_part_of_the_whole() {
     let share = |text: &str| {
         let env = [("UNREAD_APPS__0__IMKIT__USER_SHARE", text)];

@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::Store;
 use super::reply::{Reply, maybe_text, parse, short, unreadable};
-use super::room::{Act, Audience, Entry, Job, Snapshot};
+use super::room::{Act, Audience, Entry, Job, Snapshot, names};
 use super::write::LEASE_MICROS;
 use crate::connection::Item;
 use crate::error::{Error, Result};
@@ -139,10 +139,19 @@ impl Marks {
 pub(super) struct MemberList {
     pub(super) born: u64,
     pub(super) mrev: String,
+    /// Who has left a direct room last, the latest first.
+    pub(super) parted: Vec<Enc>,
     pub(super) entries: Vec<(Enc, Entry)>,
 }
 
 impl MemberList {
+    /// The other one of a direct room: who is in it beside `user`, else who was last.
+    fn peer(&self, user: &Enc, born: u64) -> Option<&Enc> {
+        let members = self.entries.iter().filter(|(_, e)| e.is_member(born));
+        let mut all = members.map(|(user, _)| user).chain(&self.parted);
+        all.find(|other| *other != user)
+    }
+
     pub(super) fn weight(&self) -> u64 {
         self.entries.len() as u64 + 1
     }
@@ -647,15 +656,11 @@ impl Store {
         if plan.full && (only.is_none() || work.snapshot.kind == "direct") {
             match self.members(app, room, &keys, &work.snapshot.mrev).await? {
                 Some(list) => {
-                    let list = &list.entries;
-                    let seen: BTreeSet<&Enc> = list.iter().map(|(user, _)| user).collect();
+                    let seen: BTreeSet<&Enc> = list.entries.iter().map(|(user, _)| user).collect();
                     let direct = work.snapshot.kind == "direct";
-                    let targets = list.iter().filter_map(|(user, entry)| {
-                        let peer = list
-                            .iter()
-                            .filter(|_| direct)
-                            .find(|(other, e)| other != user && e.is_member(work.snapshot.born));
-                        plan.member(user, *entry, peer.map(|(other, _)| other))
+                    let targets = list.entries.iter().filter_map(|(user, entry)| {
+                        let peer = direct.then(|| list.peer(user, work.snapshot.born));
+                        plan.member(user, *entry, peer.flatten())
                     });
                     let strangers = plan
                         .own
@@ -698,13 +703,15 @@ impl Store {
             .call(&[keys.meta(), keys.members()])
             .arg(LIST);
         let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
-        let (born, mrev, length) = (reply.number()?, reply.text()?, reply.number()?);
+        let (born, mrev) = (reply.number()?, reply.text()?);
+        let (parted, length) = (names(&reply.text()?), reply.number()?);
         if length > LIST as u64 {
             return Ok(None);
         }
         let list = Arc::new(MemberList {
             born,
             mrev,
+            parted,
             entries: self.readable_members(reply, keys)?,
         });
         // When an entry is mended the list does not become another version.

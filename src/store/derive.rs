@@ -131,6 +131,17 @@ impl Sources {
         told.max_by_key(|record| record.rev)
     }
 
+    /// Whom the members of a direct room have for the other one: of somebody who is alone in it, who was there last.
+    fn peers(&self) -> Option<String> {
+        let mut told: Vec<&Position> = self.records.iter().collect();
+        told.sort_by_key(|record| std::cmp::Reverse(record.rev));
+        let mut peers: Vec<&str> = told.iter().map(|record| record.peer.as_str()).collect();
+        peers.retain(|peer| !peer.is_empty());
+        peers.dedup();
+        peers.truncate(2);
+        (!peers.is_empty()).then(|| peers.join(","))
+    }
+
     fn times(&self) -> impl Iterator<Item = i64> {
         let logged = self.lines().filter(|line| line.position > 0);
         let known = self.ids.values().filter(|id| !id.silent);
@@ -185,6 +196,7 @@ impl Sources {
                 let most = self.times().max();
                 most.unwrap_or_else(|| millis(self.now)).to_string()
             }
+            "parted" => self.peers()?,
             "last_id" => self.last_line()?.id.clone(),
             "last_position" => {
                 let last = self.last_line()?;

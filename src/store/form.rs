@@ -225,6 +225,7 @@ fn meta(field: &str, value: &str) -> Form {
             "" => Ok(()),
             list => ids(list, ','),
         },
+        "parted" => ids(value, ','),
         "last_id" => id(value),
         "last_text" | "last_type" | "name" | "cover" | "description" | "webhook" | "bot_state" => {
             Ok(())

@@ -291,7 +291,7 @@ impl Store {
             workers.push(tokio::spawn(async move { run.lane(given).await }));
             lanes.push(to);
         }
-        let mut order = Order::default();
+        let mut order = Order::new(self.direct_room_ids(app));
         let mut tell = |run: &Run, at_the_end: bool| {
             let mut ledger = run.ledger();
             let sums = ledger.sums();

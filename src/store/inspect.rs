@@ -17,7 +17,7 @@ use crate::names::AppId;
 use crate::scripts;
 
 /// Fields of a room's meta that are of the room; the rest are the last message's and what is only shown.
-const META: [&str; 12] = [
+const META: [&str; 13] = [
     "rev",
     "born",
     "mrev",
@@ -27,6 +27,7 @@ const META: [&str; 12] = [
     "type",
     "tags",
     "created",
+    "parted",
     "last_id",
     "last_time",
     "last_at",

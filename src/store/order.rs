@@ -10,12 +10,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Store;
 use super::reply::maybe_text;
-use super::write::direct_room_id;
 use crate::connection::Item;
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, Message, Place};
 use crate::keys::{RoomKeys, encode};
-use crate::names::{AppId, RoomId, UserId};
+use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 
 /// What is remembered between two moments at which nothing is under way.
 const REMEMBERED: usize = 100_000;
@@ -32,6 +31,7 @@ pub(super) enum Turn {
 /// What is known of the events that may be under way.
 #[derive(Default)]
 pub(super) struct Order {
+    ids: DirectRoomIds,
     /// The rooms of those who were named as two, if there are any.
     pairs: HashMap<(UserId, UserId), Vec<RoomId>>,
     paired: HashSet<UserId>,
@@ -43,9 +43,17 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// Of an app whose direct rooms are called like that.
+    pub(super) fn new(ids: DirectRoomIds) -> Self {
+        Self {
+            ids,
+            ..Self::default()
+        }
+    }
+
     /// Nothing is under way any more.
     pub(super) fn settled(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.ids);
     }
 
     /// Whether an event may go on its way beside those before it; if not, these have to be done first.
@@ -94,12 +102,20 @@ impl Order {
                 match (place, pair(event)) {
                     (Place::Room(room), _) => room,
                     (Place::With(_), Some((one, two))) => {
-                        let made = direct_room_id(one, two, 0)?;
+                        let made = self.ids.of(one, two, 0)?;
                         self.paired.extend([one.clone(), two.clone()]);
                         self.direct.insert(made.clone(), true);
                         let rooms = self.pairs.get(&(one.clone(), two.clone()));
                         let other = self.pairs.get(&(two.clone(), one.clone()));
                         match rooms.map(Vec::as_slice) {
+                            // The other one may be in the room that was theirs.
+                            None | Some([])
+                                if other.is_some_and(|rooms| {
+                                    *rooms != [made.clone()] && !rooms.is_empty()
+                                }) =>
+                            {
+                                return Ok(Turn::Alone);
+                            }
                             None | Some([]) => return Ok(lane(&("room", &made))),
                             // Made under way, by a name that was not the first choice.
                             Some([room]) if *room != made && other.is_some_and(Vec::is_empty) => {
@@ -158,7 +174,10 @@ impl Store {
         pairs.sort();
         pairs.dedup();
         let mut met = self.direct_rooms_of(app, &pairs).await?;
-        for pair in pairs {
+        let asked = pairs.iter().map(|(one, two)| (one, two));
+        self.of_the_others(app, asked, &mut met).await?;
+        let others = met.keys().filter(|pair| !order.pairs.contains_key(*pair));
+        for pair in others.cloned().collect::<Vec<_>>() {
             // What can't be read has the event rejected when it is its turn.
             let rooms = met.remove(&pair).and_then(Result::ok).unwrap_or_default();
             for room in &rooms {
@@ -247,7 +266,7 @@ mod tests {
         let made = order.turn(&sent("a", "c")).unwrap();
         assert_eq!(order.turn(&sent("c", "a")).unwrap(), made);
         let (a, c) = pair("a", "c");
-        let name = direct_room_id(&a, &c, 0).unwrap();
+        let name = DirectRoomIds::Own.of(&a, &c, 0).unwrap();
         let by_name = event(json!({"type": "room.read", "room": name.as_str(), "user": "a"}));
         assert_eq!(order.turn(&by_name).unwrap(), made);
     }

@@ -811,7 +811,8 @@ impl Store {
                     .call(&[keys.meta(), keys.members()])
                     .arg(LIST);
                 let mut reply = Reply::new(self.inner.redis.call(&call).await?)?;
-                let (_born, _mrev, length) = (reply.number()?, reply.text()?, reply.number()?);
+                let (_born, _mrev) = (reply.number()?, reply.text()?);
+                let (_parted, length) = (reply.text()?, reply.number()?);
                 if length > LIST as u64 {
                     return Ok(RoomCounts::TooLarge);
                 }

@@ -275,7 +275,8 @@ pub(super) struct Job {
     pub(super) act: Act,
 }
 
-fn names(list: &str) -> Vec<Enc> {
+/// The names of a comma list.
+pub(super) fn names(list: &str) -> Vec<Enc> {
     list.split(',')
         .filter(|n| !n.is_empty())
         .map(Enc::stored)

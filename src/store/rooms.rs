@@ -19,7 +19,7 @@ use super::read::Super;
 use super::reply::{
     LARGEST, Reply, Stored, maybe_text, parse, readable, stamp, stored, unreadable,
 };
-use super::room::{Entry, Last, millis};
+use super::room::{Entry, Last, millis, names};
 use super::{Kind, LastMessage, Pref, Profile, RoomEntry, RoomPage, Store};
 use crate::connection::{Item, texts};
 use crate::error::{Error, Result};
@@ -815,7 +815,8 @@ impl Store {
     /// such a list is not remembered.
     fn told(&self, app: &AppId, room: &Enc, answer: Value) -> Result<Members> {
         let mut reply = Reply::new(answer)?;
-        let (born, mrev, length) = (reply.number()?, reply.text()?, reply.number()?);
+        let (born, mrev) = (reply.number()?, reply.text()?);
+        let (parted, length) = (names(&reply.text()?), reply.number()?);
         if length > SHOWN_MEMBERS as u64 {
             return Ok(Members::Many);
         }
@@ -832,6 +833,7 @@ impl Store {
         let list = Arc::new(MemberList {
             born,
             mrev,
+            parted,
             entries,
         });
         if born != 0 && whole {

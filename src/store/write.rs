@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use sha2::{Digest, Sha256};
 
 use super::Store;
 use super::deliver::{Answer, Answers, Refused, Why, Work};
@@ -53,8 +52,6 @@ pub enum Outcome {
 pub enum Rejection {
     /// There is no such room.
     RoomNotFound(RoomId),
-    /// There is no direct room with that user.
-    NoRoomWith(UserId),
     /// There is no such user.
     UserNotFound(UserId),
     /// There is no such message, or it is older than the history.
@@ -78,10 +75,6 @@ impl Rejection {
             Rejection::RoomNotFound(room) => {
                 ("room_not_found", format!("no room {:?}", room.as_str()))
             }
-            Rejection::NoRoomWith(peer) => (
-                "room_not_found",
-                format!("no direct room with {:?}", peer.as_str()),
-            ),
             Rejection::UserNotFound(user) => {
                 ("user_not_found", format!("no user {:?}", user.as_str()))
             }
@@ -120,8 +113,6 @@ const ROOMS_AT_ONCE: usize = 32;
 const MESSAGES_PER_CALL: usize = 100;
 /// Mentions in one call of the script, give or take one message's.
 const MENTIONS_PER_CALL: usize = 10_000;
-/// Ids that the direct room of two users may have, beside the first.
-const ATTEMPTS: u8 = 16;
 /// Users in one call of the script.
 const USERS_PER_CALL: usize = 1_000;
 /// Times that a delivery is made whose memberships keep being refused; two are enough unless users are deleted meanwhile.
@@ -174,6 +165,8 @@ enum Op {
     Read {
         user: Enc,
         up_to: UpTo,
+        /// Whether the event names the room by the other one in it.
+        by_peer: bool,
     },
     Pref {
         user: Enc,
@@ -357,11 +350,20 @@ impl Store {
                                         Some(Ok(rooms)) => rooms.first(),
                                         None => None,
                                     };
-                                    match first {
-                                        Some(room) => room.clone(),
-                                        None => {
+                                    // Who has left it is still the peer of the one who is there.
+                                    let (one, two) = pair.clone();
+                                    let theirs = met.get(&(two, one));
+                                    let theirs =
+                                        theirs.and_then(|rooms| rooms.as_ref().ok()?.first());
+                                    match (first, theirs) {
+                                        (Some(room), _) => room.clone(),
+                                        (None, Some(room)) => {
+                                            how = Found::Again;
+                                            room.clone()
+                                        }
+                                        (None, None) => {
                                             how = Found::Made(0);
-                                            direct_room_id(&pair.0, &pair.1, 0)?
+                                            self.direct_room_ids(app).of(&pair.0, &pair.1, 0)?
                                         }
                                     }
                                 }
@@ -378,6 +380,7 @@ impl Store {
                 }
                 Change::Recalled { room, id } => (room, Op::Recall(encode(id.as_str()))),
                 Change::Read { place, user, up_to } => {
+                    let by_peer = matches!(place, Place::With(_));
                     let room = match place {
                         Place::Room(room) => room,
                         Place::With(peer) => {
@@ -390,18 +393,19 @@ impl Store {
                                 }
                             };
                             let Some((room, more)) = rooms.split_first() else {
-                                put(
-                                    outcomes,
-                                    index,
-                                    Outcome::Rejected(Rejection::NoRoomWith(peer)),
-                                );
+                                // There is nothing to read.
+                                put(outcomes, index, Outcome::Applied { position: None });
                                 continue;
                             };
                             // They may share several: it is read in each, and the named message is in one of them.
                             for room in more {
                                 let user = encode(user.as_str());
                                 let up_to = up_to.clone();
-                                let op = Op::Read { user, up_to };
+                                let op = Op::Read {
+                                    user,
+                                    up_to,
+                                    by_peer,
+                                };
                                 let key = key.clone();
                                 let step = Step { index, op, key };
                                 place_op(&mut rooms_ops, &mut index_of, room.clone(), step);
@@ -410,7 +414,12 @@ impl Store {
                         }
                     };
                     let user = encode(user.as_str());
-                    (room, Op::Read { user, up_to })
+                    let op = Op::Read {
+                        user,
+                        up_to,
+                        by_peer,
+                    };
+                    (room, op)
                 }
                 Change::Pref {
                     room,
@@ -502,7 +511,8 @@ impl Store {
         }
     }
 
-    /// The direct rooms that the events speak of by naming the other one.
+    /// The direct rooms that the events speak of by naming the other one; of a message's sender who has none those of the
+    /// receiver too.
     async fn direct_rooms(
         &self,
         app: &AppId,
@@ -526,7 +536,41 @@ impl Store {
             .collect();
         pairs.sort();
         pairs.dedup();
-        self.direct_rooms_of(app, &pairs).await
+        let mut met = self.direct_rooms_of(app, &pairs).await?;
+        let sent = events.iter().filter_map(|(_, event)| match &event.change {
+            Change::Message(Message {
+                place: Place::With(to),
+                sender: Some(sender),
+                ..
+            }) => Some((sender, to)),
+            _ => None,
+        });
+        self.of_the_others(app, sent, &mut met).await?;
+        Ok(met)
+    }
+
+    /// Looks also at the direct rooms that the second of two has with the first, where the first has none.
+    pub(super) async fn of_the_others(
+        &self,
+        app: &AppId,
+        pairs: impl Iterator<Item = (&UserId, &UserId)>,
+        met: &mut HashMap<(UserId, UserId), Result<Vec<RoomId>>>,
+    ) -> Result<()> {
+        let mut missing = BTreeSet::new();
+        for (one, two) in pairs {
+            let (pair, other) = ((one.clone(), two.clone()), (two.clone(), one.clone()));
+            let none = met
+                .get(&pair)
+                .is_some_and(|rooms| matches!(rooms, Ok(rooms) if rooms.is_empty()));
+            if none && !met.contains_key(&other) {
+                missing.insert(other);
+            }
+        }
+        let missing: Vec<(UserId, UserId)> = missing.into_iter().collect();
+        if !missing.is_empty() {
+            met.extend(self.direct_rooms_of(app, &missing).await?);
+        }
+        Ok(())
     }
 
     /// The direct rooms that each of these has with the other; what can't be read has that as its own answer.
@@ -925,6 +969,7 @@ impl Store {
                 let op = Op::Read {
                     user: name.clone(),
                     up_to: up_to.clone(),
+                    by_peer: false,
                 };
                 let step = Step {
                     index: 0,
@@ -1145,26 +1190,6 @@ pub(super) fn now_ms() -> i64 {
         .unwrap_or(0)
 }
 
-/// The room that a first message between two users makes: the same whoever writes first, and different for any other two.
-/// Should it be taken by others (one of the two left it, and somebody else joined), there is a next one.
-pub(super) fn direct_room_id(one: &UserId, two: &UserId, attempt: u8) -> Result<RoomId> {
-    let (first, second) = if one <= two { (one, two) } else { (two, one) };
-    let mut hash = Sha256::new();
-    hash.update((first.as_str().len() as u64).to_be_bytes());
-    hash.update(first.as_str());
-    hash.update(second.as_str());
-    if attempt > 0 {
-        hash.update([0, attempt]);
-    }
-    let hex: String = hash
-        .finalize()
-        .iter()
-        .take(16)
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    RoomId::parse(hex).map_err(|_| Error::Internal("a direct room without a name".into()))
-}
-
 /// A message on its way into a room.
 struct Sent {
     index: usize,
@@ -1253,7 +1278,16 @@ impl Worker<'_> {
                     up_to,
                 } => self.member(&users, state, up_to, &key).await?,
                 Op::Recall(id) => self.recall(&id).await?,
-                Op::Read { user, up_to } => self.read(&user, &up_to, &key).await?,
+                Op::Read {
+                    user,
+                    up_to,
+                    by_peer,
+                } => match self.read(&user, &up_to, &key).await? {
+                    refused @ Outcome::Rejected(_) if by_peer => {
+                        self.or_nothing_to_read(&user, refused).await?
+                    }
+                    outcome => outcome,
+                },
                 Op::Pref { user, settings } => self.pref(&user, &settings, &key).await?,
                 Op::Message { .. } => return Err(unexpected()),
             };
@@ -1575,13 +1609,18 @@ impl Worker<'_> {
                     .arg(history.max_age_micros())
                     .arg(pair.as_ref().map_or("", |(one, _)| one.as_str()))
                     .arg(pair.as_ref().map_or("", |(_, two)| two.as_str()))
-                    .arg(u8::from(how == Found::There));
+                    .arg(match how {
+                        Found::Made(_) => 0,
+                        Found::There => 1,
+                        Found::Again => 2,
+                    });
                 for sent in &messages {
                     push_message(&mut call, &sent.message, sent.time, history.text_characters);
                 }
                 call
             })
             .await?;
+        let last = Found::Made(self.store.direct_room_ids(self.app).last());
         match reply.text()?.as_str() {
             "OK" => {
                 self.take(&mut reply)?;
@@ -1602,7 +1641,7 @@ impl Worker<'_> {
             }
             // The room that the two had is no longer theirs, whether or not they have been told: they have none then, and get
             // one.
-            "FULL" | "KIND" | "LEFT" if pair.is_some() && how != Found::Made(ATTEMPTS) => {
+            "FULL" | "KIND" | "LEFT" if pair.is_some() && how != last => {
                 self.was_refused = true;
                 self.send_elsewhere(messages, how).await?;
             }
@@ -1626,10 +1665,11 @@ impl Worker<'_> {
         else {
             return Err(unexpected());
         };
+        let ids = self.store.direct_room_ids(self.app);
         let (name, how) = match tried {
             Found::There => self.look_for_room(sender, to).await?,
-            Found::Again => (direct_room_id(sender, to, 0)?, Found::Made(0)),
-            Found::Made(n) => (direct_room_id(sender, to, n + 1)?, Found::Made(n + 1)),
+            Found::Again => (ids.of(sender, to, 0)?, Found::Made(0)),
+            Found::Made(n) => (ids.of(sender, to, n + 1)?, Found::Made(n + 1)),
         };
         let step = |sent: Sent| Step {
             index: sent.index,
@@ -1658,7 +1698,10 @@ impl Worker<'_> {
         let other = rooms.iter().find(|room| **room != self.id);
         Ok(match other.or(rooms.first()) {
             Some(room) => ((*room).clone(), Found::Again),
-            None => (direct_room_id(one, two, 0)?, Found::Made(0)),
+            None => {
+                let ids = self.store.direct_room_ids(self.app);
+                (ids.of(one, two, 0)?, Found::Made(0))
+            }
         })
     }
 
@@ -1770,6 +1813,26 @@ impl Worker<'_> {
         };
         let read = self.store.at(read, || slot.rooms())?;
         Ok(if read.state == 'j' { read.read } else { 0 })
+    }
+
+    /// A room that was found by the other one in it, and that the user has left since, is none to read in; one to which the user
+    /// is invited is.
+    async fn or_nothing_to_read(&self, user: &Enc, refused: Outcome) -> Result<Outcome> {
+        let gone = Outcome::Applied { position: None };
+        match refused {
+            Outcome::Rejected(Rejection::RoomNotFound(_)) => Ok(gone),
+            Outcome::Rejected(Rejection::NotAMember) => {
+                let mut get = redis::cmd("HGET");
+                get.arg(self.keys.members()).arg(user.as_str());
+                let entry = maybe_text(self.store.inner.redis.query(&get).await?)?;
+                let entry = entry.map(|entry| Entry::parse(&entry)).transpose()?;
+                Ok(match entry {
+                    Some(entry) if entry.state == 'i' => refused,
+                    _ => gone,
+                })
+            }
+            refused => Ok(refused),
+        }
     }
 
     async fn pref(&mut self, user: &Enc, settings: &str, key: &str) -> Result<Outcome> {

@@ -219,19 +219,6 @@ impl Scene {
     /// Whether the definition says what becomes of these two.
     pub fn is_defined(&self, one: &Act, two: &Act) -> bool {
         let either = |what: fn(&Act) -> bool| what(one) || what(two);
-        // Whether a direct room made by hand is that of its two while one of them is only invited.
-        let hand = self.family == Family::ByHand;
-        if hand && either(Act::names_two) && (either(Act::invites) || self.name == "direct-invited")
-        {
-            return false;
-        }
-        // What `peer` means to somebody whose room is coming or going.
-        if either(|act| act.name == "readpeer") {
-            let still = [one, two]
-                .iter()
-                .all(|act| act.name == "readpeer" || !act.moves());
-            return still && matches!(self.name, "direct" | "pair");
-        }
         // Whether an event may make the room of two by its name, which only the server knows.
         let absent = self.family == Family::Pair
             && matches!(self.name, "pair-none" | "pair-new" | "pair-gone");
@@ -374,47 +361,12 @@ impl Act {
         self.name.split('+')
     }
 
-    fn names_two(&self) -> bool {
-        self.parts()
-            .any(|part| part.starts_with("to") || part.starts_with("from"))
-    }
-
-    fn invites(&self) -> bool {
-        self.parts().any(|part| part == "invite")
-    }
-
     /// Whether it may make the room by its name.
     fn makes(&self) -> bool {
         let makes = [
             "tags", "type", "off", "on", "name", "super", "remake", "renew",
         ];
         self.parts().any(|part| makes.contains(&part))
-    }
-
-    /// Whether somebody comes or goes by it, or the room does.
-    fn moves(&self) -> bool {
-        let moves = [
-            "join",
-            "leave",
-            "invite",
-            "del",
-            "swap",
-            "re",
-            "joinboth",
-            "leaveboth",
-        ];
-        let still = [
-            "read",
-            "readid",
-            "readtime",
-            "readthat",
-            "readall",
-            "readpeer",
-            "recall",
-            "recallown",
-        ];
-        self.parts()
-            .any(|part| !still.contains(&part) && moves.iter().any(|start| part.starts_with(start)))
     }
 
     /// Its events. `own` begins the ids of its messages, `other` those of the operation that it meets.

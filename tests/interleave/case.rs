@@ -38,8 +38,8 @@ pub struct Case<'a> {
     held: App,
     free: App,
     room: String,
-    /// The state to begin with, in each way to read the definition.
-    starts: Vec<Model>,
+    /// The state to begin with.
+    start: Model,
     calls: Vec<Call>,
     clock: u32,
     site: Site,
@@ -54,15 +54,6 @@ impl<'a> Case<'a> {
             before: String::new(),
         };
         let (number, held, free) = world.begin(lane, Some(site.clone()));
-        let ways: &[bool] = match meeting.scene.family {
-            Family::ByHand => &[false, true],
-            _ => &[false],
-        };
-        let start = |lasting: &bool| {
-            let mut model = Model::default();
-            model.lasting = *lasting;
-            model
-        };
         Self {
             world,
             meeting,
@@ -70,7 +61,7 @@ impl<'a> Case<'a> {
             held,
             free,
             room: meeting.scene.room(&world.pair).to_owned(),
-            starts: ways.iter().map(start).collect(),
+            start: Model::default(),
             calls: Vec::new(),
             clock: 1,
             site,
@@ -206,22 +197,20 @@ impl<'a> Case<'a> {
                         &self.free
                     };
                     let reply = app.events(&json!(events), Wait::Applied).await;
-                    let mut outcomes = Vec::new();
                     let (scene, pair) = (self.meeting.scene, &self.world.pair);
                     let named = |before: &Model, model: &mut Model| {
                         name_the_pair(before, model, scene, pair)
                     };
-                    for start in &mut self.starts {
-                        outcomes = events
-                            .iter()
-                            .map(|event| {
-                                let before = start.clone();
-                                let outcome = start.apply(event);
-                                named(&before, start);
-                                outcome
-                            })
-                            .collect();
-                    }
+                    let start = &mut self.start;
+                    let outcomes: Vec<_> = events
+                        .iter()
+                        .map(|event| {
+                            let before = start.clone();
+                            let outcome = start.apply(event);
+                            named(&before, start);
+                            outcome
+                        })
+                        .collect();
                     self.told("scene", json!(events));
                     check::results(&events, &reply, &outcomes, false)?;
                 }
@@ -271,9 +260,7 @@ impl<'a> Case<'a> {
         let (scene, pair) = (self.meeting.scene, &self.world.pair);
         let named = |before: &Model, model: &mut Model| name_the_pair(before, model, scene, pair);
         let mut states = States::default();
-        for start in &self.starts {
-            states.add(start, &self.calls, &named);
-        }
+        states.add(&self.start, &self.calls, &named);
         states
     }
 

@@ -48,6 +48,12 @@ mod wire;
 /// What once went wrong, each by name.
 mod regressions;
 
+/// Whatever has happened: totals are the sums of what is listed, and no two endpoints disagree.
+mod numbers;
+
+/// Direct rooms: who the other one is, and who comes in by a message.
+mod direct;
+
 /// What is answered only when replicas have it.
 mod durability;
 

@@ -59,8 +59,8 @@ pub struct Room {
     pub messages: Vec<Message>,
     /// The two for whom a `to` message made this room.
     pair: Option<BTreeSet<String>>,
-    /// The two who were last in a direct room together.
-    last_two: Option<BTreeSet<String>>,
+    /// Who has left or was deleted, in that order.
+    parted: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -150,8 +150,11 @@ impl Room {
                 },
             );
         }
-        if self.kind == Kind::Direct && self.joined().count() == 2 {
-            self.last_two = Some(self.joined().map(str::to_owned).collect());
+    }
+
+    fn leave(&mut self, user: &str) {
+        if self.members.remove(user).is_some() {
+            self.parted.push(user.to_owned());
         }
     }
 
@@ -195,6 +198,12 @@ impl Room {
             Some(Member::Joined { read, .. }) if *read + 1 >= first => Ok(0),
             _ => Err("message_not_found"),
         }
+    }
+
+    /// The other member of a direct room, or whoever was the other member last.
+    pub fn peer_of(&self, user: &str) -> Option<&str> {
+        let others = self.members.keys().chain(self.parted.iter().rev());
+        others.map(String::as_str).find(|other| *other != user)
     }
 
     fn read_up_to(&mut self, user: &str, position: u64) {
@@ -263,9 +272,6 @@ impl Room {
 pub struct Model {
     pub users: BTreeMap<String, User>,
     pub rooms: BTreeMap<String, Room>,
-    /// Whether a direct room that no `to` message made is still that of its two when one of them has left it. The definition
-    /// does not say; whatever was made by `to` is.
-    pub lasting: bool,
     /// How many messages the history of a room holds; none: more than any test sends. (None of them grows old.)
     pub history: Option<usize>,
     /// What events with a key have left: the name of a room or of a user, the key, and the type of event.
@@ -392,8 +398,8 @@ impl Model {
         match (event.get("room"), event.get("peer")) {
             (Some(_), _) => names.push(Name::Room(id(event, "room")?.to_owned())),
             (None, Some(_)) => {
-                let room = self.direct_room(id(event, "user")?, id(event, "peer")?);
-                names.extend(room.map(|room| Name::Room(room.to_owned())));
+                let rooms = self.rooms_with(id(event, "user")?, id(event, "peer")?);
+                names.extend(rooms.map(|(room, _)| Name::Room(room.to_owned())));
             }
             _ => {}
         }
@@ -459,7 +465,7 @@ impl Model {
         let user = id(event, "user")?;
         self.users.remove(user).ok_or("user_not_found")?;
         for room in self.rooms.values_mut() {
-            room.members.remove(user);
+            room.leave(user);
         }
         Ok(Outcome::Applied(None))
     }
@@ -559,15 +565,17 @@ impl Model {
             }
         }
 
-        for user in &users {
+        // In the order given: of two who leave together one is the last.
+        let named = event.get("users").and_then(Value::as_array);
+        let named = named.map_or(vec![&event["user"]], |users| users.iter().collect());
+        for user in named.into_iter().filter_map(Value::as_str) {
             match kind {
                 "member.joined" => room.join(user),
                 "member.invited" => {
-                    room.members.entry(user.clone()).or_insert(Member::Invited);
+                    let members = &mut room.members;
+                    members.entry(user.to_owned()).or_insert(Member::Invited);
                 }
-                _ => {
-                    room.members.remove(user);
-                }
+                _ => room.leave(user),
             }
         }
         if kind != "member.left" {
@@ -578,21 +586,35 @@ impl Model {
         Ok(Outcome::Applied(None))
     }
 
-    /// The direct room of the two, if there is one.
-    pub fn direct_room(&self, a: &str, b: &str) -> Option<&str> {
+    /// The direct rooms in which one of the two is and the other one is the peer; and one that a message of theirs has made,
+    /// while nobody is in it and nobody else was last.
+    pub fn direct_rooms(&self, a: &str, b: &str) -> Vec<&str> {
         let both = BTreeSet::from([a.to_owned(), b.to_owned()]);
-        let is_theirs = |room: &Room| {
-            room.kind == Kind::Direct
-                // With a third in it, it is theirs no more.
-                && room.members.keys().all(|user| both.contains(user))
-                && (room.pair.as_ref() == Some(&both)
-                    || room.joined().eq(&both)
-                    || self.lasting && room.last_two.as_ref() == Some(&both))
+        let is_theirs = |room: &Room| match room.members.len() {
+            0 => {
+                let last = room.parted.last();
+                let before = last.and_then(|last| room.peer_of(last));
+                let mut last = last.map(String::as_str).into_iter().chain(before);
+                room.pair.as_ref() == Some(&both) && last.all(|user| both.contains(user))
+            }
+            _ => {
+                let is_one = |one: &str, two: &str| {
+                    room.members.contains_key(one) && room.peer_of(one) == Some(two)
+                };
+                is_one(a, b) || is_one(b, a)
+            }
         };
-        self.rooms
+        let direct = self
+            .rooms
             .iter()
-            .find(|(_, room)| is_theirs(room))
-            .map(|(id, _)| id.as_str())
+            .filter(|(_, room)| room.kind == Kind::Direct);
+        let theirs = direct.filter(|(_, room)| is_theirs(room));
+        theirs.map(|(id, _)| id.as_str()).collect()
+    }
+
+    /// Of several one, whichever.
+    pub fn direct_room(&self, a: &str, b: &str) -> Option<&str> {
+        self.direct_rooms(a, b).first().copied()
     }
 
     /// The id that a room made by `to` has here until the server's own is known; no real id has a control character.
@@ -656,8 +678,11 @@ impl Model {
                 room.pair = Some(BTreeSet::from([to.to_owned(), sender.to_owned()]));
                 room
             });
-            room.join(to);
-            room.join(sender);
+            for user in [to, sender] {
+                if !room.members.contains_key(user) {
+                    room.join(user);
+                }
+            }
             self.come_to_exist(to);
         }
         if let Some(sender) = sender {
@@ -709,16 +734,34 @@ impl Model {
         if up_to_id.is_some() && up_to_time.is_some() {
             return Err(INVALID);
         }
-        let room = match (optional_id(event, "room")?, optional_id(event, "peer")?) {
-            (Some(room), None) => room.to_owned(),
+        let rooms: Vec<String> = match (optional_id(event, "room")?, optional_id(event, "peer")?) {
+            (Some(room), None) => vec![room.to_owned()],
             (None, Some(peer)) => self
-                .direct_room(user, peer)
-                .ok_or("room_not_found")?
-                .to_owned(),
+                .rooms_with(user, peer)
+                .map(|(id, _)| id.to_owned())
+                .collect(),
             _ => return Err(INVALID),
         };
+        // Where there is nothing to read, all is read; of several rooms one that takes it will do.
+        let mut verdict = Ok(Outcome::Applied(None));
+        for (n, room) in rooms.iter().enumerate() {
+            let read = self.room_read_in(room, user, up_to_id, up_to_time);
+            if n == 0 || verdict.is_err() {
+                verdict = read;
+            }
+        }
+        verdict
+    }
+
+    fn room_read_in(
+        &mut self,
+        room: &str,
+        user: &str,
+        up_to_id: Option<&str>,
+        up_to_time: Option<i64>,
+    ) -> Verdict<Outcome> {
         let history = self.history;
-        let room = self.room_mut(&room)?;
+        let room = self.room_mut(room)?;
         if !room.has_joined(user) {
             return Err("not_a_member");
         }
@@ -817,7 +860,7 @@ impl Room {
             members: BTreeMap::new(),
             messages: Vec::new(),
             pair: None,
-            last_two: None,
+            parted: Vec::new(),
         }
     }
 }
@@ -946,15 +989,9 @@ impl Model {
             if answer.iter().any(|(known, _)| known == peer) {
                 continue;
             }
-            let theirs =
-                |room: &&Room| room.kind == Kind::Direct && peer != user && room.has_joined(peer);
-            let count = self
-                .rooms
-                .values()
-                .filter(theirs)
-                .map(|room| room.unread(user))
-                .sum();
-            let known = self.users.contains_key(peer);
+            let theirs = || self.rooms_with(user, peer);
+            let count = theirs().map(|(_, room)| room.unread(user)).sum();
+            let known = peer == user || self.users.contains_key(peer) || theirs().next().is_some();
             answer.push((
                 peer.clone(),
                 if known {
@@ -967,14 +1004,21 @@ impl Model {
         Some(answer)
     }
 
-    /// Whether the definition says what Tencent counts for that peer: not while one of a direct room's two is only
-    /// invited.
-    pub fn peer_is_defined(&self, user: &str, peer: &str) -> bool {
-        !self.rooms.values().any(|room| {
-            room.kind == Kind::Direct
-                && room.has_joined(user)
-                && matches!(room.members.get(peer), Some(Member::Invited))
-        })
+    /// The direct rooms of a user, invited or joined, whose peer is that one.
+    fn rooms_with<'a>(
+        &'a self,
+        user: &'a str,
+        peer: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Room)> {
+        let direct = self
+            .rooms
+            .iter()
+            .filter(|(_, room)| room.kind == Kind::Direct);
+        direct
+            .filter(move |(_, room)| {
+                room.members.contains_key(user) && room.peer_of(user) == Some(peer)
+            })
+            .map(|(id, room)| (id.as_str(), room))
     }
 
     /// Sendbird's nine; none: 400201.

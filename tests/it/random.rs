@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::check::{self, Questions};
-use crate::model::{Condition, Kind, Model, Outcome, RoomsQuery, SortBy};
+use crate::model::{Condition, Kind, Model, Outcome, Room, RoomsQuery, SortBy};
 use crate::support::{App, Config, Pod, RedisServer, Wait, app, assert_no_drift};
 
 /// No sequence is random that cannot be had again.
@@ -316,6 +316,14 @@ impl History {
     }
 }
 
+/// The time of an event that has one, in either form.
+fn time_of(event: &Value) -> i64 {
+    let text = event["time"].as_str();
+    let parsed = text.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let parsed = parsed.map(|time| time.as_millisecond());
+    parsed.or(event["time"].as_i64()).unwrap_or(0)
+}
+
 fn id_of(row: &Value) -> &str {
     row["_id"].as_str().unwrap_or("")
 }
@@ -402,22 +410,16 @@ impl Universe {
     fn is_defined(&self, model: &Model, event: &Value) -> bool {
         let field = |name: &str| event[name].as_str().unwrap_or("");
         let room = model.rooms.get(field("room"));
+        // Several rooms may be that of two users; which of them a message goes to is left open.
+        let between = |one: &str, two: &str| -> Vec<String> {
+            let rooms = model.direct_rooms(one, two);
+            rooms.into_iter().map(str::to_owned).collect()
+        };
         let users: Vec<&str> = match event["users"].as_array() {
             Some(users) => users.iter().filter_map(Value::as_str).collect(),
             None => vec![field("user")],
         };
         match field("type") {
-            // Who comes into a direct room beside its two is refused, where invited ones leave no doubt that it is full.
-            "member.joined" | "member.invited"
-                if room.is_some_and(|room| room.kind == Kind::Direct) =>
-            {
-                let Some(pair) = self.pair_of(field("room")) else {
-                    return false;
-                };
-                let full = room.is_some_and(|room| room.joined().count() == 2);
-                users.iter().all(|user| pair.iter().any(|p| p == user))
-                    || field("type") == "member.joined" && full
-            }
             // Whether leaving brings somebody unknown into being.
             "member.left" => {
                 users.iter().all(|user| model.users.contains_key(*user)) || room.is_none()
@@ -427,13 +429,20 @@ impl Universe {
                 room.is_some() || self.is_given(field("room")) || event["room"].is_null()
             }
             "message.sent" if event.get("to").is_some() => {
-                self.may_message(model, field("sender"), field("to"))
-            }
-            "room.read" if event.get("peer").is_some() => {
-                let theirs: Vec<_> = self.rooms_between(field("user"), field("peer")).collect();
-                let live = || theirs.iter().filter_map(|id| model.rooms.get(*id));
-                theirs.is_empty()
-                    || live().count() == 1 && live().all(|room| room.joined().count() == 2)
+                let (sender, to) = (field("sender"), field("to"));
+                let theirs = between(sender, to);
+                // One that is empty is found by its name, and only the server knows which of several names comes first.
+                let empty = |id: &String| model.rooms[id].members.is_empty();
+                let made = self
+                    .rooms_between(sender, to)
+                    .filter(|id| !self.is_given(id));
+                let open = theirs.iter().any(empty) && made.count() > 1;
+                // A message that is sent again into another room would be the last of two at the same time.
+                let elsewhere = model.rooms.iter().any(|(id, room)| {
+                    let known = room.message(field("id"));
+                    !theirs.contains(id) && known.is_some_and(|m| m.time == time_of(event))
+                });
+                theirs.len() <= 1 && !open && !elsewhere
             }
             _ => true,
         }
@@ -453,17 +462,6 @@ impl Universe {
             .map(|(id, _)| id.as_str())
     }
 
-    /// `to` is left alone where a direct room of the two was made by hand and is not plainly theirs now.
-    fn may_message(&self, model: &Model, sender: &str, to: &str) -> bool {
-        let by_hand = self.rooms_between(sender, to).find(|id| self.is_given(id));
-        by_hand.is_none_or(|id| {
-            model
-                .rooms
-                .get(id)
-                .is_some_and(|room| room.kind == Kind::Direct && room.joined().count() == 2)
-        })
-    }
-
     /// A time that no other room's messages have, so that the order of rooms is never a matter of luck; two messages
     /// of one room may well share it.
     fn time(rng: &mut StdRng, lane: usize) -> i64 {
@@ -472,15 +470,17 @@ impl Universe {
         start + rng.random_range(0..600) * 500 + lane as i64
     }
 
-    /// The same for a direct room, whichever of the two sends.
-    fn lane_of_two(&self, a: &str, b: &str) -> usize {
-        let at = |user: &str| {
-            self.users
-                .iter()
-                .position(|known| known == user)
-                .unwrap_or(0)
-        };
-        100 + at(a).min(at(b)) * self.users.len() + at(a).max(at(b))
+    /// Whose times a room's messages have. A direct room that a message makes is the next in the list.
+    fn lane(&self, room: Option<&str>) -> usize {
+        let at = |room: &str| self.groups.iter().position(|group| group == room);
+        if let Some(group) = room.and_then(at) {
+            return group;
+        }
+        match room.map(|room| self.pairs.iter().position(|(id, _)| id == room)) {
+            Some(None) => 99,
+            Some(Some(at)) => 100 + at % 400,
+            None => 100 + self.pairs.len() % 400,
+        }
     }
 
     fn user<'a>(&'a self, rng: &mut StdRng) -> &'a str {
@@ -503,7 +503,7 @@ impl Universe {
     fn event(&self, model: &Model, rng: &mut StdRng) -> Value {
         let mut event = match rng.random_range(0..100) {
             0..34 => self.message(model, rng),
-            34..39 => self.message_to(rng),
+            34..39 => self.message_to(model, rng),
             39..45 => self.recall(model, rng),
             45..58 => self.read(model, rng),
             58..61 => self.read_all(model, rng),
@@ -519,7 +519,7 @@ impl Universe {
             event["time"] = (START + rng.random_range(0..300_000)).into();
         }
         if rng.random_bool(0.15) {
-            event["key"] = Self::key(&event, rng).into();
+            event["key"] = self.key(&event, rng).into();
         }
         // Every now and then with fields that hold nothing.
         if rng.random_bool(0.05) {
@@ -540,18 +540,17 @@ impl Universe {
 
     /// One of a few keys, so that some come again; now and then that of another type of event. Those of events that are of
     /// many rooms are theirs alone: what a room says to another event's key is not what the event comes to.
-    fn key(event: &Value, rng: &mut StdRng) -> String {
-        let of_many = event["type"] == "user.read_all" || event.get("peer").is_some();
+    fn key(&self, event: &Value, rng: &mut StdRng) -> String {
+        let n = rng.random_range(0..12);
+        if event.get("peer").is_some() {
+            let at = |field: &str| self.users.iter().position(|user| event[field] == **user);
+            return format!("{{{:?} {:?}}}|#:{n}", at("user"), at("peer"));
+        }
         let name = match rng.random_range(0..20) {
-            0 if !of_many => "any".to_owned(),
-            _ => event["type"].as_str().unwrap_or("").to_owned(),
+            0 if event["type"] != "user.read_all" => "any",
+            _ => event["type"].as_str().unwrap_or_default(),
         };
-        let peer = if event.get("peer").is_some() {
-            " peer"
-        } else {
-            ""
-        };
-        format!("{{{name}}}{peer}|#:{}", rng.random_range(0..12))
+        format!("{{{name}}}|#:{n}")
     }
 
     fn read_all(&self, model: &Model, rng: &mut StdRng) -> Value {
@@ -580,14 +579,7 @@ impl Universe {
 
     fn message(&self, model: &Model, rng: &mut StdRng) -> Value {
         let room = self.room(model, rng);
-        let lane = match self.pair_of(&room) {
-            Some([a, b]) => self.lane_of_two(a, b),
-            None => self
-                .groups
-                .iter()
-                .position(|group| *group == room)
-                .unwrap_or(99),
-        };
+        let lane = self.lane(Some(&room));
         let mut event = json!({
             "type": "message.sent", "room": room, "id": self.message_id(rng), "time": Self::time(rng, lane),
             "text": format!("text {} é\"\u{1F600}", rng.random::<u16>()),
@@ -626,9 +618,9 @@ impl Universe {
         }
     }
 
-    fn message_to(&self, rng: &mut StdRng) -> Value {
+    fn message_to(&self, model: &Model, rng: &mut StdRng) -> Value {
         let two: Vec<usize> = rand::seq::index::sample(rng, self.users.len(), 2).into_vec();
-        let lane = self.lane_of_two(&self.users[two[0]], &self.users[two[1]]);
+        let lane = self.lane(model.direct_room(&self.users[two[0]], &self.users[two[1]]));
         let mut event = json!({
             "type": "message.sent", "to": self.users[two[0]], "sender": self.users[two[1]],
             "id": self.message_id(rng), "text": "to you", "time": Self::time(rng, lane),
@@ -667,11 +659,27 @@ impl Universe {
     fn read(&self, model: &Model, rng: &mut StdRng) -> Value {
         let room = self.room(model, rng);
         let mut event = json!({"type": "room.read", "user": self.user(rng)});
-        if rng.random_bool(0.06) {
+        if rng.random_bool(0.15) {
+            // Of somebody who has a direct room, as a rule: mostly the peer of now, now and then one who is it no more.
+            let members = |room: &Room| room.members.keys().cloned().collect::<Vec<_>>();
+            let direct = model
+                .rooms
+                .values()
+                .filter(|room| room.kind == Kind::Direct);
+            let met: Vec<(String, Option<String>)> = direct
+                .flat_map(|room| {
+                    members(room).into_iter().map(|user| {
+                        let peer = room.peer_of(&user).map(str::to_owned);
+                        (user, peer)
+                    })
+                })
+                .collect();
             event["peer"] = self.user(rng).into();
-            if event["peer"] == event["user"] {
-                event["user"] = self.users[0].clone().into();
-                event["peer"] = self.users[1].clone().into();
+            if let (Some((user, peer)), true) = (met.choose(rng), rng.random_bool(0.8)) {
+                event["user"] = user.clone().into();
+                if let (Some(peer), true) = (peer, rng.random_bool(0.8)) {
+                    event["peer"] = peer.clone().into();
+                }
             }
             return event;
         }
@@ -713,7 +721,7 @@ impl Universe {
         .choose(rng)
         .unwrap();
         let mut users: Vec<&str> = match self.pair_of(&room) {
-            Some(pair) if rng.random_bool(0.9) => pair.iter().map(String::as_str).collect(),
+            Some(pair) if rng.random_bool(0.8) => pair.iter().map(String::as_str).collect(),
             _ => self.users.iter().map(String::as_str).collect(),
         };
         let count = if *kind == "member.joined" {

@@ -83,6 +83,7 @@ impl Store {
                             fields.extend(WITH_MESSAGES);
                         }
                         fields.extend([
+                            "parted",
                             "last_id",
                             "last_position",
                             "last_time",
