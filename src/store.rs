@@ -44,7 +44,7 @@ use tokio::sync::Semaphore;
 
 pub use crate::connection::this_is_a_worker;
 pub use doctor::{Check, KnownServers, Level};
-pub use import::{ImportOptions, Imported, RefusedLine};
+pub use import::{ImportOptions, Imported, NotedLine, RefusedLine, Remarks};
 pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
 pub use memory::{MemoryUse, Part};
 pub use mend::Mended;

@@ -14,9 +14,9 @@ use crate::cli::print;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::names::AppId;
-use crate::store::{ImportOptions, RefusedLine};
+use crate::store::{ImportOptions, NotedLine, RefusedLine, Remarks};
 
-/// Lines of which is said what is wrong with them; more are counted.
+/// Lines of which is said what is wrong with them, or what was left out of them; more are counted.
 const FIRST: u64 = 20;
 /// Bytes read at once.
 const BUFFER: usize = 1 << 20;
@@ -69,8 +69,23 @@ pub async fn import(
     let meter = Meter::new("import");
     let start = Instant::now();
     let (mut refused, mut shown) = (0, Vec::new());
-    let on = |done: &crate::store::Imported, lines: Vec<RefusedLine>| {
-        for line in lines {
+    let (mut noted, mut notes) = (0, Vec::new());
+    let on = |done: &crate::store::Imported, remarks: Remarks| {
+        for line in remarks.noted {
+            noted += 1;
+            if noted > FIRST {
+                continue;
+            }
+            if what.json {
+                notes.push(noted_row(&line));
+            } else {
+                meter.clear();
+                let NotedLine { line, notes } = line;
+                let notes: Vec<&str> = notes.iter().collect();
+                print(&format!("line {line}: note: {}\n", notes.join("; ")));
+            }
+        }
+        for line in remarks.refused {
             refused += 1;
             if refused > FIRST {
                 continue;
@@ -102,13 +117,17 @@ pub async fn import(
             "events_per_second": per_second(done.events), "deliveries_per_second": per_second(deliveries),
             "done_to_line": done.done_to, "complete": failed.is_none(), "errors": shown,
             "errors_not_shown": refused.saturating_sub(FIRST),
+            "noted": noted, "notes": notes, "notes_not_shown": noted.saturating_sub(FIRST),
         });
         print(&format!("{document:#}\n"));
     } else {
-        let more = match refused.saturating_sub(FIRST) {
+        let mut more = match refused.saturating_sub(FIRST) {
             0 => String::new(),
             more => format!("{more} more lines were rejected\n"),
         };
+        if noted > FIRST {
+            more.push_str(&format!("{} more lines have notes\n", noted - FIRST));
+        }
         print(&format!(
             "{more}{} events: {} applied, {} duplicates, {} rejected; {deliveries} deliveries; {seconds:.1} s, {} events/s, \
              {} deliveries/s\n",
@@ -141,6 +160,11 @@ fn name(what: &Import<'_>) -> String {
             path.to_string_lossy().into_owned()
         }
     }
+}
+
+fn noted_row(line: &NotedLine) -> Value {
+    let notes: Vec<&str> = line.notes.iter().collect();
+    json!({"line": line.line, "notes": notes})
 }
 
 fn row(line: &RefusedLine) -> Value {

@@ -12,7 +12,7 @@ use super::Store;
 use super::order::{Order, Turn};
 use super::write::{Outcome, Wait};
 use crate::error::{Error, Result};
-use crate::event::{Event, read_line};
+use crate::event::{Event, Notes, read_line};
 use crate::names::{AppId, EventKey};
 
 /// Batches under way at once, each of rooms of its own.
@@ -58,6 +58,24 @@ pub struct RefusedLine {
     pub message: String,
 }
 
+/// A line of which something was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotedLine {
+    /// Its number, from 1.
+    pub line: u64,
+    /// What was left out, in words.
+    pub notes: Notes,
+}
+
+/// What is said of single lines.
+#[derive(Debug, Default)]
+pub struct Remarks {
+    /// Lines that were refused.
+    pub refused: Vec<RefusedLine>,
+    /// Lines of which something was left out.
+    pub noted: Vec<NotedLine>,
+}
+
 /// What has come of it so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Imported {
@@ -85,7 +103,7 @@ struct Line {
 /// What the reader hands over.
 struct Chunk {
     lines: Vec<Line>,
-    refused: Vec<RefusedLine>,
+    remarks: Remarks,
     /// The last line read, and all bytes up to its end.
     last: u64,
     bytes: u64,
@@ -99,7 +117,7 @@ struct Ledger {
     open: BTreeSet<u64>,
     /// The last line that was handed over.
     read: u64,
-    refused: Vec<RefusedLine>,
+    remarks: Remarks,
     failed: Option<Error>,
 }
 
@@ -172,7 +190,7 @@ impl Run {
                         Outcome::Rejected(why) => {
                             ledger.sums.rejected += 1;
                             let (code, message) = why.said();
-                            ledger.refused.push(RefusedLine {
+                            ledger.remarks.refused.push(RefusedLine {
                                 line: number,
                                 code,
                                 message,
@@ -228,14 +246,14 @@ impl Attempts {
 
 impl Store {
     /// Applies the events of all lines, each line one event in JSON, until `stop` comes. `on` is told now and then what has come of it, and of
-    /// each line that was refused. An error goes with how far it came before.
+    /// each line that was refused or of which something was left out. An error goes with how far it came before.
     pub async fn import(
         &self,
         app: &AppId,
         lines: impl BufRead + Send + 'static,
         options: ImportOptions,
         stop: impl Future<Output = ()>,
-        mut on: impl FnMut(&Imported, Vec<RefusedLine>),
+        mut on: impl FnMut(&Imported, Remarks),
     ) -> (Imported, Option<Error>) {
         let run = Arc::new(Run {
             store: self.clone(),
@@ -257,10 +275,10 @@ impl Store {
         let mut order = Order::default();
         let mut tell = |run: &Run| {
             let mut ledger = run.ledger();
-            let refused = std::mem::take(&mut ledger.refused);
+            let remarks = std::mem::take(&mut ledger.remarks);
             let sums = ledger.sums();
             drop(ledger);
-            on(&sums, refused);
+            on(&sums, remarks);
         };
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -276,9 +294,11 @@ impl Store {
             {
                 let mut ledger = run.ledger();
                 ledger.sums.bytes = chunk.bytes;
-                ledger.sums.events += chunk.refused.len() as u64;
-                ledger.sums.rejected += chunk.refused.len() as u64;
-                ledger.refused.extend(chunk.refused);
+                let Remarks { refused, noted } = chunk.remarks;
+                ledger.sums.events += refused.len() as u64;
+                ledger.sums.rejected += refused.len() as u64;
+                ledger.remarks.refused.extend(refused);
+                ledger.remarks.noted.extend(noted);
                 ledger
                     .open
                     .extend(chunk.lines.iter().map(|line| line.number));
@@ -357,7 +377,7 @@ fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chun
     loop {
         let mut chunk = Chunk {
             lines: Vec::new(),
-            refused: Vec::new(),
+            remarks: Remarks::default(),
             last: number,
             bytes,
             failed: None,
@@ -373,6 +393,11 @@ fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chun
                         match event(&text, length, options.max_line) {
                             Ok(None) => {}
                             Ok(Some(mut event)) => {
+                                let notes = std::mem::take(&mut event.notes);
+                                if !notes.is_empty() {
+                                    let line = chunk.last;
+                                    chunk.remarks.noted.push(NotedLine { line, notes });
+                                }
                                 if !event.change.has_id() {
                                     event.key = Some(key(&options.name, chunk.last, &text));
                                 }
@@ -382,7 +407,7 @@ fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chun
                                     event,
                                 });
                             }
-                            Err(message) => chunk.refused.push(RefusedLine {
+                            Err(message) => chunk.remarks.refused.push(RefusedLine {
                                 line: chunk.last,
                                 code: "invalid",
                                 message,
