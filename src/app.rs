@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::{HttpResponse, Route, guard, web};
+use actix_web::{HttpRequest, HttpResponse, Route, guard, web};
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
 
@@ -339,6 +339,7 @@ fn admin_server(
             .route("/livez", asked().to(livez))
             .route("/readyz", asked().to(readyz))
             .route("/metrics", asked().to(show_metrics))
+            .default_service(web::to(unasked))
     })
 }
 
@@ -346,6 +347,12 @@ fn admin_server(
 /// Balancers ask by HEAD, too.
 fn asked() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+/// What nobody asks of a pod, in words.
+async fn unasked(request: HttpRequest) -> HttpResponse {
+    let known = ["/livez", "/readyz", "/metrics"].contains(&request.path());
+    http::native::unrouted(known.then_some("GET, HEAD"))
 }
 
 async fn livez() -> HttpResponse {

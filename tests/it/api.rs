@@ -9,6 +9,9 @@ use crate::support::Reply;
 /// `POST /v1/events`: bodies, wrong fields, limits, every rejection code.
 mod events;
 
+/// What callers send in good faith and not quite right.
+mod input;
+
 /// The native reads.
 mod reads;
 
