@@ -612,3 +612,73 @@ async fn a_custom_type_that_no_room_can_have_counts_nothing() {
         400_201,
     );
 }
+
+#[tokio::test]
+async fn of_a_key_given_twice_in_a_filter_the_last_one_holds() {
+    let app = app();
+    app.must(&json!([
+        {"type": "room.updated", "room": "r", "tags": ["work"]},
+        {"type": "room.updated", "room": "s", "tags": ["home"]},
+        {"type": "member.joined", "room": "r", "users": ["a", "b"]},
+        {"type": "member.joined", "room": "s", "users": ["a", "b"]},
+        {"type": "pref.updated", "room": "s", "user": "a", "folder": "f"},
+    ]))
+    .await;
+    for (query, room) in [
+        (r#"q={"roomTags":"home","roomTags":"work"}"#, "r"),
+        (r#"q={"roomTags":"work","room\u0054ags":"home"}"#, "s"),
+        (r#"q={"roomTags":{"$in":["home"],"$in":["work"]}}"#, "r"),
+        (
+            r#"q={"nonsense":1,"_id":"r","_id":"s","nonsense":{"roomTags":1},"nonsense":null}"#,
+            "",
+        ),
+        (r#"pref={"folder":"none","folder":"f"}"#, "s"),
+        (r#"pref={"folder":{"$ne":"none","$ne":"f"}}"#, "r"),
+    ] {
+        let (name, filter) = query.split_once('=').unwrap();
+        let query_of = [(name.to_owned(), filter.to_owned())];
+        let reply = app.imkit_rooms("a", &query_of).await;
+        if room.is_empty() {
+            assert_eq!(reply.body["error"]["code"], "INVALID_QUERY", "{query}");
+            continue;
+        }
+        let found = reply.ok();
+        let rooms = found["result"]["data"].as_array().unwrap();
+        let rooms: Vec<&Value> = rooms.iter().map(|room| &room["_id"]).collect();
+        assert_eq!(rooms, [room], "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_any_body_is_passed_over() {
+    let app = app();
+    app.must(&json!([
+        {"type": "room.updated", "room": "r", "tags": ["work"]},
+        {"type": "member.joined", "room": "r", "users": ["a", "b"]},
+        {"type": "message.sent", "room": "r", "id": "1", "sender": "b"},
+    ]))
+    .await;
+    let marked = |body: &str| format!("\u{feff}{body}");
+    let native = app.native(Method::POST, "/v1/unread");
+    let native = App::send(native.body(marked(r#"{"users":["a"]}"#)))
+        .await
+        .ok();
+    assert_eq!(native["users"]["a"]["messages"]["total"], 1);
+    let room = app.native(Method::POST, "/v1/rooms/r/unread");
+    let room = App::send(room.body(marked(r#"{"users":["a"]}"#)))
+        .await
+        .ok();
+    assert_eq!(room["unread"]["a"], 1);
+    let badges = app.imkit(Method::POST, "/badges/byRoomTags", "a");
+    let badges = App::send(badges.body(marked("{}"))).await.ok();
+    assert_eq!(badges["result"]["totalBadge"], 1);
+    let tencent = app.tencent(&json!({}));
+    let tencent = App::send(tencent.body(marked(r#"{"To_Account":"a"}"#)))
+        .await
+        .ok();
+    assert_eq!(tencent["ErrorCode"], 0);
+    for event in ["[]", r#"{"type":"user.updated","user":"a"}"#] {
+        let request = app.native(Method::POST, "/v1/events").body(marked(event));
+        assert_eq!(App::send(request).await.ok()["rejected"], 0, "{event}");
+    }
+}
