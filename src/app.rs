@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::{HttpResponse, HttpResponseBuilder, Route, guard, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Route, guard, web};
 use arc_swap::ArcSwapOption;
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
@@ -350,7 +350,7 @@ fn admin_server(
             .route("/livez", asked().to(livez))
             .route("/readyz", asked().to(readyz))
             .route("/metrics", asked().to(show_metrics))
-            .default_service(web::to(async || http::native::no_such_path()))
+            .default_service(web::to(unasked))
     })
 }
 
@@ -358,6 +358,12 @@ fn admin_server(
 /// Balancers ask by HEAD, too.
 fn asked() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+/// What nobody asks of a pod, in words.
+async fn unasked(request: HttpRequest) -> HttpResponse {
+    let known = ["/livez", "/readyz", "/metrics"].contains(&request.path());
+    http::native::unrouted(known.then_some("GET, HEAD"))
 }
 
 async fn livez() -> HttpResponse {

@@ -1,8 +1,11 @@
 //! Events as callers send them: parsed once into types that can't be wrong. No I/O.
 
 mod fields;
+mod notes;
 mod read;
+mod time;
 
+pub use notes::Notes;
 pub use read::{Batch, Events, Form, Invalid, Unreadable, read_all, read_line};
 
 use crate::names::{CustomType, EventKey, MessageId, RoomId, Tag, UserId};
@@ -14,6 +17,8 @@ pub struct Event {
     pub time: Option<i64>,
     /// A key that its room, or its user, takes once. An event with an id is known by that, and its key counts for nothing.
     pub key: Option<EventKey>,
+    /// What was left out of it, in words for its sender.
+    pub notes: Notes,
     /// What happened.
     pub change: Change,
 }

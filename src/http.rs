@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody as _};
 use actix_web::http::StatusCode;
+use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
@@ -48,6 +49,9 @@ struct Dialect {
     endpoints: &'static [(&'static str, &'static str)],
     /// Whether it is served for an app.
     is_for: fn(&AppConfig) -> bool,
+    /// How many segments come before its own in a path that no prefix claims, if a request is meant for it all the same: told by its
+    /// headers or, where they are not known, by the path alone.
+    behind: fn(Option<&HeaderMap>, &[&str]) -> Option<usize>,
     /// Names of its endpoints that are limited.
     limited: &'static [&'static str],
     /// How much of an app's limit one user may use; 1 where an app's own back end calls.
@@ -65,6 +69,7 @@ static NATIVE: Dialect = Dialect {
     name: "native",
     endpoints: native::ENDPOINTS,
     is_for: |_| true,
+    behind: |_, _| None,
     limited: &[],
     user_share: |_| 1.0,
     serve: |call| Box::pin(native::serve(call)),
@@ -78,6 +83,7 @@ static VENDORS: [Dialect; 3] = [
         name: "imkit",
         endpoints: imkit::ENDPOINTS,
         is_for: |app| app.imkit.is_some(),
+        behind: |_, _| None,
         limited: imkit::LIMITED,
         user_share: imkit::user_share,
         serve: |call| Box::pin(imkit::serve(call)),
@@ -89,6 +95,7 @@ static VENDORS: [Dialect; 3] = [
         name: "tencent",
         endpoints: tencent::ENDPOINTS,
         is_for: |app| app.tencent.is_some(),
+        behind: |_, _| None,
         limited: tencent::LIMITED,
         user_share: |_| 1.0,
         serve: |call| Box::pin(tencent::serve(call)),
@@ -100,6 +107,7 @@ static VENDORS: [Dialect; 3] = [
         name: "sendbird",
         endpoints: sendbird::ENDPOINTS,
         is_for: |app| app.sendbird.is_some(),
+        behind: sendbird::behind,
         limited: sendbird::LIMITED,
         user_share: |_| 1.0,
         serve: |call| Box::pin(sendbird::serve(call)),
@@ -215,8 +223,9 @@ pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpRespon
         return internal_problem();
     };
     let access = Access::begin(&req, &state.metrics);
-    let segments = split(req.uri().path());
-    let dialect = dialect(segments.first().copied().unwrap_or_default());
+    let mut segments = split(req.uri().path());
+    let (dialect, before) = dialect(&segments, Some(req.headers()));
+    segments.drain(..before);
     let (name, app) = (Cell::new(NONE), Cell::new(None));
     let call = Call {
         req: &req,
@@ -269,23 +278,30 @@ pub fn unseen(metrics: &Metrics, why: Unserved) {
 
 /// The words for a request that no handler sees, in the dialect of its path.
 pub fn refuse(path: &[u8], why: Unserved) -> HttpResponse {
-    let mut segments = path.split(|byte| *byte == b'/');
-    let first = segments.find(|segment| !segment.is_empty());
-    let first = std::str::from_utf8(first.unwrap_or_default());
-    (dialect(first.unwrap_or_default()).unserved)(why)
+    let segments = path.split(|byte| *byte == b'/');
+    let segments = segments.map(|segment| std::str::from_utf8(segment).unwrap_or("?"));
+    let segments: Vec<&str> = segments.skip_while(|segment| segment.is_empty()).collect();
+    let (dialect, _) = dialect(&segments, None);
+    (dialect.unserved)(why)
 }
 
-/// The dialect of a path that begins with that segment.
-fn dialect(first: &str) -> &'static Dialect {
+/// The dialect of a path, and how many of its segments come before the dialect's own. The headers may not be known.
+fn dialect(segments: &[&str], headers: Option<&HeaderMap>) -> (&'static Dialect, usize) {
+    let first = segments.first().copied().unwrap_or_default();
+    let mut all = VENDORS.iter().chain([&NATIVE]);
+    if let Some(claimed) = all.find(|dialect| dialect.prefixes.contains(&first)) {
+        return (claimed, 0);
+    }
     VENDORS
         .iter()
-        .find(|dialect| dialect.prefixes.contains(&first))
-        .unwrap_or(&NATIVE)
+        .find_map(|dialect| Some((dialect, (dialect.behind)(headers, segments)?)))
+        .unwrap_or((&NATIVE, 0))
 }
 
-/// The segments of a raw path, without the empty ones in front (`//v3/…` is what a base URL with a slash leads to).
+/// The segments of a raw path, without the empty ones in front (`//v3/…` is what a base URL with a slash leads to) and at the end
+/// (`…/unread/`: a redirect would lose the body).
 fn split(path: &str) -> Vec<&str> {
-    let path = path.trim_start_matches('/');
+    let path = path.trim_matches('/');
     if path.is_empty() {
         Vec::new()
     } else {
@@ -310,7 +326,9 @@ mod tests {
     fn paths_are_split_raw() {
         assert_eq!(split("/v3/users/a%2Fb/x"), ["v3", "users", "a%2Fb", "x"]);
         assert_eq!(split("//v3/users"), ["v3", "users"]);
-        assert_eq!(split("/rooms/"), ["rooms", ""]);
+        assert_eq!(split("/rooms/"), ["rooms"]);
+        assert_eq!(split("/v3/users//x//"), ["v3", "users", "", "x"]);
+        assert!(split("//").is_empty());
         assert!(split("/").is_empty());
         assert_eq!(split("*"), ["*"]);
     }

@@ -367,6 +367,27 @@ impl<'a> Raw<'a> {
             .flatten()
     }
 
+    /// The value for people to find it again: at most so many characters, none of them a control character. What can't be read of a
+    /// string is U+FFFD.
+    pub fn excerpt(self, characters: usize) -> String {
+        // No character has more bytes than an escaped one.
+        let most = characters.saturating_add(1).saturating_mul(12);
+        let (quote, text) = match self.inside() {
+            Some(inside) => ("\"", lossy(inside.get(..most).unwrap_or(inside))),
+            None => {
+                let text = self.text.get(..most).unwrap_or(self.text);
+                ("", String::from_utf8_lossy(text).into_owned())
+            }
+        };
+        let mut clean = text.chars().filter(|character| !character.is_control());
+        let mut excerpt = String::from(quote);
+        excerpt.extend(clean.by_ref().take(characters));
+        if clean.next().is_some() {
+            excerpt.push('…');
+        }
+        excerpt + quote
+    }
+
     /// Its items, if it is a list.
     pub fn items(self) -> Option<Items<'a>> {
         self.entries(b'[').map(Items)
@@ -491,6 +512,22 @@ fn unescape(text: &[u8], at: usize, surrogates: Surrogates) -> Result<(char, usi
         _ => return Err(TextFault::Escape),
     };
     Ok((character, 2))
+}
+
+/// The text that is written between two quotes, or the beginning of it. What can't be read of it is U+FFFD.
+fn lossy(inside: &[u8]) -> String {
+    let mut text = String::new();
+    let mut rest = inside;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        let (before, escape) = rest.split_at_checked(at).unwrap_or((rest, b""));
+        text.push_str(&String::from_utf8_lossy(before));
+        let read = unescape(escape, 0, Surrogates::Replace);
+        let (character, length) = read.unwrap_or((char::REPLACEMENT_CHARACTER, 2));
+        text.push(character);
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    text.push_str(&String::from_utf8_lossy(rest));
+    text
 }
 
 /// The number that four hexadecimal digits stand for.

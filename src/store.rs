@@ -45,7 +45,7 @@ use tokio::sync::Semaphore;
 
 pub use crate::connection::this_is_a_worker;
 pub use doctor::{Check, KnownServers, Level};
-pub use import::{Cut, ImportOptions, Imported, RefusedLine};
+pub use import::{Cut, ImportOptions, Imported, NotedLine, RefusedLine, Remarks};
 pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
 pub use memory::{MemoryUse, Part};
 pub use mend::Mended;

@@ -10,10 +10,12 @@ pub fn lets_in(call: &Call<'_>) -> bool {
 }
 
 /// What a query asks for, in the order asked.
-fn asked(raw: &str) -> Option<(Vec<&'static str>, Vec<String>)> {
+fn asked(raw: &str) -> Option<(Vec<&'static str>, Option<Vec<String>>)> {
     let asked = Asked::parse(Query::new(raw)).ok()?;
     let keys = asked.keys.iter().map(|key| key.name).collect();
-    let types = asked.types.iter().map(|t| t.as_str().to_owned()).collect();
+    let types = asked
+        .types
+        .map(|types| types.iter().map(|t| t.as_str().to_owned()).collect());
     Some((keys, types))
 }
 
@@ -21,9 +23,10 @@ fn asked(raw: &str) -> Option<(Vec<&'static str>, Vec<String>)> {
 pub fn query(raw: &str, again: &str) {
     let found = asked(raw);
     assert_eq!(found, asked(again));
-    let Some((keys, types)) = found else {
+    let Some((keys, asked_types)) = found else {
         return;
     };
+    let types = asked_types.clone().unwrap_or_default();
     assert!((1..=KEYS.len()).contains(&keys.len()) && types.len() <= MAX_TYPES);
     for list in [
         &mut keys.clone(),
@@ -46,9 +49,13 @@ pub fn query(raw: &str, again: &str) {
     let list = format!(
         "item_keys={}&custom_types={}",
         encode(keys.join(",")),
-        encode(types.join(","))
+        match &asked_types {
+            // No room can have this one.
+            Some(types) if types.is_empty() => encode("\0".to_owned()),
+            _ => encode(types.join(",")),
+        }
     );
-    assert_eq!(asked(&list), Some((keys, types)));
+    assert_eq!(asked(&list), Some((keys, asked_types)));
 }
 
 /// The application that a host names is none but the one of that name.

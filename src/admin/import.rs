@@ -14,9 +14,9 @@ use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::names::AppId;
-use crate::store::{Cut, ImportOptions, RefusedLine};
+use crate::store::{Cut, ImportOptions, NotedLine, RefusedLine, Remarks};
 
-/// Lines of which is said what is wrong with them; more are counted.
+/// Lines of which is said what is wrong with them, or what was left out of them; more are counted.
 const FIRST: usize = 20;
 /// Bytes read at once.
 const BUFFER: usize = 1 << 20;
@@ -70,8 +70,23 @@ pub async fn import(
     let meter = Meter::new("import");
     let start = Instant::now();
     let (mut told, mut shown) = (0, Vec::new());
-    let on = |done: &crate::store::Imported, lines: Vec<RefusedLine>| {
-        for line in lines {
+    let (mut noted, mut notes) = (0, Vec::new());
+    let on = |done: &crate::store::Imported, remarks: Remarks| {
+        for line in remarks.noted {
+            noted += 1;
+            if noted > FIRST {
+                continue;
+            }
+            if what.json {
+                notes.push(noted_row(&line));
+            } else {
+                meter.clear();
+                let NotedLine { line, notes } = line;
+                let notes: Vec<&str> = notes.iter().collect();
+                print(&format!("line {line}: note: {}\n", notes.join("; ")));
+            }
+        }
+        for line in remarks.refused {
             told += 1;
             if what.json {
                 shown.push(row(&line));
@@ -102,14 +117,18 @@ pub async fn import(
             "events_per_second": per_second(done.events), "deliveries_per_second": per_second(deliveries),
             "done_to_line": done.done_to, "complete": failed.is_none(), "errors": shown,
             "errors_not_shown": untold,
+            "noted": noted, "notes": notes, "notes_not_shown": noted.saturating_sub(FIRST),
         });
         print(&format!("{document:#}\n"));
     } else {
-        let more = match untold {
+        let mut more = match untold {
             0 => String::new(),
             1 => "1 more line was rejected\n".to_owned(),
             more => format!("{more} more lines were rejected\n"),
         };
+        if noted > FIRST {
+            more.push_str(&format!("{} more lines have notes\n", noted - FIRST));
+        }
         print(&format!(
             "{more}{}: {} applied, {}, {} rejected; {}; {seconds:.1} s, {} events/s, {} deliveries/s\n",
             counted(done.events, "event"),
@@ -148,6 +167,11 @@ fn name(what: &Import<'_>) -> String {
             path.to_string_lossy().into_owned()
         }
     }
+}
+
+fn noted_row(line: &NotedLine) -> Value {
+    let notes: Vec<&str> = line.notes.iter().collect();
+    json!({"line": line.line, "notes": notes})
 }
 
 fn row(line: &RefusedLine) -> Value {

@@ -2,18 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Display;
 use std::hash::Hash;
 
-use super::{Change, Event, MemberState, Mentions, Message, Place, UpTo};
+use super::{Change, Event, MemberState, Mentions, Message, Notes, Place, UpTo, time};
 use crate::json::{BadText, Raw, Surrogates};
 use crate::names::{
     CustomType, EventKey, MAX_NAME_BYTES, MessageId, NameError, RoomId, Tag, UserId,
 };
 
-/// The latest time: the end of the year 9999.
-const MAX_TIME: i64 = 253_402_300_799_999;
-/// The longest text that is looked at for a time.
-const MAX_TIME_BYTES: usize = 256;
 /// The most tags in a room, and of a user's own for one.
 const MAX_TAGS: usize = 100;
 /// The most users that one message names.
@@ -27,6 +24,12 @@ const MAX_LONG_BYTES: usize = 4 << 10;
 const MAX_PAYLOAD_BYTES: usize = 4 << 10;
 /// Lists from this many bytes on are counted before they are kept, so that no room is made for more items than there are.
 const COUNTED_BYTES: usize = 64 << 10;
+/// What is said of a list that is none.
+const LIST: &str = "must be a list of strings";
+/// Names that are left out of a list and noted one by one; more are counted.
+const NOTED: usize = 10;
+/// Characters of such a name that its note repeats.
+const NOTED_CHARACTERS: usize = 32;
 
 /// What is wrong with an event, before it is known where in the body.
 #[derive(Debug)]
@@ -139,6 +142,7 @@ pub(super) struct Fields<'a> {
     present: u64,
     /// The key of the first that no event has.
     unknown: Option<Raw<'a>>,
+    notes: Notes,
 }
 
 // A bit for each.
@@ -150,6 +154,7 @@ impl Default for Fields<'_> {
             values: [Raw::default(); NAMES.len()],
             present: 0,
             unknown: None,
+            notes: Notes::default(),
         }
     }
 }
@@ -159,6 +164,7 @@ impl<'a> Fields<'a> {
     pub(super) fn clear(&mut self) {
         self.present = 0;
         self.unknown = None;
+        self.notes = Notes::default();
     }
 
     pub(super) fn put(&mut self, key: Raw<'a>, value: Raw<'a>) {
@@ -239,29 +245,48 @@ impl<'a> Fields<'a> {
     ) -> Result<Option<Vec<T>>, Wrong> {
         match self.take(field) {
             None => Ok(None),
-            Some(raw) => names(field, raw, parse, most, too_many).map(Some),
+            Some(raw) => {
+                let unusable = |_, why| Err(unlisted(field, why));
+                names(field, raw, parse, most, too_many, unusable).map(Some)
+            }
         }
     }
 
-    fn time(&mut self, field: Name) -> Result<Option<i64>, Wrong> {
-        const TIME: &str =
-            "must be milliseconds since the epoch or RFC 3339, between 1970 and 9999";
-        let Some(raw) = self.take(field) else {
-            return Ok(None);
+    /// The users that a list names, if the field holds one. What can't be a user's id costs nobody else their mention: it is left
+    /// out and noted.
+    fn users_that_can_be(
+        &mut self,
+        field: Name,
+        raw: Raw<'a>,
+        most: usize,
+        too_many: &'static str,
+    ) -> Result<Vec<UserId>, Wrong> {
+        let mut left_out = LeftOut {
+            field,
+            notes: &mut self.notes,
+            number: 0,
         };
-        let time = if !raw.is_text() {
-            raw.integer()
-        } else if raw.bytes() > MAX_TIME_BYTES {
-            None
-        } else {
-            let text = text(field, raw, Surrogates::Refuse, TIME)?;
-            let time = text.parse::<jiff::Timestamp>().ok();
-            time.map(|time| time.as_millisecond())
+        let unusable = |item: Raw<'a>, why| {
+            left_out.note(item, &why);
+            Ok(())
         };
-        match time {
-            Some(time) if (0..=MAX_TIME).contains(&time) => Ok(Some(time)),
-            _ => Err(wrong(field.as_str(), TIME)),
-        }
+        let users = names(field, raw, UserId::parse, most, too_many, unusable)?;
+        left_out.note_the_rest();
+        Ok(users)
+    }
+
+    fn time(&mut self, field: Name, what_for: time::Use) -> Result<Option<i64>, Wrong> {
+        let read = |raw: Raw<'_>| {
+            let time = if raw.is_text() {
+                let text = text(field, raw, Surrogates::Refuse, time::FORM)?;
+                time::of_text(&text, what_for)
+            } else {
+                let number = raw.integer().ok_or(time::FORM);
+                number.and_then(|number| time::of_number(number, what_for))
+            };
+            time.map_err(|problem| wrong(field.as_str(), problem))
+        };
+        self.take(field).map(read).transpose()
     }
 
     /// Nothing may be left.
@@ -286,7 +311,7 @@ impl<'a> Fields<'a> {
         let kind = self
             .text(Name::Type)?
             .ok_or_else(|| wrong("type", "is missing"))?;
-        let time = self.time(Name::Time)?;
+        let time = self.time(Name::Time, time::Use::Event)?;
         let key = self.name(Name::Key, EventKey::parse)?;
         let change = match &*kind {
             "user.updated" => user_updated(self)?,
@@ -311,7 +336,12 @@ impl<'a> Fields<'a> {
             _ => return Err(wrong("type", "is not a known event type")),
         };
         self.done()?;
-        Ok(Event { time, key, change })
+        Ok(Event {
+            time,
+            key,
+            notes: std::mem::take(&mut self.notes),
+            change,
+        })
     }
 }
 
@@ -323,22 +353,45 @@ fn text<'a>(
 ) -> Result<Cow<'a, str>, Wrong> {
     match raw.text(surrogates) {
         None => Err(wrong(field.as_str(), no_text)),
-        Some(text) => text.map_err(|BadText { fault, at }| Wrong {
-            problem: fault.to_string().into(),
-            at: Some(at),
-            ..wrong(field.as_str(), "")
-        }),
+        Some(text) => text.map_err(|bad| unreadable(field, bad)),
     }
 }
 
+fn unreadable(field: Name, BadText { fault, at }: BadText) -> Wrong {
+    Wrong {
+        problem: fault.to_string().into(),
+        at: Some(at),
+        ..wrong(field.as_str(), "")
+    }
+}
+
+/// The name that an item of a list is.
+fn name<'a, T>(
+    raw: Raw<'a>,
+    parse: impl Fn(Cow<'a, str>) -> Result<T, NameError>,
+) -> Result<T, Unnamed> {
+    match raw.text(Surrogates::Refuse) {
+        None => Err(Unnamed::NoText),
+        Some(text) => parse(text.map_err(Unnamed::BadText)?).map_err(Unnamed::BadName),
+    }
+}
+
+/// Why an item of a list is no name.
+enum Unnamed {
+    NoText,
+    BadText(BadText),
+    BadName(NameError),
+}
+
+/// A list of names, each once. `unusable` says what becomes of an item that is none.
 fn names<'a, T: Hash + Eq>(
     field: Name,
     raw: Raw<'a>,
     parse: impl Fn(Cow<'a, str>) -> Result<T, NameError>,
     most: usize,
     too_many: &'static str,
+    mut unusable: impl FnMut(Raw<'a>, Unnamed) -> Result<(), Wrong>,
 ) -> Result<Vec<T>, Wrong> {
-    const LIST: &str = "must be a list of strings";
     let items = raw.items().ok_or_else(|| wrong(field.as_str(), LIST))?;
     // Twice as many as may be are kept before those that come again are struck out.
     let struck_out_at = most.saturating_mul(2);
@@ -348,8 +401,10 @@ fn names<'a, T: Hash + Eq>(
         Vec::with_capacity(items.clone().take(struck_out_at).count())
     };
     for item in items {
-        let text = text(field, item, Surrogates::Refuse, LIST)?;
-        names.push(parse(text).map_err(|error| unnamable(field, error))?);
+        match name(item, &parse) {
+            Ok(name) => names.push(name),
+            Err(why) => unusable(item, why)?,
+        }
         if names.len() == struck_out_at {
             once(&mut names);
             if names.len() > most {
@@ -361,6 +416,52 @@ fn names<'a, T: Hash + Eq>(
     match names.len() > most {
         true => Err(wrong(field.as_str(), too_many)),
         false => Ok(names),
+    }
+}
+
+/// What is said of a list of which an item is no name.
+fn unlisted(field: Name, why: Unnamed) -> Wrong {
+    match why {
+        Unnamed::NoText => wrong(field.as_str(), LIST),
+        Unnamed::BadText(bad) => unreadable(field, bad),
+        Unnamed::BadName(error) => unnamable(field, error),
+    }
+}
+
+/// What is left out of a list, for its sender: the first few by name.
+struct LeftOut<'n> {
+    field: Name,
+    notes: &'n mut Notes,
+    number: usize,
+}
+
+impl LeftOut<'_> {
+    fn note(&mut self, item: Raw<'_>, why: &Unnamed) {
+        self.number += 1;
+        if self.number > NOTED {
+            return;
+        }
+        let (field, item) = (self.field.as_str(), item.excerpt(NOTED_CHARACTERS));
+        let why: &dyn Display = match why {
+            Unnamed::NoText => &"must be a string",
+            Unnamed::BadText(bad) => &bad.fault,
+            Unnamed::BadName(error) => error,
+        };
+        let note = format_args!("{field}: {item} is left out: {why}");
+        self.notes.add(note);
+    }
+
+    fn note_the_rest(self) {
+        let (field, more) = (self.field.as_str(), self.number.saturating_sub(NOTED));
+        match more {
+            0 => {}
+            1 => self
+                .notes
+                .add(format_args!("{field}: 1 more name is left out")),
+            _ => self
+                .notes
+                .add(format_args!("{field}: {more} more names are left out")),
+        }
     }
 }
 
@@ -408,7 +509,7 @@ fn user_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     if let Some(flag) = fields.flag(Name::IsRobot)? {
         shown.push(("is_robot", u8::from(flag).to_string()));
     }
-    if let Some(time) = fields.time(Name::LastLoginTime)? {
+    if let Some(time) = fields.time(Name::LastLoginTime, time::Use::Bound)? {
         shown.push(("last_login_time", time.to_string()));
     }
     Ok(Change::UserUpdated { user, shown })
@@ -498,10 +599,9 @@ fn message(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     };
     let mentions = match fields.take(Name::Mentions) {
         None => Mentions::Users(Vec::new()),
-        Some(raw) if raw.items().is_some() => Mentions::Users(names(
+        Some(raw) if raw.items().is_some() => Mentions::Users(fields.users_that_can_be(
             Name::Mentions,
             raw,
-            UserId::parse,
             MAX_MENTIONS,
             "must name at most 10,000 users; \"all\" names everybody",
         )?),
@@ -559,7 +659,7 @@ fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     };
     let up_to = match (
         fields.name(Name::UpToId, MessageId::parse)?,
-        fields.time(Name::UpToTime)?,
+        fields.time(Name::UpToTime, time::Use::Bound)?,
     ) {
         (Some(_), Some(_)) => return Err(wrong("up_to_time", "can't be given beside up_to_id")),
         (Some(id), None) => UpTo::Id(id),
@@ -572,7 +672,7 @@ fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
 fn read_all(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     const LIST: &str = "must be a list of one or more of direct, group and supergroup";
     let user = fields.required(Name::User, UserId::parse)?;
-    let up_to = match fields.time(Name::UpToTime)? {
+    let up_to = match fields.time(Name::UpToTime, time::Use::Bound)? {
         Some(time) => UpTo::Time(time),
         None => UpTo::Head,
     };

@@ -95,6 +95,11 @@ impl Batch {
         self.events.len() + self.refused.len()
     }
 
+    /// Bytes of what is noted of the events.
+    pub fn note_bytes(&self) -> usize {
+        self.events.iter().map(|event| event.notes.bytes()).sum()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

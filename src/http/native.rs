@@ -6,6 +6,7 @@ mod results;
 #[doc(hidden)]
 pub mod fuzzing;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -47,8 +48,6 @@ const FEW_EVENTS: usize = 1_000;
 /// Bytes in an answer for an event that was applied.
 const ROW_BYTES: u64 = 48;
 
-/// What is said where nothing stands.
-const NO_SUCH_PATH: &str = "no such path";
 
 /// Answers a call of the native API, or of a path that nobody knows.
 pub async fn serve(mut call: Call<'_>) -> HttpResponse {
@@ -63,31 +62,45 @@ pub fn unserved(why: Unserved) -> HttpResponse {
     Problem::new(why.status(), why.detail()).render()
 }
 
-/// The answer where nothing stands.
-pub fn no_such_path() -> HttpResponse {
-    Problem::new(StatusCode::NOT_FOUND, NO_SUCH_PATH).render()
+/// The words for a path that there is not or, where it takes the methods named, for another method.
+pub fn unrouted(allow: Option<&'static str>) -> HttpResponse {
+    allow.map_or_else(Problem::path, Problem::method).render()
 }
+
+/// The methods that a path takes.
+struct Methods {
+    taken: &'static [Method],
+    named: &'static str,
+}
+
+const GET: Methods = Methods {
+    taken: &[Method::GET],
+    named: "GET",
+};
+const POST: Methods = Methods {
+    taken: &[Method::POST],
+    named: "POST",
+};
+const GET_OR_POST: Methods = Methods {
+    taken: &[Method::GET, Method::POST],
+    named: "GET, POST",
+};
 
 async fn route(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let segments = call.segments.clone();
-    let (name, method) = match segments.as_slice() {
-        ["v1", "events"] => ("native_events", Method::POST),
-        ["v1", "unread"] => ("native_unread", Method::POST),
-        ["v1", "users", _, "unread"] => ("native_user_unread", Method::GET),
-        ["v1", "rooms", _, "unread"] => ("native_room_unread", Method::GET),
+    let (name, methods) = match segments.as_slice() {
+        ["v1", "events"] => ("native_events", POST),
+        ["v1", "unread"] => ("native_unread", POST),
+        ["v1", "users", _, "unread"] => ("native_user_unread", GET),
+        ["v1", "rooms", _, "unread"] => ("native_room_unread", GET_OR_POST),
         _ => {
             call.route("unknown");
-            return Err(Problem::new(StatusCode::NOT_FOUND, NO_SUCH_PATH));
+            return Err(Problem::path());
         }
     };
     call.route(name);
-    if !call.is(&method) {
-        let mut problem = Problem::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "this path takes another method",
-        );
-        problem.allow = Some(if method == Method::GET { "GET" } else { "POST" });
-        return Err(problem);
+    if !methods.taken.iter().any(|method| call.is(method)) {
+        return Err(Problem::method(methods.named));
     }
     let index = authenticate(call).map_err(|problem| match call.refused("native") {
         Some(seconds) => Problem::too_many(seconds),
@@ -104,8 +117,11 @@ async fn route(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
         ["v1", "events"] => events(call, app, index).await,
         ["v1", "unread"] => unread(call, app, index).await,
         ["v1", "users", user, _] => user_unread(call, app, user).await,
+        ["v1", "rooms", room, _] if call.is(&Method::POST) => {
+            room_unread_of(call, app, index, room).await
+        }
         ["v1", "rooms", room, _] => room_unread(call, app, room).await,
-        _ => Err(Problem::new(StatusCode::NOT_FOUND, "no such path")),
+        _ => Err(Problem::path()),
     }
 }
 
@@ -124,6 +140,46 @@ fn authenticate(call: &Call<'_>) -> Result<usize, Problem> {
         })
 }
 
+/// How often a parameter may be given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Times {
+    /// What it says would not be plain otherwise.
+    Once,
+    /// It is a list, whose parts may come one by one.
+    Many,
+}
+
+/// The parameters of a call that takes these and no others: whoever misspells one would be answered another question.
+fn parameters<'a>(
+    call: &Call<'a>,
+    known: &[(&'static str, Times)],
+) -> Result<Vec<(&'static str, Cow<'a, str>)>, Problem> {
+    let mut given: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
+    for (name, value) in call.query().strict() {
+        let Some((name, times)) = known.iter().find(|(known, _)| *known == name) else {
+            let name = named(&name);
+            return Err(Problem::bad(format!(
+                "{name} is not a parameter of this call"
+            )));
+        };
+        if *times == Times::Once && given.iter().any(|(given, _)| given == name) {
+            return Err(Problem::bad(format!("{name} is given twice")));
+        }
+        let value = value.ok_or_else(|| Problem::bad(format!("{name} is not UTF-8")))?;
+        given.push((name, value));
+    }
+    Ok(given)
+}
+
+/// A name that a caller has chosen as an answer may repeat it.
+fn named(name: &str) -> String {
+    let clean: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+    match clean.is_empty() {
+        true => "\"\"".to_owned(),
+        false => clean,
+    }
+}
+
 // Events.
 
 async fn events(
@@ -131,12 +187,14 @@ async fn events(
     app: &AppConfig,
     index: usize,
 ) -> Result<HttpResponse, Problem> {
-    let wait = match call.query().find(|(name, _)| name == "wait") {
-        None => Wait::Applied,
-        Some((_, value)) if value == "applied" => Wait::Applied,
-        Some((_, value)) if value == "accepted" => Wait::Accepted,
-        Some(_) => return Err(Problem::bad("wait must be applied or accepted")),
-    };
+    let mut wait = Wait::Applied;
+    for (_, value) in parameters(call, &[("wait", Times::Once)])? {
+        wait = match &*value {
+            "applied" => Wait::Applied,
+            "accepted" => Wait::Accepted,
+            _ => return Err(Problem::bad("wait must be applied or accepted")),
+        };
+    }
     let form = match media_type(call) {
         None | Some(Media::Json) => Form::Json,
         Some(Media::Lines) => Form::Lines,
@@ -174,6 +232,7 @@ async fn events(
     is_large |= batch.len() > FEW_EVENTS;
     // Memory for the answer is there before anything is done: it is given then, whatever it comes to.
     let rows = ROW_BYTES.saturating_mul(batch.len() as u64);
+    let rows = rows.saturating_add(batch.note_bytes() as u64);
     let _room_for_answer = answers.try_hold(rows).map_err(|_| {
         metrics.overloaded("answers");
         Problem::new(Unserved::Overloaded.status(), Unserved::Overloaded.detail())
@@ -254,14 +313,12 @@ async fn user_unread(
 ) -> Result<HttpResponse, Problem> {
     let user = parse_segment(user, UserId::parse)?;
     let mut rooms = false;
-    for (name, value) in call.query() {
-        if name == "include" {
-            for part in value.split(',').filter(|part| !part.is_empty()) {
-                if part != "rooms" {
-                    return Err(Problem::bad("include can only name rooms"));
-                }
-                rooms = true;
+    for (_, value) in parameters(call, &[("include", Times::Many)])? {
+        for part in value.split(',').filter(|part| !part.is_empty()) {
+            if part != "rooms" {
+                return Err(Problem::bad("include can only name rooms"));
             }
+            rooms = true;
         }
     }
     match call.state.store.user_unread(&app.id, &user, rooms).await? {
@@ -275,14 +332,7 @@ async fn unread(
     app: &AppConfig,
     index: usize,
 ) -> Result<HttpResponse, Problem> {
-    if matches!(media_type(call), Some(Media::Other | Media::Lines)) {
-        let detail = "the body must be application/json";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
-    let most = MAX_USERS_BYTES.min(call.state.config.server.max_bodies_bytes / 4);
-    let body = call.body(index, most).await?;
-    let (users, _room) = call.state.bodies.work(body, users_asked).await;
-    let users = users?;
+    let users = users_of_body(call, index).await?;
     let mut named = HashSet::with_capacity(users.len());
     let users: Vec<&UserId> = users.iter().filter(|user| named.insert(*user)).collect();
     let totals = call.state.store.totals_of(&app.id, &users).await?;
@@ -296,7 +346,20 @@ async fn unread(
     }))
 }
 
-/// The users that the body of `POST /v1/unread` names.
+/// The users that the body of a call without parameters names.
+async fn users_of_body(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>, Problem> {
+    parameters(call, &[])?;
+    if matches!(media_type(call), Some(Media::Other | Media::Lines)) {
+        let detail = "the body must be application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    let most = MAX_USERS_BYTES.min(call.state.config.server.max_bodies_bytes / 4);
+    let body = call.body(index, most).await?;
+    let (users, _room) = call.state.bodies.work(body, users_asked).await;
+    users
+}
+
+/// The users that a body names.
 fn users_asked(body: &[u8]) -> Result<Vec<UserId>, Problem> {
     let value = json::whole(body).map_err(|fault| not_json(body, fault))?;
     let fields = value
@@ -307,7 +370,7 @@ fn users_asked(body: &[u8]) -> Result<Vec<UserId>, Problem> {
         match key.text(Surrogates::Replace) {
             Some(Ok(key)) if key == "users" => asked = value.items(),
             Some(Ok(key)) => {
-                let key: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
+                let key = named(&key);
                 return Err(Problem::bad(format!("{key} is not a field of this call")));
             }
             _ => return Err(Problem::bad("a field's name can't be read")),
@@ -339,29 +402,43 @@ async fn room_unread(
     let parse = |user: &str| {
         UserId::parse(user).map_err(|error| Problem::bad(format!("a user id {error}")))
     };
-    for (name, value) in call.query() {
-        match name.as_ref() {
-            "users" => {
-                let users = users.get_or_insert_default();
-                for user in value.split(',').filter(|user| !user.is_empty()) {
-                    users.push(parse(user)?);
-                }
-            }
-            // For ids that hold a comma.
-            "user" => users.get_or_insert_default().push(parse(&value)?),
-            _ => {}
+    // `user` is for ids that hold a comma.
+    for (name, value) in parameters(call, &[("users", Times::Many), ("user", Times::Many)])? {
+        let users = users.get_or_insert_default();
+        if name == "user" {
+            users.push(parse(&value)?);
+            continue;
+        }
+        for user in value.split(',').filter(|user| !user.is_empty()) {
+            users.push(parse(user)?);
         }
     }
     if users.as_ref().is_some_and(|users| users.len() > MAX_USERS) {
         let detail = format!("at most {MAX_USERS} users can be asked for at once");
         return Err(Problem::bad(detail));
     }
-    match call
-        .state
-        .store
-        .room_unread(&app.id, &room, users.as_deref())
-        .await?
-    {
+    room_counts(call, app, &room, users.as_deref()).await
+}
+
+/// The same for users whom the body names: a URL has no place for a thousand.
+async fn room_unread_of(
+    call: &mut Call<'_>,
+    app: &AppConfig,
+    index: usize,
+    room: &str,
+) -> Result<HttpResponse, Problem> {
+    let room = parse_segment(room, RoomId::parse)?;
+    let users = users_of_body(call, index).await?;
+    room_counts(call, app, &room, Some(&users)).await
+}
+
+async fn room_counts(
+    call: &Call<'_>,
+    app: &AppConfig,
+    room: &RoomId,
+    users: Option<&[UserId]>,
+) -> Result<HttpResponse, Problem> {
+    match call.state.store.room_unread(&app.id, room, users).await? {
         RoomCounts::Counts(counts) => {
             let unread: Map<String, Value> = counts
                 .into_iter()
@@ -521,6 +598,18 @@ impl Problem {
 
     fn bad(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    fn method(allow: &'static str) -> Self {
+        let detail = "this path takes another method";
+        Self {
+            allow: Some(allow),
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+        }
+    }
+
+    fn path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no such path")
     }
 
     fn render(self) -> HttpResponse {

@@ -23,7 +23,7 @@ pub struct Call<'a> {
     pub req: &'a HttpRequest,
     /// The body, not read yet.
     pub payload: &'a mut web::Payload,
-    /// The raw path's segments, not decoded; none of the leading ones is empty.
+    /// The raw path's segments, not decoded, from the first that is the dialect's own; neither the first nor the last is empty.
     pub segments: Vec<&'a str>,
     /// What all calls share.
     pub state: &'a State,
@@ -110,14 +110,30 @@ impl<'a> Query<'a> {
     pub fn new(raw: &'a str) -> Self {
         Self(raw.split('&'))
     }
+
+    /// Names and values; of a value that is not UTF-8 nothing, where it would otherwise be another one.
+    pub fn strict(mut self) -> impl Iterator<Item = (Cow<'a, str>, Option<Cow<'a, str>>)> {
+        std::iter::from_fn(move || {
+            let (name, value) = self.pair()?;
+            let is_text = percent_encoding::percent_decode_str(value)
+                .decode_utf8()
+                .is_ok();
+            Some((decode_form(name), is_text.then(|| decode_form(value))))
+        })
+    }
+
+    /// The next name and value as they came.
+    fn pair(&mut self) -> Option<(&'a str, &'a str)> {
+        let pair = self.0.find(|pair| !pair.is_empty())?;
+        Some(pair.split_once('=').unwrap_or((pair, "")))
+    }
 }
 
 impl<'a> Iterator for Query<'a> {
     type Item = (Cow<'a, str>, Cow<'a, str>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let pair = self.0.find(|pair| !pair.is_empty())?;
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = self.pair()?;
         Some((decode_form(name), decode_form(value)))
     }
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix_web::HttpResponse;
-use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ use crate::http::cors;
 use crate::http::keys::KeyRing;
 use crate::http::request::{self, Call, Query};
 use crate::limiter::Entry;
-use crate::names::{AppId, CustomType, NameError, UserId};
+use crate::names::{AppId, CustomType, UserId};
 use crate::outcome::Outcome;
 use crate::store::{ByKind, Totals};
 
@@ -35,6 +35,29 @@ const UNREAD: &str = "sendbird-unread-item-count";
 
 /// Custom types in one call.
 const MAX_TYPES: usize = 1_000;
+
+const API_TOKEN: &str = "api-token";
+
+/// How many segments come before this dialect's own: callers put a base path of theirs in front. A token, or a browser's question
+/// whether it may send one, shows that this dialect is meant; where headers are not known, the path does.
+pub fn behind(headers: Option<&HeaderMap>, segments: &[&str]) -> Option<usize> {
+    let at = segments
+        .iter()
+        .position(|segment| PREFIXES.contains(segment))?;
+    let is_meant = match headers {
+        Some(headers) => headers.contains_key(API_TOKEN) || will_send_token(headers),
+        None => segments.get(at + 1) == Some(&"users"),
+    };
+    is_meant.then_some(at)
+}
+
+fn will_send_token(headers: &HeaderMap) -> bool {
+    let mut asked = headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS);
+    asked.any(|names| {
+        let mut names = names.as_bytes().split(|byte| *byte == b',');
+        names.any(|name| name.trim_ascii().eq_ignore_ascii_case(API_TOKEN.as_bytes()))
+    })
+}
 
 /// Which app a token or a host name belongs to.
 pub struct Tenants {
@@ -108,8 +131,6 @@ const TOKEN: Fault = refusal(Outcome::Unauthorized, 400401, "Invalid API token."
 const USER: Fault = refusal(Outcome::NotFound, 400201, "\"User\" not found.");
 const USER_ID: Fault = bad(400111, "\"user_id\" must be percent-encoded UTF-8.");
 const KEY: Fault = bad(400111, "Invalid value: \"item_keys\".");
-const TYPE_LENGTH: Fault = bad(400110, "A custom type must be at most 255 bytes.");
-const TYPE_VALUE: Fault = bad(400151, "A custom type must not hold control characters.");
 const TYPES: Fault = bad(400203, "At most 1000 custom types may be named.");
 const URL: Fault = refusal(Outcome::NotFound, 400114, "The resource URL is not known.");
 const REQUEST: Fault = bad(400404, "The request could not be read.");
@@ -231,7 +252,7 @@ async fn route(call: Call<'_>) -> HttpResponse {
 fn authenticate<'a>(call: &Call<'a>) -> Result<&'a Tenant, Fault> {
     let tenants = &call.state.apps.sendbird;
     // The first that is not empty: one SDK sends the header twice.
-    let token = call.header("api-token").ok_or(TOKEN)?;
+    let token = call.header(API_TOKEN).ok_or(TOKEN)?;
     let tenant = tenants.tokens.find(token).ok_or(TOKEN)?;
     let authority = call.req.uri().host();
     let host = authority
@@ -256,7 +277,7 @@ async fn unread(
     // What can't be an id is nobody's.
     let user = UserId::parse(user).map_err(|_| USER)?;
     let asked = Asked::parse(call.query())?;
-    let types = Some(asked.types.as_slice()).filter(|types| !types.is_empty());
+    let types = asked.types.as_deref();
     let read = call.state.store.totals(app, &user, types, entry.charge());
     let totals = entry.settle(read.await.map_err(report)?).ok_or(LIMIT)?;
     let body = render(&asked.keys, &totals.ok_or(USER)?);
@@ -320,7 +341,8 @@ fn every(count: ByKind) -> u64 {
 
 struct Asked {
     keys: Vec<Key>,
-    types: Vec<CustomType>,
+    /// Those that a room can have; none at all: nobody asked for some only.
+    types: Option<Vec<CustomType>>,
 }
 
 impl Asked {
@@ -328,7 +350,7 @@ impl Asked {
     /// then is the only rule that serves every SDK.
     fn parse(query: Query<'_>) -> Result<Self, Fault> {
         let mut keys: Vec<Key> = Vec::new();
-        let mut types: Vec<CustomType> = Vec::new();
+        let mut types: Option<Vec<CustomType>> = None;
         let mut seen = std::collections::HashSet::new();
         for (name, value) in query {
             match &*name {
@@ -343,16 +365,15 @@ impl Asked {
                 "custom_types" | "custom_types[]" | "custom_type" => {
                     // Not trimmed: a blank may be part of a type.
                     for item in value.split(',').filter(|s| !s.is_empty()) {
-                        let item = CustomType::parse(item).map_err(|why| match why {
-                            NameError::TooLong => TYPE_LENGTH,
-                            _ => TYPE_VALUE,
-                        })?;
-                        if seen.insert(item.clone()) {
-                            types.push(item);
+                        if !seen.insert(item.to_owned()) {
+                            continue;
                         }
-                        if types.len() > MAX_TYPES {
+                        if seen.len() > MAX_TYPES {
                             return Err(TYPES);
                         }
+                        // What can't be a type is no room's.
+                        let types = types.get_or_insert_default();
+                        types.extend(CustomType::parse(item));
                     }
                 }
                 _ => {}
@@ -413,8 +434,8 @@ mod tests {
     }
 
     fn types(query: &str) -> Vec<String> {
-        let asked = asked(query).unwrap();
-        asked.types.iter().map(|t| t.as_str().to_owned()).collect()
+        let types = asked(query).unwrap().types.unwrap_or_default();
+        types.iter().map(|t| t.as_str().to_owned()).collect()
     }
 
     const A: &str = "group_channel_unread_message_count";
@@ -446,9 +467,17 @@ mod tests {
             ["a", "b", "c", "d e", "f"]
         );
         assert!(types("custom_types=").is_empty());
+        assert_eq!(asked("custom_types=").unwrap().types, None);
+        // What no room can have is asked for, and is none of them.
         let long = format!("custom_type={}", "x".repeat(256));
-        assert_eq!(asked(&long).err(), Some(TYPE_LENGTH));
-        assert_eq!(asked("custom_type=a%0A").err(), Some(TYPE_VALUE));
+        for none in [&long, "custom_type=a%0A"] {
+            assert_eq!(asked(none).unwrap().types, Some(Vec::new()), "{none}");
+        }
+        assert_eq!(types(&format!("{long},a")), ["a"]);
+        let most: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
+        let most = format!("custom_types={}", most.join(","));
+        assert_eq!(types(&format!("{most},7")).len(), 1_000);
+        assert_eq!(asked(&format!("{most},x")).err(), Some(TYPES));
     }
 
     #[test]

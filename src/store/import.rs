@@ -12,7 +12,7 @@ use super::Store;
 use super::order::{Order, Turn};
 use super::write::{Outcome, Wait};
 use crate::error::{Error, Result};
-use crate::event::{Event, read_line};
+use crate::event::{Event, Notes, read_line};
 use crate::names::{AppId, EventKey};
 
 /// Batches under way at once, each of rooms of its own.
@@ -74,6 +74,24 @@ pub struct RefusedLine {
     pub message: String,
 }
 
+/// A line of which something was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotedLine {
+    /// Its number, from 1.
+    pub line: u64,
+    /// What was left out, in words.
+    pub notes: Notes,
+}
+
+/// What is said of single lines.
+#[derive(Debug, Default)]
+pub struct Remarks {
+    /// Lines that were refused.
+    pub refused: Vec<RefusedLine>,
+    /// Lines of which something was left out.
+    pub noted: Vec<NotedLine>,
+}
+
 /// What has come of it so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Imported {
@@ -101,7 +119,7 @@ struct Line {
 /// What the reader hands over.
 struct Chunk {
     lines: Vec<Line>,
-    refused: Vec<RefusedLine>,
+    remarks: Remarks,
     /// The last line read, and all bytes up to its end.
     last: u64,
     bytes: u64,
@@ -119,6 +137,7 @@ struct Ledger {
     /// are done, so that they are told in their order.
     refused: BTreeMap<u64, RefusedLine>,
     may_tell: usize,
+    noted: Vec<NotedLine>,
     failed: Option<Cut>,
 }
 
@@ -262,14 +281,15 @@ impl Attempts {
 
 impl Store {
     /// Applies the events of all lines, each line one event in JSON, until `stop` comes. `on` is told now and then what has come of
-    /// it, and of the first lines that were refused, in their order. Why it ended early goes with how far it came before.
+    /// it, of the first lines that were refused, in their order, and of each of which something was left out. Why it ended early
+    /// goes with how far it came before.
     pub async fn import(
         &self,
         app: &AppId,
         lines: impl BufRead + Send + 'static,
         options: ImportOptions,
         stop: impl Future<Output = ()>,
-        mut on: impl FnMut(&Imported, Vec<RefusedLine>),
+        mut on: impl FnMut(&Imported, Remarks),
     ) -> (Imported, Option<Cut>) {
         let run = Arc::new(Run {
             store: self.clone(),
@@ -296,9 +316,12 @@ impl Store {
             let mut ledger = run.ledger();
             let sums = ledger.sums();
             let up_to = if at_the_end { u64::MAX } else { sums.done_to };
-            let refused = ledger.tell(up_to);
+            let remarks = Remarks {
+                refused: ledger.tell(up_to),
+                noted: std::mem::take(&mut ledger.noted),
+            };
             drop(ledger);
-            on(&sums, refused);
+            on(&sums, remarks);
         };
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -313,11 +336,10 @@ impl Store {
             {
                 let mut ledger = run.ledger();
                 ledger.sums.bytes = chunk.bytes;
-                ledger.sums.events += chunk.refused.len() as u64;
-                chunk
-                    .refused
-                    .into_iter()
-                    .for_each(|line| ledger.refuse(line));
+                let Remarks { refused, noted } = chunk.remarks;
+                ledger.sums.events += refused.len() as u64;
+                refused.into_iter().for_each(|line| ledger.refuse(line));
+                ledger.noted.extend(noted);
                 ledger
                     .open
                     .extend(chunk.lines.iter().map(|line| line.number));
@@ -396,7 +418,7 @@ fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chun
     loop {
         let mut chunk = Chunk {
             lines: Vec::new(),
-            refused: Vec::new(),
+            remarks: Remarks::default(),
             last: number,
             bytes,
             failed: None,
@@ -412,6 +434,11 @@ fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chun
                         match event(&text, length, options.max_line) {
                             Ok(None) => {}
                             Ok(Some(mut event)) => {
+                                let notes = std::mem::take(&mut event.notes);
+                                if !notes.is_empty() {
+                                    let line = chunk.last;
+                                    chunk.remarks.noted.push(NotedLine { line, notes });
+                                }
                                 if !event.change.has_id() {
                                     event.key.get_or_insert_with(|| {
                                         key(&options.name, chunk.last, &text)
@@ -423,7 +450,7 @@ fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chun
                                     event,
                                 });
                             }
-                            Err(message) => chunk.refused.push(RefusedLine {
+                            Err(message) => chunk.remarks.refused.push(RefusedLine {
                                 line: chunk.last,
                                 code: "invalid",
                                 message,

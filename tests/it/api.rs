@@ -9,6 +9,12 @@ use crate::support::Reply;
 /// `POST /v1/events`: bodies, wrong fields, limits, every rejection code.
 mod events;
 
+/// What is no request, and bodies that break.
+mod envelopes;
+
+/// What callers send in good faith and not quite right.
+mod input;
+
 /// The native reads.
 mod reads;
 

@@ -251,6 +251,44 @@ async fn each_bad_line_is_named_and_stops_nothing() {
     );
     assert_eq!(scene.unread("b").await["messages"]["total"], 3);
 
+    // What is left out of a line is said, and costs it nothing.
+    let noted = |n: usize| {
+        lines(&[
+            json!({"type": "message.sent", "room": "r", "sender": "a", "id": format!("noted {n}"),
+                       "mentions": ["b", "", n]}),
+        ])
+    };
+    let said = scene.import(&noted(0), &[]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    let rows: Vec<&str> = said.out.lines().collect();
+    assert_eq!(
+        rows[0],
+        "line 1: note: mentions: \"\" is left out: must not be empty; mentions: 0 is left out: must be a string"
+    );
+    assert!(rows[1].starts_with("1 events: 1 applied, "), "{}", said.out);
+    let many: String = (1..=25).map(noted).collect();
+    let sums = scene.import(&many, &["--json"]);
+    assert_eq!(sums.code, Some(0));
+    let sums = sums.json();
+    assert_eq!(
+        (&sums["applied"], &sums["noted"], &sums["notes_not_shown"]),
+        (&json!(25), &json!(25), &json!(5))
+    );
+    assert_eq!(sums["notes"].as_array().unwrap().len(), 20);
+    assert_eq!(
+        sums["notes"][1],
+        json!({"line": 2, "notes": ["mentions: \"\" is left out: must not be empty",
+                                    "mentions: 2 is left out: must be a string"]})
+    );
+    let said = scene.import(&many, &["--name", "again"]);
+    assert!(
+        said.out
+            .contains("\n5 more lines have notes\n25 events: 0 applied, 25 duplicates"),
+        "{}",
+        said.out
+    );
+    assert_eq!(scene.unread("b").await["mentions"]["total"], 26);
+
     // The first are shown, the others counted.
     let many = "nonsense\n".repeat(500);
     let sums = scene.import(&many, &["--json"]);

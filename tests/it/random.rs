@@ -556,7 +556,7 @@ impl Universe {
     fn read_all(&self, model: &Model, rng: &mut StdRng) -> Value {
         let mut event = json!({"type": "user.read_all", "user": self.user(rng)});
         if rng.random_bool(0.4) {
-            let rooms: Vec<&crate::model::Room> = model.rooms.values().collect();
+            let rooms: Vec<&Room> = model.rooms.values().collect();
             let messages = rooms.choose(rng).map_or(&[][..], |room| &room.messages);
             let time = messages.choose(rng).map_or(START, |m| m.time) + rng.random_range(-1..=1);
             event["up_to_time"] = time.into();

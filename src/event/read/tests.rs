@@ -1,6 +1,9 @@
 use super::super::{Change, Mentions, Message, Place};
 use super::*;
 use crate::names::{RoomId, UserId};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 fn parse(value: &Value) -> Result<Event, Invalid> {
@@ -155,6 +158,51 @@ fn a_payload_is_a_json_object_of_4_kib_as_it_is_kept() {
 }
 
 #[test]
+fn what_is_left_out_of_mentions_is_noted_short_and_clean() {
+    let note = |item: &str| {
+        let text =
+            format!(r#"{{"type":"message.sent","room":"r","id":"1","mentions":["a",{item}]}}"#);
+        let event = line(&text).unwrap();
+        let Change::Message(Message { mentions, .. }) = event.change else {
+            panic!("no message");
+        };
+        assert_eq!(mentions, Mentions::Users(vec![UserId::parse("a").unwrap()]));
+        let notes: Vec<&str> = event.notes.iter().collect();
+        let [note] = notes.try_into().unwrap();
+        let note = note.strip_prefix("mentions: ").unwrap().to_owned();
+        note.split_once(" is left out: ").unwrap().0.to_owned()
+    };
+    let long = |unit: &str, n: usize| format!("\"{}\"", unit.repeat(n));
+    for (item, shown) in [
+        (r#""""#.to_owned(), r#""""#.to_owned()),
+        (long("x", 256), format!("\"{}…\"", "x".repeat(32))),
+        (
+            long("\u{1f600}", 64),
+            format!("\"{}…\"", "\u{1f600}".repeat(32)),
+        ),
+        (
+            long("\\ud83d\\ude00", 64),
+            format!("\"{}…\"", "\u{1f600}".repeat(32)),
+        ),
+        (long("\\u0000", 3), "\"\"".to_owned()),
+        (
+            long("\\ud83d", 40),
+            format!("\"{}…\"", "\u{fffd}".repeat(32)),
+        ),
+        (long("\\n\\\"\u{7f}", 2), r#""""""#.to_owned()),
+        (long("\\x", 2), "\"\u{fffd}\u{fffd}\"".to_owned()),
+        ("null".to_owned(), "null".to_owned()),
+        ("-1.5e3".to_owned(), "-1.5e3".to_owned()),
+        (
+            format!("[{}]", "[],".repeat(99) + "1"),
+            format!("[{}…", "[],".repeat(10) + "["),
+        ),
+    ] {
+        assert_eq!(note(&item), shown, "{item}");
+    }
+}
+
+#[test]
 fn null_is_a_field_left_out() {
     let event = |nulls: &[&str], rest: Value| {
         let mut event = rest;
@@ -295,11 +343,10 @@ fn half_an_emoji_is_replaced_in_prose_and_refused_in_a_name() {
         let expected = format!("{field}: holds an unpaired surrogate: column {column}");
         assert_eq!(event.unwrap_err().to_string(), expected);
     }
-    for list in ["users", "tags", "mentions"] {
+    for list in ["users", "tags"] {
         let event = match list {
             "users" => r#""type":"member.joined","room":"r""#,
-            "tags" => ROOM,
-            _ => MESSAGE,
+            _ => ROOM,
         };
         let text = format!(r#"{{{event},"{list}":["a","\udc00"]}}"#);
         let invalid = line(&text).unwrap_err();
@@ -424,6 +471,175 @@ fn lists_hold_each_name_once_and_end_at_their_bound() {
     assert_eq!(users, ["b", "a", "c"]);
 }
 
+/// Whole events, each with strings in it.
+const WHOLE: &[&str] = &[
+    r#"{"type":"user.updated","user":"u1","nickname":"N","is_robot":true,"last_login_time":0}"#,
+    r#"{"type":"room.updated","room":"r1","tags":["a","b"],"name":"R","custom_type":null}"#,
+    r#"{"type":"member.joined","room":"r1","users":["u1","u2"],"time":"2024-01-02T03:04:05Z"}"#,
+    r#"{"type":"message.sent","room":"r1","id":"m1","sender":"u1","text":"hi","mentions":["u2","x"]}"#,
+    r#"{"type":"message.sent","to":"u2","sender":"u1","id":"m\u0032","mentions":"all","silent":false}"#,
+    r#"{"room":"r1","user":"u2","type":"room.read","up_to_time":1700000000000}"#,
+    r#"{"type":"pref.updated","room":"r1","user":"u2","tag_colors":{"a":"red"},"folder":"f"}"#,
+];
+
+/// How an event is told from another, and what is said of one that is none, but for its place.
+fn told(event: Result<Event, Invalid>) -> String {
+    format!(
+        "{:?}",
+        event.map_err(|invalid| (invalid.field, invalid.problem))
+    )
+}
+
+fn all_told(batch: Batch) -> Vec<String> {
+    let mut refused = batch.refused.into_iter().peekable();
+    let mut events = batch.events.into_iter();
+    let total = refused.len() + events.len();
+    (0..total)
+        .map(|place| match refused.next_if(|(at, _)| *at == place) {
+            Some((_, invalid)) => told(Err(invalid)),
+            None => told(Ok(events.next().unwrap())),
+        })
+        .collect()
+}
+
+/// Puts something into a string of the event, or in the place of a byte of it, that leaves the string a string.
+fn spoilt(event: &str, rng: &mut StdRng) -> Vec<u8> {
+    let quotes: Vec<usize> = event.match_indices('"').map(|(at, _)| at).collect();
+    let nth = rng.random_range(0..quotes.len() / 2) * 2;
+    let at = rng.random_range(quotes[nth] + 1..=quotes[nth + 1]);
+    // Not between a backslash and what it escapes.
+    let at = event[..at]
+        .rfind('\\')
+        .filter(|slash| at - slash < 6)
+        .unwrap_or(at);
+    let bytes = *[
+        &b"\xff"[..],
+        b"\xed\xa0\x80",
+        b"\xc3",
+        b"\0",
+        b"\n",
+        b"\t",
+        b"\\ud83d",
+        b"\\ude00",
+        b"\\u00zz",
+        b"\\x",
+        b"\\u0000",
+        b"\xef\xbb\xbf",
+        b"plain",
+    ]
+    .choose(rng)
+    .unwrap();
+    [&event.as_bytes()[..at], bytes, &event.as_bytes()[at..]].concat()
+}
+
+#[test]
+fn a_spoilt_event_is_read_as_if_it_were_alone_and_so_are_its_neighbours() {
+    let mut rng = StdRng::seed_from_u64(6);
+    let mut refused = 0;
+    for _ in 0..3_000 {
+        let mut events: Vec<Vec<u8>> = Vec::new();
+        for _ in 0..rng.random_range(1..6) {
+            let event = WHOLE.choose(&mut rng).unwrap();
+            events.push(match rng.random_bool(0.5) {
+                true => spoilt(event, &mut rng),
+                false => event.as_bytes().to_vec(),
+            });
+        }
+        let alone = |event: &[u8]| {
+            let batch = read_all(event, Form::Json, 1).unwrap();
+            all_told(batch).pop().unwrap()
+        };
+        let expected: Vec<String> = events.iter().map(|event| alone(event)).collect();
+        refused += expected
+            .iter()
+            .filter(|event| event.starts_with("Err"))
+            .count();
+        let blank = |rng: &mut StdRng| *["", " ", "\r\n", "\t"].choose(rng).unwrap();
+        let mark = *["", "\u{feff}"].choose(&mut rng).unwrap();
+        let mut list = format!("{mark}{}[", blank(&mut rng)).into_bytes();
+        for (n, event) in events.iter().enumerate() {
+            list.extend_from_slice(if n == 0 { b"" } else { b"," });
+            list.extend_from_slice(blank(&mut rng).as_bytes());
+            list.extend_from_slice(event);
+        }
+        list.extend_from_slice(b"]");
+        assert_eq!(all_told(read_all(&list, Form::Json, 10).unwrap()), expected);
+
+        // In lines, where one more may be cut anywhere.
+        events.retain(|event| !event.contains(&b'\n'));
+        let whole = WHOLE.choose(&mut rng).unwrap().as_bytes();
+        let cut = whole[..rng.random_range(1..whole.len())].to_vec();
+        events.insert(rng.random_range(0..=events.len()), cut);
+        let expected: Vec<String> = events
+            .iter()
+            .map(|event| told(read_line(event).unwrap()))
+            .collect();
+        let end = *["\n", "\r\n", "\n\n \t\r\n"].choose(&mut rng).unwrap();
+        let lines = [mark.as_bytes(), &events.join(end.as_bytes())].concat();
+        assert_eq!(
+            all_told(read_all(&lines, Form::Lines, 10).unwrap()),
+            expected
+        );
+    }
+    assert!(refused > 1_000, "{refused}");
+}
+
+#[test]
+fn whatever_bytes_come_are_events_or_none_and_never_more_than_there_are() {
+    let mut rng = StdRng::seed_from_u64(7);
+    let pieces: Vec<&[u8]> = WHOLE
+        .iter()
+        .map(|event| event.as_bytes())
+        .chain([
+            &b"["[..],
+            b"]",
+            b"{",
+            b"}",
+            b",",
+            b":",
+            b"\"",
+            b"\\",
+            b"\n",
+            b"\r\n",
+            b" ",
+            b"\0",
+            b"\xff",
+            b"\xef\xbb\xbf",
+            b"null",
+            b"1e400",
+            b"-0",
+            b"01",
+            b"\"type\"",
+            b"\"t\\u0079pe\"",
+            b"\"user.deleted\"",
+            b"\"user\"",
+            b"\"\\ud800\"",
+        ])
+        .collect();
+    for _ in 0..20_000 {
+        let mut body = Vec::new();
+        for _ in 0..rng.random_range(0..12) {
+            body.extend_from_slice(pieces.choose(&mut rng).unwrap());
+        }
+        if let Ok(batch) = read_all(&body, Form::Json, 8) {
+            // What is JSON to us is JSON to others, but for what is in its strings.
+            let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body);
+            let theirs = serde_json::from_slice::<serde::de::IgnoredAny>(text);
+            assert!(
+                theirs.is_ok() || text.iter().any(|byte| b"\\\n\0\xff\xef\r".contains(byte)),
+                "{body:?}"
+            );
+            assert!(batch.len() <= 8);
+        }
+        let lines = body.split(|byte| *byte == b'\n');
+        let expected: Vec<String> = lines.filter_map(read_line).map(told).collect();
+        match read_all(&body, Form::Lines, 8) {
+            Ok(batch) => assert_eq!(all_told(batch), expected, "{body:?}"),
+            Err(error) => assert!(expected.len() > 8, "{error}: {body:?}"),
+        }
+    }
+}
+
 /// An allocator that remembers, for each thread, how much it has and the most that it has had.
 mod counting {
     #![allow(unsafe_code, reason = "there is no other way to see every allocation")]
@@ -504,6 +720,13 @@ fn a_body_costs_a_small_multiple_of_its_bytes() {
     const MESSAGE: &str = r#"[{"type":"message.sent","room":"r","id":"1","#;
     let message = |rest: &str| format!("{MESSAGE}{rest}");
     let deleted = r#"{"type":"user.deleted","user":"u"},"#;
+    let noted = |mentions: &str| {
+        format!(r#"{{"type":"message.sent","room":"r","id":"1","mentions":{mentions}}}"#)
+    };
+    let long_names = format!(
+        "[{}]",
+        vec![format!("\"{}\\u0000\"", "\u{1f600}".repeat(32)); 10].join(",")
+    );
     for (what, body, most) in [
         ("empty keys", filled("[", "{\"\":0},", "]"), 10_000),
         (
@@ -572,6 +795,16 @@ fn a_body_costs_a_small_multiple_of_its_bytes() {
                 "}}]",
             ),
             10_000,
+        ),
+        (
+            "notes",
+            filled("[", &format!("{},", noted("[7,7,7,7,7,7,7,7,7,7,7]")), "]"),
+            1_000_000,
+        ),
+        (
+            "long notes",
+            filled("[", &format!("{},", noted(&long_names)), "]"),
+            1_000_000,
         ),
         ("lines", filled("", "{\n", ""), 1_000_000),
     ] {

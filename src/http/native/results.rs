@@ -1,9 +1,11 @@
 //! What became of the events of a request: they are applied, counted, and each gets its row of the answer.
 
+use std::mem::take;
+
 use serde::{Serialize, Serializer};
 
 use crate::error::Error;
-use crate::event::{Batch, Invalid};
+use crate::event::{Batch, Invalid, Notes};
 use crate::metrics::Metrics;
 use crate::names::AppId;
 use crate::store::{Outcome, Store, Wait};
@@ -17,13 +19,16 @@ pub async fn applied(
     metrics: &Metrics,
 ) -> Result<Vec<u8>, Error> {
     let total = batch.len();
-    let outcomes = store.apply(app, batch.events, wait).await?;
-    let mut outcomes = outcomes.into_iter();
+    let mut events = batch.events;
+    let notes = events.iter_mut().map(|event| take(&mut event.notes));
+    let notes: Vec<Notes> = notes.collect();
+    let outcomes = store.apply(app, events, wait).await?;
+    let mut outcomes = outcomes.into_iter().zip(notes);
     let mut bad = batch.refused.into_iter().peekable();
     let results = (0..total).map(|index| match bad.next_if(|(at, _)| *at == index) {
         Some((_, invalid)) => Ok(EventResult::Invalid(invalid)),
         None => match outcomes.next() {
-            Some(outcome) => Ok(EventResult::Came(outcome)),
+            Some((outcome, notes)) => Ok(EventResult::Came(outcome, notes)),
             None => Err(Error::Internal("an event has no outcome".into())),
         },
     });
@@ -33,7 +38,7 @@ pub async fn applied(
 
 /// What a caller is told of one event.
 enum EventResult {
-    Came(Outcome),
+    Came(Outcome, Notes),
     Invalid(Invalid),
 }
 
@@ -42,10 +47,10 @@ fn render_events(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, 
     let (mut applied, mut accepted, mut duplicate, mut rejected) = (0, 0, 0, 0);
     for result in results {
         *match result {
-            EventResult::Came(Outcome::Applied { .. }) => &mut applied,
-            EventResult::Came(Outcome::Accepted { .. }) => &mut accepted,
-            EventResult::Came(Outcome::Duplicate { .. }) => &mut duplicate,
-            EventResult::Came(Outcome::Rejected(_)) | EventResult::Invalid(_) => &mut rejected,
+            EventResult::Came(Outcome::Applied { .. }, _) => &mut applied,
+            EventResult::Came(Outcome::Accepted { .. }, _) => &mut accepted,
+            EventResult::Came(Outcome::Duplicate { .. }, _) => &mut duplicate,
+            EventResult::Came(Outcome::Rejected(_), _) | EventResult::Invalid(_) => &mut rejected,
         } += 1_u64;
     }
     for (word, count) in [
@@ -90,17 +95,26 @@ impl Serialize for EventResult {
             position: Option<u64>,
             #[serde(skip_serializing_if = "Option::is_none")]
             error: Option<Fault<'a>>,
+            #[serde(skip_serializing_if = "Option::is_none", serialize_with = "each")]
+            notes: Option<&'a Notes>,
         }
         #[derive(Serialize)]
         struct Fault<'a> {
             code: &'a str,
             message: &'a str,
         }
+        fn each<S: Serializer>(notes: &Option<&Notes>, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(notes.iter().flat_map(|notes| notes.iter()))
+        }
+        let notes = match self {
+            Self::Came(_, notes) if !notes.is_empty() => Some(notes),
+            _ => None,
+        };
         let (status, position, error) = match self {
-            Self::Came(Outcome::Applied { position }) => ("applied", *position, None),
-            Self::Came(Outcome::Accepted { position }) => ("accepted", *position, None),
-            Self::Came(Outcome::Duplicate { position }) => ("duplicate", *position, None),
-            Self::Came(Outcome::Rejected(why)) => ("rejected", None, Some(why.said())),
+            Self::Came(Outcome::Applied { position }, _) => ("applied", *position, None),
+            Self::Came(Outcome::Accepted { position }, _) => ("accepted", *position, None),
+            Self::Came(Outcome::Duplicate { position }, _) => ("duplicate", *position, None),
+            Self::Came(Outcome::Rejected(why), _) => ("rejected", None, Some(why.said())),
             Self::Invalid(invalid) => ("rejected", None, Some(("invalid", invalid.to_string()))),
         };
         let error = error
@@ -110,6 +124,7 @@ impl Serialize for EventResult {
             status,
             position,
             error,
+            notes,
         }
         .serialize(serializer)
     }

@@ -327,6 +327,7 @@ async fn wrong_methods_unknown_paths_and_a_browsers_question() {
     for path in [
         "/badges",
         "/badges/",
+        "/badges/byRoomTags/x",
         "/badges/byroomtags",
         "/rooms/r",
         "/rooms/r/",

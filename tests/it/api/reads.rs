@@ -46,7 +46,7 @@ async fn one_user_with_and_without_rooms() {
     expected["user"] = json!("alice");
     expected["tags"] = json!({"t": 1, "u": 1});
     expected["types"] = json!({"c": 1});
-    for query in ["", "?include=", "?other=rooms"] {
+    for query in ["", "?include=", "?include=,"] {
         let path = format!("/v1/users/alice/unread{query}");
         let reply = App::send(app.native(Method::GET, &path)).await;
         is_json(&reply);

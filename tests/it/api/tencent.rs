@@ -316,7 +316,7 @@ async fn wrong_methods_and_unknown_paths() {
         "/v4/",
         "/v4/openim",
         "/v4/openim/sendmsg",
-        "/v4/openim/get_c2c_unread_msg_num/",
+        "/v4/openim/get_c2c_unread_msg_num/x",
         "/v4/OpenIM/get_c2c_unread_msg_num",
         "/v4/group_open_http_svc/get_group_list",
     ] {
