@@ -478,9 +478,12 @@ impl Store {
             if fine { Level::Ok } else { Level::Fail },
             "cluster",
             format!(
-                "state {state}, {assigned} of 16384 slots assigned, {} failing, {} nodes",
+                "state {state}, {assigned} of 16384 slots assigned, {} failing, {}",
                 get("cluster_slots_fail"),
-                get("cluster_known_nodes")
+                match get("cluster_known_nodes") {
+                    "1" => "1 node".to_owned(),
+                    known => format!("{known} nodes"),
+                }
             ),
             "see `redis-cli --cluster check`; users and rooms in slots without a node can't be served",
         );
@@ -604,8 +607,14 @@ fn version(info: &Fields, checks: &mut Checks) {
             Level::Warn,
             "CVE-2025-49844",
             format!("{name} does not have the fix by its version number"),
-            "upgrade to 7.2.11, 7.4.6, 8.0.4, 8.2.2 or newer; distributions backport the fix under an old number: see the \
-             package's changelog. Whoever may run EVAL could take over the server",
+            format!(
+                "upgrade to {} or newer; distributions backport the fix under an old number: see the package's changelog. \
+                 Whoever may run EVAL could take over the server",
+                match valkey {
+                    Some(_) => "Valkey 7.2.11, 8.0.6, 8.1.4, 9.0",
+                    None => "Redis 7.2.11, 7.4.6, 8.0.4, 8.2.2",
+                }
+            ),
         );
     }
 }
@@ -786,6 +795,37 @@ mod tests {
             assert!(!fixed(false, version), "{version}");
         }
         assert!(fixed(true, "8.1.4") && fixed(true, "9.0.0") && !fixed(true, "8.0.5"));
+    }
+
+    /// What `INFO` says on each kind of server, and what the advice then names.
+    #[test]
+    fn a_server_is_told_by_its_own_name_and_version() {
+        let told = |fields: &[(&str, &str)]| {
+            let fields = fields.iter();
+            let info = fields.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let mut checks = Checks::of("");
+            version(&info.collect(), &mut checks);
+            let list = checks.list.into_iter();
+            list.map(|check| (check.level, check.found, check.advice))
+                .collect::<Vec<_>>()
+        };
+        let redis = |version| told(&[("redis_version", version)]);
+        assert_eq!(redis("8.2.3")[0].1, "Redis 8.2.3");
+        assert_eq!(redis("8.2.3")[1].0, Level::Ok);
+        assert_eq!(redis("6.2.20")[0].0, Level::Fail);
+        assert!(
+            redis("7.0.15")[1]
+                .2
+                .starts_with("upgrade to Redis 7.2.11, ")
+        );
+        let valkey = |version| told(&[("redis_version", "7.2.4"), ("valkey_version", version)]);
+        assert_eq!(valkey("9.1.2")[0].1, "Valkey 9.1.2 (speaks Redis 7.2.4)");
+        assert_eq!(valkey("9.1.2")[1].0, Level::Ok);
+        assert!(
+            valkey("8.1.0")[1]
+                .2
+                .starts_with("upgrade to Valkey 7.2.11, ")
+        );
     }
 
     #[test]

@@ -115,7 +115,10 @@ impl Store {
                     "log" => {
                         let all = sources.all_lines();
                         if let Some(now) = now.filter(|_| !all.is_empty()) {
-                            *now = Some(format!("{} messages by their ids", all.len()));
+                            *now = Some(match all.len() {
+                                1 => "1 message by its id".to_owned(),
+                                many => format!("{many} messages by their ids"),
+                            });
                         }
                         for line in &all {
                             plan.add(&log, Change::Push(line.text()));
