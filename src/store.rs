@@ -48,7 +48,7 @@ pub use import::{ImportOptions, Imported, RefusedLine};
 pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
 pub use memory::{MemoryUse, Part};
 pub use mend::Mended;
-pub use probe::Standing;
+pub use probe::{Probe, Standing};
 pub use rebuild::Repair;
 pub use rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 pub use unreadable::Unreadable;

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
+use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime, TimeoutType};
 use redis::aio::ConnectionLike;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
+    Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
     RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, Value,
 };
 use tokio::sync::watch;
@@ -318,7 +318,7 @@ impl Node {
     fn line(&self, at: usize) -> RedisResult<Sending> {
         let lines = self.shared.load();
         let line = lines.all.get(at);
-        let line = line.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
+        let line = line.ok_or((ErrorKind::Client, "no connection is configured"))?;
         Ok(Sending {
             line: line.clone(),
             renewals: lines.renewals,
@@ -446,7 +446,7 @@ impl Node {
             Ok(answers)
         } else {
             let why = "a pipeline answered fewer replies than commands";
-            Err((redis::ErrorKind::UnexpectedReturnType, why).into())
+            Err((ErrorKind::UnexpectedReturnType, why).into())
         }
     }
 
@@ -455,6 +455,10 @@ impl Node {
         self.admin.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             PoolError::Closed => gone(),
+            // It may be well: all are in use.
+            PoolError::Timeout(TimeoutType::Wait) => {
+                (ErrorKind::Client, "too much is being asked at once").into()
+            }
             _ => timed_out(NO_CONNECTION),
         })
     }
