@@ -3,8 +3,8 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
@@ -19,7 +19,7 @@ use crate::http::edge::{self, Answers, Edge, Limits};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::open_files::{self, OpenFiles};
 use crate::private_redis::{PrivateRedis, StartError};
-use crate::store::{Check, KnownServers, Standing, Store, this_is_a_worker};
+use crate::store::{Check, KnownServers, Probe, Standing, Store, this_is_a_worker};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -93,8 +93,18 @@ struct Health {
     redis_answered: AtomicBool,
     /// Whether it serves reads at least.
     redis_serves: AtomicBool,
-    /// How it was when last looked at; absent: nobody has looked.
-    redis: ArcSwapOption<Standing>,
+    /// What came of asking it last; absent: nobody has.
+    redis: ArcSwapOption<Probe>,
+    /// Who knows how it has been since.
+    store: OnceLock<Store>,
+}
+
+impl Health {
+    /// How Redis is.
+    fn standing(&self) -> Option<Standing> {
+        let last = self.redis.load_full()?;
+        Some(self.store.get()?.standing(&last))
+    }
 }
 
 const STARTING: u8 = 0;
@@ -152,6 +162,7 @@ impl App {
                 return Err(error.into());
             }
         };
+        let _ = health.store.set(store.clone());
         // A first look before the log says that we listen, so that whoever waits for that line finds us ready.
         look(&store, &health, &metrics).await;
         let setup = check_setup(store.clone(), Arc::clone(&health));
@@ -376,7 +387,7 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
         SERVING => "serving",
         _ => "stopping",
     };
-    let seen = health.redis.load_full();
+    let seen = health.standing();
     let (redis, reason) = match &seen {
         Some(standing) => (standing.state, standing.why.as_str()),
         None => ("down", "nobody has asked it yet"),
@@ -423,20 +434,19 @@ async fn poll(store: Store, health: Arc<Health>, metrics: Arc<Metrics>) {
 
 /// Asks Redis once. What is wrong with a server is in the log already; what is wrong with none of them is said here, once.
 async fn look(store: &Store, health: &Health, metrics: &Metrics) {
-    let standing = store.standing().await;
-    metrics.redis_up(standing.state == "up");
-    health
-        .redis_serves
-        .store(standing.serves, Ordering::Relaxed);
-    if standing.serves {
+    let before = health.standing();
+    let probe = store.probe().await;
+    health.redis_serves.store(probe.serves, Ordering::Relaxed);
+    if probe.serves {
         health.redis_answered.store(true, Ordering::Relaxed);
     }
-    let (state, reason, logged) = (standing.state, standing.why.clone(), standing.logged);
-    let before = health.redis.swap(Some(Arc::new(standing)));
-    let said = before.filter(|before| !before.logged);
-    match said {
+    let now = store.standing(&probe);
+    health.redis.store(Some(Arc::new(probe)));
+    metrics.redis_up(now.state == "up");
+    let Standing { state, why, logged } = now;
+    match before.filter(|before| !before.logged) {
         Some(before) if before.state == state => {}
-        _ if !logged => tracing::warn!(state, reason, "redis can't be used"),
+        _ if !logged => tracing::warn!(state, reason = why, "redis can't be used"),
         Some(_) if state == "up" => tracing::info!(state, "redis can be used again"),
         _ => {}
     }

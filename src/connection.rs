@@ -678,10 +678,10 @@ impl Redis {
     }
 
     /// What is wrong with the servers that take writes, each by what the log calls it, and how many they are.
-    pub async fn ill(&self) -> (Vec<(String, Unavailable)>, usize) {
+    pub fn ill(&self) -> (Vec<(String, Unavailable)>, usize) {
         let nodes = match &self.inner.place {
             Servers::One(node) => vec![Arc::clone(node)],
-            Servers::Cluster(cluster) => cluster.masters().await,
+            Servers::Cluster(cluster) => cluster.known_masters(),
             Servers::Sentinel(sentinel) => sentinel.current().into_iter().collect(),
         };
         let ill = nodes.iter().filter_map(|node| {

@@ -49,7 +49,7 @@ pub use import::{Cut, ImportOptions, Imported, NotedLine, RefusedLine, Remarks};
 pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
 pub use memory::{MemoryUse, Part};
 pub use mend::Mended;
-pub use probe::Standing;
+pub use probe::{Probe, Standing};
 pub use rebuild::Repair;
 pub use rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 pub use unreadable::Unreadable;

@@ -159,6 +159,11 @@ impl Cluster {
     /// The masters that have slots; waits for the first map.
     pub(super) async fn masters(&self) -> Vec<Arc<Node>> {
         self.owner(0).await;
+        self.known_masters()
+    }
+
+    /// The same, as far as they are known.
+    pub(super) fn known_masters(&self) -> Vec<Arc<Node>> {
         let map = self.map();
         let mut masters: Vec<Arc<Node>> = Vec::new();
         for node in map.owners.iter().flatten() {

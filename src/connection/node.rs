@@ -10,7 +10,7 @@ use deadpool_redis::{Manager, Pool, PoolError, Runtime, TimeoutType};
 use redis::aio::ConnectionLike;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
+    Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
     RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, Value,
 };
 use tokio::sync::watch;
@@ -321,7 +321,7 @@ impl Node {
     fn line(&self, at: usize) -> RedisResult<Sending> {
         let lines = self.shared.load();
         let line = lines.all.get(at);
-        let line = line.ok_or((redis::ErrorKind::Client, "no connection is configured"))?;
+        let line = line.ok_or((ErrorKind::Client, "no connection is configured"))?;
         Ok(Sending {
             line: line.clone(),
             renewals: lines.renewals,
@@ -449,7 +449,7 @@ impl Node {
             Ok(answers)
         } else {
             let why = "a pipeline answered fewer replies than commands";
-            Err((redis::ErrorKind::UnexpectedReturnType, why).into())
+            Err((ErrorKind::UnexpectedReturnType, why).into())
         }
     }
 
@@ -459,8 +459,9 @@ impl Node {
         let why = match self.admin.get().await {
             Ok(connection) => return Ok(connection),
             Err(PoolError::Backend(error)) => return Err(error),
+            // It may be well: all are in use.
             Err(PoolError::Timeout(TimeoutType::Wait)) => {
-                "too many commands that need a connection of their own wait for an answer"
+                return Err((ErrorKind::Client, "too much is being asked at once").into());
             }
             Err(PoolError::Timeout(_)) => NO_CONNECTION,
             Err(PoolError::Closed) => return Err(replaced()),

@@ -11,6 +11,14 @@ use crate::{keys, scripts};
 /// The oldest Redis that runs scripts the way ours are written (`#!lua`).
 const OLDEST: (u32, u32) = (7, 0);
 
+/// What came of asking Redis.
+#[derive(Debug)]
+pub struct Probe {
+    /// Whether a pod can serve: reads at least.
+    pub serves: bool,
+    failure: Option<Error>,
+}
+
 /// How Redis is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
@@ -18,16 +26,14 @@ pub struct Standing {
     pub state: &'static str,
     /// Why, for an operator; empty where nothing is wrong.
     pub why: String,
-    /// Whether a pod can serve: reads at least.
-    pub serves: bool,
     /// Whether a server has it in the log. What is wrong with none of them is for the caller to log.
     pub logged: bool,
 }
 
 impl Store {
-    /// Whether Redis takes writes and runs our scripts. The first time it also looks at the server's version and hands
+    /// Asks Redis whether it takes writes and runs our scripts. The first time it also looks at the server's version and hands
     /// over the scripts, so that the first calls find them there.
-    pub async fn standing(&self) -> Standing {
+    pub async fn probe(&self) -> Probe {
         let probed = match self.prepared().await {
             Ok(()) => self.probe_all().await,
             Err(error) => vec![Err(error)],
@@ -37,25 +43,28 @@ impl Store {
             Err(Error::Unavailable(why)) => why.trouble == Trouble::Full,
             Err(_) => false,
         };
-        let serves = probed.iter().any(answered);
-        let failure = probed.into_iter().find_map(Result::err);
-        let (ill, servers) = self.inner.redis.ill().await;
-        let named: Vec<String> = ill
-            .iter()
-            .map(|(name, why)| format!("{why} ({name})"))
-            .collect();
-        let (state, why) = match (ill.first(), &failure) {
-            (Some(_), _) if serves && ill.len() < servers => ("partly", named.join("; ")),
-            (Some((_, why)), _) => (why.trouble.word(), named.join("; ")),
+        Probe {
+            serves: probed.iter().any(answered),
+            failure: probed.into_iter().find_map(Result::err),
+        }
+    }
+
+    /// How Redis is, by what came of asking it last and of all calls since.
+    pub fn standing(&self, last: &Probe) -> Standing {
+        let (ill, servers) = self.inner.redis.ill();
+        let named = ill.iter().map(|(name, why)| format!("{why} ({name})"));
+        let named = named.collect::<Vec<_>>().join("; ");
+        let (state, why) = match (ill.first(), &last.failure) {
+            (Some(_), _) if last.serves && ill.len() < servers => ("partly", named),
+            (Some((_, why)), _) => (why.trouble.word(), named),
             (None, Some(Error::Unavailable(why))) => (why.trouble.word(), why.to_string()),
             (None, Some(error)) => ("unusable", error.to_string()),
-            (None, None) => ("up", String::new()),
+            (None, None) => ("up", named),
         };
         Standing {
             state,
             why,
-            serves,
-            logged: !ill.is_empty() || failure.is_none(),
+            logged: !ill.is_empty() || last.failure.is_none(),
         }
     }
 
@@ -83,11 +92,11 @@ impl Store {
             true => keys::PENDING_SHARDS,
             false => 1,
         };
-        futures_util::future::join_all((0..shards).map(|shard| self.probe(shard))).await
+        futures_util::future::join_all((0..shards).map(|shard| self.probe_shard(shard))).await
     }
 
     /// Runs a script that Redis refuses wherever it takes no writes, and that writes nothing here.
-    async fn probe(&self, shard: u32) -> Result<()> {
+    async fn probe_shard(&self, shard: u32) -> Result<()> {
         let keys = [keys::pending_index(shard), keys::pending_look(shard)];
         let call = scripts::PENDING_TOUCH.call(&keys);
         self.inner.redis.call(&call).await.map(|_| ())

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::servers::Cluster;
+use crate::servers::{Cluster, Sentinels};
 use crate::support::{
     App, Config, Pod, RateLimit, RedisServer, Reply, Wait, eventually, free_port, ran, raw, until,
 };
@@ -46,6 +46,15 @@ fn said(pod: &Pod) -> Vec<(String, String)> {
 /// The states alone.
 fn states(pod: &Pod) -> Vec<String> {
     said(pod).into_iter().map(|(state, _)| state).collect()
+}
+
+/// These states have been logged and no others. A line may come a moment after what it tells of.
+#[track_caller]
+fn assert_states(pod: &Pod, wanted: &[&str]) {
+    until("the lines of all states", || {
+        (states(pod).len() >= wanted.len()).then_some(())
+    });
+    assert_eq!(states(pod), wanted);
 }
 
 /// All warnings and errors but those about how Redis is set up.
@@ -128,7 +137,7 @@ impl Scene {
             let detail = detail(&reply);
             assert!(detail.contains(words), "{detail}");
         }
-        assert_eq!(states(&self.pod), ["up", trouble]);
+        assert_states(&self.pod, &["up", trouble]);
         assert!(
             said(&self.pod)[1].1.contains(cause),
             "{:?}",
@@ -145,7 +154,7 @@ impl Scene {
         })
         .await;
         assert_eq!(state(&self.pod, "up"), "");
-        assert_eq!(states(&self.pod), ["up", trouble, "up"]);
+        assert_states(&self.pod, &["up", trouble, "up"]);
         let outcome = |outcome| outcomes(&self.pod, &self.app.keys.id, "native_events", outcome);
         assert!(outcome("redis") >= Some(20), "{:?}", outcome("redis"));
         assert!(outcome("ok") >= Some(2), "{:?}", outcome("ok"));
@@ -174,7 +183,7 @@ async fn a_full_redis_is_seen_without_a_call() {
     assert!(scene.pod.is_ready());
     scene.ok(&["CONFIG", "SET", "maxmemory", "0"]);
     state(&scene.pod, "up");
-    assert_eq!(states(&scene.pod), ["up", "full", "up"]);
+    assert_states(&scene.pod, &["up", "full", "up"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -303,7 +312,7 @@ async fn a_redis_that_is_away_is_said_to_be_away() {
             reply.text
         );
     }
-    assert_eq!(states(&scene.pod), ["up", "down"]);
+    assert_states(&scene.pod, &["up", "down"]);
     scene.redis.restart();
     scene.recovers("down").await;
 }
@@ -323,7 +332,64 @@ async fn a_redis_that_is_frozen_is_one_line() {
     state(&scene.pod, "down");
     scene.redis.thaw();
     state(&scene.pod, "up");
-    assert_eq!(states(&scene.pod), ["up", "down", "up"]);
+    assert_states(&scene.pod, &["up", "down", "up"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_loads_its_data_is_said_to_do_so() {
+    let mut redis = RedisServer::start_durable();
+    let config = Config::apps(1);
+    let pod = Pod::start(&config, &redis);
+    // Something to load: 60,000 writes, each to take 100 microseconds.
+    let junk = "for i = 1, 60000 do redis.call('SET', 'junk:' .. i, i) end";
+    redis.cli(&["EVAL", junk, "0"]);
+    redis.restart_loading(&["--key-load-delay", "100"]);
+    assert!(state(&pod, "loading").contains("LOADING"));
+    let app = App::new(&config.apps[0], &pod.base);
+    let reply = app.events(&event("next"), Wait::Applied).await;
+    assert!(detail(&reply).contains("redis is loading its data"));
+    state(&pod, "up");
+    // That it was gone in between may have been seen, or not.
+    let seen = || -> Vec<String> { states(&pod).into_iter().filter(|s| s != "down").collect() };
+    until("the line of its return", || {
+        (seen().len() == 3).then_some(())
+    });
+    assert_eq!(seen(), ["up", "loading", "up"]);
+}
+
+/// Each server says how it is, and the one that has gone says nothing more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_is_a_line_for_each_server() {
+    let mut sentinels = Sentinels::start(1_000);
+    let config = Config::apps(1);
+    let pod = Pod::start_at(&config, &sentinels.url());
+    sentinels.replicated();
+    let old = sentinels.master();
+    let ports: Vec<u16> = sentinels.servers.iter().map(|server| server.port).collect();
+    sentinels.servers[old].kill9();
+    until("its end is seen", || {
+        states(&pod).contains(&"down".to_owned()).then_some(())
+    });
+    let app = App::new(&config.apps[0], &pod.base);
+    eventually("an event is taken", || async {
+        let reply = app.events(&event("next"), Wait::Applied).await;
+        (reply.status == 200).then_some(()).ok_or(reply.text)
+    })
+    .await;
+    state(&pod, "up");
+    let of = |server: usize| -> Vec<String> {
+        let name = format!("127.0.0.1:{}", ports[server]);
+        let lines = pod.log().into_iter();
+        let lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let own = lines.filter(|line| line["server"] == name.as_str());
+        own.filter_map(|line| line["state"].as_str().map(ToOwned::to_owned))
+            .collect()
+    };
+    until("the new master's line", || {
+        (of(1 - old).last()? == "up").then_some(())
+    });
+    assert_eq!(of(1 - old)[0], "up", "{:?}", of(1 - old));
+    assert_eq!(of(old), ["up", "down"]);
 }
 
 /// A pod that comes before its Redis says so once, too.
@@ -336,7 +402,7 @@ async fn a_redis_that_was_never_there_is_one_line() {
     assert_eq!(pod.admin_status("/readyz"), Some(503));
     redis.restart();
     state(&pod, "up");
-    assert_eq!(states(&pod), ["down", "up"]);
+    assert_states(&pod, &["down", "up"]);
     assert_eq!(pod.admin_status("/readyz"), Some(200));
 }
 
@@ -365,9 +431,15 @@ async fn a_cluster_with_one_master_away_is_there_in_part() {
             .filter(|state| state != "cluster_down")
             .collect::<Vec<_>>()
     };
+    until("the line of its end", || {
+        (of(&pod).len() == 2).then_some(())
+    });
     assert_eq!(of(&pod), ["up", "down"]);
     cluster.nodes[away].restart();
     state(&pod, "up");
+    until("the line of its return", || {
+        (of(&pod).len() == 3).then_some(())
+    });
     assert_eq!(of(&pod), ["up", "down", "up"]);
 }
 
@@ -600,6 +672,53 @@ async fn a_call_over_its_limit_is_counted_as_limited_in_every_dialect() {
         })
         .await;
     }
+}
+
+/// What this pod refuses because it has too much to do is not the fault of Redis, be the words the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_much_to_do_is_counted_as_overload() {
+    let redis = RedisServer::start();
+    let mut config = Config::apps(1);
+    config.server.push_str("max_reads = 1\n");
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    let id = &app.keys.id;
+    app.must(&event("first")).await;
+    redis.freeze();
+    let calls = (0..10).map(|_| app.tencent_total("alice"));
+    for reply in futures_util::future::join_all(calls).await {
+        assert_eq!(
+            (reply.status, &reply.body["ErrorCode"]),
+            (200, &json!(91000))
+        );
+        assert_eq!(reply.header("retry-after"), Some("1"));
+    }
+    redis.thaw();
+    let overloaded = outcomes(&pod, id, "tencent_unread", "overloaded");
+    let late = outcomes(&pod, id, "tencent_unread", "redis");
+    assert!(
+        overloaded > Some(0) && late > Some(0),
+        "{overloaded:?} {late:?}"
+    );
+    assert_eq!(overloaded.zip(late).map(|(a, b)| a + b), Some(10));
+}
+
+/// A connection that has no place is answered, so it counts, too.
+#[test]
+fn a_connection_too_many_is_counted_as_overload() {
+    let redis = RedisServer::start();
+    let mut config = Config::apps(1);
+    config.server.push_str("max_connections = 1\n");
+    let pod = Pod::start(&config, &redis);
+    let address = pod.base.strip_prefix("http://").unwrap();
+    let _first = std::net::TcpStream::connect(address).unwrap();
+    until("one is refused", || {
+        let _ = raw(
+            address,
+            b"GET /v1/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        );
+        (outcomes(&pod, "", "none", "overloaded")? > 0).then_some(())
+    });
 }
 
 /// The families of `/metrics` that have a number.
