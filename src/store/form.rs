@@ -425,6 +425,7 @@ mod tests {
         for (what, field, value) in [
             ("meta", "rev", "5"),
             ("meta", "tags", "a,b"),
+            ("meta", "parted", "a%20b,bob"),
             ("meta", "type", ""),
             ("meta", "last_text", "\u{1}\n"),
             ("meta", "service_status", "-9223372036854775808"),
@@ -501,6 +502,8 @@ mod tests {
             ("meta", "kind", "channel"),
             ("meta", "status", "2"),
             ("meta", "tags", ","),
+            ("meta", "parted", ""),
+            ("meta", "parted", "a b"),
             ("meta", "other", "1"),
             ("meta", "service_status", "many"),
             ("members", "bob", "j"),
