@@ -48,7 +48,6 @@ const FEW_EVENTS: usize = 1_000;
 /// Bytes in an answer for an event that was applied.
 const ROW_BYTES: u64 = 48;
 
-
 /// Answers a call of the native API, or of a path that nobody knows.
 pub async fn serve(mut call: Call<'_>) -> HttpResponse {
     match route(&mut call).await {

@@ -374,6 +374,14 @@ mod tests {
             assert_eq!(field(name), expected, "{name}");
         }
         assert!(sources.is_room() && !Sources::default().is_room());
+        // Whoever is alone in a direct room still has the other one for the peer.
+        assert_eq!(sources.field("parted"), None);
+        let direct = |record: &str| Position::room(record).unwrap();
+        let alone = Sources {
+            records: vec![direct("j|7|9|0|5|0|0|d|1|||bob|3|1,0")],
+            ..Sources::default()
+        };
+        assert_eq!(alone.field("parted").as_deref(), Some("bob"));
         // Without anything else there is a room all the same.
         let nothing = Sources {
             now: 7_000,

@@ -432,6 +432,7 @@ mod tests {
         for (what, field, value) in [
             ("meta", "rev", "5"),
             ("meta", "tags", "a,b"),
+            ("meta", "parted", "a%20b,bob"),
             ("meta", "type", ""),
             ("meta", "last_text", "\u{1}\n"),
             ("meta", "service_status", "-9223372036854775808"),
@@ -511,6 +512,8 @@ mod tests {
             ("meta", "kind", "channel"),
             ("meta", "status", "2"),
             ("meta", "tags", ","),
+            ("meta", "parted", ""),
+            ("meta", "parted", "a b"),
             ("meta", "other", "1"),
             ("meta", "service_status", "many"),
             ("meta", "last_at", "5,"),
