@@ -394,6 +394,33 @@ mod tests {
     }
 
     #[test]
+    fn the_last_message_is_the_latest_by_its_time_as_far_as_its_acceptance_bears_that_out() {
+        let line = |id: &str, accepted_ms: u64, time: i64| {
+            Some(Line {
+                rev: accepted_ms * 1_000,
+                position: 1,
+                time,
+                id: id.into(),
+            })
+        };
+        let mut sources = Sources::default();
+        for (next, last, at) in [
+            (line("a", 10, 5), "a", "10000"),
+            (line("late", 11, 4), "a", "10000,11000"),
+            (line("same", 12, 5), "same", "12000"),
+            (line("future", 13, 99), "future", "13000"),
+            (line("past", 14, 12), "future", "13000,14000"),
+            (line("sooner", 15, 50), "sooner", "15000"),
+        ] {
+            sources.log.push(next);
+            assert_eq!(sources.field("last_id").as_deref(), Some(last));
+            assert_eq!(sources.field("last_at").as_deref(), Some(at), "{last}");
+        }
+        sources.meta.insert("last_at".into(), "15000,16000".into());
+        assert_eq!(sources.next_rev(), 16_001);
+    }
+
+    #[test]
     fn ids_and_history_follow_from_each_other() {
         let mut sources = sources();
         let ids = sources.all_ids();

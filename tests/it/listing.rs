@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::support::clock::{Clock, HOUR};
 use crate::support::{App, Config, Pod, RedisServer};
 
 struct Scene {
@@ -408,4 +409,30 @@ async fn a_sync_misses_no_message_however_late_it_was_delivered() {
     // A time in the future is news for as long as it is.
     scene.app.must(&json!([sent("group", "2", FUTURE)])).await;
     assert_eq!(news(FUTURE - 1_000).await, "group");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_without_a_time_is_never_late_whatever_the_clock_of_its_pod_says() {
+    let scene = Scene::new();
+    let clock = Clock::new();
+    clock.set(-HOUR);
+    let behind = Pod::by_clock(&clock, &scene.config, &scene.redis.url());
+    let elsewhere = scene.app.on(&behind.base);
+    let sent = |id: &str| json!([{"type": "message.sent", "room": "r", "id": id, "sender": "bob"}]);
+    scene
+        .app
+        .must(&json!([
+            {"type": "room.updated", "room": "r"},
+            {"type": "member.joined", "room": "r", "users": ["alice", "bob"]},
+        ]))
+        .await;
+    for (n, app) in [&scene.app, &elsewhere, &scene.app, &elsewhere]
+        .into_iter()
+        .enumerate()
+    {
+        let id = n.to_string();
+        app.must(&sent(&id)).await;
+        let (_, rooms) = list(&scene.app, "alice", &[]).await;
+        assert_eq!(rooms[0]["lastMessage"]["_id"], id);
+    }
 }
