@@ -57,7 +57,7 @@ impl Check {
 }
 
 /// Commands that the pods run, in words; `@` is a key. The unit test holds them against the scripts.
-const NEEDED: [&str; 39] = [
+const NEEDED: [&str; 40] = [
     "EVALSHA 0123456789012345678901234567890123456789 1 @",
     "EVAL x 1 @",
     "SCRIPT LOAD x",
@@ -69,6 +69,7 @@ const NEEDED: [&str; 39] = [
     "GET @",
     "SET @ x",
     "DEL @",
+    "UNLINK @",
     "EXISTS @",
     "PEXPIRE @ 1",
     "PERSIST @",
