@@ -948,10 +948,6 @@ async fn every_rejection_has_its_code_and_changes_nothing() {
         ),
         (
             "room_not_found",
-            json!({"type": "room.read", "peer": "outsider", "user": "u"}),
-        ),
-        (
-            "room_not_found",
             json!({"type": "pref.updated", "room": "nowhere", "user": "u"}),
         ),
         (
