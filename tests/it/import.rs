@@ -265,7 +265,7 @@ async fn each_bad_line_is_named_and_stops_nothing() {
         rows[0],
         "line 1: note: mentions: \"\" is left out: must not be empty; mentions: 0 is left out: must be a string"
     );
-    assert!(rows[1].starts_with("1 events: 1 applied, "), "{}", said.out);
+    assert!(rows[1].starts_with("1 event: 1 applied, "), "{}", said.out);
     let many: String = (1..=25).map(noted).collect();
     let sums = scene.import(&many, &["--json"]);
     assert_eq!(sums.code, Some(0));
