@@ -13,7 +13,7 @@
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if there is much to
 --   forget of mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} the pair's room is taken,
---   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or it is gone, or the error UNREADABLE
+--   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the room is gone, or the error UNREADABLE
 -- Lib: fanout
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -102,7 +102,7 @@ if any_new then
       if member(all[i]) and all[i] ~= one and all[i] ~= two then return {'FULL'} end
       here[all[i]] = member(all[i])
     end
-    if not (here[one] and here[two]) then
+    if one == two or not (here[one] and here[two]) then
       -- It is theirs only if whoever was in it last is one of them as well: of somebody who is still there, the last other one.
       local stays = here[one] and one or here[two] and two
       for user in string.gmatch(parted(m[21], {}), '[^,]+') do

@@ -10,7 +10,8 @@
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history and not the room's last one,
---   {'OLD', position} the answer is older than the history: no higher than this position, or the error UNREADABLE
+--   {'OLD', position, born} the answer is older than the history: no higher than this position,
+--   or the error UNREADABLE
 -- Lib: fanout, keys
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -22,11 +23,11 @@ asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'a
 local m = opened(meta)
 numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
-local known, take = keyed(KEYS[6], KEYS[7], ARGV[3], now)
-if known then
-  if not known.same then return {'KEY'} end
-  local record = redis.call('HGET', pending, known.job) or ''
-  return {'DUP', known.job, record, unfinished(pending), now, unpack(m, 1, 11)}
+local taken, take = keyed(KEYS[6], KEYS[7], ARGV[3], now)
+if taken then
+  if not taken.same then return {'KEY'} end
+  local record = redis.call('HGET', pending, taken.job) or ''
+  return {'DUP', taken.job, record, unfinished(pending), now, unpack(m, 1, 11)}
 end
 if not m[7] then return {'ROOM'} end
 local state, epoch, base = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)')
@@ -70,7 +71,7 @@ else
     if not position then
       -- Nothing in the history is that old, so the answer lies before it. Who has read, or joined after, all of that reads nothing.
       first = first or head + 1
-      if math.max(tonumber(base), read) < first - 1 then return {'OLD', int(first - 1)} end
+      if math.max(tonumber(base), read) < first - 1 then return {'OLD', int(first - 1), m[7]} end
       position = 0
     end
   end

@@ -179,7 +179,10 @@ fn expect(metrics: &Metrics, apps: &[AppConfig]) {
         let served = all().filter(|dialect| (dialect.is_for)(app));
         (app.id.as_str().to_owned(), served.flat_map(names).collect())
     };
-    let unknown: Vec<_> = all().flat_map(names).chain([UNKNOWN, NONE]).collect();
+    let unknown = all()
+        .flat_map(names)
+        .chain([UNKNOWN, NONE, cors::PREFLIGHT]);
+    let unknown: Vec<_> = unknown.collect();
     metrics.expect(&unknown, apps.iter().map(of).collect());
     for dialect in all() {
         metrics.expect_dialect(dialect.name, dialect.endpoints);

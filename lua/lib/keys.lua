@@ -7,13 +7,13 @@ local function keyed(one, two, lines, now)
   if lines == '' then return nil, function() end end
   local key, event, keep = string.match(lines, '^([^\n]+)\n([^\n]+)\n(%d+)$')
   keep = tonumber(keep)
-  local began = {}
+  local began, clamped = {}, {}
   for i, hash in ipairs({one, two}) do
     local since = tonumber(redis.call('HGET', hash, '#') or '') or 0
     -- The clock has stepped back: the hash is as old as it is now.
     if since > now then
       since = now
-      redis.call('HSET', hash, '#', string.format('%.0f', now))
+      clamped[#clamped + 1] = hash
     end
     began[i] = since
   end
@@ -25,6 +25,7 @@ local function keyed(one, two, lines, now)
     return {same = of == event, job = job or ''}
   end
   return nil, function(job)
+    for _, hash in ipairs(clamped) do redis.call('HSET', hash, '#', string.format('%.0f', now)) end
     local into = newer
     if now - since >= keep then
       into = older

@@ -94,7 +94,8 @@ impl Condition {
         }
         let (server, state) = (self.server.as_str(), "up");
         match again {
-            true => tracing::info!(server, state, "redis is well again"),
+            // As loud as what it ends: nobody should have to wonder whether that goes on.
+            true => tracing::warn!(server, state, "redis is well again"),
             false => tracing::info!(server, state, "redis answers"),
         }
     }

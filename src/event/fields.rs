@@ -638,7 +638,12 @@ fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
         return Err(wrong("payload", LONG));
     }
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(raw.as_bytes())
-        .map_err(|_| wrong("payload", "must be a JSON object"))?;
+        .map_err(|_| {
+            wrong(
+                "payload",
+                "must be a JSON object, of whole characters and of numbers that a double can hold",
+            )
+        })?;
     let text = serde_json::Value::from(object).to_string();
     match text.len() > MAX_PAYLOAD_BYTES {
         true => Err(wrong("payload", LONG)),

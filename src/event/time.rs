@@ -9,6 +9,7 @@ const FIRST: i64 = 100_000_000_000;
 const LAST: i64 = 253_402_300_799_999;
 /// The longest text that is looked at for a time.
 const MAX_BYTES: usize = 256;
+const DAY_SECONDS: u32 = 86_400;
 const EPOCH: Date = date(1970, 1, 1);
 
 /// What a time is for.
@@ -51,6 +52,10 @@ fn within(time: i64, what_for: Use) -> Result<i64, &'static str> {
 fn instant(text: &str) -> Option<i64> {
     let pieces = Pieces::parse(text).ok()?;
     let offset = pieces.to_numeric_offset()?;
+    // The library takes a little more than the standard does.
+    if offset.seconds().unsigned_abs() >= DAY_SECONDS {
+        return None;
+    }
     let local = DateTime::from_parts(pieces.date(), pieces.time()?);
     let local = local.duration_since(DateTime::from_parts(EPOCH, Time::midnight()));
     let milliseconds = local.as_nanos().div_euclid(1_000_000);
@@ -81,6 +86,8 @@ mod tests {
                 "{text}"
             );
         }
+        assert_eq!(instant("2020-01-01T00:00:00+24:00"), None);
+        assert_eq!(instant("2020-01-01T00:00:00-25:00"), None);
         // Beyond the calendar, but still an instant.
         assert_eq!(
             instant("9999-12-31T23:59:59.999-23:59"),

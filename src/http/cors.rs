@@ -9,7 +9,10 @@ use actix_web::{HttpRequest, HttpResponse};
 use crate::http::request;
 
 /// Headers of an answer that a page may read beside those that it always may.
-const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After";
+const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, \
+                       X-RateLimit-Reset, X-RateLimit-RetryAfter";
+/// What preflights are called in metrics.
+pub const PREFLIGHT: &str = "preflight";
 /// Seconds for which a browser may remember what it was told.
 const REMEMBERED: &str = "86400";
 

@@ -313,27 +313,25 @@ pub async fn serve(call: Call<'_>) -> HttpResponse {
 const HEADERS: &str = "IM-CLIENT-KEY, IM-CLIENT-ID, IM-Authorization, IM-Device-ID, CLIENT_KEY, Authorization, Content-Type";
 
 async fn route(call: Call<'_>) -> HttpResponse {
-    let mut path = call.segments.as_slice();
-    // As the vendor's own documents write them, with a slash at the end or without.
-    while let [front @ .., ""] = path {
-        path = front;
-    }
-    let (name, method, endpoint, answered) = match path {
+    let (name, method, endpoint, answered) = match call.segments.as_slice() {
         ["badges", "byRoomTags"] => ("imkit_badges", Method::POST, BADGES, "POST, OPTIONS"),
         ["rooms"] => ("imkit_rooms", Method::GET, ROOMS, "GET, HEAD, OPTIONS"),
+        _ if call.req.method() == Method::OPTIONS => {
+            call.route(cors::PREFLIGHT);
+            return cors::preflight(call.req, "", HEADERS);
+        }
         _ => {
             call.route("unknown");
-            return match *call.req.method() {
-                Method::OPTIONS => cors::preflight(call.req, "", HEADERS),
-                _ => PATH.answer(),
-            };
+            return PATH.answer();
         }
     };
+    if call.req.method() == Method::OPTIONS {
+        call.route(cors::PREFLIGHT);
+        return cors::preflight(call.req, answered, HEADERS);
+    }
     call.route(name);
     if call.is(&method) {
         limited(call, endpoint).await
-    } else if call.req.method() == Method::OPTIONS {
-        cors::preflight(call.req, answered, HEADERS)
     } else {
         wrong_method(answered)
     }

@@ -206,7 +206,7 @@ pub fn unserved(why: Unserved) -> HttpResponse {
 /// Answers a call under one of [`PREFIXES`].
 pub async fn serve(call: Call<'_>) -> HttpResponse {
     if cors::is_preflight(call.req) {
-        call.route("preflight");
+        call.route(cors::PREFLIGHT);
         return with_cors(cors::preflight(call.req, "", "Api-Token, Content-Type"));
     }
     with_cors(route(call).await)

@@ -274,7 +274,7 @@ pub fn unserved(why: Unserved) -> HttpResponse {
 /// Answers a call under one of [`PREFIXES`].
 pub async fn serve(call: Call<'_>) -> HttpResponse {
     if cors::is_preflight(call.req) {
-        call.route("preflight");
+        call.route(cors::PREFLIGHT);
         let mut response = cors::preflight(call.req, "", "Content-Type");
         cors::open(&mut response);
         return response;

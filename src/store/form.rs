@@ -173,9 +173,16 @@ fn taken(field: &str, value: &str) -> Form {
     if field == "#" {
         return number(value);
     }
-    // What is one event to a caller may be several calls, each with a key of its own.
+    // What is one event to a caller may be several calls, each with a key of its own; one that is of many rooms is named more
+    // closely, by a user.
     let (key, part) = field.split_once('#').unwrap_or((field, "0"));
-    id(key).and(number(part))?;
+    let (key, user) = key.split_once('*').unwrap_or((key, "u"));
+    // That of an event in a request with a key as a whole ends with its place there, and may be longer than a name.
+    let request = key
+        .rsplit_once("%2F")
+        .filter(|(_, place)| number(place).is_ok());
+    id(key).or(id(request.map_or("", |(request, _)| request)))?;
+    id(user).and(number(part))?;
     let (event, job) = value.split_once('|').ok_or(NO_RECORD)?;
     let is_type = event
         .bytes()
@@ -397,6 +404,7 @@ mod tests {
 
     #[test]
     fn what_the_scripts_write_is_in_form() {
+        let long_key = format!("{}%2F9999", "x".repeat(255));
         for (what, field, value) in [
             ("counts", "known", "1795347910019664"),
             ("counts", "supers", "1"),
@@ -421,6 +429,8 @@ mod tests {
             ("keys0", "#", "5"),
             ("keys1", "a%20key", "room.read|"),
             ("keys1", "a%20key#1", "member.joined|17"),
+            ("keys1", "a%20key*a%2Fuser", "user.read_all|17"),
+            ("keys1", long_key.as_str(), "room.read|17"),
             ("prefs", "r|tags", "5|[\"a|b\"]"),
             ("prefs", "r|hidden", "5|true"),
             ("profile", "nickname", ""),

@@ -234,8 +234,8 @@ impl Store {
                     continue;
                 }
                 Change::ReadAll { user, up_to, kinds } => {
-                    let key = self.key(&event);
-                    let outcome = self.read_all(app, user, up_to, kinds, key, wait).await;
+                    let keys = [self.key(&event), self.key_of(&event, user)];
+                    let outcome = self.read_all(app, user, up_to, kinds, keys, wait).await;
                     let outcome = self.or_unreadable(outcome)?;
                     put(&mut outcomes, index, outcome);
                     continue;
@@ -282,6 +282,7 @@ impl Store {
             return Ok(());
         }
         let met = self.direct_rooms(app, &events).await?;
+        let known_in = self.rooms_that_know(app, &events, &met).await?;
         let by_peer = self.reads_by_peer(&events);
         let known = self.user_keys(app, &by_peer, false).await?;
         for (index, outcome) in known {
@@ -347,7 +348,7 @@ impl Store {
                                             put(outcomes, index, outcome);
                                             continue;
                                         }
-                                        Some(Ok(rooms)) => rooms.first(),
+                                        Some(Ok(rooms)) => known_in.get(&index).or(rooms.first()),
                                         None => None,
                                     };
                                     // Who has left it is still the peer of the one who is there.
@@ -457,8 +458,8 @@ impl Store {
             !matches!(outcome, Some(Outcome::Rejected(_)) | None)
         });
         for (index, outcome) in self.user_keys(app, &read, true).await? {
-            // Another pod may have been first with the same event; a key that can't be kept is none.
-            if matches!(outcome, Outcome::Rejected(_)) {
+            // A key that can't be kept does not make it safe to repeat.
+            if matches!(outcome, Outcome::Rejected(Rejection::Unreadable(_))) {
                 put(outcomes, index, outcome);
             }
         }
@@ -466,15 +467,15 @@ impl Store {
     }
 
     /// The events with a key that read by the peer: place, user, key. Which room that is may be another one when the event is
-    /// sent again, so the user's name takes the key as well.
+    /// sent again, so beside the room's name the user's takes the key, for that peer.
     fn reads_by_peer(&self, events: &[Numbered<Event>]) -> Vec<(usize, Enc, String)> {
         let by_peer = |(index, event): &Numbered<Event>| match &event.change {
             Change::Read {
-                place: Place::With(_),
+                place: Place::With(peer),
                 user,
                 ..
             } => {
-                let key = self.key(event);
+                let key = self.key_of(event, peer);
                 (!key.is_empty()).then(|| (*index, encode(user.as_str()), key))
             }
             _ => None,
@@ -573,6 +574,50 @@ impl Store {
         Ok(())
     }
 
+    /// Of messages to somebody with whom the sender has several rooms: the room that knows the message. It was sent before, when
+    /// that was the one that the two had.
+    async fn rooms_that_know(
+        &self,
+        app: &AppId,
+        events: &[Numbered<Event>],
+        met: &HashMap<(UserId, UserId), Result<Vec<RoomId>>>,
+    ) -> Result<HashMap<usize, RoomId>> {
+        let (mut items, mut asked) = (Vec::new(), Vec::new());
+        for (index, event) in events {
+            let Change::Message(Message {
+                place: Place::With(to),
+                sender: Some(sender),
+                id,
+                ..
+            }) = &event.change
+            else {
+                continue;
+            };
+            let Some(Ok(rooms)) = met.get(&(sender.clone(), to.clone())) else {
+                continue;
+            };
+            for room in rooms.iter().filter(|_| rooms.len() > 1) {
+                let mut get = redis::cmd("HGET");
+                get.arg(RoomKeys::new(app, &encode(room.as_str())).ids())
+                    .arg(encode(id.as_str()).as_str());
+                items.push(Item::Plain(get));
+                asked.push((*index, room));
+            }
+        }
+        let mut known = HashMap::new();
+        if items.is_empty() {
+            return Ok(known);
+        }
+        let answers = self.inner.redis.each(&items).await?;
+        for ((index, room), answer) in asked.into_iter().zip(answers) {
+            // What can't be read there the room finds out for itself.
+            if matches!(answer, Ok(redis::Value::BulkString(_))) {
+                known.insert(index, room.clone());
+            }
+        }
+        Ok(known)
+    }
+
     /// The direct rooms that each of these has with the other; what can't be read has that as its own answer.
     pub(super) async fn direct_rooms_of(
         &self,
@@ -611,12 +656,22 @@ impl Store {
     /// An event's key as the scripts take it: the key, the type of event, and how long it is remembered; '' if it has none, or
     /// needs none.
     fn key(&self, event: &Event) -> String {
+        self.key_with(event, "")
+    }
+
+    /// The same of an event that is of many rooms, for the place where only that user's events are meant by it.
+    fn key_of(&self, event: &Event, user: &UserId) -> String {
+        self.key_with(event, &format!("*{}", encode(user.as_str()).as_str()))
+    }
+
+    fn key_with(&self, event: &Event, more: &str) -> String {
         let Some(key) = event.key.as_ref().filter(|_| !event.change.has_id()) else {
             return String::new();
         };
         let keep = self.inner.history.keep_keys_micros;
         let name = encode(key.as_str());
-        format!("{}\n{}\n{keep}", name.as_str(), event.change.type_name())
+        let kind = event.change.type_name();
+        format!("{}{more}\n{kind}\n{keep}", name.as_str())
     }
 
     async fn update_users(
@@ -704,6 +759,13 @@ impl Store {
             _ => None,
         };
         let own: Vec<Numbered<Enc>> = room.steps.iter().filter_map(own).collect();
+        // The user's name takes the key of these when they are done.
+        let by_key =
+            |step: &Step| !step.key.is_empty() && matches!(step.op, Op::Read { by_peer: true, .. });
+        let wait = match room.steps.iter().any(by_key) {
+            true => Wait::Applied,
+            false => wait,
+        };
         let accepted = worker.run(room.steps).await;
         *outcomes = std::mem::take(&mut worker.outcomes);
         if let Err(error) = accepted {
@@ -951,12 +1013,14 @@ impl Store {
         user: &UserId,
         up_to: &UpTo,
         kinds: &[&str],
-        key: String,
+        [key, key_in_rooms]: [String; 2],
         wait: Wait,
     ) -> Result<Outcome> {
         let name = encode(user.as_str());
         let mut own = vec![(0, name.clone(), key.clone())];
         own.retain(|_| !key.is_empty());
+        // Its key is taken when all is told: whoever sends it again is told so at once.
+        let wait = if own.is_empty() { wait } else { Wait::Applied };
         if let Some((_, known)) = self.user_keys(app, &own, false).await?.pop() {
             return Ok(known);
         }
@@ -975,10 +1039,10 @@ impl Store {
                     index: 0,
                     op,
                     // Each room remembers it, so that a repetition after half of them reads nothing that has come since.
-                    key: key.clone(),
+                    key: key_in_rooms.clone(),
                 };
-                // Left or deleted meanwhile: then there is nothing to read. Nor is there where the room has forgotten what it
-                // had at that time.
+                // Left or deleted meanwhile: then there is nothing to read. A room that has forgotten what it had at that time
+                // stays unread.
                 let steps = vec![step];
                 self.room(app, RoomOps { name: room, steps }, wait)
             })
@@ -986,17 +1050,13 @@ impl Store {
             .try_collect()
             .await?;
         let mut outcomes = read.into_iter().flatten().map(|(_, outcome)| outcome);
-        let stops = |outcome: &Outcome| {
-            matches!(
-                outcome,
-                Outcome::Rejected(Rejection::KeyTaken | Rejection::Unreadable(_))
-            )
-        };
+        let stops =
+            |outcome: &Outcome| matches!(outcome, Outcome::Rejected(Rejection::Unreadable(_)));
         if let Some(stops) = outcomes.find(stops) {
             return Ok(stops);
         }
         match self.user_keys(app, &own, true).await?.pop() {
-            Some((_, refused @ Outcome::Rejected(_))) => Ok(refused),
+            Some((_, refused)) if stops(&refused) => Ok(refused),
             _ => Ok(Outcome::Applied { position: None }),
         }
     }
@@ -1773,8 +1833,9 @@ impl Worker<'_> {
         let mut code = reply.text()?;
         if code == "OLD" {
             // The room has forgotten it. That is no matter to who has read all that is forgotten.
-            let has_read = self.has_read(user).await?;
-            if has_read >= reply.number()? {
+            let (forgotten, born) = (reply.number()?, reply.number()?);
+            let has_read = self.has_read(user, born).await?;
+            if has_read >= forgotten {
                 reply = self.accept(|token| call(token, has_read)).await?;
                 code = reply.text()?;
             }
@@ -1791,7 +1852,7 @@ impl Worker<'_> {
     }
 
     /// A position up to which a user has read the room for certain: what has not been told yet may be more.
-    async fn has_read(&self, user: &Enc) -> Result<u64> {
+    async fn has_read(&self, user: &Enc, born: u64) -> Result<u64> {
         if !self.work.jobs.is_empty() {
             // What came before it in the same request is told first.
             self.still_there(BTreeSet::from([user.clone()])).await?;
@@ -1806,13 +1867,15 @@ impl Worker<'_> {
         let items = [get(slot.rooms()), get(slot.supers())];
         let mut records = self.store.inner.redis.batch(&items).await?.into_iter();
         let mut next = || maybe_text(records.next().unwrap_or(redis::Value::Nil));
-        let read = match (next()?, next()?) {
-            (Some(record), _) => Position::room(&record),
-            (None, Some(record)) => Position::supergroup(&record),
+        let (key, read) = match (next()?, next()?) {
+            (Some(record), _) => (slot.rooms(), Position::room(&record)),
+            (None, Some(record)) => (slot.supers(), Position::supergroup(&record)),
             (None, None) => return Ok(0),
         };
-        let read = self.store.at(read, || slot.rooms())?;
-        Ok(if read.state == 'j' { read.read } else { 0 })
+        let read = self.store.at(read, || key)?;
+        // A record of an earlier room by that name says nothing of this one.
+        let is_here = read.state == 'j' && read.epoch >= born;
+        Ok(if is_here { read.read } else { 0 })
     }
 
     /// A room that was found by the other one in it, and that the user has left since, is none to read in; one to which the user

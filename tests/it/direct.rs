@@ -555,3 +555,24 @@ async fn users_whose_room_would_have_the_name_of_other_users_are_refused() {
 async fn leaves(app: &App, user: &str) -> Value {
     member("left", &the_room(app, user).await, user)
 }
+
+/// A note to oneself goes to a room of one's own, and not to one in which somebody else has been.
+#[tokio::test]
+async fn a_room_of_ones_own_is_not_that_anymore_when_somebody_has_been_in_it() {
+    let app = app();
+    let note = |id: &str| json!({"type": "message.sent", "sender": "own", "to": "own", "id": id});
+    app.must(&note("1")).await;
+    let listed = app.imkit_rooms("own", &[]).await.ok();
+    let room = listed["result"]["data"][0]["_id"].clone();
+    app.must(&json!([
+        {"type": "member.joined", "room": room, "user": "ann"},
+        {"type": "member.left", "room": room, "user": "ann"},
+        note("2"),
+    ]))
+    .await;
+    let listed = app.imkit_rooms("own", &[]).await.ok();
+    assert_eq!(listed["result"]["totalCount"], 2, "{listed}");
+    app.must(&note("3")).await;
+    let listed = app.imkit_rooms("own", &[]).await.ok();
+    assert_eq!(listed["result"]["totalCount"], 2, "{listed}");
+}

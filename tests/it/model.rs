@@ -392,19 +392,20 @@ impl Model {
             return outcome;
         }
         let mut names = Vec::new();
-        if kind.starts_with("user.") || event.get("peer").is_some() {
-            names.push(Name::User(id(event, "user")?.to_owned()));
+        if kind.starts_with("user.") {
+            names.push((Name::User(id(event, "user")?.to_owned()), key.to_owned()));
         }
-        match (event.get("room"), event.get("peer")) {
-            (Some(_), _) => names.push(Name::Room(id(event, "room")?.to_owned())),
-            (None, Some(_)) => {
-                let rooms = self.rooms_with(id(event, "user")?, id(event, "peer")?);
-                names.extend(rooms.map(|(room, _)| Name::Room(room.to_owned())));
-            }
-            _ => {}
+        if event.get("room").is_some() {
+            names.push((Name::Room(id(event, "room")?.to_owned()), key.to_owned()));
+        } else if event.get("peer").is_some() {
+            // The user remembers it too, for that peer: the two may have another room by then.
+            let (user, peer) = (id(event, "user")?, id(event, "peer")?);
+            names.push((Name::User(user.to_owned()), format!("{key}*{peer}")));
+            let rooms = self.rooms_with(user, peer);
+            names.extend(rooms.map(|(room, _)| (Name::Room(room.to_owned()), key.to_owned())));
         }
         for name in &names {
-            match self.keys.get(&(name.clone(), key.to_owned())) {
+            match self.keys.get(name) {
                 Some(taken) if taken == kind => return Ok(Outcome::Duplicate(None)),
                 Some(_) => return Err(INVALID),
                 None => {}
@@ -413,7 +414,7 @@ impl Model {
         let outcome = outcome?;
         *self = after;
         for name in names {
-            self.keys.insert((name, key.to_owned()), kind.to_owned());
+            self.keys.insert(name, kind.to_owned());
         }
         Ok(outcome)
     }
@@ -797,9 +798,9 @@ impl Model {
             if !room.has_joined(user) || !kinds.contains(room.kind.name()) {
                 continue;
             }
-            // Each room that is read remembers it.
+            // Each room that is read remembers it, for this user.
             if let Some(key) = key {
-                let place = (Name::Room(id.clone()), key.to_owned());
+                let place = (Name::Room(id.clone()), format!("{key}*{user}"));
                 if self.keys.contains_key(&place) {
                     continue;
                 }

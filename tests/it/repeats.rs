@@ -3,13 +3,13 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{App, Config, Pod, RedisServer, Reply, Wait, app};
+use crate::support::{App, Config, Pod, RedisServer, Reply, Wait, app, assert_no_drift};
 use crate::wire::Stopped;
 
 async fn post(app: &App, key: &str, events: &Value) -> Reply {
     App::send(
         app.native(Method::POST, "/v1/events")
-            .header("idempotency-key", key)
+            .header("idempotency-key", key.as_bytes())
             .json(events),
     )
     .await
@@ -223,6 +223,58 @@ async fn a_read_by_peer_with_a_key_reads_no_later_room() {
 }
 
 #[tokio::test]
+async fn a_key_of_a_read_by_peer_is_meant_for_that_peer() {
+    let app = app();
+    let to =
+        |sender: &str| json!({"type": "message.sent", "to": "al", "sender": sender, "id": "1"});
+    app.must(&json!([to("bob"), to("cy"), to("dan"), to("eve")]))
+        .await;
+    let read = |peer: &str| json!({"type": "room.read", "peer": peer, "user": "al", "key": "k"});
+    assert_eq!(
+        said(app.events(&read("bob"), Wait::Applied).await),
+        ["applied"]
+    );
+    assert_eq!(
+        said(app.events(&read("cy"), Wait::Applied).await),
+        ["applied"]
+    );
+    let both = json!([read("dan"), read("eve"), read("dan")]);
+    assert_eq!(
+        said(app.events(&both, Wait::Applied).await),
+        ["applied", "applied", "duplicate"]
+    );
+    assert_eq!(total(&app, "al").await, 0);
+    // Nor is it one of the user's own events.
+    let updated = json!({"type": "user.updated", "user": "al", "nickname": "Al", "key": "k"});
+    assert_eq!(said(app.events(&updated, Wait::Applied).await), ["applied"]);
+}
+
+/// A key in a room's memory says nothing of another user's read of everything, nor does that of another event.
+#[tokio::test]
+async fn each_user_reads_everything_with_the_same_key() {
+    let app = app();
+    app.must(&made("r", &["al", "bob", "cy"])).await;
+    let tags = json!({"type": "room.updated", "room": "r", "tags": ["x"], "key": "k"});
+    app.must(&json!([tags, message("r", "1")])).await;
+    let read = |user: &str| json!({"type": "user.read_all", "user": user, "key": "k"});
+    for user in ["al", "cy"] {
+        assert_eq!(
+            said(app.events(&read(user), Wait::Applied).await),
+            ["applied"]
+        );
+        assert_eq!(total(&app, user).await, 0, "{user}");
+    }
+    app.must(&message("r", "2")).await;
+    for user in ["al", "cy"] {
+        assert_eq!(
+            said(app.events(&read(user), Wait::Applied).await),
+            ["duplicate"]
+        );
+        assert_eq!(total(&app, user).await, 1, "{user}");
+    }
+}
+
+#[tokio::test]
 async fn everything_is_read_up_to_a_time_in_rooms_of_some_kinds() {
     let app = app();
     let at = |second: u64| 1_760_000_000_000 + second * 1_000;
@@ -336,6 +388,42 @@ async fn a_duplicate_by_its_key_waits_for_what_the_first_one_began() {
             _ => assert_eq!(total(&app, "al").await, 0),
         }
     }
+}
+
+/// Sent again, a message by `to` is known, although the two have come to share another room that is first in the order of names.
+#[tokio::test]
+async fn a_message_to_somebody_is_known_in_whichever_of_their_rooms_it_is() {
+    let app = app();
+    let to = json!({"type": "message.sent", "to": "al", "sender": "bob", "id": "1"});
+    app.must(&to).await;
+    for room in ["000", "zzz"] {
+        app.must(&json!([
+            {"type": "room.updated", "room": room, "kind": "direct"},
+            {"type": "member.joined", "room": room, "users": ["al", "bob"]},
+        ]))
+        .await;
+        assert_eq!(said(app.events(&to, Wait::Applied).await), ["duplicate"]);
+        assert_eq!(total(&app, "al").await, 1);
+    }
+}
+
+/// The longest key of a request is one that `verify` reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_longest_key_of_a_request_is_nothing_that_can_not_be_read() {
+    let redis = RedisServer::start();
+    let config = Config::apps(1);
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    app.must(&made("r", &["al", "bob"])).await;
+    let read = json!([
+        {"type": "room.read", "room": "r", "user": "al"},
+        {"type": "user.read_all", "user": "al"},
+    ]);
+    for key in ["x".repeat(255), "é".repeat(127)] {
+        assert_eq!(said(post(&app, &key, &read).await), ["applied"; 2]);
+        assert_eq!(said(post(&app, &key, &read).await), ["duplicate"; 2]);
+    }
+    assert_no_drift(&redis.url(), &config.apps[0].id);
 }
 
 /// A back-fill tells the room of older messages, until the history no longer holds the one that its members see as the last.
