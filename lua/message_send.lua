@@ -29,9 +29,8 @@ if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local rev, existed = tonumber(m[1] or 0), m[7]
 local function tick()
   rev = math.max(rev + 1, now)
-  return string.format('%d', rev)
+  return int(rev)
 end
-local function int(n) return string.format('%d', n) end
 
 local born, head, kind = m[7], tonumber(m[2] or 0), m[3]
 local function member(user)

@@ -251,7 +251,7 @@ pub struct Profile {
     pub last_login_time: i64,
 }
 
-/// The last message of a room: the one accepted last, unless its time is before that of the one before it.
+/// The last message of a room: the one accepted last, unless it was given a time before that of the last message so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastMessage {
     /// Its id.

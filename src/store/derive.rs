@@ -80,7 +80,8 @@ impl Sources {
         self.began.is_some() || self.lines().next().is_some() || !self.records.is_empty()
     }
 
-    /// The last message, as `message_send.lua` finds it.
+    /// The last message, as `message_send.lua` finds it where all messages were given a time. The history does not say which were
+    /// not: those are never late there.
     fn last_line(&self) -> Option<&Line> {
         self.lines()
             .reduce(|last, line| match line.moment() < last.moment() {

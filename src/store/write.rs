@@ -1878,8 +1878,8 @@ impl Worker<'_> {
         Ok(if is_here { read.read } else { 0 })
     }
 
-    /// A room that was found by the other one in it, and that the user has left since, is none to read in; one to which the user
-    /// is invited is.
+    /// What a refusal comes to in a room that was found by the peer. Where the user has left it since, there is nothing to read.
+    /// Who is invited has not joined, and is told so.
     async fn or_nothing_to_read(&self, user: &Enc, refused: Outcome) -> Result<Outcome> {
         let gone = Outcome::Applied { position: None };
         match refused {

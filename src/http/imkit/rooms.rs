@@ -554,7 +554,7 @@ fn steps(path: &str) -> Option<Vec<String>> {
             dotted = true;
         }
         let colours = match steps.as_mut_slice() {
-            [field] if field.starts_with("tagColors") => Some(field),
+            [field] if field == "tagColors" || field.starts_with("tagColors.") => Some(field),
             _ => None,
         };
         match colours.filter(|_| dotted && !step.starts_with('$')) {
