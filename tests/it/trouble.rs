@@ -427,10 +427,11 @@ async fn a_cluster_with_one_master_away_is_there_in_part() {
         let lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
         let states = lines.filter(|line| line["server"] == server.as_str());
         let states = states.filter_map(|line| line["state"].as_str().map(ToOwned::to_owned));
-        // One that comes back does not know the others at first, and says so.
+        // One that comes back may not know the others at first, and says so; it is up before and after that.
+        let states = states.filter(|state| state != "cluster_down");
+        let mut states: Vec<String> = states.collect();
+        states.dedup();
         states
-            .filter(|state| state != "cluster_down")
-            .collect::<Vec<_>>()
     };
     until("the line of its end", || {
         (of(&pod).len() == 2).then_some(())
