@@ -102,7 +102,8 @@ if any_new then
       here[all[i]] = member(all[i])
     end
     if one == two or not (here[one] and here[two]) then
-      -- It is theirs only if whoever was in it last is one of them as well: of somebody who is still there, the last other one.
+      -- Somebody else may have been in the room last, and then it is no longer the pair's. Where one of the two is still there, the
+      -- last one beside that one counts; where neither is, the last two do.
       local stays = here[one] and one or here[two] and two
       for user in string.gmatch(parted(m[21], {}), '[^,]+') do
         if user ~= one and user ~= two then return {'FULL'} end

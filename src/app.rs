@@ -447,7 +447,7 @@ async fn look(store: &Store, health: &Health, metrics: &Metrics) {
     match before.filter(|before| !before.logged) {
         Some(before) if before.state == state => {}
         _ if !logged => tracing::warn!(state, reason = why, "redis can't be used"),
-        Some(_) if state == "up" => tracing::info!(state, "redis can be used again"),
+        Some(_) if state == "up" => tracing::warn!(state, "redis can be used again"),
         _ => {}
     }
 }

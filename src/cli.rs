@@ -165,7 +165,7 @@ struct Checked {
     json: bool,
 }
 
-// Which of them has to be there is told in our words: the parser's name both as missing.
+// The command checks by itself that one of them is given: the parser would report both as missing.
 #[derive(Debug, Args)]
 struct Inspected {
     /// The user to show

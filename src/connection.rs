@@ -652,7 +652,7 @@ impl Redis {
         self.kept(node, "timeout", Trouble::Silent, IN_TIME.to_owned())
     }
 
-    /// A server can't do its work: the log is told if that is new.
+    /// Notes that a server can't do its work, and logs that if it is new.
     fn kept(&self, node: &Node, kind: &'static str, trouble: Trouble, cause: String) -> Error {
         self.inner.metrics.redis_error(kind);
         let why = Unavailable { trouble, cause };

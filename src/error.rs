@@ -126,7 +126,7 @@ pub struct Unavailable {
 }
 
 impl Unavailable {
-    /// What a caller is told, who is nobody to know addresses.
+    /// The sentence for a caller. It holds no address.
     pub fn told(&self) -> Cow<'static, str> {
         match self.trouble {
             Trouble::Unfinished => Cow::Owned(self.cause.clone()),

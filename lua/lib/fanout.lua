@@ -60,7 +60,7 @@ local function opened(meta)
 end
 
 -- Who was in a direct room last and is not any more, the latest first, when these have left it; before that it was `before`.
--- Two are enough: whoever is asked about, one of them is somebody else.
+-- The list holds two at most: the peer of a user is the first in it who is not that user.
 local function parted(before, left)
   must(not before or string.match(before, '^[%w_.@~=%%,\128-\255-]*$'), 'who was in a direct room')
   local list, seen = {}, {}

@@ -106,7 +106,8 @@ impl Condition {
         let now = Instant::now();
         if let Some(ill) = &mut known.ill {
             let same = ill.why.trouble.word() == why.trouble.word();
-            // Two things at once are told one after the other, not in turn.
+            // Where two things are wrong at once, each call meets one or the other. The log names the second when the first is over;
+            // otherwise it would go back and forth.
             if same || now.duration_since(ill.last) < CALM {
                 if same {
                     ill.last = now;

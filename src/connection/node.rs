@@ -453,8 +453,8 @@ impl Node {
         }
     }
 
-    /// A connection that nobody else uses meanwhile. What goes wrong is told as the server's failure: whoever reads it knows
-    /// nothing of how we keep connections.
+    /// A connection that nobody else uses meanwhile. Its errors speak of the server and not of how we keep connections, for
+    /// callers read them.
     async fn one_of_its_own(&self) -> RedisResult<deadpool_redis::Connection> {
         let why = match self.admin.get().await {
             Ok(connection) => return Ok(connection),
@@ -581,7 +581,7 @@ impl Node {
     }
 }
 
-/// What is told of a master whose place another server has.
+/// The error of a command whose master was replaced by another server.
 fn replaced() -> RedisError {
     let why = "another server has become the master";
     std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why).into()

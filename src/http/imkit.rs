@@ -313,22 +313,20 @@ pub async fn serve(call: Call<'_>) -> HttpResponse {
 const HEADERS: &str = "IM-CLIENT-KEY, IM-CLIENT-ID, IM-Authorization, IM-Device-ID, CLIENT_KEY, Authorization, Content-Type";
 
 async fn route(call: Call<'_>) -> HttpResponse {
-    let (name, method, endpoint, answered) = match call.segments.as_slice() {
-        ["badges", "byRoomTags"] => ("imkit_badges", Method::POST, BADGES, "POST, OPTIONS"),
-        ["rooms"] => ("imkit_rooms", Method::GET, ROOMS, "GET, HEAD, OPTIONS"),
-        _ if call.req.method() == Method::OPTIONS => {
-            call.route(cors::PREFLIGHT);
-            return cors::preflight(call.req, "", HEADERS);
-        }
-        _ => {
-            call.route("unknown");
-            return PATH.answer();
-        }
+    let known = match call.segments.as_slice() {
+        ["badges", "byRoomTags"] => Some(("imkit_badges", Method::POST, BADGES, "POST, OPTIONS")),
+        ["rooms"] => Some(("imkit_rooms", Method::GET, ROOMS, "GET, HEAD, OPTIONS")),
+        _ => None,
     };
     if call.req.method() == Method::OPTIONS {
         call.route(cors::PREFLIGHT);
+        let answered = known.map_or("", |(_, _, _, answered)| answered);
         return cors::preflight(call.req, answered, HEADERS);
     }
+    let Some((name, method, endpoint, answered)) = known else {
+        call.route("unknown");
+        return PATH.answer();
+    };
     call.route(name);
     if call.is(&method) {
         limited(call, endpoint).await

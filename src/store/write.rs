@@ -702,13 +702,7 @@ impl Store {
             });
             let answers = self.inner.redis.each(&items).await?;
             for (answer, indices) in answers.into_iter().zip(under_way) {
-                let code = answer.and_then(super::reply::text);
-                let outcome = self.or_unreadable(code.and_then(|code| match code.as_str() {
-                    "OK" => Ok(Outcome::Applied { position: None }),
-                    "DUP" => Ok(Outcome::Duplicate { position: None }),
-                    "KEY" => Ok(Outcome::Rejected(Rejection::KeyTaken)),
-                    _ => Err(unexpected()),
-                }))?;
+                let outcome = self.or_unreadable(answer.and_then(of_key))?;
                 for index in indices {
                     put(outcomes, index, outcome.clone());
                 }
@@ -1079,13 +1073,7 @@ impl Store {
         let items: Vec<Item> = events.iter().map(item).collect();
         let answers = self.inner.redis.each(&items).await?;
         for ((index, _, _), answer) in events.iter().zip(answers) {
-            let code = answer.and_then(super::reply::text);
-            let outcome = self.or_unreadable(code.and_then(|code| match code.as_str() {
-                "OK" => Ok(Outcome::Applied { position: None }),
-                "DUP" => Ok(Outcome::Duplicate { position: None }),
-                "KEY" => Ok(Outcome::Rejected(Rejection::KeyTaken)),
-                _ => Err(unexpected()),
-            }))?;
+            let outcome = self.or_unreadable(answer.and_then(of_key))?;
             if !matches!(outcome, Outcome::Applied { .. }) {
                 known.push((*index, outcome));
             }
@@ -1168,6 +1156,16 @@ impl Settled {
             self.again.insert(refused.user.clone(), answer);
         }
         Ok(())
+    }
+}
+
+/// What an event has come to, by the word of a script that only looks at its key or does it at once.
+fn of_key(answer: redis::Value) -> Result<Outcome> {
+    match super::reply::text(answer)?.as_str() {
+        "OK" => Ok(Outcome::Applied { position: None }),
+        "DUP" => Ok(Outcome::Duplicate { position: None }),
+        "KEY" => Ok(Outcome::Rejected(Rejection::KeyTaken)),
+        _ => Err(unexpected()),
     }
 }
 

@@ -570,20 +570,12 @@ async fn inspects_lines_hold_nothing_that_is_no_name() {
         }
     }
     let url = redis.url();
+    let inspected = |more: &[&str]| {
+        let room = ["--app", "app-0", "--room", "r", "--redis-url", &url];
+        ran(&[&["inspect"], &room[..], more].concat())
+    };
     for more in [&[][..], &["--json"]] {
-        let shown = ran(&[
-            &[
-                "inspect",
-                "--app",
-                "app-0",
-                "--room",
-                "r",
-                "--redis-url",
-                &url,
-            ][..],
-            more,
-        ]
-        .concat());
+        let shown = inspected(more);
         assert_eq!(shown.code, 0, "{shown:?}");
         for line in shown
             .stdout
@@ -595,15 +587,7 @@ async fn inspects_lines_hold_nothing_that_is_no_name() {
             }
         }
     }
-    let shown = ran(&[
-        "inspect",
-        "--app",
-        "app-0",
-        "--room",
-        "r",
-        "--redis-url",
-        &url,
-    ]);
+    let shown = inspected(&[]);
     pasted(&shown, &[]);
     assert!(shown.stdout.contains("\nunreadable: "), "{shown:?}");
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, Config, Pod, RedisServer, Wait, app, assert_no_drift, ran};
+use crate::support::{App, Config, Own, Pod, RedisServer, Wait, app, assert_no_drift, ran};
 
 fn to(sender: &str, to: &str, id: &str) -> Value {
     json!({"type": "message.sent", "sender": sender, "to": to, "id": id})
@@ -343,38 +343,17 @@ async fn a_message_brings_back_who_declined_and_leaves_both_invited_as_they_are(
     assert_no_drift(&app.redis_url(), &app.keys.id);
 }
 
-/// A Redis of its own, so that keys can be looked at and written to.
-struct Own {
-    app: App,
-    _pod: Pod,
-    redis: RedisServer,
+fn key(room: &str, what: &str) -> String {
+    format!("unread:v1:{{app-0:r:{room}}}:{what}")
 }
 
-impl Own {
-    fn new() -> Self {
-        let redis = RedisServer::start();
-        let config = Config::apps(1);
-        let pod = Pod::start(&config, &redis);
-        let app = App::new(&config.apps[0], &pod.base);
-        Self {
-            app,
-            _pod: pod,
-            redis,
-        }
-    }
-
-    fn key(&self, room: &str, what: &str) -> String {
-        format!("unread:v1:{{app-0:r:{room}}}:{what}")
-    }
-
-    fn record(&self, user: &str) -> String {
-        format!("unread:v1:{{app-0:u:{user}}}:rooms")
-    }
+fn record_of(user: &str) -> String {
+    format!("unread:v1:{{app-0:u:{user}}}:rooms")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_room_remembers_the_peer_and_a_repair_brings_it_back() {
-    let own = Own::new();
+    let own = Own::start("");
     let app = &own.app;
     let room = made(app, Made::ByName).await;
     app.must(&json!([
@@ -383,11 +362,11 @@ async fn the_room_remembers_the_peer_and_a_repair_brings_it_back() {
     ]))
     .await;
     // Nothing is left of the membership itself.
-    let members = own.redis.cli(&["HKEYS", &own.key(&room, "members")]);
+    let members = own.redis.cli(&["HKEYS", &key(&room, "members")]);
     assert_eq!(members.trim(), "alice");
     assert_eq!(
         own.redis
-            .cli(&["HGET", &own.key(&room, "meta"), "parted"])
+            .cli(&["HGET", &key(&room, "meta"), "parted"])
             .trim(),
         "bob"
     );
@@ -396,16 +375,14 @@ async fn the_room_remembers_the_peer_and_a_repair_brings_it_back() {
     // Somebody takes the name out of the record, and the whole record.
     let record = own
         .redis
-        .cli(&["HGET", &own.record("alice"), &room])
+        .cli(&["HGET", &record_of("alice"), &room])
         .trim()
         .to_owned();
     assert!(record.contains("|bob|"), "{record}");
     for broken in [Some(record.replace("|bob|", "||")), None] {
         match &broken {
-            Some(broken) => own
-                .redis
-                .cli(&["HSET", &own.record("alice"), &room, broken]),
-            None => own.redis.cli(&["HDEL", &own.record("alice"), &room]),
+            Some(broken) => own.redis.cli(&["HSET", &record_of("alice"), &room, broken]),
+            None => own.redis.cli(&["HDEL", &record_of("alice"), &room]),
         };
         let rebuilt = ran(&["rebuild", "--redis-url", &url, "--app", "app-0"]);
         assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
@@ -417,7 +394,7 @@ async fn the_room_remembers_the_peer_and_a_repair_brings_it_back() {
         );
     }
     // What the room remembers can't be read any more. It is not taken for nobody, and follows from the record.
-    let meta = own.key(&room, "meta");
+    let meta = key(&room, "meta");
     own.redis.cli(&["HSET", &meta, "parted", "a b"]);
     let left = member("left", &room, "alice");
     let refused = app.events(&left, Wait::Applied).await.ok();
@@ -433,7 +410,7 @@ async fn the_room_remembers_the_peer_and_a_repair_brings_it_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_of_an_earlier_version_reads_as_it_did() {
-    let own = Own::new();
+    let own = Own::start("");
     let app = &own.app;
     for room in ["dm", "dm2"] {
         let events = json!([
@@ -443,7 +420,7 @@ async fn a_room_of_an_earlier_version_reads_as_it_did() {
         ]);
         app.must(&events).await;
         // As an earlier version left it: nobody remembers who was the other one.
-        own.redis.cli(&["HDEL", &own.key(room, "meta"), "parted"]);
+        own.redis.cli(&["HDEL", &key(room, "meta"), "parted"]);
         app.must(&sent(room, "bob", "1")).await;
     }
     assert_eq!(total(app, "alice").await, 2);

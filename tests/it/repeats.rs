@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{App, Config, Pod, RedisServer, Reply, Wait, app, assert_no_drift};
+use crate::support::{App, Own, Reply, Wait, app, assert_no_drift};
 use crate::wire::Stopped;
 
 async fn post(app: &App, key: &str, events: &Value) -> Reply {
@@ -327,10 +327,12 @@ async fn everything_is_read_up_to_a_time_in_rooms_of_some_kinds() {
 /// that has come since in those that it had reached.
 #[tokio::test]
 async fn a_read_of_everything_that_stopped_half_way_reads_nothing_newer_when_it_is_sent_again() {
-    let redis = RedisServer::start();
-    let config = Config::apps(1);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let Own {
+        redis,
+        config,
+        pod: _pod,
+        app,
+    } = Own::start("");
     for room in ["r1", "r2"] {
         app.must(&made(room, &["al", "bob"])).await;
         app.must(&message(room, "1")).await;
@@ -351,10 +353,12 @@ async fn a_read_of_everything_that_stopped_half_way_reads_nothing_newer_when_it_
 /// The pod that took it dies before it has told anybody. Whoever sends it again is answered when the counts show it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_duplicate_by_its_key_waits_for_what_the_first_one_began() {
-    let redis = RedisServer::start();
-    let config = Config::apps(1);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let Own {
+        redis,
+        config,
+        pod: _pod,
+        app,
+    } = Own::start("");
     app.must(&made("r", &["al", "bob"])).await;
     app.must(&message("r", "1")).await;
     let pending = format!("unread:v1:{{{}:r:r}}:pending", config.apps[0].id);
@@ -410,10 +414,12 @@ async fn a_message_to_somebody_is_known_in_whichever_of_their_rooms_it_is() {
 /// The longest key of a request is one that `verify` reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_longest_key_of_a_request_is_nothing_that_can_not_be_read() {
-    let redis = RedisServer::start();
-    let config = Config::apps(1);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let Own {
+        redis,
+        config,
+        pod: _pod,
+        app,
+    } = Own::start("");
     app.must(&made("r", &["al", "bob"])).await;
     let read = json!([
         {"type": "room.read", "room": "r", "user": "al"},
@@ -429,11 +435,8 @@ async fn the_longest_key_of_a_request_is_nothing_that_can_not_be_read() {
 /// A back-fill tells the room of older messages, until the history no longer holds the one that its members see as the last.
 #[tokio::test]
 async fn the_last_message_is_known_by_its_id_however_many_came_after_it() {
-    let redis = RedisServer::start();
-    let mut config = Config::apps(1);
-    config.extra = "[history]\nmax_messages = 5\n".to_owned();
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let own = Own::start("[history]\nmax_messages = 5\n");
+    let app = &own.app;
     for kind in ["group", "supergroup"] {
         let room = json!({"type": "room.updated", "room": kind, "kind": kind});
         let joined = json!({"type": "member.joined", "room": kind, "users": ["al", "bob"]});

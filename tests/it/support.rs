@@ -1271,3 +1271,30 @@ fn a_durable_redis_survives_its_own_death() {
     assert_eq!(redis.cli(&["GET", "k"]), "v");
     redis.stop();
 }
+
+/// A Redis, a pod and one app that no other test uses.
+#[allow(dead_code, reason = "only the integration tests use it")]
+pub struct Own {
+    pub redis: RedisServer,
+    pub config: Config,
+    pub pod: Pod,
+    pub app: App,
+}
+
+#[allow(dead_code, reason = "only the integration tests use it")]
+impl Own {
+    /// With more TOML in the configuration, or none.
+    pub fn start(extra: &str) -> Self {
+        let redis = RedisServer::start();
+        let mut config = Config::apps(1);
+        config.extra = extra.to_owned();
+        let pod = Pod::start(&config, &redis);
+        let app = App::new(&config.apps[0], &pod.base);
+        Self {
+            redis,
+            config,
+            pod,
+            app,
+        }
+    }
+}

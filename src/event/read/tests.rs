@@ -482,7 +482,7 @@ const WHOLE: &[&str] = &[
     r#"{"type":"pref.updated","room":"r1","user":"u2","tag_colors":{"a":"red"},"folder":"f"}"#,
 ];
 
-/// How an event is told from another, and what is said of one that is none, but for its place.
+/// An event, or the error of what is none, as a text that two readings of the same input share: it leaves out the place.
 fn told(event: Result<Event, Invalid>) -> String {
     format!(
         "{:?}",
