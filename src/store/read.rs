@@ -21,7 +21,7 @@ use crate::connection::Item;
 use crate::error::{Error, Result};
 use crate::keys::{self, Enc, RoomKeys, UserKeys, decode, encode, encoded, is_encoded};
 use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
-use crate::quota::{Charge, Charged};
+use crate::quota::Limit;
 use crate::scripts;
 
 /// Users worked on at once for one request.
@@ -328,14 +328,16 @@ impl Store {
     pub(super) async fn charged<T>(
         &self,
         mut read: Pin<&mut impl Future<Output = Result<T>>>,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<T>> {
-        let Some(charge) = charge else {
-            return Ok(Charged::Granted(read.await?, None));
+        limit: &mut dyn Limit,
+    ) -> Result<T> {
+        let Some(charge) = limit.charge() else {
+            return read.await;
         };
         let redis = &self.inner.redis;
         if let Some(verdict) = self.inner.charges.on_credit(redis, charge) {
-            return Ok(Charged::Granted(read.await?, Some(verdict)));
+            let read = read.await?;
+            limit.settle(verdict).map_err(Error::Limited)?;
+            return Ok(read);
         }
         // Boxed, or calls on credit would carry the place of all this with them.
         let both = async {
@@ -355,17 +357,14 @@ impl Store {
         };
         let (verdict, read) = Box::pin(both).await;
         let read = read?;
-        let verdict = match verdict {
-            Ok(verdict) => Some(verdict),
+        match verdict {
+            Ok(verdict) => limit.settle(verdict).map_err(Error::Limited)?,
             // The limit may be on a node of a cluster that does not answer, and the user on another that does. What the
             // pod has let through by its own share then stands.
-            Err(error) if error.is_transient() => None,
+            Err(error) if error.is_transient() => {}
             Err(error) => return Err(error),
-        };
-        match verdict {
-            Some(verdict) if !verdict.allowed => Ok(Charged::Refused(verdict)),
-            _ => Ok(Charged::Granted(read, verdict)),
         }
+        Ok(read)
     }
 
     pub(super) fn overview_item(app: &AppId, user: &Enc, what: &str) -> Item {
@@ -457,26 +456,21 @@ impl Store {
         &self,
         app: &AppId,
         user: &UserId,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Option<u64>>> {
+        limit: &mut dyn Limit,
+    ) -> Result<Option<u64>> {
         let _place = self.inner.admission.read()?;
         let mut get = hmget(&UserKeys::of(app, user).counts(), 2, 22);
         get.arg("known").arg("messages:direct");
         let get = Item::Flat(get);
         let read = pin!(self.inner.redis.one(&get));
-        match self.charged(read, charge).await? {
-            Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
-            Charged::Granted(answer, verdict) => {
-                let read = || -> Result<Option<u64>> {
-                    let mut reply = fields(&answer)?;
-                    let known = reply.text()?.is_some();
-                    let total = reply.number()?;
-                    Ok(known.then_some(total))
-                };
-                let total = self.at(read(), || UserKeys::of(app, user).counts())?;
-                Ok(Charged::Granted(total, verdict))
-            }
-        }
+        let answer = self.charged(read, limit).await?;
+        let read = || -> Result<Option<u64>> {
+            let mut reply = fields(&answer)?;
+            let known = reply.text()?.is_some();
+            let total = reply.number()?;
+            Ok(known.then_some(total))
+        };
+        self.at(read(), || UserKeys::of(app, user).counts())
     }
 
     /// The same for each of `peers`, in their order; `None`: `user` is unknown.
@@ -485,8 +479,8 @@ impl Store {
         app: &AppId,
         user: &UserId,
         peers: &[&UserId],
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Option<Vec<PeerCount>>>> {
+        limit: &mut dyn Limit,
+    ) -> Result<Option<Vec<PeerCount>>> {
         let _place = self.inner.admission.read()?;
         let keys = UserKeys::of(app, user);
         let length = peers.iter().map(|p| p.as_str().len() + 7).sum();
@@ -500,16 +494,13 @@ impl Store {
         }
         let items = [Item::Flat(counts), Item::Flat(rooms)];
         let read = pin!(self.inner.redis.batch(&items));
-        let (answers, verdict) = match self.charged(read, charge).await? {
-            Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
-            Charged::Granted(answers, verdict) => (answers, verdict),
-        };
+        let answers = self.charged(read, limit).await?;
         let [counts, rooms] = &answers[..] else {
             return Err(unreadable());
         };
         let (mut counts, mut rooms) = (fields(counts)?, fields(rooms)?);
         if self.at(counts.text(), || keys.counts())?.is_none() {
-            return Ok(Charged::Granted(None, verdict));
+            return Ok(None);
         }
         let mut found = Vec::with_capacity(peers.len());
         let mut strangers = Vec::new();
@@ -525,7 +516,7 @@ impl Store {
         }
         let (places, items): (Vec<usize>, Vec<Item>) = strangers.into_iter().unzip();
         if items.is_empty() {
-            return Ok(Charged::Granted(Some(found), verdict));
+            return Ok(Some(found));
         }
         let exist = Box::pin(self.inner.redis.batch(&items)).await?;
         for (at, exists) in places.into_iter().zip(exist) {
@@ -533,7 +524,7 @@ impl Store {
                 *place = PeerCount::Unknown;
             }
         }
-        Ok(Charged::Granted(Some(found), verdict))
+        Ok(Some(found))
     }
 
     fn quick_item(app: &AppId, user: &UserId, suffixes: &[String]) -> Item {
@@ -582,29 +573,24 @@ impl Store {
         app: &AppId,
         user: &UserId,
         types: Option<&[CustomType]>,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Option<Totals>>> {
+        limit: &mut dyn Limit,
+    ) -> Result<Option<Totals>> {
         let _place = self.inner.admission.read()?;
         let suffixes = suffixes(types);
         let get = Self::quick_item(app, user, &suffixes);
         let read = pin!(self.inner.redis.one(&get));
-        match self.charged(read, charge).await? {
-            Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
-            Charged::Granted(answer, verdict) => {
-                let quick = Self::quick(&answer, &suffixes);
-                let totals = match self.at(quick, || UserKeys::of(app, user).counts())? {
-                    Quick::Unknown => None,
-                    Quick::Totals(totals) => Some(totals),
-                    Quick::HasSupergroups => {
-                        let name = encode(user.as_str());
-                        let overview = Box::pin(self.overview(app, &name, "c")).await?;
-                        let totals = overview.known.then(|| overview.totals(types));
-                        self.at(totals.transpose(), || UserKeys::of(app, user).counts())?
-                    }
-                };
-                Ok(Charged::Granted(totals, verdict))
+        let answer = self.charged(read, limit).await?;
+        let quick = Self::quick(&answer, &suffixes);
+        Ok(match self.at(quick, || UserKeys::of(app, user).counts())? {
+            Quick::Unknown => None,
+            Quick::Totals(totals) => Some(totals),
+            Quick::HasSupergroups => {
+                let name = encode(user.as_str());
+                let overview = Box::pin(self.overview(app, &name, "c")).await?;
+                let totals = overview.known.then(|| overview.totals(types));
+                self.at(totals.transpose(), || UserKeys::of(app, user).counts())?
             }
-        }
+        })
     }
 
     /// All totals of each of `users`, in their order; `None`: an unknown user.
@@ -652,12 +638,12 @@ impl Store {
         app: &AppId,
         user: &UserId,
         tags: Option<Vec<Tag>>,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Vec<(Tag, u64)>>> {
+        limit: &mut dyn Limit,
+    ) -> Result<Vec<(Tag, u64)>> {
         let _place = self.inner.admission.read()?;
         let keys = UserKeys::of(app, user);
         let Some(tags) = tags else {
-            return Box::pin(self.all_tags(app, user, &keys, charge)).await;
+            return Box::pin(self.all_tags(app, user, &keys, limit)).await;
         };
         let length = tags.iter().map(|tag| tag.as_str().len() + 4).sum::<usize>();
         let mut get = hmget(&keys.counts(), tags.len() + 1, length + 6);
@@ -667,10 +653,7 @@ impl Store {
         }
         let get = Item::Flat(get);
         let read = pin!(self.inner.redis.one(&get));
-        let (answer, verdict) = match self.charged(read, charge).await? {
-            Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
-            Charged::Granted(answer, verdict) => (answer, verdict),
-        };
+        let answer = self.charged(read, limit).await?;
         let mut reply = fields(&answer)?;
         let large = self.at(reply.number(), || keys.counts())?;
         let counted = if large > 0 {
@@ -687,7 +670,7 @@ impl Store {
             let counted: Result<_> = counted.collect();
             self.at(counted, || keys.counts())?
         };
-        Ok(Charged::Granted(counted, verdict))
+        Ok(counted)
     }
 
     async fn all_tags(
@@ -695,14 +678,11 @@ impl Store {
         app: &AppId,
         user: &UserId,
         keys: &UserKeys,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Vec<(Tag, u64)>>> {
+        limit: &mut dyn Limit,
+    ) -> Result<Vec<(Tag, u64)>> {
         let call = scripts::USER_TAGS.call(&[keys.counts(), keys.refs()]);
         let read = pin!(self.inner.redis.call(&call));
-        let (answer, verdict) = match self.charged(read, charge).await? {
-            Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
-            Charged::Granted(answer, verdict) => (answer, verdict),
-        };
+        let answer = self.charged(read, limit).await?;
         let mut reply = Reply::new(answer)?;
         let large = self.at(stored(&reply.value()?), || keys.counts())?;
         let all = if large > 0 {
@@ -723,7 +703,7 @@ impl Store {
         };
         let named = |(tag, n)| Some((Tag::parse(tag).ok()?, n));
         let counted = all.into_iter().filter_map(named).collect();
-        Ok(Charged::Granted(counted, verdict))
+        Ok(counted)
     }
 
     /// Everything the native API shows of one user; `None`: an unknown user.
