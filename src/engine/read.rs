@@ -32,7 +32,7 @@ use crate::engine::reply::{Reply, bytes, fields, maybe_text, number, stored};
 use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode, encoded, is_encoded};
 use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
-use crate::quota::{Charge, Charged};
+use crate::quota::Limit;
 use crate::scripts;
 
 /// Users worked on at once for one request.
@@ -280,14 +280,16 @@ impl Reader {
     async fn charged<T>(
         &self,
         mut read: Pin<&mut impl Future<Output = Result<T>>>,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<T>> {
-        let Some(charge) = charge else {
-            return Ok(Charged::Granted(read.await?, None));
+        limit: &mut dyn Limit,
+    ) -> Result<T> {
+        let Some(charge) = limit.charge() else {
+            return read.await;
         };
         let redis = &self.redis;
         if let Some(verdict) = self.limits.on_credit(charge) {
-            return Ok(Charged::Granted(read.await?, Some(verdict)));
+            let read = read.await?;
+            limit.settle(verdict).map_err(Error::Limited)?;
+            return Ok(read);
         }
         // Boxed, or calls on credit would carry the place of all this with them.
         let both = async {
@@ -307,17 +309,14 @@ impl Reader {
         };
         let (verdict, read) = Box::pin(both).await;
         let read = read?;
-        let verdict = match verdict {
-            Ok(verdict) => Some(verdict),
+        match verdict {
+            Ok(verdict) => limit.settle(verdict).map_err(Error::Limited)?,
             // The limit may be on a node of a cluster that does not answer, and the user on another that does. What the
             // pod has let through by its own share then stands.
-            Err(error) if error.is_transient() => None,
+            Err(error) if error.is_transient() => {}
             Err(error) => return Err(error),
-        };
-        match verdict {
-            Some(verdict) if !verdict.allowed => Ok(Charged::Refused(verdict)),
-            _ => Ok(Charged::Granted(read, verdict)),
         }
+        Ok(read)
     }
 
     pub(crate) fn overview_item(app: &AppId, user: &Enc, what: &str) -> Item {
@@ -410,28 +409,21 @@ impl Reader {
         &self,
         app: &AppId,
         user: &UserId,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Option<u64>>> {
+        limit: &mut dyn Limit,
+    ) -> Result<Option<u64>> {
         let _place = self.admission.read()?;
         let mut get = hmget(&UserKeys::of(app, user).counts(), 2, 22);
         get.arg("known").arg("messages:direct");
         let get = Item::Flat(get);
         let read = pin!(self.redis.one(&get));
-        match self.charged(read, charge).await? {
-            Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
-            Charged::Granted(answer, verdict) => {
-                let read = || -> Result<Option<u64>> {
-                    let mut reply = fields(&answer)?;
-                    let known = reply.text()?.is_some();
-                    let total = reply.number()?;
-                    Ok(known.then_some(total))
-                };
-                let total = self
-                    .faults
-                    .at(read(), || UserKeys::of(app, user).counts())?;
-                Ok(Charged::Granted(total, verdict))
-            }
-        }
+        let answer = self.charged(read, limit).await?;
+        let read = || -> Result<Option<u64>> {
+            let mut reply = fields(&answer)?;
+            let known = reply.text()?.is_some();
+            let total = reply.number()?;
+            Ok(known.then_some(total))
+        };
+        self.faults.at(read(), || UserKeys::of(app, user).counts())
     }
 
     /// The same for each of `peers`, in their order; `None`: `user` is unknown.
@@ -440,8 +432,8 @@ impl Reader {
         app: &AppId,
         user: &UserId,
         peers: &[&UserId],
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Option<Vec<PeerCount>>>> {
+        limit: &mut dyn Limit,
+    ) -> Result<Option<Vec<PeerCount>>> {
         let _place = self.admission.read()?;
         let keys = UserKeys::of(app, user);
         let length = peers.iter().map(|p| p.as_str().len() + 7).sum();
@@ -455,16 +447,13 @@ impl Reader {
         }
         let items = [Item::Flat(counts), Item::Flat(rooms)];
         let read = pin!(self.redis.batch(&items));
-        let (answers, verdict) = match self.charged(read, charge).await? {
-            Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
-            Charged::Granted(answers, verdict) => (answers, verdict),
-        };
+        let answers = self.charged(read, limit).await?;
         let [counts, rooms] = &answers[..] else {
             return Err(unreadable());
         };
         let (mut counts, mut rooms) = (fields(counts)?, fields(rooms)?);
         if self.faults.at(counts.text(), || keys.counts())?.is_none() {
-            return Ok(Charged::Granted(None, verdict));
+            return Ok(None);
         }
         let mut found = Vec::with_capacity(peers.len());
         let mut strangers = Vec::new();
@@ -480,7 +469,7 @@ impl Reader {
         }
         let (places, items): (Vec<usize>, Vec<Item>) = strangers.into_iter().unzip();
         if items.is_empty() {
-            return Ok(Charged::Granted(Some(found), verdict));
+            return Ok(Some(found));
         }
         let exist = Box::pin(self.redis.batch(&items)).await?;
         for (at, exists) in places.into_iter().zip(exist) {
@@ -488,7 +477,7 @@ impl Reader {
                 *place = PeerCount::Unknown;
             }
         }
-        Ok(Charged::Granted(Some(found), verdict))
+        Ok(Some(found))
     }
 
     fn quick_item(app: &AppId, user: &UserId, suffixes: &[String]) -> Item {
@@ -537,30 +526,27 @@ impl Reader {
         app: &AppId,
         user: &UserId,
         types: Option<&[CustomType]>,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Option<Totals>>> {
+        limit: &mut dyn Limit,
+    ) -> Result<Option<Totals>> {
         let _place = self.admission.read()?;
         let suffixes = suffixes(types);
         let get = Self::quick_item(app, user, &suffixes);
         let read = pin!(self.redis.one(&get));
-        match self.charged(read, charge).await? {
-            Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
-            Charged::Granted(answer, verdict) => {
-                let quick = Self::quick(&answer, &suffixes);
-                let totals = match self.faults.at(quick, || UserKeys::of(app, user).counts())? {
-                    Quick::Unknown => None,
-                    Quick::Totals(totals) => Some(totals),
-                    Quick::HasSupergroups => {
-                        let name = encode(user.as_str());
-                        let overview = Box::pin(self.overview(app, &name, "c")).await?;
-                        let totals = overview.known.then(|| overview.totals(types));
-                        self.faults
-                            .at(totals.transpose(), || UserKeys::of(app, user).counts())?
-                    }
-                };
-                Ok(Charged::Granted(totals, verdict))
-            }
-        }
+        let answer = self.charged(read, limit).await?;
+        let quick = Self::quick(&answer, &suffixes);
+        Ok(
+            match self.faults.at(quick, || UserKeys::of(app, user).counts())? {
+                Quick::Unknown => None,
+                Quick::Totals(totals) => Some(totals),
+                Quick::HasSupergroups => {
+                    let name = encode(user.as_str());
+                    let overview = Box::pin(self.overview(app, &name, "c")).await?;
+                    let totals = overview.known.then(|| overview.totals(types));
+                    self.faults
+                        .at(totals.transpose(), || UserKeys::of(app, user).counts())?
+                }
+            },
+        )
     }
 
     /// All totals of each of `users`, in their order; `None`: an unknown user.
@@ -608,12 +594,12 @@ impl Reader {
         app: &AppId,
         user: &UserId,
         tags: Option<Vec<Tag>>,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Vec<(Tag, u64)>>> {
+        limit: &mut dyn Limit,
+    ) -> Result<Vec<(Tag, u64)>> {
         let _place = self.admission.read()?;
         let keys = UserKeys::of(app, user);
         let Some(tags) = tags else {
-            return Box::pin(self.all_tags(app, user, &keys, charge)).await;
+            return Box::pin(self.all_tags(app, user, &keys, limit)).await;
         };
         let length = tags.iter().map(|tag| tag.as_str().len() + 4).sum::<usize>();
         let mut get = hmget(&keys.counts(), tags.len() + 1, length + 6);
@@ -623,10 +609,7 @@ impl Reader {
         }
         let get = Item::Flat(get);
         let read = pin!(self.redis.one(&get));
-        let (answer, verdict) = match self.charged(read, charge).await? {
-            Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
-            Charged::Granted(answer, verdict) => (answer, verdict),
-        };
+        let answer = self.charged(read, limit).await?;
         let mut reply = fields(&answer)?;
         let large = self.faults.at(reply.number(), || keys.counts())?;
         let counted = if large > 0 {
@@ -643,7 +626,7 @@ impl Reader {
             let counted: Result<_> = counted.collect();
             self.faults.at(counted, || keys.counts())?
         };
-        Ok(Charged::Granted(counted, verdict))
+        Ok(counted)
     }
 
     async fn all_tags(
@@ -651,14 +634,11 @@ impl Reader {
         app: &AppId,
         user: &UserId,
         keys: &UserKeys,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<Vec<(Tag, u64)>>> {
+        limit: &mut dyn Limit,
+    ) -> Result<Vec<(Tag, u64)>> {
         let call = scripts::USER_TAGS.call(&[keys.counts(), keys.refs()]);
         let read = pin!(self.redis.call(&call));
-        let (answer, verdict) = match self.charged(read, charge).await? {
-            Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
-            Charged::Granted(answer, verdict) => (answer, verdict),
-        };
+        let answer = self.charged(read, limit).await?;
         let mut reply = Reply::new(answer)?;
         let large = self.faults.at(stored(&reply.value()?), || keys.counts())?;
         let all = if large > 0 {
@@ -679,7 +659,7 @@ impl Reader {
         };
         let named = |(tag, n)| Some((Tag::parse(tag).ok()?, n));
         let counted = all.into_iter().filter_map(named).collect();
-        Ok(Charged::Granted(counted, verdict))
+        Ok(counted)
     }
 
     /// Everything the native API shows of one user; `None`: an unknown user.

@@ -30,7 +30,7 @@ use crate::engine::reply::{Reply, maybe_text, readable, stored};
 use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, decoded, encode, is_encoded};
 use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
-use crate::quota::{Charge, Charged};
+use crate::quota::Limit;
 use crate::scripts;
 
 /// The longest list of members that is shown whole.
@@ -522,8 +522,8 @@ impl Reader {
         app: &AppId,
         user: &UserId,
         query: &RoomQuery<'_>,
-        charge: Option<&Charge>,
-    ) -> Result<Charged<RoomPage>> {
+        limit: &mut dyn Limit,
+    ) -> Result<RoomPage> {
         let _place = self.admission.read()?;
         let name = encode(user.as_str());
         let keys = UserKeys::new(app, &name);
@@ -538,10 +538,7 @@ impl Reader {
             items.push(whole_item(keys.prefs()));
         }
         let read = pin!(self.redis.batch(&items));
-        let (values, verdict) = match self.charged(read, charge).await? {
-            Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
-            Charged::Granted(values, verdict) => (values, verdict),
-        };
+        let values = self.charged(read, limit).await?;
         let mut values = values.into_iter();
         let mut next = || values.next().unwrap_or(Value::Nil);
         let (records, overview, mut prefs) = (next(), next(), next());
@@ -589,14 +586,11 @@ impl Reader {
         let mut people = People::default();
         let (total, page) = self.page(app, &name, query, &found, &mut people).await?;
         let rooms = self.with_members(app, user, page, &mut people).await?;
-        Ok(Charged::Granted(
-            RoomPage {
-                total: total as u64,
-                rooms,
-                profiles: people.profiles,
-            },
-            verdict,
-        ))
+        Ok(RoomPage {
+            total: total as u64,
+            rooms,
+            profiles: people.profiles,
+        })
     }
 
     /// The supergroups that a user has joined.
