@@ -17,7 +17,6 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
 use self::steps::{ByRoom, SentAt, Step};
-
 use self::users::UserUpdates;
 use crate::config::HistoryConfig;
 use crate::connection::Redis;
@@ -30,8 +29,7 @@ use crate::engine::read::Reader;
 use crate::engine::reply::Reply;
 use crate::engine::trim::Trimmer;
 use crate::error::{Error, Result};
-use crate::event::Before;
-use crate::event::{Change, Event, EventOutcome, Rejection, Wait};
+use crate::event::{Before, Change, Event, EventOutcome, Rejection, Wait};
 use crate::keys::{self, Enc, encode};
 use crate::metrics::Metrics;
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};

@@ -42,14 +42,17 @@ impl Before {
     }
 }
 
+fn in_place<'a>(place: &'a Place, user: Option<&'a UserId>) -> Option<Subject<'a>> {
+    match (place, user) {
+        (Place::Room(room), _) => Some(Subject::Room(room)),
+        (Place::With(other), Some(user)) => Some(Subject::Pair(user, other)),
+        (Place::With(_), None) => None,
+    }
+}
+
 impl Change {
     /// What it is about; `None`: a message to a user that nobody sends, which no caller can say.
     pub fn subject(&self) -> Option<Subject<'_>> {
-        let place = |place, user| match (place, user) {
-            (&Place::Room(ref room), _) => Some(Subject::Room(room)),
-            (&Place::With(ref other), Some(user)) => Some(Subject::Pair(user, other)),
-            (Place::With(_), None) => None,
-        };
         match self {
             Change::UserUpdated { user, .. } => Some(Subject::User(user)),
             Change::UserDeleted { user } | Change::ReadAll { user, .. } => {
@@ -60,10 +63,8 @@ impl Change {
             | Change::Member { room, .. }
             | Change::Recalled { room, .. }
             | Change::Pref { room, .. } => Some(Subject::Room(room)),
-            Change::Message(message) => place(&message.place, message.sender.as_ref()),
-            Change::Read {
-                place: at, user, ..
-            } => place(at, Some(user)),
+            Change::Message(message) => in_place(&message.place, message.sender.as_ref()),
+            Change::Read { place, user, .. } => in_place(place, Some(user)),
         }
     }
 

@@ -1,6 +1,9 @@
 //! From what was accepted to what everybody was told: a delivery, what the room says of memberships that users' slots refuse,
 //! and the delivery again.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::steps::{RoomSteps, Step};
 use super::{LEASE_MICROS, ROUNDS, USERS_PER_CALL, Writer, unexpected};
 use crate::counts::room::{Entry, Job};
@@ -11,9 +14,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, EventOutcome, MemberState, Rejection, Wait};
 use crate::keys::{self, Enc, RoomKeys};
 use crate::names::{AppId, RoomId, UserId};
-use crate::scripts::{self};
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use crate::scripts;
 
 impl Writer {
     /// Delivers now, or hands the delivery to the background when the caller does not wait for it.

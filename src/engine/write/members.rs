@@ -1,5 +1,7 @@
 //! Changes of memberships.
 
+use std::collections::BTreeSet;
+
 use super::room::{Worker, with_taken};
 use super::{LEASE_MICROS, ROUNDS, USERS_PER_CALL};
 use crate::counts::room::Entry;
@@ -8,8 +10,7 @@ use crate::engine::reply::maybe_text;
 use crate::error::{Error, Result};
 use crate::event::{EventOutcome, MemberState};
 use crate::keys::{Enc, encode};
-use crate::scripts::{self};
-use std::collections::BTreeSet;
+use crate::scripts;
 
 /// What came of a change of memberships.
 pub(super) enum Changed {

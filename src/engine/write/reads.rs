@@ -1,5 +1,9 @@
 //! Reads: of one room, or of all rooms of a user.
 
+use std::collections::BTreeSet;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use super::room::{Worker, with_taken};
 use super::steps::{RoomSteps, Step};
 use super::{LEASE_MICROS, Numbered, ROOMS_AT_ONCE, Writer};
@@ -11,9 +15,7 @@ use crate::error::Result;
 use crate::event::{Change, EventOutcome, Place, Rejection, UpTo, Wait};
 use crate::keys::{Enc, UserKeys, encode};
 use crate::names::{AppId, UserId};
-use crate::scripts::{self};
-use futures_util::{StreamExt, TryStreamExt, stream};
-use std::collections::BTreeSet;
+use crate::scripts;
 
 impl Writer {
     pub(super) async fn read_all(

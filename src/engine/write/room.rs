@@ -1,5 +1,7 @@
 //! One room's events on their way in: accepted in their order, then delivered together.
 
+use std::collections::BTreeSet;
+
 use super::steps::{RoomSteps, Sent, Step, fits};
 use super::{LEASE_MICROS, Numbered, Writer, unexpected};
 use crate::connection::Item;
@@ -12,7 +14,6 @@ use crate::event::{Change, EventOutcome, Place, Rejection, Wait};
 use crate::keys::{self, Enc, RoomKeys, encode};
 use crate::names::{AppId, RoomId};
 use crate::scripts::{self, Call};
-use std::collections::BTreeSet;
 
 /// For how long the revision of a deleted room is kept, in milliseconds.
 pub(super) const KEEP_DELETED_MS: u64 = 24 * 3600 * 1000;
