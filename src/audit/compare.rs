@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::audit::drift::Drift;
 use crate::audit::slot::{Slot, plain};
-use crate::audit::verify::Drift;
 use crate::counts::number::whole;
 use crate::counts::room::{Entry, Last};
 use crate::engine::reply::{Reply, bytes};

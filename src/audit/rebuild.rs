@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 
 use crate::audit::Repairer;
 use crate::audit::compare::{View, against_room, release};
+use crate::audit::drift::Drift;
 use crate::audit::slot::{Slot, plain};
-use crate::audit::verify::{Drift, UserDrift, Verdict};
+use crate::audit::verify::{UserDrift, Verdict};
 use crate::counts::room::{Entry, millis};
 use crate::engine::Tell;
 use crate::engine::reply::{Reply, bytes};

@@ -15,6 +15,7 @@ use redis::Value;
 
 use crate::audit::Audit;
 use crate::audit::compare::{View, against_room, release};
+use crate::audit::drift::Drift;
 use crate::audit::slot::{Bad, Slot};
 use crate::audit::unreadable::{BadList, Unreadable, index_key, indexes};
 use crate::audit::walk::PAGE;
@@ -41,21 +42,6 @@ const PAUSES: [Duration; 5] = [
 const TOLD: usize = 100_000;
 /// Of what can't be read of one user so much is named, the rest counted.
 const UNREADABLE_OF_A_USER: usize = 1_000;
-
-/// Something stored that is not what the positions, or the room, say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drift {
-    /// Which of the user's keys: `counts`, `rooms`, `supers`, `refs`, `marks`.
-    pub key: &'static str,
-    /// The field of that key, as it stands in Redis.
-    pub field: String,
-    /// The part of a record that differs from the room, such as `head`.
-    pub part: Option<&'static str>,
-    /// What is there.
-    pub stored: Option<String>,
-    /// What ought to be there.
-    pub expected: Option<String>,
-}
 
 /// All drift of one user.
 #[derive(Debug, Clone)]
