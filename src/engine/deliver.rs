@@ -11,7 +11,7 @@ use std::sync::Arc;
 use self::fan_out::FanOut;
 use self::plan::{Marks, Plan, Target};
 use crate::connection::Redis;
-use crate::counts::room::{Entry, Job, names};
+use crate::counts::room::{Job, Membership, names};
 use crate::engine::faults::Faults;
 use crate::engine::members::{LIST, MemberList, MemberLists};
 use crate::engine::reply::Reply;
@@ -24,6 +24,8 @@ use crate::scripts;
 
 pub(crate) use self::work::{Answer, Answers, Delivered, Refused, Tell, Why, Work};
 
+/// How long a pod has for a fan-out before another one takes it over, in microseconds.
+pub(crate) const LEASE_MICROS: u64 = 5_000_000;
 /// Jobs and departures cleared in one call.
 pub(crate) const CLEAR: usize = 500;
 
@@ -61,14 +63,14 @@ impl Delivery {
     ) -> Result<Delivered> {
         let keys = RoomKeys::new(app, room);
         let plan = Plan::new(work, only);
-        let mut delivery = FanOut {
+        let mut fan_out = FanOut {
             service: self,
             app,
             room,
             keys: &keys,
             work,
             plan: &plan,
-            came: Delivered::default(),
+            delivered: Delivered::default(),
             swept: Vec::new(),
         };
         if plan.full && (only.is_none() || work.snapshot.kind == "direct") {
@@ -86,19 +88,19 @@ impl Delivery {
                         .filter(|u| !seen.contains(*u))
                         .filter_map(|u| plan.stranger(u));
                     let targets = targets.chain(strangers).collect();
-                    delivery.send(targets).await?;
+                    fan_out.send(targets).await?;
                 }
-                None => delivery.walk().await?,
+                None => fan_out.deliver_by_scan().await?,
             }
         } else {
             let users: Vec<&Enc> = match only {
                 Some(only) => only.keys().collect(),
                 None => plan.own.keys().collect(),
             };
-            delivery.some(&users).await?;
+            fan_out.deliver_to(&users).await?;
         }
-        delivery.sweep().await?;
-        Ok(delivery.came)
+        fan_out.sweep().await?;
+        Ok(fan_out.delivered)
     }
 
     /// The list of members of version `mrev` or a later one; `None`: too long to be held.
@@ -141,10 +143,10 @@ impl Delivery {
     }
 
     /// The members in a reply, without those whose entries can't be read: that is said, and hides nobody else.
-    fn readable_members(&self, reply: Reply, keys: &RoomKeys) -> Result<Vec<(Enc, Entry)>> {
+    fn readable_members(&self, reply: Reply, keys: &RoomKeys) -> Result<Vec<(Enc, Membership)>> {
         let mut members = Vec::new();
         for (user, entry) in reply.pairs()? {
-            match Entry::parse(&entry) {
+            match Membership::parse(&entry) {
                 Ok(entry) => members.push((Enc::stored(user), entry)),
                 Err(error) => self.pass_by(error, keys),
             }
@@ -173,32 +175,32 @@ impl Delivery {
         };
         let target = Target {
             user,
-            state: told.entry.state,
-            epoch: told.entry.epoch,
-            base: told.entry.base,
+            state: told.membership.state,
+            epoch: told.membership.epoch,
+            base: told.membership.base,
             peer: told.peer.to_owned(),
             marks: Marks {
                 holes: told.holes.iter().map(|at| (u64::MAX, *at)).collect(),
                 ..Marks::default()
             },
             answer: Answer {
-                vouched: told.entry.vouched,
+                vouched: told.membership.vouched,
                 named: None,
             },
         };
         let plan = Plan::new(&work, None);
-        let mut delivery = FanOut {
+        let mut fan_out = FanOut {
             service: self,
             app,
             room,
             keys: &RoomKeys::new(app, room),
             work: &work,
             plan: &plan,
-            came: Delivered::default(),
+            delivered: Delivered::default(),
             swept: Vec::new(),
         };
-        delivery.send(vec![target]).await?;
-        Ok(delivery.came)
+        fan_out.send(vec![target]).await?;
+        Ok(fan_out.delivered)
     }
 
     /// Drops jobs that are finished. Answers nothing if they are; or, if a slot has seen a stamp that the room has lost, the

@@ -35,8 +35,6 @@ use crate::metrics::Metrics;
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 use crate::scripts::Call;
 
-/// How long a pod has for a fan-out before another one takes it over, in microseconds.
-pub(crate) const LEASE_MICROS: u64 = 5_000_000;
 /// Rooms worked on at once for one request.
 const ROOMS_AT_ONCE: usize = 32;
 /// Users in one call of the script.

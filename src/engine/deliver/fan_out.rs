@@ -6,84 +6,81 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::LEASE_MICROS;
 use super::plan::{Plan, Target, commas};
 use super::work::{Delivered, Refused, Why, Work};
 use super::{CLEAR, Delivery};
 use crate::connection::Item;
 use crate::counts::number::{parse, short, unreadable};
-use crate::counts::room::Entry;
+use crate::counts::room::Membership;
 use crate::engine::reply::{Reply, maybe_text};
-use crate::engine::write::LEASE_MICROS;
 use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
-/// Users in one call of the script, where nothing but positions moves and where more has to be done: enough to save round
-/// trips, few enough not to hold up other callers of Redis.
-pub(crate) const USERS_PER_CALL: usize = 50;
-
-pub(crate) const USERS_PER_HEAVY_CALL: usize = 20;
+/// Users in one call of the script where only positions move, and where more is to be done: enough to save round trips, few
+/// enough that other callers of Redis do not wait long.
+const USERS_PER_CALL: usize = 50;
+const USERS_PER_HEAVY_CALL: usize = 20;
 
 /// Users in one batch of calls where each call is for one user.
-pub(crate) const USERS_PER_BATCH: usize = 32;
+const USERS_PER_BATCH: usize = 32;
 
 /// Batches under way at once for one fan-out.
-pub(crate) const BATCHES_AT_ONCE: usize = 8;
+const BATCHES_AT_ONCE: usize = 8;
 
 /// Users of a fan-out that has many batches under way at once; a wider one has two of smaller calls, so that Redis has the
 /// next one when it is done with one, and others wait for no more than these.
-pub(crate) const WIDE: usize = 500;
-
-pub(crate) const WIDE_AT_ONCE: usize = 2;
-
-pub(crate) const USERS_PER_WIDE_CALL: usize = 25;
+const WIDE: usize = 500;
+const WIDE_AT_ONCE: usize = 2;
+const USERS_PER_WIDE_CALL: usize = 25;
 
 /// Batches that may fail on a cluster before a fan-out is given up, to be taken up again later. On one server: one.
-pub(crate) const FAILURES: usize = 16;
+const FAILURES: usize = 16;
 
 /// Marks for everybody in one call of the script, over all its users: a call with more of them is for fewer users. All of
 /// one user's go into one call, so that nobody is shown a part of them.
-pub(crate) const MARKS_PER_CALL: usize = 2_000;
+const MARKS_PER_CALL: usize = 2_000;
 
 /// Between two renewals of a fan-out's lease, well within the lease.
-pub(crate) const RENEW: Duration = Duration::from_secs(1);
+const RENEW: Duration = Duration::from_secs(1);
 
 /// The latest stamp there can be, in microseconds: in the year 2112.
-pub(crate) const FARTHEST: u64 = 1 << 52;
+const FARTHEST: u64 = 1 << 52;
 
 /// How old a snapshot may be that is delivered. A user's slot remembers for an hour at least which rooms the user has left;
 /// a snapshot older than that could bring one back.
-pub(crate) const OLDEST: Duration = Duration::from_secs(600);
+const OLDEST: Duration = Duration::from_secs(600);
 
 /// Calls that are sent together, and those whom they are for.
-pub(crate) struct Batch<'a> {
-    pub(crate) calls: Vec<Item>,
-    pub(crate) targets: &'a [&'a Target<'a>],
+struct Batch<'a> {
+    calls: Vec<Item>,
+    targets: &'a [&'a Target<'a>],
 }
 
-/// What came of them.
+/// What the slots of a batch answered.
 #[derive(Default)]
-pub(crate) struct Told<'a> {
-    /// Targets whose slots refused, why, and what they named.
-    pub(crate) refused: Vec<(&'a Target<'a>, Why, u64)>,
-    /// Targets that need all keys of their slots.
-    pub(crate) closer: Vec<&'a Target<'a>>,
-    /// Targets whose slots can't be read. They are passed by: when they are mended they are told the state of things.
-    pub(crate) unreadable: Vec<&'a Target<'a>>,
-    pub(crate) ahead: u64,
+struct Report<'a> {
+    /// Targets whose slots refused, why, and the stamp that the slot named.
+    refused: Vec<(&'a Target<'a>, Why, u64)>,
+    /// Targets that were left unchanged: the caller sends them again with all seven keys.
+    needs_all: Vec<&'a Target<'a>>,
+    /// Targets whose slots can't be read. The delivery passes them by; the repair that mends them tells them the state of things.
+    unreadable: Vec<&'a Target<'a>>,
+    ahead: u64,
 }
 
-impl<'a> Told<'a> {
-    pub(crate) fn join(&mut self, other: Self) {
+impl<'a> Report<'a> {
+    fn join(&mut self, other: Self) {
         self.refused.extend(other.refused);
-        self.closer.extend(other.closer);
+        self.needs_all.extend(other.needs_all);
         self.unreadable.extend(other.unreadable);
         self.ahead = self.ahead.max(other.ahead);
     }
 
-    /// Takes a reply to calls for these.
-    pub(crate) fn hear(
+    /// Reads the reply to one call, which is for the next of these targets.
+    fn read(
         &mut self,
         answer: redis::Value,
         targets: &mut impl Iterator<Item = &'a Target<'a>>,
@@ -101,7 +98,7 @@ impl<'a> Told<'a> {
             let why = match letter {
                 "K" => continue,
                 "C" => {
-                    self.closer.push(target);
+                    self.needs_all.push(target);
                     continue;
                 }
                 "D" if matches!(target.state, '-' | 'l') => Why::Naming,
@@ -117,36 +114,38 @@ impl<'a> Told<'a> {
 }
 
 /// A stamp that a slot named. One that lies a lifetime ahead was given by no clock, and no room is to go on above it.
-pub(crate) fn named(stamp: &str) -> Result<u64> {
+fn named(stamp: &str) -> Result<u64> {
     match parse(Some(stamp))? {
         stamp if stamp <= FARTHEST => Ok(stamp),
         _ => Err(unreadable()),
     }
 }
 
-/// How many keys of a user's slot a delivery is given: what most need, or all.
+/// The keys of a user's slot that a delivery is given.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
-    Quick,
-    Close,
+enum KeySet {
+    /// The two that most users need.
+    Two,
+    /// All seven.
+    Seven,
 }
 
 impl Delivery {
-    /// Makes some calls.
-    pub(crate) async fn send_one<'t>(&self, batch: &Batch<'t>) -> Result<Told<'t>> {
+    /// Sends a batch.
+    async fn send_one<'t>(&self, batch: &Batch<'t>) -> Result<Report<'t>> {
         let answers = self.redis.batch(&batch.calls).await?;
-        let mut told = Told::default();
+        let mut report = Report::default();
         let mut targets = batch.targets.iter().copied();
         for answer in answers {
-            told.hear(answer, &mut targets)?;
+            report.read(answer, &mut targets)?;
         }
-        self.reached(batch.targets, &told);
-        Ok(told)
+        self.reached(batch.targets, &report);
+        Ok(report)
     }
 
-    /// Counts those who were told.
-    pub(crate) fn reached(&self, targets: &[&Target<'_>], told: &Told<'_>) {
-        let others = told.closer.len() + told.refused.len() + told.unreadable.len();
+    /// Counts the targets whose slots took the delivery.
+    fn reached(&self, targets: &[&Target<'_>], report: &Report<'_>) {
+        let others = report.needs_all.len() + report.refused.len() + report.unreadable.len();
         let reached = targets.len().saturating_sub(others);
         self.metrics.delivered(reached as u64);
     }
@@ -160,14 +159,14 @@ pub(crate) struct FanOut<'a> {
     pub(crate) keys: &'a RoomKeys,
     pub(crate) work: &'a Work,
     pub(crate) plan: &'a Plan<'a>,
-    pub(crate) came: Delivered,
-    /// Members whose leaving has been delivered, and its epoch.
+    pub(crate) delivered: Delivered,
+    /// Members who have left and to whom that was delivered, with the epoch.
     pub(crate) swept: Vec<(Enc, u64)>,
 }
 
 impl FanOut<'_> {
     /// Delivers to users by name.
-    pub(crate) async fn some(&mut self, users: &[&Enc]) -> Result<()> {
+    pub(crate) async fn deliver_to(&mut self, users: &[&Enc]) -> Result<()> {
         for users in users.chunks(CLEAR) {
             let mut get = redis::cmd("HMGET");
             get.arg(self.keys.members());
@@ -179,7 +178,7 @@ impl FanOut<'_> {
             for user in users {
                 targets.extend(match maybe_text(entries.value()?)? {
                     None => self.plan.stranger(user),
-                    Some(entry) => match Entry::parse(&entry) {
+                    Some(entry) => match Membership::parse(&entry) {
                         Ok(entry) => self.plan.member(user, entry, None),
                         Err(error) => {
                             self.service.pass_by(error, self.keys);
@@ -193,9 +192,9 @@ impl FanOut<'_> {
         Ok(())
     }
 
-    /// Delivers to a list too long to be read at once. HSCAN answers everybody who was in it all the time; who came or
-    /// went meanwhile has a fan-out of his own.
-    pub(crate) async fn walk(&mut self) -> Result<()> {
+    /// Delivers to a list that is too long to be read at once. HSCAN answers every member who was in it all the time; a member who
+    /// comes or goes meanwhile has a job of their own.
+    pub(crate) async fn deliver_by_scan(&mut self) -> Result<()> {
         let redis = &self.service.redis;
         let plan = self.plan;
         let members = self.keys.members();
@@ -235,33 +234,34 @@ impl FanOut<'_> {
         self.send(strangers).await
     }
 
+    /// Sends to targets: first with two keys to those for whom two may do, then with all seven to the rest.
     pub(crate) async fn send(&mut self, targets: Vec<Target<'_>>) -> Result<()> {
         // A supergroup's positions are not in its members' slots.
         let quick = self.plan.light && self.work.snapshot.kind != "supergroup";
         let (light, mut rest): (Vec<&Target<'_>>, _) =
             targets.iter().partition(|t| quick && t.is_light());
-        let (told, failure) = self.pass(&light, Look::Quick).await?;
-        rest.extend(&told.closer);
-        self.take(told);
-        let (told, later) = self.pass(&rest, Look::Close).await?;
-        self.take(told);
+        let (report, failure) = self.send_batches(&light, KeySet::Two).await?;
+        rest.extend(&report.needs_all);
+        self.take(report);
+        let (report, later) = self.send_batches(&rest, KeySet::Seven).await?;
+        self.take(report);
         let left = |target: &&Target<'_>| target.state == 'l';
-        let refused: BTreeSet<&Enc> = self.came.refused.iter().map(|r| &r.user).collect();
+        let refused: BTreeSet<&Enc> = self.delivered.refused.iter().map(|r| &r.user).collect();
         let swept = targets.iter().filter(left);
         let swept = swept.filter(|target| {
-            !refused.contains(target.user) && !self.came.untold.contains(target.user)
+            !refused.contains(target.user) && !self.delivered.untold.contains(target.user)
         });
         self.swept
             .extend(swept.map(|target| (target.user.clone(), target.epoch)));
         failure.or(later).map_or(Ok(()), Err)
     }
 
-    pub(crate) fn take(&mut self, told: Told<'_>) {
-        let untold = told.unreadable.iter().map(|target| target.user.clone());
-        self.came.untold.extend(untold);
-        self.came.ahead = self.came.ahead.max(told.ahead);
-        for (target, why, stamp) in told.refused {
-            self.came.refused.push(Refused {
+    fn take(&mut self, report: Report<'_>) {
+        let untold = report.unreadable.iter().map(|target| target.user.clone());
+        self.delivered.untold.extend(untold);
+        self.delivered.ahead = self.delivered.ahead.max(report.ahead);
+        for (target, why, stamp) in report.refused {
+            self.delivered.refused.push(Refused {
                 user: target.user.clone(),
                 epoch: match (why, target.marks.named) {
                     (Why::Naming, Some(naming)) => naming.job,
@@ -274,13 +274,13 @@ impl FanOut<'_> {
         }
     }
 
-    /// Tells some; answers what came of it, and the first failure: whoever can be reached is told all the same.
-    pub(crate) async fn pass<'t>(
+    /// Sends to targets in batches. Answers the report and the first failure: a failure does not keep the others from being sent.
+    async fn send_batches<'t>(
         &self,
         targets: &'t [&'t Target<'t>],
-        look: Look,
-    ) -> Result<(Told<'t>, Option<Error>)> {
-        let mut all = Told::default();
+        keys: KeySet,
+    ) -> Result<(Report<'t>, Option<Error>)> {
+        let mut all = Report::default();
         if targets.is_empty() {
             return Ok((all, None));
         }
@@ -293,11 +293,11 @@ impl FanOut<'_> {
         let heavy = (MARKS_PER_CALL / marks.max(1)).clamp(1, USERS_PER_HEAVY_CALL);
         // Users of a cluster are in slots of their own: a call for each, and many calls in one batch.
         let spread = self.service.redis.spans_slots();
-        let (users_per_call, calls_per_batch) = match (spread, look) {
+        let (users_per_call, calls_per_batch) = match (spread, keys) {
             (true, _) => (1, (USERS_PER_BATCH * heavy / USERS_PER_HEAVY_CALL).max(1)),
-            (false, Look::Quick) if targets.len() <= WIDE => (USERS_PER_CALL, 1),
-            (false, Look::Quick) => (USERS_PER_WIDE_CALL, 1),
-            (false, Look::Close) => (heavy, 1),
+            (false, KeySet::Two) if targets.len() <= WIDE => (USERS_PER_CALL, 1),
+            (false, KeySet::Two) => (USERS_PER_WIDE_CALL, 1),
+            (false, KeySet::Seven) => (heavy, 1),
         };
         let at_once = match !spread && targets.len() > WIDE {
             true => WIDE_AT_ONCE,
@@ -308,8 +308,8 @@ impl FanOut<'_> {
             false => 1,
         };
         let (mut failure, mut failures) = (None, 0);
-        self.keep().await?;
-        // So many batches at a time: a room may have more members than their calls should take memory.
+        self.renew_lease().await?;
+        // Only so many batches exist at a time: the calls of a large room together would take too much memory.
         let mut rest = targets;
         let mut under_way = FuturesUnordered::new();
         loop {
@@ -323,27 +323,27 @@ impl FanOut<'_> {
                 rest = later;
                 let calls = targets
                     .chunks(users_per_call)
-                    .map(|users| Item::Script(self.call(&common, users, look)))
+                    .map(|users| Item::Script(self.call(&common, users, keys)))
                     .collect();
                 let batch = Batch { calls, targets };
                 under_way.push(async move {
-                    let told = self.service.send_one(&batch).await;
-                    (batch.targets, told)
+                    let report = self.service.send_one(&batch).await;
+                    (batch.targets, report)
                 });
             }
             let Some((targets, mut answer)) = under_way.next().await else {
                 break;
             };
             if let Err(Error::Unreadable(_)) = answer {
-                answer = self.apart(&common, targets, look).await;
+                answer = self.send_one_by_one(&common, targets, keys).await;
             }
-            self.keep().await?;
+            self.renew_lease().await?;
             match answer {
-                Ok(told) => all.join(told),
+                Ok(report) => all.join(report),
                 Err(error) => {
                     failures += 1;
                     let first = failure.get_or_insert(error);
-                    // Nobody seems to be.
+                    // Nothing seems to be reachable.
                     if failures >= may_fail {
                         return Err(first.clone());
                     }
@@ -353,40 +353,40 @@ impl FanOut<'_> {
         Ok((all, failure))
     }
 
-    /// Tells each on its own, where some of them can't be: that is said, and hides nobody else.
-    pub(crate) async fn apart<'t>(
+    /// Sends to each target by itself, so that one whose slot can't be read does not hide the others.
+    async fn send_one_by_one<'t>(
         &self,
         common: &(String, String),
         targets: &'t [&'t Target<'t>],
-        look: Look,
-    ) -> Result<Told<'t>> {
+        keys: KeySet,
+    ) -> Result<Report<'t>> {
         let calls: Vec<Item> = targets
             .iter()
-            .map(|target| Item::Script(self.call(common, &[*target], look)))
+            .map(|target| Item::Script(self.call(common, &[*target], keys)))
             .collect();
-        let mut told = Told::default();
+        let mut report = Report::default();
         let answers = self.service.redis.each(&calls).await?;
         for (target, answer) in targets.iter().zip(answers) {
-            let mut alone = Told::default();
-            let heard = answer.and_then(|answer| alone.hear(answer, &mut std::iter::once(*target)));
-            match heard {
-                Ok(()) => told.join(alone),
+            let mut alone = Report::default();
+            let read = answer.and_then(|answer| alone.read(answer, &mut std::iter::once(*target)));
+            match read {
+                Ok(()) => report.join(alone),
                 Err(error @ Error::Unreadable(_)) => {
                     let slot = || UserKeys::new(self.app, target.user).left();
                     if let Err(error) = self.service.faults.at_slot::<()>(Err(error), slot) {
                         self.service.faults.complain(&error);
                     }
-                    told.unreadable.push(*target);
+                    report.unreadable.push(*target);
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.service.reached(targets, &told);
-        Ok(told)
+        self.service.reached(targets, &report);
+        Ok(report)
     }
 
-    /// Renews the lease of fan-outs that take long, so that nobody begins them a second time.
-    pub(crate) async fn keep(&self) -> Result<()> {
+    /// Renews the lease of the jobs when a delivery takes long, so that no other pod takes them over.
+    async fn renew_lease(&self) -> Result<()> {
         let plan = self.plan;
         {
             let mut leased = plan.leased.lock().unwrap_or_else(|held| held.into_inner());
@@ -407,8 +407,8 @@ impl FanOut<'_> {
         Ok(())
     }
 
-    /// Drops the entries of members whose leaving was delivered. That comes before the jobs are cleared: were it the other
-    /// way round, a pod dying in between would leave the entries for good.
+    /// Drops the memberships whose end was delivered. This comes before the jobs are cleared: the other way round, a pod that
+    /// dies in between would leave them for good.
     pub(crate) async fn sweep(&mut self) -> Result<()> {
         for swept in self.swept.chunks(CLEAR) {
             let keys = [self.keys.meta(), self.keys.members()];
@@ -423,18 +423,19 @@ impl FanOut<'_> {
         Ok(())
     }
 
-    pub(crate) fn call(
+    /// One call of `deliver.lua`.
+    fn call(
         &self,
         common: &(String, String),
         targets: &[&Target<'_>],
-        look: Look,
+        set: KeySet,
     ) -> scripts::Call {
         let snapshot = &self.work.snapshot;
         let mut keys = Vec::with_capacity(targets.len() * 7);
         for target in targets {
             let user = UserKeys::new(self.app, target.user);
             keys.extend([user.counts(), user.rooms()]);
-            if look == Look::Close {
+            if set == KeySet::Seven {
                 keys.extend([
                     user.supers(),
                     user.refs(),

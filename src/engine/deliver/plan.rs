@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::work::{Answer, Answers, Work};
 use crate::counts::number::short;
-use crate::counts::room::{Act, Audience, Entry, Job};
+use crate::counts::room::{Act, Audience, Job, Membership};
 use crate::engine::snapshot::Snapshot;
 use crate::keys::Enc;
 
@@ -237,7 +237,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn member(
         &self,
         user: &'a Enc,
-        entry: Entry,
+        membership: Membership,
         peer: Option<&Enc>,
     ) -> Option<Target<'a>> {
         if !self.concerns(user) {
@@ -255,16 +255,16 @@ impl<'a> Plan<'a> {
             })
         };
         if let Some(gone) = self.gone
-            && entry.epoch < gone
+            && membership.epoch < gone
         {
-            return target('l', gone, 0, self.leaving(user, entry));
+            return target('l', gone, 0, self.leaving(user, membership));
         }
-        if entry.state == 'l' {
-            return target('l', entry.epoch, 0, self.leaving(user, entry));
+        if membership.state == 'l' {
+            return target('l', membership.epoch, 0, self.leaving(user, membership));
         }
         // No membership of this room, or one that began after the snapshot: it has a telling of its own, and what is told
         // here may be of an earlier room by the same name.
-        if !entry.is_member(self.snapshot.born) || entry.epoch > self.snapshot.rev {
+        if !membership.is_member(self.snapshot.born) || membership.epoch > self.snapshot.rev {
             return self.stranger(user);
         }
         let mut marks = self.own.get(user).cloned().unwrap_or_default();
@@ -275,11 +275,11 @@ impl<'a> Plan<'a> {
         }
         // A member is known by being one.
         marks.named = None;
-        marks.reads.retain(|(stamp, _)| entry.owns(*stamp));
-        marks.holes.retain(|(stamp, _)| entry.owns(*stamp));
-        marks.mentions.retain(|(stamp, _)| entry.owns(*stamp));
-        marks.prefs.retain(|(stamp, _)| entry.owns(*stamp));
-        target(entry.state, entry.epoch, entry.base, marks)
+        marks.reads.retain(|(stamp, _)| membership.owns(*stamp));
+        marks.holes.retain(|(stamp, _)| membership.owns(*stamp));
+        marks.mentions.retain(|(stamp, _)| membership.owns(*stamp));
+        marks.prefs.retain(|(stamp, _)| membership.owns(*stamp));
+        target(membership.state, membership.epoch, membership.base, marks)
     }
 
     pub(crate) fn named_only(&self, user: &Enc) -> Marks {
@@ -291,11 +291,11 @@ impl<'a> Plan<'a> {
 
     /// A user who leaves came to exist, at the latest, when the membership began that ends now. The delivery of that may be
     /// missing, so the one that tells of the end says it as well.
-    pub(crate) fn leaving(&self, user: &Enc, entry: Entry) -> Marks {
+    pub(crate) fn leaving(&self, user: &Enc, membership: Membership) -> Marks {
         let mut marks = self.named_only(user);
-        let (stamp, job) = match entry.state {
-            'l' => (entry.base, entry.epoch),
-            _ => (entry.epoch, self.gone.unwrap_or(0)),
+        let (stamp, job) = match membership.state {
+            'l' => (membership.base, membership.epoch),
+            _ => (membership.epoch, self.gone.unwrap_or(0)),
         };
         if stamp != 0 && self.has(job) {
             marks.named = marks.named.max(Some(Naming { stamp, job }));

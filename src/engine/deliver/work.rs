@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::counts::room::{Act, Audience, Entry, Job};
+use crate::counts::room::{Act, Audience, Job, Membership};
 use crate::engine::snapshot::Snapshot;
 use crate::keys::Enc;
 
@@ -117,7 +117,7 @@ pub(crate) struct Delivered {
 pub(crate) struct Tell<'a> {
     pub(crate) snapshot: Snapshot,
     /// The user's place in the room; `l`: none.
-    pub(crate) entry: Entry,
+    pub(crate) membership: Membership,
     /// The other one of a direct room.
     pub(crate) peer: &'a str,
     /// Positions that don't count.

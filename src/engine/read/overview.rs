@@ -17,7 +17,7 @@ use crate::names::{AppId, CustomType, RoomId};
 use crate::scripts;
 
 /// A user's record of a room, as far as its numbers are wanted.
-pub(super) struct Record {
+pub(super) struct CountedRoom {
     pub(super) room: Enc,
     pub(super) state: char,
     pub(super) unread: u64,
@@ -28,7 +28,7 @@ pub(super) struct Record {
     pub(super) tags: Vec<String>,
 }
 
-impl Record {
+impl CountedRoom {
     /// Reads the record of a direct room or group.
     pub(super) fn parse(room: String, text: &str) -> Result<Self> {
         let record = RoomRecord::read(text)?.named()?.sound()?;
@@ -53,7 +53,7 @@ pub(super) fn split(list: &str) -> Vec<String> {
 }
 
 /// A user's record of a supergroup, and the positions that go with it.
-pub(crate) struct Super {
+pub(crate) struct Supergroup {
     pub(crate) room: Enc,
     pub(crate) state: String,
     pub(crate) epoch: u64,
@@ -62,7 +62,7 @@ pub(crate) struct Super {
     pub(super) mentions: String,
 }
 
-impl Super {
+impl Supergroup {
     /// `state|epoch|rev|read|holes|mentions|positions of holes|positions of mentions`
     pub(crate) fn parse(room: String, text: &str) -> Result<Self> {
         let (rest, mentions) = text.rsplit_once('|').ok_or_else(unreadable)?;
@@ -106,7 +106,7 @@ pub(super) struct Overview {
     /// As they stand there: only those that are asked for have to be numbers.
     pub(super) counts: HashMap<String, String>,
     pub(super) refs: Vec<String>,
-    pub(super) records: Vec<Record>,
+    pub(super) records: Vec<CountedRoom>,
 }
 
 impl Overview {
@@ -120,7 +120,7 @@ impl Overview {
         names.filter(|name| is_encoded(name))
     }
 
-    pub(super) fn supers(&self) -> impl Iterator<Item = &Record> {
+    pub(super) fn supers(&self) -> impl Iterator<Item = &CountedRoom> {
         self.records
             .iter()
             .filter(|record| record.kind == Kind::Supergroup && record.active)
@@ -208,11 +208,11 @@ impl Reader {
         app: &AppId,
         user: &Enc,
         records: Reply,
-    ) -> Result<Vec<(Super, Value)>> {
+    ) -> Result<Vec<(Supergroup, Value)>> {
         let supers = records
             .pairs()?
             .into_iter()
-            .map(|(room, record)| Super::parse(room, &record))
+            .map(|(room, record)| Supergroup::parse(room, &record))
             .collect::<Result<Vec<_>>>()?;
         let items: Vec<Item> = supers
             .iter()
@@ -245,14 +245,14 @@ impl Reader {
             refs.value()?;
         }
         for (room, record) in reply.list()?.pairs()? {
-            overview.records.push(Record::parse(room, &record)?);
+            overview.records.push(CountedRoom::parse(room, &record)?);
         }
         for (asked, answer) in self.ask_supers(app, user, reply.list()?).await? {
             let mut answer = Reply::new(answer)?;
             if answer.is_empty() {
                 continue;
             }
-            overview.records.push(Record {
+            overview.records.push(CountedRoom {
                 room: asked.room,
                 state: parse(Some(&asked.state))?,
                 kind: Kind::stored(&answer.text()?)?,

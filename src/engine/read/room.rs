@@ -3,11 +3,11 @@
 use redis::Value;
 
 use super::Reader;
-use super::overview::Super;
+use super::overview::Supergroup;
 use crate::connection::Item;
 use crate::counts::RoomCounts;
 use crate::counts::number::stamp;
-use crate::counts::room::Entry;
+use crate::counts::room::Membership;
 use crate::engine::members::{LIST, parse_members};
 use crate::engine::reply::{Reply, maybe_text, stored};
 use crate::error::Result;
@@ -52,7 +52,9 @@ impl Reader {
                             .faults
                             .at(maybe_text(reply.value()?), || keys.members())?;
                         if let Some(entry) = entry {
-                            let entry = self.faults.at(Entry::parse(&entry), || keys.members())?;
+                            let entry = self
+                                .faults
+                                .at(Membership::parse(&entry), || keys.members())?;
                             found.push((user, entry));
                         }
                     }
@@ -95,7 +97,7 @@ impl Reader {
             match reply.value()? {
                 Value::Int(-1) => asked.push((
                     user,
-                    Super {
+                    Supergroup {
                         room: room.clone(),
                         state: reply.text()?,
                         epoch: stamp(Some(&reply.text()?))?,

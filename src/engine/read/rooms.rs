@@ -14,7 +14,7 @@ use std::pin::pin;
 
 use redis::Value;
 
-use self::entry::{Asked, Large, SHOWN, read_entry};
+use self::entry::{CountedSupergroup, PageRoom, SHOWN, read_entry};
 use self::people::{Members, People, joined, members_item, profile_item};
 use self::prefs::{all_prefs, pairs, prefs_item, read_prefs, whole_item};
 use self::query::Facts;
@@ -112,14 +112,19 @@ impl Reader {
     }
 
     /// The supergroups that a user has joined.
-    async fn large(&self, app: &AppId, user: &Enc, overview: Value) -> Result<Vec<Large>> {
+    async fn large(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        overview: Value,
+    ) -> Result<Vec<CountedSupergroup>> {
         let mut reply = Reply::new(overview)?;
         for _ in 0..4 {
             reply.value()?;
         }
         let large = self.ask_supers(app, user, reply.list()?).await?.into_iter();
         large
-            .filter_map(|(asked, answer)| Large::read(asked, answer).transpose())
+            .filter_map(|(asked, answer)| CountedSupergroup::read(asked, answer).transpose())
             .collect()
     }
 
@@ -132,9 +137,9 @@ impl Reader {
         query: &RoomQuery<'_>,
         found: &[RoomBrief<'_>],
         people: &mut People,
-    ) -> Result<(usize, Vec<Asked>)> {
+    ) -> Result<(usize, Vec<PageRoom>)> {
         let mut order: Vec<usize> = (0..found.len()).collect();
-        let mut asked: HashMap<usize, Option<Asked>> = HashMap::new();
+        let mut asked: HashMap<usize, Option<PageRoom>> = HashMap::new();
         loop {
             let (page, around) = query.arrange(found, &mut order);
             let near = order.get(around.clone()).unwrap_or_default();
@@ -156,13 +161,13 @@ impl Reader {
                     continue;
                 }
             }
-            let mut rooms: Vec<(&RoomBrief, Asked)> = near
+            let mut rooms: Vec<(&RoomBrief, PageRoom)> = near
                 .iter()
                 .filter_map(|at| Some((found.get(*at)?, asked.remove(at)??)))
                 .collect();
             if page != around {
                 // By what the user's slot knows, as they were sorted, and by what only the rooms know.
-                fn facts<'b>((brief, asked): &'b (&RoomBrief<'_>, Asked)) -> Facts<'b> {
+                fn facts<'b>((brief, asked): &'b (&RoomBrief<'_>, PageRoom)) -> Facts<'b> {
                     Facts {
                         name: &asked.entry.name,
                         description: &asked.entry.description,
@@ -174,7 +179,7 @@ impl Reader {
                 rooms.drain(..page.start - around.start);
                 rooms.truncate(page.len());
             }
-            let mut rooms: Vec<Asked> = rooms.into_iter().map(|(_, asked)| asked).collect();
+            let mut rooms: Vec<PageRoom> = rooms.into_iter().map(|(_, asked)| asked).collect();
             // What was accepted in between is shown, so it has its place among what is shown.
             rooms.sort_by(|a, b| query.compare_all(&a.facts(), &b.facts()));
             return Ok((order.len(), rooms));
@@ -188,7 +193,7 @@ impl Reader {
         user: &Enc,
         rooms: &[&RoomBrief<'_>],
         people: Option<&mut People>,
-    ) -> Result<Vec<Option<Asked>>> {
+    ) -> Result<Vec<Option<PageRoom>>> {
         let mut items: Vec<Item> = Vec::new();
         for room in rooms {
             let mut get = redis::cmd("HMGET");

@@ -6,10 +6,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::room::{Worker, with_taken};
 use super::steps::{RoomSteps, Step};
-use super::{LEASE_MICROS, Numbered, ROOMS_AT_ONCE, Writer};
+use super::{Numbered, ROOMS_AT_ONCE, Writer};
 use crate::connection::Item;
 use crate::counts::record::{RoomRecord, SupergroupRecord};
-use crate::counts::room::Entry;
+use crate::counts::room::Membership;
+use crate::engine::deliver::LEASE_MICROS;
 use crate::engine::reply::maybe_text;
 use crate::error::Result;
 use crate::event::{Change, EventOutcome, Place, Rejection, UpTo, Wait};
@@ -179,7 +180,7 @@ impl Worker<'_> {
                 let mut get = redis::cmd("HGET");
                 get.arg(self.keys.members()).arg(user.as_str());
                 let entry = maybe_text(self.writer.inner.redis.query(&get).await?)?;
-                let entry = entry.map(|entry| Entry::parse(&entry)).transpose()?;
+                let entry = entry.map(|entry| Membership::parse(&entry)).transpose()?;
                 Ok(match entry {
                     Some(entry) if entry.state == 'i' => refused,
                     _ => gone,

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::steps::{RoomSteps, Sent, Step, fits};
-use super::{LEASE_MICROS, Numbered, Writer, unexpected};
+use super::{Numbered, Writer, unexpected};
 use crate::connection::Item;
 use crate::counts::room::Job;
+use crate::engine::deliver::LEASE_MICROS;
 use crate::engine::deliver::Work;
 use crate::engine::reply::Reply;
 use crate::engine::snapshot::Snapshot;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use futures_util::{StreamExt, stream};
 
-use super::{LEASE_MICROS, Numbered, ROOMS_AT_ONCE, Writer, put, unexpected};
+use super::{Numbered, ROOMS_AT_ONCE, Writer, put, unexpected};
 use crate::connection::Item;
 use crate::counts::room::{Audience, Job};
+use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
 use crate::event::{Change, Event, EventOutcome, Place, Rejection};
 use crate::keys::{self, Enc, UserKeys, encode};

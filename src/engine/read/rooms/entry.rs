@@ -7,14 +7,14 @@ use super::query::{Facts, RoomBrief};
 use crate::counts::number::{Stored, parse, unreadable};
 use crate::counts::room::{Last, millis};
 use crate::counts::{Kind, LastMessage, Pref, RoomEntry};
-use crate::engine::read::overview::Super;
+use crate::engine::read::overview::Supergroup;
 use crate::engine::reply::{Reply, maybe_text, stored};
 use crate::error::{Error, Result};
 use crate::keys::{Enc, decode};
 use crate::names::{CustomType, RoomId, Tag, UserId};
 
 /// A supergroup of the user's, its numbers worked out.
-pub(super) struct Large {
+pub(super) struct CountedSupergroup {
     pub(super) room: Enc,
     pub(super) epoch: u64,
     pub(super) kind: Kind,
@@ -25,8 +25,8 @@ pub(super) struct Large {
     pub(super) unread: u64,
 }
 
-impl Large {
-    pub(super) fn read(asked: Super, answer: Value) -> Result<Option<Self>> {
+impl CountedSupergroup {
+    pub(super) fn read(asked: Supergroup, answer: Value) -> Result<Option<Self>> {
         let mut answer = Reply::new(answer)?;
         if answer.is_empty() || asked.state != "j" {
             return Ok(None);
@@ -65,14 +65,14 @@ impl Large {
 }
 
 /// A room that was asked, by its name as it stands in Redis, and how current a list of its members has to be.
-pub(super) struct Asked {
+pub(super) struct PageRoom {
     pub(super) name: Enc,
     pub(super) entry: RoomEntry,
     pub(super) born: u64,
     pub(super) mrev: String,
 }
 
-impl Asked {
+impl PageRoom {
     pub(super) fn facts(&self) -> Facts<'_> {
         let entry = &self.entry;
         let last = entry.last_message.as_ref();
@@ -124,7 +124,7 @@ pub(super) fn or_nothing<T: Stored + Default>(text: &str) -> Result<T> {
     }
 }
 
-pub(super) fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Option<Asked>> {
+pub(super) fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Option<PageRoom>> {
     let born = reply.value()?;
     let mrev = maybe_text(reply.value()?)?.unwrap_or_default();
     // Deleted: of such a room there is none of these fields.
@@ -192,7 +192,7 @@ pub(super) fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Opti
         members: Vec::new(),
     };
     let name = Enc::stored(brief.stored);
-    Ok(Some(Asked {
+    Ok(Some(PageRoom {
         name,
         entry,
         born,

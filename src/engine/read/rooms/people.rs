@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use redis::Value;
 
-use super::entry::Asked;
+use super::entry::PageRoom;
 use crate::connection::Item;
 use crate::counts::number::unreadable;
-use crate::counts::room::{Entry, names};
+use crate::counts::room::{Membership, names};
 use crate::counts::{Profile, RoomEntry};
 use crate::engine::members::MemberList;
 use crate::engine::read::Reader;
@@ -40,7 +40,7 @@ pub(super) enum Members {
 
 impl People {
     /// Whether the members are known, as of `room` or later.
-    pub(super) fn knows(&self, room: &Asked) -> bool {
+    pub(super) fn knows(&self, room: &PageRoom) -> bool {
         match self.lists.get(&room.name) {
             None => false,
             Some(Members::Kept(list)) => list.mrev == room.mrev && list.born == room.born,
@@ -113,7 +113,7 @@ impl Reader {
         &self,
         app: &AppId,
         caller: &UserId,
-        page: Vec<Asked>,
+        page: Vec<PageRoom>,
         people: &mut People,
     ) -> Result<Vec<RoomEntry>> {
         for room in &page {
@@ -137,7 +137,7 @@ impl Reader {
         }
         let mut entries = Vec::with_capacity(page.len());
         let mut missing: BTreeMap<UserId, Enc> = BTreeMap::new();
-        for Asked {
+        for PageRoom {
             name, mut entry, ..
         } in page
         {
@@ -183,12 +183,12 @@ pub(super) fn joined(list: &MemberList) -> impl Iterator<Item = (&Enc, u64)> {
 }
 
 /// A member and its entry, as the room has them.
-pub(super) fn member(user: Value, entry: Value) -> Result<(Enc, Entry)> {
+pub(super) fn member(user: Value, entry: Value) -> Result<(Enc, Membership)> {
     let user = crate::engine::reply::text(user)?;
     if !is_encoded(&user) {
         return Err(unreadable());
     }
-    let entry = Entry::parse(&crate::engine::reply::text(entry)?)?;
+    let entry = Membership::parse(&crate::engine::reply::text(entry)?)?;
     Ok((Enc::stored(user), entry))
 }
 
