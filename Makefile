@@ -22,7 +22,7 @@ run: redis
 test: redis
 	$(ON) $(CARGO) test --locked --lib --bins --test it $(if $(SKIP),-- $(SKIP))
 
-# Of the suite: the least rights that the README gives, and what `doctor` says of a server.
+# Of the suite: the least rights that docs/redis.md gives, and what `doctor` says of a server.
 test-rights: redis
 	$(ON) $(CARGO) test --locked --test it -- rights:: selfcheck::doctor
 
