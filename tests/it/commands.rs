@@ -263,7 +263,10 @@ fn the_help_of_every_command_tells_the_exit_codes() {
             let (number, what) = line.trim().split_once("  ").unwrap();
             assert_eq!(number, code.to_string(), "{help:?}");
             // The document says the same in its table.
-            assert!(document.contains(&format!("| {number} | {what} |")), "{line}");
+            assert!(
+                document.contains(&format!("| {number} | {what} |")),
+                "{line}"
+            );
         }
     }
 }

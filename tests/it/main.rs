@@ -99,6 +99,9 @@ mod import;
 /// Which word may stand in which file of the program.
 mod layering;
 
+/// The documents are right: every link leads somewhere, every example is run, every setting exists.
+mod documents;
+
 /// Events with keys, and requests with one as a whole: sent again they change nothing.
 mod repeats;
 

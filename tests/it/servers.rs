@@ -16,7 +16,9 @@ use crate::support::{RedisServer, free_port, until};
 pub static RIGHTS: LazyLock<&str> = LazyLock::new(|| {
     const DOCUMENT: &str = include_str!("../../docs/redis.md");
     const START: &str = "\nACL SETUSER unread on >PASSWORD ";
-    let (_, line) = DOCUMENT.split_once(START).expect("the document has the line");
+    let (_, line) = DOCUMENT
+        .split_once(START)
+        .expect("the document has the line");
     line.lines().next().unwrap_or_default()
 });
 /// Its password, as it stands in an address.
