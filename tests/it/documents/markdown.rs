@@ -137,12 +137,15 @@ impl Document {
         }
     }
 
-    /// Notes without a block or a reason, and answers that nothing is compared with.
+    /// Notes without a block or a reason, and blocks of which nobody knows whether they are to be run.
     pub fn misplaced(&self) -> Vec<(usize, String)> {
         let idle = self.idle.iter();
         let idle = idle.map(|line| (*line, "this note stands above no block".to_owned()));
         let blocks = self.blocks.iter().filter_map(|block| {
             let why = match &block.not_run {
+                _ if matches!(block.language.as_str(), "" | "bash" | "shell") => {
+                    "a block is in sh or console where it is run, and names another language where it is not"
+                }
                 Some(_) if !block.is_shell() => "this block would not be run anyway",
                 Some(why) if why.is_empty() => "it is not run, and nothing says why",
                 _ => return None,
