@@ -9,11 +9,11 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Stop};
+use crate::audit::Scope;
 use crate::config::{self, AppConfig, Config, ConfigError, Flags, WeakSecret};
 use crate::error::Error;
 use crate::keys::encode;
 use crate::names::{AppId, RoomId, UserId};
-use crate::store::Scope;
 use crate::{admin, demo, http, telemetry};
 
 /// What the exit code of any command says; `docs/operate.md` has the same table.

@@ -2,10 +2,12 @@
 
 mod fields;
 mod notes;
+mod outcome;
 mod read;
 mod time;
 
 pub use notes::Notes;
+pub use outcome::{EventOutcome, Rejection, Wait};
 pub use read::{Batch, Events, Form, Invalid, Unreadable, read_all, read_line};
 
 use crate::names::{CustomType, EventKey, MessageId, RoomId, Tag, UserId};

@@ -15,6 +15,7 @@ use actix_web::http::{Method, StatusCode};
 use serde::Serialize;
 
 use crate::config::AppConfig;
+use crate::counts::{ByKind, Totals};
 use crate::error::Error;
 use crate::http::Unserved;
 use crate::http::cors;
@@ -23,7 +24,6 @@ use crate::http::request::{self, Call, Query};
 use crate::limiter::Entry;
 use crate::names::{AppId, CustomType, UserId};
 use crate::outcome::Outcome;
-use crate::store::{ByKind, Totals};
 
 /// First segments of this dialect's paths.
 pub const PREFIXES: &[&str] = &["v3"];
@@ -278,7 +278,7 @@ async fn unread(
     let user = UserId::parse(user).map_err(|_| USER)?;
     let asked = Asked::parse(call.query())?;
     let types = asked.types.as_deref();
-    let read = call.state.store.totals(app, &user, types, entry.charge());
+    let read = call.state.reader.totals(app, &user, types, entry.charge());
     let totals = entry.settle(read.await.map_err(report)?).ok_or(LIMIT)?;
     let body = render(&asked.keys, &totals.ok_or(USER)?);
     Ok(request::json_bytes(StatusCode::OK, body))

@@ -15,6 +15,7 @@ use actix_web::http::{Method, StatusCode};
 use serde::Serialize;
 
 use crate::config::AppConfig;
+use crate::counts::PeerCount;
 use crate::error::Error;
 use crate::http::State;
 use crate::http::Unserved;
@@ -25,7 +26,6 @@ use crate::json::{self, Raw, Surrogates};
 use crate::limiter::Entry;
 use crate::names::{AppId, UserId};
 use crate::outcome::Outcome;
-use crate::store::PeerCount;
 
 pub use usersig::make_usersig;
 use usersig::{Refusal, Verifier};
@@ -380,7 +380,7 @@ async fn unread(
     let State {
         config,
         bodies,
-        store,
+        reader,
         ..
     } = call.state;
     let body = call
@@ -392,7 +392,9 @@ async fn unread(
     let known = asked.known();
     if known.is_empty() {
         // Also where all peers answer themselves: whether the account exists still has to be asked.
-        let read = store.direct_total(app, &asked.user, entry.charge()).await?;
+        let read = reader
+            .direct_total(app, &asked.user, entry.charge())
+            .await?;
         let total = entry.settle(read).ok_or(FREQUENCY)?.ok_or(NO_USER)?;
         if asked.peers.is_empty() {
             reply.total = Some(total);
@@ -400,7 +402,7 @@ async fn unread(
             asked.fill(&mut reply, &[]);
         }
     } else {
-        let read = store.direct_by_peer(app, &asked.user, &known, entry.charge());
+        let read = reader.direct_by_peer(app, &asked.user, &known, entry.charge());
         let counts = entry.settle(read.await?).ok_or(FREQUENCY)?;
         asked.fill(&mut reply, &counts.ok_or(NO_USER)?);
     }
@@ -460,7 +462,7 @@ impl Asked {
         Ok(Self { user, peers })
     }
 
-    /// The peers to ask the store for.
+    /// The peers to ask the reader for.
     fn known(&self) -> Vec<&UserId> {
         fn other(peer: &Peer) -> Option<&UserId> {
             match peer {
