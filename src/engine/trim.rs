@@ -1,9 +1,6 @@
 //! Forgetting what a room remembers of recalled messages and of mentions of everybody, once nobody counts them any more:
 //! below every member's read position, and older than the history.
 
-use crate::engine::faults::Faults;
-use crate::engine::members::parse_members;
-use crate::engine::reply::{Reply, maybe_text, number};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -11,6 +8,9 @@ use tokio::sync::Semaphore;
 use crate::connection::{Item, Redis};
 use crate::counts::record::read_position;
 use crate::counts::room::{Entry, logged_position};
+use crate::engine::faults::Faults;
+use crate::engine::members::parse_members;
+use crate::engine::reply::{Reply, maybe_text, number};
 use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;

@@ -658,7 +658,7 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let why = match &error {
             Error::Unknown(why) => Some(format!("{why}: the outcome is unknown")),
-            Error::Overloaded(_) => Some(error.to_string()),
+            Error::Overloaded(_) | Error::Limited(_) => Some(error.to_string()),
             Error::Unavailable(why) => Some(why.told().into_owned()),
             Error::Unreadable(_) | Error::Internal(_) => None,
         };

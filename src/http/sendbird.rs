@@ -270,27 +270,28 @@ async fn unread(
     user: &str,
     entry: &mut Entry<'_>,
 ) -> Result<HttpResponse, Fault> {
-    if !entry.allowed() {
-        return Err(LIMIT);
-    }
+    entry.check()?;
     let user = request::decode_segment(user).ok_or(USER_ID)?;
     // What can't be an id is nobody's.
     let user = UserId::parse(user).map_err(|_| USER)?;
     let asked = Asked::parse(call.query())?;
     let types = asked.types.as_deref();
-    let read = call.state.reader.totals(app, &user, types, entry.charge());
-    let totals = entry.settle(read.await.map_err(report)?).ok_or(LIMIT)?;
+    let totals = call.state.reader.totals(app, &user, types, entry).await?;
     let body = render(&asked.keys, &totals.ok_or(USER)?);
     Ok(request::json_bytes(StatusCode::OK, body))
 }
 
-fn report(error: Error) -> Fault {
-    if error.is_transient() {
-        tracing::debug!(%error, "a read failed");
-        unavailable(error.outcome())
-    } else {
-        tracing::error!(%error, "a read failed");
-        INTERNAL
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        if let Error::Limited(_) = error {
+            LIMIT
+        } else if error.is_transient() {
+            tracing::debug!(%error, "a read failed");
+            unavailable(error.outcome())
+        } else {
+            tracing::error!(%error, "a read failed");
+            INTERNAL
+        }
     }
 }
 

@@ -169,7 +169,9 @@ impl From<BodyError> for Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        if error.is_transient() {
+        if let Error::Limited(_) = error {
+            FREQUENCY
+        } else if error.is_transient() {
             tracing::debug!(%error, "a read failed");
             unavailable(error.outcome())
         } else {
@@ -374,9 +376,7 @@ async fn unread(
     tenant: &Tenant,
     entry: &mut Entry<'_>,
 ) -> Result<HttpResponse, Fault> {
-    if !entry.allowed() {
-        return Err(FREQUENCY);
-    }
+    entry.check()?;
     let State {
         config,
         bodies,
@@ -392,18 +392,16 @@ async fn unread(
     let known = asked.known();
     if known.is_empty() {
         // Also where all peers answer themselves: whether the account exists still has to be asked.
-        let read = reader
-            .direct_total(app, &asked.user, entry.charge())
-            .await?;
-        let total = entry.settle(read).ok_or(FREQUENCY)?.ok_or(NO_USER)?;
+        let total = reader.direct_total(app, &asked.user, entry).await?;
+        let total = total.ok_or(NO_USER)?;
         if asked.peers.is_empty() {
             reply.total = Some(total);
         } else {
             asked.fill(&mut reply, &[]);
         }
     } else {
-        let read = reader.direct_by_peer(app, &asked.user, &known, entry.charge());
-        let counts = entry.settle(read.await?).ok_or(FREQUENCY)?;
+        let read = reader.direct_by_peer(app, &asked.user, &known, entry);
+        let counts = read.await?;
         asked.fill(&mut reply, &counts.ok_or(NO_USER)?);
     }
     Ok(reply.answer())
