@@ -16,7 +16,7 @@ use crate::keys::encode;
 use crate::names::{AppId, RoomId, UserId};
 use crate::{admin, demo, http, telemetry};
 
-/// What the exit code of any command says; the README has the same table.
+/// What the exit code of any command says; `docs/operate.md` has the same table.
 const EXIT_CODES: &str = "Exit codes:
   0  done, and all is well
   1  done, and something is not: drift, an event that was rejected, a check that failed; or nothing is kept of what was named
