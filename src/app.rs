@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::http;
+use crate::http::Unserved;
 use crate::http::edge::{self, Answers, Edge, Limits};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::open_files::{self, OpenFiles};
@@ -345,7 +346,7 @@ fn admin_server(
         name: "admin",
         limits: limits(config),
         trusted_proxies: Vec::new(),
-        refuse: |_, why| http::native::unserved(why),
+        refuse: |_, why| http::unserved(why),
         metrics: None,
         answers: Arc::new(Answers::new(config.server.max_answers_bytes)),
         workers: 1,
@@ -374,7 +375,10 @@ fn asked() -> Route {
 /// What nobody asks of a pod, in words.
 async fn unasked(request: HttpRequest) -> HttpResponse {
     let known = ["/livez", "/readyz", "/metrics"].contains(&request.path());
-    http::native::unrouted(known.then_some("GET, HEAD"))
+    http::unserved(match known {
+        true => Unserved::WrongMethod("GET, HEAD"),
+        false => Unserved::NoPath,
+    })
 }
 
 async fn livez() -> HttpResponse {
