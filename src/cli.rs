@@ -1,16 +1,18 @@
 //! The command line: reads, sets up logs, builds, runs. Whatever goes wrong is one readable line each on standard error.
 
+mod token;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Stop};
 use crate::audit::Scope;
-use crate::config::{self, AppConfig, Config, ConfigError, Flags, WeakSecret};
+use crate::config::{self, Config, ConfigError, Flags, WeakSecret};
 use crate::error::Error;
 use crate::keys::encode;
 use crate::names::{AppId, RoomId, UserId};
@@ -23,8 +25,7 @@ const EXIT_CODES: &str = "Exit codes:
   2  wrong flags, a wrong configuration, or what else kept the command from running to its end
   3  Redis is away: it can't be reached, refuses us, or does not answer in time";
 
-/// Exact unread counts for chat back ends, kept in Redis, answered in the wire formats of IMKIT, Tencent Chat and
-/// Sendbird.
+/// Exact unread counts for chat back ends, kept in Redis, answered in the wire formats of several vendors.
 #[derive(Debug, Parser)]
 #[command(name = "unread", version)]
 struct Cli {
@@ -68,7 +69,7 @@ enum Command {
     /// Print a valid token or UserSig
     Token {
         #[command(subcommand)]
-        kind: Token,
+        wanted: token::Wanted,
     },
     /// Recompute every count from the positions and report what differs, and what can't be read; writes nothing
     Verify {
@@ -183,39 +184,6 @@ struct ConfigFile {
     config: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-struct TokenOf {
-    #[command(flatten)]
-    file: ConfigFile,
-    /// The app's id
-    #[arg(long)]
-    app: String,
-    /// How long it is valid
-    #[arg(long, value_name = "SECONDS", default_value_t = 86_400,
-          value_parser = clap::value_parser!(u64).range(1..=315_360_000))]
-    ttl_seconds: u64,
-}
-
-#[derive(Debug, Subcommand)]
-enum Token {
-    /// An IMKIT client token
-    Imkit {
-        #[command(flatten)]
-        of: TokenOf,
-        /// The user that it names
-        #[arg(long)]
-        user: String,
-    },
-    /// A Tencent Chat UserSig
-    Tencent {
-        #[command(flatten)]
-        of: TokenOf,
-        /// The administrator that it names
-        #[arg(long)]
-        identifier: String,
-    },
-}
-
 /// Why a command did not run to its end, or had nothing to run on.
 #[derive(Debug)]
 pub enum Failure {
@@ -296,13 +264,14 @@ fn run(command: Command) -> Result<u8, Failure> {
             redis_url,
             data_dir,
         } => {
-            let config = config::load(&Flags {
+            let flags = Flags {
                 file: file.config,
                 listen,
                 admin_listen,
                 redis_url,
                 data_dir,
-            })?;
+            };
+            let config = config::load(&flags, &http::sections())?;
             telemetry::init(&config.log);
             on_runtime(serve(config)).map(|()| 0)
         }
@@ -325,13 +294,13 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::CheckConfig { file } => {
             let config = loaded(file)?;
             // Not on standard output, which is a configuration again; and no failure, since it can be run with.
-            for WeakSecret { setting, why } in config::weak_secrets(&config) {
+            for WeakSecret { setting, why } in config::weak_secrets(&config, &http::sections()) {
                 eprintln!("unread: warning: {setting} {why}");
             }
             print(&config::effective(&config));
             Ok(0)
         }
-        Command::Token { kind } => token(kind).map(|()| 0),
+        Command::Token { wanted } => token::print_token(wanted).map(|()| 0),
         Command::Verify { of } => {
             let (config, scope, json) = checked(of)?;
             Ok(on_runtime(admin::verify(&config, scope, json))?.into())
@@ -424,11 +393,12 @@ fn run(command: Command) -> Result<u8, Failure> {
 impl RedisOf {
     /// The configuration, for a command whose output is all that is to be seen.
     fn config(self) -> Result<Config, Failure> {
-        let mut config = config::load(&Flags {
+        let flags = Flags {
             file: self.file.config,
             redis_url: self.redis_url,
             ..Flags::default()
-        })?;
+        };
+        let mut config = config::load(&flags, &http::sections())?;
         config.log.level = "error".to_owned();
         telemetry::init(&config.log);
         Ok(config)
@@ -461,10 +431,11 @@ fn checked(of: Checked) -> Result<(Config, Scope, bool), Failure> {
 }
 
 fn loaded(file: ConfigFile) -> Result<Config, ConfigError> {
-    config::load(&Flags {
+    let flags = Flags {
         file: file.config,
         ..Flags::default()
-    })
+    };
+    config::load(&flags, &http::sections())
 }
 
 /// Prints what was asked for. Nobody there to read it (a closed pipe) is no reason to fail.
@@ -473,50 +444,8 @@ pub fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn token(kind: Token) -> Result<(), Failure> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let (token, id) = match kind {
-        Token::Imkit { of, user } => {
-            let ttl = of.ttl_seconds;
-            let app = app(of)?;
-            let imkit = app.imkit.ok_or_else(|| without(&app.id, "imkit"))?;
-            let id = UserId::parse(user).map_err(|why| Failure::Failed(format!("--user {why}")))?;
-            let secret = &imkit.jwt_secret.0;
-            (http::imkit::make_token(secret, &id, now, ttl), "--user")
-        }
-        Token::Tencent { of, identifier } => {
-            let ttl = of.ttl_seconds;
-            let app = app(of)?;
-            let tencent = app.tencent.ok_or_else(|| without(&app.id, "tencent"))?;
-            let (sdkappid, key) = (tencent.sdkappid, &tencent.secret_key.0);
-            let sig = http::tencent::make_usersig(sdkappid, key, &identifier, now, ttl);
-            (sig, "--identifier")
-        }
-    };
-    let token = token.ok_or_else(|| Failure::Failed(format!("{id} can't be signed")))?;
-    print(&format!("{token}\n"));
-    Ok(())
-}
-
 fn not_configured(app: &str) -> Failure {
     Failure::NotThere(format!("no app {app:?} is configured"))
-}
-
-fn without(app: &AppId, dialect: &str) -> Failure {
-    Failure::Failed(format!("app \"{app}\" has no [apps.{dialect}] section"))
-}
-
-/// The app asked for. Where nothing at all is configured there is the demo's, so that its calls can be tried further.
-fn app(of: TokenOf) -> Result<AppConfig, Failure> {
-    let mut apps = loaded(of.file)?.apps;
-    if apps.is_empty() {
-        apps = demo::config(&Flags::default())?.apps;
-    }
-    apps.into_iter()
-        .find(|app| app.id.as_str() == of.app)
-        .ok_or_else(|| not_configured(&of.app))
 }
 
 fn on_runtime<T, E: From<String>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
@@ -532,7 +461,7 @@ fn on_runtime<T, E: From<String>>(work: impl Future<Output = Result<T, E>>) -> R
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let nobody = config.apps.is_empty();
-    let weak = config::weak_secrets(&config);
+    let weak = config::weak_secrets(&config, &http::sections());
     ignore_signals()?;
     let mut signals = signals()?;
     let app = tokio::select! {

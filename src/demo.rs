@@ -15,15 +15,14 @@ use crate::admin::quote;
 use crate::app::{App, Stop};
 use crate::cli::{Signals, print};
 use crate::config::{self, AppConfig, Config, ConfigError, EXAMPLE, Flags};
-use crate::http;
-use crate::names::UserId;
+use crate::http::{self, dialect::Sample};
 use crate::private_redis::{self, fresh_dir};
 
 const TTL_SECONDS: u64 = 86_400;
 
 /// The demo's configuration: the example file, under the flags.
 pub fn config(flags: &Flags) -> Result<Config, ConfigError> {
-    let mut config = config::load_text(EXAMPLE, flags)?;
+    let mut config = config::load_text(EXAMPLE, flags, &http::sections())?;
     // The terminal belongs to the calls to paste, and the Redis to the demo.
     config.log.level = "warn,unread::redis_setup=error".to_owned();
     // Nothing balances load to a demo.
@@ -240,47 +239,15 @@ fn instructions(
          \x20 /livez /readyz /metrics      http://{admin}\n",
         env!("CARGO_PKG_VERSION")
     );
+    let sample = Sample {
+        listen,
+        now,
+        ttl: TTL_SECONDS,
+    };
+    for dialect in http::dialects() {
+        out.push_str(&dialect.samples(app, &sample));
+    }
     // Writing to a String can't fail.
-    if let Some(imkit) = &app.imkit {
-        let secret = &imkit.jwt_secret.0;
-        let token = UserId::parse("alice")
-            .ok()
-            .and_then(|alice| http::imkit::make_token(secret, &alice, now, TTL_SECONDS))
-            .unwrap_or_default();
-        let key = imkit.client_keys.first().map_or("", |key| key.0.as_str());
-        let _ = write!(
-            out,
-            "\n# IMKIT: unread messages of alice by room tag\n\
-             curl -sS -X POST 'http://{listen}/badges/byRoomTags' -H 'IM-CLIENT-KEY: {key}' \
-             -H 'IM-Authorization: {token}' -H 'Content-Type: application/json' -d '{{\"tags\": [\"work\", \"home\"]}}'\n\
-             \n# IMKIT: the rooms of alice, those with unread messages first\n\
-             curl -sS 'http://{listen}/rooms?limit=20&sortUnreadFirst=1' -H 'IM-CLIENT-KEY: {key}' \
-             -H 'IM-CLIENT-ID: alice' -H 'IM-Authorization: {token}'\n"
-        );
-    }
-    if let Some(tencent) = &app.tencent {
-        let admin = tencent.admins.first().map_or("", String::as_str);
-        let (id, key) = (tencent.sdkappid, &tencent.secret_key.0);
-        let sig = http::tencent::make_usersig(id, key, admin, now, TTL_SECONDS).unwrap_or_default();
-        let _ = write!(
-            out,
-            "\n# Tencent Chat: unread one-to-one messages of alice\n\
-             curl -sS -X POST 'http://{listen}/v4/openim/get_c2c_unread_msg_num?sdkappid={id}&identifier={admin}\
-             &usersig={sig}&random=99999999&contenttype=json' -d '{{\"To_Account\": \"alice\"}}'\n"
-        );
-    }
-    if let Some(sendbird) = &app.sendbird {
-        let token = sendbird
-            .api_tokens
-            .first()
-            .unwrap_or(&sendbird.master_token);
-        let _ = write!(
-            out,
-            "\n# Sendbird: all unread items of alice\n\
-             curl -sS 'http://{listen}/v3/users/alice/unread_item_count' -H 'Api-Token: {}'\n",
-            token.0
-        );
-    }
     if let Some(url) = redis {
         let program = std::env::current_exe().unwrap_or_else(|_| "unread".into());
         let (program, url) = (quote(&program.to_string_lossy()), quote(url));
@@ -326,15 +293,15 @@ mod tests {
             scope: Scope::Cluster,
         };
         assert_eq!(app.rate_limit, limit);
-        let imkit = app.imkit.as_ref().unwrap();
+        let imkit: &http::imkit::ImkitConfig = app.section().unwrap();
         assert_eq!(imkit.client_keys[0].0, "demo-client-key");
         assert_eq!(imkit.jwt_secret.0, "demo-imkit-secret");
-        let tencent = app.tencent.as_ref().unwrap();
+        let tencent: &http::tencent::TencentConfig = app.section().unwrap();
         assert_eq!(tencent.sdkappid, 1_400_000_001);
         let key = "unread-test-key-0001-not-a-real-secret";
         assert_eq!(tencent.secret_key.0, key);
         assert_eq!(tencent.admins, ["administrator"]);
-        let sendbird = app.sendbird.as_ref().unwrap();
+        let sendbird: &http::sendbird::SendbirdConfig = app.section().unwrap();
         assert_eq!(sendbird.application_id, "DEMO-APP");
         assert_eq!(sendbird.master_token.0, "demo-master-token");
         assert_eq!(sendbird.api_tokens[0].0, "demo-api-token");
