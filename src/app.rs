@@ -14,11 +14,11 @@ use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::demo::private_redis::{PrivateRedis, StartError};
 use crate::http;
 use crate::http::edge::{self, Answers, Edge, Limits};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::open_files::{self, OpenFiles};
-use crate::private_redis::{PrivateRedis, StartError};
 use crate::store::{Check, KnownServers, Probe, Standing, Store, this_is_a_worker};
 
 /// Connections that may wait to be accepted.

@@ -39,11 +39,11 @@ const RULES: &[Rule] = &[
     // HTTP on top.
     only("actix", &["app.rs", "http*", "telemetry.rs"], "only the HTTP side knows the web framework"),
     only("http::edge", &["app.rs", "http.rs"], "handlers know nothing of connections"),
-    only("crate::store", &["admin*", "app.rs", "cli.rs", "http.rs", "http/imkit*", "http/native*", "http/sendbird.rs", "http/tencent.rs"],
+    only("crate::store", &["app.rs", "cli/*", "http.rs", "http/imkit*", "http/native*", "http/sendbird.rs", "http/tencent.rs"],
          "the store is used from above, by its face; the edge knows nothing of counts"),
     only("httparse", &["http/edge/head.rs"], "one file reads heads"),
     only("StatusCode", &["http*"], "each dialect picks its own status codes"),
-    only("crate::http", &["app.rs", "cli.rs", "demo.rs", "http*"], "nothing below HTTP knows of it"),
+    only("crate::http", &["app.rs", "cli/*", "http*"], "nothing below HTTP knows of it"),
     only("crate::limiter", &["http*"], "limits belong to the endpoints"),
     only("crate::event", &["http/native*", "store/import.rs", "store/order.rs", "store/write.rs"], "events come in by two doors"),
     only("crate::json", &["event/*", "http/imkit.rs", "http/native.rs", "http/tencent.rs"], "bodies are taken apart where they come in"),
@@ -55,15 +55,15 @@ const RULES: &[Rule] = &[
     only("redis::", &["connection*", "scripts.rs", "store/*"], "only the store and what it stands on speak to Redis"),
     only("crate::connection", &["store*"], "only the store has connections"),
     only("crate::scripts", &["connection.rs", "store/*"], "only the store calls scripts"),
-    only("crate::keys", &["admin*", "cli.rs", "connection.rs", "scripts.rs", "store*"],
+    only("crate::keys", &["cli/*", "connection.rs", "scripts.rs", "store*"],
          "keys are for the store, for the commands that show them, and for the one place that names a key which can't be read"),
     only("unread:v1", &["keys.rs"], "one file spells the keys"),
-    only("crate::private_redis", &["admin.rs", "app.rs", "demo.rs"], "who has a Redis never hears of it"),
+    only("private_redis", &["app.rs", "cli/connect.rs", "cli/demo.rs", "demo.rs"], "who has a Redis never hears of it"),
 
     // Each dialect by itself; the few files that configure, index or show off all of them.
-    anyhow("imkit", &["cli.rs", "config*", "demo.rs", "http.rs", "http/imkit*"], "vendors are told apart at the edge"),
-    anyhow("tencent", &["cli.rs", "config*", "demo.rs", "http.rs", "http/tencent*"], "vendors are told apart at the edge"),
-    anyhow("sendbird", &["config*", "demo.rs", "http.rs", "http/sendbird*"], "vendors are told apart at the edge"),
+    anyhow("imkit", &["cli/demo/*", "cli/token.rs", "config*", "http.rs", "http/imkit*"], "vendors are told apart at the edge"),
+    anyhow("tencent", &["cli/demo/*", "cli/token.rs", "config*", "http.rs", "http/tencent*"], "vendors are told apart at the edge"),
+    anyhow("sendbird", &["cli/demo/*", "config*", "http.rs", "http/sendbird*"], "vendors are told apart at the edge"),
     only("\"RC\"", &["http/imkit*"], "an envelope belongs to its dialect"),
     only("totalBadge", &["http/imkit*"], "an envelope belongs to its dialect"),
     only("\"roomTags", &["http/imkit*"], "an envelope belongs to its dialect"),
@@ -78,15 +78,15 @@ const RULES: &[Rule] = &[
 
     // The process and the world.
     only("env::var", &["config/load.rs"], "no setting is read anywhere else"),
-    only("std::fs", &["admin/import.rs", "config/*", "connection/node.rs", "demo.rs", "private_redis.rs"], "counts are in Redis, not in files"),
-    only("Command::new", &["private_redis.rs"], "one file starts processes"),
-    only("process::exit(", &["cli.rs"], "the command line ends the process"),
-    only("stdout()", &["cli.rs"], "the command line prints"),
-    only("println!", &[], "what is printed goes through `cli::print`"),
-    only("tokio::", &["app.rs", "cli.rs", "connection*", "demo.rs", "http/body.rs", "http/edge/*", "http/request.rs", "private_redis.rs", "shares.rs", "store*"],
+    only("std::fs", &["cli/demo.rs", "cli/import.rs", "config/*", "connection/node.rs", "demo/private_redis/*"], "counts are in Redis, not in files"),
+    only("Command::new", &["demo/private_redis/child.rs"], "one file starts processes"),
+    only("process::exit(", &["cli/process.rs"], "the command line ends the process"),
+    only("stdout()", &["cli/output.rs"], "the command line prints"),
+    only("println!", &[], "what is printed goes through `cli/output.rs`"),
+    only("tokio::", &["app.rs", "cli/demo.rs", "cli/process.rs", "cli/serve.rs", "connection*", "demo/*", "http/body.rs", "http/edge/*", "http/request.rs", "shares.rs", "store*"],
          "the rest is pure, or waits for one of these"),
     only("rustix", &["open_files.rs"], "one file knows the limits of the process"),
-    only("unsafe", &["private_redis.rs"], "one place needs it"),
+    only("unsafe", &["demo/private_redis/child.rs"], "one place needs it"),
 ];
 
 /// Files by their path below `src/`.

@@ -4,27 +4,28 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{counted, nothing_kept, store};
-use crate::cli::{Failure, print};
+use super::connect::observer;
+use super::exit::Failure;
+use super::output::{counted, print};
 use crate::config::Config;
 use crate::keys::encode;
 use crate::names::{AppId, UserId};
 use crate::store::{MemoryUse, Part};
 
 /// Prints what a sample of users, or one user, takes in Redis.
-pub async fn memory(
+pub(super) async fn memory(
     config: &Config,
     app: &AppId,
     user: Option<&UserId>,
     sample: usize,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let (store, _) = store(config)?;
+    let (store, _) = observer(config)?;
     let name = user.map(|user| encode(user.as_str()));
     let found = store.memory(app, name.as_ref(), sample).await?;
     if found.users == 0 {
         let user = user.map(|user| ("user", user.as_str()));
-        return Err(nothing_kept(app, user));
+        return Err(Failure::nothing_kept(app, user));
     }
     match as_json {
         true => print(&format!("{:#}\n", document(app, user, &found))),
