@@ -62,7 +62,10 @@ pub mod open_files;
 pub mod http;
 pub mod limiter;
 
-pub mod store;
+pub mod counts;
+pub mod engine;
+pub mod intake;
+pub mod audit;
 pub mod scripts;
 pub mod keys;
 pub mod connection;

@@ -3,14 +3,17 @@
 
 use redis::Value;
 
-use super::deliver::parse_members;
-use super::form::{self, KnownId, Of, logged};
-use super::position::Position;
-use super::read::Super;
-use super::reply::{Reply, count, short, stamp, stored};
-use super::room::{Act, Audience, Entry, Job, Last, Snapshot};
-use super::rooms::{RoomBrief, set_pref};
-use super::{Kind, Pref};
+use crate::audit::form::{self, KnownId, Of, logged};
+use crate::audit::position::Position;
+use crate::counts::Kind;
+use crate::counts::Pref;
+use crate::counts::number::{count, short, stamp};
+use crate::counts::room::{Act, Audience, Entry, Job, Last};
+use crate::engine::deliver::parse_members;
+use crate::engine::read::Super;
+use crate::engine::read::rooms::{RoomBrief, set_pref};
+use crate::engine::reply::{Reply, stored};
+use crate::engine::snapshot::Snapshot;
 use crate::keys::{self, ROOM_KEYS, USER_KEYS};
 use crate::names::is_name;
 

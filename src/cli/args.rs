@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::Failure;
+use crate::audit::Scope;
 use crate::config::{self, Config, ConfigError, Flags};
 use crate::keys::encode;
 use crate::names::{AppId, UserId};
-use crate::store::Scope;
 use crate::telemetry;
 
 #[derive(Debug, Args)]

@@ -1,12 +1,12 @@
-//! The store as a command uses it from beside the pods.
+//! The services as a command uses them from beside the pods.
 
 use std::sync::Arc;
 
 use super::exit::Failure;
 use crate::config::Config;
 use crate::demo::private_redis;
+use crate::engine::Engine;
 use crate::metrics::Metrics;
-use crate::store::Store;
 
 /// The configuration with an address. Without one: that of the private Redis of a pod that runs on this data directory.
 fn addressed(config: &Config) -> Result<Config, Failure> {
@@ -23,14 +23,14 @@ fn addressed(config: &Config) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// A store that does no work of its own accord, and the configuration with its address.
-pub(super) fn observer(config: &Config) -> Result<(Store, Config), Failure> {
+/// Connections to what is kept, and the configuration with its address. They do nothing by themselves.
+pub(super) fn observe(config: &Config) -> Result<(Engine, Config), Failure> {
     let config = addressed(config)?;
-    let store = Store::observe(&config, Arc::new(Metrics::new()))?;
-    Ok((store, config))
+    let engine = Engine::observe(&config, Arc::new(Metrics::new()))?;
+    Ok((engine, config))
 }
 
-/// A store that also finishes the deliveries that others have left.
-pub(super) async fn writer(config: &Config, metrics: Arc<Metrics>) -> Result<Store, Failure> {
-    Ok(Store::connect(&addressed(config)?, metrics).await?)
+/// The same, and meanwhile they finish what a pod has left unfinished.
+pub(super) async fn connect(config: &Config, metrics: Arc<Metrics>) -> Result<Engine, Failure> {
+    Ok(Engine::connect(&addressed(config)?, metrics).await?)
 }

@@ -4,12 +4,12 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::RedisArgs;
-use super::connect::observer;
+use super::connect::observe;
 use super::exit::{self, Failure};
 use super::output::print;
 use super::process::on_runtime;
+use crate::audit::{self, Check, Level};
 use crate::config::Config;
-use crate::store::{Check, Level};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -29,8 +29,8 @@ impl Doctor {
 
 /// Checks the Redis that is configured, and prints one line a check. Answers the exit code.
 async fn doctor(config: &Config, as_json: bool) -> Result<u8, Failure> {
-    let (store, _) = observer(config)?;
-    let checks = store.doctor().await;
+    let (engine, _) = observe(config)?;
+    let checks = audit::Doctor::new(&engine).doctor().await;
     let worst = checks.iter().map(|c| c.level).max().unwrap_or(Level::Ok);
     if as_json {
         let rows: Vec<Value> = checks.iter().map(row).collect();

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use super::output::{counted, print};
+use crate::audit::{Audit, Drift, Progress, Scope, Unreadable};
 use crate::config::Config;
 use crate::error::Error;
 use crate::keys::decode;
-use crate::store::{Drift, Progress, Scope, Store, Unreadable};
 
 /// So much of what can't be read is named; the rest is counted.
 const UNREADABLE: u64 = 1_000;
@@ -21,7 +21,7 @@ pub(super) fn failed(error: Error) -> Failure {
 
 /// Fails if nothing is kept of the app or user that the command is about. An app that is configured may have nothing yet.
 pub(super) async fn check_known(
-    store: &Store,
+    audit: &Audit,
     config: &Config,
     scope: &Scope,
 ) -> Result<(), Failure> {
@@ -29,7 +29,7 @@ pub(super) async fn check_known(
         return Ok(());
     };
     let configured = config.apps.iter().any(|one| one.id == *app);
-    if (configured && scope.user.is_none()) || store.knows(scope).await.map_err(failed)? {
+    if (configured && scope.user.is_none()) || audit.knows(scope).await.map_err(failed)? {
         return Ok(());
     }
     let user = scope.user.as_ref().map(|user| decode(user.as_str()));

@@ -10,16 +10,16 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::{RedisArgs, app_id, not_configured};
-use super::connect::writer;
+use super::connect::connect;
 use super::exit::{Failure, well_if};
 use super::output::{counted, print};
 use super::process::{Signals, on_runtime};
 use super::progress::Meter;
 use crate::app::Stop;
 use crate::config::Config;
+use crate::intake::{Cut, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};
 use crate::metrics::Metrics;
 use crate::names::AppId;
-use crate::store::{Cut, ImportOptions, Imported, NotedLine, RefusedLine, Remarks};
 
 /// So many rejected lines are shown with what is wrong with them, and so many lines with what was left out of them. The rest is
 /// counted.
@@ -100,7 +100,7 @@ async fn import(
 ) -> Result<u8, Failure> {
     let (lines, length) = open(file)?;
     let metrics = Arc::new(Metrics::new());
-    let store = writer(config, Arc::clone(&metrics)).await?;
+    let engine = connect(config, Arc::clone(&metrics)).await?;
     let mut report = Report {
         as_json,
         length,
@@ -112,13 +112,15 @@ async fn import(
         noted_rows: Vec::new(),
     };
     let on = |done: &Imported, remarks: Remarks| report.add(done, remarks);
-    let (done, cut) = store.import(app, lines, options, stop, on).await;
+    let (done, cut) = Importer::new(&engine)
+        .import(app, lines, options, stop, on)
+        .await;
     report.finish(&done, metrics.deliveries(), cut.is_none());
     let Some(cut) = cut else {
         return Ok(well_if(done.rejected == 0));
     };
     let failure = match cut {
-        Cut::Store(error) => Failure::from(error),
+        Cut::Engine(error) => Failure::from(error),
         cut => Failure::Failed(cut.to_string()),
     };
     Err(failure.map(|why| {

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::connect::observer;
+use super::connect::observe;
 use super::exit::Failure;
 use super::output::{counted, print};
+use crate::audit::{Audit, MemoryUse, Part};
 use crate::config::Config;
 use crate::keys::encode;
 use crate::names::{AppId, UserId};
-use crate::store::{MemoryUse, Part};
 
 /// Prints what a sample of users, or one user, takes in Redis.
 pub(super) async fn memory(
@@ -20,9 +20,11 @@ pub(super) async fn memory(
     sample: usize,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let (store, _) = observer(config)?;
+    let (engine, _) = observe(config)?;
     let name = user.map(|user| encode(user.as_str()));
-    let found = store.memory(app, name.as_ref(), sample).await?;
+    let found = Audit::new(&engine)
+        .memory(app, name.as_ref(), sample)
+        .await?;
     if found.users == 0 {
         let user = user.map(|user| ("user", user.as_str()));
         return Err(Failure::nothing_kept(app, user));

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::ScopeArgs;
-use super::connect::observer;
+use super::connect::observe;
 use super::exit::{Failure, well_if};
 use super::findings::{
     JsonLists, UnreadableShown, check_known, drift_line, drift_rows, failed, looked_at, sums,
@@ -13,9 +13,9 @@ use super::findings::{
 use super::output::{counted, print};
 use super::process::on_runtime;
 use super::progress::Meter;
+use crate::audit::{Finding, Mended, Repair, Repairer, Scope};
 use crate::keys::decode;
 use crate::names::AppId;
-use crate::store::{Finding, Mended, Repair, Scope, Store};
 
 #[derive(Debug, Args)]
 pub(super) struct Rebuild {
@@ -34,27 +34,29 @@ impl Rebuild {
         let as_json = self.of.json;
         let (config, scope) = self.of.config_and_scope()?;
         on_runtime(async {
-            let (store, _) = observer(&config)?;
-            check_known(&store, &config, &scope).await?;
+            let (engine, _) = observe(&config)?;
+            let repairer = Repairer::new(&engine);
+            check_known(repairer.audit(), &config, &scope).await?;
             let meter = Meter::new("rebuild");
             let list = if self.mend { "mended" } else { "rebuilt" };
             let mut lists = JsonLists::open(as_json, list);
             if self.mend {
-                let total = mend(&store, &scope, self.dry_run, as_json, &mut lists, &meter).await?;
+                let total =
+                    mend(&repairer, &scope, self.dry_run, as_json, &mut lists, &meter).await?;
                 if self.dry_run {
                     print_what_would_be_mended(total, as_json, &lists);
                     return Ok(well_if(total == 0));
                 }
                 lists.next("rebuilt");
             }
-            rebuild(&store, &scope, as_json, lists, &meter).await
+            rebuild(&repairer, &scope, as_json, lists, &meter).await
         })
     }
 }
 
 /// Mends or removes what can't be read and prints it, or only prints what that would come to. Answers how much it is.
 async fn mend(
-    store: &Store,
+    repairer: &Repairer,
     scope: &Scope,
     dry_run: bool,
     as_json: bool,
@@ -71,7 +73,7 @@ async fn mend(
         }
         Ok(())
     };
-    store
+    repairer
         .mend(scope, dry_run, found, |progress| meter.show(progress))
         .await
         .map_err(failed)?;
@@ -113,7 +115,7 @@ fn print_what_would_be_mended(total: u64, as_json: bool, lists: &JsonLists) {
 
 /// Looks for drift, repairs it, and prints what was changed. Answers the exit code.
 async fn rebuild(
-    store: &Store,
+    repairer: &Repairer,
     scope: &Scope,
     as_json: bool,
     mut lists: JsonLists,
@@ -135,7 +137,7 @@ async fn rebuild(
         };
         let (app, user) = (found.app.clone(), decode(found.user.as_str()));
         users += u64::from(!found.again);
-        let repair = store.rebuild(found).await?;
+        let repair = repairer.rebuild(found).await?;
         left += u64::from(!repair.left.is_empty());
         meter.clear();
         match as_json {
@@ -144,7 +146,8 @@ async fn rebuild(
         }
         Ok(())
     };
-    let done = store
+    let done = repairer
+        .audit()
         .verify(scope, found, |progress| meter.show(progress))
         .await
         .map_err(failed)?;

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::ScopeArgs;
-use super::connect::observer;
+use super::connect::observe;
 use super::exit::{Failure, well_if};
 use super::findings::{
     JsonLists, UnreadableShown, check_known, drift_line, drift_rows, failed, looked_at, sums,
@@ -12,9 +12,9 @@ use super::findings::{
 use super::output::{counted, print};
 use super::process::on_runtime;
 use super::progress::Meter;
+use crate::audit::{Audit, Finding, Scope};
 use crate::config::Config;
 use crate::keys::decode;
-use crate::store::{Finding, Scope};
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
@@ -32,8 +32,9 @@ impl Verify {
 
 /// Looks for drift, and for what can't be read, and prints it. Answers the exit code; an error: it could not run to its end.
 async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<u8, Failure> {
-    let (store, _) = observer(config)?;
-    check_known(&store, config, &scope).await?;
+    let (engine, _) = observe(config)?;
+    let audit = Audit::new(&engine);
+    check_known(&audit, config, &scope).await?;
     let meter = Meter::new("verify");
     let mut lists = JsonLists::open(as_json, "drift");
     let (mut users, mut fields) = (0u64, 0u64);
@@ -64,7 +65,7 @@ async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<u8, Fail
         }
         Ok(())
     };
-    let done = store
+    let done = audit
         .verify(&scope, found, |progress| meter.show(progress))
         .await
         .map_err(failed)?;

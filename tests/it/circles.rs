@@ -28,17 +28,15 @@ const STILL_TO_GO: &[(&str, &str)] = &[
     ("http/tencent", "http.rs"),
     ("http/edge/wire", "http/edge/connection"),
     ("http/edge/worker", "http/edge/connection"),
-    // The folder's file both defines the store and makes its parts.
-    ("store.rs", "store/admit"),
-    ("store.rs", "store/announce"),
-    ("store.rs", "store/charge"),
-    ("store.rs", "store/deliver"),
-    ("store.rs", "store/recover"),
-    ("store/deliver", "store/write"),
-    ("store/room", "store/form"),
-    ("store/mend/room", "store/mend.rs"),
-    ("store/compare", "store/verify"),
-    ("store/slot", "store/verify"),
+    // Delivery names what the writer defines, and the writer delivers.
+    ("engine/deliver", "engine/write"),
+    // The folder's file both defines what its parts share and calls them.
+    ("engine/write/steps", "engine/write.rs"),
+    ("engine/write/users", "engine/write.rs"),
+    ("audit/mend/room", "audit/mend.rs"),
+    // Drift is defined where it is looked for.
+    ("audit/compare", "audit/verify"),
+    ("audit/slot", "audit/verify"),
 ];
 
 /// From a module to one that it uses; and a file and a file of them between which it is so.
