@@ -1,5 +1,8 @@
 //! The command line: reads, sets up logs, builds, runs. Whatever goes wrong is one readable line each on standard error.
 
+mod completions;
+mod probe;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -138,6 +141,21 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Ask a pod whether it is ready; exit code 1: it is not, or does not answer
+    Probe {
+        /// What to ask, over plain HTTP
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090/readyz")]
+        url: String,
+        /// How long to wait for the answer
+        #[arg(long, value_name = "SECONDS", default_value_t = 3,
+              value_parser = clap::value_parser!(u64).range(1..=600))]
+        timeout_seconds: u64,
+    },
+    /// Print the script that completes this command line in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
     },
 }
 
@@ -417,6 +435,17 @@ fn run(command: Command) -> Result<u8, Failure> {
                     admin::Health::Away => REDIS_AWAY,
                 })
             })
+        }
+        Command::Probe {
+            url,
+            timeout_seconds,
+        } => {
+            print(&probe::probe(&url, Duration::from_secs(timeout_seconds))?);
+            Ok(0)
+        }
+        Command::Completions { shell } => {
+            print(&completions::script(shell, Cli::command()));
+            Ok(0)
         }
     }
 }
