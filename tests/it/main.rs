@@ -99,6 +99,9 @@ mod import;
 /// Which word may stand in which file of the program.
 mod layering;
 
+/// `docs/openapi.yaml`, held against the program.
+mod openapi;
+
 /// Events with keys, and requests with one as a whole: sent again they change nothing.
 mod repeats;
 
