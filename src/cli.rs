@@ -145,7 +145,11 @@ enum Command {
     /// Ask a pod whether it is ready; exit code 1: it is not, or does not answer
     Probe {
         /// What to ask, over plain HTTP
-        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090/readyz")]
+        #[arg(
+            long,
+            value_name = "URL",
+            default_value = "http://127.0.0.1:9090/readyz"
+        )]
         url: String,
         /// How long to wait for the answer
         #[arg(long, value_name = "SECONDS", default_value_t = 3,

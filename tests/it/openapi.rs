@@ -12,7 +12,7 @@ use crate::support::{App, Config, Pod, RedisServer, ran};
 use document::{Document, Operation, written_json};
 
 /// The document, its operations and its schemas.
-mod document;
+pub mod document;
 
 /// Calls made of the document's examples, and answers compared with what it says.
 mod calls;
@@ -211,7 +211,8 @@ async fn each_path_takes_the_methods_of_the_document_and_no_others() {
         paths.entry(&operation.path).or_default().push(operation);
     }
     for (path, operations) in paths {
-        let methods: BTreeSet<String> = operations.iter().map(|o| o.method.to_uppercase()).collect();
+        let methods: BTreeSet<String> =
+            operations.iter().map(|o| o.method.to_uppercase()).collect();
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "BREW"] {
             let mut call = calls::call(&document, &app, &pod, operations[0], None);
             call.method = method.to_owned();
@@ -230,7 +231,9 @@ async fn each_path_takes_the_methods_of_the_document_and_no_others() {
             }
         }
         let mut call = calls::call(&document, &app, &pod, operations[0], None);
-        call.url = call.url.replacen(path.split('{').next().unwrap(), "/v1/nope/", 1);
+        call.url = call
+            .url
+            .replacen(path.split('{').next().unwrap(), "/v1/nope/", 1);
         assert_eq!(taken(&calls::send(call).await), Taken::NoSuchPath, "{path}");
     }
 }
@@ -249,7 +252,9 @@ async fn the_examples_are_true() {
             let call = calls::call(&document, &app, &pod, operation, name.as_deref());
             let reply = calls::send(call).await;
             let what = format!("{} {name:?}: {reply:?}", operation.id);
-            let status = document.check(operation, &reply).unwrap_or_else(|why| panic!("{why}: {what}"));
+            let status = document
+                .check(operation, &reply)
+                .unwrap_or_else(|why| panic!("{why}: {what}"));
             let example = name.and_then(|name| operation.answer_example(&document, &name));
             let Some((expected, example)) = example else {
                 assert_eq!(status, 200, "{what}");

@@ -21,7 +21,11 @@ pub struct Call {
 impl Call {
     /// Path and query.
     pub fn target(&self) -> String {
-        let query: Vec<String> = self.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let query: Vec<String> = self
+            .query
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let path = self.url.splitn(4, '/').nth(3).unwrap_or_default();
         match query.is_empty() {
             true => format!("/{path}"),
@@ -36,7 +40,13 @@ impl Call {
 }
 
 /// The call that the examples of that name make. A parameter without one has its only example, or is left out.
-pub fn call(document: &Document, app: &App, pod: &Pod, operation: &Operation, name: Option<&str>) -> Call {
+pub fn call(
+    document: &Document,
+    app: &App,
+    pod: &Pod,
+    operation: &Operation,
+    name: Option<&str>,
+) -> Call {
     let mut path = operation.path.clone();
     let (mut query, mut headers) = (Vec::new(), Vec::new());
     for parameter in &operation.parameters {
@@ -50,9 +60,14 @@ pub fn call(document: &Document, app: &App, pod: &Pod, operation: &Operation, na
             let examples = parameter["examples"].as_object()?;
             Some(&examples.values().next()?["value"])
         };
-        let value = value.or_else(|| any().filter(|_| name.is_none() && parameter["required"] == true));
+        let value =
+            value.or_else(|| any().filter(|_| name.is_none() && parameter["required"] == true));
         let Some(value) = value else {
-            assert_ne!(parameter["required"], true, "{}: {name:?}: {parameter}", operation.id);
+            assert_ne!(
+                parameter["required"], true,
+                "{}: {name:?}: {parameter}",
+                operation.id
+            );
             continue;
         };
         let values: Vec<String> = match value {
@@ -75,10 +90,16 @@ pub fn call(document: &Document, app: &App, pod: &Pod, operation: &Operation, na
     credentials(document, app, operation, &mut query, &mut headers);
     let bodies = operation.bodies.iter();
     let mut bodies = bodies.flat_map(|(content_type, examples)| {
-        examples.iter().map(move |(name, value)| (content_type, name, value))
+        examples
+            .iter()
+            .map(move |(name, value)| (content_type, name, value))
     });
     let body = bodies.find(|(_, example, _)| name.is_none_or(|name| name == example.as_str()));
-    assert!(body.is_some() || operation.bodies.is_empty(), "{}: {name:?}", operation.id);
+    assert!(
+        body.is_some() || operation.bodies.is_empty(),
+        "{}: {name:?}",
+        operation.id
+    );
     let body = body.map(|(content_type, _, value)| {
         let bytes = match value {
             Value::String(text) if content_type != "application/json" => text.clone(),
@@ -99,8 +120,11 @@ pub fn call(document: &Document, app: &App, pod: &Pod, operation: &Operation, na
     }
 }
 
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// A text, or what else it is as JSON.
+pub fn plain(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn credentials(
@@ -137,7 +161,10 @@ fn credentials(
 pub async fn send(call: Call) -> Reply {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let method = reqwest::Method::from_bytes(call.method.as_bytes()).unwrap();
-    let mut request = client.request(method, format!("http://{}{}", call.authority(), call.target()));
+    let mut request = client.request(
+        method,
+        format!("http://{}{}", call.authority(), call.target()),
+    );
     for (name, value) in &call.headers {
         request = request.header(name, value);
     }
@@ -155,14 +182,19 @@ pub fn same(example: &Value, found: &Value) -> Result<(), String> {
             if !one.keys().eq(other.keys()) {
                 return Err(format!("{example} is not {found}"));
             }
-            one.iter().zip(other.values()).try_for_each(|((name, one), other)| {
-                let any = OF_THE_MOMENT.contains(&name.as_str()) && one.is_number() && other.is_number();
-                if any { Ok(()) } else { same(one, other) }
-            })
+            one.iter()
+                .zip(other.values())
+                .try_for_each(|((name, one), other)| {
+                    let any = OF_THE_MOMENT.contains(&name.as_str())
+                        && one.is_number()
+                        && other.is_number();
+                    if any { Ok(()) } else { same(one, other) }
+                })
         }
-        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
-            one.iter().zip(other).try_for_each(|(one, other)| same(one, other))
-        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => one
+            .iter()
+            .zip(other)
+            .try_for_each(|(one, other)| same(one, other)),
         _ if example == found => Ok(()),
         _ => Err(format!("{example} is not {found}")),
     }

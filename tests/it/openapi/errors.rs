@@ -7,10 +7,13 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use super::calls::{Call, call, send};
+use super::calls::{Call, call, plain, send};
 use super::demo_config;
 use super::document::{Document, Operation};
-use crate::support::{App, Config, PATIENCE, Pod, RateLimit, RedisServer, Reply};
+use crate::support::{
+    App, Config, PATIENCE, Pod, RateLimit, RedisServer, Reply, escaped, now_seconds,
+    tencent_usersig,
+};
 
 /// What can't be brought about: an event whose room or user can't be read is rejected by itself, so a 500 would be a bug.
 const NOT_SEEN: [(&str, u16); 1] = [("postEvents", 500)];
@@ -20,7 +23,7 @@ const NOT_SEEN: [(&str, u16); 1] = [("postEvents", 500)];
 struct Seen {
     statuses: BTreeMap<String, BTreeSet<u16>>,
     /// Codes that stand behind one status.
-    codes: BTreeSet<u64>,
+    codes: BTreeSet<String>,
 }
 
 impl Seen {
@@ -29,9 +32,17 @@ impl Seen {
         let status = document
             .check(operation, reply)
             .unwrap_or_else(|why| panic!("{}: {what}: {why}: {reply:?}", operation.id));
-        self.statuses.entry(operation.id.clone()).or_default().insert(status);
-        for code in ["ErrorCode", "code"] {
-            self.codes.extend(reply.body[code].as_u64());
+        self.statuses
+            .entry(operation.id.clone())
+            .or_default()
+            .insert(status);
+        self.note_code(reply);
+    }
+
+    fn note_code(&mut self, reply: &Reply) {
+        let body = &reply.body;
+        for code in [&body["ErrorCode"], &body["code"], &body["error"]["code"]] {
+            self.codes.insert(plain(code));
         }
     }
 }
@@ -66,8 +77,14 @@ fn good(document: &Document, app: &App, pod: &Pod, operation: &Operation) -> Cal
 }
 
 fn without_credentials(call: &mut Call) {
-    let secret = ["Authorization", "IM-CLIENT-KEY", "IM-Authorization", "Api-Token"];
-    call.headers.retain(|(name, _)| !secret.contains(&name.as_str()));
+    let secret = [
+        "Authorization",
+        "IM-CLIENT-KEY",
+        "IM-Authorization",
+        "Api-Token",
+    ];
+    call.headers
+        .retain(|(name, _)| !secret.contains(&name.as_str()));
     call.query.retain(|(name, _)| name != "usersig");
 }
 
@@ -91,7 +108,9 @@ fn sent_raw(call: &Call, bytes: &str) -> Reply {
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, text) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    let status = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1)?.parse().ok());
     Reply {
         status: status.unwrap_or_default(),
         headers: lines
@@ -104,7 +123,7 @@ fn sent_raw(call: &Call, bytes: &str) -> Reply {
 }
 
 /// Calls that are wrong in themselves.
-fn wrong_calls(operation: &Operation, good: &Call) -> Vec<(&'static str, Call)> {
+fn wrong_calls(app: &App, operation: &Operation, good: &Call) -> Vec<(&'static str, Call)> {
     let mut calls = Vec::new();
     let mut add = |what, change: &dyn Fn(&mut Call)| {
         let mut call = good.clone();
@@ -134,12 +153,18 @@ fn wrong_calls(operation: &Operation, good: &Call) -> Vec<(&'static str, Call)> 
         }
     });
     // An event would make one of them.
-    let ids = if operation.id == "postEvents" { [].as_slice() } else { &["alice", "orders"] };
+    let ids = if operation.id == "postEvents" {
+        [].as_slice()
+    } else {
+        &["alice", "orders"]
+    };
     add("nobody's id", &|call| {
         for id in ids {
             call.url = call.url.replace(id, "nobody");
             if let Some((_, body)) = &mut call.body {
-                *body = String::from_utf8_lossy(body).replace(id, "nobody").into_bytes();
+                *body = String::from_utf8_lossy(body)
+                    .replace(id, "nobody")
+                    .into_bytes();
             }
         }
     });
@@ -163,8 +188,25 @@ fn wrong_calls(operation: &Operation, good: &Call) -> Vec<(&'static str, Call)> 
             });
         }
     }
+    if operation.tag() == "tencent" {
+        let (now, keys) = (now_seconds(), &app.keys);
+        let (id, key, admin) = (keys.sdkappid, keys.secret_key.as_str(), keys.admin.as_str());
+        for (identifier, usersig) in [
+            ("alice", tencent_usersig(id, key, "alice", now, 3600)),
+            (admin, tencent_usersig(id, key, admin, now - 7200, 3600)),
+            (admin, tencent_usersig(id, "another key", admin, now, 3600)),
+            (admin, tencent_usersig(7, key, admin, now, 3600)),
+        ] {
+            add("another signature", &|call| {
+                for (name, value) in [("identifier", identifier), ("usersig", &usersig)] {
+                    call.query.retain(|(known, _)| known != name);
+                    call.query.push((name.into(), escaped(value)));
+                }
+            });
+        }
+    }
     if operation.tag() == "sendbird" {
-        add("another application's host", &|call| {
+        add("too many types", &|call| {
             let types: Vec<String> = (0..=1_000).map(|n| n.to_string()).collect();
             call.query.push(("custom_types".into(), types.join(",")));
         });
@@ -185,7 +227,8 @@ fn wrong_calls(operation: &Operation, good: &Call) -> Vec<(&'static str, Call)> 
             });
         }
         add("a body that is compressed", &|call| {
-            call.headers.push(("Content-Encoding".into(), "gzip".into()));
+            call.headers
+                .push(("Content-Encoding".into(), "gzip".into()));
         });
         add("a body of another type", &|call| {
             if let Some((content_type, _)) = &mut call.body {
@@ -203,7 +246,10 @@ fn wrong_bytes(operation: &Operation, good: &Call) -> Vec<(&'static str, String)
     target.query.push(("q".into(), long.clone()));
     let mut all = vec![
         ("a long URL", head(&target, "\r\n")),
-        ("a long header", head(good, &format!("X-Long: {long}\r\n\r\n"))),
+        (
+            "a long header",
+            head(good, &format!("X-Long: {long}\r\n\r\n")),
+        ),
         ("a header twice", head(good, "Host: y\r\n\r\n")),
     ];
     if operation.takes_a_body() {
@@ -230,16 +276,31 @@ async fn every_answer_is_in_the_document_and_every_answer_of_the_document_is_see
         let good = good(&document, &app, &own, operation);
         let reply = send(good.clone()).await;
         seen.note(&document, operation, &reply, "a good call");
-        for (what, call) in wrong_calls(operation, &good) {
+        for (what, call) in wrong_calls(&app, operation, &good) {
             seen.note(&document, operation, &send(call).await, what);
         }
         for (what, bytes) in wrong_bytes(operation, &good) {
             seen.note(&document, operation, &sent_raw(&good, &bytes), what);
         }
+        // The document has these at no operation, but for the dialects that have one status for them all.
+        let (mut nowhere, mut brewed) = (good.clone(), good);
+        nowhere.url.push_str("/nope");
+        brewed.method = "BREW".to_owned();
+        for call in [nowhere, brewed] {
+            let reply = send(call).await;
+            seen.note_code(&reply);
+            if ["tencent", "sendbird"].contains(&operation.tag()) {
+                seen.note(&document, operation, &reply, "another path or method");
+            }
+        }
     }
 
     // Two calls of one, and of one address none without good credentials.
-    let limit = RateLimit { per_second: 1, burst: 1, scope: "cluster" };
+    let limit = RateLimit {
+        per_second: 1,
+        burst: 1,
+        scope: "cluster",
+    };
     let once = "refused_credentials = { per_second = 1, burst = 1 }";
     let (limited, its_app) = pod(&redis, once, Some(limit));
     for operation in &operations {
@@ -266,7 +327,12 @@ async fn every_answer_is_in_the_document_and_every_answer_of_the_document_is_see
     }
 
     // What is stored is of another type than it should be.
-    for key in ["{demo:u:alice}:counts", "{demo:u:alice}:rooms", "{demo:r:orders}:meta", "{demo:r:orders}:members"] {
+    for key in [
+        "{demo:u:alice}:counts",
+        "{demo:u:alice}:rooms",
+        "{demo:r:orders}:meta",
+        "{demo:r:orders}:members",
+    ] {
         let key = format!("unread:v1:{key}");
         redis.cli(&["DEL", &key]);
         assert_eq!(redis.cli(&["SET", &key, "garbage"]), "OK");
@@ -288,15 +354,20 @@ async fn every_answer_is_in_the_document_and_every_answer_of_the_document_is_see
             missing.remove(status);
         }
         missing.retain(|status| !NOT_SEEN.contains(&(operation.id.as_str(), *status)));
-        assert!(missing.is_empty(), "{} was never answered {missing:?}", operation.id);
+        assert!(
+            missing.is_empty(),
+            "{} was never answered {missing:?}",
+            operation.id
+        );
     }
-    let of_document = |schema: &str, field: &str| -> BTreeSet<u64> {
-        let place = format!("/components/schemas/{schema}/properties/{field}/enum");
-        let codes = document.at(&place).as_array().unwrap();
-        codes.iter().map(|code| code.as_u64().unwrap()).collect()
-    };
-    let mut codes = of_document("TencentError", "ErrorCode");
-    codes.extend(of_document("SendbirdError", "code"));
-    let missing: Vec<_> = codes.difference(&seen.codes).collect();
-    println!("{missing:?}");
+    for place in [
+        "TencentError/properties/ErrorCode",
+        "SendbirdError/properties/code",
+        "ImkitError/properties/error/properties/code",
+    ] {
+        let codes = document.at(&format!("/components/schemas/{place}/enum"));
+        let codes: BTreeSet<String> = codes.as_array().unwrap().iter().map(plain).collect();
+        let missing: Vec<_> = codes.difference(&seen.codes).collect();
+        assert!(missing.is_empty(), "never answered: {place}: {missing:?}");
+    }
 }
