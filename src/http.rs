@@ -26,6 +26,7 @@ use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
 use crate::config::{AppConfig, Config};
+use crate::engine::{Engine, Limits, Reader, Writer};
 use crate::http::address::Refusals;
 use crate::http::body::Bodies;
 use crate::http::edge::Answers;
@@ -34,7 +35,6 @@ use crate::http::request::Call;
 use crate::limiter::{Endpoint, Limiter};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::store::Store;
 use crate::telemetry::Access;
 
 pub use unserved::Unserved;
@@ -120,8 +120,12 @@ static VENDORS: [Dialect; 3] = [
 pub struct State {
     /// The whole configuration.
     pub config: Arc<Config>,
-    /// The counts.
-    pub store: Store,
+    /// Answers what is asked of the counts.
+    pub reader: Arc<Reader>,
+    /// Takes events in.
+    pub writer: Writer,
+    /// What users call beside their app's limit, as all pods together keep it.
+    pub limits: Limits,
     /// The limits of the vendor endpoints.
     pub limiter: Limiter,
     /// Which app a credential belongs to.
@@ -138,7 +142,7 @@ pub struct State {
 
 impl State {
     /// Builds the indexes and the limiter of the configured apps.
-    pub fn new(config: Arc<Config>, store: Store, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) -> Self {
         let endpoints: Vec<_> = VENDORS
             .iter()
             .flat_map(|dialect| {
@@ -160,7 +164,9 @@ impl State {
             ),
             answers: Arc::new(Answers::new(config.server.max_answers_bytes)),
             config,
-            store,
+            reader: engine.reader,
+            writer: engine.writer,
+            limits: engine.limits,
             metrics,
         }
     }

@@ -14,9 +14,9 @@ use sha2::Sha256;
 use super::rooms::Listing;
 use super::token::{Unusable, Verifier};
 use super::{MAX_TAGS, tags};
+use crate::counts::Pref;
 use crate::http::request::{Call, Query};
 use crate::names::UserId;
-use crate::store::Pref;
 
 const SECRET: &str = "imkit-test-secret-not-real";
 const NOW: u64 = 1_700_000_000;

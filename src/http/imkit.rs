@@ -20,6 +20,8 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::config::AppConfig;
+use crate::counts::Pref;
+use crate::engine::RoomBrief;
 use crate::error::Error;
 use crate::http::State;
 use crate::http::Unserved;
@@ -31,7 +33,6 @@ use crate::json::{self, Surrogates};
 use crate::limiter::Entry;
 use crate::names::{AppId, Tag, UserId};
 use crate::outcome::Outcome;
-use crate::store::{Pref, RoomBrief};
 
 use rooms::Listing;
 pub use token::make_token;
@@ -227,7 +228,9 @@ impl From<BodyError> for Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        if error.is_transient() {
+        if let Error::Limited(_) = error {
+            LIMIT
+        } else if error.is_transient() {
             tracing::debug!(%error, "a read failed");
             unavailable(error.outcome())
         } else {
@@ -343,10 +346,10 @@ async fn limited(mut call: Call<'_>, endpoint: &'static str) -> HttpResponse {
     call.is_of(tenant.index);
     let mut entry = call.state.limiter.enter_as(tenant.index, endpoint, &user);
     if let Some(tab) = entry.report() {
-        call.state.store.report(tab);
+        call.state.limits.report(tab);
     }
-    let answer = if !entry.allowed() {
-        Err(LIMIT)
+    let answer = if let Err(limited) = entry.check() {
+        Err(limited.into())
     } else if endpoint == BADGES {
         badges(&mut call, tenant, &user, &mut entry).await
     } else {
@@ -457,7 +460,7 @@ async fn badges(
     let State {
         config,
         bodies,
-        store,
+        reader,
         ..
     } = call.state;
     let body = call
@@ -466,8 +469,7 @@ async fn badges(
     let (tags, _room) = bodies.work(body, tags).await;
     let Asked { tags, never } = tags?;
     let asked = (!tags.is_empty() || !never.is_empty()).then_some(tags);
-    let read = store.tags(&tenant.id, user, asked, entry.charge());
-    let counted = entry.settle(read.await?).ok_or(LIMIT)?;
+    let counted = reader.tags(&tenant.id, user, asked, entry).await?;
     success(&Badges { counted, never })
 }
 
@@ -556,8 +558,7 @@ async fn rooms(
     let matches = |room: &RoomBrief<'_>| listing.matches(room);
     let by_pref = |pref: &Pref| listing.matches_pref(pref);
     let query = listing.query(&matches, &by_pref);
-    let read = call.state.store.rooms(app, user, &query, entry.charge());
-    let page = entry.settle(read.await?).ok_or(LIMIT)?;
+    let page = call.state.reader.rooms(app, user, &query, entry).await?;
     let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let query = listing.inspect(app.as_str(), user);
     success(&rooms::show(app.as_str(), &page, query, took))

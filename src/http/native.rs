@@ -16,7 +16,9 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json as object};
 
 use crate::config::AppConfig;
+use crate::counts::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
 use crate::error::Error;
+use crate::event::Wait;
 use crate::event::{self, Form, Unreadable};
 use crate::http::State;
 use crate::http::Unserved;
@@ -28,7 +30,6 @@ use crate::http::request::{
 use crate::json::{self, NotJson, Positions, Surrogates};
 use crate::names::{EventKey, RoomId, UserId};
 use crate::outcome::Outcome;
-use crate::store::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread, Wait};
 
 /// What its endpoints are called in metrics, and the method of each.
 pub const ENDPOINTS: &[(&str, &str)] = &[
@@ -209,14 +210,14 @@ async fn events(
         config,
         answers,
         bodies,
-        store,
+        writer,
         metrics,
         ..
     } = call.state;
     let server = &config.server;
     let (max_bytes, max_events) = (server.max_events_bytes, server.max_events);
     // Refused before the body is read, which then costs no memory.
-    store.takes_events(&app.id)?;
+    writer.takes_events(&app.id)?;
     let body = call.body(index, max_bytes).await?;
     let mut is_large = body.is_large();
     let read = move |body: &[u8]| {
@@ -237,11 +238,11 @@ async fn events(
         Problem::new(Unserved::Overloaded.status(), Unserved::Overloaded.detail())
     })?;
     let answer = if is_large {
-        let (store, app, metrics) = (store.clone(), app.id.clone(), Arc::clone(metrics));
-        let work = async move { results::applied(&store, &app, batch, wait, &metrics).await };
+        let (writer, app, metrics) = (writer.clone(), app.id.clone(), Arc::clone(metrics));
+        let work = async move { results::applied(&writer, &app, batch, wait, &metrics).await };
         Box::pin(bodies.beside(work)).await
     } else {
-        results::applied(store, &app.id, batch, wait, metrics).await
+        results::applied(writer, &app.id, batch, wait, metrics).await
     };
     let mut answer = json_bytes(StatusCode::OK, answer?);
     answer.extensions_mut().insert(Done);
@@ -320,7 +321,7 @@ async fn user_unread(
             rooms = true;
         }
     }
-    match call.state.store.user_unread(&app.id, &user, rooms).await? {
+    match call.state.reader.user_unread(&app.id, &user, rooms).await? {
         Some(unread) => Ok(ok(&User::new(&user, &unread))),
         None => Err(Problem::new(StatusCode::NOT_FOUND, "no such user")),
     }
@@ -334,7 +335,7 @@ async fn unread(
     let users = users_of_body(call, index).await?;
     let mut named = HashSet::with_capacity(users.len());
     let users: Vec<&UserId> = users.iter().filter(|user| named.insert(*user)).collect();
-    let totals = call.state.store.totals_of(&app.id, &users).await?;
+    let totals = call.state.reader.totals_of(&app.id, &users).await?;
     let users: Vec<_> = users.into_iter().zip(totals).collect();
     #[derive(Serialize)]
     struct Body<'a> {
@@ -437,7 +438,7 @@ async fn room_counts(
     room: &RoomId,
     users: Option<&[UserId]>,
 ) -> Result<HttpResponse, Problem> {
-    match call.state.store.room_unread(&app.id, room, users).await? {
+    match call.state.reader.room_unread(&app.id, room, users).await? {
         RoomCounts::Counts(counts) => {
             let unread: Map<String, Value> = counts
                 .into_iter()
@@ -657,7 +658,7 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let why = match &error {
             Error::Unknown(why) => Some(format!("{why}: the outcome is unknown")),
-            Error::Overloaded(_) => Some(error.to_string()),
+            Error::Overloaded(_) | Error::Limited(_) => Some(error.to_string()),
             Error::Unavailable(why) => Some(why.told().into_owned()),
             Error::Unreadable(_) | Error::Internal(_) => None,
         };

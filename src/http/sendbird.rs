@@ -15,6 +15,7 @@ use actix_web::http::{Method, StatusCode};
 use serde::Serialize;
 
 use crate::config::AppConfig;
+use crate::counts::{ByKind, Totals};
 use crate::error::Error;
 use crate::http::Unserved;
 use crate::http::cors;
@@ -23,7 +24,6 @@ use crate::http::request::{self, Call, Query};
 use crate::limiter::Entry;
 use crate::names::{AppId, CustomType, UserId};
 use crate::outcome::Outcome;
-use crate::store::{ByKind, Totals};
 
 /// First segments of this dialect's paths.
 pub const PREFIXES: &[&str] = &["v3"];
@@ -270,27 +270,28 @@ async fn unread(
     user: &str,
     entry: &mut Entry<'_>,
 ) -> Result<HttpResponse, Fault> {
-    if !entry.allowed() {
-        return Err(LIMIT);
-    }
+    entry.check()?;
     let user = request::decode_segment(user).ok_or(USER_ID)?;
     // What can't be an id is nobody's.
     let user = UserId::parse(user).map_err(|_| USER)?;
     let asked = Asked::parse(call.query())?;
     let types = asked.types.as_deref();
-    let read = call.state.store.totals(app, &user, types, entry.charge());
-    let totals = entry.settle(read.await.map_err(report)?).ok_or(LIMIT)?;
+    let totals = call.state.reader.totals(app, &user, types, entry).await?;
     let body = render(&asked.keys, &totals.ok_or(USER)?);
     Ok(request::json_bytes(StatusCode::OK, body))
 }
 
-fn report(error: Error) -> Fault {
-    if error.is_transient() {
-        tracing::debug!(%error, "a read failed");
-        unavailable(error.outcome())
-    } else {
-        tracing::error!(%error, "a read failed");
-        INTERNAL
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        if let Error::Limited(_) = error {
+            LIMIT
+        } else if error.is_transient() {
+            tracing::debug!(%error, "a read failed");
+            unavailable(error.outcome())
+        } else {
+            tracing::error!(%error, "a read failed");
+            INTERNAL
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use actix_web::http::{Method, StatusCode};
 use serde::Serialize;
 
 use crate::config::AppConfig;
+use crate::counts::PeerCount;
 use crate::error::Error;
 use crate::http::State;
 use crate::http::Unserved;
@@ -25,7 +26,6 @@ use crate::json::{self, Raw, Surrogates};
 use crate::limiter::Entry;
 use crate::names::{AppId, UserId};
 use crate::outcome::Outcome;
-use crate::store::PeerCount;
 
 pub use usersig::make_usersig;
 use usersig::{Refusal, Verifier};
@@ -169,7 +169,9 @@ impl From<BodyError> for Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        if error.is_transient() {
+        if let Error::Limited(_) = error {
+            FREQUENCY
+        } else if error.is_transient() {
             tracing::debug!(%error, "a read failed");
             unavailable(error.outcome())
         } else {
@@ -374,13 +376,11 @@ async fn unread(
     tenant: &Tenant,
     entry: &mut Entry<'_>,
 ) -> Result<HttpResponse, Fault> {
-    if !entry.allowed() {
-        return Err(FREQUENCY);
-    }
+    entry.check()?;
     let State {
         config,
         bodies,
-        store,
+        reader,
         ..
     } = call.state;
     let body = call
@@ -392,16 +392,16 @@ async fn unread(
     let known = asked.known();
     if known.is_empty() {
         // Also where all peers answer themselves: whether the account exists still has to be asked.
-        let read = store.direct_total(app, &asked.user, entry.charge()).await?;
-        let total = entry.settle(read).ok_or(FREQUENCY)?.ok_or(NO_USER)?;
+        let total = reader.direct_total(app, &asked.user, entry).await?;
+        let total = total.ok_or(NO_USER)?;
         if asked.peers.is_empty() {
             reply.total = Some(total);
         } else {
             asked.fill(&mut reply, &[]);
         }
     } else {
-        let read = store.direct_by_peer(app, &asked.user, &known, entry.charge());
-        let counts = entry.settle(read.await?).ok_or(FREQUENCY)?;
+        let read = reader.direct_by_peer(app, &asked.user, &known, entry);
+        let counts = read.await?;
         asked.fill(&mut reply, &counts.ok_or(NO_USER)?);
     }
     Ok(reply.answer())
@@ -460,7 +460,7 @@ impl Asked {
         Ok(Self { user, peers })
     }
 
-    /// The peers to ask the store for.
+    /// The peers to ask the reader for.
     fn known(&self) -> Vec<&UserId> {
         fn other(peer: &Peer) -> Option<&UserId> {
             match peer {

@@ -1,5 +1,5 @@
 //! `GET /rooms`: the query, what it selects and in which order, and how a room looks. Pure functions; the rooms come
-//! from the store.
+//! from the reader.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -10,11 +10,10 @@ use serde::Serialize;
 use serde_json::map::Entry;
 use serde_json::{Map, Value, json};
 
+use crate::counts::{Kind, LastMessage, Pref, Profile, RoomEntry, RoomPage};
+use crate::engine::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 use crate::http::request::Query;
 use crate::names::{Tag, UserId};
-use crate::store::{
-    Kind, LastMessage, Pref, PrefQuery, Profile, RoomBrief, RoomEntry, RoomPage, RoomQuery, SortBy,
-};
 
 /// The longest `pref` or `q`, in bytes.
 const MAX_FILTER_BYTES: usize = 8 * 1024;
@@ -358,7 +357,7 @@ impl Listing {
         Value::Object(query)
     }
 
-    /// As the store takes it; the functions call [`Listing::matches`] and [`Listing::matches_pref`].
+    /// As the reader takes it; the functions call [`Listing::matches`] and [`Listing::matches_pref`].
     pub fn query<'a>(
         &'a self,
         matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),
