@@ -1,11 +1,24 @@
-//! `unread completions`: the script that completes this command line in a shell.
+//! `unread completions`.
 
+use clap::Args;
 use clap_complete::{Shell, generate};
 
-/// The script for a shell.
-pub fn script(shell: Shell, mut command: clap::Command) -> String {
-    let mut script = Vec::new();
-    let name = command.get_name().to_owned();
-    generate(shell, &mut command, name, &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+use super::exit::{self, Failure};
+use super::output::print;
+
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+impl Completions {
+    /// `command` is the whole command line.
+    pub(super) fn run(self, mut command: clap::Command) -> Result<u8, Failure> {
+        let mut script = Vec::new();
+        let name = command.get_name().to_owned();
+        generate(self.shell, &mut command, name, &mut script);
+        print(&String::from_utf8_lossy(&script));
+        Ok(exit::WELL)
+    }
 }

@@ -4,14 +4,40 @@ use std::io::{Error, ErrorKind, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
-use super::Failure;
+use clap::Args;
+
+use super::exit::{self, Failure};
+use super::output::print;
+
+#[derive(Debug, Args)]
+pub(super) struct Probe {
+    /// What to ask, over plain HTTP
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9090/readyz"
+    )]
+    url: String,
+    /// How long to wait for the answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 3,
+          value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout_seconds: u64,
+}
+
+impl Probe {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        let patience = Duration::from_secs(self.timeout_seconds);
+        print(&ready(&self.url, patience)?);
+        Ok(exit::WELL)
+    }
+}
 
 /// The most that is read of an answer.
 const MOST: u64 = 64 << 10;
 
-/// Asks that address. An answer other than 2xx, or none within that time, is "not ready" (exit code 1): to a health check a pod that
+/// What a ready pod says at that address. An answer other than 2xx, or none within that time, is "not ready" (exit code 1): to a health check a pod that
 /// can't be reached is as unhealthy as one that says so, and Docker reserves the exit code 2.
-pub fn probe(url: &str, patience: Duration) -> Result<String, Failure> {
+fn ready(url: &str, patience: Duration) -> Result<String, Failure> {
     let (authority, path) = parts(url)
         .ok_or_else(|| Failure::Failed(format!("--url {url:?} is not http://HOST[:PORT]/PATH")))?;
     let not_ready = |why: String| Failure::NotThere(format!("not ready: {why}"));

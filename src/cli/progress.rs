@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use super::counted;
+use super::output::counted;
 use crate::audit::Progress;
 
 const BAR: usize = 24;

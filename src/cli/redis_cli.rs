@@ -1,19 +1,10 @@
-//! Lines for a shell: quoting, and how `redis-cli` reaches the Redis that is configured. No line holds a password.
+//! How `redis-cli` reaches the Redis that is configured, in lines for a shell to paste. No line holds a password.
 
 use std::path::PathBuf;
 
-use crate::cli::Failure;
+use super::exit::Failure;
+use super::shell::quote;
 use crate::config::{Host, Place, RedisAddress, RedisConfig};
-
-/// A word as a shell takes it, whatever is in it.
-pub fn quote(word: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_./:@%+=,-".contains(&b);
-    if !word.is_empty() && word.bytes().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
 
 /// `redis-cli` with what it needs to get to one Redis.
 pub(super) struct RedisCli {
@@ -139,7 +130,7 @@ mod tests {
     use crate::config::{Secret, load_text};
 
     fn cli(url: &str) -> RedisCli {
-        let mut config = load_text("", &crate::config::Flags::default()).unwrap();
+        let mut config = load_text("", &crate::config::Flags::default(), &[]).unwrap();
         config.redis.url = Some(Secret(url.into()));
         config.redis.ca_file = Some("/etc/a b.pem".into());
         RedisCli::new(&config.redis).unwrap()
@@ -147,15 +138,6 @@ mod tests {
 
     fn start(url: &str) -> String {
         cli(url).line(&["PING"])
-    }
-
-    #[test]
-    fn words_are_quoted_for_any_shell() {
-        assert_eq!(quote("HGETALL"), "HGETALL");
-        assert_eq!(quote("unread:v1:{demo:u:a}:x"), "'unread:v1:{demo:u:a}:x'");
-        assert_eq!(quote("it's"), r"'it'\''s'");
-        assert_eq!(quote(""), "''");
-        assert_eq!(quote("$(rm x)`;&"), "'$(rm x)`;&'");
     }
 
     #[test]

@@ -4,15 +4,16 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{counted, nothing_kept, observe};
+use super::connect::observe;
+use super::exit::Failure;
+use super::output::{counted, print};
 use crate::audit::{Audit, MemoryUse, Part};
-use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::keys::encode;
 use crate::names::{AppId, UserId};
 
 /// Prints what a sample of users, or one user, takes in Redis.
-pub async fn memory(
+pub(super) async fn memory(
     config: &Config,
     app: &AppId,
     user: Option<&UserId>,
@@ -26,7 +27,7 @@ pub async fn memory(
         .await?;
     if found.users == 0 {
         let user = user.map(|user| ("user", user.as_str()));
-        return Err(nothing_kept(app, user));
+        return Err(Failure::nothing_kept(app, user));
     }
     match as_json {
         true => print(&format!("{:#}\n", document(app, user, &found))),

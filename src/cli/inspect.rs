@@ -2,13 +2,18 @@
 
 use std::fmt::Write as _;
 
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::selfcheck::unreadable_row;
-use super::shell::RedisCli;
-use super::{nothing_kept, observe};
+use super::args::{RedisArgs, app_id, user_id};
+use super::connect::observe;
+use super::exit::{self, Failure};
+use super::findings::unreadable_row;
+use super::memory::memory;
+use super::output::print;
+use super::process::on_runtime;
+use super::redis_cli::RedisCli;
 use crate::audit::{Audit, Listed, RoomShown, Unreadable, UserShown};
-use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode};
 use crate::names::{AppId, RoomId, UserId};
@@ -18,17 +23,82 @@ const FIRST: usize = 20;
 /// A fan-out's record is shown up to so many characters.
 const RECORD: usize = 160;
 
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    #[command(flatten)]
+    redis: RedisArgs,
+    /// The app's id
+    #[arg(long)]
+    app: String,
+    #[command(flatten)]
+    what: SubjectArgs,
+    /// Show instead what the data take in Redis, for each user and room: of a sample, or of --user
+    #[arg(long, conflicts_with = "room")]
+    memory: bool,
+    /// How many users, and how many rooms, are weighed
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, requires = "memory",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    sample: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+// The command checks by itself that one of them is given: the parser would report both as missing.
+#[derive(Debug, Args)]
+struct SubjectArgs {
+    /// The user to show
+    #[arg(long)]
+    user: Option<String>,
+    /// The room to show, instead of a user
+    #[arg(long)]
+    room: Option<String>,
+}
+
+impl Inspect {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        let app = app_id(self.app)?;
+        if self.memory {
+            let user = self.what.user.map(user_id).transpose()?;
+            let config = self.redis.config()?;
+            let sample = self.sample as usize;
+            on_runtime(memory(&config, &app, user.as_ref(), sample, self.json))?;
+        } else {
+            let subject = self.what.subject()?;
+            let config = self.redis.config()?;
+            on_runtime(inspect(&config, &app, &subject, self.json))?;
+        }
+        Ok(exit::WELL)
+    }
+}
+
 /// What to show.
 #[derive(Debug, Clone)]
-pub enum Subject {
+enum Subject {
     /// A user's counts, rooms, supergroups and tombstones.
     User(UserId),
     /// A room's head, members, pending fan-outs and history.
     Room(RoomId),
 }
 
+impl SubjectArgs {
+    fn subject(self) -> Result<Subject, Failure> {
+        match (self.user, self.room) {
+            (Some(user), None) => user_id(user).map(Subject::User),
+            (None, Some(room)) => RoomId::parse(room)
+                .map(Subject::Room)
+                .map_err(|why| Failure::Failed(format!("--room {why}"))),
+            (given, _) => {
+                let given = given.map_or("neither was given", |_| "both were given");
+                let why = format!("inspect shows one of --user and --room, and {given}");
+                Err(Failure::Failed(why))
+            }
+        }
+    }
+}
+
 /// Prints a user or a room.
-pub async fn inspect(
+async fn inspect(
     config: &Config,
     app: &AppId,
     subject: &Subject,
@@ -50,7 +120,7 @@ pub async fn inspect(
         }
     };
     let Some(document) = document else {
-        return Err(nothing_kept(
+        return Err(Failure::nothing_kept(
             app,
             Some(match subject {
                 Subject::User(user) => ("user", user.as_str()),

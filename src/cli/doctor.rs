@@ -1,27 +1,36 @@
 //! `unread doctor`.
 
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::observe;
-use crate::audit::{Check, Doctor, Level};
-use crate::cli::{Failure, print};
+use super::args::RedisArgs;
+use super::connect::observe;
+use super::exit::{self, Failure};
+use super::output::print;
+use super::process::on_runtime;
+use crate::audit::{self, Check, Level};
 use crate::config::Config;
 
-/// What the checks come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// None has failed.
-    Fine,
-    /// Some have.
-    Ill,
-    /// No server could be asked anything.
-    Away,
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    redis: RedisArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
-/// Checks the Redis that is configured, and prints one line a check.
-pub async fn doctor(config: &Config, as_json: bool) -> Result<Health, Failure> {
+impl Doctor {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        let config = self.redis.config()?;
+        on_runtime(doctor(&config, self.json))
+    }
+}
+
+/// Checks the Redis that is configured, and prints one line a check. Answers the exit code.
+async fn doctor(config: &Config, as_json: bool) -> Result<u8, Failure> {
     let (engine, _) = observe(config)?;
-    let checks = Doctor::new(&engine).doctor().await;
+    let checks = audit::Doctor::new(&engine).doctor().await;
     let worst = checks.iter().map(|c| c.level).max().unwrap_or(Level::Ok);
     if as_json {
         let rows: Vec<Value> = checks.iter().map(row).collect();
@@ -38,9 +47,9 @@ pub async fn doctor(config: &Config, as_json: bool) -> Result<Health, Failure> {
         ));
     }
     Ok(match worst {
-        Level::Ok | Level::Warn => Health::Fine,
-        Level::Fail if checks.iter().all(Check::is_unreachable) => Health::Away,
-        Level::Fail => Health::Ill,
+        Level::Ok | Level::Warn => exit::WELL,
+        Level::Fail if checks.iter().all(Check::is_unreachable) => exit::REDIS_AWAY,
+        Level::Fail => exit::NOT_WELL,
     })
 }
 
