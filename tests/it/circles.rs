@@ -349,7 +349,10 @@ fn every_arrow_of_the_map_can_be_broken() {
             file.push_str(&format!("\n    use crate::{from}::x;\n"));
             let off = off_the_map(&sources);
             assert_eq!(off.len(), 1, "{used} may use {from}: {off:?}");
-            assert!(off[0].starts_with(&format!("{used}: uses [{from}]")), "{off:?}");
+            assert!(
+                off[0].starts_with(&format!("{used}: uses [{from}]")),
+                "{off:?}"
+            );
         }
     }
 }
