@@ -1,5 +1,7 @@
 //! What is counted, in words and numbers: no input and no output.
 
+#[cfg(test)]
+pub(crate) mod golden;
 pub(crate) mod number;
 pub(crate) mod record;
 pub(crate) mod room;

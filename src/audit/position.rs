@@ -189,6 +189,67 @@ fn state(text: &str) -> Result<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counts::golden::{all, meaning};
+
+    #[test]
+    fn golden_room_records_mean_what_the_file_says() {
+        for golden in all("room") {
+            let read = Position::room(golden.record);
+            let position = read.unwrap_or_else(|refused| panic!("{}: {refused}", golden.record));
+            let last = |part: fn(Last) -> String| position.last.map(part).unwrap_or_default();
+            let got = meaning([
+                ("state", position.state.to_string()),
+                ("epoch", position.epoch.to_string()),
+                ("revision", position.rev.to_string()),
+                ("read", position.read.to_string()),
+                ("head", position.head.unwrap().to_string()),
+                ("holes", position.holes.to_string()),
+                ("mentions", position.mentions.to_string()),
+                ("unread", position.unread().to_string()),
+                ("kind", position.kind.clone()),
+                ("active", position.status.clone()),
+                ("type", position.custom_type.clone()),
+                ("tags", position.tags.clone()),
+                ("peer", position.peer.clone()),
+                ("created", position.created().to_string()),
+                ("accepted", last(|last| last.at.to_string())),
+                ("newest", last(|last| last.newest.to_string())),
+                ("time", last(|last| last.time.to_string())),
+                ("flags", position.flags.clone()),
+            ]);
+            assert_eq!(got, golden.meaning, "{}", golden.record);
+            assert_eq!(position.record(), golden.record);
+        }
+    }
+
+    #[test]
+    fn golden_supergroup_records_mean_what_the_file_says() {
+        for golden in all("supergroup") {
+            let position = Position::supergroup(golden.record).unwrap();
+            let got = meaning([
+                ("state", position.state.to_string()),
+                ("epoch", position.epoch.to_string()),
+                ("revision", position.rev.to_string()),
+                ("read", position.read.to_string()),
+                ("holes", position.holes.to_string()),
+                ("mentions", position.mentions.to_string()),
+            ]);
+            assert_eq!(got, golden.meaning, "{}", golden.record);
+            assert_eq!(position.record(), golden.record);
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        for golden in all("no-room") {
+            let read = Position::room(golden.record);
+            assert!(read.is_err(), "{}", golden.record);
+        }
+        for golden in all("no-supergroup") {
+            let read = Position::supergroup(golden.record);
+            assert!(read.is_err(), "{}", golden.record);
+        }
+    }
 
     #[test]
     fn records_come_back_as_they_were() {
