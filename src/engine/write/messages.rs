@@ -46,9 +46,9 @@ impl Worker<'_> {
                     .arg(pair.as_ref().map_or("", |(one, _)| one.as_str()))
                     .arg(pair.as_ref().map_or("", |(_, two)| two.as_str()))
                     .arg(match how {
-                        Found::Made(_) => 0,
-                        Found::There => 1,
-                        Found::Again => 2,
+                        Found::Made(_) => "made",
+                        Found::There => "there",
+                        Found::Again => "again",
                     });
                 for sent in &messages {
                     push_message(&mut call, &sent.message, sent.at, history.text_characters);
