@@ -90,7 +90,7 @@ impl Trouble {
     }
 
     /// What it is, for people; empty for [`Trouble::Unfinished`], where only the cause says it.
-    pub fn said(self) -> &'static str {
+    pub fn sentence(self) -> &'static str {
         match self {
             Trouble::Away => "redis can't be reached",
             Trouble::Silent => "redis did not answer in time",
@@ -131,18 +131,18 @@ pub struct Unavailable {
 
 impl Unavailable {
     /// The sentence for a caller. It contains no address.
-    pub fn told(&self) -> Cow<'static, str> {
+    pub fn sentence(&self) -> Cow<'static, str> {
         match self.trouble {
             Trouble::Unfinished => Cow::Owned(self.cause.clone()),
-            trouble => Cow::Borrowed(trouble.said()),
+            trouble => Cow::Borrowed(trouble.sentence()),
         }
     }
 }
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.trouble.said())?;
-        if !self.trouble.said().is_empty() && !self.cause.is_empty() {
+        f.write_str(self.trouble.sentence())?;
+        if !self.trouble.sentence().is_empty() && !self.cause.is_empty() {
             f.write_str(": ")?;
         }
         f.write_str(&self.cause)

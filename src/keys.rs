@@ -345,7 +345,7 @@ pub fn purpose(key: &[u8]) -> Option<Purpose> {
 
 /// How logs and metrics name a key: without the name of a user or a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct KeyLabel {
     /// One of a few fixed words: `user_counts`, `room_meta`, `index`, `other`, …
     pub kind: &'static str,
     /// The same in words, with a short hash of the owner. `unread verify` prints the hash beside the owner's name.
@@ -359,7 +359,7 @@ pub fn short_hash(entry: &str) -> String {
 }
 
 /// Names a key for logs and metrics. With `whole`, it names the key's slot: some key of it is meant, and which one is not known.
-pub fn place(key: &[u8], whole: bool) -> Place {
+pub fn label(key: &[u8], whole: bool) -> KeyLabel {
     let (kind, text) = match purpose(key) {
         Some(Purpose::Slot(entry, what)) => {
             let (of, tag) = match &entry {
@@ -379,21 +379,21 @@ pub fn place(key: &[u8], whole: bool) -> Place {
         Some(Purpose::Limit) => ("limit", "a rate limit".to_owned()),
         Some(Purpose::Durable) | None => ("other", "another key".to_owned()),
     };
-    Place { kind, text }
+    KeyLabel { kind, text }
 }
 
 /// Names the keys of a call for logs and metrics, where one of them is meant and which one is not known.
-pub fn place_of_several<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Place {
+pub fn label_of_several<'a>(keys: impl Iterator<Item = &'a [u8]>) -> KeyLabel {
     // A key that only guards the call has no purpose; its slot is that of the other keys.
     let known = keys.filter(|key| purpose(key).is_some());
-    let mut places = known.map(|key| place(key, true));
-    let Some(first) = places.next() else {
-        return place(b"", true);
+    let mut labels = known.map(|key| label(key, true));
+    let Some(first) = labels.next() else {
+        return label(b"", true);
     };
-    let others = places.filter(|other| other.text != first.text).count();
+    let others = labels.filter(|other| other.text != first.text).count();
     match others {
         0 => first,
-        _ => Place {
+        _ => KeyLabel {
             kind: first.kind,
             text: format!("a key of one of several, the first {}", first.text),
         },
@@ -549,11 +549,11 @@ mod tests {
             .iter()
             .map(|(_, key)| key)
             .chain(room.all().iter().map(|(_, key)| key))
-            .map(|key| place(key.as_bytes(), false).kind)
+            .map(|key| label(key.as_bytes(), false).kind)
             .collect();
         assert_eq!(kinds.len(), 17);
         let keys = [user.counts(), user.rooms()];
-        let of = |keys: &[String]| place_of_several(keys.iter().map(String::as_bytes)).text;
+        let of = |keys: &[String]| label_of_several(keys.iter().map(String::as_bytes)).text;
         let hash = short_hash("demo:u:a");
         assert_eq!(of(&keys), format!("a key of user #{hash}"));
         let other = UserKeys::new(&app, &encode("b")).rooms();
@@ -585,10 +585,10 @@ mod tests {
                 "rooms"
             ))
         );
-        let place = place(key.as_bytes(), false);
-        assert_eq!(place.kind, "user_rooms");
+        let label = label(key.as_bytes(), false);
+        assert_eq!(label.kind, "user_rooms");
         let hash = short_hash("demo:u:%7Ba%7D%3Ab");
-        assert_eq!(place.text, format!("user rooms #{hash}"));
+        assert_eq!(label.text, format!("user rooms #{hash}"));
         assert_eq!(
             slots(Some(&app), true, Some("members")),
             "unread:v1:{demo:r:*}:members"

@@ -375,7 +375,11 @@ pub async fn rebuild(
         left += u64::from(!repair.left.is_empty());
         meter.clear();
         if as_json {
-            let told: Vec<String> = repair.told.iter().map(|r| decode(r.as_str())).collect();
+            let told: Vec<String> = repair
+                .redelivered
+                .iter()
+                .map(|r| decode(r.as_str()))
+                .collect();
             rows.add(&json!({
                 "app": app.as_str(), "user": name, "changed": table(&repair.changed, ["was", "is"]), "told": told,
                 "left": table(&repair.left, ["stored", "expected"]), "left_alone": repair.unreadable,
@@ -389,7 +393,7 @@ pub async fn rebuild(
             for drift in &repair.changed {
                 text.push_str(&format!("  {}\n", line(drift, ["was", "is"])));
             }
-            for room in &repair.told {
+            for room in &repair.redelivered {
                 text.push_str(&format!("  told again: room {:?}\n", decode(room.as_str())));
             }
             for drift in &repair.left {

@@ -44,11 +44,11 @@ pub(crate) struct Sources {
     /// The history in its order; nothing stands for what can't be read.
     pub(crate) log: Vec<Option<LogLine>>,
     /// Where what can't be read stands in it, and what that is.
-    pub(crate) broken: Vec<(usize, Vec<u8>)>,
+    pub(crate) malformed: Vec<(usize, Vec<u8>)>,
     pub(crate) ids: BTreeMap<String, KnownId>,
     /// The least epoch of a membership, and the greatest stamp of an entry.
-    pub(crate) began: Option<u64>,
-    pub(crate) latest: u64,
+    pub(crate) least_epoch: Option<u64>,
+    pub(crate) greatest_epoch: u64,
     /// Recalled positions.
     pub(crate) recalled: Vec<u64>,
     /// What some members have of the room.
@@ -66,18 +66,18 @@ impl Sources {
 
     /// Takes an entry of the list of members into account.
     pub(crate) fn add_member(&mut self, entry: &Membership) {
-        self.latest = self.latest.max(entry.epoch);
+        self.greatest_epoch = self.greatest_epoch.max(entry.epoch);
         if entry.state != 'l' {
-            self.began = Some(
-                self.began
-                    .map_or(entry.epoch, |began| began.min(entry.epoch)),
+            self.least_epoch = Some(
+                self.least_epoch
+                    .map_or(entry.epoch, |least| least.min(entry.epoch)),
             );
         }
     }
 
     /// Whether anything says that there is a room.
     pub(crate) fn is_room(&self) -> bool {
-        self.began.is_some() || self.lines().next().is_some() || !self.records.is_empty()
+        self.least_epoch.is_some() || self.lines().next().is_some() || !self.records.is_empty()
     }
 
     /// The last message, as `message_send.lua` finds it where all messages were given a time. The history does not say which were
@@ -93,8 +93,8 @@ impl Sources {
     fn head(&self) -> u64 {
         let logged = self.lines().map(|line| line.position);
         let known = self.ids.values().map(|id| id.position);
-        let told = self.records.iter().filter_map(|record| record.head);
-        logged.chain(known).chain(told).max().unwrap_or(0)
+        let recorded = self.records.iter().filter_map(|record| record.head);
+        logged.chain(known).chain(recorded).max().unwrap_or(0)
     }
 
     /// A revision that is greater than all before it.
@@ -111,12 +111,12 @@ impl Sources {
         let stamps = stamps
             .into_iter()
             .chain([version, accepted.map(|last| last.newest)]);
-        let told = self.records.iter().map(|record| record.rev);
+        let recorded = self.records.iter().map(|record| record.rev);
         let logged = self.lines().map(|line| line.rev);
         let known = self.ids.values().map(|id| id.rev.max(id.recall));
         let stamps = stamps.flatten();
-        let all = stamps.chain(told).chain(logged).chain(known);
-        let last = all.max().unwrap_or(0).max(self.latest);
+        let all = stamps.chain(recorded).chain(logged).chain(known);
+        let last = all.max().unwrap_or(0).max(self.greatest_epoch);
         self.now.max(last.saturating_add(1))
     }
 
@@ -128,15 +128,15 @@ impl Sources {
 
     /// The record that was told last of those that tell the settings.
     fn newest(&self) -> Option<&Position> {
-        let told = self.records.iter().filter(|record| record.head.is_some());
-        told.max_by_key(|record| record.rev)
+        let recorded = self.records.iter().filter(|record| record.head.is_some());
+        recorded.max_by_key(|record| record.rev)
     }
 
     /// Whom the members of a direct room have for the other one: of somebody who is alone in it, who was there last.
     fn peers(&self) -> Option<String> {
-        let mut told: Vec<&Position> = self.records.iter().collect();
-        told.sort_by_key(|record| std::cmp::Reverse(record.rev));
-        let mut peers: Vec<&str> = told.iter().map(|record| record.peer.as_str()).collect();
+        let mut records: Vec<&Position> = self.records.iter().collect();
+        records.sort_by_key(|record| std::cmp::Reverse(record.rev));
+        let mut peers: Vec<&str> = records.iter().map(|record| record.peer.as_str()).collect();
         peers.retain(|peer| !peer.is_empty());
         peers.dedup();
         peers.truncate(2);
@@ -151,11 +151,11 @@ impl Sources {
     }
 
     fn created(&self) -> i64 {
-        let told = self.newest().map(Position::created);
-        let began = self.number("born").or(self.began).unwrap_or(self.now);
+        let recorded = self.newest().map(Position::created);
+        let began = self.number("born").or(self.least_epoch).unwrap_or(self.now);
         let created = self.meta.get("created").and_then(|text| text.parse().ok());
         created
-            .or(told)
+            .or(recorded)
             .or_else(|| self.times().min())
             .unwrap_or_else(|| millis(began))
             .max(0)
@@ -173,7 +173,7 @@ impl Sources {
             },
             "born" => {
                 // Of a membership that is not known here any may be; none of them is to be older than the room.
-                self.began.unwrap_or(1).to_string()
+                self.least_epoch.unwrap_or(1).to_string()
             }
             "head" => self.head().to_string(),
             "kind" => {
@@ -276,8 +276,11 @@ impl Sources {
     }
 
     /// What stood in the history where there is now what can't be read, by what is remembered of ids.
-    pub(crate) fn broken_line(&self, stored: &[u8]) -> Option<LogLine> {
-        let mut places = self.broken.iter().filter(|(_, broken)| broken == stored);
+    pub(crate) fn malformed_line(&self, stored: &[u8]) -> Option<LogLine> {
+        let mut places = self
+            .malformed
+            .iter()
+            .filter(|(_, element)| element == stored);
         // Of two that look the same nobody can tell which is which.
         let (Some((at, _)), None) = (places.next(), places.next()) else {
             return None;
@@ -435,11 +438,11 @@ mod tests {
         let lines: Vec<LogLine> = sources.log.iter().flatten().cloned().collect();
         sources.ids = ids;
         sources.log[1] = None;
-        sources.broken.push((1, b"x".to_vec()));
-        assert_eq!(sources.broken_line(b"x").as_ref(), lines.get(1));
-        assert_eq!(sources.broken_line(b"y"), None);
-        sources.broken.push((2, b"x".to_vec()));
-        assert_eq!(sources.broken_line(b"x"), None);
+        sources.malformed.push((1, b"x".to_vec()));
+        assert_eq!(sources.malformed_line(b"x").as_ref(), lines.get(1));
+        assert_eq!(sources.malformed_line(b"y"), None);
+        sources.malformed.push((2, b"x".to_vec()));
+        assert_eq!(sources.malformed_line(b"x"), None);
         assert_eq!(sources.all_lines(), lines);
         assert_eq!(lines[2].text(), "13|4|1013|b");
     }

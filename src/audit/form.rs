@@ -31,17 +31,19 @@ pub(crate) const WRONG_TYPE: &str = "of another type";
 
 /// Whose slot a key belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Of {
+pub(crate) enum SlotKind {
     User,
     Room,
 }
 
-impl Of {
+impl SlotKind {
     /// The type that a key of such a slot is of.
     pub(crate) fn type_of(self, what: &str) -> Type {
         match (self, what) {
-            (Of::User, "marks") | (Of::Room, "recalled" | "allmentions") => Type::SortedSet,
-            (Of::Room, "log") => Type::List,
+            (SlotKind::User, "marks") | (SlotKind::Room, "recalled" | "allmentions") => {
+                Type::SortedSet
+            }
+            (SlotKind::Room, "log") => Type::List,
             _ => Type::Hash,
         }
     }
@@ -52,32 +54,32 @@ impl Of {
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| NOT_UTF8);
         let (field, value) = (text(field)?, text(value)?);
         match (self, what) {
-            (Of::User, "counts") => count_field(field).and_then(|()| number(value)),
-            (Of::User, "refs") => reference(field, value),
-            (Of::User, "rooms") => {
+            (SlotKind::User, "counts") => count_field(field).and_then(|()| number(value)),
+            (SlotKind::User, "refs") => reference(field, value),
+            (SlotKind::User, "rooms") => {
                 id(field)?;
                 Position::room(value).map_err(|_| NO_RECORD).and(Ok(()))
             }
-            (Of::User, "supers") => {
+            (SlotKind::User, "supers") => {
                 id(field)?;
                 let record = Position::supergroup(value);
                 record.map_err(|_| NO_RECORD).and(Ok(()))
             }
-            (Of::User, "marks") => mark(field),
-            (Of::User, "left") => tombstone(field, value),
-            (Of::User, "prefs") => setting(field, value),
-            (Of::User, "profile") => profile(field, value),
+            (SlotKind::User, "marks") => mark(field),
+            (SlotKind::User, "left") => tombstone(field, value),
+            (SlotKind::User, "prefs") => setting(field, value),
+            (SlotKind::User, "profile") => profile(field, value),
             (_, "keys0" | "keys1") => taken(field, value),
-            (Of::User, _) => job(field, value, true),
-            (Of::Room, "meta") => meta(field, value),
-            (Of::Room, "members") => {
+            (SlotKind::User, _) => job(field, value, true),
+            (SlotKind::Room, "meta") => meta(field, value),
+            (SlotKind::Room, "members") => {
                 id(field)?;
                 Membership::parse(value).map_err(|_| NO_RECORD).and(Ok(()))
             }
-            (Of::Room, "ids") => id(field).and_then(|()| known_id(value)),
-            (Of::Room, "log") => logged(value).map(|_| ()).ok_or(NO_RECORD),
-            (Of::Room, "recalled" | "allmentions") => position(field, value),
-            (Of::Room, _) => job(field, value, false),
+            (SlotKind::Room, "ids") => id(field).and_then(|()| known_id(value)),
+            (SlotKind::Room, "log") => logged(value).map(|_| ()).ok_or(NO_RECORD),
+            (SlotKind::Room, "recalled" | "allmentions") => position(field, value),
+            (SlotKind::Room, _) => job(field, value, false),
         }
     }
 }
@@ -376,13 +378,13 @@ pub(crate) fn announced(shard: u32, entry: &[u8], score: &[u8]) -> Form {
 mod tests {
     use super::*;
 
-    fn right(of: Of, what: &str, field: &str, value: &str) {
-        let form = of.check(what, field.as_bytes(), value.as_bytes());
+    fn right(slot: SlotKind, what: &str, field: &str, value: &str) {
+        let form = slot.check(what, field.as_bytes(), value.as_bytes());
         assert_eq!(form, Ok(()), "{what} {field:?} {value:?}");
     }
 
-    fn wrong(of: Of, what: &str, field: &str, value: &str) {
-        let form = of.check(what, field.as_bytes(), value.as_bytes());
+    fn wrong(slot: SlotKind, what: &str, field: &str, value: &str) {
+        let form = slot.check(what, field.as_bytes(), value.as_bytes());
         assert!(form.is_err(), "{what} {field:?} {value:?}");
     }
 
@@ -421,7 +423,7 @@ mod tests {
             ("profile", "is_robot", "1"),
             ("pending", "17", "99\nleave\na,b"),
         ] {
-            right(Of::User, what, field, value);
+            right(SlotKind::User, what, field, value);
         }
         for (what, field, value) in [
             ("meta", "rev", "5"),
@@ -445,7 +447,7 @@ mod tests {
             ("pending", "17", "99\nall\n\nm|4|h|bob|a,c"),
             ("pending", "17", "99\nsome\nbob\np|hidden\ntrue\n"),
         ] {
-            right(Of::Room, what, field, value);
+            right(SlotKind::Room, what, field, value);
         }
     }
 
@@ -499,7 +501,7 @@ mod tests {
             ("pending", "17", "\nleave\na,b"),
             ("pending", "17", "99\nall"),
         ] {
-            wrong(Of::User, what, field, value);
+            wrong(SlotKind::User, what, field, value);
         }
         for (what, field, value) in [
             ("meta", "rev", "x"),
@@ -534,10 +536,14 @@ mod tests {
             ("pending", "17", "99\nsome\na,,b"),
             ("pending", "17", "99\nleave\na"),
         ] {
-            wrong(Of::Room, what, field, value);
+            wrong(SlotKind::Room, what, field, value);
         }
-        assert!(Of::User.check("counts", b"tag:\xff", b"1").is_err());
-        assert!(Of::User.check("profile", b"nickname", b"\xff").is_err());
+        assert!(SlotKind::User.check("counts", b"tag:\xff", b"1").is_err());
+        assert!(
+            SlotKind::User
+                .check("profile", b"nickname", b"\xff")
+                .is_err()
+        );
         let app = crate::names::AppId::parse("demo").unwrap();
         let entry = keys::room_entry(&app, &keys::encode("r"));
         let shard = keys::pending_shard(&entry);

@@ -6,7 +6,7 @@ use redis::Value;
 
 use crate::audit::Audit;
 use crate::audit::position::Position;
-use crate::audit::slot::plain;
+use crate::audit::slot::text_or_escaped;
 use crate::audit::unreadable::Unreadable;
 use crate::connection::Item;
 use crate::counts::room::{Last, Membership};
@@ -140,19 +140,20 @@ impl Audit {
         // When tombstones were swept, and by which announcement the user is sealed, is of no room.
         slot.left
             .retain(|room, _| !matches!(room.as_str(), "#" | "!" | "~"));
-        let nothing = slot.counts.is_empty() && slot.named().is_empty() && slot.left.is_empty();
+        let nothing =
+            slot.counts.is_empty() && slot.recorded_rooms().is_empty() && slot.left.is_empty();
         if nothing && slot.bad.is_empty() {
             return Ok(None);
         }
         let keys = UserKeys::new(app, user);
         let mut unreadable = Vec::new();
         for bad in slot.bad.iter().take(UNREADABLE) {
-            let told = self.told_of(keys.key(bad.what).as_bytes(), bad).await?;
-            unreadable.push(told);
+            let shown = self.describe(keys.key(bad.what).as_bytes(), bad).await?;
+            unreadable.push(shown);
         }
         let (mut rooms, mut supers) = (Vec::new(), Vec::new());
         let mut asked = Vec::new();
-        for room in slot.named() {
+        for room in slot.recorded_rooms() {
             let Some(position) = slot.position(room.as_str()) else {
                 continue;
             };
@@ -185,18 +186,18 @@ impl Audit {
             let (Some(numbers), Some(head)) = (answers.next(), answers.next()) else {
                 break;
             };
-            let told = head.and_then(|head| {
+            let shown = head.and_then(|head| {
                 room.head = number(&head)?;
                 ask_room(room, Reply::new(numbers?)?)
             });
-            if readable(told)?.is_none() {
+            if readable(shown)?.is_none() {
                 let list = self
                     .check_room(app, &Enc::stored(room.room.as_str()))
                     .await?;
                 let keys = RoomKeys::new(app, &Enc::stored(room.room.as_str()));
                 for bad in list.bad.iter().take(UNREADABLE) {
-                    let told = self.told_of(keys.key(bad.what).as_bytes(), bad).await?;
-                    unreadable.push(told);
+                    let shown = self.describe(keys.key(bad.what).as_bytes(), bad).await?;
+                    unreadable.push(shown);
                 }
             }
         }
@@ -250,7 +251,7 @@ impl Audit {
                 match reply.value()? {
                     Value::Nil => {}
                     value => {
-                        meta.insert(field, plain(&bytes(value)?));
+                        meta.insert(field, text_or_escaped(&bytes(value)?));
                     }
                 }
             }
@@ -266,7 +267,7 @@ impl Audit {
             let mut pairs = Vec::new();
             while !list.is_empty() && pairs.len() < most {
                 let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
-                pairs.push((plain(&field), plain(&value)));
+                pairs.push((text_or_escaped(&field), text_or_escaped(&value)));
             }
             Ok(pairs)
         };
@@ -292,7 +293,7 @@ impl Audit {
         let list = self.check_room(app, room).await?;
         let mut unreadable = Vec::new();
         for bad in list.bad.iter().take(UNREADABLE) {
-            unreadable.push(self.told_of(keys.key(bad.what).as_bytes(), bad).await?);
+            unreadable.push(self.describe(keys.key(bad.what).as_bytes(), bad).await?);
         }
         let shown = RoomShown {
             meta,

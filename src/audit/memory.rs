@@ -104,8 +104,8 @@ impl Audit {
         let (users, rooms) = match user {
             Some(user) => (vec![user.clone()], self.rooms_of(app, user, sample).await?),
             None => (
-                self.some_of(app, false, sample).await?,
-                self.some_of(app, true, sample).await?,
+                self.sample(app, false, sample).await?,
+                self.sample(app, true, sample).await?,
             ),
         };
         for users in users.chunks(AT_ONCE) {
@@ -119,7 +119,7 @@ impl Audit {
 
     /// Some of the rooms that one user is in.
     async fn rooms_of(&self, app: &AppId, user: &Enc, most: usize) -> Result<Vec<Enc>> {
-        let rooms = self.slot(app, user).await?.named();
+        let rooms = self.slot(app, user).await?.recorded_rooms();
         Ok(rooms.into_iter().take(most).collect())
     }
 

@@ -14,9 +14,9 @@ use redis::Value;
 use room::{entry_of, next_version};
 
 use crate::audit::Repairer;
-use crate::audit::form::{self, Of};
+use crate::audit::form::{self, SlotKind};
 use crate::audit::rebuild::Repair;
-use crate::audit::slot::{Bad, Slot, plain};
+use crate::audit::slot::{Bad, Slot, text_or_escaped};
 use crate::audit::unreadable::{Unreadable, index_key, indexes, shortened};
 use crate::audit::verify::{Progress, Scope};
 use crate::connection::Item;
@@ -46,13 +46,13 @@ pub struct Mended {
 pub(crate) struct Run<'a, F, P> {
     /// Whether nothing is to be written.
     dry: bool,
-    found: &'a mut F,
-    on: P,
+    report: &'a mut F,
+    on_progress: P,
     progress: Progress,
     /// Rooms whose list of members was lost: users' records tell who is in them.
-    lost: BTreeSet<(AppId, Enc)>,
+    lost_lists: BTreeSet<(AppId, Enc)>,
     /// Whether an index was mended, so that what is pending has to be announced anew.
-    announce: bool,
+    reannounce: bool,
 }
 
 impl Repairer {
@@ -62,16 +62,16 @@ impl Repairer {
         &self,
         scope: &Scope,
         dry: bool,
-        mut found: impl AsyncFnMut(Mended) -> Result<()>,
-        on: impl Fn(&Progress),
+        mut report: impl AsyncFnMut(Mended) -> Result<()>,
+        on_progress: impl Fn(&Progress),
     ) -> Result<u64> {
         let mut run = Run {
             dry,
-            found: &mut found,
-            on,
+            report: &mut report,
+            on_progress,
             progress: Progress::default(),
-            lost: BTreeSet::new(),
-            announce: false,
+            lost_lists: BTreeSet::new(),
+            reannounce: false,
         };
         if let (Some(app), Some(user)) = (&scope.app, &scope.user) {
             self.mend_user(app, user, &mut run).await?;
@@ -91,7 +91,7 @@ impl Repairer {
             for ((app, room), _) in self.audit.check_rooms(page.rooms.keys().cloned()).await? {
                 self.mend_room(&app, &room, &mut run).await?;
             }
-            if run.announce {
+            if run.reannounce {
                 let rooms = page.rooms.keys().map(|(app, room)| {
                     let pending = RoomKeys::new(app, room).pending();
                     (keys::room_entry(app, room), pending)
@@ -103,7 +103,7 @@ impl Repairer {
                 self.announce_pending(rooms.chain(users).collect()).await?;
             }
             run.progress.fraction = walk.fraction() / 2.0;
-            (run.on)(&run.progress);
+            (run.on_progress)(&run.progress);
         }
         let mut walk = self.audit.scan_all(pattern).await?;
         while let Some(page) = self.audit.next_page(&mut walk).await? {
@@ -112,13 +112,13 @@ impl Repairer {
                 self.mend_user(&app, &user, &mut run).await?;
             }
             run.progress.fraction = 0.5 + walk.fraction() / 2.0;
-            (run.on)(&run.progress);
+            (run.on_progress)(&run.progress);
         }
         Ok(run.progress.unreadable)
     }
 
     /// Makes the changes if nothing has changed meanwhile; else answers `false`.
-    async fn make(&self, plan: &Plan) -> Result<bool> {
+    async fn apply(&self, plan: &Plan) -> Result<bool> {
         // The first part holds what was seen; what follows only adds what is not there.
         let parts = match plan
             .changes
@@ -148,19 +148,19 @@ impl Repairer {
     where
         F: AsyncFnMut(Mended) -> Result<()>,
     {
-        let mut told = Vec::with_capacity(bad.len());
-        for (bad, now) in bad.iter().zip(&plan.now) {
-            told.push(Mended {
-                was: self.audit.told_of(&key(bad), bad).await?,
+        let mut all = Vec::with_capacity(bad.len());
+        for (bad, now) in bad.iter().zip(&plan.replacements) {
+            all.push(Mended {
+                was: self.audit.describe(&key(bad), bad).await?,
                 now: now.as_ref().map(|now| shortened(now.as_bytes())),
             });
         }
-        if !run.dry && !self.make(plan).await? {
+        if !run.dry && !self.apply(plan).await? {
             return Ok(false);
         }
-        run.progress.unreadable += told.len() as u64;
-        for mended in told {
-            (run.found)(mended).await?;
+        run.progress.unreadable += all.len() as u64;
+        for mended in all {
+            (run.report)(mended).await?;
         }
         Ok(true)
     }
@@ -182,16 +182,16 @@ impl Repairer {
             }
             let mut plan = Plan::default();
             for bad in &bad {
-                plan.now.push(None);
+                plan.replacements.push(None);
                 let change = match &bad.field {
                     Some(entry) => Change::Rem(entry.clone()),
                     None => Change::Drop("zset"),
                 };
                 plan.add(&key, change);
             }
-            run.announce |= !run.dry;
-            let of = |_: &Bad| key.clone().into_bytes();
-            self.carry_out(of, &bad, &plan, run).await?;
+            run.reannounce |= !run.dry;
+            let key_of = |_: &Bad| key.clone().into_bytes();
+            self.carry_out(key_of, &bad, &plan, run).await?;
             if run.dry {
                 return Ok(());
             }
@@ -227,7 +227,7 @@ impl Repairer {
             return Ok(());
         };
         let mut plan = Plan::default();
-        plan.now.push(None);
+        plan.replacements.push(None);
         let wrong = bad.why == form::WRONG_TYPE;
         plan.add(key, Change::Drop(if wrong { "string" } else { "" }));
         self.carry_out(|_| key.to_vec(), &[bad], &plan, run).await?;
@@ -243,17 +243,21 @@ impl Repairer {
         for _ in 0..LOST {
             let slot = self.audit.slot(app, user).await?;
             // Rooms that the slot names although it has no record of them that can be read.
-            hints.extend(slot.hinted().difference(&slot.named()).cloned());
-            if !run.lost.is_empty() && !run.dry {
+            hints.extend(
+                slot.hinted_rooms()
+                    .difference(&slot.recorded_rooms())
+                    .cloned(),
+            );
+            if !run.lost_lists.is_empty() && !run.dry {
                 // Before rooms are asked whether they list the user.
-                self.list_again(app, user, &slot, run).await?;
+                self.relist(app, user, &slot, run).await?;
             }
             let (bad, plan) = plan_user(&keys, &slot);
             if bad.is_empty() {
                 return Ok(());
             }
-            let of = |bad: &Bad| keys.key(bad.what).into_bytes();
-            let done = self.carry_out(of, &bad, &plan, run).await?;
+            let key_of = |bad: &Bad| keys.key(bad.what).into_bytes();
+            let done = self.carry_out(key_of, &bad, &plan, run).await?;
             if run.dry {
                 return Ok(());
             }
@@ -270,19 +274,19 @@ impl Repairer {
     }
 
     /// Puts a user back into the lists of members that were lost, where its records say that it is in them.
-    async fn list_again<F, P>(
+    async fn relist<F, P>(
         &self,
         app: &AppId,
         user: &Enc,
         slot: &Slot,
         run: &Run<'_, F, P>,
     ) -> Result<()> {
-        for room in slot.named() {
+        for room in slot.recorded_rooms() {
             let name = (app.clone(), room.clone());
             let Some(record) = slot.position(room.as_str()) else {
                 continue;
             };
-            if !run.lost.contains(&name) || slot.left_since(room.as_str()) >= record.epoch {
+            if !run.lost_lists.contains(&name) || slot.left_since(room.as_str()) >= record.epoch {
                 continue;
             }
             let keys = RoomKeys::new(app, &room);
@@ -305,7 +309,7 @@ impl Repairer {
                         plan.add(keys.meta(), change);
                     }
                 }
-                if self.make(&plan).await? {
+                if self.apply(&plan).await? {
                     break;
                 }
             }
@@ -321,16 +325,16 @@ fn plan_user(keys: &UserKeys, slot: &Slot) -> (Vec<Bad>, Plan) {
     for bad in &slot.bad {
         let key = keys.key(bad.what);
         let Some(field) = &bad.field else {
-            plan.add(&key, Change::Drop(word(Of::User.type_of(bad.what))));
+            plan.add(&key, Change::Drop(word(SlotKind::User.type_of(bad.what))));
             let mut now = None;
             if bad.what == "prefs" {
-                let told = slot.told_settings();
-                now = (!told.is_empty()).then(|| format!("{} by records", told.len()));
-                for (field, text) in told {
+                let recorded = slot.recorded_settings();
+                now = (!recorded.is_empty()).then(|| format!("{} by records", recorded.len()));
+                for (field, text) in recorded {
                     plan.add(&key, Change::New(field, text));
                 }
             }
-            plan.now.push(now);
+            plan.replacements.push(now);
             all.push(bad.clone());
             continue;
         };
@@ -338,16 +342,16 @@ fn plan_user(keys: &UserKeys, slot: &Slot) -> (Vec<Bad>, Plan) {
         if matches!(bad.what, "counts" | "refs" | "marks") {
             continue;
         }
-        let put = match bad.what {
-            "prefs" => slot.told_settings().remove(&plain(field)),
+        let replacement = match bad.what {
+            "prefs" => slot.recorded_settings().remove(&text_or_escaped(field)),
             _ => None,
         };
-        let change = match &put {
-            Some(put) => Change::Set(field.clone(), bad.value.clone(), put.clone()),
+        let change = match &replacement {
+            Some(replacement) => Change::Set(field.clone(), bad.value.clone(), replacement.clone()),
             None => Change::Del(field.clone(), bad.value.clone()),
         };
         plan.add(&key, change);
-        plan.now.push(put);
+        plan.replacements.push(replacement);
         all.push(bad.clone());
     }
     (all, plan)

@@ -1,15 +1,15 @@
 //! A user's slot as a whole, for the self-check: the positions in it, and the plain counts that follow from them. Written
 //! from the definition of the records and not from the script that keeps them, so that one finds the other's faults.
 
-mod want;
+mod expected;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use redis::Value;
 
-use self::want::{Positions, Want, compare};
+use self::expected::{Expected, Positions, compare};
 use crate::audit::drift::Drift;
-use crate::audit::form::{self, Of};
+use crate::audit::form::{self, SlotKind};
 use crate::audit::position::Position;
 use crate::counts::number::{LARGEST, whole};
 use crate::engine::reply::{Reply, bytes};
@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::keys::{Enc, is_encoded};
 
 /// A text as it stands; of what is none, its bytes in a form that no name has.
-pub(crate) fn plain(bytes: &[u8]) -> String {
+pub(crate) fn text_or_escaped(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.escape_ascii().to_string(),
@@ -103,9 +103,9 @@ impl Slot {
         let mut list = Reply::new(value)?;
         while !list.is_empty() {
             let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
-            let form = Of::User.check(what, &field, &value);
+            let form = SlotKind::User.check(what, &field, &value);
             if form.is_ok() || matches!(what, "counts" | "refs" | "marks" | "rooms" | "supers") {
-                map.insert(plain(&field), plain(&value));
+                map.insert(text_or_escaped(&field), text_or_escaped(&value));
             }
             if let Err(why) = form {
                 self.bad.push(Bad {
@@ -124,7 +124,7 @@ impl Slot {
         for (one, other) in [("rooms", "supers"), ("supers", "rooms")] {
             for bad in self.bad.iter().filter(|bad| bad.what == one) {
                 let Some(field) = &bad.field else { continue };
-                let room = plain(field);
+                let room = text_or_escaped(field);
                 let others = if other == "rooms" {
                     &self.rooms
                 } else {
@@ -149,19 +149,19 @@ impl Slot {
     }
 
     /// The user's own settings of rooms that the records tell, as they would be stored: those that are true.
-    pub(crate) fn told_settings(&self) -> BTreeMap<String, String> {
-        let mut told = BTreeMap::new();
+    pub(crate) fn recorded_settings(&self) -> BTreeMap<String, String> {
+        let mut recorded = BTreeMap::new();
         for room in self.rooms.keys() {
             let Some(record) = self.position(room).filter(|_| is_encoded(room)) else {
                 continue;
             };
             for (letter, setting) in [('h', "hidden"), ('s', "sticky"), ('m', "muted")] {
                 if record.flags.contains(letter) {
-                    told.insert(format!("{room}|{setting}"), format!("{}|true", record.rev));
+                    recorded.insert(format!("{room}|{setting}"), format!("{}|true", record.rev));
                 }
             }
         }
-        told
+        recorded
     }
 
     /// Whether a key is of the type that it ought to be.
@@ -183,13 +183,13 @@ impl Slot {
         self.is_whole()
             && match bad.what {
                 "counts" | "refs" | "marks" => true,
-                "rooms" | "supers" => !self.blocked.contains(&plain(field)),
+                "rooms" | "supers" => !self.blocked.contains(&text_or_escaped(field)),
                 _ => false,
             }
     }
 
     /// Whether it can be told that there is no record of a room.
-    pub(crate) fn tells(&self, room: &str) -> bool {
+    pub(crate) fn is_readable(&self, room: &str) -> bool {
         self.has("rooms") && self.has("supers") && !self.blocked.contains(room)
     }
 
@@ -220,14 +220,14 @@ impl Slot {
     }
 
     /// The rooms that the slot has a record of.
-    pub(crate) fn named(&self) -> BTreeSet<Enc> {
+    pub(crate) fn recorded_rooms(&self) -> BTreeSet<Enc> {
         let names = self.rooms.keys().chain(self.supers.keys());
         let names = names.filter(|room| is_encoded(room) && self.position(room).is_some());
         names.map(Enc::stored).collect()
     }
 
     /// The rooms that a slot names in whatever way, though it may have no record of them.
-    pub(crate) fn hinted(&self) -> BTreeSet<Enc> {
+    pub(crate) fn hinted_rooms(&self) -> BTreeSet<Enc> {
         let counted = self.counts.keys().filter_map(|f| f.strip_prefix("room:"));
         let marked = self.marks.iter().filter_map(|m| m.split('|').next());
         let direct = self.refs.iter().filter(|(f, _)| f.starts_with("direct:"));
@@ -283,8 +283,12 @@ impl Slot {
         for letter in ["h", "m"] {
             for mark in &self.marks {
                 // Of a room that nothing can be told of it may be right.
-                if mark.split('|').next().is_none_or(|room| self.tells(room)) {
-                    found.take(mark, letter);
+                if mark
+                    .split('|')
+                    .next()
+                    .is_none_or(|room| self.is_readable(room))
+                {
+                    found.add_mark(mark, letter);
                 }
             }
         }
@@ -298,9 +302,9 @@ impl Slot {
     /// Every difference between what is stored and what follows from the positions.
     pub(crate) fn drift(&self) -> Vec<Drift> {
         let found = self.positions();
-        let mut want = Want::default();
+        let mut expected = Expected::default();
         for (room, position) in &found.rooms {
-            want.add(room, position);
+            expected.add(room, position);
         }
         let since = self
             .counts
@@ -308,24 +312,26 @@ impl Slot {
             .filter(|since| whole(since).is_some());
         let first = found.rooms.values().map(|p| p.epoch).min();
         match (since, first, self.profile) {
-            (Some(since), ..) => want.counts.insert("known".into(), since.clone()),
-            (None, Some(first), _) => want.counts.insert("known".into(), first.to_string()),
-            (None, None, true) => want.counts.insert("known".into(), self.taken.to_string()),
+            (Some(since), ..) => expected.counts.insert("known".into(), since.clone()),
+            (None, Some(first), _) => expected.counts.insert("known".into(), first.to_string()),
+            (None, None, true) => expected
+                .counts
+                .insert("known".into(), self.taken.to_string()),
             _ => None,
         };
         let mut drift = Vec::new();
         // What follows from records that can't be read is not known.
         let known = ["rooms", "supers", "marks"];
         let known = known.iter().all(|what| self.has(what));
-        for (what, stored, want) in [
-            ("counts", &self.counts, &want.counts),
-            ("rooms", &self.rooms, &want.rooms),
-            ("supers", &self.supers, &want.supers),
-            ("refs", &self.refs, &want.refs),
+        for (what, stored, expected) in [
+            ("counts", &self.counts, &expected.counts),
+            ("rooms", &self.rooms, &expected.rooms),
+            ("supers", &self.supers, &expected.supers),
+            ("refs", &self.refs, &expected.refs),
         ] {
             let records = matches!(what, "rooms" | "supers");
             if known && self.has(what) && (records || self.blocked.is_empty()) {
-                compare(what, stored, want, &mut drift);
+                compare(what, stored, expected, &mut drift);
             }
         }
         drift.retain(|drift| {
@@ -416,9 +422,9 @@ mod tests {
         }
         let drift = slot.drift();
         assert_eq!(drift.len(), 1, "{drift:?}");
-        let told = "j|6|9|4|8|1|1|g|1|t|x,y||0||hs";
-        assert_eq!(drift[0].expected.as_deref(), Some(told));
-        slot.rooms.insert("g".into(), told.into());
+        let expected = "j|6|9|4|8|1|1|g|1|t|x,y||0||hs";
+        assert_eq!(drift[0].expected.as_deref(), Some(expected));
+        slot.rooms.insert("g".into(), expected.into());
         assert_eq!(slot.drift(), vec![]);
     }
 
@@ -498,15 +504,15 @@ mod tests {
         let bad: Vec<&str> = slot.bad.iter().map(|bad| bad.what).collect();
         assert_eq!(bad, ["counts", "rooms", "rooms"]);
         assert_eq!(slot.blocked, BTreeSet::from(["g".to_owned()]));
-        assert!(!slot.is_whole() && !slot.tells("g") && slot.tells("ok"));
+        assert!(!slot.is_whole() && !slot.is_readable("g") && slot.is_readable("ok"));
         // The record by a name that no room has goes; the counts may be right.
         let fields = |slot: &Slot| -> Vec<String> {
             let drift = slot.drift().into_iter();
             drift.map(|drift| drift.field).collect()
         };
         assert_eq!(fields(&slot), ["a b"]);
-        assert_eq!(slot.hinted().len(), 2);
-        assert_eq!(slot.named().len(), 1);
+        assert_eq!(slot.hinted_rooms().len(), 2);
+        assert_eq!(slot.recorded_rooms().len(), 1);
         assert!(!slot.bad.iter().any(|bad| slot.is_derived(bad)));
         // The room says that the user is not there.
         slot.release("g");
@@ -534,8 +540,8 @@ mod tests {
             assert_eq!(drift, expected.iter().copied().collect(), "{wrong}");
             assert_eq!(slot.leaving, wrong == 7);
             // What can't be asked for leaves the record as it is.
-            let told = slot.told_settings();
-            assert_eq!(told.contains_key("g|hidden"), wrong != 1);
+            let recorded = slot.recorded_settings();
+            assert_eq!(recorded.contains_key("g|hidden"), wrong != 1);
         }
     }
 }

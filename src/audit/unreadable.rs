@@ -7,8 +7,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 
 use crate::audit::Audit;
-use crate::audit::form::{self, ALWAYS, Of, Type, WITH_MESSAGES};
-use crate::audit::slot::{Bad, plain};
+use crate::audit::form::{self, ALWAYS, SlotKind, Type, WITH_MESSAGES};
+use crate::audit::slot::{Bad, text_or_escaped};
 use crate::connection::Item;
 use crate::engine::reply::{Reply, bytes, readable, text};
 use crate::error::Result;
@@ -145,12 +145,12 @@ impl Audit {
     /// Reads a key from its front, a page after the other; nothing: it is of another type. `found` answers whether to go on.
     pub(crate) async fn pages(
         &self,
-        of: Of,
+        slot: SlotKind,
         what: &'static str,
         key: &str,
         mut found: impl FnMut(Vec<u8>, Vec<u8>) -> bool,
     ) -> Result<Option<()>> {
-        let kind = of.type_of(what);
+        let kind = slot.type_of(what);
         let mut from = "0".to_owned();
         loop {
             let answer = self.redis.one(&page_of(kind, what, key, &from)).await;
@@ -182,7 +182,7 @@ impl Audit {
                     all.arg(key);
                     Item::Plain(all)
                 }
-                what => page_of(Of::Room.type_of(what), what, key, "0"),
+                what => page_of(SlotKind::Room.type_of(what), what, key, "0"),
             })
             .collect();
         let answers = self.redis.each(&items).await?;
@@ -196,7 +196,7 @@ impl Audit {
                 check_meta(answer, &mut found)?;
                 continue;
             }
-            let kind = Of::Room.type_of(what);
+            let kind = SlotKind::Room.type_of(what);
             let mut from = "0".to_owned();
             let mut page = read_page(kind, &from, answer)?;
             loop {
@@ -281,11 +281,11 @@ impl Audit {
     }
 
     /// Puts what was found into words.
-    pub(crate) async fn told_of(&self, key: &[u8], bad: &Bad) -> Result<Unreadable> {
-        let place = keys::place(key, false).text;
+    pub(crate) async fn describe(&self, key: &[u8], bad: &Bad) -> Result<Unreadable> {
+        let place = keys::label(key, false).text;
         let log = place.split_once('#').map(|(_, hash)| format!("#{hash}"));
-        let mut told = Unreadable {
-            key: plain(key),
+        let mut unreadable = Unreadable {
+            key: text_or_escaped(key),
             field: bad.field.as_deref().map(shortened),
             why: bad.why.to_owned(),
             stored: None,
@@ -299,21 +299,21 @@ impl Audit {
             .is_some_and(|field| of_a_message.contains(&field));
         match &bad.field {
             Some(_) if bad.why != form::MISSING && !text_of_a_message => {
-                told.stored = Some(shortened(&bad.value));
+                unreadable.stored = Some(shortened(&bad.value));
             }
             None if bad.value.is_empty() => {
                 let peek = scripts::KEY_PEEK.call(&[key]).arg(SHOWN);
                 let mut reply = Reply::new(self.redis.call(&peek).await?)?;
                 let kind = text(reply.value()?)?;
-                told.stored = Some(shortened(&bytes(reply.value()?)?));
+                unreadable.stored = Some(shortened(&bytes(reply.value()?)?));
                 if bad.why == form::WRONG_TYPE {
-                    told.why = format!("{} where {} belongs", kind, belongs(key));
+                    unreadable.why = format!("{} where {} belongs", kind, expected_type(key));
                 }
             }
-            None => told.stored = Some(shortened(&bad.value)),
+            None => unreadable.stored = Some(shortened(&bad.value)),
             _ => {}
         }
-        Ok(told)
+        Ok(unreadable)
     }
 
     /// What can't be read of several rooms, looked at side by side.
@@ -347,10 +347,10 @@ pub(crate) fn indexes() -> impl Iterator<Item = (u32, &'static str)> {
 }
 
 /// The type of a key in words.
-fn belongs(key: &[u8]) -> &'static str {
+fn expected_type(key: &[u8]) -> &'static str {
     let kind = match keys::purpose(key) {
-        Some(Purpose::Slot(keys::Owner::User(..), what)) => Of::User.type_of(what),
-        Some(Purpose::Slot(keys::Owner::Room(..), what)) => Of::Room.type_of(what),
+        Some(Purpose::Slot(keys::Owner::User(..), what)) => SlotKind::User.type_of(what),
+        Some(Purpose::Slot(keys::Owner::Room(..), what)) => SlotKind::Room.type_of(what),
         Some(Purpose::Index(..)) => Type::SortedSet,
         Some(Purpose::Limit | Purpose::Durable) | None => return "a string",
     };
@@ -363,15 +363,15 @@ fn belongs(key: &[u8]) -> &'static str {
 
 /// The beginning of a text, without what a terminal would obey.
 pub(crate) fn shortened(bytes: &[u8]) -> String {
-    let text = plain(bytes);
-    let mut short: String = text.chars().take(SHOWN).flat_map(shown).collect();
+    let text = text_or_escaped(bytes);
+    let mut short: String = text.chars().take(SHOWN).flat_map(escaped).collect();
     if text.chars().nth(SHOWN).is_some() {
         short.push_str(&format!("… ({} bytes)", bytes.len()));
     }
     short
 }
 
-fn shown(c: char) -> Vec<char> {
+fn escaped(c: char) -> Vec<char> {
     match c.is_control() {
         true => c.escape_default().collect(),
         false => vec![c],
@@ -379,9 +379,9 @@ fn shown(c: char) -> Vec<char> {
 }
 
 fn check(what: &'static str, field: Vec<u8>, value: Vec<u8>, found: &mut BadList) {
-    if let Err(why) = Of::Room.check(what, &field, &value) {
+    if let Err(why) = SlotKind::Room.check(what, &field, &value) {
         // An element of a list is its own name.
-        let (field, value) = match Of::Room.type_of(what) {
+        let (field, value) = match SlotKind::Room.type_of(what) {
             Type::List => (value.clone(), value),
             _ => (field, value),
         };

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 
 use crate::audit::Audit;
-use crate::audit::compare::{View, against_room, release};
+use crate::audit::compare::{RoomView, differences, release_others};
 use crate::audit::drift::Drift;
 use crate::audit::slot::{Bad, Slot};
 use crate::audit::unreadable::{BadList, Unreadable, index_key, indexes};
@@ -39,7 +39,7 @@ const PAUSES: [Duration; 5] = [
     Duration::from_millis(1_000),
 ];
 /// Fields that were told of and are not told of again, should a scan or a room lead to them a second time.
-const TOLD: usize = 100_000;
+const REMEMBERED: usize = 100_000;
 /// Of what can't be read of one user so much is named, the rest counted.
 const UNREADABLE_OF_A_USER: usize = 1_000;
 
@@ -102,7 +102,7 @@ pub(crate) enum Consistency {
 
 /// A look at one user.
 pub(crate) struct Look {
-    pub(crate) verdict: Consistency,
+    pub(crate) consistency: Consistency,
     /// What can't be read of the user's slot, and whether the repair makes it anew.
     bad: Vec<(Bad, bool)>,
     /// Rooms that can't be read, so that nothing is said of the user's records of them.
@@ -122,7 +122,7 @@ impl Reported {
     fn is_new(&mut self, keys: &UserKeys) -> bool {
         let name = keys.counts();
         !self.unreadable.contains(&name)
-            && (self.unreadable.len() >= TOLD || self.unreadable.insert(name))
+            && (self.unreadable.len() >= REMEMBERED || self.unreadable.insert(name))
     }
 
     /// Leaves what is new; answers whether anything is.
@@ -130,14 +130,15 @@ impl Reported {
         let (app, user) = (&found.app, &found.user);
         found.drift.retain(|drift| {
             let name = (app.clone(), user.clone(), drift.key, drift.field.clone());
-            !self.fields.contains(&name) && (self.fields.len() >= TOLD || self.fields.insert(name))
+            !self.fields.contains(&name)
+                && (self.fields.len() >= REMEMBERED || self.fields.insert(name))
         });
         if found.drift.is_empty() {
             return false;
         }
         let name = (app.clone(), user.clone());
-        found.again =
-            self.users.contains(&name) || (self.users.len() < TOLD && !self.users.insert(name));
+        found.again = self.users.contains(&name)
+            || (self.users.len() < REMEMBERED && !self.users.insert(name));
         true
     }
 }
@@ -166,7 +167,7 @@ impl Audit {
         user: &Enc,
         rooms: &BTreeSet<Enc>,
         slot: &Slot,
-    ) -> Result<BTreeMap<Enc, View>> {
+    ) -> Result<BTreeMap<Enc, RoomView>> {
         let items: Vec<Item> = rooms
             .iter()
             .map(|room| {
@@ -184,7 +185,7 @@ impl Audit {
         let answers = self.redis.each(&items).await?;
         let mut views = BTreeMap::new();
         for (room, answer) in rooms.iter().zip(answers) {
-            let view = answer.and_then(|answer| View::read(Reply::new(answer)?));
+            let view = answer.and_then(|answer| RoomView::read(Reply::new(answer)?));
             if let Some(view) = readable(view)? {
                 views.insert(room.clone(), view);
             }
@@ -196,22 +197,22 @@ impl Audit {
     pub(crate) async fn look(&self, app: &AppId, user: &Enc, also: &BTreeSet<Enc>) -> Result<Look> {
         let mut slot = self.slot(app, user).await?;
         let mut look = Look {
-            verdict: Consistency::Clean,
+            consistency: Consistency::Clean,
             bad: Vec::new(),
             blind: BTreeSet::new(),
         };
-        let mut rooms: BTreeSet<Enc> = slot.named().union(also).cloned().collect();
+        let mut rooms: BTreeSet<Enc> = slot.recorded_rooms().union(also).cloned().collect();
         rooms.extend(slot.blocked.iter().map(Enc::stored));
         let first = self.views(app, user, &rooms, &slot).await?;
-        let seen_not = rooms.iter().filter(|room| !first.contains_key(*room));
-        look.blind = seen_not.cloned().collect();
-        release(&mut slot, &first);
+        let unread_rooms = rooms.iter().filter(|room| !first.contains_key(*room));
+        look.blind = unread_rooms.cloned().collect();
+        release_others(&mut slot, &first);
         let bad = slot.bad.iter();
         look.bad = bad.map(|bad| (bad.clone(), slot.is_derived(bad))).collect();
         rooms.retain(|room| {
             first
                 .get(room)
-                .is_some_and(|view| !against_room(&slot, room.as_str(), view, view).is_empty())
+                .is_some_and(|view| !differences(&slot, room.as_str(), view, view).is_empty())
         });
         if rooms.is_empty() && slot.drift().is_empty() {
             return Ok(look);
@@ -232,7 +233,7 @@ impl Audit {
             }
             slot = self.slot(app, user).await?;
             last = self.views(app, user, &rooms, &slot).await?;
-            release(&mut slot, &first);
+            release_others(&mut slot, &first);
             let mut drift = slot.drift();
             let mut different = BTreeSet::new();
             in_flight = false;
@@ -240,7 +241,7 @@ impl Audit {
                 let (Some(first), Some(last)) = (first.get(room), last.get(room)) else {
                     continue;
                 };
-                let found = against_room(&slot, room.as_str(), first, last);
+                let found = differences(&slot, room.as_str(), first, last);
                 if found.is_empty() {
                     continue;
                 }
@@ -271,7 +272,7 @@ impl Audit {
                 break;
             }
         }
-        look.verdict = match seen {
+        look.consistency = match seen {
             Some(drift) => Consistency::Drift(drift),
             None if in_flight => Consistency::InFlight,
             None => Consistency::Clean,
@@ -301,7 +302,9 @@ impl Audit {
             return Ok(true);
         }
         let mut progress = Progress::default();
-        let rooms = self.listing(app, user, &mut progress, &|_| {}).await?;
+        let rooms = self
+            .rooms_listing(app, user, &mut progress, &|_| {})
+            .await?;
         Ok(!rooms.is_empty())
     }
 
@@ -311,33 +314,35 @@ impl Audit {
         &self,
         scope: &Scope,
         mut found: impl AsyncFnMut(Finding) -> Result<()>,
-        on: impl Fn(&Progress),
+        on_progress: impl Fn(&Progress),
     ) -> Result<Progress> {
         let mut progress = Progress::default();
         if let (Some(app), Some(user)) = (&scope.app, &scope.user) {
-            let rooms = self.listing(app, user, &mut progress, &on).await?;
+            let rooms = self
+                .rooms_listing(app, user, &mut progress, &on_progress)
+                .await?;
             progress.users = 1;
             let Look {
-                verdict,
+                consistency,
                 bad,
                 blind,
             } = self.look(app, user, &rooms).await?;
             let keys = UserKeys::new(app, user);
-            let mut told = Reported::default();
+            let mut reported = Reported::default();
             let blind = blind.into_iter().map(|room| (app.clone(), room));
             for ((app, room), list) in self.check_rooms(blind).await? {
-                self.tell_of_room(&app, &room, list, &mut progress, &mut found)
+                self.report_room(&app, &room, list, &mut progress, &mut found)
                     .await?;
             }
-            self.tell_of_user(&keys, bad, &mut told, &mut progress, &mut found)
+            self.report_user(&keys, bad, &mut reported, &mut progress, &mut found)
                 .await?;
-            match verdict {
+            match consistency {
                 Consistency::Clean => {}
                 Consistency::InFlight => progress.in_flight = 1,
                 Consistency::Drift(drift) => found(Finding::Drift(drift)).await?,
             }
             progress.fraction = 1.0;
-            on(&progress);
+            on_progress(&progress);
             return Ok(progress);
         }
         if scope.app.is_none() {
@@ -346,27 +351,27 @@ impl Audit {
                 let key = index_key(shard, what);
                 progress.unreadable += list.total;
                 for bad in &list.bad {
-                    let told = self.told_of(key.as_bytes(), bad).await?;
-                    found(Finding::Unreadable(told)).await?;
+                    let unreadable = self.describe(key.as_bytes(), bad).await?;
+                    found(Finding::Unreadable(unreadable)).await?;
                 }
             }
         }
-        let mut told = Reported::default();
+        let mut reported = Reported::default();
         let mut walk = self.scan_all(keys::everything(scope.app.as_ref())).await?;
         while let Some(page) = self.next_page(&mut walk).await? {
             for key in &page.others {
                 if let Some(bad) = self.check_other(key).await? {
                     progress.unreadable += 1;
-                    found(Finding::Unreadable(self.told_of(key, &bad).await?)).await?;
+                    found(Finding::Unreadable(self.describe(key, &bad).await?)).await?;
                 }
             }
             progress.users += page.users.values().filter(|user| **user).count() as u64;
             let looks = page.users.into_keys().map(|user| (user, BTreeSet::new()));
-            self.all(looks, &mut told, &mut progress, &mut found)
+            self.look_at_all(looks, &mut reported, &mut progress, &mut found)
                 .await?;
-            on(&progress);
+            on_progress(&progress);
             for ((app, room), list) in self.check_rooms(page.rooms.keys().cloned()).await? {
-                self.tell_of_room(&app, &room, list, &mut progress, &mut found)
+                self.report_room(&app, &room, list, &mut progress, &mut found)
                     .await?;
             }
             for ((app, room), listed) in page.rooms {
@@ -379,25 +384,25 @@ impl Audit {
                     let members;
                     (cursor, members) = self.members_page(&app, &room, &cursor).await?;
                     progress.members += members.len() as u64;
-                    let missing = self.without_record(&app, &room, members).await?;
+                    let missing = self.without_its_record(&app, &room, members).await?;
                     let looks = missing
                         .into_iter()
                         .map(|user| ((app.clone(), user), BTreeSet::from([room.clone()])));
-                    self.all(looks, &mut told, &mut progress, &mut found)
+                    self.look_at_all(looks, &mut reported, &mut progress, &mut found)
                         .await?;
-                    on(&progress);
+                    on_progress(&progress);
                     if cursor == "0" {
                         break;
                     }
                 }
             }
             progress.fraction = walk.fraction();
-            on(&progress);
+            on_progress(&progress);
         }
         Ok(progress)
     }
 
-    async fn tell_of_room(
+    async fn report_room(
         &self,
         app: &AppId,
         room: &Enc,
@@ -408,37 +413,37 @@ impl Audit {
         progress.unreadable += list.total;
         for bad in &list.bad {
             let key = RoomKeys::new(app, room).key(bad.what);
-            let told = self.told_of(key.as_bytes(), bad).await?;
-            found(Finding::Unreadable(told)).await?;
+            let unreadable = self.describe(key.as_bytes(), bad).await?;
+            found(Finding::Unreadable(unreadable)).await?;
         }
         Ok(())
     }
 
-    async fn tell_of_user(
+    async fn report_user(
         &self,
         keys: &UserKeys,
         bad: Vec<(Bad, bool)>,
-        told: &mut Reported,
+        reported: &mut Reported,
         progress: &mut Progress,
         found: &mut impl AsyncFnMut(Finding) -> Result<()>,
     ) -> Result<()> {
-        if bad.is_empty() || !told.is_new(keys) {
+        if bad.is_empty() || !reported.is_new(keys) {
             return Ok(());
         }
         progress.unreadable += bad.len() as u64;
         progress.derived += bad.iter().filter(|(_, derived)| *derived).count() as u64;
         for (bad, derived) in bad.iter().take(UNREADABLE_OF_A_USER) {
-            let mut told = self.told_of(keys.key(bad.what).as_bytes(), bad).await?;
-            told.derived = *derived;
-            found(Finding::Unreadable(told)).await?;
+            let mut unreadable = self.describe(keys.key(bad.what).as_bytes(), bad).await?;
+            unreadable.derived = *derived;
+            found(Finding::Unreadable(unreadable)).await?;
         }
         Ok(())
     }
 
-    async fn all(
+    async fn look_at_all(
         &self,
         looks: impl IntoIterator<Item = ((AppId, Enc), BTreeSet<Enc>)>,
-        told: &mut Reported,
+        reported: &mut Reported,
         progress: &mut Progress,
         found: &mut impl AsyncFnMut(Finding) -> Result<()>,
     ) -> Result<()> {
@@ -449,13 +454,13 @@ impl Audit {
             })
             .buffer_unordered(USERS_AT_ONCE);
         while let Some((keys, look)) = looks.try_next().await? {
-            self.tell_of_user(&keys, look.bad, told, progress, found)
+            self.report_user(&keys, look.bad, reported, progress, found)
                 .await?;
-            match look.verdict {
+            match look.consistency {
                 Consistency::Clean => {}
                 Consistency::InFlight => progress.in_flight += 1,
                 Consistency::Drift(mut drift) => {
-                    if told.keep_new(&mut drift) {
+                    if reported.keep_new(&mut drift) {
                         found(Finding::Drift(drift)).await?;
                     }
                 }
@@ -497,7 +502,7 @@ impl Audit {
     }
 
     /// Those members that have no record of the room, or one of another membership.
-    async fn without_record(
+    async fn without_its_record(
         &self,
         app: &AppId,
         room: &Enc,
@@ -539,12 +544,12 @@ impl Audit {
     }
 
     /// The rooms that list a user, found by asking every room of the app.
-    async fn listing(
+    async fn rooms_listing(
         &self,
         app: &AppId,
         user: &Enc,
         progress: &mut Progress,
-        on: &impl Fn(&Progress),
+        on_progress: &impl Fn(&Progress),
     ) -> Result<BTreeSet<Enc>> {
         let mut rooms = BTreeSet::new();
         let mut walk = self
@@ -573,7 +578,7 @@ impl Audit {
                 }
             }
             progress.fraction = walk.fraction();
-            on(progress);
+            on_progress(progress);
         }
         Ok(rooms)
     }

@@ -16,7 +16,7 @@ use crate::names::AppId;
 pub(crate) const PAGE: usize = 1_000;
 /// Of a user's keys, in their order, so many belong to somebody who counts as a user; the others stay for a while of one who
 /// was deleted.
-const OF_A_USER: usize = 5;
+const KEYS_OF_A_LIVE_USER: usize = 5;
 
 /// What a page of keys led to.
 #[derive(Debug, Default)]
@@ -42,14 +42,14 @@ impl Walk {
     pub(crate) fn fraction(&self) -> f64 {
         let here = match self.cursor {
             0 => 0.0,
-            cursor => done(cursor),
+            cursor => part_seen(cursor),
         };
         ((self.node as f64 + here) / self.nodes.len().max(1) as f64).min(1.0)
     }
 }
 
 /// How much of a table a scan has seen: its cursor counts up from the highest bit.
-fn done(cursor: u64) -> f64 {
+fn part_seen(cursor: u64) -> f64 {
     if cursor == 0 {
         1.0
     } else {
@@ -153,7 +153,7 @@ impl Audit {
                 continue;
             }
             if of_user {
-                page.users.insert((app, name), at < OF_A_USER);
+                page.users.insert((app, name), at < KEYS_OF_A_LIVE_USER);
             } else {
                 page.rooms.insert((app, name), at == 0);
             }
@@ -162,7 +162,7 @@ impl Audit {
     }
 
     /// Up to so many users or rooms of an app, as a scan of each server meets them.
-    pub(crate) async fn some_of(&self, app: &AppId, rooms: bool, most: usize) -> Result<Vec<Enc>> {
+    pub(crate) async fn sample(&self, app: &AppId, rooms: bool, most: usize) -> Result<Vec<Enc>> {
         /// Pages that may show nothing of what is looked for, for each that is wanted: an app may be a small part of all.
         const PAGES: usize = 1_000;
         let what = if rooms { "members" } else { "counts" };
@@ -200,9 +200,9 @@ mod tests {
 
     #[test]
     fn a_cursor_tells_how_far_a_scan_is() {
-        assert_eq!(done(0), 1.0);
-        assert_eq!(done(1 << 63), 2f64.powi(-64));
-        assert_eq!(done(1), 0.5);
-        assert_eq!(done(3), 0.75);
+        assert_eq!(part_seen(0), 1.0);
+        assert_eq!(part_seen(1 << 63), 2f64.powi(-64));
+        assert_eq!(part_seen(1), 0.5);
+        assert_eq!(part_seen(3), 0.75);
     }
 }

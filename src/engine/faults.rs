@@ -63,7 +63,7 @@ impl Faults {
     fn place(&self, error: Error, key: impl FnOnce() -> String, whole: bool) -> Error {
         match error {
             Error::Unreadable(mut what) if what.place.is_empty() => {
-                let place = keys::place(key().as_bytes(), whole);
+                let place = keys::label(key().as_bytes(), whole);
                 self.metrics.unreadable(place.kind);
                 what.place = place.text;
                 Error::Unreadable(what)

@@ -58,7 +58,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// The code of the native API, and a sentence for people.
-    pub fn said(&self) -> (&'static str, String) {
+    pub fn code_and_message(&self) -> (&'static str, String) {
         match self {
             Rejection::RoomNotFound(room) => {
                 ("room_not_found", format!("no room {:?}", room.as_str()))

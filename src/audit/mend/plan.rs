@@ -28,7 +28,7 @@ pub(crate) struct Plan {
     keys: Vec<Vec<u8>>,
     pub(crate) changes: Vec<(usize, Change)>,
     /// For each of what could not be read, what will be there.
-    pub(crate) now: Vec<Option<String>>,
+    pub(super) replacements: Vec<Option<String>>,
 }
 
 impl Plan {

@@ -17,7 +17,7 @@ pub(super) struct Positions {
 }
 
 impl Positions {
-    pub(super) fn take(&mut self, mark: &str, letter: &str) {
+    pub(super) fn add_mark(&mut self, mark: &str, letter: &str) {
         let parts: Vec<&str> = mark.split('|').collect();
         let (room, is, digits) = match parts.as_slice() {
             [room, is @ ("h" | "m"), digits] if digits.len() == 16 && whole(digits).is_some() => {
@@ -51,15 +51,15 @@ impl Positions {
 
 /// What ought to be in the hashes.
 #[derive(Default)]
-pub(super) struct Want {
+pub(super) struct Expected {
     pub(super) counts: BTreeMap<String, String>,
     pub(super) rooms: BTreeMap<String, String>,
     pub(super) supers: BTreeMap<String, String>,
     pub(super) refs: BTreeMap<String, String>,
 }
 
-impl Want {
-    pub(super) fn count(map: &mut BTreeMap<String, String>, field: String, by: u64) {
+impl Expected {
+    fn count(map: &mut BTreeMap<String, String>, field: String, by: u64) {
         if by > 0 {
             let sum = map.get(&field).and_then(|n| n.parse().ok()).unwrap_or(0);
             map.insert(field, u64::saturating_add(sum, by).to_string());
@@ -120,16 +120,16 @@ impl Want {
 pub(super) fn compare(
     key: &'static str,
     stored: &BTreeMap<String, String>,
-    want: &BTreeMap<String, String>,
+    expected: &BTreeMap<String, String>,
     drift: &mut Vec<Drift>,
 ) {
-    let fields: BTreeSet<&String> = stored.keys().chain(want.keys()).collect();
+    let fields: BTreeSet<&String> = stored.keys().chain(expected.keys()).collect();
     for field in fields {
-        let (is, ought) = (stored.get(field), want.get(field));
+        let (is, ought) = (stored.get(field), expected.get(field));
         let listed = key == "refs" && field.starts_with("direct:");
         let same = match (is, ought) {
             // A list's order means nothing.
-            (Some(is), Some(ought)) if listed => set(is) == set(ought),
+            (Some(is), Some(ought)) if listed => names(is) == names(ought),
             _ => is == ought,
         };
         if !same {
@@ -144,6 +144,6 @@ pub(super) fn compare(
     }
 }
 
-pub(super) fn set(list: &str) -> BTreeSet<&str> {
+fn names(list: &str) -> BTreeSet<&str> {
     list.split(',').collect()
 }
