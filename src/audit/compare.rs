@@ -1,4 +1,4 @@
-//! What a user's slot says of a room, against what the room says.
+//! Compares a user's record of a room with the room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::engine::snapshot::Snapshot;
 use crate::error::Result;
 use crate::keys::Enc;
 
-/// A room, and one user's place in it.
+/// A room as `room_view.lua` answers it: its snapshot, and what concerns one user.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RoomView {
     pub(crate) snapshot: Snapshot,
@@ -38,13 +38,13 @@ impl RoomView {
                 .then(|| Membership::parse(&entry))
                 .transpose()?,
             peer,
-            // What is no position is named where the room is checked.
+            // The check of the room reports what is no position.
             recalled: recalled.split(',').filter_map(whole).collect(),
             jobs,
         })
     }
 
-    /// The membership, if there is one of the room as it is now.
+    /// The user's membership, if there is one that is not older than the room.
     pub(crate) fn member(&self) -> Option<Membership> {
         self.entry
             .filter(|entry| entry.is_member(self.snapshot.born))
@@ -67,8 +67,8 @@ fn differs(
     }
 }
 
-/// What a user's slot says otherwise than the room. `first` was seen before the slot, and what was pending in it has
-/// reached everybody before the slot was seen; `last` was seen after the slot.
+/// How a user's record differs from its room. The caller has read `first` before the slot, and `last` after it. The jobs that
+/// were pending in `first` had reached everybody before the caller read the slot.
 pub(crate) fn differences(
     slot: &Slot,
     room: &str,
@@ -87,7 +87,7 @@ pub(crate) fn differences(
         if !slot.is_readable(room) {
             return Vec::new();
         }
-        // A user that was deleted still has to leave the rooms that list it.
+        // A deleted user is listed by rooms that it still has to leave.
         if before.epoch != after.epoch || slot.leaving {
             return Vec::new();
         }
@@ -114,7 +114,7 @@ pub(crate) fn differences(
             expected: None,
         }]
     };
-    // Nothing at all is left of a room only a day after its deletion.
+    // The room's revision has expired too, so the room was deleted at least a day ago.
     if last.snapshot.rev == 0 {
         return gone(position.epoch);
     }
@@ -133,7 +133,7 @@ pub(crate) fn differences(
             drift.push(differs(key, room, part, top, last.snapshot.head));
         }
     }
-    // A membership that began after the first look says nothing about it.
+    // The membership began after the first look, so the first look can't show it.
     if position.epoch > first.snapshot.rev {
         return drift;
     }
@@ -172,7 +172,7 @@ pub(crate) fn differences(
             }
         }
     }
-    // Settings seen after the first look are newer than it.
+    // A record with a later revision has newer settings than the first look.
     if position.rev <= then.rev {
         let mut settings = vec![("kind", &position.kind, &then.kind)];
         if position.head.is_some() {
@@ -204,7 +204,7 @@ pub(crate) fn differences(
     drift
 }
 
-/// Of records that can't be read, those go without a loss whose rooms say that the user is not there.
+/// Releases the records that can't be read of rooms that the user is not in: the repair may remove these.
 pub(crate) fn release_others(slot: &mut Slot, views: &BTreeMap<Enc, RoomView>) {
     for (room, view) in views {
         if view.member().is_none() {
@@ -260,7 +260,7 @@ mod tests {
         let mine = slot("j|7|d|1|4|0|0|g|1|t|x||2|1,3");
         let same = view(20, 4, "j|7|0");
         assert_eq!(parts(&mine, &same, &same), Vec::<&str>::new());
-        // Reported of later things than the first look saw.
+        // The record has later changes than the first look.
         assert_eq!(
             parts(&mine, &view(15, 2, "j|7|0"), &same),
             Vec::<&str>::new()

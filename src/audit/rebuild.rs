@@ -1,6 +1,6 @@
-//! Repair of what the self-check finds. Two steps: the user's own slot is put right from its positions by one script, and
-//! rooms that its records differ from are told to it again, the way every delivery goes. Both may be repeated, and made
-//! while events flow.
+//! Repairs what the self-check finds, in two steps. One script corrects the user's own slot from its positions. Then the rooms
+//! that the records differ from are delivered to the user again, by an ordinary delivery. Both steps may be repeated, and made
+//! beside live traffic.
 
 use std::collections::BTreeSet;
 
@@ -18,24 +18,24 @@ use crate::keys::{Enc, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
-/// Rounds of repair and another look, before what is left is given up.
+/// How many times a repair is tried; what still differs after that is reported.
 const ROUNDS: usize = 3;
 
 /// What a repair of one user did.
 #[derive(Debug, Clone, Default)]
 pub struct Repair {
-    /// What was changed in the user's slot: what was there, and what is there now.
+    /// What was changed in the user's slot: the old values, and the new ones as `expected`.
     pub changed: Vec<Drift>,
-    /// Rooms that were told to the user again.
+    /// Rooms that were delivered to the user again.
     pub redelivered: BTreeSet<Enc>,
     /// What still differs.
     pub left: Vec<Drift>,
-    /// Whether the user was left alone, since not all of the slot can be read.
+    /// Whether the user's slot was left unchanged, because not all of it can be read.
     pub unreadable: bool,
 }
 
-/// A record that its room contradicts, as it was seen, and what it has to become before the room can be told again
-/// (empty: nothing at all).
+/// The correction of a record that differs from its room: the stored record, and the one to replace it before the room is
+/// delivered again (empty: the record is removed).
 fn correction(slot: &Slot, room: &str, view: &RoomView) -> Option<(String, String)> {
     let mut corrected = slot.position(room)?;
     let records = if corrected.head.is_some() {
@@ -48,11 +48,11 @@ fn correction(slot: &Slot, room: &str, view: &RoomView) -> Option<(String, Strin
         return Some((seen, String::new()));
     };
     if corrected.epoch > entry.epoch {
-        // Of a membership that the room knows nothing of: it begins anew.
+        // The room does not know this membership, so the user's record begins anew.
         return Some((seen, String::new()));
     }
     if corrected.epoch < entry.epoch {
-        // What is told next is newer.
+        // The next delivery brings the newer membership.
         return None;
     }
     let top = view.snapshot.head;
@@ -61,14 +61,14 @@ fn correction(slot: &Slot, room: &str, view: &RoomView) -> Option<(String, Strin
     corrected.head = corrected.head.map(|_| top);
     let created = i64::try_from(view.snapshot.created).unwrap_or(i64::MAX);
     corrected.made = created.saturating_sub(millis(corrected.epoch));
-    // Whatever is told next is taken.
+    // The slot takes the next delivery, whatever its revision.
     corrected.rev = corrected.epoch;
     corrected.last = None;
     Some((seen, corrected.record()))
 }
 
 impl Repairer {
-    /// Repairs one user. Answers what was done and what could not be.
+    /// Repairs one user. Answers what was changed, and what still differs.
     pub async fn rebuild(&self, found: UserDrift) -> Result<Repair> {
         let mut repair = Repair::default();
         let UserDrift {
@@ -98,7 +98,7 @@ impl Repairer {
         Ok(repair)
     }
 
-    /// One round. Answers whether there could be one: what follows from records that can't be read is not known.
+    /// One round. `false`: nothing was done, because the slot has records that can't be read, and counts that follow from them.
     pub(crate) async fn repair(
         &self,
         app: &AppId,
@@ -133,7 +133,7 @@ impl Repairer {
         ]);
         call.push(delivered_next.join(","));
         for bad in &slot.bad {
-            // What is left of these says nothing, and no room stands behind it.
+            // The rooms of these records say that the user is not in them, so the records are removed.
             if matches!(bad.what, "rooms" | "supers")
                 && let Some(field) = &bad.field
             {
@@ -192,7 +192,7 @@ impl Repairer {
         let snapshot = &view.snapshot;
         let tell = match (view.member(), slot.position(room.as_str())) {
             (Some(entry), _) if slot.left_since(room.as_str()) >= entry.epoch => {
-                // The user has left, and the room has lost that.
+                // The user has left, and the room has lost that change.
                 return self.writer.leave(app, room, user, Some(entry.epoch)).await;
             }
             (Some(entry), _) => Tell {
@@ -206,7 +206,7 @@ impl Repairer {
                 },
             },
             (None, Some(position)) => {
-                // As of now: whoever joins later does so by a greater epoch.
+                // The stamp is that of now, so that a user who joins later does so with a greater epoch.
                 let now = if snapshot.rev == 0 {
                     snapshot.taken
                 } else {
@@ -227,7 +227,7 @@ impl Repairer {
             }
             (None, None) => return Ok(()),
         };
-        // A slot that refuses is drift that is left, and found by the look that follows.
+        // If the slot refuses, the drift stays, and the next look finds it.
         self.writer.tell(app, room, user, tell).await.map(|_| ())
     }
 }

@@ -1,11 +1,11 @@
-//! The self-check: each user's plain counts against the positions they follow from, and each position against its room.
-//! Writes nothing, holds one page of keys at a time, and can run beside live traffic.
+//! The self-check. It compares each user's plain counts with the positions they follow from, and each record with its room. It
+//! writes nothing, holds one page of keys at a time, and can run beside live traffic.
 //!
-//! What is in a user's slot is read at one instant, so a difference inside it is one. Between a user and a room there is
-//! no such instant. But whatever a room accepted is pending there until every user concerned has it. So: look at the
-//! room, wait until what was pending then is done, look at the user: the user now has all that the room had at the
-//! first look, or it is missing. A user may be *ahead* of that look, by what came after it; a third look, at the room
-//! again, tells whether it is ahead of its room, which can't be.
+//! A user's slot is read at one instant, so a difference inside of it is real. There is no such instant for a user and a room
+//! together. But a room keeps each job pending until its whole audience has it. So the check looks at the room, waits until the
+//! jobs that were pending then are done, and looks at the user: a change of the first look that the user does not have now is
+//! missing. The user may also be *ahead* of the first look, by later changes. So the check looks at the room once more: a user
+//! who is ahead of that third look is ahead of the room itself, which is drift.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::keys::{self, Enc, Purpose, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
-/// Users looked at side by side.
+/// How many users are checked at the same time.
 const USERS_AT_ONCE: usize = 16;
 /// Pauses between the looks at a user that differs.
 const PAUSES: [Duration; 5] = [
@@ -38,9 +38,9 @@ const PAUSES: [Duration; 5] = [
     Duration::from_millis(400),
     Duration::from_millis(1_000),
 ];
-/// Fields that were told of and are not told of again, should a scan or a room lead to them a second time.
+/// How many reported fields are remembered. They are not reported again if a scan or a room leads to them a second time.
 const REMEMBERED: usize = 100_000;
-/// Of what can't be read of one user so much is named, the rest counted.
+/// How many findings that can't be read are named for one user; the others are only counted.
 const UNREADABLE_OF_A_USER: usize = 1_000;
 
 /// All drift of one user.
@@ -52,48 +52,48 @@ pub struct UserDrift {
     pub user: Enc,
     /// What differs.
     pub drift: Vec<Drift>,
-    /// Whether the user was told of before, by other fields.
+    /// Whether other fields of the user have been reported before.
     pub again: bool,
     /// The rooms that its records differ from.
     pub(crate) rooms: BTreeSet<Enc>,
 }
 
-/// Whom to look at.
+/// What to check.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
-    /// One app; none: all that are in Redis.
+    /// One app; `None`: all that are in Redis.
     pub app: Option<AppId>,
-    /// One user of that app.
+    /// One user of that app; `None`: all users.
     pub user: Option<Enc>,
 }
 
 /// How far a walk has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Progress {
-    /// Part of the keys seen, 0 to 1.
+    /// How much of all keys the walk has seen, 0 to 1.
     pub fraction: f64,
-    /// Users looked at.
+    /// Users checked.
     pub users: u64,
-    /// Memberships looked at from the rooms' side.
+    /// Memberships checked from the rooms' side.
     pub members: u64,
-    /// Users whose records differ from a room in which fan-outs stayed under way: not judged.
+    /// Users who differ only from rooms whose jobs stayed pending: whether that is drift is not known.
     pub in_flight: u64,
     /// Keys and fields that can't be read.
     pub unreadable: u64,
-    /// Of these, those that a repair makes anew without being asked.
+    /// Of these, those that `unread rebuild` makes anew without `--mend`.
     pub derived: u64,
 }
 
-/// What was found.
+/// One finding.
 #[derive(Debug, Clone)]
 pub enum Finding {
-    /// A user's slot is not what the positions, or the rooms, say.
+    /// A user's slot differs from its positions, or from rooms.
     Drift(UserDrift),
-    /// Something can't be read.
+    /// Stored data that can't be read.
     Unreadable(Unreadable),
 }
 
-/// What a look at one user came to.
+/// The result of a look at one user.
 pub(crate) enum Consistency {
     Clean,
     InFlight,
@@ -105,11 +105,11 @@ pub(crate) struct Look {
     pub(crate) consistency: Consistency,
     /// What can't be read of the user's slot, and whether the repair makes it anew.
     bad: Vec<(Bad, bool)>,
-    /// Rooms that can't be read, so that nothing is said of the user's records of them.
+    /// Rooms that can't be read, so that the user's records of them can't be compared.
     blind: BTreeSet<Enc>,
 }
 
-/// Drift that was told of.
+/// What has been reported so far.
 #[derive(Default)]
 struct Reported {
     unreadable: HashSet<String>,
@@ -118,14 +118,14 @@ struct Reported {
 }
 
 impl Reported {
-    /// Whether nothing was said yet of what can't be read of a user.
+    /// Whether nothing was reported yet of what can't be read of a user.
     fn is_new(&mut self, keys: &UserKeys) -> bool {
         let name = keys.counts();
         !self.unreadable.contains(&name)
             && (self.unreadable.len() >= REMEMBERED || self.unreadable.insert(name))
     }
 
-    /// Leaves what is new; answers whether anything is.
+    /// Removes what was reported before; answers whether anything is left.
     fn keep_new(&mut self, found: &mut UserDrift) -> bool {
         let (app, user) = (&found.app, &found.user);
         found.drift.retain(|drift| {
@@ -160,7 +160,7 @@ impl Audit {
         Slot::read(Reply::new(self.redis.call(&call).await?)?)
     }
 
-    /// Looks at rooms on behalf of one user. Those that can't be read are left out.
+    /// Reads rooms as [`RoomView`]s for one user. Rooms that can't be read are left out.
     pub(crate) async fn views(
         &self,
         app: &AppId,
@@ -193,7 +193,7 @@ impl Audit {
         Ok(views)
     }
 
-    /// Looks at one user, and again a few times if it differs. `also`: rooms that list it.
+    /// Looks at one user, and a few more times if it differs. `also`: rooms that list the user as a member.
     pub(crate) async fn look(&self, app: &AppId, user: &Enc, also: &BTreeSet<Enc>) -> Result<Look> {
         let mut slot = self.slot(app, user).await?;
         let mut look = Look {
@@ -223,7 +223,7 @@ impl Audit {
         let mut in_flight = false;
         for pause in PAUSES {
             tokio::time::sleep(pause).await;
-            // What was pending at the first look has reached everybody, if it was not pending at a later one.
+            // A room is settled once none of the jobs of the first look is pending any more.
             for room in &rooms {
                 if let (Some(first), Some(last)) = (first.get(room), last.get(room))
                     && first.jobs.is_disjoint(&last.jobs)
@@ -259,7 +259,7 @@ impl Audit {
                 seen = None;
                 continue;
             }
-            // Seen twice, with nothing under way that could mend it, it stays.
+            // The same drift twice, and no pending job that could change it: it is real.
             let again = seen.as_ref().is_some_and(|seen| seen.drift == drift);
             seen = Some(UserDrift {
                 app: app.clone(),
@@ -308,8 +308,9 @@ impl Audit {
         Ok(!rooms.is_empty())
     }
 
-    /// Looks at everybody in `scope`. `found` is told of each user with drift (a second time of what only the rooms that
-    /// list the user know) and of what can't be read, `on` of how far it has come.
+    /// Checks all users and rooms in `scope`. It calls `found` for each user with drift, and for what can't be read. A user may
+    /// come twice: the second time for drift that only a room with the user in its list of members shows. It calls
+    /// `on_progress` now and then.
     pub async fn verify(
         &self,
         scope: &Scope,
@@ -376,7 +377,7 @@ impl Audit {
             }
             for ((app, room), listed) in page.rooms {
                 let mut cursor = "0".to_owned();
-                // Without a list of members there is nothing to walk through.
+                // A room without a list of members.
                 if !listed {
                     continue;
                 }
@@ -469,7 +470,7 @@ impl Audit {
         Ok(())
     }
 
-    /// A page of a room's members, and where to go on. What can't be read is left out: [`Audit::check_room`] names it.
+    /// A page of a room's members, and the next cursor. Entries that can't be read are left out: [`Audit::check_room`] names them.
     pub(crate) async fn members_page(
         &self,
         app: &AppId,
@@ -501,7 +502,7 @@ impl Audit {
         Ok((cursor, members))
     }
 
-    /// Those members that have no record of the room, or one of another membership.
+    /// The members who have no record of the room, or only one of another membership.
     async fn without_its_record(
         &self,
         app: &AppId,
@@ -526,7 +527,7 @@ impl Audit {
             for (user, entry) in members {
                 let mut same = false;
                 for answer in answers.by_ref().take(2) {
-                    // Of a key of another type the look at the user tells.
+                    // The key is of another type: the check of the user reports that.
                     let Some(answer) = readable(answer)? else {
                         same = true;
                         continue;

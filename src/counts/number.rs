@@ -13,7 +13,7 @@ pub(crate) fn add(sum: &mut u64, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Reads a number; an error if [`whole`] takes it for none.
+/// Reads a number as [`whole`] does; an error if it is none.
 pub(crate) fn count(text: &str) -> Result<u64> {
     whole(text).ok_or_else(no_number)
 }

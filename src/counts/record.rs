@@ -190,7 +190,7 @@ fn is_flags(text: &str) -> bool {
     !text.is_empty() && flags.all(|flag| letters.any(|letter| letter == flag))
 }
 
-/// The unread rest of a record. One answer may need thousands of records, so this takes no memory.
+/// The part of a record that is still to be read. One answer may need thousands of records, so this allocates nothing.
 struct Parts<'a>(&'a str);
 
 impl<'a> Parts<'a> {
