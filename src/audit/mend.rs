@@ -1,8 +1,8 @@
-//! Mending what can't be read, where that is asked for. What follows from something else is worked out anew; what does not is
-//! removed. Each change is made only if what it replaces is still there as it was seen, all changes of a slot or none.
+//! Mends stored data that can't be read (`unread rebuild --mend`). What follows from other data is worked out anew; what does not
+//! is removed. A script makes all changes of a slot or none, and only if the data are still as they were seen.
 //!
-//! The order: indexes, then rooms, then users, since a user's records are told by rooms. What is told by plain counts and by
-//! records that can be read is left to the repair that follows.
+//! Indexes come first, then rooms, then users, because users' records follow from rooms. The repair that comes after corrects
+//! what follows from records that can be read.
 
 mod plan;
 mod room;
@@ -26,38 +26,37 @@ use crate::error::Result;
 use crate::keys::{self, Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 
-/// Rounds of mending one slot: each takes up to a bounded number of entries.
+/// Rounds for one slot: each mends a bounded number of entries.
 const ROUNDS: usize = 1_000;
-/// Of those, rounds in a row in which something had changed before it could be mended.
+/// Rounds in a row that may fail because the data changed before they were mended.
 const LOST: usize = 5;
 /// Changes in one call of the script.
 const CHANGES: usize = 5_000;
 
-/// Something that was mended or removed; or that would be.
+/// Stored data that was mended or removed, or (in a dry run) would be.
 #[derive(Debug, Clone)]
 pub struct Mended {
     /// What could not be read.
     pub was: Unreadable,
-    /// What is there now; `None`: nothing.
+    /// The new value; `None`: it was removed.
     pub now: Option<String>,
 }
 
 /// A mending under way.
 pub(crate) struct Run<'a, F, P> {
-    /// Whether nothing is to be written.
+    /// Whether to write nothing.
     dry: bool,
     report: &'a mut F,
     on_progress: P,
     progress: Progress,
-    /// Rooms whose list of members was lost: users' records tell who is in them.
+    /// Rooms whose list of members was lost. It is made anew from users' records.
     lost_lists: BTreeSet<(AppId, Enc)>,
-    /// Whether an index was mended, so that what is pending has to be announced anew.
+    /// Whether an index was mended. Then all slots with pending jobs are announced again.
     reannounce: bool,
 }
 
 impl Repairer {
-    /// Mends or removes what can't be read of `scope`, or (`dry`) tells what that would come to. Answers how many keys and
-    /// fields that were.
+    /// Mends or removes what can't be read in `scope`, or, with `dry`, only reports that. Answers the number of keys and fields.
     pub async fn mend(
         &self,
         scope: &Scope,
@@ -117,15 +116,15 @@ impl Repairer {
         Ok(run.progress.unreadable)
     }
 
-    /// Makes the changes if nothing has changed meanwhile; else answers `false`.
+    /// Makes the changes of a plan, or answers `false` if the data have changed meanwhile.
     async fn apply(&self, plan: &Plan) -> Result<bool> {
-        // The first part holds what was seen; what follows only adds what is not there.
+        // A plan that is larger than one part drops its key first; the later parts only add fields that are not there.
         let parts = match plan
             .changes
             .iter()
             .any(|(_, c)| matches!(c, Change::Push(_)))
         {
-            // Elements of a list have to come in one go.
+            // The elements of a list have to be pushed by one call.
             true => plan.changes.chunks(usize::MAX),
             false => plan.changes.chunks(CHANGES),
         };
@@ -137,7 +136,7 @@ impl Repairer {
         Ok(true)
     }
 
-    /// Tells what could not be read, then changes it. `key` names the key of each. Answers whether it came about.
+    /// Makes the changes of a plan and reports them. `key` answers the key of a finding. `false`: the data have changed meanwhile.
     async fn carry_out<F, P>(
         &self,
         key: impl Fn(&Bad) -> Vec<u8>,
@@ -199,7 +198,7 @@ impl Repairer {
         Ok(())
     }
 
-    /// Announces the slots that have something pending.
+    /// Announces those slots that have pending jobs.
     async fn announce_pending(&self, slots: Vec<(String, String)>) -> Result<()> {
         let items: Vec<Item> = slots
             .iter()
@@ -242,14 +241,14 @@ impl Repairer {
         let mut hints = BTreeSet::new();
         for _ in 0..LOST {
             let slot = self.audit.slot(app, user).await?;
-            // Rooms that the slot names although it has no record of them that can be read.
+            // Rooms that the slot names without a record that can be read.
             hints.extend(
                 slot.hinted_rooms()
                     .difference(&slot.recorded_rooms())
                     .cloned(),
             );
             if !run.lost_lists.is_empty() && !run.dry {
-                // Before rooms are asked whether they list the user.
+                // This comes before the repair, which asks rooms whether they list the user.
                 self.relist(app, user, &slot, run).await?;
             }
             let (bad, plan) = plan_user(&keys, &slot);
@@ -262,8 +261,8 @@ impl Repairer {
                 return Ok(());
             }
             if done {
-                // The first time brings records, the second makes them agree with the marks. What is wrong all the same, the
-                // repair that follows finds.
+                // The first repair brings the records of these rooms, the second makes records and marks agree. What still
+                // differs then, the repair of `unread rebuild` finds.
                 for rooms in [&hints, &BTreeSet::new()] {
                     let mut repair = Repair::default();
                     self.repair(app, user, rooms, &mut repair).await?;
@@ -273,7 +272,7 @@ impl Repairer {
         Ok(())
     }
 
-    /// Puts a user back into the lists of members that were lost, where its records say that it is in them.
+    /// Adds a user to the lists of members that were lost, if the user's records show a membership.
     async fn relist<F, P>(
         &self,
         app: &AppId,
@@ -294,7 +293,7 @@ impl Repairer {
                 let mut plan = Plan::default();
                 let entry = entry_of(&record);
                 plan.add(keys.members(), Change::New(user.as_str().to_owned(), entry));
-                // Whoever keeps the list of members reads it again.
+                // With a new version, pods that have cached the list of members read it again.
                 let mut stamps = redis::cmd("HMGET");
                 stamps.arg(keys.meta()).arg("rev").arg("mrev");
                 let stamps = readable(self.audit.redis.query(&stamps).await)?;
@@ -318,7 +317,7 @@ impl Repairer {
     }
 }
 
-/// What can't be read of a user's slot and does not follow from the rest of it, and what to do about it.
+/// What can't be read of a user's slot and is not made anew by the repair, and the plan to mend it.
 fn plan_user(keys: &UserKeys, slot: &Slot) -> (Vec<Bad>, Plan) {
     let mut plan = Plan::default();
     let mut all = Vec::new();
@@ -338,7 +337,7 @@ fn plan_user(keys: &UserKeys, slot: &Slot) -> (Vec<Bad>, Plan) {
             all.push(bad.clone());
             continue;
         };
-        // The repair makes these anew.
+        // The repair makes fields of these keys anew.
         if matches!(bad.what, "counts" | "refs" | "marks") {
             continue;
         }

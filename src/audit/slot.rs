@@ -1,5 +1,5 @@
-//! A user's slot as a whole, for the self-check: the positions in it, and the plain counts that follow from them. Written
-//! from the definition of the records and not from the script that keeps them, so that one finds the other's faults.
+//! A whole user's slot, for the self-check: its positions, and the plain counts that follow from them. This was written from the
+//! definition of the counts and not from the script that keeps them, so that each finds the other's faults.
 
 mod expected;
 
@@ -16,7 +16,7 @@ use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
 use crate::keys::{Enc, is_encoded};
 
-/// A text as it stands; of what is none, its bytes in a form that no name has.
+/// The text as it stands. Bytes that are no UTF-8 are escaped, in a form that no name has.
 pub(crate) fn text_or_escaped(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -31,7 +31,7 @@ pub(crate) struct Bad {
     pub(crate) what: &'static str,
     /// The field, the member of a sorted set, or the element of a list; `None`: the key as a whole.
     pub(crate) field: Option<Vec<u8>>,
-    /// What the field holds.
+    /// The value of the field.
     pub(crate) value: Vec<u8>,
     pub(crate) why: &'static str,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Slot {
     /// Microseconds of the server's clock.
     pub(crate) taken: u64,
     profile: bool,
-    /// Whether a deletion is under way, so that rooms may list the user that are not there any more.
+    /// Whether the user was deleted and still has to leave rooms: these may list the user although the slot has no record.
     pub(crate) leaving: bool,
     pub(crate) counts: BTreeMap<String, String>,
     pub(crate) rooms: BTreeMap<String, String>,
@@ -51,14 +51,14 @@ pub(crate) struct Slot {
     pub(crate) left: BTreeMap<String, String>,
     /// The user's own settings of rooms: `room|setting`, `stamp|JSON`.
     pub(crate) prefs: BTreeMap<String, String>,
-    /// In their order.
+    /// Sorted.
     pub(crate) marks: Vec<String>,
-    /// What can't be read. Counts, references, marks and records are in the maps above all the same, so that they are
-    /// compared with what ought to be there.
+    /// What can't be read. Counts, references, marks and records of this list are in the maps above as well, so that they are
+    /// compared with what has to be there.
     pub(crate) bad: Vec<Bad>,
-    /// The keys of another type.
+    /// The keys that are of another type.
     wrong: BTreeSet<&'static str>,
-    /// Rooms of which no record can be read, but one that can't is there: what it counted is not known.
+    /// Rooms whose only record can't be read: what it contributes to the plain counts is not known.
     pub(crate) blocked: BTreeSet<String>,
 }
 
@@ -79,18 +79,18 @@ impl Slot {
         let pending = slot.hash("pending", reply.value()?)?;
         let more = |slot: &Self, what| slot.bad.iter().any(|bad| bad.what == what);
         slot.profile = slot.has("profile") && (!profile.is_empty() || more(&slot, "profile"));
-        // Work that can't be read may be any.
+        // A job that can't be read may be the one to leave rooms.
         slot.leaving = !pending.is_empty() || more(&slot, "pending");
         slot.marks = slot.hash("marks", reply.value()?)?.into_keys().collect();
         slot.block();
         Ok(slot)
     }
 
-    /// Reads one key; what can't be read of it is put down.
+    /// Reads one key, and adds what can't be read to `bad`.
     fn hash(&mut self, what: &'static str, value: Value) -> Result<BTreeMap<String, String>> {
         let mut map = BTreeMap::new();
         if !matches!(value, Value::Array(_)) {
-            // Its name, in place of what it holds.
+            // The script answers the name of a key of another type instead of its value.
             self.wrong.insert(what);
             self.bad.push(Bad {
                 what,
@@ -119,7 +119,7 @@ impl Slot {
         Ok(map)
     }
 
-    /// Tells the rooms whose only record can't be read.
+    /// Fills in the rooms whose only record can't be read.
     fn block(&mut self) {
         for (one, other) in [("rooms", "supers"), ("supers", "rooms")] {
             for bad in self.bad.iter().filter(|bad| bad.what == one) {
@@ -143,12 +143,12 @@ impl Slot {
         self.bad.iter().any(is)
     }
 
-    /// Says that the user is not in a room, so that a record of it can go whether it can be read or not.
+    /// Notes that the user is not in a room: a record of it contributes nothing and may be removed, even if it can't be read.
     pub(crate) fn release(&mut self, room: &str) {
         self.blocked.remove(room);
     }
 
-    /// The user's own settings of rooms that the records tell, as they would be stored: those that are true.
+    /// The user's settings that the records have as true, as they would stand in `prefs`.
     pub(crate) fn recorded_settings(&self) -> BTreeMap<String, String> {
         let mut recorded = BTreeMap::new();
         for room in self.rooms.keys() {
@@ -164,18 +164,18 @@ impl Slot {
         recorded
     }
 
-    /// Whether a key is of the type that it ought to be.
+    /// Whether a key is of the right type.
     pub(crate) fn has(&self, what: &str) -> bool {
         !self.wrong.contains(what)
     }
 
-    /// Whether the positions of all rooms can be read, and so what all else in the slot has to be.
+    /// Whether the positions of all rooms can be read. Then all plain counts follow from them.
     pub(crate) fn is_whole(&self) -> bool {
         let derived = ["counts", "rooms", "supers", "refs", "marks"];
         self.blocked.is_empty() && derived.iter().all(|what| self.has(what))
     }
 
-    /// Whether the repair makes this anew, since all of it follows from what can be read.
+    /// Whether the repair makes this anew, because it follows from data that can be read.
     pub(crate) fn is_derived(&self, bad: &Bad) -> bool {
         let Some(field) = &bad.field else {
             return false;
@@ -188,18 +188,18 @@ impl Slot {
             }
     }
 
-    /// Whether it can be told that there is no record of a room.
+    /// Whether the slot shows for certain if it has a record of a room: no key or record that can't be read stands in the way.
     pub(crate) fn is_readable(&self, room: &str) -> bool {
         self.has("rooms") && self.has("supers") && !self.blocked.contains(room)
     }
 
-    /// The epoch at which the user left a room, as far as that is remembered.
+    /// The epoch in the tombstone of a room; 0 if there is none.
     pub(crate) fn left_since(&self, room: &str) -> u64 {
         let epoch = self.left.get(room).and_then(|text| text.split('|').next());
         epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
     }
 
-    /// The positions of a room that carry a mark, as a comma list.
+    /// The positions of a room with marks of one letter, as a comma list.
     pub(crate) fn marked(&self, room: &str, letter: char) -> String {
         let start = format!("{room}|{letter}|");
         let marked: Vec<String> = self
@@ -212,21 +212,21 @@ impl Slot {
         marked.join(",")
     }
 
-    /// Whether a position of a room is marked as one that does not count.
+    /// Whether a position of a room is a hole.
     pub(crate) fn has_hole(&self, room: &str, at: u64) -> bool {
         self.marks
             .binary_search(&format!("{room}|h|{at:016}"))
             .is_ok()
     }
 
-    /// The rooms that the slot has a record of.
+    /// The rooms with a record that can be read.
     pub(crate) fn recorded_rooms(&self) -> BTreeSet<Enc> {
         let names = self.rooms.keys().chain(self.supers.keys());
         let names = names.filter(|room| is_encoded(room) && self.position(room).is_some());
         names.map(Enc::stored).collect()
     }
 
-    /// The rooms that a slot names in whatever way, though it may have no record of them.
+    /// All rooms that the slot names anywhere, also those without a record.
     pub(crate) fn hinted_rooms(&self) -> BTreeSet<Enc> {
         let counted = self.counts.keys().filter_map(|f| f.strip_prefix("room:"));
         let marked = self.marks.iter().filter_map(|m| m.split('|').next());
@@ -240,7 +240,7 @@ impl Slot {
         all.map(Enc::stored).collect()
     }
 
-    /// What a room's record says; of two, that which was told last.
+    /// The record of a room. If both hashes have one, the one that was delivered last.
     pub(crate) fn position(&self, room: &str) -> Option<Position> {
         let one = self.rooms.get(room).and_then(|r| Position::room(r).ok());
         let two = self
@@ -254,7 +254,7 @@ impl Slot {
         }
     }
 
-    /// Which settings of a room are true, as its record is to have it; what can't be read leaves it to the record.
+    /// The letters of settings that a record has to have. Where the settings can't be read, the record keeps its letters.
     fn flags(&self, room: &str, recorded: String) -> String {
         let settings = ["hidden", "sticky", "muted"].map(|setting| format!("{room}|{setting}"));
         if !self.has("prefs") || settings.iter().any(|field| self.is_bad("prefs", field)) {
@@ -268,7 +268,7 @@ impl Slot {
         set.filter_map(|setting| setting.chars().next()).collect()
     }
 
-    /// The positions, by room, with holes and mentions as the marks have them.
+    /// The positions by room, with holes and mentions counted from the marks.
     fn positions(&self) -> Positions {
         let mut found = Positions::default();
         for room in self.rooms.keys().chain(self.supers.keys()) {
@@ -282,7 +282,7 @@ impl Slot {
         }
         for letter in ["h", "m"] {
             for mark in &self.marks {
-                // Of a room that nothing can be told of it may be right.
+                // A mark of a room whose record can't be read may be right.
                 if mark
                     .split('|')
                     .next()
@@ -299,7 +299,7 @@ impl Slot {
         found
     }
 
-    /// Every difference between what is stored and what follows from the positions.
+    /// All differences between what is stored and what follows from the positions.
     pub(crate) fn drift(&self) -> Vec<Drift> {
         let found = self.positions();
         let mut expected = Expected::default();
@@ -320,7 +320,7 @@ impl Slot {
             _ => None,
         };
         let mut drift = Vec::new();
-        // What follows from records that can't be read is not known.
+        // Without these keys it is not known what follows.
         let known = ["rooms", "supers", "marks"];
         let known = known.iter().all(|what| self.has(what));
         for (what, stored, expected) in [
@@ -394,7 +394,7 @@ mod tests {
         }
     }
 
-    /// The tag `y` has the count of its room too.
+    /// The same, with the count of the tag `y`, too.
     fn right() -> Slot {
         let mut slot = slot();
         slot.counts.insert("tag:y".into(), "3".into());
@@ -505,7 +505,7 @@ mod tests {
         assert_eq!(bad, ["counts", "rooms", "rooms"]);
         assert_eq!(slot.blocked, BTreeSet::from(["g".to_owned()]));
         assert!(!slot.is_whole() && !slot.is_readable("g") && slot.is_readable("ok"));
-        // The record by a name that no room has goes; the counts may be right.
+        // Only the record under an invalid name is drift; the counts may be right.
         let fields = |slot: &Slot| -> Vec<String> {
             let drift = slot.drift().into_iter();
             drift.map(|drift| drift.field).collect()
@@ -531,7 +531,7 @@ mod tests {
             assert_eq!(slot.bad.len(), 1);
             let drift: BTreeSet<&str> = slot.drift().iter().map(|drift| drift.key).collect();
             let expected: &[&str] = match wrong {
-                // Nothing is known without records and marks.
+                // Without records and marks nothing can be compared.
                 1 | 2 | 8 => &[],
                 0 => &["refs", "rooms"],
                 3 => &["counts", "rooms"],
@@ -539,7 +539,7 @@ mod tests {
             };
             assert_eq!(drift, expected.iter().copied().collect(), "{wrong}");
             assert_eq!(slot.leaving, wrong == 7);
-            // What can't be asked for leaves the record as it is.
+            // Settings that can't be read leave the letters of the record as they are.
             let recorded = slot.recorded_settings();
             assert_eq!(recorded.contains_key("g|hidden"), wrong != 1);
         }

@@ -1,4 +1,4 @@
-//! What a room's slot that can't be read has to become.
+//! Mends a room's slot.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::keys::{self, Enc, RoomKeys, UserKeys, short_hash};
 use crate::names::AppId;
 use crate::scripts;
 
-/// The longest history that is read to work something out of it.
+/// How many elements of a history are read at most.
 const HISTORY: usize = 200_000;
 
 impl Repairer {
@@ -37,7 +37,7 @@ impl Repairer {
         let (mut lost, mut before) = (0, Vec::new());
         for _ in 0..ROUNDS {
             let bad = self.audit.check_room(app, room).await?.bad;
-            // What was changed and can't be read again won't be by another change.
+            // If the same data can't be read again after they were mended, another round will not help.
             if bad.is_empty() || bad == before {
                 return Ok(());
             }
@@ -57,7 +57,7 @@ impl Repairer {
         Ok(())
     }
 
-    /// What to do about what can't be read of a room.
+    /// The plan to mend what can't be read of a room.
     async fn plan_room(&self, app: &AppId, room: &Enc, bad: &[Bad]) -> Result<Plan> {
         let keys = RoomKeys::new(app, room);
         let sources = self.sources(app, room, bad).await?;
@@ -179,14 +179,14 @@ impl Repairer {
                 plan.add(&key, change);
             }
         }
-        // Whoever changes a list writes all of it anew.
+        // The script writes a changed list anew, so it needs a new time to live.
         if bad
             .iter()
             .any(|bad| bad.what == "log" && bad.field.is_some())
         {
             plan.add(&log, Change::Ttl(ttl));
         }
-        // A room's last message is all of it or nothing.
+        // A room has all fields of its last message or none.
         if last_is_bad && sources.field("last_id").is_none() {
             for (field, value) in &sources.meta {
                 if field.starts_with("last_") {
@@ -199,7 +199,7 @@ impl Repairer {
         let stamped =
             ["rev", "mrev"].map(|field| sources.meta.get(field).map(|seen| (field, seen)));
         if let (true, [Some(rev), Some(mrev)]) = (members, stamped) {
-            // Whoever keeps the list of members reads it again.
+            // With a new version, pods that have cached the list of members read it again.
             let next = sources.next_rev().to_string();
             let version = next_version(&next, mrev.1);
             for ((field, seen), next) in [(rev, next), (mrev, version)] {
@@ -210,7 +210,7 @@ impl Repairer {
         Ok(plan)
     }
 
-    /// Reads what else says of a room what it ought to hold.
+    /// Reads the data from which a room's slot can be worked out.
     async fn sources(&self, app: &AppId, room: &Enc, bad: &[Bad]) -> Result<Sources> {
         let keys = RoomKeys::new(app, room);
         let mut sources = Sources {
@@ -286,7 +286,7 @@ impl Repairer {
         Ok(sources)
     }
 
-    /// What these members have of a room.
+    /// The records that these members have of a room.
     async fn records_of(
         &self,
         app: &AppId,
@@ -326,20 +326,19 @@ impl Repairer {
         Ok(record.filter(|record| slot.left_since(room.as_str()) < record.epoch))
     }
 
-    /// Microseconds of the clock of the server that has `key`: the script that announces tells it, also with nothing to announce.
+    /// The time of the server that has `key`, in microseconds. The script that announces answers it, even with nothing to announce.
     async fn redis_time(&self, key: &str) -> Result<u64> {
         let call = scripts::PENDING_TOUCH.call(&[key, key]);
         Reply::new(self.audit.redis.call(&call).await?)?.number()
     }
 }
 
-/// A member's entry that follows from the user's record. The position to begin with is not known; what has been read is no
-/// less.
+/// A member's entry by the user's record. The base is not known; the read position stands in for it, and is not below it.
 pub(crate) fn entry_of(record: &Position) -> String {
     format!("{}|{}|{}", record.state, short(record.epoch), record.read)
 }
 
-/// The version of a list of members after a mending, as the scripts would write it (lib/fanout).
+/// A new version of a mended list of members, in the form of the scripts (lib/fanout).
 pub(crate) fn next_version(rev: &str, before: &str) -> String {
     format!("{rev}.{}", short_hash(&format!("{before}\nmended")))
 }

@@ -1,4 +1,4 @@
-//! What the plain counts of a slot have to be, by its positions.
+//! What a user's slot has to hold, by its positions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,17 +6,18 @@ use crate::audit::drift::Drift;
 use crate::audit::position::Position;
 use crate::counts::number::whole;
 
-/// The positions that can be read out of a slot, with the numbers that follow from its marks.
+/// The positions of a slot that can be read, with the numbers that follow from its marks.
 #[derive(Debug, Default)]
 pub(super) struct Positions {
     pub(super) rooms: BTreeMap<String, Position>,
-    /// Positions that don't count, by room.
+    /// Holes by room.
     pub(super) holes: BTreeMap<String, BTreeSet<u64>>,
-    /// Marks that say nothing.
+    /// Marks without a meaning.
     pub(super) stale: Vec<String>,
 }
 
 impl Positions {
+    /// Adds a mark if it is of this letter: all holes have to be added before any mention.
     pub(super) fn add_mark(&mut self, mark: &str, letter: &str) {
         let parts: Vec<&str> = mark.split('|').collect();
         let (room, is, digits) = match parts.as_slice() {
@@ -49,7 +50,7 @@ impl Positions {
     }
 }
 
-/// What ought to be in the hashes.
+/// What has to be in the hashes.
 #[derive(Default)]
 pub(super) struct Expected {
     pub(super) counts: BTreeMap<String, String>,
@@ -104,7 +105,7 @@ impl Expected {
         }
         if !position.peer.is_empty() {
             Self::count(&mut self.counts, format!("peer:{}", position.peer), unread);
-            // Rooms come in their order, so the list is sorted.
+            // Rooms are added in their order, so the list is sorted.
             let list = self
                 .refs
                 .entry(format!("direct:{}", position.peer))
@@ -128,7 +129,7 @@ pub(super) fn compare(
         let (is, ought) = (stored.get(field), expected.get(field));
         let listed = key == "refs" && field.starts_with("direct:");
         let same = match (is, ought) {
-            // A list's order means nothing.
+            // The order of a list has no meaning.
             (Some(is), Some(ought)) if listed => names(is) == names(ought),
             _ => is == ought,
         };
