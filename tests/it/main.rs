@@ -84,6 +84,9 @@ mod leaving;
 /// The rate limiter's script by itself: clocks that step, and garbage in its key.
 mod gcra;
 
+/// What the scripts make of the golden records that both readers of the program are tested with.
+mod records;
+
 /// Bad input and bad days, endpoint by endpoint: what each dialect says, field by field.
 mod api;
 

@@ -1,4 +1,4 @@
-//! What the plain counts of a slot have to be, by its positions.
+//! What a user's slot has to hold, by its positions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,18 +6,19 @@ use crate::audit::drift::Drift;
 use crate::audit::position::Position;
 use crate::counts::number::whole;
 
-/// The positions that can be read out of a slot, with the numbers that follow from its marks.
+/// The positions of a slot that can be read, with the numbers that follow from its marks.
 #[derive(Debug, Default)]
 pub(super) struct Positions {
     pub(super) rooms: BTreeMap<String, Position>,
-    /// Positions that don't count, by room.
+    /// Holes by room.
     pub(super) holes: BTreeMap<String, BTreeSet<u64>>,
-    /// Marks that say nothing.
+    /// Marks without a meaning.
     pub(super) stale: Vec<String>,
 }
 
 impl Positions {
-    pub(super) fn take(&mut self, mark: &str, letter: &str) {
+    /// Adds a mark if it is of this letter: all holes have to be added before any mention.
+    pub(super) fn add_mark(&mut self, mark: &str, letter: &str) {
         let parts: Vec<&str> = mark.split('|').collect();
         let (room, is, digits) = match parts.as_slice() {
             [room, is @ ("h" | "m"), digits] if digits.len() == 16 && whole(digits).is_some() => {
@@ -49,17 +50,17 @@ impl Positions {
     }
 }
 
-/// What ought to be in the hashes.
+/// What has to be in the hashes.
 #[derive(Default)]
-pub(super) struct Want {
+pub(super) struct Expected {
     pub(super) counts: BTreeMap<String, String>,
     pub(super) rooms: BTreeMap<String, String>,
     pub(super) supers: BTreeMap<String, String>,
     pub(super) refs: BTreeMap<String, String>,
 }
 
-impl Want {
-    pub(super) fn count(map: &mut BTreeMap<String, String>, field: String, by: u64) {
+impl Expected {
+    fn count(map: &mut BTreeMap<String, String>, field: String, by: u64) {
         if by > 0 {
             let sum = map.get(&field).and_then(|n| n.parse().ok()).unwrap_or(0);
             map.insert(field, u64::saturating_add(sum, by).to_string());
@@ -104,7 +105,7 @@ impl Want {
         }
         if !position.peer.is_empty() {
             Self::count(&mut self.counts, format!("peer:{}", position.peer), unread);
-            // Rooms come in their order, so the list is sorted.
+            // Rooms are added in their order, so the list is sorted.
             let list = self
                 .refs
                 .entry(format!("direct:{}", position.peer))
@@ -120,16 +121,16 @@ impl Want {
 pub(super) fn compare(
     key: &'static str,
     stored: &BTreeMap<String, String>,
-    want: &BTreeMap<String, String>,
+    expected: &BTreeMap<String, String>,
     drift: &mut Vec<Drift>,
 ) {
-    let fields: BTreeSet<&String> = stored.keys().chain(want.keys()).collect();
+    let fields: BTreeSet<&String> = stored.keys().chain(expected.keys()).collect();
     for field in fields {
-        let (is, ought) = (stored.get(field), want.get(field));
+        let (is, ought) = (stored.get(field), expected.get(field));
         let listed = key == "refs" && field.starts_with("direct:");
         let same = match (is, ought) {
-            // A list's order means nothing.
-            (Some(is), Some(ought)) if listed => set(is) == set(ought),
+            // The order of a list has no meaning.
+            (Some(is), Some(ought)) if listed => names(is) == names(ought),
             _ => is == ought,
         };
         if !same {
@@ -144,6 +145,6 @@ pub(super) fn compare(
     }
 }
 
-pub(super) fn set(list: &str) -> BTreeSet<&str> {
+fn names(list: &str) -> BTreeSet<&str> {
     list.split(',').collect()
 }
