@@ -236,7 +236,7 @@ impl Slot {
         let marks = format!(
             "{}\n\n\n{}\n\n",
             of("peer"),
-            comma_list(hole.as_ref().map_or(&[], std::slice::from_ref))
+            comma_list(hole.as_slice())
         );
         let arguments = [
             ROOM,
