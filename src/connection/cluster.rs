@@ -13,7 +13,8 @@ use redis::{Cmd, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::node::{Node, Reconnect, Settings};
+use super::node::{Node, Reconnect};
+use super::settings::Settings;
 use crate::config::Host;
 use crate::error::{Error, Result, Trouble};
 

@@ -12,7 +12,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::condition::{Meaning, words};
-use super::node::{Node, Reconnect, Settings};
+use super::node::{Node, Reconnect};
+use super::settings::Settings;
 use crate::config::Host;
 use crate::error::{Error, Result, Trouble, Unavailable};
 use crate::metrics::Metrics;

@@ -415,7 +415,7 @@ impl Reader {
         let _place = self.admission.read()?;
         let mut get = hmget(&UserKeys::of(app, user).counts(), 2, 22);
         get.arg("known").arg("messages:direct");
-        let get = Item::Flat(get);
+        let get = Item::Plain(get);
         let read = pin!(self.redis.one(&get));
         match self.charged(read, charge).await? {
             Charged::Refused(verdict) => Ok(Charged::Refused(verdict)),
@@ -453,7 +453,7 @@ impl Reader {
             joined(&mut counts, &["peer:", &peer]);
             joined(&mut rooms, &["direct:", &peer]);
         }
-        let items = [Item::Flat(counts), Item::Flat(rooms)];
+        let items = [Item::Plain(counts), Item::Plain(rooms)];
         let read = pin!(self.redis.batch(&items));
         let (answers, verdict) = match self.charged(read, charge).await? {
             Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),
@@ -507,7 +507,7 @@ impl Reader {
                 }
             }
         }
-        Item::Flat(get)
+        Item::Plain(get)
     }
 
     fn quick(answer: &Value, suffixes: &[String]) -> Result<Quick> {
@@ -621,7 +621,7 @@ impl Reader {
         for tag in &tags {
             joined(&mut get, &["tag:", &encoded(tag.as_str())]);
         }
-        let get = Item::Flat(get);
+        let get = Item::Plain(get);
         let read = pin!(self.redis.one(&get));
         let (answer, verdict) = match self.charged(read, charge).await? {
             Charged::Refused(verdict) => return Ok(Charged::Refused(verdict)),

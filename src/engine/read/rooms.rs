@@ -14,7 +14,7 @@ use std::sync::Arc;
 use redis::Value;
 use serde_json::Map;
 
-use crate::connection::{Item, texts};
+use crate::connection::Item;
 use crate::counts::Kind;
 use crate::counts::LastMessage;
 use crate::counts::Pref;
@@ -26,7 +26,7 @@ use crate::counts::record::RoomRecord;
 use crate::counts::room::{Entry, Last, millis, names};
 use crate::engine::members::MemberList;
 use crate::engine::read::{Reader, Super};
-use crate::engine::reply::{Reply, maybe_text, readable, stored};
+use crate::engine::reply::{Reply, maybe_text, readable, stored, texts};
 use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, decoded, encode, is_encoded};
 use crate::names::{AppId, CustomType, RoomId, Tag, UserId};
@@ -393,7 +393,7 @@ fn prefs_item(keys: &UserKeys, rooms: &[&str], whole: bool) -> Item {
 fn whole_item(key: String) -> Item {
     let mut get = redis::cmd("HGETALL");
     get.arg(key);
-    Item::Flat(get)
+    Item::Plain(get)
 }
 
 /// Reads the answer: of each room what is set there; nothing where nothing is.
