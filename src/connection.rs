@@ -7,12 +7,24 @@
 //!
 //! # Why so much of it is our own
 //!
-//! TODO
+//! - **Routing in a cluster.** While the cluster connection of `redis` 1.8 learns the slots anew or reconnects to its seeds, it
+//!   sends nothing to any node, and a node that is frozen makes that long: one sick node holds up requests to the healthy ones.
+//!   [Issue 2092](https://github.com/redis-rs/redis-rs/issues/2092) tells of it; since 1.4 the repair of one connection is out of
+//!   the way, these two are not. Here a request needs its own node and nothing else.
+//! - **Watching sentinels.** `SentinelClient` asks for the master when it makes a connection. A connection that is there follows
+//!   no later failover, and what the old master still acknowledges is lost. Here the old master is dropped at once.
+//! - **The link.** On the multiplexed connection of `redis` a call costs the pod MEASURED. `make bench-link` measures that anew,
+//!   `docs/link.md` has the figures.
 
 mod breaker;
 mod cluster;
 mod condition;
 mod failure;
+#[cfg(not(feature = "crate-link"))]
+mod link;
+// Only for `make bench-link`.
+#[cfg(feature = "crate-link")]
+#[path = "../loadtest/peers/crate_link.rs"]
 mod link;
 mod node;
 mod request;
