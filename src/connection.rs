@@ -13,8 +13,8 @@
 //!   the way, these two are not. Here a request needs its own node and nothing else.
 //! - **Watching sentinels.** `SentinelClient` asks for the master when it makes a connection. A connection that is there follows
 //!   no later failover, and what the old master still acknowledges is lost. Here the old master is dropped at once.
-//! - **The link.** On the multiplexed connection of `redis` a call costs the pod MEASURED. `make bench-link` measures that anew,
-//!   `docs/link.md` has the figures.
+//! - **The link.** On the multiplexed connection of `redis` a call costs the pod 1.26 times as much CPU time for ten peers, 1.14
+//!   times for nine keys, and 1.8 times for a list of 1,000 rooms: see `docs/link.md`, and measure anew by `make bench-link`.
 
 mod breaker;
 mod cluster;

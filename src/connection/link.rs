@@ -1,5 +1,5 @@
 //! A multiplexed connection to a server: any number of requests share it. What they send in the same instant leaves in one
-//! write, and replies are read in place. TODO
+//! write, and replies are read in place. `connection.rs` says why it is not the connection of the `redis` crate.
 //!
 //! A task drives the connection, on the runtime of the first caller. The connection is made when something is to be sent, and
 //! made again when it breaks: what had been sent then fails, since it may have been executed or not; what had not been sent goes
