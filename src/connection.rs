@@ -14,7 +14,7 @@
 //! - **Watching sentinels.** `SentinelClient` asks for the master when it makes a connection. A connection that is there follows
 //!   no later failover, and what the old master still acknowledges is lost. Here the old master is dropped at once.
 //! - **The link.** On the multiplexed connection of `redis` a call costs the pod 1.26 times as much CPU time for ten peers, 1.14
-//!   times for nine keys, and 1.8 times for a list of 1,000 rooms: see `docs/link.md`, and measure anew by `make bench-link`.
+//!   times for nine keys, and 1.7 times for a list of 1,000 rooms: see `docs/link.md`, and measure anew by `make bench-link`.
 
 mod breaker;
 mod cluster;
