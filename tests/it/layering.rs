@@ -58,8 +58,8 @@ const RULES: &[Rule] = &[
     only("deadpool_redis", &["connection/node.rs"], "one file knows how connections are kept"),
     only("redis::", &["audit/*", "connection*", "engine/*", "scripts.rs"], "only the services and what they stand on speak to Redis"),
     only("crate::connection", &["audit*", "engine*"], "only the services have connections"),
-    only("crate::scripts", &["audit/*", "connection.rs", "engine/*"], "only the services call scripts"),
-    only("crate::keys", &["audit/*", "cli/*", "connection.rs", "counts/*", "engine/*", "scripts.rs"],
+    only("crate::scripts", &["audit/*", "connection.rs", "connection/request.rs", "connection/router.rs", "engine/*"], "only the services call scripts"),
+    only("crate::keys", &["audit/*", "cli/*", "connection/failure.rs", "counts/*", "engine/*", "scripts.rs"],
          "keys are for the services, for the commands that show them, and for the one place that names a key which can't be read"),
     only("unread:v1", &["keys.rs"], "one file spells the keys"),
     only("private_redis", &["app.rs", "cli/connect.rs", "cli/demo.rs", "demo.rs"], "who has a Redis never hears of it"),
@@ -82,7 +82,7 @@ const RULES: &[Rule] = &[
 
     // The process and the world.
     only("env::var", &["config/load.rs"], "no setting is read anywhere else"),
-    only("std::fs", &["cli/demo.rs", "cli/import.rs", "config/*", "connection/node.rs", "demo/private_redis/*"], "counts are in Redis, not in files"),
+    only("std::fs", &["cli/demo.rs", "cli/import.rs", "config/*", "connection/settings.rs", "demo/private_redis/*"], "counts are in Redis, not in files"),
     only("Command::new", &["demo/private_redis/child.rs"], "one file starts processes"),
     only("process::exit(", &["cli/process.rs"], "the command line ends the process"),
     only("stdout()", &["cli/output.rs"], "the command line prints"),
