@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::check::{self, Check, Questions};
-use crate::model::{Model, Outcome};
-use crate::servers::Cluster;
+use crate::support::check::{self, Check, Questions};
 use crate::support::clock::Clock;
+use crate::support::model::{Model, Outcome};
+use crate::support::servers::Cluster;
 use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, unread};
 
 /// The shim itself.

@@ -14,8 +14,8 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use self::cases::{After, Bytes, Case, cases, command, shown};
-use crate::check::{self, Questions};
-use crate::model::{Model, Outcome, RoomsQuery};
+use crate::support::check::{self, Questions};
+use crate::support::model::{Model, Outcome, RoomsQuery};
 use crate::support::{App, Config, Pod, RedisServer, Reply, Wait, eventually, ran};
 
 const PEOPLE: [&str; 4] = ["alice", "erin", "bob", "carol"];
@@ -164,7 +164,7 @@ async fn right_or_refused(app: &App, model: &Model, user: &str) -> Result<usize,
             .collect::<serde_json::Map<_, _>>()
             .into()
     };
-    let joined = |name: &(&str, &crate::model::Room)| name.1.has_joined(user);
+    let joined = |name: &(&str, &crate::support::model::Room)| name.1.has_joined(user);
     let unread: serde_json::Map<String, Value> = model
         .rooms_of(user)
         .filter(joined)
@@ -182,8 +182,8 @@ async fn right_or_refused(app: &App, model: &Model, user: &str) -> Result<usize,
     let expected = model.native(user, false).unwrap();
     let bob = model.tencent_peers(user, &["bob".to_owned()]);
     let bob = bob.unwrap().into_iter().map(|(_, answer)| match answer {
-        crate::model::Peer::Count(count) => json!(count),
-        crate::model::Peer::Unknown => Value::Null,
+        crate::support::model::Peer::Count(count) => json!(count),
+        crate::support::model::Peer::Unknown => Value::Null,
     });
     let mut refused = 0;
     for (dialect, what, reply, found, wanted) in [

@@ -11,11 +11,11 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::random::History;
 use crate::report::{self, Row};
-use crate::servers::{Cluster, Sentinels};
 use crate::storm::{Scene, Seen, config, set_up, storm};
 use crate::support::clock::{Clock, HOUR, MINUTE, MS, SECOND, YEAR, said};
+use crate::support::history::History;
+use crate::support::servers::{Cluster, Sentinels};
 use crate::support::{App, Config, Pod, RedisServer, Wait, assert_no_drift, until};
 
 /// All steps forward together, of whichever clock: less than the ten minutes after which a delivery counts as late.

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::check;
-use crate::refusal::{imkit_refusal, native_refusal, sendbird_refusal, tencent_refusal};
 use crate::report::{self, Row};
 use crate::storm::config;
+use crate::support::check;
+use crate::support::refusal::{imkit_refusal, native_refusal, sendbird_refusal, tencent_refusal};
+use crate::support::traffic::{self, Answered};
 use crate::support::{App, PATIENCE, Pod, RedisServer, Reply, Wait, eventually};
-use crate::traffic::{self, Answered};
 
 /// Two steps of 2 s at most; the rest is this process getting round to 2,500 connections.
 const SOON: Duration = Duration::from_secs(10);

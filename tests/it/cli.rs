@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::model::ITEM_KEYS;
+use crate::support::model::ITEM_KEYS;
 use crate::support::{
     App, Config, PATIENCE, Pod, RedisServer, escaped, quoted, signal, unread, until,
 };

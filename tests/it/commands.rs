@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::servers::{Cluster, Sentinels, TlsServer};
+use crate::support::servers::{Cluster, Sentinels, TlsServer};
 use crate::support::{App, Config, Pod, Ran, RedisServer, ran};
 
 /// A Redis of an app `app-0` that has one user in one room with one message.

@@ -8,9 +8,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use crate::refusal::{ANSWER, honest, native_refusal};
+use crate::support::refusal::{ANSWER, honest, native_refusal};
+use crate::support::traffic::{self, Answered, Writer};
 use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, eventually, until};
-use crate::traffic::{self, Answered, Writer};
 
 // ---------------------------------------------------------------------------------------------------------- pods die
 

@@ -2,7 +2,7 @@
 
 use redis::Connection;
 
-use crate::support::{RedisServer, until};
+use crate::support::{RedisServer, scripts, until};
 
 const KEY: &str = "unread:v1:{app-0:limit:tencent-unread}";
 
@@ -44,11 +44,10 @@ impl Scene {
     fn new() -> Self {
         let redis = RedisServer::start();
         let client = redis::Client::open(redis.url()).unwrap();
-        let text = concat!(env!("CARGO_MANIFEST_DIR"), "/lua/gcra.lua");
         Self {
             connection: client.get_connection().unwrap(),
             _redis: redis,
-            script: redis::Script::new(&std::fs::read_to_string(text).unwrap()),
+            script: redis::Script::new(&scripts::text("gcra")),
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::check::Check;
+use crate::support::check::Check;
 use crate::support::{App, app, assert_no_drift};
 
 /// What happens to the room `r` of `a` and `b`, of whom `c` knows; each is one request.

@@ -3,8 +3,8 @@
 use redis::Connection;
 use serde_json::{Value, json};
 
-use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Wait, app, eventually, script};
-use crate::wire::Stopped;
+use crate::support::stopped::Stopped;
+use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Wait, app, eventually, scripts};
 
 /// A Redis of its own, and the pod that outlives the others.
 struct Scene {
@@ -463,7 +463,7 @@ async fn a_snapshot_of_the_old_room_told_to_a_member_of_the_new_one_changes_noth
     };
     let before = state_of();
     let told: Vec<String> = redis::cmd("EVAL")
-        .arg(script("deliver"))
+        .arg(scripts::text("deliver"))
         .arg(slot.len())
         .arg(&slot)
         .arg("mix")

@@ -12,8 +12,8 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use redis::{Connection, Value};
 
-use crate::random::History;
-use crate::support::{App, Config, PATIENCE, Pod, RedisServer, script};
+use crate::support::history::History;
+use crate::support::{App, Config, PATIENCE, Pod, RedisServer, scripts};
 
 const SEEDS: [u64; 4] = [201, 202, 203, 204];
 const STEPS: u64 = 300;
@@ -180,7 +180,7 @@ impl Monitor {
     /// The calls of `deliver.lua` so far, ready to be sent again.
     fn deliveries(mut self, redis: &RedisServer) -> Vec<Vec<Vec<u8>>> {
         redis.cli(&["ECHO", "that was all"]);
-        let text = script("deliver");
+        let text = scripts::text("deliver");
         let sha = redis.cli(&["SCRIPT", "LOAD", &text]);
         let mut calls = Vec::new();
         loop {

@@ -3,8 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::stopped::Stopped;
 use crate::support::{App, Own, Reply, Wait, app, assert_no_drift};
-use crate::wire::Stopped;
 
 async fn post(app: &App, key: &str, events: &Value) -> Reply {
     App::send(

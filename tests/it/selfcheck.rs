@@ -9,9 +9,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::random::History;
+use crate::support::history::History;
+use crate::support::traffic::{self, Answered, Writer};
 use crate::support::{self, App, Config, Pod, Ran, RedisServer, Wait, assert_no_drift, eventually};
-use crate::traffic::{self, Answered, Writer};
 
 /// A Redis, a pod, and an app in which there is something of everything.
 struct Scene {

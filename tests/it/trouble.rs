@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::servers::{Cluster, Sentinels};
+use crate::support::servers::{Cluster, Sentinels};
 use crate::support::{
     App, Config, Pod, RateLimit, RedisServer, Reply, Wait, eventually, free_port, ran, raw, until,
 };

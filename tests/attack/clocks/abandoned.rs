@@ -6,9 +6,9 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::*;
-use crate::servers::Sentinels;
 use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, said};
-use crate::wire::Stopped;
+use crate::support::servers::Sentinels;
+use crate::support::stopped::Stopped;
 
 /// How long it may take until all is delivered that a dead pod has accepted.
 const FOUND: Duration = Duration::from_secs(30);

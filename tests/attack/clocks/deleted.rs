@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::servers::Sentinels;
 use crate::support::clock::{HOUR, MS, SECOND, said};
+use crate::support::servers::Sentinels;
 
 /// Who and what a case is about: `u` is deleted, `w` is not, `room` is the one that names `u`, `other` is left by it.
 #[derive(Clone)]

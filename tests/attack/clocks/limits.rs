@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::*;
-use crate::servers::Sentinels;
 use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, said};
+use crate::support::servers::Sentinels;
 use crate::support::{PATIENCE, RateLimit};
 
 /// Twenty a second, ten at once: after half a second of rest the whole burst is there.

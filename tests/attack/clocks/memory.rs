@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, said};
-use crate::wire::Stopped;
+use crate::support::stopped::Stopped;
 
 /// An id that was sent is known after any step back, and after one forward that is shorter than the memory for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{imkit_error, problem, sendbird_error, tencent_error};
-use crate::model::ITEM_KEYS;
+use crate::support::model::ITEM_KEYS;
 use crate::support::{App, app, escaped, imkit_token, now_seconds, tencent_usersig};
 
 /// So many messages to `alice`, in a room and directly, of the same ids in either app.

@@ -6,10 +6,9 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
-use sha1::{Digest, Sha1};
 use tokio::task::JoinHandle;
 
-use crate::support::{self, App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, until};
+use super::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, scripts, until};
 
 /// A pod in the middle of its work.
 pub struct Stopped {
@@ -46,7 +45,6 @@ impl Stopped {
     }
 
     /// The same, at the call of `script` itself, which does not reach Redis; whatever `events` do before it is done.
-    #[allow(dead_code, reason = "only the attacks keep calls back")]
     pub fn before(
         config: &Config,
         redis: &RedisServer,
@@ -153,10 +151,7 @@ impl Wire {
     }
 
     fn hold_at(&self, script: &str) {
-        let digest: String = Sha1::digest(support::script(script))
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = scripts::digest(&scripts::text(script));
         self.shared.change(|state| state.script = Some(digest));
     }
 

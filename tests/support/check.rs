@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::model::{ITEM_KEYS, Model, Outcome, Peer, RoomsQuery};
-use crate::support::{App, Reply};
+use super::model::{ITEM_KEYS, Model, Outcome, Peer, RoomsQuery};
+use super::{App, Reply};
 
 pub type Check = Result<(), String>;
 
