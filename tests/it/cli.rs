@@ -13,74 +13,8 @@ use serde_json::{Value, json};
 
 use crate::support::model::ITEM_KEYS;
 use crate::support::{
-    App, Config, PATIENCE, Pod, RedisServer, escaped, quoted, signal, unread, until,
+    App, Config, PATIENCE, Pod, Ran, RedisServer, escaped, quoted, run, signal, unread, until,
 };
-
-/// What a command said that ended by itself.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn run(command: &mut Command) -> Said {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Little is said, so no pipe fills up meanwhile.
-    let code = match wait(&mut child) {
-        Some(code) => code,
-        None => {
-            child.kill().unwrap();
-            panic!("{command:?} does not end");
-        }
-    };
-    let (mut out, mut err) = (String::new(), String::new());
-    child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut out)
-        .unwrap();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut err)
-        .unwrap();
-    Said { code, out, err }
-}
-
-/// The exit code, or nothing when patience has run out.
-fn wait(child: &mut Child) -> Option<Option<i32>> {
-    let start = std::time::Instant::now();
-    while start.elapsed() < PATIENCE {
-        if let Some(status) = child.try_wait().unwrap() {
-            return Some(status.code());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    None
-}
-
-/// Nothing but one line on standard error, that names all of these, and an exit code that says failure.
-#[track_caller]
-fn one_line(said: &Said, names: &[&str]) {
-    assert!(
-        said.code.is_some_and(|code| code != 0),
-        "{:?}: {}",
-        said.code,
-        said.err
-    );
-    assert_eq!(said.out, "", "{}", said.err);
-    assert_eq!(said.err.lines().count(), 1, "{}", said.err);
-    assert!(said.err.starts_with("unread: "), "{}", said.err);
-    for name in names {
-        assert!(said.err.contains(name), "no {name:?} in {}", said.err);
-    }
-}
 
 struct File {
     dir: tempfile::TempDir,
@@ -116,7 +50,7 @@ fn a_valid_file_is_printed_whole_and_without_secrets() {
         "[history]\nmax_messages = 77\nmax_age_days = 3\n[log]\nlevel = \"warn\"\n".to_owned();
     let text = config.toml(REDIS);
     let said = run(&mut check(&file(&text)));
-    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
     let app = &config.apps[0];
     for secret in app
         .secrets()
@@ -124,9 +58,9 @@ fn a_valid_file_is_printed_whole_and_without_secrets() {
         .chain([app.client_key.as_str(), "a-password"])
     {
         assert!(
-            !said.out.contains(secret),
+            !said.stdout.contains(secret),
             "{secret} is shown:\n{}",
-            said.out
+            said.stdout
         );
     }
 
@@ -173,15 +107,15 @@ fn a_valid_file_is_printed_whole_and_without_secrets() {
             _ => assert_eq!(given, shown, "{path}"),
         }
     }
-    let shown = parsed(&said.out);
+    let shown = parsed(&said.stdout);
     same(&parsed(&text).into(), &shown.clone().into(), "");
     // With the defaults of the contract beside it.
     assert_eq!(shown["server"]["workers"].as_integer(), Some(0));
     assert_eq!(shown["redis"]["data_dir"].as_str(), Some("./data"));
 
     // The output is a configuration again, and comes to itself.
-    let again = run(&mut check(&file(&said.out)));
-    assert_eq!((again.code, again.out), (Some(0), said.out));
+    let again = run(&mut check(&file(&said.stdout)));
+    assert_eq!((again.code, again.stdout), (0, said.stdout));
 }
 
 /// Weak secrets are named on standard error, one line each; the configuration can be run with all the same.
@@ -193,8 +127,8 @@ fn weak_secrets_are_warned_of_by_the_setting_they_stand_in() {
     config.apps[1].jwt_secret = config.apps[1].secret_key.clone();
     let file = file(&config.toml(REDIS));
     let said = run(&mut check(&file));
-    assert_eq!(said.code, Some(0), "{}", said.err);
-    let lines: Vec<&str> = said.err.lines().collect();
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let lines: Vec<&str> = said.stderr.lines().collect();
     let expected = [
         ("apps[0].server_keys[0]", "published"),
         ("apps[0].imkit.jwt_secret", "short"),
@@ -203,18 +137,18 @@ fn weak_secrets_are_warned_of_by_the_setting_they_stand_in() {
             "the same as apps[1].imkit.jwt_secret",
         ),
     ];
-    assert_eq!(lines.len(), expected.len(), "{}", said.err);
+    assert_eq!(lines.len(), expected.len(), "{}", said.stderr);
     for (line, (setting, why)) in lines.iter().zip(expected) {
         let start = format!("unread: warning: {setting} is ");
         assert!(line.starts_with(&start) && line.contains(why), "{line}");
     }
     for app in &config.apps {
         for secret in app.secrets() {
-            assert!(!said.err.contains(secret), "{}", said.err);
+            assert!(!said.stderr.contains(secret), "{}", said.stderr);
         }
     }
     // What is printed is the configuration and nothing else.
-    assert!(parsed(&said.out).contains_key("apps"));
+    assert!(parsed(&said.stdout).contains_key("apps"));
 
     // A pod says the same in its log, and runs.
     let redis = RedisServer::start();
@@ -232,8 +166,8 @@ fn weak_secrets_are_warned_of_by_the_setting_they_stand_in() {
 #[test]
 fn nothing_configured_is_all_defaults() {
     let said = run(unread().arg("check-config"));
-    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
-    let shown = parsed(&said.out);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
+    let shown = parsed(&said.stdout);
     assert_eq!(shown["server"]["listen"].as_str(), Some("127.0.0.1:8080"));
     assert_eq!(
         shown["server"]["admin_listen"].as_str(),
@@ -358,22 +292,22 @@ fn each_mistake_is_one_line_that_names_it() {
         ),
     ] {
         let said = run(&mut check(&file(&toml)));
-        one_line(&said, &names);
+        said.assert_failed_in_one_line(&names);
         for app in &two.apps {
             for secret in app.secrets() {
-                assert!(!said.err.contains(secret), "{}", said.err);
+                assert!(!said.stderr.contains(secret), "{}", said.stderr);
             }
         }
-        assert!(!said.err.contains("a-password"), "{}", said.err);
+        assert!(!said.stderr.contains("a-password"), "{}", said.stderr);
         // `serve` says the same, at once.
         let file = file(&toml);
         let served = run(unread().arg("serve").arg("--config").arg(&file.path));
-        one_line(&served, &names);
+        served.assert_failed_in_one_line(&names);
     }
     let missing = run(unread().args(["check-config", "--config", "/nowhere/unread.toml"]));
-    one_line(&missing, &["/nowhere/unread.toml"]);
+    missing.assert_failed_in_one_line(&["/nowhere/unread.toml"]);
     let wrong = run(unread().args(["check-confg"]));
-    assert_ne!(wrong.code, Some(0));
+    assert_ne!(wrong.code, 0);
 }
 
 #[test]
@@ -393,8 +327,8 @@ fn the_environment_goes_over_the_file() {
             r#"["one-of-two-server-keys", "two-of-two-server-keys"]"#,
         )
         .env("UNREAD_APPS__1__ID", "another"));
-    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
-    let shown = parsed(&said.out);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
+    let shown = parsed(&said.stdout);
     assert_eq!(shown["server"]["workers"].as_integer(), Some(3));
     assert_eq!(shown["history"]["max_age_days"].as_integer(), Some(30));
     let url = shown["redis"]["url"].as_str().unwrap();
@@ -414,7 +348,7 @@ fn the_environment_goes_over_the_file() {
         .arg("check-config")
         .env("UNREAD_CONFIG", &file.path));
     assert_eq!(
-        parsed(&by_name.out)["apps"][0]["id"].as_str(),
+        parsed(&by_name.stdout)["apps"][0]["id"].as_str(),
         Some("app-0")
     );
 
@@ -423,7 +357,7 @@ fn the_environment_goes_over_the_file() {
         ("UNREAD_SERVER__WORKERS", "5000", "server.workers"),
         ("UNREAD_SERVER__WORKERS", "many", "server.workers"),
     ] {
-        one_line(&run(check(&file).env(name, value)), &[named]);
+        run(check(&file).env(name, value)).assert_failed_in_one_line(&[named]);
     }
 }
 
@@ -441,15 +375,15 @@ fn token(file: &File, args: &[&str]) -> Command {
 
 /// The one line of a command that went well.
 #[track_caller]
-fn printed(said: &Said) -> String {
+fn printed(said: &Ran) -> String {
     assert_eq!(
-        (said.code, said.err.as_str()),
-        (Some(0), ""),
+        (said.code, said.stderr.as_str()),
+        (0, ""),
         "{}",
-        said.out
+        said.stdout
     );
-    assert_eq!(said.out.lines().count(), 1, "{}", said.out);
-    said.out.trim_end().to_owned()
+    assert_eq!(said.stdout.lines().count(), 1, "{}", said.stdout);
+    said.stdout.trim_end().to_owned()
 }
 
 #[tokio::test]
@@ -490,9 +424,9 @@ async fn tokens_are_accepted_and_secrets_come_from_files() {
     }
     let file = file(&toml);
     let shown = run(&mut check(&file));
-    assert_eq!(shown.code, Some(0), "{}", shown.err);
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
     for secret in keys.secrets() {
-        assert!(!shown.out.contains(secret), "{}", shown.out);
+        assert!(!shown.stdout.contains(secret), "{}", shown.stdout);
     }
 
     let pod = Pod::start_toml(&toml);
@@ -565,7 +499,7 @@ async fn tokens_are_accepted_and_secrets_come_from_files() {
         ),
         (&["imkit", "--app", "app-0", "--user", ""], &["--user"]),
     ] {
-        one_line(&run(&mut token(&file, args)), names);
+        run(&mut token(&file, args)).assert_failed_in_one_line(names);
     }
     pod.assert_no_secret_logged(&config);
 }
@@ -573,20 +507,16 @@ async fn tokens_are_accepted_and_secrets_come_from_files() {
 #[test]
 fn a_token_needs_its_dialect() {
     let file = file("[[apps]]\nid = \"bare\"\nserver_keys = [\"k\"]\n");
-    one_line(
-        &run(&mut token(
-            &file,
-            &["imkit", "--app", "bare", "--user", "u"],
-        )),
-        &["bare", "apps.imkit"],
-    );
-    one_line(
-        &run(&mut token(
-            &file,
-            &["tencent", "--app", "bare", "--identifier", "u"],
-        )),
-        &["bare", "apps.tencent"],
-    );
+    run(&mut token(
+        &file,
+        &["imkit", "--app", "bare", "--user", "u"],
+    ))
+    .assert_failed_in_one_line(&["bare", "apps.imkit"]);
+    run(&mut token(
+        &file,
+        &["tencent", "--app", "bare", "--identifier", "u"],
+    ))
+    .assert_failed_in_one_line(&["bare", "apps.tencent"]);
 }
 
 // serve.
@@ -645,10 +575,8 @@ async fn a_private_redis_keeps_the_counts_and_leaves_nothing_behind() {
         // Nobody else may use the directory meanwhile.
         if round == 1 {
             let second = file(&toml);
-            one_line(
-                &run(unread().arg("serve").arg("--config").arg(&second.path)),
-                &[data.to_str().unwrap(), "in use"],
-            );
+            run(unread().arg("serve").arg("--config").arg(&second.path))
+                .assert_failed_in_one_line(&[data.to_str().unwrap(), "in use"]);
         }
         let pid = redis_pid(&data).expect("a private Redis answers");
         assert!(lives(&pid));
@@ -671,7 +599,7 @@ fn what_keeps_a_pod_from_starting_is_one_line() {
         .arg("--config")
         .arg(&bare.path)
         .env("PATH", bare.dir.path()));
-    one_line(&said, &["redis-server", "install", "redis.url"]);
+    said.assert_failed_in_one_line(&["redis-server", "install", "redis.url"]);
 
     // A port is taken, of either listener; before that is known nothing has been started.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -686,7 +614,7 @@ fn what_keeps_a_pod_from_starting_is_one_line() {
             .arg("--config")
             .arg(&file.path)
             .args([flag, &address]));
-        one_line(&said, &[&address, setting, flag]);
+        said.assert_failed_in_one_line(&[&address, setting, flag]);
     }
     assert!(!dir.path().join("data/redis.sock").exists());
 
@@ -695,7 +623,7 @@ fn what_keeps_a_pod_from_starting_is_one_line() {
     std::fs::write(&blocked, "").unwrap();
     let blocked = file(&private(&config, &blocked));
     let said = run(unread().arg("serve").arg("--config").arg(&blocked.path));
-    one_line(&said, &[dir.path().join("file").to_str().unwrap()]);
+    said.assert_failed_in_one_line(&[dir.path().join("file").to_str().unwrap()]);
 }
 
 /// A request whose body has not come whole: its first half sent.

@@ -7,20 +7,22 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use crate::support::servers::{Cluster, Sentinels, TlsServer};
-use crate::support::{App, Config, Pod, Ran, RedisServer, ran};
+use crate::support::{App, Config, Own, Pod, Ran, RedisServer, ran};
 
 /// A Redis of an app `app-0` that has one user in one room with one message.
 async fn one_of_each() -> RedisServer {
-    let redis = RedisServer::start();
-    let config = Config::apps(1);
-    let pod = Pod::start(&config, &redis);
-    App::new(&config.apps[0], &pod.base)
-        .must(&json!([
-            {"type": "room.updated", "room": "r"},
-            {"type": "member.joined", "room": "r", "user": "alice"},
-            {"type": "message.sent", "room": "r", "id": "1"},
-        ]))
-        .await;
+    let Own {
+        redis,
+        pod: _pod,
+        app,
+        ..
+    } = Own::start("");
+    app.must(&json!([
+        {"type": "room.updated", "room": "r"},
+        {"type": "member.joined", "room": "r", "user": "alice"},
+        {"type": "message.sent", "room": "r", "id": "1"},
+    ]))
+    .await;
     redis
 }
 
@@ -45,10 +47,8 @@ impl Files {
 /// Nothing on standard output, and one line on standard error that says this.
 #[track_caller]
 fn says(ran: &Ran, code: i32, what: &str) {
-    assert_eq!((ran.code, ran.stdout.as_str()), (code, ""), "{ran:?}");
-    assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
-    assert!(ran.stderr.starts_with("unread: "), "{ran:?}");
-    assert!(ran.stderr.contains(what), "no {what:?}: {ran:?}");
+    assert_eq!(ran.code, code, "{ran:?}");
+    ran.assert_failed_in_one_line(&[what]);
 }
 
 // ---------------------------------------------------------------------------------------------------------- exit codes

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{App, Config, Pod, RedisServer, Wait};
+use crate::support::{Config, Own, RedisServer, Wait};
 
 fn waiting(timeout_ms: u32) -> Config {
     let mut config = Config::apps(1);
@@ -16,9 +16,12 @@ fn waiting(timeout_ms: u32) -> Config {
 async fn what_is_answered_is_on_the_replica() {
     let redis = RedisServer::start();
     let replica = redis.replica();
-    let config = waiting(5_000);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let Own {
+        redis: _redis,
+        pod: _pod,
+        app,
+        ..
+    } = Own::on(redis, waiting(5_000));
     for n in 0..20 {
         let event =
             json!({"type": "message.sent", "sender": "a", "to": "b", "id": format!("m{n}")});
@@ -34,9 +37,12 @@ async fn what_is_answered_is_on_the_replica() {
 async fn without_its_replica_the_outcome_is_unknown_and_the_event_counts_once_all_the_same() {
     let redis = RedisServer::start();
     let replica = redis.replica();
-    let config = waiting(300);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let Own {
+        redis: _redis,
+        pod: _pod,
+        app,
+        ..
+    } = Own::on(redis, waiting(300));
     let event = json!({"type": "message.sent", "sender": "a", "to": "b", "id": "m1"});
 
     replica.freeze();
@@ -68,9 +74,12 @@ async fn without_its_replica_the_outcome_is_unknown_and_the_event_counts_once_al
 async fn callers_share_the_rounds() {
     let redis = RedisServer::start();
     let _replica = redis.replica();
-    let config = waiting(5_000);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let Own {
+        redis,
+        pod: _pod,
+        app,
+        ..
+    } = Own::on(redis, waiting(5_000));
     let calls = (0..200).map(|n| {
         let app = app.clone();
         async move {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::support::clock::{Clock, HOUR};
-use crate::support::{App, Config, Pod, RedisServer};
+use crate::support::{App, Config, Own, Pod, RedisServer};
 
 struct Scene {
     app: App,
@@ -16,10 +16,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let redis = RedisServer::start();
-        let config = Config::apps(1);
-        let pod = Pod::start(&config, &redis);
-        let app = App::new(&config.apps[0], &pod.base);
+        let Own {
+            redis,
+            config,
+            pod,
+            app,
+        } = Own::start("");
         Self {
             app,
             pod,

@@ -4,7 +4,9 @@ use redis::Connection;
 use serde_json::{Value, json};
 
 use crate::support::stopped::Stopped;
-use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Wait, app, eventually, scripts};
+use crate::support::{
+    App, Config, Own, PATIENCE, Pod, RedisServer, Wait, app, eventually, scripts,
+};
 
 /// A Redis of its own, and the pod that outlives the others.
 struct Scene {
@@ -20,12 +22,13 @@ impl Scene {
     }
 
     fn with(extra: &str) -> Self {
-        let redis = RedisServer::start();
-        let mut config = Config::apps(1);
         // A stopped pod, or one on a loaded machine, may wait as long as it takes.
-        config.extra = format!("response_timeout_ms = 60000\n{extra}");
-        let pod = Pod::start(&config, &redis);
-        let app = App::new(&config.apps[0], &pod.base);
+        let Own {
+            redis,
+            config,
+            pod,
+            app,
+        } = Own::start(&format!("response_timeout_ms = 60000\n{extra}"));
         Self {
             app,
             pod,

@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use crate::support::history::History;
 use crate::support::traffic::{self, Answered, Writer};
-use crate::support::{self, App, Config, Pod, Ran, RedisServer, Wait, assert_no_drift, eventually};
+use crate::support::{
+    self, App, Config, Own, Pod, Ran, RedisServer, Wait, assert_no_drift, eventually,
+};
 
 /// A Redis, a pod, and an app in which there is something of everything.
 struct Scene {
@@ -25,10 +27,9 @@ const ROOM: &str = "unread:v1:{app-0:r:group}:";
 
 impl Scene {
     async fn new() -> Self {
-        let redis = RedisServer::start();
-        let config = Config::apps(1);
-        let pod = Pod::start(&config, &redis);
-        let app = App::new(&config.apps[0], &pod.base);
+        let Own {
+            redis, pod, app, ..
+        } = Own::start("");
         let message = |room: &str, n: u64, mentions: Value| {
             json!({"type": "message.sent", "room": room, "id": format!("m{n}"), "sender": "bob", "time": 1_700_000_000_000_u64 + n,
                    "mentions": mentions})
@@ -463,10 +464,10 @@ async fn beside_live_traffic_nothing_drifts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn rebuilt_while_events_flow_every_count_is_right_in_the_end() {
-    let redis = Arc::new(RedisServer::start());
-    let config = Config::apps(1);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let Own {
+        redis, pod, app, ..
+    } = Own::start("");
+    let redis = Arc::new(redis);
     app.must(&traffic::setup()).await;
     let over = Arc::new(AtomicBool::new(false));
     let answered = Arc::new(Answered::default());

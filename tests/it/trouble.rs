@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::support::servers::{Cluster, Sentinels};
 use crate::support::{
-    App, Config, Pod, RateLimit, RedisServer, Reply, Wait, eventually, free_port, ran, raw, until,
+    App, Config, Own, Pod, RateLimit, RedisServer, Reply, Wait, eventually, free_port, ran, raw,
+    until,
 };
 
 /// What `/readyz` says.
@@ -108,10 +109,9 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let redis = RedisServer::start();
-        let config = Config::apps(1);
-        let pod = Pod::start(&config, &redis);
-        let app = App::new(&config.apps[0], &pod.base);
+        let Own {
+            redis, pod, app, ..
+        } = Own::start("");
         app.must(&event("first")).await;
         Self { redis, pod, app }
     }
@@ -475,10 +475,12 @@ fn commands_say_that_redis_is_away_and_not_how_they_looked() {
 /// Every refusal of every dialect under its true word, whatever its status.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_is_counted_under_its_true_word() {
-    let redis = RedisServer::start();
-    let config = Config::apps(1);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let Own {
+        redis: _redis,
+        pod,
+        app,
+        ..
+    } = Own::start("");
     let id = app.keys.id.clone();
     app.must(&event("first")).await;
     assert_eq!(seen(&pod, &id, "native_events"), [("ok".to_owned(), 1)]);
@@ -636,15 +638,18 @@ async fn a_refusal_is_counted_under_its_true_word() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_over_its_limit_is_counted_as_limited_in_every_dialect() {
-    let redis = RedisServer::start();
     let limit = RateLimit {
         per_second: 1,
         burst: 1,
         scope: "pod",
     };
     let config = Config::limited(1, limit);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let Own {
+        redis: _redis,
+        pod,
+        app,
+        ..
+    } = Own::with(config);
     app.must(&event("first")).await;
     let post = reqwest::Method::POST;
     for (endpoint, request) in [
@@ -679,11 +684,11 @@ async fn a_call_over_its_limit_is_counted_as_limited_in_every_dialect() {
 /// What this pod refuses because it has too much to do is not the fault of Redis, be the words the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_much_to_do_is_counted_as_overload() {
-    let redis = RedisServer::start();
     let mut config = Config::apps(1);
     config.server.push_str("max_reads = 1\n");
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let Own {
+        redis, pod, app, ..
+    } = Own::with(config);
     let id = &app.keys.id;
     app.must(&event("first")).await;
     redis.freeze();

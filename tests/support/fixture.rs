@@ -56,25 +56,34 @@ pub fn app() -> App {
 
 /// A Redis, a pod and one app that no other test uses.
 pub struct Own {
-    pub redis: RedisServer,
-    pub config: Config,
-    pub pod: Pod,
     pub app: App,
+    pub pod: Pod,
+    pub config: Config,
+    pub redis: RedisServer,
 }
 
 impl Own {
     /// With more TOML in the configuration, or none.
     pub fn start(extra: &str) -> Self {
-        let redis = RedisServer::start();
         let mut config = Config::apps(1);
         config.extra = extra.to_owned();
+        Self::with(config)
+    }
+
+    /// With that configuration.
+    pub fn with(config: Config) -> Self {
+        Self::on(RedisServer::start(), config)
+    }
+
+    /// With that configuration, on that Redis.
+    pub fn on(redis: RedisServer, config: Config) -> Self {
         let pod = Pod::start(&config, &redis);
         let app = App::new(&config.apps[0], &pod.base);
         Self {
-            redis,
-            config,
-            pod,
             app,
+            pod,
+            config,
+            redis,
         }
     }
 }

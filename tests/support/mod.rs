@@ -67,7 +67,7 @@ pub use config::{AppKeys, Config, RateLimit, quoted};
 pub use fixture::{Own, app};
 pub use pod::Pod;
 pub use process::signal;
-pub use program::{Ran, assert_no_drift, ran, unread};
+pub use program::{Ran, assert_no_drift, ran, run, unread};
 pub use redis_server::{RedisServer, free_port};
 pub use tokens::{
     hmac_sha256, imkit_token, imkit_token_of, now_seconds, pack_usersig, tencent_usersig,

@@ -4,8 +4,13 @@ use std::process::{Child, Command};
 
 /// Sends a signal to one process that we started and have not reaped yet, so its pid cannot be anybody else's.
 pub fn signal(child: &Child, name: &str) {
+    signal_to(child.id(), name);
+}
+
+/// The same by the pid.
+pub(super) fn signal_to(pid: u32, name: &str) {
     let sent = Command::new("kill")
-        .args(["-s", name, &child.id().to_string()])
+        .args(["-s", name, &pid.to_string()])
         .status()
         .unwrap();
     assert!(sent.success(), "kill -s {name} failed");
