@@ -309,8 +309,7 @@ impl Attack {
     }
 
     fn send(&self, commands: impl IntoIterator<Item = Vec<Bytes>>) {
-        let client = redis::Client::open(self.redis.url()).unwrap();
-        let mut connection = client.get_connection().unwrap();
+        let mut connection = self.redis.connect();
         for words in commands {
             let mut cmd = redis::Cmd::new();
             for word in &words {

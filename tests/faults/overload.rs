@@ -49,9 +49,7 @@ async fn refused<F: Future<Output = Reply>>(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn five_hundred_callers_of_each_dialect_meet_a_frozen_redis() {
-    let Own {
-        redis, pod, app, ..
-    } = Own::with(config(""));
+    let (app, pod, redis) = Own::with(config("")).parts();
     app.must(&traffic::setup()).await;
     let answered = Answered::default();
     let before = memory(&pod);

@@ -11,12 +11,7 @@ use crate::support::{App, Config, Own, Pod, Ran, RedisServer, ran};
 
 /// A Redis of an app `app-0` that has one user in one room with one message.
 async fn one_of_each() -> RedisServer {
-    let Own {
-        redis,
-        pod: _pod,
-        app,
-        ..
-    } = Own::start("");
+    let (app, _pod, redis) = Own::start("").parts();
     app.must(&json!([
         {"type": "room.updated", "room": "r"},
         {"type": "member.joined", "room": "r", "user": "alice"},
@@ -551,10 +546,7 @@ async fn inspects_lines_hold_nothing_that_is_no_name() {
     let redis = one_of_each().await;
     let member = "j|hoebfz46s0|0";
     let fields: [&[u8]; 4] = [b"a\xffb", b"a\nb", b"\x1b[31m", b"a b"];
-    let mut client = ::redis::Client::open(redis.url())
-        .unwrap()
-        .get_connection()
-        .unwrap();
+    let mut client = redis.connect();
     for field in fields {
         for key in [
             "unread:v1:{app-0:r:r}:members",

@@ -167,9 +167,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let Own {
-            redis, pod, app, ..
-        } = Own::on(RedisServer::start_durable(), Config::apps(1));
+        let (app, pod, redis) = Own::on(RedisServer::start_durable(), Config::apps(1)).parts();
         app.must(&traffic::setup()).await;
         let writer = Writer::new(0, StdRng::seed_from_u64(3));
         let mut scene = Self {

@@ -19,9 +19,7 @@ struct Scene {
 async fn scene(server: &str) -> Scene {
     let mut config = Config::apps(1);
     config.server = server.to_owned();
-    let Own {
-        redis, pod, app, ..
-    } = Own::with(config);
+    let (app, pod, redis) = Own::with(config).parts();
     app.must(&json!({"type": "user.updated", "user": "alice"}))
         .await;
     Scene {

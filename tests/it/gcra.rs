@@ -43,9 +43,8 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let redis = RedisServer::start();
-        let client = redis::Client::open(redis.url()).unwrap();
         Self {
-            connection: client.get_connection().unwrap(),
+            connection: redis.connect(),
             _redis: redis,
             script: redis::Script::new(&scripts::text("gcra")),
         }

@@ -20,9 +20,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let Own {
-            redis, pod, app, ..
-        } = Own::start("");
+        let (app, pod, redis) = Own::start("").parts();
         let dir = tempfile::tempdir().unwrap();
         Self {
             redis,

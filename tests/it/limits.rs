@@ -186,12 +186,7 @@ async fn every_dialect_refuses(scope: &'static str) {
             scope,
         },
     );
-    let Own {
-        redis: _redis,
-        pod: _pod,
-        app,
-        ..
-    } = Own::with(config);
+    let (app, _pod, _redis) = Own::with(config).parts();
     app.must(&json!({"type": "user.updated", "user": "alice"}))
         .await;
 
@@ -296,12 +291,7 @@ async fn a_clock_an_hour_back_refuses_for_one_burst_at_most() {
 /// A garbled key is mended by the next call.
 #[tokio::test]
 async fn a_garbled_limit_refuses_nobody() {
-    let Own {
-        redis,
-        pod: _pod,
-        app,
-        ..
-    } = Own::with(shared(1.0, "cluster"));
+    let (app, _pod, redis) = Own::with(shared(1.0, "cluster")).parts();
     app.must(&json!({"type": "user.updated", "user": "alice"}))
         .await;
     let key = format!("unread:v1:{{{}:limit:tencent-unread}}", app.keys.id);
@@ -343,12 +333,7 @@ fn shared(share: f64, scope: &'static str) -> Config {
 #[tokio::test]
 async fn one_device_uses_up_its_own_share_and_no_more() {
     for scope in ["pod", "cluster"] {
-        let Own {
-            redis: _redis,
-            pod,
-            app,
-            ..
-        } = Own::with(shared(0.25, scope));
+        let (app, pod, _redis) = Own::with(shared(0.25, scope)).parts();
         let (let_through, reply) = until_over(&app, "greedy").await;
         // One more a second, so a slow machine may see some more.
         assert!((5..=9).contains(&let_through), "{let_through}");
@@ -382,12 +367,7 @@ async fn one_device_uses_up_its_own_share_and_no_more() {
 
 #[tokio::test]
 async fn a_share_of_one_is_the_whole_limit() {
-    let Own {
-        redis: _redis,
-        pod: _pod,
-        app,
-        ..
-    } = Own::with(shared(1.0, "cluster"));
+    let (app, _pod, _redis) = Own::with(shared(1.0, "cluster")).parts();
     let (let_through, reply) = until_over(&app, "only").await;
     assert!(let_through >= 20, "{let_through}");
     let standing = reply.header("ratelimit").unwrap();

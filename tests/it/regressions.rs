@@ -1,19 +1,21 @@
 //! What once went wrong, each by name. Where a pod dies, it does so right after Redis has taken its event.
 
-use redis::Connection;
+use std::ops::Deref;
+
 use serde_json::{Value, json};
 
 use crate::support::stopped::Stopped;
-use crate::support::{
-    App, Config, Own, PATIENCE, Pod, RedisServer, Wait, app, eventually, scripts,
-};
+use crate::support::{App, Own, PATIENCE, Wait, app, eventually, scripts};
 
 /// A Redis of its own, and the pod that outlives the others.
-struct Scene {
-    app: App,
-    pod: Pod,
-    config: Config,
-    redis: RedisServer,
+struct Scene(Own);
+
+impl Deref for Scene {
+    type Target = Own;
+
+    fn deref(&self) -> &Own {
+        &self.0
+    }
 }
 
 impl Scene {
@@ -23,18 +25,7 @@ impl Scene {
 
     fn with(extra: &str) -> Self {
         // A stopped pod, or one on a loaded machine, may wait as long as it takes.
-        let Own {
-            redis,
-            config,
-            pod,
-            app,
-        } = Own::start(&format!("response_timeout_ms = 60000\n{extra}"));
-        Self {
-            app,
-            pod,
-            config,
-            redis,
-        }
+        Self(Own::start(&format!("response_timeout_ms = 60000\n{extra}")))
     }
 
     /// Another pod takes an event of that room by that script, and stops.
@@ -84,17 +75,7 @@ impl Scene {
 
     /// How often Redis has run that command since the statistics were reset.
     fn calls(&self, command: &str) -> u64 {
-        let statistics = self.redis.cli(&["INFO", "commandstats"]);
-        statistics
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")))
-            .and_then(|rest| rest.split(',').next())
-            .map_or(0, |calls| calls.parse().unwrap())
-    }
-
-    fn connection(&self) -> Connection {
-        let client = redis::Client::open(self.redis.url()).unwrap();
-        client.get_connection().unwrap()
+        self.redis.calls().get(command).copied().unwrap_or(0)
     }
 }
 
@@ -198,7 +179,7 @@ async fn words_of_a_newer_version_do_not_keep_a_rooms_other_work_waiting() {
         .arg(room_key("g", "pending"))
         .arg("1700000000000000")
         .arg("1\neverybody-and-their-dog\n")
-        .query(&mut scene.connection())
+        .query(&mut scene.redis.connect())
         .unwrap();
     let recalled = json!({"type": "message.recalled", "room": "g", "id": "m1"});
     scene.dies("message_recall", "g", recalled).await;
@@ -439,7 +420,7 @@ async fn a_dead_pods_message_to_the_old_room_finished_later_leaves_the_new_one_a
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_of_the_old_room_told_to_a_member_of_the_new_one_changes_nothing() {
     let scene = Scene::new();
-    let mut connection = scene.connection();
+    let mut connection = scene.redis.connect();
     let late = an_old_room(&scene.app).await;
     scene.app.must(&late).await;
     let snapshot: Vec<String> = redis::cmd("HMGET")
@@ -473,7 +454,7 @@ async fn a_snapshot_of_the_old_room_told_to_a_member_of_the_new_one_changes_noth
         .arg(snapshot)
         .arg(&["", "", ""])
         .arg(&[&format!("{state}|{epoch}"), "", base, "\n\n\n\n11\n"])
-        .query(&mut scene.connection())
+        .query(&mut scene.redis.connect())
         .unwrap();
     assert_eq!(told, ["K"]);
     assert_eq!(state_of(), before);

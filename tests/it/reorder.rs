@@ -47,10 +47,7 @@ async fn deliveries_in_any_order_and_number_end_in_the_same_state() {
         calls.len()
     );
 
-    let mut connection = redis::Client::open(redis.url())
-        .unwrap()
-        .get_connection()
-        .unwrap();
+    let mut connection = redis.connect();
     let slots: BTreeSet<String> = calls
         .iter()
         .flat_map(|call| call.iter().skip(3))

@@ -327,18 +327,13 @@ async fn everything_is_read_up_to_a_time_in_rooms_of_some_kinds() {
 /// that has come since in those that it had reached.
 #[tokio::test]
 async fn a_read_of_everything_that_stopped_half_way_reads_nothing_newer_when_it_is_sent_again() {
-    let Own {
-        redis,
-        config,
-        pod: _pod,
-        app,
-    } = Own::start("");
+    let (app, _pod, redis) = Own::start("").parts();
     for room in ["r1", "r2"] {
         app.must(&made(room, &["al", "bob"])).await;
         app.must(&message(room, "1")).await;
     }
     // What stands where the second room keeps its keys is none of that.
-    let keys = format!("unread:v1:{{{}:r:r2}}:keys0", config.apps[0].id);
+    let keys = format!("unread:v1:{{{}:r:r2}}:keys0", app.keys.id);
     assert_eq!(redis.cli(&["SET", &keys, "spoiled"]), "OK");
     let read = json!({"type": "user.read_all", "user": "al", "key": "k"});
     assert_eq!(said(app.events(&read, Wait::Applied).await), ["unreadable"]);
@@ -353,15 +348,11 @@ async fn a_read_of_everything_that_stopped_half_way_reads_nothing_newer_when_it_
 /// The pod that took it dies before it has told anybody. Whoever sends it again is answered when the counts show it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_duplicate_by_its_key_waits_for_what_the_first_one_began() {
-    let Own {
-        redis,
-        config,
-        pod: _pod,
-        app,
-    } = Own::start("");
+    let own = Own::start("");
+    let (app, redis) = (&own.app, &own.redis);
     app.must(&made("r", &["al", "bob"])).await;
     app.must(&message("r", "1")).await;
-    let pending = format!("unread:v1:{{{}:r:r}}:pending", config.apps[0].id);
+    let pending = format!("unread:v1:{{{}:r:r}}:pending", app.keys.id);
     for event in [
         json!({"type": "room.read", "room": "r", "user": "al", "key": "k1"}),
         json!({"type": "room.updated", "room": "r", "status": 0, "key": "k2"}),
@@ -372,12 +363,12 @@ async fn a_duplicate_by_its_key_waits_for_what_the_first_one_began() {
             "room.updated" => "room_update",
             _ => "member_change",
         };
-        let held = Stopped::at(&config, &redis, &app, script, &pending, event.clone()).await;
+        let held = Stopped::at(&own.config, redis, app, script, &pending, event.clone()).await;
         held.dies().await;
         assert_eq!(said(app.events(&event, Wait::Applied).await), ["duplicate"]);
         assert_eq!(redis.cli(&["HLEN", &pending]), "0", "{event}");
         match event["key"].as_str().unwrap() {
-            "k1" => assert_eq!(total(&app, "al").await, 0),
+            "k1" => assert_eq!(total(app, "al").await, 0),
             "k2" => {
                 assert_eq!(
                     app.imkit_rooms("al", &[]).await.ok()["result"]["totalCount"],
@@ -387,9 +378,9 @@ async fn a_duplicate_by_its_key_waits_for_what_the_first_one_began() {
                     &json!([{"type": "room.updated", "room": "r", "status": 1}, message("r", "2")]),
                 )
                 .await;
-                assert_eq!(total(&app, "al").await, 1);
+                assert_eq!(total(app, "al").await, 1);
             }
-            _ => assert_eq!(total(&app, "al").await, 0),
+            _ => assert_eq!(total(app, "al").await, 0),
         }
     }
 }
@@ -414,12 +405,7 @@ async fn a_message_to_somebody_is_known_in_whichever_of_their_rooms_it_is() {
 /// The longest key of a request is one that `verify` reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_longest_key_of_a_request_is_nothing_that_can_not_be_read() {
-    let Own {
-        redis,
-        config,
-        pod: _pod,
-        app,
-    } = Own::start("");
+    let (app, _pod, redis) = Own::start("").parts();
     app.must(&made("r", &["al", "bob"])).await;
     let read = json!([
         {"type": "room.read", "room": "r", "user": "al"},
@@ -429,7 +415,7 @@ async fn the_longest_key_of_a_request_is_nothing_that_can_not_be_read() {
         assert_eq!(said(post(&app, &key, &read).await), ["applied"; 2]);
         assert_eq!(said(post(&app, &key, &read).await), ["duplicate"; 2]);
     }
-    assert_no_drift(&redis.url(), &config.apps[0].id);
+    assert_no_drift(&redis.url(), &app.keys.id);
 }
 
 /// A back-fill tells the room of older messages, until the history no longer holds the one that its members see as the last.

@@ -27,9 +27,7 @@ const ROOM: &str = "unread:v1:{app-0:r:group}:";
 
 impl Scene {
     async fn new() -> Self {
-        let Own {
-            redis, pod, app, ..
-        } = Own::start("");
+        let (app, pod, redis) = Own::start("").parts();
         let message = |room: &str, n: u64, mentions: Value| {
             json!({"type": "message.sent", "room": room, "id": format!("m{n}"), "sender": "bob", "time": 1_700_000_000_000_u64 + n,
                    "mentions": mentions})
@@ -464,9 +462,7 @@ async fn beside_live_traffic_nothing_drifts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn rebuilt_while_events_flow_every_count_is_right_in_the_end() {
-    let Own {
-        redis, pod, app, ..
-    } = Own::start("");
+    let (app, pod, redis) = Own::start("").parts();
     let redis = Arc::new(redis);
     app.must(&traffic::setup()).await;
     let over = Arc::new(AtomicBool::new(false));

@@ -109,9 +109,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let Own {
-            redis, pod, app, ..
-        } = Own::start("");
+        let (app, pod, redis) = Own::start("").parts();
         app.must(&event("first")).await;
         Self { redis, pod, app }
     }
@@ -475,12 +473,7 @@ fn commands_say_that_redis_is_away_and_not_how_they_looked() {
 /// Every refusal of every dialect under its true word, whatever its status.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_is_counted_under_its_true_word() {
-    let Own {
-        redis: _redis,
-        pod,
-        app,
-        ..
-    } = Own::start("");
+    let (app, pod, _redis) = Own::start("").parts();
     let id = app.keys.id.clone();
     app.must(&event("first")).await;
     assert_eq!(seen(&pod, &id, "native_events"), [("ok".to_owned(), 1)]);
@@ -644,12 +637,7 @@ async fn a_call_over_its_limit_is_counted_as_limited_in_every_dialect() {
         scope: "pod",
     };
     let config = Config::limited(1, limit);
-    let Own {
-        redis: _redis,
-        pod,
-        app,
-        ..
-    } = Own::with(config);
+    let (app, pod, _redis) = Own::with(config).parts();
     app.must(&event("first")).await;
     let post = reqwest::Method::POST;
     for (endpoint, request) in [
@@ -686,9 +674,7 @@ async fn a_call_over_its_limit_is_counted_as_limited_in_every_dialect() {
 async fn too_much_to_do_is_counted_as_overload() {
     let mut config = Config::apps(1);
     config.server.push_str("max_reads = 1\n");
-    let Own {
-        redis, pod, app, ..
-    } = Own::with(config);
+    let (app, pod, redis) = Own::with(config).parts();
     let id = &app.keys.id;
     app.must(&event("first")).await;
     redis.freeze();

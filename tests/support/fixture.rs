@@ -86,4 +86,9 @@ impl Own {
             redis,
         }
     }
+
+    /// The app, the pod and the Redis. The pod ends when it is dropped.
+    pub fn parts(self) -> (App, Pod, RedisServer) {
+        (self.app, self.pod, self.redis)
+    }
 }

@@ -2,6 +2,9 @@
 //!
 //! Processes are started and stopped here and nowhere else, always by the handle of the process that we started
 //! ourselves. Whatever takes time is waited for with [`until`] or [`eventually`]; there is no fixed sleep to tune.
+//!
+//! It is a module and not a crate, so each binary compiles it anew. Measured: as a crate it would save a twelfth of the CPU time
+//! that all four binaries take to compile, and cost `make test`, which compiles one of them, two fifths more.
 #![allow(dead_code, unused_imports, reason = "no binary uses all of it")]
 
 /// Waiting for conditions.

@@ -1,5 +1,6 @@
 //! One `redis-server`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -205,6 +206,23 @@ impl RedisServer {
     /// It goes on as if nothing had been.
     pub fn thaw(&self) {
         signal(self.child.as_ref().expect("it runs"), "CONT");
+    }
+
+    /// A connection of the test's own.
+    pub fn connect(&self) -> redis::Connection {
+        let client = redis::Client::open(self.url()).unwrap();
+        client.get_connection().unwrap()
+    }
+
+    /// How often each command was called since the statistics were reset.
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        let calls = |line: &str| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let calls = rest.split(',').next()?.parse().ok()?;
+            Some((name.to_owned(), calls))
+        };
+        let statistics = self.cli(&["INFO", "commandstats"]);
+        statistics.lines().filter_map(calls).collect()
     }
 
     /// The value of one field of `INFO`.

@@ -11,9 +11,7 @@ struct Beside {
 
 impl Beside {
     async fn new() -> Self {
-        let Own {
-            redis, pod, app, ..
-        } = Own::start("");
+        let (app, pod, redis) = Own::start("").parts();
         let events = json!([
             {"type": "room.updated", "room": "one", "kind": "group"},
             {"type": "member.joined", "room": "one", "users": ["alice", "bob", "carol"]},

@@ -25,12 +25,7 @@ fn ends(what: &str, head: &str, body: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answer_ends_with_a_line_feed() {
-    let Own {
-        redis: _redis,
-        pod,
-        app,
-        ..
-    } = Own::start("");
+    let (app, pod, _redis) = Own::start("").parts();
     app.must(&json!({"type": "message.sent", "to": "alice", "sender": "bob", "id": "1"}))
         .await;
     app.unread("alice", true).await.ok();

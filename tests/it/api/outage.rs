@@ -23,12 +23,8 @@ async fn timed(what: &str, call: impl Future<Output = Reply>) -> Reply {
 
 #[tokio::test]
 async fn each_dialect_says_that_redis_is_gone_and_recovers() {
-    let Own {
-        mut redis,
-        config,
-        pod,
-        app,
-    } = Own::on(RedisServer::start_durable(), Config::apps(1));
+    let config = Config::apps(1);
+    let (app, pod, mut redis) = Own::on(RedisServer::start_durable(), config.clone()).parts();
     let message = json!({"type": "message.sent", "room": "r", "id": "during"});
     app.must(&json!([
         {"type": "room.updated", "room": "r", "tags": ["t"]},

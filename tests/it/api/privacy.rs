@@ -10,12 +10,7 @@ use crate::support::{
 
 #[tokio::test]
 async fn no_log_line_tells_who_asked_what() {
-    let Own {
-        mut redis,
-        pod,
-        app,
-        ..
-    } = Own::start("[log]\nlevel = \"debug\"\n");
+    let (app, pod, mut redis) = Own::start("[log]\nlevel = \"debug\"\n").parts();
     let keys = &app.keys;
     // Any of these in a line, plain or encoded, is a leak.
     let [user, room, id, tag, kind, text, query, path] = [

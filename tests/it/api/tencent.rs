@@ -368,12 +368,7 @@ async fn the_vendors_own_signatures_are_right_but_expired() {
     let mut config = Config::apps(1);
     config.apps[0].sdkappid = 1_400_000_001;
     config.apps[0].secret_key = "unread-test-key-0001-not-a-real-secret".to_owned();
-    let Own {
-        redis: _redis,
-        pod: _pod,
-        app,
-        ..
-    } = Own::with(config);
+    let (app, _pod, _redis) = Own::with(config).parts();
     for (identifier, usersig) in VECTORS {
         let query = |usersig: &str| {
             // Not escaped: its alphabet needs none.

@@ -221,7 +221,7 @@ impl Cluster {
 
     /// Which node is the master of a slot, asked of one that is up.
     pub fn owner(&self, slot: u16, asked: usize) -> usize {
-        let mut connection = self.connect(asked);
+        let mut connection = self.nodes[asked].connect();
         let rows: Vec<Vec<redis::Value>> = redis::cmd("CLUSTER")
             .arg("SLOTS")
             .query(&mut connection)
@@ -246,16 +246,9 @@ impl Cluster {
         panic!("nobody has slot {slot}");
     }
 
-    fn connect(&self, node: usize) -> redis::Connection {
-        redis::Client::open(self.nodes[node].url())
-            .unwrap()
-            .get_connection()
-            .unwrap()
-    }
-
     /// Moves a slot as `redis-cli --cluster reshard` does, key by key. Between two keys the slot is in two places.
     pub fn move_slot(&self, slot: u16, from: usize, to: usize) {
-        let (mut source, mut target) = (self.connect(from), self.connect(to));
+        let (mut source, mut target) = (self.nodes[from].connect(), self.nodes[to].connect());
         let id = |connection: &mut redis::Connection| -> String {
             redis::cmd("CLUSTER").arg("MYID").query(connection).unwrap()
         };
@@ -290,7 +283,7 @@ impl Cluster {
         set(&mut target, "NODE", &to_id);
         set(&mut source, "NODE", &to_id);
         for other in self.masters().filter(|index| ![from, to].contains(index)) {
-            set(&mut self.connect(other), "NODE", &to_id);
+            set(&mut self.nodes[other].connect(), "NODE", &to_id);
         }
     }
 }
