@@ -3,6 +3,7 @@
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use crate::support::check;
 use crate::support::history::{History, Universe, setting};
 use crate::support::model::{Model, Outcome};
 use crate::support::{App, Config, Pod, RedisServer, app, assert_no_drift};
@@ -29,13 +30,7 @@ async fn histories(label: &'static str, seeds: &[u64], twice: bool) {
             })
         });
     }
-    let failures: Vec<String> = tasks
-        .join_all()
-        .await
-        .into_iter()
-        .filter_map(Result::err)
-        .collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    check::all(tasks).await;
     apps[0].assert_no_secret_logged();
     // Nor is there anything that no endpoint shows and that does not add up.
     for app in &apps {

@@ -9,6 +9,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
+use crate::support::check;
 use crate::support::history::History;
 use crate::support::traffic::{self, Answered, Writer};
 use crate::support::{
@@ -449,9 +450,7 @@ async fn beside_live_traffic_nothing_drifts() {
         runs
     });
     let checked = checks.await;
-    for outcome in tasks.join_all().await {
-        outcome.unwrap();
-    }
+    check::all(tasks).await;
     assert!(checked.unwrap() >= 3);
     let model = answered.model();
     eventually("everything delivered", || traffic::compare(&app, &model)).await;

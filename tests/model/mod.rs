@@ -297,6 +297,11 @@ impl Model {
             .map(|(id, room)| (id.as_str(), room))
     }
 
+    /// Who is in a room: nobody, if there is none of that name.
+    pub fn joined(&self, room: &str) -> impl Iterator<Item = &str> {
+        self.rooms.get(room).into_iter().flat_map(Room::joined)
+    }
+
     /// The direct rooms of a user, invited or joined, whose peer is that one.
     fn rooms_with<'a>(
         &'a self,

@@ -11,6 +11,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
+use super::check;
 use super::history::History;
 use super::servers::{Cluster, Sentinels};
 use super::traffic::{self, Answered, Writer};
@@ -39,9 +40,7 @@ pub async fn histories(config: &mut Config, url: &str, seeds: std::ops::Range<u6
                 .map_err(|reason| format!("seed {seed}: {reason}"))
         });
     }
-    for outcome in tasks.join_all().await {
-        outcome.unwrap();
-    }
+    check::all(tasks).await;
     pod.assert_no_secret_logged(config);
 }
 

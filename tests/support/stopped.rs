@@ -28,11 +28,7 @@ impl Stopped {
         pending: &str,
         events: Value,
     ) -> Self {
-        let wire = Wire::to(redis);
-        let pod = Pod::start_unready(config, &wire.url());
-        until("readiness by way of the wire", || {
-            pod.is_ready().then_some(())
-        });
+        let (wire, pod) = behind_a_wire(config, redis);
         let jobs = || redis.cli(&["HLEN", pending]).parse::<u64>().unwrap();
         let before = jobs();
         wire.hold_at(script);
@@ -52,11 +48,7 @@ impl Stopped {
         script: &str,
         events: Value,
     ) -> Self {
-        let wire = Wire::to(redis);
-        let pod = Pod::start_unready(config, &wire.url());
-        until("readiness by way of the wire", || {
-            pod.is_ready().then_some(())
-        });
+        let (wire, pod) = behind_a_wire(config, redis);
         wire.shared.change(|state| state.before = true);
         wire.hold_at(script);
         let app = app.on(&pod.base);
@@ -76,6 +68,13 @@ impl Stopped {
         self.wire.let_go();
         self.caller.await.unwrap().unwrap()
     }
+}
+
+/// A pod that is ready, and the wire between it and Redis.
+fn behind_a_wire(config: &Config, redis: &RedisServer) -> (Wire, Pod) {
+    let wire = Wire::to(redis);
+    let pod = Pod::start_at(config, &wire.url());
+    (wire, pod)
 }
 
 #[derive(Default)]

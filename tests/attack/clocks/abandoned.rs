@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::*;
+use crate::support::check;
 use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, said};
 use crate::support::servers::Sentinels;
 use crate::support::stopped::Stopped;
@@ -127,13 +128,7 @@ async fn over_steps(steps: [i64; 3]) {
     for step in steps {
         tasks.spawn(over_a_step(step));
     }
-    let failures: Vec<String> = tasks
-        .join_all()
-        .await
-        .into_iter()
-        .filter_map(Result::err)
-        .collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    check::all(tasks).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

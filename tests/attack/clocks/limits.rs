@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::*;
+use crate::support::check;
 use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, said};
 use crate::support::servers::Sentinels;
 use crate::support::{PATIENCE, RateLimit};
@@ -104,13 +105,7 @@ async fn a_step_back_refuses_calls_for_one_burst_at_most() {
             done.map_err(|why| format!("a step of {}: {why}", said(to - from)))
         });
     }
-    let failures: Vec<String> = steps
-        .join_all()
-        .await
-        .into_iter()
-        .filter_map(Result::err)
-        .collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    check::all(steps).await;
 }
 
 /// The new master's clock is an hour behind.

@@ -192,12 +192,7 @@ impl Universe {
             }
             return event;
         }
-        let joined: Vec<&str> = model
-            .rooms
-            .get(&room)
-            .into_iter()
-            .flat_map(|room| room.joined())
-            .collect();
+        let joined: Vec<&str> = model.joined(&room).collect();
         if let (Some(user), true) = (joined.choose(rng), rng.random_bool(0.9)) {
             event["user"] = (*user).into();
         }
@@ -309,12 +304,7 @@ impl Universe {
 
     fn pref(&self, model: &Model, rng: &mut StdRng) -> Value {
         let room = self.room(model, rng);
-        let joined: Vec<&str> = model
-            .rooms
-            .get(&room)
-            .into_iter()
-            .flat_map(|room| room.joined())
-            .collect();
+        let joined: Vec<&str> = model.joined(&room).collect();
         let user = match joined.choose(rng) {
             Some(user) if rng.random_bool(0.9) => user,
             _ => self.user(rng),
