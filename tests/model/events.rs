@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Kind, Member, Mentions, Message, Model, Name, Outcome, Room, Verdict};
 

@@ -13,7 +13,7 @@ mod sendbird;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 pub use listing::{Condition, RoomsQuery, SortBy};
 pub use sendbird::ITEM_KEYS;

@@ -1,6 +1,6 @@
 //! What Tencent's endpoint answers.
 
-use super::{Kind, Model, Room};
+use super::{Kind, Model};
 
 /// What Tencent says of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //!
 //! It is a module and not a crate, so each binary compiles it anew. Measured: as a crate it would save a twelfth of the CPU time
 //! that all four binaries take to compile, and cost `make test`, which compiles one of them, two fifths more.
-#![allow(dead_code, unused_imports, reason = "no binary uses all of it")]
+#![allow(dead_code, reason = "no binary uses all of it")]
 
 /// Waiting for conditions.
 pub mod wait;
@@ -65,14 +65,17 @@ pub mod scenarios;
 /// A pod that stops at a script.
 pub mod stopped;
 
-pub use client::{App, Reply, Wait, escaped, raw};
-pub use config::{AppKeys, Config, RateLimit, quoted};
-pub use fixture::{Own, app};
-pub use pod::Pod;
-pub use process::signal;
-pub use program::{Ran, assert_no_drift, ran, run, unread};
-pub use redis_server::{RedisServer, free_port};
-pub use tokens::{
-    hmac_sha256, imkit_token, imkit_token_of, now_seconds, pack_usersig, tencent_usersig,
+#[allow(unused_imports, reason = "no binary uses all of them")]
+pub use self::{
+    client::{App, Reply, Wait, escaped, raw},
+    config::{AppKeys, Config, RateLimit, quoted},
+    fixture::{Own, app},
+    pod::Pod,
+    process::signal,
+    program::{Ran, assert_no_drift, ran, run, unread},
+    redis_server::{RedisServer, free_port},
+    tokens::{
+        hmac_sha256, imkit_token, imkit_token_of, now_seconds, pack_usersig, tencent_usersig,
+    },
+    wait::{PATIENCE, eventually, until},
 };
-pub use wait::{PATIENCE, eventually, until};

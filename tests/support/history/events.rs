@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 
-use super::universe::{FOLDERS, FUTURE, START, TAGS, TYPES, Universe};
+use super::universe::{FOLDERS, START, TAGS, TYPES, Universe};
 use crate::support::model::{Kind, Model, Room};
 
 impl Universe {

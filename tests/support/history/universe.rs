@@ -5,8 +5,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde_json::Value;
 
-use super::{id_of, time_of};
-use crate::support::model::{Kind, Model, Room};
+use super::time_of;
+use crate::support::model::Model;
 
 /// The time of the first messages.
 pub(super) const START: i64 = 1_750_000_000_000;

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 pub use cluster::Cluster;
 pub use sentinels::Sentinels;
+#[allow(unused_imports, reason = "not every binary talks TLS")]
 pub use tls::TlsServer;
 
 use super::clock::Clock;
