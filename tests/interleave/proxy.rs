@@ -228,7 +228,7 @@ impl Shared {
             None => false,
         };
         state.log.push(match self.verbose {
-            true => format!("{name} {}", command.said()),
+            true => format!("{name} {}", command.summary()),
             false => name,
         });
         if state.holding || stop {
@@ -469,7 +469,7 @@ impl<'a> Command<'a> {
     }
 
     /// What it is about, short enough to be read.
-    fn said(&self) -> String {
+    fn summary(&self) -> String {
         let script = self.0[0].eq_ignore_ascii_case(b"EVALSHA");
         let words = self.0.iter().skip(if script { 3 } else { 1 });
         let short = |word: &&[u8]| {

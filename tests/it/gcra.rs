@@ -27,7 +27,7 @@ impl Limit {
 
 /// What the script answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Said {
+struct Answer {
     granted: i64,
     remaining: i64,
     wait: i64,
@@ -50,14 +50,14 @@ impl Scene {
         }
     }
 
-    fn ask(&mut self, limit: Limit, calls: i64, owed: bool) -> redis::RedisResult<Said> {
+    fn ask(&mut self, limit: Limit, calls: i64, owed: bool) -> redis::RedisResult<Answer> {
         let mut call = self.script.key(KEY);
         call.arg(limit.emission)
             .arg(limit.burst)
             .arg(calls)
             .arg(u8::from(owed));
         let (granted, remaining, wait, reset) = call.invoke(&mut self.connection)?;
-        Ok(Said {
+        Ok(Answer {
             granted,
             remaining,
             wait,
@@ -66,7 +66,7 @@ impl Scene {
     }
 
     #[track_caller]
-    fn call(&mut self, limit: Limit) -> Said {
+    fn call(&mut self, limit: Limit) -> Answer {
         let said = self.ask(limit, 1, false).unwrap();
         assert!(said.wait <= limit.whole(), "{said:?}");
         assert!(said.reset <= limit.whole(), "{said:?}");

@@ -28,7 +28,7 @@ fn state(pod: &Pod, wanted: &str) -> String {
 }
 
 /// The log lines about how Redis is: its state, and why.
-fn said(pod: &Pod) -> Vec<(String, String)> {
+fn logged_states(pod: &Pod) -> Vec<(String, String)> {
     let lines = pod.log().into_iter();
     let lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
     let lines = lines.filter(|line| line["state"].is_string() && line["server"].is_string());
@@ -45,7 +45,10 @@ fn said(pod: &Pod) -> Vec<(String, String)> {
 
 /// The states alone.
 fn states(pod: &Pod) -> Vec<String> {
-    said(pod).into_iter().map(|(state, _)| state).collect()
+    logged_states(pod)
+        .into_iter()
+        .map(|(state, _)| state)
+        .collect()
 }
 
 /// These states have been logged and no others. A line may come a moment after what it tells of.
@@ -136,9 +139,9 @@ impl Scene {
         }
         assert_states(&self.pod, &["up", trouble]);
         assert!(
-            said(&self.pod)[1].1.contains(cause),
+            logged_states(&self.pod)[1].1.contains(cause),
             "{:?}",
-            said(&self.pod)
+            logged_states(&self.pod)
         );
         assert_eq!(self.pod.admin_status("/livez"), Some(200));
     }
@@ -457,9 +460,9 @@ fn commands_say_that_redis_is_away_and_not_how_they_looked() {
         &["inspect", "--app", "app-1", "--memory"],
     ];
     for command in commands {
-        let came = ran(&[command, &["--redis-url", &url]].concat());
-        let said = format!("{}{}", came.stdout, came.stderr).to_lowercase();
-        assert_ne!(came.code, 0, "{command:?}: {said}");
+        let ran = ran(&[command, &["--redis-url", &url]].concat());
+        let said = format!("{}{}", ran.stdout, ran.stderr).to_lowercase();
+        assert_ne!(ran.code, 0, "{command:?}: {said}");
         assert!(
             said.contains("redis can't be reached"),
             "{command:?}: {said}"

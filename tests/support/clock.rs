@@ -15,7 +15,7 @@ pub const DAY: i64 = 24 * HOUR;
 pub const YEAR: i64 = 365 * DAY;
 
 /// A length of time in words.
-pub fn said(micros: i64) -> String {
+pub fn in_words(micros: i64) -> String {
     let units = [
         (YEAR, "years"),
         (DAY, "days"),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::support::check;
-use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, said};
+use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, in_words};
 use crate::support::servers::Sentinels;
 use crate::support::stopped::Stopped;
 
@@ -119,7 +119,7 @@ async fn over_a_step(step: i64) -> Check {
     story.start_pods(1);
     let done = found(&story).await;
     story.pods.clear();
-    done.map_err(|why| format!("a step of {}: {why}", said(step)))
+    done.map_err(|why| format!("a step of {}: {why}", in_words(step)))
 }
 
 async fn over_steps(steps: [i64; 3]) {

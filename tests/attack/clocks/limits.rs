@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::support::check;
-use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, said};
+use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, in_words};
 use crate::support::servers::Sentinels;
 use crate::support::{PATIENCE, RateLimit};
 
@@ -102,7 +102,7 @@ async fn a_step_back_refuses_calls_for_one_burst_at_most() {
             let pod = Pod::start(&config, &redis);
             let app = App::new(&config.apps[0], &pod.base);
             let done = over(&app, || clock.set(to)).await;
-            done.map_err(|why| format!("a step of {}: {why}", said(to - from)))
+            done.map_err(|why| format!("a step of {}: {why}", in_words(to - from)))
         });
     }
     check::all(steps).await;

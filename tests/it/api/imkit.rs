@@ -48,9 +48,9 @@ async fn a_badge_answer_field_by_field() {
         is_json(&reply);
         assert_eq!(reply.ok(), all, "{body:?}");
     }
-    let some = post(&app, r#"{"tags":["work","none","work"]}"#).await.ok();
+    let of_tags = post(&app, r#"{"tags":["work","none","work"]}"#).await.ok();
     assert_eq!(
-        some["result"],
+        of_tags["result"],
         json!({"totalBadge": 1, "data": {"work": 1, "none": 0}})
     );
     // The type of the body is nobody's business.

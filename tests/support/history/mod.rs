@@ -195,7 +195,7 @@ impl History {
         futures_util::future::try_join_all(checks).await?;
 
         // No commas: these names go into a comma list.
-        let some: Vec<String> = self
+        let asked: Vec<String> = self
             .universe
             .everybody
             .choose_multiple(&mut self.rng, 3)
@@ -207,22 +207,22 @@ impl History {
             rooms = rooms.choose_multiple(&mut self.rng, 1).cloned().collect();
         }
         for room in rooms {
-            check::room(app, model, &room, &some).await?;
+            check::room(app, model, &room, &asked).await?;
         }
         Ok(())
     }
 
     fn questions(&mut self) -> Questions {
         let rng = &mut self.rng;
-        let some = |rng: &mut StdRng, from: &[&str]| {
+        let choose = |rng: &mut StdRng, from: &[&str]| {
             let count = rng.random_range(0..=3);
             from.choose_multiple(rng, count)
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
         };
         Questions {
-            tags: some(rng, &[TAGS, &["no such tag"]].concat()),
-            types: some(rng, &[TYPES, &["no such type"]].concat()),
+            tags: choose(rng, &[TAGS, &["no such tag"]].concat()),
+            types: choose(rng, &[TYPES, &["no such type"]].concat()),
             peers: self
                 .universe
                 .everybody
