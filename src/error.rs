@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::outcome::Outcome;
+use crate::quota::Verdict;
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum Error {
     /// This pod has as much to do as it takes on. Nothing was begun.
     #[error("too many {0} are being worked on")]
     Overloaded(&'static str),
+    /// The call is over its limit, of which this was said. What it read is thrown away.
+    #[error("the call is over its limit")]
+    Limited(Verdict),
     /// The writes were made, but not confirmed by as many replicas as asked for: a failover may lose them, or not.
     /// They may be sent again.
     #[error("outcome unknown: {0}")]
@@ -207,6 +211,7 @@ impl Error {
         match self {
             Error::Unavailable(_) | Error::Unknown(_) => Outcome::Redis,
             Error::Overloaded(_) => Outcome::Overloaded,
+            Error::Limited(_) => Outcome::Limited,
             Error::Unreadable(_) | Error::Internal(_) => Outcome::Internal,
         }
     }

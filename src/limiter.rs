@@ -22,9 +22,10 @@ use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 
 use crate::config::{AppConfig, RateLimit, Scope};
+use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::names::UserId;
-use crate::quota::{Charge, Charged, Share, Tab, Verdict};
+use crate::quota::{Charge, Limit, Share, Tab, Verdict};
 
 /// Users of all apps and endpoints that a pod remembers, some 300 bytes each.
 const USERS: usize = 32 * 1024;
@@ -368,15 +369,11 @@ pub struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// Whether the call may go on, by what is known so far.
-    pub fn allowed(&self) -> bool {
-        self.verdict.allowed
-    }
-
-    /// What the store is to charge; nothing without a limit or where each pod has its own.
-    pub fn charge(&self) -> Option<&'a Charge> {
-        self.gate
-            .filter(|gate| gate.scope == Scope::Cluster)
-            .map(|gate| &gate.charge)
+    pub fn check(&self) -> Result<()> {
+        match self.verdict.allowed {
+            true => Ok(()),
+            false => Err(Error::Limited(self.verdict)),
+        }
     }
 
     /// What Redis has to be told now of the user's calls, if this pod has not told it for a while.
@@ -384,32 +381,7 @@ impl<'a> Entry<'a> {
         self.report.take()
     }
 
-    /// Takes in what the store said: the value if the call was granted. A refusal is remembered, so that a flood does
-    /// not reach Redis.
-    pub fn settle<T>(&mut self, charged: Charged<T>) -> Option<T> {
-        match charged {
-            Charged::Granted(value, verdict) => {
-                if let Some(verdict) = verdict {
-                    self.verdict = self.bounded(verdict);
-                }
-                Some(value)
-            }
-            Charged::Refused(verdict) => {
-                let verdict = self.bounded(verdict);
-                if let Some(gate) = self.gate {
-                    gate.remember(verdict.retry_after);
-                }
-                self.metrics.rate_limited("cluster");
-                self.verdict = Verdict {
-                    allowed: false,
-                    ..verdict
-                };
-                None
-            }
-        }
-    }
-
-    /// The same without a wait that is longer than one burst: Redis' clock may step, and somebody may write into its keys.
+    /// A verdict without a wait that is longer than one burst: Redis' clock may step, and somebody may write into its keys.
     fn bounded(&self, verdict: Verdict) -> Verdict {
         let longest = self
             .gate
@@ -435,6 +407,28 @@ impl<'a> Entry<'a> {
                 .zip(user)
                 .map(|(each, user)| (each.policy.as_str(), user)),
         })
+    }
+}
+
+impl Limit for Entry<'_> {
+    /// Nothing without a limit, or where each pod has its own.
+    fn charge(&self) -> Option<&Charge> {
+        self.gate
+            .filter(|gate| gate.scope == Scope::Cluster)
+            .map(|gate| &gate.charge)
+    }
+
+    /// A refusal is remembered, so that a flood does not reach Redis.
+    fn settle(&mut self, verdict: Verdict) -> Result<(), Verdict> {
+        self.verdict = self.bounded(verdict);
+        if self.verdict.allowed {
+            return Ok(());
+        }
+        if let Some(gate) = self.gate {
+            gate.remember(self.verdict.retry_after);
+        }
+        self.metrics.rate_limited("cluster");
+        Err(self.verdict)
     }
 }
 
@@ -529,9 +523,7 @@ mod tests {
             users: crate::config::UsersConfig {
                 allowed_origins: Vec::new(),
             },
-            imkit: None,
-            tencent: None,
-            sendbird: None,
+            dialects: crate::config::Sections::default(),
         };
         let endpoints = ["x", "y"].map(|name| Endpoint { name, user_share });
         Limiter::new(&[app], &endpoints, Arc::default())
@@ -544,9 +536,11 @@ mod tests {
     #[test]
     fn exactly_the_burst_passes_at_once_and_endpoints_are_apart() {
         let limiter = limiter(1, 5, Scope::Pod);
-        let passed = (0..50).filter(|_| limiter.enter(0, "x").allowed()).count();
+        let passed = (0..50)
+            .filter(|_| limiter.enter(0, "x").check().is_ok())
+            .count();
         assert_eq!(passed, 5);
-        assert!(limiter.enter(0, "y").allowed());
+        assert!(limiter.enter(0, "y").check().is_ok());
     }
 
     #[test]
@@ -554,9 +548,11 @@ mod tests {
         let limiter = limiter(0, 1, Scope::Cluster);
         for _ in 0..1000 {
             let entry = limiter.enter(0, "x");
-            assert!(entry.allowed() && entry.charge().is_none() && entry.standing().is_none());
+            assert!(
+                entry.check().is_ok() && entry.charge().is_none() && entry.standing().is_none()
+            );
         }
-        assert!(limiter.enter(7, "x").allowed());
+        assert!(limiter.enter(7, "x").check().is_ok());
     }
 
     #[test]
@@ -567,10 +563,10 @@ mod tests {
         assert_eq!(standing.policy, "\"x\";q=2;w=1");
         assert_eq!(standing.rate_limit(), "\"x\";r=1;t=1");
         assert_eq!(standing.retry_after_seconds(), None);
-        assert!(limiter.enter(0, "x").allowed());
+        assert!(limiter.enter(0, "x").check().is_ok());
         let entry = limiter.enter(0, "x");
         let standing = entry.standing().unwrap();
-        assert!(!entry.allowed());
+        assert!(entry.check().is_err());
         assert_eq!(standing.rate_limit(), "\"x\";r=0;t=1");
         assert_eq!(standing.retry_after_seconds(), Some(1));
     }
@@ -586,12 +582,12 @@ mod tests {
             retry_after: Duration::from_millis(60),
             reset: Duration::from_secs(1),
         };
-        assert_eq!(entry.settle(Charged::<()>::Refused(refused)), None);
-        assert!(!entry.allowed());
-        assert!(!limiter.enter(0, "x").allowed());
-        assert!(limiter.enter(0, "y").allowed());
+        assert!(entry.settle(refused).is_err());
+        assert!(entry.check().is_err());
+        assert!(limiter.enter(0, "x").check().is_err());
+        assert!(limiter.enter(0, "y").check().is_ok());
         std::thread::sleep(Duration::from_millis(80));
-        assert!(limiter.enter(0, "x").allowed());
+        assert!(limiter.enter(0, "x").check().is_ok());
     }
 
     /// Redis' clock may have stepped back by an hour: neither the pod nor the caller waits longer than one burst.
@@ -606,23 +602,23 @@ mod tests {
             retry_after: hour,
             reset: hour,
         };
-        assert_eq!(entry.settle(Charged::<()>::Refused(refused)), None);
+        assert!(entry.settle(refused).is_err());
         let burst = Duration::from_millis(50);
         let told = entry.standing().unwrap().verdict;
         assert!(told.retry_after <= burst && told.reset <= burst, "{told:?}");
         let next = limiter.enter(0, "x");
-        assert!(!next.allowed());
+        assert!(next.check().is_err());
         let told = next.standing().unwrap().verdict;
         assert!(told.retry_after <= burst && told.reset <= burst, "{told:?}");
         std::thread::sleep(burst);
-        assert!(limiter.enter(0, "x").allowed());
+        assert!(limiter.enter(0, "x").check().is_ok());
 
         let mut entry = limiter.enter(0, "y");
         let granted = Verdict {
             allowed: true,
             ..refused
         };
-        assert_eq!(entry.settle(Charged::Granted(1, Some(granted))), Some(1));
+        assert_eq!(entry.settle(granted), Ok(()));
         assert!(entry.standing().unwrap().verdict.reset <= burst);
     }
 
@@ -633,14 +629,14 @@ mod tests {
         let passed = |who: &Arc<UserId>| {
             let calls = 0..20;
             calls
-                .filter(|_| limiter.enter_as(0, "x", who).allowed())
+                .filter(|_| limiter.enter_as(0, "x", who).check().is_ok())
                 .count()
         };
         assert_eq!((passed(&alice), passed(&bob)), (5, 5));
         // The app's limit is used up now, and on the other endpoint it is not.
-        assert!(!limiter.enter_as(0, "x", &user("carol")).allowed());
+        assert!(limiter.enter_as(0, "x", &user("carol")).check().is_err());
         assert_eq!(passed(&alice), 0);
-        assert!(limiter.enter_as(0, "y", &alice).allowed());
+        assert!(limiter.enter_as(0, "y", &alice).check().is_ok());
     }
 
     #[test]
@@ -667,7 +663,7 @@ mod tests {
         ] {
             let limiter = shared(1, 10, Scope::Pod, share);
             let alice = user("alice");
-            let passed = (0..20).filter(|_| limiter.enter_as(0, "x", &alice).allowed());
+            let passed = (0..20).filter(|_| limiter.enter_as(0, "x", &alice).check().is_ok());
             assert_eq!(passed.count(), passes);
         }
     }
@@ -690,11 +686,11 @@ mod tests {
         // Pods together have let through all of it.
         known.tab.learn(Duration::from_millis(30));
         let entry = limiter.enter_as(0, "x", &alice);
-        assert!(!entry.allowed());
+        assert!(entry.check().is_err());
         assert!(entry.standing().unwrap().rate_limit().contains("x-user"));
-        assert!(limiter.enter_as(0, "x", &user("bob")).allowed());
+        assert!(limiter.enter_as(0, "x", &user("bob")).check().is_ok());
         std::thread::sleep(Duration::from_millis(40));
-        assert!(limiter.enter_as(0, "x", &alice).allowed());
+        assert!(limiter.enter_as(0, "x", &alice).check().is_ok());
     }
 
     #[test]
@@ -716,7 +712,7 @@ mod tests {
             retry_after: Duration::ZERO,
             reset: Duration::from_millis(701),
         };
-        assert_eq!(entry.settle(Charged::Granted(7, Some(verdict))), Some(7));
+        assert_eq!(entry.settle(verdict), Ok(()));
         assert_eq!(entry.standing().unwrap().rate_limit(), "\"x\";r=3;t=1");
     }
 }

@@ -1,5 +1,5 @@
 //! The words that the rate limiter and the store share: what a call is charged to in Redis, in the same round trip
-//! as its read, and what came of it. No I/O.
+//! as its read, and what came of it. No I/O. A call over its limit fails by [`crate::error::Error::Limited`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -148,11 +148,11 @@ pub struct Verdict {
     pub reset: Duration,
 }
 
-/// The answer to a read that was charged.
-#[derive(Debug)]
-pub enum Charged<T> {
-    /// The call was within the limit (or had none: then there is no verdict).
-    Granted(T, Option<Verdict>),
-    /// The call was over the limit; nothing was read.
-    Refused(Verdict),
+/// The limit of one call, as the store sees it: what to charge, and where to note what came of it.
+pub trait Limit: Send {
+    /// What the call is to be charged to; nothing where Redis has no part in its limit.
+    fn charge(&self) -> Option<&Charge>;
+
+    /// Notes what Redis said of the call, for the answer to show. A refusal comes back as it is to be shown.
+    fn settle(&mut self, verdict: Verdict) -> Result<(), Verdict>;
 }

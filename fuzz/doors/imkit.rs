@@ -11,12 +11,11 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use sha2::Sha256;
 
+use super::badges::{MAX_TAGS, tags};
 use super::rooms::Listing;
 use super::token::{Unusable, Verifier};
-use super::{MAX_TAGS, tags};
 use crate::http::request::{Call, Query};
 use crate::names::UserId;
-use crate::store::Pref;
 
 const SECRET: &str = "imkit-test-secret-not-real";
 const NOW: u64 = 1_700_000_000;

@@ -315,7 +315,7 @@ async fn histories_behind_sentinels_that_fail_over_to_a_clock_behind() {
 fn behind(sentinels: &Sentinels, steps: &SharedSteps) {
     let mut steps = locked(steps);
     let master = sentinels.master();
-    let by = steps.some(MS, HOUR);
+    let by = steps.length_between(MS, HOUR);
     sentinels.clocks[1 - master].set(sentinels.clocks[master].ahead() - by);
     steps
         .done
@@ -338,7 +338,7 @@ async fn histories_on_a_cluster_whose_clocks_differ_and_step() {
         let mut steps = locked(&stepping);
         let masters: Vec<usize> = nodes.masters().collect();
         let master = *masters.choose(&mut steps.rng).unwrap();
-        let (by, next) = (steps.some(MS, HOUR), nodes.replica_of(master));
+        let (by, next) = (steps.length_between(MS, HOUR), nodes.replica_of(master));
         nodes.clocks[next].set(nodes.clocks[master].ahead() - by);
         let over = format!("over from node {master} to {next} at {}", in_words(-by));
         steps.done.push(over);

@@ -17,6 +17,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+pub use demo::Demo;
+
 use crate::support::unread;
 
 struct File {
