@@ -9,7 +9,7 @@ use std::path::Path;
 struct Rule {
     word: &'static str,
     /// In any case, and inside of longer words too.
-    anyhow: bool,
+    anywhere: bool,
     places: &'static [&'static str],
     because: &'static str,
 }
@@ -17,19 +17,19 @@ struct Rule {
 const fn only(word: &'static str, places: &'static [&'static str], because: &'static str) -> Rule {
     Rule {
         word,
-        anyhow: false,
+        anywhere: false,
         places,
         because,
     }
 }
 
-const fn anyhow(
+const fn anywhere(
     word: &'static str,
     places: &'static [&'static str],
     because: &'static str,
 ) -> Rule {
     Rule {
-        anyhow: true,
+        anywhere: true,
         ..only(word, places, because)
     }
 }
@@ -65,9 +65,9 @@ const RULES: &[Rule] = &[
     only("private_redis", &["app.rs", "cli/connect.rs", "cli/demo.rs", "demo.rs"], "who has a Redis never hears of it"),
 
     // Each dialect by itself, and the one list of them.
-    anyhow("imkit", &["http.rs", "http/imkit*"], "a vendor is named in its folder and in one list"),
-    anyhow("tencent", &["http.rs", "http/tencent*"], "a vendor is named in its folder and in one list"),
-    anyhow("sendbird", &["http.rs", "http/sendbird*"], "a vendor is named in its folder and in one list"),
+    anywhere("imkit", &["http.rs", "http/imkit*"], "a vendor is named in its folder and in one list"),
+    anywhere("tencent", &["http.rs", "http/tencent*"], "a vendor is named in its folder and in one list"),
+    anywhere("sendbird", &["http.rs", "http/sendbird*"], "a vendor is named in its folder and in one list"),
     only("\"RC\"", &["http/imkit*"], "an envelope belongs to its dialect"),
     only("totalBadge", &["http/imkit*"], "an envelope belongs to its dialect"),
     only("\"roomTags", &["http/imkit*"], "an envelope belongs to its dialect"),
@@ -167,9 +167,9 @@ fn ungrouped(text: &str) -> String {
 }
 
 impl Rule {
-    /// Whether the word stands in the text and, unless `anyhow`, is not merely the end of a longer one.
+    /// Whether the word stands in the text and, unless `anywhere`, is not merely the end of a longer one.
     fn is_said(&self, text: &str) -> bool {
-        if self.anyhow {
+        if self.anywhere {
             return text.to_lowercase().contains(self.word);
         }
         let inside = |c: char| c.is_alphanumeric() || c == '_';
@@ -255,5 +255,5 @@ fn a_word_is_told_from_its_likes() {
         "actix",
         "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    use actix;\n}\n"
     ));
-    assert!(anyhow("imkit", &[], "").is_said("struct ImkitConfig"));
+    assert!(anywhere("imkit", &[], "").is_said("struct ImkitConfig"));
 }
