@@ -21,10 +21,10 @@ pub use shell::quote;
 
 use crate::cli::Failure;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::names::AppId;
 use crate::private_redis;
-use crate::store::Store;
 
 /// The configuration with an address. Without one: that of the private Redis of a pod that runs on this data directory.
 fn addressed(config: &Config) -> Result<Config, Failure> {
@@ -41,16 +41,16 @@ fn addressed(config: &Config) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// A store that only looks, and the configuration with its address.
-fn store(config: &Config) -> Result<(Store, Config), Failure> {
+/// Connections to what is kept, and the configuration with its address. Nothing is written by it.
+fn observe(config: &Config) -> Result<(Engine, Config), Failure> {
     let config = addressed(config)?;
-    let store = Store::observe(&config, Arc::new(Metrics::new()))?;
-    Ok((store, config))
+    let engine = Engine::observe(&config, Arc::new(Metrics::new()))?;
+    Ok((engine, config))
 }
 
-/// A store that writes, and finishes what another one has left.
-async fn writer(config: &Config, metrics: Arc<Metrics>) -> Result<Store, Failure> {
-    Ok(Store::connect(&addressed(config)?, metrics).await?)
+/// The same, and what a pod has left unfinished is finished meanwhile.
+async fn connect(config: &Config, metrics: Arc<Metrics>) -> Result<Engine, Failure> {
+    Ok(Engine::connect(&addressed(config)?, metrics).await?)
 }
 
 /// So many of something: `1 user`, `2 users`.

@@ -13,14 +13,15 @@ use arc_swap::ArcSwapOption;
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
 
+use crate::audit::{Check, Doctor, KnownServers};
 use crate::config::Config;
+use crate::engine::{self, Engine, Probe, Standing, this_is_a_worker};
 use crate::http;
 use crate::http::Unserved;
 use crate::http::edge::{self, Answers, Edge, Limits};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::open_files::{self, OpenFiles};
 use crate::private_redis::{PrivateRedis, StartError};
-use crate::store::{Check, KnownServers, Probe, Standing, Store, this_is_a_worker};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -57,7 +58,7 @@ pub enum BuildError {
     Redis(#[from] StartError),
     /// The store can't be set up.
     #[error("{0}")]
-    Store(#[from] crate::error::Error),
+    Engine(#[from] crate::error::Error),
 }
 
 /// How to stop.
@@ -97,14 +98,14 @@ struct Health {
     /// What came of asking it last; absent: nobody has.
     redis: ArcSwapOption<Probe>,
     /// Who knows how it has been since.
-    store: OnceLock<Store>,
+    engine: OnceLock<engine::Health>,
 }
 
 impl Health {
     /// How Redis is.
     fn standing(&self) -> Option<Standing> {
         let last = self.redis.load_full()?;
-        Some(self.store.get()?.standing(&last))
+        Some(self.engine.get()?.standing(&last))
     }
 }
 
@@ -154,8 +155,8 @@ impl App {
             }
         };
         let config = Arc::new(config);
-        let store = match Store::connect(&config, Arc::clone(&metrics)).await {
-            Ok(store) => store,
+        let engine = match Engine::connect(&config, Arc::clone(&metrics)).await {
+            Ok(engine) => engine,
             Err(error) => {
                 if let Some(redis) = redis {
                     redis.stop().await;
@@ -163,15 +164,19 @@ impl App {
                 return Err(error.into());
             }
         };
-        let _ = health.store.set(store.clone());
+        let _ = health.engine.set(engine.health.clone());
         // A first look before the log says that we listen, so that whoever waits for that line finds us ready.
-        look(&store, &health, &metrics).await;
-        let setup = check_setup(store.clone(), Arc::clone(&health));
-        let poll = poll(store.clone(), Arc::clone(&health), Arc::clone(&metrics));
+        look(&engine.health, &health, &metrics).await;
+        let setup = check_setup(Doctor::new(&engine), Arc::clone(&health));
+        let poll = poll(
+            engine.health.clone(),
+            Arc::clone(&health),
+            Arc::clone(&metrics),
+        );
         let poll = tokio::spawn(async move {
             tokio::join!(poll, setup);
         });
-        let state = http::State::new(Arc::clone(&config), store, Arc::clone(&metrics));
+        let state = http::State::new(Arc::clone(&config), engine, Arc::clone(&metrics));
         let leaving = Arc::new(AtomicBool::new(false));
         let door = public_socket.try_clone()?;
         let public = public_server(public_socket, state, files, Arc::clone(&leaving))?;
@@ -425,26 +430,26 @@ async fn show_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
         .body(metrics.encode())
 }
 
-async fn poll(store: Store, health: Arc<Health>, metrics: Arc<Metrics>) {
+async fn poll(redis: engine::Health, health: Arc<Health>, metrics: Arc<Metrics>) {
     loop {
         let pause = match health.redis_serves.load(Ordering::Relaxed) {
             true => POLL_RUNNING,
             false => POLL_STARTING,
         };
         tokio::time::sleep(pause).await;
-        look(&store, &health, &metrics).await;
+        look(&redis, &health, &metrics).await;
     }
 }
 
 /// Asks Redis once. What is wrong with a server is in the log already; what is wrong with none of them is said here, once.
-async fn look(store: &Store, health: &Health, metrics: &Metrics) {
+async fn look(redis: &engine::Health, health: &Health, metrics: &Metrics) {
     let before = health.standing();
-    let probe = store.probe().await;
+    let probe = redis.probe().await;
     health.redis_serves.store(probe.serves, Ordering::Relaxed);
     if probe.serves {
         health.redis_answered.store(true, Ordering::Relaxed);
     }
-    let now = store.standing(&probe);
+    let now = redis.standing(&probe);
     health.redis.store(Some(Arc::new(probe)));
     metrics.redis_up(now.state == "up");
     let Standing { state, why, logged } = now;
@@ -458,11 +463,11 @@ async fn look(store: &Store, health: &Health, metrics: &Metrics) {
 
 /// Says of each server that we come upon, at the start, after a failover or a restart, what should be changed there. It works
 /// as it is, so these are warnings. They have a target of their own, so that a filter can turn them off.
-async fn check_setup(store: Store, health: Arc<Health>) {
+async fn check_setup(doctor: Doctor, health: Arc<Health>) {
     let mut known = KnownServers::default();
     loop {
         if health.redis_serves.load(Ordering::Relaxed) {
-            for check in store.new_servers(&mut known).await {
+            for check in doctor.new_servers(&mut known).await {
                 let Check {
                     name,
                     node,

@@ -11,14 +11,14 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Stop};
+use crate::audit::Scope;
 use crate::config::{self, Config, ConfigError, Flags, WeakSecret};
 use crate::error::Error;
 use crate::keys::encode;
 use crate::names::{AppId, RoomId, UserId};
-use crate::store::Scope;
 use crate::{admin, demo, http, telemetry};
 
-/// What the exit code of any command says; the README has the same table.
+/// What the exit code of any command says; `docs/operate.md` has the same table.
 const EXIT_CODES: &str = "Exit codes:
   0  done, and all is well
   1  done, and something is not: drift, an event that was rejected, a check that failed; or nothing is kept of what was named

@@ -24,6 +24,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
 
 use crate::config::{AppConfig, Config, SectionKind};
+use crate::engine::{Engine, Limits, Reader, Writer};
 use crate::error::{Error, Result};
 use crate::http::address::Refusals;
 use crate::http::body::Bodies;
@@ -33,7 +34,6 @@ use crate::http::request::Call;
 use crate::limiter::{Endpoint, Limiter};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::store::Store;
 use crate::telemetry::Access;
 
 pub use unserved::Unserved;
@@ -62,8 +62,12 @@ pub fn sections() -> Vec<&'static SectionKind> {
 pub struct State {
     /// The whole configuration.
     pub config: Arc<Config>,
-    /// The counts.
-    pub store: Store,
+    /// Answers what is asked of the counts.
+    pub reader: Arc<Reader>,
+    /// Takes events in.
+    pub writer: Writer,
+    /// What users call beside their app's limit, as all pods together keep it.
+    pub limits: Limits,
     /// The limits of the vendor endpoints.
     pub limiter: Limiter,
     /// Which app a credential belongs to: an index for each dialect.
@@ -80,7 +84,7 @@ pub struct State {
 
 impl State {
     /// Builds the indexes and the limiter of the configured apps.
-    pub fn new(config: Arc<Config>, store: Store, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) -> Self {
         let routes = dialects().flat_map(|dialect| dialect.routes());
         let endpoints: Vec<Endpoint> = routes.filter_map(|route| route.limit).collect();
         expect(&metrics, &config.apps);
@@ -97,7 +101,9 @@ impl State {
             ),
             answers: Arc::new(Answers::new(config.server.max_answers_bytes)),
             config,
-            store,
+            reader: engine.reader,
+            writer: engine.writer,
+            limits: engine.limits,
             metrics,
         }
     }

@@ -63,7 +63,10 @@ pub mod private_redis;
 pub mod http;
 pub mod limiter;
 
-pub mod store;
+pub mod counts;
+pub mod engine;
+pub mod intake;
+pub mod audit;
 pub mod scripts;
 pub mod keys;
 pub mod connection;

@@ -14,9 +14,9 @@ use sha2::Sha256;
 use super::badges::{MAX_TAGS, tags};
 use super::rooms::Listing;
 use super::token::{Unusable, Verifier};
+use crate::counts::Pref;
 use crate::http::request::{Call, Query};
 use crate::names::UserId;
-use crate::store::Pref;
 
 const SECRET: &str = "imkit-test-secret-not-real";
 const NOW: u64 = 1_700_000_000;

@@ -13,7 +13,7 @@ use unread::config::{Flags, load_text};
 use unread::http::request::Call;
 use unread::http::{State, imkit, native, sendbird};
 use unread::metrics::Metrics;
-use unread::store::Store;
+use unread::engine::Store;
 
 const SERVER_KEY: &str = "server-key-not-real";
 const CLIENT_KEY: &str = "client-key-not-real";

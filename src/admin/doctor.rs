@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::store;
+use super::observe;
+use crate::audit::{Check, Doctor, Level};
 use crate::cli::{Failure, print};
 use crate::config::Config;
-use crate::store::{Check, Level};
 
 /// What the checks come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub enum Health {
 
 /// Checks the Redis that is configured, and prints one line a check.
 pub async fn doctor(config: &Config, as_json: bool) -> Result<Health, Failure> {
-    let (store, _) = store(config)?;
-    let checks = store.doctor().await;
+    let (engine, _) = observe(config)?;
+    let checks = Doctor::new(&engine).doctor().await;
     let worst = checks.iter().map(|c| c.level).max().unwrap_or(Level::Ok);
     if as_json {
         let rows: Vec<Value> = checks.iter().map(row).collect();

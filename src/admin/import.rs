@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::progress::Meter;
-use super::{counted, writer};
+use super::{connect, counted};
 use crate::cli::{Failure, print};
 use crate::config::Config;
+use crate::intake::{Cut, ImportOptions, Importer, NotedLine, RefusedLine, Remarks};
 use crate::metrics::Metrics;
 use crate::names::AppId;
-use crate::store::{Cut, ImportOptions, NotedLine, RefusedLine, Remarks};
 
 /// Lines of which is said what is wrong with them, or what was left out of them; more are counted.
 const FIRST: usize = 20;
@@ -59,7 +59,7 @@ pub async fn import(
         }
     };
     let metrics = Arc::new(Metrics::new());
-    let store = writer(config, Arc::clone(&metrics)).await?;
+    let engine = connect(config, Arc::clone(&metrics)).await?;
     let options = ImportOptions {
         name: name(what),
         from_line: what.from_line,
@@ -71,7 +71,7 @@ pub async fn import(
     let start = Instant::now();
     let (mut told, mut shown) = (0, Vec::new());
     let (mut noted, mut notes) = (0, Vec::new());
-    let on = |done: &crate::store::Imported, remarks: Remarks| {
+    let on = |done: &crate::intake::Imported, remarks: Remarks| {
         for line in remarks.noted {
             noted += 1;
             if noted > FIRST {
@@ -104,7 +104,9 @@ pub async fn import(
             format!("{events}, {} rejected", done.rejected)
         });
     };
-    let (done, failed) = store.import(what.app, lines, options, stop, on).await;
+    let (done, failed) = Importer::new(&engine)
+        .import(what.app, lines, options, stop, on)
+        .await;
     meter.clear();
     let seconds = start.elapsed().as_secs_f64();
     let deliveries = metrics.deliveries();
@@ -144,7 +146,7 @@ pub async fn import(
         return Ok(done.rejected > 0);
     };
     let failure = match cut {
-        Cut::Store(error) => Failure::from(error),
+        Cut::Engine(error) => Failure::from(error),
         cut => Failure::Failed(cut.to_string()),
     };
     Err(failure.map(|why| {

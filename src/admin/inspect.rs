@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::selfcheck::unreadable_row;
 use super::shell::RedisCli;
-use super::{nothing_kept, store};
+use super::{nothing_kept, observe};
+use crate::audit::{Audit, Listed, RoomShown, Unreadable, UserShown};
 use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode};
 use crate::names::{AppId, RoomId, UserId};
-use crate::store::{Listed, RoomShown, Unreadable, UserShown};
 
 /// Members of a room that are shown, and pending fan-outs.
 const FIRST: usize = 20;
@@ -34,17 +34,18 @@ pub async fn inspect(
     subject: &Subject,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let (store, config) = store(config)?;
+    let (engine, config) = observe(config)?;
+    let audit = Audit::new(&engine);
     let cli = RedisCli::new(&config.redis)?;
     let document = match subject {
         Subject::User(user) => {
             let name = encode(user.as_str());
-            let shown = store.inspect_user(app, &name).await?;
+            let shown = audit.inspect_user(app, &name).await?;
             shown.map(|shown| user_document(app, user, &name, &shown, &cli))
         }
         Subject::Room(room) => {
             let name = encode(room.as_str());
-            let shown = store.inspect_room(app, &name, FIRST).await?;
+            let shown = audit.inspect_room(app, &name, FIRST).await?;
             shown.map(|shown| room_document(app, room, &name, &shown, &cli))
         }
     };

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{counted, nothing_kept, store};
+use super::{counted, nothing_kept, observe};
+use crate::audit::{Audit, MemoryUse, Part};
 use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::keys::encode;
 use crate::names::{AppId, UserId};
-use crate::store::{MemoryUse, Part};
 
 /// Prints what a sample of users, or one user, takes in Redis.
 pub async fn memory(
@@ -19,9 +19,11 @@ pub async fn memory(
     sample: usize,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let (store, _) = store(config)?;
+    let (engine, _) = observe(config)?;
     let name = user.map(|user| encode(user.as_str()));
-    let found = store.memory(app, name.as_ref(), sample).await?;
+    let found = Audit::new(&engine)
+        .memory(app, name.as_ref(), sample)
+        .await?;
     if found.users == 0 {
         let user = user.map(|user| ("user", user.as_str()));
         return Err(nothing_kept(app, user));

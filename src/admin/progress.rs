@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use super::counted;
-use crate::store::Progress;
+use crate::audit::Progress;
 
 const BAR: usize = 24;
 /// Between two drawings of the bar.

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::progress::Meter;
-use super::{counted, nothing_kept, store};
+use super::{counted, nothing_kept, observe};
+use crate::audit::{Audit, Drift, Finding, Mended, Progress, Repairer, Scope, Unreadable};
 use crate::cli::{Failure, print};
 use crate::config::Config;
 use crate::error::Error;
 use crate::keys::decode;
-use crate::store::{Drift, Finding, Mended, Progress, Scope, Store, Unreadable};
 
 /// So much of what can't be read is named; the rest is counted.
 const UNREADABLE: u64 = 1_000;
@@ -20,12 +20,12 @@ fn failed(error: Error) -> Failure {
 }
 
 /// Looks whether anything is kept of whom the command is about. An app that is configured may have nothing yet.
-async fn known(store: &Store, config: &Config, scope: &Scope) -> Result<(), Failure> {
+async fn known(audit: &Audit, config: &Config, scope: &Scope) -> Result<(), Failure> {
     let Some(app) = &scope.app else {
         return Ok(());
     };
     let configured = config.apps.iter().any(|one| one.id == *app);
-    if (configured && scope.user.is_none()) || store.knows(scope).await.map_err(failed)? {
+    if (configured && scope.user.is_none()) || audit.knows(scope).await.map_err(failed)? {
         return Ok(());
     }
     let user = scope.user.as_ref().map(|user| decode(user.as_str()));
@@ -212,8 +212,9 @@ fn looked(done: &Progress) -> String {
 /// Looks for drift, and for what can't be read, and prints it. Answers whether there is any; an error: it could not run to its
 /// end.
 pub async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<bool, Failure> {
-    let (store, _) = store(config)?;
-    known(&store, config, &scope).await?;
+    let (engine, _) = observe(config)?;
+    let audit = Audit::new(&engine);
+    known(&audit, config, &scope).await?;
     let meter = Meter::new("verify");
     let mut rows = Rows::open(as_json, "drift");
     let (mut users, mut fields, mut unread) = (0u64, 0u64, Unread::default());
@@ -242,7 +243,7 @@ pub async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<bool
         }
         Ok(())
     };
-    let done = store
+    let done = audit
         .verify(&scope, found, |progress| meter.show(progress))
         .await
         .map_err(failed)?;
@@ -316,8 +317,10 @@ pub async fn rebuild(
     mending: Mending,
     as_json: bool,
 ) -> Result<bool, Failure> {
-    let (store, _) = store(config)?;
-    known(&store, config, &scope).await?;
+    let (engine, _) = observe(config)?;
+    let repairer = Repairer::new(&engine);
+    let audit = repairer.audit();
+    known(audit, config, &scope).await?;
     let meter = Meter::new("rebuild");
     let first = match mending {
         Mending::No => "rebuilt",
@@ -333,7 +336,7 @@ pub async fn rebuild(
             tell_of(&mended, &mut rows, dry);
             Ok(())
         };
-        store
+        repairer
             .mend(&scope, dry, found, |progress| meter.show(progress))
             .await
             .map_err(failed)?;
@@ -368,7 +371,7 @@ pub async fn rebuild(
         };
         let (app, name) = (found.app.clone(), decode(found.user.as_str()));
         users += u64::from(!found.again);
-        let repair = store.rebuild(found).await?;
+        let repair = repairer.rebuild(found).await?;
         left += u64::from(!repair.left.is_empty());
         meter.clear();
         if as_json {
@@ -397,7 +400,7 @@ pub async fn rebuild(
         }
         Ok(())
     };
-    let done = store
+    let done = audit
         .verify(&scope, found, |progress| meter.show(progress))
         .await
         .map_err(failed)?;

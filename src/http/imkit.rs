@@ -197,7 +197,7 @@ fn enter<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserId>, Entry<'a>), Re
     call.is_of(tenant.index);
     let mut entry = call.enter_as(tenant.index, &user);
     if let Some(tab) = entry.report() {
-        call.state.store.report(tab);
+        call.state.limits.report(tab);
     }
     Ok((tenant, user, entry))
 }

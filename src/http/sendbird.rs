@@ -166,7 +166,7 @@ async fn unread(
     let user = UserId::parse(user).map_err(|_| USER)?;
     let asked = Asked::parse(call.query())?;
     let types = asked.types.as_deref();
-    let totals = call.state.store.totals(app, &user, types, entry).await?;
+    let totals = call.state.reader.totals(app, &user, types, entry).await?;
     let body = render(&asked.keys, &totals.ok_or(USER)?);
     Ok(request::json_bytes(StatusCode::OK, body))
 }

@@ -184,7 +184,7 @@ async fn unread(
     let State {
         config,
         bodies,
-        store,
+        reader,
         ..
     } = call.state;
     let body = call
@@ -196,7 +196,7 @@ async fn unread(
     let known = asked.known();
     if known.is_empty() {
         // Also where all peers answer themselves: whether the account exists still has to be asked.
-        let total = store.direct_total(app, &asked.user, entry).await?;
+        let total = reader.direct_total(app, &asked.user, entry).await?;
         let total = total.ok_or(NO_USER)?;
         if asked.peers.is_empty() {
             reply.total = Some(total);
@@ -204,7 +204,7 @@ async fn unread(
             asked.fill(&mut reply, &[]);
         }
     } else {
-        let read = store.direct_by_peer(app, &asked.user, &known, entry);
+        let read = reader.direct_by_peer(app, &asked.user, &known, entry);
         let counts = read.await?;
         asked.fill(&mut reply, &counts.ok_or(NO_USER)?);
     }

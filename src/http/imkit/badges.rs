@@ -28,7 +28,7 @@ pub async fn badges(
     let State {
         config,
         bodies,
-        store,
+        reader,
         ..
     } = call.state;
     let body = call
@@ -37,7 +37,7 @@ pub async fn badges(
     let (tags, _room) = bodies.work(body, tags).await;
     let Asked { tags, never } = tags?;
     let asked = (!tags.is_empty() || !never.is_empty()).then_some(tags);
-    let counted = store.tags(&tenant.id, user, asked, entry).await?;
+    let counted = reader.tags(&tenant.id, user, asked, entry).await?;
     success(&Badges { counted, never })
 }
 

@@ -1,4 +1,4 @@
-//! `GET /rooms`: what the query selects and in which order, and how a room looks. The rooms come from the store.
+//! `GET /rooms`: what the query selects and in which order, and how a room looks. The rooms come from the reader.
 
 mod filter;
 mod listing;
@@ -15,10 +15,11 @@ use jiff::fmt::temporal::DateTimePrinter;
 
 use super::fault::{Fault, query};
 use super::success;
+use crate::counts::{Kind, Pref};
+use crate::engine::RoomBrief;
 use crate::http::request::Call;
 use crate::limiter::Entry;
 use crate::names::{AppId, UserId};
-use crate::store::{Kind, Pref, RoomBrief};
 pub use listing::Listing;
 
 /// What is wrong with a query. It names the parameter and the rule, never the value.
@@ -36,7 +37,7 @@ pub async fn rooms(
     let matches = |room: &RoomBrief<'_>| listing.matches(room);
     let by_pref = |pref: &Pref| listing.matches_pref(pref);
     let query = listing.query(&matches, &by_pref);
-    let page = call.state.store.rooms(app, user, &query, entry).await?;
+    let page = call.state.reader.rooms(app, user, &query, entry).await?;
     let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let query = listing.inspect(app.as_str(), user);
     success(&show::show(app.as_str(), &page, query, took))

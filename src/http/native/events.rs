@@ -7,12 +7,12 @@ use actix_web::http::StatusCode;
 
 use super::problem::Problem;
 use super::{Media, Times, enter, media_type, parameters, results};
+use crate::event::Wait;
 use crate::event::{self, Form, Unreadable};
 use crate::http::State;
 use crate::http::Unserved;
 use crate::http::request::{Call, Done, json_bytes};
 use crate::names::EventKey;
-use crate::store::Wait;
 
 /// So many events a worker applies and answers by itself.
 const FEW_EVENTS: usize = 1_000;
@@ -45,14 +45,14 @@ pub async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
         config,
         answers,
         bodies,
-        store,
+        writer,
         metrics,
         ..
     } = call.state;
     let server = &config.server;
     let (max_bytes, max_events) = (server.max_events_bytes, server.max_events);
     // Refused before the body is read, which then costs no memory.
-    store.takes_events(app)?;
+    writer.takes_events(app)?;
     let body = call.body(index, max_bytes).await?;
     let mut is_large = body.is_large();
     let read = move |body: &[u8]| {
@@ -73,11 +73,11 @@ pub async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
         Problem::new(Unserved::Overloaded.status(), Unserved::Overloaded.detail())
     })?;
     let answer = if is_large {
-        let (store, app, metrics) = (store.clone(), app.clone(), Arc::clone(metrics));
-        let work = async move { results::applied(&store, &app, batch, wait, &metrics).await };
+        let (writer, app, metrics) = (writer.clone(), app.clone(), Arc::clone(metrics));
+        let work = async move { results::applied(&writer, &app, batch, wait, &metrics).await };
         Box::pin(bodies.beside(work)).await
     } else {
-        results::applied(store, app, batch, wait, metrics).await
+        results::applied(writer, app, batch, wait, metrics).await
     };
     let mut answer = json_bytes(StatusCode::OK, answer?);
     answer.extensions_mut().insert(Done);

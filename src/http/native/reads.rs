@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json as object};
 
 use super::problem::Problem;
 use super::{Media, Times, enter, media_type, named, parameters};
+use crate::counts::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
 use crate::http::request::{Call, decode_segment, json as answer};
 use crate::json::{self, NotJson, Positions, Surrogates};
 use crate::names::{AppId, RoomId, UserId};
-use crate::store::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
 
 /// The most users in one `POST /v1/unread`.
 pub(super) const MAX_USERS: usize = 1_000;
@@ -32,7 +32,7 @@ pub async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
             rooms = true;
         }
     }
-    match call.state.store.user_unread(app, &user, rooms).await? {
+    match call.state.reader.user_unread(app, &user, rooms).await? {
         Some(unread) => Ok(ok(&User::new(&user, &unread))),
         None => Err(Problem::new(StatusCode::NOT_FOUND, "no such user")),
     }
@@ -44,7 +44,7 @@ pub async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let users = users_of_body(call, index).await?;
     let mut named = HashSet::with_capacity(users.len());
     let users: Vec<&UserId> = users.iter().filter(|user| named.insert(*user)).collect();
-    let totals = call.state.store.totals_of(app, &users).await?;
+    let totals = call.state.reader.totals_of(app, &users).await?;
     let users: Vec<_> = users.into_iter().zip(totals).collect();
     #[derive(Serialize)]
     struct Body<'a> {
@@ -141,7 +141,7 @@ async fn room_counts(
     room: &RoomId,
     users: Option<&[UserId]>,
 ) -> Result<HttpResponse, Problem> {
-    match call.state.store.room_unread(app, room, users).await? {
+    match call.state.reader.room_unread(app, room, users).await? {
         RoomCounts::Counts(counts) => {
             let unread: Map<String, Value> = counts
                 .into_iter()

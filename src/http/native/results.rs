@@ -4,15 +4,16 @@ use std::mem::take;
 
 use serde::{Serialize, Serializer};
 
+use crate::engine::Writer;
 use crate::error::Error;
 use crate::event::{Batch, Invalid, Notes};
+use crate::event::{EventOutcome, Wait};
 use crate::metrics::Metrics;
 use crate::names::AppId;
-use crate::store::{Outcome, Store, Wait};
 
 /// Applies the events of a request, and writes the answer.
 pub async fn applied(
-    store: &Store,
+    writer: &Writer,
     app: &AppId,
     batch: Batch,
     wait: Wait,
@@ -22,7 +23,7 @@ pub async fn applied(
     let mut events = batch.events;
     let notes = events.iter_mut().map(|event| take(&mut event.notes));
     let notes: Vec<Notes> = notes.collect();
-    let outcomes = store.apply(app, events, wait).await?;
+    let outcomes = writer.apply(app, events, wait).await?;
     let mut outcomes = outcomes.into_iter().zip(notes);
     let mut bad = batch.refused.into_iter().peekable();
     let results = (0..total).map(|index| match bad.next_if(|(at, _)| *at == index) {
@@ -38,7 +39,7 @@ pub async fn applied(
 
 /// What a caller is told of one event.
 enum EventResult {
-    Came(Outcome, Notes),
+    Came(EventOutcome, Notes),
     Invalid(Invalid),
 }
 
@@ -47,10 +48,12 @@ fn render_events(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, 
     let (mut applied, mut accepted, mut duplicate, mut rejected) = (0, 0, 0, 0);
     for result in results {
         *match result {
-            EventResult::Came(Outcome::Applied { .. }, _) => &mut applied,
-            EventResult::Came(Outcome::Accepted { .. }, _) => &mut accepted,
-            EventResult::Came(Outcome::Duplicate { .. }, _) => &mut duplicate,
-            EventResult::Came(Outcome::Rejected(_), _) | EventResult::Invalid(_) => &mut rejected,
+            EventResult::Came(EventOutcome::Applied { .. }, _) => &mut applied,
+            EventResult::Came(EventOutcome::Accepted { .. }, _) => &mut accepted,
+            EventResult::Came(EventOutcome::Duplicate { .. }, _) => &mut duplicate,
+            EventResult::Came(EventOutcome::Rejected(_), _) | EventResult::Invalid(_) => {
+                &mut rejected
+            }
         } += 1_u64;
     }
     for (word, count) in [
@@ -111,10 +114,10 @@ impl Serialize for EventResult {
             _ => None,
         };
         let (status, position, error) = match self {
-            Self::Came(Outcome::Applied { position }, _) => ("applied", *position, None),
-            Self::Came(Outcome::Accepted { position }, _) => ("accepted", *position, None),
-            Self::Came(Outcome::Duplicate { position }, _) => ("duplicate", *position, None),
-            Self::Came(Outcome::Rejected(why), _) => ("rejected", None, Some(why.said())),
+            Self::Came(EventOutcome::Applied { position }, _) => ("applied", *position, None),
+            Self::Came(EventOutcome::Accepted { position }, _) => ("accepted", *position, None),
+            Self::Came(EventOutcome::Duplicate { position }, _) => ("duplicate", *position, None),
+            Self::Came(EventOutcome::Rejected(why), _) => ("rejected", None, Some(why.said())),
             Self::Invalid(invalid) => ("rejected", None, Some(("invalid", invalid.to_string()))),
         };
         let error = error

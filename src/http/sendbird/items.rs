@@ -1,9 +1,9 @@
 //! What a call asks for and is answered: the items of `item_keys`, over rooms of some `custom_types`.
 
 use super::fault::{Fault, KEY, TYPES};
+use crate::counts::{ByKind, Totals};
 use crate::http::request::Query;
 use crate::names::CustomType;
-use crate::store::{ByKind, Totals};
 
 /// Custom types in one call.
 pub const MAX_TYPES: usize = 1_000;

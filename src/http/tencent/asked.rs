@@ -2,9 +2,9 @@
 
 use super::fault::{Fault, JSON, PEERS, TO_ACCOUNT, TYPE};
 use super::reply::{Count, Failed, Reply};
+use crate::counts::PeerCount;
 use crate::json::{self, Raw, Surrogates};
 use crate::names::UserId;
-use crate::store::PeerCount;
 
 /// Peers in one call.
 pub const MAX_PEERS: usize = 10;
@@ -67,7 +67,7 @@ impl Asked {
         Ok(Self { user, peers })
     }
 
-    /// The peers to ask the store for.
+    /// The peers to ask the reader for.
     pub fn known(&self) -> Vec<&UserId> {
         fn other(peer: &Peer) -> Option<&UserId> {
             match peer {

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::room_type;
-use crate::store::{Pref, RoomBrief};
+use crate::counts::Pref;
+use crate::engine::RoomBrief;
 
 /// A setting that `pref` asks about.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use super::filter::{Clause, PrefField, RoomField, tests};
 use super::parts::{Filter, TWICE};
 use super::{QueryError, iso};
+use crate::counts::Pref;
+use crate::engine::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 use crate::http::request::Query;
 use crate::names::UserId;
-use crate::store::{Pref, PrefQuery, RoomBrief, RoomQuery, SortBy};
 
 /// Fields in `sort`.
 const MAX_SORT_FIELDS: usize = 16;
@@ -159,7 +160,7 @@ impl Listing {
         Value::Object(query)
     }
 
-    /// As the store takes it; the functions call [`Listing::matches`] and [`Listing::matches_pref`].
+    /// As the reader takes it; the functions call [`Listing::matches`] and [`Listing::matches_pref`].
     pub fn query<'a>(
         &'a self,
         matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),

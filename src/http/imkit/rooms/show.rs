@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{iso, room_type};
+use crate::counts::{LastMessage, Profile, RoomEntry, RoomPage};
 use crate::names::{Tag, UserId};
-use crate::store::{LastMessage, Profile, RoomEntry, RoomPage};
 
 /// A user as a member or sender.
 #[derive(Serialize)]

@@ -8,9 +8,10 @@ use super::listing::Listing;
 use super::parts::MAX_FILTER_BYTES;
 use super::show::{OWN, show};
 use super::*;
+use crate::counts::{LastMessage, Pref, Profile, RoomEntry, RoomPage};
+use crate::engine::RoomBrief;
 use crate::http::request::Query;
 use crate::names::{RoomId, Tag, UserId};
-use crate::store::{LastMessage, Pref, Profile, RoomBrief, RoomEntry, RoomPage};
 
 fn me() -> UserId {
     UserId::parse("me").unwrap()

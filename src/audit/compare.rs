@@ -1,0 +1,294 @@
+//! What a user's slot says of a room, against what the room says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::audit::drift::Drift;
+use crate::audit::slot::{Slot, plain};
+use crate::counts::number::whole;
+use crate::counts::room::{Last, Membership};
+use crate::engine::reply::{Reply, bytes};
+use crate::engine::snapshot::Snapshot;
+use crate::error::Result;
+use crate::keys::Enc;
+
+/// A room, and one user's place in it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) entry: Option<Membership>,
+    pub(crate) peer: String,
+    pub(crate) recalled: Vec<u64>,
+    pub(crate) jobs: BTreeSet<String>,
+}
+
+impl View {
+    pub(crate) fn read(mut reply: Reply) -> Result<Self> {
+        let snapshot = Snapshot::read(&mut reply)?;
+        let entry = reply.text()?;
+        let peer = reply.text()?;
+        let recalled = reply.text()?;
+        let mut list = reply.list()?;
+        let mut jobs = BTreeSet::new();
+        while !list.is_empty() {
+            jobs.insert(plain(&bytes(list.value()?)?));
+        }
+        Ok(Self {
+            snapshot,
+            entry: (!entry.is_empty())
+                .then(|| Membership::parse(&entry))
+                .transpose()?,
+            peer,
+            // What is no position is named where the room is checked.
+            recalled: recalled.split(',').filter_map(whole).collect(),
+            jobs,
+        })
+    }
+
+    /// The membership, if there is one of the room as it is now.
+    pub(crate) fn member(&self) -> Option<Membership> {
+        self.entry
+            .filter(|entry| entry.is_member(self.snapshot.born))
+    }
+}
+
+fn differs(
+    key: &'static str,
+    room: &str,
+    part: &'static str,
+    stored: impl ToString,
+    expected: impl ToString,
+) -> Drift {
+    Drift {
+        key,
+        field: room.to_owned(),
+        part: Some(part),
+        stored: Some(stored.to_string()),
+        expected: Some(expected.to_string()),
+    }
+}
+
+/// What a user's slot says otherwise than the room. `first` was seen before the slot, and what was pending in it has
+/// reached everybody before the slot was seen; `last` was seen after the slot.
+pub(crate) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -> Vec<Drift> {
+    let key = if slot.supers.contains_key(room) {
+        "supers"
+    } else {
+        "rooms"
+    };
+    let Some(position) = slot.position(room) else {
+        let (Some(before), Some(after)) = (first.member(), last.member()) else {
+            return Vec::new();
+        };
+        if !slot.tells(room) {
+            return Vec::new();
+        }
+        // A user that was deleted still has to leave the rooms that list it.
+        if before.epoch != after.epoch || slot.leaving {
+            return Vec::new();
+        }
+        let key = if last.snapshot.kind == "supergroup" {
+            "supers"
+        } else {
+            "rooms"
+        };
+        let expected = format!("{} since {}", after.state, after.epoch);
+        return vec![Drift {
+            key,
+            field: room.to_owned(),
+            part: Some("record"),
+            stored: None,
+            expected: Some(expected),
+        }];
+    };
+    let gone = |stored: u64| {
+        vec![Drift {
+            key,
+            field: room.to_owned(),
+            part: Some("record"),
+            stored: Some(format!("{} since {stored}", position.state)),
+            expected: None,
+        }]
+    };
+    // Nothing at all is left of a room only a day after its deletion.
+    if last.snapshot.rev == 0 {
+        return gone(position.epoch);
+    }
+    let mut drift = Vec::new();
+    if position.rev > last.snapshot.rev {
+        drift.push(differs(key, room, "rev", position.rev, last.snapshot.rev));
+    }
+    if let Some(entry) = last.member()
+        && entry.epoch == position.epoch
+    {
+        let (part, top) = match position.head {
+            Some(head) => ("head", head),
+            None => ("read", position.read),
+        };
+        if top > last.snapshot.head {
+            drift.push(differs(key, room, part, top, last.snapshot.head));
+        }
+    }
+    // A membership that began after the first look says nothing about it.
+    if position.epoch > first.snapshot.rev {
+        return drift;
+    }
+    let Some(entry) = first.member() else {
+        return gone(position.epoch);
+    };
+    if entry.epoch != position.epoch {
+        drift.push(differs(key, room, "epoch", position.epoch, entry.epoch));
+        return drift;
+    }
+    if entry.state != position.state {
+        drift.push(differs(key, room, "state", position.state, entry.state));
+    }
+    let room_now = &first.snapshot;
+    if let Some(head) = position.head
+        && room_now.kind != "supergroup"
+    {
+        if head < room_now.head {
+            drift.push(differs(key, room, "head", head, room_now.head));
+        }
+        if position.state == 'j' && slot.has("marks") {
+            let missing: Vec<String> = first
+                .recalled
+                .iter()
+                .filter(|at| **at > position.read && !slot.has_hole(room, **at))
+                .map(u64::to_string)
+                .collect();
+            if !missing.is_empty() {
+                drift.push(Drift {
+                    key: "marks",
+                    field: room.to_owned(),
+                    part: Some("recalled"),
+                    stored: None,
+                    expected: Some(missing.join(",")),
+                });
+            }
+        }
+    }
+    // Settings seen after the first look are newer than it.
+    if position.rev <= room_now.rev {
+        let mut settings = vec![("kind", &position.kind, &room_now.kind)];
+        if position.head.is_some() {
+            settings.extend([
+                ("status", &position.status, &room_now.status),
+                ("type", &position.custom_type, &room_now.custom_type),
+                ("tags", &position.tags, &room_now.tags),
+                ("peer", &position.peer, &first.peer),
+            ]);
+        }
+        for (part, stored, expected) in settings {
+            if stored != expected {
+                drift.push(differs(key, room, part, stored, expected));
+            }
+        }
+        let created = i64::try_from(room_now.created).unwrap_or(i64::MAX);
+        if position.head.is_some() && position.created() != created {
+            drift.push(differs(key, room, "created", position.created(), created));
+        }
+        if position.head.is_some() && position.last != room_now.last {
+            let shown = |last: Option<Last>| match last {
+                Some(last) => format!("{} of {}", last.accepted(), last.time),
+                None => "none".to_owned(),
+            };
+            let (stored, expected) = (shown(position.last), shown(room_now.last));
+            drift.push(differs(key, room, "last", stored, expected));
+        }
+    }
+    drift
+}
+
+/// Of records that can't be read, those go without a loss whose rooms say that the user is not there.
+pub(crate) fn release(slot: &mut Slot, views: &BTreeMap<Enc, View>) {
+    for (room, view) in views {
+        if view.member().is_none() {
+            slot.release(room.as_str());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(record: &str) -> Slot {
+        let mut slot = Slot::default();
+        slot.rooms.insert("r".into(), record.into());
+        slot
+    }
+
+    fn view(rev: u64, head: u64, entry: &str) -> View {
+        View {
+            snapshot: Snapshot {
+                taken: 1,
+                rev,
+                head,
+                kind: "group".into(),
+                status: "1".into(),
+                custom_type: "t".into(),
+                tags: "x".into(),
+                born: 5,
+                mrev: "5".into(),
+                created: 2,
+                last: Some(Last {
+                    time: 3,
+                    at: 19,
+                    newest: 19,
+                }),
+                ..Snapshot::default()
+            },
+            entry: (!entry.is_empty()).then(|| Membership::parse(entry).unwrap()),
+            ..View::default()
+        }
+    }
+
+    fn parts(slot: &Slot, first: &View, last: &View) -> Vec<&'static str> {
+        against_room(slot, "r", first, last)
+            .iter()
+            .filter_map(|drift| drift.part)
+            .collect()
+    }
+
+    #[test]
+    fn a_record_is_behind_ahead_or_as_its_room() {
+        let mine = slot("j|7|d|1|4|0|0|g|1|t|x||2|1,3");
+        let same = view(20, 4, "j|7|0");
+        assert_eq!(parts(&mine, &same, &same), Vec::<&str>::new());
+        // Reported of later things than the first look saw.
+        assert_eq!(
+            parts(&mine, &view(15, 2, "j|7|0"), &same),
+            Vec::<&str>::new()
+        );
+        assert_eq!(
+            parts(&mine, &view(25, 5, "j|7|0"), &view(25, 5, "j|7|0")),
+            ["head"]
+        );
+        assert_eq!(parts(&mine, &same, &view(19, 3, "j|7|0")), ["rev", "head"]);
+        assert_eq!(parts(&mine, &view(25, 4, ""), &same), ["record"]);
+        assert_eq!(parts(&mine, &view(25, 4, "j|9|0"), &same), ["epoch"]);
+        assert_eq!(parts(&mine, &view(25, 4, "i|7|0"), &same), ["state"]);
+        // Joined after the first look.
+        assert_eq!(parts(&mine, &view(6, 4, ""), &same), Vec::<&str>::new());
+        let mut other = view(25, 4, "j|7|0");
+        other.snapshot.tags = "y".into();
+        other.recalled = vec![1, 3];
+        assert_eq!(parts(&mine, &other, &other), ["recalled", "tags"]);
+        let mut other = view(25, 4, "j|7|0");
+        other.snapshot.created = 1;
+        other.snapshot.last = None;
+        assert_eq!(parts(&mine, &other, &other), ["created", "last"]);
+        let nothing = View::default();
+        assert_eq!(parts(&mine, &nothing, &nothing), ["record"]);
+    }
+
+    #[test]
+    fn a_member_without_a_record_is_missing_one() {
+        let mut mine = Slot::default();
+        let listed = view(20, 4, "j|7|0");
+        assert_eq!(parts(&mine, &listed, &listed), ["record"]);
+        assert_eq!(parts(&mine, &listed, &view(21, 4, "")), Vec::<&str>::new());
+        mine.leaving = true;
+        assert_eq!(parts(&mine, &listed, &listed), Vec::<&str>::new());
+    }
+}

@@ -1,0 +1,551 @@
+//! The form of everything that stands in the slots of users and rooms: which type each key is of, and what each of its
+//! fields may hold. The self-check reads all data by this, so that it can name what no version of this program wrote,
+//! instead of stopping at it. Whatever a script begins to write has to be told here; a test that verifies random histories
+//! finds what is missing.
+
+use serde_json::Value;
+
+use crate::audit::position::Position;
+use crate::counts::number::{Stored as _, whole};
+use crate::counts::room::{Act, Audience, Job, Membership};
+use crate::keys::{self, is_encoded};
+
+/// A type of Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Type {
+    Hash,
+    List,
+    SortedSet,
+}
+
+/// What is wrong with something stored; `Ok`: nothing.
+pub(crate) type Form = Result<(), &'static str>;
+
+const NOT_UTF8: &str = "not UTF-8";
+const NO_ID: &str = "no id is written like that";
+const NO_FIELD: &str = "no such field is written";
+const NO_NUMBER: &str = "not a number from 0 to 2^53";
+const NO_RECORD: &str = "not in the form of a record";
+pub(crate) const MISSING: &str = "missing";
+pub(crate) const WRONG_TYPE: &str = "of another type";
+
+/// Whose slot a key belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    User,
+    Room,
+}
+
+impl Of {
+    /// The type that a key of such a slot is of.
+    pub(crate) fn type_of(self, what: &str) -> Type {
+        match (self, what) {
+            (Of::User, "marks") | (Of::Room, "recalled" | "allmentions") => Type::SortedSet,
+            (Of::Room, "log") => Type::List,
+            _ => Type::Hash,
+        }
+    }
+
+    /// Whether a field of a key, and what it holds, are as this program writes them. A list has no fields, and what a sorted
+    /// set holds are scores.
+    pub(crate) fn check(self, what: &str, field: &[u8], value: &[u8]) -> Form {
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| NOT_UTF8);
+        let (field, value) = (text(field)?, text(value)?);
+        match (self, what) {
+            (Of::User, "counts") => count_field(field).and_then(|()| number(value)),
+            (Of::User, "refs") => reference(field, value),
+            (Of::User, "rooms") => {
+                id(field)?;
+                Position::room(value).map_err(|_| NO_RECORD).and(Ok(()))
+            }
+            (Of::User, "supers") => {
+                id(field)?;
+                let record = Position::supergroup(value);
+                record.map_err(|_| NO_RECORD).and(Ok(()))
+            }
+            (Of::User, "marks") => mark(field),
+            (Of::User, "left") => tombstone(field, value),
+            (Of::User, "prefs") => setting(field, value),
+            (Of::User, "profile") => profile(field, value),
+            (_, "keys0" | "keys1") => taken(field, value),
+            (Of::User, _) => job(field, value, true),
+            (Of::Room, "meta") => meta(field, value),
+            (Of::Room, "members") => {
+                id(field)?;
+                Membership::parse(value).map_err(|_| NO_RECORD).and(Ok(()))
+            }
+            (Of::Room, "ids") => id(field).and_then(|()| known_id(value)),
+            (Of::Room, "log") => logged(value).map(|_| ()).ok_or(NO_RECORD),
+            (Of::Room, "recalled" | "allmentions") => position(field, value),
+            (Of::Room, _) => job(field, value, false),
+        }
+    }
+}
+
+fn number(text: &str) -> Form {
+    whole(text).map(|_| ()).ok_or(NO_NUMBER)
+}
+
+fn id(text: &str) -> Form {
+    is_encoded(text).then_some(()).ok_or(NO_ID)
+}
+
+fn ids(list: &str, split: char) -> Form {
+    list.split(split).try_for_each(id)
+}
+
+/// `known`, `supers`, `messages:group`, `messages:group:TYPE`, `room:R`, `tag:T`, `peer:P`.
+fn count_field(field: &str) -> Form {
+    let (family, rest) = field.split_once(':').unwrap_or((field, ""));
+    match family {
+        "known" | "supers" => field.eq(family).then_some(()).ok_or(NO_FIELD),
+        "room" | "tag" | "peer" => id(rest),
+        "messages" | "mentions" | "invitations" => match rest.split_once(':') {
+            Some(("direct" | "group", custom_type)) => id(custom_type),
+            None if matches!(rest, "direct" | "group") => Ok(()),
+            _ => Err(NO_FIELD),
+        },
+        _ => Err(NO_FIELD),
+    }
+}
+
+/// `tag:T` and `type:T` count, `direct:P` lists rooms.
+fn reference(field: &str, value: &str) -> Form {
+    match field.split_once(':') {
+        Some(("tag" | "type", name)) => id(name).and_then(|()| number(value)),
+        Some(("direct", peer)) => id(peer).and_then(|()| ids(value, ',')),
+        _ => Err(NO_FIELD),
+    }
+}
+
+/// `room|h|position` or `room|m|position`, the position in sixteen digits.
+fn mark(member: &str) -> Form {
+    let parts: Vec<&str> = member.split('|').collect();
+    match parts.as_slice() {
+        [room, "h" | "m", digits] if digits.len() == 16 => {
+            id(room).and_then(|()| number(digits.trim_start_matches('0')))
+        }
+        _ => Err(NO_RECORD),
+    }
+}
+
+/// Room → `epoch|microseconds`, and under names that no room has a deletion of the user, moments and a token.
+fn tombstone(field: &str, value: &str) -> Form {
+    if matches!(field, "*" | "#" | "!" | "~") {
+        return number(value);
+    }
+    id(field)?;
+    let (epoch, at) = value.split_once('|').ok_or(NO_RECORD)?;
+    number(epoch).and_then(|()| number(at))
+}
+
+/// `room|setting` → `stamp|JSON`.
+fn setting(field: &str, value: &str) -> Form {
+    let (room, setting) = field.rsplit_once('|').ok_or(NO_FIELD)?;
+    id(room)?;
+    let (stamp, text) = value.split_once('|').ok_or(NO_RECORD)?;
+    number(stamp)?;
+    let json: Value = serde_json::from_str(text).map_err(|_| "not JSON")?;
+    let right = match setting {
+        "tags" => json
+            .as_array()
+            .is_some_and(|tags| tags.iter().all(Value::is_string)),
+        "tag_colors" => json.is_object(),
+        // These are read without a parser of JSON, which would take blanks around them.
+        "hidden" | "sticky" | "muted" => matches!(text, "true" | "false"),
+        "folder" => json.is_string(),
+        _ => return Err(NO_FIELD),
+    };
+    right.then_some(()).ok_or("JSON of another type")
+}
+
+fn profile(field: &str, value: &str) -> Form {
+    match field {
+        "nickname" | "avatar_url" => Ok(()),
+        "is_robot" => flag(value),
+        "last_login_time" => number(value),
+        _ => Err(NO_FIELD),
+    }
+}
+
+/// An event's key → `type of event|job or nothing`, and since when keys are written into this hash.
+fn taken(field: &str, value: &str) -> Form {
+    if field == "#" {
+        return number(value);
+    }
+    // What is one event to a caller may be several calls, each with a key of its own; one that is of many rooms is named more
+    // closely, by a user.
+    let (key, part) = field.split_once('#').unwrap_or((field, "0"));
+    let (key, user) = key.split_once('*').unwrap_or((key, "u"));
+    // That of an event in a request with a key as a whole ends with its place there, and may be longer than a name.
+    let request = key
+        .rsplit_once("%2F")
+        .filter(|(_, place)| number(place).is_ok());
+    id(key).or(id(request.map_or("", |(request, _)| request)))?;
+    id(user).and(number(part))?;
+    let (event, job) = value.split_once('|').ok_or(NO_RECORD)?;
+    let is_type = event
+        .bytes()
+        .all(|b| matches!(b, b'a'..=b'z' | b'.' | b'_'));
+    match job {
+        _ if !is_type => Err(NO_RECORD),
+        "" => Ok(()),
+        job => number(job),
+    }
+}
+
+fn flag(value: &str) -> Form {
+    let right = matches!(value, "0" | "1");
+    right.then_some(()).ok_or("neither 0 nor 1")
+}
+
+/// The version of a list of members: a revision, and a digest after it.
+fn version(text: &str) -> Form {
+    let (rev, digest) = text.split_once('.').unwrap_or((text, "0"));
+    let is_digest = digest.bytes().all(|b| b.is_ascii_hexdigit()) && !digest.is_empty();
+    number(rev).and(is_digest.then_some(()).ok_or(NO_RECORD))
+}
+
+/// What the fields of a room's meta may hold, those apart that are needed all the time.
+fn meta(field: &str, value: &str) -> Form {
+    match field {
+        "mrev" => version(value),
+        "rev" | "born" | "head" | "created" | "sealed" | "kept" | "trim" | "accepted" | "told"
+        | "mintime" | "maxtime" | "last_time" | "last_updated" | "last_position" => number(value),
+        "last_at" => match value.split_once(',') {
+            Some((at, newest)) => number(at).and(number(newest)),
+            None => number(value),
+        },
+        "last_payload" => serde_json::from_str::<serde_json::Map<String, Value>>(value)
+            .map(|_| ())
+            .map_err(|_| "no JSON object"),
+        "kind" => {
+            let right = matches!(value, "direct" | "group" | "supergroup");
+            right.then_some(()).ok_or("no kind of a room")
+        }
+        "status" | "bot_mode" | "encrypted" => flag(value),
+        "type" | "last_sender" => match value {
+            "" => Ok(()),
+            name => id(name),
+        },
+        "tags" => match value {
+            "" => Ok(()),
+            list => ids(list, ','),
+        },
+        "parted" => ids(value, ','),
+        "last_id" => id(value),
+        "last_text" | "last_type" | "name" | "cover" | "description" | "webhook" | "bot_state" => {
+            Ok(())
+        }
+        "service_status" => {
+            let number = value.parse::<i64>();
+            number.map(|_| ()).map_err(|_| "not a number")
+        }
+        _ => Err(NO_FIELD),
+    }
+}
+
+/// The fields that the meta of a room has as soon as it is one, and those that it has with its first message.
+pub(crate) const ALWAYS: [&str; 9] = [
+    "rev", "born", "mrev", "head", "kind", "status", "type", "tags", "created",
+];
+pub(crate) const WITH_MESSAGES: [&str; 3] = ["accepted", "mintime", "maxtime"];
+
+/// What a room remembers of a message by its id: `rev|position|time|recall|number`, and `|s` if it was silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KnownId {
+    pub(crate) rev: u64,
+    pub(crate) position: u64,
+    pub(crate) time: i64,
+    /// The revision of the recall; 0: none.
+    pub(crate) recall: u64,
+    pub(crate) number: u64,
+    pub(crate) silent: bool,
+}
+
+impl KnownId {
+    pub(crate) fn parse(value: &str) -> Option<Self> {
+        let parts: Vec<&str> = value.split('|').collect();
+        let (parts, silent) = match parts.as_slice() {
+            [parts @ .., "s"] => (parts, true),
+            parts => (parts, false),
+        };
+        let [rev, position, time, recall, number] = parts else {
+            return None;
+        };
+        Some(Self {
+            rev: whole(rev)?,
+            position: whole(position)?,
+            time: i64::stored(time)?,
+            recall: whole(recall)?,
+            number: whole(number)?,
+            silent,
+        })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let Self {
+            rev,
+            position,
+            time,
+            recall,
+            number,
+            silent,
+        } = self;
+        let silent = if *silent { "|s" } else { "" };
+        format!("{rev}|{position}|{time}|{recall}|{number}{silent}")
+    }
+}
+
+fn known_id(value: &str) -> Form {
+    KnownId::parse(value).map(|_| ()).ok_or(NO_RECORD)
+}
+
+/// A message in a room's history: `rev|position|time|id`; position 0: it was silent.
+pub(crate) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
+    let mut parts = value.splitn(4, '|');
+    let (rev, position) = (whole(parts.next()?)?, whole(parts.next()?)?);
+    let time = i64::stored(parts.next()?)?;
+    let id = parts.next().filter(|id| is_encoded(id))?;
+    Some((rev, position, time, id))
+}
+
+/// A position in a sorted set, which is its own score.
+fn position(member: &str, score: &str) -> Form {
+    number(member)?;
+    (member == score)
+        .then_some(())
+        .ok_or("its score is another number")
+}
+
+/// Whether a text is a position.
+pub(crate) fn is_position(text: &str) -> bool {
+    whole(text).is_some_and(|at| at > 0 && at.to_string() == text)
+}
+
+/// Work that is under way: when its lease ends, whom it is for, and what it is. A user's is to leave rooms.
+fn job(stamp: &str, value: &str, of_user: bool) -> Form {
+    number(stamp)?;
+    let mut lines = value.splitn(4, '\n');
+    // A lease may end whenever somebody says.
+    let lease = lines.next().unwrap_or_default();
+    if lease.is_empty() || !lease.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("no end of a lease");
+    }
+    let (audience, names) = (lines.next(), lines.next().unwrap_or_default());
+    let job = Job::parse(stamp, value).map_err(|_| NO_RECORD)?;
+    if (audience == Some("leave")) != of_user {
+        return Err(NO_RECORD);
+    }
+    match &job.audience {
+        Audience::Leave(rooms) => rooms.iter().try_for_each(|(room, _)| id(room.as_str()))?,
+        _ if names.is_empty() => {}
+        _ => ids(names, ',')?,
+    }
+    if let Act::Message {
+        own,
+        sender,
+        mentions,
+        brings,
+        ..
+    } = &job.act
+    {
+        if !matches!(own, 'r' | 'h' | 'q' | 'n') {
+            return Err(NO_RECORD);
+        }
+        let pair = brings.iter().flat_map(|(pair, _)| pair);
+        let mut named = sender.iter().chain(mentions).chain(pair);
+        named.try_for_each(|name| id(name.as_str()))?;
+    }
+    Ok(())
+}
+
+/// An entry of the index of announced work, and the moment beside it.
+pub(crate) fn announced(shard: u32, entry: &[u8], score: &[u8]) -> Form {
+    let entry = std::str::from_utf8(entry).map_err(|_| NOT_UTF8)?;
+    let (keys::Owner::Room(_, name) | keys::Owner::User(_, name)) =
+        keys::parse_entry(entry).ok_or("no room and no user")?;
+    id(name.as_str())?;
+    if keys::pending_shard(entry) != shard {
+        return Err("of another index");
+    }
+    number(std::str::from_utf8(score).map_err(|_| NOT_UTF8)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn right(of: Of, what: &str, field: &str, value: &str) {
+        let form = of.check(what, field.as_bytes(), value.as_bytes());
+        assert_eq!(form, Ok(()), "{what} {field:?} {value:?}");
+    }
+
+    fn wrong(of: Of, what: &str, field: &str, value: &str) {
+        let form = of.check(what, field.as_bytes(), value.as_bytes());
+        assert!(form.is_err(), "{what} {field:?} {value:?}");
+    }
+
+    #[test]
+    fn what_the_scripts_write_is_in_form() {
+        let long_key = format!("{}%2F9999", "x".repeat(255));
+        for (what, field, value) in [
+            ("counts", "known", "1795347910019664"),
+            ("counts", "supers", "1"),
+            ("counts", "messages:direct", "0"),
+            ("counts", "mentions:group:a%2Cb", "9007199254740991"),
+            ("counts", "room:r%2F1", "7"),
+            ("refs", "tag:x", "1"),
+            ("refs", "direct:bob", "a,b%20c"),
+            (
+                "rooms",
+                "r",
+                "j|hoebfz46s0|2bc|2|9|1|0|d|1|t%2C|a%20b,c|bob|-3|3000,7",
+            ),
+            ("rooms", "r", "i|7|9|0|4|0|0|g|0||||0|"),
+            ("rooms", "r", "j|7|9|0|4|0|0|g|0||||0||hsm"),
+            ("supers", "s", "j|8|9|2|1|0"),
+            ("marks", "r|h|0000000000000006", "0"),
+            ("left", "r", "5|7"),
+            ("left", "*", "5"),
+            ("left", "!", "5"),
+            ("left", "~", "5"),
+            ("keys0", "#", "5"),
+            ("keys1", "a%20key", "room.read|"),
+            ("keys1", "a%20key#1", "member.joined|17"),
+            ("keys1", "a%20key*a%2Fuser", "user.read_all|17"),
+            ("keys1", long_key.as_str(), "room.read|17"),
+            ("prefs", "r|tags", "5|[\"a|b\"]"),
+            ("prefs", "r|hidden", "5|true"),
+            ("profile", "nickname", ""),
+            ("profile", "is_robot", "1"),
+            ("pending", "17", "99\nleave\na,b"),
+        ] {
+            right(Of::User, what, field, value);
+        }
+        for (what, field, value) in [
+            ("meta", "rev", "5"),
+            ("meta", "tags", "a,b"),
+            ("meta", "parted", "a%20b,bob"),
+            ("meta", "type", ""),
+            ("meta", "last_text", "\u{1}\n"),
+            ("meta", "service_status", "-9223372036854775808"),
+            ("members", "bob", "l|hoebfz46s0|hoebfz46rz"),
+            ("members", "bob", "j|hoebfz46s0|7|9|12"),
+            ("meta", "last_at", "5"),
+            ("meta", "last_at", "5,9"),
+            ("meta", "last_payload", "{\"a\":[1]}"),
+            ("meta", "mrev", "5.0af91c3e"),
+            ("meta", "sealed", "5"),
+            ("ids", "m1", "5|1|1700|0|1"),
+            ("ids", "m1", "5|1|1700|9|1|s"),
+            ("log", "", "5|0|1700|m1"),
+            ("recalled", "3", "3"),
+            ("pending", "17", "99\nall"),
+            ("pending", "17", "99\nall\n\nm|4|h|bob|a,c"),
+            ("pending", "17", "99\nsome\nbob\np|hidden\ntrue\n"),
+        ] {
+            right(Of::Room, what, field, value);
+        }
+    }
+
+    #[test]
+    fn what_no_script_writes_is_out_of_form() {
+        for (what, field, value) in [
+            ("counts", "known", ""),
+            ("counts", "known", "-1"),
+            ("counts", "known", "+1"),
+            ("counts", "known", "1.5"),
+            ("counts", "known", "9007199254740993"),
+            ("counts", "known:x", "1"),
+            ("counts", "messages:supergroup", "1"),
+            ("counts", "messages:group:", "1"),
+            ("counts", "room:a b", "1"),
+            ("counts", "", "1"),
+            ("refs", "tag:x", "one"),
+            ("refs", "direct:bob", ""),
+            ("refs", "direct:bob", "a,,b"),
+            ("refs", "other", "1"),
+            ("rooms", "r", ""),
+            ("rooms", "r", "j|7|9|0|4|0|0|g|0||||0"),
+            ("rooms", "r", "j|7|9|0|4|0|0|g|0||||0|||"),
+            ("rooms", "r", "j|7|9|0|4|0|0|g|0||||0||x"),
+            ("rooms", "r", "j|7|9|0|4|0|0|g|0||||0||hh"),
+            ("rooms", "r", "j|7|9|-1|4|0|0|g|0||||0|"),
+            ("rooms", "r", "j|7|9|0|9007199254740993|0|0|g|0||||0|"),
+            ("rooms", "r", "j|7|9|0|4|0|0|g|0|a b||||0|"),
+            ("rooms", "r", "j|7|9|0|4|0|0|g|0||a,,b||0|"),
+            ("rooms", "a b", "i|7|9|0|4|0|0|g|0||||0|"),
+            ("supers", "s", "j|8|9|2|1"),
+            ("supers", "s", "l|8|9|2|1|0"),
+            ("marks", "r|h|6", "0"),
+            ("marks", "r|x|0000000000000006", "0"),
+            ("marks", "r|h|000000000000000x", "0"),
+            ("marks", "r|h|0000000000000000", "0"),
+            ("marks", "r|h|9999999999999999", "0"),
+            ("left", "r", "5"),
+            ("left", "*", "5|7"),
+            ("prefs", "r|tags", "[]"),
+            ("prefs", "r|tags", "5|[1]"),
+            ("prefs", "r|other", "5|true"),
+            ("prefs", "hidden", "5|true"),
+            ("prefs", "r|hidden", "5|maybe"),
+            // JSON, and yet not what is written, nor what the readers of settings take.
+            ("prefs", "r|hidden", "5| true"),
+            ("prefs", "r|muted", "5|false\n"),
+            ("profile", "is_robot", "yes"),
+            ("profile", "other", ""),
+            ("pending", "x", "99\nleave\na,b"),
+            ("pending", "17", "\nleave\na,b"),
+            ("pending", "17", "99\nall"),
+        ] {
+            wrong(Of::User, what, field, value);
+        }
+        for (what, field, value) in [
+            ("meta", "rev", "x"),
+            ("meta", "kind", "channel"),
+            ("meta", "status", "2"),
+            ("meta", "tags", ","),
+            ("meta", "parted", ""),
+            ("meta", "parted", "a b"),
+            ("meta", "other", "1"),
+            ("meta", "service_status", "many"),
+            ("meta", "last_at", "5,"),
+            ("meta", "last_at", "5,6,7"),
+            ("meta", "last_payload", "[]"),
+            ("members", "bob", "j"),
+            ("members", "bob", "j|"),
+            ("members", "bob", "x|5|0"),
+            ("members", "bob", "j|5|0|x"),
+            ("members", "bob", "j|5|0|1|2|3"),
+            ("members", "b b", "j|5|0"),
+            ("ids", "m1", "5|1|1700|0"),
+            ("ids", "m1", "5|1|1700|0|1|x"),
+            ("log", "", "5|0|1700"),
+            ("log", "", "5|0|1700|a b"),
+            ("recalled", "x", "3"),
+            ("recalled", "3", "4"),
+            ("recalled", "3", "inf"),
+            ("pending", "17", "all"),
+            ("pending", "17", "99\nnobody"),
+            ("pending", "17", "99\nall\n\nz|4"),
+            ("pending", "17", "99\nall\n\nm|4|z|bob|a,c"),
+            ("pending", "17", "99\nall\n\nm|4|h|b b|a,c"),
+            ("pending", "17", "99\nsome\na,,b"),
+            ("pending", "17", "99\nleave\na"),
+        ] {
+            wrong(Of::Room, what, field, value);
+        }
+        assert!(Of::User.check("counts", b"tag:\xff", b"1").is_err());
+        assert!(Of::User.check("profile", b"nickname", b"\xff").is_err());
+        let app = crate::names::AppId::parse("demo").unwrap();
+        let entry = keys::room_entry(&app, &keys::encode("r"));
+        let shard = keys::pending_shard(&entry);
+        assert_eq!(announced(shard, entry.as_bytes(), b"5"), Ok(()));
+        assert!(announced((shard + 1) % 16, entry.as_bytes(), b"5").is_err());
+        for entry in [&b"demo:r:a b"[..], b"demo:x:r", b"demo", b"", b"\xff"] {
+            assert!((0..16).all(|shard| announced(shard, entry, b"5").is_err()));
+        }
+        assert!(announced(shard, entry.as_bytes(), b"-inf").is_err());
+    }
+}

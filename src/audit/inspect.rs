@@ -1,0 +1,348 @@
+//! One user or one room as it stands in Redis, for people. Names are as they stand in keys and fields.
+
+use std::collections::BTreeMap;
+
+use redis::Value;
+
+use crate::audit::Audit;
+use crate::audit::position::Position;
+use crate::audit::slot::plain;
+use crate::audit::unreadable::Unreadable;
+use crate::connection::Item;
+use crate::counts::room::{Last, Membership};
+use crate::engine::reply::{Reply, bytes, number, readable};
+use crate::error::Result;
+use crate::keys::{Enc, RoomKeys, UserKeys, is_encoded};
+use crate::names::AppId;
+use crate::scripts;
+
+/// Fields of a room's meta that are of the room; the rest are the last message's and what is only shown.
+const META: [&str; 13] = [
+    "rev",
+    "born",
+    "mrev",
+    "head",
+    "kind",
+    "status",
+    "type",
+    "tags",
+    "created",
+    "parted",
+    "last_id",
+    "last_time",
+    "last_at",
+];
+
+/// So much of what can't be read of one user or room is named.
+const UNREADABLE: usize = 20;
+
+/// Something to show, or nothing of that name.
+pub type Shown<T> = Option<T>;
+
+/// One room among a user's.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The room.
+    pub room: String,
+    /// `j` joined or `i` invited.
+    pub state: char,
+    /// Revision at which that began.
+    pub epoch: u64,
+    /// Revision of the room that was told last.
+    pub rev: u64,
+    /// Read up to here.
+    pub read: u64,
+    /// The last position told; of a supergroup: the room's.
+    pub head: u64,
+    /// Positions above `read` that don't count.
+    pub holes: u64,
+    /// Unread mentions.
+    pub mentions: u64,
+    /// `direct`, `group`, `supergroup`.
+    pub kind: String,
+    /// 1 active, 0 inactive.
+    pub status: String,
+    /// Custom type.
+    pub custom_type: String,
+    /// Tags, a comma list.
+    pub tags: String,
+    /// The other one of a direct room.
+    pub peer: String,
+    /// What it comes to.
+    pub unread: u64,
+    /// Creation of the room, milliseconds since the epoch.
+    pub created: i64,
+    /// When its last message was accepted (microseconds), and that message's time (milliseconds).
+    pub last: Option<(u64, i64)>,
+}
+
+/// A user's slot.
+#[derive(Debug, Clone)]
+pub struct UserShown {
+    /// Plain counts and since when the user is known.
+    pub counts: BTreeMap<String, String>,
+    /// How many rooms carry a tag or type; direct rooms by peer.
+    pub refs: BTreeMap<String, String>,
+    /// Direct rooms and groups.
+    pub rooms: Vec<Listed>,
+    /// Supergroups.
+    pub supers: Vec<Listed>,
+    /// Tombstones: room → epoch and microseconds.
+    pub left: BTreeMap<String, String>,
+    /// Positions that don't count, or mention.
+    pub marks: usize,
+    /// Whether a deletion is under way.
+    pub leaving: bool,
+    /// What can't be read of it.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// One member.
+#[derive(Debug, Clone)]
+pub struct MemberShown {
+    /// The user.
+    pub user: String,
+    /// `j` joined, `i` invited, `l` leaving.
+    pub state: char,
+    /// Revision at which that began.
+    pub epoch: u64,
+    /// The read position to begin with.
+    pub base: u64,
+}
+
+/// A room's slot.
+#[derive(Debug, Clone)]
+pub struct RoomShown {
+    /// Its settings and numbers.
+    pub meta: BTreeMap<&'static str, String>,
+    /// How many entries of members there are.
+    pub members: u64,
+    /// The first of them.
+    pub first: Vec<MemberShown>,
+    /// How many fan-outs have not reached everybody.
+    pub pending: u64,
+    /// The first of them: job and record.
+    pub jobs: Vec<(String, String)>,
+    /// Messages in the history.
+    pub history: u64,
+    /// Recalled positions.
+    pub recalled: u64,
+    /// What can't be read of it: the first of that, and how much there is.
+    pub unreadable: Vec<Unreadable>,
+    /// How much there is in all.
+    pub unreadable_total: u64,
+}
+
+impl Audit {
+    /// A user's slot; nothing if there is nothing in it.
+    pub async fn inspect_user(&self, app: &AppId, user: &Enc) -> Result<Shown<UserShown>> {
+        let mut slot = self.slot(app, user).await?;
+        // When tombstones were swept, and by which announcement the user is sealed, is of no room.
+        slot.left
+            .retain(|room, _| !matches!(room.as_str(), "#" | "!" | "~"));
+        let nothing = slot.counts.is_empty() && slot.named().is_empty() && slot.left.is_empty();
+        if nothing && slot.bad.is_empty() {
+            return Ok(None);
+        }
+        let keys = UserKeys::new(app, user);
+        let mut unreadable = Vec::new();
+        for bad in slot.bad.iter().take(UNREADABLE) {
+            let told = self.told_of(keys.key(bad.what).as_bytes(), bad).await?;
+            unreadable.push(told);
+        }
+        let (mut rooms, mut supers) = (Vec::new(), Vec::new());
+        let mut asked = Vec::new();
+        for room in slot.named() {
+            let Some(position) = slot.position(room.as_str()) else {
+                continue;
+            };
+            if position.head.is_some() {
+                rooms.push(listed(room.as_str(), &position));
+                continue;
+            }
+            let keys = RoomKeys::new(app, &room);
+            let call = scripts::ROOM_UNREAD
+                .call(&[
+                    keys.meta(),
+                    keys.recalled(),
+                    keys.allmentions(),
+                    keys.pending(),
+                ])
+                .arg(position.state.to_string())
+                .arg(position.epoch)
+                .arg(position.read)
+                .arg(slot.marked(room.as_str(), 'h'))
+                .arg(slot.marked(room.as_str(), 'm'))
+                .arg(user.as_str());
+            asked.push(Item::Script(call));
+            let mut head = redis::cmd("HGET");
+            head.arg(keys.meta()).arg("head");
+            asked.push(Item::Plain(head));
+            supers.push(listed(room.as_str(), &position));
+        }
+        let mut answers = self.redis.each(&asked).await?.into_iter();
+        for room in &mut supers {
+            let (Some(numbers), Some(head)) = (answers.next(), answers.next()) else {
+                break;
+            };
+            let told = head.and_then(|head| {
+                room.head = number(&head)?;
+                ask_room(room, Reply::new(numbers?)?)
+            });
+            if readable(told)?.is_none() {
+                let list = self
+                    .check_room(app, &Enc::stored(room.room.as_str()))
+                    .await?;
+                let keys = RoomKeys::new(app, &Enc::stored(room.room.as_str()));
+                for bad in list.bad.iter().take(UNREADABLE) {
+                    let told = self.told_of(keys.key(bad.what).as_bytes(), bad).await?;
+                    unreadable.push(told);
+                }
+            }
+        }
+        Ok(Some(UserShown {
+            counts: slot.counts,
+            refs: slot.refs,
+            rooms,
+            supers,
+            left: slot.left,
+            marks: slot.marks.len(),
+            leaving: slot.leaving,
+            unreadable,
+        }))
+    }
+
+    /// A room's slot with its first `most` members; nothing if there is nothing in it.
+    pub async fn inspect_room(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        most: usize,
+    ) -> Result<Shown<RoomShown>> {
+        let keys = RoomKeys::new(app, room);
+        let command = |name: &str, key: String| {
+            let mut cmd = redis::cmd(name);
+            cmd.arg(key);
+            cmd
+        };
+        let mut meta = command("HMGET", keys.meta());
+        meta.arg(&META);
+        let mut scan = command("HSCAN", keys.members());
+        scan.arg(0).arg("COUNT").arg(most);
+        let mut jobs = command("HSCAN", keys.pending());
+        jobs.arg(0).arg("COUNT").arg(most);
+        let commands = [
+            meta,
+            command("HLEN", keys.members()),
+            scan,
+            command("HLEN", keys.pending()),
+            jobs,
+            command("LLEN", keys.log()),
+            command("ZCARD", keys.recalled()),
+        ];
+        let items = commands.map(Item::Plain);
+        let mut answers = self.redis.each(&items).await?.into_iter();
+        let mut next = || readable(answers.next().unwrap_or(Ok(Value::Nil)));
+        let mut meta = BTreeMap::new();
+        if let Some(fields) = next()? {
+            let mut reply = Reply::new(fields)?;
+            for field in META {
+                match reply.value()? {
+                    Value::Nil => {}
+                    value => {
+                        meta.insert(field, plain(&bytes(value)?));
+                    }
+                }
+            }
+        }
+        let counted = |answer: Option<Value>| answer.map_or(Ok(0), |answer| number(&answer));
+        let pairs = |answer: Option<Value>| -> Result<Vec<(String, String)>> {
+            let Some(answer) = answer else {
+                return Ok(Vec::new());
+            };
+            let mut page = Reply::new(answer)?;
+            page.value()?;
+            let mut list = page.list()?;
+            let mut pairs = Vec::new();
+            while !list.is_empty() && pairs.len() < most {
+                let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
+                pairs.push((plain(&field), plain(&value)));
+            }
+            Ok(pairs)
+        };
+        let members = counted(next()?)?;
+        let first = pairs(next()?)?;
+        // What is no name, or no job, is among what can't be read.
+        let first = first.into_iter().filter_map(|(user, entry)| {
+            let entry = Membership::parse(&entry)
+                .ok()
+                .filter(|_| is_encoded(&user))?;
+            Some(MemberShown {
+                user,
+                state: entry.state,
+                epoch: entry.epoch,
+                base: entry.base,
+            })
+        });
+        let first = first.collect();
+        let pending = counted(next()?)?;
+        let mut jobs = pairs(next()?)?;
+        jobs.retain(|(job, _)| job.bytes().all(|byte| byte.is_ascii_digit()));
+        let (history, recalled) = (counted(next()?)?, counted(next()?)?);
+        let list = self.check_room(app, room).await?;
+        let mut unreadable = Vec::new();
+        for bad in list.bad.iter().take(UNREADABLE) {
+            unreadable.push(self.told_of(keys.key(bad.what).as_bytes(), bad).await?);
+        }
+        let shown = RoomShown {
+            meta,
+            members,
+            first,
+            pending,
+            jobs,
+            history,
+            recalled,
+            unreadable,
+            unreadable_total: list.total,
+        };
+        let nothing = shown.meta.is_empty() && shown.members == 0 && shown.pending == 0;
+        Ok((!nothing || list.total > 0).then_some(shown))
+    }
+}
+
+/// Takes what a supergroup says of itself.
+fn ask_room(room: &mut Listed, mut numbers: Reply) -> Result<()> {
+    if numbers.is_empty() {
+        return Ok(());
+    }
+    room.kind = numbers.text()?;
+    room.status = numbers.text()?;
+    room.custom_type = numbers.text()?;
+    room.tags = numbers.text()?;
+    room.unread = numbers.number()?;
+    room.mentions = numbers.number()?;
+    room.created = i64::try_from(numbers.number()?).unwrap_or(0);
+    room.last = Last::read(&mut numbers)?.map(|last| (last.at, last.time));
+    Ok(())
+}
+
+fn listed(room: &str, position: &Position) -> Listed {
+    Listed {
+        room: room.to_owned(),
+        state: position.state,
+        epoch: position.epoch,
+        rev: position.rev,
+        read: position.read,
+        head: position.head.unwrap_or(0),
+        holes: position.holes,
+        mentions: position.mentions,
+        kind: position.kind.clone(),
+        status: position.status.clone(),
+        custom_type: position.custom_type.clone(),
+        tags: position.tags.clone(),
+        peer: position.peer.clone(),
+        unread: position.unread(),
+        created: position.created(),
+        last: position.last.map(|last| (last.at, last.time)),
+    }
+}

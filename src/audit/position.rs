@@ -1,0 +1,210 @@
+//! A user's record of a room, written out and read, for the audit alone: a second reader beside `counts/record.rs`, on purpose.
+
+use crate::counts::number::{parse, short, stamp, unreadable};
+use crate::counts::room::{Last, millis};
+use crate::error::Result;
+use crate::keys::is_encoded;
+
+/// A user's record of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// `j` or `i`.
+    pub(crate) state: char,
+    pub(crate) epoch: u64,
+    pub(crate) rev: u64,
+    pub(crate) read: u64,
+    /// Of a supergroup: the room knows it.
+    pub(crate) head: Option<u64>,
+    pub(crate) holes: u64,
+    pub(crate) mentions: u64,
+    pub(crate) kind: String,
+    pub(crate) status: String,
+    pub(crate) custom_type: String,
+    pub(crate) tags: String,
+    pub(crate) peer: String,
+    /// Creation of the room, in milliseconds after `epoch`; not known of a supergroup.
+    pub(crate) made: i64,
+    /// Not known of a supergroup.
+    pub(crate) last: Option<Last>,
+    /// Which of the user's settings are true, by their first letters; not known of a supergroup.
+    pub(crate) flags: String,
+}
+
+impl Position {
+    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and `|flags` if there are any, as
+    /// `deliver.lua` explains it.
+    pub(crate) fn room(record: &str) -> Result<Self> {
+        let parts: Vec<&str> = record.split('|').collect();
+        let (parts, flags) = match parts.as_slice() {
+            [parts @ .., flags] if parts.len() == 14 && is_flags(flags) => (parts, *flags),
+            parts => (parts, ""),
+        };
+        let [
+            s,
+            e,
+            v,
+            r,
+            h,
+            nh,
+            nm,
+            kind,
+            status,
+            custom_type,
+            tags,
+            peer,
+            made,
+            last,
+        ] = parts
+        else {
+            return Err(unreadable());
+        };
+        let name = |text: &str| text.is_empty() || is_encoded(text);
+        let tagged = tags.is_empty() || tags.split(',').all(is_encoded);
+        if !matches!(*status, "0" | "1") || !name(custom_type) || !name(peer) || !tagged {
+            return Err(unreadable());
+        }
+        let kind = match *kind {
+            "d" => "direct",
+            "g" => "group",
+            _ => return Err(unreadable()),
+        };
+        let (epoch, rev) = since(e, v)?;
+        Ok(Self {
+            state: state(s)?,
+            epoch,
+            rev,
+            read: parse(Some(r))?,
+            head: Some(parse(Some(h))?),
+            holes: parse(Some(nh))?,
+            mentions: parse(Some(nm))?,
+            kind: kind.to_owned(),
+            status: (*status).to_owned(),
+            custom_type: (*custom_type).to_owned(),
+            tags: (*tags).to_owned(),
+            peer: (*peer).to_owned(),
+            made: parse(Some(made))?,
+            last: Last::recorded(last, rev)?,
+            flags: flags.to_owned(),
+        })
+    }
+
+    /// `state|epoch|rev|read|holes|mentions`
+    pub(crate) fn supergroup(record: &str) -> Result<Self> {
+        let parts: Vec<&str> = record.split('|').collect();
+        let [s, e, v, r, nh, nm] = parts.as_slice() else {
+            return Err(unreadable());
+        };
+        let (epoch, rev) = since(e, v)?;
+        Ok(Self {
+            state: state(s)?,
+            epoch,
+            rev,
+            read: parse(Some(r))?,
+            head: None,
+            holes: parse(Some(nh))?,
+            mentions: parse(Some(nm))?,
+            kind: "supergroup".into(),
+            status: "1".into(),
+            custom_type: String::new(),
+            tags: String::new(),
+            peer: String::new(),
+            made: 0,
+            last: None,
+            flags: String::new(),
+        })
+    }
+
+    /// The record that says this.
+    pub(crate) fn record(&self) -> String {
+        let Self {
+            state,
+            epoch,
+            rev,
+            read,
+            holes,
+            mentions,
+            kind,
+            status,
+            custom_type,
+            tags,
+            peer,
+            made,
+            ..
+        } = self;
+        let last = self.last.map(|last| last.record(*rev)).unwrap_or_default();
+        let kind = kind.get(..1).unwrap_or_default();
+        let bar = if self.flags.is_empty() { "" } else { "|" };
+        let flags = &self.flags;
+        let (epoch, after) = (short(*epoch), short(rev.saturating_sub(*epoch)));
+        match self.head {
+            Some(head) => format!(
+                "{state}|{epoch}|{after}|{read}|{head}|{holes}|{mentions}|{kind}|{status}|{custom_type}|{tags}|{peer}|{made}|{last}{bar}{flags}"
+            ),
+            None => format!("{state}|{epoch}|{after}|{read}|{holes}|{mentions}"),
+        }
+    }
+
+    /// When the room was made, in milliseconds since the epoch.
+    pub(crate) fn created(&self) -> i64 {
+        millis(self.epoch).saturating_add(self.made)
+    }
+
+    pub(crate) fn tags(&self) -> impl Iterator<Item = &str> {
+        self.tags.split(',').filter(|tag| !tag.is_empty())
+    }
+
+    /// Unread messages of a direct room or group.
+    pub(crate) fn unread(&self) -> u64 {
+        if self.state != 'j' || self.status != "1" {
+            return 0;
+        }
+        let above = self.head.unwrap_or(self.read).saturating_sub(self.read);
+        above.saturating_sub(self.holes)
+    }
+}
+
+/// Whether these are some of the letters of settings, in their order.
+fn is_flags(text: &str) -> bool {
+    let mut letters = "hsm".chars();
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|flag| letters.any(|letter| letter == flag))
+}
+
+/// Epoch and revision, which a record has as the distance from the epoch.
+fn since(epoch: &str, after: &str) -> Result<(u64, u64)> {
+    let (epoch, after) = (stamp(Some(epoch))?, stamp(Some(after))?);
+    Ok((epoch, epoch.saturating_add(after)))
+}
+
+fn state(text: &str) -> Result<char> {
+    match text {
+        "j" => Ok('j'),
+        "i" => Ok('i'),
+        _ => Err(unreadable()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_as_they_were() {
+        for record in [
+            "j|5|9|1|3|0|0|d|1|||bob|-3|0,-2",
+            "i|7|9|0|4|0|0|g|0|t|x,y||0|",
+            "j|hof1iu4m6f|8s2pb4oq|1|3|0|0|g|1||||0|0,-2",
+            "j|5|9|1|3|0|0|d|1|||bob|-3|0,-2|hsm",
+        ] {
+            assert_eq!(Position::room(record).unwrap().record(), record);
+        }
+        assert_eq!(
+            Position::supergroup("j|8|9|2|1|0").unwrap().record(),
+            "j|8|9|2|1|0"
+        );
+        assert!(Position::room("l|5|9|1|3|0|0|d|1|||bob|-3|0,-2").is_err());
+        assert!(Position::room("j|5|9|1|3|0|0|s|1||||0|").is_err());
+    }
+}

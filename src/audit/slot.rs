@@ -1,0 +1,541 @@
+//! A user's slot as a whole, for the self-check: the positions in it, and the plain counts that follow from them. Written
+//! from the definition of the records and not from the script that keeps them, so that one finds the other's faults.
+
+mod want;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis::Value;
+
+use self::want::{Positions, Want, compare};
+use crate::audit::drift::Drift;
+use crate::audit::form::{self, Of};
+use crate::audit::position::Position;
+use crate::counts::number::{LARGEST, whole};
+use crate::engine::reply::{Reply, bytes};
+use crate::error::Result;
+use crate::keys::{Enc, is_encoded};
+
+/// A text as it stands; of what is none, its bytes in a form that no name has.
+pub(crate) fn plain(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// Something in a slot that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bad {
+    /// Which of the slot's keys.
+    pub(crate) what: &'static str,
+    /// The field, the member of a sorted set, or the element of a list; `None`: the key as a whole.
+    pub(crate) field: Option<Vec<u8>>,
+    /// What the field holds.
+    pub(crate) value: Vec<u8>,
+    pub(crate) why: &'static str,
+}
+
+/// A user's slot at one instant.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    /// Microseconds of the server's clock.
+    pub(crate) taken: u64,
+    profile: bool,
+    /// Whether a deletion is under way, so that rooms may list the user that are not there any more.
+    pub(crate) leaving: bool,
+    pub(crate) counts: BTreeMap<String, String>,
+    pub(crate) rooms: BTreeMap<String, String>,
+    pub(crate) supers: BTreeMap<String, String>,
+    pub(crate) refs: BTreeMap<String, String>,
+    pub(crate) left: BTreeMap<String, String>,
+    /// The user's own settings of rooms: `room|setting`, `stamp|JSON`.
+    pub(crate) prefs: BTreeMap<String, String>,
+    /// In their order.
+    pub(crate) marks: Vec<String>,
+    /// What can't be read. Counts, references, marks and records are in the maps above all the same, so that they are
+    /// compared with what ought to be there.
+    pub(crate) bad: Vec<Bad>,
+    /// The keys of another type.
+    wrong: BTreeSet<&'static str>,
+    /// Rooms of which no record can be read, but one that can't is there: what it counted is not known.
+    pub(crate) blocked: BTreeSet<String>,
+}
+
+impl Slot {
+    /// Reads what `user_dump.lua` answers.
+    pub(crate) fn read(mut reply: Reply) -> Result<Self> {
+        let mut slot = Self {
+            taken: reply.number()?,
+            ..Self::default()
+        };
+        slot.counts = slot.hash("counts", reply.value()?)?;
+        slot.rooms = slot.hash("rooms", reply.value()?)?;
+        slot.supers = slot.hash("supers", reply.value()?)?;
+        slot.refs = slot.hash("refs", reply.value()?)?;
+        slot.left = slot.hash("left", reply.value()?)?;
+        slot.prefs = slot.hash("prefs", reply.value()?)?;
+        let profile = slot.hash("profile", reply.value()?)?;
+        let pending = slot.hash("pending", reply.value()?)?;
+        let more = |slot: &Self, what| slot.bad.iter().any(|bad| bad.what == what);
+        slot.profile = slot.has("profile") && (!profile.is_empty() || more(&slot, "profile"));
+        // Work that can't be read may be any.
+        slot.leaving = !pending.is_empty() || more(&slot, "pending");
+        slot.marks = slot.hash("marks", reply.value()?)?.into_keys().collect();
+        slot.block();
+        Ok(slot)
+    }
+
+    /// Reads one key; what can't be read of it is put down.
+    fn hash(&mut self, what: &'static str, value: Value) -> Result<BTreeMap<String, String>> {
+        let mut map = BTreeMap::new();
+        if !matches!(value, Value::Array(_)) {
+            // Its name, in place of what it holds.
+            self.wrong.insert(what);
+            self.bad.push(Bad {
+                what,
+                field: None,
+                value: Vec::new(),
+                why: form::WRONG_TYPE,
+            });
+            return Ok(map);
+        }
+        let mut list = Reply::new(value)?;
+        while !list.is_empty() {
+            let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
+            let form = Of::User.check(what, &field, &value);
+            if form.is_ok() || matches!(what, "counts" | "refs" | "marks" | "rooms" | "supers") {
+                map.insert(plain(&field), plain(&value));
+            }
+            if let Err(why) = form {
+                self.bad.push(Bad {
+                    what,
+                    field: Some(field),
+                    value,
+                    why,
+                });
+            }
+        }
+        Ok(map)
+    }
+
+    /// Tells the rooms whose only record can't be read.
+    fn block(&mut self) {
+        for (one, other) in [("rooms", "supers"), ("supers", "rooms")] {
+            for bad in self.bad.iter().filter(|bad| bad.what == one) {
+                let Some(field) = &bad.field else { continue };
+                let room = plain(field);
+                let others = if other == "rooms" {
+                    &self.rooms
+                } else {
+                    &self.supers
+                };
+                let doubled = others.contains_key(&room) && !self.is_bad(other, &room);
+                if is_encoded(&room) && !doubled {
+                    self.blocked.insert(room);
+                }
+            }
+        }
+    }
+
+    fn is_bad(&self, what: &str, field: &str) -> bool {
+        let is = |bad: &Bad| bad.what == what && bad.field.as_deref() == Some(field.as_bytes());
+        self.bad.iter().any(is)
+    }
+
+    /// Says that the user is not in a room, so that a record of it can go whether it can be read or not.
+    pub(crate) fn release(&mut self, room: &str) {
+        self.blocked.remove(room);
+    }
+
+    /// The user's own settings of rooms that the records tell, as they would be stored: those that are true.
+    pub(crate) fn told_settings(&self) -> BTreeMap<String, String> {
+        let mut told = BTreeMap::new();
+        for room in self.rooms.keys() {
+            let Some(record) = self.position(room).filter(|_| is_encoded(room)) else {
+                continue;
+            };
+            for (letter, setting) in [('h', "hidden"), ('s', "sticky"), ('m', "muted")] {
+                if record.flags.contains(letter) {
+                    told.insert(format!("{room}|{setting}"), format!("{}|true", record.rev));
+                }
+            }
+        }
+        told
+    }
+
+    /// Whether a key is of the type that it ought to be.
+    pub(crate) fn has(&self, what: &str) -> bool {
+        !self.wrong.contains(what)
+    }
+
+    /// Whether the positions of all rooms can be read, and so what all else in the slot has to be.
+    pub(crate) fn is_whole(&self) -> bool {
+        let derived = ["counts", "rooms", "supers", "refs", "marks"];
+        self.blocked.is_empty() && derived.iter().all(|what| self.has(what))
+    }
+
+    /// Whether the repair makes this anew, since all of it follows from what can be read.
+    pub(crate) fn is_derived(&self, bad: &Bad) -> bool {
+        let Some(field) = &bad.field else {
+            return false;
+        };
+        self.is_whole()
+            && match bad.what {
+                "counts" | "refs" | "marks" => true,
+                "rooms" | "supers" => !self.blocked.contains(&plain(field)),
+                _ => false,
+            }
+    }
+
+    /// Whether it can be told that there is no record of a room.
+    pub(crate) fn tells(&self, room: &str) -> bool {
+        self.has("rooms") && self.has("supers") && !self.blocked.contains(room)
+    }
+
+    /// The epoch at which the user left a room, as far as that is remembered.
+    pub(crate) fn left_since(&self, room: &str) -> u64 {
+        let epoch = self.left.get(room).and_then(|text| text.split('|').next());
+        epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
+    }
+
+    /// The positions of a room that carry a mark, as a comma list.
+    pub(crate) fn marked(&self, room: &str, letter: char) -> String {
+        let start = format!("{room}|{letter}|");
+        let marked: Vec<String> = self
+            .marks
+            .iter()
+            .filter_map(|mark| mark.strip_prefix(&start)?.parse::<u64>().ok())
+            .filter(|at| *at <= LARGEST)
+            .map(|at| at.to_string())
+            .collect();
+        marked.join(",")
+    }
+
+    /// Whether a position of a room is marked as one that does not count.
+    pub(crate) fn has_hole(&self, room: &str, at: u64) -> bool {
+        self.marks
+            .binary_search(&format!("{room}|h|{at:016}"))
+            .is_ok()
+    }
+
+    /// The rooms that the slot has a record of.
+    pub(crate) fn named(&self) -> BTreeSet<Enc> {
+        let names = self.rooms.keys().chain(self.supers.keys());
+        let names = names.filter(|room| is_encoded(room) && self.position(room).is_some());
+        names.map(Enc::stored).collect()
+    }
+
+    /// The rooms that a slot names in whatever way, though it may have no record of them.
+    pub(crate) fn hinted(&self) -> BTreeSet<Enc> {
+        let counted = self.counts.keys().filter_map(|f| f.strip_prefix("room:"));
+        let marked = self.marks.iter().filter_map(|m| m.split('|').next());
+        let direct = self.refs.iter().filter(|(f, _)| f.starts_with("direct:"));
+        let direct = direct.flat_map(|(_, rooms)| rooms.split(','));
+        let kept = self.prefs.keys().filter_map(|f| f.split('|').next());
+        let recorded = self.rooms.keys().chain(self.supers.keys());
+        let all = counted.chain(marked).chain(direct).chain(kept);
+        let all = all.chain(recorded.map(String::as_str));
+        let all = all.filter(|room| is_encoded(room));
+        all.map(Enc::stored).collect()
+    }
+
+    /// What a room's record says; of two, that which was told last.
+    pub(crate) fn position(&self, room: &str) -> Option<Position> {
+        let one = self.rooms.get(room).and_then(|r| Position::room(r).ok());
+        let two = self
+            .supers
+            .get(room)
+            .and_then(|r| Position::supergroup(r).ok());
+        match (one, two) {
+            (Some(one), Some(two)) if (two.epoch, two.rev) > (one.epoch, one.rev) => Some(two),
+            (Some(one), _) => Some(one),
+            (None, two) => two,
+        }
+    }
+
+    /// Which settings of a room are true, as its record is to have it; what can't be read leaves it to the record.
+    fn flags(&self, room: &str, recorded: String) -> String {
+        let settings = ["hidden", "sticky", "muted"].map(|setting| format!("{room}|{setting}"));
+        if !self.has("prefs") || settings.iter().any(|field| self.is_bad("prefs", field)) {
+            return recorded;
+        }
+        let is_true = |setting: &&str| {
+            let stored = self.prefs.get(&format!("{room}|{setting}"));
+            stored.is_some_and(|stored| stored.ends_with("|true"))
+        };
+        let set = ["hidden", "sticky", "muted"].into_iter().filter(is_true);
+        set.filter_map(|setting| setting.chars().next()).collect()
+    }
+
+    /// The positions, by room, with holes and mentions as the marks have them.
+    fn positions(&self) -> Positions {
+        let mut found = Positions::default();
+        for room in self.rooms.keys().chain(self.supers.keys()) {
+            if let Some(mut position) = self.position(room)
+                && is_encoded(room)
+            {
+                (position.holes, position.mentions) = (0, 0);
+                position.flags = self.flags(room, position.flags);
+                found.rooms.insert(room.clone(), position);
+            }
+        }
+        for letter in ["h", "m"] {
+            for mark in &self.marks {
+                // Of a room that nothing can be told of it may be right.
+                if mark.split('|').next().is_none_or(|room| self.tells(room)) {
+                    found.take(mark, letter);
+                }
+            }
+        }
+        for position in found.rooms.values_mut() {
+            position.head = position.head.map(|head| head.max(position.read));
+        }
+        found.stale.sort();
+        found
+    }
+
+    /// Every difference between what is stored and what follows from the positions.
+    pub(crate) fn drift(&self) -> Vec<Drift> {
+        let found = self.positions();
+        let mut want = Want::default();
+        for (room, position) in &found.rooms {
+            want.add(room, position);
+        }
+        let since = self
+            .counts
+            .get("known")
+            .filter(|since| whole(since).is_some());
+        let first = found.rooms.values().map(|p| p.epoch).min();
+        match (since, first, self.profile) {
+            (Some(since), ..) => want.counts.insert("known".into(), since.clone()),
+            (None, Some(first), _) => want.counts.insert("known".into(), first.to_string()),
+            (None, None, true) => want.counts.insert("known".into(), self.taken.to_string()),
+            _ => None,
+        };
+        let mut drift = Vec::new();
+        // What follows from records that can't be read is not known.
+        let known = ["rooms", "supers", "marks"];
+        let known = known.iter().all(|what| self.has(what));
+        for (what, stored, want) in [
+            ("counts", &self.counts, &want.counts),
+            ("rooms", &self.rooms, &want.rooms),
+            ("supers", &self.supers, &want.supers),
+            ("refs", &self.refs, &want.refs),
+        ] {
+            let records = matches!(what, "rooms" | "supers");
+            if known && self.has(what) && (records || self.blocked.is_empty()) {
+                compare(what, stored, want, &mut drift);
+            }
+        }
+        drift.retain(|drift| {
+            let record = matches!(drift.key, "rooms" | "supers");
+            !record || !self.blocked.contains(&drift.field)
+        });
+        drift.extend(found.stale.into_iter().map(|mark| Drift {
+            key: "marks",
+            field: mark.clone(),
+            part: None,
+            stored: Some(mark),
+            expected: None,
+        }));
+        drift
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    fn slot() -> Slot {
+        Slot {
+            counts: map(&[
+                ("known", "5"),
+                ("supers", "1"),
+                ("messages:direct", "2"),
+                ("messages:group", "3"),
+                ("messages:group:t", "3"),
+                ("mentions:group", "1"),
+                ("mentions:group:t", "1"),
+                ("invitations:group", "1"),
+                ("room:d", "2"),
+                ("room:g", "3"),
+                ("peer:bob", "2"),
+                ("tag:x", "3"),
+            ]),
+            rooms: map(&[
+                ("d", "j|5|9|1|3|0|0|d|1|||bob|-3|0,-2"),
+                ("g", "j|6|9|4|8|1|1|g|1|t|x,y||0|"),
+                ("i", "i|7|9|0|4|0|0|g|1||x||0|"),
+                ("off", "j|7|9|0|4|0|0|g|0||x||0|"),
+            ]),
+            supers: map(&[("s", "j|8|9|2|0|0")]),
+            refs: map(&[
+                ("direct:bob", "d"),
+                ("tag:x", "1"),
+                ("tag:y", "1"),
+                ("type:t", "1"),
+            ]),
+            marks: vec!["g|h|0000000000000006".into(), "g|m|0000000000000007".into()],
+            ..Slot::default()
+        }
+    }
+
+    /// The tag `y` has the count of its room too.
+    fn right() -> Slot {
+        let mut slot = slot();
+        slot.counts.insert("tag:y".into(), "3".into());
+        slot
+    }
+
+    #[test]
+    fn a_slot_that_adds_up_has_no_drift() {
+        assert_eq!(right().drift(), vec![]);
+        assert_eq!(Slot::default().drift(), vec![]);
+    }
+
+    #[test]
+    fn records_tell_the_settings_that_are_true() {
+        let mut slot = right();
+        for (field, stored) in [
+            ("g|sticky", "5|true"),
+            ("g|muted", "5|false"),
+            ("g|folder", "5|\"hidden|true\""),
+            ("g|hidden", "6|true"),
+            ("d|tags", "7|[\"|true\"]"),
+            ("s|sticky", "7|true"),
+        ] {
+            slot.prefs.insert(field.into(), stored.into());
+        }
+        let drift = slot.drift();
+        assert_eq!(drift.len(), 1, "{drift:?}");
+        let told = "j|6|9|4|8|1|1|g|1|t|x,y||0||hs";
+        assert_eq!(drift[0].expected.as_deref(), Some(told));
+        slot.rooms.insert("g".into(), told.into());
+        assert_eq!(slot.drift(), vec![]);
+    }
+
+    #[test]
+    fn what_is_missing_wrong_or_too_much_is_named() {
+        let drift = slot().drift();
+        assert_eq!(drift.len(), 1);
+        assert_eq!((drift[0].key, drift[0].field.as_str()), ("counts", "tag:y"));
+        assert_eq!(drift[0].stored, None);
+        assert_eq!(drift[0].expected.as_deref(), Some("3"));
+
+        let mut slot = right();
+        slot.marks.push("g|m|0000000000000006".into());
+        slot.marks.push("g|h|0000000000000002".into());
+        slot.marks.push("gone|h|0000000000000002".into());
+        slot.marks.push("nonsense".into());
+        assert_eq!(slot.drift().len(), 4);
+
+        let mut slot = right();
+        slot.marks.pop();
+        let fields: Vec<String> = slot.drift().into_iter().map(|d| d.field).collect();
+        assert_eq!(fields, ["mentions:group", "mentions:group:t", "g"]);
+
+        let mut slot = right();
+        slot.counts.remove("known");
+        slot.rooms.insert("bad".into(), "j|x".into());
+        let drift = slot.drift();
+        assert_eq!(drift.len(), 2);
+        assert_eq!(drift[0].expected.as_deref(), Some("5"));
+        assert_eq!(drift[1].expected, None);
+    }
+
+    type Pairs<'a> = &'a [(&'a str, &'a [u8])];
+
+    /// As `user_dump.lua` answers it.
+    fn dump(keys: [Option<Pairs<'_>>; 9]) -> Slot {
+        let names = [
+            "counts", "rooms", "supers", "refs", "left", "prefs", "profile", "pending", "marks",
+        ];
+        let bulk = |bytes: &[u8]| Value::BulkString(bytes.to_vec());
+        let mut reply = vec![Value::Int(9)];
+        for (name, key) in names.into_iter().zip(keys) {
+            reply.push(match key {
+                None => bulk(name.as_bytes()),
+                Some(pairs) => {
+                    let flat = pairs
+                        .iter()
+                        .flat_map(|(f, v)| [bulk(f.as_bytes()), bulk(v)]);
+                    Value::Array(flat.collect())
+                }
+            });
+        }
+        Slot::read(Reply::new(Value::Array(reply)).unwrap()).unwrap()
+    }
+
+    const NONE: Option<Pairs<'static>> = Some(&[]);
+
+    #[test]
+    fn what_follows_from_records_that_cannot_be_read_is_not_judged() {
+        let counts: Pairs<'_> = &[("known", b"5"), ("room:g", b"3"), ("tag:x", b"bad")];
+        let rooms: Pairs<'_> = &[
+            ("g", b"j|cut"),
+            ("a b", b"x"),
+            ("ok", b"j|6|9|4|4|0|0|g|1||||0|"),
+        ];
+        let mut slot = dump([
+            Some(counts),
+            Some(rooms),
+            NONE,
+            NONE,
+            NONE,
+            NONE,
+            NONE,
+            NONE,
+            NONE,
+        ]);
+        let bad: Vec<&str> = slot.bad.iter().map(|bad| bad.what).collect();
+        assert_eq!(bad, ["counts", "rooms", "rooms"]);
+        assert_eq!(slot.blocked, BTreeSet::from(["g".to_owned()]));
+        assert!(!slot.is_whole() && !slot.tells("g") && slot.tells("ok"));
+        // The record by a name that no room has goes; the counts may be right.
+        let fields = |slot: &Slot| -> Vec<String> {
+            let drift = slot.drift().into_iter();
+            drift.map(|drift| drift.field).collect()
+        };
+        assert_eq!(fields(&slot), ["a b"]);
+        assert_eq!(slot.hinted().len(), 2);
+        assert_eq!(slot.named().len(), 1);
+        assert!(!slot.bad.iter().any(|bad| slot.is_derived(bad)));
+        // The room says that the user is not there.
+        slot.release("g");
+        assert_eq!(fields(&slot), ["room:g", "tag:x", "a b", "g"]);
+        assert!(slot.bad.iter().all(|bad| slot.is_derived(bad)));
+    }
+
+    #[test]
+    fn a_key_of_another_type_is_none_that_is_empty() {
+        let record: Pairs<'_> = &[("g", b"j|6|9|4|8|1|1|g|1|t|x||0||h")];
+        for wrong in 0..9 {
+            let mut keys = [NONE; 9];
+            keys[1] = Some(record);
+            keys[wrong] = None;
+            let slot = dump(keys);
+            assert_eq!(slot.bad.len(), 1);
+            let drift: BTreeSet<&str> = slot.drift().iter().map(|drift| drift.key).collect();
+            let expected: &[&str] = match wrong {
+                // Nothing is known without records and marks.
+                1 | 2 | 8 => &[],
+                0 => &["refs", "rooms"],
+                3 => &["counts", "rooms"],
+                _ => &["counts", "refs", "rooms"],
+            };
+            assert_eq!(drift, expected.iter().copied().collect(), "{wrong}");
+            assert_eq!(slot.leaving, wrong == 7);
+            // What can't be asked for leaves the record as it is.
+            let told = slot.told_settings();
+            assert_eq!(told.contains_key("g|hidden"), wrong != 1);
+        }
+    }
+}

@@ -1,0 +1,587 @@
+//! The self-check: each user's plain counts against the positions they follow from, and each position against its room.
+//! Writes nothing, holds one page of keys at a time, and can run beside live traffic.
+//!
+//! What is in a user's slot is read at one instant, so a difference inside it is one. Between a user and a room there is
+//! no such instant. But whatever a room accepted is pending there until every user concerned has it. So: look at the
+//! room, wait until what was pending then is done, look at the user: the user now has all that the room had at the
+//! first look, or it is missing. A user may be *ahead* of that look, by what came after it; a third look, at the room
+//! again, tells whether it is ahead of its room, which can't be.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use redis::Value;
+
+use crate::audit::Audit;
+use crate::audit::compare::{View, against_room, release};
+use crate::audit::drift::Drift;
+use crate::audit::slot::{Bad, Slot};
+use crate::audit::unreadable::{BadList, Unreadable, index_key, indexes};
+use crate::audit::walk::PAGE;
+use crate::connection::Item;
+use crate::counts::number::short;
+use crate::counts::room::Membership;
+use crate::engine::reply::{Reply, bytes, number, readable, text};
+use crate::error::{Error, Result};
+use crate::keys::{self, Enc, Purpose, RoomKeys, UserKeys};
+use crate::names::AppId;
+use crate::scripts;
+
+/// Users looked at side by side.
+const USERS_AT_ONCE: usize = 16;
+/// Pauses between the looks at a user that differs.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(0),
+    Duration::from_millis(50),
+    Duration::from_millis(150),
+    Duration::from_millis(400),
+    Duration::from_millis(1_000),
+];
+/// Fields that were told of and are not told of again, should a scan or a room lead to them a second time.
+const TOLD: usize = 100_000;
+/// Of what can't be read of one user so much is named, the rest counted.
+const UNREADABLE_OF_A_USER: usize = 1_000;
+
+/// All drift of one user.
+#[derive(Debug, Clone)]
+pub struct UserDrift {
+    /// The app.
+    pub app: AppId,
+    /// The user, as it stands in keys.
+    pub user: Enc,
+    /// What differs.
+    pub drift: Vec<Drift>,
+    /// Whether the user was told of before, by other fields.
+    pub again: bool,
+    /// The rooms that its records differ from.
+    pub(crate) rooms: BTreeSet<Enc>,
+}
+
+/// Whom to look at.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// One app; none: all that are in Redis.
+    pub app: Option<AppId>,
+    /// One user of that app.
+    pub user: Option<Enc>,
+}
+
+/// How far a walk has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Progress {
+    /// Part of the keys seen, 0 to 1.
+    pub fraction: f64,
+    /// Users looked at.
+    pub users: u64,
+    /// Memberships looked at from the rooms' side.
+    pub members: u64,
+    /// Users whose records differ from a room in which fan-outs stayed under way: not judged.
+    pub in_flight: u64,
+    /// Keys and fields that can't be read.
+    pub unreadable: u64,
+    /// Of these, those that a repair makes anew without being asked.
+    pub derived: u64,
+}
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub enum Finding {
+    /// A user's slot is not what the positions, or the rooms, say.
+    Drift(UserDrift),
+    /// Something can't be read.
+    Unreadable(Unreadable),
+}
+
+/// What a look at one user came to.
+pub(crate) enum Consistency {
+    Clean,
+    InFlight,
+    Drift(UserDrift),
+}
+
+/// A look at one user.
+pub(crate) struct Look {
+    pub(crate) verdict: Consistency,
+    /// What can't be read of the user's slot, and whether the repair makes it anew.
+    bad: Vec<(Bad, bool)>,
+    /// Rooms that can't be read, so that nothing is said of the user's records of them.
+    blind: BTreeSet<Enc>,
+}
+
+/// Drift that was told of.
+#[derive(Default)]
+struct Reported {
+    unreadable: HashSet<String>,
+    users: HashSet<(AppId, Enc)>,
+    fields: HashSet<(AppId, Enc, &'static str, String)>,
+}
+
+impl Reported {
+    /// Whether nothing was said yet of what can't be read of a user.
+    fn is_new(&mut self, keys: &UserKeys) -> bool {
+        let name = keys.counts();
+        !self.unreadable.contains(&name)
+            && (self.unreadable.len() >= TOLD || self.unreadable.insert(name))
+    }
+
+    /// Leaves what is new; answers whether anything is.
+    fn keep_new(&mut self, found: &mut UserDrift) -> bool {
+        let (app, user) = (&found.app, &found.user);
+        found.drift.retain(|drift| {
+            let name = (app.clone(), user.clone(), drift.key, drift.field.clone());
+            !self.fields.contains(&name) && (self.fields.len() >= TOLD || self.fields.insert(name))
+        });
+        if found.drift.is_empty() {
+            return false;
+        }
+        let name = (app.clone(), user.clone());
+        found.again =
+            self.users.contains(&name) || (self.users.len() < TOLD && !self.users.insert(name));
+        true
+    }
+}
+
+impl Audit {
+    pub(crate) async fn slot(&self, app: &AppId, user: &Enc) -> Result<Slot> {
+        let keys = UserKeys::new(app, user);
+        let call = scripts::USER_DUMP.call(&[
+            keys.counts(),
+            keys.rooms(),
+            keys.supers(),
+            keys.refs(),
+            keys.marks(),
+            keys.left(),
+            keys.prefs(),
+            keys.profile(),
+            keys.pending(),
+        ]);
+        Slot::read(Reply::new(self.redis.call(&call).await?)?)
+    }
+
+    /// Looks at rooms on behalf of one user. Those that can't be read are left out.
+    pub(crate) async fn views(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        rooms: &BTreeSet<Enc>,
+        slot: &Slot,
+    ) -> Result<BTreeMap<Enc, View>> {
+        let items: Vec<Item> = rooms
+            .iter()
+            .map(|room| {
+                let keys = RoomKeys::new(app, room);
+                let read = slot.position(room.as_str()).map_or(0, |p| p.read);
+                let call = scripts::ROOM_VIEW.call(&[
+                    keys.meta(),
+                    keys.members(),
+                    keys.recalled(),
+                    keys.pending(),
+                ]);
+                Item::Script(call.arg(user.as_str()).arg(read))
+            })
+            .collect();
+        let answers = self.redis.each(&items).await?;
+        let mut views = BTreeMap::new();
+        for (room, answer) in rooms.iter().zip(answers) {
+            let view = answer.and_then(|answer| View::read(Reply::new(answer)?));
+            if let Some(view) = readable(view)? {
+                views.insert(room.clone(), view);
+            }
+        }
+        Ok(views)
+    }
+
+    /// Looks at one user, and again a few times if it differs. `also`: rooms that list it.
+    pub(crate) async fn look(&self, app: &AppId, user: &Enc, also: &BTreeSet<Enc>) -> Result<Look> {
+        let mut slot = self.slot(app, user).await?;
+        let mut look = Look {
+            verdict: Consistency::Clean,
+            bad: Vec::new(),
+            blind: BTreeSet::new(),
+        };
+        let mut rooms: BTreeSet<Enc> = slot.named().union(also).cloned().collect();
+        rooms.extend(slot.blocked.iter().map(Enc::stored));
+        let first = self.views(app, user, &rooms, &slot).await?;
+        let seen_not = rooms.iter().filter(|room| !first.contains_key(*room));
+        look.blind = seen_not.cloned().collect();
+        release(&mut slot, &first);
+        let bad = slot.bad.iter();
+        look.bad = bad.map(|bad| (bad.clone(), slot.is_derived(bad))).collect();
+        rooms.retain(|room| {
+            first
+                .get(room)
+                .is_some_and(|view| !against_room(&slot, room.as_str(), view, view).is_empty())
+        });
+        if rooms.is_empty() && slot.drift().is_empty() {
+            return Ok(look);
+        }
+        let mut last = first.clone();
+        let mut settled: BTreeSet<Enc> = BTreeSet::new();
+        let mut seen: Option<UserDrift> = None;
+        let mut in_flight = false;
+        for pause in PAUSES {
+            tokio::time::sleep(pause).await;
+            // What was pending at the first look has reached everybody, if it was not pending at a later one.
+            for room in &rooms {
+                if let (Some(first), Some(last)) = (first.get(room), last.get(room))
+                    && first.jobs.is_disjoint(&last.jobs)
+                {
+                    settled.insert(room.clone());
+                }
+            }
+            slot = self.slot(app, user).await?;
+            last = self.views(app, user, &rooms, &slot).await?;
+            release(&mut slot, &first);
+            let mut drift = slot.drift();
+            let mut different = BTreeSet::new();
+            in_flight = false;
+            for room in &rooms {
+                let (Some(first), Some(last)) = (first.get(room), last.get(room)) else {
+                    continue;
+                };
+                let found = against_room(&slot, room.as_str(), first, last);
+                if found.is_empty() {
+                    continue;
+                }
+                if settled.contains(room) {
+                    different.insert(room.clone());
+                    drift.extend(found);
+                } else {
+                    in_flight = true;
+                }
+            }
+            if drift.is_empty() {
+                if !in_flight {
+                    return Ok(look);
+                }
+                seen = None;
+                continue;
+            }
+            // Seen twice, with nothing under way that could mend it, it stays.
+            let again = seen.as_ref().is_some_and(|seen| seen.drift == drift);
+            seen = Some(UserDrift {
+                app: app.clone(),
+                user: user.clone(),
+                drift,
+                again: false,
+                rooms: different,
+            });
+            if again && !in_flight {
+                break;
+            }
+        }
+        look.verdict = match seen {
+            Some(drift) => Consistency::Drift(drift),
+            None if in_flight => Consistency::InFlight,
+            None => Consistency::Clean,
+        };
+        Ok(look)
+    }
+
+    /// Whether anything is kept of an app, or of one user of it: keys of its own, or an entry in a room's list of members.
+    pub async fn knows(&self, scope: &Scope) -> Result<bool> {
+        let Some(app) = &scope.app else {
+            return Ok(true);
+        };
+        let Some(user) = &scope.user else {
+            let mut walk = self.scan_all(keys::everything(Some(app))).await?;
+            while let Some(page) = self.next_keys(&mut walk).await? {
+                if !page.is_empty() {
+                    return Ok(true);
+                }
+            }
+            return Ok(false);
+        };
+        let mut exists = redis::cmd("EXISTS");
+        for (_, key) in UserKeys::new(app, user).all() {
+            exists.arg(key);
+        }
+        if number(&self.redis.query(&exists).await?)? > 0 {
+            return Ok(true);
+        }
+        let mut progress = Progress::default();
+        let rooms = self.listing(app, user, &mut progress, &|_| {}).await?;
+        Ok(!rooms.is_empty())
+    }
+
+    /// Looks at everybody in `scope`. `found` is told of each user with drift (a second time of what only the rooms that
+    /// list the user know) and of what can't be read, `on` of how far it has come.
+    pub async fn verify(
+        &self,
+        scope: &Scope,
+        mut found: impl AsyncFnMut(Finding) -> Result<()>,
+        on: impl Fn(&Progress),
+    ) -> Result<Progress> {
+        let mut progress = Progress::default();
+        if let (Some(app), Some(user)) = (&scope.app, &scope.user) {
+            let rooms = self.listing(app, user, &mut progress, &on).await?;
+            progress.users = 1;
+            let Look {
+                verdict,
+                bad,
+                blind,
+            } = self.look(app, user, &rooms).await?;
+            let keys = UserKeys::new(app, user);
+            let mut told = Reported::default();
+            let blind = blind.into_iter().map(|room| (app.clone(), room));
+            for ((app, room), list) in self.check_rooms(blind).await? {
+                self.tell_of_room(&app, &room, list, &mut progress, &mut found)
+                    .await?;
+            }
+            self.tell_of_user(&keys, bad, &mut told, &mut progress, &mut found)
+                .await?;
+            match verdict {
+                Consistency::Clean => {}
+                Consistency::InFlight => progress.in_flight = 1,
+                Consistency::Drift(drift) => found(Finding::Drift(drift)).await?,
+            }
+            progress.fraction = 1.0;
+            on(&progress);
+            return Ok(progress);
+        }
+        if scope.app.is_none() {
+            for (shard, what) in indexes() {
+                let list = self.check_index(shard, what).await?;
+                let key = index_key(shard, what);
+                progress.unreadable += list.total;
+                for bad in &list.bad {
+                    let told = self.told_of(key.as_bytes(), bad).await?;
+                    found(Finding::Unreadable(told)).await?;
+                }
+            }
+        }
+        let mut told = Reported::default();
+        let mut walk = self.scan_all(keys::everything(scope.app.as_ref())).await?;
+        while let Some(page) = self.next_page(&mut walk).await? {
+            for key in &page.others {
+                if let Some(bad) = self.check_other(key).await? {
+                    progress.unreadable += 1;
+                    found(Finding::Unreadable(self.told_of(key, &bad).await?)).await?;
+                }
+            }
+            progress.users += page.users.values().filter(|user| **user).count() as u64;
+            let looks = page.users.into_keys().map(|user| (user, BTreeSet::new()));
+            self.all(looks, &mut told, &mut progress, &mut found)
+                .await?;
+            on(&progress);
+            for ((app, room), list) in self.check_rooms(page.rooms.keys().cloned()).await? {
+                self.tell_of_room(&app, &room, list, &mut progress, &mut found)
+                    .await?;
+            }
+            for ((app, room), listed) in page.rooms {
+                let mut cursor = "0".to_owned();
+                // Without a list of members there is nothing to walk through.
+                if !listed {
+                    continue;
+                }
+                loop {
+                    let members;
+                    (cursor, members) = self.members_page(&app, &room, &cursor).await?;
+                    progress.members += members.len() as u64;
+                    let missing = self.without_record(&app, &room, members).await?;
+                    let looks = missing
+                        .into_iter()
+                        .map(|user| ((app.clone(), user), BTreeSet::from([room.clone()])));
+                    self.all(looks, &mut told, &mut progress, &mut found)
+                        .await?;
+                    on(&progress);
+                    if cursor == "0" {
+                        break;
+                    }
+                }
+            }
+            progress.fraction = walk.fraction();
+            on(&progress);
+        }
+        Ok(progress)
+    }
+
+    async fn tell_of_room(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        list: BadList,
+        progress: &mut Progress,
+        found: &mut impl AsyncFnMut(Finding) -> Result<()>,
+    ) -> Result<()> {
+        progress.unreadable += list.total;
+        for bad in &list.bad {
+            let key = RoomKeys::new(app, room).key(bad.what);
+            let told = self.told_of(key.as_bytes(), bad).await?;
+            found(Finding::Unreadable(told)).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_of_user(
+        &self,
+        keys: &UserKeys,
+        bad: Vec<(Bad, bool)>,
+        told: &mut Reported,
+        progress: &mut Progress,
+        found: &mut impl AsyncFnMut(Finding) -> Result<()>,
+    ) -> Result<()> {
+        if bad.is_empty() || !told.is_new(keys) {
+            return Ok(());
+        }
+        progress.unreadable += bad.len() as u64;
+        progress.derived += bad.iter().filter(|(_, derived)| *derived).count() as u64;
+        for (bad, derived) in bad.iter().take(UNREADABLE_OF_A_USER) {
+            let mut told = self.told_of(keys.key(bad.what).as_bytes(), bad).await?;
+            told.derived = *derived;
+            found(Finding::Unreadable(told)).await?;
+        }
+        Ok(())
+    }
+
+    async fn all(
+        &self,
+        looks: impl IntoIterator<Item = ((AppId, Enc), BTreeSet<Enc>)>,
+        told: &mut Reported,
+        progress: &mut Progress,
+        found: &mut impl AsyncFnMut(Finding) -> Result<()>,
+    ) -> Result<()> {
+        let mut looks = stream::iter(looks)
+            .map(|((app, user), also)| async move {
+                let look = self.look(&app, &user, &also).await?;
+                Ok::<_, Error>((UserKeys::new(&app, &user), look))
+            })
+            .buffer_unordered(USERS_AT_ONCE);
+        while let Some((keys, look)) = looks.try_next().await? {
+            self.tell_of_user(&keys, look.bad, told, progress, found)
+                .await?;
+            match look.verdict {
+                Consistency::Clean => {}
+                Consistency::InFlight => progress.in_flight += 1,
+                Consistency::Drift(mut drift) => {
+                    if told.keep_new(&mut drift) {
+                        found(Finding::Drift(drift)).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A page of a room's members, and where to go on. What can't be read is left out: [`Audit::check_room`] names it.
+    pub(crate) async fn members_page(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        cursor: &str,
+    ) -> Result<(String, Vec<(Enc, Membership)>)> {
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(RoomKeys::new(app, room).members())
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(PAGE);
+        let Some(page) = readable(self.redis.query(&scan).await)? else {
+            return Ok(("0".to_owned(), Vec::new()));
+        };
+        let mut page = Reply::new(page)?;
+        let cursor = page.text()?;
+        let mut list = page.list()?;
+        let mut members = Vec::new();
+        while !list.is_empty() {
+            let (user, entry) = (list.value()?, list.value()?);
+            if let (Ok(user), Ok(entry)) = (text(user), text(entry))
+                && keys::is_encoded(&user)
+                && let Ok(entry) = Membership::parse(&entry)
+                && entry.state != 'l'
+            {
+                members.push((Enc::stored(user), entry));
+            }
+        }
+        Ok((cursor, members))
+    }
+
+    /// Those members that have no record of the room, or one of another membership.
+    async fn without_record(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        members: Vec<(Enc, Membership)>,
+    ) -> Result<Vec<Enc>> {
+        let get = |key: String| {
+            let mut get = redis::cmd("HGET");
+            get.arg(key).arg(room.as_str());
+            Item::Plain(get)
+        };
+        let mut missing = Vec::new();
+        for members in members.chunks(PAGE) {
+            let items: Vec<Item> = members
+                .iter()
+                .flat_map(|(user, _)| {
+                    let keys = UserKeys::new(app, user);
+                    [get(keys.rooms()), get(keys.supers())]
+                })
+                .collect();
+            let mut answers = self.redis.each(&items).await?.into_iter();
+            for (user, entry) in members {
+                let mut same = false;
+                for answer in answers.by_ref().take(2) {
+                    // Of a key of another type the look at the user tells.
+                    let Some(answer) = readable(answer)? else {
+                        same = true;
+                        continue;
+                    };
+                    let record = bytes_or_none(answer)?;
+                    let epoch = record.split(|byte| *byte == b'|').nth(1);
+                    same |= epoch == Some(short(entry.epoch).as_bytes());
+                }
+                if !same {
+                    missing.push(user.clone());
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    /// The rooms that list a user, found by asking every room of the app.
+    async fn listing(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        progress: &mut Progress,
+        on: &impl Fn(&Progress),
+    ) -> Result<BTreeSet<Enc>> {
+        let mut rooms = BTreeSet::new();
+        let mut walk = self
+            .scan_all(keys::slots(Some(app), true, Some("members")))
+            .await?;
+        while let Some(page) = self.next_keys(&mut walk).await? {
+            let items: Vec<Item> = page
+                .iter()
+                .map(|key| {
+                    let mut get = redis::cmd("HGET");
+                    get.arg(key).arg(user.as_str());
+                    Item::Plain(get)
+                })
+                .collect();
+            progress.members += items.len() as u64;
+            for (key, answer) in page.iter().zip(self.redis.each(&items).await?) {
+                let entry = match readable(answer)? {
+                    Some(entry) => bytes_or_none(entry)?,
+                    None => continue,
+                };
+                if !entry.is_empty()
+                    && !entry.starts_with(b"l")
+                    && let Some(Purpose::Slot(keys::Owner::Room(_, room), _)) = keys::purpose(key)
+                {
+                    rooms.insert(room);
+                }
+            }
+            progress.fraction = walk.fraction();
+            on(progress);
+        }
+        Ok(rooms)
+    }
+}
+
+fn bytes_or_none(value: Value) -> Result<Vec<u8>> {
+    match value {
+        Value::Nil => Ok(Vec::new()),
+        value => bytes(value),
+    }
+}

@@ -1,0 +1,251 @@
+//! What is counted, in words and numbers: no input and no output.
+
+pub(crate) mod number;
+pub(crate) mod record;
+pub(crate) mod room;
+
+use std::collections::{BTreeMap, HashMap};
+
+use self::number::unreadable;
+use crate::error::{Error, Result};
+use crate::names::{CustomType, RoomId, Tag, UserId};
+
+/// What the native API shows of one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserUnread {
+    /// All totals.
+    pub totals: Totals,
+    /// Unread messages by tag, zeros included.
+    pub tags: BTreeMap<String, u64>,
+    /// Unread messages by custom type, zeros included.
+    pub types: BTreeMap<String, u64>,
+    /// The joined active rooms by id, if asked for.
+    pub rooms: Option<Vec<RoomUnread>>,
+}
+
+/// One room of one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomUnread {
+    /// The room.
+    pub room: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its custom type.
+    pub custom_type: Option<String>,
+    /// Its tags, in the order given.
+    pub tags: Vec<String>,
+    /// Unread messages.
+    pub messages: u64,
+    /// Those that mention the user.
+    pub mentions: u64,
+}
+
+/// A kind of room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// At most two members.
+    Direct,
+    /// Counts are delivered to each member.
+    Group,
+    /// Counts are worked out from the room's head at reading.
+    Supergroup,
+}
+
+/// One number per kind of room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ByKind {
+    /// Over direct rooms.
+    pub direct: u64,
+    /// Over groups.
+    pub group: u64,
+    /// Over supergroups.
+    pub supergroup: u64,
+}
+
+/// All totals of one user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Unread messages.
+    pub messages: ByKind,
+    /// Unread messages that mention the user.
+    pub mentions: ByKind,
+    /// Open invitations.
+    pub invitations: ByKind,
+}
+
+/// A user as others see them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// The id.
+    pub user: UserId,
+    /// Shown name.
+    pub nickname: Option<String>,
+    /// Address of a picture.
+    pub avatar_url: Option<String>,
+    /// Whether it is a machine.
+    pub is_robot: bool,
+    /// Milliseconds since the epoch, 0 if never.
+    pub last_login_time: i64,
+}
+
+/// The last message of a room: the one accepted last, unless it was given a time before that of the last message so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastMessage {
+    /// Its id.
+    pub id: String,
+    /// Its sender; none: a system message.
+    pub sender: Option<UserId>,
+    /// Its text, empty when recalled.
+    pub text: String,
+    /// Its type, `recall` when recalled.
+    pub message_type: String,
+    /// What else its sender's system gave to be shown with it; nothing when recalled.
+    pub payload: serde_json::Map<String, serde_json::Value>,
+    /// Its time, milliseconds since the epoch.
+    pub time: i64,
+    /// When it was accepted (or recalled), milliseconds since the epoch.
+    pub updated: i64,
+    /// Order of acceptance among all rooms' messages.
+    pub order: u64,
+}
+
+/// A user's own settings of a room, with the defaults filled in.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Pref {
+    /// Personal tags.
+    pub tags: Vec<String>,
+    /// Colour for each personal tag.
+    pub tag_colors: serde_json::Map<String, serde_json::Value>,
+    /// Whether the room is hidden.
+    pub hidden: bool,
+    /// Whether the room is pinned.
+    pub sticky: bool,
+    /// Whether notifications are muted.
+    pub muted: bool,
+    /// Folder of the room, empty if none.
+    pub folder: String,
+}
+
+/// One joined, active room of a user.
+#[derive(Debug, Clone)]
+pub struct RoomEntry {
+    /// The room.
+    pub room: RoomId,
+    /// Its kind.
+    pub kind: Kind,
+    /// Shown name, empty if none.
+    pub name: String,
+    /// Address of a picture, empty if none.
+    pub cover: String,
+    /// Description, empty if none.
+    pub description: String,
+    /// Webhook key or address, empty if none.
+    pub webhook: String,
+    /// Bot state, empty if none.
+    pub bot_state: String,
+    /// Whether bot mode is on.
+    pub bot_mode: bool,
+    /// Whether messages are encrypted.
+    pub encrypted: bool,
+    /// Service status.
+    pub service_status: i64,
+    /// Tags of the room, in the order given.
+    pub tags: Vec<Tag>,
+    /// Custom type.
+    pub custom_type: Option<CustomType>,
+    /// Creation, milliseconds since the epoch (the event's `time`).
+    pub created: i64,
+    /// The last message.
+    pub last_message: Option<LastMessage>,
+    /// This user's unread messages in the room.
+    pub unread: u64,
+    /// This user's own settings of the room.
+    pub pref: Pref,
+    /// The joined members, in the order of joining; filled for chosen rooms only.
+    pub members: Vec<UserId>,
+}
+
+/// A page of a user's rooms.
+#[derive(Debug)]
+pub struct RoomPage {
+    /// How many rooms matched, before paging.
+    pub total: u64,
+    /// The chosen rooms, members filled in.
+    pub rooms: Vec<RoomEntry>,
+    /// Profiles of all members and last senders named in `rooms`.
+    pub profiles: HashMap<UserId, Profile>,
+}
+
+/// What one room has unread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoomCounts {
+    /// User and count, by user.
+    Counts(Vec<(String, u64)>),
+    /// There is no such room.
+    NoRoom,
+    /// Over 5,000 members: they have to be named.
+    TooLarge,
+}
+
+/// What one asked peer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerCount {
+    /// Unread messages in direct rooms with that peer.
+    Known(u64),
+    /// Nobody has mentioned that user yet.
+    Unknown,
+}
+
+impl Kind {
+    /// As it stands in Redis and in the native API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Direct => "direct",
+            Kind::Group => "group",
+            Kind::Supergroup => "supergroup",
+        }
+    }
+
+    /// The letter of a user's record.
+    pub(crate) fn recorded(text: &str) -> Result<Self> {
+        match text {
+            "d" => Ok(Kind::Direct),
+            "g" => Ok(Kind::Group),
+            _ => Err(unreadable()),
+        }
+    }
+
+    pub(crate) fn stored(text: &str) -> Result<Self> {
+        match text {
+            "direct" => Ok(Kind::Direct),
+            "group" => Ok(Kind::Group),
+            "supergroup" => Ok(Kind::Supergroup),
+            _ => Err(Error::unreadable("no kind of a room")),
+        }
+    }
+}
+
+impl ByKind {
+    /// Over all kinds.
+    pub fn total(&self) -> u64 {
+        self.direct + self.group + self.supergroup
+    }
+
+    pub(crate) fn of(&mut self, kind: Kind) -> &mut u64 {
+        match kind {
+            Kind::Direct => &mut self.direct,
+            Kind::Group => &mut self.group,
+            Kind::Supergroup => &mut self.supergroup,
+        }
+    }
+}
+
+impl Totals {
+    pub(crate) fn family(&mut self, family: &str) -> &mut ByKind {
+        match family {
+            "messages" => &mut self.messages,
+            "mentions" => &mut self.mentions,
+            _ => &mut self.invitations,
+        }
+    }
+}

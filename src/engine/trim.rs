@@ -1,0 +1,147 @@
+//! Forgetting what a room remembers of recalled messages and of mentions of everybody, once nobody counts them any more:
+//! below every member's read position, and older than the history.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::connection::{Item, Redis};
+use crate::counts::record::read_position;
+use crate::counts::room::{Membership, logged_position};
+use crate::engine::faults::Faults;
+use crate::engine::members::parse_members;
+use crate::engine::reply::{Reply, maybe_text, number};
+use crate::error::{Error, Result};
+use crate::keys::{Enc, RoomKeys, UserKeys};
+use crate::names::AppId;
+use crate::scripts;
+
+/// Members whose read positions are looked up at once.
+const PAGE: usize = 500;
+/// Positions of each kind that are forgotten by one call.
+const AT_ONCE: u64 = 10_000;
+/// Messages of the log that are looked through for one that counts.
+const OLDEST: i64 = 100;
+
+/// Trims rooms.
+#[derive(Clone)]
+pub(crate) struct Trimmer {
+    pub(crate) redis: Redis,
+    pub(crate) background: Arc<Semaphore>,
+    pub(crate) faults: Faults,
+}
+
+impl Trimmer {
+    /// Trims a room in the background, if there is a place; otherwise the room asks for it again.
+    pub(crate) fn later(&self, app: &AppId, room: &Enc) {
+        let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
+            return;
+        };
+        let (trimmer, app, room) = (self.clone(), app.clone(), room.clone());
+        tokio::spawn(async move {
+            if let Err(error) = trimmer.trim(&app, &room).await {
+                tracing::debug!(%error, "a room could not be trimmed");
+            }
+            drop(permit);
+        });
+    }
+
+    /// Forgets what nobody counts any more; answers how many positions that was.
+    async fn trim(&self, app: &AppId, room: &Enc) -> Result<u64> {
+        let keys = RoomKeys::new(app, room);
+        let mut meta = redis::cmd("HMGET");
+        meta.arg(keys.meta()).arg(&["born", "head"]);
+        let mut log = redis::cmd("LRANGE");
+        log.arg(keys.log()).arg(0).arg(OLDEST - 1);
+        let mut answers = self
+            .redis
+            .batch(&[Item::Plain(meta), Item::Plain(log)])
+            .await?
+            .into_iter();
+        let mut next = || Reply::new(answers.next().unwrap_or(redis::Value::Nil));
+        let (mut meta, mut log) = (next()?, next()?);
+        let (born, head) = (meta.number()?, meta.number()?);
+        if born == 0 {
+            return Ok(0);
+        }
+        // The history begins with the first message of the log that counts.
+        let mut bound = head;
+        while !log.is_empty() {
+            let line = log.text()?;
+            if let Some(position @ 1..) = logged_position(&line) {
+                bound = position - 1;
+                break;
+            }
+        }
+        bound = match self.least_read(app, room, born, bound).await {
+            Ok(least) => least,
+            // How far that member has read is not known.
+            Err(error @ Error::Unreadable(_)) => {
+                self.faults.complain(&error);
+                0
+            }
+            Err(error) => return Err(error),
+        };
+        // Also where nothing can go: the room then asks again only when there is twice as much.
+        let call = scripts::ROOM_TRIM
+            .call(&[keys.meta(), keys.recalled(), keys.allmentions()])
+            .arg(born)
+            .arg(bound)
+            .arg(AT_ONCE);
+        let mut forgotten = 0;
+        loop {
+            let gone = number(&self.redis.call(&call).await?)?;
+            forgotten += gone;
+            if gone < AT_ONCE {
+                return Ok(forgotten);
+            }
+        }
+    }
+
+    /// The least read position among those who have joined, if it is below `bound`. Whoever joins meanwhile begins above it.
+    async fn least_read(&self, app: &AppId, room: &Enc, born: u64, bound: u64) -> Result<u64> {
+        let members = RoomKeys::new(app, room).members();
+        let serving = self.redis.serving(&members).await?;
+        let (mut least, mut cursor) = (bound, "0".to_owned());
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(&members).arg(&cursor).arg("COUNT").arg(PAGE);
+            let mut page = Reply::new(self.redis.query(&scan).await?)?;
+            cursor = page.text()?;
+            let joined: Vec<(Enc, Membership)> = parse_members(page.list()?)?
+                .into_iter()
+                .filter(|(_, entry)| entry.is_joined(born))
+                .collect();
+            let record = |key: String| {
+                let mut get = redis::cmd("HGET");
+                get.arg(key).arg(room.as_str());
+                Item::Plain(get)
+            };
+            let items: Vec<Item> = joined
+                .iter()
+                .flat_map(|(user, _)| {
+                    let user = UserKeys::new(app, user);
+                    [record(user.rooms()), record(user.supers())]
+                })
+                .collect();
+            let mut answers = self.redis.batch(&items).await?.into_iter();
+            for (_, entry) in &joined {
+                // Without a record nothing has been read since joining.
+                let mut read = entry.base;
+                for answer in answers.by_ref().take(2) {
+                    let record = maybe_text(answer)?.unwrap_or_default();
+                    read = read.max(read_position(&record).unwrap_or(0));
+                }
+                least = least.min(read);
+            }
+            if cursor == "0" || least == 0 {
+                break;
+            }
+        }
+        // A cursor means nothing to another server, such as a replica that took over: somebody may have been left out.
+        match self.redis.serving(&members).await? == serving {
+            true => Ok(least),
+            false => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What is a user's own: the profile, the deletion, and the keys of events that are of many rooms.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use futures_util::{StreamExt, stream};
+
+use super::{Numbered, ROOMS_AT_ONCE, Writer, put, unexpected};
+use crate::connection::Item;
+use crate::counts::room::{Audience, Job};
+use crate::engine::deliver::LEASE_MICROS;
+use crate::error::Result;
+use crate::event::{Change, Event, EventOutcome, Place, Rejection};
+use crate::keys::{self, Enc, UserKeys, encode};
+use crate::names::{AppId, UserId};
+use crate::scripts;
+
+impl Writer {
+    /// The events with a key that read by the peer: place, user, key. Which room that is may be another one when the event is
+    /// sent again, so beside the room's name the user's takes the key, for that peer.
+    pub(super) fn reads_by_peer(&self, events: &[Numbered<Event>]) -> Vec<(usize, Enc, String)> {
+        let by_peer = |(index, event): &Numbered<Event>| match &event.change {
+            Change::Read {
+                place: Place::With(peer),
+                user,
+                ..
+            } => {
+                let key = self.key_of(event, peer);
+                (!key.is_empty()).then(|| (*index, encode(user.as_str()), key))
+            }
+            _ => None,
+        };
+        events.iter().filter_map(by_peer).collect()
+    }
+
+    pub(super) async fn update_users(
+        &self,
+        app: &AppId,
+        mut users: UserUpdates,
+        outcomes: &mut [Option<EventOutcome>],
+    ) -> Result<()> {
+        // Mostly there is one for each user; what follows for a user waits for what comes before.
+        while !users.0.is_empty() {
+            let mut items = Vec::with_capacity(users.0.len());
+            let mut under_way = Vec::with_capacity(users.0.len());
+            users.0.retain(|user, updates| {
+                if let Some(update) = updates.pop_front() {
+                    let keys = UserKeys::new(app, user);
+                    let [one, two] = keys.taken();
+                    let mut call =
+                        scripts::USER_UPDATE.call(&[keys.counts(), keys.profile(), one, two]);
+                    call.push(&update.key);
+                    for (field, value) in update.shown {
+                        call.push(field);
+                        call.push(value);
+                    }
+                    items.push(Item::Script(call));
+                    under_way.push(update.indices);
+                }
+                !updates.is_empty()
+            });
+            let answers = self.inner.redis.each(&items).await?;
+            for (answer, indices) in answers.into_iter().zip(under_way) {
+                let outcome = self.or_unreadable(answer.and_then(of_key))?;
+                for index in indices {
+                    put(outcomes, index, outcome.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn delete_user(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        key: String,
+    ) -> Result<EventOutcome> {
+        let name = encode(user.as_str());
+        let entry = keys::user_entry(app, &name);
+        let keys = UserKeys::new(app, &name);
+        let [one, two] = &keys.taken();
+        let mut reply = self
+            .accept(&entry, |token| {
+                scripts::USER_DELETE
+                    .call(&[
+                        keys.counts(),
+                        keys.rooms(),
+                        keys.supers(),
+                        keys.refs(),
+                        keys.marks(),
+                        keys.left(),
+                        keys.prefs(),
+                        keys.profile(),
+                        keys.pending(),
+                        one.clone(),
+                        two.clone(),
+                    ])
+                    .arg(token)
+                    .arg(LEASE_MICROS)
+                    .arg(&key)
+            })
+            .await?;
+        match reply.text()?.as_str() {
+            code @ ("OK" | "DUP") => {
+                if let Some(job) = Job::read(&mut reply)? {
+                    self.leave_rooms(app, &name, &[job]).await?;
+                }
+                Ok(match code {
+                    "OK" => EventOutcome::Applied { position: None },
+                    _ => EventOutcome::Duplicate { position: None },
+                })
+            }
+            "KEY" => Ok(EventOutcome::Rejected(Rejection::KeyTaken)),
+            "USER" => Ok(EventOutcome::Rejected(Rejection::UserNotFound(
+                user.clone(),
+            ))),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Takes a deleted user out of the rooms that still list it, and clears the record of that.
+    pub(crate) async fn leave_rooms(&self, app: &AppId, user: &Enc, jobs: &[Job]) -> Result<()> {
+        let mut rooms = Vec::new();
+        for job in jobs {
+            if let Audience::Leave(left) = &job.audience {
+                let left = left.iter().cloned();
+                rooms.extend(left.map(|(room, epoch)| (room, epoch.unwrap_or(job.stamp))));
+            }
+        }
+        // A membership that began after the deletion stays. Whichever room can be told is told.
+        let left: Vec<Result<()>> = stream::iter(rooms)
+            .map(|(room, epoch)| async move { self.leave(app, &room, user, Some(epoch)).await })
+            .buffer_unordered(ROOMS_AT_ONCE)
+            .collect()
+            .await;
+        left.into_iter().collect::<Result<()>>()?;
+        let keys = UserKeys::new(app, user);
+        let mut call = scripts::USER_DONE.call(&[keys.pending(), keys.left()]);
+        for job in jobs {
+            call.push(job.stamp);
+        }
+        self.inner.redis.call(&call).await?;
+        Ok(())
+    }
+
+    /// Which of these events' keys the users' names have taken, and what the events come to then; takes the others if so asked.
+    pub(super) async fn user_keys(
+        &self,
+        app: &AppId,
+        events: &[(usize, Enc, String)],
+        take: bool,
+    ) -> Result<Vec<Numbered<EventOutcome>>> {
+        let item = |(_, user, key): &(usize, Enc, String)| {
+            let call = scripts::USER_KEY.call(&UserKeys::new(app, user).taken());
+            Item::Script(call.arg(key).arg(u8::from(take)))
+        };
+        let mut known = Vec::new();
+        if events.is_empty() {
+            return Ok(known);
+        }
+        let items: Vec<Item> = events.iter().map(item).collect();
+        let answers = self.inner.redis.each(&items).await?;
+        for ((index, _, _), answer) in events.iter().zip(answers) {
+            let outcome = self.or_unreadable(answer.and_then(of_key))?;
+            if !matches!(outcome, EventOutcome::Applied { .. }) {
+                known.push((*index, outcome));
+            }
+        }
+        Ok(known)
+    }
+}
+
+/// What an event has come to, by the word of a script that only looks at its key or does it at once.
+pub(super) fn of_key(answer: redis::Value) -> Result<EventOutcome> {
+    match crate::engine::reply::text(answer)?.as_str() {
+        "OK" => Ok(EventOutcome::Applied { position: None }),
+        "DUP" => Ok(EventOutcome::Duplicate { position: None }),
+        "KEY" => Ok(EventOutcome::Rejected(Rejection::KeyTaken)),
+        _ => Err(unexpected()),
+    }
+}
+
+/// What is to become of what others see of users, for each in order.
+#[derive(Default)]
+pub(super) struct UserUpdates(pub(super) BTreeMap<Enc, VecDeque<UserUpdate>>);
+
+/// Fields that are set by one call of the script, for one event with a key or several without.
+pub(super) struct UserUpdate {
+    pub(super) indices: Vec<usize>,
+    pub(super) key: String,
+    pub(super) shown: BTreeMap<&'static str, String>,
+}
+
+impl UserUpdates {
+    pub(super) fn add(
+        &mut self,
+        user: Enc,
+        index: usize,
+        key: String,
+        shown: Vec<(&'static str, String)>,
+    ) {
+        let updates = self.0.entry(user).or_default();
+        let last = updates.back_mut();
+        if let Some(last) = last.filter(|last| last.key.is_empty() && key.is_empty()) {
+            last.indices.push(index);
+            last.shown.extend(shown);
+            return;
+        }
+        updates.push_back(UserUpdate {
+            indices: vec![index],
+            key,
+            shown: shown.into_iter().collect(),
+        });
+    }
+}

@@ -1,0 +1,82 @@
+//! What an event is about, and which events before it that makes it build on. Written once: for the writer, which keeps the
+//! order within a request, and for the import, which keeps it among many.
+
+use super::{Change, Message, Place};
+use crate::names::{RoomId, UserId};
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject<'a> {
+    /// What others see of a user.
+    User(&'a UserId),
+    /// All rooms of a user.
+    RoomsOf(&'a UserId),
+    /// A room by its id.
+    Room(&'a RoomId),
+    /// The direct room of two users, of whom the first one acts.
+    Pair(&'a UserId, &'a UserId),
+}
+
+/// What the events before an event may have changed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Before {
+    /// Who is in which room.
+    moves: bool,
+    /// Whether two users have a direct room.
+    makes: bool,
+}
+
+impl Before {
+    /// Adds an event.
+    pub fn add(&mut self, change: &Change) {
+        match change {
+            Change::RoomUpdated { .. } | Change::RoomDeleted { .. } | Change::Member { .. } => {
+                self.moves = true;
+            }
+            Change::Message(Message {
+                place: Place::With(_),
+                ..
+            }) => self.makes = true,
+            _ => {}
+        }
+    }
+}
+
+fn in_place<'a>(place: &'a Place, user: Option<&'a UserId>) -> Option<Subject<'a>> {
+    match (place, user) {
+        (Place::Room(room), _) => Some(Subject::Room(room)),
+        (Place::With(other), Some(user)) => Some(Subject::Pair(user, other)),
+        (Place::With(_), None) => None,
+    }
+}
+
+impl Change {
+    /// What it is about; `None`: a message to a user that nobody sends, which no caller can say.
+    pub fn subject(&self) -> Option<Subject<'_>> {
+        match self {
+            Change::UserUpdated { user, .. } => Some(Subject::User(user)),
+            Change::UserDeleted { user } | Change::ReadAll { user, .. } => {
+                Some(Subject::RoomsOf(user))
+            }
+            Change::RoomUpdated { room, .. }
+            | Change::RoomDeleted { room }
+            | Change::Member { room, .. }
+            | Change::Recalled { room, .. }
+            | Change::Pref { room, .. } => Some(Subject::Room(room)),
+            Change::Message(message) => in_place(&message.place, message.sender.as_ref()),
+            Change::Read { place, user, .. } => in_place(place, Some(user)),
+        }
+    }
+
+    /// Whether the events before it have to be done first, beyond those of its room.
+    pub fn builds_on(&self, before: Before) -> bool {
+        match self.subject() {
+            Some(Subject::RoomsOf(_)) => true,
+            // A message finds or makes the room of the two; a read only finds it.
+            Some(Subject::Pair(..)) => {
+                before.moves || (before.makes && matches!(self, Change::Read { .. }))
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,568 @@
+//! Events by the million, from lines, past HTTP: read ahead, taken in batches side by side, the events of a room in order.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::BufRead;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::engine::{Engine, Writer};
+use crate::error::{Error, Result};
+use crate::event::{Event, EventOutcome, Notes, Wait, read_line};
+use crate::intake::order::{Order, Turn};
+use crate::names::{AppId, EventKey};
+
+/// Batches under way at once, each of rooms of its own.
+const LANES: usize = 8;
+/// Events in one batch.
+const BATCH: usize = 1_000;
+/// Lines read at once, and their bytes, give or take a line.
+const CHUNK: usize = 1_000;
+const CHUNK_BYTES: usize = 1 << 20;
+/// Read ahead.
+const CHUNKS: usize = 4;
+/// Events whose order is looked up at once.
+const WINDOW: usize = 250;
+/// What may be under way: an event weighs one, and one more for each [`WEIGHT`] bytes of its line.
+const UNDER_WAY: u32 = 16_384;
+const WEIGHT: usize = 1_024;
+/// Between two attempts at a batch; doubled with every further one.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How to import.
+#[derive(Debug, Clone)]
+pub struct ImportOptions {
+    /// What tells this import from others. A line whose event has no id is known by it, by its number and by what it says, so
+    /// that the same lines imported again under the same name change nothing.
+    pub name: String,
+    /// The first line to be taken; those before it are only counted.
+    pub from_line: u64,
+    /// The longest line, in bytes.
+    pub max_line: usize,
+    /// How long to go on trying while Redis is away.
+    pub patience: Duration,
+    /// How many of the lines that are refused are told of, the first ones; the others are counted.
+    pub told: usize,
+}
+
+/// Why an import ended before its last line.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Cut {
+    /// It was told to stop.
+    #[error("interrupted")]
+    Stopped,
+    /// The lines can't be read any further.
+    #[error("{0}")]
+    Lines(String),
+    /// The events can't be taken.
+    #[error("{0}")]
+    Engine(#[from] Error),
+}
+
+/// A line that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedLine {
+    /// Its number, from 1.
+    pub line: u64,
+    /// The code of the native API.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// A line of which something was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotedLine {
+    /// Its number, from 1.
+    pub line: u64,
+    /// What was left out, in words.
+    pub notes: Notes,
+}
+
+/// What is said of single lines.
+#[derive(Debug, Default)]
+pub struct Remarks {
+    /// Lines that were refused.
+    pub refused: Vec<RefusedLine>,
+    /// Lines of which something was left out.
+    pub noted: Vec<NotedLine>,
+}
+
+/// What has come of it so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Every line up to this one is done.
+    pub done_to: u64,
+    /// Events done.
+    pub events: u64,
+    /// Of them: applied.
+    pub applied: u64,
+    /// Known before.
+    pub duplicates: u64,
+    /// Refused, or no event at all.
+    pub rejected: u64,
+}
+
+/// A line on its way.
+struct Line {
+    number: u64,
+    weight: u32,
+    event: Event,
+}
+
+/// What the reader hands over.
+struct Chunk {
+    lines: Vec<Line>,
+    remarks: Remarks,
+    /// The last line read, and all bytes up to its end.
+    last: u64,
+    bytes: u64,
+    failed: Option<String>,
+}
+
+/// What all lanes write down.
+#[derive(Default)]
+struct Ledger {
+    sums: Imported,
+    open: BTreeSet<u64>,
+    /// The last line that was handed over.
+    read: u64,
+    /// The first of those that were refused and not told of yet, and how many may still be. A line is told of once all before it
+    /// are done, so that they are told in their order.
+    refused: BTreeMap<u64, RefusedLine>,
+    may_tell: usize,
+    noted: Vec<NotedLine>,
+    failed: Option<Cut>,
+}
+
+impl Ledger {
+    fn refuse(&mut self, line: RefusedLine) {
+        self.sums.rejected += 1;
+        self.refused.insert(line.line, line);
+        if self.refused.len() > self.may_tell {
+            self.refused.pop_last();
+        }
+    }
+
+    /// Takes what is to be told: of lines up to this one.
+    fn tell(&mut self, up_to: u64) -> Vec<RefusedLine> {
+        let later = self.refused.split_off(&up_to.saturating_add(1));
+        let now = std::mem::replace(&mut self.refused, later);
+        self.may_tell -= now.len();
+        now.into_values().collect()
+    }
+
+    fn sums(&self) -> Imported {
+        let done_to = self.open.first().map_or(self.read, |first| first - 1);
+        Imported {
+            done_to,
+            ..self.sums
+        }
+    }
+}
+
+/// Shared by the lanes.
+struct Run {
+    writer: Writer,
+    app: AppId,
+    patience: Duration,
+    ledger: Mutex<Ledger>,
+    places: Semaphore,
+}
+
+impl Run {
+    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.ledger().failed.is_some()
+    }
+
+    /// Waits until nothing is under way.
+    async fn settle(&self) {
+        if let Ok(all) = self.places.acquire_many(UNDER_WAY).await {
+            drop(all);
+        }
+    }
+
+    /// Does what one lane is given, in its order.
+    async fn lane(&self, mut given: mpsc::UnboundedReceiver<Line>) {
+        let mut lines = Vec::with_capacity(BATCH);
+        while given.recv_many(&mut lines, BATCH).await > 0 {
+            let weight: u32 = lines.iter().map(|line| line.weight).sum();
+            self.batch(&mut lines).await;
+            self.places.add_permits(weight as usize);
+        }
+    }
+
+    async fn batch(&self, lines: &mut Vec<Line>) {
+        let mut events = Vec::with_capacity(lines.len());
+        let mut numbers = Vec::with_capacity(lines.len());
+        for line in lines.drain(..) {
+            events.push(line.event);
+            numbers.push(line.number);
+        }
+        if self.has_failed() {
+            return;
+        }
+        match self.apply(&events).await {
+            Ok(outcomes) => {
+                let mut ledger = self.ledger();
+                for (number, outcome) in numbers.into_iter().zip(outcomes) {
+                    ledger.open.remove(&number);
+                    ledger.sums.events += 1;
+                    match outcome {
+                        EventOutcome::Applied { .. } | EventOutcome::Accepted { .. } => {
+                            ledger.sums.applied += 1;
+                        }
+                        EventOutcome::Duplicate { .. } => ledger.sums.duplicates += 1,
+                        EventOutcome::Rejected(why) => {
+                            let (code, message) = why.said();
+                            ledger.refuse(RefusedLine {
+                                line: number,
+                                code,
+                                message,
+                            });
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                self.ledger().failed.get_or_insert(error.into());
+            }
+        }
+    }
+
+    /// Tries until it works, patience is at an end, or another lane's is.
+    async fn apply(&self, events: &[Event]) -> Result<Vec<EventOutcome>> {
+        let mut attempts = Attempts::new(self.patience);
+        loop {
+            let events = events.to_vec();
+            match self.writer.apply(&self.app, events, Wait::Applied).await {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(error) => self.again(&mut attempts, error).await?,
+            }
+        }
+    }
+
+    /// After a failure: waits, if it is worth another attempt.
+    async fn again(&self, attempts: &mut Attempts, error: Error) -> Result<()> {
+        let given_up = Instant::now() + attempts.pause >= attempts.until;
+        if !error.is_transient() || given_up || self.has_failed() {
+            return Err(error);
+        }
+        tokio::time::sleep(attempts.pause).await;
+        attempts.pause = (attempts.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}
+
+/// How long something is tried.
+struct Attempts {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Attempts {
+    fn new(patience: Duration) -> Self {
+        Self {
+            until: Instant::now() + patience,
+            pause: PAUSE,
+        }
+    }
+}
+
+/// Applies the events of files.
+pub struct Importer {
+    writer: Writer,
+}
+
+impl Importer {
+    /// Into what this engine keeps.
+    pub fn new(engine: &Engine) -> Self {
+        Self {
+            writer: engine.writer.clone(),
+        }
+    }
+
+    /// Applies the events of all lines, each line one event in JSON, until `stop` comes. `on` is told now and then what has come of
+    /// it, of the first lines that were refused, in their order, and of each of which something was left out. Why it ended early
+    /// goes with how far it came before.
+    pub async fn import(
+        &self,
+        app: &AppId,
+        lines: impl BufRead + Send + 'static,
+        options: ImportOptions,
+        stop: impl Future<Output = ()>,
+        mut on: impl FnMut(&Imported, Remarks),
+    ) -> (Imported, Option<Cut>) {
+        let run = Arc::new(Run {
+            writer: self.writer.clone(),
+            app: app.clone(),
+            patience: options.patience,
+            ledger: Mutex::new(Ledger {
+                may_tell: options.told,
+                ..Ledger::default()
+            }),
+            places: Semaphore::new(UNDER_WAY as usize),
+        });
+        let (hand_over, mut chunks) = mpsc::channel(CHUNKS);
+        // A thread of its own, which nobody waits for: standard input may never end.
+        std::thread::spawn(move || read(lines, &options, &hand_over));
+        let (mut lanes, mut workers) = (Vec::new(), Vec::new());
+        for _ in 0..LANES {
+            let (to, given) = mpsc::unbounded_channel();
+            let run = Arc::clone(&run);
+            workers.push(tokio::spawn(async move { run.lane(given).await }));
+            lanes.push(to);
+        }
+        let mut order = Order::new(self.writer.direct_room_ids(app));
+        let mut tell = |run: &Run, at_the_end: bool| {
+            let mut ledger = run.ledger();
+            let sums = ledger.sums();
+            let up_to = if at_the_end { u64::MAX } else { sums.done_to };
+            let remarks = Remarks {
+                refused: ledger.tell(up_to),
+                noted: std::mem::take(&mut ledger.noted),
+            };
+            drop(ledger);
+            on(&sums, remarks);
+        };
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let chunk = tokio::select! {
+                chunk = chunks.recv() => chunk,
+                () = &mut stop => {
+                    run.ledger().failed.get_or_insert(Cut::Stopped);
+                    break;
+                }
+            };
+            let Some(chunk) = chunk else { break };
+            {
+                let mut ledger = run.ledger();
+                ledger.sums.bytes = chunk.bytes;
+                let Remarks { refused, noted } = chunk.remarks;
+                ledger.sums.events += refused.len() as u64;
+                refused.into_iter().for_each(|line| ledger.refuse(line));
+                ledger.noted.extend(noted);
+                ledger
+                    .open
+                    .extend(chunk.lines.iter().map(|line| line.number));
+                ledger.read = chunk.last;
+                if let Some(why) = chunk.failed {
+                    ledger.failed.get_or_insert(Cut::Lines(why));
+                }
+            }
+            if let Err(error) = self.distribute(&run, chunk.lines, &mut order, &lanes).await {
+                run.ledger().failed.get_or_insert(error.into());
+            }
+            tell(&run, false);
+            if run.has_failed() {
+                break;
+            }
+        }
+        drop(lanes);
+        futures_util::future::join_all(workers).await;
+        tell(&run, true);
+        let mut ledger = run.ledger();
+        let failed = ledger.failed.take();
+        (ledger.sums(), failed)
+    }
+
+    /// Hands lines to the lanes, so that it comes to the same as one after the other.
+    async fn distribute(
+        &self,
+        run: &Run,
+        lines: Vec<Line>,
+        order: &mut Order,
+        lanes: &[mpsc::UnboundedSender<Line>],
+    ) -> Result<()> {
+        let mut rest = VecDeque::from(lines);
+        while !rest.is_empty() && !run.has_failed() {
+            let events: Vec<&Event> = rest.iter().take(WINDOW).map(|line| &line.event).collect();
+            let mut attempts = Attempts::new(run.patience);
+            while let Err(error) = order.look_up(&run.writer, &run.app, &events).await {
+                run.again(&mut attempts, error).await?;
+            }
+            for _ in 0..events.len() {
+                let Some(line) = rest.pop_front() else { break };
+                if !order.may_go(&line.event) {
+                    rest.push_front(line);
+                    run.settle().await;
+                    order.settled();
+                    break;
+                }
+                match order.turn(&line.event)? {
+                    Turn::Lane(number) => {
+                        let places = run.places.acquire_many(line.weight).await;
+                        if let Ok(places) = places {
+                            places.forget();
+                        }
+                        let lane = lanes.get(number as usize % lanes.len().max(1));
+                        if lane.is_none_or(|lane| lane.send(line).is_err()) {
+                            return Err(Error::Internal("a lane has ended early".into()));
+                        }
+                    }
+                    Turn::Alone => {
+                        run.settle().await;
+                        run.batch(&mut vec![line]).await;
+                        order.settled();
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads lines to their end, as far ahead as they are taken.
+fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chunk>) {
+    let (mut number, mut bytes) = (0, 0);
+    let mut text = Vec::new();
+    loop {
+        let mut chunk = Chunk {
+            lines: Vec::new(),
+            remarks: Remarks::default(),
+            last: number,
+            bytes,
+            failed: None,
+        };
+        let mut end = false;
+        while chunk.last < number + CHUNK as u64 && chunk.bytes < bytes + CHUNK_BYTES as u64 {
+            match line(&mut lines, &mut text, options.max_line) {
+                Ok(0) => end = true,
+                Ok(length) => {
+                    chunk.last += 1;
+                    chunk.bytes += length;
+                    if chunk.last >= options.from_line {
+                        match event(&text, length, options.max_line) {
+                            Ok(None) => {}
+                            Ok(Some(mut event)) => {
+                                let notes = std::mem::take(&mut event.notes);
+                                if !notes.is_empty() {
+                                    let line = chunk.last;
+                                    chunk.remarks.noted.push(NotedLine { line, notes });
+                                }
+                                if !event.change.has_id() {
+                                    event.key.get_or_insert_with(|| {
+                                        key(&options.name, chunk.last, &text)
+                                    });
+                                }
+                                chunk.lines.push(Line {
+                                    number: chunk.last,
+                                    weight: weight(text.len()),
+                                    event,
+                                });
+                            }
+                            Err(message) => chunk.remarks.refused.push(RefusedLine {
+                                line: chunk.last,
+                                code: "invalid",
+                                message,
+                            }),
+                        }
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    chunk.failed = Some(format!("line {} can't be read: {error}", chunk.last + 1));
+                    end = true;
+                }
+            }
+            break;
+        }
+        (number, bytes) = (chunk.last, chunk.bytes);
+        if to.blocking_send(chunk).is_err() || end {
+            return;
+        }
+    }
+}
+
+/// The key of a line: short, for it is kept for a day.
+fn key(name: &str, number: u64, text: &[u8]) -> EventKey {
+    let mut hash = Sha256::new();
+    hash.update((name.len() as u64).to_be_bytes());
+    hash.update(name);
+    hash.update(number.to_be_bytes());
+    hash.update(text.trim_ascii());
+    let digest = hash.finalize();
+    let short = digest.first_chunk::<12>().copied().unwrap_or_default();
+    EventKey::of_digest(short)
+}
+
+fn weight(bytes: usize) -> u32 {
+    u32::try_from(1 + bytes / WEIGHT).map_or(UNDER_WAY, |weight| weight.min(UNDER_WAY))
+}
+
+/// Reads a line, of one that is too long only the beginning; answers how long it was, with its end.
+fn line(from: &mut impl BufRead, text: &mut Vec<u8>, most: usize) -> std::io::Result<u64> {
+    text.clear();
+    let mut length = 0;
+    loop {
+        let part = match from.fill_buf() {
+            Ok(part) => part,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let end = part.iter().position(|byte| *byte == b'\n');
+        let taken = end.map_or(part.len(), |at| at + 1);
+        let kept = taken.min(most.saturating_sub(text.len()));
+        text.extend_from_slice(part.get(..kept).unwrap_or_default());
+        from.consume(taken);
+        length += taken as u64;
+        if end.is_some() || taken == 0 {
+            return Ok(length);
+        }
+    }
+}
+
+/// The event of a line; nothing if it is blank.
+fn event(text: &[u8], length: u64, most: usize) -> Result<Option<Event>, String> {
+    if length > most as u64 {
+        return Err(format!("the line is longer than {most} bytes"));
+    }
+    let event = read_line(text.trim_ascii_end()).transpose();
+    event.map_err(|invalid| invalid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_whole_and_long_ones_passed_over() {
+        let mut from = std::io::BufReader::with_capacity(3, &b"ab\n\nabcdefgh\nlast"[..]);
+        let mut text = Vec::new();
+        let mut next = || {
+            let length = line(&mut from, &mut text, 5).unwrap();
+            (length, String::from_utf8(text.clone()).unwrap())
+        };
+        assert_eq!(next(), (3, "ab\n".into()));
+        assert_eq!(next(), (1, "\n".into()));
+        assert_eq!(next(), (9, "abcde".into()));
+        assert_eq!(next(), (4, "last".into()));
+        assert_eq!(next(), (0, String::new()));
+        assert!(event(b"abcde", 9, 5).unwrap_err().contains("longer than 5"));
+        assert!(event(b" \r\n", 3, 5).unwrap().is_none());
+        assert_eq!(event(b"{\"a\"", 4, 50).unwrap_err(), "not JSON: column 4");
+    }
+
+    #[test]
+    fn a_message_without_an_id_is_refused() {
+        let text = br#"{"type": "message.sent", "room": "r"}"#;
+        assert_eq!(event(text, 40, 100).unwrap_err(), "id: is missing");
+    }
+
+    #[test]
+    fn what_is_under_way_is_bounded_by_its_size() {
+        assert_eq!(weight(10), 1);
+        assert_eq!(weight(10 * WEIGHT), 11);
+        assert_eq!(weight(usize::MAX), UNDER_WAY);
+    }
+}

@@ -1,0 +1,290 @@
+//! Which of many events have to keep their order, when more of them are under way than one request may hold.
+//!
+//! [`Writer::apply`] keeps the events of one request in order. Where requests are made side by side, an event has to stay
+//! behind those before it that it builds on: those of its room, for which it is enough that they take the same *lane*; and
+//! for a few, all of them. What names a direct room by its two users belongs to the lane of that room, which Redis knows,
+//! unless somebody is on the way into or out of a direct room of one of them.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::engine::Writer;
+use crate::error::Result;
+use crate::event::{Change, Event, Message, Place};
+use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
+
+/// What is remembered between two moments at which nothing is under way.
+const REMEMBERED: usize = 100_000;
+
+/// What an event has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Those before it with the same number.
+    Lane(u64),
+    /// All before it; and all after it wait for it.
+    Alone,
+}
+
+/// What is known of the events that may be under way.
+#[derive(Default)]
+pub(crate) struct Order {
+    ids: DirectRoomIds,
+    /// The rooms of those who were named as two, if there are any.
+    pairs: HashMap<(UserId, UserId), Vec<RoomId>>,
+    paired: HashSet<UserId>,
+    /// Whether a room is direct.
+    direct: HashMap<RoomId, bool>,
+    /// Users who came into direct rooms or left them; and whether they may be any.
+    moved: HashSet<UserId>,
+    anybody: bool,
+}
+
+impl Order {
+    /// Of an app whose direct rooms are called like that.
+    pub(crate) fn new(ids: DirectRoomIds) -> Self {
+        Self {
+            ids,
+            ..Self::default()
+        }
+    }
+
+    /// Nothing is under way any more.
+    pub(crate) fn settled(&mut self) {
+        *self = Self::new(self.ids);
+    }
+
+    /// Whether an event may go on its way beside those before it; if not, these have to be done first.
+    pub(crate) fn may_go(&self, event: &Event) -> bool {
+        if self.pairs.len() + self.moved.len() + self.direct.len() >= REMEMBERED {
+            return false;
+        }
+        let is_direct = |room| self.direct.get(room).is_none_or(|direct| *direct);
+        match &event.change {
+            Change::Member { room, users, .. } => {
+                !is_direct(room) || !users.iter().any(|user| self.paired.contains(user))
+            }
+            Change::RoomDeleted { room } => !is_direct(room) || self.paired.is_empty(),
+            _ => match pair(event) {
+                Some((one, two)) => {
+                    !self.anybody && !self.moved.contains(one) && !self.moved.contains(two)
+                }
+                None => true,
+            },
+        }
+    }
+
+    /// Takes an event among those that are under way.
+    pub(crate) fn turn(&mut self, event: &Event) -> Result<Turn> {
+        let room = match &event.change {
+            Change::UserDeleted { .. } | Change::ReadAll { .. } => return Ok(Turn::Alone),
+            Change::UserUpdated { user, .. } => return Ok(lane(&("user", user))),
+            Change::RoomUpdated { room, kind, .. } => {
+                if *kind == Some("direct") {
+                    self.direct.insert(room.clone(), true);
+                }
+                room
+            }
+            Change::Member { room, users, .. } => {
+                if self.direct.get(room).is_none_or(|direct| *direct) {
+                    self.moved.extend(users.iter().cloned());
+                }
+                room
+            }
+            Change::RoomDeleted { room } => {
+                self.anybody |= self.direct.get(room).is_none_or(|direct| *direct);
+                room
+            }
+            Change::Recalled { room, .. } | Change::Pref { room, .. } => room,
+            Change::Message(Message { place, .. }) | Change::Read { place, .. } => {
+                match (place, pair(event)) {
+                    (Place::Room(room), _) => room,
+                    (Place::With(_), Some((one, two))) => {
+                        let made = self.ids.of(one, two, 0)?;
+                        self.paired.extend([one.clone(), two.clone()]);
+                        self.direct.insert(made.clone(), true);
+                        let rooms = self.pairs.get(&(one.clone(), two.clone()));
+                        let other = self.pairs.get(&(two.clone(), one.clone()));
+                        match rooms.map(Vec::as_slice) {
+                            // The other one may be in the room that was theirs.
+                            None | Some([])
+                                if other.is_some_and(|rooms| {
+                                    *rooms != [made.clone()] && !rooms.is_empty()
+                                }) =>
+                            {
+                                return Ok(Turn::Alone);
+                            }
+                            None | Some([]) => return Ok(lane(&("room", &made))),
+                            // Made under way, by a name that was not the first choice.
+                            Some([room]) if *room != made && other.is_some_and(Vec::is_empty) => {
+                                return Ok(Turn::Alone);
+                            }
+                            Some([room]) => room,
+                            // A reading is of all of them.
+                            Some(_) => return Ok(Turn::Alone),
+                        }
+                    }
+                    (Place::With(_), None) => return Ok(Turn::Alone),
+                }
+            }
+        };
+        Ok(lane(&("room", room)))
+    }
+}
+
+fn lane(name: &impl Hash) -> Turn {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    Turn::Lane(hasher.finish())
+}
+
+/// The two users by whom an event names a room.
+fn pair(event: &Event) -> Option<(&UserId, &UserId)> {
+    match &event.change {
+        Change::Message(Message {
+            place: Place::With(to),
+            sender: Some(sender),
+            ..
+        }) => Some((sender, to)),
+        Change::Read {
+            place: Place::With(peer),
+            user,
+            ..
+        } => Some((user, peer)),
+        _ => None,
+    }
+}
+
+impl Order {
+    /// Looks up what the order of these events depends on. Holds for as long as each of them [may go](Order::may_go).
+    pub(crate) async fn look_up(
+        &mut self,
+        writer: &Writer,
+        app: &AppId,
+        events: &[&Event],
+    ) -> Result<()> {
+        let order = self;
+        let mut pairs: Vec<(UserId, UserId)> = events
+            .iter()
+            .filter_map(|event| pair(event))
+            .map(|(one, two)| (one.clone(), two.clone()))
+            .filter(|pair| !order.pairs.contains_key(pair))
+            .collect();
+        pairs.sort();
+        pairs.dedup();
+        let mut met = writer.direct_rooms_of(app, &pairs).await?;
+        let asked = pairs.iter().map(|(one, two)| (one, two));
+        writer.of_the_others(app, asked, &mut met).await?;
+        let others = met.keys().filter(|pair| !order.pairs.contains_key(*pair));
+        for pair in others.cloned().collect::<Vec<_>>() {
+            // What can't be read has the event rejected when it is its turn.
+            let rooms = met.remove(&pair).and_then(Result::ok).unwrap_or_default();
+            for room in &rooms {
+                order.direct.insert(room.clone(), true);
+            }
+            order.pairs.insert(pair, rooms);
+        }
+        let mut rooms: Vec<&RoomId> = events
+            .iter()
+            .filter_map(|event| match &event.change {
+                Change::Member { room, .. } | Change::RoomDeleted { room } => Some(room),
+                _ => None,
+            })
+            .filter(|room| !order.direct.contains_key(room))
+            .collect();
+        rooms.sort();
+        rooms.dedup();
+        let kinds = writer.are_direct(app, &rooms).await?;
+        for (room, is_direct) in rooms.into_iter().zip(kinds) {
+            order.direct.insert(room.clone(), is_direct);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn event(value: Value) -> Event {
+        let line = value.to_string();
+        crate::event::read_line(line.as_bytes()).unwrap().unwrap()
+    }
+
+    fn sent(sender: &str, to: &str) -> Event {
+        event(json!({"type": "message.sent", "id": "1", "sender": sender, "to": to}))
+    }
+
+    fn member(what: &str, room: &str, user: &str) -> Event {
+        event(json!({"type": format!("member.{what}"), "room": room, "user": user}))
+    }
+
+    fn known(rooms: &[(&str, bool)]) -> Order {
+        let mut order = Order::default();
+        for (room, direct) in rooms {
+            order.direct.insert(RoomId::parse(*room).unwrap(), *direct);
+        }
+        order
+    }
+
+    #[test]
+    fn one_room_is_one_lane_however_it_is_named() {
+        let mut order = known(&[("dm", true), ("group", false)]);
+        let pair = |one, two| (UserId::parse(one).unwrap(), UserId::parse(two).unwrap());
+        for (one, two) in [("a", "b"), ("b", "a")] {
+            order
+                .pairs
+                .insert(pair(one, two), vec![RoomId::parse("dm").unwrap()]);
+        }
+        let by_name = event(json!({"type": "message.recalled", "room": "dm", "id": "1"}));
+        let dm = order.turn(&by_name).unwrap();
+        assert_eq!(order.turn(&sent("a", "b")).unwrap(), dm);
+        assert_eq!(order.turn(&sent("b", "a")).unwrap(), dm);
+        let group = event(json!({"type": "message.recalled", "room": "group", "id": "1"}));
+        assert_ne!(order.turn(&group).unwrap(), dm);
+        // The room that a first message makes has the same lane whoever writes, and by its own name.
+        let made = order.turn(&sent("a", "c")).unwrap();
+        assert_eq!(order.turn(&sent("c", "a")).unwrap(), made);
+        let (a, c) = pair("a", "c");
+        let name = DirectRoomIds::Own.of(&a, &c, 0).unwrap();
+        let by_name = event(json!({"type": "room.read", "room": name.as_str(), "user": "a"}));
+        assert_eq!(order.turn(&by_name).unwrap(), made);
+    }
+
+    #[test]
+    fn who_moves_between_direct_rooms_holds_up_whom_they_write_to_and_nobody_else() {
+        let mut order = known(&[("dm", true), ("group", false)]);
+        order.turn(&member("joined", "group", "a")).unwrap();
+        assert!(order.may_go(&sent("a", "b")));
+        order.turn(&member("joined", "dm", "a")).unwrap();
+        assert!(!order.may_go(&sent("a", "b")));
+        assert!(!order.may_go(&sent("b", "a")));
+        assert!(order.may_go(&sent("b", "c")));
+        order.turn(&sent("b", "c")).unwrap();
+        assert!(order.may_go(&member("left", "group", "b")));
+        assert!(!order.may_go(&member("left", "dm", "b")));
+        let deleted = |room: &str| event(json!({"type": "room.deleted", "room": room}));
+        assert!(order.may_go(&deleted("group")));
+        assert!(!order.may_go(&deleted("dm")));
+        order.settled();
+        order.direct.insert(RoomId::parse("dm").unwrap(), true);
+        assert!(order.may_go(&deleted("dm")));
+        order.turn(&deleted("dm")).unwrap();
+        assert!(!order.may_go(&sent("x", "y")));
+        // A room made in the same breath counts as what it is made to be.
+        let mut order = known(&[("new", false)]);
+        let made = event(json!({"type": "room.updated", "room": "new", "kind": "direct"}));
+        order.turn(&made).unwrap();
+        order.turn(&member("joined", "new", "a")).unwrap();
+        assert!(!order.may_go(&sent("a", "b")));
+    }
+
+    #[test]
+    fn what_concerns_all_rooms_of_a_user_goes_alone() {
+        let mut order = Order::default();
+        for kind in ["user.deleted", "user.read_all"] {
+            let event = event(json!({"type": kind, "user": "a"}));
+            assert_eq!(order.turn(&event).unwrap(), Turn::Alone);
+        }
+    }
+}
