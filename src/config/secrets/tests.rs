@@ -73,14 +73,8 @@ fn what_is_published_is_known_to_be() {
             .filter(|(_, why)| *why == "published")
             .count();
         let secrets = config.apps.iter().map(|app| {
-            let imkit = app
-                .section::<ImkitConfig>()
-                .map_or(0, |i| i.client_keys.len() + 1);
-            let tencent = usize::from(app.section::<TencentConfig>().is_some());
-            let sendbird = app
-                .section::<SendbirdConfig>()
-                .map_or(0, |s| s.api_tokens.len() + 1);
-            app.server_keys.len() + imkit + tencent + sendbird
+            let sections = app.dialects.iter();
+            app.server_keys.len() + sections.map(|(_, own)| own.secrets().len()).sum::<usize>()
         });
         assert_eq!(published, secrets.sum::<usize>());
     }
