@@ -15,13 +15,13 @@ use tokio::task::JoinHandle;
 
 use crate::audit::{Check, Doctor, KnownServers};
 use crate::config::Config;
+use crate::demo::private_redis::{PrivateRedis, StartError};
 use crate::engine::{self, Engine, Probe, Standing, this_is_a_worker};
 use crate::http;
 use crate::http::Unserved;
 use crate::http::edge::{self, Answers, Edge, Limits};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::open_files::{self, OpenFiles};
-use crate::private_redis::{PrivateRedis, StartError};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;

@@ -4,7 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
-use super::{ConfigFile, Failure, loaded, not_configured, print};
+use super::args::{ConfigArgs, not_configured};
+use super::exit::{self, Failure};
+use super::output::print;
 use crate::config::{AppConfig, Flags};
 use crate::demo;
 use crate::http;
@@ -13,7 +15,7 @@ use crate::http::dialect::{NoToken, TokenKind};
 #[derive(Debug, Args)]
 struct Of {
     #[command(flatten)]
-    file: ConfigFile,
+    file: ConfigArgs,
     /// The app's id
     #[arg(long)]
     app: String,
@@ -81,7 +83,7 @@ impl FromArgMatches for Wanted {
 }
 
 /// Makes the token and prints it.
-pub(super) fn print_token(wanted: Wanted) -> Result<(), Failure> {
+pub(super) fn print_token(wanted: Wanted) -> Result<u8, Failure> {
     let Wanted { dialect, of, named } = wanted;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -100,14 +102,14 @@ pub(super) fn print_token(wanted: Wanted) -> Result<(), Failure> {
         })
     })?;
     print(&format!("{token}\n"));
-    Ok(())
+    Ok(exit::WELL)
 }
 
 /// The app asked for. Where nothing at all is configured there is the demo's, so that its calls can be tried further.
 fn app(of: Of) -> Result<AppConfig, Failure> {
-    let mut apps = loaded(of.file)?.apps;
+    let mut apps = of.file.load()?.apps;
     if apps.is_empty() {
-        apps = demo::config(&Flags::default())?.apps;
+        apps = demo::config(&Flags::default(), &http::sections())?.apps;
     }
     apps.into_iter()
         .find(|app| app.id.as_str() == of.app)

@@ -102,6 +102,9 @@ mod layering;
 /// The documents are right: every link leads somewhere, every example is run, every setting exists.
 mod documents;
 
+/// No circles among the modules of the program.
+mod circles;
+
 /// Events with keys, and requests with one as a whole: sent again they change nothing.
 mod repeats;
 
