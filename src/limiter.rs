@@ -1,5 +1,5 @@
 //! Who may call how often. One gate for each app and vendor endpoint: a GCRA in this pod (`governor`, one atomic number),
-//! and with scope `cluster` a second one in Redis that the store runs in the round trip of the read itself (or, far from the
+//! and with scope `cluster` a second one in Redis that the reader runs in the round trip of the read itself (or, far from the
 //! limit, milliseconds after it). What this pod refuses never reaches Redis; what Redis refused is remembered here until
 //! Redis would let a call through.
 //!

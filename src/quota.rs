@@ -1,4 +1,4 @@
-//! The words that the rate limiter and the store share: what a call is charged to in Redis, in the same round trip
+//! The words that the rate limiter and the reader share: what a call is charged to in Redis, in the same round trip
 //! as its read, and what came of it. No I/O. A call over its limit fails by [`crate::error::Error::Limited`].
 
 use std::sync::Arc;
@@ -148,7 +148,7 @@ pub struct Verdict {
     pub reset: Duration,
 }
 
-/// The limit of one call, as the store sees it: what to charge, and where to note what came of it.
+/// The limit of one call, as the reader sees it: what to charge, and where to note what came of it.
 pub trait Limit: Send {
     /// What the call is to be charged to; nothing where Redis has no part in its limit.
     fn charge(&self) -> Option<&Charge>;
