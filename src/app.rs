@@ -176,7 +176,7 @@ impl App {
         let poll = tokio::spawn(async move {
             tokio::join!(poll, setup);
         });
-        let state = http::State::new(Arc::clone(&config), engine, Arc::clone(&metrics));
+        let state = http::state(Arc::clone(&config), engine, Arc::clone(&metrics));
         let leaving = Arc::new(AtomicBool::new(false));
         let door = public_socket.try_clone()?;
         let public = public_server(public_socket, state, files, Arc::clone(&leaving))?;

@@ -16,8 +16,7 @@ use std::sync::{Arc, Weak};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
-use self::steps::{ByRoom, SentAt, Step};
-use self::users::UserUpdates;
+use self::steps::{ByRoom, Numbered, SentAt, Step, UserUpdates};
 use crate::config::HistoryConfig;
 use crate::connection::Redis;
 use crate::engine::admission::Admission;
@@ -41,8 +40,6 @@ const ROOMS_AT_ONCE: usize = 32;
 const USERS_PER_CALL: usize = 1_000;
 /// Times that a delivery is made whose memberships keep being refused; two are enough unless users are deleted meanwhile.
 const ROUNDS: usize = 4;
-
-type Numbered<T> = (usize, T);
 
 /// Takes events in, and sees that they reach everybody.
 #[derive(Clone)]

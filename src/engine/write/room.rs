@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::steps::{RoomSteps, Sent, Step, fits};
-use super::{Numbered, Writer, unexpected};
+use super::steps::{Numbered, RoomSteps, Sent, Step, fits};
+use super::{Writer, unexpected};
 use crate::connection::Item;
 use crate::counts::room::Job;
-use crate::engine::deliver::LEASE_MICROS;
-use crate::engine::deliver::Work;
+use crate::engine::deliver::{LEASE_MICROS, Work};
 use crate::engine::reply::Reply;
 use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result, Unreadable};

@@ -1,11 +1,13 @@
 //! What a request asks of its rooms: steps, by room.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::Numbered;
 use crate::event::{Change, Mentions, Message, Place};
 use crate::keys::{Enc, encode};
 use crate::names::RoomId;
+
+/// Something with its place among the events of the request.
+pub(super) type Numbered<T> = (usize, T);
 
 /// Messages in one call of the script.
 pub(super) const MESSAGES_PER_CALL: usize = 100;
@@ -155,5 +157,39 @@ impl ByRoom {
 
     pub(super) fn into_all(self) -> Vec<RoomSteps> {
         self.rooms
+    }
+}
+
+/// What is to become of what others see of users, for each in order.
+#[derive(Default)]
+pub(super) struct UserUpdates(pub(super) BTreeMap<Enc, VecDeque<UserUpdate>>);
+
+/// Fields that are set by one call of the script, for one event with a key or several without.
+pub(super) struct UserUpdate {
+    pub(super) indices: Vec<usize>,
+    pub(super) key: String,
+    pub(super) shown: BTreeMap<&'static str, String>,
+}
+
+impl UserUpdates {
+    pub(super) fn add(
+        &mut self,
+        user: Enc,
+        index: usize,
+        key: String,
+        shown: Vec<(&'static str, String)>,
+    ) {
+        let updates = self.0.entry(user).or_default();
+        let last = updates.back_mut();
+        if let Some(last) = last.filter(|last| last.key.is_empty() && key.is_empty()) {
+            last.indices.push(index);
+            last.shown.extend(shown);
+            return;
+        }
+        updates.push_back(UserUpdate {
+            indices: vec![index],
+            key,
+            shown: shown.into_iter().collect(),
+        });
     }
 }

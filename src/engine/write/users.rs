@@ -1,10 +1,9 @@
 //! What is a user's own: the profile, the deletion, and the keys of events that are of many rooms.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use futures_util::{StreamExt, stream};
 
-use super::{Numbered, ROOMS_AT_ONCE, Writer, put, unexpected};
+use super::steps::{Numbered, UserUpdates};
+use super::{ROOMS_AT_ONCE, Writer, put, unexpected};
 use crate::connection::Item;
 use crate::counts::room::{Audience, Job};
 use crate::engine::deliver::LEASE_MICROS;
@@ -177,39 +176,5 @@ pub(super) fn of_key(answer: redis::Value) -> Result<EventOutcome> {
         "DUP" => Ok(EventOutcome::Duplicate { position: None }),
         "KEY" => Ok(EventOutcome::Rejected(Rejection::KeyTaken)),
         _ => Err(unexpected()),
-    }
-}
-
-/// What is to become of what others see of users, for each in order.
-#[derive(Default)]
-pub(super) struct UserUpdates(pub(super) BTreeMap<Enc, VecDeque<UserUpdate>>);
-
-/// Fields that are set by one call of the script, for one event with a key or several without.
-pub(super) struct UserUpdate {
-    pub(super) indices: Vec<usize>,
-    pub(super) key: String,
-    pub(super) shown: BTreeMap<&'static str, String>,
-}
-
-impl UserUpdates {
-    pub(super) fn add(
-        &mut self,
-        user: Enc,
-        index: usize,
-        key: String,
-        shown: Vec<(&'static str, String)>,
-    ) {
-        let updates = self.0.entry(user).or_default();
-        let last = updates.back_mut();
-        if let Some(last) = last.filter(|last| last.key.is_empty() && key.is_empty()) {
-            last.indices.push(index);
-            last.shown.extend(shown);
-            return;
-        }
-        updates.push_back(UserUpdate {
-            indices: vec![index],
-            key,
-            shown: shown.into_iter().collect(),
-        });
     }
 }
