@@ -47,7 +47,7 @@ const RULES: &[Rule] = &[
          "words for counts are for those who count, and for the dialects"),
     only("httparse", &["http/edge/head.rs"], "one file reads heads"),
     only("StatusCode", &["http*"], "each dialect picks its own status codes"),
-    only("crate::http", &["app.rs", "cli/*", "http*"], "nothing below HTTP knows of it"),
+    only("crate::http", &["app.rs", "cli*", "http*"], "nothing below HTTP knows of it"),
     only("crate::limiter", &["http*"], "limits belong to the endpoints"),
     only("crate::event", &["engine/write*", "http/native*", "intake/*"], "events come in by two doors"),
     only("crate::json", &["event/*", "http/imkit*", "http/native*", "http/tencent*"], "bodies are taken apart where they come in"),
