@@ -14,15 +14,15 @@ ON = $(if $(REDIS_SERVER),scripts/on-server "$(REDIS_SERVER)")
 # SKIP="--skip NAME": tests that are left out.
 SKIP ?=
 
-.PHONY: run test test-rights test-servers test-servers-quick test-faults test-interleave test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-peers python redis
+.PHONY: run test test-rights test-servers test-servers-quick test-faults test-interleave test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-peers python redis curl
 
 run: redis
 	$(ON) $(CARGO) run --release --locked -- demo
 
-test: redis
+test: redis curl
 	$(ON) $(CARGO) test --locked --lib --bins --test it $(if $(SKIP),-- $(SKIP))
 
-# Of the suite: the least rights that the README gives, and what `doctor` says of a server.
+# Of the suite: the least rights that docs/redis.md gives, and what `doctor` says of a server.
 test-rights: redis
 	$(ON) $(CARGO) test --locked --test it -- rights:: selfcheck::doctor
 
@@ -86,8 +86,8 @@ loadtest-smoke: python $(if $(BASE_URL),,redis)
 	$(if $(BASE_URL),,$(CARGO) build --locked)
 	python3 loadtest/run.py --smoke $(if $(BASE_URL),,"$(BINARY)")
 
-python:
-	scripts/install python
+python curl:
+	scripts/install $@
 
 redis:
 	$(ON) scripts/install redis

@@ -3,6 +3,7 @@
 mod compare;
 mod derive;
 mod doctor;
+mod drift;
 mod form;
 mod inspect;
 mod memory;
@@ -22,12 +23,13 @@ use crate::connection::Redis;
 use crate::engine::{Engine, Writer};
 
 pub use doctor::{Check, Doctor, KnownServers, Level};
+pub use drift::Drift;
 pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
 pub use memory::{MemoryUse, Part};
 pub use mend::Mended;
 pub use rebuild::Repair;
 pub use unreadable::Unreadable;
-pub use verify::{Drift, Finding, Progress, Scope, UserDrift};
+pub use verify::{Finding, Progress, Scope, UserDrift};
 
 /// Looks at what is stored, and writes nothing.
 pub struct Audit {

@@ -32,12 +32,13 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 
 pub use crate::connection::this_is_a_worker;
-pub(crate) use deliver::Tell;
 pub use health::{Health, Probe, Standing};
 pub use limits::Limits;
 pub use read::Reader;
 pub use read::rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 pub use write::Writer;
+
+pub(crate) use deliver::Tell;
 
 /// The services of one process. A cheap handle; clones share connections.
 #[derive(Clone)]

@@ -265,7 +265,7 @@ pub fn user_entry(app: &AppId, user: &Enc) -> String {
 
 /// What an index entry names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
+pub enum Owner {
     /// A room of an app.
     Room(AppId, Enc),
     /// A user of an app.
@@ -273,14 +273,14 @@ pub enum Entry {
 }
 
 /// Reads an index entry.
-pub fn parse_entry(entry: &str) -> Option<Entry> {
+pub fn parse_entry(entry: &str) -> Option<Owner> {
     let mut parts = entry.splitn(3, ':');
     let app = AppId::parse(parts.next()?)?;
     let letter = parts.next()?;
     let name = Enc::stored(parts.next()?);
     match letter {
-        "r" => Some(Entry::Room(app, name)),
-        "u" => Some(Entry::User(app, name)),
+        "r" => Some(Owner::Room(app, name)),
+        "u" => Some(Owner::User(app, name)),
         _ => None,
     }
 }
@@ -291,7 +291,7 @@ pub fn durable(n: u32) -> String {
 }
 
 /// Reads a key of a user's or a room's slot: whose it is, and which of that slot's keys.
-pub fn parse_key(key: &str) -> Option<(Entry, &str)> {
+pub fn parse_key(key: &str) -> Option<(Owner, &str)> {
     let (entry, what) = key.strip_prefix("unread:v1:{")?.split_once("}:")?;
     Some((parse_entry(entry)?, what))
 }
@@ -300,7 +300,7 @@ pub fn parse_key(key: &str) -> Option<(Entry, &str)> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purpose {
     /// One of the keys of a user's or a room's slot.
-    Slot(Entry, &'static str),
+    Slot(Owner, &'static str),
     /// One of the indexes of announced work: when each entry was announced last, or since when nobody has looked at it.
     Index(u32, &'static str),
     /// The clock of a rate limit.
@@ -314,8 +314,8 @@ pub fn purpose(key: &[u8]) -> Option<Purpose> {
     let key = std::str::from_utf8(key).ok()?;
     if let Some((entry, what)) = parse_key(key) {
         let (known, name): (&[&'static str], &Enc) = match &entry {
-            Entry::User(_, name) => (&USER_KEYS, name),
-            Entry::Room(_, name) => (&ROOM_KEYS, name),
+            Owner::User(_, name) => (&USER_KEYS, name),
+            Owner::Room(_, name) => (&ROOM_KEYS, name),
         };
         let what = known.iter().find(|known| **known == what)?;
         return is_encoded(name.as_str()).then_some(Purpose::Slot(entry, what));
@@ -363,8 +363,8 @@ pub fn place(key: &[u8], whole: bool) -> Place {
     let (kind, text) = match purpose(key) {
         Some(Purpose::Slot(entry, what)) => {
             let (of, tag) = match &entry {
-                Entry::User(app, user) => ("user", user_entry(app, user)),
-                Entry::Room(app, room) => ("room", room_entry(app, room)),
+                Owner::User(app, user) => ("user", user_entry(app, user)),
+                Owner::Room(app, room) => ("room", room_entry(app, room)),
             };
             let hash = short_hash(&tag);
             match whole {
@@ -567,20 +567,20 @@ mod tests {
         let room = encode("a:b");
         assert_eq!(
             parse_entry(&room_entry(&app, &room)),
-            Some(Entry::Room(app.clone(), room))
+            Some(Owner::Room(app.clone(), room))
         );
         assert_eq!(parse_entry("demo:x:y"), None);
         let user = encode("{a}:b");
         let key = UserKeys::new(&app, &user).rooms();
         assert_eq!(
             parse_key(&key),
-            Some((Entry::User(app.clone(), user), "rooms"))
+            Some((Owner::User(app.clone(), user), "rooms"))
         );
         assert_eq!(parse_key("unread:v1:{pending:3}"), None);
         assert_eq!(
             purpose(key.as_bytes()),
             Some(Purpose::Slot(
-                Entry::User(app.clone(), encode("{a}:b")),
+                Owner::User(app.clone(), encode("{a}:b")),
                 "rooms"
             ))
         );

@@ -8,9 +8,9 @@ use crate::audit::position::Position;
 use crate::counts::Kind;
 use crate::counts::Pref;
 use crate::counts::number::{count, short, stamp};
-use crate::counts::room::{Act, Audience, Entry, Job, Last};
+use crate::counts::room::{Act, Audience, Job, Last, Membership};
 use crate::engine::deliver::parse_members;
-use crate::engine::read::Super;
+use crate::engine::read::Supergroup;
 use crate::engine::read::rooms::{RoomBrief, set_pref};
 use crate::engine::reply::{Reply, stored};
 use crate::engine::snapshot::Snapshot;
@@ -82,10 +82,10 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn spelled(entry: &keys::Entry) -> String {
+fn spelled(entry: &keys::Owner) -> String {
     match entry {
-        keys::Entry::Room(app, name) => keys::room_entry(app, name),
-        keys::Entry::User(app, name) => keys::user_entry(app, name),
+        keys::Owner::Room(app, name) => keys::room_entry(app, name),
+        keys::Owner::User(app, name) => keys::user_entry(app, name),
     }
 }
 
@@ -113,8 +113,8 @@ fn key(bytes: &[u8]) {
     }
     if let Some(keys::Purpose::Slot(entry, what)) = purpose {
         let spelled = match &entry {
-            keys::Entry::Room(app, name) => keys::RoomKeys::new(app, name).key(what),
-            keys::Entry::User(app, name) => keys::UserKeys::new(app, name).key(what),
+            keys::Owner::Room(app, name) => keys::RoomKeys::new(app, name).key(what),
+            keys::Owner::User(app, name) => keys::UserKeys::new(app, name).key(what),
         };
         assert_eq!(spelled, text);
     }
@@ -162,10 +162,10 @@ fn position(value: &str) -> Option<Position> {
         let again = Position::supergroup(&position.record()).unwrap();
         assert_eq!(again, position);
         let record = format!("{value}|1,2|");
-        let read = Super::parse("r".into(), &record).unwrap();
+        let read = Supergroup::parse("r".into(), &record).unwrap();
         assert_eq!(read.epoch, position.epoch);
     }
-    let _ = Super::parse("r".into(), value).is_ok();
+    let _ = Supergroup::parse("r".into(), value).is_ok();
     let position = Position::room(value).ok()?;
     assert_eq!(Position::room(&position.record()).unwrap(), position);
     let _ = (position.created(), position.tags().count());
@@ -198,8 +198,8 @@ fn brief(value: &str, position: Option<&Position>) -> bool {
     }
 }
 
-fn entry(value: &str) -> Option<Entry> {
-    let entry = Entry::parse(value).ok()?;
+fn entry(value: &str) -> Option<Membership> {
+    let entry = Membership::parse(value).ok()?;
     let more = |number: Option<u64>| number.map(|n| n.to_string()).unwrap_or_default();
     let base = match entry.state {
         'l' => short(entry.base),
@@ -212,7 +212,7 @@ fn entry(value: &str) -> Option<Entry> {
         more(entry.vouched),
         more(entry.since)
     );
-    assert_eq!(Entry::parse(&text).unwrap(), entry);
+    assert_eq!(Membership::parse(&text).unwrap(), entry);
     let texts = ["a", value].map(|text| Value::BulkString(text.into()));
     let members = parse_members(Reply::new(Value::Array(texts.into())).unwrap());
     assert_eq!(members.unwrap().first().unwrap().1, entry);

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::audit::drift::Drift;
 use crate::audit::slot::{Slot, plain};
-use crate::audit::verify::Drift;
 use crate::counts::number::whole;
-use crate::counts::room::{Entry, Last};
+use crate::counts::room::{Last, Membership};
 use crate::engine::reply::{Reply, bytes};
 use crate::engine::snapshot::Snapshot;
 use crate::error::Result;
@@ -15,7 +15,7 @@ use crate::keys::Enc;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct View {
     pub(crate) snapshot: Snapshot,
-    pub(crate) entry: Option<Entry>,
+    pub(crate) entry: Option<Membership>,
     pub(crate) peer: String,
     pub(crate) recalled: Vec<u64>,
     pub(crate) jobs: BTreeSet<String>,
@@ -35,7 +35,7 @@ impl View {
         Ok(Self {
             snapshot,
             entry: (!entry.is_empty())
-                .then(|| Entry::parse(&entry))
+                .then(|| Membership::parse(&entry))
                 .transpose()?,
             peer,
             // What is no position is named where the room is checked.
@@ -45,7 +45,7 @@ impl View {
     }
 
     /// The membership, if there is one of the room as it is now.
-    pub(crate) fn member(&self) -> Option<Entry> {
+    pub(crate) fn member(&self) -> Option<Membership> {
         self.entry
             .filter(|entry| entry.is_member(self.snapshot.born))
     }
@@ -238,7 +238,7 @@ mod tests {
                 }),
                 ..Snapshot::default()
             },
-            entry: (!entry.is_empty()).then(|| Entry::parse(entry).unwrap()),
+            entry: (!entry.is_empty()).then(|| Membership::parse(entry).unwrap()),
             ..View::default()
         }
     }
@@ -255,7 +255,7 @@ mod tests {
         let mine = slot("j|7|d|1|4|0|0|g|1|t|x||2|1,3");
         let same = view(20, 4, "j|7|0");
         assert_eq!(parts(&mine, &same, &same), Vec::<&str>::new());
-        // Told of later things than the first look saw.
+        // Reported of later things than the first look saw.
         assert_eq!(
             parts(&mine, &view(15, 2, "j|7|0"), &same),
             Vec::<&str>::new()

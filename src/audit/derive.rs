@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use crate::audit::form::KnownId;
 use crate::audit::position::Position;
-use crate::counts::room::{Entry, Last, millis};
+use crate::counts::room::{Last, Membership, millis};
 
 /// A message in the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Line {
+pub(crate) struct LogLine {
     pub(crate) rev: u64,
     /// 0: silent.
     pub(crate) position: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Line {
     pub(crate) id: String,
 }
 
-impl Line {
+impl LogLine {
     /// Its time, or that of its acceptance where that is earlier.
     fn moment(&self) -> i64 {
         self.time.min(millis(self.rev))
@@ -42,7 +42,7 @@ pub(crate) struct Sources {
     /// The fields of its meta that can be read.
     pub(crate) meta: BTreeMap<String, String>,
     /// The history in its order; nothing stands for what can't be read.
-    pub(crate) log: Vec<Option<Line>>,
+    pub(crate) log: Vec<Option<LogLine>>,
     /// Where what can't be read stands in it, and what that is.
     pub(crate) broken: Vec<(usize, Vec<u8>)>,
     pub(crate) ids: BTreeMap<String, KnownId>,
@@ -60,12 +60,12 @@ impl Sources {
         self.meta.get(field).and_then(|text| text.parse().ok())
     }
 
-    fn lines(&self) -> impl DoubleEndedIterator<Item = &Line> {
+    fn lines(&self) -> impl DoubleEndedIterator<Item = &LogLine> {
         self.log.iter().flatten()
     }
 
     /// Takes an entry of the list of members into account.
-    pub(crate) fn add_member(&mut self, entry: &Entry) {
+    pub(crate) fn add_member(&mut self, entry: &Membership) {
         self.latest = self.latest.max(entry.epoch);
         if entry.state != 'l' {
             self.began = Some(
@@ -82,7 +82,7 @@ impl Sources {
 
     /// The last message, as `message_send.lua` finds it where all messages were given a time. The history does not say which were
     /// not: those are never late there.
-    fn last_line(&self) -> Option<&Line> {
+    fn last_line(&self) -> Option<&LogLine> {
         self.lines()
             .reduce(|last, line| match line.moment() < last.moment() {
                 true => last,
@@ -226,7 +226,7 @@ impl Sources {
 
     /// What is remembered of a message that the history still has.
     pub(crate) fn id(&self, id: &str) -> Option<KnownId> {
-        let is = |line: &Option<Line>| line.as_ref().is_some_and(|line| line.id == id);
+        let is = |line: &Option<LogLine>| line.as_ref().is_some_and(|line| line.id == id);
         let at = self.log.iter().rposition(is)?;
         self.id_at(at)
     }
@@ -276,7 +276,7 @@ impl Sources {
     }
 
     /// What stood in the history where there is now what can't be read, by what is remembered of ids.
-    pub(crate) fn broken_line(&self, stored: &[u8]) -> Option<Line> {
+    pub(crate) fn broken_line(&self, stored: &[u8]) -> Option<LogLine> {
         let mut places = self.broken.iter().filter(|(_, broken)| broken == stored);
         // Of two that look the same nobody can tell which is which.
         let (Some((at, _)), None) = (places.next(), places.next()) else {
@@ -284,7 +284,7 @@ impl Sources {
         };
         let number = self.number_at(*at);
         let (id, known) = self.ids.iter().find(|(_, id)| id.number == number)?;
-        Some(Line::of(id, known))
+        Some(LogLine::of(id, known))
     }
 
     /// Whether it is a direct room, which remembers no recalled positions.
@@ -294,16 +294,16 @@ impl Sources {
     }
 
     /// The history by what is remembered of ids.
-    pub(crate) fn all_lines(&self) -> Vec<Line> {
+    pub(crate) fn all_lines(&self) -> Vec<LogLine> {
         let mut all: Vec<(&String, &KnownId)> = self.ids.iter().collect();
         all.sort_by_key(|(_, id)| id.number);
         all.into_iter()
-            .map(|(id, known)| Line::of(id, known))
+            .map(|(id, known)| LogLine::of(id, known))
             .collect()
     }
 }
 
-impl Line {
+impl LogLine {
     fn of(id: &str, known: &KnownId) -> Self {
         Self {
             rev: known.rev,
@@ -318,8 +318,8 @@ impl Line {
 mod tests {
     use super::*;
 
-    fn line(rev: u64, position: u64, id: &str) -> Option<Line> {
-        Some(Line {
+    fn line(rev: u64, position: u64, id: &str) -> Option<LogLine> {
+        Some(LogLine {
             rev,
             position,
             time: 1_000 + rev as i64,
@@ -344,7 +344,7 @@ mod tests {
             ..Sources::default()
         };
         for entry in ["j|7|0", "i|5|0", "l|l|4"] {
-            sources.add_member(&Entry::parse(entry).unwrap());
+            sources.add_member(&Membership::parse(entry).unwrap());
         }
         sources.meta.insert("accepted".into(), "9".into());
         sources
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn the_last_message_is_the_latest_by_its_time_as_far_as_its_acceptance_bears_that_out() {
         let line = |id: &str, accepted_ms: u64, time: i64| {
-            Some(Line {
+            Some(LogLine {
                 rev: accepted_ms * 1_000,
                 position: 1,
                 time,
@@ -432,7 +432,7 @@ mod tests {
             assert_eq!(sources.id(id).as_ref(), Some(known));
         }
         assert_eq!(sources.id("gone"), None);
-        let lines: Vec<Line> = sources.log.iter().flatten().cloned().collect();
+        let lines: Vec<LogLine> = sources.log.iter().flatten().cloned().collect();
         sources.ids = ids;
         sources.log[1] = None;
         sources.broken.push((1, b"x".to_vec()));

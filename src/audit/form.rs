@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::audit::position::Position;
 use crate::counts::number::{Stored as _, whole};
-use crate::counts::room::{Act, Audience, Entry, Job};
+use crate::counts::room::{Act, Audience, Job, Membership};
 use crate::keys::{self, is_encoded};
 
 /// A type of Redis.
@@ -72,7 +72,7 @@ impl Of {
             (Of::Room, "meta") => meta(field, value),
             (Of::Room, "members") => {
                 id(field)?;
-                Entry::parse(value).map_err(|_| NO_RECORD).and(Ok(()))
+                Membership::parse(value).map_err(|_| NO_RECORD).and(Ok(()))
             }
             (Of::Room, "ids") => id(field).and_then(|()| known_id(value)),
             (Of::Room, "log") => logged(value).map(|_| ()).ok_or(NO_RECORD),
@@ -363,7 +363,7 @@ fn job(stamp: &str, value: &str, of_user: bool) -> Form {
 /// An entry of the index of announced work, and the moment beside it.
 pub(crate) fn announced(shard: u32, entry: &[u8], score: &[u8]) -> Form {
     let entry = std::str::from_utf8(entry).map_err(|_| NOT_UTF8)?;
-    let (keys::Entry::Room(_, name) | keys::Entry::User(_, name)) =
+    let (keys::Owner::Room(_, name) | keys::Owner::User(_, name)) =
         keys::parse_entry(entry).ok_or("no room and no user")?;
     id(name.as_str())?;
     if keys::pending_shard(entry) != shard {

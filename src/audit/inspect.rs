@@ -9,7 +9,7 @@ use crate::audit::position::Position;
 use crate::audit::slot::plain;
 use crate::audit::unreadable::Unreadable;
 use crate::connection::Item;
-use crate::counts::room::{Entry, Last};
+use crate::counts::room::{Last, Membership};
 use crate::engine::reply::{Reply, bytes, number, readable};
 use crate::error::Result;
 use crate::keys::{Enc, RoomKeys, UserKeys, is_encoded};
@@ -274,7 +274,9 @@ impl Audit {
         let first = pairs(next()?)?;
         // What is no name, or no job, is among what can't be read.
         let first = first.into_iter().filter_map(|(user, entry)| {
-            let entry = Entry::parse(&entry).ok().filter(|_| is_encoded(&user))?;
+            let entry = Membership::parse(&entry)
+                .ok()
+                .filter(|_| is_encoded(&user))?;
             Some(MemberShown {
                 user,
                 state: entry.state,

@@ -9,7 +9,9 @@ mod room;
 
 use std::collections::BTreeSet;
 
+use plan::{Change, Plan, word};
 use redis::Value;
+use room::{entry_of, next_version};
 
 use crate::audit::Repairer;
 use crate::audit::form::{self, Of};
@@ -23,8 +25,6 @@ use crate::engine::reply::{Reply, number, readable};
 use crate::error::Result;
 use crate::keys::{self, Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
-use plan::{Change, Plan, word};
-use room::{entry_of, next_version};
 
 /// Rounds of mending one slot: each takes up to a bounded number of entries.
 const ROUNDS: usize = 1_000;

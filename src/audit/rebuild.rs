@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 
 use crate::audit::Repairer;
 use crate::audit::compare::{View, against_room, release};
+use crate::audit::drift::Drift;
 use crate::audit::slot::{Slot, plain};
-use crate::audit::verify::{Drift, UserDrift, Verdict};
-use crate::counts::room::{Entry, millis};
+use crate::audit::verify::{Consistency, UserDrift};
+use crate::counts::room::{Membership, millis};
 use crate::engine::Tell;
 use crate::engine::reply::{Reply, bytes};
 use crate::engine::snapshot::Snapshot;
@@ -84,11 +85,11 @@ impl Repairer {
                 break;
             }
             match self.audit.look(&app, &user, &rooms).await?.verdict {
-                Verdict::Drift(drift) => {
+                Consistency::Drift(drift) => {
                     rooms.extend(drift.rooms);
                     repair.left = drift.drift;
                 }
-                Verdict::Clean | Verdict::InFlight => {
+                Consistency::Clean | Consistency::InFlight => {
                     repair.left.clear();
                     break;
                 }
@@ -116,7 +117,7 @@ impl Repairer {
         views.retain(|room, _| rooms.contains(room));
         let told_next = views.iter().filter(|(room, view)| {
             let entry = view.member();
-            let stays = |entry: Entry| slot.left_since(room.as_str()) < entry.epoch;
+            let stays = |entry: Membership| slot.left_since(room.as_str()) < entry.epoch;
             slot.position(room.as_str()).is_none() && entry.is_some_and(stays)
         });
         let told_next: Vec<&str> = told_next.map(|(room, _)| room.as_str()).collect();
@@ -196,7 +197,7 @@ impl Repairer {
             }
             (Some(entry), _) => Tell {
                 snapshot: snapshot.clone(),
-                entry,
+                membership: entry,
                 peer: &view.peer,
                 holes: if snapshot.kind == "supergroup" {
                     &[]
@@ -213,7 +214,7 @@ impl Repairer {
                 };
                 Tell {
                     snapshot: Snapshot::gone(snapshot.taken),
-                    entry: Entry {
+                    membership: Membership {
                         state: 'l',
                         epoch: now.max(position.epoch),
                         base: 0,

@@ -1,13 +1,16 @@
 //! A user's slot as a whole, for the self-check: the positions in it, and the plain counts that follow from them. Written
 //! from the definition of the records and not from the script that keeps them, so that one finds the other's faults.
 
+mod want;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use redis::Value;
 
+use self::want::{Positions, Want, compare};
+use crate::audit::drift::Drift;
 use crate::audit::form::{self, Of};
 use crate::audit::position::Position;
-use crate::audit::verify::Drift;
 use crate::counts::number::{LARGEST, whole};
 use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
@@ -57,16 +60,6 @@ pub(crate) struct Slot {
     wrong: BTreeSet<&'static str>,
     /// Rooms of which no record can be read, but one that can't is there: what it counted is not known.
     pub(crate) blocked: BTreeSet<String>,
-}
-
-/// The positions that can be read out of a slot, with the numbers that follow from its marks.
-#[derive(Debug, Default)]
-struct Positions {
-    rooms: BTreeMap<String, Position>,
-    /// Positions that don't count, by room.
-    holes: BTreeMap<String, BTreeSet<u64>>,
-    /// Marks that say nothing.
-    stale: Vec<String>,
 }
 
 impl Slot {
@@ -348,138 +341,6 @@ impl Slot {
         }));
         drift
     }
-}
-
-impl Positions {
-    fn take(&mut self, mark: &str, letter: &str) {
-        let parts: Vec<&str> = mark.split('|').collect();
-        let (room, is, digits) = match parts.as_slice() {
-            [room, is @ ("h" | "m"), digits] if digits.len() == 16 && whole(digits).is_some() => {
-                (*room, *is, *digits)
-            }
-            _ if letter == "h" => return self.stale.push(mark.to_owned()),
-            _ => return,
-        };
-        if is != letter {
-            return;
-        }
-        let at: u64 = digits.parse().unwrap_or(0);
-        let holes = self.holes.entry(room.to_owned()).or_default();
-        match self.rooms.get_mut(room) {
-            Some(position) if position.state == 'j' && at > position.read => {
-                if is == "m" && holes.contains(&at) {
-                    return self.stale.push(mark.to_owned());
-                }
-                if is == "h" {
-                    holes.insert(at);
-                    position.holes += 1;
-                } else {
-                    position.mentions += 1;
-                }
-                position.head = position.head.map(|head| head.max(at));
-            }
-            _ => self.stale.push(mark.to_owned()),
-        }
-    }
-}
-
-/// What ought to be in the hashes.
-#[derive(Default)]
-struct Want {
-    counts: BTreeMap<String, String>,
-    rooms: BTreeMap<String, String>,
-    supers: BTreeMap<String, String>,
-    refs: BTreeMap<String, String>,
-}
-
-impl Want {
-    fn count(map: &mut BTreeMap<String, String>, field: String, by: u64) {
-        if by > 0 {
-            let sum = map.get(&field).and_then(|n| n.parse().ok()).unwrap_or(0);
-            map.insert(field, u64::saturating_add(sum, by).to_string());
-        }
-    }
-
-    fn add(&mut self, room: &str, position: &Position) {
-        let record = position.record();
-        if position.head.is_none() {
-            self.supers.insert(room.to_owned(), record);
-            Self::count(&mut self.counts, "supers".into(), 1);
-            return;
-        }
-        self.rooms.insert(room.to_owned(), record);
-        let active = position.status == "1";
-        let unread = position.unread();
-        let counted = active && position.state == 'j';
-        let families = [
-            ("messages", unread),
-            ("mentions", if counted { position.mentions } else { 0 }),
-            ("invitations", u64::from(active && position.state == 'i')),
-        ];
-        for (family, n) in families {
-            let by_kind = format!("{family}:{}", position.kind);
-            if !position.custom_type.is_empty() {
-                let by_type = format!("{by_kind}:{}", position.custom_type);
-                Self::count(&mut self.counts, by_type, n);
-            }
-            Self::count(&mut self.counts, by_kind, n);
-        }
-        Self::count(&mut self.counts, format!("room:{room}"), unread);
-        for tag in position.tags() {
-            Self::count(&mut self.counts, format!("tag:{tag}"), unread);
-        }
-        if counted {
-            for tag in position.tags() {
-                Self::count(&mut self.refs, format!("tag:{tag}"), 1);
-            }
-            if !position.custom_type.is_empty() {
-                Self::count(&mut self.refs, format!("type:{}", position.custom_type), 1);
-            }
-        }
-        if !position.peer.is_empty() {
-            Self::count(&mut self.counts, format!("peer:{}", position.peer), unread);
-            // Rooms come in their order, so the list is sorted.
-            let list = self
-                .refs
-                .entry(format!("direct:{}", position.peer))
-                .or_default();
-            if !list.is_empty() {
-                list.push(',');
-            }
-            list.push_str(room);
-        }
-    }
-}
-
-fn compare(
-    key: &'static str,
-    stored: &BTreeMap<String, String>,
-    want: &BTreeMap<String, String>,
-    drift: &mut Vec<Drift>,
-) {
-    let fields: BTreeSet<&String> = stored.keys().chain(want.keys()).collect();
-    for field in fields {
-        let (is, ought) = (stored.get(field), want.get(field));
-        let listed = key == "refs" && field.starts_with("direct:");
-        let same = match (is, ought) {
-            // A list's order means nothing.
-            (Some(is), Some(ought)) if listed => set(is) == set(ought),
-            _ => is == ought,
-        };
-        if !same {
-            drift.push(Drift {
-                key,
-                field: field.clone(),
-                part: None,
-                stored: is.cloned(),
-                expected: ought.cloned(),
-            });
-        }
-    }
-}
-
-fn set(list: &str) -> BTreeSet<&str> {
-    list.split(',').collect()
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub struct Unreadable {
 }
 
 /// A page of a key: what was found, and where to go on.
-struct Found {
+struct KeyPage {
     pairs: Vec<(Vec<u8>, Vec<u8>)>,
     next: Option<String>,
 }
@@ -101,7 +101,7 @@ pub(crate) fn page_of(kind: Type, what: &str, key: &str, from: &str) -> Item {
 }
 
 /// Reads it.
-fn read_page(kind: Type, from: &str, answer: Value) -> Result<Found> {
+fn read_page(kind: Type, from: &str, answer: Value) -> Result<KeyPage> {
     let mut reply = Reply::new(answer)?;
     let mut next = None;
     let mut list = match kind {
@@ -123,7 +123,7 @@ fn read_page(kind: Type, from: &str, answer: Value) -> Result<Found> {
         let start: usize = from.parse().unwrap_or(0);
         next = Some((start + pairs.len()).to_string());
     }
-    Ok(Found { pairs, next })
+    Ok(KeyPage { pairs, next })
 }
 
 /// What a room's meta lacks: all of it or nothing is there.
@@ -349,8 +349,8 @@ pub(crate) fn indexes() -> impl Iterator<Item = (u32, &'static str)> {
 /// The type of a key in words.
 fn belongs(key: &[u8]) -> &'static str {
     let kind = match keys::purpose(key) {
-        Some(Purpose::Slot(keys::Entry::User(..), what)) => Of::User.type_of(what),
-        Some(Purpose::Slot(keys::Entry::Room(..), what)) => Of::Room.type_of(what),
+        Some(Purpose::Slot(keys::Owner::User(..), what)) => Of::User.type_of(what),
+        Some(Purpose::Slot(keys::Owner::Room(..), what)) => Of::Room.type_of(what),
         Some(Purpose::Index(..)) => Type::SortedSet,
         Some(Purpose::Limit | Purpose::Durable) | None => return "a string",
     };

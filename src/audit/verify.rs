@@ -15,12 +15,13 @@ use redis::Value;
 
 use crate::audit::Audit;
 use crate::audit::compare::{View, against_room, release};
+use crate::audit::drift::Drift;
 use crate::audit::slot::{Bad, Slot};
 use crate::audit::unreadable::{BadList, Unreadable, index_key, indexes};
 use crate::audit::walk::PAGE;
 use crate::connection::Item;
 use crate::counts::number::short;
-use crate::counts::room::Entry;
+use crate::counts::room::Membership;
 use crate::engine::reply::{Reply, bytes, number, readable, text};
 use crate::error::{Error, Result};
 use crate::keys::{self, Enc, Purpose, RoomKeys, UserKeys};
@@ -41,21 +42,6 @@ const PAUSES: [Duration; 5] = [
 const TOLD: usize = 100_000;
 /// Of what can't be read of one user so much is named, the rest counted.
 const UNREADABLE_OF_A_USER: usize = 1_000;
-
-/// Something stored that is not what the positions, or the room, say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drift {
-    /// Which of the user's keys: `counts`, `rooms`, `supers`, `refs`, `marks`.
-    pub key: &'static str,
-    /// The field of that key, as it stands in Redis.
-    pub field: String,
-    /// The part of a record that differs from the room, such as `head`.
-    pub part: Option<&'static str>,
-    /// What is there.
-    pub stored: Option<String>,
-    /// What ought to be there.
-    pub expected: Option<String>,
-}
 
 /// All drift of one user.
 #[derive(Debug, Clone)]
@@ -108,7 +94,7 @@ pub enum Finding {
 }
 
 /// What a look at one user came to.
-pub(crate) enum Verdict {
+pub(crate) enum Consistency {
     Clean,
     InFlight,
     Drift(UserDrift),
@@ -116,7 +102,7 @@ pub(crate) enum Verdict {
 
 /// A look at one user.
 pub(crate) struct Look {
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: Consistency,
     /// What can't be read of the user's slot, and whether the repair makes it anew.
     bad: Vec<(Bad, bool)>,
     /// Rooms that can't be read, so that nothing is said of the user's records of them.
@@ -125,13 +111,13 @@ pub(crate) struct Look {
 
 /// Drift that was told of.
 #[derive(Default)]
-struct Told {
+struct Reported {
     unreadable: HashSet<String>,
     users: HashSet<(AppId, Enc)>,
     fields: HashSet<(AppId, Enc, &'static str, String)>,
 }
 
-impl Told {
+impl Reported {
     /// Whether nothing was said yet of what can't be read of a user.
     fn is_new(&mut self, keys: &UserKeys) -> bool {
         let name = keys.counts();
@@ -210,7 +196,7 @@ impl Audit {
     pub(crate) async fn look(&self, app: &AppId, user: &Enc, also: &BTreeSet<Enc>) -> Result<Look> {
         let mut slot = self.slot(app, user).await?;
         let mut look = Look {
-            verdict: Verdict::Clean,
+            verdict: Consistency::Clean,
             bad: Vec::new(),
             blind: BTreeSet::new(),
         };
@@ -286,9 +272,9 @@ impl Audit {
             }
         }
         look.verdict = match seen {
-            Some(drift) => Verdict::Drift(drift),
-            None if in_flight => Verdict::InFlight,
-            None => Verdict::Clean,
+            Some(drift) => Consistency::Drift(drift),
+            None if in_flight => Consistency::InFlight,
+            None => Consistency::Clean,
         };
         Ok(look)
     }
@@ -337,7 +323,7 @@ impl Audit {
                 blind,
             } = self.look(app, user, &rooms).await?;
             let keys = UserKeys::new(app, user);
-            let mut told = Told::default();
+            let mut told = Reported::default();
             let blind = blind.into_iter().map(|room| (app.clone(), room));
             for ((app, room), list) in self.check_rooms(blind).await? {
                 self.tell_of_room(&app, &room, list, &mut progress, &mut found)
@@ -346,9 +332,9 @@ impl Audit {
             self.tell_of_user(&keys, bad, &mut told, &mut progress, &mut found)
                 .await?;
             match verdict {
-                Verdict::Clean => {}
-                Verdict::InFlight => progress.in_flight = 1,
-                Verdict::Drift(drift) => found(Finding::Drift(drift)).await?,
+                Consistency::Clean => {}
+                Consistency::InFlight => progress.in_flight = 1,
+                Consistency::Drift(drift) => found(Finding::Drift(drift)).await?,
             }
             progress.fraction = 1.0;
             on(&progress);
@@ -365,7 +351,7 @@ impl Audit {
                 }
             }
         }
-        let mut told = Told::default();
+        let mut told = Reported::default();
         let mut walk = self.scan_all(keys::everything(scope.app.as_ref())).await?;
         while let Some(page) = self.next_page(&mut walk).await? {
             for key in &page.others {
@@ -432,7 +418,7 @@ impl Audit {
         &self,
         keys: &UserKeys,
         bad: Vec<(Bad, bool)>,
-        told: &mut Told,
+        told: &mut Reported,
         progress: &mut Progress,
         found: &mut impl AsyncFnMut(Finding) -> Result<()>,
     ) -> Result<()> {
@@ -452,7 +438,7 @@ impl Audit {
     async fn all(
         &self,
         looks: impl IntoIterator<Item = ((AppId, Enc), BTreeSet<Enc>)>,
-        told: &mut Told,
+        told: &mut Reported,
         progress: &mut Progress,
         found: &mut impl AsyncFnMut(Finding) -> Result<()>,
     ) -> Result<()> {
@@ -466,9 +452,9 @@ impl Audit {
             self.tell_of_user(&keys, look.bad, told, progress, found)
                 .await?;
             match look.verdict {
-                Verdict::Clean => {}
-                Verdict::InFlight => progress.in_flight += 1,
-                Verdict::Drift(mut drift) => {
+                Consistency::Clean => {}
+                Consistency::InFlight => progress.in_flight += 1,
+                Consistency::Drift(mut drift) => {
                     if told.keep_new(&mut drift) {
                         found(Finding::Drift(drift)).await?;
                     }
@@ -484,7 +470,7 @@ impl Audit {
         app: &AppId,
         room: &Enc,
         cursor: &str,
-    ) -> Result<(String, Vec<(Enc, Entry)>)> {
+    ) -> Result<(String, Vec<(Enc, Membership)>)> {
         let mut scan = redis::cmd("HSCAN");
         scan.arg(RoomKeys::new(app, room).members())
             .arg(cursor)
@@ -501,7 +487,7 @@ impl Audit {
             let (user, entry) = (list.value()?, list.value()?);
             if let (Ok(user), Ok(entry)) = (text(user), text(entry))
                 && keys::is_encoded(&user)
-                && let Ok(entry) = Entry::parse(&entry)
+                && let Ok(entry) = Membership::parse(&entry)
                 && entry.state != 'l'
             {
                 members.push((Enc::stored(user), entry));
@@ -515,7 +501,7 @@ impl Audit {
         &self,
         app: &AppId,
         room: &Enc,
-        members: Vec<(Enc, Entry)>,
+        members: Vec<(Enc, Membership)>,
     ) -> Result<Vec<Enc>> {
         let get = |key: String| {
             let mut get = redis::cmd("HGET");
@@ -581,7 +567,7 @@ impl Audit {
                 };
                 if !entry.is_empty()
                     && !entry.starts_with(b"l")
-                    && let Some(Purpose::Slot(keys::Entry::Room(_, room), _)) = keys::purpose(key)
+                    && let Some(Purpose::Slot(keys::Owner::Room(_, room), _)) = keys::purpose(key)
                 {
                     rooms.insert(room);
                 }

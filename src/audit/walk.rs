@@ -9,7 +9,7 @@ use crate::connection::{Item, Server};
 use crate::counts::number::unreadable;
 use crate::engine::reply::{Reply, bytes, number};
 use crate::error::Result;
-use crate::keys::{self, Enc, Entry, Purpose, ROOM_KEYS, RoomKeys, USER_KEYS, UserKeys};
+use crate::keys::{self, Enc, Owner, Purpose, ROOM_KEYS, RoomKeys, USER_KEYS, UserKeys};
 use crate::names::AppId;
 
 /// Keys in one page of a scan.
@@ -121,8 +121,8 @@ impl Audit {
                 continue;
             };
             let (of_user, order, app, name): (_, &[&str], _, _) = match entry {
-                Entry::User(app, user) => (true, &USER_KEYS, app, user),
-                Entry::Room(app, room) => (false, &ROOM_KEYS, app, room),
+                Owner::User(app, user) => (true, &USER_KEYS, app, user),
+                Owner::Room(app, room) => (false, &ROOM_KEYS, app, room),
             };
             let at = order.iter().position(|known| *known == what);
             let at = at.unwrap_or(usize::MAX);
@@ -176,8 +176,8 @@ impl Audit {
                 let (next, page) = self.scan(node, cursor, &pattern).await?;
                 for key in page {
                     let name = match keys::purpose(&key) {
-                        Some(Purpose::Slot(Entry::User(_, user), _)) if !rooms => user,
-                        Some(Purpose::Slot(Entry::Room(_, room), _)) if rooms => room,
+                        Some(Purpose::Slot(Owner::User(_, user), _)) if !rooms => user,
+                        Some(Purpose::Slot(Owner::Room(_, room), _)) if rooms => room,
                         _ => continue,
                     };
                     if found.len() < until {

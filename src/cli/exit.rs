@@ -4,7 +4,7 @@ use crate::config::ConfigError;
 use crate::error::Error;
 use crate::names::AppId;
 
-/// What the exit code of any command says; the README has the same table.
+/// What the exit code of any command says; `docs/operate.md` has the same table.
 pub(super) const EXIT_CODES: &str = "Exit codes:
   0  done, and all is well
   1  done, and something is not: drift, an event that was rejected, a check that failed; or nothing is kept of what was named

@@ -75,7 +75,7 @@ pub(crate) fn millis(micros: u64) -> i64 {
 
 /// A member's entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct Membership {
     /// `j`, `i` or `l`.
     pub(crate) state: char,
     pub(crate) epoch: u64,
@@ -88,7 +88,7 @@ pub(crate) struct Entry {
     pub(crate) since: Option<u64>,
 }
 
-impl Entry {
+impl Membership {
     /// `state|epoch|base`, stamps in base 36, and `|vouched|since` where they are known, in decimal.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut parts = text.split('|');

@@ -18,10 +18,10 @@ const WAITING: usize = 4;
 
 /// What is being worked on.
 pub(crate) struct Admission {
-    reads: Places,
+    reads: ReadPlaces,
     /// Shared out among the apps: writes take their time, and one app's must not hold up another's.
     writes: Shares,
-    /// Places in the configuration.
+    /// ReadPlaces in the configuration.
     apps: HashMap<AppId, usize>,
     metrics: Arc<Metrics>,
 }
@@ -30,7 +30,7 @@ impl Admission {
     pub(crate) fn new(config: &ServerConfig, apps: &[AppConfig], metrics: Arc<Metrics>) -> Self {
         let waiting = config.max_writes.saturating_mul(WAITING);
         Self {
-            reads: Places::new(config.max_reads),
+            reads: ReadPlaces::new(config.max_reads),
             writes: Shares::new(config.max_writes, apps.len(), waiting),
             apps: (apps.iter().map(|app| app.id.clone())).zip(0..).collect(),
             metrics,
@@ -38,7 +38,7 @@ impl Admission {
     }
 
     /// A place for a read, now or not at all: reads are short, so a full house means that they are not being answered.
-    pub(crate) fn read(&self) -> Result<Place<'_>> {
+    pub(crate) fn read(&self) -> Result<ReadPlace<'_>> {
         self.reads.take().ok_or_else(|| self.refused("reads"))
     }
 
@@ -74,12 +74,12 @@ impl Admission {
 
 /// So many places that nobody waits for: a semaphore would take a lock for each that is given back.
 #[derive(Debug)]
-struct Places {
+struct ReadPlaces {
     all: usize,
     taken: AtomicUsize,
 }
 
-impl Places {
+impl ReadPlaces {
     fn new(all: usize) -> Self {
         Self {
             all,
@@ -87,17 +87,17 @@ impl Places {
         }
     }
 
-    fn take(&self) -> Option<Place<'_>> {
-        let place = Place(self);
+    fn take(&self) -> Option<ReadPlace<'_>> {
+        let place = ReadPlace(self);
         (self.taken.fetch_add(1, Ordering::Relaxed) < self.all).then_some(place)
     }
 }
 
 /// One that is taken until dropped.
 #[derive(Debug)]
-pub(crate) struct Place<'a>(&'a Places);
+pub(crate) struct ReadPlace<'a>(&'a ReadPlaces);
 
-impl Drop for Place<'_> {
+impl Drop for ReadPlace<'_> {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
@@ -114,7 +114,7 @@ mod tests {
             .zip(0..)
             .collect();
         Admission {
-            reads: Places::new(max_reads),
+            reads: ReadPlaces::new(max_reads),
             writes: Shares::new(max_writes, apps.len(), max_writes * WAITING),
             apps,
             metrics: Arc::default(),

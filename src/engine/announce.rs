@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 use crate::connection::Redis;
 use crate::engine::reply::Reply;
 use crate::error::Result;
-use crate::keys;
-use crate::scripts;
+use crate::{keys, scripts};
 
 /// How old an announcement is before it is sealed and forgotten, and how long an entry waits to be looked at, in microseconds.
 pub(crate) const SWEEP_MICROS: u64 = 5_000_000;

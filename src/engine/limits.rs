@@ -20,9 +20,8 @@ use tokio::sync::oneshot;
 use crate::connection::Redis;
 use crate::engine::reply::Reply;
 use crate::error::{Error, Result};
-use crate::keys;
 use crate::quota::{Charge, Tab, Verdict};
-use crate::scripts;
+use crate::{keys, scripts};
 
 /// Of [`Group::calls`]: the charge is on its way, nobody can join any more.
 const CLOSED: u32 = 1 << 31;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::counts::room::Entry;
+use crate::counts::room::Membership;
 use crate::engine::reply::Reply;
 use crate::error::Result;
 use crate::keys::Enc;
@@ -21,7 +21,7 @@ pub(crate) struct MemberList {
     pub(crate) mrev: String,
     /// Who has left a direct room last, the latest first.
     pub(crate) parted: Vec<Enc>,
-    pub(crate) entries: Vec<(Enc, Entry)>,
+    pub(crate) entries: Vec<(Enc, Membership)>,
 }
 
 impl MemberList {
@@ -75,10 +75,10 @@ impl MemberLists {
 }
 
 /// The members in a reply, each with its entry.
-pub(crate) fn parse_members(reply: Reply) -> Result<Vec<(Enc, Entry)>> {
+pub(crate) fn parse_members(reply: Reply) -> Result<Vec<(Enc, Membership)>> {
     reply
         .pairs()?
         .into_iter()
-        .map(|(user, entry)| Ok((Enc::stored(user), Entry::parse(&entry)?)))
+        .map(|(user, entry)| Ok((Enc::stored(user), Membership::parse(&entry)?)))
         .collect()
 }

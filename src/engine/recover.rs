@@ -10,12 +10,13 @@ use redis::Value;
 use crate::connection::Item;
 use crate::counts::room::Job;
 use crate::engine::announce::SWEEP_MICROS;
+use crate::engine::deliver::LEASE_MICROS;
 use crate::engine::deliver::Work;
 use crate::engine::reply::{Reply, maybe_text, number};
 use crate::engine::snapshot::Snapshot;
-use crate::engine::write::{Inner, LEASE_MICROS, Writer};
+use crate::engine::write::{Inner, Writer};
 use crate::error::Result;
-use crate::keys::{self, Enc, Entry, RoomKeys, UserKeys};
+use crate::keys::{self, Enc, Owner, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts::{self, Call};
 
@@ -51,13 +52,13 @@ pub(crate) async fn run(writer: Weak<Inner>) {
 
 /// What looking at entries came to.
 #[derive(Default)]
-struct Found {
+struct Pending {
     pending: u64,
     oldest_micros: u64,
 }
 
-impl Found {
-    fn add(&mut self, other: &Found) {
+impl Pending {
+    fn add(&mut self, other: &Pending) {
         self.pending += other.pending;
         self.oldest_micros = self.oldest_micros.max(other.oldest_micros);
     }
@@ -66,7 +67,7 @@ impl Found {
 /// An entry's jobs, taken over.
 #[derive(Default)]
 struct Claim {
-    found: Found,
+    found: Pending,
     /// Whether the room or user is sealed, so that the entry may be forgotten.
     sealed: bool,
     snapshot: Snapshot,
@@ -87,12 +88,12 @@ struct Sweep {
 
 impl Sweep {
     async fn sweep(&self) -> Result<()> {
-        let shards: Vec<Result<Found>> = stream::iter(0..keys::PENDING_SHARDS)
+        let shards: Vec<Result<Pending>> = stream::iter(0..keys::PENDING_SHARDS)
             .map(|shard| self.sweep_shard(shard))
             .buffer_unordered(SHARDS_AT_ONCE)
             .collect()
             .await;
-        let mut found = Found::default();
+        let mut found = Pending::default();
         for swept in shards {
             match swept {
                 Ok(swept) => found.add(&swept),
@@ -107,9 +108,9 @@ impl Sweep {
         Ok(())
     }
 
-    async fn sweep_shard(&self, shard: u32) -> Result<Found> {
+    async fn sweep_shard(&self, shard: u32) -> Result<Pending> {
         let (index, look) = (keys::pending_index(shard), keys::pending_look(shard));
-        let mut total = Found::default();
+        let mut total = Pending::default();
         loop {
             let due = self.due(&index, &look).await?;
             let full = due.len() >= ENTRIES;
@@ -207,8 +208,8 @@ impl Sweep {
         loop {
             let n = claim.jobs.len() as u64;
             match keys::parse_entry(&entry) {
-                Some(Entry::Room(app, room)) => self.recover_room(&app, &room, claim).await?,
-                Some(Entry::User(app, user)) => {
+                Some(Owner::Room(app, room)) => self.recover_room(&app, &room, claim).await?,
+                Some(Owner::User(app, user)) => {
                     self.writer.leave_rooms(&app, &user, &claim.jobs).await?
                 }
                 None => return Ok(()),
@@ -284,7 +285,7 @@ impl Sweep {
             None => SWEEP_MICROS,
         };
         Ok(Claim {
-            found: Found {
+            found: Pending {
                 pending,
                 oldest_micros: oldest.map_or(0, age),
             },
@@ -298,8 +299,8 @@ impl Sweep {
 /// The key of an entry's unfinished work.
 fn pending_key(entry: &str) -> String {
     match keys::parse_entry(entry) {
-        Some(Entry::Room(app, room)) => RoomKeys::new(&app, &room).pending(),
-        Some(Entry::User(app, user)) => UserKeys::new(&app, &user).pending(),
+        Some(Owner::Room(app, room)) => RoomKeys::new(&app, &room).pending(),
+        Some(Owner::User(app, user)) => UserKeys::new(&app, &user).pending(),
         None => String::new(),
     }
 }
@@ -307,11 +308,11 @@ fn pending_key(entry: &str) -> String {
 /// Takes over what an entry has pending, or seals it; `None`: not an entry of ours.
 fn claim_call(due: &Due) -> Option<Call> {
     let (meta, pending, field) = match keys::parse_entry(&due.entry)? {
-        Entry::Room(app, room) => {
+        Owner::Room(app, room) => {
             let keys = RoomKeys::new(&app, &room);
             (keys.meta(), keys.pending(), "sealed")
         }
-        Entry::User(app, user) => {
+        Owner::User(app, user) => {
             let keys = UserKeys::new(&app, &user);
             (keys.left(), keys.pending(), "!")
         }

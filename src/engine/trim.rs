@@ -1,16 +1,16 @@
 //! Forgetting what a room remembers of recalled messages and of mentions of everybody, once nobody counts them any more:
 //! below every member's read position, and older than the history.
 
-use crate::engine::faults::Faults;
-use crate::engine::members::parse_members;
-use crate::engine::reply::{Reply, maybe_text, number};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
 use crate::connection::{Item, Redis};
 use crate::counts::record::read_position;
-use crate::counts::room::{Entry, logged_position};
+use crate::counts::room::{Membership, logged_position};
+use crate::engine::faults::Faults;
+use crate::engine::members::parse_members;
+use crate::engine::reply::{Reply, maybe_text, number};
 use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
@@ -108,7 +108,7 @@ impl Trimmer {
             scan.arg(&members).arg(&cursor).arg("COUNT").arg(PAGE);
             let mut page = Reply::new(self.redis.query(&scan).await?)?;
             cursor = page.text()?;
-            let joined: Vec<(Enc, Entry)> = parse_members(page.list()?)?
+            let joined: Vec<(Enc, Membership)> = parse_members(page.list()?)?
                 .into_iter()
                 .filter(|(_, entry)| entry.is_joined(born))
                 .collect();

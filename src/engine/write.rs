@@ -17,7 +17,6 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
 use self::steps::{ByRoom, SentAt, Step};
-
 use self::users::UserUpdates;
 use crate::config::HistoryConfig;
 use crate::connection::Redis;
@@ -30,15 +29,12 @@ use crate::engine::read::Reader;
 use crate::engine::reply::Reply;
 use crate::engine::trim::Trimmer;
 use crate::error::{Error, Result};
-use crate::event::Before;
-use crate::event::{Change, Event, EventOutcome, Rejection, Wait};
+use crate::event::{Before, Change, Event, EventOutcome, Rejection, Wait};
 use crate::keys::{self, Enc, encode};
 use crate::metrics::Metrics;
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 use crate::scripts::Call;
 
-/// How long a pod has for a fan-out before another one takes it over, in microseconds.
-pub(crate) const LEASE_MICROS: u64 = 5_000_000;
 /// Rooms worked on at once for one request.
 const ROOMS_AT_ONCE: usize = 32;
 /// Users in one call of the script.

@@ -10,8 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::engine::{Engine, Writer};
 use crate::error::{Error, Result};
-use crate::event::{Event, Notes, read_line};
-use crate::event::{EventOutcome, Wait};
+use crate::event::{Event, EventOutcome, Notes, Wait, read_line};
 use crate::intake::order::{Order, Turn};
 use crate::names::{AppId, EventKey};
 

@@ -63,7 +63,7 @@ mod scenarios;
 /// The same on a cluster, behind sentinels and over TLS; slots move, masters freeze and die.
 mod topology;
 
-/// The least rights that the README gives.
+/// The least rights that `docs/redis.md` gives.
 mod rights;
 
 /// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
@@ -101,6 +101,9 @@ mod layering;
 
 /// No circles among the modules of the program.
 mod circles;
+
+/// The documents are right: every link leads somewhere, every example is run, every setting exists.
+mod documents;
 
 /// Events with keys, and requests with one as a whole: sent again they change nothing.
 mod repeats;

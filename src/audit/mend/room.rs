@@ -7,13 +7,13 @@ use redis::Value;
 use super::plan::{Change, Plan, word};
 use super::{LOST, Mended, ROUNDS, Run};
 use crate::audit::Repairer;
-use crate::audit::derive::{Line, Sources};
+use crate::audit::derive::{LogLine, Sources};
 use crate::audit::form::{self, ALWAYS, KnownId, Of, Type, WITH_MESSAGES};
 use crate::audit::position::Position;
 use crate::audit::slot::{Bad, plain};
 use crate::connection::Item;
 use crate::counts::number::short;
-use crate::counts::room::Entry;
+use crate::counts::room::Membership;
 use crate::engine::reply::{Reply, readable};
 use crate::error::Result;
 use crate::keys::{self, Enc, RoomKeys, UserKeys, short_hash};
@@ -228,7 +228,7 @@ impl Repairer {
             self.audit
                 .pages(Of::Room, "log", &keys.log(), |_, value| {
                     let text = plain(&value);
-                    let line = form::logged(&text).map(|(rev, position, time, id)| Line {
+                    let line = form::logged(&text).map(|(rev, position, time, id)| LogLine {
                         rev,
                         position,
                         time,
@@ -287,7 +287,7 @@ impl Repairer {
         &self,
         app: &AppId,
         room: &Enc,
-        members: &[(Enc, Entry)],
+        members: &[(Enc, Membership)],
     ) -> Result<Vec<Position>> {
         let items: Vec<Item> = members
             .iter()

@@ -1,15 +1,15 @@
 //! Which direct rooms two users have with each other.
 
+use std::collections::{BTreeSet, HashMap};
+
 use super::steps::Found;
 use super::{Numbered, Writer};
 use crate::connection::Item;
 use crate::engine::reply::maybe_text;
 use crate::error::{Error, Result};
-use crate::event::Subject;
-use crate::event::{Change, Event};
+use crate::event::{Change, Event, Subject};
 use crate::keys::{self, RoomKeys, UserKeys, encode};
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
-use std::collections::{BTreeSet, HashMap};
 
 /// What is known of the direct rooms of those whom a request names as two.
 pub(super) struct DirectRooms {

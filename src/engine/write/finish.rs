@@ -1,9 +1,13 @@
 //! From what was accepted to what everybody was told: a delivery, what the room says of memberships that users' slots refuse,
 //! and the delivery again.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::steps::{RoomSteps, Step};
-use super::{LEASE_MICROS, ROUNDS, USERS_PER_CALL, Writer, unexpected};
-use crate::counts::room::{Entry, Job};
+use super::{ROUNDS, USERS_PER_CALL, Writer, unexpected};
+use crate::counts::room::{Job, Membership};
+use crate::engine::deliver::LEASE_MICROS;
 use crate::engine::deliver::{Answer, Answers, Refused, Why, Work};
 use crate::engine::reply::maybe_text;
 use crate::engine::snapshot::Snapshot;
@@ -11,9 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, EventOutcome, MemberState, Rejection, Wait};
 use crate::keys::{self, Enc, RoomKeys};
 use crate::names::{AppId, RoomId, UserId};
-use crate::scripts::{self};
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use crate::scripts;
 
 impl Writer {
     /// Delivers now, or hands the delivery to the background when the caller does not wait for it.
@@ -50,15 +52,17 @@ impl Writer {
             return Ok(finished);
         }
         for _ in 0..ROUNDS {
-            let came = self
+            let delivered = self
                 .inner
                 .delivery
                 .deliver(app, room, &work, only.as_ref())
                 .await?;
-            ahead = ahead.max(came.ahead);
-            finished.untold.extend(came.untold);
-            if !came.refused.is_empty() {
-                let settled = self.settle(app, room, &mut work, &came.refused).await?;
+            ahead = ahead.max(delivered.ahead);
+            finished.untold.extend(delivered.untold);
+            if !delivered.refused.is_empty() {
+                let settled = self
+                    .settle(app, room, &mut work, &delivered.refused)
+                    .await?;
                 finished.ended.extend(settled.ended);
                 if settled.everybody || !settled.again.is_empty() {
                     only = (!settled.everybody).then_some(settled.again);
@@ -209,7 +213,7 @@ impl Settled {
         }
         let entry = match said {
             "" => None,
-            said => Some(Entry::parse(said)?),
+            said => Some(Membership::parse(said)?),
         };
         let over = entry.is_none_or(|entry| entry.state == 'l');
         if over {

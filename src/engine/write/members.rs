@@ -1,15 +1,17 @@
 //! Changes of memberships.
 
+use std::collections::BTreeSet;
+
 use super::room::{Worker, with_taken};
-use super::{LEASE_MICROS, ROUNDS, USERS_PER_CALL};
-use crate::counts::room::Entry;
+use super::{ROUNDS, USERS_PER_CALL};
+use crate::counts::room::Membership;
+use crate::engine::deliver::LEASE_MICROS;
 use crate::engine::deliver::Work;
 use crate::engine::reply::maybe_text;
 use crate::error::{Error, Result};
 use crate::event::{EventOutcome, MemberState};
 use crate::keys::{Enc, encode};
-use crate::scripts::{self};
-use std::collections::BTreeSet;
+use crate::scripts;
 
 /// What came of a change of memberships.
 pub(super) enum Changed {
@@ -119,7 +121,7 @@ impl Worker<'_> {
             let entry = maybe_text(reply.value()?)?.unwrap_or_default();
             let began = match entry.as_str() {
                 "" => None,
-                entry => Some(Entry::parse(entry)?.epoch),
+                entry => Some(Membership::parse(entry)?.epoch),
             };
             if state != MemberState::Left && began != stamp {
                 there.insert(user.clone());

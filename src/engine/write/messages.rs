@@ -2,8 +2,9 @@
 
 use super::room::Worker;
 use super::steps::{Found, RoomSteps, Sent, SentAt, Step};
-use super::{LEASE_MICROS, unexpected};
+use super::unexpected;
 use crate::counts::room::Job;
+use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
 use crate::event::{Change, EventOutcome, Mentions, Message, Place, Wait};
 use crate::keys::{Enc, encode};

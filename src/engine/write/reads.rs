@@ -1,19 +1,22 @@
 //! Reads: of one room, or of all rooms of a user.
 
+use std::collections::BTreeSet;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use super::room::{Worker, with_taken};
 use super::steps::{RoomSteps, Step};
-use super::{LEASE_MICROS, Numbered, ROOMS_AT_ONCE, Writer};
+use super::{Numbered, ROOMS_AT_ONCE, Writer};
 use crate::connection::Item;
 use crate::counts::record::{RoomRecord, SupergroupRecord};
-use crate::counts::room::Entry;
+use crate::counts::room::Membership;
+use crate::engine::deliver::LEASE_MICROS;
 use crate::engine::reply::maybe_text;
 use crate::error::Result;
 use crate::event::{Change, EventOutcome, Place, Rejection, UpTo, Wait};
 use crate::keys::{Enc, UserKeys, encode};
 use crate::names::{AppId, UserId};
-use crate::scripts::{self};
-use futures_util::{StreamExt, TryStreamExt, stream};
-use std::collections::BTreeSet;
+use crate::scripts;
 
 impl Writer {
     pub(super) async fn read_all(
@@ -177,7 +180,7 @@ impl Worker<'_> {
                 let mut get = redis::cmd("HGET");
                 get.arg(self.keys.members()).arg(user.as_str());
                 let entry = maybe_text(self.writer.inner.redis.query(&get).await?)?;
-                let entry = entry.map(|entry| Entry::parse(&entry)).transpose()?;
+                let entry = entry.map(|entry| Membership::parse(&entry)).transpose()?;
                 Ok(match entry {
                     Some(entry) if entry.state == 'i' => refused,
                     _ => gone,

@@ -1,9 +1,12 @@
 //! One room's events on their way in: accepted in their order, then delivered together.
 
+use std::collections::BTreeSet;
+
 use super::steps::{RoomSteps, Sent, Step, fits};
-use super::{LEASE_MICROS, Numbered, Writer, unexpected};
+use super::{Numbered, Writer, unexpected};
 use crate::connection::Item;
 use crate::counts::room::Job;
+use crate::engine::deliver::LEASE_MICROS;
 use crate::engine::deliver::Work;
 use crate::engine::reply::Reply;
 use crate::engine::snapshot::Snapshot;
@@ -12,7 +15,6 @@ use crate::event::{Change, EventOutcome, Place, Rejection, Wait};
 use crate::keys::{self, Enc, RoomKeys, encode};
 use crate::names::{AppId, RoomId};
 use crate::scripts::{self, Call};
-use std::collections::BTreeSet;
 
 /// For how long the revision of a deleted room is kept, in milliseconds.
 pub(super) const KEEP_DELETED_MS: u64 = 24 * 3600 * 1000;

@@ -1,15 +1,18 @@
 //! What is a user's own: the profile, the deletion, and the keys of events that are of many rooms.
 
-use super::{LEASE_MICROS, Numbered, ROOMS_AT_ONCE, Writer, put, unexpected};
+use std::collections::{BTreeMap, VecDeque};
+
+use futures_util::{StreamExt, stream};
+
+use super::{Numbered, ROOMS_AT_ONCE, Writer, put, unexpected};
 use crate::connection::Item;
 use crate::counts::room::{Audience, Job};
+use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
 use crate::event::{Change, Event, EventOutcome, Place, Rejection};
 use crate::keys::{self, Enc, UserKeys, encode};
 use crate::names::{AppId, UserId};
-use crate::scripts::{self};
-use futures_util::{StreamExt, stream};
-use std::collections::{BTreeMap, VecDeque};
+use crate::scripts;
 
 impl Writer {
     /// The events with a key that read by the peer: place, user, key. Which room that is may be another one when the event is

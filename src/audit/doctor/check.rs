@@ -1,0 +1,87 @@
+//! What is found of a server, and what to change there.
+
+use std::collections::BTreeMap;
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// It works, and something could be better or was not to be seen.
+    Warn,
+    /// Counts would be lost or wrong, or it does not work at all.
+    Fail,
+}
+
+impl Level {
+    /// As it is printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "fail",
+        }
+    }
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// On which node of a cluster; empty where there is one server.
+    pub node: String,
+    /// How it came out.
+    pub level: Level,
+    /// What was found.
+    pub found: String,
+    /// What to change; empty if nothing.
+    pub advice: String,
+}
+
+/// The check that fails where a server can't be asked anything.
+pub(super) const REACHABLE: &str = "reachable";
+
+impl Check {
+    /// Whether it says that a server can't be asked anything.
+    pub fn is_unreachable(&self) -> bool {
+        self.name == REACHABLE
+    }
+}
+
+pub(super) type Fields = BTreeMap<String, String>;
+
+/// The checks of one node, as they come.
+pub(super) struct Checks {
+    pub(super) node: String,
+    pub(super) list: Vec<Check>,
+}
+
+impl Checks {
+    pub(super) fn of(node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            list: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(
+        &mut self,
+        level: Level,
+        name: &'static str,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) {
+        self.list.push(Check {
+            name,
+            node: self.node.clone(),
+            level,
+            found: found.into(),
+            advice: if level == Level::Ok {
+                String::new()
+            } else {
+                advice.into()
+            },
+        });
+    }
+}

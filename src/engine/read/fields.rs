@@ -1,0 +1,50 @@
+//! The names of plain counts, and how they are asked for.
+
+use std::io::Write as _;
+
+use redis::{Cmd, RedisWrite as _};
+
+use crate::counts::Kind;
+use crate::keys::encode;
+use crate::names::CustomType;
+
+/// Kinds whose counts are kept ready; supergroups are worked out at reading.
+pub(super) const KEPT: [Kind; 2] = [Kind::Direct, Kind::Group];
+
+pub(super) const FAMILIES: [&str; 3] = ["messages", "mentions", "invitations"];
+
+/// `''` for everything, or `:T` for each type, each once.
+pub(super) fn suffixes(types: Option<&[CustomType]>) -> Vec<String> {
+    match types {
+        None => vec![String::new()],
+        Some(types) => {
+            let mut types: Vec<String> = types
+                .iter()
+                .map(|t| format!(":{}", encode(t.as_str()).as_str()))
+                .collect();
+            types.sort();
+            types.dedup();
+            types
+        }
+    }
+}
+
+/// An HMGET with space for so many fields of so many bytes.
+pub(super) fn hmget(key: &str, fields: usize, length: usize) -> Cmd {
+    let mut get = Cmd::with_capacity(fields + 2, key.len() + length + 8);
+    get.arg("HMGET").arg(key);
+    get
+}
+
+/// Appends one argument that is put together from several parts.
+pub(super) fn joined(cmd: &mut Cmd, parts: &[&str]) {
+    let mut arg = cmd.writer_for_next_arg();
+    for part in parts {
+        // Writing to memory can't fail.
+        let _ = arg.write_all(part.as_bytes());
+    }
+}
+
+pub(super) fn field(family: &str, kind: Kind, suffix: &str) -> String {
+    [family, ":", kind.as_str(), suffix].concat()
+}

@@ -1,0 +1,285 @@
+//! All that a user's slot says at one instant, with the numbers of supergroups worked out.
+
+use std::collections::{BTreeMap, HashMap};
+
+use redis::Value;
+
+use super::Reader;
+use super::fields::{FAMILIES, KEPT, field, suffixes};
+use crate::connection::Item;
+use crate::counts::number::{add, count, parse, unreadable};
+use crate::counts::record::{RoomRecord, SupergroupRecord};
+use crate::counts::{Kind, Totals};
+use crate::engine::reply::{Reply, bytes};
+use crate::error::Result;
+use crate::keys::{Enc, RoomKeys, UserKeys, decode, is_encoded};
+use crate::names::{AppId, CustomType, RoomId};
+use crate::scripts;
+
+/// A user's record of a room, as far as its numbers are wanted.
+pub(super) struct CountedRoom {
+    pub(super) room: Enc,
+    pub(super) state: char,
+    pub(super) unread: u64,
+    pub(super) mentions: u64,
+    pub(super) kind: Kind,
+    pub(super) active: bool,
+    pub(super) custom_type: Option<String>,
+    pub(super) tags: Vec<String>,
+}
+
+impl CountedRoom {
+    /// Reads the record of a direct room or group.
+    pub(super) fn parse(room: String, text: &str) -> Result<Self> {
+        let record = RoomRecord::read(text)?.named()?.sound()?;
+        Ok(Self {
+            room: Enc::stored(room),
+            state: record.state,
+            unread: record.unread(),
+            mentions: record.unread_mentions(),
+            kind: record.kind,
+            active: record.active,
+            custom_type: Some(decode(record.custom_type)).filter(|t| !t.is_empty()),
+            tags: split(record.tags),
+        })
+    }
+}
+
+pub(super) fn split(list: &str) -> Vec<String> {
+    list.split(',')
+        .filter(|t| !t.is_empty())
+        .map(decode)
+        .collect()
+}
+
+/// A user's record of a supergroup, and the positions that go with it.
+pub(crate) struct Supergroup {
+    pub(crate) room: Enc,
+    pub(crate) state: String,
+    pub(crate) epoch: u64,
+    pub(super) read: String,
+    pub(super) holes: String,
+    pub(super) mentions: String,
+}
+
+impl Supergroup {
+    /// `state|epoch|rev|read|holes|mentions|positions of holes|positions of mentions`
+    pub(crate) fn parse(room: String, text: &str) -> Result<Self> {
+        let (rest, mentions) = text.rsplit_once('|').ok_or_else(unreadable)?;
+        let (record, holes) = rest.rsplit_once('|').ok_or_else(unreadable)?;
+        let record = SupergroupRecord::read(record)?;
+        Ok(Self {
+            room: Enc::stored(room),
+            state: record.state.to_string(),
+            epoch: record.epoch,
+            read: record.read.to_string(),
+            holes: holes.to_owned(),
+            mentions: mentions.to_owned(),
+        })
+    }
+
+    /// What the room has unread for `user`.
+    pub(crate) fn ask(&self, app: &AppId, user: &str) -> Item {
+        let keys = RoomKeys::new(app, &self.room);
+        Item::Script(
+            scripts::ROOM_UNREAD
+                .call(&[
+                    keys.meta(),
+                    keys.recalled(),
+                    keys.allmentions(),
+                    keys.pending(),
+                ])
+                .arg(&self.state)
+                .arg(self.epoch)
+                .arg(&self.read)
+                .arg(&self.holes)
+                .arg(&self.mentions)
+                .arg(user),
+        )
+    }
+}
+
+/// All that a user's slot said at one instant, supergroups worked out.
+#[derive(Default)]
+pub(super) struct Overview {
+    pub(super) known: bool,
+    /// As they stand there: only those that are asked for have to be numbers.
+    pub(super) counts: HashMap<String, String>,
+    pub(super) refs: Vec<String>,
+    pub(super) records: Vec<CountedRoom>,
+}
+
+impl Overview {
+    pub(super) fn count(&self, field: &str) -> Result<u64> {
+        self.counts.get(field).map_or(Ok(0), |text| count(text))
+    }
+
+    /// What the names of references begin with, without that.
+    pub(super) fn refs(&self, family: &str) -> impl Iterator<Item = &str> {
+        let names = self.refs.iter().filter_map(move |f| f.strip_prefix(family));
+        names.filter(|name| is_encoded(name))
+    }
+
+    pub(super) fn supers(&self) -> impl Iterator<Item = &CountedRoom> {
+        self.records
+            .iter()
+            .filter(|record| record.kind == Kind::Supergroup && record.active)
+    }
+
+    pub(super) fn totals(&self, types: Option<&[CustomType]>) -> Result<Totals> {
+        let mut totals = Totals::default();
+        for kind in KEPT {
+            for suffix in suffixes(types) {
+                for family in FAMILIES {
+                    let n = self.count(&field(family, kind, &suffix))?;
+                    add(totals.family(family).of(kind), n)?;
+                }
+            }
+        }
+        for record in self.supers() {
+            let named = record.custom_type.as_deref();
+            if types.is_none_or(|types| types.iter().any(|t| named == Some(t.as_str()))) {
+                add(&mut totals.messages.supergroup, record.unread)?;
+                add(&mut totals.mentions.supergroup, record.mentions)?;
+                totals.invitations.supergroup += u64::from(record.state == 'i');
+            }
+        }
+        Ok(totals)
+    }
+
+    pub(super) fn tags(&self) -> Result<BTreeMap<String, u64>> {
+        let mut tags = BTreeMap::new();
+        for tag in self.refs("tag:") {
+            tags.insert(decode(tag), self.count(&format!("tag:{tag}"))?);
+        }
+        for record in self.supers().filter(|record| record.state == 'j') {
+            for tag in &record.tags {
+                add(tags.entry(tag.clone()).or_default(), record.unread)?;
+            }
+        }
+        Ok(tags)
+    }
+
+    pub(super) fn types(&self) -> Result<BTreeMap<String, u64>> {
+        let mut types = BTreeMap::new();
+        for name in self.refs("type:") {
+            let sum = types.entry(decode(name)).or_default();
+            for kind in KEPT {
+                add(
+                    sum,
+                    self.count(&field("messages", kind, &format!(":{name}")))?,
+                )?;
+            }
+        }
+        for record in self.supers().filter(|record| record.state == 'j') {
+            if let Some(name) = &record.custom_type {
+                add(types.entry(name.clone()).or_default(), record.unread)?;
+            }
+        }
+        Ok(types)
+    }
+}
+
+impl Reader {
+    pub(crate) fn overview_item(app: &AppId, user: &Enc, what: &str) -> Item {
+        let keys = UserKeys::new(app, user);
+        let call = scripts::USER_OVERVIEW.call(&[
+            keys.counts(),
+            keys.refs(),
+            keys.rooms(),
+            keys.supers(),
+            keys.marks(),
+        ]);
+        Item::Script(call.arg(what))
+    }
+
+    /// Reads a user's slot and asks its supergroups.
+    pub(super) async fn overview(&self, app: &AppId, user: &Enc, what: &str) -> Result<Overview> {
+        let item = Self::overview_item(app, user, what);
+        let value = self.redis.one(&item).await?;
+        let overview = self.complete(app, user, value).await;
+        self.faults
+            .at_slot(overview, || UserKeys::new(app, user).counts())
+    }
+
+    /// Asks the supergroups of a list of records for their numbers.
+    pub(crate) async fn ask_supers(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        records: Reply,
+    ) -> Result<Vec<(Supergroup, Value)>> {
+        let supers = records
+            .pairs()?
+            .into_iter()
+            .map(|(room, record)| Supergroup::parse(room, &record))
+            .collect::<Result<Vec<_>>>()?;
+        let items: Vec<Item> = supers
+            .iter()
+            .map(|room| room.ask(app, user.as_str()))
+            .collect();
+        let answers = self.redis.batch(&items).await?;
+        Ok(supers.into_iter().zip(answers).collect())
+    }
+
+    pub(super) async fn complete(&self, app: &AppId, user: &Enc, value: Value) -> Result<Overview> {
+        let mut reply = Reply::new(value)?;
+        let known = !reply.text()?.is_empty();
+        let mut overview = Overview {
+            known,
+            ..Overview::default()
+        };
+        // Names that are no text are none that anybody asks for.
+        let mut counts = reply.list()?;
+        while !counts.is_empty() {
+            let (field, value) = (bytes(counts.value()?)?, bytes(counts.value()?)?);
+            if let Ok(field) = String::from_utf8(field) {
+                let value = String::from_utf8_lossy(&value).into_owned();
+                overview.counts.insert(field, value);
+            }
+        }
+        let mut refs = reply.list()?;
+        while !refs.is_empty() {
+            let field = String::from_utf8(bytes(refs.value()?)?);
+            overview.refs.extend(field);
+            refs.value()?;
+        }
+        for (room, record) in reply.list()?.pairs()? {
+            overview.records.push(CountedRoom::parse(room, &record)?);
+        }
+        for (asked, answer) in self.ask_supers(app, user, reply.list()?).await? {
+            let mut answer = Reply::new(answer)?;
+            if answer.is_empty() {
+                continue;
+            }
+            overview.records.push(CountedRoom {
+                room: asked.room,
+                state: parse(Some(&asked.state))?,
+                kind: Kind::stored(&answer.text()?)?,
+                active: answer.text()? == "1",
+                custom_type: Some(decode(&answer.text()?)).filter(|t| !t.is_empty()),
+                tags: split(&answer.text()?),
+                unread: answer.number()?,
+                mentions: answer.number()?,
+            });
+        }
+        Ok(overview)
+    }
+
+    /// The rooms that a user has joined, whatever their status; `None`: an unknown user.
+    pub(crate) async fn joined_rooms(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        kinds: &[&str],
+    ) -> Result<Option<Vec<RoomId>>> {
+        let overview = self.overview(app, user, "o").await?;
+        let rooms = overview
+            .records
+            .iter()
+            .filter(|record| record.state == 'j' && kinds.contains(&record.kind.as_str()))
+            .filter_map(|record| RoomId::parse(decode(record.room.as_str())).ok())
+            .collect();
+        Ok(overview.known.then_some(rooms))
+    }
+}

@@ -1,0 +1,92 @@
+//! Unread messages of direct rooms: in all, and by peer.
+
+use std::pin::pin;
+
+use super::Reader;
+use super::fields::{hmget, joined};
+use crate::connection::Item;
+use crate::counts::PeerCount;
+use crate::counts::number::unreadable;
+use crate::engine::reply::{fields, number};
+use crate::error::Result;
+use crate::keys::{UserKeys, encoded};
+use crate::names::{AppId, UserId};
+use crate::quota::Limit;
+
+impl Reader {
+    /// Unread messages over the direct rooms of `user`; `None`: an unknown user.
+    pub async fn direct_total(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        limit: &mut dyn Limit,
+    ) -> Result<Option<u64>> {
+        let _place = self.admission.read()?;
+        let mut get = hmget(&UserKeys::of(app, user).counts(), 2, 22);
+        get.arg("known").arg("messages:direct");
+        let get = Item::Flat(get);
+        let read = pin!(self.redis.one(&get));
+        let answer = self.charged(read, limit).await?;
+        let read = || -> Result<Option<u64>> {
+            let mut reply = fields(&answer)?;
+            let known = reply.text()?.is_some();
+            let total = reply.number()?;
+            Ok(known.then_some(total))
+        };
+        self.faults.at(read(), || UserKeys::of(app, user).counts())
+    }
+
+    /// The same for each of `peers`, in their order; `None`: `user` is unknown.
+    pub async fn direct_by_peer(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        peers: &[&UserId],
+        limit: &mut dyn Limit,
+    ) -> Result<Option<Vec<PeerCount>>> {
+        let _place = self.admission.read()?;
+        let keys = UserKeys::of(app, user);
+        let length = peers.iter().map(|p| p.as_str().len() + 7).sum();
+        let mut counts = hmget(&keys.counts(), peers.len() + 1, length);
+        let mut rooms = hmget(&keys.refs(), peers.len(), length);
+        counts.arg("known");
+        for peer in peers {
+            let peer = encoded(peer.as_str());
+            joined(&mut counts, &["peer:", &peer]);
+            joined(&mut rooms, &["direct:", &peer]);
+        }
+        let items = [Item::Flat(counts), Item::Flat(rooms)];
+        let read = pin!(self.redis.batch(&items));
+        let answers = self.charged(read, limit).await?;
+        let [counts, rooms] = &answers[..] else {
+            return Err(unreadable());
+        };
+        let (mut counts, mut rooms) = (fields(counts)?, fields(rooms)?);
+        if self.faults.at(counts.text(), || keys.counts())?.is_none() {
+            return Ok(None);
+        }
+        let mut found = Vec::with_capacity(peers.len());
+        let mut strangers = Vec::new();
+        for (at, peer) in peers.iter().enumerate() {
+            let count = self.faults.at(counts.number(), || keys.counts())?;
+            found.push(PeerCount::Known(count));
+            // Whoever shares a direct room with the user exists; all others have to be asked for.
+            if self.faults.at(rooms.text(), || keys.refs())?.is_none() {
+                let mut exists = redis::cmd("HEXISTS");
+                exists.arg(UserKeys::of(app, peer).counts()).arg("known");
+                strangers.push((at, Item::Plain(exists)));
+            }
+        }
+        let (places, items): (Vec<usize>, Vec<Item>) = strangers.into_iter().unzip();
+        if items.is_empty() {
+            return Ok(Some(found));
+        }
+        let exist = Box::pin(self.redis.batch(&items)).await?;
+        for (at, exists) in places.into_iter().zip(exist) {
+            if let (0, Some(place)) = (number(&exists)?, found.get_mut(at)) {
+                *place = PeerCount::Unknown;
+            }
+        }
+        Ok(Some(found))
+    }
+}

@@ -1,0 +1,201 @@
+//! What only rooms know: a room's entry in a page, and the numbers of supergroups.
+
+use redis::Value;
+use serde_json::Map;
+
+use super::query::{Facts, RoomBrief};
+use crate::counts::number::{Stored, parse, unreadable};
+use crate::counts::room::{Last, millis};
+use crate::counts::{Kind, LastMessage, Pref, RoomEntry};
+use crate::engine::read::overview::Supergroup;
+use crate::engine::reply::{Reply, maybe_text, stored};
+use crate::error::{Error, Result};
+use crate::keys::{Enc, decode};
+use crate::names::{CustomType, RoomId, Tag, UserId};
+
+/// A supergroup of the user's, its numbers worked out.
+pub(super) struct CountedSupergroup {
+    pub(super) room: Enc,
+    pub(super) epoch: u64,
+    pub(super) kind: Kind,
+    pub(super) custom_type: String,
+    pub(super) tags: String,
+    pub(super) created: i64,
+    pub(super) last: Option<Last>,
+    pub(super) unread: u64,
+}
+
+impl CountedSupergroup {
+    pub(super) fn read(asked: Supergroup, answer: Value) -> Result<Option<Self>> {
+        let mut answer = Reply::new(answer)?;
+        if answer.is_empty() || asked.state != "j" {
+            return Ok(None);
+        }
+        let kind = Kind::stored(&answer.text()?)?;
+        let status = answer.text()?;
+        let (custom_type, tags) = (answer.text()?, answer.text()?);
+        let (unread, _mentions) = (answer.number()?, answer.number()?);
+        let created = i64::try_from(answer.number()?).unwrap_or(0);
+        let last = Last::read(&mut answer)?;
+        Ok((status == "1").then_some(Self {
+            room: asked.room,
+            epoch: asked.epoch,
+            kind,
+            custom_type,
+            tags,
+            created,
+            last,
+            unread,
+        }))
+    }
+
+    pub(super) fn brief(&self) -> RoomBrief<'_> {
+        RoomBrief {
+            stored: self.room.as_str(),
+            epoch: self.epoch,
+            kind: self.kind,
+            tags: &self.tags,
+            custom_type: &self.custom_type,
+            created: self.created,
+            last: self.last,
+            unread: self.unread,
+            flags: "",
+        }
+    }
+}
+
+/// A room that was asked, by its name as it stands in Redis, and how current a list of its members has to be.
+pub(super) struct PageRoom {
+    pub(super) name: Enc,
+    pub(super) entry: RoomEntry,
+    pub(super) born: u64,
+    pub(super) mrev: String,
+}
+
+impl PageRoom {
+    pub(super) fn facts(&self) -> Facts<'_> {
+        let entry = &self.entry;
+        let last = entry.last_message.as_ref();
+        Facts {
+            room: self.name.as_str(),
+            kind: entry.kind,
+            created: entry.created,
+            last: last.map(|last| Last {
+                time: last.time,
+                at: last.order,
+                newest: last.order,
+            }),
+            unread: entry.unread,
+            name: &entry.name,
+            description: &entry.description,
+            service_status: entry.service_status,
+        }
+    }
+}
+
+/// The fields of a room's meta that are shown, in the order in which [`read_entry`] reads them.
+pub(super) const SHOWN: [&str; 19] = [
+    "born",
+    "mrev",
+    "name",
+    "cover",
+    "description",
+    "webhook",
+    "bot_state",
+    "bot_mode",
+    "encrypted",
+    "service_status",
+    "created",
+    "last_id",
+    "last_sender",
+    "last_text",
+    "last_type",
+    "last_payload",
+    "last_time",
+    "last_at",
+    "last_updated",
+];
+
+/// A number; without a text, 0.
+pub(super) fn or_nothing<T: Stored + Default>(text: &str) -> Result<T> {
+    match text {
+        "" => Ok(T::default()),
+        text => parse(Some(text)),
+    }
+}
+
+pub(super) fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Option<PageRoom>> {
+    let born = reply.value()?;
+    let mrev = maybe_text(reply.value()?)?.unwrap_or_default();
+    // Deleted: of such a room there is none of these fields.
+    if matches!(born, Value::Nil) {
+        return match mrev.is_empty() && reply.is_nothing() {
+            true => Ok(None),
+            false => Err(unreadable()),
+        };
+    }
+    // Or made again since this membership: the telling of that is on the way, and the room's new name, text and members are
+    // none of this user's business.
+    let born = stored(&born)?;
+    if brief.epoch < born {
+        return Ok(None);
+    }
+    let mut next = || -> Result<String> { Ok(maybe_text(reply.value()?)?.unwrap_or_default()) };
+    let Ok(room) = RoomId::parse(brief.room()) else {
+        return Err(Error::unreadable("a room without a legal name"));
+    };
+    let (name, cover, description, webhook) = (next()?, next()?, next()?, next()?);
+    let (bot_state, bot_mode, encrypted) = (next()?, next()? == "1", next()? == "1");
+    let service_status = match next()?.as_str() {
+        "" => 0,
+        text => text.parse().map_err(|_| unreadable())?,
+    };
+    let created = or_nothing(&next()?)?;
+    let last_id = next()?;
+    let (sender, text, message_type) = (next()?, next()?, next()?);
+    let payload = match next()?.as_str() {
+        "" => Map::new(),
+        json => serde_json::from_str(json)
+            .map_err(|_| Error::unreadable("a payload that is no JSON object"))?,
+    };
+    let (time, at, updated) = (next()?, next()?, next()?);
+    let last = Last::stored(&at, &time)?;
+    let updated: u64 = or_nothing(&updated)?;
+    let last_message = (!last_id.is_empty()).then(|| LastMessage {
+        id: decode(&last_id),
+        sender: UserId::parse(decode(&sender)).ok(),
+        text,
+        message_type,
+        payload,
+        time: last.map_or(0, |last| last.time),
+        updated: millis(updated),
+        order: last.map_or(0, |last| last.at),
+    });
+    let custom_type = decode(brief.custom_type);
+    let entry = RoomEntry {
+        room,
+        kind: brief.kind,
+        name,
+        cover,
+        description,
+        webhook,
+        bot_state,
+        bot_mode,
+        encrypted,
+        service_status,
+        tags: brief.tags().filter_map(|t| Tag::parse(t).ok()).collect(),
+        custom_type: CustomType::parse(custom_type).ok(),
+        created,
+        last_message,
+        unread: brief.unread,
+        pref: Pref::default(),
+        members: Vec::new(),
+    };
+    let name = Enc::stored(brief.stored);
+    Ok(Some(PageRoom {
+        name,
+        entry,
+        born,
+        mrev,
+    }))
+}

@@ -1,0 +1,155 @@
+//! A user's own settings of rooms.
+
+use std::collections::HashMap;
+
+use redis::Value;
+
+use crate::connection::{Item, texts};
+use crate::counts::Pref;
+use crate::counts::number::unreadable;
+use crate::error::{Error, Result};
+use crate::keys::UserKeys;
+
+pub(super) fn text(value: &Value) -> Result<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| unreadable()),
+        Value::SimpleString(text) => Ok(text),
+        _ => Err(unreadable()),
+    }
+}
+
+/// The pairs of a hash that has been asked for as it is.
+pub(super) fn pairs(hash: &Value) -> Result<impl Iterator<Item = Result<(&str, &str)>>> {
+    let mut texts = texts(hash)?.map(|text| text?.ok_or_else(unreadable));
+    Ok(std::iter::from_fn(move || {
+        let field = texts.next()?;
+        let value = texts.next().unwrap_or_else(|| Err(unreadable()));
+        Some(field.and_then(|field| Ok((field, value?))))
+    }))
+}
+
+/// What a user's settings of some rooms are asked with: by name, or all there are.
+pub(super) fn prefs_item(keys: &UserKeys, rooms: &[&str], whole: bool) -> Item {
+    if whole {
+        return whole_item(keys.prefs());
+    }
+    let mut get = redis::cmd("HMGET");
+    get.arg(keys.prefs());
+    for room in rooms {
+        for setting in SETTINGS {
+            get.arg(format!("{room}|{setting}"));
+        }
+    }
+    Item::Plain(get)
+}
+
+/// All of a hash, for [`pairs`].
+pub(super) fn whole_item(key: String) -> Item {
+    let mut get = redis::cmd("HGETALL");
+    get.arg(key);
+    Item::Flat(get)
+}
+
+/// Reads the answer: of each room what is set there; nothing where nothing is.
+pub(super) fn read_prefs(answer: &Value, rooms: &[&str], whole: bool) -> Result<Vec<Option<Pref>>> {
+    if whole {
+        let mut all = all_prefs(answer, &SETTINGS)?;
+        return Ok(rooms.iter().map(|room| all.remove(room)).collect());
+    }
+    let Value::Array(values) = answer else {
+        return Err(unreadable());
+    };
+    let mut prefs = Vec::with_capacity(rooms.len());
+    for values in values.chunks(SETTINGS.len()) {
+        let mut pref = None;
+        for (setting, value) in SETTINGS.iter().zip(values) {
+            if !matches!(value, Value::Nil) {
+                let pref = pref.get_or_insert_with(Pref::default);
+                set_pref(pref, setting, text(value)?)?;
+            }
+        }
+        prefs.push(pref);
+    }
+    Ok(prefs)
+}
+
+/// Of all rooms that have one of these settings, what they are.
+pub(super) fn all_prefs<'a>(
+    answer: &'a Value,
+    settings: &[&str],
+) -> Result<HashMap<&'a str, Pref>> {
+    let mut all: HashMap<&str, Pref> = HashMap::new();
+    for pair in pairs(answer)? {
+        let (field, stored) = pair?;
+        if let Some((room, setting)) = field.rsplit_once('|')
+            && settings.contains(&setting)
+        {
+            set_pref(all.entry(room).or_default(), setting, stored)?;
+        }
+    }
+    Ok(all)
+}
+
+/// Takes a setting as it is stored: `stamp|JSON`.
+pub(crate) fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<()> {
+    let (_, json) = stored.split_once('|').ok_or_else(unreadable)?;
+    let bad = |_| Error::unreadable("a setting that is not JSON of its type");
+    let flag = || match json {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(unreadable()),
+    };
+    match setting {
+        "tags" => pref.tags = serde_json::from_str(json).map_err(bad)?,
+        "tag_colors" => pref.tag_colors = serde_json::from_str(json).map_err(bad)?,
+        "folder" => pref.folder = serde_json::from_str(json).map_err(bad)?,
+        "hidden" => pref.hidden = flag()?,
+        "sticky" => pref.sticky = flag()?,
+        "muted" => pref.muted = flag()?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The settings that a user may have of a room.
+pub(super) const SETTINGS: [&str; 6] =
+    ["tags", "tag_colors", "hidden", "sticky", "muted", "folder"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_one_by_one_or_all_at_once() {
+        let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let rooms = ["a%7C", "b", "c"];
+        let all = [
+            ("c|hidden", "7|false"),
+            ("a%7C|hidden", "6|true"),
+            ("a%7C|folder", "5|\"x|y\""),
+        ];
+        let named = rooms.iter().flat_map(|room| {
+            let field = move |setting| format!("{room}|{setting}");
+            SETTINGS.map(|setting| {
+                let found = all.iter().find(|(name, _)| *name == field(setting));
+                found.map_or(Value::Nil, |(_, value)| bulk(value))
+            })
+        });
+        let one = read_prefs(&Value::Array(named.collect()), &rooms, false).unwrap();
+        let texts = all.iter().flat_map(|(field, value)| [field, value]);
+        let texts = texts.map(|text| format!("${}\r\n{text}\r\n", text.len()));
+        let all = bulk(&format!("*6\r\n{}", texts.collect::<String>()));
+        let two = read_prefs(&all, &rooms, true).unwrap();
+        assert_eq!(one, two);
+        let [Some(a), None, Some(c)] = two.as_slice() else {
+            panic!("{two:?}");
+        };
+        assert_eq!((a.folder.as_str(), a.hidden), ("x|y", true));
+        assert_eq!(*c, Pref::default());
+        let folders = all_prefs(&all, &["folder"]).unwrap();
+        assert_eq!(folders.len(), 1);
+        assert!(!folders["a%7C"].hidden);
+        assert!(read_prefs(&Value::Nil, &rooms, false).is_err());
+        assert!(read_prefs(&Value::Nil, &rooms, true).is_err());
+    }
+}

@@ -1,0 +1,175 @@
+//! Totals of one user or of many.
+
+use std::pin::pin;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use redis::Value;
+
+use super::Reader;
+use super::fields::{FAMILIES, KEPT, hmget, joined, suffixes};
+use crate::connection::Item;
+use crate::counts::number::add;
+use crate::counts::{RoomUnread, Totals, UserUnread};
+use crate::engine::reply::fields;
+use crate::error::Result;
+use crate::keys::{UserKeys, decode, encode};
+use crate::names::{AppId, CustomType, UserId};
+use crate::quota::Limit;
+
+/// Users worked on at once for one request.
+pub(super) const USERS_AT_ONCE: usize = 32;
+
+/// The kept totals of one user, or word that the slower way is needed.
+pub(super) enum Quick {
+    Unknown,
+    Totals(Totals),
+    HasSupergroups,
+}
+
+impl Reader {
+    pub(super) fn quick_item(app: &AppId, user: &UserId, suffixes: &[String]) -> Item {
+        let length = suffixes.iter().map(|suffix| 20 + suffix.len());
+        let each = KEPT.len() * FAMILIES.len();
+        let mut get = hmget(
+            &UserKeys::of(app, user).counts(),
+            2 + each * suffixes.len(),
+            11 + each * length.sum::<usize>(),
+        );
+        get.arg("known").arg("supers");
+        for kind in KEPT {
+            for suffix in suffixes {
+                for family in FAMILIES {
+                    joined(&mut get, &[family, ":", kind.as_str(), suffix]);
+                }
+            }
+        }
+        Item::Flat(get)
+    }
+
+    pub(super) fn quick(answer: &Value, suffixes: &[String]) -> Result<Quick> {
+        let mut reply = fields(answer)?;
+        let known = reply.text()?.is_some();
+        let supers = reply.number()?;
+        if !known {
+            return Ok(Quick::Unknown);
+        }
+        if supers > 0 {
+            return Ok(Quick::HasSupergroups);
+        }
+        let mut totals = Totals::default();
+        for kind in KEPT {
+            for _ in suffixes {
+                for family in FAMILIES {
+                    add(totals.family(family).of(kind), reply.number()?)?;
+                }
+            }
+        }
+        Ok(Quick::Totals(totals))
+    }
+
+    /// All totals of `user`, over rooms of the given custom types if any are given; `None`: an unknown user.
+    pub async fn totals(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        types: Option<&[CustomType]>,
+        limit: &mut dyn Limit,
+    ) -> Result<Option<Totals>> {
+        let _place = self.admission.read()?;
+        let suffixes = suffixes(types);
+        let get = Self::quick_item(app, user, &suffixes);
+        let read = pin!(self.redis.one(&get));
+        let answer = self.charged(read, limit).await?;
+        let quick = Self::quick(&answer, &suffixes);
+        Ok(
+            match self.faults.at(quick, || UserKeys::of(app, user).counts())? {
+                Quick::Unknown => None,
+                Quick::Totals(totals) => Some(totals),
+                Quick::HasSupergroups => {
+                    let name = encode(user.as_str());
+                    let overview = Box::pin(self.overview(app, &name, "c")).await?;
+                    let totals = overview.known.then(|| overview.totals(types));
+                    self.faults
+                        .at(totals.transpose(), || UserKeys::of(app, user).counts())?
+                }
+            },
+        )
+    }
+
+    /// All totals of each of `users`, in their order; `None`: an unknown user.
+    pub async fn totals_of(&self, app: &AppId, users: &[&UserId]) -> Result<Vec<Option<Totals>>> {
+        let _place = self.admission.read()?;
+        let suffixes = suffixes(None);
+        let items: Vec<Item> = users
+            .iter()
+            .map(|user| Self::quick_item(app, user, &suffixes))
+            .collect();
+        let answers = self.redis.batch(&items).await?;
+        let mut totals = Vec::with_capacity(users.len());
+        let mut slower = Vec::new();
+        for (at, answer) in answers.iter().enumerate() {
+            let quick = self.faults.at(Self::quick(answer, &suffixes), || {
+                let user = users.get(at).map(|user| UserKeys::of(app, user).counts());
+                user.unwrap_or_default()
+            });
+            totals.push(match quick? {
+                Quick::Unknown => None,
+                Quick::Totals(totals) => Some(totals),
+                Quick::HasSupergroups => {
+                    slower.extend(users.get(at).map(|user| (at, user)));
+                    None
+                }
+            });
+        }
+        let mut overviews = stream::iter(slower)
+            .map(|(at, user)| async move {
+                Ok((at, self.overview(app, &encode(user.as_str()), "c").await?))
+            })
+            .buffer_unordered(USERS_AT_ONCE);
+        while let Some((at, overview)) = overviews.try_next().await? {
+            if let Some(place) = totals.get_mut(at) {
+                *place = overview.known.then(|| overview.totals(None)).transpose()?;
+            }
+        }
+        Ok(totals)
+    }
+
+    /// Everything the native API shows of one user; `None`: an unknown user.
+    pub async fn user_unread(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        rooms: bool,
+    ) -> Result<Option<UserUnread>> {
+        let _place = self.admission.read()?;
+        let what = if rooms { "cro" } else { "cr" };
+        let overview = self.overview(app, &encode(user.as_str()), what).await?;
+        if !overview.known {
+            return Ok(None);
+        }
+        let list = rooms.then(|| {
+            let mut list: Vec<RoomUnread> = overview
+                .records
+                .iter()
+                .filter(|record| record.state == 'j' && record.active)
+                .map(|record| RoomUnread {
+                    room: decode(record.room.as_str()),
+                    kind: record.kind,
+                    custom_type: record.custom_type.clone(),
+                    tags: record.tags.clone(),
+                    messages: record.unread,
+                    mentions: record.mentions,
+                })
+                .collect();
+            list.sort_by(|a, b| a.room.cmp(&b.room));
+            list
+        });
+        let counts = || UserKeys::of(app, user).counts();
+        Ok(Some(UserUnread {
+            totals: self.faults.at(overview.totals(None), counts)?,
+            tags: self.faults.at(overview.tags(), counts)?,
+            types: self.faults.at(overview.types(), counts)?,
+            rooms: list,
+        }))
+    }
+}
