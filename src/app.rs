@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::demo::private_redis::{PrivateRedis, StartError};
 use crate::engine::{self, Engine, Probe, Standing, this_is_a_worker};
 use crate::http;
+use crate::http::Unserved;
 use crate::http::edge::{self, Answers, Edge, Limits};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::open_files::{self, OpenFiles};
@@ -350,7 +351,7 @@ fn admin_server(
         name: "admin",
         limits: limits(config),
         trusted_proxies: Vec::new(),
-        refuse: |_, why| http::native::unserved(why),
+        refuse: |_, why| http::unserved(why),
         metrics: None,
         answers: Arc::new(Answers::new(config.server.max_answers_bytes)),
         workers: 1,
@@ -379,7 +380,10 @@ fn asked() -> Route {
 /// What nobody asks of a pod, in words.
 async fn unasked(request: HttpRequest) -> HttpResponse {
     let known = ["/livez", "/readyz", "/metrics"].contains(&request.path());
-    http::native::unrouted(known.then_some("GET, HEAD"))
+    http::unserved(match known {
+        true => Unserved::WrongMethod("GET, HEAD"),
+        false => Unserved::NoPath,
+    })
 }
 
 async fn livez() -> HttpResponse {

@@ -25,13 +25,13 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{self, WeakSecret};
+use crate::http;
 
 use args::ConfigArgs;
 use exit::{EXIT_CODES, Failure};
 use output::print;
 
-/// Exact unread counts for chat back ends, kept in Redis, answered in the wire formats of IMKIT, Tencent Chat and
-/// Sendbird.
+/// Exact unread counts for chat back ends, kept in Redis, answered in the wire formats of several vendors.
 #[derive(Debug, Parser)]
 #[command(name = "unread", version)]
 struct Cli {
@@ -50,7 +50,7 @@ enum Command {
     /// Print a valid token or UserSig
     Token {
         #[command(subcommand)]
-        kind: token::Token,
+        wanted: token::Wanted,
     },
     /// Recompute every count from the positions and report what differs, and what can't be read; writes nothing
     Verify(verify::Verify),
@@ -86,7 +86,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
         Command::CheckConfig(file) => check_config(file),
-        Command::Token { kind } => kind.run(),
+        Command::Token { wanted } => token::print_token(wanted),
         Command::Verify(verify) => verify.run(),
         Command::Rebuild(rebuild) => rebuild.run(),
         Command::Inspect(inspect) => inspect.run(),
@@ -98,7 +98,7 @@ fn run(command: Command) -> Result<u8, Failure> {
 fn check_config(file: ConfigArgs) -> Result<u8, Failure> {
     let config = file.load()?;
     // Not on standard output, which is a configuration again. A weak secret is no failure: a pod runs with it.
-    for WeakSecret { setting, why } in config::weak_secrets(&config) {
+    for WeakSecret { setting, why } in config::weak_secrets(&config, &http::sections()) {
         eprintln!("unread: warning: {setting} {why}");
     }
     print(&config::effective(&config));

@@ -6,11 +6,11 @@ mod sample;
 
 pub use sample::send_sample;
 
-use crate::config::{self, Config, ConfigError, EXAMPLE, Flags};
+use crate::config::{self, Config, ConfigError, EXAMPLE, Flags, SectionKind};
 
 /// The demo's configuration: the example file, under the flags.
-pub fn config(flags: &Flags) -> Result<Config, ConfigError> {
-    let mut config = config::load_text(EXAMPLE, flags)?;
+pub fn config(flags: &Flags, sections: &[&'static SectionKind]) -> Result<Config, ConfigError> {
+    let mut config = config::load_text(EXAMPLE, flags, sections)?;
     // The terminal belongs to the calls to paste, and the Redis to the demo.
     config.log.level = "warn,unread::redis_setup=error".to_owned();
     // Nothing balances load to a demo.
@@ -23,10 +23,11 @@ pub fn config(flags: &Flags) -> Result<Config, ConfigError> {
 mod tests {
     use super::*;
     use crate::config::{RateLimit, Scope};
+    use crate::http;
 
     #[test]
     fn the_example_file_is_the_demo_app_of_the_contract() {
-        let config = config(&Flags::default()).unwrap();
+        let config = config(&Flags::default(), &http::sections()).unwrap();
         assert_eq!(config.server.listen, "127.0.0.1:8080");
         assert_eq!(config.server.admin_listen, "127.0.0.1:9090");
         assert!(config.redis.url.is_none());
@@ -41,15 +42,15 @@ mod tests {
             scope: Scope::Cluster,
         };
         assert_eq!(app.rate_limit, limit);
-        let imkit = app.imkit.as_ref().unwrap();
+        let imkit: &http::imkit::ImkitConfig = app.section().unwrap();
         assert_eq!(imkit.client_keys[0].0, "demo-client-key");
         assert_eq!(imkit.jwt_secret.0, "demo-imkit-secret");
-        let tencent = app.tencent.as_ref().unwrap();
+        let tencent: &http::tencent::TencentConfig = app.section().unwrap();
         assert_eq!(tencent.sdkappid, 1_400_000_001);
         let key = "unread-test-key-0001-not-a-real-secret";
         assert_eq!(tencent.secret_key.0, key);
         assert_eq!(tencent.admins, ["administrator"]);
-        let sendbird = app.sendbird.as_ref().unwrap();
+        let sendbird: &http::sendbird::SendbirdConfig = app.section().unwrap();
         assert_eq!(sendbird.application_id, "DEMO-APP");
         assert_eq!(sendbird.master_token.0, "demo-master-token");
         assert_eq!(sendbird.api_tokens[0].0, "demo-api-token");

@@ -2,7 +2,7 @@
 //!
 //! # The map
 //!
-//! A request comes in through [`app`] (listeners, start and stop) and [`http`] (one table from path to dialect). A dialect
+//! A request comes in through [`app`] (listeners, start and stop) and [`http`] (the tables of the dialects' calls). A dialect
 //! parses, asks the [`limiter`], makes one call of the [`store`], and renders. The store speaks to Redis through [`scripts`]
 //! (one atomic operation per file in `lua/`) on [`connection`], with keys that only [`keys`] spells.
 //!

@@ -38,7 +38,7 @@ static STATE: LazyLock<State> = LazyLock::new(|| {
         api_tokens = ["{API_TOKEN}"]
         "#
     );
-    let config = Arc::new(load_text(&config, &Flags::default()).unwrap());
+    let config = Arc::new(load_text(&config, &Flags::default(), &unread::http::sections()).unwrap());
     let metrics = Arc::new(Metrics::new());
     let store = Store::observe(&config, Arc::clone(&metrics)).unwrap();
     State::new(config, store, metrics)
@@ -68,6 +68,8 @@ fn headers(data: &[u8]) {
         payload: &mut payload,
         segments: Vec::new(),
         state: &STATE,
+        dialect: "",
+        route: None,
         name: &Cell::new(""),
         app: &Cell::new(None),
     };

@@ -7,6 +7,7 @@ use clap::Args;
 use super::exit::Failure;
 use crate::audit::Scope;
 use crate::config::{self, Config, ConfigError, Flags};
+use crate::http;
 use crate::keys::encode;
 use crate::names::{AppId, UserId};
 use crate::telemetry;
@@ -20,10 +21,11 @@ pub(super) struct ConfigArgs {
 
 impl ConfigArgs {
     pub(super) fn load(self) -> Result<Config, ConfigError> {
-        config::load(&Flags {
+        let flags = Flags {
             file: self.config,
             ..Flags::default()
-        })
+        };
+        config::load(&flags, &http::sections())
     }
 }
 
@@ -40,11 +42,12 @@ pub(super) struct RedisArgs {
 impl RedisArgs {
     /// The configuration, for a command whose output is all that is to be seen.
     pub(super) fn config(self) -> Result<Config, Failure> {
-        let mut config = config::load(&Flags {
+        let flags = Flags {
             file: self.file.config,
             redis_url: self.redis_url,
             ..Flags::default()
-        })?;
+        };
+        let mut config = config::load(&flags, &http::sections())?;
         config.log.level = "error".to_owned();
         telemetry::init(&config.log);
         Ok(config)

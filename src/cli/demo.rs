@@ -14,6 +14,7 @@ use super::process::{Signals, ignore_signals, on_runtime};
 use crate::app::{App, Stop};
 use crate::config::{Config, Flags};
 use crate::demo::{self, private_redis, send_sample};
+use crate::http;
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -28,11 +29,12 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let config = demo::config(&Flags {
+        let flags = Flags {
             listen: self.listen,
             admin_listen: self.admin_listen,
             ..Flags::default()
-        })?;
+        };
+        let config = demo::config(&flags, &http::sections())?;
         telemetry::init(&config.log);
         on_runtime(async {
             ignore_signals()?;

@@ -130,7 +130,7 @@ mod tests {
     use crate::config::{Secret, load_text};
 
     fn cli(url: &str) -> RedisCli {
-        let mut config = load_text("", &crate::config::Flags::default()).unwrap();
+        let mut config = load_text("", &crate::config::Flags::default(), &[]).unwrap();
         config.redis.url = Some(Secret(url.into()));
         config.redis.ca_file = Some("/etc/a b.pem".into());
         RedisCli::new(&config.redis).unwrap()

@@ -9,6 +9,7 @@ use super::exit::{self, Failure};
 use super::process::{Signals, ignore_signals, on_runtime};
 use crate::app::App;
 use crate::config::{self, Config, Flags, WeakSecret};
+use crate::http;
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -31,13 +32,16 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<u8, Failure> {
-        let config = config::load(&Flags {
-            file: self.file.config,
-            listen: self.listen,
-            admin_listen: self.admin_listen,
-            redis_url: self.redis_url,
-            data_dir: self.data_dir,
-        })?;
+        let config = config::load(
+            &Flags {
+                file: self.file.config,
+                listen: self.listen,
+                admin_listen: self.admin_listen,
+                redis_url: self.redis_url,
+                data_dir: self.data_dir,
+            },
+            &http::sections(),
+        )?;
         telemetry::init(&config.log);
         on_runtime(serve(config)).map(|()| exit::WELL)
     }
@@ -45,7 +49,7 @@ impl Serve {
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let nobody = config.apps.is_empty();
-    let weak = config::weak_secrets(&config);
+    let weak = config::weak_secrets(&config, &http::sections());
     ignore_signals()?;
     let mut signals = Signals::listen()?;
     let app = tokio::select! {

@@ -1,18 +1,19 @@
-//! `unread token`.
+//! `unread token`: a token as a back end would make it, to try calls with. Each dialect says which it has.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::{Args, Subcommand};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use super::args::{ConfigArgs, not_configured};
 use super::exit::{self, Failure};
 use super::output::print;
 use crate::config::{AppConfig, Flags};
-use crate::names::{AppId, UserId};
-use crate::{demo, http};
+use crate::demo;
+use crate::http;
+use crate::http::dialect::{NoToken, TokenKind};
 
 #[derive(Debug, Args)]
-pub(super) struct TokenOf {
+struct Of {
     #[command(flatten)]
     file: ConfigArgs,
     /// The app's id
@@ -24,65 +25,91 @@ pub(super) struct TokenOf {
     ttl_seconds: u64,
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum Token {
-    /// An IMKIT client token
-    Imkit {
-        #[command(flatten)]
-        of: TokenOf,
-        /// The user that it names
-        #[arg(long)]
-        user: String,
-    },
-    /// A Tencent Chat UserSig
-    Tencent {
-        #[command(flatten)]
-        of: TokenOf,
-        /// The administrator that it names
-        #[arg(long)]
-        identifier: String,
-    },
+/// The token that is asked for.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    dialect: &'static str,
+    of: Of,
+    named: String,
 }
 
-impl Token {
-    pub(super) fn run(self) -> Result<u8, Failure> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let (token, id) = match self {
-            Token::Imkit { of, user } => {
-                let ttl = of.ttl_seconds;
-                let app = app(of)?;
-                let imkit = app.imkit.ok_or_else(|| without(&app.id, "imkit"))?;
-                let id =
-                    UserId::parse(user).map_err(|why| Failure::Failed(format!("--user {why}")))?;
-                let secret = &imkit.jwt_secret.0;
-                (http::imkit::make_token(secret, &id, now, ttl), "--user")
-            }
-            Token::Tencent { of, identifier } => {
-                let ttl = of.ttl_seconds;
-                let app = app(of)?;
-                let tencent = app.tencent.ok_or_else(|| without(&app.id, "tencent"))?;
-                let (sdkappid, key) = (tencent.sdkappid, &tencent.secret_key.0);
-                let sig = http::tencent::make_usersig(sdkappid, key, &identifier, now, ttl);
-                (sig, "--identifier")
-            }
-        };
-        let token = token.ok_or_else(|| Failure::Failed(format!("{id} can't be signed")))?;
-        print(&format!("{token}\n"));
-        Ok(exit::WELL)
+/// The tokens that there are, each with its dialect's name.
+fn kinds() -> impl Iterator<Item = (&'static str, &'static TokenKind)> {
+    http::dialects().filter_map(|dialect| Some((dialect.name(), dialect.token()?)))
+}
+
+fn kind(dialect: &str) -> Option<(&'static str, &'static TokenKind)> {
+    kinds().find(|(name, _)| *name == dialect)
+}
+
+impl Subcommand for Wanted {
+    fn augment_subcommands(command: Command) -> Command {
+        kinds().fold(command, |command, (name, kind)| {
+            let named = Arg::new(kind.flag)
+                .long(kind.flag)
+                .required(true)
+                .help(kind.help);
+            let made = Of::augment_args(Command::default().name(name).about(kind.about));
+            command.subcommand(made.arg(named))
+        })
+    }
+
+    fn augment_subcommands_for_update(command: Command) -> Command {
+        Self::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        kind(name).is_some()
     }
 }
 
-fn without(app: &AppId, dialect: &str) -> Failure {
-    Failure::Failed(format!("app \"{app}\" has no [apps.{dialect}] section"))
+impl FromArgMatches for Wanted {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let missing = || clap::Error::new(clap::error::ErrorKind::MissingSubcommand);
+        let (name, matches) = matches.subcommand().ok_or_else(missing)?;
+        let (dialect, kind) = kind(name).ok_or_else(missing)?;
+        let named = matches.get_one::<String>(kind.flag).cloned();
+        Ok(Self {
+            dialect,
+            of: Of::from_arg_matches(matches)?,
+            named: named.unwrap_or_default(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Makes the token and prints it.
+pub(super) fn print_token(wanted: Wanted) -> Result<u8, Failure> {
+    let Wanted { dialect, of, named } = wanted;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let Some((_, kind)) = kind(dialect) else {
+        return Err(Failure::Failed(format!("{dialect} has no tokens")));
+    };
+    let ttl = of.ttl_seconds;
+    let app = app(of)?;
+    let token = (kind.make)(&app, &named, now, ttl).map_err(|why| {
+        let (id, flag) = (&app.id, kind.flag);
+        Failure::Failed(match why {
+            NoToken::NoSection => format!("app \"{id}\" has no [apps.{dialect}] section"),
+            NoToken::Bad(why) => format!("--{flag} {why}"),
+            NoToken::Unsigned => format!("--{flag} can't be signed"),
+        })
+    })?;
+    print(&format!("{token}\n"));
+    Ok(exit::WELL)
 }
 
 /// The app asked for. Where nothing at all is configured there is the demo's, so that its calls can be tried further.
-fn app(of: TokenOf) -> Result<AppConfig, Failure> {
+fn app(of: Of) -> Result<AppConfig, Failure> {
     let mut apps = of.file.load()?.apps;
     if apps.is_empty() {
-        apps = demo::config(&Flags::default())?.apps;
+        apps = demo::config(&Flags::default(), &http::sections())?.apps;
     }
     apps.into_iter()
         .find(|app| app.id.as_str() == of.app)

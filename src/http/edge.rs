@@ -17,6 +17,7 @@
 //! 8 KiB of its body, or 32 KiB of its answer, and its share of the answers' sum.
 
 mod chunks;
+mod clock;
 mod connection;
 mod door;
 mod head;

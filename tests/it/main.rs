@@ -99,11 +99,11 @@ mod import;
 /// Which word may stand in which file of the program.
 mod layering;
 
-/// No circles among the modules of the program.
-mod circles;
-
 /// The documents are right: every link leads somewhere, every example is run, every setting exists.
 mod documents;
+
+/// No circles among the modules of the program.
+mod circles;
 
 /// Events with keys, and requests with one as a whole: sent again they change nothing.
 mod repeats;

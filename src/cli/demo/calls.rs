@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::cli::shell::quote;
 use crate::config::AppConfig;
 use crate::http;
-use crate::names::UserId;
+use crate::http::dialect::Sample;
 
 const TTL_SECONDS: u64 = 86_400;
 
@@ -27,47 +27,15 @@ pub(super) fn to_paste(
          \x20 /livez /readyz /metrics      http://{admin}\n",
         env!("CARGO_PKG_VERSION")
     );
+    let sample = Sample {
+        listen,
+        now,
+        ttl: TTL_SECONDS,
+    };
+    for dialect in http::dialects() {
+        out.push_str(&dialect.samples(app, &sample));
+    }
     // Writing to a String can't fail.
-    if let Some(imkit) = &app.imkit {
-        let secret = &imkit.jwt_secret.0;
-        let token = UserId::parse("alice")
-            .ok()
-            .and_then(|alice| http::imkit::make_token(secret, &alice, now, TTL_SECONDS))
-            .unwrap_or_default();
-        let key = imkit.client_keys.first().map_or("", |key| key.0.as_str());
-        let _ = write!(
-            out,
-            "\n# IMKIT: unread messages of alice by room tag\n\
-             curl -sS -X POST 'http://{listen}/badges/byRoomTags' -H 'IM-CLIENT-KEY: {key}' \
-             -H 'IM-Authorization: {token}' -H 'Content-Type: application/json' -d '{{\"tags\": [\"work\", \"home\"]}}'\n\
-             \n# IMKIT: the rooms of alice, those with unread messages first\n\
-             curl -sS 'http://{listen}/rooms?limit=20&sortUnreadFirst=1' -H 'IM-CLIENT-KEY: {key}' \
-             -H 'IM-CLIENT-ID: alice' -H 'IM-Authorization: {token}'\n"
-        );
-    }
-    if let Some(tencent) = &app.tencent {
-        let admin = tencent.admins.first().map_or("", String::as_str);
-        let (id, key) = (tencent.sdkappid, &tencent.secret_key.0);
-        let sig = http::tencent::make_usersig(id, key, admin, now, TTL_SECONDS).unwrap_or_default();
-        let _ = write!(
-            out,
-            "\n# Tencent Chat: unread one-to-one messages of alice\n\
-             curl -sS -X POST 'http://{listen}/v4/openim/get_c2c_unread_msg_num?sdkappid={id}&identifier={admin}\
-             &usersig={sig}&random=99999999&contenttype=json' -d '{{\"To_Account\": \"alice\"}}'\n"
-        );
-    }
-    if let Some(sendbird) = &app.sendbird {
-        let token = sendbird
-            .api_tokens
-            .first()
-            .unwrap_or(&sendbird.master_token);
-        let _ = write!(
-            out,
-            "\n# Sendbird: all unread items of alice\n\
-             curl -sS 'http://{listen}/v3/users/alice/unread_item_count' -H 'Api-Token: {}'\n",
-            token.0
-        );
-    }
     if let Some(url) = redis {
         let program = std::env::current_exe().unwrap_or_else(|_| "unread".into());
         let (program, url) = (quote(&program.to_string_lossy()), quote(url));
@@ -100,7 +68,7 @@ mod tests {
 
     #[test]
     fn every_endpoint_gets_a_call_and_an_event_to_paste() {
-        let config = demo::config(&Flags::default()).unwrap();
+        let config = demo::config(&Flags::default(), &http::sections()).unwrap();
         let listen = "0.0.0.0:8080".parse().unwrap();
         let redis = Some("redis+unix:///tmp/a%20b/redis.sock");
         let text = to_paste(reachable(listen), listen, &config.apps[0], redis);
