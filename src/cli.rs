@@ -2,6 +2,7 @@
 //! Whatever goes wrong is one readable line each on standard error.
 
 mod args;
+mod completions;
 mod connect;
 mod demo;
 mod doctor;
@@ -11,6 +12,7 @@ mod import;
 mod inspect;
 mod memory;
 mod output;
+mod probe;
 mod process;
 mod progress;
 mod rebuild;
@@ -62,6 +64,10 @@ enum Command {
     Import(import::Import),
     /// Check the Redis that is configured and say what to change
     Doctor(doctor::Doctor),
+    /// Ask a pod whether it is ready; exit code 1: it is not, or does not answer
+    Probe(probe::Probe),
+    /// Print the script that completes this command line in a shell
+    Completions(completions::Completions),
 }
 
 /// Runs the command that the process was called with.
@@ -92,6 +98,8 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Inspect(inspect) => inspect.run(),
         Command::Import(import) => import.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Probe(probe) => probe.run(),
+        Command::Completions(completions) => completions.run(Cli::command()),
     }
 }
 

@@ -12,31 +12,28 @@ pub mod native;
 pub mod request;
 pub mod sendbird;
 pub mod tencent;
+pub mod state;
 mod unserved;
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody as _};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
 
 use crate::config::{AppConfig, Config, SectionKind};
-use crate::engine::{Engine, Limits, Reader, Writer};
-use crate::error::{Error, Result};
-use crate::http::address::Refusals;
-use crate::http::body::Bodies;
-use crate::http::dialect::{Dialect, Known, Match, Target, Tenants, find};
-use crate::http::edge::Answers;
+use crate::engine::Engine;
+use crate::http::dialect::{Dialect, Known, Match, Target, find};
 use crate::http::request::Call;
-use crate::limiter::{Endpoint, Limiter};
+use crate::limiter::Endpoint;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::telemetry::Access;
 
-pub use unserved::Unserved;
+pub use state::State;
+pub use unserved::{Unserved, unseen};
 
 /// The dialects of vendors, in the order in which they are asked whose a request is. Nothing outside of a dialect's folder names
 /// it but this list and its `mod` line above.
@@ -58,68 +55,18 @@ pub fn sections() -> Vec<&'static SectionKind> {
     dialects().filter_map(|dialect| dialect.section()).collect()
 }
 
-/// What all calls share. Built once, before the workers.
-pub struct State {
-    /// The whole configuration.
-    pub config: Arc<Config>,
-    /// Answers what is asked of the counts.
-    pub reader: Arc<Reader>,
-    /// Takes events in.
-    pub writer: Writer,
-    /// What users call beside their app's limit, as all pods together keep it.
-    pub limits: Limits,
-    /// The limits of the vendor endpoints.
-    pub limiter: Limiter,
-    /// Which app a credential belongs to: an index for each dialect.
-    tenants: Vec<Tenants>,
-    /// Where credentials were refused.
-    pub refusals: Refusals,
-    /// Room for bodies.
-    pub bodies: Bodies,
-    /// What is counted for `/metrics`.
-    pub metrics: Arc<Metrics>,
-    /// The memory of answers that nobody has taken yet.
-    pub answers: Arc<Answers>,
-}
-
-impl State {
-    /// Builds the indexes and the limiter of the configured apps.
-    pub fn new(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) -> Self {
-        let routes = dialects().flat_map(|dialect| dialect.routes());
-        let endpoints: Vec<Endpoint> = routes.filter_map(|route| route.limit).collect();
-        expect(&metrics, &config.apps);
-        Self {
-            limiter: Limiter::new(&config.apps, &endpoints, Arc::clone(&metrics)),
-            tenants: dialects()
-                .map(|dialect| dialect.tenants(&config.apps))
-                .collect(),
-            refusals: Refusals::new(&config.server),
-            bodies: Bodies::new(
-                config.server.max_bodies_bytes,
-                config.apps.len(),
-                Duration::from_millis(config.server.body_timeout_ms),
-            ),
-            answers: Arc::new(Answers::new(config.server.max_answers_bytes)),
-            config,
-            reader: engine.reader,
-            writer: engine.writer,
-            limits: engine.limits,
-            metrics,
-        }
-    }
-
-    /// A dialect's index of credentials, by its type.
-    pub fn tenants<T: 'static>(&self) -> Result<&T> {
-        let mut all = self.tenants.iter();
-        let found = all.find_map(|tenants| tenants.downcast_ref());
-        found.ok_or_else(|| Error::Internal("a dialect has no index of credentials".into()))
-    }
-}
-
 /// The endpoint of a call whose path nobody knows.
 const UNKNOWN: &str = "unknown";
-/// That of a request that no handler sees.
-const NONE: &str = "none";
+
+/// The state of a pod: the limiter and the indexes of credentials of all dialects. Calls are counted from zero on.
+pub fn state(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) -> State {
+    let routes = dialects().flat_map(|dialect| dialect.routes());
+    let endpoints: Vec<Endpoint> = routes.filter_map(|route| route.limit).collect();
+    let tenants = dialects().map(|dialect| dialect.tenants(&config.apps));
+    let tenants = tenants.collect();
+    expect(&metrics, &config.apps);
+    State::new(config, engine, metrics, &endpoints, tenants)
+}
 
 /// Has all calls counted from zero.
 fn expect(metrics: &Metrics, apps: &[AppConfig]) {
@@ -129,7 +76,9 @@ fn expect(metrics: &Metrics, apps: &[AppConfig]) {
         (app.id.as_str().to_owned(), endpoints.collect())
     };
     let known = dialects().flat_map(endpoints).map(|(name, _)| name);
-    let unknown: Vec<_> = known.chain([UNKNOWN, NONE, cors::PREFLIGHT]).collect();
+    let unknown: Vec<_> = known
+        .chain([UNKNOWN, unserved::NONE, cors::PREFLIGHT])
+        .collect();
     metrics.expect(&unknown, apps.iter().map(of).collect());
     for dialect in dialects() {
         metrics.expect_dialect(dialect.name(), &endpoints(dialect));
@@ -173,7 +122,7 @@ pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpRespon
         call: found,
     } = find(VENDORS, &native::Native, &segments, &known);
     segments.drain(..before);
-    let (name, app) = (Cell::new(NONE), Cell::new(None));
+    let (name, app) = (Cell::new(unserved::NONE), Cell::new(None));
     let mut call = Call {
         req: &req,
         payload: &mut payload,
@@ -241,11 +190,6 @@ async fn answer(call: &mut Call<'_>, dialect: &dyn Dialect, found: Match) -> Htt
 /// The program's own words for a request that no handler serves.
 pub fn unserved(why: Unserved) -> HttpResponse {
     native::Native.unserved(why)
-}
-
-/// Counts a request that no handler sees.
-pub fn unseen(metrics: &Metrics, why: Unserved) {
-    metrics.request(None, NONE, why.outcome());
 }
 
 /// The words for a request that no handler sees, in the dialect of its path.

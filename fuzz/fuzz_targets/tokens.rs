@@ -13,7 +13,7 @@ use unread::config::{Flags, load_text};
 use unread::http::request::Call;
 use unread::http::{State, imkit, native, sendbird};
 use unread::metrics::Metrics;
-use unread::engine::Store;
+use unread::engine::Engine;
 
 const SERVER_KEY: &str = "server-key-not-real";
 const CLIENT_KEY: &str = "client-key-not-real";
@@ -40,8 +40,8 @@ static STATE: LazyLock<State> = LazyLock::new(|| {
     );
     let config = Arc::new(load_text(&config, &Flags::default(), &unread::http::sections()).unwrap());
     let metrics = Arc::new(Metrics::new());
-    let store = Store::observe(&config, Arc::clone(&metrics)).unwrap();
-    State::new(config, store, metrics)
+    let engine = Engine::observe(&config, Arc::clone(&metrics)).unwrap();
+    unread::http::state(config, engine, metrics)
 });
 
 /// Lines of a header's name and value, as in a request.

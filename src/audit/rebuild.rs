@@ -10,7 +10,7 @@ use crate::audit::drift::Drift;
 use crate::audit::slot::{Slot, plain};
 use crate::audit::verify::{Consistency, UserDrift};
 use crate::counts::room::{Membership, millis};
-use crate::engine::Tell;
+use crate::engine::SingleDelivery;
 use crate::engine::reply::{Reply, bytes};
 use crate::engine::snapshot::Snapshot;
 use crate::error::Result;
@@ -195,7 +195,7 @@ impl Repairer {
                 // The user has left, and the room has lost that.
                 return self.writer.leave(app, room, user, Some(entry.epoch)).await;
             }
-            (Some(entry), _) => Tell {
+            (Some(entry), _) => SingleDelivery {
                 snapshot: snapshot.clone(),
                 membership: entry,
                 peer: &view.peer,
@@ -212,8 +212,8 @@ impl Repairer {
                 } else {
                     snapshot.rev
                 };
-                Tell {
-                    snapshot: Snapshot::gone(snapshot.taken),
+                SingleDelivery {
+                    snapshot: Snapshot::deleted(snapshot.taken),
                     membership: Membership {
                         state: 'l',
                         epoch: now.max(position.epoch),
@@ -228,6 +228,6 @@ impl Repairer {
             (None, None) => return Ok(()),
         };
         // A slot that refuses is drift that is left, and found by the look that follows.
-        self.writer.tell(app, room, user, told).await.map(|_| ())
+        self.writer.deliver_single(app, room, user, told).await
     }
 }

@@ -1,7 +1,6 @@
 //! What the rest of the program knows of a dialect: its calls as a table, its section of the configuration, its words for what
 //! goes wrong. And whose a request is: [`find`] looks through the tables of all.
 
-use std::any::Any;
 use std::net::SocketAddr;
 
 use actix_web::HttpResponse;
@@ -10,8 +9,9 @@ use actix_web::http::header::HeaderMap;
 use futures_util::future::LocalBoxFuture;
 
 use crate::config::{AppConfig, SectionKind};
-use crate::http::Unserved;
 use crate::http::request::Call;
+pub use crate::http::state::Tenants;
+use crate::http::unserved::Unserved;
 use crate::limiter::Endpoint;
 
 /// One wire format. What has a default here most dialects do not need.
@@ -79,9 +79,6 @@ pub struct Route {
 
 /// Answers a call.
 pub type Handler = for<'c, 'a> fn(&'c mut Call<'a>) -> LocalBoxFuture<'c, HttpResponse>;
-
-/// An index of credentials, of the dialect's own type.
-pub type Tenants = Box<dyn Any + Send + Sync>;
 
 /// Where and when sample calls are made.
 pub struct Sample {

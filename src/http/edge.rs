@@ -39,7 +39,7 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use ipnet::IpNet;
 
-use crate::http::Unserved;
+use crate::http::unserved::Unserved;
 use crate::metrics::Metrics;
 
 pub use door::shut;

@@ -20,10 +20,10 @@ use actix_web::http::{Method, StatusCode};
 use serde::Serialize;
 
 use crate::config::{AppConfig, SectionKind};
-use crate::http::Unserved;
 use crate::http::cors;
 use crate::http::dialect::{self, Dialect, NoToken, Route, Sample, TokenKind};
 use crate::http::request::{self, Call};
+use crate::http::unserved::Unserved;
 use crate::limiter::{Endpoint, Entry};
 use crate::names::UserId;
 use fault::{Fault, INTERNAL, LIMIT, METHOD, PARAMETERS, PATH, fault, unavailable};

@@ -17,10 +17,10 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::config::{AppConfig, SectionKind};
 use crate::error::Error;
-use crate::http::Unserved;
 use crate::http::dialect::{Dialect, Handler, Route, Tenants};
 use crate::http::keys::KeyRing;
 use crate::http::request::{self, Call};
+use crate::http::unserved::Unserved;
 use crate::names::AppId;
 use problem::Problem;
 

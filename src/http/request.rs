@@ -14,9 +14,9 @@ use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::http::State;
 use crate::http::body::{Body, BodyError};
 use crate::http::dialect::Route;
+use crate::http::state::State;
 use crate::limiter::Entry;
 use crate::names::UserId;
 use crate::outcome::Outcome;

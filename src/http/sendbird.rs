@@ -15,10 +15,10 @@ use actix_web::http::header::{self, HeaderMap, HeaderName};
 use actix_web::http::{Method, StatusCode};
 
 use crate::config::{AppConfig, SectionKind};
-use crate::http::Unserved;
 use crate::http::cors;
 use crate::http::dialect::{self, Dialect, Route, Sample};
 use crate::http::request::{self, Call};
+use crate::http::unserved::Unserved;
 use crate::limiter::{Endpoint, Entry};
 use crate::names::{AppId, UserId};
 use fault::{

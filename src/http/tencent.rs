@@ -17,11 +17,11 @@ use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
 
 use crate::config::{AppConfig, SectionKind};
-use crate::http::State;
-use crate::http::Unserved;
 use crate::http::cors;
 use crate::http::dialect::{self, Dialect, NoToken, Route, Sample, TokenKind};
 use crate::http::request::{self, Call};
+use crate::http::state::State;
+use crate::http::unserved::Unserved;
 use crate::limiter::{Endpoint, Entry};
 use asked::Asked;
 use fault::{

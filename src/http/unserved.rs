@@ -2,7 +2,11 @@
 
 use actix_web::http::StatusCode;
 
+use crate::metrics::Metrics;
 use crate::outcome::Outcome;
+
+/// The endpoint of a request that no handler sees, in metrics.
+pub const NONE: &str = "none";
 
 /// Why no handler answers a request: it is answered before one sees it, or in a handler's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,4 +85,9 @@ impl Unserved {
             Unserved::Broken => "the server failed; the fault is logged",
         }
     }
+}
+
+/// Counts a request that no handler sees.
+pub fn unseen(metrics: &Metrics, why: Unserved) {
+    metrics.request(None, NONE, why.outcome());
 }

@@ -173,7 +173,7 @@ impl Order {
         pairs.dedup();
         let mut met = writer.direct_rooms_of(app, &pairs).await?;
         let asked = pairs.iter().map(|(one, two)| (one, two));
-        writer.of_the_others(app, asked, &mut met).await?;
+        writer.add_reversed(app, asked, &mut met).await?;
         let others = met.keys().filter(|pair| !order.pairs.contains_key(*pair));
         for pair in others.cloned().collect::<Vec<_>>() {
             // What can't be read has the event rejected when it is its turn.

@@ -286,6 +286,77 @@ fn without(arrows: &Arrows, gone: &[(&str, &str)]) -> Arrows {
         .collect()
 }
 
+/// The map in the header of `src/lib.rs`: a line for each module, `name → those that it may use`.
+fn map() -> BTreeMap<String, BTreeSet<String>> {
+    let header = include_str!("../../src/lib.rs").lines();
+    let lines = header.map_while(|line| line.strip_prefix("//!"));
+    let line = |line: &str| {
+        let (from, to) = line.split_once('→')?;
+        let from = from.trim();
+        let to = to.split(',').map(|name| name.trim().to_owned());
+        let is_name = |name: &str| !name.is_empty() && !name.contains(' ');
+        is_name(from).then(|| (from.to_owned(), to.filter(|name| is_name(name)).collect()))
+    };
+    lines.filter_map(line).collect()
+}
+
+/// The arrows among the modules of the crate root.
+fn at_the_root(sources: &Sources) -> BTreeMap<String, BTreeSet<String>> {
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (from, to) in arrows_of(sources).into_keys() {
+        if !from.contains(['/', '.']) && !to.contains(['/', '.']) {
+            all.entry(from).or_default().insert(to);
+        }
+    }
+    all
+}
+
+/// A line for each module that does not use just what the map says.
+fn off_the_map(sources: &Sources) -> Vec<String> {
+    let (map, real) = (map(), at_the_root(sources));
+    let names: BTreeSet<&String> = map.keys().chain(real.keys()).collect();
+    let none = BTreeSet::new();
+    let of = |all: &BTreeMap<_, _>, name: &String| -> BTreeSet<String> {
+        all.get(name).unwrap_or(&none).clone()
+    };
+    let different = names
+        .into_iter()
+        .map(|name| (name, of(&map, name), of(&real, name)))
+        .filter(|(_, map, real)| map != real);
+    let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(", ");
+    different
+        .map(|(name, map, real)| {
+            let more = list(real.difference(&map).cloned().collect());
+            let less = list(map.difference(&real).cloned().collect());
+            format!("{name}: uses [{more}], which the map does not say; the map says [{less}], which it does not use")
+        })
+        .collect()
+}
+
+#[test]
+fn the_map_has_every_arrow_and_no_other() {
+    let off = off_the_map(&sources());
+    assert!(off.is_empty(), "\n{}", off.join("\n"));
+}
+
+/// An arrow that goes up, between any two modules of the map, is found.
+#[test]
+fn every_arrow_of_the_map_can_be_broken() {
+    for (from, uses) in map() {
+        for used in &uses {
+            let mut sources = sources();
+            let file = sources.get_mut(&format!("{used}.rs")).unwrap();
+            file.push_str(&format!("\n    use crate::{from}::x;\n"));
+            let off = off_the_map(&sources);
+            assert_eq!(off.len(), 1, "{used} may use {from}: {off:?}");
+            assert!(
+                off[0].starts_with(&format!("{used}: uses [{from}]")),
+                "{off:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn modules_use_each_other_one_way() {
     let circles = circles(&without(&arrows_of(&sources()), STILL_TO_GO));

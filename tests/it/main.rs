@@ -87,6 +87,9 @@ mod gcra;
 /// Bad input and bad days, endpoint by endpoint: what each dialect says, field by field.
 mod api;
 
+/// What is in `deploy/`, and the commands that belong to it: `probe` and `completions`.
+mod deploy;
+
 /// The commands as an operator types them: exit codes, one clear line for each mistake, what is left behind.
 mod cli;
 
@@ -98,6 +101,9 @@ mod import;
 
 /// Which word may stand in which file of the program.
 mod layering;
+
+/// `docs/openapi.yaml`, held against the program.
+mod openapi;
 
 /// The documents are right: every link leads somewhere, every example is run, every setting exists.
 mod documents;

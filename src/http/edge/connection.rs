@@ -18,7 +18,7 @@ use super::places::{Held, NoPlace};
 use super::wire::{Keeper, Next, Wire};
 use super::words;
 use super::worker::{Cut, Swept, Worker};
-use crate::http::{Unserved, unseen};
+use crate::http::unserved::{Unserved, unseen};
 
 /// Bytes of a body that the engine holds at most and the handler has not read.
 const WINDOW: usize = 8 * 1024;

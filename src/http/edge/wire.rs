@@ -12,7 +12,7 @@ use super::chunks::Chunks;
 use super::head::{self, Body, Head, Request};
 use super::places::NoPlace;
 use super::worker::{READ, Worker};
-use crate::http::Unserved;
+use crate::http::unserved::Unserved;
 
 /// Bytes that are read away, for as long as a peer may linger, of what it goes on sending after its answer. If they were left
 /// unread the system would reset the connection, and the peer might lose the answer with it.

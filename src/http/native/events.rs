@@ -9,9 +9,9 @@ use super::problem::Problem;
 use super::{Media, Times, enter, media_type, parameters, results};
 use crate::event::Wait;
 use crate::event::{self, Form, Unreadable};
-use crate::http::State;
-use crate::http::Unserved;
 use crate::http::request::{Call, Done, json_bytes};
+use crate::http::state::State;
+use crate::http::unserved::Unserved;
 use crate::names::EventKey;
 
 /// So many events a worker applies and answers by itself.

@@ -10,18 +10,13 @@ pub struct Known {
 }
 
 impl Known {
-    /// Those of the example file, each of which the program has to know as well.
+    /// Those of the example file. That they are exactly those of the program is for a test beside the table of settings.
     pub fn read() -> Self {
-        let mut paths = BTreeSet::new();
-        let source = include_str!("../../../src/config/read.rs");
         let example = include_str!("../../../unread.example.toml");
-        for (path, name) in keys(example, true) {
-            assert!(
-                source.contains(&format!("\"{name}\"")),
-                "the program has no setting {name}"
-            );
-            paths.insert(path);
-        }
+        let paths: BTreeSet<_> = keys(example, true)
+            .into_iter()
+            .map(|(path, _)| path)
+            .collect();
         assert!(paths.len() > 40, "{paths:?}");
         Self { paths }
     }
