@@ -40,7 +40,7 @@ use crate::scripts::Call;
 const ROOMS_AT_ONCE: usize = 32;
 /// Users in one call of the script.
 const USERS_PER_CALL: usize = 1_000;
-/// How often a delivery is made again because slots refuse it. Two rounds are enough unless users are deleted meanwhile.
+/// How often a delivery is made at most while slots refuse it. Two rounds are enough unless users are deleted meanwhile.
 const ROUNDS: usize = 4;
 
 /// Something with its event's index in the request.
