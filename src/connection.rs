@@ -622,8 +622,8 @@ impl Redis {
         // It answers, even if not what was hoped for.
         node.answered(false);
         let place = match sent {
-            Sent::Script(call) => keys::place_of_several(call.keys()),
-            _ => keys::place(sent.key().unwrap_or_default(), false),
+            Sent::Script(call) => keys::label_of_several(call.keys()),
+            _ => keys::label(sent.key().unwrap_or_default(), false),
         };
         self.inner.metrics.redis_error("response");
         self.inner.metrics.unreadable(place.kind);

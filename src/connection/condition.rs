@@ -128,7 +128,7 @@ impl Condition {
         }
         let (server, state) = (self.server.as_str(), why.trouble.word());
         let reason = why.cause.as_str();
-        tracing::warn!(server, state, reason, "{}", why.trouble.said());
+        tracing::warn!(server, state, reason, "{}", why.trouble.sentence());
     }
 
     /// Nothing is said of it from now on.

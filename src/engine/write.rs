@@ -17,8 +17,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
 use self::direct_rooms::DirectRooms;
-use self::steps::{ByRoom, SentAt, Step};
-use self::users::UserUpdates;
+use self::steps::{ByRoom, Numbered, SentAt, Step, UserUpdates};
 use crate::config::HistoryConfig;
 use crate::connection::Redis;
 use crate::engine::admission::Admission;
@@ -42,9 +41,6 @@ const ROOMS_AT_ONCE: usize = 32;
 const USERS_PER_CALL: usize = 1_000;
 /// How often a delivery is made at most while slots refuse it. Two rounds are enough unless users are deleted meanwhile.
 const ROUNDS: usize = 4;
-
-/// Something with its event's index in the request.
-type Numbered<T> = (usize, T);
 
 /// Accepts events, and delivers the jobs that follow from them.
 #[derive(Clone)]

@@ -223,7 +223,7 @@ impl Run {
                         }
                         EventOutcome::Duplicate { .. } => ledger.sums.duplicates += 1,
                         EventOutcome::Rejected(why) => {
-                            let (code, message) = why.said();
+                            let (code, message) = why.code_and_message();
                             ledger.refuse(RefusedLine {
                                 line: number,
                                 code,

@@ -1,24 +1,29 @@
-//! Changes that mend a slot, all of which one script makes, or none.
+//! The changes that mend a slot. `slot_mend.lua` makes all of them, or none.
 
 use crate::audit::form::Type;
 use crate::scripts;
 
 /// A change of a key.
 pub(crate) enum Change {
-    /// The key is not of this type (of none: whatever it is), and goes.
+    /// Deletes the key, if it is not of this type; with an empty text, in any case.
     Drop(&'static str),
-    /// A field of a hash.
+    /// Sets a field of a hash: field, value seen, new value.
     Set(Vec<u8>, Vec<u8>, String),
+    /// Deletes a field of a hash: field, value seen.
     Del(Vec<u8>, Vec<u8>),
+    /// Adds a field to a hash, if it is not there: field, value.
     New(String, String),
-    /// A member of a sorted set, and its own score.
+    /// Removes a member of a sorted set.
     Rem(Vec<u8>),
+    /// Adds a number to a sorted set, with itself as the score.
     Add(String),
-    /// An element of a list.
+    /// Replaces an element of a list: element seen, new element.
     ListSet(Vec<u8>, String),
+    /// Removes an element of a list.
     ListDel(Vec<u8>),
+    /// Adds an element to the end of a list.
     Push(String),
-    /// Milliseconds.
+    /// Lets the key expire after this many milliseconds.
     Ttl(u64),
 }
 
@@ -27,8 +32,8 @@ pub(crate) enum Change {
 pub(crate) struct Plan {
     keys: Vec<Vec<u8>>,
     pub(crate) changes: Vec<(usize, Change)>,
-    /// For each of what could not be read, what will be there.
-    pub(crate) now: Vec<Option<String>>,
+    /// The new value for each finding, in the order of the findings; `None`: it is removed.
+    pub(super) replacements: Vec<Option<String>>,
 }
 
 impl Plan {
@@ -67,7 +72,7 @@ impl Plan {
     }
 }
 
-/// The word of the script for a type.
+/// The script's word for a type.
 pub(crate) fn word(kind: Type) -> &'static str {
     match kind {
         Type::Hash => "hash",

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::steps::Found;
-use super::{Numbered, Writer};
+use super::Writer;
+use super::steps::{Found, Numbered};
 use crate::connection::Item;
 use crate::engine::reply::maybe_text;
 use crate::error::{Error, Result};

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::room::{Worker, with_event_keys};
-use super::steps::{RoomSteps, Step};
-use super::{Numbered, ROOMS_AT_ONCE, Writer};
+use super::steps::{Numbered, RoomSteps, Step};
+use super::{ROOMS_AT_ONCE, Writer};
 use crate::connection::Item;
 use crate::counts::record::{RoomRecord, SupergroupRecord};
 use crate::counts::room::Membership;

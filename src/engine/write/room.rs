@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::steps::{IncomingMessage, RoomSteps, SentAt, Step, fits};
-use super::{Numbered, Writer, unexpected};
+use super::steps::{IncomingMessage, Numbered, RoomSteps, SentAt, Step, fits};
+use super::{Writer, unexpected};
 use crate::connection::Item;
 use crate::counts::room::Job;
 use crate::engine::deliver::{LEASE_MICROS, Work};

@@ -1,11 +1,13 @@
 //! The steps of a request, by room.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::Numbered;
 use crate::event::{Change, Mentions, Message, Place};
 use crate::keys::{Enc, encode};
 use crate::names::RoomId;
+
+/// Something with its event's index in the request.
+pub(super) type Numbered<T> = (usize, T);
 
 /// Messages in one call of the script at most.
 const MESSAGES_PER_CALL: usize = 100;
@@ -155,5 +157,39 @@ impl ByRoom {
 
     pub(super) fn into_rooms(self) -> Vec<RoomSteps> {
         self.rooms
+    }
+}
+
+/// Updates of users' profiles, those of each user in order.
+#[derive(Default)]
+pub(super) struct UserUpdates(pub(super) BTreeMap<Enc, VecDeque<UserUpdate>>);
+
+/// What one call of the script sets: for one event with a key, or for several without.
+pub(super) struct UserUpdate {
+    pub(super) indices: Vec<usize>,
+    pub(super) key: String,
+    pub(super) profile: BTreeMap<&'static str, String>,
+}
+
+impl UserUpdates {
+    pub(super) fn add(
+        &mut self,
+        user: Enc,
+        index: usize,
+        key: String,
+        profile: Vec<(&'static str, String)>,
+    ) {
+        let updates = self.0.entry(user).or_default();
+        let last = updates.back_mut();
+        if let Some(last) = last.filter(|last| last.key.is_empty() && key.is_empty()) {
+            last.indices.push(index);
+            last.profile.extend(profile);
+            return;
+        }
+        updates.push_back(UserUpdate {
+            indices: vec![index],
+            key,
+            profile: profile.into_iter().collect(),
+        });
     }
 }

@@ -1,10 +1,9 @@
 //! Changes of a user's own slot: the profile, the deletion, and the keys of events that touch several rooms.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use futures_util::{StreamExt, stream};
 
-use super::{Numbered, ROOMS_AT_ONCE, Writer, set_outcome, unexpected};
+use super::steps::{Numbered, UserUpdates};
+use super::{ROOMS_AT_ONCE, Writer, set_outcome, unexpected};
 use crate::connection::Item;
 use crate::counts::room::{Audience, Job};
 use crate::engine::deliver::LEASE_MICROS;
@@ -178,39 +177,5 @@ fn key_outcome(answer: redis::Value) -> Result<EventOutcome> {
         "DUP" => Ok(EventOutcome::Duplicate { position: None }),
         "KEY" => Ok(EventOutcome::Rejected(Rejection::KeyTaken)),
         _ => Err(unexpected()),
-    }
-}
-
-/// Updates of users' profiles, those of each user in order.
-#[derive(Default)]
-pub(super) struct UserUpdates(BTreeMap<Enc, VecDeque<UserUpdate>>);
-
-/// What one call of the script sets: for one event with a key, or for several without.
-struct UserUpdate {
-    indices: Vec<usize>,
-    key: String,
-    profile: BTreeMap<&'static str, String>,
-}
-
-impl UserUpdates {
-    pub(super) fn add(
-        &mut self,
-        user: Enc,
-        index: usize,
-        key: String,
-        profile: Vec<(&'static str, String)>,
-    ) {
-        let updates = self.0.entry(user).or_default();
-        let last = updates.back_mut();
-        if let Some(last) = last.filter(|last| last.key.is_empty() && key.is_empty()) {
-            last.indices.push(index);
-            last.profile.extend(profile);
-            return;
-        }
-        updates.push_back(UserUpdate {
-            indices: vec![index],
-            key,
-            profile: profile.into_iter().collect(),
-        });
     }
 }
