@@ -16,8 +16,7 @@ use std::sync::{Arc, Weak};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
-use self::direct_rooms::DirectRooms;
-use self::steps::{ByRoom, Numbered, SentAt, Step, UserUpdates};
+use self::steps::{ByRoom, DirectRooms, Numbered, SentAt, Step, UserUpdates};
 use crate::config::HistoryConfig;
 use crate::connection::Redis;
 use crate::engine::admission::Admission;
