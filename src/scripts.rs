@@ -1,5 +1,5 @@
-//! The Lua scripts of `lua/`, each built once, and calls of them. What they do, take and answer is said in their headers.
-//! What several of them need is in `lua/lib/`: a header's last line, `Lib:`, says which files of it stand before the body.
+//! The Lua scripts of `lua/`, each built once, and calls of them. The header of a script says what it does, takes and answers.
+//! What several scripts need is in `lua/lib/`: the last line of a header, `Lib:`, says which of these files stand before the body.
 
 use std::sync::LazyLock;
 
@@ -134,7 +134,7 @@ impl Script {
         Self { name, text, sha }
     }
 
-    /// Whether it has no flag by which it may run where Redis takes no writes.
+    /// Whether Redis refuses it wherever Redis takes no writes: it has none of the flags that would let it run.
     pub fn writes_freely(&self) -> bool {
         self.text.starts_with("#!lua\n")
     }
@@ -182,7 +182,7 @@ impl Call {
         words.take(count)
     }
 
-    /// The same call with one key more, [`keys::guard`], after its own; scripts don't look at it.
+    /// The same call with one more key after its own, [`keys::guard`], which no script looks at.
     pub fn guarded(&self) -> Call {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&self.script.sha);
@@ -215,7 +215,7 @@ impl Call {
         }
     }
 
-    /// The same call with the text in place of the digest, for a server that does not know the script (any more).
+    /// The same call with the text in place of the digest, for a server that does not know the script.
     pub fn with_text(&self) -> Cmd {
         let mut cmd = redis::cmd("EVAL");
         cmd.arg(&self.script.text);

@@ -1,8 +1,6 @@
-//! A Redis Cluster: which node has which slot, kept up to date beside the requests and never in their way.
-//!
-//! The client library's own cluster connection is not used: while it learns a new map it holds all requests up, and it
-//! asks the nodes one after the other, a frozen one included. Here each node has connections of its own, a request needs
-//! its own node and nothing else, and the map is learned by a task that asks several nodes at the same time.
+//! A Redis Cluster: which node has which slot. A task learns that beside the requests and never in their way: it asks several
+//! nodes at the same time, and a request needs its own node and nothing else. `connection.rs` says why the cluster connection of
+//! the `redis` crate is not used.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -13,13 +11,14 @@ use redis::{Cmd, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::node::{Node, Reconnect, Settings};
+use super::node::{Node, Reconnect};
+use super::settings::Settings;
 use crate::config::Host;
 use crate::error::{Error, Result, Trouble};
 
-/// Slots of a cluster.
+/// The slots of a cluster.
 const SLOTS: usize = 16_384;
-/// Between two looks at the map when nobody asks for one.
+/// Between two looks at the map when no request wants one.
 const EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at the map at least.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -28,7 +27,7 @@ const GRACE: Duration = Duration::from_millis(100);
 /// Nodes asked for the map at once.
 const ASKED: usize = 8;
 
-/// Who has which slot, as far as is known.
+/// Which node has which slot, as far as is known.
 struct Map {
     owners: Vec<Option<Arc<Node>>>,
     nodes: HashMap<Host, Arc<Node>>,
@@ -61,7 +60,7 @@ impl Cluster {
             wanted: Notify::new(),
             known: Mutex::default(),
         });
-        // Tells now what is wrong with certificates, if anything.
+        // Certificates that can't be used are an error now, and not with the first request.
         for seed in &cluster.seeds {
             cluster.node(seed)?;
         }
@@ -75,7 +74,7 @@ impl Cluster {
                     return;
                 };
                 let wanted = cluster.wanted.notified();
-                // Nobody else knows the end of the last handle: the longest that it goes unnoticed.
+                // The task ends at most so long after the last handle: nothing else tells it.
                 let _ = tokio::time::timeout(EVERY, wanted).await;
             }
         });
@@ -117,13 +116,13 @@ impl Cluster {
             return Some(node);
         }
         self.refresh();
-        // Only the first map is waited for: a slot that nobody has then stays without.
+        // Only the first map is waited for. A slot that no node has then is not there.
         let first = learned.wait_for(|n| *n > 0);
         let _ = tokio::time::timeout(self.settings.connect, first).await;
         known(self.map())
     }
 
-    /// The node that a redirect names. A slot that has moved for good is known to be there from now on.
+    /// The node that a redirect names. `moved`: the slot that the node has for good, which goes into the map at once.
     pub(super) fn redirected(
         &self,
         from: &Node,
@@ -131,7 +130,7 @@ impl Cluster {
         moved: Option<u16>,
     ) -> Option<Arc<Node>> {
         let (host, port) = address.rsplit_once(':')?;
-        // Without a host: the same as of the node that said so.
+        // Without a host: that of the node which redirects.
         let host = if host.is_empty() { &from.host } else { host };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let node = self.node(&(host.to_owned(), port.parse().ok()?)).ok()?;
@@ -200,12 +199,12 @@ impl Cluster {
         }
     }
 
-    /// Whom to ask: masters, then others; the seeds always among them, since their names may lead to new nodes.
+    /// The nodes to ask: seeds and known nodes in turn. The names of seeds may lead to new nodes.
     fn hosts(&self) -> Vec<Host> {
         let known = self.known.lock().unwrap_or_else(|held| held.into_inner());
         let mut hosts: Vec<Host> = Vec::new();
         let mut seeds = self.seeds.iter();
-        // From a point of chance, so that a few that are frozen don't use up all questions for good.
+        // From a random point, so that the same few frozen nodes don't use up all questions.
         let turn = rand::random_range(0..known.len().max(1));
         let mut known = known.iter().cycle().skip(turn).take(known.len());
         while hosts.len() < ASKED {
@@ -254,7 +253,7 @@ impl Cluster {
             .iter()
             .map(|owner| owner.as_ref().and_then(&mut keep))
             .collect();
-        // Replicas and seeds keep their connections too: they are asked for the map.
+        // Replicas and seeds keep their connections: they are asked for the map.
         for host in known.iter().chain(&self.seeds) {
             keep(host);
         }
@@ -323,9 +322,9 @@ fn host(node: Value, asked: &str) -> Option<Host> {
         return None;
     };
     let host = match host.as_str() {
-        // A node that has not been told its own address: the one that was asked.
+        // A node that does not know its own address: the one that was asked.
         "" => asked.to_owned(),
-        // It has no name yet although names are to be used.
+        // It is configured to be known by a name, and has none yet.
         "?" => return None,
         _ => host,
     };

@@ -1,4 +1,5 @@
-//! How a server is, as far as its answers show: said once in the log when something begins to be wrong, and once when it is over.
+//! The state of a server, as far as its answers show it. The log says once when something begins to be wrong, and once when it is
+//! over.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,21 +11,21 @@ use super::link::NO_CONNECTION;
 use crate::error::{Trouble, Unavailable};
 use crate::metrics::Metrics;
 
-/// How long nothing must have gone wrong before it is over: where some calls fail and others don't, each would be a line.
+/// How long nothing must have gone wrong before it is over. Where some calls fail and others don't, each would be a line in the log.
 const CALM: Duration = Duration::from_secs(1);
-/// The same of a command that is forbidden: all others go on being answered.
+/// The same for a command that is forbidden: all other commands are answered meanwhile.
 const CALM_OF_RIGHTS: Duration = Duration::from_secs(60);
 
-/// What a server says that has no place for one more.
+/// What a server says that takes no more connections.
 pub(super) const CROWDED: &str = "max number of clients";
 
 /// How one server is.
 pub(super) struct Condition {
     /// What the log calls it.
     server: String,
-    /// Only the one server that there is speaks for all of Redis.
+    /// Nothing for one node of several, whose state is not that of all of Redis.
     metrics: Option<Arc<Metrics>>,
-    /// Whether it has answered and nothing is known to be wrong: all that most answers look at.
+    /// Whether it has answered and nothing is known to be wrong. Most answers look at nothing else.
     well: AtomicBool,
     known: Mutex<Known>,
 }
@@ -66,20 +67,20 @@ impl Condition {
         self.known().ill.as_ref().map(|ill| ill.why.clone())
     }
 
-    /// It has answered; `freely`: a script that Redis refuses wherever it takes no writes.
-    pub(super) fn answered(&self, freely: bool) {
+    /// It has answered; `wrote`: to a script that Redis refuses wherever it takes no writes.
+    pub(super) fn answered(&self, wrote: bool) {
         if self.well.load(Ordering::Relaxed) {
             return;
         }
         let mut known = self.known();
         if let Some(Ill { why, last }) = &known.ill {
             let calm = match why.trouble {
-                // There was no answer before, so that this one is no exception.
+                // It has never answered before, so this answer is no exception.
                 _ if !known.answered => Duration::ZERO,
                 Trouble::Rights => CALM_OF_RIGHTS,
                 _ => CALM,
             };
-            if why.trouble.is_of_writes() && !freely || last.elapsed() < calm {
+            if why.trouble.is_of_writes() && !wrote || last.elapsed() < calm {
                 return;
             }
         }
@@ -94,7 +95,7 @@ impl Condition {
         }
         let (server, state) = (self.server.as_str(), "up");
         match again {
-            // As loud as what it ends: nobody should have to wonder whether that goes on.
+            // At the same level as the line that it ends: a reader who saw that one sees this one.
             true => tracing::warn!(server, state, "redis is well again"),
             false => tracing::info!(server, state, "redis answers"),
         }
@@ -106,8 +107,8 @@ impl Condition {
         let now = Instant::now();
         if let Some(ill) = &mut known.ill {
             let same = ill.why.trouble.word() == why.trouble.word();
-            // Where two things are wrong at once, each call meets one or the other. The log names the second when the first is over;
-            // otherwise it would go back and forth.
+            // Where two things are wrong at once, each call meets one or the other. The log names the second one when the first one is
+            // over; otherwise it would go back and forth.
             if same || now.duration_since(ill.last) < CALM {
                 if same {
                     ill.last = now;
@@ -161,7 +162,7 @@ impl Meaning {
         let kept = Meaning::Kept;
         let detail = error.detail().unwrap_or_default();
         match error.kind() {
-            // A connection could not be had, however long it was tried.
+            // No connection could be had.
             ErrorKind::Io if error.is_timeout() => match error.to_string() {
                 text if text.starts_with(NO_CONNECTION) => kept("timeout", Trouble::Away),
                 _ => kept("timeout", Trouble::Silent),
@@ -182,8 +183,8 @@ impl Meaning {
                 ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain => {
                     kept("server", Trouble::Moving)
                 }
-                // What a server that wants a password says to a command that is too large to be looked at. A small one
-                // gets `NOAUTH`.
+                // A server that wants a password says this to a large command, which it does not read. To a small one it says
+                // `NOAUTH`.
                 ServerErrorKind::ResponseError if detail.contains("unauthenticated") => {
                     kept("auth", Trouble::Login)
                 }

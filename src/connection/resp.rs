@@ -1,23 +1,22 @@
-//! Reads replies in RESP2 where they lie, and goes on where it stopped when the rest of one has come.
+//! The parser of replies in RESP2. It reads them in the buffer of the connection, and goes on where it stopped when the rest of
+//! a reply has come.
 
 use redis::{ErrorKind, RedisResult, Value};
 
-/// The longest text that a reply may hold: Redis' own bound for what a client sends.
+/// The longest text that a reply may hold: the bound that Redis itself sets to what a client sends.
 const LONGEST: usize = 512 << 20;
 /// The longest line.
 const LINE: usize = 64 << 10;
 /// The longest number, with its sign.
 const DIGITS: usize = 20;
-/// Lists in lists.
+/// The shortest value: an empty line.
+const SHORTEST: usize = "+\r\n".len();
+/// How deep lists may lie in lists.
 const DEPTH: usize = 32;
-/// Places made at once for the values of a list.
-const EXPECTED: usize = 1 << 16;
-
-/// What has been read of a reply that is not all there.
+/// Between two calls, the part of a reply that has been read.
 pub(super) struct Parser {
-    /// The lists that are open.
+    /// The lists whose end has not come, from the outside to the inside.
     open: Vec<List>,
-    flat: Option<Flat>,
 }
 
 struct List {
@@ -25,37 +24,13 @@ struct List {
     missing: usize,
 }
 
-/// A list as it came.
-struct Flat {
-    bytes: Vec<u8>,
-    missing: usize,
-}
-
 impl Parser {
     pub(super) fn new() -> Self {
-        Self {
-            open: Vec::new(),
-            flat: None,
-        }
+        Self { open: Vec::new() }
     }
 
-    /// The next reply, if all of it is there; `at` goes past what has been read of `bytes`, which may be a part of it. A
-    /// list that is wanted `flat` is one text, to be read by [`texts`].
-    pub(super) fn next(
-        &mut self,
-        bytes: &[u8],
-        at: &mut usize,
-        flat: bool,
-    ) -> RedisResult<Option<Value>> {
-        if flat && self.open.is_empty() && self.flat.is_none() && bytes.get(*at) == Some(&b'*') {
-            self.flat = Some(Flat {
-                bytes: Vec::new(),
-                missing: 1,
-            });
-        }
-        if self.flat.is_some() {
-            return self.flat(bytes, at);
-        }
+    /// The next reply, if all of it is there. `at` goes past what has been read of `bytes`, also of a part of a reply.
+    pub(super) fn next(&mut self, bytes: &[u8], at: &mut usize) -> RedisResult<Option<Value>> {
         loop {
             let Some(token) = Token::first(bytes.get(*at..).unwrap_or_default())? else {
                 return Ok(None);
@@ -72,16 +47,16 @@ impl Parser {
                     if self.open.len() == DEPTH {
                         return Err(unreadable());
                     }
-                    // The shortest value takes three bytes.
-                    let there = bytes.len().saturating_sub(*at) / 3;
+                    let there = bytes.len().saturating_sub(*at) / SHORTEST;
+                    let free = there.saturating_sub(self.places());
                     self.open.push(List {
-                        values: Vec::with_capacity(count.min(EXPECTED).min(there)),
+                        values: Vec::with_capacity(count.min(free)),
                         missing: count,
                     });
                     continue;
                 }
             };
-            // It may be the last of its list, and that one the last of another.
+            // It may be the last value of its list, and that list the last value of another.
             loop {
                 let Some(list) = self.open.last_mut() else {
                     return Ok(Some(value));
@@ -97,69 +72,20 @@ impl Parser {
         }
     }
 
+    /// Places that are made and not filled. A list may claim any number of values, and so may the lists in it: no more places
+    /// are made in advance than values can be in the bytes that have come.
+    fn places(&self) -> usize {
+        let free = |list: &List| list.values.capacity() - list.values.len();
+        self.open.iter().map(free).sum()
+    }
+
     /// Whether a part of a reply has been read.
     pub(super) fn is_midway(&self) -> bool {
-        self.flat.is_some() || !self.open.is_empty()
-    }
-
-    fn flat(&mut self, bytes: &[u8], at: &mut usize) -> RedisResult<Option<Value>> {
-        let Some(flat) = &mut self.flat else {
-            return Ok(None);
-        };
-        let start = *at;
-        while flat.missing > 0 {
-            let Some(token) = Token::first(bytes.get(*at..).unwrap_or_default())? else {
-                break;
-            };
-            *at += token.length;
-            flat.missing -= 1;
-            if let Kind::List(count) = token.kind {
-                flat.missing = flat.missing.saturating_add(count);
-            }
-        }
-        flat.bytes
-            .extend_from_slice(bytes.get(start..*at).unwrap_or_default());
-        if flat.missing > 0 {
-            return Ok(None);
-        }
-        let whole = self.flat.take().map(|flat| flat.bytes);
-        Ok(whole.map(Value::BulkString))
+        !self.open.is_empty()
     }
 }
 
-/// The texts of a list that has been left flat, and nothing where there is none. Anything else in it is an error.
-pub(super) fn texts(list: &[u8]) -> RedisResult<impl Iterator<Item = RedisResult<Option<&str>>>> {
-    let list = std::str::from_utf8(list).map_err(|_| unreadable())?;
-    let head = Token::first(list.as_bytes())?.ok_or_else(unreadable)?;
-    let Kind::List(count) = head.kind else {
-        return Err(unreadable());
-    };
-    let mut at = head.length;
-    Ok((0..count).map(move |_| {
-        let rest = list.as_bytes().get(at..).unwrap_or_default();
-        match Token::first(rest)? {
-            Some(Token {
-                kind: Kind::Text(text),
-                length,
-            }) => {
-                at += length;
-                let end = at - 2;
-                let text = list.get(end - text.len()..end);
-                text.map(Some).ok_or_else(unreadable)
-            }
-            Some(Token {
-                kind: Kind::Nil,
-                length,
-            }) => {
-                at += length;
-                Ok(None)
-            }
-            _ => Err(unreadable()),
-        }
-    }))
-}
-
-/// A value, or the head of a list.
+/// A value that is no list, or the head of a list.
 struct Token<'a> {
     kind: Kind<'a>,
     /// How many bytes it takes.
@@ -168,7 +94,7 @@ struct Token<'a> {
 
 enum Kind<'a> {
     Okay,
-    /// Any other line of text, with its first byte and its end: the crate puts errors into their kinds.
+    /// Any other line, with its first byte and its end: the crate reads it, so that errors have the kinds of the crate.
     Line(&'a [u8]),
     Number(i64),
     Nil,
@@ -177,7 +103,7 @@ enum Kind<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// The one that `bytes` begins with, if all of it is there.
+    /// The token that `bytes` begins with, if all of it is there.
     fn first(bytes: &'a [u8]) -> RedisResult<Option<Self>> {
         let (Some(kind), Some(rest)) = (bytes.first(), bytes.get(1..)) else {
             return Ok(None);
@@ -231,7 +157,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// A number and how many bytes it takes with the end of its line.
+/// A number, and how many bytes it takes with the end of its line.
 fn number(bytes: &[u8]) -> RedisResult<Option<(i64, usize)>> {
     let negative = bytes.first() == Some(&b'-');
     let mut number: i64 = 0;
@@ -264,13 +190,16 @@ fn unreadable() -> redis::RedisError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::rngs::StdRng;
+    use rand::seq::IndexedRandom;
+    use rand::{Rng, SeedableRng};
 
     /// All that can be read when it comes in pieces of that size.
-    fn read(bytes: &[u8], piece: usize, flat: bool) -> RedisResult<Vec<Value>> {
+    fn read(bytes: &[u8], piece: usize) -> RedisResult<Vec<Value>> {
         let (mut parser, mut at, mut values) = (Parser::new(), 0, Vec::new());
         for end in (0..bytes.len()).step_by(piece) {
             let end = (end + piece).min(bytes.len());
-            while let Some(value) = parser.next(&bytes[..end], &mut at, flat)? {
+            while let Some(value) = parser.next(&bytes[..end], &mut at)? {
                 values.push(value);
             }
         }
@@ -293,11 +222,7 @@ mod tests {
         }
         assert_eq!(expected.len(), 12);
         for piece in 1..=REPLIES.len() {
-            assert_eq!(
-                read(REPLIES, piece, false).unwrap(),
-                expected,
-                "pieces of {piece}"
-            );
+            assert_eq!(read(REPLIES, piece).unwrap(), expected, "pieces of {piece}");
         }
     }
 
@@ -315,65 +240,146 @@ mod tests {
             ":-\r\n",
             &"*1\r\n".repeat(DEPTH + 1),
         ] {
-            let error = read(bad.as_bytes(), bad.len(), false).unwrap_err();
+            let error = read(bad.as_bytes(), bad.len()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Parse, "{bad:?}");
         }
         for part in ["", "$", "$3\r", "$3\r\nab", "*2\r\n:1\r\n", "+OK\r", "-ERR"] {
-            assert_eq!(read(part.as_bytes(), 1, false).unwrap(), [], "{part:?}");
+            assert_eq!(read(part.as_bytes(), 1).unwrap(), [], "{part:?}");
         }
     }
 
-    /// A list may say that it has any number of values. Its place is made for those that can be in what has come.
     #[test]
     fn lists_in_lists_take_no_memory_for_values_that_have_not_come() {
-        let heads = format!("*{EXPECTED}\r\n").repeat(DEPTH);
+        let heads = "*1000000\r\n".repeat(DEPTH);
         let mut parser = Parser::new();
-        let next = parser.next(heads.as_bytes(), &mut 0, false).unwrap();
-        assert_eq!(next, None);
-        let places: usize = parser.open.iter().map(|list| list.values.capacity()).sum();
-        assert!(places <= DEPTH * heads.len(), "{places} places are made");
+        assert_eq!(parser.next(heads.as_bytes(), &mut 0).unwrap(), None);
+        assert!(parser.places() <= heads.len() / SHORTEST);
+    }
+
+    const SEEDS: u64 = if cfg!(debug_assertions) {
+        2_000
+    } else {
+        50_000
+    };
+
+    /// A value of chance, with lists `depth` deep at most.
+    fn value(rng: &mut StdRng, depth: usize) -> Value {
+        match rng.random_range(0..if depth == 0 { 6 } else { 8 }) {
+            0 => Value::Nil,
+            1 => Value::Int(rng.random()),
+            2 => Value::Int(rng.random_range(-10..10)),
+            3 => Value::Okay,
+            4 => Value::SimpleString("PONG".into()),
+            5 => {
+                let length = rng.random_range(0..40);
+                Value::BulkString((0..length).map(|_| any_byte(rng)).collect())
+            }
+            _ => {
+                let count = rng.random_range(0..6);
+                Value::Array((0..count).map(|_| value(rng, depth - 1)).collect())
+            }
+        }
+    }
+
+    /// Any byte; those that mean something more often than others.
+    fn any_byte(rng: &mut StdRng) -> u8 {
+        match rng.random_bool(0.5) {
+            true => *b"+-:$*\r\n019".choose(rng).unwrap(),
+            false => rng.random(),
+        }
+    }
+
+    fn encode(value: &Value, out: &mut Vec<u8>) {
+        match value {
+            Value::Nil => out.extend(b"$-1\r\n"),
+            Value::Int(number) => out.extend(format!(":{number}\r\n").bytes()),
+            Value::Okay => out.extend(b"+OK\r\n"),
+            Value::SimpleString(line) => out.extend(format!("+{line}\r\n").bytes()),
+            Value::BulkString(text) => {
+                out.extend(format!("${}\r\n", text.len()).bytes());
+                out.extend(text);
+                out.extend(b"\r\n");
+            }
+            Value::Array(values) => {
+                out.extend(format!("*{}\r\n", values.len()).bytes());
+                values.iter().for_each(|value| encode(value, out));
+            }
+            other => panic!("{other:?} is not RESP2"),
+        }
+    }
+
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Reads a stream in pieces of chance, as a connection does: what has been read is dropped when the next piece comes.
+    fn read_in_pieces(bytes: &[u8], rng: &mut StdRng) -> (Vec<Value>, bool) {
+        let (mut parser, mut buffer, mut values) = (Parser::new(), Vec::new(), Vec::new());
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let most = if rng.random() { 3 } else { rest.len() };
+            let (piece, after) = rest.split_at(rng.random_range(1..=most.min(rest.len())));
+            rest = after;
+            buffer.extend_from_slice(piece);
+            let mut at = 0;
+            loop {
+                let next = parser.next(&buffer, &mut at);
+                assert!(at <= buffer.len());
+                assert!(parser.open.len() <= DEPTH);
+                // A vector that grows makes up to as many places as it has, and four at least.
+                assert!(parser.places() <= 2 * (bytes.len() - rest.len()));
+                match next {
+                    Ok(Some(value)) => values.push(value),
+                    Ok(None) => break,
+                    Err(_) => return (values, false),
+                }
+            }
+            buffer.drain(..at);
+        }
+        (values, !parser.is_midway() && buffer.is_empty())
     }
 
     #[test]
-    fn a_list_that_is_left_flat_has_the_same_texts() {
-        let reply = "*4\r\n$1\r\na\r\n$0\r\n\r\n$-1\r\n$6\r\n\u{e9}\r\n\u{e9}\r\n".as_bytes();
-        let all = [
-            reply,
-            b"*0\r\n",
-            b"-ERR no\r\n",
-            b"*1\r\n*1\r\n:1\r\n",
-            reply,
-        ]
-        .concat();
-        for piece in 1..=all.len() {
-            let values = read(&all, piece, true).unwrap();
-            let [
-                Value::BulkString(one),
-                Value::BulkString(none),
-                error,
-                Value::BulkString(nested),
-                last,
-            ] = &values[..]
-            else {
-                panic!("{values:?}");
+    fn replies_of_chance_are_read_whatever_the_cuts() {
+        for seed in 0..SEEDS {
+            let rng = &mut StdRng::seed_from_u64(seed);
+            let count = rng.random_range(1..5);
+            let sent: Vec<Value> = (0..count).map(|_| value(rng, 4)).collect();
+            let mut bytes = Vec::new();
+            sent.iter().for_each(|value| encode(value, &mut bytes));
+            assert_eq!(read_in_pieces(&bytes, rng), (sent, true), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_an_error_or_a_reply_whatever_the_cuts() {
+        for seed in 0..SEEDS {
+            let rng = &mut StdRng::seed_from_u64(seed);
+            let mut bytes = Vec::new();
+            match rng.random_range(0..3) {
+                0 => bytes.extend((0..rng.random_range(1..200)).map(|_| any_byte(rng))),
+                1 => bytes.extend(b"*9\r\n".repeat(rng.random_range(1..2 * DEPTH))),
+                _ => (0..3).for_each(|_| encode(&value(rng, 4), &mut bytes)),
+            }
+            for _ in 0..rng.random_range(0..4) {
+                let at = rng.random_range(0..bytes.len());
+                bytes[at] = any_byte(rng);
+            }
+            let (values, whole) = read_in_pieces(&bytes, rng);
+            assert!(values.iter().all(|value| depth(value) <= DEPTH + 1));
+            // The same replies, and the same end, when all of it comes at once.
+            let (mut parser, mut at, mut again) = (Parser::new(), 0, Vec::new());
+            let end = loop {
+                match parser.next(&bytes, &mut at) {
+                    Ok(Some(value)) => again.push(value),
+                    Ok(None) => break at == bytes.len() && !parser.is_midway(),
+                    Err(_) => break false,
+                }
             };
-            let found: Vec<_> = texts(one).unwrap().map(Result::unwrap).collect();
-            let wanted = [Some("a"), Some(""), None, Some("\u{e9}\r\n\u{e9}")];
-            assert_eq!(found, wanted);
-            assert_eq!(texts(none).unwrap().count(), 0);
-            assert!(error.clone().extract_error().is_err());
-            assert!(texts(nested).unwrap().all(|text| text.is_err()));
-            assert_eq!(last, &values[0]);
+            assert_eq!((again, end), (values, whole), "seed {seed}");
         }
-        for bad in [&b""[..], b":1\r\n", b"*1\r\n$1\r\n\xff\r\n", b"*1"] {
-            assert!(texts(bad).is_err(), "{bad:?}");
-        }
-        assert!(
-            texts(b"*2\r\n$1\r\na\r\n")
-                .unwrap()
-                .last()
-                .unwrap()
-                .is_err()
-        );
     }
 }

@@ -1,4 +1,4 @@
-//! The way to a server: a TCP, TLS or unix connection, logged in, to somebody who answers.
+//! How a connection is made: over TCP, TLS or a unix socket, logged in, to a server that answers.
 
 use std::io;
 use std::time::Duration;
@@ -19,12 +19,12 @@ pub(super) struct Route {
     pub(super) tls: Option<TlsConnector>,
     pub(super) connect: Duration,
     pub(super) response: Duration,
-    /// How often a connection is tried once more before those who wait for it are told.
+    /// How often a connection is tried once more before the requests that wait for it fail.
     pub(super) retries: u32,
 }
 
 impl Route {
-    /// How long an answer may take.
+    /// How long a request may wait for its reply.
     pub(super) fn bound(&self, connected: bool) -> Duration {
         match connected {
             true => self.response,
@@ -60,7 +60,7 @@ impl Route {
         Ok(stream)
     }
 
-    /// Says who we are, and sees that somebody answers.
+    /// Logs in, and makes sure that the server answers.
     async fn log_in(&self, stream: &mut Box<dyn Stream>) -> RedisResult<()> {
         let login = self.info.redis_settings();
         let mut cmds = Vec::new();
@@ -82,7 +82,7 @@ impl Route {
             stream.flush().await?;
             let value = loop {
                 let mut at = 0;
-                let value = parser.next(&buffer, &mut at, false)?;
+                let value = parser.next(&buffer, &mut at)?;
                 buffer.drain(..at);
                 if let Some(value) = value {
                     break value;
@@ -100,7 +100,7 @@ impl Route {
                     let refused = io::ErrorKind::ConnectionRefused;
                     return Err(io::Error::new(refused, words(&error)).into());
                 }
-                // What else it does not do for us now is said to those who ask for it.
+                // Whatever else it refuses now, such as while it loads its data, it refuses to each request.
                 (Err(_), None) => {}
             }
         }
@@ -111,13 +111,13 @@ impl Route {
     }
 }
 
-/// Whether the server has no place for us, which it says to whoever connects, and then hangs up.
+/// Whether the server takes no more connections: it says so to each that is made, and closes it.
 fn is_shut_out(error: &RedisError) -> bool {
     let detail = error.detail().unwrap_or_default();
     error.code() == Some("DENIED") || detail.contains(CROWDED)
 }
 
-/// What bytes go over.
+/// A connection of any kind.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 

@@ -1,6 +1,6 @@
-//! A master that sentinels watch: they are asked who it is, all at the same time and over and over, and the one that
-//! knows of the latest failover is believed. When another server has become the master, the old one is dropped at once
-//! with all that is under way there: what it would still acknowledge would be lost.
+//! A master that sentinels watch. A task asks all of them at the same time, again and again, and believes the one that knows of
+//! the latest failover. When another server has become the master, the old one is dropped at once with all requests that are under
+//! way there: whatever it still acknowledged would be lost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::condition::{Meaning, words};
-use super::node::{Node, Reconnect, Settings};
+use super::node::{Node, Reconnect};
+use super::settings::Settings;
 use crate::config::Host;
 use crate::error::{Error, Result, Trouble, Unavailable};
 use crate::metrics::Metrics;
@@ -24,21 +25,21 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long the first answer waits for others, which may know better.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// The connections to whoever is the master.
+/// The connections to the server that is the master.
 pub(super) struct Sentinel {
     settings: Settings,
     current: watch::Receiver<Option<Arc<Node>>>,
     wanted: Arc<Notify>,
 }
 
-/// What the sentinels are asked about, and how the answer is used.
+/// The task that asks the sentinels.
 struct Watcher {
     sentinels: Vec<Arc<Node>>,
     question: Cmd,
     settings: Settings,
     metrics: Arc<Metrics>,
     current: watch::Sender<Option<Arc<Node>>>,
-    /// Who it is, and since which failover.
+    /// Its address, and the failover that made it the master.
     master: Option<(Host, u64)>,
 }
 
@@ -150,7 +151,7 @@ impl Watcher {
 
     async fn adopt(&mut self, host: Host, epoch: u64) {
         if let Some((known, since)) = &self.master {
-            // Sentinels learn of a failover one after the other: who lags behind is not followed back.
+            // Sentinels learn of a failover one after the other. One that lags behind still names the old master.
             if *since > epoch || (*known == host && *since == epoch) {
                 return;
             }
@@ -174,7 +175,7 @@ impl Watcher {
                 return;
             }
             Err(error) => {
-                // The old one goes all the same: it is not the master any more.
+                // The old one is dropped all the same: it is not the master any more.
                 tracing::warn!(server = %node.name, %error, "the master does not answer");
                 if self.master.is_some() {
                     self.replace(None);

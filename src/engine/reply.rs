@@ -2,7 +2,6 @@
 
 use redis::Value;
 
-use crate::connection::texts;
 use crate::counts::number::{LARGEST, count, no_number};
 use crate::error::{Error, Result};
 
@@ -68,10 +67,22 @@ impl Reply {
     }
 }
 
-/// The answer to an [`Item::Flat`](crate::connection::Item::Flat), read from the front without being copied.
+/// The texts that a list of fields holds, without a copy; nothing where a field is missing.
+pub(super) fn texts(answer: &Value) -> Result<impl Iterator<Item = Result<Option<&str>>>> {
+    let Value::Array(list) = answer else {
+        return Err(unexpected("not a list"));
+    };
+    Ok(list.iter().map(|value| match value {
+        Value::Nil => Ok(None),
+        Value::BulkString(text) => std::str::from_utf8(text).map(Some).map_err(|_| not_utf8()),
+        _ => Err(Error::unreadable("what is no text")),
+    }))
+}
+
+/// The same, read from the front.
 pub(super) struct Fields<I>(I);
 
-/// Reads the answer to an [`Item::Flat`](crate::connection::Item::Flat).
+/// The fields of an answer.
 pub(super) fn fields(answer: &Value) -> Result<Fields<impl Iterator<Item = Result<Option<&str>>>>> {
     Ok(Fields(texts(answer)?))
 }

@@ -28,15 +28,12 @@ const STILL_TO_GO: &[(&str, &str)] = &[
     ("http/tencent", "http.rs"),
     ("http/edge/wire", "http/edge/connection"),
     ("http/edge/worker", "http/edge/connection"),
-    // Delivery names what the writer defines, and the writer delivers.
-    ("engine/deliver", "engine/write"),
     // The folder's file both defines what its parts share and calls them.
     ("engine/write/steps", "engine/write.rs"),
     ("engine/write/users", "engine/write.rs"),
+    ("engine/deliver/fan_out", "engine/deliver.rs"),
+    ("audit/doctor/rights", "audit/doctor.rs"),
     ("audit/mend/room", "audit/mend.rs"),
-    // Drift is defined where it is looked for.
-    ("audit/compare", "audit/verify"),
-    ("audit/slot", "audit/verify"),
 ];
 
 /// From a module to one that it uses; and a file and a file of them between which it is so.
@@ -366,12 +363,15 @@ fn modules_use_each_other_one_way() {
 #[test]
 fn no_circle_is_forgiven_that_is_open() {
     let arrows = arrows_of(&sources());
-    for (number, (from, to)) in STILL_TO_GO.iter().enumerate() {
-        let mut others = STILL_TO_GO.to_vec();
-        others.remove(number);
-        let closed = !circles(&without(&arrows, &others)).is_empty();
-        assert!(closed, "{from} and {to} are in no circle any more");
-    }
+    let open: Vec<_> = (0..STILL_TO_GO.len())
+        .filter(|number| {
+            let mut others = STILL_TO_GO.to_vec();
+            others.remove(*number);
+            circles(&without(&arrows, &others)).is_empty()
+        })
+        .map(|number| STILL_TO_GO[number])
+        .collect();
+    assert_eq!(open, [], "these are in no circle any more");
 }
 
 /// Circles as they could be written, and what only looks like one.

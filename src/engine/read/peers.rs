@@ -24,7 +24,7 @@ impl Reader {
         let _place = self.admission.read()?;
         let mut get = hmget(&UserKeys::of(app, user).counts(), 2, 22);
         get.arg("known").arg("messages:direct");
-        let get = Item::Flat(get);
+        let get = Item::Plain(get);
         let read = pin!(self.redis.one(&get));
         let answer = self.charged(read, limit).await?;
         let read = || -> Result<Option<u64>> {
@@ -55,7 +55,7 @@ impl Reader {
             push_joined(&mut counts, &["peer:", &peer]);
             push_joined(&mut rooms, &["direct:", &peer]);
         }
-        let items = [Item::Flat(counts), Item::Flat(rooms)];
+        let items = [Item::Plain(counts), Item::Plain(rooms)];
         let read = pin!(self.redis.batch(&items));
         let answers = self.charged(read, limit).await?;
         let [counts, rooms] = &answers[..] else {

@@ -34,7 +34,7 @@ impl Reader {
         for tag in &tags {
             push_joined(&mut get, &["tag:", &encoded(tag.as_str())]);
         }
-        let get = Item::Flat(get);
+        let get = Item::Plain(get);
         let read = pin!(self.redis.one(&get));
         let answer = self.charged(read, limit).await?;
         let mut reply = fields(&answer)?;

@@ -44,7 +44,7 @@ impl Reader {
                 }
             }
         }
-        Item::Flat(get)
+        Item::Plain(get)
     }
 
     fn plain_totals(answer: &Value, suffixes: &[String]) -> Result<PlainTotals> {

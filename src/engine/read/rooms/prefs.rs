@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use redis::Value;
 
-use crate::connection::{Item, texts};
+use crate::connection::Item;
 use crate::counts::Pref;
 use crate::counts::number::unreadable;
+use crate::engine::reply::texts;
 use crate::error::{Error, Result};
 use crate::keys::UserKeys;
 
@@ -47,7 +48,7 @@ pub(super) fn prefs_item(keys: &UserKeys, rooms: &[&str], whole: bool) -> Item {
 pub(super) fn whole_item(key: String) -> Item {
     let mut get = redis::cmd("HGETALL");
     get.arg(key);
-    Item::Flat(get)
+    Item::Plain(get)
 }
 
 /// Reads the answer to [`prefs_item`]: the settings of each room; `None` if nothing is set there.
@@ -136,8 +137,7 @@ mod tests {
         });
         let one = read_prefs(&Value::Array(named.collect()), &rooms, false).unwrap();
         let texts = all.iter().flat_map(|(field, value)| [field, value]);
-        let texts = texts.map(|text| format!("${}\r\n{text}\r\n", text.len()));
-        let all = bulk(&format!("*6\r\n{}", texts.collect::<String>()));
+        let all = Value::Array(texts.map(|text| bulk(text)).collect());
         let two = read_prefs(&all, &rooms, true).unwrap();
         assert_eq!(one, two);
         let [Some(a), None, Some(c)] = two.as_slice() else {

@@ -1,5 +1,5 @@
 //! What happens to a cluster and to a master behind sentinels, at a length that the caller chooses: the bodies of
-//! [`crate::topology`] and of the longer tests in `tests/faults`.
+//! `tests/it/topology.rs` and of the longer tests in `tests/faults`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use crate::random::History;
-use crate::servers::{Cluster, Sentinels};
-use crate::support::{App, Config, PATIENCE, Pod, RateLimit, Reply, Wait, eventually, until};
-use crate::traffic::{self, Answered, Writer};
+use super::check;
+use super::history::History;
+use super::servers::{Cluster, Sentinels};
+use super::traffic::{self, Answered, Writer};
+use super::{App, Config, PATIENCE, Pod, RateLimit, Reply, Wait, eventually, until};
 
 /// How long a caller may be left without an answer, whatever Redis does.
 const ANSWER: Duration = Duration::from_secs(8);
@@ -39,9 +40,7 @@ pub async fn histories(config: &mut Config, url: &str, seeds: std::ops::Range<u6
                 .map_err(|reason| format!("seed {seed}: {reason}"))
         });
     }
-    for outcome in tasks.join_all().await {
-        outcome.unwrap();
-    }
+    check::all(tasks).await;
     pod.assert_no_secret_logged(config);
 }
 

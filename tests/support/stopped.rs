@@ -6,10 +6,9 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
-use sha1::{Digest, Sha1};
 use tokio::task::JoinHandle;
 
-use crate::support::{self, App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, until};
+use super::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, scripts, until};
 
 /// A pod in the middle of its work.
 pub struct Stopped {
@@ -29,11 +28,7 @@ impl Stopped {
         pending: &str,
         events: Value,
     ) -> Self {
-        let wire = Wire::to(redis);
-        let pod = Pod::start_unready(config, &wire.url());
-        until("readiness by way of the wire", || {
-            pod.is_ready().then_some(())
-        });
+        let (wire, pod) = behind_a_wire(config, redis);
         let jobs = || redis.cli(&["HLEN", pending]).parse::<u64>().unwrap();
         let before = jobs();
         wire.hold_at(script);
@@ -46,7 +41,6 @@ impl Stopped {
     }
 
     /// The same, at the call of `script` itself, which does not reach Redis; whatever `events` do before it is done.
-    #[allow(dead_code, reason = "only the attacks keep calls back")]
     pub fn before(
         config: &Config,
         redis: &RedisServer,
@@ -54,11 +48,7 @@ impl Stopped {
         script: &str,
         events: Value,
     ) -> Self {
-        let wire = Wire::to(redis);
-        let pod = Pod::start_unready(config, &wire.url());
-        until("readiness by way of the wire", || {
-            pod.is_ready().then_some(())
-        });
+        let (wire, pod) = behind_a_wire(config, redis);
         wire.shared.change(|state| state.before = true);
         wire.hold_at(script);
         let app = app.on(&pod.base);
@@ -78,6 +68,13 @@ impl Stopped {
         self.wire.let_go();
         self.caller.await.unwrap().unwrap()
     }
+}
+
+/// A pod that is ready, and the wire between it and Redis.
+fn behind_a_wire(config: &Config, redis: &RedisServer) -> (Wire, Pod) {
+    let wire = Wire::to(redis);
+    let pod = Pod::start_at(config, &wire.url());
+    (wire, pod)
 }
 
 #[derive(Default)]
@@ -153,10 +150,7 @@ impl Wire {
     }
 
     fn hold_at(&self, script: &str) {
-        let digest: String = Sha1::digest(support::script(script))
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = scripts::digest(&scripts::text(script));
         self.shared.change(|state| state.script = Some(digest));
     }
 

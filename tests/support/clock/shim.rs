@@ -2,7 +2,7 @@
 //! as many microseconds as the file named by `TEST_CLOCK_FILE` holds (eight bytes in the machine's own order), read anew at
 //! each look at the clock. Monotonic clocks stay true, so the process' own timers and time-outs go on as they were.
 //!
-//! `tests/it/clock.rs` compiles this file with `rustc` alone. The library allocates nothing and takes no lock, and a process
+//! `tests/support/clock.rs` compiles this file with `rustc` alone. The library allocates nothing and takes no lock, and a process
 //! that forks keeps its clock. Waits that end at a moment of the realtime clock are not changed; Redis and `unread` have none.
 #![no_std]
 

@@ -1,4 +1,4 @@
-//! Realtime clocks that a test sets, one for each process that it puts them into (`tests/shim/clock.rs` says how). Linux only.
+//! Realtime clocks that a test sets, one for each process that it puts them into (`clock/shim.rs` says how). Linux only.
 
 use std::ffi::OsString;
 use std::os::unix::fs::FileExt;
@@ -15,7 +15,7 @@ pub const DAY: i64 = 24 * HOUR;
 pub const YEAR: i64 = 365 * DAY;
 
 /// A length of time in words.
-pub fn said(micros: i64) -> String {
+pub fn in_words(micros: i64) -> String {
     let units = [
         (YEAR, "years"),
         (DAY, "days"),
@@ -81,7 +81,7 @@ static SHIM: LazyLock<PathBuf> = LazyLock::new(|| {
         .args(["--edition", "2024", "--crate-type", "cdylib", "-O"])
         .args(["-C", "panic=abort", "-o"])
         .arg(&fresh)
-        .arg("tests/shim/clock.rs")
+        .arg("tests/support/clock/shim.rs")
         .output()
         .expect("rustc runs");
     let said = String::from_utf8_lossy(&done.stderr);

@@ -11,9 +11,9 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 
-use crate::check::{self, Questions};
-use crate::model::{Model, Outcome, RoomsQuery};
-use crate::support::{App, Reply};
+use super::check::{self, Questions};
+use super::model::{Model, Outcome, RoomsQuery};
+use super::{App, Reply};
 
 /// Rooms of all kinds, and who is in them.
 fn rooms() -> Vec<(&'static str, Value, Vec<String>)> {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::check::Check;
-use crate::model::Model;
-use crate::support::{App, Reply, escaped};
+use super::check::Check;
+use super::model::Model;
+use super::{App, Reply, escaped};
 
 /// How long a caller may be left without an answer while Redis is away.
 pub const ANSWER: Duration = Duration::from_secs(5);
@@ -101,7 +101,6 @@ pub async fn honest(app: &App, model: &Model, user: &str, may_answer: bool) -> C
 }
 
 /// Asks every dialect about one user: each answers, or refuses in its own form. Answers how many refused.
-#[allow(dead_code, reason = "the fault tests ask while the counts move")]
 pub async fn any(app: &App, user: &str) -> Result<usize, String> {
     let sent = tokio::join!(
         App::try_send(app.native(reqwest::Method::GET, &unread_path(user))),

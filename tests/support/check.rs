@@ -5,11 +5,19 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use tokio::task::JoinSet;
 
-use crate::model::{ITEM_KEYS, Model, Outcome, Peer, RoomsQuery};
-use crate::support::{App, Reply};
+use super::model::{ITEM_KEYS, Model, Outcome, Peer, RoomsQuery};
+use super::{App, Reply};
 
 pub type Check = Result<(), String>;
+
+/// Waits for checks that run at the same time, and panics with the reasons of all that fail.
+pub async fn all(checks: JoinSet<Check>) {
+    let done = checks.join_all().await;
+    let failures: Vec<String> = done.into_iter().filter_map(Result::err).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
 
 /// Who is asked: an app, or answers that were given before.
 pub trait Answers: Sync {

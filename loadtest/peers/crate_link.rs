@@ -1,0 +1,299 @@
+//! What `make bench-link` compares with `src/connection/link.rs`: the same link on the multiplexed connection of the `redis` crate.
+//! The feature `crate-link` puts it in the place of the other. No release has it.
+//!
+//! - A task makes the connection when a request wants it, drives it, and ends with it. The next request starts another one.
+//! - A request that waits for a connection is not sent before there is one, and waits no longer than `connect` and `response`
+//!   together. Its error says why there is none.
+//! - Requests of the same instant leave in one write, see [`Gathering`].
+//!
+//! What it lacks: a request that was queued on a connection which then breaks fails even if it was never sent, and a reply that
+//! nobody asked for does not end the connection.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, RedisResult, Value};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::request::Outgoing;
+use super::route::{Route, Stream, ended, timed_out};
+
+/// Requests that the connection has accepted and not written yet; further ones wait before that.
+const QUEUE: usize = 1_024;
+/// Bytes that are gathered for one write.
+const GATHERED: usize = 64 << 10;
+/// Between the first two attempts to connect; doubled with every further one.
+const DELAY: Duration = Duration::from_millis(50);
+/// The longest such pause.
+const LONGEST_DELAY: Duration = Duration::from_millis(500);
+/// How the error begins where no connection could be had.
+pub(super) const NO_CONNECTION: &str = "no connection in time";
+
+/// A handle to the connection, which ends when the last clone is gone and no request is under way.
+#[derive(Clone)]
+pub(super) struct Link(Arc<Shared>);
+
+struct Shared {
+    route: Arc<Route>,
+    state: Mutex<State>,
+}
+
+/// What the handles know of the task.
+#[derive(Default)]
+struct State {
+    /// How many tasks were started.
+    started: u64,
+    /// Of the last one, until it ends.
+    progress: Option<watch::Receiver<Progress>>,
+    connection: Option<MultiplexedConnection>,
+}
+
+/// How far a task has come.
+#[derive(Clone)]
+enum Progress {
+    /// It has no connection yet; why the last attempt failed, if there was one.
+    Connecting(Option<RedisError>),
+    Connected,
+    /// It has given up.
+    Failed(RedisError),
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Link {
+    /// Prepares a connection; it is made when first used.
+    pub(super) fn new(route: Arc<Route>) -> Self {
+        Self(Arc::new(Shared {
+            route,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Sends one command.
+    pub(super) async fn one(&self, request: Outgoing<'_>) -> RedisResult<Value> {
+        let mut connection = self.connection().await?;
+        let reply = connection.send_packed_command(request.cmd).await;
+        reply.map_err(in_our_words)
+    }
+
+    /// Sends commands one after the other; each has a reply of its own.
+    pub(super) async fn many(&self, requests: &[Outgoing<'_>]) -> RedisResult<Vec<Value>> {
+        let mut pipeline = redis::Pipeline::with_capacity(requests.len());
+        for request in requests {
+            pipeline.add_command(request.cmd.clone());
+        }
+        let mut connection = self.connection().await?;
+        let replies = connection.send_packed_commands(&pipeline, 0, requests.len());
+        replies.await.map_err(in_our_words)
+    }
+
+    /// The connection.
+    async fn connection(&self) -> RedisResult<MultiplexedConnection> {
+        if let Some(connection) = &self.0.state().connection {
+            return Ok(connection.clone());
+        }
+        Box::pin(self.connected()).await
+    }
+
+    /// Waits for the connection, on which the request then has what is left of its time.
+    async fn connected(&self) -> RedisResult<MultiplexedConnection> {
+        let route = &self.0.route;
+        let until = Instant::now() + route.connect + route.response;
+        let mut progress = self.progress();
+        let made = progress.wait_for(|progress| !matches!(progress, Progress::Connecting(_)));
+        // The outer error is that the time is over. The inner one is that the task is gone: its runtime has ended.
+        let made = tokio::time::timeout_at(until, made).await;
+        let made = made.map(|made| made.map(|progress| progress.clone()));
+        match made.unwrap_or_else(|_| Ok(progress.borrow().clone())) {
+            Ok(Progress::Connected) => {}
+            Ok(Progress::Failed(error)) => return Err(error),
+            Ok(Progress::Connecting(why)) => {
+                return Err(match why.filter(|why| !why.is_timeout()) {
+                    Some(why) => timed_out(&format!("{NO_CONNECTION}: {why}")),
+                    None => timed_out(NO_CONNECTION),
+                });
+            }
+            Err(_) => return Err(ended()),
+        }
+        let connection = self.0.state().connection.clone();
+        let mut connection = connection.ok_or_else(ended)?;
+        let left = until.saturating_duration_since(Instant::now());
+        connection.set_response_timeout(left.min(route.response));
+        Ok(connection)
+    }
+
+    /// The progress of the task, which is started if there is none.
+    fn progress(&self) -> watch::Receiver<Progress> {
+        let mut state = self.0.state();
+        if let Some(progress) = &state.progress {
+            return progress.clone();
+        }
+        let (sender, progress) = watch::channel(Progress::Connecting(None));
+        state.started += 1;
+        state.progress = Some(progress.clone());
+        // The runtime may drop the task before it has begun. So it exists from here on.
+        let task = Task {
+            shared: Arc::downgrade(&self.0),
+            number: state.started,
+            route: Arc::clone(&self.0.route),
+        };
+        drop(state);
+        tokio::spawn(task.run(sender));
+        progress
+    }
+}
+
+/// What makes a connection and drives it. When it is dropped, the next request starts another one.
+struct Task {
+    shared: Weak<Shared>,
+    number: u64,
+    route: Arc<Route>,
+}
+
+impl Task {
+    async fn run(self, progress: watch::Sender<Progress>) {
+        let stream = match self.stream(&progress).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.forget();
+                progress.send_replace(Progress::Failed(error));
+                return;
+            }
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(Some(self.route.response))
+            .set_pipeline_buffer_size(QUEUE)
+            .set_write_backpressure_boundary(GATHERED);
+        // Its way here has logged it in.
+        let login = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let stream = Gathering::new(stream);
+        match MultiplexedConnection::new_with_config(&login, stream, config).await {
+            Ok((connection, driver)) => {
+                if let Some(shared) = self.shared.upgrade() {
+                    shared.state().connection = Some(connection);
+                }
+                progress.send_replace(Progress::Connected);
+                driver.await;
+            }
+            Err(error) => {
+                self.forget();
+                progress.send_replace(Progress::Failed(error));
+            }
+        }
+    }
+
+    /// Connects and logs in. Tries again where the route says so, as long as a request waits.
+    async fn stream(&self, progress: &watch::Sender<Progress>) -> RedisResult<Box<dyn Stream>> {
+        let (mut delay, mut retries) = (DELAY, self.route.retries);
+        loop {
+            let made = tokio::time::timeout(self.route.connect, self.route.make());
+            let made = made.await.unwrap_or_else(|_| Err(timed_out(NO_CONNECTION)));
+            let error = match made {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            };
+            // What the server refuses it refuses again. One receiver is that of the handles.
+            if !error.is_io_error() || retries == 0 || progress.receiver_count() <= 1 {
+                return Err(error);
+            }
+            retries -= 1;
+            progress.send_replace(Progress::Connecting(Some(error)));
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(LONGEST_DELAY);
+        }
+    }
+
+    /// The next request starts another task.
+    fn forget(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            let mut state = shared.state();
+            if state.started == self.number {
+                state.progress = None;
+                state.connection = None;
+            }
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// The errors of the crate, in the words of this module.
+fn in_our_words(error: RedisError) -> RedisError {
+    match error.is_timeout() {
+        true => timed_out("no answer in time"),
+        false => error,
+    }
+}
+
+/// A stream that lets other tasks run before it writes. The runtime polls the sockets once more meanwhile, so that the requests
+/// of several callers are queued: one write for all of them costs the pod and Redis less than several.
+struct Gathering {
+    stream: Box<dyn Stream>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// What was written before has been flushed.
+    Flushed,
+    Yielding(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Writing,
+}
+
+impl Gathering {
+    fn new(stream: Box<dyn Stream>) -> Self {
+        Self {
+            stream,
+            stage: Stage::Flushed,
+        }
+    }
+}
+
+impl AsyncRead for Gathering {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Gathering {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Stage::Flushed = self.stage {
+            self.stage = Stage::Yielding(Box::pin(tokio::task::yield_now()));
+        }
+        if let Stage::Yielding(others) = &mut self.stage {
+            ready!(others.as_mut().poll(context));
+            self.stage = Stage::Writing;
+        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stage = Stage::Flushed;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
