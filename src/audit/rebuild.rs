@@ -99,7 +99,7 @@ impl Repairer {
     }
 
     /// One round. `false`: nothing was done, because the slot has records that can't be read, and counts that follow from them.
-    pub(crate) async fn repair(
+    pub(super) async fn repair(
         &self,
         app: &AppId,
         user: &Enc,

@@ -233,11 +233,7 @@ impl Slot {
             false => String::new(),
         };
         let membership = format!("{}|{}", meaning["state"], base36(epoch));
-        let marks = format!(
-            "{}\n\n\n{}\n\n",
-            of("peer"),
-            comma_list(hole.as_ref().map_or(&[], std::slice::from_ref))
-        );
+        let marks = format!("{}\n\n\n{}\n\n", of("peer"), comma_list(hole.as_slice()));
         let arguments = [
             ROOM,
             &revision.to_string(),
