@@ -14,15 +14,15 @@ ON = $(if $(REDIS_SERVER),scripts/on-server "$(REDIS_SERVER)")
 # SKIP="--skip NAME": tests that are left out.
 SKIP ?=
 
-.PHONY: run test test-rights test-servers test-servers-quick test-faults test-interleave test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-peers python redis
+.PHONY: openapi run test-deploy test test-rights test-servers test-servers-quick test-faults test-interleave test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-peers python redis curl
 
 run: redis
 	$(ON) $(CARGO) run --release --locked -- demo
 
-test: redis
+test: redis curl
 	$(ON) $(CARGO) test --locked --lib --bins --test it $(if $(SKIP),-- $(SKIP))
 
-# Of the suite: the least rights that the README gives, and what `doctor` says of a server.
+# Of the suite: the least rights that docs/redis.md gives, and what `doctor` says of a server.
 test-rights: redis
 	$(ON) $(CARGO) test --locked --test it -- rights:: selfcheck::doctor
 
@@ -53,6 +53,15 @@ test-interleave: redis
 test-attack: redis
 	$(CARGO) test --locked --test attack -- --skip model:: --skip support:: --skip alone:: --skip crowd:: --test-threads 4
 	$(CARGO) test --locked --test attack -- --test-threads 1 alone:: crowd::
+
+# What deploy/compose.yaml describes, without containers, and the systemd unit. Installs nginx.
+test-deploy: redis python
+	$(CARGO) build --locked
+	scripts/try-deploy "$(BINARY)"
+
+# docs/openapi.json from docs/openapi.yaml; the suite says when that is needed.
+openapi:
+	WRITE_OPENAPI=1 $(CARGO) test --locked --test it -- openapi::the_json_is_the_yaml
 
 lint:
 	$(CARGO) fmt --check
@@ -86,8 +95,8 @@ loadtest-smoke: python $(if $(BASE_URL),,redis)
 	$(if $(BASE_URL),,$(CARGO) build --locked)
 	python3 loadtest/run.py --smoke $(if $(BASE_URL),,"$(BINARY)")
 
-python:
-	scripts/install python
+python curl:
+	scripts/install $@
 
 redis:
 	$(ON) scripts/install redis

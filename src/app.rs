@@ -1,5 +1,5 @@
 //! Builds the two servers and runs them: the public one (vendor endpoints and `/v1`) and the admin one (`/livez`,
-//! `/readyz`, `/metrics`). Stopping is a future passed in, so that tests can stop an app without signals.
+//! `/readyz`, `/metrics`, `/openapi.yaml`). Stopping is a future passed in, so that tests can stop an app without signals.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -15,17 +15,26 @@ use tokio::task::JoinHandle;
 
 use crate::audit::{Check, Doctor, KnownServers};
 use crate::config::Config;
+use crate::demo::private_redis::{PrivateRedis, StartError};
 use crate::engine::{self, Engine, Probe, Standing, this_is_a_worker};
 use crate::http;
+use crate::http::Unserved;
 use crate::http::edge::{self, Answers, Edge, Limits};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::open_files::{self, OpenFiles};
-use crate::private_redis::{PrivateRedis, StartError};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
 /// Connections of the admin address. Its own, whatever happens at the public one.
 const ADMIN_CONNECTIONS: usize = 256;
+/// What there is on the admin address.
+const ADMIN_PATHS: [&str; 5] = [
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/openapi.yaml",
+    "/openapi.json",
+];
 /// Connections beyond `max_connections` that are being told so.
 const TURNED_AWAY: usize = 256;
 /// Between two looks for servers that have not been checked.
@@ -175,7 +184,7 @@ impl App {
         let poll = tokio::spawn(async move {
             tokio::join!(poll, setup);
         });
-        let state = http::State::new(Arc::clone(&config), engine, Arc::clone(&metrics));
+        let state = http::state(Arc::clone(&config), engine, Arc::clone(&metrics));
         let leaving = Arc::new(AtomicBool::new(false));
         let door = public_socket.try_clone()?;
         let public = public_server(public_socket, state, files, Arc::clone(&leaving))?;
@@ -350,7 +359,7 @@ fn admin_server(
         name: "admin",
         limits: limits(config),
         trusted_proxies: Vec::new(),
-        refuse: |_, why| http::native::unserved(why),
+        refuse: |_, why| http::unserved(why),
         metrics: None,
         answers: Arc::new(Answers::new(config.server.max_answers_bytes)),
         workers: 1,
@@ -366,11 +375,12 @@ fn admin_server(
             .route("/livez", asked().to(livez))
             .route("/readyz", asked().to(readyz))
             .route("/metrics", asked().to(show_metrics))
+            .route("/openapi.yaml", asked().to(openapi_yaml))
+            .route("/openapi.json", asked().to(openapi_json))
             .default_service(web::to(unasked))
     })
 }
 
-/// Never asks Redis: an outage there must not restart every pod.
 /// Balancers ask by HEAD, too.
 fn asked() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
@@ -378,10 +388,14 @@ fn asked() -> Route {
 
 /// What nobody asks of a pod, in words.
 async fn unasked(request: HttpRequest) -> HttpResponse {
-    let known = ["/livez", "/readyz", "/metrics"].contains(&request.path());
-    http::native::unrouted(known.then_some("GET, HEAD"))
+    let known = ADMIN_PATHS.contains(&request.path());
+    http::unserved(match known {
+        true => Unserved::WrongMethod("GET, HEAD"),
+        false => Unserved::NoPath,
+    })
 }
 
+/// Never asks Redis: an outage there must not restart every pod.
 async fn livez() -> HttpResponse {
     page(HttpResponse::Ok(), &serde_json::json!({ "alive": true }))
 }
@@ -424,6 +438,20 @@ async fn show_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type(CONTENT_TYPE)
         .body(metrics.encode())
+}
+
+/// What a pod answers, for people and for generators of clients. Both forms stand in the repository, and a test holds them together: so
+/// the program needs no parser of YAML.
+async fn openapi_yaml() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/yaml")
+        .body(include_str!("../docs/openapi.yaml"))
+}
+
+async fn openapi_json() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(include_str!("../docs/openapi.json"))
 }
 
 async fn poll(redis: engine::Health, health: Arc<Health>, metrics: Arc<Metrics>) {

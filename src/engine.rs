@@ -1,10 +1,12 @@
-//! The counts: services over Redis, each with what it uses. Types of Redis stay behind this module and `audit`.
+//! The services that keep the counts and answer from them. Each one holds only the parts that it uses. Types of the `redis`
+//! crate stay in this module and in `audit`.
 //!
 //! ```text
 //! Writer → Reader, Delivery → limits, members, faults, reply → connection, scripts, keys
 //! ```
 //!
-//! [`Delivery`](deliver::Delivery) reports what users' slots refuse; the [`Writer`] acts on that. The [`Reader`] writes nothing.
+//! [`Delivery`](deliver::Delivery) reports what users' slots refuse, and the [`Writer`] acts on that report. The [`Reader`]
+//! writes nothing.
 
 mod admission;
 mod announce;
@@ -28,6 +30,14 @@ use tokio::sync::Semaphore;
 
 use crate::config::{Config, Durability};
 use crate::connection::Redis;
+use crate::engine::admission::Admission;
+use crate::engine::announce::Announcer;
+use crate::engine::deliver::Delivery;
+use crate::engine::durable::Durable;
+use crate::engine::faults::Faults;
+use crate::engine::members::MemberLists;
+use crate::engine::trim::Trimmer;
+use crate::engine::write::{History, Inner};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 
@@ -38,47 +48,42 @@ pub use read::Reader;
 pub use read::rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 pub use write::Writer;
 
-pub(crate) use deliver::Tell;
+pub(crate) use deliver::SingleDelivery;
 
-/// The services of one process. A cheap handle; clones share connections.
+/// The services of one process. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub struct Engine {
-    /// Answers what is asked of the counts.
+    /// Answers reads.
     pub reader: Arc<Reader>,
-    /// Takes events in.
+    /// Accepts events and delivers the jobs that follow from them.
     pub writer: Writer,
     /// The limits of the vendor endpoints.
     pub limits: Limits,
-    /// Asks Redis how it is.
+    /// Checks whether Redis can serve.
     pub health: Health,
     pub(crate) redis: Redis,
 }
 
-/// Deliveries under way that nobody waits for.
+/// How many deliveries and trims run in the background at once, without a caller that waits for them.
 const BACKGROUND: usize = 256;
 
 impl Engine {
-    /// Prepares the connections (made when first used) and starts the sweep for unfinished fan-outs. Wants a tokio runtime.
+    /// Prepares the connections, which are opened when they are first used, and starts the sweep. Needs a tokio runtime.
     pub async fn connect(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
         let engine = Self::observe(config, metrics)?;
         tokio::spawn(recover::run(engine.writer.downgrade()));
         Ok(engine)
     }
 
-    /// Prepares the connections and nothing else: for commands that look at the data from beside the pods.
+    /// Prepares the connections without starting the sweep: for commands that inspect or repair the data while pods run.
     pub fn observe(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
         let url = config.redis.url.as_ref().map(|url| url.0.as_str());
         let url = url.ok_or_else(|| Error::Internal("no address of redis is set".into()))?;
         let redis = Redis::new(&config.redis, url, Arc::clone(&metrics))?;
-        let durable = (config.redis.durability == Durability::Wait).then(|| {
-            let timeout = Duration::from_millis(config.redis.durability_timeout_ms);
-            durable::Durable::start(redis.clone(), config.redis.durability_replicas, timeout)
-        });
-        let admission =
-            admission::Admission::new(&config.server, &config.apps, Arc::clone(&metrics));
+        let admission = Admission::new(&config.server, &config.apps, Arc::clone(&metrics));
         let admission = Arc::new(admission);
-        let faults = faults::Faults::new(Arc::clone(&metrics));
-        let lists = Arc::new(members::MemberLists::new());
+        let faults = Faults::new(Arc::clone(&metrics));
+        let lists = Arc::new(MemberLists::new());
         let limits = Limits::new(redis.clone());
         let background = Arc::new(Semaphore::new(BACKGROUND));
         let reader = Arc::new(Reader::new(
@@ -88,27 +93,22 @@ impl Engine {
             Arc::clone(&lists),
             faults.clone(),
         ));
-        let writer = Writer::new(write::Inner {
+        let writer = Writer::new(Inner {
             admission,
-            announcer: announce::Announcer::new(redis.clone()),
+            announcer: Announcer::new(redis.clone()),
             reader: Arc::clone(&reader),
-            delivery: deliver::Delivery::new(
-                redis.clone(),
-                lists,
-                faults.clone(),
-                Arc::clone(&metrics),
-            ),
-            trimmer: trim::Trimmer {
+            delivery: Delivery::new(redis.clone(), lists, faults.clone(), Arc::clone(&metrics)),
+            trimmer: Trimmer {
                 redis: redis.clone(),
                 background: Arc::clone(&background),
                 faults: faults.clone(),
             },
-            history: write::History::new(&config.history),
+            history: History::new(&config.history),
             direct_rooms: (config.apps.iter())
                 .map(|app| (app.id.clone(), app.direct_room_ids()))
                 .collect(),
             background,
-            durable,
+            durable: durable(config, &redis),
             faults,
             metrics,
             redis: redis.clone(),
@@ -121,4 +121,13 @@ impl Engine {
             redis,
         })
     }
+}
+
+/// With durability `wait`: waits for replicas.
+fn durable(config: &Config, redis: &Redis) -> Option<Durable> {
+    let redis_config = &config.redis;
+    (redis_config.durability == Durability::Wait).then(|| {
+        let timeout = Duration::from_millis(redis_config.durability_timeout_ms);
+        Durable::start(redis.clone(), redis_config.durability_replicas, timeout)
+    })
 }

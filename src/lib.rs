@@ -2,14 +2,15 @@
 //!
 //! # The map
 //!
-//! A request comes in through [`app`] (listeners, start and stop) and [`http`] (one table from path to dialect). A dialect
+//! A request comes in through [`app`] (listeners, start and stop) and [`http`] (the tables of the dialects' calls). A dialect
 //! parses, asks the [`limiter`], makes one call of the [`store`], and renders. The store speaks to Redis through [`scripts`]
 //! (one atomic operation per file in `lua/`) on [`connection`], with keys that only [`keys`] spells.
 //!
 //! Dependencies point one way; `tests/it/layering.rs` holds them:
 //!
 //! ```text
-//! main → cli → app, demo, admin → http (dialects) → limiter, store → scripts, keys, connection → redis, deadpool_redis
+//! main → cli (commands) → app → http (dialects) → limiter, store → scripts, keys, connection → redis, deadpool_redis
+//! cli, app → demo (sample data, the private redis-server)
 //! anyone → names, json, event, quota, shares, error, outcome          config ← cli, app, http, store          metrics, telemetry ← anyone
 //! ```
 //!
@@ -24,7 +25,7 @@
 //!    difference. Then the record is cleared, and the caller is told `applied`.
 //! 4. A pod that dies in between leaves the record behind. Every pod sweeps the index and finishes what it finds.
 //!
-//! [`admin`] looks after the data from beside the pods: the self-check recomputes every plain count from the positions and
+//! The commands of [`cli`] look after the data from beside the pods: `verify` recomputes every plain count from the positions and
 //! compares the positions with their rooms.
 //! `import` is the other door for events: lines of a file, past HTTP, on the same way from step 2 on.
 //!
@@ -55,10 +56,8 @@ pub mod shares;
 pub mod config;
 pub mod cli;
 pub mod demo;
-pub mod admin;
 pub mod app;
 pub mod open_files;
-pub mod private_redis;
 
 pub mod http;
 pub mod limiter;

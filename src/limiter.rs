@@ -523,9 +523,7 @@ mod tests {
             users: crate::config::UsersConfig {
                 allowed_origins: Vec::new(),
             },
-            imkit: None,
-            tencent: None,
-            sendbird: None,
+            dialects: crate::config::Sections::default(),
         };
         let endpoints = ["x", "y"].map(|name| Endpoint { name, user_share });
         Limiter::new(&[app], &endpoints, Arc::default())

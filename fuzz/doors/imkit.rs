@@ -11,10 +11,9 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use sha2::Sha256;
 
+use super::badges::{MAX_TAGS, tags};
 use super::rooms::Listing;
 use super::token::{Unusable, Verifier};
-use super::{MAX_TAGS, tags};
-use crate::counts::Pref;
 use crate::http::request::{Call, Query};
 use crate::names::UserId;
 

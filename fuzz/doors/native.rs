@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{MAX_USERS, users_asked};
+use super::reads::{MAX_USERS, users_asked};
 use crate::http::request::Call;
 
 /// Whether the headers of a call let it in.

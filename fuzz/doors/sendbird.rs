@@ -1,7 +1,7 @@
 //! For the fuzz targets `tokens` and `queries`: who is let in, and what a query asks for.
 #![allow(missing_docs)]
 
-use super::{Asked, KEYS, MAX_TYPES};
+use super::items::{Asked, KEYS, MAX_TYPES};
 use crate::http::request::{Call, Query};
 
 /// Whether the headers of a call let it in.

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::Sha256;
 
+use super::asked::{Asked, MAX_PEERS};
 use super::usersig::{Refusal, Verifier};
-use super::{Asked, MAX_PEERS};
 
 const APP: u64 = 1_400_000_001;
 const KEY: &str = "unread-test-key-0001-not-a-real-secret";
@@ -172,7 +172,7 @@ pub fn body(data: &[u8]) {
 
 /// The app's number in a query.
 pub fn number(text: &str) {
-    if let Some(number) = super::digits(text) {
+    if let Some(number) = super::tenants::digits(text) {
         let plain = text.trim_start_matches('0');
         let plain = if plain.is_empty() { "0" } else { plain };
         assert!(number.to_string() == plain || text.is_empty());

@@ -13,7 +13,7 @@ use unread::config::{Flags, load_text};
 use unread::http::request::Call;
 use unread::http::{State, imkit, native, sendbird};
 use unread::metrics::Metrics;
-use unread::engine::Store;
+use unread::engine::Engine;
 
 const SERVER_KEY: &str = "server-key-not-real";
 const CLIENT_KEY: &str = "client-key-not-real";
@@ -38,10 +38,10 @@ static STATE: LazyLock<State> = LazyLock::new(|| {
         api_tokens = ["{API_TOKEN}"]
         "#
     );
-    let config = Arc::new(load_text(&config, &Flags::default()).unwrap());
+    let config = Arc::new(load_text(&config, &Flags::default(), &unread::http::sections()).unwrap());
     let metrics = Arc::new(Metrics::new());
-    let store = Store::observe(&config, Arc::clone(&metrics)).unwrap();
-    State::new(config, store, metrics)
+    let engine = Engine::observe(&config, Arc::clone(&metrics)).unwrap();
+    unread::http::state(config, engine, metrics)
 });
 
 /// Lines of a header's name and value, as in a request.
@@ -68,6 +68,8 @@ fn headers(data: &[u8]) {
         payload: &mut payload,
         segments: Vec::new(),
         state: &STATE,
+        dialect: "",
+        route: None,
         name: &Cell::new(""),
         app: &Cell::new(None),
     };

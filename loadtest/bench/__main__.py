@@ -7,6 +7,7 @@ import datetime
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 import traceback
 
@@ -24,6 +25,12 @@ def _leave(number: int, _frame: object) -> None:
     sys.exit(128 + number)
 
 
+def _is_dirty() -> bool:
+    """Whether the tree has changes that no commit has."""
+    status = ["git", "-C", str(LOADTEST.parent), "status", "--porcelain", "--untracked-files=no"]
+    return bool(subprocess.run(status, capture_output=True, text=True, check=True).stdout)
+
+
 def main() -> int:
     """Answers the exit code: 1 when a benchmark could not be run to its end."""
     quick = os.environ.get("BENCH_QUICK", "") not in ("", "0")
@@ -38,7 +45,9 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
 
-    name = f"{datetime.date.today().isoformat()}-{os.cpu_count()}c{'-quick' if quick else ''}"
+    # Results of a quick run, and of a tree with changes that no commit has, go to a folder that git ignores.
+    mark = "-quick" if quick else "-dirty" if _is_dirty() else ""
+    name = f"{datetime.date.today().isoformat()}-{os.cpu_count()}c{mark}"
     env = Env(LOADTEST / "results" / name, seconds=seconds, rounds=rounds, quick=quick)
     failed = []
     try:

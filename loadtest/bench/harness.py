@@ -482,7 +482,7 @@ class Env:
         home = self.work / f"redis-{port}"
         home.mkdir()
         settings = {"port": port, "bind": "127.0.0.1", "dir": home, "save": "", "appendonly": "no"}
-        # As README.md says a Redis for `unread` is to be set up.
+        # As docs/operate.md says a Redis for `unread` is to be set up.
         settings |= {"hash_max_listpack_entries": 512, "hash_max_listpack_value": 256, "maxmemory_policy": "noeviction"}
         path = home / "redis.sock" if unix else None
         if path:

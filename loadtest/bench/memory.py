@@ -11,7 +11,7 @@ from bench.harness import ROOT, BenchError, Env, Redis, Row, built
 SHAPES = [(10, 1_000), (100, 1_000), (2_000, 100)]
 ROOM_SIZE = 100
 MESSAGES = 3
-LIMITS = {"the limits of README.md": {}, "Redis' defaults": {"hash_max_listpack_entries": 128, "hash_max_listpack_value": 64}}
+LIMITS = {"the limits of docs/operate.md": {}, "Redis' defaults": {"hash_max_listpack_entries": 128, "hash_max_listpack_value": 64}}
 GOALS = {100: "<= 150"}
 
 

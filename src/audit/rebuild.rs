@@ -10,7 +10,7 @@ use crate::audit::drift::Drift;
 use crate::audit::slot::{Slot, text_or_escaped};
 use crate::audit::verify::{Consistency, UserDrift};
 use crate::counts::room::{Membership, millis};
-use crate::engine::Tell;
+use crate::engine::SingleDelivery;
 use crate::engine::reply::{Reply, bytes};
 use crate::engine::snapshot::Snapshot;
 use crate::error::Result;
@@ -190,12 +190,12 @@ impl Repairer {
         slot: &Slot,
     ) -> Result<()> {
         let snapshot = &view.snapshot;
-        let tell = match (view.member(), slot.position(room.as_str())) {
+        let delivery = match (view.member(), slot.position(room.as_str())) {
             (Some(entry), _) if slot.left_since(room.as_str()) >= entry.epoch => {
                 // The user has left, and the room has lost that change.
                 return self.writer.leave(app, room, user, Some(entry.epoch)).await;
             }
-            (Some(entry), _) => Tell {
+            (Some(entry), _) => SingleDelivery {
                 snapshot: snapshot.clone(),
                 membership: entry,
                 peer: &view.peer,
@@ -212,8 +212,8 @@ impl Repairer {
                 } else {
                     snapshot.rev
                 };
-                Tell {
-                    snapshot: Snapshot::gone(snapshot.taken),
+                SingleDelivery {
+                    snapshot: Snapshot::deleted(snapshot.taken),
                     membership: Membership {
                         state: 'l',
                         epoch: now.max(position.epoch),
@@ -228,6 +228,6 @@ impl Repairer {
             (None, None) => return Ok(()),
         };
         // If the slot refuses, the drift stays, and the next look finds it.
-        self.writer.tell(app, room, user, tell).await.map(|_| ())
+        self.writer.deliver_single(app, room, user, delivery).await
     }
 }

@@ -1,11 +1,11 @@
-//! Puts the layers on top of each other: file, then environment, then flags. What comes out is a tree whose leaves still
-//! know whether they were typed (file) or are mere text (environment); `read` gives them their types.
+//! Puts the layers on top of each other: file, then environment, then flags; and has `read` give the settings their types.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
-use super::{Config, read};
+use super::dialect::SectionKind;
+use super::tree::{Node, parse, put};
+use super::{Config, ConfigError, read};
 
 const PREFIX: &str = "UNREAD_";
 
@@ -24,80 +24,9 @@ pub struct Flags {
     pub data_dir: Option<PathBuf>,
 }
 
-/// Everything that is wrong with a configuration, one line each. No line holds a secret.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ConfigError(pub Vec<String>);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("\n"))
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// A value on its way to its type.
-#[derive(Debug, Clone)]
-pub(super) enum Node {
-    /// A table.
-    Table(BTreeMap<String, Node>),
-    /// An array.
-    List(Vec<Node>),
-    /// A typed value of the file or of a flag.
-    Value(toml::Value),
-    /// The text of an environment variable, with its name: what it is depends on the setting.
-    Text { text: String, variable: String },
-}
-
-impl Node {
-    fn of(value: toml::Value) -> Self {
-        match value {
-            toml::Value::Table(table) => Node::Table(
-                table
-                    .into_iter()
-                    .map(|(key, value)| (key, Node::of(value)))
-                    .collect(),
-            ),
-            toml::Value::Array(items) => Node::List(items.into_iter().map(Node::of).collect()),
-            other => Node::Value(other),
-        }
-    }
-
-    /// The node, with a text that is a TOML literal of something else than a string turned into that.
-    pub(super) fn parsed(self) -> Self {
-        match self {
-            Node::Text { text, variable } => match literal(&text) {
-                Some(value) => Node::of(value),
-                None => Node::Text { text, variable },
-            },
-            other => other,
-        }
-    }
-
-    /// The environment variable that this, or something in it, came from.
-    pub(super) fn variable(&self) -> Option<&str> {
-        match self {
-            Node::Table(table) => table.values().find_map(Node::variable),
-            Node::List(items) => items.iter().find_map(Node::variable),
-            Node::Value(_) => None,
-            Node::Text { variable, .. } => Some(variable),
-        }
-    }
-}
-
-fn literal(text: &str) -> Option<toml::Value> {
-    let mut table: toml::Table = toml::from_str(&format!("v = {text}")).ok()?;
-    // A text with line breaks could smuggle in more than one key.
-    if table.len() != 1 {
-        return None;
-    }
-    table
-        .remove("v")
-        .filter(|value| !matches!(value, toml::Value::String(_) | toml::Value::Datetime(_)))
-}
-
-/// Reads the configuration of this process: file, environment, flags.
-pub fn load(flags: &Flags) -> Result<Config, ConfigError> {
+/// Reads the configuration of this process: file, environment, flags. `dialects` are the sections that an app may have beside the
+/// program's own.
+pub fn load(flags: &Flags, dialects: &[&SectionKind]) -> Result<Config, ConfigError> {
     let mut variables = Vec::new();
     let mut problems = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -114,7 +43,7 @@ pub fn load(flags: &Flags) -> Result<Config, ConfigError> {
         }
     }
     if problems.is_empty() {
-        load_from(flags, variables)
+        load_from(flags, variables, dialects)
     } else {
         Err(ConfigError(problems))
     }
@@ -124,6 +53,7 @@ pub fn load(flags: &Flags) -> Result<Config, ConfigError> {
 pub fn load_from(
     flags: &Flags,
     variables: impl IntoIterator<Item = (String, String)>,
+    dialects: &[&SectionKind],
 ) -> Result<Config, ConfigError> {
     let mut file = None;
     let mut settings = Vec::new();
@@ -148,13 +78,17 @@ pub fn load_from(
             .map_err(|why| ConfigError(vec![format!("{}: {why}", path.display())]))?,
         None => Node::Table(BTreeMap::new()),
     };
-    layered(root, settings, flags)
+    layered(root, settings, flags, dialects)
 }
 
 /// Reads a configuration that is part of the program, under the flags only.
-pub fn load_text(text: &str, flags: &Flags) -> Result<Config, ConfigError> {
+pub fn load_text(
+    text: &str,
+    flags: &Flags,
+    dialects: &[&SectionKind],
+) -> Result<Config, ConfigError> {
     let root = parse(text).map_err(|why| ConfigError(vec![why]))?;
-    layered(root, Vec::new(), flags)
+    layered(root, Vec::new(), flags, dialects)
 }
 
 /// `settings`: path, variable and value of each.
@@ -162,6 +96,7 @@ fn layered(
     mut root: Node,
     mut settings: Vec<(String, String, String)>,
     flags: &Flags,
+    dialects: &[&SectionKind],
 ) -> Result<Config, ConfigError> {
     // Parents before children and elements in their order, whatever order the environment has.
     settings.sort_by_cached_key(|(path, name, _)| {
@@ -205,22 +140,7 @@ fn layered(
             problems.push(format!("{section}.{key}: {why}"));
         }
     }
-    read::config(root, problems)
-}
-
-fn parse(text: &str) -> Result<Node, String> {
-    match toml::from_str::<toml::Table>(text) {
-        Ok(table) => Ok(Node::of(toml::Value::Table(table))),
-        Err(error) => {
-            // The error's own text quotes the line, which may hold a secret.
-            let line = error
-                .span()
-                .and_then(|span| text.get(..span.start))
-                .map_or(1, |before| before.matches('\n').count() + 1);
-            let message = error.message().replace('\n', " ");
-            Err(format!("line {line}: {message}"))
-        }
-    }
+    read::config(root, problems, dialects)
 }
 
 /// Kubernetes gives every pod the addresses of the services beside it. Beside a service named `unread` or `unread-admin`
@@ -242,55 +162,4 @@ fn is_service_link(path: &str) -> bool {
         let port = parts.next().is_some_and(|p| p.parse::<u16>().is_ok());
         port && matches!(parts.next(), Some("tcp" | "udp" | "sctp"))
     })
-}
-
-fn put(node: &mut Node, path: &[&str], leaf: Node) -> Result<(), String> {
-    let Some((first, rest)) = path.split_first() else {
-        *node = leaf;
-        return Ok(());
-    };
-    if first.is_empty() {
-        return Err("is no setting".to_owned());
-    }
-    // An inline table or array of a shorter variable may be completed by a longer one.
-    if matches!(node, Node::Text { .. }) {
-        let text = std::mem::replace(node, Node::List(Vec::new()));
-        *node = text.parsed();
-    }
-    match node {
-        Node::Table(table) => {
-            let child = table
-                .entry((*first).to_owned())
-                .or_insert_with(|| container(rest));
-            put(child, rest, leaf)
-        }
-        Node::List(items) => {
-            let Ok(index) = first.parse::<usize>() else {
-                return Err(format!("`{first}` is not an index"));
-            };
-            if index == items.len() {
-                items.push(container(rest));
-            }
-            let count = items.len();
-            match items.get_mut(index) {
-                Some(child) => put(child, rest, leaf),
-                None => Err(format!(
-                    "index {index} leaves a gap: there are {count} before it"
-                )),
-            }
-        }
-        Node::Value(_) | Node::Text { .. } => {
-            Err("goes into a setting that has no parts".to_owned())
-        }
-    }
-}
-
-/// What a path that goes on with `rest` goes into.
-fn container(rest: &[&str]) -> Node {
-    match rest.first() {
-        Some(part) if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) => {
-            Node::List(Vec::new())
-        }
-        _ => Node::Table(BTreeMap::new()),
-    }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{AppConfig, Config, EXAMPLE, Flags, Place, RedisAddress, Secret, load_text};
+use super::dialect::SectionKind;
+use super::{Config, EXAMPLE, Flags, Place, RedisAddress, load_text};
 
 /// Fewer bytes than these can be guessed by trying: with 16 random letters and digits there are 2^95 to try.
 const MIN_BYTES: usize = 16;
@@ -10,37 +11,25 @@ const MIN_BYTES: usize = 16;
 /// 100 have as many.
 const MIN_DIFFERENT: usize = 8;
 
-/// Secrets beside those of the example file that this program's files show: those of the load tests and of the tests.
+/// Server keys beside those of the example file that this program's files show: those of the load tests and of the tests.
 const SHOWN: &[&str] = &[
     "load-server-key",
-    "load-client-key",
-    "load-imkit-secret",
-    "load-tencent-secret",
-    "load-master-token",
-    "load-api-token",
     "limited-server-key",
-    "limited-client-key",
-    "limited-imkit-secret",
-    "limited-tencent-secret",
-    "limited-master-token",
-    "limited-api-token",
     "sdk-test-server-key",
-    "sdk-test-api-token",
-    "imkit-test-secret-not-real",
 ];
 
 /// A secret that is no protection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeakSecret {
-    /// The setting it stands in, such as `apps[0].imkit.jwt_secret`.
+    /// The setting it stands in, such as `apps[0].server_keys[0]`.
     pub setting: String,
     /// What is wrong with it, without the secret itself.
     pub why: String,
 }
 
-/// The secrets that are published, short, or the same as another.
-pub fn weak_secrets(config: &Config) -> Vec<WeakSecret> {
-    let published = published();
+/// The secrets that are published, short, or the same as another. `dialects` as in [`super::load`].
+pub fn weak_secrets(config: &Config, dialects: &[&SectionKind]) -> Vec<WeakSecret> {
+    let published = published(dialects);
     let mut first: HashMap<&str, &str> = HashMap::new();
     let all = all(config);
     let mut weak = Vec::new();
@@ -77,9 +66,11 @@ fn is_short(secret: &str) -> bool {
 }
 
 /// The secrets that everybody can read. Those of the demo are the example file's, which it runs with.
-fn published() -> HashSet<String> {
-    let mut published: HashSet<String> = SHOWN.iter().map(|secret| (*secret).to_owned()).collect();
-    if let Ok(example) = load_text(EXAMPLE, &Flags::default()) {
+fn published(dialects: &[&SectionKind]) -> HashSet<String> {
+    let shown = dialects.iter().flat_map(|dialect| dialect.shown);
+    let shown = SHOWN.iter().chain(shown);
+    let mut published: HashSet<String> = shown.map(|secret| (*secret).to_owned()).collect();
+    if let Ok(example) = load_text(EXAMPLE, &Flags::default(), dialects) {
         published.extend(all(&example).into_iter().map(|(_, secret)| secret));
     }
     published
@@ -94,8 +85,16 @@ fn all(config: &Config) -> Vec<(String, String)> {
         all.extend(passwords.map(|password| ("redis.url".to_owned(), password)));
     }
     for (index, app) in config.apps.iter().enumerate() {
-        let secrets = of_app(app).into_iter();
-        all.extend(secrets.map(|(key, secret)| (format!("apps[{index}].{key}"), secret.0.clone())));
+        let own = app.server_keys.iter().enumerate();
+        let own = own.map(|(n, secret)| (format!("server_keys[{n}]"), secret.0.clone()));
+        all.extend(own.map(|(key, secret)| (format!("apps[{index}].{key}"), secret)));
+        for (name, section) in app.dialects.iter() {
+            let secrets = section.secrets().into_iter();
+            all.extend(
+                secrets
+                    .map(|(key, secret)| (format!("apps[{index}].{name}.{key}"), secret.0.clone())),
+            );
+        }
     }
     all
 }
@@ -108,26 +107,4 @@ fn passwords(address: RedisAddress) -> Vec<String> {
     // One for both is usual, and no fault.
     let sentinels = sentinels.filter(|one| Some(one) != address.password.as_ref());
     address.password.into_iter().chain(sentinels).collect()
-}
-
-fn of_app(app: &AppConfig) -> Vec<(String, &Secret)> {
-    fn list<'a>(key: &str, secrets: &'a [Secret]) -> Vec<(String, &'a Secret)> {
-        let secrets = secrets.iter().enumerate();
-        secrets
-            .map(|(index, secret)| (format!("{key}[{index}]"), secret))
-            .collect()
-    }
-    let mut all = list("server_keys", &app.server_keys);
-    if let Some(imkit) = &app.imkit {
-        all.extend(list("imkit.client_keys", &imkit.client_keys));
-        all.push(("imkit.jwt_secret".to_owned(), &imkit.jwt_secret));
-    }
-    if let Some(tencent) = &app.tencent {
-        all.push(("tencent.secret_key".to_owned(), &tencent.secret_key));
-    }
-    if let Some(sendbird) = &app.sendbird {
-        all.push(("sendbird.master_token".to_owned(), &sendbird.master_token));
-        all.extend(list("sendbird.api_tokens", &sendbird.api_tokens));
-    }
-    all
 }

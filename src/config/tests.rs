@@ -1,6 +1,12 @@
 //! Layers, types, every rule of validation, and what is printed.
 
+use std::path::PathBuf;
+
 use super::*;
+use crate::http::imkit::ImkitConfig;
+use crate::http::sections;
+use crate::http::sendbird::SendbirdConfig;
+use crate::http::tencent::TencentConfig;
 
 const APP: &str = r#"
 [[apps]]
@@ -30,7 +36,7 @@ fn with_flags(file: &str, env: &[(&str, &str)], mut flags: Flags) -> Result<Conf
     let env = env
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    load_from(&flags, env).map_err(|error| {
+    load_from(&flags, env, &sections()).map_err(|error| {
         let path = path.display().to_string();
         let lines = error.0.into_iter();
         lines.map(|line| line.replace(&path, "FILE")).collect()
@@ -43,7 +49,7 @@ fn problems(file: &str, env: &[(&str, &str)]) -> Vec<String> {
 
 #[test]
 fn the_defaults_are_the_documented_ones() {
-    let config = load_from(&Flags::default(), []).unwrap();
+    let config = load_from(&Flags::default(), [], &[]).unwrap();
     assert_eq!(
         effective(&config),
         r#"[server]
@@ -115,9 +121,71 @@ fn the_commented_defaults_of_the_example_are_the_defaults() {
         .collect();
     let uncommented = uncommented.join("\n");
     assert!(uncommented.contains("\nmax_events = 10_000 "));
-    let defaults = load_text(example, &Flags::default()).unwrap();
-    let spelt_out = load_text(&uncommented, &Flags::default()).unwrap();
+    let defaults = load_text(example, &Flags::default(), &sections()).unwrap();
+    let spelt_out = load_text(&uncommented, &Flags::default(), &sections()).unwrap();
     assert_eq!(effective(&spelt_out), effective(&defaults));
+}
+
+/// The paths of rows, with those of their parts.
+fn paths(section: &str, rows: Vec<Row>) -> Vec<String> {
+    let mut all = Vec::new();
+    for row in rows {
+        let path = format!("{section}.{}", row.key);
+        assert!(!row.help.is_empty() && !row.form.is_empty(), "{path}");
+        match row.parts.is_empty() {
+            true => all.push(path),
+            false => all.extend(paths(&path, row.parts)),
+        }
+    }
+    all
+}
+
+#[test]
+fn the_example_names_exactly_the_settings_that_there_are() {
+    let mut known = Vec::new();
+    for (section, rows) in [
+        ("server", ServerConfig::rows()),
+        ("redis", RedisConfig::rows()),
+        ("history", HistoryConfig::rows()),
+        ("log", LogConfig::rows()),
+        ("apps", settings::Tenant::rows()),
+        ("apps.users", UsersConfig::rows()),
+    ] {
+        known.extend(paths(section, rows));
+    }
+    for section in sections() {
+        known.extend(paths(&format!("apps.{}", section.name), (section.rows)()));
+    }
+    // `name = value`, commented out or not.
+    let (mut section, mut named) = (String::new(), Vec::new());
+    for line in EXAMPLE.lines() {
+        if let Some(head) = line.strip_prefix('[') {
+            section = head
+                .trim_start_matches('[')
+                .split(']')
+                .next()
+                .unwrap()
+                .to_owned();
+        }
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        let Some((key, value)) = line.split_once(" = ") else {
+            continue;
+        };
+        if section.is_empty() || key.contains(' ') {
+            continue;
+        }
+        let value = value.split(" # ").next().unwrap();
+        match value.trim().strip_prefix("{ ") {
+            None => named.push(format!("{section}.{key}")),
+            Some(parts) => named.extend(parts.split(", ").map(|part| {
+                let part = part.split(" = ").next().unwrap();
+                format!("{section}.{key}.{part}")
+            })),
+        }
+    }
+    known.sort();
+    named.sort();
+    assert_eq!(named, known);
 }
 
 #[test]
@@ -171,14 +239,14 @@ fn whole_apps_can_come_from_the_environment() {
         scope: Scope::Pod,
     };
     assert_eq!(app.rate_limit, limit);
-    let imkit = app.imkit.as_ref().unwrap();
+    let imkit: &ImkitConfig = app.section().unwrap();
     assert_eq!(imkit.client_keys[0].0, "123");
     assert_eq!(imkit.jwt_secret.0, "456");
-    let tencent = app.tencent.as_ref().unwrap();
+    let tencent: &TencentConfig = app.section().unwrap();
     assert_eq!(tencent.sdkappid, 1_400_000_001);
     assert_eq!(tencent.secret_key.0, "true");
     assert_eq!(tencent.admins, ["root"]);
-    let sendbird = app.sendbird.as_ref().unwrap();
+    let sendbird: &SendbirdConfig = app.section().unwrap();
     assert_eq!(sendbird.application_id, "99");
     assert_eq!(sendbird.master_token.0, "1e5");
 }
@@ -187,7 +255,7 @@ fn whole_apps_can_come_from_the_environment() {
 fn an_environment_variable_changes_one_field_of_an_app_in_the_file() {
     let env = [("UNREAD_APPS__0__IMKIT__JWT_SECRET", "other")];
     let config = with(APP, &env).unwrap();
-    let imkit = config.apps[0].imkit.as_ref().unwrap();
+    let imkit: &ImkitConfig = config.apps[0].section().unwrap();
     assert_eq!(imkit.jwt_secret.0, "other");
     assert_eq!(imkit.client_keys[0].0, "client-a");
 }
@@ -256,11 +324,12 @@ fn the_file_can_be_named_by_the_environment() {
     let path = dir.path().join("c.toml");
     std::fs::write(&path, "[history]\nmax_messages = 5\n").unwrap();
     let name = path.display().to_string();
-    let config = load_from(&Flags::default(), [("UNREAD_CONFIG".to_owned(), name)]).unwrap();
+    let config = load_from(&Flags::default(), [("UNREAD_CONFIG".to_owned(), name)], &[]).unwrap();
     assert_eq!(config.history.max_messages, 5);
     let missing = load_from(
         &Flags::default(),
         [("UNREAD_CONFIG".to_owned(), "/no/such".to_owned())],
+        &[],
     );
     assert!(missing.unwrap_err().0[0].starts_with("/no/such: cannot be read: "));
 }
@@ -414,13 +483,16 @@ fn a_users_share_is_a_part_of_the_whole() {
     let share = |text: &str| {
         let env = [("UNREAD_APPS__0__IMKIT__USER_SHARE", text)];
         let config = with(APP, &env)?;
-        Ok(config.apps[0].imkit.as_ref().unwrap().user_share)
+        Ok(config.apps[0].section::<ImkitConfig>().unwrap().user_share)
     };
     for (text, expected) in [("0.25", 0.25), ("1", 1.0), ("1.0", 1.0), ("0.001", 0.001)] {
         assert_eq!(share(text), Ok(expected), "{text}");
     }
     let default = with(APP, &[]).unwrap();
-    assert_eq!(default.apps[0].imkit.as_ref().unwrap().user_share, 0.5);
+    assert_eq!(
+        default.apps[0].section::<ImkitConfig>().unwrap().user_share,
+        0.5
+    );
     for text in ["0", "0.0", "-0.5", "1.01", "2", "nan", "inf", "-1", "1e-9"] {
         let expected = vec!["apps[0].imkit.user_share: must be 0.001 to 1".to_owned()];
         assert_eq!(share(text), Err(expected), "{text}");
@@ -437,7 +509,7 @@ fn weak(config: &Config) -> Vec<(String, &'static str)> {
         let kinds = ["published", "short", "same as"];
         kinds.into_iter().find(|kind| why.contains(kind)).unwrap()
     };
-    weak_secrets(config)
+    weak_secrets(config, &sections())
         .into_iter()
         .map(|weak| (weak.setting, kind(&weak.why)))
         .collect()
@@ -480,35 +552,44 @@ server_keys = ["{good}-4"]
     ];
     let expected = expected.map(|(setting, why)| (setting.to_owned(), why));
     assert_eq!(weak(&config), expected);
-    let said = format!("{:?}", weak_secrets(&config));
+    let said = format!("{:?}", weak_secrets(&config, &sections()));
     assert!(said.contains("is the same as apps[0].sendbird.master_token"));
     for secret in [good, "demo-server-key", "abab", "load-", "bytes-5"] {
         assert!(!said.contains(secret), "{secret} is shown: {said}");
     }
 }
 
-/// Every secret that a file of this program shows is on the list: the example's, the load tests', the README's.
+/// Every secret that a file of this program shows is on the list: the example's, the load tests', the documents'.
 #[test]
 fn what_is_published_is_known_to_be() {
     let load = include_str!("../../loadtest/unread.toml");
     for text in [EXAMPLE, load] {
-        let config = load_text(text, &Flags::default()).unwrap();
+        let config = load_text(text, &Flags::default(), &sections()).unwrap();
         let published = weak(&config)
             .iter()
             .filter(|(_, why)| *why == "published")
             .count();
         let secrets = config.apps.iter().map(|app| {
-            let imkit = app.imkit.as_ref().map_or(0, |i| i.client_keys.len() + 1);
-            let tencent = usize::from(app.tencent.is_some());
-            let sendbird = app.sendbird.as_ref().map_or(0, |s| s.api_tokens.len() + 1);
+            let imkit = app
+                .section::<ImkitConfig>()
+                .map_or(0, |i| i.client_keys.len() + 1);
+            let tencent = usize::from(app.section::<TencentConfig>().is_some());
+            let sendbird = app
+                .section::<SendbirdConfig>()
+                .map_or(0, |s| s.api_tokens.len() + 1);
             app.server_keys.len() + imkit + tencent + sendbird
         });
         assert_eq!(published, secrets.sum::<usize>());
     }
-    let readme = include_str!("../../README.md");
+    let docs = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).unwrap();
+    let docs = docs.map(|file| file.unwrap().path());
+    let docs = docs.filter(|path| path.extension().is_some_and(|ext| ext == "md"));
+    let docs = docs.map(|path| std::fs::read_to_string(path).unwrap());
+    let readme = include_str!("../../README.md").to_owned();
+    let documents = docs.chain([readme]).collect::<String>();
     let mut shown = 0;
     for before in ["Bearer ", "Api-Token: ", "IM-CLIENT-KEY: "] {
-        for rest in readme.split(before).skip(1) {
+        for rest in documents.split(before).skip(1) {
             let secret = rest.split(['\'', '"', '<', '`']).next().unwrap();
             if !secret.is_empty() && !secret.starts_with('$') {
                 let file = format!("[[apps]]\nid = \"a\"\nserver_keys = [\"{secret}\"]\n");
@@ -518,7 +599,7 @@ fn what_is_published_is_known_to_be() {
             }
         }
     }
-    assert!(shown >= 3, "the README shows {shown} secrets");
+    assert!(shown >= 3, "the documents show {shown} secrets");
 }
 
 #[test]
@@ -591,11 +672,20 @@ sendbird = {{ application_id = "A", master_token_file = "{one}", api_tokens_file
     let app = &config.apps[0];
     let keys: Vec<&str> = app.server_keys.iter().map(|key| key.0.as_str()).collect();
     assert_eq!(keys, ["k1", "k2"]);
-    assert_eq!(app.imkit.as_ref().unwrap().client_keys.len(), 2);
-    assert_eq!(app.imkit.as_ref().unwrap().jwt_secret.0, "s3cret");
-    assert_eq!(app.tencent.as_ref().unwrap().secret_key.0, "s3cret");
-    assert_eq!(app.sendbird.as_ref().unwrap().master_token.0, "s3cret");
-    assert_eq!(app.sendbird.as_ref().unwrap().api_tokens[1].0, "k2");
+    assert_eq!(app.section::<ImkitConfig>().unwrap().client_keys.len(), 2);
+    assert_eq!(app.section::<ImkitConfig>().unwrap().jwt_secret.0, "s3cret");
+    assert_eq!(
+        app.section::<TencentConfig>().unwrap().secret_key.0,
+        "s3cret"
+    );
+    assert_eq!(
+        app.section::<SendbirdConfig>().unwrap().master_token.0,
+        "s3cret"
+    );
+    assert_eq!(
+        app.section::<SendbirdConfig>().unwrap().api_tokens[1].0,
+        "k2"
+    );
 
     // A flag replaces the file, and a value beside a file is a contradiction.
     let flags = Flags {
@@ -702,7 +792,7 @@ fn what_is_shown_can_be_read_again_and_holds_no_secret() {
         "{shown}"
     );
     assert!(shown.contains("admins = [\"administrator\"]\n"), "{shown}");
-    let again = load_text(&shown, &Flags::default()).unwrap();
+    let again = load_text(&shown, &Flags::default(), &sections()).unwrap();
     assert_eq!(effective(&again), shown);
     assert!(!format!("{config:?}").contains("hush"));
 

@@ -1,4 +1,5 @@
-//! Bounds on what one pod takes on at once: past them a call is refused at once, instead of making all others wait.
+//! Admission: a pod takes on a bounded number of calls at once. It refuses a call beyond that immediately, so that the calls
+//! under way don't get slower.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,23 +12,23 @@ use crate::metrics::Metrics;
 use crate::names::AppId;
 use crate::shares::{Claim, Share, Shares};
 
-/// How long a batch of events waits for its turn.
+/// How long a batch of events waits for a place.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Batches of events waiting for their turn, for each that is being worked on.
+/// How many batches of events may wait, for each place.
 const WAITING: usize = 4;
 
-/// What is being worked on.
-pub(crate) struct Admission {
+/// The places for calls under way.
+pub(super) struct Admission {
     reads: ReadPlaces,
-    /// Shared out among the apps: writes take their time, and one app's must not hold up another's.
+    /// Shared out among the apps: writes take long, and one app's writes must not hold up another's.
     writes: Shares,
-    /// ReadPlaces in the configuration.
+    /// Each app's number in the order of the configuration.
     apps: HashMap<AppId, usize>,
     metrics: Arc<Metrics>,
 }
 
 impl Admission {
-    pub(crate) fn new(config: &ServerConfig, apps: &[AppConfig], metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(config: &ServerConfig, apps: &[AppConfig], metrics: Arc<Metrics>) -> Self {
         let waiting = config.max_writes.saturating_mul(WAITING);
         Self {
             reads: ReadPlaces::new(config.max_reads),
@@ -37,13 +38,13 @@ impl Admission {
         }
     }
 
-    /// A place for a read, now or not at all: reads are short, so a full house means that they are not being answered.
-    pub(crate) fn read(&self) -> Result<ReadPlace<'_>> {
+    /// Takes a place for a read, without waiting: reads are short, so when all places are taken Redis is not answering.
+    pub(super) fn read(&self) -> Result<ReadPlace<'_>> {
         self.reads.take().ok_or_else(|| self.refused("reads"))
     }
 
-    /// A place for a batch of events, now or soon.
-    pub(crate) async fn write(&self, app: &AppId) -> Result<Share> {
+    /// Takes a place for a batch of events; waits up to [`PATIENCE`].
+    pub(super) async fn write(&self, app: &AppId) -> Result<Share> {
         let place = self.writes.take(self.claim(app), PATIENCE).await;
         place.ok_or_else(|| self.refused("events"))
     }
@@ -60,11 +61,9 @@ impl Admission {
         self.metrics.overloaded(what);
         Error::Overloaded(what)
     }
-}
 
-impl Admission {
-    /// Refuses a batch of events at the door where it could neither be worked on now nor wait for its turn.
-    pub(crate) fn takes_events(&self, app: &AppId) -> Result<()> {
+    /// Refuses a batch of events, before its body is read, if no place is free and no more batches may wait.
+    pub(super) fn takes_events(&self, app: &AppId) -> Result<()> {
         match self.writes.has_room(self.claim(app)) {
             true => Ok(()),
             false => Err(self.refused("events")),
@@ -72,7 +71,7 @@ impl Admission {
     }
 }
 
-/// So many places that nobody waits for: a semaphore would take a lock for each that is given back.
+/// A number of places for which no call waits. A semaphore would take a lock whenever a place is given back.
 #[derive(Debug)]
 struct ReadPlaces {
     all: usize,
@@ -93,9 +92,9 @@ impl ReadPlaces {
     }
 }
 
-/// One that is taken until dropped.
+/// A place that is taken until it is dropped.
 #[derive(Debug)]
-pub(crate) struct ReadPlace<'a>(&'a ReadPlaces);
+pub(super) struct ReadPlace<'a>(&'a ReadPlaces);
 
 impl Drop for ReadPlace<'_> {
     fn drop(&mut self) {
@@ -139,7 +138,7 @@ mod tests {
         let waiting: Vec<_> = (0..WAITING).map(|_| admission.write(&app)).collect();
         let (results, beyond) =
             futures_util::join!(futures_util::future::join_all(waiting), async {
-                // Polled after those that wait.
+                // Polled after the calls that wait.
                 admission.write(&app).await.is_err()
             });
         assert!(beyond);

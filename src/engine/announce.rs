@@ -1,11 +1,12 @@
-//! Announcing work before it is accepted, in the index by which any pod finds the unfinished work of a dead one.
+//! Announcements: before a room (or user) accepts work, its name is written to an index. By that entry any pod finds the
+//! unfinished jobs of a pod that died.
 //!
-//! An announcement is a token: a number that grows with every announcement of an entry. The sweep forgets an entry only after it
-//! has *sealed* the room (or user) behind it, in the same script that found nothing unfinished there: from then on the
-//! accepting scripts refuse (`STALE`) that token and all before it. So nothing can be accepted on the strength of an entry that
-//! is gone, however long a pod was stopped in between, and whatever any clock says: the nodes of the index and of the room
-//! never compare theirs. When an entry is looked at does not depend on how often it is announced: a room that is never quiet
-//! gets its turn like any other.
+//! An announcement has a *token*: a number that grows with every announcement of an entry. The sweep removes an entry only after
+//! it has *sealed* the room (or user) with the entry's token, in the same script that found no unfinished job there. From then on
+//! the accepting scripts refuse (`STALE`) that token and all smaller ones. So nothing is accepted on an announcement that has been
+//! removed, however long a pod was stopped in between, and whatever the clocks say: the node of the index and the node of the
+//! room never compare their clocks. When an entry is looked at does not depend on how often it is announced, so a room that is
+//! announced all the time is looked at as often as any other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -16,29 +17,30 @@ use crate::engine::reply::Reply;
 use crate::error::Result;
 use crate::{keys, scripts};
 
-/// How old an announcement is before it is sealed and forgotten, and how long an entry waits to be looked at, in microseconds.
-pub(crate) const SWEEP_MICROS: u64 = 5_000_000;
+/// How old an announcement has to be before the sweep may seal and remove it, and the time between two looks at an entry, in
+/// microseconds.
+pub(super) const SWEEP_MICROS: u64 = 5_000_000;
 /// How long a pod relies on its own announcement before it renews it.
 const RENEW: Duration = Duration::from_millis(1_000);
-/// Entries remembered per shard before the old ones are thrown out.
+/// Announcements remembered per shard before the old ones are dropped.
 const REMEMBERED: usize = 4_096;
 /// Entries in one call.
 const CHUNK: usize = 500;
 
-/// Announces work, and keeps what this pod has announced lately.
-pub(crate) struct Announcer {
+/// Announces entries, and remembers which ones this pod has announced lately.
+pub(super) struct Announcer {
     redis: Redis,
     shards: Vec<Mutex<Shard>>,
 }
 
 struct Shard {
-    /// When it was announced, and by which token.
+    /// When each entry was announced, and its token.
     entries: HashMap<String, (Instant, u64)>,
     purged: Instant,
 }
 
 impl Announcer {
-    pub(crate) fn new(redis: Redis) -> Self {
+    pub(super) fn new(redis: Redis) -> Self {
         Self {
             redis,
             shards: (0..keys::PENDING_SHARDS)
@@ -79,8 +81,8 @@ impl Announcer {
         }
     }
 
-    /// Announces all of `entries` that were not announced within the last second.
-    pub(crate) async fn announce(&self, entries: impl IntoIterator<Item = String>) -> Result<()> {
+    /// Announces those of `entries` that this pod has not announced within the last second.
+    pub(super) async fn announce(&self, entries: impl IntoIterator<Item = String>) -> Result<()> {
         let mut by_shard: BTreeMap<u32, Vec<String>> = BTreeMap::new();
         for entry in entries {
             if self.lookup(&entry).is_none() {
@@ -99,7 +101,7 @@ impl Announcer {
         Ok(())
     }
 
-    /// Announces entries of one index by tokens above `above`; answers the last one's.
+    /// Announces entries of one index with tokens above `above`. Returns the token of the last one.
     async fn touch(&self, shard: u32, entries: &[String], above: u64) -> Result<u64> {
         let since = Instant::now();
         let mut call =
@@ -117,16 +119,16 @@ impl Announcer {
         Ok(token)
     }
 
-    /// The token by which work on `entry` may be accepted; announces it if need be.
-    pub(crate) async fn token(&self, entry: &str) -> Result<u64> {
+    /// The token with which `entry` may accept work. Announces the entry first if this pod has not done so lately.
+    pub(super) async fn token(&self, entry: &str) -> Result<u64> {
         match self.lookup(entry) {
             Some(token) => Ok(token),
             None => self.announce_above(entry, 0).await,
         }
     }
 
-    /// Announces `entry` by a token above that one.
-    pub(crate) async fn announce_above(&self, entry: &str, above: u64) -> Result<u64> {
+    /// Announces `entry` with a token above `above`.
+    pub(super) async fn announce_above(&self, entry: &str, above: u64) -> Result<u64> {
         self.touch(keys::pending_shard(entry), &[entry.to_owned()], above)
             .await
     }

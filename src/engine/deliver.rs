@@ -1,5 +1,5 @@
-//! Fan-out: bringing what a room accepted to the slots of its members. A delivery only reports what slots refuse, and never
-//! changes who is in the room: that is for the writer ([`Writer::finish`](crate::engine::write::Writer)) to act on.
+//! Fan-out: bringing a room's jobs to the slots of their audience. A delivery reports what slots refuse and never changes a
+//! membership: [`Writer::finish`](crate::engine::write::Writer) acts on the report.
 
 mod fan_out;
 mod plan;
@@ -13,7 +13,7 @@ use self::plan::{Marks, Plan, Target};
 use crate::connection::Redis;
 use crate::counts::room::{Job, Membership, names};
 use crate::engine::faults::Faults;
-use crate::engine::members::{LIST, MemberList, MemberLists};
+use crate::engine::members::{LONGEST, MemberList, MemberLists};
 use crate::engine::reply::Reply;
 use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result};
@@ -22,16 +22,17 @@ use crate::metrics::Metrics;
 use crate::names::AppId;
 use crate::scripts;
 
-pub(crate) use self::work::{Answer, Answers, Delivered, Refused, Tell, Why, Work};
+pub(crate) use self::work::SingleDelivery;
+pub(super) use self::work::{Decision, Decisions, Delivered, Reason, Refused, Work};
 
-/// How long a pod has for a fan-out before another one takes it over, in microseconds.
-pub(crate) const LEASE_MICROS: u64 = 5_000_000;
-/// Jobs and departures cleared in one call.
-pub(crate) const CLEAR: usize = 500;
+/// How long a pod has for a job before another pod may take it over, in microseconds.
+pub(super) const LEASE_MICROS: u64 = 5_000_000;
+/// Jobs, memberships or users in one call of the room's slot.
+const PER_ROOM_CALL: usize = 500;
 
-/// Brings what rooms accepted to the slots of their members.
+/// Brings what rooms accepted to users' slots.
 #[derive(Clone)]
-pub(crate) struct Delivery {
+pub(super) struct Delivery {
     redis: Redis,
     lists: Arc<MemberLists>,
     faults: Faults,
@@ -39,7 +40,7 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn new(
+    pub(super) fn new(
         redis: Redis,
         lists: Arc<MemberLists>,
         faults: Faults,
@@ -53,57 +54,45 @@ impl Delivery {
         }
     }
 
-    /// Delivers to everybody concerned, or to some of them.
-    pub(crate) async fn deliver(
+    /// Delivers jobs to their audience. With `resend` it sends only to those users whose slots refused the delivery before, with
+    /// what the room has decided since.
+    pub(super) async fn deliver(
         &self,
         app: &AppId,
         room: &Enc,
         work: &Work,
-        only: Option<&Answers>,
+        resend: Option<&Decisions>,
     ) -> Result<Delivered> {
         let keys = RoomKeys::new(app, room);
-        let plan = Plan::new(work, only);
-        let mut fan_out = FanOut {
-            service: self,
-            app,
-            room,
-            keys: &keys,
-            work,
-            plan: &plan,
-            delivered: Delivered::default(),
-            swept: Vec::new(),
-        };
-        if plan.full && (only.is_none() || work.snapshot.kind == "direct") {
+        let plan = Plan::new(work, resend);
+        let mut fan_out = FanOut::new(self, app, room, &keys, &plan);
+        let is_direct = work.snapshot.kind == "direct";
+        if plan.needs_members && (resend.is_none() || is_direct) {
             match self.members(app, room, &keys, &work.snapshot.mrev).await? {
                 Some(list) => {
-                    let seen: BTreeSet<&Enc> = list.entries.iter().map(|(user, _)| user).collect();
-                    let direct = work.snapshot.kind == "direct";
-                    let targets = list.entries.iter().filter_map(|(user, entry)| {
-                        let peer = direct.then(|| list.peer(user, work.snapshot.born));
-                        plan.member(user, *entry, peer.flatten())
+                    let known: BTreeSet<&Enc> = list.members.iter().map(|(user, _)| user).collect();
+                    let targets = list.members.iter().filter_map(|(user, membership)| {
+                        let peer = is_direct.then(|| list.peer(user, work.snapshot.born));
+                        plan.member(user, *membership, peer.flatten())
                     });
-                    let strangers = plan
-                        .own
-                        .keys()
-                        .filter(|u| !seen.contains(*u))
-                        .filter_map(|u| plan.stranger(u));
-                    let targets = targets.chain(strangers).collect();
-                    fan_out.send(targets).await?;
+                    let others = plan.marks.keys().filter(|user| !known.contains(*user));
+                    let others = others.filter_map(|user| plan.non_member(user));
+                    fan_out.send(targets.chain(others).collect()).await?;
                 }
                 None => fan_out.deliver_by_scan().await?,
             }
         } else {
-            let users: Vec<&Enc> = match only {
-                Some(only) => only.keys().collect(),
-                None => plan.own.keys().collect(),
+            let users: Vec<&Enc> = match resend {
+                Some(resend) => resend.keys().collect(),
+                None => plan.marks.keys().collect(),
             };
             fan_out.deliver_to(&users).await?;
         }
-        fan_out.sweep().await?;
+        fan_out.remove_ended().await?;
         Ok(fan_out.delivered)
     }
 
-    /// The list of members of version `mrev` or a later one; `None`: too long to be held.
+    /// The room's list of members, of version `mrev` or a later one. `None`: the list is too long to be read at once.
     async fn members(
         &self,
         app: &AppId,
@@ -112,7 +101,7 @@ impl Delivery {
         mrev: &str,
     ) -> Result<Option<Arc<MemberList>>> {
         let name = (app.clone(), room.clone());
-        // A cache that speeds up and never decides: it is used only if the room says that this list is current.
+        // The pod's own list is used only if the room named this version.
         if !mrev.is_empty()
             && let Some(list) = self.lists.get(&name)
             && list.mrev == mrev
@@ -121,91 +110,83 @@ impl Delivery {
         }
         let call = scripts::ROOM_MEMBERS
             .call(&[keys.meta(), keys.members()])
-            .arg(LIST);
+            .arg(LONGEST);
         let mut reply = Reply::new(self.redis.call(&call).await?)?;
         let (born, mrev) = (reply.number()?, reply.text()?);
         let (parted, length) = (names(&reply.text()?), reply.number()?);
-        if length > LIST as u64 {
+        if length > LONGEST as u64 {
             return Ok(None);
         }
         let list = Arc::new(MemberList {
             born,
             mrev,
             parted,
-            entries: self.readable_members(reply, keys)?,
+            members: self.readable_members(reply, keys)?,
         });
-        // When an entry is mended the list does not become another version.
-        let is_whole = list.entries.len() as u64 == length;
+        // A list with a gap is not kept: the version stays the same when the unreadable membership is mended.
+        let is_whole = list.members.len() as u64 == length;
         if list.born != 0 && is_whole {
             self.lists.remember(app, room, &list);
         }
         Ok(Some(list))
     }
 
-    /// The members in a reply, without those whose entries can't be read: that is said, and hides nobody else.
+    /// Reads users and memberships, in turn. A membership that can't be read is reported and left out; the others stay.
     fn readable_members(&self, reply: Reply, keys: &RoomKeys) -> Result<Vec<(Enc, Membership)>> {
         let mut members = Vec::new();
-        for (user, entry) in reply.pairs()? {
-            match Membership::parse(&entry) {
-                Ok(entry) => members.push((Enc::stored(user), entry)),
-                Err(error) => self.pass_by(error, keys),
+        for (user, membership) in reply.pairs()? {
+            match Membership::parse(&membership) {
+                Ok(membership) => members.push((Enc::stored(user), membership)),
+                Err(error) => self.report_unreadable_membership(error, keys),
             }
         }
         Ok(members)
     }
 
-    /// Says of a member's entry that it can't be read.
-    fn pass_by(&self, error: Error, keys: &RoomKeys) {
+    fn report_unreadable_membership(&self, error: Error, keys: &RoomKeys) {
         if let Err(error) = self.faults.at::<()>(Err(error), || keys.members()) {
             self.faults.complain(&error);
         }
     }
 
-    /// Brings one user a room as it is, outside of any fan-out.
-    pub(crate) async fn tell(
+    /// Sends one user the state of a room, without a job.
+    pub(super) async fn deliver_single(
         &self,
         app: &AppId,
         room: &Enc,
         user: &Enc,
-        told: Tell<'_>,
+        single: SingleDelivery<'_>,
     ) -> Result<Delivered> {
         let work = Work {
-            snapshot: told.snapshot,
+            snapshot: single.snapshot,
             ..Work::default()
         };
         let target = Target {
             user,
-            state: told.membership.state,
-            epoch: told.membership.epoch,
-            base: told.membership.base,
-            peer: told.peer.to_owned(),
+            state: single.membership.state,
+            epoch: single.membership.epoch,
+            base: single.membership.base,
+            peer: single.peer.to_owned(),
             marks: Marks {
-                holes: told.holes.iter().map(|at| (u64::MAX, *at)).collect(),
+                holes: single.holes.iter().map(|at| (u64::MAX, *at)).collect(),
                 ..Marks::default()
             },
-            answer: Answer {
-                vouched: told.membership.vouched,
-                named: None,
+            decision: Decision {
+                vouched: single.membership.vouched,
+                named_after: None,
             },
         };
+        let keys = RoomKeys::new(app, room);
         let plan = Plan::new(&work, None);
-        let mut fan_out = FanOut {
-            service: self,
-            app,
-            room,
-            keys: &RoomKeys::new(app, room),
-            work: &work,
-            plan: &plan,
-            delivered: Delivered::default(),
-            swept: Vec::new(),
-        };
+        let mut fan_out = FanOut::new(self, app, room, &keys, &plan);
         fan_out.send(vec![target]).await?;
         Ok(fan_out.delivered)
     }
 
-    /// Drops jobs that are finished. Answers nothing if they are; or, if a slot has seen a stamp that the room has lost, the
-    /// room as it goes on above that stamp: then they have to be delivered again.
-    pub(crate) async fn clear(
+    /// Clears finished jobs, and returns `None`. If a slot has seen a later stamp of the room (`ahead`) than the room has itself,
+    /// the room has lost data: then the jobs stay, the room goes on above that stamp, and the jobs have to be delivered again
+    /// with the snapshot that is returned.
+    pub(super) async fn clear(
         &self,
         keys: &RoomKeys,
         jobs: &[Job],
@@ -213,7 +194,7 @@ impl Delivery {
     ) -> Result<Option<Snapshot>> {
         let mut rest = jobs;
         if ahead > 0 {
-            let (first, later) = rest.split_at(rest.len().min(CLEAR));
+            let (first, later) = rest.split_at(rest.len().min(PER_ROOM_CALL));
             let mut call = scripts::JOBS_CLEAR.call(&[keys.meta(), keys.pending()]);
             call.push(ahead);
             for job in first {
@@ -225,7 +206,7 @@ impl Delivery {
             }
             rest = later;
         }
-        for jobs in rest.chunks(CLEAR) {
+        for jobs in rest.chunks(PER_ROOM_CALL) {
             let mut clear = redis::cmd("HDEL");
             clear.arg(keys.pending());
             for job in jobs {

@@ -1,8 +1,8 @@
-//! Durability `wait`: before a caller is told that its events are in, so many replicas have them.
+//! Durability `wait`: a caller gets the outcomes of its events only after a configured number of replicas has the events.
 //!
-//! `WAIT` counts the replicas that have all that its own connection wrote, and it blocks that connection. So it gets one of
-//! its own, on which it is preceded by a write: replication is one stream, and what has that write has all before it.
-//! Callers that come while one round is under way share the next one; nobody pays a round trip of his own.
+//! `WAIT` counts the replicas that have everything that its own connection wrote, and it blocks that connection. So it has a
+//! connection of its own and writes there first: replication is one stream, and a replica that has this write has everything
+//! before it. Callers that arrive while one round is under way share the next round, so no caller pays a round trip of its own.
 
 use std::time::Duration;
 
@@ -15,44 +15,50 @@ use crate::keys;
 /// Callers waiting for the next round.
 const WAITING: usize = 4_096;
 
-type Asked = oneshot::Sender<Result<()>>;
+/// Where a waiting caller gets its answer.
+type Caller = oneshot::Sender<Result<()>>;
 
-/// What makes sure that replicas have it.
-pub(crate) struct Durable {
-    queue: mpsc::Sender<Asked>,
+/// Waits for replicas on behalf of many callers.
+pub(super) struct Durable {
+    queue: mpsc::Sender<Caller>,
 }
 
 impl Durable {
-    /// Starts the rounds: each wants `replicas` of them within `timeout`.
-    pub(crate) fn start(redis: Redis, replicas: u32, timeout: Duration) -> Self {
-        let (queue, asked) = mpsc::channel(WAITING);
-        tokio::spawn(rounds(redis, replicas, timeout, asked));
+    /// Starts the rounds. Each one waits until `replicas` of them have confirmed, or until `timeout` is over.
+    pub(super) fn start(redis: Redis, replicas: u32, timeout: Duration) -> Self {
+        let (queue, callers) = mpsc::channel(WAITING);
+        tokio::spawn(rounds(redis, replicas, timeout, callers));
         Self { queue }
     }
 
-    /// Comes back when the replicas have all that was written before this call; otherwise what they have is unknown.
-    pub(crate) async fn confirm(&self) -> Result<()> {
-        let (answer, answered) = oneshot::channel();
+    /// Returns when enough replicas have everything that was written before this call. After an error it is unknown what they have.
+    pub(super) async fn confirm(&self) -> Result<()> {
+        let (caller, answer) = oneshot::channel();
         self.queue
-            .try_send(answer)
+            .try_send(caller)
             .map_err(|_| unknown("too many events are waiting for replicas"))?;
-        answered
+        answer
             .await
             .unwrap_or_else(|_| Err(unknown("the server is stopping")))
     }
 }
 
-async fn rounds(redis: Redis, replicas: u32, timeout: Duration, mut asked: mpsc::Receiver<Asked>) {
+async fn rounds(
+    redis: Redis,
+    replicas: u32,
+    timeout: Duration,
+    mut callers: mpsc::Receiver<Caller>,
+) {
     let mut round = Vec::new();
-    while asked.recv_many(&mut round, WAITING).await > 0 {
+    while callers.recv_many(&mut round, WAITING).await > 0 {
         let confirmed = redis.confirm(keys::durable, replicas, timeout).await;
         let enough = match confirmed {
-            Ok(have) => have >= u64::from(replicas),
+            Ok(confirmed) => confirmed >= u64::from(replicas),
             Err(_) => false,
         };
-        for answer in round.drain(..) {
-            // Whoever asked may have given up.
-            let _ = answer.send(if enough {
+        for caller in round.drain(..) {
+            // The caller may have gone away.
+            let _ = caller.send(if enough {
                 Ok(())
             } else {
                 Err(unknown("not enough replicas have the events"))

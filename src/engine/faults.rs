@@ -1,4 +1,4 @@
-//! What can't be read: which key it is, counted, and logged now and then.
+//! Unreadable data: which key it is in, a metric that counts it, and a log line from time to time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,62 +8,63 @@ use crate::error::{Error, Result};
 use crate::keys;
 use crate::metrics::Metrics;
 
-/// Before the same complaint is logged again, and how many are told apart.
-const COMPLAIN: Duration = Duration::from_secs(600);
+/// How long after a complaint the same one is logged again.
+const REPEAT: Duration = Duration::from_secs(600);
+/// How many different complaints are remembered; others are not logged meanwhile.
 const COMPLAINTS: usize = 1_000;
 
-/// What can't be read, and when that was said last.
+/// The texts of complaints, and when each was last logged.
 #[derive(Default)]
 struct Complaints(Mutex<HashMap<String, Instant>>);
 
 impl Complaints {
-    /// Whether it is time to say it, for the first time or again.
-    fn due(&self, what: &str) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.len() >= COMPLAINTS {
-            said.retain(|_, at| at.elapsed() < COMPLAIN);
+    /// Whether a complaint is to be logged, for the first time or again.
+    fn due(&self, complaint: &str) -> bool {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.len() >= COMPLAINTS {
+            logged.retain(|_, at| at.elapsed() < REPEAT);
         }
-        match said.get(what) {
-            Some(at) if at.elapsed() < COMPLAIN => false,
-            None if said.len() >= COMPLAINTS => false,
+        match logged.get(complaint) {
+            Some(at) if at.elapsed() < REPEAT => false,
+            None if logged.len() >= COMPLAINTS => false,
             _ => {
-                said.insert(what.to_owned(), Instant::now());
+                logged.insert(complaint.to_owned(), Instant::now());
                 true
             }
         }
     }
 }
 
-/// A cheap handle; clones share what has been said.
+/// Names, counts and logs unreadable data. Cheap to clone; clones share the remembered complaints.
 #[derive(Clone)]
-pub(crate) struct Faults {
+pub(super) struct Faults {
     metrics: Arc<Metrics>,
     complaints: Arc<Complaints>,
 }
 
 impl Faults {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
             complaints: Arc::default(),
         }
     }
 
-    /// Says of an error which key it is about, and counts it, unless the link has done so. Names nobody.
-    pub(crate) fn at<T>(&self, answer: Result<T>, key: impl FnOnce() -> String) -> Result<T> {
-        answer.map_err(|error| self.place(error, key, false))
+    /// Adds to an error the key that it is about, without ids of users or rooms, and counts it, unless the link has done both.
+    pub(super) fn at<T>(&self, answer: Result<T>, key: impl FnOnce() -> String) -> Result<T> {
+        answer.map_err(|error| self.locate(error, key, false))
     }
 
-    /// The same of an error that may be about any key of a slot.
-    pub(crate) fn at_slot<T>(&self, answer: Result<T>, key: impl FnOnce() -> String) -> Result<T> {
-        answer.map_err(|error| self.place(error, key, true))
+    /// The same for an error that may be about any key of a slot.
+    pub(super) fn at_slot<T>(&self, answer: Result<T>, key: impl FnOnce() -> String) -> Result<T> {
+        answer.map_err(|error| self.locate(error, key, true))
     }
 
     #[cold]
-    fn place(&self, error: Error, key: impl FnOnce() -> String, whole: bool) -> Error {
+    fn locate(&self, error: Error, key: impl FnOnce() -> String, any_key: bool) -> Error {
         match error {
             Error::Unreadable(mut what) if what.place.is_empty() => {
-                let place = keys::label(key().as_bytes(), whole);
+                let place = keys::label(key().as_bytes(), any_key);
                 self.metrics.unreadable(place.kind);
                 what.place = place.text;
                 Error::Unreadable(what)
@@ -72,8 +73,8 @@ impl Faults {
         }
     }
 
-    /// Says, now and then, that something can't be read. Redis being away is logged by the connection.
-    pub(crate) fn complain(&self, error: &Error) {
+    /// Logs an error about unreadable data, unless the same one was logged lately. The link logs the failures of Redis itself.
+    pub(super) fn complain(&self, error: &Error) {
         if !error.is_transient() && self.complaints.due(&error.to_string()) {
             tracing::error!(%error, "what can't be read is left as it is, and all other work goes on: run `unread verify`");
         }

@@ -1,4 +1,4 @@
-//! Readiness: whether Redis answers, is new enough, and runs our scripts.
+//! Health: whether Redis answers, is new enough, and runs the scripts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +8,10 @@ use crate::engine::reply::text;
 use crate::error::{Error, Result, Trouble};
 use crate::{keys, scripts};
 
-/// The oldest Redis that runs scripts the way ours are written (`#!lua`).
+/// The oldest Redis that runs scripts with a `#!lua` header.
 const OLDEST: (u32, u32) = (7, 0);
 
-/// What came of asking Redis.
+/// What a probe of Redis found.
 #[derive(Debug)]
 pub struct Probe {
     /// Whether a pod can serve: reads at least.
@@ -19,35 +19,35 @@ pub struct Probe {
     failure: Option<Error>,
 }
 
-/// How Redis is.
+/// The state of Redis, for the log and the health endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// In a word: `up`, `partly` (some servers of a cluster), or what is wrong.
+    /// `up`, `partly` (some servers of a cluster answer, others don't), or one word for the trouble.
     pub state: &'static str,
-    /// Why, for an operator; empty where nothing is wrong.
+    /// The cause, for an operator; empty if there is no trouble.
     pub why: String,
-    /// Whether a server has it in the log. What is wrong with none of them is for the caller to log.
+    /// Whether the link has logged the trouble. If not (the trouble is not one server's), the caller logs it.
     pub logged: bool,
 }
 
-/// Asks Redis how it is.
+/// Checks whether Redis can serve.
 #[derive(Clone)]
 pub struct Health {
     redis: Redis,
-    /// Whether the server was found new enough and given the scripts.
+    /// Whether the servers were found new enough and have been given the scripts.
     prepared: Arc<AtomicBool>,
 }
 
 impl Health {
-    pub(crate) fn new(redis: Redis) -> Self {
+    pub(super) fn new(redis: Redis) -> Self {
         Self {
             redis,
             prepared: Arc::default(),
         }
     }
 
-    /// Asks Redis whether it takes writes and runs our scripts. The first time it also looks at the server's version and hands
-    /// over the scripts, so that the first calls find them there.
+    /// Asks Redis whether it takes writes and runs the scripts. The first time it also checks the version and loads the scripts,
+    /// so that the first calls find them there.
     pub async fn probe(&self) -> Probe {
         let probed = match self.prepared().await {
             Ok(()) => self.probe_all().await,
@@ -64,17 +64,17 @@ impl Health {
         }
     }
 
-    /// How Redis is, by what came of asking it last and of all calls since.
+    /// The state of Redis, from the last probe and from all calls since.
     pub fn standing(&self, last: &Probe) -> Standing {
         let (ill, servers) = self.redis.ill();
-        let named = ill.iter().map(|(name, why)| format!("{why} ({name})"));
-        let named = named.collect::<Vec<_>>().join("; ");
+        let causes = ill.iter().map(|(name, why)| format!("{why} ({name})"));
+        let causes = causes.collect::<Vec<_>>().join("; ");
         let (state, why) = match (ill.first(), &last.failure) {
-            (Some(_), _) if last.serves && ill.len() < servers => ("partly", named),
-            (Some((_, why)), _) => (why.trouble.word(), named),
+            (Some(_), _) if last.serves && ill.len() < servers => ("partly", causes),
+            (Some((_, why)), _) => (why.trouble.word(), causes),
             (None, Some(Error::Unavailable(why))) => (why.trouble.word(), why.to_string()),
             (None, Some(error)) => ("unusable", error.to_string()),
-            (None, None) => ("up", named),
+            (None, None) => ("up", causes),
         };
         Standing {
             state,
@@ -83,7 +83,7 @@ impl Health {
         }
     }
 
-    /// Whether Redis, or some of a cluster, takes writes and runs our scripts.
+    /// Checks that Redis, or a part of the cluster, takes writes and runs the scripts.
     pub(crate) async fn ping(&self) -> Result<()> {
         self.prepared().await?;
         let probed = self.probe_all().await;
@@ -101,7 +101,7 @@ impl Health {
         Ok(())
     }
 
-    /// Asks the server, or wherever the indexes of a cluster are, which is nearly all of its servers.
+    /// Probes the server; of a cluster, the servers that hold the indexes of announcements, which are nearly all of them.
     async fn probe_all(&self) -> Vec<Result<()>> {
         let shards = match self.redis.spans_slots() {
             true => keys::PENDING_SHARDS,
@@ -110,15 +110,15 @@ impl Health {
         futures_util::future::join_all((0..shards).map(|shard| self.probe_shard(shard))).await
     }
 
-    /// Runs a script that Redis refuses wherever it takes no writes, and that writes nothing here.
+    /// Runs a writing script with no entries. It changes nothing, and Redis refuses it where it takes no writes.
     async fn probe_shard(&self, shard: u32) -> Result<()> {
         let keys = [keys::pending_index(shard), keys::pending_look(shard)];
         let call = scripts::PENDING_TOUCH.call(&keys);
         self.redis.call(&call).await.map(|_| ())
     }
 
-    /// Looks at each server that takes writes. One that does not answer is passed over as long as another does: it will
-    /// be given the scripts when it is first called, and the rest of a cluster has to be served without it.
+    /// Prepares each server that takes writes. One that does not answer is skipped as long as another one answers: it gets the
+    /// scripts when it is first called, and until then the pod serves the rest of the cluster.
     async fn prepare(&self) -> Result<()> {
         let masters = self.redis.masters().await?;
         let prepared = masters.iter().map(Self::prepare_one);

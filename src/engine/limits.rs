@@ -1,10 +1,10 @@
-//! Charging calls to their app's limit. Calls that come to one thread at the same time are charged together: Redis then runs
-//! one script for all of them instead of one for each, which would cost more than the reads that they are for.
+//! Limits: charging calls to their app's limit. Calls that reach one thread at the same time are charged together: Redis then
+//! runs one script for all of them. One script for each call would cost Redis more than the reads that the calls are for.
 //!
-//! Near the limit every call waits for what its charge comes to. Far from it a call needs not wait: a thread lets a few
-//! through on credit, and pays for them some milliseconds later. What it may owe is so small a part of what was left when it
-//! last looked that hundreds of threads together can't get over the limit by it; and should they, what they owe is charged
-//! all the same, so that the app gets as much less later. A limit of some hundred calls per second leaves no room for credit.
+//! Near the limit every call waits for its charge. Far from the limit a call need not wait: a thread lets a few calls through on
+//! credit, and charges them some milliseconds later. A thread may owe only a small part of what was left at its last charge, so
+//! hundreds of threads together don't exceed the limit by it. If they do, their calls are charged all the same, and the app gets
+//! as many calls fewer later. A limit of a few hundred calls per second leaves no room for credit.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,77 +23,77 @@ use crate::error::{Error, Result};
 use crate::quota::{Charge, Tab, Verdict};
 use crate::{keys, scripts};
 
-/// Of [`Group::calls`]: the charge is on its way, nobody can join any more.
+/// A bit of [`Group::calls`]: the charge is under way, so no call can join any more.
 const CLOSED: u32 = 1 << 31;
 
-/// Of what was left a thread may owe one part in so many.
+/// A thread may owe one call for so many calls that were left.
 const SHARE: u32 = 256;
 /// Calls that a thread may owe at most.
 const CREDIT: u32 = 1_024;
-/// Between two payments of a thread. Each of them is a script, which costs Redis more than a read.
+/// Time between two charges of calls on credit. Each charge is a script, which costs Redis more than a read.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Between two reports of what a user who calls often has used.
+/// Time between two reports of one user's calls.
 const REPORT: Duration = Duration::from_millis(20);
-/// How long it is believed what was left.
+/// How long a thread relies on what its last charge left.
 const FRESH: Duration = Duration::from_millis(50);
 
-/// The calls that are waiting to be charged.
+/// Calls that are to be charged, and what each thread knows of the limits.
 #[derive(Default)]
 struct Charges {
     open: ThreadLocal<RefCell<Vec<Arc<Group>>>>,
     accounts: ThreadLocal<RefCell<Accounts>>,
 }
 
-/// What one thread knows of limits, each at its place.
+/// What one thread knows of limits, by the limit's place.
 type Accounts = Vec<Arc<Mutex<Account>>>;
 
-/// What one thread knows of one limit, and owes it.
+/// What one thread knows of one limit, and how much it owes.
 #[derive(Default)]
 struct Account {
-    /// What the last charge left, and when that was.
+    /// The last charge, and when it was made.
     last: Option<(Granted, Instant)>,
-    /// Calls let through that have not been charged.
+    /// Calls that were let through and not charged yet.
     owed: u32,
-    /// Whether a charge for such calls is on its way.
+    /// Whether a task is going to charge such calls.
     paying: bool,
 }
 
 /// Calls of one app's endpoint that are charged together.
 struct Group {
-    /// The limit's place.
+    /// The place of the limit.
     limit: usize,
-    /// How many, until the charge is made.
+    /// The number of calls, and whether the group is closed.
     calls: AtomicU32,
     outcome: Shared<oneshot::Receiver<Result<Granted>>>,
 }
 
-/// What came of a charge.
+/// What Redis answered to a charge.
 #[derive(Debug, Clone, Copy)]
 struct Granted {
-    /// How many calls are let through: those that came first.
+    /// How many calls are let through; these are the first ones.
     calls: u32,
-    /// How many more could follow at once.
+    /// How many more calls could follow at once.
     remaining: u32,
-    /// How long until one more would be let through.
+    /// How long until one more call would be let through.
     wait: Duration,
-    /// How long until the whole burst is there again.
+    /// How long until the whole burst is available again.
     reset: Duration,
 }
 
 impl Charges {
-    /// Lets a call through that is charged later, if so much is left that it does not matter.
+    /// Lets a call through before it is charged, if there is credit for it.
     fn on_credit(&self, redis: &Redis, charge: &Charge) -> Option<Verdict> {
         let account = self.account(charge);
-        let mut open = locked(&account);
-        let verdict = open.owe(Instant::now(), charge.emission())?;
-        if !open.paying {
-            open.paying = true;
+        let mut known = locked(&account);
+        let verdict = known.owe(Instant::now(), charge.emission())?;
+        if !known.paying {
+            known.paying = true;
             tokio::spawn(pay(redis.clone(), charge.clone(), Arc::clone(&account)));
         }
         Some(verdict)
     }
 
-    /// Charges one call, together with those that come to this thread before the charge is sent.
+    /// Charges one call, together with the calls that reach this thread before the charge is sent.
     async fn charge(&self, redis: &Redis, charge: &Charge) -> Result<Verdict> {
         let (group, place) = self.join(redis, charge, self.account(charge));
         let lost = |_| Err(Error::Unavailable("the charge was given up".into()));
@@ -111,7 +111,7 @@ impl Charges {
             .map_or_else(Arc::default, Arc::clone)
     }
 
-    /// A place in the open group of the charge's app and endpoint, the first being 0.
+    /// Joins the open group of the charge's limit, or opens one. Returns the group and the call's place in it, from 0.
     fn join(
         &self,
         redis: &Redis,
@@ -134,18 +134,18 @@ impl Charges {
         });
         open.push(Arc::clone(&group));
         let (redis, charge, closing) = (redis.clone(), charge.clone(), Arc::clone(&group));
-        // Runs when the thread is through with what it has in hand: calls that came in the same instant have then joined.
+        // This task runs when the thread has finished its current tasks. Calls that arrived at the same moment have joined by then.
         tokio::spawn(async move {
-            let granted = ask(&redis, &charge, closing.close(), false).await;
+            let granted = charge_all(&redis, &charge, closing.close(), false).await;
             locked(&account).learn(&granted);
-            // Nobody may be left to hear it.
+            // All callers may have gone away.
             let _ = sender.send(granted);
         });
         (group, 0)
     }
 }
 
-/// Charges what is owed, until nothing is.
+/// Charges what the thread owes, until it owes nothing.
 async fn pay(redis: Redis, charge: Charge, account: Arc<Mutex<Account>>) {
     loop {
         tokio::time::sleep(PAUSE).await;
@@ -157,13 +157,13 @@ async fn pay(redis: Redis, charge: Charge, account: Arc<Mutex<Account>>) {
         if owed == 0 {
             return;
         }
-        let granted = ask(&redis, &charge, owed, true).await;
-        // Without an answer nothing is known to be left, so that calls wait for their charges again.
+        let granted = charge_all(&redis, &charge, owed, true).await;
+        // After a failure there is no credit, so calls wait for their charges again.
         locked(&account).learn(&granted);
     }
 }
 
-async fn ask(redis: &Redis, charge: &Charge, calls: u32, owed: bool) -> Result<Granted> {
+async fn charge_all(redis: &Redis, charge: &Charge, calls: u32, owed: bool) -> Result<Granted> {
     let key = keys::limit(&charge.app, charge.endpoint);
     gcra(redis, key, charge.emission(), charge.burst, calls, owed).await
 }
@@ -193,26 +193,26 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn new(redis: Redis) -> Self {
+    pub(super) fn new(redis: Redis) -> Self {
         Self {
             redis,
             charges: Arc::default(),
         }
     }
 
-    /// Lets a call through that is charged later, if so much is left that it does not matter.
-    pub(crate) fn on_credit(&self, charge: &Charge) -> Option<Verdict> {
+    /// Lets a call through before it is charged, if there is credit for it.
+    pub(super) fn on_credit(&self, charge: &Charge) -> Option<Verdict> {
         self.charges.on_credit(&self.redis, charge)
     }
 
-    /// Charges one call, together with those that come to this thread before the charge is sent.
-    pub(crate) async fn charge(&self, charge: &Charge) -> Result<Verdict> {
+    /// Charges one call, together with the calls that reach this thread before the charge is sent.
+    pub(super) async fn charge(&self, charge: &Charge) -> Result<Verdict> {
         self.charges.charge(&self.redis, charge).await
     }
 
-    /// Tells Redis of a user's calls, beside them, for as long as more of them come, so that the pods together hold the user
-    /// to its share. No call waits for it. What a pod lets through between two reports is charged all the same: the user
-    /// then waits longer.
+    /// Reports a user's calls to Redis in the background, for as long as the user goes on calling, so that all pods together hold
+    /// the user to its share. No call waits for the report. Calls that a pod let through between two reports are charged all the
+    /// same: the user then waits longer.
     pub fn report(&self, tab: Arc<Tab>) {
         tokio::spawn(report(self.redis.clone(), tab));
     }
@@ -226,9 +226,9 @@ async fn report(redis: Redis, tab: Arc<Tab>) {
         };
         let share = tab.share();
         let key = keys::user_limit(&share.app, share.endpoint, tab.user());
-        let told = gcra(&redis, key, share.emission(), share.burst, calls, true).await;
-        // Without an answer the user has this pod's share.
-        tab.learn(told.map_or(Duration::ZERO, |granted| granted.wait));
+        let granted = gcra(&redis, key, share.emission(), share.burst, calls, true).await;
+        // After a failure the user has this pod's share.
+        tab.learn(granted.map_or(Duration::ZERO, |granted| granted.wait));
     }
 }
 
@@ -244,7 +244,7 @@ impl Account {
             .map(|granted| (*granted, Instant::now()));
     }
 
-    /// One call more is owed, if there is credit for it.
+    /// Owes one more call, if there is credit for it.
     fn owe(&mut self, now: Instant, emission: Duration) -> Option<Verdict> {
         let (left, at) = self.last.as_ref()?;
         if now.saturating_duration_since(*at) > FRESH
@@ -272,7 +272,7 @@ impl Group {
             .ok()
     }
 
-    /// How many there are, and no more.
+    /// Closes the group, and returns the number of its calls.
     fn close(&self) -> u32 {
         self.calls.fetch_or(CLOSED, Ordering::AcqRel)
     }
@@ -291,7 +291,7 @@ impl Granted {
         })
     }
 
-    /// What that is to the call at `place`: as if those after it had not come yet.
+    /// The verdict for the call at `place`, as if the calls after it had not arrived yet.
     fn verdict(&self, place: u32, emission: Duration) -> Verdict {
         if place >= self.calls {
             return Verdict {

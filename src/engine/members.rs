@@ -1,5 +1,5 @@
-//! Lists of a room's members, and those that this pod keeps. A kept list speeds up and never decides: it is used only if the
-//! room says that it is current.
+//! Lists of rooms' members, and the lists that this pod keeps. A kept list only saves time: it is used if the room's own slot
+//! names the same version, and read anew otherwise.
 
 use std::sync::Arc;
 
@@ -12,73 +12,81 @@ use crate::error::Result;
 use crate::keys::Enc;
 use crate::names::AppId;
 
-/// The longest list of members that is kept and read at once; longer ones are walked by HSCAN.
-pub(crate) const LIST: usize = 5_000;
+/// The longest list of members that is kept, and that is read at once. Longer lists are read in pages, with HSCAN.
+pub(super) const LONGEST: usize = 5_000;
 
-/// A list of members of one version.
-pub(crate) struct MemberList {
-    pub(crate) born: u64,
-    pub(crate) mrev: String,
-    /// Who has left a direct room last, the latest first.
-    pub(crate) parted: Vec<Enc>,
-    pub(crate) entries: Vec<(Enc, Membership)>,
+/// One version of a room's list of members.
+pub(super) struct MemberList {
+    pub(super) born: u64,
+    pub(super) mrev: String,
+    /// The last users who left a direct room, the latest first.
+    pub(super) parted: Vec<Enc>,
+    pub(super) members: Vec<(Enc, Membership)>,
 }
 
 impl MemberList {
-    /// The other one of a direct room: who is in it beside `user`, else who was last.
-    pub(crate) fn peer(&self, user: &Enc, born: u64) -> Option<&Enc> {
-        let members = self.entries.iter().filter(|(_, e)| e.is_member(born));
-        let mut all = members.map(|(user, _)| user).chain(&self.parted);
-        all.find(|other| *other != user)
+    /// The peer of `user` in a direct room: the other member, or else the last one who left.
+    pub(super) fn peer(&self, user: &Enc, born: u64) -> Option<&Enc> {
+        let members = self
+            .members
+            .iter()
+            .filter(|(_, membership)| membership.is_member(born));
+        let mut users = members.map(|(user, _)| user).chain(&self.parted);
+        users.find(|other| *other != user)
     }
 
     fn weight(&self) -> u64 {
-        self.entries.len() as u64 + 1
+        self.members.len() as u64 + 1
     }
 }
 
-/// Member lists are weighed by their members.
+/// Weighs a list by the number of its members.
 #[derive(Clone)]
-struct Length;
+struct ByLength;
 
-impl Weighter<(AppId, Enc), Arc<MemberList>> for Length {
+impl Weighter<(AppId, Enc), Arc<MemberList>> for ByLength {
     fn weight(&self, _: &(AppId, Enc), list: &Arc<MemberList>) -> u64 {
         list.weight()
     }
 }
 
-/// Members kept over all lists.
+/// Members in all kept lists together.
 const CACHED_MEMBERS: u64 = 500_000;
-/// Lists that are expected to be kept.
+/// The expected number of kept lists.
 const CACHED_LISTS: usize = 10_000;
 
 /// The lists that this pod keeps.
-pub(crate) struct MemberLists(Cache<(AppId, Enc), Arc<MemberList>, Length>);
+pub(super) struct MemberLists(Cache<(AppId, Enc), Arc<MemberList>, ByLength>);
 
 impl MemberLists {
-    pub(crate) fn new() -> Self {
-        Self(Cache::with_weighter(CACHED_LISTS, CACHED_MEMBERS, Length))
+    pub(super) fn new() -> Self {
+        Self(Cache::with_weighter(CACHED_LISTS, CACHED_MEMBERS, ByLength))
     }
 
-    pub(crate) fn get(&self, room: &(AppId, Enc)) -> Option<Arc<MemberList>> {
+    pub(super) fn get(&self, room: &(AppId, Enc)) -> Option<Arc<MemberList>> {
         self.0.get(room)
     }
 
-    /// Keeps a list of members, unless somebody in it is leaving. The fan-out of a leaving has to find that entry; and when
-    /// the entry goes the list does not become another, so that a pod would tell of the leaving for as long as it keeps the list.
-    pub(crate) fn remember(&self, app: &AppId, room: &Enc, list: &Arc<MemberList>) {
-        if list.entries.iter().all(|(_, entry)| entry.state != 'l') {
+    /// Keeps a list, unless it holds a membership that has ended. Such a membership stays in the room until its end has been
+    /// delivered, and its removal does not change the version of the list: a pod that kept it would deliver the end again and
+    /// again.
+    pub(super) fn remember(&self, app: &AppId, room: &Enc, list: &Arc<MemberList>) {
+        if list
+            .members
+            .iter()
+            .all(|(_, membership)| membership.state != 'l')
+        {
             let name = (app.clone(), room.clone());
             self.0.insert(name, Arc::clone(list));
         }
     }
 }
 
-/// The members in a reply, each with its entry.
-pub(crate) fn parse_members(reply: Reply) -> Result<Vec<(Enc, Membership)>> {
+/// Reads users and memberships, in turn.
+pub(super) fn parse_members(reply: Reply) -> Result<Vec<(Enc, Membership)>> {
     reply
         .pairs()?
         .into_iter()
-        .map(|(user, entry)| Ok((Enc::stored(user), Membership::parse(&entry)?)))
+        .map(|(user, membership)| Ok((Enc::stored(user), Membership::parse(&membership)?)))
         .collect()
 }

@@ -1,6 +1,6 @@
-//! Reading counts. A user's own slot is read at one instant, in one round trip, together with the call's charge against
-//! its app's limit; supergroups are then asked in a second one. What few calls need is boxed: every call would carry its
-//! place with it.
+//! The reader. It reads a user's slot at one moment, in one round trip, and at the same time charges the call to its app's limit;
+//! a second round trip asks supergroups. Futures that few calls need are boxed, because otherwise every call would reserve memory
+//! for them.
 
 mod fields;
 mod overview;
@@ -22,10 +22,10 @@ use crate::engine::members::MemberLists;
 use crate::error::{Error, Result};
 use crate::quota::Limit;
 
-/// How long a call's charge is waited for where it lies elsewhere than what is read.
+/// How long a call waits for its charge if the limit may be on another node than the user's slot.
 const CHARGE: Duration = Duration::from_millis(200);
 
-/// Answers what is asked of the counts.
+/// Answers reads.
 pub struct Reader {
     redis: Redis,
     admission: Arc<Admission>,
@@ -35,7 +35,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(
+    pub(super) fn new(
         redis: Redis,
         admission: Arc<Admission>,
         limits: Limits,
@@ -51,7 +51,7 @@ impl Reader {
         }
     }
 
-    /// Has the charge made together with what is read; what a refused call read is thrown away.
+    /// Reads and charges the call at the same time. If the limit refuses the call, what it read is dropped.
     async fn charged<T>(
         &self,
         mut read: Pin<&mut impl Future<Output = Result<T>>>,
@@ -66,11 +66,11 @@ impl Reader {
             limit.settle(verdict).map_err(Error::Limited)?;
             return Ok(read);
         }
-        // Boxed, or calls on credit would carry the place of all this with them.
+        // Boxed: otherwise calls on credit would reserve memory for all of this too.
         let both = async {
             let charged = self.limits.charge(charge);
             if !redis.spans_slots() {
-                // Both go to the same server at the same time.
+                // Both go to the same server, at the same time.
                 return tokio::join!(charged, read.as_mut());
             }
             let late = |_| {
@@ -86,8 +86,8 @@ impl Reader {
         let read = read?;
         match verdict {
             Ok(verdict) => limit.settle(verdict).map_err(Error::Limited)?,
-            // The limit may be on a node of a cluster that does not answer, and the user on another that does. What the
-            // pod has let through by its own share then stands.
+            // The limit may be on a node of the cluster that does not answer, while the user's node does. The call is answered
+            // then: the pod has let it through by its own share.
             Err(error) if error.is_transient() => {}
             Err(error) => return Err(error),
         }

@@ -1,5 +1,5 @@
-//! Finding and finishing the fan-outs of pods that died. Every pod sweeps; leases keep two from doing the same work. What can't be
-//! read is named, counted and left where it is, and stops nothing else.
+//! The sweep: every pod looks through the announcements and finishes the jobs of pods that died. Leases keep two pods from
+//! finishing the same job. Unreadable data is named, counted and left as it is; it does not stop the rest of the sweep.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -10,8 +10,7 @@ use redis::Value;
 use crate::connection::Item;
 use crate::counts::room::Job;
 use crate::engine::announce::SWEEP_MICROS;
-use crate::engine::deliver::LEASE_MICROS;
-use crate::engine::deliver::Work;
+use crate::engine::deliver::{LEASE_MICROS, Work};
 use crate::engine::reply::{Reply, maybe_text, number};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::write::{Inner, Writer};
@@ -20,55 +19,56 @@ use crate::keys::{self, Enc, Owner, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts::{self, Call};
 
-/// Between two sweeps, give or take a fifth, so that pods don't march in step.
+/// Time between two sweeps. It varies by a fifth, so that pods don't all sweep at the same time.
 const EVERY: Duration = Duration::from_millis(1_000);
-/// Entries looked at in one go.
+/// Entries that are looked at together.
 const ENTRIES: usize = 128;
-/// Fan-outs taken over at once from one room. All of a dead pod's, as a rule: members are then brought from what they had been
-/// told before to what there is, without a state in between.
+/// Jobs of one room that are taken over together. As a rule these are all jobs of a pod that died: members' slots then go to the
+/// current state in one step.
 const JOBS: usize = 20_000;
-/// Fan-outs of others in the same room that are taken along, at most.
+/// Passing jobs that are taken along at most.
 const PASSING: u64 = 100_000;
-/// Rooms whose work is finished at once.
+/// Rooms that are finished at the same time.
 const AT_ONCE: usize = 8;
-/// Indexes looked through at once.
+/// Indexes that are looked through at the same time.
 const SHARDS_AT_ONCE: usize = 4;
-/// How long a pod has for what it took over, in microseconds. No lease is longer: one that ends later was given by a clock
-/// that has stepped back since.
+/// How long a pod has for jobs that it took over, in microseconds. No lease is longer. One that ends later was given by a clock
+/// that has been set back since.
 const TAKEN_LEASE_MICROS: u64 = LEASE_MICROS * 3;
-/// How long the seal of a room or user is kept that does not exist, in milliseconds.
+/// How long a seal is kept if the room or user does not exist, in milliseconds.
 const KEEP_SEAL_MS: u64 = 24 * 3600 * 1000;
-/// Sweeps until the last handle of the writer is gone.
-pub(crate) async fn run(writer: Weak<Inner>) {
+
+/// Sweeps until the last handle of the writer is dropped.
+pub(super) async fn run(writer: Weak<Inner>) {
     loop {
         tokio::time::sleep(EVERY.mul_f64(rand::random_range(0.8..1.2))).await;
         let Some(writer) = Writer::upgrade(&writer) else {
             return;
         };
-        // Failures are Redis being away: the connection has logged that, and the next sweep comes.
+        // Redis is not available then. The link has logged that, and there is a next sweep.
         let _ = Sweep { writer }.sweep().await;
     }
 }
 
-/// What looking at entries came to.
+/// Unfinished jobs of some entries.
 #[derive(Default)]
-struct Pending {
-    pending: u64,
+struct Backlog {
+    jobs: u64,
     oldest_micros: u64,
 }
 
-impl Pending {
-    fn add(&mut self, other: &Pending) {
-        self.pending += other.pending;
+impl Backlog {
+    fn add(&mut self, other: &Backlog) {
+        self.jobs += other.jobs;
         self.oldest_micros = self.oldest_micros.max(other.oldest_micros);
     }
 }
 
-/// An entry's jobs, taken over.
+/// The jobs of an entry that this pod takes over.
 #[derive(Default)]
 struct Claim {
-    found: Pending,
-    /// Whether the room or user is sealed, so that the entry may be forgotten.
+    backlog: Backlog,
+    /// Whether the room or user is sealed, so that the entry may be removed from the index.
     sealed: bool,
     snapshot: Snapshot,
     jobs: Vec<Job>,
@@ -77,7 +77,7 @@ struct Claim {
 /// An entry of the index that is due to be looked at.
 struct Due {
     entry: String,
-    /// The token it was announced by, if that was long enough ago for it to be sealed and forgotten.
+    /// The token of its announcement, if that is old enough for the room or user to be sealed with it.
     token: Option<String>,
 }
 
@@ -88,64 +88,45 @@ struct Sweep {
 
 impl Sweep {
     async fn sweep(&self) -> Result<()> {
-        let shards: Vec<Result<Pending>> = stream::iter(0..keys::PENDING_SHARDS)
+        let shards: Vec<Result<Backlog>> = stream::iter(0..keys::PENDING_SHARDS)
             .map(|shard| self.sweep_shard(shard))
             .buffer_unordered(SHARDS_AT_ONCE)
             .collect()
             .await;
-        let mut found = Pending::default();
+        let mut total = Backlog::default();
         for swept in shards {
             match swept {
-                Ok(swept) => found.add(&swept),
-                // One index that can't be read does not keep the others waiting.
+                Ok(swept) => total.add(&swept),
+                // An unreadable index does not stop the sweep of the others.
                 Err(error) => self.writer.inner.faults.complain(&error),
             }
         }
         self.writer
             .inner
             .metrics
-            .pending(found.pending, found.oldest_micros as f64 / 1e6);
+            .pending(total.jobs, total.oldest_micros as f64 / 1e6);
         Ok(())
     }
 
-    async fn sweep_shard(&self, shard: u32) -> Result<Pending> {
+    async fn sweep_shard(&self, shard: u32) -> Result<Backlog> {
         let (index, look) = (keys::pending_index(shard), keys::pending_look(shard));
-        let mut total = Pending::default();
+        let mut total = Backlog::default();
         loop {
             let due = self.due(&index, &look).await?;
             let full = due.len() >= ENTRIES;
-            let calls: Vec<Option<Call>> = due.iter().map(claim_call).collect();
-            let known: Vec<Item> = calls.iter().flatten().cloned().map(Item::Script).collect();
-            let mut answers = self.writer.inner.redis.each(&known).await?.into_iter();
-            let mut looked = scripts::PENDING_LOOKED.call(&[index.clone(), look.clone()]);
-            let mut work = Vec::new();
-            for (due, call) in due.into_iter().zip(calls) {
-                let claim = match call {
-                    Some(_) => answers.next().unwrap_or(Ok(Value::Nil)),
-                    None => Ok(Value::Nil),
-                };
-                let claim = claim.and_then(|answer| self.read_claim(&due.entry, answer));
-                let claim = claim.unwrap_or_else(|error| {
-                    self.writer.inner.faults.complain(&error);
-                    Claim::default()
-                });
-                looked.push(&due.entry);
-                looked.push(match &due.token {
-                    Some(token) if claim.sealed => token.as_str(),
-                    _ => "",
-                });
-                total.add(&claim.found);
-                if !claim.jobs.is_empty() {
-                    work.push((due.entry, claim));
-                }
+            let claims = self.claims(due, &index, &look).await?;
+            for (_, claim) in &claims {
+                total.add(&claim.backlog);
             }
-            self.writer.inner.redis.call(&looked).await?;
-            let done: Vec<Result<()>> = stream::iter(work)
+            let with_jobs = claims
+                .into_iter()
+                .filter(|(_, claim)| !claim.jobs.is_empty());
+            let finished: Vec<Result<()>> = stream::iter(with_jobs)
                 .map(|(entry, claim)| self.finish_claim(entry, claim))
                 .buffer_unordered(AT_ONCE)
                 .collect()
                 .await;
-            for failure in done.into_iter().filter_map(Result::err) {
+            for failure in finished.into_iter().filter_map(Result::err) {
                 if !failure.is_transient() {
                     tracing::error!(error = %failure, "a fan-out that was taken over could not be finished");
                 }
@@ -156,11 +137,39 @@ impl Sweep {
         }
     }
 
-    /// Entries that nobody has looked at lately. A moment further ahead than the clock can have put it is due as well: the
-    /// clock has stepped back since.
+    /// Takes over the jobs of due entries, and notes in the index that the entries have been looked at.
+    async fn claims(&self, due: Vec<Due>, index: &str, look: &str) -> Result<Vec<(String, Claim)>> {
+        let calls: Vec<Option<Call>> = due.iter().map(claim_call).collect();
+        let items: Vec<Item> = calls.iter().flatten().cloned().map(Item::Script).collect();
+        let mut answers = self.writer.inner.redis.each(&items).await?.into_iter();
+        let mut looked = scripts::PENDING_LOOKED.call(&[index, look]);
+        let mut claims = Vec::with_capacity(due.len());
+        for (due, call) in due.into_iter().zip(calls) {
+            let answer = match call {
+                Some(_) => answers.next().unwrap_or(Ok(Value::Nil)),
+                None => Ok(Value::Nil),
+            };
+            let claim = answer.and_then(|answer| self.read_claim(&due.entry, answer));
+            let claim = claim.unwrap_or_else(|error| {
+                self.writer.inner.faults.complain(&error);
+                Claim::default()
+            });
+            looked.push(&due.entry);
+            looked.push(match &due.token {
+                Some(token) if claim.sealed => token.as_str(),
+                _ => "",
+            });
+            claims.push((due.entry, claim));
+        }
+        self.writer.inner.redis.call(&looked).await?;
+        Ok(claims)
+    }
+
+    /// Entries that no pod has looked at lately. An entry whose time to be looked at is further ahead than the clock can have set
+    /// it is due too: the clock has been set back since.
     async fn due(&self, index: &str, look: &str) -> Result<Vec<Due>> {
         let call = scripts::PENDING_TOUCH.call(&[index, look]);
-        // Microseconds of the clock by which the index is kept.
+        // Microseconds, by the clock of the index's server.
         let now = Reply::new(self.writer.inner.redis.call(&call).await?)?.number()?;
         let (old, ahead) = (
             now.saturating_sub(SWEEP_MICROS),
@@ -186,7 +195,7 @@ impl Sweep {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
-        // How long ago each was announced is read before looking behind it, never after.
+        // The announcements are read before the rooms and users behind them are looked at, never after.
         let mut scores = redis::cmd("ZMSCORE");
         scores.arg(index).arg(&entries);
         let mut scores = Reply::new(self.writer.inner.redis.query(&scores).await?)?;
@@ -194,19 +203,19 @@ impl Sweep {
         for entry in entries {
             let token = maybe_text(scores.value()?)?.unwrap_or_else(|| "0".into());
             let at = number(&Value::BulkString(token.clone().into_bytes())).unwrap_or(u64::MAX);
-            let idle = at <= old || at > ahead;
+            let is_old = at <= old || at > ahead;
             due.push(Due {
                 entry,
-                token: idle.then_some(token),
+                token: is_old.then_some(token),
             });
         }
         Ok(due)
     }
 
-    /// Finishes what was taken over, and whatever else is there to be taken over from the same entry.
+    /// Finishes the jobs that were taken over, and then any other jobs of the same entry whose lease has ended.
     async fn finish_claim(&self, entry: String, mut claim: Claim) -> Result<()> {
         loop {
-            let n = claim.jobs.len() as u64;
+            let jobs = claim.jobs.len() as u64;
             match keys::parse_entry(&entry) {
                 Some(Owner::Room(app, room)) => self.recover_room(&app, &room, claim).await?,
                 Some(Owner::User(app, user)) => {
@@ -214,8 +223,11 @@ impl Sweep {
                 }
                 None => return Ok(()),
             }
-            self.writer.inner.metrics.recovered(n);
-            tracing::info!(fanouts = n, "finished fan-outs that another pod had left");
+            self.writer.inner.metrics.recovered(jobs);
+            tracing::info!(
+                fanouts = jobs,
+                "finished fan-outs that another pod had left"
+            );
             let due = Due {
                 entry: entry.clone(),
                 token: None,
@@ -232,22 +244,22 @@ impl Sweep {
 
     async fn recover_room(&self, app: &AppId, room: &Enc, claim: Claim) -> Result<()> {
         let Claim {
-            found,
+            backlog,
             snapshot,
             jobs,
             ..
         } = claim;
         let mut passing = Vec::new();
-        if found.pending > jobs.len() as u64 && found.pending <= PASSING {
+        if backlog.jobs > jobs.len() as u64 && backlog.jobs <= PASSING {
             let mut get = redis::cmd("HGETALL");
             get.arg(RoomKeys::new(app, room).pending());
-            let open = Reply::new(self.writer.inner.redis.query(&get).await?)?;
-            for (id, record) in open.pairs()? {
+            let unfinished = Reply::new(self.writer.inner.redis.query(&get).await?)?;
+            for (id, record) in unfinished.pairs()? {
                 passing.extend(Job::parse(&id, &record).ok());
             }
         }
         let work = Work {
-            snapshot: snapshot.or_gone(),
+            snapshot: snapshot.or_deleted(),
             jobs,
             passing,
             ..Work::default()
@@ -258,13 +270,13 @@ impl Sweep {
     fn read_claim(&self, entry: &str, answer: Value) -> Result<Claim> {
         let mut reply = Reply::new(answer)?;
         if reply.is_empty() {
-            // What is no entry of ours holds nothing.
+            // This program did not write the entry, so no job belongs to it.
             return Ok(Claim {
                 sealed: true,
                 ..Claim::default()
             });
         }
-        let (pending, sealed) = (reply.number()?, reply.number()? == 1);
+        let (unfinished, sealed) = (reply.number()?, reply.number()? == 1);
         let snapshot = Snapshot::read(&mut reply)?;
         let (mut jobs, mut oldest) = (Vec::new(), None::<u64>);
         while !reply.is_empty() {
@@ -275,18 +287,18 @@ impl Sweep {
                     oldest = Some(oldest.map_or(job.stamp, |oldest| oldest.min(job.stamp)));
                     jobs.push(job);
                 }
-                // Written by a newer version, whose pods will finish it, or garbled.
+                // A newer version wrote the job, and its pods will finish it; or the job is damaged.
                 Err(error) => self.writer.inner.faults.complain(&error),
             }
         }
-        // A job's id is the moment of its acceptance, so it tells its age, unless the clock has stepped back since.
+        // A job's id is the moment of its acceptance and so gives its age, unless the clock has been set back since.
         let age = |stamp| match snapshot.taken.checked_sub(stamp) {
             Some(age) => age,
             None => SWEEP_MICROS,
         };
         Ok(Claim {
-            found: Pending {
-                pending,
+            backlog: Backlog {
+                jobs: unfinished,
                 oldest_micros: oldest.map_or(0, age),
             },
             sealed,
@@ -296,7 +308,7 @@ impl Sweep {
     }
 }
 
-/// The key of an entry's unfinished work.
+/// The key of an entry's jobs.
 fn pending_key(entry: &str) -> String {
     match keys::parse_entry(entry) {
         Some(Owner::Room(app, room)) => RoomKeys::new(&app, &room).pending(),
@@ -305,7 +317,7 @@ fn pending_key(entry: &str) -> String {
     }
 }
 
-/// Takes over what an entry has pending, or seals it; `None`: not an entry of ours.
+/// The call that takes over an entry's jobs, or seals its room or user. `None`: this program did not write the entry.
 fn claim_call(due: &Due) -> Option<Call> {
     let (meta, pending, field) = match keys::parse_entry(&due.entry)? {
         Owner::Room(app, room) => {

@@ -1,4 +1,4 @@
-//! Reading what Redis answered. Anything unexpected is an error, never a guess.
+//! Reading replies of Redis. Anything unexpected is an error, never a guess.
 
 use redis::Value;
 
@@ -30,12 +30,12 @@ impl Reply {
         self.0.len() == 0
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether all that is left are places where nothing stands.
-    pub(crate) fn is_nothing(&self) -> bool {
+    pub(super) fn is_nothing(&self) -> bool {
         self.0
             .as_slice()
             .iter()
@@ -68,28 +68,28 @@ impl Reply {
     }
 }
 
-/// What was asked of an [`Item::Flat`](crate::connection::Item::Flat), read from the front where it lies.
-pub(crate) struct Fields<I>(I);
+/// The answer to an [`Item::Flat`](crate::connection::Item::Flat), read from the front without being copied.
+pub(super) struct Fields<I>(I);
 
-/// The fields of such an answer.
-pub(crate) fn fields(answer: &Value) -> Result<Fields<impl Iterator<Item = Result<Option<&str>>>>> {
+/// Reads the answer to an [`Item::Flat`](crate::connection::Item::Flat).
+pub(super) fn fields(answer: &Value) -> Result<Fields<impl Iterator<Item = Result<Option<&str>>>>> {
     Ok(Fields(texts(answer)?))
 }
 
 impl<'a, I: Iterator<Item = Result<Option<&'a str>>>> Fields<I> {
-    /// What the next one holds, if anything.
-    pub(crate) fn text(&mut self) -> Result<Option<&'a str>> {
+    /// The next field; `None` if Redis has no value for it.
+    pub(super) fn text(&mut self) -> Result<Option<&'a str>> {
         let missing = || Err(unexpected("list too short"));
         self.0.next().unwrap_or_else(missing)
     }
 
-    /// The number that the next one holds; nothing is 0.
-    pub(crate) fn number(&mut self) -> Result<u64> {
+    /// The next field as a number; 0 if Redis has no value for it.
+    pub(super) fn number(&mut self) -> Result<u64> {
         self.text()?.map_or(Ok(0), count)
     }
 }
 
-/// Text; what isn't UTF-8 was not written by us.
+/// A text. One that is not UTF-8 is unreadable: this program writes none.
 pub(crate) fn text(value: Value) -> Result<String> {
     match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).map_err(|_| not_utf8()),
@@ -100,7 +100,7 @@ pub(crate) fn text(value: Value) -> Result<String> {
     }
 }
 
-/// Text that may be anything, as it lies there.
+/// A text as bytes, which need not be UTF-8.
 pub(crate) fn bytes(value: Value) -> Result<Vec<u8>> {
     match value {
         Value::BulkString(bytes) => Ok(bytes),
@@ -108,7 +108,7 @@ pub(crate) fn bytes(value: Value) -> Result<Vec<u8>> {
     }
 }
 
-/// What can't be read is nothing; any other failure stays one.
+/// Turns unreadable data into `None`; any other failure stays a failure.
 pub(crate) fn readable<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Ok(value) => Ok(Some(value)),
@@ -117,15 +117,15 @@ pub(crate) fn readable<T>(answer: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Text, or nothing.
-pub(crate) fn maybe_text(value: Value) -> Result<Option<String>> {
+/// A text, or `None` for nil.
+pub(super) fn maybe_text(value: Value) -> Result<Option<String>> {
     match value {
         Value::Nil => Ok(None),
         value => text(value).map(Some),
     }
 }
 
-/// A number that is not negative; nothing is 0.
+/// A number that is not negative; 0 for nil or an empty text.
 pub(crate) fn number(value: &Value) -> Result<u64> {
     match value {
         Value::Nil => Ok(0),
@@ -139,8 +139,8 @@ pub(crate) fn number(value: &Value) -> Result<u64> {
     }
 }
 
-/// A number that stands in a field as it is; an empty field is none.
-pub(crate) fn stored(value: &Value) -> Result<u64> {
+/// A number as it is stored in a field; an empty text is unreadable.
+pub(super) fn stored(value: &Value) -> Result<u64> {
     match value {
         Value::BulkString(bytes) => count(std::str::from_utf8(bytes).map_err(|_| not_utf8())?),
         value => number(value),

@@ -1,4 +1,4 @@
-//! What the scripts answer of a room: the snapshot, and the fan-out that they recorded.
+//! Parts of the scripts' replies about a room: the snapshot, the last message and the job.
 
 use std::time::Instant;
 
@@ -8,12 +8,12 @@ use crate::engine::reply::{Reply, maybe_text};
 use crate::error::{Error, Result};
 use crate::keys::is_encoded;
 
-/// The room as it was at one instant, in the words of the scripts.
+/// A room's settings, head and revision at one moment, as a script answers them.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
-    /// When this pod got it.
+    /// When this pod received it.
     pub(crate) since: Instant,
-    /// Microseconds of the room's server clock.
+    /// When it was taken, by the clock of the room's server, in microseconds.
     pub(crate) taken: u64,
     pub(crate) rev: u64,
     pub(crate) head: u64,
@@ -23,9 +23,9 @@ pub(crate) struct Snapshot {
     pub(crate) tags: String,
     /// Revision at which the room was made; 0: there is no room.
     pub(crate) born: u64,
-    /// Version of the list of members; only the same list has the same one.
+    /// Version of the list of members. Two different lists never have the same one.
     pub(crate) mrev: String,
-    /// Milliseconds since the epoch.
+    /// When the room was made, in milliseconds since 1970.
     pub(crate) created: u64,
     pub(crate) last: Option<Last>,
 }
@@ -70,14 +70,15 @@ impl Snapshot {
         Ok(read)
     }
 
-    /// Refuses settings that no script writes: a delivery would spread them. Where there is no room they may be empty.
+    /// Refuses settings that no script writes, because a delivery would copy them to every member. If the room does not exist
+    /// they may be empty.
     fn check(&self) -> Result<()> {
-        let there = self.born != 0;
+        let exists = self.born != 0;
         let is_list = |list: &str| list.is_empty() || list.split(',').all(is_encoded);
-        if there || !self.kind.is_empty() {
+        if exists || !self.kind.is_empty() {
             Kind::stored(&self.kind)?;
         }
-        if (there || !self.status.is_empty()) && !matches!(self.status.as_str(), "0" | "1") {
+        if (exists || !self.status.is_empty()) && !matches!(self.status.as_str(), "0" | "1") {
             return Err(Error::unreadable("neither 0 nor 1"));
         }
         match (self.custom_type.is_empty() || is_encoded(&self.custom_type)) && is_list(&self.tags)
@@ -87,16 +88,16 @@ impl Snapshot {
         }
     }
 
-    /// What is told of it: a room that is not there is told as one that is gone.
-    pub(crate) fn or_gone(self) -> Self {
+    /// The snapshot to deliver: of a room that does not exist, the one of a deleted room.
+    pub(super) fn or_deleted(self) -> Self {
         match self.born {
-            0 => Self::gone(self.taken),
+            0 => Self::deleted(self.taken),
             _ => self,
         }
     }
 
-    /// What is told of a room that is gone.
-    pub(crate) fn gone(taken: u64) -> Self {
+    /// The snapshot of a deleted room.
+    pub(crate) fn deleted(taken: u64) -> Self {
         Self {
             taken,
             kind: "group".into(),
@@ -116,7 +117,7 @@ impl Last {
 
 impl Job {
     /// Reads a job's id and record; an empty id is no job.
-    pub(crate) fn read(reply: &mut Reply) -> Result<Option<Self>> {
+    pub(super) fn read(reply: &mut Reply) -> Result<Option<Self>> {
         let (id, record) = (reply.text()?, reply.text()?);
         if id.is_empty() || record.is_empty() {
             return Ok(None);

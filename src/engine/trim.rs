@@ -1,5 +1,5 @@
-//! Forgetting what a room remembers of recalled messages and of mentions of everybody, once nobody counts them any more:
-//! below every member's read position, and older than the history.
+//! Trimming: a room forgets the positions of recalled messages and of mentions of everybody when no count needs them any more:
+//! when they are below every member's read position and older than the history.
 
 use std::sync::Arc;
 
@@ -16,24 +16,24 @@ use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
-/// Members whose read positions are looked up at once.
+/// Members whose read positions are looked up in one batch.
 const PAGE: usize = 500;
-/// Positions of each kind that are forgotten by one call.
-const AT_ONCE: u64 = 10_000;
-/// Messages of the log that are looked through for one that counts.
+/// Positions of each kind that one call forgets at most.
+const PER_CALL: u64 = 10_000;
+/// The oldest messages of the log, among which the first one that counts is looked for.
 const OLDEST: i64 = 100;
 
 /// Trims rooms.
 #[derive(Clone)]
-pub(crate) struct Trimmer {
-    pub(crate) redis: Redis,
-    pub(crate) background: Arc<Semaphore>,
-    pub(crate) faults: Faults,
+pub(super) struct Trimmer {
+    pub(super) redis: Redis,
+    pub(super) background: Arc<Semaphore>,
+    pub(super) faults: Faults,
 }
 
 impl Trimmer {
-    /// Trims a room in the background, if there is a place; otherwise the room asks for it again.
-    pub(crate) fn later(&self, app: &AppId, room: &Enc) {
+    /// Trims a room in the background. If too much runs there already, nothing happens: the room asks for a trim again.
+    pub(super) fn later(&self, app: &AppId, room: &Enc) {
         let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
             return;
         };
@@ -46,7 +46,7 @@ impl Trimmer {
         });
     }
 
-    /// Forgets what nobody counts any more; answers how many positions that was.
+    /// Forgets positions that no count needs any more. Returns how many.
     async fn trim(&self, app: &AppId, room: &Enc) -> Result<u64> {
         let keys = RoomKeys::new(app, room);
         let mut meta = redis::cmd("HMGET");
@@ -75,30 +75,30 @@ impl Trimmer {
         }
         bound = match self.least_read(app, room, born, bound).await {
             Ok(least) => least,
-            // How far that member has read is not known.
+            // A member's read position is unknown, so every position may still be needed.
             Err(error @ Error::Unreadable(_)) => {
                 self.faults.complain(&error);
                 0
             }
             Err(error) => return Err(error),
         };
-        // Also where nothing can go: the room then asks again only when there is twice as much.
+        // The script is called even if nothing can be forgotten: the room then asks again only when it has twice as many positions.
         let call = scripts::ROOM_TRIM
             .call(&[keys.meta(), keys.recalled(), keys.allmentions()])
             .arg(born)
             .arg(bound)
-            .arg(AT_ONCE);
+            .arg(PER_CALL);
         let mut forgotten = 0;
         loop {
-            let gone = number(&self.redis.call(&call).await?)?;
-            forgotten += gone;
-            if gone < AT_ONCE {
+            let removed = number(&self.redis.call(&call).await?)?;
+            forgotten += removed;
+            if removed < PER_CALL {
                 return Ok(forgotten);
             }
         }
     }
 
-    /// The least read position among those who have joined, if it is below `bound`. Whoever joins meanwhile begins above it.
+    /// The least read position of a joined member, or `bound` if that is less. A member who joins meanwhile begins above it.
     async fn least_read(&self, app: &AppId, room: &Enc, born: u64, bound: u64) -> Result<u64> {
         let members = RoomKeys::new(app, room).members();
         let serving = self.redis.serving(&members).await?;
@@ -110,7 +110,7 @@ impl Trimmer {
             cursor = page.text()?;
             let joined: Vec<(Enc, Membership)> = parse_members(page.list()?)?
                 .into_iter()
-                .filter(|(_, entry)| entry.is_joined(born))
+                .filter(|(_, membership)| membership.is_joined(born))
                 .collect();
             let record = |key: String| {
                 let mut get = redis::cmd("HGET");
@@ -125,9 +125,9 @@ impl Trimmer {
                 })
                 .collect();
             let mut answers = self.redis.batch(&items).await?.into_iter();
-            for (_, entry) in &joined {
-                // Without a record nothing has been read since joining.
-                let mut read = entry.base;
+            for (_, membership) in &joined {
+                // A member without a record has read nothing since joining.
+                let mut read = membership.base;
                 for answer in answers.by_ref().take(2) {
                     let record = maybe_text(answer)?.unwrap_or_default();
                     read = read.max(read_position(&record).unwrap_or(0));
@@ -138,7 +138,7 @@ impl Trimmer {
                 break;
             }
         }
-        // A cursor means nothing to another server, such as a replica that took over: somebody may have been left out.
+        // A cursor means nothing to another server, such as a replica that took over. Members may have been left out then.
         match self.redis.serving(&members).await? == serving {
             true => Ok(least),
             false => Ok(0),

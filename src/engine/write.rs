@@ -1,4 +1,4 @@
-//! Accepting events: each room's in the order given, rooms side by side, then the fan-out.
+//! The writer: it accepts events, those of one room in the order given and several rooms at once, and then delivers the jobs.
 
 mod direct_ids;
 mod direct_rooms;
@@ -16,13 +16,13 @@ use std::sync::{Arc, Weak};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
-use self::steps::{ByRoom, SentAt, Step};
-use self::users::UserUpdates;
+use self::direct_rooms::DirectRooms;
+use self::steps::{ByRoom, Numbered, SentAt, Step, UserUpdates};
 use crate::config::HistoryConfig;
 use crate::connection::Redis;
 use crate::engine::admission::Admission;
 use crate::engine::announce::Announcer;
-use crate::engine::deliver::{Delivery, Tell};
+use crate::engine::deliver::{Delivery, SingleDelivery};
 use crate::engine::durable::Durable;
 use crate::engine::faults::Faults;
 use crate::engine::read::Reader;
@@ -35,51 +35,49 @@ use crate::metrics::Metrics;
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 use crate::scripts::Call;
 
-/// Rooms worked on at once for one request.
+/// Rooms that one request works on at once.
 const ROOMS_AT_ONCE: usize = 32;
 /// Users in one call of the script.
 const USERS_PER_CALL: usize = 1_000;
-/// Times that a delivery is made whose memberships keep being refused; two are enough unless users are deleted meanwhile.
+/// How often a delivery is made again because slots refuse it. Two rounds are enough unless users are deleted meanwhile.
 const ROUNDS: usize = 4;
 
-type Numbered<T> = (usize, T);
-
-/// Takes events in, and sees that they reach everybody.
+/// Accepts events, and delivers the jobs that follow from them.
 #[derive(Clone)]
 pub struct Writer {
-    pub(crate) inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-pub(crate) struct Inner {
-    pub(crate) redis: Redis,
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) announcer: Announcer,
-    pub(crate) reader: Arc<Reader>,
-    pub(crate) delivery: Delivery,
-    pub(crate) trimmer: Trimmer,
-    pub(crate) history: History,
-    pub(crate) direct_rooms: HashMap<AppId, DirectRoomIds>,
-    /// Deliveries that nobody waits for.
-    pub(crate) background: Arc<Semaphore>,
-    /// With durability `wait`: what makes sure of it.
-    pub(crate) durable: Option<Durable>,
-    pub(crate) faults: Faults,
-    pub(crate) metrics: Arc<Metrics>,
+pub(super) struct Inner {
+    pub(super) redis: Redis,
+    pub(super) admission: Arc<Admission>,
+    pub(super) announcer: Announcer,
+    pub(super) reader: Arc<Reader>,
+    pub(super) delivery: Delivery,
+    pub(super) trimmer: Trimmer,
+    pub(super) history: History,
+    pub(super) direct_rooms: HashMap<AppId, DirectRoomIds>,
+    /// Permits for work that no caller waits for.
+    pub(super) background: Arc<Semaphore>,
+    /// With durability `wait`: waits for replicas.
+    pub(super) durable: Option<Durable>,
+    pub(super) faults: Faults,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// How far back messages and keys are remembered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct History {
-    pub(crate) max_messages: u32,
-    pub(crate) max_age_days: u32,
-    /// How much of a message's text is kept.
-    pub(crate) text_characters: usize,
+    max_messages: u32,
+    max_age_days: u32,
+    /// How many characters of a message's text are kept.
+    text_characters: usize,
     /// How long keys of events are remembered.
-    pub(crate) keep_keys_micros: u64,
+    keep_keys_micros: u64,
 }
 
 impl History {
-    pub(crate) fn new(config: &HistoryConfig) -> Self {
+    pub(super) fn new(config: &HistoryConfig) -> Self {
         Self {
             max_messages: config.max_messages,
             max_age_days: config.max_age_days,
@@ -94,18 +92,18 @@ impl History {
 }
 
 impl Writer {
-    pub(crate) fn new(inner: Inner) -> Self {
+    pub(super) fn new(inner: Inner) -> Self {
         Self {
             inner: Arc::new(inner),
         }
     }
 
-    /// What lives as long as a writer does.
-    pub(crate) fn downgrade(&self) -> Weak<Inner> {
+    /// For the sweep, which must not keep the writer alive.
+    pub(super) fn downgrade(&self) -> Weak<Inner> {
         Arc::downgrade(&self.inner)
     }
 
-    pub(crate) fn upgrade(inner: &Weak<Inner>) -> Option<Self> {
+    pub(super) fn upgrade(inner: &Weak<Inner>) -> Option<Self> {
         inner.upgrade().map(|inner| Self { inner })
     }
 
@@ -113,30 +111,31 @@ impl Writer {
         self.inner.history
     }
 
-    /// Refuses a batch of events at the door where it could neither be worked on now nor wait for its turn. Whether it is
-    /// worked on in the end is decided in [`Writer::apply`].
+    /// Refuses a batch of events, before its body is read, if no place is free and no more batches may wait. [`Writer::apply`]
+    /// takes the place, and may still refuse the batch.
     pub fn takes_events(&self, app: &AppId) -> Result<()> {
         self.inner.admission.takes_events(app)
     }
 
-    /// Announces entries, so that work on them can be found.
+    /// Announces entries, so that any pod finds their unfinished jobs.
     pub(crate) async fn announce(&self, entries: impl IntoIterator<Item = String>) -> Result<()> {
         self.inner.announcer.announce(entries).await
     }
 
-    /// Brings one user a room as it is, outside of any fan-out.
-    pub(crate) async fn tell(
+    /// Sends one user the state of a room, without a job.
+    pub(crate) async fn deliver_single(
         &self,
         app: &AppId,
         room: &Enc,
         user: &Enc,
-        told: Tell<'_>,
+        single: SingleDelivery<'_>,
     ) -> Result<()> {
-        let told = self.inner.delivery.tell(app, room, user, told).await;
-        told.map(|_| ())
+        let delivery = &self.inner.delivery;
+        let delivered = delivery.deliver_single(app, room, user, single).await;
+        delivered.map(|_| ())
     }
 
-    /// Applies events: those of one room in the order given, and every event after those before it that it builds on.
+    /// Applies events: those of one room in the order given, and each event after all earlier ones that it builds on.
     pub async fn apply(
         &self,
         app: &AppId,
@@ -151,7 +150,7 @@ impl Writer {
         for (index, event) in events.into_iter().enumerate() {
             if event.change.builds_on(before) {
                 let first = std::mem::take(&mut segment);
-                self.segment(app, first, Wait::Applied, now, &mut outcomes)
+                self.apply_segment(app, first, Wait::Applied, now, &mut outcomes)
                     .await?;
                 before = Before::default();
             }
@@ -167,28 +166,27 @@ impl Writer {
                     continue;
                 }
             };
-            put(&mut outcomes, index, self.or_unreadable(outcome)?);
+            set_outcome(&mut outcomes, index, self.reject_unreadable(outcome)?);
         }
-        self.segment(app, segment, wait, now, &mut outcomes).await?;
+        self.apply_segment(app, segment, wait, now, &mut outcomes)
+            .await?;
         if let Some(durable) = &self.inner.durable {
             durable.confirm().await?;
         }
-        outcomes
-            .into_iter()
-            .map(|outcome| match outcome {
-                Some(EventOutcome::Applied { position }) if wait == Wait::Accepted => {
-                    Ok(EventOutcome::Accepted { position })
-                }
-                Some(outcome) => Ok(outcome),
-                None => Err(Error::Internal(
-                    "an event was left without an outcome".into(),
-                )),
-            })
-            .collect()
+        let final_outcome = |outcome| match outcome {
+            Some(EventOutcome::Applied { position }) if wait == Wait::Accepted => {
+                Ok(EventOutcome::Accepted { position })
+            }
+            Some(outcome) => Ok(outcome),
+            None => Err(Error::Internal(
+                "an event was left without an outcome".into(),
+            )),
+        };
+        outcomes.into_iter().map(final_outcome).collect()
     }
 
-    /// Applies events that need nothing of each other but the order within a room.
-    async fn segment(
+    /// Applies events of which none builds on another one, except that those of one room keep their order.
+    async fn apply_segment(
         &self,
         app: &AppId,
         events: Vec<Numbered<Event>>,
@@ -203,59 +201,18 @@ impl Writer {
         let by_peer = self.reads_by_peer(&events);
         let known = self.user_keys(app, &by_peer, false).await?;
         for (index, outcome) in known {
-            put(outcomes, index, outcome);
+            set_outcome(outcomes, index, outcome);
         }
-        let mut users = UserUpdates::default();
-        let mut rooms = ByRoom::default();
-        for (index, event) in events {
-            if outcomes.get(index).is_some_and(Option::is_some) {
-                continue;
-            }
-            let key = self.key(&event);
-            let Event { time, change, .. } = event;
-            let sent = SentAt {
-                time: time.unwrap_or(now),
-                given: time.is_some(),
-            };
-            if let Change::UserUpdated { user, shown } = change {
-                users.add(encode(user.as_str()), index, key, shown);
-                continue;
-            }
-            let (found, how) = match self.rooms_for(app, index, &change, &direct) {
-                Ok(found) => found,
-                Err(error) => {
-                    put(outcomes, index, self.or_unreadable(Err(error))?);
-                    continue;
-                }
-            };
-            let step = Step {
-                index,
-                key,
-                sent,
-                change,
-                how,
-                up_to: None,
-            };
-            let Some((last, more)) = found.split_last() else {
-                // There is nothing to read.
-                put(outcomes, index, EventOutcome::Applied { position: None });
-                continue;
-            };
-            // Two users may share several rooms: it is read in each, and the named message is in one of them.
-            for room in more {
-                rooms.add(room.clone(), step.clone());
-            }
-            rooms.add(last.clone(), step);
-        }
+        let (users, rooms) = self.steps_of(app, events, now, &direct, outcomes)?;
         self.update_users(app, users, outcomes).await?;
         self.announce_rooms(app, rooms.names()).await?;
-        let done: Vec<Vec<Numbered<EventOutcome>>> = stream::iter(rooms.into_all())
-            .map(|room| self.room(app, room, wait))
+        let applied: Vec<Vec<Numbered<EventOutcome>>> = stream::iter(rooms.into_rooms())
+            .map(|room| self.apply_room(app, room, wait))
             .buffer_unordered(ROOMS_AT_ONCE)
             .try_collect()
             .await?;
-        for (index, outcome) in done.into_iter().flatten() {
-            put(outcomes, index, outcome);
+        for (index, outcome) in applied.into_iter().flatten() {
+            set_outcome(outcomes, index, outcome);
         }
         let mut read = by_peer;
         read.retain(|(index, _, _)| {
@@ -263,15 +220,70 @@ impl Writer {
             !matches!(outcome, Some(EventOutcome::Rejected(_)) | None)
         });
         for (index, outcome) in self.user_keys(app, &read, true).await? {
-            // A key that can't be kept does not make it safe to repeat.
+            // If the key can't be kept, a repeated event would not be known.
             if matches!(outcome, EventOutcome::Rejected(Rejection::Unreadable(_))) {
-                put(outcomes, index, outcome);
+                set_outcome(outcomes, index, outcome);
             }
         }
         Ok(())
     }
 
-    /// Announces rooms together. Where an index can't be read each of its rooms finds that out for itself.
+    /// Sorts events without an outcome into updates of users and steps of rooms.
+    fn steps_of(
+        &self,
+        app: &AppId,
+        events: Vec<Numbered<Event>>,
+        now: i64,
+        direct: &DirectRooms,
+        outcomes: &mut [Option<EventOutcome>],
+    ) -> Result<(UserUpdates, ByRoom)> {
+        let mut users = UserUpdates::default();
+        let mut by_room = ByRoom::default();
+        for (index, event) in events {
+            if outcomes.get(index).is_some_and(Option::is_some) {
+                continue;
+            }
+            let key = self.key(&event);
+            let Event { time, change, .. } = event;
+            let sent_at = SentAt {
+                time: time.unwrap_or(now),
+                given: time.is_some(),
+            };
+            if let Change::UserUpdated { user, shown } = change {
+                users.add(encode(user.as_str()), index, key, shown);
+                continue;
+            }
+            let (rooms, found) = match self.rooms_for(app, index, &change, direct) {
+                Ok(rooms) => rooms,
+                Err(error) => {
+                    set_outcome(outcomes, index, self.reject_unreadable(Err(error))?);
+                    continue;
+                }
+            };
+            let step = Step {
+                index,
+                key,
+                sent_at,
+                change,
+                found,
+                up_to: None,
+            };
+            let Some((last, others)) = rooms.split_last() else {
+                // The two users have no room, so there is nothing to read.
+                set_outcome(outcomes, index, EventOutcome::Applied { position: None });
+                continue;
+            };
+            // Two users may share several rooms. The read is applied to each of them; the message that it names is in one.
+            for room in others {
+                by_room.add(room.clone(), step.clone());
+            }
+            by_room.add(last.clone(), step);
+        }
+        Ok((users, by_room))
+    }
+
+    /// Announces rooms together. An unreadable index is no failure here: each of its rooms meets it again when it accepts its
+    /// events, and only those events are rejected.
     async fn announce_rooms(
         &self,
         app: &AppId,
@@ -284,15 +296,15 @@ impl Writer {
         }
     }
 
-    /// An event that something unreadable is in the way of is rejected alone.
-    fn or_unreadable(&self, outcome: Result<EventOutcome>) -> Result<EventOutcome> {
+    /// Turns unreadable data into a rejection of one event; any other failure is one of the whole call.
+    fn reject_unreadable(&self, outcome: Result<EventOutcome>) -> Result<EventOutcome> {
         match outcome {
-            Err(error) => Ok(EventOutcome::Rejected(self.unreadable(error)?)),
+            Err(error) => Ok(EventOutcome::Rejected(self.unreadable_rejection(error)?)),
             outcome => outcome,
         }
     }
 
-    fn unreadable(&self, error: Error) -> Result<Rejection> {
+    fn unreadable_rejection(&self, error: Error) -> Result<Rejection> {
         self.inner.faults.complain(&error);
         match error {
             Error::Unreadable(what) => Ok(Rejection::Unreadable(what)),
@@ -300,28 +312,28 @@ impl Writer {
         }
     }
 
-    /// An event's key as the scripts take it: the key, the type of event, and how long it is remembered; '' if it has none, or
-    /// needs none.
+    /// An event's key as the scripts take it: the key, the event's type, and how long it is remembered. '' if the event has no
+    /// key, or is known by its message's id.
     fn key(&self, event: &Event) -> String {
         self.key_with(event, "")
     }
 
-    /// The same of an event that is of many rooms, for the place where only that user's events are meant by it.
+    /// The same for an event that touches several rooms: in the rooms, the key stands for this user's event only.
     fn key_of(&self, event: &Event, user: &UserId) -> String {
         self.key_with(event, &format!("*{}", encode(user.as_str()).as_str()))
     }
 
-    fn key_with(&self, event: &Event, more: &str) -> String {
+    fn key_with(&self, event: &Event, suffix: &str) -> String {
         let Some(key) = event.key.as_ref().filter(|_| !event.change.has_id()) else {
             return String::new();
         };
         let keep = self.inner.history.keep_keys_micros;
         let name = encode(key.as_str());
         let kind = event.change.type_name();
-        format!("{}{more}\n{kind}\n{keep}", name.as_str())
+        format!("{}{suffix}\n{kind}\n{keep}", name.as_str())
     }
 
-    /// Runs an accepting script; announces again where the announcement has been forgotten meanwhile.
+    /// Runs an accepting script. If the sweep has removed the announcement meanwhile, announces `entry` again and repeats.
     async fn accept(&self, entry: &str, call: impl Fn(u64) -> Call) -> Result<Reply> {
         let mut token = self.inner.announcer.token(entry).await?;
         for _ in 0..3 {
@@ -337,7 +349,7 @@ impl Writer {
     }
 }
 
-/// The token above which an entry has to be announced again, if that is the answer.
+/// The token above which the entry has to be announced again, if the script refused an old token.
 fn stale(value: &redis::Value) -> Option<Result<u64>> {
     match value {
         redis::Value::Array(items) => match items.as_slice() {
@@ -354,28 +366,28 @@ fn unexpected() -> Error {
     Error::Internal("unexpected reply from a script".into())
 }
 
-/// Puts an event's outcome in its place. An event tried in several rooms is refused only if all of them refuse it.
-fn put(outcomes: &mut [Option<EventOutcome>], index: usize, outcome: EventOutcome) {
-    let Some(slot) = outcomes.get_mut(index) else {
+/// Sets an event's outcome. An event that was applied to several rooms is rejected only if all of them reject it.
+fn set_outcome(outcomes: &mut [Option<EventOutcome>], index: usize, outcome: EventOutcome) {
+    let Some(place) = outcomes.get_mut(index) else {
         return;
     };
     let unreadable = |outcome: &EventOutcome| {
         matches!(outcome, EventOutcome::Rejected(Rejection::Unreadable(_)))
     };
-    let replaced = match slot {
+    let replaced = match place {
         None => true,
-        // Where one of the rooms can't be read the event is not done.
+        // One room could not be read, so the event is not finished.
         Some(before) if unreadable(before) => false,
         Some(EventOutcome::Rejected(_)) => true,
         Some(_) => unreadable(&outcome),
     };
     if replaced {
-        *slot = Some(outcome);
+        *place = Some(outcome);
     }
 }
 
-/// Milliseconds since the epoch.
-pub(crate) fn now_ms() -> i64 {
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .ok()

@@ -179,7 +179,7 @@ mod tests {
 
     fn refusals(settings: &str) -> Refusals {
         let text = format!("[server]\n{settings}\n");
-        let config = load_text(&text, &Flags::default()).unwrap();
+        let config = load_text(&text, &Flags::default(), &[]).unwrap();
         Refusals::new(&config.server)
     }
 

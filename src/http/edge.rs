@@ -17,6 +17,7 @@
 //! 8 KiB of its body, or 32 KiB of its answer, and its share of the answers' sum.
 
 mod chunks;
+mod clock;
 mod connection;
 mod door;
 mod head;
@@ -38,7 +39,7 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use ipnet::IpNet;
 
-use crate::http::Unserved;
+use crate::http::unserved::Unserved;
 use crate::metrics::Metrics;
 
 pub use door::shut;

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::http::header::{self, HeaderName, HeaderValue};
@@ -12,9 +13,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 
-use crate::http::State;
+use crate::error::Result;
 use crate::http::body::{Body, BodyError};
+use crate::http::dialect::Route;
+use crate::http::state::State;
 use crate::limiter::Entry;
+use crate::names::UserId;
 use crate::outcome::Outcome;
 
 /// A request on its way through a dialect.
@@ -27,6 +31,10 @@ pub struct Call<'a> {
     pub segments: Vec<&'a str>,
     /// What all calls share.
     pub state: &'a State,
+    /// Whose words it is answered in: the dialect's name.
+    pub dialect: &'static str,
+    /// Which call it is. None: of no path that there is.
+    pub route: Option<&'static Route>,
     /// Which route it is, for metrics and the access log: a fixed word, never an id.
     pub name: &'a Cell<&'static str>,
     /// Whose call it is, once that is known: the app's place in the configuration.
@@ -34,9 +42,37 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Names the route for metrics and the access log.
-    pub fn route(&self, name: &'static str) {
-        self.name.set(name);
+    /// What stands in its path where its route has braces for the `n`-th time, counted from 0; not decoded.
+    pub fn parameter(&self, n: usize) -> &'a str {
+        let found = self
+            .route
+            .and_then(|route| route.parameter(&self.segments, n));
+        found.unwrap_or_default()
+    }
+
+    /// The index of a dialect's credentials, by its type.
+    pub fn tenants<T: 'static>(&self) -> Result<&'a T> {
+        self.state.tenants()
+    }
+
+    /// Takes the call from the limit of its endpoint. To be asked once, when it is known which app calls.
+    pub fn enter(&self, app: usize) -> Entry<'a> {
+        self.state.limiter.enter(app, self.limited())
+    }
+
+    /// The same of a call that one of the app's users makes.
+    pub fn enter_as(&self, app: usize, user: &Arc<UserId>) -> Entry<'a> {
+        self.state.limiter.enter_as(app, self.limited(), user)
+    }
+
+    fn limited(&self) -> &'static str {
+        let limit = self.route.and_then(|route| route.limit);
+        limit.map_or("", |limit| limit.name)
+    }
+
+    /// The name of the host that is called, as it came; empty where none is given.
+    pub fn host(&self) -> &'a str {
+        host(self.req)
     }
 
     /// Says whose call it is, for metrics and the access log.
@@ -69,14 +105,19 @@ impl<'a> Call<'a> {
         Query::new(self.req.uri().query().unwrap_or_default())
     }
 
-    /// Counts this call as one whose credentials were refused, under the dialect's name. Answers the seconds that its caller
+    /// Counts this call as one whose credentials were refused. Answers the seconds that its caller
     /// should wait, if too many from its address were: it is then to be told that, in the dialect's words for a limit.
-    pub fn refused(&self, dialect: &'static str) -> Option<u64> {
-        self.state.metrics.auth_failure(dialect);
+    pub fn refused(&self) -> Option<u64> {
+        self.known_refused();
         let wait = self.state.refusals.count(self.req)?;
         self.state.metrics.rate_limited("address");
         let begun = u64::from(wait.subsec_nanos() > 0);
         Some(wait.as_secs().saturating_add(begun).max(1))
+    }
+
+    /// The same of a caller who has shown that the app knows it: no attempt to guess a credential.
+    pub fn known_refused(&self) {
+        self.state.metrics.auth_failure(self.dialect);
     }
 
     /// Reads the whole body of a call of that app, of at most `limit` bytes.
@@ -99,6 +140,16 @@ impl<'a> Call<'a> {
         }
         body
     }
+}
+
+/// The name of the host that a request is for, as it came; empty where none is given.
+pub fn host(req: &HttpRequest) -> &str {
+    let header = || {
+        let value = req.headers().get(header::HOST)?;
+        std::str::from_utf8(value.as_bytes()).ok()
+    };
+    let host = req.uri().host().or_else(header);
+    host.map(str::trim).unwrap_or_default()
 }
 
 /// Names and values of a query or a form, decoded; `+` is a blank there. The same as the URL Standard has it, but what needs no

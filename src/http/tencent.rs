@@ -1,291 +1,133 @@
 //! Tencent Chat's dialect: `POST /v4/openim/get_c2c_unread_msg_num`. Whatever happens the status is 200, and what it is stands
 //! in `ErrorCode`. Only an app administrator may ask, whose UserSig comes in the query.
 
+mod asked;
+mod fault;
+mod reply;
+mod section;
+mod tenants;
 mod usersig;
 #[cfg(fuzzing)]
 #[path = "../../fuzz/doors/tencent.rs"]
 #[doc(hidden)]
 pub mod fuzzing;
 
-use std::collections::{HashMap, HashSet};
-
 use actix_web::HttpResponse;
+use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
-use actix_web::http::{Method, StatusCode};
-use serde::Serialize;
 
-use crate::config::AppConfig;
-use crate::counts::PeerCount;
-use crate::error::Error;
-use crate::http::State;
-use crate::http::Unserved;
-use crate::http::body::BodyError;
+use crate::config::{AppConfig, SectionKind};
 use crate::http::cors;
+use crate::http::dialect::{self, Dialect, NoToken, Route, Sample, TokenKind};
 use crate::http::request::{self, Call};
-use crate::json::{self, Raw, Surrogates};
-use crate::limiter::Entry;
-use crate::names::{AppId, UserId};
-use crate::outcome::Outcome;
+use crate::http::state::State;
+use crate::http::unserved::Unserved;
+use crate::limiter::{Endpoint, Entry};
+use asked::Asked;
+use fault::{
+    ADMIN, FREQUENCY, Fault, HEAD, INTERNAL, METHOD, NO_USER, PATH, SIG_EXPIRED, SLOW_HEAD,
+    TOO_LARGE, unavailable,
+};
+use reply::Reply;
+pub use section::TencentConfig;
+use tenants::{Tenant, Tenants, authenticate};
+use usersig::make_usersig;
 
-pub use usersig::make_usersig;
-use usersig::{Refusal, Verifier};
+/// Tencent Chat's dialect.
+pub struct Tencent;
 
-/// First segments of this dialect's paths.
-pub const PREFIXES: &[&str] = &["v4"];
-/// What its endpoints are called in metrics, and the method of each.
-pub const ENDPOINTS: &[(&str, &str)] = &[("tencent_unread", "POST")];
-/// The limited endpoints.
-pub const LIMITED: &[&str] = &[UNREAD];
-const UNREAD: &str = "tencent-unread";
+static ROUTES: [Route; 1] = [Route {
+    method: Method::POST,
+    host: None,
+    path: "/v4/openim/get_c2c_unread_msg_num",
+    allow: "POST",
+    endpoint: "tencent_unread",
+    limit: Some(Endpoint {
+        name: "tencent-unread",
+        user_share: |_| 1.0,
+    }),
+    handler: |call| Box::pin(get_c2c_unread_msg_num(call)),
+}];
 
-/// Peers in one call.
-const MAX_PEERS: usize = 10;
+static TOKEN: TokenKind = TokenKind {
+    about: "A Tencent Chat UserSig",
+    flag: "identifier",
+    help: "The administrator that it names",
+    make: |app, named, now, ttl| {
+        let config: &TencentConfig = app.section().ok_or(NoToken::NoSection)?;
+        let sig = make_usersig(config.sdkappid, &config.secret_key.0, named, now, ttl);
+        sig.ok_or(NoToken::Unsigned)
+    },
+};
 
-/// The apps by SDKAppID.
-pub struct Tenants(HashMap<u64, Tenant>);
+impl Dialect for Tencent {
+    fn name(&self) -> &'static str {
+        "tencent"
+    }
 
-struct Tenant {
-    index: usize,
-    id: AppId,
-    signatures: Verifier,
-    admins: HashSet<String>,
-}
+    fn routes(&self) -> &'static [Route] {
+        &ROUTES
+    }
 
-impl Tenants {
-    /// Indexes the credentials of this dialect.
-    pub fn new(apps: &[AppConfig]) -> Self {
-        let tenant = |(index, app): (usize, &AppConfig)| {
-            let config = app.tencent.as_ref()?;
-            let tenant = Tenant {
-                index,
-                id: app.id.clone(),
-                signatures: Verifier::new(config.sdkappid, &config.secret_key.0),
-                admins: config.admins.iter().cloned().collect(),
-            };
-            Some((config.sdkappid, tenant))
+    fn claims(&self) -> &'static [&'static str] {
+        &["v4"]
+    }
+
+    fn section(&self) -> Option<&'static SectionKind> {
+        Some(&section::SECTION)
+    }
+
+    fn tenants(&self, apps: &[AppConfig]) -> dialect::Tenants {
+        Box::new(Tenants::new(apps))
+    }
+
+    fn unserved(&self, why: Unserved) -> HttpResponse {
+        let fault = match why {
+            Unserved::Malformed(_) => HEAD,
+            Unserved::TargetTooLong | Unserved::HeadTooLarge => TOO_LARGE,
+            Unserved::HeadTimeout => SLOW_HEAD,
+            Unserved::Full | Unserved::Overloaded => unavailable(why.outcome()),
+            Unserved::NoPath => PATH,
+            Unserved::WrongMethod(_) => METHOD,
+            Unserved::Broken => INTERNAL,
         };
-        Self(apps.iter().enumerate().filter_map(tenant).collect())
+        with_cors(fault.answer())
     }
-}
 
-/// The code, its text, and what the call has come to, which the status does not show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fault(u32, &'static str, Outcome);
-
-/// It can't be understood.
-const fn bad(code: u32, text: &'static str) -> Fault {
-    Fault(code, text, Outcome::BadRequest)
-}
-
-/// Its credentials are not good.
-const fn stranger(code: u32, text: &'static str) -> Fault {
-    Fault(code, text, Outcome::Unauthorized)
-}
-
-// Where no public source shows the vendor's text, the words are ours.
-const METHOD: Fault = bad(60002, "HTTP parse Error");
-const BROKEN: Fault = bad(60002, "HTTP parse Error: the body could not be read");
-const HEAD: Fault = bad(
-    60002,
-    "HTTP parse Error: the head of the request could not be read",
-);
-const ENCODED: Fault = bad(60002, "HTTP parse Error: the body must not be encoded");
-const ACCOUNT: Fault = stranger(60004, "identifier or usersig is missing in the URL");
-const APP_FORM: Fault = stranger(60006, "sdkappid is invalid: it must be a number");
-const FREQUENCY: Fault = Fault(
-    60007,
-    "the frequency of calling this interface exceeds the limit",
-    Outcome::Limited,
-);
-const SLOW: Fault = bad(60008, "the body did not arrive in time");
-const SLOW_HEAD: Fault = bad(60008, "the request did not arrive in time");
-const PATH: Fault = Fault(
-    60009,
-    "resource error: no such service or command",
-    Outcome::NotFound,
-);
-const ADMIN: Fault = stranger(60010, "app administrator permission is required");
-const APP_MISSING: Fault = stranger(60012, "sdkappid is missing in the URL");
-const TYPE: Fault = bad(
-    60015,
-    "accounts in the body must be strings, Peer_Account an array of them",
-);
-const SIG_EXPIRED: Fault = stranger(70001, "UserSig expired");
-const SIG_EMPTY: Fault = stranger(70002, "UserSig is empty");
-const SIG_ILLEGAL: Fault = stranger(
-    70003,
-    "The UserSig in use is illegal. Please regenerate UserSig through official API.",
-);
-const SIG_FORGED: Fault = stranger(
-    70009,
-    "UserSig verification Failed. The UserSig in use maybe generated by Secret Key from other SDKAppID. Please regenerate UserSig by Secret Key from its own SDKAppID.",
-);
-const SIG_USER: Fault = stranger(70013, "identifier does not match the UserSig");
-const SIG_APP: Fault = stranger(70014, "sdkappid does not match the UserSig");
-const APP_UNKNOWN: Fault = stranger(70020, "SDKAppID does not exist");
-const JSON: Fault = bad(90001, "Fail to Parse json data of body, Please check it");
-const TO_ACCOUNT: Fault = bad(90003, "To_Account is missing or does not exist");
-/// The same in its words, where it is the account that is not there.
-const NO_USER: Fault = Fault(TO_ACCOUNT.0, TO_ACCOUNT.1, Outcome::NotFound);
-const PEERS: Fault = bad(90018, "too many accounts: Peer_Account may hold up to 10");
-const INTERNAL: Fault = Fault(91000, "internal error, please retry", Outcome::Internal);
-
-/// For a while: because of Redis, or because there is too much to do.
-const fn unavailable(outcome: Outcome) -> Fault {
-    Fault(
-        91000,
-        "the service is temporarily unavailable, please retry",
-        outcome,
-    )
-}
-
-const TOO_LARGE: Fault = bad(93000, "the request is too long");
-/// Of a peer: that account does not exist.
-const NO_ACCOUNT: u32 = 70107;
-
-impl From<Refusal> for Fault {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Undecodable => SIG_ILLEGAL,
-            Refusal::OtherApp => SIG_APP,
-            Refusal::OtherUser => SIG_USER,
-            Refusal::Forged => SIG_FORGED,
-            Refusal::Expired => SIG_EXPIRED,
-        }
-    }
-}
-
-impl From<BodyError> for Fault {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::TooLarge => TOO_LARGE,
-            BodyError::TimedOut => SLOW,
-            BodyError::Broken => BROKEN,
-            BodyError::Encoded => ENCODED,
-            BodyError::NoRoom => unavailable(Outcome::Overloaded),
-        }
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        if let Error::Limited(_) = error {
-            FREQUENCY
-        } else if error.is_transient() {
-            tracing::debug!(%error, "a read failed");
-            unavailable(error.outcome())
-        } else {
-            tracing::error!(%error, "a read failed");
-            INTERNAL
-        }
-    }
-}
-
-/// The answer's body. Absent lists stay out of it: one mode never shows the other's field.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Reply<'a> {
-    action_status: &'a str,
-    error_info: &'a str,
-    error_code: u32,
-    #[serde(rename = "AllC2CUnreadMsgNum", skip_serializing_if = "Option::is_none")]
-    total: Option<u64>,
-    #[serde(
-        rename = "C2CUnreadMsgNumList",
-        skip_serializing_if = "Option::is_none"
-    )]
-    counts: Option<Vec<Count<'a>>>,
-    #[serde(rename = "ErrorList", skip_serializing_if = "Vec::is_empty")]
-    failed: Vec<Failed<'a>>,
-}
-
-#[derive(Serialize)]
-struct Count<'a> {
-    #[serde(rename = "Peer_Account")]
-    peer: &'a str,
-    #[serde(rename = "C2CUnreadMsgNum")]
-    unread: u64,
-}
-
-#[derive(Serialize)]
-struct Failed<'a> {
-    #[serde(rename = "Peer_Account")]
-    peer: &'a str,
-    #[serde(rename = "ErrorCode")]
-    code: u32,
-}
-
-impl Reply<'_> {
-    const OK: Self = Self {
-        action_status: "OK",
-        error_info: "",
-        error_code: 0,
-        total: None,
-        counts: None,
-        failed: Vec::new(),
-    };
-
-    fn answer(&self) -> HttpResponse {
-        request::json(StatusCode::OK, self).unwrap_or_else(|| {
-            let body = br#"{"ActionStatus":"FAIL","ErrorInfo":"","ErrorCode":91000}"#;
-            request::json_bytes(StatusCode::OK, body.to_vec())
+    fn preflight(&self, call: &Call<'_>, _: &str) -> Option<HttpResponse> {
+        cors::is_preflight(call.req).then(|| {
+            let mut response = cors::preflight(call.req, "", "Content-Type");
+            cors::open(&mut response);
+            response
         })
     }
-}
 
-impl Fault {
-    fn answer(self) -> HttpResponse {
-        let mut response = Reply {
-            action_status: "FAIL",
-            error_info: self.1,
-            error_code: self.0,
-            ..Reply::OK
-        }
-        .answer();
-        request::came_to(&mut response, self.2);
-        if request::may_pass(self.2) {
-            request::set(
-                &mut response,
-                header::RETRY_AFTER,
-                HeaderValue::from_static("1"),
-            );
-        }
-        if [TOO_LARGE, SLOW, BROKEN, ENCODED].contains(&self) {
-            request::close(&mut response);
-        }
-        response
+    fn finish(&self, _: &Call<'_>, response: &mut HttpResponse) {
+        set_cors(response);
     }
-}
 
-/// This dialect's words for a bug of ours.
-pub fn internal_error() -> HttpResponse {
-    with_cors(INTERNAL.answer())
-}
-
-/// This dialect's words for a request that no handler sees.
-pub fn unserved(why: Unserved) -> HttpResponse {
-    let fault = match why {
-        Unserved::Malformed(_) => HEAD,
-        Unserved::TargetTooLong | Unserved::HeadTooLarge => TOO_LARGE,
-        Unserved::HeadTimeout => SLOW_HEAD,
-        Unserved::Full | Unserved::Overloaded => unavailable(why.outcome()),
-    };
-    with_cors(fault.answer())
-}
-
-/// Answers a call under one of [`PREFIXES`].
-pub async fn serve(call: Call<'_>) -> HttpResponse {
-    if cors::is_preflight(call.req) {
-        call.route(cors::PREFLIGHT);
-        let mut response = cors::preflight(call.req, "", "Content-Type");
-        cors::open(&mut response);
-        return response;
+    fn samples(&self, app: &AppConfig, sample: &Sample) -> String {
+        let Some(config) = app.section::<TencentConfig>() else {
+            return String::new();
+        };
+        let Sample { listen, now, ttl } = *sample;
+        let admin = config.admins.first().map_or("", String::as_str);
+        let (id, key) = (config.sdkappid, &config.secret_key.0);
+        let sig = make_usersig(id, key, admin, now, ttl).unwrap_or_default();
+        format!(
+            "\n# Tencent Chat: unread one-to-one messages of alice\n\
+             curl -sS -X POST 'http://{listen}/v4/openim/get_c2c_unread_msg_num?sdkappid={id}&identifier={admin}\
+             &usersig={sig}&random=99999999&contenttype=json' -d '{{\"To_Account\": \"alice\"}}'\n"
+        )
     }
-    with_cors(route(call).await)
+
+    fn token(&self) -> Option<&'static TokenKind> {
+        Some(&TOKEN)
+    }
 }
 
 /// The headers that the documented sample answer carries.
-fn with_cors(mut response: HttpResponse) -> HttpResponse {
+fn set_cors(response: &mut HttpResponse) {
     for (name, value) in [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, "X-Requested-With"),
@@ -295,40 +137,35 @@ fn with_cors(mut response: HttpResponse) -> HttpResponse {
             "RateLimit, RateLimit-Policy, Retry-After",
         ),
     ] {
-        request::set(&mut response, name, HeaderValue::from_static(value));
+        request::set(response, name, HeaderValue::from_static(value));
     }
+}
+
+fn with_cors(mut response: HttpResponse) -> HttpResponse {
+    set_cors(&mut response);
     response
 }
 
-async fn route(mut call: Call<'_>) -> HttpResponse {
-    if *call.segments != ["v4", "openim", "get_c2c_unread_msg_num"] {
-        call.route("unknown");
-        return PATH.answer();
-    }
-    call.route("tencent_unread");
-    if call.req.method() != Method::POST {
-        return METHOD.answer();
-    }
-    match authenticate(&call) {
-        Ok(tenant) => {
-            call.is_of(tenant.index);
-            let mut entry = call.state.limiter.enter(tenant.index, UNREAD);
-            let answer = unread(&mut call, tenant, &mut entry).await;
-            let mut response = answer.unwrap_or_else(Fault::answer);
-            request::show_limit(&mut response, &entry);
-            response
-        }
-        Err(fault) => refuse(&call, fault),
-    }
+async fn get_c2c_unread_msg_num(call: &mut Call<'_>) -> HttpResponse {
+    let tenant = match authenticate(call) {
+        Ok(tenant) => tenant,
+        Err(fault) => return refuse(call, fault),
+    };
+    call.is_of(tenant.index);
+    let mut entry = call.enter(tenant.index);
+    let answer = unread(call, tenant, &mut entry).await;
+    let mut response = answer.unwrap_or_else(Fault::answer);
+    request::show_limit(&mut response, &entry);
+    response
 }
 
 fn refuse(call: &Call<'_>, fault: Fault) -> HttpResponse {
     // Made with the app's key: no attempt to guess one, and it has to hear just that.
     if matches!(fault, SIG_EXPIRED | ADMIN) {
-        call.state.metrics.auth_failure("tencent");
+        call.known_refused();
         return fault.answer();
     }
-    match call.refused("tencent") {
+    match call.refused() {
         Some(seconds) => {
             let mut response = FREQUENCY.answer();
             request::retry_after(&mut response, seconds);
@@ -336,39 +173,6 @@ fn refuse(call: &Call<'_>, fault: Fault) -> HttpResponse {
         }
         None => fault.answer(),
     }
-}
-
-fn authenticate<'a>(call: &Call<'a>) -> Result<&'a Tenant, Fault> {
-    let (mut app, mut identifier, mut usersig) = (None, None, None);
-    for (name, value) in call.query() {
-        let slot = match &*name {
-            "sdkappid" => &mut app,
-            "identifier" => &mut identifier,
-            "usersig" => &mut usersig,
-            _ => continue,
-        };
-        slot.get_or_insert(value);
-    }
-    let app = app.filter(|app| !app.is_empty()).ok_or(APP_MISSING)?;
-    let app = digits(&app).ok_or(APP_FORM)?;
-    let tenant = call.state.apps.tencent.0.get(&app).ok_or(APP_UNKNOWN)?;
-    let identifier = identifier.filter(|id| !id.is_empty()).ok_or(ACCOUNT)?;
-    let usersig = usersig.ok_or(ACCOUNT)?;
-    if usersig.is_empty() {
-        return Err(SIG_EMPTY);
-    }
-    let now = request::unix_seconds();
-    tenant.signatures.verify(&usersig, &identifier, now)?;
-    if !tenant.admins.contains(&*identifier) {
-        return Err(ADMIN);
-    }
-    Ok(tenant)
-}
-
-/// A decimal number without a sign, which `parse` alone would take.
-fn digits(text: &str) -> Option<u64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    plain.then(|| text.parse().ok()).flatten()
 }
 
 async fn unread(
@@ -405,188 +209,4 @@ async fn unread(
         asked.fill(&mut reply, &counts.ok_or(NO_USER)?);
     }
     Ok(reply.answer())
-}
-
-/// What the body asks for.
-#[derive(Debug, PartialEq, Eq)]
-struct Asked {
-    user: UserId,
-    /// Each peer once, in the order asked; none: the total.
-    peers: Vec<Peer>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Peer {
-    /// The user's own id, with whom there is no conversation.
-    Oneself,
-    Other(UserId),
-    /// A text that can't be an id, so no such account exists.
-    Nobody(String),
-}
-
-impl Asked {
-    fn parse(body: &[u8]) -> Result<Self, Fault> {
-        let body = json::whole(body).map_err(|_| JSON)?;
-        let [user, peers] = body.pick(["To_Account", "Peer_Account"]).ok_or(JSON)?;
-        let text = |raw: Raw<'_>| match raw.text(Surrogates::Refuse) {
-            Some(Ok(text)) => Ok(text.into_owned()),
-            Some(Err(_)) => Err(JSON),
-            None => Err(TYPE),
-        };
-        let user = text(user.ok_or(TO_ACCOUNT)?)?;
-        let user = UserId::parse(user).map_err(|_| TO_ACCOUNT)?;
-        let mut peers_asked = match peers {
-            None => None,
-            Some(peers) => Some(peers.items().ok_or(TYPE)?),
-        };
-        // Not looked at any further than it takes to know that they are too many.
-        if let Some(items) = &peers_asked
-            && items.clone().take(MAX_PEERS + 1).count() > MAX_PEERS
-        {
-            return Err(PEERS);
-        }
-        let mut peers = Vec::new();
-        for peer in peers_asked.iter_mut().flatten() {
-            let peer = text(peer)?;
-            let peer = match UserId::parse(peer.as_str()) {
-                Ok(id) if id == user => Peer::Oneself,
-                Ok(id) => Peer::Other(id),
-                Err(_) => Peer::Nobody(peer),
-            };
-            if !peers.contains(&peer) {
-                peers.push(peer);
-            }
-        }
-        Ok(Self { user, peers })
-    }
-
-    /// The peers to ask the reader for.
-    fn known(&self) -> Vec<&UserId> {
-        fn other(peer: &Peer) -> Option<&UserId> {
-            match peer {
-                Peer::Other(id) => Some(id),
-                _ => None,
-            }
-        }
-        self.peers.iter().filter_map(other).collect()
-    }
-
-    /// Lists every peer, `counts` being those of [`Asked::known`] in their order.
-    fn fill<'a>(&'a self, reply: &mut Reply<'a>, counts: &[PeerCount]) {
-        let mut counts = counts.iter();
-        let mut known = Vec::with_capacity(self.peers.len());
-        for peer in &self.peers {
-            let (peer, count) = match peer {
-                Peer::Oneself => (self.user.as_str(), Some(0)),
-                Peer::Nobody(text) => (text.as_str(), None),
-                Peer::Other(id) => match counts.next() {
-                    Some(PeerCount::Known(unread)) => (id.as_str(), Some(*unread)),
-                    _ => (id.as_str(), None),
-                },
-            };
-            match count {
-                Some(unread) => known.push(Count { peer, unread }),
-                None => reply.failed.push(Failed {
-                    peer,
-                    code: NO_ACCOUNT,
-                }),
-            }
-        }
-        reply.counts = Some(known);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::Value;
-
-    fn parse(body: &str) -> Result<Asked, Fault> {
-        Asked::parse(body.as_bytes())
-    }
-
-    fn show(reply: &Reply<'_>) -> Value {
-        serde_json::to_value(reply).unwrap()
-    }
-
-    #[test]
-    fn bodies_are_told_apart_by_code() {
-        for (body, fault) in [
-            ("", JSON),
-            ("  ", JSON),
-            ("nope", JSON),
-            ("[]", JSON),
-            (r#"["dramon1"]"#, JSON),
-            (r#"{"To_Account":"a""#, JSON),
-            ("{}", TO_ACCOUNT),
-            (r#"{"To_Account":null}"#, TO_ACCOUNT),
-            (r#"{"To_Account":""}"#, TO_ACCOUNT),
-            (r#"{"to_account":"a"}"#, TO_ACCOUNT),
-            (r#"{"To_Account":7}"#, TYPE),
-            (r#"{"To_Account":"a","Peer_Account":"b"}"#, TYPE),
-            (r#"{"To_Account":"a","Peer_Account":["b",1]}"#, TYPE),
-            (
-                r#"{"To_Account":"a","Peer_Account":["1","2","3","4","5","6","7","8","9","10","11"]}"#,
-                PEERS,
-            ),
-        ] {
-            assert_eq!(parse(body), Err(fault), "{body}");
-        }
-        for body in [
-            r#"{"To_Account":"a"}"#,
-            r#"{"To_Account":"a","Peer_Account":null}"#,
-            r#" {"To_Account":"a","Peer_Account":[],"more":[1]}"#,
-        ] {
-            assert!(parse(body).unwrap().peers.is_empty(), "{body}");
-        }
-    }
-
-    #[test]
-    fn peers_are_answered_once_in_order() {
-        let asked =
-            parse(r#"{"To_Account":"a","Peer_Account":["b","","b","a","ghost","c"]}"#).unwrap();
-        let known: Vec<_> = asked
-            .known()
-            .iter()
-            .map(|u| u.as_str().to_owned())
-            .collect();
-        assert_eq!(known, ["b", "ghost", "c"]);
-        let mut reply = Reply::OK;
-        let counts = [PeerCount::Known(3), PeerCount::Unknown, PeerCount::Known(0)];
-        asked.fill(&mut reply, &counts);
-        assert_eq!(
-            show(&reply),
-            serde_json::json!({
-                "ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0,
-                "C2CUnreadMsgNumList": [
-                    {"Peer_Account": "b", "C2CUnreadMsgNum": 3},
-                    {"Peer_Account": "a", "C2CUnreadMsgNum": 0},
-                    {"Peer_Account": "c", "C2CUnreadMsgNum": 0}],
-                "ErrorList": [
-                    {"Peer_Account": "", "ErrorCode": 70107},
-                    {"Peer_Account": "ghost", "ErrorCode": 70107}]
-            })
-        );
-    }
-
-    #[test]
-    fn the_total_shows_no_list() {
-        let reply = Reply {
-            total: Some(12),
-            ..Reply::OK
-        };
-        assert_eq!(
-            serde_json::to_string(&reply).unwrap(),
-            r#"{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"AllC2CUnreadMsgNum":12}"#
-        );
-    }
-
-    #[test]
-    fn app_numbers_are_plain_digits() {
-        assert_eq!(digits("1400000001"), Some(1_400_000_001));
-        assert_eq!(digits("+1"), None);
-        assert_eq!(digits("-1"), None);
-        assert_eq!(digits("1x"), None);
-        assert_eq!(digits("99999999999999999999"), None);
-    }
 }

@@ -1,10 +1,14 @@
-//! Why a request is answered before a handler sees it. What each dialect makes of that stands in its own file.
+//! Why no handler answers a request. What each dialect says then stands in its own folder.
 
 use actix_web::http::StatusCode;
 
+use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 
-/// Why a request is answered before a handler sees it, or in its place.
+/// The endpoint of a request that no handler sees, in metrics.
+pub const NONE: &str = "none";
+
+/// Why no handler answers a request: it is answered before one sees it, or in a handler's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unserved {
     /// It is no HTTP, or says two things at once. What is wrong with it, in words that repeat nothing of it.
@@ -19,6 +23,12 @@ pub enum Unserved {
     Full,
     /// Finished answers that nobody takes fill the memory that there is for them.
     Overloaded,
+    /// There is no such path.
+    NoPath,
+    /// Its path takes other methods: these.
+    WrongMethod(&'static str),
+    /// Its handler panicked: a bug of ours.
+    Broken,
 }
 
 impl Unserved {
@@ -31,6 +41,9 @@ impl Unserved {
             Unserved::HeadTimeout => "head_timeout",
             Unserved::Full => "full",
             Unserved::Overloaded => "overloaded",
+            Unserved::NoPath => "no_path",
+            Unserved::WrongMethod(_) => "wrong_method",
+            Unserved::Broken => "broken",
         }
     }
 
@@ -38,6 +51,8 @@ impl Unserved {
     pub fn outcome(self) -> Outcome {
         match self {
             Unserved::Full | Unserved::Overloaded => Outcome::Overloaded,
+            Unserved::NoPath => Outcome::NotFound,
+            Unserved::Broken => Outcome::Internal,
             _ => Outcome::BadRequest,
         }
     }
@@ -50,6 +65,9 @@ impl Unserved {
             Unserved::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Unserved::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Unserved::Full | Unserved::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Unserved::NoPath => StatusCode::NOT_FOUND,
+            Unserved::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Unserved::Broken => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -62,6 +80,14 @@ impl Unserved {
             Unserved::HeadTimeout => "the head of the request did not arrive in time",
             Unserved::Full => "too many connections are open; please try again",
             Unserved::Overloaded => "too many answers wait to be taken; please try again",
+            Unserved::NoPath => "no such path",
+            Unserved::WrongMethod(_) => "this path takes another method",
+            Unserved::Broken => "the server failed; the fault is logged",
         }
     }
+}
+
+/// Counts a request that no handler sees.
+pub fn unseen(metrics: &Metrics, why: Unserved) {
+    metrics.request(None, NONE, why.outcome());
 }

@@ -175,7 +175,7 @@ impl Order {
         pairs.dedup();
         let mut found = writer.direct_rooms_of(app, &pairs).await?;
         let asked = pairs.iter().map(|(one, two)| (one, two));
-        writer.of_the_others(app, asked, &mut found).await?;
+        writer.add_reversed(app, asked, &mut found).await?;
         let others = found.keys().filter(|pair| !order.pairs.contains_key(*pair));
         for pair in others.cloned().collect::<Vec<_>>() {
             // If the rooms can't be read, the writer will reject the event.

@@ -781,17 +781,19 @@ fn a_request_that_never_ends_does_not_keep_the_pod() {
 // demo.
 
 /// A running `unread demo` and what it printed up to the event; told to end, and waited for, when dropped.
-struct Demo {
+pub struct Demo {
     child: Child,
     /// Every line that is one `curl`.
     calls: Vec<String>,
+    /// The addresses, each in a line that says what answers there.
+    addresses: Vec<String>,
     /// The line that shows what stands in Redis.
     inspect: String,
     temp: tempfile::TempDir,
 }
 
 impl Demo {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let temp = tempfile::tempdir().unwrap();
         let mut child = unread()
             .args([
@@ -818,6 +820,7 @@ impl Demo {
         let mut demo = Self {
             child,
             calls: Vec::new(),
+            addresses: Vec::new(),
             inspect: String::new(),
             temp,
         };
@@ -829,9 +832,24 @@ impl Demo {
                 demo.calls.push(line);
             } else if line.contains(" inspect ") {
                 demo.inspect = line;
+            } else if line.contains(" http://") {
+                demo.addresses.push(line);
             }
         }
         demo
+    }
+
+    /// `HOST:PORT` where that is answered.
+    pub fn address(&self, what: &str) -> String {
+        let line = self.addresses.iter().find(|line| line.contains(what));
+        let (_, address) = line.and_then(|line| line.split_once(" http://")).unwrap();
+        address.to_owned()
+    }
+
+    /// The address of its Redis.
+    pub fn redis_url(&self) -> &str {
+        let (_, rest) = self.inspect.split_once("--redis-url ").unwrap();
+        rest.split(' ').next().unwrap()
     }
 
     fn call(&self, part: &str) -> &str {

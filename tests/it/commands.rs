@@ -240,7 +240,7 @@ fn wrong_use_is_exit_2_in_every_command() {
 
 #[test]
 fn the_help_of_every_command_tells_the_exit_codes() {
-    let readme = include_str!("../../README.md");
+    let document = include_str!("../../docs/operate.md");
     for command in [
         &[][..],
         &["serve"],
@@ -262,8 +262,11 @@ fn the_help_of_every_command_tells_the_exit_codes() {
         for (code, line) in (0..=3).zip(codes.lines()) {
             let (number, what) = line.trim().split_once("  ").unwrap();
             assert_eq!(number, code.to_string(), "{help:?}");
-            // The README says the same in its table.
-            assert!(readme.contains(&format!("| {number} | {what} |")), "{line}");
+            // The document says the same in its table.
+            assert!(
+                document.contains(&format!("| {number} | {what} |")),
+                "{line}"
+            );
         }
     }
 }

@@ -234,11 +234,10 @@ fn garbage_in_the_key_is_mended() {
             scene.pass(said.wait);
             assert_eq!(scene.call(SHORT).granted, 1, "{text:?}: {said:?}");
         }
-        let (now, stored) = (scene.now(), scene.stored());
-        assert!(
-            (now - SECOND..now + SECOND).contains(&stored),
-            "{text:?}: {stored}"
-        );
+        let (now, stored): (_, Option<i64>) = (scene.now(), scene.raw(&["GET", KEY]));
+        // On a busy machine the burst may be over by now, and the key with it.
+        let is_mended = |stored| (now - SECOND..now + SECOND).contains(&stored);
+        assert!(stored.is_none_or(is_mended), "{text:?}: {stored:?}");
     }
     for garbage in [
         &["LPUSH", KEY, "x"][..],

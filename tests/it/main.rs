@@ -63,7 +63,7 @@ mod scenarios;
 /// The same on a cluster, behind sentinels and over TLS; slots move, masters freeze and die.
 mod topology;
 
-/// The least rights that the README gives.
+/// The least rights that `docs/redis.md` gives.
 mod rights;
 
 /// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
@@ -90,6 +90,9 @@ mod records;
 /// Bad input and bad days, endpoint by endpoint: what each dialect says, field by field.
 mod api;
 
+/// What is in `deploy/`, and the commands that belong to it: `probe` and `completions`.
+mod deploy;
+
 /// The commands as an operator types them: exit codes, one clear line for each mistake, what is left behind.
 mod cli;
 
@@ -101,6 +104,15 @@ mod import;
 
 /// Which word may stand in which file of the program.
 mod layering;
+
+/// `docs/openapi.yaml`, held against the program.
+mod openapi;
+
+/// The documents are right: every link leads somewhere, every example is run, every setting exists.
+mod documents;
+
+/// No circles among the modules of the program.
+mod circles;
 
 /// Events with keys, and requests with one as a whole: sent again they change nothing.
 mod repeats;

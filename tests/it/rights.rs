@@ -1,4 +1,4 @@
-//! The least rights that the README gives, as they stand there, on whatever server the tests run: all works with them, and
+//! The least rights that `docs/redis.md` gives, as they stand there, on whatever server the tests run: all works with them, and
 //! nothing is even tried that they do not cover.
 
 use serde_json::json;
@@ -7,11 +7,11 @@ use crate::scenarios::histories;
 use crate::servers::rights_were_enough;
 use crate::support::{App, Config, Pod, RedisServer, ran};
 
-const README: &str = include_str!("../../README.md");
+const DOCUMENT: &str = include_str!("../../docs/redis.md");
 
-/// What stands in the README between these.
+/// What stands in the document between these.
 fn between(start: &str, end: &str) -> &'static str {
-    let (_, rest) = README.split_once(start).expect(start);
+    let (_, rest) = DOCUMENT.split_once(start).expect(start);
     rest.split_once(end).expect(end).0
 }
 
@@ -24,7 +24,7 @@ fn nothing_was_denied(redis: &RedisServer) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_readmes_acl_line_is_enough_and_makes_no_denial() {
+async fn the_documented_acl_line_is_enough_and_makes_no_denial() {
     let redis = RedisServer::start_with(&["--appendonly", "yes"]);
     let line = format!(
         "ACL SETUSER unread {}",

@@ -12,11 +12,13 @@ use rcgen::{
 use crate::support::clock::Clock;
 use crate::support::{RedisServer, free_port, until};
 
-/// The line of the README that makes the user that `unread` logs in as, from the rights on.
+/// The line of `docs/redis.md` that makes the user that `unread` logs in as, from the rights on.
 pub static RIGHTS: LazyLock<&str> = LazyLock::new(|| {
-    const README: &str = include_str!("../../README.md");
+    const DOCUMENT: &str = include_str!("../../docs/redis.md");
     const START: &str = "\nACL SETUSER unread on >PASSWORD ";
-    let (_, line) = README.split_once(START).expect("the README has the line");
+    let (_, line) = DOCUMENT
+        .split_once(START)
+        .expect("the document has the line");
     line.lines().next().unwrap_or_default()
 });
 /// Its password, as it stands in an address.

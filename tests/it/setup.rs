@@ -124,7 +124,7 @@ fn nodes(pod: &Pod, check: &str) -> Vec<String> {
         .collect()
 }
 
-/// With the least rights that the README gives: nothing that they do not cover is even tried.
+/// With the least rights that `docs/redis.md` gives: nothing that they do not cover is even tried.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_master_of_a_cluster_is_checked() {
     let cluster = Cluster::start(60_000);

@@ -1,4 +1,4 @@
-//! One delivery on its way: calls of `deliver.lua` in batches, with the lease of its jobs renewed.
+//! One delivery under way: it calls `deliver.lua` in batches and renews the lease of its jobs.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::LEASE_MICROS;
-use super::plan::{Plan, Target, commas};
-use super::work::{Delivered, Refused, Why, Work};
-use super::{CLEAR, Delivery};
+use super::plan::{Plan, Target, comma_list};
+use super::work::{Delivered, Reason, Refused};
+use super::{Delivery, LEASE_MICROS, PER_ROOM_CALL};
 use crate::connection::Item;
 use crate::counts::number::{parse, short, unreadable};
 use crate::counts::room::Membership;
@@ -19,41 +18,41 @@ use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
-/// Users in one call of the script where only positions move, and where more is to be done: enough to save round trips, few
-/// enough that other callers of Redis do not wait long.
+/// Users in one call of the script: where only positions move, and where more is to be done. This is enough to save round
+/// trips, and few enough that other callers of Redis do not wait long.
 const USERS_PER_CALL: usize = 50;
 const USERS_PER_HEAVY_CALL: usize = 20;
 
 /// Users in one batch of calls where each call is for one user.
 const USERS_PER_BATCH: usize = 32;
 
-/// Batches under way at once for one fan-out.
+/// Batches that one fan-out has under way at once.
 const BATCHES_AT_ONCE: usize = 8;
 
-/// Users of a fan-out that has many batches under way at once; a wider one has two of smaller calls, so that Redis has the
-/// next one when it is done with one, and others wait for no more than these.
+/// A fan-out to more users than this has fewer batches under way, and smaller calls: Redis then has the next call when it is
+/// done with one, and other callers wait for no more than these few.
 const WIDE: usize = 500;
 const WIDE_AT_ONCE: usize = 2;
 const USERS_PER_WIDE_CALL: usize = 25;
 
-/// Batches that may fail on a cluster before a fan-out is given up, to be taken up again later. On one server: one.
+/// Batches that may fail on a cluster before the fan-out is given up; another pod takes it over later. On one server: one.
 const FAILURES: usize = 16;
 
-/// Marks for everybody in one call of the script, over all its users: a call with more of them is for fewer users. All of
-/// one user's go into one call, so that nobody is shown a part of them.
+/// Marks for everybody in one call of the script, over all its users: a call with more marks is for fewer users. All marks of
+/// one user go into one call, so that no user sees a part of them.
 const MARKS_PER_CALL: usize = 2_000;
 
-/// Between two renewals of a fan-out's lease, well within the lease.
+/// Time between two renewals of the lease of the jobs, well within the lease.
 const RENEW: Duration = Duration::from_secs(1);
 
 /// The latest stamp there can be, in microseconds: in the year 2112.
-const FARTHEST: u64 = 1 << 52;
+const LATEST_STAMP: u64 = 1 << 52;
 
-/// How old a snapshot may be that is delivered. A user's slot remembers for an hour at least which rooms the user has left;
-/// a snapshot older than that could bring one back.
-const OLDEST: Duration = Duration::from_secs(600);
+/// The oldest snapshot that is delivered. A user's slot keeps a tombstone for an hour at least; an older snapshot could bring a
+/// room back that the user has left.
+const OLDEST_SNAPSHOT: Duration = Duration::from_secs(600);
 
-/// Calls that are sent together, and those whom they are for.
+/// Calls that are sent together, and their targets.
 struct Batch<'a> {
     calls: Vec<Item>,
     targets: &'a [&'a Target<'a>],
@@ -62,12 +61,13 @@ struct Batch<'a> {
 /// What the slots of a batch answered.
 #[derive(Default)]
 struct Report<'a> {
-    /// Targets whose slots refused, why, and the stamp that the slot named.
-    refused: Vec<(&'a Target<'a>, Why, u64)>,
-    /// Targets that were left unchanged: the caller sends them again with all seven keys.
+    /// Targets whose slots refused, the reason, and the stamp that the slot gave.
+    refused: Vec<(&'a Target<'a>, Reason, u64)>,
+    /// Targets whose slots left themselves unchanged because they need all seven keys: the fan-out sends to them again.
     needs_all: Vec<&'a Target<'a>>,
-    /// Targets whose slots can't be read. The delivery passes them by; the repair that mends them tells them the state of things.
+    /// Targets whose slots can't be read. The delivery leaves them out; the repair that mends a slot also sends it the state.
     unreadable: Vec<&'a Target<'a>>,
+    /// The latest stamp in a slot that is later than the snapshot; 0 if there is none.
     ahead: u64,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Report<'a> {
         self.ahead = self.ahead.max(other.ahead);
     }
 
-    /// Reads the reply to one call, which is for the next of these targets.
+    /// Reads the reply to one call, which is about the next of `targets`.
     fn read(
         &mut self,
         answer: redis::Value,
@@ -91,32 +91,32 @@ impl<'a> Report<'a> {
             let text = reply.text()?;
             let (letter, stamp) = text.split_at_checked(1).ok_or_else(unexpected)?;
             if letter == ">" {
-                self.ahead = self.ahead.max(named(stamp)?);
+                self.ahead = self.ahead.max(slot_stamp(stamp)?);
                 continue;
             }
             let target = targets.next().ok_or_else(unexpected)?;
-            let why = match letter {
+            let reason = match letter {
                 "K" => continue,
                 "C" => {
                     self.needs_all.push(target);
                     continue;
                 }
-                "D" if matches!(target.state, '-' | 'l') => Why::Naming,
-                "D" => Why::Deleted,
-                "O" => Why::Over,
-                "A" => Why::Ahead,
+                "D" if matches!(target.state, '-' | 'l') => Reason::Naming,
+                "D" => Reason::Deleted,
+                "O" => Reason::Over,
+                "A" => Reason::Ahead,
                 _ => return Err(unexpected()),
             };
-            self.refused.push((target, why, named(stamp)?));
+            self.refused.push((target, reason, slot_stamp(stamp)?));
         }
         Ok(())
     }
 }
 
-/// A stamp that a slot named. One that lies a lifetime ahead was given by no clock, and no room is to go on above it.
-fn named(stamp: &str) -> Result<u64> {
+/// A stamp that a slot gave. One in the far future is from no clock, and no room may go on above it.
+fn slot_stamp(stamp: &str) -> Result<u64> {
     match parse(Some(stamp))? {
-        stamp if stamp <= FARTHEST => Ok(stamp),
+        stamp if stamp <= LATEST_STAMP => Ok(stamp),
         _ => Err(unreadable()),
     }
 }
@@ -124,7 +124,7 @@ fn named(stamp: &str) -> Result<u64> {
 /// The keys of a user's slot that a delivery is given.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum KeySet {
-    /// The two that most users need.
+    /// Counts and rooms, which are enough for most users.
     Two,
     /// All seven.
     Seven,
@@ -132,56 +132,88 @@ enum KeySet {
 
 impl Delivery {
     /// Sends a batch.
-    async fn send_one<'t>(&self, batch: &Batch<'t>) -> Result<Report<'t>> {
+    async fn send_batch<'t>(&self, batch: &Batch<'t>) -> Result<Report<'t>> {
         let answers = self.redis.batch(&batch.calls).await?;
         let mut report = Report::default();
         let mut targets = batch.targets.iter().copied();
         for answer in answers {
             report.read(answer, &mut targets)?;
         }
-        self.reached(batch.targets, &report);
+        self.count_reached(batch.targets, &report);
         Ok(report)
     }
 
     /// Counts the targets whose slots took the delivery.
-    fn reached(&self, targets: &[&Target<'_>], report: &Report<'_>) {
+    fn count_reached(&self, targets: &[&Target<'_>], report: &Report<'_>) {
         let others = report.needs_all.len() + report.refused.len() + report.unreadable.len();
         let reached = targets.len().saturating_sub(others);
         self.metrics.delivered(reached as u64);
     }
 }
 
-/// One delivery on its way.
-pub(crate) struct FanOut<'a> {
-    pub(crate) service: &'a Delivery,
-    pub(crate) app: &'a AppId,
-    pub(crate) room: &'a Enc,
-    pub(crate) keys: &'a RoomKeys,
-    pub(crate) work: &'a Work,
-    pub(crate) plan: &'a Plan<'a>,
-    pub(crate) delivered: Delivered,
-    /// Members who have left and to whom that was delivered, with the epoch.
-    pub(crate) swept: Vec<(Enc, u64)>,
+/// One delivery under way.
+pub(super) struct FanOut<'a> {
+    delivery: &'a Delivery,
+    app: &'a AppId,
+    room: &'a Enc,
+    keys: &'a RoomKeys,
+    plan: &'a Plan<'a>,
+    pub(super) delivered: Delivered,
+    /// Users whose slots have the end of their membership, with its epoch. The room can drop these memberships.
+    ended: Vec<(Enc, u64)>,
 }
 
-impl FanOut<'_> {
-    /// Delivers to users by name.
-    pub(crate) async fn deliver_to(&mut self, users: &[&Enc]) -> Result<()> {
-        for users in users.chunks(CLEAR) {
+/// The marks for everybody, as `deliver.lua` takes them.
+struct CommonMarks {
+    holes: String,
+    mentions: String,
+}
+
+/// How a fan-out is cut into calls and batches.
+struct Sizes {
+    users_per_call: usize,
+    calls_per_batch: usize,
+    batches_at_once: usize,
+    /// Batches that may fail before the fan-out is given up.
+    failures: usize,
+}
+
+impl<'a> FanOut<'a> {
+    pub(super) fn new(
+        delivery: &'a Delivery,
+        app: &'a AppId,
+        room: &'a Enc,
+        keys: &'a RoomKeys,
+        plan: &'a Plan<'a>,
+    ) -> Self {
+        Self {
+            delivery,
+            app,
+            room,
+            keys,
+            plan,
+            delivered: Delivered::default(),
+            ended: Vec::new(),
+        }
+    }
+
+    /// Delivers to the named users, as far as the plan has something for them.
+    pub(super) async fn deliver_to(&mut self, users: &[&Enc]) -> Result<()> {
+        for users in users.chunks(PER_ROOM_CALL) {
             let mut get = redis::cmd("HMGET");
             get.arg(self.keys.members());
             for user in users {
                 get.arg(user.as_str());
             }
-            let mut entries = Reply::new(self.service.redis.query(&get).await?)?;
+            let mut memberships = Reply::new(self.delivery.redis.query(&get).await?)?;
             let mut targets = Vec::with_capacity(users.len());
             for user in users {
-                targets.extend(match maybe_text(entries.value()?)? {
-                    None => self.plan.stranger(user),
-                    Some(entry) => match Membership::parse(&entry) {
-                        Ok(entry) => self.plan.member(user, entry, None),
+                targets.extend(match maybe_text(memberships.value()?)? {
+                    None => self.plan.non_member(user),
+                    Some(membership) => match Membership::parse(&membership) {
+                        Ok(membership) => self.plan.member(user, membership, None),
                         Err(error) => {
-                            self.service.pass_by(error, self.keys);
+                            self.delivery.report_unreadable_membership(error, self.keys);
                             None
                         }
                     },
@@ -192,89 +224,90 @@ impl FanOut<'_> {
         Ok(())
     }
 
-    /// Delivers to a list that is too long to be read at once. HSCAN answers every member who was in it all the time; a member who
-    /// comes or goes meanwhile has a job of their own.
-    pub(crate) async fn deliver_by_scan(&mut self) -> Result<()> {
-        let redis = &self.service.redis;
+    /// Delivers to a list of members that is too long to be read at once. HSCAN returns every member who is in it all the time; a
+    /// member who joins or leaves meanwhile has a job of its own.
+    pub(super) async fn deliver_by_scan(&mut self) -> Result<()> {
+        let redis = &self.delivery.redis;
         let plan = self.plan;
-        let members = self.keys.members();
-        let serving = redis.serving(&members).await?;
+        let members_key = self.keys.members();
+        let serving = redis.serving(&members_key).await?;
         let mut cursor = "0".to_owned();
-        let mut named: BTreeSet<Enc> = plan.own.keys().cloned().collect();
+        let mut not_found: BTreeSet<Enc> = plan.marks.keys().cloned().collect();
         loop {
             let mut scan = redis::cmd("HSCAN");
-            scan.arg(&members).arg(&cursor).arg("COUNT").arg(1_000);
+            scan.arg(&members_key).arg(&cursor).arg("COUNT").arg(1_000);
             let mut page = Reply::new(redis.query(&scan).await?)?;
             cursor = page.text()?;
-            let entries = self.service.readable_members(page.list()?, self.keys)?;
-            let targets = entries
+            let members = self.delivery.readable_members(page.list()?, self.keys)?;
+            let targets = members
                 .iter()
-                .filter_map(|(user, entry)| {
-                    named.remove(user);
-                    plan.member(user, *entry, None)
+                .filter_map(|(user, membership)| {
+                    not_found.remove(user);
+                    plan.member(user, *membership, None)
                 })
                 .collect();
             self.send(targets).await?;
-            if self.swept.len() >= CLEAR {
-                self.sweep().await?;
+            if self.ended.len() >= PER_ROOM_CALL {
+                self.remove_ended().await?;
             }
             if cursor == "0" {
                 break;
             }
         }
-        // A cursor means nothing to another server, such as a replica that took over: somebody may have been left out.
-        if redis.serving(&members).await? != serving {
+        // A cursor means nothing to another server, such as a replica that took over. Members may have been left out then.
+        if redis.serving(&members_key).await? != serving {
             let why = "the room moved to another server; the delivery will be made again";
             return Err(Error::Unavailable(why.into()));
         }
-        let strangers = named
+        let others = not_found
             .iter()
-            .filter_map(|user| plan.stranger(user))
+            .filter_map(|user| plan.non_member(user))
             .collect();
-        self.send(strangers).await
+        self.send(others).await
     }
 
-    /// Sends to targets: first with two keys to those for whom two may do, then with all seven to the rest.
-    pub(crate) async fn send(&mut self, targets: Vec<Target<'_>>) -> Result<()> {
+    /// Sends to targets: first with two keys where two may be enough, then with all seven to the others.
+    pub(super) async fn send(&mut self, targets: Vec<Target<'_>>) -> Result<()> {
         // A supergroup's positions are not in its members' slots.
-        let quick = self.plan.light && self.work.snapshot.kind != "supergroup";
-        let (light, mut rest): (Vec<&Target<'_>>, _) =
-            targets.iter().partition(|t| quick && t.is_light());
-        let (report, failure) = self.send_batches(&light, KeySet::Two).await?;
-        rest.extend(&report.needs_all);
-        self.take(report);
-        let (report, later) = self.send_batches(&rest, KeySet::Seven).await?;
-        self.take(report);
-        let left = |target: &&Target<'_>| target.state == 'l';
+        let two_may_do = self.plan.only_moves && self.plan.snapshot.kind != "supergroup";
+        let (with_two, mut with_seven): (Vec<&Target<'_>>, _) = targets
+            .iter()
+            .partition(|target| two_may_do && target.only_moves());
+        let (report, failure) = self.send_batches(&with_two, KeySet::Two).await?;
+        with_seven.extend(&report.needs_all);
+        self.add_report(report);
+        let (report, later_failure) = self.send_batches(&with_seven, KeySet::Seven).await?;
+        self.add_report(report);
         let refused: BTreeSet<&Enc> = self.delivered.refused.iter().map(|r| &r.user).collect();
-        let swept = targets.iter().filter(left);
-        let swept = swept.filter(|target| {
-            !refused.contains(target.user) && !self.delivered.untold.contains(target.user)
+        let ended = targets.iter().filter(|target| {
+            target.state == 'l'
+                && !refused.contains(target.user)
+                && !self.delivered.unreadable.contains(target.user)
         });
-        self.swept
-            .extend(swept.map(|target| (target.user.clone(), target.epoch)));
-        failure.or(later).map_or(Ok(()), Err)
+        self.ended
+            .extend(ended.map(|target| (target.user.clone(), target.epoch)));
+        failure.or(later_failure).map_or(Ok(()), Err)
     }
 
-    fn take(&mut self, report: Report<'_>) {
-        let untold = report.unreadable.iter().map(|target| target.user.clone());
-        self.delivered.untold.extend(untold);
+    fn add_report(&mut self, report: Report<'_>) {
+        let unreadable = report.unreadable.iter().map(|target| target.user.clone());
+        self.delivered.unreadable.extend(unreadable);
         self.delivered.ahead = self.delivered.ahead.max(report.ahead);
-        for (target, why, stamp) in report.refused {
+        for (target, reason, stamp) in report.refused {
             self.delivered.refused.push(Refused {
                 user: target.user.clone(),
-                epoch: match (why, target.marks.named) {
-                    (Why::Naming, Some(naming)) => naming.job,
+                epoch: match (reason, target.marks.naming) {
+                    (Reason::Naming, Some(naming)) => naming.job,
                     _ => target.epoch,
                 },
-                why,
+                reason,
                 stamp,
-                brings: self.plan.brings.get(target.user).copied(),
+                brought_in: self.plan.brought_in.get(target.user).copied(),
             });
         }
     }
 
-    /// Sends to targets in batches. Answers the report and the first failure: a failure does not keep the others from being sent.
+    /// Sends to targets in batches. Returns the report and the first failure: the other batches are sent in spite of it.
     async fn send_batches<'t>(
         &self,
         targets: &'t [&'t Target<'t>],
@@ -284,50 +317,24 @@ impl FanOut<'_> {
         if targets.is_empty() {
             return Ok((all, None));
         }
-        let plan = self.plan;
-        let common = (
-            commas(plan.common_holes.iter().copied()),
-            commas(plan.common_mentions.iter().copied()),
-        );
-        let marks = plan.common_holes.len() + plan.common_mentions.len();
-        let heavy = (MARKS_PER_CALL / marks.max(1)).clamp(1, USERS_PER_HEAVY_CALL);
-        // Users of a cluster are in slots of their own: a call for each, and many calls in one batch.
-        let spread = self.service.redis.spans_slots();
-        let (users_per_call, calls_per_batch) = match (spread, keys) {
-            (true, _) => (1, (USERS_PER_BATCH * heavy / USERS_PER_HEAVY_CALL).max(1)),
-            (false, KeySet::Two) if targets.len() <= WIDE => (USERS_PER_CALL, 1),
-            (false, KeySet::Two) => (USERS_PER_WIDE_CALL, 1),
-            (false, KeySet::Seven) => (heavy, 1),
+        let common = CommonMarks {
+            holes: comma_list(self.plan.common_holes.iter().copied()),
+            mentions: comma_list(self.plan.common_mentions.iter().copied()),
         };
-        let at_once = match !spread && targets.len() > WIDE {
-            true => WIDE_AT_ONCE,
-            false => BATCHES_AT_ONCE,
-        };
-        let may_fail = match spread {
-            true => FAILURES,
-            false => 1,
-        };
-        let (mut failure, mut failures) = (None, 0);
+        let sizes = self.sizes(targets.len(), keys);
+        let (mut first_failure, mut failures) = (None, 0);
         self.renew_lease().await?;
-        // Only so many batches exist at a time: the calls of a large room together would take too much memory.
+        // Only a few batches exist at a time: all calls of a large room together would take too much memory.
         let mut rest = targets;
         let mut under_way = FuturesUnordered::new();
         loop {
-            while under_way.len() < at_once && !rest.is_empty() {
-                if self.work.snapshot.since.elapsed() > OLDEST {
-                    let why = "a delivery took too long; it will be made again";
-                    return Err(Error::Unavailable(why.into()));
-                }
-                let (targets, later) =
-                    rest.split_at(rest.len().min(users_per_call * calls_per_batch));
+            while under_way.len() < sizes.batches_at_once && !rest.is_empty() {
+                let users = sizes.users_per_call * sizes.calls_per_batch;
+                let (targets, later) = rest.split_at(rest.len().min(users));
                 rest = later;
-                let calls = targets
-                    .chunks(users_per_call)
-                    .map(|users| Item::Script(self.call(&common, users, keys)))
-                    .collect();
-                let batch = Batch { calls, targets };
+                let batch = self.batch(&common, targets, keys, sizes.users_per_call)?;
                 under_way.push(async move {
-                    let report = self.service.send_one(&batch).await;
+                    let report = self.delivery.send_batch(&batch).await;
                     (batch.targets, report)
                 });
             }
@@ -342,21 +349,69 @@ impl FanOut<'_> {
                 Ok(report) => all.join(report),
                 Err(error) => {
                     failures += 1;
-                    let first = failure.get_or_insert(error);
-                    // Nothing seems to be reachable.
-                    if failures >= may_fail {
+                    let first = first_failure.get_or_insert(error);
+                    // So many failures mean that Redis can't be reached.
+                    if failures >= sizes.failures {
                         return Err(first.clone());
                     }
                 }
             }
         }
-        Ok((all, failure))
+        Ok((all, first_failure))
     }
 
-    /// Sends to each target by itself, so that one whose slot can't be read does not hide the others.
+    fn sizes(&self, targets: usize, keys: KeySet) -> Sizes {
+        let marks = self.plan.common_holes.len() + self.plan.common_mentions.len();
+        let heavy = (MARKS_PER_CALL / marks.max(1)).clamp(1, USERS_PER_HEAVY_CALL);
+        let is_wide = targets > WIDE;
+        // On a cluster each user is in a slot of its own: one call for each, and many calls in one batch.
+        if self.delivery.redis.spans_slots() {
+            return Sizes {
+                users_per_call: 1,
+                calls_per_batch: (USERS_PER_BATCH * heavy / USERS_PER_HEAVY_CALL).max(1),
+                batches_at_once: BATCHES_AT_ONCE,
+                failures: FAILURES,
+            };
+        }
+        Sizes {
+            users_per_call: match keys {
+                KeySet::Two if is_wide => USERS_PER_WIDE_CALL,
+                KeySet::Two => USERS_PER_CALL,
+                KeySet::Seven => heavy,
+            },
+            calls_per_batch: 1,
+            batches_at_once: if is_wide {
+                WIDE_AT_ONCE
+            } else {
+                BATCHES_AT_ONCE
+            },
+            failures: 1,
+        }
+    }
+
+    /// The calls for some targets, unless the snapshot has become too old to be delivered.
+    fn batch<'t>(
+        &self,
+        common: &CommonMarks,
+        targets: &'t [&'t Target<'t>],
+        keys: KeySet,
+        users_per_call: usize,
+    ) -> Result<Batch<'t>> {
+        if self.plan.snapshot.since.elapsed() > OLDEST_SNAPSHOT {
+            let why = "a delivery took too long; it will be made again";
+            return Err(Error::Unavailable(why.into()));
+        }
+        let calls = targets
+            .chunks(users_per_call)
+            .map(|targets| Item::Script(self.call(common, targets, keys)))
+            .collect();
+        Ok(Batch { calls, targets })
+    }
+
+    /// Sends to each target by itself, so that an unreadable slot does not keep the others from their delivery.
     async fn send_one_by_one<'t>(
         &self,
-        common: &(String, String),
+        common: &CommonMarks,
         targets: &'t [&'t Target<'t>],
         keys: KeySet,
     ) -> Result<Report<'t>> {
@@ -365,7 +420,7 @@ impl FanOut<'_> {
             .map(|target| Item::Script(self.call(common, &[*target], keys)))
             .collect();
         let mut report = Report::default();
-        let answers = self.service.redis.each(&calls).await?;
+        let answers = self.delivery.redis.each(&calls).await?;
         for (target, answer) in targets.iter().zip(answers) {
             let mut alone = Report::default();
             let read = answer.and_then(|answer| alone.read(answer, &mut std::iter::once(*target)));
@@ -373,15 +428,15 @@ impl FanOut<'_> {
                 Ok(()) => report.join(alone),
                 Err(error @ Error::Unreadable(_)) => {
                     let slot = || UserKeys::new(self.app, target.user).left();
-                    if let Err(error) = self.service.faults.at_slot::<()>(Err(error), slot) {
-                        self.service.faults.complain(&error);
+                    if let Err(error) = self.delivery.faults.at_slot::<()>(Err(error), slot) {
+                        self.delivery.faults.complain(&error);
                     }
                     report.unreadable.push(*target);
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.service.reached(targets, &report);
+        self.delivery.count_reached(targets, &report);
         Ok(report)
     }
 
@@ -395,42 +450,37 @@ impl FanOut<'_> {
             }
             *leased = Instant::now();
         }
-        for jobs in plan.jobs.chunks(CLEAR) {
+        for jobs in plan.jobs.chunks(PER_ROOM_CALL) {
             let mut call = scripts::JOBS_RENEW
                 .call(&[self.keys.pending()])
                 .arg(LEASE_MICROS);
             for job in jobs {
                 call.push(*job);
             }
-            self.service.redis.call(&call).await?;
+            self.delivery.redis.call(&call).await?;
         }
         Ok(())
     }
 
-    /// Drops the memberships whose end was delivered. This comes before the jobs are cleared: the other way round, a pod that
-    /// dies in between would leave them for good.
-    pub(crate) async fn sweep(&mut self) -> Result<()> {
-        for swept in self.swept.chunks(CLEAR) {
+    /// Removes the memberships from the room whose end was delivered. This is done before the jobs are cleared: in the other
+    /// order, a pod that dies in between would leave these memberships in the room for good.
+    pub(super) async fn remove_ended(&mut self) -> Result<()> {
+        for ended in self.ended.chunks(PER_ROOM_CALL) {
             let keys = [self.keys.meta(), self.keys.members()];
             let mut call = scripts::MEMBERS_SWEEP.call(&keys);
-            for (user, epoch) in swept {
+            for (user, epoch) in ended {
                 call.push(user.as_str());
                 call.push(*epoch);
             }
-            self.service.redis.call(&call).await?;
+            self.delivery.redis.call(&call).await?;
         }
-        self.swept.clear();
+        self.ended.clear();
         Ok(())
     }
 
     /// One call of `deliver.lua`.
-    fn call(
-        &self,
-        common: &(String, String),
-        targets: &[&Target<'_>],
-        set: KeySet,
-    ) -> scripts::Call {
-        let snapshot = &self.work.snapshot;
+    fn call(&self, common: &CommonMarks, targets: &[&Target<'_>], set: KeySet) -> scripts::Call {
+        let snapshot = self.plan.snapshot;
         let mut keys = Vec::with_capacity(targets.len() * 7);
         for target in targets {
             let user = UserKeys::new(self.app, target.user);
@@ -456,14 +506,14 @@ impl FanOut<'_> {
         call.push(snapshot.created);
         let last = snapshot.last.map(|last| last.record(snapshot.rev));
         call.push(last.unwrap_or_default());
-        call.push(&common.0);
-        call.push(&common.1);
+        call.push(&common.holes);
+        call.push(&common.mentions);
         for target in targets {
             call.push(target.membership());
             let after = snapshot.rev.checked_sub(target.epoch);
             call.push(after.map(short).unwrap_or_default());
             call.push(target.base);
-            call.push(target.more());
+            call.push(target.extra());
         }
         call
     }

@@ -1,36 +1,37 @@
-//! Who is told what by a delivery: from jobs and members to targets.
+//! The plan of a delivery: which users are targets, and which marks each of them gets.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use super::work::{Answer, Answers, Work};
+use super::work::{Decision, Decisions, Work};
 use crate::counts::number::short;
 use crate::counts::room::{Act, Audience, Job, Membership};
 use crate::engine::snapshot::Snapshot;
 use crate::keys::Enc;
 
-/// When a user was named, and the job by which.
+/// When a user was named as a sender, and so began to exist, and the job by which that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Naming {
-    pub(crate) stamp: u64,
-    pub(crate) job: u64,
+pub(super) struct Naming {
+    pub(super) stamp: u64,
+    pub(super) job: u64,
 }
 
-/// What one user gets beside the snapshot.
+/// What one user gets beside the snapshot. Each mark has the stamp of its job.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Marks {
-    pub(crate) named: Option<Naming>,
-    /// Stamp of the act, and how far is read by it.
-    pub(crate) reads: Vec<(u64, u64)>,
-    pub(crate) holes: Vec<(u64, u64)>,
-    pub(crate) mentions: Vec<(u64, u64)>,
-    pub(crate) prefs: Vec<(u64, String)>,
+pub(super) struct Marks {
+    pub(super) naming: Option<Naming>,
+    /// Read positions.
+    pub(super) reads: Vec<(u64, u64)>,
+    pub(super) holes: Vec<(u64, u64)>,
+    pub(super) mentions: Vec<(u64, u64)>,
+    /// Settings, as lines of field and value in turn.
+    pub(super) prefs: Vec<(u64, String)>,
 }
 
 impl Marks {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.named.is_none()
+    fn is_empty(&self) -> bool {
+        self.naming.is_none()
             && self.reads.is_empty()
             && self.holes.is_empty()
             && self.mentions.is_empty()
@@ -38,63 +39,69 @@ impl Marks {
     }
 }
 
-pub(crate) struct Plan<'a> {
-    pub(crate) snapshot: &'a Snapshot,
-    /// The fan-outs under way, in order, and when their lease was last known to run anew.
-    pub(crate) jobs: Vec<u64>,
-    pub(crate) leased: Mutex<Instant>,
-    /// Positions that don't count for anybody, and that mention everybody.
-    pub(crate) common_holes: Vec<u64>,
-    pub(crate) common_mentions: Vec<u64>,
-    /// Marks for some.
-    pub(crate) own: BTreeMap<Enc, Marks>,
-    /// Marks of other calls' fan-outs.
-    pub(crate) passing: BTreeMap<Enc, Marks>,
-    /// The first job that brings somebody in, and the position to begin with.
-    pub(crate) brings: BTreeMap<Enc, (u64, u64)>,
-    pub(crate) gone: Option<u64>,
-    pub(crate) full: bool,
-    /// Whether nothing but positions moves, for most.
-    pub(crate) light: bool,
-    /// Only these, with what the room has said of them.
-    pub(crate) only: Option<&'a Answers>,
+pub(super) struct Plan<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    /// The stamps of the jobs to deliver, in order.
+    pub(super) jobs: Vec<u64>,
+    /// When the lease of these jobs last began.
+    pub(super) leased: Mutex<Instant>,
+    /// Positions that don't count for anybody.
+    pub(super) common_holes: Vec<u64>,
+    /// Positions that mention everybody.
+    pub(super) common_mentions: Vec<u64>,
+    /// Users whom a job names, with their own marks.
+    pub(super) marks: BTreeMap<Enc, Marks>,
+    /// Marks of passing jobs. They make nobody a target.
+    passing: BTreeMap<Enc, Marks>,
+    /// Users who become members of a direct room by a message: the first job that does so, and the base.
+    pub(super) brought_in: BTreeMap<Enc, (u64, u64)>,
+    /// The deletion of the room, if a job is about it.
+    deleted: Option<u64>,
+    /// Whether the list of members is needed to find the targets.
+    pub(super) needs_members: bool,
+    /// Whether most targets only get positions moved, for which two keys of a slot are enough.
+    pub(super) only_moves: bool,
+    /// If given, only these users are targets.
+    resend: Option<&'a Decisions>,
 }
 
-pub(crate) struct Target<'a> {
-    pub(crate) user: &'a Enc,
-    pub(crate) state: char,
-    pub(crate) epoch: u64,
-    pub(crate) base: u64,
-    pub(crate) peer: String,
-    pub(crate) marks: Marks,
-    pub(crate) answer: Answer,
+/// One user of a fan-out, with what that user's slot is sent.
+pub(super) struct Target<'a> {
+    pub(super) user: &'a Enc,
+    /// `j`, `i`, `l`, or `-` for a user who is no member.
+    pub(super) state: char,
+    pub(super) epoch: u64,
+    pub(super) base: u64,
+    pub(super) peer: String,
+    pub(super) marks: Marks,
+    pub(super) decision: Decision,
 }
 
 impl Target<'_> {
-    /// Whether nothing but positions moves, as far as can be told from here.
-    pub(crate) fn is_light(&self) -> bool {
+    /// Whether the target only gets positions moved, as far as this can be known without its slot.
+    pub(super) fn only_moves(&self) -> bool {
         let marks = &self.marks;
         let none = marks.holes.is_empty() && marks.mentions.is_empty() && marks.prefs.is_empty();
-        none && self.answer.vouched.is_none() && matches!(self.state, 'j' | 'i')
+        none && self.decision.vouched.is_none() && matches!(self.state, 'j' | 'i')
     }
 
-    /// State and epoch as they stand in a record, and what the membership is known to come after.
-    pub(crate) fn membership(&self) -> String {
+    /// The membership as `deliver.lua` takes it: state and epoch, and the stamp that it is known to come after.
+    pub(super) fn membership(&self) -> String {
         let membership = format!("{}|{}", self.state, short(self.epoch));
-        match self.answer.vouched {
+        match self.decision.vouched {
             Some(stamp) => format!("{membership}|{stamp}"),
             None => membership,
         }
     }
 
-    /// What is said beside state, epoch and base, which is mostly nothing.
-    pub(crate) fn more(&self) -> String {
+    /// The peer and the marks as `deliver.lua` takes them; mostly there are none.
+    pub(super) fn extra(&self) -> String {
         let marks = &self.marks;
         let read = marks.reads.iter().map(|(_, to)| to).max();
         if self.peer.is_empty() && marks.is_empty() {
             return String::new();
         }
-        let named = match (marks.named, self.answer.named) {
+        let naming = match (marks.naming, self.decision.named_after) {
             (Some(naming), Some(deletion)) => format!("{}!{deletion}", naming.stamp),
             (Some(naming), None) => naming.stamp.to_string(),
             (None, _) => String::new(),
@@ -102,17 +109,17 @@ impl Target<'_> {
         format!(
             "{}\n{}\n{}\n{}\n{}\n{}",
             self.peer,
-            named,
+            naming,
             read.map(u64::to_string).unwrap_or_default(),
-            positions(&marks.holes),
-            positions(&marks.mentions),
-            settings(&marks.prefs)
+            position_list(&marks.holes),
+            position_list(&marks.mentions),
+            setting_lines(&marks.prefs)
         )
     }
 }
 
 impl<'a> Plan<'a> {
-    pub(crate) fn new(work: &'a Work, only: Option<&'a Answers>) -> Self {
+    pub(super) fn new(work: &'a Work, resend: Option<&'a Decisions>) -> Self {
         let jobs = &work.jobs;
         let mut plan = Plan {
             snapshot: &work.snapshot,
@@ -120,71 +127,77 @@ impl<'a> Plan<'a> {
             leased: Mutex::new(Instant::now()),
             common_holes: Vec::new(),
             common_mentions: Vec::new(),
-            own: BTreeMap::new(),
+            marks: BTreeMap::new(),
             passing: BTreeMap::new(),
-            brings: BTreeMap::new(),
-            gone: None,
-            // The two of a direct room see each other, so the whole list is needed to tell one of them.
-            full: work.snapshot.kind == "direct" && work.snapshot.born != 0,
-            light: false,
-            only,
+            brought_in: BTreeMap::new(),
+            deleted: None,
+            // A delivery to a member of a direct room names the peer, who is found in the list.
+            needs_members: work.snapshot.kind == "direct" && work.snapshot.born != 0,
+            only_moves: false,
+            resend,
         };
         plan.jobs.sort_unstable();
-        for user in &work.also {
-            plan.own.entry(user.clone()).or_default();
+        for user in &work.refresh {
+            plan.marks.entry(user.clone()).or_default();
         }
         for job in jobs {
-            plan.add(job);
+            plan.add_job(job);
         }
         for job in &work.passing {
-            // A later one is for the delivery that tells of a later head.
-            if job.stamp <= work.snapshot.rev && !plan.has(job.stamp) {
-                plan.pass(job);
+            // The marks of a later job belong to a later head, and so to another delivery.
+            if job.stamp <= work.snapshot.rev && !plan.has_job(job.stamp) {
+                plan.add_passing(job);
             }
         }
-        plan.light = !jobs.is_empty()
+        plan.only_moves = !jobs.is_empty()
             && plan.common_holes.is_empty()
             && plan.common_mentions.is_empty()
             && jobs.iter().all(|job| job.act.only_moves());
         plan
     }
 
-    pub(crate) fn has(&self, job: u64) -> bool {
-        self.jobs.binary_search(&job).is_ok()
+    fn has_job(&self, stamp: u64) -> bool {
+        self.jobs.binary_search(&stamp).is_ok()
     }
 
-    pub(crate) fn add(&mut self, job: &Job) {
+    fn add_job(&mut self, job: &Job) {
         let stamp = job.stamp;
         match &job.audience {
-            Audience::All => self.full = true,
+            Audience::All => self.needs_members = true,
             Audience::Gone => {
-                self.full = true;
-                self.gone = self.gone.max(Some(stamp));
+                self.needs_members = true;
+                self.deleted = self.deleted.max(Some(stamp));
             }
             Audience::Some(users) => {
                 for user in users {
-                    self.own.entry(user.clone()).or_default();
+                    self.marks.entry(user.clone()).or_default();
                 }
             }
             Audience::Leave(_) => {}
         }
-        self.common(job);
-        mark(&mut self.own, job);
+        self.add_common(job);
+        add_marks(&mut self.marks, job);
         let Act::Message { own, sender, .. } = &job.act else {
             return;
         };
-        // A sender who has joined is known by that.
+        // A sender who has joined exists by that already.
         if let Some(sender) = sender
             && *own == 'n'
         {
-            let marks = self.own.entry(sender.clone()).or_default();
-            marks.named = marks.named.max(Some(Naming { stamp, job: stamp }));
+            let marks = self.marks.entry(sender.clone()).or_default();
+            marks.naming = marks.naming.max(Some(Naming { stamp, job: stamp }));
         }
-        self.bring(job);
+        self.add_brought_in(job);
     }
 
-    /// Puts down whom a message brings into the room.
-    pub(crate) fn bring(&mut self, job: &Job) {
+    fn add_passing(&mut self, job: &Job) {
+        self.add_common(job);
+        add_marks(&mut self.passing, job);
+        self.add_brought_in(job);
+    }
+
+    /// Notes the users whom a message makes members of a direct room.
+    fn add_brought_in(&mut self, job: &Job) {
         let Act::Message {
             brings: Some((two, base)),
             ..
@@ -194,22 +207,15 @@ impl<'a> Plan<'a> {
         };
         for user in two {
             let first = self
-                .brings
+                .brought_in
                 .entry(user.clone())
                 .or_insert((job.stamp, *base));
             *first = (*first).min((job.stamp, *base));
         }
     }
 
-    /// Takes along what another call's fan-out means to those whom this delivery is for.
-    pub(crate) fn pass(&mut self, job: &Job) {
-        self.common(job);
-        mark(&mut self.passing, job);
-        self.bring(job);
-    }
-
-    /// What is for everybody, unless it is of an earlier room by the same name.
-    pub(crate) fn common(&mut self, job: &Job) {
+    /// Notes a job's marks for everybody, unless the job is of an earlier room by the same name.
+    fn add_common(&mut self, job: &Job) {
         if job.stamp <= self.snapshot.born || self.snapshot.born == 0 {
             return;
         }
@@ -224,23 +230,23 @@ impl<'a> Plan<'a> {
         }
     }
 
-    pub(crate) fn answer(&self, user: &Enc) -> Answer {
-        let answer = self.only.and_then(|only| only.get(user));
-        answer.copied().unwrap_or_default()
+    fn decision(&self, user: &Enc) -> Decision {
+        let decision = self.resend.and_then(|resend| resend.get(user));
+        decision.copied().unwrap_or_default()
     }
 
-    pub(crate) fn concerns(&self, user: &Enc) -> bool {
-        self.only.is_none_or(|only| only.contains_key(user))
+    fn may_be_target(&self, user: &Enc) -> bool {
+        self.resend.is_none_or(|resend| resend.contains_key(user))
     }
 
-    /// What a user in the list of members is to be told, if anything.
-    pub(crate) fn member(
+    /// The target for a user whom the room's list has; `None`: there is nothing to send.
+    pub(super) fn member(
         &self,
         user: &'a Enc,
         membership: Membership,
         peer: Option<&Enc>,
     ) -> Option<Target<'a>> {
-        if !self.concerns(user) {
+        if !self.may_be_target(user) {
             return None;
         }
         let target = |state, epoch, base, marks| {
@@ -251,30 +257,31 @@ impl<'a> Plan<'a> {
                 base,
                 peer: peer.map(|p| p.as_str().to_owned()).unwrap_or_default(),
                 marks,
-                answer: self.answer(user),
+                decision: self.decision(user),
             })
         };
-        if let Some(gone) = self.gone
-            && membership.epoch < gone
+        if let Some(deleted) = self.deleted
+            && membership.epoch < deleted
         {
-            return target('l', gone, 0, self.leaving(user, membership));
+            return target('l', deleted, 0, self.leaving_marks(user, membership));
         }
         if membership.state == 'l' {
-            return target('l', membership.epoch, 0, self.leaving(user, membership));
+            let marks = self.leaving_marks(user, membership);
+            return target('l', membership.epoch, 0, marks);
         }
-        // No membership of this room, or one that began after the snapshot: it has a telling of its own, and what is told
-        // here may be of an earlier room by the same name.
+        // The membership is of an earlier room by the same name, or it began after the snapshot. In the second case the job that
+        // began it has a delivery of its own, and the snapshot here may be of an earlier room by the same name.
         if !membership.is_member(self.snapshot.born) || membership.epoch > self.snapshot.rev {
-            return self.stranger(user);
+            return self.non_member(user);
         }
-        let mut marks = self.own.get(user).cloned().unwrap_or_default();
+        let mut marks = self.marks.get(user).cloned().unwrap_or_default();
         if let Some(passing) = self.passing.get(user) {
             marks.reads.extend(&passing.reads);
             marks.holes.extend(&passing.holes);
             marks.mentions.extend(&passing.mentions);
         }
-        // A member is known by being one.
-        marks.named = None;
+        // A member exists by being a member.
+        marks.naming = None;
         marks.reads.retain(|(stamp, _)| membership.owns(*stamp));
         marks.holes.retain(|(stamp, _)| membership.owns(*stamp));
         marks.mentions.retain(|(stamp, _)| membership.owns(*stamp));
@@ -282,31 +289,31 @@ impl<'a> Plan<'a> {
         target(membership.state, membership.epoch, membership.base, marks)
     }
 
-    pub(crate) fn named_only(&self, user: &Enc) -> Marks {
+    fn only_naming(&self, user: &Enc) -> Marks {
         Marks {
-            named: self.own.get(user).and_then(|m| m.named),
+            naming: self.marks.get(user).and_then(|marks| marks.naming),
             ..Marks::default()
         }
     }
 
-    /// A user who leaves came to exist, at the latest, when the membership began that ends now. The delivery of that may be
-    /// missing, so the one that tells of the end says it as well.
-    pub(crate) fn leaving(&self, user: &Enc, membership: Membership) -> Marks {
-        let mut marks = self.named_only(user);
+    /// The marks for a user whose membership ends. Such a user exists at the latest since that membership began. The delivery of
+    /// its beginning may not have reached the slot, so the delivery of its end names the user too.
+    fn leaving_marks(&self, user: &Enc, membership: Membership) -> Marks {
+        let mut marks = self.only_naming(user);
         let (stamp, job) = match membership.state {
             'l' => (membership.base, membership.epoch),
-            _ => (membership.epoch, self.gone.unwrap_or(0)),
+            _ => (membership.epoch, self.deleted.unwrap_or(0)),
         };
-        if stamp != 0 && self.has(job) {
-            marks.named = marks.named.max(Some(Naming { stamp, job }));
+        if stamp != 0 && self.has_job(job) {
+            marks.naming = marks.naming.max(Some(Naming { stamp, job }));
         }
         marks
     }
 
-    /// Somebody who is in no list: told only that it exists, if it was named as a sender.
-    pub(crate) fn stranger(&self, user: &'a Enc) -> Option<Target<'a>> {
-        let marks = self.named_only(user);
-        if marks.named.is_none() || !self.concerns(user) {
+    /// The target for a user who is no member: it only names the user. `None`: no job names the user as a sender.
+    pub(super) fn non_member(&self, user: &'a Enc) -> Option<Target<'a>> {
+        let marks = self.only_naming(user);
+        if marks.naming.is_none() || !self.may_be_target(user) {
             return None;
         }
         Some(Target {
@@ -316,13 +323,13 @@ impl<'a> Plan<'a> {
             base: 0,
             peer: String::new(),
             marks,
-            answer: self.answer(user),
+            decision: self.decision(user),
         })
     }
 }
 
-/// Puts down what a fan-out means to the users that it names.
-pub(crate) fn mark(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
+/// Adds a job's marks for the users whom the job names.
+fn add_marks(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
     let stamp = job.stamp;
     if let Audience::Some(users) = &job.audience {
         for user in users {
@@ -352,18 +359,18 @@ pub(crate) fn mark(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
         let marks = marks.entry(sender.clone()).or_default();
         match own {
             'r' => marks.reads.push((stamp, *at)),
-            // Not the own message: it does not count, and so can't mention.
+            // The sender's own message does not count, so it can't mention the sender either.
             'h' => marks.holes.push((stamp, *at)),
             _ => {}
         }
     }
 }
 
-pub(crate) fn positions(list: &[(u64, u64)]) -> String {
-    commas(list.iter().map(|(_, position)| *position))
+fn position_list(marks: &[(u64, u64)]) -> String {
+    comma_list(marks.iter().map(|(_, position)| *position))
 }
 
-pub(crate) fn commas(positions: impl Iterator<Item = u64>) -> String {
+pub(super) fn comma_list(positions: impl Iterator<Item = u64>) -> String {
     let mut out = String::new();
     for position in positions {
         if !out.is_empty() {
@@ -374,7 +381,7 @@ pub(crate) fn commas(positions: impl Iterator<Item = u64>) -> String {
     out
 }
 
-pub(crate) fn settings(prefs: &[(u64, String)]) -> String {
+fn setting_lines(prefs: &[(u64, String)]) -> String {
     let mut out = String::new();
     for (stamp, lines) in prefs {
         let mut lines = lines.lines();

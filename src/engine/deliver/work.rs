@@ -1,4 +1,4 @@
-//! What there is to deliver of one room, and what came of it.
+//! What there is to deliver of one room, and what a delivery reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,119 +6,119 @@ use crate::counts::room::{Act, Audience, Job, Membership};
 use crate::engine::snapshot::Snapshot;
 use crate::keys::Enc;
 
-/// Users of another call's fan-out that is finished along with an own one.
-pub(crate) const ADOPTED: usize = 100;
+/// Users that a passing job may name if this call adopts it.
+const ADOPTED_USERS: usize = 100;
 
 /// What is to be delivered of one room.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     pub(crate) snapshot: Snapshot,
     pub(crate) jobs: Vec<Job>,
-    /// Fan-outs of other calls that have not reached everybody. What they mean to a user goes along with what that user
-    /// gets anyway, so that the head of the room never comes without it.
+    /// Jobs of other calls that have not reached everybody. The delivery takes their marks along to its own targets, so that no
+    /// target sees the room's head without them.
     pub(crate) passing: Vec<Job>,
-    /// Users to be told the state of things although nothing changed for them: an earlier telling may be missing.
-    pub(crate) also: BTreeSet<Enc>,
+    /// Users to send the state to although nothing changed for them: an earlier delivery may not have reached them.
+    pub(crate) refresh: BTreeSet<Enc>,
 }
 
 impl Job {
-    /// Whether another call may finish it; `full`: one that tells every member anyway.
-    pub(crate) fn is_adoptable(&self, full: bool) -> bool {
-        let named = match &self.act {
+    /// Whether another call may finish the job. `to_all`: that call delivers to every member in any case.
+    fn is_adoptable(&self, to_all: bool) -> bool {
+        let mentioned = match &self.act {
             Act::Message { mentions, .. } => mentions.len(),
             _ => 0,
         };
-        let small = match &self.audience {
-            Audience::All | Audience::Gone => full,
-            Audience::Some(users) => users.len() <= ADOPTED,
+        let is_small = match &self.audience {
+            Audience::All | Audience::Gone => to_all,
+            Audience::Some(users) => users.len() <= ADOPTED_USERS,
             Audience::Leave(_) => false,
         };
-        // Who is in the room, and who exists. The rest is only adopted where it costs nothing.
-        let matters = matches!(self.act, Act::Nothing | Act::Message { own: 'n', .. });
-        small && named <= ADOPTED && (full || matters)
+        // These two decide who is in the room and who exists. Any other job is adopted only where that costs nothing.
+        let decides_who = matches!(self.act, Act::Nothing | Act::Message { own: 'n', .. });
+        is_small && mentioned <= ADOPTED_USERS && (to_all || decides_who)
     }
 }
 
 impl Work {
     pub(crate) fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.also.is_empty()
+        self.jobs.is_empty() && self.refresh.is_empty()
     }
 
-    /// Makes fan-outs of other calls its own, where that costs little: what this call was answered may rest on them, so whoever
-    /// sees its answer is to see what they say as well. `few`: the room has few members.
-    pub(crate) fn adopt(&mut self, few: bool) {
-        let few = few || self.snapshot.kind == "direct";
-        let full = few || self.jobs.iter().any(|job| job.audience == Audience::All);
+    /// Makes passing jobs its own where that costs little: this call's outcome may rest on them, so a caller that has this
+    /// outcome must see their effects too. `is_small`: the room has few members.
+    pub(crate) fn adopt(&mut self, is_small: bool) {
+        let is_small = is_small || self.snapshot.kind == "direct";
+        let to_all = is_small || self.jobs.iter().any(|job| job.audience == Audience::All);
         let (adopted, passing) = std::mem::take(&mut self.passing)
             .into_iter()
             .partition(|job| {
-                let known = self.snapshot.born == 0 || job.stamp <= self.snapshot.rev;
-                known && job.is_adoptable(full)
+                let covered = self.snapshot.born == 0 || job.stamp <= self.snapshot.rev;
+                covered && job.is_adoptable(to_all)
             });
         self.passing = passing;
         self.jobs.extend(adopted);
     }
 
-    /// Whether it is all about messages of members, or there is nothing: nobody comes, goes or begins to exist by it.
+    /// Whether the work only moves counts of members: no membership begins or ends by it, and no user begins to exist.
     pub(crate) fn only_counts(&self) -> bool {
-        let member = |job: &Job| matches!(job.act, Act::Message { own, ref sender, .. } if own != 'n' || sender.is_none());
-        self.also.is_empty() && self.jobs.iter().all(member)
+        let of_member = |job: &Job| matches!(job.act, Act::Message { own, ref sender, .. } if own != 'n' || sender.is_none());
+        self.refresh.is_empty() && self.jobs.iter().all(of_member)
     }
 }
 
-/// What the room has said of a user whose slot had refused it.
+/// What the room decided about a user whose slot refused a delivery.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Answer {
-    /// The membership comes after what the slot named.
+pub(crate) struct Decision {
+    /// The membership comes after this stamp, which the slot gave with its refusal.
     pub(crate) vouched: Option<u64>,
-    /// The user is to be known, after this deletion.
-    pub(crate) named: Option<u64>,
+    /// The user was named as a sender after this deletion, and so exists again.
+    pub(crate) named_after: Option<u64>,
 }
 
-pub(crate) type Answers = BTreeMap<Enc, Answer>;
+pub(crate) type Decisions = BTreeMap<Enc, Decision>;
 
-/// Why a slot refused what it was told.
+/// Why a slot refused a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
-    /// The user was deleted, and the membership had not been told before.
+pub(crate) enum Reason {
+    /// The user was deleted, and the slot has never had this membership: it may have begun before the deletion or after it.
     Deleted,
-    /// The user was deleted, and the membership had been told before that.
+    /// The user was deleted, and the slot had this membership before: it is over.
     Over,
     /// The slot has seen a later stamp of the room.
     Ahead,
-    /// The user was deleted, and is not known.
+    /// The user was deleted, and the delivery only names the user as a sender.
     Naming,
 }
 
-/// What a user's slot refused. It was left as it is.
+/// A refusal: a user's slot left itself unchanged.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) user: Enc,
-    /// The membership's; of a naming the job's.
+    /// The membership's epoch; of a naming the job's stamp.
     pub(crate) epoch: u64,
-    pub(crate) why: Why,
-    /// What the slot named.
+    pub(crate) reason: Reason,
+    /// The deletion, or the room's stamp, that the slot gave with its refusal.
     pub(crate) stamp: u64,
-    /// The job that brings the user in, and the position to begin with.
-    pub(crate) brings: Option<(u64, u64)>,
+    /// The first job that makes the user a member of a direct room, and the base of that membership.
+    pub(crate) brought_in: Option<(u64, u64)>,
 }
 
-/// What came of a delivery.
+/// The report of a delivery.
 #[derive(Default)]
 pub(crate) struct Delivered {
     pub(crate) refused: Vec<Refused>,
-    /// Users who were passed by, since their slots can't be read.
-    pub(crate) untold: BTreeSet<Enc>,
-    /// The latest stamp of the room in a slot that is later than the snapshot; 0: none is.
+    /// Users whose slots can't be read, so that the delivery left them out.
+    pub(crate) unreadable: BTreeSet<Enc>,
+    /// The latest stamp of the room in a slot that is later than the snapshot; 0 if there is none.
     pub(crate) ahead: u64,
 }
 
-/// What one user is told of a room outside of any fan-out.
-pub(crate) struct Tell<'a> {
+/// What one user is sent of a room without a job.
+pub(crate) struct SingleDelivery<'a> {
     pub(crate) snapshot: Snapshot,
-    /// The user's place in the room; `l`: none.
+    /// The user's membership; state `l` if there is none.
     pub(crate) membership: Membership,
-    /// The other one of a direct room.
+    /// The peer in a direct room, or ''.
     pub(crate) peer: &'a str,
     /// Positions that don't count.
     pub(crate) holes: &'a [u64],

@@ -1,4 +1,4 @@
-//! The names of plain counts, and how they are asked for.
+//! The fields of plain counts, and calls that read them.
 
 use std::io::Write as _;
 
@@ -8,12 +8,12 @@ use crate::counts::Kind;
 use crate::keys::encode;
 use crate::names::CustomType;
 
-/// Kinds whose counts are kept ready; supergroups are worked out at reading.
-pub(super) const KEPT: [Kind; 2] = [Kind::Direct, Kind::Group];
+/// Kinds with plain counts. Those of supergroups are worked out when they are read.
+pub(super) const PLAIN_KINDS: [Kind; 2] = [Kind::Direct, Kind::Group];
 
 pub(super) const FAMILIES: [&str; 3] = ["messages", "mentions", "invitations"];
 
-/// `''` for everything, or `:T` for each type, each once.
+/// The ends of field names: `''` for rooms of all types, or `:T` for each given type, once each.
 pub(super) fn suffixes(types: Option<&[CustomType]>) -> Vec<String> {
     match types {
         None => vec![String::new()],
@@ -29,15 +29,15 @@ pub(super) fn suffixes(types: Option<&[CustomType]>) -> Vec<String> {
     }
 }
 
-/// An HMGET with space for so many fields of so many bytes.
+/// An HMGET with space for this number of fields, which have `length` bytes together.
 pub(super) fn hmget(key: &str, fields: usize, length: usize) -> Cmd {
     let mut get = Cmd::with_capacity(fields + 2, key.len() + length + 8);
     get.arg("HMGET").arg(key);
     get
 }
 
-/// Appends one argument that is put together from several parts.
-pub(super) fn joined(cmd: &mut Cmd, parts: &[&str]) {
+/// Appends one argument that consists of several parts.
+pub(super) fn push_joined(cmd: &mut Cmd, parts: &[&str]) {
     let mut arg = cmd.writer_for_next_arg();
     for part in parts {
         // Writing to memory can't fail.

@@ -1,11 +1,11 @@
-//! All that a user's slot says at one instant, with the numbers of supergroups worked out.
+//! The overview: everything that a user's slot holds at one moment, with the counts of supergroups worked out.
 
 use std::collections::{BTreeMap, HashMap};
 
 use redis::Value;
 
 use super::Reader;
-use super::fields::{FAMILIES, KEPT, field, suffixes};
+use super::fields::{FAMILIES, PLAIN_KINDS, field, suffixes};
 use crate::connection::Item;
 use crate::counts::number::{add, count, parse, unreadable};
 use crate::counts::record::{RoomRecord, SupergroupRecord};
@@ -16,7 +16,7 @@ use crate::keys::{Enc, RoomKeys, UserKeys, decode, is_encoded};
 use crate::names::{AppId, CustomType, RoomId};
 use crate::scripts;
 
-/// A user's record of a room, as far as its numbers are wanted.
+/// The counts of one room, from the user's record of it.
 pub(super) struct CountedRoom {
     pub(super) room: Enc,
     pub(super) state: char,
@@ -30,7 +30,7 @@ pub(super) struct CountedRoom {
 
 impl CountedRoom {
     /// Reads the record of a direct room or group.
-    pub(super) fn parse(room: String, text: &str) -> Result<Self> {
+    fn parse(room: String, text: &str) -> Result<Self> {
         let record = RoomRecord::read(text)?.named()?.sound()?;
         Ok(Self {
             room: Enc::stored(room),
@@ -45,26 +45,26 @@ impl CountedRoom {
     }
 }
 
-pub(super) fn split(list: &str) -> Vec<String> {
+fn split(list: &str) -> Vec<String> {
     list.split(',')
         .filter(|t| !t.is_empty())
         .map(decode)
         .collect()
 }
 
-/// A user's record of a supergroup, and the positions that go with it.
-pub(crate) struct Supergroup {
+/// A user's record of a supergroup, with the positions of the user's marks.
+pub(super) struct Supergroup {
     pub(crate) room: Enc,
     pub(crate) state: String,
     pub(crate) epoch: u64,
-    pub(super) read: String,
-    pub(super) holes: String,
-    pub(super) mentions: String,
+    pub(crate) read: String,
+    pub(crate) holes: String,
+    pub(crate) mentions: String,
 }
 
 impl Supergroup {
     /// `state|epoch|rev|read|holes|mentions|positions of holes|positions of mentions`
-    pub(crate) fn parse(room: String, text: &str) -> Result<Self> {
+    fn parse(room: String, text: &str) -> Result<Self> {
         let (rest, mentions) = text.rsplit_once('|').ok_or_else(unreadable)?;
         let (record, holes) = rest.rsplit_once('|').ok_or_else(unreadable)?;
         let record = SupergroupRecord::read(record)?;
@@ -78,8 +78,8 @@ impl Supergroup {
         })
     }
 
-    /// What the room has unread for `user`.
-    pub(crate) fn ask(&self, app: &AppId, user: &str) -> Item {
+    /// The call that works out what is unread in the room for `user`.
+    pub(super) fn unread_item(&self, app: &AppId, user: &str) -> Item {
         let keys = RoomKeys::new(app, &self.room);
         Item::Script(
             scripts::ROOM_UNREAD
@@ -99,28 +99,28 @@ impl Supergroup {
     }
 }
 
-/// All that a user's slot said at one instant, supergroups worked out.
+/// Everything that a user's slot held at one moment, with the counts of supergroups worked out.
 #[derive(Default)]
 pub(super) struct Overview {
     pub(super) known: bool,
-    /// As they stand there: only those that are asked for have to be numbers.
+    /// As they are stored: only the counts that a call asks for have to be numbers.
     pub(super) counts: HashMap<String, String>,
     pub(super) refs: Vec<String>,
     pub(super) records: Vec<CountedRoom>,
 }
 
 impl Overview {
-    pub(super) fn count(&self, field: &str) -> Result<u64> {
+    fn count(&self, field: &str) -> Result<u64> {
         self.counts.get(field).map_or(Ok(0), |text| count(text))
     }
 
-    /// What the names of references begin with, without that.
-    pub(super) fn refs(&self, family: &str) -> impl Iterator<Item = &str> {
+    /// The names of references that begin with `family`, without that beginning.
+    fn refs(&self, family: &str) -> impl Iterator<Item = &str> {
         let names = self.refs.iter().filter_map(move |f| f.strip_prefix(family));
         names.filter(|name| is_encoded(name))
     }
 
-    pub(super) fn supers(&self) -> impl Iterator<Item = &CountedRoom> {
+    fn supergroups(&self) -> impl Iterator<Item = &CountedRoom> {
         self.records
             .iter()
             .filter(|record| record.kind == Kind::Supergroup && record.active)
@@ -128,7 +128,7 @@ impl Overview {
 
     pub(super) fn totals(&self, types: Option<&[CustomType]>) -> Result<Totals> {
         let mut totals = Totals::default();
-        for kind in KEPT {
+        for kind in PLAIN_KINDS {
             for suffix in suffixes(types) {
                 for family in FAMILIES {
                     let n = self.count(&field(family, kind, &suffix))?;
@@ -136,7 +136,7 @@ impl Overview {
                 }
             }
         }
-        for record in self.supers() {
+        for record in self.supergroups() {
             let named = record.custom_type.as_deref();
             if types.is_none_or(|types| types.iter().any(|t| named == Some(t.as_str()))) {
                 add(&mut totals.messages.supergroup, record.unread)?;
@@ -152,7 +152,7 @@ impl Overview {
         for tag in self.refs("tag:") {
             tags.insert(decode(tag), self.count(&format!("tag:{tag}"))?);
         }
-        for record in self.supers().filter(|record| record.state == 'j') {
+        for record in self.supergroups().filter(|record| record.state == 'j') {
             for tag in &record.tags {
                 add(tags.entry(tag.clone()).or_default(), record.unread)?;
             }
@@ -164,14 +164,14 @@ impl Overview {
         let mut types = BTreeMap::new();
         for name in self.refs("type:") {
             let sum = types.entry(decode(name)).or_default();
-            for kind in KEPT {
+            for kind in PLAIN_KINDS {
                 add(
                     sum,
                     self.count(&field("messages", kind, &format!(":{name}")))?,
                 )?;
             }
         }
-        for record in self.supers().filter(|record| record.state == 'j') {
+        for record in self.supergroups().filter(|record| record.state == 'j') {
             if let Some(name) = &record.custom_type {
                 add(types.entry(name.clone()).or_default(), record.unread)?;
             }
@@ -181,7 +181,7 @@ impl Overview {
 }
 
 impl Reader {
-    pub(crate) fn overview_item(app: &AppId, user: &Enc, what: &str) -> Item {
+    pub(super) fn overview_item(app: &AppId, user: &Enc, what: &str) -> Item {
         let keys = UserKeys::new(app, user);
         let call = scripts::USER_OVERVIEW.call(&[
             keys.counts(),
@@ -193,43 +193,43 @@ impl Reader {
         Item::Script(call.arg(what))
     }
 
-    /// Reads a user's slot and asks its supergroups.
+    /// Reads a user's slot, and asks the supergroups in it for their counts.
     pub(super) async fn overview(&self, app: &AppId, user: &Enc, what: &str) -> Result<Overview> {
         let item = Self::overview_item(app, user, what);
         let value = self.redis.one(&item).await?;
-        let overview = self.complete(app, user, value).await;
+        let overview = self.read_overview(app, user, value).await;
         self.faults
             .at_slot(overview, || UserKeys::new(app, user).counts())
     }
 
-    /// Asks the supergroups of a list of records for their numbers.
-    pub(crate) async fn ask_supers(
+    /// Asks the supergroups in a list of records for their counts. Returns each with the room's answer.
+    pub(super) async fn ask_supergroups(
         &self,
         app: &AppId,
         user: &Enc,
         records: Reply,
     ) -> Result<Vec<(Supergroup, Value)>> {
-        let supers = records
+        let supergroups = records
             .pairs()?
             .into_iter()
             .map(|(room, record)| Supergroup::parse(room, &record))
             .collect::<Result<Vec<_>>>()?;
-        let items: Vec<Item> = supers
+        let items: Vec<Item> = supergroups
             .iter()
-            .map(|room| room.ask(app, user.as_str()))
+            .map(|room| room.unread_item(app, user.as_str()))
             .collect();
         let answers = self.redis.batch(&items).await?;
-        Ok(supers.into_iter().zip(answers).collect())
+        Ok(supergroups.into_iter().zip(answers).collect())
     }
 
-    pub(super) async fn complete(&self, app: &AppId, user: &Enc, value: Value) -> Result<Overview> {
+    async fn read_overview(&self, app: &AppId, user: &Enc, value: Value) -> Result<Overview> {
         let mut reply = Reply::new(value)?;
         let known = !reply.text()?.is_empty();
         let mut overview = Overview {
             known,
             ..Overview::default()
         };
-        // Names that are no text are none that anybody asks for.
+        // A field whose name is not UTF-8 is ignored: this program writes none.
         let mut counts = reply.list()?;
         while !counts.is_empty() {
             let (field, value) = (bytes(counts.value()?)?, bytes(counts.value()?)?);
@@ -247,14 +247,14 @@ impl Reader {
         for (room, record) in reply.list()?.pairs()? {
             overview.records.push(CountedRoom::parse(room, &record)?);
         }
-        for (asked, answer) in self.ask_supers(app, user, reply.list()?).await? {
+        for (supergroup, answer) in self.ask_supergroups(app, user, reply.list()?).await? {
             let mut answer = Reply::new(answer)?;
             if answer.is_empty() {
                 continue;
             }
             overview.records.push(CountedRoom {
-                room: asked.room,
-                state: parse(Some(&asked.state))?,
+                room: supergroup.room,
+                state: parse(Some(&supergroup.state))?,
                 kind: Kind::stored(&answer.text()?)?,
                 active: answer.text()? == "1",
                 custom_type: Some(decode(&answer.text()?)).filter(|t| !t.is_empty()),
@@ -266,7 +266,7 @@ impl Reader {
         Ok(overview)
     }
 
-    /// The rooms that a user has joined, whatever their status; `None`: an unknown user.
+    /// The rooms that a user has joined, active or not. `None`: an unknown user.
     pub(crate) async fn joined_rooms(
         &self,
         app: &AppId,

@@ -1,9 +1,9 @@
-//! Unread messages of direct rooms: in all, and by peer.
+//! Unread messages of direct rooms: the total, and by peer.
 
 use std::pin::pin;
 
 use super::Reader;
-use super::fields::{hmget, joined};
+use super::fields::{hmget, push_joined};
 use crate::connection::Item;
 use crate::counts::PeerCount;
 use crate::counts::number::unreadable;
@@ -14,7 +14,7 @@ use crate::names::{AppId, UserId};
 use crate::quota::Limit;
 
 impl Reader {
-    /// Unread messages over the direct rooms of `user`; `None`: an unknown user.
+    /// Unread messages in all direct rooms of `user`. `None`: an unknown user.
     pub async fn direct_total(
         &self,
         app: &AppId,
@@ -36,7 +36,7 @@ impl Reader {
         self.faults.at(read(), || UserKeys::of(app, user).counts())
     }
 
-    /// The same for each of `peers`, in their order; `None`: `user` is unknown.
+    /// The same for each of `peers`, in their order. `None`: `user` is unknown.
     pub async fn direct_by_peer(
         &self,
         app: &AppId,
@@ -52,8 +52,8 @@ impl Reader {
         counts.arg("known");
         for peer in peers {
             let peer = encoded(peer.as_str());
-            joined(&mut counts, &["peer:", &peer]);
-            joined(&mut rooms, &["direct:", &peer]);
+            push_joined(&mut counts, &["peer:", &peer]);
+            push_joined(&mut rooms, &["direct:", &peer]);
         }
         let items = [Item::Flat(counts), Item::Flat(rooms)];
         let read = pin!(self.redis.batch(&items));
@@ -66,18 +66,18 @@ impl Reader {
             return Ok(None);
         }
         let mut found = Vec::with_capacity(peers.len());
-        let mut strangers = Vec::new();
+        let mut others = Vec::new();
         for (at, peer) in peers.iter().enumerate() {
             let count = self.faults.at(counts.number(), || keys.counts())?;
             found.push(PeerCount::Known(count));
-            // Whoever shares a direct room with the user exists; all others have to be asked for.
+            // A peer who shares a direct room with the user exists. Whether the others exist has to be asked.
             if self.faults.at(rooms.text(), || keys.refs())?.is_none() {
                 let mut exists = redis::cmd("HEXISTS");
                 exists.arg(UserKeys::of(app, peer).counts()).arg("known");
-                strangers.push((at, Item::Plain(exists)));
+                others.push((at, Item::Plain(exists)));
             }
         }
-        let (places, items): (Vec<usize>, Vec<Item>) = strangers.into_iter().unzip();
+        let (places, items): (Vec<usize>, Vec<Item>) = others.into_iter().unzip();
         if items.is_empty() {
             return Ok(Some(found));
         }

@@ -8,7 +8,7 @@ use crate::connection::Item;
 use crate::counts::RoomCounts;
 use crate::counts::number::stamp;
 use crate::counts::room::Membership;
-use crate::engine::members::{LIST, parse_members};
+use crate::engine::members::{LONGEST, parse_members};
 use crate::engine::reply::{Reply, maybe_text, stored};
 use crate::error::Result;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode};
@@ -16,8 +16,8 @@ use crate::names::{AppId, RoomId, UserId};
 use crate::scripts;
 
 impl Reader {
-    /// Unread messages in one room of those of `users` who have joined it, or of all who have, if none are given and the
-    /// room is not too large for that.
+    /// Unread messages in one room for those of `users` who have joined it. Without `users`: for all who have joined it, unless
+    /// the room has too many members.
     pub async fn room_unread(
         &self,
         app: &AppId,
@@ -34,51 +34,72 @@ impl Reader {
             return Ok(RoomCounts::NoRoom);
         }
         let born = self.faults.at(stored(&born), || keys.meta())?;
-        let entries = match users {
-            Some(users) => {
-                let users: Vec<Enc> = users.iter().map(|u| encode(u.as_str())).collect();
-                let mut get = redis::cmd("HMGET");
-                get.arg(keys.members());
-                for user in &users {
-                    get.arg(user.as_str());
-                }
-                if users.is_empty() {
-                    Vec::new()
-                } else {
-                    let mut reply = Reply::new(self.redis.query(&get).await?)?;
-                    let mut found = Vec::with_capacity(users.len());
-                    for user in users {
-                        let entry = self
-                            .faults
-                            .at(maybe_text(reply.value()?), || keys.members())?;
-                        if let Some(entry) = entry {
-                            let entry = self
-                                .faults
-                                .at(Membership::parse(&entry), || keys.members())?;
-                            found.push((user, entry));
-                        }
-                    }
-                    found
-                }
-            }
-            None => {
-                let call = scripts::ROOM_MEMBERS
-                    .call(&[keys.meta(), keys.members()])
-                    .arg(LIST);
-                let mut reply = Reply::new(self.redis.call(&call).await?)?;
-                let (_born, _mrev) = (reply.number()?, reply.text()?);
-                let (_parted, length) = (reply.text()?, reply.number()?);
-                if length > LIST as u64 {
-                    return Ok(RoomCounts::TooLarge);
-                }
-                self.faults.at(parse_members(reply), || keys.members())?
-            }
+        let members = match users {
+            Some(users) => self.memberships(&keys, users).await?,
+            None => match self.all_memberships(&keys).await? {
+                Some(members) => members,
+                None => return Ok(RoomCounts::TooLarge),
+            },
         };
-        let joined: Vec<Enc> = entries
+        let joined: Vec<Enc> = members
             .into_iter()
-            .filter(|(_, entry)| entry.is_joined(born))
+            .filter(|(_, membership)| membership.is_joined(born))
             .map(|(user, _)| user)
             .collect();
+        let mut counts = self.counts_in_room(app, &room, joined).await?;
+        counts.sort();
+        Ok(RoomCounts::Counts(counts))
+    }
+
+    /// The memberships of those of `users` who have one.
+    async fn memberships(
+        &self,
+        keys: &RoomKeys,
+        users: &[UserId],
+    ) -> Result<Vec<(Enc, Membership)>> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let users: Vec<Enc> = users.iter().map(|user| encode(user.as_str())).collect();
+        let mut get = redis::cmd("HMGET");
+        get.arg(keys.members());
+        for user in &users {
+            get.arg(user.as_str());
+        }
+        let mut reply = Reply::new(self.redis.query(&get).await?)?;
+        let mut found = Vec::with_capacity(users.len());
+        for user in users {
+            let text = maybe_text(reply.value()?);
+            if let Some(text) = self.faults.at(text, || keys.members())? {
+                let membership = Membership::parse(&text);
+                found.push((user, self.faults.at(membership, || keys.members())?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// All memberships of a room. `None`: there are too many.
+    async fn all_memberships(&self, keys: &RoomKeys) -> Result<Option<Vec<(Enc, Membership)>>> {
+        let call = scripts::ROOM_MEMBERS
+            .call(&[keys.meta(), keys.members()])
+            .arg(LONGEST);
+        let mut reply = Reply::new(self.redis.call(&call).await?)?;
+        let (_born, _mrev) = (reply.number()?, reply.text()?);
+        let (_parted, length) = (reply.text()?, reply.number()?);
+        if length > LONGEST as u64 {
+            return Ok(None);
+        }
+        let members = self.faults.at(parse_members(reply), || keys.members())?;
+        Ok(Some(members))
+    }
+
+    /// Unread messages in a room for each of these users.
+    async fn counts_in_room(
+        &self,
+        app: &AppId,
+        room: &Enc,
+        joined: Vec<Enc>,
+    ) -> Result<Vec<(String, u64)>> {
         let items: Vec<Item> = joined
             .iter()
             .map(|user| {
@@ -91,11 +112,11 @@ impl Reader {
             })
             .collect();
         let mut counts = Vec::with_capacity(joined.len());
-        let mut asked = Vec::new();
+        let mut supergroups = Vec::new();
         for (user, answer) in joined.into_iter().zip(self.redis.batch(&items).await?) {
             let mut reply = Reply::new(answer)?;
             match reply.value()? {
-                Value::Int(-1) => asked.push((
+                Value::Int(-1) => supergroups.push((
                     user,
                     Supergroup {
                         room: room.clone(),
@@ -114,11 +135,11 @@ impl Reader {
                 }
             }
         }
-        let items: Vec<Item> = asked
+        let items: Vec<Item> = supergroups
             .iter()
-            .map(|(user, room)| room.ask(app, user.as_str()))
+            .map(|(user, supergroup)| supergroup.unread_item(app, user.as_str()))
             .collect();
-        for ((user, _), answer) in asked.into_iter().zip(self.redis.batch(&items).await?) {
+        for ((user, _), answer) in supergroups.into_iter().zip(self.redis.batch(&items).await?) {
             let mut answer = Reply::new(answer)?;
             if !answer.is_empty() {
                 for _ in 0..4 {
@@ -127,7 +148,6 @@ impl Reader {
                 counts.push((decode(user.as_str()), answer.number()?));
             }
         }
-        counts.sort();
-        Ok(RoomCounts::Counts(counts))
+        Ok(counts)
     }
 }

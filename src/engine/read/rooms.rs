@@ -1,8 +1,9 @@
 //! A page of a user's rooms, with all that a client shows of them.
 //!
-//! The user's own slot says enough of each room to filter and sort by: one round trip, and one more for the numbers of
-//! supergroups if there are any. Only the rooms of the page are then asked for the rest, in a further one. What only the room knows (its
-//! name, for one) takes more if it is sorted by: then all rooms are asked that the other fields leave in question.
+//! The user's own slot holds enough of each room to filter and sort by: one round trip, and a second one for the counts of
+//! supergroups if there are any. A further round trip asks only the rooms of the page for everything else. If rooms are sorted by
+//! something that only they know (their name, for example), more rooms are asked: all those whose order the other fields leave
+//! open.
 
 mod entry;
 mod people;
@@ -15,7 +16,7 @@ use std::pin::pin;
 use redis::Value;
 
 use self::entry::{CountedSupergroup, PageRoom, SHOWN, read_entry};
-use self::people::{Members, People, joined, members_item, profile_item};
+use self::people::{Members, People, joined_members, members_item, profile_item};
 use self::prefs::{all_prefs, pairs, prefs_item, read_prefs, whole_item};
 use self::query::Facts;
 use super::Reader;
@@ -29,12 +30,12 @@ use crate::quota::Limit;
 
 pub use self::query::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 
-/// Of so many rooms the user's settings are asked by name, of more all there are.
-const SHORT: usize = 100;
+/// For at most this many rooms the user's settings are read by name; for more rooms all settings of the user are read.
+const PREFS_BY_NAME: usize = 100;
 
 impl Reader {
-    /// A page of the joined active rooms of `user`. An unknown user has no rooms. A room of more than 1,000 members names
-    /// the caller only.
+    /// A page of the active rooms that `user` has joined. An unknown user has no rooms. A room with more than 1,000 members names
+    /// only the caller as a member.
     pub async fn rooms(
         &self,
         app: &AppId,
@@ -45,8 +46,8 @@ impl Reader {
         let _place = self.admission.read()?;
         let name = encode(user.as_str());
         let keys = UserKeys::new(app, &name);
-        // Not by one script: to carry thousands of records through Lua costs Redis several times as much as to send them. A
-        // room that becomes a supergroup in between is in both: its record is read first.
+        // No script: it costs Redis several times as much to carry thousands of records through Lua as to send them. A room that
+        // becomes a supergroup between these calls is in both answers, because its record is read first.
         let mut items = vec![
             whole_item(keys.rooms()),
             Self::overview_item(app, &name, ""),
@@ -59,50 +60,17 @@ impl Reader {
         let values = self.charged(read, limit).await?;
         let mut values = values.into_iter();
         let mut next = || values.next().unwrap_or(Value::Nil);
-        let (records, overview, mut prefs) = (next(), next(), next());
-        let large = self.large(app, &name, overview).await;
-        let large = self.faults.at_slot(large, || keys.supers())?;
-        let also: HashSet<&str> = large.iter().map(|room| room.room.as_str()).collect();
-        // A list that leaves out what can't be read would have the wrong length.
-        let records = || self.faults.at(pairs(&records), || keys.rooms());
-        let kept = records()?.map(|pair| {
-            let (room, record) = pair?;
-            match also.contains(room) {
-                true => Ok(None),
-                false => RoomBrief::read(room, record),
-            }
-        });
-        let mut found = Vec::new();
-        for room in kept.chain(large.iter().map(|room| Ok(Some(room.brief())))) {
-            if let Some(room) = self.faults.at(room, || keys.rooms())?
-                && (query.matches)(&room)
-            {
-                found.push(room);
-            }
-        }
+        let (records, overview, prefs) = (next(), next(), next());
+        let supergroups = self.supergroups(app, &name, overview).await;
+        let supergroups = self.faults.at_slot(supergroups, || keys.supers())?;
+        let mut matching = self.matching(&keys, query, &records, &supergroups)?;
         if let Some(by_pref) = by_pref {
-            // The records of supergroups don't tell.
-            let missing = by_pref.is_recorded() && !large.is_empty();
-            if missing {
-                prefs = self.redis.one(&whole_item(keys.prefs())).await?;
-            }
-            let all = match missing || !by_pref.is_recorded() {
-                true => {
-                    let all = all_prefs(&prefs, &by_pref.settings);
-                    self.faults.at(all, || keys.prefs())?
-                }
-                false => HashMap::new(),
-            };
-            let unset = (by_pref.matches)(&Pref::default());
-            found.retain(|room| match all.get(room.stored) {
-                Some(pref) => (by_pref.matches)(pref),
-                None if room.flags.is_empty() => unset,
-                None => (by_pref.matches)(&room.recorded()),
-            });
+            let has_supergroups = !supergroups.is_empty();
+            self.retain_by_pref(&keys, by_pref, prefs, has_supergroups, &mut matching)
+                .await?;
         }
-
         let mut people = People::default();
-        let (total, page) = self.page(app, &name, query, &found, &mut people).await?;
+        let (total, page) = self.page(app, &name, query, &matching, &mut people).await?;
         let rooms = self.with_members(app, user, page, &mut people).await?;
         Ok(RoomPage {
             total: total as u64,
@@ -111,8 +79,69 @@ impl Reader {
         })
     }
 
+    /// The rooms that match the query, apart from its condition on settings.
+    fn matching<'v>(
+        &self,
+        keys: &UserKeys,
+        query: &RoomQuery<'_>,
+        records: &'v Value,
+        supergroups: &'v [CountedSupergroup],
+    ) -> Result<Vec<RoomBrief<'v>>> {
+        let ids: HashSet<&str> = supergroups.iter().map(|room| room.room.as_str()).collect();
+        // An unreadable record is a failure: a list without that room would have the wrong length.
+        let records = self.faults.at(pairs(records), || keys.rooms())?;
+        let rooms = records.map(|record| {
+            let (room, record) = record?;
+            match ids.contains(room) {
+                true => Ok(None),
+                false => RoomBrief::read(room, record),
+            }
+        });
+        let supergroups = supergroups.iter().map(|room| Ok(Some(room.brief())));
+        let mut matching = Vec::new();
+        for room in rooms.chain(supergroups) {
+            if let Some(room) = self.faults.at(room, || keys.rooms())?
+                && (query.matches)(&room)
+            {
+                matching.push(room);
+            }
+        }
+        Ok(matching)
+    }
+
+    /// Keeps the rooms that match the condition on the user's settings. `prefs` holds these settings, unless the records hold them.
+    async fn retain_by_pref(
+        &self,
+        keys: &UserKeys,
+        by_pref: &PrefQuery<'_>,
+        mut prefs: Value,
+        has_supergroups: bool,
+        rooms: &mut Vec<RoomBrief<'_>>,
+    ) -> Result<()> {
+        let is_recorded = by_pref.is_recorded();
+        // The records of supergroups don't hold settings.
+        let is_missing = is_recorded && has_supergroups;
+        if is_missing {
+            prefs = self.redis.one(&whole_item(keys.prefs())).await?;
+        }
+        let all = match is_missing || !is_recorded {
+            true => {
+                let all = all_prefs(&prefs, &by_pref.settings);
+                self.faults.at(all, || keys.prefs())?
+            }
+            false => HashMap::new(),
+        };
+        let default_matches = (by_pref.matches)(&Pref::default());
+        rooms.retain(|room| match all.get(room.stored) {
+            Some(pref) => (by_pref.matches)(pref),
+            None if room.flags.is_empty() => default_matches,
+            None => (by_pref.matches)(&room.recorded()),
+        });
+        Ok(())
+    }
+
     /// The supergroups that a user has joined.
-    async fn large(
+    async fn supergroups(
         &self,
         app: &AppId,
         user: &Enc,
@@ -122,77 +151,71 @@ impl Reader {
         for _ in 0..4 {
             reply.value()?;
         }
-        let large = self.ask_supers(app, user, reply.list()?).await?.into_iter();
-        large
-            .filter_map(|(asked, answer)| CountedSupergroup::read(asked, answer).transpose())
+        let answers = self.ask_supergroups(app, user, reply.list()?).await?;
+        answers
+            .into_iter()
+            .filter_map(|(supergroup, answer)| {
+                CountedSupergroup::read(supergroup, answer).transpose()
+            })
             .collect()
     }
 
-    /// How many rooms there are, and those of the page, in their order. Rooms that turn out to be gone (the telling of that
-    /// is on the way) are left out, and the next ones move up.
+    /// The number of rooms, and the rooms of the page in their order. A room that turns out to be gone (the delivery of its end is
+    /// under way) is left out, and the next rooms move up.
     async fn page(
         &self,
         app: &AppId,
         user: &Enc,
         query: &RoomQuery<'_>,
-        found: &[RoomBrief<'_>],
+        matching: &[RoomBrief<'_>],
         people: &mut People,
     ) -> Result<(usize, Vec<PageRoom>)> {
-        let mut order: Vec<usize> = (0..found.len()).collect();
-        let mut asked: HashMap<usize, Option<PageRoom>> = HashMap::new();
+        let mut order: Vec<usize> = (0..matching.len()).collect();
+        let mut fetched: HashMap<usize, Option<PageRoom>> = HashMap::new();
         loop {
-            let (page, around) = query.arrange(found, &mut order);
+            let (page, around) = query.arrange(matching, &mut order);
             let near = order.get(around.clone()).unwrap_or_default();
             let missing: Vec<usize> = near
                 .iter()
                 .copied()
-                .filter(|at| !asked.contains_key(at))
+                .filter(|at| !fetched.contains_key(at))
                 .collect();
             if !missing.is_empty() {
                 let rooms: Vec<&RoomBrief> =
-                    missing.iter().filter_map(|at| found.get(*at)).collect();
-                // Whom to show is known in advance where the page is.
+                    missing.iter().filter_map(|at| matching.get(*at)).collect();
+                // If no other rooms are in question, all of these are shown, and so are their members.
                 let people = (page == around).then_some(&mut *people);
-                let entries = self.ask(app, user, &rooms, people).await?;
-                let gone = entries.iter().any(Option::is_none);
-                asked.extend(missing.into_iter().zip(entries));
-                if gone {
-                    order.retain(|at| !matches!(asked.get(at), Some(None)));
+                let rooms = self.fetch(app, user, &rooms, people).await?;
+                let some_gone = rooms.iter().any(Option::is_none);
+                fetched.extend(missing.into_iter().zip(rooms));
+                if some_gone {
+                    order.retain(|at| !matches!(fetched.get(at), Some(None)));
                     continue;
                 }
             }
             let mut rooms: Vec<(&RoomBrief, PageRoom)> = near
                 .iter()
-                .filter_map(|at| Some((found.get(*at)?, asked.remove(at)??)))
+                .filter_map(|at| Some((matching.get(*at)?, fetched.remove(at)??)))
                 .collect();
             if page != around {
-                // By what the user's slot knows, as they were sorted, and by what only the rooms know.
-                fn facts<'b>((brief, asked): &'b (&RoomBrief<'_>, PageRoom)) -> Facts<'b> {
-                    Facts {
-                        name: &asked.entry.name,
-                        description: &asked.entry.description,
-                        service_status: asked.entry.service_status,
-                        ..brief.facts()
-                    }
-                }
-                rooms.sort_by(|a, b| query.compare_all(&facts(a), &facts(b)));
+                rooms.sort_by(|a, b| query.compare_all(&joint_facts(a), &joint_facts(b)));
                 rooms.drain(..page.start - around.start);
                 rooms.truncate(page.len());
             }
-            let mut rooms: Vec<PageRoom> = rooms.into_iter().map(|(_, asked)| asked).collect();
-            // What was accepted in between is shown, so it has its place among what is shown.
+            let mut rooms: Vec<PageRoom> = rooms.into_iter().map(|(_, room)| room).collect();
+            // The page shows messages that were accepted in between, so it is sorted by what it shows.
             rooms.sort_by(|a, b| query.compare_all(&a.facts(), &b.facts()));
             return Ok((order.len(), rooms));
         }
     }
 
-    /// Asks rooms for what only they know, and for their members if it is `people` that are wanted. Nothing: the room is gone.
-    async fn ask(
+    /// Asks rooms for what only they know, and, with `people`, for their members. `None`: the room is gone.
+    async fn fetch(
         &self,
         app: &AppId,
         user: &Enc,
         rooms: &[&RoomBrief<'_>],
-        people: Option<&mut People>,
+        mut people: Option<&mut People>,
     ) -> Result<Vec<Option<PageRoom>>> {
         let mut items: Vec<Item> = Vec::new();
         for room in rooms {
@@ -202,54 +225,75 @@ impl Reader {
             items.push(Item::Plain(get));
         }
         let names: Vec<&str> = rooms.iter().map(|room| room.stored).collect();
-        let many = rooms.len() > SHORT;
+        let all_prefs = rooms.len() > PREFS_BY_NAME;
         let keys = UserKeys::new(app, user);
-        items.push(prefs_item(&keys, &names, many));
-        let (mut unknown, mut users) = (Vec::new(), Vec::new());
-        let mut people = people;
-        if let Some(people) = people.as_deref_mut() {
-            let mut seen = HashSet::new();
-            for room in rooms {
-                let name = (app.clone(), Enc::stored(room.stored));
-                let Some(list) = self.lists.get(&name) else {
-                    unknown.push(name.1);
-                    continue;
-                };
-                for (user, _) in joined(&list) {
-                    if !seen.contains(user) {
-                        seen.insert(user.clone());
-                        users.push(user.clone());
-                    }
-                }
-                people.lists.insert(name.1, Members::Kept(list));
-            }
-        }
-        items.extend(unknown.iter().map(|room| members_item(app, room)));
+        items.push(prefs_item(&keys, &names, all_prefs));
+        let (unlisted, users) = match people.as_deref_mut() {
+            Some(people) => self.add_kept_lists(app, rooms, people),
+            None => Default::default(),
+        };
+        items.extend(unlisted.iter().map(|room| members_item(app, room)));
         items.extend(users.iter().map(|user| profile_item(app, user)));
         let mut answers = self.redis.each(&items).await?.into_iter();
         let mut next = || answers.next().unwrap_or(Ok(Value::Nil));
-        let mut entries = Vec::with_capacity(rooms.len());
+        let mut fetched = Vec::with_capacity(rooms.len());
         for room in rooms {
             let entry = Reply::new(next()?).and_then(|reply| read_entry(room, reply));
-            let name = || RoomKeys::new(app, &Enc::stored(room.stored)).meta();
-            entries.push(self.faults.at(entry, name)?);
+            let meta = || RoomKeys::new(app, &Enc::stored(room.stored)).meta();
+            fetched.push(self.faults.at(entry, meta)?);
         }
-        let prefs = read_prefs(&next()?, &names, many);
+        let prefs = read_prefs(&next()?, &names, all_prefs);
         let prefs = self.faults.at(prefs, || keys.prefs())?;
-        for (asked, pref) in entries.iter_mut().zip(prefs) {
-            if let (Some(asked), Some(pref)) = (asked, pref) {
-                asked.entry.pref = pref;
+        for (room, pref) in fetched.iter_mut().zip(prefs) {
+            if let (Some(room), Some(pref)) = (room, pref) {
+                room.entry.pref = pref;
             }
         }
         if let Some(people) = people {
-            for room in unknown {
-                let members = self.told(app, &room, next()?)?;
+            for room in unlisted {
+                let members = self.read_members(app, &room, next()?)?;
                 people.lists.insert(room, members);
             }
             for user in users {
                 people.profiles.extend(self.profile(app, &user, next())?);
             }
         }
-        Ok(entries)
+        Ok(fetched)
+    }
+
+    /// Adds the lists of members that this pod keeps. Returns the rooms without such a list, and the members in the lists.
+    fn add_kept_lists(
+        &self,
+        app: &AppId,
+        rooms: &[&RoomBrief<'_>],
+        people: &mut People,
+    ) -> (Vec<Enc>, Vec<Enc>) {
+        let (mut unlisted, mut users) = (Vec::new(), Vec::new());
+        let mut seen = HashSet::new();
+        for room in rooms {
+            let name = (app.clone(), Enc::stored(room.stored));
+            let Some(list) = self.lists.get(&name) else {
+                unlisted.push(name.1);
+                continue;
+            };
+            for (user, _) in joined_members(&list) {
+                if !seen.contains(user) {
+                    seen.insert(user.clone());
+                    users.push(user.clone());
+                }
+            }
+            people.lists.insert(name.1, Members::Kept(list));
+        }
+        (unlisted, users)
+    }
+}
+
+/// What rooms are sorted by: from the user's slot, as the rooms were arranged, and from the room what only it knows.
+fn joint_facts<'a>((brief, room): &'a (&RoomBrief<'_>, PageRoom)) -> Facts<'a> {
+    Facts {
+        name: &room.entry.name,
+        description: &room.entry.description,
+        service_status: room.entry.service_status,
+        ..brief.facts()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 
 use super::Reader;
-use super::fields::{hmget, joined};
+use super::fields::{hmget, push_joined};
 use crate::connection::Item;
 use crate::engine::reply::{Reply, bytes, fields, stored};
 use crate::error::Result;
@@ -14,8 +14,8 @@ use crate::quota::Limit;
 use crate::scripts;
 
 impl Reader {
-    /// Unread messages by room tag: the asked tags in the order given (absent ones 0), or every tag of the user's joined
-    /// active rooms (sorted, zeros included) where none are given. An unknown user is a user without rooms.
+    /// Unread messages by tag: of the given tags in their order (0 for a tag that no room has), or, without given tags, of all
+    /// tags of the active rooms that the user has joined, sorted, zeros included. An unknown user counts as a user without rooms.
     pub async fn tags(
         &self,
         app: &AppId,
@@ -32,14 +32,14 @@ impl Reader {
         let mut get = hmget(&keys.counts(), tags.len() + 1, length + 6);
         get.arg("supers");
         for tag in &tags {
-            joined(&mut get, &["tag:", &encoded(tag.as_str())]);
+            push_joined(&mut get, &["tag:", &encoded(tag.as_str())]);
         }
         let get = Item::Flat(get);
         let read = pin!(self.redis.one(&get));
         let answer = self.charged(read, limit).await?;
         let mut reply = fields(&answer)?;
-        let large = self.faults.at(reply.number(), || keys.counts())?;
-        let counted = if large > 0 {
+        let supergroups = self.faults.at(reply.number(), || keys.counts())?;
+        let counted = if supergroups > 0 {
             let user = encode(user.as_str());
             let overview = Box::pin(self.overview(app, &user, "cr")).await?;
             let all = self.faults.at(overview.tags(), || keys.counts())?;
@@ -56,7 +56,7 @@ impl Reader {
         Ok(counted)
     }
 
-    pub(super) async fn all_tags(
+    async fn all_tags(
         &self,
         app: &AppId,
         user: &UserId,
@@ -67,15 +67,15 @@ impl Reader {
         let read = pin!(self.redis.call(&call));
         let answer = self.charged(read, limit).await?;
         let mut reply = Reply::new(answer)?;
-        let large = self.faults.at(stored(&reply.value()?), || keys.counts())?;
-        let all = if large > 0 {
+        let supergroups = self.faults.at(stored(&reply.value()?), || keys.counts())?;
+        let all = if supergroups > 0 {
             let overview = self.overview(app, &encode(user.as_str()), "cr").await?;
             self.faults.at(overview.tags(), || keys.counts())?
         } else {
             let mut all = BTreeMap::new();
             while !reply.is_empty() {
                 let (tag, n) = (bytes(reply.value()?)?, stored(&reply.value()?));
-                // A name that is none is nobody's tag.
+                // A field name that this program does not write is no tag.
                 if let Ok(tag) = String::from_utf8(tag)
                     && is_encoded(&tag)
                 {

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 
 use super::Reader;
-use super::fields::{FAMILIES, KEPT, hmget, joined, suffixes};
+use super::fields::{FAMILIES, PLAIN_KINDS, hmget, push_joined, suffixes};
 use crate::connection::Item;
 use crate::counts::number::add;
 use crate::counts::{RoomUnread, Totals, UserUnread};
@@ -16,58 +16,59 @@ use crate::keys::{UserKeys, decode, encode};
 use crate::names::{AppId, CustomType, UserId};
 use crate::quota::Limit;
 
-/// Users worked on at once for one request.
-pub(super) const USERS_AT_ONCE: usize = 32;
+/// Users with supergroups that one request reads at the same time.
+const USERS_AT_ONCE: usize = 32;
 
-/// The kept totals of one user, or word that the slower way is needed.
-pub(super) enum Quick {
+/// What the plain counts say of one user's totals.
+enum PlainTotals {
     Unknown,
     Totals(Totals),
+    /// The user has supergroups, whose counts have to be worked out.
     HasSupergroups,
 }
 
 impl Reader {
-    pub(super) fn quick_item(app: &AppId, user: &UserId, suffixes: &[String]) -> Item {
+    fn plain_totals_item(app: &AppId, user: &UserId, suffixes: &[String]) -> Item {
         let length = suffixes.iter().map(|suffix| 20 + suffix.len());
-        let each = KEPT.len() * FAMILIES.len();
+        let each = PLAIN_KINDS.len() * FAMILIES.len();
         let mut get = hmget(
             &UserKeys::of(app, user).counts(),
             2 + each * suffixes.len(),
             11 + each * length.sum::<usize>(),
         );
         get.arg("known").arg("supers");
-        for kind in KEPT {
+        for kind in PLAIN_KINDS {
             for suffix in suffixes {
                 for family in FAMILIES {
-                    joined(&mut get, &[family, ":", kind.as_str(), suffix]);
+                    push_joined(&mut get, &[family, ":", kind.as_str(), suffix]);
                 }
             }
         }
         Item::Flat(get)
     }
 
-    pub(super) fn quick(answer: &Value, suffixes: &[String]) -> Result<Quick> {
+    fn plain_totals(answer: &Value, suffixes: &[String]) -> Result<PlainTotals> {
         let mut reply = fields(answer)?;
         let known = reply.text()?.is_some();
         let supers = reply.number()?;
         if !known {
-            return Ok(Quick::Unknown);
+            return Ok(PlainTotals::Unknown);
         }
         if supers > 0 {
-            return Ok(Quick::HasSupergroups);
+            return Ok(PlainTotals::HasSupergroups);
         }
         let mut totals = Totals::default();
-        for kind in KEPT {
+        for kind in PLAIN_KINDS {
             for _ in suffixes {
                 for family in FAMILIES {
                     add(totals.family(family).of(kind), reply.number()?)?;
                 }
             }
         }
-        Ok(Quick::Totals(totals))
+        Ok(PlainTotals::Totals(totals))
     }
 
-    /// All totals of `user`, over rooms of the given custom types if any are given; `None`: an unknown user.
+    /// All totals of `user`, over rooms of the given custom types, or over all rooms. `None`: an unknown user.
     pub async fn totals(
         &self,
         app: &AppId,
@@ -77,15 +78,15 @@ impl Reader {
     ) -> Result<Option<Totals>> {
         let _place = self.admission.read()?;
         let suffixes = suffixes(types);
-        let get = Self::quick_item(app, user, &suffixes);
+        let get = Self::plain_totals_item(app, user, &suffixes);
         let read = pin!(self.redis.one(&get));
         let answer = self.charged(read, limit).await?;
-        let quick = Self::quick(&answer, &suffixes);
+        let plain = Self::plain_totals(&answer, &suffixes);
         Ok(
-            match self.faults.at(quick, || UserKeys::of(app, user).counts())? {
-                Quick::Unknown => None,
-                Quick::Totals(totals) => Some(totals),
-                Quick::HasSupergroups => {
+            match self.faults.at(plain, || UserKeys::of(app, user).counts())? {
+                PlainTotals::Unknown => None,
+                PlainTotals::Totals(totals) => Some(totals),
+                PlainTotals::HasSupergroups => {
                     let name = encode(user.as_str());
                     let overview = Box::pin(self.overview(app, &name, "c")).await?;
                     let totals = overview.known.then(|| overview.totals(types));
@@ -96,32 +97,32 @@ impl Reader {
         )
     }
 
-    /// All totals of each of `users`, in their order; `None`: an unknown user.
+    /// All totals of each of `users`, in their order. `None`: an unknown user.
     pub async fn totals_of(&self, app: &AppId, users: &[&UserId]) -> Result<Vec<Option<Totals>>> {
         let _place = self.admission.read()?;
         let suffixes = suffixes(None);
         let items: Vec<Item> = users
             .iter()
-            .map(|user| Self::quick_item(app, user, &suffixes))
+            .map(|user| Self::plain_totals_item(app, user, &suffixes))
             .collect();
         let answers = self.redis.batch(&items).await?;
         let mut totals = Vec::with_capacity(users.len());
-        let mut slower = Vec::new();
+        let mut with_supergroups = Vec::new();
         for (at, answer) in answers.iter().enumerate() {
-            let quick = self.faults.at(Self::quick(answer, &suffixes), || {
+            let plain = self.faults.at(Self::plain_totals(answer, &suffixes), || {
                 let user = users.get(at).map(|user| UserKeys::of(app, user).counts());
                 user.unwrap_or_default()
             });
-            totals.push(match quick? {
-                Quick::Unknown => None,
-                Quick::Totals(totals) => Some(totals),
-                Quick::HasSupergroups => {
-                    slower.extend(users.get(at).map(|user| (at, user)));
+            totals.push(match plain? {
+                PlainTotals::Unknown => None,
+                PlainTotals::Totals(totals) => Some(totals),
+                PlainTotals::HasSupergroups => {
+                    with_supergroups.extend(users.get(at).map(|user| (at, user)));
                     None
                 }
             });
         }
-        let mut overviews = stream::iter(slower)
+        let mut overviews = stream::iter(with_supergroups)
             .map(|(at, user)| async move {
                 Ok((at, self.overview(app, &encode(user.as_str()), "c").await?))
             })
@@ -134,7 +135,7 @@ impl Reader {
         Ok(totals)
     }
 
-    /// Everything the native API shows of one user; `None`: an unknown user.
+    /// Everything that the native API shows of one user. `None`: an unknown user.
     pub async fn user_unread(
         &self,
         app: &AppId,

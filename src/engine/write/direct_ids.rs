@@ -1,4 +1,4 @@
-//! What the direct room is called that the first message between two users makes. Pure.
+//! The id of the direct room that the first message between two users makes.
 
 use md5::Md5;
 use sha2::{Digest, Sha256};
@@ -6,19 +6,19 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::names::{DirectRoomIds, RoomId, UserId};
 
-/// Ids that the direct room of two users may have, beside the first.
-const MORE: u8 = 16;
+/// How many further ids the direct room of two users may have.
+const FURTHER: u8 = 16;
 
 impl DirectRoomIds {
-    /// The number of the last id that two users have, the first one being 0.
-    pub(crate) fn last(self) -> u8 {
+    /// The number of the last id that the room may have; the first id has number 0.
+    pub(super) fn last(self) -> u8 {
         match self {
-            Self::Own => MORE,
+            Self::Own => FURTHER,
             Self::LoweredMd5 => 0,
         }
     }
 
-    /// The id by that number: the same whoever of the two writes first.
+    /// The id with this number. It is the same for both users.
     pub(crate) fn of(self, one: &UserId, two: &UserId, number: u8) -> Result<RoomId> {
         let hex = match self {
             Self::Own => own(one, two, number),
@@ -28,8 +28,8 @@ impl DirectRoomIds {
     }
 }
 
-/// Different for any other two. Should it be taken by others (one of the two left it, and somebody else joined), there is a
-/// next one.
+/// An id that no other two users get. If other users have taken the room (one of the two left it and a third joined), the next
+/// number is tried.
 fn own(one: &UserId, two: &UserId, number: u8) -> String {
     let (first, second) = if one <= two { (one, two) } else { (two, one) };
     let mut hash = Sha256::new();
@@ -43,7 +43,7 @@ fn own(one: &UserId, two: &UserId, number: u8) -> String {
     all.iter().take(16).map(|b| format!("{b:02x}")).collect()
 }
 
-/// In the order of UTF-16, which is that of strings in JavaScript and Dart.
+/// Sorts the names by UTF-16 code units, as JavaScript and Dart do with strings.
 fn lowered_md5(one: &UserId, two: &UserId) -> String {
     let mut names = [one, two].map(|user| user.as_str().to_lowercase());
     names.sort_by(|a, b| a.encode_utf16().cmp(b.encode_utf16()));

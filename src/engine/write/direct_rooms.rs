@@ -1,9 +1,9 @@
-//! Which direct rooms two users have with each other.
+//! The direct rooms that two users have with each other.
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::steps::Found;
-use super::{Numbered, Writer};
+use super::Writer;
+use super::steps::{Found, Numbered};
 use crate::connection::Item;
 use crate::engine::reply::maybe_text;
 use crate::error::{Error, Result};
@@ -11,19 +11,18 @@ use crate::event::{Change, Event, Subject};
 use crate::keys::{self, RoomKeys, UserKeys, encode};
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 
-/// What is known of the direct rooms of those whom a request names as two.
+/// The direct rooms of the pairs of users whom a request names.
 pub(super) struct DirectRooms {
-    /// By who acts and by the other one.
-    met: Met,
-    /// By the event's place in the request: of several rooms the one that knows the message.
+    by_pair: PairRooms,
+    /// By the event's index: if the sender has several rooms with the receiver, the one that knows the message already.
     known_in: HashMap<usize, RoomId>,
 }
 
-/// The direct rooms that the first of two has with the second; what can't be read has that as its own answer.
-pub(crate) type Met = HashMap<(UserId, UserId), Result<Vec<RoomId>>>;
+/// By user and peer: the direct rooms that the user has with the peer, or the failure to read them.
+type PairRooms = HashMap<(UserId, UserId), Result<Vec<RoomId>>>;
 
-/// Sender and receiver of a message to a user.
-fn sent_to(event: &Event) -> Option<(&UserId, &UserId)> {
+/// Sender and receiver of a message that is sent to a user.
+fn sender_and_receiver(event: &Event) -> Option<(&UserId, &UserId)> {
     match (&event.change, event.change.subject()) {
         (Change::Message(_), Some(Subject::Pair(sender, to))) => Some((sender, to)),
         _ => None,
@@ -31,13 +30,14 @@ fn sent_to(event: &Event) -> Option<(&UserId, &UserId)> {
 }
 
 impl Writer {
-    /// How the direct rooms of an app are called that messages make.
+    /// How an app names the direct rooms that messages make.
     pub(crate) fn direct_room_ids(&self, app: &AppId) -> DirectRoomIds {
         let ids = self.inner.direct_rooms.get(app);
         ids.copied().unwrap_or_default()
     }
 
-    /// The direct rooms of the pairs of users whom the events name; of a message's sender who has none those of the receiver too.
+    /// Looks up the direct rooms of the pairs of users whom the events name. If a message's sender has none with the receiver, it
+    /// looks up those that the receiver has with the sender.
     pub(super) async fn direct_rooms(
         &self,
         app: &AppId,
@@ -50,14 +50,16 @@ impl Writer {
         let mut pairs: Vec<_> = events.iter().filter_map(|(_, event)| pair(event)).collect();
         pairs.sort();
         pairs.dedup();
-        let mut met = self.direct_rooms_of(app, &pairs).await?;
-        let sent = events.iter().filter_map(|(_, event)| sent_to(event));
-        self.of_the_others(app, sent, &mut met).await?;
-        let known_in = self.rooms_that_know(app, events, &met).await?;
-        Ok(DirectRooms { met, known_in })
+        let mut by_pair = self.direct_rooms_of(app, &pairs).await?;
+        let sent = events
+            .iter()
+            .filter_map(|(_, event)| sender_and_receiver(event));
+        self.add_reversed(app, sent, &mut by_pair).await?;
+        let known_in = self.rooms_that_know(app, events, &by_pair).await?;
+        Ok(DirectRooms { by_pair, known_in })
     }
 
-    /// The rooms that an event is for, and how they were found. None: the two have no room in which anything could be read.
+    /// The rooms that an event is for, and how they were found. An empty list: the two users of a read have no room.
     pub(super) fn rooms_for(
         &self,
         app: &AppId,
@@ -66,73 +68,74 @@ impl Writer {
         direct: &DirectRooms,
     ) -> Result<(Vec<RoomId>, Found)> {
         let (one, two) = match change.subject() {
-            Some(Subject::Room(room)) => return Ok((vec![room.clone()], Found::There)),
+            Some(Subject::Room(room)) => return Ok((vec![room.clone()], Found::Existing)),
             Some(Subject::Pair(one, two)) => (one, two),
             _ => return Err(Error::Internal("an event that is of no room".into())),
         };
-        let rooms = match direct.met.get(&(one.clone(), two.clone())) {
+        let rooms = match direct.by_pair.get(&(one.clone(), two.clone())) {
             Some(Ok(rooms)) => rooms.as_slice(),
             Some(Err(error)) => return Err(error.clone()),
             None => &[],
         };
         if !matches!(change, Change::Message(_)) {
-            return Ok((rooms.to_vec(), Found::There));
+            return Ok((rooms.to_vec(), Found::Existing));
         }
         if let Some(room) = direct.known_in.get(&index).or(rooms.first()) {
-            return Ok((vec![room.clone()], Found::There));
+            return Ok((vec![room.clone()], Found::Existing));
         }
-        // Who has left it is still the peer of the one who is there.
-        let others = direct.met.get(&(two.clone(), one.clone()));
+        // A user who has left the room is still the peer of the user who is in it.
+        let others = direct.by_pair.get(&(two.clone(), one.clone()));
         let other = others.and_then(|rooms| rooms.as_ref().ok()?.first());
         Ok(match other {
-            Some(room) => (vec![room.clone()], Found::Again),
+            Some(room) => (vec![room.clone()], Found::Rejoined),
             None => {
                 let made = self.direct_room_ids(app).of(one, two, 0)?;
-                (vec![made], Found::Made(0))
+                (vec![made], Found::New(0))
             }
         })
     }
 
-    /// Looks also at the direct rooms that the second of two has with the first, where the first has none.
-    pub(crate) async fn of_the_others(
+    /// For pairs where the first user has no direct room with the second: adds those that the second has with the first.
+    pub(crate) async fn add_reversed(
         &self,
         app: &AppId,
         pairs: impl Iterator<Item = (&UserId, &UserId)>,
-        met: &mut Met,
+        by_pair: &mut PairRooms,
     ) -> Result<()> {
         let mut missing = BTreeSet::new();
         for (one, two) in pairs {
-            let (pair, other) = ((one.clone(), two.clone()), (two.clone(), one.clone()));
-            let none = met
+            let (pair, reversed) = ((one.clone(), two.clone()), (two.clone(), one.clone()));
+            let has_none = by_pair
                 .get(&pair)
                 .is_some_and(|rooms| matches!(rooms, Ok(rooms) if rooms.is_empty()));
-            if none && !met.contains_key(&other) {
-                missing.insert(other);
+            if has_none && !by_pair.contains_key(&reversed) {
+                missing.insert(reversed);
             }
         }
         let missing: Vec<(UserId, UserId)> = missing.into_iter().collect();
         if !missing.is_empty() {
-            met.extend(self.direct_rooms_of(app, &missing).await?);
+            by_pair.extend(self.direct_rooms_of(app, &missing).await?);
         }
         Ok(())
     }
 
-    /// Of messages to somebody with whom the sender has several rooms: the room that knows the message. It was sent before, when
-    /// that was the one that the two had.
-    pub(super) async fn rooms_that_know(
+    /// For messages where the sender has several rooms with the receiver: the room that knows the message. It is a repetition
+    /// then, and goes to the room where it was sent first.
+    async fn rooms_that_know(
         &self,
         app: &AppId,
         events: &[Numbered<Event>],
-        met: &Met,
+        by_pair: &PairRooms,
     ) -> Result<HashMap<usize, RoomId>> {
-        let (mut items, mut asked) = (Vec::new(), Vec::new());
+        let (mut items, mut asked_rooms) = (Vec::new(), Vec::new());
         for (index, event) in events {
-            let (Change::Message(message), Some((sender, to))) = (&event.change, sent_to(event))
+            let (Change::Message(message), Some((sender, to))) =
+                (&event.change, sender_and_receiver(event))
             else {
                 continue;
             };
             let id = &message.id;
-            let Some(Ok(rooms)) = met.get(&(sender.clone(), to.clone())) else {
+            let Some(Ok(rooms)) = by_pair.get(&(sender.clone(), to.clone())) else {
                 continue;
             };
             for room in rooms.iter().filter(|_| rooms.len() > 1) {
@@ -140,7 +143,7 @@ impl Writer {
                 get.arg(RoomKeys::new(app, &encode(room.as_str())).ids())
                     .arg(encode(id.as_str()).as_str());
                 items.push(Item::Plain(get));
-                asked.push((*index, room));
+                asked_rooms.push((*index, room));
             }
         }
         let mut known = HashMap::new();
@@ -148,8 +151,8 @@ impl Writer {
             return Ok(known);
         }
         let answers = self.inner.redis.each(&items).await?;
-        for ((index, room), answer) in asked.into_iter().zip(answers) {
-            // What can't be read there the room finds out for itself.
+        for ((index, room), answer) in asked_rooms.into_iter().zip(answers) {
+            // An unreadable answer is no failure here: the room meets it again when it accepts the message.
             if matches!(answer, Ok(redis::Value::BulkString(_))) {
                 known.insert(index, room.clone());
             }
@@ -157,12 +160,12 @@ impl Writer {
         Ok(known)
     }
 
-    /// The direct rooms that each of these has with the other; what can't be read has that as its own answer.
+    /// Looks up the direct rooms that the first user of each pair has with the second.
     pub(crate) async fn direct_rooms_of(
         &self,
         app: &AppId,
         pairs: &[(UserId, UserId)],
-    ) -> Result<Met> {
+    ) -> Result<PairRooms> {
         let items: Vec<Item> = pairs
             .iter()
             .map(|(user, peer)| {
@@ -173,7 +176,7 @@ impl Writer {
             })
             .collect();
         let answers = self.inner.redis.each(&items).await?;
-        let mut met = HashMap::new();
+        let mut by_pair = HashMap::new();
         for (pair, answer) in pairs.iter().zip(answers) {
             let list = answer.and_then(|answer| {
                 self.inner
@@ -189,13 +192,13 @@ impl Writer {
                 Err(error @ Error::Unreadable(_)) => Err(error),
                 Err(error) => return Err(error),
             };
-            met.insert(pair.clone(), rooms);
+            by_pair.insert(pair.clone(), rooms);
         }
-        Ok(met)
+        Ok(by_pair)
     }
 
-    /// Whether each of these rooms is a direct one. A room that is not there yet is not: an event that says so makes it one, or a
-    /// message between two.
+    /// Whether each of these rooms is a direct one. A room that does not exist is none yet: it becomes one by an event that names
+    /// the kind, or by a message between two users.
     pub(crate) async fn are_direct(&self, app: &AppId, rooms: &[&RoomId]) -> Result<Vec<bool>> {
         let kind_of = |room: &&RoomId| {
             let mut get = redis::cmd("HGET");

@@ -1,5 +1,5 @@
-//! From what was accepted to what everybody was told: a delivery, what the room says of memberships that users' slots refuse,
-//! and the delivery again.
+//! From accepted jobs to finished jobs: the writer delivers, has the room decide about memberships that users' slots refuse,
+//! delivers again to these users, and clears the jobs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,8 +7,7 @@ use std::sync::Arc;
 use super::steps::{RoomSteps, Step};
 use super::{ROUNDS, USERS_PER_CALL, Writer, unexpected};
 use crate::counts::room::{Job, Membership};
-use crate::engine::deliver::LEASE_MICROS;
-use crate::engine::deliver::{Answer, Answers, Refused, Why, Work};
+use crate::engine::deliver::{Decision, Decisions, LEASE_MICROS, Reason, Refused, Work};
 use crate::engine::reply::maybe_text;
 use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result};
@@ -26,13 +25,13 @@ impl Writer {
         work: Work,
         wait: Wait,
     ) -> Result<Finished> {
-        // Who is in which room, and who exists, is told at once all the same: the next request may build on it.
+        // A change of memberships, or of which users exist, is always delivered now: the caller's next event may build on it.
         if wait == Wait::Accepted && work.only_counts() {
-            // Bounded: past that, callers wait for the delivery after all.
+            // If too many deliveries run in the background already, the caller waits for this one.
             if let Ok(permit) = Arc::clone(&self.inner.background).try_acquire_owned() {
                 let (writer, app) = (self.clone(), app.clone());
                 tokio::spawn(async move {
-                    // A failure is logged by the connection, and the recorded jobs are found by the sweep.
+                    // The link logs a failure, and the sweep finds the jobs.
                     let _ = writer.finish(&app, &room, work).await;
                     drop(permit);
                 });
@@ -42,12 +41,11 @@ impl Writer {
         self.finish(app, &room, work).await
     }
 
-    /// Delivers to everybody concerned, has the room decide what becomes of memberships that users' slots refuse, and clears
-    /// the jobs.
+    /// Delivers jobs to their audience, has the room decide about memberships that users' slots refuse, and clears the jobs.
     pub(crate) async fn finish(&self, app: &AppId, room: &Enc, mut work: Work) -> Result<Finished> {
         let keys = RoomKeys::new(app, room);
         let (mut finished, mut ahead) = (Finished::default(), 0);
-        let mut only: Option<Answers> = None;
+        let mut resend: Option<Decisions> = None;
         if work.is_empty() {
             return Ok(finished);
         }
@@ -55,21 +53,21 @@ impl Writer {
             let delivered = self
                 .inner
                 .delivery
-                .deliver(app, room, &work, only.as_ref())
+                .deliver(app, room, &work, resend.as_ref())
                 .await?;
             ahead = ahead.max(delivered.ahead);
-            finished.untold.extend(delivered.untold);
+            finished.unreadable.extend(delivered.unreadable);
             if !delivered.refused.is_empty() {
-                let settled = self
-                    .settle(app, room, &mut work, &delivered.refused)
+                let settlement = self
+                    .settle_refusals(app, room, &mut work, &delivered.refused)
                     .await?;
-                finished.ended.extend(settled.ended);
-                if settled.everybody || !settled.again.is_empty() {
-                    only = (!settled.everybody).then_some(settled.again);
+                finished.over.extend(settlement.over);
+                if settlement.to_all || !settlement.resend.is_empty() {
+                    resend = (!settlement.to_all).then_some(settlement.resend);
                     continue;
                 }
             }
-            // A slot may have seen a stamp of the room that this pod has not.
+            // A slot may have seen a later stamp of the room than this pod has.
             let unseen = Some(ahead).filter(|ahead| *ahead > work.snapshot.rev);
             match self
                 .inner
@@ -80,7 +78,7 @@ impl Writer {
                 None => return Ok(finished),
                 Some(snapshot) => {
                     work.snapshot = snapshot;
-                    only = None;
+                    resend = None;
                 }
             }
         }
@@ -88,17 +86,17 @@ impl Writer {
         Err(Error::Unavailable(why.into()))
     }
 
-    /// Has the room decide what becomes of memberships that users' slots refused.
-    pub(super) async fn settle(
+    /// Has the room decide what becomes of memberships that users' slots refused. Adds the job that follows to `work`.
+    async fn settle_refusals(
         &self,
         app: &AppId,
         room: &Enc,
         work: &mut Work,
         refused: &[Refused],
-    ) -> Result<Settled> {
+    ) -> Result<Settlement> {
         let keys = RoomKeys::new(app, room);
         let entry = keys::room_entry(app, room);
-        let mut settled = Settled::default();
+        let mut settlement = Settlement::default();
         for refused in refused.chunks(USERS_PER_CALL) {
             let mut reply = self
                 .accept(&entry, |token| {
@@ -109,14 +107,14 @@ impl Writer {
                     for one in refused {
                         call.push(one.user.as_str());
                         call.push(one.epoch);
-                        call.push(match one.why {
-                            Why::Deleted => "D",
-                            Why::Over => "O",
-                            Why::Ahead => "A",
-                            Why::Naming => "N",
+                        call.push(match one.reason {
+                            Reason::Deleted => "D",
+                            Reason::Over => "O",
+                            Reason::Ahead => "A",
+                            Reason::Naming => "N",
                         });
                         call.push(one.stamp);
-                        let (job, base) = one.brings.unzip();
+                        let (job, base) = one.brought_in.unzip();
                         call.push(job.map(|job| job.to_string()).unwrap_or_default());
                         call.push(base.map(|base| base.to_string()).unwrap_or_default());
                     }
@@ -126,11 +124,11 @@ impl Writer {
             match reply.text()?.as_str() {
                 "OK" => {
                     let job = Job::read(&mut reply)?;
-                    // What others have under way was taken along before.
+                    // Skips the passing jobs, which `work` has already.
                     reply.value()?;
                     work.snapshot = Snapshot::read(&mut reply)?;
-                    // The two of a direct room see each other.
-                    settled.everybody |= job.is_some() && work.snapshot.kind == "direct";
+                    // In a direct room the peer's slot changes too.
+                    settlement.to_all |= job.is_some() && work.snapshot.kind == "direct";
                     work.jobs.extend(job);
                 }
                 "ROOM" => {
@@ -139,14 +137,14 @@ impl Writer {
                 _ => return Err(unexpected()),
             }
             for one in refused {
-                let said = maybe_text(reply.value()?)?.unwrap_or_default();
-                settled.take(one, &said)?;
+                let answer = maybe_text(reply.value()?)?.unwrap_or_default();
+                settlement.add(one, &answer)?;
             }
         }
-        Ok(settled)
+        Ok(settlement)
     }
 
-    /// Ends a membership, and delivers that.
+    /// Ends a membership (with `up_to`: one that began at that epoch at the latest), and delivers the end.
     pub(crate) async fn leave(
         &self,
         app: &AppId,
@@ -161,17 +159,17 @@ impl Writer {
         };
         let step = Step {
             up_to,
-            ..Step::own(Change::Member {
+            ..Step::internal(Change::Member {
                 room: name.clone(),
                 state: MemberState::Left,
                 users: vec![member],
             })
         };
         let steps = vec![step];
-        let mut left = self
-            .room(app, RoomSteps { name, steps }, Wait::Applied)
+        let mut outcomes = self
+            .apply_room(app, RoomSteps { name, steps }, Wait::Applied)
             .await?;
-        match left.pop() {
+        match outcomes.pop() {
             Some((_, EventOutcome::Rejected(Rejection::Unreadable(what)))) => {
                 Err(Error::Unreadable(what))
             }
@@ -180,50 +178,52 @@ impl Writer {
     }
 }
 
-/// What came of a delivery to its end.
+/// The report of jobs that were finished.
 #[derive(Default)]
 pub(crate) struct Finished {
-    /// Whose memberships have turned out to be over.
-    pub(super) ended: BTreeSet<Enc>,
-    /// Who could not be told.
-    pub(super) untold: BTreeSet<Enc>,
+    /// Users whose memberships turned out to be over.
+    pub(super) over: BTreeSet<Enc>,
+    /// Users whose slots can't be read, so that nothing was delivered to them.
+    pub(super) unreadable: BTreeSet<Enc>,
 }
 
-/// What a room has said of memberships that were refused.
+/// What the room decided about refusals.
 #[derive(Default)]
-pub(super) struct Settled {
-    /// Who is to be told again, and with what.
-    pub(super) again: Answers,
-    /// Whether everybody is.
-    pub(super) everybody: bool,
-    /// Whose membership is over.
-    pub(super) ended: BTreeSet<Enc>,
+struct Settlement {
+    /// Users to deliver to again, with what the room decided about them.
+    resend: Decisions,
+    /// Whether to deliver to the whole audience again instead.
+    to_all: bool,
+    /// Users whose membership is over.
+    over: BTreeSet<Enc>,
 }
 
-impl Settled {
-    /// Takes what the room said of one.
-    pub(super) fn take(&mut self, refused: &Refused, said: &str) -> Result<()> {
-        let mut answer = Answer::default();
-        if refused.why == Why::Naming {
-            answer.named = (said == "1").then_some(refused.stamp);
-            if answer.named.is_some() {
-                self.again.insert(refused.user.clone(), answer);
+impl Settlement {
+    /// Adds the room's answer about one user: the membership or '' for none; about a naming 1 if the user is to exist.
+    fn add(&mut self, refused: &Refused, answer: &str) -> Result<()> {
+        let mut decision = Decision::default();
+        if refused.reason == Reason::Naming {
+            decision.named_after = (answer == "1").then_some(refused.stamp);
+            if decision.named_after.is_some() {
+                self.resend.insert(refused.user.clone(), decision);
             }
             return Ok(());
         }
-        let entry = match said {
+        let membership = match answer {
             "" => None,
-            said => Some(Membership::parse(said)?),
+            answer => Some(Membership::parse(answer)?),
         };
-        let over = entry.is_none_or(|entry| entry.state == 'l');
-        if over {
-            self.ended.insert(refused.user.clone());
+        let is_over = membership.is_none_or(|membership| membership.state == 'l');
+        if is_over {
+            self.over.insert(refused.user.clone());
         }
-        let Some(entry) = entry else { return Ok(()) };
-        answer.vouched = entry.vouched;
-        // The same as before has nothing to say: the refusal was of something late.
-        if entry.epoch != refused.epoch || entry.vouched == Some(refused.stamp) {
-            self.again.insert(refused.user.clone(), answer);
+        let Some(membership) = membership else {
+            return Ok(());
+        };
+        decision.vouched = membership.vouched;
+        // An unchanged membership needs no second delivery: the slot refused something late.
+        if membership.epoch != refused.epoch || membership.vouched == Some(refused.stamp) {
+            self.resend.insert(refused.user.clone(), decision);
         }
         Ok(())
     }

@@ -2,29 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use super::room::{Worker, with_taken};
+use super::room::{Worker, with_event_keys};
 use super::{ROUNDS, USERS_PER_CALL};
 use crate::counts::room::Membership;
-use crate::engine::deliver::LEASE_MICROS;
-use crate::engine::deliver::Work;
+use crate::engine::deliver::{LEASE_MICROS, Work};
 use crate::engine::reply::maybe_text;
 use crate::error::{Error, Result};
 use crate::event::{EventOutcome, MemberState};
 use crate::keys::{Enc, encode};
 use crate::scripts;
 
-/// What came of a change of memberships.
-pub(super) enum Changed {
-    /// Made; these had been in the room before.
-    Done(BTreeSet<Enc>),
-    /// Its key is known.
-    Known,
-    /// Refused.
-    Refused(EventOutcome),
+/// What the room answered to a change of memberships.
+enum Changed {
+    /// The room made the change. These users were in the room before.
+    Applied(BTreeSet<Enc>),
+    /// The room knows the event's key.
+    Duplicate,
+    Rejected(EventOutcome),
 }
 
 impl Worker<'_> {
-    pub(super) async fn member(
+    pub(super) async fn change_members(
         &mut self,
         users: &[Enc],
         state: MemberState,
@@ -33,7 +31,7 @@ impl Worker<'_> {
     ) -> Result<EventOutcome> {
         let mut outcome = EventOutcome::Applied { position: None };
         for (part, users) in users.chunks(USERS_PER_CALL).enumerate() {
-            // Each call takes a key of its own.
+            // The room keeps one key for each call.
             let mut key = match key.split_once('\n') {
                 Some((name, rest)) if part > 0 => format!("{name}#{part}\n{rest}"),
                 _ => key.to_owned(),
@@ -45,40 +43,40 @@ impl Worker<'_> {
                     let why = "users who join keep being deleted";
                     return Err(Error::Unavailable(why.into()));
                 }
-                let there = match self.change(&users, state, up_to, &key).await? {
-                    Changed::Done(there) => there,
-                    Changed::Known => {
+                let already_in = match self.change_some(&users, state, up_to, &key).await? {
+                    Changed::Applied(users) => users,
+                    Changed::Duplicate => {
                         outcome = EventOutcome::Duplicate { position: None };
                         break;
                     }
-                    Changed::Refused(refused) => return Ok(refused),
+                    Changed::Rejected(rejected) => return Ok(rejected),
                 };
-                // A user who was there already may have been deleted since, with nobody having taken it out of the room yet.
-                // That membership is over then, and the user comes in anew; the events that follow are to find that done.
-                users = self.still_there(there).await?;
+                // A user who is in the room already may have been deleted without having left the room. Then that membership is
+                // over, and the user joins anew, before the events that follow.
+                users = self.confirm_members(already_in).await?;
                 key.clear();
             }
         }
         Ok(outcome)
     }
 
-    /// Tells users who had been in the room before of it; answers whose membership turned out to be over.
-    pub(super) async fn still_there(&self, users: BTreeSet<Enc>) -> Result<Vec<Enc>> {
-        let there = Work {
+    /// Sends these members the room's state, with their marks of all jobs so far. Returns those whose membership turned out to be
+    /// over.
+    pub(super) async fn confirm_members(&self, users: BTreeSet<Enc>) -> Result<Vec<Enc>> {
+        let work = Work {
             snapshot: self.work.snapshot.clone(),
             passing: [&self.work.passing[..], &self.work.jobs[..]].concat(),
-            also: users,
+            refresh: users.clone(),
             ..Work::default()
         };
         let name = encode(self.id.as_str());
-        let users = there.also.clone();
-        let finished = self.writer.finish(self.app, &name, there).await?;
-        // In a direct room the other one is told as well, and may be gone.
-        Ok(finished.ended.intersection(&users).cloned().collect())
+        let finished = self.writer.finish(self.app, &name, work).await?;
+        // In a direct room the delivery also reaches the peer, whose membership may be over too.
+        Ok(finished.over.intersection(&users).cloned().collect())
     }
 
-    /// Changes memberships.
-    pub(super) async fn change(
+    /// Changes memberships by one call.
+    async fn change_some(
         &mut self,
         users: &[Enc],
         state: MemberState,
@@ -95,7 +93,7 @@ impl Worker<'_> {
             .accept(|token| {
                 let own = [keys.meta(), keys.members(), keys.pending()];
                 let mut call = scripts::MEMBER_CHANGE
-                    .call(&with_taken(keys, own))
+                    .call(&with_event_keys(keys, own))
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)
@@ -110,25 +108,25 @@ impl Worker<'_> {
         match reply.text()?.as_str() {
             "OK" => {}
             "DUP" => {
-                self.take(&mut reply)?;
-                return Ok(Changed::Known);
+                self.read_accepted(&mut reply)?;
+                return Ok(Changed::Duplicate);
             }
-            code => return self.refused(code).map(Changed::Refused),
+            code => return self.reject(code).map(Changed::Rejected),
         }
-        let stamp = self.take(&mut reply)?;
-        let mut there = BTreeSet::new();
+        let stamp = self.read_accepted(&mut reply)?;
+        let mut already_in = BTreeSet::new();
         for user in users {
-            let entry = maybe_text(reply.value()?)?.unwrap_or_default();
-            let began = match entry.as_str() {
+            let membership = maybe_text(reply.value()?)?.unwrap_or_default();
+            let epoch = match membership.as_str() {
                 "" => None,
-                entry => Some(Membership::parse(entry)?.epoch),
+                membership => Some(Membership::parse(membership)?.epoch),
             };
-            if state != MemberState::Left && began != stamp {
-                there.insert(user.clone());
+            if state != MemberState::Left && epoch != stamp {
+                already_in.insert(user.clone());
             } else {
-                self.work.also.insert(user.clone());
+                self.work.refresh.insert(user.clone());
             }
         }
-        Ok(Changed::Done(there))
+        Ok(Changed::Applied(already_in))
     }
 }

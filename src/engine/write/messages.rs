@@ -1,7 +1,7 @@
-//! Messages on their way into a room, or into the direct room of two.
+//! Messages to a room, or to the direct room of two users.
 
 use super::room::Worker;
-use super::steps::{Found, RoomSteps, Sent, SentAt, Step};
+use super::steps::{Found, IncomingMessage, RoomSteps, SentAt, Step};
 use super::unexpected;
 use crate::counts::room::Job;
 use crate::engine::deliver::LEASE_MICROS;
@@ -12,56 +12,24 @@ use crate::names::{RoomId, UserId};
 use crate::scripts::{self, Call};
 
 impl Worker<'_> {
-    pub(super) async fn send(&mut self, messages: Vec<Sent>) -> Result<()> {
-        let Some(Sent {
-            message: first,
-            how,
-            ..
-        }) = messages.first()
-        else {
+    pub(super) async fn send(&mut self, messages: Vec<IncomingMessage>) -> Result<()> {
+        let Some(first) = messages.first() else {
             return Ok(());
         };
-        let how = *how;
-        let pair = match (&first.place, &first.sender) {
+        let found = first.found;
+        let pair = match (&first.message.place, &first.message.sender) {
             (Place::With(to), Some(sender)) => Some((encode(sender.as_str()), encode(to.as_str()))),
             _ => None,
         };
-        let history = &self.writer.inner.history;
-        let keys = &self.keys;
         let mut reply = self
-            .accept(|token| {
-                let mut call = scripts::MESSAGE_SEND
-                    .call(&[
-                        keys.meta(),
-                        keys.members(),
-                        keys.ids(),
-                        keys.log(),
-                        keys.allmentions(),
-                        keys.pending(),
-                    ])
-                    .arg(token)
-                    .arg(LEASE_MICROS)
-                    .arg(history.max_messages)
-                    .arg(history.max_age_micros())
-                    .arg(pair.as_ref().map_or("", |(one, _)| one.as_str()))
-                    .arg(pair.as_ref().map_or("", |(_, two)| two.as_str()))
-                    .arg(match how {
-                        Found::Made(_) => "made",
-                        Found::There => "there",
-                        Found::Again => "again",
-                    });
-                for sent in &messages {
-                    push_message(&mut call, &sent.message, sent.at, history.text_characters);
-                }
-                call
-            })
+            .accept(|token| self.send_call(token, pair.as_ref(), found, &messages))
             .await?;
-        let last = Found::Made(self.writer.direct_room_ids(self.app).last());
+        let last_id = Found::New(self.writer.direct_room_ids(self.app).last());
         match reply.text()?.as_str() {
             "OK" => {
-                self.take(&mut reply)?;
-                self.much |= reply.number()? == 1;
-                for Sent { index, .. } in &messages {
+                self.read_accepted(&mut reply)?;
+                self.wants_trim |= reply.number()? == 1;
+                for IncomingMessage { index, .. } in &messages {
                     let status = reply.text()?;
                     let position = Some(reply.number()?).filter(|p| *p > 0);
                     let outcome = match status.as_str() {
@@ -69,87 +37,121 @@ impl Worker<'_> {
                         "D" => EventOutcome::Duplicate { position },
                         _ => return Err(unexpected()),
                     };
-                    // A known message whose fan-out is unfinished is delivered again: whoever waits for the answer
-                    // of this call is promised that the counts show it.
+                    // A repeated message whose job is unfinished is delivered again: with this call's outcome the caller is
+                    // promised that the counts include the message.
                     self.work.jobs.extend(Job::read(&mut reply)?);
                     self.outcomes.push((*index, outcome));
                 }
             }
-            // The room that the two had is no longer theirs, whether or not they have been told: they have none then, and get
-            // one.
-            "FULL" | "KIND" | "LEFT" if pair.is_some() && how != last => {
-                self.was_refused = true;
-                self.send_elsewhere(messages, how).await?;
+            // The room is no longer the two users' own (their slots may not know that yet), so the messages go to another one.
+            "FULL" | "KIND" | "LEFT" if pair.is_some() && found != last_id => {
+                self.has_rejected = true;
+                self.send_elsewhere(messages, found).await?;
             }
             code => {
-                let refused = self.refused(code)?;
-                for Sent { index, .. } in &messages {
-                    self.outcomes.push((*index, refused.clone()));
+                let rejected = self.reject(code)?;
+                for IncomingMessage { index, .. } in &messages {
+                    self.outcomes.push((*index, rejected.clone()));
                 }
             }
         }
         Ok(())
     }
 
-    /// Sends to another room that the two have, or to the next one that they may have.
-    pub(super) async fn send_elsewhere(&mut self, messages: Vec<Sent>, tried: Found) -> Result<()> {
+    /// The call by which the room, or the direct room of a pair of users, accepts messages.
+    fn send_call(
+        &self,
+        token: u64,
+        pair: Option<&(Enc, Enc)>,
+        found: Found,
+        messages: &[IncomingMessage],
+    ) -> Call {
+        let history = &self.writer.inner.history;
+        let keys = &self.keys;
+        let mut call = scripts::MESSAGE_SEND
+            .call(&[
+                keys.meta(),
+                keys.members(),
+                keys.ids(),
+                keys.log(),
+                keys.allmentions(),
+                keys.pending(),
+            ])
+            .arg(token)
+            .arg(LEASE_MICROS)
+            .arg(history.max_messages)
+            .arg(history.max_age_micros())
+            .arg(pair.map_or("", |(sender, _)| sender.as_str()))
+            .arg(pair.map_or("", |(_, to)| to.as_str()))
+            .arg(match found {
+                Found::New(_) => "new",
+                Found::Existing => "existing",
+                Found::Rejoined => "rejoined",
+            });
+        for incoming in messages {
+            let IncomingMessage {
+                message, sent_at, ..
+            } = incoming;
+            push_message(&mut call, message, *sent_at, history.text_characters);
+        }
+        call
+    }
+
+    /// Sends to another room that the two users have, or to a new one with the next id that it may have.
+    async fn send_elsewhere(&mut self, messages: Vec<IncomingMessage>, tried: Found) -> Result<()> {
         let Some(Message {
             place: Place::With(to),
             sender: Some(sender),
             ..
-        }) = messages.first().map(|sent| &sent.message)
+        }) = messages.first().map(|incoming| &incoming.message)
         else {
             return Err(unexpected());
         };
         let ids = self.writer.direct_room_ids(self.app);
-        let (name, how) = match tried {
-            Found::There => self.look_for_room(sender, to).await?,
-            Found::Again => (ids.of(sender, to, 0)?, Found::Made(0)),
-            Found::Made(n) => (ids.of(sender, to, n + 1)?, Found::Made(n + 1)),
+        let (name, found) = match tried {
+            Found::Existing => self.look_for_room(sender, to).await?,
+            Found::Rejoined => (ids.of(sender, to, 0)?, Found::New(0)),
+            Found::New(n) => (ids.of(sender, to, n + 1)?, Found::New(n + 1)),
         };
-        let step = |sent: Sent| Step {
-            index: sent.index,
-            sent: sent.at,
-            how,
-            ..Step::own(Change::Message(sent.message))
+        let step = |incoming: IncomingMessage| Step {
+            index: incoming.index,
+            sent_at: incoming.sent_at,
+            found,
+            ..Step::internal(Change::Message(incoming.message))
         };
         let steps = messages.into_iter().map(step).collect();
-        let sent = self
+        let applied = self
             .writer
-            .room(self.app, RoomSteps { name, steps }, Wait::Applied);
-        self.outcomes.extend(Box::pin(sent).await?);
+            .apply_room(self.app, RoomSteps { name, steps }, Wait::Applied);
+        self.outcomes.extend(Box::pin(applied).await?);
         Ok(())
     }
 
-    /// The direct room of two, of whom one is not in the room that was theirs a moment ago: another one that either of them
-    /// has by now, else that one again.
-    pub(super) async fn look_for_room(
-        &self,
-        one: &UserId,
-        two: &UserId,
-    ) -> Result<(RoomId, Found)> {
+    /// Looks for the direct room of two users after one of them has left the room of this worker: another room that either of
+    /// them has by now, or else this one again.
+    async fn look_for_room(&self, one: &UserId, two: &UserId) -> Result<(RoomId, Found)> {
         let pairs = [(one.clone(), two.clone()), (two.clone(), one.clone())];
-        let met = self.writer.direct_rooms_of(self.app, &pairs).await?;
-        let met: Vec<Vec<RoomId>> = met.into_values().collect::<Result<_>>()?;
-        let rooms: Vec<&RoomId> = met.iter().flatten().collect();
+        let by_pair = self.writer.direct_rooms_of(self.app, &pairs).await?;
+        let by_pair: Vec<Vec<RoomId>> = by_pair.into_values().collect::<Result<_>>()?;
+        let rooms: Vec<&RoomId> = by_pair.iter().flatten().collect();
         let other = rooms.iter().find(|room| **room != self.id);
         Ok(match other.or(rooms.first()) {
-            Some(room) => ((*room).clone(), Found::Again),
+            Some(room) => ((*room).clone(), Found::Rejoined),
             None => {
                 let ids = self.writer.direct_room_ids(self.app);
-                (ids.of(one, two, 0)?, Found::Made(0))
+                (ids.of(one, two, 0)?, Found::New(0))
             }
         })
     }
 }
 
 /// The first characters of a text.
-pub(super) fn first(text: &str, characters: usize) -> &str {
+fn first_characters(text: &str, characters: usize) -> &str {
     let end = text.char_indices().nth(characters).map(|(at, _)| at);
     end.and_then(|end| text.get(..end)).unwrap_or(text)
 }
 
-pub(super) fn push_message(call: &mut Call, message: &Message, at: SentAt, characters: usize) {
+fn push_message(call: &mut Call, message: &Message, sent_at: SentAt, characters: usize) {
     let mentions = match &message.mentions {
         Mentions::All => "*".to_owned(),
         Mentions::Users(users) => {
@@ -166,12 +168,12 @@ pub(super) fn push_message(call: &mut Call, message: &Message, at: SentAt, chara
             .map(|s| encode(s.as_str()).as_str().to_owned())
             .unwrap_or_default(),
     );
-    call.push(at.time);
+    call.push(sent_at.time);
     call.push(u8::from(message.silent));
     call.push(u8::from(message.mark_read));
     call.push(mentions);
-    call.push(first(&message.text, characters));
+    call.push(first_characters(&message.text, characters));
     call.push(&message.message_type);
-    call.push(u8::from(at.given));
+    call.push(u8::from(sent_at.given));
     call.push(message.payload.as_deref().unwrap_or_default());
 }

@@ -1,12 +1,12 @@
-//! Reads: of one room, or of all rooms of a user.
+//! Reads of one room, or of all rooms of a user.
 
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::room::{Worker, with_taken};
-use super::steps::{RoomSteps, Step};
-use super::{Numbered, ROOMS_AT_ONCE, Writer};
+use super::room::{Worker, with_event_keys};
+use super::steps::{Numbered, RoomSteps, Step};
+use super::{ROOMS_AT_ONCE, Writer};
 use crate::connection::Item;
 use crate::counts::record::{RoomRecord, SupergroupRecord};
 use crate::counts::room::Membership;
@@ -29,11 +29,15 @@ impl Writer {
         wait: Wait,
     ) -> Result<EventOutcome> {
         let name = encode(user.as_str());
-        let mut own = vec![(0, name.clone(), key.clone())];
-        own.retain(|_| !key.is_empty());
-        // Its key is taken when all is told: whoever sends it again is told so at once.
-        let wait = if own.is_empty() { wait } else { Wait::Applied };
-        if let Some((_, known)) = self.user_keys(app, &own, false).await?.pop() {
+        let mut keyed = vec![(0, name.clone(), key.clone())];
+        keyed.retain(|_| !key.is_empty());
+        // The user's slot takes the key only when all rooms are delivered: a repetition is then a duplicate at once.
+        let wait = if keyed.is_empty() {
+            wait
+        } else {
+            Wait::Applied
+        };
+        if let Some((_, known)) = self.user_keys(app, &keyed, false).await?.pop() {
             return Ok(known);
         }
         let Some(rooms) = self.inner.reader.joined_rooms(app, &name, kinds).await? else {
@@ -45,31 +49,32 @@ impl Writer {
         let read: Vec<Vec<Numbered<EventOutcome>>> = stream::iter(rooms)
             .map(|room| {
                 let step = Step {
-                    // Each room remembers it, so that a repetition after half of them reads nothing that has come since.
+                    // Each room keeps the key too: if the event is repeated after some of the rooms were read, messages that came since
+                    // stay unread there.
                     key: key_in_rooms.clone(),
-                    ..Step::own(Change::Read {
+                    ..Step::internal(Change::Read {
                         place: Place::Room(room.clone()),
                         user: user.clone(),
                         up_to: up_to.clone(),
                     })
                 };
-                // Left or deleted meanwhile: then there is nothing to read. A room that has forgotten what it had at that time
-                // stays unread.
+                // A room that the user has left meanwhile, or that was deleted, has nothing to read. A room that has forgotten its
+                // messages of that time stays unread.
                 let steps = vec![step];
-                self.room(app, RoomSteps { name: room, steps }, wait)
+                self.apply_room(app, RoomSteps { name: room, steps }, wait)
             })
             .buffer_unordered(ROOMS_AT_ONCE)
             .try_collect()
             .await?;
         let mut outcomes = read.into_iter().flatten().map(|(_, outcome)| outcome);
-        let stops = |outcome: &EventOutcome| {
+        let is_unreadable = |outcome: &EventOutcome| {
             matches!(outcome, EventOutcome::Rejected(Rejection::Unreadable(_)))
         };
-        if let Some(stops) = outcomes.find(stops) {
-            return Ok(stops);
+        if let Some(unreadable) = outcomes.find(is_unreadable) {
+            return Ok(unreadable);
         }
-        match self.user_keys(app, &own, true).await?.pop() {
-            Some((_, refused)) if stops(&refused) => Ok(refused),
+        match self.user_keys(app, &keyed, true).await?.pop() {
+            Some((_, rejected)) if is_unreadable(&rejected) => Ok(rejected),
             _ => Ok(EventOutcome::Applied { position: None }),
         }
     }
@@ -100,7 +105,7 @@ impl Worker<'_> {
         };
         let call = |token: u64, has_read: u64| {
             scripts::ROOM_READ
-                .call(&with_taken(keys, own()))
+                .call(&with_event_keys(keys, own()))
                 .arg(token)
                 .arg(LEASE_MICROS)
                 .arg(key)
@@ -114,7 +119,7 @@ impl Worker<'_> {
         let mut reply = self.accept(|token| call(token, 0)).await?;
         let mut code = reply.text()?;
         if code == "OLD" {
-            // The room has forgotten it. That is no matter to who has read all that is forgotten.
+            // The room has forgotten the message. For a user who has read everything that is forgotten, this changes nothing.
             let (forgotten, born) = (reply.number()?, reply.number()?);
             let has_read = self.has_read(user, born).await?;
             if has_read >= forgotten {
@@ -123,21 +128,21 @@ impl Worker<'_> {
             }
         }
         let outcome = match code.as_str() {
-            "OLD" => self.refused("MESSAGE")?,
-            code => self.applied(code, reply)?,
+            "OLD" => self.reject("MESSAGE")?,
+            code => self.outcome(code, reply)?,
         };
         if !self.work.passing.is_empty() {
-            // The user may be a member by what has not been told yet.
-            self.work.also.insert(user.clone());
+            // The user may be a member by a passing job that has not reached the user's slot.
+            self.work.refresh.insert(user.clone());
         }
         Ok(outcome)
     }
 
-    /// A position up to which a user has read the room for certain: what has not been told yet may be more.
-    pub(super) async fn has_read(&self, user: &Enc, born: u64) -> Result<u64> {
+    /// A position up to which the user has certainly read the room. Undelivered jobs may raise the read position further.
+    async fn has_read(&self, user: &Enc, born: u64) -> Result<u64> {
         if !self.work.jobs.is_empty() {
-            // What came before it in the same request is told first.
-            self.still_there(BTreeSet::from([user.clone()])).await?;
+            // The user's marks of earlier events of the request are delivered first.
+            self.confirm_members(BTreeSet::from([user.clone()])).await?;
         }
         let slot = UserKeys::new(self.app, user);
         let room = encode(self.id.as_str());
@@ -161,32 +166,34 @@ impl Worker<'_> {
             (None, None) => return Ok(0),
         };
         let (state, epoch, read) = self.writer.inner.faults.at(read, || key)?;
-        // A record of an earlier room by that name says nothing of this one.
-        let is_here = state == 'j' && epoch >= born;
-        Ok(if is_here { read } else { 0 })
+        // A record of an earlier room by that name says nothing about this one.
+        let is_current = state == 'j' && epoch >= born;
+        Ok(if is_current { read } else { 0 })
     }
 
-    /// What a refusal comes to in a room that was found by the peer. Where the user has left it since, there is nothing to read.
-    /// Who is invited has not joined, and is told so.
-    pub(super) async fn or_nothing_to_read(
+    /// The outcome when the room rejects a read that named the peer. A user who has left the room has nothing to read, so the read
+    /// is applied. The rejection stays for a user who is invited and has not joined.
+    pub(super) async fn rejected_read_by_peer(
         &self,
         user: &Enc,
-        refused: EventOutcome,
+        rejected: EventOutcome,
     ) -> Result<EventOutcome> {
-        let gone = EventOutcome::Applied { position: None };
-        match refused {
-            EventOutcome::Rejected(Rejection::RoomNotFound(_)) => Ok(gone),
+        let nothing_to_read = EventOutcome::Applied { position: None };
+        match rejected {
+            EventOutcome::Rejected(Rejection::RoomNotFound(_)) => Ok(nothing_to_read),
             EventOutcome::Rejected(Rejection::NotAMember) => {
                 let mut get = redis::cmd("HGET");
                 get.arg(self.keys.members()).arg(user.as_str());
-                let entry = maybe_text(self.writer.inner.redis.query(&get).await?)?;
-                let entry = entry.map(|entry| Membership::parse(&entry)).transpose()?;
-                Ok(match entry {
-                    Some(entry) if entry.state == 'i' => refused,
-                    _ => gone,
+                let membership = maybe_text(self.writer.inner.redis.query(&get).await?)?;
+                let membership = membership
+                    .map(|text| Membership::parse(&text))
+                    .transpose()?;
+                Ok(match membership {
+                    Some(membership) if membership.state == 'i' => rejected,
+                    _ => nothing_to_read,
                 })
             }
-            refused => Ok(refused),
+            rejected => Ok(rejected),
         }
     }
 }

@@ -1,13 +1,12 @@
-//! One room's events on their way in: accepted in their order, then delivered together.
+//! One room's steps of a request: the room accepts them in their order, then the writer delivers their jobs together.
 
 use std::collections::BTreeSet;
 
-use super::steps::{RoomSteps, Sent, Step, fits};
-use super::{Numbered, Writer, unexpected};
+use super::steps::{IncomingMessage, Numbered, RoomSteps, SentAt, Step, fits};
+use super::{Writer, unexpected};
 use crate::connection::Item;
 use crate::counts::room::Job;
-use crate::engine::deliver::LEASE_MICROS;
-use crate::engine::deliver::Work;
+use crate::engine::deliver::{LEASE_MICROS, Work};
 use crate::engine::reply::Reply;
 use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result, Unreadable};
@@ -16,29 +15,29 @@ use crate::keys::{self, Enc, RoomKeys, encode};
 use crate::names::{AppId, RoomId};
 use crate::scripts::{self, Call};
 
-/// For how long the revision of a deleted room is kept, in milliseconds.
-pub(super) const KEEP_DELETED_MS: u64 = 24 * 3600 * 1000;
+/// How long the revision of a deleted room is kept, in milliseconds.
+const KEEP_DELETED_MS: u64 = 24 * 3600 * 1000;
 
-/// Fan-outs and members of a room in which a call finishes what others have begun.
-pub(super) const FEW: usize = 64;
+/// A room with at most this many jobs, and this many members, is so small that a call may finish the jobs of other calls.
+const FEW: usize = 64;
 
-/// Unfinished fan-outs of a room that a delivery takes along. A room with more has been left by a dead pod, and whoever
-/// recovers it takes them all.
-pub(super) const TAKEN_ALONG: usize = 2_000;
+/// Passing jobs that a delivery takes along at most. More of them were left by a pod that died, and the sweep takes over all of
+/// them together.
+const MAX_PASSING: usize = 2_000;
 
 impl Writer {
-    /// Accepts one room's events in their order, then delivers them together. Events that something unreadable is in the way of
-    /// are rejected.
-    pub(super) async fn room(
+    /// Has one room accept its events in their order, then delivers their jobs together. Unreadable data makes the events
+    /// rejected that depend on it.
+    pub(super) async fn apply_room(
         &self,
         app: &AppId,
         room: RoomSteps,
         wait: Wait,
     ) -> Result<Vec<Numbered<EventOutcome>>> {
         let mut outcomes = Vec::with_capacity(room.steps.len());
-        if let Err(error) = self.room_into(app, room, wait, &mut outcomes).await {
-            // What was accepted is delivered when that is mended. Until then nobody is told that it is done.
-            let rejection = self.unreadable(error)?;
+        if let Err(error) = self.try_apply_room(app, room, wait, &mut outcomes).await {
+            // The accepted events are delivered when the data has been mended. Until then none of them counts as done.
+            let rejection = self.unreadable_rejection(error)?;
             for (_, outcome) in &mut outcomes {
                 if !matches!(outcome, EventOutcome::Rejected(_)) {
                     *outcome = EventOutcome::Rejected(rejection.clone());
@@ -48,7 +47,7 @@ impl Writer {
         Ok(outcomes)
     }
 
-    pub(super) async fn room_into(
+    async fn try_apply_room(
         &self,
         app: &AppId,
         room: RoomSteps,
@@ -64,12 +63,13 @@ impl Writer {
             keys: RoomKeys::new(app, &name),
             work: Work::default(),
             unfinished: 0,
-            much: false,
-            was_refused: false,
+            wants_trim: false,
+            has_rejected: false,
             outcomes: Vec::with_capacity(room.steps.len()),
         };
         let indices: Vec<usize> = room.steps.iter().map(|step| step.index).collect();
-        let own: Vec<Numbered<Enc>> = room.steps.iter().filter_map(Step::of_one).collect();
+        let single_users: Vec<Numbered<Enc>> =
+            room.steps.iter().filter_map(Step::single_user).collect();
         let wait = match room.steps.iter().any(Step::takes_users_key) {
             true => Wait::Applied,
             false => wait,
@@ -77,21 +77,21 @@ impl Writer {
         let accepted = worker.run(room.steps).await;
         *outcomes = std::mem::take(&mut worker.outcomes);
         if let Err(error) = accepted {
-            // What came before it is delivered all the same.
-            let rejection = self.unreadable(error)?;
+            // The events before the unreadable data are delivered all the same.
+            let rejection = self.unreadable_rejection(error)?;
             let known: BTreeSet<usize> = outcomes.iter().map(|(index, _)| *index).collect();
             let rest = indices.into_iter().filter(|index| !known.contains(index));
             outcomes.extend(rest.map(|index| (index, EventOutcome::Rejected(rejection.clone()))));
         }
-        let much = worker.much;
-        let work = worker.done().await?;
-        if much {
+        let wants_trim = worker.wants_trim;
+        let work = worker.into_work().await?;
+        if wants_trim {
             self.inner.trimmer.later(app, &name);
         }
         let finished = self.hand_over(app, name, work, wait).await?;
-        // What is a user's own alone is not done if that user can't be told; the caller sends it again.
-        for (index, user) in own {
-            if finished.untold.contains(&user)
+        // An event that concerns one user only is not done if that user's slot can't be read; the caller repeats it.
+        for (index, user) in single_users {
+            if finished.unreadable.contains(&user)
                 && let Some((_, outcome)) = outcomes.iter_mut().find(|(at, _)| *at == index)
                 && !matches!(outcome, EventOutcome::Rejected(_))
             {
@@ -106,102 +106,107 @@ impl Writer {
     }
 }
 
-/// One room's events on their way in.
+/// Applies one room's steps.
 pub(super) struct Worker<'a> {
     pub(super) writer: &'a Writer,
     pub(super) app: &'a AppId,
     pub(super) id: &'a RoomId,
-    pub(super) entry: String,
+    entry: String,
     pub(super) keys: RoomKeys,
     pub(super) work: Work,
-    /// How many fan-outs had not reached everybody, where they were too many to be answered.
-    pub(super) unfinished: usize,
-    /// Whether the room has much to forget.
-    pub(super) much: bool,
-    /// Whether the room has refused something.
-    pub(super) was_refused: bool,
+    /// The number of passing jobs, if they were too many for a script's reply.
+    unfinished: usize,
+    /// Whether the room asked for a trim.
+    pub(super) wants_trim: bool,
+    /// Whether the room rejected an event.
+    pub(super) has_rejected: bool,
     pub(super) outcomes: Vec<Numbered<EventOutcome>>,
 }
 
-/// A script's own keys of a room's slot, and those in which keys of events are remembered.
-pub(super) fn with_taken<const N: usize>(keys: &RoomKeys, own: [String; N]) -> Vec<String> {
+/// A script's own keys of a room's slot, followed by those that hold the keys of events.
+pub(super) fn with_event_keys<const N: usize>(keys: &RoomKeys, own: [String; N]) -> Vec<String> {
     own.into_iter().chain(keys.taken()).collect()
 }
 
-/// Takes along fan-outs of other calls, job and record in turn. One that this version can't read is left to those who can.
-pub(super) fn take_along(work: &mut Work, open: Reply) -> Result<()> {
-    for (id, record) in open.pairs()? {
+/// Adds passing jobs, id and record in turn. A job that this version can't read is left to pods of the version that wrote it.
+fn add_passing(work: &mut Work, unfinished: Reply) -> Result<()> {
+    for (id, record) in unfinished.pairs()? {
         work.passing.extend(Job::parse(&id, &record).ok());
     }
     Ok(())
 }
 
 impl Worker<'_> {
-    pub(super) async fn run(&mut self, steps: Vec<Step>) -> Result<()> {
-        let mut messages: Vec<Sent> = Vec::new();
+    async fn run(&mut self, steps: Vec<Step>) -> Result<()> {
+        let mut messages: Vec<IncomingMessage> = Vec::new();
         for step in steps {
-            let Step {
-                index,
-                key,
-                sent,
-                change,
-                how,
-                up_to,
-            } = step;
-            let change = match change {
+            let change = match step.change {
                 Change::Message(message) => {
                     if !fits(&messages, &message) {
                         self.send(std::mem::take(&mut messages)).await?;
                     }
-                    messages.push(Sent {
-                        index,
+                    messages.push(IncomingMessage {
+                        index: step.index,
                         message,
-                        at: sent,
-                        how,
+                        sent_at: step.sent_at,
+                        found: step.found,
                     });
                     continue;
                 }
                 change => change,
             };
             self.send(std::mem::take(&mut messages)).await?;
-            let outcome = match change {
-                Change::RoomUpdated { .. } => self.update(&change, sent.time, &key).await?,
-                Change::RoomDeleted { .. } => self.delete(&key).await?,
-                Change::Member { state, users, .. } => {
-                    let users: Vec<Enc> = users.iter().map(|user| encode(user.as_str())).collect();
-                    self.member(&users, state, up_to, &key).await?
-                }
-                Change::Recalled { id, .. } => self.recall(&encode(id.as_str())).await?,
-                Change::Read { place, user, up_to } => {
-                    let user = encode(user.as_str());
-                    match (self.read(&user, &up_to, &key).await?, place) {
-                        (refused @ EventOutcome::Rejected(_), Place::With(_)) => {
-                            self.or_nothing_to_read(&user, refused).await?
-                        }
-                        (outcome, _) => outcome,
-                    }
-                }
-                Change::Pref { user, settings, .. } => {
-                    self.pref(&encode(user.as_str()), &settings, &key).await?
-                }
-                Change::Message(_)
-                | Change::UserUpdated { .. }
-                | Change::UserDeleted { .. }
-                | Change::ReadAll { .. } => {
-                    return Err(Error::Internal("an event stands where it can't".into()));
-                }
-            };
-            self.outcomes.push((index, outcome));
+            let outcome = self
+                .apply(change, step.sent_at, step.up_to, &step.key)
+                .await?;
+            self.outcomes.push((step.index, outcome));
         }
         self.send(messages).await
+    }
+
+    /// Applies a change that is no message.
+    async fn apply(
+        &mut self,
+        change: Change,
+        sent_at: SentAt,
+        up_to: Option<u64>,
+        key: &str,
+    ) -> Result<EventOutcome> {
+        match change {
+            Change::RoomUpdated { .. } => self.update(&change, sent_at.time, key).await,
+            Change::RoomDeleted { .. } => self.delete(key).await,
+            Change::Member { state, users, .. } => {
+                let users: Vec<Enc> = users.iter().map(|user| encode(user.as_str())).collect();
+                self.change_members(&users, state, up_to, key).await
+            }
+            Change::Recalled { id, .. } => self.recall(&encode(id.as_str())).await,
+            Change::Read { place, user, up_to } => {
+                let user = encode(user.as_str());
+                match (self.read(&user, &up_to, key).await?, place) {
+                    (rejected @ EventOutcome::Rejected(_), Place::With(_)) => {
+                        self.rejected_read_by_peer(&user, rejected).await
+                    }
+                    (outcome, _) => Ok(outcome),
+                }
+            }
+            Change::Pref { user, settings, .. } => {
+                self.pref(&encode(user.as_str()), &settings, key).await
+            }
+            Change::Message(_)
+            | Change::UserUpdated { .. }
+            | Change::UserDeleted { .. }
+            | Change::ReadAll { .. } => {
+                Err(Error::Internal("an event stands where it can't".into()))
+            }
+        }
     }
 
     pub(super) async fn accept(&self, call: impl Fn(u64) -> Call) -> Result<Reply> {
         self.writer.accept(&self.entry, call).await
     }
 
-    pub(super) fn refused(&mut self, code: &str) -> Result<EventOutcome> {
-        self.was_refused = true;
+    pub(super) fn reject(&mut self, code: &str) -> Result<EventOutcome> {
+        self.has_rejected = true;
         Ok(EventOutcome::Rejected(match code {
             "ROOM" => Rejection::RoomNotFound(self.id.clone()),
             "MESSAGE" => Rejection::MessageNotFound,
@@ -213,44 +218,44 @@ impl Worker<'_> {
         }))
     }
 
-    /// Takes `job, record, unfinished fan-outs, snapshot`; answers the job's stamp.
-    pub(super) fn take(&mut self, reply: &mut Reply) -> Result<Option<u64>> {
+    /// Reads `job, record, passing jobs, snapshot` of a script's reply into the work. Returns the job's stamp.
+    pub(super) fn read_accepted(&mut self, reply: &mut Reply) -> Result<Option<u64>> {
         let job = Job::read(reply)?;
         let stamp = job.as_ref().map(|job| job.stamp);
-        let mut open = reply.list()?;
-        match open.len() {
-            1 => self.unfinished = self.unfinished.max(open.number()? as usize),
-            _ => take_along(&mut self.work, open)?,
+        let mut unfinished = reply.list()?;
+        match unfinished.len() {
+            1 => self.unfinished = self.unfinished.max(unfinished.number()? as usize),
+            _ => add_passing(&mut self.work, unfinished)?,
         }
-        // A duplicate waits for what is left of a room that has been deleted since.
-        self.work.snapshot = Snapshot::read(reply)?.or_gone();
+        // If the room has been deleted since, a repeated event waits for the jobs of that deletion.
+        self.work.snapshot = Snapshot::read(reply)?.or_deleted();
         self.work.jobs.extend(job);
         Ok(stamp)
     }
 
-    /// What there is to deliver, once everything is accepted.
-    pub(super) async fn done(mut self) -> Result<Work> {
-        if (1..=TAKEN_ALONG).contains(&self.unfinished) {
+    /// The work to deliver, when all steps have been applied.
+    async fn into_work(mut self) -> Result<Work> {
+        if (1..=MAX_PASSING).contains(&self.unfinished) {
             let mut get = redis::cmd("HGETALL");
             get.arg(self.keys.pending());
-            let open = self.writer.inner.redis.query(&get).await?;
-            take_along(&mut self.work, Reply::new(open)?)?;
+            let unfinished = self.writer.inner.redis.query(&get).await?;
+            add_passing(&mut self.work, Reply::new(unfinished)?)?;
         }
-        let few = self.was_refused && self.look_again().await?;
-        self.work.adopt(few);
+        let is_small = self.has_rejected && self.add_jobs_of_others().await?;
+        self.work.adopt(is_small);
         Ok(self.work)
     }
 
-    /// What was refused may rest on what other calls have changed and not told everybody yet. Takes that along; answers whether
-    /// the room is so small that it can be finished here.
-    pub(super) async fn look_again(&mut self) -> Result<bool> {
+    /// A rejection may rest on a change by another call that has not reached everybody. Adds the jobs of such changes. Returns
+    /// whether the room is so small that this call may finish them.
+    async fn add_jobs_of_others(&mut self) -> Result<bool> {
         let length = |key: String| {
             let mut length = redis::cmd("HLEN");
             length.arg(key);
             Item::Plain(length)
         };
-        let mut open = redis::cmd("HGETALL");
-        open.arg(self.keys.pending());
+        let mut jobs = redis::cmd("HGETALL");
+        jobs.arg(self.keys.pending());
         let redis = &self.writer.inner.redis;
         let lengths = [length(self.keys.pending()), length(self.keys.members())];
         let mut lengths = Reply::new(redis::Value::Array(redis.batch(&lengths).await?))?;
@@ -258,39 +263,34 @@ impl Worker<'_> {
         if pending == 0 || pending > FEW || members > FEW {
             return Ok(false);
         }
-        let view = scripts::ROOM_SNAPSHOT.call(&[self.keys.meta()]);
-        let items = [Item::Plain(open), Item::Script(view)];
+        let snapshot = scripts::ROOM_SNAPSHOT.call(&[self.keys.meta()]);
+        let items = [Item::Plain(jobs), Item::Script(snapshot)];
         let mut answers = redis.batch(&items).await?.into_iter();
         let mut next = || Reply::new(answers.next().unwrap_or(redis::Value::Nil));
-        // The fan-outs first: the room is then at least as far as they are.
-        let (open, mut view) = (next()?, next()?);
-        take_along(&mut self.work, open)?;
-        self.work.snapshot = Snapshot::read(&mut view)?.or_gone();
+        // The jobs are read before the snapshot, so that none of them is later than it.
+        let (jobs, mut snapshot) = (next()?, next()?);
+        add_passing(&mut self.work, jobs)?;
+        self.work.snapshot = Snapshot::read(&mut snapshot)?.or_deleted();
         Ok(true)
     }
 
-    /// What a script that answers nothing beyond its fan-out and the snapshot, after that code, has come to.
-    pub(super) fn applied(&mut self, code: &str, mut reply: Reply) -> Result<EventOutcome> {
+    /// The outcome of a script whose reply is this code and then only what [`Self::read_accepted`] reads.
+    pub(super) fn outcome(&mut self, code: &str, mut reply: Reply) -> Result<EventOutcome> {
         match code {
             "OK" => {
-                self.take(&mut reply)?;
+                self.read_accepted(&mut reply)?;
                 Ok(EventOutcome::Applied { position: None })
             }
             "DUP" => {
-                self.take(&mut reply)?;
+                self.read_accepted(&mut reply)?;
                 Ok(EventOutcome::Duplicate { position: None })
             }
-            code => self.refused(code),
+            code => self.reject(code),
         }
     }
 
-    /// Changes settings; what is absent stays.
-    pub(super) async fn update(
-        &mut self,
-        change: &Change,
-        time: i64,
-        key: &str,
-    ) -> Result<EventOutcome> {
+    /// Changes the room's settings. What the event does not name stays as it is.
+    async fn update(&mut self, change: &Change, time: i64, key: &str) -> Result<EventOutcome> {
         let Change::RoomUpdated {
             kind,
             custom_type,
@@ -312,7 +312,7 @@ impl Worker<'_> {
         let mut reply = self
             .accept(|token| {
                 let mut call = scripts::ROOM_UPDATE
-                    .call(&with_taken(
+                    .call(&with_event_keys(
                         &self.keys,
                         [self.keys.meta(), self.keys.pending()],
                     ))
@@ -332,10 +332,10 @@ impl Worker<'_> {
             })
             .await?;
         let code = reply.text()?;
-        self.applied(&code, reply)
+        self.outcome(&code, reply)
     }
 
-    pub(super) async fn delete(&mut self, key: &str) -> Result<EventOutcome> {
+    async fn delete(&mut self, key: &str) -> Result<EventOutcome> {
         let keys = &self.keys;
         let mut reply = self
             .accept(|token| {
@@ -349,7 +349,7 @@ impl Worker<'_> {
                     keys.pending(),
                 ];
                 scripts::ROOM_DELETE
-                    .call(&with_taken(keys, own))
+                    .call(&with_event_keys(keys, own))
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)
@@ -360,7 +360,7 @@ impl Worker<'_> {
             code @ ("OK" | "DUP") => {
                 let job = Job::read(&mut reply)?;
                 if code == "OK" || job.is_some() {
-                    self.work.snapshot = Snapshot::gone(reply.number()?);
+                    self.work.snapshot = Snapshot::deleted(reply.number()?);
                     self.work.jobs.extend(job);
                 }
                 Ok(match code {
@@ -369,18 +369,18 @@ impl Worker<'_> {
                 })
             }
             "ROOM" => {
-                // Deleted before, perhaps without everybody having been told: this caller waits for that, too.
+                // The room was deleted before. If that has not reached everybody, this call delivers it too.
                 if let Some(job) = Job::read(&mut reply)? {
-                    self.work.snapshot = Snapshot::gone(reply.number()?);
+                    self.work.snapshot = Snapshot::deleted(reply.number()?);
                     self.work.jobs.push(job);
                 }
-                self.refused("ROOM")
+                self.reject("ROOM")
             }
-            code => self.refused(code),
+            code => self.reject(code),
         }
     }
 
-    pub(super) async fn recall(&mut self, id: &Enc) -> Result<EventOutcome> {
+    async fn recall(&mut self, id: &Enc) -> Result<EventOutcome> {
         let history = &self.writer.inner.history;
         let keys = &self.keys;
         let mut reply = self
@@ -402,19 +402,19 @@ impl Worker<'_> {
             .await?;
         match reply.text()?.as_str() {
             "OK" => {
-                self.take(&mut reply)?;
-                self.much |= reply.number()? == 1;
+                self.read_accepted(&mut reply)?;
+                self.wants_trim |= reply.number()? == 1;
                 Ok(EventOutcome::Applied { position: None })
             }
             "DUP" => {
-                self.take(&mut reply)?;
+                self.read_accepted(&mut reply)?;
                 Ok(EventOutcome::Duplicate { position: None })
             }
-            code => self.refused(code),
+            code => self.reject(code),
         }
     }
 
-    pub(super) async fn pref(
+    async fn pref(
         &mut self,
         user: &Enc,
         settings: &[(&'static str, String)],
@@ -429,7 +429,7 @@ impl Worker<'_> {
             .accept(|token| {
                 let own = [keys.meta(), keys.members(), keys.pending()];
                 scripts::PREF_UPDATE
-                    .call(&with_taken(keys, own))
+                    .call(&with_event_keys(keys, own))
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)
@@ -438,6 +438,6 @@ impl Worker<'_> {
             })
             .await?;
         let code = reply.text()?;
-        self.applied(&code, reply)
+        self.outcome(&code, reply)
     }
 }

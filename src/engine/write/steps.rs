@@ -1,48 +1,50 @@
-//! What a request asks of its rooms: steps, by room.
+//! The steps of a request, by room.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::Numbered;
 use crate::event::{Change, Mentions, Message, Place};
 use crate::keys::{Enc, encode};
 use crate::names::RoomId;
 
-/// Messages in one call of the script.
-pub(super) const MESSAGES_PER_CALL: usize = 100;
+/// Something with its event's index in the request.
+pub(super) type Numbered<T> = (usize, T);
 
-/// Mentions in one call of the script, give or take one message's.
-pub(super) const MENTIONS_PER_CALL: usize = 10_000;
+/// Messages in one call of the script at most.
+const MESSAGES_PER_CALL: usize = 100;
+
+/// Mentions in one call of the script: when there are this many, no further message is added.
+const MENTIONS_PER_CALL: usize = 10_000;
 
 /// How the room of a message was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
-    /// The event names it; or one of the two whom the event names has it, and it is theirs only if both are in it.
-    There,
-    /// It is what the two have after another look, and who has left it comes back.
-    Again,
-    /// The two have none: it is made, by the one of the ids that their room may have.
-    Made(u8),
+    /// The event names the room; or the sender has it with the receiver, and both have to be members still.
+    Existing,
+    /// The two users have it, as a second look-up found. One of them may have left it, and joins again by this message.
+    Rejoined,
+    /// The two users have no room. The message makes it, with the id of this number.
+    New(u8),
 }
 
-/// When a message was sent.
+/// When an event happened.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct SentAt {
-    /// Milliseconds since the epoch.
+    /// Milliseconds since 1970.
     pub(super) time: i64,
-    /// Whether the event said so; if not, it is the time of arrival, and no message is late by that.
+    /// Whether the event has a time. If not, this is the time of arrival, by which no message counts as late.
     pub(super) given: bool,
 }
 
-/// A message on its way into a room.
-pub(super) struct Sent {
+/// A message that a room is about to accept.
+pub(super) struct IncomingMessage {
     pub(super) index: usize,
     pub(super) message: Message,
-    pub(super) at: SentAt,
-    pub(super) how: Found,
+    pub(super) sent_at: SentAt,
+    pub(super) found: Found,
 }
 
-impl Sent {
-    pub(super) fn mentions(&self) -> usize {
+impl IncomingMessage {
+    fn mentions(&self) -> usize {
         match &self.message.mentions {
             Mentions::Users(users) => users.len(),
             Mentions::All => 0,
@@ -50,17 +52,17 @@ impl Sent {
     }
 }
 
-/// Whether a message can go in by one call with these.
-pub(super) fn fits(messages: &[Sent], message: &Message) -> bool {
-    let mentions: usize = messages.iter().map(Sent::mentions).sum();
-    let together = messages
+/// Whether one call can take this message together with `messages`.
+pub(super) fn fits(messages: &[IncomingMessage], message: &Message) -> bool {
+    let mentions: usize = messages.iter().map(IncomingMessage::mentions).sum();
+    let is_same_place = messages
         .last()
-        .is_none_or(|last| same_place(&last.message, message));
-    together && messages.len() < MESSAGES_PER_CALL && mentions < MENTIONS_PER_CALL
+        .is_none_or(|last| has_same_place(&last.message, message));
+    is_same_place && messages.len() < MESSAGES_PER_CALL && mentions < MENTIONS_PER_CALL
 }
 
-/// Whether two messages can go in by one call: to a room, or between the same two.
-pub(super) fn same_place(one: &Message, two: &Message) -> bool {
+/// Whether both messages name a room, or both are between the same two users.
+fn has_same_place(one: &Message, two: &Message) -> bool {
     match (&one.place, &two.place) {
         (Place::Room(_), Place::Room(_)) => true,
         (Place::With(a), Place::With(b)) => {
@@ -71,36 +73,36 @@ pub(super) fn same_place(one: &Message, two: &Message) -> bool {
     }
 }
 
-/// What a room is asked: an event of a request.
+/// What one event asks of one room.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
-    /// The event's place in the request.
+    /// The event's index in the request.
     pub(super) index: usize,
-    /// The event's key as the scripts take it, or ''.
+    /// The event's key as the scripts take it; '' if it has none.
     pub(super) key: String,
-    pub(super) sent: SentAt,
+    pub(super) sent_at: SentAt,
     pub(super) change: Change,
-    /// Of a message: how its room was found.
-    pub(super) how: Found,
-    /// Of a member who leaves by being deleted: the epoch up to which the membership ends.
+    /// For a message: how its room was found.
+    pub(super) found: Found,
+    /// For a member who leaves because the user was deleted: only a membership up to this epoch ends.
     pub(super) up_to: Option<u64>,
 }
 
 impl Step {
-    /// One that no caller sent.
-    pub(super) fn own(change: Change) -> Self {
+    /// A step that does not come from a caller's event.
+    pub(super) fn internal(change: Change) -> Self {
         Self {
             index: 0,
             key: String::new(),
-            sent: SentAt::default(),
+            sent_at: SentAt::default(),
             change,
-            how: Found::There,
+            found: Found::Existing,
             up_to: None,
         }
     }
 
-    /// The user whom alone it concerns.
-    pub(super) fn of_one(&self) -> Option<Numbered<Enc>> {
+    /// The user, if the step concerns nobody else.
+    pub(super) fn single_user(&self) -> Option<Numbered<Enc>> {
         match &self.change {
             Change::Read { user, .. } | Change::Pref { user, .. } => {
                 Some((self.index, encode(user.as_str())))
@@ -109,7 +111,7 @@ impl Step {
         }
     }
 
-    /// Whether the user's name takes its key when it is done.
+    /// Whether the user's slot keeps the event's key when the event is done.
     pub(super) fn takes_users_key(&self) -> bool {
         let by_peer = matches!(
             &self.change,
@@ -122,17 +124,17 @@ impl Step {
     }
 }
 
-/// One room's share of a request.
+/// One room's steps of a request.
 pub(super) struct RoomSteps {
     pub(super) name: RoomId,
     pub(super) steps: Vec<Step>,
 }
 
-/// The steps of a request by room, those of a room in the order of the events.
+/// The steps of a request by room. Those of one room are in the order of the events.
 #[derive(Default)]
 pub(super) struct ByRoom {
-    pub(super) rooms: Vec<RoomSteps>,
-    pub(super) index_of: HashMap<RoomId, usize>,
+    rooms: Vec<RoomSteps>,
+    index_of: HashMap<RoomId, usize>,
 }
 
 impl ByRoom {
@@ -153,7 +155,41 @@ impl ByRoom {
         self.rooms.iter().map(|room| &room.name)
     }
 
-    pub(super) fn into_all(self) -> Vec<RoomSteps> {
+    pub(super) fn into_rooms(self) -> Vec<RoomSteps> {
         self.rooms
+    }
+}
+
+/// Updates of users' profiles, those of each user in order.
+#[derive(Default)]
+pub(super) struct UserUpdates(pub(super) BTreeMap<Enc, VecDeque<UserUpdate>>);
+
+/// What one call of the script sets: for one event with a key, or for several without.
+pub(super) struct UserUpdate {
+    pub(super) indices: Vec<usize>,
+    pub(super) key: String,
+    pub(super) profile: BTreeMap<&'static str, String>,
+}
+
+impl UserUpdates {
+    pub(super) fn add(
+        &mut self,
+        user: Enc,
+        index: usize,
+        key: String,
+        profile: Vec<(&'static str, String)>,
+    ) {
+        let updates = self.0.entry(user).or_default();
+        let last = updates.back_mut();
+        if let Some(last) = last.filter(|last| last.key.is_empty() && key.is_empty()) {
+            last.indices.push(index);
+            last.profile.extend(profile);
+            return;
+        }
+        updates.push_back(UserUpdate {
+            indices: vec![index],
+            key,
+            profile: profile.into_iter().collect(),
+        });
     }
 }

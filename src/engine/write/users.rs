@@ -1,10 +1,9 @@
-//! What is a user's own: the profile, the deletion, and the keys of events that are of many rooms.
-
-use std::collections::{BTreeMap, VecDeque};
+//! Changes of a user's own slot: the profile, the deletion, and the keys of events that touch several rooms.
 
 use futures_util::{StreamExt, stream};
 
-use super::{Numbered, ROOMS_AT_ONCE, Writer, put, unexpected};
+use super::steps::{Numbered, UserUpdates};
+use super::{ROOMS_AT_ONCE, Writer, set_outcome, unexpected};
 use crate::connection::Item;
 use crate::counts::room::{Audience, Job};
 use crate::engine::deliver::LEASE_MICROS;
@@ -15,8 +14,8 @@ use crate::names::{AppId, UserId};
 use crate::scripts;
 
 impl Writer {
-    /// The events with a key that read by the peer: place, user, key. Which room that is may be another one when the event is
-    /// sent again, so beside the room's name the user's takes the key, for that peer.
+    /// The reads that have a key and name a peer instead of a room: index, user, key. When such an event is repeated the two users
+    /// may have another room. So the user's slot keeps the key too, for this peer.
     pub(super) fn reads_by_peer(&self, events: &[Numbered<Event>]) -> Vec<(usize, Enc, String)> {
         let by_peer = |(index, event): &Numbered<Event>| match &event.change {
             Change::Read {
@@ -38,7 +37,7 @@ impl Writer {
         mut users: UserUpdates,
         outcomes: &mut [Option<EventOutcome>],
     ) -> Result<()> {
-        // Mostly there is one for each user; what follows for a user waits for what comes before.
+        // Each round makes one update of each user, because a user's updates have to keep their order. Mostly one round is enough.
         while !users.0.is_empty() {
             let mut items = Vec::with_capacity(users.0.len());
             let mut under_way = Vec::with_capacity(users.0.len());
@@ -49,7 +48,7 @@ impl Writer {
                     let mut call =
                         scripts::USER_UPDATE.call(&[keys.counts(), keys.profile(), one, two]);
                     call.push(&update.key);
-                    for (field, value) in update.shown {
+                    for (field, value) in update.profile {
                         call.push(field);
                         call.push(value);
                     }
@@ -60,9 +59,9 @@ impl Writer {
             });
             let answers = self.inner.redis.each(&items).await?;
             for (answer, indices) in answers.into_iter().zip(under_way) {
-                let outcome = self.or_unreadable(answer.and_then(of_key))?;
+                let outcome = self.reject_unreadable(answer.and_then(key_outcome))?;
                 for index in indices {
-                    put(outcomes, index, outcome.clone());
+                    set_outcome(outcomes, index, outcome.clone());
                 }
             }
         }
@@ -118,7 +117,7 @@ impl Writer {
         }
     }
 
-    /// Takes a deleted user out of the rooms that still list it, and clears the record of that.
+    /// Ends the memberships of a deleted user in the rooms that still have them, and then clears the user's jobs.
     pub(crate) async fn leave_rooms(&self, app: &AppId, user: &Enc, jobs: &[Job]) -> Result<()> {
         let mut rooms = Vec::new();
         for job in jobs {
@@ -127,7 +126,7 @@ impl Writer {
                 rooms.extend(left.map(|(room, epoch)| (room, epoch.unwrap_or(job.stamp))));
             }
         }
-        // A membership that began after the deletion stays. Whichever room can be told is told.
+        // A membership that began after the deletion stays. One room's failure does not keep the user in the others.
         let left: Vec<Result<()>> = stream::iter(rooms)
             .map(|(room, epoch)| async move { self.leave(app, &room, user, Some(epoch)).await })
             .buffer_unordered(ROOMS_AT_ONCE)
@@ -143,7 +142,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Which of these events' keys the users' names have taken, and what the events come to then; takes the others if so asked.
+    /// Looks whether the users' slots have the keys of these events already. Returns the outcomes of the events whose keys they
+    /// have. With `take` the slots keep the other keys.
     pub(super) async fn user_keys(
         &self,
         app: &AppId,
@@ -161,7 +161,7 @@ impl Writer {
         let items: Vec<Item> = events.iter().map(item).collect();
         let answers = self.inner.redis.each(&items).await?;
         for ((index, _, _), answer) in events.iter().zip(answers) {
-            let outcome = self.or_unreadable(answer.and_then(of_key))?;
+            let outcome = self.reject_unreadable(answer.and_then(key_outcome))?;
             if !matches!(outcome, EventOutcome::Applied { .. }) {
                 known.push((*index, outcome));
             }
@@ -170,46 +170,12 @@ impl Writer {
     }
 }
 
-/// What an event has come to, by the word of a script that only looks at its key or does it at once.
-pub(super) fn of_key(answer: redis::Value) -> Result<EventOutcome> {
+/// The outcome that a script's code stands for, if the script answers nothing else.
+fn key_outcome(answer: redis::Value) -> Result<EventOutcome> {
     match crate::engine::reply::text(answer)?.as_str() {
         "OK" => Ok(EventOutcome::Applied { position: None }),
         "DUP" => Ok(EventOutcome::Duplicate { position: None }),
         "KEY" => Ok(EventOutcome::Rejected(Rejection::KeyTaken)),
         _ => Err(unexpected()),
-    }
-}
-
-/// What is to become of what others see of users, for each in order.
-#[derive(Default)]
-pub(super) struct UserUpdates(pub(super) BTreeMap<Enc, VecDeque<UserUpdate>>);
-
-/// Fields that are set by one call of the script, for one event with a key or several without.
-pub(super) struct UserUpdate {
-    pub(super) indices: Vec<usize>,
-    pub(super) key: String,
-    pub(super) shown: BTreeMap<&'static str, String>,
-}
-
-impl UserUpdates {
-    pub(super) fn add(
-        &mut self,
-        user: Enc,
-        index: usize,
-        key: String,
-        shown: Vec<(&'static str, String)>,
-    ) {
-        let updates = self.0.entry(user).or_default();
-        let last = updates.back_mut();
-        if let Some(last) = last.filter(|last| last.key.is_empty() && key.is_empty()) {
-            last.indices.push(index);
-            last.shown.extend(shown);
-            return;
-        }
-        updates.push_back(UserUpdate {
-            indices: vec![index],
-            key,
-            shown: shown.into_iter().collect(),
-        });
     }
 }

@@ -11,13 +11,14 @@ use std::time::Duration;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
+use super::clock::{Tick, ticks};
 use super::head;
 use super::patience::Patience;
 use super::places::{Held, NoPlace};
-use super::wire::{Next, Wire};
+use super::wire::{Keeper, Next, Wire};
 use super::words;
-use super::worker::{Tick, Worker, ticks};
-use crate::http::{Unserved, unseen};
+use super::worker::{Cut, Swept, Worker};
+use crate::http::unserved::{Unserved, unseen};
 
 /// Bytes of a body that the engine holds at most and the handler has not read.
 const WINDOW: usize = 8 * 1024;
@@ -29,36 +30,6 @@ const LINGER: Duration = Duration::from_secs(2);
 const BODY_MARGIN: Duration = Duration::from_secs(5);
 /// For a connection without a place to show what it wanted.
 const TURN_AWAY: Duration = Duration::from_millis(250);
-
-/// Why a connection is ended from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
-    /// No request came, or its head did not end.
-    Head,
-    /// A body did not end.
-    Body,
-    /// An answer is not taken.
-    Write,
-    /// Large answers are not taken, and take too much memory.
-    Answers,
-    /// Somebody else needs the place.
-    Room,
-    /// Its end took too long.
-    Linger,
-}
-
-impl Cut {
-    /// Its word in a metric; none where it is the ordinary end.
-    fn word(self) -> Option<&'static str> {
-        match self {
-            Cut::Body => Some("body"),
-            Cut::Write => Some("write"),
-            Cut::Answers => Some("answers"),
-            Cut::Room => Some("room"),
-            Cut::Head | Cut::Linger => None,
-        }
-    }
-}
 
 /// What a connection is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,9 +55,9 @@ enum Engine {
 pub struct Connection {
     worker: Rc<Worker>,
     /// Whose it is, as far as shares go.
-    pub address: Option<IpAddr>,
+    address: Option<IpAddr>,
     /// Its place in the worker's list.
-    pub index: Cell<usize>,
+    index: Cell<usize>,
     /// Whether it has its next request already and waits for its turn.
     queued: Cell<bool>,
     /// Whether its task has ended.
@@ -153,7 +124,7 @@ impl Connection {
             cut: Cell::new(None),
             waker: RefCell::new(None),
         });
-        worker.add(&connection);
+        worker.add(Rc::<Self>::clone(&connection));
         connection
     }
 
@@ -163,37 +134,11 @@ impl Connection {
         self.worker.forget(self);
     }
 
-    /// Whether its task has ended.
-    pub fn is_gone(&self) -> bool {
-        self.gone.get()
-    }
-
-    /// It waits for its turn from now on, and the sweep leaves it alone. False: it waits already.
-    pub fn joins_queue(&self) -> bool {
-        !self.queued.replace(true)
-    }
-
-    /// Its turn has come. Waiting for it was not its peer's fault, so its time for the next head starts now.
-    pub fn leaves_queue(&self) {
-        self.queued.set(false);
-        if self.phase.get() == Phase::Waiting {
-            let keep_alive = self.within(self.worker.shared.limits.keep_alive);
-            self.go_on(Phase::Waiting, keep_alive);
-        }
-    }
-
     /// The task that carries it, to be woken by the sweep, by its handlers, and when it is its turn.
     pub fn carried_by(&self, waker: &Waker) {
         let mut kept = self.waker.borrow_mut();
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
             *kept = Some(waker.clone());
-        }
-    }
-
-    /// Wakes the task that carries it.
-    pub fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
         }
     }
 
@@ -206,68 +151,6 @@ impl Connection {
     fn within(&self, duration: Duration) -> Tick {
         self.worker.now().plus(ticks(duration))
     }
-
-    // The sweep.
-
-    /// Looks whether something is due.
-    pub fn sweep(&self, now: Tick, stopping: bool) {
-        if self.cut.get().is_some() {
-            return;
-        }
-        let patience = self.patience.get();
-        let waiting = self.phase.get() == Phase::Waiting;
-        if patience.is_used_up(now) {
-            self.cut(Cut::Write);
-        } else if waiting && self.queued.get() {
-            // It waits for us.
-        } else if self.deadline.get() <= now {
-            self.cut(match self.phase.get() {
-                Phase::Waiting => Cut::Head,
-                Phase::Serving => Cut::Body,
-                Phase::Closing => Cut::Linger,
-            });
-        } else if stopping && waiting && self.may_leave() {
-            self.wake();
-        } else if waiting
-            && self.engine.get() == Engine::Running
-            && now.since(self.since.get()) > Tick::SECOND
-        {
-            self.engine.set(Engine::Idle);
-            self.wake();
-        }
-    }
-
-    /// Whether the server stops and nothing has come for a while. Of somebody who has just come, or has just been answered, the next
-    /// request may be on its way, and would be cut: it is waited for, and its answer says that the connection ends.
-    pub fn may_leave(&self) -> bool {
-        let idle = self.worker.now().since(self.since.get()) > Tick::SECOND;
-        self.worker.is_stopping() && idle
-    }
-
-    /// Has its task end it.
-    pub fn cut(&self, cut: Cut) {
-        self.cut.set(Some(cut));
-        self.wake();
-    }
-
-    /// How many ticks it has only waited, if it does.
-    pub fn waited(&self, now: Tick) -> Option<u32> {
-        let waits = self.phase.get() == Phase::Waiting && !self.queued.get();
-        let waits = waits && self.turned_away.is_none();
-        waits.then(|| now.since(self.since.get()))
-    }
-
-    /// For how many ticks it has taken nothing of an answer, if there is one to take.
-    pub fn stalled(&self, now: Tick) -> Option<u32> {
-        self.patience.get().stalled().map(|since| now.since(since))
-    }
-
-    /// Bytes of its answer that count in the common sum.
-    pub fn holds(&self) -> usize {
-        self.holds.get()
-    }
-
-    // Its task.
 
     /// What the sweep has decided, once.
     pub fn verdict(&self) -> Option<Cut> {
@@ -334,8 +217,6 @@ impl Connection {
         self.wire.borrow_mut().poll_head(self, cx, None)
     }
 
-    // The handlers.
-
     /// The handler has taken so many bytes of the body.
     pub fn body_read(&self, bytes: usize) {
         let unread = self.unread.get().saturating_sub(bytes);
@@ -377,93 +258,6 @@ impl Connection {
     fn is_full(&self) -> bool {
         self.unread.get() >= WINDOW || self.pieces.get() >= MAX_PIECES
     }
-
-    // The wire.
-
-    /// Whose clock and limits hold here.
-    pub fn worker(&self) -> &Worker {
-        &self.worker
-    }
-
-    /// Why nothing is served here, if nothing is.
-    pub fn turned_away(&self) -> Option<NoPlace> {
-        self.turned_away
-    }
-
-    /// The first byte of another request has come.
-    pub fn head_begins(&self) {
-        let timeout = self.worker.shared.limits.head_timeout;
-        self.deadline.set(self.within(timeout));
-    }
-
-    /// A request goes to the engine, with a body behind its head or without.
-    pub fn request_begins(&self, without_body: bool) {
-        let body_timeout = self.worker.shared.limits.body_timeout;
-        let deadline = match without_body {
-            true => Tick::NEVER,
-            false => self.within(body_timeout + BODY_MARGIN),
-        };
-        self.go_on(Phase::Serving, deadline);
-        self.unread.set(0);
-        self.pieces.set(0);
-        self.blocked.set(false);
-        self.body_unwanted.set(false);
-        self.answered.set(false);
-    }
-
-    /// So many bytes of the body go to the engine.
-    pub fn body_given(&self, bytes: usize) {
-        self.unread.set(self.unread.get().saturating_add(bytes));
-        self.pieces.set(self.pieces.get().saturating_add(1));
-    }
-
-    /// All of the body has gone to the engine.
-    pub fn body_is_over(&self) {
-        self.deadline.set(Tick::NEVER);
-    }
-
-    /// Whether the handler wants no more of the body.
-    pub fn is_body_unwanted(&self) -> bool {
-        self.body_unwanted.get()
-    }
-
-    /// Whether the engine has as much of the body as it may have; if so, the handler's reading wakes the connection.
-    pub fn waits_for_reader(&self) -> bool {
-        let full = self.is_full();
-        if full {
-            self.blocked.set(true);
-        }
-        full
-    }
-
-    // Refusals.
-
-    /// Answers in place of a handler, and ends.
-    pub fn refuse(&self, wire: &mut Wire, why: Unserved) {
-        let shared = &self.worker.shared;
-        let (method, path) = head::sighted(wire.seen());
-        let answer = words::written((shared.refuse)(path, why), method == b"HEAD");
-        tracing::debug!(reason = why.word(), "a request was refused unread");
-        if let Some(metrics) = &shared.metrics {
-            metrics.unreadable_request(why.word());
-            unseen(metrics, why);
-        }
-        wire.say(answer, true);
-        self.ends();
-    }
-
-    /// Says that there is no place, and ends.
-    pub fn turn_away(&self, wire: &mut Wire, why: NoPlace) {
-        let (method, path) = head::sighted(wire.seen());
-        let words = (self.worker.shared.refuse)(path, Unserved::Full);
-        let answer = words::written(words, method == b"HEAD");
-        // Without waiting for it to go: the next one is waiting.
-        wire.say(answer, false);
-        self.ends();
-        tracing::debug!(reason = why.word(), "a connection was refused");
-    }
-
-    // The engine's side.
 
     /// What the engine reads.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -540,5 +334,161 @@ impl Connection {
     /// Says what is to be said, ends our side, and reads away what the peer has sent, or the kernel would take back what we said.
     pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.wire.borrow_mut().poll_end(&self.worker, cx)
+    }
+}
+
+impl Swept for Connection {
+    fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    fn index(&self) -> &Cell<usize> {
+        &self.index
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    fn joins_queue(&self) -> bool {
+        !self.queued.replace(true)
+    }
+
+    fn leaves_queue(&self) {
+        self.queued.set(false);
+        if self.phase.get() == Phase::Waiting {
+            let keep_alive = self.within(self.worker.shared.limits.keep_alive);
+            self.go_on(Phase::Waiting, keep_alive);
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn sweep(&self, now: Tick, stopping: bool) {
+        if self.cut.get().is_some() {
+            return;
+        }
+        let patience = self.patience.get();
+        let waiting = self.phase.get() == Phase::Waiting;
+        if patience.is_used_up(now) {
+            self.cut(Cut::Write);
+        } else if waiting && self.queued.get() {
+            // It waits for us.
+        } else if self.deadline.get() <= now {
+            self.cut(match self.phase.get() {
+                Phase::Waiting => Cut::Head,
+                Phase::Serving => Cut::Body,
+                Phase::Closing => Cut::Linger,
+            });
+        } else if stopping && waiting && self.may_leave() {
+            self.wake();
+        } else if waiting
+            && self.engine.get() == Engine::Running
+            && now.since(self.since.get()) > Tick::SECOND
+        {
+            self.engine.set(Engine::Idle);
+            self.wake();
+        }
+    }
+
+    fn cut(&self, cut: Cut) {
+        self.cut.set(Some(cut));
+        self.wake();
+    }
+
+    fn waited(&self, now: Tick) -> Option<u32> {
+        let waits = self.phase.get() == Phase::Waiting && !self.queued.get();
+        let waits = waits && self.turned_away.is_none();
+        waits.then(|| now.since(self.since.get()))
+    }
+
+    fn stalled(&self, now: Tick) -> Option<u32> {
+        self.patience.get().stalled().map(|since| now.since(since))
+    }
+
+    fn holds(&self) -> usize {
+        self.holds.get()
+    }
+}
+
+impl Keeper for Connection {
+    fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    fn turned_away(&self) -> Option<NoPlace> {
+        self.turned_away
+    }
+
+    fn may_leave(&self) -> bool {
+        let idle = self.worker.now().since(self.since.get()) > Tick::SECOND;
+        self.worker.is_stopping() && idle
+    }
+
+    fn head_begins(&self) {
+        let timeout = self.worker.shared.limits.head_timeout;
+        self.deadline.set(self.within(timeout));
+    }
+
+    fn request_begins(&self, without_body: bool) {
+        let body_timeout = self.worker.shared.limits.body_timeout;
+        let deadline = match without_body {
+            true => Tick::NEVER,
+            false => self.within(body_timeout + BODY_MARGIN),
+        };
+        self.go_on(Phase::Serving, deadline);
+        self.unread.set(0);
+        self.pieces.set(0);
+        self.blocked.set(false);
+        self.body_unwanted.set(false);
+        self.answered.set(false);
+    }
+
+    fn body_given(&self, bytes: usize) {
+        self.unread.set(self.unread.get().saturating_add(bytes));
+        self.pieces.set(self.pieces.get().saturating_add(1));
+    }
+
+    fn body_is_over(&self) {
+        self.deadline.set(Tick::NEVER);
+    }
+
+    fn is_body_unwanted(&self) -> bool {
+        self.body_unwanted.get()
+    }
+
+    fn waits_for_reader(&self) -> bool {
+        let full = self.is_full();
+        if full {
+            self.blocked.set(true);
+        }
+        full
+    }
+
+    fn refuse(&self, wire: &mut Wire, why: Unserved) {
+        let shared = &self.worker.shared;
+        let (method, path) = head::sighted(wire.seen());
+        let answer = words::written((shared.refuse)(path, why), method == b"HEAD");
+        tracing::debug!(reason = why.word(), "a request was refused unread");
+        if let Some(metrics) = &shared.metrics {
+            metrics.unreadable_request(why.word());
+            unseen(metrics, why);
+        }
+        wire.say(answer, true);
+        self.ends();
+    }
+
+    fn turn_away(&self, wire: &mut Wire, why: NoPlace) {
+        let (method, path) = head::sighted(wire.seen());
+        let words = (self.worker.shared.refuse)(path, Unserved::Full);
+        let answer = words::written(words, method == b"HEAD");
+        // Without waiting for it to go: the next one is waiting.
+        wire.say(answer, false);
+        self.ends();
+        tracing::debug!(reason = why.word(), "a connection was refused");
     }
 }

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use actix_web::http::{Method, Uri};
 use bytes::BytesMut;
 
-use crate::http::Unserved;
+use crate::http::unserved::Unserved;
 
 /// Fields in one head; the engine takes no more.
 const MAX_FIELDS: usize = 96;

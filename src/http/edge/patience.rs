@@ -1,6 +1,6 @@
 //! How long a peer may leave its answer waiting.
 
-use super::worker::Tick;
+use super::clock::Tick;
 
 /// What a peer has to take of an answer so as not to use up its patience: 4 KiB a second.
 const BYTES_PER_TICK: usize = 1024;

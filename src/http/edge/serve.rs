@@ -32,7 +32,7 @@ use super::wire::Next;
 use super::worker::{Shared, Worker};
 use super::{Edge, head, words};
 use crate::http::address::network;
-use crate::http::{Unserved, unseen};
+use crate::http::unserved::{Unserved, unseen};
 use crate::metrics::Connected;
 
 /// What the engine gathers before it writes, and the most that it gets of a large answer at once.

@@ -9,10 +9,10 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::chunks::Chunks;
-use super::connection::Connection;
 use super::head::{self, Body, Head, Request};
+use super::places::NoPlace;
 use super::worker::{READ, Worker};
-use crate::http::Unserved;
+use crate::http::unserved::Unserved;
 
 /// Bytes that are read away, for as long as a peer may linger, of what it goes on sending after its answer. If they were left
 /// unread the system would reset the connection, and the peer might lose the answer with it.
@@ -27,6 +27,33 @@ pub enum Next {
     Ready,
     /// Nothing more.
     End,
+}
+
+/// The connection that a wire belongs to: what the wire asks of it, and tells it.
+pub trait Keeper: Sized {
+    /// Whose clock and limits hold here.
+    fn worker(&self) -> &Worker;
+    /// Why nothing is served here, if nothing is.
+    fn turned_away(&self) -> Option<NoPlace>;
+    /// Whether the server stops and nothing has come for a while. Of somebody who has just come, or has just been answered, the
+    /// next request may be on its way, and would be cut: it is waited for, and its answer says that the connection ends.
+    fn may_leave(&self) -> bool;
+    /// The first byte of another request has come.
+    fn head_begins(&self);
+    /// A request goes to the engine, with a body behind its head or without.
+    fn request_begins(&self, without_body: bool);
+    /// So many bytes of the body go to the engine.
+    fn body_given(&self, bytes: usize);
+    /// All of the body has gone to the engine.
+    fn body_is_over(&self);
+    /// Whether the handler wants no more of the body.
+    fn is_body_unwanted(&self) -> bool;
+    /// Whether the engine has as much of the body as it may have; if so, the handler's reading wakes the connection.
+    fn waits_for_reader(&self) -> bool;
+    /// Answers in place of a handler, and ends.
+    fn refuse(&self, wire: &mut Wire, why: Unserved);
+    /// Says that there is no place, and ends.
+    fn turn_away(&self, wire: &mut Wire, why: NoPlace);
 }
 
 /// The socket, and the bytes that are between it and the engine.
@@ -195,7 +222,7 @@ impl Wire {
     /// Reads on until there is a whole head: straight into the engine's buffer where that is possible, which it nearly always is.
     pub fn poll_head(
         &mut self,
-        connection: &Connection,
+        connection: &impl Keeper,
         cx: &mut Context<'_>,
         mut buf: Option<&mut ReadBuf<'_>>,
     ) -> Poll<io::Result<Next>> {
@@ -244,7 +271,7 @@ impl Wire {
     /// Reads into the engine's buffer. What is not just one request, or a request and some of its body, is taken back out.
     fn poll_straight(
         &mut self,
-        connection: &Connection,
+        connection: &impl Keeper,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<Option<Next>>> {
@@ -313,7 +340,7 @@ impl Wire {
     }
 
     /// Takes a whole head out of what has come. `None`: there is none yet.
-    fn take_head(&mut self, connection: &Connection) -> Option<Next> {
+    fn take_head(&mut self, connection: &impl Keeper) -> Option<Next> {
         if self.input.is_empty() {
             return None;
         }
@@ -382,7 +409,7 @@ impl Wire {
     }
 
     /// A request goes to the engine.
-    fn begin(&mut self, connection: &Connection, rest: Rest) {
+    fn begin(&mut self, connection: &impl Keeper, rest: Rest) {
         connection.request_begins(matches!(rest, Rest::Nothing));
         self.used = true;
         self.begun = false;
@@ -397,7 +424,7 @@ impl Wire {
     /// Of the body as much as the handler is going to read soon; behind it nothing, until the answer is out.
     pub fn poll_body(
         &mut self,
-        connection: &Connection,
+        connection: &impl Keeper,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<Next>> {
@@ -448,7 +475,7 @@ impl Wire {
         }
     }
 
-    fn carry_chunks(&mut self, connection: &Connection) -> Option<Next> {
+    fn carry_chunks(&mut self, connection: &impl Keeper) -> Option<Next> {
         let Rest::Chunks(chunks) = &mut self.rest else {
             return Some(Next::End);
         };
@@ -466,7 +493,7 @@ impl Wire {
         (!self.ready.is_empty()).then_some(Next::Ready)
     }
 
-    fn body_may_be_over(&self, connection: &Connection) {
+    fn body_may_be_over(&self, connection: &impl Keeper) {
         if matches!(self.rest, Rest::Nothing) {
             connection.body_is_over();
         }

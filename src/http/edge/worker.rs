@@ -7,53 +7,22 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_server::GracefulShutdownSignal;
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 
-use super::connection::{Connection, Cut};
+use super::clock::{TICK, Tick};
 use super::places::{Answers, Places};
 use super::{Limits, Refuse};
 use crate::metrics::Metrics;
 
-/// Between two sweeps, and the grain of all deadlines here.
-const TICK: Duration = Duration::from_millis(250);
 /// How many pipelined requests (those that came together with the one before them) a worker serves between two looks at the sockets.
 /// The others wait for their turn, so that a thousand peers with a thousand requests each delay anybody else by a few requests only.
 const TURNS: usize = 4;
 /// Bytes that are read at once where they don't go straight to the engine.
 pub const READ: usize = 8 * 1024;
-
-/// A moment on a worker's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tick(u32);
-
-impl Tick {
-    /// Where the clock begins.
-    pub const START: Self = Self(0);
-    /// A moment that does not come.
-    pub const NEVER: Self = Self(u32::MAX);
-    /// Ticks in a second. A connection that has waited longer counts as idle.
-    pub const SECOND: u32 = 4;
-
-    /// So many ticks later.
-    pub fn plus(self, ticks: u32) -> Self {
-        Self(self.0.saturating_add(ticks))
-    }
-
-    /// How many ticks ago that was.
-    pub fn since(self, earlier: Self) -> u32 {
-        self.0.saturating_sub(earlier.0)
-    }
-}
-
-/// That many ticks, and one for the part of one that is over already.
-pub fn ticks(duration: Duration) -> u32 {
-    let ticks = duration.as_millis().div_ceil(TICK.as_millis()) + 1;
-    u32::try_from(ticks).unwrap_or(u32::MAX)
-}
 
 /// What the workers of a listener share.
 pub struct Shared {
@@ -77,18 +46,74 @@ pub struct Shared {
     pub full: AtomicBool,
 }
 
+/// Why a connection is ended from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// No request came, or its head did not end.
+    Head,
+    /// A body did not end.
+    Body,
+    /// An answer is not taken.
+    Write,
+    /// Large answers are not taken, and take too much memory.
+    Answers,
+    /// Somebody else needs the place.
+    Room,
+    /// Its end took too long.
+    Linger,
+}
+
+impl Cut {
+    /// Its word in a metric; none where it is the ordinary end.
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Cut::Body => Some("body"),
+            Cut::Write => Some("write"),
+            Cut::Answers => Some("answers"),
+            Cut::Room => Some("room"),
+            Cut::Head | Cut::Linger => None,
+        }
+    }
+}
+
+/// A connection, as its worker sees it.
+pub trait Swept {
+    /// Whose it is, as far as shares go.
+    fn address(&self) -> Option<IpAddr>;
+    /// Its place in the worker's list.
+    fn index(&self) -> &Cell<usize>;
+    /// Whether its task has ended.
+    fn is_gone(&self) -> bool;
+    /// It waits for its turn from now on, and the sweep leaves it alone. False: it waits already.
+    fn joins_queue(&self) -> bool;
+    /// Its turn has come. Waiting for it was not its peer's fault, so its time for the next head starts now.
+    fn leaves_queue(&self);
+    /// Wakes the task that carries it.
+    fn wake(&self);
+    /// Looks whether something is due.
+    fn sweep(&self, now: Tick, stopping: bool);
+    /// How many ticks it has only waited, if it does.
+    fn waited(&self, now: Tick) -> Option<u32>;
+    /// For how many ticks it has taken nothing of an answer, if there is one to take.
+    fn stalled(&self, now: Tick) -> Option<u32>;
+    /// Bytes of its answer that count in the common sum.
+    fn holds(&self) -> usize;
+    /// Has its task end it.
+    fn cut(&self, cut: Cut);
+}
+
 /// One worker's share.
 pub struct Worker {
     /// What it shares with the others.
     pub shared: Arc<Shared>,
     started: Instant,
     now: Cell<Tick>,
-    connections: RefCell<Vec<Rc<Connection>>>,
+    connections: RefCell<Vec<Rc<dyn Swept>>>,
     scratch: RefCell<Vec<u8>>,
     stopping: Cell<bool>,
     /// Turns given since the last look at the sockets, and who waits for one.
     given: Cell<usize>,
-    waiting: RefCell<VecDeque<Rc<Connection>>>,
+    waiting: RefCell<VecDeque<Rc<dyn Swept>>>,
     first_given: Notify,
 }
 
@@ -144,39 +169,39 @@ impl Worker {
     }
 
     /// Takes a connection into the sweep.
-    pub fn add(&self, connection: &Rc<Connection>) {
+    pub fn add(&self, connection: Rc<dyn Swept>) {
         let mut connections = self.connections.borrow_mut();
-        connection.index.set(connections.len());
-        connections.push(Rc::clone(connection));
+        connection.index().set(connections.len());
+        connections.push(connection);
     }
 
     /// Takes it out again.
-    pub fn forget(&self, connection: &Connection) {
+    pub fn forget(&self, connection: &dyn Swept) {
         let mut connections = self.connections.borrow_mut();
-        let index = connection.index.get();
+        let index = connection.index().get();
         if index < connections.len() {
             connections.swap_remove(index);
         }
         if let Some(moved) = connections.get(index) {
-            moved.index.set(index);
+            moved.index().set(index);
         }
     }
 
     /// A connection has its next request already: it is woken when it is its turn.
-    pub fn wants_turn(&self, connection: &Connection) {
+    pub fn wants_turn(&self, connection: &dyn Swept) {
         if self.given.get() < TURNS && self.waiting.borrow().is_empty() {
             self.give_turn(connection);
             return;
         }
         let connections = self.connections.borrow();
-        if let Some(connection) = connections.get(connection.index.get())
+        if let Some(connection) = connections.get(connection.index().get())
             && connection.joins_queue()
         {
             self.waiting.borrow_mut().push_back(Rc::clone(connection));
         }
     }
 
-    fn give_turn(&self, connection: &Connection) {
+    fn give_turn(&self, connection: &dyn Swept) {
         let given = self.given.get();
         self.given.set(given + 1);
         connection.wake();
@@ -197,7 +222,7 @@ impl Worker {
                     && let Some(connection) = self.next_waiting()
                 {
                     connection.leaves_queue();
-                    self.give_turn(&connection);
+                    self.give_turn(&*connection);
                 }
                 if self.given.get() == 0 {
                     break;
@@ -206,7 +231,7 @@ impl Worker {
         }
     }
 
-    fn next_waiting(&self) -> Option<Rc<Connection>> {
+    fn next_waiting(&self) -> Option<Rc<dyn Swept>> {
         let mut waiting = self.waiting.borrow_mut();
         loop {
             let next = waiting.pop_front()?;
@@ -217,8 +242,7 @@ impl Worker {
     }
 
     fn sweep(&self) {
-        let now = self.started.elapsed().as_millis() / TICK.as_millis();
-        let now = Tick(u32::try_from(now).unwrap_or(u32::MAX - 1));
+        let now = Tick::after(self.started.elapsed());
         self.now.set(now);
         let connections = self.connections.borrow();
         for connection in connections.iter() {
@@ -246,16 +270,19 @@ impl Worker {
     }
 }
 
+/// For how many ticks a connection has only waited.
+type Waited<'a> = (u32, &'a Rc<dyn Swept>);
+
 /// Ends so many connections that have only waited for a while: those of the addresses that have most of them, and of theirs those
 /// that have waited longest. A trusted proxy's stand for many callers, each of them for another.
-fn make_room(connections: &[Rc<Connection>], places: &Places, now: Tick, wanted: usize) {
-    let mut waiting: HashMap<Option<IpAddr>, Vec<(u32, &Rc<Connection>)>> = HashMap::new();
+fn make_room(connections: &[Rc<dyn Swept>], places: &Places, now: Tick, wanted: usize) {
+    let mut waiting: HashMap<Option<IpAddr>, Vec<Waited<'_>>> = HashMap::new();
     for connection in connections {
         if let Some(waited) = connection
             .waited(now)
             .filter(|waited| *waited > Tick::SECOND)
         {
-            let of_address = waiting.entry(connection.address).or_default();
+            let of_address = waiting.entry(connection.address()).or_default();
             of_address.push((waited, connection));
         }
     }
@@ -289,7 +316,7 @@ fn make_room(connections: &[Rc<Connection>], places: &Places, now: Tick, wanted:
 }
 
 /// Cuts connections that don't take their large answers, the longest stalled first, until half of the memory is free.
-fn give_up_answers(connections: &[Rc<Connection>], now: Tick, mut excess: usize) {
+fn give_up_answers(connections: &[Rc<dyn Swept>], now: Tick, mut excess: usize) {
     let stalled = connections.iter().filter_map(|connection| {
         let stalled = connection.stalled(now)?;
         (connection.holds() > 0 && stalled > Tick::SECOND).then_some((stalled, connection))

@@ -1,4 +1,4 @@
-//! What only rooms know: a room's entry in a page, and the numbers of supergroups.
+//! What only rooms know: a room's entry in a page, and the counts of supergroups.
 
 use redis::Value;
 use serde_json::Map;
@@ -13,22 +13,22 @@ use crate::error::{Error, Result};
 use crate::keys::{Enc, decode};
 use crate::names::{CustomType, RoomId, Tag, UserId};
 
-/// A supergroup of the user's, its numbers worked out.
+/// One of the user's supergroups, with its count worked out.
 pub(super) struct CountedSupergroup {
     pub(super) room: Enc,
-    pub(super) epoch: u64,
-    pub(super) kind: Kind,
-    pub(super) custom_type: String,
-    pub(super) tags: String,
-    pub(super) created: i64,
-    pub(super) last: Option<Last>,
-    pub(super) unread: u64,
+    epoch: u64,
+    kind: Kind,
+    custom_type: String,
+    tags: String,
+    created: i64,
+    last: Option<Last>,
+    unread: u64,
 }
 
 impl CountedSupergroup {
-    pub(super) fn read(asked: Supergroup, answer: Value) -> Result<Option<Self>> {
+    pub(crate) fn read(supergroup: Supergroup, answer: Value) -> Result<Option<Self>> {
         let mut answer = Reply::new(answer)?;
-        if answer.is_empty() || asked.state != "j" {
+        if answer.is_empty() || supergroup.state != "j" {
             return Ok(None);
         }
         let kind = Kind::stored(&answer.text()?)?;
@@ -38,8 +38,8 @@ impl CountedSupergroup {
         let created = i64::try_from(answer.number()?).unwrap_or(0);
         let last = Last::read(&mut answer)?;
         Ok((status == "1").then_some(Self {
-            room: asked.room,
-            epoch: asked.epoch,
+            room: supergroup.room,
+            epoch: supergroup.epoch,
             kind,
             custom_type,
             tags,
@@ -64,10 +64,12 @@ impl CountedSupergroup {
     }
 }
 
-/// A room that was asked, by its name as it stands in Redis, and how current a list of its members has to be.
+/// A room of the page.
 pub(super) struct PageRoom {
+    /// Its id, as stored.
     pub(super) name: Enc,
     pub(super) entry: RoomEntry,
+    /// The version of its list of members.
     pub(super) born: u64,
     pub(super) mrev: String,
 }
@@ -116,8 +118,8 @@ pub(super) const SHOWN: [&str; 19] = [
     "last_updated",
 ];
 
-/// A number; without a text, 0.
-pub(super) fn or_nothing<T: Stored + Default>(text: &str) -> Result<T> {
+/// A number; 0 for an empty text.
+fn number_or_zero<T: Stored + Default>(text: &str) -> Result<T> {
     match text {
         "" => Ok(T::default()),
         text => parse(Some(text)),
@@ -127,15 +129,15 @@ pub(super) fn or_nothing<T: Stored + Default>(text: &str) -> Result<T> {
 pub(super) fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Option<PageRoom>> {
     let born = reply.value()?;
     let mrev = maybe_text(reply.value()?)?.unwrap_or_default();
-    // Deleted: of such a room there is none of these fields.
+    // A deleted room has none of these fields.
     if matches!(born, Value::Nil) {
         return match mrev.is_empty() && reply.is_nothing() {
             true => Ok(None),
             false => Err(unreadable()),
         };
     }
-    // Or made again since this membership: the telling of that is on the way, and the room's new name, text and members are
-    // none of this user's business.
+    // The room was made again after this membership began. The delivery of its deletion is under way, and this user may not see
+    // the new room's name, text and members.
     let born = stored(&born)?;
     if brief.epoch < born {
         return Ok(None);
@@ -150,7 +152,7 @@ pub(super) fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Opti
         "" => 0,
         text => text.parse().map_err(|_| unreadable())?,
     };
-    let created = or_nothing(&next()?)?;
+    let created = number_or_zero(&next()?)?;
     let last_id = next()?;
     let (sender, text, message_type) = (next()?, next()?, next()?);
     let payload = match next()?.as_str() {
@@ -160,7 +162,7 @@ pub(super) fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Opti
     };
     let (time, at, updated) = (next()?, next()?, next()?);
     let last = Last::stored(&at, &time)?;
-    let updated: u64 = or_nothing(&updated)?;
+    let updated: u64 = number_or_zero(&updated)?;
     let last_message = (!last_id.is_empty()).then(|| LastMessage {
         id: decode(&last_id),
         sender: UserId::parse(decode(&sender)).ok(),

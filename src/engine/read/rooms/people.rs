@@ -1,4 +1,4 @@
-//! Who is in the rooms of a page, and what others see of them.
+//! The members of the rooms of a page, and their profiles.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use crate::counts::room::{Membership, names};
 use crate::counts::{Profile, RoomEntry};
 use crate::engine::members::MemberList;
 use crate::engine::read::Reader;
-use crate::engine::reply::{Reply, maybe_text, readable};
+use crate::engine::reply::{Reply, maybe_text, readable, text};
 use crate::error::Result;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode, is_encoded};
 use crate::names::{AppId, UserId};
 use crate::scripts;
 
 /// The longest list of members that is shown whole.
-pub(super) const SHOWN_MEMBERS: usize = 1_000;
+const SHOWN_MEMBERS: usize = 1_000;
 
-/// Lists of members and profiles, as far as they are there.
+/// Lists of members, by room, and profiles, as far as they have been read.
 #[derive(Default)]
 pub(super) struct People {
     pub(super) lists: HashMap<Enc, Members>,
@@ -30,28 +30,28 @@ pub(super) struct People {
 
 /// The members of a room.
 pub(super) enum Members {
-    /// More than are shown.
-    Many,
-    /// As this pod remembers them: to be used only if the room agrees.
+    /// Too many to be shown.
+    TooMany,
+    /// A list that this pod keeps. It is used only if the room names the same version.
     Kept(Arc<MemberList>),
-    /// As the room said.
-    Told(Arc<MemberList>),
+    /// A list that the room has answered to this call.
+    Read(Arc<MemberList>),
 }
 
 impl People {
-    /// Whether the members are known, as of `room` or later.
-    pub(super) fn knows(&self, room: &PageRoom) -> bool {
+    /// Whether the members are known in the version of `room` or a later one.
+    fn knows(&self, room: &PageRoom) -> bool {
         match self.lists.get(&room.name) {
             None => false,
             Some(Members::Kept(list)) => list.mrev == room.mrev && list.born == room.born,
-            Some(Members::Told(_) | Members::Many) => true,
+            Some(Members::Read(_) | Members::TooMany) => true,
         }
     }
 }
 
 impl Reader {
-    /// What others see of a user. Who has a profile that can't be read is shown by the id alone: a room is not hidden from all
-    /// its members for that.
+    /// A user's profile. A user whose profile can't be read is shown by the id alone, so that the rooms of that user stay visible to
+    /// their other members.
     pub(super) fn profile(
         &self,
         app: &AppId,
@@ -77,38 +77,41 @@ impl Reader {
         }
     }
 
-    /// Reads the members that a room told, and remembers them. One whose entry can't be read is not shown, for the same reason;
-    /// such a list is not remembered.
-    pub(super) fn told(&self, app: &AppId, room: &Enc, answer: Value) -> Result<Members> {
+    /// Reads a room's list of members, and keeps it. A member whose membership can't be read is left out, so that the room stays
+    /// visible; such a list is not kept.
+    pub(super) fn read_members(&self, app: &AppId, room: &Enc, answer: Value) -> Result<Members> {
         let mut reply = Reply::new(answer)?;
         let (born, mrev) = (reply.number()?, reply.text()?);
         let (parted, length) = (names(&reply.text()?), reply.number()?);
         if length > SHOWN_MEMBERS as u64 {
-            return Ok(Members::Many);
+            return Ok(Members::TooMany);
         }
-        let mut entries = Vec::new();
-        let mut whole = true;
+        let mut members = Vec::new();
+        let mut is_whole = true;
         while !reply.is_empty() {
-            let (user, entry) = (reply.value()?, reply.value()?);
-            let entry = member(user, entry);
-            match readable(self.faults.at(entry, || RoomKeys::new(app, room).members()))? {
-                Some(entry) => entries.push(entry),
-                None => whole = false,
+            let (user, membership) = (reply.value()?, reply.value()?);
+            let member = read_member(user, membership);
+            match readable(
+                self.faults
+                    .at(member, || RoomKeys::new(app, room).members()),
+            )? {
+                Some(member) => members.push(member),
+                None => is_whole = false,
             }
         }
         let list = Arc::new(MemberList {
             born,
             mrev,
             parted,
-            entries,
+            members,
         });
-        if born != 0 && whole {
+        if born != 0 && is_whole {
             self.lists.remember(app, room, &list);
         }
-        Ok(Members::Told(list))
+        Ok(Members::Read(list))
     }
 
-    /// Fills in the members, in the order in which they joined, and sees that all profiles are there.
+    /// Adds the members to the entries, in the order in which they joined, and reads the profiles that are missing.
     pub(super) async fn with_members(
         &self,
         app: &AppId,
@@ -132,7 +135,7 @@ impl Reader {
         let items: Vec<Item> = missing.iter().map(|room| members_item(app, room)).collect();
         let answers = self.redis.batch(&items).await?;
         for (room, answer) in missing.into_iter().zip(answers) {
-            let members = self.told(app, room, answer)?;
+            let members = self.read_members(app, room, answer)?;
             people.lists.insert(room.clone(), members);
         }
         let mut entries = Vec::with_capacity(page.len());
@@ -142,8 +145,8 @@ impl Reader {
         } in page
         {
             entry.members = match people.lists.get(&name) {
-                Some(Members::Kept(list) | Members::Told(list)) if is_shown(list) => {
-                    let mut members: Vec<(u64, UserId)> = joined(list)
+                Some(Members::Kept(list) | Members::Read(list)) if is_shown(list) => {
+                    let mut members: Vec<(u64, UserId)> = joined_members(list)
                         .filter_map(|(user, epoch)| Some((epoch, user_id(user)?)))
                         .collect();
                     members.sort();
@@ -171,28 +174,28 @@ impl Reader {
     }
 }
 
-pub(super) fn is_shown(list: &MemberList) -> bool {
-    list.entries.len() <= SHOWN_MEMBERS
+fn is_shown(list: &MemberList) -> bool {
+    list.members.len() <= SHOWN_MEMBERS
 }
 
-/// Who has joined, and when, if that is shown.
-pub(super) fn joined(list: &MemberList) -> impl Iterator<Item = (&Enc, u64)> {
-    let entries = list.entries.iter().filter(|_| is_shown(list));
-    let joined = entries.filter(|(_, entry)| entry.is_joined(list.born));
-    joined.map(|(user, entry)| (user, entry.epoch))
+/// The users who have joined, with the epoch; nobody if the list is too long to be shown.
+pub(super) fn joined_members(list: &MemberList) -> impl Iterator<Item = (&Enc, u64)> {
+    let members = list.members.iter().filter(|_| is_shown(list));
+    let joined = members.filter(|(_, membership)| membership.is_joined(list.born));
+    joined.map(|(user, membership)| (user, membership.epoch))
 }
 
-/// A member and its entry, as the room has them.
-pub(super) fn member(user: Value, entry: Value) -> Result<(Enc, Membership)> {
-    let user = crate::engine::reply::text(user)?;
+/// Reads a user and the membership, as the room stores them.
+pub(crate) fn read_member(user: Value, membership: Value) -> Result<(Enc, Membership)> {
+    let user = text(user)?;
     if !is_encoded(&user) {
         return Err(unreadable());
     }
-    let entry = Membership::parse(&crate::engine::reply::text(entry)?)?;
-    Ok((Enc::stored(user), entry))
+    let membership = Membership::parse(&text(membership)?)?;
+    Ok((Enc::stored(user), membership))
 }
 
-pub(super) fn user_id(user: &Enc) -> Option<UserId> {
+fn user_id(user: &Enc) -> Option<UserId> {
     UserId::parse(decode(user.as_str())).ok()
 }
 
@@ -212,7 +215,7 @@ pub(super) fn profile_item(app: &AppId, user: &Enc) -> Item {
     Item::Plain(get)
 }
 
-pub(super) fn read_profile(user: &Enc, answer: Value) -> Result<Option<(UserId, Profile)>> {
+fn read_profile(user: &Enc, answer: Value) -> Result<Option<(UserId, Profile)>> {
     let mut reply = Reply::new(answer)?;
     let Some(user) = user_id(user) else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! A user's own settings of rooms.
+//! A user's settings of rooms.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::counts::number::unreadable;
 use crate::error::{Error, Result};
 use crate::keys::UserKeys;
 
-pub(super) fn text(value: &Value) -> Result<&str> {
+fn text(value: &Value) -> Result<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| unreadable()),
         Value::SimpleString(text) => Ok(text),
@@ -28,7 +28,7 @@ pub(super) fn pairs(hash: &Value) -> Result<impl Iterator<Item = Result<(&str, &
     }))
 }
 
-/// What a user's settings of some rooms are asked with: by name, or all there are.
+/// The call that reads a user's settings of some rooms: by name, or (`whole`) all settings of the user.
 pub(super) fn prefs_item(keys: &UserKeys, rooms: &[&str], whole: bool) -> Item {
     if whole {
         return whole_item(keys.prefs());
@@ -43,14 +43,14 @@ pub(super) fn prefs_item(keys: &UserKeys, rooms: &[&str], whole: bool) -> Item {
     Item::Plain(get)
 }
 
-/// All of a hash, for [`pairs`].
+/// The call that reads a whole hash, for [`pairs`].
 pub(super) fn whole_item(key: String) -> Item {
     let mut get = redis::cmd("HGETALL");
     get.arg(key);
     Item::Flat(get)
 }
 
-/// Reads the answer: of each room what is set there; nothing where nothing is.
+/// Reads the answer to [`prefs_item`]: the settings of each room; `None` if nothing is set there.
 pub(super) fn read_prefs(answer: &Value, rooms: &[&str], whole: bool) -> Result<Vec<Option<Pref>>> {
     if whole {
         let mut all = all_prefs(answer, &SETTINGS)?;
@@ -73,7 +73,7 @@ pub(super) fn read_prefs(answer: &Value, rooms: &[&str], whole: bool) -> Result<
     Ok(prefs)
 }
 
-/// Of all rooms that have one of these settings, what they are.
+/// The settings of all rooms where one of these is set.
 pub(super) fn all_prefs<'a>(
     answer: &'a Value,
     settings: &[&str],
@@ -90,8 +90,8 @@ pub(super) fn all_prefs<'a>(
     Ok(all)
 }
 
-/// Takes a setting as it is stored: `stamp|JSON`.
-pub(crate) fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<()> {
+/// Adds a setting as it is stored: `stamp|JSON`.
+fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<()> {
     let (_, json) = stored.split_once('|').ok_or_else(unreadable)?;
     let bad = |_| Error::unreadable("a setting that is not JSON of its type");
     let flag = || match json {
@@ -111,9 +111,8 @@ pub(crate) fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<(
     Ok(())
 }
 
-/// The settings that a user may have of a room.
-pub(super) const SETTINGS: [&str; 6] =
-    ["tags", "tag_colors", "hidden", "sticky", "muted", "folder"];
+/// The settings that a user may have for a room.
+const SETTINGS: [&str; 6] = ["tags", "tag_colors", "hidden", "sticky", "muted", "folder"];
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! Which of a user's rooms are listed, and in which order, as far as the user's own slot tells.
+//! Queries for a page of rooms: which rooms, in which order, as far as the user's own slot knows them.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -13,7 +13,7 @@ use crate::keys::decoded;
 /// What rooms are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SortBy {
-    /// The last message: its time, then the order of acceptance. Nothing comes before something.
+    /// The last message: its time, then the order of acceptance. A room without a message comes first.
     LastMessage,
     /// When the room was made.
     Created,
@@ -32,12 +32,12 @@ pub enum SortBy {
 }
 
 impl SortBy {
-    /// Whether only the room knows it.
-    pub(super) fn is_remote(self) -> bool {
+    /// Whether only the room knows it, not the user's slot.
+    fn is_remote(self) -> bool {
         matches!(self, Self::Name | Self::Description | Self::ServiceStatus)
     }
 
-    pub(super) fn compare(self, a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
+    fn compare(self, a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
         match self {
             Self::LastMessage => a.last.map(Last::order).cmp(&b.last.map(Last::order)),
             Self::Created => a.created.cmp(&b.created),
@@ -51,9 +51,9 @@ impl SortBy {
     }
 }
 
-/// What rooms are sorted by, of one of them.
+/// One room's values to sort by.
 pub(super) struct Facts<'a> {
-    /// As it stands in Redis.
+    /// The room's id, as stored.
     pub(super) room: &'a str,
     pub(super) kind: Kind,
     pub(super) created: i64,
@@ -64,48 +64,48 @@ pub(super) struct Facts<'a> {
     pub(super) service_status: i64,
 }
 
-pub(super) fn by_id(a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
+fn by_id(a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
     match a.room.contains('%') || b.room.contains('%') {
         true => decoded(a.room).cmp(&decoded(b.room)),
         false => a.room.cmp(b.room),
     }
 }
 
-/// Which of a user's rooms, in which order.
+/// Which of a user's rooms to list, and in which order.
 pub struct RoomQuery<'a> {
-    /// Whether a room is meant.
+    /// Whether a room is listed.
     pub matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),
-    /// What is asked of the user's own settings.
+    /// A condition on the user's settings of the room.
     pub by_pref: Option<PrefQuery<'a>>,
-    /// What to sort by, and whether in descending order; in the end it is by id.
+    /// What to sort by, and whether in descending order. Rooms that are equal in all of it are sorted by id.
     pub sort: &'a [(SortBy, bool)],
     /// Rooms with unread messages before the others.
     pub unread_first: bool,
-    /// Rooms to leave out at the front.
+    /// How many rooms to leave out at the beginning.
     pub skip: usize,
-    /// Rooms in the page; 0: all.
+    /// How many rooms the page has; 0: all.
     pub limit: usize,
 }
 
-/// The settings that a user's record of a room tells, by their first letters.
-pub(super) const FLAGS: [&str; 3] = ["hidden", "sticky", "muted"];
+/// The settings that stand in a user's record of a room, as their first letters.
+const FLAGS: [&str; 3] = ["hidden", "sticky", "muted"];
 
-/// Which of them by the user's own settings.
+/// A condition on a user's settings of a room.
 pub struct PrefQuery<'a> {
-    /// The settings that are looked at, each once: `tags`, `tag_colors`, `hidden`, `sticky`, `muted`, `folder`.
+    /// The settings that the condition uses, each once: `tags`, `tag_colors`, `hidden`, `sticky`, `muted`, `folder`.
     pub settings: Vec<&'static str>,
-    /// Whether a room with these settings is meant. What is not looked at has its default.
+    /// Whether a room with these settings is listed. The settings that the condition does not use have their defaults.
     pub matches: &'a (dyn Fn(&Pref) -> bool + Sync),
 }
 
 impl PrefQuery<'_> {
-    /// Whether the user's records of the rooms tell all of it.
+    /// Whether the user's records hold all settings that the condition uses.
     pub(super) fn is_recorded(&self) -> bool {
         self.settings.iter().all(|setting| FLAGS.contains(setting))
     }
 }
 
-/// One of a user's rooms, as the user's own slot has it.
+/// One of a user's rooms, as the user's slot has it.
 pub struct RoomBrief<'a> {
     pub(super) stored: &'a str,
     pub(super) epoch: u64,
@@ -115,7 +115,7 @@ pub struct RoomBrief<'a> {
     pub(super) created: i64,
     pub(super) last: Option<Last>,
     pub(super) unread: u64,
-    /// Which settings are true, by their first letters.
+    /// The settings that are true, as their first letters.
     pub(super) flags: &'a str,
 }
 
@@ -136,22 +136,22 @@ impl<'a> RoomBrief<'a> {
         names.map(decoded)
     }
 
-    /// When it was made, in milliseconds since the epoch.
+    /// When it was made, in milliseconds since 1970.
     pub fn created(&self) -> i64 {
         self.created
     }
 
-    /// The last message's time, in milliseconds since the epoch.
+    /// The last message's time, in milliseconds since 1970.
     pub fn last_time(&self) -> Option<i64> {
         self.last.map(|last| last.time)
     }
 
-    /// When the newest message was accepted, in milliseconds since the epoch: also one whose time lies before the last one's.
+    /// When the newest message was accepted, in milliseconds since 1970. By its time it may come before the last message.
     pub fn newest(&self) -> Option<i64> {
         self.last.map(|last| millis(last.newest))
     }
 
-    /// Reads a record; nothing of a room that the user has not joined or that is not active.
+    /// Reads a record. `None`: the user has not joined the room, or it is not active.
     pub(crate) fn read(stored: &'a str, record: &'a str) -> Result<Option<Self>> {
         let Some(record) = RoomRecord::read_listed(record)? else {
             return Ok(None);
@@ -170,7 +170,7 @@ impl<'a> RoomBrief<'a> {
         }))
     }
 
-    /// The settings that its record tells.
+    /// The settings that stand in the record.
     pub(super) fn recorded(&self) -> Pref {
         Pref {
             hidden: self.flags.contains('h'),
@@ -195,17 +195,12 @@ impl<'a> RoomBrief<'a> {
 }
 
 impl RoomQuery<'_> {
-    pub(super) fn compare(
-        &self,
-        sort: &[(SortBy, bool)],
-        a: &Facts<'_>,
-        b: &Facts<'_>,
-    ) -> Ordering {
-        let halves = match self.unread_first {
+    fn compare(&self, sort: &[(SortBy, bool)], a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
+        let by_unread = match self.unread_first {
             true => (a.unread == 0).cmp(&(b.unread == 0)),
             false => Ordering::Equal,
         };
-        sort.iter().fold(halves, |sofar, (by, down)| {
+        sort.iter().fold(by_unread, |sofar, (by, down)| {
             sofar.then_with(|| {
                 let order = by.compare(a, b);
                 if *down { order.reverse() } else { order }
@@ -213,20 +208,20 @@ impl RoomQuery<'_> {
         })
     }
 
-    /// With the last word.
+    /// Compares two rooms by everything, and in the end by id.
     pub(super) fn compare_all(&self, a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
         let by_fields = self.compare(self.sort, a, b);
         by_fields.then_with(|| by_id(a, b))
     }
 
-    /// As far as the user's slot can tell; nothing where it can tell all.
-    pub(super) fn known_part(&self) -> Option<&[(SortBy, bool)]> {
+    /// The first part of the order, which the user's slot knows. `None`: the slot knows all of it.
+    fn known_part(&self) -> Option<&[(SortBy, bool)]> {
         let remote = self.sort.iter().position(|(by, _)| by.is_remote())?;
         self.sort.get(..remote)
     }
 
-    /// Puts the rooms of the page in their places in `order`, as far as can be told without asking them. Answers these
-    /// places, and those of all rooms that may have to change places with them.
+    /// Puts the rooms of the page in their places in `order`, as far as the user's slot knows it. Returns the places of the page, and
+    /// the places of all rooms that are equal to one of its rooms so far: their order depends on what only these rooms know.
     pub(super) fn arrange(
         &self,
         found: &[RoomBrief<'_>],
@@ -250,8 +245,8 @@ impl RoomQuery<'_> {
             return (skip..end, skip..end);
         }
         let Some(part) = self.known_part() else {
-            // A page of many rooms does not need the rest in order. No two rooms compare equal, so the page is the same
-            // either way.
+            // Only the page has to be in order, not all the other rooms. No two rooms are equal, so the page is the same as if
+            // all were sorted.
             let all = |a: &usize, b: &usize| compare(a, b, &|a, b| self.compare_all(a, b));
             let mut page = order;
             if end < total {
@@ -284,7 +279,7 @@ impl RoomQuery<'_> {
 
 #[cfg(test)]
 impl RoomQuery<'_> {
-    /// For the tests of who asks: how many of these rooms match, and the ids of the page.
+    /// For the tests of callers: how many of these rooms match, and the ids of the page.
     pub(crate) fn choose(&self, rooms: &[crate::counts::RoomEntry]) -> (u64, Vec<String>) {
         use crate::keys::{Enc, encode};
         let stored: Vec<(Enc, String)> = rooms

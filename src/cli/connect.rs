@@ -1,0 +1,36 @@
+//! The services as a command uses them from beside the pods.
+
+use std::sync::Arc;
+
+use super::exit::Failure;
+use crate::config::Config;
+use crate::demo::private_redis;
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+
+/// The configuration with an address. Without one: that of the private Redis of a pod that runs on this data directory.
+fn addressed(config: &Config) -> Result<Config, Failure> {
+    let mut config = config.clone();
+    if config.redis.url.is_none() {
+        let running = private_redis::running(&config.redis.data_dir);
+        config.redis.url = Some(running.ok_or_else(|| {
+            Failure::RedisAway(format!(
+                "redis.url is not set, and no private redis-server runs in {}",
+                config.redis.data_dir.display()
+            ))
+        })?);
+    }
+    Ok(config)
+}
+
+/// Connections to what is kept, and the configuration with its address. They do nothing by themselves.
+pub(super) fn observe(config: &Config) -> Result<(Engine, Config), Failure> {
+    let config = addressed(config)?;
+    let engine = Engine::observe(&config, Arc::new(Metrics::new()))?;
+    Ok((engine, config))
+}
+
+/// The same, and meanwhile they finish what a pod has left unfinished.
+pub(super) async fn connect(config: &Config, metrics: Arc<Metrics>) -> Result<Engine, Failure> {
+    Ok(Engine::connect(&addressed(config)?, metrics).await?)
+}

@@ -1,0 +1,92 @@
+//! The calls that the demo prints.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::cli::shell::quote;
+use crate::config::AppConfig;
+use crate::http;
+use crate::http::dialect::Sample;
+
+const TTL_SECONDS: u64 = 86_400;
+
+/// What to paste. All values in the calls are made of characters that need no quoting inside '…'.
+pub(super) fn to_paste(
+    listen: SocketAddr,
+    admin: SocketAddr,
+    app: &AppConfig,
+    redis: Option<&str>,
+) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let mut out = format!(
+        "\nunread {} is running with sample data; ctrl-c stops it and throws the data away.\n\n\
+         \x20 the four endpoints and /v1   http://{listen}\n\
+         \x20 /livez /readyz /metrics      http://{admin}\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let sample = Sample {
+        listen,
+        now,
+        ttl: TTL_SECONDS,
+    };
+    for dialect in http::dialects() {
+        out.push_str(&dialect.samples(app, &sample));
+    }
+    // Writing to a String can't fail.
+    if let Some(url) = redis {
+        let program = std::env::current_exe().unwrap_or_else(|_| "unread".into());
+        let (program, url) = (quote(&program.to_string_lossy()), quote(url));
+        let _ = write!(
+            out,
+            "\n# What stands in Redis of alice, and how to look at it by redis-cli\n\
+             {program} inspect --redis-url {url} --app {} --user alice\n",
+            app.id
+        );
+    }
+    if let Some(key) = app.server_keys.first() {
+        let _ = write!(
+            out,
+            "\n# Send alice one more message, then ask again\n\
+             curl -sS -X POST 'http://{listen}/v1/events' -H 'Authorization: Bearer {}' \
+             -H 'Content-Type: application/json' -d '{{\"type\": \"message.sent\", \"to\": \"alice\", \
+             \"sender\": \"bob\", \"id\": \"pasted-'\"$(date +%s)\"'\", \"text\": \"Are you there?\"}}'\n\n",
+            key.0
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::demo::reachable;
+    use crate::config::Flags;
+    use crate::demo;
+
+    #[test]
+    fn every_endpoint_gets_a_call_and_an_event_to_paste() {
+        let config = demo::config(&Flags::default(), &http::sections()).unwrap();
+        let listen = "0.0.0.0:8080".parse().unwrap();
+        let redis = Some("redis+unix:///tmp/a%20b/redis.sock");
+        let text = to_paste(reachable(listen), listen, &config.apps[0], redis);
+        for path in [
+            "http://127.0.0.1:8080/badges/byRoomTags'",
+            "http://127.0.0.1:8080/rooms?",
+            "http://127.0.0.1:8080/v4/openim/get_c2c_unread_msg_num?",
+            "http://127.0.0.1:8080/v3/users/alice/unread_item_count'",
+            "http://127.0.0.1:8080/v1/events'",
+        ] {
+            let lines = text.lines().filter(|line| line.contains(path));
+            let [line] = lines.collect::<Vec<_>>()[..] else {
+                panic!("{path} is not on one line of\n{text}");
+            };
+            assert!(line.starts_with("curl -sS "), "{line}");
+        }
+        let inspect =
+            " inspect --redis-url redis+unix:///tmp/a%20b/redis.sock --app demo --user alice\n";
+        assert!(text.contains(inspect), "{text}");
+    }
+}

@@ -1,0 +1,245 @@
+//! `unread import`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::args::{RedisArgs, app_id, not_configured};
+use super::connect::connect;
+use super::exit::{Failure, well_if};
+use super::output::{counted, print};
+use super::process::{Signals, on_runtime};
+use super::progress::Meter;
+use crate::app::Stop;
+use crate::config::Config;
+use crate::intake::{Cut, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};
+use crate::metrics::Metrics;
+use crate::names::AppId;
+
+/// So many rejected lines are shown with what is wrong with them, and so many lines with what was left out of them. The rest is
+/// counted.
+const FIRST: usize = 20;
+/// Bytes read at once.
+const BUFFER: usize = 1 << 20;
+
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    #[command(flatten)]
+    redis: RedisArgs,
+    /// The app's id
+    #[arg(long)]
+    app: String,
+    /// Begin with this line, the first being 1
+    #[arg(long, value_name = "LINE", default_value_t = 1)]
+    from_line: u64,
+    /// What the lines are known by: the same file imported again under the same name within a day changes nothing
+    /// [default: the file's path; of standard input: none]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// How long to go on trying while Redis is away
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(..=86_400))]
+    patience_seconds: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// The file; - is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+impl Import {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        let app = app_id(self.app)?;
+        let config = self.redis.config()?;
+        if !config.apps.is_empty() && !config.apps.iter().any(|one| one.id == app) {
+            return Err(not_configured(app.as_str()));
+        }
+        let options = ImportOptions {
+            name: self.name.unwrap_or_else(|| name_of(&self.file)),
+            from_line: self.from_line,
+            max_line: config.server.max_events_bytes,
+            patience: Duration::from_secs(self.patience_seconds),
+            told: FIRST,
+        };
+        on_runtime(async {
+            let mut signals = Signals::listen()?;
+            let stop = async {
+                let _: Stop = signals.next().await;
+            };
+            import(&config, &app, &self.file, options, self.json, stop).await
+        })
+    }
+}
+
+/// What the lines of a file are known by. Standard input has no name, so each import of it is one of its own.
+fn name_of(file: &Path) -> String {
+    match file.to_str() {
+        Some("-") => rand::random::<u128>().to_string(),
+        _ => {
+            let path = std::fs::canonicalize(file);
+            let path = path.unwrap_or_else(|_| file.to_owned());
+            path.to_string_lossy().into_owned()
+        }
+    }
+}
+
+/// Applies the events of a file and prints what came of them. Answers the exit code; an error: it did not come to the end.
+async fn import(
+    config: &Config,
+    app: &AppId,
+    file: &Path,
+    options: ImportOptions,
+    as_json: bool,
+    stop: impl Future<Output = ()>,
+) -> Result<u8, Failure> {
+    let (lines, length) = open(file)?;
+    let metrics = Arc::new(Metrics::new());
+    let engine = connect(config, Arc::clone(&metrics)).await?;
+    let mut report = Report {
+        as_json,
+        length,
+        meter: Meter::new("import"),
+        start: Instant::now(),
+        refused: 0,
+        refused_rows: Vec::new(),
+        noted: 0,
+        noted_rows: Vec::new(),
+    };
+    let on = |done: &Imported, remarks: Remarks| report.add(done, remarks);
+    let (done, cut) = Importer::new(&engine)
+        .import(app, lines, options, stop, on)
+        .await;
+    report.finish(&done, metrics.deliveries(), cut.is_none());
+    let Some(cut) = cut else {
+        return Ok(well_if(done.rejected == 0));
+    };
+    let failure = match cut {
+        Cut::Engine(error) => Failure::from(error),
+        cut => Failure::Failed(cut.to_string()),
+    };
+    Err(failure.map(|why| {
+        format!(
+            "stopped: {why}; all lines up to {} are done: go on with --from-line {}",
+            done.done_to,
+            done.done_to + 1
+        )
+    }))
+}
+
+/// The lines of a file, and its length in bytes if that is known. `-` is standard input.
+fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> {
+    if path.to_str() == Some("-") {
+        let input = BufReader::with_capacity(BUFFER, std::io::stdin());
+        return Ok((Box::new(input), None));
+    }
+    let failed = |error| Failure::Failed(format!("{}: {error}", path.display()));
+    let file = File::open(path).map_err(failed)?;
+    let about = file.metadata().map_err(failed)?;
+    let length = about.is_file().then_some(about.len());
+    Ok((Box::new(BufReader::with_capacity(BUFFER, file)), length))
+}
+
+/// Shows how far the import has come and what is said of single lines: at once as text, at the end as JSON.
+struct Report {
+    as_json: bool,
+    /// Bytes of the file.
+    length: Option<u64>,
+    meter: Meter,
+    start: Instant,
+    refused: u64,
+    refused_rows: Vec<Value>,
+    noted: usize,
+    noted_rows: Vec<Value>,
+}
+
+impl Report {
+    fn add(&mut self, done: &Imported, remarks: Remarks) {
+        for line in remarks.noted {
+            self.noted += 1;
+            if self.noted <= FIRST {
+                self.add_noted(&line);
+            }
+        }
+        for line in remarks.refused {
+            self.refused += 1;
+            self.add_refused(&line);
+        }
+        let fraction = self
+            .length
+            .map(|length| done.bytes as f64 / (length.max(1)) as f64);
+        self.meter.at(fraction, || {
+            let events = counted(done.events, "event");
+            format!("{events}, {} rejected", done.rejected)
+        });
+    }
+
+    fn add_noted(&mut self, NotedLine { line, notes }: &NotedLine) {
+        let notes: Vec<&str> = notes.iter().collect();
+        if self.as_json {
+            self.noted_rows.push(json!({"line": line, "notes": notes}));
+        } else {
+            self.meter.clear();
+            print(&format!("line {line}: note: {}\n", notes.join("; ")));
+        }
+    }
+
+    fn add_refused(&mut self, refused: &RefusedLine) {
+        let RefusedLine {
+            line,
+            code,
+            message,
+        } = refused;
+        if self.as_json {
+            let error = json!({"code": code, "message": message});
+            self.refused_rows
+                .push(json!({"line": line, "error": error}));
+        } else {
+            self.meter.clear();
+            print(&format!("line {line}: {code}: {message}\n"));
+        }
+    }
+
+    fn finish(self, done: &Imported, deliveries: u64, is_complete: bool) {
+        self.meter.clear();
+        let seconds = self.start.elapsed().as_secs_f64();
+        let per_second = |n: u64| (n as f64 / seconds.max(1e-9)).round();
+        let refused_more = done.rejected.saturating_sub(self.refused);
+        let noted_more = self.noted.saturating_sub(FIRST);
+        if self.as_json {
+            let document = json!({
+                "events": done.events, "applied": done.applied, "duplicates": done.duplicates, "rejected": done.rejected,
+                "deliveries": deliveries, "seconds": (seconds * 1e3).round() / 1e3,
+                "events_per_second": per_second(done.events), "deliveries_per_second": per_second(deliveries),
+                "done_to_line": done.done_to, "complete": is_complete, "errors": self.refused_rows,
+                "errors_not_shown": refused_more,
+                "noted": self.noted, "notes": self.noted_rows, "notes_not_shown": noted_more,
+            });
+            print(&format!("{document:#}\n"));
+            return;
+        }
+        let mut more = match refused_more {
+            0 => String::new(),
+            1 => "1 more line was rejected\n".to_owned(),
+            more => format!("{more} more lines were rejected\n"),
+        };
+        if noted_more > 0 {
+            more.push_str(&format!("{noted_more} more lines have notes\n"));
+        }
+        print(&format!(
+            "{more}{}: {} applied, {}, {} rejected; {}; {seconds:.1} s, {} events/s, {} deliveries/s\n",
+            counted(done.events, "event"),
+            done.applied,
+            counted(done.duplicates, "duplicate"),
+            done.rejected,
+            counted(deliveries, "delivery"),
+            per_second(done.events),
+            per_second(deliveries)
+        ));
+    }
+}

@@ -1,0 +1,31 @@
+//! Standard output: what the command was asked for, and nothing else. How far a command has come goes to standard error.
+
+use std::io::Write as _;
+
+/// Prints what was asked for. Nobody there to read it (a closed pipe) is no reason to fail.
+pub(super) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// So many of something: `1 user`, `2 users`.
+pub(super) fn counted(n: u64, one: &str) -> String {
+    match (n, one.strip_suffix('y')) {
+        (1, _) => format!("1 {one}"),
+        (_, Some(stem)) => format!("{n} {stem}ies"),
+        (_, None) => format!("{n} {one}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn one_is_told_from_many() {
+        assert_eq!(counted(1, "user"), "1 user");
+        assert_eq!(counted(0, "user"), "0 users");
+        assert_eq!(counted(2, "delivery"), "2 deliveries");
+        assert_eq!(counted(1, "delivery"), "1 delivery");
+    }
+}

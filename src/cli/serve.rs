@@ -1,0 +1,67 @@
+//! `unread serve`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::args::ConfigArgs;
+use super::exit::{self, Failure};
+use super::process::{Signals, ignore_signals, on_runtime};
+use crate::app::App;
+use crate::config::{self, Config, Flags, WeakSecret};
+use crate::http;
+use crate::telemetry;
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    file: ConfigArgs,
+    /// Address of the four endpoints and /v1
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Address of /livez, /readyz and /metrics
+    #[arg(long, value_name = "HOST:PORT")]
+    admin_listen: Option<String>,
+    /// Redis to use; without one, a private redis-server is started
+    #[arg(long, value_name = "URL")]
+    redis_url: Option<String>,
+    /// Where a private redis-server keeps its data
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        let config = config::load(
+            &Flags {
+                file: self.file.config,
+                listen: self.listen,
+                admin_listen: self.admin_listen,
+                redis_url: self.redis_url,
+                data_dir: self.data_dir,
+            },
+            &http::sections(),
+        )?;
+        telemetry::init(&config.log);
+        on_runtime(serve(config)).map(|()| exit::WELL)
+    }
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let nobody = config.apps.is_empty();
+    let weak = config::weak_secrets(&config, &http::sections());
+    ignore_signals()?;
+    let mut signals = Signals::listen()?;
+    let app = tokio::select! {
+        app = App::build(config) => app.map_err(|error| Failure::Failed(error.to_string()))?,
+        _ = signals.next() => return Ok(()),
+    };
+    for WeakSecret { setting, why } in weak {
+        tracing::warn!(setting, "this secret {why}");
+    }
+    if nobody {
+        tracing::warn!("no app is configured: every call will be refused");
+    }
+    app.run(signals.stop()).await;
+    Ok(())
+}

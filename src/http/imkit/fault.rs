@@ -1,0 +1,207 @@
+//! What goes wrong, in this dialect's envelope. Status and `RC` are the same number.
+
+use std::borrow::Cow;
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::http::body::BodyError;
+use crate::http::request;
+use crate::outcome::Outcome;
+
+/// What goes wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    outcome: Outcome,
+    rc: u16,
+    rm: &'static str,
+    code: &'static str,
+    message: Cow<'static, str>,
+}
+
+pub const fn fault(rc: u16, rm: &'static str, code: &'static str, message: &'static str) -> Fault {
+    Fault {
+        outcome: Outcome::of_status(rc),
+        rc,
+        rm,
+        code,
+        message: Cow::Borrowed(message),
+    }
+}
+
+pub const PARAMETERS: &str = "Invalid parameters";
+pub const CLIENT_KEY: Fault = fault(403, "Forbidden", "INVALID_CLIENT_KEY", "Invalid client key");
+pub const TOKEN: Fault = fault(
+    401,
+    "Unauthorized",
+    "INVALID_TOKEN",
+    "Invalid or expired token",
+);
+pub const TAGS: Fault = fault(
+    400,
+    PARAMETERS,
+    "INVALID_TAGS",
+    "Tags must be an array of strings",
+);
+pub const MANY_TAGS: Fault = fault(
+    400,
+    PARAMETERS,
+    "INVALID_TAGS",
+    "Tags must be an array of strings, at most 1000",
+);
+pub const BODY: Fault = fault(
+    400,
+    PARAMETERS,
+    "INVALID_BODY",
+    "The body must be a JSON object",
+);
+pub const BROKEN: Fault = fault(
+    400,
+    PARAMETERS,
+    "INVALID_BODY",
+    "The body could not be read",
+);
+pub const PATH: Fault = fault(404, "Not found", "NOT_FOUND", "No such endpoint");
+pub const SLOW: Fault = fault(
+    408,
+    "Request timeout",
+    "REQUEST_TIMEOUT",
+    "The body did not arrive in time",
+);
+pub const TOO_LARGE: Fault = fault(
+    413,
+    "Payload too large",
+    "BODY_TOO_LARGE",
+    "The body is too large",
+);
+pub const ENCODED: Fault = fault(
+    415,
+    "Unsupported media type",
+    "UNSUPPORTED_MEDIA_TYPE",
+    "The body must not be encoded",
+);
+pub const METHOD: Fault = fault(
+    405,
+    "Method not allowed",
+    "METHOD_NOT_ALLOWED",
+    "This endpoint does not answer that method",
+);
+pub const LIMIT: Fault = fault(
+    429,
+    "Too many requests",
+    "RATE_LIMIT_EXCEEDED",
+    "Rate limit exceeded, please retry later",
+);
+pub const INTERNAL: Fault = fault(
+    500,
+    "Internal server error",
+    "INTERNAL_ERROR",
+    "Internal server error",
+);
+
+/// For a while: because of Redis, or because there is too much to do.
+pub const fn unavailable(outcome: Outcome) -> Fault {
+    Fault {
+        outcome,
+        rc: 503,
+        rm: "Service unavailable",
+        code: "SERVICE_UNAVAILABLE",
+        message: Cow::Borrowed("Temporarily unavailable, please retry"),
+    }
+}
+
+/// The query is not one.
+pub fn query(message: &'static str) -> Fault {
+    fault(400, PARAMETERS, "INVALID_QUERY", message)
+}
+
+impl From<BodyError> for Fault {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => TOO_LARGE,
+            BodyError::TimedOut => SLOW,
+            BodyError::Broken => BROKEN,
+            BodyError::Encoded => ENCODED,
+            BodyError::NoRoom => unavailable(Outcome::Overloaded),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        if let Error::Limited(_) = error {
+            LIMIT
+        } else if error.is_transient() {
+            tracing::debug!(%error, "a read failed");
+            unavailable(error.outcome())
+        } else {
+            tracing::error!(%error, "a read failed");
+            INTERNAL
+        }
+    }
+}
+
+impl Fault {
+    /// The answer that says so.
+    pub fn answer(&self) -> HttpResponse {
+        #[derive(Serialize)]
+        struct Detail<'a> {
+            code: &'a str,
+            message: &'a str,
+        }
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            #[serde(rename = "RC")]
+            rc: u16,
+            #[serde(rename = "RM")]
+            rm: &'a str,
+            error: Detail<'a>,
+        }
+        let status = StatusCode::from_u16(self.rc).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let envelope = Envelope {
+            rc: self.rc,
+            rm: self.rm,
+            error: Detail {
+                code: self.code,
+                message: &self.message,
+            },
+        };
+        let mut response = request::json(status, &envelope)
+            .unwrap_or_else(|| request::json_bytes(status, b"{\"RC\":500}".to_vec()));
+        request::came_to(&mut response, self.outcome);
+        if request::may_pass(self.outcome) {
+            request::set(
+                &mut response,
+                header::RETRY_AFTER,
+                HeaderValue::from_static("1"),
+            );
+        }
+        if [TOO_LARGE, SLOW, BROKEN, ENCODED].contains(self) {
+            request::close(&mut response);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::body::MessageBody;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn errors_are_the_documented_envelope() {
+        let response = TOKEN.answer();
+        assert_eq!(response.status(), 401);
+        let bytes = response.into_body().try_into_bytes().unwrap();
+        let value: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(
+            value,
+            json!({"RC": 401, "RM": "Unauthorized",
+                "error": {"code": "INVALID_TOKEN", "message": "Invalid or expired token"}})
+        );
+    }
+}

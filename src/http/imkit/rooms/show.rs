@@ -1,0 +1,242 @@
+//! How a room looks to a client.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{iso, room_type};
+use crate::counts::{LastMessage, Profile, RoomEntry, RoomPage};
+use crate::names::{Tag, UserId};
+
+/// A user as a member or sender.
+#[derive(Serialize)]
+struct Client<'a> {
+    #[serde(rename = "_id")]
+    key: &'a str,
+    nickname: &'a str,
+    #[serde(rename = "avatarUrl")]
+    avatar_url: &'a str,
+    #[serde(rename = "isRobot")]
+    is_robot: bool,
+    id: &'a str,
+    #[serde(rename = "lastLoginTimeMS")]
+    last_login: i64,
+    /// Not a group of users, which the vendor has as members too.
+    #[serde(rename = "clientType")]
+    client_type: &'a str,
+}
+
+fn client<'a>(user: &'a UserId, profiles: &'a HashMap<UserId, Profile>) -> Client<'a> {
+    let profile = profiles.get(user);
+    let text = |value: Option<&'a String>| value.map_or("", String::as_str);
+    Client {
+        key: user.as_str(),
+        id: user.as_str(),
+        nickname: text(profile.and_then(|p| p.nickname.as_ref())),
+        avatar_url: text(profile.and_then(|p| p.avatar_url.as_ref())),
+        is_robot: profile.is_some_and(|p| p.is_robot),
+        last_login: profile.map_or(0, |p| p.last_login_time),
+        client_type: "user",
+    }
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    #[serde(rename = "_id")]
+    key: &'a str,
+    message: &'a str,
+    room: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender: Option<Client<'a>>,
+    #[serde(rename = "messageType")]
+    message_type: &'a str,
+    #[serde(rename = "appID")]
+    app: &'a str,
+    #[serde(rename = "messageTime")]
+    time: String,
+    id: &'a str,
+    #[serde(rename = "messageTimeMS")]
+    time_ms: i64,
+    #[serde(rename = "updatedAtMS")]
+    updated_ms: i64,
+    #[serde(rename = "createdAtMS")]
+    created_ms: i64,
+    #[serde(rename = "reactionCount")]
+    reactions: u32,
+    /// What the message's payload adds to these.
+    #[serde(flatten)]
+    more: BTreeMap<&'a str, &'a Value>,
+}
+
+/// The names of the fields that a message has without its payload.
+pub(super) const OWN: [&str; 11] = [
+    "_id",
+    "message",
+    "room",
+    "messageType",
+    "appID",
+    "messageTime",
+    "id",
+    "messageTimeMS",
+    "updatedAtMS",
+    "createdAtMS",
+    "reactionCount",
+];
+
+/// Whether the vendor's clients look for more than a text in a message of that type, and show no list at all where they don't
+/// find it.
+fn is_taken_apart(message_type: &str) -> bool {
+    const TYPES: [&str; 14] = [
+        "assignAdmin",
+        "audio",
+        "cancelInvitations",
+        "encrypted",
+        "file",
+        "flex",
+        "image",
+        "images",
+        "location",
+        "payment",
+        "sticker",
+        "template",
+        "url",
+        "video",
+    ];
+    TYPES.contains(&message_type)
+        || message_type.starts_with("addMember")
+        || message_type.starts_with("deleteMember")
+}
+
+fn message<'a>(
+    app: &'a str,
+    room: &'a RoomEntry,
+    last: &'a LastMessage,
+    profiles: &'a HashMap<UserId, Profile>,
+) -> Message<'a> {
+    let sender = last.sender.as_ref().map(|user| client(user, profiles));
+    let is_own = |name: &str| OWN.contains(&name) || (name == "sender" && sender.is_some());
+    let payload = last.payload.iter().filter(|(name, _)| !is_own(name));
+    let is_text = last.payload.is_empty() && is_taken_apart(&last.message_type);
+    Message {
+        more: payload
+            .map(|(name, value)| (name.as_str(), value))
+            .collect(),
+        key: &last.id,
+        id: &last.id,
+        message: &last.text,
+        room: room.room.as_str(),
+        sender,
+        message_type: if is_text { "text" } else { &last.message_type },
+        app,
+        time: iso(last.time),
+        time_ms: last.time,
+        updated_ms: last.updated,
+        // Clients sort by it.
+        created_ms: last.time,
+        reactions: 0,
+    }
+}
+
+#[derive(Serialize)]
+struct Room<'a> {
+    #[serde(rename = "_id")]
+    key: &'a str,
+    name: &'a str,
+    cover: &'a str,
+    description: &'a str,
+    #[serde(rename = "roomType")]
+    room_type: &'a str,
+    webhook: &'a str,
+    #[serde(rename = "botState")]
+    bot_state: &'a str,
+    #[serde(rename = "botMode")]
+    bot_mode: bool,
+    encrypted: bool,
+    #[serde(rename = "serviceStatus")]
+    service_status: i64,
+    #[serde(rename = "roomTags")]
+    tags: Vec<&'a str>,
+    status: u32,
+    unread: u64,
+    muted: bool,
+    #[serde(rename = "lastMessage", skip_serializing_if = "Option::is_none")]
+    last_message: Option<Message<'a>>,
+    members: Vec<Client<'a>>,
+    pref: Settings<'a>,
+    id: &'a str,
+    #[serde(rename = "createdTimeMS")]
+    created_ms: i64,
+}
+
+#[derive(Serialize)]
+struct Settings<'a> {
+    tags: &'a [String],
+    #[serde(rename = "tagColors")]
+    tag_colors: &'a Map<String, Value>,
+    hidden: bool,
+    sticky: bool,
+    muted: bool,
+    folder: &'a str,
+}
+
+/// The `result` of an answer.
+#[derive(Serialize)]
+pub struct Listed<'a> {
+    #[serde(rename = "totalCount")]
+    total: u64,
+    inspect: Inspect,
+    data: Vec<Room<'a>>,
+}
+
+#[derive(Serialize)]
+struct Inspect {
+    query: Value,
+    #[serde(rename = "tookMS")]
+    took_ms: u64,
+}
+
+/// Shows a page of rooms as the vendor does.
+pub fn show<'a>(app: &'a str, page: &'a RoomPage, query: Value, took_ms: u64) -> Listed<'a> {
+    let room = |room: &'a RoomEntry| Room {
+        key: room.room.as_str(),
+        id: room.room.as_str(),
+        name: &room.name,
+        cover: &room.cover,
+        description: &room.description,
+        room_type: room_type(room.kind),
+        webhook: &room.webhook,
+        bot_state: &room.bot_state,
+        bot_mode: room.bot_mode,
+        encrypted: room.encrypted,
+        service_status: room.service_status,
+        tags: room.tags.iter().map(Tag::as_str).collect(),
+        // Others are not listed.
+        status: 1,
+        unread: room.unread,
+        muted: room.pref.muted,
+        last_message: room
+            .last_message
+            .as_ref()
+            .map(|last| message(app, room, last, &page.profiles)),
+        members: room
+            .members
+            .iter()
+            .map(|user| client(user, &page.profiles))
+            .collect(),
+        pref: Settings {
+            tags: &room.pref.tags,
+            tag_colors: &room.pref.tag_colors,
+            hidden: room.pref.hidden,
+            sticky: room.pref.sticky,
+            muted: room.pref.muted,
+            folder: &room.pref.folder,
+        },
+        created_ms: room.created,
+    };
+    Listed {
+        total: page.total,
+        inspect: Inspect { query, took_ms },
+        data: page.rooms.iter().map(room).collect(),
+    }
+}

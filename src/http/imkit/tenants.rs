@@ -1,0 +1,113 @@
+//! Whose credentials a call has.
+
+use std::sync::Arc;
+
+use super::fault::{CLIENT_KEY, Fault, TOKEN};
+use super::section::ImkitConfig;
+use super::token::{Unusable, Verifier};
+use crate::config::AppConfig;
+use crate::http::cors::Origins;
+use crate::http::keys::KeyRing;
+use crate::http::request::{self, Call};
+use crate::names::{AppId, UserId};
+
+/// Which app a client key belongs to.
+pub struct Tenants {
+    keys: KeyRing<Arc<Tenant>>,
+    /// Those of all apps: a browser's question and an unknown key belong to none.
+    origins: Origins,
+    /// Whether some app has named its origins.
+    differ: bool,
+}
+
+/// An app.
+pub struct Tenant {
+    /// Its place in the configuration.
+    pub index: usize,
+    /// Its id.
+    pub id: AppId,
+    tokens: Verifier,
+    origins: Origins,
+}
+
+impl Tenants {
+    /// Indexes the credentials of this dialect.
+    pub fn new(apps: &[AppConfig]) -> Self {
+        let mut keys = Vec::new();
+        let (mut origins, mut differ) = (Origins::default(), false);
+        for (index, app) in apps.iter().enumerate() {
+            let Some(config) = app.section::<ImkitConfig>() else {
+                continue;
+            };
+            let tenant = Arc::new(Tenant {
+                index,
+                id: app.id.clone(),
+                tokens: Verifier::new(&config.jwt_secret.0),
+                origins: Origins::new(&app.users.allowed_origins),
+            });
+            origins.add(&tenant.origins);
+            differ |= !tenant.origins.is_any();
+            for key in &config.client_keys {
+                keys.push((key.0.as_str(), Arc::clone(&tenant)));
+            }
+        }
+        Self {
+            keys: KeyRing::new(keys),
+            origins,
+            differ,
+        }
+    }
+
+    /// The origins whose pages may read the answer to a call.
+    pub fn origins(&self, call: &Call<'_>) -> &Origins {
+        let own = || self.keys.find(client_key(call)?);
+        match self.differ.then(own).flatten() {
+            Some(tenant) => &tenant.origins,
+            None => &self.origins,
+        }
+    }
+}
+
+/// Why a call is not let in.
+pub enum Refusal {
+    /// Nothing shows that the app ever gave this caller a credential.
+    Stranger(Fault),
+    /// It has a token that the app signed, and that does not serve now: no attempt to guess one. Devices whose tokens have
+    /// expired have to hear just that, however many of them there are.
+    Known(Fault),
+}
+
+fn client_key<'a>(call: &Call<'a>) -> Option<&'a str> {
+    let legacy = || call.header("client_key");
+    call.header("im-client-key").or_else(legacy)
+}
+
+/// A token as some libraries send it, without what they put in front.
+fn bare(token: &str) -> &str {
+    match token.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
+        _ => token,
+    }
+}
+
+/// The app and the user whose credentials a call has.
+pub fn authenticate<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserId>), Refusal> {
+    const NO_KEY: Refusal = Refusal::Stranger(CLIENT_KEY);
+    let key = client_key(call).ok_or(NO_KEY)?;
+    let tenants: &Tenants = call
+        .tenants()
+        .map_err(|error| Refusal::Known(error.into()))?;
+    let tenant = tenants.keys.find(key).ok_or(NO_KEY)?;
+    let legacy = || call.header("authorization");
+    let token = call.header("im-authorization").or_else(legacy);
+    let token = bare(token.ok_or(Refusal::Stranger(TOKEN))?);
+    let user = tenant.tokens.verify(token, request::unix_seconds());
+    let user = user.map_err(|why| match why {
+        Unusable::Forged => Refusal::Stranger(TOKEN),
+        Unusable::Untimely => Refusal::Known(TOKEN),
+    })?;
+    if call.headers("im-client-id").any(|id| id != user.as_str()) {
+        return Err(Refusal::Known(TOKEN));
+    }
+    Ok((tenant, user))
+}

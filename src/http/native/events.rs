@@ -1,0 +1,111 @@
+//! `POST /v1/events`: events in.
+
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+
+use super::problem::Problem;
+use super::{Media, Times, enter, media_type, parameters, results};
+use crate::event::Wait;
+use crate::event::{self, Form, Unreadable};
+use crate::http::request::{Call, Done, json_bytes};
+use crate::http::state::State;
+use crate::http::unserved::Unserved;
+use crate::names::EventKey;
+
+/// So many events a worker applies and answers by itself.
+const FEW_EVENTS: usize = 1_000;
+/// Bytes in an answer for an event that was applied.
+const ROW_BYTES: u64 = 48;
+
+/// `POST /v1/events`.
+pub async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
+    let (index, app) = enter(call)?;
+    let mut wait = Wait::Applied;
+    for (_, value) in parameters(call, &[("wait", Times::Once)])? {
+        wait = match &*value {
+            "applied" => Wait::Applied,
+            "accepted" => Wait::Accepted,
+            _ => return Err(Problem::bad("wait must be applied or accepted")),
+        };
+    }
+    let form = match media_type(call) {
+        None | Some(Media::Json) => Form::Json,
+        Some(Media::Lines) => Form::Lines,
+        Some(Media::Other) => {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the body must be application/json or application/x-ndjson",
+            ));
+        }
+    };
+    let key = request_key(call)?;
+    let State {
+        config,
+        answers,
+        bodies,
+        writer,
+        metrics,
+        ..
+    } = call.state;
+    let server = &config.server;
+    let (max_bytes, max_events) = (server.max_events_bytes, server.max_events);
+    // Refused before the body is read, which then costs no memory.
+    writer.takes_events(app)?;
+    let body = call.body(index, max_bytes).await?;
+    let mut is_large = body.is_large();
+    let read = move |body: &[u8]| {
+        let mut batch = event::read_all(body, form, max_events)?;
+        if let Some(key) = &key {
+            batch.give_keys(key);
+        }
+        Ok::<_, Unreadable>(batch)
+    };
+    let (batch, _room) = bodies.work(body, read).await;
+    let batch = batch?;
+    is_large |= batch.len() > FEW_EVENTS;
+    // Memory for the answer is there before anything is done: it is given then, whatever it comes to.
+    let rows = ROW_BYTES.saturating_mul(batch.len() as u64);
+    let rows = rows.saturating_add(batch.note_bytes() as u64);
+    let _room_for_answer = answers.try_hold(rows).map_err(|_| {
+        metrics.overloaded("answers");
+        Problem::new(Unserved::Overloaded.status(), Unserved::Overloaded.detail())
+    })?;
+    let answer = if is_large {
+        let (writer, app, metrics) = (writer.clone(), app.clone(), Arc::clone(metrics));
+        let work = async move { results::applied(&writer, &app, batch, wait, &metrics).await };
+        Box::pin(bodies.beside(work)).await
+    } else {
+        results::applied(writer, app, batch, wait, metrics).await
+    };
+    let mut answer = json_bytes(StatusCode::OK, answer?);
+    answer.extensions_mut().insert(Done);
+    Ok(answer)
+}
+
+/// The key of the whole request, by which it is known when it is sent again.
+fn request_key(call: &Call<'_>) -> Result<Option<EventKey>, Problem> {
+    const NAME: &str = "Idempotency-Key";
+    let bad = |why: &str| Problem::bad(format!("{NAME} {why}"));
+    let mut values = call.req.headers().get_all(NAME);
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(bad("can be given only once"));
+    }
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| bad("must be UTF-8"))?;
+    let key = EventKey::parse(text.trim()).map_err(|error| bad(&error.to_string()))?;
+    Ok(Some(key))
+}
+
+impl From<Unreadable> for Problem {
+    fn from(error: Unreadable) -> Self {
+        let status = match error {
+            Unreadable::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.to_string())
+    }
+}

@@ -1,0 +1,276 @@
+//! The reads: counts of users and of rooms.
+
+use std::collections::{BTreeMap, HashSet};
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json as object};
+
+use super::problem::Problem;
+use super::{Media, Times, enter, media_type, named, parameters};
+use crate::counts::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
+use crate::http::request::{Call, decode_segment, json as answer};
+use crate::json::{self, NotJson, Positions, Surrogates};
+use crate::names::{AppId, RoomId, UserId};
+
+/// The most users in one `POST /v1/unread`.
+pub(super) const MAX_USERS: usize = 1_000;
+/// Bytes in the body of `POST /v1/unread`: [`MAX_USERS`] of the longest names, escaped.
+const MAX_USERS_BYTES: usize = 2 << 20;
+
+/// `GET /v1/users/{user}/unread`.
+pub async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
+    let (_, app) = enter(call)?;
+    let user = parse_segment(call.parameter(0), UserId::parse)?;
+    let mut rooms = false;
+    for (_, value) in parameters(call, &[("include", Times::Many)])? {
+        for part in value.split(',').filter(|part| !part.is_empty()) {
+            if part != "rooms" {
+                return Err(Problem::bad("include can only name rooms"));
+            }
+            rooms = true;
+        }
+    }
+    match call.state.reader.user_unread(app, &user, rooms).await? {
+        Some(unread) => Ok(ok(&User::new(&user, &unread))),
+        None => Err(Problem::new(StatusCode::NOT_FOUND, "no such user")),
+    }
+}
+
+/// `POST /v1/unread`.
+pub async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
+    let (index, app) = enter(call)?;
+    let users = users_of_body(call, index).await?;
+    let mut named = HashSet::with_capacity(users.len());
+    let users: Vec<&UserId> = users.iter().filter(|user| named.insert(*user)).collect();
+    let totals = call.state.reader.totals_of(app, &users).await?;
+    let users: Vec<_> = users.into_iter().zip(totals).collect();
+    #[derive(Serialize)]
+    struct Body<'a> {
+        users: Users<'a>,
+    }
+    Ok(ok(&Body {
+        users: Users(&users),
+    }))
+}
+
+/// The users that the body of a call without parameters names.
+async fn users_of_body(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>, Problem> {
+    parameters(call, &[])?;
+    if matches!(media_type(call), Some(Media::Other | Media::Lines)) {
+        let detail = "the body must be application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    let most = MAX_USERS_BYTES.min(call.state.config.server.max_bodies_bytes / 4);
+    let body = call.body(index, most).await?;
+    let (users, _room) = call.state.bodies.work(body, users_asked).await;
+    users
+}
+
+/// The users that a body names.
+pub(super) fn users_asked(body: &[u8]) -> Result<Vec<UserId>, Problem> {
+    let value = json::whole(body).map_err(|fault| not_json(body, fault))?;
+    let fields = value
+        .fields()
+        .ok_or_else(|| Problem::bad("the body must be an object"))?;
+    let mut asked = None;
+    for (key, value) in fields {
+        match key.text(Surrogates::Replace) {
+            Some(Ok(key)) if key == "users" => asked = value.items(),
+            Some(Ok(key)) => {
+                let key = named(&key);
+                return Err(Problem::bad(format!("{key} is not a field of this call")));
+            }
+            _ => return Err(Problem::bad("a field's name can't be read")),
+        }
+    }
+    let bad = || Problem::bad("users must be a list of user ids");
+    let mut users = Vec::new();
+    for user in asked.ok_or_else(bad)? {
+        if users.len() == MAX_USERS {
+            let detail = format!("at most {MAX_USERS} users can be asked for at once");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
+        let user = match user.text(Surrogates::Refuse).ok_or_else(bad)? {
+            Ok(user) => UserId::parse(user).map_err(|error| error.to_string()),
+            Err(error) => Err(error.fault.to_string()),
+        };
+        users.push(user.map_err(|error| Problem::bad(format!("users: a user id {error}")))?);
+    }
+    Ok(users)
+}
+
+/// `GET /v1/rooms/{room}/unread`.
+pub async fn room_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
+    let (_, app) = enter(call)?;
+    let room = parse_segment(call.parameter(0), RoomId::parse)?;
+    let mut users: Option<Vec<UserId>> = None;
+    let parse = |user: &str| {
+        UserId::parse(user).map_err(|error| Problem::bad(format!("a user id {error}")))
+    };
+    // `user` is for ids that hold a comma.
+    for (name, value) in parameters(call, &[("users", Times::Many), ("user", Times::Many)])? {
+        let users = users.get_or_insert_default();
+        if name == "user" {
+            users.push(parse(&value)?);
+            continue;
+        }
+        for user in value.split(',').filter(|user| !user.is_empty()) {
+            users.push(parse(user)?);
+        }
+    }
+    if users.as_ref().is_some_and(|users| users.len() > MAX_USERS) {
+        let detail = format!("at most {MAX_USERS} users can be asked for at once");
+        return Err(Problem::bad(detail));
+    }
+    room_counts(call, app, &room, users.as_deref()).await
+}
+
+/// `POST /v1/rooms/{room}/unread`: the same for users whom the body names: a URL has no place for a thousand.
+pub async fn room_unread_of(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
+    let (index, app) = enter(call)?;
+    let room = parse_segment(call.parameter(0), RoomId::parse)?;
+    let users = users_of_body(call, index).await?;
+    room_counts(call, app, &room, Some(&users)).await
+}
+
+async fn room_counts(
+    call: &Call<'_>,
+    app: &AppId,
+    room: &RoomId,
+    users: Option<&[UserId]>,
+) -> Result<HttpResponse, Problem> {
+    match call.state.reader.room_unread(app, room, users).await? {
+        RoomCounts::Counts(counts) => {
+            let unread: Map<String, Value> = counts
+                .into_iter()
+                .map(|(user, n)| (user, n.into()))
+                .collect();
+            Ok(ok(&object!({ "unread": unread })))
+        }
+        RoomCounts::NoRoom => Err(Problem::new(StatusCode::NOT_FOUND, "no such room")),
+        RoomCounts::TooLarge => Err(Problem::bad(
+            "the room has too many members to answer for all: name up to 1,000 users",
+        )),
+    }
+}
+
+fn parse_segment<T, E: std::fmt::Display>(
+    segment: &str,
+    parse: impl Fn(String) -> Result<T, E>,
+) -> Result<T, Problem> {
+    let decoded = decode_segment(segment)
+        .ok_or_else(|| Problem::bad("the path is not percent-encoded UTF-8"))?;
+    parse(decoded.into_owned()).map_err(|error| Problem::bad(format!("an id in the path {error}")))
+}
+
+#[derive(Serialize)]
+struct Numbers {
+    total: u64,
+    direct: u64,
+    group: u64,
+    supergroup: u64,
+}
+
+impl From<&ByKind> for Numbers {
+    fn from(counts: &ByKind) -> Self {
+        Self {
+            total: counts.total(),
+            direct: counts.direct,
+            group: counts.group,
+            supergroup: counts.supergroup,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Families {
+    messages: Numbers,
+    mentions: Numbers,
+    invitations: Numbers,
+}
+
+impl From<&Totals> for Families {
+    fn from(totals: &Totals) -> Self {
+        Self {
+            messages: (&totals.messages).into(),
+            mentions: (&totals.mentions).into(),
+            invitations: (&totals.invitations).into(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    user: &'a str,
+    #[serde(flatten)]
+    families: Families,
+    tags: &'a BTreeMap<String, u64>,
+    types: &'a BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rooms: Option<Vec<Room<'a>>>,
+}
+
+impl<'a> User<'a> {
+    fn new(user: &'a UserId, unread: &'a UserUnread) -> Self {
+        let rooms = unread.rooms.as_ref();
+        Self {
+            user: user.as_str(),
+            families: (&unread.totals).into(),
+            tags: &unread.tags,
+            types: &unread.types,
+            rooms: rooms.map(|rooms| rooms.iter().map(Room::new).collect()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Room<'a> {
+    room: &'a str,
+    kind: &'static str,
+    custom_type: Option<&'a str>,
+    tags: &'a [String],
+    messages: u64,
+    mentions: u64,
+}
+
+impl<'a> Room<'a> {
+    fn new(room: &'a RoomUnread) -> Self {
+        Self {
+            room: &room.room,
+            kind: room.kind.as_str(),
+            custom_type: room.custom_type.as_deref(),
+            tags: &room.tags,
+            messages: room.messages,
+            mentions: room.mentions,
+        }
+    }
+}
+
+/// Written as an object: a user's numbers, or null, under its id.
+struct Users<'a>(&'a [(&'a UserId, Option<Totals>)]);
+
+impl Serialize for Users<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let users = self.0.iter();
+        serializer.collect_map(
+            users.map(|(user, totals)| (user.as_str(), totals.as_ref().map(Families::from))),
+        )
+    }
+}
+
+fn ok(body: &impl Serialize) -> HttpResponse {
+    answer(StatusCode::OK, body)
+        .unwrap_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "").render())
+}
+
+/// Says where the body stops being JSON, without repeating any of it.
+fn not_json(body: &[u8], fault: NotJson) -> Problem {
+    let (line, column) = Positions::new(body).of(fault.read.saturating_sub(1));
+    let what = match fault.deep {
+        true => "nested too deeply",
+        false => "not JSON",
+    };
+    Problem::bad(format!("the body is {what}: line {line}, column {column}"))
+}

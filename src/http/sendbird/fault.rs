@@ -1,0 +1,126 @@
+//! What goes wrong, in this dialect's envelope.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::http::request;
+use crate::outcome::Outcome;
+
+/// What goes wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    outcome: Outcome,
+    status: StatusCode,
+    code: u32,
+    message: &'static str,
+}
+
+const fn bad(code: u32, message: &'static str) -> Fault {
+    refusal(Outcome::BadRequest, code, message)
+}
+
+/// The status is the same whatever it is.
+const fn refusal(outcome: Outcome, code: u32, message: &'static str) -> Fault {
+    Fault {
+        outcome,
+        status: StatusCode::BAD_REQUEST,
+        code,
+        message,
+    }
+}
+
+pub const TOKEN: Fault = refusal(Outcome::Unauthorized, 400401, "Invalid API token.");
+pub const USER: Fault = refusal(Outcome::NotFound, 400201, "\"User\" not found.");
+pub const USER_ID: Fault = bad(400111, "\"user_id\" must be percent-encoded UTF-8.");
+pub const KEY: Fault = bad(400111, "Invalid value: \"item_keys\".");
+pub const TYPES: Fault = bad(400203, "At most 1000 custom types may be named.");
+pub const URL: Fault = refusal(Outcome::NotFound, 400114, "The resource URL is not known.");
+pub const REQUEST: Fault = bad(400404, "The request could not be read.");
+pub const LENGTH: Fault = bad(400110, "The request is too long.");
+pub const SLOW: Fault = bad(400404, "The request did not arrive in time.");
+pub const METHOD: Fault = bad(400930, "This endpoint answers GET only.");
+pub const LIMIT: Fault = Fault {
+    outcome: Outcome::Limited,
+    status: StatusCode::TOO_MANY_REQUESTS,
+    code: 500910,
+    message: "Rate limit exceeded.",
+};
+pub const INTERNAL: Fault = Fault {
+    outcome: Outcome::Internal,
+    status: StatusCode::INTERNAL_SERVER_ERROR,
+    code: 500901,
+    message: "Internal error.",
+};
+
+/// For a while: because of Redis, or because there is too much to do.
+pub const fn unavailable(outcome: Outcome) -> Fault {
+    Fault {
+        outcome,
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        code: 500901,
+        message: "Temporarily unavailable, please retry.",
+    }
+}
+
+impl Fault {
+    /// The answer that says so.
+    pub fn answer(&self) -> HttpResponse {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            message: &'a str,
+            code: u32,
+            error: bool,
+        }
+        let envelope = Envelope {
+            message: self.message,
+            code: self.code,
+            error: true,
+        };
+        let mut response = request::json(self.status, &envelope)
+            .unwrap_or_else(|| request::json_bytes(self.status, Vec::from(b"{\"error\":true}")));
+        request::came_to(&mut response, self.outcome);
+        if request::may_pass(self.outcome) {
+            request::set(
+                &mut response,
+                header::RETRY_AFTER,
+                HeaderValue::from_static("1"),
+            );
+        }
+        response
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        if let Error::Limited(_) = error {
+            LIMIT
+        } else if error.is_transient() {
+            tracing::debug!(%error, "a read failed");
+            unavailable(error.outcome())
+        } else {
+            tracing::error!(%error, "a read failed");
+            INTERNAL
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_the_documented_envelope() {
+        let response = USER.answer();
+        assert_eq!(response.status(), 400);
+        let body = response.into_body();
+        let bytes = actix_web::body::MessageBody::try_into_bytes(body).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({"message": "\"User\" not found.", "code": 400201, "error": true})
+        );
+    }
+}

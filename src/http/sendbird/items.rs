@@ -1,0 +1,204 @@
+//! What a call asks for and is answered: the items of `item_keys`, over rooms of some `custom_types`.
+
+use super::fault::{Fault, KEY, TYPES};
+use crate::counts::{ByKind, Totals};
+use crate::http::request::Query;
+use crate::names::CustomType;
+
+/// Custom types in one call.
+pub const MAX_TYPES: usize = 1_000;
+
+/// An entry of `item_keys`: a name and the number it stands for.
+#[derive(Clone, Copy)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    value: fn(&Totals) -> u64,
+}
+
+const fn key(name: &'static str, value: fn(&Totals) -> u64) -> Key {
+    Key { name, value }
+}
+
+/// In the order in which the documentation lists them.
+pub static KEYS: [Key; 9] = [
+    key("non_super_group_channel_unread_message_count", |t| {
+        ordinary(t.messages)
+    }),
+    key("super_group_channel_unread_message_count", |t| {
+        t.messages.supergroup
+    }),
+    key("group_channel_unread_message_count", |t| every(t.messages)),
+    key("non_super_group_channel_invitation_count", |t| {
+        ordinary(t.invitations)
+    }),
+    key("super_group_channel_invitation_count", |t| {
+        t.invitations.supergroup
+    }),
+    key("group_channel_invitation_count", |t| every(t.invitations)),
+    key("non_super_group_channel_unread_mention_count", |t| {
+        ordinary(t.mentions)
+    }),
+    key("super_group_channel_unread_mention_count", |t| {
+        t.mentions.supergroup
+    }),
+    key("group_channel_unread_mention_count", |t| every(t.mentions)),
+];
+
+/// Direct rooms are group channels here, as in every SDK of this vendor.
+fn ordinary(count: ByKind) -> u64 {
+    count.direct.saturating_add(count.group)
+}
+
+fn every(count: ByKind) -> u64 {
+    ordinary(count).saturating_add(count.supergroup)
+}
+
+/// What a query asks for.
+pub struct Asked {
+    /// Each once, in the order asked.
+    pub keys: Vec<Key>,
+    /// Those that a room can have; none at all: nobody asked for some only.
+    pub types: Option<Vec<CustomType>>,
+}
+
+impl Asked {
+    /// Lists come as one comma list (the comma encoded or not), as a repeated name, or both. Decoding first and splitting
+    /// then is the only rule that serves every SDK.
+    pub fn parse(query: Query<'_>) -> Result<Self, Fault> {
+        let mut keys: Vec<Key> = Vec::new();
+        let mut types: Option<Vec<CustomType>> = None;
+        let mut seen = std::collections::HashSet::new();
+        for (name, value) in query {
+            match &*name {
+                "item_keys" | "item_keys[]" => {
+                    for item in value.split(',').map(str::trim).filter(|s| !s.is_empty()) {
+                        let key = KEYS.iter().find(|key| key.name == item).ok_or(KEY)?;
+                        if !keys.iter().any(|known| known.name == key.name) {
+                            keys.push(*key);
+                        }
+                    }
+                }
+                "custom_types" | "custom_types[]" | "custom_type" => {
+                    // Not trimmed: a blank may be part of a type.
+                    for item in value.split(',').filter(|s| !s.is_empty()) {
+                        if !seen.insert(item.to_owned()) {
+                            continue;
+                        }
+                        if seen.len() > MAX_TYPES {
+                            return Err(TYPES);
+                        }
+                        // What can't be a type is no room's.
+                        let types = types.get_or_insert_default();
+                        types.extend(CustomType::parse(item));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if keys.is_empty() {
+            keys.extend(KEYS);
+        }
+        Ok(Self { keys, types })
+    }
+}
+
+/// The body of an answer.
+pub fn render(keys: &[Key], totals: &Totals) -> Vec<u8> {
+    let mut body = Vec::with_capacity(keys.len() * 56 + 2);
+    let mut digits = itoa::Buffer::new();
+    let mut before = "{\"";
+    for key in keys {
+        let number = digits.format((key.value)(totals));
+        for part in [before, key.name, "\":", number] {
+            body.extend_from_slice(part.as_bytes());
+        }
+        before = ",\"";
+    }
+    body.push(b'}');
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(query: &str) -> Result<Asked, Fault> {
+        Asked::parse(Query::new(query))
+    }
+
+    fn names(query: &str) -> Vec<&'static str> {
+        asked(query).unwrap().keys.iter().map(|k| k.name).collect()
+    }
+
+    fn types(query: &str) -> Vec<String> {
+        let types = asked(query).unwrap().types.unwrap_or_default();
+        types.iter().map(|t| t.as_str().to_owned()).collect()
+    }
+
+    const A: &str = "group_channel_unread_message_count";
+    const B: &str = "super_group_channel_invitation_count";
+
+    #[test]
+    fn lists_come_in_every_form_that_an_sdk_sends() {
+        for query in [
+            format!("item_keys={A}%2C{B}"),
+            format!("item_keys={A},{B}"),
+            format!("item_keys={A}&item_keys={B}"),
+            format!("item_keys={A},,%20{B}+,{A}"),
+        ] {
+            assert_eq!(names(&query), [A, B], "{query}");
+        }
+        assert_eq!(names("").len(), 9);
+        assert_eq!(names("item_keys=&item_keys=,").len(), 9);
+        assert_eq!(asked("item_keys=nope").err(), Some(KEY));
+        assert_eq!(
+            asked(&format!("item_keys={}", A.to_uppercase())).err(),
+            Some(KEY)
+        );
+    }
+
+    #[test]
+    fn custom_types_go_by_three_names() {
+        assert_eq!(
+            types("custom_types=a%2Cb&custom_type=c,a&custom_types[]=d+e&custom_types%5B%5D=f"),
+            ["a", "b", "c", "d e", "f"]
+        );
+        assert!(types("custom_types=").is_empty());
+        assert_eq!(asked("custom_types=").unwrap().types, None);
+        // What no room can have is asked for, and is none of them.
+        let long = format!("custom_type={}", "x".repeat(256));
+        for none in [&long, "custom_type=a%0A"] {
+            assert_eq!(asked(none).unwrap().types, Some(Vec::new()), "{none}");
+        }
+        assert_eq!(types(&format!("{long},a")), ["a"]);
+        let most: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
+        let most = format!("custom_types={}", most.join(","));
+        assert_eq!(types(&format!("{most},7")).len(), 1_000);
+        assert_eq!(asked(&format!("{most},x")).err(), Some(TYPES));
+    }
+
+    #[test]
+    fn answers_hold_the_asked_keys_in_order_and_add_up() {
+        let count = |n| ByKind {
+            direct: n,
+            group: n + 1,
+            supergroup: n + 2,
+        };
+        let totals = Totals {
+            messages: count(10),
+            mentions: count(20),
+            invitations: count(30),
+        };
+        let asked = asked(&format!("item_keys={B},{A}")).unwrap();
+        assert_eq!(
+            String::from_utf8(render(&asked.keys, &totals)).unwrap(),
+            format!("{{\"{B}\":32,\"{A}\":33}}")
+        );
+        let all: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&render(&KEYS, &totals)).unwrap();
+        assert_eq!(all["non_super_group_channel_unread_mention_count"], 41);
+        assert_eq!(all["group_channel_unread_mention_count"], 63);
+        assert_eq!(all.len(), 9);
+    }
+}

@@ -1,0 +1,178 @@
+//! What a body asks for.
+
+use super::fault::{Fault, JSON, PEERS, TO_ACCOUNT, TYPE};
+use super::reply::{Count, Failed, Reply};
+use crate::counts::PeerCount;
+use crate::json::{self, Raw, Surrogates};
+use crate::names::UserId;
+
+/// Peers in one call.
+pub const MAX_PEERS: usize = 10;
+/// Of a peer: that account does not exist.
+const NO_ACCOUNT: u32 = 70107;
+
+/// What the body asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Whose counts.
+    pub user: UserId,
+    /// Each peer once, in the order asked; none: the total.
+    pub peers: Vec<Peer>,
+}
+
+/// A peer that is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// The user's own id, with whom there is no conversation.
+    Oneself,
+    Other(UserId),
+    /// A text that can't be an id, so no such account exists.
+    Nobody(String),
+}
+
+impl Asked {
+    /// Reads a body.
+    pub fn parse(body: &[u8]) -> Result<Self, Fault> {
+        let body = json::whole(body).map_err(|_| JSON)?;
+        let [user, peers] = body.pick(["To_Account", "Peer_Account"]).ok_or(JSON)?;
+        let text = |raw: Raw<'_>| match raw.text(Surrogates::Refuse) {
+            Some(Ok(text)) => Ok(text.into_owned()),
+            Some(Err(_)) => Err(JSON),
+            None => Err(TYPE),
+        };
+        let user = text(user.ok_or(TO_ACCOUNT)?)?;
+        let user = UserId::parse(user).map_err(|_| TO_ACCOUNT)?;
+        let mut peers_asked = match peers {
+            None => None,
+            Some(peers) => Some(peers.items().ok_or(TYPE)?),
+        };
+        // Not looked at any further than it takes to know that they are too many.
+        if let Some(items) = &peers_asked
+            && items.clone().take(MAX_PEERS + 1).count() > MAX_PEERS
+        {
+            return Err(PEERS);
+        }
+        let mut peers = Vec::new();
+        for peer in peers_asked.iter_mut().flatten() {
+            let peer = text(peer)?;
+            let peer = match UserId::parse(peer.as_str()) {
+                Ok(id) if id == user => Peer::Oneself,
+                Ok(id) => Peer::Other(id),
+                Err(_) => Peer::Nobody(peer),
+            };
+            if !peers.contains(&peer) {
+                peers.push(peer);
+            }
+        }
+        Ok(Self { user, peers })
+    }
+
+    /// The peers to ask the store for.
+    pub fn known(&self) -> Vec<&UserId> {
+        fn other(peer: &Peer) -> Option<&UserId> {
+            match peer {
+                Peer::Other(id) => Some(id),
+                _ => None,
+            }
+        }
+        self.peers.iter().filter_map(other).collect()
+    }
+
+    /// Lists every peer, `counts` being those of [`Asked::known`] in their order.
+    pub fn fill<'a>(&'a self, reply: &mut Reply<'a>, counts: &[PeerCount]) {
+        let mut counts = counts.iter();
+        let mut known = Vec::with_capacity(self.peers.len());
+        for peer in &self.peers {
+            let (peer, count) = match peer {
+                Peer::Oneself => (self.user.as_str(), Some(0)),
+                Peer::Nobody(text) => (text.as_str(), None),
+                Peer::Other(id) => match counts.next() {
+                    Some(PeerCount::Known(unread)) => (id.as_str(), Some(*unread)),
+                    _ => (id.as_str(), None),
+                },
+            };
+            match count {
+                Some(unread) => known.push(Count { peer, unread }),
+                None => reply.failed.push(Failed {
+                    peer,
+                    code: NO_ACCOUNT,
+                }),
+            }
+        }
+        reply.counts = Some(known);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn parse(body: &str) -> Result<Asked, Fault> {
+        Asked::parse(body.as_bytes())
+    }
+
+    fn show(reply: &Reply<'_>) -> Value {
+        serde_json::to_value(reply).unwrap()
+    }
+
+    #[test]
+    fn bodies_are_told_apart_by_code() {
+        for (body, fault) in [
+            ("", JSON),
+            ("  ", JSON),
+            ("nope", JSON),
+            ("[]", JSON),
+            (r#"["dramon1"]"#, JSON),
+            (r#"{"To_Account":"a""#, JSON),
+            ("{}", TO_ACCOUNT),
+            (r#"{"To_Account":null}"#, TO_ACCOUNT),
+            (r#"{"To_Account":""}"#, TO_ACCOUNT),
+            (r#"{"to_account":"a"}"#, TO_ACCOUNT),
+            (r#"{"To_Account":7}"#, TYPE),
+            (r#"{"To_Account":"a","Peer_Account":"b"}"#, TYPE),
+            (r#"{"To_Account":"a","Peer_Account":["b",1]}"#, TYPE),
+            (
+                r#"{"To_Account":"a","Peer_Account":["1","2","3","4","5","6","7","8","9","10","11"]}"#,
+                PEERS,
+            ),
+        ] {
+            assert_eq!(parse(body), Err(fault), "{body}");
+        }
+        for body in [
+            r#"{"To_Account":"a"}"#,
+            r#"{"To_Account":"a","Peer_Account":null}"#,
+            r#" {"To_Account":"a","Peer_Account":[],"more":[1]}"#,
+        ] {
+            assert!(parse(body).unwrap().peers.is_empty(), "{body}");
+        }
+    }
+
+    #[test]
+    fn peers_are_answered_once_in_order() {
+        let asked =
+            parse(r#"{"To_Account":"a","Peer_Account":["b","","b","a","ghost","c"]}"#).unwrap();
+        let known: Vec<_> = asked
+            .known()
+            .iter()
+            .map(|u| u.as_str().to_owned())
+            .collect();
+        assert_eq!(known, ["b", "ghost", "c"]);
+        let mut reply = Reply::OK;
+        let counts = [PeerCount::Known(3), PeerCount::Unknown, PeerCount::Known(0)];
+        asked.fill(&mut reply, &counts);
+        assert_eq!(
+            show(&reply),
+            serde_json::json!({
+                "ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0,
+                "C2CUnreadMsgNumList": [
+                    {"Peer_Account": "b", "C2CUnreadMsgNum": 3},
+                    {"Peer_Account": "a", "C2CUnreadMsgNum": 0},
+                    {"Peer_Account": "c", "C2CUnreadMsgNum": 0}],
+                "ErrorList": [
+                    {"Peer_Account": "", "ErrorCode": 70107},
+                    {"Peer_Account": "ghost", "ErrorCode": 70107}]
+            })
+        );
+    }
+}
