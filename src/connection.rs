@@ -26,8 +26,8 @@ use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value
 use crate::config::{Place, RedisAddress, RedisConfig};
 use crate::error::{Error, Result, Trouble, Unavailable, Unreadable};
 use crate::keys;
-use crate::metrics::Metrics;
 use crate::scripts::Call;
+use crate::telemetry::metrics::Metrics;
 use cluster::Cluster;
 use condition::{Meaning, words};
 use link::Outgoing;

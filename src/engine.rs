@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 use crate::config::{Config, Durability};
 use crate::connection::Redis;
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 pub use crate::connection::this_is_a_worker;
 pub use health::{Health, Probe, Standing};

@@ -32,9 +32,9 @@ use crate::http::dialect::{Dialect, Known, Match, Target, Tenants, find};
 use crate::http::edge::Answers;
 use crate::http::request::Call;
 use crate::limiter::{Endpoint, Limiter};
-use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::telemetry::Access;
+use crate::telemetry::access::Access;
+use crate::telemetry::metrics::Metrics;
 
 pub use unserved::Unserved;
 

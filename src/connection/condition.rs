@@ -8,7 +8,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::link::NO_CONNECTION;
 use crate::error::{Trouble, Unavailable};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// How long nothing must have gone wrong before it is over: where some calls fail and others don't, each would be a line.
 const CALM: Duration = Duration::from_secs(1);

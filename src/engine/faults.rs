@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Before the same complaint is logged again, and how many are told apart.
 const COMPLAIN: Duration = Duration::from_secs(600);
