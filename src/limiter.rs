@@ -26,9 +26,9 @@ use quick_cache::sync::Cache;
 
 use crate::config::{AppConfig, RateLimit, Scope};
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
 use crate::names::UserId;
 use crate::quota::{Charge, Limit, Share, Tab, Verdict};
+use crate::telemetry::metrics::Metrics;
 
 /// Users of all apps and endpoints that a pod remembers, some 300 bytes each.
 const USERS: usize = 32 * 1024;

@@ -361,7 +361,7 @@ fn header_name(name: &str) -> Result<(), String> {
 }
 
 fn log_filter(text: &str) -> Result<(), String> {
-    crate::telemetry::filter(text).map(drop)
+    crate::telemetry::logs::filter(text).map(drop)
 }
 
 fn not_empty(text: &str) -> Result<(), String> {

@@ -30,9 +30,9 @@ use crate::engine::trim::Trimmer;
 use crate::error::{Error, Result};
 use crate::event::{Before, Change, Event, EventOutcome, Rejection, Wait};
 use crate::keys::{self, Enc, encode};
-use crate::metrics::Metrics;
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 use crate::scripts::Call;
+use crate::telemetry::metrics::Metrics;
 
 /// Rooms that one request works on at once.
 const ROOMS_AT_ONCE: usize = 32;
