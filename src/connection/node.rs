@@ -13,7 +13,8 @@ use tokio::sync::watch;
 
 use super::breaker::{Breaker, Probe};
 use super::condition::Condition;
-use super::link::{Link, NO_CONNECTION};
+use super::condition::NO_CONNECTION;
+use super::link::Link;
 use super::request::Outgoing;
 use super::route::{Route, timed_out};
 use super::settings::Settings;
