@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use redis::{Connection, FromRedisValue};
 
-use crate::support::{RedisServer, script};
+use crate::support::{RedisServer, scripts};
 
 const ROOM: &str = "room";
 
@@ -185,7 +185,7 @@ impl Slot {
         keys: &[&str],
         arguments: &[&str],
     ) -> redis::RedisResult<T> {
-        let script = redis::Script::new(&script(name));
+        let script = redis::Script::new(&scripts::text(name));
         let mut call = script.prepare_invoke();
         keys.iter().for_each(|what| {
             call.key(key(what));
