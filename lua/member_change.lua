@@ -1,7 +1,7 @@
 #!lua
 -- Purpose: join, invite or take out members. The base of a new membership is the head of now.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base, the epoch in base 36; in state l the base is the epoch of the
---   membership that ended, in base 36, or 0 if the user was deleted; member_settle.lua says what may follow), 3 pending (hash: job -> record),
+--   membership that ended (also in base 36) or 0 if the user was deleted; member_settle.lua says what may follow), 3 pending (hash: job -> record),
 --   4 and 5 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 the new state: j joined, i invited, l left, 5 '' or, if the users are deleted, the latest epoch of a membership that ends, 6.. users

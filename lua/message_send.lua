@@ -5,8 +5,8 @@
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
---   4 history in microseconds, 5 and 6 the pair or '' and '', 7 what the pair's room must be: 'new' anything, it is made if it
---   is not there; 'existing' a room with both in it; 'rejoined' a room that is there,
+--   4 history in microseconds, 5 and 6 the pair or '' and '', 7 what the caller takes the pair's room for: 'new' it is made if it
+--   does not exist; 'existing' both have to be in it; 'rejoined' it has to exist, and the one who left comes back,
 --   then ten per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type,
 --   1 if the event gave the time, 0 if the pod took the time of arrival, payload (JSON) or ''
@@ -19,7 +19,7 @@
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
-local one, two, must_be = ARGV[5], ARGV[6], ARGV[7]
+local one, two, found = ARGV[5], ARGV[6], ARGV[7]
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17], asked[18] = 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'trim'
@@ -93,7 +93,7 @@ end
 local open, job, record = unfinished(pending), '', ''
 if any_new then
   local made = not born
-  if made and must_be ~= 'new' then return {'LEFT'} end
+  if made and found ~= 'new' then return {'LEFT'} end
   if born and kind ~= 'direct' then return {'KIND'} end
   local here = {}
   if not made then
@@ -115,7 +115,7 @@ if any_new then
   local missing = {}
   if not here[one] then missing[1] = one end
   if two ~= one and not here[two] then missing[#missing + 1] = two end
-  if #missing > 0 and must_be == 'existing' then return {'LEFT'} end
+  if #missing > 0 and found == 'existing' then return {'LEFT'} end
   if #missing > 0 then
     local revs = tick()
     if made then

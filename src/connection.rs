@@ -46,8 +46,8 @@ use redis::{Cmd, RedisResult, Value};
 
 use crate::config::{Place, RedisAddress, RedisConfig};
 use crate::error::{Error, Result, Trouble, Unavailable};
-use crate::metrics::Metrics;
 use crate::scripts::Call;
+use crate::telemetry::metrics::Metrics;
 use cluster::Cluster;
 use condition::{Meaning, words};
 use failure::is_no_script;

@@ -39,7 +39,7 @@ use crate::engine::members::MemberLists;
 use crate::engine::trim::Trimmer;
 use crate::engine::write::{History, Inner};
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 pub use crate::connection::this_is_a_worker;
 pub use health::{Health, Probe, Standing};

@@ -11,7 +11,7 @@
 //! ```text
 //! main → cli (commands) → app → http (dialects) → limiter, store → scripts, keys, connection → redis, deadpool_redis
 //! cli, app → demo (sample data, the private redis-server)
-//! anyone → names, json, event, quota, shares, error, outcome          config ← cli, app, http, store          metrics, telemetry ← anyone
+//! anyone → names, json, event, quota, shares, error, outcome          config ← cli, app, http, store          telemetry ← anyone
 //! ```
 //!
 //! # How an event gets counted
@@ -71,4 +71,3 @@ pub mod keys;
 pub mod connection;
 
 pub mod telemetry;
-pub mod metrics;

@@ -13,16 +13,16 @@ use crate::keys::Enc;
 
 /// A room as `room_view.lua` answers it: its snapshot, and what concerns one user.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RoomView {
-    pub(crate) snapshot: Snapshot,
-    pub(crate) entry: Option<Membership>,
-    pub(crate) peer: String,
-    pub(crate) recalled: Vec<u64>,
-    pub(crate) jobs: BTreeSet<String>,
+pub(super) struct RoomView {
+    pub(super) snapshot: Snapshot,
+    pub(super) entry: Option<Membership>,
+    pub(super) peer: String,
+    pub(super) recalled: Vec<u64>,
+    pub(super) jobs: BTreeSet<String>,
 }
 
 impl RoomView {
-    pub(crate) fn read(mut reply: Reply) -> Result<Self> {
+    pub(super) fn read(mut reply: Reply) -> Result<Self> {
         let snapshot = Snapshot::read(&mut reply)?;
         let entry = reply.text()?;
         let peer = reply.text()?;
@@ -45,7 +45,7 @@ impl RoomView {
     }
 
     /// The user's membership, if there is one that is not older than the room.
-    pub(crate) fn member(&self) -> Option<Membership> {
+    pub(super) fn member(&self) -> Option<Membership> {
         self.entry
             .filter(|entry| entry.is_member(self.snapshot.born))
     }
@@ -69,7 +69,7 @@ fn differs(
 
 /// How a user's record differs from its room. The caller has read `first` before the slot, and `last` after it. The jobs that
 /// were pending in `first` had reached everybody before the caller read the slot.
-pub(crate) fn differences(
+pub(super) fn differences(
     slot: &Slot,
     room: &str,
     first: &RoomView,
@@ -205,7 +205,7 @@ pub(crate) fn differences(
 }
 
 /// Releases the records that can't be read of rooms that the user is not in: the repair may remove these.
-pub(crate) fn release_others(slot: &mut Slot, views: &BTreeMap<Enc, RoomView>) {
+pub(super) fn release_others(slot: &mut Slot, views: &BTreeMap<Enc, RoomView>) {
     for (room, view) in views {
         if view.member().is_none() {
             slot.release(room.as_str());

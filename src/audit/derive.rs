@@ -9,12 +9,12 @@ use crate::counts::room::{Last, Membership, millis};
 
 /// A message in the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LogLine {
-    pub(crate) rev: u64,
+pub(super) struct LogLine {
+    pub(super) rev: u64,
     /// 0: silent.
-    pub(crate) position: u64,
-    pub(crate) time: i64,
-    pub(crate) id: String,
+    pub(super) position: u64,
+    pub(super) time: i64,
+    pub(super) id: String,
 }
 
 impl LogLine {
@@ -23,7 +23,7 @@ impl LogLine {
         self.time.min(millis(self.rev))
     }
 
-    pub(crate) fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let Self {
             rev,
             position,
@@ -36,23 +36,23 @@ impl LogLine {
 
 /// All that can be read of a room and of users' records of it.
 #[derive(Debug, Default)]
-pub(crate) struct Sources {
+pub(super) struct Sources {
     /// Microseconds of the server's clock.
-    pub(crate) now: u64,
+    pub(super) now: u64,
     /// The fields of the meta that can be read.
-    pub(crate) meta: BTreeMap<String, String>,
+    pub(super) meta: BTreeMap<String, String>,
     /// The history in its order; `None` for an element that can't be read.
-    pub(crate) log: Vec<Option<LogLine>>,
+    pub(super) log: Vec<Option<LogLine>>,
     /// The elements of the history that can't be read: their places and contents.
-    pub(crate) malformed: Vec<(usize, Vec<u8>)>,
-    pub(crate) ids: BTreeMap<String, KnownId>,
+    pub(super) malformed: Vec<(usize, Vec<u8>)>,
+    pub(super) ids: BTreeMap<String, KnownId>,
     /// The least epoch of a membership, and the greatest epoch of any entry in the list of members.
-    pub(crate) least_epoch: Option<u64>,
-    pub(crate) greatest_epoch: u64,
+    pub(super) least_epoch: Option<u64>,
+    pub(super) greatest_epoch: u64,
     /// Recalled positions.
-    pub(crate) recalled: Vec<u64>,
+    pub(super) recalled: Vec<u64>,
     /// The records that some members have of the room.
-    pub(crate) records: Vec<Position>,
+    pub(super) records: Vec<Position>,
 }
 
 impl Sources {
@@ -65,7 +65,7 @@ impl Sources {
     }
 
     /// Takes an entry of the list of members into account.
-    pub(crate) fn add_member(&mut self, entry: &Membership) {
+    pub(super) fn add_member(&mut self, entry: &Membership) {
         self.greatest_epoch = self.greatest_epoch.max(entry.epoch);
         if entry.state != 'l' {
             self.least_epoch = Some(
@@ -76,7 +76,7 @@ impl Sources {
     }
 
     /// Whether anything shows that the room exists.
-    pub(crate) fn is_room(&self) -> bool {
+    pub(super) fn is_room(&self) -> bool {
         self.least_epoch.is_some() || self.lines().next().is_some() || !self.records.is_empty()
     }
 
@@ -98,7 +98,7 @@ impl Sources {
     }
 
     /// A revision that is greater than all before it.
-    pub(crate) fn next_rev(&self) -> u64 {
+    pub(super) fn next_rev(&self) -> u64 {
         // The version of the list of members begins with the revision that changed it.
         let version = self
             .meta
@@ -162,7 +162,7 @@ impl Sources {
     }
 
     /// What a field of the meta must have held; `None`: no source shows it, and the room can do without.
-    pub(crate) fn field(&self, field: &str) -> Option<String> {
+    pub(super) fn field(&self, field: &str) -> Option<String> {
         let settings = self.newest();
         let text = match field {
             "rev" => self.next_rev().to_string(),
@@ -225,7 +225,7 @@ impl Sources {
     }
 
     /// The entry in `ids` of a message that the history still has.
-    pub(crate) fn id(&self, id: &str) -> Option<KnownId> {
+    pub(super) fn id(&self, id: &str) -> Option<KnownId> {
         let is = |line: &Option<LogLine>| line.as_ref().is_some_and(|line| line.id == id);
         let at = self.log.iter().rposition(is)?;
         self.id_at(at)
@@ -252,7 +252,7 @@ impl Sources {
     }
 
     /// The entries in `ids` of all messages of the history, one for each id.
-    pub(crate) fn all_ids(&self) -> BTreeMap<String, KnownId> {
+    pub(super) fn all_ids(&self) -> BTreeMap<String, KnownId> {
         let mut all = BTreeMap::new();
         let mut position = 0;
         for (at, line) in self.log.iter().enumerate() {
@@ -276,7 +276,7 @@ impl Sources {
     }
 
     /// What an element of the history that can't be read must have been, by the entries in `ids`.
-    pub(crate) fn malformed_line(&self, stored: &[u8]) -> Option<LogLine> {
+    pub(super) fn malformed_line(&self, stored: &[u8]) -> Option<LogLine> {
         let mut places = self
             .malformed
             .iter()
@@ -291,13 +291,13 @@ impl Sources {
     }
 
     /// Whether it is a direct room; such a room does not keep recalled positions.
-    pub(crate) fn is_direct(&self) -> bool {
+    pub(super) fn is_direct(&self) -> bool {
         let kind = self.meta.get("kind").cloned();
         kind.or_else(|| self.field("kind")).as_deref() == Some("direct")
     }
 
     /// The history by the entries in `ids`.
-    pub(crate) fn all_lines(&self) -> Vec<LogLine> {
+    pub(super) fn all_lines(&self) -> Vec<LogLine> {
         let mut all: Vec<(&String, &KnownId)> = self.ids.iter().collect();
         all.sort_by_key(|(_, id)| id.number);
         all.into_iter()

@@ -11,33 +11,33 @@ use crate::keys::{self, is_encoded};
 
 /// A type of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Type {
+pub(super) enum Type {
     Hash,
     List,
     SortedSet,
 }
 
 /// What is wrong with something stored; `Ok`: nothing.
-pub(crate) type Form = Result<(), &'static str>;
+pub(super) type Form = Result<(), &'static str>;
 
 const NOT_UTF8: &str = "not UTF-8";
 const NO_ID: &str = "no id is written like that";
 const NO_FIELD: &str = "no such field is written";
 const NO_NUMBER: &str = "not a number from 0 to 2^53";
 const NO_RECORD: &str = "not in the form of a record";
-pub(crate) const MISSING: &str = "missing";
-pub(crate) const WRONG_TYPE: &str = "of another type";
+pub(super) const MISSING: &str = "missing";
+pub(super) const WRONG_TYPE: &str = "of another type";
 
 /// Which kind of slot a key belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SlotKind {
+pub(super) enum SlotKind {
     User,
     Room,
 }
 
 impl SlotKind {
     /// The type that a key of such a slot is of.
-    pub(crate) fn type_of(self, what: &str) -> Type {
+    pub(super) fn type_of(self, what: &str) -> Type {
         match (self, what) {
             (SlotKind::User, "marks") | (SlotKind::Room, "recalled" | "allmentions") => {
                 Type::SortedSet
@@ -49,7 +49,7 @@ impl SlotKind {
 
     /// Whether this program writes a field of a key, and its value, in this form. A list has no fields: only values are checked. In
     /// a sorted set, `field` is the member and `value` the score.
-    pub(crate) fn check(self, what: &str, field: &[u8], value: &[u8]) -> Form {
+    pub(super) fn check(self, what: &str, field: &[u8], value: &[u8]) -> Form {
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| NOT_UTF8);
         let (field, value) = (text(field)?, text(value)?);
         match (self, what) {
@@ -248,25 +248,25 @@ fn meta(field: &str, value: &str) -> Form {
 }
 
 /// The fields that the meta of every room has, and below those that it has from the first message on.
-pub(crate) const ALWAYS: [&str; 9] = [
+pub(super) const ALWAYS: [&str; 9] = [
     "rev", "born", "mrev", "head", "kind", "status", "type", "tags", "created",
 ];
-pub(crate) const WITH_MESSAGES: [&str; 3] = ["accepted", "mintime", "maxtime"];
+pub(super) const WITH_MESSAGES: [&str; 3] = ["accepted", "mintime", "maxtime"];
 
 /// What a room remembers of a message by its id: `rev|position|time|recall|number`, and `|s` if it was silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KnownId {
-    pub(crate) rev: u64,
-    pub(crate) position: u64,
-    pub(crate) time: i64,
+pub(super) struct KnownId {
+    pub(super) rev: u64,
+    pub(super) position: u64,
+    pub(super) time: i64,
     /// The revision of the recall; 0: none.
-    pub(crate) recall: u64,
-    pub(crate) number: u64,
-    pub(crate) silent: bool,
+    pub(super) recall: u64,
+    pub(super) number: u64,
+    pub(super) silent: bool,
 }
 
 impl KnownId {
-    pub(crate) fn parse(value: &str) -> Option<Self> {
+    pub(super) fn parse(value: &str) -> Option<Self> {
         let parts: Vec<&str> = value.split('|').collect();
         let (parts, silent) = match parts.as_slice() {
             [parts @ .., "s"] => (parts, true),
@@ -285,7 +285,7 @@ impl KnownId {
         })
     }
 
-    pub(crate) fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let Self {
             rev,
             position,
@@ -304,7 +304,7 @@ fn known_id(value: &str) -> Form {
 }
 
 /// A message in a room's history: `rev|position|time|id`; position 0: it was silent.
-pub(crate) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
+pub(super) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
     let mut parts = value.splitn(4, '|');
     let (rev, position) = (whole(parts.next()?)?, whole(parts.next()?)?);
     let time = i64::stored(parts.next()?)?;
@@ -321,7 +321,7 @@ fn position(member: &str, score: &str) -> Form {
 }
 
 /// Whether a text is a position.
-pub(crate) fn is_position(text: &str) -> bool {
+pub(super) fn is_position(text: &str) -> bool {
     whole(text).is_some_and(|at| at > 0 && at.to_string() == text)
 }
 
@@ -363,7 +363,7 @@ fn job(stamp: &str, value: &str, of_user: bool) -> Form {
 }
 
 /// An entry of an index of announcements, and its score.
-pub(crate) fn announced(shard: u32, entry: &[u8], score: &[u8]) -> Form {
+pub(super) fn announced(shard: u32, entry: &[u8], score: &[u8]) -> Form {
     let entry = std::str::from_utf8(entry).map_err(|_| NOT_UTF8)?;
     let (keys::Owner::Room(_, name) | keys::Owner::User(_, name)) =
         keys::parse_entry(entry).ok_or("no room and no user")?;

@@ -43,7 +43,7 @@ pub struct Mended {
 }
 
 /// A mending under way.
-pub(crate) struct Run<'a, F, P> {
+struct Run<'a, F, P> {
     /// Whether to write nothing.
     dry: bool,
     report: &'a mut F,

@@ -8,32 +8,32 @@ use crate::keys::is_encoded;
 
 /// A user's record of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Position {
+pub(super) struct Position {
     /// `j` or `i`.
-    pub(crate) state: char,
-    pub(crate) epoch: u64,
-    pub(crate) rev: u64,
-    pub(crate) read: u64,
+    pub(super) state: char,
+    pub(super) epoch: u64,
+    pub(super) rev: u64,
+    pub(super) read: u64,
     /// `None` for a supergroup: only the room knows it.
-    pub(crate) head: Option<u64>,
-    pub(crate) holes: u64,
-    pub(crate) mentions: u64,
-    pub(crate) kind: String,
-    pub(crate) status: String,
-    pub(crate) custom_type: String,
-    pub(crate) tags: String,
-    pub(crate) peer: String,
+    pub(super) head: Option<u64>,
+    pub(super) holes: u64,
+    pub(super) mentions: u64,
+    pub(super) kind: String,
+    pub(super) status: String,
+    pub(super) custom_type: String,
+    pub(super) tags: String,
+    pub(super) peer: String,
     /// When the room was made, in milliseconds relative to `epoch`. A supergroup's record has neither this nor the fields below.
-    pub(crate) made: i64,
-    pub(crate) last: Option<Last>,
+    pub(super) made: i64,
+    pub(super) last: Option<Last>,
     /// Which of the user's settings are true, by their first letters.
-    pub(crate) flags: String,
+    pub(super) flags: String,
 }
 
 impl Position {
     /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and `|flags` if there are any, as
     /// `deliver.lua` explains it.
-    pub(crate) fn room(record: &str) -> Result<Self> {
+    pub(super) fn room(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
         let (parts, flags) = match parts.as_slice() {
             [parts @ .., flags] if parts.len() == 14 && is_flags(flags) => (parts, *flags),
@@ -89,7 +89,7 @@ impl Position {
     }
 
     /// `state|epoch|rev|read|holes|mentions`
-    pub(crate) fn supergroup(record: &str) -> Result<Self> {
+    pub(super) fn supergroup(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
         let [s, e, v, r, nh, nm] = parts.as_slice() else {
             return Err(unreadable());
@@ -115,7 +115,7 @@ impl Position {
     }
 
     /// The text of this record.
-    pub(crate) fn record(&self) -> String {
+    pub(super) fn record(&self) -> String {
         let Self {
             state,
             epoch,
@@ -145,16 +145,16 @@ impl Position {
     }
 
     /// When the room was made, in milliseconds since the Unix epoch.
-    pub(crate) fn created(&self) -> i64 {
+    pub(super) fn created(&self) -> i64 {
         millis(self.epoch).saturating_add(self.made)
     }
 
-    pub(crate) fn tags(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn tags(&self) -> impl Iterator<Item = &str> {
         self.tags.split(',').filter(|tag| !tag.is_empty())
     }
 
     /// Unread messages of a direct room or group.
-    pub(crate) fn unread(&self) -> u64 {
+    pub(super) fn unread(&self) -> u64 {
         if self.state != 'j' || self.status != "1" {
             return 0;
         }

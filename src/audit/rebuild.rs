@@ -99,7 +99,7 @@ impl Repairer {
     }
 
     /// One round. `false`: nothing was done, because the slot has records that can't be read, and counts that follow from them.
-    pub(crate) async fn repair(
+    pub(super) async fn repair(
         &self,
         app: &AppId,
         user: &Enc,
@@ -190,7 +190,7 @@ impl Repairer {
         slot: &Slot,
     ) -> Result<()> {
         let snapshot = &view.snapshot;
-        let tell = match (view.member(), slot.position(room.as_str())) {
+        let delivery = match (view.member(), slot.position(room.as_str())) {
             (Some(entry), _) if slot.left_since(room.as_str()) >= entry.epoch => {
                 // The user has left, and the room has lost that change.
                 return self.writer.leave(app, room, user, Some(entry.epoch)).await;
@@ -228,6 +228,6 @@ impl Repairer {
             (None, None) => return Ok(()),
         };
         // If the slot refuses, the drift stays, and the next look finds it.
-        self.writer.deliver_single(app, room, user, tell).await
+        self.writer.deliver_single(app, room, user, delivery).await
     }
 }

@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::keys::{Enc, is_encoded};
 
 /// The text as it stands. Bytes that are no UTF-8 are escaped, in a form that no name has.
-pub(crate) fn text_or_escaped(bytes: &[u8]) -> String {
+pub(super) fn text_or_escaped(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.escape_ascii().to_string(),
@@ -26,45 +26,45 @@ pub(crate) fn text_or_escaped(bytes: &[u8]) -> String {
 
 /// Something in a slot that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bad {
+pub(super) struct Bad {
     /// Which of the slot's keys.
-    pub(crate) what: &'static str,
+    pub(super) what: &'static str,
     /// The field, the member of a sorted set, or the element of a list; `None`: the key as a whole.
-    pub(crate) field: Option<Vec<u8>>,
+    pub(super) field: Option<Vec<u8>>,
     /// The value of the field.
-    pub(crate) value: Vec<u8>,
-    pub(crate) why: &'static str,
+    pub(super) value: Vec<u8>,
+    pub(super) why: &'static str,
 }
 
 /// A user's slot at one instant.
 #[derive(Debug, Default)]
-pub(crate) struct Slot {
+pub(super) struct Slot {
     /// Microseconds of the server's clock.
-    pub(crate) taken: u64,
+    pub(super) taken: u64,
     profile: bool,
     /// Whether the user was deleted and still has to leave rooms: these may list the user although the slot has no record.
-    pub(crate) leaving: bool,
-    pub(crate) counts: BTreeMap<String, String>,
-    pub(crate) rooms: BTreeMap<String, String>,
-    pub(crate) supers: BTreeMap<String, String>,
-    pub(crate) refs: BTreeMap<String, String>,
-    pub(crate) left: BTreeMap<String, String>,
+    pub(super) leaving: bool,
+    pub(super) counts: BTreeMap<String, String>,
+    pub(super) rooms: BTreeMap<String, String>,
+    pub(super) supers: BTreeMap<String, String>,
+    pub(super) refs: BTreeMap<String, String>,
+    pub(super) left: BTreeMap<String, String>,
     /// The user's own settings of rooms: `room|setting`, `stamp|JSON`.
-    pub(crate) prefs: BTreeMap<String, String>,
+    pub(super) prefs: BTreeMap<String, String>,
     /// Sorted.
-    pub(crate) marks: Vec<String>,
+    pub(super) marks: Vec<String>,
     /// What can't be read. Counts, references, marks and records of this list are in the maps above as well, so that they are
     /// compared with what has to be there.
-    pub(crate) bad: Vec<Bad>,
+    pub(super) bad: Vec<Bad>,
     /// The keys that are of another type.
     wrong: BTreeSet<&'static str>,
     /// Rooms whose only record can't be read: what it contributes to the plain counts is not known.
-    pub(crate) blocked: BTreeSet<String>,
+    pub(super) blocked: BTreeSet<String>,
 }
 
 impl Slot {
     /// Reads what `user_dump.lua` answers.
-    pub(crate) fn read(mut reply: Reply) -> Result<Self> {
+    pub(super) fn read(mut reply: Reply) -> Result<Self> {
         let mut slot = Self {
             taken: reply.number()?,
             ..Self::default()
@@ -144,12 +144,12 @@ impl Slot {
     }
 
     /// Notes that the user is not in a room: a record of it contributes nothing and may be removed, even if it can't be read.
-    pub(crate) fn release(&mut self, room: &str) {
+    pub(super) fn release(&mut self, room: &str) {
         self.blocked.remove(room);
     }
 
     /// The user's settings that the records have as true, as they would stand in `prefs`.
-    pub(crate) fn recorded_settings(&self) -> BTreeMap<String, String> {
+    pub(super) fn recorded_settings(&self) -> BTreeMap<String, String> {
         let mut recorded = BTreeMap::new();
         for room in self.rooms.keys() {
             let Some(record) = self.position(room).filter(|_| is_encoded(room)) else {
@@ -165,18 +165,18 @@ impl Slot {
     }
 
     /// Whether a key is of the right type.
-    pub(crate) fn has(&self, what: &str) -> bool {
+    pub(super) fn has(&self, what: &str) -> bool {
         !self.wrong.contains(what)
     }
 
     /// Whether the positions of all rooms can be read. Then all plain counts follow from them.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         let derived = ["counts", "rooms", "supers", "refs", "marks"];
         self.blocked.is_empty() && derived.iter().all(|what| self.has(what))
     }
 
     /// Whether the repair makes this anew, because it follows from data that can be read.
-    pub(crate) fn is_derived(&self, bad: &Bad) -> bool {
+    pub(super) fn is_derived(&self, bad: &Bad) -> bool {
         let Some(field) = &bad.field else {
             return false;
         };
@@ -189,18 +189,18 @@ impl Slot {
     }
 
     /// Whether the slot shows for certain if it has a record of a room: no key or record that can't be read stands in the way.
-    pub(crate) fn is_readable(&self, room: &str) -> bool {
+    pub(super) fn is_readable(&self, room: &str) -> bool {
         self.has("rooms") && self.has("supers") && !self.blocked.contains(room)
     }
 
     /// The epoch in the tombstone of a room; 0 if there is none.
-    pub(crate) fn left_since(&self, room: &str) -> u64 {
+    pub(super) fn left_since(&self, room: &str) -> u64 {
         let epoch = self.left.get(room).and_then(|text| text.split('|').next());
         epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
     }
 
     /// The positions of a room with marks of one letter, as a comma list.
-    pub(crate) fn marked(&self, room: &str, letter: char) -> String {
+    pub(super) fn marked(&self, room: &str, letter: char) -> String {
         let start = format!("{room}|{letter}|");
         let marked: Vec<String> = self
             .marks
@@ -213,21 +213,21 @@ impl Slot {
     }
 
     /// Whether a position of a room is a hole.
-    pub(crate) fn has_hole(&self, room: &str, at: u64) -> bool {
+    pub(super) fn has_hole(&self, room: &str, at: u64) -> bool {
         self.marks
             .binary_search(&format!("{room}|h|{at:016}"))
             .is_ok()
     }
 
     /// The rooms with a record that can be read.
-    pub(crate) fn recorded_rooms(&self) -> BTreeSet<Enc> {
+    pub(super) fn recorded_rooms(&self) -> BTreeSet<Enc> {
         let names = self.rooms.keys().chain(self.supers.keys());
         let names = names.filter(|room| is_encoded(room) && self.position(room).is_some());
         names.map(Enc::stored).collect()
     }
 
     /// All rooms that the slot names anywhere, also those without a record.
-    pub(crate) fn hinted_rooms(&self) -> BTreeSet<Enc> {
+    pub(super) fn hinted_rooms(&self) -> BTreeSet<Enc> {
         let counted = self.counts.keys().filter_map(|f| f.strip_prefix("room:"));
         let marked = self.marks.iter().filter_map(|m| m.split('|').next());
         let direct = self.refs.iter().filter(|(f, _)| f.starts_with("direct:"));
@@ -241,7 +241,7 @@ impl Slot {
     }
 
     /// The record of a room. If both hashes have one, the one that was delivered last.
-    pub(crate) fn position(&self, room: &str) -> Option<Position> {
+    pub(super) fn position(&self, room: &str) -> Option<Position> {
         let one = self.rooms.get(room).and_then(|r| Position::room(r).ok());
         let two = self
             .supers
@@ -300,7 +300,7 @@ impl Slot {
     }
 
     /// All differences between what is stored and what follows from the positions.
-    pub(crate) fn drift(&self) -> Vec<Drift> {
+    pub(super) fn drift(&self) -> Vec<Drift> {
         let found = self.positions();
         let mut expected = Expected::default();
         for (room, position) in &found.rooms {

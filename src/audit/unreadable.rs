@@ -53,9 +53,9 @@ struct KeyPage {
 
 /// What can't be read of one slot or key: the first findings, and how many there are in all.
 #[derive(Default)]
-pub(crate) struct BadList {
-    pub(crate) bad: Vec<Bad>,
-    pub(crate) total: u64,
+pub(super) struct BadList {
+    pub(super) bad: Vec<Bad>,
+    pub(super) total: u64,
     bytes: usize,
 }
 
@@ -72,7 +72,7 @@ impl BadList {
 
 impl Bad {
     /// The key as a whole.
-    pub(crate) fn key(what: &'static str, why: &'static str) -> Self {
+    pub(super) fn key(what: &'static str, why: &'static str) -> Self {
         Self {
             what,
             field: None,
@@ -83,7 +83,7 @@ impl Bad {
 }
 
 /// The command that reads a page of a key.
-pub(crate) fn page_of(kind: Type, what: &str, key: &str, from: &str) -> Item {
+fn page_of(kind: Type, what: &str, key: &str, from: &str) -> Item {
     let count = if what == "pending" { JOBS } else { PAGE };
     let start: usize = from.parse().unwrap_or(0);
     let mut cmd = redis::cmd(match kind {
@@ -143,7 +143,7 @@ fn missing(meta: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<&'static str> {
 
 impl Audit {
     /// Reads a key page by page, and calls `found` for each element until it answers `false`. `None`: the key is of another type.
-    pub(crate) async fn pages(
+    pub(super) async fn pages(
         &self,
         slot: SlotKind,
         what: &'static str,
@@ -171,7 +171,7 @@ impl Audit {
     }
 
     /// All that can't be read of a room's slot, up to a bound.
-    pub(crate) async fn check_room(&self, app: &AppId, room: &Enc) -> Result<BadList> {
+    pub(super) async fn check_room(&self, app: &AppId, room: &Enc) -> Result<BadList> {
         let keys = RoomKeys::new(app, room).all();
         // One round trip for most rooms: the first page of each key.
         let items: Vec<Item> = keys
@@ -219,7 +219,7 @@ impl Audit {
     }
 
     /// What can't be read of an index of announcements.
-    pub(crate) async fn check_index(&self, shard: u32, what: &'static str) -> Result<BadList> {
+    pub(super) async fn check_index(&self, shard: u32, what: &'static str) -> Result<BadList> {
         let key = index_key(shard, what);
         let mut found = BadList::default();
         let mut from = 0;
@@ -254,7 +254,7 @@ impl Audit {
     }
 
     /// What can't be read of a key outside of users' and rooms' slots. For an index there is [`Audit::check_index`].
-    pub(crate) async fn check_other(&self, key: &[u8]) -> Result<Option<Bad>> {
+    pub(super) async fn check_other(&self, key: &[u8]) -> Result<Option<Bad>> {
         let limit = match keys::purpose(key) {
             Some(Purpose::Limit) => true,
             Some(Purpose::Durable) => false,
@@ -281,7 +281,7 @@ impl Audit {
     }
 
     /// Describes a finding for people.
-    pub(crate) async fn describe(&self, key: &[u8], bad: &Bad) -> Result<Unreadable> {
+    pub(super) async fn describe(&self, key: &[u8], bad: &Bad) -> Result<Unreadable> {
         let place = keys::label(key, false).text;
         let log = place.split_once('#').map(|(_, hash)| format!("#{hash}"));
         let mut unreadable = Unreadable {
@@ -317,7 +317,7 @@ impl Audit {
     }
 
     /// What can't be read of several rooms; rooms without findings are left out.
-    pub(crate) async fn check_rooms(
+    pub(super) async fn check_rooms(
         &self,
         rooms: impl IntoIterator<Item = (AppId, Enc)>,
     ) -> Result<Vec<((AppId, Enc), BadList)>> {
@@ -334,7 +334,7 @@ impl Audit {
 }
 
 /// The key of an index.
-pub(crate) fn index_key(shard: u32, what: &str) -> String {
+pub(super) fn index_key(shard: u32, what: &str) -> String {
     match what {
         "index" => keys::pending_index(shard),
         _ => keys::pending_look(shard),
@@ -342,7 +342,7 @@ pub(crate) fn index_key(shard: u32, what: &str) -> String {
 }
 
 /// All indexes.
-pub(crate) fn indexes() -> impl Iterator<Item = (u32, &'static str)> {
+pub(super) fn indexes() -> impl Iterator<Item = (u32, &'static str)> {
     (0..PENDING_SHARDS).flat_map(|shard| [(shard, "index"), (shard, "look")])
 }
 
@@ -362,7 +362,7 @@ fn expected_type(key: &[u8]) -> &'static str {
 }
 
 /// The beginning of a text. Control characters, which a terminal would obey, are escaped.
-pub(crate) fn shortened(bytes: &[u8]) -> String {
+pub(super) fn shortened(bytes: &[u8]) -> String {
     let text = text_or_escaped(bytes);
     let mut short: String = text.chars().take(SHOWN).flat_map(escaped).collect();
     if text.chars().nth(SHOWN).is_some() {

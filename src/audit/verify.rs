@@ -55,7 +55,7 @@ pub struct UserDrift {
     /// Whether other fields of the user have been reported before.
     pub again: bool,
     /// The rooms that its records differ from.
-    pub(crate) rooms: BTreeSet<Enc>,
+    pub(super) rooms: BTreeSet<Enc>,
 }
 
 /// What to check.
@@ -94,15 +94,15 @@ pub enum Finding {
 }
 
 /// The result of a look at one user.
-pub(crate) enum Consistency {
+pub(super) enum Consistency {
     Clean,
     InFlight,
     Drift(UserDrift),
 }
 
 /// A look at one user.
-pub(crate) struct Look {
-    pub(crate) consistency: Consistency,
+pub(super) struct Look {
+    pub(super) consistency: Consistency,
     /// What can't be read of the user's slot, and whether the repair makes it anew.
     bad: Vec<(Bad, bool)>,
     /// Rooms that can't be read, so that the user's records of them can't be compared.
@@ -144,7 +144,7 @@ impl Reported {
 }
 
 impl Audit {
-    pub(crate) async fn slot(&self, app: &AppId, user: &Enc) -> Result<Slot> {
+    pub(super) async fn slot(&self, app: &AppId, user: &Enc) -> Result<Slot> {
         let keys = UserKeys::new(app, user);
         let call = scripts::USER_DUMP.call(&[
             keys.counts(),
@@ -161,7 +161,7 @@ impl Audit {
     }
 
     /// Reads rooms as [`RoomView`]s for one user. Rooms that can't be read are left out.
-    pub(crate) async fn views(
+    pub(super) async fn views(
         &self,
         app: &AppId,
         user: &Enc,
@@ -194,7 +194,7 @@ impl Audit {
     }
 
     /// Looks at one user, and a few more times if it differs. `also`: rooms that list the user as a member.
-    pub(crate) async fn look(&self, app: &AppId, user: &Enc, also: &BTreeSet<Enc>) -> Result<Look> {
+    pub(super) async fn look(&self, app: &AppId, user: &Enc, also: &BTreeSet<Enc>) -> Result<Look> {
         let mut slot = self.slot(app, user).await?;
         let mut look = Look {
             consistency: Consistency::Clean,
@@ -471,7 +471,7 @@ impl Audit {
     }
 
     /// A page of a room's members, and the next cursor. Entries that can't be read are left out: [`Audit::check_room`] names them.
-    pub(crate) async fn members_page(
+    pub(super) async fn members_page(
         &self,
         app: &AppId,
         room: &Enc,

@@ -13,23 +13,23 @@ use crate::keys::{self, Enc, Owner, Purpose, ROOM_KEYS, RoomKeys, USER_KEYS, Use
 use crate::names::AppId;
 
 /// Keys in one page of a scan.
-pub(crate) const PAGE: usize = 1_000;
+pub(super) const PAGE: usize = 1_000;
 /// The first keys of [`USER_KEYS`]. A user with one of these counts as a user; the other keys may be those of a deleted user.
 const KEYS_OF_A_LIVE_USER: usize = 5;
 
 /// The slots and other keys of one page.
 #[derive(Debug, Default)]
-pub(crate) struct Page {
+pub(super) struct Page {
     /// Users, and whether they count as users: not if they are deleted.
-    pub(crate) users: BTreeMap<(AppId, Enc), bool>,
+    pub(super) users: BTreeMap<(AppId, Enc), bool>,
     /// Rooms, and whether they have a list of members.
-    pub(crate) rooms: BTreeMap<(AppId, Enc), bool>,
+    pub(super) rooms: BTreeMap<(AppId, Enc), bool>,
     /// All other keys.
-    pub(crate) others: Vec<Vec<u8>>,
+    pub(super) others: Vec<Vec<u8>>,
 }
 
 /// A scan of all servers, one after the other.
-pub(crate) struct Walk {
+pub(super) struct Walk {
     nodes: Vec<Server>,
     node: usize,
     cursor: u64,
@@ -38,7 +38,7 @@ pub(crate) struct Walk {
 
 impl Walk {
     /// How much of all keys the walk has seen, 0 to 1.
-    pub(crate) fn fraction(&self) -> f64 {
+    pub(super) fn fraction(&self) -> f64 {
         let here = match self.cursor {
             0 => 0.0,
             cursor => part_seen(cursor),
@@ -58,7 +58,7 @@ fn part_seen(cursor: u64) -> f64 {
 
 impl Audit {
     /// Begins a walk through the keys that a glob matches.
-    pub(crate) async fn scan_all(&self, pattern: String) -> Result<Walk> {
+    pub(super) async fn scan_all(&self, pattern: String) -> Result<Walk> {
         Ok(Walk {
             nodes: self.redis.masters().await?,
             node: 0,
@@ -68,7 +68,7 @@ impl Audit {
     }
 
     /// The next keys; `None` at the end.
-    pub(crate) async fn next_keys(&self, walk: &mut Walk) -> Result<Option<Vec<Vec<u8>>>> {
+    pub(super) async fn next_keys(&self, walk: &mut Walk) -> Result<Option<Vec<Vec<u8>>>> {
         let Some(node) = walk.nodes.get(walk.node) else {
             return Ok(None);
         };
@@ -79,7 +79,7 @@ impl Audit {
     }
 
     /// The slots and other keys of the next page; `None` at the end.
-    pub(crate) async fn next_page(&self, walk: &mut Walk) -> Result<Option<Page>> {
+    pub(super) async fn next_page(&self, walk: &mut Walk) -> Result<Option<Page>> {
         match self.next_keys(walk).await? {
             Some(keys) => self.slots_of(keys).await.map(Some),
             None => Ok(None),
@@ -87,7 +87,7 @@ impl Audit {
     }
 
     /// One page of a scan, and the next cursor; 0: the end.
-    pub(crate) async fn scan(
+    pub(super) async fn scan(
         &self,
         node: &Server,
         cursor: u64,
@@ -161,7 +161,7 @@ impl Audit {
     }
 
     /// Up to `most` users or rooms of an app, as a scan of each server meets them.
-    pub(crate) async fn sample(&self, app: &AppId, rooms: bool, most: usize) -> Result<Vec<Enc>> {
+    pub(super) async fn sample(&self, app: &AppId, rooms: bool, most: usize) -> Result<Vec<Enc>> {
         /// Pages to scan per user or room that is wanted: the app may have only a small part of all keys.
         const PAGES: usize = 1_000;
         let what = if rooms { "members" } else { "counts" };

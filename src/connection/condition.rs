@@ -9,7 +9,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::link::NO_CONNECTION;
 use crate::error::{Trouble, Unavailable};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// How long nothing must have gone wrong before it is over. Where some calls fail and others don't, each would be a line in the log.
 const CALM: Duration = Duration::from_secs(1);

@@ -18,7 +18,7 @@ use super::request::Outgoing;
 use super::route::{Route, timed_out};
 use super::settings::Settings;
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Commands that one pipeline may hold, so that a reply is never held up behind thousands of others.
 const PIPELINE: usize = 128;

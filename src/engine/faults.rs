@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// How long after a complaint the same one is logged again.
 const REPEAT: Duration = Duration::from_secs(600);

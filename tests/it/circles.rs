@@ -14,29 +14,29 @@ use super::layering::{Sources, sources};
 /// Circles that are still there: the uses that have to go, from and to. One that closes no circle any more is struck off.
 #[rustfmt::skip]
 const STILL_TO_GO: &[(&str, &str)] = &[
-    // Levels of the log are checked where the configuration is read, and read from its types where the log begins.
-    ("config", "telemetry"),
-    ("metrics", "telemetry"),
-    // `load` calls `read`, which makes the error that `load` defines.
-    ("config/read", "config/load"),
+    // The table of the settings names the rules and the ways to show a value, which name the settings in turn.
+    ("config.rs", "config/settings"),
+    ("config/settings", "config/rules"),
+    ("config/show", "config/settings"),
     ("connection/condition", "connection/link"),
-    // The folder's file both holds what all handlers share and calls them.
+    // A folder's file both defines what its parts share and calls them.
     ("http/edge", "http.rs"),
     ("http/imkit", "http.rs"),
     ("http/native", "http.rs"),
     ("http/request", "http.rs"),
     ("http/tencent", "http.rs"),
-    ("http/edge/wire", "http/edge/connection"),
-    ("http/edge/worker", "http/edge/connection"),
-    // Delivery names what the writer defines, and the writer delivers.
-    ("engine/deliver", "engine/write"),
-    // The folder's file both defines what its parts share and calls them.
+    ("http/imkit/badges", "http/imkit.rs"),
+    ("http/imkit/rooms", "http/imkit.rs"),
+    ("http/imkit/rooms/show", "http/imkit/rooms.rs"),
+    ("http/native/events", "http/native.rs"),
+    ("http/native/reads", "http/native.rs"),
     ("engine/write/steps", "engine/write.rs"),
     ("engine/write/users", "engine/write.rs"),
+    ("engine/deliver/fan_out", "engine/deliver.rs"),
+    ("audit/doctor/rights", "audit/doctor.rs"),
     ("audit/mend/room", "audit/mend.rs"),
-    // Drift is defined where it is looked for.
-    ("audit/compare", "audit/verify"),
-    ("audit/slot", "audit/verify"),
+    // A dialect is handed a call, and a call knows its dialect.
+    ("http/dialect", "http/request"),
 ];
 
 /// From a module to one that it uses; and a file and a file of them between which it is so.
@@ -366,12 +366,15 @@ fn modules_use_each_other_one_way() {
 #[test]
 fn no_circle_is_forgiven_that_is_open() {
     let arrows = arrows_of(&sources());
-    for (number, (from, to)) in STILL_TO_GO.iter().enumerate() {
-        let mut others = STILL_TO_GO.to_vec();
-        others.remove(number);
-        let closed = !circles(&without(&arrows, &others)).is_empty();
-        assert!(closed, "{from} and {to} are in no circle any more");
-    }
+    let open: Vec<_> = (0..STILL_TO_GO.len())
+        .filter(|number| {
+            let mut others = STILL_TO_GO.to_vec();
+            others.remove(*number);
+            circles(&without(&arrows, &others)).is_empty()
+        })
+        .map(|number| STILL_TO_GO[number])
+        .collect();
+    assert_eq!(open, [], "these are in no circle any more");
 }
 
 /// Circles as they could be written, and what only looks like one.

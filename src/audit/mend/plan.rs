@@ -4,7 +4,7 @@ use crate::audit::form::Type;
 use crate::scripts;
 
 /// A change of a key.
-pub(crate) enum Change {
+pub(super) enum Change {
     /// Deletes the key, if it is not of this type; with an empty text, in any case.
     Drop(&'static str),
     /// Sets a field of a hash: field, value seen, new value.
@@ -29,15 +29,15 @@ pub(crate) enum Change {
 
 /// The changes of one slot.
 #[derive(Default)]
-pub(crate) struct Plan {
+pub(super) struct Plan {
     keys: Vec<Vec<u8>>,
-    pub(crate) changes: Vec<(usize, Change)>,
+    pub(super) changes: Vec<(usize, Change)>,
     /// The new value for each finding, in the order of the findings; `None`: it is removed.
     pub(super) replacements: Vec<Option<String>>,
 }
 
 impl Plan {
-    pub(crate) fn add(&mut self, key: impl AsRef<[u8]>, change: Change) {
+    pub(super) fn add(&mut self, key: impl AsRef<[u8]>, change: Change) {
         let key = key.as_ref();
         let at = self.keys.iter().position(|known| known == key);
         let at = at.unwrap_or_else(|| {
@@ -47,7 +47,7 @@ impl Plan {
         self.changes.push((at, change));
     }
 
-    pub(crate) fn call(&self, changes: &[(usize, Change)]) -> scripts::Call {
+    pub(super) fn call(&self, changes: &[(usize, Change)]) -> scripts::Call {
         let mut call = scripts::SLOT_MEND.call(&self.keys);
         for (key, change) in changes {
             call.push(key + 1);
@@ -73,7 +73,7 @@ impl Plan {
 }
 
 /// The script's word for a type.
-pub(crate) fn word(kind: Type) -> &'static str {
+pub(super) fn word(kind: Type) -> &'static str {
     match kind {
         Type::Hash => "hash",
         Type::List => "list",

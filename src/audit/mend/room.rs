@@ -24,7 +24,7 @@ use crate::scripts;
 const HISTORY: usize = 200_000;
 
 impl Repairer {
-    pub(crate) async fn mend_room<F, P>(
+    pub(super) async fn mend_room<F, P>(
         &self,
         app: &AppId,
         room: &Enc,
@@ -334,11 +334,11 @@ impl Repairer {
 }
 
 /// A member's entry by the user's record. The base is not known; the read position stands in for it, and is not below it.
-pub(crate) fn entry_of(record: &Position) -> String {
+pub(super) fn entry_of(record: &Position) -> String {
     format!("{}|{}|{}", record.state, short(record.epoch), record.read)
 }
 
 /// A new version of a mended list of members, in the form of the scripts (lib/fanout).
-pub(crate) fn next_version(rev: &str, before: &str) -> String {
+pub(super) fn next_version(rev: &str, before: &str) -> String {
     format!("{rev}.{}", short_hash(&format!("{before}\nmended")))
 }

@@ -8,8 +8,8 @@ use crate::engine::Writer;
 use crate::error::Error;
 use crate::event::{Batch, Invalid, Notes};
 use crate::event::{EventOutcome, Wait};
-use crate::metrics::Metrics;
 use crate::names::AppId;
+use crate::telemetry::metrics::Metrics;
 
 /// Applies the events of a request, and writes the answer.
 pub async fn applied(

@@ -1,32 +1,30 @@
 //! What `/metrics` shows. Recording takes no lock: handles are looked up in a table that only ever grows, and all
 //! numbers are atomics. No label holds anything that a caller can choose.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+mod durations;
+mod labelled;
+mod requests;
+mod striped;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet,
-};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{self, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::outcome::Outcome;
-use crate::telemetry::method_name;
+use durations::Durations;
+use labelled::{Handles, Labelled};
+use requests::{Collected, Requests};
+use striped::Striped;
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Upper bounds of the duration buckets in seconds. A read takes some 0.3 ms, so the usual 5 ms would be far too coarse.
-const BUCKETS: [f64; 14] = [
-    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-];
 
 /// All metrics of this process.
 pub struct Metrics {
@@ -439,288 +437,15 @@ impl Drop for Connected {
     }
 }
 
-/// Calls by app, endpoint and outcome: one table for each stripe, so that threads don't write to the same cache lines.
-#[derive(Debug)]
-struct Requests {
-    callers: Vec<Caller>,
-    stripes: Vec<Box<[AtomicU64]>>,
-}
-
-/// Whose calls are counted.
-#[derive(Debug)]
-struct Caller {
-    app: String,
-    endpoints: Vec<&'static str>,
-    /// Where its numbers begin in a table.
-    first: usize,
-}
-
-impl Requests {
-    fn new(callers: impl Iterator<Item = (String, Vec<&'static str>)>) -> Self {
-        let mut cells = 0;
-        let callers = callers
-            .map(|(app, endpoints)| {
-                let first = cells;
-                cells += endpoints.len() * Outcome::ALL.len();
-                Caller {
-                    app,
-                    endpoints,
-                    first,
-                }
-            })
-            .collect();
-        let table = || {
-            std::iter::repeat_with(AtomicU64::default)
-                .take(cells)
-                .collect()
-        };
-        Self {
-            callers,
-            stripes: std::iter::repeat_with(table).take(STRIPES).collect(),
-        }
-    }
-
-    /// Of an app's calls those of an endpoint that it does not have are nobody's.
-    fn add(&self, app: Option<usize>, endpoint: &'static str, outcome: Outcome) {
-        let own = app.and_then(|app| self.callers.get(app.checked_add(1)?));
-        let place = own.and_then(|caller| caller.place(endpoint, outcome));
-        let place = place.or_else(|| self.callers.first()?.place(endpoint, outcome));
-        let stripe = self.stripes.get(stripe());
-        if let Some(cell) = stripe
-            .zip(place)
-            .and_then(|(table, place)| table.get(place))
-        {
-            cell.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn count(&self, place: usize) -> u64 {
-        let cells = self.stripes.iter().filter_map(|table| table.get(place));
-        cells.map(|cell| cell.load(Ordering::Relaxed)).sum()
-    }
-}
-
-impl Caller {
-    fn place(&self, endpoint: &'static str, outcome: Outcome) -> Option<usize> {
-        let at = self.endpoints.iter().position(|known| *known == endpoint)?;
-        Some(self.first + at * Outcome::ALL.len() + outcome as usize)
-    }
-}
-
-/// [`Requests`] as the registry has them.
-#[derive(Debug)]
-struct Collected(Arc<OnceLock<Requests>>);
-
-impl Collector for Collected {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut encoder = encoder.encode_descriptor(
-            "unread_requests",
-            "Calls by what came of them, whatever status the dialect has for it",
-            None,
-            MetricType::Counter,
-        )?;
-        let Some(requests) = self.0.get() else {
-            return Ok(());
-        };
-        for caller in &requests.callers {
-            for endpoint in &caller.endpoints {
-                for outcome in Outcome::ALL {
-                    let Some(place) = caller.place(endpoint, outcome) else {
-                        continue;
-                    };
-                    let labels = [
-                        ("app", caller.app.as_str()),
-                        ("endpoint", endpoint),
-                        ("outcome", outcome.word()),
-                    ];
-                    let mut encoder = encoder.encode_family(&labels)?;
-                    encoder.encode_counter::<NoLabelSet, u64, u64>(&requests.count(place), None)?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Counters with one label.
-struct Labelled<L: Clone + Eq + std::hash::Hash> {
-    family: Family<L, Counter>,
-    handles: Handles<Counter>,
-}
-
-impl<L> Labelled<L>
-where
-    L: Clone + Eq + std::hash::Hash + From<&'static str>,
-{
-    fn new() -> Self {
-        Self {
-            family: Family::default(),
-            handles: Handles::default(),
-        }
-    }
-
-    fn add(&self, label: &'static str, n: u64) {
-        let make = || self.family.get_or_create_owned(&L::from(label));
-        self.handles.with(&(label, "", 0), make, |counter| {
-            counter.inc_by(n);
-        });
-    }
-}
-
-type Key = (&'static str, &'static str, u16);
-
-/// Handles by label, found without a lock: slots are filled once and never change.
-struct Handles<M> {
-    slots: Box<[OnceLock<(Key, M)>]>,
-}
-
-/// Some twelve routes, two or three methods and six statuses each; what does not fit goes through the family's lock.
-const SLOTS: usize = 512;
-
-impl<M> Default for Handles<M> {
-    fn default() -> Self {
-        Self {
-            slots: std::iter::repeat_with(OnceLock::new).take(SLOTS).collect(),
-        }
-    }
-}
-
-impl<M> Handles<M> {
-    fn with(&self, key: &Key, make: impl Fn() -> M, f: impl FnOnce(&M)) {
-        let start = hash(key);
-        // A short probe: the table is never more than sparsely filled.
-        for step in 0..16 {
-            let Some(slot) = self.slots.get((start + step) % SLOTS) else {
-                break;
-            };
-            let (held, handle) = slot.get_or_init(|| (*key, make()));
-            if held == key {
-                return f(handle);
-            }
-        }
-        f(&make());
-    }
-}
-
-fn hash(key: &Key) -> usize {
-    // FNV-1a: labels are short words of ours, so nobody can aim at it.
-    let bytes = key.0.bytes().chain(key.1.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let hash = (hash ^ u64::from(key.2)).wrapping_mul(0x0100_0000_01b3);
-    // The high half is the well mixed one; the remainder is below SLOTS.
-    usize::try_from((hash >> 32) % SLOTS as u64).unwrap_or(0)
-}
-
-/// Threads that do not get in each other's way when they count; more of them share.
-const STRIPES: usize = 16;
-
-/// Which of the [`STRIPES`] this thread counts in.
-fn stripe() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static STRIPE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % STRIPES;
-    }
-    STRIPE.with(|stripe| *stripe)
-}
-
-/// On cache lines of its own, so that writing to one does not slow down the next.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Padded<T>(T);
-
-/// A number that many threads move up and down, and that is seldom read.
-#[derive(Debug, Default)]
-struct Striped([Padded<AtomicI64>; STRIPES]);
-
-impl Striped {
-    fn add(&self, by: i64) -> i64 {
-        let part = self.0.get(stripe());
-        part.map_or(0, |part| part.0.fetch_add(by, Ordering::Relaxed))
-    }
-}
-
-impl gauge::Atomic<i64> for Striped {
-    fn inc(&self) -> i64 {
-        self.add(1)
-    }
-
-    fn inc_by(&self, by: i64) -> i64 {
-        self.add(by)
-    }
-
-    fn dec(&self) -> i64 {
-        self.add(-1)
-    }
-
-    fn dec_by(&self, by: i64) -> i64 {
-        self.add(-by)
-    }
-
-    fn set(&self, to: i64) -> i64 {
-        let was = self.get();
-        self.add(to - was);
-        was
-    }
-
-    fn get(&self) -> i64 {
-        let parts = self.0.iter().map(|part| part.0.load(Ordering::Relaxed));
-        parts.sum()
-    }
-}
-
-/// A histogram of seconds. The crate's own one takes a mutex for each observation.
-#[derive(Debug, Clone, Default)]
-struct Durations(Arc<[Padded<DurationCells>; STRIPES]>);
-
-#[derive(Debug, Default)]
-struct DurationCells {
-    /// One for each of `BUCKETS` and one for what is above.
-    counts: [AtomicU64; BUCKETS.len() + 1],
-    sum_nanos: AtomicI64,
-}
-
-impl Durations {
-    fn observe(&self, seconds: f64) {
-        let Some(Padded(cells)) = self.0.get(stripe()) else {
-            return;
-        };
-        let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
-        if let Some(count) = cells.counts.get(bucket) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        let nanos = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        let nanos = i64::try_from(nanos.as_nanos()).unwrap_or(i64::MAX);
-        cells.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
-    }
-}
-
-impl TypedMetric for Durations {
-    const TYPE: MetricType = MetricType::Histogram;
-}
-
-impl EncodeMetric for Durations {
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let bounds = BUCKETS.into_iter().chain([f64::INFINITY]);
-        let mut buckets: Vec<(f64, u64)> = bounds.map(|bound| (bound, 0)).collect();
-        let mut nanos = 0;
-        for Padded(cells) in self.0.iter() {
-            for ((_, total), count) in buckets.iter_mut().zip(&cells.counts) {
-                *total += count.load(Ordering::Relaxed);
-            }
-            nanos += cells.sum_nanos.load(Ordering::Relaxed);
-        }
-        // The total from the same reading, so that it equals the last bucket.
-        let total = buckets.iter().map(|(_, count)| count).sum();
-        #[expect(clippy::cast_precision_loss, reason = "a sum of seconds is a float")]
-        let sum = nanos as f64 / 1e9;
-        encoder.encode_histogram::<NoLabelSet>(sum, total, &buckets, None)
-    }
-
-    fn metric_type(&self) -> MetricType {
-        Self::TYPE
-    }
+/// The method, or `other`: callers may invent methods, a metric and a log must not grow with them.
+pub fn method_name(method: &str) -> &'static str {
+    const KNOWN: [&str; 9] = [
+        "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT",
+    ];
+    KNOWN
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
 }
 
 #[cfg(test)]
