@@ -33,25 +33,22 @@ test-servers: redis python .venv/installed
 test-servers-quick: redis python
 	CARGO="$(CARGO)" scripts/servers quick
 
-# Without the tests of the modules that it shares with the suite above.
-FAULTS = --locked --test faults -- --skip random:: --skip model:: --skip support::
-
 test-faults: redis
-	$(ON) $(CARGO) test $(FAULTS) $(SKIP)
+	$(ON) $(CARGO) test --locked --test faults $(if $(SKIP),-- $(SKIP))
 
 # The same, and the table of what was injected and what was lost: loadtest/results/faults.md.
 fault-report: redis
 	mkdir -p loadtest/results
-	FAULT_REPORT="$(CURDIR)/loadtest/results/faults.md" $(CARGO) test $(FAULTS)
+	FAULT_REPORT="$(CURDIR)/loadtest/results/faults.md" $(CARGO) test --locked --test faults
 
 # Two pods at every command of each other. INTERLEAVE=all: all of it, for hours; INTERLEAVE=NAME: one case and its commands.
 test-interleave: redis
-	$(CARGO) test --locked --test interleave -- --skip model:: --skip support:: --nocapture
+	$(CARGO) test --locked --test interleave -- --nocapture
 
 # Each attack with its bound on memory and CPU of the pod. Most of them wait most of the time, so more run at once than there are cores;
 # what needs the machine for itself runs alone.
 test-attack: redis
-	$(CARGO) test --locked --test attack -- --skip model:: --skip support:: --skip alone:: --skip crowd:: --test-threads 4
+	$(CARGO) test --locked --test attack -- --skip alone:: --skip crowd:: --test-threads 4
 	$(CARGO) test --locked --test attack -- --test-threads 1 alone:: crowd::
 
 # What deploy/compose.yaml describes, without containers, and the systemd unit. Installs nginx.

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
--- Purpose: which commands the user of this connection may not run; runs none of them and writes nothing.
--- KEYS: 1 a key of ours (brings the call to the node that is asked)
--- ARGV: commands, the words of each separated by line feeds; '@' stands for the key
+-- Purpose: find the commands that the user of this connection may not run. The script runs none of them and writes nothing.
+-- KEYS: 1 a key of ours (the cluster sends the call to the node of its slot)
+-- ARGV: commands, with a line feed between the words of each; '@' stands for the key
 -- Reply: the commands that are refused
 local refused = {}
 for _, line in ipairs(ARGV) do

@@ -1,26 +1,31 @@
 #!lua
--- Purpose: bring a room's state, and what happened in it, to users' own counts. Deliveries may be repeated, reordered or made
---   by two pods at once: the state they end in is the same. Several users at once only where one node holds them all.
+-- Purpose: bring a room's snapshot, and the marks of its jobs, to users' slots. Deliveries may be repeated, reordered or made
+--   by two pods at once: the state they end in is the same. A call may name several users where one node holds all of them.
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
 --   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '~' ->
---   that deletion while rooms are still to be told of it, '#' -> when tombstones were swept, '!' -> the token it was sealed with), prefs (hash).
---   Or only the first two of each, which is enough for most and cheaper: a user who needs the others is then left unchanged, and the caller sends it again with all seven.
+--   the same while a room still has to hear of it, '#' -> when tombstones were swept, '!' -> the token it was sealed with), prefs (hash).
+--   Or only the first two per user, which is cheaper and enough for most deliveries (the fast path): the script leaves a user
+--   who needs the other five (the slow path) unchanged, and the caller sends that user again with all seven keys.
 --   Records: state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last, of supergroups
---   state|epoch|rev|read|holes|mentions. To be short, epoch is in base 36, so is rev, which is how far it is from epoch
---   (it is never less), and kind is one letter: d direct, g group. Every other number, here and in ARGV, is decimal.
---   After last may stand | and which of the user's settings of the room are true: h hidden, s sticky, m muted.
+--   state|epoch|rev|read|holes|mentions. To keep records short, epoch is in base 36; rev is its distance from epoch (it is
+--   never less), also in base 36; made is the distance of the room's creation from epoch, in milliseconds; kind is one letter:
+--   d direct, g group. Every other number, here and in ARGV, is decimal. After last may stand | and the letters of those
+--   settings of the user for the room that are true: h hidden, s sticky, m muted. records.txt has examples.
 -- ARGV: 1 room, 2 rev, 3 head, 4 kind, 5 status, 6 type, 7 tags, 8 created (milliseconds), 9 the last message as it stands
---   in a record ('': none), 10 and 11 positions that don't count, and that mention, for everybody (comma lists), then four per
---   user: state (j, i, l or - for no member) and epoch as they stand in a record, after them | and what this slot said when it
---   refused the membership before (decimal), if the room has said since that it comes after that; rev as it stands there
---   ('': less than epoch); base; and '' or lines: peer, '' or when the user was named as a sender, after it ! and the deletion
---   that it comes after, if there was one, '' or read up to, positions that don't count (comma list), positions that mention
---   (comma list), then settings (field, stamp and JSON value in turn)
--- Reply: a text per user: K kept, C send again with all seven keys; or refused, which changes nothing: D and the deletion of
---   the user that the membership, or the naming, may be older than; O and the deletion after which a membership is over
---   that was told before it; A and a later stamp of this room than rev, by which the membership is over. Then, if a record
---   has a later stamp than rev, > and the latest of these.
+--   in a record ('': none), 10 holes and 11 mentions that every user of the call gets (comma lists of positions), then four
+--   per user:
+--   a) state (j, i, l, or - for no member) and epoch as they stand in a record; then, if this slot refused the membership
+--      before and the room has decided since that the membership comes after what the slot named: | and what it named (decimal)
+--   b) rev as it stands in a record ('': less than epoch)
+--   c) base
+--   d) '' or lines: peer; '' or the stamp at which the user was named as a sender, with ! and the deletion that it comes after,
+--      if there was one; '' or the position read up to; holes (comma list); mentions (comma list); then settings (field,
+--      stamp and JSON value in turn)
+-- Reply: a text per user. K: kept. C: send again with all seven keys. The other three refuse, and change nothing. D and a
+--   deletion of the user: the membership, or the naming, may be older than it. O and a deletion of the user: the slot had the
+--   membership before the deletion, so it is over. A and a stamp of this room, later than rev, at which the membership was over.
+--   After the users' texts, if some record has a later stamp than rev: > and the latest of these stamps.
 local call, match, number = redis.call, string.match, tonumber
 local room, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local kind, status, type, tags = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -30,11 +35,11 @@ local now = t[1] * 1000000 + t[2]
 local function int(n) return string.format('%d', n) end
 -- The latest stamp in a record that is later than this snapshot.
 local ahead = 0
--- First the common case, told cheaply: the record of this very membership is there, and nothing but positions moves. It
--- does what `merge` would do. A record that is there has not been left or deleted, so nothing else needs to be looked at.
+-- The fast path is for the common case: the slot has a record of this very membership, and only positions move. It does what
+-- `merge` would do. A record exists only while the user has neither left nor been deleted, so the other keys need no look.
 local settings = string.sub(kind, 1, 1) .. '|' .. status .. '|' .. type .. '|' .. tags
 local names, filled, with_peer
--- The plain counts that a message moves: their names, and again each followed by a place for its value.
+-- Sets `names` to the plain counts that a message moves, and `filled` to the same names, each followed by a place for its value.
 local function fields_of(peer)
   with_peer = peer
   names, filled = {'room:' .. room, 'messages:' .. kind}, {}
@@ -44,7 +49,7 @@ local function fields_of(peer)
   for i = 1, #names do filled[2 * i - 1] = names[i] end
 end
 
--- What becomes of a record: by how much it counts more, and its new text; nothing if it is no such case.
+-- What becomes of a record on the fast path: by how much its plain counts grow, and its new text; nil: the slow path.
 local function moved(text, membership, after, more)
   local peer, read_to = '', ''
   if more ~= '' then
@@ -60,19 +65,19 @@ local function moved(text, membership, after, more)
   if read_to ~= '' then
     local further = tonumber(read_to) - r
     if further > 0 then
-      -- Where marks are passed by, or it is no member, that takes a closer look.
+      -- The read position may pass marks, or the user may be no member: only the slow path can tell.
       if holes ~= '0' or mentions ~= '0' or not joined or tonumber(read_to) > tonumber(top) then return nil end
       by, r = by - further, read_to
     end
   end
   if after ~= v then
     if after == '' or number(after, 36) < number(v, 36) then
-      -- Late: there is nothing in it that is not known, or it takes a closer look.
+      -- A late delivery. If it moves nothing, the record stays as it is; if it does, it goes the slow path.
       if by ~= 0 or top ~= h then return nil end
       ahead = math.max(ahead, number(match(of, '%w+$'), 36) + number(v, 36))
       return 0, text
     end
-    -- A room that has come further has a head that has, too, unless it has lost data.
+    -- A later revision has a head at least as high, unless the room has lost data.
     if head < number(h) then return nil end
   end
   if not joined or status ~= '1' then by = 0 end
@@ -81,12 +86,12 @@ local function moved(text, membership, after, more)
     .. '|' .. made .. '|' .. last .. flags
 end
 
-local reply, closer = {}, {}
--- On a cluster a key follows that only guards the call.
+local reply, slow = {}, {}
+-- In a cluster one more key follows, which only guards the call.
 local users = (#ARGV - 11) / 4
 local each = #KEYS < users * 7 and 2 or 7
 local only_positions = kind ~= 'supergroup' and ARGV[10] == '' and ARGV[11] == ''
--- Those who came together have the same record until they read.
+-- Users who joined in the same event have equal records until one of them reads: the result is worked out once for all.
 local seen, seen_membership, by, record
 for i = 0, users - 1 do
   local membership, more = ARGV[12 + i * 4], ARGV[15 + i * 4]
@@ -101,7 +106,7 @@ for i = 0, users - 1 do
     local values = call('HMGET', KEYS[i * each + 1], unpack(names))
     for n = 1, #names do
       local value = (values[n] or 0) + by
-      -- A field that comes to zero goes: that takes a closer look as well.
+      -- `merge` deletes a field that comes to zero: the slow path, too.
       if value == 0 then
         record, seen = nil, nil
         break
@@ -116,10 +121,10 @@ for i = 0, users - 1 do
   else
     seen = nil
     reply[i + 1] = 'C'
-    closer[#closer + 1] = i
+    slow[#slow + 1] = i
   end
 end
-if #closer == 0 or each == 2 then
+if #slow == 0 or each == 2 then
   if ahead > 0 then reply[users + 1] = '>' .. int(ahead) end
   return reply
 end
@@ -153,7 +158,7 @@ local function contribute(delta, rec, n, m, i)
   end
 end
 
--- Adds to `delta` which tags and types a membership makes visible.
+-- Adds to `delta` the references to the tags and the type of a membership's room.
 local function refer(delta, rec, by)
   if rec.state ~= 'j' or rec.status ~= '1' then return end
   for tag in string.gmatch(rec.tags, '[^,]+') do
@@ -171,7 +176,7 @@ local function numbers(rec)
   return rec.head - rec.read - rec.nh, rec.nm, 0
 end
 
--- Moves the fields of a hash by `delta`; a field that comes to zero goes.
+-- Moves the fields of a hash by `delta`, and deletes a field that comes to zero.
 local function apply(key, delta)
   local fields = {}
   for field, by in pairs(delta) do
@@ -241,7 +246,7 @@ local function merge(k, a)
     end
   end
   if state == '-' then return 'K' end
-  -- A membership that began after the snapshot has a telling of its own; this one may be of an earlier room by that name.
+  -- A membership that began after the snapshot gets a delivery of its own. This snapshot may be of an earlier room of that name.
   if state ~= 'l' and rev < epoch then return 'K' end
 
   local old, was_super = nil, false
@@ -256,7 +261,7 @@ local function merge(k, a)
     if text then
       was_super = true
       local s, e, v, r, nh, nm = string.match(text, '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)$')
-      -- The room knows the rest; a supergroup adds nothing to the plain counts.
+      -- Only the room knows the other parts; a supergroup adds nothing to the plain counts.
       old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(r), nh = tonumber(nh),
         nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = ''}
     end
@@ -266,7 +271,7 @@ local function merge(k, a)
     return old.epoch > rev and rev > 0 and 'A' .. int(old.epoch) or 'K'
   end
   if not old or same then
-    -- A record that is there has not been left or deleted since.
+    -- Only a slot without a record can have a tombstone or a deletion that is later than the membership.
     if not old and over and over >= epoch and vouched ~= int(over) then
       if state == 'l' then return 'K' end
       if deletion then return 'O' .. deletion end
@@ -283,17 +288,18 @@ local function merge(k, a)
     else
       new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0}
     end
-    -- What is of the same revision says the same, unless the record was corrected: that one counts as told at its epoch.
-    local told = new.after and tonumber(new.after, 36)
-    local further = told and tonumber(after, 36) - told
-    if not told or further >= 0 then
+    -- A snapshot of the record's own revision is taken as well: it is equal, unless a repair has corrected the record. A repair
+    -- sets the revision back to the epoch, so that any snapshot is taken.
+    local delivered = new.after and tonumber(new.after, 36)
+    local further = delivered and tonumber(after, 36) - delivered
+    if not delivered or further >= 0 then
       new.after, new.kind, new.status, new.type, new.tags, new.peer, new.last = after, kind, status, type, tags, peer, last
       new.made = new.made or int(created - math.floor(epoch / 1000))
     else
-      ahead = math.max(ahead, epoch + told)
+      ahead = math.max(ahead, epoch + delivered)
     end
     if further and further > 0 and head < new.head and not was_super then
-      -- The room has lost messages, which others take the place of.
+      -- The room has lost messages, and will give their positions to other messages.
       new.head, new.read = head, math.min(new.read, head)
       local from = string.format('%016.0f', head + 1)
       new.nh = new.nh - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|h|' .. from, '[' .. room .. '|h|~')
@@ -348,7 +354,7 @@ local function merge(k, a)
     end
   end
 
-  -- The plain counts move by the difference between what was and what is.
+  -- The plain counts move by the difference between the old record and the new one.
   local delta = {}
   local counted_old = old ~= nil and not was_super
   local counted_new = new ~= nil and new.kind ~= 'supergroup'
@@ -402,8 +408,8 @@ local function merge(k, a)
   if state == 'l' then
     redis.call('HSET', left, room, int(epoch) .. '|' .. int(now))
     if not ended[3] then redis.call('PEXPIRE', left, 86400000) end
-    -- Tombstones are swept, at most every ten minutes: a user may leave thousands of rooms in a row. The clock may have
-    -- stepped back since they were made: then they are kept for an hour from now.
+    -- More than 512 tombstones are swept, but at most every ten minutes: a user may leave thousands of rooms in a row. A
+    -- tombstone goes after an hour. One from the future was made before the clock stepped back: its hour begins now.
     local swept = tonumber(redis.call('HGET', left, '#') or 0)
     if redis.call('HLEN', left) > 512 and (now - swept > 600000000 or swept > now) then
       redis.call('HSET', left, '#', int(now))
@@ -423,6 +429,6 @@ local function merge(k, a)
   return 'K'
 end
 
-for _, i in ipairs(closer) do reply[i + 1] = merge(i * 7, 11 + i * 4) end
+for _, i in ipairs(slow) do reply[i + 1] = merge(i * 7, 11 + i * 4) end
 if ahead > 0 then reply[users + 1] = '>' .. int(ahead) end
 return reply

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- Purpose: take over the fan-outs of a room or user whose lease has run out, so that one pod at a time works on each; or,
---   where nothing is unfinished, seal it: what was announced before is no leave to accept anything any more, so that the
---   announcement can be forgotten, however long a pod was stopped with it in its hands.
+-- Purpose: take over the jobs of a room or user whose lease has ended, so that one pod at a time works on each. Where no job is
+--   left, seal the room or user instead: it then accepts nothing on this announcement or an older one, so that the sweep can
+--   forget the announcement, even if a pod that holds it has been stopped for a long time.
 -- KEYS: 1 meta (hash), or a user's left (hash); 2 pending (hash: job -> record, whose first line is the end of the lease in microseconds)
--- ARGV: 1 lease (microseconds), 2 the longest lease there is (microseconds), 3 most jobs to take, 4 the token to seal with
---   ('': not), 5 the field to seal in: sealed of a room, ! of a user, 6 milliseconds to keep the seal of what does not exist
--- Reply: {jobs left in all, 1 if it was sealed, microseconds now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time
---   (nothing each if there is none), then job and record of each one taken}
+-- ARGV: 1 lease (microseconds), 2 the longest lease that a pod takes (microseconds), 3 most jobs to take, 4 the token to seal
+--   with ('': don't seal), 5 the field to seal in: `sealed` of a room, `!` of a user, 6 milliseconds to keep the seal of a room or user that does not exist
+-- Reply: {jobs pending, 1 if it was sealed, microseconds now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time
+--   (each nil if there is none), then job and record of each job taken}
 local meta, pending = KEYS[1], KEYS[2]
 local lease, longest, most, token, field = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
@@ -36,7 +36,8 @@ repeat
   for i = 1, #found, 2 do
     local ends, rest = string.match(found[i + 1], '^(%d+)(.*)$')
     ends = tonumber(ends or '')
-    -- What can't be read has no lease. One that ends later than the longest can was given by a clock that stepped back.
+    -- A record that can't be read has no lease. A lease that ends later than the longest one can was given before the clock
+    -- stepped back. Both are taken over.
     if taken < most and not (ends and ends >= now and ends <= now + longest) then
       local record = ends and string.format('%.0f', now + lease) .. rest or found[i + 1]
       if ends then

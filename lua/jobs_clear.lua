@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Purpose: clear fan-outs that are finished, where a member's slot has seen a later stamp of the room than the one that was
---   delivered: the room has come further meanwhile, or has lost data. In that case it begins to count above that stamp, and
---   the fan-outs stay until they are delivered again.
+-- Purpose: clear finished jobs after a delivery in which a member's slot had a later stamp of the room than the snapshot.
+--   Either the room has a later revision by now: then the jobs are cleared. Or the room has lost data: then its next revision
+--   is above that stamp, and the jobs stay, so that the caller delivers them again.
 -- KEYS: 1 meta (hash), 2 pending (hash: job -> record)
--- ARGV: 1 the latest stamp that was seen, 2.. jobs
--- Reply: {} cleared, or {now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time}: deliver
---   again, or the error UNREADABLE
+-- ARGV: 1 the latest stamp that a slot had, 2.. jobs
+-- Reply: {} the jobs are cleared, or {now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time}: deliver
+--   again with this snapshot, or the error UNREADABLE
 -- Lib: fanout
 local meta, pending = KEYS[1], KEYS[2]
 local seen = tonumber(ARGV[1])

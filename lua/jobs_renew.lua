@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Purpose: keep fan-outs that are still being worked on from being taken over; those that are finished stay finished.
+-- Purpose: extend the leases of jobs that this pod still works on, so that no other pod takes them over. A job that was cleared
+--   stays cleared.
 -- KEYS: 1 pending (hash: job -> record, whose first line is the end of the lease in microseconds)
 -- ARGV: 1 lease (microseconds), 2.. jobs
 -- Reply: jobs renewed

@@ -1,8 +1,8 @@
 #!lua flags=no-writes
--- Purpose: what stands under a key that can't be read, in short, for people; writes nothing.
+-- Purpose: show people the beginning of what a key holds that can't be read; writes nothing.
 -- KEYS: 1 the key
--- ARGV: 1 most bytes to tell
--- Reply: {its type in words, the beginning of what is there}
+-- ARGV: 1 most bytes to answer
+-- Reply: {its type in words, the beginning of its value}
 local key, most = KEYS[1], tonumber(ARGV[1])
 local function try(...)
   local answer = redis.pcall(...)

@@ -1,11 +1,11 @@
 #!lua
--- Purpose: join, invite or take out members; joining starts to count at the head of now.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base, the epoch in base 36; for l the base is the epoch that
---   ended, likewise, or 0 where the user was deleted; member_settle.lua says what may follow), 3 pending (hash: job -> record),
+-- Purpose: join, invite or take out members. The base of a new membership is the head of now.
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base, the epoch in base 36; in state l the base is the epoch of the
+--   membership that ended (also in base 36) or 0 if the user was deleted; member_settle.lua says what may follow), 3 pending (hash: job -> record),
 --   4 and 5 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
---   4 state to take: j joined, i invited, l left, 5 '' or, where users are deleted, the epoch up to which a membership ends, 6.. users
--- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
+--   4 the new state: j joined, i invited, l left, 5 '' or, if the users are deleted, the latest epoch of a membership that ends, 6.. users
+-- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, entry of each user or ''} or {'DUP', the same without entries}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'FULL'} a direct room takes two, or the error UNREADABLE
@@ -28,7 +28,8 @@ local born, kind = tonumber(m[7]), m[3]
 local rev = math.max(tonumber(m[1]) + 1, now)
 local revs, epochs = int(rev), short(rev)
 
--- The state and epoch of a valid member, and that as it stands there; an entry from before the room was made again is none.
+-- A member's state, epoch, and epoch as it stands in the entry; nil for an entry that is older than the room: a room of that
+-- name was deleted and made again.
 local function member(entry)
   if not entry then return nil end
   local s, began = string.match(entry, '^([ijl])|(%w+)|%w+|?%d*|?%d*$')
@@ -57,7 +58,7 @@ for i = 6, #ARGV do
   local s, epoch, began = member(entry)
   local new
   if state == 'l' then
-    -- The user had been named as a member when the membership began, which is how users come to exist: that moment goes along.
+    -- The epoch that ended goes along: by it the user's slot knows since when the user exists, for being a member makes a user known.
     if s and (not up_to or epoch <= up_to) then new = 'l|' .. epochs .. '|' .. (up_to and '0' or began) end
   elseif not s or (state == 'j' and s == 'i') then
     new = state .. '|' .. epochs .. '|' .. m[2]
@@ -75,7 +76,7 @@ local open, job, record = unfinished(pending), '', ''
 if #changed > 0 then
   m[1], job = revs, revs
   m[8] = version(rev, m[8], state .. table.concat(changed, ','))
-  -- The two of a direct room see each other, so both are told.
+  -- Each of the two in a direct room has the other one for the peer, so the job is for both.
   if kind == 'direct' then
     record = int(now + lease) .. '\nall'
   else

@@ -1,18 +1,18 @@
 #!lua
--- Purpose: decide, in the room, what becomes of memberships that users' slots refused in a delivery. A delivery only reports;
---   no clock is asked, for a room's node and a user's node may have different ones. What counts is whether the fan-out that
---   began the membership is still pending: then nobody has been told yet that it exists, and it may begin after whatever
---   the slot says. Doing it again changes nothing.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base|vouched|since: what the slot named that this membership is
---   known to come after, or ''; and the stamp above which the room's fan-outs are the membership's, if not its epoch),
+-- Purpose: decide, in the room, what becomes of memberships that users' slots refused in a delivery. The delivery only reports
+--   the refusal. The script compares no clocks, because the room's node and the user's node may have different ones. It asks
+--   whether the job that began the membership is still pending. If it is, not every slot has had the membership yet, so the
+--   membership may come after whatever the slot names. Doing it again changes nothing.
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base|vouched|since: vouched is '' or what the slot named and the
+--   membership is known to come after; since is '' or, if it is not the epoch, the stamp above which the room's jobs are for this membership),
 --   3 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), then six per user: user, the epoch that was
---   refused, why, what the slot named (a stamp of the slot, or of this room for A), '' or the job of a message that brings
---   the user in, '' or the position to begin with then.
---   Why: D the user was deleted, and the membership had not been told before; O it had, so that it is over; A the slot has
---   seen a later stamp of this room; N the user was deleted, and is named by the job given in place of the epoch
--- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
---   mrev, created, last_at, last_time, then for each user its entry or '', for N 1 if it is to be known and 0 if not}
+--   refused, why, what the slot named (a stamp of the slot; for A a stamp of this room), '' or the job of a message that brings
+--   the user in, '' or the base in that case.
+--   Why: D the user was deleted, and the slot did not have the membership before; O it had, so the membership is over; A the
+--   slot has a later stamp of this room; N the user was deleted, and the job given in place of the epoch names the user as a sender
+-- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
+--   mrev, created, last_at, last_time, then for each user its entry or ''; for N: 1 if the user is to become known, else 0}
 --   or {'STALE', token above which to announce again}, {'ROOM', now} no such room (any more), or the error UNREADABLE
 -- Lib: fanout
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
@@ -23,7 +23,7 @@ asked[13] = 'parted'
 local m = opened(meta)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 if not m[7] then
-  -- Senders of a room that was deleted become known all the same.
+  -- A sender becomes known even if the room has been deleted since.
   local reply = {'ROOM', now}
   for i = 3, #ARGV, 6 do
     local named = ARGV[i + 2] == 'N' and redis.call('HEXISTS', pending, ARGV[i + 1]) == 1
@@ -33,7 +33,7 @@ if not m[7] then
 end
 local last = tonumber(m[1])
 local rev = math.max(last + 1, now)
--- Data of the room was lost if a user has seen a later stamp of it than there is: the next one is above that.
+-- A slot with a later stamp than the room's own means that the room has lost data: its next revision is above that stamp.
 for i = 3, #ARGV, 6 do
   if ARGV[i + 2] == 'A' and tonumber(ARGV[i + 3]) > last then rev = math.max(rev, tonumber(ARGV[i + 3]) + 1) end
 end
@@ -48,14 +48,14 @@ for i = 3, #ARGV, 6 do
   else
     local entry = entries[user] or redis.call('HGET', members, user) or ''
     local s, began, start, vouched, since = string.match(entry, '^(%a)|(%w+)|(%w+)|?(%d*)|?(%d*)$')
-    local new, told = nil, false
-    -- Somebody else may have decided meanwhile; and what is only late is let be.
+    local new, redelivered = nil, false
+    -- Not if another pod has decided meanwhile, and not if the refused delivery was only late.
     if s and tonumber(began, 36) == tonumber(epoch) and vouched ~= stamp and not (why == 'A' and tonumber(stamp) <= last) then
       if s == 'l' then
         if why == 'A' then new = 'l|' .. epochs .. '|' .. start end
       elseif why ~= 'O' and redis.call('HEXISTS', pending, epoch) == 1 then
-        -- The delivery that refused it is made again, and brings it.
-        new, told = s .. '|' .. began .. '|' .. start .. '|' .. stamp .. '|' .. since, true
+        -- The caller makes the refused delivery again, and it brings the membership.
+        new, redelivered = s .. '|' .. began .. '|' .. start .. '|' .. stamp .. '|' .. since, true
       elseif job ~= '' and redis.call('HEXISTS', pending, job) == 1 then
         new = 'j|' .. epochs .. '|' .. base .. '|' .. stamp .. '|' .. int(tonumber(job) - 1)
       else
@@ -66,7 +66,7 @@ for i = 3, #ARGV, 6 do
     if new then
       entries[user] = new
       touched[#touched + 1] = user
-      if not told then tell[#tell + 1] = user end
+      if not redelivered then tell[#tell + 1] = user end
       entry = new
     end
     reply[place] = entry

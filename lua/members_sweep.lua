@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Purpose: drop the entries of members whose leaving was delivered.
+-- Purpose: drop the entries of those who left, once their slots have it.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua)
--- ARGV: pairs of user and the epoch delivered
+-- ARGV: pairs of user and the epoch that was delivered
 -- Reply: how many were dropped
 local meta, members = KEYS[1], KEYS[2]
 
@@ -11,7 +11,7 @@ for i = 1, #ARGV, 2 do
   local user, delivered = ARGV[i], tonumber(ARGV[i + 1])
   local state, epoch = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)')
   epoch = tonumber(epoch or '', 36)
-  -- Either this very leaving, or a membership from before the room was deleted.
+  -- Either the entry of this leaving, or a membership in a deleted room of the same name.
   if epoch and ((state == 'l' and epoch <= delivered) or (epoch < born and epoch < delivered)) then
     dropped = dropped + redis.call('HDEL', members, user)
   end

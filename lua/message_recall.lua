@@ -1,11 +1,11 @@
 #!lua
--- Purpose: take a message back: it stops counting for everybody who had not read it.
+-- Purpose: recall a message: it counts no more for those who have not read it.
 -- KEYS: 1 meta (hash), 2 ids (hash: id -> rev|position|time|recall|number), 3 recalled (sorted set of positions),
 --   4 allmentions (sorted set of positions), 5 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
 --   4 history in microseconds, 5 id
--- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
---   mrev, created, last_at, last_time, 1 if there is much to forget of recalled messages} or {'DUP', the same}
+-- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
+--   mrev, created, last_at, last_time, 1 if room_trim.lua should forget recalled positions} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'MESSAGE'} no such message, or older than the
 --   history, or the error UNREADABLE
 -- Lib: fanout
@@ -24,7 +24,7 @@ local entry = redis.call('HGET', ids, id)
 if not entry then return {'MESSAGE'} end
 local first, position, time, recall, number, silent = string.match(entry, '^(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)(|?s?)$')
 must(first, 'what is known of a message')
--- Ids are kept a little longer, so that a request sent again is known; the history ends where it ends.
+-- Ids outlive the history a little, so that a request that is sent again is known. A recall still ends with the history.
 if tonumber(first) < now - max_age or tonumber(m[14]) - tonumber(number) >= max_messages then return {'MESSAGE'} end
 if recall ~= '0' then
   local record = redis.call('HGET', pending, recall) or ''
@@ -39,7 +39,7 @@ local many = redis.call('ZCOUNT', recalled, '-inf', '+inf')
 redis.call('ZCOUNT', allmentions, 0, 0)
 redis.call('HSET', ids, id, first .. '|' .. position .. '|' .. time .. '|' .. revs .. '|' .. number .. silent)
 if silent == '' then
-  -- Only a supergroup's members subtract at reading, and only a group can become one.
+  -- Only a supergroup's members subtract recalled positions when they read, and only a group can become a supergroup.
   if m[3] ~= 'direct' then
     redis.call('ZADD', recalled, position, position)
     if many + 1 >= tonumber(m[15] or 1024) then much = 1 end
@@ -50,7 +50,7 @@ if silent == '' then
     record = int(now + lease) .. '\nall\n\nc|' .. position
     redis.call('HSET', pending, job, record)
   elseif m[16] then
-    -- Members who have not been told yet that this is a supergroup would still count the message.
+    -- Members whose slots don't have the conversion to a supergroup yet would still count the message: the caller waits for that job.
     record = redis.call('HGET', pending, m[16]) or ''
     if record ~= '' then job = m[16] end
   end

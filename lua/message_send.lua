@@ -1,24 +1,25 @@
 #!lua
--- Purpose: accept messages into a room in the order given: number those that count, remember their ids, record what is to
---   be delivered to whom. With a pair of users: the direct room of the two, made if need be; who of them is not in it comes
---   in, who is invited stays invited.
+-- Purpose: accept messages into a room in the order given: number those that count, remember their ids, and write a job for
+--   each delivery. With a pair of users the room is the direct room of the two. The script makes it if needed, and lets in
+--   the one who is not in it; a user who is invited stays invited.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
---   4 history in microseconds, 5 and 6 the pair or '' and '', 7 0: made if need be; 1: only if both are in it; 2: only if it is there,
+--   4 history in microseconds, 5 and 6 the pair or '' and '', 7 what the caller takes the pair's room for: 'new' it is made if it
+--   does not exist; 'existing' both have to be in it; 'rejoined' it has to exist, and the one who left comes back,
 --   then ten per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type,
---   1 if the event gave the time, 0 if it is that of arrival, payload (JSON) or ''
--- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a conversion under way), unfinished fan-outs
---   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if there is much to
---   forget of mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
---   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} the pair's room is taken,
+--   1 if the event gave the time, 0 if the pod took the time of arrival, payload (JSON) or ''
+-- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a pending conversion to a supergroup), pending jobs
+--   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if room_trim.lua should
+--   forget mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
+--   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} other users have the pair's room,
 --   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the room is gone, or the error UNREADABLE
 -- Lib: fanout
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
-local one, two, both = ARGV[5], ARGV[6], ARGV[7] == '1'
+local one, two, found = ARGV[5], ARGV[6], ARGV[7]
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17], asked[18] = 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'trim'
@@ -41,7 +42,7 @@ local function member(user)
   return s
 end
 
--- Those of a comma list who have joined, without one of them.
+-- The users of a comma list who have joined, without the user `but`.
 local function joined_of(list, but)
   local found, part = {}, {}
   local function look()
@@ -64,7 +65,7 @@ end
 local set = {}
 local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
 
--- The messages' first times here, as far as the history goes back. All is read before anything is written.
+-- Which of the messages the history knows, and when each was accepted. All is read before anything is written.
 local asked_ids, known = {}, {}
 for i = 8, #ARGV, 10 do
   asked_ids[#asked_ids + 1] = ARGV[i]
@@ -82,7 +83,7 @@ local length = redis.call('LLEN', log)
 redis.call('HLEN', members)
 if kind == 'supergroup' then redis.call('ZCOUNT', allmentions, 0, 0) end
 
--- A message that is known changes nothing, so it brings nobody back into the room either.
+-- A message that is known changes nothing, so it lets nobody into the room either.
 local any_new = false
 for _, id in ipairs(asked_ids) do
   if one == '' or any_new then break end
@@ -92,7 +93,7 @@ end
 local open, job, record = unfinished(pending), '', ''
 if any_new then
   local made = not born
-  if made and ARGV[7] ~= '0' then return {'LEFT'} end
+  if made and found ~= 'new' then return {'LEFT'} end
   if born and kind ~= 'direct' then return {'KIND'} end
   local here = {}
   if not made then
@@ -102,8 +103,8 @@ if any_new then
       here[all[i]] = member(all[i])
     end
     if one == two or not (here[one] and here[two]) then
-      -- Somebody else may have been in the room last, and then it is no longer the pair's. Where one of the two is still there, the
-      -- last one beside that one counts; where neither is, the last two do.
+      -- The room is the pair's only if nobody else was in it last. Where one of the two is still in it, the last user beside that
+      -- one counts; where neither is, the last two users count.
       local stays = here[one] and one or here[two] and two
       for user in string.gmatch(parted(m[21], {}), '[^,]+') do
         if user ~= one and user ~= two then return {'FULL'} end
@@ -114,7 +115,7 @@ if any_new then
   local missing = {}
   if not here[one] then missing[1] = one end
   if two ~= one and not here[two] then missing[#missing + 1] = two end
-  if #missing > 0 and both then return {'LEFT'} end
+  if #missing > 0 and found == 'existing' then return {'LEFT'} end
   if #missing > 0 then
     local revs = tick()
     if made then
@@ -136,7 +137,7 @@ if any_new then
 end
 if not born then return {'ROOM'} end
 if job == '' and kind == 'supergroup' and m[16] then
-  -- Members who have not been told yet that this is a supergroup would not see the message.
+  -- Members whose slots don't have the conversion to a supergroup yet would not see the message: the caller waits for that job.
   record = redis.call('HGET', pending, m[16]) or ''
   if record ~= '' then job = m[16] end
 end
@@ -144,7 +145,7 @@ end
 local mintime, maxtime, accepted = tonumber(m[13]), tonumber(m[14]), tonumber(m[15] or 0)
 local last, payload, much, reply = nil, '', 0, {}
 local last_at, last_time = tonumber(string.match(m[10] or '', '^%d+')), tonumber(m[11])
--- When a message was sent, as far as its acceptance bears that out: not after it.
+-- When a message was sent: the time that it was given, but not later than its acceptance.
 local function moment(time, at) return math.min(time, math.floor(at / 1000)) end
 for i = 8, #ARGV, 10 do
   local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -163,7 +164,7 @@ for i = 8, #ARGV, 10 do
       mintime = math.min(mintime or tonumber(time), tonumber(time))
       maxtime = math.max(maxtime or tonumber(time), tonumber(time))
     end
-    -- A silent message stands where the last counted one before it does.
+    -- A silent message has no position; its place is that of the last message with a position before it.
     local at = int(head)
     accepted = accepted + 1
     redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted) .. (silent and '|s' or ''))
@@ -171,10 +172,10 @@ for i = 8, #ARGV, 10 do
     length = redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
     local at_time, given = tonumber(time), ARGV[i + 8] == '1'
     if given and last_at and last_time and moment(at_time, tonumber(revs)) < moment(last_time, last_at) then
-      -- Late: the room's last message stays the one that it is, and the room is news all the same.
+      -- Late: the room keeps its last message, but this is its newest one.
       m[10] = int(last_at) .. ',' .. revs
       if not last and not m[20] then
-        -- Before it was kept where the last message stands, that was the one accepted last.
+        -- An earlier version did not store the position of the last message; there it was the message accepted last.
         m[20] = int(silent and head or head - 1)
         put('last_position', m[20])
       end
@@ -186,7 +187,7 @@ for i = 8, #ARGV, 10 do
       payload = ARGV[i + 9]
     end
 
-    -- A silent one too: it is the room's last message, by which members sort their rooms.
+    -- A silent message goes to all members, too: it is the room's last message, by which they sort their rooms.
     local all = kind ~= 'supergroup'
     local named = {}
     if not silent and mentions == '*' then
@@ -201,7 +202,7 @@ for i = 8, #ARGV, 10 do
     end
     local what = ''
     if all or sender ~= '' or #named > 0 then
-      -- To a sender who has joined: read up to here, a hole, or quiet; n is no member's. A pair is brought into its room.
+      -- What the message is to its sender: r read up to here, h a hole, q nothing; n the sender has not joined. A pair is let into its room.
       local own, brings = 'n', ''
       if sender ~= '' and member(sender) == 'j' then own = mark and 'r' or silent and 'q' or 'h' end
       if one ~= '' then brings = '|' .. one .. ',' .. two .. '|' .. int(silent and head or head - 1) end
@@ -216,15 +217,15 @@ for i = 8, #ARGV, 10 do
   end
 end
 
--- What is older than the history is forgotten, the oldest first, but by number only when it is too old to be part of a
--- request that is sent again; an id that came again since belongs to the newer entry. Bounded, so that a history made
--- shorter is not cut down in one go.
+-- Messages beyond the history are forgotten, the oldest first. One beyond the number of messages stays as long as a request
+-- with it may be sent again. An id that was used again belongs to the newer message. A call forgets a bounded number, so
+-- that it stays short after an operator has shortened the history.
 local retried, most = now - 900000000, max_messages + 50000
 for _ = 1, #ARGV / 10 + 16 do
   local oldest = redis.call('LINDEX', log, 0)
   if not oldest then break end
   local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|(.*)$')
-  -- What can't be read there is of no use to anybody.
+  -- An element that can't be read counts as old.
   local at = tonumber(stamp or 0)
   if not (at < now - max_age or (length > max_messages and at < retried) or length > most) then break end
   redis.call('LPOP', log)
@@ -232,8 +233,8 @@ for _ = 1, #ARGV / 10 + 16 do
   local entry = id and redis.call('HGET', ids, id)
   if entry and string.match(entry, '^%d+') == stamp then redis.call('HDEL', ids, id) end
 end
--- The history as a whole ends some time after its last entry. That is put off once in ten minutes, for long enough to hold
--- for all that comes in them.
+-- Redis expires the whole history some time after its last message. The script puts that off once in ten minutes, for long
+-- enough to cover all messages of those ten minutes.
 local spell = 600000000
 local kept = int(math.floor(now / spell))
 if m[17] ~= kept then
@@ -252,7 +253,7 @@ if last then
   if payload ~= '' then put('last_payload', payload) elseif m[19] then redis.call('HDEL', meta, 'last_payload') end
 end
 redis.call('HSET', meta, unpack(set))
--- What was left of a room of that name was to go.
+-- The meta of a deleted room of that name was to expire.
 if not existed then redis.call('PERSIST', meta) end
 local start = {'OK', job, record, open, now, unpack(m, 1, 11)}
 start[17] = much

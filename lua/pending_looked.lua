@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Purpose: put down what looking at announced entries came to: forget one that was sealed because nothing was unfinished,
---   unless it was announced again since, and look at the others again later.
--- KEYS: 1 index (sorted set: entry -> token of the last announcement), 2 look (sorted set: entry -> microseconds
---   since when nobody has looked at it)
--- ARGV: pairs of entry and, if it may be forgotten, the token it was sealed with, else ''
+-- Purpose: record that the sweep has looked at announcements. Forget those whose room or user was sealed because no job was
+--   left, unless it was announced again since; look at the others again later.
+-- KEYS: 1 index (sorted set: entry -> token of the last announcement), 2 look (sorted set: entry -> microseconds of the last
+--   look at it, or of its announcement)
+-- ARGV: pairs of entry and the token that it was sealed with, or '' if it was not sealed
 -- Reply: entries forgotten
 local index, look = KEYS[1], KEYS[2]
 local t = redis.call('TIME')

@@ -1,10 +1,10 @@
 #!lua
--- Purpose: accept a change of a member's own settings of a room; the user's slot takes them by the order of acceptance.
+-- Purpose: accept a change of a member's own settings of a room. The user's slot keeps the setting that the room accepted last.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua), 3 pending (hash: job -> record),
 --   4 and 5 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '', 4 user,
 --   5 settings: lines of field and JSON value in turn
--- Reply: {'OK', job, record, unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev,
+-- Reply: {'OK', job, record, pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev,
 --   created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MEMBER'} the user has not joined, or the error UNREADABLE

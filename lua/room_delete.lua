@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Purpose: delete a room; what remains is its revision (so that a room made again is newer) and the fan-out that takes
---   the room out of everybody's counts.
+-- Purpose: delete a room. Its revision stays for a while, so that a room made again by that name is newer. So does the job that
+--   takes the room out of the slots of all who were in it.
 -- KEYS: 1 meta (hash), 2 members (hash), 3 ids (hash), 4 log (list), 5 recalled (sorted set), 6 allmentions (sorted set),
---   7 pending (hash: job -> record; what was accepted before stays: it makes senders known, and no more than that),
+--   7 pending (hash: job -> record; earlier jobs stay, but from now on they only make senders known),
 --   8 and 9 keys that were taken (hashes; they outlive the room)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 milliseconds to keep the revision

@@ -1,10 +1,10 @@
 #!lua flags=no-writes
--- Purpose: the members of a room, who was in it last, and the version of that list, at one instant; too long a list is left to
---   HSCAN.
+-- Purpose: read the members of a room, the version of that list, and who left a direct room last, at one instant. A list that
+--   is too long is left out: the caller reads it by HSCAN.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua)
--- ARGV: 1 longest list to answer
--- Reply: {born or '', mrev or '', who has left a direct room last (comma list of up to two, the latest first), length, then
---   user and entry of each, or nothing if the list is longer}
+-- ARGV: 1 most members to answer
+-- Reply: {born or '', mrev or '', who left a direct room last (comma list of up to two users, the latest first), number of
+--   members, then user and entry of each, or nothing if there are more}
 local meta, members = KEYS[1], KEYS[2]
 local most = tonumber(ARGV[1])
 local m = redis.call('HMGET', meta, 'born', 'mrev', 'parted')

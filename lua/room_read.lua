@@ -1,16 +1,16 @@
 #!lua
--- Purpose: find the position up to which a member has read a room, and record that it is to be delivered to that member.
+-- Purpose: find the position up to which a member has read a room, and write the job that delivers it to that member.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 pending (hash: job -> record),
 --   6 and 7 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time, 8 the id or the time (milliseconds),
 --   9 a position up to which the user is known to have read, or 0
--- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
+-- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history and not the room's last one,
---   {'OLD', position, born} the answer is older than the history: no higher than this position,
+--   {'OLD', position, born} the position is older than the history, and not above this one,
 --   or the error UNREADABLE
 -- Lib: fanout, keys
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -42,7 +42,7 @@ elseif how == 'id' then
   if first and tonumber(first) >= now - max_age and tonumber(m[15]) - tonumber(number) < max_messages then
     position = tonumber(at)
   elseif value == m[16] then
-    -- Before it was kept where the last message stands, that was the one accepted last.
+    -- An earlier version did not store the position of the last message; there it was the message accepted last.
     position = math.min(head, tonumber(m[17] or head))
   else
     return {'MESSAGE'}
@@ -54,7 +54,7 @@ else
   elseif time >= tonumber(m[14]) then
     position = head
   else
-    -- From the newest back: the first one at or before the time has the highest position.
+    -- From the newest message back: the first one that is not later than the time has the highest position.
     local stop, first = redis.call('LLEN', log), nil
     local oldest = math.max(stop - max_messages, 0)
     while not position and stop > oldest do
@@ -69,7 +69,8 @@ else
       stop = stop - 64
     end
     if not position then
-      -- Nothing in the history is that old, so the answer lies before it. Who has read, or joined after, all of that reads nothing.
+      -- No message of the history is that old, so the position lies before the history. For a member whose base or known read
+      -- position is not below the history, the event changes nothing.
       first = first or head + 1
       if math.max(tonumber(base), read) < first - 1 then return {'OLD', int(first - 1), m[7]} end
       position = 0

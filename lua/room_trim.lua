@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Purpose: forget positions that nobody counts any more: recalled ones, and mentions of everybody, that every member has read
---   and that are older than the history. A call forgets so many of either kind at most; the caller makes another one while
---   that many went.
+-- Purpose: forget recalled positions, and positions that mention everybody, once every member has read them and they are older
+--   than the history. A call forgets a bounded number of either kind; the caller calls again while the bound is reached.
 -- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions)
--- ARGV: 1 born of the room as it was looked at, 2 the highest such position, 3 most to forget of either kind
--- Reply: most positions forgotten of either kind. When there are as many again as were left (1,024 at least), the room asks for it again.
+-- ARGV: 1 born of the room that the caller looked at, 2 the highest position to forget, 3 most positions to forget of either kind
+-- Reply: how many positions were forgotten, of the kind with more of them. The room's scripts ask for the next trim when the
+--   number that is left has doubled, but not below 1,024.
 local meta, recalled, allmentions = KEYS[1], KEYS[2], KEYS[3]
 if redis.call('HGET', meta, 'born') ~= ARGV[1] then return 0 end
 local most, left = 0, 0

@@ -1,8 +1,8 @@
 #!lua flags=no-writes
--- Purpose: what a supergroup has unread for one user, worked out from the room's head; writes nothing.
+-- Purpose: work out what one user has unread in a supergroup, from the room's head; writes nothing.
 -- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions), 4 pending (hash: job -> record)
--- ARGV: 1 state of the user j|i, 2 epoch of that state, 3 read position, 4 own messages that did not mark read (comma list
---   of positions), 5 mentions by name (comma list of positions), 6 user
+-- ARGV: 1 state of the user j|i, 2 epoch, 3 read position, 4 holes (comma list of positions), 5 mentions by name (comma list
+--   of positions), 6 user
 -- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (the last two '' without a message)}, or {}
 --   if the room is gone for that user, or the error UNREADABLE
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -10,7 +10,7 @@ local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber
 
 local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time')
 if not (m[1] or m[2] or m[3] or m[7]) then return {} end
--- Digits, and no more than are exact: up to 2^53.
+-- Whole numbers below 2^53, which are exact in a script.
 for _, at in ipairs({1, 2, 7}) do
   local digits = m[at] or ''
   if not string.match(digits, '^%d+$') or #digits > 16 or (#digits == 16 and digits > '9007199254740991') then
@@ -21,8 +21,9 @@ if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the st
 if epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
 if state == 'j' and m[4] == '1' then
-  -- The head is that of now, so what is pending for this user belongs to it: own messages, reads and mentions that have been
-  -- accepted and not been delivered yet. At most so many are looked through that a read takes a few milliseconds.
+  -- The head is the one of now, so the script also takes the marks of pending jobs for this user: own messages, reads and
+  -- mentions that the room has accepted and that have not been delivered yet. Above 5,000 jobs it skips them, so that a read
+  -- takes a few milliseconds at most.
   local open = redis.call('HLEN', pending)
   if open > 0 and open <= 5000 then
     local user = ARGV[6]

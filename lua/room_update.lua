@@ -1,10 +1,10 @@
 #!lua
--- Purpose: create a room or merge settings into it; a change that moves counts is recorded as a fan-out.
+-- Purpose: create a room or merge settings into it. A change that moves counts becomes a job.
 -- KEYS: 1 meta (hash), 2 pending (hash: job -> record), 3 and 4 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 kind ('' keep), 5 custom type ('' keep, '*' none), 6 tags ('' keep, else '*' and a comma list), 7 status ('' keep),
 --   8 creation time (milliseconds) of a new room, 9.. field, value of what is only shown
--- Reply: {'OK', job or '', record or '', unfinished fan-outs (lib/fanout), now, rev, head, kind, status, type, tags, born,
+-- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'KIND'} that change of kind is not allowed, or the error UNREADABLE
 -- Lib: fanout, keys
@@ -53,7 +53,7 @@ if changed then
   record = int(now + lease) .. '\nall'
   put('told', job)
 elseif told then
-  -- The same settings sent again: the caller's answer waits for their first delivery.
+  -- The same settings were sent before, and their job may still be pending: the caller waits for it.
   record = redis.call('HGET', pending, told) or ''
   if record ~= '' then job = told end
 end

@@ -1,11 +1,11 @@
 #!lua flags=no-writes
--- Purpose: a room as the self-check compares one user's record with it: its state, that user's entry, and what has not
---   reached everybody yet; writes nothing.
+-- Purpose: read what the self-check compares one user's record of a room with: the room's snapshot, that user's entry, and the
+--   pending jobs; writes nothing.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 recalled (sorted set of positions), 4 pending (hash: job -> record)
--- ARGV: 1 user, 2 read position, above which recalled positions are told (10,000 at most)
+-- ARGV: 1 user, 2 read position: the reply has recalled positions above it (10,000 at most)
 -- Reply: {now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time ('' each if there is none),
---   entry of the user or '', the other one of a direct room, now or last, or '', recalled positions (comma list), jobs pending (list)},
+--   entry of the user or '', the peer in a direct room (the user who is in it, or was last) or '', recalled positions (comma list), pending jobs (list)},
 --   or the error UNREADABLE
 local meta, members, recalled, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local user, read = ARGV[1], ARGV[2]
@@ -19,10 +19,10 @@ for i = 1, 11 do
   if i < 10 and not m[i] then missing = true end
   if i > 1 and m[i] then there = true end
 end
--- All that makes a room, or nothing but the revision of one that was.
+-- The meta has all fields of a room, or only the revision of a deleted one.
 if there and missing then return redis.error_reply('-UNREADABLE a field of the meta is missing') end
 local entry = redis.call('HGET', members, user)
--- One that is empty is not none.
+-- An empty entry is not the same as no entry.
 if entry == '' then return redis.error_reply('-UNREADABLE an entry of a member') end
 reply[13] = entry or ''
 local other = ''

@@ -1,11 +1,11 @@
 #!lua
--- Purpose: put right or remove what can't be read, all of it or nothing: if anything is not as it was seen any more, nothing
---   is written.
--- KEYS: of one slot, those that are concerned
--- ARGV: five per change: number of the key, what to do, field, what was seen there, what to put there. What to do:
---   drop (the key is not what `field` says: hash, list, zset or string; nothing: whatever it is), set and del (a field of a
---   hash that holds what was seen), new (a field that is not there), rem and add (a member of a sorted set), lset and ldel
---   (elements of a list that are what was seen), push (onto a list), ttl (milliseconds from now)
+-- Purpose: mend or remove stored data that can't be read. The script makes all changes or none: it writes nothing if anything is
+--   no longer as the caller saw it.
+-- KEYS: the keys to change, all of one slot
+-- ARGV: five per change: number of the key, what to do, field, value that the caller saw there, new value. What to do:
+--   drop (delete the key if it is not of the type that `field` names: hash, list, zset or string; '': delete it in any case),
+--   set and del (a field of a hash that holds the value seen), new (a field, if it is not there), rem and add (a member of a
+--   sorted set), lset and ldel (elements of a list that equal the value seen), push (onto a list), ttl (milliseconds from now)
 -- Reply: 1, or 0 if something has changed
 local call, pcall = redis.call, redis.pcall
 local function fails(...)
@@ -21,7 +21,7 @@ local function is_other(key, kind)
 end
 local kinds = {set = 'hash', del = 'hash', new = 'hash', rem = 'zset', add = 'zset', lset = 'list', ldel = 'list', push = 'list'}
 
--- First only looks.
+-- First the script only reads.
 local dropped, lists = {}, {}
 for i = 1, #ARGV, 5 do
   local key, what, field, seen = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
@@ -39,7 +39,7 @@ for i = 1, #ARGV, 5 do
   end
 end
 
--- Then writes.
+-- Then it writes.
 for key, changed in pairs(lists) do
   local all = call('LRANGE', key, 0, -1)
   call('DEL', key)

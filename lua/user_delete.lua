@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- Purpose: drop all of a user's data at once and record the rooms that still have to be told. From here on a delivery that
---   would bring a membership back, or make the user known, is refused until the room has said that it comes after this.
+-- Purpose: drop all of a user's data at once, and write the job by which the user leaves its rooms. From here on the slot
+--   refuses a delivery that would bring a membership back or make the user known, until the room has decided that the
+--   membership, or the message, comes after the deletion.
 -- KEYS: 1 counts (hash), 2 rooms (hash), 3 supers (hash), 4 refs (hash), 5 marks (sorted set), 6 left (hash),
 --   7 prefs (hash), 8 profile (hash), 9 pending (hash: job -> record), 10 and 11 keys that were taken (hashes; they outlive the user)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or ''
@@ -21,13 +22,13 @@ if known then
   return {'DUP', known.job, redis.call('HGET', pending, known.job) or '', now}
 end
 if redis.call('HEXISTS', counts, 'known') == 0 then
-  -- Deleted already, but not out of all rooms yet: whoever sends it again waits for that.
+  -- The user is deleted already but has not left all rooms: the caller waits for that job.
   local jobs = redis.call('HGETALL', pending)
   if #jobs == 0 then return {'USER'} end
   return {'OK', jobs[1], jobs[2], now}
 end
 
--- Later than the deletion before it, also where the clock has stepped back: rooms tell deletions apart by it.
+-- The stamp is later than that of the deletion before, even if the clock has stepped back: rooms tell deletions apart by it.
 local stamp = math.max(now, tonumber(earlier or 0) + 1)
 while redis.call('HEXISTS', pending, int(stamp)) == 1 do stamp = stamp + 1 end
 local stamps, names, tombs = int(stamp), {}, {}
@@ -51,7 +52,7 @@ if #names == 0 then
   take('')
   return {'OK', '', '', now}
 end
--- Remembered until all rooms have been told, however long that takes (user_done.lua).
+-- The deletion is remembered until the user has left all rooms, however long that takes (user_done.lua).
 redis.call('HSET', left, '~', stamps)
 redis.call('PERSIST', left)
 local record = int(now + lease) .. '\nleave\n' .. table.concat(names, ',')

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Purpose: clear jobs of a user's slot that are finished. When none is left, the deletion is remembered for another day.
+-- Purpose: clear finished jobs of a user's slot. When none is left, the deletion is remembered for one more day.
 -- KEYS: 1 pending (hash: job -> record), 2 left (hash)
 -- ARGV: jobs
 -- Reply: jobs left

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Purpose: all that a user's slot holds, at one instant, for the self-check; writes nothing.
+-- Purpose: read a whole user's slot at one instant, for the self-check; writes nothing.
 -- KEYS: 1 counts (hash), 2 rooms (hash), 3 supers (hash), 4 refs (hash), 5 marks (sorted set), 6 left (hash),
 --   7 prefs (hash), 8 profile (hash), 9 pending (hash: job -> record)
 -- ARGV: none

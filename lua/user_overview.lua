@@ -1,7 +1,7 @@
 #!lua flags=no-writes
--- Purpose: all that a user's own slot says about unread counts, at one instant; writes nothing.
+-- Purpose: read all that a user's slot holds about unread counts, at one instant; writes nothing.
 -- KEYS: 1 counts (hash), 2 refs (hash), 3 rooms (hash), 4 supers (hash), 5 marks (sorted set)
--- ARGV: 1 what to answer: any of c counts, r refs, o rooms; supers always
+-- ARGV: 1 what to answer beside supers: any of the letters c counts, r refs, o rooms
 -- Reply: {'1' if the user is known or '', counts, refs, rooms, supers} each a list of field and value in turn;
 --   a supers record gets |holes|mentions (comma lists of positions) appended; or the error UNREADABLE
 local counts, refs, rooms, supers, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]

@@ -1,18 +1,18 @@
 #!lua
--- Purpose: repair a user's slot: recompute every plain count from the positions, at one instant. Everything is read and
---   worked out before the first write, and doing it again changes nothing. A record that can't be read is taken out; where
---   the user's settings can't be, records keep what they tell of them.
+-- Purpose: repair a user's slot: recompute every plain count from the positions, at one instant. The script reads everything
+--   before the first write, and doing it again changes nothing. It removes a record that can't be read. Where it can't read
+--   the user's settings, records keep their letters of settings.
 -- KEYS: 1 counts (hash), 2 rooms (hash: room -> record, see deliver.lua), 3 supers (hash: supergroup -> record), 4 refs (hash),
 --   5 marks (sorted set), 6 profile (hash), 7 prefs (hash)
--- ARGV: 1 rooms that are told to the user next (comma list): their marks stay without a record, then three per correction:
---   room, its record as it was seen, the record to have in its place ('': none); a record that has changed since is left
---   as it is. Marks beyond a corrected record's head go.
--- Reply: four per change: counts|rooms|supers|refs|marks, field, what was there or '', what is there now or ''
+-- ARGV: 1 rooms that the caller delivers to the user next (comma list): their marks stay although there is no record, then three
+--   per correction: room, its record as the caller saw it, the new record ('': none). The script skips a correction if the
+--   record has changed since, and removes marks above a corrected record's head.
+-- Reply: four per change: counts|rooms|supers|refs|marks, field, the old value or '', the new value or ''
 local counts, rooms, supers, refs, marks, profile, prefs =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 
 local function int(n) return string.format('%.0f', n) end
--- Whether these digits are a number that is exact here, up to 2^53.
+-- Whether these digits are a number below 2^53, which is exact in a script.
 local function exact(digits) return #digits < 16 or (#digits == 16 and digits <= '9007199254740991') end
 local function hash(key)
   local flat, map = redis.call('HGETALL', key), {}
@@ -75,12 +75,12 @@ for room, text in pairs(stored[supers]) do
   if s and not gone[supers .. room] then
     local rec = {key = supers, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
       read = tonumber(r), bound = bound, nh = 0, nm = 0}
-    -- In both: the one that was told last.
+    -- A room with a record in both hashes: the record that was delivered last counts.
     if not other or rec.epoch > other.epoch or (rec.epoch == other.epoch and rec.rev > other.rev) then records[room] = rec end
   end
 end
 
--- Marks that say nothing go; the others give the number of holes and mentions.
+-- Marks without a meaning go; the others give the number of holes and mentions.
 local drop, holes = {}, {}
 for _, letter in ipairs({'h', 'm'}) do
   for _, mark in ipairs(all_marks) do
@@ -90,7 +90,7 @@ for _, letter in ipairs({'h', 'm'}) do
       local at = (room or '') .. '|' .. position
       local stays = not rec and told_next[room or ''] and is and #digits == 16
       if stays then
-        -- The telling brings the record that it belongs to.
+        -- The next delivery brings its record.
       elseif not is or #digits ~= 16 or not exact(digits) or not rec or rec.state ~= 'j' or position <= rec.read or (is == 'm' and holes[at])
         or (rec.bound and rec.head and position > rec.head) then
         drop[#drop + 1] = mark
@@ -106,7 +106,7 @@ for _, letter in ipairs({'h', 'm'}) do
   end
 end
 
--- What ought to be there.
+-- What the slot has to hold.
 local want = {[counts] = {}, [rooms] = {}, [supers] = {}, [refs] = {}}
 local known, large = nil, 0
 local function add(key, field, by)
@@ -162,9 +162,9 @@ elseif type(others_see) == 'number' and others_see > 0 then
   want[counts]['known'] = int(t[1] * 1000000 + t[2])
 end
 
--- From here on only writes.
+-- From here on the script only writes.
 local reply = {}
-local function said(what, field, before, after)
+local function report(what, field, before, after)
   local n = #reply
   reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = what, field, before, after
 end
@@ -174,18 +174,18 @@ for _, key in ipairs({counts, rooms, supers, refs}) do
     local before = stored[key][field]
     if before ~= value and not (before and string.sub(field, 1, 7) == 'direct:' and sorted(before) == value) then
       redis.call('HSET', key, field, value)
-      said(names[key], field, before or '', value)
+      report(names[key], field, before or '', value)
     end
   end
   for field, before in pairs(stored[key]) do
     if not want[key][field] then
       redis.call('HDEL', key, field)
-      said(names[key], field, before, '')
+      report(names[key], field, before, '')
     end
   end
 end
 for _, mark in ipairs(drop) do
   redis.call('ZREM', marks, mark)
-  said('marks', mark, mark, '')
+  report('marks', mark, mark, '')
 end
 return reply

@@ -1,9 +1,9 @@
 #!lua flags=no-writes
--- Purpose: what one user has unread in one room, as far as the user's slot knows; writes nothing.
+-- Purpose: read what one user has unread in one room. Of a supergroup the slot knows only the user's part; writes nothing.
 -- KEYS: 1 counts (hash), 2 supers (hash), 3 marks (sorted set)
 -- ARGV: 1 room
--- Reply: {count as it stands there}, or for a supergroup {-1, state, epoch (in base 36), read position, holes, mentions} (comma
---   lists of positions), or the error UNREADABLE
+-- Reply: {plain count}, or for a supergroup {-1, state, epoch (in base 36), read position, holes, mentions} (the last two are
+--   comma lists of positions), or the error UNREADABLE
 local counts, supers, marks = KEYS[1], KEYS[2], KEYS[3]
 local room = ARGV[1]
 local record = redis.call('HGET', supers, room)

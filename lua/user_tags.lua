@@ -1,8 +1,8 @@
 #!lua flags=no-writes
--- Purpose: unread messages by tag, for every tag of a user's rooms, at one instant; writes nothing.
+-- Purpose: read the plain count of every tag of a user's rooms, at one instant; writes nothing.
 -- KEYS: 1 counts (hash), 2 refs (hash)
 -- ARGV: none
--- Reply: {number of supergroups, then tag and count in turn}, numbers as they stand there
+-- Reply: {number of supergroups, then tag and count in turn}, numbers as they are stored
 local counts, refs = KEYS[1], KEYS[2]
 local reply = {redis.call('HGET', counts, 'supers') or 0}
 for _, field in ipairs(redis.call('HKEYS', refs)) do

@@ -1,5 +1,5 @@
 #!lua
--- Purpose: create a user or merge what others see of it.
+-- Purpose: create a user or merge fields into its profile.
 -- KEYS: 1 counts (hash), 2 profile (hash), 3 and 4 keys that were taken (hashes)
 -- ARGV: 1 the event's key (lib/keys) or '', then field, value in turn
 -- Reply: 'OK', 'DUP' the key was taken before, or 'KEY' by another event

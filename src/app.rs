@@ -20,8 +20,8 @@ use crate::engine::{self, Engine, Probe, Standing, this_is_a_worker};
 use crate::http;
 use crate::http::Unserved;
 use crate::http::edge::{self, Answers, Edge, Limits};
-use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::open_files::{self, OpenFiles};
+use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;

@@ -31,7 +31,7 @@ pub use rebuild::Repair;
 pub use unreadable::Unreadable;
 pub use verify::{Finding, Progress, Scope, UserDrift};
 
-/// Looks at what is stored, and writes nothing.
+/// Reads and checks what is stored. It writes nothing.
 pub struct Audit {
     redis: Redis,
 }
@@ -60,7 +60,7 @@ impl Repairer {
         }
     }
 
-    /// What finds it.
+    /// The audit that finds what to repair.
     pub fn audit(&self) -> &Audit {
         &self.audit
     }

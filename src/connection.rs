@@ -14,7 +14,7 @@
 //! - **Watching sentinels.** `SentinelClient` asks for the master when it makes a connection. A connection that is there follows
 //!   no later failover, and what the old master still acknowledges is lost. Here the old master is dropped at once.
 //! - **The link.** On the multiplexed connection of `redis` a call costs the pod 1.26 times as much CPU time for ten peers, 1.14
-//!   times for nine keys, and 1.7 times for a list of 1,000 rooms: see `docs/link.md`, and measure anew by `make bench-link`.
+//!   times for nine keys, and 1.7 times for a list of 1,000 rooms: see `docs/performance.md`, and measure anew by `make bench-link`.
 
 mod breaker;
 mod cluster;
@@ -33,6 +33,7 @@ mod route;
 mod router;
 mod sentinel;
 mod settings;
+mod slot;
 mod tls;
 #[cfg(fuzzing)]
 #[path = "../fuzz/doors/replies.rs"]
@@ -46,8 +47,8 @@ use redis::{Cmd, RedisResult, Value};
 
 use crate::config::{Place, RedisAddress, RedisConfig};
 use crate::error::{Error, Result, Trouble, Unavailable};
-use crate::metrics::Metrics;
 use crate::scripts::Call;
+use crate::telemetry::metrics::Metrics;
 use cluster::Cluster;
 use condition::{Meaning, words};
 use failure::is_no_script;
@@ -223,7 +224,7 @@ impl Redis {
     /// Which server has `key`, and how often that server was lost. Where either differs, another process may answer, with another
     /// hash seed: a walk by HSCAN that began at the one can't go on at the other.
     pub async fn serving(&self, key: &str) -> Result<(String, u64)> {
-        let node = self.owner(cluster::slot(key.as_bytes())).await?;
+        let node = self.owner(slot::of(key.as_bytes())).await?;
         Ok((node.name.clone(), node.outages()))
     }
 
@@ -272,7 +273,7 @@ impl Redis {
     async fn key_at(&self, node: &Arc<Node>, key: impl Fn(u32) -> String) -> Result<String> {
         for n in 0..CANDIDATES {
             let key = key(n);
-            if Arc::ptr_eq(&self.owner(cluster::slot(key.as_bytes())).await?, node) {
+            if Arc::ptr_eq(&self.owner(slot::of(key.as_bytes())).await?, node) {
                 return Ok(key);
             }
         }

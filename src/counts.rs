@@ -1,5 +1,7 @@
-//! What is counted, in words and numbers: no input and no output.
+//! What is counted: words and arithmetic, no I/O.
 
+#[cfg(test)]
+pub(crate) mod golden;
 pub(crate) mod number;
 pub(crate) mod record;
 pub(crate) mod room;
@@ -10,7 +12,7 @@ use self::number::unreadable;
 use crate::error::{Error, Result};
 use crate::names::{CustomType, RoomId, Tag, UserId};
 
-/// What the native API shows of one user.
+/// What the native API answers for one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserUnread {
     /// All totals.
@@ -36,7 +38,7 @@ pub struct RoomUnread {
     pub tags: Vec<String>,
     /// Unread messages.
     pub messages: u64,
-    /// Those that mention the user.
+    /// The unread messages that mention the user.
     pub mentions: u64,
 }
 
@@ -45,9 +47,9 @@ pub struct RoomUnread {
 pub enum Kind {
     /// At most two members.
     Direct,
-    /// Counts are delivered to each member.
+    /// Counts are kept for each member.
     Group,
-    /// Counts are worked out from the room's head at reading.
+    /// Counts are worked out from the room's head when somebody asks.
     Supergroup,
 }
 
@@ -78,34 +80,35 @@ pub struct Totals {
 pub struct Profile {
     /// The id.
     pub user: UserId,
-    /// Shown name.
+    /// The name that others see.
     pub nickname: Option<String>,
     /// Address of a picture.
     pub avatar_url: Option<String>,
-    /// Whether it is a machine.
+    /// Whether the user is a program.
     pub is_robot: bool,
-    /// Milliseconds since the epoch, 0 if never.
+    /// Milliseconds since the Unix epoch, 0 if never.
     pub last_login_time: i64,
 }
 
-/// The last message of a room: the one accepted last, unless it was given a time before that of the last message so far.
+/// The last message of a room: the one accepted last, except that a message whose given time is before that of the last
+/// message so far does not become the last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastMessage {
     /// Its id.
     pub id: String,
-    /// Its sender; none: a system message.
+    /// Its sender; `None`: a system message.
     pub sender: Option<UserId>,
     /// Its text, empty when recalled.
     pub text: String,
     /// Its type, `recall` when recalled.
     pub message_type: String,
-    /// What else its sender's system gave to be shown with it; nothing when recalled.
+    /// Further fields from the sender's system, shown with the message; none when recalled.
     pub payload: serde_json::Map<String, serde_json::Value>,
-    /// Its time, milliseconds since the epoch.
+    /// Its time, milliseconds since the Unix epoch.
     pub time: i64,
-    /// When it was accepted (or recalled), milliseconds since the epoch.
+    /// When it was accepted (or recalled), milliseconds since the Unix epoch.
     pub updated: i64,
-    /// Order of acceptance among all rooms' messages.
+    /// By this number the messages of all rooms are in the order of acceptance.
     pub order: u64,
 }
 
@@ -133,7 +136,7 @@ pub struct RoomEntry {
     pub room: RoomId,
     /// Its kind.
     pub kind: Kind,
-    /// Shown name, empty if none.
+    /// The name that users see, empty if none.
     pub name: String,
     /// Address of a picture, empty if none.
     pub cover: String,
@@ -153,7 +156,7 @@ pub struct RoomEntry {
     pub tags: Vec<Tag>,
     /// Custom type.
     pub custom_type: Option<CustomType>,
-    /// Creation, milliseconds since the epoch (the event's `time`).
+    /// Creation, milliseconds since the Unix epoch (the event's `time`).
     pub created: i64,
     /// The last message.
     pub last_message: Option<LastMessage>,
@@ -161,16 +164,16 @@ pub struct RoomEntry {
     pub unread: u64,
     /// This user's own settings of the room.
     pub pref: Pref,
-    /// The joined members, in the order of joining; filled for chosen rooms only.
+    /// The joined members, in the order of joining; filled in only for the rooms of a page.
     pub members: Vec<UserId>,
 }
 
 /// A page of a user's rooms.
 #[derive(Debug)]
 pub struct RoomPage {
-    /// How many rooms matched, before paging.
+    /// How many rooms match, on all pages.
     pub total: u64,
-    /// The chosen rooms, members filled in.
+    /// The rooms of this page, members filled in.
     pub rooms: Vec<RoomEntry>,
     /// Profiles of all members and last senders named in `rooms`.
     pub profiles: HashMap<UserId, Profile>,
@@ -183,16 +186,16 @@ pub enum RoomCounts {
     Counts(Vec<(String, u64)>),
     /// There is no such room.
     NoRoom,
-    /// Over 5,000 members: they have to be named.
+    /// The room has over 5,000 members: the caller has to name the users.
     TooLarge,
 }
 
-/// What one asked peer has.
+/// The count of one peer that the caller asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerCount {
     /// Unread messages in direct rooms with that peer.
     Known(u64),
-    /// Nobody has mentioned that user yet.
+    /// No event has named that user yet.
     Unknown,
 }
 
@@ -206,7 +209,7 @@ impl Kind {
         }
     }
 
-    /// The letter of a user's record.
+    /// By the letter in a user's record.
     pub(crate) fn recorded(text: &str) -> Result<Self> {
         match text {
             "d" => Ok(Kind::Direct),
@@ -215,6 +218,7 @@ impl Kind {
         }
     }
 
+    /// By the word in a room's slot.
     pub(crate) fn stored(text: &str) -> Result<Self> {
         match text {
             "direct" => Ok(Kind::Direct),

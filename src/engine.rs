@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, Durability};
-use crate::connection::Redis;
+use crate::connection::{self, Redis};
 use crate::engine::admission::Admission;
 use crate::engine::announce::Announcer;
 use crate::engine::deliver::Delivery;
@@ -39,9 +39,8 @@ use crate::engine::members::MemberLists;
 use crate::engine::trim::Trimmer;
 use crate::engine::write::{History, Inner};
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
-pub use crate::connection::this_is_a_worker;
 pub use health::{Health, Probe, Standing};
 pub use limits::Limits;
 pub use read::Reader;
@@ -130,4 +129,9 @@ fn durable(config: &Config, redis: &Redis) -> Option<Durable> {
         let timeout = Duration::from_millis(redis_config.durability_timeout_ms);
         Durable::start(redis.clone(), redis_config.durability_replicas, timeout)
     })
+}
+
+/// Says that this thread is an HTTP worker, which is to have a connection of its own to each server.
+pub fn this_is_a_worker() {
+    connection::this_is_a_worker();
 }

@@ -1,4 +1,4 @@
-//! What can go wrong below HTTP. No status codes here: each dialect picks its own.
+//! What can go wrong below HTTP. There are no status codes here: each dialect has its own.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,24 +6,24 @@ use std::fmt;
 use crate::outcome::Outcome;
 use crate::quota::Verdict;
 
-/// Why the store could not do what it was asked.
+/// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// Redis can't be reached, refuses (loading, read only, out of memory) or did not answer in time.
-    /// Reads and writes may both be sent again: every write is safe to repeat.
+    /// Redis can't be reached, refuses (loading, read only, out of memory) or did not answer in time. The caller may send reads
+    /// and writes again: every write is safe to repeat.
     #[error("{0}")]
     Unavailable(Unavailable),
-    /// This pod has as much to do as it takes on. Nothing was begun.
+    /// This pod takes on no more work at the moment. It has begun nothing of this call.
     #[error("too many {0} are being worked on")]
     Overloaded(&'static str),
-    /// The call is over its limit, of which this was said. What it read is thrown away.
+    /// The call is over its limit, with this verdict. What it read along with the charge is thrown away.
     #[error("the call is over its limit")]
     Limited(Verdict),
-    /// The writes were made, but not confirmed by as many replicas as asked for: a failover may lose them, or not.
-    /// They may be sent again.
+    /// The writes were made, but fewer replicas than configured have confirmed them: a failover may lose them. The caller may
+    /// send them again.
     #[error("outcome unknown: {0}")]
     Unknown(String),
-    /// A stored key is of another type, or a stored record in another form, than this program writes.
+    /// A stored key has another type, or a stored record another form, than this program writes.
     #[error("{0}")]
     Unreadable(Box<Unreadable>),
     /// Redis answered something that this program does not understand: a bug here.
@@ -38,38 +38,38 @@ pub enum Trouble {
     Away,
     /// It does not answer in time.
     Silent,
-    /// It has no place for one more connection.
+    /// It takes no more connections.
     Crowded,
     /// It is reading its data.
     Loading,
-    /// It has as much data as it may have.
+    /// It has reached its memory limit, and takes no writes.
     Full,
     /// It is a replica.
     ReadOnly,
-    /// It could not save what was written.
+    /// It takes no writes because it failed to save earlier ones.
     Unsaved,
-    /// It has fewer replicas than it wants.
+    /// It takes no writes because it has too few replicas.
     Alone,
     /// It is a replica that has no master.
     MasterDown,
-    /// Some of the cluster's slots are served by nobody.
+    /// No node serves some of the cluster's slots.
     ClusterDown,
-    /// Slots are on their way from one server to another.
+    /// The cluster is moving the slot from one node to another.
     Moving,
     /// No server is known to have the data.
     Nowhere,
-    /// It does not know us.
+    /// It refuses the user or the password.
     Login,
-    /// It knows us, and forbids a command.
+    /// It accepts the user, and denies a command.
     Rights,
-    /// A script of somebody keeps it.
+    /// A script has been running in it for too long.
     Busy,
-    /// Work was given up for another reason, which is said.
+    /// A pod gave up for another reason; the cause says which.
     Unfinished,
 }
 
 impl Trouble {
-    /// Its word in `/readyz` and in the log.
+    /// The word for it in `/readyz` and in the log.
     pub fn word(self) -> &'static str {
         match self {
             Trouble::Away | Trouble::Silent | Trouble::Crowded => "down",
@@ -89,8 +89,8 @@ impl Trouble {
         }
     }
 
-    /// What it is, for people; nothing where only its cause says it.
-    pub fn said(self) -> &'static str {
+    /// What it is, for people; empty for [`Trouble::Unfinished`], where only the cause says it.
+    pub fn sentence(self) -> &'static str {
         match self {
             Trouble::Away => "redis can't be reached",
             Trouble::Silent => "redis did not answer in time",
@@ -111,7 +111,7 @@ impl Trouble {
         }
     }
 
-    /// Whether it keeps Redis from writes alone, so that an answer to a read does not mean that it is over.
+    /// Whether it stops writes only. Then an answer to a read is no sign that the trouble is over.
     pub fn is_of_writes(self) -> bool {
         matches!(
             self,
@@ -120,36 +120,36 @@ impl Trouble {
     }
 }
 
-/// What keeps Redis from its work, and the cause as Redis or the system words it.
+/// What keeps Redis from doing its work, and the cause in the words of Redis or of the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unavailable {
     /// What it is.
     pub trouble: Trouble,
-    /// The cause: for the log and for operators. Only of [`Trouble::Unfinished`] it is all that there is to say.
+    /// The cause, for the log and for operators. A caller sees it only with [`Trouble::Unfinished`], which has no other text.
     pub cause: String,
 }
 
 impl Unavailable {
-    /// The sentence for a caller. It holds no address.
-    pub fn told(&self) -> Cow<'static, str> {
+    /// The sentence for a caller. It contains no address.
+    pub fn sentence(&self) -> Cow<'static, str> {
         match self.trouble {
             Trouble::Unfinished => Cow::Owned(self.cause.clone()),
-            trouble => Cow::Borrowed(trouble.said()),
+            trouble => Cow::Borrowed(trouble.sentence()),
         }
     }
 }
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.trouble.said())?;
-        if !self.trouble.said().is_empty() && !self.cause.is_empty() {
+        f.write_str(self.trouble.sentence())?;
+        if !self.trouble.sentence().is_empty() && !self.cause.is_empty() {
             f.write_str(": ")?;
         }
         f.write_str(&self.cause)
     }
 }
 
-/// Work that was given up, and why.
+/// The cause of [`Trouble::Unfinished`].
 impl From<&str> for Unavailable {
     fn from(cause: &str) -> Self {
         cause.to_owned().into()
@@ -165,10 +165,10 @@ impl From<String> for Unavailable {
     }
 }
 
-/// What can't be read, as a log may show it: it holds no user's and no room's name.
+/// Stored data that can't be read. A log may show this: it contains no name of a user or a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Which key, such as `user counts #1a2b3c4d`; empty where that is not known yet.
+    /// Which key, such as `user counts #1a2b3c4d`; empty until some caller that knows the key fills it in.
     pub place: String,
     /// Why.
     pub why: String,
@@ -185,7 +185,7 @@ impl fmt::Display for Unreadable {
 }
 
 impl Error {
-    /// Redis can't do its part: what keeps it, and the cause.
+    /// Redis can't do its work: what keeps it from that, and the cause.
     pub fn unavailable(trouble: Trouble, cause: impl Into<String>) -> Self {
         Error::Unavailable(Unavailable {
             trouble,
@@ -193,7 +193,7 @@ impl Error {
         })
     }
 
-    /// Something stored that can't be read; whoever knows the key says so by filling in the place.
+    /// Stored data that can't be read. The caller that knows the key fills in the place.
     pub fn unreadable(why: impl Into<String>) -> Self {
         Error::Unreadable(Box::new(Unreadable {
             place: String::new(),
@@ -206,7 +206,7 @@ impl Error {
         !matches!(self, Error::Internal(_) | Error::Unreadable(_))
     }
 
-    /// What a call has come to that fails by this.
+    /// The outcome of a call that fails with this error.
     pub fn outcome(&self) -> Outcome {
         match self {
             Error::Unavailable(_) | Error::Unknown(_) => Outcome::Redis,
@@ -217,5 +217,5 @@ impl Error {
     }
 }
 
-/// A result of the store.
+/// The result of a call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

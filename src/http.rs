@@ -28,9 +28,9 @@ use crate::engine::Engine;
 use crate::http::dialect::{Dialect, Known, Match, Target, find};
 use crate::http::request::Call;
 use crate::limiter::Endpoint;
-use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::telemetry::Access;
+use crate::telemetry::access::Access;
+use crate::telemetry::metrics::Metrics;
 
 pub use state::State;
 pub use unserved::{Unserved, unseen};

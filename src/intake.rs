@@ -1,4 +1,4 @@
-//! How events come in beside HTTP: lines of a file, on the same way from the writer on.
+//! The way in for events that don't come over HTTP: lines of a file. From the writer on it is the same way.
 
 mod import;
 mod order;

@@ -1,8 +1,8 @@
-//! The only speller of Redis keys, and of names inside hashes.
+//! Redis keys, and names inside of them. No other module builds a key.
 //!
-//! A key is `unread:v1:{APP:u:USER}:WHAT` or `unread:v1:{APP:r:ROOM}:WHAT`: all of a user, and all of a room, is in one
-//! slot. Names are written with everything but ASCII letters, digits, `_ . @ ~ = -` and what is not ASCII percent-encoded,
-//! so that no name can close the hash tag, be a glob, or hold the separators `: | ,` used inside.
+//! A key is `unread:v1:{APP:u:USER}:WHAT` or `unread:v1:{APP:r:ROOM}:WHAT`, so all keys of a user, or of a room, are in one
+//! slot. In a name, ASCII letters, digits, `_ . @ ~ = -` and characters outside ASCII stay as they are; every other character
+//! is percent-encoded. So no name can close the hash tag, be read as a glob, or hold one of the separators `: | ,`.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ const SAFE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'-');
 
-/// The glob that all our keys match, and nobody else's.
+/// The glob that matches all keys of this program and no others.
 pub const ALL: &str = "unread:v1:*";
 
 /// A name as it stands in a key or a field.
@@ -27,7 +27,7 @@ pub const ALL: &str = "unread:v1:*";
 pub struct Enc(String);
 
 impl Enc {
-    /// Takes text that was read from Redis and is encoded already.
+    /// Takes a text from Redis, which is encoded already.
     pub fn stored(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -38,7 +38,7 @@ impl Enc {
     }
 }
 
-/// Encodes a name. Characters outside ASCII stay as they are: `redis-cli --raw` shows them, and no parser minds them.
+/// Encodes a name. Characters outside ASCII stay as they are: `redis-cli --raw` shows them, and no parser here is confused by them.
 pub fn encode(name: &str) -> Enc {
     Enc(encoded(name).into_owned())
 }
@@ -65,7 +65,7 @@ pub fn encoded(name: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The name that was encoded; text that nobody encoded comes back as it is.
+/// The name behind an encoded text. A text that is not encoded comes back as it is.
 pub fn decode(text: &str) -> String {
     decoded(text).into_owned()
 }
@@ -75,13 +75,13 @@ pub fn decoded(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8_lossy()
 }
 
-/// Whether a text is what [`encode`] makes of a name: no other text can stand where a name does.
+/// Whether a text is what [`encode`] makes of some name. No other text is valid in the place of a name.
 pub fn is_encoded(text: &str) -> bool {
     let name = decoded(text);
     is_name(&name) && encoded(&name) == text
 }
 
-/// What all keys of a user or a room begin with, with space for the rest of the longest.
+/// The common beginning of all keys of a user or a room, with capacity for the longest of them.
 fn slot(app: &AppId, letter: &str, name: &str) -> String {
     let parts = ["unread:v1:{", app.as_str(), letter, name, "}:"];
     let length = parts.iter().map(|part| part.len()).sum::<usize>();
@@ -105,7 +105,7 @@ impl UserKeys {
         Self(slot(app, ":u:", &encoded(user.as_str())))
     }
 
-    /// One of them, by what it is called.
+    /// One of them, by the part of its name after the slot.
     pub fn key(&self, what: &str) -> String {
         let mut key = String::with_capacity(self.0.len() + what.len());
         key.push_str(&self.0);
@@ -129,7 +129,7 @@ impl UserKeys {
     pub fn refs(&self) -> String {
         self.key("refs")
     }
-    /// Positions that don't count, or mention.
+    /// Holes and mentions.
     pub fn marks(&self) -> String {
         self.key("marks")
     }
@@ -145,27 +145,27 @@ impl UserKeys {
     pub fn profile(&self) -> String {
         self.key("profile")
     }
-    /// Unfinished work of the user's slot.
+    /// Jobs of the user's slot: the rooms that a deleted user still has to leave.
     pub fn pending(&self) -> String {
         self.key("pending")
     }
-    /// Keys of events that the user's name has taken. Two hashes take turns; they outlive the user.
+    /// Keys of events that are known in this slot. Two hashes take turns; they outlive the user.
     pub fn taken(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
     }
-    /// All of them, each with what it is called.
+    /// All of them, each with the part of its name after the slot.
     pub fn all(&self) -> [(&'static str, String); 11] {
         USER_KEYS.map(|name| (name, self.key(name)))
     }
 }
 
-/// The keys of a user's slot.
+/// The keys of a user's slot, by the part of the name after the slot.
 pub const USER_KEYS: [&str; 11] = [
     "counts", "rooms", "supers", "refs", "marks", "left", "prefs", "profile", "pending", "keys0",
     "keys1",
 ];
 
-/// The keys of a room's slot.
+/// The keys of a room's slot, by the part of the name after the slot.
 pub const ROOM_KEYS: [&str; 9] = [
     "members",
     "meta",
@@ -188,7 +188,7 @@ impl RoomKeys {
         Self(slot(app, ":r:", &room.0))
     }
 
-    /// One of them, by what it is called.
+    /// One of them, by the part of its name after the slot.
     pub fn key(&self, what: &str) -> String {
         format!("{}{what}", self.0)
     }
@@ -197,7 +197,7 @@ impl RoomKeys {
     pub fn meta(&self) -> String {
         self.key("meta")
     }
-    /// Members and those whose leaving is being delivered.
+    /// Members, and those who left but whose slots may not have that yet.
     pub fn members(&self) -> String {
         self.key("members")
     }
@@ -217,36 +217,36 @@ impl RoomKeys {
     pub fn allmentions(&self) -> String {
         self.key("allmentions")
     }
-    /// Fan-outs that have not reached everybody.
+    /// Jobs that have not reached their whole audience.
     pub fn pending(&self) -> String {
         self.key("pending")
     }
-    /// Keys of events that the room's name has taken. Two hashes take turns; they outlive the room.
+    /// Keys of events that are known in this slot. Two hashes take turns; they outlive the room.
     pub fn taken(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
     }
-    /// All of them, each with what it is called.
+    /// All of them, each with the part of its name after the slot.
     pub fn all(&self) -> [(&'static str, String); 9] {
         ROOM_KEYS.map(|name| (name, self.key(name)))
     }
 }
 
-/// How many indexes of announced work there are, so that a cluster shares them out.
+/// How many indexes of announcements there are. There are several so that the nodes of a cluster share them.
 pub const PENDING_SHARDS: u32 = 16;
 
-/// The index of announced work number `shard`: when each entry was announced last.
+/// The index of announcements number `shard`: entry → token of its last announcement.
 pub fn pending_index(shard: u32) -> String {
     format!("unread:v1:{{pending:{shard}}}:index")
 }
 
-/// Beside it: since when nobody has looked at an entry.
+/// Beside that index: entry → when the sweep looked at it last, or when it was announced.
 pub fn pending_look(shard: u32) -> String {
     format!("unread:v1:{{pending:{shard}}}:look")
 }
 
-/// The index in which an entry is announced.
+/// The number of the index in which an entry is announced.
 pub fn pending_shard(entry: &str) -> u32 {
-    // FNV-1a: any even spread that is the same in every pod does.
+    // FNV-1a. Any hash does that spreads evenly and is the same in every pod.
     let hash = entry.bytes().fold(0x811c_9dc5_u32, |h, b| {
         (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
     });
@@ -285,12 +285,12 @@ pub fn parse_entry(entry: &str) -> Option<Owner> {
     }
 }
 
-/// What is written before waiting for replicas: many keys, of which each server of a cluster has some.
+/// A key that is written before a `WAIT` for replicas. There are many, so that each server of a cluster has some.
 pub fn durable(n: u32) -> String {
     format!("unread:v1:{{durable:{n}}}")
 }
 
-/// Reads a key of a user's or a room's slot: whose it is, and which of that slot's keys.
+/// Reads a key of a user's or a room's slot: its owner, and which of the owner's keys it is.
 pub fn parse_key(key: &str) -> Option<(Owner, &str)> {
     let (entry, what) = key.strip_prefix("unread:v1:{")?.split_once("}:")?;
     Some((parse_entry(entry)?, what))
@@ -301,11 +301,11 @@ pub fn parse_key(key: &str) -> Option<(Owner, &str)> {
 pub enum Purpose {
     /// One of the keys of a user's or a room's slot.
     Slot(Owner, &'static str),
-    /// One of the indexes of announced work: when each entry was announced last, or since when nobody has looked at it.
+    /// One of the two sorted sets of an index of announcements: `index` or `look`.
     Index(u32, &'static str),
-    /// The clock of a rate limit.
+    /// The theoretical arrival time of a rate limit.
     Limit,
-    /// What is written before replicas are waited for.
+    /// A key that is written before a `WAIT` for replicas.
     Durable,
 }
 
@@ -336,19 +336,19 @@ pub fn purpose(key: &[u8]) -> Option<Purpose> {
         return (durable(number) == key).then_some(Purpose::Durable);
     }
     let (app, limit) = tag.split_once(":limit:")?;
-    // Of an app's endpoint, or of one user's share of it.
+    // The limit of an app's endpoint, or of one user's share of it.
     let (endpoint, user) = limit.split_once(':').unwrap_or((limit, "u"));
     let plain = !endpoint.is_empty() && !endpoint.contains(['{', '}']) && is_encoded(user);
     AppId::parse(app)?;
     (plain && rest.is_empty()).then_some(Purpose::Limit)
 }
 
-/// How logs and metrics name a key without the name of a user or a room.
+/// How logs and metrics name a key: without the name of a user or a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// What it is, in a word of a few: `user_counts`, `room_meta`, `index`, `other`.
+pub struct KeyLabel {
+    /// One of a few fixed words: `user_counts`, `room_meta`, `index`, `other`, …
     pub kind: &'static str,
-    /// The same with a short hash of whose it is, by which `verify` tells the name.
+    /// The same in words, with a short hash of the owner. `unread verify` prints the hash beside the owner's name.
     pub text: String,
 }
 
@@ -358,8 +358,8 @@ pub fn short_hash(entry: &str) -> String {
     hash.iter().take(4).map(|b| format!("{b:02x}")).collect()
 }
 
-/// Names a key for logs and metrics. `whole`: not this key alone, but some key of its slot.
-pub fn place(key: &[u8], whole: bool) -> Place {
+/// Names a key for logs and metrics. With `whole`, it names the key's slot: some key of it is meant, and which one is not known.
+pub fn label(key: &[u8], whole: bool) -> KeyLabel {
     let (kind, text) = match purpose(key) {
         Some(Purpose::Slot(entry, what)) => {
             let (of, tag) = match &entry {
@@ -379,21 +379,21 @@ pub fn place(key: &[u8], whole: bool) -> Place {
         Some(Purpose::Limit) => ("limit", "a rate limit".to_owned()),
         Some(Purpose::Durable) | None => ("other", "another key".to_owned()),
     };
-    Place { kind, text }
+    KeyLabel { kind, text }
 }
 
-/// Names for logs and metrics the keys of a call, of which one is meant.
-pub fn place_of_several<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Place {
-    // A key that only guards the call is of the same slot as the others, and none that is known.
+/// Names the keys of a call for logs and metrics, where one of them is meant and which one is not known.
+pub fn label_of_several<'a>(keys: impl Iterator<Item = &'a [u8]>) -> KeyLabel {
+    // A key that only guards the call has no purpose; its slot is that of the other keys.
     let known = keys.filter(|key| purpose(key).is_some());
-    let mut places = known.map(|key| place(key, true));
-    let Some(first) = places.next() else {
-        return place(b"", true);
+    let mut labels = known.map(|key| label(key, true));
+    let Some(first) = labels.next() else {
+        return label(b"", true);
     };
-    let others = places.filter(|other| other.text != first.text).count();
+    let others = labels.filter(|other| other.text != first.text).count();
     match others {
         0 => first,
-        _ => Place {
+        _ => KeyLabel {
             kind: first.kind,
             text: format!("a key of one of several, the first {}", first.text),
         },
@@ -424,7 +424,7 @@ fn kind_of(of: &str, what: &str) -> &'static str {
     KINDS.into_iter().find(is).unwrap_or("other")
 }
 
-/// The glob for all keys of an app, or of all apps and all else.
+/// The glob for all keys of an app, or, without an app, for all keys of this program.
 pub fn everything(app: Option<&AppId>) -> String {
     match app {
         Some(app) => format!("unread:v1:{{{app}:*"),
@@ -432,8 +432,8 @@ pub fn everything(app: Option<&AppId>) -> String {
     }
 }
 
-/// The glob for keys of the slots of users and rooms: of one app or of all, and of those only `WHAT` or all.
-/// No name and no app id holds a character that a glob reads, so none needs escaping.
+/// The glob for keys of users' and rooms' slots: of one app or of all apps, and there for one key of each slot or for all.
+/// No name and no app id holds a character with a meaning in a glob, so nothing is escaped.
 pub fn slots(app: Option<&AppId>, rooms_only: bool, what: Option<&str>) -> String {
     let app = app.map_or("*", AppId::as_str);
     let letter = if rooms_only { "r" } else { "[ur]" };
@@ -453,9 +453,10 @@ pub fn user_limit(app: &AppId, endpoint: &str, user: &UserId) -> String {
 
 /// A key that never exists, in the slot of `key`.
 ///
-/// While a slot of a cluster is being moved, a key that is not there is taken for one that has gone ahead: a script that
-/// removes the last field of a hash and then looks at it again fails half way, with nothing rolled back. A call that
-/// declares this key as well is refused (`TRYAGAIN`) for as long as its slot is in two places, before it has done anything.
+/// While a cluster moves a slot from one node to another, the old node takes a missing key for one that has moved already.
+/// So a script that removes the last field of a hash and then reads the hash again fails half way, and Redis rolls nothing
+/// back. A call that declares this key as well fails with `TRYAGAIN` before it does anything, for as long as the slot is on
+/// two nodes.
 pub fn guard(key: &[u8]) -> Option<Vec<u8>> {
     let end = key.iter().position(|byte| *byte == b'}')?;
     let mut guard = key.get(..=end)?.to_vec();
@@ -548,11 +549,11 @@ mod tests {
             .iter()
             .map(|(_, key)| key)
             .chain(room.all().iter().map(|(_, key)| key))
-            .map(|key| place(key.as_bytes(), false).kind)
+            .map(|key| label(key.as_bytes(), false).kind)
             .collect();
         assert_eq!(kinds.len(), 17);
         let keys = [user.counts(), user.rooms()];
-        let of = |keys: &[String]| place_of_several(keys.iter().map(String::as_bytes)).text;
+        let of = |keys: &[String]| label_of_several(keys.iter().map(String::as_bytes)).text;
         let hash = short_hash("demo:u:a");
         assert_eq!(of(&keys), format!("a key of user #{hash}"));
         let other = UserKeys::new(&app, &encode("b")).rooms();
@@ -584,10 +585,10 @@ mod tests {
                 "rooms"
             ))
         );
-        let place = place(key.as_bytes(), false);
-        assert_eq!(place.kind, "user_rooms");
+        let label = label(key.as_bytes(), false);
+        assert_eq!(label.kind, "user_rooms");
         let hash = short_hash("demo:u:%7Ba%7D%3Ab");
-        assert_eq!(place.text, format!("user rooms #{hash}"));
+        assert_eq!(label.text, format!("user rooms #{hash}"));
         assert_eq!(
             slots(Some(&app), true, Some("members")),
             "unread:v1:{demo:r:*}:members"

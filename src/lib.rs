@@ -2,39 +2,55 @@
 //!
 //! # The map
 //!
-//! A request comes in through [`app`] (listeners, start and stop) and [`http`] (the tables of the dialects' calls). A dialect
-//! parses, asks the [`limiter`], makes one call of the [`store`], and renders. The store speaks to Redis through [`scripts`]
-//! (one atomic operation per file in `lua/`) on [`connection`], with keys that only [`keys`] spells.
-//!
-//! Dependencies point one way; `tests/it/layering.rs` holds them:
+//! Each module, and the modules that it may use. A test (`tests/it/circles.rs`) holds every arrow and finds every other one.
 //!
 //! ```text
-//! main → cli (commands) → app → http (dialects) → limiter, store → scripts, keys, connection → redis, deadpool_redis
-//! cli, app → demo (sample data, the private redis-server)
-//! anyone → names, json, event, quota, shares, error, outcome          config ← cli, app, http, store          metrics, telemetry ← anyone
+//! cli → app, audit, config, demo, engine, error, http, intake, keys, names, telemetry
+//! app → audit, config, demo, engine, error, http, open_files, telemetry
+//! demo → config
+//! http → config, counts, engine, error, event, json, limiter, names, outcome, shares, telemetry
+//! limiter → config, error, names, quota, telemetry
+//! audit → connection, counts, engine, error, keys, names, scripts
+//! intake → engine, error, event, names
+//! engine → config, connection, counts, error, event, keys, names, quota, scripts, shares, telemetry
+//! counts → error, keys, names
+//! connection → config, error, keys, scripts, telemetry
+//! scripts → keys
+//! keys → names
+//! event → error, json, names
+//! telemetry → outcome
+//! config → names, telemetry
+//! error → outcome, quota
+//! quota → names
 //! ```
+//!
+//! Which word may stand in which file is for `tests/it/layering.rs`: one file spells keys, types of Redis stay behind `engine` and
+//! `audit`, a vendor is named in its folder and in one list. What each word means stands in `docs/glossary.md`.
+//!
+//! # How a request is answered
+//!
+//! [`app`] starts the listeners. [`http`] finds out whose a request is: each dialect is a folder with a table of routes. A handler
+//! parses, makes one call of a service of the [`engine`], and renders. A call over its limit fails by [`error::Error::Limited`].
 //!
 //! # How an event gets counted
 //!
-//! 1. `POST /v1/events` turns each object into an [`event::Event`], from the bytes of the body and one by one; what is no event
-//!    is rejected, the others go on.
-//! 2. The store groups them by room, announces the rooms in an index outside their slots, and runs each room's accepting
-//!    script: it numbers messages, remembers ids, and records the *fan-out* in the room's slot, in one atomic step.
-//! 3. The fan-out brings every member's slot a snapshot of the room and the event's own mark. `deliver.lua` merges: repeated,
+//! 1. `POST /v1/events` turns each object of the body into an [`event::Event`]. An object that is no event is rejected; the others
+//!    go on.
+//! 2. The writer groups events by room, announces the rooms in an index outside their slots, and runs each room's accepting
+//!    script. The script numbers messages, remembers ids and records a *job* in the room's slot, in one atomic step.
+//! 3. The delivery brings every member's slot a snapshot of the room and the event's own marks. `deliver.lua` merges them: repeated,
 //!    late and reordered deliveries end in the same state, because it keeps positions and moves the plain counts by the
-//!    difference. Then the record is cleared, and the caller is told `applied`.
-//! 4. A pod that dies in between leaves the record behind. Every pod sweeps the index and finishes what it finds.
+//!    difference. A slot may refuse; then the writer has the room decide. At the end the job is cleared, and the caller is
+//!    answered `applied`.
+//! 4. A pod that dies in between leaves the job behind. Every pod sweeps the index and finishes what it finds.
 //!
-//! The commands of [`cli`] look after the data from beside the pods: `verify` recomputes every plain count from the positions and
-//! compares the positions with their rooms.
-//! `import` is the other door for events: lines of a file, past HTTP, on the same way from step 2 on.
+//! Lines of a file come in through [`intake`], past HTTP, on the same way from step 2 on. A supergroup has no step 3: the reader works
+//! out its members' counts from the room's head.
 //!
-//! A supergroup has no step 3: its members' counts are worked out from the room's head when they are read.
+//! # What looks after the data
 //!
-//! # How rooms are listed
-//!
-//! The snapshot of step 3 also says when the room was made and when its last message was, so a user's slot is enough to
-//! filter and sort thousands of rooms. Only those of the page are asked what they are called and who is in them.
+//! [`audit`] reads beside the pods and writes nothing: it recomputes every plain count from the positions, and compares the positions
+//! with their rooms. Its repairer writes, through the writer.
 //!
 //! # What is not here, on purpose
 //!
@@ -71,4 +87,3 @@ pub mod keys;
 pub mod connection;
 
 pub mod telemetry;
-pub mod metrics;

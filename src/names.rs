@@ -1,5 +1,5 @@
-//! The names that callers choose: users, rooms, messages, tags and custom types. Each can only be made
-//! by parsing, so that code below the edge never checks again. No I/O.
+//! The names that callers choose: users, rooms, messages, tags and custom types. A value of these types can only come from
+//! parsing, so code that has one needs no further check. No I/O.
 
 use std::fmt;
 
@@ -23,14 +23,14 @@ pub enum NameError {
     Comma,
 }
 
-/// How the direct room is called that the first message between two users makes.
+/// How to name the direct room that the first message between two users makes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DirectRoomIds {
-    /// By a hash that no other two users share; should that room be taken by others, there are more.
+    /// A hash that no other two users share. If other users have that room all the same, there are further ids to try.
     #[default]
     Own,
-    /// By the MD5, in hexadecimal digits, of both ids in lower case, in order, with `_` between them: what clients that know
-    /// both users work out by themselves. There is one such id, and other users may have the same.
+    /// The MD5, in hexadecimal digits, of both ids in lower case, sorted, with `_` between them. Clients that know both users
+    /// can compute it. There is only one such id for two users, and two others can have the same one.
     LoweredMd5,
 }
 
@@ -96,17 +96,17 @@ name!(
     Tag
 );
 name!(
-    /// What tells that an event was sent before.
+    /// The key of an event, by which a repeated event is known.
     EventKey
 );
 
 impl EventKey {
-    /// The key of the event at a place, counted from 0, of a request that has a key as a whole.
+    /// The key of an event in a request whose key covers all its events; `place` is the event's place there, from 0.
     pub fn at(request: &Self, place: usize) -> Self {
         Self(format!("{}/{place}", request.0))
     }
 
-    /// The key that a digest makes, in hex.
+    /// A digest as a key, in hexadecimal digits.
     pub fn of_digest(digest: [u8; 12]) -> Self {
         Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
     }

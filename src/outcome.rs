@@ -1,22 +1,22 @@
-//! What became of a call, in one set of words for all dialects: some of them hide it behind a status of 200 or 400, and an alert must
-//! not have to know that. Whoever makes an error says which it is.
+//! The outcome of a call, in one set of words for all dialects. Some dialects answer errors with a status of 200 or 400, so an
+//! alert can't rely on the status; it relies on this word. The code that makes an error response names the outcome.
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It was answered.
     Ok,
-    /// It can't be understood, or asks for what there is not: a body, a parameter, a method.
+    /// It can't be understood: its body, a parameter, or a method that the path does not have.
     BadRequest,
-    /// Its credentials are missing or not good.
+    /// Its credentials are missing or wrong.
     Unauthorized,
-    /// What it names is not there: a path, a user, a room.
+    /// It names something that does not exist: a path, a user, a room.
     NotFound,
     /// Its app, user or address called too often.
     Limited,
-    /// This pod has too much to do.
+    /// This pod takes on no more work at the moment.
     Overloaded,
-    /// Redis can't do its part, or did not in time.
+    /// Redis can't do its work, or did not do it in time.
     Redis,
     /// A bug, or data that can't be read.
     Internal,
@@ -35,7 +35,7 @@ impl Outcome {
         Outcome::Internal,
     ];
 
-    /// Its word in metrics and logs.
+    /// The word for it in metrics and logs.
     pub fn word(self) -> &'static str {
         match self {
             Outcome::Ok => "ok",
@@ -49,7 +49,7 @@ impl Outcome {
         }
     }
 
-    /// What a status of HTTP says where nobody has said more: for dialects that hide nothing behind it.
+    /// The outcome by the HTTP status alone, for responses whose code names none: right for dialects whose status says it.
     pub const fn of_status(status: u16) -> Outcome {
         match status {
             401 | 403 => Outcome::Unauthorized,

@@ -1,5 +1,5 @@
-//! The words that the rate limiter and the store share: what a call is charged to in Redis, in the same round trip
-//! as its read, and what came of it. No I/O. A call over its limit fails by [`crate::error::Error::Limited`].
+//! The types that the rate limiter and the engine share: what to charge a call to, and the verdict. The engine charges a call
+//! in the same round trip as its read. A call over its limit fails with [`crate::error::Error::Limited`]. No I/O.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::names::{AppId, UserId};
 
-/// What one call is to be charged to.
+/// What to charge one call to.
 #[derive(Debug, Clone)]
 pub struct Charge {
-    /// The limit's place among all: no two have the same, and they begin at 0.
+    /// The number of the limit among all limits, from 0.
     pub place: usize,
     /// The app whose limit it is.
     pub app: AppId,
@@ -18,12 +18,12 @@ pub struct Charge {
     pub endpoint: &'static str,
     /// Calls per second, at least 1.
     pub per_second: u32,
-    /// Calls that may come at once on top, at least 1.
+    /// Calls that may come at once, at least 1.
     pub burst: u32,
 }
 
 impl Charge {
-    /// One call's share of the time.
+    /// The time between two calls at the full rate.
     pub fn emission(&self) -> Duration {
         emission(self.per_second)
     }
@@ -33,7 +33,7 @@ fn emission(per_second: u32) -> Duration {
     Duration::from_micros((1_000_000 / u64::from(per_second.max(1))).max(1))
 }
 
-/// What each single user of an app may use of the app's limit of one endpoint.
+/// What each user of an app may use of the app's limit of one endpoint.
 #[derive(Debug)]
 pub struct Share {
     /// The app.
@@ -42,31 +42,31 @@ pub struct Share {
     pub endpoint: &'static str,
     /// Calls per second, at least 1.
     pub per_second: u32,
-    /// Calls that may come at once on top, at least 1.
+    /// Calls that may come at once, at least 1.
     pub burst: u32,
 }
 
 impl Share {
-    /// One call's share of the time.
+    /// The time between two calls at the full rate.
     pub fn emission(&self) -> Duration {
         emission(self.per_second)
     }
 
-    /// Calls that a pod lets through before it tells Redis of them: so few that they don't matter to the other pods, and so
-    /// many that users who ask now and then cost Redis next to nothing.
+    /// How many calls a pod lets through before it reports them to Redis. The number is small enough not to matter to other
+    /// pods, and large enough that a user who calls now and then costs Redis almost nothing.
     fn report_after(&self) -> u32 {
         (self.burst / 16).max(self.per_second / 64).max(1)
     }
 }
 
-/// One user's calls of one endpoint: those that this pod let through and Redis has not been told, and whether the user has to
-/// wait because of what all pods together let through.
+/// One user's calls of one endpoint in this pod: how many it has let through without reporting them to Redis, and until when the
+/// user has to wait because of the calls that all pods together have let through.
 #[derive(Debug)]
 pub struct Tab {
     share: Arc<Share>,
     user: Arc<UserId>,
-    untold: AtomicU32,
-    telling: AtomicBool,
+    unreported: AtomicU32,
+    reporting: AtomicBool,
     born: Instant,
     /// Microseconds since `born`.
     refused_until: AtomicU64,
@@ -78,8 +78,8 @@ impl Tab {
         Self {
             share,
             user,
-            untold: AtomicU32::new(0),
-            telling: AtomicBool::new(false),
+            unreported: AtomicU32::new(0),
+            reporting: AtomicBool::new(false),
             born: Instant::now(),
             refused_until: AtomicU64::new(0),
         }
@@ -95,23 +95,23 @@ impl Tab {
         &self.user
     }
 
-    /// Counts a call that was let through. True: Redis has to be told, and nobody is at it yet.
+    /// Counts a call that was let through. True: the caller has to report to Redis, until [`Tab::take`] answers `None`.
     pub fn count(&self) -> bool {
-        let untold = self.untold.fetch_add(1, Ordering::Relaxed);
-        untold.saturating_add(1) >= self.share.report_after()
-            && !self.telling.swap(true, Ordering::AcqRel)
+        let before = self.unreported.fetch_add(1, Ordering::Relaxed);
+        before.saturating_add(1) >= self.share.report_after()
+            && !self.reporting.swap(true, Ordering::AcqRel)
     }
 
-    /// The calls to tell Redis of. None: whoever was telling it has to begin anew when [`Tab::count`] says so.
+    /// The calls to report to Redis; they count as reported from here on. `None`: there are none, and the report has ended.
     pub fn take(&self) -> Option<u32> {
-        let untold = self.untold.swap(0, Ordering::AcqRel);
-        if untold == 0 {
-            self.telling.store(false, Ordering::Release);
+        let unreported = self.unreported.swap(0, Ordering::AcqRel);
+        if unreported == 0 {
+            self.reporting.store(false, Ordering::Release);
         }
-        (untold > 0).then_some(untold)
+        (unreported > 0).then_some(unreported)
     }
 
-    /// Redis would let the next call through after `wait`.
+    /// Notes that Redis would let the next call through after `wait`.
     pub fn learn(&self, wait: Duration) {
         let until = match wait {
             Duration::ZERO => 0,
@@ -120,7 +120,7 @@ impl Tab {
         self.refused_until.store(until, Ordering::Relaxed);
     }
 
-    /// How long the user still has to wait by what Redis said.
+    /// How long the user still has to wait, by the last answer of Redis.
     pub fn wait(&self) -> Option<Duration> {
         let until = self.refused_until.load(Ordering::Relaxed);
         if until == 0 {
@@ -135,7 +135,7 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What the limiter said of one call.
+/// What the limit says of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     /// Whether the call may go on.
@@ -144,15 +144,15 @@ pub struct Verdict {
     pub remaining: u32,
     /// How long until a refused call would be let through; zero when allowed.
     pub retry_after: Duration,
-    /// How long until the whole burst is there again.
+    /// How long until the whole burst is available again.
     pub reset: Duration,
 }
 
-/// The limit of one call, as the store sees it: what to charge, and where to note what came of it.
+/// The limit of one call, as the engine sees it: what to charge, and who takes the verdict.
 pub trait Limit: Send {
-    /// What the call is to be charged to; nothing where Redis has no part in its limit.
+    /// What to charge the call to; `None` if the limit does not need Redis.
     fn charge(&self) -> Option<&Charge>;
 
-    /// Notes what Redis said of the call, for the answer to show. A refusal comes back as it is to be shown.
+    /// Takes the verdict of Redis, which the response will show. `Err`: the call is refused, with the verdict to show.
     fn settle(&mut self, verdict: Verdict) -> Result<(), Verdict>;
 }

@@ -237,7 +237,7 @@ mod tests {
         let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/lua"))
             .unwrap()
             .map(|f| f.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name != "lib")
+            .filter(|name| name.ends_with(".lua"))
             .collect();
         files.sort();
         let mut embedded: Vec<String> = all().iter().map(|s| format!("{}.lua", s.name)).collect();

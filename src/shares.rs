@@ -1,11 +1,12 @@
-//! Something that a pod has so much of and no more, such as memory for bodies, shared out among the apps.
+//! Shares the limited resources of a pod, such as memory for bodies, among the apps.
 //!
-//! An app may take no more than what it leaves free for the others: alone at most half, two at most a third each, and so on
-//! (the *dynamic thresholds* of Choudhury and Hahne, by which switches share a buffer). So an app that comes last always
-//! finds something, however many came before it with however much. Where only one app is configured it may take all.
+//! An app may take at most as much as it leaves free for the others: one app alone takes half at most, two apps a third each,
+//! and so on (the *dynamic thresholds* of Choudhury and Hahne, by which switches share a buffer). So an app that comes last
+//! always finds something, however much the others have taken. Where only one app is configured, it may take all.
 //!
-//! Whoever finds nothing waits for a while, in a queue of bounded length that is shared out in the same way. Of one app's claims
-//! that wait, a smaller one passes a larger one and takes its place where there is none left; equal ones stay in order.
+//! A claim that finds nothing waits for a while in a queue. The queue has a bounded length, which the apps share in the same
+//! way. Among the waiting claims of one app, a smaller claim may pass a larger one, and takes its place if the queue is full.
+//! Equal claims stay in order.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// What is shared. Clones are the same.
+/// A shared resource. All clones stand for the same one.
 #[derive(Clone)]
 pub struct Shares(Arc<Inner>);
 
@@ -41,31 +42,31 @@ struct Waiter {
     to: oneshot::Sender<Share>,
 }
 
-/// What somebody asks for.
+/// What a caller asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
-    /// The app, by its place in the configuration. Apps that are not in it are one.
+    /// The app, by its place in the configuration. All apps that are not configured count as the last one.
     pub app: usize,
     /// How much.
     pub amount: usize,
-    /// Whether a quarter has to stay for smaller claims.
+    /// Whether this is a large claim, which has to leave a quarter of the whole to others.
     pub large: bool,
 }
 
-/// What came of asking again.
-enum Asked {
-    Has(Share),
-    Waits(oneshot::Receiver<Share>),
+/// A claim that found nothing at first, and then asked to wait.
+enum Wait {
+    Over(Share),
+    Queued(oneshot::Receiver<Share>),
 }
 
-/// What somebody has, until it is dropped.
+/// What a caller has taken. Dropping it gives it back.
 pub struct Share {
     of: Arc<Inner>,
     claim: Claim,
 }
 
 impl Shares {
-    /// So much for so many apps, for which so many may wait.
+    /// A resource of the size `all` for this number of apps, and the length of the queue.
     pub fn new(all: usize, apps: usize, longest_queue: usize) -> Self {
         Self(Arc::new(Inner {
             all,
@@ -77,7 +78,7 @@ impl Shares {
         }))
     }
 
-    /// Takes it now or not at all.
+    /// Takes a share now or not at all.
     pub fn try_take(&self, claim: Claim) -> Option<Share> {
         let mut ledger = self.0.ledger();
         let claim = ledger.known(claim);
@@ -89,18 +90,18 @@ impl Shares {
             .then(|| self.0.share(claim))
     }
 
-    /// Takes it now or, if it is there in time, later.
+    /// Takes a share now, or waits for it as long as `patience`.
     pub async fn take(&self, claim: Claim, patience: Duration) -> Option<Share> {
         if let Some(share) = self.try_take(claim) {
             return Some(share);
         }
         match self.wait(claim)? {
-            Asked::Has(share) => Some(share),
-            Asked::Waits(share) => tokio::time::timeout(patience, share).await.ok()?.ok(),
+            Wait::Over(share) => Some(share),
+            Wait::Queued(share) => tokio::time::timeout(patience, share).await.ok()?.ok(),
         }
     }
 
-    /// Whether somebody who asked now would get it or could wait for it.
+    /// Whether a claim would now get its share or a place in the queue.
     pub fn has_room(&self, claim: Claim) -> bool {
         let mut ledger = self.0.ledger();
         let claim = ledger.known(claim);
@@ -110,23 +111,23 @@ impl Shares {
         self.0.fits(&ledger, claim) || self.0.may_wait(&ledger, claim.app)
     }
 
-    fn wait(&self, claim: Claim) -> Option<Asked> {
+    fn wait(&self, claim: Claim) -> Option<Wait> {
         let mut ledger = self.0.ledger();
         let claim = ledger.known(claim);
         ledger.forget_those_who_left();
-        // It may have come back since this claim found nothing, with nobody waiting for it.
+        // Since this claim found nothing, others may have given back, at a moment when no claim was in the queue.
         if self.0.take_in_turn(&mut ledger, claim) {
-            return Some(Asked::Has(self.0.share(claim)));
+            return Some(Wait::Over(self.0.share(claim)));
         }
         if !self.0.may_wait(&ledger, claim.app) {
-            ledger.send_away_a_larger(claim)?;
+            ledger.drop_a_larger(claim)?;
         }
         let (to, share) = oneshot::channel();
         ledger.queue.push_back(Waiter { claim, to });
         if let Some(app) = ledger.apps.get_mut(claim.app) {
             app.waiting += 1;
         }
-        Some(Asked::Waits(share))
+        Some(Wait::Queued(share))
     }
 }
 
@@ -142,8 +143,8 @@ impl Ledger {
         self.apps.get(app).copied().unwrap_or_default()
     }
 
-    /// Makes place in the queue for a claim: the largest of its app that waits goes, if it is larger, and the last one of these.
-    fn send_away_a_larger(&mut self, claim: Claim) -> Option<()> {
+    /// Makes room in the queue for a claim: drops the largest waiting claim of its app, if that is larger; of several, the last.
+    fn drop_a_larger(&mut self, claim: Claim) -> Option<()> {
         let waiting = self.queue.iter().enumerate();
         let (place, largest) = waiting
             .filter(|(_, waiter)| waiter.claim.app == claim.app)
@@ -181,7 +182,7 @@ impl Inner {
         }
     }
 
-    /// The most that an app may have of what this much of is free: all of it if nobody else could come for it.
+    /// Whether the app may take the claim: it has to leave as much free as it then has, unless it is the only app.
     fn fits(&self, ledger: &Ledger, claim: Claim) -> bool {
         let mut free = self.all.saturating_sub(ledger.taken);
         if claim.large {
@@ -203,7 +204,7 @@ impl Inner {
         fits
     }
 
-    /// Takes it unless another claim of the app, as large at most, has been waiting for it.
+    /// Takes the claim, unless a claim of the same app that is not larger has been waiting longer.
     fn take_in_turn(&self, ledger: &mut Ledger, claim: Claim) -> bool {
         let comes_first =
             |waiter: &Waiter| waiter.claim.app == claim.app && waiter.claim.amount <= claim.amount;
@@ -220,12 +221,12 @@ impl Inner {
         own < free
     }
 
-    /// Gives back, and on to those who wait for it.
+    /// Gives back, and hands out to those who wait.
     fn give_back(self: &Arc<Self>, app: usize, amount: usize) {
         let mut back = vec![(app, amount)];
         while let Some((app, amount)) = back.pop() {
             for (to, share) in self.pass_on(app, amount) {
-                // Not under the lock: a share that nobody waits for any more comes straight back.
+                // Not under the lock: if the receiver is gone, the share comes back here.
                 if let Err(share) = to.send(share) {
                     back.push(share.into_parts());
                 }
@@ -248,7 +249,7 @@ impl Inner {
         }
         ledger.forget_those_who_left();
         let mut given = Vec::new();
-        // The smallest claim of each app that found nothing.
+        // For each app, the smallest claim that did not fit.
         let mut held_up = vec![usize::MAX; ledger.apps.len()];
         for waiter in std::mem::take(&mut ledger.queue) {
             let claim = waiter.claim;
@@ -270,7 +271,7 @@ impl Inner {
 }
 
 impl Share {
-    /// Takes another share in, to be given back with this one.
+    /// Adds another share to this one; both are given back together.
     pub fn join(&mut self, other: Share) {
         let (_, amount) = other.into_parts();
         self.claim.amount += amount;
@@ -321,7 +322,7 @@ mod tests {
         assert_eq!(first.len(), 32);
         let second = all_of(&shares, 1);
         assert_eq!(second.len(), 16);
-        // Whoever is not in the configuration counts as the last one that is.
+        // An app that is not configured counts as the last one that is.
         let third = all_of(&shares, 7);
         assert_eq!(third.len(), 8);
         assert_eq!(all_of(&shares, 2).len(), 0);
@@ -343,13 +344,13 @@ mod tests {
         assert_eq!(all_of(&shares, 0).len(), 16);
     }
 
-    /// Between a claim that found nothing and its waiting all may have come back, with nobody there to give it to.
+    /// Between a claim that found nothing and its place in the queue, others may have given back with no claim in the queue.
     #[test]
-    fn whoever_begins_to_wait_looks_again() {
+    fn a_claim_looks_again_before_it_waits() {
         let shares = Shares::new(4, 1, 8);
-        assert!(matches!(shares.wait(claim(0, 4)), Some(Asked::Has(_))));
+        assert!(matches!(shares.wait(claim(0, 4)), Some(Wait::Over(_))));
         let all = shares.try_take(claim(0, 4));
-        assert!(matches!(shares.wait(claim(0, 1)), Some(Asked::Waits(_))));
+        assert!(matches!(shares.wait(claim(0, 1)), Some(Wait::Queued(_))));
         drop(all);
         assert_eq!(all_of(&shares, 0).len(), 4);
     }
@@ -378,12 +379,12 @@ mod tests {
             });
             tokio::task::yield_now().await;
         }
-        // There is one, and nobody waits for so little.
+        // One is free, and no waiting claim is that small.
         let smallest = shares.try_take(claim(0, 1)).unwrap();
         drop(two);
         let (first, pair) = order.recv().await.unwrap();
         assert!(first == 1 && pair.is_some());
-        // There is one more, but two are waited for.
+        // Two are free, but an earlier claim waits for two.
         assert!(shares.try_take(claim(0, 2)).is_none());
         drop(pair);
         let (second, other) = order.recv().await.unwrap();
@@ -391,7 +392,7 @@ mod tests {
         drop((other, one));
         let (third, three) = order.recv().await.unwrap();
         assert!(third == 0 && three.is_some());
-        // Nobody makes room for the last one in time.
+        // The last claim is not served in time.
         let (last, none) = order.recv().await.unwrap();
         assert!(last == 3 && none.is_none());
         drop((smallest, three));

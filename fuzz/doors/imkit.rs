@@ -14,6 +14,7 @@ use sha2::Sha256;
 use super::badges::{MAX_TAGS, tags};
 use super::rooms::Listing;
 use super::token::{Unusable, Verifier};
+use crate::counts::Pref;
 use crate::http::request::{Call, Query};
 use crate::names::UserId;
 

@@ -3,7 +3,7 @@
 
 use redis::Value;
 
-use crate::audit::form::{self, KnownId, Of, logged};
+use crate::audit::form::{self, KnownId, SlotKind, logged};
 use crate::audit::position::Position;
 use crate::counts::Kind;
 use crate::counts::Pref;
@@ -25,8 +25,12 @@ pub fn check(data: &[u8]) {
     let mut parts = rest.splitn(2, |byte| *byte == 0);
     let field = parts.next().unwrap_or_default();
     let value = parts.next().unwrap_or_default();
-    let of = if select & 1 == 0 { Of::User } else { Of::Room };
-    let names: &[&'static str] = if of == Of::User {
+    let of = if select & 1 == 0 {
+        SlotKind::User
+    } else {
+        SlotKind::Room
+    };
+    let names: &[&'static str] = if of == SlotKind::User {
         &USER_KEYS
     } else {
         &ROOM_KEYS
@@ -68,16 +72,16 @@ pub fn check(data: &[u8]) {
     }
     // What the self-check finds right can be read by those who need it.
     match (of, what) {
-        (Of::User, "rooms") => assert!(position.is_some() && brief),
-        (Of::User, "prefs") => assert!(set.unwrap().is_ok(), "{field:?} {value:?}"),
-        (Of::Room, "members") => assert!(entry.is_some()),
-        (Of::Room, "ids") => assert!(known.is_some()),
+        (SlotKind::User, "rooms") => assert!(position.is_some() && brief),
+        (SlotKind::User, "prefs") => assert!(set.unwrap().is_ok(), "{field:?} {value:?}"),
+        (SlotKind::Room, "members") => assert!(entry.is_some()),
+        (SlotKind::Room, "ids") => assert!(known.is_some()),
         (_, "pending") => {
             let job = job.unwrap();
             let again = Job::parse(&job.stamp.to_string(), &record(&job)).unwrap();
             assert_eq!(again, job);
         }
-        (Of::User, "counts") => assert!(count(value).is_ok()),
+        (SlotKind::User, "counts") => assert!(count(value).is_ok()),
         _ => {}
     }
 }
@@ -92,14 +96,14 @@ fn spelled(entry: &keys::Owner) -> String {
 fn key(bytes: &[u8]) {
     let purpose = keys::purpose(bytes);
     for whole in [false, true] {
-        let place = keys::place(bytes, whole);
+        let place = keys::label(bytes, whole);
         assert_eq!(place.kind == "other" && purpose.is_some(), {
             let durable = matches!(purpose, Some(keys::Purpose::Durable));
             let hidden = matches!(purpose, Some(keys::Purpose::Slot(..))) && place.kind == "other";
             durable || hidden
         });
     }
-    let _ = keys::place_of_several([bytes, b"unread:v1:{demo:u:a}:counts"].into_iter());
+    let _ = keys::label_of_several([bytes, b"unread:v1:{demo:u:a}:counts"].into_iter());
     if let Some(guard) = keys::guard(bytes) {
         assert!(guard.ends_with(b"}:-") && bytes.starts_with(&guard[..guard.len() - 2]));
     }

@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use unread::config::{Flags, load_text};
 use unread::http::request::Call;
 use unread::http::{State, imkit, native, sendbird};
-use unread::metrics::Metrics;
+use unread::telemetry::metrics::Metrics;
 use unread::engine::Engine;
 
 const SERVER_KEY: &str = "server-key-not-real";

@@ -1,4 +1,4 @@
--- Stamps and fan-outs, for the scripts that accept events into a room.
+-- Stamps, jobs and the meta of a room, for the scripts that accept events.
 
 local function clock()
   local t = redis.call('TIME')
@@ -8,7 +8,7 @@ end
 -- A whole number in digits. Exact below 2^53.
 local function int(n) return string.format('%.0f', n) end
 
--- A stamp as it stands in an entry: in base 36. Exact below 2^53.
+-- A stamp as it stands in a member's entry: in base 36. Exact below 2^53.
 local function short(n)
   local text = ''
   repeat
@@ -19,8 +19,8 @@ local function short(n)
   return text
 end
 
--- The fan-outs that have not reached everybody: job and record in turn. The pod takes their marks along with its own, so
--- that no member is shown the room's head without what belongs to it. More than 64: only their number, and the pod asks.
+-- The pending jobs: job and record in turn. The pod delivers their marks along with its own, so that no member sees the
+-- room's head without the marks that belong to it. If there are more than 64, only their number: the pod then reads them itself.
 local function unfinished(pending)
   local n = redis.call('HLEN', pending)
   if n == 0 then return {} end
@@ -28,10 +28,10 @@ local function unfinished(pending)
   return redis.call('HGETALL', pending)
 end
 
--- The first twelve fields that the accepting scripts ask of a room's meta; the reply holds the first eleven.
+-- The first twelve fields that the accepting scripts read of a room's meta; their reply has the first eleven.
 local asked = {'rev', 'head', 'kind', 'status', 'type', 'tags', 'born', 'mrev', 'created', 'last_at', 'last_time', 'sealed'}
 
--- A script stops here, before it has written anything, where it can't read what it goes on from.
+-- Ends the script with UNREADABLE if it can't read what it needs. Scripts call this before they write anything.
 local function must(right, what)
   if not right then error({err = 'UNREADABLE ' .. what}) end
 end
@@ -41,16 +41,16 @@ local function whole(digits)
   return digits and #digits <= 16 and string.match(digits, '^%d+$') and tonumber(digits) < 9007199254740992
 end
 
--- What stands in these places of a reply has to be such a number, or nothing.
+-- The fields at these places must be such numbers, or missing.
 local function numbers(m, ...)
   for _, place in ipairs({...}) do must(not m[place] or whole(m[place]), 'a number of a room') end
 end
 
--- What `asked` names of a room's meta.
+-- The fields of a room's meta that `asked` names, checked.
 local function opened(meta)
   local m = redis.call('HMGET', meta, unpack(asked))
   numbers(m, 1, 2, 7, 9, 11, 12)
-  -- When the last message was accepted, and, after a comma, when a later one was that did not take its place.
+  -- When the room accepted its last message; after a comma, when it accepted a newer one that is not the last one by its time.
   local at, later = string.match(m[10] or '', '^(%d+),(%d+)$')
   must(not m[10] or whole(m[10]) or (whole(at) and whole(later)), 'a number of a room')
   must(not m[7] or (m[1] and m[2] and m[3] and m[4] and m[5] and m[6] and m[8] and m[9]), 'a field of the meta is missing')
@@ -59,8 +59,8 @@ local function opened(meta)
   return m
 end
 
--- Who was in a direct room last and is not any more, the latest first, when these have left it; before that it was `before`.
--- The list holds two at most: the peer of a user is the first in it who is not that user.
+-- Who has left a direct room, the latest first, after the users `left` have left it; `before` is the list so far. It holds
+-- two users at most: a user's peer is the first one in it who is not that user.
 local function parted(before, left)
   must(not before or string.match(before, '^[%w_.@~=%%,\128-\255-]*$'), 'who was in a direct room')
   local list, seen = {}, {}
@@ -75,8 +75,8 @@ local function parted(before, left)
   return table.concat(list, ',')
 end
 
--- The version of a list of members that `what` has changed. Two histories of a room never come to the same one, also where
--- a clock stepped back and data was restored: the digest covers all changes so far.
+-- The version of a list of members after the change `what`. Its digest covers all changes so far, so two different lists never
+-- have the same version, even if a clock steps back or data is restored from a backup.
 local function version(rev, before, what)
   return int(rev) .. '.' .. string.sub(redis.sha1hex((before or '') .. '\n' .. what), 1, 8)
 end

@@ -1,8 +1,9 @@
--- Keys of events: an event whose key was taken is a duplicate. Two hashes take turns, so that a key is known for a day (as
--- configured) at least and for two at most: when the newer one is that old, the older one is emptied and takes over.
+-- Keys of events: an event whose key was taken is a duplicate. Two hashes take turns, so that a key is known for one period
+-- at least (a day, if not configured otherwise) and for two at most. When the newer hash is one period old, the script empties
+-- the older one, which becomes the newer one.
 
--- Takes the two hashes, '' or lines (key, type of event, microseconds to remember it), and the time. Answers what stands
--- there for the key, and a function that puts a job there.
+-- Arguments: the two hashes, '' or lines (key, type of event, microseconds of a period), and the time. Returns what is stored
+-- for the key, or nil, and a function that stores a job for it.
 local function keyed(one, two, lines, now)
   if lines == '' then return nil, function() end end
   local key, event, keep = string.match(lines, '^([^\n]+)\n([^\n]+)\n(%d+)$')
@@ -10,7 +11,7 @@ local function keyed(one, two, lines, now)
   local began, clamped = {}, {}
   for i, hash in ipairs({one, two}) do
     local since = tonumber(redis.call('HGET', hash, '#') or '') or 0
-    -- The clock has stepped back: the hash is as old as it is now.
+    -- The clock has stepped back: the hash begins now.
     if since > now then
       since = now
       clamped[#clamped + 1] = hash

@@ -1,9 +1,9 @@
-//! What a user's slot says of a room, against what the room says.
+//! Compares a user's record of a room with the room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::drift::Drift;
-use crate::audit::slot::{Slot, plain};
+use crate::audit::slot::{Slot, text_or_escaped};
 use crate::counts::number::whole;
 use crate::counts::room::{Last, Membership};
 use crate::engine::reply::{Reply, bytes};
@@ -11,18 +11,18 @@ use crate::engine::snapshot::Snapshot;
 use crate::error::Result;
 use crate::keys::Enc;
 
-/// A room, and one user's place in it.
+/// A room as `room_view.lua` answers it: its snapshot, and what concerns one user.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct View {
-    pub(crate) snapshot: Snapshot,
-    pub(crate) entry: Option<Membership>,
-    pub(crate) peer: String,
-    pub(crate) recalled: Vec<u64>,
-    pub(crate) jobs: BTreeSet<String>,
+pub(super) struct RoomView {
+    pub(super) snapshot: Snapshot,
+    pub(super) entry: Option<Membership>,
+    pub(super) peer: String,
+    pub(super) recalled: Vec<u64>,
+    pub(super) jobs: BTreeSet<String>,
 }
 
-impl View {
-    pub(crate) fn read(mut reply: Reply) -> Result<Self> {
+impl RoomView {
+    pub(super) fn read(mut reply: Reply) -> Result<Self> {
         let snapshot = Snapshot::read(&mut reply)?;
         let entry = reply.text()?;
         let peer = reply.text()?;
@@ -30,7 +30,7 @@ impl View {
         let mut list = reply.list()?;
         let mut jobs = BTreeSet::new();
         while !list.is_empty() {
-            jobs.insert(plain(&bytes(list.value()?)?));
+            jobs.insert(text_or_escaped(&bytes(list.value()?)?));
         }
         Ok(Self {
             snapshot,
@@ -38,14 +38,14 @@ impl View {
                 .then(|| Membership::parse(&entry))
                 .transpose()?,
             peer,
-            // What is no position is named where the room is checked.
+            // The check of the room reports what is no position.
             recalled: recalled.split(',').filter_map(whole).collect(),
             jobs,
         })
     }
 
-    /// The membership, if there is one of the room as it is now.
-    pub(crate) fn member(&self) -> Option<Membership> {
+    /// The user's membership, if there is one that is not older than the room.
+    pub(super) fn member(&self) -> Option<Membership> {
         self.entry
             .filter(|entry| entry.is_member(self.snapshot.born))
     }
@@ -67,9 +67,14 @@ fn differs(
     }
 }
 
-/// What a user's slot says otherwise than the room. `first` was seen before the slot, and what was pending in it has
-/// reached everybody before the slot was seen; `last` was seen after the slot.
-pub(crate) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -> Vec<Drift> {
+/// How a user's record differs from its room. The caller has read `first` before the slot, and `last` after it. The jobs that
+/// were pending in `first` had reached everybody before the caller read the slot.
+pub(super) fn differences(
+    slot: &Slot,
+    room: &str,
+    first: &RoomView,
+    last: &RoomView,
+) -> Vec<Drift> {
     let key = if slot.supers.contains_key(room) {
         "supers"
     } else {
@@ -79,10 +84,10 @@ pub(crate) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -
         let (Some(before), Some(after)) = (first.member(), last.member()) else {
             return Vec::new();
         };
-        if !slot.tells(room) {
+        if !slot.is_readable(room) {
             return Vec::new();
         }
-        // A user that was deleted still has to leave the rooms that list it.
+        // A deleted user is listed by rooms that it still has to leave.
         if before.epoch != after.epoch || slot.leaving {
             return Vec::new();
         }
@@ -109,7 +114,7 @@ pub(crate) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -
             expected: None,
         }]
     };
-    // Nothing at all is left of a room only a day after its deletion.
+    // The room's revision has expired too, so the room was deleted at least a day ago.
     if last.snapshot.rev == 0 {
         return gone(position.epoch);
     }
@@ -128,7 +133,7 @@ pub(crate) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -
             drift.push(differs(key, room, part, top, last.snapshot.head));
         }
     }
-    // A membership that began after the first look says nothing about it.
+    // The membership began after the first look, so the first look can't show it.
     if position.epoch > first.snapshot.rev {
         return drift;
     }
@@ -142,12 +147,12 @@ pub(crate) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -
     if entry.state != position.state {
         drift.push(differs(key, room, "state", position.state, entry.state));
     }
-    let room_now = &first.snapshot;
+    let then = &first.snapshot;
     if let Some(head) = position.head
-        && room_now.kind != "supergroup"
+        && then.kind != "supergroup"
     {
-        if head < room_now.head {
-            drift.push(differs(key, room, "head", head, room_now.head));
+        if head < then.head {
+            drift.push(differs(key, room, "head", head, then.head));
         }
         if position.state == 'j' && slot.has("marks") {
             let missing: Vec<String> = first
@@ -167,14 +172,14 @@ pub(crate) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -
             }
         }
     }
-    // Settings seen after the first look are newer than it.
-    if position.rev <= room_now.rev {
-        let mut settings = vec![("kind", &position.kind, &room_now.kind)];
+    // A record with a later revision has newer settings than the first look.
+    if position.rev <= then.rev {
+        let mut settings = vec![("kind", &position.kind, &then.kind)];
         if position.head.is_some() {
             settings.extend([
-                ("status", &position.status, &room_now.status),
-                ("type", &position.custom_type, &room_now.custom_type),
-                ("tags", &position.tags, &room_now.tags),
+                ("status", &position.status, &then.status),
+                ("type", &position.custom_type, &then.custom_type),
+                ("tags", &position.tags, &then.tags),
                 ("peer", &position.peer, &first.peer),
             ]);
         }
@@ -183,24 +188,24 @@ pub(crate) fn against_room(slot: &Slot, room: &str, first: &View, last: &View) -
                 drift.push(differs(key, room, part, stored, expected));
             }
         }
-        let created = i64::try_from(room_now.created).unwrap_or(i64::MAX);
+        let created = i64::try_from(then.created).unwrap_or(i64::MAX);
         if position.head.is_some() && position.created() != created {
             drift.push(differs(key, room, "created", position.created(), created));
         }
-        if position.head.is_some() && position.last != room_now.last {
+        if position.head.is_some() && position.last != then.last {
             let shown = |last: Option<Last>| match last {
                 Some(last) => format!("{} of {}", last.accepted(), last.time),
                 None => "none".to_owned(),
             };
-            let (stored, expected) = (shown(position.last), shown(room_now.last));
+            let (stored, expected) = (shown(position.last), shown(then.last));
             drift.push(differs(key, room, "last", stored, expected));
         }
     }
     drift
 }
 
-/// Of records that can't be read, those go without a loss whose rooms say that the user is not there.
-pub(crate) fn release(slot: &mut Slot, views: &BTreeMap<Enc, View>) {
+/// Releases the records that can't be read of rooms that the user is not in: the repair may remove these.
+pub(super) fn release_others(slot: &mut Slot, views: &BTreeMap<Enc, RoomView>) {
     for (room, view) in views {
         if view.member().is_none() {
             slot.release(room.as_str());
@@ -218,8 +223,8 @@ mod tests {
         slot
     }
 
-    fn view(rev: u64, head: u64, entry: &str) -> View {
-        View {
+    fn view(rev: u64, head: u64, entry: &str) -> RoomView {
+        RoomView {
             snapshot: Snapshot {
                 taken: 1,
                 rev,
@@ -239,12 +244,12 @@ mod tests {
                 ..Snapshot::default()
             },
             entry: (!entry.is_empty()).then(|| Membership::parse(entry).unwrap()),
-            ..View::default()
+            ..RoomView::default()
         }
     }
 
-    fn parts(slot: &Slot, first: &View, last: &View) -> Vec<&'static str> {
-        against_room(slot, "r", first, last)
+    fn parts(slot: &Slot, first: &RoomView, last: &RoomView) -> Vec<&'static str> {
+        differences(slot, "r", first, last)
             .iter()
             .filter_map(|drift| drift.part)
             .collect()
@@ -255,7 +260,7 @@ mod tests {
         let mine = slot("j|7|d|1|4|0|0|g|1|t|x||2|1,3");
         let same = view(20, 4, "j|7|0");
         assert_eq!(parts(&mine, &same, &same), Vec::<&str>::new());
-        // Reported of later things than the first look saw.
+        // The record has later changes than the first look.
         assert_eq!(
             parts(&mine, &view(15, 2, "j|7|0"), &same),
             Vec::<&str>::new()
@@ -278,7 +283,7 @@ mod tests {
         other.snapshot.created = 1;
         other.snapshot.last = None;
         assert_eq!(parts(&mine, &other, &other), ["created", "last"]);
-        let nothing = View::default();
+        let nothing = RoomView::default();
         assert_eq!(parts(&mine, &nothing, &nothing), ["record"]);
     }
 

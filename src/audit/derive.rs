@@ -1,5 +1,5 @@
-//! What a room's slot must have held where it can't be read, as far as all else says it: the history, the members, and the
-//! records that users have of the room. Pure.
+//! Works out what a room's slot must have held where it can't be read. The sources are the history, the members, and the
+//! records that users have of the room. No I/O.
 
 use std::collections::BTreeMap;
 
@@ -9,21 +9,21 @@ use crate::counts::room::{Last, Membership, millis};
 
 /// A message in the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LogLine {
-    pub(crate) rev: u64,
+pub(super) struct LogLine {
+    pub(super) rev: u64,
     /// 0: silent.
-    pub(crate) position: u64,
-    pub(crate) time: i64,
-    pub(crate) id: String,
+    pub(super) position: u64,
+    pub(super) time: i64,
+    pub(super) id: String,
 }
 
 impl LogLine {
-    /// Its time, or that of its acceptance where that is earlier.
+    /// Its time, but not later than its acceptance.
     fn moment(&self) -> i64 {
         self.time.min(millis(self.rev))
     }
 
-    pub(crate) fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let Self {
             rev,
             position,
@@ -34,25 +34,25 @@ impl LogLine {
     }
 }
 
-/// All that can be read of a room and of what users have of it.
+/// All that can be read of a room and of users' records of it.
 #[derive(Debug, Default)]
-pub(crate) struct Sources {
+pub(super) struct Sources {
     /// Microseconds of the server's clock.
-    pub(crate) now: u64,
-    /// The fields of its meta that can be read.
-    pub(crate) meta: BTreeMap<String, String>,
-    /// The history in its order; nothing stands for what can't be read.
-    pub(crate) log: Vec<Option<LogLine>>,
-    /// Where what can't be read stands in it, and what that is.
-    pub(crate) broken: Vec<(usize, Vec<u8>)>,
-    pub(crate) ids: BTreeMap<String, KnownId>,
-    /// The least epoch of a membership, and the greatest stamp of an entry.
-    pub(crate) began: Option<u64>,
-    pub(crate) latest: u64,
+    pub(super) now: u64,
+    /// The fields of the meta that can be read.
+    pub(super) meta: BTreeMap<String, String>,
+    /// The history in its order; `None` for an element that can't be read.
+    pub(super) log: Vec<Option<LogLine>>,
+    /// The elements of the history that can't be read: their places and contents.
+    pub(super) malformed: Vec<(usize, Vec<u8>)>,
+    pub(super) ids: BTreeMap<String, KnownId>,
+    /// The least epoch of a membership, and the greatest epoch of any entry in the list of members.
+    pub(super) least_epoch: Option<u64>,
+    pub(super) greatest_epoch: u64,
     /// Recalled positions.
-    pub(crate) recalled: Vec<u64>,
-    /// What some members have of the room.
-    pub(crate) records: Vec<Position>,
+    pub(super) recalled: Vec<u64>,
+    /// The records that some members have of the room.
+    pub(super) records: Vec<Position>,
 }
 
 impl Sources {
@@ -65,23 +65,23 @@ impl Sources {
     }
 
     /// Takes an entry of the list of members into account.
-    pub(crate) fn add_member(&mut self, entry: &Membership) {
-        self.latest = self.latest.max(entry.epoch);
+    pub(super) fn add_member(&mut self, entry: &Membership) {
+        self.greatest_epoch = self.greatest_epoch.max(entry.epoch);
         if entry.state != 'l' {
-            self.began = Some(
-                self.began
-                    .map_or(entry.epoch, |began| began.min(entry.epoch)),
+            self.least_epoch = Some(
+                self.least_epoch
+                    .map_or(entry.epoch, |least| least.min(entry.epoch)),
             );
         }
     }
 
-    /// Whether anything says that there is a room.
-    pub(crate) fn is_room(&self) -> bool {
-        self.began.is_some() || self.lines().next().is_some() || !self.records.is_empty()
+    /// Whether anything shows that the room exists.
+    pub(super) fn is_room(&self) -> bool {
+        self.least_epoch.is_some() || self.lines().next().is_some() || !self.records.is_empty()
     }
 
-    /// The last message, as `message_send.lua` finds it where all messages were given a time. The history does not say which were
-    /// not: those are never late there.
+    /// The last message by the rule of `message_send.lua`, as if the events had given all times. The history does not show which
+    /// messages were given none; `message_send.lua` takes those for the last message in any case.
     fn last_line(&self) -> Option<&LogLine> {
         self.lines()
             .reduce(|last, line| match line.moment() < last.moment() {
@@ -93,12 +93,12 @@ impl Sources {
     fn head(&self) -> u64 {
         let logged = self.lines().map(|line| line.position);
         let known = self.ids.values().map(|id| id.position);
-        let told = self.records.iter().filter_map(|record| record.head);
-        logged.chain(known).chain(told).max().unwrap_or(0)
+        let recorded = self.records.iter().filter_map(|record| record.head);
+        logged.chain(known).chain(recorded).max().unwrap_or(0)
     }
 
     /// A revision that is greater than all before it.
-    pub(crate) fn next_rev(&self) -> u64 {
+    pub(super) fn next_rev(&self) -> u64 {
         // The version of the list of members begins with the revision that changed it.
         let version = self
             .meta
@@ -111,12 +111,12 @@ impl Sources {
         let stamps = stamps
             .into_iter()
             .chain([version, accepted.map(|last| last.newest)]);
-        let told = self.records.iter().map(|record| record.rev);
+        let recorded = self.records.iter().map(|record| record.rev);
         let logged = self.lines().map(|line| line.rev);
         let known = self.ids.values().map(|id| id.rev.max(id.recall));
         let stamps = stamps.flatten();
-        let all = stamps.chain(told).chain(logged).chain(known);
-        let last = all.max().unwrap_or(0).max(self.latest);
+        let all = stamps.chain(recorded).chain(logged).chain(known);
+        let last = all.max().unwrap_or(0).max(self.greatest_epoch);
         self.now.max(last.saturating_add(1))
     }
 
@@ -126,17 +126,17 @@ impl Sources {
         self.number("accepted").or(known).unwrap_or(least)
     }
 
-    /// The record that was told last of those that tell the settings.
+    /// The newest record, by revision, of those that contain the room's settings.
     fn newest(&self) -> Option<&Position> {
-        let told = self.records.iter().filter(|record| record.head.is_some());
-        told.max_by_key(|record| record.rev)
+        let recorded = self.records.iter().filter(|record| record.head.is_some());
+        recorded.max_by_key(|record| record.rev)
     }
 
-    /// Whom the members of a direct room have for the other one: of somebody who is alone in it, who was there last.
+    /// The peers in the members' records of a direct room. If only one user is in the room, this is the user who left it last.
     fn peers(&self) -> Option<String> {
-        let mut told: Vec<&Position> = self.records.iter().collect();
-        told.sort_by_key(|record| std::cmp::Reverse(record.rev));
-        let mut peers: Vec<&str> = told.iter().map(|record| record.peer.as_str()).collect();
+        let mut records: Vec<&Position> = self.records.iter().collect();
+        records.sort_by_key(|record| std::cmp::Reverse(record.rev));
+        let mut peers: Vec<&str> = records.iter().map(|record| record.peer.as_str()).collect();
         peers.retain(|peer| !peer.is_empty());
         peers.dedup();
         peers.truncate(2);
@@ -151,29 +151,29 @@ impl Sources {
     }
 
     fn created(&self) -> i64 {
-        let told = self.newest().map(Position::created);
-        let began = self.number("born").or(self.began).unwrap_or(self.now);
+        let recorded = self.newest().map(Position::created);
+        let began = self.number("born").or(self.least_epoch).unwrap_or(self.now);
         let created = self.meta.get("created").and_then(|text| text.parse().ok());
         created
-            .or(told)
+            .or(recorded)
             .or_else(|| self.times().min())
             .unwrap_or_else(|| millis(began))
             .max(0)
     }
 
-    /// What a field of the meta must have held; `None`: nothing says it, and the room does without.
-    pub(crate) fn field(&self, field: &str) -> Option<String> {
+    /// What a field of the meta must have held; `None`: no source shows it, and the room can do without.
+    pub(super) fn field(&self, field: &str) -> Option<String> {
         let settings = self.newest();
         let text = match field {
             "rev" => self.next_rev().to_string(),
-            // Whoever keeps a list of an earlier revision reads it again.
+            // A pod that has cached the list of members by another version reads it again.
             "mrev" => match self.number("rev") {
                 Some(rev) => rev.to_string(),
                 None => self.next_rev().to_string(),
             },
             "born" => {
-                // Of a membership that is not known here any may be; none of them is to be older than the room.
-                self.began.unwrap_or(1).to_string()
+                // No membership may be older than the room, and there may be some that are not known here.
+                self.least_epoch.unwrap_or(1).to_string()
             }
             "head" => self.head().to_string(),
             "kind" => {
@@ -218,14 +218,14 @@ impl Sources {
         Some(text)
     }
 
-    /// The number of acceptance of what stands at a place in the history.
+    /// The number of a message in the order of acceptance, by its place in the history.
     fn number_at(&self, at: usize) -> u64 {
         let after = self.log.len().saturating_sub(at + 1) as u64;
         self.accepted().saturating_sub(after)
     }
 
-    /// What is remembered of a message that the history still has.
-    pub(crate) fn id(&self, id: &str) -> Option<KnownId> {
+    /// The entry in `ids` of a message that the history still has.
+    pub(super) fn id(&self, id: &str) -> Option<KnownId> {
         let is = |line: &Option<LogLine>| line.as_ref().is_some_and(|line| line.id == id);
         let at = self.log.iter().rposition(is)?;
         self.id_at(at)
@@ -234,7 +234,7 @@ impl Sources {
     fn id_at(&self, at: usize) -> Option<KnownId> {
         let line = self.log.get(at)?.as_ref()?;
         let silent = line.position == 0;
-        // A silent message stands where the last counted one before it does.
+        // The place of a silent message is the position of the last message before it that has one.
         let before = self.log.iter().take(at).rev().flatten();
         let position = match silent {
             true => before.map(|line| line.position).find(|at| *at > 0),
@@ -251,8 +251,8 @@ impl Sources {
         })
     }
 
-    /// The same of all messages of the history, each id once.
-    pub(crate) fn all_ids(&self) -> BTreeMap<String, KnownId> {
+    /// The entries in `ids` of all messages of the history, one for each id.
+    pub(super) fn all_ids(&self) -> BTreeMap<String, KnownId> {
         let mut all = BTreeMap::new();
         let mut position = 0;
         for (at, line) in self.log.iter().enumerate() {
@@ -275,10 +275,13 @@ impl Sources {
         all
     }
 
-    /// What stood in the history where there is now what can't be read, by what is remembered of ids.
-    pub(crate) fn broken_line(&self, stored: &[u8]) -> Option<LogLine> {
-        let mut places = self.broken.iter().filter(|(_, broken)| broken == stored);
-        // Of two that look the same nobody can tell which is which.
+    /// What an element of the history that can't be read must have been, by the entries in `ids`.
+    pub(super) fn malformed_line(&self, stored: &[u8]) -> Option<LogLine> {
+        let mut places = self
+            .malformed
+            .iter()
+            .filter(|(_, element)| element == stored);
+        // Two equal elements can't be told apart.
         let (Some((at, _)), None) = (places.next(), places.next()) else {
             return None;
         };
@@ -287,14 +290,14 @@ impl Sources {
         Some(LogLine::of(id, known))
     }
 
-    /// Whether it is a direct room, which remembers no recalled positions.
-    pub(crate) fn is_direct(&self) -> bool {
+    /// Whether it is a direct room; such a room does not keep recalled positions.
+    pub(super) fn is_direct(&self) -> bool {
         let kind = self.meta.get("kind").cloned();
         kind.or_else(|| self.field("kind")).as_deref() == Some("direct")
     }
 
-    /// The history by what is remembered of ids.
-    pub(crate) fn all_lines(&self) -> Vec<LogLine> {
+    /// The history by the entries in `ids`.
+    pub(super) fn all_lines(&self) -> Vec<LogLine> {
         let mut all: Vec<(&String, &KnownId)> = self.ids.iter().collect();
         all.sort_by_key(|(_, id)| id.number);
         all.into_iter()
@@ -375,7 +378,7 @@ mod tests {
             assert_eq!(field(name), expected, "{name}");
         }
         assert!(sources.is_room() && !Sources::default().is_room());
-        // Whoever is alone in a direct room still has the other one for the peer.
+        // A user who is alone in a direct room still has a peer: the user who left it last.
         assert_eq!(sources.field("parted"), None);
         let direct = |record: &str| Position::room(record).unwrap();
         let alone = Sources {
@@ -383,7 +386,7 @@ mod tests {
             ..Sources::default()
         };
         assert_eq!(alone.field("parted").as_deref(), Some("bob"));
-        // Without anything else there is a room all the same.
+        // Without any source the fields still make a valid room.
         let nothing = Sources {
             now: 7_000,
             ..Sources::default()
@@ -435,11 +438,11 @@ mod tests {
         let lines: Vec<LogLine> = sources.log.iter().flatten().cloned().collect();
         sources.ids = ids;
         sources.log[1] = None;
-        sources.broken.push((1, b"x".to_vec()));
-        assert_eq!(sources.broken_line(b"x").as_ref(), lines.get(1));
-        assert_eq!(sources.broken_line(b"y"), None);
-        sources.broken.push((2, b"x".to_vec()));
-        assert_eq!(sources.broken_line(b"x"), None);
+        sources.malformed.push((1, b"x".to_vec()));
+        assert_eq!(sources.malformed_line(b"x").as_ref(), lines.get(1));
+        assert_eq!(sources.malformed_line(b"y"), None);
+        sources.malformed.push((2, b"x".to_vec()));
+        assert_eq!(sources.malformed_line(b"x"), None);
         assert_eq!(sources.all_lines(), lines);
         assert_eq!(lines[2].text(), "13|4|1013|b");
     }

@@ -1,4 +1,4 @@
-//! What a Redis must be for counts to be safe in it, checked one by one.
+//! Checks whether a Redis server is set up so that counts are safe in it.
 
 mod check;
 mod info;
@@ -18,14 +18,14 @@ use crate::scripts;
 
 pub use self::check::{Check, Level};
 
-/// A round trip that is slower than this, in microseconds, is worth a word.
+/// A warning if a round trip is slower than this, in microseconds.
 const SLOW_MICROS: u128 = 5_000;
-/// A clock further from this machine's than this is worth a word, in microseconds.
+/// A warning if the server's clock differs more than this from this machine's, in microseconds.
 const CLOCK_MICROS: i64 = 1_000_000;
-/// So are nodes of a cluster that are further apart than the tests have them.
+/// A warning if the clocks of a cluster's nodes differ more than this, in microseconds: the tests go no further.
 const APART_MICROS: i64 = 3_600_000_000;
 
-/// The servers that [`Doctor::new_servers`] has checked: by node, the id of the process that ran there.
+/// The servers that [`Doctor::new_servers`] has checked: by node, the run id of the server.
 #[derive(Debug, Default)]
 pub struct KnownServers(BTreeMap<String, String>);
 
@@ -37,7 +37,7 @@ pub struct Doctor {
 }
 
 impl Doctor {
-    /// Of the servers of this engine.
+    /// Checks the servers of this engine.
     pub fn new(engine: &Engine) -> Self {
         Self {
             redis: engine.redis.clone(),
@@ -45,9 +45,8 @@ impl Doctor {
         }
     }
 
-    /// Checks the servers that run where none ran, or another did, when this was called last, and answers what should be
-    /// changed. Only what costs a few short commands is checked: for all of it there is [`Doctor::doctor`]. A server that
-    /// does not answer is left for the next time.
+    /// Checks the servers that have started since the last call, and answers what should be changed. It runs only checks that
+    /// cost a few short commands; [`Doctor::doctor`] runs all. A server that does not answer is checked at the next call.
     pub async fn new_servers(&self, known: &mut KnownServers) -> Vec<Check> {
         let Ok(nodes) = self.redis.masters().await else {
             return Vec::new();
@@ -57,7 +56,7 @@ impl Doctor {
             let run_id = match self.run_id(node).await {
                 Ok(run_id) => run_id,
                 Err(error) if error.is_transient() => continue,
-                // It may not be asked: the check says so, once.
+                // INFO is not allowed: the check reports that once.
                 Err(_) => String::new(),
             };
             if known.0.get(node.name()) == Some(&run_id) {
@@ -82,7 +81,7 @@ impl Doctor {
             known.0.insert(node.name().to_owned(), run_id);
             all.extend(checks.list);
         }
-        // A cluster gains and loses nodes.
+        // A cluster may have lost nodes.
         known
             .0
             .retain(|name, _| nodes.iter().any(|node| node.name() == name));
@@ -97,13 +96,13 @@ impl Doctor {
         Ok(run_id.unwrap_or_default().trim().to_owned())
     }
 
-    /// Checks the Redis that is configured. Never fails: what can't be done is a check that failed.
+    /// Runs all checks. An error is not returned: it is the result of a check.
     pub async fn doctor(&self) -> Vec<Check> {
         let nodes = match self.redis.masters().await {
             Ok(nodes) => nodes,
             Err(error) => return vec![unreachable(String::new(), &error.to_string())],
         };
-        // Which node it is matters only where there are several.
+        // The node is named only where there are several.
         let several = self.redis.spans_slots();
         let mut all = Vec::new();
         let mut clocks: Vec<i64> = Vec::new();
@@ -145,7 +144,7 @@ impl Doctor {
     async fn node(&self, node: &Server, checks: &mut Checks) -> Result<i64> {
         self.round_trip(node, checks).await?;
         let clock = self.clock(node, checks).await?;
-        // Refused to most on managed services, so nothing depends on it.
+        // Most managed services refuse CONFIG GET, so no check depends on it.
         let settings = self.settings(node).await.ok();
         let info = self.setup(node, settings.as_ref(), checks).await;
         encoding(settings.as_ref(), checks);
@@ -157,7 +156,7 @@ impl Doctor {
         Ok(clock)
     }
 
-    /// How the server is set up, by what it says of itself; answers that.
+    /// Checks how the server is set up, by its INFO, and answers the INFO.
     async fn setup(&self, node: &Server, settings: Option<&Fields>, checks: &mut Checks) -> Fields {
         let info = match self.info(node).await {
             Ok(info) => info,
@@ -301,7 +300,7 @@ impl Doctor {
             ),
             "see `redis-cli --cluster check`; users and rooms in slots without a node can't be served",
         );
-        // An address of one node would be redirected to others all the time.
+        // With the address of one node, the cluster would redirect most commands to other nodes.
         if !self.redis.spans_slots() {
             checks.add(
                 Level::Fail,

@@ -1,6 +1,6 @@
 //! A difference between what is stored and what follows from the positions.
 
-/// Something stored that is not what the positions, or the room, say.
+/// A stored value that differs from what follows from the positions or from the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
     /// Which of the user's keys: `counts`, `rooms`, `supers`, `refs`, `marks`.
@@ -9,8 +9,8 @@ pub struct Drift {
     pub field: String,
     /// The part of a record that differs from the room, such as `head`.
     pub part: Option<&'static str>,
-    /// What is there.
+    /// The stored value; `None`: there is none.
     pub stored: Option<String>,
-    /// What ought to be there.
+    /// The value that has to be there; `None`: none.
     pub expected: Option<String>,
 }

@@ -1,7 +1,6 @@
-//! The form of everything that stands in the slots of users and rooms: which type each key is of, and what each of its
-//! fields may hold. The self-check reads all data by this, so that it can name what no version of this program wrote,
-//! instead of stopping at it. Whatever a script begins to write has to be told here; a test that verifies random histories
-//! finds what is missing.
+//! The form of everything in the slots of users and rooms: the type of each key, and what each field may hold. The self-check
+//! reads all data by these rules, so that it names what no version of this program writes instead of stopping there. A new
+//! field of a script needs a rule here; the test that verifies random histories fails without it.
 
 use serde_json::Value;
 
@@ -12,72 +11,74 @@ use crate::keys::{self, is_encoded};
 
 /// A type of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Type {
+pub(super) enum Type {
     Hash,
     List,
     SortedSet,
 }
 
 /// What is wrong with something stored; `Ok`: nothing.
-pub(crate) type Form = Result<(), &'static str>;
+pub(super) type Form = Result<(), &'static str>;
 
 const NOT_UTF8: &str = "not UTF-8";
 const NO_ID: &str = "no id is written like that";
 const NO_FIELD: &str = "no such field is written";
 const NO_NUMBER: &str = "not a number from 0 to 2^53";
 const NO_RECORD: &str = "not in the form of a record";
-pub(crate) const MISSING: &str = "missing";
-pub(crate) const WRONG_TYPE: &str = "of another type";
+pub(super) const MISSING: &str = "missing";
+pub(super) const WRONG_TYPE: &str = "of another type";
 
-/// Whose slot a key belongs to.
+/// Which kind of slot a key belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Of {
+pub(super) enum SlotKind {
     User,
     Room,
 }
 
-impl Of {
+impl SlotKind {
     /// The type that a key of such a slot is of.
-    pub(crate) fn type_of(self, what: &str) -> Type {
+    pub(super) fn type_of(self, what: &str) -> Type {
         match (self, what) {
-            (Of::User, "marks") | (Of::Room, "recalled" | "allmentions") => Type::SortedSet,
-            (Of::Room, "log") => Type::List,
+            (SlotKind::User, "marks") | (SlotKind::Room, "recalled" | "allmentions") => {
+                Type::SortedSet
+            }
+            (SlotKind::Room, "log") => Type::List,
             _ => Type::Hash,
         }
     }
 
-    /// Whether a field of a key, and what it holds, are as this program writes them. A list has no fields, and what a sorted
-    /// set holds are scores.
-    pub(crate) fn check(self, what: &str, field: &[u8], value: &[u8]) -> Form {
+    /// Whether this program writes a field of a key, and its value, in this form. A list has no fields: only values are checked. In
+    /// a sorted set, `field` is the member and `value` the score.
+    pub(super) fn check(self, what: &str, field: &[u8], value: &[u8]) -> Form {
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| NOT_UTF8);
         let (field, value) = (text(field)?, text(value)?);
         match (self, what) {
-            (Of::User, "counts") => count_field(field).and_then(|()| number(value)),
-            (Of::User, "refs") => reference(field, value),
-            (Of::User, "rooms") => {
+            (SlotKind::User, "counts") => count_field(field).and_then(|()| number(value)),
+            (SlotKind::User, "refs") => reference(field, value),
+            (SlotKind::User, "rooms") => {
                 id(field)?;
                 Position::room(value).map_err(|_| NO_RECORD).and(Ok(()))
             }
-            (Of::User, "supers") => {
+            (SlotKind::User, "supers") => {
                 id(field)?;
                 let record = Position::supergroup(value);
                 record.map_err(|_| NO_RECORD).and(Ok(()))
             }
-            (Of::User, "marks") => mark(field),
-            (Of::User, "left") => tombstone(field, value),
-            (Of::User, "prefs") => setting(field, value),
-            (Of::User, "profile") => profile(field, value),
+            (SlotKind::User, "marks") => mark(field),
+            (SlotKind::User, "left") => tombstone(field, value),
+            (SlotKind::User, "prefs") => setting(field, value),
+            (SlotKind::User, "profile") => profile(field, value),
             (_, "keys0" | "keys1") => taken(field, value),
-            (Of::User, _) => job(field, value, true),
-            (Of::Room, "meta") => meta(field, value),
-            (Of::Room, "members") => {
+            (SlotKind::User, _) => job(field, value, true),
+            (SlotKind::Room, "meta") => meta(field, value),
+            (SlotKind::Room, "members") => {
                 id(field)?;
                 Membership::parse(value).map_err(|_| NO_RECORD).and(Ok(()))
             }
-            (Of::Room, "ids") => id(field).and_then(|()| known_id(value)),
-            (Of::Room, "log") => logged(value).map(|_| ()).ok_or(NO_RECORD),
-            (Of::Room, "recalled" | "allmentions") => position(field, value),
-            (Of::Room, _) => job(field, value, false),
+            (SlotKind::Room, "ids") => id(field).and_then(|()| known_id(value)),
+            (SlotKind::Room, "log") => logged(value).map(|_| ()).ok_or(NO_RECORD),
+            (SlotKind::Room, "recalled" | "allmentions") => position(field, value),
+            (SlotKind::Room, _) => job(field, value, false),
         }
     }
 }
@@ -129,7 +130,8 @@ fn mark(member: &str) -> Form {
     }
 }
 
-/// Room → `epoch|microseconds`, and under names that no room has a deletion of the user, moments and a token.
+/// Room → `epoch|microseconds`. Four more fields, by names that no room can have: deletions of the user, when tombstones were
+/// swept, and the token of a seal.
 fn tombstone(field: &str, value: &str) -> Form {
     if matches!(field, "*" | "#" | "!" | "~") {
         return number(value);
@@ -151,7 +153,7 @@ fn setting(field: &str, value: &str) -> Form {
             .as_array()
             .is_some_and(|tags| tags.iter().all(Value::is_string)),
         "tag_colors" => json.is_object(),
-        // These are read without a parser of JSON, which would take blanks around them.
+        // The readers compare these texts without a JSON parser, so no blank may stand around them.
         "hidden" | "sticky" | "muted" => matches!(text, "true" | "false"),
         "folder" => json.is_string(),
         _ => return Err(NO_FIELD),
@@ -168,16 +170,16 @@ fn profile(field: &str, value: &str) -> Form {
     }
 }
 
-/// An event's key → `type of event|job or nothing`, and since when keys are written into this hash.
+/// An event's key → `type of event|job`, the job may be empty; and under `#` since when keys are written into this hash.
 fn taken(field: &str, value: &str) -> Form {
     if field == "#" {
         return number(value);
     }
-    // What is one event to a caller may be several calls, each with a key of its own; one that is of many rooms is named more
-    // closely, by a user.
+    // One event of a caller may need several script calls, each with a part of the key after `#`. The key of an event of many
+    // rooms also has the user, after `*`.
     let (key, part) = field.split_once('#').unwrap_or((field, "0"));
     let (key, user) = key.split_once('*').unwrap_or((key, "u"));
-    // That of an event in a request with a key as a whole ends with its place there, and may be longer than a name.
+    // The key of an event in a request whose key covers all its events ends with the event's place. It may be longer than a name.
     let request = key
         .rsplit_once("%2F")
         .filter(|(_, place)| number(place).is_ok());
@@ -206,7 +208,7 @@ fn version(text: &str) -> Form {
     number(rev).and(is_digest.then_some(()).ok_or(NO_RECORD))
 }
 
-/// What the fields of a room's meta may hold, those apart that are needed all the time.
+/// What the fields of a room's meta may hold.
 fn meta(field: &str, value: &str) -> Form {
     match field {
         "mrev" => version(value),
@@ -245,26 +247,26 @@ fn meta(field: &str, value: &str) -> Form {
     }
 }
 
-/// The fields that the meta of a room has as soon as it is one, and those that it has with its first message.
-pub(crate) const ALWAYS: [&str; 9] = [
+/// The fields that the meta of every room has, and below those that it has from the first message on.
+pub(super) const ALWAYS: [&str; 9] = [
     "rev", "born", "mrev", "head", "kind", "status", "type", "tags", "created",
 ];
-pub(crate) const WITH_MESSAGES: [&str; 3] = ["accepted", "mintime", "maxtime"];
+pub(super) const WITH_MESSAGES: [&str; 3] = ["accepted", "mintime", "maxtime"];
 
 /// What a room remembers of a message by its id: `rev|position|time|recall|number`, and `|s` if it was silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KnownId {
-    pub(crate) rev: u64,
-    pub(crate) position: u64,
-    pub(crate) time: i64,
+pub(super) struct KnownId {
+    pub(super) rev: u64,
+    pub(super) position: u64,
+    pub(super) time: i64,
     /// The revision of the recall; 0: none.
-    pub(crate) recall: u64,
-    pub(crate) number: u64,
-    pub(crate) silent: bool,
+    pub(super) recall: u64,
+    pub(super) number: u64,
+    pub(super) silent: bool,
 }
 
 impl KnownId {
-    pub(crate) fn parse(value: &str) -> Option<Self> {
+    pub(super) fn parse(value: &str) -> Option<Self> {
         let parts: Vec<&str> = value.split('|').collect();
         let (parts, silent) = match parts.as_slice() {
             [parts @ .., "s"] => (parts, true),
@@ -283,7 +285,7 @@ impl KnownId {
         })
     }
 
-    pub(crate) fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let Self {
             rev,
             position,
@@ -302,7 +304,7 @@ fn known_id(value: &str) -> Form {
 }
 
 /// A message in a room's history: `rev|position|time|id`; position 0: it was silent.
-pub(crate) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
+pub(super) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
     let mut parts = value.splitn(4, '|');
     let (rev, position) = (whole(parts.next()?)?, whole(parts.next()?)?);
     let time = i64::stored(parts.next()?)?;
@@ -310,7 +312,7 @@ pub(crate) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
     Some((rev, position, time, id))
 }
 
-/// A position in a sorted set, which is its own score.
+/// A position in a sorted set; its score has to be the same number.
 fn position(member: &str, score: &str) -> Form {
     number(member)?;
     (member == score)
@@ -319,15 +321,15 @@ fn position(member: &str, score: &str) -> Form {
 }
 
 /// Whether a text is a position.
-pub(crate) fn is_position(text: &str) -> bool {
+pub(super) fn is_position(text: &str) -> bool {
     whole(text).is_some_and(|at| at > 0 && at.to_string() == text)
 }
 
-/// Work that is under way: when its lease ends, whom it is for, and what it is. A user's is to leave rooms.
+/// A job: the end of its lease, its audience, and its act. A user's job is to leave rooms.
 fn job(stamp: &str, value: &str, of_user: bool) -> Form {
     number(stamp)?;
     let mut lines = value.splitn(4, '\n');
-    // A lease may end whenever somebody says.
+    // Any number is valid as the end of a lease.
     let lease = lines.next().unwrap_or_default();
     if lease.is_empty() || !lease.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("no end of a lease");
@@ -360,8 +362,8 @@ fn job(stamp: &str, value: &str, of_user: bool) -> Form {
     Ok(())
 }
 
-/// An entry of the index of announced work, and the moment beside it.
-pub(crate) fn announced(shard: u32, entry: &[u8], score: &[u8]) -> Form {
+/// An entry of an index of announcements, and its score.
+pub(super) fn announced(shard: u32, entry: &[u8], score: &[u8]) -> Form {
     let entry = std::str::from_utf8(entry).map_err(|_| NOT_UTF8)?;
     let (keys::Owner::Room(_, name) | keys::Owner::User(_, name)) =
         keys::parse_entry(entry).ok_or("no room and no user")?;
@@ -376,13 +378,13 @@ pub(crate) fn announced(shard: u32, entry: &[u8], score: &[u8]) -> Form {
 mod tests {
     use super::*;
 
-    fn right(of: Of, what: &str, field: &str, value: &str) {
-        let form = of.check(what, field.as_bytes(), value.as_bytes());
+    fn right(slot: SlotKind, what: &str, field: &str, value: &str) {
+        let form = slot.check(what, field.as_bytes(), value.as_bytes());
         assert_eq!(form, Ok(()), "{what} {field:?} {value:?}");
     }
 
-    fn wrong(of: Of, what: &str, field: &str, value: &str) {
-        let form = of.check(what, field.as_bytes(), value.as_bytes());
+    fn wrong(slot: SlotKind, what: &str, field: &str, value: &str) {
+        let form = slot.check(what, field.as_bytes(), value.as_bytes());
         assert!(form.is_err(), "{what} {field:?} {value:?}");
     }
 
@@ -421,7 +423,7 @@ mod tests {
             ("profile", "is_robot", "1"),
             ("pending", "17", "99\nleave\na,b"),
         ] {
-            right(Of::User, what, field, value);
+            right(SlotKind::User, what, field, value);
         }
         for (what, field, value) in [
             ("meta", "rev", "5"),
@@ -445,7 +447,7 @@ mod tests {
             ("pending", "17", "99\nall\n\nm|4|h|bob|a,c"),
             ("pending", "17", "99\nsome\nbob\np|hidden\ntrue\n"),
         ] {
-            right(Of::Room, what, field, value);
+            right(SlotKind::Room, what, field, value);
         }
     }
 
@@ -490,7 +492,7 @@ mod tests {
             ("prefs", "r|other", "5|true"),
             ("prefs", "hidden", "5|true"),
             ("prefs", "r|hidden", "5|maybe"),
-            // JSON, and yet not what is written, nor what the readers of settings take.
+            // Valid JSON, but not in the form that is written and that readers of settings take.
             ("prefs", "r|hidden", "5| true"),
             ("prefs", "r|muted", "5|false\n"),
             ("profile", "is_robot", "yes"),
@@ -499,7 +501,7 @@ mod tests {
             ("pending", "17", "\nleave\na,b"),
             ("pending", "17", "99\nall"),
         ] {
-            wrong(Of::User, what, field, value);
+            wrong(SlotKind::User, what, field, value);
         }
         for (what, field, value) in [
             ("meta", "rev", "x"),
@@ -534,10 +536,14 @@ mod tests {
             ("pending", "17", "99\nsome\na,,b"),
             ("pending", "17", "99\nleave\na"),
         ] {
-            wrong(Of::Room, what, field, value);
+            wrong(SlotKind::Room, what, field, value);
         }
-        assert!(Of::User.check("counts", b"tag:\xff", b"1").is_err());
-        assert!(Of::User.check("profile", b"nickname", b"\xff").is_err());
+        assert!(SlotKind::User.check("counts", b"tag:\xff", b"1").is_err());
+        assert!(
+            SlotKind::User
+                .check("profile", b"nickname", b"\xff")
+                .is_err()
+        );
         let app = crate::names::AppId::parse("demo").unwrap();
         let entry = keys::room_entry(&app, &keys::encode("r"));
         let shard = keys::pending_shard(&entry);

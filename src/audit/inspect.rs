@@ -1,4 +1,4 @@
-//! One user or one room as it stands in Redis, for people. Names are as they stand in keys and fields.
+//! Shows people one user or one room as it stands in Redis. Names are shown as they stand in keys and fields.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use redis::Value;
 
 use crate::audit::Audit;
 use crate::audit::position::Position;
-use crate::audit::slot::plain;
+use crate::audit::slot::text_or_escaped;
 use crate::audit::unreadable::Unreadable;
 use crate::connection::Item;
 use crate::counts::room::{Last, Membership};
@@ -16,7 +16,7 @@ use crate::keys::{Enc, RoomKeys, UserKeys, is_encoded};
 use crate::names::AppId;
 use crate::scripts;
 
-/// Fields of a room's meta that are of the room; the rest are the last message's and what is only shown.
+/// The fields of a room's meta to show: not the text of the last message, nor what apps only display.
 const META: [&str; 13] = [
     "rev",
     "born",
@@ -33,10 +33,10 @@ const META: [&str; 13] = [
     "last_at",
 ];
 
-/// So much of what can't be read of one user or room is named.
+/// How many findings that can't be read are named for one user or room.
 const UNREADABLE: usize = 20;
 
-/// Something to show, or nothing of that name.
+/// What to show; `None`: there is nothing of that name.
 pub type Shown<T> = Option<T>;
 
 /// One room among a user's.
@@ -46,15 +46,15 @@ pub struct Listed {
     pub room: String,
     /// `j` joined or `i` invited.
     pub state: char,
-    /// Revision at which that began.
+    /// The stamp at which the membership began.
     pub epoch: u64,
-    /// Revision of the room that was told last.
+    /// The revision of the room that was delivered last.
     pub rev: u64,
-    /// Read up to here.
+    /// The read position.
     pub read: u64,
-    /// The last position told; of a supergroup: the room's.
+    /// The head that was delivered last; of a supergroup: the room's.
     pub head: u64,
-    /// Positions above `read` that don't count.
+    /// How many positions above `read` don't count.
     pub holes: u64,
     /// Unread mentions.
     pub mentions: u64,
@@ -66,11 +66,11 @@ pub struct Listed {
     pub custom_type: String,
     /// Tags, a comma list.
     pub tags: String,
-    /// The other one of a direct room.
+    /// The peer in a direct room.
     pub peer: String,
-    /// What it comes to.
+    /// Unread messages.
     pub unread: u64,
-    /// Creation of the room, milliseconds since the epoch.
+    /// Creation of the room, milliseconds since the Unix epoch.
     pub created: i64,
     /// When its last message was accepted (microseconds), and that message's time (milliseconds).
     pub last: Option<(u64, i64)>,
@@ -89,9 +89,9 @@ pub struct UserShown {
     pub supers: Vec<Listed>,
     /// Tombstones: room → epoch and microseconds.
     pub left: BTreeMap<String, String>,
-    /// Positions that don't count, or mention.
+    /// How many holes and mentions there are.
     pub marks: usize,
-    /// Whether a deletion is under way.
+    /// Whether the user was deleted and still has to leave rooms.
     pub leaving: bool,
     /// What can't be read of it.
     pub unreadable: Vec<Unreadable>,
@@ -102,11 +102,11 @@ pub struct UserShown {
 pub struct MemberShown {
     /// The user.
     pub user: String,
-    /// `j` joined, `i` invited, `l` leaving.
+    /// `j` joined, `i` invited, `l` left.
     pub state: char,
-    /// Revision at which that began.
+    /// The stamp at which that began.
     pub epoch: u64,
-    /// The read position to begin with.
+    /// The base of the membership.
     pub base: u64,
 }
 
@@ -119,40 +119,41 @@ pub struct RoomShown {
     pub members: u64,
     /// The first of them.
     pub first: Vec<MemberShown>,
-    /// How many fan-outs have not reached everybody.
+    /// How many jobs have not reached their whole audience.
     pub pending: u64,
-    /// The first of them: job and record.
+    /// The first of them: stamp and record.
     pub jobs: Vec<(String, String)>,
     /// Messages in the history.
     pub history: u64,
     /// Recalled positions.
     pub recalled: u64,
-    /// What can't be read of it: the first of that, and how much there is.
+    /// What can't be read of it: the first findings.
     pub unreadable: Vec<Unreadable>,
-    /// How much there is in all.
+    /// How many findings there are in all.
     pub unreadable_total: u64,
 }
 
 impl Audit {
-    /// A user's slot; nothing if there is nothing in it.
+    /// A user's slot; `None` if it is empty.
     pub async fn inspect_user(&self, app: &AppId, user: &Enc) -> Result<Shown<UserShown>> {
         let mut slot = self.slot(app, user).await?;
-        // When tombstones were swept, and by which announcement the user is sealed, is of no room.
+        // These fields belong to no room: when tombstones were swept, the token of a seal, and a deletion.
         slot.left
             .retain(|room, _| !matches!(room.as_str(), "#" | "!" | "~"));
-        let nothing = slot.counts.is_empty() && slot.named().is_empty() && slot.left.is_empty();
+        let nothing =
+            slot.counts.is_empty() && slot.recorded_rooms().is_empty() && slot.left.is_empty();
         if nothing && slot.bad.is_empty() {
             return Ok(None);
         }
         let keys = UserKeys::new(app, user);
         let mut unreadable = Vec::new();
         for bad in slot.bad.iter().take(UNREADABLE) {
-            let told = self.told_of(keys.key(bad.what).as_bytes(), bad).await?;
-            unreadable.push(told);
+            let shown = self.describe(keys.key(bad.what).as_bytes(), bad).await?;
+            unreadable.push(shown);
         }
         let (mut rooms, mut supers) = (Vec::new(), Vec::new());
         let mut asked = Vec::new();
-        for room in slot.named() {
+        for room in slot.recorded_rooms() {
             let Some(position) = slot.position(room.as_str()) else {
                 continue;
             };
@@ -185,18 +186,18 @@ impl Audit {
             let (Some(numbers), Some(head)) = (answers.next(), answers.next()) else {
                 break;
             };
-            let told = head.and_then(|head| {
+            let shown = head.and_then(|head| {
                 room.head = number(&head)?;
                 ask_room(room, Reply::new(numbers?)?)
             });
-            if readable(told)?.is_none() {
+            if readable(shown)?.is_none() {
                 let list = self
                     .check_room(app, &Enc::stored(room.room.as_str()))
                     .await?;
                 let keys = RoomKeys::new(app, &Enc::stored(room.room.as_str()));
                 for bad in list.bad.iter().take(UNREADABLE) {
-                    let told = self.told_of(keys.key(bad.what).as_bytes(), bad).await?;
-                    unreadable.push(told);
+                    let shown = self.describe(keys.key(bad.what).as_bytes(), bad).await?;
+                    unreadable.push(shown);
                 }
             }
         }
@@ -212,7 +213,7 @@ impl Audit {
         }))
     }
 
-    /// A room's slot with its first `most` members; nothing if there is nothing in it.
+    /// A room's slot with its first `most` members; `None` if it is empty.
     pub async fn inspect_room(
         &self,
         app: &AppId,
@@ -250,7 +251,7 @@ impl Audit {
                 match reply.value()? {
                     Value::Nil => {}
                     value => {
-                        meta.insert(field, plain(&bytes(value)?));
+                        meta.insert(field, text_or_escaped(&bytes(value)?));
                     }
                 }
             }
@@ -266,13 +267,13 @@ impl Audit {
             let mut pairs = Vec::new();
             while !list.is_empty() && pairs.len() < most {
                 let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
-                pairs.push((plain(&field), plain(&value)));
+                pairs.push((text_or_escaped(&field), text_or_escaped(&value)));
             }
             Ok(pairs)
         };
         let members = counted(next()?)?;
         let first = pairs(next()?)?;
-        // What is no name, or no job, is among what can't be read.
+        // Entries and jobs that can't be read are among the findings instead.
         let first = first.into_iter().filter_map(|(user, entry)| {
             let entry = Membership::parse(&entry)
                 .ok()
@@ -292,7 +293,7 @@ impl Audit {
         let list = self.check_room(app, room).await?;
         let mut unreadable = Vec::new();
         for bad in list.bad.iter().take(UNREADABLE) {
-            unreadable.push(self.told_of(keys.key(bad.what).as_bytes(), bad).await?);
+            unreadable.push(self.describe(keys.key(bad.what).as_bytes(), bad).await?);
         }
         let shown = RoomShown {
             meta,
@@ -310,7 +311,7 @@ impl Audit {
     }
 }
 
-/// Takes what a supergroup says of itself.
+/// Fills in what only the room knows of a supergroup.
 fn ask_room(room: &mut Listed, mut numbers: Reply) -> Result<()> {
     if numbers.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What the data take in Redis: a sample of users and rooms, weighed by `MEMORY USAGE`.
+//! Estimates how much memory the data take in Redis, from a sample of users and rooms, by `MEMORY USAGE`.
 
 use std::collections::BTreeMap;
 
@@ -11,48 +11,48 @@ use crate::error::Result;
 use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 
-/// Elements of a large hash that are weighed to guess the rest.
+/// How many elements of a large key Redis measures to estimate the others.
 const ELEMENTS: u32 = 50;
-/// Users or rooms asked about in one round trip.
+/// Users or rooms in one round trip.
 const AT_ONCE: usize = 50;
 
 /// Keys of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Keys that are there.
+    /// Keys that exist.
     pub keys: u64,
-    /// Their bytes, names and what Redis keeps beside included.
+    /// Their bytes, with their names and what Redis needs for them.
     pub bytes: u64,
 }
 
-/// What a sample of users and of rooms takes.
+/// How much memory a sample of users and of rooms takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemoryUse {
-    /// Users weighed.
+    /// Users measured.
     pub users: u64,
-    /// The rooms that they are in or asked into.
+    /// Their records of rooms: pairs of a user and a room.
     pub pairs: u64,
     /// By key of a user's slot.
     pub of_users: BTreeMap<&'static str, Part>,
-    /// Rooms weighed.
+    /// Rooms measured.
     pub rooms: u64,
     /// Their members.
     pub members: u64,
     /// Their lists of members.
     pub lists: Part,
-    /// All else of them, which is not for each member: settings, history, recalled positions.
+    /// Their other keys, which don't grow with the members: settings, history, recalled positions.
     pub of_rooms: Part,
 }
 
 impl MemoryUse {
-    /// Bytes of users' slots for each user and room.
+    /// Bytes of users' slots for each pair of a user and a room.
     pub fn user_side(&self) -> f64 {
         let bytes: u64 = self.of_users.values().map(|part| part.bytes).sum();
         let all = Part { keys: 0, bytes };
         all.per(self.pairs)
     }
 
-    /// Bytes of rooms' lists of members for each user and room.
+    /// Bytes of rooms' lists of members for each pair of a user and a room.
     pub fn room_side(&self) -> f64 {
         self.lists.per(self.members)
     }
@@ -64,7 +64,7 @@ fn usage(key: &str) -> Item {
     Item::Plain(cmd)
 }
 
-/// A number; of a key of another type, whose elements can't be counted, 0.
+/// The number in an answer; 0 if the key is of another type and its elements can't be counted.
 fn counted(answer: Result<Value>) -> Result<u64> {
     readable(answer)?.map_or(Ok(0), |answer| number(&answer))
 }
@@ -76,7 +76,7 @@ fn length(command: &str, key: &str) -> Item {
 }
 
 impl Part {
-    /// Bytes for each of so many; of none, nothing.
+    /// Bytes divided by a number of users, members or pairs; 0 if that number is 0.
     pub fn per(&self, of: u64) -> f64 {
         if of == 0 {
             0.0
@@ -93,7 +93,7 @@ impl Part {
 }
 
 impl Audit {
-    /// Weighs so many users of an app, and as many of its rooms; or one user and its rooms.
+    /// Measures `sample` users of an app and as many of its rooms, or one user and its rooms.
     pub async fn memory(
         &self,
         app: &AppId,
@@ -104,8 +104,8 @@ impl Audit {
         let (users, rooms) = match user {
             Some(user) => (vec![user.clone()], self.rooms_of(app, user, sample).await?),
             None => (
-                self.some_of(app, false, sample).await?,
-                self.some_of(app, true, sample).await?,
+                self.sample(app, false, sample).await?,
+                self.sample(app, true, sample).await?,
             ),
         };
         for users in users.chunks(AT_ONCE) {
@@ -119,7 +119,7 @@ impl Audit {
 
     /// Some of the rooms that one user is in.
     async fn rooms_of(&self, app: &AppId, user: &Enc, most: usize) -> Result<Vec<Enc>> {
-        let rooms = self.slot(app, user).await?.named();
+        let rooms = self.slot(app, user).await?.recorded_rooms();
         Ok(rooms.into_iter().take(most).collect())
     }
 
@@ -170,7 +170,7 @@ impl Audit {
     }
 }
 
-/// A room's keys but its list of members.
+/// A room's keys, without its list of members and the keys of events.
 fn rest(keys: &RoomKeys) -> [String; 6] {
     [
         keys.meta(),

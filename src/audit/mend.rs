@@ -1,8 +1,8 @@
-//! Mending what can't be read, where that is asked for. What follows from something else is worked out anew; what does not is
-//! removed. Each change is made only if what it replaces is still there as it was seen, all changes of a slot or none.
+//! Mends stored data that can't be read (`unread rebuild --mend`). What follows from other data is worked out anew; what does not
+//! is removed. A script makes all changes of a slot or none, and only if the data are still as they were seen.
 //!
-//! The order: indexes, then rooms, then users, since a user's records are told by rooms. What is told by plain counts and by
-//! records that can be read is left to the repair that follows.
+//! Indexes come first, then rooms, then users, because users' records follow from rooms. The repair that comes after corrects
+//! what follows from records that can be read.
 
 mod plan;
 mod room;
@@ -14,9 +14,9 @@ use redis::Value;
 use room::{entry_of, next_version};
 
 use crate::audit::Repairer;
-use crate::audit::form::{self, Of};
+use crate::audit::form::{self, SlotKind};
 use crate::audit::rebuild::Repair;
-use crate::audit::slot::{Bad, Slot, plain};
+use crate::audit::slot::{Bad, Slot, text_or_escaped};
 use crate::audit::unreadable::{Unreadable, index_key, indexes, shortened};
 use crate::audit::verify::{Progress, Scope};
 use crate::connection::Item;
@@ -26,52 +26,51 @@ use crate::error::Result;
 use crate::keys::{self, Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 
-/// Rounds of mending one slot: each takes up to a bounded number of entries.
+/// Rounds for one slot: each mends a bounded number of entries.
 const ROUNDS: usize = 1_000;
-/// Of those, rounds in a row in which something had changed before it could be mended.
+/// Rounds in a row that may fail because the data changed before they were mended.
 const LOST: usize = 5;
 /// Changes in one call of the script.
 const CHANGES: usize = 5_000;
 
-/// Something that was mended or removed; or that would be.
+/// Stored data that was mended or removed, or (in a dry run) would be.
 #[derive(Debug, Clone)]
 pub struct Mended {
     /// What could not be read.
     pub was: Unreadable,
-    /// What is there now; `None`: nothing.
+    /// The new value; `None`: it was removed.
     pub now: Option<String>,
 }
 
 /// A mending under way.
-pub(crate) struct Run<'a, F, P> {
-    /// Whether nothing is to be written.
+struct Run<'a, F, P> {
+    /// Whether to write nothing.
     dry: bool,
-    found: &'a mut F,
-    on: P,
+    report: &'a mut F,
+    on_progress: P,
     progress: Progress,
-    /// Rooms whose list of members was lost: users' records tell who is in them.
-    lost: BTreeSet<(AppId, Enc)>,
-    /// Whether an index was mended, so that what is pending has to be announced anew.
-    announce: bool,
+    /// Rooms whose list of members was lost. It is made anew from users' records.
+    lost_lists: BTreeSet<(AppId, Enc)>,
+    /// Whether an index was mended. Then all slots with pending jobs are announced again.
+    reannounce: bool,
 }
 
 impl Repairer {
-    /// Mends or removes what can't be read of `scope`, or (`dry`) tells what that would come to. Answers how many keys and
-    /// fields that were.
+    /// Mends or removes what can't be read in `scope`, or, with `dry`, only reports that. Answers the number of keys and fields.
     pub async fn mend(
         &self,
         scope: &Scope,
         dry: bool,
-        mut found: impl AsyncFnMut(Mended) -> Result<()>,
-        on: impl Fn(&Progress),
+        mut report: impl AsyncFnMut(Mended) -> Result<()>,
+        on_progress: impl Fn(&Progress),
     ) -> Result<u64> {
         let mut run = Run {
             dry,
-            found: &mut found,
-            on,
+            report: &mut report,
+            on_progress,
             progress: Progress::default(),
-            lost: BTreeSet::new(),
-            announce: false,
+            lost_lists: BTreeSet::new(),
+            reannounce: false,
         };
         if let (Some(app), Some(user)) = (&scope.app, &scope.user) {
             self.mend_user(app, user, &mut run).await?;
@@ -91,7 +90,7 @@ impl Repairer {
             for ((app, room), _) in self.audit.check_rooms(page.rooms.keys().cloned()).await? {
                 self.mend_room(&app, &room, &mut run).await?;
             }
-            if run.announce {
+            if run.reannounce {
                 let rooms = page.rooms.keys().map(|(app, room)| {
                     let pending = RoomKeys::new(app, room).pending();
                     (keys::room_entry(app, room), pending)
@@ -103,7 +102,7 @@ impl Repairer {
                 self.announce_pending(rooms.chain(users).collect()).await?;
             }
             run.progress.fraction = walk.fraction() / 2.0;
-            (run.on)(&run.progress);
+            (run.on_progress)(&run.progress);
         }
         let mut walk = self.audit.scan_all(pattern).await?;
         while let Some(page) = self.audit.next_page(&mut walk).await? {
@@ -112,20 +111,20 @@ impl Repairer {
                 self.mend_user(&app, &user, &mut run).await?;
             }
             run.progress.fraction = 0.5 + walk.fraction() / 2.0;
-            (run.on)(&run.progress);
+            (run.on_progress)(&run.progress);
         }
         Ok(run.progress.unreadable)
     }
 
-    /// Makes the changes if nothing has changed meanwhile; else answers `false`.
-    async fn make(&self, plan: &Plan) -> Result<bool> {
-        // The first part holds what was seen; what follows only adds what is not there.
+    /// Makes the changes of a plan, or answers `false` if the data have changed meanwhile.
+    async fn apply(&self, plan: &Plan) -> Result<bool> {
+        // A plan that is larger than one part drops its key first; the later parts only add fields that are not there.
         let parts = match plan
             .changes
             .iter()
             .any(|(_, c)| matches!(c, Change::Push(_)))
         {
-            // Elements of a list have to come in one go.
+            // The elements of a list have to be pushed by one call.
             true => plan.changes.chunks(usize::MAX),
             false => plan.changes.chunks(CHANGES),
         };
@@ -137,7 +136,7 @@ impl Repairer {
         Ok(true)
     }
 
-    /// Tells what could not be read, then changes it. `key` names the key of each. Answers whether it came about.
+    /// Makes the changes of a plan and reports them. `key` answers the key of a finding. `false`: the data have changed meanwhile.
     async fn carry_out<F, P>(
         &self,
         key: impl Fn(&Bad) -> Vec<u8>,
@@ -148,19 +147,19 @@ impl Repairer {
     where
         F: AsyncFnMut(Mended) -> Result<()>,
     {
-        let mut told = Vec::with_capacity(bad.len());
-        for (bad, now) in bad.iter().zip(&plan.now) {
-            told.push(Mended {
-                was: self.audit.told_of(&key(bad), bad).await?,
+        let mut all = Vec::with_capacity(bad.len());
+        for (bad, now) in bad.iter().zip(&plan.replacements) {
+            all.push(Mended {
+                was: self.audit.describe(&key(bad), bad).await?,
                 now: now.as_ref().map(|now| shortened(now.as_bytes())),
             });
         }
-        if !run.dry && !self.make(plan).await? {
+        if !run.dry && !self.apply(plan).await? {
             return Ok(false);
         }
-        run.progress.unreadable += told.len() as u64;
-        for mended in told {
-            (run.found)(mended).await?;
+        run.progress.unreadable += all.len() as u64;
+        for mended in all {
+            (run.report)(mended).await?;
         }
         Ok(true)
     }
@@ -182,16 +181,16 @@ impl Repairer {
             }
             let mut plan = Plan::default();
             for bad in &bad {
-                plan.now.push(None);
+                plan.replacements.push(None);
                 let change = match &bad.field {
                     Some(entry) => Change::Rem(entry.clone()),
                     None => Change::Drop("zset"),
                 };
                 plan.add(&key, change);
             }
-            run.announce |= !run.dry;
-            let of = |_: &Bad| key.clone().into_bytes();
-            self.carry_out(of, &bad, &plan, run).await?;
+            run.reannounce |= !run.dry;
+            let key_of = |_: &Bad| key.clone().into_bytes();
+            self.carry_out(key_of, &bad, &plan, run).await?;
             if run.dry {
                 return Ok(());
             }
@@ -199,7 +198,7 @@ impl Repairer {
         Ok(())
     }
 
-    /// Announces the slots that have something pending.
+    /// Announces those slots that have pending jobs.
     async fn announce_pending(&self, slots: Vec<(String, String)>) -> Result<()> {
         let items: Vec<Item> = slots
             .iter()
@@ -227,7 +226,7 @@ impl Repairer {
             return Ok(());
         };
         let mut plan = Plan::default();
-        plan.now.push(None);
+        plan.replacements.push(None);
         let wrong = bad.why == form::WRONG_TYPE;
         plan.add(key, Change::Drop(if wrong { "string" } else { "" }));
         self.carry_out(|_| key.to_vec(), &[bad], &plan, run).await?;
@@ -242,24 +241,28 @@ impl Repairer {
         let mut hints = BTreeSet::new();
         for _ in 0..LOST {
             let slot = self.audit.slot(app, user).await?;
-            // Rooms that the slot names although it has no record of them that can be read.
-            hints.extend(slot.hinted().difference(&slot.named()).cloned());
-            if !run.lost.is_empty() && !run.dry {
-                // Before rooms are asked whether they list the user.
-                self.list_again(app, user, &slot, run).await?;
+            // Rooms that the slot names without a record that can be read.
+            hints.extend(
+                slot.hinted_rooms()
+                    .difference(&slot.recorded_rooms())
+                    .cloned(),
+            );
+            if !run.lost_lists.is_empty() && !run.dry {
+                // This comes before the repair, which asks rooms whether they list the user.
+                self.relist(app, user, &slot, run).await?;
             }
             let (bad, plan) = plan_user(&keys, &slot);
             if bad.is_empty() {
                 return Ok(());
             }
-            let of = |bad: &Bad| keys.key(bad.what).into_bytes();
-            let done = self.carry_out(of, &bad, &plan, run).await?;
+            let key_of = |bad: &Bad| keys.key(bad.what).into_bytes();
+            let done = self.carry_out(key_of, &bad, &plan, run).await?;
             if run.dry {
                 return Ok(());
             }
             if done {
-                // The first time brings records, the second makes them agree with the marks. What is wrong all the same, the
-                // repair that follows finds.
+                // The first repair brings the records of these rooms, the second makes records and marks agree. What still
+                // differs then, the repair of `unread rebuild` finds.
                 for rooms in [&hints, &BTreeSet::new()] {
                     let mut repair = Repair::default();
                     self.repair(app, user, rooms, &mut repair).await?;
@@ -269,20 +272,20 @@ impl Repairer {
         Ok(())
     }
 
-    /// Puts a user back into the lists of members that were lost, where its records say that it is in them.
-    async fn list_again<F, P>(
+    /// Adds a user to the lists of members that were lost, if the user's records show a membership.
+    async fn relist<F, P>(
         &self,
         app: &AppId,
         user: &Enc,
         slot: &Slot,
         run: &Run<'_, F, P>,
     ) -> Result<()> {
-        for room in slot.named() {
+        for room in slot.recorded_rooms() {
             let name = (app.clone(), room.clone());
             let Some(record) = slot.position(room.as_str()) else {
                 continue;
             };
-            if !run.lost.contains(&name) || slot.left_since(room.as_str()) >= record.epoch {
+            if !run.lost_lists.contains(&name) || slot.left_since(room.as_str()) >= record.epoch {
                 continue;
             }
             let keys = RoomKeys::new(app, &room);
@@ -290,7 +293,7 @@ impl Repairer {
                 let mut plan = Plan::default();
                 let entry = entry_of(&record);
                 plan.add(keys.members(), Change::New(user.as_str().to_owned(), entry));
-                // Whoever keeps the list of members reads it again.
+                // With a new version, pods that have cached the list of members read it again.
                 let mut stamps = redis::cmd("HMGET");
                 stamps.arg(keys.meta()).arg("rev").arg("mrev");
                 let stamps = readable(self.audit.redis.query(&stamps).await)?;
@@ -305,7 +308,7 @@ impl Repairer {
                         plan.add(keys.meta(), change);
                     }
                 }
-                if self.make(&plan).await? {
+                if self.apply(&plan).await? {
                     break;
                 }
             }
@@ -314,40 +317,40 @@ impl Repairer {
     }
 }
 
-/// What can't be read of a user's slot and does not follow from the rest of it, and what to do about it.
+/// What can't be read of a user's slot and is not made anew by the repair, and the plan to mend it.
 fn plan_user(keys: &UserKeys, slot: &Slot) -> (Vec<Bad>, Plan) {
     let mut plan = Plan::default();
     let mut all = Vec::new();
     for bad in &slot.bad {
         let key = keys.key(bad.what);
         let Some(field) = &bad.field else {
-            plan.add(&key, Change::Drop(word(Of::User.type_of(bad.what))));
+            plan.add(&key, Change::Drop(word(SlotKind::User.type_of(bad.what))));
             let mut now = None;
             if bad.what == "prefs" {
-                let told = slot.told_settings();
-                now = (!told.is_empty()).then(|| format!("{} by records", told.len()));
-                for (field, text) in told {
+                let recorded = slot.recorded_settings();
+                now = (!recorded.is_empty()).then(|| format!("{} by records", recorded.len()));
+                for (field, text) in recorded {
                     plan.add(&key, Change::New(field, text));
                 }
             }
-            plan.now.push(now);
+            plan.replacements.push(now);
             all.push(bad.clone());
             continue;
         };
-        // The repair makes these anew.
+        // The repair makes fields of these keys anew.
         if matches!(bad.what, "counts" | "refs" | "marks") {
             continue;
         }
-        let put = match bad.what {
-            "prefs" => slot.told_settings().remove(&plain(field)),
+        let replacement = match bad.what {
+            "prefs" => slot.recorded_settings().remove(&text_or_escaped(field)),
             _ => None,
         };
-        let change = match &put {
-            Some(put) => Change::Set(field.clone(), bad.value.clone(), put.clone()),
+        let change = match &replacement {
+            Some(replacement) => Change::Set(field.clone(), bad.value.clone(), replacement.clone()),
             None => Change::Del(field.clone(), bad.value.clone()),
         };
         plan.add(&key, change);
-        plan.now.push(put);
+        plan.replacements.push(replacement);
         all.push(bad.clone());
     }
     (all, plan)

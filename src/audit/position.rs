@@ -1,4 +1,5 @@
-//! A user's record of a room, written out and read, for the audit alone: a second reader beside `counts/record.rs`, on purpose.
+//! The audit's own reader and writer of users' records of rooms. It is a second reader beside `counts/record.rs` on purpose: the
+//! audit must not repeat a fault of the first. The golden records in `lua/records.txt` hold both to the same reading.
 
 use crate::counts::number::{parse, short, stamp, unreadable};
 use crate::counts::room::{Last, millis};
@@ -7,33 +8,32 @@ use crate::keys::is_encoded;
 
 /// A user's record of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Position {
+pub(super) struct Position {
     /// `j` or `i`.
-    pub(crate) state: char,
-    pub(crate) epoch: u64,
-    pub(crate) rev: u64,
-    pub(crate) read: u64,
-    /// Of a supergroup: the room knows it.
-    pub(crate) head: Option<u64>,
-    pub(crate) holes: u64,
-    pub(crate) mentions: u64,
-    pub(crate) kind: String,
-    pub(crate) status: String,
-    pub(crate) custom_type: String,
-    pub(crate) tags: String,
-    pub(crate) peer: String,
-    /// Creation of the room, in milliseconds after `epoch`; not known of a supergroup.
-    pub(crate) made: i64,
-    /// Not known of a supergroup.
-    pub(crate) last: Option<Last>,
-    /// Which of the user's settings are true, by their first letters; not known of a supergroup.
-    pub(crate) flags: String,
+    pub(super) state: char,
+    pub(super) epoch: u64,
+    pub(super) rev: u64,
+    pub(super) read: u64,
+    /// `None` for a supergroup: only the room knows it.
+    pub(super) head: Option<u64>,
+    pub(super) holes: u64,
+    pub(super) mentions: u64,
+    pub(super) kind: String,
+    pub(super) status: String,
+    pub(super) custom_type: String,
+    pub(super) tags: String,
+    pub(super) peer: String,
+    /// When the room was made, in milliseconds relative to `epoch`. A supergroup's record has neither this nor the fields below.
+    pub(super) made: i64,
+    pub(super) last: Option<Last>,
+    /// Which of the user's settings are true, by their first letters.
+    pub(super) flags: String,
 }
 
 impl Position {
     /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and `|flags` if there are any, as
     /// `deliver.lua` explains it.
-    pub(crate) fn room(record: &str) -> Result<Self> {
+    pub(super) fn room(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
         let (parts, flags) = match parts.as_slice() {
             [parts @ .., flags] if parts.len() == 14 && is_flags(flags) => (parts, *flags),
@@ -89,7 +89,7 @@ impl Position {
     }
 
     /// `state|epoch|rev|read|holes|mentions`
-    pub(crate) fn supergroup(record: &str) -> Result<Self> {
+    pub(super) fn supergroup(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
         let [s, e, v, r, nh, nm] = parts.as_slice() else {
             return Err(unreadable());
@@ -114,8 +114,8 @@ impl Position {
         })
     }
 
-    /// The record that says this.
-    pub(crate) fn record(&self) -> String {
+    /// The text of this record.
+    pub(super) fn record(&self) -> String {
         let Self {
             state,
             epoch,
@@ -144,17 +144,17 @@ impl Position {
         }
     }
 
-    /// When the room was made, in milliseconds since the epoch.
-    pub(crate) fn created(&self) -> i64 {
+    /// When the room was made, in milliseconds since the Unix epoch.
+    pub(super) fn created(&self) -> i64 {
         millis(self.epoch).saturating_add(self.made)
     }
 
-    pub(crate) fn tags(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn tags(&self) -> impl Iterator<Item = &str> {
         self.tags.split(',').filter(|tag| !tag.is_empty())
     }
 
     /// Unread messages of a direct room or group.
-    pub(crate) fn unread(&self) -> u64 {
+    pub(super) fn unread(&self) -> u64 {
         if self.state != 'j' || self.status != "1" {
             return 0;
         }
@@ -163,7 +163,7 @@ impl Position {
     }
 }
 
-/// Whether these are some of the letters of settings, in their order.
+/// Whether these are letters of settings, each at most once and in their order.
 fn is_flags(text: &str) -> bool {
     let mut letters = "hsm".chars();
     !text.is_empty()
@@ -172,7 +172,7 @@ fn is_flags(text: &str) -> bool {
             .all(|flag| letters.any(|letter| letter == flag))
 }
 
-/// Epoch and revision, which a record has as the distance from the epoch.
+/// Reads epoch and revision; the record has the revision as its distance from the epoch.
 fn since(epoch: &str, after: &str) -> Result<(u64, u64)> {
     let (epoch, after) = (stamp(Some(epoch))?, stamp(Some(after))?);
     Ok((epoch, epoch.saturating_add(after)))
@@ -189,6 +189,67 @@ fn state(text: &str) -> Result<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counts::golden::{all, meaning};
+
+    #[test]
+    fn golden_room_records_mean_what_the_file_says() {
+        for golden in all("room") {
+            let read = Position::room(golden.record);
+            let position = read.unwrap_or_else(|refused| panic!("{}: {refused}", golden.record));
+            let last = |part: fn(Last) -> String| position.last.map(part).unwrap_or_default();
+            let got = meaning([
+                ("state", position.state.to_string()),
+                ("epoch", position.epoch.to_string()),
+                ("revision", position.rev.to_string()),
+                ("read", position.read.to_string()),
+                ("head", position.head.unwrap().to_string()),
+                ("holes", position.holes.to_string()),
+                ("mentions", position.mentions.to_string()),
+                ("unread", position.unread().to_string()),
+                ("kind", position.kind.clone()),
+                ("active", position.status.clone()),
+                ("type", position.custom_type.clone()),
+                ("tags", position.tags.clone()),
+                ("peer", position.peer.clone()),
+                ("created", position.created().to_string()),
+                ("accepted", last(|last| last.at.to_string())),
+                ("newest", last(|last| last.newest.to_string())),
+                ("time", last(|last| last.time.to_string())),
+                ("flags", position.flags.clone()),
+            ]);
+            assert_eq!(got, golden.meaning, "{}", golden.record);
+            assert_eq!(position.record(), golden.record);
+        }
+    }
+
+    #[test]
+    fn golden_supergroup_records_mean_what_the_file_says() {
+        for golden in all("supergroup") {
+            let position = Position::supergroup(golden.record).unwrap();
+            let got = meaning([
+                ("state", position.state.to_string()),
+                ("epoch", position.epoch.to_string()),
+                ("revision", position.rev.to_string()),
+                ("read", position.read.to_string()),
+                ("holes", position.holes.to_string()),
+                ("mentions", position.mentions.to_string()),
+            ]);
+            assert_eq!(got, golden.meaning, "{}", golden.record);
+            assert_eq!(position.record(), golden.record);
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        for golden in all("no-room") {
+            let read = Position::room(golden.record);
+            assert!(read.is_err(), "{}", golden.record);
+        }
+        for golden in all("no-supergroup") {
+            let read = Position::supergroup(golden.record);
+            assert!(read.is_err(), "{}", golden.record);
+        }
+    }
 
     #[test]
     fn records_come_back_as_they_were() {

@@ -1,13 +1,13 @@
-//! Repair of what the self-check finds. Two steps: the user's own slot is put right from its positions by one script, and
-//! rooms that its records differ from are told to it again, the way every delivery goes. Both may be repeated, and made
-//! while events flow.
+//! Repairs what the self-check finds, in two steps. One script corrects the user's own slot from its positions. Then the rooms
+//! that the records differ from are delivered to the user again, by an ordinary delivery. Both steps may be repeated, and made
+//! beside live traffic.
 
 use std::collections::BTreeSet;
 
 use crate::audit::Repairer;
-use crate::audit::compare::{View, against_room, release};
+use crate::audit::compare::{RoomView, differences, release_others};
 use crate::audit::drift::Drift;
-use crate::audit::slot::{Slot, plain};
+use crate::audit::slot::{Slot, text_or_escaped};
 use crate::audit::verify::{Consistency, UserDrift};
 use crate::counts::room::{Membership, millis};
 use crate::engine::SingleDelivery;
@@ -18,27 +18,27 @@ use crate::keys::{Enc, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
-/// Rounds of repair and another look, before what is left is given up.
+/// How many times a repair is tried; what still differs after that is reported.
 const ROUNDS: usize = 3;
 
 /// What a repair of one user did.
 #[derive(Debug, Clone, Default)]
 pub struct Repair {
-    /// What was changed in the user's slot: what was there, and what is there now.
+    /// What was changed in the user's slot: the old values, and the new ones as `expected`.
     pub changed: Vec<Drift>,
-    /// Rooms that were told to the user again.
-    pub told: BTreeSet<Enc>,
+    /// Rooms that were delivered to the user again.
+    pub redelivered: BTreeSet<Enc>,
     /// What still differs.
     pub left: Vec<Drift>,
-    /// Whether the user was left alone, since not all of the slot can be read.
+    /// Whether the user's slot was left unchanged, because not all of it can be read.
     pub unreadable: bool,
 }
 
-/// A record that its room contradicts, as it was seen, and what it has to become before the room can be told again
-/// (empty: nothing at all).
-fn correction(slot: &Slot, room: &str, view: &View) -> Option<(String, String)> {
-    let mut put = slot.position(room)?;
-    let records = if put.head.is_some() {
+/// The correction of a record that differs from its room: the stored record, and the one to replace it before the room is
+/// delivered again (empty: the record is removed).
+fn correction(slot: &Slot, room: &str, view: &RoomView) -> Option<(String, String)> {
+    let mut corrected = slot.position(room)?;
+    let records = if corrected.head.is_some() {
         &slot.rooms
     } else {
         &slot.supers
@@ -47,28 +47,28 @@ fn correction(slot: &Slot, room: &str, view: &View) -> Option<(String, String)> 
     let Some(entry) = view.member() else {
         return Some((seen, String::new()));
     };
-    if put.epoch > entry.epoch {
-        // Of a membership that the room knows nothing of: it begins anew.
+    if corrected.epoch > entry.epoch {
+        // The room does not know this membership, so the user's record begins anew.
         return Some((seen, String::new()));
     }
-    if put.epoch < entry.epoch {
-        // What is told next is newer.
+    if corrected.epoch < entry.epoch {
+        // The next delivery brings the newer membership.
         return None;
     }
     let top = view.snapshot.head;
-    put.state = entry.state;
-    put.read = put.read.min(top);
-    put.head = put.head.map(|_| top);
+    corrected.state = entry.state;
+    corrected.read = corrected.read.min(top);
+    corrected.head = corrected.head.map(|_| top);
     let created = i64::try_from(view.snapshot.created).unwrap_or(i64::MAX);
-    put.made = created.saturating_sub(millis(put.epoch));
-    // Whatever is told next is taken.
-    put.rev = put.epoch;
-    put.last = None;
-    Some((seen, put.record()))
+    corrected.made = created.saturating_sub(millis(corrected.epoch));
+    // The slot takes the next delivery, whatever its revision.
+    corrected.rev = corrected.epoch;
+    corrected.last = None;
+    Some((seen, corrected.record()))
 }
 
 impl Repairer {
-    /// Repairs one user. Answers what was done and what could not be.
+    /// Repairs one user. Answers what was changed, and what still differs.
     pub async fn rebuild(&self, found: UserDrift) -> Result<Repair> {
         let mut repair = Repair::default();
         let UserDrift {
@@ -84,7 +84,7 @@ impl Repairer {
                 repair.unreadable = true;
                 break;
             }
-            match self.audit.look(&app, &user, &rooms).await?.verdict {
+            match self.audit.look(&app, &user, &rooms).await?.consistency {
                 Consistency::Drift(drift) => {
                     rooms.extend(drift.rooms);
                     repair.left = drift.drift;
@@ -98,8 +98,8 @@ impl Repairer {
         Ok(repair)
     }
 
-    /// One round. Answers whether there could be one: what follows from records that can't be read is not known.
-    pub(crate) async fn repair(
+    /// One round. `false`: nothing was done, because the slot has records that can't be read, and counts that follow from them.
+    pub(super) async fn repair(
         &self,
         app: &AppId,
         user: &Enc,
@@ -110,17 +110,17 @@ impl Repairer {
         let mut asked = rooms.clone();
         asked.extend(slot.blocked.iter().map(Enc::stored));
         let mut views = self.audit.views(app, user, &asked, &slot).await?;
-        release(&mut slot, &views);
+        release_others(&mut slot, &views);
         if !slot.is_whole() {
             return Ok(false);
         }
         views.retain(|room, _| rooms.contains(room));
-        let told_next = views.iter().filter(|(room, view)| {
+        let delivered_next = views.iter().filter(|(room, view)| {
             let entry = view.member();
             let stays = |entry: Membership| slot.left_since(room.as_str()) < entry.epoch;
             slot.position(room.as_str()).is_none() && entry.is_some_and(stays)
         });
-        let told_next: Vec<&str> = told_next.map(|(room, _)| room.as_str()).collect();
+        let delivered_next: Vec<&str> = delivered_next.map(|(room, _)| room.as_str()).collect();
         let keys = UserKeys::new(app, user);
         let mut call = scripts::USER_REBUILD.call(&[
             keys.counts(),
@@ -131,9 +131,9 @@ impl Repairer {
             keys.profile(),
             keys.prefs(),
         ]);
-        call.push(told_next.join(","));
+        call.push(delivered_next.join(","));
         for bad in &slot.bad {
-            // What is left of these says nothing, and no room stands behind it.
+            // The rooms of these records say that the user is not in them, so the records are removed.
             if matches!(bad.what, "rooms" | "supers")
                 && let Some(field) = &bad.field
             {
@@ -144,12 +144,12 @@ impl Repairer {
         }
         for (room, view) in &views {
             let name = room.as_str();
-            if !against_room(&slot, name, view, view).is_empty()
-                && let Some((seen, put)) = correction(&slot, name, view)
+            if !differences(&slot, name, view, view).is_empty()
+                && let Some((seen, corrected)) = correction(&slot, name, view)
             {
                 call.push(name);
                 call.push(seen);
-                call.push(put);
+                call.push(corrected);
             }
         }
         let mut reply = Reply::new(self.audit.redis.call(&call).await?)?;
@@ -161,7 +161,7 @@ impl Repairer {
                 "refs" => "refs",
                 _ => "marks",
             };
-            let mut text = || -> Result<String> { Ok(plain(&bytes(reply.value()?)?)) };
+            let mut text = || -> Result<String> { Ok(text_or_escaped(&bytes(reply.value()?)?)) };
             let (field, before, after) = (text()?, text()?, text()?);
             repair.changed.push(Drift {
                 key,
@@ -172,8 +172,8 @@ impl Repairer {
             });
         }
         for (room, view) in views {
-            self.tell_again(app, user, &room, view, &slot).await?;
-            repair.told.insert(room);
+            self.redeliver(app, user, &room, view, &slot).await?;
+            repair.redelivered.insert(room);
         }
         repair
             .changed
@@ -181,18 +181,18 @@ impl Repairer {
         Ok(true)
     }
 
-    async fn tell_again(
+    async fn redeliver(
         &self,
         app: &AppId,
         user: &Enc,
         room: &Enc,
-        view: View,
+        view: RoomView,
         slot: &Slot,
     ) -> Result<()> {
         let snapshot = &view.snapshot;
-        let told = match (view.member(), slot.position(room.as_str())) {
+        let delivery = match (view.member(), slot.position(room.as_str())) {
             (Some(entry), _) if slot.left_since(room.as_str()) >= entry.epoch => {
-                // The user has left, and the room has lost that.
+                // The user has left, and the room has lost that change.
                 return self.writer.leave(app, room, user, Some(entry.epoch)).await;
             }
             (Some(entry), _) => SingleDelivery {
@@ -206,7 +206,7 @@ impl Repairer {
                 },
             },
             (None, Some(position)) => {
-                // As of now: whoever joins later does so by a greater epoch.
+                // The stamp is that of now, so that a user who joins later does so with a greater epoch.
                 let now = if snapshot.rev == 0 {
                     snapshot.taken
                 } else {
@@ -227,7 +227,7 @@ impl Repairer {
             }
             (None, None) => return Ok(()),
         };
-        // A slot that refuses is drift that is left, and found by the look that follows.
-        self.writer.deliver_single(app, room, user, told).await
+        // If the slot refuses, the drift stays, and the next look finds it.
+        self.writer.deliver_single(app, room, user, delivery).await
     }
 }

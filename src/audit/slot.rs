@@ -1,23 +1,23 @@
-//! A user's slot as a whole, for the self-check: the positions in it, and the plain counts that follow from them. Written
-//! from the definition of the records and not from the script that keeps them, so that one finds the other's faults.
+//! A whole user's slot, for the self-check: its positions, and the plain counts that follow from them. This was written from the
+//! definition of the counts and not from the script that keeps them, so that each finds the other's faults.
 
-mod want;
+mod expected;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use redis::Value;
 
-use self::want::{Positions, Want, compare};
+use self::expected::{Expected, Positions, compare};
 use crate::audit::drift::Drift;
-use crate::audit::form::{self, Of};
+use crate::audit::form::{self, SlotKind};
 use crate::audit::position::Position;
 use crate::counts::number::{LARGEST, whole};
 use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
 use crate::keys::{Enc, is_encoded};
 
-/// A text as it stands; of what is none, its bytes in a form that no name has.
-pub(crate) fn plain(bytes: &[u8]) -> String {
+/// The text as it stands. Bytes that are no UTF-8 are escaped, in a form that no name has.
+pub(super) fn text_or_escaped(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.escape_ascii().to_string(),
@@ -26,45 +26,45 @@ pub(crate) fn plain(bytes: &[u8]) -> String {
 
 /// Something in a slot that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bad {
+pub(super) struct Bad {
     /// Which of the slot's keys.
-    pub(crate) what: &'static str,
+    pub(super) what: &'static str,
     /// The field, the member of a sorted set, or the element of a list; `None`: the key as a whole.
-    pub(crate) field: Option<Vec<u8>>,
-    /// What the field holds.
-    pub(crate) value: Vec<u8>,
-    pub(crate) why: &'static str,
+    pub(super) field: Option<Vec<u8>>,
+    /// The value of the field.
+    pub(super) value: Vec<u8>,
+    pub(super) why: &'static str,
 }
 
 /// A user's slot at one instant.
 #[derive(Debug, Default)]
-pub(crate) struct Slot {
+pub(super) struct Slot {
     /// Microseconds of the server's clock.
-    pub(crate) taken: u64,
+    pub(super) taken: u64,
     profile: bool,
-    /// Whether a deletion is under way, so that rooms may list the user that are not there any more.
-    pub(crate) leaving: bool,
-    pub(crate) counts: BTreeMap<String, String>,
-    pub(crate) rooms: BTreeMap<String, String>,
-    pub(crate) supers: BTreeMap<String, String>,
-    pub(crate) refs: BTreeMap<String, String>,
-    pub(crate) left: BTreeMap<String, String>,
+    /// Whether the user was deleted and still has to leave rooms: these may list the user although the slot has no record.
+    pub(super) leaving: bool,
+    pub(super) counts: BTreeMap<String, String>,
+    pub(super) rooms: BTreeMap<String, String>,
+    pub(super) supers: BTreeMap<String, String>,
+    pub(super) refs: BTreeMap<String, String>,
+    pub(super) left: BTreeMap<String, String>,
     /// The user's own settings of rooms: `room|setting`, `stamp|JSON`.
-    pub(crate) prefs: BTreeMap<String, String>,
-    /// In their order.
-    pub(crate) marks: Vec<String>,
-    /// What can't be read. Counts, references, marks and records are in the maps above all the same, so that they are
-    /// compared with what ought to be there.
-    pub(crate) bad: Vec<Bad>,
-    /// The keys of another type.
+    pub(super) prefs: BTreeMap<String, String>,
+    /// Sorted.
+    pub(super) marks: Vec<String>,
+    /// What can't be read. Counts, references, marks and records of this list are in the maps above as well, so that they are
+    /// compared with what has to be there.
+    pub(super) bad: Vec<Bad>,
+    /// The keys that are of another type.
     wrong: BTreeSet<&'static str>,
-    /// Rooms of which no record can be read, but one that can't is there: what it counted is not known.
-    pub(crate) blocked: BTreeSet<String>,
+    /// Rooms whose only record can't be read: what it contributes to the plain counts is not known.
+    pub(super) blocked: BTreeSet<String>,
 }
 
 impl Slot {
     /// Reads what `user_dump.lua` answers.
-    pub(crate) fn read(mut reply: Reply) -> Result<Self> {
+    pub(super) fn read(mut reply: Reply) -> Result<Self> {
         let mut slot = Self {
             taken: reply.number()?,
             ..Self::default()
@@ -79,18 +79,18 @@ impl Slot {
         let pending = slot.hash("pending", reply.value()?)?;
         let more = |slot: &Self, what| slot.bad.iter().any(|bad| bad.what == what);
         slot.profile = slot.has("profile") && (!profile.is_empty() || more(&slot, "profile"));
-        // Work that can't be read may be any.
+        // A job that can't be read may be the one to leave rooms.
         slot.leaving = !pending.is_empty() || more(&slot, "pending");
         slot.marks = slot.hash("marks", reply.value()?)?.into_keys().collect();
         slot.block();
         Ok(slot)
     }
 
-    /// Reads one key; what can't be read of it is put down.
+    /// Reads one key, and adds what can't be read to `bad`.
     fn hash(&mut self, what: &'static str, value: Value) -> Result<BTreeMap<String, String>> {
         let mut map = BTreeMap::new();
         if !matches!(value, Value::Array(_)) {
-            // Its name, in place of what it holds.
+            // The script answers the name of a key of another type instead of its value.
             self.wrong.insert(what);
             self.bad.push(Bad {
                 what,
@@ -103,9 +103,9 @@ impl Slot {
         let mut list = Reply::new(value)?;
         while !list.is_empty() {
             let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
-            let form = Of::User.check(what, &field, &value);
+            let form = SlotKind::User.check(what, &field, &value);
             if form.is_ok() || matches!(what, "counts" | "refs" | "marks" | "rooms" | "supers") {
-                map.insert(plain(&field), plain(&value));
+                map.insert(text_or_escaped(&field), text_or_escaped(&value));
             }
             if let Err(why) = form {
                 self.bad.push(Bad {
@@ -119,12 +119,12 @@ impl Slot {
         Ok(map)
     }
 
-    /// Tells the rooms whose only record can't be read.
+    /// Fills in the rooms whose only record can't be read.
     fn block(&mut self) {
         for (one, other) in [("rooms", "supers"), ("supers", "rooms")] {
             for bad in self.bad.iter().filter(|bad| bad.what == one) {
                 let Some(field) = &bad.field else { continue };
-                let room = plain(field);
+                let room = text_or_escaped(field);
                 let others = if other == "rooms" {
                     &self.rooms
                 } else {
@@ -143,64 +143,64 @@ impl Slot {
         self.bad.iter().any(is)
     }
 
-    /// Says that the user is not in a room, so that a record of it can go whether it can be read or not.
-    pub(crate) fn release(&mut self, room: &str) {
+    /// Notes that the user is not in a room: a record of it contributes nothing and may be removed, even if it can't be read.
+    pub(super) fn release(&mut self, room: &str) {
         self.blocked.remove(room);
     }
 
-    /// The user's own settings of rooms that the records tell, as they would be stored: those that are true.
-    pub(crate) fn told_settings(&self) -> BTreeMap<String, String> {
-        let mut told = BTreeMap::new();
+    /// The user's settings that the records have as true, as they would stand in `prefs`.
+    pub(super) fn recorded_settings(&self) -> BTreeMap<String, String> {
+        let mut recorded = BTreeMap::new();
         for room in self.rooms.keys() {
             let Some(record) = self.position(room).filter(|_| is_encoded(room)) else {
                 continue;
             };
             for (letter, setting) in [('h', "hidden"), ('s', "sticky"), ('m', "muted")] {
                 if record.flags.contains(letter) {
-                    told.insert(format!("{room}|{setting}"), format!("{}|true", record.rev));
+                    recorded.insert(format!("{room}|{setting}"), format!("{}|true", record.rev));
                 }
             }
         }
-        told
+        recorded
     }
 
-    /// Whether a key is of the type that it ought to be.
-    pub(crate) fn has(&self, what: &str) -> bool {
+    /// Whether a key is of the right type.
+    pub(super) fn has(&self, what: &str) -> bool {
         !self.wrong.contains(what)
     }
 
-    /// Whether the positions of all rooms can be read, and so what all else in the slot has to be.
-    pub(crate) fn is_whole(&self) -> bool {
+    /// Whether the positions of all rooms can be read. Then all plain counts follow from them.
+    pub(super) fn is_whole(&self) -> bool {
         let derived = ["counts", "rooms", "supers", "refs", "marks"];
         self.blocked.is_empty() && derived.iter().all(|what| self.has(what))
     }
 
-    /// Whether the repair makes this anew, since all of it follows from what can be read.
-    pub(crate) fn is_derived(&self, bad: &Bad) -> bool {
+    /// Whether the repair makes this anew, because it follows from data that can be read.
+    pub(super) fn is_derived(&self, bad: &Bad) -> bool {
         let Some(field) = &bad.field else {
             return false;
         };
         self.is_whole()
             && match bad.what {
                 "counts" | "refs" | "marks" => true,
-                "rooms" | "supers" => !self.blocked.contains(&plain(field)),
+                "rooms" | "supers" => !self.blocked.contains(&text_or_escaped(field)),
                 _ => false,
             }
     }
 
-    /// Whether it can be told that there is no record of a room.
-    pub(crate) fn tells(&self, room: &str) -> bool {
+    /// Whether the slot shows for certain if it has a record of a room: no key or record that can't be read stands in the way.
+    pub(super) fn is_readable(&self, room: &str) -> bool {
         self.has("rooms") && self.has("supers") && !self.blocked.contains(room)
     }
 
-    /// The epoch at which the user left a room, as far as that is remembered.
-    pub(crate) fn left_since(&self, room: &str) -> u64 {
+    /// The epoch in the tombstone of a room; 0 if there is none.
+    pub(super) fn left_since(&self, room: &str) -> u64 {
         let epoch = self.left.get(room).and_then(|text| text.split('|').next());
         epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
     }
 
-    /// The positions of a room that carry a mark, as a comma list.
-    pub(crate) fn marked(&self, room: &str, letter: char) -> String {
+    /// The positions of a room with marks of one letter, as a comma list.
+    pub(super) fn marked(&self, room: &str, letter: char) -> String {
         let start = format!("{room}|{letter}|");
         let marked: Vec<String> = self
             .marks
@@ -212,22 +212,22 @@ impl Slot {
         marked.join(",")
     }
 
-    /// Whether a position of a room is marked as one that does not count.
-    pub(crate) fn has_hole(&self, room: &str, at: u64) -> bool {
+    /// Whether a position of a room is a hole.
+    pub(super) fn has_hole(&self, room: &str, at: u64) -> bool {
         self.marks
             .binary_search(&format!("{room}|h|{at:016}"))
             .is_ok()
     }
 
-    /// The rooms that the slot has a record of.
-    pub(crate) fn named(&self) -> BTreeSet<Enc> {
+    /// The rooms with a record that can be read.
+    pub(super) fn recorded_rooms(&self) -> BTreeSet<Enc> {
         let names = self.rooms.keys().chain(self.supers.keys());
         let names = names.filter(|room| is_encoded(room) && self.position(room).is_some());
         names.map(Enc::stored).collect()
     }
 
-    /// The rooms that a slot names in whatever way, though it may have no record of them.
-    pub(crate) fn hinted(&self) -> BTreeSet<Enc> {
+    /// All rooms that the slot names anywhere, also those without a record.
+    pub(super) fn hinted_rooms(&self) -> BTreeSet<Enc> {
         let counted = self.counts.keys().filter_map(|f| f.strip_prefix("room:"));
         let marked = self.marks.iter().filter_map(|m| m.split('|').next());
         let direct = self.refs.iter().filter(|(f, _)| f.starts_with("direct:"));
@@ -240,8 +240,8 @@ impl Slot {
         all.map(Enc::stored).collect()
     }
 
-    /// What a room's record says; of two, that which was told last.
-    pub(crate) fn position(&self, room: &str) -> Option<Position> {
+    /// The record of a room. If both hashes have one, the one that was delivered last.
+    pub(super) fn position(&self, room: &str) -> Option<Position> {
         let one = self.rooms.get(room).and_then(|r| Position::room(r).ok());
         let two = self
             .supers
@@ -254,7 +254,7 @@ impl Slot {
         }
     }
 
-    /// Which settings of a room are true, as its record is to have it; what can't be read leaves it to the record.
+    /// The letters of settings that a record has to have. Where the settings can't be read, the record keeps its letters.
     fn flags(&self, room: &str, recorded: String) -> String {
         let settings = ["hidden", "sticky", "muted"].map(|setting| format!("{room}|{setting}"));
         if !self.has("prefs") || settings.iter().any(|field| self.is_bad("prefs", field)) {
@@ -268,7 +268,7 @@ impl Slot {
         set.filter_map(|setting| setting.chars().next()).collect()
     }
 
-    /// The positions, by room, with holes and mentions as the marks have them.
+    /// The positions by room, with holes and mentions counted from the marks.
     fn positions(&self) -> Positions {
         let mut found = Positions::default();
         for room in self.rooms.keys().chain(self.supers.keys()) {
@@ -282,9 +282,13 @@ impl Slot {
         }
         for letter in ["h", "m"] {
             for mark in &self.marks {
-                // Of a room that nothing can be told of it may be right.
-                if mark.split('|').next().is_none_or(|room| self.tells(room)) {
-                    found.take(mark, letter);
+                // A mark of a room whose record can't be read may be right.
+                if mark
+                    .split('|')
+                    .next()
+                    .is_none_or(|room| self.is_readable(room))
+                {
+                    found.add_mark(mark, letter);
                 }
             }
         }
@@ -295,12 +299,12 @@ impl Slot {
         found
     }
 
-    /// Every difference between what is stored and what follows from the positions.
-    pub(crate) fn drift(&self) -> Vec<Drift> {
+    /// All differences between what is stored and what follows from the positions.
+    pub(super) fn drift(&self) -> Vec<Drift> {
         let found = self.positions();
-        let mut want = Want::default();
+        let mut expected = Expected::default();
         for (room, position) in &found.rooms {
-            want.add(room, position);
+            expected.add(room, position);
         }
         let since = self
             .counts
@@ -308,24 +312,26 @@ impl Slot {
             .filter(|since| whole(since).is_some());
         let first = found.rooms.values().map(|p| p.epoch).min();
         match (since, first, self.profile) {
-            (Some(since), ..) => want.counts.insert("known".into(), since.clone()),
-            (None, Some(first), _) => want.counts.insert("known".into(), first.to_string()),
-            (None, None, true) => want.counts.insert("known".into(), self.taken.to_string()),
+            (Some(since), ..) => expected.counts.insert("known".into(), since.clone()),
+            (None, Some(first), _) => expected.counts.insert("known".into(), first.to_string()),
+            (None, None, true) => expected
+                .counts
+                .insert("known".into(), self.taken.to_string()),
             _ => None,
         };
         let mut drift = Vec::new();
-        // What follows from records that can't be read is not known.
+        // Without these keys it is not known what follows.
         let known = ["rooms", "supers", "marks"];
         let known = known.iter().all(|what| self.has(what));
-        for (what, stored, want) in [
-            ("counts", &self.counts, &want.counts),
-            ("rooms", &self.rooms, &want.rooms),
-            ("supers", &self.supers, &want.supers),
-            ("refs", &self.refs, &want.refs),
+        for (what, stored, expected) in [
+            ("counts", &self.counts, &expected.counts),
+            ("rooms", &self.rooms, &expected.rooms),
+            ("supers", &self.supers, &expected.supers),
+            ("refs", &self.refs, &expected.refs),
         ] {
             let records = matches!(what, "rooms" | "supers");
             if known && self.has(what) && (records || self.blocked.is_empty()) {
-                compare(what, stored, want, &mut drift);
+                compare(what, stored, expected, &mut drift);
             }
         }
         drift.retain(|drift| {
@@ -388,7 +394,7 @@ mod tests {
         }
     }
 
-    /// The tag `y` has the count of its room too.
+    /// The same, with the count of the tag `y`, too.
     fn right() -> Slot {
         let mut slot = slot();
         slot.counts.insert("tag:y".into(), "3".into());
@@ -416,9 +422,9 @@ mod tests {
         }
         let drift = slot.drift();
         assert_eq!(drift.len(), 1, "{drift:?}");
-        let told = "j|6|9|4|8|1|1|g|1|t|x,y||0||hs";
-        assert_eq!(drift[0].expected.as_deref(), Some(told));
-        slot.rooms.insert("g".into(), told.into());
+        let expected = "j|6|9|4|8|1|1|g|1|t|x,y||0||hs";
+        assert_eq!(drift[0].expected.as_deref(), Some(expected));
+        slot.rooms.insert("g".into(), expected.into());
         assert_eq!(slot.drift(), vec![]);
     }
 
@@ -498,15 +504,15 @@ mod tests {
         let bad: Vec<&str> = slot.bad.iter().map(|bad| bad.what).collect();
         assert_eq!(bad, ["counts", "rooms", "rooms"]);
         assert_eq!(slot.blocked, BTreeSet::from(["g".to_owned()]));
-        assert!(!slot.is_whole() && !slot.tells("g") && slot.tells("ok"));
-        // The record by a name that no room has goes; the counts may be right.
+        assert!(!slot.is_whole() && !slot.is_readable("g") && slot.is_readable("ok"));
+        // Only the record under an invalid name is drift; the counts may be right.
         let fields = |slot: &Slot| -> Vec<String> {
             let drift = slot.drift().into_iter();
             drift.map(|drift| drift.field).collect()
         };
         assert_eq!(fields(&slot), ["a b"]);
-        assert_eq!(slot.hinted().len(), 2);
-        assert_eq!(slot.named().len(), 1);
+        assert_eq!(slot.hinted_rooms().len(), 2);
+        assert_eq!(slot.recorded_rooms().len(), 1);
         assert!(!slot.bad.iter().any(|bad| slot.is_derived(bad)));
         // The room says that the user is not there.
         slot.release("g");
@@ -525,7 +531,7 @@ mod tests {
             assert_eq!(slot.bad.len(), 1);
             let drift: BTreeSet<&str> = slot.drift().iter().map(|drift| drift.key).collect();
             let expected: &[&str] = match wrong {
-                // Nothing is known without records and marks.
+                // Without records and marks nothing can be compared.
                 1 | 2 | 8 => &[],
                 0 => &["refs", "rooms"],
                 3 => &["counts", "rooms"],
@@ -533,9 +539,9 @@ mod tests {
             };
             assert_eq!(drift, expected.iter().copied().collect(), "{wrong}");
             assert_eq!(slot.leaving, wrong == 7);
-            // What can't be asked for leaves the record as it is.
-            let told = slot.told_settings();
-            assert_eq!(told.contains_key("g|hidden"), wrong != 1);
+            // Settings that can't be read leave the letters of the record as they are.
+            let recorded = slot.recorded_settings();
+            assert_eq!(recorded.contains_key("g|hidden"), wrong != 1);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What can't be read: keys of another type, records in another form, keys that no version writes. The self-check names each
-//! and goes on; nothing here stops at what it finds.
+//! Finds stored data that can't be read: keys of another type, records in another form, keys that no version writes. The
+//! self-check names each finding and goes on.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 
 use crate::audit::Audit;
-use crate::audit::form::{self, ALWAYS, Of, Type, WITH_MESSAGES};
-use crate::audit::slot::{Bad, plain};
+use crate::audit::form::{self, ALWAYS, SlotKind, Type, WITH_MESSAGES};
+use crate::audit::slot::{Bad, text_or_escaped};
 use crate::connection::Item;
 use crate::engine::reply::{Reply, bytes, readable, text};
 use crate::error::Result;
@@ -18,44 +18,44 @@ use crate::scripts;
 
 /// Elements in one page of a key.
 const PAGE: usize = 250;
-/// Fan-outs in one page: each may name thousands of users.
+/// Jobs in one page: each may name thousands of users.
 const JOBS: usize = 20;
-/// The most that is put down of one slot in one go, in entries and in bytes.
+/// The most findings that are kept of one slot, in entries and in bytes.
 const MOST: usize = 1_000;
 const MOST_BYTES: usize = 16 << 20;
-/// So many bytes of what is stored are shown.
+/// How many characters of a stored value are shown.
 const SHOWN: usize = 100;
-/// Rooms looked at side by side.
+/// How many rooms are checked at the same time.
 const AT_ONCE: usize = 16;
 
-/// Something that can't be read, for people.
+/// Stored data that can't be read, as it is shown to people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// The key, as it stands in Redis; bytes that are no text are escaped.
+    /// The key as it stands in Redis; bytes that are no UTF-8 are escaped.
     pub key: String,
     /// Its field, member or element; `None`: the key as a whole.
     pub field: Option<String>,
     /// Why.
     pub why: String,
-    /// The beginning of what is stored there; `None`: nothing, or something that is not for a log, like a message's text.
+    /// The beginning of the stored value. `None`: there is none, or it does not belong into a log, like a message's text.
     pub stored: Option<String>,
-    /// What a pod's log says in place of the name: `#` and eight digits. Empty where a key has no name.
+    /// What a pod's log has in place of the owner's name: `#` and eight digits. Empty for a key without an owner.
     pub log: String,
-    /// Whether a repair makes it anew without being asked, since all of it follows from other data.
+    /// Whether `unread rebuild` makes it anew without `--mend`, because it follows from other data.
     pub derived: bool,
 }
 
-/// A page of a key: what was found, and where to go on.
+/// A page of a key: field and value of each element, and where the next page begins.
 struct KeyPage {
     pairs: Vec<(Vec<u8>, Vec<u8>)>,
     next: Option<String>,
 }
 
-/// What can't be read of one slot or key: the first of it, and how much there is in all.
+/// What can't be read of one slot or key: the first findings, and how many there are in all.
 #[derive(Default)]
-pub(crate) struct BadList {
-    pub(crate) bad: Vec<Bad>,
-    pub(crate) total: u64,
+pub(super) struct BadList {
+    pub(super) bad: Vec<Bad>,
+    pub(super) total: u64,
     bytes: usize,
 }
 
@@ -63,7 +63,7 @@ impl BadList {
     fn add(&mut self, bad: Bad) {
         self.total += 1;
         self.bytes += bad.value.len() + bad.field.as_ref().map_or(0, Vec::len);
-        // One at least, however large.
+        // The first one is kept even if it is larger than the bound.
         if self.bad.is_empty() || (self.bad.len() < MOST && self.bytes <= MOST_BYTES) {
             self.bad.push(bad);
         }
@@ -72,7 +72,7 @@ impl BadList {
 
 impl Bad {
     /// The key as a whole.
-    pub(crate) fn key(what: &'static str, why: &'static str) -> Self {
+    pub(super) fn key(what: &'static str, why: &'static str) -> Self {
         Self {
             what,
             field: None,
@@ -82,8 +82,8 @@ impl Bad {
     }
 }
 
-/// Asks for a page of a key.
-pub(crate) fn page_of(kind: Type, what: &str, key: &str, from: &str) -> Item {
+/// The command that reads a page of a key.
+fn page_of(kind: Type, what: &str, key: &str, from: &str) -> Item {
     let count = if what == "pending" { JOBS } else { PAGE };
     let start: usize = from.parse().unwrap_or(0);
     let mut cmd = redis::cmd(match kind {
@@ -100,7 +100,7 @@ pub(crate) fn page_of(kind: Type, what: &str, key: &str, from: &str) -> Item {
     Item::Plain(cmd)
 }
 
-/// Reads it.
+/// Reads the reply of that command.
 fn read_page(kind: Type, from: &str, answer: Value) -> Result<KeyPage> {
     let mut reply = Reply::new(answer)?;
     let mut next = None;
@@ -126,10 +126,10 @@ fn read_page(kind: Type, from: &str, answer: Value) -> Result<KeyPage> {
     Ok(KeyPage { pairs, next })
 }
 
-/// What a room's meta lacks: all of it or nothing is there.
+/// The fields that a room's meta lacks: it has to have all of them, or none.
 fn missing(meta: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<&'static str> {
     let has = |field: &str| meta.contains_key(field.as_bytes());
-    // Of a deleted room the revision is left, for a day; and a room that there isn't may be sealed.
+    // A deleted room keeps its revision for a day, and a room that does not exist may be sealed.
     if meta.len() == usize::from(has("rev")) + usize::from(has("sealed")) {
         return Vec::new();
     }
@@ -142,15 +142,15 @@ fn missing(meta: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<&'static str> {
 }
 
 impl Audit {
-    /// Reads a key from its front, a page after the other; nothing: it is of another type. `found` answers whether to go on.
-    pub(crate) async fn pages(
+    /// Reads a key page by page, and calls `found` for each element until it answers `false`. `None`: the key is of another type.
+    pub(super) async fn pages(
         &self,
-        of: Of,
+        slot: SlotKind,
         what: &'static str,
         key: &str,
         mut found: impl FnMut(Vec<u8>, Vec<u8>) -> bool,
     ) -> Result<Option<()>> {
-        let kind = of.type_of(what);
+        let kind = slot.type_of(what);
         let mut from = "0".to_owned();
         loop {
             let answer = self.redis.one(&page_of(kind, what, key, &from)).await;
@@ -171,7 +171,7 @@ impl Audit {
     }
 
     /// All that can't be read of a room's slot, up to a bound.
-    pub(crate) async fn check_room(&self, app: &AppId, room: &Enc) -> Result<BadList> {
+    pub(super) async fn check_room(&self, app: &AppId, room: &Enc) -> Result<BadList> {
         let keys = RoomKeys::new(app, room).all();
         // One round trip for most rooms: the first page of each key.
         let items: Vec<Item> = keys
@@ -182,7 +182,7 @@ impl Audit {
                     all.arg(key);
                     Item::Plain(all)
                 }
-                what => page_of(Of::Room.type_of(what), what, key, "0"),
+                what => page_of(SlotKind::Room.type_of(what), what, key, "0"),
             })
             .collect();
         let answers = self.redis.each(&items).await?;
@@ -196,7 +196,7 @@ impl Audit {
                 check_meta(answer, &mut found)?;
                 continue;
             }
-            let kind = Of::Room.type_of(what);
+            let kind = SlotKind::Room.type_of(what);
             let mut from = "0".to_owned();
             let mut page = read_page(kind, &from, answer)?;
             loop {
@@ -208,7 +208,7 @@ impl Audit {
                 };
                 from = next;
                 let answer = self.redis.one(&page_of(kind, what, key, &from)).await;
-                // Of another type since: the next look says so.
+                // The key has become one of another type: the next check reports that.
                 let Some(answer) = readable(answer)? else {
                     break;
                 };
@@ -218,8 +218,8 @@ impl Audit {
         Ok(found)
     }
 
-    /// What can't be read of an index of announced work.
-    pub(crate) async fn check_index(&self, shard: u32, what: &'static str) -> Result<BadList> {
+    /// What can't be read of an index of announcements.
+    pub(super) async fn check_index(&self, shard: u32, what: &'static str) -> Result<BadList> {
         let key = index_key(shard, what);
         let mut found = BadList::default();
         let mut from = 0;
@@ -253,8 +253,8 @@ impl Audit {
         Ok(found)
     }
 
-    /// What can't be read of a key that belongs to no slot of a user or a room; indexes are checked by themselves.
-    pub(crate) async fn check_other(&self, key: &[u8]) -> Result<Option<Bad>> {
+    /// What can't be read of a key outside of users' and rooms' slots. For an index there is [`Audit::check_index`].
+    pub(super) async fn check_other(&self, key: &[u8]) -> Result<Option<Bad>> {
         let limit = match keys::purpose(key) {
             Some(Purpose::Limit) => true,
             Some(Purpose::Durable) => false,
@@ -280,12 +280,12 @@ impl Audit {
         }))
     }
 
-    /// Puts what was found into words.
-    pub(crate) async fn told_of(&self, key: &[u8], bad: &Bad) -> Result<Unreadable> {
-        let place = keys::place(key, false).text;
+    /// Describes a finding for people.
+    pub(super) async fn describe(&self, key: &[u8], bad: &Bad) -> Result<Unreadable> {
+        let place = keys::label(key, false).text;
         let log = place.split_once('#').map(|(_, hash)| format!("#{hash}"));
-        let mut told = Unreadable {
-            key: plain(key),
+        let mut unreadable = Unreadable {
+            key: text_or_escaped(key),
             field: bad.field.as_deref().map(shortened),
             why: bad.why.to_owned(),
             stored: None,
@@ -299,25 +299,25 @@ impl Audit {
             .is_some_and(|field| of_a_message.contains(&field));
         match &bad.field {
             Some(_) if bad.why != form::MISSING && !text_of_a_message => {
-                told.stored = Some(shortened(&bad.value));
+                unreadable.stored = Some(shortened(&bad.value));
             }
             None if bad.value.is_empty() => {
                 let peek = scripts::KEY_PEEK.call(&[key]).arg(SHOWN);
                 let mut reply = Reply::new(self.redis.call(&peek).await?)?;
                 let kind = text(reply.value()?)?;
-                told.stored = Some(shortened(&bytes(reply.value()?)?));
+                unreadable.stored = Some(shortened(&bytes(reply.value()?)?));
                 if bad.why == form::WRONG_TYPE {
-                    told.why = format!("{} where {} belongs", kind, belongs(key));
+                    unreadable.why = format!("{} where {} belongs", kind, expected_type(key));
                 }
             }
-            None => told.stored = Some(shortened(&bad.value)),
+            None => unreadable.stored = Some(shortened(&bad.value)),
             _ => {}
         }
-        Ok(told)
+        Ok(unreadable)
     }
 
-    /// What can't be read of several rooms, looked at side by side.
-    pub(crate) async fn check_rooms(
+    /// What can't be read of several rooms; rooms without findings are left out.
+    pub(super) async fn check_rooms(
         &self,
         rooms: impl IntoIterator<Item = (AppId, Enc)>,
     ) -> Result<Vec<((AppId, Enc), BadList)>> {
@@ -334,7 +334,7 @@ impl Audit {
 }
 
 /// The key of an index.
-pub(crate) fn index_key(shard: u32, what: &str) -> String {
+pub(super) fn index_key(shard: u32, what: &str) -> String {
     match what {
         "index" => keys::pending_index(shard),
         _ => keys::pending_look(shard),
@@ -342,15 +342,15 @@ pub(crate) fn index_key(shard: u32, what: &str) -> String {
 }
 
 /// All indexes.
-pub(crate) fn indexes() -> impl Iterator<Item = (u32, &'static str)> {
+pub(super) fn indexes() -> impl Iterator<Item = (u32, &'static str)> {
     (0..PENDING_SHARDS).flat_map(|shard| [(shard, "index"), (shard, "look")])
 }
 
-/// The type of a key in words.
-fn belongs(key: &[u8]) -> &'static str {
+/// The type that a key has to be of, in words.
+fn expected_type(key: &[u8]) -> &'static str {
     let kind = match keys::purpose(key) {
-        Some(Purpose::Slot(keys::Owner::User(..), what)) => Of::User.type_of(what),
-        Some(Purpose::Slot(keys::Owner::Room(..), what)) => Of::Room.type_of(what),
+        Some(Purpose::Slot(keys::Owner::User(..), what)) => SlotKind::User.type_of(what),
+        Some(Purpose::Slot(keys::Owner::Room(..), what)) => SlotKind::Room.type_of(what),
         Some(Purpose::Index(..)) => Type::SortedSet,
         Some(Purpose::Limit | Purpose::Durable) | None => return "a string",
     };
@@ -361,17 +361,17 @@ fn belongs(key: &[u8]) -> &'static str {
     }
 }
 
-/// The beginning of a text, without what a terminal would obey.
-pub(crate) fn shortened(bytes: &[u8]) -> String {
-    let text = plain(bytes);
-    let mut short: String = text.chars().take(SHOWN).flat_map(shown).collect();
+/// The beginning of a text. Control characters, which a terminal would obey, are escaped.
+pub(super) fn shortened(bytes: &[u8]) -> String {
+    let text = text_or_escaped(bytes);
+    let mut short: String = text.chars().take(SHOWN).flat_map(escaped).collect();
     if text.chars().nth(SHOWN).is_some() {
         short.push_str(&format!("… ({} bytes)", bytes.len()));
     }
     short
 }
 
-fn shown(c: char) -> Vec<char> {
+fn escaped(c: char) -> Vec<char> {
     match c.is_control() {
         true => c.escape_default().collect(),
         false => vec![c],
@@ -379,9 +379,9 @@ fn shown(c: char) -> Vec<char> {
 }
 
 fn check(what: &'static str, field: Vec<u8>, value: Vec<u8>, found: &mut BadList) {
-    if let Err(why) = Of::Room.check(what, &field, &value) {
-        // An element of a list is its own name.
-        let (field, value) = match Of::Room.type_of(what) {
+    if let Err(why) = SlotKind::Room.check(what, &field, &value) {
+        // An element of a list has no field; it stands for itself.
+        let (field, value) = match SlotKind::Room.type_of(what) {
             Type::List => (value.clone(), value),
             _ => (field, value),
         };

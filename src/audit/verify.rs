@@ -1,11 +1,11 @@
-//! The self-check: each user's plain counts against the positions they follow from, and each position against its room.
-//! Writes nothing, holds one page of keys at a time, and can run beside live traffic.
+//! The self-check. It compares each user's plain counts with the positions they follow from, and each record with its room. It
+//! writes nothing, holds one page of keys at a time, and can run beside live traffic.
 //!
-//! What is in a user's slot is read at one instant, so a difference inside it is one. Between a user and a room there is
-//! no such instant. But whatever a room accepted is pending there until every user concerned has it. So: look at the
-//! room, wait until what was pending then is done, look at the user: the user now has all that the room had at the
-//! first look, or it is missing. A user may be *ahead* of that look, by what came after it; a third look, at the room
-//! again, tells whether it is ahead of its room, which can't be.
+//! A user's slot is read at one instant, so a difference inside of it is real. There is no such instant for a user and a room
+//! together. But a room keeps each job pending until its whole audience has it. So the check looks at the room, waits until the
+//! jobs that were pending then are done, and looks at the user: a change of the first look that the user does not have now is
+//! missing. The user may also be *ahead* of the first look, by later changes. So the check looks at the room once more: a user
+//! who is ahead of that third look is ahead of the room itself, which is drift.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 
 use crate::audit::Audit;
-use crate::audit::compare::{View, against_room, release};
+use crate::audit::compare::{RoomView, differences, release_others};
 use crate::audit::drift::Drift;
 use crate::audit::slot::{Bad, Slot};
 use crate::audit::unreadable::{BadList, Unreadable, index_key, indexes};
@@ -28,7 +28,7 @@ use crate::keys::{self, Enc, Purpose, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
-/// Users looked at side by side.
+/// How many users are checked at the same time.
 const USERS_AT_ONCE: usize = 16;
 /// Pauses between the looks at a user that differs.
 const PAUSES: [Duration; 5] = [
@@ -38,9 +38,9 @@ const PAUSES: [Duration; 5] = [
     Duration::from_millis(400),
     Duration::from_millis(1_000),
 ];
-/// Fields that were told of and are not told of again, should a scan or a room lead to them a second time.
-const TOLD: usize = 100_000;
-/// Of what can't be read of one user so much is named, the rest counted.
+/// How many reported fields are remembered. They are not reported again if a scan or a room leads to them a second time.
+const REMEMBERED: usize = 100_000;
+/// How many findings that can't be read are named for one user; the others are only counted.
 const UNREADABLE_OF_A_USER: usize = 1_000;
 
 /// All drift of one user.
@@ -52,64 +52,64 @@ pub struct UserDrift {
     pub user: Enc,
     /// What differs.
     pub drift: Vec<Drift>,
-    /// Whether the user was told of before, by other fields.
+    /// Whether other fields of the user have been reported before.
     pub again: bool,
     /// The rooms that its records differ from.
-    pub(crate) rooms: BTreeSet<Enc>,
+    pub(super) rooms: BTreeSet<Enc>,
 }
 
-/// Whom to look at.
+/// What to check.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
-    /// One app; none: all that are in Redis.
+    /// One app; `None`: all that are in Redis.
     pub app: Option<AppId>,
-    /// One user of that app.
+    /// One user of that app; `None`: all users.
     pub user: Option<Enc>,
 }
 
 /// How far a walk has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Progress {
-    /// Part of the keys seen, 0 to 1.
+    /// How much of all keys the walk has seen, 0 to 1.
     pub fraction: f64,
-    /// Users looked at.
+    /// Users checked.
     pub users: u64,
-    /// Memberships looked at from the rooms' side.
+    /// Memberships checked from the rooms' side.
     pub members: u64,
-    /// Users whose records differ from a room in which fan-outs stayed under way: not judged.
+    /// Users who differ only from rooms whose jobs stayed pending: whether that is drift is not known.
     pub in_flight: u64,
     /// Keys and fields that can't be read.
     pub unreadable: u64,
-    /// Of these, those that a repair makes anew without being asked.
+    /// Of these, those that `unread rebuild` makes anew without `--mend`.
     pub derived: u64,
 }
 
-/// What was found.
+/// One finding.
 #[derive(Debug, Clone)]
 pub enum Finding {
-    /// A user's slot is not what the positions, or the rooms, say.
+    /// A user's slot differs from its positions, or from rooms.
     Drift(UserDrift),
-    /// Something can't be read.
+    /// Stored data that can't be read.
     Unreadable(Unreadable),
 }
 
-/// What a look at one user came to.
-pub(crate) enum Consistency {
+/// The result of a look at one user.
+pub(super) enum Consistency {
     Clean,
     InFlight,
     Drift(UserDrift),
 }
 
 /// A look at one user.
-pub(crate) struct Look {
-    pub(crate) verdict: Consistency,
+pub(super) struct Look {
+    pub(super) consistency: Consistency,
     /// What can't be read of the user's slot, and whether the repair makes it anew.
     bad: Vec<(Bad, bool)>,
-    /// Rooms that can't be read, so that nothing is said of the user's records of them.
+    /// Rooms that can't be read, so that the user's records of them can't be compared.
     blind: BTreeSet<Enc>,
 }
 
-/// Drift that was told of.
+/// What has been reported so far.
 #[derive(Default)]
 struct Reported {
     unreadable: HashSet<String>,
@@ -118,32 +118,33 @@ struct Reported {
 }
 
 impl Reported {
-    /// Whether nothing was said yet of what can't be read of a user.
+    /// Whether nothing was reported yet of what can't be read of a user.
     fn is_new(&mut self, keys: &UserKeys) -> bool {
         let name = keys.counts();
         !self.unreadable.contains(&name)
-            && (self.unreadable.len() >= TOLD || self.unreadable.insert(name))
+            && (self.unreadable.len() >= REMEMBERED || self.unreadable.insert(name))
     }
 
-    /// Leaves what is new; answers whether anything is.
+    /// Removes what was reported before; answers whether anything is left.
     fn keep_new(&mut self, found: &mut UserDrift) -> bool {
         let (app, user) = (&found.app, &found.user);
         found.drift.retain(|drift| {
             let name = (app.clone(), user.clone(), drift.key, drift.field.clone());
-            !self.fields.contains(&name) && (self.fields.len() >= TOLD || self.fields.insert(name))
+            !self.fields.contains(&name)
+                && (self.fields.len() >= REMEMBERED || self.fields.insert(name))
         });
         if found.drift.is_empty() {
             return false;
         }
         let name = (app.clone(), user.clone());
-        found.again =
-            self.users.contains(&name) || (self.users.len() < TOLD && !self.users.insert(name));
+        found.again = self.users.contains(&name)
+            || (self.users.len() < REMEMBERED && !self.users.insert(name));
         true
     }
 }
 
 impl Audit {
-    pub(crate) async fn slot(&self, app: &AppId, user: &Enc) -> Result<Slot> {
+    pub(super) async fn slot(&self, app: &AppId, user: &Enc) -> Result<Slot> {
         let keys = UserKeys::new(app, user);
         let call = scripts::USER_DUMP.call(&[
             keys.counts(),
@@ -159,14 +160,14 @@ impl Audit {
         Slot::read(Reply::new(self.redis.call(&call).await?)?)
     }
 
-    /// Looks at rooms on behalf of one user. Those that can't be read are left out.
-    pub(crate) async fn views(
+    /// Reads rooms as [`RoomView`]s for one user. Rooms that can't be read are left out.
+    pub(super) async fn views(
         &self,
         app: &AppId,
         user: &Enc,
         rooms: &BTreeSet<Enc>,
         slot: &Slot,
-    ) -> Result<BTreeMap<Enc, View>> {
+    ) -> Result<BTreeMap<Enc, RoomView>> {
         let items: Vec<Item> = rooms
             .iter()
             .map(|room| {
@@ -184,7 +185,7 @@ impl Audit {
         let answers = self.redis.each(&items).await?;
         let mut views = BTreeMap::new();
         for (room, answer) in rooms.iter().zip(answers) {
-            let view = answer.and_then(|answer| View::read(Reply::new(answer)?));
+            let view = answer.and_then(|answer| RoomView::read(Reply::new(answer)?));
             if let Some(view) = readable(view)? {
                 views.insert(room.clone(), view);
             }
@@ -192,26 +193,26 @@ impl Audit {
         Ok(views)
     }
 
-    /// Looks at one user, and again a few times if it differs. `also`: rooms that list it.
-    pub(crate) async fn look(&self, app: &AppId, user: &Enc, also: &BTreeSet<Enc>) -> Result<Look> {
+    /// Looks at one user, and a few more times if it differs. `also`: rooms that list the user as a member.
+    pub(super) async fn look(&self, app: &AppId, user: &Enc, also: &BTreeSet<Enc>) -> Result<Look> {
         let mut slot = self.slot(app, user).await?;
         let mut look = Look {
-            verdict: Consistency::Clean,
+            consistency: Consistency::Clean,
             bad: Vec::new(),
             blind: BTreeSet::new(),
         };
-        let mut rooms: BTreeSet<Enc> = slot.named().union(also).cloned().collect();
+        let mut rooms: BTreeSet<Enc> = slot.recorded_rooms().union(also).cloned().collect();
         rooms.extend(slot.blocked.iter().map(Enc::stored));
         let first = self.views(app, user, &rooms, &slot).await?;
-        let seen_not = rooms.iter().filter(|room| !first.contains_key(*room));
-        look.blind = seen_not.cloned().collect();
-        release(&mut slot, &first);
+        let unread_rooms = rooms.iter().filter(|room| !first.contains_key(*room));
+        look.blind = unread_rooms.cloned().collect();
+        release_others(&mut slot, &first);
         let bad = slot.bad.iter();
         look.bad = bad.map(|bad| (bad.clone(), slot.is_derived(bad))).collect();
         rooms.retain(|room| {
             first
                 .get(room)
-                .is_some_and(|view| !against_room(&slot, room.as_str(), view, view).is_empty())
+                .is_some_and(|view| !differences(&slot, room.as_str(), view, view).is_empty())
         });
         if rooms.is_empty() && slot.drift().is_empty() {
             return Ok(look);
@@ -222,7 +223,7 @@ impl Audit {
         let mut in_flight = false;
         for pause in PAUSES {
             tokio::time::sleep(pause).await;
-            // What was pending at the first look has reached everybody, if it was not pending at a later one.
+            // A room is settled once none of the jobs of the first look is pending any more.
             for room in &rooms {
                 if let (Some(first), Some(last)) = (first.get(room), last.get(room))
                     && first.jobs.is_disjoint(&last.jobs)
@@ -232,7 +233,7 @@ impl Audit {
             }
             slot = self.slot(app, user).await?;
             last = self.views(app, user, &rooms, &slot).await?;
-            release(&mut slot, &first);
+            release_others(&mut slot, &first);
             let mut drift = slot.drift();
             let mut different = BTreeSet::new();
             in_flight = false;
@@ -240,7 +241,7 @@ impl Audit {
                 let (Some(first), Some(last)) = (first.get(room), last.get(room)) else {
                     continue;
                 };
-                let found = against_room(&slot, room.as_str(), first, last);
+                let found = differences(&slot, room.as_str(), first, last);
                 if found.is_empty() {
                     continue;
                 }
@@ -258,7 +259,7 @@ impl Audit {
                 seen = None;
                 continue;
             }
-            // Seen twice, with nothing under way that could mend it, it stays.
+            // The same drift twice, and no pending job that could change it: it is real.
             let again = seen.as_ref().is_some_and(|seen| seen.drift == drift);
             seen = Some(UserDrift {
                 app: app.clone(),
@@ -271,7 +272,7 @@ impl Audit {
                 break;
             }
         }
-        look.verdict = match seen {
+        look.consistency = match seen {
             Some(drift) => Consistency::Drift(drift),
             None if in_flight => Consistency::InFlight,
             None => Consistency::Clean,
@@ -301,43 +302,48 @@ impl Audit {
             return Ok(true);
         }
         let mut progress = Progress::default();
-        let rooms = self.listing(app, user, &mut progress, &|_| {}).await?;
+        let rooms = self
+            .rooms_listing(app, user, &mut progress, &|_| {})
+            .await?;
         Ok(!rooms.is_empty())
     }
 
-    /// Looks at everybody in `scope`. `found` is told of each user with drift (a second time of what only the rooms that
-    /// list the user know) and of what can't be read, `on` of how far it has come.
+    /// Checks all users and rooms in `scope`. It calls `found` for each user with drift, and for what can't be read. A user may
+    /// come twice: the second time for drift that only a room with the user in its list of members shows. It calls
+    /// `on_progress` now and then.
     pub async fn verify(
         &self,
         scope: &Scope,
         mut found: impl AsyncFnMut(Finding) -> Result<()>,
-        on: impl Fn(&Progress),
+        on_progress: impl Fn(&Progress),
     ) -> Result<Progress> {
         let mut progress = Progress::default();
         if let (Some(app), Some(user)) = (&scope.app, &scope.user) {
-            let rooms = self.listing(app, user, &mut progress, &on).await?;
+            let rooms = self
+                .rooms_listing(app, user, &mut progress, &on_progress)
+                .await?;
             progress.users = 1;
             let Look {
-                verdict,
+                consistency,
                 bad,
                 blind,
             } = self.look(app, user, &rooms).await?;
             let keys = UserKeys::new(app, user);
-            let mut told = Reported::default();
+            let mut reported = Reported::default();
             let blind = blind.into_iter().map(|room| (app.clone(), room));
             for ((app, room), list) in self.check_rooms(blind).await? {
-                self.tell_of_room(&app, &room, list, &mut progress, &mut found)
+                self.report_room(&app, &room, list, &mut progress, &mut found)
                     .await?;
             }
-            self.tell_of_user(&keys, bad, &mut told, &mut progress, &mut found)
+            self.report_user(&keys, bad, &mut reported, &mut progress, &mut found)
                 .await?;
-            match verdict {
+            match consistency {
                 Consistency::Clean => {}
                 Consistency::InFlight => progress.in_flight = 1,
                 Consistency::Drift(drift) => found(Finding::Drift(drift)).await?,
             }
             progress.fraction = 1.0;
-            on(&progress);
+            on_progress(&progress);
             return Ok(progress);
         }
         if scope.app.is_none() {
@@ -346,32 +352,32 @@ impl Audit {
                 let key = index_key(shard, what);
                 progress.unreadable += list.total;
                 for bad in &list.bad {
-                    let told = self.told_of(key.as_bytes(), bad).await?;
-                    found(Finding::Unreadable(told)).await?;
+                    let unreadable = self.describe(key.as_bytes(), bad).await?;
+                    found(Finding::Unreadable(unreadable)).await?;
                 }
             }
         }
-        let mut told = Reported::default();
+        let mut reported = Reported::default();
         let mut walk = self.scan_all(keys::everything(scope.app.as_ref())).await?;
         while let Some(page) = self.next_page(&mut walk).await? {
             for key in &page.others {
                 if let Some(bad) = self.check_other(key).await? {
                     progress.unreadable += 1;
-                    found(Finding::Unreadable(self.told_of(key, &bad).await?)).await?;
+                    found(Finding::Unreadable(self.describe(key, &bad).await?)).await?;
                 }
             }
             progress.users += page.users.values().filter(|user| **user).count() as u64;
             let looks = page.users.into_keys().map(|user| (user, BTreeSet::new()));
-            self.all(looks, &mut told, &mut progress, &mut found)
+            self.look_at_all(looks, &mut reported, &mut progress, &mut found)
                 .await?;
-            on(&progress);
+            on_progress(&progress);
             for ((app, room), list) in self.check_rooms(page.rooms.keys().cloned()).await? {
-                self.tell_of_room(&app, &room, list, &mut progress, &mut found)
+                self.report_room(&app, &room, list, &mut progress, &mut found)
                     .await?;
             }
             for ((app, room), listed) in page.rooms {
                 let mut cursor = "0".to_owned();
-                // Without a list of members there is nothing to walk through.
+                // A room without a list of members.
                 if !listed {
                     continue;
                 }
@@ -379,25 +385,25 @@ impl Audit {
                     let members;
                     (cursor, members) = self.members_page(&app, &room, &cursor).await?;
                     progress.members += members.len() as u64;
-                    let missing = self.without_record(&app, &room, members).await?;
+                    let missing = self.without_its_record(&app, &room, members).await?;
                     let looks = missing
                         .into_iter()
                         .map(|user| ((app.clone(), user), BTreeSet::from([room.clone()])));
-                    self.all(looks, &mut told, &mut progress, &mut found)
+                    self.look_at_all(looks, &mut reported, &mut progress, &mut found)
                         .await?;
-                    on(&progress);
+                    on_progress(&progress);
                     if cursor == "0" {
                         break;
                     }
                 }
             }
             progress.fraction = walk.fraction();
-            on(&progress);
+            on_progress(&progress);
         }
         Ok(progress)
     }
 
-    async fn tell_of_room(
+    async fn report_room(
         &self,
         app: &AppId,
         room: &Enc,
@@ -408,37 +414,37 @@ impl Audit {
         progress.unreadable += list.total;
         for bad in &list.bad {
             let key = RoomKeys::new(app, room).key(bad.what);
-            let told = self.told_of(key.as_bytes(), bad).await?;
-            found(Finding::Unreadable(told)).await?;
+            let unreadable = self.describe(key.as_bytes(), bad).await?;
+            found(Finding::Unreadable(unreadable)).await?;
         }
         Ok(())
     }
 
-    async fn tell_of_user(
+    async fn report_user(
         &self,
         keys: &UserKeys,
         bad: Vec<(Bad, bool)>,
-        told: &mut Reported,
+        reported: &mut Reported,
         progress: &mut Progress,
         found: &mut impl AsyncFnMut(Finding) -> Result<()>,
     ) -> Result<()> {
-        if bad.is_empty() || !told.is_new(keys) {
+        if bad.is_empty() || !reported.is_new(keys) {
             return Ok(());
         }
         progress.unreadable += bad.len() as u64;
         progress.derived += bad.iter().filter(|(_, derived)| *derived).count() as u64;
         for (bad, derived) in bad.iter().take(UNREADABLE_OF_A_USER) {
-            let mut told = self.told_of(keys.key(bad.what).as_bytes(), bad).await?;
-            told.derived = *derived;
-            found(Finding::Unreadable(told)).await?;
+            let mut unreadable = self.describe(keys.key(bad.what).as_bytes(), bad).await?;
+            unreadable.derived = *derived;
+            found(Finding::Unreadable(unreadable)).await?;
         }
         Ok(())
     }
 
-    async fn all(
+    async fn look_at_all(
         &self,
         looks: impl IntoIterator<Item = ((AppId, Enc), BTreeSet<Enc>)>,
-        told: &mut Reported,
+        reported: &mut Reported,
         progress: &mut Progress,
         found: &mut impl AsyncFnMut(Finding) -> Result<()>,
     ) -> Result<()> {
@@ -449,13 +455,13 @@ impl Audit {
             })
             .buffer_unordered(USERS_AT_ONCE);
         while let Some((keys, look)) = looks.try_next().await? {
-            self.tell_of_user(&keys, look.bad, told, progress, found)
+            self.report_user(&keys, look.bad, reported, progress, found)
                 .await?;
-            match look.verdict {
+            match look.consistency {
                 Consistency::Clean => {}
                 Consistency::InFlight => progress.in_flight += 1,
                 Consistency::Drift(mut drift) => {
-                    if told.keep_new(&mut drift) {
+                    if reported.keep_new(&mut drift) {
                         found(Finding::Drift(drift)).await?;
                     }
                 }
@@ -464,8 +470,8 @@ impl Audit {
         Ok(())
     }
 
-    /// A page of a room's members, and where to go on. What can't be read is left out: [`Audit::check_room`] names it.
-    pub(crate) async fn members_page(
+    /// A page of a room's members, and the next cursor. Entries that can't be read are left out: [`Audit::check_room`] names them.
+    pub(super) async fn members_page(
         &self,
         app: &AppId,
         room: &Enc,
@@ -496,8 +502,8 @@ impl Audit {
         Ok((cursor, members))
     }
 
-    /// Those members that have no record of the room, or one of another membership.
-    async fn without_record(
+    /// The members who have no record of the room, or only one of another membership.
+    async fn without_its_record(
         &self,
         app: &AppId,
         room: &Enc,
@@ -521,7 +527,7 @@ impl Audit {
             for (user, entry) in members {
                 let mut same = false;
                 for answer in answers.by_ref().take(2) {
-                    // Of a key of another type the look at the user tells.
+                    // The key is of another type: the check of the user reports that.
                     let Some(answer) = readable(answer)? else {
                         same = true;
                         continue;
@@ -539,12 +545,12 @@ impl Audit {
     }
 
     /// The rooms that list a user, found by asking every room of the app.
-    async fn listing(
+    async fn rooms_listing(
         &self,
         app: &AppId,
         user: &Enc,
         progress: &mut Progress,
-        on: &impl Fn(&Progress),
+        on_progress: &impl Fn(&Progress),
     ) -> Result<BTreeSet<Enc>> {
         let mut rooms = BTreeSet::new();
         let mut walk = self
@@ -573,7 +579,7 @@ impl Audit {
                 }
             }
             progress.fraction = walk.fraction();
-            on(progress);
+            on_progress(progress);
         }
         Ok(rooms)
     }

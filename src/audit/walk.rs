@@ -1,4 +1,4 @@
-//! All keys that there are, in pages of a scan: whose slots they belong to, each slot once, and what belongs to none.
+//! Walks through all keys in pages of a scan, and sorts them: users' slots, rooms' slots, each once, and other keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,24 +13,23 @@ use crate::keys::{self, Enc, Owner, Purpose, ROOM_KEYS, RoomKeys, USER_KEYS, Use
 use crate::names::AppId;
 
 /// Keys in one page of a scan.
-pub(crate) const PAGE: usize = 1_000;
-/// Of a user's keys, in their order, so many belong to somebody who counts as a user; the others stay for a while of one who
-/// was deleted.
-const OF_A_USER: usize = 5;
+pub(super) const PAGE: usize = 1_000;
+/// The first keys of [`USER_KEYS`]. A user with one of these counts as a user; the other keys may be those of a deleted user.
+const KEYS_OF_A_LIVE_USER: usize = 5;
 
-/// What a page of keys led to.
+/// The slots and other keys of one page.
 #[derive(Debug, Default)]
-pub(crate) struct Page {
-    /// Users, and whether they count as such.
-    pub(crate) users: BTreeMap<(AppId, Enc), bool>,
+pub(super) struct Page {
+    /// Users, and whether they count as users: not if they are deleted.
+    pub(super) users: BTreeMap<(AppId, Enc), bool>,
     /// Rooms, and whether they have a list of members.
-    pub(crate) rooms: BTreeMap<(AppId, Enc), bool>,
+    pub(super) rooms: BTreeMap<(AppId, Enc), bool>,
     /// All other keys.
-    pub(crate) others: Vec<Vec<u8>>,
+    pub(super) others: Vec<Vec<u8>>,
 }
 
 /// A scan of all servers, one after the other.
-pub(crate) struct Walk {
+pub(super) struct Walk {
     nodes: Vec<Server>,
     node: usize,
     cursor: u64,
@@ -38,18 +37,18 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Part of the keys seen, 0 to 1.
-    pub(crate) fn fraction(&self) -> f64 {
+    /// How much of all keys the walk has seen, 0 to 1.
+    pub(super) fn fraction(&self) -> f64 {
         let here = match self.cursor {
             0 => 0.0,
-            cursor => done(cursor),
+            cursor => part_seen(cursor),
         };
         ((self.node as f64 + here) / self.nodes.len().max(1) as f64).min(1.0)
     }
 }
 
-/// How much of a table a scan has seen: its cursor counts up from the highest bit.
-fn done(cursor: u64) -> f64 {
+/// How much of a server's keys a scan has seen: the cursor counts up from its highest bit.
+fn part_seen(cursor: u64) -> f64 {
     if cursor == 0 {
         1.0
     } else {
@@ -58,8 +57,8 @@ fn done(cursor: u64) -> f64 {
 }
 
 impl Audit {
-    /// Begins with the keys that a glob matches.
-    pub(crate) async fn scan_all(&self, pattern: String) -> Result<Walk> {
+    /// Begins a walk through the keys that a glob matches.
+    pub(super) async fn scan_all(&self, pattern: String) -> Result<Walk> {
         Ok(Walk {
             nodes: self.redis.masters().await?,
             node: 0,
@@ -68,8 +67,8 @@ impl Audit {
         })
     }
 
-    /// The next keys as they are; nothing: that was all.
-    pub(crate) async fn next_keys(&self, walk: &mut Walk) -> Result<Option<Vec<Vec<u8>>>> {
+    /// The next keys; `None` at the end.
+    pub(super) async fn next_keys(&self, walk: &mut Walk) -> Result<Option<Vec<Vec<u8>>>> {
         let Some(node) = walk.nodes.get(walk.node) else {
             return Ok(None);
         };
@@ -79,16 +78,16 @@ impl Audit {
         Ok(Some(page))
     }
 
-    /// The slots that the next keys lead to; nothing: that was all.
-    pub(crate) async fn next_page(&self, walk: &mut Walk) -> Result<Option<Page>> {
+    /// The slots and other keys of the next page; `None` at the end.
+    pub(super) async fn next_page(&self, walk: &mut Walk) -> Result<Option<Page>> {
         match self.next_keys(walk).await? {
             Some(keys) => self.slots_of(keys).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// One page of a scan, and where to go on; 0: nowhere.
-    pub(crate) async fn scan(
+    /// One page of a scan, and the next cursor; 0: the end.
+    pub(super) async fn scan(
         &self,
         node: &Server,
         cursor: u64,
@@ -110,8 +109,8 @@ impl Audit {
         Ok((cursor, names))
     }
 
-    /// Each slot is led to by the first of its keys that there is, in the order of [`USER_KEYS`] and [`ROOM_KEYS`], so that it
-    /// is met once although its keys are in several pages.
+    /// Sorts the keys of a page. A slot belongs to the page of its first existing key, in the order of [`USER_KEYS`] and
+    /// [`ROOM_KEYS`], so that it is met once although its keys are in several pages.
     async fn slots_of(&self, keys: Vec<Vec<u8>>) -> Result<Page> {
         let mut page = Page::default();
         let mut first: BTreeMap<(bool, AppId, Enc), usize> = BTreeMap::new();
@@ -153,7 +152,7 @@ impl Audit {
                 continue;
             }
             if of_user {
-                page.users.insert((app, name), at < OF_A_USER);
+                page.users.insert((app, name), at < KEYS_OF_A_LIVE_USER);
             } else {
                 page.rooms.insert((app, name), at == 0);
             }
@@ -161,9 +160,9 @@ impl Audit {
         Ok(page)
     }
 
-    /// Up to so many users or rooms of an app, as a scan of each server meets them.
-    pub(crate) async fn some_of(&self, app: &AppId, rooms: bool, most: usize) -> Result<Vec<Enc>> {
-        /// Pages that may show nothing of what is looked for, for each that is wanted: an app may be a small part of all.
+    /// Up to `most` users or rooms of an app, as a scan of each server meets them.
+    pub(super) async fn sample(&self, app: &AppId, rooms: bool, most: usize) -> Result<Vec<Enc>> {
+        /// Pages to scan per user or room that is wanted: the app may have only a small part of all keys.
         const PAGES: usize = 1_000;
         let what = if rooms { "members" } else { "counts" };
         let pattern = keys::slots(Some(app), rooms, Some(what));
@@ -200,9 +199,9 @@ mod tests {
 
     #[test]
     fn a_cursor_tells_how_far_a_scan_is() {
-        assert_eq!(done(0), 1.0);
-        assert_eq!(done(1 << 63), 2f64.powi(-64));
-        assert_eq!(done(1), 0.5);
-        assert_eq!(done(3), 0.75);
+        assert_eq!(part_seen(0), 1.0);
+        assert_eq!(part_seen(1 << 63), 2f64.powi(-64));
+        assert_eq!(part_seen(1), 0.5);
+        assert_eq!(part_seen(3), 0.75);
     }
 }

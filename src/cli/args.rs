@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::Failure;
+use super::process::begin_log;
 use crate::audit::Scope;
 use crate::config::{self, Config, ConfigError, Flags};
 use crate::http;
 use crate::keys::encode;
 use crate::names::{AppId, UserId};
-use crate::telemetry;
 
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
@@ -49,7 +49,7 @@ impl RedisArgs {
         };
         let mut config = config::load(&flags, &http::sections())?;
         config.log.level = "error".to_owned();
-        telemetry::init(&config.log);
+        begin_log(&config.log);
         Ok(config)
     }
 }

@@ -6,7 +6,7 @@ use super::exit::Failure;
 use crate::config::Config;
 use crate::demo::private_redis;
 use crate::engine::Engine;
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// The configuration with an address. Without one: that of the private Redis of a pod that runs on this data directory.
 fn addressed(config: &Config) -> Result<Config, Failure> {

@@ -10,12 +10,11 @@ use tokio::sync::oneshot;
 
 use super::exit::{self, Failure};
 use super::output::print;
-use super::process::{Signals, ignore_signals, on_runtime};
+use super::process::{Signals, begin_log, ignore_signals, on_runtime};
 use crate::app::{App, Stop};
 use crate::config::{Config, Flags};
 use crate::demo::{self, private_redis, send_sample};
 use crate::http;
-use crate::telemetry;
 
 #[derive(Debug, Args)]
 pub(super) struct Demo {
@@ -35,7 +34,7 @@ impl Demo {
             ..Flags::default()
         };
         let config = demo::config(&flags, &http::sections())?;
-        telemetry::init(&config.log);
+        begin_log(&config.log);
         on_runtime(async {
             ignore_signals()?;
             run(config, Signals::listen()?).await

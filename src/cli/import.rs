@@ -18,8 +18,8 @@ use super::progress::Meter;
 use crate::app::Stop;
 use crate::config::Config;
 use crate::intake::{Cut, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};
-use crate::metrics::Metrics;
 use crate::names::AppId;
+use crate::telemetry::metrics::Metrics;
 
 /// So many rejected lines are shown with what is wrong with them, and so many lines with what was left out of them. The rest is
 /// counted.

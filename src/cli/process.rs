@@ -1,9 +1,16 @@
-//! What a command has of the process: threads for the work beside requests, and signals.
+//! What a command has of the process: its log, threads for the work beside requests, and signals.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::Failure;
 use crate::app::Stop;
+use crate::config::{LogConfig, LogFormat};
+use crate::telemetry::logs;
+
+/// Begins the log, as it is configured.
+pub(super) fn begin_log(config: &LogConfig) {
+    logs::init(&config.level, config.format == LogFormat::Json);
+}
 
 /// Runs a command's work to its end.
 pub(super) fn on_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

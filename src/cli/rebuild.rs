@@ -174,7 +174,7 @@ async fn rebuild(
 
 fn repair_row(app: &AppId, user: &str, repair: &Repair) -> Value {
     let told: Vec<String> = repair
-        .told
+        .redelivered
         .iter()
         .map(|room| decode(room.as_str()))
         .collect();
@@ -193,7 +193,7 @@ fn repair_text(app: &AppId, user: &str, repair: &Repair) -> String {
     for drift in &repair.changed {
         text.push_str(&format!("  {}\n", drift_line(drift, ["was", "is"])));
     }
-    for room in &repair.told {
+    for room in &repair.redelivered {
         text.push_str(&format!("  told again: room {:?}\n", decode(room.as_str())));
     }
     for drift in &repair.left {

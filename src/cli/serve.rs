@@ -6,11 +6,10 @@ use clap::Args;
 
 use super::args::ConfigArgs;
 use super::exit::{self, Failure};
-use super::process::{Signals, ignore_signals, on_runtime};
+use super::process::{Signals, begin_log, ignore_signals, on_runtime};
 use crate::app::App;
 use crate::config::{self, Config, Flags, WeakSecret};
 use crate::http;
-use crate::telemetry;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -42,7 +41,7 @@ impl Serve {
             },
             &http::sections(),
         )?;
-        telemetry::init(&config.log);
+        begin_log(&config.log);
         on_runtime(serve(config)).map(|()| exit::WELL)
     }
 }

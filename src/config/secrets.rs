@@ -1,5 +1,8 @@
 //! Secrets that are no protection, by the setting they stand in. Such a configuration works, so these are warnings.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 
 use super::dialect::SectionKind;

@@ -1,6 +1,9 @@
 //! The one table of settings: of each its key, its type, its default and range, and what it is. What reads a configuration, prints
 //! it, and checks the example file comes from here. A dialect writes its section the same way, in a file of its own.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -358,7 +361,7 @@ fn header_name(name: &str) -> Result<(), String> {
 }
 
 fn log_filter(text: &str) -> Result<(), String> {
-    crate::telemetry::filter(text).map(drop)
+    crate::telemetry::logs::filter(text).map(drop)
 }
 
 fn not_empty(text: &str) -> Result<(), String> {

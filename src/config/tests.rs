@@ -1,4 +1,5 @@
-//! Layers, types, every rule of validation, and what is printed.
+//! Layers, types, every rule of validation, and what is printed again. Defaults are tested with `settings`, credentials with
+//! `secrets`.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use crate::http::sections;
 use crate::http::sendbird::SendbirdConfig;
 use crate::http::tencent::TencentConfig;
 
-const APP: &str = r#"
+pub(super) const APP: &str = r#"
 [[apps]]
 id = "a"
 server_keys = ["key-a"]
@@ -24,11 +25,15 @@ master_token = "master-a"
 api_tokens = ["token-a"]
 "#;
 
-fn with(file: &str, env: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+pub(super) fn with(file: &str, env: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     with_flags(file, env, Flags::default())
 }
 
-fn with_flags(file: &str, env: &[(&str, &str)], mut flags: Flags) -> Result<Config, Vec<String>> {
+pub(super) fn with_flags(
+    file: &str,
+    env: &[(&str, &str)],
+    mut flags: Flags,
+) -> Result<Config, Vec<String>> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("unread.toml");
     std::fs::write(&path, file).unwrap();
@@ -43,149 +48,8 @@ fn with_flags(file: &str, env: &[(&str, &str)], mut flags: Flags) -> Result<Conf
     })
 }
 
-fn problems(file: &str, env: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn problems(file: &str, env: &[(&str, &str)]) -> Vec<String> {
     with(file, env).expect_err("a problem")
-}
-
-#[test]
-fn the_defaults_are_the_documented_ones() {
-    let config = load_from(&Flags::default(), [], &[]).unwrap();
-    assert_eq!(
-        effective(&config),
-        r#"[server]
-listen = "127.0.0.1:8080"
-admin_listen = "127.0.0.1:9090"
-workers = 0
-max_events = 10000
-max_events_bytes = 8388608
-max_body_bytes = 65536
-max_bodies_bytes = 33554432
-body_timeout_ms = 10000
-max_connections = 12000
-max_connections_per_address = 0
-max_head_bytes = 32768
-head_timeout_ms = 15000
-write_timeout_ms = 10000
-keep_alive_seconds = 75
-max_answers_bytes = 67108864
-max_reads = 2048
-max_writes = 64
-drain_seconds = 5
-grace_seconds = 20
-trusted_proxies = []
-client_address_header = "x-forwarded-for"
-refused_credentials = { per_second = 20, burst = 200 }
-
-[redis]
-# no url: a private redis-server in data_dir
-data_dir = "./data"
-connections = 4
-connect_timeout_ms = 1000
-response_timeout_ms = 1000
-durability = "none"
-durability_replicas = 1
-durability_timeout_ms = 1000
-
-[history]
-max_messages = 1000
-max_age_days = 7
-text_characters = 1000
-key_hours = 24
-
-[log]
-format = "text"
-level = "info"
-"#
-    );
-}
-
-#[test]
-fn the_commented_defaults_of_the_example_are_the_defaults() {
-    let example = include_str!("../../unread.example.toml");
-    // A default that is commented out is `# name = value`; neither the address of a Redis nor the
-    // files of its certificates have one.
-    let uncommented: Vec<&str> = example
-        .lines()
-        .map(|line| match line.strip_prefix("# ") {
-            Some(setting) if setting.starts_with("url ") => "",
-            Some(setting)
-                if ["ca_", "cert_", "key_"]
-                    .iter()
-                    .any(|s| setting.starts_with(s)) =>
-            {
-                ""
-            }
-            Some(setting) if setting.split(' ').nth(1) == Some("=") => setting,
-            _ => line,
-        })
-        .collect();
-    let uncommented = uncommented.join("\n");
-    assert!(uncommented.contains("\nmax_events = 10_000 "));
-    let defaults = load_text(example, &Flags::default(), &sections()).unwrap();
-    let spelt_out = load_text(&uncommented, &Flags::default(), &sections()).unwrap();
-    assert_eq!(effective(&spelt_out), effective(&defaults));
-}
-
-/// The paths of rows, with those of their parts.
-fn paths(section: &str, rows: Vec<Row>) -> Vec<String> {
-    let mut all = Vec::new();
-    for row in rows {
-        let path = format!("{section}.{}", row.key);
-        assert!(!row.help.is_empty() && !row.form.is_empty(), "{path}");
-        match row.parts.is_empty() {
-            true => all.push(path),
-            false => all.extend(paths(&path, row.parts)),
-        }
-    }
-    all
-}
-
-#[test]
-fn the_example_names_exactly_the_settings_that_there_are() {
-    let mut known = Vec::new();
-    for (section, rows) in [
-        ("server", ServerConfig::rows()),
-        ("redis", RedisConfig::rows()),
-        ("history", HistoryConfig::rows()),
-        ("log", LogConfig::rows()),
-        ("apps", settings::Tenant::rows()),
-        ("apps.users", UsersConfig::rows()),
-    ] {
-        known.extend(paths(section, rows));
-    }
-    for section in sections() {
-        known.extend(paths(&format!("apps.{}", section.name), (section.rows)()));
-    }
-    // `name = value`, commented out or not.
-    let (mut section, mut named) = (String::new(), Vec::new());
-    for line in EXAMPLE.lines() {
-        if let Some(head) = line.strip_prefix('[') {
-            section = head
-                .trim_start_matches('[')
-                .split(']')
-                .next()
-                .unwrap()
-                .to_owned();
-        }
-        let line = line.strip_prefix("# ").unwrap_or(line);
-        let Some((key, value)) = line.split_once(" = ") else {
-            continue;
-        };
-        if section.is_empty() || key.contains(' ') {
-            continue;
-        }
-        let value = value.split(" # ").next().unwrap();
-        match value.trim().strip_prefix("{ ") {
-            None => named.push(format!("{section}.{key}")),
-            Some(parts) => named.extend(parts.split(", ").map(|part| {
-                let part = part.split(" = ").next().unwrap();
-                format!("{section}.{key}.{part}")
-            })),
-        }
-    }
-    known.sort();
-    named.sort();
-    assert_eq!(named, known);
 }
 
 #[test]
@@ -504,104 +368,6 @@ fn a_users_share_is_a_part_of_the_whole() {
 }
 
 /// Settings of weak secrets and, shortly, why.
-fn weak(config: &Config) -> Vec<(String, &'static str)> {
-    let kind = |why: &str| {
-        let kinds = ["published", "short", "same as"];
-        kinds.into_iter().find(|kind| why.contains(kind)).unwrap()
-    };
-    weak_secrets(config, &sections())
-        .into_iter()
-        .map(|weak| (weak.setting, kind(&weak.why)))
-        .collect()
-}
-
-#[test]
-fn published_short_and_equal_secrets_are_named_and_never_shown() {
-    let good = "k3v9x0c2-ye5tq7wb-d81m";
-    let file = format!(
-        r#"
-[redis]
-url = "redis+sentinel://:short@h/m?sentinel_password={good}-s"
-[[apps]]
-id = "a"
-server_keys = ["{good}-1", "demo-server-key", "{good}-1"]
-[apps.imkit]
-client_keys = ["{good}-2"]
-jwt_secret = "abababababababababababababab"
-[apps.tencent]
-sdkappid = 1
-secret_key = "load-tencent-secret"
-[apps.sendbird]
-application_id = "A"
-master_token = "{good}-4"
-api_tokens = ["fifteen-bytes-5", "sixteen-bytes-06"]
-[[apps]]
-id = "b"
-server_keys = ["{good}-4"]
-"#
-    );
-    let config = with(&file, &[]).unwrap();
-    let expected = [
-        ("redis.url", "short"),
-        ("apps[0].server_keys[1]", "published"),
-        ("apps[0].server_keys[2]", "same as"),
-        ("apps[0].imkit.jwt_secret", "short"),
-        ("apps[0].tencent.secret_key", "published"),
-        ("apps[0].sendbird.api_tokens[0]", "short"),
-        ("apps[1].server_keys[0]", "same as"),
-    ];
-    let expected = expected.map(|(setting, why)| (setting.to_owned(), why));
-    assert_eq!(weak(&config), expected);
-    let said = format!("{:?}", weak_secrets(&config, &sections()));
-    assert!(said.contains("is the same as apps[0].sendbird.master_token"));
-    for secret in [good, "demo-server-key", "abab", "load-", "bytes-5"] {
-        assert!(!said.contains(secret), "{secret} is shown: {said}");
-    }
-}
-
-/// Every secret that a file of this program shows is on the list: the example's, the load tests', the documents'.
-#[test]
-fn what_is_published_is_known_to_be() {
-    let load = include_str!("../../loadtest/unread.toml");
-    for text in [EXAMPLE, load] {
-        let config = load_text(text, &Flags::default(), &sections()).unwrap();
-        let published = weak(&config)
-            .iter()
-            .filter(|(_, why)| *why == "published")
-            .count();
-        let secrets = config.apps.iter().map(|app| {
-            let imkit = app
-                .section::<ImkitConfig>()
-                .map_or(0, |i| i.client_keys.len() + 1);
-            let tencent = usize::from(app.section::<TencentConfig>().is_some());
-            let sendbird = app
-                .section::<SendbirdConfig>()
-                .map_or(0, |s| s.api_tokens.len() + 1);
-            app.server_keys.len() + imkit + tencent + sendbird
-        });
-        assert_eq!(published, secrets.sum::<usize>());
-    }
-    let docs = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).unwrap();
-    let docs = docs.map(|file| file.unwrap().path());
-    let docs = docs.filter(|path| path.extension().is_some_and(|ext| ext == "md"));
-    let docs = docs.map(|path| std::fs::read_to_string(path).unwrap());
-    let readme = include_str!("../../README.md").to_owned();
-    let documents = docs.chain([readme]).collect::<String>();
-    let mut shown = 0;
-    for before in ["Bearer ", "Api-Token: ", "IM-CLIENT-KEY: "] {
-        for rest in documents.split(before).skip(1) {
-            let secret = rest.split(['\'', '"', '<', '`']).next().unwrap();
-            if !secret.is_empty() && !secret.starts_with('$') {
-                let file = format!("[[apps]]\nid = \"a\"\nserver_keys = [\"{secret}\"]\n");
-                let config = with(&file, &[]).unwrap();
-                assert_eq!(weak(&config)[0].1, "published", "{secret}");
-                shown += 1;
-            }
-        }
-    }
-    assert!(shown >= 3, "the documents show {shown} secrets");
-}
-
 #[test]
 fn the_two_listeners_need_two_addresses() {
     let file = "[server]\nlisten = \"h:1\"\nadmin_listen = \"h:1\"\n";
@@ -610,106 +376,6 @@ fn the_two_listeners_need_two_addresses() {
         ["server.admin_listen: must differ from server.listen"]
     );
     with("[server]\nlisten = \"h:0\"\nadmin_listen = \"h:0\"\n", &[]).unwrap();
-}
-
-#[test]
-fn two_apps_share_no_credential() {
-    let other = |from: &str, to: &str| {
-        let second = APP
-            .replace("-a\"", "-b\"")
-            .replace("id = \"a\"", "id = \"b\"")
-            .replace("APP-A", "APP-B")
-            .replace("sdkappid = 1", "sdkappid = 2");
-        let changed = second.replace(from, to);
-        format!("{APP}{changed}")
-    };
-    with(&other("", ""), &[]).unwrap();
-    for (from, to, path) in [
-        ("id = \"b\"", "id = \"a\"", "id"),
-        ("\"key-b\"", "\"key-x\", \"key-a\"", "server_keys"),
-        ("client-b", "client-a", "imkit.client_keys"),
-        ("jwt-b", "jwt-a", "imkit.jwt_secret"),
-        ("sdkappid = 2", "sdkappid = 1", "tencent.sdkappid"),
-        ("tencent-b", "tencent-a", "tencent.secret_key"),
-        ("APP-B", "app-a", "sendbird.application_id"),
-        ("master-b", "token-a", "sendbird.master_token"),
-        ("token-b", "master-a", "sendbird.api_tokens"),
-    ] {
-        let expected = format!("apps[1].{path}: apps[0] has the same");
-        assert_eq!(problems(&other(from, to), &[]), [expected]);
-    }
-}
-
-#[test]
-fn an_app_may_repeat_its_own_credential() {
-    with("[[apps]]\nid = \"a\"\nserver_keys = [\"k\", \"k\"]\n", &[]).unwrap();
-}
-
-#[test]
-fn secrets_come_from_files() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let (one, list) = (file("one", "s3cret\r\n"), file("list", "k1\r\n\nk2\n"));
-    let url = file("url", "redis://:pw@h\n");
-    let text = format!(
-        r#"
-[redis]
-url_file = "{url}"
-[[apps]]
-id = "a"
-server_keys_file = "{list}"
-imkit = {{ client_keys_file = "{list}", jwt_secret_file = "{one}" }}
-tencent = {{ sdkappid = 1, secret_key_file = "{one}" }}
-sendbird = {{ application_id = "A", master_token_file = "{one}", api_tokens_file = "{list}" }}
-"#
-    );
-    let config = with(&text, &[]).unwrap();
-    assert_eq!(config.redis.url.as_ref().unwrap().0, "redis://:pw@h");
-    let app = &config.apps[0];
-    let keys: Vec<&str> = app.server_keys.iter().map(|key| key.0.as_str()).collect();
-    assert_eq!(keys, ["k1", "k2"]);
-    assert_eq!(app.section::<ImkitConfig>().unwrap().client_keys.len(), 2);
-    assert_eq!(app.section::<ImkitConfig>().unwrap().jwt_secret.0, "s3cret");
-    assert_eq!(
-        app.section::<TencentConfig>().unwrap().secret_key.0,
-        "s3cret"
-    );
-    assert_eq!(
-        app.section::<SendbirdConfig>().unwrap().master_token.0,
-        "s3cret"
-    );
-    assert_eq!(
-        app.section::<SendbirdConfig>().unwrap().api_tokens[1].0,
-        "k2"
-    );
-
-    // A flag replaces the file, and a value beside a file is a contradiction.
-    let flags = Flags {
-        redis_url: Some("redis://flag".to_owned()),
-        ..Flags::default()
-    };
-    let config = with_flags(&text, &[], flags).unwrap();
-    assert_eq!(config.redis.url.unwrap().0, "redis://flag");
-    assert_eq!(
-        problems(&text, &[("UNREAD_APPS__0__IMKIT__JWT_SECRET", "x")]),
-        ["apps[0].imkit.jwt_secret_file: `jwt_secret` is also given; only one can be"]
-    );
-    let env = [("UNREAD_APPS__0__IMKIT__JWT_SECRET_FILE", "/no/such")];
-    let [line] = problems(&text, &env).try_into().unwrap();
-    assert!(
-        line.starts_with("apps[0].imkit.jwt_secret_file: /no/such: cannot be read: "),
-        "{line}"
-    );
-    let empty = file("empty", "\n");
-    let env = [("UNREAD_APPS__0__IMKIT__JWT_SECRET_FILE", empty.as_str())];
-    assert_eq!(
-        problems(&text, &env),
-        ["apps[0].imkit.jwt_secret: must not be empty"]
-    );
 }
 
 #[test]

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use super::link::NO_CONNECTION;
 use crate::error::{Trouble, Unavailable};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
+
+/// How the error begins where no connection could be had.
+pub(super) const NO_CONNECTION: &str = "no connection in time";
 
 /// How long nothing must have gone wrong before it is over. Where some calls fail and others don't, each would be a line in the log.
 const CALM: Duration = Duration::from_secs(1);
@@ -129,7 +131,7 @@ impl Condition {
         }
         let (server, state) = (self.server.as_str(), why.trouble.word());
         let reason = why.cause.as_str();
-        tracing::warn!(server, state, reason, "{}", why.trouble.said());
+        tracing::warn!(server, state, reason, "{}", why.trouble.sentence());
     }
 
     /// Nothing is said of it from now on.

@@ -21,8 +21,8 @@ impl Redis {
         // An error reply is a reply: the server is up.
         node.answered(false);
         let place = match request.script {
-            Some(call) => keys::place_of_several(call.keys()),
-            None => keys::place(request.key().unwrap_or_default(), false),
+            Some(call) => keys::label_of_several(call.keys()),
+            None => keys::label(request.key().unwrap_or_default(), false),
         };
         self.inner.metrics.redis_error("response");
         self.inner.metrics.unreadable(place.kind);

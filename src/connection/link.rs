@@ -23,9 +23,6 @@ use super::route::{Route, protocol, timed_out};
 use driver::{Driver, drive};
 use queue::{Outcome, Queue, Request};
 
-/// How the error begins where no connection could be had.
-pub(super) const NO_CONNECTION: &str = "no connection in time";
-
 /// A handle to the connection; it ends when the last clone is gone and no caller waits.
 #[derive(Clone)]
 pub(super) struct Link(Arc<Handle>);

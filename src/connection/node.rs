@@ -13,12 +13,13 @@ use tokio::sync::watch;
 
 use super::breaker::{Breaker, Probe};
 use super::condition::Condition;
-use super::link::{Link, NO_CONNECTION};
+use super::condition::NO_CONNECTION;
+use super::link::Link;
 use super::request::Outgoing;
 use super::route::{Route, timed_out};
 use super::settings::Settings;
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Commands that one pipeline may hold, so that a reply is never held up behind thousands of others.
 const PIPELINE: usize = 128;

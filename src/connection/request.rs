@@ -2,7 +2,7 @@
 
 use redis::{Arg, Cmd};
 
-use super::cluster;
+use super::slot;
 use crate::scripts::Call;
 
 /// One request, as its caller makes it. Its first key says which server it goes to.
@@ -30,7 +30,7 @@ impl<'a> Outgoing<'a> {
 
     /// The slot of the first key.
     pub(super) fn slot(self) -> u16 {
-        self.key().map_or(0, cluster::slot)
+        self.key().map_or(0, slot::of)
     }
 
     /// The first key.

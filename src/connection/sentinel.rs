@@ -16,7 +16,7 @@ use super::node::{Node, Reconnect};
 use super::settings::Settings;
 use crate::config::Host;
 use crate::error::{Error, Result, Trouble, Unavailable};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// Between two questions when nothing is wrong.
 const EVERY: Duration = Duration::from_millis(500);

@@ -1,35 +1,35 @@
-//! Numbers as they stand in Redis: in decimal up to 2^53 - 1, stamps in base 36. A reader takes what this program writes and
-//! nothing else.
+//! Numbers as they stand in Redis: decimal numbers up to 2^53 - 1, and stamps in base 36. A reader takes only what this
+//! program writes.
 
 use crate::error::{Error, Result};
 
-/// No number in Redis is larger: scripts calculate in floating point, which is exact up to here.
+/// The largest number in Redis: scripts calculate in floating point, which is exact up to here.
 pub(crate) const LARGEST: u64 = (1 << 53) - 1;
 
-/// Adds a number to a sum, which is to stay one that can be calculated with.
+/// Adds a number to a sum; an error if the sum gets larger than [`LARGEST`].
 pub(crate) fn add(sum: &mut u64, number: u64) -> Result<()> {
     let more = sum.checked_add(number).filter(|more| *more <= LARGEST);
     *sum = more.ok_or_else(no_number)?;
     Ok(())
 }
 
-/// A number written out.
+/// Reads a number as [`whole`] does; an error if it is none.
 pub(crate) fn count(text: &str) -> Result<u64> {
     whole(text).ok_or_else(no_number)
 }
 
 /// A number as this program writes it: digits and nothing else, up to [`LARGEST`].
 pub(crate) fn whole(text: &str) -> Option<u64> {
-    // So many digits can't be too large for the type.
+    // Sixteen digits fit into the type.
     if !(1..=16).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     text.parse().ok().filter(|number| *number <= LARGEST)
 }
 
-/// What stands in a record as a text of its own.
+/// A value that is one part of a record.
 pub(crate) trait Stored: Sized {
-    /// Reads it; nothing if this program would not write it like that.
+    /// Reads it; `None` if this program does not write it like that.
     fn stored(text: &str) -> Option<Self>;
 }
 
@@ -57,12 +57,12 @@ impl Stored for char {
     }
 }
 
-/// Parses a number or a letter inside a record.
+/// Reads a number or a letter that is one part of a record.
 pub(crate) fn parse<T: Stored>(text: Option<&str>) -> Result<T> {
     text.and_then(T::stored).ok_or_else(unreadable)
 }
 
-/// A stamp as it stands in records: in base 36, of which ten digits do until 2085.
+/// A stamp as it stands in records: in base 36. Ten digits are enough until 2085.
 pub(crate) fn short(stamp: u64) -> String {
     let (mut digits, mut rest) = (Vec::with_capacity(13), stamp);
     loop {
@@ -76,7 +76,7 @@ pub(crate) fn short(stamp: u64) -> String {
 
 /// Reads such a stamp.
 pub(crate) fn stamp(text: Option<&str>) -> Result<u64> {
-    // So many digits can't be too large.
+    // Twelve digits fit into the type.
     text.filter(|text| (1..=12).contains(&text.len()))
         .and_then(|text| {
             text.bytes().try_fold(0, |stamp, byte| match byte {

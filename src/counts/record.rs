@@ -1,7 +1,7 @@
-//! A user's record of a room: its one reader, which borrows from the text. `deliver.lua` writes the records and explains them.
+//! The reader of users' records of rooms. It borrows from the text. `deliver.lua` writes the records and explains their parts.
 //!
-//! The audit has a second reader (`audit/position.rs`), written from the definition and not from this one, so that each finds
-//! the other's faults. The lines in `lua/records.txt` hold both to the same reading.
+//! The audit has a second reader (`audit/position.rs`). It was written from the definition of a record and not from this code,
+//! so that each finds the other's faults. Golden records in `lua/records.txt` hold both, and the scripts, to the same reading.
 
 use crate::counts::Kind;
 use crate::counts::number::{LARGEST, parse, stamp, unreadable};
@@ -23,19 +23,19 @@ pub(crate) struct RoomRecord<'a> {
     pub(crate) read: u64,
     /// Position of the room's last message, as of `rev`.
     pub(crate) head: u64,
-    /// Positions above `read` that don't count.
+    /// How many positions above `read` don't count.
     pub(crate) holes: u64,
-    /// Positions above `read` that mention the user.
+    /// How many positions above `read` mention the user.
     pub(crate) mentions: u64,
     pub(crate) kind: Kind,
     pub(crate) active: bool,
     /// Encoded; empty if none.
     pub(crate) custom_type: &'a str,
-    /// Encoded, with commas between.
+    /// Encoded, a comma list.
     pub(crate) tags: &'a str,
-    /// Encoded; of a direct room.
+    /// Encoded; empty if the room is not direct.
     peer: &'a str,
-    /// When the room was made, in milliseconds after `epoch`.
+    /// When the room was made, in milliseconds relative to `epoch`: usually 0 or less.
     made: i64,
     pub(crate) last: Option<Last>,
     /// Which of the user's settings are true: some of `hsm`, in that order.
@@ -43,17 +43,18 @@ pub(crate) struct RoomRecord<'a> {
 }
 
 impl<'a> RoomRecord<'a> {
-    /// Reads a record; it may contradict itself and hold names that are none.
+    /// Reads a record. Its numbers may contradict each other and its names may be invalid: see [`Self::sound`], [`Self::named`].
     pub(crate) fn read(record: &'a str) -> Result<Self> {
         Self::read_if(record, |_, _| true)?.ok_or_else(unreadable)
     }
 
-    /// The same of a room that is listed: joined and active. Of another one the rest is not read, and so need not be in form.
+    /// Reads the record of a room for a list, which shows joined and active rooms. `None` for any other room, whose record is
+    /// not read to its end and may be malformed there.
     pub(crate) fn read_listed(record: &'a str) -> Result<Option<Self>> {
         Self::read_if(record, |state, active| state == 'j' && active)
     }
 
-    /// Stops at a room that is not wanted, which is known first by its state alone.
+    /// Stops reading as soon as `wanted` refuses; it is asked after the state (with `true`), and again after the status.
     fn read_if(record: &'a str, wanted: fn(char, bool) -> bool) -> Result<Option<Self>> {
         let mut parts = Parts(record);
         let state = state(parts.text()?)?;
@@ -100,14 +101,14 @@ impl<'a> RoomRecord<'a> {
         }))
     }
 
-    /// Refuses numbers that can't be those of one membership: holes and mentions are among what is unread.
+    /// Refuses numbers that contradict each other: holes and mentions are different positions above the read position.
     pub(crate) fn sound(self) -> Result<Self> {
         let above = self.head.checked_sub(self.read).ok_or_else(unreadable)?;
         let marked = self.holes.saturating_add(self.mentions);
         (marked <= above).then_some(self).ok_or_else(unreadable)
     }
 
-    /// Refuses names that this program does not write.
+    /// Refuses names that are not encoded as this program does it.
     pub(crate) fn named(self) -> Result<Self> {
         let is_name = |text: &str| text.is_empty() || is_encoded(text);
         let tagged = self.tags.is_empty() || self.tags.split(',').all(is_encoded);
@@ -116,7 +117,7 @@ impl<'a> RoomRecord<'a> {
             .ok_or_else(unreadable)
     }
 
-    /// Unread messages; 0 of a room that the user has not joined or that is not active.
+    /// Unread messages; 0 if the user has not joined or the room is not active.
     pub(crate) fn unread(&self) -> u64 {
         match self.counts() {
             true => self
@@ -165,7 +166,7 @@ impl SupergroupRecord {
     }
 }
 
-/// The read position that stands in a record of either form, if the record is in form up to there.
+/// The read position in a record of either form, or `None` if the record is malformed up to there.
 pub(crate) fn read_position(record: &str) -> Option<u64> {
     let mut parts = Parts(record);
     for _ in 0..3 {
@@ -182,14 +183,14 @@ fn state(text: &str) -> Result<char> {
     }
 }
 
-/// Whether these are some of the letters of settings, in their order.
+/// Whether these are letters of settings, each at most once and in their order.
 fn is_flags(text: &str) -> bool {
     let mut letters = "hsm".chars();
     let mut flags = text.chars();
     !text.is_empty() && flags.all(|flag| letters.any(|letter| letter == flag))
 }
 
-/// What is left of a record, to be read from the front. Thousands are read for one answer.
+/// The part of a record that is still to be read. One answer may need thousands of records, so this allocates nothing.
 struct Parts<'a>(&'a str);
 
 impl<'a> Parts<'a> {
@@ -208,7 +209,7 @@ impl<'a> Parts<'a> {
 
     fn number(&mut self) -> Result<u64> {
         let part = self.text()?;
-        // So many digits can't be too large for the type.
+        // Sixteen digits fit into the type.
         if !(1..=16).contains(&part.len()) {
             return Err(unreadable());
         }
@@ -217,5 +218,75 @@ impl<'a> Parts<'a> {
             _ => Err(unreadable()),
         })?;
         (number <= LARGEST).then_some(number).ok_or_else(unreadable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counts::golden::{all, meaning};
+
+    #[test]
+    fn golden_room_records_mean_what_the_file_says() {
+        for golden in all("room") {
+            let read = RoomRecord::read(golden.record).and_then(|record| record.sound()?.named());
+            let record = read.unwrap_or_else(|refused| panic!("{}: {refused}", golden.record));
+            let last = |part: fn(Last) -> String| record.last.map(part).unwrap_or_default();
+            let got = meaning([
+                ("state", record.state.to_string()),
+                ("epoch", record.epoch.to_string()),
+                ("revision", record.rev.to_string()),
+                ("read", record.read.to_string()),
+                ("head", record.head.to_string()),
+                ("holes", record.holes.to_string()),
+                ("mentions", record.mentions.to_string()),
+                ("unread", record.unread().to_string()),
+                ("kind", record.kind.as_str().to_owned()),
+                ("active", u8::from(record.active).to_string()),
+                ("type", record.custom_type.to_owned()),
+                ("tags", record.tags.to_owned()),
+                ("peer", record.peer.to_owned()),
+                ("created", record.created().to_string()),
+                ("accepted", last(|last| last.at.to_string())),
+                ("newest", last(|last| last.newest.to_string())),
+                ("time", last(|last| last.time.to_string())),
+                ("flags", record.flags.to_owned()),
+            ]);
+            assert_eq!(got, golden.meaning, "{}", golden.record);
+            assert_eq!(read_position(golden.record), Some(record.read));
+            // A list of rooms reads those that are joined and active, and reads them in the same way.
+            let listed = RoomRecord::read_listed(golden.record).unwrap();
+            let is_listed = record.state == 'j' && record.active;
+            assert_eq!(listed, is_listed.then_some(record));
+        }
+    }
+
+    #[test]
+    fn golden_supergroup_records_mean_what_the_file_says() {
+        for golden in all("supergroup") {
+            let record = SupergroupRecord::read(golden.record).unwrap();
+            let mut expected = golden.meaning;
+            // This reader passes over the other parts; it only checks their form.
+            expected.retain(|name, _| ["state", "epoch", "read"].contains(name));
+            let got = meaning([
+                ("state", record.state.to_string()),
+                ("epoch", record.epoch.to_string()),
+                ("read", record.read.to_string()),
+            ]);
+            assert_eq!(got, expected, "{}", golden.record);
+            assert_eq!(read_position(golden.record), Some(record.read));
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        for golden in all("no-room") {
+            let read = RoomRecord::read(golden.record).and_then(RoomRecord::named);
+            assert!(read.is_err(), "{}", golden.record);
+        }
+        for golden in all("no-supergroup") {
+            let read = SupergroupRecord::read(golden.record);
+            assert!(read.is_err(), "{}", golden.record);
+        }
     }
 }

@@ -1,20 +1,23 @@
-//! What a room's slot says: memberships, the last message, and the fan-outs that have not reached everybody.
+//! What a room's slot holds: memberships, the last message, and the jobs that have not reached their whole audience.
 
 use crate::counts::number::{count, parse, stamp, unreadable, whole};
 use crate::error::Result;
 use crate::keys::Enc;
 
-/// When the room's last message was accepted (microseconds; the order among all messages), and its time (milliseconds).
+/// The moments of a room's last message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Last {
+    /// Its time, in milliseconds.
     pub(crate) time: i64,
+    /// When the room accepted it, in microseconds.
     pub(crate) at: u64,
-    /// When the newest message was accepted: later than `at` if its time did not let it take the place of the last one.
+    /// When the room accepted its newest message. This is later than `at` if the newest message is not the last one, because
+    /// its time is earlier.
     pub(crate) newest: u64,
 }
 
 impl Last {
-    /// Reads them as they stand in the room: `at` or `at,newest`, and the time; nothing is no message.
+    /// Reads two fields of the room's meta: `at` or `at,newest`, and the time. `None` if there is no message.
     pub(crate) fn stored(at: &str, time: &str) -> Result<Option<Self>> {
         let number = |text: &str| match text {
             "" => Ok(0),
@@ -26,7 +29,7 @@ impl Last {
         Ok((at != 0).then_some(Self { time, at, newest }))
     }
 
-    /// `at` as it stands in the room.
+    /// `at`, or `at,newest`, as it stands in the room's meta.
     pub(crate) fn accepted(self) -> String {
         match self.newest > self.at {
             true => format!("{},{}", self.at, self.newest),
@@ -39,8 +42,8 @@ impl Last {
         (self.time, self.at)
     }
 
-    /// As it stands in the record of revision `rev`: `rev - at,time - at`, in microseconds and milliseconds, which are
-    /// small numbers, and `,newest - at` if that is not 0.
+    /// As it stands in a record of revision `rev`: `rev - at` in microseconds, `time - at` in milliseconds, and, if it is not 0,
+    /// `newest - at` in microseconds. These differences are small numbers, which keeps records short.
     pub(crate) fn record(self, rev: u64) -> String {
         let back = rev.saturating_sub(self.at);
         let after = self.time - millis(self.at);
@@ -50,7 +53,7 @@ impl Last {
         }
     }
 
-    /// Reads it there; an empty text is no message.
+    /// Reads it from a record of revision `rev`; an empty text means no message.
     pub(crate) fn recorded(text: &str, rev: u64) -> Result<Option<Self>> {
         if text.is_empty() {
             return Ok(None);
@@ -73,23 +76,24 @@ pub(crate) fn millis(micros: u64) -> i64 {
     i64::try_from(micros / 1_000).unwrap_or(i64::MAX)
 }
 
-/// A member's entry.
+/// A user's entry in the list of members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Membership {
-    /// `j`, `i` or `l`.
+    /// `j` joined, `i` invited, `l` left.
     pub(crate) state: char,
     pub(crate) epoch: u64,
-    /// The read position to begin with; of somebody who left: the epoch of the membership that ended, 0 if the user was
-    /// deleted.
+    /// The read position with which the membership begins. In state `l`: the epoch of the membership that ended, or 0 if the
+    /// user was deleted.
     pub(crate) base: u64,
-    /// What the user's slot named when it refused the membership, and what the room has said since that it comes after.
+    /// The stamp that the user's slot named when it refused the membership. The room has decided since that the membership
+    /// comes after it.
     pub(crate) vouched: Option<u64>,
-    /// The stamp above which the room's fan-outs are this membership's, if that is not its epoch.
+    /// The stamp above which the room's jobs are for this membership, if it is not the epoch.
     pub(crate) since: Option<u64>,
 }
 
 impl Membership {
-    /// `state|epoch|base`, stamps in base 36, and `|vouched|since` where they are known, in decimal.
+    /// Reads `state|epoch|base`, stamps in base 36, and `|vouched|since`, in decimal, where they are known.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut parts = text.split('|');
         let (state, epoch) = (parse(parts.next())?, stamp(parts.next())?);
@@ -116,7 +120,7 @@ impl Membership {
         })
     }
 
-    /// Whether a fan-out of that stamp is this membership's: what happened before it began is none of its business.
+    /// Whether the job of that stamp is for this membership. Earlier jobs are not.
     pub(crate) fn owns(&self, stamp: u64) -> bool {
         stamp > self.since.unwrap_or(self.epoch)
     }
@@ -131,33 +135,32 @@ impl Membership {
     }
 }
 
-/// Whom a fan-out is for.
+/// Whom a job is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// Every member.
     All,
-    /// These, and whom the act names.
+    /// These users, and those whom the act names.
     Some(Vec<Enc>),
-    /// Everybody whose membership is older than the deletion of the room.
+    /// Everybody who was in a deleted room.
     Gone,
-    /// (In a user's slot) the rooms that a deleted user still has to leave, and the epoch of the membership that ends; a
-    /// record of an earlier version has no epoch.
+    /// In a user's slot: the rooms that a deleted user still has to leave, and the epoch of the membership that ends. An earlier
+    /// version wrote no epoch.
     Leave(Vec<(Enc, Option<u64>)>),
 }
 
-/// What a fan-out carries beside the snapshot.
+/// What a job brings beside the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Act {
     Nothing,
     Message {
         at: u64,
-        /// What the message is to its sender: `r` read up to here, `h` does not count, `q` nothing; `n`: the sender has not
-        /// joined.
+        /// What the message is to its sender: `r` read up to here, `h` a hole, `q` nothing; `n` the sender has not joined.
         own: char,
         sender: Option<Enc>,
         everybody: bool,
         mentions: Vec<Enc>,
-        /// The two whom it brings into their direct room, and the position to begin with.
+        /// The pair that the message lets into its direct room, and the base of their memberships.
         brings: Option<(Vec<Enc>, u64)>,
     },
     Recall(u64),
@@ -167,7 +170,7 @@ pub(crate) enum Act {
 }
 
 impl Act {
-    /// Whether it only moves positions.
+    /// Whether its marks only move positions.
     pub(crate) fn only_moves(&self) -> bool {
         match self {
             Act::Message { everybody, .. } => !everybody,
@@ -177,7 +180,7 @@ impl Act {
     }
 }
 
-/// A fan-out: recorded with the event, cleared when it has reached everybody.
+/// What a room still has to tell its members after a change. It is written with the event, and cleared when everybody has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Job {
     pub(crate) stamp: u64,
@@ -193,13 +196,13 @@ pub(crate) fn names(list: &str) -> Vec<Enc> {
         .collect()
 }
 
-/// The position of a message in a room's log, `rev|position|time|id`; 0: it does not count.
+/// The position of a message in a room's log, `rev|position|time|id`; 0 for a silent message.
 pub(crate) fn logged_position(line: &str) -> Option<u64> {
     line.split('|').nth(1).and_then(whole)
 }
 
-/// Rooms and epochs, `room:epoch`.
-fn left(list: &str) -> Result<Vec<(Enc, Option<u64>)>> {
+/// Reads a comma list of `room:epoch`.
+fn leaving(list: &str) -> Result<Vec<(Enc, Option<u64>)>> {
     let rooms = list.split(',').filter(|room| !room.is_empty());
     let room = |text: &str| match text.split_once(':') {
         Some((room, epoch)) => Ok((Enc::stored(room), Some(stamp(Some(epoch))?))),
@@ -209,7 +212,7 @@ fn left(list: &str) -> Result<Vec<(Enc, Option<u64>)>> {
 }
 
 impl Job {
-    /// Lines: end of the lease, audience, names, act.
+    /// Reads the lines of a record: end of the lease, audience, names, act. `id` is the job's stamp.
     pub(crate) fn parse(id: &str, record: &str) -> Result<Self> {
         let mut lines = record.splitn(4, '\n').skip(1);
         let audience = lines.next().unwrap_or_default();
@@ -218,7 +221,7 @@ impl Job {
         let audience = match audience {
             "all" => Audience::All,
             "gone" => Audience::Gone,
-            "leave" => Audience::Leave(left(listed)?),
+            "leave" => Audience::Leave(leaving(listed)?),
             "some" => Audience::Some(names(listed)),
             _ => return Err(unreadable()),
         };

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::config::{AppConfig, ServerConfig};
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
 use crate::names::AppId;
 use crate::shares::{Claim, Share, Shares};
+use crate::telemetry::metrics::Metrics;
 
 /// How long a batch of events waits for a place.
 const PATIENCE: Duration = Duration::from_secs(1);

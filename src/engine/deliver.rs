@@ -18,9 +18,9 @@ use crate::engine::reply::Reply;
 use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::keys::{Enc, RoomKeys};
-use crate::metrics::Metrics;
 use crate::names::AppId;
 use crate::scripts;
+use crate::telemetry::metrics::Metrics;
 
 pub(crate) use self::work::SingleDelivery;
 pub(super) use self::work::{Decision, Decisions, Delivered, Reason, Refused, Work};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// How long after a complaint the same one is logged again.
 const REPEAT: Duration = Duration::from_secs(600);
@@ -64,7 +64,7 @@ impl Faults {
     fn locate(&self, error: Error, key: impl FnOnce() -> String, any_key: bool) -> Error {
         match error {
             Error::Unreadable(mut what) if what.place.is_empty() => {
-                let place = keys::place(key().as_bytes(), any_key);
+                let place = keys::label(key().as_bytes(), any_key);
                 self.metrics.unreadable(place.kind);
                 what.place = place.text;
                 Error::Unreadable(what)

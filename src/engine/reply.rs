@@ -67,7 +67,7 @@ impl Reply {
     }
 }
 
-/// The texts that a list of fields holds, without being copied; nothing where a field is missing.
+/// The texts that a list of fields holds, without a copy; nothing where a field is missing.
 pub(super) fn texts(answer: &Value) -> Result<impl Iterator<Item = Result<Option<&str>>>> {
     let Value::Array(list) = answer else {
         return Err(unexpected("not a list"));

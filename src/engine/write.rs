@@ -16,8 +16,7 @@ use std::sync::{Arc, Weak};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
-use self::direct_rooms::DirectRooms;
-use self::steps::{ByRoom, Numbered, SentAt, Step, UserUpdates};
+use self::steps::{ByRoom, DirectRooms, Numbered, SentAt, Step, UserUpdates};
 use crate::config::HistoryConfig;
 use crate::connection::Redis;
 use crate::engine::admission::Admission;
@@ -31,15 +30,15 @@ use crate::engine::trim::Trimmer;
 use crate::error::{Error, Result};
 use crate::event::{Before, Change, Event, EventOutcome, Rejection, Wait};
 use crate::keys::{self, Enc, encode};
-use crate::metrics::Metrics;
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 use crate::scripts::Call;
+use crate::telemetry::metrics::Metrics;
 
 /// Rooms that one request works on at once.
 const ROOMS_AT_ONCE: usize = 32;
 /// Users in one call of the script.
 const USERS_PER_CALL: usize = 1_000;
-/// How often a delivery is made again because slots refuse it. Two rounds are enough unless users are deleted meanwhile.
+/// How often a delivery is made at most while slots refuse it. Two rounds are enough unless users are deleted meanwhile.
 const ROUNDS: usize = 4;
 
 /// Accepts events, and delivers the jobs that follow from them.

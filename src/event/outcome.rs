@@ -1,36 +1,37 @@
-//! What became of an event, and when its caller wants to hear it.
+//! The outcome of an event, and for what its caller waits.
 
 use crate::error::Unreadable;
 use crate::names::{RoomId, UserId};
 
-/// When a caller wants its answer.
+/// For what a caller waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// When every member's counts show the events.
+    /// Until every member's counts show the events.
     Applied,
-    /// When the events are safe in Redis.
+    /// Until the events are safe in Redis.
     Accepted,
 }
 
-/// What became of an event.
+/// The outcome of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventOutcome {
     /// Every member's counts show it.
     Applied {
-        /// The number of a message that counts.
+        /// The position of a message that counts.
         position: Option<u64>,
     },
     /// It is safe in Redis; the counts follow.
     Accepted {
-        /// The number of a message that counts.
+        /// The position of a message that counts.
         position: Option<u64>,
     },
     /// It was known; nothing changed.
     Duplicate {
-        /// The number it got the first time.
+        /// The position that the message got the first time.
         position: Option<u64>,
     },
-    /// It was refused; nothing changed. ([`Rejection::Unreadable`]: or it was accepted, and is done once that is mended.)
+    /// It was refused, and nothing changed. With [`Rejection::Unreadable`] it may have been accepted instead; then the sweep
+    /// finishes it after the data is mended.
     Rejected(Rejection),
 }
 
@@ -45,19 +46,19 @@ pub enum Rejection {
     MessageNotFound,
     /// The user has not joined the room.
     NotAMember,
-    /// The kind of a room changes only from group to supergroup.
+    /// The kind of a room can only change from group to supergroup.
     KindChange,
-    /// A direct room takes two.
+    /// A direct room has two members at most.
     DirectRoomFull,
-    /// The event's key was taken by an event of another type.
+    /// An event of another type has taken the event's key.
     KeyTaken,
-    /// Something stored can't be read that the event needs: this is no fault of the event.
+    /// The event needs stored data that can't be read. The event itself is fine.
     Unreadable(Box<Unreadable>),
 }
 
 impl Rejection {
-    /// The code of the native API, and what it means here.
-    pub fn said(&self) -> (&'static str, String) {
+    /// The code of the native API, and a sentence for people.
+    pub fn code_and_message(&self) -> (&'static str, String) {
         match self {
             Rejection::RoomNotFound(room) => {
                 ("room_not_found", format!("no room {:?}", room.as_str()))

@@ -1,5 +1,5 @@
-//! What an event is about, and which events before it that makes it build on. Written once: for the writer, which keeps the
-//! order within a request, and for the import, which keeps it among many.
+//! What an event is about, and whether it builds on earlier events of other rooms. Both the writer, which keeps the order within a
+//! request, and the import, which keeps it across many batches, go by this.
 
 use super::{Change, Message, Place};
 use crate::names::{RoomId, UserId};
@@ -17,12 +17,12 @@ pub enum Subject<'a> {
     Pair(&'a UserId, &'a UserId),
 }
 
-/// What the events before an event may have changed.
+/// What earlier events of a request may have changed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Before {
-    /// Who is in which room.
+    /// Whether users may have joined or left rooms.
     moves: bool,
-    /// Whether two users have a direct room.
+    /// Whether a direct room of two users may have been made.
     makes: bool,
 }
 
@@ -51,7 +51,7 @@ fn in_place<'a>(place: &'a Place, user: Option<&'a UserId>) -> Option<Subject<'a
 }
 
 impl Change {
-    /// What it is about; `None`: a message to a user that nobody sends, which no caller can say.
+    /// What it is about. `None` only for a message to a user without a sender, which no caller can send.
     pub fn subject(&self) -> Option<Subject<'_>> {
         match self {
             Change::UserUpdated { user, .. } => Some(Subject::User(user)),
@@ -68,11 +68,11 @@ impl Change {
         }
     }
 
-    /// Whether the events before it have to be done first, beyond those of its room.
+    /// Whether earlier events of other rooms have to be done first; those of its own room always have to.
     pub fn builds_on(&self, before: Before) -> bool {
         match self.subject() {
             Some(Subject::RoomsOf(_)) => true,
-            // A message finds or makes the room of the two; a read only finds it.
+            // A message finds the room of the two, or makes it; a read only finds it.
             Some(Subject::Pair(..)) => {
                 before.moves || (before.makes && matches!(self, Change::Read { .. }))
             }

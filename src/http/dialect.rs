@@ -221,7 +221,7 @@ pub fn find(
     }
 }
 
-/// The call of one of these dialects, and whose it is; `usize` segments come before its own.
+/// The call of one of these dialects, and whose it is. With each dialect comes how many segments are in front of its own.
 fn look_up(
     dialects: impl Iterator<Item = (&'static dyn Dialect, usize)>,
     segments: &[&str],

@@ -40,7 +40,7 @@ use actix_web::HttpResponse;
 use ipnet::IpNet;
 
 use crate::http::unserved::Unserved;
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 pub use door::shut;
 pub use places::Answers;

@@ -11,7 +11,7 @@ use crate::http::address::Refusals;
 use crate::http::body::Bodies;
 use crate::http::edge::Answers;
 use crate::limiter::{Endpoint, Limiter};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// An index of credentials, of the dialect's own type.
 pub type Tenants = Box<dyn Any + Send + Sync>;

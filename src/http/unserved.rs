@@ -2,8 +2,8 @@
 
 use actix_web::http::StatusCode;
 
-use crate::metrics::Metrics;
 use crate::outcome::Outcome;
+use crate::telemetry::metrics::Metrics;
 
 /// The endpoint of a request that no handler sees, in metrics.
 pub const NONE: &str = "none";

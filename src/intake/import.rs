@@ -1,4 +1,5 @@
-//! Events by the million, from lines, past HTTP: read ahead, taken in batches side by side, the events of a room in order.
+//! Imports events from lines, by the million. A thread reads ahead, and several lanes apply batches at the same time; the events
+//! of a room stay in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::BufRead;
@@ -14,50 +15,50 @@ use crate::event::{Event, EventOutcome, Notes, Wait, read_line};
 use crate::intake::order::{Order, Turn};
 use crate::names::{AppId, EventKey};
 
-/// Batches under way at once, each of rooms of its own.
+/// How many batches are applied at the same time. All events of a room go to the same lane.
 const LANES: usize = 8;
 /// Events in one batch.
 const BATCH: usize = 1_000;
-/// Lines read at once, and their bytes, give or take a line.
+/// The most lines in one chunk, and the bytes after which no further line is added.
 const CHUNK: usize = 1_000;
 const CHUNK_BYTES: usize = 1 << 20;
-/// Read ahead.
+/// How many chunks are read ahead.
 const CHUNKS: usize = 4;
 /// Events whose order is looked up at once.
 const WINDOW: usize = 250;
-/// What may be under way: an event weighs one, and one more for each [`WEIGHT`] bytes of its line.
+/// The most weight in all lanes. An event weighs one, and one more for each [`WEIGHT`] bytes of its line.
 const UNDER_WAY: u32 = 16_384;
 const WEIGHT: usize = 1_024;
-/// Between two attempts at a batch; doubled with every further one.
+/// The pause before the second attempt at a batch. It doubles with each further attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How to import.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
-    /// What tells this import from others. A line whose event has no id is known by it, by its number and by what it says, so
-    /// that the same lines imported again under the same name change nothing.
+    /// The name of this import. An event without an id gets a key from this name, the number of its line and the line itself, so
+    /// the same lines imported again under the same name change nothing.
     pub name: String,
-    /// The first line to be taken; those before it are only counted.
+    /// The first line to import; earlier lines are only counted.
     pub from_line: u64,
     /// The longest line, in bytes.
     pub max_line: usize,
-    /// How long to go on trying while Redis is away.
+    /// How long to keep trying while Redis is away.
     pub patience: Duration,
-    /// How many of the lines that are refused are told of, the first ones; the others are counted.
+    /// How many refused lines are reported, the first ones; the others are only counted.
     pub told: usize,
 }
 
 /// Why an import ended before its last line.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Cut {
-    /// It was told to stop.
+    /// The caller has stopped it.
     #[error("interrupted")]
     Stopped,
-    /// The lines can't be read any further.
+    /// A line can't be read.
     #[error("{0}")]
     Lines(String),
-    /// The events can't be taken.
+    /// The events can't be applied.
     #[error("{0}")]
     Engine(#[from] Error),
 }
@@ -73,7 +74,7 @@ pub struct RefusedLine {
     pub message: String,
 }
 
-/// A line of which something was left out.
+/// A line that was imported without some of its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotedLine {
     /// Its number, from 1.
@@ -82,16 +83,16 @@ pub struct NotedLine {
     pub notes: Notes,
 }
 
-/// What is said of single lines.
+/// Reports about single lines.
 #[derive(Debug, Default)]
 pub struct Remarks {
     /// Lines that were refused.
     pub refused: Vec<RefusedLine>,
-    /// Lines of which something was left out.
+    /// Lines that were imported without some of their parts.
     pub noted: Vec<NotedLine>,
 }
 
-/// What has come of it so far.
+/// How far an import has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Imported {
     /// Bytes read.
@@ -100,42 +101,44 @@ pub struct Imported {
     pub done_to: u64,
     /// Events done.
     pub events: u64,
-    /// Of them: applied.
+    /// Of these: applied.
     pub applied: u64,
-    /// Known before.
+    /// Of these: known before.
     pub duplicates: u64,
-    /// Refused, or no event at all.
+    /// Of these: refused, or no valid event.
     pub rejected: u64,
 }
 
-/// A line on its way.
+/// A line that is to be applied.
 struct Line {
     number: u64,
     weight: u32,
     event: Event,
 }
 
-/// What the reader hands over.
+/// Lines from the reading thread.
 struct Chunk {
     lines: Vec<Line>,
     remarks: Remarks,
-    /// The last line read, and all bytes up to its end.
+    /// The number of the last line read, and all bytes up to its end.
     last: u64,
     bytes: u64,
     failed: Option<String>,
 }
 
-/// What all lanes write down.
+/// The results of all lanes.
 #[derive(Default)]
 struct Ledger {
     sums: Imported,
+    /// Lines that are not done yet.
     open: BTreeSet<u64>,
-    /// The last line that was handed over.
+    /// The last line that the reading thread has sent.
     read: u64,
-    /// The first of those that were refused and not told of yet, and how many may still be. A line is told of once all before it
-    /// are done, so that they are told in their order.
+    /// Refused lines that are not reported yet, the first ones. A line is reported when all earlier lines are done, so that
+    /// reports come in order.
     refused: BTreeMap<u64, RefusedLine>,
-    may_tell: usize,
+    /// How many more refused lines may be reported.
+    may_report: usize,
     noted: Vec<NotedLine>,
     failed: Option<Cut>,
 }
@@ -144,16 +147,16 @@ impl Ledger {
     fn refuse(&mut self, line: RefusedLine) {
         self.sums.rejected += 1;
         self.refused.insert(line.line, line);
-        if self.refused.len() > self.may_tell {
+        if self.refused.len() > self.may_report {
             self.refused.pop_last();
         }
     }
 
-    /// Takes what is to be told: of lines up to this one.
-    fn tell(&mut self, up_to: u64) -> Vec<RefusedLine> {
+    /// Takes out the refused lines to report, up to this line.
+    fn take_refused(&mut self, up_to: u64) -> Vec<RefusedLine> {
         let later = self.refused.split_off(&up_to.saturating_add(1));
         let now = std::mem::replace(&mut self.refused, later);
-        self.may_tell -= now.len();
+        self.may_report -= now.len();
         now.into_values().collect()
     }
 
@@ -166,7 +169,7 @@ impl Ledger {
     }
 }
 
-/// Shared by the lanes.
+/// What all lanes of one import share.
 struct Run {
     writer: Writer,
     app: AppId,
@@ -184,14 +187,14 @@ impl Run {
         self.ledger().failed.is_some()
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until all lanes are idle.
     async fn settle(&self) {
         if let Ok(all) = self.places.acquire_many(UNDER_WAY).await {
             drop(all);
         }
     }
 
-    /// Does what one lane is given, in its order.
+    /// Applies the lines of one lane in their order.
     async fn lane(&self, mut given: mpsc::UnboundedReceiver<Line>) {
         let mut lines = Vec::with_capacity(BATCH);
         while given.recv_many(&mut lines, BATCH).await > 0 {
@@ -223,7 +226,7 @@ impl Run {
                         }
                         EventOutcome::Duplicate { .. } => ledger.sums.duplicates += 1,
                         EventOutcome::Rejected(why) => {
-                            let (code, message) = why.said();
+                            let (code, message) = why.code_and_message();
                             ledger.refuse(RefusedLine {
                                 line: number,
                                 code,
@@ -239,20 +242,20 @@ impl Run {
         }
     }
 
-    /// Tries until it works, patience is at an end, or another lane's is.
+    /// Tries until it works, the patience ends, or another lane has failed.
     async fn apply(&self, events: &[Event]) -> Result<Vec<EventOutcome>> {
         let mut attempts = Attempts::new(self.patience);
         loop {
             let events = events.to_vec();
             match self.writer.apply(&self.app, events, Wait::Applied).await {
                 Ok(outcomes) => return Ok(outcomes),
-                Err(error) => self.again(&mut attempts, error).await?,
+                Err(error) => self.wait_for_retry(&mut attempts, error).await?,
             }
         }
     }
 
-    /// After a failure: waits, if it is worth another attempt.
-    async fn again(&self, attempts: &mut Attempts, error: Error) -> Result<()> {
+    /// After a failure: waits before the next attempt, or answers the error if there is to be none.
+    async fn wait_for_retry(&self, attempts: &mut Attempts, error: Error) -> Result<()> {
         let given_up = Instant::now() + attempts.pause >= attempts.until;
         if !error.is_transient() || given_up || self.has_failed() {
             return Err(error);
@@ -263,7 +266,7 @@ impl Run {
     }
 }
 
-/// How long something is tried.
+/// Until when to try, and the pause before the next attempt.
 struct Attempts {
     until: Instant,
     pause: Duration,
@@ -284,16 +287,16 @@ pub struct Importer {
 }
 
 impl Importer {
-    /// Into what this engine keeps.
+    /// Imports into the data of this engine.
     pub fn new(engine: &Engine) -> Self {
         Self {
             writer: engine.writer.clone(),
         }
     }
 
-    /// Applies the events of all lines, each line one event in JSON, until `stop` comes. `on` is told now and then what has come of
-    /// it, of the first lines that were refused, in their order, and of each of which something was left out. Why it ended early
-    /// goes with how far it came before.
+    /// Applies the events of all lines until `stop` is ready; each line is one event in JSON. It calls `on` now and then with the
+    /// progress, with refused lines, in their order, and with noted lines. Answers how far it came, and why it ended early, if
+    /// it did.
     pub async fn import(
         &self,
         app: &AppId,
@@ -307,14 +310,14 @@ impl Importer {
             app: app.clone(),
             patience: options.patience,
             ledger: Mutex::new(Ledger {
-                may_tell: options.told,
+                may_report: options.told,
                 ..Ledger::default()
             }),
             places: Semaphore::new(UNDER_WAY as usize),
         });
-        let (hand_over, mut chunks) = mpsc::channel(CHUNKS);
-        // A thread of its own, which nobody waits for: standard input may never end.
-        std::thread::spawn(move || read(lines, &options, &hand_over));
+        let (to_chunks, mut chunks) = mpsc::channel(CHUNKS);
+        // A thread of its own. Nothing waits for its end, because standard input may never end.
+        std::thread::spawn(move || read(lines, &options, &to_chunks));
         let (mut lanes, mut workers) = (Vec::new(), Vec::new());
         for _ in 0..LANES {
             let (to, given) = mpsc::unbounded_channel();
@@ -323,12 +326,12 @@ impl Importer {
             lanes.push(to);
         }
         let mut order = Order::new(self.writer.direct_room_ids(app));
-        let mut tell = |run: &Run, at_the_end: bool| {
+        let mut report = |run: &Run, at_the_end: bool| {
             let mut ledger = run.ledger();
             let sums = ledger.sums();
             let up_to = if at_the_end { u64::MAX } else { sums.done_to };
             let remarks = Remarks {
-                refused: ledger.tell(up_to),
+                refused: ledger.take_refused(up_to),
                 noted: std::mem::take(&mut ledger.noted),
             };
             drop(ledger);
@@ -362,20 +365,20 @@ impl Importer {
             if let Err(error) = self.distribute(&run, chunk.lines, &mut order, &lanes).await {
                 run.ledger().failed.get_or_insert(error.into());
             }
-            tell(&run, false);
+            report(&run, false);
             if run.has_failed() {
                 break;
             }
         }
         drop(lanes);
         futures_util::future::join_all(workers).await;
-        tell(&run, true);
+        report(&run, true);
         let mut ledger = run.ledger();
         let failed = ledger.failed.take();
         (ledger.sums(), failed)
     }
 
-    /// Hands lines to the lanes, so that it comes to the same as one after the other.
+    /// Gives lines to the lanes, so that the result is the same as if they were applied one after the other.
     async fn distribute(
         &self,
         run: &Run,
@@ -388,7 +391,7 @@ impl Importer {
             let events: Vec<&Event> = rest.iter().take(WINDOW).map(|line| &line.event).collect();
             let mut attempts = Attempts::new(run.patience);
             while let Err(error) = order.look_up(&run.writer, &run.app, &events).await {
-                run.again(&mut attempts, error).await?;
+                run.wait_for_retry(&mut attempts, error).await?;
             }
             for _ in 0..events.len() {
                 let Some(line) = rest.pop_front() else { break };
@@ -422,7 +425,7 @@ impl Importer {
     }
 }
 
-/// Reads lines to their end, as far ahead as they are taken.
+/// Reads all lines into chunks. It waits while enough chunks are read ahead.
 fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chunk>) {
     let (mut number, mut bytes) = (0, 0);
     let mut text = Vec::new();
@@ -484,7 +487,7 @@ fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chun
     }
 }
 
-/// The key of a line: short, for it is kept for a day.
+/// The event key of a line. It is short, because Redis keeps it for a day.
 fn key(name: &str, number: u64, text: &[u8]) -> EventKey {
     let mut hash = Sha256::new();
     hash.update((name.len() as u64).to_be_bytes());
@@ -500,7 +503,7 @@ fn weight(bytes: usize) -> u32 {
     u32::try_from(1 + bytes / WEIGHT).map_or(UNDER_WAY, |weight| weight.min(UNDER_WAY))
 }
 
-/// Reads a line, of one that is too long only the beginning; answers how long it was, with its end.
+/// Reads a line; of a line that is too long it keeps the beginning. Answers the length of the whole line with its line feed.
 fn line(from: &mut impl BufRead, text: &mut Vec<u8>, most: usize) -> std::io::Result<u64> {
     text.clear();
     let mut length = 0;
@@ -522,7 +525,7 @@ fn line(from: &mut impl BufRead, text: &mut Vec<u8>, most: usize) -> std::io::Re
     }
 }
 
-/// The event of a line; nothing if it is blank.
+/// The event of a line; `None` if the line is blank.
 fn event(text: &[u8], length: u64, most: usize) -> Result<Option<Event>, String> {
     if length > most as u64 {
         return Err(format!("the line is longer than {most} bytes"));

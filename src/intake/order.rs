@@ -1,9 +1,9 @@
-//! Which of many events have to keep their order, when more of them are under way than one request may hold.
+//! Keeps events in order that are applied by several requests at the same time.
 //!
-//! [`Writer::apply`] keeps the events of one request in order. Where requests are made side by side, an event has to stay
-//! behind those before it that it builds on: those of its room, for which it is enough that they take the same *lane*; and
-//! for a few, all of them. What names a direct room by its two users belongs to the lane of that room, which Redis knows,
-//! unless somebody is on the way into or out of a direct room of one of them.
+//! [`Writer::apply`] keeps the events of one request in order. Among several requests, an event has to stay behind the earlier
+//! events that it builds on. Most events build only on those of the same room, so all events of a room go to the same *lane*. A
+//! few build on all earlier events. An event that names a direct room by its two users belongs to the lane of that room, which
+//! Redis knows, unless an earlier event that is not done yet lets one of the two into a direct room or out of one.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,48 +13,50 @@ use crate::error::Result;
 use crate::event::{Change, Event, Message, Place};
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 
-/// What is remembered between two moments at which nothing is under way.
+/// How much is remembered at most before all lanes have to become idle.
 const REMEMBERED: usize = 100_000;
 
-/// What an event has to wait for.
+/// For which earlier events an event has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// Those before it with the same number.
+pub(super) enum Turn {
+    /// For those with the same number.
     Lane(u64),
-    /// All before it; and all after it wait for it.
+    /// For all; and all later events wait for this one.
     Alone,
 }
 
-/// What is known of the events that may be under way.
+/// What is known of the events that may not be done yet.
 #[derive(Default)]
-pub(crate) struct Order {
+pub(super) struct Order {
     ids: DirectRoomIds,
-    /// The rooms of those who were named as two, if there are any.
+    /// The direct rooms of pairs of users that events have named, as Redis knew them.
     pairs: HashMap<(UserId, UserId), Vec<RoomId>>,
+    /// The users of these pairs.
     paired: HashSet<UserId>,
     /// Whether a room is direct.
     direct: HashMap<RoomId, bool>,
-    /// Users who came into direct rooms or left them; and whether they may be any.
+    /// Users who have joined or left direct rooms.
     moved: HashSet<UserId>,
-    anybody: bool,
+    /// Whether any user may have left a direct room, because one was deleted.
+    any_moved: bool,
 }
 
 impl Order {
-    /// Of an app whose direct rooms are called like that.
-    pub(crate) fn new(ids: DirectRoomIds) -> Self {
+    /// For an app that names its direct rooms in this way.
+    pub(super) fn new(ids: DirectRoomIds) -> Self {
         Self {
             ids,
             ..Self::default()
         }
     }
 
-    /// Nothing is under way any more.
-    pub(crate) fn settled(&mut self) {
+    /// Forgets everything: all events so far are done.
+    pub(super) fn settled(&mut self) {
         *self = Self::new(self.ids);
     }
 
-    /// Whether an event may go on its way beside those before it; if not, these have to be done first.
-    pub(crate) fn may_go(&self, event: &Event) -> bool {
+    /// Whether an event may be given to a lane now; if not, all earlier events have to be done first.
+    pub(super) fn may_go(&self, event: &Event) -> bool {
         if self.pairs.len() + self.moved.len() + self.direct.len() >= REMEMBERED {
             return false;
         }
@@ -66,15 +68,15 @@ impl Order {
             Change::RoomDeleted { room } => !is_direct(room) || self.paired.is_empty(),
             _ => match pair(event) {
                 Some((one, two)) => {
-                    !self.anybody && !self.moved.contains(one) && !self.moved.contains(two)
+                    !self.any_moved && !self.moved.contains(one) && !self.moved.contains(two)
                 }
                 None => true,
             },
         }
     }
 
-    /// Takes an event among those that are under way.
-    pub(crate) fn turn(&mut self, event: &Event) -> Result<Turn> {
+    /// Adds an event to those that may not be done yet, and answers for what it has to wait.
+    pub(super) fn turn(&mut self, event: &Event) -> Result<Turn> {
         let room = match &event.change {
             Change::UserDeleted { .. } | Change::ReadAll { .. } => return Ok(Turn::Alone),
             Change::UserUpdated { user, .. } => return Ok(lane(&("user", user))),
@@ -91,7 +93,7 @@ impl Order {
                 room
             }
             Change::RoomDeleted { room } => {
-                self.anybody |= self.direct.get(room).is_none_or(|direct| *direct);
+                self.any_moved |= self.direct.get(room).is_none_or(|direct| *direct);
                 room
             }
             Change::Recalled { room, .. } | Change::Pref { room, .. } => room,
@@ -105,7 +107,7 @@ impl Order {
                         let rooms = self.pairs.get(&(one.clone(), two.clone()));
                         let other = self.pairs.get(&(two.clone(), one.clone()));
                         match rooms.map(Vec::as_slice) {
-                            // The other one may be in the room that was theirs.
+                            // This user has left their room, and the other one may still be in it.
                             None | Some([])
                                 if other.is_some_and(|rooms| {
                                     *rooms != [made.clone()] && !rooms.is_empty()
@@ -114,12 +116,12 @@ impl Order {
                                 return Ok(Turn::Alone);
                             }
                             None | Some([]) => return Ok(lane(&("room", &made))),
-                            // Made under way, by a name that was not the first choice.
+                            // The room was made by an event that may not be done yet, and not under the first of its possible ids.
                             Some([room]) if *room != made && other.is_some_and(Vec::is_empty) => {
                                 return Ok(Turn::Alone);
                             }
                             Some([room]) => room,
-                            // A reading is of all of them.
+                            // The two have several rooms, and a read event is for all of them.
                             Some(_) => return Ok(Turn::Alone),
                         }
                     }
@@ -155,8 +157,8 @@ fn pair(event: &Event) -> Option<(&UserId, &UserId)> {
 }
 
 impl Order {
-    /// Looks up what the order of these events depends on. Holds for as long as each of them [may go](Order::may_go).
-    pub(crate) async fn look_up(
+    /// Asks Redis what the order of these events depends on. The answers hold as long as each event [may go](Order::may_go).
+    pub(super) async fn look_up(
         &mut self,
         writer: &Writer,
         app: &AppId,
@@ -171,13 +173,13 @@ impl Order {
             .collect();
         pairs.sort();
         pairs.dedup();
-        let mut met = writer.direct_rooms_of(app, &pairs).await?;
+        let mut found = writer.direct_rooms_of(app, &pairs).await?;
         let asked = pairs.iter().map(|(one, two)| (one, two));
-        writer.add_reversed(app, asked, &mut met).await?;
-        let others = met.keys().filter(|pair| !order.pairs.contains_key(*pair));
+        writer.add_reversed(app, asked, &mut found).await?;
+        let others = found.keys().filter(|pair| !order.pairs.contains_key(*pair));
         for pair in others.cloned().collect::<Vec<_>>() {
-            // What can't be read has the event rejected when it is its turn.
-            let rooms = met.remove(&pair).and_then(Result::ok).unwrap_or_default();
+            // If the rooms can't be read, the writer will reject the event.
+            let rooms = found.remove(&pair).and_then(Result::ok).unwrap_or_default();
             for room in &rooms {
                 order.direct.insert(room.clone(), true);
             }
@@ -242,7 +244,7 @@ mod tests {
         assert_eq!(order.turn(&sent("b", "a")).unwrap(), dm);
         let group = event(json!({"type": "message.recalled", "room": "group", "id": "1"}));
         assert_ne!(order.turn(&group).unwrap(), dm);
-        // The room that a first message makes has the same lane whoever writes, and by its own name.
+        // The room that a first message makes has the same lane for both senders, and by its own name.
         let made = order.turn(&sent("a", "c")).unwrap();
         assert_eq!(order.turn(&sent("c", "a")).unwrap(), made);
         let (a, c) = pair("a", "c");
@@ -271,7 +273,7 @@ mod tests {
         assert!(order.may_go(&deleted("dm")));
         order.turn(&deleted("dm")).unwrap();
         assert!(!order.may_go(&sent("x", "y")));
-        // A room made in the same breath counts as what it is made to be.
+        // A room counts as direct as soon as an event makes it direct.
         let mut order = known(&[("new", false)]);
         let made = event(json!({"type": "room.updated", "room": "new", "kind": "direct"}));
         order.turn(&made).unwrap();

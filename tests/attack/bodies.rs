@@ -1,5 +1,8 @@
 //! Bodies that stall, that are many, and that take long to take apart: what they cost, and what others notice.
 
+/// Bodies made to take long or much.
+mod hostile;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,9 +13,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, eventually};
+use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Wait, eventually};
 
 const MIB: usize = 1 << 20;
+
 /// The longest body with events.
 const LONGEST: usize = 8 * MIB;
 
@@ -257,202 +261,6 @@ async fn so_do_those_that_do_not_say_how_long_they_will_be() {
     a_hundred_stalled_bodies(false).await;
 }
 
-/// Bodies of 8 MiB that are hard to take apart, and what is to be answered.
-fn hostile_bodies() -> Vec<(&'static str, u16, Vec<u8>)> {
-    const MESSAGE: &str = r#"{"type":"message.sent","room":"r","id":"1","#;
-    fn filled(begin: &str, piece: &str, end: &str) -> Vec<u8> {
-        let pieces = (LONGEST - begin.len() - end.len()) / piece.len();
-        let mut body = String::with_capacity(LONGEST);
-        body.push_str(begin);
-        body.push_str(&piece.repeat(pieces));
-        if body.ends_with(',') && end.starts_with([']', '}']) {
-            body.pop();
-        }
-        body.push_str(end);
-        body.into_bytes()
-    }
-    let numbered = |begin: &str, end: &str| {
-        let mut body = begin.to_owned();
-        let mut n = 0_u32;
-        while body.len() < LONGEST - 20 - end.len() {
-            body.push_str(&format!("\"{n:x}\","));
-            n += 1;
-        }
-        body.push_str(end);
-        body.into_bytes()
-    };
-    let message = |begin: &str| format!("{MESSAGE}{begin}");
-    let lines = |line: &str| {
-        (line.to_owned() + "\n")
-            .repeat(LONGEST / (line.len() + 1))
-            .into_bytes()
-    };
-    vec![
-        (
-            "objects with an empty key",
-            413,
-            filled("[", "{\"\":0},", "]"),
-        ),
-        ("empty objects", 413, filled("[", "{},", "]")),
-        ("lists in lists", 400, filled("[{\"x\":", "[", "]")),
-        ("objects in objects", 400, filled("[", "{\"a\":", "]")),
-        (
-            "a huge text",
-            200,
-            filled(&message("\"text\":\""), "x", "\"}"),
-        ),
-        (
-            "a text of escapes",
-            200,
-            filled(&message("\"text\":\""), "\\n", "\"}"),
-        ),
-        (
-            "a text of surrogates",
-            200,
-            filled(&message("\"text\":\""), "\\ud83d", "\"}"),
-        ),
-        (
-            "a huge id",
-            200,
-            filled(
-                "[{\"type\":\"message.sent\",\"room\":\"r\",\"id\":\"",
-                "x",
-                "\"}]",
-            ),
-        ),
-        (
-            "empty strings",
-            200,
-            filled(&message("\"mentions\":["), "\"\",", "]}"),
-        ),
-        (
-            "empty strings that nobody wants",
-            200,
-            filled(&message("\"x\":["), "\"\",", "]}"),
-        ),
-        (
-            "a huge number",
-            200,
-            filled(&message("\"time\":"), "1", "}"),
-        ),
-        (
-            "numbers that nobody wants",
-            200,
-            filled(&message("\"x\":["), "1e3,", "]}"),
-        ),
-        ("a long key", 200, filled("{\"", "k", "\":0}")),
-        (
-            "many keys",
-            200,
-            filled("{\"type\":\"x\",", "\"a\":0,", "\"a\":0}"),
-        ),
-        (
-            "one key again and again",
-            200,
-            filled("{\"type\":\"x\",", "\"id\":0,", "\"id\":0}"),
-        ),
-        (
-            "one mention again and again",
-            200,
-            filled(&message("\"mentions\":["), "\"u\",", "]}"),
-        ),
-        (
-            "mentions",
-            200,
-            numbered(&message("\"mentions\":["), "\"\"]}"),
-        ),
-        (
-            "members and one that is none",
-            200,
-            numbered(
-                "{\"type\":\"member.joined\",\"room\":\"r\",\"users\":[",
-                "\"\"]}",
-            ),
-        ),
-        ("blanks", 400, filled("[", " ", "")),
-        ("broken lines", 413, lines("{")),
-        ("long broken lines", 200, lines(&"{\"\":".repeat(300))),
-        (
-            "events that are none",
-            200,
-            filled(
-                "[",
-                &format!("{{\"type\":\"x\",\"text\":\"{}\"}},", "t".repeat(820)),
-                "]",
-            ),
-        ),
-    ]
-}
-
-/// One app sends them over and over, and another one asks.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_bodies_hold_no_worker_and_little_memory() {
-    /// The body, what is made of it and its copies on the way to Redis: a text of 8 MiB, which is a good one, takes the most,
-    /// nine times its bytes. More would mean that something grows with what is in the body.
-    const MEMORY: usize = 12 * LONGEST;
-    /// The worker only takes in what comes. A program without optimizations is some thirty times slower than the one that is
-    /// installed.
-    const WORKER: Duration = Duration::from_millis(400);
-    const TIMES: u32 = 3;
-    for (what, expected, body) in hostile_bodies() {
-        // Each has a pod of its own: what the allocator keeps of one body would hide what the next one takes.
-        let scene = Scene::new("").await;
-        // All that is made once is made.
-        all_is_well(&scene, || false).await;
-        let memory_before = memory(&scene.pod, "VmRSS");
-        let lines = what.ends_with("lines");
-        let content_type = if lines {
-            "application/x-ndjson"
-        } else {
-            "application/json"
-        };
-        let send = || {
-            let request = scene.hostile.native(Method::POST, "/v1/events");
-            let request = request.header("content-type", content_type);
-            App::send(request.body(body.clone()))
-        };
-        let right = |reply: &Reply| {
-            let text = &reply.text[..reply.text.len().min(300)];
-            assert_eq!(reply.status, expected, "{what}: {text}");
-        };
-        forget_peak(&scene.pod);
-        let time_before = worker_time(&scene.pod);
-        right(&send().await);
-        let time = worker_time(&scene.pod) - time_before;
-        let done = AtomicBool::new(false);
-        let (_, reads) = tokio::join!(
-            async {
-                for _ in 0..TIMES {
-                    right(&send().await);
-                }
-                done.store(true, Ordering::Relaxed);
-            },
-            async {
-                let mut reads = Vec::new();
-                while !done.load(Ordering::Relaxed) {
-                    let start = Instant::now();
-                    scene.victim.unread("u", true).await.ok();
-                    reads.push(start.elapsed());
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                reads.sort();
-                reads
-            }
-        );
-        let cost = memory(&scene.pod, "VmHWM").saturating_sub(memory_before);
-        println!(
-            "{what}: {} MB, {} ms of the worker; {} reads of another app took {:.1} ms, the slowest {:.1}",
-            cost / MIB,
-            time.as_millis(),
-            reads.len(),
-            reads[reads.len() / 2].as_secs_f64() * 1e3,
-            reads[reads.len() - 1].as_secs_f64() * 1e3
-        );
-        assert!(cost <= MEMORY, "{what}: {} MB", cost / MIB);
-        assert!(time <= WORKER, "{what}: {time:?}");
-    }
-}
-
 /// A client that sends its bodies slowly, but in time, has its share and no more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_whose_bodies_take_their_time_takes_no_others_room() {
@@ -665,64 +473,4 @@ async fn slow_bodies_are_taken_however_they_come() {
             "{announced} {length}: {answer}"
         );
     }
-}
-
-/// The other bodies, each as long as it may be and as hard as it gets.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_bodies_of_the_other_calls_are_refused_for_little() {
-    const MEMORY: usize = 32 * MIB;
-    let scene = Scene::new("").await;
-    let app = &scene.hostile;
-    let filled = |length: usize, begin: &str, piece: &str, end: &str| {
-        let pieces = (length - begin.len() - end.len()) / piece.len();
-        format!("{begin}{}{end}", piece.repeat(pieces))
-    };
-    all_is_well(&scene, || false).await;
-    forget_peak(&scene.pod);
-    let (memory_before, time_before) = (memory(&scene.pod, "VmRSS"), worker_time(&scene.pod));
-    for (begin, piece, end, unread, imkit, tencent) in [
-        ("{\"@\":[", "[],", "0]}", 400, 400, 90018),
-        ("{\"@\":[", "{\"\":0},", "0]}", 400, 400, 90018),
-        ("{\"@\":[", "\"a\",", "\"a\"]}", 413, 400, 90018),
-        // A tag that no room can have is one that nobody has used.
-        ("{\"@\":[\"", "\\u0061", "\"]}", 400, 200, 0),
-        ("{\"@\":[\"", "\\ud83d", "\"]}", 400, 400, 90001),
-        ("{\"@\":", "[", "0}", 400, 400, 90001),
-        ("{", "\"@\":[\"a\"],", "\"@\":[\"a\"]}", 200, 200, 0),
-        ("{", "\"x\":0,", "\"@\":[\"a\"]}", 400, 200, 0),
-    ] {
-        let with = |length: usize, field: &str| {
-            filled(
-                length,
-                &begin.replace('@', field),
-                &piece.replace('@', field),
-                &end.replace('@', field),
-            )
-        };
-        let body = with(2 * MIB, "users");
-        let reply = App::send(app.native(Method::POST, "/v1/unread").body(body)).await;
-        assert_eq!(reply.status, unread, "{begin}{piece}: {}", reply.text);
-        let body = with(65_536, "tags");
-        let reply = App::send(
-            app.imkit(Method::POST, "/badges/byRoomTags", "u")
-                .body(body),
-        )
-        .await;
-        assert_eq!(reply.status, imkit, "{begin}{piece}: {}", reply.text);
-        let body = with(65_500, "Peer_Account").replacen('{', "{\"To_Account\":\"u\",", 1);
-        let reply = App::send(app.tencent(&json!({})).body(body)).await;
-        assert_eq!(
-            reply.body["ErrorCode"], tencent,
-            "{begin}{piece}: {}",
-            reply.text
-        );
-    }
-    let cost = memory(&scene.pod, "VmHWM").saturating_sub(memory_before);
-    let time = worker_time(&scene.pod) - time_before;
-    println!(
-        "bodies of the other calls: {} MB, {} ms of the worker",
-        cost / MIB,
-        time.as_millis()
-    );
-    assert!(cost <= MEMORY, "{} MB", cost / MIB);
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::peer::{
-    Answer, DIALECTS, Dialect, answer, complaints, connect, metric, metric_until, rest, said,
+    Answer, DIALECTS, Dialect, answer, complaints, connect, exchange, metric, metric_until, rest,
 };
 use crate::pipelining::{config, warm};
 use crate::support::{App, Pod, RedisServer, Wait, until};
@@ -203,6 +203,6 @@ async fn whoever_has_said_all_still_gets_its_answers() {
         }
         assert_eq!(rest(&mut stream).await, "");
         let closing = request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
-        dialect.assert_good(&said(&pod, closing.as_bytes()).await);
+        dialect.assert_good(&exchange(&pod, closing.as_bytes()).await);
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::check::{self, Check, Questions};
-use crate::model::{Model, Outcome};
-use crate::servers::Cluster;
+use crate::support::check::{self, Check, Questions};
 use crate::support::clock::Clock;
+use crate::support::model::{Model, Outcome};
+use crate::support::servers::Cluster;
 use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, unread};
 
 /// The shim itself.
@@ -178,8 +178,7 @@ impl Story {
 /// The first name of that stem whose slot lies on that one of a cluster's first masters; `letter`: `u` for a user, `r` for a
 /// room.
 fn name_on(cluster: &Cluster, node: usize, letter: char, stem: &str) -> String {
-    let client = redis::Client::open(cluster.nodes[0].url()).unwrap();
-    let mut connection = client.get_connection().unwrap();
+    let mut connection = cluster.nodes[0].connect();
     let mut on_node = |name: &String| {
         let mut ask = redis::cmd("CLUSTER");
         ask.arg("KEYSLOT")

@@ -8,29 +8,12 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    dead_code,
     missing_docs
 )]
 
-/// Servers, pods, configuration and one client with a method per endpoint (shared with the integration tests).
-#[path = "../it/support.rs"]
+/// Processes, a client, the model, and what else all test binaries share.
+#[path = "../support/mod.rs"]
 mod support;
-
-/// Redis in the shapes that it takes in production (shared).
-#[path = "../it/servers.rs"]
-mod servers;
-
-/// What every answer has to be (shared).
-#[path = "../it/model.rs"]
-mod model;
-
-/// Asks every endpoint and compares the answers with the model's (shared).
-#[path = "../it/check.rs"]
-mod check;
-
-/// A pod that stops in the middle of its work (shared).
-#[path = "../it/wire.rs"]
-mod wire;
 
 /// Clocks step, and clocks differ.
 #[cfg(target_os = "linux")]

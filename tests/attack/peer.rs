@@ -200,7 +200,7 @@ impl Answer {
 }
 
 /// Sends it all, and reads the one answer, after which the pod has to close.
-pub async fn said(pod: &Pod, request: &[u8]) -> Answer {
+pub async fn exchange(pod: &Pod, request: &[u8]) -> Answer {
     let mut stream = connect(pod).await;
     // Refused in the middle, the rest of it is not wanted.
     let _ = stream.write_all(request).await;

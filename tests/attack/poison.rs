@@ -3,6 +3,9 @@
 //! Each case has an app of its own with the same users and rooms, so that one run of a command meets all of them: what one
 //! poison hides from it shows in the others.
 
+/// What is sent of each app, and its model.
+mod story;
+
 /// What poisoned data is in the way of, and what not.
 mod beside;
 /// What is put where.
@@ -14,115 +17,11 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use self::cases::{After, Bytes, Case, cases, command, shown};
-use crate::check::{self, Questions};
-use crate::model::{Model, Outcome, RoomsQuery};
+use crate::support::check::{self, Questions};
+use crate::support::model::{Model, RoomsQuery};
 use crate::support::{App, Config, Pod, RedisServer, Reply, Wait, eventually, ran};
 
 const PEOPLE: [&str; 4] = ["alice", "erin", "bob", "carol"];
-
-/// What is sent of each app. Only erin reads anything.
-fn history() -> Vec<Value> {
-    let mut events = vec![
-        json!({"type": "user.updated", "user": "alice", "nickname": "Alice", "last_login_time": 1_700_000_000_000_u64}),
-        json!({"type": "user.updated", "user": "carol", "nickname": "Carol"}),
-        json!({"type": "room.updated", "room": "group", "tags": ["work", "x"], "custom_type": "support", "name": "Group"}),
-        json!({"type": "room.updated", "room": "other", "tags": ["work"]}),
-        json!({"type": "room.updated", "room": "super", "kind": "supergroup", "tags": ["x"], "custom_type": "large"}),
-        json!({"type": "room.updated", "room": "dm", "kind": "direct"}),
-        json!({"type": "room.updated", "room": "their dm", "kind": "direct"}),
-        json!({"type": "room.updated", "room": "asked", "tags": ["x"]}),
-        json!({"type": "room.updated", "room": "left"}),
-        json!({"type": "member.joined", "room": "group", "users": ["alice", "erin", "bob"]}),
-        json!({"type": "member.joined", "room": "other", "users": ["alice", "carol", "bob"]}),
-        json!({"type": "member.joined", "room": "super", "users": ["alice", "erin", "bob"]}),
-        json!({"type": "member.joined", "room": "dm", "users": ["alice", "bob"]}),
-        json!({"type": "member.joined", "room": "their dm", "users": ["carol", "bob"]}),
-        json!({"type": "member.invited", "room": "asked", "users": ["alice", "carol"]}),
-        json!({"type": "member.joined", "room": "left", "users": ["alice", "bob"]}),
-        json!({"type": "member.left", "room": "left", "users": ["alice"]}),
-        json!({"type": "pref.updated", "room": "group", "user": "alice", "hidden": true, "tags": ["mine"], "folder": "f"}),
-        json!({"type": "pref.updated", "room": "other", "user": "alice", "sticky": true}),
-    ];
-    for event in &mut events {
-        event["time"] = 1_690_000_000_000_u64.into();
-    }
-    let mut time = 1_700_000_000_000_u64;
-    let mut message = |room: &str, id: &str, sender: &str, more: Value| {
-        time += 1_000;
-        let mut event = json!({"type": "message.sent", "room": room, "id": id, "sender": sender, "time": time, "text": "t"});
-        for (field, value) in more.as_object().into_iter().flatten() {
-            event[field] = value.clone();
-        }
-        events.push(event);
-    };
-    for n in 1..=4 {
-        message("group", &format!("g{n}"), "bob", json!({}));
-        message("super", &format!("s{n}"), "bob", json!({}));
-    }
-    message("group", "g5", "bob", json!({"mentions": ["alice"]}));
-    message("super", "s5", "bob", json!({"mentions": ["alice"]}));
-    message("group", "own", "alice", json!({"mark_read": false}));
-    message("super", "own", "alice", json!({"mark_read": false}));
-    message("group", "quiet", "bob", json!({"silent": true}));
-    message("group", "g6", "bob", json!({"mentions": "all"}));
-    message("super", "s6", "bob", json!({"mentions": "all"}));
-    message("other", "o1", "bob", json!({}));
-    message("other", "o2", "bob", json!({"mentions": ["carol"]}));
-    message("dm", "d1", "bob", json!({}));
-    message("dm", "d2", "bob", json!({}));
-    message("their dm", "t1", "bob", json!({}));
-    message("left", "l1", "bob", json!({}));
-    events.extend([
-        json!({"type": "message.recalled", "room": "group", "id": "g3"}),
-        json!({"type": "message.recalled", "room": "super", "id": "s3"}),
-        json!({"type": "room.read", "room": "group", "user": "erin", "up_to_id": "g2"}),
-        json!({"type": "room.read", "room": "super", "user": "erin", "up_to_id": "s2"}),
-    ]);
-    events
-}
-
-/// The model of it, without what somebody has read in the group.
-fn model(unread: Option<&str>) -> Model {
-    let mut model = Model::default();
-    for event in history() {
-        let read = event["type"] == "room.read" && event["room"] == "group";
-        if read && event["user"].as_str() == unread {
-            continue;
-        }
-        let outcome = model.apply(&event);
-        assert!(
-            !matches!(outcome, Outcome::Rejected(_)),
-            "{event}: {outcome:?}"
-        );
-    }
-    model
-}
-
-/// What comes after all is mended.
-fn more(model: &mut Model) -> Vec<Value> {
-    let mut events = Vec::new();
-    for (n, room) in ["group", "other", "super", "dm", "their dm"]
-        .iter()
-        .enumerate()
-    {
-        let time = 1_700_000_900_000_u64 + n as u64;
-        let mut event = json!({"type": "message.sent", "room": room, "id": "later", "sender": "bob", "time": time});
-        if *room == "group" || *room == "super" {
-            event["mentions"] = json!(["alice"]);
-        }
-        events.push(event);
-    }
-    events
-        .push(json!({"type": "room.read", "room": "group", "user": "alice", "up_to_id": "later"}));
-    events.push(json!({"type": "member.joined", "room": "left", "user": "alice"}));
-    events.push(json!({"type": "member.joined", "room": "asked", "user": "carol"}));
-    for event in &events {
-        model.apply(event);
-    }
-    events
-}
-
-// ---------------------------------------------------------------------------------------------------------- the checks
 
 /// What an error of ours looks like in each dialect.
 fn is_internal(dialect: &str, reply: &Reply) -> bool {
@@ -164,7 +63,7 @@ async fn right_or_refused(app: &App, model: &Model, user: &str) -> Result<usize,
             .collect::<serde_json::Map<_, _>>()
             .into()
     };
-    let joined = |name: &(&str, &crate::model::Room)| name.1.has_joined(user);
+    let joined = |name: &(&str, &crate::support::model::Room)| name.1.has_joined(user);
     let unread: serde_json::Map<String, Value> = model
         .rooms_of(user)
         .filter(joined)
@@ -182,8 +81,8 @@ async fn right_or_refused(app: &App, model: &Model, user: &str) -> Result<usize,
     let expected = model.native(user, false).unwrap();
     let bob = model.tencent_peers(user, &["bob".to_owned()]);
     let bob = bob.unwrap().into_iter().map(|(_, answer)| match answer {
-        crate::model::Peer::Count(count) => json!(count),
-        crate::model::Peer::Unknown => Value::Null,
+        crate::support::model::Peer::Count(count) => json!(count),
+        crate::support::model::Peer::Unknown => Value::Null,
     });
     let mut refused = 0;
     for (dialect, what, reply, found, wanted) in [
@@ -296,7 +195,7 @@ impl Attack {
             .iter()
             .map(|keys| App::new(keys, &pod.base))
             .collect();
-        let events: Value = history().into();
+        let events: Value = story::history().into();
         stream::iter(&apps)
             .for_each_concurrent(8, |app| {
                 let events = &events;
@@ -309,8 +208,7 @@ impl Attack {
     }
 
     fn send(&self, commands: impl IntoIterator<Item = Vec<Bytes>>) {
-        let client = redis::Client::open(self.redis.url()).unwrap();
-        let mut connection = client.get_connection().unwrap();
+        let mut connection = self.redis.connect();
         for words in commands {
             let mut cmd = redis::Cmd::new();
             for word in &words {
@@ -408,7 +306,7 @@ async fn what_cannot_be_read_is_named_and_hides_nothing_else() {
     assert_eq!(result["users"], clean["users"], "all users were looked at");
 
     // Who has nothing to do with it is served; the others get what is right, or an error in their dialect.
-    let (model, ask) = (model(None), questions());
+    let (model, ask) = (story::model(None), questions());
     let failed: Vec<String> = stream::iter(attack.apps.iter().enumerate())
         .map(|(at, app)| {
             let (model, ask) = (&model, &ask);
@@ -506,7 +404,7 @@ async fn what_cannot_be_read_is_named_and_hides_nothing_else() {
         (&result["drift"], &result["unreadable_total"]),
         (&json!([]), &json!(0))
     );
-    let unread = self::model(Some("erin"));
+    let unread = story::model(Some("erin"));
     let failed: Vec<String> = stream::iter(attack.apps.iter().enumerate())
         .map(|(at, app)| {
             let case = at.checked_sub(1).map(|at| &cases[at]);
@@ -530,7 +428,7 @@ async fn what_cannot_be_read_is_named_and_hides_nothing_else() {
                     let hit = &["alice", "erin"][..if erin { 2 } else { 1 }];
                     all_right(app, &model, rooms, hit).await?;
                     // A message that is known stays known, and all goes on as it would have.
-                    let old = history()
+                    let old = story::history()
                         .into_iter()
                         .find(|event| event["id"] == "g4")
                         .unwrap();
@@ -538,7 +436,7 @@ async fn what_cannot_be_read_is_named_and_hides_nothing_else() {
                     if result[0]["status"] != "duplicate" {
                         return Err(format!("{result:?}"));
                     }
-                    let events = more(&mut model);
+                    let events = story::more(&mut model);
                     app.must(&events.into()).await;
                     let people = PEOPLE.map(str::to_owned);
                     check::many(app, &model, &people).await
@@ -624,7 +522,7 @@ async fn indexes_that_cannot_be_read_are_mended_and_nothing_pending_is_lost() {
     let (code, result) = attack.run("verify", &[]);
     assert_eq!((code, named(&result)), (1, wanted.clone()));
     // What is asked does not depend on them.
-    let model = model(None);
+    let model = story::model(None);
     all_right(app, &model, true, &["alice", "erin"])
         .await
         .unwrap();
@@ -643,7 +541,7 @@ async fn indexes_that_cannot_be_read_are_mended_and_nothing_pending_is_lost() {
     })
     .await;
     let mut model = model;
-    app.must(&more(&mut model).into()).await;
+    app.must(&story::more(&mut model).into()).await;
     all_right(app, &model, true, &["alice", "erin"])
         .await
         .unwrap();

@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::peer::{
-    Answer, DIALECTS, Dialect, answer, complaints, connect, metric, metric_until, rest, said,
+    Answer, DIALECTS, Dialect, answer, complaints, connect, exchange, metric, metric_until, rest,
 };
 use crate::pipelining::warm;
 use crate::support::{App, Config, Pod, RateLimit, RedisServer, Wait};
@@ -97,7 +97,7 @@ async fn every_bad_head_is_answered_in_the_words_of_its_path() {
         latin.extend_from_slice(b"\xe9 HTTP/1.1\r\nHost: x\r\n\r\n");
         cases.push((400, latin));
         for (status, bytes) in cases {
-            let answer = said(&pod, &bytes).await;
+            let answer = exchange(&pod, &bytes).await;
             println!("{status}: {:.60}", String::from_utf8_lossy(&bytes));
             dialect.assert_refusal(status, &answer);
             sent += 1;
@@ -209,7 +209,7 @@ async fn broken_chunks_are_told_by_the_dialect() {
             (Dialect::Native, native),
         ] {
             let request = format!("{head}Transfer-Encoding: chunked\r\n\r\n{broken}");
-            dialect.assert_refusal(400, &with_date(said(&pod, request.as_bytes()).await));
+            dialect.assert_refusal(400, &with_date(exchange(&pod, request.as_bytes()).await));
         }
     }
     assert_eq!(complaints(&pod), [""; 0]);
@@ -260,7 +260,7 @@ async fn raw_utf_8_in_a_url_is_as_good_as_percent_encoded() {
             let request = format!(
                 "{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n"
             );
-            let answer = said(&pod, request.as_bytes()).await;
+            let answer = exchange(&pod, request.as_bytes()).await;
             assert_eq!(answer.status, 200, "{path}: {answer:?}");
             if method == "GET" {
                 assert_eq!(
@@ -338,7 +338,7 @@ async fn head_is_get_without_the_body() {
         "HEAD /v3/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         "HEAD /v3/x y HTTP/1.1\r\nHost: x\r\n\r\n",
     ] {
-        let answer = said(&pod, request.as_bytes()).await;
+        let answer = exchange(&pod, request.as_bytes()).await;
         assert!(
             answer.status >= 200 && answer.text.is_empty(),
             "{request}: {answer:?}"

@@ -11,11 +11,11 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::random::History;
 use crate::report::{self, Row};
-use crate::servers::{Cluster, Sentinels};
 use crate::storm::{Scene, Seen, config, set_up, storm};
-use crate::support::clock::{Clock, HOUR, MINUTE, MS, SECOND, YEAR, said};
+use crate::support::clock::{Clock, HOUR, MINUTE, MS, SECOND, YEAR, in_words};
+use crate::support::history::History;
+use crate::support::servers::{Cluster, Sentinels};
 use crate::support::{App, Config, Pod, RedisServer, Wait, assert_no_drift, until};
 
 /// All steps forward together, of whichever clock: less than the ten minutes after which a delivery counts as late.
@@ -48,7 +48,7 @@ impl Steps {
     }
 
     /// Microseconds between two bounds, any order of magnitude as likely as any other.
-    fn some(&mut self, least: i64, most: i64) -> i64 {
+    fn length_between(&mut self, least: i64, most: i64) -> i64 {
         let (least, most) = ((least as f64).ln(), (most as f64).ln());
         self.rng.random_range(least..=most).exp() as i64
     }
@@ -56,10 +56,10 @@ impl Steps {
     /// Each clock is put ahead or behind by up to an hour.
     fn apart(&mut self) {
         for at in 0..self.clocks.len() {
-            let by = self.some(MS, HOUR) * if self.rng.random_bool(0.5) { 1 } else { -1 };
+            let by = self.length_between(MS, HOUR) * if self.rng.random_bool(0.5) { 1 } else { -1 };
             let (name, clock, _) = &self.clocks[at];
             clock.step(by);
-            self.done.push(format!("{name} begins at {}", said(by)));
+            self.done.push(format!("{name} begins at {}", in_words(by)));
         }
     }
 
@@ -70,7 +70,7 @@ impl Steps {
         }
         let at = self.rng.random_range(0..self.clocks.len());
         let back = self.rng.random_bool(0.7);
-        let size = self.some(MS, if back { YEAR } else { FORWARD });
+        let size = self.length_between(MS, if back { YEAR } else { FORWARD });
         let (name, clock, back_left) = &mut self.clocks[at];
         let left = if back {
             back_left
@@ -83,11 +83,11 @@ impl Steps {
         *left -= size;
         let by = if back { -size } else { size };
         clock.step(by);
-        self.done.push(format!("{name} steps {}", said(by)));
+        self.done.push(format!("{name} steps {}", in_words(by)));
     }
 
     /// What was done, the last of it in full.
-    fn said(&self) -> String {
+    fn report(&self) -> String {
         let last = self.done.len().saturating_sub(20);
         let mut text = format!("{} steps of clocks, the last ones:", self.done.len());
         for step in &self.done[last..] {
@@ -105,7 +105,7 @@ struct Told<'a>(&'a SharedSteps);
 impl Drop for Told<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- {}", locked(self.0).said());
+            eprintln!("--- {}", locked(self.0).report());
         }
     }
 }
@@ -247,7 +247,7 @@ async fn histories(
         return Err(format!(
             "{}\n{}",
             failures.join("\n\n"),
-            locked(steps).said()
+            locked(steps).report()
         ));
     }
     pods.assert_alive();
@@ -315,11 +315,11 @@ async fn histories_behind_sentinels_that_fail_over_to_a_clock_behind() {
 fn behind(sentinels: &Sentinels, steps: &SharedSteps) {
     let mut steps = locked(steps);
     let master = sentinels.master();
-    let by = steps.some(MS, HOUR);
+    let by = steps.length_between(MS, HOUR);
     sentinels.clocks[1 - master].set(sentinels.clocks[master].ahead() - by);
     steps
         .done
-        .push(format!("over to a server at {}", said(-by)));
+        .push(format!("over to a server at {}", in_words(-by)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -338,9 +338,9 @@ async fn histories_on_a_cluster_whose_clocks_differ_and_step() {
         let mut steps = locked(&stepping);
         let masters: Vec<usize> = nodes.masters().collect();
         let master = *masters.choose(&mut steps.rng).unwrap();
-        let (by, next) = (steps.some(MS, HOUR), nodes.replica_of(master));
+        let (by, next) = (steps.length_between(MS, HOUR), nodes.replica_of(master));
         nodes.clocks[next].set(nodes.clocks[master].ahead() - by);
-        let over = format!("over from node {master} to {next} at {}", said(-by));
+        let over = format!("over from node {master} to {next} at {}", in_words(-by));
         steps.done.push(over);
         drop(steps);
         nodes.hand_over(master);

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::proxy::Act;
-use crate::refusal::native_refusal;
 use crate::report::{self, Row};
 use crate::storm::{DEADLINE, Scene, config, storm};
+use crate::support::refusal::native_refusal;
 use crate::support::{PATIENCE, RedisServer, Wait};
 
 async fn at_random(seed: u64) {

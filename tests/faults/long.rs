@@ -1,8 +1,8 @@
 //! The tests of this binary.
 
-use crate::scenarios::{failovers, histories, replicas_take_over, slots_move};
-use crate::servers::{Cluster, Sentinels};
 use crate::support::Config;
+use crate::support::scenarios::{failovers, histories, replicas_take_over, slots_move};
+use crate::support::servers::{Cluster, Sentinels};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_histories_on_a_cluster() {

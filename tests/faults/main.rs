@@ -9,41 +9,12 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    dead_code,
     missing_docs
 )]
 
-/// Servers, pods, configuration and one client with a method per endpoint (shared with the integration tests).
-#[path = "../it/support.rs"]
+/// Processes, a client, the model, and what else all test binaries share.
+#[path = "../support/mod.rs"]
 mod support;
-
-/// Redis in the shapes that it takes in production (shared).
-#[path = "../it/servers.rs"]
-mod servers;
-
-/// What every answer has to be (shared).
-#[path = "../it/model.rs"]
-mod model;
-
-/// Asks every endpoint and compares the answers with the model's (shared).
-#[path = "../it/check.rs"]
-mod check;
-
-/// Long random histories against the model (shared).
-#[path = "../it/random.rs"]
-mod random;
-
-/// Traffic whose outcome does not depend on its order (shared).
-#[path = "../it/traffic.rs"]
-mod traffic;
-
-/// What each dialect says when Redis does not answer (shared).
-#[path = "../it/refusal.rs"]
-mod refusal;
-
-/// What happens to a cluster and behind sentinels, at a length that the caller chooses (shared).
-#[path = "../it/scenarios.rs"]
-mod scenarios;
 
 /// A TCP proxy that misbehaves as told.
 mod proxy;

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::check;
-use crate::refusal::{imkit_refusal, native_refusal, sendbird_refusal, tencent_refusal};
 use crate::report::{self, Row};
 use crate::storm::config;
-use crate::support::{App, PATIENCE, Pod, RedisServer, Reply, Wait, eventually};
-use crate::traffic::{self, Answered};
+use crate::support::check;
+use crate::support::refusal::{imkit_refusal, native_refusal, sendbird_refusal, tencent_refusal};
+use crate::support::traffic::{self, Answered};
+use crate::support::{Own, PATIENCE, Pod, Reply, Wait, eventually};
 
 /// Two steps of 2 s at most; the rest is this process getting round to 2,500 connections.
 const SOON: Duration = Duration::from_secs(10);
@@ -49,10 +49,7 @@ async fn refused<F: Future<Output = Reply>>(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn five_hundred_callers_of_each_dialect_meet_a_frozen_redis() {
-    let redis = RedisServer::start();
-    let config = config("");
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, pod, redis) = Own::with(config("")).parts();
     app.must(&traffic::setup()).await;
     let answered = Answered::default();
     let before = memory(&pod);

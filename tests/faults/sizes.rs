@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::proxy::{Act, Proxy};
 use crate::report;
 use crate::storm::pod;
-use crate::support::{App, Config, Pod, RedisServer};
+use crate::support::{App, Config, Own, Pod, RedisServer};
 
 /// Events and users in one request.
 const CHUNK: usize = 10_000;
@@ -34,16 +34,9 @@ fn message(room: &str, id: usize) -> Value {
 
 /// Calls of every command so far, but for what this asks itself.
 fn commands(redis: &RedisServer) -> BTreeMap<String, u64> {
-    let calls = |line: &str| {
-        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-        let calls = rest.split(',').next()?.parse().ok()?;
-        (name != "info").then(|| (name.to_owned(), calls))
-    };
-    redis
-        .cli(&["INFO", "commandstats"])
-        .lines()
-        .filter_map(calls)
-        .collect()
+    let mut calls = redis.calls();
+    calls.remove("info");
+    calls
 }
 
 fn total(redis: &RedisServer) -> u64 {
@@ -67,10 +60,7 @@ async fn cost(redis: &RedisServer, app: &App, room: &str) -> (u64, Duration) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_supergroup_of_100_000_costs_what_one_of_10_costs() {
     const MEMBERS: usize = 100_000;
-    let redis = RedisServer::start();
-    let config = Config::apps(1);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, _pod, redis) = Own::start("").parts();
     fill(&app, "small", "supergroup", 10).await;
     fill(&app, "large", "supergroup", MEMBERS).await;
     let (small, small_time) = cost(&redis, &app, "small").await;
@@ -120,10 +110,7 @@ async fn latencies(
 async fn a_message_to_10_000_reaches_all_and_holds_up_nobody() {
     const MEMBERS: usize = 10_000;
     const MESSAGES: usize = 5;
-    let redis = RedisServer::start();
-    let config = Config::apps(1);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, _pod, redis) = Own::start("").parts();
     fill(&app, "other", "group", 2).await;
     fill(&app, "large", "group", MEMBERS).await;
 

@@ -11,10 +11,10 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::proxy::Proxy;
-use crate::refusal;
 use crate::report::{self, Row};
+use crate::support::refusal;
+use crate::support::traffic::{self, Answered, Writer};
 use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, eventually, until};
-use crate::traffic::{self, Answered, Writer};
 
 /// A step that Redis does not answer is given up after 2 s (`connect_timeout_ms` + `response_timeout_ms`); twice that.
 pub const DEADLINE: Duration = Duration::from_secs(4);

@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 
 use crate::acts::EVERYBODY;
-use crate::check::{self, Answers, Check, Questions};
-use crate::model::{Model, RoomsQuery};
 use crate::serial::States;
+use crate::support::check::{self, Answers, Check, Questions};
+use crate::support::model::{Model, RoomsQuery};
 use crate::support::{App, Reply};
 
 /// Asks the app once for each thing.

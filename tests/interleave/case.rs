@@ -8,12 +8,12 @@ use tokio::task::JoinHandle;
 
 use crate::acts::{Act, Family, Scene, Stage};
 use crate::answers::{Seen, explain_all, explain_each};
-use crate::check;
-use crate::model::Model;
 use crate::plan::{End, Meeting};
 use crate::proxy::Stop;
 use crate::report::{Fault, Site};
 use crate::serial::{Call, States};
+use crate::support::check;
+use crate::support::model::Model;
 use crate::support::{App, Reply, Wait};
 use crate::world::{Lane, World};
 

@@ -12,21 +12,12 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    dead_code,
     missing_docs
 )]
 
-/// Servers, pods, configuration and one client with a method per endpoint (shared with the integration tests).
-#[path = "../it/support.rs"]
+/// Processes, a client, the model, and what else all test binaries share.
+#[path = "../support/mod.rs"]
 mod support;
-
-/// What every answer has to be (shared).
-#[path = "../it/model.rs"]
-mod model;
-
-/// Compares answers with the model's (shared).
-#[path = "../it/check.rs"]
-mod check;
 
 /// Scenes and operations.
 mod acts;

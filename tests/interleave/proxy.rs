@@ -8,11 +8,11 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::support::script;
-use sha1::{Digest, Sha1};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
+
+use crate::support::scripts;
 
 /// What a command of a pod that is dead to a case is answered. The pod gives the request up at once: what a full Redis says
 /// is sent again by nobody.
@@ -84,7 +84,7 @@ impl Proxy {
             target,
             cases: Mutex::default(),
             looked: watch::Sender::new(0),
-            scripts: Mutex::new(scripts()),
+            scripts: Mutex::new(by_digest()),
             mixed: Mutex::default(),
             unknown: Mutex::default(),
             verbose,
@@ -228,7 +228,7 @@ impl Shared {
             None => false,
         };
         state.log.push(match self.verbose {
-            true => format!("{name} {}", command.said()),
+            true => format!("{name} {}", command.summary()),
             false => name,
         });
         if state.holding || stop {
@@ -285,9 +285,11 @@ impl Shared {
             "EVAL" => {
                 let text = word(1).unwrap_or_default();
                 let mut scripts = self.scripts.lock().unwrap();
-                let file = files().into_iter().find(|(_, own)| text.contains(own));
+                let file = scripts::all()
+                    .into_iter()
+                    .find(|(_, own)| text.contains(own));
                 let name = file.map_or_else(|| "?".to_owned(), |(name, _)| name);
-                scripts.insert(sha1(text.as_bytes()), name.clone());
+                scripts.insert(scripts::digest(&text), name.clone());
                 name
             }
             _ => name,
@@ -295,29 +297,10 @@ impl Shared {
     }
 }
 
-fn sha1(text: &[u8]) -> String {
-    let digest = Sha1::digest(text);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The scripts of the program: name and text.
-fn files() -> Vec<(String, String)> {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/lua");
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|ext| ext == "lua") {
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            let text = script(&name);
-            files.push((name, text));
-        }
-    }
-    files
-}
-
-fn scripts() -> HashMap<String, String> {
-    let named = |(name, text): (String, String)| (sha1(text.as_bytes()), name);
-    files().into_iter().map(named).collect()
+/// Names of the program's scripts, by their digests.
+fn by_digest() -> HashMap<String, String> {
+    let named = |(name, text): (String, String)| (scripts::digest(&text), name);
+    scripts::all().into_iter().map(named).collect()
 }
 
 // ---------------------------------------------------------------------------------------------------------- a connection
@@ -486,7 +469,7 @@ impl<'a> Command<'a> {
     }
 
     /// What it is about, short enough to be read.
-    fn said(&self) -> String {
+    fn summary(&self) -> String {
         let script = self.0[0].eq_ignore_ascii_case(b"EVALSHA");
         let words = self.0.iter().skip(if script { 3 } else { 1 });
         let short = |word: &&[u8]| {

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::check;
-use crate::model::Model;
+use crate::support::check;
+use crate::support::model::Model;
 
 /// A request: what was sent, what was answered, and when that was on the history's own clock.
 #[derive(Clone, Debug)]

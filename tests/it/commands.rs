@@ -6,21 +6,18 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::servers::{Cluster, Sentinels, TlsServer};
-use crate::support::{App, Config, Pod, Ran, RedisServer, ran};
+use crate::support::servers::{Cluster, Sentinels, TlsServer};
+use crate::support::{App, Config, Own, Pod, Ran, RedisServer, ran};
 
 /// A Redis of an app `app-0` that has one user in one room with one message.
 async fn one_of_each() -> RedisServer {
-    let redis = RedisServer::start();
-    let config = Config::apps(1);
-    let pod = Pod::start(&config, &redis);
-    App::new(&config.apps[0], &pod.base)
-        .must(&json!([
-            {"type": "room.updated", "room": "r"},
-            {"type": "member.joined", "room": "r", "user": "alice"},
-            {"type": "message.sent", "room": "r", "id": "1"},
-        ]))
-        .await;
+    let (app, _pod, redis) = Own::start("").parts();
+    app.must(&json!([
+        {"type": "room.updated", "room": "r"},
+        {"type": "member.joined", "room": "r", "user": "alice"},
+        {"type": "message.sent", "room": "r", "id": "1"},
+    ]))
+    .await;
     redis
 }
 
@@ -45,10 +42,8 @@ impl Files {
 /// Nothing on standard output, and one line on standard error that says this.
 #[track_caller]
 fn says(ran: &Ran, code: i32, what: &str) {
-    assert_eq!((ran.code, ran.stdout.as_str()), (code, ""), "{ran:?}");
-    assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
-    assert!(ran.stderr.starts_with("unread: "), "{ran:?}");
-    assert!(ran.stderr.contains(what), "no {what:?}: {ran:?}");
+    assert_eq!(ran.code, code, "{ran:?}");
+    ran.assert_failed_in_one_line(&[what]);
 }
 
 // ---------------------------------------------------------------------------------------------------------- exit codes
@@ -554,10 +549,7 @@ async fn inspects_lines_hold_nothing_that_is_no_name() {
     let redis = one_of_each().await;
     let member = "j|hoebfz46s0|0";
     let fields: [&[u8]; 4] = [b"a\xffb", b"a\nb", b"\x1b[31m", b"a b"];
-    let mut client = ::redis::Client::open(redis.url())
-        .unwrap()
-        .get_connection()
-        .unwrap();
+    let mut client = redis.connect();
     for field in fields {
         for key in [
             "unread:v1:{app-0:r:r}:members",

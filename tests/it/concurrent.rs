@@ -7,9 +7,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
 
-use crate::check;
+use crate::support::check;
+use crate::support::traffic::{self, Answered, Writer};
 use crate::support::{Wait, app};
-use crate::traffic::{self, Answered, Writer};
 
 /// Twenty connections write into the same five rooms, a third of the requests twice at the same time, while others read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -8,9 +8,11 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use crate::refusal::{ANSWER, honest, native_refusal};
-use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, eventually, until};
-use crate::traffic::{self, Answered, Writer};
+use crate::support::refusal::{ANSWER, honest, native_refusal};
+use crate::support::traffic::{self, Answered, Writer};
+use crate::support::{
+    App, Config, Own, PATIENCE, Pod, RedisServer, Reply, Wait, eventually, until,
+};
 
 // ---------------------------------------------------------------------------------------------------------- pods die
 
@@ -165,10 +167,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let redis = RedisServer::start_durable();
-        let config = Config::apps(1);
-        let pod = Pod::start(&config, &redis);
-        let app = App::new(&config.apps[0], &pod.base);
+        let (app, pod, redis) = Own::on(RedisServer::start_durable(), Config::apps(1)).parts();
         app.must(&traffic::setup()).await;
         let writer = Writer::new(0, StdRng::seed_from_u64(3));
         let mut scene = Self {

@@ -4,7 +4,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::support::{
-    App, Config, Pod, RedisServer, Reply, imkit_token, now_seconds, tencent_usersig,
+    App, Config, Own, Pod, RedisServer, Reply, imkit_token, now_seconds, tencent_usersig,
 };
 
 /// Three at once and hardly any more.
@@ -17,11 +17,9 @@ struct Scene {
 }
 
 async fn scene(server: &str) -> Scene {
-    let redis = RedisServer::start();
     let mut config = Config::apps(1);
     config.server = server.to_owned();
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, pod, redis) = Own::with(config).parts();
     app.must(&json!({"type": "user.updated", "user": "alice"}))
         .await;
     Scene {

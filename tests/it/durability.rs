@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{App, Config, Pod, RedisServer, Wait};
+use crate::support::{Config, Own, RedisServer, Wait};
 
 fn waiting(timeout_ms: u32) -> Config {
     let mut config = Config::apps(1);
@@ -16,9 +16,7 @@ fn waiting(timeout_ms: u32) -> Config {
 async fn what_is_answered_is_on_the_replica() {
     let redis = RedisServer::start();
     let replica = redis.replica();
-    let config = waiting(5_000);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, _pod, _redis) = Own::on(redis, waiting(5_000)).parts();
     for n in 0..20 {
         let event =
             json!({"type": "message.sent", "sender": "a", "to": "b", "id": format!("m{n}")});
@@ -34,9 +32,7 @@ async fn what_is_answered_is_on_the_replica() {
 async fn without_its_replica_the_outcome_is_unknown_and_the_event_counts_once_all_the_same() {
     let redis = RedisServer::start();
     let replica = redis.replica();
-    let config = waiting(300);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, _pod, _redis) = Own::on(redis, waiting(300)).parts();
     let event = json!({"type": "message.sent", "sender": "a", "to": "b", "id": "m1"});
 
     replica.freeze();
@@ -68,9 +64,7 @@ async fn without_its_replica_the_outcome_is_unknown_and_the_event_counts_once_al
 async fn callers_share_the_rounds() {
     let redis = RedisServer::start();
     let _replica = redis.replica();
-    let config = waiting(5_000);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, _pod, redis) = Own::on(redis, waiting(5_000)).parts();
     let calls = (0..200).map(|n| {
         let app = app.clone();
         async move {
@@ -79,12 +73,6 @@ async fn callers_share_the_rounds() {
         }
     });
     futures_util::future::join_all(calls).await;
-    let stats = redis.cli(&["INFO", "commandstats"]);
-    let waits: u64 = stats
-        .lines()
-        .find_map(|line| line.strip_prefix("cmdstat_wait:calls="))
-        .and_then(|rest| rest.split(',').next())
-        .and_then(|number| number.parse().ok())
-        .unwrap();
+    let waits = redis.calls()["wait"];
     assert!((1..200).contains(&waits), "{waits} rounds for 200 calls");
 }

@@ -2,7 +2,7 @@
 
 use redis::Connection;
 
-use crate::support::{RedisServer, until};
+use crate::support::{RedisServer, scripts, until};
 
 const KEY: &str = "unread:v1:{app-0:limit:tencent-unread}";
 
@@ -27,7 +27,7 @@ impl Limit {
 
 /// What the script answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Said {
+struct Answer {
     granted: i64,
     remaining: i64,
     wait: i64,
@@ -43,23 +43,21 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let redis = RedisServer::start();
-        let client = redis::Client::open(redis.url()).unwrap();
-        let text = concat!(env!("CARGO_MANIFEST_DIR"), "/lua/gcra.lua");
         Self {
-            connection: client.get_connection().unwrap(),
+            connection: redis.connect(),
             _redis: redis,
-            script: redis::Script::new(&std::fs::read_to_string(text).unwrap()),
+            script: redis::Script::new(&scripts::text("gcra")),
         }
     }
 
-    fn ask(&mut self, limit: Limit, calls: i64, owed: bool) -> redis::RedisResult<Said> {
+    fn ask(&mut self, limit: Limit, calls: i64, owed: bool) -> redis::RedisResult<Answer> {
         let mut call = self.script.key(KEY);
         call.arg(limit.emission)
             .arg(limit.burst)
             .arg(calls)
             .arg(u8::from(owed));
         let (granted, remaining, wait, reset) = call.invoke(&mut self.connection)?;
-        Ok(Said {
+        Ok(Answer {
             granted,
             remaining,
             wait,
@@ -68,7 +66,7 @@ impl Scene {
     }
 
     #[track_caller]
-    fn call(&mut self, limit: Limit) -> Said {
+    fn call(&mut self, limit: Limit) -> Answer {
         let said = self.ask(limit, 1, false).unwrap();
         assert!(said.wait <= limit.whole(), "{said:?}");
         assert!(said.reset <= limit.whole(), "{said:?}");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{App, Config, Pod, RedisServer, assert_no_drift, unread, until};
+use crate::support::{App, Own, Pod, Ran, RedisServer, assert_no_drift, run, unread, until};
 
 /// A Redis, a pod to ask, and a directory for files.
 struct Scene {
@@ -18,25 +18,9 @@ struct Scene {
     dir: tempfile::TempDir,
 }
 
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out)
-            .unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
-    }
-}
-
 impl Scene {
     fn new() -> Self {
-        let redis = RedisServer::start();
-        let config = Config::apps(1);
-        let pod = Pod::start(&config, &redis);
-        let app = App::new(&config.apps[0], &pod.base);
+        let (app, pod, redis) = Own::start("").parts();
         let dir = tempfile::tempdir().unwrap();
         Self {
             redis,
@@ -60,22 +44,13 @@ impl Scene {
         command
     }
 
-    fn import(&self, text: &str, more: &[&str]) -> Said {
+    fn import(&self, text: &str, more: &[&str]) -> Ran {
         let path = self.file(text);
         run(self.command(more).arg(path))
     }
 
     async fn unread(&self, user: &str) -> Value {
         self.app.unread(user, true).await.ok()
-    }
-}
-
-fn run(command: &mut Command) -> Said {
-    let out = command.output().unwrap();
-    Said {
-        code: out.status.code(),
-        out: String::from_utf8(out.stdout).unwrap(),
-        err: String::from_utf8(out.stderr).unwrap(),
     }
 }
 
@@ -136,10 +111,10 @@ async fn a_file_comes_to_what_the_api_comes_to_and_may_be_repeated() {
     let text = lines(&events);
     let said = by_file.import(&text, &["--json"]);
     assert_eq!(
-        (said.code, said.err.as_str()),
-        (Some(0), ""),
+        (said.code, said.stderr.as_str()),
+        (0, ""),
         "{}",
-        said.out
+        said.stdout
     );
     let sums = said.json();
     assert_eq!(sums["events"], events.len());
@@ -172,12 +147,12 @@ async fn a_file_comes_to_what_the_api_comes_to_and_may_be_repeated() {
         .cloned()
         .collect();
     let said = by_file.import(&lines(&again), &[]);
-    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
     let expected = format!(
         "{0} events: 0 applied, {0} duplicates, 0 rejected; ",
         again.len()
     );
-    assert!(said.out.starts_with(&expected), "{}", said.out);
+    assert!(said.stdout.starts_with(&expected), "{}", said.stdout);
     for (user, right) in users.iter().zip(&right) {
         assert_eq!(by_file.unread(user).await, *right, "{user}");
     }
@@ -203,8 +178,8 @@ async fn each_bad_line_is_named_and_stops_nothing() {
         &json!({"type": "message.sent", "room": "r", "sender": "a", "id": "2"}).to_string(),
     );
     let said = scene.import(&text, &[]);
-    assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
-    let mut rows: Vec<&str> = said.out.lines().collect();
+    assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
+    let mut rows: Vec<&str> = said.stdout.lines().collect();
     let sums = rows.pop().unwrap();
     assert!(
         sums.starts_with("9 events: 4 applied, 0 duplicates, 5 rejected; "),
@@ -235,19 +210,19 @@ async fn each_bad_line_is_named_and_stops_nothing() {
     std::fs::write(&path, text).unwrap();
     let said = run(scene.command(&[]).arg(&path));
     assert_eq!(
-        said.out.lines().take(2).collect::<Vec<_>>(),
+        said.stdout.lines().take(2).collect::<Vec<_>>(),
         [
             "line 3: invalid: id: is not valid UTF-8: column 41",
             "line 4: invalid: id: holds an unpaired surrogate: column 41",
         ],
         "{}",
-        said.err
+        said.stderr
     );
     assert!(
-        said.out
+        said.stdout
             .contains("\n3 events: 1 applied, 0 duplicates, 2 rejected; "),
         "{}",
-        said.out
+        said.stdout
     );
     assert_eq!(scene.unread("b").await["messages"]["total"], 3);
 
@@ -259,16 +234,20 @@ async fn each_bad_line_is_named_and_stops_nothing() {
         ])
     };
     let said = scene.import(&noted(0), &[]);
-    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
-    let rows: Vec<&str> = said.out.lines().collect();
+    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    let rows: Vec<&str> = said.stdout.lines().collect();
     assert_eq!(
         rows[0],
         "line 1: note: mentions: \"\" is left out: must not be empty; mentions: 0 is left out: must be a string"
     );
-    assert!(rows[1].starts_with("1 event: 1 applied, "), "{}", said.out);
+    assert!(
+        rows[1].starts_with("1 event: 1 applied, "),
+        "{}",
+        said.stdout
+    );
     let many: String = (1..=25).map(noted).collect();
     let sums = scene.import(&many, &["--json"]);
-    assert_eq!(sums.code, Some(0));
+    assert_eq!(sums.code, 0);
     let sums = sums.json();
     assert_eq!(
         (&sums["applied"], &sums["noted"], &sums["notes_not_shown"]),
@@ -282,17 +261,17 @@ async fn each_bad_line_is_named_and_stops_nothing() {
     );
     let said = scene.import(&many, &["--name", "again"]);
     assert!(
-        said.out
+        said.stdout
             .contains("\n5 more lines have notes\n25 events: 0 applied, 25 duplicates"),
         "{}",
-        said.out
+        said.stdout
     );
     assert_eq!(scene.unread("b").await["mentions"]["total"], 26);
 
     // The first are shown, the others counted.
     let many = "nonsense\n".repeat(500);
     let sums = scene.import(&many, &["--json"]);
-    assert_eq!(sums.code, Some(1));
+    assert_eq!(sums.code, 1);
     let sums = sums.json();
     assert_eq!(sums["rejected"], 500);
     assert_eq!(sums["errors"].as_array().unwrap().len(), 20);
@@ -300,9 +279,9 @@ async fn each_bad_line_is_named_and_stops_nothing() {
     assert_eq!(sums["errors_not_shown"], 480);
     let said = scene.import(&many, &[]);
     assert!(
-        said.out.contains("480 more lines were rejected\n"),
+        said.stdout.contains("480 more lines were rejected\n"),
         "{}",
-        said.out
+        said.stdout
     );
 
     // Mistakes of the command line.
@@ -319,8 +298,8 @@ async fn each_bad_line_is_named_and_stops_nothing() {
             command.arg("-");
         }
         let said = run(&mut command);
-        assert_eq!(said.code, Some(2), "{}", said.err);
-        assert!(said.err.contains(name), "{}", said.err);
+        assert_eq!(said.code, 2, "{}", said.stderr);
+        assert!(said.stderr.contains(name), "{}", said.stderr);
     }
 }
 
@@ -363,14 +342,14 @@ async fn errors_are_told_in_the_order_of_the_lines() {
         bad.extend(code.map(|code| format!("line {n}: {code}: ")));
     }
     let said = scene.import(&text, &[]);
-    assert_eq!(said.code, Some(1), "{}", said.err);
-    let rows: Vec<&str> = said.out.lines().collect();
-    assert_eq!(rows.len(), 22, "{}", said.out);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    let rows: Vec<&str> = said.stdout.lines().collect();
+    assert_eq!(rows.len(), 22, "{}", said.stdout);
     for (row, expected) in rows.iter().zip(&bad).take(20) {
         assert!(
             row.starts_with(expected),
             "{row}, where {expected} was to come:\n{}",
-            said.out
+            said.stdout
         );
     }
     assert_eq!(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
-use crate::support::{App, Config, Pod, RateLimit, RedisServer, Reply, until};
+use crate::support::{App, Config, Own, Pod, RateLimit, RedisServer, Reply, until};
 
 const CLUSTER: RateLimit = RateLimit {
     per_second: 200,
@@ -178,7 +178,6 @@ async fn until_refused<F: Future<Output = Reply>>(
 
 /// Every endpoint of every dialect has a bucket of its own and refuses in its own words.
 async fn every_dialect_refuses(scope: &'static str) {
-    let redis = RedisServer::start();
     let config = Config::limited(
         1,
         RateLimit {
@@ -187,8 +186,7 @@ async fn every_dialect_refuses(scope: &'static str) {
             scope,
         },
     );
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, _pod, _redis) = Own::with(config).parts();
     app.must(&json!({"type": "user.updated", "user": "alice"}))
         .await;
 
@@ -293,10 +291,7 @@ async fn a_clock_an_hour_back_refuses_for_one_burst_at_most() {
 /// A garbled key is mended by the next call.
 #[tokio::test]
 async fn a_garbled_limit_refuses_nobody() {
-    let redis = RedisServer::start();
-    let config = shared(1.0, "cluster");
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, _pod, redis) = Own::with(shared(1.0, "cluster")).parts();
     app.must(&json!({"type": "user.updated", "user": "alice"}))
         .await;
     let key = format!("unread:v1:{{{}:limit:tencent-unread}}", app.keys.id);
@@ -338,10 +333,7 @@ fn shared(share: f64, scope: &'static str) -> Config {
 #[tokio::test]
 async fn one_device_uses_up_its_own_share_and_no_more() {
     for scope in ["pod", "cluster"] {
-        let redis = RedisServer::start();
-        let config = shared(0.25, scope);
-        let pod = Pod::start(&config, &redis);
-        let app = App::new(&config.apps[0], &pod.base);
+        let (app, pod, _redis) = Own::with(shared(0.25, scope)).parts();
         let (let_through, reply) = until_over(&app, "greedy").await;
         // One more a second, so a slow machine may see some more.
         assert!((5..=9).contains(&let_through), "{let_through}");
@@ -375,10 +367,7 @@ async fn one_device_uses_up_its_own_share_and_no_more() {
 
 #[tokio::test]
 async fn a_share_of_one_is_the_whole_limit() {
-    let redis = RedisServer::start();
-    let config = shared(1.0, "cluster");
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, _pod, _redis) = Own::with(shared(1.0, "cluster")).parts();
     let (let_through, reply) = until_over(&app, "only").await;
     assert!(let_through >= 20, "{let_through}");
     let standing = reply.header("ratelimit").unwrap();

@@ -1,43 +1,34 @@
 //! `GET /rooms`: what a page costs, that pages add up to the whole, and that what is remembered or late decides nothing.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use serde_json::{Value, json};
 
 use crate::support::clock::{Clock, HOUR};
-use crate::support::{App, Config, Pod, RedisServer};
+use crate::support::{App, Own, Pod};
 
-struct Scene {
-    app: App,
-    pod: Pod,
-    config: Config,
-    redis: RedisServer,
+struct Scene(Own);
+
+impl Deref for Scene {
+    type Target = Own;
+
+    fn deref(&self) -> &Own {
+        &self.0
+    }
 }
 
 impl Scene {
     fn new() -> Self {
-        let redis = RedisServer::start();
-        let config = Config::apps(1);
-        let pod = Pod::start(&config, &redis);
-        let app = App::new(&config.apps[0], &pod.base);
-        Self {
-            app,
-            pod,
-            config,
-            redis,
-        }
+        Self(Own::start(""))
     }
 
     /// Calls of each command that reads a hash since the server's start.
     fn reads(&self) -> BTreeMap<String, u64> {
         let reads = ["hget", "hmget", "hgetall", "hlen", "evalsha"];
-        let stats = self.redis.cli(&["INFO", "commandstats"]);
-        let line = |line: &str| {
-            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-            let calls = rest.split(',').next()?.parse().ok()?;
-            reads.contains(&name).then(|| (name.to_owned(), calls))
-        };
-        stats.lines().filter_map(line).collect()
+        let mut calls = self.redis.calls();
+        calls.retain(|name, _| reads.contains(&name.as_str()));
+        calls
     }
 
     /// What one call costs when this pod has been asked before. The sweeps of the pod go on, so the least of some.
@@ -123,7 +114,7 @@ async fn a_page_costs_the_same_whatever_the_number_of_rooms() {
     let members = list(&scene.app, "many", &[("limit", "1")]).await.1;
     let nobody = list(&scene.app, "nobody", &[("limit", "20")]).await;
     assert_eq!((members.len(), nobody), (1, (0, Vec::new())));
-    drop(scene.pod);
+    drop(scene);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

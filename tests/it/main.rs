@@ -1,6 +1,6 @@
 //! The integration tests: black box, over HTTP, against the real binary and real Redis processes.
 //!
-//! Nothing here links the server's own code. Whatever a test believes about the numbers it gets from [`model`], which
+//! Nothing here links the server's own code. Whatever a test believes about the numbers it gets from [`support::model`], which
 //! is written from the definition of the counts and not from the program; tokens and signatures are built anew in
 //! [`support`] for the same reason.
 #![allow(
@@ -12,17 +12,15 @@
     missing_docs
 )]
 
-/// Servers, pods, configuration and one client with a method per endpoint.
+/// Processes, a client, the model, and what else all test binaries share.
+#[path = "../support/mod.rs"]
 mod support;
 
-/// Redis in the shapes that it takes in production: a cluster, a master behind sentinels, a server that wants TLS.
-mod servers;
+/// The tests of that support itself.
+mod tools;
 
-/// What every answer has to be, in memory, as slow and plain as the definition.
+/// The tests of the model.
 mod model;
-
-/// Asks every endpoint and compares the answers with the model's.
-mod check;
 
 /// Long random histories against the model, step by step.
 mod random;
@@ -30,20 +28,11 @@ mod random;
 /// The deliveries of a random history, shuffled and repeated at the script level.
 mod reorder;
 
-/// Traffic whose outcome does not depend on its order, for the two modules that follow.
-mod traffic;
-
 /// Many writers and readers at the same time.
 mod concurrent;
 
-/// What each dialect says when Redis does not answer.
-mod refusal;
-
 /// Pods and Redis die, stall and fill up; nothing acknowledged is lost.
 mod crash;
-
-/// A pod that stops, or dies, in the middle of its work: right after Redis has taken an event.
-mod wire;
 
 /// What once went wrong, each by name.
 mod regressions;
@@ -56,9 +45,6 @@ mod direct;
 
 /// What is answered only when replicas have it.
 mod durability;
-
-/// What happens to a cluster and behind sentinels, at a length that the caller chooses.
-mod scenarios;
 
 /// The same on a cluster, behind sentinels and over TLS; slots move, masters freeze and die.
 mod topology;
@@ -83,6 +69,9 @@ mod leaving;
 
 /// The rate limiter's script by itself: clocks that step, and garbage in its key.
 mod gcra;
+
+/// What the scripts make of the golden records that both readers of the program are tested with.
+mod records;
 
 /// Bad input and bad days, endpoint by endpoint: what each dialect says, field by field.
 mod api;

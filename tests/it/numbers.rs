@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::check::Check;
+use crate::support::check::Check;
 use crate::support::{App, app, assert_no_drift};
 
 /// What happens to the room `r` of `a` and `b`, of whom `c` knows; each is one request.
@@ -230,11 +230,11 @@ impl Scene {
             native[family][kind].as_u64().unwrap_or(0)
         })?;
         for of_type in ["t", "u"] {
-            let some = app.sendbird(user, None, Some(of_type)).await.ok();
+            let of_those = app.sendbird(user, None, Some(of_type)).await.ok();
             let number = |family: &str, kind: &str| {
                 if family == "invitations" {
                     // No list has these.
-                    return some[format!("{}_invitation_count", super_or_not(kind))]
+                    return of_those[format!("{}_invitation_count", super_or_not(kind))]
                         .as_u64()
                         .filter(|_| kind != "direct")
                         .unwrap_or(0);
@@ -243,18 +243,26 @@ impl Scene {
                     .copied()
                     .unwrap_or(0)
             };
-            sendbird("Sendbird by type", &some, number)?;
+            sendbird("Sendbird by type", &of_those, number)?;
         }
         same("badges", &badges["data"], &native["tags"])?;
         let asked = ["w", "x", "y", "z"];
-        let some = app.imkit_badges(user, Some(&asked)).await.ok();
+        let of_those = app.imkit_badges(user, Some(&asked)).await.ok();
         let expected: BTreeMap<&str, Value> = asked
             .iter()
             .map(|tag| (*tag, sum(&format!("tag {tag}"))))
             .collect();
-        same("badges of tags", &some["result"]["data"], &json!(expected))?;
+        same(
+            "badges of tags",
+            &of_those["result"]["data"],
+            &json!(expected),
+        )?;
         let added: u64 = expected.values().filter_map(Value::as_u64).sum();
-        same("totalBadge", &some["result"]["totalBadge"], &json!(added))?;
+        same(
+            "totalBadge",
+            &of_those["result"]["totalBadge"],
+            &json!(added),
+        )?;
         let rows = listed["data"].as_array().unwrap();
         let shown: BTreeMap<&str, u64> = rows
             .iter()

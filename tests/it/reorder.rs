@@ -12,8 +12,8 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use redis::{Connection, Value};
 
-use crate::random::History;
-use crate::support::{App, Config, PATIENCE, Pod, RedisServer, script};
+use crate::support::history::History;
+use crate::support::{App, Config, PATIENCE, Pod, RedisServer, scripts};
 
 const SEEDS: [u64; 4] = [201, 202, 203, 204];
 const STEPS: u64 = 300;
@@ -47,10 +47,7 @@ async fn deliveries_in_any_order_and_number_end_in_the_same_state() {
         calls.len()
     );
 
-    let mut connection = redis::Client::open(redis.url())
-        .unwrap()
-        .get_connection()
-        .unwrap();
+    let mut connection = redis.connect();
     let slots: BTreeSet<String> = calls
         .iter()
         .flat_map(|call| call.iter().skip(3))
@@ -180,7 +177,7 @@ impl Monitor {
     /// The calls of `deliver.lua` so far, ready to be sent again.
     fn deliveries(mut self, redis: &RedisServer) -> Vec<Vec<Vec<u8>>> {
         redis.cli(&["ECHO", "that was all"]);
-        let text = script("deliver");
+        let text = scripts::text("deliver");
         let sha = redis.cli(&["SCRIPT", "LOAD", &text]);
         let mut calls = Vec::new();
         loop {

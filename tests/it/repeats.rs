@@ -3,8 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::stopped::Stopped;
 use crate::support::{App, Own, Reply, Wait, app, assert_no_drift};
-use crate::wire::Stopped;
 
 async fn post(app: &App, key: &str, events: &Value) -> Reply {
     App::send(
@@ -16,7 +16,7 @@ async fn post(app: &App, key: &str, events: &Value) -> Reply {
 }
 
 /// What became of each event: its status, or the code.
-fn said(reply: Reply) -> Vec<String> {
+fn outcomes(reply: Reply) -> Vec<String> {
     let results = reply.ok()["results"].clone();
     let word = |result: &Value| {
         let code = &result["error"]["code"];
@@ -57,7 +57,7 @@ async fn an_event_whose_key_is_known_changes_nothing() {
     ];
     for (n, event) in events.iter().enumerate() {
         assert_eq!(
-            said(app.events(event, Wait::Applied).await),
+            outcomes(app.events(event, Wait::Applied).await),
             ["applied"],
             "{event}"
         );
@@ -67,7 +67,7 @@ async fn an_event_whose_key_is_known_changes_nothing() {
     // Neither the room nor the user is there any more; each name still knows.
     for event in &events {
         assert_eq!(
-            said(app.events(event, Wait::Applied).await),
+            outcomes(app.events(event, Wait::Applied).await),
             ["duplicate"],
             "{event}"
         );
@@ -77,7 +77,7 @@ async fn an_event_whose_key_is_known_changes_nothing() {
     app.must(&message("r", "new")).await;
     for event in &events {
         assert_eq!(
-            said(app.events(event, Wait::Applied).await),
+            outcomes(app.events(event, Wait::Applied).await),
             ["duplicate"],
             "{event}"
         );
@@ -102,7 +102,7 @@ async fn a_request_that_is_sent_again_with_its_key_changes_nothing() {
         {"type": "member.joined", "room": "r", "user": "cy"},
         message("r", "3"),
     ]);
-    let first = said(post(&app, "q", &events).await);
+    let first = outcomes(post(&app, "q", &events).await);
     assert_eq!(
         first,
         [
@@ -115,7 +115,7 @@ async fn a_request_that_is_sent_again_with_its_key_changes_nothing() {
     );
     app.must(&message("r", "4")).await;
     for _ in 0..2 {
-        let again = said(post(&app, "q", &events).await);
+        let again = outcomes(post(&app, "q", &events).await);
         let known = ["duplicate"; 3]
             .into_iter()
             .chain(["invalid"])
@@ -128,9 +128,12 @@ async fn a_request_that_is_sent_again_with_its_key_changes_nothing() {
     }
     // The same keys, said one by one.
     let read = json!({"type": "room.read", "room": "r", "user": "al", "key": "q/1"});
-    assert_eq!(said(app.events(&read, Wait::Applied).await), ["duplicate"]);
+    assert_eq!(
+        outcomes(app.events(&read, Wait::Applied).await),
+        ["duplicate"]
+    );
     let left = json!({"type": "member.left", "room": "r", "user": "al", "key": "own"});
-    assert_eq!(said(post(&app, "other", &left).await), ["duplicate"]);
+    assert_eq!(outcomes(post(&app, "other", &left).await), ["duplicate"]);
     assert_eq!(total(&app, "al").await, 3);
 }
 
@@ -142,21 +145,33 @@ async fn a_key_of_another_type_of_event_is_invalid_and_one_of_a_rejected_event_i
     let read =
         json!({"type": "room.read", "room": "r", "user": "al", "up_to_id": "none", "key": "k"});
     assert_eq!(
-        said(app.events(&read, Wait::Applied).await),
+        outcomes(app.events(&read, Wait::Applied).await),
         ["message_not_found"]
     );
     let left = json!({"type": "member.left", "room": "r", "user": "bob", "key": "k"});
-    assert_eq!(said(app.events(&left, Wait::Applied).await), ["applied"]);
+    assert_eq!(
+        outcomes(app.events(&left, Wait::Applied).await),
+        ["applied"]
+    );
     let read = json!({"type": "room.read", "room": "r", "user": "al", "key": "k"});
-    assert_eq!(said(app.events(&read, Wait::Applied).await), ["invalid"]);
+    assert_eq!(
+        outcomes(app.events(&read, Wait::Applied).await),
+        ["invalid"]
+    );
     assert_eq!(total(&app, "al").await, 1);
     // An event with an id is known by that.
     let again = json!({"type": "message.sent", "room": "r", "id": "2", "key": "k"});
-    assert_eq!(said(app.events(&again, Wait::Applied).await), ["applied"]);
+    assert_eq!(
+        outcomes(app.events(&again, Wait::Applied).await),
+        ["applied"]
+    );
     // In another room, or for another user, it is another key.
     app.must(&made("s", &["al", "bob"])).await;
     let read = json!({"type": "room.read", "room": "s", "user": "al", "key": "k"});
-    assert_eq!(said(app.events(&read, Wait::Applied).await), ["applied"]);
+    assert_eq!(
+        outcomes(app.events(&read, Wait::Applied).await),
+        ["applied"]
+    );
 }
 
 #[tokio::test]
@@ -181,8 +196,14 @@ async fn keys_that_cannot_be_are_refused() {
     }
     for key in ["x".repeat(255), "日本 {*}".to_owned()] {
         let read = json!({"type": "room.read", "room": "r", "user": "al", "key": key});
-        assert_eq!(said(app.events(&read, Wait::Applied).await), ["applied"]);
-        assert_eq!(said(app.events(&read, Wait::Applied).await), ["duplicate"]);
+        assert_eq!(
+            outcomes(app.events(&read, Wait::Applied).await),
+            ["applied"]
+        );
+        assert_eq!(
+            outcomes(app.events(&read, Wait::Applied).await),
+            ["duplicate"]
+        );
     }
     let read = json!({"type": "room.read", "room": "r", "user": "al"});
     let request = || app.native(Method::POST, "/v1/events").json(&read);
@@ -199,8 +220,8 @@ async fn keys_that_cannot_be_are_refused() {
         assert!(reply.text.contains("Idempotency-Key"), "{}", reply.text);
     }
     let long = "x".repeat(255);
-    assert_eq!(said(post(&app, &long, &read).await), ["applied"]);
-    assert_eq!(said(post(&app, &long, &read).await), ["duplicate"]);
+    assert_eq!(outcomes(post(&app, &long, &read).await), ["applied"]);
+    assert_eq!(outcomes(post(&app, &long, &read).await), ["duplicate"]);
 }
 
 /// Which room a peer's is may be another one by the time the event is sent again.
@@ -212,13 +233,19 @@ async fn a_read_by_peer_with_a_key_reads_no_later_room() {
     ]))
     .await;
     let read = json!({"type": "room.read", "peer": "bob", "user": "al", "key": "k"});
-    assert_eq!(said(app.events(&read, Wait::Applied).await), ["applied"]);
+    assert_eq!(
+        outcomes(app.events(&read, Wait::Applied).await),
+        ["applied"]
+    );
     let room = app.unread("al", true).await.ok()["rooms"][0]["room"].clone();
     app.must(&json!([{"type": "room.deleted", "room": room}]))
         .await;
     app.must(&json!({"type": "message.sent", "to": "al", "sender": "bob", "id": "2"}))
         .await;
-    assert_eq!(said(app.events(&read, Wait::Applied).await), ["duplicate"]);
+    assert_eq!(
+        outcomes(app.events(&read, Wait::Applied).await),
+        ["duplicate"]
+    );
     assert_eq!(total(&app, "al").await, 1);
 }
 
@@ -231,22 +258,25 @@ async fn a_key_of_a_read_by_peer_is_meant_for_that_peer() {
         .await;
     let read = |peer: &str| json!({"type": "room.read", "peer": peer, "user": "al", "key": "k"});
     assert_eq!(
-        said(app.events(&read("bob"), Wait::Applied).await),
+        outcomes(app.events(&read("bob"), Wait::Applied).await),
         ["applied"]
     );
     assert_eq!(
-        said(app.events(&read("cy"), Wait::Applied).await),
+        outcomes(app.events(&read("cy"), Wait::Applied).await),
         ["applied"]
     );
     let both = json!([read("dan"), read("eve"), read("dan")]);
     assert_eq!(
-        said(app.events(&both, Wait::Applied).await),
+        outcomes(app.events(&both, Wait::Applied).await),
         ["applied", "applied", "duplicate"]
     );
     assert_eq!(total(&app, "al").await, 0);
     // Nor is it one of the user's own events.
     let updated = json!({"type": "user.updated", "user": "al", "nickname": "Al", "key": "k"});
-    assert_eq!(said(app.events(&updated, Wait::Applied).await), ["applied"]);
+    assert_eq!(
+        outcomes(app.events(&updated, Wait::Applied).await),
+        ["applied"]
+    );
 }
 
 /// A key in a room's memory says nothing of another user's read of everything, nor does that of another event.
@@ -259,7 +289,7 @@ async fn each_user_reads_everything_with_the_same_key() {
     let read = |user: &str| json!({"type": "user.read_all", "user": user, "key": "k"});
     for user in ["al", "cy"] {
         assert_eq!(
-            said(app.events(&read(user), Wait::Applied).await),
+            outcomes(app.events(&read(user), Wait::Applied).await),
             ["applied"]
         );
         assert_eq!(total(&app, user).await, 0, "{user}");
@@ -267,7 +297,7 @@ async fn each_user_reads_everything_with_the_same_key() {
     app.must(&message("r", "2")).await;
     for user in ["al", "cy"] {
         assert_eq!(
-            said(app.events(&read(user), Wait::Applied).await),
+            outcomes(app.events(&read(user), Wait::Applied).await),
             ["duplicate"]
         );
         assert_eq!(total(&app, user).await, 1, "{user}");
@@ -327,41 +357,41 @@ async fn everything_is_read_up_to_a_time_in_rooms_of_some_kinds() {
 /// that has come since in those that it had reached.
 #[tokio::test]
 async fn a_read_of_everything_that_stopped_half_way_reads_nothing_newer_when_it_is_sent_again() {
-    let Own {
-        redis,
-        config,
-        pod: _pod,
-        app,
-    } = Own::start("");
+    let (app, _pod, redis) = Own::start("").parts();
     for room in ["r1", "r2"] {
         app.must(&made(room, &["al", "bob"])).await;
         app.must(&message(room, "1")).await;
     }
     // What stands where the second room keeps its keys is none of that.
-    let keys = format!("unread:v1:{{{}:r:r2}}:keys0", config.apps[0].id);
+    let keys = format!("unread:v1:{{{}:r:r2}}:keys0", app.keys.id);
     assert_eq!(redis.cli(&["SET", &keys, "spoiled"]), "OK");
     let read = json!({"type": "user.read_all", "user": "al", "key": "k"});
-    assert_eq!(said(app.events(&read, Wait::Applied).await), ["unreadable"]);
+    assert_eq!(
+        outcomes(app.events(&read, Wait::Applied).await),
+        ["unreadable"]
+    );
     app.must(&message("r1", "2")).await;
     assert_eq!(total(&app, "al").await, 2);
     assert_eq!(redis.cli(&["DEL", &keys]), "1");
-    assert_eq!(said(app.events(&read, Wait::Applied).await), ["applied"]);
+    assert_eq!(
+        outcomes(app.events(&read, Wait::Applied).await),
+        ["applied"]
+    );
     assert_eq!(total(&app, "al").await, 1);
-    assert_eq!(said(app.events(&read, Wait::Applied).await), ["duplicate"]);
+    assert_eq!(
+        outcomes(app.events(&read, Wait::Applied).await),
+        ["duplicate"]
+    );
 }
 
 /// The pod that took it dies before it has told anybody. Whoever sends it again is answered when the counts show it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_duplicate_by_its_key_waits_for_what_the_first_one_began() {
-    let Own {
-        redis,
-        config,
-        pod: _pod,
-        app,
-    } = Own::start("");
+    let own = Own::start("");
+    let (app, redis) = (&own.app, &own.redis);
     app.must(&made("r", &["al", "bob"])).await;
     app.must(&message("r", "1")).await;
-    let pending = format!("unread:v1:{{{}:r:r}}:pending", config.apps[0].id);
+    let pending = format!("unread:v1:{{{}:r:r}}:pending", app.keys.id);
     for event in [
         json!({"type": "room.read", "room": "r", "user": "al", "key": "k1"}),
         json!({"type": "room.updated", "room": "r", "status": 0, "key": "k2"}),
@@ -372,12 +402,15 @@ async fn a_duplicate_by_its_key_waits_for_what_the_first_one_began() {
             "room.updated" => "room_update",
             _ => "member_change",
         };
-        let held = Stopped::at(&config, &redis, &app, script, &pending, event.clone()).await;
+        let held = Stopped::at(&own.config, redis, app, script, &pending, event.clone()).await;
         held.dies().await;
-        assert_eq!(said(app.events(&event, Wait::Applied).await), ["duplicate"]);
+        assert_eq!(
+            outcomes(app.events(&event, Wait::Applied).await),
+            ["duplicate"]
+        );
         assert_eq!(redis.cli(&["HLEN", &pending]), "0", "{event}");
         match event["key"].as_str().unwrap() {
-            "k1" => assert_eq!(total(&app, "al").await, 0),
+            "k1" => assert_eq!(total(app, "al").await, 0),
             "k2" => {
                 assert_eq!(
                     app.imkit_rooms("al", &[]).await.ok()["result"]["totalCount"],
@@ -387,9 +420,9 @@ async fn a_duplicate_by_its_key_waits_for_what_the_first_one_began() {
                     &json!([{"type": "room.updated", "room": "r", "status": 1}, message("r", "2")]),
                 )
                 .await;
-                assert_eq!(total(&app, "al").await, 1);
+                assert_eq!(total(app, "al").await, 1);
             }
-            _ => assert_eq!(total(&app, "al").await, 0),
+            _ => assert_eq!(total(app, "al").await, 0),
         }
     }
 }
@@ -406,7 +439,10 @@ async fn a_message_to_somebody_is_known_in_whichever_of_their_rooms_it_is() {
             {"type": "member.joined", "room": room, "users": ["al", "bob"]},
         ]))
         .await;
-        assert_eq!(said(app.events(&to, Wait::Applied).await), ["duplicate"]);
+        assert_eq!(
+            outcomes(app.events(&to, Wait::Applied).await),
+            ["duplicate"]
+        );
         assert_eq!(total(&app, "al").await, 1);
     }
 }
@@ -414,22 +450,17 @@ async fn a_message_to_somebody_is_known_in_whichever_of_their_rooms_it_is() {
 /// The longest key of a request is one that `verify` reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_longest_key_of_a_request_is_nothing_that_can_not_be_read() {
-    let Own {
-        redis,
-        config,
-        pod: _pod,
-        app,
-    } = Own::start("");
+    let (app, _pod, redis) = Own::start("").parts();
     app.must(&made("r", &["al", "bob"])).await;
     let read = json!([
         {"type": "room.read", "room": "r", "user": "al"},
         {"type": "user.read_all", "user": "al"},
     ]);
     for key in ["x".repeat(255), "é".repeat(127)] {
-        assert_eq!(said(post(&app, &key, &read).await), ["applied"; 2]);
-        assert_eq!(said(post(&app, &key, &read).await), ["duplicate"; 2]);
+        assert_eq!(outcomes(post(&app, &key, &read).await), ["applied"; 2]);
+        assert_eq!(outcomes(post(&app, &key, &read).await), ["duplicate"; 2]);
     }
-    assert_no_drift(&redis.url(), &config.apps[0].id);
+    assert_no_drift(&redis.url(), &app.keys.id);
 }
 
 /// A back-fill tells the room of older messages, until the history no longer holds the one that its members see as the last.
@@ -450,14 +481,14 @@ async fn the_last_message_is_known_by_its_id_however_many_came_after_it() {
         let read =
             |id: &str| json!({"type": "room.read", "room": kind, "user": "al", "up_to_id": id});
         assert_eq!(
-            said(app.events(&read("m0"), Wait::Applied).await),
+            outcomes(app.events(&read("m0"), Wait::Applied).await),
             ["message_not_found"]
         );
         let row =
             || async { app.room_unread(kind, Some(&["al"])).await.ok()["unread"]["al"].clone() };
         assert_eq!(row().await, 11);
         assert_eq!(
-            said(app.events(&read("last"), Wait::Applied).await),
+            outcomes(app.events(&read("last"), Wait::Applied).await),
             ["applied"]
         );
         assert_eq!(row().await, 10);

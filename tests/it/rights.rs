@@ -3,8 +3,8 @@
 
 use serde_json::json;
 
-use crate::scenarios::histories;
-use crate::servers::rights_were_enough;
+use crate::support::scenarios::histories;
+use crate::support::servers::rights_were_enough;
 use crate::support::{App, Config, Pod, RedisServer, ran};
 
 const DOCUMENT: &str = include_str!("../../docs/redis.md");

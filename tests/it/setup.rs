@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::servers::{Cluster, Sentinels};
+use crate::support::servers::{Cluster, Sentinels};
 use crate::support::{App, Config, Pod, RedisServer, until};
 
 /// The warnings about Redis so far: the check and what was found.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::scenarios::{failovers, freeze_a_master, histories, replicas_take_over, slots_move};
-use crate::servers::{Cluster, RIGHTS, Sentinels, TlsServer};
+use crate::support::scenarios::{
+    failovers, freeze_a_master, histories, replicas_take_over, slots_move,
+};
+use crate::support::servers::{Cluster, RIGHTS, Sentinels, TlsServer};
 use crate::support::{Config, RedisServer, assert_no_drift, ran};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

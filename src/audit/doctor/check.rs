@@ -1,4 +1,4 @@
-//! What is found of a server, and what to change there.
+//! A check of a server, its result, and advice.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 pub enum Level {
     /// As it should be.
     Ok,
-    /// It works, and something could be better or was not to be seen.
+    /// It works, but something could be better or could not be checked.
     Warn,
-    /// Counts would be lost or wrong, or it does not work at all.
+    /// Counts could get lost or wrong, or it does not work at all.
     Fail,
 }
 
@@ -39,11 +39,11 @@ pub struct Check {
     pub advice: String,
 }
 
-/// The check that fails where a server can't be asked anything.
+/// The check that fails if a server does not answer at all.
 pub(super) const REACHABLE: &str = "reachable";
 
 impl Check {
-    /// Whether it says that a server can't be asked anything.
+    /// Whether this is the check of a server that does not answer at all.
     pub fn is_unreachable(&self) -> bool {
         self.name == REACHABLE
     }
@@ -51,7 +51,7 @@ impl Check {
 
 pub(super) type Fields = BTreeMap<String, String>;
 
-/// The checks of one node, as they come.
+/// The checks of one node so far.
 pub(super) struct Checks {
     pub(super) node: String,
     pub(super) list: Vec<Check>,

@@ -1,4 +1,4 @@
-//! What a server says of itself: its version, its role, its memory, and how it keeps data.
+//! Checks of a server by its INFO and settings: version, role, memory, persistence.
 
 use super::check::{Checks, Fields, Level};
 

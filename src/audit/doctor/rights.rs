@@ -1,4 +1,4 @@
-//! Whether we have the rights that we need.
+//! Checks whether the Redis user has the rights that the program needs.
 
 use super::Doctor;
 use super::check::{Checks, Level};
@@ -6,7 +6,7 @@ use crate::connection::Server;
 use crate::engine::reply::{Reply, text};
 use crate::{keys, scripts};
 
-/// Commands that the pods run, in words; `@` is a key. The unit test holds them against the scripts.
+/// The commands that pods run; `@` stands for a key. A unit test compares them with the scripts.
 pub(super) const NEEDED: [&str; 40] = [
     "EVALSHA 0123456789012345678901234567890123456789 1 @",
     "EVAL x 1 @",
@@ -50,7 +50,7 @@ pub(super) const NEEDED: [&str; 40] = [
     "SCAN 0",
 ];
 
-/// What is asked besides, where it may be: by this command, and by a client when it connects.
+/// Commands that are used only if they are allowed: by `unread doctor`, and by a client when it connects.
 pub(super) const WELCOME: [&str; 7] = [
     "acl|whoami",
     "config|get",
@@ -61,7 +61,7 @@ pub(super) const WELCOME: [&str; 7] = [
     "asking",
 ];
 
-/// The line that gives a user the least rights that work.
+/// The command that gives a user the least rights that work.
 pub(super) fn least() -> String {
     let commands = NEEDED.iter().map(|words| {
         let mut words = words.split(' ');
@@ -140,8 +140,8 @@ impl Doctor {
     }
 }
 
-/// What our user may ask a server beside what pods need. The server is asked for the rights first: a command that is refused
-/// stands in its log of denials, which somebody watches.
+/// Which commands beyond those of pods our user may run. A script asks the server for the rights first, because the server logs
+/// each command that it denies, and operators watch that log.
 pub(super) struct May {
     pub(super) read_settings: bool,
     pub(super) see_cluster: bool,

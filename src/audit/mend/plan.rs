@@ -1,38 +1,43 @@
-//! Changes that mend a slot, all of which one script makes, or none.
+//! The changes that mend a slot. `slot_mend.lua` makes all of them, or none.
 
 use crate::audit::form::Type;
 use crate::scripts;
 
 /// A change of a key.
-pub(crate) enum Change {
-    /// The key is not of this type (of none: whatever it is), and goes.
+pub(super) enum Change {
+    /// Deletes the key, if it is not of this type; with an empty text, in any case.
     Drop(&'static str),
-    /// A field of a hash.
+    /// Sets a field of a hash: field, value seen, new value.
     Set(Vec<u8>, Vec<u8>, String),
+    /// Deletes a field of a hash: field, value seen.
     Del(Vec<u8>, Vec<u8>),
+    /// Adds a field to a hash, if it is not there: field, value.
     New(String, String),
-    /// A member of a sorted set, and its own score.
+    /// Removes a member of a sorted set.
     Rem(Vec<u8>),
+    /// Adds a number to a sorted set, with itself as the score.
     Add(String),
-    /// An element of a list.
+    /// Replaces an element of a list: element seen, new element.
     ListSet(Vec<u8>, String),
+    /// Removes an element of a list.
     ListDel(Vec<u8>),
+    /// Adds an element to the end of a list.
     Push(String),
-    /// Milliseconds.
+    /// Lets the key expire after this many milliseconds.
     Ttl(u64),
 }
 
 /// The changes of one slot.
 #[derive(Default)]
-pub(crate) struct Plan {
+pub(super) struct Plan {
     keys: Vec<Vec<u8>>,
-    pub(crate) changes: Vec<(usize, Change)>,
-    /// For each of what could not be read, what will be there.
-    pub(crate) now: Vec<Option<String>>,
+    pub(super) changes: Vec<(usize, Change)>,
+    /// The new value for each finding, in the order of the findings; `None`: it is removed.
+    pub(super) replacements: Vec<Option<String>>,
 }
 
 impl Plan {
-    pub(crate) fn add(&mut self, key: impl AsRef<[u8]>, change: Change) {
+    pub(super) fn add(&mut self, key: impl AsRef<[u8]>, change: Change) {
         let key = key.as_ref();
         let at = self.keys.iter().position(|known| known == key);
         let at = at.unwrap_or_else(|| {
@@ -42,7 +47,7 @@ impl Plan {
         self.changes.push((at, change));
     }
 
-    pub(crate) fn call(&self, changes: &[(usize, Change)]) -> scripts::Call {
+    pub(super) fn call(&self, changes: &[(usize, Change)]) -> scripts::Call {
         let mut call = scripts::SLOT_MEND.call(&self.keys);
         for (key, change) in changes {
             call.push(key + 1);
@@ -67,8 +72,8 @@ impl Plan {
     }
 }
 
-/// The word of the script for a type.
-pub(crate) fn word(kind: Type) -> &'static str {
+/// The script's word for a type.
+pub(super) fn word(kind: Type) -> &'static str {
     match kind {
         Type::Hash => "hash",
         Type::List => "list",

@@ -1,4 +1,4 @@
-//! What a room's slot that can't be read has to become.
+//! Mends a room's slot.
 
 use std::collections::BTreeSet;
 
@@ -8,9 +8,9 @@ use super::plan::{Change, Plan, word};
 use super::{LOST, Mended, ROUNDS, Run};
 use crate::audit::Repairer;
 use crate::audit::derive::{LogLine, Sources};
-use crate::audit::form::{self, ALWAYS, KnownId, Of, Type, WITH_MESSAGES};
+use crate::audit::form::{self, ALWAYS, KnownId, SlotKind, Type, WITH_MESSAGES};
 use crate::audit::position::Position;
-use crate::audit::slot::{Bad, plain};
+use crate::audit::slot::{Bad, text_or_escaped};
 use crate::connection::Item;
 use crate::counts::number::short;
 use crate::counts::room::Membership;
@@ -20,11 +20,11 @@ use crate::keys::{self, Enc, RoomKeys, UserKeys, short_hash};
 use crate::names::AppId;
 use crate::scripts;
 
-/// The longest history that is read to work something out of it.
+/// How many elements of a history are read at most.
 const HISTORY: usize = 200_000;
 
 impl Repairer {
-    pub(crate) async fn mend_room<F, P>(
+    pub(super) async fn mend_room<F, P>(
         &self,
         app: &AppId,
         room: &Enc,
@@ -37,16 +37,16 @@ impl Repairer {
         let (mut lost, mut before) = (0, Vec::new());
         for _ in 0..ROUNDS {
             let bad = self.audit.check_room(app, room).await?.bad;
-            // What was changed and can't be read again won't be by another change.
+            // If the same data can't be read again after they were mended, another round will not help.
             if bad.is_empty() || bad == before {
                 return Ok(());
             }
             let plan = self.plan_room(app, room, &bad).await?;
-            let of = |bad: &Bad| keys.key(bad.what).into_bytes();
-            let done = self.carry_out(of, &bad, &plan, run).await?;
+            let key_of = |bad: &Bad| keys.key(bad.what).into_bytes();
+            let done = self.carry_out(key_of, &bad, &plan, run).await?;
             let members = |bad: &Bad| bad.what == "members" && bad.field.is_none();
             if done && bad.iter().any(members) {
-                run.lost.insert((app.clone(), room.clone()));
+                run.lost_lists.insert((app.clone(), room.clone()));
             }
             lost = if done { 0 } else { lost + 1 };
             before = if done { bad } else { Vec::new() };
@@ -57,7 +57,7 @@ impl Repairer {
         Ok(())
     }
 
-    /// What to do about what can't be read of a room.
+    /// The plan to mend what can't be read of a room.
     async fn plan_room(&self, app: &AppId, room: &Enc, bad: &[Bad]) -> Result<Plan> {
         let keys = RoomKeys::new(app, room);
         let sources = self.sources(app, room, bad).await?;
@@ -74,9 +74,9 @@ impl Repairer {
         for one in bad {
             let key = keys.key(one.what);
             let Some(field) = &one.field else {
-                plan.now.push(None);
-                plan.add(&key, Change::Drop(word(Of::Room.type_of(one.what))));
-                let now = plan.now.last_mut();
+                plan.replacements.push(None);
+                plan.add(&key, Change::Drop(word(SlotKind::Room.type_of(one.what))));
+                let now = plan.replacements.last_mut();
                 match one.what {
                     "meta" if sources.is_room() => {
                         let mut fields = ALWAYS.to_vec();
@@ -95,9 +95,9 @@ impl Repairer {
                         let all: Vec<(&str, String)> = fields
                             .filter_map(|field| Some((field, sources.field(field)?)))
                             .collect();
-                        let said = all.iter().map(|(field, text)| format!("{field} {text}"));
+                        let described = all.iter().map(|(field, text)| format!("{field} {text}"));
                         if let Some(now) = now {
-                            *now = Some(said.collect::<Vec<_>>().join(", "));
+                            *now = Some(described.collect::<Vec<_>>().join(", "));
                         }
                         for (field, text) in all {
                             plan.add(&meta, Change::New(field.to_owned(), text));
@@ -146,8 +146,8 @@ impl Repairer {
                 }
                 continue;
             };
-            let name = plain(field);
-            let put = match one.what {
+            let name = text_or_escaped(field);
+            let replacement = match one.what {
                 "meta" => sources.field(&name),
                 "members" if keys::is_encoded(&name) => {
                     let user = Enc::stored(name.as_str());
@@ -155,36 +155,38 @@ impl Repairer {
                     record.map(|record| entry_of(&record))
                 }
                 "ids" => sources.id(&name).as_ref().map(KnownId::text),
-                "log" => sources.broken_line(&one.value).map(|line| line.text()),
+                "log" => sources.malformed_line(&one.value).map(|line| line.text()),
                 "recalled" | "allmentions" => form::is_position(&name).then(|| name.clone()),
                 _ => None,
             };
-            let change = match (Of::Room.type_of(one.what), &put) {
-                (Type::Hash, Some(put)) if one.why == form::MISSING => {
-                    Change::New(name, put.clone())
+            let change = match (SlotKind::Room.type_of(one.what), &replacement) {
+                (Type::Hash, Some(replacement)) if one.why == form::MISSING => {
+                    Change::New(name, replacement.clone())
                 }
-                (Type::Hash, Some(put)) => {
-                    Change::Set(field.clone(), one.value.clone(), put.clone())
+                (Type::Hash, Some(replacement)) => {
+                    Change::Set(field.clone(), one.value.clone(), replacement.clone())
                 }
                 (Type::Hash, None) => Change::Del(field.clone(), one.value.clone()),
-                (Type::List, Some(put)) => Change::ListSet(one.value.clone(), put.clone()),
+                (Type::List, Some(replacement)) => {
+                    Change::ListSet(one.value.clone(), replacement.clone())
+                }
                 (Type::List, None) => Change::ListDel(one.value.clone()),
-                (Type::SortedSet, Some(put)) => Change::Add(put.clone()),
+                (Type::SortedSet, Some(replacement)) => Change::Add(replacement.clone()),
                 (Type::SortedSet, None) => Change::Rem(field.clone()),
             };
-            plan.now.push(put);
+            plan.replacements.push(replacement);
             if one.why != form::MISSING || !matches!(change, Change::Del(..)) {
                 plan.add(&key, change);
             }
         }
-        // Whoever changes a list writes all of it anew.
+        // The script writes a changed list anew, so it needs a new time to live.
         if bad
             .iter()
             .any(|bad| bad.what == "log" && bad.field.is_some())
         {
             plan.add(&log, Change::Ttl(ttl));
         }
-        // A room's last message is all of it or nothing.
+        // A room has all fields of its last message or none.
         if last_is_bad && sources.field("last_id").is_none() {
             for (field, value) in &sources.meta {
                 if field.starts_with("last_") {
@@ -197,7 +199,7 @@ impl Repairer {
         let stamped =
             ["rev", "mrev"].map(|field| sources.meta.get(field).map(|seen| (field, seen)));
         if let (true, [Some(rev), Some(mrev)]) = (members, stamped) {
-            // Whoever keeps the list of members reads it again.
+            // With a new version, pods that have cached the list of members read it again.
             let next = sources.next_rev().to_string();
             let version = next_version(&next, mrev.1);
             for ((field, seen), next) in [(rev, next), (mrev, version)] {
@@ -208,7 +210,7 @@ impl Repairer {
         Ok(plan)
     }
 
-    /// Reads what else says of a room what it ought to hold.
+    /// Reads the data from which a room's slot can be worked out.
     async fn sources(&self, app: &AppId, room: &Enc, bad: &[Bad]) -> Result<Sources> {
         let keys = RoomKeys::new(app, room);
         let mut sources = Sources {
@@ -216,9 +218,11 @@ impl Repairer {
             ..Sources::default()
         };
         self.audit
-            .pages(Of::Room, "meta", &keys.meta(), |field, value| {
-                if Of::Room.check("meta", &field, &value).is_ok() {
-                    sources.meta.insert(plain(&field), plain(&value));
+            .pages(SlotKind::Room, "meta", &keys.meta(), |field, value| {
+                if SlotKind::Room.check("meta", &field, &value).is_ok() {
+                    sources
+                        .meta
+                        .insert(text_or_escaped(&field), text_or_escaped(&value));
                 }
                 true
             })
@@ -226,8 +230,8 @@ impl Repairer {
         let history = |bad: &Bad| matches!(bad.what, "meta" | "ids" | "log" | "recalled");
         if bad.iter().any(history) {
             self.audit
-                .pages(Of::Room, "log", &keys.log(), |_, value| {
-                    let text = plain(&value);
+                .pages(SlotKind::Room, "log", &keys.log(), |_, value| {
+                    let text = text_or_escaped(&value);
                     let line = form::logged(&text).map(|(rev, position, time, id)| LogLine {
                         rev,
                         position,
@@ -235,27 +239,27 @@ impl Repairer {
                         id: id.to_owned(),
                     });
                     if line.is_none() {
-                        sources.broken.push((sources.log.len(), value));
+                        sources.malformed.push((sources.log.len(), value));
                     }
                     sources.log.push(line);
                     sources.log.len() < HISTORY
                 })
                 .await?;
             self.audit
-                .pages(Of::Room, "ids", &keys.ids(), |id, value| {
+                .pages(SlotKind::Room, "ids", &keys.ids(), |id, value| {
                     if let (true, Some(known)) = (
-                        Of::Room.check("ids", &id, &value).is_ok(),
-                        KnownId::parse(&plain(&value)),
+                        SlotKind::Room.check("ids", &id, &value).is_ok(),
+                        KnownId::parse(&text_or_escaped(&value)),
                     ) {
-                        sources.ids.insert(plain(&id), known);
+                        sources.ids.insert(text_or_escaped(&id), known);
                     }
                     sources.ids.len() < HISTORY
                 })
                 .await?;
             self.audit
-                .pages(Of::Room, "recalled", &keys.recalled(), |at, score| {
-                    if Of::Room.check("recalled", &at, &score).is_ok() {
-                        sources.recalled.extend(plain(&at).parse::<u64>());
+                .pages(SlotKind::Room, "recalled", &keys.recalled(), |at, score| {
+                    if SlotKind::Room.check("recalled", &at, &score).is_ok() {
+                        sources.recalled.extend(text_or_escaped(&at).parse::<u64>());
                     }
                     sources.recalled.len() < HISTORY
                 })
@@ -282,7 +286,7 @@ impl Repairer {
         Ok(sources)
     }
 
-    /// What these members have of a room.
+    /// The records that these members have of a room.
     async fn records_of(
         &self,
         app: &AppId,
@@ -306,7 +310,7 @@ impl Repairer {
             let Some(Value::BulkString(text)) = readable(answer)? else {
                 continue;
             };
-            let text = plain(&text);
+            let text = text_or_escaped(&text);
             let record = match at % 2 {
                 0 => Position::room(&text),
                 _ => Position::supergroup(&text),
@@ -322,20 +326,19 @@ impl Repairer {
         Ok(record.filter(|record| slot.left_since(room.as_str()) < record.epoch))
     }
 
-    /// Microseconds of the clock of the server that has `key`: the script that announces tells it, also with nothing to announce.
+    /// The time of the server that has `key`, in microseconds. The script that announces answers it, even with nothing to announce.
     async fn redis_time(&self, key: &str) -> Result<u64> {
         let call = scripts::PENDING_TOUCH.call(&[key, key]);
         Reply::new(self.audit.redis.call(&call).await?)?.number()
     }
 }
 
-/// A member's entry that follows from the user's record. The position to begin with is not known; what has been read is no
-/// less.
-pub(crate) fn entry_of(record: &Position) -> String {
+/// A member's entry by the user's record. The base is not known; the read position stands in for it, and is not below it.
+pub(super) fn entry_of(record: &Position) -> String {
     format!("{}|{}|{}", record.state, short(record.epoch), record.read)
 }
 
-/// The version of a list of members after a mending, as the scripts would write it (lib/fanout).
-pub(crate) fn next_version(rev: &str, before: &str) -> String {
+/// A new version of a mended list of members, in the form of the scripts (lib/fanout).
+pub(super) fn next_version(rev: &str, before: &str) -> String {
     format!("{rev}.{}", short_hash(&format!("{before}\nmended")))
 }

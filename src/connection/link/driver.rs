@@ -10,9 +10,10 @@ use redis::{RedisError, RedisResult};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::super::condition::NO_CONNECTION;
 use super::super::resp::Parser;
 use super::super::route::{Stream, ended, protocol, timed_out};
-use super::{NO_CONNECTION, Shared};
+use super::Shared;
 
 /// What is read at once, and the size that the buffer goes back to after something larger.
 const READ: usize = 64 << 10;

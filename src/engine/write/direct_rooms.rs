@@ -3,23 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::Writer;
-use super::steps::{Found, Numbered};
+use super::steps::{DirectRooms, Found, Numbered, PairRooms};
 use crate::connection::Item;
 use crate::engine::reply::maybe_text;
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, Subject};
 use crate::keys::{self, RoomKeys, UserKeys, encode};
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
-
-/// The direct rooms of the pairs of users whom a request names.
-pub(super) struct DirectRooms {
-    by_pair: PairRooms,
-    /// By the event's index: if the sender has several rooms with the receiver, the one that knows the message already.
-    known_in: HashMap<usize, RoomId>,
-}
-
-/// By user and peer: the direct rooms that the user has with the peer, or the failure to read them.
-type PairRooms = HashMap<(UserId, UserId), Result<Vec<RoomId>>>;
 
 /// Sender and receiver of a message that is sent to a user.
 fn sender_and_receiver(event: &Event) -> Option<(&UserId, &UserId)> {

@@ -84,9 +84,9 @@ impl Worker<'_> {
             .arg(pair.map_or("", |(sender, _)| sender.as_str()))
             .arg(pair.map_or("", |(_, to)| to.as_str()))
             .arg(match found {
-                Found::New(_) => 0,
-                Found::Existing => 1,
-                Found::Rejoined => 2,
+                Found::New(_) => "new",
+                Found::Existing => "existing",
+                Found::Rejoined => "rejoined",
             });
         for incoming in messages {
             let IncomingMessage {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use crate::error::Result;
 use crate::event::{Change, Mentions, Message, Place};
 use crate::keys::{Enc, encode};
-use crate::names::RoomId;
+use crate::names::{RoomId, UserId};
 
 /// Something with its event's index in the request.
 pub(super) type Numbered<T> = (usize, T);
@@ -25,6 +26,16 @@ pub(super) enum Found {
     /// The two users have no room. The message makes it, with the id of this number.
     New(u8),
 }
+
+/// The direct rooms of the pairs of users whom a request names.
+pub(super) struct DirectRooms {
+    pub(super) by_pair: PairRooms,
+    /// By the event's index: if the sender has several rooms with the receiver, the one that knows the message already.
+    pub(super) known_in: HashMap<usize, RoomId>,
+}
+
+/// By user and peer: the direct rooms that the user has with the peer, or the failure to read them.
+pub(super) type PairRooms = HashMap<(UserId, UserId), Result<Vec<RoomId>>>;
 
 /// When an event happened.
 #[derive(Debug, Clone, Copy, Default)]

@@ -33,7 +33,7 @@ use super::worker::{Shared, Worker};
 use super::{Edge, head, words};
 use crate::http::address::network;
 use crate::http::unserved::{Unserved, unseen};
-use crate::metrics::Connected;
+use crate::telemetry::metrics::Connected;
 
 /// What the engine gathers before it writes, and the most that it gets of a large answer at once.
 const WRITE: usize = 16 * 1024;

@@ -5,7 +5,7 @@ use actix_web::body::MessageBody as _;
 use actix_web::http::header::{self, HttpDate};
 use bytes::BytesMut;
 
-use crate::telemetry::REQUEST_ID;
+use crate::telemetry::access::REQUEST_ID;
 
 /// An answer as it goes over the wire, the last one of its connection.
 pub fn written(answer: HttpResponse, without_body: bool) -> BytesMut {
@@ -33,7 +33,7 @@ pub fn written(answer: HttpResponse, without_body: bool) -> BytesMut {
     }
     let date = HttpDate::from(std::time::SystemTime::now()).to_string();
     put(&[b"date: ", date.as_bytes(), b"\r\n"]);
-    let id = crate::telemetry::new_request_id();
+    let id = crate::telemetry::access::new_request_id();
     put(&[
         REQUEST_ID.as_str().as_bytes(),
         b": ",

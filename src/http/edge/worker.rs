@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::clock::{TICK, Tick};
 use super::places::{Answers, Places};
 use super::{Limits, Refuse};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// How many pipelined requests (those that came together with the one before them) a worker serves between two looks at the sockets.
 /// The others wait for their turn, so that a thousand peers with a thousand requests each delay anybody else by a few requests only.

@@ -1,4 +1,4 @@
-//! `GET /rooms`: what the query selects and in which order, and how a room looks. The rooms come from the store.
+//! `GET /rooms`: what the query selects and in which order, and how a room looks. The rooms come from the reader.
 
 mod filter;
 mod listing;

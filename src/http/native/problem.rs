@@ -105,7 +105,7 @@ impl From<Error> for Problem {
         let why = match &error {
             Error::Unknown(why) => Some(format!("{why}: the outcome is unknown")),
             Error::Overloaded(_) | Error::Limited(_) => Some(error.to_string()),
-            Error::Unavailable(why) => Some(why.told().into_owned()),
+            Error::Unavailable(why) => Some(why.sentence().into_owned()),
             Error::Unreadable(_) | Error::Internal(_) => None,
         };
         let outcome = error.outcome();

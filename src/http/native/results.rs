@@ -8,8 +8,8 @@ use crate::engine::Writer;
 use crate::error::Error;
 use crate::event::{Batch, Invalid, Notes};
 use crate::event::{EventOutcome, Wait};
-use crate::metrics::Metrics;
 use crate::names::AppId;
+use crate::telemetry::metrics::Metrics;
 
 /// Applies the events of a request, and writes the answer.
 pub async fn applied(
@@ -117,7 +117,9 @@ impl Serialize for EventResult {
             Self::Came(EventOutcome::Applied { position }, _) => ("applied", *position, None),
             Self::Came(EventOutcome::Accepted { position }, _) => ("accepted", *position, None),
             Self::Came(EventOutcome::Duplicate { position }, _) => ("duplicate", *position, None),
-            Self::Came(EventOutcome::Rejected(why), _) => ("rejected", None, Some(why.said())),
+            Self::Came(EventOutcome::Rejected(why), _) => {
+                ("rejected", None, Some(why.code_and_message()))
+            }
             Self::Invalid(invalid) => ("rejected", None, Some(("invalid", invalid.to_string()))),
         };
         let error = error

@@ -67,7 +67,7 @@ impl Asked {
         Ok(Self { user, peers })
     }
 
-    /// The peers to ask the store for.
+    /// The peers to ask the reader for.
     pub fn known(&self) -> Vec<&UserId> {
         fn other(peer: &Peer) -> Option<&UserId> {
             match peer {

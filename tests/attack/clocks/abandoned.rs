@@ -6,9 +6,10 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::*;
-use crate::servers::Sentinels;
-use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, said};
-use crate::wire::Stopped;
+use crate::support::check;
+use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, in_words};
+use crate::support::servers::Sentinels;
+use crate::support::stopped::Stopped;
 
 /// How long it may take until all is delivered that a dead pod has accepted.
 const FOUND: Duration = Duration::from_secs(30);
@@ -118,7 +119,7 @@ async fn over_a_step(step: i64) -> Check {
     story.start_pods(1);
     let done = found(&story).await;
     story.pods.clear();
-    done.map_err(|why| format!("a step of {}: {why}", said(step)))
+    done.map_err(|why| format!("a step of {}: {why}", in_words(step)))
 }
 
 async fn over_steps(steps: [i64; 3]) {
@@ -127,13 +128,7 @@ async fn over_steps(steps: [i64; 3]) {
     for step in steps {
         tasks.spawn(over_a_step(step));
     }
-    let failures: Vec<String> = tasks
-        .join_all()
-        .await
-        .into_iter()
-        .filter_map(Result::err)
-        .collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    check::all(tasks).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::support::assert_no_drift;
-use crate::support::clock::{HOUR, MINUTE, MS, SECOND, said};
+use crate::support::clock::{HOUR, MINUTE, MS, SECOND, in_words};
 
 /// Names on the nodes of a cluster.
 struct Cast {
@@ -108,7 +108,7 @@ async fn every_event_works_at_once_where_nodes_are_apart_for_good() {
         let done = every_event(&mut story, &cast).await;
         failures.extend(
             done.err()
-                .map(|why| format!("{} apart: {why}", said(apart))),
+                .map(|why| format!("{} apart: {why}", in_words(apart))),
         );
     }
     if failures.is_empty() {

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::servers::Sentinels;
-use crate::support::clock::{HOUR, MS, SECOND, said};
+use crate::support::clock::{HOUR, MS, SECOND, in_words};
+use crate::support::servers::Sentinels;
 
 /// Who and what a case is about: `u` is deleted, `w` is not, `room` is the one that names `u`, `other` is left by it.
 #[derive(Clone)]
@@ -184,7 +184,7 @@ async fn apart(cluster: &Cluster, story: &mut Story, ahead: i64, which: &[usize]
     let [user, other, room]: [usize; 3] = [0, 1, 2];
     cluster.clocks.iter().for_each(|clock| clock.set(0));
     cluster.clocks[room].set(ahead);
-    let label = format!("the room's node {}", said(ahead));
+    let label = format!("the room's node {}", in_words(ahead));
     let mut failures = Vec::new();
     let count = cases(&Cast::named("")).len();
     for case in (0..count).filter(|case| which.contains(case)) {
@@ -252,7 +252,7 @@ async fn deleted_and_named_again_in_an_import() {
             story.compare().await
         };
         let done: Result<(), String> = done.await;
-        failures.extend(done.err().map(|why| format!("{}: {why}", said(ahead))));
+        failures.extend(done.err().map(|why| format!("{}: {why}", in_words(ahead))));
     }
     none_failed(story, &failures);
 }
@@ -288,7 +288,7 @@ async fn deleted_and_written_to() {
             Ok(())
         };
         let done: Result<(), String> = done.await;
-        failures.extend(done.err().map(|why| format!("{}: {why}", said(ahead))));
+        failures.extend(done.err().map(|why| format!("{}: {why}", in_words(ahead))));
         story.start_pods(1);
     }
     none_failed(story, &failures);
@@ -314,7 +314,7 @@ async fn deleted_and_named_again_while_the_clock_steps_back() {
             let case = cases(&cast).swap_remove(*case);
             let back_it_steps = |request| clock.step(if request == 0 { 0 } else { -back });
             let done = play(&mut story, &cast, case, back_it_steps).await;
-            failures.extend(done.err().map(|why| format!("{}: {why}", said(-back))));
+            failures.extend(done.err().map(|why| format!("{}: {why}", in_words(-back))));
         }
     }
     none_failed(story, &failures);

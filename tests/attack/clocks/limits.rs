@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::*;
-use crate::servers::Sentinels;
-use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, said};
+use crate::support::check;
+use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, in_words};
+use crate::support::servers::Sentinels;
 use crate::support::{PATIENCE, RateLimit};
 
 /// Twenty a second, ten at once: after half a second of rest the whole burst is there.
@@ -101,16 +102,10 @@ async fn a_step_back_refuses_calls_for_one_burst_at_most() {
             let pod = Pod::start(&config, &redis);
             let app = App::new(&config.apps[0], &pod.base);
             let done = over(&app, || clock.set(to)).await;
-            done.map_err(|why| format!("a step of {}: {why}", said(to - from)))
+            done.map_err(|why| format!("a step of {}: {why}", in_words(to - from)))
         });
     }
-    let failures: Vec<String> = steps
-        .join_all()
-        .await
-        .into_iter()
-        .filter_map(Result::err)
-        .collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    check::all(steps).await;
 }
 
 /// The new master's clock is an hour behind.

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::*;
-use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, said};
-use crate::wire::Stopped;
+use crate::support::clock::{HOUR, MINUTE, SECOND, YEAR, in_words};
+use crate::support::stopped::Stopped;
 
 /// An id that was sent is known after any step back, and after one forward that is shorter than the memory for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,7 +88,7 @@ async fn what_was_left_does_not_come_back_after_a_step() {
         let done: Check = done.await;
         failures.extend(
             done.err()
-                .map(|why| format!("steps of {:?}: {why}", steps.map(said))),
+                .map(|why| format!("steps of {:?}: {why}", steps.map(in_words))),
         );
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));

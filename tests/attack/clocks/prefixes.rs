@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 use super::*;
-use crate::wire::Stopped;
+use crate::support::stopped::Stopped;
 
 /// Until when all is delivered that a dead pod accepted.
 const DONE: Duration = Duration::from_secs(15);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::support::clock::{DAY, HOUR, MINUTE, said};
+use crate::support::clock::{DAY, HOUR, MINUTE, in_words};
 
 /// What is in memory goes to disk, and nothing that comes after it: the server's next start begins there.
 fn back_up(redis: &RedisServer) {
@@ -172,7 +172,7 @@ async fn a_room_made_again_after_all_of_it_was_forgotten_is_a_new_room() {
         let done: Check = done.await;
         failures.extend(
             done.err()
-                .map(|why| format!("the room's node {}: {why}", said(-back))),
+                .map(|why| format!("the room's node {}: {why}", in_words(-back))),
         );
     }
     none_failed(story, &failures);

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::support::{App, Config, Pod, RedisServer, Wait, eventually};
+use crate::support::{App, Own, Pod, RedisServer, Wait, eventually};
 
 /// A room of alice, bob and carol, and another one of alice and carol.
 struct Beside {
@@ -11,10 +11,7 @@ struct Beside {
 
 impl Beside {
     async fn new() -> Self {
-        let redis = RedisServer::start();
-        let config = Config::apps(1);
-        let pod = Pod::start(&config, &redis);
-        let app = App::new(&config.apps[0], &pod.base);
+        let (app, pod, redis) = Own::start("").parts();
         let events = json!([
             {"type": "room.updated", "room": "one", "kind": "group"},
             {"type": "member.joined", "room": "one", "users": ["alice", "bob", "carol"]},

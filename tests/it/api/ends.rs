@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::support::{App, Config, Pod, RedisServer, raw};
+use crate::support::{Own, raw};
 
 /// Asks on a connection of its own.
 fn asked(address: &str, request: &str) -> (String, String) {
@@ -25,10 +25,7 @@ fn ends(what: &str, head: &str, body: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answer_ends_with_a_line_feed() {
-    let redis = RedisServer::start();
-    let config = Config::apps(1);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, pod, _redis) = Own::start("").parts();
     app.must(&json!({"type": "message.sent", "to": "alice", "sender": "bob", "id": "1"}))
         .await;
     app.unread("alice", true).await.ok();

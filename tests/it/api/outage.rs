@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{imkit_error, problem, sendbird_error, tencent_error};
-use crate::support::{App, Config, Pod, RedisServer, Reply, Wait, eventually};
+use crate::support::{Config, Own, RedisServer, Reply, Wait, eventually};
 
 /// Long before any caller would have given up.
 const SOON: Duration = Duration::from_secs(10);
@@ -23,10 +23,8 @@ async fn timed(what: &str, call: impl Future<Output = Reply>) -> Reply {
 
 #[tokio::test]
 async fn each_dialect_says_that_redis_is_gone_and_recovers() {
-    let mut redis = RedisServer::start_durable();
     let config = Config::apps(1);
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, pod, mut redis) = Own::on(RedisServer::start_durable(), config.clone()).parts();
     let message = json!({"type": "message.sent", "room": "r", "id": "during"});
     app.must(&json!([
         {"type": "room.updated", "room": "r", "tags": ["t"]},

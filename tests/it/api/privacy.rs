@@ -5,16 +5,12 @@ use serde_json::json;
 
 use super::problem;
 use crate::support::{
-    App, Config, Pod, RedisServer, Wait, escaped, imkit_token, now_seconds, tencent_usersig, until,
+    App, Config, Own, Pod, Wait, escaped, imkit_token, now_seconds, tencent_usersig, until,
 };
 
 #[tokio::test]
 async fn no_log_line_tells_who_asked_what() {
-    let mut redis = RedisServer::start();
-    let mut config = Config::apps(1);
-    config.extra = "[log]\nlevel = \"debug\"\n".to_owned();
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, pod, mut redis) = Own::start("[log]\nlevel = \"debug\"\n").parts();
     let keys = &app.keys;
     // Any of these in a line, plain or encoded, is a leak.
     let [user, room, id, tag, kind, text, query, path] = [

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{is_json, sendbird_error};
-use crate::model::ITEM_KEYS;
+use crate::support::model::ITEM_KEYS;
 use crate::support::{App, Reply, app, escaped, raw};
 
 async fn filled() -> App {

@@ -4,8 +4,8 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{imkit_error, problem, sendbird_error, tencent_error};
-use crate::model::ITEM_KEYS;
-use crate::support::{App, app, escaped, imkit_token, now_seconds, tencent_usersig};
+use crate::support::model::ITEM_KEYS;
+use crate::support::{App, Reply, app, escaped, imkit_token, now_seconds, tencent_usersig};
 
 /// So many messages to `alice`, in a room and directly, of the same ids in either app.
 async fn fill(app: &App, count: u64) {
@@ -100,6 +100,16 @@ async fn the_same_ids_in_two_apps_are_strangers() {
     );
 }
 
+/// Asks Tencent's endpoint for alice's total, with that application, administrator and signature.
+async fn ask_tencent(app: &App, sdkappid: u64, admin: &str, usersig: &str) -> Reply {
+    let path = format!(
+        "/v4/openim/get_c2c_unread_msg_num?sdkappid={sdkappid}&identifier={admin}&usersig={}",
+        escaped(usersig)
+    );
+    let request = app.request(Method::POST, &path);
+    App::send(request.body(r#"{"To_Account":"alice"}"#)).await
+}
+
 #[tokio::test]
 async fn a_credential_of_one_app_never_shows_another() {
     let (one, two) = (app(), app());
@@ -126,19 +136,8 @@ async fn a_credential_of_one_app_never_shows_another() {
     ] {
         let keys = &signer.keys;
         let usersig = tencent_usersig(keys.sdkappid, &keys.secret_key, admin, now_seconds(), 3600);
-        let query = format!(
-            "sdkappid={}&identifier={admin}&usersig={}",
-            sdkappid.keys.sdkappid,
-            escaped(&usersig)
-        );
-        let request = one.request(
-            Method::POST,
-            &format!("/v4/openim/get_c2c_unread_msg_num?{query}"),
-        );
-        tencent_error(
-            &App::send(request.body(r#"{"To_Account":"alice"}"#)).await,
-            code,
-        );
+        let reply = ask_tencent(&one, sdkappid.keys.sdkappid, admin, &usersig).await;
+        tencent_error(&reply, code);
     }
     // With the right number but the other's key; and the other's administrator signed by ours.
     let usersig = tencent_usersig(
@@ -159,19 +158,8 @@ async fn a_credential_of_one_app_never_shows_another() {
         (&one.keys.admin, usersig, 70009),
         (&two.keys.admin, foreign, 60010),
     ] {
-        let query = format!(
-            "sdkappid={}&identifier={admin}&usersig={}",
-            one.keys.sdkappid,
-            escaped(&usersig)
-        );
-        let request = one.request(
-            Method::POST,
-            &format!("/v4/openim/get_c2c_unread_msg_num?{query}"),
-        );
-        tencent_error(
-            &App::send(request.body(r#"{"To_Account":"alice"}"#)).await,
-            code,
-        );
+        let reply = ask_tencent(&one, one.keys.sdkappid, admin, &usersig).await;
+        tencent_error(&reply, code);
     }
     let host = format!("api-{}.sendbird.com", two.keys.application_id);
     let request = one

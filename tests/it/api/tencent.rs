@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{is_json, tencent_error};
 use crate::support::{
-    App, Config, Pod, RedisServer, Reply, app, escaped, now_seconds, pack_usersig, tencent_usersig,
+    App, Config, Own, Reply, app, escaped, now_seconds, pack_usersig, tencent_usersig,
 };
 
 const PATH: &str = "/v4/openim/get_c2c_unread_msg_num";
@@ -365,12 +365,10 @@ fn unpacked(usersig: &str) -> Value {
 
 #[tokio::test]
 async fn the_vendors_own_signatures_are_right_but_expired() {
-    let redis = RedisServer::start();
     let mut config = Config::apps(1);
     config.apps[0].sdkappid = 1_400_000_001;
     config.apps[0].secret_key = "unread-test-key-0001-not-a-real-secret".to_owned();
-    let pod = Pod::start(&config, &redis);
-    let app = App::new(&config.apps[0], &pod.base);
+    let (app, _pod, _redis) = Own::with(config).parts();
     for (identifier, usersig) in VECTORS {
         let query = |usersig: &str| {
             // Not escaped: its alphabet needs none.

@@ -26,7 +26,7 @@ pub(super) struct CountedSupergroup {
 }
 
 impl CountedSupergroup {
-    pub(crate) fn read(supergroup: Supergroup, answer: Value) -> Result<Option<Self>> {
+    pub(super) fn read(supergroup: Supergroup, answer: Value) -> Result<Option<Self>> {
         let mut answer = Reply::new(answer)?;
         if answer.is_empty() || supergroup.state != "j" {
             return Ok(None);

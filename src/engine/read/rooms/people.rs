@@ -186,7 +186,7 @@ pub(super) fn joined_members(list: &MemberList) -> impl Iterator<Item = (&Enc, u
 }
 
 /// Reads a user and the membership, as the room stores them.
-pub(crate) fn read_member(user: Value, membership: Value) -> Result<(Enc, Membership)> {
+fn read_member(user: Value, membership: Value) -> Result<(Enc, Membership)> {
     let user = text(user)?;
     if !is_encoded(&user) {
         return Err(unreadable());

@@ -152,7 +152,7 @@ impl<'a> RoomBrief<'a> {
     }
 
     /// Reads a record. `None`: the user has not joined the room, or it is not active.
-    pub(crate) fn read(stored: &'a str, record: &'a str) -> Result<Option<Self>> {
+    pub(super) fn read(stored: &'a str, record: &'a str) -> Result<Option<Self>> {
         let Some(record) = RoomRecord::read_listed(record)? else {
             return Ok(None);
         };

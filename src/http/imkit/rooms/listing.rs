@@ -109,33 +109,12 @@ impl Listing {
             shown: Map::new(),
         };
         if let Some(fields) = q.or_json(take("q"), "q must be a JSON object")? {
-            for (name, value) in fields {
-                shown.insert(name.clone(), value.clone());
-                if name == "members" {
-                    // The vendor's web client names the caller; anybody else's rooms are not for this caller to see.
-                    if value.as_str() != Some(caller.as_str()) {
-                        return Err("q: members must be the caller");
-                    }
-                    continue;
-                }
-                let field = RoomField::parse(&name)
-                    .ok_or("q: only roomTags, roomType, _id and members can be asked for")?;
-                let tests = tests(value, &["$in", "$all"], false)
-                    .ok_or("q: only equality, $in and $all can be asked for")?;
-                listing.q.push(Clause { field, tests });
-            }
+            shown.extend(fields.clone());
+            listing.q = room_clauses(fields, caller)?;
         }
         if let Some(fields) = pref.or_json(take("pref"), "pref must be a JSON object")? {
             shown.insert("pref".to_owned(), Value::Object(fields.clone()));
-            for (name, value) in fields {
-                let field = PrefField::parse(&name).ok_or(
-                    "pref: only tags, tagColors, hidden, sticky, muted and folder can be asked for",
-                )?;
-                let whole = field == PrefField::TagColors;
-                let tests = tests(value, &["$in", "$all", "$ne", "$exists"], whole)
-                    .ok_or("pref: only equality, $in, $all, $ne and $exists can be asked for")?;
-                listing.pref.push(Clause { field, tests });
-            }
+            listing.pref = pref_clauses(fields)?;
         }
         listing.shown = shown;
         Ok(listing)
@@ -160,7 +139,7 @@ impl Listing {
         Value::Object(query)
     }
 
-    /// As the store takes it; the functions call [`Listing::matches`] and [`Listing::matches_pref`].
+    /// As the reader takes it; the functions call [`Listing::matches`] and [`Listing::matches_pref`].
     pub fn query<'a>(
         &'a self,
         matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),
@@ -205,6 +184,44 @@ impl Listing {
             clause.tests.iter().all(|test| test.holds(&seen))
         })
     }
+}
+
+/// What `q` asks of a room.
+fn room_clauses(
+    fields: Map<String, Value>,
+    caller: &UserId,
+) -> Result<Vec<Clause<RoomField>>, QueryError> {
+    let mut clauses = Vec::new();
+    for (name, value) in fields {
+        if name == "members" {
+            // The vendor's web client names the caller; anybody else's rooms are not for this caller to see.
+            if value.as_str() != Some(caller.as_str()) {
+                return Err("q: members must be the caller");
+            }
+            continue;
+        }
+        let field = RoomField::parse(&name)
+            .ok_or("q: only roomTags, roomType, _id and members can be asked for")?;
+        let tests = tests(value, &["$in", "$all"], false)
+            .ok_or("q: only equality, $in and $all can be asked for")?;
+        clauses.push(Clause { field, tests });
+    }
+    Ok(clauses)
+}
+
+/// What `pref` asks of the caller's settings.
+fn pref_clauses(fields: Map<String, Value>) -> Result<Vec<Clause<PrefField>>, QueryError> {
+    let mut clauses = Vec::new();
+    for (name, value) in fields {
+        let field = PrefField::parse(&name).ok_or(
+            "pref: only tags, tagColors, hidden, sticky, muted and folder can be asked for",
+        )?;
+        let whole = field == PrefField::TagColors;
+        let tests = tests(value, &["$in", "$all", "$ne", "$exists"], whole)
+            .ok_or("pref: only equality, $in, $all, $ne and $exists can be asked for")?;
+        clauses.push(Clause { field, tests });
+    }
+    Ok(clauses)
 }
 
 fn sort(text: &str) -> Result<Vec<(SortBy, bool)>, QueryError> {

@@ -1,0 +1,150 @@
+//! What a user's slot has to hold, by its positions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::audit::drift::Drift;
+use crate::audit::position::Position;
+use crate::counts::number::whole;
+
+/// The positions of a slot that can be read, with the numbers that follow from its marks.
+#[derive(Debug, Default)]
+pub(super) struct Positions {
+    pub(super) rooms: BTreeMap<String, Position>,
+    /// Holes by room.
+    pub(super) holes: BTreeMap<String, BTreeSet<u64>>,
+    /// Marks without a meaning.
+    pub(super) stale: Vec<String>,
+}
+
+impl Positions {
+    /// Adds a mark if it is of this letter: all holes have to be added before any mention.
+    pub(super) fn add_mark(&mut self, mark: &str, letter: &str) {
+        let parts: Vec<&str> = mark.split('|').collect();
+        let (room, is, digits) = match parts.as_slice() {
+            [room, is @ ("h" | "m"), digits] if digits.len() == 16 && whole(digits).is_some() => {
+                (*room, *is, *digits)
+            }
+            _ if letter == "h" => return self.stale.push(mark.to_owned()),
+            _ => return,
+        };
+        if is != letter {
+            return;
+        }
+        let at: u64 = digits.parse().unwrap_or(0);
+        let holes = self.holes.entry(room.to_owned()).or_default();
+        match self.rooms.get_mut(room) {
+            Some(position) if position.state == 'j' && at > position.read => {
+                if is == "m" && holes.contains(&at) {
+                    return self.stale.push(mark.to_owned());
+                }
+                if is == "h" {
+                    holes.insert(at);
+                    position.holes += 1;
+                } else {
+                    position.mentions += 1;
+                }
+                position.head = position.head.map(|head| head.max(at));
+            }
+            _ => self.stale.push(mark.to_owned()),
+        }
+    }
+}
+
+/// What has to be in the hashes.
+#[derive(Default)]
+pub(super) struct Expected {
+    pub(super) counts: BTreeMap<String, String>,
+    pub(super) rooms: BTreeMap<String, String>,
+    pub(super) supers: BTreeMap<String, String>,
+    pub(super) refs: BTreeMap<String, String>,
+}
+
+impl Expected {
+    fn count(map: &mut BTreeMap<String, String>, field: String, by: u64) {
+        if by > 0 {
+            let sum = map.get(&field).and_then(|n| n.parse().ok()).unwrap_or(0);
+            map.insert(field, u64::saturating_add(sum, by).to_string());
+        }
+    }
+
+    pub(super) fn add(&mut self, room: &str, position: &Position) {
+        let record = position.record();
+        if position.head.is_none() {
+            self.supers.insert(room.to_owned(), record);
+            Self::count(&mut self.counts, "supers".into(), 1);
+            return;
+        }
+        self.rooms.insert(room.to_owned(), record);
+        let active = position.status == "1";
+        let unread = position.unread();
+        let counted = active && position.state == 'j';
+        let families = [
+            ("messages", unread),
+            ("mentions", if counted { position.mentions } else { 0 }),
+            ("invitations", u64::from(active && position.state == 'i')),
+        ];
+        for (family, n) in families {
+            let by_kind = format!("{family}:{}", position.kind);
+            if !position.custom_type.is_empty() {
+                let by_type = format!("{by_kind}:{}", position.custom_type);
+                Self::count(&mut self.counts, by_type, n);
+            }
+            Self::count(&mut self.counts, by_kind, n);
+        }
+        Self::count(&mut self.counts, format!("room:{room}"), unread);
+        for tag in position.tags() {
+            Self::count(&mut self.counts, format!("tag:{tag}"), unread);
+        }
+        if counted {
+            for tag in position.tags() {
+                Self::count(&mut self.refs, format!("tag:{tag}"), 1);
+            }
+            if !position.custom_type.is_empty() {
+                Self::count(&mut self.refs, format!("type:{}", position.custom_type), 1);
+            }
+        }
+        if !position.peer.is_empty() {
+            Self::count(&mut self.counts, format!("peer:{}", position.peer), unread);
+            // Rooms are added in their order, so the list is sorted.
+            let list = self
+                .refs
+                .entry(format!("direct:{}", position.peer))
+                .or_default();
+            if !list.is_empty() {
+                list.push(',');
+            }
+            list.push_str(room);
+        }
+    }
+}
+
+pub(super) fn compare(
+    key: &'static str,
+    stored: &BTreeMap<String, String>,
+    expected: &BTreeMap<String, String>,
+    drift: &mut Vec<Drift>,
+) {
+    let fields: BTreeSet<&String> = stored.keys().chain(expected.keys()).collect();
+    for field in fields {
+        let (is, ought) = (stored.get(field), expected.get(field));
+        let listed = key == "refs" && field.starts_with("direct:");
+        let same = match (is, ought) {
+            // The order of a list has no meaning.
+            (Some(is), Some(ought)) if listed => names(is) == names(ought),
+            _ => is == ought,
+        };
+        if !same {
+            drift.push(Drift {
+                key,
+                field: field.clone(),
+                part: None,
+                stored: is.cloned(),
+                expected: ought.cloned(),
+            });
+        }
+    }
+}
+
+fn names(list: &str) -> BTreeSet<&str> {
+    list.split(',').collect()
+}

@@ -1,0 +1,178 @@
+//! What can't be read is named, and hides nothing else.
+
+use serde_json::{Value, json};
+
+use super::{ALICE, ROOM, Scene, sh};
+use crate::support::assert_no_drift;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_named_beside_what_can_be() {
+    let scene = Scene::new().await;
+    let right = scene.answers().await;
+    let doctor = scene.run("doctor", &[]).code;
+    let put = |key: &str, field: &str, value: &str| {
+        scene.redis.cli(&["HSET", key, field, value]);
+    };
+    let (counts, rooms, profile) = (
+        format!("{ALICE}counts"),
+        format!("{ALICE}rooms"),
+        format!("{ALICE}profile"),
+    );
+    let (meta, members) = (format!("{ROOM}meta"), format!("{ROOM}members"));
+    scene.redis.cli(&["DEL", &counts]);
+    scene.redis.cli(&["SET", &counts, "poison \u{1b}[2J"]);
+    put(&rooms, "other", "j|cut");
+    put(&profile, "is_robot", "perhaps");
+    put(&meta, "head", "-6");
+    put(&members, "carol", "j");
+    // A text is a message's, whatever its bytes are.
+    let broken = "printf 'HSET \"%s\" last_text \"\\xff the secret text\"' ";
+    sh(&format!(
+        "{broken} '{meta}' | redis-cli -p {}",
+        scene.redis.port
+    ));
+
+    let ran = scene.run("verify", &[]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let said = &ran.stdout;
+    for line in [
+        format!(
+            "can't be read: {counts}: a string where a hash belongs: \"poison \\u{{1b}}[2J\" (#"
+        ),
+        format!("can't be read: {rooms} other: not in the form of a record: \"j|cut\" (#"),
+        format!("can't be read: {profile} is_robot: neither 0 nor 1: \"perhaps\" (#"),
+        format!("can't be read: {meta} head: not a number from 0 to 2^53: \"-6\" (#"),
+        format!("can't be read: {members} carol: not in the form of a record: \"j\" (#"),
+        format!("can't be read: {meta} last_text: not UTF-8 (#"),
+        "no drift in what can be read: 3 users".to_owned(),
+    ] {
+        // What a terminal would obey is written out.
+        let line = line.replace("\\u{1b}", "\\\\u{1b}");
+        assert!(said.contains(&line), "{line}\n{said}");
+    }
+    assert!(
+        !said.contains('\u{1b}') && !said.contains("secret"),
+        "{said}"
+    );
+    // One user of a room that can't be read: the room is named.
+    let ran = scene.run("verify", &["--app", "app-0", "--user", "bob"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains(&format!("{meta} head")), "{ran:?}");
+    assert!(!ran.stdout.contains(&counts), "{ran:?}");
+
+    // What can be shown is shown.
+    let ran = scene.run("inspect", &["--app", "app-0", "--user", "alice", "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let shown = ran.json();
+    let named = |list: &Value| -> Vec<String> {
+        let rows = list["list"].as_array().unwrap().iter();
+        rows.map(|row| format!("{} {}", row["key"].as_str().unwrap(), row["field"]))
+            .collect()
+    };
+    let unreadable = named(&shown["unreadable"]);
+    assert_eq!(
+        unreadable,
+        [
+            format!("{counts} null"),
+            format!("{rooms} \"other\""),
+            format!("{profile} \"is_robot\"")
+        ]
+    );
+    let listed: Vec<&Value> = shown["rooms"]["list"].as_array().unwrap().iter().collect();
+    assert_eq!(listed.len(), 3, "{shown}");
+    assert_eq!(shown["supergroups"]["list"][0]["unread"], 2);
+    let ran = scene.run("inspect", &["--app", "app-0", "--user", "alice"]);
+    assert!(ran.stdout.contains("\nunreadable: 3\n"), "{ran:?}");
+    let ran = scene.run("inspect", &["--app", "app-0", "--room", "group", "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let shown = ran.json();
+    assert_eq!(shown["unreadable"]["count"], 3);
+    assert_eq!(shown["members"]["list"].as_array().unwrap().len(), 2);
+    assert_eq!(shown["members"]["count"], 3);
+    assert_eq!(shown["history"]["count"], 6);
+    let ran = scene.run("inspect", &["--app", "app-0", "--memory", "--json"]);
+    assert_eq!((ran.code, &ran.json()["users"]), (0, &json!(3)));
+    let one = ["--app", "app-0", "--memory", "--user", "alice"];
+    assert_eq!(scene.run("inspect", &one).code, 0);
+    assert_eq!(scene.run("doctor", &[]).code, doctor);
+
+    // It is mended only if that is asked for.
+    let ran = scene.run("rebuild", &[]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("; left alone\n"), "{ran:?}");
+    assert!(ran.stdout.contains("`unread rebuild --mend`"), "{ran:?}");
+    assert_eq!(scene.run("rebuild", &["--dry-run"]).code, 2);
+    let ran = scene.run("rebuild", &["--mend", "--dry-run"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let would = format!("would be mended: {meta} head: not a number from 0 to 2^53: \"-6\" (#");
+    assert!(ran.stdout.contains(&would), "{ran:?}");
+    assert!(
+        ran.stdout
+            .ends_with("6 keys and fields would be mended or removed; nothing was written\n"),
+        "{ran:?}"
+    );
+    assert_eq!(scene.redis.cli(&["HGET", &meta, "head"]), "-6");
+    let ran = scene.run("rebuild", &["--mend"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for line in ["; is \"6\"\n", "removed: ", "mended: "] {
+        assert!(ran.stdout.contains(line), "{line}: {ran:?}");
+    }
+    assert!(!ran.stdout.contains("secret"), "{ran:?}");
+    assert_no_drift(&scene.redis.url(), "app-0");
+    assert_eq!(scene.answers().await, right);
+}
+
+/// Where the sources of a record can't be read either, nothing is taken for gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_is_not_judged_by_what_cannot_be_read() {
+    let scene = Scene::new().await;
+    let right = scene.answers().await;
+    let meta = format!("{ROOM}meta");
+    let all = scene.redis.cli(&["HGETALL", &meta]);
+    let record = scene
+        .redis
+        .cli(&["HGET", &format!("{ALICE}rooms"), "group"]);
+    for poison in [
+        vec!["HDEL", &meta, "born"],
+        vec!["HDEL", &meta, "head"],
+        vec!["HSET", &meta, "kind", "party"],
+        vec!["HSET", &meta, "tags", "a b"],
+        vec!["DEL", &meta],
+    ] {
+        scene.redis.cli(&poison);
+        if poison[0] == "DEL" {
+            scene.redis.cli(&["SET", &meta, "poison"]);
+        }
+        let ran = scene.run("verify", &["--json"]);
+        assert_eq!(
+            (ran.code, &ran.json()["drift"]),
+            (1, &json!([])),
+            "{poison:?}"
+        );
+        assert_eq!(scene.run("rebuild", &[]).code, 1, "{poison:?}");
+        let now = scene
+            .redis
+            .cli(&["HGET", &format!("{ALICE}rooms"), "group"]);
+        assert_eq!(now, record, "{poison:?}");
+        scene.redis.cli(&["DEL", &meta]);
+        let mut restore = vec!["HSET", meta.as_str()];
+        restore.extend(all.lines());
+        scene.redis.cli(&restore);
+    }
+    // A record that can't be read keeps what it counted, until it is mended.
+    let (rooms, counts) = (format!("{ALICE}rooms"), format!("{ALICE}counts"));
+    scene.redis.cli(&["HSET", &rooms, "other", "j|cut"]);
+    let before = scene.redis.cli(&["HGETALL", &counts]);
+    scene
+        .redis
+        .cli(&["HINCRBY", &counts, "messages:direct", "5"]);
+    let ran = scene.run("rebuild", &["--json"]);
+    assert_eq!((ran.code, &ran.json()["rebuilt"]), (1, &json!([])));
+    scene
+        .redis
+        .cli(&["HINCRBY", &counts, "messages:direct", "-5"]);
+    assert_eq!(scene.redis.cli(&["HGETALL", &counts]), before);
+    assert_eq!(scene.run("rebuild", &["--mend"]).code, 0);
+    assert_no_drift(&scene.redis.url(), "app-0");
+    assert_eq!(scene.answers().await, right);
+}

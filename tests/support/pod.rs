@@ -1,0 +1,226 @@
+//! A running pod.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+
+use serde_json::Value;
+
+use super::client::raw;
+use super::clock;
+use super::config::Config;
+use super::process::signal;
+use super::program::unread;
+use super::redis_server::RedisServer;
+use super::wait::{PATIENCE, until};
+
+/// One running `unread serve`; gone when dropped.
+pub struct Pod {
+    child: Option<Child>,
+    /// `http://127.0.0.1:PORT` of the endpoints.
+    pub base: String,
+    /// `127.0.0.1:PORT` of `/livez`, `/readyz` and `/metrics`.
+    pub admin: String,
+    log: Arc<Mutex<Vec<String>>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Pod {
+    /// Started, listening and ready.
+    pub fn start(config: &Config, redis: &RedisServer) -> Self {
+        Self::start_at(config, &redis.url())
+    }
+
+    /// The same, with the address of whatever it is.
+    pub fn start_at(config: &Config, redis_url: &str) -> Self {
+        let pod = Self::start_unready(config, redis_url);
+        until("the pod's /readyz", || pod.is_ready().then_some(()));
+        pod
+    }
+
+    /// Started and listening; whether it is ready is the test's own question.
+    pub fn start_unready(config: &Config, redis_url: &str) -> Self {
+        Self::start_toml(&config.toml(redis_url))
+    }
+
+    /// By that clock; ready.
+    pub fn by_clock(clock: &clock::Clock, config: &Config, redis_url: &str) -> Self {
+        let mut command = unread();
+        command.env("UNREAD_SERVER__DRAIN_SECONDS", "0");
+        command.envs(clock.environment());
+        let pod = Self::start_by(command, &config.toml(redis_url));
+        until("the pod's /readyz", || pod.is_ready().then_some(()));
+        pod
+    }
+
+    /// The same with the whole file given.
+    pub fn start_toml(toml: &str) -> Self {
+        let mut command = unread();
+        command.env("UNREAD_SERVER__DRAIN_SECONDS", "0");
+        Self::start_by(command, toml)
+    }
+
+    /// The same by a command to which `serve` and its file are only to be added.
+    pub fn start_by(mut command: Command, toml: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file: PathBuf = dir.path().join("unread.toml");
+        std::fs::write(&file, toml).unwrap();
+        let mut child = command
+            .arg("serve")
+            .arg("--config")
+            .arg(&file)
+            .current_dir(dir.path())
+            .env("UNREAD_LOG__FORMAT", "json")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (found, addresses) = mpsc::channel();
+        let stderr = child.stderr.take().unwrap();
+        let kept = Arc::clone(&log);
+        // Ends by itself when the pod does, and takes `found` with it.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                if let Some(pair) = listening(&line) {
+                    let _ = found.send(pair);
+                }
+                kept.lock().unwrap().push(line);
+            }
+        });
+
+        let mut pod = Self {
+            child: Some(child),
+            base: String::new(),
+            admin: String::new(),
+            log,
+            _dir: dir,
+        };
+        match addresses.recv_timeout(PATIENCE) {
+            Ok((listen, admin)) => {
+                pod.base = format!("http://{listen}");
+                pod.admin = admin;
+            }
+            Err(_) => panic!("the pod never said that it listens:\n{}", pod.log_tail()),
+        }
+        pod
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the pod still runs").id()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.admin_status("/readyz") == Some(200)
+    }
+
+    /// The status of a `GET` on the admin address; nothing when there is no answer.
+    pub fn admin_status(&self, path: &str) -> Option<u16> {
+        self.admin_get(path)?.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// The whole answer to a `GET` on the admin address.
+    pub fn admin_get(&self, path: &str) -> Option<String> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        raw(&self.admin, request.as_bytes()).ok()
+    }
+
+    /// Is told to end; [`Pod::ended`] waits for it.
+    pub fn ask_to_end(&self) {
+        signal(self.child.as_ref().expect("the pod still runs"), "TERM");
+    }
+
+    /// Is sent a signal.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.as_ref().expect("the pod still runs"), name);
+    }
+
+    /// The most memory it has had so far, in bytes.
+    #[cfg(target_os = "linux")]
+    pub fn peak_memory(&self) -> u64 {
+        let pid = self.child.as_ref().expect("the pod still runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .and_then(|line| line.trim().strip_suffix(" kB"))
+            .unwrap();
+        peak.parse::<u64>().unwrap() * 1024
+    }
+
+    /// Dies at once, in the middle of whatever it does.
+    pub fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Is asked to end; answers its exit code (none when a signal ended it).
+    pub fn term(&mut self) -> Option<i32> {
+        self.ask_to_end();
+        self.ended()
+    }
+
+    /// The exit code of a pod that was told to end (none when a signal ended it).
+    pub fn ended(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("the pod still runs");
+        until("the pod's end after SIGTERM", || child.try_wait().unwrap()).code()
+    }
+
+    /// All lines logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        log[log.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// Panics when a secret of the configuration was logged.
+    pub fn assert_no_secret_logged(&self, config: &Config) {
+        let log = self.log().join("\n");
+        for app in &config.apps {
+            for secret in app.secrets() {
+                assert!(
+                    !log.contains(secret),
+                    "the log shows a secret of {}: {secret}",
+                    app.id
+                );
+            }
+        }
+    }
+}
+
+/// The two addresses out of the log line that tells them.
+fn listening(line: &str) -> Option<(String, String)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    if line["message"] != "listening" {
+        return None;
+    }
+    Some((
+        line["listen"].as_str()?.to_owned(),
+        line["admin_listen"].as_str()?.to_owned(),
+    ))
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!(
+                "--- the pod at {} logged last:\n{}",
+                self.base,
+                self.log_tail()
+            );
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Processes that the tests start.
+
+use std::process::{Child, Command};
+
+/// Sends a signal to one process that we started and have not reaped yet, so its pid cannot be anybody else's.
+pub fn signal(child: &Child, name: &str) {
+    signal_to(child.id(), name);
+}
+
+/// The same by the pid.
+pub(super) fn signal_to(pid: u32, name: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success(), "kill -s {name} failed");
+}
+
+/// A process that ends with its owner.
+pub(super) struct Reaped(pub(super) Option<Child>);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
