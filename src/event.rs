@@ -10,7 +10,7 @@ mod time;
 
 pub use notes::Notes;
 pub use outcome::{EventOutcome, Rejection, Wait};
-pub use read::{Batch, Events, Form, Invalid, Unreadable, read_all, read_line};
+pub use read::{Batch, Form, Invalid, Unreadable, read_all, read_line};
 pub use subject::{Before, Subject};
 
 use crate::names::{CustomType, EventKey, MessageId, RoomId, Tag, UserId};

@@ -12,7 +12,7 @@ mod text;
 
 pub use raw::Raw;
 pub use scanner::{NotJson, Scanner};
-pub use text::{BadText, Surrogates, TextFault};
+pub use text::{BadText, Surrogates};
 
 /// Finds the positions of bytes, in order, without looking at any byte twice.
 #[derive(Debug)]

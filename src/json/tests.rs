@@ -1,3 +1,4 @@
+use super::text::TextFault;
 use super::*;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
