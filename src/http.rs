@@ -33,7 +33,7 @@ use crate::telemetry::access::Access;
 use crate::telemetry::metrics::Metrics;
 
 pub use state::State;
-pub use unserved::{Unserved, unseen};
+pub use unserved::Unserved;
 
 /// The dialects of vendors, in the order in which they are asked whose a request is. Nothing outside of a dialect's folder names
 /// it but this list and its `mod` line above.
@@ -111,9 +111,10 @@ pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpRespon
     };
     let access = Access::begin(&req, &state.metrics);
     let mut segments = split(req.uri().path());
+    let host = || request::host(&req);
     let known = Known {
         method: Some(req.method()),
-        host: request::host(&req),
+        host: Some(&host),
         headers: Some(req.headers()),
     };
     let Target {

@@ -1,5 +1,5 @@
-//! What a dialect adds to the configuration: a section of each app, which only the dialect looks into. The list of these sections
-//! is given to whoever loads a configuration, so that nothing here knows which dialects there are.
+//! What a dialect adds to the configuration: a section of each app, which only the dialect looks into. The caller that loads a
+//! configuration hands in the list of these sections, so nothing here knows which dialects there are.
 
 use std::any::Any;
 use std::sync::Arc;

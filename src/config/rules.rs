@@ -12,8 +12,8 @@ use super::table::Table;
 use super::tree::Node;
 use super::{Row, Secret, Settings};
 
-/// A rule for a setting whose value is a `T`. What is wrong is told to the table; a value is answered all the same if there is
-/// one that the rest can be checked with.
+/// A rule for a setting whose value is a `T`. It reports a wrong value to the table. It may still answer a value then, so that
+/// the other settings can be checked.
 pub trait Rule<T> {
     /// Takes the setting out of its table.
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<T>;
@@ -43,8 +43,8 @@ fn row(key: &'static str, help: String, form: impl Into<String>) -> Row {
 /// A whole number, with its default.
 pub struct Number(pub u64, pub RangeInclusive<u64>);
 
-/// A whole number whose default follows from other settings. Whoever reads the section puts it in the place of the 0 that
-/// stands for it here, which is in no such range.
+/// A whole number whose default follows from other settings. The rule answers 0, which is outside of the range; the
+/// code that reads the section puts the default in its place.
 pub struct Derived(pub RangeInclusive<u64>, pub &'static str);
 
 /// A whole number that must be given.

@@ -84,7 +84,7 @@ macro_rules! settings {
 
             fn read(table: &mut $crate::config::Table<'_>) -> Option<Self> {
                 use $crate::config::rules::Rule;
-                // All of them, so that all problems are told.
+                // Every setting is read, so that every problem is reported.
                 $( let $field: Option<$type> = $rule.read(table, stringify!($field)); )+
                 Some(Self { $( $field: $field?, )+ })
             }

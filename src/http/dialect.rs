@@ -127,8 +127,9 @@ impl Route {
         }) && segments.next().is_none()
     }
 
-    fn is_at(&self, host: &str) -> bool {
+    fn is_at(&self, known: &Known<'_>) -> bool {
         self.host.is_none_or(|start| {
+            let host = known.host.map_or("", |host| host());
             let found = host.get(..start.len());
             found.is_some_and(|found| found.eq_ignore_ascii_case(start))
         })
@@ -178,14 +179,14 @@ impl Match {
 pub struct Known<'a> {
     /// Its method.
     pub method: Option<&'a Method>,
-    /// Its host.
-    pub host: &'a str,
+    /// Its host, which is looked up only for a route that names one.
+    pub host: Option<&'a dyn Fn() -> &'a str>,
     /// Its headers.
     pub headers: Option<&'a HeaderMap>,
 }
 
-/// Whose a request is, and which call. Whoever has the very call has it before all who only claim the path's first segment, so
-/// two dialects may have paths that begin alike. `fallback` has its say last, and answers what is nobody's.
+/// Finds the dialect of a request, and the call. A dialect that has the very call goes before those that only claim the path's
+/// first segment, so two dialects may have paths that begin alike. `fallback` comes last, and answers what no dialect claims.
 pub fn find(
     dialects: &[&'static dyn Dialect],
     fallback: &'static dyn Dialect,
@@ -231,7 +232,7 @@ fn look_up(
         let own = segments.get(before..).unwrap_or_default();
         let routes = dialect.routes().iter();
         routes
-            .filter(move |route| route.has_path(own) && route.is_at(known.host))
+            .filter(move |route| route.has_path(own) && route.is_at(known))
             .map(move |route| (dialect, route))
     });
     // The very method first, then the narrower host; of equals the first.
@@ -335,7 +336,7 @@ mod tests {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         let known = Known {
             method: Some(&method),
-            host,
+            host: Some(&|| host),
             headers: Some(&map),
         };
         let target = find(&[&ONE, &TWO], &REST, &segments, &known);

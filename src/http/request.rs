@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::http::header::{self, HeaderName, HeaderValue};
-use actix_web::http::{ConnectionType, Method, StatusCode};
+use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::body::{Body, BodyError};
 use crate::http::dialect::Route;
 use crate::http::state::State;
@@ -78,12 +78,6 @@ impl<'a> Call<'a> {
     /// Says whose call it is, for metrics and the access log.
     pub fn is_of(&self, app: usize) {
         self.app.set(Some(app));
-    }
-
-    /// Whether it uses that method. `HEAD` is a `GET` without the body: the engine leaves it out, all else is the same.
-    pub fn is(&self, method: &Method) -> bool {
-        let asked = self.req.method();
-        asked == method || (asked == Method::HEAD && method == Method::GET)
     }
 
     /// The first value of a header, if it is UTF-8 and not empty.
@@ -277,14 +271,42 @@ pub fn set(response: &mut HttpResponse, name: HeaderName, value: impl TryInto<He
 /// have it done again.
 pub struct Done;
 
-/// Says what the call has come to. Whoever makes an answer that is no success says so, since its status may hide it.
+/// Notes what the call has come to. An answer that is no success needs it, since its status may hide the outcome.
 pub fn came_to(response: &mut HttpResponse, outcome: Outcome) {
     response.extensions_mut().insert(outcome);
 }
 
-/// Whether what the call has come to may be otherwise in a moment.
-pub fn may_pass(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Redis | Outcome::Overloaded)
+/// The same, and `Retry-After` where the same call may succeed in a moment.
+pub fn failed_with(response: &mut HttpResponse, outcome: Outcome) {
+    came_to(response, outcome);
+    if matches!(outcome, Outcome::Redis | Outcome::Overloaded) {
+        set(response, header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+}
+
+/// What a dialect has to find words for when the reader fails.
+pub enum ReadFailure {
+    /// The call is over its limit.
+    Limited,
+    /// For a while: because of Redis, or because there is too much to do.
+    Passing(Outcome),
+    /// A bug of ours, or data that can't be read.
+    Broken,
+}
+
+impl From<Error> for ReadFailure {
+    /// Logs the failure too.
+    fn from(error: Error) -> Self {
+        if let Error::Limited(_) = error {
+            Self::Limited
+        } else if error.is_transient() {
+            tracing::debug!(%error, "a read failed");
+            Self::Passing(error.outcome())
+        } else {
+            tracing::error!(%error, "a read failed");
+            Self::Broken
+        }
+    }
 }
 
 /// Closes the connection after this answer: what is left of the body that was not read would be taken for a request.

@@ -4,12 +4,11 @@ use std::borrow::Cow;
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderValue};
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::http::body::BodyError;
-use crate::http::request;
+use crate::http::request::{self, ReadFailure};
 use crate::outcome::Outcome;
 
 /// What goes wrong.
@@ -132,14 +131,10 @@ impl From<BodyError> for Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        if let Error::Limited(_) = error {
-            LIMIT
-        } else if error.is_transient() {
-            tracing::debug!(%error, "a read failed");
-            unavailable(error.outcome())
-        } else {
-            tracing::error!(%error, "a read failed");
-            INTERNAL
+        match ReadFailure::from(error) {
+            ReadFailure::Limited => LIMIT,
+            ReadFailure::Passing(outcome) => unavailable(outcome),
+            ReadFailure::Broken => INTERNAL,
         }
     }
 }
@@ -171,14 +166,7 @@ impl Fault {
         };
         let mut response = request::json(status, &envelope)
             .unwrap_or_else(|| request::json_bytes(status, b"{\"RC\":500}".to_vec()));
-        request::came_to(&mut response, self.outcome);
-        if request::may_pass(self.outcome) {
-            request::set(
-                &mut response,
-                header::RETRY_AFTER,
-                HeaderValue::from_static("1"),
-            );
-        }
+        request::failed_with(&mut response, self.outcome);
         if [TOO_LARGE, SLOW, BROKEN, ENCODED].contains(self) {
             request::close(&mut response);
         }

@@ -2,11 +2,10 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderValue};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::http::request;
+use crate::http::request::{self, ReadFailure};
 use crate::outcome::Outcome;
 
 /// What goes wrong.
@@ -81,28 +80,17 @@ impl Fault {
         };
         let mut response = request::json(self.status, &envelope)
             .unwrap_or_else(|| request::json_bytes(self.status, Vec::from(b"{\"error\":true}")));
-        request::came_to(&mut response, self.outcome);
-        if request::may_pass(self.outcome) {
-            request::set(
-                &mut response,
-                header::RETRY_AFTER,
-                HeaderValue::from_static("1"),
-            );
-        }
+        request::failed_with(&mut response, self.outcome);
         response
     }
 }
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        if let Error::Limited(_) = error {
-            LIMIT
-        } else if error.is_transient() {
-            tracing::debug!(%error, "a read failed");
-            unavailable(error.outcome())
-        } else {
-            tracing::error!(%error, "a read failed");
-            INTERNAL
+        match ReadFailure::from(error) {
+            ReadFailure::Limited => LIMIT,
+            ReadFailure::Passing(outcome) => unavailable(outcome),
+            ReadFailure::Broken => INTERNAL,
         }
     }
 }

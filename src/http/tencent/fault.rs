@@ -1,13 +1,12 @@
 //! What goes wrong, by the vendor's codes.
 
 use actix_web::HttpResponse;
-use actix_web::http::header::{self, HeaderValue};
 
 use super::reply::Reply;
 use super::usersig::Refusal;
 use crate::error::Error;
 use crate::http::body::BodyError;
-use crate::http::request;
+use crate::http::request::{self, ReadFailure};
 use crate::outcome::Outcome;
 
 /// The code, its text, and what the call has come to, which the status does not show.
@@ -108,14 +107,10 @@ impl From<BodyError> for Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        if let Error::Limited(_) = error {
-            FREQUENCY
-        } else if error.is_transient() {
-            tracing::debug!(%error, "a read failed");
-            unavailable(error.outcome())
-        } else {
-            tracing::error!(%error, "a read failed");
-            INTERNAL
+        match ReadFailure::from(error) {
+            ReadFailure::Limited => FREQUENCY,
+            ReadFailure::Passing(outcome) => unavailable(outcome),
+            ReadFailure::Broken => INTERNAL,
         }
     }
 }
@@ -130,14 +125,7 @@ impl Fault {
             ..Reply::OK
         }
         .answer();
-        request::came_to(&mut response, self.2);
-        if request::may_pass(self.2) {
-            request::set(
-                &mut response,
-                header::RETRY_AFTER,
-                HeaderValue::from_static("1"),
-            );
-        }
+        request::failed_with(&mut response, self.2);
         if [TOO_LARGE, SLOW, BROKEN, ENCODED].contains(&self) {
             request::close(&mut response);
         }
