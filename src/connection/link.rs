@@ -19,7 +19,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, RedisResult, Value};
+use redis::{
+    AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, RedisResult, Value,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -233,11 +235,13 @@ impl Drop for Task {
     }
 }
 
-/// The errors of the crate, in the words of this module.
+/// The errors of the crate, in the words of this module. (An error reply is none of them: it is a value.)
 fn in_our_words(error: RedisError) -> RedisError {
-    match error.is_timeout() {
-        true => timed_out("no answer in time"),
-        false => error,
+    match error.kind() {
+        _ if error.is_timeout() => timed_out("no answer in time"),
+        // A reply that ends in the middle, or what is none: the connection is closed there.
+        ErrorKind::Parse => ended(),
+        _ => error,
     }
 }
 
