@@ -64,6 +64,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	"$$(scripts/install cargo-machete)" --skip-target-dir
 	scripts/deny
 
 # RUNS=n: inputs for each target, 0: the seeds alone; ONLY=heads,events,queries,tokens,usersig,records: these. Needs a C++ compiler.

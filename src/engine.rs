@@ -5,7 +5,7 @@
 //! Writer → Reader, Delivery → limits, members, faults, reply → connection, scripts, keys
 //! ```
 //!
-//! [`Delivery`](deliver::Delivery) reports what users' slots refuse, and the [`Writer`] acts on that report. The [`Reader`]
+//! `Delivery` reports what users' slots refuse, and the [`Writer`] acts on that report. The [`Reader`]
 //! writes nothing.
 
 mod admission;
@@ -44,6 +44,8 @@ use crate::telemetry::metrics::Metrics;
 pub use health::{Health, Probe, Standing};
 pub use limits::Limits;
 pub use read::Reader;
+#[cfg(fuzzing)]
+pub(crate) use read::rooms::set_pref;
 pub use read::rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 pub use write::Writer;
 

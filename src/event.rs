@@ -1,5 +1,6 @@
 //! Events as callers send them: parsed once into types that can't be wrong. No I/O.
 
+mod change;
 mod fields;
 mod notes;
 mod outcome;

@@ -29,7 +29,7 @@ pub struct Row {
     pub parts: Vec<Row>,
 }
 
-/// The settings of one table, made by [`settings!`].
+/// The settings of one table, made by `settings!`.
 pub trait Settings: std::any::Any + std::fmt::Debug + Send + Sync {
     /// What there is.
     fn rows() -> Vec<Row>

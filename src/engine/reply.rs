@@ -151,7 +151,7 @@ pub(crate) fn number(value: &Value) -> Result<u64> {
 }
 
 /// A number as it is stored in a field; an empty text is unreadable.
-pub(super) fn stored(value: &Value) -> Result<u64> {
+pub(crate) fn stored(value: &Value) -> Result<u64> {
     match value {
         Value::BulkString(bytes) => count(std::str::from_utf8(bytes).map_err(|_| not_utf8())?),
         value => number(value),

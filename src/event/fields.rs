@@ -1,27 +1,14 @@
-//! The fields of one event: which there are, what each may hold, and what the event is that they make.
+//! The fields of one event: which there are, and the texts, names, lists and times in them.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::hash::Hash;
 
-use super::{Change, Event, MemberState, Mentions, Message, Notes, Place, UpTo, time};
+use super::{Notes, time};
 use crate::json::{BadText, Raw, Surrogates};
-use crate::names::{
-    CustomType, EventKey, MAX_NAME_BYTES, MessageId, NameError, RoomId, Tag, UserId,
-};
+use crate::names::{NameError, UserId};
 
-/// The most tags in a room, and of a user's own for one.
-const MAX_TAGS: usize = 100;
-/// The most users that one message names.
-const MAX_MENTIONS: usize = 10_000;
-/// The kinds of rooms.
-const KINDS: [&str; 3] = ["direct", "group", "supergroup"];
-/// The longest of the texts that are only shown, in bytes: what is short everywhere, and descriptions and addresses.
-const MAX_SHORT_BYTES: usize = 1 << 10;
-const MAX_LONG_BYTES: usize = 4 << 10;
-/// The longest payload of a message, in bytes as it is kept.
-const MAX_PAYLOAD_BYTES: usize = 4 << 10;
 /// Lists from this many bytes on are counted before they are kept, so that no room is made for more items than there are.
 const COUNTED_BYTES: usize = 64 << 10;
 /// What is said of a list that is none.
@@ -69,14 +56,14 @@ macro_rules! fields {
     ($($name:ident = $text:literal,)*) => {
         /// The fields that events have.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        enum Name {
+        pub(super) enum Name {
             $($name,)*
         }
 
         const NAMES: &[Name] = &[$(Name::$name,)*];
 
         impl Name {
-            fn as_str(self) -> &'static str {
+            pub(super) fn as_str(self) -> &'static str {
                 match self {
                     $(Name::$name => $text,)*
                 }
@@ -188,7 +175,7 @@ impl<'a> Fields<'a> {
     }
 
     /// What was given; `null` is nothing.
-    fn take(&mut self, field: Name) -> Option<Raw<'a>> {
+    pub(super) fn take(&mut self, field: Name) -> Option<Raw<'a>> {
         let bit = 1 << field as u64;
         let is_present = self.present & bit != 0;
         self.present &= !bit;
@@ -196,20 +183,20 @@ impl<'a> Fields<'a> {
         value.filter(|value| is_present && !value.is_null())
     }
 
-    fn text(&mut self, field: Name) -> Result<Option<Cow<'a, str>>, Wrong> {
+    pub(super) fn text(&mut self, field: Name) -> Result<Option<Cow<'a, str>>, Wrong> {
         self.take(field)
             .map(|raw| text(field, raw, Surrogates::Refuse, "must be a string"))
             .transpose()
     }
 
     /// A text that only people read: half an emoji does not spoil it.
-    fn prose(&mut self, field: Name) -> Result<Option<Cow<'a, str>>, Wrong> {
+    pub(super) fn prose(&mut self, field: Name) -> Result<Option<Cow<'a, str>>, Wrong> {
         self.take(field)
             .map(|raw| text(field, raw, Surrogates::Replace, "must be a string"))
             .transpose()
     }
 
-    fn flag(&mut self, field: Name) -> Result<Option<bool>, Wrong> {
+    pub(super) fn flag(&mut self, field: Name) -> Result<Option<bool>, Wrong> {
         let flag = |raw: Raw<'_>| {
             raw.flag()
                 .ok_or_else(|| wrong(field.as_str(), "must be true or false"))
@@ -217,7 +204,7 @@ impl<'a> Fields<'a> {
         self.take(field).map(flag).transpose()
     }
 
-    fn name<T>(
+    pub(super) fn name<T>(
         &mut self,
         field: Name,
         parse: impl Fn(Cow<'a, str>) -> Result<T, NameError>,
@@ -226,7 +213,7 @@ impl<'a> Fields<'a> {
         self.text(field)?.map(name).transpose()
     }
 
-    fn required<T>(
+    pub(super) fn required<T>(
         &mut self,
         field: Name,
         parse: impl Fn(Cow<'a, str>) -> Result<T, NameError>,
@@ -236,7 +223,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A list of names, each once, in the order given.
-    fn list<T: Hash + Eq>(
+    pub(super) fn list<T: Hash + Eq>(
         &mut self,
         field: Name,
         parse: impl Fn(Cow<'a, str>) -> Result<T, NameError>,
@@ -254,7 +241,7 @@ impl<'a> Fields<'a> {
 
     /// The users that a list names, if the field holds one. What can't be a user's id costs nobody else their mention: it is left
     /// out and noted.
-    fn users_that_can_be(
+    pub(super) fn users_that_can_be(
         &mut self,
         field: Name,
         raw: Raw<'a>,
@@ -275,7 +262,7 @@ impl<'a> Fields<'a> {
         Ok(users)
     }
 
-    fn time(&mut self, field: Name, what_for: time::Use) -> Result<Option<i64>, Wrong> {
+    pub(super) fn time(&mut self, field: Name, what_for: time::Use) -> Result<Option<i64>, Wrong> {
         let read = |raw: Raw<'_>| {
             let time = if raw.is_text() {
                 let text = text(field, raw, Surrogates::Refuse, time::FORM)?;
@@ -289,8 +276,13 @@ impl<'a> Fields<'a> {
         self.take(field).map(read).transpose()
     }
 
+    /// What was left out so far.
+    pub(super) fn take_notes(&mut self) -> Notes {
+        std::mem::take(&mut self.notes)
+    }
+
     /// Nothing may be left.
-    fn done(&self) -> Result<(), Wrong> {
+    pub(super) fn done(&self) -> Result<(), Wrong> {
         let known = NAMES.get(self.present.trailing_zeros() as usize);
         let field = match (self.unknown, known) {
             (None, None) => return Ok(()),
@@ -305,47 +297,9 @@ impl<'a> Fields<'a> {
             ..wrong("", "is not a field of this event")
         })
     }
-
-    /// The event that the fields make.
-    pub(super) fn event(&mut self) -> Result<Event, Wrong> {
-        let kind = self
-            .text(Name::Type)?
-            .ok_or_else(|| wrong("type", "is missing"))?;
-        let time = self.time(Name::Time, time::Use::Event)?;
-        let key = self.name(Name::Key, EventKey::parse)?;
-        let change = match &*kind {
-            "user.updated" => user_updated(self)?,
-            "user.deleted" => Change::UserDeleted {
-                user: self.required(Name::User, UserId::parse)?,
-            },
-            "room.updated" => room_updated(self)?,
-            "room.deleted" => Change::RoomDeleted {
-                room: self.required(Name::Room, RoomId::parse)?,
-            },
-            "member.joined" => member(self, MemberState::Joined)?,
-            "member.invited" => member(self, MemberState::Invited)?,
-            "member.left" => member(self, MemberState::Left)?,
-            "message.sent" => message(self)?,
-            "message.recalled" => Change::Recalled {
-                room: self.required(Name::Room, RoomId::parse)?,
-                id: self.required(Name::Id, MessageId::parse)?,
-            },
-            "room.read" => read(self)?,
-            "user.read_all" => read_all(self)?,
-            "pref.updated" => pref(self)?,
-            _ => return Err(wrong("type", "is not a known event type")),
-        };
-        self.done()?;
-        Ok(Event {
-            time,
-            key,
-            notes: std::mem::take(&mut self.notes),
-            change,
-        })
-    }
 }
 
-fn text<'a>(
+pub(super) fn text<'a>(
     field: Name,
     raw: Raw<'a>,
     surrogates: Surrogates,
@@ -481,268 +435,4 @@ fn once<T: Hash + Eq>(items: &mut Vec<T>) {
         let mut is_first = is_first.into_iter();
         items.retain(|_| is_first.next().unwrap_or(true));
     }
-}
-
-/// A text that is kept and shown whole: it is refused where a list of many would become too long by it.
-fn bounded(field: Name, text: Cow<'_, str>) -> Result<String, Wrong> {
-    let (most, problem) = match field {
-        Name::Cover | Name::Description | Name::Webhook | Name::AvatarUrl => {
-            (MAX_LONG_BYTES, "must be at most 4,096 bytes of UTF-8")
-        }
-        _ => (MAX_SHORT_BYTES, "must be at most 1,024 bytes of UTF-8"),
-    };
-    match text.len() > most {
-        true => Err(wrong(field.as_str(), problem)),
-        false => Ok(text.into_owned()),
-    }
-}
-
-fn user_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
-    let user = fields.required(Name::User, UserId::parse)?;
-    let mut shown = Vec::new();
-    if let Some(nickname) = fields.prose(Name::Nickname)? {
-        shown.push(("nickname", bounded(Name::Nickname, nickname)?));
-    }
-    if let Some(url) = fields.text(Name::AvatarUrl)? {
-        shown.push(("avatar_url", bounded(Name::AvatarUrl, url)?));
-    }
-    if let Some(flag) = fields.flag(Name::IsRobot)? {
-        shown.push(("is_robot", u8::from(flag).to_string()));
-    }
-    if let Some(time) = fields.time(Name::LastLoginTime, time::Use::Bound)? {
-        shown.push(("last_login_time", time.to_string()));
-    }
-    Ok(Change::UserUpdated { user, shown })
-}
-
-fn kind(text: &str) -> Option<&'static str> {
-    KINDS.into_iter().find(|kind| *kind == text)
-}
-
-fn room_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
-    let room = fields.required(Name::Room, RoomId::parse)?;
-    let known = |text: Cow<'_, str>| {
-        kind(&text).ok_or_else(|| wrong("kind", "must be direct, group or supergroup"))
-    };
-    let kind = fields.text(Name::Kind)?.map(known).transpose()?;
-    let custom_type = fields.name(Name::CustomType, CustomType::parse)?;
-    let tags = fields.list(Name::Tags, Tag::parse, MAX_TAGS, "must be at most 100")?;
-    let active = match fields.take(Name::Status).map(Raw::integer) {
-        None => None,
-        Some(Some(1)) => Some(true),
-        Some(Some(0)) => Some(false),
-        Some(_) => return Err(wrong("status", "must be 1 or 0")),
-    };
-    let mut shown = Vec::new();
-    for field in [
-        Name::Shown,
-        Name::Cover,
-        Name::Description,
-        Name::Webhook,
-        Name::BotState,
-    ] {
-        let text = match field {
-            Name::Shown | Name::Description => fields.prose(field)?,
-            _ => fields.text(field)?,
-        };
-        if let Some(text) = text {
-            shown.push((field.as_str(), bounded(field, text)?));
-        }
-    }
-    for field in [Name::BotMode, Name::Encrypted] {
-        if let Some(flag) = fields.flag(field)? {
-            shown.push((field.as_str(), u8::from(flag).to_string()));
-        }
-    }
-    match fields.take(Name::ServiceStatus).map(Raw::integer) {
-        None => {}
-        Some(Some(status)) => shown.push(("service_status", status.to_string())),
-        Some(None) => return Err(wrong("service_status", "must be an integer")),
-    }
-    Ok(Change::RoomUpdated {
-        room,
-        kind,
-        custom_type,
-        tags,
-        active,
-        shown,
-    })
-}
-
-fn member(fields: &mut Fields<'_>, state: MemberState) -> Result<Change, Wrong> {
-    let room = fields.required(Name::Room, RoomId::parse)?;
-    let one = fields.name(Name::User, UserId::parse)?;
-    let many = fields.list(Name::Users, UserId::parse, usize::MAX, "")?;
-    let users = match (one, many) {
-        (Some(_), Some(_)) => return Err(wrong("user", "can't be given beside users")),
-        (Some(user), None) => vec![user],
-        (None, Some(users)) if !users.is_empty() => users,
-        (None, Some(_)) => return Err(wrong("users", "must name at least one user")),
-        (None, None) => return Err(wrong("users", "is missing")),
-    };
-    Ok(Change::Member { room, state, users })
-}
-
-fn message(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
-    let sender = fields.name(Name::Sender, UserId::parse)?;
-    let place = match (
-        fields.name(Name::Room, RoomId::parse)?,
-        fields.name(Name::To, UserId::parse)?,
-    ) {
-        (Some(_), Some(_)) => return Err(wrong("to", "can't be given beside room")),
-        (Some(room), None) => Place::Room(room),
-        (None, Some(_)) if sender.is_none() => {
-            return Err(wrong("sender", "is missing: a message with to needs one"));
-        }
-        (None, Some(to)) => Place::With(to),
-        (None, None) => return Err(wrong("room", "is missing")),
-    };
-    let mentions = match fields.take(Name::Mentions) {
-        None => Mentions::Users(Vec::new()),
-        Some(raw) if raw.items().is_some() => Mentions::Users(fields.users_that_can_be(
-            Name::Mentions,
-            raw,
-            MAX_MENTIONS,
-            "must name at most 10,000 users; \"all\" names everybody",
-        )?),
-        Some(raw) => {
-            const WHOM: &str = "must be a list of users or \"all\"";
-            match &*text(Name::Mentions, raw, Surrogates::Refuse, WHOM)? {
-                "all" => Mentions::All,
-                _ => return Err(wrong("mentions", WHOM)),
-            }
-        }
-    };
-    let message_type = match fields.name(Name::MessageType, MessageId::parse)? {
-        Some(name) => name.as_str().to_owned(),
-        None => "text".to_owned(),
-    };
-    Ok(Change::Message(Message {
-        place,
-        id: fields.required(Name::Id, MessageId::parse)?,
-        sender,
-        text: fields.prose(Name::Text)?.unwrap_or_default().into_owned(),
-        message_type,
-        payload: fields.take(Name::Payload).map(payload).transpose()?,
-        mentions,
-        silent: fields.flag(Name::Silent)?.unwrap_or(false),
-        mark_read: fields.flag(Name::MarkRead)?.unwrap_or(true),
-    }))
-}
-
-/// A JSON object, written out without blanks; of a key given twice the last value holds.
-fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
-    const LONG: &str = "must be a JSON object of at most 4,096 bytes";
-    // Escapes and blanks make it longer than it is kept; beyond this it is not even taken apart.
-    if raw.bytes() > 8 * MAX_PAYLOAD_BYTES {
-        return Err(wrong("payload", LONG));
-    }
-    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(raw.as_bytes())
-        .map_err(|_| {
-            wrong(
-                "payload",
-                "must be a JSON object, of whole characters and of numbers that a double can hold",
-            )
-        })?;
-    let text = serde_json::Value::from(object).to_string();
-    match text.len() > MAX_PAYLOAD_BYTES {
-        true => Err(wrong("payload", LONG)),
-        false => Ok(text),
-    }
-}
-
-fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
-    let user = fields.required(Name::User, UserId::parse)?;
-    let place = match (
-        fields.name(Name::Room, RoomId::parse)?,
-        fields.name(Name::Peer, UserId::parse)?,
-    ) {
-        (Some(_), Some(_)) => return Err(wrong("peer", "can't be given beside room")),
-        (Some(room), None) => Place::Room(room),
-        (None, Some(peer)) => Place::With(peer),
-        (None, None) => return Err(wrong("room", "is missing")),
-    };
-    let up_to = match (
-        fields.name(Name::UpToId, MessageId::parse)?,
-        fields.time(Name::UpToTime, time::Use::Bound)?,
-    ) {
-        (Some(_), Some(_)) => return Err(wrong("up_to_time", "can't be given beside up_to_id")),
-        (Some(id), None) => UpTo::Id(id),
-        (None, Some(time)) => UpTo::Time(time),
-        (None, None) => UpTo::Head,
-    };
-    Ok(Change::Read { place, user, up_to })
-}
-
-fn read_all(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
-    const LIST: &str = "must be a list of one or more of direct, group and supergroup";
-    let user = fields.required(Name::User, UserId::parse)?;
-    let up_to = match fields.time(Name::UpToTime, time::Use::Bound)? {
-        Some(time) => UpTo::Time(time),
-        None => UpTo::Head,
-    };
-    let kinds = match fields.take(Name::Kinds) {
-        None => KINDS.to_vec(),
-        Some(raw) => {
-            let none = || wrong("kinds", LIST);
-            let mut kinds = Vec::new();
-            for item in raw.items().ok_or_else(none)? {
-                let text = text(Name::Kinds, item, Surrogates::Refuse, LIST)?;
-                let kind = kind(&text).ok_or_else(none)?;
-                if !kinds.contains(&kind) {
-                    kinds.push(kind);
-                }
-            }
-            if kinds.is_empty() {
-                return Err(none());
-            }
-            kinds
-        }
-    };
-    Ok(Change::ReadAll { user, up_to, kinds })
-}
-
-fn pref(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
-    let room = fields.required(Name::Room, RoomId::parse)?;
-    let user = fields.required(Name::User, UserId::parse)?;
-    let mut settings = Vec::new();
-    if let Some(tags) = fields.list(Name::Tags, Tag::parse, MAX_TAGS, "must be at most 100")? {
-        let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
-        settings.push(("tags", serde_json::Value::from(tags).to_string()));
-    }
-    if let Some(raw) = fields.take(Name::TagColors) {
-        settings.push(("tag_colors", tag_colors(raw)?));
-    }
-    for field in [Name::Hidden, Name::Sticky, Name::Muted] {
-        if let Some(flag) = fields.flag(field)? {
-            settings.push((field.as_str(), flag.to_string()));
-        }
-    }
-    if let Some(folder) = fields.text(Name::Folder)? {
-        let folder = bounded(Name::Folder, folder)?;
-        settings.push(("folder", serde_json::Value::from(folder).to_string()));
-    }
-    Ok(Change::Pref {
-        room,
-        user,
-        settings,
-    })
-}
-
-/// A colour for each tag, as JSON; of a tag given twice the last one holds.
-fn tag_colors(raw: Raw<'_>) -> Result<String, Wrong> {
-    const COLORS: &str = "must be an object of at most 100 strings of up to 255 bytes";
-    let none = || wrong("tag_colors", COLORS);
-    let mut colors = BTreeMap::new();
-    for (tag, color) in raw.fields().ok_or_else(none)? {
-        let [tag, color] =
-            [tag, color].map(|raw| text(Name::TagColors, raw, Surrogates::Refuse, COLORS));
-        let (tag, color) = (tag?, color?);
-        let is_long = tag.len().max(color.len()) > MAX_NAME_BYTES;
-        colors.insert(tag, color);
-        if is_long || colors.len() > MAX_TAGS {
-            return Err(none());
-        }
-    }
-    serde_json::to_string(&colors).map_err(|_| none())
 }

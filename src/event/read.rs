@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::Event;
+use super::change;
 use super::fields::{Fields, Wrong, wrong};
 use crate::json::{NotJson, Positions, Scanner, byte_order_mark};
 use crate::names::EventKey;
@@ -329,7 +330,7 @@ fn event<'a>(
         let value = scanner.value()?;
         fields.put(key, value);
     }
-    Ok(fields.event())
+    Ok(change::event(fields))
 }
 
 impl Wrong {

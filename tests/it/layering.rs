@@ -101,10 +101,12 @@ pub fn sources() -> Sources {
     fn collect(dir: &Path, root: &Path, found: &mut Sources) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
+            if path.ends_with("tests") || path.ends_with("tests.rs") {
+                continue;
+            }
             if path.is_dir() {
                 collect(&path, root, found);
-            } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("tests.rs")
-            {
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
                 let name = path.strip_prefix(root).unwrap().to_str().unwrap();
                 let text = std::fs::read_to_string(&path).unwrap();
                 found.insert(name.to_owned(), bare(&text));

@@ -28,6 +28,8 @@ use crate::keys::{Enc, RoomKeys, UserKeys, encode};
 use crate::names::{AppId, UserId};
 use crate::quota::Limit;
 
+#[cfg(fuzzing)]
+pub(crate) use self::prefs::set_pref;
 pub use self::query::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 
 /// For at most this many rooms the user's settings are read by name; for more rooms all settings of the user are read.

@@ -92,7 +92,7 @@ pub(super) fn all_prefs<'a>(
 }
 
 /// Adds a setting as it is stored: `stamp|JSON`.
-fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<()> {
+pub(crate) fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<()> {
     let (_, json) = stored.split_once('|').ok_or_else(unreadable)?;
     let bad = |_| Error::unreadable("a setting that is not JSON of its type");
     let flag = || match json {

@@ -1,0 +1,323 @@
+//! What an event of each type is made of, and what its fields may hold.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::fields::{Fields, Name, Wrong, text, wrong};
+use super::{Change, Event, MemberState, Mentions, Message, Place, UpTo, time};
+use crate::json::{Raw, Surrogates};
+use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag, UserId};
+
+/// The most tags in a room, and of a user's own for one.
+const MAX_TAGS: usize = 100;
+/// The most users that one message names.
+const MAX_MENTIONS: usize = 10_000;
+/// The kinds of rooms.
+const KINDS: [&str; 3] = ["direct", "group", "supergroup"];
+/// The longest of the texts that are only shown, in bytes: what is short everywhere, and descriptions and addresses.
+const MAX_SHORT_BYTES: usize = 1 << 10;
+const MAX_LONG_BYTES: usize = 4 << 10;
+/// The longest payload of a message, in bytes as it is kept.
+const MAX_PAYLOAD_BYTES: usize = 4 << 10;
+
+/// The event that the fields make.
+pub(super) fn event(fields: &mut Fields<'_>) -> Result<Event, Wrong> {
+    let kind = fields
+        .text(Name::Type)?
+        .ok_or_else(|| wrong("type", "is missing"))?;
+    let time = fields.time(Name::Time, time::Use::Event)?;
+    let key = fields.name(Name::Key, EventKey::parse)?;
+    let change = match &*kind {
+        "user.updated" => user_updated(fields)?,
+        "user.deleted" => Change::UserDeleted {
+            user: fields.required(Name::User, UserId::parse)?,
+        },
+        "room.updated" => room_updated(fields)?,
+        "room.deleted" => Change::RoomDeleted {
+            room: fields.required(Name::Room, RoomId::parse)?,
+        },
+        "member.joined" => member(fields, MemberState::Joined)?,
+        "member.invited" => member(fields, MemberState::Invited)?,
+        "member.left" => member(fields, MemberState::Left)?,
+        "message.sent" => message(fields)?,
+        "message.recalled" => Change::Recalled {
+            room: fields.required(Name::Room, RoomId::parse)?,
+            id: fields.required(Name::Id, MessageId::parse)?,
+        },
+        "room.read" => read(fields)?,
+        "user.read_all" => read_all(fields)?,
+        "pref.updated" => pref(fields)?,
+        _ => return Err(wrong("type", "is not a known event type")),
+    };
+    fields.done()?;
+    Ok(Event {
+        time,
+        key,
+        notes: fields.take_notes(),
+        change,
+    })
+}
+
+/// A text that is kept and shown whole: it is refused where a list of many would become too long by it.
+fn bounded(field: Name, text: Cow<'_, str>) -> Result<String, Wrong> {
+    let (most, problem) = match field {
+        Name::Cover | Name::Description | Name::Webhook | Name::AvatarUrl => {
+            (MAX_LONG_BYTES, "must be at most 4,096 bytes of UTF-8")
+        }
+        _ => (MAX_SHORT_BYTES, "must be at most 1,024 bytes of UTF-8"),
+    };
+    match text.len() > most {
+        true => Err(wrong(field.as_str(), problem)),
+        false => Ok(text.into_owned()),
+    }
+}
+
+fn user_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    let user = fields.required(Name::User, UserId::parse)?;
+    let mut shown = Vec::new();
+    if let Some(nickname) = fields.prose(Name::Nickname)? {
+        shown.push(("nickname", bounded(Name::Nickname, nickname)?));
+    }
+    if let Some(url) = fields.text(Name::AvatarUrl)? {
+        shown.push(("avatar_url", bounded(Name::AvatarUrl, url)?));
+    }
+    if let Some(flag) = fields.flag(Name::IsRobot)? {
+        shown.push(("is_robot", u8::from(flag).to_string()));
+    }
+    if let Some(time) = fields.time(Name::LastLoginTime, time::Use::Bound)? {
+        shown.push(("last_login_time", time.to_string()));
+    }
+    Ok(Change::UserUpdated { user, shown })
+}
+
+fn kind(text: &str) -> Option<&'static str> {
+    KINDS.into_iter().find(|kind| *kind == text)
+}
+
+fn room_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    let room = fields.required(Name::Room, RoomId::parse)?;
+    let known = |text: Cow<'_, str>| {
+        kind(&text).ok_or_else(|| wrong("kind", "must be direct, group or supergroup"))
+    };
+    let kind = fields.text(Name::Kind)?.map(known).transpose()?;
+    let custom_type = fields.name(Name::CustomType, CustomType::parse)?;
+    let tags = fields.list(Name::Tags, Tag::parse, MAX_TAGS, "must be at most 100")?;
+    let active = match fields.take(Name::Status).map(Raw::integer) {
+        None => None,
+        Some(Some(1)) => Some(true),
+        Some(Some(0)) => Some(false),
+        Some(_) => return Err(wrong("status", "must be 1 or 0")),
+    };
+    let mut shown = Vec::new();
+    for field in [
+        Name::Shown,
+        Name::Cover,
+        Name::Description,
+        Name::Webhook,
+        Name::BotState,
+    ] {
+        let text = match field {
+            Name::Shown | Name::Description => fields.prose(field)?,
+            _ => fields.text(field)?,
+        };
+        if let Some(text) = text {
+            shown.push((field.as_str(), bounded(field, text)?));
+        }
+    }
+    for field in [Name::BotMode, Name::Encrypted] {
+        if let Some(flag) = fields.flag(field)? {
+            shown.push((field.as_str(), u8::from(flag).to_string()));
+        }
+    }
+    match fields.take(Name::ServiceStatus).map(Raw::integer) {
+        None => {}
+        Some(Some(status)) => shown.push(("service_status", status.to_string())),
+        Some(None) => return Err(wrong("service_status", "must be an integer")),
+    }
+    Ok(Change::RoomUpdated {
+        room,
+        kind,
+        custom_type,
+        tags,
+        active,
+        shown,
+    })
+}
+
+fn member(fields: &mut Fields<'_>, state: MemberState) -> Result<Change, Wrong> {
+    let room = fields.required(Name::Room, RoomId::parse)?;
+    let one = fields.name(Name::User, UserId::parse)?;
+    let many = fields.list(Name::Users, UserId::parse, usize::MAX, "")?;
+    let users = match (one, many) {
+        (Some(_), Some(_)) => return Err(wrong("user", "can't be given beside users")),
+        (Some(user), None) => vec![user],
+        (None, Some(users)) if !users.is_empty() => users,
+        (None, Some(_)) => return Err(wrong("users", "must name at least one user")),
+        (None, None) => return Err(wrong("users", "is missing")),
+    };
+    Ok(Change::Member { room, state, users })
+}
+
+fn message(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    let sender = fields.name(Name::Sender, UserId::parse)?;
+    let place = match (
+        fields.name(Name::Room, RoomId::parse)?,
+        fields.name(Name::To, UserId::parse)?,
+    ) {
+        (Some(_), Some(_)) => return Err(wrong("to", "can't be given beside room")),
+        (Some(room), None) => Place::Room(room),
+        (None, Some(_)) if sender.is_none() => {
+            return Err(wrong("sender", "is missing: a message with to needs one"));
+        }
+        (None, Some(to)) => Place::With(to),
+        (None, None) => return Err(wrong("room", "is missing")),
+    };
+    let mentions = match fields.take(Name::Mentions) {
+        None => Mentions::Users(Vec::new()),
+        Some(raw) if raw.items().is_some() => Mentions::Users(fields.users_that_can_be(
+            Name::Mentions,
+            raw,
+            MAX_MENTIONS,
+            "must name at most 10,000 users; \"all\" names everybody",
+        )?),
+        Some(raw) => {
+            const WHOM: &str = "must be a list of users or \"all\"";
+            match &*text(Name::Mentions, raw, Surrogates::Refuse, WHOM)? {
+                "all" => Mentions::All,
+                _ => return Err(wrong("mentions", WHOM)),
+            }
+        }
+    };
+    let message_type = match fields.name(Name::MessageType, MessageId::parse)? {
+        Some(name) => name.as_str().to_owned(),
+        None => "text".to_owned(),
+    };
+    Ok(Change::Message(Message {
+        place,
+        id: fields.required(Name::Id, MessageId::parse)?,
+        sender,
+        text: fields.prose(Name::Text)?.unwrap_or_default().into_owned(),
+        message_type,
+        payload: fields.take(Name::Payload).map(payload).transpose()?,
+        mentions,
+        silent: fields.flag(Name::Silent)?.unwrap_or(false),
+        mark_read: fields.flag(Name::MarkRead)?.unwrap_or(true),
+    }))
+}
+
+/// A JSON object, written out without blanks; of a key given twice the last value holds.
+fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
+    const LONG: &str = "must be a JSON object of at most 4,096 bytes";
+    // Escapes and blanks make it longer than it is kept; beyond this it is not even taken apart.
+    if raw.bytes() > 8 * MAX_PAYLOAD_BYTES {
+        return Err(wrong("payload", LONG));
+    }
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(raw.as_bytes())
+        .map_err(|_| {
+            wrong(
+                "payload",
+                "must be a JSON object, of whole characters and of numbers that a double can hold",
+            )
+        })?;
+    let text = serde_json::Value::from(object).to_string();
+    match text.len() > MAX_PAYLOAD_BYTES {
+        true => Err(wrong("payload", LONG)),
+        false => Ok(text),
+    }
+}
+
+fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    let user = fields.required(Name::User, UserId::parse)?;
+    let place = match (
+        fields.name(Name::Room, RoomId::parse)?,
+        fields.name(Name::Peer, UserId::parse)?,
+    ) {
+        (Some(_), Some(_)) => return Err(wrong("peer", "can't be given beside room")),
+        (Some(room), None) => Place::Room(room),
+        (None, Some(peer)) => Place::With(peer),
+        (None, None) => return Err(wrong("room", "is missing")),
+    };
+    let up_to = match (
+        fields.name(Name::UpToId, MessageId::parse)?,
+        fields.time(Name::UpToTime, time::Use::Bound)?,
+    ) {
+        (Some(_), Some(_)) => return Err(wrong("up_to_time", "can't be given beside up_to_id")),
+        (Some(id), None) => UpTo::Id(id),
+        (None, Some(time)) => UpTo::Time(time),
+        (None, None) => UpTo::Head,
+    };
+    Ok(Change::Read { place, user, up_to })
+}
+
+fn read_all(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    const LIST: &str = "must be a list of one or more of direct, group and supergroup";
+    let user = fields.required(Name::User, UserId::parse)?;
+    let up_to = match fields.time(Name::UpToTime, time::Use::Bound)? {
+        Some(time) => UpTo::Time(time),
+        None => UpTo::Head,
+    };
+    let kinds = match fields.take(Name::Kinds) {
+        None => KINDS.to_vec(),
+        Some(raw) => {
+            let none = || wrong("kinds", LIST);
+            let mut kinds = Vec::new();
+            for item in raw.items().ok_or_else(none)? {
+                let text = text(Name::Kinds, item, Surrogates::Refuse, LIST)?;
+                let kind = kind(&text).ok_or_else(none)?;
+                if !kinds.contains(&kind) {
+                    kinds.push(kind);
+                }
+            }
+            if kinds.is_empty() {
+                return Err(none());
+            }
+            kinds
+        }
+    };
+    Ok(Change::ReadAll { user, up_to, kinds })
+}
+
+fn pref(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+    let room = fields.required(Name::Room, RoomId::parse)?;
+    let user = fields.required(Name::User, UserId::parse)?;
+    let mut settings = Vec::new();
+    if let Some(tags) = fields.list(Name::Tags, Tag::parse, MAX_TAGS, "must be at most 100")? {
+        let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
+        settings.push(("tags", serde_json::Value::from(tags).to_string()));
+    }
+    if let Some(raw) = fields.take(Name::TagColors) {
+        settings.push(("tag_colors", tag_colors(raw)?));
+    }
+    for field in [Name::Hidden, Name::Sticky, Name::Muted] {
+        if let Some(flag) = fields.flag(field)? {
+            settings.push((field.as_str(), flag.to_string()));
+        }
+    }
+    if let Some(folder) = fields.text(Name::Folder)? {
+        let folder = bounded(Name::Folder, folder)?;
+        settings.push(("folder", serde_json::Value::from(folder).to_string()));
+    }
+    Ok(Change::Pref {
+        room,
+        user,
+        settings,
+    })
+}
+
+/// A colour for each tag, as JSON; of a tag given twice the last one holds.
+fn tag_colors(raw: Raw<'_>) -> Result<String, Wrong> {
+    const COLORS: &str = "must be an object of at most 100 strings of up to 255 bytes";
+    let none = || wrong("tag_colors", COLORS);
+    let mut colors = BTreeMap::new();
+    for (tag, color) in raw.fields().ok_or_else(none)? {
+        let [tag, color] =
+            [tag, color].map(|raw| text(Name::TagColors, raw, Surrogates::Refuse, COLORS));
+        let (tag, color) = (tag?, color?);
+        let is_long = tag.len().max(color.len()) > MAX_NAME_BYTES;
+        colors.insert(tag, color);
+        if is_long || colors.len() > MAX_TAGS {
+            return Err(none());
+        }
+    }
+    serde_json::to_string(&colors).map_err(|_| none())
+}

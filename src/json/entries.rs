@@ -1,0 +1,92 @@
+//! What is in a list or an object, one after the other.
+
+use super::raw::Raw;
+use super::scanner::Scanner;
+use super::text::Surrogates;
+
+impl<'a> Raw<'a> {
+    /// Its items, if it is a list.
+    pub fn items(self) -> Option<Items<'a>> {
+        self.entries(b'[').map(Items)
+    }
+
+    /// Keys and values, if it is an object. A key may come twice.
+    pub fn fields(self) -> Option<Fields<'a>> {
+        self.entries(b'{').map(Fields)
+    }
+
+    fn entries(self, open: u8) -> Option<Entries<'a>> {
+        let mut scanner = Scanner::new(self.as_bytes(), 0);
+        scanner.pass(open).then_some(Entries {
+            scanner,
+            first: true,
+            offset: self.at(),
+        })
+    }
+
+    /// Of each of these keys the last value, if it is an object; `null` is none.
+    pub fn pick<const N: usize>(self, keys: [&str; N]) -> Option<[Option<Raw<'a>>; N]> {
+        let mut picked = [None; N];
+        for (key, value) in self.fields()? {
+            let is_key = |known: &&str| match key.plain() {
+                Some(plain) => plain == known.as_bytes(),
+                None => key
+                    .text(Surrogates::Refuse)
+                    .is_some_and(|text| text.is_ok_and(|text| text == **known)),
+            };
+            let place = keys.iter().position(is_key);
+            if let Some(place) = place.and_then(|place| picked.get_mut(place)) {
+                *place = (!value.is_null()).then_some(value);
+            }
+        }
+        Some(picked)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Entries<'a> {
+    scanner: Scanner<'a>,
+    first: bool,
+    offset: usize,
+}
+
+impl<'a> Entries<'a> {
+    /// Goes to the next entry. The grammar was found right before, so an error is the end.
+    fn next(&mut self, close: u8) -> Option<()> {
+        let Self { scanner, first, .. } = self;
+        scanner.another(first, close).ok()?.then_some(())
+    }
+
+    fn shifted(&self, raw: Raw<'a>) -> Raw<'a> {
+        Raw::new(raw.as_bytes(), raw.at() + self.offset)
+    }
+}
+
+/// The items of a list.
+#[derive(Debug, Clone)]
+pub struct Items<'a>(Entries<'a>);
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Raw<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next(b']')?;
+        let value = self.0.scanner.value().ok()?;
+        Some(self.0.shifted(value))
+    }
+}
+
+/// The keys and values of an object, in order.
+#[derive(Debug, Clone)]
+pub struct Fields<'a>(Entries<'a>);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (Raw<'a>, Raw<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next(b'}')?;
+        let key = self.0.scanner.key().ok()?;
+        let value = self.0.scanner.value().ok()?;
+        Some((self.0.shifted(key), self.0.shifted(value)))
+    }
+}

@@ -1,0 +1,147 @@
+//! One value, in the bytes that it is written in.
+
+use std::borrow::Cow;
+
+use super::text::{BadText, Surrogates, TextFault, lossy, unescape};
+
+/// A value in the bytes that it is written in, whose grammar is right.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Raw<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Raw<'a> {
+    /// The bytes of a value, and how many bytes of the whole text stand before it.
+    pub(super) fn new(text: &'a [u8], at: usize) -> Self {
+        Self { text, at }
+    }
+
+    /// The bytes that it is written in.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.text
+    }
+
+    /// How many bytes of the whole text stand before it.
+    pub fn at(self) -> usize {
+        self.at
+    }
+
+    /// How many bytes it has.
+    pub fn bytes(self) -> usize {
+        self.text.len()
+    }
+
+    /// Whether it is `null`.
+    pub fn is_null(self) -> bool {
+        self.text == b"null"
+    }
+
+    /// Whether it is a string.
+    pub fn is_text(self) -> bool {
+        self.text.first() == Some(&b'"')
+    }
+
+    /// What it says, if it is `true` or `false`.
+    pub fn flag(self) -> Option<bool> {
+        match self.text {
+            b"true" => Some(true),
+            b"false" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Its value, if it is a whole number without fraction and exponent that fits. `-0` is a fraction, as `serde_json` has it.
+    pub fn integer(self) -> Option<i64> {
+        let digits = std::str::from_utf8(self.text).ok()?;
+        let is_number = digits.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        (is_number && digits != "-0")
+            .then(|| digits.parse().ok())
+            .flatten()
+    }
+
+    /// The value for people to find it again: at most so many characters, none of them a control character. What can't be read of a
+    /// string is U+FFFD.
+    pub fn excerpt(self, characters: usize) -> String {
+        // No character has more bytes than an escaped one.
+        let most = characters.saturating_add(1).saturating_mul(12);
+        let (quote, text) = match self.inside() {
+            Some(inside) => ("\"", lossy(inside.get(..most).unwrap_or(inside))),
+            None => {
+                let text = self.text.get(..most).unwrap_or(self.text);
+                ("", String::from_utf8_lossy(text).into_owned())
+            }
+        };
+        let mut clean = text.chars().filter(|character| !character.is_control());
+        let mut excerpt = String::from(quote);
+        excerpt.extend(clean.by_ref().take(characters));
+        if clean.next().is_some() {
+            excerpt.push('…');
+        }
+        excerpt + quote
+    }
+
+    /// The text of a string between its quotes, if nothing in it is escaped: enough to tell a known key. Control characters and
+    /// broken UTF-8 are still in it.
+    pub fn plain(self) -> Option<&'a [u8]> {
+        let inside = self.inside()?;
+        memchr::memchr(b'\\', inside).is_none().then_some(inside)
+    }
+
+    fn inside(self) -> Option<&'a [u8]> {
+        self.text.strip_prefix(b"\"")?.strip_suffix(b"\"")
+    }
+
+    /// The text, if it is a string.
+    pub fn text(self, surrogates: Surrogates) -> Option<Result<Cow<'a, str>, BadText>> {
+        let inside = self.inside()?;
+        let plain = memchr::memchr(b'\\', inside).unwrap_or(inside.len());
+        if plain < inside.len() {
+            return Some(self.unescaped(inside, plain, surrogates).map(Cow::Owned));
+        }
+        Some(self.checked(inside, 0).map(Cow::Borrowed))
+    }
+
+    /// A stretch of the string without escapes, `from` bytes behind its first quote.
+    fn checked(self, stretch: &'a [u8], from: usize) -> Result<&'a str, BadText> {
+        let bad = |fault, at: usize| BadText {
+            fault,
+            at: self.at + 1 + from + at,
+        };
+        // Without an end to stop at, which the compiler makes vectors of.
+        if stretch.iter().fold(false, |any, byte| any | (*byte < 0x20)) {
+            let at = stretch.iter().position(|byte| *byte < 0x20);
+            return Err(bad(TextFault::Control, at.unwrap_or_default()));
+        }
+        std::str::from_utf8(stretch).map_err(|error| bad(TextFault::Utf8, error.valid_up_to()))
+    }
+
+    fn unescaped(
+        self,
+        inside: &'a [u8],
+        first: usize,
+        surrogates: Surrogates,
+    ) -> Result<String, BadText> {
+        // No escape stands for more bytes than it has.
+        let mut text = String::with_capacity(inside.len());
+        text.push_str(self.checked(inside.get(..first).unwrap_or_default(), 0)?);
+        let mut at = first;
+        while let Some(byte) = inside.get(at) {
+            if *byte == b'\\' {
+                let (character, length) = unescape(inside, at, surrogates).map_err(|fault| {
+                    let at = self.at + 1 + at;
+                    BadText { fault, at }
+                })?;
+                text.push(character);
+                at += length;
+            } else {
+                let rest = inside.get(at..).unwrap_or_default();
+                let length = memchr::memchr(b'\\', rest).unwrap_or(rest.len());
+                let stretch = rest.get(..length).unwrap_or_default();
+                text.push_str(self.checked(stretch, at)?);
+                at += length;
+            }
+        }
+        Ok(text)
+    }
+}
