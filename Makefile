@@ -14,7 +14,7 @@ ON = $(if $(REDIS_SERVER),scripts/on-server "$(REDIS_SERVER)")
 # SKIP="--skip NAME": tests that are left out.
 SKIP ?=
 
-.PHONY: openapi run test-deploy test test-rights test-servers test-servers-quick test-faults test-interleave test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-link bench-peers python redis curl
+.PHONY: openapi run test-deploy test test-rights test-servers test-servers-quick test-faults test-interleave test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-peers python redis curl
 
 run: redis
 	$(ON) $(CARGO) run --release --locked -- demo
@@ -67,7 +67,7 @@ lint:
 	"$$(scripts/install cargo-machete)" --skip-target-dir
 	scripts/deny
 
-# RUNS=n: inputs for each target, 0: the seeds alone; ONLY=heads,events,queries,tokens,usersig,resp,records: these. Needs a C++ compiler.
+# RUNS=n: inputs for each target, 0: the seeds alone; ONLY=heads,events,queries,tokens,usersig,records: these. Needs a C++ compiler.
 fuzz:
 	RUNS="$(or $(RUNS),1000000)" CARGO="$(CARGO)" scripts/fuzz "$(ONLY)"
 
@@ -105,14 +105,6 @@ bench: redis loadtest/.venv/installed loadtest/.tools/bin/oha bench-peers
 	$(CARGO) build --release --locked
 	$(CARGO) build --release --locked --manifest-path loadtest/peers/ceiling/Cargo.toml
 	cd loadtest && ONLY="$(ONLY)" .venv/bin/python -m bench
-
-# The pod's own Redis link against the multiplexed connection of the `redis` crate: two builds, then some two minutes.
-bench-link: redis loadtest/.venv/installed
-	scripts/install wrk
-	$(CARGO) build --release --locked --features crate-link
-	cp "$(TARGET)/release/unread" "$(TARGET)/release/unread-crate-link"
-	$(CARGO) build --release --locked
-	cd loadtest && ONLY=link .venv/bin/python -m bench
 
 # What others would use instead. One that can't be installed here is in the results as missing.
 bench-peers:

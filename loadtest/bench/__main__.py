@@ -16,8 +16,6 @@ from bench.harness import LOADTEST, Env, Row
 
 # In this order. Those that are not there are left out.
 MODULES = ["reads", "limiter", "scale", "rooms", "writes", "memory"]
-# Only where they are named: they need another build.
-NAMED = ["link"]
 
 
 def _leave(number: int, _frame: object) -> None:
@@ -40,7 +38,7 @@ def main() -> int:
     rounds = int(os.environ.get("BENCH_ROUNDS") or (1 if quick else 3))
     there = [name for name in MODULES if importlib.util.find_spec(f"bench.{name}")]
     only = [name for name in os.environ.get("ONLY", "").split(",") if name] or there
-    unknown = [name for name in only if name not in there + NAMED]
+    unknown = [name for name in only if name not in there]
     if unknown:
         print(f"bench: no such benchmark: {', '.join(unknown)}; there are {', '.join(there)}", file=sys.stderr)
         return 2

@@ -494,12 +494,12 @@ class Env:
         self.wait_for(redis.process, lambda: redis.call("PING") == "PONG")
         return redis
 
-    def start_pod(self, config_toml: str, redis_url: str, binary: Path | None = None, **settings: object) -> Server:
-        """Starts `unread serve` (or another build of it) with free ports and log level warn, and waits for /readyz.
+    def start_pod(self, config_toml: str, redis_url: str, **settings: object) -> Server:
+        """Starts `unread serve` with free ports and log level warn, and waits for /readyz.
 
         `settings` go over the configuration as environment variables, such as server__workers=2.
         """
-        binary = binary or built(ROOT, "unread")
+        binary = built(ROOT, "unread")
         port, admin = free_port(), free_port()
         config = self.work / f"pod-{port}.toml"
         config.write_text(config_toml)

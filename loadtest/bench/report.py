@@ -22,8 +22,7 @@ def keep(env: Env, module: str, rows: list[Row]) -> None:
     kept["modules"][module] = {
         "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "load_before": env.load_before,
-        "command": f"BENCH_SECONDS={env.seconds} BENCH_ROUNDS={env.rounds} make "
-        + ("bench-link" if module == "link" else f"bench ONLY={module}"),
+        "command": f"BENCH_SECONDS={env.seconds} BENCH_ROUNDS={env.rounds} make bench ONLY={module}",
         "rows": [dataclasses.asdict(row) | {"median": row.median, "met": row.met} for row in rows],
     }
     path.write_text(json.dumps(kept, indent=1) + "\n")

@@ -1,177 +1,305 @@
-//! A multiplexed connection to a server: any number of requests share it. What they send in the same instant leaves in one
-//! write, and replies are read in place. `connection.rs` says why it is not the connection of the `redis` crate.
+//! A connection to a server that any number of requests share: the multiplexed connection of the `redis` crate, with what the
+//! crate leaves to its callers.
 //!
-//! A task drives the connection, on the runtime of the first caller. The connection is made when something is to be sent, and
-//! made again when it breaks: what had been sent then fails, since it may have been executed or not; what had not been sent goes
-//! over the next one. No caller waits longer than it may, whatever becomes of the connection: the task has one timer for all.
+//! - A task makes the connection when a request wants it, drives it, and ends with it. The next request starts another one.
+//! - A request that waits for a connection is not sent before there is one, and waits no longer than `connect` and `response`
+//!   together. Its error says why there is none.
+//! - Requests of the same instant leave in one write, see [`Gathering`].
+//!
+//! When a connection breaks, all requests that it was given fail: the server may have executed them. So does a request that was
+//! still queued, which the crate does not tell apart.
 
-mod driver;
-mod queue;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use redis::{RedisResult, Value};
-use tokio::sync::Notify;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, RedisResult, Value,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::condition::NO_CONNECTION;
 use super::request::Outgoing;
-use super::route::{Route, protocol, timed_out};
-use driver::{Driver, drive};
-use queue::{Outcome, Queue, Request};
+use super::route::{Route, Stream, ended, timed_out};
 
-/// A handle to the connection; it ends when the last clone is gone and no caller waits.
+/// Requests that the connection has accepted and not written yet; further ones wait before that.
+const QUEUE: usize = 1_024;
+/// Bytes that are gathered for one write.
+const GATHERED: usize = 64 << 10;
+/// Between the first two attempts to connect; doubled with every further one.
+const DELAY: Duration = Duration::from_millis(50);
+/// The longest such pause.
+const LONGEST_DELAY: Duration = Duration::from_millis(500);
+
+/// A handle to the connection, which ends when the last clone is gone and no request is under way.
 #[derive(Clone)]
-pub(super) struct Link(Arc<Handle>);
+pub(super) struct Link(Arc<Shared>);
 
-struct Handle(Arc<Shared>);
-
-/// What the handles and the driver share.
 struct Shared {
     route: Arc<Route>,
-    queue: Mutex<Queue>,
-    /// Notified when there is room again for callers that found none.
-    room: Notify,
+    state: Mutex<State>,
+}
+
+/// What the handles know of the task.
+#[derive(Default)]
+struct State {
+    /// How many tasks were started.
+    started: u64,
+    /// Of the last one, until it ends.
+    progress: Option<watch::Receiver<Progress>>,
+    connection: Option<MultiplexedConnection>,
+}
+
+/// How far a task has come.
+#[derive(Clone)]
+enum Progress {
+    /// It has no connection yet; why the last attempt failed, if there was one.
+    Connecting(Option<RedisError>),
+    Connected,
+    /// It has given up.
+    Failed(RedisError),
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the queue, and wakes the callers that this concerns.
-    fn wake(&self, change: impl FnOnce(&mut Queue) -> Vec<Waker>) {
-        let (woken, starved) = {
-            let mut queue = self.queue();
-            (change(&mut queue), std::mem::take(&mut queue.starved))
-        };
-        woken.into_iter().for_each(Waker::wake);
-        if starved {
-            self.room.notify_waiters();
-        }
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Link {
     /// Prepares a connection; it is made when first used.
     pub(super) fn new(route: Arc<Route>) -> Self {
-        Self(Arc::new(Handle(Arc::new(Shared {
+        Self(Arc::new(Shared {
             route,
-            queue: Mutex::default(),
-            room: Notify::new(),
-        }))))
+            state: Mutex::default(),
+        }))
     }
 
     /// Sends one command.
     pub(super) async fn one(&self, request: Outgoing<'_>) -> RedisResult<Value> {
-        match self.send(&[request], Outcome::Reply(None)).await? {
-            Outcome::Reply(Some(reply)) => Ok(reply),
-            _ => Err(protocol("a reply of another request")),
-        }
+        let mut connection = self.connection().await?;
+        let reply = connection.send_packed_command(request.cmd).await;
+        reply.map_err(in_our_words)
     }
 
     /// Sends commands one after the other; each has a reply of its own.
     pub(super) async fn many(&self, requests: &[Outgoing<'_>]) -> RedisResult<Vec<Value>> {
-        let replies = Outcome::Replies(Vec::with_capacity(requests.len()));
-        match self.send(requests, replies).await? {
-            Outcome::Replies(replies) => Ok(replies),
-            _ => Err(protocol("a reply of another request")),
+        let mut pipeline = redis::Pipeline::with_capacity(requests.len());
+        for request in requests {
+            pipeline.add_command(request.cmd.clone());
         }
+        let mut connection = self.connection().await?;
+        let replies = connection.send_packed_commands(&pipeline, 0, requests.len());
+        replies.await.map_err(in_our_words)
     }
 
-    /// Sends commands as one request, and waits for what becomes of it.
-    async fn send(&self, commands: &[Outgoing<'_>], outcome: Outcome) -> RedisResult<Outcome> {
-        if !self.0.0.queue().has_room() {
-            Box::pin(self.room()).await?;
+    /// The connection.
+    async fn connection(&self) -> RedisResult<MultiplexedConnection> {
+        if let Some(connection) = &self.0.state().connection {
+            return Ok(connection.clone());
         }
-        self.queue(commands, outcome).await
+        Box::pin(self.connected()).await
     }
 
-    /// Waits until there is room for one more request.
-    async fn room(&self) -> RedisResult<()> {
-        let shared = &self.0.0;
-        let until = Instant::now() + shared.route.response;
-        loop {
-            let room = shared.room.notified();
-            {
-                let mut queue = shared.queue();
-                if queue.has_room() {
-                    return Ok(());
-                }
-                queue.starved = true;
+    /// Waits for the connection, on which the request then has what is left of its time.
+    async fn connected(&self) -> RedisResult<MultiplexedConnection> {
+        let route = &self.0.route;
+        let until = Instant::now() + route.connect + route.response;
+        let mut progress = self.progress();
+        let made = progress.wait_for(|progress| !matches!(progress, Progress::Connecting(_)));
+        // The outer error is that the time is over. The inner one is that the task is gone: its runtime has ended.
+        let made = tokio::time::timeout_at(until, made).await;
+        let made = made.map(|made| made.map(|progress| progress.clone()));
+        match made.unwrap_or_else(|_| Ok(progress.borrow().clone())) {
+            Ok(Progress::Connected) => {}
+            Ok(Progress::Failed(error)) => return Err(error),
+            Ok(Progress::Connecting(why)) => {
+                return Err(match why.filter(|why| !why.is_timeout()) {
+                    Some(why) => timed_out(&format!("{NO_CONNECTION}: {why}")),
+                    None => timed_out(NO_CONNECTION),
+                });
             }
-            let room = tokio::time::timeout_at(until, room).await;
-            room.map_err(|_| timed_out("no room in the queue"))?;
+            Err(_) => return Err(ended()),
         }
+        let connection = self.0.state().connection.clone();
+        let mut connection = connection.ok_or_else(ended)?;
+        let left = until.saturating_duration_since(Instant::now());
+        connection.set_response_timeout(left.min(route.response));
+        Ok(connection)
     }
 
-    fn queue(&self, commands: &[Outgoing<'_>], outcome: Outcome) -> Answer<'_> {
-        let shared = &self.0.0;
-        let mut queue = shared.queue();
-        let before = queue.unsent.len();
-        for command in commands {
-            command.cmd.write_packed_command(&mut queue.unsent);
+    /// The progress of the task, which is started if there is none.
+    fn progress(&self) -> watch::Receiver<Progress> {
+        let mut state = self.0.state();
+        if let Some(progress) = &state.progress {
+            return progress.clone();
         }
-        let request = Request {
-            bytes: queue.unsent.len() - before,
-            missing: commands.len(),
-            outcome,
-            waker: None,
-            until: Instant::now() + shared.route.bound(queue.connected),
+        let (sender, progress) = watch::channel(Progress::Connecting(None));
+        state.started += 1;
+        state.progress = Some(progress.clone());
+        // The runtime may drop the task before it has begun. So it exists from here on.
+        let task = Task {
+            shared: Arc::downgrade(&self.0),
+            number: state.started,
+            route: Arc::clone(&self.0.route),
         };
-        let number = queue.push(request);
-        let driver = queue.driver.take();
-        let undriven = !std::mem::replace(&mut queue.driven, true);
-        drop(queue);
-        if undriven {
-            // The runtime may drop what is spawned before it has begun: the driver exists from here on.
-            tokio::spawn(drive(Driver::new(Arc::clone(shared))));
-        } else if let Some(driver) = driver {
-            driver.wake();
-        }
-        Answer { shared, number }
+        drop(state);
+        tokio::spawn(task.run(sender));
+        progress
     }
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let driver = {
-            let mut queue = self.0.queue();
-            queue.closed = true;
-            queue.driver.take()
-        };
-        if let Some(driver) = driver {
-            driver.wake();
-        }
-    }
-}
-
-/// Waits for what becomes of a request. If it is dropped before, the replies are dropped when they come.
-struct Answer<'a> {
-    shared: &'a Shared,
+/// What makes a connection and drives it. When it is dropped, the next request starts another one.
+struct Task {
+    shared: Weak<Shared>,
     number: u64,
+    route: Arc<Route>,
 }
 
-impl Future for Answer<'_> {
-    type Output = RedisResult<Outcome>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut queue = self.shared.queue();
-        let Some(request) = queue.get(self.number) else {
-            return Poll::Ready(Err(protocol("a request without a place")));
+impl Task {
+    async fn run(self, progress: watch::Sender<Progress>) {
+        let stream = match self.stream(&progress).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.forget();
+                progress.send_replace(Progress::Failed(error));
+                return;
+            }
         };
-        match request.take(context.waker()) {
-            Some(outcome) => Poll::Ready(outcome),
-            None => Poll::Pending,
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(Some(self.route.response))
+            .set_pipeline_buffer_size(QUEUE)
+            .set_write_backpressure_boundary(GATHERED);
+        // Its way here has logged it in.
+        let login = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let stream = Gathering::new(stream);
+        match MultiplexedConnection::new_with_config(&login, stream, config).await {
+            Ok((connection, driver)) => {
+                if let Some(shared) = self.shared.upgrade() {
+                    shared.state().connection = Some(connection);
+                }
+                progress.send_replace(Progress::Connected);
+                driver.await;
+            }
+            Err(error) => {
+                self.forget();
+                progress.send_replace(Progress::Failed(error));
+            }
+        }
+    }
+
+    /// Connects and logs in. Tries again where the route says so, as long as a request waits.
+    async fn stream(&self, progress: &watch::Sender<Progress>) -> RedisResult<Box<dyn Stream>> {
+        let (mut delay, mut retries) = (DELAY, self.route.retries);
+        loop {
+            let made = tokio::time::timeout(self.route.connect, self.route.make());
+            let made = made.await.unwrap_or_else(|_| Err(timed_out(NO_CONNECTION)));
+            let error = match made {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            };
+            // What the server refuses it refuses again. One receiver is that of the handles.
+            if !error.is_io_error() || retries == 0 || progress.receiver_count() <= 1 {
+                return Err(error);
+            }
+            retries -= 1;
+            progress.send_replace(Progress::Connecting(Some(error)));
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(LONGEST_DELAY);
+        }
+    }
+
+    /// The next request starts another task.
+    fn forget(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            let mut state = shared.state();
+            if state.started == self.number {
+                state.progress = None;
+                state.connection = None;
+            }
         }
     }
 }
 
-impl Drop for Answer<'_> {
+impl Drop for Task {
     fn drop(&mut self) {
-        self.shared.queue().abandon(self.number);
+        self.forget();
+    }
+}
+
+/// The errors of the crate, in the words of this module. (An error reply is none of them: it is a value.)
+fn in_our_words(error: RedisError) -> RedisError {
+    match error.kind() {
+        _ if error.is_timeout() => timed_out("no answer in time"),
+        // A reply that ends in the middle, or what is none: the connection is closed there.
+        ErrorKind::Parse => ended(),
+        _ => error,
+    }
+}
+
+/// A stream that lets other tasks run before it writes. The runtime polls the sockets once more meanwhile, so that the requests
+/// of several callers are queued: one write for all of them costs the pod and Redis less than several.
+struct Gathering {
+    stream: Box<dyn Stream>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// What was written before has been flushed.
+    Flushed,
+    Yielding(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Writing,
+}
+
+impl Gathering {
+    fn new(stream: Box<dyn Stream>) -> Self {
+        Self {
+            stream,
+            stage: Stage::Flushed,
+        }
+    }
+}
+
+impl AsyncRead for Gathering {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Gathering {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Stage::Flushed = self.stage {
+            self.stage = Stage::Yielding(Box::pin(tokio::task::yield_now()));
+        }
+        if let Stage::Yielding(others) = &mut self.stage {
+            ready!(others.as_mut().poll(context));
+            self.stage = Stage::Writing;
+        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stage = Stage::Flushed;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -11,7 +11,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::condition::{CROWDED, words};
-use super::resp::Parser;
+
+/// The longest line that a login waits for.
+const LINE: usize = 64 << 10;
 
 /// How a connection is made, and how long anything may take.
 pub(super) struct Route {
@@ -24,14 +26,6 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// How long a request may wait for its reply.
-    pub(super) fn bound(&self, connected: bool) -> Duration {
-        match connected {
-            true => self.response,
-            false => self.connect + self.response,
-        }
-    }
-
     /// Makes a connection and logs in.
     pub(super) async fn make(&self) -> RedisResult<Box<dyn Stream>> {
         let mut stream: Box<dyn Stream> = match (self.info.addr(), &self.tls) {
@@ -75,22 +69,10 @@ impl Route {
             cmds.push((select, Some(ErrorKind::InvalidClientConfig)));
         }
         cmds.push((redis::cmd("PING"), None));
-        let mut parser = Parser::new();
-        let mut buffer = Vec::new();
         for (cmd, kind) in cmds {
             stream.write_all(&cmd.get_packed_command()).await?;
             stream.flush().await?;
-            let value = loop {
-                let mut at = 0;
-                let value = parser.next(&buffer, &mut at)?;
-                buffer.drain(..at);
-                if let Some(value) = value {
-                    break value;
-                }
-                if stream.read_buf(&mut buffer).await? == 0 {
-                    return Err(ended());
-                }
-            };
+            let value = redis::parse_redis_value(&line(stream).await?)?;
             match (value.extract_error(), kind) {
                 (Ok(_), _) => {}
                 (Err(error), Some(kind)) => {
@@ -104,11 +86,25 @@ impl Route {
                 (Err(_), None) => {}
             }
         }
-        match buffer.is_empty() {
-            true => Ok(()),
-            false => Err(protocol("a reply that nobody asked for")),
-        }
+        Ok(())
     }
+}
+
+/// One line with its end, which is all that a server answers to a login.
+async fn line(stream: &mut Box<dyn Stream>) -> RedisResult<Vec<u8>> {
+    let mut line = Vec::new();
+    // Byte by byte: what follows is the connection's.
+    while !line.ends_with(b"\r\n") {
+        if line.len() == LINE {
+            return Err((ErrorKind::Parse, "a line without an end").into());
+        }
+        let byte = stream.read_u8().await;
+        line.push(byte.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => ended(),
+            _ => error.into(),
+        })?);
+    }
+    Ok(line)
 }
 
 /// Whether the server takes no more connections: it says so to each that is made, and closes it.
@@ -131,8 +127,4 @@ pub(super) fn ended() -> RedisError {
         "the connection has been closed",
     )
     .into()
-}
-
-pub(super) fn protocol(why: &'static str) -> RedisError {
-    (ErrorKind::Parse, why).into()
 }

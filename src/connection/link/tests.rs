@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use super::queue::OWED;
 use super::*;
 use futures_util::FutureExt;
 use redis::ConnectionAddr;
@@ -68,13 +67,13 @@ async fn connected_for(
 async fn what_is_sent_at_once_is_answered_in_its_order() {
     let (listener, link) = peer().await;
     let (a, b, c) = (redis::cmd("a"), redis::cmd("b"), redis::cmd("c"));
+    // Requests that wait for a connection have no order.
+    let (mut stream, _) = connected_for(&listener, &link, "a", ":0\r\n").await;
     let serve = async {
-        let mut stream = accept(&listener).await;
         assert_eq!(commands(&mut stream, 4).await, "abca");
         for reply in [":1\r\n:", "2\r\n$1\r\n", "3\r\n-ERR no\r\n"] {
             stream.write_all(reply.as_bytes()).await.unwrap();
         }
-        stream
     };
     let asked = async {
         let two = [(&b).into(), (&c).into()];
@@ -84,7 +83,7 @@ async fn what_is_sent_at_once_is_answered_in_its_order() {
             link.one((&a).into())
         )
     };
-    let (_stream, (first, two, last)) = tokio::join!(serve, asked);
+    let ((), (first, two, last)) = tokio::join!(serve, asked);
     assert_eq!(first.unwrap(), Value::Int(1));
     let three = Value::BulkString(b"3".to_vec());
     assert_eq!(two.unwrap(), [Value::Int(2), three]);
@@ -104,28 +103,25 @@ async fn who_gives_up_leaves_no_reply_to_others() {
     let ((), answer) = tokio::join!(serve, link.one((&b).into()));
     assert_eq!(answer.unwrap(), Value::Int(1));
     // Given up after it was sent.
-    assert!(link.one((&a).into()).now_or_never().is_none());
+    let mut sent = Box::pin(link.one((&a).into()));
+    assert!((&mut sent).now_or_never().is_none());
     assert_eq!(commands(&mut stream, 1).await, "a");
+    drop(sent);
     let serve = async {
         exchange(&mut stream, "b", ":2\r\n:3\r\n").await;
     };
     let ((), answer) = tokio::join!(serve, link.one((&b).into()));
     assert_eq!(answer.unwrap(), Value::Int(3));
-    assert_eq!(link.0.0.queue().len(), 0);
 }
 
 #[tokio::test]
-async fn what_is_said_unasked_is_nobodys_reply() {
-    for unasked in [":7\r\n", "*1\r\n", "$5\r\nh"] {
-        let (listener, link) = peer().await;
-        let (mut stream, answer) = connected_for(&listener, &link, "a", ":1\r\n").await;
-        assert_eq!(answer.unwrap(), Value::Int(1));
-        stream.write_all(unasked.as_bytes()).await.unwrap();
-        stream.flush().await.unwrap();
-        while stream.read(&mut [0]).await.unwrap() > 0 {}
-        let (_stream, answer) = connected_for(&listener, &link, "b", ":2\r\n").await;
-        assert_eq!(answer.unwrap(), Value::Int(2), "{unasked:?}");
-    }
+async fn a_reply_that_nobody_asked_for_is_nobodys() {
+    let (listener, link) = peer().await;
+    let (mut stream, answer) = connected_for(&listener, &link, "a", ":1\r\n:7\r\n").await;
+    assert_eq!(answer.unwrap(), Value::Int(1));
+    let b = redis::cmd("b");
+    let ((), answer) = tokio::join!(exchange(&mut stream, "b", ":2\r\n"), link.one((&b).into()));
+    assert_eq!(answer.unwrap(), Value::Int(2));
 }
 
 #[test]
@@ -176,11 +172,12 @@ async fn a_server_that_has_no_place_for_us_has_not_seen_the_request() {
 async fn a_break_fails_what_was_sent_and_a_new_connection_is_made_for_the_next() {
     let (listener, link) = peer().await;
     let a = redis::cmd("a");
+    let (mut stream, _) = connected_for(&listener, &link, "a", ":0\r\n").await;
     let serve = async {
-        let mut stream = accept(&listener).await;
         assert_eq!(commands(&mut stream, 2).await, "aa");
         // An end in the middle of a reply.
         stream.write_all(b":1\r\n$5\r\nha").await.unwrap();
+        drop(stream);
     };
     let asked = async { tokio::join!(link.one((&a).into()), link.one((&a).into())) };
     let ((), (first, second)) = tokio::join!(serve, asked);
@@ -209,20 +206,6 @@ async fn a_reply_that_comes_too_late_is_nobodys() {
 }
 
 #[tokio::test]
-async fn a_reply_that_nobody_asked_for_ends_the_connection() {
-    let (listener, link) = peer().await;
-    let a = redis::cmd("a");
-    let serve = async {
-        let mut stream = accept(&listener).await;
-        exchange(&mut stream, "a", ":1\r\n:2\r\n").await;
-        // Closed from there.
-        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
-    };
-    let ((), answer) = tokio::join!(serve, link.one((&a).into()));
-    assert_eq!(answer.unwrap(), Value::Int(1));
-}
-
-#[tokio::test]
 async fn the_connection_ends_with_its_last_handle() {
     let (listener, link) = peer().await;
     let serve = async {
@@ -240,18 +223,16 @@ async fn the_connection_ends_with_its_last_handle() {
 }
 
 #[tokio::test]
-async fn a_full_queue_makes_callers_wait_in_turn() {
+async fn a_full_queue_makes_callers_wait() {
     let (listener, link) = peer().await;
     let a = redis::cmd("a");
-    let all = futures_util::future::join_all((0..2 * OWED).map(|_| link.one((&a).into())));
+    let count = 4 * QUEUE;
+    let all = futures_util::future::join_all((0..count).map(|_| link.one((&a).into())));
     let serve = async {
         let mut stream = accept(&listener).await;
-        for _ in 0..2 {
-            commands(&mut stream, OWED as usize).await;
-            assert!(stream.read(&mut [0]).now_or_never().is_none());
-            let replies = ":1\r\n".repeat(OWED as usize);
-            stream.write_all(replies.as_bytes()).await.unwrap();
-        }
+        commands(&mut stream, count).await;
+        let replies = ":1\r\n".repeat(count);
+        stream.write_all(replies.as_bytes()).await.unwrap();
         stream
     };
     let (_stream, answers) = tokio::join!(serve, all);
@@ -260,4 +241,12 @@ async fn a_full_queue_makes_callers_wait_in_turn() {
             .into_iter()
             .all(|answer| answer.unwrap() == Value::Int(1))
     );
+}
+
+#[tokio::test]
+async fn a_request_that_finds_no_connection_says_why() {
+    let (listener, link) = peer().await;
+    drop(listener);
+    let error = link.one((&redis::cmd("a")).into()).await.unwrap_err();
+    assert!(error.is_connection_refusal(), "{error}");
 }
