@@ -45,7 +45,7 @@ const POLL_RUNNING: Duration = Duration::from_secs(1);
 
 /// Why an app could not be built.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {
+pub(crate) enum BuildError {
     /// An address can't be listened on.
     #[error("cannot listen on {address} (server.{setting}): {error}; choose another with --{flag}")]
     Listen {
@@ -71,7 +71,7 @@ pub enum BuildError {
 
 /// How to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// Not ready at once, but serving on for the drain time: balancers go on sending for a while.
     Drain,
     /// Without the drain time: somebody sits at the terminal.
@@ -79,7 +79,7 @@ pub enum Stop {
 }
 
 /// A built app: both listeners are bound, nothing is accepted yet on the public one.
-pub struct App {
+pub(crate) struct App {
     config: Arc<Config>,
     health: Arc<Health>,
     public: Server,
@@ -137,7 +137,7 @@ impl RunningServer {
 
 impl App {
     /// Binds both listeners, serves the admin one, and starts what else is needed. An external Redis may be down.
-    pub async fn build(config: Config) -> Result<App, BuildError> {
+    pub(crate) async fn build(config: Config) -> Result<App, BuildError> {
         let metrics = Arc::new(Metrics::new());
         let health = Arc::new(Health::default());
         let files = open_files::raise();
@@ -203,17 +203,17 @@ impl App {
     }
 
     /// Where the vendor endpoints and `/v1` are.
-    pub fn listen(&self) -> SocketAddr {
+    pub(crate) fn listen(&self) -> SocketAddr {
         self.listen
     }
 
     /// Where `/livez`, `/readyz` and `/metrics` are.
-    pub fn admin_listen(&self) -> SocketAddr {
+    pub(crate) fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
     }
 
     /// Serves until `stop`, then finishes what is in flight and stops everything that `build` started.
-    pub async fn run(self, stop: impl Future<Output = Stop>) {
+    pub(crate) async fn run(self, stop: impl Future<Output = Stop>) {
         let public = RunningServer::start(self.public);
         self.health.server.store(SERVING, Ordering::Release);
         tracing::info!(

@@ -22,23 +22,23 @@ pub mod fuzzing;
 use crate::connection::Redis;
 use crate::engine::{Engine, Writer};
 
-pub use doctor::{Check, Doctor, KnownServers, Level};
-pub use drift::Drift;
-pub use inspect::{Listed, MemberShown, RoomShown, Shown, UserShown};
-pub use memory::{MemoryUse, Part};
-pub use mend::Mended;
-pub use rebuild::Repair;
-pub use unreadable::Unreadable;
-pub use verify::{Finding, Progress, Scope, UserDrift};
+pub(crate) use doctor::{Check, Doctor, KnownServers, Level};
+pub(crate) use drift::Drift;
+pub(crate) use inspect::{Listed, RoomShown, UserShown};
+pub(crate) use memory::{MemoryUse, Part};
+pub(crate) use mend::Mended;
+pub(crate) use rebuild::Repair;
+pub(crate) use unreadable::Unreadable;
+pub(crate) use verify::{Finding, Progress, Scope};
 
 /// Reads and checks what is stored. It writes nothing.
-pub struct Audit {
+pub(crate) struct Audit {
     redis: Redis,
 }
 
 impl Audit {
     /// Of what this engine keeps.
-    pub fn new(engine: &Engine) -> Self {
+    pub(crate) fn new(engine: &Engine) -> Self {
         Self {
             redis: engine.redis.clone(),
         }
@@ -46,14 +46,14 @@ impl Audit {
 }
 
 /// Repairs what the audit finds.
-pub struct Repairer {
+pub(crate) struct Repairer {
     audit: Audit,
     writer: Writer,
 }
 
 impl Repairer {
     /// Of what this engine keeps.
-    pub fn new(engine: &Engine) -> Self {
+    pub(crate) fn new(engine: &Engine) -> Self {
         Self {
             audit: Audit::new(engine),
             writer: engine.writer.clone(),
@@ -61,7 +61,7 @@ impl Repairer {
     }
 
     /// The audit that finds what to repair.
-    pub fn audit(&self) -> &Audit {
+    pub(crate) fn audit(&self) -> &Audit {
         &self.audit
     }
 }

@@ -18,6 +18,7 @@ mod progress;
 mod rebuild;
 mod redis_cli;
 mod serve;
+mod settings;
 mod shell;
 mod token;
 mod verify;
@@ -49,6 +50,8 @@ enum Command {
     Demo(demo::Demo),
     /// Check the configuration and print what it comes to, secrets masked
     CheckConfig(ConfigArgs),
+    /// Print every setting with its type, range, default and meaning
+    Settings,
     /// Print a valid token or UserSig
     Token {
         #[command(subcommand)]
@@ -92,6 +95,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
         Command::CheckConfig(file) => check_config(file),
+        Command::Settings => settings::print_settings(),
         Command::Token { wanted } => token::print_token(wanted),
         Command::Verify(verify) => verify.run(),
         Command::Rebuild(rebuild) => rebuild.run(),

@@ -2,14 +2,15 @@
 //! dialect adds is a `dialect` section of the same kind, which stands with the dialect.
 //!
 //! `load` puts the layers on top of each other in a `tree`; `read` turns it, one `table` after the other, into these types;
-//! `show` prints them back with the secrets masked; `secrets` names those that are no protection. No setting is read after
+//! `show` prints them back with the secrets masked; `reference` lists them all; `secrets` names those that are no protection. No setting is read after
 //! start.
 
 mod address;
 mod dialect;
 mod load;
 mod read;
-pub mod rules;
+mod reference;
+pub(crate) mod rules;
 mod secrets;
 mod settings;
 mod show;
@@ -20,24 +21,25 @@ mod tests;
 
 use crate::names::{AppId, DirectRoomIds};
 
-pub use address::{Host, Place, RedisAddress};
-pub use dialect::{Credential, Section, SectionKind, Sections};
-pub use load::{Flags, load, load_from, load_text};
-pub use secrets::{WeakSecret, weak_secrets};
+pub(crate) use address::{Host, Place, RedisAddress};
+pub(crate) use dialect::{Credential, Section, SectionKind, Sections};
+pub(crate) use load::{Flags, load, load_text};
+pub(crate) use reference::reference;
+pub(crate) use secrets::{WeakSecret, weak_secrets};
 pub(crate) use settings::settings;
-pub use settings::{
-    Durability, HistoryConfig, LogConfig, LogFormat, RateLimit, RedisConfig, RefusedCredentials,
-    Row, Scope, ServerConfig, Settings, UsersConfig,
+pub(crate) use settings::{
+    Durability, HistoryConfig, LogConfig, LogFormat, RateLimit, RedisConfig, Row, Scope,
+    ServerConfig, Settings, UsersConfig,
 };
-pub use show::{Out, effective};
-pub use table::Table;
+pub(crate) use show::{Out, effective};
+pub(crate) use table::Table;
 
 /// The example file, which the demo runs with. Its secrets are published, and so no secrets.
-pub const EXAMPLE: &str = include_str!("../unread.example.toml");
+pub(crate) const EXAMPLE: &str = include_str!("../unread.example.toml");
 
 /// A text that must never be printed: keys, tokens, and addresses that may hold a password.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Secret(pub String);
+pub(crate) struct Secret(pub String);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -47,7 +49,7 @@ impl std::fmt::Debug for Secret {
 
 /// The whole configuration.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// The HTTP side.
     pub server: ServerConfig,
     /// Where the counts live.
@@ -62,7 +64,7 @@ pub struct Config {
 
 /// Everything that is wrong with a configuration, one line each. No line holds a secret.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ConfigError(pub Vec<String>);
+pub(crate) struct ConfigError(pub Vec<String>);
 
 impl std::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,7 +76,7 @@ impl std::error::Error for ConfigError {}
 
 /// One tenant.
 #[derive(Debug, Clone)]
-pub struct AppConfig {
+pub(crate) struct AppConfig {
     /// Its id, part of every key.
     pub id: AppId,
     /// Bearer keys of the native API.
@@ -89,12 +91,12 @@ pub struct AppConfig {
 
 impl AppConfig {
     /// A dialect's section, by the type of its settings.
-    pub fn section<S: Section>(&self) -> Option<&S> {
+    pub(crate) fn section<S: Section>(&self) -> Option<&S> {
         self.dialects.get()
     }
 
     /// How the direct rooms are called that messages make.
-    pub fn direct_room_ids(&self) -> DirectRoomIds {
+    pub(crate) fn direct_room_ids(&self) -> DirectRoomIds {
         let mut sections = self.dialects.iter();
         sections
             .find_map(|(_, section)| section.direct_room_ids())

@@ -48,19 +48,19 @@ use request::Outgoing;
 use sentinel::Sentinel;
 use settings::Settings;
 
-pub use request::Item;
+pub(crate) use request::Item;
 
 /// Keys that are tried to find one of a server: enough even for a server that has a hundredth of the slots.
 const CANDIDATES: u32 = 4_096;
 
 /// Says that this thread is an HTTP worker, which is to have a connection of its own to each server.
-pub fn this_is_a_worker() {
+pub(crate) fn this_is_a_worker() {
     node::this_is_a_worker();
 }
 
 /// A handle to Redis; clones share the connections.
 #[derive(Clone)]
-pub struct Redis {
+pub(crate) struct Redis {
     inner: Arc<Inner>,
 }
 
@@ -78,14 +78,14 @@ enum Topology {
 
 /// One server that takes writes, for admin work on all of them.
 #[derive(Clone)]
-pub struct Server {
+pub(crate) struct Server {
     redis: Redis,
     node: Arc<Node>,
 }
 
 impl Redis {
     /// Prepares the connections; they are made when first used, so this works while Redis is down. Wants a tokio runtime.
-    pub fn new(config: &RedisConfig, url: &str, metrics: Arc<Metrics>) -> Result<Self> {
+    pub(crate) fn new(config: &RedisConfig, url: &str, metrics: Arc<Metrics>) -> Result<Self> {
         let address =
             RedisAddress::parse(url).map_err(|why| Error::Internal(format!("redis.url {why}")))?;
         let settings = Settings::new(config, &address)?;
@@ -128,27 +128,27 @@ impl Redis {
     }
 
     /// Whether keys are spread over slots, so that a call may hold only keys of one.
-    pub fn spans_slots(&self) -> bool {
+    pub(crate) fn spans_slots(&self) -> bool {
         matches!(self.inner.topology, Topology::Cluster(_))
     }
 
     /// Runs one plain command.
-    pub async fn query(&self, cmd: &Cmd) -> Result<Value> {
+    pub(crate) async fn query(&self, cmd: &Cmd) -> Result<Value> {
         self.single(cmd.into()).await
     }
 
     /// Runs one script; a server that does not know it gets its text, once.
-    pub async fn call(&self, call: &Call) -> Result<Value> {
+    pub(crate) async fn call(&self, call: &Call) -> Result<Value> {
         self.single(call.into()).await
     }
 
     /// Runs one request.
-    pub async fn one(&self, item: &Item) -> Result<Value> {
+    pub(crate) async fn one(&self, item: &Item) -> Result<Value> {
         self.single(item.into()).await
     }
 
     /// Runs independent requests in as few round trips as possible, in no certain order. The first error is the answer of all.
-    pub async fn batch(&self, items: &[Item]) -> Result<Vec<Value>> {
+    pub(crate) async fn batch(&self, items: &[Item]) -> Result<Vec<Value>> {
         match (items, &self.inner.topology) {
             ([], _) => Ok(Vec::new()),
             ([one], _) => Ok(vec![self.single(one.into()).await?]),
@@ -162,7 +162,7 @@ impl Redis {
 
     /// The same, but an item whose data can't be read has that as its own answer, and the others have theirs. (On a cluster also
     /// an item that its node did not take.)
-    pub async fn each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
+    pub(crate) async fn each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
         match (items, &self.inner.topology) {
             ([], _) => Ok(Vec::new()),
             (_, Topology::One(node)) => {
@@ -214,13 +214,13 @@ impl Redis {
 
     /// Which server has `key`, and how often that server was lost. Where either differs, another process may answer, with another
     /// hash seed: a walk by HSCAN that began at the one can't go on at the other.
-    pub async fn serving(&self, key: &str) -> Result<(String, u64)> {
+    pub(crate) async fn serving(&self, key: &str) -> Result<(String, u64)> {
         let node = self.owner(slot::of(key.as_bytes())).await?;
         Ok((node.name.clone(), node.outages()))
     }
 
     /// The servers that take writes: one, or each master of a cluster.
-    pub async fn masters(&self) -> Result<Vec<Server>> {
+    pub(crate) async fn masters(&self) -> Result<Vec<Server>> {
         let nodes = match &self.inner.topology {
             Topology::Cluster(cluster) => cluster.masters().await,
             _ => vec![self.owner(0).await?],
@@ -240,7 +240,7 @@ impl Redis {
 
     /// On each server that takes writes: writes a key and waits until `replicas` have it and all that was written before.
     /// Answers how many replicas that is of the server that has the fewest. `key` makes the keys to choose from.
-    pub async fn confirm(
+    pub(crate) async fn confirm(
         &self,
         key: impl Fn(u32) -> String,
         replicas: u32,
@@ -329,7 +329,7 @@ impl Redis {
     }
 
     /// What is wrong with the servers that take writes, each by what the log calls it, and how many they are.
-    pub fn ill(&self) -> (Vec<(String, Unavailable)>, usize) {
+    pub(crate) fn ill(&self) -> (Vec<(String, Unavailable)>, usize) {
         let nodes = match &self.inner.topology {
             Topology::One(node) => vec![Arc::clone(node)],
             Topology::Cluster(cluster) => cluster.known_masters(),
@@ -345,12 +345,12 @@ impl Redis {
 
 impl Server {
     /// What the log calls it: host and port, never a password.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.node.name
     }
 
     /// Runs one command there, on a connection of its own.
-    pub async fn admin(&self, cmd: &Cmd) -> Result<Value> {
+    pub(crate) async fn admin(&self, cmd: &Cmd) -> Result<Value> {
         self.redis
             .administered(&self.node, self.node.admin(cmd))
             .await

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use self::number::unreadable;
 use crate::error::{Error, Result};
-use crate::names::{CustomType, RoomId, Tag, UserId};
+use crate::names::{RoomId, Tag, UserId};
 
 /// What the native API answers for one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserUnread {
+pub(crate) struct UserUnread {
     /// All totals.
     pub totals: Totals,
     /// Unread messages by tag, zeros included.
@@ -27,7 +27,7 @@ pub struct UserUnread {
 
 /// One room of one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomUnread {
+pub(crate) struct RoomUnread {
     /// The room.
     pub room: String,
     /// Its kind.
@@ -44,7 +44,7 @@ pub struct RoomUnread {
 
 /// A kind of room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// At most two members.
     Direct,
     /// Counts are kept for each member.
@@ -55,7 +55,7 @@ pub enum Kind {
 
 /// One number per kind of room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ByKind {
+pub(crate) struct ByKind {
     /// Over direct rooms.
     pub direct: u64,
     /// Over groups.
@@ -66,7 +66,7 @@ pub struct ByKind {
 
 /// All totals of one user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Unread messages.
     pub messages: ByKind,
     /// Unread messages that mention the user.
@@ -77,7 +77,7 @@ pub struct Totals {
 
 /// A user as others see them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Profile {
+pub(crate) struct Profile {
     /// The id.
     pub user: UserId,
     /// The name that others see.
@@ -93,7 +93,7 @@ pub struct Profile {
 /// The last message of a room: the one accepted last, except that a message whose given time is before that of the last
 /// message so far does not become the last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastMessage {
+pub(crate) struct LastMessage {
     /// Its id.
     pub id: String,
     /// Its sender; `None`: a system message.
@@ -114,7 +114,7 @@ pub struct LastMessage {
 
 /// A user's own settings of a room, with the defaults filled in.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Pref {
+pub(crate) struct Pref {
     /// Personal tags.
     pub tags: Vec<String>,
     /// Colour for each personal tag.
@@ -131,7 +131,7 @@ pub struct Pref {
 
 /// One joined, active room of a user.
 #[derive(Debug, Clone)]
-pub struct RoomEntry {
+pub(crate) struct RoomEntry {
     /// The room.
     pub room: RoomId,
     /// Its kind.
@@ -154,8 +154,6 @@ pub struct RoomEntry {
     pub service_status: i64,
     /// Tags of the room, in the order given.
     pub tags: Vec<Tag>,
-    /// Custom type.
-    pub custom_type: Option<CustomType>,
     /// Creation, milliseconds since the Unix epoch (the event's `time`).
     pub created: i64,
     /// The last message.
@@ -170,7 +168,7 @@ pub struct RoomEntry {
 
 /// A page of a user's rooms.
 #[derive(Debug)]
-pub struct RoomPage {
+pub(crate) struct RoomPage {
     /// How many rooms match, on all pages.
     pub total: u64,
     /// The rooms of this page, members filled in.
@@ -181,7 +179,7 @@ pub struct RoomPage {
 
 /// What one room has unread.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RoomCounts {
+pub(crate) enum RoomCounts {
     /// User and count, by user.
     Counts(Vec<(String, u64)>),
     /// There is no such room.
@@ -192,7 +190,7 @@ pub enum RoomCounts {
 
 /// The count of one peer that the caller asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PeerCount {
+pub(crate) enum PeerCount {
     /// Unread messages in direct rooms with that peer.
     Known(u64),
     /// No event has named that user yet.
@@ -201,7 +199,7 @@ pub enum PeerCount {
 
 impl Kind {
     /// As it stands in Redis and in the native API.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Kind::Direct => "direct",
             Kind::Group => "group",
@@ -231,7 +229,7 @@ impl Kind {
 
 impl ByKind {
     /// Over all kinds.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.direct + self.group + self.supergroup
     }
 

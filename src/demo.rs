@@ -1,15 +1,18 @@
 //! What `unread demo` runs with: the example configuration, sample data, and a `redis-server` of our own, which a pod without
 //! an address of Redis starts too.
 
-pub mod private_redis;
+pub(crate) mod private_redis;
 mod sample;
 
-pub use sample::send_sample;
+pub(crate) use sample::send_sample;
 
 use crate::config::{self, Config, ConfigError, EXAMPLE, Flags, SectionKind};
 
 /// The demo's configuration: the example file, under the flags.
-pub fn config(flags: &Flags, sections: &[&'static SectionKind]) -> Result<Config, ConfigError> {
+pub(crate) fn config(
+    flags: &Flags,
+    sections: &[&'static SectionKind],
+) -> Result<Config, ConfigError> {
     let mut config = config::load_text(EXAMPLE, flags, sections)?;
     // The terminal belongs to the calls to paste, and the Redis to the demo.
     config.log.level = "warn,unread::redis_setup=error".to_owned();

@@ -41,19 +41,19 @@ use crate::engine::write::{History, Inner};
 use crate::error::{Error, Result};
 use crate::telemetry::metrics::Metrics;
 
-pub use health::{Health, Probe, Standing};
-pub use limits::Limits;
-pub use read::Reader;
+pub(crate) use health::{Health, Probe, Standing};
+pub(crate) use limits::Limits;
+pub(crate) use read::Reader;
 #[cfg(fuzzing)]
 pub(crate) use read::rooms::set_pref;
-pub use read::rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
-pub use write::Writer;
+pub(crate) use read::rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
+pub(crate) use write::Writer;
 
 pub(crate) use deliver::SingleDelivery;
 
 /// The services of one process. Cheap to clone; clones share connections.
 #[derive(Clone)]
-pub struct Engine {
+pub(crate) struct Engine {
     /// Answers reads.
     pub reader: Arc<Reader>,
     /// Accepts events and delivers the jobs that follow from them.
@@ -70,14 +70,14 @@ const BACKGROUND: usize = 256;
 
 impl Engine {
     /// Prepares the connections, which are opened when they are first used, and starts the sweep. Needs a tokio runtime.
-    pub async fn connect(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
+    pub(crate) async fn connect(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
         let engine = Self::observe(config, metrics)?;
         tokio::spawn(recover::run(engine.writer.downgrade()));
         Ok(engine)
     }
 
     /// Prepares the connections without starting the sweep: for commands that inspect or repair the data while pods run.
-    pub fn observe(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
+    pub(crate) fn observe(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
         let url = config.redis.url.as_ref().map(|url| url.0.as_str());
         let url = url.ok_or_else(|| Error::Internal("no address of redis is set".into()))?;
         let redis = Redis::new(&config.redis, url, Arc::clone(&metrics))?;
@@ -134,6 +134,6 @@ fn durable(config: &Config, redis: &Redis) -> Option<Durable> {
 }
 
 /// Says that this thread is an HTTP worker, which is to have a connection of its own to each server.
-pub fn this_is_a_worker() {
+pub(crate) fn this_is_a_worker() {
     connection::this_is_a_worker();
 }

@@ -8,7 +8,7 @@ use crate::quota::Verdict;
 
 /// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Redis can't be reached, refuses (loading, read only, out of memory) or did not answer in time. The caller may send reads
     /// and writes again: every write is safe to repeat.
     #[error("{0}")]
@@ -33,7 +33,7 @@ pub enum Error {
 
 /// What keeps Redis from doing its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// It can't be reached.
     Away,
     /// It does not answer in time.
@@ -70,7 +70,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// The word for it in `/readyz` and in the log.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Trouble::Away | Trouble::Silent | Trouble::Crowded => "down",
             Trouble::Loading => "loading",
@@ -90,7 +90,7 @@ impl Trouble {
     }
 
     /// What it is, for people; empty for [`Trouble::Unfinished`], where only the cause says it.
-    pub fn sentence(self) -> &'static str {
+    pub(crate) fn sentence(self) -> &'static str {
         match self {
             Trouble::Away => "redis can't be reached",
             Trouble::Silent => "redis did not answer in time",
@@ -112,7 +112,7 @@ impl Trouble {
     }
 
     /// Whether it stops writes only. Then an answer to a read is no sign that the trouble is over.
-    pub fn is_of_writes(self) -> bool {
+    pub(crate) fn is_of_writes(self) -> bool {
         matches!(
             self,
             Trouble::Full | Trouble::ReadOnly | Trouble::Unsaved | Trouble::Alone | Trouble::Rights
@@ -122,7 +122,7 @@ impl Trouble {
 
 /// What keeps Redis from doing its work, and the cause in the words of Redis or of the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unavailable {
+pub(crate) struct Unavailable {
     /// What it is.
     pub trouble: Trouble,
     /// The cause, for the log and for operators. A caller sees it only with [`Trouble::Unfinished`], which has no other text.
@@ -131,7 +131,7 @@ pub struct Unavailable {
 
 impl Unavailable {
     /// The sentence for a caller. It contains no address.
-    pub fn sentence(&self) -> Cow<'static, str> {
+    pub(crate) fn sentence(&self) -> Cow<'static, str> {
         match self.trouble {
             Trouble::Unfinished => Cow::Owned(self.cause.clone()),
             trouble => Cow::Borrowed(trouble.sentence()),
@@ -167,7 +167,7 @@ impl From<String> for Unavailable {
 
 /// Stored data that can't be read. A log may show this: it contains no name of a user or a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreadable {
+pub(crate) struct Unreadable {
     /// Which key, such as `user counts #1a2b3c4d`; empty until some caller that knows the key fills it in.
     pub place: String,
     /// Why.
@@ -186,7 +186,7 @@ impl fmt::Display for Unreadable {
 
 impl Error {
     /// Redis can't do its work: what keeps it from that, and the cause.
-    pub fn unavailable(trouble: Trouble, cause: impl Into<String>) -> Self {
+    pub(crate) fn unavailable(trouble: Trouble, cause: impl Into<String>) -> Self {
         Error::Unavailable(Unavailable {
             trouble,
             cause: cause.into(),
@@ -194,7 +194,7 @@ impl Error {
     }
 
     /// Stored data that can't be read. The caller that knows the key fills in the place.
-    pub fn unreadable(why: impl Into<String>) -> Self {
+    pub(crate) fn unreadable(why: impl Into<String>) -> Self {
         Error::Unreadable(Box::new(Unreadable {
             place: String::new(),
             why: why.into(),
@@ -202,12 +202,12 @@ impl Error {
     }
 
     /// Whether sending the same request again may succeed.
-    pub fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         !matches!(self, Error::Internal(_) | Error::Unreadable(_))
     }
 
     /// The outcome of a call that fails with this error.
-    pub fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Error::Unavailable(_) | Error::Unknown(_) => Outcome::Redis,
             Error::Overloaded(_) => Outcome::Overloaded,
@@ -218,4 +218,4 @@ impl Error {
 }
 
 /// The result of a call.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;

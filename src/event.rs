@@ -8,16 +8,20 @@ mod read;
 mod subject;
 mod time;
 
-pub use notes::Notes;
-pub use outcome::{EventOutcome, Rejection, Wait};
-pub use read::{Batch, Form, Invalid, Unreadable, read_all, read_line};
-pub use subject::{Before, Subject};
+pub(crate) use notes::Notes;
+pub(crate) use outcome::{EventOutcome, Rejection, Wait};
+pub(crate) use read::{Batch, Form, Invalid, Unreadable, read_all, read_line};
+pub(crate) use subject::{Before, Subject};
+
+#[cfg(fuzzing)]
+#[path = "../fuzz/doors/events.rs"]
+pub mod fuzzing;
 
 use crate::names::{CustomType, EventKey, MessageId, RoomId, Tag, UserId};
 
 /// One event.
 #[derive(Debug, Clone)]
-pub struct Event {
+pub(crate) struct Event {
     /// Milliseconds since the epoch; `None`: the time of arrival.
     pub time: Option<i64>,
     /// A key that its room, or its user, takes once. An event with an id is known by that, and its key counts for nothing.
@@ -30,7 +34,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Debug, Clone)]
-pub enum Change {
+pub(crate) enum Change {
     /// `user.updated`
     UserUpdated {
         /// Who.
@@ -112,7 +116,7 @@ pub enum Change {
 
 /// What becomes of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemberState {
+pub(crate) enum MemberState {
     /// In the room.
     Joined,
     /// Asked in.
@@ -123,7 +127,7 @@ pub enum MemberState {
 
 /// A room, or the direct room with somebody.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// A room by its id.
     Room(RoomId),
     /// The direct room with this user.
@@ -132,7 +136,7 @@ pub enum Place {
 
 /// How far somebody has read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UpTo {
+pub(crate) enum UpTo {
     /// Everything.
     Head,
     /// That message.
@@ -143,7 +147,7 @@ pub enum UpTo {
 
 /// Whom a message mentions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mentions {
+pub(crate) enum Mentions {
     /// These, possibly nobody.
     Users(Vec<UserId>),
     /// Everybody in the room.
@@ -152,7 +156,7 @@ pub enum Mentions {
 
 /// A message.
 #[derive(Debug, Clone)]
-pub struct Message {
+pub(crate) struct Message {
     /// Where: `With` needs a sender.
     pub place: Place,
     /// Its id.
@@ -175,12 +179,12 @@ pub struct Message {
 
 impl Change {
     /// Whether its event has an id of its own, by which it is known when it is sent again.
-    pub fn has_id(&self) -> bool {
+    pub(crate) fn has_id(&self) -> bool {
         matches!(self, Change::Message(_) | Change::Recalled { .. })
     }
 
     /// The `type` of an event that says this.
-    pub fn type_name(&self) -> &'static str {
+    pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Change::UserUpdated { .. } => "user.updated",
             Change::UserDeleted { .. } => "user.deleted",

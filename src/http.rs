@@ -1,19 +1,27 @@
 //! The list of dialects, the one handler that finds out whose a request is, and the state that every call sees. What a dialect
 //! is says [`dialect`]; each has a folder of its own. In front of it all stands the [`edge`].
 
-pub mod address;
-pub mod body;
-pub mod cors;
-pub mod dialect;
-pub mod edge;
-pub mod imkit;
-pub mod keys;
-pub mod native;
-pub mod request;
-pub mod sendbird;
-pub mod tencent;
-pub mod state;
+pub(crate) mod address;
+pub(crate) mod body;
+pub(crate) mod cors;
+pub(crate) mod dialect;
+pub(crate) mod edge;
+pub(crate) mod imkit;
+pub(crate) mod keys;
+pub(crate) mod native;
+pub(crate) mod request;
+pub(crate) mod sendbird;
+pub(crate) mod tencent;
+pub(crate) mod state;
 mod unserved;
+
+#[cfg(fuzzing)]
+#[path = "../fuzz/doors"]
+#[doc(hidden)]
+pub(crate) mod fuzzing {
+    pub mod queries;
+    pub mod tokens;
+}
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
@@ -32,8 +40,8 @@ use crate::outcome::Outcome;
 use crate::telemetry::access::Access;
 use crate::telemetry::metrics::Metrics;
 
-pub use state::State;
-pub use unserved::Unserved;
+pub(crate) use state::State;
+pub(crate) use unserved::Unserved;
 
 /// The dialects of vendors, in the order in which they are asked whose a request is. Nothing outside of a dialect's folder names
 /// it but this list and its `mod` line above.
@@ -45,13 +53,13 @@ static VENDORS: &[&dyn Dialect] = &[
 ];
 
 /// All dialects.
-pub fn dialects() -> impl Iterator<Item = &'static dyn Dialect> {
+pub(crate) fn dialects() -> impl Iterator<Item = &'static dyn Dialect> {
     let native: &dyn Dialect = &native::Native;
     std::iter::once(native).chain(VENDORS.iter().copied())
 }
 
 /// The sections that an app may have, for whoever loads a configuration.
-pub fn sections() -> Vec<&'static SectionKind> {
+pub(crate) fn sections() -> Vec<&'static SectionKind> {
     dialects().filter_map(|dialect| dialect.section()).collect()
 }
 
@@ -59,7 +67,7 @@ pub fn sections() -> Vec<&'static SectionKind> {
 const UNKNOWN: &str = "unknown";
 
 /// The state of a pod: the limiter and the indexes of credentials of all dialects. Calls are counted from zero on.
-pub fn state(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) -> State {
+pub(crate) fn state(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) -> State {
     let routes = dialects().flat_map(|dialect| dialect.routes());
     let endpoints: Vec<Endpoint> = routes.filter_map(|route| route.limit).collect();
     let tenants = dialects().map(|dialect| dialect.tenants(&config.apps));
@@ -104,7 +112,7 @@ fn endpoints(dialect: &'static dyn Dialect) -> Vec<(&'static str, &'static str)>
 
 /// The one handler, mounted as the default service with `web::Data<State>` as app data. Paths are told apart here and not
 /// by actix's router: that one decodes before it splits, and an encoded slash is part of a user's id.
-pub async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpResponse {
+pub(crate) async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> HttpResponse {
     let Some(state) = req.app_data::<web::Data<State>>() else {
         tracing::error!("the server was mounted without its state");
         return unserved(Unserved::Broken);
@@ -189,12 +197,12 @@ async fn answer(call: &mut Call<'_>, dialect: &dyn Dialect, found: Match) -> Htt
 }
 
 /// The program's own words for a request that no handler serves.
-pub fn unserved(why: Unserved) -> HttpResponse {
+pub(crate) fn unserved(why: Unserved) -> HttpResponse {
     native::Native.unserved(why)
 }
 
 /// The words for a request that no handler sees, in the dialect of its path.
-pub fn refuse(path: &[u8], why: Unserved) -> HttpResponse {
+pub(crate) fn refuse(path: &[u8], why: Unserved) -> HttpResponse {
     let segments = path.split(|byte| *byte == b'/');
     let segments = segments.map(|segment| std::str::from_utf8(segment).unwrap_or("?"));
     let segments: Vec<&str> = segments.skip_while(|segment| segment.is_empty()).collect();

@@ -3,4 +3,4 @@
 mod import;
 mod order;
 
-pub use import::{Cut, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};
+pub(crate) use import::{Cut, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};

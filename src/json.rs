@@ -10,13 +10,13 @@ mod raw;
 mod scanner;
 mod text;
 
-pub use raw::Raw;
-pub use scanner::{NotJson, Scanner};
-pub use text::{BadText, Surrogates};
+pub(crate) use raw::Raw;
+pub(crate) use scanner::{NotJson, Scanner};
+pub(crate) use text::{BadText, Surrogates};
 
 /// Finds the positions of bytes, in order, without looking at any byte twice.
 #[derive(Debug)]
-pub struct Positions<'a> {
+pub(crate) struct Positions<'a> {
     text: &'a [u8],
     seen: usize,
     line: usize,
@@ -25,7 +25,7 @@ pub struct Positions<'a> {
 
 impl<'a> Positions<'a> {
     /// Of the bytes of this text.
-    pub fn new(text: &'a [u8]) -> Self {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
         Self {
             text,
             seen: 0,
@@ -36,7 +36,7 @@ impl<'a> Positions<'a> {
 
     /// Line and column of the byte at `at`, which is not before one that was asked for earlier. Both count from 1, columns in
     /// bytes.
-    pub fn of(&mut self, at: usize) -> (usize, usize) {
+    pub(crate) fn of(&mut self, at: usize) -> (usize, usize) {
         let new = self.text.get(self.seen..at).unwrap_or_default();
         for end in memchr::memchr_iter(b'\n', new) {
             self.line += 1;
@@ -51,7 +51,7 @@ impl<'a> Positions<'a> {
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How many bytes of a byte order mark the text begins with.
-pub fn byte_order_mark(text: &[u8]) -> usize {
+pub(crate) fn byte_order_mark(text: &[u8]) -> usize {
     match text.starts_with(BYTE_ORDER_MARK) {
         true => BYTE_ORDER_MARK.len(),
         false => 0,
@@ -59,7 +59,7 @@ pub fn byte_order_mark(text: &[u8]) -> usize {
 }
 
 /// The whole of a text as one value.
-pub fn whole(text: &[u8]) -> Result<Raw<'_>, NotJson> {
+pub(crate) fn whole(text: &[u8]) -> Result<Raw<'_>, NotJson> {
     let mut scanner = Scanner::new(text, byte_order_mark(text));
     let value = scanner.value()?;
     scanner.end()?;

@@ -20,31 +20,31 @@ const SAFE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-');
 
 /// The glob that matches all keys of this program and no others.
-pub const ALL: &str = "unread:v1:*";
+pub(crate) const ALL: &str = "unread:v1:*";
 
 /// A name as it stands in a key or a field.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Enc(String);
+pub(crate) struct Enc(String);
 
 impl Enc {
     /// Takes a text from Redis, which is encoded already.
-    pub fn stored(text: impl Into<String>) -> Self {
+    pub(crate) fn stored(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
     /// The encoded text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 /// Encodes a name. Characters outside ASCII stay as they are: `redis-cli --raw` shows them, and no parser here is confused by them.
-pub fn encode(name: &str) -> Enc {
+pub(crate) fn encode(name: &str) -> Enc {
     Enc(encoded(name).into_owned())
 }
 
 /// The same, borrowed where nothing has to be encoded.
-pub fn encoded(name: &str) -> Cow<'_, str> {
+pub(crate) fn encoded(name: &str) -> Cow<'_, str> {
     if name
         .bytes()
         .all(|b| b >= 0x80 || b.is_ascii_alphanumeric() || b"_.@~=-".contains(&b))
@@ -66,17 +66,17 @@ pub fn encoded(name: &str) -> Cow<'_, str> {
 }
 
 /// The name behind an encoded text. A text that is not encoded comes back as it is.
-pub fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     decoded(text).into_owned()
 }
 
 /// The same, borrowed where nothing had to be encoded.
-pub fn decoded(text: &str) -> Cow<'_, str> {
+pub(crate) fn decoded(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8_lossy()
 }
 
 /// Whether a text is what [`encode`] makes of some name. No other text is valid in the place of a name.
-pub fn is_encoded(text: &str) -> bool {
+pub(crate) fn is_encoded(text: &str) -> bool {
     let name = decoded(text);
     is_name(&name) && encoded(&name) == text
 }
@@ -92,21 +92,21 @@ fn slot(app: &AppId, letter: &str, name: &str) -> String {
 
 /// The keys of one user's slot.
 #[derive(Debug, Clone)]
-pub struct UserKeys(String);
+pub(crate) struct UserKeys(String);
 
 impl UserKeys {
     /// The keys of `user` in `app`.
-    pub fn new(app: &AppId, user: &Enc) -> Self {
+    pub(crate) fn new(app: &AppId, user: &Enc) -> Self {
         Self(slot(app, ":u:", &user.0))
     }
 
     /// The same, of a name that is not encoded yet.
-    pub fn of(app: &AppId, user: &UserId) -> Self {
+    pub(crate) fn of(app: &AppId, user: &UserId) -> Self {
         Self(slot(app, ":u:", &encoded(user.as_str())))
     }
 
     /// One of them, by the part of its name after the slot.
-    pub fn key(&self, what: &str) -> String {
+    pub(crate) fn key(&self, what: &str) -> String {
         let mut key = String::with_capacity(self.0.len() + what.len());
         key.push_str(&self.0);
         key.push_str(what);
@@ -114,59 +114,59 @@ impl UserKeys {
     }
 
     /// Plain counts: `messages:group`, `room:R`, `tag:T`, `peer:P`, …
-    pub fn counts(&self) -> String {
+    pub(crate) fn counts(&self) -> String {
         self.key("counts")
     }
     /// Position records of direct rooms and groups.
-    pub fn rooms(&self) -> String {
+    pub(crate) fn rooms(&self) -> String {
         self.key("rooms")
     }
     /// Position records of supergroups.
-    pub fn supers(&self) -> String {
+    pub(crate) fn supers(&self) -> String {
         self.key("supers")
     }
     /// How many rooms carry a tag or type; direct rooms by peer.
-    pub fn refs(&self) -> String {
+    pub(crate) fn refs(&self) -> String {
         self.key("refs")
     }
     /// Holes and mentions.
-    pub fn marks(&self) -> String {
+    pub(crate) fn marks(&self) -> String {
         self.key("marks")
     }
     /// Tombstones of rooms left.
-    pub fn left(&self) -> String {
+    pub(crate) fn left(&self) -> String {
         self.key("left")
     }
     /// The user's own settings of rooms.
-    pub fn prefs(&self) -> String {
+    pub(crate) fn prefs(&self) -> String {
         self.key("prefs")
     }
     /// What others see of the user.
-    pub fn profile(&self) -> String {
+    pub(crate) fn profile(&self) -> String {
         self.key("profile")
     }
     /// Jobs of the user's slot: the rooms that a deleted user still has to leave.
-    pub fn pending(&self) -> String {
+    pub(crate) fn pending(&self) -> String {
         self.key("pending")
     }
     /// Keys of events that are known in this slot. Two hashes take turns; they outlive the user.
-    pub fn taken(&self) -> [String; 2] {
+    pub(crate) fn taken(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
     }
     /// All of them, each with the part of its name after the slot.
-    pub fn all(&self) -> [(&'static str, String); 11] {
+    pub(crate) fn all(&self) -> [(&'static str, String); 11] {
         USER_KEYS.map(|name| (name, self.key(name)))
     }
 }
 
 /// The keys of a user's slot, by the part of the name after the slot.
-pub const USER_KEYS: [&str; 11] = [
+pub(crate) const USER_KEYS: [&str; 11] = [
     "counts", "rooms", "supers", "refs", "marks", "left", "prefs", "profile", "pending", "keys0",
     "keys1",
 ];
 
 /// The keys of a room's slot, by the part of the name after the slot.
-pub const ROOM_KEYS: [&str; 9] = [
+pub(crate) const ROOM_KEYS: [&str; 9] = [
     "members",
     "meta",
     "ids",
@@ -180,72 +180,72 @@ pub const ROOM_KEYS: [&str; 9] = [
 
 /// The keys of one room's slot.
 #[derive(Debug, Clone)]
-pub struct RoomKeys(String);
+pub(crate) struct RoomKeys(String);
 
 impl RoomKeys {
     /// The keys of `room` in `app`.
-    pub fn new(app: &AppId, room: &Enc) -> Self {
+    pub(crate) fn new(app: &AppId, room: &Enc) -> Self {
         Self(slot(app, ":r:", &room.0))
     }
 
     /// One of them, by the part of its name after the slot.
-    pub fn key(&self, what: &str) -> String {
+    pub(crate) fn key(&self, what: &str) -> String {
         format!("{}{what}", self.0)
     }
 
     /// Revision, head, settings, last message.
-    pub fn meta(&self) -> String {
+    pub(crate) fn meta(&self) -> String {
         self.key("meta")
     }
     /// Members, and those who left but whose slots may not have that yet.
-    pub fn members(&self) -> String {
+    pub(crate) fn members(&self) -> String {
         self.key("members")
     }
     /// Recent message ids.
-    pub fn ids(&self) -> String {
+    pub(crate) fn ids(&self) -> String {
         self.key("ids")
     }
     /// Recent messages in the order of acceptance.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.key("log")
     }
     /// Recalled positions.
-    pub fn recalled(&self) -> String {
+    pub(crate) fn recalled(&self) -> String {
         self.key("recalled")
     }
     /// Positions that mention everybody in a supergroup.
-    pub fn allmentions(&self) -> String {
+    pub(crate) fn allmentions(&self) -> String {
         self.key("allmentions")
     }
     /// Jobs that have not reached their whole audience.
-    pub fn pending(&self) -> String {
+    pub(crate) fn pending(&self) -> String {
         self.key("pending")
     }
     /// Keys of events that are known in this slot. Two hashes take turns; they outlive the room.
-    pub fn taken(&self) -> [String; 2] {
+    pub(crate) fn taken(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
     }
     /// All of them, each with the part of its name after the slot.
-    pub fn all(&self) -> [(&'static str, String); 9] {
+    pub(crate) fn all(&self) -> [(&'static str, String); 9] {
         ROOM_KEYS.map(|name| (name, self.key(name)))
     }
 }
 
 /// How many indexes of announcements there are. There are several so that the nodes of a cluster share them.
-pub const PENDING_SHARDS: u32 = 16;
+pub(crate) const PENDING_SHARDS: u32 = 16;
 
 /// The index of announcements number `shard`: entry → token of its last announcement.
-pub fn pending_index(shard: u32) -> String {
+pub(crate) fn pending_index(shard: u32) -> String {
     format!("unread:v1:{{pending:{shard}}}:index")
 }
 
 /// Beside that index: entry → when the sweep looked at it last, or when it was announced.
-pub fn pending_look(shard: u32) -> String {
+pub(crate) fn pending_look(shard: u32) -> String {
     format!("unread:v1:{{pending:{shard}}}:look")
 }
 
 /// The number of the index in which an entry is announced.
-pub fn pending_shard(entry: &str) -> u32 {
+pub(crate) fn pending_shard(entry: &str) -> u32 {
     // FNV-1a. Any hash does that spreads evenly and is the same in every pod.
     let hash = entry.bytes().fold(0x811c_9dc5_u32, |h, b| {
         (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
@@ -254,18 +254,18 @@ pub fn pending_shard(entry: &str) -> u32 {
 }
 
 /// The index entry of a room.
-pub fn room_entry(app: &AppId, room: &Enc) -> String {
+pub(crate) fn room_entry(app: &AppId, room: &Enc) -> String {
     format!("{app}:r:{}", room.0)
 }
 
 /// The index entry of a user.
-pub fn user_entry(app: &AppId, user: &Enc) -> String {
+pub(crate) fn user_entry(app: &AppId, user: &Enc) -> String {
     format!("{app}:u:{}", user.0)
 }
 
 /// What an index entry names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// A room of an app.
     Room(AppId, Enc),
     /// A user of an app.
@@ -273,7 +273,7 @@ pub enum Owner {
 }
 
 /// Reads an index entry.
-pub fn parse_entry(entry: &str) -> Option<Owner> {
+pub(crate) fn parse_entry(entry: &str) -> Option<Owner> {
     let mut parts = entry.splitn(3, ':');
     let app = AppId::parse(parts.next()?)?;
     let letter = parts.next()?;
@@ -286,19 +286,19 @@ pub fn parse_entry(entry: &str) -> Option<Owner> {
 }
 
 /// A key that is written before a `WAIT` for replicas. There are many, so that each server of a cluster has some.
-pub fn durable(n: u32) -> String {
+pub(crate) fn durable(n: u32) -> String {
     format!("unread:v1:{{durable:{n}}}")
 }
 
 /// Reads a key of a user's or a room's slot: its owner, and which of the owner's keys it is.
-pub fn parse_key(key: &str) -> Option<(Owner, &str)> {
+pub(crate) fn parse_key(key: &str) -> Option<(Owner, &str)> {
     let (entry, what) = key.strip_prefix("unread:v1:{")?.split_once("}:")?;
     Some((parse_entry(entry)?, what))
 }
 
 /// What a key is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// One of the keys of a user's or a room's slot.
     Slot(Owner, &'static str),
     /// One of the two sorted sets of an index of announcements: `index` or `look`.
@@ -310,7 +310,7 @@ pub enum Purpose {
 }
 
 /// What a key is for; `None`: no version writes such a key.
-pub fn purpose(key: &[u8]) -> Option<Purpose> {
+pub(crate) fn purpose(key: &[u8]) -> Option<Purpose> {
     let key = std::str::from_utf8(key).ok()?;
     if let Some((entry, what)) = parse_key(key) {
         let (known, name): (&[&'static str], &Enc) = match &entry {
@@ -345,7 +345,7 @@ pub fn purpose(key: &[u8]) -> Option<Purpose> {
 
 /// How logs and metrics name a key: without the name of a user or a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyLabel {
+pub(crate) struct KeyLabel {
     /// One of a few fixed words: `user_counts`, `room_meta`, `index`, `other`, …
     pub kind: &'static str,
     /// The same in words, with a short hash of the owner. `unread verify` prints the hash beside the owner's name.
@@ -353,13 +353,13 @@ pub struct KeyLabel {
 }
 
 /// Eight hexadecimal digits that stand for an [entry](room_entry) in logs.
-pub fn short_hash(entry: &str) -> String {
+pub(crate) fn short_hash(entry: &str) -> String {
     let hash = Sha256::digest(entry.as_bytes());
     hash.iter().take(4).map(|b| format!("{b:02x}")).collect()
 }
 
 /// Names a key for logs and metrics. With `whole`, it names the key's slot: some key of it is meant, and which one is not known.
-pub fn label(key: &[u8], whole: bool) -> KeyLabel {
+pub(crate) fn label(key: &[u8], whole: bool) -> KeyLabel {
     let (kind, text) = match purpose(key) {
         Some(Purpose::Slot(entry, what)) => {
             let (of, tag) = match &entry {
@@ -383,7 +383,7 @@ pub fn label(key: &[u8], whole: bool) -> KeyLabel {
 }
 
 /// Names the keys of a call for logs and metrics, where one of them is meant and which one is not known.
-pub fn label_of_several<'a>(keys: impl Iterator<Item = &'a [u8]>) -> KeyLabel {
+pub(crate) fn label_of_several<'a>(keys: impl Iterator<Item = &'a [u8]>) -> KeyLabel {
     // A key that only guards the call has no purpose; its slot is that of the other keys.
     let known = keys.filter(|key| purpose(key).is_some());
     let mut labels = known.map(|key| label(key, true));
@@ -425,7 +425,7 @@ fn kind_of(of: &str, what: &str) -> &'static str {
 }
 
 /// The glob for all keys of an app, or, without an app, for all keys of this program.
-pub fn everything(app: Option<&AppId>) -> String {
+pub(crate) fn everything(app: Option<&AppId>) -> String {
     match app {
         Some(app) => format!("unread:v1:{{{app}:*"),
         None => ALL.to_owned(),
@@ -434,19 +434,19 @@ pub fn everything(app: Option<&AppId>) -> String {
 
 /// The glob for keys of users' and rooms' slots: of one app or of all apps, and there for one key of each slot or for all.
 /// No name and no app id holds a character with a meaning in a glob, so nothing is escaped.
-pub fn slots(app: Option<&AppId>, rooms_only: bool, what: Option<&str>) -> String {
+pub(crate) fn slots(app: Option<&AppId>, rooms_only: bool, what: Option<&str>) -> String {
     let app = app.map_or("*", AppId::as_str);
     let letter = if rooms_only { "r" } else { "[ur]" };
     format!("unread:v1:{{{app}:{letter}:*}}:{}", what.unwrap_or("*"))
 }
 
 /// The rate limiter's key of an app's vendor endpoint.
-pub fn limit(app: &AppId, endpoint: &str) -> String {
+pub(crate) fn limit(app: &AppId, endpoint: &str) -> String {
     format!("unread:v1:{{{app}:limit:{endpoint}}}")
 }
 
 /// The same of one user's share of that limit.
-pub fn user_limit(app: &AppId, endpoint: &str, user: &UserId) -> String {
+pub(crate) fn user_limit(app: &AppId, endpoint: &str, user: &UserId) -> String {
     let user = encoded(user.as_str());
     format!("unread:v1:{{{app}:limit:{endpoint}:{user}}}")
 }
@@ -457,7 +457,7 @@ pub fn user_limit(app: &AppId, endpoint: &str, user: &UserId) -> String {
 /// So a script that removes the last field of a hash and then reads the hash again fails half way, and Redis rolls nothing
 /// back. A call that declares this key as well fails with `TRYAGAIN` before it does anything, for as long as the slot is on
 /// two nodes.
-pub fn guard(key: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn guard(key: &[u8]) -> Option<Vec<u8>> {
     let end = key.iter().position(|byte| *byte == b'}')?;
     let mut guard = key.get(..=end)?.to_vec();
     guard.extend_from_slice(b":-");

@@ -61,29 +61,39 @@
 //! read after the start. Pods hold nothing that matters: the list of members that a pod keeps is used only if the room
 //! says that it is current.
 
-pub mod names;
-pub mod json;
-pub mod event;
-pub mod error;
-pub mod outcome;
-pub mod quota;
-pub mod shares;
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "a program: its documentation is for those who change it"
+)]
 
-pub mod config;
+pub(crate) mod names;
+pub(crate) mod json;
+pub(crate) mod event;
+pub(crate) mod error;
+pub(crate) mod outcome;
+pub(crate) mod quota;
+pub(crate) mod shares;
+
+pub(crate) mod config;
 pub mod cli;
-pub mod demo;
-pub mod app;
-pub mod open_files;
+pub(crate) mod demo;
+pub(crate) mod app;
+pub(crate) mod open_files;
 
-pub mod http;
-pub mod limiter;
+pub(crate) mod http;
+pub(crate) mod limiter;
 
-pub mod counts;
-pub mod engine;
-pub mod intake;
-pub mod audit;
-pub mod scripts;
-pub mod keys;
-pub mod connection;
+pub(crate) mod counts;
+pub(crate) mod engine;
+pub(crate) mod intake;
+pub(crate) mod audit;
+pub(crate) mod scripts;
+pub(crate) mod keys;
+pub(crate) mod connection;
 
-pub mod telemetry;
+pub(crate) mod telemetry;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+#[path = "../fuzz/doors/all.rs"]
+pub mod fuzzing;

@@ -37,7 +37,7 @@ type Local = RateLimiter<NotKeyed, InMemoryState, QuantaClock, StateInformationM
 
 /// An endpoint that is limited.
 #[derive(Debug, Clone, Copy)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its name, a short fixed word.
     pub name: &'static str,
     /// How much of an app's limit one user may use, above 0; 1: all of it.
@@ -46,7 +46,7 @@ pub struct Endpoint {
 
 /// The limits of all apps. Built once, before the workers, and shared by them: a limiter per worker would let through
 /// as many times the limit as there are workers.
-pub struct Limiter {
+pub(crate) struct Limiter {
     /// By the app's place in the configuration; empty where the app has no limit.
     apps: Vec<Vec<Gate>>,
     users: Cache<UserKey, Arc<User>>,
@@ -55,7 +55,7 @@ pub struct Limiter {
 
 impl Limiter {
     /// A gate for each app and each of `endpoints`; none where the app's `per_second` is 0.
-    pub fn new(apps: &[AppConfig], endpoints: &[Endpoint], metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(apps: &[AppConfig], endpoints: &[Endpoint], metrics: Arc<Metrics>) -> Self {
         let mut places = 0..;
         let gates = |app: &AppConfig| {
             endpoints
@@ -72,7 +72,7 @@ impl Limiter {
     }
 
     /// Takes one call of the app's endpoint from this pod's share. To be asked once per call, after authentication.
-    pub fn enter(&self, app: usize, endpoint: &'static str) -> Entry<'_> {
+    pub(crate) fn enter(&self, app: usize, endpoint: &'static str) -> Entry<'_> {
         match self.gate(app, endpoint) {
             Some(gate) => self.enter_gate(gate, None),
             None => self.unlimited(),
@@ -80,7 +80,12 @@ impl Limiter {
     }
 
     /// The same of a call that one of the app's users makes, from the user's own share as well.
-    pub fn enter_as(&self, app: usize, endpoint: &'static str, user: &Arc<UserId>) -> Entry<'_> {
+    pub(crate) fn enter_as(
+        &self,
+        app: usize,
+        endpoint: &'static str,
+        user: &Arc<UserId>,
+    ) -> Entry<'_> {
         let Some(gate) = self.gate(app, endpoint) else {
             return self.unlimited();
         };
@@ -359,7 +364,7 @@ impl EachUser {
 }
 
 /// One call at the gate: whether it may go on, what Redis is to be told, and what the caller is to be told.
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     gate: Option<&'a Gate>,
     metrics: &'a Metrics,
     verdict: Verdict,
@@ -372,7 +377,7 @@ pub struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// Whether the call may go on, by what is known so far.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match self.verdict.allowed {
             true => Ok(()),
             false => Err(Error::Limited(self.verdict)),
@@ -380,7 +385,7 @@ impl<'a> Entry<'a> {
     }
 
     /// What Redis has to be told now of the user's calls, if this pod has not told it for a while.
-    pub fn report(&mut self) -> Option<Arc<Tab>> {
+    pub(crate) fn report(&mut self) -> Option<Arc<Tab>> {
         self.report.take()
     }
 
@@ -397,7 +402,7 @@ impl<'a> Entry<'a> {
     }
 
     /// What the call stands at, where a limit applies.
-    pub fn standing(&self) -> Option<Standing<'a>> {
+    pub(crate) fn standing(&self) -> Option<Standing<'a>> {
         let gate = self.gate?;
         let each = gate.each_user.as_ref();
         let user = self.user.filter(|_| self.verdict.allowed);
@@ -437,7 +442,7 @@ impl Limit for Entry<'_> {
 
 /// A limit and what is left of it, in the forms that headers take.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing<'a> {
+pub(crate) struct Standing<'a> {
     /// The value of `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
     pub policy: &'a str,
     /// Calls per second.
@@ -452,7 +457,7 @@ pub struct Standing<'a> {
 
 impl Standing<'_> {
     /// The value of `RateLimit`: for each policy calls left, and seconds until the quota is whole again.
-    pub fn rate_limit(&self) -> String {
+    pub(crate) fn rate_limit(&self) -> String {
         let mut buffers: [itoa::Buffer; 4] = std::array::from_fn(|_| itoa::Buffer::new());
         let [r, t, user_r, user_t] = &mut buffers;
         let (r, t) = numbers(self.verdict, r, t);
@@ -469,12 +474,12 @@ impl Standing<'_> {
     }
 
     /// Seconds until the quota is whole again, rounded up.
-    pub fn reset_seconds(&self) -> u64 {
+    pub(crate) fn reset_seconds(&self) -> u64 {
         seconds_up(self.verdict.reset)
     }
 
     /// The value of `Retry-After` for a refused call: at least 1, rounded up, so that it is never too early.
-    pub fn retry_after_seconds(&self) -> Option<u64> {
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
         (!self.verdict.allowed).then(|| seconds_up(self.verdict.retry_after).max(1))
     }
 }

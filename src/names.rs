@@ -4,11 +4,11 @@
 use std::fmt;
 
 /// The longest name, in bytes of UTF-8.
-pub const MAX_NAME_BYTES: usize = 255;
+pub(crate) const MAX_NAME_BYTES: usize = 255;
 
 /// Why a text can't be a name. The message names the rule, never the text itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
+pub(crate) enum NameError {
     /// The text has no bytes.
     #[error("must not be empty")]
     Empty,
@@ -25,7 +25,7 @@ pub enum NameError {
 
 /// How to name the direct room that the first message between two users makes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum DirectRoomIds {
+pub(crate) enum DirectRoomIds {
     /// A hash that no other two users share. If other users have that room all the same, there are further ids to try.
     #[default]
     Own,
@@ -47,7 +47,7 @@ fn check(text: &str) -> Result<(), NameError> {
 }
 
 /// Whether a text can be a name: 1 to 255 bytes without control characters.
-pub fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     check(text).is_ok()
 }
 
@@ -55,18 +55,18 @@ macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $type(String);
+        pub(crate) struct $type(String);
 
         impl $type {
             /// Takes the text if it is 1 to 255 bytes of UTF-8 without control characters.
-            pub fn parse(text: impl Into<String>) -> Result<Self, NameError> {
+            pub(crate) fn parse(text: impl Into<String>) -> Result<Self, NameError> {
                 let text = text.into();
                 check(&text)?;
                 Ok(Self(text))
             }
 
             /// The name as the caller wrote it.
-            pub fn as_str(&self) -> &str {
+            pub(crate) fn as_str(&self) -> &str {
                 &self.0
             }
         }
@@ -102,23 +102,23 @@ name!(
 
 impl EventKey {
     /// The key of an event in a request whose key covers all its events; `place` is the event's place there, from 0.
-    pub fn at(request: &Self, place: usize) -> Self {
+    pub(crate) fn at(request: &Self, place: usize) -> Self {
         Self(format!("{}/{place}", request.0))
     }
 
     /// A digest as a key, in hexadecimal digits.
-    pub fn of_digest(digest: [u8; 12]) -> Self {
+    pub(crate) fn of_digest(digest: [u8; 12]) -> Self {
         Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
 /// A room's custom type: a name without a comma.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CustomType(String);
+pub(crate) struct CustomType(String);
 
 impl CustomType {
     /// Takes the text if it is a name and holds no comma.
-    pub fn parse(text: impl Into<String>) -> Result<Self, NameError> {
+    pub(crate) fn parse(text: impl Into<String>) -> Result<Self, NameError> {
         let text = text.into();
         check(&text)?;
         if text.contains(',') {
@@ -128,18 +128,18 @@ impl CustomType {
     }
 
     /// The type as the caller wrote it.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 /// The id of a configured app: 1 to 64 of `[A-Za-z0-9_.-]`, so that it reads the same in a key, a label and a log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AppId(String);
+pub(crate) struct AppId(String);
 
 impl AppId {
     /// Takes the text if it is a legal app id.
-    pub fn parse(text: impl Into<String>) -> Option<Self> {
+    pub(crate) fn parse(text: impl Into<String>) -> Option<Self> {
         let text = text.into();
         let legal = (1..=64).contains(&text.len())
             && text
@@ -149,7 +149,7 @@ impl AppId {
     }
 
     /// The id as text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

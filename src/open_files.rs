@@ -7,10 +7,10 @@ const RESERVED: usize = 1024;
 
 /// The limit of open files, as far as it could be raised.
 #[derive(Debug, Clone, Copy)]
-pub struct OpenFiles(Option<u64>);
+pub(crate) struct OpenFiles(Option<u64>);
 
 /// Raises the limit of this process to what the system lets it have.
-pub fn raise() -> OpenFiles {
+pub(crate) fn raise() -> OpenFiles {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: maximum,
@@ -25,12 +25,12 @@ pub fn raise() -> OpenFiles {
 
 impl OpenFiles {
     /// The limit; absent: none.
-    pub fn limit(self) -> Option<u64> {
+    pub(crate) fn limit(self) -> Option<u64> {
         self.0
     }
 
     /// How many connections there may be if the wanted ones are too many: beside them there has to be room for all else.
-    pub fn room(self, wanted: usize) -> Option<usize> {
+    pub(crate) fn room(self, wanted: usize) -> Option<usize> {
         let limit = usize::try_from(self.0?).unwrap_or(usize::MAX);
         let room = limit.saturating_sub(RESERVED.min(limit / 8 * 5));
         (room < wanted).then(|| room.max(1))

@@ -3,7 +3,7 @@
 
 /// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It was answered.
     Ok,
     /// It can't be understood: its body, a parameter, or a method that the path does not have.
@@ -24,7 +24,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Outcome; 8] = [
+    pub(crate) const ALL: [Outcome; 8] = [
         Outcome::Ok,
         Outcome::BadRequest,
         Outcome::Unauthorized,
@@ -36,7 +36,7 @@ impl Outcome {
     ];
 
     /// The word for it in metrics and logs.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Outcome::Ok => "ok",
             Outcome::BadRequest => "bad_request",
@@ -50,7 +50,7 @@ impl Outcome {
     }
 
     /// The outcome by the HTTP status alone, for responses whose code names none: right for dialects whose status says it.
-    pub const fn of_status(status: u16) -> Outcome {
+    pub(crate) const fn of_status(status: u16) -> Outcome {
         match status {
             401 | 403 => Outcome::Unauthorized,
             404 => Outcome::NotFound,

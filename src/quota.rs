@@ -9,7 +9,7 @@ use crate::names::{AppId, UserId};
 
 /// What to charge one call to.
 #[derive(Debug, Clone)]
-pub struct Charge {
+pub(crate) struct Charge {
     /// The number of the limit among all limits, from 0.
     pub place: usize,
     /// The app whose limit it is.
@@ -24,7 +24,7 @@ pub struct Charge {
 
 impl Charge {
     /// The time between two calls at the full rate.
-    pub fn emission(&self) -> Duration {
+    pub(crate) fn emission(&self) -> Duration {
         emission(self.per_second)
     }
 }
@@ -35,7 +35,7 @@ fn emission(per_second: u32) -> Duration {
 
 /// What each user of an app may use of the app's limit of one endpoint.
 #[derive(Debug)]
-pub struct Share {
+pub(crate) struct Share {
     /// The app.
     pub app: AppId,
     /// The vendor endpoint, as in [`Charge`].
@@ -48,7 +48,7 @@ pub struct Share {
 
 impl Share {
     /// The time between two calls at the full rate.
-    pub fn emission(&self) -> Duration {
+    pub(crate) fn emission(&self) -> Duration {
         emission(self.per_second)
     }
 
@@ -62,7 +62,7 @@ impl Share {
 /// One user's calls of one endpoint in this pod: how many it has let through without reporting them to Redis, and until when the
 /// user has to wait because of the calls that all pods together have let through.
 #[derive(Debug)]
-pub struct Tab {
+pub(crate) struct Tab {
     share: Arc<Share>,
     user: Arc<UserId>,
     unreported: AtomicU32,
@@ -74,7 +74,7 @@ pub struct Tab {
 
 impl Tab {
     /// A tab without calls.
-    pub fn new(share: Arc<Share>, user: Arc<UserId>) -> Self {
+    pub(crate) fn new(share: Arc<Share>, user: Arc<UserId>) -> Self {
         Self {
             share,
             user,
@@ -86,24 +86,24 @@ impl Tab {
     }
 
     /// What the user may use.
-    pub fn share(&self) -> &Share {
+    pub(crate) fn share(&self) -> &Share {
         &self.share
     }
 
     /// Whose calls these are.
-    pub fn user(&self) -> &UserId {
+    pub(crate) fn user(&self) -> &UserId {
         &self.user
     }
 
     /// Counts a call that was let through. True: the caller has to report to Redis, until [`Tab::take`] answers `None`.
-    pub fn count(&self) -> bool {
+    pub(crate) fn count(&self) -> bool {
         let before = self.unreported.fetch_add(1, Ordering::Relaxed);
         before.saturating_add(1) >= self.share.report_after()
             && !self.reporting.swap(true, Ordering::AcqRel)
     }
 
     /// The calls to report to Redis; they count as reported from here on. `None`: there are none, and the report has ended.
-    pub fn take(&self) -> Option<u32> {
+    pub(crate) fn take(&self) -> Option<u32> {
         let unreported = self.unreported.swap(0, Ordering::AcqRel);
         if unreported == 0 {
             self.reporting.store(false, Ordering::Release);
@@ -112,7 +112,7 @@ impl Tab {
     }
 
     /// Notes that Redis would let the next call through after `wait`.
-    pub fn learn(&self, wait: Duration) {
+    pub(crate) fn learn(&self, wait: Duration) {
         let until = match wait {
             Duration::ZERO => 0,
             wait => micros(self.born.elapsed().saturating_add(wait)),
@@ -121,7 +121,7 @@ impl Tab {
     }
 
     /// How long the user still has to wait, by the last answer of Redis.
-    pub fn wait(&self) -> Option<Duration> {
+    pub(crate) fn wait(&self) -> Option<Duration> {
         let until = self.refused_until.load(Ordering::Relaxed);
         if until == 0 {
             return None;
@@ -137,7 +137,7 @@ fn micros(time: Duration) -> u64 {
 
 /// What the limit says of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// Whether the call may go on.
     pub allowed: bool,
     /// Calls that could follow at once.
@@ -149,7 +149,7 @@ pub struct Verdict {
 }
 
 /// The limit of one call, as the engine sees it: what to charge, and who takes the verdict.
-pub trait Limit: Send {
+pub(crate) trait Limit: Send {
     /// What to charge the call to; `None` if the limit does not need Redis.
     fn charge(&self) -> Option<&Charge>;
 

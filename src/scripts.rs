@@ -9,7 +9,7 @@ use sha1::{Digest, Sha1};
 
 /// One script: its text and the digest by which Redis knows it.
 #[derive(Debug)]
-pub struct Script {
+pub(crate) struct Script {
     /// File name without `.lua`.
     pub name: &'static str,
     /// The file, with what it takes from `lua/lib/`.
@@ -22,13 +22,13 @@ macro_rules! scripts {
     ($($(#[$doc:meta])* $id:ident = $name:literal;)*) => {
         $(
             $(#[$doc])*
-            pub static $id: LazyLock<Script> = LazyLock::new(|| {
+            pub(crate) static $id: LazyLock<Script> = LazyLock::new(|| {
                 Script::new($name, include_str!(concat!("../lua/", $name, ".lua")))
             });
         )*
 
         /// Every script.
-        pub fn all() -> Vec<&'static Script> {
+        pub(crate) fn all() -> Vec<&'static Script> {
             vec![$(&*$id),*]
         }
     };
@@ -135,12 +135,12 @@ impl Script {
     }
 
     /// Whether Redis refuses it wherever Redis takes no writes: it has none of the flags that would let it run.
-    pub fn writes_freely(&self) -> bool {
+    pub(crate) fn writes_freely(&self) -> bool {
         self.text.starts_with("#!lua\n")
     }
 
     /// Begins a call with these keys; arguments follow by [`Call::arg`].
-    pub fn call<K: AsRef<[u8]>>(&'static self, keys: &[K]) -> Call {
+    pub(crate) fn call<K: AsRef<[u8]>>(&'static self, keys: &[K]) -> Call {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&self.sha).arg(keys.len());
         for key in keys {
@@ -152,7 +152,7 @@ impl Script {
 
 /// A call of a script, ready to be sent.
 #[derive(Clone)]
-pub struct Call {
+pub(crate) struct Call {
     /// The script.
     pub script: &'static Script,
     /// `EVALSHA …`.
@@ -161,18 +161,18 @@ pub struct Call {
 
 impl Call {
     /// Adds an argument.
-    pub fn arg(mut self, value: impl redis::ToRedisArgs) -> Self {
+    pub(crate) fn arg(mut self, value: impl redis::ToRedisArgs) -> Self {
         self.cmd.arg(value);
         self
     }
 
     /// Adds an argument in place.
-    pub fn push(&mut self, value: impl redis::ToRedisArgs) {
+    pub(crate) fn push(&mut self, value: impl redis::ToRedisArgs) {
         self.cmd.arg(value);
     }
 
     /// Its keys.
-    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
         let mut words = self.cmd.args_iter().skip(2).map(|arg| match arg {
             Arg::Simple(bytes) => bytes,
             _ => &[][..],
@@ -183,7 +183,7 @@ impl Call {
     }
 
     /// The same call with one more key after its own, [`keys::guard`], which no script looks at.
-    pub fn guarded(&self) -> Call {
+    pub(crate) fn guarded(&self) -> Call {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&self.script.sha);
         let args = self.cmd.args_iter().skip(2).filter_map(|arg| match arg {
@@ -216,7 +216,7 @@ impl Call {
     }
 
     /// The same call with the text in place of the digest, for a server that does not know the script.
-    pub fn with_text(&self) -> Cmd {
+    pub(crate) fn with_text(&self) -> Cmd {
         let mut cmd = redis::cmd("EVAL");
         cmd.arg(&self.script.text);
         for arg in self.cmd.args_iter().skip(2) {

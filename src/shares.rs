@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 /// A shared resource. All clones stand for the same one.
 #[derive(Clone)]
-pub struct Shares(Arc<Inner>);
+pub(crate) struct Shares(Arc<Inner>);
 
 struct Inner {
     all: usize,
@@ -44,7 +44,7 @@ struct Waiter {
 
 /// What a caller asks for.
 #[derive(Debug, Clone, Copy)]
-pub struct Claim {
+pub(crate) struct Claim {
     /// The app, by its place in the configuration. All apps that are not configured count as the last one.
     pub app: usize,
     /// How much.
@@ -60,14 +60,14 @@ enum Wait {
 }
 
 /// What a caller has taken. Dropping it gives it back.
-pub struct Share {
+pub(crate) struct Share {
     of: Arc<Inner>,
     claim: Claim,
 }
 
 impl Shares {
     /// A resource of the size `all` for this number of apps, and the length of the queue.
-    pub fn new(all: usize, apps: usize, longest_queue: usize) -> Self {
+    pub(crate) fn new(all: usize, apps: usize, longest_queue: usize) -> Self {
         Self(Arc::new(Inner {
             all,
             longest_queue,
@@ -79,7 +79,7 @@ impl Shares {
     }
 
     /// Takes a share now or not at all.
-    pub fn try_take(&self, claim: Claim) -> Option<Share> {
+    pub(crate) fn try_take(&self, claim: Claim) -> Option<Share> {
         let mut ledger = self.0.ledger();
         let claim = ledger.known(claim);
         if ledger.app(claim.app).waiting > 0 {
@@ -91,7 +91,7 @@ impl Shares {
     }
 
     /// Takes a share now, or waits for it as long as `patience`.
-    pub async fn take(&self, claim: Claim, patience: Duration) -> Option<Share> {
+    pub(crate) async fn take(&self, claim: Claim, patience: Duration) -> Option<Share> {
         if let Some(share) = self.try_take(claim) {
             return Some(share);
         }
@@ -102,7 +102,7 @@ impl Shares {
     }
 
     /// Whether a claim would now get its share or a place in the queue.
-    pub fn has_room(&self, claim: Claim) -> bool {
+    pub(crate) fn has_room(&self, claim: Claim) -> bool {
         let mut ledger = self.0.ledger();
         let claim = ledger.known(claim);
         if !ledger.queue.is_empty() {
@@ -272,13 +272,13 @@ impl Inner {
 
 impl Share {
     /// Adds another share to this one; both are given back together.
-    pub fn join(&mut self, other: Share) {
+    pub(crate) fn join(&mut self, other: Share) {
         let (_, amount) = other.into_parts();
         self.claim.amount += amount;
     }
 
     /// How much it is.
-    pub fn amount(&self) -> usize {
+    pub(crate) fn amount(&self) -> usize {
         self.claim.amount
     }
 

@@ -1,5 +1,5 @@
 //! What a pod says of itself: its logs, its metrics, and the one access line of each request.
 
-pub mod access;
-pub mod logs;
-pub mod metrics;
+pub(crate) mod access;
+pub(crate) mod logs;
+pub(crate) mod metrics;

@@ -86,7 +86,7 @@ fn token(data: &[u8]) -> Option<String> {
 }
 
 /// The first byte says what the others are: a token, a header and claims that are signed beforehand, or changes to a good one.
-pub fn check_token(data: &[u8]) {
+pub(crate) fn check_token(data: &[u8]) {
     let Some(token) = token(data) else {
         return;
     };
@@ -107,12 +107,12 @@ pub fn check_token(data: &[u8]) {
 }
 
 /// Whether the headers of a call let it in.
-pub fn lets_in(call: &Call<'_>) -> bool {
+pub(crate) fn lets_in(call: &Call<'_>) -> bool {
     super::authenticate(call).is_ok()
 }
 
 /// A query of `GET /rooms`.
-pub fn query(raw: &str, again: &str) {
+pub(crate) fn query(raw: &str, again: &str) {
     let caller = UserId::parse("alice").unwrap();
     let found = Listing::parse(Query::new(raw), &caller);
     // The same however it was encoded.
@@ -127,7 +127,7 @@ pub fn query(raw: &str, again: &str) {
 }
 
 /// A body of `POST /badges/byRoomTags`.
-pub fn body(data: &[u8]) {
+pub(crate) fn body(data: &[u8]) {
     let Ok(asked) = tags(data) else {
         return;
     };

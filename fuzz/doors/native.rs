@@ -7,12 +7,12 @@ use super::reads::{MAX_USERS, users_asked};
 use crate::http::request::Call;
 
 /// Whether the headers of a call let it in.
-pub fn lets_in(call: &Call<'_>) -> bool {
+pub(crate) fn lets_in(call: &Call<'_>) -> bool {
     super::authenticate(call).is_ok()
 }
 
 /// A body of `POST /v1/unread`.
-pub fn body(data: &[u8]) {
+pub(crate) fn body(data: &[u8]) {
     let Ok(users) = users_asked(data) else {
         return;
     };

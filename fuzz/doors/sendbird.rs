@@ -5,7 +5,7 @@ use super::items::{Asked, KEYS, MAX_TYPES};
 use crate::http::request::{Call, Query};
 
 /// Whether the headers of a call let it in.
-pub fn lets_in(call: &Call<'_>) -> bool {
+pub(crate) fn lets_in(call: &Call<'_>) -> bool {
     super::authenticate(call).is_ok()
 }
 
@@ -20,7 +20,7 @@ fn asked(raw: &str) -> Option<(Vec<&'static str>, Option<Vec<String>>)> {
 }
 
 /// A query of `unread_item_count`.
-pub fn query(raw: &str, again: &str) {
+pub(crate) fn query(raw: &str, again: &str) {
     let found = asked(raw);
     assert_eq!(found, asked(again));
     let Some((keys, asked_types)) = found else {
@@ -59,7 +59,7 @@ pub fn query(raw: &str, again: &str) {
 }
 
 /// The application that a host names is none but the one of that name.
-pub fn host(host: &str) {
+pub(crate) fn host(host: &str) {
     let tenants = super::Tenants {
         tokens: crate::http::keys::KeyRing::new([]),
         hosts: std::collections::HashMap::from([("demo".to_owned(), 1), ("a.b".to_owned(), 2)]),

@@ -24,6 +24,10 @@ const GOOD: &str = "eJyrVgrxCdYrSy1SslJQMtIzUNJRAItkpqTmlWSmZUIkElNyM-Myi0uKEkvy
 
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| Verifier::new(APP, KEY));
 
+/// What the verifier says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found(Result<(), Refusal>);
+
 /// A UserSig, and whose it is said to be.
 pub struct Case {
     usersig: String,
@@ -125,14 +129,14 @@ impl Case {
         })
     }
 
-    pub fn verify(&self) -> Result<(), Refusal> {
-        VERIFIER.verify(&self.usersig, &self.identifier, NOW)
+    pub fn verify(&self) -> Found {
+        Found(VERIFIER.verify(&self.usersig, &self.identifier, NOW))
     }
 
     /// Whether the verifier may say so, and says so again.
-    pub fn check(&self, found: Result<(), Refusal>) {
+    pub fn check(&self, found: Found) {
         assert_eq!(self.verify(), found);
-        if found.is_err() {
+        if found.0.is_err() {
             return;
         }
         let said = said(&self.usersig).unwrap();
@@ -142,7 +146,7 @@ impl Case {
         let until = i128::from(said.time) + i128::from(said.expire);
         assert!(i128::from(NOW) <= until);
         // The same from the cache, and for nobody else and at no later time.
-        assert_eq!(self.verify(), Ok(()));
+        assert_eq!(self.verify(), found);
         let other = VERIFIER.verify(&self.usersig, "somebody", NOW);
         assert!(other.is_err() || self.identifier == "somebody");
         let until = u64::try_from(until).unwrap();

@@ -6,7 +6,7 @@ use actix_http::h1::{Codec, Message, MessageType};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use tokio_util::codec::Decoder;
-use unread::http::edge::fuzzing::{End, carried, let_through};
+use unread::fuzzing::heads::{End, carried, let_through};
 
 thread_local! {
     /// Its clock is a task, which needs a runtime to be on, though it never runs here.

@@ -2,43 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use unread::http::request::{Query, decode_segment};
-use unread::http::{imkit, native, sendbird, tencent};
+use unread::fuzzing::queries::check;
 use unread_fuzz::bounded;
-
-fn query(raw: &str) {
-    let own: Vec<_> = Query::new(raw).collect();
-    let reference: Vec<_> = form_urlencoded::parse(raw.as_bytes()).collect();
-    assert_eq!(own, reference);
-    let again = form_urlencoded::Serializer::new(String::new())
-        .extend_pairs(&own)
-        .finish();
-    assert_eq!(Query::new(&again).collect::<Vec<_>>(), own);
-    imkit::fuzzing::query(raw, &again);
-    sendbird::fuzzing::query(raw, &again);
-    tencent::fuzzing::number(raw);
-}
-
-fn segment(raw: &str) {
-    if let Some(text) = decode_segment(raw) {
-        let encoded: String = form_urlencoded::byte_serialize(text.as_bytes()).collect();
-        assert_eq!(decode_segment(&encoded.replace('+', "%20")), Some(text));
-    }
-    sendbird::fuzzing::host(raw);
-}
-
-fn check(data: &[u8]) {
-    let Some((select, rest)) = data.split_first() else {
-        return;
-    };
-    match (select % 5, std::str::from_utf8(rest)) {
-        (0, Ok(text)) => query(text),
-        (1, Ok(text)) => segment(text),
-        (2, _) => imkit::fuzzing::body(rest),
-        (3, _) => tencent::fuzzing::body(rest),
-        (4, _) => native::fuzzing::body(rest),
-        _ => {}
-    }
-}
 
 fuzz_target!(|data: &[u8]| bounded((256 << 10) + 256 * data.len(), || check(data)));

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use unread::audit::fuzzing::check;
+use unread::fuzzing::records::check;
 use unread_fuzz::bounded;
 
 fuzz_target!(|data: &[u8]| bounded((64 << 10) + 256 * data.len(), || check(data)));

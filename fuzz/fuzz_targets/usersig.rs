@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use unread::http::tencent::fuzzing::Case;
+use unread::fuzzing::usersig::Case;
 use unread_fuzz::bounded;
 
 /// What one verification may hold: the inflater and its window, and the document that may come of it.

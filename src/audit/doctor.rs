@@ -16,7 +16,7 @@ use crate::engine::{Engine, Health};
 use crate::error::{Error, Result, Trouble};
 use crate::scripts;
 
-pub use self::check::{Check, Level};
+pub(crate) use self::check::{Check, Level};
 
 /// A warning if a round trip is slower than this, in microseconds.
 const SLOW_MICROS: u128 = 5_000;
@@ -27,18 +27,18 @@ const APART_MICROS: i64 = 3_600_000_000;
 
 /// The servers that [`Doctor::new_servers`] has checked: by node, the run id of the server.
 #[derive(Debug, Default)]
-pub struct KnownServers(BTreeMap<String, String>);
+pub(crate) struct KnownServers(BTreeMap<String, String>);
 
 /// Checks the servers that the counts live on.
 #[derive(Clone)]
-pub struct Doctor {
+pub(crate) struct Doctor {
     redis: Redis,
     health: Health,
 }
 
 impl Doctor {
     /// Checks the servers of this engine.
-    pub fn new(engine: &Engine) -> Self {
+    pub(crate) fn new(engine: &Engine) -> Self {
         Self {
             redis: engine.redis.clone(),
             health: engine.health.clone(),
@@ -47,7 +47,7 @@ impl Doctor {
 
     /// Checks the servers that have started since the last call, and answers what should be changed. It runs only checks that
     /// cost a few short commands; [`Doctor::doctor`] runs all. A server that does not answer is checked at the next call.
-    pub async fn new_servers(&self, known: &mut KnownServers) -> Vec<Check> {
+    pub(crate) async fn new_servers(&self, known: &mut KnownServers) -> Vec<Check> {
         let Ok(nodes) = self.redis.masters().await else {
             return Vec::new();
         };
@@ -97,7 +97,7 @@ impl Doctor {
     }
 
     /// Runs all checks. An error is not returned: it is the result of a check.
-    pub async fn doctor(&self) -> Vec<Check> {
+    pub(crate) async fn doctor(&self) -> Vec<Check> {
         let nodes = match self.redis.masters().await {
             Ok(nodes) => nodes,
             Err(error) => return vec![unreachable(String::new(), &error.to_string())],

@@ -2,7 +2,7 @@
 
 /// A stored value that differs from what follows from the positions or from the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drift {
+pub(crate) struct Drift {
     /// Which of the user's keys: `counts`, `rooms`, `supers`, `refs`, `marks`.
     pub key: &'static str,
     /// The field of that key, as it stands in Redis.

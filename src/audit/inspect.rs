@@ -37,11 +37,11 @@ const META: [&str; 13] = [
 const UNREADABLE: usize = 20;
 
 /// What to show; `None`: there is nothing of that name.
-pub type Shown<T> = Option<T>;
+pub(crate) type Shown<T> = Option<T>;
 
 /// One room among a user's.
 #[derive(Debug, Clone)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// The room.
     pub room: String,
     /// `j` joined or `i` invited.
@@ -78,7 +78,7 @@ pub struct Listed {
 
 /// A user's slot.
 #[derive(Debug, Clone)]
-pub struct UserShown {
+pub(crate) struct UserShown {
     /// Plain counts and since when the user is known.
     pub counts: BTreeMap<String, String>,
     /// How many rooms carry a tag or type; direct rooms by peer.
@@ -99,7 +99,7 @@ pub struct UserShown {
 
 /// One member.
 #[derive(Debug, Clone)]
-pub struct MemberShown {
+pub(crate) struct MemberShown {
     /// The user.
     pub user: String,
     /// `j` joined, `i` invited, `l` left.
@@ -112,7 +112,7 @@ pub struct MemberShown {
 
 /// A room's slot.
 #[derive(Debug, Clone)]
-pub struct RoomShown {
+pub(crate) struct RoomShown {
     /// Its settings and numbers.
     pub meta: BTreeMap<&'static str, String>,
     /// How many entries of members there are.
@@ -135,7 +135,7 @@ pub struct RoomShown {
 
 impl Audit {
     /// A user's slot; `None` if it is empty.
-    pub async fn inspect_user(&self, app: &AppId, user: &Enc) -> Result<Shown<UserShown>> {
+    pub(crate) async fn inspect_user(&self, app: &AppId, user: &Enc) -> Result<Shown<UserShown>> {
         let mut slot = self.slot(app, user).await?;
         // These fields belong to no room: when tombstones were swept, the token of a seal, and a deletion.
         slot.left
@@ -214,7 +214,7 @@ impl Audit {
     }
 
     /// A room's slot with its first `most` members; `None` if it is empty.
-    pub async fn inspect_room(
+    pub(crate) async fn inspect_room(
         &self,
         app: &AppId,
         room: &Enc,

@@ -18,7 +18,7 @@ const AT_ONCE: usize = 50;
 
 /// Keys of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Part {
+pub(crate) struct Part {
     /// Keys that exist.
     pub keys: u64,
     /// Their bytes, with their names and what Redis needs for them.
@@ -27,7 +27,7 @@ pub struct Part {
 
 /// How much memory a sample of users and of rooms takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MemoryUse {
+pub(crate) struct MemoryUse {
     /// Users measured.
     pub users: u64,
     /// Their records of rooms: pairs of a user and a room.
@@ -46,14 +46,14 @@ pub struct MemoryUse {
 
 impl MemoryUse {
     /// Bytes of users' slots for each pair of a user and a room.
-    pub fn user_side(&self) -> f64 {
+    pub(crate) fn user_side(&self) -> f64 {
         let bytes: u64 = self.of_users.values().map(|part| part.bytes).sum();
         let all = Part { keys: 0, bytes };
         all.per(self.pairs)
     }
 
     /// Bytes of rooms' lists of members for each pair of a user and a room.
-    pub fn room_side(&self) -> f64 {
+    pub(crate) fn room_side(&self) -> f64 {
         self.lists.per(self.members)
     }
 }
@@ -77,7 +77,7 @@ fn length(command: &str, key: &str) -> Item {
 
 impl Part {
     /// Bytes divided by a number of users, members or pairs; 0 if that number is 0.
-    pub fn per(&self, of: u64) -> f64 {
+    pub(crate) fn per(&self, of: u64) -> f64 {
         if of == 0 {
             0.0
         } else {
@@ -94,7 +94,7 @@ impl Part {
 
 impl Audit {
     /// Measures `sample` users of an app and as many of its rooms, or one user and its rooms.
-    pub async fn memory(
+    pub(crate) async fn memory(
         &self,
         app: &AppId,
         user: Option<&Enc>,

@@ -35,7 +35,7 @@ const CHANGES: usize = 5_000;
 
 /// Stored data that was mended or removed, or (in a dry run) would be.
 #[derive(Debug, Clone)]
-pub struct Mended {
+pub(crate) struct Mended {
     /// What could not be read.
     pub was: Unreadable,
     /// The new value; `None`: it was removed.
@@ -57,7 +57,7 @@ struct Run<'a, F, P> {
 
 impl Repairer {
     /// Mends or removes what can't be read in `scope`, or, with `dry`, only reports that. Answers the number of keys and fields.
-    pub async fn mend(
+    pub(crate) async fn mend(
         &self,
         scope: &Scope,
         dry: bool,

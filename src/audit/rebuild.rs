@@ -23,7 +23,7 @@ const ROUNDS: usize = 3;
 
 /// What a repair of one user did.
 #[derive(Debug, Clone, Default)]
-pub struct Repair {
+pub(crate) struct Repair {
     /// What was changed in the user's slot: the old values, and the new ones as `expected`.
     pub changed: Vec<Drift>,
     /// Rooms that were delivered to the user again.
@@ -69,7 +69,7 @@ fn correction(slot: &Slot, room: &str, view: &RoomView) -> Option<(String, Strin
 
 impl Repairer {
     /// Repairs one user. Answers what was changed, and what still differs.
-    pub async fn rebuild(&self, found: UserDrift) -> Result<Repair> {
+    pub(crate) async fn rebuild(&self, found: UserDrift) -> Result<Repair> {
         let mut repair = Repair::default();
         let UserDrift {
             app,

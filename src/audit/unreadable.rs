@@ -30,7 +30,7 @@ const AT_ONCE: usize = 16;
 
 /// Stored data that can't be read, as it is shown to people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreadable {
+pub(crate) struct Unreadable {
     /// The key as it stands in Redis; bytes that are no UTF-8 are escaped.
     pub key: String,
     /// Its field, member or element; `None`: the key as a whole.

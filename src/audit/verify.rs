@@ -45,7 +45,7 @@ const UNREADABLE_OF_A_USER: usize = 1_000;
 
 /// All drift of one user.
 #[derive(Debug, Clone)]
-pub struct UserDrift {
+pub(crate) struct UserDrift {
     /// The app.
     pub app: AppId,
     /// The user, as it stands in keys.
@@ -60,7 +60,7 @@ pub struct UserDrift {
 
 /// What to check.
 #[derive(Debug, Clone, Default)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// One app; `None`: all that are in Redis.
     pub app: Option<AppId>,
     /// One user of that app; `None`: all users.
@@ -69,7 +69,7 @@ pub struct Scope {
 
 /// How far a walk has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// How much of all keys the walk has seen, 0 to 1.
     pub fraction: f64,
     /// Users checked.
@@ -86,7 +86,7 @@ pub struct Progress {
 
 /// One finding.
 #[derive(Debug, Clone)]
-pub enum Finding {
+pub(crate) enum Finding {
     /// A user's slot differs from its positions, or from rooms.
     Drift(UserDrift),
     /// Stored data that can't be read.
@@ -281,7 +281,7 @@ impl Audit {
     }
 
     /// Whether anything is kept of an app, or of one user of it: keys of its own, or an entry in a room's list of members.
-    pub async fn knows(&self, scope: &Scope) -> Result<bool> {
+    pub(crate) async fn knows(&self, scope: &Scope) -> Result<bool> {
         let Some(app) = &scope.app else {
             return Ok(true);
         };
@@ -311,7 +311,7 @@ impl Audit {
     /// Checks all users and rooms in `scope`. It calls `found` for each user with drift, and for what can't be read. A user may
     /// come twice: the second time for drift that only a room with the user in its list of members shows. It calls
     /// `on_progress` now and then.
-    pub async fn verify(
+    pub(crate) async fn verify(
         &self,
         scope: &Scope,
         mut found: impl AsyncFnMut(Finding) -> Result<()>,

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 
 /// Where the counts live and how they are reached.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RedisAddress {
+pub(crate) struct RedisAddress {
     /// Whether connections are encrypted.
     pub tls: bool,
     /// ACL user; the default user if there is none.
@@ -19,7 +19,7 @@ pub struct RedisAddress {
 
 /// What an address leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// One server.
     Server {
         /// Where it listens.
@@ -52,7 +52,7 @@ pub enum Place {
 }
 
 /// Host and port.
-pub type Host = (String, u16);
+pub(crate) type Host = (String, u16);
 
 // The passwords in it must never be printed.
 impl std::fmt::Debug for RedisAddress {
@@ -71,7 +71,7 @@ const DATABASES: RangeInclusive<i64> = 0..=65_535;
 
 impl RedisAddress {
     /// Reads the value of `redis.url`.
-    pub fn parse(url: &str) -> Result<Self, String> {
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or(SERVER)?;
         match scheme {
             "redis" | "rediss" => server(scheme, rest),

@@ -9,7 +9,7 @@ use super::{Row, Secret, Settings};
 use crate::names::DirectRoomIds;
 
 /// The settings of a dialect's section, as one app has them.
-pub trait Section: Settings {
+pub(crate) trait Section: Settings {
     /// What a call is known by. No two apps may have the same.
     fn credentials(&self) -> Vec<Credential>;
 
@@ -20,7 +20,7 @@ pub trait Section: Settings {
 }
 
 /// A value by which an app is known.
-pub struct Credential {
+pub(crate) struct Credential {
     /// What it competes with: only values of one kind can be confused.
     pub kind: &'static str,
     /// The key of its setting.
@@ -31,7 +31,7 @@ pub struct Credential {
 
 impl Credential {
     /// A secret, which is compared as it is.
-    pub fn secret(kind: &'static str, key: &'static str, secret: &Secret) -> Self {
+    pub(crate) fn secret(kind: &'static str, key: &'static str, secret: &Secret) -> Self {
         Self {
             kind,
             key,
@@ -42,7 +42,7 @@ impl Credential {
 
 /// A section that an app may have.
 #[derive(Debug)]
-pub struct SectionKind {
+pub(crate) struct SectionKind {
     /// Its key in the app: `imkit` stands as `[apps.imkit]`.
     pub name: &'static str,
     /// What can stand in it.
@@ -54,7 +54,7 @@ pub struct SectionKind {
 
 impl SectionKind {
     /// A section with the settings of `S`.
-    pub const fn of<S: Section>(name: &'static str, shown: &'static [&'static str]) -> Self {
+    pub(crate) const fn of<S: Section>(name: &'static str, shown: &'static [&'static str]) -> Self {
         Self {
             name,
             shown,
@@ -66,7 +66,7 @@ impl SectionKind {
 
 /// The dialects' sections of one app, in the order of the list that they were read by.
 #[derive(Debug, Clone, Default)]
-pub struct Sections(Vec<(&'static str, Arc<dyn Section>)>);
+pub(crate) struct Sections(Vec<(&'static str, Arc<dyn Section>)>);
 
 impl Sections {
     /// Takes those that are there out of an app's table.
@@ -80,7 +80,7 @@ impl Sections {
     }
 
     /// The section whose settings are an `S`.
-    pub fn get<S: Section>(&self) -> Option<&S> {
+    pub(crate) fn get<S: Section>(&self) -> Option<&S> {
         self.iter().find_map(|(_, section)| {
             let section: &dyn Any = section;
             section.downcast_ref()
@@ -88,7 +88,7 @@ impl Sections {
     }
 
     /// All of them with their names.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &dyn Section)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &dyn Section)> {
         self.0.iter().map(|(name, section)| (*name, &**section))
     }
 }

@@ -11,7 +11,7 @@ const PREFIX: &str = "UNREAD_";
 
 /// The flags that override a setting.
 #[derive(Debug, Clone, Default)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// The configuration file; else the one that `UNREAD_CONFIG` names; else none.
     pub file: Option<PathBuf>,
     /// `server.listen`.
@@ -26,7 +26,7 @@ pub struct Flags {
 
 /// Reads the configuration of this process: file, environment, flags. `dialects` are the sections that an app may have beside the
 /// program's own.
-pub fn load(flags: &Flags, dialects: &[&SectionKind]) -> Result<Config, ConfigError> {
+pub(crate) fn load(flags: &Flags, dialects: &[&SectionKind]) -> Result<Config, ConfigError> {
     let mut variables = Vec::new();
     let mut problems = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -50,7 +50,7 @@ pub fn load(flags: &Flags, dialects: &[&SectionKind]) -> Result<Config, ConfigEr
 }
 
 /// The same with the environment given, for tests.
-pub fn load_from(
+pub(crate) fn load_from(
     flags: &Flags,
     variables: impl IntoIterator<Item = (String, String)>,
     dialects: &[&SectionKind],
@@ -82,7 +82,7 @@ pub fn load_from(
 }
 
 /// Reads a configuration that is part of the program, under the flags only.
-pub fn load_text(
+pub(crate) fn load_text(
     text: &str,
     flags: &Flags,
     dialects: &[&SectionKind],

@@ -14,7 +14,7 @@ use super::{Row, Secret, Settings};
 
 /// A rule for a setting whose value is a `T`. It reports a wrong value to the table. It may still answer a value then, so that
 /// the other settings can be checked.
-pub trait Rule<T> {
+pub(crate) trait Rule<T> {
     /// Takes the setting out of its table.
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<T>;
 
@@ -41,14 +41,14 @@ fn row(key: &'static str, help: String, form: impl Into<String>) -> Row {
 }
 
 /// A whole number, with its default.
-pub struct Number(pub u64, pub RangeInclusive<u64>);
+pub(crate) struct Number(pub u64, pub RangeInclusive<u64>);
 
 /// A whole number whose default follows from other settings. The rule answers 0, which is outside of the range; the
 /// code that reads the section puts the default in its place.
-pub struct Derived(pub RangeInclusive<u64>, pub &'static str);
+pub(crate) struct Derived(pub RangeInclusive<u64>, pub &'static str);
 
 /// A whole number that must be given.
-pub struct NeededNumber(pub RangeInclusive<u64>);
+pub(crate) struct NeededNumber(pub RangeInclusive<u64>);
 
 fn number(table: &mut Table<'_>, key: &str, range: &RangeInclusive<u64>) -> Option<u64> {
     match table.node(key)? {
@@ -125,7 +125,7 @@ impl Rule<u64> for NeededNumber {
 }
 
 /// A part of a whole, with its default: at least a thousandth, and at most all of it.
-pub struct Part(pub f64);
+pub(crate) struct Part(pub f64);
 
 impl Rule<f64> for Part {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<f64> {
@@ -160,10 +160,10 @@ impl Rule<f64> for Part {
 }
 
 /// Says what is wrong with a text.
-pub type Check = fn(&str) -> Result<(), String>;
+pub(crate) type Check = fn(&str) -> Result<(), String>;
 
 /// A text, with its default.
-pub struct Text(pub &'static str, pub Check);
+pub(crate) struct Text(pub &'static str, pub Check);
 
 impl<T: From<String> + AsRef<std::ffi::OsStr>> Rule<T> for Text {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<T> {
@@ -186,7 +186,7 @@ impl<T: From<String> + AsRef<std::ffi::OsStr>> Rule<T> for Text {
 }
 
 /// A text that must be given.
-pub struct NeededText(pub Check);
+pub(crate) struct NeededText(pub Check);
 
 impl Rule<String> for NeededText {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<String> {
@@ -210,7 +210,7 @@ impl Rule<String> for NeededText {
 }
 
 /// The path of a file that may be left out. Whether it can be read is for the section to say.
-pub struct File;
+pub(crate) struct File;
 
 impl Rule<Option<PathBuf>> for File {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<Option<PathBuf>> {
@@ -229,7 +229,7 @@ impl Rule<Option<PathBuf>> for File {
 }
 
 /// One of some words, with its default.
-pub struct Choice<T: 'static>(pub T, pub &'static [(&'static str, T)]);
+pub(crate) struct Choice<T: 'static>(pub T, pub &'static [(&'static str, T)]);
 
 impl<T: Copy + PartialEq> Choice<T> {
     fn word(&self, value: T) -> &'static str {
@@ -271,7 +271,7 @@ impl<T: Copy + PartialEq> Rule<T> for Choice<T> {
 }
 
 /// A list of texts, with its default, and what is wrong with one of them.
-pub struct Texts(pub &'static [&'static str], pub Check);
+pub(crate) struct Texts(pub &'static [&'static str], pub Check);
 
 impl Rule<Vec<String>> for Texts {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<Vec<String>> {
@@ -296,7 +296,7 @@ impl Rule<Vec<String>> for Texts {
 }
 
 /// Networks such as `10.0.0.0/8`; an address alone is a network of one. None by default.
-pub struct Networks;
+pub(crate) struct Networks;
 
 impl Rule<Vec<IpNet>> for Networks {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<Vec<IpNet>> {
@@ -325,7 +325,7 @@ impl Rule<Vec<IpNet>> for Networks {
 }
 
 /// A secret that must be given.
-pub struct NeededSecret;
+pub(crate) struct NeededSecret;
 
 impl Rule<Secret> for NeededSecret {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<Secret> {
@@ -349,10 +349,10 @@ impl Rule<Secret> for NeededSecret {
 }
 
 /// A list of secrets; none by default.
-pub struct Secrets;
+pub(crate) struct Secrets;
 
 /// A list of secrets of which there must be one.
-pub struct NeededSecrets;
+pub(crate) struct NeededSecrets;
 
 impl Rule<Vec<Secret>> for Secrets {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<Vec<Secret>> {
@@ -403,7 +403,7 @@ impl Rule<Vec<Secret>> for NeededSecrets {
 }
 
 /// A table on the line of its key.
-pub struct Inline;
+pub(crate) struct Inline;
 
 impl<T: Settings> Rule<T> for Inline {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<T> {

@@ -23,15 +23,15 @@ const SHOWN: &[&str] = &[
 
 /// A secret that is no protection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WeakSecret {
+pub(crate) struct WeakSecret {
     /// The setting it stands in, such as `apps[0].server_keys[0]`.
     pub setting: String,
     /// What is wrong with it, without the secret itself.
     pub why: String,
 }
 
-/// The secrets that are published, short, or the same as another. `dialects` as in [`super::load`].
-pub fn weak_secrets(config: &Config, dialects: &[&SectionKind]) -> Vec<WeakSecret> {
+/// The secrets that are published, short, or the same as another. `dialects` as in [`super::load()`].
+pub(crate) fn weak_secrets(config: &Config, dialects: &[&SectionKind]) -> Vec<WeakSecret> {
     let published = published(dialects);
     let mut first: HashMap<&str, &str> = HashMap::new();
     let all = all(config);

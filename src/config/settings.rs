@@ -16,7 +16,7 @@ use crate::names::AppId;
 
 /// A setting, for people and tests.
 #[derive(Debug)]
-pub struct Row {
+pub(crate) struct Row {
     /// Its key.
     pub key: &'static str,
     /// Its type, range and default.
@@ -30,7 +30,7 @@ pub struct Row {
 }
 
 /// The settings of one table, made by `settings!`.
-pub trait Settings: std::any::Any + std::fmt::Debug + Send + Sync {
+pub(crate) trait Settings: std::any::Any + std::fmt::Debug + Send + Sync {
     /// What there is.
     fn rows() -> Vec<Row>
     where
@@ -62,13 +62,13 @@ pub trait Settings: std::any::Any + std::fmt::Debug + Send + Sync {
 macro_rules! settings {
     (
         $(#[$meta:meta])*
-        pub struct $name:ident {
+        $vis:vis struct $name:ident {
             $( $(#[doc = $help:literal])+ $field:ident: $type:ty = $rule:expr, )+
         }
     ) => {
         $(#[$meta])*
         #[derive(Debug, Clone)]
-        pub struct $name {
+        $vis struct $name {
             $( $(#[doc = $help])+ pub $field: $type, )+
         }
 
@@ -107,7 +107,7 @@ pub(crate) use settings;
 
 settings! {
     /// `[server]`: the HTTP side.
-    pub struct ServerConfig {
+    pub(crate) struct ServerConfig {
         /// Address of the endpoints and `/v1`. Port 0: any free one, told in the log.
         listen: String = Text("127.0.0.1:8080", address),
         /// Address of `/livez`, `/readyz`, `/metrics`.
@@ -162,7 +162,7 @@ settings! {
 settings! {
     /// How often credentials from one address may be refused at one pod.
     #[derive(Copy, PartialEq, Eq)]
-    pub struct RefusedCredentials {
+    pub(crate) struct RefusedCredentials {
         /// Per second; 0: no limit.
         per_second: u32 = Number(20, 0..=1_000_000),
         /// At once.
@@ -172,7 +172,7 @@ settings! {
 
 settings! {
     /// `[redis]`: where the counts live.
-    pub struct RedisConfig {
+    pub(crate) struct RedisConfig {
         /// `redis://…`, or another form that [`RedisAddress`] knows; absent: a private `redis-server`.
         url: Option<Secret> = RedisUrl,
         /// PEM file of the authorities that may have signed the servers' certificates; absent: the system's.
@@ -201,7 +201,7 @@ settings! {
 
 /// When events count as safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
+pub(crate) enum Durability {
     /// When the master has them.
     None,
     /// When so many replicas have them as well.
@@ -210,7 +210,7 @@ pub enum Durability {
 
 settings! {
     /// `[history]`: how far back message ids are known, per room, and keys of events.
-    pub struct HistoryConfig {
+    pub(crate) struct HistoryConfig {
         /// Messages per room.
         max_messages: u32 = Number(1_000, 1..=1_000_000),
         /// Days since acceptance.
@@ -224,7 +224,7 @@ settings! {
 
 settings! {
     /// `[log]`: logs.
-    pub struct LogConfig {
+    pub(crate) struct LogConfig {
         /// The form of a line.
         format: LogFormat = Choice(LogFormat::Text, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
         /// A filter such as `info`, `warn` or `info,unread=debug`.
@@ -234,7 +234,7 @@ settings! {
 
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -243,7 +243,7 @@ pub enum LogFormat {
 
 settings! {
     /// What stands in `[[apps]]` itself.
-    pub struct Tenant {
+    pub(crate) struct Tenant {
         /// The app's id, part of every key.
         id: AppId = Id,
         /// Bearer keys of the native API.
@@ -256,7 +256,7 @@ settings! {
 settings! {
     /// The limit of each vendor endpoint of one app.
     #[derive(Copy, PartialEq, Eq)]
-    pub struct RateLimit {
+    pub(crate) struct RateLimit {
         /// Calls per second; 0: no limit.
         per_second: u32 = Number(200, 0..=1_000_000),
         /// Calls that may come at once on top of it.
@@ -268,7 +268,7 @@ settings! {
 
 /// Whose calls count together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// Those of one pod.
     Pod,
     /// Those of all pods.
@@ -277,7 +277,7 @@ pub enum Scope {
 
 settings! {
     /// `[apps.users]`: what users' own devices may do.
-    pub struct UsersConfig {
+    pub(crate) struct UsersConfig {
         /// The origins whose pages may read the answers to users' devices (CORS), in lower case; `*` is any.
         allowed_origins: Vec<String> = Texts(&["*"], origin),
     }

@@ -7,7 +7,7 @@ use super::{Config, Settings};
 const MASK: &str = "****";
 
 /// The configuration as TOML, defaults filled in and secrets shown as `****`.
-pub fn effective(config: &Config) -> String {
+pub(crate) fn effective(config: &Config) -> String {
     let mut out = Out(String::new());
     let sections: [(&str, &dyn Settings); 4] = [
         ("[server]", &config.server),
@@ -33,7 +33,7 @@ pub fn effective(config: &Config) -> String {
 }
 
 /// The TOML printed so far.
-pub struct Out(String);
+pub(crate) struct Out(String);
 
 impl Out {
     pub(super) fn line(&mut self, line: &str) {

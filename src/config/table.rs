@@ -30,7 +30,7 @@ impl Problems {
 }
 
 /// A table whose settings are being read: each takes its key away, and what is left at the end is unknown.
-pub struct Table<'p> {
+pub(crate) struct Table<'p> {
     path: String,
     nodes: BTreeMap<String, Node>,
     problems: &'p Problems,
@@ -61,7 +61,7 @@ impl<'p> Table<'p> {
     }
 
     /// Says what is wrong with a setting.
-    pub fn problem(&self, key: &str, why: impl std::fmt::Display) {
+    pub(crate) fn problem(&self, key: &str, why: impl std::fmt::Display) {
         self.problems.add(&self.path(key), why);
     }
 

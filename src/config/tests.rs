@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use super::load::load_from;
+use super::settings::RefusedCredentials;
 use super::*;
 use crate::http::imkit::ImkitConfig;
 use crate::http::sections;

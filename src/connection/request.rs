@@ -6,7 +6,7 @@ use super::slot;
 use crate::scripts::Call;
 
 /// One request, as its caller makes it. Its first key says which server it goes to.
-pub enum Item {
+pub(crate) enum Item {
     /// A plain command.
     Plain(Cmd),
     /// A call of a script.

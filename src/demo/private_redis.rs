@@ -20,8 +20,8 @@ use crate::config::Secret;
 use child::{ask, check_version, end, spawn};
 use dir::DataDir;
 
-pub use dir::{fresh_dir, running};
-pub use error::StartError;
+pub(crate) use dir::{fresh_dir, running};
+pub(crate) use error::StartError;
 
 /// Until a new server listens. Loading comes after that and takes as long as it takes.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ const TICK: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
 /// A running private server. Dropping it tells the server to stop without waiting for it.
-pub struct PrivateRedis {
+pub(crate) struct PrivateRedis {
     url: Secret,
     stop: Sender<()>,
     stopped: oneshot::Receiver<()>,
@@ -38,7 +38,7 @@ pub struct PrivateRedis {
 
 impl PrivateRedis {
     /// Starts a server with its file in `data_dir` and waits until it answers.
-    pub async fn start(data_dir: &Path) -> Result<Self, StartError> {
+    pub(crate) async fn start(data_dir: &Path) -> Result<Self, StartError> {
         let data_dir = data_dir.to_owned();
         let (stop, stop_asked) = channel();
         let (ready, became_ready) = oneshot::channel();
@@ -65,12 +65,12 @@ impl PrivateRedis {
     }
 
     /// The address to give to a client.
-    pub fn url(&self) -> &Secret {
+    pub(crate) fn url(&self) -> &Secret {
         &self.url
     }
 
     /// Stops the server and waits until it is gone.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         // An error of either means that the thread has ended, and the server with it.
         let _ = self.stop.send(());
         let _ = self.stopped.await;

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::config::AppConfig;
 
 /// Sends the sample data to the pod that listens there, as a back end of this app would.
-pub async fn send_sample(listen: SocketAddr, app: &AppConfig) -> Result<(), String> {
+pub(crate) async fn send_sample(listen: SocketAddr, app: &AppConfig) -> Result<(), String> {
     let key = app.server_keys.first().ok_or("the app has no server key")?;
     let body = Value::Array(events()).to_string();
     let call = post_events(listen, &key.0, &body);

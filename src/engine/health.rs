@@ -13,7 +13,7 @@ const OLDEST: (u32, u32) = (7, 0);
 
 /// What a probe of Redis found.
 #[derive(Debug)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// Whether a pod can serve: reads at least.
     pub serves: bool,
     failure: Option<Error>,
@@ -21,7 +21,7 @@ pub struct Probe {
 
 /// The state of Redis, for the log and the health endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// `up`, `partly` (some servers of a cluster answer, others don't), or one word for the trouble.
     pub state: &'static str,
     /// The cause, for an operator; empty if there is no trouble.
@@ -32,7 +32,7 @@ pub struct Standing {
 
 /// Checks whether Redis can serve.
 #[derive(Clone)]
-pub struct Health {
+pub(crate) struct Health {
     redis: Redis,
     /// Whether the servers were found new enough and have been given the scripts.
     prepared: Arc<AtomicBool>,
@@ -48,7 +48,7 @@ impl Health {
 
     /// Asks Redis whether it takes writes and runs the scripts. The first time it also checks the version and loads the scripts,
     /// so that the first calls find them there.
-    pub async fn probe(&self) -> Probe {
+    pub(crate) async fn probe(&self) -> Probe {
         let probed = match self.prepared().await {
             Ok(()) => self.probe_all().await,
             Err(error) => vec![Err(error)],
@@ -65,7 +65,7 @@ impl Health {
     }
 
     /// The state of Redis, from the last probe and from all calls since.
-    pub fn standing(&self, last: &Probe) -> Standing {
+    pub(crate) fn standing(&self, last: &Probe) -> Standing {
         let (ill, servers) = self.redis.ill();
         let causes = ill.iter().map(|(name, why)| format!("{why} ({name})"));
         let causes = causes.collect::<Vec<_>>().join("; ");

@@ -187,7 +187,7 @@ async fn gcra(
 
 /// The limits of the vendor endpoints, as all pods together keep them.
 #[derive(Clone)]
-pub struct Limits {
+pub(crate) struct Limits {
     redis: Redis,
     charges: Arc<Charges>,
 }
@@ -213,7 +213,7 @@ impl Limits {
     /// Reports a user's calls to Redis in the background, for as long as the user goes on calling, so that all pods together hold
     /// the user to its share. No call waits for the report. Calls that a pod let through between two reports are charged all the
     /// same: the user then waits longer.
-    pub fn report(&self, tab: Arc<Tab>) {
+    pub(crate) fn report(&self, tab: Arc<Tab>) {
         tokio::spawn(report(self.redis.clone(), tab));
     }
 }

@@ -26,7 +26,7 @@ use crate::quota::Limit;
 const CHARGE: Duration = Duration::from_millis(200);
 
 /// Answers reads.
-pub struct Reader {
+pub(crate) struct Reader {
     redis: Redis,
     admission: Arc<Admission>,
     limits: Limits,

@@ -43,7 +43,7 @@ const ROUNDS: usize = 4;
 
 /// Accepts events, and delivers the jobs that follow from them.
 #[derive(Clone)]
-pub struct Writer {
+pub(crate) struct Writer {
     pub(super) inner: Arc<Inner>,
 }
 
@@ -112,7 +112,7 @@ impl Writer {
 
     /// Refuses a batch of events, before its body is read, if no place is free and no more batches may wait. [`Writer::apply`]
     /// takes the place, and may still refuse the batch.
-    pub fn takes_events(&self, app: &AppId) -> Result<()> {
+    pub(crate) fn takes_events(&self, app: &AppId) -> Result<()> {
         self.inner.admission.takes_events(app)
     }
 
@@ -135,7 +135,7 @@ impl Writer {
     }
 
     /// Applies events: those of one room in the order given, and each event after all earlier ones that it builds on.
-    pub async fn apply(
+    pub(crate) async fn apply(
         &self,
         app: &AppId,
         events: Vec<Event>,

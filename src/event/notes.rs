@@ -4,7 +4,7 @@ use std::fmt::{Arguments, Write as _};
 
 /// Some texts, kept as the lines of one: a body of many small events may need as many as ten for each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Notes(String);
+pub(crate) struct Notes(String);
 
 impl Notes {
     /// One more, which is one line.
@@ -17,17 +17,17 @@ impl Notes {
     }
 
     /// Whether there is nothing to say.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Bytes of all of them.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.len()
     }
 
     /// One after the other.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.lines()
     }
 }

@@ -5,7 +5,7 @@ use crate::names::{RoomId, UserId};
 
 /// For what a caller waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
+pub(crate) enum Wait {
     /// Until every member's counts show the events.
     Applied,
     /// Until the events are safe in Redis.
@@ -14,7 +14,7 @@ pub enum Wait {
 
 /// The outcome of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventOutcome {
+pub(crate) enum EventOutcome {
     /// Every member's counts show it.
     Applied {
         /// The position of a message that counts.
@@ -37,7 +37,7 @@ pub enum EventOutcome {
 
 /// Why an event was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rejection {
+pub(crate) enum Rejection {
     /// There is no such room.
     RoomNotFound(RoomId),
     /// There is no such user.
@@ -58,7 +58,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// The code of the native API, and a sentence for people.
-    pub fn code_and_message(&self) -> (&'static str, String) {
+    pub(crate) fn code_and_message(&self) -> (&'static str, String) {
         match self {
             Rejection::RoomNotFound(room) => {
                 ("room_not_found", format!("no room {:?}", room.as_str()))

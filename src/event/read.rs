@@ -13,7 +13,7 @@ use crate::names::EventKey;
 
 /// How a body holds events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// One event, or a list of them.
     Json,
     /// One event a line (NDJSON); blank lines are none.
@@ -22,7 +22,7 @@ pub enum Form {
 
 /// Where in a body, or in a line of it, something is wrong. Counted from 1, columns in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// The line, unless only one line was looked at.
     pub line: Option<usize>,
     /// The column.
@@ -40,7 +40,7 @@ impl fmt::Display for Position {
 
 /// Why an event is not one: the field and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invalid {
+pub(crate) struct Invalid {
     /// The field; none: what stands there is no JSON.
     pub field: Option<Cow<'static, str>>,
     /// What is wrong with it.
@@ -66,7 +66,7 @@ impl std::error::Error for Invalid {}
 
 /// Why a body holds no events that anybody could tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
+pub(crate) enum Unreadable {
     /// It is not JSON.
     #[error("the body is not JSON: {0}")]
     NotJson(Position),
@@ -83,7 +83,7 @@ pub enum Unreadable {
 
 /// All events of a body, and those that are none.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// The events, in order.
     pub events: Vec<Event>,
     /// The others, by their place among all.
@@ -92,22 +92,17 @@ pub struct Batch {
 
 impl Batch {
     /// How many there are, of both.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.events.len() + self.refused.len()
     }
 
     /// Bytes of what is noted of the events.
-    pub fn note_bytes(&self) -> usize {
+    pub(crate) fn note_bytes(&self) -> usize {
         self.events.iter().map(|event| event.notes.bytes()).sum()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Gives every event the key that its place in a request with this key makes, unless it has one of its own.
-    pub fn give_keys(&mut self, request: &EventKey) {
+    pub(crate) fn give_keys(&mut self, request: &EventKey) {
         let mut refused = self.refused.iter().map(|(place, _)| *place).peekable();
         let mut place = 0;
         for event in &mut self.events {
@@ -123,7 +118,7 @@ impl Batch {
 }
 
 /// Reads all events of a body. Stops at the first that is one too many.
-pub fn read_all(body: &[u8], form: Form, most: usize) -> Result<Batch, Unreadable> {
+pub(crate) fn read_all(body: &[u8], form: Form, most: usize) -> Result<Batch, Unreadable> {
     let mut batch = Batch::default();
     let mut events = Events::new(body, form);
     for event in &mut events {
@@ -143,14 +138,14 @@ pub fn read_all(body: &[u8], form: Form, most: usize) -> Result<Batch, Unreadabl
 }
 
 /// Reads the event of one line, if it is not blank.
-pub fn read_line(line: &[u8]) -> Option<Result<Event, Invalid>> {
+pub(crate) fn read_line(line: &[u8]) -> Option<Result<Event, Invalid>> {
     let event = in_line(&mut Fields::default(), line)?;
     Some(event.map_err(|wrong| wrong.in_line(None)))
 }
 
 /// The events of a body, one after the other. Where the body turns out not to be JSON it ends, and [`Events::fault`] says so:
 /// what came before is then of no use.
-pub struct Events<'a> {
+pub(super) struct Events<'a> {
     body: &'a [u8],
     scanner: Scanner<'a>,
     at: At,
@@ -176,7 +171,7 @@ enum At {
 
 impl<'a> Events<'a> {
     /// Begins to read a body.
-    pub fn new(body: &'a [u8], form: Form) -> Self {
+    pub(super) fn new(body: &'a [u8], form: Form) -> Self {
         Self {
             body,
             scanner: Scanner::new(body, byte_order_mark(body)),
@@ -194,7 +189,7 @@ impl<'a> Events<'a> {
     }
 
     /// Why the events ended before the body did, if they did.
-    pub fn fault(&self) -> Option<Unreadable> {
+    pub(super) fn fault(&self) -> Option<Unreadable> {
         self.fault
     }
 

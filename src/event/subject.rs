@@ -6,7 +6,7 @@ use crate::names::{RoomId, UserId};
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subject<'a> {
+pub(crate) enum Subject<'a> {
     /// What others see of a user.
     User(&'a UserId),
     /// All rooms of a user.
@@ -19,7 +19,7 @@ pub enum Subject<'a> {
 
 /// What earlier events of a request may have changed.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Before {
+pub(crate) struct Before {
     /// Whether users may have joined or left rooms.
     moves: bool,
     /// Whether a direct room of two users may have been made.
@@ -28,7 +28,7 @@ pub struct Before {
 
 impl Before {
     /// Adds an event.
-    pub fn add(&mut self, change: &Change) {
+    pub(crate) fn add(&mut self, change: &Change) {
         match change {
             Change::RoomUpdated { .. } | Change::RoomDeleted { .. } | Change::Member { .. } => {
                 self.moves = true;
@@ -52,7 +52,7 @@ fn in_place<'a>(place: &'a Place, user: Option<&'a UserId>) -> Option<Subject<'a
 
 impl Change {
     /// What it is about. `None` only for a message to a user without a sender, which no caller can send.
-    pub fn subject(&self) -> Option<Subject<'_>> {
+    pub(crate) fn subject(&self) -> Option<Subject<'_>> {
         match self {
             Change::UserUpdated { user, .. } => Some(Subject::User(user)),
             Change::UserDeleted { user } | Change::ReadAll { user, .. } => {
@@ -69,7 +69,7 @@ impl Change {
     }
 
     /// Whether earlier events of other rooms have to be done first; those of its own room always have to.
-    pub fn builds_on(&self, before: Before) -> bool {
+    pub(crate) fn builds_on(&self, before: Before) -> bool {
         match self.subject() {
             Some(Subject::RoomsOf(_)) => true,
             // A message finds the room of the two, or makes it; a read only finds it.

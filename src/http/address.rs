@@ -29,7 +29,7 @@ const ADDRESSES: usize = 64 * 1024;
 const MAX_HOPS: usize = 32;
 
 /// Refused credentials, by the address they came from.
-pub struct Refusals {
+pub(crate) struct Refusals {
     proxies: Proxies,
     /// None: they are not limited.
     limiter: Option<RateLimiter<IpAddr, Recent, QuantaClock>>,
@@ -37,7 +37,7 @@ pub struct Refusals {
 
 impl Refusals {
     /// As the configuration has it.
-    pub fn new(server: &ServerConfig) -> Self {
+    pub(crate) fn new(server: &ServerConfig) -> Self {
         let limit = server.refused_credentials;
         let burst = NonZeroU32::new(limit.burst).unwrap_or(NonZeroU32::MIN);
         let limiter = NonZeroU32::new(limit.per_second).map(|per_second| {
@@ -55,7 +55,7 @@ impl Refusals {
 
     /// Counts a call whose credentials were refused. Answers how long its caller should wait, if there were too many from
     /// there.
-    pub fn count(&self, request: &HttpRequest) -> Option<Duration> {
+    pub(crate) fn count(&self, request: &HttpRequest) -> Option<Duration> {
         let limiter = self.limiter.as_ref()?;
         let peer = request.peer_addr().map(|peer: SocketAddr| peer.ip());
         let address = self.proxies.caller(peer, request.headers());
@@ -90,13 +90,13 @@ impl StateStore for Recent {
 }
 
 /// Whether the address is in one of those networks.
-pub fn is_among(networks: &[IpNet], address: IpAddr) -> bool {
+pub(crate) fn is_among(networks: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     networks.iter().any(|network| network.contains(&address))
 }
 
 /// What counts as one caller: an IPv4 address, or the /64 of an IPv6 address, all of which one host may use.
-pub fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

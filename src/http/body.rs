@@ -26,7 +26,7 @@ use crate::shares::{Claim, Share, Shares};
 
 /// Bodies up to here may come at once without room of their own, may use what large ones leave, and are taken apart by the
 /// worker itself, which takes a millisecond at worst.
-pub const SMALL: usize = 64 << 10;
+pub(crate) const SMALL: usize = 64 << 10;
 /// The least that a body that has to be waited for counts as.
 const LEAST: usize = 4 << 10;
 /// How long a body waits for room.
@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// Longer than allowed.
     #[error("the body is too large")]
     TooLarge,
@@ -60,7 +60,7 @@ pub enum BodyError {
 }
 
 /// What this pod has for bodies: memory, and threads to take large ones apart.
-pub struct Bodies {
+pub(crate) struct Bodies {
     room: Shares,
     arriving: Vec<Mutex<Arriving>>,
     /// Bodies taken apart at once, in all and of one app.
@@ -132,7 +132,7 @@ impl Drop for OnTheWay<'_> {
 }
 
 /// A body that is there.
-pub struct Body {
+pub(crate) struct Body {
     bytes: Bytes,
     /// Its room, unless it came at once.
     room: Option<Share>,
@@ -141,7 +141,7 @@ pub struct Body {
 
 impl Body {
     /// Whether what is in it is to be worked on beside the workers.
-    pub fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         self.bytes.len() > SMALL
     }
 }
@@ -149,7 +149,7 @@ impl Body {
 impl Bodies {
     /// So many bytes for so many apps, whose bodies have to arrive in that time. What goes on beside the workers does so on the
     /// runtime on which this is called; without one there is no beside.
-    pub fn new(bytes: usize, apps: usize, deadline: Duration) -> Self {
+    pub(crate) fn new(bytes: usize, apps: usize, deadline: Duration) -> Self {
         let apps = apps.max(1);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
@@ -169,7 +169,7 @@ impl Bodies {
     }
 
     /// Reads a body of at most `limit` bytes that says that it has `announced`.
-    pub async fn read(
+    pub(crate) async fn read(
         &self,
         payload: &mut Payload,
         app: usize,
@@ -324,7 +324,7 @@ impl Bodies {
 
     /// Does the work on a body: here, if it is small, else on a thread beside the workers, one body of an app at a time. Answers
     /// what came of it, and the body's room, to be kept until nothing of the body is left.
-    pub async fn work<T: Send + 'static>(
+    pub(crate) async fn work<T: Send + 'static>(
         &self,
         body: Body,
         work: impl FnOnce(&[u8]) -> T + Send + 'static,
@@ -359,7 +359,7 @@ impl Bodies {
     }
 
     /// Does long work that is not only on a thread. It ends with the call that it is for.
-    pub async fn beside<T: Send + 'static>(
+    pub(crate) async fn beside<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> T {

@@ -12,20 +12,20 @@ use crate::http::request;
 const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, \
                        X-RateLimit-Reset, X-RateLimit-RetryAfter";
 /// What preflights are called in metrics.
-pub const PREFLIGHT: &str = "preflight";
+pub(crate) const PREFLIGHT: &str = "preflight";
 /// Seconds for which a browser may remember what it was told.
 const REMEMBERED: &str = "86400";
 
 /// The origins whose pages may read answers.
 #[derive(Debug, Clone, Default)]
-pub struct Origins {
+pub(crate) struct Origins {
     any: bool,
     named: HashSet<Box<str>>,
 }
 
 impl Origins {
     /// Those of a setting: `*` is any.
-    pub fn new<'a>(origins: impl IntoIterator<Item = &'a String>) -> Self {
+    pub(crate) fn new<'a>(origins: impl IntoIterator<Item = &'a String>) -> Self {
         let mut all = Self::default();
         for origin in origins {
             match origin.as_str() {
@@ -39,18 +39,18 @@ impl Origins {
     }
 
     /// These and those.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.any |= other.any;
         self.named.extend(other.named.iter().cloned());
     }
 
     /// Whether every page may.
-    pub fn is_any(&self) -> bool {
+    pub(crate) fn is_any(&self) -> bool {
         self.any
     }
 
     /// Tells the caller's browser whether its page may read this answer.
-    pub fn tell(&self, req: &HttpRequest, response: &mut HttpResponse) {
+    pub(crate) fn tell(&self, req: &HttpRequest, response: &mut HttpResponse) {
         if self.any {
             return open(response);
         }
@@ -75,7 +75,7 @@ impl Origins {
 }
 
 /// Lets every page read this answer.
-pub fn open(response: &mut HttpResponse) {
+pub(crate) fn open(response: &mut HttpResponse) {
     for (name, value) in [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED),
@@ -85,14 +85,14 @@ pub fn open(response: &mut HttpResponse) {
 }
 
 /// Whether a browser asks if it may make another call.
-pub fn is_preflight(req: &HttpRequest) -> bool {
+pub(crate) fn is_preflight(req: &HttpRequest) -> bool {
     let asked = header::ACCESS_CONTROL_REQUEST_METHOD;
     req.method() == Method::OPTIONS && req.headers().contains_key(asked)
 }
 
 /// The answer to what a browser asks: it may use the methods that are answered there, and the one that it asked for (so that its
 /// page can read that there is nothing), and may send all headers that it named, or, if none, the `usual` ones.
-pub fn preflight(req: &HttpRequest, answered: &str, usual: &'static str) -> HttpResponse {
+pub(crate) fn preflight(req: &HttpRequest, answered: &str, usual: &'static str) -> HttpResponse {
     let headers = req.headers();
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
     let asked = asked.and_then(|method| Method::from_bytes(method.as_bytes()).ok());

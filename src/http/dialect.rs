@@ -10,12 +10,12 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::config::{AppConfig, SectionKind};
 use crate::http::request::Call;
-pub use crate::http::state::Tenants;
+pub(crate) use crate::http::state::Tenants;
 use crate::http::unserved::Unserved;
 use crate::limiter::Endpoint;
 
 /// One wire format. What has a default here most dialects do not need.
-pub trait Dialect: Sync {
+pub(crate) trait Dialect: Sync {
     /// What it is called in metrics, on the command line, and in the configuration: `imkit` is `[apps.imkit]`.
     fn name(&self) -> &'static str;
 
@@ -60,7 +60,7 @@ pub trait Dialect: Sync {
 }
 
 /// One call of a dialect.
-pub struct Route {
+pub(crate) struct Route {
     /// Its method. `GET` is also `HEAD`.
     pub method: Method,
     /// What the name of the host begins with, such as `api-`; None: any. It goes before the same path of any host.
@@ -78,10 +78,10 @@ pub struct Route {
 }
 
 /// Answers a call.
-pub type Handler = for<'c, 'a> fn(&'c mut Call<'a>) -> LocalBoxFuture<'c, HttpResponse>;
+pub(crate) type Handler = for<'c, 'a> fn(&'c mut Call<'a>) -> LocalBoxFuture<'c, HttpResponse>;
 
 /// Where and when sample calls are made.
-pub struct Sample {
+pub(crate) struct Sample {
     /// The address to call.
     pub listen: SocketAddr,
     /// The clock, in whole seconds since the epoch.
@@ -91,7 +91,7 @@ pub struct Sample {
 }
 
 /// A kind of tokens that a dialect's back ends make for their users.
-pub struct TokenKind {
+pub(crate) struct TokenKind {
     /// What `unread token --help` says of it.
     pub about: &'static str,
     /// The flag for whom it names, without the dashes.
@@ -103,7 +103,7 @@ pub struct TokenKind {
 }
 
 /// Why there is no token.
-pub enum NoToken {
+pub(crate) enum NoToken {
     /// The app has no section of the dialect.
     NoSection,
     /// What the flag says can't be named in one.
@@ -114,7 +114,7 @@ pub enum NoToken {
 
 impl Route {
     /// Whether it is the one for such a method.
-    pub fn takes(&self, method: &Method) -> bool {
+    pub(crate) fn takes(&self, method: &Method) -> bool {
         *method == self.method || (method == Method::HEAD && self.method == Method::GET)
     }
 
@@ -136,7 +136,7 @@ impl Route {
     }
 
     /// The segment of a path that stands where this one has braces for the `n`-th time, counted from 0.
-    pub fn parameter<'s>(&self, segments: &[&'s str], n: usize) -> Option<&'s str> {
+    pub(crate) fn parameter<'s>(&self, segments: &[&'s str], n: usize) -> Option<&'s str> {
         let parts = self.path.split('/').skip(1).zip(segments);
         let mut braces = parts.filter(|(part, _)| part.starts_with('{'));
         braces.nth(n).map(|(_, segment)| *segment)
@@ -144,7 +144,7 @@ impl Route {
 }
 
 /// Where a request goes.
-pub struct Target {
+pub(crate) struct Target {
     /// Whose it is.
     pub dialect: &'static dyn Dialect,
     /// How many segments of its path come before the dialect's own.
@@ -155,7 +155,7 @@ pub struct Target {
 
 /// Which call of a dialect a request is.
 #[derive(Clone, Copy)]
-pub enum Match {
+pub(crate) enum Match {
     /// This one.
     Route(&'static Route),
     /// This one, but for the method.
@@ -166,7 +166,7 @@ pub enum Match {
 
 impl Match {
     /// The call whose path it has.
-    pub fn route(self) -> Option<&'static Route> {
+    pub(crate) fn route(self) -> Option<&'static Route> {
         match self {
             Match::Route(route) | Match::Path(route) => Some(route),
             Match::Nothing => None,
@@ -176,7 +176,7 @@ impl Match {
 
 /// What a request can be told by. Of one that can't be read nothing but the path may be known.
 #[derive(Default)]
-pub struct Known<'a> {
+pub(crate) struct Known<'a> {
     /// Its method.
     pub method: Option<&'a Method>,
     /// Its host, which is looked up only for a route that names one.
@@ -187,7 +187,7 @@ pub struct Known<'a> {
 
 /// Finds the dialect of a request, and the call. A dialect that has the very call goes before those that only claim the path's
 /// first segment, so two dialects may have paths that begin alike. `fallback` comes last, and answers what no dialect claims.
-pub fn find(
+pub(crate) fn find(
     dialects: &[&'static dyn Dialect],
     fallback: &'static dyn Dialect,
     segments: &[&str],

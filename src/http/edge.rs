@@ -42,16 +42,16 @@ use ipnet::IpNet;
 use crate::http::unserved::Unserved;
 use crate::telemetry::metrics::Metrics;
 
-pub use door::shut;
-pub use places::Answers;
-pub use serve::server;
+pub(crate) use door::shut;
+pub(crate) use places::Answers;
+pub(crate) use serve::server;
 
 /// The words for a refusal, in the dialect that the path names.
-pub type Refuse = fn(path: &[u8], why: Unserved) -> HttpResponse;
+pub(crate) type Refuse = fn(path: &[u8], why: Unserved) -> HttpResponse;
 
 /// What connections may cost.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Open connections, of all workers together.
     pub max_connections: usize,
     /// Of them from one address; 0: no bound.
@@ -71,7 +71,7 @@ pub struct Limits {
 }
 
 /// A listener's edge, before it is served.
-pub struct Edge {
+pub(crate) struct Edge {
     /// What the server is called in its own log lines.
     pub name: &'static str,
     /// What connections may cost.
@@ -93,6 +93,6 @@ pub struct Edge {
 }
 
 /// Has every answer from now on say that its connection ends with it, so that callers go elsewhere before the server stops.
-pub fn leave(leaving: &AtomicBool) {
+pub(crate) fn leave(leaving: &AtomicBool) {
     leaving.store(true, Ordering::Relaxed);
 }

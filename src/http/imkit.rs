@@ -10,7 +10,7 @@ mod token;
 #[cfg(fuzzing)]
 #[path = "../../fuzz/doors/imkit.rs"]
 #[doc(hidden)]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 
 use std::sync::Arc;
 
@@ -27,13 +27,13 @@ use crate::http::unserved::Unserved;
 use crate::limiter::{Endpoint, Entry};
 use crate::names::UserId;
 use fault::{Fault, INTERNAL, LIMIT, METHOD, PARAMETERS, PATH, fault, unavailable};
-pub use section::ImkitConfig;
+pub(crate) use section::ImkitConfig;
 use section::user_share;
 use tenants::{Refusal, Tenant, Tenants, authenticate};
 use token::make_token;
 
 /// IMKIT's dialect.
-pub struct Imkit;
+pub(crate) struct Imkit;
 
 static ROUTES: [Route; 2] = [
     Route {

@@ -8,14 +8,14 @@ use subtle::ConstantTimeEq;
 type Fingerprint = [u8; 32];
 
 /// Keys, kept as SHA-256 only, and what each belongs to.
-pub struct KeyRing<T> {
+pub(crate) struct KeyRing<T> {
     /// By the first eight bytes of the digest; the whole digest is then compared in constant time.
     slots: HashMap<u64, Vec<(Fingerprint, T)>>,
 }
 
 impl<T> KeyRing<T> {
     /// A ring of the given keys. Empty keys are left out: they would let in whoever sends none.
-    pub fn new<'a>(keys: impl IntoIterator<Item = (&'a str, T)>) -> Self {
+    pub(crate) fn new<'a>(keys: impl IntoIterator<Item = (&'a str, T)>) -> Self {
         let mut slots: HashMap<u64, Vec<(Fingerprint, T)>> = HashMap::new();
         for (key, value) in keys {
             if !key.is_empty() {
@@ -30,7 +30,7 @@ impl<T> KeyRing<T> {
     }
 
     /// What the key belongs to.
-    pub fn find(&self, key: &str) -> Option<&T> {
+    pub(crate) fn find(&self, key: &str) -> Option<&T> {
         let digest = fingerprint(key);
         let candidates = self.slots.get(&slot(&digest))?;
         candidates

@@ -7,7 +7,7 @@ mod results;
 #[cfg(fuzzing)]
 #[path = "../../fuzz/doors/native.rs"]
 #[doc(hidden)]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 
 use std::borrow::Cow;
 
@@ -25,7 +25,7 @@ use crate::names::AppId;
 use problem::Problem;
 
 /// The program's own dialect.
-pub struct Native;
+pub(crate) struct Native;
 
 impl Dialect for Native {
     fn name(&self) -> &'static str {

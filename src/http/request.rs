@@ -22,7 +22,7 @@ use crate::names::UserId;
 use crate::outcome::Outcome;
 
 /// A request on its way through a dialect.
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     /// The request: method, headers, raw URI.
     pub req: &'a HttpRequest,
     /// The body, not read yet.
@@ -43,7 +43,7 @@ pub struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// What stands in its path where its route has braces for the `n`-th time, counted from 0; not decoded.
-    pub fn parameter(&self, n: usize) -> &'a str {
+    pub(crate) fn parameter(&self, n: usize) -> &'a str {
         let found = self
             .route
             .and_then(|route| route.parameter(&self.segments, n));
@@ -51,17 +51,17 @@ impl<'a> Call<'a> {
     }
 
     /// The index of a dialect's credentials, by its type.
-    pub fn tenants<T: 'static>(&self) -> Result<&'a T> {
+    pub(crate) fn tenants<T: 'static>(&self) -> Result<&'a T> {
         self.state.tenants()
     }
 
     /// Takes the call from the limit of its endpoint. To be asked once, when it is known which app calls.
-    pub fn enter(&self, app: usize) -> Entry<'a> {
+    pub(crate) fn enter(&self, app: usize) -> Entry<'a> {
         self.state.limiter.enter(app, self.limited())
     }
 
     /// The same of a call that one of the app's users makes.
-    pub fn enter_as(&self, app: usize, user: &Arc<UserId>) -> Entry<'a> {
+    pub(crate) fn enter_as(&self, app: usize, user: &Arc<UserId>) -> Entry<'a> {
         self.state.limiter.enter_as(app, self.limited(), user)
     }
 
@@ -71,22 +71,22 @@ impl<'a> Call<'a> {
     }
 
     /// The name of the host that is called, as it came; empty where none is given.
-    pub fn host(&self) -> &'a str {
+    pub(crate) fn host(&self) -> &'a str {
         host(self.req)
     }
 
     /// Says whose call it is, for metrics and the access log.
-    pub fn is_of(&self, app: usize) {
+    pub(crate) fn is_of(&self, app: usize) {
         self.app.set(Some(app));
     }
 
     /// The first value of a header, if it is UTF-8 and not empty.
-    pub fn header(&self, name: &str) -> Option<&'a str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&'a str> {
         self.headers(name).next()
     }
 
     /// All values of a header that are UTF-8 and not empty, in order.
-    pub fn headers(&self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    pub(crate) fn headers(&self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
         let values = self.req.headers().get_all(name);
         values
             .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
@@ -95,13 +95,13 @@ impl<'a> Call<'a> {
     }
 
     /// Names and values of the query.
-    pub fn query(&self) -> Query<'a> {
+    pub(crate) fn query(&self) -> Query<'a> {
         Query::new(self.req.uri().query().unwrap_or_default())
     }
 
     /// Counts this call as one whose credentials were refused. Answers the seconds that its caller
     /// should wait, if too many from its address were: it is then to be told that, in the dialect's words for a limit.
-    pub fn refused(&self) -> Option<u64> {
+    pub(crate) fn refused(&self) -> Option<u64> {
         self.known_refused();
         let wait = self.state.refusals.count(self.req)?;
         self.state.metrics.rate_limited("address");
@@ -110,12 +110,12 @@ impl<'a> Call<'a> {
     }
 
     /// The same of a caller who has shown that the app knows it: no attempt to guess a credential.
-    pub fn known_refused(&self) {
+    pub(crate) fn known_refused(&self) {
         self.state.metrics.auth_failure(self.dialect);
     }
 
     /// Reads the whole body of a call of that app, of at most `limit` bytes.
-    pub async fn body(&mut self, app: usize, limit: usize) -> Result<Body, BodyError> {
+    pub(crate) async fn body(&mut self, app: usize, limit: usize) -> Result<Body, BodyError> {
         let headers = self.req.headers();
         let mut encodings = headers.get_all(header::CONTENT_ENCODING);
         if encodings.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -137,7 +137,7 @@ impl<'a> Call<'a> {
 }
 
 /// The name of the host that a request is for, as it came; empty where none is given.
-pub fn host(req: &HttpRequest) -> &str {
+pub(crate) fn host(req: &HttpRequest) -> &str {
     let header = || {
         let value = req.headers().get(header::HOST)?;
         std::str::from_utf8(value.as_bytes()).ok()
@@ -148,16 +148,16 @@ pub fn host(req: &HttpRequest) -> &str {
 
 /// Names and values of a query or a form, decoded; `+` is a blank there. The same as the URL Standard has it, but what needs no
 /// decoding is not looked at again.
-pub struct Query<'a>(std::str::Split<'a, char>);
+pub(crate) struct Query<'a>(std::str::Split<'a, char>);
 
 impl<'a> Query<'a> {
     /// Takes a query as it came.
-    pub fn new(raw: &'a str) -> Self {
+    pub(crate) fn new(raw: &'a str) -> Self {
         Self(raw.split('&'))
     }
 
     /// Names and values; of a value that is not UTF-8 nothing, where it would otherwise be another one.
-    pub fn strict(mut self) -> impl Iterator<Item = (Cow<'a, str>, Option<Cow<'a, str>>)> {
+    pub(crate) fn strict(mut self) -> impl Iterator<Item = (Cow<'a, str>, Option<Cow<'a, str>>)> {
         std::iter::from_fn(move || {
             let (name, value) = self.pair()?;
             let is_text = percent_encoding::percent_decode_str(value)
@@ -194,7 +194,7 @@ fn decode_form(text: &str) -> Cow<'_, str> {
 
 /// Reads away a short body that nobody asked for; whether it came to its end. Without it the server closes the connection, so that
 /// callers who are over their limit would come back with a new one for each call.
-pub async fn discard(payload: &mut web::Payload, limit: usize) -> bool {
+pub(crate) async fn discard(payload: &mut web::Payload, limit: usize) -> bool {
     const PATIENCE: Duration = Duration::from_millis(200);
     let rest = async {
         let mut bytes = 0usize;
@@ -221,7 +221,7 @@ pub async fn discard(payload: &mut web::Payload, limit: usize) -> bool {
 }
 
 /// A path segment, percent-decoded; `+` stays a plus. `None`: a broken escape, or not UTF-8.
-pub fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
     let mut rest = segment.as_bytes();
     while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
         match rest.get(at + 1..at + 3) {
@@ -238,7 +238,7 @@ pub fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
 
 /// An answer with a body. Every endpoint's is made here, and ends with a line feed: after `curl` a shell's prompt then stands on a line of
 /// its own.
-pub fn with_body(
+pub(crate) fn with_body(
     status: StatusCode,
     content_type: &'static str,
     mut body: Vec<u8>,
@@ -250,18 +250,18 @@ pub fn with_body(
 }
 
 /// A JSON answer of bytes that are JSON already.
-pub fn json_bytes(status: StatusCode, body: Vec<u8>) -> HttpResponse {
+pub(crate) fn json_bytes(status: StatusCode, body: Vec<u8>) -> HttpResponse {
     with_body(status, "application/json; charset=utf-8", body)
 }
 
 /// A JSON answer. `None` if the value can't be written, which the types that are passed here rule out.
-pub fn json(status: StatusCode, value: &impl Serialize) -> Option<HttpResponse> {
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Option<HttpResponse> {
     let body = serde_json::to_vec(value).ok()?;
     Some(json_bytes(status, body))
 }
 
 /// Puts a header on an answer; a value that no header can hold is left out.
-pub fn set(response: &mut HttpResponse, name: HeaderName, value: impl TryInto<HeaderValue>) {
+pub(crate) fn set(response: &mut HttpResponse, name: HeaderName, value: impl TryInto<HeaderValue>) {
     if let Ok(value) = value.try_into() {
         response.headers_mut().insert(name, value);
     }
@@ -269,15 +269,15 @@ pub fn set(response: &mut HttpResponse, name: HeaderName, value: impl TryInto<He
 
 /// Marks an answer that tells what was done: it is given also where there is no memory for answers, since whoever is refused would
 /// have it done again.
-pub struct Done;
+pub(crate) struct Done;
 
 /// Notes what the call has come to. An answer that is no success needs it, since its status may hide the outcome.
-pub fn came_to(response: &mut HttpResponse, outcome: Outcome) {
+pub(crate) fn came_to(response: &mut HttpResponse, outcome: Outcome) {
     response.extensions_mut().insert(outcome);
 }
 
 /// The same, and `Retry-After` where the same call may succeed in a moment.
-pub fn failed_with(response: &mut HttpResponse, outcome: Outcome) {
+pub(crate) fn failed_with(response: &mut HttpResponse, outcome: Outcome) {
     came_to(response, outcome);
     if matches!(outcome, Outcome::Redis | Outcome::Overloaded) {
         set(response, header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -285,7 +285,7 @@ pub fn failed_with(response: &mut HttpResponse, outcome: Outcome) {
 }
 
 /// What a dialect has to find words for when the reader fails.
-pub enum ReadFailure {
+pub(crate) enum ReadFailure {
     /// The call is over its limit.
     Limited,
     /// For a while: because of Redis, or because there is too much to do.
@@ -310,7 +310,7 @@ impl From<Error> for ReadFailure {
 }
 
 /// Closes the connection after this answer: what is left of the body that was not read would be taken for a request.
-pub fn close(response: &mut HttpResponse) {
+pub(crate) fn close(response: &mut HttpResponse) {
     response
         .head_mut()
         .set_connection_type(ConnectionType::Close);
@@ -318,7 +318,7 @@ pub fn close(response: &mut HttpResponse) {
 
 /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10), where a limit applies, and `Retry-After`
 /// on a refusal.
-pub fn show_limit(response: &mut HttpResponse, entry: &Entry<'_>) {
+pub(crate) fn show_limit(response: &mut HttpResponse, entry: &Entry<'_>) {
     const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
     const STANDING: HeaderName = HeaderName::from_static("ratelimit");
     let Some(standing) = entry.standing() else {
@@ -332,12 +332,12 @@ pub fn show_limit(response: &mut HttpResponse, entry: &Entry<'_>) {
 }
 
 /// `Retry-After`, in seconds.
-pub fn retry_after(response: &mut HttpResponse, seconds: u64) {
+pub(crate) fn retry_after(response: &mut HttpResponse, seconds: u64) {
     set(response, header::RETRY_AFTER, HeaderValue::from(seconds));
 }
 
 /// The clock, in whole seconds since the epoch.
-pub fn unix_seconds() -> u64 {
+pub(crate) fn unix_seconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
 }

@@ -8,7 +8,7 @@ mod tenants;
 #[cfg(fuzzing)]
 #[path = "../../fuzz/doors/sendbird.rs"]
 #[doc(hidden)]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{self, HeaderMap, HeaderName};
@@ -25,11 +25,11 @@ use fault::{
     Fault, INTERNAL, LENGTH, LIMIT, METHOD, REQUEST, SLOW, URL, USER, USER_ID, unavailable,
 };
 use items::{Asked, render};
-pub use section::SendbirdConfig;
+pub(crate) use section::SendbirdConfig;
 use tenants::{API_TOKEN, Tenants, authenticate};
 
 /// Sendbird's dialect.
-pub struct Sendbird;
+pub(crate) struct Sendbird;
 
 /// The first segment of all its paths.
 const VERSION: &str = "v3";

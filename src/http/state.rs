@@ -14,10 +14,10 @@ use crate::limiter::{Endpoint, Limiter};
 use crate::telemetry::metrics::Metrics;
 
 /// An index of credentials, of the dialect's own type.
-pub type Tenants = Box<dyn Any + Send + Sync>;
+pub(crate) type Tenants = Box<dyn Any + Send + Sync>;
 
 /// What all calls share. Built once, before the workers.
-pub struct State {
+pub(crate) struct State {
     /// The whole configuration.
     pub config: Arc<Config>,
     /// Answers what is asked of the counts.
@@ -42,7 +42,7 @@ pub struct State {
 
 impl State {
     /// Builds the limiter, and takes each dialect's index of credentials.
-    pub fn new(
+    pub(crate) fn new(
         config: Arc<Config>,
         engine: Engine,
         metrics: Arc<Metrics>,
@@ -68,7 +68,7 @@ impl State {
     }
 
     /// A dialect's index of credentials, by its type.
-    pub fn tenants<T: 'static>(&self) -> Result<&T> {
+    pub(crate) fn tenants<T: 'static>(&self) -> Result<&T> {
         let mut all = self.tenants.iter();
         let found = all.find_map(|tenants| tenants.downcast_ref());
         found.ok_or_else(|| Error::Internal("a dialect has no index of credentials".into()))

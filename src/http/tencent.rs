@@ -29,12 +29,12 @@ use fault::{
     TOO_LARGE, unavailable,
 };
 use reply::Reply;
-pub use section::TencentConfig;
+pub(crate) use section::TencentConfig;
 use tenants::{Tenant, Tenants, authenticate};
 use usersig::make_usersig;
 
 /// Tencent Chat's dialect.
-pub struct Tencent;
+pub(crate) struct Tencent;
 
 static ROUTES: [Route; 1] = [Route {
     method: Method::POST,

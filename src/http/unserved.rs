@@ -6,11 +6,11 @@ use crate::outcome::Outcome;
 use crate::telemetry::metrics::Metrics;
 
 /// The endpoint of a request that no handler sees, in metrics.
-pub const NONE: &str = "none";
+pub(super) const NONE: &str = "none";
 
 /// Why no handler answers a request: it is answered before one sees it, or in a handler's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unserved {
+pub(crate) enum Unserved {
     /// It is no HTTP, or says two things at once. What is wrong with it, in words that repeat nothing of it.
     Malformed(&'static str),
     /// Its first line is too long.
@@ -33,7 +33,7 @@ pub enum Unserved {
 
 impl Unserved {
     /// Its word in a metric and in the log.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Unserved::Malformed(_) => "malformed",
             Unserved::TargetTooLong => "target_too_long",
@@ -48,7 +48,7 @@ impl Unserved {
     }
 
     /// What the call has come to.
-    pub fn outcome(self) -> Outcome {
+    pub(crate) fn outcome(self) -> Outcome {
         match self {
             Unserved::Full | Unserved::Overloaded => Outcome::Overloaded,
             Unserved::NoPath => Outcome::NotFound,
@@ -58,7 +58,7 @@ impl Unserved {
     }
 
     /// The status that HTTP has for it.
-    pub fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Unserved::Malformed(_) => StatusCode::BAD_REQUEST,
             Unserved::TargetTooLong => StatusCode::URI_TOO_LONG,
@@ -72,7 +72,7 @@ impl Unserved {
     }
 
     /// What to tell a caller whose dialect has no words of its own for it.
-    pub fn detail(self) -> &'static str {
+    pub(crate) fn detail(self) -> &'static str {
         match self {
             Unserved::Malformed(why) => why,
             Unserved::TargetTooLong => "the URL is too long",
@@ -88,6 +88,6 @@ impl Unserved {
 }
 
 /// Counts a request that no handler sees.
-pub fn unseen(metrics: &Metrics, why: Unserved) {
+pub(super) fn unseen(metrics: &Metrics, why: Unserved) {
     metrics.request(None, NONE, why.outcome());
 }

@@ -35,7 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How to import.
 #[derive(Debug, Clone)]
-pub struct ImportOptions {
+pub(crate) struct ImportOptions {
     /// The name of this import. An event without an id gets a key from this name, the number of its line and the line itself, so
     /// the same lines imported again under the same name change nothing.
     pub name: String,
@@ -51,7 +51,7 @@ pub struct ImportOptions {
 
 /// Why an import ended before its last line.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum Cut {
+pub(crate) enum Cut {
     /// The caller has stopped it.
     #[error("interrupted")]
     Stopped,
@@ -65,7 +65,7 @@ pub enum Cut {
 
 /// A line that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedLine {
+pub(crate) struct RefusedLine {
     /// Its number, from 1.
     pub line: u64,
     /// The code of the native API.
@@ -76,7 +76,7 @@ pub struct RefusedLine {
 
 /// A line that was imported without some of its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotedLine {
+pub(crate) struct NotedLine {
     /// Its number, from 1.
     pub line: u64,
     /// What was left out, in words.
@@ -85,7 +85,7 @@ pub struct NotedLine {
 
 /// Reports about single lines.
 #[derive(Debug, Default)]
-pub struct Remarks {
+pub(crate) struct Remarks {
     /// Lines that were refused.
     pub refused: Vec<RefusedLine>,
     /// Lines that were imported without some of their parts.
@@ -94,7 +94,7 @@ pub struct Remarks {
 
 /// How far an import has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Imported {
+pub(crate) struct Imported {
     /// Bytes read.
     pub bytes: u64,
     /// Every line up to this one is done.
@@ -282,13 +282,13 @@ impl Attempts {
 }
 
 /// Applies the events of files.
-pub struct Importer {
+pub(crate) struct Importer {
     writer: Writer,
 }
 
 impl Importer {
     /// Imports into the data of this engine.
-    pub fn new(engine: &Engine) -> Self {
+    pub(crate) fn new(engine: &Engine) -> Self {
         Self {
             writer: engine.writer.clone(),
         }
@@ -297,7 +297,7 @@ impl Importer {
     /// Applies the events of all lines until `stop` is ready; each line is one event in JSON. It calls `on` now and then with the
     /// progress, with refused lines, in their order, and with noted lines. Answers how far it came, and why it ended early, if
     /// it did.
-    pub async fn import(
+    pub(crate) async fn import(
         &self,
         app: &AppId,
         lines: impl BufRead + Send + 'static,

@@ -6,12 +6,12 @@ use super::text::Surrogates;
 
 impl<'a> Raw<'a> {
     /// Its items, if it is a list.
-    pub fn items(self) -> Option<Items<'a>> {
+    pub(crate) fn items(self) -> Option<Items<'a>> {
         self.entries(b'[').map(Items)
     }
 
     /// Keys and values, if it is an object. A key may come twice.
-    pub fn fields(self) -> Option<Fields<'a>> {
+    pub(crate) fn fields(self) -> Option<Fields<'a>> {
         self.entries(b'{').map(Fields)
     }
 
@@ -25,7 +25,7 @@ impl<'a> Raw<'a> {
     }
 
     /// Of each of these keys the last value, if it is an object; `null` is none.
-    pub fn pick<const N: usize>(self, keys: [&str; N]) -> Option<[Option<Raw<'a>>; N]> {
+    pub(crate) fn pick<const N: usize>(self, keys: [&str; N]) -> Option<[Option<Raw<'a>>; N]> {
         let mut picked = [None; N];
         for (key, value) in self.fields()? {
             let is_key = |known: &&str| match key.plain() {
@@ -64,7 +64,7 @@ impl<'a> Entries<'a> {
 
 /// The items of a list.
 #[derive(Debug, Clone)]
-pub struct Items<'a>(Entries<'a>);
+pub(crate) struct Items<'a>(Entries<'a>);
 
 impl<'a> Iterator for Items<'a> {
     type Item = Raw<'a>;
@@ -78,7 +78,7 @@ impl<'a> Iterator for Items<'a> {
 
 /// The keys and values of an object, in order.
 #[derive(Debug, Clone)]
-pub struct Fields<'a>(Entries<'a>);
+pub(crate) struct Fields<'a>(Entries<'a>);
 
 impl<'a> Iterator for Fields<'a> {
     type Item = (Raw<'a>, Raw<'a>);

@@ -6,7 +6,7 @@ use super::text::{BadText, Surrogates, TextFault, lossy, unescape};
 
 /// A value in the bytes that it is written in, whose grammar is right.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Raw<'a> {
+pub(crate) struct Raw<'a> {
     text: &'a [u8],
     at: usize,
 }
@@ -18,32 +18,32 @@ impl<'a> Raw<'a> {
     }
 
     /// The bytes that it is written in.
-    pub fn as_bytes(self) -> &'a [u8] {
+    pub(crate) fn as_bytes(self) -> &'a [u8] {
         self.text
     }
 
     /// How many bytes of the whole text stand before it.
-    pub fn at(self) -> usize {
+    pub(crate) fn at(self) -> usize {
         self.at
     }
 
     /// How many bytes it has.
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         self.text.len()
     }
 
     /// Whether it is `null`.
-    pub fn is_null(self) -> bool {
+    pub(crate) fn is_null(self) -> bool {
         self.text == b"null"
     }
 
     /// Whether it is a string.
-    pub fn is_text(self) -> bool {
+    pub(crate) fn is_text(self) -> bool {
         self.text.first() == Some(&b'"')
     }
 
     /// What it says, if it is `true` or `false`.
-    pub fn flag(self) -> Option<bool> {
+    pub(crate) fn flag(self) -> Option<bool> {
         match self.text {
             b"true" => Some(true),
             b"false" => Some(false),
@@ -52,7 +52,7 @@ impl<'a> Raw<'a> {
     }
 
     /// Its value, if it is a whole number without fraction and exponent that fits. `-0` is a fraction, as `serde_json` has it.
-    pub fn integer(self) -> Option<i64> {
+    pub(crate) fn integer(self) -> Option<i64> {
         let digits = std::str::from_utf8(self.text).ok()?;
         let is_number = digits.starts_with(|c: char| c == '-' || c.is_ascii_digit());
         (is_number && digits != "-0")
@@ -62,7 +62,7 @@ impl<'a> Raw<'a> {
 
     /// The value for people to find it again: at most so many characters, none of them a control character. What can't be read of a
     /// string is U+FFFD.
-    pub fn excerpt(self, characters: usize) -> String {
+    pub(crate) fn excerpt(self, characters: usize) -> String {
         // No character has more bytes than an escaped one.
         let most = characters.saturating_add(1).saturating_mul(12);
         let (quote, text) = match self.inside() {
@@ -83,7 +83,7 @@ impl<'a> Raw<'a> {
 
     /// The text of a string between its quotes, if nothing in it is escaped: enough to tell a known key. Control characters and
     /// broken UTF-8 are still in it.
-    pub fn plain(self) -> Option<&'a [u8]> {
+    pub(crate) fn plain(self) -> Option<&'a [u8]> {
         let inside = self.inside()?;
         memchr::memchr(b'\\', inside).is_none().then_some(inside)
     }
@@ -93,7 +93,7 @@ impl<'a> Raw<'a> {
     }
 
     /// The text, if it is a string.
-    pub fn text(self, surrogates: Surrogates) -> Option<Result<Cow<'a, str>, BadText>> {
+    pub(crate) fn text(self, surrogates: Surrogates) -> Option<Result<Cow<'a, str>, BadText>> {
         let inside = self.inside()?;
         let plain = memchr::memchr(b'\\', inside).unwrap_or(inside.len());
         if plain < inside.len() {

@@ -3,14 +3,14 @@
 use super::raw::Raw;
 
 /// The deepest nesting that is followed.
-pub const MAX_DEPTH: u32 = 127;
+pub(super) const MAX_DEPTH: u32 = 127;
 
 /// Bytes of a string that are looked at before the rest is searched.
 const FEW: u32 = 12;
 
 /// A text that is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotJson {
+pub(crate) struct NotJson {
     /// How many bytes of it were read, the one that is wrong included.
     pub read: usize,
     /// Whether it is only nested too deeply.
@@ -19,19 +19,19 @@ pub struct NotJson {
 
 /// Reads a text from its beginning to its end, once.
 #[derive(Debug, Clone)]
-pub struct Scanner<'a> {
+pub(crate) struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Scanner<'a> {
     /// Begins at that byte of the text.
-    pub fn new(text: &'a [u8], at: usize) -> Self {
+    pub(crate) fn new(text: &'a [u8], at: usize) -> Self {
         Self { text, at }
     }
 
     /// The next byte that is not blank; it is not passed.
-    pub fn peek(&mut self) -> Option<u8> {
+    pub(crate) fn peek(&mut self) -> Option<u8> {
         loop {
             match self.text.get(self.at) {
                 Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
@@ -41,14 +41,14 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes the next byte that is not blank, if it is this one.
-    pub fn pass(&mut self, byte: u8) -> bool {
+    pub(crate) fn pass(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
     }
 
     /// The fault of the byte that is next.
-    pub fn fault(&self) -> NotJson {
+    pub(crate) fn fault(&self) -> NotJson {
         NotJson {
             read: (self.at + 1).min(self.text.len()),
             deep: false,
@@ -56,7 +56,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Nothing but blanks may follow.
-    pub fn end(&mut self) -> Result<(), NotJson> {
+    pub(crate) fn end(&mut self) -> Result<(), NotJson> {
         match self.peek() {
             None => Ok(()),
             Some(_) => Err(self.fault()),
@@ -65,7 +65,7 @@ impl<'a> Scanner<'a> {
 
     /// Whether a list or an object whose opening bracket has been passed has another entry: its comma is passed, or the
     /// closing bracket.
-    pub fn another(&mut self, first: &mut bool, close: u8) -> Result<bool, NotJson> {
+    pub(crate) fn another(&mut self, first: &mut bool, close: u8) -> Result<bool, NotJson> {
         if std::mem::take(first) {
             return Ok(!self.pass(close));
         }
@@ -79,7 +79,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next key of an object, and its colon.
-    pub fn key(&mut self) -> Result<Raw<'a>, NotJson> {
+    pub(crate) fn key(&mut self) -> Result<Raw<'a>, NotJson> {
         if self.peek() != Some(b'"') {
             return Err(self.fault());
         }
@@ -93,7 +93,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next value, whatever it is, from its first byte to its last.
-    pub fn value(&mut self) -> Result<Raw<'a>, NotJson> {
+    pub(crate) fn value(&mut self) -> Result<Raw<'a>, NotJson> {
         self.peek();
         let from = self.at;
         self.skip()?;

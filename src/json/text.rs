@@ -2,7 +2,7 @@
 
 /// What is wrong inside a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TextFault {
+pub(crate) enum TextFault {
     /// Its bytes are not UTF-8.
     #[error("is not valid UTF-8")]
     Utf8,
@@ -19,7 +19,7 @@ pub enum TextFault {
 
 /// A string that can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadText {
+pub(crate) struct BadText {
     /// What is wrong.
     pub fault: TextFault,
     /// How many bytes of the whole text stand before it.
@@ -28,7 +28,7 @@ pub struct BadText {
 
 /// What to do about half a surrogate pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Surrogates {
+pub(crate) enum Surrogates {
     /// Refuse the string.
     Refuse,
     /// Put U+FFFD in its place.

@@ -10,10 +10,10 @@ use super::metrics::{InFlight, Metrics, method_name};
 use crate::outcome::Outcome;
 
 /// The header of a request's id.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One request: counted and timed, with its access line and its id.
-pub struct Access<'a> {
+pub(crate) struct Access<'a> {
     req: &'a HttpRequest,
     metrics: &'a Metrics,
     started: Instant,
@@ -22,7 +22,7 @@ pub struct Access<'a> {
 
 impl<'a> Access<'a> {
     /// A request has come.
-    pub fn begin(req: &'a HttpRequest, metrics: &'a Metrics) -> Self {
+    pub(crate) fn begin(req: &'a HttpRequest, metrics: &'a Metrics) -> Self {
         Self {
             req,
             metrics,
@@ -32,7 +32,7 @@ impl<'a> Access<'a> {
     }
 
     /// It has its answer, which gets the request's id. `route` is a fixed word, never an id.
-    pub fn end(self, route: &'static str, outcome: Outcome, response: &mut HttpResponse) {
+    pub(crate) fn end(self, route: &'static str, outcome: Outcome, response: &mut HttpResponse) {
         let method = self.req.method().as_str();
         let status = response.status().as_u16();
         let seconds = self.started.elapsed().as_secs_f64();
@@ -69,7 +69,7 @@ fn request_id(req: &HttpRequest) -> HeaderValue {
 }
 
 /// An id for a request that brought none.
-pub fn new_request_id() -> HeaderValue {
+pub(crate) fn new_request_id() -> HeaderValue {
     let random = rand::random::<u64>();
     let mut id = [0; 16];
     for (at, place) in id.iter_mut().enumerate() {

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Reads a log filter: a level, or `target=level`, or several of these with commas between.
-pub fn filter(text: &str) -> Result<EnvFilter, String> {
+pub(crate) fn filter(text: &str) -> Result<EnvFilter, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     // The parser takes a misspelt level for the name of a target, which would silence the log.
     let legal = text.split(',').all(|part| {
@@ -30,7 +30,7 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
 }
 
 /// Sends this process's log lines to standard error, as text or as JSON. A second call changes nothing.
-pub fn init(level: &str, as_json: bool) {
+pub(crate) fn init(level: &str, as_json: bool) {
     let filter = filter(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

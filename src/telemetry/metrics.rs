@@ -24,10 +24,10 @@ use requests::{Collected, Requests};
 use striped::Striped;
 
 /// The content type of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of this process.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: Arc<OnceLock<Requests>>,
     http: Family<HttpLabels, Durations>,
@@ -88,7 +88,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// New metrics, all at zero.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut registry = Registry::default();
         let r = &mut registry;
         let requests = Arc::default();
@@ -279,7 +279,7 @@ impl Metrics {
     }
 
     /// The whole text of `/metrics`.
-    pub fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
@@ -288,7 +288,7 @@ impl Metrics {
 
     /// Says whose calls of which endpoints will be counted: by their names those of no app that is known, and those of each
     /// app, in the order of the configuration. All begin at zero.
-    pub fn expect(&self, unknown: &[&'static str], apps: Vec<(String, Vec<&'static str>)>) {
+    pub(crate) fn expect(&self, unknown: &[&'static str], apps: Vec<(String, Vec<&'static str>)>) {
         let strangers = (String::new(), unknown.to_vec());
         let callers = std::iter::once(strangers).chain(apps);
         // Only the first time says something.
@@ -296,7 +296,11 @@ impl Metrics {
     }
 
     /// Says which dialect will be called, and by which endpoints and methods.
-    pub fn expect_dialect(&self, name: &'static str, endpoints: &[(&'static str, &'static str)]) {
+    pub(crate) fn expect_dialect(
+        &self,
+        name: &'static str,
+        endpoints: &[(&'static str, &'static str)],
+    ) {
         self.auth_failures.add(name, 0);
         for (endpoint, method) in endpoints {
             self.http.get_or_create_owned(&HttpLabels {
@@ -308,14 +312,14 @@ impl Metrics {
     }
 
     /// What a call came to: of the app with that place in the configuration, if it is known whose it is.
-    pub fn request(&self, app: Option<usize>, endpoint: &'static str, outcome: Outcome) {
+    pub(crate) fn request(&self, app: Option<usize>, endpoint: &'static str, outcome: Outcome) {
         if let Some(requests) = self.requests.get() {
             requests.add(app, endpoint, outcome);
         }
     }
 
     /// A request was answered.
-    pub fn http(&self, endpoint: &'static str, method: &str, status: u16, seconds: f64) {
+    pub(crate) fn http(&self, endpoint: &'static str, method: &str, status: u16, seconds: f64) {
         let method = method_name(method);
         let make = || {
             self.http.get_or_create_owned(&HttpLabels {
@@ -331,96 +335,96 @@ impl Metrics {
     }
 
     /// A request is being worked on until the answer is dropped.
-    pub fn in_flight(&self) -> InFlight {
+    pub(crate) fn in_flight(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
     }
 
     /// A connection is open until what this answers is dropped.
-    pub fn connected(&self) -> Connected {
+    pub(crate) fn connected(&self) -> Connected {
         self.connections.inc();
         Connected(self.connections.clone())
     }
 
     /// A connection was answered with a refusal, by which bound.
-    pub fn connection_refused(&self, reason: &'static str) {
+    pub(crate) fn connection_refused(&self, reason: &'static str) {
         self.connections_refused.add(reason, 1);
     }
 
     /// A connection was ended without an answer.
-    pub fn connection_cut(&self, reason: &'static str) {
+    pub(crate) fn connection_cut(&self, reason: &'static str) {
         self.connections_cut.add(reason, 1);
     }
 
     /// A request was refused before any handler saw it.
-    pub fn unreadable_request(&self, reason: &'static str) {
+    pub(crate) fn unreadable_request(&self, reason: &'static str) {
         self.unreadable_requests.add(reason, 1);
     }
 
     /// A Redis call failed.
-    pub fn redis_error(&self, kind: &'static str) {
+    pub(crate) fn redis_error(&self, kind: &'static str) {
         self.redis_errors.add(kind, 1);
     }
 
     /// Something stored could not be read: a key of this kind, such as `user_counts`.
-    pub fn unreadable(&self, key: &'static str) {
+    pub(crate) fn unreadable(&self, key: &'static str) {
         self.unreadable.add(key, 1);
     }
 
     /// Whether Redis answers and takes writes.
-    pub fn redis_up(&self, up: bool) {
+    pub(crate) fn redis_up(&self, up: bool) {
         self.redis_up.set(i64::from(up));
     }
 
     /// Redis had forgotten a script.
-    pub fn script_reload(&self) {
+    pub(crate) fn script_reload(&self) {
         self.script_reloads.inc();
     }
 
     /// `n` events came out as `applied`, `accepted`, `duplicate` or `rejected`.
-    pub fn event(&self, result: &'static str, n: u64) {
+    pub(crate) fn event(&self, result: &'static str, n: u64) {
         self.events.add(result, n);
     }
 
     /// `n` deliveries were made.
-    pub fn delivered(&self, n: u64) {
+    pub(crate) fn delivered(&self, n: u64) {
         self.deliveries.inc_by(n);
     }
 
     /// How many deliveries were made.
-    pub fn deliveries(&self) -> u64 {
+    pub(crate) fn deliveries(&self) -> u64 {
         self.deliveries.get()
     }
 
     /// `n` fan-outs of other pods were finished.
-    pub fn recovered(&self, n: u64) {
+    pub(crate) fn recovered(&self, n: u64) {
         self.recovered.inc_by(n);
     }
 
     /// How many fan-outs are unfinished, and the age of the oldest.
-    pub fn pending(&self, count: u64, oldest_seconds: f64) {
+    pub(crate) fn pending(&self, count: u64, oldest_seconds: f64) {
         self.pending.set(i64::try_from(count).unwrap_or(i64::MAX));
         self.oldest.set(oldest_seconds);
     }
 
     /// A call was refused by the rate limit.
-    pub fn rate_limited(&self, stage: &'static str) {
+    pub(crate) fn rate_limited(&self, stage: &'static str) {
         self.rate_limited.add(stage, 1);
     }
 
     /// A call was refused because there are too many `reads`, `events`, `bodies` or untaken `answers` at once.
-    pub fn overloaded(&self, cause: &'static str) {
+    pub(crate) fn overloaded(&self, cause: &'static str) {
         self.overloaded.add(cause, 1);
     }
 
     /// A call was refused for its credentials.
-    pub fn auth_failure(&self, reason: &'static str) {
+    pub(crate) fn auth_failure(&self, reason: &'static str) {
         self.auth_failures.add(reason, 1);
     }
 }
 
 /// Counts a request as in flight until dropped, also when its caller hangs up and the handler is dropped with it.
-pub struct InFlight(Gauge<i64, Striped>);
+pub(crate) struct InFlight(Gauge<i64, Striped>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -429,7 +433,7 @@ impl Drop for InFlight {
 }
 
 /// Counts a connection as open until dropped.
-pub struct Connected(Gauge<i64, Striped>);
+pub(crate) struct Connected(Gauge<i64, Striped>);
 
 impl Drop for Connected {
     fn drop(&mut self) {
@@ -438,7 +442,7 @@ impl Drop for Connected {
 }
 
 /// The method, or `other`: callers may invent methods, a metric and a log must not grow with them.
-pub fn method_name(method: &str) -> &'static str {
+pub(crate) fn method_name(method: &str) -> &'static str {
     const KNOWN: [&str; 9] = [
         "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT",
     ];

@@ -12,29 +12,29 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::support::{AppKeys, PATIENCE, Pod, imkit_token, now_seconds, tencent_usersig};
 
 /// What one connection may cost at most, whatever its peer does.
-pub const EACH: u64 = 64 << 10;
+pub(crate) const EACH: u64 = 64 << 10;
 
 /// Panics where so many connections have cost more than that.
 #[track_caller]
-pub fn assert_cheap(grown: u64, number: u64) {
+pub(crate) fn assert_cheap(grown: u64, number: u64) {
     assert!(grown < EACH * number, "{} KB each", (grown / number) >> 10);
 }
 
 /// What a pod has taken so far, by its file in `/proc`.
-pub struct Costs(u32);
+pub(crate) struct Costs(u32);
 
 impl Costs {
-    pub fn of(pod: &Pod) -> Self {
+    pub(crate) fn of(pod: &Pod) -> Self {
         Self(pod.pid())
     }
 
     /// Resident bytes.
-    pub fn memory(&self) -> u64 {
+    pub(crate) fn memory(&self) -> u64 {
         self.status("VmRSS:")
     }
 
     /// The most of them so far.
-    pub fn peak(&self) -> u64 {
+    pub(crate) fn peak(&self) -> u64 {
         self.status("VmHWM:")
     }
 
@@ -46,7 +46,7 @@ impl Costs {
     }
 
     /// Time on any core, in the kernel and outside; the grain is a hundredth of a second.
-    pub fn cpu(&self) -> Duration {
+    pub(crate) fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap();
         // Behind the name, which may hold anything.
         let fields: Vec<&str> = stat
@@ -60,7 +60,7 @@ impl Costs {
     }
 
     /// Waits until the pod does next to nothing for a second: less than a tenth of a core.
-    pub async fn quiet(&self, what: &str) {
+    pub(crate) async fn quiet(&self, what: &str) {
         let start = Instant::now();
         loop {
             let before = self.cpu();
@@ -79,14 +79,14 @@ impl Costs {
 }
 
 /// A number of `/metrics`, by the start of its line.
-pub fn metric(pod: &Pod, name: &str) -> Option<i64> {
+pub(crate) fn metric(pod: &Pod, name: &str) -> Option<i64> {
     let metrics = pod.admin_get("/metrics")?;
     let line = metrics.lines().find(|line| line.starts_with(name))?;
     line.rsplit(' ').next()?.parse().ok()
 }
 
 /// Waits until a number of `/metrics` is as it should be.
-pub async fn metric_until(pod: &Pod, name: &str, right: impl Fn(i64) -> bool) {
+pub(crate) async fn metric_until(pod: &Pod, name: &str, right: impl Fn(i64) -> bool) {
     let start = Instant::now();
     loop {
         let now = metric(pod, name);
@@ -99,13 +99,13 @@ pub async fn metric_until(pod: &Pod, name: &str, right: impl Fn(i64) -> bool) {
 }
 
 /// Lines of the log that nobody should be able to cause from outside.
-pub fn complaints(pod: &Pod) -> Vec<String> {
+pub(crate) fn complaints(pod: &Pod) -> Vec<String> {
     let bad = |line: &String| line.contains("\"ERROR\"") || line.contains("panicked");
     pod.log().into_iter().filter(bad).collect()
 }
 
 /// As many files as this process may have.
-pub fn raise_files() {
+pub(crate) fn raise_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -115,30 +115,30 @@ pub fn raise_files() {
 }
 
 /// The address of a pod's endpoints.
-pub fn address(pod: &Pod) -> SocketAddr {
+pub(crate) fn address(pod: &Pod) -> SocketAddr {
     pod.base.strip_prefix("http://").unwrap().parse().unwrap()
 }
 
 /// A connection from one of the many addresses of this machine to itself.
-pub async fn connect_from(pod: &Pod, last: u8) -> io::Result<TcpStream> {
+pub(crate) async fn connect_from(pod: &Pod, last: u8) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), 0).into())?;
     socket.connect(address(pod)).await
 }
 
 /// A connection whose own side takes next to nothing that it does not read.
-pub async fn narrow(pod: &Pod) -> io::Result<TcpStream> {
+pub(crate) async fn narrow(pod: &Pod) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4096)?;
     socket.connect(address(pod)).await
 }
 
-pub async fn connect(pod: &Pod) -> TcpStream {
+pub(crate) async fn connect(pod: &Pod) -> TcpStream {
     TcpStream::connect(address(pod)).await.unwrap()
 }
 
 /// Sends as much of it as is taken until nothing has been for a second.
-pub async fn stuff(stream: &mut TcpStream, bytes: &[u8]) -> usize {
+pub(crate) async fn stuff(stream: &mut TcpStream, bytes: &[u8]) -> usize {
     let mut sent = 0;
     while sent < bytes.len() {
         let write = stream.write(&bytes[sent..]);
@@ -151,7 +151,7 @@ pub async fn stuff(stream: &mut TcpStream, bytes: &[u8]) -> usize {
 }
 
 /// All that comes until the end; what was read before a reset counts too.
-pub async fn rest(stream: &mut TcpStream) -> String {
+pub(crate) async fn rest(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let mut part = [0; 16384];
     let reading = async {
@@ -166,7 +166,7 @@ pub async fn rest(stream: &mut TcpStream) -> String {
 
 /// An answer in its parts.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub head: String,
     pub text: String,
@@ -175,7 +175,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
         let status = head
             .split(' ')
@@ -189,7 +189,7 @@ impl Answer {
         }
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines();
         let value = lines.filter_map(|line| line.split_once(": "));
         value
@@ -200,7 +200,7 @@ impl Answer {
 }
 
 /// Sends it all, and reads the one answer, after which the pod has to close.
-pub async fn exchange(pod: &Pod, request: &[u8]) -> Answer {
+pub(crate) async fn exchange(pod: &Pod, request: &[u8]) -> Answer {
     let mut stream = connect(pod).await;
     // Refused in the middle, the rest of it is not wanted.
     let _ = stream.write_all(request).await;
@@ -208,7 +208,7 @@ pub async fn exchange(pod: &Pod, request: &[u8]) -> Answer {
 }
 
 /// Reads one answer that has a length, and leaves the connection as it is.
-pub async fn answer(stream: &mut TcpStream, without_body: bool) -> Answer {
+pub(crate) async fn answer(stream: &mut TcpStream, without_body: bool) -> Answer {
     let mut bytes = Vec::new();
     let reading = async {
         loop {
@@ -248,14 +248,14 @@ fn missing(bytes: &[u8]) -> usize {
 
 /// The dialects, each by one endpoint that only reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     Native,
     Imkit,
     Tencent,
     Sendbird,
 }
 
-pub const DIALECTS: [Dialect; 4] = [
+pub(crate) const DIALECTS: [Dialect; 4] = [
     Dialect::Native,
     Dialect::Imkit,
     Dialect::Tencent,
@@ -264,7 +264,7 @@ pub const DIALECTS: [Dialect; 4] = [
 
 impl Dialect {
     /// Its first line and its credentials, without the line that ends the head.
-    pub fn head(self, keys: &AppKeys) -> String {
+    pub(crate) fn head(self, keys: &AppKeys) -> String {
         match self {
             Dialect::Native => format!(
                 "GET /v1/users/alice/unread HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n",
@@ -296,7 +296,7 @@ impl Dialect {
     }
 
     /// A whole good request, on a connection that stays.
-    pub fn request(self, keys: &AppKeys) -> String {
+    pub(crate) fn request(self, keys: &AppKeys) -> String {
         let head = self.head(keys);
         match self {
             Dialect::Tencent => {
@@ -308,7 +308,7 @@ impl Dialect {
     }
 
     /// A path of it where nothing is.
-    pub fn path(self) -> &'static str {
+    pub(crate) fn path(self) -> &'static str {
         match self {
             Dialect::Native => "/v1/x",
             Dialect::Imkit => "/rooms/x",
@@ -319,7 +319,7 @@ impl Dialect {
 
     /// Panics unless that is a good answer of it.
     #[track_caller]
-    pub fn assert_good(self, answer: &Answer) {
+    pub(crate) fn assert_good(self, answer: &Answer) {
         let good = match self {
             Dialect::Native => answer.body["messages"]["total"].is_u64(),
             Dialect::Imkit => answer.body["RC"] == 0,
@@ -331,7 +331,7 @@ impl Dialect {
 
     /// Panics unless that is a refusal in its words, with the status that it has for one that HTTP would give this one.
     #[track_caller]
-    pub fn assert_refusal(self, status: u16, answer: &Answer) {
+    pub(crate) fn assert_refusal(self, status: u16, answer: &Answer) {
         let body = &answer.body;
         let right = match self {
             Dialect::Native => {

@@ -13,14 +13,14 @@ use crate::peer::{
 use crate::support::{App, Config, PATIENCE, Pod, RedisServer};
 
 /// Without a line in the log for each of a hundred thousand answers.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut config = Config::apps(1);
     config.extra = "[log]\nlevel = \"warn,unread::app=info\"\n".to_owned();
     config
 }
 
 /// A pod that has met every dialect once.
-pub async fn warm(config: &Config, redis: &RedisServer) -> Pod {
+pub(crate) async fn warm(config: &Config, redis: &RedisServer) -> Pod {
     let pod = Pod::start(config, redis);
     let app = App::new(&config.apps[0], &pod.base);
     app.must(&json!([{"type": "user.updated", "user": "alice"}]))
@@ -35,7 +35,7 @@ pub async fn warm(config: &Config, redis: &RedisServer) -> Pod {
 }
 
 /// So many connections, each with all that is taken of 224 KB of requests, and nothing read.
-pub async fn stuffed(pod: &Pod, number: u64) -> Vec<TcpStream> {
+pub(crate) async fn stuffed(pod: &Pod, number: u64) -> Vec<TcpStream> {
     let bytes: &'static [u8] = Box::leak(repeated(UNKNOWN, 224_000).into_boxed_slice());
     let mut tasks = Vec::new();
     for _ in 0..number {
@@ -52,11 +52,11 @@ pub async fn stuffed(pod: &Pod, number: u64) -> Vec<TcpStream> {
     streams
 }
 
-pub fn repeated(request: &str, bytes: usize) -> Vec<u8> {
+pub(crate) fn repeated(request: &str, bytes: usize) -> Vec<u8> {
     request.repeat(bytes / request.len() + 1).into_bytes()
 }
 
-pub const UNKNOWN: &str = "GET /x HTTP/1.1\r\nHost: x\r\n\r\n";
+pub(crate) const UNKNOWN: &str = "GET /x HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_nobody_reads_cost_no_cpu_and_little_memory() {

@@ -10,14 +10,14 @@ use crate::peer::{DIALECTS, answer, connect};
 use crate::support::{AppKeys, Pod};
 
 /// The time that so many of a hundred answers took at most.
-pub fn percentile(times: &mut [Duration], hundredths: usize) -> Duration {
+pub(crate) fn percentile(times: &mut [Duration], hundredths: usize) -> Duration {
     times.sort_unstable();
     times[(times.len() * hundredths / 100).min(times.len() - 1)]
 }
 
 /// Somebody who asks now and then, for so long, on a new connection every second time; answers how long each answer took. On a thread
 /// of its own, or it would wait for the crowd and not for the pod.
-pub fn victim(pod: &Arc<Pod>, keys: &Arc<AppKeys>, long: Duration) -> Vec<Duration> {
+pub(crate) fn victim(pod: &Arc<Pod>, keys: &Arc<AppKeys>, long: Duration) -> Vec<Duration> {
     let (pod, keys) = (Arc::clone(pod), Arc::clone(keys));
     let asking = std::thread::spawn(move || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();

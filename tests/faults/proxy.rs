@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 /// What to do with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub(crate) enum Act {
     Pass,
     /// Later.
     Delay(Duration),
@@ -109,7 +109,7 @@ struct Shared {
     severed: watch::Sender<u64>,
 }
 
-pub struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -117,7 +117,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Passes everything on to `target`.
-    pub fn start(target: SocketAddr) -> Self {
+    pub(crate) fn start(target: SocketAddr) -> Self {
         let shared = Arc::new(Shared {
             target: Mutex::new(target),
             plan: Mutex::new(Plan::Always(Act::Pass)),
@@ -146,11 +146,11 @@ impl Proxy {
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
@@ -159,49 +159,49 @@ impl Proxy {
     }
 
     /// With every request from now on.
-    pub fn always(&self, act: Act) {
+    pub(crate) fn always(&self, act: Act) {
         self.plan(Plan::Always(act));
     }
 
     /// Once, with the request after so many others.
-    pub fn once(&self, after: usize, act: Act) {
+    pub(crate) fn once(&self, after: usize, act: Act) {
         self.plan(Plan::Once(after, act));
     }
 
     /// Whether what [`Proxy::once`] asked for has not come up yet.
-    pub fn waiting(&self) -> bool {
+    pub(crate) fn waiting(&self) -> bool {
         matches!(*self.shared.plan.lock().unwrap(), Plan::Once(..))
     }
 
-    pub fn random(&self, seed: u64) {
+    pub(crate) fn random(&self, seed: u64) {
         self.plan(Plan::Random(Box::new(StdRng::seed_from_u64(seed))));
     }
 
     /// Nobody listens, and whoever was connected is not any more.
-    pub fn refuse(&self) {
+    pub(crate) fn refuse(&self) {
         self.shared.door.send_replace(Door::Shut);
         self.sever();
     }
 
     /// All is well again, for new connections: those that fell silent stay so.
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.always(Act::Pass);
         self.shared.door.send_replace(Door::Open);
     }
 
     /// Resets all connections.
-    pub fn sever(&self) {
+    pub(crate) fn sever(&self) {
         self.shared.severed.send_modify(|times| *times += 1);
     }
 
     /// New connections go there, and the old ones end.
-    pub fn point_at(&self, target: SocketAddr) {
+    pub(crate) fn point_at(&self, target: SocketAddr) {
         *self.shared.target.lock().unwrap() = target;
         self.sever();
     }
 
     /// How often what was done, in words.
-    pub fn done(&self) -> String {
+    pub(crate) fn done(&self) -> String {
         let done = self.shared.done.lock().unwrap();
         let done: Vec<String> = done
             .iter()

@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 /// What one fault came to.
-pub struct Row {
+pub(crate) struct Row {
     pub fault: String,
     pub injected: String,
     pub requests: usize,
@@ -26,7 +26,7 @@ struct Tables {
 
 static TABLES: LazyLock<Mutex<Tables>> = LazyLock::new(Mutex::default);
 
-pub fn fault(row: Row) {
+pub(crate) fn fault(row: Row) {
     println!("{}", line(&row));
     let mut tables = TABLES.lock().unwrap();
     tables.faults.push(row);
@@ -34,7 +34,7 @@ pub fn fault(row: Row) {
 }
 
 /// What was compared, and its two sides.
-pub fn size(what: &str, small: &str, large: &str) {
+pub(crate) fn size(what: &str, small: &str, large: &str) {
     println!("{what}: {small}; {large}");
     let mut tables = TABLES.lock().unwrap();
     tables.sizes.push([what, small, large].map(str::to_owned));

@@ -17,7 +17,7 @@ use crate::support::traffic::{self, Answered, Writer};
 use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, eventually, until};
 
 /// A step that Redis does not answer is given up after 2 s (`connect_timeout_ms` + `response_timeout_ms`); twice that.
-pub const DEADLINE: Duration = Duration::from_secs(4);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(4);
 
 /// Events in one request.
 const BATCH: usize = 5;
@@ -25,7 +25,7 @@ const BATCH: usize = 5;
 const REST: Duration = Duration::from_millis(3);
 
 /// One app, with ids known for longer than any storm sends.
-pub fn config(redis: &str) -> Config {
+pub(crate) fn config(redis: &str) -> Config {
     let mut config = Config::apps(1);
     // The program's own default, which other tests don't have.
     config.extra =
@@ -34,14 +34,14 @@ pub fn config(redis: &str) -> Config {
 }
 
 /// A Redis, a proxy in front of it, and a pod that knows only the proxy.
-pub struct Scene {
+pub(crate) struct Scene {
     pub pod: Pod,
     pub app: App,
     pub proxy: Proxy,
 }
 
 impl Scene {
-    pub async fn new(redis: &RedisServer, config: Config) -> Self {
+    pub(crate) async fn new(redis: &RedisServer, config: Config) -> Self {
         let proxy = Proxy::start(redis.address());
         let pod = pod(&config, &proxy);
         let app = App::new(&config.apps[0], &pod.base);
@@ -51,7 +51,7 @@ impl Scene {
 }
 
 /// Sends what has to be there before a storm, as any caller does: until it is answered.
-pub async fn set_up(app: &App) {
+pub(crate) async fn set_up(app: &App) {
     let events = traffic::setup();
     eventually("the rooms are made", || async {
         let reply = app.events(&events, Wait::Applied).await;
@@ -64,14 +64,14 @@ pub async fn set_up(app: &App) {
 }
 
 /// Started by way of the proxy, and ready.
-pub fn pod(config: &Config, proxy: &Proxy) -> Pod {
+pub(crate) fn pod(config: &Config, proxy: &Proxy) -> Pod {
     let pod = Pod::start_unready(config, &proxy.url());
     until("the pod's /readyz", || pod.is_ready().then_some(()));
     pod
 }
 
 /// What is seen while it lasts.
-pub struct Seen {
+pub(crate) struct Seen {
     pub answered: Answered,
     /// The requests that were acknowledged.
     acknowledged: Mutex<Vec<Value>>,
@@ -92,7 +92,7 @@ pub struct Seen {
 
 impl Seen {
     /// Blocks until so many more events have been acknowledged.
-    pub fn acknowledged_more(&self, events: usize) {
+    pub(crate) fn acknowledged_more(&self, events: usize) {
         let wanted = self.events.load(Ordering::Relaxed) + events;
         until("more events acknowledged", || {
             (self.events.load(Ordering::Relaxed) >= wanted).then_some(())
@@ -100,12 +100,12 @@ impl Seen {
     }
 
     /// From now on an acknowledgement proves nothing: [`Aftermath::lost`] is to be asked.
-    pub fn may_lose(&self) {
+    pub(crate) fn may_lose(&self) {
         self.may_lose.store(true, Ordering::Relaxed);
     }
 
     /// Blocks until so many more requests have been refused.
-    pub fn refused_more(&self, requests: usize) {
+    pub(crate) fn refused_more(&self, requests: usize) {
         let wanted = self.refused.load(Ordering::Relaxed) + requests;
         until("more requests refused", || {
             (self.refused.load(Ordering::Relaxed) >= wanted).then_some(())
@@ -113,7 +113,7 @@ impl Seen {
     }
 
     /// Blocks while requests are being refused, for that long.
-    pub fn refused_for(&self, time: Duration) {
+    pub(crate) fn refused_for(&self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
             self.refused_more(5);
@@ -212,14 +212,14 @@ impl Seen {
 }
 
 /// What a storm came to.
-pub struct Aftermath {
+pub(crate) struct Aftermath {
     pub seen: Arc<Seen>,
     pub app: App,
 }
 
 /// Lets `callers` write and two readers read by way of `bases` while `inject` does its worst on a thread of its own; it
 /// answers when the fault is over, and the storm ends when every caller has been acknowledged once more.
-pub async fn storm<T: Send + 'static>(
+pub(crate) async fn storm<T: Send + 'static>(
     app: &App,
     bases: Vec<String>,
     seed: u64,
@@ -263,7 +263,7 @@ pub async fn storm<T: Send + 'static>(
 
 impl Aftermath {
     /// Everything acknowledged is there, counted once, at every one of these addresses.
-    pub async fn nothing_lost(&self) {
+    pub(crate) async fn nothing_lost(&self) {
         let model = self.seen.answered.model();
         let addresses = self.seen.addresses.lock().unwrap().clone();
         for address in addresses {
@@ -277,7 +277,7 @@ impl Aftermath {
 
     /// Sends everything acknowledged once more; answers how many messages were no longer known. After that everything
     /// has to be right again.
-    pub async fn lost(&self) -> usize {
+    pub(crate) async fn lost(&self) -> usize {
         let again = Answered::default();
         let mut lost = 0;
         let requests = self.seen.acknowledged.lock().unwrap().clone();
@@ -305,7 +305,7 @@ impl Aftermath {
     }
 
     /// A row of the table.
-    pub fn report(&self, fault: &str, injected: &str, lost: usize) {
+    pub(crate) fn report(&self, fault: &str, injected: &str, lost: usize) {
         let seen = &self.seen;
         report::fault(Row {
             fault: fault.to_owned(),

@@ -4,11 +4,11 @@
 
 use serde_json::{Value, json};
 
-pub const EVERYBODY: [&str; 3] = ["a", "b", "c"];
+pub(crate) const EVERYBODY: [&str; 3] = ["a", "b", "c"];
 
 /// What kind of room a scene is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
+pub(crate) enum Family {
     Group,
     Super,
     /// A direct room that events made by name.
@@ -18,14 +18,14 @@ pub enum Family {
 }
 
 /// How a scene comes about.
-pub enum Stage {
+pub(crate) enum Stage {
     /// By a request that is answered.
     Sent(Vec<Value>),
     /// By one whose pod dies before the first call of that script: its delivery is pending.
     Cut(Vec<Value>, &'static str),
 }
 
-pub struct Scene {
+pub(crate) struct Scene {
     pub name: &'static str,
     pub family: Family,
     /// All pairs of operations, not only those of the most important ones.
@@ -57,7 +57,7 @@ const fn warm(name: &'static str, family: Family) -> Scene {
     }
 }
 
-pub const SCENES: &[Scene] = &[
+pub(crate) const SCENES: &[Scene] = &[
     main("group", Family::Group),
     scene("group-read", Family::Group),
     scene("group-invited", Family::Group),
@@ -127,14 +127,14 @@ fn messages(room: &str, third: &str) -> Vec<Value> {
 
 impl Scene {
     /// The name of the room; `pair` is the one that a message between `a` and `b` makes.
-    pub fn room<'a>(&self, pair: &'a str) -> &'a str {
+    pub(crate) fn room<'a>(&self, pair: &'a str) -> &'a str {
         match self.family {
             Family::Pair => pair,
             _ => "r",
         }
     }
 
-    pub fn stages(&self, pair: &str) -> Vec<Stage> {
+    pub(crate) fn stages(&self, pair: &str) -> Vec<Stage> {
         let room = self.room(pair);
         let kind = match self.family {
             Family::Group => "group",
@@ -217,7 +217,7 @@ impl Scene {
     }
 
     /// Whether the definition says what becomes of these two.
-    pub fn is_defined(&self, one: &Act, two: &Act) -> bool {
+    pub(crate) fn is_defined(&self, one: &Act, two: &Act) -> bool {
         let either = |what: fn(&Act) -> bool| what(one) || what(two);
         // Whether an event may make the room of two by its name, which only the server knows.
         let absent = self.family == Family::Pair
@@ -229,12 +229,12 @@ impl Scene {
     }
 
     /// The operations that there are in this scene.
-    pub fn acts(&self) -> Vec<&'static Act> {
+    pub(crate) fn acts(&self) -> Vec<&'static Act> {
         ACTS.iter().filter(|act| act.is_of(self)).collect()
     }
 
     /// The pairs of operations to run in this scene.
-    pub fn pairs(&self) -> Vec<(&'static Act, &'static Act)> {
+    pub(crate) fn pairs(&self) -> Vec<(&'static Act, &'static Act)> {
         let mut mine = self.acts();
         mine.retain(|act| self.main || act.core);
         let mut pairs = Vec::new();
@@ -247,7 +247,7 @@ impl Scene {
 }
 
 /// Gives times to those that have none, one after the other.
-pub fn timed(events: &mut [Value], from: i64) {
+pub(crate) fn timed(events: &mut [Value], from: i64) {
     for (event, n) in events.iter_mut().zip(1..) {
         if event.get("time").is_none() {
             event["time"] = (1_750_000_000_000 + from + n * 1_000).into();
@@ -256,7 +256,7 @@ pub fn timed(events: &mut [Value], from: i64) {
 }
 
 /// An operation: one request.
-pub struct Act {
+pub(crate) struct Act {
     pub name: &'static str,
     of: &'static [Family],
     /// Whether it is tried in every scene.
@@ -283,7 +283,7 @@ const fn more(name: &'static str, of: &'static [Family]) -> Act {
     }
 }
 
-pub const ACTS: &[Act] = &[
+pub(crate) const ACTS: &[Act] = &[
     core("join", ALL),
     core("invite", ALL),
     core("leave", ALL),
@@ -349,11 +349,11 @@ pub const ACTS: &[Act] = &[
 ];
 
 impl Act {
-    pub fn named(name: &str) -> Option<&'static Act> {
+    pub(crate) fn named(name: &str) -> Option<&'static Act> {
         ACTS.iter().find(|act| act.name == name)
     }
 
-    pub fn is_of(&self, scene: &Scene) -> bool {
+    pub(crate) fn is_of(&self, scene: &Scene) -> bool {
         self.of.contains(&scene.family)
     }
 
@@ -370,7 +370,7 @@ impl Act {
     }
 
     /// Its events. `own` begins the ids of its messages, `other` those of the operation that it meets.
-    pub fn events(&self, room: &str, own: &str, other: &str, from: i64) -> Vec<Value> {
+    pub(crate) fn events(&self, room: &str, own: &str, other: &str, from: i64) -> Vec<Value> {
         let mut events: Vec<Value> = Vec::new();
         for part in self.parts() {
             let id = format!("{own}{}", events.len() + 1);

@@ -12,13 +12,13 @@ use crate::support::model::{Model, RoomsQuery};
 use crate::support::{App, Reply};
 
 /// Asks the app once for each thing.
-pub struct Seen {
+pub(crate) struct Seen {
     app: App,
     replies: Mutex<HashMap<String, Reply>>,
 }
 
 impl Seen {
-    pub fn of(app: &App) -> Self {
+    pub(crate) fn of(app: &App) -> Self {
         Self {
             app: app.clone(),
             replies: Mutex::default(),
@@ -101,7 +101,7 @@ fn questions(user: &str) -> Questions {
 }
 
 /// Whether one of the states explains everything that is said: all that every user reads, and all that is read of the rooms.
-pub async fn explain_all(seen: &Seen, states: Vec<Model>, room: &str) -> Check {
+pub(crate) async fn explain_all(seen: &Seen, states: Vec<Model>, room: &str) -> Check {
     let mut reasons = Reasons::default();
     for mut state in states {
         name_rooms(seen, &mut state).await;
@@ -132,7 +132,7 @@ async fn all(seen: &Seen, state: &Model, room: &str) -> Check {
 /// have been told of it and another not. `answered` are the events that were answered meanwhile, so that whom they concern has
 /// been told of them. Who may be gone by what is under way may not know it yet, and is then told of nothing else. The calls that
 /// put together what a user's slot and what a room says are not asked: the room knows of an event before its members do.
-pub async fn explain_each(seen: &Seen, mut states: States, answered: &[Value]) -> Check {
+pub(crate) async fn explain_each(seen: &Seen, mut states: States, answered: &[Value]) -> Check {
     for state in states.complete.iter_mut().chain(&mut states.partial) {
         name_rooms(seen, state).await;
     }

@@ -20,7 +20,7 @@ use crate::world::{Lane, World};
 type Answer = Result<Reply, reqwest::Error>;
 
 /// A history that is looked at when the work of the dead has been finished.
-pub struct Pending {
+pub(crate) struct Pending {
     app: App,
     /// What can have come of it.
     states: Vec<Model>,
@@ -31,7 +31,7 @@ pub struct Pending {
 }
 
 /// One case under way.
-pub struct Case<'a> {
+pub(crate) struct Case<'a> {
     world: &'a World,
     meeting: &'a Meeting,
     pub number: usize,
@@ -46,7 +46,7 @@ pub struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    pub fn new(world: &'a World, lane: &Lane, meeting: &'a Meeting, at: usize) -> Self {
+    pub(crate) fn new(world: &'a World, lane: &Lane, meeting: &'a Meeting, at: usize) -> Self {
         let site = Site {
             operations: format!("{} x {}", meeting.first.name, meeting.others()),
             meeting: meeting.to_string(),
@@ -84,7 +84,7 @@ impl<'a> Case<'a> {
     }
 
     /// Whether the first operation went through without being held.
-    pub async fn run(&mut self) -> bool {
+    pub(crate) async fn run(&mut self) -> bool {
         if let Err(reason) = self.begin().await {
             self.failed(Fault::Scene, reason);
             return true;
@@ -345,7 +345,7 @@ fn name_the_pair(before: &Model, model: &mut Model, scene: &Scene, pair: &str) {
 
 impl Pending {
     /// What is wrong with what is read now.
-    pub async fn looked_at(&self) -> Option<(Fault, String)> {
+    pub(crate) async fn looked_at(&self) -> Option<(Fault, String)> {
         let seen = Seen::of(&self.app);
         let outcome = explain_all(&seen, self.states.clone(), &self.room).await;
         match (outcome, &self.before) {

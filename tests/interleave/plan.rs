@@ -41,7 +41,7 @@ const ONE_IN: u64 = 400;
 
 /// What becomes of the operation that is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
+pub(crate) enum End {
     /// It goes on when the others have been answered.
     Held,
     /// Its pod dies there.
@@ -59,7 +59,7 @@ impl End {
 
 /// Operations that meet, wherever the first one is held.
 #[derive(Clone)]
-pub struct Meeting {
+pub(crate) struct Meeting {
     pub scene: &'static Scene,
     pub first: &'static Act,
     /// Run whole, one after the other, by another pod while the first is held.
@@ -75,7 +75,7 @@ impl fmt::Display for Meeting {
 }
 
 impl Meeting {
-    pub fn others(&self) -> String {
+    pub(crate) fn others(&self) -> String {
         let names: Vec<&str> = self.others.iter().map(|act| act.name).collect();
         names.join(":")
     }
@@ -213,7 +213,7 @@ fn part(mut meetings: Vec<Meeting>) -> Vec<Meeting> {
 }
 
 /// What is to be run.
-pub struct Plan {
+pub(crate) struct Plan {
     pub meetings: Vec<Meeting>,
     /// Whether what each case does is shown.
     pub verbose: bool,
@@ -224,7 +224,7 @@ pub struct Plan {
 }
 
 /// What `INTERLEAVE` asks for.
-pub fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let number = |name: &str, otherwise: u64| {
         let text = std::env::var(name).ok();
         text.map_or(otherwise, |text| {

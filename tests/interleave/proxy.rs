@@ -23,7 +23,7 @@ const SWEEP: [&str; 3] = ["jobs_claim", "jobs_renew", "pending_looked"];
 
 /// Where to stop.
 #[derive(Clone, Debug)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// Before the command that so many come before.
     Before(usize),
     /// Before the first call of this script.
@@ -61,7 +61,7 @@ struct Shared {
     sweeps: bool,
 }
 
-pub struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -77,7 +77,7 @@ enum Verdict {
 impl Proxy {
     /// Passes everything on to `target`. `sweeps`: whether the pod behind it may find unfinished work. A pod that is dead to one
     /// case and alive to another would take over half of a batch and drop it.
-    pub async fn start(target: SocketAddr, sweeps: bool, verbose: bool) -> Self {
+    pub(crate) async fn start(target: SocketAddr, sweeps: bool, verbose: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -107,12 +107,12 @@ impl Proxy {
         Self { address, shared }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)
     }
 
     /// From now on the case's commands are counted, and held back from there on.
-    pub fn arm(&self, case: usize, stop: Stop) {
+    pub(crate) fn arm(&self, case: usize, stop: Stop) {
         let state = CaseState {
             stop: Some(stop),
             ..CaseState::default()
@@ -121,7 +121,7 @@ impl Proxy {
     }
 
     /// Comes back when something is held back and Redis has answered all that was not.
-    pub async fn held(&self, case: usize) {
+    pub(crate) async fn held(&self, case: usize) {
         loop {
             let changed = {
                 let mut cases = self.shared.cases();
@@ -136,7 +136,7 @@ impl Proxy {
     }
 
     /// The case goes on as if nothing had been.
-    pub fn release(&self, case: usize) {
+    pub(crate) fn release(&self, case: usize) {
         self.change(case, |state| {
             state.stop = None;
             state.holding = false;
@@ -144,17 +144,17 @@ impl Proxy {
     }
 
     /// To this case the pod is dead: what is held back and all that follows never reaches Redis.
-    pub fn kill(&self, case: usize) {
+    pub(crate) fn kill(&self, case: usize) {
         self.change(case, |state| state.dead = true);
     }
 
     /// The case's commands pass from now on; should the pod be dead to it, another one has taken its place.
-    pub fn forget(&self, case: usize) {
+    pub(crate) fn forget(&self, case: usize) {
         self.shared.cases().remove(&case);
     }
 
     /// The case is over; to one that it is dead to the pod stays so.
-    pub fn forget_unless_dead(&self, case: usize) {
+    pub(crate) fn forget_unless_dead(&self, case: usize) {
         let mut cases = self.shared.cases();
         if cases.get(&case).is_some_and(|state| !state.dead) {
             cases.remove(&case);
@@ -162,21 +162,21 @@ impl Proxy {
     }
 
     /// The case's commands so far, and how many of them went through before it was held.
-    pub fn log(&self, case: usize) -> (Vec<String>, usize) {
+    pub(crate) fn log(&self, case: usize) -> (Vec<String>, usize) {
         let mut cases = self.shared.cases();
         let state = cases.entry(case).or_default();
         (state.log.clone(), state.passed)
     }
 
     /// Scripts of which nobody knows what they are called.
-    pub fn unknown(&self) -> Vec<String> {
+    pub(crate) fn unknown(&self) -> Vec<String> {
         let known = self.shared.scripts.lock().unwrap();
         let called = self.shared.unknown.lock().unwrap();
         let unknown = called.iter().filter(|digest| !known.contains_key(*digest));
         unknown.cloned().collect()
     }
 
-    pub fn mixed(&self) -> Vec<String> {
+    pub(crate) fn mixed(&self) -> Vec<String> {
         self.shared.mixed.lock().unwrap().clone()
     }
 

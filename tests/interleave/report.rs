@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// What is wrong.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The scene itself did not come about.
     Scene,
     /// No answer, though nothing was in its way.
@@ -36,7 +36,7 @@ const FAULTS: [Fault; 7] = [
 
 /// Where it went wrong: the operations, the scene, and the command before which the first one was held.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Site {
+pub(crate) struct Site {
     pub operations: String,
     pub meeting: String,
     pub at: usize,
@@ -44,7 +44,7 @@ pub struct Site {
 }
 
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     pub fault: Fault,
     pub site: Site,
     pub why: String,
@@ -52,7 +52,7 @@ pub struct Failure {
 
 impl Failure {
     /// One line, to be kept in a file.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Site {
             operations,
             meeting,
@@ -70,7 +70,7 @@ impl Failure {
         .to_string()
     }
 
-    pub fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let parts: Vec<Value> = serde_json::from_str(line).ok()?;
         let text = |at: usize| parts.get(at)?.as_str().map(str::to_owned);
         let site = Site {
@@ -91,7 +91,7 @@ impl Failure {
 }
 
 /// The failures by what is wrong and what met, each with one case to look at and with the names of all.
-pub fn report(failures: &[Failure]) -> String {
+pub(crate) fn report(failures: &[Failure]) -> String {
     let mut classes: BTreeMap<(Fault, &str), Vec<&Failure>> = BTreeMap::new();
     for failure in failures {
         classes

@@ -7,7 +7,7 @@ use crate::support::model::Model;
 
 /// A request: what was sent, what was answered, and when that was on the history's own clock.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub(crate) struct Call {
     pub events: Vec<Value>,
     /// None: no answer, or one that says that nobody knows. Some of the events may have taken effect, the first ones first.
     pub results: Option<Vec<Value>>,
@@ -19,7 +19,7 @@ pub struct Call {
 /// The states to which a serial order of the events can lead in which each is answered as it was: those of a request in their
 /// order, and a request that was answered before another one was made before that.
 #[derive(Default)]
-pub struct States {
+pub(crate) struct States {
     /// When all that was answered has happened.
     pub complete: Vec<Model>,
     /// On the way there.
@@ -28,7 +28,12 @@ pub struct States {
 
 impl States {
     /// Adds those that follow from `start`. `named` gives rooms the ids that the server gives them.
-    pub fn add(&mut self, start: &Model, calls: &[Call], named: &dyn Fn(&Model, &mut Model)) {
+    pub(crate) fn add(
+        &mut self,
+        start: &Model,
+        calls: &[Call],
+        named: &dyn Fn(&Model, &mut Model),
+    ) {
         self.walk(start, calls, &mut vec![0; calls.len()], named);
     }
 

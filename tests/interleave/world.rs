@@ -16,13 +16,13 @@ use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, ran};
 
 /// Cases under way at once. The pod that is held has a worker, and so a connection to Redis, for each: what one case holds back
 /// holds up nobody else's replies, as a rule.
-pub const LANES: usize = 12;
+pub(crate) const LANES: usize = 12;
 /// More commands than any operation has.
 const MOST_COMMANDS: usize = 60;
 /// Indexes of announced work.
 const SHARDS: usize = 16;
 
-pub struct World {
+pub(crate) struct World {
     redis: RedisServer,
     config: Config,
     held: Pod,
@@ -43,7 +43,7 @@ pub struct World {
 
 impl World {
     /// With place for so many cases.
-    pub async fn start(cases: usize, verbose: bool) -> Self {
+    pub(crate) async fn start(cases: usize, verbose: bool) -> Self {
         let redis = RedisServer::start();
         let mut config = Config::apps(cases + 2);
         // Nothing that is held back is to be given up.
@@ -108,7 +108,7 @@ impl World {
     }
 
     /// A client for cases that come one after the other.
-    pub fn lane(&self) -> Lane {
+    pub(crate) fn lane(&self) -> Lane {
         Lane {
             held: App::new(&self.config.apps[0], &self.held.base),
             free: App::new(&self.config.apps[0], &self.free.base),
@@ -116,7 +116,7 @@ impl World {
     }
 
     /// A case's number, and its app by way of either pod.
-    pub fn begin(&self, lane: &Lane, site: Option<Site>) -> (usize, App, App) {
+    pub(crate) fn begin(&self, lane: &Lane, site: Option<Site>) -> (usize, App, App) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if let Some(site) = site {
             self.sites.lock().unwrap().insert(number, site);
@@ -128,16 +128,16 @@ impl World {
     }
 
     /// Whether there is place for a meeting in each lane.
-    pub fn has_place(&self) -> bool {
+    pub(crate) fn has_place(&self) -> bool {
         self.next.load(Ordering::Relaxed) + LANES * MOST_COMMANDS < self.config.apps.len()
     }
 
-    pub fn cases(&self) -> usize {
+    pub(crate) fn cases(&self) -> usize {
         self.sites.lock().unwrap().len()
     }
 
     /// The first operation held before each of its commands in turn, or before one.
-    pub async fn meet(&self, lane: &Lane, meeting: &Meeting, only: Option<usize>) {
+    pub(crate) async fn meet(&self, lane: &Lane, meeting: &Meeting, only: Option<usize>) {
         // Dead before it has done anything it has done nothing; and whatever came before anything was done came first.
         let first = match meeting.end {
             End::Killed => 1,
@@ -154,7 +154,7 @@ impl World {
         assert!(only.is_some(), "{meeting} has no end");
     }
 
-    pub fn failed(&self, fault: Fault, site: &Site, why: String) {
+    pub(crate) fn failed(&self, fault: Fault, site: &Site, why: String) {
         if self.verbose {
             println!("FAILED {fault:?}: {why}");
         }
@@ -164,7 +164,7 @@ impl World {
     }
 
     /// Waits until the work of the dead has been finished, and looks at what is left to be looked at.
-    pub async fn settle(self: &Arc<Self>) {
+    pub(crate) async fn settle(self: &Arc<Self>) {
         eventually("nothing is pending", || self.left("unread:v1:*}:pending")).await;
         let pending = std::mem::take(&mut *self.pending.lock().unwrap());
         let queue = Arc::new(Mutex::new(pending));
@@ -265,7 +265,7 @@ until cursor == '0'
 return found";
 
 /// A client of either pod.
-pub struct Lane {
+pub(crate) struct Lane {
     held: App,
     free: App,
 }

@@ -17,7 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-pub use demo::Demo;
+pub(crate) use demo::Demo;
 
 use crate::support::unread;
 

@@ -234,6 +234,25 @@ fn wrong_use_is_exit_2_in_every_command() {
 }
 
 #[test]
+fn every_setting_is_told_with_its_range_and_meaning() {
+    let told = ran(&["settings"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    let lines: Vec<&str> = told.stdout.lines().collect();
+    let settings: Vec<_> = lines.chunks(3).collect();
+    assert!(settings.iter().all(|setting| {
+        let [path, form, help] = setting else {
+            return false;
+        };
+        !path.starts_with(' ') && form.starts_with("    ") && help.starts_with("    ")
+    }));
+    let one = |path: &str| settings.iter().find(|setting| setting[0] == path).unwrap()[1].trim();
+    assert_eq!(one("server.max_events"), "1 to 100000, default 10000");
+    // Settings in a line of others, and those of a dialect.
+    assert!(one("apps.rate_limit.per_second").contains("default 200"));
+    assert!(one("apps.sendbird.master_token").contains("master_token_file"));
+}
+
+#[test]
 fn the_help_of_every_command_tells_the_exit_codes() {
     let document = include_str!("../../docs/operate.md");
     for command in [
@@ -246,6 +265,7 @@ fn the_help_of_every_command_tells_the_exit_codes() {
         &["import"],
         &["doctor"],
         &["check-config"],
+        &["settings"],
         &["token"],
     ] {
         let help = ran(&[command, &["--help"]].concat());

@@ -94,10 +94,10 @@ const RULES: &[Rule] = &[
 ];
 
 /// Files by their path below `src/`.
-pub type Sources = BTreeMap<String, String>;
+pub(crate) type Sources = BTreeMap<String, String>;
 
 /// The program, without what may say anything: comments and unit tests.
-pub fn sources() -> Sources {
+pub(crate) fn sources() -> Sources {
     fn collect(dir: &Path, root: &Path, found: &mut Sources) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();

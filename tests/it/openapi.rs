@@ -12,7 +12,7 @@ use crate::support::{App, Config, Pod, RedisServer, ran};
 use document::{Document, Operation, written_json};
 
 /// The document, its operations and its schemas.
-pub mod document;
+pub(crate) mod document;
 
 /// Calls made of the document's examples, and answers compared with what it says.
 mod calls;

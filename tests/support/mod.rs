@@ -5,7 +5,7 @@
 //!
 //! It is a module and not a crate, so each binary compiles it anew. Measured: as a crate it would save a twelfth of the CPU time
 //! that all four binaries take to compile, and cost `make test`, which compiles one of them, two fifths more.
-#![allow(dead_code, reason = "no binary uses all of it")]
+#![allow(dead_code, unreachable_pub, reason = "no binary uses all of it")]
 
 /// Waiting for conditions.
 pub mod wait;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub(crate) enum Level {
     /// As it should be.
     Ok,
     /// It works, but something could be better or could not be checked.
@@ -15,7 +15,7 @@ pub enum Level {
 
 impl Level {
     /// As it is printed.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Level::Ok => "ok",
             Level::Warn => "warn",
@@ -26,7 +26,7 @@ impl Level {
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
+pub(crate) struct Check {
     /// What was looked at.
     pub name: &'static str,
     /// On which node of a cluster; empty where there is one server.
@@ -44,7 +44,7 @@ pub(super) const REACHABLE: &str = "reachable";
 
 impl Check {
     /// Whether this is the check of a server that does not answer at all.
-    pub fn is_unreachable(&self) -> bool {
+    pub(crate) fn is_unreachable(&self) -> bool {
         self.name == REACHABLE
     }
 }

@@ -1,7 +1,7 @@
 //! Defaults, and the example file.
 
-use super::*;
-use crate::config::{EXAMPLE, Flags, effective, load_from, load_text};
+use crate::config::load::load_from;
+use crate::config::{EXAMPLE, Flags, effective, load_text, reference};
 use crate::http::sections;
 
 #[test]
@@ -83,36 +83,14 @@ fn the_commented_defaults_of_the_example_are_the_defaults() {
     assert_eq!(effective(&spelt_out), effective(&defaults));
 }
 
-/// The paths of rows, with those of their parts.
-fn paths(section: &str, rows: Vec<Row>) -> Vec<String> {
-    let mut all = Vec::new();
-    for row in rows {
-        let path = format!("{section}.{}", row.key);
-        assert!(!row.help.is_empty() && !row.form.is_empty(), "{path}");
-        match row.parts.is_empty() {
-            true => all.push(path),
-            false => all.extend(paths(&path, row.parts)),
-        }
-    }
-    all
-}
-
 #[test]
 fn the_example_names_exactly_the_settings_that_there_are() {
-    let mut known = Vec::new();
-    for (section, rows) in [
-        ("server", ServerConfig::rows()),
-        ("redis", RedisConfig::rows()),
-        ("history", HistoryConfig::rows()),
-        ("log", LogConfig::rows()),
-        ("apps", Tenant::rows()),
-        ("apps.users", UsersConfig::rows()),
-    ] {
-        known.extend(paths(section, rows));
-    }
-    for section in sections() {
-        known.extend(paths(&format!("apps.{}", section.name), (section.rows)()));
-    }
+    let rows = reference(&sections());
+    assert!(
+        rows.iter()
+            .all(|(_, row)| !row.help.is_empty() && !row.form.is_empty())
+    );
+    let mut known: Vec<String> = rows.into_iter().map(|(path, _)| path).collect();
     // `name = value`, commented out or not.
     let (mut section, mut named) = (String::new(), Vec::new());
     for line in EXAMPLE.lines() {

@@ -109,7 +109,7 @@ fn url(socket: &Path) -> Secret {
 }
 
 /// The address of the private server that a pod runs on `data_dir` now, if one does.
-pub fn running(data_dir: &Path) -> Option<Secret> {
+pub(crate) fn running(data_dir: &Path) -> Option<Secret> {
     let dir = data_dir.canonicalize().ok()?;
     let mut places = vec![dir.join(SOCKET)];
     if let Ok(elsewhere) = std::fs::read(dir.join(SOCKET_NOTE)) {
@@ -122,7 +122,7 @@ pub fn running(data_dir: &Path) -> Option<Secret> {
 }
 
 /// Makes a directory that only we can enter, with a name that nobody can guess beforehand.
-pub fn fresh_dir(prefix: &str) -> io::Result<PathBuf> {
+pub(crate) fn fresh_dir(prefix: &str) -> io::Result<PathBuf> {
     let dir = std::env::temp_dir().join(format!("{prefix}-{:016x}", rand::random::<u64>()));
     DirBuilder::new().mode(0o700).create(&dir)?;
     Ok(dir)

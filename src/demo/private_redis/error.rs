@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Why there is no private Redis. Each is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// No such program.
     #[error(
         "redis-server is not installed; install version 7.0 or newer (Debian, Ubuntu: apt-get install redis-server; \

@@ -15,7 +15,7 @@ use crate::quota::Limit;
 
 impl Reader {
     /// Unread messages in all direct rooms of `user`. `None`: an unknown user.
-    pub async fn direct_total(
+    pub(crate) async fn direct_total(
         &self,
         app: &AppId,
         user: &UserId,
@@ -37,7 +37,7 @@ impl Reader {
     }
 
     /// The same for each of `peers`, in their order. `None`: `user` is unknown.
-    pub async fn direct_by_peer(
+    pub(crate) async fn direct_by_peer(
         &self,
         app: &AppId,
         user: &UserId,

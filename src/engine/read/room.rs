@@ -18,7 +18,7 @@ use crate::scripts;
 impl Reader {
     /// Unread messages in one room for those of `users` who have joined it. Without `users`: for all who have joined it, unless
     /// the room has too many members.
-    pub async fn room_unread(
+    pub(crate) async fn room_unread(
         &self,
         app: &AppId,
         room: &RoomId,

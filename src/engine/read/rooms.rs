@@ -30,7 +30,7 @@ use crate::quota::Limit;
 
 #[cfg(fuzzing)]
 pub(crate) use self::prefs::set_pref;
-pub use self::query::{PrefQuery, RoomBrief, RoomQuery, SortBy};
+pub(crate) use self::query::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 
 /// For at most this many rooms the user's settings are read by name; for more rooms all settings of the user are read.
 const PREFS_BY_NAME: usize = 100;
@@ -38,7 +38,7 @@ const PREFS_BY_NAME: usize = 100;
 impl Reader {
     /// A page of the active rooms that `user` has joined. An unknown user has no rooms. A room with more than 1,000 members names
     /// only the caller as a member.
-    pub async fn rooms(
+    pub(crate) async fn rooms(
         &self,
         app: &AppId,
         user: &UserId,

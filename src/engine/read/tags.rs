@@ -16,7 +16,7 @@ use crate::scripts;
 impl Reader {
     /// Unread messages by tag: of the given tags in their order (0 for a tag that no room has), or, without given tags, of all
     /// tags of the active rooms that the user has joined, sorted, zeros included. An unknown user counts as a user without rooms.
-    pub async fn tags(
+    pub(crate) async fn tags(
         &self,
         app: &AppId,
         user: &UserId,

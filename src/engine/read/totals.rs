@@ -69,7 +69,7 @@ impl Reader {
     }
 
     /// All totals of `user`, over rooms of the given custom types, or over all rooms. `None`: an unknown user.
-    pub async fn totals(
+    pub(crate) async fn totals(
         &self,
         app: &AppId,
         user: &UserId,
@@ -98,7 +98,11 @@ impl Reader {
     }
 
     /// All totals of each of `users`, in their order. `None`: an unknown user.
-    pub async fn totals_of(&self, app: &AppId, users: &[&UserId]) -> Result<Vec<Option<Totals>>> {
+    pub(crate) async fn totals_of(
+        &self,
+        app: &AppId,
+        users: &[&UserId],
+    ) -> Result<Vec<Option<Totals>>> {
         let _place = self.admission.read()?;
         let suffixes = suffixes(None);
         let items: Vec<Item> = users
@@ -136,7 +140,7 @@ impl Reader {
     }
 
     /// Everything that the native API shows of one user. `None`: an unknown user.
-    pub async fn user_unread(
+    pub(crate) async fn user_unread(
         &self,
         app: &AppId,
         user: &UserId,

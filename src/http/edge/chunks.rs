@@ -10,7 +10,7 @@ const MAX_DIGITS: u8 = 15;
 
 /// Where in its chunks a body is.
 #[derive(Debug)]
-pub struct Chunks {
+pub(super) struct Chunks {
     place: Place,
     /// Bytes of extensions and trailers so far.
     extras: usize,
@@ -39,11 +39,11 @@ enum Place {
 
 /// The framing is broken: what follows can't be told from anything.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Broken;
+pub(super) struct Broken;
 
 impl Chunks {
     /// Before the first chunk.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             place: Place::Size(0, 0),
             extras: 0,
@@ -51,13 +51,17 @@ impl Chunks {
     }
 
     /// Whether the body is over.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.place == Place::End
     }
 
     /// Takes what it can from `input`, which is all of it until the body is over, and puts at most one chunk of the same data into
     /// `output`, and the last one at the end. Answers how many bytes of data that were.
-    pub fn carry(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<usize, Broken> {
+    pub(super) fn carry(
+        &mut self,
+        input: &mut BytesMut,
+        output: &mut BytesMut,
+    ) -> Result<usize, Broken> {
         let mut data = Vec::new();
         while !self.is_over() {
             if let Place::Data(left) = self.place {

@@ -52,7 +52,7 @@ enum Engine {
 }
 
 /// A connection, as its engine, its handlers and the sweep see it. All of them run on one thread.
-pub struct Connection {
+pub(super) struct Connection {
     worker: Rc<Worker>,
     /// Whose it is, as far as shares go.
     address: Option<IpAddr>,
@@ -90,7 +90,7 @@ pub struct Connection {
 
 impl Connection {
     /// Of a socket that has just been accepted.
-    pub fn new(
+    pub(super) fn new(
         worker: &Rc<Worker>,
         stream: TcpStream,
         address: Option<IpAddr>,
@@ -129,13 +129,13 @@ impl Connection {
     }
 
     /// Takes it out of the sweep.
-    pub fn forget(&self) {
+    pub(super) fn forget(&self) {
         self.gone.set(true);
         self.worker.forget(self);
     }
 
     /// The task that carries it, to be woken by the sweep, by its handlers, and when it is its turn.
-    pub fn carried_by(&self, waker: &Waker) {
+    pub(super) fn carried_by(&self, waker: &Waker) {
         let mut kept = self.waker.borrow_mut();
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
             *kept = Some(waker.clone());
@@ -153,12 +153,12 @@ impl Connection {
     }
 
     /// What the sweep has decided, once.
-    pub fn verdict(&self) -> Option<Cut> {
+    pub(super) fn verdict(&self) -> Option<Cut> {
         self.cut.take()
     }
 
     /// Carries out what the sweep has decided. True: nothing is left to do but to drop it.
-    pub fn carry_out(&self, cut: Cut, cx: &mut Context<'_>) -> bool {
+    pub(super) fn carry_out(&self, cut: Cut, cx: &mut Context<'_>) -> bool {
         let wire = &mut *self.wire.borrow_mut();
         match (cut, self.turned_away) {
             (Cut::Head, Some(why)) => {
@@ -192,12 +192,12 @@ impl Connection {
     }
 
     /// There is an engine for it now.
-    pub fn has_engine(&self) {
+    pub(super) fn has_engine(&self) {
         self.engine.set(Engine::Running);
     }
 
     /// Whether the engine is to go: it has had nothing to do for a while, and holds nothing.
-    pub fn parts_with_engine(&self) -> bool {
+    pub(super) fn parts_with_engine(&self) -> bool {
         if self.engine.get() != Engine::Idle {
             return false;
         }
@@ -210,7 +210,7 @@ impl Connection {
     }
 
     /// Without an engine: until there is a whole head for one.
-    pub fn poll_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+    pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
         if self.phase.get() == Phase::Closing {
             return Poll::Ready(Ok(Next::End));
         }
@@ -218,7 +218,7 @@ impl Connection {
     }
 
     /// The handler has taken so many bytes of the body.
-    pub fn body_read(&self, bytes: usize) {
+    pub(super) fn body_read(&self, bytes: usize) {
         let unread = self.unread.get().saturating_sub(bytes);
         self.unread.set(unread);
         if unread == 0 {
@@ -230,7 +230,7 @@ impl Connection {
     }
 
     /// The handler wants no more of the body.
-    pub fn body_unwanted(&self) {
+    pub(super) fn body_unwanted(&self) {
         self.body_unwanted.set(true);
         if self.blocked.replace(false) {
             self.wake();
@@ -238,20 +238,20 @@ impl Connection {
     }
 
     /// The engine has all of the answer.
-    pub fn answered(&self) {
+    pub(super) fn answered(&self) {
         self.answered.set(true);
         self.holds.set(0);
     }
 
     /// Counts an answer in the common sum, if it is large enough to matter.
-    pub fn hold_answer(&self, bytes: usize) -> Option<Held> {
+    pub(super) fn hold_answer(&self, bytes: usize) -> Option<Held> {
         let held = self.worker.shared.answers.hold(bytes)?;
         self.holds.set(bytes);
         Some(held)
     }
 
     /// Whether answers say that the connection ends with them.
-    pub fn is_leaving(&self) -> bool {
+    pub(super) fn is_leaving(&self) -> bool {
         self.worker.is_leaving()
     }
 
@@ -260,7 +260,11 @@ impl Connection {
     }
 
     /// What the engine reads.
-    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let wire = &mut *self.wire.borrow_mut();
         loop {
             if wire.hand_on(buf) {
@@ -279,7 +283,7 @@ impl Connection {
     }
 
     /// What the engine writes.
-    pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let wire = &mut *self.wire.borrow_mut();
         let written = wire.poll_write(cx, buf);
         let mut patience = self.patience.get();
@@ -298,7 +302,7 @@ impl Connection {
     }
 
     /// The engine calls this once the kernel has all that it had to write.
-    pub fn poll_flush(&self) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush(&self) -> Poll<io::Result<()>> {
         let mut patience = self.patience.get();
         if patience.stalled().is_some() {
             patience.rests(self.worker.now());
@@ -322,17 +326,17 @@ impl Connection {
     }
 
     /// Nothing more is served here, and the kernel has all that was.
-    pub fn ends(&self) {
+    pub(super) fn ends(&self) {
         self.go_on(Phase::Closing, self.within(LINGER));
     }
 
     /// Whether nothing more is served here.
-    pub fn is_ending(&self) -> bool {
+    pub(super) fn is_ending(&self) -> bool {
         self.phase.get() == Phase::Closing
     }
 
     /// Says what is to be said, ends our side, and reads away what the peer has sent, or the kernel would take back what we said.
-    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.wire.borrow_mut().poll_end(&self.worker, cx)
     }
 }

@@ -12,7 +12,7 @@ const SETTLE: Duration = Duration::from_millis(250);
 
 /// Lets nobody in any more, and waits until those are accepted who are in. To be called before the server is stopped: the kernel
 /// cuts off whoever has connected and has not been accepted when the listener is closed.
-pub async fn shut(listener: &TcpListener) {
+pub(crate) async fn shut(listener: &TcpListener) {
     if keep_out(listener).is_ok() {
         tokio::time::sleep(SETTLE).await;
     }

@@ -16,7 +16,7 @@ const MAX_TARGET: usize = 65_000;
 
 /// What the bytes at hand come to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Head {
+pub(super) enum Head {
     /// More has to come.
     Partial,
     /// A whole head, of so many bytes.
@@ -27,7 +27,7 @@ pub enum Head {
 
 /// What has to be known of a request to carry it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Request {
+pub(super) struct Request {
     /// How the body's end is found.
     pub body: Body,
     /// Whether the target holds bytes that only [`rewritten`] makes legal.
@@ -36,7 +36,7 @@ pub struct Request {
 
 /// How the end of a body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body {
+pub(super) enum Body {
     /// There is none.
     None,
     /// By its length.
@@ -48,7 +48,7 @@ pub enum Body {
 }
 
 /// Reads a head of at most `max` bytes from the front of what has come.
-pub fn read(bytes: &[u8], max: usize) -> Head {
+pub(super) fn read(bytes: &[u8], max: usize) -> Head {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let length = match request.parse_with_uninit_headers(bytes, &mut fields) {
@@ -178,7 +178,7 @@ fn needs_rewriting(target: &str) -> bool {
 }
 
 /// A whole head with its target percent-encoded where that was left out. `None`: the target gets too long by that.
-pub fn rewritten(head: &[u8]) -> Option<BytesMut> {
+pub(super) fn rewritten(head: &[u8]) -> Option<BytesMut> {
     let from = memchr::memchr(b' ', head)? + 1;
     let (before, rest) = head.split_at_checked(from)?;
     let to = memchr::memchr(b' ', rest)?;
@@ -204,7 +204,7 @@ pub fn rewritten(head: &[u8]) -> Option<BytesMut> {
 }
 
 /// The method and the path in what there is of a head, however bad it is; empty where it has not come so far.
-pub fn sighted(bytes: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn sighted(bytes: &[u8]) -> (&[u8], &[u8]) {
     let line = bytes.split(|byte| *byte == b'\n').next();
     let line = line.unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
@@ -229,7 +229,7 @@ pub fn sighted(bytes: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Whether a request line shows which path it is for.
-pub fn shows_path(bytes: &[u8]) -> bool {
+pub(super) fn shows_path(bytes: &[u8]) -> bool {
     let mut words = bytes.splitn(3, |byte| b" \n".contains(byte));
     words.nth(2).is_some()
 }

@@ -8,7 +8,7 @@ const BYTES_PER_TICK: usize = 1024;
 /// How long a peer that does not take its answer may go on so. It is spent while a write waits, earned back by what is taken and by
 /// time without waiting: else a peer that takes one byte now and then would last for ever.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub(super) struct Patience {
     full: u32,
     left: u32,
     /// When it was last worked out.
@@ -21,7 +21,7 @@ pub struct Patience {
 
 impl Patience {
     /// As much as there may be, in ticks.
-    pub fn new(now: Tick, full: u32) -> Self {
+    pub(super) fn new(now: Tick, full: u32) -> Self {
         Self {
             full,
             left: full,
@@ -32,17 +32,17 @@ impl Patience {
     }
 
     /// Since when nothing was taken, if there is something to take.
-    pub fn stalled(&self) -> Option<Tick> {
+    pub(super) fn stalled(&self) -> Option<Tick> {
         self.stalled
     }
 
     /// Whether the peer is to go.
-    pub fn is_used_up(&self, now: Tick) -> bool {
+    pub(super) fn is_used_up(&self, now: Tick) -> bool {
         self.stalled.is_some() && now.since(self.at) >= self.left
     }
 
     /// A write has to wait.
-    pub fn waits(&mut self, now: Tick) {
+    pub(super) fn waits(&mut self, now: Tick) {
         if self.stalled.is_none() {
             self.left = self.left.saturating_add(now.since(self.at)).min(self.full);
             self.at = now;
@@ -51,7 +51,7 @@ impl Patience {
     }
 
     /// A write that had to wait gets on.
-    pub fn takes(&mut self, bytes: usize, now: Tick) {
+    pub(super) fn takes(&mut self, bytes: usize, now: Tick) {
         self.bytes = self.bytes.saturating_add(bytes);
         let earned = u32::try_from(self.bytes / BYTES_PER_TICK).unwrap_or(u32::MAX);
         self.bytes %= BYTES_PER_TICK;
@@ -62,7 +62,7 @@ impl Patience {
     }
 
     /// All is written.
-    pub fn rests(&mut self, now: Tick) {
+    pub(super) fn rests(&mut self, now: Tick) {
         self.left = self.left.saturating_sub(now.since(self.at));
         self.at = now;
         self.stalled = None;

@@ -12,7 +12,7 @@ use crate::http::address::{is_among, network};
 
 /// Who may be connected.
 #[derive(Debug)]
-pub struct Places {
+pub(super) struct Places {
     max: usize,
     /// 0: no bound.
     max_per_address: usize,
@@ -25,7 +25,7 @@ pub struct Places {
 
 /// Why a connection gets no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoPlace {
+pub(super) enum NoPlace {
     /// All are taken.
     Full,
     /// All that one address may have.
@@ -34,7 +34,7 @@ pub enum NoPlace {
 
 impl NoPlace {
     /// Its word in a metric.
-    pub fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             NoPlace::Full => "full",
             NoPlace::Address => "address",
@@ -44,14 +44,14 @@ impl NoPlace {
 
 /// The place of one connection, free again when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub(super) struct Place {
     places: Arc<Places>,
     address: Option<IpAddr>,
 }
 
 impl Places {
     /// So many, and so many for each address (0: as many as there are) but for the exempt ones.
-    pub fn new(max: usize, max_per_address: usize, exempt: Vec<IpNet>) -> Self {
+    pub(super) fn new(max: usize, max_per_address: usize, exempt: Vec<IpNet>) -> Self {
         Self {
             max,
             max_per_address,
@@ -62,7 +62,7 @@ impl Places {
     }
 
     /// A place for a connection from that address.
-    pub fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, NoPlace> {
+    pub(super) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, NoPlace> {
         let more = |taken: usize| (taken < self.max).then_some(taken + 1);
         self.taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
@@ -91,17 +91,17 @@ impl Places {
     }
 
     /// Whether an address stands for many callers.
-    pub fn is_exempt(&self, address: IpAddr) -> bool {
+    pub(super) fn is_exempt(&self, address: IpAddr) -> bool {
         is_among(&self.exempt, address)
     }
 
     /// How many are taken.
-    pub fn taken(&self) -> usize {
+    pub(super) fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 
     /// How many are to be freed by those who only wait, so that newcomers find one: nothing until fifteen of sixteen are taken.
-    pub fn to_be_freed(&self) -> usize {
+    pub(super) fn to_be_freed(&self) -> usize {
         let kept_free = (self.max / 16).max(1);
         self.taken().saturating_sub(self.max - kept_free)
     }
@@ -130,28 +130,28 @@ impl Drop for Place {
 
 /// The memory of answers that are finished and not sent yet. Those that fit into a connection's own buffer are not counted.
 #[derive(Debug)]
-pub struct Answers {
+pub(crate) struct Answers {
     max: usize,
     held: AtomicUsize,
 }
 
 /// There is no memory for another answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooMany;
+pub(crate) struct TooMany;
 
 /// One answer's share, given back when dropped.
 #[derive(Debug)]
-pub struct Held {
+pub(crate) struct Held {
     answers: Arc<Answers>,
     bytes: usize,
 }
 
 impl Answers {
     /// An answer of at most so many bytes is not counted.
-    pub const SMALL: usize = 16 * 1024;
+    pub(crate) const SMALL: usize = 16 * 1024;
 
     /// So many bytes in all.
-    pub fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self {
             max,
             held: AtomicUsize::new(0),
@@ -159,7 +159,7 @@ impl Answers {
     }
 
     /// Counts one if it is large enough to matter, or refuses: with it they would be too many. The only one there is never is.
-    pub fn try_hold(self: &Arc<Self>, bytes: u64) -> Result<Option<Held>, TooMany> {
+    pub(crate) fn try_hold(self: &Arc<Self>, bytes: u64) -> Result<Option<Held>, TooMany> {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         if bytes <= Self::SMALL {
             return Ok(None);
@@ -178,14 +178,14 @@ impl Answers {
     }
 
     /// How much of those that nobody takes should go: all above half.
-    pub fn excess(&self) -> usize {
+    pub(crate) fn excess(&self) -> usize {
         self.held
             .load(Ordering::Relaxed)
             .saturating_sub(self.max / 2)
     }
 
     /// Counts one, if it is large enough to matter.
-    pub fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+    pub(crate) fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
         (bytes > Self::SMALL).then(|| {
             self.held.fetch_add(bytes, Ordering::Relaxed);
             Held {

@@ -42,7 +42,11 @@ const WRITE: usize = 16 * 1024;
 const UNSENT: u32 = 16 * 1024;
 
 /// Builds the server of a listener. `app` is called once in each worker, on its own thread.
-pub fn server<F, I, S>(listener: std::net::TcpListener, edge: &Edge, app: F) -> io::Result<Server>
+pub(crate) fn server<F, I, S>(
+    listener: std::net::TcpListener,
+    edge: &Edge,
+    app: F,
+) -> io::Result<Server>
 where
     F: Fn() -> I + Clone + Send + 'static,
     I: IntoServiceFactory<S, Request> + 'static,

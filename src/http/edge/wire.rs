@@ -20,7 +20,7 @@ const LINGER_BYTES: usize = 32 * 1024 * 1024;
 
 /// What there is to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub(super) enum Next {
     /// It is in the reader's own buffer.
     Given,
     /// It is ready to be handed on.
@@ -30,7 +30,7 @@ pub enum Next {
 }
 
 /// The connection that a wire belongs to: what the wire asks of it, and tells it.
-pub trait Keeper: Sized {
+pub(super) trait Keeper: Sized {
     /// Whose clock and limits hold here.
     fn worker(&self) -> &Worker;
     /// Why nothing is served here, if nothing is.
@@ -57,7 +57,7 @@ pub trait Keeper: Sized {
 }
 
 /// The socket, and the bytes that are between it and the engine.
-pub struct Wire {
+pub(super) struct Wire {
     stream: TcpStream,
     /// As they came.
     input: BytesMut,
@@ -105,7 +105,7 @@ enum End {
 
 impl Wire {
     /// Of a socket that has just been accepted.
-    pub fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream) -> Self {
         Self {
             stream,
             input: BytesMut::new(),
@@ -121,27 +121,27 @@ impl Wire {
     }
 
     /// What has come and is not handed on.
-    pub fn seen(&self) -> &[u8] {
+    pub(super) fn seen(&self) -> &[u8] {
         &self.input
     }
 
     /// Whether a head has begun to come.
-    pub fn has_begun(&self) -> bool {
+    pub(super) fn has_begun(&self) -> bool {
         !self.input.is_empty()
     }
 
     /// Whether something is to be handed on.
-    pub fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
     /// Whether the socket has something that nobody has read.
-    pub fn has_unread(&self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn has_unread(&self, cx: &mut Context<'_>) -> bool {
         self.stream.poll_read_ready(cx).is_ready()
     }
 
     /// Hands on what is ready, if anything is.
-    pub fn hand_on(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+    pub(super) fn hand_on(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         if self.ready.is_empty() {
             return false;
         }
@@ -151,33 +151,41 @@ impl Wire {
     }
 
     /// Whether the whole body of the request has been handed on.
-    pub fn body_is_over(&self) -> bool {
+    pub(super) fn body_is_over(&self) -> bool {
         matches!(self.rest, Rest::Nothing)
     }
 
     /// Whether something came that has to wait for the answer before it.
-    pub fn has_more(&self) -> bool {
+    pub(super) fn has_more(&self) -> bool {
         self.more
     }
 
     /// To be said before the end. With `then_drain` what the peer goes on sending is read away for a while.
-    pub fn say(&mut self, words: BytesMut, then_drain: bool) {
+    pub(super) fn say(&mut self, words: BytesMut, then_drain: bool) {
         self.end = End::Words { words, then_drain };
     }
 
     /// Ends the connection at once when it is dropped, with all that the kernel still holds of it.
-    pub fn abort(&self) {
+    pub(super) fn abort(&self) {
         // Where that can't be, it ends as others do.
         let _ = self.stream.set_zero_linger();
     }
 
     /// Writes what the kernel takes.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     /// Says what is to be said, ends our side, and reads away what the peer has sent, or the kernel would take back what we said.
-    pub fn poll_end(&mut self, worker: &Worker, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_end(
+        &mut self,
+        worker: &Worker,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             match &mut self.end {
                 End::NotYet => {
@@ -220,7 +228,7 @@ impl Wire {
     }
 
     /// Reads on until there is a whole head: straight into the engine's buffer where that is possible, which it nearly always is.
-    pub fn poll_head(
+    pub(super) fn poll_head(
         &mut self,
         connection: &impl Keeper,
         cx: &mut Context<'_>,
@@ -422,7 +430,7 @@ impl Wire {
     }
 
     /// Of the body as much as the handler is going to read soon; behind it nothing, until the answer is out.
-    pub fn poll_body(
+    pub(super) fn poll_body(
         &mut self,
         connection: &impl Keeper,
         cx: &mut Context<'_>,

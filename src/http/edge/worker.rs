@@ -22,10 +22,10 @@ use crate::telemetry::metrics::Metrics;
 /// The others wait for their turn, so that a thousand peers with a thousand requests each delay anybody else by a few requests only.
 const TURNS: usize = 4;
 /// Bytes that are read at once where they don't go straight to the engine.
-pub const READ: usize = 8 * 1024;
+pub(super) const READ: usize = 8 * 1024;
 
 /// What the workers of a listener share.
-pub struct Shared {
+pub(super) struct Shared {
     /// What a connection may cost.
     pub limits: Limits,
     /// Who may be connected.
@@ -48,7 +48,7 @@ pub struct Shared {
 
 /// Why a connection is ended from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
+pub(super) enum Cut {
     /// No request came, or its head did not end.
     Head,
     /// A body did not end.
@@ -65,7 +65,7 @@ pub enum Cut {
 
 impl Cut {
     /// Its word in a metric; none where it is the ordinary end.
-    pub fn word(self) -> Option<&'static str> {
+    pub(super) fn word(self) -> Option<&'static str> {
         match self {
             Cut::Body => Some("body"),
             Cut::Write => Some("write"),
@@ -77,7 +77,7 @@ impl Cut {
 }
 
 /// A connection, as its worker sees it.
-pub trait Swept {
+pub(super) trait Swept {
     /// Whose it is, as far as shares go.
     fn address(&self) -> Option<IpAddr>;
     /// Its place in the worker's list.
@@ -103,7 +103,7 @@ pub trait Swept {
 }
 
 /// One worker's share.
-pub struct Worker {
+pub(super) struct Worker {
     /// What it shares with the others.
     pub shared: Arc<Shared>,
     started: Instant,
@@ -119,7 +119,7 @@ pub struct Worker {
 
 impl Worker {
     /// Begins to sweep, on the worker's own thread.
-    pub fn start(shared: Arc<Shared>, stop: GracefulShutdownSignal) -> Rc<Self> {
+    pub(super) fn start(shared: Arc<Shared>, stop: GracefulShutdownSignal) -> Rc<Self> {
         let worker = Rc::new(Self {
             shared,
             started: Instant::now(),
@@ -149,34 +149,34 @@ impl Worker {
     }
 
     /// The time, up to a tick behind.
-    pub fn now(&self) -> Tick {
+    pub(super) fn now(&self) -> Tick {
         self.now.get()
     }
 
     /// Whether the server stops: who waits for a request waits for nothing.
-    pub fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.stopping.get()
     }
 
     /// Whether answers say that the connection ends with them.
-    pub fn is_leaving(&self) -> bool {
+    pub(super) fn is_leaving(&self) -> bool {
         self.stopping.get() || self.shared.leaving.load(Ordering::Relaxed)
     }
 
     /// [`READ`] bytes to read into.
-    pub fn scratch(&self) -> RefMut<'_, Vec<u8>> {
+    pub(super) fn scratch(&self) -> RefMut<'_, Vec<u8>> {
         self.scratch.borrow_mut()
     }
 
     /// Takes a connection into the sweep.
-    pub fn add(&self, connection: Rc<dyn Swept>) {
+    pub(super) fn add(&self, connection: Rc<dyn Swept>) {
         let mut connections = self.connections.borrow_mut();
         connection.index().set(connections.len());
         connections.push(connection);
     }
 
     /// Takes it out again.
-    pub fn forget(&self, connection: &dyn Swept) {
+    pub(super) fn forget(&self, connection: &dyn Swept) {
         let mut connections = self.connections.borrow_mut();
         let index = connection.index().get();
         if index < connections.len() {
@@ -188,7 +188,7 @@ impl Worker {
     }
 
     /// A connection has its next request already: it is woken when it is its turn.
-    pub fn wants_turn(&self, connection: &dyn Swept) {
+    pub(super) fn wants_turn(&self, connection: &dyn Swept) {
         if self.given.get() < TURNS && self.waiting.borrow().is_empty() {
             self.give_turn(connection);
             return;

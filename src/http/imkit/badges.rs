@@ -16,10 +16,10 @@ use crate::limiter::Entry;
 use crate::names::{Tag, UserId};
 
 /// Tags in one call.
-pub const MAX_TAGS: usize = 1_000;
+pub(super) const MAX_TAGS: usize = 1_000;
 
 /// Answers a call that is let in.
-pub async fn badges(
+pub(super) async fn badges(
     call: &mut Call<'_>,
     tenant: &Tenant,
     user: &UserId,
@@ -43,7 +43,7 @@ pub async fn badges(
 
 /// The tags that a body asks for, each once; none: all.
 #[derive(Debug, Default, PartialEq)]
-pub struct Asked {
+pub(super) struct Asked {
     /// In the order asked.
     pub tags: Vec<Tag>,
     /// What no tag can be, and how many of `tags` come before it.
@@ -87,7 +87,7 @@ impl Serialize for Badges {
 }
 
 /// Reads a body.
-pub fn tags(body: &[u8]) -> Result<Asked, Fault> {
+pub(super) fn tags(body: &[u8]) -> Result<Asked, Fault> {
     if body.trim_ascii().is_empty() {
         return Ok(Asked::default());
     }

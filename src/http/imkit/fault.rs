@@ -13,7 +13,7 @@ use crate::outcome::Outcome;
 
 /// What goes wrong.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(super) struct Fault {
     outcome: Outcome,
     rc: u16,
     rm: &'static str,
@@ -21,7 +21,12 @@ pub struct Fault {
     message: Cow<'static, str>,
 }
 
-pub const fn fault(rc: u16, rm: &'static str, code: &'static str, message: &'static str) -> Fault {
+pub(super) const fn fault(
+    rc: u16,
+    rm: &'static str,
+    code: &'static str,
+    message: &'static str,
+) -> Fault {
     Fault {
         outcome: Outcome::of_status(rc),
         rc,
@@ -31,70 +36,71 @@ pub const fn fault(rc: u16, rm: &'static str, code: &'static str, message: &'sta
     }
 }
 
-pub const PARAMETERS: &str = "Invalid parameters";
-pub const CLIENT_KEY: Fault = fault(403, "Forbidden", "INVALID_CLIENT_KEY", "Invalid client key");
-pub const TOKEN: Fault = fault(
+pub(super) const PARAMETERS: &str = "Invalid parameters";
+pub(super) const CLIENT_KEY: Fault =
+    fault(403, "Forbidden", "INVALID_CLIENT_KEY", "Invalid client key");
+pub(super) const TOKEN: Fault = fault(
     401,
     "Unauthorized",
     "INVALID_TOKEN",
     "Invalid or expired token",
 );
-pub const TAGS: Fault = fault(
+pub(super) const TAGS: Fault = fault(
     400,
     PARAMETERS,
     "INVALID_TAGS",
     "Tags must be an array of strings",
 );
-pub const MANY_TAGS: Fault = fault(
+pub(super) const MANY_TAGS: Fault = fault(
     400,
     PARAMETERS,
     "INVALID_TAGS",
     "Tags must be an array of strings, at most 1000",
 );
-pub const BODY: Fault = fault(
+pub(super) const BODY: Fault = fault(
     400,
     PARAMETERS,
     "INVALID_BODY",
     "The body must be a JSON object",
 );
-pub const BROKEN: Fault = fault(
+pub(super) const BROKEN: Fault = fault(
     400,
     PARAMETERS,
     "INVALID_BODY",
     "The body could not be read",
 );
-pub const PATH: Fault = fault(404, "Not found", "NOT_FOUND", "No such endpoint");
-pub const SLOW: Fault = fault(
+pub(super) const PATH: Fault = fault(404, "Not found", "NOT_FOUND", "No such endpoint");
+pub(super) const SLOW: Fault = fault(
     408,
     "Request timeout",
     "REQUEST_TIMEOUT",
     "The body did not arrive in time",
 );
-pub const TOO_LARGE: Fault = fault(
+pub(super) const TOO_LARGE: Fault = fault(
     413,
     "Payload too large",
     "BODY_TOO_LARGE",
     "The body is too large",
 );
-pub const ENCODED: Fault = fault(
+pub(super) const ENCODED: Fault = fault(
     415,
     "Unsupported media type",
     "UNSUPPORTED_MEDIA_TYPE",
     "The body must not be encoded",
 );
-pub const METHOD: Fault = fault(
+pub(super) const METHOD: Fault = fault(
     405,
     "Method not allowed",
     "METHOD_NOT_ALLOWED",
     "This endpoint does not answer that method",
 );
-pub const LIMIT: Fault = fault(
+pub(super) const LIMIT: Fault = fault(
     429,
     "Too many requests",
     "RATE_LIMIT_EXCEEDED",
     "Rate limit exceeded, please retry later",
 );
-pub const INTERNAL: Fault = fault(
+pub(super) const INTERNAL: Fault = fault(
     500,
     "Internal server error",
     "INTERNAL_ERROR",
@@ -102,7 +108,7 @@ pub const INTERNAL: Fault = fault(
 );
 
 /// For a while: because of Redis, or because there is too much to do.
-pub const fn unavailable(outcome: Outcome) -> Fault {
+pub(super) const fn unavailable(outcome: Outcome) -> Fault {
     Fault {
         outcome,
         rc: 503,
@@ -113,7 +119,7 @@ pub const fn unavailable(outcome: Outcome) -> Fault {
 }
 
 /// The query is not one.
-pub fn query(message: &'static str) -> Fault {
+pub(super) fn query(message: &'static str) -> Fault {
     fault(400, PARAMETERS, "INVALID_QUERY", message)
 }
 
@@ -141,7 +147,7 @@ impl From<Error> for Fault {
 
 impl Fault {
     /// The answer that says so.
-    pub fn answer(&self) -> HttpResponse {
+    pub(super) fn answer(&self) -> HttpResponse {
         #[derive(Serialize)]
         struct Detail<'a> {
             code: &'a str,

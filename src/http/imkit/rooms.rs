@@ -20,13 +20,13 @@ use crate::engine::RoomBrief;
 use crate::http::request::Call;
 use crate::limiter::Entry;
 use crate::names::{AppId, UserId};
-pub use listing::Listing;
+pub(super) use listing::Listing;
 
 /// What is wrong with a query. It names the parameter and the rule, never the value.
-pub type QueryError = &'static str;
+pub(super) type QueryError = &'static str;
 
 /// Answers a call that is let in.
-pub async fn rooms(
+pub(super) async fn rooms(
     call: &Call<'_>,
     app: &AppId,
     user: &UserId,

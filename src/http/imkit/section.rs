@@ -4,7 +4,7 @@ use crate::config::rules::{Choice, NeededSecret, NeededSecrets, Part};
 use crate::config::{AppConfig, Credential, Secret, Section, SectionKind, settings};
 use crate::names::DirectRoomIds;
 
-pub static SECTION: SectionKind = SectionKind::of::<ImkitConfig>(
+pub(super) static SECTION: SectionKind = SectionKind::of::<ImkitConfig>(
     "imkit",
     &[
         "load-client-key",
@@ -17,7 +17,7 @@ pub static SECTION: SectionKind = SectionKind::of::<ImkitConfig>(
 
 settings! {
     /// What an app needs to be called like this.
-    pub struct ImkitConfig {
+    pub(crate) struct ImkitConfig {
         /// Values of `IM-CLIENT-KEY`.
         client_keys: Vec<Secret> = NeededSecrets,
         /// HS256 secret of the users' tokens.
@@ -46,7 +46,7 @@ impl Section for ImkitConfig {
 }
 
 /// How much of an app's limit one user may use: here the users' own devices call.
-pub fn user_share(app: &AppConfig) -> f64 {
+pub(super) fn user_share(app: &AppConfig) -> f64 {
     let config: Option<&ImkitConfig> = app.section();
     config.map_or(1.0, |config| config.user_share)
 }

@@ -12,7 +12,7 @@ use crate::http::request::{self, Call};
 use crate::names::{AppId, UserId};
 
 /// Which app a client key belongs to.
-pub struct Tenants {
+pub(super) struct Tenants {
     keys: KeyRing<Arc<Tenant>>,
     /// Those of all apps: a browser's question and an unknown key belong to none.
     origins: Origins,
@@ -21,7 +21,7 @@ pub struct Tenants {
 }
 
 /// An app.
-pub struct Tenant {
+pub(super) struct Tenant {
     /// Its place in the configuration.
     pub index: usize,
     /// Its id.
@@ -32,7 +32,7 @@ pub struct Tenant {
 
 impl Tenants {
     /// Indexes the credentials of this dialect.
-    pub fn new(apps: &[AppConfig]) -> Self {
+    pub(super) fn new(apps: &[AppConfig]) -> Self {
         let mut keys = Vec::new();
         let (mut origins, mut differ) = (Origins::default(), false);
         for (index, app) in apps.iter().enumerate() {
@@ -59,7 +59,7 @@ impl Tenants {
     }
 
     /// The origins whose pages may read the answer to a call.
-    pub fn origins(&self, call: &Call<'_>) -> &Origins {
+    pub(super) fn origins(&self, call: &Call<'_>) -> &Origins {
         let own = || self.keys.find(client_key(call)?);
         match self.differ.then(own).flatten() {
             Some(tenant) => &tenant.origins,
@@ -69,7 +69,7 @@ impl Tenants {
 }
 
 /// Why a call is not let in.
-pub enum Refusal {
+pub(super) enum Refusal {
     /// Nothing shows that the app ever gave this caller a credential.
     Stranger(Fault),
     /// It has a token that the app signed, and that does not serve now: no attempt to guess one. Devices whose tokens have
@@ -91,7 +91,7 @@ fn bare(token: &str) -> &str {
 }
 
 /// The app and the user whose credentials a call has.
-pub fn authenticate<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserId>), Refusal> {
+pub(super) fn authenticate<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserId>), Refusal> {
     const NO_KEY: Refusal = Refusal::Stranger(CLIENT_KEY);
     let key = client_key(call).ok_or(NO_KEY)?;
     let tenants: &Tenants = call

@@ -29,7 +29,7 @@ struct Claims {
 
 /// Why a token lets nobody in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
+pub(super) enum Unusable {
     /// Not one that the app has signed.
     #[error("the token is not one of the app")]
     Forged,
@@ -39,7 +39,7 @@ pub enum Unusable {
 }
 
 /// Checks the tokens of one app and remembers the good ones until they expire, so that the next call needs no crypto.
-pub struct Verifier {
+pub(super) struct Verifier {
     key: DecodingKey,
     rules: Validation,
     /// Only tokens made with the secret get in, so a stranger can't push anybody out.
@@ -48,7 +48,7 @@ pub struct Verifier {
 
 impl Verifier {
     /// A verifier for tokens signed with `secret`.
-    pub fn new(secret: &str) -> Self {
+    pub(super) fn new(secret: &str) -> Self {
         // The algorithm is ours to choose, never the token's.
         let mut rules = Validation::new(Algorithm::HS256);
         // Both are checked here, by a clock that a test can set.
@@ -64,7 +64,7 @@ impl Verifier {
     }
 
     /// The user that a token names, if it is good at `now` (Unix seconds).
-    pub fn verify(&self, token: &str, now: u64) -> Result<Arc<UserId>, Unusable> {
+    pub(super) fn verify(&self, token: &str, now: u64) -> Result<Arc<UserId>, Unusable> {
         if let Some((user, until)) = self.good.get(token) {
             if now < until {
                 return Ok(user);
@@ -99,7 +99,7 @@ impl Verifier {
 }
 
 /// Makes a token of `user` that is valid from `now` for `lifetime` seconds. `None` only if it can't be signed.
-pub fn make_token(secret: &str, user: &UserId, now: u64, lifetime: u64) -> Option<String> {
+pub(super) fn make_token(secret: &str, user: &UserId, now: u64, lifetime: u64) -> Option<String> {
     #[derive(Serialize)]
     struct Claims<'a> {
         id: &'a str,

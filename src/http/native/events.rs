@@ -20,7 +20,7 @@ const FEW_EVENTS: usize = 1_000;
 const ROW_BYTES: u64 = 48;
 
 /// `POST /v1/events`.
-pub async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
+pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let (index, app) = enter(call)?;
     let mut wait = Wait::Applied;
     for (_, value) in parameters(call, &[("wait", Times::Once)])? {

@@ -20,7 +20,7 @@ pub(super) const MAX_USERS: usize = 1_000;
 const MAX_USERS_BYTES: usize = 2 << 20;
 
 /// `GET /v1/users/{user}/unread`.
-pub async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
+pub(super) async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
     let (_, app) = enter(call)?;
     let user = parse_segment(call.parameter(0), UserId::parse)?;
     let mut rooms = false;
@@ -39,7 +39,7 @@ pub async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
 }
 
 /// `POST /v1/unread`.
-pub async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
+pub(super) async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let (index, app) = enter(call)?;
     let users = users_of_body(call, index).await?;
     let mut named = HashSet::with_capacity(users.len());
@@ -102,7 +102,7 @@ pub(super) fn users_asked(body: &[u8]) -> Result<Vec<UserId>, Problem> {
 }
 
 /// `GET /v1/rooms/{room}/unread`.
-pub async fn room_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
+pub(super) async fn room_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
     let (_, app) = enter(call)?;
     let room = parse_segment(call.parameter(0), RoomId::parse)?;
     let mut users: Option<Vec<UserId>> = None;
@@ -128,7 +128,7 @@ pub async fn room_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
 }
 
 /// `POST /v1/rooms/{room}/unread`: the same for users whom the body names: a URL has no place for a thousand.
-pub async fn room_unread_of(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
+pub(super) async fn room_unread_of(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let (index, app) = enter(call)?;
     let room = parse_segment(call.parameter(0), RoomId::parse)?;
     let users = users_of_body(call, index).await?;

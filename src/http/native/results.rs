@@ -12,7 +12,7 @@ use crate::names::AppId;
 use crate::telemetry::metrics::Metrics;
 
 /// Applies the events of a request, and writes the answer.
-pub async fn applied(
+pub(super) async fn applied(
     writer: &Writer,
     app: &AppId,
     batch: Batch,

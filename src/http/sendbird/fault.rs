@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 
 /// What goes wrong.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(super) struct Fault {
     outcome: Outcome,
     status: StatusCode,
     code: u32,
@@ -31,23 +31,23 @@ const fn refusal(outcome: Outcome, code: u32, message: &'static str) -> Fault {
     }
 }
 
-pub const TOKEN: Fault = refusal(Outcome::Unauthorized, 400401, "Invalid API token.");
-pub const USER: Fault = refusal(Outcome::NotFound, 400201, "\"User\" not found.");
-pub const USER_ID: Fault = bad(400111, "\"user_id\" must be percent-encoded UTF-8.");
-pub const KEY: Fault = bad(400111, "Invalid value: \"item_keys\".");
-pub const TYPES: Fault = bad(400203, "At most 1000 custom types may be named.");
-pub const URL: Fault = refusal(Outcome::NotFound, 400114, "The resource URL is not known.");
-pub const REQUEST: Fault = bad(400404, "The request could not be read.");
-pub const LENGTH: Fault = bad(400110, "The request is too long.");
-pub const SLOW: Fault = bad(400404, "The request did not arrive in time.");
-pub const METHOD: Fault = bad(400930, "This endpoint answers GET only.");
-pub const LIMIT: Fault = Fault {
+pub(super) const TOKEN: Fault = refusal(Outcome::Unauthorized, 400401, "Invalid API token.");
+pub(super) const USER: Fault = refusal(Outcome::NotFound, 400201, "\"User\" not found.");
+pub(super) const USER_ID: Fault = bad(400111, "\"user_id\" must be percent-encoded UTF-8.");
+pub(super) const KEY: Fault = bad(400111, "Invalid value: \"item_keys\".");
+pub(super) const TYPES: Fault = bad(400203, "At most 1000 custom types may be named.");
+pub(super) const URL: Fault = refusal(Outcome::NotFound, 400114, "The resource URL is not known.");
+pub(super) const REQUEST: Fault = bad(400404, "The request could not be read.");
+pub(super) const LENGTH: Fault = bad(400110, "The request is too long.");
+pub(super) const SLOW: Fault = bad(400404, "The request did not arrive in time.");
+pub(super) const METHOD: Fault = bad(400930, "This endpoint answers GET only.");
+pub(super) const LIMIT: Fault = Fault {
     outcome: Outcome::Limited,
     status: StatusCode::TOO_MANY_REQUESTS,
     code: 500910,
     message: "Rate limit exceeded.",
 };
-pub const INTERNAL: Fault = Fault {
+pub(super) const INTERNAL: Fault = Fault {
     outcome: Outcome::Internal,
     status: StatusCode::INTERNAL_SERVER_ERROR,
     code: 500901,
@@ -55,7 +55,7 @@ pub const INTERNAL: Fault = Fault {
 };
 
 /// For a while: because of Redis, or because there is too much to do.
-pub const fn unavailable(outcome: Outcome) -> Fault {
+pub(super) const fn unavailable(outcome: Outcome) -> Fault {
     Fault {
         outcome,
         status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -66,7 +66,7 @@ pub const fn unavailable(outcome: Outcome) -> Fault {
 
 impl Fault {
     /// The answer that says so.
-    pub fn answer(&self) -> HttpResponse {
+    pub(super) fn answer(&self) -> HttpResponse {
         #[derive(Serialize)]
         struct Envelope<'a> {
             message: &'a str,

@@ -6,11 +6,11 @@ use crate::http::request::Query;
 use crate::names::CustomType;
 
 /// Custom types in one call.
-pub const MAX_TYPES: usize = 1_000;
+pub(super) const MAX_TYPES: usize = 1_000;
 
 /// An entry of `item_keys`: a name and the number it stands for.
 #[derive(Clone, Copy)]
-pub struct Key {
+pub(super) struct Key {
     /// Its name.
     pub name: &'static str,
     value: fn(&Totals) -> u64,
@@ -21,7 +21,7 @@ const fn key(name: &'static str, value: fn(&Totals) -> u64) -> Key {
 }
 
 /// In the order in which the documentation lists them.
-pub static KEYS: [Key; 9] = [
+pub(super) static KEYS: [Key; 9] = [
     key("non_super_group_channel_unread_message_count", |t| {
         ordinary(t.messages)
     }),
@@ -55,7 +55,7 @@ fn every(count: ByKind) -> u64 {
 }
 
 /// What a query asks for.
-pub struct Asked {
+pub(super) struct Asked {
     /// Each once, in the order asked.
     pub keys: Vec<Key>,
     /// Those that a room can have; none at all: nobody asked for some only.
@@ -65,7 +65,7 @@ pub struct Asked {
 impl Asked {
     /// Lists come as one comma list (the comma encoded or not), as a repeated name, or both. Decoding first and splitting
     /// then is the only rule that serves every SDK.
-    pub fn parse(query: Query<'_>) -> Result<Self, Fault> {
+    pub(super) fn parse(query: Query<'_>) -> Result<Self, Fault> {
         let mut keys: Vec<Key> = Vec::new();
         let mut types: Option<Vec<CustomType>> = None;
         let mut seen = std::collections::HashSet::new();
@@ -104,7 +104,7 @@ impl Asked {
 }
 
 /// The body of an answer.
-pub fn render(keys: &[Key], totals: &Totals) -> Vec<u8> {
+pub(super) fn render(keys: &[Key], totals: &Totals) -> Vec<u8> {
     let mut body = Vec::with_capacity(keys.len() * 56 + 2);
     let mut digits = itoa::Buffer::new();
     let mut before = "{\"";

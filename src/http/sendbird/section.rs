@@ -3,7 +3,7 @@
 use crate::config::rules::{NeededSecret, NeededText, Secrets};
 use crate::config::{Credential, Secret, Section, SectionKind, settings};
 
-pub static SECTION: SectionKind = SectionKind::of::<SendbirdConfig>(
+pub(super) static SECTION: SectionKind = SectionKind::of::<SendbirdConfig>(
     "sendbird",
     &[
         "load-master-token",
@@ -16,7 +16,7 @@ pub static SECTION: SectionKind = SectionKind::of::<SendbirdConfig>(
 
 settings! {
     /// What an app needs to be called like this.
-    pub struct SendbirdConfig {
+    pub(crate) struct SendbirdConfig {
         /// Application id, as in the host name.
         application_id: String = NeededText(application_id),
         /// The master API token.

@@ -11,17 +11,17 @@ use crate::http::request::Call;
 use crate::names::AppId;
 
 /// The header of a token.
-pub const API_TOKEN: &str = "api-token";
+pub(super) const API_TOKEN: &str = "api-token";
 
 /// Which app a token or a host name belongs to.
-pub struct Tenants {
+pub(super) struct Tenants {
     pub(super) tokens: KeyRing<Arc<Tenant>>,
     /// Application ids in lower case, as in host names.
     pub(super) hosts: HashMap<String, usize>,
 }
 
 /// An app.
-pub struct Tenant {
+pub(super) struct Tenant {
     /// Its place in the configuration.
     pub index: usize,
     /// Its id.
@@ -30,7 +30,7 @@ pub struct Tenant {
 
 impl Tenants {
     /// Indexes the credentials of this dialect.
-    pub fn new(apps: &[AppConfig]) -> Self {
+    pub(super) fn new(apps: &[AppConfig]) -> Self {
         let mut tokens = Vec::new();
         let mut hosts = HashMap::new();
         for (index, app) in apps.iter().enumerate() {
@@ -63,7 +63,7 @@ impl Tenants {
 }
 
 /// The app whose token a call has.
-pub fn authenticate<'a>(call: &Call<'a>) -> Result<&'a Tenant, Fault> {
+pub(super) fn authenticate<'a>(call: &Call<'a>) -> Result<&'a Tenant, Fault> {
     let tenants: &Tenants = call.tenants()?;
     // The first that is not empty: one SDK sends the header twice.
     let token = call.header(API_TOKEN).ok_or(TOKEN)?;

@@ -7,13 +7,13 @@ use crate::json::{self, Raw, Surrogates};
 use crate::names::UserId;
 
 /// Peers in one call.
-pub const MAX_PEERS: usize = 10;
+pub(super) const MAX_PEERS: usize = 10;
 /// Of a peer: that account does not exist.
 const NO_ACCOUNT: u32 = 70107;
 
 /// What the body asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Asked {
+pub(super) struct Asked {
     /// Whose counts.
     pub user: UserId,
     /// Each peer once, in the order asked; none: the total.
@@ -22,7 +22,7 @@ pub struct Asked {
 
 /// A peer that is asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Peer {
+pub(super) enum Peer {
     /// The user's own id, with whom there is no conversation.
     Oneself,
     Other(UserId),
@@ -32,7 +32,7 @@ pub enum Peer {
 
 impl Asked {
     /// Reads a body.
-    pub fn parse(body: &[u8]) -> Result<Self, Fault> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Fault> {
         let body = json::whole(body).map_err(|_| JSON)?;
         let [user, peers] = body.pick(["To_Account", "Peer_Account"]).ok_or(JSON)?;
         let text = |raw: Raw<'_>| match raw.text(Surrogates::Refuse) {
@@ -68,7 +68,7 @@ impl Asked {
     }
 
     /// The peers to ask the reader for.
-    pub fn known(&self) -> Vec<&UserId> {
+    pub(super) fn known(&self) -> Vec<&UserId> {
         fn other(peer: &Peer) -> Option<&UserId> {
             match peer {
                 Peer::Other(id) => Some(id),
@@ -79,7 +79,7 @@ impl Asked {
     }
 
     /// Lists every peer, `counts` being those of [`Asked::known`] in their order.
-    pub fn fill<'a>(&'a self, reply: &mut Reply<'a>, counts: &[PeerCount]) {
+    pub(super) fn fill<'a>(&'a self, reply: &mut Reply<'a>, counts: &[PeerCount]) {
         let mut counts = counts.iter();
         let mut known = Vec::with_capacity(self.peers.len());
         for peer in &self.peers {

@@ -9,7 +9,7 @@ use crate::http::request;
 /// The answer's body. Absent lists stay out of it: one mode never shows the other's field.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Reply<'a> {
+pub(super) struct Reply<'a> {
     pub action_status: &'a str,
     pub error_info: &'a str,
     pub error_code: u32,
@@ -26,7 +26,7 @@ pub struct Reply<'a> {
 
 /// A peer, and what it has sent that was not read.
 #[derive(Serialize)]
-pub struct Count<'a> {
+pub(super) struct Count<'a> {
     #[serde(rename = "Peer_Account")]
     pub peer: &'a str,
     #[serde(rename = "C2CUnreadMsgNum")]
@@ -35,7 +35,7 @@ pub struct Count<'a> {
 
 /// A peer of whom nothing is known.
 #[derive(Serialize)]
-pub struct Failed<'a> {
+pub(super) struct Failed<'a> {
     #[serde(rename = "Peer_Account")]
     pub peer: &'a str,
     #[serde(rename = "ErrorCode")]
@@ -44,7 +44,7 @@ pub struct Failed<'a> {
 
 impl Reply<'_> {
     /// All is well, and nothing said.
-    pub const OK: Self = Self {
+    pub(super) const OK: Self = Self {
         action_status: "OK",
         error_info: "",
         error_code: 0,
@@ -54,7 +54,7 @@ impl Reply<'_> {
     };
 
     /// The answer with this body.
-    pub fn answer(&self) -> HttpResponse {
+    pub(super) fn answer(&self) -> HttpResponse {
         request::json(StatusCode::OK, self).unwrap_or_else(|| {
             let body = br#"{"ActionStatus":"FAIL","ErrorInfo":"","ErrorCode":91000}"#;
             request::json_bytes(StatusCode::OK, body.to_vec())

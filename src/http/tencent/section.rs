@@ -3,14 +3,14 @@
 use crate::config::rules::{NeededNumber, NeededSecret, Texts};
 use crate::config::{Credential, Secret, Section, SectionKind, settings};
 
-pub static SECTION: SectionKind = SectionKind::of::<TencentConfig>(
+pub(super) static SECTION: SectionKind = SectionKind::of::<TencentConfig>(
     "tencent",
     &["load-tencent-secret", "limited-tencent-secret"],
 );
 
 settings! {
     /// What an app needs to be called like this.
-    pub struct TencentConfig {
+    pub(crate) struct TencentConfig {
         /// SDKAppID.
         sdkappid: u64 = NeededNumber(1..=i64::MAX.unsigned_abs()),
         /// The key that signs UserSigs, used as raw bytes.

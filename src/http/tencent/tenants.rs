@@ -10,10 +10,10 @@ use crate::http::request::{self, Call};
 use crate::names::AppId;
 
 /// The apps by SDKAppID.
-pub struct Tenants(HashMap<u64, Tenant>);
+pub(super) struct Tenants(HashMap<u64, Tenant>);
 
 /// An app.
-pub struct Tenant {
+pub(super) struct Tenant {
     /// Its place in the configuration.
     pub index: usize,
     /// Its id.
@@ -24,7 +24,7 @@ pub struct Tenant {
 
 impl Tenants {
     /// Indexes the credentials of this dialect.
-    pub fn new(apps: &[AppConfig]) -> Self {
+    pub(super) fn new(apps: &[AppConfig]) -> Self {
         let tenant = |(index, app): (usize, &AppConfig)| {
             let config = app.section::<TencentConfig>()?;
             let tenant = Tenant {
@@ -40,7 +40,7 @@ impl Tenants {
 }
 
 /// The app whose administrator has signed a call.
-pub fn authenticate<'a>(call: &Call<'a>) -> Result<&'a Tenant, Fault> {
+pub(super) fn authenticate<'a>(call: &Call<'a>) -> Result<&'a Tenant, Fault> {
     let (mut app, mut identifier, mut usersig) = (None, None, None);
     for (name, value) in call.query() {
         let slot = match &*name {

@@ -25,7 +25,7 @@ const CACHED: usize = 1_024;
 
 /// Why a signature does not let anybody in, in the order in which it is found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// Not a UserSig at all.
     #[error("the UserSig can't be parsed")]
     Undecodable,
@@ -85,7 +85,7 @@ impl Document {
 }
 
 /// Checks the signatures of one app and remembers the good ones until they expire.
-pub struct Verifier {
+pub(super) struct Verifier {
     sdkappid: u64,
     key: Vec<u8>,
     /// Only signatures made with the key get in, so a stranger can't push anybody out.
@@ -103,7 +103,7 @@ struct Seen {
 
 impl Verifier {
     /// A verifier for the app's number and key. The key's text is the key: it is not decoded.
-    pub fn new(sdkappid: u64, key: &str) -> Self {
+    pub(super) fn new(sdkappid: u64, key: &str) -> Self {
         Self {
             sdkappid,
             key: key.as_bytes().to_vec(),
@@ -113,7 +113,7 @@ impl Verifier {
     }
 
     /// Whether `usersig` is one of this app for `identifier` and not expired at `now` (Unix seconds).
-    pub fn verify(&self, usersig: &str, identifier: &str, now: u64) -> Result<(), Refusal> {
+    pub(super) fn verify(&self, usersig: &str, identifier: &str, now: u64) -> Result<(), Refusal> {
         let last = self.last.get_or_default();
         let seen = |seen: &Seen| {
             *seen.usersig == *usersig && *seen.identifier == *identifier && now <= seen.until
@@ -195,7 +195,7 @@ fn decode(usersig: &str) -> Option<Document> {
 
 /// Makes a UserSig of `identifier` that is valid from `now` for `lifetime` seconds. `None` for an identifier with control
 /// characters.
-pub fn make_usersig(
+pub(super) fn make_usersig(
     sdkappid: u64,
     key: &str,
     identifier: &str,

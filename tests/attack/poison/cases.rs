@@ -2,7 +2,7 @@
 
 /// What the answers have to be when all is mended.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum After {
+pub(super) enum After {
     /// What they were.
     Same,
     /// All counts are; what is only shown may be lost.
@@ -13,10 +13,10 @@ pub enum After {
     Less,
 }
 
-pub type Bytes = Vec<u8>;
+pub(super) type Bytes = Vec<u8>;
 
 /// One poison.
-pub struct Case {
+pub(super) struct Case {
     pub what: String,
     /// Words of commands; `{}` stands for `unread:v1:{app-7:`.
     pub commands: Vec<Vec<Bytes>>,
@@ -27,7 +27,7 @@ pub struct Case {
     pub after: After,
 }
 
-pub fn command(words: &[&[u8]]) -> Vec<Bytes> {
+pub(super) fn command(words: &[&[u8]]) -> Vec<Bytes> {
     words.iter().map(|word| word.to_vec()).collect()
 }
 
@@ -85,14 +85,14 @@ fn fields() -> Vec<Bytes> {
     fields
 }
 
-pub fn shown(bytes: &[u8]) -> String {
+pub(super) fn shown(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.escape_ascii().to_string(),
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |what: String, commands, named: Vec<(&str, Option<&str>)>, derived, after| {
         let named = named

@@ -13,7 +13,7 @@ use crate::support::model::ITEM_KEYS;
 use crate::support::{App, PATIENCE, signal, unread, until};
 
 /// A running `unread demo` and what it printed up to the event; told to end, and waited for, when dropped.
-pub struct Demo {
+pub(crate) struct Demo {
     child: Child,
     /// Every line that is one `curl`.
     calls: Vec<String>,
@@ -25,7 +25,7 @@ pub struct Demo {
 }
 
 impl Demo {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let temp = tempfile::tempdir().unwrap();
         let mut child = unread()
             .args([
@@ -72,14 +72,14 @@ impl Demo {
     }
 
     /// `HOST:PORT` where that is answered.
-    pub fn address(&self, what: &str) -> String {
+    pub(crate) fn address(&self, what: &str) -> String {
         let line = self.addresses.iter().find(|line| line.contains(what));
         let (_, address) = line.and_then(|line| line.split_once(" http://")).unwrap();
         address.to_owned()
     }
 
     /// The address of its Redis.
-    pub fn redis_url(&self) -> &str {
+    pub(crate) fn redis_url(&self) -> &str {
         let (_, rest) = self.inspect.split_once("--redis-url ").unwrap();
         rest.split(' ').next().unwrap()
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 const NOT_RUN: &str = "<!-- not run:";
 
-pub struct Document {
+pub(super) struct Document {
     /// What a link may name after `#`.
     pub anchors: BTreeSet<String>,
     /// Where links lead, with their lines.
@@ -16,7 +16,7 @@ pub struct Document {
     idle: Vec<usize>,
 }
 
-pub struct Block {
+pub(super) struct Block {
     /// The line of its fence, from 1.
     pub line: usize,
     pub language: String,
@@ -28,21 +28,21 @@ pub struct Block {
 }
 
 impl Block {
-    pub fn is_shell(&self) -> bool {
+    pub(super) fn is_shell(&self) -> bool {
         matches!(self.language.as_str(), "sh" | "console")
     }
 }
 
 /// What a shell is given, and what it has to print.
 #[derive(Debug)]
-pub struct Step {
+pub(super) struct Step {
     pub line: usize,
     pub command: String,
     pub answer: Answer,
 }
 
 #[derive(Debug)]
-pub enum Answer {
+pub(super) enum Answer {
     /// Nothing is said of it: it has to succeed.
     Success,
     Json(String),
@@ -50,7 +50,7 @@ pub enum Answer {
 }
 
 impl Document {
-    pub fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let mut document = Self {
             anchors: BTreeSet::new(),
             links: Vec::new(),
@@ -138,7 +138,7 @@ impl Document {
     }
 
     /// Notes without a block or a reason, and blocks of which nobody knows whether they are to be run.
-    pub fn misplaced(&self) -> Vec<(usize, String)> {
+    pub(super) fn misplaced(&self) -> Vec<(usize, String)> {
         let idle = self.idle.iter();
         let idle = idle.map(|line| (*line, "this note stands above no block".to_owned()));
         let blocks = self.blocks.iter().filter_map(|block| {
@@ -156,7 +156,7 @@ impl Document {
     }
 
     /// What is to be run, in order.
-    pub fn steps(&self) -> Vec<Step> {
+    pub(super) fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         for (index, block) in self.blocks.iter().enumerate() {
             if block.not_run.is_some() {
@@ -187,7 +187,7 @@ impl Document {
 }
 
 /// The commands of a block that shows a terminal.
-pub fn console(block: &Block) -> Vec<Step> {
+pub(super) fn console(block: &Block) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for (line, text) in (block.line + 1..).zip(block.text.lines()) {
         match (text.strip_prefix("$ "), steps.last_mut()) {

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use super::markdown::Document;
 
-pub struct Known {
+pub(super) struct Known {
     /// Such as `server.listen` and `apps.imkit.user_share`.
     paths: BTreeSet<String>,
 }
 
 impl Known {
     /// Those of the example file. That they are exactly those of the program is for a test beside the table of settings.
-    pub fn read() -> Self {
+    pub(super) fn read() -> Self {
         let example = include_str!("../../../unread.example.toml");
         let paths: BTreeSet<_> = keys(example, true)
             .into_iter()
@@ -88,7 +88,7 @@ fn is_word(text: &str) -> bool {
 }
 
 /// What a document names as a setting and is none.
-pub fn unknown(document: &Document, known: &Known) -> Vec<(usize, String)> {
+pub(super) fn unknown(document: &Document, known: &Known) -> Vec<(usize, String)> {
     let mut unknown = Vec::new();
     for (line, span) in &document.spans {
         for word in words(span) {

@@ -17,7 +17,7 @@ const ADMIN_LISTEN: &str = "127.0.0.1:9090";
 const MARK: char = '\u{1e}';
 
 /// What `bash -n` says of each block in shell.
-pub fn parse(document: &Document) -> Vec<(usize, String)> {
+pub(super) fn parse(document: &Document) -> Vec<(usize, String)> {
     let mut faults = Vec::new();
     for block in document.blocks.iter().filter(|block| block.is_shell()) {
         let text = match block.language.as_str() {
@@ -46,7 +46,7 @@ pub fn parse(document: &Document) -> Vec<(usize, String)> {
 }
 
 /// Runs them, and answers what differs.
-pub fn run(steps: &[Step]) -> Vec<(usize, String)> {
+pub(super) fn run(steps: &[Step]) -> Vec<(usize, String)> {
     let demo = Demo::start();
     let (listen, admin) = (demo.address("and /v1"), demo.address("/metrics"));
     let redis = demo.redis_url();

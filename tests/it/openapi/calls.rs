@@ -7,7 +7,7 @@ use crate::support::{App, Pod, Reply, escaped, imkit_token, now_seconds, tencent
 
 /// A request before it is sent.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub(super) struct Call {
     pub method: String,
     /// The whole address, without the query.
     pub url: String,
@@ -20,7 +20,7 @@ pub struct Call {
 
 impl Call {
     /// Path and query.
-    pub fn target(&self) -> String {
+    pub(super) fn target(&self) -> String {
         let query: Vec<String> = self
             .query
             .iter()
@@ -34,13 +34,13 @@ impl Call {
     }
 
     /// Host and port.
-    pub fn authority(&self) -> &str {
+    pub(super) fn authority(&self) -> &str {
         self.url.split('/').nth(2).unwrap()
     }
 }
 
 /// The call that the examples of that name make. A parameter without one has its only example, or is left out.
-pub fn call(
+pub(super) fn call(
     document: &Document,
     app: &App,
     pod: &Pod,
@@ -121,7 +121,7 @@ pub fn call(
 }
 
 /// A text, or what else it is as JSON.
-pub fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
@@ -158,7 +158,7 @@ fn credentials(
     }
 }
 
-pub async fn send(call: Call) -> Reply {
+pub(super) async fn send(call: Call) -> Reply {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let method = reqwest::Method::from_bytes(call.method.as_bytes()).unwrap();
     let mut request = client.request(
@@ -175,7 +175,7 @@ pub async fn send(call: Call) -> Reply {
 }
 
 /// Whether an answer is the one of the example, but for numbers that are of the moment.
-pub fn same(example: &Value, found: &Value) -> Result<(), String> {
+pub(super) fn same(example: &Value, found: &Value) -> Result<(), String> {
     const OF_THE_MOMENT: [&str; 2] = ["tookMS", "updatedAtMS"];
     match (example, found) {
         (Value::Object(one), Value::Object(other)) => {

@@ -26,7 +26,7 @@ const USUAL: [&str; 7] = [
 ];
 
 /// YAML as JSON.
-pub fn json_of(yaml: &Yaml) -> Value {
+pub(crate) fn json_of(yaml: &Yaml) -> Value {
     match yaml {
         Yaml::Null => Value::Null,
         Yaml::Boolean(flag) => (*flag).into(),
@@ -49,25 +49,25 @@ pub fn json_of(yaml: &Yaml) -> Value {
 }
 
 /// The one document of a text.
-pub fn read_yaml(text: &str) -> Value {
+pub(crate) fn read_yaml(text: &str) -> Value {
     let documents = YamlLoader::load_from_str(text).unwrap();
     assert_eq!(documents.len(), 1);
     json_of(&documents[0])
 }
 
 /// As the file beside the document has it.
-pub fn written_json(document: &Document) -> String {
+pub(crate) fn written_json(document: &Document) -> String {
     format!("{}\n", document.json)
 }
 
 /// The document, with the schemas that were used so far.
-pub struct Document {
+pub(crate) struct Document {
     json: Value,
     schemas: RefCell<(Compiler, Schemas)>,
 }
 
 /// One method of one path.
-pub struct Operation {
+pub(crate) struct Operation {
     pub id: String,
     pub path: String,
     pub method: String,
@@ -86,7 +86,7 @@ pub struct Operation {
 
 impl Operation {
     /// The names of its examples, in the order in which they are run; none: it takes nothing that examples could show.
-    pub fn example_names(&self) -> Vec<Option<String>> {
+    pub(crate) fn example_names(&self) -> Vec<Option<String>> {
         let mut names: Vec<String> = Vec::new();
         let of_bodies = self.bodies.values().flat_map(BTreeMap::keys).cloned();
         let of_parameters = self.parameters.iter().flat_map(|parameter| {
@@ -114,7 +114,7 @@ impl Operation {
     }
 
     /// Status and body of the answer that the example of that name has.
-    pub fn answer_example<'a>(
+    pub(crate) fn answer_example<'a>(
         &self,
         document: &'a Document,
         name: &str,
@@ -131,7 +131,7 @@ impl Operation {
     }
 
     /// The statuses that it says.
-    pub fn statuses(&self) -> BTreeSet<u16> {
+    pub(crate) fn statuses(&self) -> BTreeSet<u16> {
         let responses = self.operation["responses"].as_object().unwrap();
         responses
             .keys()
@@ -140,18 +140,18 @@ impl Operation {
     }
 
     /// Whether it takes a body.
-    pub fn takes_a_body(&self) -> bool {
+    pub(crate) fn takes_a_body(&self) -> bool {
         !self.bodies.is_empty()
     }
 
     /// Whose words its answers are in.
-    pub fn tag(&self) -> &str {
+    pub(crate) fn tag(&self) -> &str {
         self.operation["tags"][0].as_str().unwrap()
     }
 }
 
 impl Document {
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         Self::of(read_yaml(&std::fs::read_to_string(YAML).unwrap()))
     }
 
@@ -168,14 +168,14 @@ impl Document {
     }
 
     /// What stands there, references not followed.
-    pub fn at(&self, place: &str) -> &Value {
+    pub(crate) fn at(&self, place: &str) -> &Value {
         self.json
             .pointer(place)
             .unwrap_or_else(|| panic!("nothing at {place}"))
     }
 
     /// Another value there.
-    pub fn put(&mut self, place: &str, value: Value) {
+    pub(crate) fn put(&mut self, place: &str, value: Value) {
         let mut json = self.json.clone();
         let (before, name) = place.rsplit_once('/').unwrap();
         json.pointer_mut(before).unwrap()[name] = value;
@@ -202,7 +202,7 @@ impl Document {
         self.at(&self.followed(place.to_owned()))
     }
 
-    pub fn operations(&self) -> Vec<Operation> {
+    pub(crate) fn operations(&self) -> Vec<Operation> {
         let mut operations = Vec::new();
         for (path, item) in self.at("/paths").as_object().unwrap() {
             let path_place = format!("/paths/{}", escaped(path));
@@ -251,7 +251,7 @@ impl Document {
 
     // ------------------------------------------------------------------------------------- the document by itself
 
-    pub fn fits_the_official_schema(&self) -> Result<(), String> {
+    pub(crate) fn fits_the_official_schema(&self) -> Result<(), String> {
         let (mut compiler, mut schemas) = (Compiler::new(), Schemas::new());
         let official = std::fs::read(OFFICIAL).unwrap();
         let official: Value = serde_json::from_slice(&official).unwrap();
@@ -262,7 +262,7 @@ impl Document {
             .map_err(|error| format!("{error:#}"))
     }
 
-    pub fn references_can_be_followed(&self) -> Result<(), String> {
+    pub(crate) fn references_can_be_followed(&self) -> Result<(), String> {
         for place in references(&self.json) {
             let pointer = place.strip_prefix('#').ok_or(place)?;
             self.json.pointer(pointer).ok_or(place)?;
@@ -270,7 +270,7 @@ impl Document {
         Ok(())
     }
 
-    pub fn components_are_used(&self) -> Result<(), String> {
+    pub(crate) fn components_are_used(&self) -> Result<(), String> {
         let used: BTreeSet<&str> = references(&self.json).into_iter().collect();
         for (kind, components) in self.at("/components").as_object().unwrap() {
             for name in components.as_object().unwrap().keys() {
@@ -291,7 +291,7 @@ impl Document {
     }
 
     /// All of them are schemas, and the examples of bodies and parameters are what theirs describe.
-    pub fn schemas_can_be_used(&self) -> Result<(), String> {
+    pub(crate) fn schemas_can_be_used(&self) -> Result<(), String> {
         for name in self.at("/components/schemas").as_object().unwrap().keys() {
             self.compile(&format!("/components/schemas/{name}"))?;
         }
@@ -349,7 +349,7 @@ impl Document {
     // ------------------------------------------------------------------------------------- answers
 
     /// Whether an answer is one that the operation has: its status, its type, its body, its headers. Answers its status.
-    pub fn check(&self, operation: &Operation, reply: &Reply) -> Result<u16, String> {
+    pub(crate) fn check(&self, operation: &Operation, reply: &Reply) -> Result<u16, String> {
         let place = self.followed(format!("{}/responses/{}", operation.place, reply.status));
         let response = self
             .json

@@ -11,14 +11,13 @@ use crate::engine::read::overview::Supergroup;
 use crate::engine::reply::{Reply, maybe_text, stored};
 use crate::error::{Error, Result};
 use crate::keys::{Enc, decode};
-use crate::names::{CustomType, RoomId, Tag, UserId};
+use crate::names::{RoomId, Tag, UserId};
 
 /// One of the user's supergroups, with its count worked out.
 pub(super) struct CountedSupergroup {
     pub(super) room: Enc,
     epoch: u64,
     kind: Kind,
-    custom_type: String,
     tags: String,
     created: i64,
     last: Option<Last>,
@@ -33,7 +32,7 @@ impl CountedSupergroup {
         }
         let kind = Kind::stored(&answer.text()?)?;
         let status = answer.text()?;
-        let (custom_type, tags) = (answer.text()?, answer.text()?);
+        let (_custom_type, tags) = (answer.text()?, answer.text()?);
         let (unread, _mentions) = (answer.number()?, answer.number()?);
         let created = i64::try_from(answer.number()?).unwrap_or(0);
         let last = Last::read(&mut answer)?;
@@ -41,7 +40,6 @@ impl CountedSupergroup {
             room: supergroup.room,
             epoch: supergroup.epoch,
             kind,
-            custom_type,
             tags,
             created,
             last,
@@ -55,7 +53,6 @@ impl CountedSupergroup {
             epoch: self.epoch,
             kind: self.kind,
             tags: &self.tags,
-            custom_type: &self.custom_type,
             created: self.created,
             last: self.last,
             unread: self.unread,
@@ -173,7 +170,6 @@ pub(super) fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Opti
         updated: millis(updated),
         order: last.map_or(0, |last| last.at),
     });
-    let custom_type = decode(brief.custom_type);
     let entry = RoomEntry {
         room,
         kind: brief.kind,
@@ -186,7 +182,6 @@ pub(super) fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Opti
         encrypted,
         service_status,
         tags: brief.tags().filter_map(|t| Tag::parse(t).ok()).collect(),
-        custom_type: CustomType::parse(custom_type).ok(),
         created,
         last_message,
         unread: brief.unread,

@@ -12,7 +12,7 @@ use crate::keys::decoded;
 
 /// What rooms are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SortBy {
+pub(crate) enum SortBy {
     /// The last message: its time, then the order of acceptance. A room without a message comes first.
     LastMessage,
     /// When the room was made.
@@ -72,7 +72,7 @@ fn by_id(a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
 }
 
 /// Which of a user's rooms to list, and in which order.
-pub struct RoomQuery<'a> {
+pub(crate) struct RoomQuery<'a> {
     /// Whether a room is listed.
     pub matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),
     /// A condition on the user's settings of the room.
@@ -91,7 +91,7 @@ pub struct RoomQuery<'a> {
 const FLAGS: [&str; 3] = ["hidden", "sticky", "muted"];
 
 /// A condition on a user's settings of a room.
-pub struct PrefQuery<'a> {
+pub(crate) struct PrefQuery<'a> {
     /// The settings that the condition uses, each once: `tags`, `tag_colors`, `hidden`, `sticky`, `muted`, `folder`.
     pub settings: Vec<&'static str>,
     /// Whether a room with these settings is listed. The settings that the condition does not use have their defaults.
@@ -106,12 +106,11 @@ impl PrefQuery<'_> {
 }
 
 /// One of a user's rooms, as the user's slot has it.
-pub struct RoomBrief<'a> {
+pub(crate) struct RoomBrief<'a> {
     pub(super) stored: &'a str,
     pub(super) epoch: u64,
     pub(super) kind: Kind,
     pub(super) tags: &'a str,
-    pub(super) custom_type: &'a str,
     pub(super) created: i64,
     pub(super) last: Option<Last>,
     pub(super) unread: u64,
@@ -121,33 +120,33 @@ pub struct RoomBrief<'a> {
 
 impl<'a> RoomBrief<'a> {
     /// The room's id.
-    pub fn room(&self) -> Cow<'a, str> {
+    pub(crate) fn room(&self) -> Cow<'a, str> {
         decoded(self.stored)
     }
 
     /// Its kind.
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
     /// Its tags, in the order given.
-    pub fn tags(&self) -> impl Iterator<Item = Cow<'a, str>> {
+    pub(crate) fn tags(&self) -> impl Iterator<Item = Cow<'a, str>> {
         let names = self.tags.split(',').filter(|tag| !tag.is_empty());
         names.map(decoded)
     }
 
     /// When it was made, in milliseconds since 1970.
-    pub fn created(&self) -> i64 {
+    pub(crate) fn created(&self) -> i64 {
         self.created
     }
 
     /// The last message's time, in milliseconds since 1970.
-    pub fn last_time(&self) -> Option<i64> {
+    pub(crate) fn last_time(&self) -> Option<i64> {
         self.last.map(|last| last.time)
     }
 
     /// When the newest message was accepted, in milliseconds since 1970. By its time it may come before the last message.
-    pub fn newest(&self) -> Option<i64> {
+    pub(crate) fn newest(&self) -> Option<i64> {
         self.last.map(|last| millis(last.newest))
     }
 
@@ -162,7 +161,6 @@ impl<'a> RoomBrief<'a> {
             epoch: record.epoch,
             kind: record.kind,
             tags: record.tags,
-            custom_type: record.custom_type,
             created: record.created(),
             last: record.last,
             unread: record.unread(),
@@ -298,7 +296,6 @@ impl RoomQuery<'_> {
                 epoch: 0,
                 kind: room.kind,
                 tags,
-                custom_type: "",
                 created: room.created,
                 last: last.map(|last| Last {
                     time: last.time,
@@ -369,7 +366,6 @@ mod tests {
             epoch: 0,
             kind: [Kind::Direct, Kind::Group, Kind::Supergroup][n % 3],
             tags: "",
-            custom_type: "",
             created: (n % 7) as i64,
             last: (!n.is_multiple_of(5)).then_some(Last {
                 time: (n % 4) as i64,

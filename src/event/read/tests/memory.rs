@@ -45,7 +45,7 @@ mod counting {
     }
 
     /// The most that was held at once on top of what was held before, and what still is.
-    pub fn of<T>(work: impl FnOnce() -> T) -> (T, usize, usize) {
+    pub(super) fn of<T>(work: impl FnOnce() -> T) -> (T, usize, usize) {
         let before = HELD.get();
         MOST.set(before);
         let done = work();

@@ -18,7 +18,7 @@ const MAX_SORT_FIELDS: usize = 16;
 
 /// What a call asks for.
 #[derive(Debug)]
-pub struct Listing {
+pub(crate) struct Listing {
     pub(super) sort: Vec<(SortBy, bool)>,
     pub(super) skip: usize,
     /// 0 = all.
@@ -49,7 +49,7 @@ fn sort_field(name: &str) -> Option<SortBy> {
 
 impl Listing {
     /// Reads the query. An empty value is like none; names that are not known are left to whoever knows them.
-    pub fn parse(query: Query<'_>, caller: &UserId) -> Result<Self, QueryError> {
+    pub(crate) fn parse(query: Query<'_>, caller: &UserId) -> Result<Self, QueryError> {
         let mut values: HashMap<_, String> = HashMap::new();
         let (mut q, mut pref) = (Filter::new("q"), Filter::new("pref"));
         for (name, value) in query {
@@ -121,7 +121,7 @@ impl Listing {
     }
 
     /// What `inspect.query` shows: the vendor's own shape of the question.
-    pub fn inspect(&self, app: &str, caller: &UserId) -> Value {
+    pub(crate) fn inspect(&self, app: &str, caller: &UserId) -> Value {
         let mut query = self.shown.clone();
         query.insert("appID".to_owned(), app.into());
         query.insert("members".to_owned(), caller.as_str().into());
@@ -140,7 +140,7 @@ impl Listing {
     }
 
     /// As the reader takes it; the functions call [`Listing::matches`] and [`Listing::matches_pref`].
-    pub fn query<'a>(
+    pub(crate) fn query<'a>(
         &'a self,
         matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),
         matches_pref: &'a (dyn Fn(&Pref) -> bool + Sync),
@@ -162,7 +162,7 @@ impl Listing {
     }
 
     /// Whether a room is meant, as far as that is not a matter of settings.
-    pub fn matches(&self, room: &RoomBrief<'_>) -> bool {
+    pub(crate) fn matches(&self, room: &RoomBrief<'_>) -> bool {
         let fresh = self.updated_after.is_none_or(|after| {
             // The vendor compares a message id that begins with its second: all of that second counts.
             let second = after.saturating_sub(after.rem_euclid(1_000));
@@ -178,7 +178,7 @@ impl Listing {
     }
 
     /// Whether a room with these settings is meant.
-    pub fn matches_pref(&self, pref: &Pref) -> bool {
+    pub(crate) fn matches_pref(&self, pref: &Pref) -> bool {
         self.pref.iter().all(|clause| {
             let seen = clause.field.of(pref);
             clause.tests.iter().all(|test| test.holds(&seen))

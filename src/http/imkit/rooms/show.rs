@@ -182,7 +182,7 @@ struct Settings<'a> {
 
 /// The `result` of an answer.
 #[derive(Serialize)]
-pub struct Listed<'a> {
+pub(super) struct Listed<'a> {
     #[serde(rename = "totalCount")]
     total: u64,
     inspect: Inspect,
@@ -197,7 +197,7 @@ struct Inspect {
 }
 
 /// Shows a page of rooms as the vendor does.
-pub fn show<'a>(app: &'a str, page: &'a RoomPage, query: Value, took_ms: u64) -> Listed<'a> {
+pub(super) fn show<'a>(app: &'a str, page: &'a RoomPage, query: Value, took_ms: u64) -> Listed<'a> {
     let room = |room: &'a RoomEntry| Room {
         key: room.room.as_str(),
         id: room.room.as_str(),

@@ -30,7 +30,6 @@ fn room(id: &str) -> RoomEntry {
         encrypted: false,
         service_status: 0,
         tags: Vec::new(),
-        custom_type: None,
         created: 0,
         last_message: None,
         unread: 0,

@@ -1,0 +1,115 @@
+//! For the fuzz target `events`: the body of `POST /v1/events`, and lines that are imported.
+#![allow(missing_docs)]
+
+use serde::de::IgnoredAny;
+
+use super::{Batch, Form, Unreadable, read_all, read_line};
+
+/// Runs a closure, and fails if it holds more bytes than allowed.
+type Bounded = fn(usize, &mut dyn FnMut());
+
+/// What is made of a body has at most six times its bytes, and half a KiB for each event; while it is made, twelve times.
+fn most(body: &[u8], events: usize) -> usize {
+    12 * body.len() + 512 * (events + 1) + 4_096
+}
+
+fn read(body: &[u8], form: Form, events: usize, bounded: Bounded) -> Result<Batch, Unreadable> {
+    let mut read = None;
+    bounded(most(body, events), &mut || {
+        read = Some(read_all(body, form, events))
+    });
+    let read = read.unwrap();
+    if let Ok(batch) = &read {
+        assert!(batch.len() <= events);
+    }
+    read
+}
+
+/// Whether serde would find nothing wrong in any string. The reader looks into those only that somebody asks for.
+fn strings_are_right(text: &[u8]) -> bool {
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        if *byte != b'"' {
+            continue;
+        }
+        loop {
+            match bytes.next() {
+                None | Some(b'"') => break,
+                Some(0..0x20) => return false,
+                Some(b'\\') => match bytes.next() {
+                    Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {}
+                    Some(b'u') => {
+                        if !bytes.by_ref().take(4).all(u8::is_ascii_hexdigit) {
+                            return false;
+                        }
+                    }
+                    _ => return false,
+                },
+                Some(_) => {}
+            }
+        }
+    }
+    true
+}
+
+fn json(body: &[u8], events: usize, bounded: Bounded) {
+    let read = read(body, Form::Json, events, bounded);
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let theirs = serde_json::from_slice::<IgnoredAny>(text);
+    match &read {
+        Err(Unreadable::NotJson(_)) => assert!(theirs.is_err()),
+        Err(Unreadable::Nested(_) | Unreadable::TooMany(_)) => {}
+        Err(Unreadable::NoEvents) => {
+            assert!(!matches!(text.trim_ascii_start(), [b'[' | b'{', ..]));
+            assert!(theirs.is_ok() || !strings_are_right(text));
+        }
+        Ok(_) => assert!(theirs.is_ok() || !strings_are_right(text)),
+    }
+    // One event fewer is too many of them.
+    if let Ok(batch) = &read
+        && let Some(fewer) = batch.len().checked_sub(1)
+    {
+        let found = read_all(body, Form::Json, fewer);
+        assert!(matches!(found, Err(Unreadable::TooMany(n)) if n == fewer));
+    }
+}
+
+fn lines(body: &[u8], events: usize, bounded: Bounded) {
+    let read = read(body, Form::Lines, events, bounded);
+    let of_lines: Vec<_> = body
+        .split(|byte| *byte == b'\n')
+        .filter_map(read_line)
+        .collect();
+    let Ok(batch) = read else {
+        assert!(of_lines.len() > events);
+        return;
+    };
+    assert_eq!(batch.len(), of_lines.len());
+    let mut refused = batch.refused.into_iter().peekable();
+    let mut found = batch.events.into_iter();
+    for (place, line) in of_lines.into_iter().enumerate() {
+        match line {
+            Ok(event) => assert_eq!(format!("{event:?}"), format!("{:?}", found.next().unwrap())),
+            Err(invalid) => {
+                let (at, mut told) = refused.next().unwrap();
+                assert_eq!(at, place);
+                if let Some(position) = &mut told.position {
+                    position.line = None;
+                }
+                assert_eq!(told, invalid);
+            }
+        }
+    }
+}
+
+/// The lowest bit of the first byte says whether the others are JSON or lines; the rest of it, how many events are allowed.
+pub fn check(data: &[u8], bounded: Bounded) {
+    let Some((select, body)) = data.split_first() else {
+        return;
+    };
+    let events = usize::from(select >> 1);
+    match select & 1 {
+        0 => json(body, events, bounded),
+        _ => lines(body, events, bounded),
+    }
+}
