@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use super::dialect::{Credential, SectionKind, Sections};
-use super::settings::{RedisConfig, ServerConfig, Settings, Tenant, UsersConfig};
+use super::schema::Settings;
+use super::settings::{RedisConfig, ServerConfig, Tenant, UsersConfig};
 use super::table::{Problems, Table};
 use super::tree::Node;
 use super::{AppConfig, Config, ConfigError, HistoryConfig, LogConfig, RedisAddress};

@@ -1,9 +1,8 @@
 //! Every setting by its path, for people.
 
 use super::SectionKind;
-use super::settings::{
-    HistoryConfig, LogConfig, RedisConfig, Row, ServerConfig, Settings as _, Tenant, UsersConfig,
-};
+use super::schema::{Row, Settings as _};
+use super::settings::{HistoryConfig, LogConfig, RedisConfig, ServerConfig, Tenant, UsersConfig};
 
 /// Every setting with its path: `server.listen`, `apps.rate_limit.burst`.
 pub(crate) fn reference(dialects: &[&SectionKind]) -> Vec<(String, Row)> {

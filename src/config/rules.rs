@@ -7,28 +7,11 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::show::Out;
+use super::Secret;
+use super::printer::Printer;
+use super::schema::{Row, Rule, Settings};
 use super::table::Table;
 use super::tree::Node;
-use super::{Row, Secret, Settings};
-
-/// A rule for a setting whose value is a `T`. It reports a wrong value to the table. It may still answer a value then, so that
-/// the other settings can be checked.
-pub(crate) trait Rule<T> {
-    /// Takes the setting out of its table.
-    fn read(&self, table: &mut Table<'_>, key: &str) -> Option<T>;
-
-    /// Prints it as TOML, secrets masked.
-    fn show(&self, out: &mut Out, key: &str, value: &T);
-
-    /// The secrets in it, by the setting's key and their place in it.
-    fn secrets<'a>(&self, _key: &str, _value: &'a T) -> Vec<(String, &'a Secret)> {
-        Vec::new()
-    }
-
-    /// Describes the setting.
-    fn row(&self, key: &'static str, help: String) -> Row;
-}
 
 fn row(key: &'static str, help: String, form: impl Into<String>) -> Row {
     Row {
@@ -78,8 +61,8 @@ impl<T: TryFrom<u64> + Display> Rule<T> for Number {
         T::try_from(number).ok()
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &T) {
-        out.plain(key, value);
+    fn show(&self, printer: &mut Printer, key: &str, value: &T) {
+        printer.plain(key, value);
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -97,8 +80,8 @@ impl<T: TryFrom<u64> + Display> Rule<T> for Derived {
         T::try_from(number).ok()
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &T) {
-        out.plain(key, value);
+    fn show(&self, printer: &mut Printer, key: &str, value: &T) {
+        printer.plain(key, value);
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -115,8 +98,8 @@ impl Rule<u64> for NeededNumber {
         table.needed(key, |table| number(table, key, &self.0))
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &u64) {
-        out.plain(key, value);
+    fn show(&self, printer: &mut Printer, key: &str, value: &u64) {
+        printer.plain(key, value);
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -150,8 +133,8 @@ impl Rule<f64> for Part {
         Some(part)
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &f64) {
-        out.plain(key, toml::Value::Float(*value));
+    fn show(&self, printer: &mut Printer, key: &str, value: &f64) {
+        printer.plain(key, toml::Value::Float(*value));
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -176,8 +159,8 @@ impl<T: From<String> + AsRef<std::ffi::OsStr>> Rule<T> for Text {
         Some(T::from(text))
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &T) {
-        out.text(key, &value.as_ref().to_string_lossy());
+    fn show(&self, printer: &mut Printer, key: &str, value: &T) {
+        printer.text(key, &value.as_ref().to_string_lossy());
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -200,8 +183,8 @@ impl Rule<String> for NeededText {
         }
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &String) {
-        out.text(key, value);
+    fn show(&self, printer: &mut Printer, key: &str, value: &String) {
+        printer.text(key, value);
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -209,7 +192,7 @@ impl Rule<String> for NeededText {
     }
 }
 
-/// The path of a file that may be left out. Whether it can be read is for the section to say.
+/// The path of a file that may be left printer. Whether it can be read is for the section to say.
 pub(crate) struct File;
 
 impl Rule<Option<PathBuf>> for File {
@@ -217,9 +200,9 @@ impl Rule<Option<PathBuf>> for File {
         Some(table.text(key).map(PathBuf::from))
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &Option<PathBuf>) {
+    fn show(&self, printer: &mut Printer, key: &str, value: &Option<PathBuf>) {
         if let Some(file) = value {
-            out.text(key, &file.to_string_lossy());
+            printer.text(key, &file.to_string_lossy());
         }
     }
 
@@ -251,8 +234,8 @@ impl<T: Copy + PartialEq> Rule<T> for Choice<T> {
         found.map(|(_, value)| *value)
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &T) {
-        out.text(key, self.word(*value));
+    fn show(&self, printer: &mut Printer, key: &str, value: &T) {
+        printer.text(key, self.word(*value));
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -286,8 +269,8 @@ impl Rule<Vec<String>> for Texts {
         Some(texts)
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &Vec<String>) {
-        out.list(key, value.iter().map(String::as_str));
+    fn show(&self, printer: &mut Printer, key: &str, value: &Vec<String>) {
+        printer.list(key, value.iter().map(String::as_str));
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -314,9 +297,9 @@ impl Rule<Vec<IpNet>> for Networks {
         Some(parsed.collect())
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &Vec<IpNet>) {
+    fn show(&self, printer: &mut Printer, key: &str, value: &Vec<IpNet>) {
         let networks: Vec<String> = value.iter().map(ToString::to_string).collect();
-        out.list(key, networks.iter().map(String::as_str));
+        printer.list(key, networks.iter().map(String::as_str));
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -332,8 +315,8 @@ impl Rule<Secret> for NeededSecret {
         table.needed(key, |table| table.secret(key))
     }
 
-    fn show(&self, out: &mut Out, key: &str, _: &Secret) {
-        out.secret(key);
+    fn show(&self, printer: &mut Printer, key: &str, _: &Secret) {
+        printer.secret(key);
     }
 
     fn secrets<'a>(&self, key: &str, value: &'a Secret) -> Vec<(String, &'a Secret)> {
@@ -359,8 +342,8 @@ impl Rule<Vec<Secret>> for Secrets {
         Some(table.secrets(key))
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &Vec<Secret>) {
-        out.secrets(key, value.len());
+    fn show(&self, printer: &mut Printer, key: &str, value: &Vec<Secret>) {
+        printer.secrets(key, value.len());
     }
 
     fn secrets<'a>(&self, key: &str, value: &'a Vec<Secret>) -> Vec<(String, &'a Secret)> {
@@ -386,8 +369,8 @@ impl Rule<Vec<Secret>> for NeededSecrets {
         })
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &Vec<Secret>) {
-        Secrets.show(out, key, value);
+    fn show(&self, printer: &mut Printer, key: &str, value: &Vec<Secret>) {
+        Secrets.show(printer, key, value);
     }
 
     fn secrets<'a>(&self, key: &str, value: &'a Vec<Secret>) -> Vec<(String, &'a Secret)> {
@@ -410,8 +393,8 @@ impl<T: Settings> Rule<T> for Inline {
         T::read_all(table.table_or_empty(key))
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &T) {
-        out.inline(key, |parts| value.show(parts));
+    fn show(&self, printer: &mut Printer, key: &str, value: &T) {
+        printer.inline(key, |parts| value.show(parts));
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
