@@ -24,7 +24,7 @@ mod tests;
 
 use crate::names::{AppId, DirectRoomIds};
 
-pub(crate) use address::{Host, Place, RedisAddress};
+pub(crate) use address::{Destination, Host, RedisAddress};
 pub(crate) use dialect::{Credential, Section, SectionKind, Sections};
 pub(crate) use load::{Flags, load, load_text};
 pub(crate) use printer::Printer;

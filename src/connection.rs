@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisResult, Value};
 
-use crate::config::{Place, RedisAddress, RedisConfig};
+use crate::config::{Destination, RedisAddress, RedisConfig};
 use crate::error::{Error, Result, Trouble, Unavailable};
 use crate::scripts::Call;
 use crate::telemetry::metrics::Metrics;
@@ -90,8 +90,8 @@ impl Redis {
             RedisAddress::parse(url).map_err(|why| Error::Internal(format!("redis.url {why}")))?;
         let settings = Settings::new(config, &address)?;
         let deadline = settings.deadline();
-        let topology = match address.place {
-            Place::Server { .. } | Place::Socket { .. } => {
+        let topology = match address.destination {
+            Destination::Server { .. } | Destination::Socket { .. } => {
                 // A cause of an address error could repeat the address, which may hold a password: it isn't shown.
                 let info = redis::IntoConnectionInfo::into_connection_info(url).map_err(|_| {
                     Error::Unavailable("redis.url can't be used as an address".into())
@@ -100,8 +100,8 @@ impl Redis {
                 let node = Node::new(info, &settings, Reconnect::Patient, metrics)?;
                 Topology::One(Arc::new(node))
             }
-            Place::Cluster(seeds) => Topology::Cluster(Cluster::start(settings, seeds)?),
-            Place::Sentinel {
+            Destination::Cluster(seeds) => Topology::Cluster(Cluster::start(settings, seeds)?),
+            Destination::Sentinel {
                 sentinels,
                 master,
                 db,
