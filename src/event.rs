@@ -88,7 +88,7 @@ pub(crate) enum Change {
     /// `room.read`
     Read {
         /// Where.
-        place: Place,
+        place: RoomOrPeer,
         /// Who.
         user: UserId,
         /// How far.
@@ -127,7 +127,7 @@ pub(crate) enum MemberState {
 
 /// A room, or the direct room with somebody.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum RoomOrPeer {
     /// A room by its id.
     Room(RoomId),
     /// The direct room with this user.
@@ -158,7 +158,7 @@ pub(crate) enum Mentions {
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
     /// Where: `With` needs a sender.
-    pub place: Place,
+    pub place: RoomOrPeer,
     /// Its id.
     pub id: MessageId,
     /// Its sender; none: a system message.

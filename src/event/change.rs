@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::fields::{Fields, Name, Wrong, text, wrong};
-use super::{Change, Event, MemberState, Mentions, Message, Place, UpTo, time};
+use super::{Change, Event, MemberState, Mentions, Message, RoomOrPeer, UpTo, time};
 use crate::json::{Raw, Surrogates};
 use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag, UserId};
 
@@ -165,11 +165,11 @@ fn message(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
         fields.name(Name::To, UserId::parse)?,
     ) {
         (Some(_), Some(_)) => return Err(wrong("to", "can't be given beside room")),
-        (Some(room), None) => Place::Room(room),
+        (Some(room), None) => RoomOrPeer::Room(room),
         (None, Some(_)) if sender.is_none() => {
             return Err(wrong("sender", "is missing: a message with to needs one"));
         }
-        (None, Some(to)) => Place::With(to),
+        (None, Some(to)) => RoomOrPeer::With(to),
         (None, None) => return Err(wrong("room", "is missing")),
     };
     let mentions = match fields.take(Name::Mentions) {
@@ -233,8 +233,8 @@ fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
         fields.name(Name::Peer, UserId::parse)?,
     ) {
         (Some(_), Some(_)) => return Err(wrong("peer", "can't be given beside room")),
-        (Some(room), None) => Place::Room(room),
-        (None, Some(peer)) => Place::With(peer),
+        (Some(room), None) => RoomOrPeer::Room(room),
+        (None, Some(peer)) => RoomOrPeer::With(peer),
         (None, None) => return Err(wrong("room", "is missing")),
     };
     let up_to = match (

@@ -6,7 +6,7 @@ use super::unexpected;
 use crate::counts::room::Job;
 use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
-use crate::event::{Change, EventOutcome, Mentions, Message, Place, Wait};
+use crate::event::{Change, EventOutcome, Mentions, Message, RoomOrPeer, Wait};
 use crate::keys::{Enc, encode};
 use crate::names::{RoomId, UserId};
 use crate::scripts::{self, Call};
@@ -18,7 +18,9 @@ impl Worker<'_> {
         };
         let found = first.found;
         let pair = match (&first.message.place, &first.message.sender) {
-            (Place::With(to), Some(sender)) => Some((encode(sender.as_str()), encode(to.as_str()))),
+            (RoomOrPeer::With(to), Some(sender)) => {
+                Some((encode(sender.as_str()), encode(to.as_str())))
+            }
             _ => None,
         };
         let mut reply = self
@@ -100,7 +102,7 @@ impl Worker<'_> {
     /// Sends to another room that the two users have, or to a new one with the next id that it may have.
     async fn send_elsewhere(&mut self, messages: Vec<IncomingMessage>, tried: Found) -> Result<()> {
         let Some(Message {
-            place: Place::With(to),
+            place: RoomOrPeer::With(to),
             sender: Some(sender),
             ..
         }) = messages.first().map(|incoming| &incoming.message)

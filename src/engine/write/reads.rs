@@ -13,7 +13,7 @@ use crate::counts::room::Membership;
 use crate::engine::deliver::LEASE_MICROS;
 use crate::engine::reply::maybe_text;
 use crate::error::Result;
-use crate::event::{Change, EventOutcome, Place, Rejection, UpTo, Wait};
+use crate::event::{Change, EventOutcome, Rejection, RoomOrPeer, UpTo, Wait};
 use crate::keys::{Enc, UserKeys, encode};
 use crate::names::{AppId, UserId};
 use crate::scripts;
@@ -53,7 +53,7 @@ impl Writer {
                     // stay unread there.
                     key: key_in_rooms.clone(),
                     ..Step::internal(Change::Read {
-                        place: Place::Room(room.clone()),
+                        place: RoomOrPeer::Room(room.clone()),
                         user: user.clone(),
                         up_to: up_to.clone(),
                     })

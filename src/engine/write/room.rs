@@ -10,7 +10,7 @@ use crate::engine::deliver::{LEASE_MICROS, Work};
 use crate::engine::reply::Reply;
 use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result, Unreadable};
-use crate::event::{Change, EventOutcome, Place, Rejection, Wait};
+use crate::event::{Change, EventOutcome, Rejection, RoomOrPeer, Wait};
 use crate::keys::{self, Enc, RoomKeys, encode};
 use crate::names::{AppId, RoomId};
 use crate::scripts::{self, Call};
@@ -183,7 +183,7 @@ impl Worker<'_> {
             Change::Read { place, user, up_to } => {
                 let user = encode(user.as_str());
                 match (self.read(&user, &up_to, key).await?, place) {
-                    (rejected @ EventOutcome::Rejected(_), Place::With(_)) => {
+                    (rejected @ EventOutcome::Rejected(_), RoomOrPeer::With(_)) => {
                         self.rejected_read_by_peer(&user, rejected).await
                     }
                     (outcome, _) => Ok(outcome),

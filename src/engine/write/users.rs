@@ -8,7 +8,7 @@ use crate::connection::Item;
 use crate::counts::room::{Audience, Job};
 use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
-use crate::event::{Change, Event, EventOutcome, Place, Rejection};
+use crate::event::{Change, Event, EventOutcome, Rejection, RoomOrPeer};
 use crate::keys::{self, Enc, UserKeys, encode};
 use crate::names::{AppId, UserId};
 use crate::scripts;
@@ -19,7 +19,7 @@ impl Writer {
     pub(super) fn reads_by_peer(&self, events: &[Numbered<Event>]) -> Vec<(usize, Enc, String)> {
         let by_peer = |(index, event): &Numbered<Event>| match &event.change {
             Change::Read {
-                place: Place::With(peer),
+                place: RoomOrPeer::With(peer),
                 user,
                 ..
             } => {

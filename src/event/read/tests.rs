@@ -1,4 +1,4 @@
-use super::super::{Change, Mentions, Message, Place};
+use super::super::{Change, Mentions, Message, RoomOrPeer};
 use super::*;
 use crate::names::{RoomId, UserId};
 use serde_json::{Value, json};
@@ -297,7 +297,7 @@ fn of_a_field_given_twice_the_last_one_holds() {
         panic!("no message");
     };
     assert_eq!(message.id.as_str(), "1");
-    assert_eq!(message.place, Place::Room(RoomId::parse("r").unwrap()));
+    assert_eq!(message.place, RoomOrPeer::Room(RoomId::parse("r").unwrap()));
     let text =
         r#"{"type":"pref.updated","room":"r","user":"u","tag_colors":{"b":"1","a":"2","b":"3"}}"#;
     let Change::Pref { settings, .. } = line(text).unwrap().change else {
