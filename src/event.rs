@@ -10,7 +10,7 @@ mod time;
 
 pub(crate) use notes::Notes;
 pub(crate) use outcome::{EventOutcome, Rejection, Wait};
-pub(crate) use read::{Batch, Form, Invalid, Unreadable, read_all, read_line};
+pub(crate) use read::{Batch, BodyFault, BodyForm, Invalid, read_all, read_line};
 pub(crate) use subject::{Before, Subject};
 
 #[cfg(fuzzing)]

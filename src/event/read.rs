@@ -13,7 +13,7 @@ use crate::names::EventKey;
 
 /// How a body holds events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum BodyForm {
     /// One event, or a list of them.
     Json,
     /// One event a line (NDJSON); blank lines are none.
@@ -66,7 +66,7 @@ impl std::error::Error for Invalid {}
 
 /// Why a body holds no events that anybody could tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unreadable {
+pub(crate) enum BodyFault {
     /// It is not JSON.
     #[error("the body is not JSON: {0}")]
     NotJson(Position),
@@ -118,13 +118,13 @@ impl Batch {
 }
 
 /// Reads all events of a body. Stops at the first that is one too many.
-pub(crate) fn read_all(body: &[u8], form: Form, most: usize) -> Result<Batch, Unreadable> {
+pub(crate) fn read_all(body: &[u8], form: BodyForm, most: usize) -> Result<Batch, BodyFault> {
     let mut batch = Batch::default();
     let mut events = Events::new(body, form);
     for event in &mut events {
         let place = batch.len();
         if place == most {
-            return Err(Unreadable::TooMany(most));
+            return Err(BodyFault::TooMany(most));
         }
         match event {
             Ok(event) => batch.events.push(event),
@@ -151,7 +151,7 @@ pub(super) struct Events<'a> {
     at: At,
     positions: Positions<'a>,
     fields: Fields<'a>,
-    fault: Option<Unreadable>,
+    fault: Option<BodyFault>,
 }
 
 /// How far [`Events`] is.
@@ -171,13 +171,13 @@ enum At {
 
 impl<'a> Events<'a> {
     /// Begins to read a body.
-    pub(super) fn new(body: &'a [u8], form: Form) -> Self {
+    pub(super) fn new(body: &'a [u8], form: BodyForm) -> Self {
         Self {
             body,
             scanner: Scanner::new(body, byte_order_mark(body)),
             at: match form {
-                Form::Json => At::Start,
-                Form::Lines => At::Line {
+                BodyForm::Json => At::Start,
+                BodyForm::Lines => At::Line {
                     number: 1,
                     start: 0,
                 },
@@ -189,7 +189,7 @@ impl<'a> Events<'a> {
     }
 
     /// Why the events ended before the body did, if they did.
-    pub(super) fn fault(&self) -> Option<Unreadable> {
+    pub(super) fn fault(&self) -> Option<BodyFault> {
         self.fault
     }
 
@@ -202,7 +202,7 @@ impl<'a> Events<'a> {
     }
 
     /// The next event of a body of JSON, if there is one.
-    fn next_in_json(&mut self) -> Result<Option<Result<Event, Wrong>>, Unreadable> {
+    fn next_in_json(&mut self) -> Result<Option<Result<Event, Wrong>>, BodyFault> {
         let found = match self.at {
             At::Start => match self.scanner.peek() {
                 Some(b'[') => {
@@ -219,7 +219,7 @@ impl<'a> Events<'a> {
                     self.at = At::End;
                     let value = self.scanner.value();
                     match value.and_then(|_| self.scanner.end()) {
-                        Ok(()) => return Err(Unreadable::NoEvents),
+                        Ok(()) => return Err(BodyFault::NoEvents),
                         Err(fault) => Err(fault),
                     }
                 }
@@ -229,8 +229,8 @@ impl<'a> Events<'a> {
         found.map_err(|fault| {
             let position = self.position(fault.read.saturating_sub(1));
             match fault.deep {
-                true => Unreadable::Nested(position),
-                false => Unreadable::NotJson(position),
+                true => BodyFault::Nested(position),
+                false => BodyFault::NotJson(position),
             }
         })
     }
