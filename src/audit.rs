@@ -28,7 +28,7 @@ pub(crate) use inspect::{Listed, RoomShown, UserShown};
 pub(crate) use memory::{MemoryUse, Part};
 pub(crate) use mend::Mended;
 pub(crate) use rebuild::Repair;
-pub(crate) use unreadable::Unreadable;
+pub(crate) use unreadable::UnreadableData;
 pub(crate) use verify::{Finding, Progress, Scope};
 
 /// Reads and checks what is stored. It writes nothing.

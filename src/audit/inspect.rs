@@ -7,7 +7,7 @@ use redis::Value;
 use crate::audit::Audit;
 use crate::audit::position::Position;
 use crate::audit::slot::text_or_escaped;
-use crate::audit::unreadable::Unreadable;
+use crate::audit::unreadable::UnreadableData;
 use crate::connection::Item;
 use crate::counts::room::{Last, Membership};
 use crate::engine::reply::{Reply, bytes, number, readable};
@@ -94,7 +94,7 @@ pub(crate) struct UserShown {
     /// Whether the user was deleted and still has to leave rooms.
     pub leaving: bool,
     /// What can't be read of it.
-    pub unreadable: Vec<Unreadable>,
+    pub unreadable: Vec<UnreadableData>,
 }
 
 /// One member.
@@ -128,7 +128,7 @@ pub(crate) struct RoomShown {
     /// Recalled positions.
     pub recalled: u64,
     /// What can't be read of it: the first findings.
-    pub unreadable: Vec<Unreadable>,
+    pub unreadable: Vec<UnreadableData>,
     /// How many findings there are in all.
     pub unreadable_total: u64,
 }

@@ -17,7 +17,7 @@ use crate::audit::Repairer;
 use crate::audit::form::{self, SlotKind};
 use crate::audit::rebuild::Repair;
 use crate::audit::slot::{Bad, Slot, text_or_escaped};
-use crate::audit::unreadable::{Unreadable, index_key, indexes, shortened};
+use crate::audit::unreadable::{UnreadableData, index_key, indexes, shortened};
 use crate::audit::verify::{Progress, Scope};
 use crate::connection::Item;
 use crate::counts::number::whole;
@@ -37,7 +37,7 @@ const CHANGES: usize = 5_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Mended {
     /// What could not be read.
-    pub was: Unreadable,
+    pub was: UnreadableData,
     /// The new value; `None`: it was removed.
     pub now: Option<String>,
 }

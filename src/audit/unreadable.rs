@@ -30,7 +30,7 @@ const AT_ONCE: usize = 16;
 
 /// Stored data that can't be read, as it is shown to people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unreadable {
+pub(crate) struct UnreadableData {
     /// The key as it stands in Redis; bytes that are no UTF-8 are escaped.
     pub key: String,
     /// Its field, member or element; `None`: the key as a whole.
@@ -281,10 +281,10 @@ impl Audit {
     }
 
     /// Describes a finding for people.
-    pub(super) async fn describe(&self, key: &[u8], bad: &Bad) -> Result<Unreadable> {
+    pub(super) async fn describe(&self, key: &[u8], bad: &Bad) -> Result<UnreadableData> {
         let place = keys::label(key, false).text;
         let log = place.split_once('#').map(|(_, hash)| format!("#{hash}"));
-        let mut unreadable = Unreadable {
+        let mut unreadable = UnreadableData {
             key: text_or_escaped(key),
             field: bad.field.as_deref().map(shortened),
             why: bad.why.to_owned(),

@@ -17,7 +17,7 @@ use crate::audit::Audit;
 use crate::audit::compare::{RoomView, differences, release_others};
 use crate::audit::drift::Drift;
 use crate::audit::slot::{Bad, Slot};
-use crate::audit::unreadable::{BadList, Unreadable, index_key, indexes};
+use crate::audit::unreadable::{BadList, UnreadableData, index_key, indexes};
 use crate::audit::walk::PAGE;
 use crate::connection::Item;
 use crate::counts::number::short;
@@ -90,7 +90,7 @@ pub(crate) enum Finding {
     /// A user's slot differs from its positions, or from rooms.
     Drift(UserDrift),
     /// Stored data that can't be read.
-    Unreadable(Unreadable),
+    Unreadable(UnreadableData),
 }
 
 /// The result of a look at one user.

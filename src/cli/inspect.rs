@@ -13,7 +13,7 @@ use super::memory::memory;
 use super::output::print;
 use super::process::on_runtime;
 use super::redis_cli::RedisCli;
-use crate::audit::{Audit, Listed, RoomShown, Unreadable, UserShown};
+use crate::audit::{Audit, Listed, RoomShown, UnreadableData, UserShown};
 use crate::config::Config;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode};
 use crate::names::{AppId, RoomId, UserId};
@@ -217,7 +217,7 @@ fn user_document(
 }
 
 /// What can't be read, if there is any.
-fn unread(unreadable: &[Unreadable], total: u64) -> Value {
+fn unread(unreadable: &[UnreadableData], total: u64) -> Value {
     if total == 0 {
         return Value::Null;
     }
