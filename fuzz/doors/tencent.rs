@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::asked::{Asked, MAX_PEERS};
+use super::asked::{AskedPeers, MAX_PEERS};
 use super::usersig::{Refusal, Verifier};
 
 const APP: u64 = 1_400_000_001;
@@ -161,7 +161,7 @@ impl Case {
 
 /// A body of the dialect's one endpoint.
 pub fn body(data: &[u8]) {
-    let Ok(asked) = Asked::parse(data) else {
+    let Ok(asked) = AskedPeers::parse(data) else {
         return;
     };
     assert!(asked.peers.len() <= MAX_PEERS && asked.known().len() <= asked.peers.len());

@@ -23,7 +23,7 @@ use crate::http::request::{self, Call};
 use crate::http::state::State;
 use crate::http::unserved::Unserved;
 use crate::limiter::{Endpoint, Entry};
-use asked::Asked;
+use asked::AskedPeers;
 use fault::{
     ADMIN, FREQUENCY, Fault, HEAD, INTERNAL, METHOD, NO_USER, PATH, SIG_EXPIRED, SLOW_HEAD,
     TOO_LARGE, unavailable,
@@ -190,7 +190,7 @@ async fn unread(
     let body = call
         .body(tenant.index, config.server.max_body_bytes)
         .await?;
-    let (asked, _room) = bodies.work(body, Asked::parse).await;
+    let (asked, _room) = bodies.work(body, AskedPeers::parse).await;
     let (asked, app) = (asked?, &tenant.id);
     let mut reply = Reply::OK;
     let known = asked.known();

@@ -55,14 +55,14 @@ fn every(count: ByKind) -> u64 {
 }
 
 /// What a query asks for.
-pub(super) struct Asked {
+pub(super) struct AskedItems {
     /// Each once, in the order asked.
     pub keys: Vec<Key>,
     /// Those that a room can have; none at all: nobody asked for some only.
     pub types: Option<Vec<CustomType>>,
 }
 
-impl Asked {
+impl AskedItems {
     /// Lists come as one comma list (the comma encoded or not), as a repeated name, or both. Decoding first and splitting
     /// then is the only rule that serves every SDK.
     pub(super) fn parse(query: Query<'_>) -> Result<Self, Fault> {
@@ -123,8 +123,8 @@ pub(super) fn render(keys: &[Key], totals: &Totals) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn asked(query: &str) -> Result<Asked, Fault> {
-        Asked::parse(Query::new(query))
+    fn asked(query: &str) -> Result<AskedItems, Fault> {
+        AskedItems::parse(Query::new(query))
     }
 
     fn names(query: &str) -> Vec<&'static str> {

@@ -13,7 +13,7 @@ const NO_ACCOUNT: u32 = 70107;
 
 /// What the body asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct AskedPeers {
     /// Whose counts.
     pub user: UserId,
     /// Each peer once, in the order asked; none: the total.
@@ -30,7 +30,7 @@ pub(super) enum Peer {
     Nobody(String),
 }
 
-impl Asked {
+impl AskedPeers {
     /// Reads a body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Fault> {
         let body = json::whole(body).map_err(|_| JSON)?;
@@ -78,7 +78,7 @@ impl Asked {
         self.peers.iter().filter_map(other).collect()
     }
 
-    /// Lists every peer, `counts` being those of [`Asked::known`] in their order.
+    /// Lists every peer, `counts` being those of [`AskedPeers::known`] in their order.
     pub(super) fn fill<'a>(&'a self, reply: &mut Reply<'a>, counts: &[PeerCount]) {
         let mut counts = counts.iter();
         let mut known = Vec::with_capacity(self.peers.len());
@@ -108,8 +108,8 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn parse(body: &str) -> Result<Asked, Fault> {
-        Asked::parse(body.as_bytes())
+    fn parse(body: &str) -> Result<AskedPeers, Fault> {
+        AskedPeers::parse(body.as_bytes())
     }
 
     fn show(reply: &Reply<'_>) -> Value {
