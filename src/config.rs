@@ -32,8 +32,8 @@ pub(crate) use reference::reference;
 pub(crate) use schema::{Row, Settings, settings};
 pub(crate) use secrets::{WeakSecret, weak_secrets};
 pub(crate) use settings::{
-    Durability, HistoryConfig, LogConfig, LogFormat, RateLimit, RedisConfig, Scope, ServerConfig,
-    UsersConfig,
+    Durability, HistoryConfig, LimitScope, LogConfig, LogFormat, RateLimit, RedisConfig,
+    ServerConfig, UsersConfig,
 };
 pub(crate) use show::effective;
 pub(crate) use table::Table;

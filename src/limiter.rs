@@ -24,7 +24,7 @@ use governor::{Quota, RateLimiter};
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 
-use crate::config::{AppConfig, RateLimit, Scope};
+use crate::config::{AppConfig, LimitScope, RateLimit};
 use crate::error::{Error, Result};
 use crate::names::UserId;
 use crate::quota::{Charge, Limit, Share, Tab, Verdict};
@@ -123,7 +123,7 @@ impl Limiter {
             self.metrics.rate_limited("local");
         }
         let report = user.as_ref().and_then(|(user, _)| {
-            let due = verdict.allowed && gate.scope == Scope::Cluster && user.tab.count();
+            let due = verdict.allowed && gate.scope == LimitScope::Cluster && user.tab.count();
             due.then(|| Arc::clone(&user.tab))
         });
         Entry {
@@ -274,7 +274,7 @@ struct Apart<T>(T);
 /// One app's limit of one endpoint.
 struct Gate {
     charge: Charge,
-    scope: Scope,
+    scope: LimitScope,
     rate: Rate,
     local: Apart<Local>,
     /// What each user may use of it, where that is less than all.
@@ -422,7 +422,7 @@ impl Limit for Entry<'_> {
     /// Nothing without a limit, or where each pod has its own.
     fn charge(&self) -> Option<&Charge> {
         self.gate
-            .filter(|gate| gate.scope == Scope::Cluster)
+            .filter(|gate| gate.scope == LimitScope::Cluster)
             .map(|gate| &gate.charge)
     }
 

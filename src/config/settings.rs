@@ -172,13 +172,13 @@ settings! {
         /// Calls that may come at once on top of it.
         burst: u32 = Derived(1..=1_000_000, "as many as per_second"),
         /// Whose calls count together.
-        scope: Scope = Choice(Scope::Cluster, &[("pod", Scope::Pod), ("cluster", Scope::Cluster)]),
+        scope: LimitScope = Choice(LimitScope::Cluster, &[("pod", LimitScope::Pod), ("cluster", LimitScope::Cluster)]),
     }
 }
 
 /// Whose calls count together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub(crate) enum LimitScope {
     /// Those of one pod.
     Pod,
     /// Those of all pods.
