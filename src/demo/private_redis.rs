@@ -79,7 +79,7 @@ impl PrivateRedis {
 
 /// The life of the thread.
 fn run(data_dir: &Path, stop: &Receiver<()>, ready: oneshot::Sender<Result<Secret, StartError>>) {
-    let mut server = match Server::prepare(data_dir) {
+    let mut server = match LocalServer::prepare(data_dir) {
         Ok(server) => server,
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -105,11 +105,11 @@ fn run(data_dir: &Path, stop: &Receiver<()>, ready: oneshot::Sender<Result<Secre
 }
 
 /// A server in its data directory.
-struct Server {
+struct LocalServer {
     dir: DataDir,
 }
 
-impl Server {
+impl LocalServer {
     fn prepare(data_dir: &Path) -> Result<Self, StartError> {
         check_version()?;
         let dir = DataDir::prepare(data_dir)?;
