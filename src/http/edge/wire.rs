@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::chunks::Chunks;
-use super::head::{self, Body, Head, Request};
+use super::head::{self, BodyEnd, Framing, Head};
 use super::places::NoPlace;
 use super::worker::{READ, Worker};
 use crate::http::unserved::Unserved;
@@ -292,23 +292,23 @@ impl Wire {
         }
         if let Head::Whole(
             length,
-            Request {
+            Framing {
                 body,
                 rewrite: false,
             },
         ) = head::read(new, max)
-            && body != Body::Chunked
+            && body != BodyEnd::Chunked
         {
             let (head, behind) = new.split_at_checked(length).unwrap_or((new, &[]));
             let (own, rest) = match body {
-                Body::Length(bytes) => {
+                BodyEnd::Length(bytes) => {
                     let own = behind
                         .len()
                         .min(usize::try_from(bytes).unwrap_or(usize::MAX));
                     (own, Rest::bytes(bytes.saturating_sub(own as u64)))
                 }
-                Body::Endless => (behind.len(), Rest::Anything),
-                Body::None | Body::Chunked => (0, Rest::Nothing),
+                BodyEnd::Endless => (behind.len(), Rest::Anything),
+                BodyEnd::None | BodyEnd::Chunked => (0, Rest::Nothing),
             };
             let whole = head.len() + own;
             self.input
@@ -405,10 +405,10 @@ impl Wire {
                     },
                 };
                 let rest = match request.body {
-                    Body::None => Rest::Nothing,
-                    Body::Length(bytes) => Rest::bytes(bytes),
-                    Body::Chunked => Rest::Chunks(Chunks::new()),
-                    Body::Endless => Rest::Anything,
+                    BodyEnd::None => Rest::Nothing,
+                    BodyEnd::Length(bytes) => Rest::bytes(bytes),
+                    BodyEnd::Chunked => Rest::Chunks(Chunks::new()),
+                    BodyEnd::Endless => Rest::Anything,
                 };
                 self.begin(connection, rest);
                 Some(Next::Ready)
