@@ -141,7 +141,7 @@ where
 /// Has the body of a request read under its connection's eye.
 fn watch_body(connection: &Rc<Connection>, request: &mut Request) {
     if let Payload::H1 { payload } = request.take_payload() {
-        let body = Body {
+        let body = BodyStream {
             payload,
             connection: Rc::clone(connection),
         };
@@ -152,12 +152,12 @@ fn watch_body(connection: &Rc<Connection>, request: &mut Request) {
 }
 
 /// A body on its way from the engine to a handler.
-struct Body {
+struct BodyStream {
     payload: actix_http::h1::Payload,
     connection: Rc<Connection>,
 }
 
-impl Stream for Body {
+impl Stream for BodyStream {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -169,7 +169,7 @@ impl Stream for Body {
     }
 }
 
-impl Drop for Body {
+impl Drop for BodyStream {
     fn drop(&mut self) {
         self.connection.body_unwanted();
     }
