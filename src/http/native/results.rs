@@ -67,7 +67,7 @@ fn render_events(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, 
         }
     }
     #[derive(Serialize)]
-    struct Body<'a> {
+    struct AnswerBody<'a> {
         applied: u64,
         #[serde(skip_serializing_if = "is_zero")]
         accepted: u64,
@@ -78,7 +78,7 @@ fn render_events(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, 
     fn is_zero(count: &u64) -> bool {
         *count == 0
     }
-    let body = Body {
+    let body = AnswerBody {
         applied,
         accepted,
         duplicate,
@@ -92,17 +92,17 @@ fn render_events(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, 
 impl Serialize for EventResult {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Row<'a> {
+        struct EventRow<'a> {
             status: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
             position: Option<u64>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            error: Option<Fault<'a>>,
+            error: Option<EventFault<'a>>,
             #[serde(skip_serializing_if = "Option::is_none", serialize_with = "each")]
             notes: Option<&'a Notes>,
         }
         #[derive(Serialize)]
-        struct Fault<'a> {
+        struct EventFault<'a> {
             code: &'a str,
             message: &'a str,
         }
@@ -124,8 +124,8 @@ impl Serialize for EventResult {
         };
         let error = error
             .as_ref()
-            .map(|(code, message)| Fault { code, message });
-        Row {
+            .map(|(code, message)| EventFault { code, message });
+        EventRow {
             status,
             position,
             error,
