@@ -38,7 +38,7 @@ use redis::{Cmd, RedisResult, Value};
 
 use crate::config::{Destination, RedisAddress, RedisConfig};
 use crate::error::{Error, Result, Trouble, Unavailable};
-use crate::scripts::Call;
+use crate::scripts::ScriptCall;
 use crate::telemetry::metrics::Metrics;
 use cluster::Cluster;
 use condition::{Meaning, words};
@@ -138,7 +138,7 @@ impl Redis {
     }
 
     /// Runs one script; a server that does not know it gets its text, once.
-    pub(crate) async fn call(&self, call: &Call) -> Result<Value> {
+    pub(crate) async fn call(&self, call: &ScriptCall) -> Result<Value> {
         self.single(call.into()).await
     }
 

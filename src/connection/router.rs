@@ -12,7 +12,7 @@ use super::node::Node;
 use super::request::Outgoing;
 use super::{Redis, Topology};
 use crate::error::{Error, Result, Trouble};
-use crate::scripts::Call;
+use crate::scripts::ScriptCall;
 
 /// Before a refused request is sent again; doubled with every further time.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -54,11 +54,11 @@ impl Redis {
     pub(super) async fn route(&self, mut all: Vec<Outgoing<'_>>) -> Result<Vec<Result<Value>>> {
         let until = Instant::now() + self.inner.deadline;
         // No script runs in a slot that is on its way to another node.
-        let guarded: Vec<Option<Call>>;
+        let guarded: Vec<Option<ScriptCall>>;
         if self.spans_slots() {
             guarded = all
                 .iter()
-                .map(|request| request.script.map(Call::guarded))
+                .map(|request| request.script.map(ScriptCall::guarded))
                 .collect();
             for (request, guarded) in all.iter_mut().zip(&guarded) {
                 if let Some(call) = guarded {

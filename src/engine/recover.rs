@@ -17,7 +17,7 @@ use crate::engine::write::{Inner, Writer};
 use crate::error::Result;
 use crate::keys::{self, Enc, Owner, RoomKeys, UserKeys};
 use crate::names::AppId;
-use crate::scripts::{self, Call};
+use crate::scripts::{self, ScriptCall};
 
 /// Time between two sweeps. It varies by a fifth, so that pods don't all sweep at the same time.
 const EVERY: Duration = Duration::from_millis(1_000);
@@ -139,7 +139,7 @@ impl Sweep {
 
     /// Takes over the jobs of due entries, and notes in the index that the entries have been looked at.
     async fn claims(&self, due: Vec<Due>, index: &str, look: &str) -> Result<Vec<(String, Claim)>> {
-        let calls: Vec<Option<Call>> = due.iter().map(claim_call).collect();
+        let calls: Vec<Option<ScriptCall>> = due.iter().map(claim_call).collect();
         let items: Vec<Item> = calls.iter().flatten().cloned().map(Item::Script).collect();
         let mut answers = self.writer.inner.redis.each(&items).await?.into_iter();
         let mut looked = scripts::PENDING_LOOKED.call(&[index, look]);
@@ -318,7 +318,7 @@ fn pending_key(entry: &str) -> String {
 }
 
 /// The call that takes over an entry's jobs, or seals its room or user. `None`: this program did not write the entry.
-fn claim_call(due: &Due) -> Option<Call> {
+fn claim_call(due: &Due) -> Option<ScriptCall> {
     let (meta, pending, field) = match keys::parse_entry(&due.entry)? {
         Owner::Room(app, room) => {
             let keys = RoomKeys::new(&app, &room);

@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::event::{Before, Change, Event, EventOutcome, Rejection, Wait};
 use crate::keys::{self, Enc, encode};
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
-use crate::scripts::Call;
+use crate::scripts::ScriptCall;
 use crate::telemetry::metrics::Metrics;
 
 /// Rooms that one request works on at once.
@@ -333,7 +333,7 @@ impl Writer {
     }
 
     /// Runs an accepting script. If the sweep has removed the announcement meanwhile, announces `entry` again and repeats.
-    async fn accept(&self, entry: &str, call: impl Fn(u64) -> Call) -> Result<Reply> {
+    async fn accept(&self, entry: &str, call: impl Fn(u64) -> ScriptCall) -> Result<Reply> {
         let mut token = self.inner.announcer.token(entry).await?;
         for _ in 0..3 {
             let value = self.inner.redis.call(&call(token)).await?;

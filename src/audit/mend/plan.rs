@@ -47,7 +47,7 @@ impl Plan {
         self.changes.push((at, change));
     }
 
-    pub(super) fn call(&self, changes: &[(usize, Change)]) -> scripts::Call {
+    pub(super) fn call(&self, changes: &[(usize, Change)]) -> scripts::ScriptCall {
         let mut call = scripts::SLOT_MEND.call(&self.keys);
         for (key, change) in changes {
             call.push(key + 1);

@@ -479,7 +479,12 @@ impl<'a> FanOut<'a> {
     }
 
     /// One call of `deliver.lua`.
-    fn call(&self, common: &CommonMarks, targets: &[&Target<'_>], set: KeySet) -> scripts::Call {
+    fn call(
+        &self,
+        common: &CommonMarks,
+        targets: &[&Target<'_>],
+        set: KeySet,
+    ) -> scripts::ScriptCall {
         let snapshot = self.plan.snapshot;
         let mut keys = Vec::with_capacity(targets.len() * 7);
         for target in targets {

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::event::{Change, EventOutcome, Mentions, Message, RoomOrPeer, Wait};
 use crate::keys::{Enc, encode};
 use crate::names::{RoomId, UserId};
-use crate::scripts::{self, Call};
+use crate::scripts::{self, ScriptCall};
 
 impl Worker<'_> {
     pub(super) async fn send(&mut self, messages: Vec<IncomingMessage>) -> Result<()> {
@@ -67,7 +67,7 @@ impl Worker<'_> {
         pair: Option<&(Enc, Enc)>,
         found: Found,
         messages: &[IncomingMessage],
-    ) -> Call {
+    ) -> ScriptCall {
         let history = &self.writer.inner.history;
         let keys = &self.keys;
         let mut call = scripts::MESSAGE_SEND
@@ -153,7 +153,7 @@ fn first_characters(text: &str, characters: usize) -> &str {
     end.and_then(|end| text.get(..end)).unwrap_or(text)
 }
 
-fn push_message(call: &mut Call, message: &Message, sent_at: SentAt, characters: usize) {
+fn push_message(call: &mut ScriptCall, message: &Message, sent_at: SentAt, characters: usize) {
     let mentions = match &message.mentions {
         Mentions::All => "*".to_owned(),
         Mentions::Users(users) => {

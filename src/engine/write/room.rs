@@ -13,7 +13,7 @@ use crate::error::{Error, Result, Unreadable};
 use crate::event::{Change, EventOutcome, Rejection, RoomOrPeer, Wait};
 use crate::keys::{self, Enc, RoomKeys, encode};
 use crate::names::{AppId, RoomId};
-use crate::scripts::{self, Call};
+use crate::scripts::{self, ScriptCall};
 
 /// How long the revision of a deleted room is kept, in milliseconds.
 const KEEP_DELETED_MS: u64 = 24 * 3600 * 1000;
@@ -201,7 +201,7 @@ impl Worker<'_> {
         }
     }
 
-    pub(super) async fn accept(&self, call: impl Fn(u64) -> Call) -> Result<Reply> {
+    pub(super) async fn accept(&self, call: impl Fn(u64) -> ScriptCall) -> Result<Reply> {
         self.writer.accept(&self.entry, call).await
     }
 
