@@ -46,7 +46,7 @@ use failure::is_no_script;
 use node::{Node, Reconnect};
 use request::Outgoing;
 use sentinel::Sentinel;
-use settings::Settings;
+use settings::ConnectionSettings;
 
 pub(crate) use request::Item;
 
@@ -88,7 +88,7 @@ impl Redis {
     pub(crate) fn new(config: &RedisConfig, url: &str, metrics: Arc<Metrics>) -> Result<Self> {
         let address =
             RedisAddress::parse(url).map_err(|why| Error::Internal(format!("redis.url {why}")))?;
-        let settings = Settings::new(config, &address)?;
+        let settings = ConnectionSettings::new(config, &address)?;
         let deadline = settings.deadline();
         let topology = match address.destination {
             Destination::Server { .. } | Destination::Socket { .. } => {

@@ -17,7 +17,7 @@ use super::condition::NO_CONNECTION;
 use super::link::Link;
 use super::request::Outgoing;
 use super::route::{Route, timed_out};
-use super::settings::Settings;
+use super::settings::ConnectionSettings;
 use crate::error::{Error, Result};
 use crate::telemetry::metrics::Metrics;
 
@@ -113,7 +113,7 @@ impl Node {
     /// Prepares the connections; they are made when first used.
     pub(super) fn new(
         info: ConnectionInfo,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         reconnect: Reconnect,
         metrics: Option<Arc<Metrics>>,
     ) -> Result<Self> {
@@ -395,7 +395,7 @@ impl Node {
 }
 
 /// The pool for admin work, whose commands may take longer than others.
-fn admin_pool(info: ConnectionInfo, settings: &Settings) -> Result<Pool> {
+fn admin_pool(info: ConnectionInfo, settings: &ConnectionSettings) -> Result<Pool> {
     let slow = redis::AsyncConnectionConfig::new()
         .set_connection_timeout(Some(settings.connect))
         .set_response_timeout(Some(settings.response * 5));

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::condition::{Meaning, words};
 use super::node::{Node, Reconnect};
-use super::settings::Settings;
+use super::settings::ConnectionSettings;
 use crate::config::Host;
 use crate::error::{Error, Result, Trouble, Unavailable};
 use crate::telemetry::metrics::Metrics;
@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// The connections to the server that is the master.
 pub(super) struct Sentinel {
-    settings: Settings,
+    settings: ConnectionSettings,
     current: watch::Receiver<Option<Arc<Node>>>,
     wanted: Arc<Notify>,
 }
@@ -36,7 +36,7 @@ pub(super) struct Sentinel {
 struct Watcher {
     sentinels: Vec<Arc<Node>>,
     question: Cmd,
-    settings: Settings,
+    settings: ConnectionSettings,
     metrics: Arc<Metrics>,
     current: watch::Sender<Option<Arc<Node>>>,
     /// Its address, and the failover that made it the master.
@@ -46,8 +46,8 @@ struct Watcher {
 impl Sentinel {
     /// Prepares connections to the sentinels, and starts to ask them. Wants a tokio runtime.
     pub(super) fn start(
-        settings: Settings,
-        at_sentinels: &Settings,
+        settings: ConnectionSettings,
+        at_sentinels: &ConnectionSettings,
         sentinels: &[Host],
         master: &str,
         metrics: Arc<Metrics>,
