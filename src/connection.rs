@@ -20,11 +20,11 @@
 mod breaker;
 mod cluster;
 mod condition;
+mod dialer;
 mod failure;
 mod link;
 mod node;
 mod request;
-mod route;
 mod router;
 mod sentinel;
 mod settings;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis::RedisResult;
 
-use super::route::timed_out;
+use super::dialer::timed_out;
 
 /// Closed: all requests pass. Open: one probe at a time passes.
 pub(super) struct Breaker {

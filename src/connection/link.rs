@@ -27,8 +27,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::condition::NO_CONNECTION;
+use super::dialer::{Dialer, Stream, ended, timed_out};
 use super::request::Outgoing;
-use super::route::{Route, Stream, ended, timed_out};
 
 /// Requests that the connection has accepted and not written yet; further ones wait before that.
 const QUEUE: usize = 1_024;
@@ -44,7 +44,7 @@ const LONGEST_DELAY: Duration = Duration::from_millis(500);
 pub(super) struct Link(Arc<Shared>);
 
 struct Shared {
-    route: Arc<Route>,
+    dialer: Arc<Dialer>,
     state: Mutex<State>,
 }
 
@@ -76,9 +76,9 @@ impl Shared {
 
 impl Link {
     /// Prepares a connection; it is made when first used.
-    pub(super) fn new(route: Arc<Route>) -> Self {
+    pub(super) fn new(dialer: Arc<Dialer>) -> Self {
         Self(Arc::new(Shared {
-            route,
+            dialer,
             state: Mutex::default(),
         }))
     }
@@ -111,8 +111,8 @@ impl Link {
 
     /// Waits for the connection, on which the request then has what is left of its time.
     async fn connected(&self) -> RedisResult<MultiplexedConnection> {
-        let route = &self.0.route;
-        let until = Instant::now() + route.connect + route.response;
+        let dialer = &self.0.dialer;
+        let until = Instant::now() + dialer.connect + dialer.response;
         let mut progress = self.progress();
         let made = progress.wait_for(|progress| !matches!(progress, Progress::Connecting(_)));
         // The outer error is that the time is over. The inner one is that the task is gone: its runtime has ended.
@@ -132,7 +132,7 @@ impl Link {
         let connection = self.0.state().connection.clone();
         let mut connection = connection.ok_or_else(ended)?;
         let left = until.saturating_duration_since(Instant::now());
-        connection.set_response_timeout(left.min(route.response));
+        connection.set_response_timeout(left.min(dialer.response));
         Ok(connection)
     }
 
@@ -149,7 +149,7 @@ impl Link {
         let task = Task {
             shared: Arc::downgrade(&self.0),
             number: state.started,
-            route: Arc::clone(&self.0.route),
+            dialer: Arc::clone(&self.0.dialer),
         };
         drop(state);
         tokio::spawn(task.run(sender));
@@ -161,7 +161,7 @@ impl Link {
 struct Task {
     shared: Weak<Shared>,
     number: u64,
-    route: Arc<Route>,
+    dialer: Arc<Dialer>,
 }
 
 impl Task {
@@ -175,7 +175,7 @@ impl Task {
             }
         };
         let config = AsyncConnectionConfig::new()
-            .set_response_timeout(Some(self.route.response))
+            .set_response_timeout(Some(self.dialer.response))
             .set_pipeline_buffer_size(QUEUE)
             .set_write_backpressure_boundary(GATHERED);
         // Its way here has logged it in.
@@ -198,9 +198,9 @@ impl Task {
 
     /// Connects and logs in. Tries again where the route says so, as long as a request waits.
     async fn stream(&self, progress: &watch::Sender<Progress>) -> RedisResult<Box<dyn Stream>> {
-        let (mut delay, mut retries) = (DELAY, self.route.retries);
+        let (mut delay, mut retries) = (DELAY, self.dialer.retries);
         loop {
-            let made = tokio::time::timeout(self.route.connect, self.route.make());
+            let made = tokio::time::timeout(self.dialer.connect, self.dialer.make());
             let made = made.await.unwrap_or_else(|_| Err(timed_out(NO_CONNECTION)));
             let error = match made {
                 Ok(stream) => return Ok(stream),

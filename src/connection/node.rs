@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use super::breaker::{Breaker, Probe};
 use super::condition::Condition;
 use super::condition::NO_CONNECTION;
+use super::dialer::{Dialer, timed_out};
 use super::link::Link;
 use super::request::Outgoing;
-use super::route::{Route, timed_out};
 use super::settings::ConnectionSettings;
 use crate::error::{Error, Result};
 use crate::telemetry::metrics::Metrics;
@@ -80,7 +80,7 @@ pub(super) struct Node {
     links: ArcSwap<Links>,
     /// The link that a thread which is no worker uses next.
     next: AtomicUsize,
-    route: Arc<Route>,
+    dialer: Arc<Dialer>,
     admin: Pool,
     breaker: Breaker,
     /// Whether it answered when last asked.
@@ -95,9 +95,9 @@ pub(super) struct Node {
 
 impl Links {
     /// Prepares `count` links, which connect when they are first used.
-    fn new(route: &Arc<Route>, count: usize, generation: u64) -> Arc<Self> {
+    fn new(dialer: &Arc<Dialer>, count: usize, generation: u64) -> Arc<Self> {
         let shared = |_| SharedLink {
-            link: Link::new(Arc::clone(route)),
+            link: Link::new(Arc::clone(dialer)),
             answered: Arc::default(),
         };
         let all = (0..count).map(shared).collect();
@@ -121,7 +121,7 @@ impl Node {
             .client(info)
             .map_err(|error| settings.unusable(error))?;
         let info = client.get_connection_info().clone();
-        let route = Arc::new(Route {
+        let dialer = Arc::new(Dialer {
             info: info.clone(),
             tls: settings.tls.clone(),
             connect: settings.connect,
@@ -141,9 +141,9 @@ impl Node {
             condition: Condition::new(name.clone(), metrics),
             name,
             host,
-            links: ArcSwap::new(Links::new(&route, 2 * settings.connections, 0)),
+            links: ArcSwap::new(Links::new(&dialer, 2 * settings.connections, 0)),
             next: AtomicUsize::new(0),
-            route,
+            dialer,
             admin: admin_pool(info, settings)?,
             breaker: Breaker::new(settings.response),
             up: AtomicBool::new(false),
@@ -220,7 +220,7 @@ impl Node {
     fn replace_links(&self, generation: u64) {
         let old = self.links.load();
         if old.generation == generation {
-            let new = Links::new(&self.route, old.all.len(), generation + 1);
+            let new = Links::new(&self.dialer, old.all.len(), generation + 1);
             self.links.compare_and_swap(&old, new);
         }
     }

@@ -14,7 +14,7 @@ async fn peer() -> (TcpListener, Link) {
         listener.local_addr().unwrap().port(),
     );
     let info = redis::IntoConnectionInfo::into_connection_info(ConnectionAddr::Tcp(host, port));
-    let link = Link::new(Arc::new(Route {
+    let link = Link::new(Arc::new(Dialer {
         info: info.unwrap(),
         tls: None,
         connect: Duration::from_secs(60),
