@@ -19,6 +19,7 @@
 
 mod breaker;
 mod cluster;
+mod cluster_slot;
 mod condition;
 mod dialer;
 mod failure;
@@ -28,7 +29,6 @@ mod request;
 mod router;
 mod sentinel;
 mod settings;
-mod slot;
 mod tls;
 
 use std::sync::Arc;
@@ -215,7 +215,7 @@ impl Redis {
     /// Which server has `key`, and how often that server was lost. Where either differs, another process may answer, with another
     /// hash seed: a walk by HSCAN that began at the one can't go on at the other.
     pub(crate) async fn serving(&self, key: &str) -> Result<(String, u64)> {
-        let node = self.owner(slot::of(key.as_bytes())).await?;
+        let node = self.owner(cluster_slot::of(key.as_bytes())).await?;
         Ok((node.name.clone(), node.outages()))
     }
 
@@ -264,7 +264,7 @@ impl Redis {
     async fn key_at(&self, node: &Arc<Node>, key: impl Fn(u32) -> String) -> Result<String> {
         for n in 0..CANDIDATES {
             let key = key(n);
-            if Arc::ptr_eq(&self.owner(slot::of(key.as_bytes())).await?, node) {
+            if Arc::ptr_eq(&self.owner(cluster_slot::of(key.as_bytes())).await?, node) {
                 return Ok(key);
             }
         }

@@ -2,7 +2,7 @@
 
 use redis::{Arg, Cmd};
 
-use super::slot;
+use super::cluster_slot;
 use crate::scripts::ScriptCall;
 
 /// One request, as its caller makes it. Its first key says which server it goes to.
@@ -30,7 +30,7 @@ impl<'a> Outgoing<'a> {
 
     /// The slot of the first key.
     pub(super) fn slot(self) -> u16 {
-        self.key().map_or(0, slot::of)
+        self.key().map_or(0, cluster_slot::of)
     }
 
     /// The first key.
