@@ -25,7 +25,7 @@ mod dialer;
 mod failure;
 mod link;
 mod node;
-mod request;
+mod outgoing;
 mod router;
 mod sentinel;
 mod settings;
@@ -44,11 +44,11 @@ use cluster::Cluster;
 use condition::{Meaning, words};
 use failure::is_no_script;
 use node::{Node, Reconnect};
-use request::Outgoing;
+use outgoing::Outgoing;
 use sentinel::Sentinel;
 use settings::ConnectionSettings;
 
-pub(crate) use request::Item;
+pub(crate) use outgoing::Item;
 
 /// Keys that are tried to find one of a server: enough even for a server that has a hundredth of the slots.
 const CANDIDATES: u32 = 4_096;

@@ -5,7 +5,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use super::Redis;
 use super::condition::{Meaning, words};
 use super::node::Node;
-use super::request::Outgoing;
+use super::outgoing::Outgoing;
 use crate::error::{Error, Trouble, Unavailable, Unreadable};
 use crate::keys;
 

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use super::condition::NO_CONNECTION;
 use super::dialer::{Dialer, Stream, ended, timed_out};
-use super::request::Outgoing;
+use super::outgoing::Outgoing;
 
 /// Requests that the connection has accepted and not written yet; further ones wait before that.
 const QUEUE: usize = 1_024;

@@ -16,7 +16,7 @@ use super::condition::Condition;
 use super::condition::NO_CONNECTION;
 use super::dialer::{Dialer, timed_out};
 use super::link::Link;
-use super::request::Outgoing;
+use super::outgoing::Outgoing;
 use super::settings::ConnectionSettings;
 use crate::error::{Error, Result};
 use crate::telemetry::metrics::Metrics;

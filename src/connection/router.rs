@@ -9,7 +9,7 @@ use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::failure::{IN_TIME, is_no_script};
 use super::node::Node;
-use super::request::Outgoing;
+use super::outgoing::Outgoing;
 use super::{Redis, Topology};
 use crate::error::{Error, Result, Trouble};
 use crate::scripts::ScriptCall;
