@@ -6,11 +6,11 @@
 //! `show` prints them back by a `printer` that masks the secrets; `reference` lists them all; `secrets` names those that are no
 //! protection. No setting is read after start.
 
-mod address;
 mod dialect;
 mod load;
 mod printer;
 mod read;
+mod redis_address;
 mod reference;
 pub(crate) mod rules;
 pub(crate) mod schema;
@@ -24,10 +24,10 @@ mod tests;
 
 use crate::names::{AppId, DirectRoomIds};
 
-pub(crate) use address::{Destination, Host, RedisAddress};
 pub(crate) use dialect::{Credential, Section, SectionKind, Sections};
 pub(crate) use load::{Flags, load, load_text};
 pub(crate) use printer::Printer;
+pub(crate) use redis_address::{Destination, Host, RedisAddress};
 pub(crate) use reference::reference;
 pub(crate) use schema::{Row, Settings, settings};
 pub(crate) use secrets::{WeakSecret, weak_secrets};
