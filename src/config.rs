@@ -1,12 +1,11 @@
 //! Every setting, its default, unit and range. They stand in one table, `settings`, by the `rules` that a setting can have;
-//! `schema` says what such a table is made of. What a dialect adds is a `dialect` section of the same kind, which stands with the
+//! `schema` says what such a table is made of. What a dialect adds is a `section` of the same kind, which stands with the
 //! dialect.
 //!
 //! `load` puts the layers on top of each other in a `tree`; `read` turns it, one `table` after the other, into these types;
 //! `show` prints them back by a `printer` that masks the secrets; `reference` lists them all; `secrets` names those that are no
 //! protection. No setting is read after start.
 
-mod dialect;
 mod load;
 mod printer;
 mod read;
@@ -15,6 +14,7 @@ mod reference;
 pub(crate) mod rules;
 pub(crate) mod schema;
 mod secrets;
+mod section;
 mod settings;
 mod show;
 mod table;
@@ -24,13 +24,13 @@ mod tests;
 
 use crate::names::{AppId, DirectRoomIds};
 
-pub(crate) use dialect::{Credential, Section, SectionKind, Sections};
 pub(crate) use load::{Flags, load, load_text};
 pub(crate) use printer::Printer;
 pub(crate) use redis_address::{Destination, Host, RedisAddress};
 pub(crate) use reference::reference;
 pub(crate) use schema::{Row, Settings, settings};
 pub(crate) use secrets::{WeakSecret, weak_secrets};
+pub(crate) use section::{Credential, Section, SectionKind, Sections};
 pub(crate) use settings::{
     Durability, HistoryConfig, LimitScope, LogConfig, LogFormat, RateLimit, RedisConfig,
     ServerConfig, UsersConfig,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::dialect::SectionKind;
+use super::section::SectionKind;
 use super::tree::{Node, parse, put};
 use super::{Config, ConfigError, read};
 

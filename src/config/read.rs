@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::dialect::{Credential, SectionKind, Sections};
 use super::schema::Settings;
+use super::section::{Credential, SectionKind, Sections};
 use super::settings::{RedisConfig, ServerConfig, Tenant, UsersConfig};
 use super::table::{Problems, Table};
 use super::tree::Node;

@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 
-use super::dialect::SectionKind;
+use super::section::SectionKind;
 use super::{Config, Destination, EXAMPLE, Flags, RedisAddress, load_text};
 
 /// Fewer bytes than these can be guessed by trying: with 16 random letters and digits there are 2^95 to try.
