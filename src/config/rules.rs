@@ -143,10 +143,10 @@ impl Rule<f64> for Part {
 }
 
 /// Says what is wrong with a text.
-pub(crate) type Check = fn(&str) -> Result<(), String>;
+pub(crate) type TextCheck = fn(&str) -> Result<(), String>;
 
 /// A text, with its default.
-pub(crate) struct Text(pub &'static str, pub Check);
+pub(crate) struct Text(pub &'static str, pub TextCheck);
 
 impl<T: From<String> + AsRef<std::ffi::OsStr>> Rule<T> for Text {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<T> {
@@ -169,7 +169,7 @@ impl<T: From<String> + AsRef<std::ffi::OsStr>> Rule<T> for Text {
 }
 
 /// A text that must be given.
-pub(crate) struct NeededText(pub Check);
+pub(crate) struct NeededText(pub TextCheck);
 
 impl Rule<String> for NeededText {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<String> {
@@ -254,7 +254,7 @@ impl<T: Copy + PartialEq> Rule<T> for Choice<T> {
 }
 
 /// A list of texts, with its default, and what is wrong with one of them.
-pub(crate) struct Texts(pub &'static [&'static str], pub Check);
+pub(crate) struct Texts(pub &'static [&'static str], pub TextCheck);
 
 impl Rule<Vec<String>> for Texts {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<Vec<String>> {
