@@ -108,9 +108,9 @@ impl Rule<u64> for NeededNumber {
 }
 
 /// A part of a whole, with its default: at least a thousandth, and at most all of it.
-pub(crate) struct Part(pub f64);
+pub(crate) struct Fraction(pub f64);
 
-impl Rule<f64> for Part {
+impl Rule<f64> for Fraction {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<f64> {
         let Some(node) = table.node(key) else {
             return Some(self.0);
