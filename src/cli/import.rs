@@ -17,7 +17,7 @@ use super::process::{Signals, on_runtime};
 use super::progress::Meter;
 use crate::app::Stop;
 use crate::config::Config;
-use crate::intake::{Cut, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};
+use crate::intake::{EarlyEnd, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};
 use crate::names::AppId;
 use crate::telemetry::metrics::Metrics;
 
@@ -120,7 +120,7 @@ async fn import(
         return Ok(well_if(done.rejected == 0));
     };
     let failure = match cut {
-        Cut::Engine(error) => Failure::from(error),
+        EarlyEnd::Engine(error) => Failure::from(error),
         cut => Failure::Failed(cut.to_string()),
     };
     Err(failure.map(|why| {
