@@ -12,7 +12,7 @@ use crate::audit::{self, Check, Level};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
-pub(super) struct Doctor {
+pub(super) struct DoctorArgs {
     #[command(flatten)]
     redis: RedisArgs,
     /// Print JSON
@@ -20,7 +20,7 @@ pub(super) struct Doctor {
     json: bool,
 }
 
-impl Doctor {
+impl DoctorArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let config = self.redis.config()?;
         on_runtime(doctor(&config, self.json))

@@ -28,7 +28,7 @@ const FIRST: usize = 20;
 const BUFFER: usize = 1 << 20;
 
 #[derive(Debug, Args)]
-pub(super) struct Import {
+pub(super) struct ImportArgs {
     #[command(flatten)]
     redis: RedisArgs,
     /// The app's id
@@ -53,7 +53,7 @@ pub(super) struct Import {
     file: PathBuf,
 }
 
-impl Import {
+impl ImportArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let app = app_id(self.app)?;
         let config = self.redis.config()?;

@@ -24,7 +24,7 @@ const FIRST: usize = 20;
 const RECORD: usize = 160;
 
 #[derive(Debug, Args)]
-pub(super) struct Inspect {
+pub(super) struct InspectArgs {
     #[command(flatten)]
     redis: RedisArgs,
     /// The app's id
@@ -55,7 +55,7 @@ struct SubjectArgs {
     room: Option<String>,
 }
 
-impl Inspect {
+impl InspectArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let app = app_id(self.app)?;
         if self.memory {
