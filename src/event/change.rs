@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::fields::{Fields, Name, Wrong, text, wrong};
+use super::fields::{EventFields, Name, Wrong, text, wrong};
 use super::{Change, Event, MemberState, Mentions, Message, RoomOrPeer, UpTo, time};
 use crate::json::{Raw, Surrogates};
 use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag, UserId};
@@ -21,7 +21,7 @@ const MAX_LONG_BYTES: usize = 4 << 10;
 const MAX_PAYLOAD_BYTES: usize = 4 << 10;
 
 /// The event that the fields make.
-pub(super) fn event(fields: &mut Fields<'_>) -> Result<Event, Wrong> {
+pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
     let kind = fields
         .text(Name::Type)?
         .ok_or_else(|| wrong("type", "is missing"))?;
@@ -72,7 +72,7 @@ fn bounded(field: Name, text: Cow<'_, str>) -> Result<String, Wrong> {
     }
 }
 
-fn user_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn user_updated(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let user = fields.required(Name::User, UserId::parse)?;
     let mut shown = Vec::new();
     if let Some(nickname) = fields.prose(Name::Nickname)? {
@@ -94,7 +94,7 @@ fn kind(text: &str) -> Option<&'static str> {
     KINDS.into_iter().find(|kind| *kind == text)
 }
 
-fn room_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn room_updated(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let room = fields.required(Name::Room, RoomId::parse)?;
     let known = |text: Cow<'_, str>| {
         kind(&text).ok_or_else(|| wrong("kind", "must be direct, group or supergroup"))
@@ -144,7 +144,7 @@ fn room_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     })
 }
 
-fn member(fields: &mut Fields<'_>, state: MemberState) -> Result<Change, Wrong> {
+fn member(fields: &mut EventFields<'_>, state: MemberState) -> Result<Change, Wrong> {
     let room = fields.required(Name::Room, RoomId::parse)?;
     let one = fields.name(Name::User, UserId::parse)?;
     let many = fields.list(Name::Users, UserId::parse, usize::MAX, "")?;
@@ -158,7 +158,7 @@ fn member(fields: &mut Fields<'_>, state: MemberState) -> Result<Change, Wrong> 
     Ok(Change::Member { room, state, users })
 }
 
-fn message(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let sender = fields.name(Name::Sender, UserId::parse)?;
     let place = match (
         fields.name(Name::Room, RoomId::parse)?,
@@ -226,7 +226,7 @@ fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
     }
 }
 
-fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let user = fields.required(Name::User, UserId::parse)?;
     let place = match (
         fields.name(Name::Room, RoomId::parse)?,
@@ -249,7 +249,7 @@ fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     Ok(Change::Read { place, user, up_to })
 }
 
-fn read_all(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn read_all(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     const LIST: &str = "must be a list of one or more of direct, group and supergroup";
     let user = fields.required(Name::User, UserId::parse)?;
     let up_to = match fields.time(Name::UpToTime, time::Use::Bound)? {
@@ -277,7 +277,7 @@ fn read_all(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     Ok(Change::ReadAll { user, up_to, kinds })
 }
 
-fn pref(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn pref(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let room = fields.required(Name::Room, RoomId::parse)?;
     let user = fields.required(Name::User, UserId::parse)?;
     let mut settings = Vec::new();

@@ -123,7 +123,7 @@ fields! {
 }
 
 /// The fields of one event: of each the last value given, not looked into yet.
-pub(super) struct Fields<'a> {
+pub(super) struct EventFields<'a> {
     values: [Raw<'a>; NAMES.len()],
     /// A bit for each that is given and not taken yet.
     present: u64,
@@ -135,7 +135,7 @@ pub(super) struct Fields<'a> {
 // A bit for each.
 const _: () = assert!(NAMES.len() <= 64);
 
-impl Default for Fields<'_> {
+impl Default for EventFields<'_> {
     fn default() -> Self {
         Self {
             values: [Raw::default(); NAMES.len()],
@@ -146,7 +146,7 @@ impl Default for Fields<'_> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> EventFields<'a> {
     /// Begins another event.
     pub(super) fn clear(&mut self) {
         self.present = 0;

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::Event;
 use super::change;
-use super::fields::{Fields, Wrong, wrong};
+use super::fields::{EventFields, Wrong, wrong};
 use crate::json::{NotJson, Positions, Scanner, byte_order_mark};
 use crate::names::EventKey;
 
@@ -139,7 +139,7 @@ pub(crate) fn read_all(body: &[u8], form: BodyForm, most: usize) -> Result<Batch
 
 /// Reads the event of one line, if it is not blank.
 pub(crate) fn read_line(line: &[u8]) -> Option<Result<Event, Invalid>> {
-    let event = in_line(&mut Fields::default(), line)?;
+    let event = in_line(&mut EventFields::default(), line)?;
     Some(event.map_err(|wrong| wrong.in_line(None)))
 }
 
@@ -150,7 +150,7 @@ pub(super) struct Events<'a> {
     scanner: Scanner<'a>,
     at: At,
     positions: Positions<'a>,
-    fields: Fields<'a>,
+    fields: EventFields<'a>,
     fault: Option<BodyFault>,
 }
 
@@ -183,7 +183,7 @@ impl<'a> Events<'a> {
                 },
             },
             positions: Positions::new(body),
-            fields: Fields::default(),
+            fields: EventFields::default(),
             fault: None,
         }
     }
@@ -290,7 +290,7 @@ impl Iterator for Events<'_> {
 }
 
 /// The event of a line, if it is not blank. Where files were put behind each other a line may begin with a byte order mark too.
-fn in_line<'a>(fields: &mut Fields<'a>, line: &'a [u8]) -> Option<Result<Event, Wrong>> {
+fn in_line<'a>(fields: &mut EventFields<'a>, line: &'a [u8]) -> Option<Result<Event, Wrong>> {
     let mut scanner = Scanner::new(line, byte_order_mark(line));
     scanner.peek()?;
     let event = event(fields, &mut scanner);
@@ -311,7 +311,7 @@ fn in_line<'a>(fields: &mut Fields<'a>, line: &'a [u8]) -> Option<Result<Event, 
 
 /// Reads the next value as an event.
 fn event<'a>(
-    fields: &mut Fields<'a>,
+    fields: &mut EventFields<'a>,
     scanner: &mut Scanner<'a>,
 ) -> Result<Result<Event, Wrong>, NotJson> {
     fields.clear();
