@@ -7,7 +7,7 @@ mod rights;
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use self::check::{Checks, Fields, REACHABLE};
+use self::check::{Checks, NodeFields, REACHABLE};
 use self::info::{encoding, is_cluster, memory, millis, persistence, role, version};
 use self::rights::May;
 use crate::connection::{Redis, Server};
@@ -157,7 +157,12 @@ impl Doctor {
     }
 
     /// Checks how the server is set up, by its INFO, and answers the INFO.
-    async fn setup(&self, node: &Server, settings: Option<&Fields>, checks: &mut Checks) -> Fields {
+    async fn setup(
+        &self,
+        node: &Server,
+        settings: Option<&NodeFields>,
+        checks: &mut Checks,
+    ) -> NodeFields {
         let info = match self.info(node).await {
             Ok(info) => info,
             Err(error) => {
@@ -167,7 +172,7 @@ impl Doctor {
                     error.to_string(),
                     "let the user run INFO: ACL SETUSER … +info",
                 );
-                Fields::new()
+                NodeFields::new()
             }
         };
         if !info.is_empty() {
@@ -225,7 +230,7 @@ impl Doctor {
         Ok(ahead)
     }
 
-    async fn info(&self, node: &Server) -> Result<Fields> {
+    async fn info(&self, node: &Server) -> Result<NodeFields> {
         let info = node.admin(&redis::cmd("INFO")).await?;
         Ok(text(info)?
             .lines()
@@ -234,7 +239,7 @@ impl Doctor {
             .collect())
     }
 
-    async fn settings(&self, node: &Server) -> Result<Fields> {
+    async fn settings(&self, node: &Server) -> Result<NodeFields> {
         let mut get = redis::cmd("CONFIG");
         get.arg("GET")
             .arg("hash-max-listpack-*")
@@ -268,7 +273,7 @@ impl Doctor {
     async fn cluster(&self, node: &Server, checks: &mut Checks) {
         let mut cmd = redis::cmd("CLUSTER");
         cmd.arg("INFO");
-        let info: Fields = match node.admin(&cmd).await.and_then(text) {
+        let info: NodeFields = match node.admin(&cmd).await.and_then(text) {
             Ok(info) => info
                 .lines()
                 .filter_map(|line| line.trim().split_once(':'))
