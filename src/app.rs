@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::audit::{Check, Doctor, KnownServers};
 use crate::config::Config;
 use crate::demo::private_redis::{PrivateRedis, StartError};
-use crate::engine::{self, Engine, Probe, Standing, this_is_a_worker};
+use crate::engine::{self, Engine, Probe, RedisState, this_is_a_worker};
 use crate::http;
 use crate::http::Unserved;
 use crate::http::edge::{self, Answers, Edge, Limits};
@@ -111,9 +111,9 @@ struct Health {
 
 impl Health {
     /// How Redis is.
-    fn standing(&self) -> Option<Standing> {
+    fn redis_state(&self) -> Option<RedisState> {
         let last = self.redis.load_full()?;
-        Some(self.engine.get()?.standing(&last))
+        Some(self.engine.get()?.redis_state(&last))
     }
 }
 
@@ -406,9 +406,9 @@ async fn readyz(health: web::Data<Health>) -> HttpResponse {
         SERVING => "serving",
         _ => "stopping",
     };
-    let seen = health.standing();
+    let seen = health.redis_state();
     let (redis, reason) = match &seen {
-        Some(standing) => (standing.state, standing.why.as_str()),
+        Some(redis_state) => (redis_state.state, redis_state.why.as_str()),
         None => ("down", "nobody has asked it yet"),
     };
     let ready = server == "serving" && health.redis_answered.load(Ordering::Relaxed);
@@ -467,16 +467,16 @@ async fn poll(redis: engine::Health, health: Arc<Health>, metrics: Arc<Metrics>)
 
 /// Asks Redis once. What is wrong with a server is in the log already; what is wrong with none of them is said here, once.
 async fn look(redis: &engine::Health, health: &Health, metrics: &Metrics) {
-    let before = health.standing();
+    let before = health.redis_state();
     let probe = redis.probe().await;
     health.redis_serves.store(probe.serves, Ordering::Relaxed);
     if probe.serves {
         health.redis_answered.store(true, Ordering::Relaxed);
     }
-    let now = redis.standing(&probe);
+    let now = redis.redis_state(&probe);
     health.redis.store(Some(Arc::new(probe)));
     metrics.redis_up(now.state == "up");
-    let Standing { state, why, logged } = now;
+    let RedisState { state, why, logged } = now;
     match before.filter(|before| !before.logged) {
         Some(before) if before.state == state => {}
         _ if !logged => tracing::warn!(state, reason = why, "redis can't be used"),
