@@ -29,11 +29,11 @@ pub(super) struct Condition {
     metrics: Option<Arc<Metrics>>,
     /// Whether it has answered and nothing is known to be wrong. Most answers look at nothing else.
     well: AtomicBool,
-    known: Mutex<Known>,
+    state: Mutex<ServerState>,
 }
 
 #[derive(Default)]
-struct Known {
+struct ServerState {
     /// Whether it has ever answered.
     answered: bool,
     /// Nothing is said of it any more: another server has its place.
@@ -53,12 +53,12 @@ impl Condition {
             server,
             metrics,
             well: AtomicBool::new(false),
-            known: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ServerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is wrong, if anything is.
@@ -66,7 +66,7 @@ impl Condition {
         if self.well.load(Ordering::Relaxed) {
             return None;
         }
-        self.known().ill.as_ref().map(|ill| ill.why.clone())
+        self.state().ill.as_ref().map(|ill| ill.why.clone())
     }
 
     /// It has answered; `wrote`: to a script that Redis refuses wherever it takes no writes.
@@ -74,11 +74,11 @@ impl Condition {
         if self.well.load(Ordering::Relaxed) {
             return;
         }
-        let mut known = self.known();
-        if let Some(Ill { why, last }) = &known.ill {
+        let mut state = self.state();
+        if let Some(Ill { why, last }) = &state.ill {
             let calm = match why.trouble {
                 // It has never answered before, so this answer is no exception.
-                _ if !known.answered => Duration::ZERO,
+                _ if !state.answered => Duration::ZERO,
                 Trouble::Rights => CALM_OF_RIGHTS,
                 _ => CALM,
             };
@@ -86,10 +86,10 @@ impl Condition {
                 return;
             }
         }
-        known.ill = None;
-        let again = std::mem::replace(&mut known.answered, true);
+        state.ill = None;
+        let again = std::mem::replace(&mut state.answered, true);
         self.well.store(true, Ordering::Relaxed);
-        if known.retired {
+        if state.retired {
             return;
         }
         if let Some(metrics) = &self.metrics {
@@ -105,9 +105,9 @@ impl Condition {
 
     /// Something is wrong.
     pub(super) fn found(&self, why: &Unavailable) {
-        let mut known = self.known();
+        let mut state = self.state();
         let now = Instant::now();
-        if let Some(ill) = &mut known.ill {
+        if let Some(ill) = &mut state.ill {
             let same = ill.why.trouble.word() == why.trouble.word();
             // Where two things are wrong at once, each call meets one or the other. The log names the second one when the first one is
             // over; otherwise it would go back and forth.
@@ -118,12 +118,12 @@ impl Condition {
                 return;
             }
         }
-        known.ill = Some(Ill {
+        state.ill = Some(Ill {
             why: why.clone(),
             last: now,
         });
         self.well.store(false, Ordering::Relaxed);
-        if known.retired {
+        if state.retired {
             return;
         }
         if let Some(metrics) = &self.metrics {
@@ -136,7 +136,7 @@ impl Condition {
 
     /// Nothing is said of it from now on.
     pub(super) fn retire(&self) {
-        self.known().retired = true;
+        self.state().retired = true;
     }
 }
 
