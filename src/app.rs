@@ -19,7 +19,7 @@ use crate::demo::private_redis::{PrivateRedis, StartError};
 use crate::engine::{self, Engine, Probe, RedisState, this_is_a_worker};
 use crate::http;
 use crate::http::Unserved;
-use crate::http::edge::{self, Answers, Edge, Limits};
+use crate::http::edge::{self, Answers, Bounds, Edge};
 use crate::open_files::{self, OpenFiles};
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 
@@ -311,11 +311,11 @@ fn public_server(
     };
     let edge = Edge {
         name: "public",
-        limits: Limits {
+        bounds: Bounds {
             max_connections,
             max_connections_per_address: settings.max_connections_per_address,
             max_turned_away,
-            ..limits(&state.config)
+            ..bounds(&state.config)
         },
         trusted_proxies: settings.trusted_proxies.clone(),
         refuse: http::refuse,
@@ -335,9 +335,9 @@ fn public_server(
 }
 
 /// What a connection may cost, at either address.
-fn limits(config: &Config) -> Limits {
+fn bounds(config: &Config) -> Bounds {
     let settings = &config.server;
-    Limits {
+    Bounds {
         max_connections: ADMIN_CONNECTIONS,
         max_connections_per_address: 0,
         max_turned_away: 16,
@@ -357,7 +357,7 @@ fn admin_server(
 ) -> io::Result<Server> {
     let edge = Edge {
         name: "admin",
-        limits: limits(config),
+        bounds: bounds(config),
         trusted_proxies: Vec::new(),
         refuse: |_, why| http::unserved(why),
         metrics: None,

@@ -97,10 +97,10 @@ impl Connection {
         turned_away: Option<NoPlace>,
     ) -> Rc<Self> {
         let now = worker.now();
-        let limits = &worker.shared.limits;
+        let bounds = &worker.shared.bounds;
         let first = match turned_away {
             Some(_) => TURN_AWAY,
-            None => limits.head_timeout,
+            None => bounds.head_timeout,
         };
         let connection = Rc::new(Self {
             worker: Rc::clone(worker),
@@ -120,7 +120,7 @@ impl Connection {
             holds: Cell::new(0),
             since: Cell::new(now),
             deadline: Cell::new(now.plus(ticks(first))),
-            patience: Cell::new(Patience::new(now, ticks(limits.write_timeout))),
+            patience: Cell::new(Patience::new(now, ticks(bounds.write_timeout))),
             cut: Cell::new(None),
             waker: RefCell::new(None),
         });
@@ -311,7 +311,7 @@ impl Connection {
         if self.answered.replace(false) {
             let wire = &*self.wire.borrow();
             if wire.body_is_over() {
-                let keep_alive = self.within(self.worker.shared.limits.keep_alive);
+                let keep_alive = self.within(self.worker.shared.bounds.keep_alive);
                 self.go_on(Phase::Waiting, keep_alive);
                 if wire.has_more() {
                     self.worker.wants_turn(self);
@@ -361,7 +361,7 @@ impl Swept for Connection {
     fn leaves_queue(&self) {
         self.queued.set(false);
         if self.phase.get() == Phase::Waiting {
-            let keep_alive = self.within(self.worker.shared.limits.keep_alive);
+            let keep_alive = self.within(self.worker.shared.bounds.keep_alive);
             self.go_on(Phase::Waiting, keep_alive);
         }
     }
@@ -434,12 +434,12 @@ impl Keeper for Connection {
     }
 
     fn head_begins(&self) {
-        let timeout = self.worker.shared.limits.head_timeout;
+        let timeout = self.worker.shared.bounds.head_timeout;
         self.deadline.set(self.within(timeout));
     }
 
     fn request_begins(&self, without_body: bool) {
-        let body_timeout = self.worker.shared.limits.body_timeout;
+        let body_timeout = self.worker.shared.bounds.body_timeout;
         let deadline = match without_body {
             true => Tick::NEVER,
             false => self.within(body_timeout + BODY_MARGIN),

@@ -60,28 +60,28 @@ where
     S::Service: 'static,
     <S::Service as Service<Request>>::Future: 'static,
 {
-    let limits = edge.limits;
+    let bounds = edge.bounds;
     let workers = match edge.workers {
         0 => std::thread::available_parallelism().map_or(2, |cores| cores.get().min(512)),
         workers => workers,
     };
     // Those who are too many are counted and told here. The server's own bound, which leaves newcomers in the backlog, lies higher: it
     // also counts connections that are accepted but not yet refused, because each has a file open.
-    let accepted = limits.max_connections + 2 * limits.max_turned_away;
+    let accepted = bounds.max_connections + 2 * bounds.max_turned_away;
     let builder = Server::build()
         .disable_signals()
         .workers(workers)
         .max_concurrent_connections(accepted.div_ceil(workers))
         .shutdown_timeout(edge.grace_seconds);
     let shared = Arc::new(Shared {
-        limits,
+        bounds,
         places: Arc::new(Places::new(
-            limits.max_connections,
-            limits.max_connections_per_address,
+            bounds.max_connections,
+            bounds.max_connections_per_address,
             edge.trusted_proxies.clone(),
         )),
         answers: Arc::clone(&edge.answers),
-        turned_away: Arc::new(Places::new(limits.max_turned_away, 0, Vec::new())),
+        turned_away: Arc::new(Places::new(bounds.max_turned_away, 0, Vec::new())),
         metrics: edge.metrics.clone(),
         refuse: edge.refuse,
         workers,
@@ -262,7 +262,7 @@ where
                 unseen(metrics, Unserved::Full);
             }
             if why == NoPlace::Full && !shared.full.swap(true, Ordering::Relaxed) {
-                let max = shared.limits.max_connections;
+                let max = shared.bounds.max_connections;
                 tracing::warn!(max_connections = max, "full: new connections are refused");
             }
             let Ok(place) = shared.turned_away.take(None) else {

@@ -235,7 +235,7 @@ impl Wire {
         mut buf: Option<&mut ReadBuf<'_>>,
     ) -> Poll<io::Result<Next>> {
         let worker = connection.worker();
-        let max = worker.shared.limits.max_head_bytes;
+        let max = worker.shared.bounds.max_head_bytes;
         loop {
             if let Some(next) = self.take_head(connection) {
                 return Poll::Ready(Ok(next));
@@ -283,7 +283,7 @@ impl Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<Option<Next>>> {
-        let max = connection.worker().shared.limits.max_head_bytes;
+        let max = connection.worker().shared.bounds.max_head_bytes;
         let start = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let new = buf.filled().get(start..).unwrap_or_default();
@@ -361,7 +361,7 @@ impl Wire {
             self.parsed = 0;
             return None;
         }
-        let max = connection.worker().shared.limits.max_head_bytes;
+        let max = connection.worker().shared.bounds.max_head_bytes;
         if let Some(why) = connection.turned_away() {
             let seen = head::shows_path(&self.input) || self.input.len() >= max;
             return seen.then(|| {

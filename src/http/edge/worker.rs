@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::clock::{TICK, Tick};
 use super::places::{Answers, Places};
-use super::{Limits, Refuse};
+use super::{Bounds, Refuse};
 use crate::telemetry::metrics::Metrics;
 
 /// How many pipelined requests (those that came together with the one before them) a worker serves between two looks at the sockets.
@@ -27,7 +27,7 @@ pub(super) const READ: usize = 8 * 1024;
 /// What the workers of a listener share.
 pub(super) struct Shared {
     /// What a connection may cost.
-    pub limits: Limits,
+    pub bounds: Bounds,
     /// Who may be connected.
     pub places: Arc<Places>,
     /// What finished answers take.
