@@ -24,7 +24,7 @@ use crate::engine::{Engine, Writer};
 
 pub(crate) use doctor::{Check, Doctor, KnownServers, Level};
 pub(crate) use drift::Drift;
-pub(crate) use inspect::{Listed, RoomShown, UserShown};
+pub(crate) use inspect::{ListedRoom, RoomShown, UserShown};
 pub(crate) use memory::{KeyTotals, MemoryUse};
 pub(crate) use mend::Mended;
 pub(crate) use rebuild::Repair;

@@ -41,7 +41,7 @@ pub(crate) type Shown<T> = Option<T>;
 
 /// One room among a user's.
 #[derive(Debug, Clone)]
-pub(crate) struct Listed {
+pub(crate) struct ListedRoom {
     /// The room.
     pub room: String,
     /// `j` joined or `i` invited.
@@ -84,9 +84,9 @@ pub(crate) struct UserShown {
     /// How many rooms carry a tag or type; direct rooms by peer.
     pub refs: BTreeMap<String, String>,
     /// Direct rooms and groups.
-    pub rooms: Vec<Listed>,
+    pub rooms: Vec<ListedRoom>,
     /// Supergroups.
-    pub supers: Vec<Listed>,
+    pub supers: Vec<ListedRoom>,
     /// Tombstones: room → epoch and microseconds.
     pub left: BTreeMap<String, String>,
     /// How many holes and mentions there are.
@@ -312,7 +312,7 @@ impl Audit {
 }
 
 /// Fills in what only the room knows of a supergroup.
-fn ask_room(room: &mut Listed, mut numbers: Reply) -> Result<()> {
+fn ask_room(room: &mut ListedRoom, mut numbers: Reply) -> Result<()> {
     if numbers.is_empty() {
         return Ok(());
     }
@@ -327,8 +327,8 @@ fn ask_room(room: &mut Listed, mut numbers: Reply) -> Result<()> {
     Ok(())
 }
 
-fn listed(room: &str, position: &Position) -> Listed {
-    Listed {
+fn listed(room: &str, position: &Position) -> ListedRoom {
+    ListedRoom {
         room: room.to_owned(),
         state: position.state,
         epoch: position.epoch,

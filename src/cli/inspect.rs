@@ -13,7 +13,7 @@ use super::memory::memory;
 use super::output::print;
 use super::process::on_runtime;
 use super::redis_cli::RedisCli;
-use crate::audit::{Audit, Listed, RoomShown, UnreadableData, UserShown};
+use crate::audit::{Audit, ListedRoom, RoomShown, UnreadableData, UserShown};
 use crate::config::Config;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode};
 use crate::names::{AppId, RoomId, UserId};
@@ -225,7 +225,7 @@ fn unread(unreadable: &[UnreadableData], total: u64) -> Value {
     json!({ "count": total, "list": list })
 }
 
-fn listed(room: &Listed, lines: Vec<String>) -> Value {
+fn listed(room: &ListedRoom, lines: Vec<String>) -> Value {
     let tags: Vec<String> = room
         .tags
         .split(',')
