@@ -15,7 +15,7 @@ use super::clock::{Tick, ticks};
 use super::head;
 use super::patience::Patience;
 use super::places::{Held, NoPlace};
-use super::wire::{Keeper, Next, Wire};
+use super::wire::{Input, Keeper, Wire};
 use super::words;
 use super::worker::{Cut, Swept, Worker};
 use crate::http::unserved::{Unserved, unseen};
@@ -210,9 +210,9 @@ impl Connection {
     }
 
     /// Without an engine: until there is a whole head for one.
-    pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+    pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<Input>> {
         if self.phase.get() == Phase::Closing {
-            return Poll::Ready(Ok(Next::End));
+            return Poll::Ready(Ok(Input::End));
         }
         self.wire.borrow_mut().poll_head(self, cx, None)
     }
@@ -273,11 +273,11 @@ impl Connection {
             let next = match self.phase.get() {
                 Phase::Waiting => ready!(wire.poll_head(self, cx, Some(buf)))?,
                 Phase::Serving => ready!(wire.poll_body(self, cx, buf))?,
-                Phase::Closing => Next::End,
+                Phase::Closing => Input::End,
             };
             match next {
-                Next::Ready => {}
-                Next::Given | Next::End => return Poll::Ready(Ok(())),
+                Input::Ready => {}
+                Input::Given | Input::End => return Poll::Ready(Ok(())),
             }
         }
     }

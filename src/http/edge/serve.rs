@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::places::{Held, NoPlace, Place, Places};
-use super::wire::Next;
+use super::wire::Input;
 use super::worker::{Shared, Worker};
 use super::{Edge, head, words};
 use crate::http::address::network;
@@ -369,13 +369,13 @@ impl<E: Service<(Io, Option<SocketAddr>)>> Future for Carried<E> {
             }
             match &mut this.stage {
                 Stage::Waiting => match ready!(connection.poll_head(cx)) {
-                    Ok(Next::Ready | Next::Given) => {
+                    Ok(Input::Ready | Input::Given) => {
                         let io = Io(Rc::clone(connection));
                         let engine = this.engine.call((io, this.peer));
                         connection.has_engine();
                         this.stage = Stage::Serving(Box::pin(engine));
                     }
-                    Ok(Next::End) => {
+                    Ok(Input::End) => {
                         if !connection.is_ending() {
                             connection.ends();
                         }
