@@ -7,12 +7,12 @@ use super::schema::Settings;
 use super::section::{Credential, SectionKind, Sections};
 use super::settings::{RedisConfig, ServerConfig, Tenant, UsersConfig};
 use super::table::{Problems, Table};
-use super::tree::Node;
+use super::tree::TreeNode;
 use super::{AppConfig, Config, ConfigError, HistoryConfig, LogConfig, RedisAddress};
 
 /// Reads the whole tree; `earlier` are the problems found while it was put together.
 pub(super) fn config(
-    root: Node,
+    root: TreeNode,
     earlier: Vec<String>,
     dialects: &[&SectionKind],
 ) -> Result<Config, ConfigError> {

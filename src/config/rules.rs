@@ -11,7 +11,7 @@ use super::Secret;
 use super::printer::Printer;
 use super::schema::{Row, Rule, Settings};
 use super::table::Table;
-use super::tree::Node;
+use super::tree::TreeNode;
 
 fn row(key: &'static str, help: String, form: impl Into<String>) -> Row {
     Row {
@@ -35,7 +35,7 @@ pub(crate) struct NeededNumber(pub RangeInclusive<u64>);
 
 fn number(table: &mut Table<'_>, key: &str, range: &RangeInclusive<u64>) -> Option<u64> {
     match table.node(key)? {
-        Node::Value(toml::Value::Integer(number)) => {
+        TreeNode::Value(toml::Value::Integer(number)) => {
             let number = u64::try_from(number).ok();
             let found = number.filter(|number| range.contains(number));
             if found.is_none() {
@@ -116,10 +116,10 @@ impl Rule<f64> for Fraction {
             return Some(self.0);
         };
         let part = match node {
-            Node::Value(toml::Value::Float(part)) => part,
-            Node::Value(toml::Value::Integer(1)) => 1.0,
+            TreeNode::Value(toml::Value::Float(part)) => part,
+            TreeNode::Value(toml::Value::Integer(1)) => 1.0,
             // Any other integer is out of range, which is said below.
-            Node::Value(toml::Value::Integer(_)) => 0.0,
+            TreeNode::Value(toml::Value::Integer(_)) => 0.0,
             _ => {
                 table.problem(key, "must be a number");
                 return None;
