@@ -16,14 +16,14 @@ pub(crate) use text::{BadText, Surrogates};
 
 /// Finds the positions of bytes, in order, without looking at any byte twice.
 #[derive(Debug)]
-pub(crate) struct Positions<'a> {
+pub(crate) struct LineIndex<'a> {
     text: &'a [u8],
     seen: usize,
     line: usize,
     line_start: usize,
 }
 
-impl<'a> Positions<'a> {
+impl<'a> LineIndex<'a> {
     /// Of the bytes of this text.
     pub(crate) fn new(text: &'a [u8]) -> Self {
         Self {

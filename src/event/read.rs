@@ -8,7 +8,7 @@ use std::fmt;
 use super::Event;
 use super::change;
 use super::fields::{EventFields, Wrong, wrong};
-use crate::json::{NotJson, Positions, Scanner, byte_order_mark};
+use crate::json::{LineIndex, NotJson, Scanner, byte_order_mark};
 use crate::names::EventKey;
 
 /// How a body holds events.
@@ -22,14 +22,14 @@ pub(crate) enum BodyForm {
 
 /// Where in a body, or in a line of it, something is wrong. Counted from 1, columns in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Position {
+pub(crate) struct LineColumn {
     /// The line, unless only one line was looked at.
     pub line: Option<usize>,
     /// The column.
     pub column: usize,
 }
 
-impl fmt::Display for Position {
+impl fmt::Display for LineColumn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(line) = self.line {
             write!(f, "line {line}, ")?;
@@ -46,7 +46,7 @@ pub(crate) struct Invalid {
     /// What is wrong with it.
     pub problem: Cow<'static, str>,
     /// Where, if the field can't be read at all.
-    pub position: Option<Position>,
+    pub position: Option<LineColumn>,
 }
 
 impl fmt::Display for Invalid {
@@ -69,10 +69,10 @@ impl std::error::Error for Invalid {}
 pub(crate) enum BodyFault {
     /// It is not JSON.
     #[error("the body is not JSON: {0}")]
-    NotJson(Position),
+    NotJson(LineColumn),
     /// It is JSON, with lists or objects in each other that nobody wants.
     #[error("the body is nested too deeply: {0}")]
-    Nested(Position),
+    Nested(LineColumn),
     /// It is JSON, but no object and no list.
     #[error("the body must be an event or a list of events")]
     NoEvents,
@@ -149,7 +149,7 @@ pub(super) struct Events<'a> {
     body: &'a [u8],
     scanner: Scanner<'a>,
     at: At,
-    positions: Positions<'a>,
+    positions: LineIndex<'a>,
     fields: EventFields<'a>,
     fault: Option<BodyFault>,
 }
@@ -182,7 +182,7 @@ impl<'a> Events<'a> {
                     start: 0,
                 },
             },
-            positions: Positions::new(body),
+            positions: LineIndex::new(body),
             fields: EventFields::default(),
             fault: None,
         }
@@ -193,9 +193,9 @@ impl<'a> Events<'a> {
         self.fault
     }
 
-    fn position(&mut self, at: usize) -> Position {
+    fn position(&mut self, at: usize) -> LineColumn {
         let (line, column) = self.positions.of(at);
-        Position {
+        LineColumn {
             line: Some(line),
             column,
         }
@@ -329,7 +329,7 @@ fn event<'a>(
 }
 
 impl Wrong {
-    fn at_position(self, position: Option<Position>) -> Invalid {
+    fn at_position(self, position: Option<LineColumn>) -> Invalid {
         Invalid {
             field: self.field,
             problem: self.problem,
@@ -338,7 +338,7 @@ impl Wrong {
     }
 
     fn in_line(self, line: Option<usize>) -> Invalid {
-        let position = self.at.map(|at| Position {
+        let position = self.at.map(|at| LineColumn {
             line,
             column: at + 1,
         });

@@ -250,7 +250,7 @@ fn values_are_looked_into_where_they_lie() {
 
 #[test]
 fn positions_are_counted_once() {
-    let mut positions = Positions::new(b"ab\ncd\n\nef");
+    let mut positions = LineIndex::new(b"ab\ncd\n\nef");
     let found: Vec<_> = [0, 1, 2, 3, 5, 6, 7, 8, 9]
         .map(|at| positions.of(at))
         .to_vec();

@@ -25,8 +25,8 @@ fn json(body: &str) -> Result<Batch, BodyFault> {
     read_all(body.as_bytes(), BodyForm::Json, 10)
 }
 
-fn position(line: usize, column: usize) -> Position {
-    Position {
+fn position(line: usize, column: usize) -> LineColumn {
+    LineColumn {
         line: Some(line),
         column,
     }

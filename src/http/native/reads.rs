@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::{Media, Times, enter, media_type, named, parameters};
 use crate::counts::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
 use crate::http::request::{Call, decode_segment, json as answer};
-use crate::json::{self, NotJson, Positions, Surrogates};
+use crate::json::{self, LineIndex, NotJson, Surrogates};
 use crate::names::{AppId, RoomId, UserId};
 
 /// The most users in one `POST /v1/unread`.
@@ -267,7 +267,7 @@ fn ok(body: &impl Serialize) -> HttpResponse {
 
 /// Says where the body stops being JSON, without repeating any of it.
 fn not_json(body: &[u8], fault: NotJson) -> Problem {
-    let (line, column) = Positions::new(body).of(fault.read.saturating_sub(1));
+    let (line, column) = LineIndex::new(body).of(fault.read.saturating_sub(1));
     let what = match fault.deep {
         true => "nested too deeply",
         false => "not JSON",
