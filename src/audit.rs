@@ -8,7 +8,7 @@ mod form;
 mod inspect;
 mod memory;
 mod mend;
-mod position;
+mod record;
 mod rebuild;
 mod slot;
 mod unreadable;

@@ -80,7 +80,7 @@ pub(super) fn differences(
     } else {
         "rooms"
     };
-    let Some(position) = slot.position(room) else {
+    let Some(position) = slot.record_of(room) else {
         let (Some(before), Some(after)) = (first.member(), last.member()) else {
             return Vec::new();
         };

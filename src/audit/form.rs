@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::audit::position::Position;
+use crate::audit::record::AuditRecord;
 use crate::counts::number::{Stored as _, whole};
 use crate::counts::room::{Act, Audience, Job, Membership};
 use crate::keys::{self, is_encoded};
@@ -57,11 +57,13 @@ impl SlotKind {
             (SlotKind::User, "refs") => reference(field, value),
             (SlotKind::User, "rooms") => {
                 id(field)?;
-                Position::room(value).map_err(|_| NO_RECORD).and(Ok(()))
+                AuditRecord::of_room(value)
+                    .map_err(|_| NO_RECORD)
+                    .and(Ok(()))
             }
             (SlotKind::User, "supers") => {
                 id(field)?;
-                let record = Position::supergroup(value);
+                let record = AuditRecord::of_supergroup(value);
                 record.map_err(|_| NO_RECORD).and(Ok(()))
             }
             (SlotKind::User, "marks") => mark(field),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use redis::Value;
 
 use crate::audit::Audit;
-use crate::audit::position::Position;
+use crate::audit::record::AuditRecord;
 use crate::audit::slot::text_or_escaped;
 use crate::audit::unreadable::UnreadableData;
 use crate::connection::Item;
@@ -154,7 +154,7 @@ impl Audit {
         let (mut rooms, mut supers) = (Vec::new(), Vec::new());
         let mut asked = Vec::new();
         for room in slot.recorded_rooms() {
-            let Some(position) = slot.position(room.as_str()) else {
+            let Some(position) = slot.record_of(room.as_str()) else {
                 continue;
             };
             if position.head.is_some() {
@@ -327,7 +327,7 @@ fn ask_room(room: &mut ListedRoom, mut numbers: Reply) -> Result<()> {
     Ok(())
 }
 
-fn listed(room: &str, position: &Position) -> ListedRoom {
+fn listed(room: &str, position: &AuditRecord) -> ListedRoom {
     ListedRoom {
         room: room.to_owned(),
         state: position.state,

@@ -287,7 +287,7 @@ impl Repairer {
     ) -> Result<()> {
         for room in slot.recorded_rooms() {
             let name = (app.clone(), room.clone());
-            let Some(record) = slot.position(room.as_str()) else {
+            let Some(record) = slot.record_of(room.as_str()) else {
                 continue;
             };
             if !run.lost_lists.contains(&name) || slot.left_since(room.as_str()) >= record.epoch {

@@ -172,7 +172,7 @@ impl Audit {
             .iter()
             .map(|room| {
                 let keys = RoomKeys::new(app, room);
-                let read = slot.position(room.as_str()).map_or(0, |p| p.read);
+                let read = slot.record_of(room.as_str()).map_or(0, |p| p.read);
                 let call = scripts::ROOM_VIEW.call(&[
                     keys.meta(),
                     keys.members(),

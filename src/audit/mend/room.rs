@@ -9,7 +9,7 @@ use super::{LOST, Mended, Mending, ROUNDS};
 use crate::audit::Repairer;
 use crate::audit::derive::{LogLine, Sources};
 use crate::audit::form::{self, ALWAYS, KnownId, SlotKind, Type, WITH_MESSAGES};
-use crate::audit::position::Position;
+use crate::audit::record::AuditRecord;
 use crate::audit::slot::{Bad, text_or_escaped};
 use crate::connection::Item;
 use crate::counts::number::short;
@@ -295,7 +295,7 @@ impl Repairer {
         app: &AppId,
         room: &Enc,
         members: &[(Enc, Membership)],
-    ) -> Result<Vec<Position>> {
+    ) -> Result<Vec<AuditRecord>> {
         let items: Vec<Item> = members
             .iter()
             .flat_map(|(user, _)| {
@@ -315,17 +315,17 @@ impl Repairer {
             };
             let text = text_or_escaped(&text);
             let record = match at % 2 {
-                0 => Position::room(&text),
-                _ => Position::supergroup(&text),
+                0 => AuditRecord::of_room(&text),
+                _ => AuditRecord::of_supergroup(&text),
             };
             records.extend(record.ok());
         }
         Ok(records)
     }
 
-    async fn record_of(&self, app: &AppId, room: &Enc, user: &Enc) -> Result<Option<Position>> {
+    async fn record_of(&self, app: &AppId, room: &Enc, user: &Enc) -> Result<Option<AuditRecord>> {
         let slot = self.audit.slot(app, user).await?;
-        let record = slot.position(room.as_str());
+        let record = slot.record_of(room.as_str());
         Ok(record.filter(|record| slot.left_since(room.as_str()) < record.epoch))
     }
 
@@ -337,7 +337,7 @@ impl Repairer {
 }
 
 /// A member's entry by the user's record. The base is not known; the read position stands in for it, and is not below it.
-pub(super) fn entry_of(record: &Position) -> String {
+pub(super) fn entry_of(record: &AuditRecord) -> String {
     format!("{}|{}|{}", record.state, short(record.epoch), record.read)
 }
 

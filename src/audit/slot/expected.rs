@@ -3,20 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::drift::Drift;
-use crate::audit::position::Position;
+use crate::audit::record::AuditRecord;
 use crate::counts::number::whole;
 
 /// The positions of a slot that can be read, with the numbers that follow from its marks.
 #[derive(Debug, Default)]
-pub(super) struct Positions {
-    pub(super) rooms: BTreeMap<String, Position>,
+pub(super) struct SlotRecords {
+    pub(super) rooms: BTreeMap<String, AuditRecord>,
     /// Holes by room.
     pub(super) holes: BTreeMap<String, BTreeSet<u64>>,
     /// Marks without a meaning.
     pub(super) stale: Vec<String>,
 }
 
-impl Positions {
+impl SlotRecords {
     /// Adds a mark if it is of this letter: all holes have to be added before any mention.
     pub(super) fn add_mark(&mut self, mark: &str, letter: &str) {
         let parts: Vec<&str> = mark.split('|').collect();
@@ -67,7 +67,7 @@ impl Expected {
         }
     }
 
-    pub(super) fn add(&mut self, room: &str, position: &Position) {
+    pub(super) fn add(&mut self, room: &str, position: &AuditRecord) {
         let record = position.record();
         if position.head.is_none() {
             self.supers.insert(room.to_owned(), record);
