@@ -11,7 +11,7 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult, Value};
 use tokio::sync::watch;
 
-use super::breaker::{Breaker, Probe};
+use super::breaker::{Breaker, Trial};
 use super::condition::Condition;
 use super::condition::NO_CONNECTION;
 use super::dialer::{Dialer, timed_out};
@@ -69,7 +69,7 @@ struct Attempt<'a> {
     generation: u64,
     /// What `answered` was when it began.
     answered_before: u64,
-    _probe: Option<Probe<'a>>,
+    _trial: Option<Trial<'a>>,
 }
 
 /// One server.
@@ -178,7 +178,7 @@ impl Node {
             shared: shared.clone(),
             generation: links.generation,
             answered_before: shared.answered.load(Ordering::Relaxed),
-            _probe: None,
+            _trial: None,
         })
     }
 
@@ -186,7 +186,7 @@ impl Node {
     fn begin(&self) -> RedisResult<Attempt<'_>> {
         let attempt = self.over(self.next_link())?;
         Ok(Attempt {
-            _probe: self.breaker.admit()?,
+            _trial: self.breaker.admit()?,
             ..attempt
         })
     }
