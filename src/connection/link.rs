@@ -54,13 +54,13 @@ struct State {
     /// How many tasks were started.
     started: u64,
     /// Of the last one, until it ends.
-    progress: Option<watch::Receiver<Progress>>,
+    progress: Option<watch::Receiver<LinkProgress>>,
     connection: Option<MultiplexedConnection>,
 }
 
 /// How far a task has come.
 #[derive(Clone)]
-enum Progress {
+enum LinkProgress {
     /// It has no connection yet; why the last attempt failed, if there was one.
     Connecting(Option<RedisError>),
     Connected,
@@ -114,14 +114,14 @@ impl Link {
         let dialer = &self.0.dialer;
         let until = Instant::now() + dialer.connect + dialer.response;
         let mut progress = self.progress();
-        let made = progress.wait_for(|progress| !matches!(progress, Progress::Connecting(_)));
+        let made = progress.wait_for(|progress| !matches!(progress, LinkProgress::Connecting(_)));
         // The outer error is that the time is over. The inner one is that the task is gone: its runtime has ended.
         let made = tokio::time::timeout_at(until, made).await;
         let made = made.map(|made| made.map(|progress| progress.clone()));
         match made.unwrap_or_else(|_| Ok(progress.borrow().clone())) {
-            Ok(Progress::Connected) => {}
-            Ok(Progress::Failed(error)) => return Err(error),
-            Ok(Progress::Connecting(why)) => {
+            Ok(LinkProgress::Connected) => {}
+            Ok(LinkProgress::Failed(error)) => return Err(error),
+            Ok(LinkProgress::Connecting(why)) => {
                 return Err(match why.filter(|why| !why.is_timeout()) {
                     Some(why) => timed_out(&format!("{NO_CONNECTION}: {why}")),
                     None => timed_out(NO_CONNECTION),
@@ -137,12 +137,12 @@ impl Link {
     }
 
     /// The progress of the task, which is started if there is none.
-    fn progress(&self) -> watch::Receiver<Progress> {
+    fn progress(&self) -> watch::Receiver<LinkProgress> {
         let mut state = self.0.state();
         if let Some(progress) = &state.progress {
             return progress.clone();
         }
-        let (sender, progress) = watch::channel(Progress::Connecting(None));
+        let (sender, progress) = watch::channel(LinkProgress::Connecting(None));
         state.started += 1;
         state.progress = Some(progress.clone());
         // The runtime may drop the task before it has begun. So it exists from here on.
@@ -165,12 +165,12 @@ struct Task {
 }
 
 impl Task {
-    async fn run(self, progress: watch::Sender<Progress>) {
+    async fn run(self, progress: watch::Sender<LinkProgress>) {
         let stream = match self.stream(&progress).await {
             Ok(stream) => stream,
             Err(error) => {
                 self.forget();
-                progress.send_replace(Progress::Failed(error));
+                progress.send_replace(LinkProgress::Failed(error));
                 return;
             }
         };
@@ -186,18 +186,18 @@ impl Task {
                 if let Some(shared) = self.shared.upgrade() {
                     shared.state().connection = Some(connection);
                 }
-                progress.send_replace(Progress::Connected);
+                progress.send_replace(LinkProgress::Connected);
                 driver.await;
             }
             Err(error) => {
                 self.forget();
-                progress.send_replace(Progress::Failed(error));
+                progress.send_replace(LinkProgress::Failed(error));
             }
         }
     }
 
     /// Connects and logs in. Tries again where the route says so, as long as a request waits.
-    async fn stream(&self, progress: &watch::Sender<Progress>) -> RedisResult<Box<dyn Stream>> {
+    async fn stream(&self, progress: &watch::Sender<LinkProgress>) -> RedisResult<Box<dyn Stream>> {
         let (mut delay, mut retries) = (DELAY, self.dialer.retries);
         loop {
             let made = tokio::time::timeout(self.dialer.connect, self.dialer.make());
@@ -211,7 +211,7 @@ impl Task {
                 return Err(error);
             }
             retries -= 1;
-            progress.send_replace(Progress::Connecting(Some(error)));
+            progress.send_replace(LinkProgress::Connecting(Some(error)));
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(LONGEST_DELAY);
         }

@@ -74,13 +74,13 @@ pub(crate) struct Bodies {
 /// The bodies of one app that are on the way.
 #[derive(Default)]
 struct Arriving {
-    bodies: HashMap<u64, Arc<Progress>>,
+    bodies: HashMap<u64, Arc<BodyProgress>>,
     next: u64,
     looked: Option<Instant>,
 }
 
 /// How far a body has come.
-struct Progress {
+struct BodyProgress {
     since: Instant,
     room: AtomicUsize,
     received: AtomicUsize,
@@ -90,7 +90,7 @@ struct Progress {
     give_up: Notify,
 }
 
-impl Progress {
+impl BodyProgress {
     fn stalls(&self, deadline: Duration) -> bool {
         let age = self.since.elapsed();
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed) as u64);
@@ -120,7 +120,7 @@ struct OnTheWay<'a> {
     bodies: &'a Bodies,
     app: usize,
     number: u64,
-    progress: Arc<Progress>,
+    progress: Arc<BodyProgress>,
 }
 
 impl Drop for OnTheWay<'_> {
@@ -255,7 +255,7 @@ impl Bodies {
     }
 
     fn on_the_way(&self, app: usize, room: usize, received: usize) -> OnTheWay<'_> {
-        let progress = Arc::new(Progress {
+        let progress = Arc::new(BodyProgress {
             since: Instant::now(),
             room: AtomicUsize::new(room),
             received: AtomicUsize::new(received),
