@@ -183,9 +183,9 @@ impl Redis {
             return Next::Again;
         }
         match self.refused(node, pending, &error) {
-            Refused::Finally => Next::Failed(self.failed_at(node, pending.request, error)),
-            Refused::Redirected => Next::Again,
-            Refused::ForNow => {
+            NodeRefusal::Finally => Next::Failed(self.failed_at(node, pending.request, error)),
+            NodeRefusal::Redirected => Next::Again,
+            NodeRefusal::ForNow => {
                 if error.kind() != ErrorKind::Server(ServerErrorKind::TryAgain) {
                     self.refresh();
                 }
@@ -197,9 +197,9 @@ impl Redis {
 
     /// Whether the server has refused a request in a way that another attempt may change. Then the request knows where it
     /// goes next.
-    fn refused(&self, node: &Node, pending: &mut Pending<'_>, error: &RedisError) -> Refused {
+    fn refused(&self, node: &Node, pending: &mut Pending<'_>, error: &RedisError) -> NodeRefusal {
         let cluster = match &self.inner.topology {
-            Topology::One(_) => return Refused::Finally,
+            Topology::One(_) => return NodeRefusal::Finally,
             Topology::Cluster(cluster) => Some(cluster),
             Topology::Sentinel(_) => None,
         };
@@ -214,8 +214,8 @@ impl Redis {
                 let first = pending.redirected.is_none();
                 pending.redirected = to.map(|node| (node, !moved));
                 match first && pending.redirected.is_some() {
-                    true => Refused::Redirected,
-                    false => Refused::ForNow,
+                    true => NodeRefusal::Redirected,
+                    false => NodeRefusal::ForNow,
                 }
             }
             ErrorKind::Server(
@@ -226,20 +226,20 @@ impl Redis {
                 | ServerErrorKind::ReadOnly,
             ) => {
                 pending.redirected = None;
-                Refused::ForNow
+                NodeRefusal::ForNow
             }
             // No server has seen the request.
             _ if error.is_connection_refusal() => {
                 pending.redirected = None;
-                Refused::ForNow
+                NodeRefusal::ForNow
             }
-            _ => Refused::Finally,
+            _ => NodeRefusal::Finally,
         }
     }
 }
 
 /// How a request was refused.
-enum Refused {
+enum NodeRefusal {
     /// For good, or nobody knows whether it was executed.
     Finally,
     /// Another node has it.
