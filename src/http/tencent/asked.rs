@@ -1,7 +1,7 @@
 //! What a body asks for.
 
+use super::answer::{AnswerBody, Count, Failed};
 use super::fault::{Fault, JSON, PEERS, TO_ACCOUNT, TYPE};
-use super::reply::{Count, Failed, Reply};
 use crate::counts::PeerCount;
 use crate::json::{self, Raw, Surrogates};
 use crate::names::UserId;
@@ -79,7 +79,7 @@ impl AskedPeers {
     }
 
     /// Lists every peer, `counts` being those of [`AskedPeers::known`] in their order.
-    pub(super) fn fill<'a>(&'a self, reply: &mut Reply<'a>, counts: &[PeerCount]) {
+    pub(super) fn fill<'a>(&'a self, reply: &mut AnswerBody<'a>, counts: &[PeerCount]) {
         let mut counts = counts.iter();
         let mut known = Vec::with_capacity(self.peers.len());
         for peer in &self.peers {
@@ -112,7 +112,7 @@ mod tests {
         AskedPeers::parse(body.as_bytes())
     }
 
-    fn show(reply: &Reply<'_>) -> Value {
+    fn show(reply: &AnswerBody<'_>) -> Value {
         serde_json::to_value(reply).unwrap()
     }
 
@@ -158,7 +158,7 @@ mod tests {
             .map(|u| u.as_str().to_owned())
             .collect();
         assert_eq!(known, ["b", "ghost", "c"]);
-        let mut reply = Reply::OK;
+        let mut reply = AnswerBody::OK;
         let counts = [PeerCount::Known(3), PeerCount::Unknown, PeerCount::Known(0)];
         asked.fill(&mut reply, &counts);
         assert_eq!(

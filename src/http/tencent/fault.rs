@@ -2,7 +2,7 @@
 
 use actix_web::HttpResponse;
 
-use super::reply::Reply;
+use super::answer::AnswerBody;
 use super::usersig::Unusable;
 use crate::error::Error;
 use crate::http::body::BodyError;
@@ -118,11 +118,11 @@ impl From<Error> for Fault {
 impl Fault {
     /// The answer that says so.
     pub(super) fn answer(self) -> HttpResponse {
-        let mut response = Reply {
+        let mut response = AnswerBody {
             action_status: "FAIL",
             error_info: self.1,
             error_code: self.0,
-            ..Reply::OK
+            ..AnswerBody::OK
         }
         .answer();
         request::failed_with(&mut response, self.2);
