@@ -91,11 +91,11 @@ pub(super) struct Verifier {
     /// Only signatures made with the key get in, so a stranger can't push anybody out.
     good: Cache<Box<str>, (Arc<str>, u64)>,
     /// The one that each thread saw last, which is nearly always the next one too: then no thread waits for another.
-    last: ThreadLocal<RefCell<Option<Seen>>>,
+    last: ThreadLocal<RefCell<Option<GoodSignature>>>,
 }
 
 /// A good signature, whose it is, and until when.
-struct Seen {
+struct GoodSignature {
     usersig: Box<str>,
     identifier: Arc<str>,
     until: u64,
@@ -115,7 +115,7 @@ impl Verifier {
     /// Whether `usersig` is one of this app for `identifier` and not expired at `now` (Unix seconds).
     pub(super) fn verify(&self, usersig: &str, identifier: &str, now: u64) -> Result<(), Unusable> {
         let last = self.last.get_or_default();
-        let seen = |seen: &Seen| {
+        let seen = |seen: &GoodSignature| {
             *seen.usersig == *usersig && *seen.identifier == *identifier && now <= seen.until
         };
         if last.borrow().as_ref().is_some_and(seen) {
@@ -128,7 +128,7 @@ impl Verifier {
                 self.good.remove(usersig);
                 Err(Unusable::Expired)
             } else {
-                *last.borrow_mut() = Some(Seen {
+                *last.borrow_mut() = Some(GoodSignature {
                     usersig: usersig.into(),
                     identifier: known,
                     until,
