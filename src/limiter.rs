@@ -27,7 +27,7 @@ use quick_cache::sync::Cache;
 use crate::config::{AppConfig, LimitScope, RateLimit};
 use crate::error::{Error, Result};
 use crate::names::UserId;
-use crate::quota::{Charge, Limit, Share, Tab, Verdict};
+use crate::quota::{Charge, Limit, Tab, UserShare, Verdict};
 use crate::telemetry::metrics::Metrics;
 
 /// Users of all apps and endpoints that a pod remembers, some 300 bytes each.
@@ -199,7 +199,7 @@ struct User {
 /// What each user may use of an app's limit.
 struct EachUser {
     rate: Rate,
-    share: Arc<Share>,
+    share: Arc<UserShare>,
     /// The policy's name in headers.
     policy: String,
 }
@@ -352,7 +352,7 @@ impl EachUser {
         }
         Some(Self {
             rate: Rate::new(per_second, burst),
-            share: Arc::new(Share {
+            share: Arc::new(UserShare {
                 app: all.app.clone(),
                 endpoint: all.endpoint,
                 per_second: per_second.get(),
