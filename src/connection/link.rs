@@ -45,12 +45,12 @@ pub(super) struct Link(Arc<Shared>);
 
 struct Shared {
     dialer: Arc<Dialer>,
-    state: Mutex<State>,
+    state: Mutex<LinkState>,
 }
 
 /// What the handles know of the task.
 #[derive(Default)]
-struct State {
+struct LinkState {
     /// How many tasks were started.
     started: u64,
     /// Of the last one, until it ends.
@@ -69,7 +69,7 @@ enum LinkProgress {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -249,10 +249,10 @@ fn in_our_words(error: RedisError) -> RedisError {
 /// of several callers are queued: one write for all of them costs the pod and Redis less than several.
 struct Gathering {
     stream: Box<dyn Stream>,
-    stage: Stage,
+    stage: WriteStage,
 }
 
-enum Stage {
+enum WriteStage {
     /// What was written before has been flushed.
     Flushed,
     Yielding(Pin<Box<dyn Future<Output = ()> + Send>>),
@@ -263,7 +263,7 @@ impl Gathering {
     fn new(stream: Box<dyn Stream>) -> Self {
         Self {
             stream,
-            stage: Stage::Flushed,
+            stage: WriteStage::Flushed,
         }
     }
 }
@@ -284,18 +284,18 @@ impl AsyncWrite for Gathering {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Stage::Flushed = self.stage {
-            self.stage = Stage::Yielding(Box::pin(tokio::task::yield_now()));
+        if let WriteStage::Flushed = self.stage {
+            self.stage = WriteStage::Yielding(Box::pin(tokio::task::yield_now()));
         }
-        if let Stage::Yielding(others) = &mut self.stage {
+        if let WriteStage::Yielding(others) = &mut self.stage {
             ready!(others.as_mut().poll(context));
-            self.stage = Stage::Writing;
+            self.stage = WriteStage::Writing;
         }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stage = Stage::Flushed;
+        self.stage = WriteStage::Flushed;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 use super::connection::Connection;
 use super::places::{Held, NoPlace, Place, Places};
 use super::wire::Input;
-use super::worker::{Shared, Worker};
+use super::worker::{ListenerShared, Worker};
 use super::{Edge, head, words};
 use crate::http::address::network;
 use crate::http::unserved::{Unserved, unseen};
@@ -73,7 +73,7 @@ where
         .workers(workers)
         .max_concurrent_connections(accepted.div_ceil(workers))
         .shutdown_timeout(edge.grace_seconds);
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(ListenerShared {
         bounds,
         places: Arc::new(Places::new(
             bounds.max_connections,

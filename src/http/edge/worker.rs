@@ -25,7 +25,7 @@ const TURNS: usize = 4;
 pub(super) const READ: usize = 8 * 1024;
 
 /// What the workers of a listener share.
-pub(super) struct Shared {
+pub(super) struct ListenerShared {
     /// What a connection may cost.
     pub bounds: Bounds,
     /// Who may be connected.
@@ -105,7 +105,7 @@ pub(super) trait Swept {
 /// One worker's share.
 pub(super) struct Worker {
     /// What it shares with the others.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<ListenerShared>,
     started: Instant,
     now: Cell<Tick>,
     connections: RefCell<Vec<Rc<dyn Swept>>>,
@@ -119,7 +119,7 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Begins to sweep, on the worker's own thread.
-    pub(super) fn start(shared: Arc<Shared>, stop: GracefulShutdownSignal) -> Rc<Self> {
+    pub(super) fn start(shared: Arc<ListenerShared>, stop: GracefulShutdownSignal) -> Rc<Self> {
         let worker = Rc::new(Self {
             shared,
             started: Instant::now(),
