@@ -108,8 +108,8 @@ impl AppConfig {
     }
 
     /// What stands in `[[apps]]` itself.
-    fn own(&self) -> settings::Tenant {
-        settings::Tenant {
+    fn own(&self) -> settings::AppSettings {
+        settings::AppSettings {
             id: self.id.clone(),
             server_keys: self.server_keys.clone(),
             rate_limit: self.rate_limit,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::schema::Settings;
 use super::section::{Credential, SectionKind, Sections};
-use super::settings::{RedisConfig, ServerConfig, Tenant, UsersConfig};
+use super::settings::{AppSettings, RedisConfig, ServerConfig, UsersConfig};
 use super::table::{Problems, Table};
 use super::tree::TreeNode;
 use super::{AppConfig, Config, ConfigError, HistoryConfig, LogConfig, RedisAddress};
@@ -93,11 +93,11 @@ fn redis(mut table: Table<'_>) -> Option<RedisConfig> {
 }
 
 fn app(mut table: Table<'_>, dialects: &[&SectionKind]) -> Option<AppConfig> {
-    let own = Tenant::read(&mut table);
+    let own = AppSettings::read(&mut table);
     let users = UsersConfig::read_all(table.table_or_empty("users"));
     let dialects = Sections::read(&mut table, dialects);
     table.done();
-    let Tenant {
+    let AppSettings {
         id,
         server_keys,
         mut rate_limit,

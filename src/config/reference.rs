@@ -2,7 +2,9 @@
 
 use super::SectionKind;
 use super::schema::{Row, Settings as _};
-use super::settings::{HistoryConfig, LogConfig, RedisConfig, ServerConfig, Tenant, UsersConfig};
+use super::settings::{
+    AppSettings, HistoryConfig, LogConfig, RedisConfig, ServerConfig, UsersConfig,
+};
 
 /// Every setting with its path: `server.listen`, `apps.rate_limit.burst`.
 pub(crate) fn reference(dialects: &[&SectionKind]) -> Vec<(String, Row)> {
@@ -12,7 +14,7 @@ pub(crate) fn reference(dialects: &[&SectionKind]) -> Vec<(String, Row)> {
         ("redis", RedisConfig::rows()),
         ("history", HistoryConfig::rows()),
         ("log", LogConfig::rows()),
-        ("apps", Tenant::rows()),
+        ("apps", AppSettings::rows()),
         ("apps.users", UsersConfig::rows()),
     ] {
         add(&mut all, section, rows);

@@ -153,7 +153,7 @@ pub(crate) enum LogFormat {
 
 settings! {
     /// What stands in `[[apps]]` itself.
-    pub(crate) struct Tenant {
+    pub(crate) struct AppSettings {
         /// The app's id, part of every key.
         id: AppId = Id,
         /// Bearer keys of the native API.
