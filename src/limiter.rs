@@ -49,7 +49,7 @@ pub(crate) struct Endpoint {
 pub(crate) struct Limiter {
     /// By the app's place in the configuration; empty where the app has no limit.
     apps: Vec<Vec<Gate>>,
-    users: Cache<UserKey, Arc<User>>,
+    users: Cache<UserKey, Arc<LimitedUser>>,
     metrics: Arc<Metrics>,
 }
 
@@ -117,7 +117,11 @@ impl Limiter {
         gates.iter().find(|gate| gate.charge.endpoint == endpoint)
     }
 
-    fn enter_gate<'a>(&'a self, gate: &'a Gate, user: Option<(Arc<User>, Verdict)>) -> Entry<'a> {
+    fn enter_gate<'a>(
+        &'a self,
+        gate: &'a Gate,
+        user: Option<(Arc<LimitedUser>, Verdict)>,
+    ) -> Entry<'a> {
         let verdict = gate.take();
         if !verdict.allowed {
             self.metrics.rate_limited("local");
@@ -152,12 +156,12 @@ impl Limiter {
         }
     }
 
-    fn user(&self, gate: &Gate, each: &EachUser, id: &Arc<UserId>) -> Arc<User> {
+    fn user(&self, gate: &Gate, each: &EachUser, id: &Arc<UserId>) -> Arc<LimitedUser> {
         let place = gate.charge.place;
         if let Some(known) = self.users.get(&UserRef { place, user: id }) {
             return known;
         }
-        let user = Arc::new(User {
+        let user = Arc::new(LimitedUser {
             local: each.rate.local(),
             tab: Arc::new(Tab::new(Arc::clone(&each.share), Arc::clone(id))),
         });
@@ -191,7 +195,7 @@ impl Equivalent<UserKey> for UserRef<'_> {
 }
 
 /// What is known of a user at a limit.
-struct User {
+struct LimitedUser {
     local: Local,
     tab: Arc<Tab>,
 }
