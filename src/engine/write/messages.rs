@@ -1,6 +1,6 @@
 //! Messages to a room, or to the direct room of two users.
 
-use super::room::Worker;
+use super::room::RoomWorker;
 use super::steps::{Found, IncomingMessage, RoomSteps, SentAt, Step};
 use super::unexpected;
 use crate::counts::room::Job;
@@ -11,7 +11,7 @@ use crate::keys::{Enc, encode};
 use crate::names::{RoomId, UserId};
 use crate::scripts::{self, ScriptCall};
 
-impl Worker<'_> {
+impl RoomWorker<'_> {
     pub(super) async fn send(&mut self, messages: Vec<IncomingMessage>) -> Result<()> {
         let Some(first) = messages.first() else {
             return Ok(());

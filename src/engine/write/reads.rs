@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::room::{Worker, with_event_keys};
+use super::room::{RoomWorker, with_event_keys};
 use super::steps::{Numbered, RoomSteps, Step};
 use super::{ROOMS_AT_ONCE, Writer};
 use crate::connection::Item;
@@ -80,7 +80,7 @@ impl Writer {
     }
 }
 
-impl Worker<'_> {
+impl RoomWorker<'_> {
     pub(super) async fn read(
         &mut self,
         user: &Enc,

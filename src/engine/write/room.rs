@@ -55,7 +55,7 @@ impl Writer {
         outcomes: &mut Vec<Numbered<EventOutcome>>,
     ) -> Result<()> {
         let name = encode(room.name.as_str());
-        let mut worker = Worker {
+        let mut worker = RoomWorker {
             writer: self,
             app,
             id: &room.name,
@@ -107,7 +107,7 @@ impl Writer {
 }
 
 /// Applies one room's steps.
-pub(super) struct Worker<'a> {
+pub(super) struct RoomWorker<'a> {
     pub(super) writer: &'a Writer,
     pub(super) app: &'a AppId,
     pub(super) id: &'a RoomId,
@@ -136,7 +136,7 @@ fn add_passing(work: &mut Work, unfinished: Reply) -> Result<()> {
     Ok(())
 }
 
-impl Worker<'_> {
+impl RoomWorker<'_> {
     async fn run(&mut self, steps: Vec<Step>) -> Result<()> {
         let mut messages: Vec<IncomingMessage> = Vec::new();
         for step in steps {
