@@ -143,12 +143,12 @@ impl Redis {
     }
 
     /// Runs one request.
-    pub(crate) async fn one(&self, item: &Item) -> Result<Value> {
+    pub(crate) async fn send(&self, item: &Item) -> Result<Value> {
         self.single(item.into()).await
     }
 
     /// Runs independent requests in as few round trips as possible, in no certain order. The first error is the answer of all.
-    pub(crate) async fn batch(&self, items: &[Item]) -> Result<Vec<Value>> {
+    pub(crate) async fn send_all(&self, items: &[Item]) -> Result<Vec<Value>> {
         match (items, &self.inner.topology) {
             ([], _) => Ok(Vec::new()),
             ([one], _) => Ok(vec![self.single(one.into()).await?]),
@@ -162,7 +162,7 @@ impl Redis {
 
     /// The same, but an item whose data can't be read has that as its own answer, and the others have theirs. (On a cluster also
     /// an item that its node did not take.)
-    pub(crate) async fn each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
+    pub(crate) async fn send_each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
         match (items, &self.inner.topology) {
             ([], _) => Ok(Vec::new()),
             (_, Topology::One(node)) => {
@@ -188,7 +188,7 @@ impl Redis {
         let requests: Vec<Outgoing<'_>> = items.iter().map(Outgoing::from).collect();
         let mut answers = Vec::with_capacity(items.len());
         let (mut places, mut unknown) = (Vec::new(), Vec::new());
-        let replies = node.many(&requests).await;
+        let replies = node.send_all(&requests).await;
         for (at, (request, reply)) in requests.iter().zip(replies).enumerate() {
             let answer = match reply {
                 Err(error) if is_no_script(&error) => {
@@ -304,7 +304,7 @@ impl Redis {
     async fn single(&self, request: Outgoing<'_>) -> Result<Value> {
         // Nearly always the one server answers at once.
         if let Topology::One(node) = &self.inner.topology {
-            match node.one(request).await {
+            match node.send(request).await {
                 Ok(reply) => {
                     node.answered(request.writes());
                     return Ok(reply);

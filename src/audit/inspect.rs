@@ -181,7 +181,7 @@ impl Audit {
             asked.push(Item::Plain(head));
             supers.push(listed(room.as_str(), &position));
         }
-        let mut answers = self.redis.each(&asked).await?.into_iter();
+        let mut answers = self.redis.send_each(&asked).await?.into_iter();
         for room in &mut supers {
             let (Some(numbers), Some(head)) = (answers.next(), answers.next()) else {
                 break;
@@ -242,7 +242,7 @@ impl Audit {
             command("ZCARD", keys.recalled()),
         ];
         let items = commands.map(Item::Plain);
-        let mut answers = self.redis.each(&items).await?.into_iter();
+        let mut answers = self.redis.send_each(&items).await?.into_iter();
         let mut next = || readable(answers.next().unwrap_or(Ok(Value::Nil)));
         let mut meta = BTreeMap::new();
         if let Some(fields) = next()? {

@@ -133,7 +133,7 @@ impl Audit {
             ]);
             items.extend(keys.all().iter().map(|(_, key)| usage(key)));
         }
-        let mut answers = self.redis.each(&items).await?.into_iter();
+        let mut answers = self.redis.send_each(&items).await?.into_iter();
         let mut next = || answers.next().map_or(Ok(0), counted);
         for user in users {
             let pairs = next()? + next()?;
@@ -156,7 +156,7 @@ impl Audit {
             items.extend([length("HLEN", &keys.members()), usage(&keys.members())]);
             items.extend(rest(&keys).map(|key| usage(&key)));
         }
-        let mut answers = self.redis.each(&items).await?.into_iter();
+        let mut answers = self.redis.send_each(&items).await?.into_iter();
         let mut next = || answers.next().map_or(Ok(0), counted);
         for room in rooms {
             found.rooms += 1;

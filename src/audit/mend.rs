@@ -209,7 +209,10 @@ impl Repairer {
             })
             .collect();
         let mut entries = Vec::new();
-        for ((entry, _), answer) in slots.into_iter().zip(self.audit.redis.each(&items).await?) {
+        for ((entry, _), answer) in slots
+            .into_iter()
+            .zip(self.audit.redis.send_each(&items).await?)
+        {
             let length = readable(answer)?.unwrap_or(Value::Nil);
             if number(&length)? > 0 {
                 entries.push(entry);

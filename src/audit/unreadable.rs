@@ -153,7 +153,7 @@ impl Audit {
         let kind = slot.type_of(what);
         let mut from = "0".to_owned();
         loop {
-            let answer = self.redis.one(&page_of(kind, what, key, &from)).await;
+            let answer = self.redis.send(&page_of(kind, what, key, &from)).await;
             let Some(answer) = readable(answer)? else {
                 return Ok(None);
             };
@@ -185,7 +185,7 @@ impl Audit {
                 what => page_of(SlotKind::Room.type_of(what), what, key, "0"),
             })
             .collect();
-        let answers = self.redis.each(&items).await?;
+        let answers = self.redis.send_each(&items).await?;
         let mut found = BadList::default();
         for ((what, key), answer) in keys.iter().zip(answers) {
             let Some(answer) = readable(answer)? else {
@@ -207,7 +207,7 @@ impl Audit {
                     break;
                 };
                 from = next;
-                let answer = self.redis.one(&page_of(kind, what, key, &from)).await;
+                let answer = self.redis.send(&page_of(kind, what, key, &from)).await;
                 // The key has become one of another type: the next check reports that.
                 let Some(answer) = readable(answer)? else {
                     break;

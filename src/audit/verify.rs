@@ -182,7 +182,7 @@ impl Audit {
                 Item::Script(call.arg(user.as_str()).arg(read))
             })
             .collect();
-        let answers = self.redis.each(&items).await?;
+        let answers = self.redis.send_each(&items).await?;
         let mut views = BTreeMap::new();
         for (room, answer) in rooms.iter().zip(answers) {
             let view = answer.and_then(|answer| RoomView::read(Reply::new(answer)?));
@@ -523,7 +523,7 @@ impl Audit {
                     [get(keys.rooms()), get(keys.supers())]
                 })
                 .collect();
-            let mut answers = self.redis.each(&items).await?.into_iter();
+            let mut answers = self.redis.send_each(&items).await?.into_iter();
             for (user, entry) in members {
                 let mut same = false;
                 for answer in answers.by_ref().take(2) {
@@ -566,7 +566,7 @@ impl Audit {
                 })
                 .collect();
             progress.members += items.len() as u64;
-            for (key, answer) in page.iter().zip(self.redis.each(&items).await?) {
+            for (key, answer) in page.iter().zip(self.redis.send_each(&items).await?) {
                 let entry = match readable(answer)? {
                     Some(entry) => bytes_or_none(entry)?,
                     None => continue,

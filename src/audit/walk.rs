@@ -146,7 +146,7 @@ impl Audit {
                 Item::Plain(exists)
             })
             .collect();
-        let mut before = self.redis.batch(&before).await?.into_iter();
+        let mut before = self.redis.send_all(&before).await?.into_iter();
         for ((of_user, app, name), at) in first {
             if at > 0 && number(&before.next().unwrap_or(Value::Nil))? > 0 {
                 continue;

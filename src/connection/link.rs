@@ -84,14 +84,14 @@ impl Link {
     }
 
     /// Sends one command.
-    pub(super) async fn one(&self, request: Outgoing<'_>) -> RedisResult<Value> {
+    pub(super) async fn send(&self, request: Outgoing<'_>) -> RedisResult<Value> {
         let mut connection = self.connection().await?;
         let reply = connection.send_packed_command(request.cmd).await;
         reply.map_err(in_our_words)
     }
 
     /// Sends commands one after the other; each has a reply of its own.
-    pub(super) async fn many(&self, requests: &[Outgoing<'_>]) -> RedisResult<Vec<Value>> {
+    pub(super) async fn send_all(&self, requests: &[Outgoing<'_>]) -> RedisResult<Vec<Value>> {
         let mut pipeline = redis::Pipeline::with_capacity(requests.len());
         for request in requests {
             pipeline.add_command(request.cmd.clone());

@@ -170,7 +170,7 @@ impl Node {
     }
 
     /// Begins a request over one of the links, whatever the breaker says.
-    fn over(&self, link: usize) -> RedisResult<Attempt<'_>> {
+    fn attempt_over(&self, link: usize) -> RedisResult<Attempt<'_>> {
         let links = self.links.load();
         let shared = links.all.get(link);
         let shared = shared.ok_or((ErrorKind::Client, "no connection is configured"))?;
@@ -184,7 +184,7 @@ impl Node {
 
     /// Begins a request, if the breaker admits it.
     fn begin(&self) -> RedisResult<Attempt<'_>> {
-        let attempt = self.over(self.next_link())?;
+        let attempt = self.attempt_over(self.next_link())?;
         Ok(Attempt {
             _trial: self.breaker.admit()?,
             ..attempt
@@ -226,12 +226,12 @@ impl Node {
     }
 
     /// Sends one request.
-    pub(super) async fn one(&self, request: Outgoing<'_>) -> RedisResult<Value> {
+    pub(super) async fn send(&self, request: Outgoing<'_>) -> RedisResult<Value> {
         let attempt = self.begin()?;
         let link = &attempt.shared.link;
         let reply = match self.retired {
-            None => link.one(request).await,
-            Some(_) => Box::pin(self.unless_retired(link.one(request))).await,
+            None => link.send(request).await,
+            Some(_) => Box::pin(self.unless_retired(link.send(request))).await,
         };
         self.end(&attempt, &reply);
         reply.and_then(Value::extract_error)
@@ -239,18 +239,18 @@ impl Node {
 
     /// Asks for what no caller waits for, always over the same link and past the breaker.
     pub(super) async fn ask(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let attempt = self.over(self.links.load().half())?;
-        let reply = attempt.shared.link.one(cmd.into()).await;
+        let attempt = self.attempt_over(self.links.load().half())?;
+        let reply = attempt.shared.link.send(cmd.into()).await;
         self.note(&attempt, &reply);
         reply?.extract_error()
     }
 
     /// Sends independent requests in as few round trips as possible. Each has a reply of its own.
-    pub(super) async fn many(&self, requests: &[Outgoing<'_>]) -> Vec<RedisResult<Value>> {
+    pub(super) async fn send_all(&self, requests: &[Outgoing<'_>]) -> Vec<RedisResult<Value>> {
         if let [request] = requests
             && !request.asking
         {
-            return vec![self.one(*request).await];
+            return vec![self.send(*request).await];
         }
         if requests.len() <= PIPELINE {
             return self.pipeline(requests).await;
@@ -261,14 +261,17 @@ impl Node {
     }
 
     async fn pipeline(&self, requests: &[Outgoing<'_>]) -> Vec<RedisResult<Value>> {
-        match self.together(requests).await {
+        match self.send_pipeline(requests).await {
             Ok(replies) => replies,
             Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 
     /// Sends one pipeline. A request that was redirected here by the owner of its slot has ASKING in front of it.
-    async fn together(&self, requests: &[Outgoing<'_>]) -> RedisResult<Vec<RedisResult<Value>>> {
+    async fn send_pipeline(
+        &self,
+        requests: &[Outgoing<'_>],
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
         let attempt = self.begin()?;
         let asking = redis::cmd("ASKING");
         let with_asking: Vec<Outgoing<'_>>;
@@ -285,8 +288,8 @@ impl Node {
         };
         let link = &attempt.shared.link;
         let replies = match self.retired {
-            None => link.many(sent).await,
-            Some(_) => Box::pin(self.unless_retired(link.many(sent))).await,
+            None => link.send_all(sent).await,
+            Some(_) => Box::pin(self.unless_retired(link.send_all(sent))).await,
         };
         self.end(&attempt, &replies);
         let mut replies = replies?.into_iter();

@@ -253,7 +253,7 @@ async fn exchange<'a>(
     (node, group): (Arc<Node>, Vec<Pending<'a>>),
 ) -> (Arc<Node>, Vec<Pending<'a>>, Vec<RedisResult<Value>>) {
     let requests: Vec<Outgoing<'_>> = group.iter().map(Pending::outgoing).collect();
-    let answers = node.many(&requests).await;
+    let answers = node.send_all(&requests).await;
     drop(requests);
     (node, group, answers)
 }

@@ -168,7 +168,7 @@ impl Watcher {
             return;
         };
         let node = Arc::new(node.retirable());
-        match node.one((&redis::cmd("ROLE")).into()).await {
+        match node.send((&redis::cmd("ROLE")).into()).await {
             Ok(role) if is_master(&role) => {}
             Ok(_) => {
                 tracing::warn!(server = %node.name, "sentinels name a master that is none yet");

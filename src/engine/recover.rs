@@ -146,7 +146,7 @@ impl Sweep {
     ) -> Result<Vec<(String, Takeover)>> {
         let calls: Vec<Option<ScriptCall>> = due.iter().map(claim_call).collect();
         let items: Vec<Item> = calls.iter().flatten().cloned().map(Item::Script).collect();
-        let mut answers = self.writer.inner.redis.each(&items).await?.into_iter();
+        let mut answers = self.writer.inner.redis.send_each(&items).await?.into_iter();
         let mut looked = scripts::PENDING_LOOKED.call(&[index, look]);
         let mut takeovers = Vec::with_capacity(due.len());
         for (due, call) in due.into_iter().zip(calls) {
@@ -191,7 +191,7 @@ impl Sweep {
             range(format!("({ahead}"), "+inf".into()),
         ];
         let mut entries = Vec::new();
-        for answer in self.writer.inner.redis.batch(&ranges).await? {
+        for answer in self.writer.inner.redis.send_all(&ranges).await? {
             let mut reply = Reply::new(answer)?;
             while !reply.is_empty() {
                 entries.push(reply.text()?);

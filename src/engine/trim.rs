@@ -55,7 +55,7 @@ impl Trimmer {
         log.arg(keys.log()).arg(0).arg(OLDEST - 1);
         let mut answers = self
             .redis
-            .batch(&[Item::Plain(meta), Item::Plain(log)])
+            .send_all(&[Item::Plain(meta), Item::Plain(log)])
             .await?
             .into_iter();
         let mut next = || Reply::new(answers.next().unwrap_or(redis::Value::Nil));
@@ -124,7 +124,7 @@ impl Trimmer {
                     [record(user.rooms()), record(user.supers())]
                 })
                 .collect();
-            let mut answers = self.redis.batch(&items).await?.into_iter();
+            let mut answers = self.redis.send_all(&items).await?.into_iter();
             for (_, membership) in &joined {
                 // A member without a record has read nothing since joining.
                 let mut read = membership.base;

@@ -308,7 +308,7 @@ impl Repairer {
             })
             .collect();
         let mut records = Vec::new();
-        let answers = self.audit.redis.each(&items).await?;
+        let answers = self.audit.redis.send_each(&items).await?;
         for (at, answer) in answers.into_iter().enumerate() {
             let Some(Value::BulkString(text)) = readable(answer)? else {
                 continue;

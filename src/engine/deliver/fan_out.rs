@@ -133,7 +133,7 @@ enum KeySet {
 impl Delivery {
     /// Sends a batch.
     async fn send_batch<'t>(&self, batch: &CallBatch<'t>) -> Result<SlotAnswers<'t>> {
-        let answers = self.redis.batch(&batch.calls).await?;
+        let answers = self.redis.send_all(&batch.calls).await?;
         let mut report = SlotAnswers::default();
         let mut targets = batch.targets.iter().copied();
         for answer in answers {
@@ -420,7 +420,7 @@ impl<'a> FanOut<'a> {
             .map(|target| Item::Script(self.call(common, &[*target], keys)))
             .collect();
         let mut report = SlotAnswers::default();
-        let answers = self.delivery.redis.each(&calls).await?;
+        let answers = self.delivery.redis.send_each(&calls).await?;
         for (target, answer) in targets.iter().zip(answers) {
             let mut alone = SlotAnswers::default();
             let read = answer.and_then(|answer| alone.read(answer, &mut std::iter::once(*target)));

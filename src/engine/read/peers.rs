@@ -25,7 +25,7 @@ impl Reader {
         let mut get = hmget(&UserKeys::of(app, user).counts(), 2, 22);
         get.arg("known").arg("messages:direct");
         let get = Item::Plain(get);
-        let read = pin!(self.redis.one(&get));
+        let read = pin!(self.redis.send(&get));
         let answer = self.charged(read, limit).await?;
         let read = || -> Result<Option<u64>> {
             let mut reply = fields(&answer)?;
@@ -56,7 +56,7 @@ impl Reader {
             push_joined(&mut rooms, &["direct:", &peer]);
         }
         let items = [Item::Plain(counts), Item::Plain(rooms)];
-        let read = pin!(self.redis.batch(&items));
+        let read = pin!(self.redis.send_all(&items));
         let answers = self.charged(read, limit).await?;
         let [counts, rooms] = &answers[..] else {
             return Err(unreadable());
@@ -81,7 +81,7 @@ impl Reader {
         if items.is_empty() {
             return Ok(Some(found));
         }
-        let exist = Box::pin(self.redis.batch(&items)).await?;
+        let exist = Box::pin(self.redis.send_all(&items)).await?;
         for (at, exists) in places.into_iter().zip(exist) {
             if let (0, Some(place)) = (number(&exists)?, found.get_mut(at)) {
                 *place = PeerCount::Unknown;

@@ -113,7 +113,7 @@ impl Reader {
             .collect();
         let mut counts = Vec::with_capacity(joined.len());
         let mut supergroups = Vec::new();
-        for (user, answer) in joined.into_iter().zip(self.redis.batch(&items).await?) {
+        for (user, answer) in joined.into_iter().zip(self.redis.send_all(&items).await?) {
             let mut reply = Reply::new(answer)?;
             match reply.value()? {
                 Value::Int(-1) => supergroups.push((
@@ -139,7 +139,10 @@ impl Reader {
             .iter()
             .map(|(user, supergroup)| supergroup.unread_item(app, user.as_str()))
             .collect();
-        for ((user, _), answer) in supergroups.into_iter().zip(self.redis.batch(&items).await?) {
+        for ((user, _), answer) in supergroups
+            .into_iter()
+            .zip(self.redis.send_all(&items).await?)
+        {
             let mut answer = Reply::new(answer)?;
             if !answer.is_empty() {
                 for _ in 0..4 {

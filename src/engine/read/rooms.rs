@@ -58,7 +58,7 @@ impl Reader {
         if by_pref.is_some_and(|by_pref| !by_pref.is_recorded()) {
             items.push(whole_item(keys.prefs()));
         }
-        let read = pin!(self.redis.batch(&items));
+        let read = pin!(self.redis.send_all(&items));
         let values = self.charged(read, limit).await?;
         let mut values = values.into_iter();
         let mut next = || values.next().unwrap_or(Value::Nil);
@@ -124,7 +124,7 @@ impl Reader {
         // The records of supergroups don't hold settings.
         let is_missing = is_recorded && has_supergroups;
         if is_missing {
-            prefs = self.redis.one(&whole_item(keys.prefs())).await?;
+            prefs = self.redis.send(&whole_item(keys.prefs())).await?;
         }
         let all = match is_missing || !is_recorded {
             true => {
@@ -236,7 +236,7 @@ impl Reader {
         };
         items.extend(unlisted.iter().map(|room| members_item(app, room)));
         items.extend(users.iter().map(|user| profile_item(app, user)));
-        let mut answers = self.redis.each(&items).await?.into_iter();
+        let mut answers = self.redis.send_each(&items).await?.into_iter();
         let mut next = || answers.next().unwrap_or(Ok(Value::Nil));
         let mut fetched = Vec::with_capacity(rooms.len());
         for room in rooms {

@@ -35,7 +35,7 @@ impl Reader {
             push_joined(&mut get, &["tag:", &encoded(tag.as_str())]);
         }
         let get = Item::Plain(get);
-        let read = pin!(self.redis.one(&get));
+        let read = pin!(self.redis.send(&get));
         let answer = self.charged(read, limit).await?;
         let mut reply = fields(&answer)?;
         let supergroups = self.faults.at(reply.number(), || keys.counts())?;

@@ -79,7 +79,7 @@ impl Reader {
         let _place = self.admission.read()?;
         let suffixes = suffixes(types);
         let get = Self::plain_totals_item(app, user, &suffixes);
-        let read = pin!(self.redis.one(&get));
+        let read = pin!(self.redis.send(&get));
         let answer = self.charged(read, limit).await?;
         let plain = Self::plain_totals(&answer, &suffixes);
         Ok(
@@ -109,7 +109,7 @@ impl Reader {
             .iter()
             .map(|user| Self::plain_totals_item(app, user, &suffixes))
             .collect();
-        let answers = self.redis.batch(&items).await?;
+        let answers = self.redis.send_all(&items).await?;
         let mut totals = Vec::with_capacity(users.len());
         let mut with_supergroups = Vec::new();
         for (at, answer) in answers.iter().enumerate() {

@@ -152,7 +152,7 @@ impl RoomWorker<'_> {
             Item::Plain(get)
         };
         let items = [get(slot.rooms()), get(slot.supers())];
-        let mut records = self.writer.inner.redis.batch(&items).await?.into_iter();
+        let mut records = self.writer.inner.redis.send_all(&items).await?.into_iter();
         let mut next = || maybe_text(records.next().unwrap_or(redis::Value::Nil));
         let (key, read) = match (next()?, next()?) {
             (Some(record), _) => {

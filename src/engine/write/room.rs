@@ -258,14 +258,14 @@ impl RoomWorker<'_> {
         jobs.arg(self.keys.pending());
         let redis = &self.writer.inner.redis;
         let lengths = [length(self.keys.pending()), length(self.keys.members())];
-        let mut lengths = Reply::new(redis::Value::Array(redis.batch(&lengths).await?))?;
+        let mut lengths = Reply::new(redis::Value::Array(redis.send_all(&lengths).await?))?;
         let (pending, members) = (lengths.number()? as usize, lengths.number()? as usize);
         if pending == 0 || pending > FEW || members > FEW {
             return Ok(false);
         }
         let snapshot = scripts::ROOM_SNAPSHOT.call(&[self.keys.meta()]);
         let items = [Item::Plain(jobs), Item::Script(snapshot)];
-        let mut answers = redis.batch(&items).await?.into_iter();
+        let mut answers = redis.send_all(&items).await?.into_iter();
         let mut next = || Reply::new(answers.next().unwrap_or(redis::Value::Nil));
         // The jobs are read before the snapshot, so that none of them is later than it.
         let (jobs, mut snapshot) = (next()?, next()?);

@@ -57,7 +57,7 @@ impl Writer {
                 }
                 !updates.is_empty()
             });
-            let answers = self.inner.redis.each(&items).await?;
+            let answers = self.inner.redis.send_each(&items).await?;
             for (answer, indices) in answers.into_iter().zip(under_way) {
                 let outcome = self.reject_unreadable(answer.and_then(key_outcome))?;
                 for index in indices {
@@ -159,7 +159,7 @@ impl Writer {
             return Ok(known);
         }
         let items: Vec<Item> = events.iter().map(item).collect();
-        let answers = self.inner.redis.each(&items).await?;
+        let answers = self.inner.redis.send_each(&items).await?;
         for ((index, _, _), answer) in events.iter().zip(answers) {
             let outcome = self.reject_unreadable(answer.and_then(key_outcome))?;
             if !matches!(outcome, EventOutcome::Applied { .. }) {

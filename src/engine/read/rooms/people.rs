@@ -133,7 +133,7 @@ impl Reader {
             .map(|room| &room.name)
             .collect();
         let items: Vec<Item> = missing.iter().map(|room| members_item(app, room)).collect();
-        let answers = self.redis.batch(&items).await?;
+        let answers = self.redis.send_all(&items).await?;
         for (room, answer) in missing.into_iter().zip(answers) {
             let members = self.read_members(app, room, answer)?;
             people.lists.insert(room.clone(), members);
@@ -166,7 +166,7 @@ impl Reader {
             .values()
             .map(|user| profile_item(app, user))
             .collect();
-        let answers = self.redis.each(&items).await?;
+        let answers = self.redis.send_each(&items).await?;
         for (user, answer) in missing.values().zip(answers) {
             people.profiles.extend(self.profile(app, user, answer)?);
         }
