@@ -200,7 +200,7 @@ impl Redis {
             };
             answers.push(first(answer)?);
         }
-        node.answered(requests.iter().any(|request| request.writes()));
+        node.note_answer(requests.iter().any(|request| request.writes()));
         if !unknown.is_empty() {
             let late = Box::pin(self.route(unknown)).await?;
             for (at, answer) in places.into_iter().zip(late) {
@@ -226,7 +226,7 @@ impl Redis {
             _ => vec![self.owner(0).await?],
         };
         if nodes.is_empty() {
-            return Err(self.nowhere("no node of the cluster answers"));
+            return Err(self.no_server("no node of the cluster answers"));
         }
         let redis = self;
         Ok(nodes
@@ -253,7 +253,7 @@ impl Redis {
             match tokio::time::timeout(timeout + self.inner.deadline, answer).await {
                 Ok(Ok(have)) => Ok(have),
                 Ok(Err(error)) => Err(self.failed(&server.node, error)),
-                Err(_) => Err(self.late(&server.node)),
+                Err(_) => Err(self.no_reply_in_time(&server.node)),
             }
         });
         let confirmed = futures_util::future::try_join_all(confirmed).await?;
@@ -281,7 +281,7 @@ impl Redis {
                 sentinel.master().await.ok_or("no sentinel knows a master")
             }
         };
-        found.map_err(|why| self.nowhere(why))
+        found.map_err(|why| self.no_server(why))
     }
 
     /// The answer to admin work on a server.
@@ -297,7 +297,7 @@ impl Redis {
                 Err(self.unavailable("auth", Trouble::Rights, words(&error)))
             }
             Ok(Err(error)) => Err(self.failed(node, error)),
-            Err(_) => Err(self.late(node)),
+            Err(_) => Err(self.no_reply_in_time(node)),
         }
     }
 
@@ -306,7 +306,7 @@ impl Redis {
         if let Topology::One(node) = &self.inner.topology {
             match node.send(request).await {
                 Ok(reply) => {
-                    node.answered(request.writes());
+                    node.note_answer(request.writes());
                     return Ok(reply);
                 }
                 Err(error) if is_no_script(&error) => {}

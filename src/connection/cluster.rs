@@ -187,7 +187,7 @@ impl Cluster {
         let mut until = Instant::now() + self.settings.deadline();
         while let Ok(Some((answer, node))) = tokio::time::timeout_at(until, asked.next()).await {
             if let Some(view) = view(answer, &node.host) {
-                node.answered(false);
+                node.note_answer(false);
                 until = until.min(Instant::now() + GRACE);
                 views.push(view);
             }

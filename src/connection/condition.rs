@@ -70,7 +70,7 @@ impl Condition {
     }
 
     /// It has answered; `wrote`: to a script that Redis refuses wherever it takes no writes.
-    pub(super) fn answered(&self, wrote: bool) {
+    pub(super) fn note_answer(&self, wrote: bool) {
         if self.well.load(Ordering::Relaxed) {
             return;
         }
@@ -104,7 +104,7 @@ impl Condition {
     }
 
     /// Something is wrong.
-    pub(super) fn found(&self, why: &Unavailable) {
+    pub(super) fn note_trouble(&self, why: &Unavailable) {
         let mut state = self.state();
         let now = Instant::now();
         if let Some(ill) = &mut state.ill {
@@ -237,23 +237,23 @@ mod tests {
     #[test]
     fn a_read_does_not_show_that_writes_are_taken() {
         let condition = condition();
-        condition.found(&of(Trouble::Full));
-        condition.answered(false);
+        condition.note_trouble(&of(Trouble::Full));
+        condition.note_answer(false);
         assert_eq!(ill(&condition), Some("full"));
-        condition.answered(true);
+        condition.note_answer(true);
         assert_eq!(ill(&condition), None);
     }
 
     #[test]
     fn some_that_fail_among_many_are_one_state() {
         let condition = condition();
-        condition.answered(false);
+        condition.note_answer(false);
         for _ in 0..100 {
-            condition.found(&of(Trouble::Silent));
-            condition.answered(true);
+            condition.note_trouble(&of(Trouble::Silent));
+            condition.note_answer(true);
             assert_eq!(ill(&condition), Some("down"));
             // Two things at once.
-            condition.found(&of(Trouble::Full));
+            condition.note_trouble(&of(Trouble::Full));
             assert_eq!(ill(&condition), Some("down"));
         }
     }

@@ -382,11 +382,11 @@ impl Node {
     }
 
     /// It has answered; `wrote`: to a script that Redis refuses wherever it takes no writes.
-    pub(super) fn answered(&self, wrote: bool) {
+    pub(super) fn note_answer(&self, wrote: bool) {
         if !self.up.load(Ordering::Relaxed) {
             self.up.store(true, Ordering::Relaxed);
         }
-        self.condition.answered(wrote);
+        self.condition.note_answer(wrote);
     }
 
     /// It does not answer.

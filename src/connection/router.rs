@@ -168,7 +168,7 @@ impl Redis {
     ) -> Next {
         let error = match answer {
             Ok(reply) => {
-                node.answered(pending.request.writes());
+                node.note_answer(pending.request.writes());
                 return Next::Done(reply);
             }
             Err(error) => error,

@@ -134,10 +134,12 @@ impl Watcher {
                 Err(error) => {
                     if let Meaning::Kept(_, trouble) = Meaning::of(error) {
                         let cause = words(error);
-                        sentinel.condition.found(&Unavailable { trouble, cause });
+                        sentinel
+                            .condition
+                            .note_trouble(&Unavailable { trouble, cause });
                     }
                 }
-                Ok(_) => sentinel.answered(false),
+                Ok(_) => sentinel.note_answer(false),
             }
             if let Some((host, epoch)) = master(answer) {
                 until = until.min(Instant::now() + GRACE);
