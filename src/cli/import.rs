@@ -173,7 +173,7 @@ impl Report {
         let fraction = self
             .length
             .map(|length| done.bytes as f64 / (length.max(1)) as f64);
-        self.meter.at(fraction, || {
+        self.meter.update(fraction, || {
             let events = counted(done.events, "event");
             format!("{events}, {} rejected", done.rejected)
         });

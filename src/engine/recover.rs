@@ -287,7 +287,7 @@ impl Sweep {
         while !reply.is_empty() {
             let (id, record) = (reply.text(), reply.text());
             let job = id.and_then(|id| Job::parse(&id, &record?));
-            match self.writer.inner.faults.at(job, || pending_key(entry)) {
+            match self.writer.inner.faults.at_key(job, || pending_key(entry)) {
                 Ok(job) => {
                     oldest = Some(oldest.map_or(job.stamp, |oldest| oldest.min(job.stamp)));
                     jobs.push(job);

@@ -110,7 +110,7 @@ impl Batch {
                 place += 1;
             }
             if event.key.is_none() && !event.change.has_id() {
-                event.key = Some(EventKey::at(request, place));
+                event.key = Some(EventKey::nth_of(request, place));
             }
             place += 1;
         }

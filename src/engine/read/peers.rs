@@ -33,7 +33,8 @@ impl Reader {
             let total = reply.number()?;
             Ok(known.then_some(total))
         };
-        self.faults.at(read(), || UserKeys::of(app, user).counts())
+        self.faults
+            .at_key(read(), || UserKeys::of(app, user).counts())
     }
 
     /// The same for each of `peers`, in their order. `None`: `user` is unknown.
@@ -62,16 +63,20 @@ impl Reader {
             return Err(unreadable());
         };
         let (mut counts, mut rooms) = (fields(counts)?, fields(rooms)?);
-        if self.faults.at(counts.text(), || keys.counts())?.is_none() {
+        if self
+            .faults
+            .at_key(counts.text(), || keys.counts())?
+            .is_none()
+        {
             return Ok(None);
         }
         let mut found = Vec::with_capacity(peers.len());
         let mut others = Vec::new();
         for (at, peer) in peers.iter().enumerate() {
-            let count = self.faults.at(counts.number(), || keys.counts())?;
+            let count = self.faults.at_key(counts.number(), || keys.counts())?;
             found.push(PeerCount::Known(count));
             // A peer who shares a direct room with the user exists. Whether the others exist has to be asked.
-            if self.faults.at(rooms.text(), || keys.refs())?.is_none() {
+            if self.faults.at_key(rooms.text(), || keys.refs())?.is_none() {
                 let mut exists = redis::cmd("HEXISTS");
                 exists.arg(UserKeys::of(app, peer).counts()).arg("known");
                 others.push((at, Item::Plain(exists)));

@@ -91,7 +91,7 @@ impl Reader {
     ) -> Result<Vec<RoomBrief<'v>>> {
         let ids: HashSet<&str> = supergroups.iter().map(|room| room.room.as_str()).collect();
         // An unreadable record is a failure: a list without that room would have the wrong length.
-        let records = self.faults.at(pairs(records), || keys.rooms())?;
+        let records = self.faults.at_key(pairs(records), || keys.rooms())?;
         let rooms = records.map(|record| {
             let (room, record) = record?;
             match ids.contains(room) {
@@ -102,7 +102,7 @@ impl Reader {
         let supergroups = supergroups.iter().map(|room| Ok(Some(room.brief())));
         let mut matching = Vec::new();
         for room in rooms.chain(supergroups) {
-            if let Some(room) = self.faults.at(room, || keys.rooms())?
+            if let Some(room) = self.faults.at_key(room, || keys.rooms())?
                 && (query.matches)(&room)
             {
                 matching.push(room);
@@ -129,7 +129,7 @@ impl Reader {
         let all = match is_missing || !is_recorded {
             true => {
                 let all = all_prefs(&prefs, &by_pref.settings);
-                self.faults.at(all, || keys.prefs())?
+                self.faults.at_key(all, || keys.prefs())?
             }
             false => HashMap::new(),
         };
@@ -242,10 +242,10 @@ impl Reader {
         for room in rooms {
             let entry = Reply::new(next()?).and_then(|reply| read_entry(room, reply));
             let meta = || RoomKeys::new(app, &Enc::stored(room.stored)).meta();
-            fetched.push(self.faults.at(entry, meta)?);
+            fetched.push(self.faults.at_key(entry, meta)?);
         }
         let prefs = read_prefs(&next()?, &names, all_prefs);
-        let prefs = self.faults.at(prefs, || keys.prefs())?;
+        let prefs = self.faults.at_key(prefs, || keys.prefs())?;
         for (room, pref) in fetched.iter_mut().zip(prefs) {
             if let (Some(room), Some(pref)) = (room, pref) {
                 room.entry.pref = pref;

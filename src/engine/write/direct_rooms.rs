@@ -171,7 +171,7 @@ impl Writer {
             let list = answer.and_then(|answer| {
                 self.inner
                     .faults
-                    .at(maybe_text(answer), || UserKeys::of(app, &pair.0).refs())
+                    .at_key(maybe_text(answer), || UserKeys::of(app, &pair.0).refs())
             });
             let rooms = match list {
                 Ok(list) => Ok(list

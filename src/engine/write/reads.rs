@@ -165,7 +165,7 @@ impl RoomWorker<'_> {
             }
             (None, None) => return Ok(0),
         };
-        let (state, epoch, read) = self.writer.inner.faults.at(read, || key)?;
+        let (state, epoch, read) = self.writer.inner.faults.at_key(read, || key)?;
         // A record of an earlier room by that name says nothing about this one.
         let is_current = state == 'j' && epoch >= born;
         Ok(if is_current { read } else { 0 })

@@ -61,7 +61,7 @@ impl Reader {
         let profile = answer.and_then(|answer| read_profile(user, answer));
         let profile = self
             .faults
-            .at(profile, || UserKeys::new(app, user).profile());
+            .at_key(profile, || UserKeys::new(app, user).profile());
         match readable(profile)? {
             Some(profile) => Ok(profile),
             None => Ok(user_id(user).map(|user| {
@@ -93,7 +93,7 @@ impl Reader {
             let member = read_member(user, membership);
             match readable(
                 self.faults
-                    .at(member, || RoomKeys::new(app, room).members()),
+                    .at_key(member, || RoomKeys::new(app, room).members()),
             )? {
                 Some(member) => members.push(member),
                 None => is_whole = false,
