@@ -59,7 +59,7 @@ pub(crate) fn byte_order_mark(text: &[u8]) -> usize {
 }
 
 /// The whole of a text as one value.
-pub(crate) fn whole(text: &[u8]) -> Result<Raw<'_>, NotJson> {
+pub(crate) fn parse(text: &[u8]) -> Result<Raw<'_>, NotJson> {
     let mut scanner = Scanner::new(text, byte_order_mark(text));
     let value = scanner.value()?;
     scanner.end()?;

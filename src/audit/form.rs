@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use crate::audit::record::AuditRecord;
-use crate::counts::number::{Stored as _, whole};
+use crate::counts::number::{Stored as _, whole_number};
 use crate::counts::room::{Act, Audience, Job, Membership};
 use crate::keys::{self, is_encoded};
 
@@ -86,7 +86,7 @@ impl SlotKind {
 }
 
 fn number(text: &str) -> FormCheck {
-    whole(text).map(|_| ()).ok_or(NO_NUMBER)
+    whole_number(text).map(|_| ()).ok_or(NO_NUMBER)
 }
 
 fn id(text: &str) -> FormCheck {
@@ -278,11 +278,11 @@ impl KnownId {
             return None;
         };
         Some(Self {
-            rev: whole(rev)?,
-            position: whole(position)?,
+            rev: whole_number(rev)?,
+            position: whole_number(position)?,
             time: i64::stored(time)?,
-            recall: whole(recall)?,
-            number: whole(number)?,
+            recall: whole_number(recall)?,
+            number: whole_number(number)?,
             silent,
         })
     }
@@ -308,7 +308,7 @@ fn known_id(value: &str) -> FormCheck {
 /// A message in a room's history: `rev|position|time|id`; position 0: it was silent.
 pub(super) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
     let mut parts = value.splitn(4, '|');
-    let (rev, position) = (whole(parts.next()?)?, whole(parts.next()?)?);
+    let (rev, position) = (whole_number(parts.next()?)?, whole_number(parts.next()?)?);
     let time = i64::stored(parts.next()?)?;
     let id = parts.next().filter(|id| is_encoded(id))?;
     Some((rev, position, time, id))
@@ -324,7 +324,7 @@ fn position(member: &str, score: &str) -> FormCheck {
 
 /// Whether a text is a position.
 pub(super) fn is_position(text: &str) -> bool {
-    whole(text).is_some_and(|at| at > 0 && at.to_string() == text)
+    whole_number(text).is_some_and(|at| at > 0 && at.to_string() == text)
 }
 
 /// A job: the end of its lease, its audience, and its act. A user's job is to leave rooms.

@@ -20,7 +20,7 @@ use crate::audit::slot::{Bad, Slot, text_or_escaped};
 use crate::audit::unreadable::{UnreadableData, index_key, indexes, shortened};
 use crate::audit::verify::{Progress, Scope};
 use crate::connection::Item;
-use crate::counts::number::whole;
+use crate::counts::number::whole_number;
 use crate::engine::reply::{Reply, number, readable};
 use crate::error::Result;
 use crate::keys::{self, Enc, RoomKeys, UserKeys};
@@ -310,7 +310,7 @@ impl Repairer {
                 let stamps = readable(self.audit.redis.query(&stamps).await)?;
                 let mut stamps = Reply::new(stamps.unwrap_or(Value::Nil))?;
                 if let (Ok(rev), Ok(mrev)) = (stamps.text(), stamps.text())
-                    && let Some(last) = whole(&rev)
+                    && let Some(last) = whole_number(&rev)
                 {
                     let next = (last + 1).max(record.epoch).to_string();
                     let version = next_version(&next, &mrev);

@@ -11,7 +11,7 @@ use self::expected::{Expected, SlotRecords, compare};
 use crate::audit::drift::Drift;
 use crate::audit::form::{self, SlotKind};
 use crate::audit::record::AuditRecord;
-use crate::counts::number::{LARGEST, whole};
+use crate::counts::number::{LARGEST, whole_number};
 use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
 use crate::keys::{Enc, is_encoded};
@@ -312,7 +312,7 @@ impl Slot {
         let since = self
             .counts
             .get("known")
-            .filter(|since| whole(since).is_some());
+            .filter(|since| whole_number(since).is_some());
         let first = found.rooms.values().map(|p| p.epoch).min();
         match (since, first, self.profile) {
             (Some(since), ..) => expected.counts.insert("known".into(), since.clone()),

@@ -108,7 +108,7 @@ impl BodyProgress {
         }
     }
 
-    fn came(&self, received: usize) {
+    fn note_received(&self, received: usize) {
         let last = usize::try_from(self.since.elapsed().as_millis()).unwrap_or(usize::MAX);
         self.received.store(received, Ordering::Relaxed);
         self.last.store(last, Ordering::Relaxed);
@@ -193,7 +193,7 @@ impl Bodies {
         });
         if is_whole.await? {
             return Ok(Body {
-                bytes: here.whole(),
+                bytes: here.into_bytes(),
                 room: None,
                 app,
             });
@@ -215,7 +215,7 @@ impl Bodies {
         announced: Option<usize>,
         limit: usize,
     ) -> Result<Body, BodyError> {
-        let begun = here.whole();
+        let begun = here.into_bytes();
         let size = announced.unwrap_or(begun.len()).max(begun.len()).max(LEAST);
         let mut room = self.room(app, size, size).await?;
         let mut whole = Vec::with_capacity(size.min(limit));
@@ -245,7 +245,7 @@ impl Bodies {
                 progress.room.store(room.amount(), Ordering::Relaxed);
             }
             whole.extend_from_slice(&piece);
-            progress.came(length);
+            progress.note_received(length);
         }
         Ok(Body {
             bytes: Bytes::from(whole),
@@ -426,7 +426,7 @@ impl Here {
         }
     }
 
-    fn whole(self) -> Bytes {
+    fn into_bytes(self) -> Bytes {
         match self.more.is_empty() {
             true => self.first,
             false => self.more.into(),

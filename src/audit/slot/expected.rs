@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::drift::Drift;
 use crate::audit::record::AuditRecord;
-use crate::counts::number::whole;
+use crate::counts::number::whole_number;
 
 /// The positions of a slot that can be read, with the numbers that follow from its marks.
 #[derive(Debug, Default)]
@@ -21,7 +21,9 @@ impl SlotRecords {
     pub(super) fn add_mark(&mut self, mark: &str, letter: &str) {
         let parts: Vec<&str> = mark.split('|').collect();
         let (room, is, digits) = match parts.as_slice() {
-            [room, is @ ("h" | "m"), digits] if digits.len() == 16 && whole(digits).is_some() => {
+            [room, is @ ("h" | "m"), digits]
+                if digits.len() == 16 && whole_number(digits).is_some() =>
+            {
                 (*room, *is, *digits)
             }
             _ if letter == "h" => return self.stale.push(mark.to_owned()),

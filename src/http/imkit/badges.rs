@@ -91,7 +91,7 @@ pub(super) fn tags(body: &[u8]) -> Result<AskedTags, Fault> {
     if body.trim_ascii().is_empty() {
         return Ok(AskedTags::default());
     }
-    let body = json::whole(body).map_err(|_| BODY)?;
+    let body = json::parse(body).map_err(|_| BODY)?;
     let [tags] = body.pick(["tags"]).ok_or(BODY)?;
     let Some(tags) = tags else {
         return Ok(AskedTags::default());

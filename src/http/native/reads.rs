@@ -70,7 +70,7 @@ async fn users_of_body(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>,
 
 /// The users that a body names.
 pub(super) fn users_asked(body: &[u8]) -> Result<Vec<UserId>, Problem> {
-    let value = json::whole(body).map_err(|fault| not_json(body, fault))?;
+    let value = json::parse(body).map_err(|fault| not_json(body, fault))?;
     let fields = value
         .fields()
         .ok_or_else(|| Problem::bad("the body must be an object"))?;

@@ -33,7 +33,7 @@ pub(super) enum Peer {
 impl AskedPeers {
     /// Reads a body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Fault> {
-        let body = json::whole(body).map_err(|_| JSON)?;
+        let body = json::parse(body).map_err(|_| JSON)?;
         let [user, peers] = body.pick(["To_Account", "Peer_Account"]).ok_or(JSON)?;
         let text = |raw: Raw<'_>| match raw.text(Surrogates::Refuse) {
             Some(Ok(text)) => Ok(text.into_owned()),
