@@ -174,7 +174,7 @@ impl App {
         };
         let _ = readiness.engine.set(engine.health.clone());
         // A first look before the log says that we listen, so that whoever waits for that line finds us ready.
-        look(&engine.health, &readiness, &metrics).await;
+        probe_once(&engine.health, &readiness, &metrics).await;
         let setup = check_setup(Doctor::new(&engine), Arc::clone(&readiness));
         let poll = poll(
             engine.health.clone(),
@@ -372,22 +372,22 @@ fn admin_server(
         actix_web::App::new()
             .app_data(readiness.clone())
             .app_data(metrics.clone())
-            .route("/livez", asked().to(livez))
-            .route("/readyz", asked().to(readyz))
-            .route("/metrics", asked().to(show_metrics))
-            .route("/openapi.yaml", asked().to(openapi_yaml))
-            .route("/openapi.json", asked().to(openapi_json))
-            .default_service(web::to(unasked))
+            .route("/livez", get_or_head().to(livez))
+            .route("/readyz", get_or_head().to(readyz))
+            .route("/metrics", get_or_head().to(show_metrics))
+            .route("/openapi.yaml", get_or_head().to(openapi_yaml))
+            .route("/openapi.json", get_or_head().to(openapi_json))
+            .default_service(web::to(unknown_path))
     })
 }
 
 /// Balancers ask by HEAD, too.
-fn asked() -> Route {
+fn get_or_head() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// What nobody asks of a pod, in words.
-async fn unasked(request: HttpRequest) -> HttpResponse {
+async fn unknown_path(request: HttpRequest) -> HttpResponse {
     let known = ADMIN_PATHS.contains(&request.path());
     http::unserved(match known {
         true => Unserved::WrongMethod("GET, HEAD"),
@@ -461,12 +461,12 @@ async fn poll(redis: engine::Health, readiness: Arc<Readiness>, metrics: Arc<Met
             false => POLL_STARTING,
         };
         tokio::time::sleep(pause).await;
-        look(&redis, &readiness, &metrics).await;
+        probe_once(&redis, &readiness, &metrics).await;
     }
 }
 
 /// Asks Redis once. What is wrong with a server is in the log already; what is wrong with none of them is said here, once.
-async fn look(redis: &engine::Health, readiness: &Readiness, metrics: &Metrics) {
+async fn probe_once(redis: &engine::Health, readiness: &Readiness, metrics: &Metrics) {
     let before = readiness.redis_state();
     let probe = redis.probe().await;
     readiness
