@@ -81,7 +81,7 @@ impl Repairer {
                 self.mend_index(shard, what, &mut run).await?;
             }
         }
-        let pattern = keys::everything(scope.app.as_ref());
+        let pattern = keys::pattern_of_all(scope.app.as_ref());
         let mut walk = self.audit.scan_all(pattern.clone()).await?;
         while let Some(page) = self.audit.next_page(&mut walk).await? {
             for key in &page.others {

@@ -286,7 +286,7 @@ impl Audit {
             return Ok(true);
         };
         let Some(user) = &scope.user else {
-            let mut walk = self.scan_all(keys::everything(Some(app))).await?;
+            let mut walk = self.scan_all(keys::pattern_of_all(Some(app))).await?;
             while let Some(page) = self.next_keys(&mut walk).await? {
                 if !page.is_empty() {
                     return Ok(true);
@@ -358,7 +358,9 @@ impl Audit {
             }
         }
         let mut reported = Reported::default();
-        let mut walk = self.scan_all(keys::everything(scope.app.as_ref())).await?;
+        let mut walk = self
+            .scan_all(keys::pattern_of_all(scope.app.as_ref()))
+            .await?;
         while let Some(page) = self.next_page(&mut walk).await? {
             for key in &page.others {
                 if let Some(bad) = self.check_other(key).await? {
@@ -554,7 +556,7 @@ impl Audit {
     ) -> Result<BTreeSet<Enc>> {
         let mut rooms = BTreeSet::new();
         let mut walk = self
-            .scan_all(keys::slots(Some(app), true, Some("members")))
+            .scan_all(keys::pattern_of_slots(Some(app), true, Some("members")))
             .await?;
         while let Some(page) = self.next_keys(&mut walk).await? {
             let items: Vec<Item> = page

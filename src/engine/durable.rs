@@ -51,7 +51,7 @@ async fn rounds(
 ) {
     let mut round = Vec::new();
     while callers.recv_many(&mut round, WAITING).await > 0 {
-        let confirmed = redis.confirm(keys::durable, replicas, timeout).await;
+        let confirmed = redis.confirm(keys::for_durability, replicas, timeout).await;
         let enough = match confirmed {
             Ok(confirmed) => confirmed >= u64::from(replicas),
             Err(_) => false,

@@ -125,7 +125,7 @@ pub(super) struct RoomWorker<'a> {
 
 /// A script's own keys of a room's slot, followed by those that hold the keys of events.
 pub(super) fn with_event_keys<const N: usize>(keys: &RoomKeys, own: [String; N]) -> Vec<String> {
-    own.into_iter().chain(keys.taken()).collect()
+    own.into_iter().chain(keys.event_keys()).collect()
 }
 
 /// Adds passing jobs, id and record in turn. A job that this version can't read is left to pods of the version that wrote it.

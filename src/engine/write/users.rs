@@ -44,7 +44,7 @@ impl Writer {
             users.0.retain(|user, updates| {
                 if let Some(update) = updates.pop_front() {
                     let keys = UserKeys::new(app, user);
-                    let [one, two] = keys.taken();
+                    let [one, two] = keys.event_keys();
                     let mut call =
                         scripts::USER_UPDATE.call(&[keys.counts(), keys.profile(), one, two]);
                     call.push(&update.key);
@@ -77,7 +77,7 @@ impl Writer {
         let name = encode(user.as_str());
         let entry = keys::user_entry(app, &name);
         let keys = UserKeys::new(app, &name);
-        let [one, two] = &keys.taken();
+        let [one, two] = &keys.event_keys();
         let mut reply = self
             .accept(&entry, |token| {
                 scripts::USER_DELETE
@@ -151,7 +151,7 @@ impl Writer {
         take: bool,
     ) -> Result<Vec<Numbered<EventOutcome>>> {
         let item = |(_, user, key): &(usize, Enc, String)| {
-            let call = scripts::USER_KEY.call(&UserKeys::new(app, user).taken());
+            let call = scripts::USER_KEY.call(&UserKeys::new(app, user).event_keys());
             Item::Script(call.arg(key).arg(u8::from(take)))
         };
         let mut known = Vec::new();
