@@ -81,7 +81,7 @@ impl Shares {
     /// Takes a share now or not at all.
     pub(crate) fn try_take(&self, claim: Claim) -> Option<Share> {
         let mut ledger = self.0.ledger();
-        let claim = ledger.known(claim);
+        let claim = ledger.of_known_app(claim);
         if ledger.app(claim.app).waiting > 0 {
             ledger.forget_those_who_left();
         }
@@ -104,7 +104,7 @@ impl Shares {
     /// Whether a claim would now get its share or a place in the queue.
     pub(crate) fn has_room(&self, claim: Claim) -> bool {
         let mut ledger = self.0.ledger();
-        let claim = ledger.known(claim);
+        let claim = ledger.of_known_app(claim);
         if !ledger.queue.is_empty() {
             ledger.forget_those_who_left();
         }
@@ -113,7 +113,7 @@ impl Shares {
 
     fn wait(&self, claim: Claim) -> Option<Waiting> {
         let mut ledger = self.0.ledger();
-        let claim = ledger.known(claim);
+        let claim = ledger.of_known_app(claim);
         ledger.forget_those_who_left();
         // Since this claim found nothing, others may have given back, at a moment when no claim was in the queue.
         if self.0.take_in_turn(&mut ledger, claim) {
@@ -132,7 +132,7 @@ impl Shares {
 }
 
 impl Ledger {
-    fn known(&self, claim: Claim) -> Claim {
+    fn of_known_app(&self, claim: Claim) -> Claim {
         Claim {
             app: claim.app.min(self.apps.len().saturating_sub(1)),
             ..claim

@@ -97,7 +97,7 @@ impl Doctor {
     }
 
     /// Runs all checks. An error is not returned: it is the result of a check.
-    pub(crate) async fn doctor(&self) -> Vec<Check> {
+    pub(crate) async fn examine(&self) -> Vec<Check> {
         let nodes = match self.redis.masters().await {
             Ok(nodes) => nodes,
             Err(error) => return vec![unreachable(String::new(), &error.to_string())],

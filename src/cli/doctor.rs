@@ -30,7 +30,7 @@ impl DoctorArgs {
 /// Checks the Redis that is configured, and prints one line a check. Answers the exit code.
 async fn doctor(config: &Config, as_json: bool) -> Result<u8, Failure> {
     let (engine, _) = observe(config)?;
-    let checks = audit::Doctor::new(&engine).doctor().await;
+    let checks = audit::Doctor::new(&engine).examine().await;
     let worst = checks.iter().map(|c| c.level).max().unwrap_or(Level::Ok);
     if as_json {
         let rows: Vec<Value> = checks.iter().map(row).collect();

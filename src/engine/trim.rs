@@ -33,7 +33,7 @@ pub(super) struct Trimmer {
 
 impl Trimmer {
     /// Trims a room in the background. If too much runs there already, nothing happens: the room asks for a trim again.
-    pub(super) fn later(&self, app: &AppId, room: &Enc) {
+    pub(super) fn trim_later(&self, app: &AppId, room: &Enc) {
         let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
             return;
         };

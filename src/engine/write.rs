@@ -337,7 +337,7 @@ impl Writer {
         let mut token = self.inner.announcer.token(entry).await?;
         for _ in 0..3 {
             let value = self.inner.redis.call(&call(token)).await?;
-            let Some(sealed) = stale(&value) else {
+            let Some(sealed) = token_to_exceed(&value) else {
                 return Reply::new(value);
             };
             token = self.inner.announcer.announce_above(entry, sealed?).await?;
@@ -349,7 +349,7 @@ impl Writer {
 }
 
 /// The token above which the entry has to be announced again, if the script refused an old token.
-fn stale(value: &redis::Value) -> Option<Result<u64>> {
+fn token_to_exceed(value: &redis::Value) -> Option<Result<u64>> {
     match value {
         redis::Value::Array(items) => match items.as_slice() {
             [redis::Value::BulkString(code), sealed, ..] if code == b"STALE" => {
@@ -361,7 +361,7 @@ fn stale(value: &redis::Value) -> Option<Result<u64>> {
     }
 }
 
-fn unexpected() -> Error {
+fn unexpected_reply() -> Error {
     Error::Internal("unexpected reply from a script".into())
 }
 

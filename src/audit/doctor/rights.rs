@@ -62,7 +62,7 @@ pub(super) const WELCOME: [&str; 7] = [
 ];
 
 /// The command that gives a user the least rights that work.
-pub(super) fn least() -> String {
+pub(super) fn command_for_least_rights() -> String {
     let commands = NEEDED.iter().map(|words| {
         let mut words = words.split(' ');
         let name = words.next().unwrap_or_default().to_lowercase();
@@ -102,7 +102,7 @@ impl Doctor {
         if cluster.is_some_and(|on| on == "1") {
             call.push("CLUSTER\nSLOTS");
         }
-        let advice = least();
+        let advice = command_for_least_rights();
         let refused = self.redis.call(&call).await.and_then(|value| {
             let mut reply = Reply::new(value)?;
             let mut refused = Vec::new();

@@ -85,16 +85,16 @@ impl<'a> SlotAnswers<'a> {
         answer: redis::Value,
         targets: &mut impl Iterator<Item = &'a Target<'a>>,
     ) -> Result<()> {
-        let unexpected = || Error::Internal("unexpected reply to a delivery".into());
+        let unexpected_reply = || Error::Internal("unexpected reply to a delivery".into());
         let mut reply = Reply::new(answer)?;
         while !reply.is_empty() {
             let text = reply.text()?;
-            let (letter, stamp) = text.split_at_checked(1).ok_or_else(unexpected)?;
+            let (letter, stamp) = text.split_at_checked(1).ok_or_else(unexpected_reply)?;
             if letter == ">" {
                 self.ahead = self.ahead.max(slot_stamp(stamp)?);
                 continue;
             }
-            let target = targets.next().ok_or_else(unexpected)?;
+            let target = targets.next().ok_or_else(unexpected_reply)?;
             let reason = match letter {
                 "K" => continue,
                 "C" => {
@@ -105,7 +105,7 @@ impl<'a> SlotAnswers<'a> {
                 "D" => Reason::Deleted,
                 "O" => Reason::Over,
                 "A" => Reason::Ahead,
-                _ => return Err(unexpected()),
+                _ => return Err(unexpected_reply()),
             };
             self.refused.push((target, reason, slot_stamp(stamp)?));
         }

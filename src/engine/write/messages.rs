@@ -2,7 +2,7 @@
 
 use super::room::RoomWorker;
 use super::steps::{Found, IncomingMessage, RoomSteps, SentAt, Step};
-use super::unexpected;
+use super::unexpected_reply;
 use crate::counts::room::Job;
 use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
@@ -37,7 +37,7 @@ impl RoomWorker<'_> {
                     let outcome = match status.as_str() {
                         "A" => EventOutcome::Applied { position },
                         "D" => EventOutcome::Duplicate { position },
-                        _ => return Err(unexpected()),
+                        _ => return Err(unexpected_reply()),
                     };
                     // A repeated message whose job is unfinished is delivered again: with this call's outcome the caller is
                     // promised that the counts include the message.
@@ -107,7 +107,7 @@ impl RoomWorker<'_> {
             ..
         }) = messages.first().map(|incoming| &incoming.message)
         else {
-            return Err(unexpected());
+            return Err(unexpected_reply());
         };
         let ids = self.writer.direct_room_ids(self.app);
         let (name, found) = match tried {

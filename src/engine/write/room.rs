@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::steps::{IncomingMessage, Numbered, RoomSteps, SentAt, Step, fits};
-use super::{Writer, unexpected};
+use super::{Writer, unexpected_reply};
 use crate::connection::Item;
 use crate::counts::room::Job;
 use crate::engine::deliver::{LEASE_MICROS, Work};
@@ -86,7 +86,7 @@ impl Writer {
         let wants_trim = worker.wants_trim;
         let work = worker.into_work().await?;
         if wants_trim {
-            self.inner.trimmer.later(app, &name);
+            self.inner.trimmer.trim_later(app, &name);
         }
         let finished = self.hand_over(app, name, work, wait).await?;
         // An event that concerns one user only is not done if that user's slot can't be read; the caller repeats it.
@@ -214,7 +214,7 @@ impl RoomWorker<'_> {
             "KIND" => Rejection::KindChange,
             "FULL" => Rejection::DirectRoomFull,
             "KEY" => Rejection::KeyTaken,
-            _ => return Err(unexpected()),
+            _ => return Err(unexpected_reply()),
         }))
     }
 
@@ -300,7 +300,7 @@ impl RoomWorker<'_> {
             ..
         } = change
         else {
-            return Err(unexpected());
+            return Err(unexpected_reply());
         };
         let custom_type = custom_type.as_ref().map(|text| encode(text.as_str()));
         let tags = tags.as_ref().map_or(String::new(), |tags| {

@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, stream};
 
 use super::steps::{Numbered, UserUpdates};
-use super::{ROOMS_AT_ONCE, Writer, set_outcome, unexpected};
+use super::{ROOMS_AT_ONCE, Writer, set_outcome, unexpected_reply};
 use crate::connection::Item;
 use crate::counts::room::{Audience, Job};
 use crate::engine::deliver::LEASE_MICROS;
@@ -113,7 +113,7 @@ impl Writer {
             "USER" => Ok(EventOutcome::Rejected(Rejection::UserNotFound(
                 user.clone(),
             ))),
-            _ => Err(unexpected()),
+            _ => Err(unexpected_reply()),
         }
     }
 
@@ -176,6 +176,6 @@ fn key_outcome(answer: redis::Value) -> Result<EventOutcome> {
         "OK" => Ok(EventOutcome::Applied { position: None }),
         "DUP" => Ok(EventOutcome::Duplicate { position: None }),
         "KEY" => Ok(EventOutcome::Rejected(Rejection::KeyTaken)),
-        _ => Err(unexpected()),
+        _ => Err(unexpected_reply()),
     }
 }
