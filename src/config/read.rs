@@ -26,7 +26,7 @@ pub(super) fn config(
     let apps: Vec<(usize, AppConfig)> = apps
         .filter_map(|(index, table)| Some((index, app(table, dialects)?)))
         .collect();
-    root.done();
+    root.reject_unknown();
     shared_credentials(&apps, &problems);
     let problems = problems.into_lines();
     let whole = || {
@@ -61,7 +61,7 @@ fn server(mut table: Table<'_>) -> Option<ServerConfig> {
     }
     // As names of headers are compared.
     server.client_address_header.make_ascii_lowercase();
-    table.done();
+    table.reject_unknown();
     Some(server)
 }
 
@@ -88,7 +88,7 @@ fn redis(mut table: Table<'_>) -> Option<RedisConfig> {
             table.problem("cert_file", "and key_file go together");
         }
     }
-    table.done();
+    table.reject_unknown();
     redis
 }
 
@@ -96,7 +96,7 @@ fn app(mut table: Table<'_>, dialects: &[&SectionKind]) -> Option<AppConfig> {
     let own = AppSettings::read(&mut table);
     let users = UsersConfig::read_all(table.table_or_empty("users"));
     let dialects = Sections::read(&mut table, dialects);
-    table.done();
+    table.reject_unknown();
     let AppSettings {
         id,
         server_keys,

@@ -56,7 +56,7 @@ pub(crate) trait Settings: std::any::Any + std::fmt::Debug + Send + Sync {
         Self: Sized,
     {
         let read = Self::read(&mut table);
-        table.done();
+        table.reject_unknown();
         read
     }
 

@@ -218,7 +218,7 @@ impl<'p> Table<'p> {
     }
 
     /// Names what nobody has read.
-    pub(super) fn done(self) {
+    pub(super) fn reject_unknown(self) {
         for (key, node) in &self.nodes {
             match node.variable() {
                 Some(name) => self.problem(key, format_args!("unknown key (from {name})")),

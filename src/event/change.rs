@@ -49,7 +49,7 @@ pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
         "pref.updated" => pref(fields)?,
         _ => return Err(wrong("type", "is not a known event type")),
     };
-    fields.done()?;
+    fields.reject_unread()?;
     Ok(Event {
         time,
         key,

@@ -282,7 +282,7 @@ impl<'a> EventFields<'a> {
     }
 
     /// Nothing may be left.
-    pub(super) fn done(&self) -> Result<(), Wrong> {
+    pub(super) fn reject_unread(&self) -> Result<(), Wrong> {
         let known = NAMES.get(self.present.trailing_zeros() as usize);
         let field = match (self.unknown, known) {
             (None, None) => return Ok(()),
@@ -360,13 +360,13 @@ fn names<'a, T: Hash + Eq>(
             Err(why) => unusable(item, why)?,
         }
         if names.len() == struck_out_at {
-            once(&mut names);
+            remove_repeats(&mut names);
             if names.len() > most {
                 break;
             }
         }
     }
-    once(&mut names);
+    remove_repeats(&mut names);
     match names.len() > most {
         true => Err(wrong(field.as_str(), too_many)),
         false => Ok(names),
@@ -420,7 +420,7 @@ impl LeftOut<'_> {
 }
 
 /// Strikes out what is there a second time.
-fn once<T: Hash + Eq>(items: &mut Vec<T>) {
+fn remove_repeats<T: Hash + Eq>(items: &mut Vec<T>) {
     // So few are quickly compared with each other.
     const FEW: usize = 16;
     let is_first: Vec<bool> = if items.len() <= FEW {

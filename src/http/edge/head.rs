@@ -92,14 +92,14 @@ fn check(request: &httparse::Request<'_, '_>) -> Result<Framing, Unserved> {
         match field.name.len() {
             4 if field.name.eq_ignore_ascii_case("host") => {
                 let another = std::mem::replace(&mut host, true);
-                once(another, "there are two Host headers")?;
+                refuse_second(another, "there are two Host headers")?;
             }
             7 if field.name.eq_ignore_ascii_case("upgrade") => {
                 websocket |= field.value.trim_ascii().eq_ignore_ascii_case(b"websocket");
             }
             14 if field.name.eq_ignore_ascii_case("content-length") => {
                 let another = length.replace(content_length(field.value)?).is_some();
-                once(another, "there are two Content-Length headers")?;
+                refuse_second(another, "there are two Content-Length headers")?;
             }
             17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
                 if !newer {
@@ -152,7 +152,7 @@ fn check(request: &httparse::Request<'_, '_>) -> Result<Framing, Unserved> {
     Ok(Framing { body, rewrite })
 }
 
-fn once(another: bool, why: &'static str) -> Result<(), Unserved> {
+fn refuse_second(another: bool, why: &'static str) -> Result<(), Unserved> {
     match another {
         true => Err(Unserved::Malformed(why)),
         false => Ok(()),
