@@ -239,7 +239,7 @@ impl<'a> Events<'a> {
         let At::List { first } = &mut self.at else {
             return Ok(None);
         };
-        if self.scanner.another(first, b']')? {
+        if self.scanner.has_another(first, b']')? {
             event(&mut self.fields, &mut self.scanner).map(Some)
         } else {
             self.at = At::End;
@@ -320,7 +320,7 @@ fn event<'a>(
         return Ok(Err(wrong("event", "must be an object")));
     }
     let mut first = true;
-    while scanner.another(&mut first, b'}')? {
+    while scanner.has_another(&mut first, b'}')? {
         let key = scanner.key()?;
         let value = scanner.value()?;
         fields.put(key, value);

@@ -54,7 +54,7 @@ impl<'a> Entries<'a> {
     /// Goes to the next entry. The grammar was found right before, so an error is the end.
     fn next(&mut self, close: u8) -> Option<()> {
         let Self { scanner, first, .. } = self;
-        scanner.another(first, close).ok()?.then_some(())
+        scanner.has_another(first, close).ok()?.then_some(())
     }
 
     fn shifted(&self, raw: Raw<'a>) -> Raw<'a> {

@@ -148,7 +148,7 @@ impl Connection {
         self.deadline.set(deadline);
     }
 
-    fn within(&self, duration: Duration) -> Tick {
+    fn tick_after(&self, duration: Duration) -> Tick {
         self.worker.now().plus(ticks(duration))
     }
 
@@ -289,11 +289,11 @@ impl Connection {
         let mut patience = self.patience.get();
         match written {
             Poll::Pending => {
-                patience.waits(self.worker.now());
+                patience.note_wait(self.worker.now());
                 self.patience.set(patience);
             }
             Poll::Ready(Ok(bytes)) if patience.stalled().is_some() => {
-                patience.takes(bytes, self.worker.now());
+                patience.note_taken(bytes, self.worker.now());
                 self.patience.set(patience);
             }
             Poll::Ready(_) => {}
@@ -305,20 +305,20 @@ impl Connection {
     pub(super) fn poll_flush(&self) -> Poll<io::Result<()>> {
         let mut patience = self.patience.get();
         if patience.stalled().is_some() {
-            patience.rests(self.worker.now());
+            patience.note_rest(self.worker.now());
             self.patience.set(patience);
         }
         if self.answered.replace(false) {
             let wire = &*self.wire.borrow();
             if wire.body_is_over() {
-                let keep_alive = self.within(self.worker.shared.bounds.keep_alive);
+                let keep_alive = self.tick_after(self.worker.shared.bounds.keep_alive);
                 self.go_on(Phase::Waiting, keep_alive);
                 if wire.has_more() {
                     self.worker.wants_turn(self);
                 }
             } else {
                 // What is left of the body would be taken for a request.
-                self.ends();
+                self.begin_end();
             }
         }
         // A socket has nothing to flush.
@@ -326,8 +326,8 @@ impl Connection {
     }
 
     /// Nothing more is served here, and the kernel has all that was.
-    pub(super) fn ends(&self) {
-        self.go_on(Phase::Closing, self.within(LINGER));
+    pub(super) fn begin_end(&self) {
+        self.go_on(Phase::Closing, self.tick_after(LINGER));
     }
 
     /// Whether nothing more is served here.
@@ -361,7 +361,7 @@ impl Swept for Connection {
     fn leaves_queue(&self) {
         self.queued.set(false);
         if self.phase.get() == Phase::Waiting {
-            let keep_alive = self.within(self.worker.shared.bounds.keep_alive);
+            let keep_alive = self.tick_after(self.worker.shared.bounds.keep_alive);
             self.go_on(Phase::Waiting, keep_alive);
         }
     }
@@ -435,14 +435,14 @@ impl Keeper for Connection {
 
     fn head_begins(&self) {
         let timeout = self.worker.shared.bounds.head_timeout;
-        self.deadline.set(self.within(timeout));
+        self.deadline.set(self.tick_after(timeout));
     }
 
     fn request_begins(&self, without_body: bool) {
         let body_timeout = self.worker.shared.bounds.body_timeout;
         let deadline = match without_body {
             true => Tick::NEVER,
-            false => self.within(body_timeout + BODY_MARGIN),
+            false => self.tick_after(body_timeout + BODY_MARGIN),
         };
         self.go_on(Phase::Serving, deadline);
         self.unread.set(0);
@@ -475,24 +475,24 @@ impl Keeper for Connection {
 
     fn refuse(&self, wire: &mut Wire, why: Unserved) {
         let shared = &self.worker.shared;
-        let (method, path) = head::sighted(wire.seen());
+        let (method, path) = head::sighted(wire.unread_input());
         let answer = words::written((shared.refuse)(path, why), method == b"HEAD");
         tracing::debug!(reason = why.word(), "a request was refused unread");
         if let Some(metrics) = &shared.metrics {
             metrics.unreadable_request(why.word());
             unseen(metrics, why);
         }
-        wire.say(answer, true);
-        self.ends();
+        wire.end_with(answer, true);
+        self.begin_end();
     }
 
     fn turn_away(&self, wire: &mut Wire, why: NoPlace) {
-        let (method, path) = head::sighted(wire.seen());
+        let (method, path) = head::sighted(wire.unread_input());
         let words = (self.worker.shared.refuse)(path, Unserved::Full);
         let answer = words::written(words, method == b"HEAD");
         // Without waiting for it to go: the next one is waiting.
-        wire.say(answer, false);
-        self.ends();
+        wire.end_with(answer, false);
+        self.begin_end();
         tracing::debug!(reason = why.word(), "a connection was refused");
     }
 }

@@ -329,7 +329,7 @@ impl AsyncWrite for Io {
 
     /// The engine is done. The end of the connection is carried without it.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.ends();
+        self.0.begin_end();
         Poll::Ready(Ok(()))
     }
 }
@@ -377,7 +377,7 @@ impl<E: Service<(Io, Option<SocketAddr>)>> Future for Carried<E> {
                     }
                     Ok(Input::End) => {
                         if !connection.is_ending() {
-                            connection.ends();
+                            connection.begin_end();
                         }
                         this.stage = Stage::Closing;
                     }

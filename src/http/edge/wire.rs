@@ -121,7 +121,7 @@ impl Wire {
     }
 
     /// What has come and is not handed on.
-    pub(super) fn seen(&self) -> &[u8] {
+    pub(super) fn unread_input(&self) -> &[u8] {
         &self.input
     }
 
@@ -161,7 +161,7 @@ impl Wire {
     }
 
     /// To be said before the end. With `then_drain` what the peer goes on sending is read away for a while.
-    pub(super) fn say(&mut self, words: BytesMut, then_drain: bool) {
+    pub(super) fn end_with(&mut self, words: BytesMut, then_drain: bool) {
         self.end = End::Words { words, then_drain };
     }
 
