@@ -65,7 +65,7 @@ impl ImportArgs {
             from_line: self.from_line,
             max_line: config.server.max_events_bytes,
             patience: Duration::from_secs(self.patience_seconds),
-            told: FIRST,
+            max_reported: FIRST,
         };
         on_runtime(async {
             let mut signals = Signals::listen()?;

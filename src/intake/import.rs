@@ -46,7 +46,7 @@ pub(crate) struct ImportOptions {
     /// How long to keep trying while Redis is away.
     pub patience: Duration,
     /// How many refused lines are reported, the first ones; the others are only counted.
-    pub told: usize,
+    pub max_reported: usize,
 }
 
 /// Why an import ended before its last line.
@@ -310,7 +310,7 @@ impl Importer {
             app: app.clone(),
             patience: options.patience,
             results: Mutex::new(LaneResults {
-                may_report: options.told,
+                may_report: options.max_reported,
                 ..LaneResults::default()
             }),
             places: Semaphore::new(UNDER_WAY as usize),
