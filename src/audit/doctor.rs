@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use self::check::{Checks, NodeFields, REACHABLE};
 use self::info::{encoding, is_cluster, memory, millis, persistence, role, version};
-use self::rights::May;
+use self::rights::Rights;
 use crate::connection::{Redis, Server};
 use crate::engine::reply::{Reply, text};
 use crate::engine::{Engine, Health};
@@ -63,7 +63,7 @@ impl Doctor {
                 continue;
             }
             let mut checks = Checks::of(node.name());
-            let may = May::ask(node).await;
+            let may = Rights::ask(node).await;
             let settings = match may.read_settings {
                 true => self.settings(node).await.ok(),
                 false => None,

@@ -38,10 +38,10 @@ struct ServerState {
     answered: bool,
     /// Nothing is said of it any more: another server has its place.
     retired: bool,
-    ill: Option<Ill>,
+    ill: Option<KnownTrouble>,
 }
 
-struct Ill {
+struct KnownTrouble {
     why: Unavailable,
     /// When it was seen last.
     last: Instant,
@@ -75,7 +75,7 @@ impl Condition {
             return;
         }
         let mut state = self.state();
-        if let Some(Ill { why, last }) = &state.ill {
+        if let Some(KnownTrouble { why, last }) = &state.ill {
             let calm = match why.trouble {
                 // It has never answered before, so this answer is no exception.
                 _ if !state.answered => Duration::ZERO,
@@ -118,7 +118,7 @@ impl Condition {
                 return;
             }
         }
-        state.ill = Some(Ill {
+        state.ill = Some(KnownTrouble {
             why: why.clone(),
             last: now,
         });

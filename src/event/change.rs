@@ -25,7 +25,7 @@ pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
     let kind = fields
         .text(Name::Type)?
         .ok_or_else(|| wrong("type", "is missing"))?;
-    let time = fields.time(Name::Time, time::Use::Event)?;
+    let time = fields.time(Name::Time, time::TimeUse::Event)?;
     let key = fields.name(Name::Key, EventKey::parse)?;
     let change = match &*kind {
         "user.updated" => user_updated(fields)?,
@@ -84,7 +84,7 @@ fn user_updated(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     if let Some(flag) = fields.flag(Name::IsRobot)? {
         shown.push(("is_robot", u8::from(flag).to_string()));
     }
-    if let Some(time) = fields.time(Name::LastLoginTime, time::Use::Bound)? {
+    if let Some(time) = fields.time(Name::LastLoginTime, time::TimeUse::Bound)? {
         shown.push(("last_login_time", time.to_string()));
     }
     Ok(Change::UserUpdated { user, shown })
@@ -239,7 +239,7 @@ fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     };
     let up_to = match (
         fields.name(Name::UpToId, MessageId::parse)?,
-        fields.time(Name::UpToTime, time::Use::Bound)?,
+        fields.time(Name::UpToTime, time::TimeUse::Bound)?,
     ) {
         (Some(_), Some(_)) => return Err(wrong("up_to_time", "can't be given beside up_to_id")),
         (Some(id), None) => UpTo::Id(id),
@@ -252,7 +252,7 @@ fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
 fn read_all(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     const LIST: &str = "must be a list of one or more of direct, group and supergroup";
     let user = fields.required(Name::User, UserId::parse)?;
-    let up_to = match fields.time(Name::UpToTime, time::Use::Bound)? {
+    let up_to = match fields.time(Name::UpToTime, time::TimeUse::Bound)? {
         Some(time) => UpTo::Time(time),
         None => UpTo::Head,
     };

@@ -262,7 +262,11 @@ impl<'a> EventFields<'a> {
         Ok(users)
     }
 
-    pub(super) fn time(&mut self, field: Name, what_for: time::Use) -> Result<Option<i64>, Wrong> {
+    pub(super) fn time(
+        &mut self,
+        field: Name,
+        what_for: time::TimeUse,
+    ) -> Result<Option<i64>, Wrong> {
         let read = |raw: Raw<'_>| {
             let time = if raw.is_text() {
                 let text = text(field, raw, Surrogates::Refuse, time::FORM)?;

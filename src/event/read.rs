@@ -148,14 +148,14 @@ pub(crate) fn read_line(line: &[u8]) -> Option<Result<Event, Invalid>> {
 pub(super) struct Events<'a> {
     body: &'a [u8],
     scanner: Scanner<'a>,
-    at: At,
+    at: ReadState,
     positions: LineIndex<'a>,
     fields: EventFields<'a>,
     fault: Option<BodyFault>,
 }
 
 /// How far [`Events`] is.
-enum At {
+enum ReadState {
     Start,
     /// In a list, before its first item or behind another.
     List {
@@ -176,8 +176,8 @@ impl<'a> Events<'a> {
             body,
             scanner: Scanner::new(body, byte_order_mark(body)),
             at: match form {
-                BodyForm::Json => At::Start,
-                BodyForm::Lines => At::Line {
+                BodyForm::Json => ReadState::Start,
+                BodyForm::Lines => ReadState::Line {
                     number: 1,
                     start: 0,
                 },
@@ -204,19 +204,19 @@ impl<'a> Events<'a> {
     /// The next event of a body of JSON, if there is one.
     fn next_in_json(&mut self) -> Result<Option<Result<Event, Wrong>>, BodyFault> {
         let found = match self.at {
-            At::Start => match self.scanner.peek() {
+            ReadState::Start => match self.scanner.peek() {
                 Some(b'[') => {
                     self.scanner.pass(b'[');
-                    self.at = At::List { first: true };
+                    self.at = ReadState::List { first: true };
                     self.item()
                 }
                 Some(b'{') => {
-                    self.at = At::End;
+                    self.at = ReadState::End;
                     let event = event(&mut self.fields, &mut self.scanner);
                     event.and_then(|event| self.scanner.end().map(|()| Some(event)))
                 }
                 _ => {
-                    self.at = At::End;
+                    self.at = ReadState::End;
                     let value = self.scanner.value();
                     match value.and_then(|_| self.scanner.end()) {
                         Ok(()) => return Err(BodyFault::NoEvents),
@@ -236,28 +236,28 @@ impl<'a> Events<'a> {
     }
 
     fn item(&mut self) -> Result<Option<Result<Event, Wrong>>, NotJson> {
-        let At::List { first } = &mut self.at else {
+        let ReadState::List { first } = &mut self.at else {
             return Ok(None);
         };
         if self.scanner.has_another(first, b']')? {
             event(&mut self.fields, &mut self.scanner).map(Some)
         } else {
-            self.at = At::End;
+            self.at = ReadState::End;
             self.scanner.end().map(|()| None)
         }
     }
 
     /// The event of the next line that is not blank.
     fn next_line(&mut self) -> Option<Result<Event, Invalid>> {
-        while let At::Line { number, start } = self.at {
+        while let ReadState::Line { number, start } = self.at {
             let rest = self.body.get(start..).unwrap_or_default();
             let length = memchr::memchr(b'\n', rest);
             self.at = match length {
-                Some(length) => At::Line {
+                Some(length) => ReadState::Line {
                     number: number + 1,
                     start: start + length + 1,
                 },
-                None => At::End,
+                None => ReadState::End,
             };
             let line = rest.get(..length.unwrap_or(rest.len())).unwrap_or_default();
             if let Some(event) = in_line(&mut self.fields, line) {
@@ -272,7 +272,7 @@ impl Iterator for Events<'_> {
     type Item = Result<Event, Invalid>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let At::Line { .. } = self.at {
+        if let ReadState::Line { .. } = self.at {
             return self.next_line();
         }
         match self.next_in_json() {
@@ -281,7 +281,7 @@ impl Iterator for Events<'_> {
                 wrong.at_position(position)
             })),
             Err(fault) => {
-                self.at = At::End;
+                self.at = ReadState::End;
                 self.fault = Some(fault);
                 None
             }

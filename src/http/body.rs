@@ -179,7 +179,7 @@ impl Bodies {
         if announced.is_some_and(|bytes| bytes > limit) {
             return Err(BodyError::TooLarge);
         }
-        let mut here = Here::default();
+        let mut here = ReceivedBody::default();
         // A body that came with its head is handed out once this has waited, and then needs no timer.
         let mut waited = false;
         let is_whole = poll_fn(|context| match here.poll(payload, context, limit) {
@@ -211,7 +211,7 @@ impl Bodies {
         &self,
         payload: &mut Payload,
         app: usize,
-        here: Here,
+        here: ReceivedBody,
         announced: Option<usize>,
         limit: usize,
     ) -> Result<Body, BodyError> {
@@ -387,13 +387,13 @@ async fn outcome<T>(done: Result<T, JoinError>) -> T {
 
 /// What is here of a body.
 #[derive(Default)]
-struct Here {
+struct ReceivedBody {
     /// Most bodies come in one piece, which then needs no copy.
     first: Bytes,
     more: Vec<u8>,
 }
 
-impl Here {
+impl ReceivedBody {
     /// Takes what there is. Ready when the body is whole, and when it is too long to go on like this.
     fn poll(
         &mut self,

@@ -142,12 +142,12 @@ impl Doctor {
 
 /// Which commands beyond those of pods our user may run. A script asks the server for the rights first, because the server logs
 /// each command that it denies, and operators watch that log.
-pub(super) struct May {
+pub(super) struct Rights {
     pub(super) read_settings: bool,
     pub(super) see_cluster: bool,
 }
 
-impl May {
+impl Rights {
     pub(super) async fn ask(node: &Server) -> Self {
         let (settings, cluster) = ("CONFIG\nGET\nsave", "CLUSTER\nINFO");
         let mut eval = redis::cmd("EVAL");

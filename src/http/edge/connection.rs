@@ -44,7 +44,7 @@ enum Phase {
 
 /// Whether there is an engine, which costs some 20 KB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Engine {
+enum EngineState {
     None,
     Running,
     /// It has had nothing to do for a while.
@@ -66,7 +66,7 @@ pub(super) struct Connection {
     turned_away: Option<NoPlace>,
     wire: RefCell<Wire>,
     phase: Cell<Phase>,
-    engine: Cell<Engine>,
+    engine: Cell<EngineState>,
 
     /// Bytes of the body that the engine has and the handler has not.
     unread: Cell<usize>,
@@ -111,7 +111,7 @@ impl Connection {
             turned_away,
             wire: RefCell::new(Wire::new(stream)),
             phase: Cell::new(Phase::Waiting),
-            engine: Cell::new(Engine::None),
+            engine: Cell::new(EngineState::None),
             unread: Cell::new(0),
             pieces: Cell::new(0),
             blocked: Cell::new(false),
@@ -193,18 +193,18 @@ impl Connection {
 
     /// There is an engine for it now.
     pub(super) fn has_engine(&self) {
-        self.engine.set(Engine::Running);
+        self.engine.set(EngineState::Running);
     }
 
     /// Whether the engine is to go: it has had nothing to do for a while, and holds nothing.
     pub(super) fn parts_with_engine(&self) -> bool {
-        if self.engine.get() != Engine::Idle {
+        if self.engine.get() != EngineState::Idle {
             return false;
         }
         let idle = self.phase.get() == Phase::Waiting && !self.wire.borrow().is_ready();
         self.engine.set(match idle {
-            true => Engine::None,
-            false => Engine::Running,
+            true => EngineState::None,
+            false => EngineState::Running,
         });
         idle
     }
@@ -391,10 +391,10 @@ impl Swept for Connection {
         } else if stopping && waiting && self.may_leave() {
             self.wake();
         } else if waiting
-            && self.engine.get() == Engine::Running
+            && self.engine.get() == EngineState::Running
             && now.since(self.since.get()) > Tick::SECOND
         {
-            self.engine.set(Engine::Idle);
+            self.engine.set(EngineState::Idle);
             self.wake();
         }
     }
