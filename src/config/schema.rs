@@ -1,5 +1,5 @@
-//! What a table of settings is made of: each setting is a row by a rule, and `settings!` makes a struct of a table's rows. The rules
-//! themselves stand in `rules`.
+//! What a table of settings is made of: each setting is a row by a rule, and `settings!` makes a struct of a table's rows. The
+//! rules themselves stand in `rules`.
 
 use super::Secret;
 use super::printer::Printer;
