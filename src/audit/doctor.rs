@@ -46,7 +46,7 @@ impl Doctor {
     }
 
     /// Checks the servers that have started since the last call, and answers what should be changed. It runs only checks that
-    /// cost a few short commands; [`Doctor::doctor`] runs all. A server that does not answer is checked at the next call.
+    /// cost a few short commands; [`Doctor::examine`] runs all. A server that does not answer is checked at the next call.
     pub(crate) async fn new_servers(&self, known: &mut KnownServers) -> Vec<Check> {
         let Ok(nodes) = self.redis.masters().await else {
             return Vec::new();
