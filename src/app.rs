@@ -16,10 +16,10 @@ use tokio::task::JoinHandle;
 use crate::audit::{Check, Doctor, KnownServers};
 use crate::config::Config;
 use crate::demo::private_redis::{PrivateRedis, StartError};
-use crate::engine::{self, Engine, Probe, Standing, this_is_a_worker};
+use crate::engine::{self, Engine, Probe, RedisState, this_is_a_worker};
 use crate::http;
 use crate::http::Unserved;
-use crate::http::edge::{self, Answers, Edge, Limits};
+use crate::http::edge::{self, Answers, Bounds, Edge};
 use crate::open_files::{self, OpenFiles};
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 
@@ -81,7 +81,7 @@ pub(crate) enum Stop {
 /// A built app: both listeners are bound, nothing is accepted yet on the public one.
 pub(crate) struct App {
     config: Arc<Config>,
-    health: Arc<Health>,
+    readiness: Arc<Readiness>,
     public: Server,
     /// The listener of `public`, to be closed gently.
     door: TcpListener,
@@ -96,7 +96,7 @@ pub(crate) struct App {
 
 /// What `/readyz` answers from.
 #[derive(Default)]
-struct Health {
+struct Readiness {
     server: AtomicU8,
     /// Whether Redis has ever answered. A later outage does not make a pod unready: all pods would be so at once, and
     /// callers would get a balancer's answer in place of one in their own dialect.
@@ -109,11 +109,11 @@ struct Health {
     engine: OnceLock<engine::Health>,
 }
 
-impl Health {
+impl Readiness {
     /// How Redis is.
-    fn standing(&self) -> Option<Standing> {
+    fn redis_state(&self) -> Option<RedisState> {
         let last = self.redis.load_full()?;
-        Some(self.engine.get()?.standing(&last))
+        Some(self.engine.get()?.redis_state(&last))
     }
 }
 
@@ -139,7 +139,7 @@ impl App {
     /// Binds both listeners, serves the admin one, and starts what else is needed. An external Redis may be down.
     pub(crate) async fn build(config: Config) -> Result<App, BuildError> {
         let metrics = Arc::new(Metrics::new());
-        let health = Arc::new(Health::default());
+        let readiness = Arc::new(Readiness::default());
         let files = open_files::raise();
         let (public_socket, listen) = bind(&config.server.listen, "listen", "listen").await?;
         let (admin_socket, admin_listen) =
@@ -148,7 +148,7 @@ impl App {
         let admin = admin_server(
             admin_socket,
             &config,
-            Arc::clone(&health),
+            Arc::clone(&readiness),
             Arc::clone(&metrics),
         )?;
         let admin = RunningServer::start(admin);
@@ -172,13 +172,13 @@ impl App {
                 return Err(error.into());
             }
         };
-        let _ = health.engine.set(engine.health.clone());
+        let _ = readiness.engine.set(engine.health.clone());
         // A first look before the log says that we listen, so that whoever waits for that line finds us ready.
-        look(&engine.health, &health, &metrics).await;
-        let setup = check_setup(Doctor::new(&engine), Arc::clone(&health));
+        probe_once(&engine.health, &readiness, &metrics).await;
+        let setup = check_setup(Doctor::new(&engine), Arc::clone(&readiness));
         let poll = poll(
             engine.health.clone(),
-            Arc::clone(&health),
+            Arc::clone(&readiness),
             Arc::clone(&metrics),
         );
         let poll = tokio::spawn(async move {
@@ -190,7 +190,7 @@ impl App {
         let public = public_server(public_socket, state, files, Arc::clone(&leaving))?;
         Ok(App {
             config,
-            health,
+            readiness,
             public,
             door,
             listen,
@@ -215,7 +215,7 @@ impl App {
     /// Serves until `stop`, then finishes what is in flight and stops everything that `build` started.
     pub(crate) async fn run(self, stop: impl Future<Output = Stop>) {
         let public = RunningServer::start(self.public);
-        self.health.server.store(SERVING, Ordering::Release);
+        self.readiness.server.store(SERVING, Ordering::Release);
         tracing::info!(
             listen = %self.listen,
             admin_listen = %self.admin_listen,
@@ -224,7 +224,7 @@ impl App {
 
         let settings = &self.config.server;
         let stop = stop.await;
-        self.health.server.store(STOPPING, Ordering::Release);
+        self.readiness.server.store(STOPPING, Ordering::Release);
         edge::leave(&self.leaving);
         if stop == Stop::Drain && settings.drain_seconds > 0 {
             tracing::info!(seconds = settings.drain_seconds, "draining");
@@ -311,11 +311,11 @@ fn public_server(
     };
     let edge = Edge {
         name: "public",
-        limits: Limits {
+        bounds: Bounds {
             max_connections,
             max_connections_per_address: settings.max_connections_per_address,
             max_turned_away,
-            ..limits(&state.config)
+            ..bounds(&state.config)
         },
         trusted_proxies: settings.trusted_proxies.clone(),
         refuse: http::refuse,
@@ -335,9 +335,9 @@ fn public_server(
 }
 
 /// What a connection may cost, at either address.
-fn limits(config: &Config) -> Limits {
+fn bounds(config: &Config) -> Bounds {
     let settings = &config.server;
-    Limits {
+    Bounds {
         max_connections: ADMIN_CONNECTIONS,
         max_connections_per_address: 0,
         max_turned_away: 16,
@@ -352,12 +352,12 @@ fn limits(config: &Config) -> Limits {
 fn admin_server(
     listener: TcpListener,
     config: &Config,
-    health: Arc<Health>,
+    readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
 ) -> io::Result<Server> {
     let edge = Edge {
         name: "admin",
-        limits: limits(config),
+        bounds: bounds(config),
         trusted_proxies: Vec::new(),
         refuse: |_, why| http::unserved(why),
         metrics: None,
@@ -366,28 +366,28 @@ fn admin_server(
         grace_seconds: 1,
         leaving: Arc::default(),
     };
-    let health = web::Data::from(health);
+    let readiness = web::Data::from(readiness);
     let metrics = web::Data::from(metrics);
     edge::server(listener, &edge, move || {
         actix_web::App::new()
-            .app_data(health.clone())
+            .app_data(readiness.clone())
             .app_data(metrics.clone())
-            .route("/livez", asked().to(livez))
-            .route("/readyz", asked().to(readyz))
-            .route("/metrics", asked().to(show_metrics))
-            .route("/openapi.yaml", asked().to(openapi_yaml))
-            .route("/openapi.json", asked().to(openapi_json))
-            .default_service(web::to(unasked))
+            .route("/livez", get_or_head().to(livez))
+            .route("/readyz", get_or_head().to(readyz))
+            .route("/metrics", get_or_head().to(show_metrics))
+            .route("/openapi.yaml", get_or_head().to(openapi_yaml))
+            .route("/openapi.json", get_or_head().to(openapi_json))
+            .default_service(web::to(unknown_path))
     })
 }
 
 /// Balancers ask by HEAD, too.
-fn asked() -> Route {
+fn get_or_head() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// What nobody asks of a pod, in words.
-async fn unasked(request: HttpRequest) -> HttpResponse {
+async fn unknown_path(request: HttpRequest) -> HttpResponse {
     let known = ADMIN_PATHS.contains(&request.path());
     http::unserved(match known {
         true => Unserved::WrongMethod("GET, HEAD"),
@@ -400,18 +400,18 @@ async fn livez() -> HttpResponse {
     page(HttpResponse::Ok(), &serde_json::json!({ "alive": true }))
 }
 
-async fn readyz(health: web::Data<Health>) -> HttpResponse {
-    let server = match health.server.load(Ordering::Acquire) {
+async fn readyz(readiness: web::Data<Readiness>) -> HttpResponse {
+    let server = match readiness.server.load(Ordering::Acquire) {
         STARTING => "starting",
         SERVING => "serving",
         _ => "stopping",
     };
-    let seen = health.standing();
+    let seen = readiness.redis_state();
     let (redis, reason) = match &seen {
-        Some(standing) => (standing.state, standing.why.as_str()),
+        Some(redis_state) => (redis_state.state, redis_state.why.as_str()),
         None => ("down", "nobody has asked it yet"),
     };
-    let ready = server == "serving" && health.redis_answered.load(Ordering::Relaxed);
+    let ready = server == "serving" && readiness.redis_answered.load(Ordering::Relaxed);
     let answer = if ready {
         HttpResponse::Ok()
     } else {
@@ -454,29 +454,31 @@ async fn openapi_json() -> HttpResponse {
         .body(include_str!("../docs/openapi.json"))
 }
 
-async fn poll(redis: engine::Health, health: Arc<Health>, metrics: Arc<Metrics>) {
+async fn poll(redis: engine::Health, readiness: Arc<Readiness>, metrics: Arc<Metrics>) {
     loop {
-        let pause = match health.redis_serves.load(Ordering::Relaxed) {
+        let pause = match readiness.redis_serves.load(Ordering::Relaxed) {
             true => POLL_RUNNING,
             false => POLL_STARTING,
         };
         tokio::time::sleep(pause).await;
-        look(&redis, &health, &metrics).await;
+        probe_once(&redis, &readiness, &metrics).await;
     }
 }
 
 /// Asks Redis once. What is wrong with a server is in the log already; what is wrong with none of them is said here, once.
-async fn look(redis: &engine::Health, health: &Health, metrics: &Metrics) {
-    let before = health.standing();
+async fn probe_once(redis: &engine::Health, readiness: &Readiness, metrics: &Metrics) {
+    let before = readiness.redis_state();
     let probe = redis.probe().await;
-    health.redis_serves.store(probe.serves, Ordering::Relaxed);
+    readiness
+        .redis_serves
+        .store(probe.serves, Ordering::Relaxed);
     if probe.serves {
-        health.redis_answered.store(true, Ordering::Relaxed);
+        readiness.redis_answered.store(true, Ordering::Relaxed);
     }
-    let now = redis.standing(&probe);
-    health.redis.store(Some(Arc::new(probe)));
+    let now = redis.redis_state(&probe);
+    readiness.redis.store(Some(Arc::new(probe)));
     metrics.redis_up(now.state == "up");
-    let Standing { state, why, logged } = now;
+    let RedisState { state, why, logged } = now;
     match before.filter(|before| !before.logged) {
         Some(before) if before.state == state => {}
         _ if !logged => tracing::warn!(state, reason = why, "redis can't be used"),
@@ -487,10 +489,10 @@ async fn look(redis: &engine::Health, health: &Health, metrics: &Metrics) {
 
 /// Says of each server that we come upon, at the start, after a failover or a restart, what should be changed there. It works
 /// as it is, so these are warnings. They have a target of their own, so that a filter can turn them off.
-async fn check_setup(doctor: Doctor, health: Arc<Health>) {
+async fn check_setup(doctor: Doctor, readiness: Arc<Readiness>) {
     let mut known = KnownServers::default();
     loop {
-        if health.redis_serves.load(Ordering::Relaxed) {
+        if readiness.redis_serves.load(Ordering::Relaxed) {
             for check in doctor.new_servers(&mut known).await {
                 let Check {
                     name,

@@ -8,7 +8,7 @@ mod form;
 mod inspect;
 mod memory;
 mod mend;
-mod position;
+mod record;
 mod rebuild;
 mod slot;
 mod unreadable;
@@ -24,11 +24,11 @@ use crate::engine::{Engine, Writer};
 
 pub(crate) use doctor::{Check, Doctor, KnownServers, Level};
 pub(crate) use drift::Drift;
-pub(crate) use inspect::{Listed, RoomShown, UserShown};
-pub(crate) use memory::{MemoryUse, Part};
+pub(crate) use inspect::{ListedRoom, RoomShown, UserShown};
+pub(crate) use memory::{KeyTotals, MemoryUse};
 pub(crate) use mend::Mended;
 pub(crate) use rebuild::Repair;
-pub(crate) use unreadable::Unreadable;
+pub(crate) use unreadable::UnreadableData;
 pub(crate) use verify::{Finding, Progress, Scope};
 
 /// Reads and checks what is stored. It writes nothing.

@@ -45,9 +45,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run one pod until SIGTERM or ctrl-c
-    Serve(serve::Serve),
+    Serve(serve::ServeArgs),
     /// Run with a built-in app, a private Redis and sample data, and print calls to try
-    Demo(demo::Demo),
+    Demo(demo::DemoArgs),
     /// Check the configuration and print what it comes to, secrets masked
     CheckConfig(ConfigArgs),
     /// Print every setting with its type, range, default and meaning
@@ -58,17 +58,17 @@ enum Command {
         wanted: token::Wanted,
     },
     /// Recompute every count from the positions and report what differs, and what can't be read; writes nothing
-    Verify(verify::Verify),
+    Verify(verify::VerifyArgs),
     /// Repair what `verify` finds; exit code 1: something is left
-    Rebuild(rebuild::Rebuild),
+    Rebuild(rebuild::RebuildArgs),
     /// Show one user or one room as it stands in Redis, with the redis-cli lines that show the same
-    Inspect(inspect::Inspect),
+    Inspect(inspect::InspectArgs),
     /// Apply the events of a file, one JSON object a line
-    Import(import::Import),
+    Import(import::ImportArgs),
     /// Check the Redis that is configured and say what to change
-    Doctor(doctor::Doctor),
+    Doctor(doctor::DoctorArgs),
     /// Ask a pod whether it is ready; exit code 1: it is not, or does not answer
-    Probe(probe::Probe),
+    Probe(probe::ProbeArgs),
     /// Print the script that completes this command line in a shell
     Completions(completions::Completions),
 }

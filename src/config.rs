@@ -1,17 +1,20 @@
-//! Every setting, its default, unit and range. They stand in one table, `settings`, by the `rules` that a setting can have; what a
-//! dialect adds is a `dialect` section of the same kind, which stands with the dialect.
+//! Every setting, its default, unit and range. They stand in one table, `settings`, by the `rules` that a setting can have;
+//! `schema` says what such a table is made of. What a dialect adds is a `section` of the same kind, which stands with the
+//! dialect.
 //!
 //! `load` puts the layers on top of each other in a `tree`; `read` turns it, one `table` after the other, into these types;
-//! `show` prints them back with the secrets masked; `reference` lists them all; `secrets` names those that are no protection. No setting is read after
-//! start.
+//! `show` prints them back by a `printer` that masks the secrets; `reference` lists them all; `secrets` names those that are no
+//! protection. No setting is read after start.
 
-mod address;
-mod dialect;
 mod load;
+mod printer;
 mod read;
+mod redis_address;
 mod reference;
 pub(crate) mod rules;
+pub(crate) mod schema;
 mod secrets;
+mod section;
 mod settings;
 mod show;
 mod table;
@@ -21,17 +24,18 @@ mod tests;
 
 use crate::names::{AppId, DirectRoomIds};
 
-pub(crate) use address::{Host, Place, RedisAddress};
-pub(crate) use dialect::{Credential, Section, SectionKind, Sections};
 pub(crate) use load::{Flags, load, load_text};
+pub(crate) use printer::Printer;
+pub(crate) use redis_address::{Destination, Host, RedisAddress};
 pub(crate) use reference::reference;
+pub(crate) use schema::{Row, Settings, settings};
 pub(crate) use secrets::{WeakSecret, weak_secrets};
-pub(crate) use settings::settings;
+pub(crate) use section::{Credential, Section, SectionKind, Sections};
 pub(crate) use settings::{
-    Durability, HistoryConfig, LogConfig, LogFormat, RateLimit, RedisConfig, Row, Scope,
-    ServerConfig, Settings, UsersConfig,
+    Durability, HistoryConfig, LimitScope, LogConfig, LogFormat, RateLimit, RedisConfig,
+    ServerConfig, UsersConfig,
 };
-pub(crate) use show::{Out, effective};
+pub(crate) use show::effective;
 pub(crate) use table::Table;
 
 /// The example file, which the demo runs with. Its secrets are published, and so no secrets.
@@ -104,8 +108,8 @@ impl AppConfig {
     }
 
     /// What stands in `[[apps]]` itself.
-    fn own(&self) -> settings::Tenant {
-        settings::Tenant {
+    fn own(&self) -> settings::AppSettings {
+        settings::AppSettings {
             id: self.id.clone(),
             server_keys: self.server_keys.clone(),
             rate_limit: self.rate_limit,

@@ -19,16 +19,16 @@
 
 mod breaker;
 mod cluster;
+mod cluster_slot;
 mod condition;
+mod dialer;
 mod failure;
 mod link;
 mod node;
-mod request;
-mod route;
+mod outgoing;
 mod router;
 mod sentinel;
 mod settings;
-mod slot;
 mod tls;
 
 use std::sync::Arc;
@@ -36,19 +36,19 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisResult, Value};
 
-use crate::config::{Place, RedisAddress, RedisConfig};
+use crate::config::{Destination, RedisAddress, RedisConfig};
 use crate::error::{Error, Result, Trouble, Unavailable};
-use crate::scripts::Call;
+use crate::scripts::ScriptCall;
 use crate::telemetry::metrics::Metrics;
 use cluster::Cluster;
 use condition::{Meaning, words};
 use failure::is_no_script;
 use node::{Node, Reconnect};
-use request::Outgoing;
+use outgoing::Outgoing;
 use sentinel::Sentinel;
-use settings::Settings;
+use settings::ConnectionSettings;
 
-pub(crate) use request::Item;
+pub(crate) use outgoing::Item;
 
 /// Keys that are tried to find one of a server: enough even for a server that has a hundredth of the slots.
 const CANDIDATES: u32 = 4_096;
@@ -88,10 +88,10 @@ impl Redis {
     pub(crate) fn new(config: &RedisConfig, url: &str, metrics: Arc<Metrics>) -> Result<Self> {
         let address =
             RedisAddress::parse(url).map_err(|why| Error::Internal(format!("redis.url {why}")))?;
-        let settings = Settings::new(config, &address)?;
+        let settings = ConnectionSettings::new(config, &address)?;
         let deadline = settings.deadline();
-        let topology = match address.place {
-            Place::Server { .. } | Place::Socket { .. } => {
+        let topology = match address.destination {
+            Destination::Server { .. } | Destination::Socket { .. } => {
                 // A cause of an address error could repeat the address, which may hold a password: it isn't shown.
                 let info = redis::IntoConnectionInfo::into_connection_info(url).map_err(|_| {
                     Error::Unavailable("redis.url can't be used as an address".into())
@@ -100,8 +100,8 @@ impl Redis {
                 let node = Node::new(info, &settings, Reconnect::Patient, metrics)?;
                 Topology::One(Arc::new(node))
             }
-            Place::Cluster(seeds) => Topology::Cluster(Cluster::start(settings, seeds)?),
-            Place::Sentinel {
+            Destination::Cluster(seeds) => Topology::Cluster(Cluster::start(settings, seeds)?),
+            Destination::Sentinel {
                 sentinels,
                 master,
                 db,
@@ -138,17 +138,17 @@ impl Redis {
     }
 
     /// Runs one script; a server that does not know it gets its text, once.
-    pub(crate) async fn call(&self, call: &Call) -> Result<Value> {
+    pub(crate) async fn call(&self, call: &ScriptCall) -> Result<Value> {
         self.single(call.into()).await
     }
 
     /// Runs one request.
-    pub(crate) async fn one(&self, item: &Item) -> Result<Value> {
+    pub(crate) async fn send(&self, item: &Item) -> Result<Value> {
         self.single(item.into()).await
     }
 
     /// Runs independent requests in as few round trips as possible, in no certain order. The first error is the answer of all.
-    pub(crate) async fn batch(&self, items: &[Item]) -> Result<Vec<Value>> {
+    pub(crate) async fn send_all(&self, items: &[Item]) -> Result<Vec<Value>> {
         match (items, &self.inner.topology) {
             ([], _) => Ok(Vec::new()),
             ([one], _) => Ok(vec![self.single(one.into()).await?]),
@@ -162,7 +162,7 @@ impl Redis {
 
     /// The same, but an item whose data can't be read has that as its own answer, and the others have theirs. (On a cluster also
     /// an item that its node did not take.)
-    pub(crate) async fn each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
+    pub(crate) async fn send_each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
         match (items, &self.inner.topology) {
             ([], _) => Ok(Vec::new()),
             (_, Topology::One(node)) => {
@@ -188,7 +188,7 @@ impl Redis {
         let requests: Vec<Outgoing<'_>> = items.iter().map(Outgoing::from).collect();
         let mut answers = Vec::with_capacity(items.len());
         let (mut places, mut unknown) = (Vec::new(), Vec::new());
-        let replies = node.many(&requests).await;
+        let replies = node.send_all(&requests).await;
         for (at, (request, reply)) in requests.iter().zip(replies).enumerate() {
             let answer = match reply {
                 Err(error) if is_no_script(&error) => {
@@ -200,7 +200,7 @@ impl Redis {
             };
             answers.push(first(answer)?);
         }
-        node.answered(requests.iter().any(|request| request.writes()));
+        node.note_answer(requests.iter().any(|request| request.writes()));
         if !unknown.is_empty() {
             let late = Box::pin(self.route(unknown)).await?;
             for (at, answer) in places.into_iter().zip(late) {
@@ -215,7 +215,7 @@ impl Redis {
     /// Which server has `key`, and how often that server was lost. Where either differs, another process may answer, with another
     /// hash seed: a walk by HSCAN that began at the one can't go on at the other.
     pub(crate) async fn serving(&self, key: &str) -> Result<(String, u64)> {
-        let node = self.owner(slot::of(key.as_bytes())).await?;
+        let node = self.owner(cluster_slot::of(key.as_bytes())).await?;
         Ok((node.name.clone(), node.outages()))
     }
 
@@ -226,7 +226,7 @@ impl Redis {
             _ => vec![self.owner(0).await?],
         };
         if nodes.is_empty() {
-            return Err(self.nowhere("no node of the cluster answers"));
+            return Err(self.no_server("no node of the cluster answers"));
         }
         let redis = self;
         Ok(nodes
@@ -253,7 +253,7 @@ impl Redis {
             match tokio::time::timeout(timeout + self.inner.deadline, answer).await {
                 Ok(Ok(have)) => Ok(have),
                 Ok(Err(error)) => Err(self.failed(&server.node, error)),
-                Err(_) => Err(self.late(&server.node)),
+                Err(_) => Err(self.no_reply_in_time(&server.node)),
             }
         });
         let confirmed = futures_util::future::try_join_all(confirmed).await?;
@@ -264,7 +264,7 @@ impl Redis {
     async fn key_at(&self, node: &Arc<Node>, key: impl Fn(u32) -> String) -> Result<String> {
         for n in 0..CANDIDATES {
             let key = key(n);
-            if Arc::ptr_eq(&self.owner(slot::of(key.as_bytes())).await?, node) {
+            if Arc::ptr_eq(&self.owner(cluster_slot::of(key.as_bytes())).await?, node) {
                 return Ok(key);
             }
         }
@@ -281,7 +281,7 @@ impl Redis {
                 sentinel.master().await.ok_or("no sentinel knows a master")
             }
         };
-        found.map_err(|why| self.nowhere(why))
+        found.map_err(|why| self.no_server(why))
     }
 
     /// The answer to admin work on a server.
@@ -297,16 +297,16 @@ impl Redis {
                 Err(self.unavailable("auth", Trouble::Rights, words(&error)))
             }
             Ok(Err(error)) => Err(self.failed(node, error)),
-            Err(_) => Err(self.late(node)),
+            Err(_) => Err(self.no_reply_in_time(node)),
         }
     }
 
     async fn single(&self, request: Outgoing<'_>) -> Result<Value> {
         // Nearly always the one server answers at once.
         if let Topology::One(node) = &self.inner.topology {
-            match node.one(request).await {
+            match node.send(request).await {
                 Ok(reply) => {
-                    node.answered(request.writes());
+                    node.note_answer(request.writes());
                     return Ok(reply);
                 }
                 Err(error) if is_no_script(&error) => {}

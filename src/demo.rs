@@ -25,7 +25,7 @@ pub(crate) fn config(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{RateLimit, Scope};
+    use crate::config::{LimitScope, RateLimit};
     use crate::http;
 
     #[test]
@@ -42,7 +42,7 @@ mod tests {
         let limit = RateLimit {
             per_second: 200,
             burst: 200,
-            scope: Scope::Cluster,
+            scope: LimitScope::Cluster,
         };
         assert_eq!(app.rate_limit, limit);
         let imkit: &http::imkit::ImkitConfig = app.section().unwrap();

@@ -41,7 +41,7 @@ use crate::engine::write::{History, Inner};
 use crate::error::{Error, Result};
 use crate::telemetry::metrics::Metrics;
 
-pub(crate) use health::{Health, Probe, Standing};
+pub(crate) use health::{Health, Probe, RedisState};
 pub(crate) use limits::Limits;
 pub(crate) use read::Reader;
 #[cfg(fuzzing)]

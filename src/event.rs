@@ -10,7 +10,7 @@ mod time;
 
 pub(crate) use notes::Notes;
 pub(crate) use outcome::{EventOutcome, Rejection, Wait};
-pub(crate) use read::{Batch, Form, Invalid, Unreadable, read_all, read_line};
+pub(crate) use read::{Batch, BodyFault, BodyForm, Invalid, read_all, read_line};
 pub(crate) use subject::{Before, Subject};
 
 #[cfg(fuzzing)]
@@ -88,7 +88,7 @@ pub(crate) enum Change {
     /// `room.read`
     Read {
         /// Where.
-        place: Place,
+        place: RoomOrPeer,
         /// Who.
         user: UserId,
         /// How far.
@@ -127,7 +127,7 @@ pub(crate) enum MemberState {
 
 /// A room, or the direct room with somebody.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum RoomOrPeer {
     /// A room by its id.
     Room(RoomId),
     /// The direct room with this user.
@@ -158,7 +158,7 @@ pub(crate) enum Mentions {
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
     /// Where: `With` needs a sender.
-    pub place: Place,
+    pub place: RoomOrPeer,
     /// Its id.
     pub id: MessageId,
     /// Its sender; none: a system message.

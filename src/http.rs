@@ -93,7 +93,7 @@ fn expect(metrics: &Metrics, apps: &[AppConfig]) {
     let unknown: Vec<_> = known
         .chain([UNKNOWN, unserved::NONE, cors::PREFLIGHT])
         .collect();
-    metrics.expect(&unknown, apps.iter().map(of).collect());
+    metrics.expect_calls(&unknown, apps.iter().map(of).collect());
     for dialect in dialects() {
         metrics.expect_dialect(dialect.name(), &endpoints(dialect));
     }

@@ -3,4 +3,6 @@
 mod import;
 mod order;
 
-pub(crate) use import::{Cut, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};
+pub(crate) use import::{
+    EarlyEnd, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks,
+};

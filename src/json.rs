@@ -16,14 +16,14 @@ pub(crate) use text::{BadText, Surrogates};
 
 /// Finds the positions of bytes, in order, without looking at any byte twice.
 #[derive(Debug)]
-pub(crate) struct Positions<'a> {
+pub(crate) struct LineIndex<'a> {
     text: &'a [u8],
     seen: usize,
     line: usize,
     line_start: usize,
 }
 
-impl<'a> Positions<'a> {
+impl<'a> LineIndex<'a> {
     /// Of the bytes of this text.
     pub(crate) fn new(text: &'a [u8]) -> Self {
         Self {
@@ -59,7 +59,7 @@ pub(crate) fn byte_order_mark(text: &[u8]) -> usize {
 }
 
 /// The whole of a text as one value.
-pub(crate) fn whole(text: &[u8]) -> Result<Raw<'_>, NotJson> {
+pub(crate) fn parse(text: &[u8]) -> Result<Raw<'_>, NotJson> {
     let mut scanner = Scanner::new(text, byte_order_mark(text));
     let value = scanner.value()?;
     scanner.end()?;

@@ -150,7 +150,7 @@ impl UserKeys {
         self.key("pending")
     }
     /// Keys of events that are known in this slot. Two hashes take turns; they outlive the user.
-    pub(crate) fn taken(&self) -> [String; 2] {
+    pub(crate) fn event_keys(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
     }
     /// All of them, each with the part of its name after the slot.
@@ -222,7 +222,7 @@ impl RoomKeys {
         self.key("pending")
     }
     /// Keys of events that are known in this slot. Two hashes take turns; they outlive the room.
-    pub(crate) fn taken(&self) -> [String; 2] {
+    pub(crate) fn event_keys(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
     }
     /// All of them, each with the part of its name after the slot.
@@ -286,7 +286,7 @@ pub(crate) fn parse_entry(entry: &str) -> Option<Owner> {
 }
 
 /// A key that is written before a `WAIT` for replicas. There are many, so that each server of a cluster has some.
-pub(crate) fn durable(n: u32) -> String {
+pub(crate) fn for_durability(n: u32) -> String {
     format!("unread:v1:{{durable:{n}}}")
 }
 
@@ -333,7 +333,7 @@ pub(crate) fn purpose(key: &[u8]) -> Option<Purpose> {
     }
     if let Some(number) = tag.strip_prefix("durable:") {
         let number: u32 = number.parse().ok()?;
-        return (durable(number) == key).then_some(Purpose::Durable);
+        return (for_durability(number) == key).then_some(Purpose::Durable);
     }
     let (app, limit) = tag.split_once(":limit:")?;
     // The limit of an app's endpoint, or of one user's share of it.
@@ -425,7 +425,7 @@ fn kind_of(of: &str, what: &str) -> &'static str {
 }
 
 /// The glob for all keys of an app, or, without an app, for all keys of this program.
-pub(crate) fn everything(app: Option<&AppId>) -> String {
+pub(crate) fn pattern_of_all(app: Option<&AppId>) -> String {
     match app {
         Some(app) => format!("unread:v1:{{{app}:*"),
         None => ALL.to_owned(),
@@ -434,7 +434,11 @@ pub(crate) fn everything(app: Option<&AppId>) -> String {
 
 /// The glob for keys of users' and rooms' slots: of one app or of all apps, and there for one key of each slot or for all.
 /// No name and no app id holds a character with a meaning in a glob, so nothing is escaped.
-pub(crate) fn slots(app: Option<&AppId>, rooms_only: bool, what: Option<&str>) -> String {
+pub(crate) fn pattern_of_slots(
+    app: Option<&AppId>,
+    rooms_only: bool,
+    what: Option<&str>,
+) -> String {
     let app = app.map_or("*", AppId::as_str);
     let letter = if rooms_only { "r" } else { "[ur]" };
     format!("unread:v1:{{{app}:{letter}:*}}:{}", what.unwrap_or("*"))
@@ -590,7 +594,7 @@ mod tests {
         let hash = short_hash("demo:u:%7Ba%7D%3Ab");
         assert_eq!(label.text, format!("user rooms #{hash}"));
         assert_eq!(
-            slots(Some(&app), true, Some("members")),
+            pattern_of_slots(Some(&app), true, Some("members")),
             "unread:v1:{demo:r:*}:members"
         );
     }

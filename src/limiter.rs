@@ -24,10 +24,10 @@ use governor::{Quota, RateLimiter};
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 
-use crate::config::{AppConfig, RateLimit, Scope};
+use crate::config::{AppConfig, LimitScope, RateLimit};
 use crate::error::{Error, Result};
 use crate::names::UserId;
-use crate::quota::{Charge, Limit, Share, Tab, Verdict};
+use crate::quota::{Charge, Limit, Tab, UserShare, Verdict};
 use crate::telemetry::metrics::Metrics;
 
 /// Users of all apps and endpoints that a pod remembers, some 300 bytes each.
@@ -49,7 +49,7 @@ pub(crate) struct Endpoint {
 pub(crate) struct Limiter {
     /// By the app's place in the configuration; empty where the app has no limit.
     apps: Vec<Vec<Gate>>,
-    users: Cache<UserKey, Arc<User>>,
+    users: Cache<UserKey, Arc<LimitedUser>>,
     metrics: Arc<Metrics>,
 }
 
@@ -117,13 +117,17 @@ impl Limiter {
         gates.iter().find(|gate| gate.charge.endpoint == endpoint)
     }
 
-    fn enter_gate<'a>(&'a self, gate: &'a Gate, user: Option<(Arc<User>, Verdict)>) -> Entry<'a> {
+    fn enter_gate<'a>(
+        &'a self,
+        gate: &'a Gate,
+        user: Option<(Arc<LimitedUser>, Verdict)>,
+    ) -> Entry<'a> {
         let verdict = gate.take();
         if !verdict.allowed {
             self.metrics.rate_limited("local");
         }
         let report = user.as_ref().and_then(|(user, _)| {
-            let due = verdict.allowed && gate.scope == Scope::Cluster && user.tab.count();
+            let due = verdict.allowed && gate.scope == LimitScope::Cluster && user.tab.count();
             due.then(|| Arc::clone(&user.tab))
         });
         Entry {
@@ -152,12 +156,12 @@ impl Limiter {
         }
     }
 
-    fn user(&self, gate: &Gate, each: &EachUser, id: &Arc<UserId>) -> Arc<User> {
+    fn user(&self, gate: &Gate, each: &EachUser, id: &Arc<UserId>) -> Arc<LimitedUser> {
         let place = gate.charge.place;
         if let Some(known) = self.users.get(&UserRef { place, user: id }) {
             return known;
         }
-        let user = Arc::new(User {
+        let user = Arc::new(LimitedUser {
             local: each.rate.local(),
             tab: Arc::new(Tab::new(Arc::clone(&each.share), Arc::clone(id))),
         });
@@ -191,7 +195,7 @@ impl Equivalent<UserKey> for UserRef<'_> {
 }
 
 /// What is known of a user at a limit.
-struct User {
+struct LimitedUser {
     local: Local,
     tab: Arc<Tab>,
 }
@@ -199,7 +203,7 @@ struct User {
 /// What each user may use of an app's limit.
 struct EachUser {
     rate: Rate,
-    share: Arc<Share>,
+    share: Arc<UserShare>,
     /// The policy's name in headers.
     policy: String,
 }
@@ -274,7 +278,7 @@ struct Apart<T>(T);
 /// One app's limit of one endpoint.
 struct Gate {
     charge: Charge,
-    scope: Scope,
+    scope: LimitScope,
     rate: Rate,
     local: Apart<Local>,
     /// What each user may use of it, where that is less than all.
@@ -352,7 +356,7 @@ impl EachUser {
         }
         Some(Self {
             rate: Rate::new(per_second, burst),
-            share: Arc::new(Share {
+            share: Arc::new(UserShare {
                 app: all.app.clone(),
                 endpoint: all.endpoint,
                 per_second: per_second.get(),
@@ -422,7 +426,7 @@ impl Limit for Entry<'_> {
     /// Nothing without a limit, or where each pod has its own.
     fn charge(&self) -> Option<&Charge> {
         self.gate
-            .filter(|gate| gate.scope == Scope::Cluster)
+            .filter(|gate| gate.scope == LimitScope::Cluster)
             .map(|gate| &gate.charge)
     }
 

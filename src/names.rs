@@ -102,7 +102,7 @@ name!(
 
 impl EventKey {
     /// The key of an event in a request whose key covers all its events; `place` is the event's place there, from 0.
-    pub(crate) fn at(request: &Self, place: usize) -> Self {
+    pub(crate) fn nth_of(request: &Self, place: usize) -> Self {
         Self(format!("{}/{place}", request.0))
     }
 

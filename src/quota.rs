@@ -35,7 +35,7 @@ fn emission(per_second: u32) -> Duration {
 
 /// What each user of an app may use of the app's limit of one endpoint.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct UserShare {
     /// The app.
     pub app: AppId,
     /// The vendor endpoint, as in [`Charge`].
@@ -46,7 +46,7 @@ pub(crate) struct Share {
     pub burst: u32,
 }
 
-impl Share {
+impl UserShare {
     /// The time between two calls at the full rate.
     pub(crate) fn emission(&self) -> Duration {
         emission(self.per_second)
@@ -63,7 +63,7 @@ impl Share {
 /// user has to wait because of the calls that all pods together have let through.
 #[derive(Debug)]
 pub(crate) struct Tab {
-    share: Arc<Share>,
+    share: Arc<UserShare>,
     user: Arc<UserId>,
     unreported: AtomicU32,
     reporting: AtomicBool,
@@ -74,7 +74,7 @@ pub(crate) struct Tab {
 
 impl Tab {
     /// A tab without calls.
-    pub(crate) fn new(share: Arc<Share>, user: Arc<UserId>) -> Self {
+    pub(crate) fn new(share: Arc<UserShare>, user: Arc<UserId>) -> Self {
         Self {
             share,
             user,
@@ -86,7 +86,7 @@ impl Tab {
     }
 
     /// What the user may use.
-    pub(crate) fn share(&self) -> &Share {
+    pub(crate) fn share(&self) -> &UserShare {
         &self.share
     }
 

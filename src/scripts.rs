@@ -139,27 +139,27 @@ impl Script {
         self.text.starts_with("#!lua\n")
     }
 
-    /// Begins a call with these keys; arguments follow by [`Call::arg`].
-    pub(crate) fn call<K: AsRef<[u8]>>(&'static self, keys: &[K]) -> Call {
+    /// Begins a call with these keys; arguments follow by [`ScriptCall::arg`].
+    pub(crate) fn call<K: AsRef<[u8]>>(&'static self, keys: &[K]) -> ScriptCall {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&self.sha).arg(keys.len());
         for key in keys {
             cmd.arg(key.as_ref());
         }
-        Call { script: self, cmd }
+        ScriptCall { script: self, cmd }
     }
 }
 
 /// A call of a script, ready to be sent.
 #[derive(Clone)]
-pub(crate) struct Call {
+pub(crate) struct ScriptCall {
     /// The script.
     pub script: &'static Script,
     /// `EVALSHA …`.
     pub cmd: Cmd,
 }
 
-impl Call {
+impl ScriptCall {
     /// Adds an argument.
     pub(crate) fn arg(mut self, value: impl redis::ToRedisArgs) -> Self {
         self.cmd.arg(value);
@@ -183,7 +183,7 @@ impl Call {
     }
 
     /// The same call with one more key after its own, [`keys::guard`], which no script looks at.
-    pub(crate) fn guarded(&self) -> Call {
+    pub(crate) fn guarded(&self) -> ScriptCall {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&self.script.sha);
         let args = self.cmd.args_iter().skip(2).filter_map(|arg| match arg {
@@ -209,7 +209,7 @@ impl Call {
                 cmd.arg(guard.take());
             }
         }
-        Call {
+        ScriptCall {
             script: self.script,
             cmd,
         }
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_guarded_call_has_one_key_more() {
-        let words = |call: &Call| -> Vec<String> {
+        let words = |call: &ScriptCall| -> Vec<String> {
             call.cmd
                 .args_iter()
                 .skip(2)

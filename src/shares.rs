@@ -27,12 +27,12 @@ struct Inner {
 #[derive(Default)]
 struct Ledger {
     taken: usize,
-    apps: Vec<App>,
+    apps: Vec<AppUse>,
     queue: VecDeque<Waiter>,
 }
 
 #[derive(Default, Clone, Copy)]
-struct App {
+struct AppUse {
     taken: usize,
     waiting: usize,
 }
@@ -54,7 +54,7 @@ pub(crate) struct Claim {
 }
 
 /// A claim that found nothing at first, and then asked to wait.
-enum Wait {
+enum Waiting {
     Over(Share),
     Queued(oneshot::Receiver<Share>),
 }
@@ -72,7 +72,7 @@ impl Shares {
             all,
             longest_queue,
             ledger: Mutex::new(Ledger {
-                apps: vec![App::default(); apps.max(1)],
+                apps: vec![AppUse::default(); apps.max(1)],
                 ..Ledger::default()
             }),
         }))
@@ -81,7 +81,7 @@ impl Shares {
     /// Takes a share now or not at all.
     pub(crate) fn try_take(&self, claim: Claim) -> Option<Share> {
         let mut ledger = self.0.ledger();
-        let claim = ledger.known(claim);
+        let claim = ledger.of_known_app(claim);
         if ledger.app(claim.app).waiting > 0 {
             ledger.forget_those_who_left();
         }
@@ -96,28 +96,28 @@ impl Shares {
             return Some(share);
         }
         match self.wait(claim)? {
-            Wait::Over(share) => Some(share),
-            Wait::Queued(share) => tokio::time::timeout(patience, share).await.ok()?.ok(),
+            Waiting::Over(share) => Some(share),
+            Waiting::Queued(share) => tokio::time::timeout(patience, share).await.ok()?.ok(),
         }
     }
 
     /// Whether a claim would now get its share or a place in the queue.
     pub(crate) fn has_room(&self, claim: Claim) -> bool {
         let mut ledger = self.0.ledger();
-        let claim = ledger.known(claim);
+        let claim = ledger.of_known_app(claim);
         if !ledger.queue.is_empty() {
             ledger.forget_those_who_left();
         }
         self.0.fits(&ledger, claim) || self.0.may_wait(&ledger, claim.app)
     }
 
-    fn wait(&self, claim: Claim) -> Option<Wait> {
+    fn wait(&self, claim: Claim) -> Option<Waiting> {
         let mut ledger = self.0.ledger();
-        let claim = ledger.known(claim);
+        let claim = ledger.of_known_app(claim);
         ledger.forget_those_who_left();
         // Since this claim found nothing, others may have given back, at a moment when no claim was in the queue.
         if self.0.take_in_turn(&mut ledger, claim) {
-            return Some(Wait::Over(self.0.share(claim)));
+            return Some(Waiting::Over(self.0.share(claim)));
         }
         if !self.0.may_wait(&ledger, claim.app) {
             ledger.drop_a_larger(claim)?;
@@ -127,19 +127,19 @@ impl Shares {
         if let Some(app) = ledger.apps.get_mut(claim.app) {
             app.waiting += 1;
         }
-        Some(Wait::Queued(share))
+        Some(Waiting::Queued(share))
     }
 }
 
 impl Ledger {
-    fn known(&self, claim: Claim) -> Claim {
+    fn of_known_app(&self, claim: Claim) -> Claim {
         Claim {
             app: claim.app.min(self.apps.len().saturating_sub(1)),
             ..claim
         }
     }
 
-    fn app(&self, app: usize) -> App {
+    fn app(&self, app: usize) -> AppUse {
         self.apps.get(app).copied().unwrap_or_default()
     }
 
@@ -348,9 +348,9 @@ mod tests {
     #[test]
     fn a_claim_looks_again_before_it_waits() {
         let shares = Shares::new(4, 1, 8);
-        assert!(matches!(shares.wait(claim(0, 4)), Some(Wait::Over(_))));
+        assert!(matches!(shares.wait(claim(0, 4)), Some(Waiting::Over(_))));
         let all = shares.try_take(claim(0, 4));
-        assert!(matches!(shares.wait(claim(0, 1)), Some(Wait::Queued(_))));
+        assert!(matches!(shares.wait(claim(0, 1)), Some(Waiting::Queued(_))));
         drop(all);
         assert_eq!(all_of(&shares, 0).len(), 4);
     }

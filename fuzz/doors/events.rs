@@ -3,7 +3,7 @@
 
 use serde::de::IgnoredAny;
 
-use super::{Batch, Form, Unreadable, read_all, read_line};
+use super::{Batch, BodyFault, BodyForm, read_all, read_line};
 
 /// Runs a closure, and fails if it holds more bytes than allowed.
 type Bounded = fn(usize, &mut dyn FnMut());
@@ -13,7 +13,7 @@ fn most(body: &[u8], events: usize) -> usize {
     12 * body.len() + 512 * (events + 1) + 4_096
 }
 
-fn read(body: &[u8], form: Form, events: usize, bounded: Bounded) -> Result<Batch, Unreadable> {
+fn read(body: &[u8], form: BodyForm, events: usize, bounded: Bounded) -> Result<Batch, BodyFault> {
     let mut read = None;
     bounded(most(body, events), &mut || {
         read = Some(read_all(body, form, events))
@@ -53,13 +53,13 @@ fn strings_are_right(text: &[u8]) -> bool {
 }
 
 fn json(body: &[u8], events: usize, bounded: Bounded) {
-    let read = read(body, Form::Json, events, bounded);
+    let read = read(body, BodyForm::Json, events, bounded);
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let theirs = serde_json::from_slice::<IgnoredAny>(text);
     match &read {
-        Err(Unreadable::NotJson(_)) => assert!(theirs.is_err()),
-        Err(Unreadable::Nested(_) | Unreadable::TooMany(_)) => {}
-        Err(Unreadable::NoEvents) => {
+        Err(BodyFault::NotJson(_)) => assert!(theirs.is_err()),
+        Err(BodyFault::Nested(_) | BodyFault::TooMany(_)) => {}
+        Err(BodyFault::NoEvents) => {
             assert!(!matches!(text.trim_ascii_start(), [b'[' | b'{', ..]));
             assert!(theirs.is_ok() || !strings_are_right(text));
         }
@@ -69,13 +69,13 @@ fn json(body: &[u8], events: usize, bounded: Bounded) {
     if let Ok(batch) = &read
         && let Some(fewer) = batch.len().checked_sub(1)
     {
-        let found = read_all(body, Form::Json, fewer);
-        assert!(matches!(found, Err(Unreadable::TooMany(n)) if n == fewer));
+        let found = read_all(body, BodyForm::Json, fewer);
+        assert!(matches!(found, Err(BodyFault::TooMany(n)) if n == fewer));
     }
 }
 
 fn lines(body: &[u8], events: usize, bounded: Bounded) {
-    let read = read(body, Form::Lines, events, bounded);
+    let read = read(body, BodyForm::Lines, events, bounded);
     let of_lines: Vec<_> = body
         .split(|byte| *byte == b'\n')
         .filter_map(read_line)

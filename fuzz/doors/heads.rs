@@ -4,7 +4,7 @@
 use bytes::BytesMut;
 
 use super::chunks::Chunks;
-use super::head::{self, Body, Head};
+use super::head::{self, BodyEnd, Head};
 
 /// How the end of a body is found.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,10 +29,10 @@ pub fn let_through(bytes: &[u8], max: usize) -> Option<(BytesMut, End)> {
     let shorter = head::read(&whole[..length - 1], max);
     assert!(!matches!(shorter, Head::Whole(..)));
     let end = match request.body {
-        Body::None => End::AtOnce,
-        Body::Length(length) => End::After(length),
-        Body::Chunked => End::InChunks,
-        Body::Endless => End::Never,
+        BodyEnd::None => End::AtOnce,
+        BodyEnd::Length(length) => End::After(length),
+        BodyEnd::Chunked => End::InChunks,
+        BodyEnd::Endless => End::Never,
     };
     let given = match request.rewrite {
         false => BytesMut::from(whole),

@@ -4,7 +4,7 @@
 use redis::Value;
 
 use crate::audit::form::{self, KnownId, SlotKind, logged};
-use crate::audit::position::Position;
+use crate::audit::record::AuditRecord;
 use crate::counts::Kind;
 use crate::counts::Pref;
 use crate::counts::number::{count, short, stamp};
@@ -160,9 +160,9 @@ fn numbers(value: &str) {
     }
 }
 
-fn position(value: &str) -> Option<Position> {
-    if let Ok(position) = Position::supergroup(value) {
-        let again = Position::supergroup(&position.record()).unwrap();
+fn position(value: &str) -> Option<AuditRecord> {
+    if let Ok(position) = AuditRecord::of_supergroup(value) {
+        let again = AuditRecord::of_supergroup(&position.record()).unwrap();
         assert_eq!(again, position);
         let read = SupergroupRecord::read(value).unwrap();
         assert_eq!(
@@ -171,8 +171,8 @@ fn position(value: &str) -> Option<Position> {
         );
     }
     let _ = SupergroupRecord::read(value).is_ok();
-    let position = Position::room(value).ok()?;
-    assert_eq!(Position::room(&position.record()).unwrap(), position);
+    let position = AuditRecord::of_room(value).ok()?;
+    assert_eq!(AuditRecord::of_room(&position.record()).unwrap(), position);
     let _ = (position.created(), position.tags().count());
     if is_sound(value) {
         assert!(position.unread() <= position.head.unwrap_or(0));
@@ -186,7 +186,7 @@ fn is_sound(value: &str) -> bool {
 }
 
 /// Answers whether the reader of lists sees what the record says.
-fn brief(value: &str, position: Option<&Position>) -> bool {
+fn brief(value: &str, position: Option<&AuditRecord>) -> bool {
     let read = RoomRecord::read_listed(value);
     let Some(position) = position.filter(|_| is_sound(value)) else {
         return true;

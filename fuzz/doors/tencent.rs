@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::asked::{Asked, MAX_PEERS};
-use super::usersig::{Refusal, Verifier};
+use super::asked::{AskedPeers, MAX_PEERS};
+use super::usersig::{Unusable, Verifier};
 
 const APP: u64 = 1_400_000_001;
 const KEY: &str = "unread-test-key-0001-not-a-real-secret";
@@ -26,7 +26,7 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| Verifier::new(APP, KEY));
 
 /// What the verifier says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found(Result<(), Refusal>);
+pub struct Found(Result<(), Unusable>);
 
 /// A UserSig, and whose it is said to be.
 pub struct Case {
@@ -153,7 +153,7 @@ impl Case {
         if let Some(late) = until.checked_add(1) {
             assert_eq!(
                 VERIFIER.verify(&self.usersig, &self.identifier, late),
-                Err(Refusal::Expired)
+                Err(Unusable::Expired)
             );
         }
     }
@@ -161,7 +161,7 @@ impl Case {
 
 /// A body of the dialect's one endpoint.
 pub fn body(data: &[u8]) {
-    let Ok(asked) = Asked::parse(data) else {
+    let Ok(asked) = AskedPeers::parse(data) else {
         return;
     };
     assert!(asked.peers.len() <= MAX_PEERS && asked.known().len() <= asked.peers.len());

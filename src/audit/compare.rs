@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::drift::Drift;
 use crate::audit::slot::{Slot, text_or_escaped};
-use crate::counts::number::whole;
+use crate::counts::number::whole_number;
 use crate::counts::room::{Last, Membership};
 use crate::engine::reply::{Reply, bytes};
 use crate::engine::snapshot::Snapshot;
@@ -39,7 +39,7 @@ impl RoomView {
                 .transpose()?,
             peer,
             // The check of the room reports what is no position.
-            recalled: recalled.split(',').filter_map(whole).collect(),
+            recalled: recalled.split(',').filter_map(whole_number).collect(),
             jobs,
         })
     }
@@ -80,7 +80,7 @@ pub(super) fn differences(
     } else {
         "rooms"
     };
-    let Some(position) = slot.position(room) else {
+    let Some(position) = slot.record_of(room) else {
         let (Some(before), Some(after)) = (first.member(), last.member()) else {
             return Vec::new();
         };

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::audit::form::KnownId;
-use crate::audit::position::Position;
+use crate::audit::record::AuditRecord;
 use crate::counts::room::{Last, Membership, millis};
 
 /// A message in the history.
@@ -52,7 +52,7 @@ pub(super) struct Sources {
     /// Recalled positions.
     pub(super) recalled: Vec<u64>,
     /// The records that some members have of the room.
-    pub(super) records: Vec<Position>,
+    pub(super) records: Vec<AuditRecord>,
 }
 
 impl Sources {
@@ -127,14 +127,14 @@ impl Sources {
     }
 
     /// The newest record, by revision, of those that contain the room's settings.
-    fn newest(&self) -> Option<&Position> {
+    fn newest(&self) -> Option<&AuditRecord> {
         let recorded = self.records.iter().filter(|record| record.head.is_some());
         recorded.max_by_key(|record| record.rev)
     }
 
     /// The peers in the members' records of a direct room. If only one user is in the room, this is the user who left it last.
     fn peers(&self) -> Option<String> {
-        let mut records: Vec<&Position> = self.records.iter().collect();
+        let mut records: Vec<&AuditRecord> = self.records.iter().collect();
         records.sort_by_key(|record| std::cmp::Reverse(record.rev));
         let mut peers: Vec<&str> = records.iter().map(|record| record.peer.as_str()).collect();
         peers.retain(|peer| !peer.is_empty());
@@ -151,7 +151,7 @@ impl Sources {
     }
 
     fn created(&self) -> i64 {
-        let recorded = self.newest().map(Position::created);
+        let recorded = self.newest().map(AuditRecord::created);
         let began = self.number("born").or(self.least_epoch).unwrap_or(self.now);
         let created = self.meta.get("created").and_then(|text| text.parse().ok());
         created
@@ -341,8 +341,8 @@ mod tests {
             ],
             recalled: vec![4],
             records: vec![
-                Position::room("j|5|9|1|4|0|0|g|1|old|x||0|").unwrap(),
-                Position::room("j|7|9|0|5|0|0|g|1|t|x,y||3|1,0").unwrap(),
+                AuditRecord::of_room("j|5|9|1|4|0|0|g|1|old|x||0|").unwrap(),
+                AuditRecord::of_room("j|7|9|0|5|0|0|g|1|t|x,y||3|1,0").unwrap(),
             ],
             ..Sources::default()
         };
@@ -380,7 +380,7 @@ mod tests {
         assert!(sources.is_room() && !Sources::default().is_room());
         // A user who is alone in a direct room still has a peer: the user who left it last.
         assert_eq!(sources.field("parted"), None);
-        let direct = |record: &str| Position::room(record).unwrap();
+        let direct = |record: &str| AuditRecord::of_room(record).unwrap();
         let alone = Sources {
             records: vec![direct("j|7|9|0|5|0|0|d|1|||bob|3|1,0")],
             ..Sources::default()

@@ -7,9 +7,9 @@ mod rights;
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use self::check::{Checks, Fields, REACHABLE};
+use self::check::{Checks, NodeFields, REACHABLE};
 use self::info::{encoding, is_cluster, memory, millis, persistence, role, version};
-use self::rights::May;
+use self::rights::Rights;
 use crate::connection::{Redis, Server};
 use crate::engine::reply::{Reply, text};
 use crate::engine::{Engine, Health};
@@ -46,7 +46,7 @@ impl Doctor {
     }
 
     /// Checks the servers that have started since the last call, and answers what should be changed. It runs only checks that
-    /// cost a few short commands; [`Doctor::doctor`] runs all. A server that does not answer is checked at the next call.
+    /// cost a few short commands; [`Doctor::examine`] runs all. A server that does not answer is checked at the next call.
     pub(crate) async fn new_servers(&self, known: &mut KnownServers) -> Vec<Check> {
         let Ok(nodes) = self.redis.masters().await else {
             return Vec::new();
@@ -63,7 +63,7 @@ impl Doctor {
                 continue;
             }
             let mut checks = Checks::of(node.name());
-            let may = May::ask(node).await;
+            let may = Rights::ask(node).await;
             let settings = match may.read_settings {
                 true => self.settings(node).await.ok(),
                 false => None,
@@ -97,7 +97,7 @@ impl Doctor {
     }
 
     /// Runs all checks. An error is not returned: it is the result of a check.
-    pub(crate) async fn doctor(&self) -> Vec<Check> {
+    pub(crate) async fn examine(&self) -> Vec<Check> {
         let nodes = match self.redis.masters().await {
             Ok(nodes) => nodes,
             Err(error) => return vec![unreachable(String::new(), &error.to_string())],
@@ -157,7 +157,12 @@ impl Doctor {
     }
 
     /// Checks how the server is set up, by its INFO, and answers the INFO.
-    async fn setup(&self, node: &Server, settings: Option<&Fields>, checks: &mut Checks) -> Fields {
+    async fn setup(
+        &self,
+        node: &Server,
+        settings: Option<&NodeFields>,
+        checks: &mut Checks,
+    ) -> NodeFields {
         let info = match self.info(node).await {
             Ok(info) => info,
             Err(error) => {
@@ -167,7 +172,7 @@ impl Doctor {
                     error.to_string(),
                     "let the user run INFO: ACL SETUSER … +info",
                 );
-                Fields::new()
+                NodeFields::new()
             }
         };
         if !info.is_empty() {
@@ -225,7 +230,7 @@ impl Doctor {
         Ok(ahead)
     }
 
-    async fn info(&self, node: &Server) -> Result<Fields> {
+    async fn info(&self, node: &Server) -> Result<NodeFields> {
         let info = node.admin(&redis::cmd("INFO")).await?;
         Ok(text(info)?
             .lines()
@@ -234,7 +239,7 @@ impl Doctor {
             .collect())
     }
 
-    async fn settings(&self, node: &Server) -> Result<Fields> {
+    async fn settings(&self, node: &Server) -> Result<NodeFields> {
         let mut get = redis::cmd("CONFIG");
         get.arg("GET")
             .arg("hash-max-listpack-*")
@@ -268,7 +273,7 @@ impl Doctor {
     async fn cluster(&self, node: &Server, checks: &mut Checks) {
         let mut cmd = redis::cmd("CLUSTER");
         cmd.arg("INFO");
-        let info: Fields = match node.admin(&cmd).await.and_then(text) {
+        let info: NodeFields = match node.admin(&cmd).await.and_then(text) {
             Ok(info) => info
                 .lines()
                 .filter_map(|line| line.trim().split_once(':'))

@@ -4,8 +4,8 @@
 
 use serde_json::Value;
 
-use crate::audit::position::Position;
-use crate::counts::number::{Stored as _, whole};
+use crate::audit::record::AuditRecord;
+use crate::counts::number::{Stored as _, whole_number};
 use crate::counts::room::{Act, Audience, Job, Membership};
 use crate::keys::{self, is_encoded};
 
@@ -18,7 +18,7 @@ pub(super) enum Type {
 }
 
 /// What is wrong with something stored; `Ok`: nothing.
-pub(super) type Form = Result<(), &'static str>;
+pub(super) type FormCheck = Result<(), &'static str>;
 
 const NOT_UTF8: &str = "not UTF-8";
 const NO_ID: &str = "no id is written like that";
@@ -49,7 +49,7 @@ impl SlotKind {
 
     /// Whether this program writes a field of a key, and its value, in this form. A list has no fields: only values are checked. In
     /// a sorted set, `field` is the member and `value` the score.
-    pub(super) fn check(self, what: &str, field: &[u8], value: &[u8]) -> Form {
+    pub(super) fn check(self, what: &str, field: &[u8], value: &[u8]) -> FormCheck {
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| NOT_UTF8);
         let (field, value) = (text(field)?, text(value)?);
         match (self, what) {
@@ -57,11 +57,13 @@ impl SlotKind {
             (SlotKind::User, "refs") => reference(field, value),
             (SlotKind::User, "rooms") => {
                 id(field)?;
-                Position::room(value).map_err(|_| NO_RECORD).and(Ok(()))
+                AuditRecord::of_room(value)
+                    .map_err(|_| NO_RECORD)
+                    .and(Ok(()))
             }
             (SlotKind::User, "supers") => {
                 id(field)?;
-                let record = Position::supergroup(value);
+                let record = AuditRecord::of_supergroup(value);
                 record.map_err(|_| NO_RECORD).and(Ok(()))
             }
             (SlotKind::User, "marks") => mark(field),
@@ -83,20 +85,20 @@ impl SlotKind {
     }
 }
 
-fn number(text: &str) -> Form {
-    whole(text).map(|_| ()).ok_or(NO_NUMBER)
+fn number(text: &str) -> FormCheck {
+    whole_number(text).map(|_| ()).ok_or(NO_NUMBER)
 }
 
-fn id(text: &str) -> Form {
+fn id(text: &str) -> FormCheck {
     is_encoded(text).then_some(()).ok_or(NO_ID)
 }
 
-fn ids(list: &str, split: char) -> Form {
+fn ids(list: &str, split: char) -> FormCheck {
     list.split(split).try_for_each(id)
 }
 
 /// `known`, `supers`, `messages:group`, `messages:group:TYPE`, `room:R`, `tag:T`, `peer:P`.
-fn count_field(field: &str) -> Form {
+fn count_field(field: &str) -> FormCheck {
     let (family, rest) = field.split_once(':').unwrap_or((field, ""));
     match family {
         "known" | "supers" => field.eq(family).then_some(()).ok_or(NO_FIELD),
@@ -111,7 +113,7 @@ fn count_field(field: &str) -> Form {
 }
 
 /// `tag:T` and `type:T` count, `direct:P` lists rooms.
-fn reference(field: &str, value: &str) -> Form {
+fn reference(field: &str, value: &str) -> FormCheck {
     match field.split_once(':') {
         Some(("tag" | "type", name)) => id(name).and_then(|()| number(value)),
         Some(("direct", peer)) => id(peer).and_then(|()| ids(value, ',')),
@@ -120,7 +122,7 @@ fn reference(field: &str, value: &str) -> Form {
 }
 
 /// `room|h|position` or `room|m|position`, the position in sixteen digits.
-fn mark(member: &str) -> Form {
+fn mark(member: &str) -> FormCheck {
     let parts: Vec<&str> = member.split('|').collect();
     match parts.as_slice() {
         [room, "h" | "m", digits] if digits.len() == 16 => {
@@ -132,7 +134,7 @@ fn mark(member: &str) -> Form {
 
 /// Room → `epoch|microseconds`. Four more fields, by names that no room can have: deletions of the user, when tombstones were
 /// swept, and the token of a seal.
-fn tombstone(field: &str, value: &str) -> Form {
+fn tombstone(field: &str, value: &str) -> FormCheck {
     if matches!(field, "*" | "#" | "!" | "~") {
         return number(value);
     }
@@ -142,7 +144,7 @@ fn tombstone(field: &str, value: &str) -> Form {
 }
 
 /// `room|setting` → `stamp|JSON`.
-fn setting(field: &str, value: &str) -> Form {
+fn setting(field: &str, value: &str) -> FormCheck {
     let (room, setting) = field.rsplit_once('|').ok_or(NO_FIELD)?;
     id(room)?;
     let (stamp, text) = value.split_once('|').ok_or(NO_RECORD)?;
@@ -161,7 +163,7 @@ fn setting(field: &str, value: &str) -> Form {
     right.then_some(()).ok_or("JSON of another type")
 }
 
-fn profile(field: &str, value: &str) -> Form {
+fn profile(field: &str, value: &str) -> FormCheck {
     match field {
         "nickname" | "avatar_url" => Ok(()),
         "is_robot" => flag(value),
@@ -171,7 +173,7 @@ fn profile(field: &str, value: &str) -> Form {
 }
 
 /// An event's key → `type of event|job`, the job may be empty; and under `#` since when keys are written into this hash.
-fn taken(field: &str, value: &str) -> Form {
+fn taken(field: &str, value: &str) -> FormCheck {
     if field == "#" {
         return number(value);
     }
@@ -196,20 +198,20 @@ fn taken(field: &str, value: &str) -> Form {
     }
 }
 
-fn flag(value: &str) -> Form {
+fn flag(value: &str) -> FormCheck {
     let right = matches!(value, "0" | "1");
     right.then_some(()).ok_or("neither 0 nor 1")
 }
 
 /// The version of a list of members: a revision, and a digest after it.
-fn version(text: &str) -> Form {
+fn version(text: &str) -> FormCheck {
     let (rev, digest) = text.split_once('.').unwrap_or((text, "0"));
     let is_digest = digest.bytes().all(|b| b.is_ascii_hexdigit()) && !digest.is_empty();
     number(rev).and(is_digest.then_some(()).ok_or(NO_RECORD))
 }
 
 /// What the fields of a room's meta may hold.
-fn meta(field: &str, value: &str) -> Form {
+fn meta(field: &str, value: &str) -> FormCheck {
     match field {
         "mrev" => version(value),
         "rev" | "born" | "head" | "created" | "sealed" | "kept" | "trim" | "accepted" | "told"
@@ -276,11 +278,11 @@ impl KnownId {
             return None;
         };
         Some(Self {
-            rev: whole(rev)?,
-            position: whole(position)?,
+            rev: whole_number(rev)?,
+            position: whole_number(position)?,
             time: i64::stored(time)?,
-            recall: whole(recall)?,
-            number: whole(number)?,
+            recall: whole_number(recall)?,
+            number: whole_number(number)?,
             silent,
         })
     }
@@ -299,21 +301,21 @@ impl KnownId {
     }
 }
 
-fn known_id(value: &str) -> Form {
+fn known_id(value: &str) -> FormCheck {
     KnownId::parse(value).map(|_| ()).ok_or(NO_RECORD)
 }
 
 /// A message in a room's history: `rev|position|time|id`; position 0: it was silent.
 pub(super) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
     let mut parts = value.splitn(4, '|');
-    let (rev, position) = (whole(parts.next()?)?, whole(parts.next()?)?);
+    let (rev, position) = (whole_number(parts.next()?)?, whole_number(parts.next()?)?);
     let time = i64::stored(parts.next()?)?;
     let id = parts.next().filter(|id| is_encoded(id))?;
     Some((rev, position, time, id))
 }
 
 /// A position in a sorted set; its score has to be the same number.
-fn position(member: &str, score: &str) -> Form {
+fn position(member: &str, score: &str) -> FormCheck {
     number(member)?;
     (member == score)
         .then_some(())
@@ -322,11 +324,11 @@ fn position(member: &str, score: &str) -> Form {
 
 /// Whether a text is a position.
 pub(super) fn is_position(text: &str) -> bool {
-    whole(text).is_some_and(|at| at > 0 && at.to_string() == text)
+    whole_number(text).is_some_and(|at| at > 0 && at.to_string() == text)
 }
 
 /// A job: the end of its lease, its audience, and its act. A user's job is to leave rooms.
-fn job(stamp: &str, value: &str, of_user: bool) -> Form {
+fn job(stamp: &str, value: &str, of_user: bool) -> FormCheck {
     number(stamp)?;
     let mut lines = value.splitn(4, '\n');
     // Any number is valid as the end of a lease.
@@ -363,7 +365,7 @@ fn job(stamp: &str, value: &str, of_user: bool) -> Form {
 }
 
 /// An entry of an index of announcements, and its score.
-pub(super) fn announced(shard: u32, entry: &[u8], score: &[u8]) -> Form {
+pub(super) fn announced(shard: u32, entry: &[u8], score: &[u8]) -> FormCheck {
     let entry = std::str::from_utf8(entry).map_err(|_| NOT_UTF8)?;
     let (keys::Owner::Room(_, name) | keys::Owner::User(_, name)) =
         keys::parse_entry(entry).ok_or("no room and no user")?;

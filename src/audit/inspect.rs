@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use redis::Value;
 
 use crate::audit::Audit;
-use crate::audit::position::Position;
+use crate::audit::record::AuditRecord;
 use crate::audit::slot::text_or_escaped;
-use crate::audit::unreadable::Unreadable;
+use crate::audit::unreadable::UnreadableData;
 use crate::connection::Item;
 use crate::counts::room::{Last, Membership};
 use crate::engine::reply::{Reply, bytes, number, readable};
@@ -41,7 +41,7 @@ pub(crate) type Shown<T> = Option<T>;
 
 /// One room among a user's.
 #[derive(Debug, Clone)]
-pub(crate) struct Listed {
+pub(crate) struct ListedRoom {
     /// The room.
     pub room: String,
     /// `j` joined or `i` invited.
@@ -84,9 +84,9 @@ pub(crate) struct UserShown {
     /// How many rooms carry a tag or type; direct rooms by peer.
     pub refs: BTreeMap<String, String>,
     /// Direct rooms and groups.
-    pub rooms: Vec<Listed>,
+    pub rooms: Vec<ListedRoom>,
     /// Supergroups.
-    pub supers: Vec<Listed>,
+    pub supers: Vec<ListedRoom>,
     /// Tombstones: room → epoch and microseconds.
     pub left: BTreeMap<String, String>,
     /// How many holes and mentions there are.
@@ -94,7 +94,7 @@ pub(crate) struct UserShown {
     /// Whether the user was deleted and still has to leave rooms.
     pub leaving: bool,
     /// What can't be read of it.
-    pub unreadable: Vec<Unreadable>,
+    pub unreadable: Vec<UnreadableData>,
 }
 
 /// One member.
@@ -128,7 +128,7 @@ pub(crate) struct RoomShown {
     /// Recalled positions.
     pub recalled: u64,
     /// What can't be read of it: the first findings.
-    pub unreadable: Vec<Unreadable>,
+    pub unreadable: Vec<UnreadableData>,
     /// How many findings there are in all.
     pub unreadable_total: u64,
 }
@@ -154,7 +154,7 @@ impl Audit {
         let (mut rooms, mut supers) = (Vec::new(), Vec::new());
         let mut asked = Vec::new();
         for room in slot.recorded_rooms() {
-            let Some(position) = slot.position(room.as_str()) else {
+            let Some(position) = slot.record_of(room.as_str()) else {
                 continue;
             };
             if position.head.is_some() {
@@ -181,7 +181,7 @@ impl Audit {
             asked.push(Item::Plain(head));
             supers.push(listed(room.as_str(), &position));
         }
-        let mut answers = self.redis.each(&asked).await?.into_iter();
+        let mut answers = self.redis.send_each(&asked).await?.into_iter();
         for room in &mut supers {
             let (Some(numbers), Some(head)) = (answers.next(), answers.next()) else {
                 break;
@@ -242,7 +242,7 @@ impl Audit {
             command("ZCARD", keys.recalled()),
         ];
         let items = commands.map(Item::Plain);
-        let mut answers = self.redis.each(&items).await?.into_iter();
+        let mut answers = self.redis.send_each(&items).await?.into_iter();
         let mut next = || readable(answers.next().unwrap_or(Ok(Value::Nil)));
         let mut meta = BTreeMap::new();
         if let Some(fields) = next()? {
@@ -312,7 +312,7 @@ impl Audit {
 }
 
 /// Fills in what only the room knows of a supergroup.
-fn ask_room(room: &mut Listed, mut numbers: Reply) -> Result<()> {
+fn ask_room(room: &mut ListedRoom, mut numbers: Reply) -> Result<()> {
     if numbers.is_empty() {
         return Ok(());
     }
@@ -327,8 +327,8 @@ fn ask_room(room: &mut Listed, mut numbers: Reply) -> Result<()> {
     Ok(())
 }
 
-fn listed(room: &str, position: &Position) -> Listed {
-    Listed {
+fn listed(room: &str, position: &AuditRecord) -> ListedRoom {
+    ListedRoom {
         room: room.to_owned(),
         state: position.state,
         epoch: position.epoch,

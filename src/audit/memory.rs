@@ -18,7 +18,7 @@ const AT_ONCE: usize = 50;
 
 /// Keys of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct KeyTotals {
     /// Keys that exist.
     pub keys: u64,
     /// Their bytes, with their names and what Redis needs for them.
@@ -33,22 +33,22 @@ pub(crate) struct MemoryUse {
     /// Their records of rooms: pairs of a user and a room.
     pub pairs: u64,
     /// By key of a user's slot.
-    pub of_users: BTreeMap<&'static str, Part>,
+    pub of_users: BTreeMap<&'static str, KeyTotals>,
     /// Rooms measured.
     pub rooms: u64,
     /// Their members.
     pub members: u64,
     /// Their lists of members.
-    pub lists: Part,
+    pub lists: KeyTotals,
     /// Their other keys, which don't grow with the members: settings, history, recalled positions.
-    pub of_rooms: Part,
+    pub of_rooms: KeyTotals,
 }
 
 impl MemoryUse {
     /// Bytes of users' slots for each pair of a user and a room.
     pub(crate) fn user_side(&self) -> f64 {
         let bytes: u64 = self.of_users.values().map(|part| part.bytes).sum();
-        let all = Part { keys: 0, bytes };
+        let all = KeyTotals { keys: 0, bytes };
         all.per(self.pairs)
     }
 
@@ -75,7 +75,7 @@ fn length(command: &str, key: &str) -> Item {
     Item::Plain(cmd)
 }
 
-impl Part {
+impl KeyTotals {
     /// Bytes divided by a number of users, members or pairs; 0 if that number is 0.
     pub(crate) fn per(&self, of: u64) -> f64 {
         if of == 0 {
@@ -133,7 +133,7 @@ impl Audit {
             ]);
             items.extend(keys.all().iter().map(|(_, key)| usage(key)));
         }
-        let mut answers = self.redis.each(&items).await?.into_iter();
+        let mut answers = self.redis.send_each(&items).await?.into_iter();
         let mut next = || answers.next().map_or(Ok(0), counted);
         for user in users {
             let pairs = next()? + next()?;
@@ -156,7 +156,7 @@ impl Audit {
             items.extend([length("HLEN", &keys.members()), usage(&keys.members())]);
             items.extend(rest(&keys).map(|key| usage(&key)));
         }
-        let mut answers = self.redis.each(&items).await?.into_iter();
+        let mut answers = self.redis.send_each(&items).await?.into_iter();
         let mut next = || answers.next().map_or(Ok(0), counted);
         for room in rooms {
             found.rooms += 1;

@@ -9,7 +9,7 @@ mod room;
 
 use std::collections::BTreeSet;
 
-use plan::{Change, Plan, word};
+use plan::{KeyChange, MendPlan, word};
 use redis::Value;
 use room::{entry_of, next_version};
 
@@ -17,10 +17,10 @@ use crate::audit::Repairer;
 use crate::audit::form::{self, SlotKind};
 use crate::audit::rebuild::Repair;
 use crate::audit::slot::{Bad, Slot, text_or_escaped};
-use crate::audit::unreadable::{Unreadable, index_key, indexes, shortened};
+use crate::audit::unreadable::{UnreadableData, index_key, indexes, shortened};
 use crate::audit::verify::{Progress, Scope};
 use crate::connection::Item;
-use crate::counts::number::whole;
+use crate::counts::number::whole_number;
 use crate::engine::reply::{Reply, number, readable};
 use crate::error::Result;
 use crate::keys::{self, Enc, RoomKeys, UserKeys};
@@ -37,13 +37,13 @@ const CHANGES: usize = 5_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Mended {
     /// What could not be read.
-    pub was: Unreadable,
+    pub was: UnreadableData,
     /// The new value; `None`: it was removed.
     pub now: Option<String>,
 }
 
 /// A mending under way.
-struct Run<'a, F, P> {
+struct Mending<'a, F, P> {
     /// Whether to write nothing.
     dry: bool,
     report: &'a mut F,
@@ -64,7 +64,7 @@ impl Repairer {
         mut report: impl AsyncFnMut(Mended) -> Result<()>,
         on_progress: impl Fn(&Progress),
     ) -> Result<u64> {
-        let mut run = Run {
+        let mut run = Mending {
             dry,
             report: &mut report,
             on_progress,
@@ -81,7 +81,7 @@ impl Repairer {
                 self.mend_index(shard, what, &mut run).await?;
             }
         }
-        let pattern = keys::everything(scope.app.as_ref());
+        let pattern = keys::pattern_of_all(scope.app.as_ref());
         let mut walk = self.audit.scan_all(pattern.clone()).await?;
         while let Some(page) = self.audit.next_page(&mut walk).await? {
             for key in &page.others {
@@ -117,12 +117,12 @@ impl Repairer {
     }
 
     /// Makes the changes of a plan, or answers `false` if the data have changed meanwhile.
-    async fn apply(&self, plan: &Plan) -> Result<bool> {
+    async fn apply(&self, plan: &MendPlan) -> Result<bool> {
         // A plan that is larger than one part drops its key first; the later parts only add fields that are not there.
         let parts = match plan
             .changes
             .iter()
-            .any(|(_, c)| matches!(c, Change::Push(_)))
+            .any(|(_, c)| matches!(c, KeyChange::Push(_)))
         {
             // The elements of a list have to be pushed by one call.
             true => plan.changes.chunks(usize::MAX),
@@ -141,8 +141,8 @@ impl Repairer {
         &self,
         key: impl Fn(&Bad) -> Vec<u8>,
         bad: &[Bad],
-        plan: &Plan,
-        run: &mut Run<'_, F, P>,
+        plan: &MendPlan,
+        run: &mut Mending<'_, F, P>,
     ) -> Result<bool>
     where
         F: AsyncFnMut(Mended) -> Result<()>,
@@ -168,7 +168,7 @@ impl Repairer {
         &self,
         shard: u32,
         what: &'static str,
-        run: &mut Run<'_, F, P>,
+        run: &mut Mending<'_, F, P>,
     ) -> Result<()>
     where
         F: AsyncFnMut(Mended) -> Result<()>,
@@ -179,12 +179,12 @@ impl Repairer {
             if bad.is_empty() {
                 return Ok(());
             }
-            let mut plan = Plan::default();
+            let mut plan = MendPlan::default();
             for bad in &bad {
                 plan.replacements.push(None);
                 let change = match &bad.field {
-                    Some(entry) => Change::Rem(entry.clone()),
-                    None => Change::Drop("zset"),
+                    Some(entry) => KeyChange::Rem(entry.clone()),
+                    None => KeyChange::Drop("zset"),
                 };
                 plan.add(&key, change);
             }
@@ -209,7 +209,10 @@ impl Repairer {
             })
             .collect();
         let mut entries = Vec::new();
-        for ((entry, _), answer) in slots.into_iter().zip(self.audit.redis.each(&items).await?) {
+        for ((entry, _), answer) in slots
+            .into_iter()
+            .zip(self.audit.redis.send_each(&items).await?)
+        {
             let length = readable(answer)?.unwrap_or(Value::Nil);
             if number(&length)? > 0 {
                 entries.push(entry);
@@ -218,22 +221,27 @@ impl Repairer {
         self.writer.announce(entries).await
     }
 
-    async fn mend_other<F, P>(&self, key: &[u8], run: &mut Run<'_, F, P>) -> Result<()>
+    async fn mend_other<F, P>(&self, key: &[u8], run: &mut Mending<'_, F, P>) -> Result<()>
     where
         F: AsyncFnMut(Mended) -> Result<()>,
     {
         let Some(bad) = self.audit.check_other(key).await? else {
             return Ok(());
         };
-        let mut plan = Plan::default();
+        let mut plan = MendPlan::default();
         plan.replacements.push(None);
         let wrong = bad.why == form::WRONG_TYPE;
-        plan.add(key, Change::Drop(if wrong { "string" } else { "" }));
+        plan.add(key, KeyChange::Drop(if wrong { "string" } else { "" }));
         self.carry_out(|_| key.to_vec(), &[bad], &plan, run).await?;
         Ok(())
     }
 
-    async fn mend_user<F, P>(&self, app: &AppId, user: &Enc, run: &mut Run<'_, F, P>) -> Result<()>
+    async fn mend_user<F, P>(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        run: &mut Mending<'_, F, P>,
+    ) -> Result<()>
     where
         F: AsyncFnMut(Mended) -> Result<()>,
     {
@@ -278,11 +286,11 @@ impl Repairer {
         app: &AppId,
         user: &Enc,
         slot: &Slot,
-        run: &Run<'_, F, P>,
+        run: &Mending<'_, F, P>,
     ) -> Result<()> {
         for room in slot.recorded_rooms() {
             let name = (app.clone(), room.clone());
-            let Some(record) = slot.position(room.as_str()) else {
+            let Some(record) = slot.record_of(room.as_str()) else {
                 continue;
             };
             if !run.lost_lists.contains(&name) || slot.left_since(room.as_str()) >= record.epoch {
@@ -290,21 +298,24 @@ impl Repairer {
             }
             let keys = RoomKeys::new(app, &room);
             for _ in 0..LOST {
-                let mut plan = Plan::default();
+                let mut plan = MendPlan::default();
                 let entry = entry_of(&record);
-                plan.add(keys.members(), Change::New(user.as_str().to_owned(), entry));
+                plan.add(
+                    keys.members(),
+                    KeyChange::New(user.as_str().to_owned(), entry),
+                );
                 // With a new version, pods that have cached the list of members read it again.
                 let mut stamps = redis::cmd("HMGET");
                 stamps.arg(keys.meta()).arg("rev").arg("mrev");
                 let stamps = readable(self.audit.redis.query(&stamps).await)?;
                 let mut stamps = Reply::new(stamps.unwrap_or(Value::Nil))?;
                 if let (Ok(rev), Ok(mrev)) = (stamps.text(), stamps.text())
-                    && let Some(last) = whole(&rev)
+                    && let Some(last) = whole_number(&rev)
                 {
                     let next = (last + 1).max(record.epoch).to_string();
                     let version = next_version(&next, &mrev);
                     for (field, seen, next) in [("rev", rev, next), ("mrev", mrev, version)] {
-                        let change = Change::Set(field.into(), seen.into(), next);
+                        let change = KeyChange::Set(field.into(), seen.into(), next);
                         plan.add(keys.meta(), change);
                     }
                 }
@@ -318,19 +329,22 @@ impl Repairer {
 }
 
 /// What can't be read of a user's slot and is not made anew by the repair, and the plan to mend it.
-fn plan_user(keys: &UserKeys, slot: &Slot) -> (Vec<Bad>, Plan) {
-    let mut plan = Plan::default();
+fn plan_user(keys: &UserKeys, slot: &Slot) -> (Vec<Bad>, MendPlan) {
+    let mut plan = MendPlan::default();
     let mut all = Vec::new();
     for bad in &slot.bad {
         let key = keys.key(bad.what);
         let Some(field) = &bad.field else {
-            plan.add(&key, Change::Drop(word(SlotKind::User.type_of(bad.what))));
+            plan.add(
+                &key,
+                KeyChange::Drop(word(SlotKind::User.type_of(bad.what))),
+            );
             let mut now = None;
             if bad.what == "prefs" {
                 let recorded = slot.recorded_settings();
                 now = (!recorded.is_empty()).then(|| format!("{} by records", recorded.len()));
                 for (field, text) in recorded {
-                    plan.add(&key, Change::New(field, text));
+                    plan.add(&key, KeyChange::New(field, text));
                 }
             }
             plan.replacements.push(now);
@@ -346,8 +360,10 @@ fn plan_user(keys: &UserKeys, slot: &Slot) -> (Vec<Bad>, Plan) {
             _ => None,
         };
         let change = match &replacement {
-            Some(replacement) => Change::Set(field.clone(), bad.value.clone(), replacement.clone()),
-            None => Change::Del(field.clone(), bad.value.clone()),
+            Some(replacement) => {
+                KeyChange::Set(field.clone(), bad.value.clone(), replacement.clone())
+            }
+            None => KeyChange::Del(field.clone(), bad.value.clone()),
         };
         plan.add(&key, change);
         plan.replacements.push(replacement);

@@ -37,7 +37,7 @@ pub(crate) struct Repair {
 /// The correction of a record that differs from its room: the stored record, and the one to replace it before the room is
 /// delivered again (empty: the record is removed).
 fn correction(slot: &Slot, room: &str, view: &RoomView) -> Option<(String, String)> {
-    let mut corrected = slot.position(room)?;
+    let mut corrected = slot.record_of(room)?;
     let records = if corrected.head.is_some() {
         &slot.rooms
     } else {
@@ -118,7 +118,7 @@ impl Repairer {
         let delivered_next = views.iter().filter(|(room, view)| {
             let entry = view.member();
             let stays = |entry: Membership| slot.left_since(room.as_str()) < entry.epoch;
-            slot.position(room.as_str()).is_none() && entry.is_some_and(stays)
+            slot.record_of(room.as_str()).is_none() && entry.is_some_and(stays)
         });
         let delivered_next: Vec<&str> = delivered_next.map(|(room, _)| room.as_str()).collect();
         let keys = UserKeys::new(app, user);
@@ -190,7 +190,7 @@ impl Repairer {
         slot: &Slot,
     ) -> Result<()> {
         let snapshot = &view.snapshot;
-        let delivery = match (view.member(), slot.position(room.as_str())) {
+        let delivery = match (view.member(), slot.record_of(room.as_str())) {
             (Some(entry), _) if slot.left_since(room.as_str()) >= entry.epoch => {
                 // The user has left, and the room has lost that change.
                 return self.writer.leave(app, room, user, Some(entry.epoch)).await;

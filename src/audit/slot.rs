@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redis::Value;
 
-use self::expected::{Expected, Positions, compare};
+use self::expected::{Expected, SlotRecords, compare};
 use crate::audit::drift::Drift;
 use crate::audit::form::{self, SlotKind};
-use crate::audit::position::Position;
-use crate::counts::number::{LARGEST, whole};
+use crate::audit::record::AuditRecord;
+use crate::counts::number::{LARGEST, whole_number};
 use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
 use crate::keys::{Enc, is_encoded};
@@ -152,7 +152,7 @@ impl Slot {
     pub(super) fn recorded_settings(&self) -> BTreeMap<String, String> {
         let mut recorded = BTreeMap::new();
         for room in self.rooms.keys() {
-            let Some(record) = self.position(room).filter(|_| is_encoded(room)) else {
+            let Some(record) = self.record_of(room).filter(|_| is_encoded(room)) else {
                 continue;
             };
             for (letter, setting) in [('h', "hidden"), ('s', "sticky"), ('m', "muted")] {
@@ -222,7 +222,7 @@ impl Slot {
     /// The rooms with a record that can be read.
     pub(super) fn recorded_rooms(&self) -> BTreeSet<Enc> {
         let names = self.rooms.keys().chain(self.supers.keys());
-        let names = names.filter(|room| is_encoded(room) && self.position(room).is_some());
+        let names = names.filter(|room| is_encoded(room) && self.record_of(room).is_some());
         names.map(Enc::stored).collect()
     }
 
@@ -241,12 +241,15 @@ impl Slot {
     }
 
     /// The record of a room. If both hashes have one, the one that was delivered last.
-    pub(super) fn position(&self, room: &str) -> Option<Position> {
-        let one = self.rooms.get(room).and_then(|r| Position::room(r).ok());
+    pub(super) fn record_of(&self, room: &str) -> Option<AuditRecord> {
+        let one = self
+            .rooms
+            .get(room)
+            .and_then(|r| AuditRecord::of_room(r).ok());
         let two = self
             .supers
             .get(room)
-            .and_then(|r| Position::supergroup(r).ok());
+            .and_then(|r| AuditRecord::of_supergroup(r).ok());
         match (one, two) {
             (Some(one), Some(two)) if (two.epoch, two.rev) > (one.epoch, one.rev) => Some(two),
             (Some(one), _) => Some(one),
@@ -269,10 +272,10 @@ impl Slot {
     }
 
     /// The positions by room, with holes and mentions counted from the marks.
-    fn positions(&self) -> Positions {
-        let mut found = Positions::default();
+    fn records(&self) -> SlotRecords {
+        let mut found = SlotRecords::default();
         for room in self.rooms.keys().chain(self.supers.keys()) {
-            if let Some(mut position) = self.position(room)
+            if let Some(mut position) = self.record_of(room)
                 && is_encoded(room)
             {
                 (position.holes, position.mentions) = (0, 0);
@@ -301,7 +304,7 @@ impl Slot {
 
     /// All differences between what is stored and what follows from the positions.
     pub(super) fn drift(&self) -> Vec<Drift> {
-        let found = self.positions();
+        let found = self.records();
         let mut expected = Expected::default();
         for (room, position) in &found.rooms {
             expected.add(room, position);
@@ -309,7 +312,7 @@ impl Slot {
         let since = self
             .counts
             .get("known")
-            .filter(|since| whole(since).is_some());
+            .filter(|since| whole_number(since).is_some());
         let first = found.rooms.values().map(|p| p.epoch).min();
         match (since, first, self.profile) {
             (Some(since), ..) => expected.counts.insert("known".into(), since.clone()),

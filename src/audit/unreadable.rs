@@ -30,7 +30,7 @@ const AT_ONCE: usize = 16;
 
 /// Stored data that can't be read, as it is shown to people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unreadable {
+pub(crate) struct UnreadableData {
     /// The key as it stands in Redis; bytes that are no UTF-8 are escaped.
     pub key: String,
     /// Its field, member or element; `None`: the key as a whole.
@@ -153,7 +153,7 @@ impl Audit {
         let kind = slot.type_of(what);
         let mut from = "0".to_owned();
         loop {
-            let answer = self.redis.one(&page_of(kind, what, key, &from)).await;
+            let answer = self.redis.send(&page_of(kind, what, key, &from)).await;
             let Some(answer) = readable(answer)? else {
                 return Ok(None);
             };
@@ -185,7 +185,7 @@ impl Audit {
                 what => page_of(SlotKind::Room.type_of(what), what, key, "0"),
             })
             .collect();
-        let answers = self.redis.each(&items).await?;
+        let answers = self.redis.send_each(&items).await?;
         let mut found = BadList::default();
         for ((what, key), answer) in keys.iter().zip(answers) {
             let Some(answer) = readable(answer)? else {
@@ -207,7 +207,7 @@ impl Audit {
                     break;
                 };
                 from = next;
-                let answer = self.redis.one(&page_of(kind, what, key, &from)).await;
+                let answer = self.redis.send(&page_of(kind, what, key, &from)).await;
                 // The key has become one of another type: the next check reports that.
                 let Some(answer) = readable(answer)? else {
                     break;
@@ -281,10 +281,10 @@ impl Audit {
     }
 
     /// Describes a finding for people.
-    pub(super) async fn describe(&self, key: &[u8], bad: &Bad) -> Result<Unreadable> {
+    pub(super) async fn describe(&self, key: &[u8], bad: &Bad) -> Result<UnreadableData> {
         let place = keys::label(key, false).text;
         let log = place.split_once('#').map(|(_, hash)| format!("#{hash}"));
-        let mut unreadable = Unreadable {
+        let mut unreadable = UnreadableData {
             key: text_or_escaped(key),
             field: bad.field.as_deref().map(shortened),
             why: bad.why.to_owned(),

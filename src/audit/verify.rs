@@ -17,7 +17,7 @@ use crate::audit::Audit;
 use crate::audit::compare::{RoomView, differences, release_others};
 use crate::audit::drift::Drift;
 use crate::audit::slot::{Bad, Slot};
-use crate::audit::unreadable::{BadList, Unreadable, index_key, indexes};
+use crate::audit::unreadable::{BadList, UnreadableData, index_key, indexes};
 use crate::audit::walk::PAGE;
 use crate::connection::Item;
 use crate::counts::number::short;
@@ -90,7 +90,7 @@ pub(crate) enum Finding {
     /// A user's slot differs from its positions, or from rooms.
     Drift(UserDrift),
     /// Stored data that can't be read.
-    Unreadable(Unreadable),
+    Unreadable(UnreadableData),
 }
 
 /// The result of a look at one user.
@@ -172,7 +172,7 @@ impl Audit {
             .iter()
             .map(|room| {
                 let keys = RoomKeys::new(app, room);
-                let read = slot.position(room.as_str()).map_or(0, |p| p.read);
+                let read = slot.record_of(room.as_str()).map_or(0, |p| p.read);
                 let call = scripts::ROOM_VIEW.call(&[
                     keys.meta(),
                     keys.members(),
@@ -182,7 +182,7 @@ impl Audit {
                 Item::Script(call.arg(user.as_str()).arg(read))
             })
             .collect();
-        let answers = self.redis.each(&items).await?;
+        let answers = self.redis.send_each(&items).await?;
         let mut views = BTreeMap::new();
         for (room, answer) in rooms.iter().zip(answers) {
             let view = answer.and_then(|answer| RoomView::read(Reply::new(answer)?));
@@ -286,7 +286,7 @@ impl Audit {
             return Ok(true);
         };
         let Some(user) = &scope.user else {
-            let mut walk = self.scan_all(keys::everything(Some(app))).await?;
+            let mut walk = self.scan_all(keys::pattern_of_all(Some(app))).await?;
             while let Some(page) = self.next_keys(&mut walk).await? {
                 if !page.is_empty() {
                     return Ok(true);
@@ -358,7 +358,9 @@ impl Audit {
             }
         }
         let mut reported = Reported::default();
-        let mut walk = self.scan_all(keys::everything(scope.app.as_ref())).await?;
+        let mut walk = self
+            .scan_all(keys::pattern_of_all(scope.app.as_ref()))
+            .await?;
         while let Some(page) = self.next_page(&mut walk).await? {
             for key in &page.others {
                 if let Some(bad) = self.check_other(key).await? {
@@ -523,7 +525,7 @@ impl Audit {
                     [get(keys.rooms()), get(keys.supers())]
                 })
                 .collect();
-            let mut answers = self.redis.each(&items).await?.into_iter();
+            let mut answers = self.redis.send_each(&items).await?.into_iter();
             for (user, entry) in members {
                 let mut same = false;
                 for answer in answers.by_ref().take(2) {
@@ -554,7 +556,7 @@ impl Audit {
     ) -> Result<BTreeSet<Enc>> {
         let mut rooms = BTreeSet::new();
         let mut walk = self
-            .scan_all(keys::slots(Some(app), true, Some("members")))
+            .scan_all(keys::pattern_of_slots(Some(app), true, Some("members")))
             .await?;
         while let Some(page) = self.next_keys(&mut walk).await? {
             let items: Vec<Item> = page
@@ -566,7 +568,7 @@ impl Audit {
                 })
                 .collect();
             progress.members += items.len() as u64;
-            for (key, answer) in page.iter().zip(self.redis.each(&items).await?) {
+            for (key, answer) in page.iter().zip(self.redis.send_each(&items).await?) {
                 let entry = match readable(answer)? {
                     Some(entry) => bytes_or_none(entry)?,
                     None => continue,

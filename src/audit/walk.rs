@@ -146,7 +146,7 @@ impl Audit {
                 Item::Plain(exists)
             })
             .collect();
-        let mut before = self.redis.batch(&before).await?.into_iter();
+        let mut before = self.redis.send_all(&before).await?.into_iter();
         for ((of_user, app, name), at) in first {
             if at > 0 && number(&before.next().unwrap_or(Value::Nil))? > 0 {
                 continue;
@@ -165,7 +165,7 @@ impl Audit {
         /// Pages to scan per user or room that is wanted: the app may have only a small part of all keys.
         const PAGES: usize = 1_000;
         let what = if rooms { "members" } else { "counts" };
-        let pattern = keys::slots(Some(app), rooms, Some(what));
+        let pattern = keys::pattern_of_slots(Some(app), rooms, Some(what));
         let masters = self.redis.masters().await?;
         let share = most.div_ceil(masters.len().max(1));
         let mut found: BTreeSet<Enc> = BTreeSet::new();

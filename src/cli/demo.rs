@@ -17,7 +17,7 @@ use crate::demo::{self, private_redis, send_sample};
 use crate::http;
 
 #[derive(Debug, Args)]
-pub(super) struct Demo {
+pub(super) struct DemoArgs {
     /// Address of the four endpoints and /v1
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
@@ -26,7 +26,7 @@ pub(super) struct Demo {
     admin_listen: Option<String>,
 }
 
-impl Demo {
+impl DemoArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let flags = Flags {
             listen: self.listen,

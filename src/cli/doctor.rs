@@ -12,7 +12,7 @@ use crate::audit::{self, Check, Level};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
-pub(super) struct Doctor {
+pub(super) struct DoctorArgs {
     #[command(flatten)]
     redis: RedisArgs,
     /// Print JSON
@@ -20,7 +20,7 @@ pub(super) struct Doctor {
     json: bool,
 }
 
-impl Doctor {
+impl DoctorArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let config = self.redis.config()?;
         on_runtime(doctor(&config, self.json))
@@ -30,7 +30,7 @@ impl Doctor {
 /// Checks the Redis that is configured, and prints one line a check. Answers the exit code.
 async fn doctor(config: &Config, as_json: bool) -> Result<u8, Failure> {
     let (engine, _) = observe(config)?;
-    let checks = audit::Doctor::new(&engine).doctor().await;
+    let checks = audit::Doctor::new(&engine).examine().await;
     let worst = checks.iter().map(|c| c.level).max().unwrap_or(Level::Ok);
     if as_json {
         let rows: Vec<Value> = checks.iter().map(row).collect();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use super::output::{counted, print};
-use crate::audit::{Audit, Drift, Progress, Scope, Unreadable};
+use crate::audit::{Audit, Drift, Progress, Scope, UnreadableData};
 use crate::config::Config;
 use crate::error::Error;
 use crate::keys::decode;
@@ -146,7 +146,7 @@ pub(super) struct UnreadableShown {
 }
 
 impl UnreadableShown {
-    pub(super) fn add(&mut self, unreadable: &Unreadable, as_json: bool, note: &str) {
+    pub(super) fn add(&mut self, unreadable: &UnreadableData, as_json: bool, note: &str) {
         if self.shown >= UNREADABLE {
             return;
         }
@@ -176,7 +176,7 @@ impl UnreadableShown {
 }
 
 /// Something that can't be read, in a document.
-pub(super) fn unreadable_row(unreadable: &Unreadable) -> Value {
+pub(super) fn unreadable_row(unreadable: &UnreadableData) -> Value {
     json!({
         "key": unreadable.key, "field": unreadable.field, "reason": unreadable.why, "stored": unreadable.stored,
         "log": (!unreadable.log.is_empty()).then_some(&unreadable.log),
@@ -185,8 +185,8 @@ pub(super) fn unreadable_row(unreadable: &Unreadable) -> Value {
 }
 
 /// `unread:v1:{demo:u:alice}:counts tag:x: not a number from 0 to 2^53: "many" (#1a2b3c4d in logs)`
-pub(super) fn unreadable_text(unreadable: &Unreadable) -> String {
-    let Unreadable {
+pub(super) fn unreadable_text(unreadable: &UnreadableData) -> String {
+    let UnreadableData {
         key,
         field,
         why,

@@ -17,7 +17,7 @@ use super::process::{Signals, on_runtime};
 use super::progress::Meter;
 use crate::app::Stop;
 use crate::config::Config;
-use crate::intake::{Cut, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};
+use crate::intake::{EarlyEnd, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};
 use crate::names::AppId;
 use crate::telemetry::metrics::Metrics;
 
@@ -28,7 +28,7 @@ const FIRST: usize = 20;
 const BUFFER: usize = 1 << 20;
 
 #[derive(Debug, Args)]
-pub(super) struct Import {
+pub(super) struct ImportArgs {
     #[command(flatten)]
     redis: RedisArgs,
     /// The app's id
@@ -53,7 +53,7 @@ pub(super) struct Import {
     file: PathBuf,
 }
 
-impl Import {
+impl ImportArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let app = app_id(self.app)?;
         let config = self.redis.config()?;
@@ -65,7 +65,7 @@ impl Import {
             from_line: self.from_line,
             max_line: config.server.max_events_bytes,
             patience: Duration::from_secs(self.patience_seconds),
-            told: FIRST,
+            max_reported: FIRST,
         };
         on_runtime(async {
             let mut signals = Signals::listen()?;
@@ -120,7 +120,7 @@ async fn import(
         return Ok(well_if(done.rejected == 0));
     };
     let failure = match cut {
-        Cut::Engine(error) => Failure::from(error),
+        EarlyEnd::Engine(error) => Failure::from(error),
         cut => Failure::Failed(cut.to_string()),
     };
     Err(failure.map(|why| {
@@ -173,7 +173,7 @@ impl Report {
         let fraction = self
             .length
             .map(|length| done.bytes as f64 / (length.max(1)) as f64);
-        self.meter.at(fraction, || {
+        self.meter.update(fraction, || {
             let events = counted(done.events, "event");
             format!("{events}, {} rejected", done.rejected)
         });

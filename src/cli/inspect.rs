@@ -13,7 +13,7 @@ use super::memory::memory;
 use super::output::print;
 use super::process::on_runtime;
 use super::redis_cli::RedisCli;
-use crate::audit::{Audit, Listed, RoomShown, Unreadable, UserShown};
+use crate::audit::{Audit, ListedRoom, RoomShown, UnreadableData, UserShown};
 use crate::config::Config;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode};
 use crate::names::{AppId, RoomId, UserId};
@@ -24,7 +24,7 @@ const FIRST: usize = 20;
 const RECORD: usize = 160;
 
 #[derive(Debug, Args)]
-pub(super) struct Inspect {
+pub(super) struct InspectArgs {
     #[command(flatten)]
     redis: RedisArgs,
     /// The app's id
@@ -55,7 +55,7 @@ struct SubjectArgs {
     room: Option<String>,
 }
 
-impl Inspect {
+impl InspectArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let app = app_id(self.app)?;
         if self.memory {
@@ -74,7 +74,7 @@ impl Inspect {
 
 /// What to show.
 #[derive(Debug, Clone)]
-enum Subject {
+enum Inspected {
     /// A user's counts, rooms, supergroups and tombstones.
     User(UserId),
     /// A room's head, members, pending fan-outs and history.
@@ -82,11 +82,11 @@ enum Subject {
 }
 
 impl SubjectArgs {
-    fn subject(self) -> Result<Subject, Failure> {
+    fn subject(self) -> Result<Inspected, Failure> {
         match (self.user, self.room) {
-            (Some(user), None) => user_id(user).map(Subject::User),
+            (Some(user), None) => user_id(user).map(Inspected::User),
             (None, Some(room)) => RoomId::parse(room)
-                .map(Subject::Room)
+                .map(Inspected::Room)
                 .map_err(|why| Failure::Failed(format!("--room {why}"))),
             (given, _) => {
                 let given = given.map_or("neither was given", |_| "both were given");
@@ -101,19 +101,19 @@ impl SubjectArgs {
 async fn inspect(
     config: &Config,
     app: &AppId,
-    subject: &Subject,
+    subject: &Inspected,
     as_json: bool,
 ) -> Result<(), Failure> {
     let (engine, config) = observe(config)?;
     let audit = Audit::new(&engine);
     let cli = RedisCli::new(&config.redis)?;
     let document = match subject {
-        Subject::User(user) => {
+        Inspected::User(user) => {
             let name = encode(user.as_str());
             let shown = audit.inspect_user(app, &name).await?;
             shown.map(|shown| user_document(app, user, &name, &shown, &cli))
         }
-        Subject::Room(room) => {
+        Inspected::Room(room) => {
             let name = encode(room.as_str());
             let shown = audit.inspect_room(app, &name, FIRST).await?;
             shown.map(|shown| room_document(app, room, &name, &shown, &cli))
@@ -123,8 +123,8 @@ async fn inspect(
         return Err(Failure::nothing_kept(
             app,
             Some(match subject {
-                Subject::User(user) => ("user", user.as_str()),
-                Subject::Room(room) => ("room", room.as_str()),
+                Inspected::User(user) => ("user", user.as_str()),
+                Inspected::Room(room) => ("room", room.as_str()),
             }),
         ));
     };
@@ -217,7 +217,7 @@ fn user_document(
 }
 
 /// What can't be read, if there is any.
-fn unread(unreadable: &[Unreadable], total: u64) -> Value {
+fn unread(unreadable: &[UnreadableData], total: u64) -> Value {
     if total == 0 {
         return Value::Null;
     }
@@ -225,7 +225,7 @@ fn unread(unreadable: &[Unreadable], total: u64) -> Value {
     json!({ "count": total, "list": list })
 }
 
-fn listed(room: &Listed, lines: Vec<String>) -> Value {
+fn listed(room: &ListedRoom, lines: Vec<String>) -> Value {
     let tags: Vec<String> = room
         .tags
         .split(',')

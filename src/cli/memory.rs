@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::connect::observe;
 use super::exit::Failure;
 use super::output::{counted, print};
-use crate::audit::{Audit, MemoryUse, Part};
+use crate::audit::{Audit, KeyTotals, MemoryUse};
 use crate::config::Config;
 use crate::keys::encode;
 use crate::names::{AppId, UserId};
@@ -41,7 +41,7 @@ fn tenths(n: f64) -> f64 {
 }
 
 fn document(app: &AppId, user: Option<&UserId>, found: &MemoryUse) -> Value {
-    let part = |part: &Part, of: u64| json!({"keys": part.keys, "bytes": part.bytes, "bytes_per_pair": tenths(part.per(of))});
+    let part = |part: &KeyTotals, of: u64| json!({"keys": part.keys, "bytes": part.bytes, "bytes_per_pair": tenths(part.per(of))});
     let of_users: serde_json::Map<String, Value> = found
         .of_users
         .iter()
@@ -80,7 +80,7 @@ fn table(app: &AppId, user: Option<&UserId>, found: &MemoryUse) -> String {
         "{:<16} {:>10} {:>12} {:>10}",
         "key", "keys", "bytes", "per pair"
     );
-    let mut row = |name: &str, part: &Part, of: u64| {
+    let mut row = |name: &str, part: &KeyTotals, of: u64| {
         if part.keys > 0 {
             let _ = writeln!(
                 out,

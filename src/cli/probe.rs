@@ -10,7 +10,7 @@ use super::exit::{self, Failure};
 use super::output::print;
 
 #[derive(Debug, Args)]
-pub(super) struct Probe {
+pub(super) struct ProbeArgs {
     /// What to ask, over plain HTTP
     #[arg(
         long,
@@ -24,7 +24,7 @@ pub(super) struct Probe {
     timeout_seconds: u64,
 }
 
-impl Probe {
+impl ProbeArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let patience = Duration::from_secs(self.timeout_seconds);
         print(&ready(&self.url, patience)?);

@@ -35,14 +35,14 @@ impl Meter {
     }
 
     pub(super) fn show(&self, progress: &Progress) {
-        self.at(Some(progress.fraction), || {
+        self.update(Some(progress.fraction), || {
             let users = counted(progress.users, "user");
             format!("{users}, {}", counted(progress.members, "membership"))
         });
     }
 
     /// Shows how far it has come, if that is known, and what has been done.
-    pub(super) fn at(&self, fraction: Option<f64>, done: impl FnOnce() -> String) {
+    pub(super) fn update(&self, fraction: Option<f64>, done: impl FnOnce() -> String) {
         let every = if self.terminal { REDRAW } else { LINE };
         let since = self.last.get().unwrap_or(self.start).elapsed();
         if since < every {

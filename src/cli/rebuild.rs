@@ -18,7 +18,7 @@ use crate::keys::decode;
 use crate::names::AppId;
 
 #[derive(Debug, Args)]
-pub(super) struct Rebuild {
+pub(super) struct RebuildArgs {
     #[command(flatten)]
     of: ScopeArgs,
     /// Mend what can't be read, as far as other data tell it, and remove the rest of it
@@ -29,7 +29,7 @@ pub(super) struct Rebuild {
     dry_run: bool,
 }
 
-impl Rebuild {
+impl RebuildArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let as_json = self.of.json;
         let (config, scope) = self.of.config_and_scope()?;

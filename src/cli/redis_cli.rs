@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::exit::Failure;
 use super::shell::quote;
-use crate::config::{Host, Place, RedisAddress, RedisConfig};
+use crate::config::{Destination, Host, RedisAddress, RedisConfig};
 
 /// `redis-cli` with what it needs to get to one Redis.
 pub(super) struct RedisCli {
@@ -22,24 +22,24 @@ impl RedisCli {
         let tls = tls(config, &address);
         let mut words = vec!["redis-cli".to_owned()];
         let mut sentinel_password = false;
-        let database = match &address.place {
-            Place::Socket { path, db } => {
+        let database = match &address.destination {
+            Destination::Socket { path, db } => {
                 words.extend(["-s".into(), quote(path)]);
                 u64::from(*db)
             }
-            Place::Server { host, db } => {
+            Destination::Server { host, db } => {
                 // What redis-cli does by itself.
                 if *host != ("127.0.0.1".to_owned(), 6379) {
                     words.extend(at(host));
                 }
                 u64::from(*db)
             }
-            Place::Cluster(nodes) => {
+            Destination::Cluster(nodes) => {
                 words.extend(nodes.first().map(at).into_iter().flatten());
                 words.push("-c".into());
                 0
             }
-            Place::Sentinel {
+            Destination::Sentinel {
                 sentinels,
                 master,
                 db,

@@ -12,7 +12,7 @@ use crate::config::{self, Config, Flags, WeakSecret};
 use crate::http;
 
 #[derive(Debug, Args)]
-pub(super) struct Serve {
+pub(super) struct ServeArgs {
     #[command(flatten)]
     file: ConfigArgs,
     /// Address of the four endpoints and /v1
@@ -29,7 +29,7 @@ pub(super) struct Serve {
     data_dir: Option<PathBuf>,
 }
 
-impl Serve {
+impl ServeArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let config = config::load(
             &Flags {

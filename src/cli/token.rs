@@ -13,7 +13,7 @@ use crate::http;
 use crate::http::dialect::{NoToken, TokenKind};
 
 #[derive(Debug, Args)]
-struct Of {
+struct AppArgs {
     #[command(flatten)]
     file: ConfigArgs,
     /// The app's id
@@ -29,7 +29,7 @@ struct Of {
 #[derive(Debug)]
 pub(super) struct Wanted {
     dialect: &'static str,
-    of: Of,
+    of: AppArgs,
     named: String,
 }
 
@@ -49,7 +49,7 @@ impl Subcommand for Wanted {
                 .long(kind.flag)
                 .required(true)
                 .help(kind.help);
-            let made = Of::augment_args(Command::default().name(name).about(kind.about));
+            let made = AppArgs::augment_args(Command::default().name(name).about(kind.about));
             command.subcommand(made.arg(named))
         })
     }
@@ -71,7 +71,7 @@ impl FromArgMatches for Wanted {
         let named = matches.get_one::<String>(kind.flag).cloned();
         Ok(Self {
             dialect,
-            of: Of::from_arg_matches(matches)?,
+            of: AppArgs::from_arg_matches(matches)?,
             named: named.unwrap_or_default(),
         })
     }
@@ -106,7 +106,7 @@ pub(super) fn print_token(wanted: Wanted) -> Result<u8, Failure> {
 }
 
 /// The app asked for. Where nothing at all is configured there is the demo's, so that its calls can be tried further.
-fn app(of: Of) -> Result<AppConfig, Failure> {
+fn app(of: AppArgs) -> Result<AppConfig, Failure> {
     let mut apps = of.file.load()?.apps;
     if apps.is_empty() {
         apps = demo::config(&Flags::default(), &http::sections())?.apps;

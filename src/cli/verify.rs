@@ -17,12 +17,12 @@ use crate::config::Config;
 use crate::keys::decode;
 
 #[derive(Debug, Args)]
-pub(super) struct Verify {
+pub(super) struct VerifyArgs {
     #[command(flatten)]
     of: ScopeArgs,
 }
 
-impl Verify {
+impl VerifyArgs {
     pub(super) fn run(self) -> Result<u8, Failure> {
         let as_json = self.of.json;
         let (config, scope) = self.of.config_and_scope()?;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::dialect::SectionKind;
-use super::tree::{Node, parse, put};
+use super::section::SectionKind;
+use super::tree::{TreeNode, parse, put};
 use super::{Config, ConfigError, read};
 
 const PREFIX: &str = "UNREAD_";
@@ -76,7 +76,7 @@ pub(crate) fn load_from(
             .map_err(|error| format!("cannot be read: {error}"))
             .and_then(|text| parse(&text))
             .map_err(|why| ConfigError(vec![format!("{}: {why}", path.display())]))?,
-        None => Node::Table(BTreeMap::new()),
+        None => TreeNode::Table(BTreeMap::new()),
     };
     layered(root, settings, flags, dialects)
 }
@@ -93,7 +93,7 @@ pub(crate) fn load_text(
 
 /// `settings`: path, variable and value of each.
 fn layered(
-    mut root: Node,
+    mut root: TreeNode,
     mut settings: Vec<(String, String, String)>,
     flags: &Flags,
     dialects: &[&SectionKind],
@@ -109,7 +109,7 @@ fn layered(
     let mut problems = Vec::new();
     for (path, variable, text) in settings {
         let parts: Vec<&str> = path.split("__").collect();
-        let leaf = Node::Text {
+        let leaf = TreeNode::Text {
             text,
             variable: variable.clone(),
         };
@@ -130,12 +130,12 @@ fn layered(
     for (section, key, value) in texts {
         let Some(value) = value else { continue };
         // The flag also replaces a secret that was to be read from a file.
-        if let Node::Table(table) = &mut root
-            && let Some(Node::Table(section)) = table.get_mut(section)
+        if let TreeNode::Table(table) = &mut root
+            && let Some(TreeNode::Table(section)) = table.get_mut(section)
         {
             section.remove(&format!("{key}_file"));
         }
-        let leaf = Node::Value(toml::Value::String(value));
+        let leaf = TreeNode::Value(toml::Value::String(value));
         if let Err(why) = put(&mut root, &[section, key], leaf) {
             problems.push(format!("{section}.{key}: {why}"));
         }

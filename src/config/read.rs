@@ -3,15 +3,16 @@
 
 use std::collections::HashMap;
 
-use super::dialect::{Credential, SectionKind, Sections};
-use super::settings::{RedisConfig, ServerConfig, Settings, Tenant, UsersConfig};
+use super::schema::Settings;
+use super::section::{Credential, SectionKind, Sections};
+use super::settings::{AppSettings, RedisConfig, ServerConfig, UsersConfig};
 use super::table::{Problems, Table};
-use super::tree::Node;
+use super::tree::TreeNode;
 use super::{AppConfig, Config, ConfigError, HistoryConfig, LogConfig, RedisAddress};
 
 /// Reads the whole tree; `earlier` are the problems found while it was put together.
 pub(super) fn config(
-    root: Node,
+    root: TreeNode,
     earlier: Vec<String>,
     dialects: &[&SectionKind],
 ) -> Result<Config, ConfigError> {
@@ -25,7 +26,7 @@ pub(super) fn config(
     let apps: Vec<(usize, AppConfig)> = apps
         .filter_map(|(index, table)| Some((index, app(table, dialects)?)))
         .collect();
-    root.done();
+    root.reject_unknown();
     shared_credentials(&apps, &problems);
     let problems = problems.into_lines();
     let whole = || {
@@ -60,7 +61,7 @@ fn server(mut table: Table<'_>) -> Option<ServerConfig> {
     }
     // As names of headers are compared.
     server.client_address_header.make_ascii_lowercase();
-    table.done();
+    table.reject_unknown();
     Some(server)
 }
 
@@ -87,16 +88,16 @@ fn redis(mut table: Table<'_>) -> Option<RedisConfig> {
             table.problem("cert_file", "and key_file go together");
         }
     }
-    table.done();
+    table.reject_unknown();
     redis
 }
 
 fn app(mut table: Table<'_>, dialects: &[&SectionKind]) -> Option<AppConfig> {
-    let own = Tenant::read(&mut table);
+    let own = AppSettings::read(&mut table);
     let users = UsersConfig::read_all(table.table_or_empty("users"));
     let dialects = Sections::read(&mut table, dialects);
-    table.done();
-    let Tenant {
+    table.reject_unknown();
+    let AppSettings {
         id,
         server_keys,
         mut rate_limit,

@@ -1,8 +1,9 @@
 //! Every setting by its path, for people.
 
 use super::SectionKind;
+use super::schema::{Row, Settings as _};
 use super::settings::{
-    HistoryConfig, LogConfig, RedisConfig, Row, ServerConfig, Settings as _, Tenant, UsersConfig,
+    AppSettings, HistoryConfig, LogConfig, RedisConfig, ServerConfig, UsersConfig,
 };
 
 /// Every setting with its path: `server.listen`, `apps.rate_limit.burst`.
@@ -13,7 +14,7 @@ pub(crate) fn reference(dialects: &[&SectionKind]) -> Vec<(String, Row)> {
         ("redis", RedisConfig::rows()),
         ("history", HistoryConfig::rows()),
         ("log", LogConfig::rows()),
-        ("apps", Tenant::rows()),
+        ("apps", AppSettings::rows()),
         ("apps.users", UsersConfig::rows()),
     ] {
         add(&mut all, section, rows);

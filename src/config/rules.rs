@@ -7,28 +7,11 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::show::Out;
+use super::Secret;
+use super::printer::Printer;
+use super::schema::{Row, Rule, Settings};
 use super::table::Table;
-use super::tree::Node;
-use super::{Row, Secret, Settings};
-
-/// A rule for a setting whose value is a `T`. It reports a wrong value to the table. It may still answer a value then, so that
-/// the other settings can be checked.
-pub(crate) trait Rule<T> {
-    /// Takes the setting out of its table.
-    fn read(&self, table: &mut Table<'_>, key: &str) -> Option<T>;
-
-    /// Prints it as TOML, secrets masked.
-    fn show(&self, out: &mut Out, key: &str, value: &T);
-
-    /// The secrets in it, by the setting's key and their place in it.
-    fn secrets<'a>(&self, _key: &str, _value: &'a T) -> Vec<(String, &'a Secret)> {
-        Vec::new()
-    }
-
-    /// Describes the setting.
-    fn row(&self, key: &'static str, help: String) -> Row;
-}
+use super::tree::TreeNode;
 
 fn row(key: &'static str, help: String, form: impl Into<String>) -> Row {
     Row {
@@ -52,7 +35,7 @@ pub(crate) struct NeededNumber(pub RangeInclusive<u64>);
 
 fn number(table: &mut Table<'_>, key: &str, range: &RangeInclusive<u64>) -> Option<u64> {
     match table.node(key)? {
-        Node::Value(toml::Value::Integer(number)) => {
+        TreeNode::Value(toml::Value::Integer(number)) => {
             let number = u64::try_from(number).ok();
             let found = number.filter(|number| range.contains(number));
             if found.is_none() {
@@ -78,8 +61,8 @@ impl<T: TryFrom<u64> + Display> Rule<T> for Number {
         T::try_from(number).ok()
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &T) {
-        out.plain(key, value);
+    fn show(&self, printer: &mut Printer, key: &str, value: &T) {
+        printer.plain(key, value);
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -97,8 +80,8 @@ impl<T: TryFrom<u64> + Display> Rule<T> for Derived {
         T::try_from(number).ok()
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &T) {
-        out.plain(key, value);
+    fn show(&self, printer: &mut Printer, key: &str, value: &T) {
+        printer.plain(key, value);
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -115,8 +98,8 @@ impl Rule<u64> for NeededNumber {
         table.needed(key, |table| number(table, key, &self.0))
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &u64) {
-        out.plain(key, value);
+    fn show(&self, printer: &mut Printer, key: &str, value: &u64) {
+        printer.plain(key, value);
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -125,18 +108,18 @@ impl Rule<u64> for NeededNumber {
 }
 
 /// A part of a whole, with its default: at least a thousandth, and at most all of it.
-pub(crate) struct Part(pub f64);
+pub(crate) struct Fraction(pub f64);
 
-impl Rule<f64> for Part {
+impl Rule<f64> for Fraction {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<f64> {
         let Some(node) = table.node(key) else {
             return Some(self.0);
         };
         let part = match node {
-            Node::Value(toml::Value::Float(part)) => part,
-            Node::Value(toml::Value::Integer(1)) => 1.0,
+            TreeNode::Value(toml::Value::Float(part)) => part,
+            TreeNode::Value(toml::Value::Integer(1)) => 1.0,
             // Any other integer is out of range, which is said below.
-            Node::Value(toml::Value::Integer(_)) => 0.0,
+            TreeNode::Value(toml::Value::Integer(_)) => 0.0,
             _ => {
                 table.problem(key, "must be a number");
                 return None;
@@ -150,8 +133,8 @@ impl Rule<f64> for Part {
         Some(part)
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &f64) {
-        out.plain(key, toml::Value::Float(*value));
+    fn show(&self, printer: &mut Printer, key: &str, value: &f64) {
+        printer.plain(key, toml::Value::Float(*value));
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -160,10 +143,10 @@ impl Rule<f64> for Part {
 }
 
 /// Says what is wrong with a text.
-pub(crate) type Check = fn(&str) -> Result<(), String>;
+pub(crate) type TextCheck = fn(&str) -> Result<(), String>;
 
 /// A text, with its default.
-pub(crate) struct Text(pub &'static str, pub Check);
+pub(crate) struct Text(pub &'static str, pub TextCheck);
 
 impl<T: From<String> + AsRef<std::ffi::OsStr>> Rule<T> for Text {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<T> {
@@ -176,8 +159,8 @@ impl<T: From<String> + AsRef<std::ffi::OsStr>> Rule<T> for Text {
         Some(T::from(text))
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &T) {
-        out.text(key, &value.as_ref().to_string_lossy());
+    fn show(&self, printer: &mut Printer, key: &str, value: &T) {
+        printer.text(key, &value.as_ref().to_string_lossy());
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -186,7 +169,7 @@ impl<T: From<String> + AsRef<std::ffi::OsStr>> Rule<T> for Text {
 }
 
 /// A text that must be given.
-pub(crate) struct NeededText(pub Check);
+pub(crate) struct NeededText(pub TextCheck);
 
 impl Rule<String> for NeededText {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<String> {
@@ -200,8 +183,8 @@ impl Rule<String> for NeededText {
         }
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &String) {
-        out.text(key, value);
+    fn show(&self, printer: &mut Printer, key: &str, value: &String) {
+        printer.text(key, value);
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -209,7 +192,7 @@ impl Rule<String> for NeededText {
     }
 }
 
-/// The path of a file that may be left out. Whether it can be read is for the section to say.
+/// The path of a file that may be left printer. Whether it can be read is for the section to say.
 pub(crate) struct File;
 
 impl Rule<Option<PathBuf>> for File {
@@ -217,9 +200,9 @@ impl Rule<Option<PathBuf>> for File {
         Some(table.text(key).map(PathBuf::from))
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &Option<PathBuf>) {
+    fn show(&self, printer: &mut Printer, key: &str, value: &Option<PathBuf>) {
         if let Some(file) = value {
-            out.text(key, &file.to_string_lossy());
+            printer.text(key, &file.to_string_lossy());
         }
     }
 
@@ -251,8 +234,8 @@ impl<T: Copy + PartialEq> Rule<T> for Choice<T> {
         found.map(|(_, value)| *value)
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &T) {
-        out.text(key, self.word(*value));
+    fn show(&self, printer: &mut Printer, key: &str, value: &T) {
+        printer.text(key, self.word(*value));
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -271,7 +254,7 @@ impl<T: Copy + PartialEq> Rule<T> for Choice<T> {
 }
 
 /// A list of texts, with its default, and what is wrong with one of them.
-pub(crate) struct Texts(pub &'static [&'static str], pub Check);
+pub(crate) struct Texts(pub &'static [&'static str], pub TextCheck);
 
 impl Rule<Vec<String>> for Texts {
     fn read(&self, table: &mut Table<'_>, key: &str) -> Option<Vec<String>> {
@@ -286,8 +269,8 @@ impl Rule<Vec<String>> for Texts {
         Some(texts)
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &Vec<String>) {
-        out.list(key, value.iter().map(String::as_str));
+    fn show(&self, printer: &mut Printer, key: &str, value: &Vec<String>) {
+        printer.list(key, value.iter().map(String::as_str));
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -314,9 +297,9 @@ impl Rule<Vec<IpNet>> for Networks {
         Some(parsed.collect())
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &Vec<IpNet>) {
+    fn show(&self, printer: &mut Printer, key: &str, value: &Vec<IpNet>) {
         let networks: Vec<String> = value.iter().map(ToString::to_string).collect();
-        out.list(key, networks.iter().map(String::as_str));
+        printer.list(key, networks.iter().map(String::as_str));
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {
@@ -332,8 +315,8 @@ impl Rule<Secret> for NeededSecret {
         table.needed(key, |table| table.secret(key))
     }
 
-    fn show(&self, out: &mut Out, key: &str, _: &Secret) {
-        out.secret(key);
+    fn show(&self, printer: &mut Printer, key: &str, _: &Secret) {
+        printer.secret(key);
     }
 
     fn secrets<'a>(&self, key: &str, value: &'a Secret) -> Vec<(String, &'a Secret)> {
@@ -359,8 +342,8 @@ impl Rule<Vec<Secret>> for Secrets {
         Some(table.secrets(key))
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &Vec<Secret>) {
-        out.secrets(key, value.len());
+    fn show(&self, printer: &mut Printer, key: &str, value: &Vec<Secret>) {
+        printer.secrets(key, value.len());
     }
 
     fn secrets<'a>(&self, key: &str, value: &'a Vec<Secret>) -> Vec<(String, &'a Secret)> {
@@ -386,8 +369,8 @@ impl Rule<Vec<Secret>> for NeededSecrets {
         })
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &Vec<Secret>) {
-        Secrets.show(out, key, value);
+    fn show(&self, printer: &mut Printer, key: &str, value: &Vec<Secret>) {
+        Secrets.show(printer, key, value);
     }
 
     fn secrets<'a>(&self, key: &str, value: &'a Vec<Secret>) -> Vec<(String, &'a Secret)> {
@@ -410,8 +393,8 @@ impl<T: Settings> Rule<T> for Inline {
         T::read_all(table.table_or_empty(key))
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &T) {
-        out.inline(key, |parts| value.show(parts));
+    fn show(&self, printer: &mut Printer, key: &str, value: &T) {
+        printer.inline(key, |parts| value.show(parts));
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {

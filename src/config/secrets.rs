@@ -5,8 +5,8 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 
-use super::dialect::SectionKind;
-use super::{Config, EXAMPLE, Flags, Place, RedisAddress, load_text};
+use super::section::SectionKind;
+use super::{Config, Destination, EXAMPLE, Flags, RedisAddress, load_text};
 
 /// Fewer bytes than these can be guessed by trying: with 16 random letters and digits there are 2^95 to try.
 const MIN_BYTES: usize = 16;
@@ -103,9 +103,9 @@ fn all(config: &Config) -> Vec<(String, String)> {
 }
 
 fn passwords(address: RedisAddress) -> Vec<String> {
-    let sentinels = match address.place {
-        Place::Sentinel { password, .. } => password,
-        Place::Server { .. } | Place::Socket { .. } | Place::Cluster(_) => None,
+    let sentinels = match address.destination {
+        Destination::Sentinel { password, .. } => password,
+        Destination::Server { .. } | Destination::Socket { .. } | Destination::Cluster(_) => None,
     };
     // One for both is usual, and no fault.
     let sentinels = sentinels.filter(|one| Some(one) != address.password.as_ref());

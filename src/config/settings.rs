@@ -8,102 +8,12 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::rules::{Choice, Derived, File, Inline, Networks, Number, Rule, Secrets, Text, Texts};
-use super::show::Out;
+use super::printer::{Printer, masked};
+use super::rules::{Choice, Derived, File, Inline, Networks, Number, Secrets, Text, Texts};
+use super::schema::{Row, Rule, settings};
 use super::table::Table;
 use super::{RedisAddress, Secret};
 use crate::names::AppId;
-
-/// A setting, for people and tests.
-#[derive(Debug)]
-pub(crate) struct Row {
-    /// Its key.
-    pub key: &'static str,
-    /// Its type, range and default.
-    pub form: String,
-    /// What it is.
-    pub help: String,
-    /// Whether it is a secret, which can also be read from a file: `<key>_file`.
-    pub secret: bool,
-    /// The settings that it consists of.
-    pub parts: Vec<Row>,
-}
-
-/// The settings of one table, made by `settings!`.
-pub(crate) trait Settings: std::any::Any + std::fmt::Debug + Send + Sync {
-    /// What there is.
-    fn rows() -> Vec<Row>
-    where
-        Self: Sized;
-
-    /// Reads them. None: one of them is wrong, which the table has been told, and has nothing to take its place.
-    fn read(table: &mut Table<'_>) -> Option<Self>
-    where
-        Self: Sized;
-
-    /// The same of a table that holds nothing else.
-    fn read_all(mut table: Table<'_>) -> Option<Self>
-    where
-        Self: Sized,
-    {
-        let read = Self::read(&mut table);
-        table.done();
-        read
-    }
-
-    /// Prints them as TOML, secrets masked.
-    fn show(&self, out: &mut Out);
-
-    /// The secrets among them, each with its key.
-    fn secrets(&self) -> Vec<(String, &Secret)>;
-}
-
-/// Makes a struct whose fields are the settings of a table, each followed by its rule.
-macro_rules! settings {
-    (
-        $(#[$meta:meta])*
-        $vis:vis struct $name:ident {
-            $( $(#[doc = $help:literal])+ $field:ident: $type:ty = $rule:expr, )+
-        }
-    ) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone)]
-        $vis struct $name {
-            $( $(#[doc = $help])+ pub $field: $type, )+
-        }
-
-        impl $crate::config::Settings for $name {
-            fn rows() -> Vec<$crate::config::Row> {
-                use $crate::config::rules::Rule;
-                vec![$( Rule::<$type>::row(
-                    &$rule,
-                    stringify!($field),
-                    concat!($($help),+).trim().to_owned(),
-                ) ),+]
-            }
-
-            fn read(table: &mut $crate::config::Table<'_>) -> Option<Self> {
-                use $crate::config::rules::Rule;
-                // Every setting is read, so that every problem is reported.
-                $( let $field: Option<$type> = $rule.read(table, stringify!($field)); )+
-                Some(Self { $( $field: $field?, )+ })
-            }
-
-            fn show(&self, out: &mut $crate::config::Out) {
-                use $crate::config::rules::Rule;
-                $( $rule.show(out, stringify!($field), &self.$field); )+
-            }
-
-            fn secrets(&self) -> Vec<(String, &$crate::config::Secret)> {
-                use $crate::config::rules::Rule;
-                let mut all = Vec::new();
-                $( all.extend($rule.secrets(stringify!($field), &self.$field)); )+
-                all
-            }
-        }
-    };
-}
-pub(crate) use settings;
 
 settings! {
     /// `[server]`: the HTTP side.
@@ -243,7 +153,7 @@ pub(crate) enum LogFormat {
 
 settings! {
     /// What stands in `[[apps]]` itself.
-    pub(crate) struct Tenant {
+    pub(crate) struct AppSettings {
         /// The app's id, part of every key.
         id: AppId = Id,
         /// Bearer keys of the native API.
@@ -262,13 +172,13 @@ settings! {
         /// Calls that may come at once on top of it.
         burst: u32 = Derived(1..=1_000_000, "as many as per_second"),
         /// Whose calls count together.
-        scope: Scope = Choice(Scope::Cluster, &[("pod", Scope::Pod), ("cluster", Scope::Cluster)]),
+        scope: LimitScope = Choice(LimitScope::Cluster, &[("pod", LimitScope::Pod), ("cluster", LimitScope::Cluster)]),
     }
 }
 
 /// Whose calls count together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub(crate) enum LimitScope {
     /// Those of one pod.
     Pod,
     /// Those of all pods.
@@ -297,10 +207,10 @@ impl Rule<Option<Secret>> for RedisUrl {
         Some(url)
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &Option<Secret>) {
+    fn show(&self, printer: &mut Printer, key: &str, value: &Option<Secret>) {
         match value {
-            Some(url) => out.text(key, &super::show::masked(&url.0)),
-            None => out.line("# no url: a private redis-server in data_dir"),
+            Some(url) => printer.text(key, &masked(&url.0)),
+            None => printer.line("# no url: a private redis-server in data_dir"),
         }
     }
 
@@ -328,8 +238,8 @@ impl Rule<AppId> for Id {
         id
     }
 
-    fn show(&self, out: &mut Out, key: &str, value: &AppId) {
-        out.text(key, value.as_str());
+    fn show(&self, printer: &mut Printer, key: &str, value: &AppId) {
+        printer.text(key, value.as_str());
     }
 
     fn row(&self, key: &'static str, help: String) -> Row {

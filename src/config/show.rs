@@ -1,14 +1,12 @@
 //! Prints a configuration as the TOML that would give it, with every secret masked.
 
-use std::fmt::Write as _;
-
-use super::{Config, Settings};
-
-const MASK: &str = "****";
+use super::Config;
+use super::printer::Printer;
+use super::schema::Settings;
 
 /// The configuration as TOML, defaults filled in and secrets shown as `****`.
 pub(crate) fn effective(config: &Config) -> String {
-    let mut out = Out(String::new());
+    let mut printer = Printer::new();
     let sections: [(&str, &dyn Settings); 4] = [
         ("[server]", &config.server),
         ("[redis]", &config.redis),
@@ -16,94 +14,18 @@ pub(crate) fn effective(config: &Config) -> String {
         ("[log]", &config.log),
     ];
     for (head, section) in sections {
-        out.head(head);
-        section.show(&mut out);
+        printer.head(head);
+        section.show(&mut printer);
     }
     for app in &config.apps {
-        out.head("[[apps]]");
-        app.own().show(&mut out);
-        out.head("[apps.users]");
-        app.users.show(&mut out);
+        printer.head("[[apps]]");
+        app.own().show(&mut printer);
+        printer.head("[apps.users]");
+        app.users.show(&mut printer);
         for (name, section) in app.dialects.iter() {
-            out.head(&format!("[apps.{name}]"));
-            section.show(&mut out);
+            printer.head(&format!("[apps.{name}]"));
+            section.show(&mut printer);
         }
     }
-    out.0
-}
-
-/// The TOML printed so far.
-pub(crate) struct Out(String);
-
-impl Out {
-    pub(super) fn line(&mut self, line: &str) {
-        self.0.push_str(line);
-        self.0.push('\n');
-    }
-
-    fn head(&mut self, head: &str) {
-        if !self.0.is_empty() {
-            self.0.push('\n');
-        }
-        self.line(head);
-    }
-
-    pub(super) fn plain(&mut self, key: &str, value: impl std::fmt::Display) {
-        // Writing to a String can't fail.
-        let _ = writeln!(self.0, "{key} = {value}");
-    }
-
-    pub(super) fn text(&mut self, key: &str, text: &str) {
-        self.plain(key, toml::Value::from(text));
-    }
-
-    pub(super) fn list<'a>(&mut self, key: &str, texts: impl Iterator<Item = &'a str>) {
-        self.plain(key, toml::Value::Array(texts.map(Into::into).collect()));
-    }
-
-    pub(super) fn secret(&mut self, key: &str) {
-        self.text(key, MASK);
-    }
-
-    pub(super) fn secrets(&mut self, key: &str, count: usize) {
-        self.list(key, std::iter::repeat_n(MASK, count));
-    }
-
-    /// A table on one line.
-    pub(super) fn inline(&mut self, key: &str, show: impl FnOnce(&mut Out)) {
-        let mut parts = Out(String::new());
-        show(&mut parts);
-        let parts: Vec<&str> = parts.0.lines().collect();
-        self.line(&format!("{key} = {{ {} }}", parts.join(", ")));
-    }
-}
-
-/// The address with its password masked, wherever a Redis address can hold one.
-pub(super) fn masked(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return MASK.to_owned();
-    };
-    let (rest, query) = match rest.split_once('?') {
-        Some((rest, query)) => (rest, Some(query)),
-        None => (rest, None),
-    };
-    let mut out = format!("{scheme}://");
-    match rest.rsplit_once('@') {
-        Some((user, host)) => {
-            let name = user.split_once(':').map_or(user, |(name, _)| name);
-            let _ = write!(out, "{name}:{MASK}@{host}");
-        }
-        None => out.push_str(rest),
-    }
-    let pairs = query.into_iter().flat_map(|query| query.split('&'));
-    for (index, pair) in pairs.enumerate() {
-        out.push(if index == 0 { '?' } else { '&' });
-        match pair.split_once('=') {
-            Some((name @ ("pass" | "password" | "sentinel_password"), _)) => {
-                let _ = write!(out, "{name}={MASK}");
-            }
-            _ => out.push_str(pair),
-        }
-    }
-    out
+    printer.into_text()
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::Secret;
-use super::tree::Node;
+use super::tree::TreeNode;
 
 /// What is wrong, one line each.
 #[derive(Default)]
@@ -32,14 +32,14 @@ impl Problems {
 /// A table whose settings are being read: each takes its key away, and what is left at the end is unknown.
 pub(crate) struct Table<'p> {
     path: String,
-    nodes: BTreeMap<String, Node>,
+    nodes: BTreeMap<String, TreeNode>,
     problems: &'p Problems,
 }
 
 impl<'p> Table<'p> {
-    pub(super) fn of(path: String, node: Node, problems: &'p Problems) -> Self {
+    pub(super) fn of(path: String, node: TreeNode, problems: &'p Problems) -> Self {
         let nodes = match node.parsed() {
-            Node::Table(nodes) => nodes,
+            TreeNode::Table(nodes) => nodes,
             _ => {
                 problems.add(&path, "must be a table");
                 BTreeMap::new()
@@ -95,14 +95,14 @@ impl<'p> Table<'p> {
     }
 
     /// Takes the node of a setting, with a text of the environment turned into what it is.
-    pub(super) fn node(&mut self, key: &str) -> Option<Node> {
-        self.nodes.remove(key).map(Node::parsed)
+    pub(super) fn node(&mut self, key: &str) -> Option<TreeNode> {
+        self.nodes.remove(key).map(TreeNode::parsed)
     }
 
-    fn list(&mut self, key: &str) -> Vec<Node> {
+    fn list(&mut self, key: &str) -> Vec<TreeNode> {
         match self.node(key) {
             None => Vec::new(),
-            Some(Node::List(items)) => items,
+            Some(TreeNode::List(items)) => items,
             Some(_) => {
                 self.problem(key, "must be an array");
                 Vec::new()
@@ -110,10 +110,10 @@ impl<'p> Table<'p> {
         }
     }
 
-    fn text_of(&self, key: &str, node: Node) -> Option<String> {
+    fn text_of(&self, key: &str, node: TreeNode) -> Option<String> {
         match node {
-            Node::Text { text, .. } => Some(text),
-            Node::Value(toml::Value::String(text)) => Some(text),
+            TreeNode::Text { text, .. } => Some(text),
+            TreeNode::Value(toml::Value::String(text)) => Some(text),
             _ => {
                 self.problem(key, "must be a string");
                 None
@@ -218,7 +218,7 @@ impl<'p> Table<'p> {
     }
 
     /// Names what nobody has read.
-    pub(super) fn done(self) {
+    pub(super) fn reject_unknown(self) {
         for (key, node) in &self.nodes {
             match node.variable() {
                 Some(name) => self.problem(key, format_args!("unknown key (from {name})")),

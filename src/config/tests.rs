@@ -102,7 +102,7 @@ fn whole_apps_can_come_from_the_environment() {
     let limit = RateLimit {
         per_second: 5,
         burst: 5,
-        scope: Scope::Pod,
+        scope: LimitScope::Pod,
     };
     assert_eq!(app.rate_limit, limit);
     let imkit: &ImkitConfig = app.section().unwrap();

@@ -5,37 +5,39 @@ use std::collections::BTreeMap;
 
 /// A value on its way to its type.
 #[derive(Debug, Clone)]
-pub(super) enum Node {
+pub(super) enum TreeNode {
     /// A table.
-    Table(BTreeMap<String, Node>),
+    Table(BTreeMap<String, TreeNode>),
     /// An array.
-    List(Vec<Node>),
+    List(Vec<TreeNode>),
     /// A typed value of the file or of a flag.
     Value(toml::Value),
     /// The text of an environment variable, with its name: what it is depends on the setting.
     Text { text: String, variable: String },
 }
 
-impl Node {
+impl TreeNode {
     pub(super) fn of(value: toml::Value) -> Self {
         match value {
-            toml::Value::Table(table) => Node::Table(
+            toml::Value::Table(table) => TreeNode::Table(
                 table
                     .into_iter()
-                    .map(|(key, value)| (key, Node::of(value)))
+                    .map(|(key, value)| (key, TreeNode::of(value)))
                     .collect(),
             ),
-            toml::Value::Array(items) => Node::List(items.into_iter().map(Node::of).collect()),
-            other => Node::Value(other),
+            toml::Value::Array(items) => {
+                TreeNode::List(items.into_iter().map(TreeNode::of).collect())
+            }
+            other => TreeNode::Value(other),
         }
     }
 
     /// The node, with a text that is a TOML literal of something else than a string turned into that.
     pub(super) fn parsed(self) -> Self {
         match self {
-            Node::Text { text, variable } => match literal(&text) {
-                Some(value) => Node::of(value),
-                None => Node::Text { text, variable },
+            TreeNode::Text { text, variable } => match literal(&text) {
+                Some(value) => TreeNode::of(value),
+                None => TreeNode::Text { text, variable },
             },
             other => other,
         }
@@ -44,10 +46,10 @@ impl Node {
     /// The environment variable that this, or something in it, came from.
     pub(super) fn variable(&self) -> Option<&str> {
         match self {
-            Node::Table(table) => table.values().find_map(Node::variable),
-            Node::List(items) => items.iter().find_map(Node::variable),
-            Node::Value(_) => None,
-            Node::Text { variable, .. } => Some(variable),
+            TreeNode::Table(table) => table.values().find_map(TreeNode::variable),
+            TreeNode::List(items) => items.iter().find_map(TreeNode::variable),
+            TreeNode::Value(_) => None,
+            TreeNode::Text { variable, .. } => Some(variable),
         }
     }
 }
@@ -64,9 +66,9 @@ fn literal(text: &str) -> Option<toml::Value> {
 }
 
 /// Reads a file's text.
-pub(super) fn parse(text: &str) -> Result<Node, String> {
+pub(super) fn parse(text: &str) -> Result<TreeNode, String> {
     match toml::from_str::<toml::Table>(text) {
-        Ok(table) => Ok(Node::of(toml::Value::Table(table))),
+        Ok(table) => Ok(TreeNode::of(toml::Value::Table(table))),
         Err(error) => {
             // The error's own text quotes the line, which may hold a secret.
             let line = error
@@ -80,7 +82,7 @@ pub(super) fn parse(text: &str) -> Result<Node, String> {
 }
 
 /// Puts a leaf at the end of a path. The error says what is wrong with the path.
-pub(super) fn put(node: &mut Node, path: &[&str], leaf: Node) -> Result<(), String> {
+pub(super) fn put(node: &mut TreeNode, path: &[&str], leaf: TreeNode) -> Result<(), String> {
     let Some((first, rest)) = path.split_first() else {
         *node = leaf;
         return Ok(());
@@ -89,18 +91,18 @@ pub(super) fn put(node: &mut Node, path: &[&str], leaf: Node) -> Result<(), Stri
         return Err("is no setting".to_owned());
     }
     // An inline table or array of a shorter variable may be completed by a longer one.
-    if matches!(node, Node::Text { .. }) {
-        let text = std::mem::replace(node, Node::List(Vec::new()));
+    if matches!(node, TreeNode::Text { .. }) {
+        let text = std::mem::replace(node, TreeNode::List(Vec::new()));
         *node = text.parsed();
     }
     match node {
-        Node::Table(table) => {
+        TreeNode::Table(table) => {
             let child = table
                 .entry((*first).to_owned())
                 .or_insert_with(|| container(rest));
             put(child, rest, leaf)
         }
-        Node::List(items) => {
+        TreeNode::List(items) => {
             let Ok(index) = first.parse::<usize>() else {
                 return Err(format!("`{first}` is not an index"));
             };
@@ -115,18 +117,18 @@ pub(super) fn put(node: &mut Node, path: &[&str], leaf: Node) -> Result<(), Stri
                 )),
             }
         }
-        Node::Value(_) | Node::Text { .. } => {
+        TreeNode::Value(_) | TreeNode::Text { .. } => {
             Err("goes into a setting that has no parts".to_owned())
         }
     }
 }
 
 /// What a path that goes on with `rest` goes into.
-fn container(rest: &[&str]) -> Node {
+fn container(rest: &[&str]) -> TreeNode {
     match rest.first() {
         Some(part) if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) => {
-            Node::List(Vec::new())
+            TreeNode::List(Vec::new())
         }
-        _ => Node::Table(BTreeMap::new()),
+        _ => TreeNode::Table(BTreeMap::new()),
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis::RedisResult;
 
-use super::route::timed_out;
+use super::dialer::timed_out;
 
 /// Closed: all requests pass. Open: one probe at a time passes.
 pub(super) struct Breaker {
@@ -33,12 +33,12 @@ impl Breaker {
 
     /// Admits a request. While the breaker is open the request becomes the probe, which lasts as long as the guard; if there
     /// is a probe already, the request is refused.
-    pub(super) fn admit(&self) -> RedisResult<Option<Probe<'_>>> {
+    pub(super) fn admit(&self) -> RedisResult<Option<Trial<'_>>> {
         if !self.open.load(Ordering::Relaxed) {
             return Ok(None);
         }
         match self.probing.swap(true, Ordering::Acquire) {
-            false => Ok(Some(Probe(self))),
+            false => Ok(Some(Trial(self))),
             true => Err(timed_out("the server has not answered lately")),
         }
     }
@@ -76,9 +76,9 @@ impl Breaker {
 }
 
 /// The one request that an open breaker has let through.
-pub(super) struct Probe<'a>(&'a Breaker);
+pub(super) struct Trial<'a>(&'a Breaker);
 
-impl Drop for Probe<'_> {
+impl Drop for Trial<'_> {
     fn drop(&mut self) {
         self.0.probing.store(false, Ordering::Release);
     }

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::node::{Node, Reconnect};
-use super::settings::Settings;
+use super::settings::ConnectionSettings;
 use crate::config::Host;
 use crate::error::{Error, Result, Trouble};
 
@@ -35,7 +35,7 @@ struct Map {
 
 /// A cluster and the connections to its nodes.
 pub(super) struct Cluster {
-    settings: Settings,
+    settings: ConnectionSettings,
     seeds: Vec<Host>,
     map: RwLock<Arc<Map>>,
     /// Goes up whenever a map has been learned.
@@ -47,7 +47,7 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Prepares connections and starts to learn the map. Wants a tokio runtime.
-    pub(super) fn start(settings: Settings, seeds: Vec<Host>) -> Result<Arc<Self>> {
+    pub(super) fn start(settings: ConnectionSettings, seeds: Vec<Host>) -> Result<Arc<Self>> {
         let map = Map {
             owners: vec![None; SLOTS],
             nodes: HashMap::new(),
@@ -187,7 +187,7 @@ impl Cluster {
         let mut until = Instant::now() + self.settings.deadline();
         while let Ok(Some((answer, node))) = tokio::time::timeout_at(until, asked.next()).await {
             if let Some(view) = view(answer, &node.host) {
-                node.answered(false);
+                node.note_answer(false);
                 until = until.min(Instant::now() + GRACE);
                 views.push(view);
             }

@@ -29,19 +29,19 @@ pub(super) struct Condition {
     metrics: Option<Arc<Metrics>>,
     /// Whether it has answered and nothing is known to be wrong. Most answers look at nothing else.
     well: AtomicBool,
-    known: Mutex<Known>,
+    state: Mutex<ServerState>,
 }
 
 #[derive(Default)]
-struct Known {
+struct ServerState {
     /// Whether it has ever answered.
     answered: bool,
     /// Nothing is said of it any more: another server has its place.
     retired: bool,
-    ill: Option<Ill>,
+    ill: Option<KnownTrouble>,
 }
 
-struct Ill {
+struct KnownTrouble {
     why: Unavailable,
     /// When it was seen last.
     last: Instant,
@@ -53,12 +53,12 @@ impl Condition {
             server,
             metrics,
             well: AtomicBool::new(false),
-            known: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ServerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is wrong, if anything is.
@@ -66,19 +66,19 @@ impl Condition {
         if self.well.load(Ordering::Relaxed) {
             return None;
         }
-        self.known().ill.as_ref().map(|ill| ill.why.clone())
+        self.state().ill.as_ref().map(|ill| ill.why.clone())
     }
 
     /// It has answered; `wrote`: to a script that Redis refuses wherever it takes no writes.
-    pub(super) fn answered(&self, wrote: bool) {
+    pub(super) fn note_answer(&self, wrote: bool) {
         if self.well.load(Ordering::Relaxed) {
             return;
         }
-        let mut known = self.known();
-        if let Some(Ill { why, last }) = &known.ill {
+        let mut state = self.state();
+        if let Some(KnownTrouble { why, last }) = &state.ill {
             let calm = match why.trouble {
                 // It has never answered before, so this answer is no exception.
-                _ if !known.answered => Duration::ZERO,
+                _ if !state.answered => Duration::ZERO,
                 Trouble::Rights => CALM_OF_RIGHTS,
                 _ => CALM,
             };
@@ -86,10 +86,10 @@ impl Condition {
                 return;
             }
         }
-        known.ill = None;
-        let again = std::mem::replace(&mut known.answered, true);
+        state.ill = None;
+        let again = std::mem::replace(&mut state.answered, true);
         self.well.store(true, Ordering::Relaxed);
-        if known.retired {
+        if state.retired {
             return;
         }
         if let Some(metrics) = &self.metrics {
@@ -104,10 +104,10 @@ impl Condition {
     }
 
     /// Something is wrong.
-    pub(super) fn found(&self, why: &Unavailable) {
-        let mut known = self.known();
+    pub(super) fn note_trouble(&self, why: &Unavailable) {
+        let mut state = self.state();
         let now = Instant::now();
-        if let Some(ill) = &mut known.ill {
+        if let Some(ill) = &mut state.ill {
             let same = ill.why.trouble.word() == why.trouble.word();
             // Where two things are wrong at once, each call meets one or the other. The log names the second one when the first one is
             // over; otherwise it would go back and forth.
@@ -118,12 +118,12 @@ impl Condition {
                 return;
             }
         }
-        known.ill = Some(Ill {
+        state.ill = Some(KnownTrouble {
             why: why.clone(),
             last: now,
         });
         self.well.store(false, Ordering::Relaxed);
-        if known.retired {
+        if state.retired {
             return;
         }
         if let Some(metrics) = &self.metrics {
@@ -136,7 +136,7 @@ impl Condition {
 
     /// Nothing is said of it from now on.
     pub(super) fn retire(&self) {
-        self.known().retired = true;
+        self.state().retired = true;
     }
 }
 
@@ -237,23 +237,23 @@ mod tests {
     #[test]
     fn a_read_does_not_show_that_writes_are_taken() {
         let condition = condition();
-        condition.found(&of(Trouble::Full));
-        condition.answered(false);
+        condition.note_trouble(&of(Trouble::Full));
+        condition.note_answer(false);
         assert_eq!(ill(&condition), Some("full"));
-        condition.answered(true);
+        condition.note_answer(true);
         assert_eq!(ill(&condition), None);
     }
 
     #[test]
     fn some_that_fail_among_many_are_one_state() {
         let condition = condition();
-        condition.answered(false);
+        condition.note_answer(false);
         for _ in 0..100 {
-            condition.found(&of(Trouble::Silent));
-            condition.answered(true);
+            condition.note_trouble(&of(Trouble::Silent));
+            condition.note_answer(true);
             assert_eq!(ill(&condition), Some("down"));
             // Two things at once.
-            condition.found(&of(Trouble::Full));
+            condition.note_trouble(&of(Trouble::Full));
             assert_eq!(ill(&condition), Some("down"));
         }
     }

@@ -5,7 +5,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use super::Redis;
 use super::condition::{Meaning, words};
 use super::node::Node;
-use super::request::Outgoing;
+use super::outgoing::Outgoing;
 use crate::error::{Error, Trouble, Unavailable, Unreadable};
 use crate::keys;
 
@@ -19,7 +19,7 @@ impl Redis {
             return self.failed(node, error);
         };
         // An error reply is a reply: the server is up.
-        node.answered(false);
+        node.note_answer(false);
         let place = match request.script {
             Some(call) => keys::label_of_several(call.keys()),
             None => keys::label(request.key().unwrap_or_default(), false),
@@ -37,7 +37,7 @@ impl Redis {
 
     pub(super) fn failed(&self, node: &Node, error: RedisError) -> Error {
         match Meaning::of(&error) {
-            Meaning::Kept(kind, trouble) => self.kept(node, kind, trouble, words(&error)),
+            Meaning::Kept(kind, trouble) => self.note_trouble(node, kind, trouble, words(&error)),
             Meaning::Strange => {
                 self.inner.metrics.redis_error("response");
                 Error::Internal(error.to_string())
@@ -46,12 +46,18 @@ impl Redis {
     }
 
     /// The error of a request that had no reply within its deadline.
-    pub(super) fn late(&self, node: &Node) -> Error {
-        self.kept(node, "timeout", Trouble::Silent, IN_TIME.to_owned())
+    pub(super) fn no_reply_in_time(&self, node: &Node) -> Error {
+        self.note_trouble(node, "timeout", Trouble::Silent, IN_TIME.to_owned())
     }
 
     /// Notes that a server can't do its work. The log says so if it is new.
-    fn kept(&self, node: &Node, kind: &'static str, trouble: Trouble, cause: String) -> Error {
+    fn note_trouble(
+        &self,
+        node: &Node,
+        kind: &'static str,
+        trouble: Trouble,
+        cause: String,
+    ) -> Error {
         self.inner.metrics.redis_error(kind);
         let why = Unavailable { trouble, cause };
         if matches!(kind, "io" | "timeout") {
@@ -60,13 +66,13 @@ impl Redis {
         }
         // These two say nothing of the server.
         if !matches!(trouble, Trouble::Moving | Trouble::Unfinished) {
-            node.condition.found(&why);
+            node.condition.note_trouble(&why);
         }
         Error::Unavailable(why)
     }
 
     /// The error where no server is known that could be asked.
-    pub(super) fn nowhere(&self, why: &'static str) -> Error {
+    pub(super) fn no_server(&self, why: &'static str) -> Error {
         self.unavailable("client", Trouble::Nowhere, why.to_owned())
     }
 

@@ -27,8 +27,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::condition::NO_CONNECTION;
-use super::request::Outgoing;
-use super::route::{Route, Stream, ended, timed_out};
+use super::dialer::{Dialer, Stream, ended, timed_out};
+use super::outgoing::Outgoing;
 
 /// Requests that the connection has accepted and not written yet; further ones wait before that.
 const QUEUE: usize = 1_024;
@@ -44,23 +44,23 @@ const LONGEST_DELAY: Duration = Duration::from_millis(500);
 pub(super) struct Link(Arc<Shared>);
 
 struct Shared {
-    route: Arc<Route>,
-    state: Mutex<State>,
+    dialer: Arc<Dialer>,
+    state: Mutex<LinkState>,
 }
 
 /// What the handles know of the task.
 #[derive(Default)]
-struct State {
+struct LinkState {
     /// How many tasks were started.
     started: u64,
     /// Of the last one, until it ends.
-    progress: Option<watch::Receiver<Progress>>,
+    progress: Option<watch::Receiver<LinkProgress>>,
     connection: Option<MultiplexedConnection>,
 }
 
 /// How far a task has come.
 #[derive(Clone)]
-enum Progress {
+enum LinkProgress {
     /// It has no connection yet; why the last attempt failed, if there was one.
     Connecting(Option<RedisError>),
     Connected,
@@ -69,29 +69,29 @@ enum Progress {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Link {
     /// Prepares a connection; it is made when first used.
-    pub(super) fn new(route: Arc<Route>) -> Self {
+    pub(super) fn new(dialer: Arc<Dialer>) -> Self {
         Self(Arc::new(Shared {
-            route,
+            dialer,
             state: Mutex::default(),
         }))
     }
 
     /// Sends one command.
-    pub(super) async fn one(&self, request: Outgoing<'_>) -> RedisResult<Value> {
+    pub(super) async fn send(&self, request: Outgoing<'_>) -> RedisResult<Value> {
         let mut connection = self.connection().await?;
         let reply = connection.send_packed_command(request.cmd).await;
         reply.map_err(in_our_words)
     }
 
     /// Sends commands one after the other; each has a reply of its own.
-    pub(super) async fn many(&self, requests: &[Outgoing<'_>]) -> RedisResult<Vec<Value>> {
+    pub(super) async fn send_all(&self, requests: &[Outgoing<'_>]) -> RedisResult<Vec<Value>> {
         let mut pipeline = redis::Pipeline::with_capacity(requests.len());
         for request in requests {
             pipeline.add_command(request.cmd.clone());
@@ -111,17 +111,17 @@ impl Link {
 
     /// Waits for the connection, on which the request then has what is left of its time.
     async fn connected(&self) -> RedisResult<MultiplexedConnection> {
-        let route = &self.0.route;
-        let until = Instant::now() + route.connect + route.response;
+        let dialer = &self.0.dialer;
+        let until = Instant::now() + dialer.connect + dialer.response;
         let mut progress = self.progress();
-        let made = progress.wait_for(|progress| !matches!(progress, Progress::Connecting(_)));
+        let made = progress.wait_for(|progress| !matches!(progress, LinkProgress::Connecting(_)));
         // The outer error is that the time is over. The inner one is that the task is gone: its runtime has ended.
         let made = tokio::time::timeout_at(until, made).await;
         let made = made.map(|made| made.map(|progress| progress.clone()));
         match made.unwrap_or_else(|_| Ok(progress.borrow().clone())) {
-            Ok(Progress::Connected) => {}
-            Ok(Progress::Failed(error)) => return Err(error),
-            Ok(Progress::Connecting(why)) => {
+            Ok(LinkProgress::Connected) => {}
+            Ok(LinkProgress::Failed(error)) => return Err(error),
+            Ok(LinkProgress::Connecting(why)) => {
                 return Err(match why.filter(|why| !why.is_timeout()) {
                     Some(why) => timed_out(&format!("{NO_CONNECTION}: {why}")),
                     None => timed_out(NO_CONNECTION),
@@ -132,24 +132,24 @@ impl Link {
         let connection = self.0.state().connection.clone();
         let mut connection = connection.ok_or_else(ended)?;
         let left = until.saturating_duration_since(Instant::now());
-        connection.set_response_timeout(left.min(route.response));
+        connection.set_response_timeout(left.min(dialer.response));
         Ok(connection)
     }
 
     /// The progress of the task, which is started if there is none.
-    fn progress(&self) -> watch::Receiver<Progress> {
+    fn progress(&self) -> watch::Receiver<LinkProgress> {
         let mut state = self.0.state();
         if let Some(progress) = &state.progress {
             return progress.clone();
         }
-        let (sender, progress) = watch::channel(Progress::Connecting(None));
+        let (sender, progress) = watch::channel(LinkProgress::Connecting(None));
         state.started += 1;
         state.progress = Some(progress.clone());
         // The runtime may drop the task before it has begun. So it exists from here on.
         let task = Task {
             shared: Arc::downgrade(&self.0),
             number: state.started,
-            route: Arc::clone(&self.0.route),
+            dialer: Arc::clone(&self.0.dialer),
         };
         drop(state);
         tokio::spawn(task.run(sender));
@@ -161,21 +161,21 @@ impl Link {
 struct Task {
     shared: Weak<Shared>,
     number: u64,
-    route: Arc<Route>,
+    dialer: Arc<Dialer>,
 }
 
 impl Task {
-    async fn run(self, progress: watch::Sender<Progress>) {
+    async fn run(self, progress: watch::Sender<LinkProgress>) {
         let stream = match self.stream(&progress).await {
             Ok(stream) => stream,
             Err(error) => {
                 self.forget();
-                progress.send_replace(Progress::Failed(error));
+                progress.send_replace(LinkProgress::Failed(error));
                 return;
             }
         };
         let config = AsyncConnectionConfig::new()
-            .set_response_timeout(Some(self.route.response))
+            .set_response_timeout(Some(self.dialer.response))
             .set_pipeline_buffer_size(QUEUE)
             .set_write_backpressure_boundary(GATHERED);
         // Its way here has logged it in.
@@ -186,21 +186,21 @@ impl Task {
                 if let Some(shared) = self.shared.upgrade() {
                     shared.state().connection = Some(connection);
                 }
-                progress.send_replace(Progress::Connected);
+                progress.send_replace(LinkProgress::Connected);
                 driver.await;
             }
             Err(error) => {
                 self.forget();
-                progress.send_replace(Progress::Failed(error));
+                progress.send_replace(LinkProgress::Failed(error));
             }
         }
     }
 
     /// Connects and logs in. Tries again where the route says so, as long as a request waits.
-    async fn stream(&self, progress: &watch::Sender<Progress>) -> RedisResult<Box<dyn Stream>> {
-        let (mut delay, mut retries) = (DELAY, self.route.retries);
+    async fn stream(&self, progress: &watch::Sender<LinkProgress>) -> RedisResult<Box<dyn Stream>> {
+        let (mut delay, mut retries) = (DELAY, self.dialer.retries);
         loop {
-            let made = tokio::time::timeout(self.route.connect, self.route.make());
+            let made = tokio::time::timeout(self.dialer.connect, self.dialer.make());
             let made = made.await.unwrap_or_else(|_| Err(timed_out(NO_CONNECTION)));
             let error = match made {
                 Ok(stream) => return Ok(stream),
@@ -211,7 +211,7 @@ impl Task {
                 return Err(error);
             }
             retries -= 1;
-            progress.send_replace(Progress::Connecting(Some(error)));
+            progress.send_replace(LinkProgress::Connecting(Some(error)));
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(LONGEST_DELAY);
         }
@@ -249,10 +249,10 @@ fn in_our_words(error: RedisError) -> RedisError {
 /// of several callers are queued: one write for all of them costs the pod and Redis less than several.
 struct Gathering {
     stream: Box<dyn Stream>,
-    stage: Stage,
+    stage: WriteStage,
 }
 
-enum Stage {
+enum WriteStage {
     /// What was written before has been flushed.
     Flushed,
     Yielding(Pin<Box<dyn Future<Output = ()> + Send>>),
@@ -263,7 +263,7 @@ impl Gathering {
     fn new(stream: Box<dyn Stream>) -> Self {
         Self {
             stream,
-            stage: Stage::Flushed,
+            stage: WriteStage::Flushed,
         }
     }
 }
@@ -284,18 +284,18 @@ impl AsyncWrite for Gathering {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Stage::Flushed = self.stage {
-            self.stage = Stage::Yielding(Box::pin(tokio::task::yield_now()));
+        if let WriteStage::Flushed = self.stage {
+            self.stage = WriteStage::Yielding(Box::pin(tokio::task::yield_now()));
         }
-        if let Stage::Yielding(others) = &mut self.stage {
+        if let WriteStage::Yielding(others) = &mut self.stage {
             ready!(others.as_mut().poll(context));
-            self.stage = Stage::Writing;
+            self.stage = WriteStage::Writing;
         }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stage = Stage::Flushed;
+        self.stage = WriteStage::Flushed;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

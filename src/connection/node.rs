@@ -11,13 +11,13 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult, Value};
 use tokio::sync::watch;
 
-use super::breaker::{Breaker, Probe};
+use super::breaker::{Breaker, Trial};
 use super::condition::Condition;
 use super::condition::NO_CONNECTION;
+use super::dialer::{Dialer, timed_out};
 use super::link::Link;
-use super::request::Outgoing;
-use super::route::{Route, timed_out};
-use super::settings::Settings;
+use super::outgoing::Outgoing;
+use super::settings::ConnectionSettings;
 use crate::error::{Error, Result};
 use crate::telemetry::metrics::Metrics;
 
@@ -69,7 +69,7 @@ struct Attempt<'a> {
     generation: u64,
     /// What `answered` was when it began.
     answered_before: u64,
-    _probe: Option<Probe<'a>>,
+    _trial: Option<Trial<'a>>,
 }
 
 /// One server.
@@ -80,7 +80,7 @@ pub(super) struct Node {
     links: ArcSwap<Links>,
     /// The link that a thread which is no worker uses next.
     next: AtomicUsize,
-    route: Arc<Route>,
+    dialer: Arc<Dialer>,
     admin: Pool,
     breaker: Breaker,
     /// Whether it answered when last asked.
@@ -95,9 +95,9 @@ pub(super) struct Node {
 
 impl Links {
     /// Prepares `count` links, which connect when they are first used.
-    fn new(route: &Arc<Route>, count: usize, generation: u64) -> Arc<Self> {
+    fn new(dialer: &Arc<Dialer>, count: usize, generation: u64) -> Arc<Self> {
         let shared = |_| SharedLink {
-            link: Link::new(Arc::clone(route)),
+            link: Link::new(Arc::clone(dialer)),
             answered: Arc::default(),
         };
         let all = (0..count).map(shared).collect();
@@ -113,7 +113,7 @@ impl Node {
     /// Prepares the connections; they are made when first used.
     pub(super) fn new(
         info: ConnectionInfo,
-        settings: &Settings,
+        settings: &ConnectionSettings,
         reconnect: Reconnect,
         metrics: Option<Arc<Metrics>>,
     ) -> Result<Self> {
@@ -121,7 +121,7 @@ impl Node {
             .client(info)
             .map_err(|error| settings.unusable(error))?;
         let info = client.get_connection_info().clone();
-        let route = Arc::new(Route {
+        let dialer = Arc::new(Dialer {
             info: info.clone(),
             tls: settings.tls.clone(),
             connect: settings.connect,
@@ -141,9 +141,9 @@ impl Node {
             condition: Condition::new(name.clone(), metrics),
             name,
             host,
-            links: ArcSwap::new(Links::new(&route, 2 * settings.connections, 0)),
+            links: ArcSwap::new(Links::new(&dialer, 2 * settings.connections, 0)),
             next: AtomicUsize::new(0),
-            route,
+            dialer,
             admin: admin_pool(info, settings)?,
             breaker: Breaker::new(settings.response),
             up: AtomicBool::new(false),
@@ -170,7 +170,7 @@ impl Node {
     }
 
     /// Begins a request over one of the links, whatever the breaker says.
-    fn over(&self, link: usize) -> RedisResult<Attempt<'_>> {
+    fn attempt_over(&self, link: usize) -> RedisResult<Attempt<'_>> {
         let links = self.links.load();
         let shared = links.all.get(link);
         let shared = shared.ok_or((ErrorKind::Client, "no connection is configured"))?;
@@ -178,15 +178,15 @@ impl Node {
             shared: shared.clone(),
             generation: links.generation,
             answered_before: shared.answered.load(Ordering::Relaxed),
-            _probe: None,
+            _trial: None,
         })
     }
 
     /// Begins a request, if the breaker admits it.
     fn begin(&self) -> RedisResult<Attempt<'_>> {
-        let attempt = self.over(self.next_link())?;
+        let attempt = self.attempt_over(self.next_link())?;
         Ok(Attempt {
-            _probe: self.breaker.admit()?,
+            _trial: self.breaker.admit()?,
             ..attempt
         })
     }
@@ -220,18 +220,18 @@ impl Node {
     fn replace_links(&self, generation: u64) {
         let old = self.links.load();
         if old.generation == generation {
-            let new = Links::new(&self.route, old.all.len(), generation + 1);
+            let new = Links::new(&self.dialer, old.all.len(), generation + 1);
             self.links.compare_and_swap(&old, new);
         }
     }
 
     /// Sends one request.
-    pub(super) async fn one(&self, request: Outgoing<'_>) -> RedisResult<Value> {
+    pub(super) async fn send(&self, request: Outgoing<'_>) -> RedisResult<Value> {
         let attempt = self.begin()?;
         let link = &attempt.shared.link;
         let reply = match self.retired {
-            None => link.one(request).await,
-            Some(_) => Box::pin(self.unless_retired(link.one(request))).await,
+            None => link.send(request).await,
+            Some(_) => Box::pin(self.unless_retired(link.send(request))).await,
         };
         self.end(&attempt, &reply);
         reply.and_then(Value::extract_error)
@@ -239,18 +239,18 @@ impl Node {
 
     /// Asks for what no caller waits for, always over the same link and past the breaker.
     pub(super) async fn ask(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let attempt = self.over(self.links.load().half())?;
-        let reply = attempt.shared.link.one(cmd.into()).await;
+        let attempt = self.attempt_over(self.links.load().half())?;
+        let reply = attempt.shared.link.send(cmd.into()).await;
         self.note(&attempt, &reply);
         reply?.extract_error()
     }
 
     /// Sends independent requests in as few round trips as possible. Each has a reply of its own.
-    pub(super) async fn many(&self, requests: &[Outgoing<'_>]) -> Vec<RedisResult<Value>> {
+    pub(super) async fn send_all(&self, requests: &[Outgoing<'_>]) -> Vec<RedisResult<Value>> {
         if let [request] = requests
             && !request.asking
         {
-            return vec![self.one(*request).await];
+            return vec![self.send(*request).await];
         }
         if requests.len() <= PIPELINE {
             return self.pipeline(requests).await;
@@ -261,14 +261,17 @@ impl Node {
     }
 
     async fn pipeline(&self, requests: &[Outgoing<'_>]) -> Vec<RedisResult<Value>> {
-        match self.together(requests).await {
+        match self.send_pipeline(requests).await {
             Ok(replies) => replies,
             Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 
     /// Sends one pipeline. A request that was redirected here by the owner of its slot has ASKING in front of it.
-    async fn together(&self, requests: &[Outgoing<'_>]) -> RedisResult<Vec<RedisResult<Value>>> {
+    async fn send_pipeline(
+        &self,
+        requests: &[Outgoing<'_>],
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
         let attempt = self.begin()?;
         let asking = redis::cmd("ASKING");
         let with_asking: Vec<Outgoing<'_>>;
@@ -285,8 +288,8 @@ impl Node {
         };
         let link = &attempt.shared.link;
         let replies = match self.retired {
-            None => link.many(sent).await,
-            Some(_) => Box::pin(self.unless_retired(link.many(sent))).await,
+            None => link.send_all(sent).await,
+            Some(_) => Box::pin(self.unless_retired(link.send_all(sent))).await,
         };
         self.end(&attempt, &replies);
         let mut replies = replies?.into_iter();
@@ -379,11 +382,11 @@ impl Node {
     }
 
     /// It has answered; `wrote`: to a script that Redis refuses wherever it takes no writes.
-    pub(super) fn answered(&self, wrote: bool) {
+    pub(super) fn note_answer(&self, wrote: bool) {
         if !self.up.load(Ordering::Relaxed) {
             self.up.store(true, Ordering::Relaxed);
         }
-        self.condition.answered(wrote);
+        self.condition.note_answer(wrote);
     }
 
     /// It does not answer.
@@ -395,7 +398,7 @@ impl Node {
 }
 
 /// The pool for admin work, whose commands may take longer than others.
-fn admin_pool(info: ConnectionInfo, settings: &Settings) -> Result<Pool> {
+fn admin_pool(info: ConnectionInfo, settings: &ConnectionSettings) -> Result<Pool> {
     let slow = redis::AsyncConnectionConfig::new()
         .set_connection_timeout(Some(settings.connect))
         .set_response_timeout(Some(settings.response * 5));

@@ -9,10 +9,10 @@ use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::failure::{IN_TIME, is_no_script};
 use super::node::Node;
-use super::request::Outgoing;
+use super::outgoing::Outgoing;
 use super::{Redis, Topology};
 use crate::error::{Error, Result, Trouble};
-use crate::scripts::Call;
+use crate::scripts::ScriptCall;
 
 /// Before a refused request is sent again; doubled with every further time.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -54,11 +54,11 @@ impl Redis {
     pub(super) async fn route(&self, mut all: Vec<Outgoing<'_>>) -> Result<Vec<Result<Value>>> {
         let until = Instant::now() + self.inner.deadline;
         // No script runs in a slot that is on its way to another node.
-        let guarded: Vec<Option<Call>>;
+        let guarded: Vec<Option<ScriptCall>>;
         if self.spans_slots() {
             guarded = all
                 .iter()
-                .map(|request| request.script.map(Call::guarded))
+                .map(|request| request.script.map(ScriptCall::guarded))
                 .collect();
             for (request, guarded) in all.iter_mut().zip(&guarded) {
                 if let Some(call) = guarded {
@@ -168,7 +168,7 @@ impl Redis {
     ) -> Next {
         let error = match answer {
             Ok(reply) => {
-                node.answered(pending.request.writes());
+                node.note_answer(pending.request.writes());
                 return Next::Done(reply);
             }
             Err(error) => error,
@@ -183,9 +183,9 @@ impl Redis {
             return Next::Again;
         }
         match self.refused(node, pending, &error) {
-            Refused::Finally => Next::Failed(self.failed_at(node, pending.request, error)),
-            Refused::Redirected => Next::Again,
-            Refused::ForNow => {
+            NodeRefusal::Finally => Next::Failed(self.failed_at(node, pending.request, error)),
+            NodeRefusal::Redirected => Next::Again,
+            NodeRefusal::ForNow => {
                 if error.kind() != ErrorKind::Server(ServerErrorKind::TryAgain) {
                     self.refresh();
                 }
@@ -197,9 +197,9 @@ impl Redis {
 
     /// Whether the server has refused a request in a way that another attempt may change. Then the request knows where it
     /// goes next.
-    fn refused(&self, node: &Node, pending: &mut Pending<'_>, error: &RedisError) -> Refused {
+    fn refused(&self, node: &Node, pending: &mut Pending<'_>, error: &RedisError) -> NodeRefusal {
         let cluster = match &self.inner.topology {
-            Topology::One(_) => return Refused::Finally,
+            Topology::One(_) => return NodeRefusal::Finally,
             Topology::Cluster(cluster) => Some(cluster),
             Topology::Sentinel(_) => None,
         };
@@ -214,8 +214,8 @@ impl Redis {
                 let first = pending.redirected.is_none();
                 pending.redirected = to.map(|node| (node, !moved));
                 match first && pending.redirected.is_some() {
-                    true => Refused::Redirected,
-                    false => Refused::ForNow,
+                    true => NodeRefusal::Redirected,
+                    false => NodeRefusal::ForNow,
                 }
             }
             ErrorKind::Server(
@@ -226,20 +226,20 @@ impl Redis {
                 | ServerErrorKind::ReadOnly,
             ) => {
                 pending.redirected = None;
-                Refused::ForNow
+                NodeRefusal::ForNow
             }
             // No server has seen the request.
             _ if error.is_connection_refusal() => {
                 pending.redirected = None;
-                Refused::ForNow
+                NodeRefusal::ForNow
             }
-            _ => Refused::Finally,
+            _ => NodeRefusal::Finally,
         }
     }
 }
 
 /// How a request was refused.
-enum Refused {
+enum NodeRefusal {
     /// For good, or nobody knows whether it was executed.
     Finally,
     /// Another node has it.
@@ -253,7 +253,7 @@ async fn exchange<'a>(
     (node, group): (Arc<Node>, Vec<Pending<'a>>),
 ) -> (Arc<Node>, Vec<Pending<'a>>, Vec<RedisResult<Value>>) {
     let requests: Vec<Outgoing<'_>> = group.iter().map(Pending::outgoing).collect();
-    let answers = node.many(&requests).await;
+    let answers = node.send_all(&requests).await;
     drop(requests);
     (node, group, answers)
 }

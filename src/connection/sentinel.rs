@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::condition::{Meaning, words};
 use super::node::{Node, Reconnect};
-use super::settings::Settings;
+use super::settings::ConnectionSettings;
 use crate::config::Host;
 use crate::error::{Error, Result, Trouble, Unavailable};
 use crate::telemetry::metrics::Metrics;
@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// The connections to the server that is the master.
 pub(super) struct Sentinel {
-    settings: Settings,
+    settings: ConnectionSettings,
     current: watch::Receiver<Option<Arc<Node>>>,
     wanted: Arc<Notify>,
 }
@@ -36,7 +36,7 @@ pub(super) struct Sentinel {
 struct Watcher {
     sentinels: Vec<Arc<Node>>,
     question: Cmd,
-    settings: Settings,
+    settings: ConnectionSettings,
     metrics: Arc<Metrics>,
     current: watch::Sender<Option<Arc<Node>>>,
     /// Its address, and the failover that made it the master.
@@ -46,8 +46,8 @@ struct Watcher {
 impl Sentinel {
     /// Prepares connections to the sentinels, and starts to ask them. Wants a tokio runtime.
     pub(super) fn start(
-        settings: Settings,
-        at_sentinels: &Settings,
+        settings: ConnectionSettings,
+        at_sentinels: &ConnectionSettings,
         sentinels: &[Host],
         master: &str,
         metrics: Arc<Metrics>,
@@ -134,10 +134,12 @@ impl Watcher {
                 Err(error) => {
                     if let Meaning::Kept(_, trouble) = Meaning::of(error) {
                         let cause = words(error);
-                        sentinel.condition.found(&Unavailable { trouble, cause });
+                        sentinel
+                            .condition
+                            .note_trouble(&Unavailable { trouble, cause });
                     }
                 }
-                Ok(_) => sentinel.answered(false),
+                Ok(_) => sentinel.note_answer(false),
             }
             if let Some((host, epoch)) = master(answer) {
                 until = until.min(Instant::now() + GRACE);
@@ -168,7 +170,7 @@ impl Watcher {
             return;
         };
         let node = Arc::new(node.retirable());
-        match node.one((&redis::cmd("ROLE")).into()).await {
+        match node.send((&redis::cmd("ROLE")).into()).await {
             Ok(role) if is_master(&role) => {}
             Ok(_) => {
                 tracing::warn!(server = %node.name, "sentinels name a master that is none yet");

@@ -18,7 +18,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// How connections are made and how long anything may take.
 #[derive(Clone)]
-pub(super) struct Settings {
+pub(super) struct ConnectionSettings {
     pub(super) connect: Duration,
     pub(super) response: Duration,
     pub(super) connections: usize,
@@ -27,7 +27,7 @@ pub(super) struct Settings {
     login: RedisConnectionInfo,
 }
 
-impl Settings {
+impl ConnectionSettings {
     pub(super) fn new(config: &RedisConfig, address: &RedisAddress) -> Result<Self> {
         let read = |key: &str, file: &Option<std::path::PathBuf>| match file {
             Some(path) => std::fs::read(path).map(Some).map_err(|error| {

@@ -13,13 +13,13 @@ pub(crate) fn add(sum: &mut u64, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Reads a number as [`whole`] does; an error if it is none.
+/// Reads a number as [`whole_number`] does; an error if it is none.
 pub(crate) fn count(text: &str) -> Result<u64> {
-    whole(text).ok_or_else(no_number)
+    whole_number(text).ok_or_else(no_number)
 }
 
 /// A number as this program writes it: digits and nothing else, up to [`LARGEST`].
-pub(crate) fn whole(text: &str) -> Option<u64> {
+pub(crate) fn whole_number(text: &str) -> Option<u64> {
     // Sixteen digits fit into the type.
     if !(1..=16).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -35,14 +35,14 @@ pub(crate) trait Stored: Sized {
 
 impl Stored for u64 {
     fn stored(text: &str) -> Option<Self> {
-        whole(text)
+        whole_number(text)
     }
 }
 
 impl Stored for i64 {
     fn stored(text: &str) -> Option<Self> {
         let digits = text.strip_prefix('-').unwrap_or(text);
-        let number = i64::try_from(whole(digits)?).ok()?;
+        let number = i64::try_from(whole_number(digits)?).ok()?;
         Some(if digits.len() < text.len() {
             -number
         } else {

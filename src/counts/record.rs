@@ -1,6 +1,6 @@
 //! The reader of users' records of rooms. It borrows from the text. `deliver.lua` writes the records and explains their parts.
 //!
-//! The audit has a second reader (`audit/position.rs`). It was written from the definition of a record and not from this code,
+//! The audit has a second reader (`audit/record.rs`). It was written from the definition of a record and not from this code,
 //! so that each finds the other's faults. Golden records in `lua/records.txt` hold both, and the scripts, to the same reading.
 
 use crate::counts::Kind;

@@ -1,6 +1,6 @@
 //! What a room's slot holds: memberships, the last message, and the jobs that have not reached their whole audience.
 
-use crate::counts::number::{count, parse, stamp, unreadable, whole};
+use crate::counts::number::{count, parse, stamp, unreadable, whole_number};
 use crate::error::Result;
 use crate::keys::Enc;
 
@@ -198,7 +198,7 @@ pub(crate) fn names(list: &str) -> Vec<Enc> {
 
 /// The position of a message in a room's log, `rev|position|time|id`; 0 for a silent message.
 pub(crate) fn logged_position(line: &str) -> Option<u64> {
-    line.split('|').nth(1).and_then(whole)
+    line.split('|').nth(1).and_then(whole_number)
 }
 
 /// Reads a comma list of `room:epoch`.

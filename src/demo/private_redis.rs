@@ -79,7 +79,7 @@ impl PrivateRedis {
 
 /// The life of the thread.
 fn run(data_dir: &Path, stop: &Receiver<()>, ready: oneshot::Sender<Result<Secret, StartError>>) {
-    let mut server = match Server::prepare(data_dir) {
+    let mut server = match LocalServer::prepare(data_dir) {
         Ok(server) => server,
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -105,11 +105,11 @@ fn run(data_dir: &Path, stop: &Receiver<()>, ready: oneshot::Sender<Result<Secre
 }
 
 /// A server in its data directory.
-struct Server {
+struct LocalServer {
     dir: DataDir,
 }
 
-impl Server {
+impl LocalServer {
     fn prepare(data_dir: &Path) -> Result<Self, StartError> {
         check_version()?;
         let dir = DataDir::prepare(data_dir)?;
@@ -141,7 +141,7 @@ impl Server {
             }
             // Short at first: a server without data is up within milliseconds.
             let pause = TICK.min(Duration::from_millis(5) + started.elapsed() / 10);
-            if asked(stop, pause) {
+            if stop_within(stop, pause) {
                 end(child);
                 return Ok(None);
             }
@@ -154,7 +154,7 @@ impl Server {
         loop {
             let started = Instant::now();
             let status = loop {
-                if asked(stop, TICK) {
+                if stop_within(stop, TICK) {
                     return end(child);
                 }
                 match child.try_wait() {
@@ -169,7 +169,7 @@ impl Server {
                 backoff = TICK;
             }
             child = loop {
-                if asked(stop, backoff) {
+                if stop_within(stop, backoff) {
                     return;
                 }
                 backoff = (backoff * 2).min(LONGEST_BACKOFF);
@@ -190,7 +190,7 @@ impl Server {
 }
 
 /// Waits for `pause`; whether the server is to stop (also because nobody is left who could say so).
-fn asked(stop: &Receiver<()>, pause: Duration) -> bool {
+fn stop_within(stop: &Receiver<()>, pause: Duration) -> bool {
     !matches!(stop.recv_timeout(pause), Err(RecvTimeoutError::Timeout))
 }
 

@@ -144,7 +144,7 @@ impl Delivery {
     }
 
     fn report_unreadable_membership(&self, error: Error, keys: &RoomKeys) {
-        if let Err(error) = self.faults.at::<()>(Err(error), || keys.members()) {
+        if let Err(error) = self.faults.at_key::<()>(Err(error), || keys.members()) {
             self.faults.complain(&error);
         }
     }

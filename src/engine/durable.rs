@@ -16,11 +16,11 @@ use crate::keys;
 const WAITING: usize = 4_096;
 
 /// Where a waiting caller gets its answer.
-type Caller = oneshot::Sender<Result<()>>;
+type WaitingCaller = oneshot::Sender<Result<()>>;
 
 /// Waits for replicas on behalf of many callers.
 pub(super) struct Durable {
-    queue: mpsc::Sender<Caller>,
+    queue: mpsc::Sender<WaitingCaller>,
 }
 
 impl Durable {
@@ -47,11 +47,11 @@ async fn rounds(
     redis: Redis,
     replicas: u32,
     timeout: Duration,
-    mut callers: mpsc::Receiver<Caller>,
+    mut callers: mpsc::Receiver<WaitingCaller>,
 ) {
     let mut round = Vec::new();
     while callers.recv_many(&mut round, WAITING).await > 0 {
-        let confirmed = redis.confirm(keys::durable, replicas, timeout).await;
+        let confirmed = redis.confirm(keys::for_durability, replicas, timeout).await;
         let enough = match confirmed {
             Ok(confirmed) => confirmed >= u64::from(replicas),
             Err(_) => false,

@@ -51,7 +51,7 @@ impl Faults {
     }
 
     /// Adds to an error the key that it is about, without ids of users or rooms, and counts it, unless the link has done both.
-    pub(super) fn at<T>(&self, answer: Result<T>, key: impl FnOnce() -> String) -> Result<T> {
+    pub(super) fn at_key<T>(&self, answer: Result<T>, key: impl FnOnce() -> String) -> Result<T> {
         answer.map_err(|error| self.locate(error, key, false))
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Probe {
 
 /// The state of Redis, for the log and the health endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct RedisState {
     /// `up`, `partly` (some servers of a cluster answer, others don't), or one word for the trouble.
     pub state: &'static str,
     /// The cause, for an operator; empty if there is no trouble.
@@ -65,7 +65,7 @@ impl Health {
     }
 
     /// The state of Redis, from the last probe and from all calls since.
-    pub(crate) fn standing(&self, last: &Probe) -> Standing {
+    pub(crate) fn redis_state(&self, last: &Probe) -> RedisState {
         let (ill, servers) = self.redis.ill();
         let causes = ill.iter().map(|(name, why)| format!("{why} ({name})"));
         let causes = causes.collect::<Vec<_>>().join("; ");
@@ -76,7 +76,7 @@ impl Health {
             (None, Some(error)) => ("unusable", error.to_string()),
             (None, None) => ("up", causes),
         };
-        Standing {
+        RedisState {
             state,
             why,
             logged: !ill.is_empty() || last.failure.is_none(),

@@ -17,7 +17,7 @@ use crate::engine::write::{Inner, Writer};
 use crate::error::Result;
 use crate::keys::{self, Enc, Owner, RoomKeys, UserKeys};
 use crate::names::AppId;
-use crate::scripts::{self, Call};
+use crate::scripts::{self, ScriptCall};
 
 /// Time between two sweeps. It varies by a fifth, so that pods don't all sweep at the same time.
 const EVERY: Duration = Duration::from_millis(1_000);
@@ -66,7 +66,7 @@ impl Backlog {
 
 /// The jobs of an entry that this pod takes over.
 #[derive(Default)]
-struct Claim {
+struct Takeover {
     backlog: Backlog,
     /// Whether the room or user is sealed, so that the entry may be removed from the index.
     sealed: bool,
@@ -114,15 +114,15 @@ impl Sweep {
         loop {
             let due = self.due(&index, &look).await?;
             let full = due.len() >= ENTRIES;
-            let claims = self.claims(due, &index, &look).await?;
-            for (_, claim) in &claims {
-                total.add(&claim.backlog);
+            let takeovers = self.takeovers(due, &index, &look).await?;
+            for (_, takeover) in &takeovers {
+                total.add(&takeover.backlog);
             }
-            let with_jobs = claims
+            let with_jobs = takeovers
                 .into_iter()
-                .filter(|(_, claim)| !claim.jobs.is_empty());
+                .filter(|(_, takeover)| !takeover.jobs.is_empty());
             let finished: Vec<Result<()>> = stream::iter(with_jobs)
-                .map(|(entry, claim)| self.finish_claim(entry, claim))
+                .map(|(entry, takeover)| self.finish_takeover(entry, takeover))
                 .buffer_unordered(AT_ONCE)
                 .collect()
                 .await;
@@ -138,31 +138,36 @@ impl Sweep {
     }
 
     /// Takes over the jobs of due entries, and notes in the index that the entries have been looked at.
-    async fn claims(&self, due: Vec<Due>, index: &str, look: &str) -> Result<Vec<(String, Claim)>> {
-        let calls: Vec<Option<Call>> = due.iter().map(claim_call).collect();
+    async fn takeovers(
+        &self,
+        due: Vec<Due>,
+        index: &str,
+        look: &str,
+    ) -> Result<Vec<(String, Takeover)>> {
+        let calls: Vec<Option<ScriptCall>> = due.iter().map(claim_call).collect();
         let items: Vec<Item> = calls.iter().flatten().cloned().map(Item::Script).collect();
-        let mut answers = self.writer.inner.redis.each(&items).await?.into_iter();
+        let mut answers = self.writer.inner.redis.send_each(&items).await?.into_iter();
         let mut looked = scripts::PENDING_LOOKED.call(&[index, look]);
-        let mut claims = Vec::with_capacity(due.len());
+        let mut takeovers = Vec::with_capacity(due.len());
         for (due, call) in due.into_iter().zip(calls) {
             let answer = match call {
                 Some(_) => answers.next().unwrap_or(Ok(Value::Nil)),
                 None => Ok(Value::Nil),
             };
-            let claim = answer.and_then(|answer| self.read_claim(&due.entry, answer));
-            let claim = claim.unwrap_or_else(|error| {
+            let takeover = answer.and_then(|answer| self.read_takeover(&due.entry, answer));
+            let takeover = takeover.unwrap_or_else(|error| {
                 self.writer.inner.faults.complain(&error);
-                Claim::default()
+                Takeover::default()
             });
             looked.push(&due.entry);
             looked.push(match &due.token {
-                Some(token) if claim.sealed => token.as_str(),
+                Some(token) if takeover.sealed => token.as_str(),
                 _ => "",
             });
-            claims.push((due.entry, claim));
+            takeovers.push((due.entry, takeover));
         }
         self.writer.inner.redis.call(&looked).await?;
-        Ok(claims)
+        Ok(takeovers)
     }
 
     /// Entries that no pod has looked at lately. An entry whose time to be looked at is further ahead than the clock can have set
@@ -186,7 +191,7 @@ impl Sweep {
             range(format!("({ahead}"), "+inf".into()),
         ];
         let mut entries = Vec::new();
-        for answer in self.writer.inner.redis.batch(&ranges).await? {
+        for answer in self.writer.inner.redis.send_all(&ranges).await? {
             let mut reply = Reply::new(answer)?;
             while !reply.is_empty() {
                 entries.push(reply.text()?);
@@ -213,13 +218,13 @@ impl Sweep {
     }
 
     /// Finishes the jobs that were taken over, and then any other jobs of the same entry whose lease has ended.
-    async fn finish_claim(&self, entry: String, mut claim: Claim) -> Result<()> {
+    async fn finish_takeover(&self, entry: String, mut takeover: Takeover) -> Result<()> {
         loop {
-            let jobs = claim.jobs.len() as u64;
+            let jobs = takeover.jobs.len() as u64;
             match keys::parse_entry(&entry) {
-                Some(Owner::Room(app, room)) => self.recover_room(&app, &room, claim).await?,
+                Some(Owner::Room(app, room)) => self.recover_room(&app, &room, takeover).await?,
                 Some(Owner::User(app, user)) => {
-                    self.writer.leave_rooms(&app, &user, &claim.jobs).await?
+                    self.writer.leave_rooms(&app, &user, &takeover.jobs).await?
                 }
                 None => return Ok(()),
             }
@@ -235,20 +240,20 @@ impl Sweep {
             let Some(call) = claim_call(&due) else {
                 return Ok(());
             };
-            claim = self.read_claim(&entry, self.writer.inner.redis.call(&call).await?)?;
-            if claim.jobs.is_empty() {
+            takeover = self.read_takeover(&entry, self.writer.inner.redis.call(&call).await?)?;
+            if takeover.jobs.is_empty() {
                 return Ok(());
             }
         }
     }
 
-    async fn recover_room(&self, app: &AppId, room: &Enc, claim: Claim) -> Result<()> {
-        let Claim {
+    async fn recover_room(&self, app: &AppId, room: &Enc, takeover: Takeover) -> Result<()> {
+        let Takeover {
             backlog,
             snapshot,
             jobs,
             ..
-        } = claim;
+        } = takeover;
         let mut passing = Vec::new();
         if backlog.jobs > jobs.len() as u64 && backlog.jobs <= PASSING {
             let mut get = redis::cmd("HGETALL");
@@ -267,13 +272,13 @@ impl Sweep {
         self.writer.finish(app, room, work).await.map(|_| ())
     }
 
-    fn read_claim(&self, entry: &str, answer: Value) -> Result<Claim> {
+    fn read_takeover(&self, entry: &str, answer: Value) -> Result<Takeover> {
         let mut reply = Reply::new(answer)?;
         if reply.is_empty() {
             // This program did not write the entry, so no job belongs to it.
-            return Ok(Claim {
+            return Ok(Takeover {
                 sealed: true,
-                ..Claim::default()
+                ..Takeover::default()
             });
         }
         let (unfinished, sealed) = (reply.number()?, reply.number()? == 1);
@@ -282,7 +287,7 @@ impl Sweep {
         while !reply.is_empty() {
             let (id, record) = (reply.text(), reply.text());
             let job = id.and_then(|id| Job::parse(&id, &record?));
-            match self.writer.inner.faults.at(job, || pending_key(entry)) {
+            match self.writer.inner.faults.at_key(job, || pending_key(entry)) {
                 Ok(job) => {
                     oldest = Some(oldest.map_or(job.stamp, |oldest| oldest.min(job.stamp)));
                     jobs.push(job);
@@ -296,7 +301,7 @@ impl Sweep {
             Some(age) => age,
             None => SWEEP_MICROS,
         };
-        Ok(Claim {
+        Ok(Takeover {
             backlog: Backlog {
                 jobs: unfinished,
                 oldest_micros: oldest.map_or(0, age),
@@ -318,7 +323,7 @@ fn pending_key(entry: &str) -> String {
 }
 
 /// The call that takes over an entry's jobs, or seals its room or user. `None`: this program did not write the entry.
-fn claim_call(due: &Due) -> Option<Call> {
+fn claim_call(due: &Due) -> Option<ScriptCall> {
     let (meta, pending, field) = match keys::parse_entry(&due.entry)? {
         Owner::Room(app, room) => {
             let keys = RoomKeys::new(&app, &room);

@@ -80,14 +80,16 @@ pub(super) fn texts(answer: &Value) -> Result<impl Iterator<Item = Result<Option
 }
 
 /// The same, read from the front.
-pub(super) struct Fields<I>(I);
+pub(super) struct ReplyFields<I>(I);
 
 /// The fields of an answer.
-pub(super) fn fields(answer: &Value) -> Result<Fields<impl Iterator<Item = Result<Option<&str>>>>> {
-    Ok(Fields(texts(answer)?))
+pub(super) fn fields(
+    answer: &Value,
+) -> Result<ReplyFields<impl Iterator<Item = Result<Option<&str>>>>> {
+    Ok(ReplyFields(texts(answer)?))
 }
 
-impl<'a, I: Iterator<Item = Result<Option<&'a str>>>> Fields<I> {
+impl<'a, I: Iterator<Item = Result<Option<&'a str>>>> ReplyFields<I> {
     /// The next field; `None` if Redis has no value for it.
     pub(super) fn text(&mut self) -> Result<Option<&'a str>> {
         let missing = || Err(unexpected("list too short"));

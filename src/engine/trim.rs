@@ -33,7 +33,7 @@ pub(super) struct Trimmer {
 
 impl Trimmer {
     /// Trims a room in the background. If too much runs there already, nothing happens: the room asks for a trim again.
-    pub(super) fn later(&self, app: &AppId, room: &Enc) {
+    pub(super) fn trim_later(&self, app: &AppId, room: &Enc) {
         let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
             return;
         };
@@ -55,7 +55,7 @@ impl Trimmer {
         log.arg(keys.log()).arg(0).arg(OLDEST - 1);
         let mut answers = self
             .redis
-            .batch(&[Item::Plain(meta), Item::Plain(log)])
+            .send_all(&[Item::Plain(meta), Item::Plain(log)])
             .await?
             .into_iter();
         let mut next = || Reply::new(answers.next().unwrap_or(redis::Value::Nil));
@@ -124,7 +124,7 @@ impl Trimmer {
                     [record(user.rooms()), record(user.supers())]
                 })
                 .collect();
-            let mut answers = self.redis.batch(&items).await?.into_iter();
+            let mut answers = self.redis.send_all(&items).await?.into_iter();
             for (_, membership) in &joined {
                 // A member without a record has read nothing since joining.
                 let mut read = membership.base;

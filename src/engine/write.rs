@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::event::{Before, Change, Event, EventOutcome, Rejection, Wait};
 use crate::keys::{self, Enc, encode};
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
-use crate::scripts::Call;
+use crate::scripts::ScriptCall;
 use crate::telemetry::metrics::Metrics;
 
 /// Rooms that one request works on at once.
@@ -333,11 +333,11 @@ impl Writer {
     }
 
     /// Runs an accepting script. If the sweep has removed the announcement meanwhile, announces `entry` again and repeats.
-    async fn accept(&self, entry: &str, call: impl Fn(u64) -> Call) -> Result<Reply> {
+    async fn accept(&self, entry: &str, call: impl Fn(u64) -> ScriptCall) -> Result<Reply> {
         let mut token = self.inner.announcer.token(entry).await?;
         for _ in 0..3 {
             let value = self.inner.redis.call(&call(token)).await?;
-            let Some(sealed) = stale(&value) else {
+            let Some(sealed) = token_to_exceed(&value) else {
                 return Reply::new(value);
             };
             token = self.inner.announcer.announce_above(entry, sealed?).await?;
@@ -349,7 +349,7 @@ impl Writer {
 }
 
 /// The token above which the entry has to be announced again, if the script refused an old token.
-fn stale(value: &redis::Value) -> Option<Result<u64>> {
+fn token_to_exceed(value: &redis::Value) -> Option<Result<u64>> {
     match value {
         redis::Value::Array(items) => match items.as_slice() {
             [redis::Value::BulkString(code), sealed, ..] if code == b"STALE" => {
@@ -361,7 +361,7 @@ fn stale(value: &redis::Value) -> Option<Result<u64>> {
     }
 }
 
-fn unexpected() -> Error {
+fn unexpected_reply() -> Error {
     Error::Internal("unexpected reply from a script".into())
 }
 

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::fields::{Fields, Name, Wrong, text, wrong};
-use super::{Change, Event, MemberState, Mentions, Message, Place, UpTo, time};
+use super::fields::{EventFields, Name, Wrong, text, wrong};
+use super::{Change, Event, MemberState, Mentions, Message, RoomOrPeer, UpTo, time};
 use crate::json::{Raw, Surrogates};
 use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag, UserId};
 
@@ -21,11 +21,11 @@ const MAX_LONG_BYTES: usize = 4 << 10;
 const MAX_PAYLOAD_BYTES: usize = 4 << 10;
 
 /// The event that the fields make.
-pub(super) fn event(fields: &mut Fields<'_>) -> Result<Event, Wrong> {
+pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
     let kind = fields
         .text(Name::Type)?
         .ok_or_else(|| wrong("type", "is missing"))?;
-    let time = fields.time(Name::Time, time::Use::Event)?;
+    let time = fields.time(Name::Time, time::TimeUse::Event)?;
     let key = fields.name(Name::Key, EventKey::parse)?;
     let change = match &*kind {
         "user.updated" => user_updated(fields)?,
@@ -49,7 +49,7 @@ pub(super) fn event(fields: &mut Fields<'_>) -> Result<Event, Wrong> {
         "pref.updated" => pref(fields)?,
         _ => return Err(wrong("type", "is not a known event type")),
     };
-    fields.done()?;
+    fields.reject_unread()?;
     Ok(Event {
         time,
         key,
@@ -72,7 +72,7 @@ fn bounded(field: Name, text: Cow<'_, str>) -> Result<String, Wrong> {
     }
 }
 
-fn user_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn user_updated(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let user = fields.required(Name::User, UserId::parse)?;
     let mut shown = Vec::new();
     if let Some(nickname) = fields.prose(Name::Nickname)? {
@@ -84,7 +84,7 @@ fn user_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     if let Some(flag) = fields.flag(Name::IsRobot)? {
         shown.push(("is_robot", u8::from(flag).to_string()));
     }
-    if let Some(time) = fields.time(Name::LastLoginTime, time::Use::Bound)? {
+    if let Some(time) = fields.time(Name::LastLoginTime, time::TimeUse::Bound)? {
         shown.push(("last_login_time", time.to_string()));
     }
     Ok(Change::UserUpdated { user, shown })
@@ -94,7 +94,7 @@ fn kind(text: &str) -> Option<&'static str> {
     KINDS.into_iter().find(|kind| *kind == text)
 }
 
-fn room_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn room_updated(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let room = fields.required(Name::Room, RoomId::parse)?;
     let known = |text: Cow<'_, str>| {
         kind(&text).ok_or_else(|| wrong("kind", "must be direct, group or supergroup"))
@@ -144,7 +144,7 @@ fn room_updated(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     })
 }
 
-fn member(fields: &mut Fields<'_>, state: MemberState) -> Result<Change, Wrong> {
+fn member(fields: &mut EventFields<'_>, state: MemberState) -> Result<Change, Wrong> {
     let room = fields.required(Name::Room, RoomId::parse)?;
     let one = fields.name(Name::User, UserId::parse)?;
     let many = fields.list(Name::Users, UserId::parse, usize::MAX, "")?;
@@ -158,18 +158,18 @@ fn member(fields: &mut Fields<'_>, state: MemberState) -> Result<Change, Wrong> 
     Ok(Change::Member { room, state, users })
 }
 
-fn message(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let sender = fields.name(Name::Sender, UserId::parse)?;
     let place = match (
         fields.name(Name::Room, RoomId::parse)?,
         fields.name(Name::To, UserId::parse)?,
     ) {
         (Some(_), Some(_)) => return Err(wrong("to", "can't be given beside room")),
-        (Some(room), None) => Place::Room(room),
+        (Some(room), None) => RoomOrPeer::Room(room),
         (None, Some(_)) if sender.is_none() => {
             return Err(wrong("sender", "is missing: a message with to needs one"));
         }
-        (None, Some(to)) => Place::With(to),
+        (None, Some(to)) => RoomOrPeer::With(to),
         (None, None) => return Err(wrong("room", "is missing")),
     };
     let mentions = match fields.take(Name::Mentions) {
@@ -226,20 +226,20 @@ fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
     }
 }
 
-fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let user = fields.required(Name::User, UserId::parse)?;
     let place = match (
         fields.name(Name::Room, RoomId::parse)?,
         fields.name(Name::Peer, UserId::parse)?,
     ) {
         (Some(_), Some(_)) => return Err(wrong("peer", "can't be given beside room")),
-        (Some(room), None) => Place::Room(room),
-        (None, Some(peer)) => Place::With(peer),
+        (Some(room), None) => RoomOrPeer::Room(room),
+        (None, Some(peer)) => RoomOrPeer::With(peer),
         (None, None) => return Err(wrong("room", "is missing")),
     };
     let up_to = match (
         fields.name(Name::UpToId, MessageId::parse)?,
-        fields.time(Name::UpToTime, time::Use::Bound)?,
+        fields.time(Name::UpToTime, time::TimeUse::Bound)?,
     ) {
         (Some(_), Some(_)) => return Err(wrong("up_to_time", "can't be given beside up_to_id")),
         (Some(id), None) => UpTo::Id(id),
@@ -249,10 +249,10 @@ fn read(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     Ok(Change::Read { place, user, up_to })
 }
 
-fn read_all(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn read_all(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     const LIST: &str = "must be a list of one or more of direct, group and supergroup";
     let user = fields.required(Name::User, UserId::parse)?;
-    let up_to = match fields.time(Name::UpToTime, time::Use::Bound)? {
+    let up_to = match fields.time(Name::UpToTime, time::TimeUse::Bound)? {
         Some(time) => UpTo::Time(time),
         None => UpTo::Head,
     };
@@ -277,7 +277,7 @@ fn read_all(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
     Ok(Change::ReadAll { user, up_to, kinds })
 }
 
-fn pref(fields: &mut Fields<'_>) -> Result<Change, Wrong> {
+fn pref(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let room = fields.required(Name::Room, RoomId::parse)?;
     let user = fields.required(Name::User, UserId::parse)?;
     let mut settings = Vec::new();

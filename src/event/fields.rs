@@ -123,7 +123,7 @@ fields! {
 }
 
 /// The fields of one event: of each the last value given, not looked into yet.
-pub(super) struct Fields<'a> {
+pub(super) struct EventFields<'a> {
     values: [Raw<'a>; NAMES.len()],
     /// A bit for each that is given and not taken yet.
     present: u64,
@@ -135,7 +135,7 @@ pub(super) struct Fields<'a> {
 // A bit for each.
 const _: () = assert!(NAMES.len() <= 64);
 
-impl Default for Fields<'_> {
+impl Default for EventFields<'_> {
     fn default() -> Self {
         Self {
             values: [Raw::default(); NAMES.len()],
@@ -146,7 +146,7 @@ impl Default for Fields<'_> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> EventFields<'a> {
     /// Begins another event.
     pub(super) fn clear(&mut self) {
         self.present = 0;
@@ -262,7 +262,11 @@ impl<'a> Fields<'a> {
         Ok(users)
     }
 
-    pub(super) fn time(&mut self, field: Name, what_for: time::Use) -> Result<Option<i64>, Wrong> {
+    pub(super) fn time(
+        &mut self,
+        field: Name,
+        what_for: time::TimeUse,
+    ) -> Result<Option<i64>, Wrong> {
         let read = |raw: Raw<'_>| {
             let time = if raw.is_text() {
                 let text = text(field, raw, Surrogates::Refuse, time::FORM)?;
@@ -282,7 +286,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Nothing may be left.
-    pub(super) fn done(&self) -> Result<(), Wrong> {
+    pub(super) fn reject_unread(&self) -> Result<(), Wrong> {
         let known = NAMES.get(self.present.trailing_zeros() as usize);
         let field = match (self.unknown, known) {
             (None, None) => return Ok(()),
@@ -360,13 +364,13 @@ fn names<'a, T: Hash + Eq>(
             Err(why) => unusable(item, why)?,
         }
         if names.len() == struck_out_at {
-            once(&mut names);
+            remove_repeats(&mut names);
             if names.len() > most {
                 break;
             }
         }
     }
-    once(&mut names);
+    remove_repeats(&mut names);
     match names.len() > most {
         true => Err(wrong(field.as_str(), too_many)),
         false => Ok(names),
@@ -420,7 +424,7 @@ impl LeftOut<'_> {
 }
 
 /// Strikes out what is there a second time.
-fn once<T: Hash + Eq>(items: &mut Vec<T>) {
+fn remove_repeats<T: Hash + Eq>(items: &mut Vec<T>) {
     // So few are quickly compared with each other.
     const FEW: usize = 16;
     let is_first: Vec<bool> = if items.len() <= FEW {

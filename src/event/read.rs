@@ -7,13 +7,13 @@ use std::fmt;
 
 use super::Event;
 use super::change;
-use super::fields::{Fields, Wrong, wrong};
-use crate::json::{NotJson, Positions, Scanner, byte_order_mark};
+use super::fields::{EventFields, Wrong, wrong};
+use crate::json::{LineIndex, NotJson, Scanner, byte_order_mark};
 use crate::names::EventKey;
 
 /// How a body holds events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum BodyForm {
     /// One event, or a list of them.
     Json,
     /// One event a line (NDJSON); blank lines are none.
@@ -22,14 +22,14 @@ pub(crate) enum Form {
 
 /// Where in a body, or in a line of it, something is wrong. Counted from 1, columns in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Position {
+pub(crate) struct LineColumn {
     /// The line, unless only one line was looked at.
     pub line: Option<usize>,
     /// The column.
     pub column: usize,
 }
 
-impl fmt::Display for Position {
+impl fmt::Display for LineColumn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(line) = self.line {
             write!(f, "line {line}, ")?;
@@ -46,7 +46,7 @@ pub(crate) struct Invalid {
     /// What is wrong with it.
     pub problem: Cow<'static, str>,
     /// Where, if the field can't be read at all.
-    pub position: Option<Position>,
+    pub position: Option<LineColumn>,
 }
 
 impl fmt::Display for Invalid {
@@ -66,13 +66,13 @@ impl std::error::Error for Invalid {}
 
 /// Why a body holds no events that anybody could tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unreadable {
+pub(crate) enum BodyFault {
     /// It is not JSON.
     #[error("the body is not JSON: {0}")]
-    NotJson(Position),
+    NotJson(LineColumn),
     /// It is JSON, with lists or objects in each other that nobody wants.
     #[error("the body is nested too deeply: {0}")]
-    Nested(Position),
+    Nested(LineColumn),
     /// It is JSON, but no object and no list.
     #[error("the body must be an event or a list of events")]
     NoEvents,
@@ -110,7 +110,7 @@ impl Batch {
                 place += 1;
             }
             if event.key.is_none() && !event.change.has_id() {
-                event.key = Some(EventKey::at(request, place));
+                event.key = Some(EventKey::nth_of(request, place));
             }
             place += 1;
         }
@@ -118,13 +118,13 @@ impl Batch {
 }
 
 /// Reads all events of a body. Stops at the first that is one too many.
-pub(crate) fn read_all(body: &[u8], form: Form, most: usize) -> Result<Batch, Unreadable> {
+pub(crate) fn read_all(body: &[u8], form: BodyForm, most: usize) -> Result<Batch, BodyFault> {
     let mut batch = Batch::default();
     let mut events = Events::new(body, form);
     for event in &mut events {
         let place = batch.len();
         if place == most {
-            return Err(Unreadable::TooMany(most));
+            return Err(BodyFault::TooMany(most));
         }
         match event {
             Ok(event) => batch.events.push(event),
@@ -139,7 +139,7 @@ pub(crate) fn read_all(body: &[u8], form: Form, most: usize) -> Result<Batch, Un
 
 /// Reads the event of one line, if it is not blank.
 pub(crate) fn read_line(line: &[u8]) -> Option<Result<Event, Invalid>> {
-    let event = in_line(&mut Fields::default(), line)?;
+    let event = in_line(&mut EventFields::default(), line)?;
     Some(event.map_err(|wrong| wrong.in_line(None)))
 }
 
@@ -148,14 +148,14 @@ pub(crate) fn read_line(line: &[u8]) -> Option<Result<Event, Invalid>> {
 pub(super) struct Events<'a> {
     body: &'a [u8],
     scanner: Scanner<'a>,
-    at: At,
-    positions: Positions<'a>,
-    fields: Fields<'a>,
-    fault: Option<Unreadable>,
+    at: ReadState,
+    positions: LineIndex<'a>,
+    fields: EventFields<'a>,
+    fault: Option<BodyFault>,
 }
 
 /// How far [`Events`] is.
-enum At {
+enum ReadState {
     Start,
     /// In a list, before its first item or behind another.
     List {
@@ -171,55 +171,55 @@ enum At {
 
 impl<'a> Events<'a> {
     /// Begins to read a body.
-    pub(super) fn new(body: &'a [u8], form: Form) -> Self {
+    pub(super) fn new(body: &'a [u8], form: BodyForm) -> Self {
         Self {
             body,
             scanner: Scanner::new(body, byte_order_mark(body)),
             at: match form {
-                Form::Json => At::Start,
-                Form::Lines => At::Line {
+                BodyForm::Json => ReadState::Start,
+                BodyForm::Lines => ReadState::Line {
                     number: 1,
                     start: 0,
                 },
             },
-            positions: Positions::new(body),
-            fields: Fields::default(),
+            positions: LineIndex::new(body),
+            fields: EventFields::default(),
             fault: None,
         }
     }
 
     /// Why the events ended before the body did, if they did.
-    pub(super) fn fault(&self) -> Option<Unreadable> {
+    pub(super) fn fault(&self) -> Option<BodyFault> {
         self.fault
     }
 
-    fn position(&mut self, at: usize) -> Position {
+    fn position(&mut self, at: usize) -> LineColumn {
         let (line, column) = self.positions.of(at);
-        Position {
+        LineColumn {
             line: Some(line),
             column,
         }
     }
 
     /// The next event of a body of JSON, if there is one.
-    fn next_in_json(&mut self) -> Result<Option<Result<Event, Wrong>>, Unreadable> {
+    fn next_in_json(&mut self) -> Result<Option<Result<Event, Wrong>>, BodyFault> {
         let found = match self.at {
-            At::Start => match self.scanner.peek() {
+            ReadState::Start => match self.scanner.peek() {
                 Some(b'[') => {
                     self.scanner.pass(b'[');
-                    self.at = At::List { first: true };
+                    self.at = ReadState::List { first: true };
                     self.item()
                 }
                 Some(b'{') => {
-                    self.at = At::End;
+                    self.at = ReadState::End;
                     let event = event(&mut self.fields, &mut self.scanner);
                     event.and_then(|event| self.scanner.end().map(|()| Some(event)))
                 }
                 _ => {
-                    self.at = At::End;
+                    self.at = ReadState::End;
                     let value = self.scanner.value();
                     match value.and_then(|_| self.scanner.end()) {
-                        Ok(()) => return Err(Unreadable::NoEvents),
+                        Ok(()) => return Err(BodyFault::NoEvents),
                         Err(fault) => Err(fault),
                     }
                 }
@@ -229,35 +229,35 @@ impl<'a> Events<'a> {
         found.map_err(|fault| {
             let position = self.position(fault.read.saturating_sub(1));
             match fault.deep {
-                true => Unreadable::Nested(position),
-                false => Unreadable::NotJson(position),
+                true => BodyFault::Nested(position),
+                false => BodyFault::NotJson(position),
             }
         })
     }
 
     fn item(&mut self) -> Result<Option<Result<Event, Wrong>>, NotJson> {
-        let At::List { first } = &mut self.at else {
+        let ReadState::List { first } = &mut self.at else {
             return Ok(None);
         };
-        if self.scanner.another(first, b']')? {
+        if self.scanner.has_another(first, b']')? {
             event(&mut self.fields, &mut self.scanner).map(Some)
         } else {
-            self.at = At::End;
+            self.at = ReadState::End;
             self.scanner.end().map(|()| None)
         }
     }
 
     /// The event of the next line that is not blank.
     fn next_line(&mut self) -> Option<Result<Event, Invalid>> {
-        while let At::Line { number, start } = self.at {
+        while let ReadState::Line { number, start } = self.at {
             let rest = self.body.get(start..).unwrap_or_default();
             let length = memchr::memchr(b'\n', rest);
             self.at = match length {
-                Some(length) => At::Line {
+                Some(length) => ReadState::Line {
                     number: number + 1,
                     start: start + length + 1,
                 },
-                None => At::End,
+                None => ReadState::End,
             };
             let line = rest.get(..length.unwrap_or(rest.len())).unwrap_or_default();
             if let Some(event) = in_line(&mut self.fields, line) {
@@ -272,7 +272,7 @@ impl Iterator for Events<'_> {
     type Item = Result<Event, Invalid>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let At::Line { .. } = self.at {
+        if let ReadState::Line { .. } = self.at {
             return self.next_line();
         }
         match self.next_in_json() {
@@ -281,7 +281,7 @@ impl Iterator for Events<'_> {
                 wrong.at_position(position)
             })),
             Err(fault) => {
-                self.at = At::End;
+                self.at = ReadState::End;
                 self.fault = Some(fault);
                 None
             }
@@ -290,7 +290,7 @@ impl Iterator for Events<'_> {
 }
 
 /// The event of a line, if it is not blank. Where files were put behind each other a line may begin with a byte order mark too.
-fn in_line<'a>(fields: &mut Fields<'a>, line: &'a [u8]) -> Option<Result<Event, Wrong>> {
+fn in_line<'a>(fields: &mut EventFields<'a>, line: &'a [u8]) -> Option<Result<Event, Wrong>> {
     let mut scanner = Scanner::new(line, byte_order_mark(line));
     scanner.peek()?;
     let event = event(fields, &mut scanner);
@@ -311,7 +311,7 @@ fn in_line<'a>(fields: &mut Fields<'a>, line: &'a [u8]) -> Option<Result<Event, 
 
 /// Reads the next value as an event.
 fn event<'a>(
-    fields: &mut Fields<'a>,
+    fields: &mut EventFields<'a>,
     scanner: &mut Scanner<'a>,
 ) -> Result<Result<Event, Wrong>, NotJson> {
     fields.clear();
@@ -320,7 +320,7 @@ fn event<'a>(
         return Ok(Err(wrong("event", "must be an object")));
     }
     let mut first = true;
-    while scanner.another(&mut first, b'}')? {
+    while scanner.has_another(&mut first, b'}')? {
         let key = scanner.key()?;
         let value = scanner.value()?;
         fields.put(key, value);
@@ -329,7 +329,7 @@ fn event<'a>(
 }
 
 impl Wrong {
-    fn at_position(self, position: Option<Position>) -> Invalid {
+    fn at_position(self, position: Option<LineColumn>) -> Invalid {
         Invalid {
             field: self.field,
             problem: self.problem,
@@ -338,7 +338,7 @@ impl Wrong {
     }
 
     fn in_line(self, line: Option<usize>) -> Invalid {
-        let position = self.at.map(|at| Position {
+        let position = self.at.map(|at| LineColumn {
             line,
             column: at + 1,
         });

@@ -1,7 +1,7 @@
 //! What an event is about, and whether it builds on earlier events of other rooms. Both the writer, which keeps the order within a
 //! request, and the import, which keeps it across many batches, go by this.
 
-use super::{Change, Message, Place};
+use super::{Change, Message, RoomOrPeer};
 use crate::names::{RoomId, UserId};
 
 /// What an event is about.
@@ -34,7 +34,7 @@ impl Before {
                 self.moves = true;
             }
             Change::Message(Message {
-                place: Place::With(_),
+                place: RoomOrPeer::With(_),
                 ..
             }) => self.makes = true,
             _ => {}
@@ -42,11 +42,11 @@ impl Before {
     }
 }
 
-fn in_place<'a>(place: &'a Place, user: Option<&'a UserId>) -> Option<Subject<'a>> {
+fn in_place<'a>(place: &'a RoomOrPeer, user: Option<&'a UserId>) -> Option<Subject<'a>> {
     match (place, user) {
-        (Place::Room(room), _) => Some(Subject::Room(room)),
-        (Place::With(other), Some(user)) => Some(Subject::Pair(user, other)),
-        (Place::With(_), None) => None,
+        (RoomOrPeer::Room(room), _) => Some(Subject::Room(room)),
+        (RoomOrPeer::With(other), Some(user)) => Some(Subject::Pair(user, other)),
+        (RoomOrPeer::With(_), None) => None,
     }
 }
 

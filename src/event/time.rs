@@ -14,7 +14,7 @@ const EPOCH: Date = date(1970, 1, 1);
 
 /// What a time is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
+pub(super) enum TimeUse {
     /// When something happened.
     Event,
     /// A bound, or a time that there need not have been: 0 is allowed, and before everything.
@@ -26,7 +26,7 @@ pub(super) const FORM: &str =
     "must be milliseconds since the epoch or RFC 3339, between 1973-03-03 and 9999";
 
 /// A number of milliseconds, if it can be a time.
-pub(super) fn of_number(number: i64, what_for: Use) -> Result<i64, &'static str> {
+pub(super) fn of_number(number: i64, what_for: TimeUse) -> Result<i64, &'static str> {
     match number {
         1..FIRST => Err("is before 1973-03-03: these are seconds, where milliseconds belong"),
         _ => within(number, what_for),
@@ -34,14 +34,14 @@ pub(super) fn of_number(number: i64, what_for: Use) -> Result<i64, &'static str>
 }
 
 /// The milliseconds that a text stands for, if it can be a time.
-pub(super) fn of_text(text: &str, what_for: Use) -> Result<i64, &'static str> {
+pub(super) fn of_text(text: &str, what_for: TimeUse) -> Result<i64, &'static str> {
     let time = (text.len() <= MAX_BYTES).then(|| instant(text)).flatten();
     within(time.ok_or(FORM)?, what_for)
 }
 
-fn within(time: i64, what_for: Use) -> Result<i64, &'static str> {
+fn within(time: i64, what_for: TimeUse) -> Result<i64, &'static str> {
     match time {
-        0 if what_for == Use::Bound => Ok(0),
+        0 if what_for == TimeUse::Bound => Ok(0),
         FIRST..=LAST => Ok(time),
         ..FIRST => Err("is before 1973-03-03"),
         _ => Err("is after the year 9999"),
@@ -79,10 +79,10 @@ mod tests {
             ("9999-12-30T22:00:01Z", 253_402_207_201_000),
         ] {
             assert_eq!(instant(text), Some(milliseconds), "{text}");
-            let of_text = of_text(text, Use::Event);
+            let of_text = of_text(text, TimeUse::Event);
             assert_eq!(
                 of_text.is_ok(),
-                of_number(milliseconds, Use::Event).is_ok(),
+                of_number(milliseconds, TimeUse::Event).is_ok(),
                 "{text}"
             );
         }
@@ -109,13 +109,13 @@ mod tests {
             (LAST + 1, false, false),
             (i64::MAX, false, false),
         ] {
-            assert_eq!(of_number(number, Use::Event).is_ok(), event, "{number}");
-            assert_eq!(of_number(number, Use::Bound).is_ok(), bound, "{number}");
+            assert_eq!(of_number(number, TimeUse::Event).is_ok(), event, "{number}");
+            assert_eq!(of_number(number, TimeUse::Bound).is_ok(), bound, "{number}");
         }
         assert!(
             of_text(
                 &format!("2023-11-14T22:13:20.{}Z", "0".repeat(300)),
-                Use::Event
+                TimeUse::Event
             )
             .is_err()
         );

@@ -74,13 +74,13 @@ pub(crate) struct Bodies {
 /// The bodies of one app that are on the way.
 #[derive(Default)]
 struct Arriving {
-    bodies: HashMap<u64, Arc<Progress>>,
+    bodies: HashMap<u64, Arc<BodyProgress>>,
     next: u64,
     looked: Option<Instant>,
 }
 
 /// How far a body has come.
-struct Progress {
+struct BodyProgress {
     since: Instant,
     room: AtomicUsize,
     received: AtomicUsize,
@@ -90,7 +90,7 @@ struct Progress {
     give_up: Notify,
 }
 
-impl Progress {
+impl BodyProgress {
     fn stalls(&self, deadline: Duration) -> bool {
         let age = self.since.elapsed();
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed) as u64);
@@ -108,7 +108,7 @@ impl Progress {
         }
     }
 
-    fn came(&self, received: usize) {
+    fn note_received(&self, received: usize) {
         let last = usize::try_from(self.since.elapsed().as_millis()).unwrap_or(usize::MAX);
         self.received.store(received, Ordering::Relaxed);
         self.last.store(last, Ordering::Relaxed);
@@ -120,7 +120,7 @@ struct OnTheWay<'a> {
     bodies: &'a Bodies,
     app: usize,
     number: u64,
-    progress: Arc<Progress>,
+    progress: Arc<BodyProgress>,
 }
 
 impl Drop for OnTheWay<'_> {
@@ -179,7 +179,7 @@ impl Bodies {
         if announced.is_some_and(|bytes| bytes > limit) {
             return Err(BodyError::TooLarge);
         }
-        let mut here = Here::default();
+        let mut here = ReceivedBody::default();
         // A body that came with its head is handed out once this has waited, and then needs no timer.
         let mut waited = false;
         let is_whole = poll_fn(|context| match here.poll(payload, context, limit) {
@@ -193,7 +193,7 @@ impl Bodies {
         });
         if is_whole.await? {
             return Ok(Body {
-                bytes: here.whole(),
+                bytes: here.into_bytes(),
                 room: None,
                 app,
             });
@@ -211,11 +211,11 @@ impl Bodies {
         &self,
         payload: &mut Payload,
         app: usize,
-        here: Here,
+        here: ReceivedBody,
         announced: Option<usize>,
         limit: usize,
     ) -> Result<Body, BodyError> {
-        let begun = here.whole();
+        let begun = here.into_bytes();
         let size = announced.unwrap_or(begun.len()).max(begun.len()).max(LEAST);
         let mut room = self.room(app, size, size).await?;
         let mut whole = Vec::with_capacity(size.min(limit));
@@ -245,7 +245,7 @@ impl Bodies {
                 progress.room.store(room.amount(), Ordering::Relaxed);
             }
             whole.extend_from_slice(&piece);
-            progress.came(length);
+            progress.note_received(length);
         }
         Ok(Body {
             bytes: Bytes::from(whole),
@@ -255,7 +255,7 @@ impl Bodies {
     }
 
     fn on_the_way(&self, app: usize, room: usize, received: usize) -> OnTheWay<'_> {
-        let progress = Arc::new(Progress {
+        let progress = Arc::new(BodyProgress {
             since: Instant::now(),
             room: AtomicUsize::new(room),
             received: AtomicUsize::new(received),
@@ -387,13 +387,13 @@ async fn outcome<T>(done: Result<T, JoinError>) -> T {
 
 /// What is here of a body.
 #[derive(Default)]
-struct Here {
+struct ReceivedBody {
     /// Most bodies come in one piece, which then needs no copy.
     first: Bytes,
     more: Vec<u8>,
 }
 
-impl Here {
+impl ReceivedBody {
     /// Takes what there is. Ready when the body is whole, and when it is too long to go on like this.
     fn poll(
         &mut self,
@@ -426,7 +426,7 @@ impl Here {
         }
     }
 
-    fn whole(self) -> Bytes {
+    fn into_bytes(self) -> Bytes {
         match self.more.is_empty() {
             true => self.first,
             false => self.more.into(),

@@ -51,7 +51,7 @@ pub(crate) type Refuse = fn(path: &[u8], why: Unserved) -> HttpResponse;
 
 /// What connections may cost.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct Bounds {
     /// Open connections, of all workers together.
     pub max_connections: usize,
     /// Of them from one address; 0: no bound.
@@ -75,7 +75,7 @@ pub(crate) struct Edge {
     /// What the server is called in its own log lines.
     pub name: &'static str,
     /// What connections may cost.
-    pub limits: Limits,
+    pub bounds: Bounds,
     /// Addresses that stand for many callers, so that `max_connections_per_address` is not for them.
     pub trusted_proxies: Vec<IpNet>,
     /// The words of a refusal.

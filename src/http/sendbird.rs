@@ -24,7 +24,7 @@ use crate::names::{AppId, UserId};
 use fault::{
     Fault, INTERNAL, LENGTH, LIMIT, METHOD, REQUEST, SLOW, URL, USER, USER_ID, unavailable,
 };
-use items::{Asked, render};
+use items::{AskedItems, render};
 pub(crate) use section::SendbirdConfig;
 use tenants::{API_TOKEN, Tenants, authenticate};
 
@@ -164,7 +164,7 @@ async fn unread(
     let user = request::decode_segment(call.parameter(0)).ok_or(USER_ID)?;
     // What can't be an id is nobody's.
     let user = UserId::parse(user).map_err(|_| USER)?;
-    let asked = Asked::parse(call.query())?;
+    let asked = AskedItems::parse(call.query())?;
     let types = asked.types.as_deref();
     let totals = call.state.reader.totals(app, &user, types, entry).await?;
     let body = render(&asked.keys, &totals.ok_or(USER)?);

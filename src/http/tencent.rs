@@ -3,7 +3,7 @@
 
 mod asked;
 mod fault;
-mod reply;
+mod answer;
 mod section;
 mod tenants;
 mod usersig;
@@ -23,12 +23,12 @@ use crate::http::request::{self, Call};
 use crate::http::state::State;
 use crate::http::unserved::Unserved;
 use crate::limiter::{Endpoint, Entry};
-use asked::Asked;
+use answer::AnswerBody;
+use asked::AskedPeers;
 use fault::{
     ADMIN, FREQUENCY, Fault, HEAD, INTERNAL, METHOD, NO_USER, PATH, SIG_EXPIRED, SLOW_HEAD,
     TOO_LARGE, unavailable,
 };
-use reply::Reply;
 pub(crate) use section::TencentConfig;
 use tenants::{Tenant, Tenants, authenticate};
 use usersig::make_usersig;
@@ -190,9 +190,9 @@ async fn unread(
     let body = call
         .body(tenant.index, config.server.max_body_bytes)
         .await?;
-    let (asked, _room) = bodies.work(body, Asked::parse).await;
+    let (asked, _room) = bodies.work(body, AskedPeers::parse).await;
     let (asked, app) = (asked?, &tenant.id);
-    let mut reply = Reply::OK;
+    let mut reply = AnswerBody::OK;
     let known = asked.known();
     if known.is_empty() {
         // Also where all peers answer themselves: whether the account exists still has to be asked.

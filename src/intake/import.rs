@@ -46,12 +46,12 @@ pub(crate) struct ImportOptions {
     /// How long to keep trying while Redis is away.
     pub patience: Duration,
     /// How many refused lines are reported, the first ones; the others are only counted.
-    pub told: usize,
+    pub max_reported: usize,
 }
 
 /// Why an import ended before its last line.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum Cut {
+pub(crate) enum EarlyEnd {
     /// The caller has stopped it.
     #[error("interrupted")]
     Stopped,
@@ -128,7 +128,7 @@ struct Chunk {
 
 /// The results of all lanes.
 #[derive(Default)]
-struct Ledger {
+struct LaneResults {
     sums: Imported,
     /// Lines that are not done yet.
     open: BTreeSet<u64>,
@@ -140,10 +140,10 @@ struct Ledger {
     /// How many more refused lines may be reported.
     may_report: usize,
     noted: Vec<NotedLine>,
-    failed: Option<Cut>,
+    failed: Option<EarlyEnd>,
 }
 
-impl Ledger {
+impl LaneResults {
     fn refuse(&mut self, line: RefusedLine) {
         self.sums.rejected += 1;
         self.refused.insert(line.line, line);
@@ -174,17 +174,17 @@ struct Run {
     writer: Writer,
     app: AppId,
     patience: Duration,
-    ledger: Mutex<Ledger>,
+    results: Mutex<LaneResults>,
     places: Semaphore,
 }
 
 impl Run {
-    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn results(&self) -> std::sync::MutexGuard<'_, LaneResults> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has_failed(&self) -> bool {
-        self.ledger().failed.is_some()
+        self.results().failed.is_some()
     }
 
     /// Waits until all lanes are idle.
@@ -216,18 +216,18 @@ impl Run {
         }
         match self.apply(&events).await {
             Ok(outcomes) => {
-                let mut ledger = self.ledger();
+                let mut results = self.results();
                 for (number, outcome) in numbers.into_iter().zip(outcomes) {
-                    ledger.open.remove(&number);
-                    ledger.sums.events += 1;
+                    results.open.remove(&number);
+                    results.sums.events += 1;
                     match outcome {
                         EventOutcome::Applied { .. } | EventOutcome::Accepted { .. } => {
-                            ledger.sums.applied += 1;
+                            results.sums.applied += 1;
                         }
-                        EventOutcome::Duplicate { .. } => ledger.sums.duplicates += 1,
+                        EventOutcome::Duplicate { .. } => results.sums.duplicates += 1,
                         EventOutcome::Rejected(why) => {
                             let (code, message) = why.code_and_message();
-                            ledger.refuse(RefusedLine {
+                            results.refuse(RefusedLine {
                                 line: number,
                                 code,
                                 message,
@@ -237,7 +237,7 @@ impl Run {
                 }
             }
             Err(error) => {
-                self.ledger().failed.get_or_insert(error.into());
+                self.results().failed.get_or_insert(error.into());
             }
         }
     }
@@ -304,14 +304,14 @@ impl Importer {
         options: ImportOptions,
         stop: impl Future<Output = ()>,
         mut on: impl FnMut(&Imported, Remarks),
-    ) -> (Imported, Option<Cut>) {
+    ) -> (Imported, Option<EarlyEnd>) {
         let run = Arc::new(Run {
             writer: self.writer.clone(),
             app: app.clone(),
             patience: options.patience,
-            ledger: Mutex::new(Ledger {
-                may_report: options.told,
-                ..Ledger::default()
+            results: Mutex::new(LaneResults {
+                may_report: options.max_reported,
+                ..LaneResults::default()
             }),
             places: Semaphore::new(UNDER_WAY as usize),
         });
@@ -327,14 +327,14 @@ impl Importer {
         }
         let mut order = Order::new(self.writer.direct_room_ids(app));
         let mut report = |run: &Run, at_the_end: bool| {
-            let mut ledger = run.ledger();
-            let sums = ledger.sums();
+            let mut results = run.results();
+            let sums = results.sums();
             let up_to = if at_the_end { u64::MAX } else { sums.done_to };
             let remarks = Remarks {
-                refused: ledger.take_refused(up_to),
-                noted: std::mem::take(&mut ledger.noted),
+                refused: results.take_refused(up_to),
+                noted: std::mem::take(&mut results.noted),
             };
-            drop(ledger);
+            drop(results);
             on(&sums, remarks);
         };
         let mut stop = std::pin::pin!(stop);
@@ -342,28 +342,28 @@ impl Importer {
             let chunk = tokio::select! {
                 chunk = chunks.recv() => chunk,
                 () = &mut stop => {
-                    run.ledger().failed.get_or_insert(Cut::Stopped);
+                    run.results().failed.get_or_insert(EarlyEnd::Stopped);
                     break;
                 }
             };
             let Some(chunk) = chunk else { break };
             {
-                let mut ledger = run.ledger();
-                ledger.sums.bytes = chunk.bytes;
+                let mut results = run.results();
+                results.sums.bytes = chunk.bytes;
                 let Remarks { refused, noted } = chunk.remarks;
-                ledger.sums.events += refused.len() as u64;
-                refused.into_iter().for_each(|line| ledger.refuse(line));
-                ledger.noted.extend(noted);
-                ledger
+                results.sums.events += refused.len() as u64;
+                refused.into_iter().for_each(|line| results.refuse(line));
+                results.noted.extend(noted);
+                results
                     .open
                     .extend(chunk.lines.iter().map(|line| line.number));
-                ledger.read = chunk.last;
+                results.read = chunk.last;
                 if let Some(why) = chunk.failed {
-                    ledger.failed.get_or_insert(Cut::Lines(why));
+                    results.failed.get_or_insert(EarlyEnd::Lines(why));
                 }
             }
             if let Err(error) = self.distribute(&run, chunk.lines, &mut order, &lanes).await {
-                run.ledger().failed.get_or_insert(error.into());
+                run.results().failed.get_or_insert(error.into());
             }
             report(&run, false);
             if run.has_failed() {
@@ -373,9 +373,9 @@ impl Importer {
         drop(lanes);
         futures_util::future::join_all(workers).await;
         report(&run, true);
-        let mut ledger = run.ledger();
-        let failed = ledger.failed.take();
-        (ledger.sums(), failed)
+        let mut results = run.results();
+        let failed = results.failed.take();
+        (results.sums(), failed)
     }
 
     /// Gives lines to the lanes, so that the result is the same as if they were applied one after the other.

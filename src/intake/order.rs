@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::engine::Writer;
 use crate::error::Result;
-use crate::event::{Change, Event, Message, Place};
+use crate::event::{Change, Event, Message, RoomOrPeer};
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 
 /// How much is remembered at most before all lanes have to become idle.
@@ -99,8 +99,8 @@ impl Order {
             Change::Recalled { room, .. } | Change::Pref { room, .. } => room,
             Change::Message(Message { place, .. }) | Change::Read { place, .. } => {
                 match (place, pair(event)) {
-                    (Place::Room(room), _) => room,
-                    (Place::With(_), Some((one, two))) => {
+                    (RoomOrPeer::Room(room), _) => room,
+                    (RoomOrPeer::With(_), Some((one, two))) => {
                         let made = self.ids.of(one, two, 0)?;
                         self.paired.extend([one.clone(), two.clone()]);
                         self.direct.insert(made.clone(), true);
@@ -125,7 +125,7 @@ impl Order {
                             Some(_) => return Ok(Turn::Alone),
                         }
                     }
-                    (Place::With(_), None) => return Ok(Turn::Alone),
+                    (RoomOrPeer::With(_), None) => return Ok(Turn::Alone),
                 }
             }
         };
@@ -143,12 +143,12 @@ fn lane(name: &impl Hash) -> Turn {
 fn pair(event: &Event) -> Option<(&UserId, &UserId)> {
     match &event.change {
         Change::Message(Message {
-            place: Place::With(to),
+            place: RoomOrPeer::With(to),
             sender: Some(sender),
             ..
         }) => Some((sender, to)),
         Change::Read {
-            place: Place::With(peer),
+            place: RoomOrPeer::With(peer),
             user,
             ..
         } => Some((user, peer)),

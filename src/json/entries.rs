@@ -11,8 +11,8 @@ impl<'a> Raw<'a> {
     }
 
     /// Keys and values, if it is an object. A key may come twice.
-    pub(crate) fn fields(self) -> Option<Fields<'a>> {
-        self.entries(b'{').map(Fields)
+    pub(crate) fn fields(self) -> Option<ObjectFields<'a>> {
+        self.entries(b'{').map(ObjectFields)
     }
 
     fn entries(self, open: u8) -> Option<Entries<'a>> {
@@ -54,7 +54,7 @@ impl<'a> Entries<'a> {
     /// Goes to the next entry. The grammar was found right before, so an error is the end.
     fn next(&mut self, close: u8) -> Option<()> {
         let Self { scanner, first, .. } = self;
-        scanner.another(first, close).ok()?.then_some(())
+        scanner.has_another(first, close).ok()?.then_some(())
     }
 
     fn shifted(&self, raw: Raw<'a>) -> Raw<'a> {
@@ -78,9 +78,9 @@ impl<'a> Iterator for Items<'a> {
 
 /// The keys and values of an object, in order.
 #[derive(Debug, Clone)]
-pub(crate) struct Fields<'a>(Entries<'a>);
+pub(crate) struct ObjectFields<'a>(Entries<'a>);
 
-impl<'a> Iterator for Fields<'a> {
+impl<'a> Iterator for ObjectFields<'a> {
     type Item = (Raw<'a>, Raw<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {

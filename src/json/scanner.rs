@@ -65,7 +65,7 @@ impl<'a> Scanner<'a> {
 
     /// Whether a list or an object whose opening bracket has been passed has another entry: its comma is passed, or the
     /// closing bracket.
-    pub(crate) fn another(&mut self, first: &mut bool, close: u8) -> Result<bool, NotJson> {
+    pub(crate) fn has_another(&mut self, first: &mut bool, close: u8) -> Result<bool, NotJson> {
         if std::mem::take(first) {
             return Ok(!self.pass(close));
         }
@@ -85,7 +85,7 @@ impl<'a> Scanner<'a> {
         }
         let from = self.at;
         self.string()?;
-        let key = self.since(from);
+        let key = self.raw_since(from);
         match self.pass(b':') {
             true => Ok(key),
             false => Err(self.fault()),
@@ -97,10 +97,10 @@ impl<'a> Scanner<'a> {
         self.peek();
         let from = self.at;
         self.skip()?;
-        Ok(self.since(from))
+        Ok(self.raw_since(from))
     }
 
-    fn since(&self, from: usize) -> Raw<'a> {
+    fn raw_since(&self, from: usize) -> Raw<'a> {
         Raw::new(self.text.get(from..self.at).unwrap_or_default(), from)
     }
 

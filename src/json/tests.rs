@@ -6,11 +6,11 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::de::IgnoredAny;
 
 fn read(text: &str) -> Raw<'_> {
-    whole(text.as_bytes()).unwrap()
+    parse(text.as_bytes()).unwrap()
 }
 
 fn fault(text: &str) -> usize {
-    let fault = whole(text.as_bytes()).unwrap_err();
+    let fault = parse(text.as_bytes()).unwrap_err();
     assert!(!fault.deep, "{text}");
     fault.read
 }
@@ -64,7 +64,7 @@ fn what_is_json_is_what_serde_takes_for_it() {
     for _ in 0..100_000 {
         let text = random(&mut rng);
         let reference = serde_json::from_str::<IgnoredAny>(&text);
-        let found = whole(text.as_bytes());
+        let found = parse(text.as_bytes());
         assert_eq!(found.is_ok(), reference.is_ok(), "{text}");
         good += usize::from(found.is_ok());
     }
@@ -112,7 +112,7 @@ fn strings_are_what_serde_takes_them_for() {
         let text = [b"\"", &*inside, b"\""].concat();
         let shown = String::from_utf8_lossy(&text);
         let reference = serde_json::from_slice::<String>(&text);
-        let Ok(raw) = whole(&text) else {
+        let Ok(raw) = parse(&text) else {
             // Only a backslash in front of the last quote makes a string end elsewhere.
             assert!(reference.is_err(), "{shown}");
             continue;
@@ -157,7 +157,7 @@ fn faults_are_told_by_kind_and_place() {
                 if before.is_empty() { b"" } else { b"]" },
             ]
             .concat();
-            let raw = whole(&list).unwrap();
+            let raw = parse(&list).unwrap();
             let raw = raw.items().and_then(Iterator::last).unwrap_or(raw);
             let at = before.len() + at;
             let bad = BadText {
@@ -193,16 +193,16 @@ fn faults_are_told_by_kind_and_place() {
 #[test]
 fn nesting_has_an_end() {
     let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
-    assert!(whole(deep(127).as_bytes()).is_ok());
-    let error = whole(deep(128).as_bytes()).unwrap_err();
+    assert!(parse(deep(127).as_bytes()).is_ok());
+    let error = parse(deep(128).as_bytes()).unwrap_err();
     assert!(error.deep && error.read == 128, "{error:?}");
     let objects = "{\"a\":".repeat(200_000);
-    assert!(whole(objects.as_bytes()).unwrap_err().deep);
+    assert!(parse(objects.as_bytes()).unwrap_err().deep);
     // An unequal pair is seen at every depth.
     for (open, close) in [("[", "}"), ("{\"a\":", "]")] {
         for depth in [1, 64, 127] {
             let text = open.repeat(depth) + "1" + close;
-            assert!(!whole(text.as_bytes()).unwrap_err().deep);
+            assert!(!parse(text.as_bytes()).unwrap_err().deep);
         }
     }
 }
@@ -250,7 +250,7 @@ fn values_are_looked_into_where_they_lie() {
 
 #[test]
 fn positions_are_counted_once() {
-    let mut positions = Positions::new(b"ab\ncd\n\nef");
+    let mut positions = LineIndex::new(b"ab\ncd\n\nef");
     let found: Vec<_> = [0, 1, 2, 3, 5, 6, 7, 8, 9]
         .map(|at| positions.of(at))
         .to_vec();
@@ -268,5 +268,5 @@ fn positions_are_counted_once() {
             (4, 3)
         ]
     );
-    assert_eq!(whole(b"\xef\xbb\xbf{}").unwrap().at(), 3);
+    assert_eq!(parse(b"\xef\xbb\xbf{}").unwrap().at(), 3);
 }

@@ -3,11 +3,16 @@
 use super::*;
 use crate::names::AppId;
 
-fn limiter(per_second: u32, burst: u32, scope: Scope) -> Limiter {
+fn limiter(per_second: u32, burst: u32, scope: LimitScope) -> Limiter {
     shared(per_second, burst, scope, |_| 1.0)
 }
 
-fn shared(per_second: u32, burst: u32, scope: Scope, user_share: fn(&AppConfig) -> f64) -> Limiter {
+fn shared(
+    per_second: u32,
+    burst: u32,
+    scope: LimitScope,
+    user_share: fn(&AppConfig) -> f64,
+) -> Limiter {
     let app = AppConfig {
         id: AppId::parse("a").unwrap(),
         server_keys: Vec::new(),
@@ -31,7 +36,7 @@ fn user(name: &str) -> Arc<UserId> {
 
 #[test]
 fn exactly_the_burst_passes_at_once_and_endpoints_are_apart() {
-    let limiter = limiter(1, 5, Scope::Pod);
+    let limiter = limiter(1, 5, LimitScope::Pod);
     let passed = (0..50)
         .filter(|_| limiter.enter(0, "x").check().is_ok())
         .count();
@@ -41,7 +46,7 @@ fn exactly_the_burst_passes_at_once_and_endpoints_are_apart() {
 
 #[test]
 fn no_limit_where_per_second_is_zero_or_nothing_is_known() {
-    let limiter = limiter(0, 1, Scope::Cluster);
+    let limiter = limiter(0, 1, LimitScope::Cluster);
     for _ in 0..1000 {
         let entry = limiter.enter(0, "x");
         assert!(entry.check().is_ok() && entry.charge().is_none() && entry.standing().is_none());
@@ -51,7 +56,7 @@ fn no_limit_where_per_second_is_zero_or_nothing_is_known() {
 
 #[test]
 fn headers_count_down_and_round_up() {
-    let limiter = limiter(2, 2, Scope::Pod);
+    let limiter = limiter(2, 2, LimitScope::Pod);
     let entry = limiter.enter(0, "x");
     let standing = entry.standing().unwrap();
     assert_eq!(standing.policy, "\"x\";q=2;w=1");
@@ -67,7 +72,7 @@ fn headers_count_down_and_round_up() {
 
 #[test]
 fn a_refusal_by_redis_is_remembered_for_its_time_only() {
-    let limiter = limiter(1_000, 1_000, Scope::Cluster);
+    let limiter = limiter(1_000, 1_000, LimitScope::Cluster);
     let mut entry = limiter.enter(0, "x");
     assert_eq!(entry.charge().unwrap().per_second, 1_000);
     let refused = Verdict {
@@ -87,7 +92,7 @@ fn a_refusal_by_redis_is_remembered_for_its_time_only() {
 /// Redis' clock may have stepped back by an hour: neither the pod nor the caller waits longer than one burst.
 #[test]
 fn nobody_waits_longer_than_one_burst() {
-    let limiter = limiter(1_000, 50, Scope::Cluster);
+    let limiter = limiter(1_000, 50, LimitScope::Cluster);
     let mut entry = limiter.enter(0, "x");
     let hour = Duration::from_secs(3_600);
     let refused = Verdict {
@@ -118,7 +123,7 @@ fn nobody_waits_longer_than_one_burst() {
 
 #[test]
 fn one_user_gets_its_share_and_the_others_the_rest() {
-    let limiter = shared(1, 10, Scope::Pod, |_| 0.5);
+    let limiter = shared(1, 10, LimitScope::Pod, |_| 0.5);
     let (alice, bob) = (user("alice"), user("bob"));
     let passed = |who: &Arc<UserId>| {
         let calls = 0..20;
@@ -135,7 +140,7 @@ fn one_user_gets_its_share_and_the_others_the_rest() {
 
 #[test]
 fn both_policies_are_shown_and_the_one_that_refuses_alone() {
-    let limiter = shared(10, 10, Scope::Pod, |_| 0.2);
+    let limiter = shared(10, 10, LimitScope::Pod, |_| 0.2);
     let alice = user("alice");
     let shown = || {
         let entry = limiter.enter_as(0, "x", &alice);
@@ -155,7 +160,7 @@ fn a_share_of_all_is_no_bound_and_a_small_one_still_lets_somebody_call() {
         (|_| 1e-6, 1),
         (|_| 0.3, 3),
     ] {
-        let limiter = shared(1, 10, Scope::Pod, share);
+        let limiter = shared(1, 10, LimitScope::Pod, share);
         let alice = user("alice");
         let passed = (0..20).filter(|_| limiter.enter_as(0, "x", &alice).check().is_ok());
         assert_eq!(passed.count(), passes);
@@ -164,7 +169,7 @@ fn a_share_of_all_is_no_bound_and_a_small_one_still_lets_somebody_call() {
 
 #[test]
 fn redis_is_told_of_a_user_who_calls_often() {
-    let limiter = shared(1_000, 200, Scope::Cluster, |_| 0.5);
+    let limiter = shared(1_000, 200, LimitScope::Cluster, |_| 0.5);
     let alice = user("alice");
     // 100 at once: every sixth call, until somebody is at it.
     let mut tabs = (0..10).map(|_| limiter.enter_as(0, "x", &alice).report());
@@ -189,7 +194,7 @@ fn redis_is_told_of_a_user_who_calls_often() {
 
 #[test]
 fn users_that_come_and_go_take_no_more_memory() {
-    let limiter = shared(1_000, 1_000, Scope::Cluster, |_| 0.5);
+    let limiter = shared(1_000, 1_000, LimitScope::Cluster, |_| 0.5);
     for n in 0..3 * USERS {
         limiter.enter_as(0, "x", &user(&n.to_string()));
     }
@@ -198,7 +203,7 @@ fn users_that_come_and_go_take_no_more_memory() {
 
 #[test]
 fn a_granted_call_shows_what_redis_said() {
-    let limiter = limiter(10, 10, Scope::Cluster);
+    let limiter = limiter(10, 10, LimitScope::Cluster);
     let mut entry = limiter.enter(0, "x");
     let verdict = Verdict {
         allowed: true,

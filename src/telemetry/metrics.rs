@@ -288,7 +288,11 @@ impl Metrics {
 
     /// Says whose calls of which endpoints will be counted: by their names those of no app that is known, and those of each
     /// app, in the order of the configuration. All begin at zero.
-    pub(crate) fn expect(&self, unknown: &[&'static str], apps: Vec<(String, Vec<&'static str>)>) {
+    pub(crate) fn expect_calls(
+        &self,
+        unknown: &[&'static str],
+        apps: Vec<(String, Vec<&'static str>)>,
+    ) {
         let strangers = (String::new(), unknown.to_vec());
         let callers = std::iter::once(strangers).chain(apps);
         // Only the first time says something.
@@ -459,7 +463,7 @@ mod tests {
     #[test]
     fn names_and_numbers_come_out_as_documented() {
         let metrics = Metrics::new();
-        metrics.expect(
+        metrics.expect_calls(
             &["none"],
             vec![("a\"b".into(), vec!["x", "y"]), ("c".into(), vec!["y"])],
         );

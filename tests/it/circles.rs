@@ -12,14 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::layering::{Sources, sources};
 
-/// Circles that are still there: the uses that have to go, from and to. One that closes no circle any more is struck off.
-#[rustfmt::skip]
-const STILL_TO_GO: &[(&str, &str)] = &[
-    // The table of the settings names the rules and the ways to show a value, which name the settings in turn.
-    ("config/settings", "config/rules"),
-    ("config/show", "config/settings"),
-];
-
 /// From a module to one that it uses; and a file and a file of them between which it is so.
 type Arrows = BTreeMap<(String, String), (String, String)>;
 
@@ -260,14 +252,6 @@ fn arrows_of(sources: &Sources) -> Arrows {
     Program::new(sources).arrows()
 }
 
-fn without(arrows: &Arrows, gone: &[(&str, &str)]) -> Arrows {
-    let is_gone = |(from, to): &(String, String)| gone.contains(&(from.as_str(), to.as_str()));
-    let arrows = arrows.iter().filter(|(ends, _)| !is_gone(ends));
-    arrows
-        .map(|(ends, files)| (ends.clone(), files.clone()))
-        .collect()
-}
-
 /// The map in the header of `src/lib.rs`: a line for each module, `name → those that it may use`.
 fn map() -> BTreeMap<String, BTreeSet<String>> {
     let header = include_str!("../../src/lib.rs").lines();
@@ -343,22 +327,8 @@ fn every_arrow_of_the_map_can_be_broken() {
 
 #[test]
 fn modules_use_each_other_one_way() {
-    let circles = circles(&without(&arrows_of(&sources()), STILL_TO_GO));
+    let circles = circles(&arrows_of(&sources()));
     assert!(circles.is_empty(), "\n{}", circles.join("\n"));
-}
-
-#[test]
-fn no_circle_is_forgiven_that_is_open() {
-    let arrows = arrows_of(&sources());
-    let open: Vec<_> = (0..STILL_TO_GO.len())
-        .filter(|number| {
-            let mut others = STILL_TO_GO.to_vec();
-            others.remove(*number);
-            circles(&without(&arrows, &others)).is_empty()
-        })
-        .map(|number| STILL_TO_GO[number])
-        .collect();
-    assert_eq!(open, [], "these are in no circle any more");
 }
 
 /// Circles as they could be written, and what only looks like one.

@@ -49,7 +49,7 @@ impl Check {
     }
 }
 
-pub(super) type Fields = BTreeMap<String, String>;
+pub(super) type NodeFields = BTreeMap<String, String>;
 
 /// The checks of one node so far.
 pub(super) struct Checks {

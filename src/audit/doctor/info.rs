@@ -1,8 +1,8 @@
 //! Checks of a server by its INFO and settings: version, role, memory, persistence.
 
-use super::check::{Checks, Fields, Level};
+use super::check::{Checks, Level, NodeFields};
 
-pub(super) fn is_cluster(info: &Fields) -> bool {
+pub(super) fn is_cluster(info: &NodeFields) -> bool {
     info.get("cluster_enabled").is_some_and(|on| on == "1")
 }
 
@@ -39,7 +39,7 @@ pub(super) fn fixed(valkey: bool, version: &str) -> bool {
     }
 }
 
-pub(super) fn version(info: &Fields, checks: &mut Checks) {
+pub(super) fn version(info: &NodeFields, checks: &mut Checks) {
     let spoken = info
         .get("redis_version")
         .map(String::as_str)
@@ -76,7 +76,7 @@ pub(super) fn version(info: &Fields, checks: &mut Checks) {
     }
 }
 
-pub(super) fn role(info: &Fields, settings: Option<&Fields>, checks: &mut Checks) {
+pub(super) fn role(info: &NodeFields, settings: Option<&NodeFields>, checks: &mut Checks) {
     let get = |field: &str| info.get(field).map(String::as_str).unwrap_or_default();
     if get("loading") == "1" {
         checks.add(
@@ -112,7 +112,7 @@ pub(super) fn role(info: &Fields, settings: Option<&Fields>, checks: &mut Checks
     );
 }
 
-pub(super) fn memory(info: &Fields, checks: &mut Checks) {
+pub(super) fn memory(info: &NodeFields, checks: &mut Checks) {
     let get = |field: &str| info.get(field).map(String::as_str).unwrap_or_default();
     let number = |field: &str| get(field).parse::<u64>().unwrap_or(0);
     let policy = get("maxmemory_policy");
@@ -150,7 +150,7 @@ pub(super) fn memory(info: &Fields, checks: &mut Checks) {
     }
 }
 
-pub(super) fn persistence(info: &Fields, settings: Option<&Fields>, checks: &mut Checks) {
+pub(super) fn persistence(info: &NodeFields, settings: Option<&NodeFields>, checks: &mut Checks) {
     let get = |field: &str| info.get(field).map(String::as_str).unwrap_or_default();
     let setting = |field: &str| settings.and_then(|s| s.get(field)).map(String::as_str);
     if get("aof_enabled") == "1" {
@@ -206,7 +206,7 @@ pub(super) fn persistence(info: &Fields, settings: Option<&Fields>, checks: &mut
     }
 }
 
-pub(super) fn encoding(settings: Option<&Fields>, checks: &mut Checks) {
+pub(super) fn encoding(settings: Option<&NodeFields>, checks: &mut Checks) {
     let number = |field: &str| {
         let value = settings.and_then(|s| s.get(field));
         value.and_then(|value| value.parse::<u64>().ok())

@@ -62,7 +62,7 @@ pub(super) const WELCOME: [&str; 7] = [
 ];
 
 /// The command that gives a user the least rights that work.
-pub(super) fn least() -> String {
+pub(super) fn command_for_least_rights() -> String {
     let commands = NEEDED.iter().map(|words| {
         let mut words = words.split(' ');
         let name = words.next().unwrap_or_default().to_lowercase();
@@ -102,7 +102,7 @@ impl Doctor {
         if cluster.is_some_and(|on| on == "1") {
             call.push("CLUSTER\nSLOTS");
         }
-        let advice = least();
+        let advice = command_for_least_rights();
         let refused = self.redis.call(&call).await.and_then(|value| {
             let mut reply = Reply::new(value)?;
             let mut refused = Vec::new();
@@ -142,12 +142,12 @@ impl Doctor {
 
 /// Which commands beyond those of pods our user may run. A script asks the server for the rights first, because the server logs
 /// each command that it denies, and operators watch that log.
-pub(super) struct May {
+pub(super) struct Rights {
     pub(super) read_settings: bool,
     pub(super) see_cluster: bool,
 }
 
-impl May {
+impl Rights {
     pub(super) async fn ask(node: &Server) -> Self {
         let (settings, cluster) = ("CONFIG\nGET\nsave", "CLUSTER\nINFO");
         let mut eval = redis::cmd("EVAL");

@@ -4,7 +4,7 @@ use crate::audit::form::Type;
 use crate::scripts;
 
 /// A change of a key.
-pub(super) enum Change {
+pub(super) enum KeyChange {
     /// Deletes the key, if it is not of this type; with an empty text, in any case.
     Drop(&'static str),
     /// Sets a field of a hash: field, value seen, new value.
@@ -29,15 +29,15 @@ pub(super) enum Change {
 
 /// The changes of one slot.
 #[derive(Default)]
-pub(super) struct Plan {
+pub(super) struct MendPlan {
     keys: Vec<Vec<u8>>,
-    pub(super) changes: Vec<(usize, Change)>,
+    pub(super) changes: Vec<(usize, KeyChange)>,
     /// The new value for each finding, in the order of the findings; `None`: it is removed.
     pub(super) replacements: Vec<Option<String>>,
 }
 
-impl Plan {
-    pub(super) fn add(&mut self, key: impl AsRef<[u8]>, change: Change) {
+impl MendPlan {
+    pub(super) fn add(&mut self, key: impl AsRef<[u8]>, change: KeyChange) {
         let key = key.as_ref();
         let at = self.keys.iter().position(|known| known == key);
         let at = at.unwrap_or_else(|| {
@@ -47,21 +47,21 @@ impl Plan {
         self.changes.push((at, change));
     }
 
-    pub(super) fn call(&self, changes: &[(usize, Change)]) -> scripts::Call {
+    pub(super) fn call(&self, changes: &[(usize, KeyChange)]) -> scripts::ScriptCall {
         let mut call = scripts::SLOT_MEND.call(&self.keys);
         for (key, change) in changes {
             call.push(key + 1);
             let (what, field, seen, put): (&str, &[u8], &[u8], String) = match change {
-                Change::Drop(kind) => ("drop", kind.as_bytes(), b"", String::new()),
-                Change::Set(field, seen, put) => ("set", field, seen, put.clone()),
-                Change::Del(field, seen) => ("del", field, seen, String::new()),
-                Change::New(field, put) => ("new", field.as_bytes(), b"", put.clone()),
-                Change::Rem(member) => ("rem", member, b"", String::new()),
-                Change::Add(member) => ("add", member.as_bytes(), b"", member.clone()),
-                Change::ListSet(seen, put) => ("lset", b"", seen, put.clone()),
-                Change::ListDel(seen) => ("ldel", b"", seen, String::new()),
-                Change::Push(put) => ("push", b"", b"", put.clone()),
-                Change::Ttl(millis) => ("ttl", b"", b"", millis.to_string()),
+                KeyChange::Drop(kind) => ("drop", kind.as_bytes(), b"", String::new()),
+                KeyChange::Set(field, seen, put) => ("set", field, seen, put.clone()),
+                KeyChange::Del(field, seen) => ("del", field, seen, String::new()),
+                KeyChange::New(field, put) => ("new", field.as_bytes(), b"", put.clone()),
+                KeyChange::Rem(member) => ("rem", member, b"", String::new()),
+                KeyChange::Add(member) => ("add", member.as_bytes(), b"", member.clone()),
+                KeyChange::ListSet(seen, put) => ("lset", b"", seen, put.clone()),
+                KeyChange::ListDel(seen) => ("ldel", b"", seen, String::new()),
+                KeyChange::Push(put) => ("push", b"", b"", put.clone()),
+                KeyChange::Ttl(millis) => ("ttl", b"", b"", millis.to_string()),
             };
             call.push(what);
             call.push(field);

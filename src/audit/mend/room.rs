@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use redis::Value;
 
-use super::plan::{Change, Plan, word};
-use super::{LOST, Mended, ROUNDS, Run};
+use super::plan::{KeyChange, MendPlan, word};
+use super::{LOST, Mended, Mending, ROUNDS};
 use crate::audit::Repairer;
 use crate::audit::derive::{LogLine, Sources};
 use crate::audit::form::{self, ALWAYS, KnownId, SlotKind, Type, WITH_MESSAGES};
-use crate::audit::position::Position;
+use crate::audit::record::AuditRecord;
 use crate::audit::slot::{Bad, text_or_escaped};
 use crate::connection::Item;
 use crate::counts::number::short;
@@ -28,7 +28,7 @@ impl Repairer {
         &self,
         app: &AppId,
         room: &Enc,
-        run: &mut Run<'_, F, P>,
+        run: &mut Mending<'_, F, P>,
     ) -> Result<()>
     where
         F: AsyncFnMut(Mended) -> Result<()>,
@@ -58,14 +58,14 @@ impl Repairer {
     }
 
     /// The plan to mend what can't be read of a room.
-    async fn plan_room(&self, app: &AppId, room: &Enc, bad: &[Bad]) -> Result<Plan> {
+    async fn plan_room(&self, app: &AppId, room: &Enc, bad: &[Bad]) -> Result<MendPlan> {
         let keys = RoomKeys::new(app, room);
         let sources = self.sources(app, room, bad).await?;
         let is_bad = |what: &str, field: Option<&str>| {
             bad.iter()
                 .any(|bad| bad.what == what && bad.field.as_deref() == field.map(str::as_bytes))
         };
-        let mut plan = Plan::default();
+        let mut plan = MendPlan::default();
         let ttl = self.writer.history().max_age_micros() / 1_000 + 1_200_000;
         let (meta, ids, log) = (keys.meta(), keys.ids(), keys.log());
         let last_is_bad = ["last_id", "last_position", "last_time", "last_at"]
@@ -75,7 +75,10 @@ impl Repairer {
             let key = keys.key(one.what);
             let Some(field) = &one.field else {
                 plan.replacements.push(None);
-                plan.add(&key, Change::Drop(word(SlotKind::Room.type_of(one.what))));
+                plan.add(
+                    &key,
+                    KeyChange::Drop(word(SlotKind::Room.type_of(one.what))),
+                );
                 let now = plan.replacements.last_mut();
                 match one.what {
                     "meta" if sources.is_room() => {
@@ -100,7 +103,7 @@ impl Repairer {
                             *now = Some(described.collect::<Vec<_>>().join(", "));
                         }
                         for (field, text) in all {
-                            plan.add(&meta, Change::New(field.to_owned(), text));
+                            plan.add(&meta, KeyChange::New(field.to_owned(), text));
                         }
                     }
                     "ids" => {
@@ -109,9 +112,9 @@ impl Repairer {
                             *now = Some(format!("{} ids by the history", all.len()));
                         }
                         for (id, known) in &all {
-                            plan.add(&ids, Change::New(id.clone(), known.text()));
+                            plan.add(&ids, KeyChange::New(id.clone(), known.text()));
                         }
-                        plan.add(&ids, Change::Ttl(ttl));
+                        plan.add(&ids, KeyChange::Ttl(ttl));
                     }
                     "log" => {
                         let all = sources.all_lines();
@@ -122,9 +125,9 @@ impl Repairer {
                             });
                         }
                         for line in &all {
-                            plan.add(&log, Change::Push(line.text()));
+                            plan.add(&log, KeyChange::Push(line.text()));
                         }
-                        plan.add(&log, Change::Ttl(ttl));
+                        plan.add(&log, KeyChange::Ttl(ttl));
                     }
                     "recalled" if !sources.is_direct() => {
                         let all = sources.ids.values();
@@ -134,7 +137,7 @@ impl Repairer {
                             *now = Some(format!("{} positions by their ids", all.len()));
                         }
                         for at in all {
-                            plan.add(&key, Change::Add(at.to_string()));
+                            plan.add(&key, KeyChange::Add(at.to_string()));
                         }
                     }
                     "members" => {
@@ -161,21 +164,21 @@ impl Repairer {
             };
             let change = match (SlotKind::Room.type_of(one.what), &replacement) {
                 (Type::Hash, Some(replacement)) if one.why == form::MISSING => {
-                    Change::New(name, replacement.clone())
+                    KeyChange::New(name, replacement.clone())
                 }
                 (Type::Hash, Some(replacement)) => {
-                    Change::Set(field.clone(), one.value.clone(), replacement.clone())
+                    KeyChange::Set(field.clone(), one.value.clone(), replacement.clone())
                 }
-                (Type::Hash, None) => Change::Del(field.clone(), one.value.clone()),
+                (Type::Hash, None) => KeyChange::Del(field.clone(), one.value.clone()),
                 (Type::List, Some(replacement)) => {
-                    Change::ListSet(one.value.clone(), replacement.clone())
+                    KeyChange::ListSet(one.value.clone(), replacement.clone())
                 }
-                (Type::List, None) => Change::ListDel(one.value.clone()),
-                (Type::SortedSet, Some(replacement)) => Change::Add(replacement.clone()),
-                (Type::SortedSet, None) => Change::Rem(field.clone()),
+                (Type::List, None) => KeyChange::ListDel(one.value.clone()),
+                (Type::SortedSet, Some(replacement)) => KeyChange::Add(replacement.clone()),
+                (Type::SortedSet, None) => KeyChange::Rem(field.clone()),
             };
             plan.replacements.push(replacement);
-            if one.why != form::MISSING || !matches!(change, Change::Del(..)) {
+            if one.why != form::MISSING || !matches!(change, KeyChange::Del(..)) {
                 plan.add(&key, change);
             }
         }
@@ -184,13 +187,13 @@ impl Repairer {
             .iter()
             .any(|bad| bad.what == "log" && bad.field.is_some())
         {
-            plan.add(&log, Change::Ttl(ttl));
+            plan.add(&log, KeyChange::Ttl(ttl));
         }
         // A room has all fields of its last message or none.
         if last_is_bad && sources.field("last_id").is_none() {
             for (field, value) in &sources.meta {
                 if field.starts_with("last_") {
-                    let change = Change::Del(field.clone().into(), value.clone().into());
+                    let change = KeyChange::Del(field.clone().into(), value.clone().into());
                     plan.add(&meta, change);
                 }
             }
@@ -203,7 +206,7 @@ impl Repairer {
             let next = sources.next_rev().to_string();
             let version = next_version(&next, mrev.1);
             for ((field, seen), next) in [(rev, next), (mrev, version)] {
-                let change = Change::Set(field.into(), seen.clone().into(), next);
+                let change = KeyChange::Set(field.into(), seen.clone().into(), next);
                 plan.add(&meta, change);
             }
         }
@@ -292,7 +295,7 @@ impl Repairer {
         app: &AppId,
         room: &Enc,
         members: &[(Enc, Membership)],
-    ) -> Result<Vec<Position>> {
+    ) -> Result<Vec<AuditRecord>> {
         let items: Vec<Item> = members
             .iter()
             .flat_map(|(user, _)| {
@@ -305,24 +308,24 @@ impl Repairer {
             })
             .collect();
         let mut records = Vec::new();
-        let answers = self.audit.redis.each(&items).await?;
+        let answers = self.audit.redis.send_each(&items).await?;
         for (at, answer) in answers.into_iter().enumerate() {
             let Some(Value::BulkString(text)) = readable(answer)? else {
                 continue;
             };
             let text = text_or_escaped(&text);
             let record = match at % 2 {
-                0 => Position::room(&text),
-                _ => Position::supergroup(&text),
+                0 => AuditRecord::of_room(&text),
+                _ => AuditRecord::of_supergroup(&text),
             };
             records.extend(record.ok());
         }
         Ok(records)
     }
 
-    async fn record_of(&self, app: &AppId, room: &Enc, user: &Enc) -> Result<Option<Position>> {
+    async fn record_of(&self, app: &AppId, room: &Enc, user: &Enc) -> Result<Option<AuditRecord>> {
         let slot = self.audit.slot(app, user).await?;
-        let record = slot.position(room.as_str());
+        let record = slot.record_of(room.as_str());
         Ok(record.filter(|record| slot.left_since(room.as_str()) < record.epoch))
     }
 
@@ -334,7 +337,7 @@ impl Repairer {
 }
 
 /// A member's entry by the user's record. The base is not known; the read position stands in for it, and is not below it.
-pub(super) fn entry_of(record: &Position) -> String {
+pub(super) fn entry_of(record: &AuditRecord) -> String {
     format!("{}|{}|{}", record.state, short(record.epoch), record.read)
 }
 

@@ -3,25 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::drift::Drift;
-use crate::audit::position::Position;
-use crate::counts::number::whole;
+use crate::audit::record::AuditRecord;
+use crate::counts::number::whole_number;
 
 /// The positions of a slot that can be read, with the numbers that follow from its marks.
 #[derive(Debug, Default)]
-pub(super) struct Positions {
-    pub(super) rooms: BTreeMap<String, Position>,
+pub(super) struct SlotRecords {
+    pub(super) rooms: BTreeMap<String, AuditRecord>,
     /// Holes by room.
     pub(super) holes: BTreeMap<String, BTreeSet<u64>>,
     /// Marks without a meaning.
     pub(super) stale: Vec<String>,
 }
 
-impl Positions {
+impl SlotRecords {
     /// Adds a mark if it is of this letter: all holes have to be added before any mention.
     pub(super) fn add_mark(&mut self, mark: &str, letter: &str) {
         let parts: Vec<&str> = mark.split('|').collect();
         let (room, is, digits) = match parts.as_slice() {
-            [room, is @ ("h" | "m"), digits] if digits.len() == 16 && whole(digits).is_some() => {
+            [room, is @ ("h" | "m"), digits]
+                if digits.len() == 16 && whole_number(digits).is_some() =>
+            {
                 (*room, *is, *digits)
             }
             _ if letter == "h" => return self.stale.push(mark.to_owned()),
@@ -67,7 +69,7 @@ impl Expected {
         }
     }
 
-    pub(super) fn add(&mut self, room: &str, position: &Position) {
+    pub(super) fn add(&mut self, room: &str, position: &AuditRecord) {
         let record = position.record();
         if position.head.is_none() {
             self.supers.insert(room.to_owned(), record);

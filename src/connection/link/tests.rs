@@ -14,7 +14,7 @@ async fn peer() -> (TcpListener, Link) {
         listener.local_addr().unwrap().port(),
     );
     let info = redis::IntoConnectionInfo::into_connection_info(ConnectionAddr::Tcp(host, port));
-    let link = Link::new(Arc::new(Route {
+    let link = Link::new(Arc::new(Dialer {
         info: info.unwrap(),
         tls: None,
         connect: Duration::from_secs(60),
@@ -60,7 +60,7 @@ async fn connected_for(
         stream
     };
     let cmd = redis::cmd(command);
-    tokio::join!(serve, link.one((&cmd).into()))
+    tokio::join!(serve, link.send((&cmd).into()))
 }
 
 #[tokio::test]
@@ -78,9 +78,9 @@ async fn what_is_sent_at_once_is_answered_in_its_order() {
     let asked = async {
         let two = [(&b).into(), (&c).into()];
         tokio::join!(
-            link.one((&a).into()),
-            link.many(&two),
-            link.one((&a).into())
+            link.send((&a).into()),
+            link.send_all(&two),
+            link.send((&a).into())
         )
     };
     let ((), (first, two, last)) = tokio::join!(serve, asked);
@@ -95,22 +95,22 @@ async fn who_gives_up_leaves_no_reply_to_others() {
     let (listener, link) = peer().await;
     let (a, b) = (redis::cmd("a"), redis::cmd("b"));
     // Given up before there is a connection: not sent at all.
-    assert!(link.one((&a).into()).now_or_never().is_none());
+    assert!(link.send((&a).into()).now_or_never().is_none());
     let mut stream = accept(&listener).await;
     let serve = async {
         exchange(&mut stream, "b", ":1\r\n").await;
     };
-    let ((), answer) = tokio::join!(serve, link.one((&b).into()));
+    let ((), answer) = tokio::join!(serve, link.send((&b).into()));
     assert_eq!(answer.unwrap(), Value::Int(1));
     // Given up after it was sent.
-    let mut sent = Box::pin(link.one((&a).into()));
+    let mut sent = Box::pin(link.send((&a).into()));
     assert!((&mut sent).now_or_never().is_none());
     assert_eq!(commands(&mut stream, 1).await, "a");
     drop(sent);
     let serve = async {
         exchange(&mut stream, "b", ":2\r\n:3\r\n").await;
     };
-    let ((), answer) = tokio::join!(serve, link.one((&b).into()));
+    let ((), answer) = tokio::join!(serve, link.send((&b).into()));
     assert_eq!(answer.unwrap(), Value::Int(3));
 }
 
@@ -120,7 +120,7 @@ async fn a_reply_that_nobody_asked_for_is_nobodys() {
     let (mut stream, answer) = connected_for(&listener, &link, "a", ":1\r\n:7\r\n").await;
     assert_eq!(answer.unwrap(), Value::Int(1));
     let b = redis::cmd("b");
-    let ((), answer) = tokio::join!(exchange(&mut stream, "b", ":2\r\n"), link.one((&b).into()));
+    let ((), answer) = tokio::join!(exchange(&mut stream, "b", ":2\r\n"), link.send((&b).into()));
     assert_eq!(answer.unwrap(), Value::Int(2));
 }
 
@@ -135,7 +135,7 @@ fn a_runtime_that_ends_takes_nobody_with_it() {
     let listener = listener.into_std().unwrap();
     let a = redis::cmd("a");
     // The task has not even begun.
-    let mut waiting = Box::pin(link.one((&a).into()));
+    let mut waiting = Box::pin(link.send((&a).into()));
     first.block_on(async { assert!((&mut waiting).now_or_never().is_none()) });
     drop(first);
     let next = runtime();
@@ -164,7 +164,7 @@ async fn a_server_that_has_no_place_for_us_has_not_seen_the_request() {
         exchange(&mut stream, "a", ":1\r\n").await;
         stream
     };
-    let (_stream, answer) = tokio::join!(serve, link.one((&a).into()));
+    let (_stream, answer) = tokio::join!(serve, link.send((&a).into()));
     assert_eq!(answer.unwrap(), Value::Int(1));
 }
 
@@ -179,7 +179,7 @@ async fn a_break_fails_what_was_sent_and_a_new_connection_is_made_for_the_next()
         stream.write_all(b":1\r\n$5\r\nha").await.unwrap();
         drop(stream);
     };
-    let asked = async { tokio::join!(link.one((&a).into()), link.one((&a).into())) };
+    let asked = async { tokio::join!(link.send((&a).into()), link.send((&a).into())) };
     let ((), (first, second)) = tokio::join!(serve, asked);
     assert_eq!(first.unwrap(), Value::Int(1));
     assert!(second.unwrap_err().is_connection_dropped());
@@ -194,14 +194,14 @@ async fn a_reply_that_comes_too_late_is_nobodys() {
     let (mut stream, answer) = connected_for(&listener, &link, "a", ":1\r\n").await;
     assert_eq!(answer.unwrap(), Value::Int(1));
     tokio::time::pause();
-    let late = link.one((&a).into()).await;
+    let late = link.send((&a).into()).await;
     tokio::time::resume();
     assert!(late.unwrap_err().is_timeout());
     exchange(&mut stream, "a", ":1\r\n").await;
     let serve = async {
         exchange(&mut stream, "b", ":2\r\n").await;
     };
-    let ((), answer) = tokio::join!(serve, link.one((&b).into()));
+    let ((), answer) = tokio::join!(serve, link.send((&b).into()));
     assert_eq!(answer.unwrap(), Value::Int(2));
 }
 
@@ -216,7 +216,7 @@ async fn the_connection_ends_with_its_last_handle() {
     let asked = async {
         let other = link.clone();
         drop(link);
-        other.one((&redis::cmd("a")).into()).await.unwrap()
+        other.send((&redis::cmd("a")).into()).await.unwrap()
     };
     let ((), answer) = tokio::join!(serve, asked);
     assert_eq!(answer, Value::Int(1));
@@ -227,7 +227,7 @@ async fn a_full_queue_makes_callers_wait() {
     let (listener, link) = peer().await;
     let a = redis::cmd("a");
     let count = 4 * QUEUE;
-    let all = futures_util::future::join_all((0..count).map(|_| link.one((&a).into())));
+    let all = futures_util::future::join_all((0..count).map(|_| link.send((&a).into())));
     let serve = async {
         let mut stream = accept(&listener).await;
         commands(&mut stream, count).await;
@@ -247,6 +247,6 @@ async fn a_full_queue_makes_callers_wait() {
 async fn a_request_that_finds_no_connection_says_why() {
     let (listener, link) = peer().await;
     drop(listener);
-    let error = link.one((&redis::cmd("a")).into()).await.unwrap_err();
+    let error = link.send((&redis::cmd("a")).into()).await.unwrap_err();
     assert!(error.is_connection_refusal(), "{error}");
 }

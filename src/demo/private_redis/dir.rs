@@ -175,19 +175,19 @@ fn end_orphan(socket: &Path) -> Result<(), StartError> {
         return Ok(());
     }
     let deadline = Instant::now() + STOP_DEADLINE;
-    let mut told = false;
+    let mut has_warned = false;
     while UnixStream::connect(socket).is_ok() {
         if Instant::now() > deadline {
             return Err(StartError::Orphan(socket.to_owned()));
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut has_warned, true) {
             tracing::warn!("stopping a redis-server that an earlier process left behind");
         }
         // Only snapshots are left out; the append-only file is always written out. No answer is the good answer.
         let _ = ask(socket, "SHUTDOWN NOSAVE");
         thread::sleep(TICK);
     }
-    if told {
+    if has_warned {
         // The socket closes before the process ends: let it let go of its files.
         thread::sleep(TICK * 2);
     }

@@ -53,14 +53,14 @@ const LATEST_STAMP: u64 = 1 << 52;
 const OLDEST_SNAPSHOT: Duration = Duration::from_secs(600);
 
 /// Calls that are sent together, and their targets.
-struct Batch<'a> {
+struct CallBatch<'a> {
     calls: Vec<Item>,
     targets: &'a [&'a Target<'a>],
 }
 
 /// What the slots of a batch answered.
 #[derive(Default)]
-struct Report<'a> {
+struct SlotAnswers<'a> {
     /// Targets whose slots refused, the reason, and the stamp that the slot gave.
     refused: Vec<(&'a Target<'a>, Reason, u64)>,
     /// Targets whose slots left themselves unchanged because they need all seven keys: the fan-out sends to them again.
@@ -71,7 +71,7 @@ struct Report<'a> {
     ahead: u64,
 }
 
-impl<'a> Report<'a> {
+impl<'a> SlotAnswers<'a> {
     fn join(&mut self, other: Self) {
         self.refused.extend(other.refused);
         self.needs_all.extend(other.needs_all);
@@ -85,16 +85,16 @@ impl<'a> Report<'a> {
         answer: redis::Value,
         targets: &mut impl Iterator<Item = &'a Target<'a>>,
     ) -> Result<()> {
-        let unexpected = || Error::Internal("unexpected reply to a delivery".into());
+        let unexpected_reply = || Error::Internal("unexpected reply to a delivery".into());
         let mut reply = Reply::new(answer)?;
         while !reply.is_empty() {
             let text = reply.text()?;
-            let (letter, stamp) = text.split_at_checked(1).ok_or_else(unexpected)?;
+            let (letter, stamp) = text.split_at_checked(1).ok_or_else(unexpected_reply)?;
             if letter == ">" {
                 self.ahead = self.ahead.max(slot_stamp(stamp)?);
                 continue;
             }
-            let target = targets.next().ok_or_else(unexpected)?;
+            let target = targets.next().ok_or_else(unexpected_reply)?;
             let reason = match letter {
                 "K" => continue,
                 "C" => {
@@ -105,7 +105,7 @@ impl<'a> Report<'a> {
                 "D" => Reason::Deleted,
                 "O" => Reason::Over,
                 "A" => Reason::Ahead,
-                _ => return Err(unexpected()),
+                _ => return Err(unexpected_reply()),
             };
             self.refused.push((target, reason, slot_stamp(stamp)?));
         }
@@ -132,9 +132,9 @@ enum KeySet {
 
 impl Delivery {
     /// Sends a batch.
-    async fn send_batch<'t>(&self, batch: &Batch<'t>) -> Result<Report<'t>> {
-        let answers = self.redis.batch(&batch.calls).await?;
-        let mut report = Report::default();
+    async fn send_batch<'t>(&self, batch: &CallBatch<'t>) -> Result<SlotAnswers<'t>> {
+        let answers = self.redis.send_all(&batch.calls).await?;
+        let mut report = SlotAnswers::default();
         let mut targets = batch.targets.iter().copied();
         for answer in answers {
             report.read(answer, &mut targets)?;
@@ -144,7 +144,7 @@ impl Delivery {
     }
 
     /// Counts the targets whose slots took the delivery.
-    fn count_reached(&self, targets: &[&Target<'_>], report: &Report<'_>) {
+    fn count_reached(&self, targets: &[&Target<'_>], report: &SlotAnswers<'_>) {
         let others = report.needs_all.len() + report.refused.len() + report.unreadable.len();
         let reached = targets.len().saturating_sub(others);
         self.metrics.delivered(reached as u64);
@@ -289,7 +289,7 @@ impl<'a> FanOut<'a> {
         failure.or(later_failure).map_or(Ok(()), Err)
     }
 
-    fn add_report(&mut self, report: Report<'_>) {
+    fn add_report(&mut self, report: SlotAnswers<'_>) {
         let unreadable = report.unreadable.iter().map(|target| target.user.clone());
         self.delivered.unreadable.extend(unreadable);
         self.delivered.ahead = self.delivered.ahead.max(report.ahead);
@@ -312,8 +312,8 @@ impl<'a> FanOut<'a> {
         &self,
         targets: &'t [&'t Target<'t>],
         keys: KeySet,
-    ) -> Result<(Report<'t>, Option<Error>)> {
-        let mut all = Report::default();
+    ) -> Result<(SlotAnswers<'t>, Option<Error>)> {
+        let mut all = SlotAnswers::default();
         if targets.is_empty() {
             return Ok((all, None));
         }
@@ -396,7 +396,7 @@ impl<'a> FanOut<'a> {
         targets: &'t [&'t Target<'t>],
         keys: KeySet,
         users_per_call: usize,
-    ) -> Result<Batch<'t>> {
+    ) -> Result<CallBatch<'t>> {
         if self.plan.snapshot.since.elapsed() > OLDEST_SNAPSHOT {
             let why = "a delivery took too long; it will be made again";
             return Err(Error::Unavailable(why.into()));
@@ -405,7 +405,7 @@ impl<'a> FanOut<'a> {
             .chunks(users_per_call)
             .map(|targets| Item::Script(self.call(common, targets, keys)))
             .collect();
-        Ok(Batch { calls, targets })
+        Ok(CallBatch { calls, targets })
     }
 
     /// Sends to each target by itself, so that an unreadable slot does not keep the others from their delivery.
@@ -414,15 +414,15 @@ impl<'a> FanOut<'a> {
         common: &CommonMarks,
         targets: &'t [&'t Target<'t>],
         keys: KeySet,
-    ) -> Result<Report<'t>> {
+    ) -> Result<SlotAnswers<'t>> {
         let calls: Vec<Item> = targets
             .iter()
             .map(|target| Item::Script(self.call(common, &[*target], keys)))
             .collect();
-        let mut report = Report::default();
-        let answers = self.delivery.redis.each(&calls).await?;
+        let mut report = SlotAnswers::default();
+        let answers = self.delivery.redis.send_each(&calls).await?;
         for (target, answer) in targets.iter().zip(answers) {
-            let mut alone = Report::default();
+            let mut alone = SlotAnswers::default();
             let read = answer.and_then(|answer| alone.read(answer, &mut std::iter::once(*target)));
             match read {
                 Ok(()) => report.join(alone),
@@ -479,7 +479,12 @@ impl<'a> FanOut<'a> {
     }
 
     /// One call of `deliver.lua`.
-    fn call(&self, common: &CommonMarks, targets: &[&Target<'_>], set: KeySet) -> scripts::Call {
+    fn call(
+        &self,
+        common: &CommonMarks,
+        targets: &[&Target<'_>],
+        set: KeySet,
+    ) -> scripts::ScriptCall {
         let snapshot = self.plan.snapshot;
         let mut keys = Vec::with_capacity(targets.len() * 7);
         for target in targets {

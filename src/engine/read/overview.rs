@@ -196,7 +196,7 @@ impl Reader {
     /// Reads a user's slot, and asks the supergroups in it for their counts.
     pub(super) async fn overview(&self, app: &AppId, user: &Enc, what: &str) -> Result<Overview> {
         let item = Self::overview_item(app, user, what);
-        let value = self.redis.one(&item).await?;
+        let value = self.redis.send(&item).await?;
         let overview = self.read_overview(app, user, value).await;
         self.faults
             .at_slot(overview, || UserKeys::new(app, user).counts())
@@ -218,7 +218,7 @@ impl Reader {
             .iter()
             .map(|room| room.unread_item(app, user.as_str()))
             .collect();
-        let answers = self.redis.batch(&items).await?;
+        let answers = self.redis.send_all(&items).await?;
         Ok(supergroups.into_iter().zip(answers).collect())
     }
 

@@ -25,7 +25,7 @@ impl Reader {
         let mut get = hmget(&UserKeys::of(app, user).counts(), 2, 22);
         get.arg("known").arg("messages:direct");
         let get = Item::Plain(get);
-        let read = pin!(self.redis.one(&get));
+        let read = pin!(self.redis.send(&get));
         let answer = self.charged(read, limit).await?;
         let read = || -> Result<Option<u64>> {
             let mut reply = fields(&answer)?;
@@ -33,7 +33,8 @@ impl Reader {
             let total = reply.number()?;
             Ok(known.then_some(total))
         };
-        self.faults.at(read(), || UserKeys::of(app, user).counts())
+        self.faults
+            .at_key(read(), || UserKeys::of(app, user).counts())
     }
 
     /// The same for each of `peers`, in their order. `None`: `user` is unknown.
@@ -56,22 +57,26 @@ impl Reader {
             push_joined(&mut rooms, &["direct:", &peer]);
         }
         let items = [Item::Plain(counts), Item::Plain(rooms)];
-        let read = pin!(self.redis.batch(&items));
+        let read = pin!(self.redis.send_all(&items));
         let answers = self.charged(read, limit).await?;
         let [counts, rooms] = &answers[..] else {
             return Err(unreadable());
         };
         let (mut counts, mut rooms) = (fields(counts)?, fields(rooms)?);
-        if self.faults.at(counts.text(), || keys.counts())?.is_none() {
+        if self
+            .faults
+            .at_key(counts.text(), || keys.counts())?
+            .is_none()
+        {
             return Ok(None);
         }
         let mut found = Vec::with_capacity(peers.len());
         let mut others = Vec::new();
         for (at, peer) in peers.iter().enumerate() {
-            let count = self.faults.at(counts.number(), || keys.counts())?;
+            let count = self.faults.at_key(counts.number(), || keys.counts())?;
             found.push(PeerCount::Known(count));
             // A peer who shares a direct room with the user exists. Whether the others exist has to be asked.
-            if self.faults.at(rooms.text(), || keys.refs())?.is_none() {
+            if self.faults.at_key(rooms.text(), || keys.refs())?.is_none() {
                 let mut exists = redis::cmd("HEXISTS");
                 exists.arg(UserKeys::of(app, peer).counts()).arg("known");
                 others.push((at, Item::Plain(exists)));
@@ -81,7 +86,7 @@ impl Reader {
         if items.is_empty() {
             return Ok(Some(found));
         }
-        let exist = Box::pin(self.redis.batch(&items)).await?;
+        let exist = Box::pin(self.redis.send_all(&items)).await?;
         for (at, exists) in places.into_iter().zip(exist) {
             if let (0, Some(place)) = (number(&exists)?, found.get_mut(at)) {
                 *place = PeerCount::Unknown;

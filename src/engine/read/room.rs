@@ -33,7 +33,7 @@ impl Reader {
         if matches!(born, Value::Nil) {
             return Ok(RoomCounts::NoRoom);
         }
-        let born = self.faults.at(stored(&born), || keys.meta())?;
+        let born = self.faults.at_key(stored(&born), || keys.meta())?;
         let members = match users {
             Some(users) => self.memberships(&keys, users).await?,
             None => match self.all_memberships(&keys).await? {
@@ -70,9 +70,9 @@ impl Reader {
         let mut found = Vec::with_capacity(users.len());
         for user in users {
             let text = maybe_text(reply.value()?);
-            if let Some(text) = self.faults.at(text, || keys.members())? {
+            if let Some(text) = self.faults.at_key(text, || keys.members())? {
                 let membership = Membership::parse(&text);
-                found.push((user, self.faults.at(membership, || keys.members())?));
+                found.push((user, self.faults.at_key(membership, || keys.members())?));
             }
         }
         Ok(found)
@@ -89,7 +89,9 @@ impl Reader {
         if length > LONGEST as u64 {
             return Ok(None);
         }
-        let members = self.faults.at(parse_members(reply), || keys.members())?;
+        let members = self
+            .faults
+            .at_key(parse_members(reply), || keys.members())?;
         Ok(Some(members))
     }
 
@@ -113,7 +115,7 @@ impl Reader {
             .collect();
         let mut counts = Vec::with_capacity(joined.len());
         let mut supergroups = Vec::new();
-        for (user, answer) in joined.into_iter().zip(self.redis.batch(&items).await?) {
+        for (user, answer) in joined.into_iter().zip(self.redis.send_all(&items).await?) {
             let mut reply = Reply::new(answer)?;
             match reply.value()? {
                 Value::Int(-1) => supergroups.push((
@@ -130,7 +132,7 @@ impl Reader {
                 count => {
                     let count = self
                         .faults
-                        .at(stored(&count), || UserKeys::new(app, &user).counts())?;
+                        .at_key(stored(&count), || UserKeys::new(app, &user).counts())?;
                     counts.push((decode(user.as_str()), count));
                 }
             }
@@ -139,7 +141,10 @@ impl Reader {
             .iter()
             .map(|(user, supergroup)| supergroup.unread_item(app, user.as_str()))
             .collect();
-        for ((user, _), answer) in supergroups.into_iter().zip(self.redis.batch(&items).await?) {
+        for ((user, _), answer) in supergroups
+            .into_iter()
+            .zip(self.redis.send_all(&items).await?)
+        {
             let mut answer = Reply::new(answer)?;
             if !answer.is_empty() {
                 for _ in 0..4 {

@@ -58,7 +58,7 @@ impl Reader {
         if by_pref.is_some_and(|by_pref| !by_pref.is_recorded()) {
             items.push(whole_item(keys.prefs()));
         }
-        let read = pin!(self.redis.batch(&items));
+        let read = pin!(self.redis.send_all(&items));
         let values = self.charged(read, limit).await?;
         let mut values = values.into_iter();
         let mut next = || values.next().unwrap_or(Value::Nil);
@@ -91,7 +91,7 @@ impl Reader {
     ) -> Result<Vec<RoomBrief<'v>>> {
         let ids: HashSet<&str> = supergroups.iter().map(|room| room.room.as_str()).collect();
         // An unreadable record is a failure: a list without that room would have the wrong length.
-        let records = self.faults.at(pairs(records), || keys.rooms())?;
+        let records = self.faults.at_key(pairs(records), || keys.rooms())?;
         let rooms = records.map(|record| {
             let (room, record) = record?;
             match ids.contains(room) {
@@ -102,7 +102,7 @@ impl Reader {
         let supergroups = supergroups.iter().map(|room| Ok(Some(room.brief())));
         let mut matching = Vec::new();
         for room in rooms.chain(supergroups) {
-            if let Some(room) = self.faults.at(room, || keys.rooms())?
+            if let Some(room) = self.faults.at_key(room, || keys.rooms())?
                 && (query.matches)(&room)
             {
                 matching.push(room);
@@ -124,12 +124,12 @@ impl Reader {
         // The records of supergroups don't hold settings.
         let is_missing = is_recorded && has_supergroups;
         if is_missing {
-            prefs = self.redis.one(&whole_item(keys.prefs())).await?;
+            prefs = self.redis.send(&whole_item(keys.prefs())).await?;
         }
         let all = match is_missing || !is_recorded {
             true => {
                 let all = all_prefs(&prefs, &by_pref.settings);
-                self.faults.at(all, || keys.prefs())?
+                self.faults.at_key(all, || keys.prefs())?
             }
             false => HashMap::new(),
         };
@@ -236,16 +236,16 @@ impl Reader {
         };
         items.extend(unlisted.iter().map(|room| members_item(app, room)));
         items.extend(users.iter().map(|user| profile_item(app, user)));
-        let mut answers = self.redis.each(&items).await?.into_iter();
+        let mut answers = self.redis.send_each(&items).await?.into_iter();
         let mut next = || answers.next().unwrap_or(Ok(Value::Nil));
         let mut fetched = Vec::with_capacity(rooms.len());
         for room in rooms {
             let entry = Reply::new(next()?).and_then(|reply| read_entry(room, reply));
             let meta = || RoomKeys::new(app, &Enc::stored(room.stored)).meta();
-            fetched.push(self.faults.at(entry, meta)?);
+            fetched.push(self.faults.at_key(entry, meta)?);
         }
         let prefs = read_prefs(&next()?, &names, all_prefs);
-        let prefs = self.faults.at(prefs, || keys.prefs())?;
+        let prefs = self.faults.at_key(prefs, || keys.prefs())?;
         for (room, pref) in fetched.iter_mut().zip(prefs) {
             if let (Some(room), Some(pref)) = (room, pref) {
                 room.entry.pref = pref;

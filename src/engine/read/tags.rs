@@ -35,14 +35,14 @@ impl Reader {
             push_joined(&mut get, &["tag:", &encoded(tag.as_str())]);
         }
         let get = Item::Plain(get);
-        let read = pin!(self.redis.one(&get));
+        let read = pin!(self.redis.send(&get));
         let answer = self.charged(read, limit).await?;
         let mut reply = fields(&answer)?;
-        let supergroups = self.faults.at(reply.number(), || keys.counts())?;
+        let supergroups = self.faults.at_key(reply.number(), || keys.counts())?;
         let counted = if supergroups > 0 {
             let user = encode(user.as_str());
             let overview = Box::pin(self.overview(app, &user, "cr")).await?;
-            let all = self.faults.at(overview.tags(), || keys.counts())?;
+            let all = self.faults.at_key(overview.tags(), || keys.counts())?;
             let counted = tags.into_iter().map(|tag| {
                 let n = all.get(tag.as_str()).copied().unwrap_or(0);
                 (tag, n)
@@ -51,7 +51,7 @@ impl Reader {
         } else {
             let counted = tags.into_iter().map(|tag| Ok((tag, reply.number()?)));
             let counted: Result<_> = counted.collect();
-            self.faults.at(counted, || keys.counts())?
+            self.faults.at_key(counted, || keys.counts())?
         };
         Ok(counted)
     }
@@ -67,10 +67,12 @@ impl Reader {
         let read = pin!(self.redis.call(&call));
         let answer = self.charged(read, limit).await?;
         let mut reply = Reply::new(answer)?;
-        let supergroups = self.faults.at(stored(&reply.value()?), || keys.counts())?;
+        let supergroups = self
+            .faults
+            .at_key(stored(&reply.value()?), || keys.counts())?;
         let all = if supergroups > 0 {
             let overview = self.overview(app, &encode(user.as_str()), "cr").await?;
-            self.faults.at(overview.tags(), || keys.counts())?
+            self.faults.at_key(overview.tags(), || keys.counts())?
         } else {
             let mut all = BTreeMap::new();
             while !reply.is_empty() {
@@ -79,7 +81,7 @@ impl Reader {
                 if let Ok(tag) = String::from_utf8(tag)
                     && is_encoded(&tag)
                 {
-                    all.insert(decode(&tag), self.faults.at(n, || keys.counts())?);
+                    all.insert(decode(&tag), self.faults.at_key(n, || keys.counts())?);
                 }
             }
             all

@@ -79,11 +79,14 @@ impl Reader {
         let _place = self.admission.read()?;
         let suffixes = suffixes(types);
         let get = Self::plain_totals_item(app, user, &suffixes);
-        let read = pin!(self.redis.one(&get));
+        let read = pin!(self.redis.send(&get));
         let answer = self.charged(read, limit).await?;
         let plain = Self::plain_totals(&answer, &suffixes);
         Ok(
-            match self.faults.at(plain, || UserKeys::of(app, user).counts())? {
+            match self
+                .faults
+                .at_key(plain, || UserKeys::of(app, user).counts())?
+            {
                 PlainTotals::Unknown => None,
                 PlainTotals::Totals(totals) => Some(totals),
                 PlainTotals::HasSupergroups => {
@@ -91,7 +94,7 @@ impl Reader {
                     let overview = Box::pin(self.overview(app, &name, "c")).await?;
                     let totals = overview.known.then(|| overview.totals(types));
                     self.faults
-                        .at(totals.transpose(), || UserKeys::of(app, user).counts())?
+                        .at_key(totals.transpose(), || UserKeys::of(app, user).counts())?
                 }
             },
         )
@@ -109,14 +112,16 @@ impl Reader {
             .iter()
             .map(|user| Self::plain_totals_item(app, user, &suffixes))
             .collect();
-        let answers = self.redis.batch(&items).await?;
+        let answers = self.redis.send_all(&items).await?;
         let mut totals = Vec::with_capacity(users.len());
         let mut with_supergroups = Vec::new();
         for (at, answer) in answers.iter().enumerate() {
-            let plain = self.faults.at(Self::plain_totals(answer, &suffixes), || {
-                let user = users.get(at).map(|user| UserKeys::of(app, user).counts());
-                user.unwrap_or_default()
-            });
+            let plain = self
+                .faults
+                .at_key(Self::plain_totals(answer, &suffixes), || {
+                    let user = users.get(at).map(|user| UserKeys::of(app, user).counts());
+                    user.unwrap_or_default()
+                });
             totals.push(match plain? {
                 PlainTotals::Unknown => None,
                 PlainTotals::Totals(totals) => Some(totals),
@@ -171,9 +176,9 @@ impl Reader {
         });
         let counts = || UserKeys::of(app, user).counts();
         Ok(Some(UserUnread {
-            totals: self.faults.at(overview.totals(None), counts)?,
-            tags: self.faults.at(overview.tags(), counts)?,
-            types: self.faults.at(overview.types(), counts)?,
+            totals: self.faults.at_key(overview.totals(None), counts)?,
+            tags: self.faults.at_key(overview.tags(), counts)?,
+            types: self.faults.at_key(overview.types(), counts)?,
             rooms: list,
         }))
     }

@@ -140,7 +140,7 @@ impl Writer {
         if items.is_empty() {
             return Ok(known);
         }
-        let answers = self.inner.redis.each(&items).await?;
+        let answers = self.inner.redis.send_each(&items).await?;
         for ((index, room), answer) in asked_rooms.into_iter().zip(answers) {
             // An unreadable answer is no failure here: the room meets it again when it accepts the message.
             if matches!(answer, Ok(redis::Value::BulkString(_))) {
@@ -165,13 +165,13 @@ impl Writer {
                 Item::Plain(get)
             })
             .collect();
-        let answers = self.inner.redis.each(&items).await?;
+        let answers = self.inner.redis.send_each(&items).await?;
         let mut by_pair = HashMap::new();
         for (pair, answer) in pairs.iter().zip(answers) {
             let list = answer.and_then(|answer| {
                 self.inner
                     .faults
-                    .at(maybe_text(answer), || UserKeys::of(app, &pair.0).refs())
+                    .at_key(maybe_text(answer), || UserKeys::of(app, &pair.0).refs())
             });
             let rooms = match list {
                 Ok(list) => Ok(list
@@ -197,7 +197,7 @@ impl Writer {
             Item::Plain(get)
         };
         let items: Vec<Item> = rooms.iter().map(kind_of).collect();
-        let kinds = self.inner.redis.each(&items).await?;
+        let kinds = self.inner.redis.send_each(&items).await?;
         let is_direct = |kind| match kind {
             Err(Error::Unreadable(_)) => Ok(false),
             kind => Ok(matches!(maybe_text(kind?), Ok(Some(kind)) if kind == "direct")),

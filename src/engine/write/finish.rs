@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::steps::{RoomSteps, Step};
-use super::{ROUNDS, USERS_PER_CALL, Writer, unexpected};
+use super::{ROUNDS, USERS_PER_CALL, Writer, unexpected_reply};
 use crate::counts::room::{Job, Membership};
 use crate::engine::deliver::{Decision, Decisions, LEASE_MICROS, Reason, Refused, Work};
 use crate::engine::reply::maybe_text;
@@ -134,7 +134,7 @@ impl Writer {
                 "ROOM" => {
                     reply.value()?;
                 }
-                _ => return Err(unexpected()),
+                _ => return Err(unexpected_reply()),
             }
             for one in refused {
                 let answer = maybe_text(reply.value()?)?.unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::room::{Worker, with_event_keys};
+use super::room::{RoomWorker, with_event_keys};
 use super::{ROUNDS, USERS_PER_CALL};
 use crate::counts::room::Membership;
 use crate::engine::deliver::{LEASE_MICROS, Work};
@@ -21,7 +21,7 @@ enum Changed {
     Rejected(EventOutcome),
 }
 
-impl Worker<'_> {
+impl RoomWorker<'_> {
     pub(super) async fn change_members(
         &mut self,
         users: &[Enc],

@@ -1,24 +1,26 @@
 //! Messages to a room, or to the direct room of two users.
 
-use super::room::Worker;
+use super::room::RoomWorker;
 use super::steps::{Found, IncomingMessage, RoomSteps, SentAt, Step};
-use super::unexpected;
+use super::unexpected_reply;
 use crate::counts::room::Job;
 use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
-use crate::event::{Change, EventOutcome, Mentions, Message, Place, Wait};
+use crate::event::{Change, EventOutcome, Mentions, Message, RoomOrPeer, Wait};
 use crate::keys::{Enc, encode};
 use crate::names::{RoomId, UserId};
-use crate::scripts::{self, Call};
+use crate::scripts::{self, ScriptCall};
 
-impl Worker<'_> {
+impl RoomWorker<'_> {
     pub(super) async fn send(&mut self, messages: Vec<IncomingMessage>) -> Result<()> {
         let Some(first) = messages.first() else {
             return Ok(());
         };
         let found = first.found;
         let pair = match (&first.message.place, &first.message.sender) {
-            (Place::With(to), Some(sender)) => Some((encode(sender.as_str()), encode(to.as_str()))),
+            (RoomOrPeer::With(to), Some(sender)) => {
+                Some((encode(sender.as_str()), encode(to.as_str())))
+            }
             _ => None,
         };
         let mut reply = self
@@ -35,7 +37,7 @@ impl Worker<'_> {
                     let outcome = match status.as_str() {
                         "A" => EventOutcome::Applied { position },
                         "D" => EventOutcome::Duplicate { position },
-                        _ => return Err(unexpected()),
+                        _ => return Err(unexpected_reply()),
                     };
                     // A repeated message whose job is unfinished is delivered again: with this call's outcome the caller is
                     // promised that the counts include the message.
@@ -65,7 +67,7 @@ impl Worker<'_> {
         pair: Option<&(Enc, Enc)>,
         found: Found,
         messages: &[IncomingMessage],
-    ) -> Call {
+    ) -> ScriptCall {
         let history = &self.writer.inner.history;
         let keys = &self.keys;
         let mut call = scripts::MESSAGE_SEND
@@ -100,12 +102,12 @@ impl Worker<'_> {
     /// Sends to another room that the two users have, or to a new one with the next id that it may have.
     async fn send_elsewhere(&mut self, messages: Vec<IncomingMessage>, tried: Found) -> Result<()> {
         let Some(Message {
-            place: Place::With(to),
+            place: RoomOrPeer::With(to),
             sender: Some(sender),
             ..
         }) = messages.first().map(|incoming| &incoming.message)
         else {
-            return Err(unexpected());
+            return Err(unexpected_reply());
         };
         let ids = self.writer.direct_room_ids(self.app);
         let (name, found) = match tried {
@@ -151,7 +153,7 @@ fn first_characters(text: &str, characters: usize) -> &str {
     end.and_then(|end| text.get(..end)).unwrap_or(text)
 }
 
-fn push_message(call: &mut Call, message: &Message, sent_at: SentAt, characters: usize) {
+fn push_message(call: &mut ScriptCall, message: &Message, sent_at: SentAt, characters: usize) {
     let mentions = match &message.mentions {
         Mentions::All => "*".to_owned(),
         Mentions::Users(users) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::room::{Worker, with_event_keys};
+use super::room::{RoomWorker, with_event_keys};
 use super::steps::{Numbered, RoomSteps, Step};
 use super::{ROOMS_AT_ONCE, Writer};
 use crate::connection::Item;
@@ -13,7 +13,7 @@ use crate::counts::room::Membership;
 use crate::engine::deliver::LEASE_MICROS;
 use crate::engine::reply::maybe_text;
 use crate::error::Result;
-use crate::event::{Change, EventOutcome, Place, Rejection, UpTo, Wait};
+use crate::event::{Change, EventOutcome, Rejection, RoomOrPeer, UpTo, Wait};
 use crate::keys::{Enc, UserKeys, encode};
 use crate::names::{AppId, UserId};
 use crate::scripts;
@@ -53,7 +53,7 @@ impl Writer {
                     // stay unread there.
                     key: key_in_rooms.clone(),
                     ..Step::internal(Change::Read {
-                        place: Place::Room(room.clone()),
+                        place: RoomOrPeer::Room(room.clone()),
                         user: user.clone(),
                         up_to: up_to.clone(),
                     })
@@ -80,7 +80,7 @@ impl Writer {
     }
 }
 
-impl Worker<'_> {
+impl RoomWorker<'_> {
     pub(super) async fn read(
         &mut self,
         user: &Enc,
@@ -152,7 +152,7 @@ impl Worker<'_> {
             Item::Plain(get)
         };
         let items = [get(slot.rooms()), get(slot.supers())];
-        let mut records = self.writer.inner.redis.batch(&items).await?.into_iter();
+        let mut records = self.writer.inner.redis.send_all(&items).await?.into_iter();
         let mut next = || maybe_text(records.next().unwrap_or(redis::Value::Nil));
         let (key, read) = match (next()?, next()?) {
             (Some(record), _) => {
@@ -165,7 +165,7 @@ impl Worker<'_> {
             }
             (None, None) => return Ok(0),
         };
-        let (state, epoch, read) = self.writer.inner.faults.at(read, || key)?;
+        let (state, epoch, read) = self.writer.inner.faults.at_key(read, || key)?;
         // A record of an earlier room by that name says nothing about this one.
         let is_current = state == 'j' && epoch >= born;
         Ok(if is_current { read } else { 0 })

@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 
 use super::steps::{IncomingMessage, Numbered, RoomSteps, SentAt, Step, fits};
-use super::{Writer, unexpected};
+use super::{Writer, unexpected_reply};
 use crate::connection::Item;
 use crate::counts::room::Job;
 use crate::engine::deliver::{LEASE_MICROS, Work};
 use crate::engine::reply::Reply;
 use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result, Unreadable};
-use crate::event::{Change, EventOutcome, Place, Rejection, Wait};
+use crate::event::{Change, EventOutcome, Rejection, RoomOrPeer, Wait};
 use crate::keys::{self, Enc, RoomKeys, encode};
 use crate::names::{AppId, RoomId};
-use crate::scripts::{self, Call};
+use crate::scripts::{self, ScriptCall};
 
 /// How long the revision of a deleted room is kept, in milliseconds.
 const KEEP_DELETED_MS: u64 = 24 * 3600 * 1000;
@@ -55,7 +55,7 @@ impl Writer {
         outcomes: &mut Vec<Numbered<EventOutcome>>,
     ) -> Result<()> {
         let name = encode(room.name.as_str());
-        let mut worker = Worker {
+        let mut worker = RoomWorker {
             writer: self,
             app,
             id: &room.name,
@@ -86,7 +86,7 @@ impl Writer {
         let wants_trim = worker.wants_trim;
         let work = worker.into_work().await?;
         if wants_trim {
-            self.inner.trimmer.later(app, &name);
+            self.inner.trimmer.trim_later(app, &name);
         }
         let finished = self.hand_over(app, name, work, wait).await?;
         // An event that concerns one user only is not done if that user's slot can't be read; the caller repeats it.
@@ -107,7 +107,7 @@ impl Writer {
 }
 
 /// Applies one room's steps.
-pub(super) struct Worker<'a> {
+pub(super) struct RoomWorker<'a> {
     pub(super) writer: &'a Writer,
     pub(super) app: &'a AppId,
     pub(super) id: &'a RoomId,
@@ -125,7 +125,7 @@ pub(super) struct Worker<'a> {
 
 /// A script's own keys of a room's slot, followed by those that hold the keys of events.
 pub(super) fn with_event_keys<const N: usize>(keys: &RoomKeys, own: [String; N]) -> Vec<String> {
-    own.into_iter().chain(keys.taken()).collect()
+    own.into_iter().chain(keys.event_keys()).collect()
 }
 
 /// Adds passing jobs, id and record in turn. A job that this version can't read is left to pods of the version that wrote it.
@@ -136,7 +136,7 @@ fn add_passing(work: &mut Work, unfinished: Reply) -> Result<()> {
     Ok(())
 }
 
-impl Worker<'_> {
+impl RoomWorker<'_> {
     async fn run(&mut self, steps: Vec<Step>) -> Result<()> {
         let mut messages: Vec<IncomingMessage> = Vec::new();
         for step in steps {
@@ -183,7 +183,7 @@ impl Worker<'_> {
             Change::Read { place, user, up_to } => {
                 let user = encode(user.as_str());
                 match (self.read(&user, &up_to, key).await?, place) {
-                    (rejected @ EventOutcome::Rejected(_), Place::With(_)) => {
+                    (rejected @ EventOutcome::Rejected(_), RoomOrPeer::With(_)) => {
                         self.rejected_read_by_peer(&user, rejected).await
                     }
                     (outcome, _) => Ok(outcome),
@@ -201,7 +201,7 @@ impl Worker<'_> {
         }
     }
 
-    pub(super) async fn accept(&self, call: impl Fn(u64) -> Call) -> Result<Reply> {
+    pub(super) async fn accept(&self, call: impl Fn(u64) -> ScriptCall) -> Result<Reply> {
         self.writer.accept(&self.entry, call).await
     }
 
@@ -214,7 +214,7 @@ impl Worker<'_> {
             "KIND" => Rejection::KindChange,
             "FULL" => Rejection::DirectRoomFull,
             "KEY" => Rejection::KeyTaken,
-            _ => return Err(unexpected()),
+            _ => return Err(unexpected_reply()),
         }))
     }
 
@@ -258,14 +258,14 @@ impl Worker<'_> {
         jobs.arg(self.keys.pending());
         let redis = &self.writer.inner.redis;
         let lengths = [length(self.keys.pending()), length(self.keys.members())];
-        let mut lengths = Reply::new(redis::Value::Array(redis.batch(&lengths).await?))?;
+        let mut lengths = Reply::new(redis::Value::Array(redis.send_all(&lengths).await?))?;
         let (pending, members) = (lengths.number()? as usize, lengths.number()? as usize);
         if pending == 0 || pending > FEW || members > FEW {
             return Ok(false);
         }
         let snapshot = scripts::ROOM_SNAPSHOT.call(&[self.keys.meta()]);
         let items = [Item::Plain(jobs), Item::Script(snapshot)];
-        let mut answers = redis.batch(&items).await?.into_iter();
+        let mut answers = redis.send_all(&items).await?.into_iter();
         let mut next = || Reply::new(answers.next().unwrap_or(redis::Value::Nil));
         // The jobs are read before the snapshot, so that none of them is later than it.
         let (jobs, mut snapshot) = (next()?, next()?);
@@ -300,7 +300,7 @@ impl Worker<'_> {
             ..
         } = change
         else {
-            return Err(unexpected());
+            return Err(unexpected_reply());
         };
         let custom_type = custom_type.as_ref().map(|text| encode(text.as_str()));
         let tags = tags.as_ref().map_or(String::new(), |tags| {

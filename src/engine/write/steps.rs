@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::error::Result;
-use crate::event::{Change, Mentions, Message, Place};
+use crate::event::{Change, Mentions, Message, RoomOrPeer};
 use crate::keys::{Enc, encode};
 use crate::names::{RoomId, UserId};
 
@@ -75,8 +75,8 @@ pub(super) fn fits(messages: &[IncomingMessage], message: &Message) -> bool {
 /// Whether both messages name a room, or both are between the same two users.
 fn has_same_place(one: &Message, two: &Message) -> bool {
     match (&one.place, &two.place) {
-        (Place::Room(_), Place::Room(_)) => true,
-        (Place::With(a), Place::With(b)) => {
+        (RoomOrPeer::Room(_), RoomOrPeer::Room(_)) => true,
+        (RoomOrPeer::With(a), RoomOrPeer::With(b)) => {
             (a == b && one.sender == two.sender)
                 || (one.sender.as_ref() == Some(b) && two.sender.as_ref() == Some(a))
         }
@@ -127,7 +127,7 @@ impl Step {
         let by_peer = matches!(
             &self.change,
             Change::Read {
-                place: Place::With(_),
+                place: RoomOrPeer::With(_),
                 ..
             }
         );

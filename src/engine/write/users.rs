@@ -3,12 +3,12 @@
 use futures_util::{StreamExt, stream};
 
 use super::steps::{Numbered, UserUpdates};
-use super::{ROOMS_AT_ONCE, Writer, set_outcome, unexpected};
+use super::{ROOMS_AT_ONCE, Writer, set_outcome, unexpected_reply};
 use crate::connection::Item;
 use crate::counts::room::{Audience, Job};
 use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
-use crate::event::{Change, Event, EventOutcome, Place, Rejection};
+use crate::event::{Change, Event, EventOutcome, Rejection, RoomOrPeer};
 use crate::keys::{self, Enc, UserKeys, encode};
 use crate::names::{AppId, UserId};
 use crate::scripts;
@@ -19,7 +19,7 @@ impl Writer {
     pub(super) fn reads_by_peer(&self, events: &[Numbered<Event>]) -> Vec<(usize, Enc, String)> {
         let by_peer = |(index, event): &Numbered<Event>| match &event.change {
             Change::Read {
-                place: Place::With(peer),
+                place: RoomOrPeer::With(peer),
                 user,
                 ..
             } => {
@@ -44,7 +44,7 @@ impl Writer {
             users.0.retain(|user, updates| {
                 if let Some(update) = updates.pop_front() {
                     let keys = UserKeys::new(app, user);
-                    let [one, two] = keys.taken();
+                    let [one, two] = keys.event_keys();
                     let mut call =
                         scripts::USER_UPDATE.call(&[keys.counts(), keys.profile(), one, two]);
                     call.push(&update.key);
@@ -57,7 +57,7 @@ impl Writer {
                 }
                 !updates.is_empty()
             });
-            let answers = self.inner.redis.each(&items).await?;
+            let answers = self.inner.redis.send_each(&items).await?;
             for (answer, indices) in answers.into_iter().zip(under_way) {
                 let outcome = self.reject_unreadable(answer.and_then(key_outcome))?;
                 for index in indices {
@@ -77,7 +77,7 @@ impl Writer {
         let name = encode(user.as_str());
         let entry = keys::user_entry(app, &name);
         let keys = UserKeys::new(app, &name);
-        let [one, two] = &keys.taken();
+        let [one, two] = &keys.event_keys();
         let mut reply = self
             .accept(&entry, |token| {
                 scripts::USER_DELETE
@@ -113,7 +113,7 @@ impl Writer {
             "USER" => Ok(EventOutcome::Rejected(Rejection::UserNotFound(
                 user.clone(),
             ))),
-            _ => Err(unexpected()),
+            _ => Err(unexpected_reply()),
         }
     }
 
@@ -151,7 +151,7 @@ impl Writer {
         take: bool,
     ) -> Result<Vec<Numbered<EventOutcome>>> {
         let item = |(_, user, key): &(usize, Enc, String)| {
-            let call = scripts::USER_KEY.call(&UserKeys::new(app, user).taken());
+            let call = scripts::USER_KEY.call(&UserKeys::new(app, user).event_keys());
             Item::Script(call.arg(key).arg(u8::from(take)))
         };
         let mut known = Vec::new();
@@ -159,7 +159,7 @@ impl Writer {
             return Ok(known);
         }
         let items: Vec<Item> = events.iter().map(item).collect();
-        let answers = self.inner.redis.each(&items).await?;
+        let answers = self.inner.redis.send_each(&items).await?;
         for ((index, _, _), answer) in events.iter().zip(answers) {
             let outcome = self.reject_unreadable(answer.and_then(key_outcome))?;
             if !matches!(outcome, EventOutcome::Applied { .. }) {
@@ -176,6 +176,6 @@ fn key_outcome(answer: redis::Value) -> Result<EventOutcome> {
         "OK" => Ok(EventOutcome::Applied { position: None }),
         "DUP" => Ok(EventOutcome::Duplicate { position: None }),
         "KEY" => Ok(EventOutcome::Rejected(Rejection::KeyTaken)),
-        _ => Err(unexpected()),
+        _ => Err(unexpected_reply()),
     }
 }

@@ -1,4 +1,4 @@
-use super::super::{Change, Mentions, Message, Place};
+use super::super::{Change, Mentions, Message, RoomOrPeer};
 use super::*;
 use crate::names::{RoomId, UserId};
 use serde_json::{Value, json};
@@ -21,12 +21,12 @@ fn field_of(value: Value) -> String {
     parse(&value).unwrap_err().field.unwrap().into_owned()
 }
 
-fn json(body: &str) -> Result<Batch, Unreadable> {
-    read_all(body.as_bytes(), Form::Json, 10)
+fn json(body: &str) -> Result<Batch, BodyFault> {
+    read_all(body.as_bytes(), BodyForm::Json, 10)
 }
 
-fn position(line: usize, column: usize) -> Position {
-    Position {
+fn position(line: usize, column: usize) -> LineColumn {
+    LineColumn {
         line: Some(line),
         column,
     }
@@ -297,7 +297,7 @@ fn of_a_field_given_twice_the_last_one_holds() {
         panic!("no message");
     };
     assert_eq!(message.id.as_str(), "1");
-    assert_eq!(message.place, Place::Room(RoomId::parse("r").unwrap()));
+    assert_eq!(message.place, RoomOrPeer::Room(RoomId::parse("r").unwrap()));
     let text =
         r#"{"type":"pref.updated","room":"r","user":"u","tag_colors":{"b":"1","a":"2","b":"3"}}"#;
     let Change::Pref { settings, .. } = line(text).unwrap().change else {
@@ -363,7 +363,7 @@ fn one_event_that_cannot_be_read_stops_no_other() {
     let body = b"\xef\xbb\xbf[{\"type\":\"user.deleted\",\"user\":\"a\"},\n {\"type\":\"user.deleted\",\"user\":\"\xff\"},\n\
         {\"type\":\"user.updated\",\"user\":\"u\",\"nickname\":\"b\x01\"}, 7, {\"\xff\":{}},\r\n\
         {\"type\":\"user.deleted\",\"user\":\"z\"}]\n";
-    let batch = read_all(body, Form::Json, 6).unwrap();
+    let batch = read_all(body, BodyForm::Json, 6).unwrap();
     assert_eq!(batch.events.len(), 2);
     let refused: Vec<_> = batch
         .refused
@@ -385,7 +385,7 @@ fn one_event_that_cannot_be_read_stops_no_other() {
 
     let body = b"\xef\xbb\xbf\n{\"type\":\"user.deleted\",\"user\":\"a\"}\r\n{\"type\":\"user.del\n\n\
         {\"type\":\"user.deleted\",\"user\":\"\\ud800\"}\n  nonsense\n[[1]] 2\n{\"type\":\"user.deleted\",\"user\":\"z\"}";
-    let batch = read_all(body, Form::Lines, 6).unwrap();
+    let batch = read_all(body, BodyForm::Lines, 6).unwrap();
     assert_eq!(batch.events.len(), 2);
     let refused: Vec<_> = batch
         .refused
@@ -410,41 +410,41 @@ fn one_event_that_cannot_be_read_stops_no_other() {
 fn a_body_that_is_not_json_is_refused_whole_and_its_place_told() {
     let good = r#"{"type":"user.deleted","user":"a"}"#;
     for (body, expected) in [
-        (String::new(), Unreadable::NotJson(position(1, 1))),
-        (" \r\n".to_owned(), Unreadable::NotJson(position(1, 3))),
-        ("nope".to_owned(), Unreadable::NotJson(position(1, 2))),
-        (format!("[{good}\n"), Unreadable::NotJson(position(1, 36))),
-        (format!("[{good},\n]"), Unreadable::NotJson(position(2, 1))),
+        (String::new(), BodyFault::NotJson(position(1, 1))),
+        (" \r\n".to_owned(), BodyFault::NotJson(position(1, 3))),
+        ("nope".to_owned(), BodyFault::NotJson(position(1, 2))),
+        (format!("[{good}\n"), BodyFault::NotJson(position(1, 36))),
+        (format!("[{good},\n]"), BodyFault::NotJson(position(2, 1))),
         (
             format!("{good}\n{good}"),
-            Unreadable::NotJson(position(2, 1)),
+            BodyFault::NotJson(position(2, 1)),
         ),
-        (format!("[{good}]]"), Unreadable::NotJson(position(1, 37))),
-        ("17".to_owned(), Unreadable::NoEvents),
-        ("null".to_owned(), Unreadable::NoEvents),
-        ("\"text\"".to_owned(), Unreadable::NoEvents),
+        (format!("[{good}]]"), BodyFault::NotJson(position(1, 37))),
+        ("17".to_owned(), BodyFault::NoEvents),
+        ("null".to_owned(), BodyFault::NoEvents),
+        ("\"text\"".to_owned(), BodyFault::NoEvents),
         (
             format!("[{good},{}", "[".repeat(10_000)),
-            Unreadable::Nested(position(1, 164)),
+            BodyFault::Nested(position(1, 164)),
         ),
     ] {
         assert_eq!(json(&body).unwrap_err(), expected, "{body}");
     }
     assert!(json("[]").unwrap().len() == 0);
-    assert!(read_all(b" \r\n\n", Form::Lines, 0).unwrap().len() == 0);
+    assert!(read_all(b" \r\n\n", BodyForm::Lines, 0).unwrap().len() == 0);
 }
 
 #[test]
 fn nothing_is_looked_at_beyond_one_event_too_many() {
     for (form, body) in [
-        (Form::Json, "[{},{},{} this is no JSON"),
-        (Form::Lines, "{}\n\nnonsense\n{}\n{}"),
+        (BodyForm::Json, "[{},{},{} this is no JSON"),
+        (BodyForm::Lines, "{}\n\nnonsense\n{}\n{}"),
     ] {
         let error = read_all(body.as_bytes(), form, 2).unwrap_err();
-        assert_eq!(error, Unreadable::TooMany(2));
+        assert_eq!(error, BodyFault::TooMany(2));
     }
-    assert_eq!(read_all(b"[{},7]", Form::Json, 2).unwrap().len(), 2);
-    assert_eq!(read_all(b"{}", Form::Json, 1).unwrap().len(), 1);
+    assert_eq!(read_all(b"[{},7]", BodyForm::Json, 2).unwrap().len(), 2);
+    assert_eq!(read_all(b"{}", BodyForm::Json, 1).unwrap().len(), 1);
 }
 
 #[test]

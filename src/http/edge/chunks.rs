@@ -11,13 +11,13 @@ const MAX_DIGITS: u8 = 15;
 /// Where in its chunks a body is.
 #[derive(Debug)]
 pub(super) struct Chunks {
-    place: Place,
+    place: ChunkState,
     /// Bytes of extensions and trailers so far.
     extras: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ChunkState {
     /// In the size of a chunk: what it is so far, and how many digits that are.
     Size(u64, u8),
     /// Behind the size and before the end of its line.
@@ -45,14 +45,14 @@ impl Chunks {
     /// Before the first chunk.
     pub(super) fn new() -> Self {
         Self {
-            place: Place::Size(0, 0),
+            place: ChunkState::Size(0, 0),
             extras: 0,
         }
     }
 
     /// Whether the body is over.
     pub(super) fn is_over(&self) -> bool {
-        self.place == Place::End
+        self.place == ChunkState::End
     }
 
     /// Takes what it can from `input`, which is all of it until the body is over, and puts at most one chunk of the same data into
@@ -64,7 +64,7 @@ impl Chunks {
     ) -> Result<usize, Broken> {
         let mut data = Vec::new();
         while !self.is_over() {
-            if let Place::Data(left) = self.place {
+            if let ChunkState::Data(left) = self.place {
                 let here = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
                 if here == 0 {
                     break;
@@ -73,8 +73,8 @@ impl Chunks {
                 input.advance(here);
                 let left = left.saturating_sub(here as u64);
                 self.place = match left {
-                    0 => Place::DataCr,
-                    left => Place::Data(left),
+                    0 => ChunkState::DataCr,
+                    left => ChunkState::Data(left),
                 };
                 continue;
             }
@@ -96,31 +96,33 @@ impl Chunks {
     }
 
     /// One byte of the framing.
-    fn step(&mut self, byte: u8) -> Result<Place, Broken> {
+    fn step(&mut self, byte: u8) -> Result<ChunkState, Broken> {
         Ok(match (self.place, byte) {
-            (Place::Size(size, digits), _) if byte.is_ascii_hexdigit() && digits < MAX_DIGITS => {
+            (ChunkState::Size(size, digits), _)
+                if byte.is_ascii_hexdigit() && digits < MAX_DIGITS =>
+            {
                 let digit = char::from(byte).to_digit(16).ok_or(Broken)?;
-                Place::Size(size * 16 + u64::from(digit), digits + 1)
+                ChunkState::Size(size * 16 + u64::from(digit), digits + 1)
             }
-            (Place::Size(size, 1..), b'\r') | (Place::Extension(size), b'\r') => {
-                Place::SizeLf(size)
+            (ChunkState::Size(size, 1..), b'\r') | (ChunkState::Extension(size), b'\r') => {
+                ChunkState::SizeLf(size)
             }
-            (Place::Size(size, 1..), b';' | b' ' | b'\t') => Place::Extension(size),
-            (Place::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => {
+            (ChunkState::Size(size, 1..), b';' | b' ' | b'\t') => ChunkState::Extension(size),
+            (ChunkState::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => {
                 self.extra()?;
-                Place::Extension(size)
+                ChunkState::Extension(size)
             }
-            (Place::SizeLf(0), b'\n') => Place::Trailer,
-            (Place::SizeLf(size), b'\n') => Place::Data(size),
-            (Place::DataCr, b'\r') => Place::DataLf,
-            (Place::DataLf, b'\n') => Place::Size(0, 0),
-            (Place::Trailer, b'\r') => Place::EndLf,
-            (Place::EndLf, b'\n') => Place::End,
-            (Place::TrailerLine, b'\r') => Place::TrailerLf,
-            (Place::TrailerLf, b'\n') => Place::Trailer,
-            (Place::Trailer | Place::TrailerLine, b'\t' | b' '..=b'~' | 0x80..) => {
+            (ChunkState::SizeLf(0), b'\n') => ChunkState::Trailer,
+            (ChunkState::SizeLf(size), b'\n') => ChunkState::Data(size),
+            (ChunkState::DataCr, b'\r') => ChunkState::DataLf,
+            (ChunkState::DataLf, b'\n') => ChunkState::Size(0, 0),
+            (ChunkState::Trailer, b'\r') => ChunkState::EndLf,
+            (ChunkState::EndLf, b'\n') => ChunkState::End,
+            (ChunkState::TrailerLine, b'\r') => ChunkState::TrailerLf,
+            (ChunkState::TrailerLf, b'\n') => ChunkState::Trailer,
+            (ChunkState::Trailer | ChunkState::TrailerLine, b'\t' | b' '..=b'~' | 0x80..) => {
                 self.extra()?;
-                Place::TrailerLine
+                ChunkState::TrailerLine
             }
             _ => return Err(Broken),
         })

@@ -15,7 +15,7 @@ use super::clock::{Tick, ticks};
 use super::head;
 use super::patience::Patience;
 use super::places::{Held, NoPlace};
-use super::wire::{Keeper, Next, Wire};
+use super::wire::{Input, Keeper, Wire};
 use super::words;
 use super::worker::{Cut, Swept, Worker};
 use crate::http::unserved::{Unserved, unseen};
@@ -44,7 +44,7 @@ enum Phase {
 
 /// Whether there is an engine, which costs some 20 KB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Engine {
+enum EngineState {
     None,
     Running,
     /// It has had nothing to do for a while.
@@ -66,7 +66,7 @@ pub(super) struct Connection {
     turned_away: Option<NoPlace>,
     wire: RefCell<Wire>,
     phase: Cell<Phase>,
-    engine: Cell<Engine>,
+    engine: Cell<EngineState>,
 
     /// Bytes of the body that the engine has and the handler has not.
     unread: Cell<usize>,
@@ -97,10 +97,10 @@ impl Connection {
         turned_away: Option<NoPlace>,
     ) -> Rc<Self> {
         let now = worker.now();
-        let limits = &worker.shared.limits;
+        let bounds = &worker.shared.bounds;
         let first = match turned_away {
             Some(_) => TURN_AWAY,
-            None => limits.head_timeout,
+            None => bounds.head_timeout,
         };
         let connection = Rc::new(Self {
             worker: Rc::clone(worker),
@@ -111,7 +111,7 @@ impl Connection {
             turned_away,
             wire: RefCell::new(Wire::new(stream)),
             phase: Cell::new(Phase::Waiting),
-            engine: Cell::new(Engine::None),
+            engine: Cell::new(EngineState::None),
             unread: Cell::new(0),
             pieces: Cell::new(0),
             blocked: Cell::new(false),
@@ -120,7 +120,7 @@ impl Connection {
             holds: Cell::new(0),
             since: Cell::new(now),
             deadline: Cell::new(now.plus(ticks(first))),
-            patience: Cell::new(Patience::new(now, ticks(limits.write_timeout))),
+            patience: Cell::new(Patience::new(now, ticks(bounds.write_timeout))),
             cut: Cell::new(None),
             waker: RefCell::new(None),
         });
@@ -148,7 +148,7 @@ impl Connection {
         self.deadline.set(deadline);
     }
 
-    fn within(&self, duration: Duration) -> Tick {
+    fn tick_after(&self, duration: Duration) -> Tick {
         self.worker.now().plus(ticks(duration))
     }
 
@@ -193,26 +193,26 @@ impl Connection {
 
     /// There is an engine for it now.
     pub(super) fn has_engine(&self) {
-        self.engine.set(Engine::Running);
+        self.engine.set(EngineState::Running);
     }
 
     /// Whether the engine is to go: it has had nothing to do for a while, and holds nothing.
     pub(super) fn parts_with_engine(&self) -> bool {
-        if self.engine.get() != Engine::Idle {
+        if self.engine.get() != EngineState::Idle {
             return false;
         }
         let idle = self.phase.get() == Phase::Waiting && !self.wire.borrow().is_ready();
         self.engine.set(match idle {
-            true => Engine::None,
-            false => Engine::Running,
+            true => EngineState::None,
+            false => EngineState::Running,
         });
         idle
     }
 
     /// Without an engine: until there is a whole head for one.
-    pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+    pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<Input>> {
         if self.phase.get() == Phase::Closing {
-            return Poll::Ready(Ok(Next::End));
+            return Poll::Ready(Ok(Input::End));
         }
         self.wire.borrow_mut().poll_head(self, cx, None)
     }
@@ -273,11 +273,11 @@ impl Connection {
             let next = match self.phase.get() {
                 Phase::Waiting => ready!(wire.poll_head(self, cx, Some(buf)))?,
                 Phase::Serving => ready!(wire.poll_body(self, cx, buf))?,
-                Phase::Closing => Next::End,
+                Phase::Closing => Input::End,
             };
             match next {
-                Next::Ready => {}
-                Next::Given | Next::End => return Poll::Ready(Ok(())),
+                Input::Ready => {}
+                Input::Given | Input::End => return Poll::Ready(Ok(())),
             }
         }
     }
@@ -289,11 +289,11 @@ impl Connection {
         let mut patience = self.patience.get();
         match written {
             Poll::Pending => {
-                patience.waits(self.worker.now());
+                patience.note_wait(self.worker.now());
                 self.patience.set(patience);
             }
             Poll::Ready(Ok(bytes)) if patience.stalled().is_some() => {
-                patience.takes(bytes, self.worker.now());
+                patience.note_taken(bytes, self.worker.now());
                 self.patience.set(patience);
             }
             Poll::Ready(_) => {}
@@ -305,20 +305,20 @@ impl Connection {
     pub(super) fn poll_flush(&self) -> Poll<io::Result<()>> {
         let mut patience = self.patience.get();
         if patience.stalled().is_some() {
-            patience.rests(self.worker.now());
+            patience.note_rest(self.worker.now());
             self.patience.set(patience);
         }
         if self.answered.replace(false) {
             let wire = &*self.wire.borrow();
             if wire.body_is_over() {
-                let keep_alive = self.within(self.worker.shared.limits.keep_alive);
+                let keep_alive = self.tick_after(self.worker.shared.bounds.keep_alive);
                 self.go_on(Phase::Waiting, keep_alive);
                 if wire.has_more() {
                     self.worker.wants_turn(self);
                 }
             } else {
                 // What is left of the body would be taken for a request.
-                self.ends();
+                self.begin_end();
             }
         }
         // A socket has nothing to flush.
@@ -326,8 +326,8 @@ impl Connection {
     }
 
     /// Nothing more is served here, and the kernel has all that was.
-    pub(super) fn ends(&self) {
-        self.go_on(Phase::Closing, self.within(LINGER));
+    pub(super) fn begin_end(&self) {
+        self.go_on(Phase::Closing, self.tick_after(LINGER));
     }
 
     /// Whether nothing more is served here.
@@ -361,7 +361,7 @@ impl Swept for Connection {
     fn leaves_queue(&self) {
         self.queued.set(false);
         if self.phase.get() == Phase::Waiting {
-            let keep_alive = self.within(self.worker.shared.limits.keep_alive);
+            let keep_alive = self.tick_after(self.worker.shared.bounds.keep_alive);
             self.go_on(Phase::Waiting, keep_alive);
         }
     }
@@ -391,10 +391,10 @@ impl Swept for Connection {
         } else if stopping && waiting && self.may_leave() {
             self.wake();
         } else if waiting
-            && self.engine.get() == Engine::Running
+            && self.engine.get() == EngineState::Running
             && now.since(self.since.get()) > Tick::SECOND
         {
-            self.engine.set(Engine::Idle);
+            self.engine.set(EngineState::Idle);
             self.wake();
         }
     }
@@ -434,15 +434,15 @@ impl Keeper for Connection {
     }
 
     fn head_begins(&self) {
-        let timeout = self.worker.shared.limits.head_timeout;
-        self.deadline.set(self.within(timeout));
+        let timeout = self.worker.shared.bounds.head_timeout;
+        self.deadline.set(self.tick_after(timeout));
     }
 
     fn request_begins(&self, without_body: bool) {
-        let body_timeout = self.worker.shared.limits.body_timeout;
+        let body_timeout = self.worker.shared.bounds.body_timeout;
         let deadline = match without_body {
             true => Tick::NEVER,
-            false => self.within(body_timeout + BODY_MARGIN),
+            false => self.tick_after(body_timeout + BODY_MARGIN),
         };
         self.go_on(Phase::Serving, deadline);
         self.unread.set(0);
@@ -475,24 +475,24 @@ impl Keeper for Connection {
 
     fn refuse(&self, wire: &mut Wire, why: Unserved) {
         let shared = &self.worker.shared;
-        let (method, path) = head::sighted(wire.seen());
+        let (method, path) = head::sighted(wire.unread_input());
         let answer = words::written((shared.refuse)(path, why), method == b"HEAD");
         tracing::debug!(reason = why.word(), "a request was refused unread");
         if let Some(metrics) = &shared.metrics {
             metrics.unreadable_request(why.word());
             unseen(metrics, why);
         }
-        wire.say(answer, true);
-        self.ends();
+        wire.end_with(answer, true);
+        self.begin_end();
     }
 
     fn turn_away(&self, wire: &mut Wire, why: NoPlace) {
-        let (method, path) = head::sighted(wire.seen());
+        let (method, path) = head::sighted(wire.unread_input());
         let words = (self.worker.shared.refuse)(path, Unserved::Full);
         let answer = words::written(words, method == b"HEAD");
         // Without waiting for it to go: the next one is waiting.
-        wire.say(answer, false);
-        self.ends();
+        wire.end_with(answer, false);
+        self.begin_end();
         tracing::debug!(reason = why.word(), "a connection was refused");
     }
 }

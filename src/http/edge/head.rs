@@ -20,23 +20,23 @@ pub(super) enum Head {
     /// More has to come.
     Partial,
     /// A whole head, of so many bytes.
-    Whole(usize, Request),
+    Whole(usize, Framing),
     /// Nothing that could be served.
     Bad(Unserved),
 }
 
 /// What has to be known of a request to carry it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Request {
+pub(super) struct Framing {
     /// How the body's end is found.
-    pub body: Body,
+    pub body: BodyEnd,
     /// Whether the target holds bytes that only [`rewritten`] makes legal.
     pub rewrite: bool,
 }
 
 /// How the end of a body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
+pub(super) enum BodyEnd {
     /// There is none.
     None,
     /// By its length.
@@ -84,7 +84,7 @@ fn unreadable(error: httparse::Error) -> Unserved {
 }
 
 /// The engine's own rules, so that it never is the one to refuse: its answer would have no body, and an error in the log.
-fn check(request: &httparse::Request<'_, '_>) -> Result<Request, Unserved> {
+fn check(request: &httparse::Request<'_, '_>) -> Result<Framing, Unserved> {
     let (mut host, mut length, mut chunked, mut websocket) = (false, None, false, false);
     let newer = request.version == Some(1);
     for field in request.headers.iter() {
@@ -92,14 +92,14 @@ fn check(request: &httparse::Request<'_, '_>) -> Result<Request, Unserved> {
         match field.name.len() {
             4 if field.name.eq_ignore_ascii_case("host") => {
                 let another = std::mem::replace(&mut host, true);
-                once(another, "there are two Host headers")?;
+                refuse_second(another, "there are two Host headers")?;
             }
             7 if field.name.eq_ignore_ascii_case("upgrade") => {
                 websocket |= field.value.trim_ascii().eq_ignore_ascii_case(b"websocket");
             }
             14 if field.name.eq_ignore_ascii_case("content-length") => {
                 let another = length.replace(content_length(field.value)?).is_some();
-                once(another, "there are two Content-Length headers")?;
+                refuse_second(another, "there are two Content-Length headers")?;
             }
             17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
                 if !newer {
@@ -126,14 +126,14 @@ fn check(request: &httparse::Request<'_, '_>) -> Result<Request, Unserved> {
     let method = request.method.unwrap_or_default();
     let target = request.path.unwrap_or_default();
     let body = match length {
-        _ if chunked => Body::Chunked,
-        _ if websocket => Body::Endless,
-        Some(0) => Body::None,
-        Some(length) => Body::Length(length),
+        _ if chunked => BodyEnd::Chunked,
+        _ if websocket => BodyEnd::Endless,
+        Some(0) => BodyEnd::None,
+        Some(length) => BodyEnd::Length(length),
         None if !newer && method == "POST" => {
             return Err(Unserved::Malformed("Content-Length is missing"));
         }
-        None => Body::None,
+        None => BodyEnd::None,
     };
     match Method::from_bytes(method.as_bytes()) {
         Ok(Method::CONNECT) => return Err(Unserved::Malformed("this is no proxy")),
@@ -149,10 +149,10 @@ fn check(request: &httparse::Request<'_, '_>) -> Result<Request, Unserved> {
     if !plain && (rewrite || target.parse::<Uri>().is_err()) {
         return Err(Unserved::Malformed("the target of the request is no URL"));
     }
-    Ok(Request { body, rewrite })
+    Ok(Framing { body, rewrite })
 }
 
-fn once(another: bool, why: &'static str) -> Result<(), Unserved> {
+fn refuse_second(another: bool, why: &'static str) -> Result<(), Unserved> {
     match another {
         true => Err(Unserved::Malformed(why)),
         false => Ok(()),
@@ -240,7 +240,7 @@ mod tests {
 
     const MAX: usize = 1024;
 
-    fn whole(text: &str) -> Request {
+    fn whole(text: &str) -> Framing {
         match read(text.as_bytes(), MAX) {
             Head::Whole(length, request) => {
                 assert_eq!(length, text.find("\r\n\r\n").unwrap() + 4, "{text:?}");
@@ -260,12 +260,15 @@ mod tests {
     #[test]
     fn the_end_of_a_body_is_found_in_one_way_only() {
         for (fields, body) in [
-            ("", Body::None),
-            ("Content-Length: 0\r\n", Body::None),
-            ("content-length:  17 \r\n", Body::Length(17)),
-            ("Transfer-Encoding: Chunked\r\n", Body::Chunked),
-            ("Upgrade: WebSocket\r\nContent-Length: 3\r\n", Body::Endless),
-            ("Upgrade: h2c\r\n", Body::None),
+            ("", BodyEnd::None),
+            ("Content-Length: 0\r\n", BodyEnd::None),
+            ("content-length:  17 \r\n", BodyEnd::Length(17)),
+            ("Transfer-Encoding: Chunked\r\n", BodyEnd::Chunked),
+            (
+                "Upgrade: WebSocket\r\nContent-Length: 3\r\n",
+                BodyEnd::Endless,
+            ),
+            ("Upgrade: h2c\r\n", BodyEnd::None),
         ] {
             let text = format!("GET /x HTTP/1.1\r\nHost: x\r\n{fields}\r\nbody");
             assert_eq!(whole(&text).body, body, "{fields}");
@@ -296,9 +299,9 @@ mod tests {
 
     #[test]
     fn an_older_client_needs_no_host_but_a_length() {
-        assert_eq!(whole("GET /x HTTP/1.0\r\n\r\n").body, Body::None);
+        assert_eq!(whole("GET /x HTTP/1.0\r\n\r\n").body, BodyEnd::None);
         let posted = "POST /x HTTP/1.0\r\nContent-Length: 1\r\n\r\n";
-        assert_eq!(whole(posted).body, Body::Length(1));
+        assert_eq!(whole(posted).body, BodyEnd::Length(1));
         for text in [
             "GET /x HTTP/1.1\r\n\r\n",
             "POST /x HTTP/1.0\r\n\r\n",
@@ -347,7 +350,7 @@ mod tests {
         let many = format!("GET /x HTTP/1.1\r\n{}\r\n", "a:b\r\n".repeat(97));
         assert_eq!(bad(&many), Unserved::HeadTooLarge);
         let just = format!("GET /x HTTP/1.1\r\nHost: x\r\n{}\r\n", "a:b\r\n".repeat(95));
-        assert_eq!(whole(&just).body, Body::None);
+        assert_eq!(whole(&just).body, BodyEnd::None);
     }
 
     /// Every byte that may come in a target, in either part of it: the engine takes what is let through as it is, and the rest
@@ -453,14 +456,14 @@ mod tests {
                 digits.parse::<u64>().unwrap()
             });
             let engines = match (codec.message_type(), is_chunked, length) {
-                (MessageType::None, ..) => Body::None,
-                (MessageType::Stream, ..) => Body::Endless,
-                (MessageType::Payload, true, _) => Body::Chunked,
-                (MessageType::Payload, false, length) => Body::Length(length.unwrap()),
+                (MessageType::None, ..) => BodyEnd::None,
+                (MessageType::Stream, ..) => BodyEnd::Endless,
+                (MessageType::Payload, true, _) => BodyEnd::Chunked,
+                (MessageType::Payload, false, length) => BodyEnd::Length(length.unwrap()),
             };
             assert_eq!(request.body, engines, "{shown:?}");
             let_through += 1;
-            with_body += usize::from(engines != Body::None);
+            with_body += usize::from(engines != BodyEnd::None);
         }
         assert!(
             let_through > 20_000 && with_body > 5_000,

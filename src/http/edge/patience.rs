@@ -42,7 +42,7 @@ impl Patience {
     }
 
     /// A write has to wait.
-    pub(super) fn waits(&mut self, now: Tick) {
+    pub(super) fn note_wait(&mut self, now: Tick) {
         if self.stalled.is_none() {
             self.left = self.left.saturating_add(now.since(self.at)).min(self.full);
             self.at = now;
@@ -51,7 +51,7 @@ impl Patience {
     }
 
     /// A write that had to wait gets on.
-    pub(super) fn takes(&mut self, bytes: usize, now: Tick) {
+    pub(super) fn note_taken(&mut self, bytes: usize, now: Tick) {
         self.bytes = self.bytes.saturating_add(bytes);
         let earned = u32::try_from(self.bytes / BYTES_PER_TICK).unwrap_or(u32::MAX);
         self.bytes %= BYTES_PER_TICK;
@@ -62,7 +62,7 @@ impl Patience {
     }
 
     /// All is written.
-    pub(super) fn rests(&mut self, now: Tick) {
+    pub(super) fn note_rest(&mut self, now: Tick) {
         self.left = self.left.saturating_sub(now.since(self.at));
         self.at = now;
         self.stalled = None;
@@ -83,15 +83,15 @@ mod tests {
     fn it_is_used_up_by_waiting_only() {
         let mut patience = Patience::new(at(0), FULL);
         assert!(!patience.is_used_up(at(1_000)));
-        patience.waits(at(1_000));
+        patience.note_wait(at(1_000));
         assert!(!patience.is_used_up(at(1_039)) && patience.is_used_up(at(1_040)));
         // Another try changes nothing.
-        patience.waits(at(1_030));
+        patience.note_wait(at(1_030));
         assert!(patience.is_used_up(at(1_040)));
-        patience.rests(at(1_030));
+        patience.note_rest(at(1_030));
         assert!(!patience.is_used_up(at(2_000)));
         // What was spent comes back with time, and not at once.
-        patience.waits(at(1_035));
+        patience.note_wait(at(1_035));
         assert!(!patience.is_used_up(at(1_049)) && patience.is_used_up(at(1_050)));
     }
 
@@ -99,12 +99,12 @@ mod tests {
     fn a_byte_now_and_then_is_not_enough_and_a_steady_flow_is() {
         let lasts = |bytes: usize, every: u32| {
             let mut patience = Patience::new(at(0), FULL);
-            patience.waits(at(0));
+            patience.note_wait(at(0));
             let mut now = 0;
             while now < 100_000 && !patience.is_used_up(at(now)) {
                 now += 1;
                 if now % every == 0 {
-                    patience.takes(bytes, at(now));
+                    patience.note_taken(bytes, at(now));
                 }
             }
             now
@@ -126,13 +126,13 @@ mod tests {
         let mut patience = Patience::new(at(0), FULL);
         let mut now = 0;
         while now < 10_000 {
-            patience.waits(at(now));
+            patience.note_wait(at(now));
             now += 3;
             if patience.is_used_up(at(now)) {
                 break;
             }
-            patience.takes(250, at(now));
-            patience.rests(at(now));
+            patience.note_taken(250, at(now));
+            patience.note_rest(at(now));
         }
         assert!(now < 2 * FULL, "{now}");
     }

@@ -28,8 +28,8 @@ use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::places::{Held, NoPlace, Place, Places};
-use super::wire::Next;
-use super::worker::{Shared, Worker};
+use super::wire::Input;
+use super::worker::{ListenerShared, Worker};
 use super::{Edge, head, words};
 use crate::http::address::network;
 use crate::http::unserved::{Unserved, unseen};
@@ -60,28 +60,28 @@ where
     S::Service: 'static,
     <S::Service as Service<Request>>::Future: 'static,
 {
-    let limits = edge.limits;
+    let bounds = edge.bounds;
     let workers = match edge.workers {
         0 => std::thread::available_parallelism().map_or(2, |cores| cores.get().min(512)),
         workers => workers,
     };
     // Those who are too many are counted and told here. The server's own bound, which leaves newcomers in the backlog, lies higher: it
     // also counts connections that are accepted but not yet refused, because each has a file open.
-    let accepted = limits.max_connections + 2 * limits.max_turned_away;
+    let accepted = bounds.max_connections + 2 * bounds.max_turned_away;
     let builder = Server::build()
         .disable_signals()
         .workers(workers)
         .max_concurrent_connections(accepted.div_ceil(workers))
         .shutdown_timeout(edge.grace_seconds);
-    let shared = Arc::new(Shared {
-        limits,
+    let shared = Arc::new(ListenerShared {
+        bounds,
         places: Arc::new(Places::new(
-            limits.max_connections,
-            limits.max_connections_per_address,
+            bounds.max_connections,
+            bounds.max_connections_per_address,
             edge.trusted_proxies.clone(),
         )),
         answers: Arc::clone(&edge.answers),
-        turned_away: Arc::new(Places::new(limits.max_turned_away, 0, Vec::new())),
+        turned_away: Arc::new(Places::new(bounds.max_turned_away, 0, Vec::new())),
         metrics: edge.metrics.clone(),
         refuse: edge.refuse,
         workers,
@@ -141,7 +141,7 @@ where
 /// Has the body of a request read under its connection's eye.
 fn watch_body(connection: &Rc<Connection>, request: &mut Request) {
     if let Payload::H1 { payload } = request.take_payload() {
-        let body = Body {
+        let body = BodyStream {
             payload,
             connection: Rc::clone(connection),
         };
@@ -152,12 +152,12 @@ fn watch_body(connection: &Rc<Connection>, request: &mut Request) {
 }
 
 /// A body on its way from the engine to a handler.
-struct Body {
+struct BodyStream {
     payload: actix_http::h1::Payload,
     connection: Rc<Connection>,
 }
 
-impl Stream for Body {
+impl Stream for BodyStream {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -169,7 +169,7 @@ impl Stream for Body {
     }
 }
 
-impl Drop for Body {
+impl Drop for BodyStream {
     fn drop(&mut self) {
         self.connection.body_unwanted();
     }
@@ -262,7 +262,7 @@ where
                 unseen(metrics, Unserved::Full);
             }
             if why == NoPlace::Full && !shared.full.swap(true, Ordering::Relaxed) {
-                let max = shared.limits.max_connections;
+                let max = shared.bounds.max_connections;
                 tracing::warn!(max_connections = max, "full: new connections are refused");
             }
             let Ok(place) = shared.turned_away.take(None) else {
@@ -329,7 +329,7 @@ impl AsyncWrite for Io {
 
     /// The engine is done. The end of the connection is carried without it.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.ends();
+        self.0.begin_end();
         Poll::Ready(Ok(()))
     }
 }
@@ -369,15 +369,15 @@ impl<E: Service<(Io, Option<SocketAddr>)>> Future for Carried<E> {
             }
             match &mut this.stage {
                 Stage::Waiting => match ready!(connection.poll_head(cx)) {
-                    Ok(Next::Ready | Next::Given) => {
+                    Ok(Input::Ready | Input::Given) => {
                         let io = Io(Rc::clone(connection));
                         let engine = this.engine.call((io, this.peer));
                         connection.has_engine();
                         this.stage = Stage::Serving(Box::pin(engine));
                     }
-                    Ok(Next::End) => {
+                    Ok(Input::End) => {
                         if !connection.is_ending() {
-                            connection.ends();
+                            connection.begin_end();
                         }
                         this.stage = Stage::Closing;
                     }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::chunks::Chunks;
-use super::head::{self, Body, Head, Request};
+use super::head::{self, BodyEnd, Framing, Head};
 use super::places::NoPlace;
 use super::worker::{READ, Worker};
 use crate::http::unserved::Unserved;
@@ -20,7 +20,7 @@ const LINGER_BYTES: usize = 32 * 1024 * 1024;
 
 /// What there is to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum Input {
     /// It is in the reader's own buffer.
     Given,
     /// It is ready to be handed on.
@@ -121,7 +121,7 @@ impl Wire {
     }
 
     /// What has come and is not handed on.
-    pub(super) fn seen(&self) -> &[u8] {
+    pub(super) fn unread_input(&self) -> &[u8] {
         &self.input
     }
 
@@ -161,7 +161,7 @@ impl Wire {
     }
 
     /// To be said before the end. With `then_drain` what the peer goes on sending is read away for a while.
-    pub(super) fn say(&mut self, words: BytesMut, then_drain: bool) {
+    pub(super) fn end_with(&mut self, words: BytesMut, then_drain: bool) {
         self.end = End::Words { words, then_drain };
     }
 
@@ -233,9 +233,9 @@ impl Wire {
         connection: &impl Keeper,
         cx: &mut Context<'_>,
         mut buf: Option<&mut ReadBuf<'_>>,
-    ) -> Poll<io::Result<Next>> {
+    ) -> Poll<io::Result<Input>> {
         let worker = connection.worker();
-        let max = worker.shared.limits.max_head_bytes;
+        let max = worker.shared.bounds.max_head_bytes;
         loop {
             if let Some(next) = self.take_head(connection) {
                 return Poll::Ready(Ok(next));
@@ -258,18 +258,18 @@ impl Wire {
                 }
             };
             match read {
-                Poll::Ready(Ok(0)) if empty => return Poll::Ready(Ok(Next::End)),
+                Poll::Ready(Ok(0)) if empty => return Poll::Ready(Ok(Input::End)),
                 Poll::Ready(Ok(0)) => {
                     const ENDED: Unserved =
                         Unserved::Malformed("the head of the request ends early");
                     connection.refuse(self, ENDED);
-                    return Poll::Ready(Ok(Next::End));
+                    return Poll::Ready(Ok(Input::End));
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 // What had come by now was looked at. A head that has begun has its time.
                 Poll::Pending if empty && connection.may_leave() => {
-                    return Poll::Ready(Ok(Next::End));
+                    return Poll::Ready(Ok(Input::End));
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -282,33 +282,33 @@ impl Wire {
         connection: &impl Keeper,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<Option<Next>>> {
-        let max = connection.worker().shared.limits.max_head_bytes;
+    ) -> Poll<io::Result<Option<Input>>> {
+        let max = connection.worker().shared.bounds.max_head_bytes;
         let start = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let new = buf.filled().get(start..).unwrap_or_default();
         if new.is_empty() {
-            return Poll::Ready(Ok(Some(Next::End)));
+            return Poll::Ready(Ok(Some(Input::End)));
         }
         if let Head::Whole(
             length,
-            Request {
+            Framing {
                 body,
                 rewrite: false,
             },
         ) = head::read(new, max)
-            && body != Body::Chunked
+            && body != BodyEnd::Chunked
         {
             let (head, behind) = new.split_at_checked(length).unwrap_or((new, &[]));
             let (own, rest) = match body {
-                Body::Length(bytes) => {
+                BodyEnd::Length(bytes) => {
                     let own = behind
                         .len()
                         .min(usize::try_from(bytes).unwrap_or(usize::MAX));
                     (own, Rest::bytes(bytes.saturating_sub(own as u64)))
                 }
-                Body::Endless => (behind.len(), Rest::Anything),
-                Body::None | Body::Chunked => (0, Rest::Nothing),
+                BodyEnd::Endless => (behind.len(), Rest::Anything),
+                BodyEnd::None | BodyEnd::Chunked => (0, Rest::Nothing),
             };
             let whole = head.len() + own;
             self.input
@@ -318,7 +318,7 @@ impl Wire {
             if own > 0 {
                 connection.body_given(own);
             }
-            return Poll::Ready(Ok(Some(Next::Given)));
+            return Poll::Ready(Ok(Some(Input::Given)));
         }
         self.input.extend_from_slice(new);
         buf.set_filled(start);
@@ -348,7 +348,7 @@ impl Wire {
     }
 
     /// Takes a whole head out of what has come. `None`: there is none yet.
-    fn take_head(&mut self, connection: &impl Keeper) -> Option<Next> {
+    fn take_head(&mut self, connection: &impl Keeper) -> Option<Input> {
         if self.input.is_empty() {
             return None;
         }
@@ -361,12 +361,12 @@ impl Wire {
             self.parsed = 0;
             return None;
         }
-        let max = connection.worker().shared.limits.max_head_bytes;
+        let max = connection.worker().shared.bounds.max_head_bytes;
         if let Some(why) = connection.turned_away() {
             let seen = head::shows_path(&self.input) || self.input.len() >= max;
             return seen.then(|| {
                 connection.turn_away(self, why);
-                Next::End
+                Input::End
             });
         }
         // Parsed at first, when the end may have come, and when there is twice as much: whoever sends byte by byte makes us read
@@ -387,7 +387,7 @@ impl Wire {
             Head::Partial => None,
             Head::Bad(why) => {
                 connection.refuse(self, why);
-                Some(Next::End)
+                Some(Input::End)
             }
             Head::Whole(length, request) => {
                 let head = self.input.split_to(length);
@@ -400,18 +400,18 @@ impl Wire {
                         None => {
                             self.input = head;
                             connection.refuse(self, Unserved::TargetTooLong);
-                            return Some(Next::End);
+                            return Some(Input::End);
                         }
                     },
                 };
                 let rest = match request.body {
-                    Body::None => Rest::Nothing,
-                    Body::Length(bytes) => Rest::bytes(bytes),
-                    Body::Chunked => Rest::Chunks(Chunks::new()),
-                    Body::Endless => Rest::Anything,
+                    BodyEnd::None => Rest::Nothing,
+                    BodyEnd::Length(bytes) => Rest::bytes(bytes),
+                    BodyEnd::Chunked => Rest::Chunks(Chunks::new()),
+                    BodyEnd::Endless => Rest::Anything,
                 };
                 self.begin(connection, rest);
-                Some(Next::Ready)
+                Some(Input::Ready)
             }
         }
     }
@@ -435,11 +435,11 @@ impl Wire {
         connection: &impl Keeper,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<Next>> {
+    ) -> Poll<io::Result<Input>> {
         loop {
             let left = match &self.rest {
                 Rest::Nothing => return self.hold(cx),
-                Rest::Lost => return Poll::Ready(Ok(Next::End)),
+                Rest::Lost => return Poll::Ready(Ok(Input::End)),
                 _ if connection.is_body_unwanted() => return self.lose(),
                 _ if connection.waits_for_reader() => return Poll::Pending,
                 Rest::Bytes(left) => Some(*left),
@@ -479,17 +479,17 @@ impl Wire {
                 self.rest = Rest::bytes(left.saturating_sub(bytes as u64));
                 self.body_may_be_over(connection);
             }
-            return Poll::Ready(Ok(Next::Given));
+            return Poll::Ready(Ok(Input::Given));
         }
     }
 
-    fn carry_chunks(&mut self, connection: &impl Keeper) -> Option<Next> {
+    fn carry_chunks(&mut self, connection: &impl Keeper) -> Option<Input> {
         let Rest::Chunks(chunks) = &mut self.rest else {
-            return Some(Next::End);
+            return Some(Input::End);
         };
         let Ok(bytes) = chunks.carry(&mut self.input, &mut self.ready) else {
             self.rest = Rest::Lost;
-            return Some(Next::End);
+            return Some(Input::End);
         };
         if bytes > 0 {
             connection.body_given(bytes);
@@ -498,7 +498,7 @@ impl Wire {
             self.rest = Rest::Nothing;
             self.body_may_be_over(connection);
         }
-        (!self.ready.is_empty()).then_some(Next::Ready)
+        (!self.ready.is_empty()).then_some(Input::Ready)
     }
 
     fn body_may_be_over(&self, connection: &impl Keeper) {
@@ -508,13 +508,13 @@ impl Wire {
     }
 
     /// The rest of the body is not to be had, or not wanted.
-    fn lose(&mut self) -> Poll<io::Result<Next>> {
+    fn lose(&mut self) -> Poll<io::Result<Input>> {
         self.rest = Rest::Lost;
-        Poll::Ready(Ok(Next::End))
+        Poll::Ready(Ok(Input::End))
     }
 
     /// Nothing more until the answer is out; only whether something is there is noted.
-    fn hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+    fn hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Input>> {
         self.more = self.more || !self.input.is_empty() || self.has_unread(cx);
         Poll::Pending
     }

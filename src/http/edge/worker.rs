@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::clock::{TICK, Tick};
 use super::places::{Answers, Places};
-use super::{Limits, Refuse};
+use super::{Bounds, Refuse};
 use crate::telemetry::metrics::Metrics;
 
 /// How many pipelined requests (those that came together with the one before them) a worker serves between two looks at the sockets.
@@ -25,9 +25,9 @@ const TURNS: usize = 4;
 pub(super) const READ: usize = 8 * 1024;
 
 /// What the workers of a listener share.
-pub(super) struct Shared {
+pub(super) struct ListenerShared {
     /// What a connection may cost.
-    pub limits: Limits,
+    pub bounds: Bounds,
     /// Who may be connected.
     pub places: Arc<Places>,
     /// What finished answers take.
@@ -105,7 +105,7 @@ pub(super) trait Swept {
 /// One worker's share.
 pub(super) struct Worker {
     /// What it shares with the others.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<ListenerShared>,
     started: Instant,
     now: Cell<Tick>,
     connections: RefCell<Vec<Rc<dyn Swept>>>,
@@ -119,7 +119,7 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Begins to sweep, on the worker's own thread.
-    pub(super) fn start(shared: Arc<Shared>, stop: GracefulShutdownSignal) -> Rc<Self> {
+    pub(super) fn start(shared: Arc<ListenerShared>, stop: GracefulShutdownSignal) -> Rc<Self> {
         let worker = Rc::new(Self {
             shared,
             started: Instant::now(),

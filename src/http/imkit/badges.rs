@@ -35,7 +35,7 @@ pub(super) async fn badges(
         .body(tenant.index, config.server.max_body_bytes)
         .await?;
     let (tags, _room) = bodies.work(body, tags).await;
-    let Asked { tags, never } = tags?;
+    let AskedTags { tags, never } = tags?;
     let asked = (!tags.is_empty() || !never.is_empty()).then_some(tags);
     let counted = reader.tags(&tenant.id, user, asked, entry).await?;
     success(&Badges { counted, never })
@@ -43,7 +43,7 @@ pub(super) async fn badges(
 
 /// The tags that a body asks for, each once; none: all.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Asked {
+pub(super) struct AskedTags {
     /// In the order asked.
     pub tags: Vec<Tag>,
     /// What no tag can be, and how many of `tags` come before it.
@@ -87,21 +87,21 @@ impl Serialize for Badges {
 }
 
 /// Reads a body.
-pub(super) fn tags(body: &[u8]) -> Result<Asked, Fault> {
+pub(super) fn tags(body: &[u8]) -> Result<AskedTags, Fault> {
     if body.trim_ascii().is_empty() {
-        return Ok(Asked::default());
+        return Ok(AskedTags::default());
     }
-    let body = json::whole(body).map_err(|_| BODY)?;
+    let body = json::parse(body).map_err(|_| BODY)?;
     let [tags] = body.pick(["tags"]).ok_or(BODY)?;
     let Some(tags) = tags else {
-        return Ok(Asked::default());
+        return Ok(AskedTags::default());
     };
     let asked = tags.items().ok_or(TAGS)?;
     // Not looked at any further than it takes to know that they are too many.
     if asked.clone().take(MAX_TAGS + 1).count() > MAX_TAGS {
         return Err(MANY_TAGS);
     }
-    let (mut seen, mut found) = (HashSet::new(), Asked::default());
+    let (mut seen, mut found) = (HashSet::new(), AskedTags::default());
     for tag in asked {
         let tag = tag.text(Surrogates::Refuse).ok_or(TAGS)?;
         let tag = tag.map_err(|_| BODY)?;

@@ -1,6 +1,6 @@
 //! `[apps.imkit]`.
 
-use crate::config::rules::{Choice, NeededSecret, NeededSecrets, Part};
+use crate::config::rules::{Choice, Fraction, NeededSecret, NeededSecrets};
 use crate::config::{AppConfig, Credential, Secret, Section, SectionKind, settings};
 use crate::names::DirectRoomIds;
 
@@ -23,7 +23,7 @@ settings! {
         /// HS256 secret of the users' tokens.
         jwt_secret: Secret = NeededSecret,
         /// How much of the app's limit one user may use on each endpoint; 1: all of it.
-        user_share: f64 = Part(0.5),
+        user_share: f64 = Fraction(0.5),
         /// How the direct rooms are called that messages make: `own`, or `imkit`, as that vendor's SDKs do.
         direct_room_ids: DirectRoomIds = Choice(
             DirectRoomIds::Own,

@@ -83,7 +83,7 @@ fn client_key<'a>(call: &Call<'a>) -> Option<&'a str> {
 }
 
 /// A token as some libraries send it, without what they put in front.
-fn bare(token: &str) -> &str {
+fn without_bearer(token: &str) -> &str {
     match token.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
         _ => token,
@@ -100,7 +100,7 @@ pub(super) fn authenticate<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserI
     let tenant = tenants.keys.find(key).ok_or(NO_KEY)?;
     let legacy = || call.header("authorization");
     let token = call.header("im-authorization").or_else(legacy);
-    let token = bare(token.ok_or(Refusal::Stranger(TOKEN))?);
+    let token = without_bearer(token.ok_or(Refusal::Stranger(TOKEN))?);
     let user = tenant.tokens.verify(token, request::unix_seconds());
     let user = user.map_err(|why| match why {
         Unusable::Forged => Refusal::Stranger(TOKEN),

@@ -8,7 +8,7 @@ use actix_web::http::StatusCode;
 use super::problem::Problem;
 use super::{Media, Times, enter, media_type, parameters, results};
 use crate::event::Wait;
-use crate::event::{self, Form, Unreadable};
+use crate::event::{self, BodyFault, BodyForm};
 use crate::http::request::{Call, Done, json_bytes};
 use crate::http::state::State;
 use crate::http::unserved::Unserved;
@@ -31,8 +31,8 @@ pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
         };
     }
     let form = match media_type(call) {
-        None | Some(Media::Json) => Form::Json,
-        Some(Media::Lines) => Form::Lines,
+        None | Some(Media::Json) => BodyForm::Json,
+        Some(Media::Lines) => BodyForm::Lines,
         Some(Media::Other) => {
             return Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -60,7 +60,7 @@ pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
         if let Some(key) = &key {
             batch.give_keys(key);
         }
-        Ok::<_, Unreadable>(batch)
+        Ok::<_, BodyFault>(batch)
     };
     let (batch, _room) = bodies.work(body, read).await;
     let batch = batch?;
@@ -100,10 +100,10 @@ fn request_key(call: &Call<'_>) -> Result<Option<EventKey>, Problem> {
     Ok(Some(key))
 }
 
-impl From<Unreadable> for Problem {
-    fn from(error: Unreadable) -> Self {
+impl From<BodyFault> for Problem {
+    fn from(error: BodyFault) -> Self {
         let status = match error {
-            Unreadable::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyFault::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,
         };
         Self::new(status, error.to_string())

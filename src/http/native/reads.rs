@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::{Media, Times, enter, media_type, named, parameters};
 use crate::counts::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
 use crate::http::request::{Call, decode_segment, json as answer};
-use crate::json::{self, NotJson, Positions, Surrogates};
+use crate::json::{self, LineIndex, NotJson, Surrogates};
 use crate::names::{AppId, RoomId, UserId};
 
 /// The most users in one `POST /v1/unread`.
@@ -33,7 +33,7 @@ pub(super) async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem
         }
     }
     match call.state.reader.user_unread(app, &user, rooms).await? {
-        Some(unread) => Ok(ok(&User::new(&user, &unread))),
+        Some(unread) => Ok(ok(&UserAnswer::new(&user, &unread))),
         None => Err(Problem::new(StatusCode::NOT_FOUND, "no such user")),
     }
 }
@@ -47,10 +47,10 @@ pub(super) async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
     let totals = call.state.reader.totals_of(app, &users).await?;
     let users: Vec<_> = users.into_iter().zip(totals).collect();
     #[derive(Serialize)]
-    struct Body<'a> {
+    struct AnswerBody<'a> {
         users: Users<'a>,
     }
-    Ok(ok(&Body {
+    Ok(ok(&AnswerBody {
         users: Users(&users),
     }))
 }
@@ -70,7 +70,7 @@ async fn users_of_body(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>,
 
 /// The users that a body names.
 pub(super) fn users_asked(body: &[u8]) -> Result<Vec<UserId>, Problem> {
-    let value = json::whole(body).map_err(|fault| not_json(body, fault))?;
+    let value = json::parse(body).map_err(|fault| not_json(body, fault))?;
     let fields = value
         .fields()
         .ok_or_else(|| Problem::bad("the body must be an object"))?;
@@ -202,17 +202,17 @@ impl From<&Totals> for Families {
 }
 
 #[derive(Serialize)]
-struct User<'a> {
+struct UserAnswer<'a> {
     user: &'a str,
     #[serde(flatten)]
     families: Families,
     tags: &'a BTreeMap<String, u64>,
     types: &'a BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rooms: Option<Vec<Room<'a>>>,
+    rooms: Option<Vec<RoomAnswer<'a>>>,
 }
 
-impl<'a> User<'a> {
+impl<'a> UserAnswer<'a> {
     fn new(user: &'a UserId, unread: &'a UserUnread) -> Self {
         let rooms = unread.rooms.as_ref();
         Self {
@@ -220,13 +220,13 @@ impl<'a> User<'a> {
             families: (&unread.totals).into(),
             tags: &unread.tags,
             types: &unread.types,
-            rooms: rooms.map(|rooms| rooms.iter().map(Room::new).collect()),
+            rooms: rooms.map(|rooms| rooms.iter().map(RoomAnswer::new).collect()),
         }
     }
 }
 
 #[derive(Serialize)]
-struct Room<'a> {
+struct RoomAnswer<'a> {
     room: &'a str,
     kind: &'static str,
     custom_type: Option<&'a str>,
@@ -235,7 +235,7 @@ struct Room<'a> {
     mentions: u64,
 }
 
-impl<'a> Room<'a> {
+impl<'a> RoomAnswer<'a> {
     fn new(room: &'a RoomUnread) -> Self {
         Self {
             room: &room.room,
@@ -267,7 +267,7 @@ fn ok(body: &impl Serialize) -> HttpResponse {
 
 /// Says where the body stops being JSON, without repeating any of it.
 fn not_json(body: &[u8], fault: NotJson) -> Problem {
-    let (line, column) = Positions::new(body).of(fault.read.saturating_sub(1));
+    let (line, column) = LineIndex::new(body).of(fault.read.saturating_sub(1));
     let what = match fault.deep {
         true => "nested too deeply",
         false => "not JSON",

@@ -29,7 +29,7 @@ pub(super) async fn applied(
     let results = (0..total).map(|index| match bad.next_if(|(at, _)| *at == index) {
         Some((_, invalid)) => Ok(EventResult::Invalid(invalid)),
         None => match outcomes.next() {
-            Some((outcome, notes)) => Ok(EventResult::Came(outcome, notes)),
+            Some((outcome, notes)) => Ok(EventResult::Outcome(outcome, notes)),
             None => Err(Error::Internal("an event has no outcome".into())),
         },
     });
@@ -39,7 +39,7 @@ pub(super) async fn applied(
 
 /// What a caller is told of one event.
 enum EventResult {
-    Came(EventOutcome, Notes),
+    Outcome(EventOutcome, Notes),
     Invalid(Invalid),
 }
 
@@ -48,10 +48,10 @@ fn render_events(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, 
     let (mut applied, mut accepted, mut duplicate, mut rejected) = (0, 0, 0, 0);
     for result in results {
         *match result {
-            EventResult::Came(EventOutcome::Applied { .. }, _) => &mut applied,
-            EventResult::Came(EventOutcome::Accepted { .. }, _) => &mut accepted,
-            EventResult::Came(EventOutcome::Duplicate { .. }, _) => &mut duplicate,
-            EventResult::Came(EventOutcome::Rejected(_), _) | EventResult::Invalid(_) => {
+            EventResult::Outcome(EventOutcome::Applied { .. }, _) => &mut applied,
+            EventResult::Outcome(EventOutcome::Accepted { .. }, _) => &mut accepted,
+            EventResult::Outcome(EventOutcome::Duplicate { .. }, _) => &mut duplicate,
+            EventResult::Outcome(EventOutcome::Rejected(_), _) | EventResult::Invalid(_) => {
                 &mut rejected
             }
         } += 1_u64;
@@ -67,7 +67,7 @@ fn render_events(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, 
         }
     }
     #[derive(Serialize)]
-    struct Body<'a> {
+    struct AnswerBody<'a> {
         applied: u64,
         #[serde(skip_serializing_if = "is_zero")]
         accepted: u64,
@@ -78,7 +78,7 @@ fn render_events(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, 
     fn is_zero(count: &u64) -> bool {
         *count == 0
     }
-    let body = Body {
+    let body = AnswerBody {
         applied,
         accepted,
         duplicate,
@@ -92,17 +92,17 @@ fn render_events(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, 
 impl Serialize for EventResult {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Row<'a> {
+        struct EventRow<'a> {
             status: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
             position: Option<u64>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            error: Option<Fault<'a>>,
+            error: Option<EventFault<'a>>,
             #[serde(skip_serializing_if = "Option::is_none", serialize_with = "each")]
             notes: Option<&'a Notes>,
         }
         #[derive(Serialize)]
-        struct Fault<'a> {
+        struct EventFault<'a> {
             code: &'a str,
             message: &'a str,
         }
@@ -110,22 +110,24 @@ impl Serialize for EventResult {
             serializer.collect_seq(notes.iter().flat_map(|notes| notes.iter()))
         }
         let notes = match self {
-            Self::Came(_, notes) if !notes.is_empty() => Some(notes),
+            Self::Outcome(_, notes) if !notes.is_empty() => Some(notes),
             _ => None,
         };
         let (status, position, error) = match self {
-            Self::Came(EventOutcome::Applied { position }, _) => ("applied", *position, None),
-            Self::Came(EventOutcome::Accepted { position }, _) => ("accepted", *position, None),
-            Self::Came(EventOutcome::Duplicate { position }, _) => ("duplicate", *position, None),
-            Self::Came(EventOutcome::Rejected(why), _) => {
+            Self::Outcome(EventOutcome::Applied { position }, _) => ("applied", *position, None),
+            Self::Outcome(EventOutcome::Accepted { position }, _) => ("accepted", *position, None),
+            Self::Outcome(EventOutcome::Duplicate { position }, _) => {
+                ("duplicate", *position, None)
+            }
+            Self::Outcome(EventOutcome::Rejected(why), _) => {
                 ("rejected", None, Some(why.code_and_message()))
             }
             Self::Invalid(invalid) => ("rejected", None, Some(("invalid", invalid.to_string()))),
         };
         let error = error
             .as_ref()
-            .map(|(code, message)| Fault { code, message });
-        Row {
+            .map(|(code, message)| EventFault { code, message });
+        EventRow {
             status,
             position,
             error,

@@ -10,18 +10,18 @@ pub(super) const MAX_TYPES: usize = 1_000;
 
 /// An entry of `item_keys`: a name and the number it stands for.
 #[derive(Clone, Copy)]
-pub(super) struct Key {
+pub(super) struct ItemKey {
     /// Its name.
     pub name: &'static str,
     value: fn(&Totals) -> u64,
 }
 
-const fn key(name: &'static str, value: fn(&Totals) -> u64) -> Key {
-    Key { name, value }
+const fn key(name: &'static str, value: fn(&Totals) -> u64) -> ItemKey {
+    ItemKey { name, value }
 }
 
 /// In the order in which the documentation lists them.
-pub(super) static KEYS: [Key; 9] = [
+pub(super) static KEYS: [ItemKey; 9] = [
     key("non_super_group_channel_unread_message_count", |t| {
         ordinary(t.messages)
     }),
@@ -55,18 +55,18 @@ fn every(count: ByKind) -> u64 {
 }
 
 /// What a query asks for.
-pub(super) struct Asked {
+pub(super) struct AskedItems {
     /// Each once, in the order asked.
-    pub keys: Vec<Key>,
+    pub keys: Vec<ItemKey>,
     /// Those that a room can have; none at all: nobody asked for some only.
     pub types: Option<Vec<CustomType>>,
 }
 
-impl Asked {
+impl AskedItems {
     /// Lists come as one comma list (the comma encoded or not), as a repeated name, or both. Decoding first and splitting
     /// then is the only rule that serves every SDK.
     pub(super) fn parse(query: Query<'_>) -> Result<Self, Fault> {
-        let mut keys: Vec<Key> = Vec::new();
+        let mut keys: Vec<ItemKey> = Vec::new();
         let mut types: Option<Vec<CustomType>> = None;
         let mut seen = std::collections::HashSet::new();
         for (name, value) in query {
@@ -104,7 +104,7 @@ impl Asked {
 }
 
 /// The body of an answer.
-pub(super) fn render(keys: &[Key], totals: &Totals) -> Vec<u8> {
+pub(super) fn render(keys: &[ItemKey], totals: &Totals) -> Vec<u8> {
     let mut body = Vec::with_capacity(keys.len() * 56 + 2);
     let mut digits = itoa::Buffer::new();
     let mut before = "{\"";
@@ -123,8 +123,8 @@ pub(super) fn render(keys: &[Key], totals: &Totals) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn asked(query: &str) -> Result<Asked, Fault> {
-        Asked::parse(Query::new(query))
+    fn asked(query: &str) -> Result<AskedItems, Fault> {
+        AskedItems::parse(Query::new(query))
     }
 
     fn names(query: &str) -> Vec<&'static str> {

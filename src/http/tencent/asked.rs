@@ -1,7 +1,7 @@
 //! What a body asks for.
 
+use super::answer::{AnswerBody, Count, Failed};
 use super::fault::{Fault, JSON, PEERS, TO_ACCOUNT, TYPE};
-use super::reply::{Count, Failed, Reply};
 use crate::counts::PeerCount;
 use crate::json::{self, Raw, Surrogates};
 use crate::names::UserId;
@@ -13,7 +13,7 @@ const NO_ACCOUNT: u32 = 70107;
 
 /// What the body asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct AskedPeers {
     /// Whose counts.
     pub user: UserId,
     /// Each peer once, in the order asked; none: the total.
@@ -30,10 +30,10 @@ pub(super) enum Peer {
     Nobody(String),
 }
 
-impl Asked {
+impl AskedPeers {
     /// Reads a body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Fault> {
-        let body = json::whole(body).map_err(|_| JSON)?;
+        let body = json::parse(body).map_err(|_| JSON)?;
         let [user, peers] = body.pick(["To_Account", "Peer_Account"]).ok_or(JSON)?;
         let text = |raw: Raw<'_>| match raw.text(Surrogates::Refuse) {
             Some(Ok(text)) => Ok(text.into_owned()),
@@ -78,8 +78,8 @@ impl Asked {
         self.peers.iter().filter_map(other).collect()
     }
 
-    /// Lists every peer, `counts` being those of [`Asked::known`] in their order.
-    pub(super) fn fill<'a>(&'a self, reply: &mut Reply<'a>, counts: &[PeerCount]) {
+    /// Lists every peer, `counts` being those of [`AskedPeers::known`] in their order.
+    pub(super) fn fill<'a>(&'a self, reply: &mut AnswerBody<'a>, counts: &[PeerCount]) {
         let mut counts = counts.iter();
         let mut known = Vec::with_capacity(self.peers.len());
         for peer in &self.peers {
@@ -108,11 +108,11 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn parse(body: &str) -> Result<Asked, Fault> {
-        Asked::parse(body.as_bytes())
+    fn parse(body: &str) -> Result<AskedPeers, Fault> {
+        AskedPeers::parse(body.as_bytes())
     }
 
-    fn show(reply: &Reply<'_>) -> Value {
+    fn show(reply: &AnswerBody<'_>) -> Value {
         serde_json::to_value(reply).unwrap()
     }
 
@@ -158,7 +158,7 @@ mod tests {
             .map(|u| u.as_str().to_owned())
             .collect();
         assert_eq!(known, ["b", "ghost", "c"]);
-        let mut reply = Reply::OK;
+        let mut reply = AnswerBody::OK;
         let counts = [PeerCount::Known(3), PeerCount::Unknown, PeerCount::Known(0)];
         asked.fill(&mut reply, &counts);
         assert_eq!(

@@ -2,8 +2,8 @@
 
 use actix_web::HttpResponse;
 
-use super::reply::Reply;
-use super::usersig::Refusal;
+use super::answer::AnswerBody;
+use super::usersig::Unusable;
 use crate::error::Error;
 use crate::http::body::BodyError;
 use crate::http::request::{self, ReadFailure};
@@ -81,14 +81,14 @@ pub(super) const fn unavailable(outcome: Outcome) -> Fault {
 }
 
 pub(super) const TOO_LARGE: Fault = bad(93000, "the request is too long");
-impl From<Refusal> for Fault {
-    fn from(refusal: Refusal) -> Self {
+impl From<Unusable> for Fault {
+    fn from(refusal: Unusable) -> Self {
         match refusal {
-            Refusal::Undecodable => SIG_ILLEGAL,
-            Refusal::OtherApp => SIG_APP,
-            Refusal::OtherUser => SIG_USER,
-            Refusal::Forged => SIG_FORGED,
-            Refusal::Expired => SIG_EXPIRED,
+            Unusable::Undecodable => SIG_ILLEGAL,
+            Unusable::OtherApp => SIG_APP,
+            Unusable::OtherUser => SIG_USER,
+            Unusable::Forged => SIG_FORGED,
+            Unusable::Expired => SIG_EXPIRED,
         }
     }
 }
@@ -118,11 +118,11 @@ impl From<Error> for Fault {
 impl Fault {
     /// The answer that says so.
     pub(super) fn answer(self) -> HttpResponse {
-        let mut response = Reply {
+        let mut response = AnswerBody {
             action_status: "FAIL",
             error_info: self.1,
             error_code: self.0,
-            ..Reply::OK
+            ..AnswerBody::OK
         }
         .answer();
         request::failed_with(&mut response, self.2);

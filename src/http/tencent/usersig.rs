@@ -25,7 +25,7 @@ const CACHED: usize = 1_024;
 
 /// Why a signature does not let anybody in, in the order in which it is found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum Unusable {
     /// Not a UserSig at all.
     #[error("the UserSig can't be parsed")]
     Undecodable,
@@ -91,11 +91,11 @@ pub(super) struct Verifier {
     /// Only signatures made with the key get in, so a stranger can't push anybody out.
     good: Cache<Box<str>, (Arc<str>, u64)>,
     /// The one that each thread saw last, which is nearly always the next one too: then no thread waits for another.
-    last: ThreadLocal<RefCell<Option<Seen>>>,
+    last: ThreadLocal<RefCell<Option<GoodSignature>>>,
 }
 
 /// A good signature, whose it is, and until when.
-struct Seen {
+struct GoodSignature {
     usersig: Box<str>,
     identifier: Arc<str>,
     until: u64,
@@ -113,9 +113,9 @@ impl Verifier {
     }
 
     /// Whether `usersig` is one of this app for `identifier` and not expired at `now` (Unix seconds).
-    pub(super) fn verify(&self, usersig: &str, identifier: &str, now: u64) -> Result<(), Refusal> {
+    pub(super) fn verify(&self, usersig: &str, identifier: &str, now: u64) -> Result<(), Unusable> {
         let last = self.last.get_or_default();
-        let seen = |seen: &Seen| {
+        let seen = |seen: &GoodSignature| {
             *seen.usersig == *usersig && *seen.identifier == *identifier && now <= seen.until
         };
         if last.borrow().as_ref().is_some_and(seen) {
@@ -123,12 +123,12 @@ impl Verifier {
         }
         if let Some((known, until)) = self.good.get(usersig) {
             return if *known != *identifier {
-                Err(Refusal::OtherUser)
+                Err(Unusable::OtherUser)
             } else if now > until {
                 self.good.remove(usersig);
-                Err(Refusal::Expired)
+                Err(Unusable::Expired)
             } else {
-                *last.borrow_mut() = Some(Seen {
+                *last.borrow_mut() = Some(GoodSignature {
                     usersig: usersig.into(),
                     identifier: known,
                     until,
@@ -136,24 +136,24 @@ impl Verifier {
                 Ok(())
             };
         }
-        let document = decode(usersig).ok_or(Refusal::Undecodable)?;
+        let document = decode(usersig).ok_or(Unusable::Undecodable)?;
         if document.sdkappid != self.sdkappid {
-            return Err(Refusal::OtherApp);
+            return Err(Unusable::OtherApp);
         }
         if document.identifier != identifier {
-            return Err(Refusal::OtherUser);
+            return Err(Unusable::OtherUser);
         }
-        let mac = document.mac(&self.key).ok_or(Refusal::Forged)?;
+        let mac = document.mac(&self.key).ok_or(Unusable::Forged)?;
         let sig = STANDARD
             .decode(&document.sig)
-            .map_err(|_| Refusal::Forged)?;
+            .map_err(|_| Unusable::Forged)?;
         // Compares in constant time.
-        mac.verify_slice(&sig).map_err(|_| Refusal::Forged)?;
+        mac.verify_slice(&sig).map_err(|_| Unusable::Forged)?;
         // The last second still counts, as in the vendor's own verifiers.
         let until = document.time.checked_add_signed(document.expire);
         let until = until
             .filter(|until| now <= *until)
-            .ok_or(Refusal::Expired)?;
+            .ok_or(Unusable::Expired)?;
         self.good.insert(usersig.into(), (identifier.into(), until));
         Ok(())
     }
@@ -259,7 +259,7 @@ mod tests {
     const C_PYTHON: &str = "eJyrVgrxCdYrSy1SslJQMtIzUNJRAItkpqTmlWSmZUIkSotTi*JjSs1STJJiSi2SUkxhyopTshMLCjJTgIoMTQwgwBAql1pRkFmUCpQxMzCxMDCAipZk5oLEDM2hqmHixZnpIJuKk9J93JOjnPOq-Mo9ogojcwOMcw3cnYudDSpSvdKqkguM0kICfIwSC0sdbZVqARumNus_";
     const C_NODE: &str = "eJyrVgrxCdYrSy1SslIy0jNQ0gHzM1NS80oy0zLBwqXFqUXxz7Z2v1g-FSpdnJKdWFCQmaJkZWhiAAGGEJmSzNxUJStDc6ioAUQ0taIgsyhVycrMwMQCJlacma5kpVSclO7jnhzlnFflV*4RVRiZG2Cca*DuXOxsUJHqlVaVXGCUFhLgY5RYWOpoq1QLAFR3Ndg_";
 
-    fn verify(usersig: &str, identifier: &str, now: u64) -> Result<(), Refusal> {
+    fn verify(usersig: &str, identifier: &str, now: u64) -> Result<(), Unusable> {
         Verifier::new(APP, KEY).verify(usersig, identifier, now)
     }
 
@@ -309,7 +309,7 @@ mod tests {
         let late = NOW + 86_401;
         assert_eq!(
             verify(A_PYTHON, "administrator", late),
-            Err(Refusal::Expired)
+            Err(Unusable::Expired)
         );
         // The same from the cache.
         let verifier = Verifier::new(APP, KEY);
@@ -320,45 +320,48 @@ mod tests {
         );
         assert_eq!(
             verifier.verify(A_NODE, "somebody", NOW),
-            Err(Refusal::OtherUser)
+            Err(Unusable::OtherUser)
         );
         assert_eq!(
             verifier.verify(A_NODE, "administrator", late),
-            Err(Refusal::Expired)
+            Err(Unusable::Expired)
         );
         assert_eq!(
             verifier.verify(A_NODE, "administrator", late),
-            Err(Refusal::Expired)
+            Err(Unusable::Expired)
         );
         let forever = make_usersig(APP, KEY, "x", u64::MAX, 1).unwrap();
-        assert_eq!(verify(&forever, "x", NOW), Err(Refusal::Expired));
+        assert_eq!(verify(&forever, "x", NOW), Err(Unusable::Expired));
     }
 
     #[test]
     fn the_first_thing_wrong_is_told() {
         let other = make_usersig(APP + 1, KEY, "administrator", NOW - 10, 1).unwrap();
-        assert_eq!(verify(&other, "nobody", NOW), Err(Refusal::OtherApp));
+        assert_eq!(verify(&other, "nobody", NOW), Err(Unusable::OtherApp));
         let expired = make_usersig(APP, "wrong", "administrator", NOW - 10, 1).unwrap();
-        assert_eq!(verify(&expired, "nobody", NOW), Err(Refusal::OtherUser));
-        assert_eq!(verify(&expired, "administrator", NOW), Err(Refusal::Forged));
+        assert_eq!(verify(&expired, "nobody", NOW), Err(Unusable::OtherUser));
+        assert_eq!(
+            verify(&expired, "administrator", NOW),
+            Err(Unusable::Forged)
+        );
         let mut tampered = decode(B).unwrap();
         tampered.userbuf = Some("YWJk".into());
         let tampered = json(&serde_json::to_string(&tampered).unwrap());
         assert_eq!(
             verify(&tampered, "administrator", NOW),
-            Err(Refusal::Forged)
+            Err(Unusable::Forged)
         );
         let mut stripped = decode(B).unwrap();
         stripped.userbuf = None;
         let stripped = json(&serde_json::to_string(&stripped).unwrap());
         assert_eq!(
             verify(&stripped, "administrator", NOW),
-            Err(Refusal::Forged)
+            Err(Unusable::Forged)
         );
         let mut longer = decode(A_NODE).unwrap();
         longer.expire += 1;
         let longer = json(&serde_json::to_string(&longer).unwrap());
-        assert_eq!(verify(&longer, "administrator", NOW), Err(Refusal::Forged));
+        assert_eq!(verify(&longer, "administrator", NOW), Err(Unusable::Forged));
     }
 
     #[test]
@@ -382,7 +385,7 @@ mod tests {
             &json(&good.replace("}", ",\"TLS.sig\":\"twice\"}")),
             &json(&format!("{good}{good}")),
         ] {
-            assert_eq!(verify(bad, "a", NOW), Err(Refusal::Undecodable), "{bad}");
+            assert_eq!(verify(bad, "a", NOW), Err(Unusable::Undecodable), "{bad}");
         }
     }
 
@@ -406,7 +409,7 @@ mod tests {
         let long = pack(&padded, Compression::best()).unwrap();
         assert_eq!(
             verify(&long, "administrator", NOW),
-            Err(Refusal::Undecodable)
+            Err(Unusable::Undecodable)
         );
         padded.resize(1 << 20, b' ');
         let bomb = pack(&padded, Compression::best()).unwrap();
@@ -416,7 +419,7 @@ mod tests {
         );
         assert_eq!(
             verify(&bomb, "administrator", NOW),
-            Err(Refusal::Undecodable)
+            Err(Unusable::Undecodable)
         );
         let mut deflater = ZlibEncoder::new(Vec::new(), Compression::default());
         deflater.write_all(&text).unwrap();
@@ -429,9 +432,9 @@ mod tests {
             .replace('=', "_");
         assert_eq!(
             verify(&trailed, "administrator", NOW),
-            Err(Refusal::Undecodable)
+            Err(Unusable::Undecodable)
         );
         let huge = "A".repeat(MAX_CHARS + 4);
-        assert_eq!(verify(&huge, "a", NOW), Err(Refusal::Undecodable));
+        assert_eq!(verify(&huge, "a", NOW), Err(Unusable::Undecodable));
     }
 }

@@ -31,11 +31,11 @@ where
     }
 }
 
-type Key = (&'static str, &'static str, u16);
+type HandleKey = (&'static str, &'static str, u16);
 
 /// Handles by label, found without a lock: slots are filled once and never change.
 pub(super) struct Handles<M> {
-    slots: Box<[OnceLock<(Key, M)>]>,
+    slots: Box<[OnceLock<(HandleKey, M)>]>,
 }
 
 /// Some twelve routes, two or three methods and six statuses each; what does not fit goes through the family's lock.
@@ -50,7 +50,7 @@ impl<M> Default for Handles<M> {
 }
 
 impl<M> Handles<M> {
-    pub(super) fn with(&self, key: &Key, make: impl Fn() -> M, f: impl FnOnce(&M)) {
+    pub(super) fn with(&self, key: &HandleKey, make: impl Fn() -> M, f: impl FnOnce(&M)) {
         let start = hash(key);
         // A short probe: the table is never more than sparsely filled.
         for step in 0..16 {
@@ -66,7 +66,7 @@ impl<M> Handles<M> {
     }
 }
 
-fn hash(key: &Key) -> usize {
+fn hash(key: &HandleKey) -> usize {
     // FNV-1a: labels are short words of ours, so nobody can aim at it.
     let bytes = key.0.bytes().chain(key.1.bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -61,7 +61,7 @@ impl Reader {
         let profile = answer.and_then(|answer| read_profile(user, answer));
         let profile = self
             .faults
-            .at(profile, || UserKeys::new(app, user).profile());
+            .at_key(profile, || UserKeys::new(app, user).profile());
         match readable(profile)? {
             Some(profile) => Ok(profile),
             None => Ok(user_id(user).map(|user| {
@@ -93,7 +93,7 @@ impl Reader {
             let member = read_member(user, membership);
             match readable(
                 self.faults
-                    .at(member, || RoomKeys::new(app, room).members()),
+                    .at_key(member, || RoomKeys::new(app, room).members()),
             )? {
                 Some(member) => members.push(member),
                 None => is_whole = false,
@@ -133,7 +133,7 @@ impl Reader {
             .map(|room| &room.name)
             .collect();
         let items: Vec<Item> = missing.iter().map(|room| members_item(app, room)).collect();
-        let answers = self.redis.batch(&items).await?;
+        let answers = self.redis.send_all(&items).await?;
         for (room, answer) in missing.into_iter().zip(answers) {
             let members = self.read_members(app, room, answer)?;
             people.lists.insert(room.clone(), members);
@@ -166,7 +166,7 @@ impl Reader {
             .values()
             .map(|user| profile_item(app, user))
             .collect();
-        let answers = self.redis.each(&items).await?;
+        let answers = self.redis.send_each(&items).await?;
         for (user, answer) in missing.values().zip(answers) {
             people.profiles.extend(self.profile(app, user, answer)?);
         }

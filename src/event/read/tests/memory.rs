@@ -169,9 +169,9 @@ fn a_body_costs_a_small_multiple_of_its_bytes() {
         ("lines", filled("", "{\n", ""), 1_000_000),
     ] {
         let form = if what == "lines" {
-            Form::Lines
+            BodyForm::Lines
         } else {
-            Form::Json
+            BodyForm::Json
         };
         let (batch, peak, kept) = counting::of(|| read_all(body.as_bytes(), form, most));
         let events = batch.as_ref().map_or(most.min(10_000), Batch::len);

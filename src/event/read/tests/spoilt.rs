@@ -78,7 +78,7 @@ fn a_spoilt_event_is_read_as_if_it_were_alone_and_so_are_its_neighbours() {
             });
         }
         let alone = |event: &[u8]| {
-            let batch = read_all(event, Form::Json, 1).unwrap();
+            let batch = read_all(event, BodyForm::Json, 1).unwrap();
             all_told(batch).pop().unwrap()
         };
         let expected: Vec<String> = events.iter().map(|event| alone(event)).collect();
@@ -95,7 +95,10 @@ fn a_spoilt_event_is_read_as_if_it_were_alone_and_so_are_its_neighbours() {
             list.extend_from_slice(event);
         }
         list.extend_from_slice(b"]");
-        assert_eq!(all_told(read_all(&list, Form::Json, 10).unwrap()), expected);
+        assert_eq!(
+            all_told(read_all(&list, BodyForm::Json, 10).unwrap()),
+            expected
+        );
 
         // In lines, where one more may be cut anywhere.
         events.retain(|event| !event.contains(&b'\n'));
@@ -109,7 +112,7 @@ fn a_spoilt_event_is_read_as_if_it_were_alone_and_so_are_its_neighbours() {
         let end = *["\n", "\r\n", "\n\n \t\r\n"].choose(&mut rng).unwrap();
         let lines = [mark.as_bytes(), &events.join(end.as_bytes())].concat();
         assert_eq!(
-            all_told(read_all(&lines, Form::Lines, 10).unwrap()),
+            all_told(read_all(&lines, BodyForm::Lines, 10).unwrap()),
             expected
         );
     }
@@ -153,7 +156,7 @@ fn whatever_bytes_come_are_events_or_none_and_never_more_than_there_are() {
         for _ in 0..rng.random_range(0..12) {
             body.extend_from_slice(pieces.choose(&mut rng).unwrap());
         }
-        if let Ok(batch) = read_all(&body, Form::Json, 8) {
+        if let Ok(batch) = read_all(&body, BodyForm::Json, 8) {
             // What is JSON to us is JSON to others, but for what is in its strings.
             let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body);
             let theirs = serde_json::from_slice::<serde::de::IgnoredAny>(text);
@@ -165,7 +168,7 @@ fn whatever_bytes_come_are_events_or_none_and_never_more_than_there_are() {
         }
         let lines = body.split(|byte| *byte == b'\n');
         let expected: Vec<String> = lines.filter_map(read_line).map(told).collect();
-        match read_all(&body, Form::Lines, 8) {
+        match read_all(&body, BodyForm::Lines, 8) {
             Ok(batch) => assert_eq!(all_told(batch), expected, "{body:?}"),
             Err(error) => assert!(expected.len() > 8, "{error}: {body:?}"),
         }

@@ -46,18 +46,18 @@ impl PrefField {
         }
     }
 
-    pub(super) fn of<'a>(&self, pref: &'a Pref) -> Seen<'a> {
+    pub(super) fn of<'a>(&self, pref: &'a Pref) -> FieldValue<'a> {
         match self {
-            Self::Tags => Seen::Texts(&pref.tags),
-            Self::TagColors => Seen::Object(&pref.tag_colors),
+            Self::Tags => FieldValue::Texts(&pref.tags),
+            Self::TagColors => FieldValue::Object(&pref.tag_colors),
             Self::TagColor(tag) => match pref.tag_colors.get(tag) {
-                Some(colour) => Seen::Any(colour),
-                None => Seen::Missing,
+                Some(colour) => FieldValue::Any(colour),
+                None => FieldValue::Missing,
             },
-            Self::Hidden => Seen::Flag(pref.hidden),
-            Self::Sticky => Seen::Flag(pref.sticky),
-            Self::Muted => Seen::Flag(pref.muted),
-            Self::Folder => Seen::Text(pref.folder.as_str().into()),
+            Self::Hidden => FieldValue::Flag(pref.hidden),
+            Self::Sticky => FieldValue::Flag(pref.sticky),
+            Self::Muted => FieldValue::Flag(pref.muted),
+            Self::Folder => FieldValue::Text(pref.folder.as_str().into()),
         }
     }
 }
@@ -80,17 +80,17 @@ impl RoomField {
         })
     }
 
-    pub(super) fn of<'a>(self, room: &'a RoomBrief<'_>) -> Seen<'a> {
+    pub(super) fn of<'a>(self, room: &'a RoomBrief<'_>) -> FieldValue<'a> {
         match self {
-            Self::Tags => Seen::Tags(room.tags().collect()),
-            Self::Type => Seen::Text(room_type(room.kind()).into()),
-            Self::Id => Seen::Text(room.room()),
+            Self::Tags => FieldValue::Tags(room.tags().collect()),
+            Self::Type => FieldValue::Text(room_type(room.kind()).into()),
+            Self::Id => FieldValue::Text(room.room()),
         }
     }
 }
 
 /// A field's value as a filter sees it.
-pub(super) enum Seen<'a> {
+pub(super) enum FieldValue<'a> {
     Text(Cow<'a, str>),
     Flag(bool),
     Texts(&'a [String]),
@@ -100,7 +100,7 @@ pub(super) enum Seen<'a> {
     Missing,
 }
 
-impl Seen<'_> {
+impl FieldValue<'_> {
     /// Equality as the vendor's database has it: a list also equals each of its elements.
     fn equals(&self, wanted: &Value) -> bool {
         fn list<'a>(texts: impl ExactSizeIterator<Item = &'a str>, wanted: &Value) -> bool {
@@ -114,13 +114,13 @@ impl Seen<'_> {
             }
         }
         match self {
-            Seen::Text(text) => wanted.as_str() == Some(&**text),
-            Seen::Flag(flag) => wanted.as_bool() == Some(*flag),
-            Seen::Texts(texts) => list(texts.iter().map(String::as_str), wanted),
-            Seen::Tags(tags) => list(tags.iter().map(|tag| &**tag), wanted),
-            Seen::Object(object) => wanted.as_object() == Some(object),
-            Seen::Any(value) => *value == wanted,
-            Seen::Missing => wanted.is_null(),
+            FieldValue::Text(text) => wanted.as_str() == Some(&**text),
+            FieldValue::Flag(flag) => wanted.as_bool() == Some(*flag),
+            FieldValue::Texts(texts) => list(texts.iter().map(String::as_str), wanted),
+            FieldValue::Tags(tags) => list(tags.iter().map(|tag| &**tag), wanted),
+            FieldValue::Object(object) => wanted.as_object() == Some(object),
+            FieldValue::Any(value) => *value == wanted,
+            FieldValue::Missing => wanted.is_null(),
         }
     }
 }
@@ -143,14 +143,14 @@ pub(super) enum Test {
 }
 
 impl Test {
-    pub(super) fn holds(&self, seen: &Seen<'_>) -> bool {
+    pub(super) fn holds(&self, seen: &FieldValue<'_>) -> bool {
         match self {
             Self::Equal(wanted) => seen.equals(wanted),
             Self::In(wanted) => wanted.iter().any(|one| seen.equals(one)),
             // Of nothing, all is never true there.
             Self::All(wanted) => !wanted.is_empty() && wanted.iter().all(|one| seen.equals(one)),
             Self::NotEqual(unwanted) => !seen.equals(unwanted),
-            Self::Exists(wanted) => matches!(seen, Seen::Missing) != *wanted,
+            Self::Exists(wanted) => matches!(seen, FieldValue::Missing) != *wanted,
         }
     }
 }

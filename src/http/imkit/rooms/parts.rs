@@ -55,9 +55,9 @@ impl Filter {
         let named = field == "tagColors" && !path.first().is_some_and(|step| step.starts_with('$'));
         let place = self.fields.entry(field.as_str());
         match path {
-            [] => once(place, value)?,
+            [] => insert_once(place, value)?,
             [step] if is_index(step) && !named => push(place, value)?,
-            [step] => once(inner(place)?.entry(step.as_str()), value)?,
+            [step] => insert_once(inner(place)?.entry(step.as_str()), value)?,
             [step, index] if is_index(index) => push(inner(place)?.entry(step.as_str()), value)?,
             _ => return Err(PARTS),
         }
@@ -115,7 +115,7 @@ fn is_index(step: &str) -> bool {
     step.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn once(place: Entry<'_>, value: Value) -> Result<(), QueryError> {
+fn insert_once(place: Entry<'_>, value: Value) -> Result<(), QueryError> {
     match place {
         Entry::Vacant(place) => {
             place.insert(value);

@@ -42,7 +42,7 @@ fn client<'a>(user: &'a UserId, profiles: &'a HashMap<UserId, Profile>) -> Clien
 }
 
 #[derive(Serialize)]
-struct Message<'a> {
+struct VendorMessage<'a> {
     #[serde(rename = "_id")]
     key: &'a str,
     message: &'a str,
@@ -113,12 +113,12 @@ fn message<'a>(
     room: &'a RoomEntry,
     last: &'a LastMessage,
     profiles: &'a HashMap<UserId, Profile>,
-) -> Message<'a> {
+) -> VendorMessage<'a> {
     let sender = last.sender.as_ref().map(|user| client(user, profiles));
     let is_own = |name: &str| OWN.contains(&name) || (name == "sender" && sender.is_some());
     let payload = last.payload.iter().filter(|(name, _)| !is_own(name));
     let is_text = last.payload.is_empty() && is_taken_apart(&last.message_type);
-    Message {
+    VendorMessage {
         more: payload
             .map(|(name, value)| (name.as_str(), value))
             .collect(),
@@ -139,7 +139,7 @@ fn message<'a>(
 }
 
 #[derive(Serialize)]
-struct Room<'a> {
+struct VendorRoom<'a> {
     #[serde(rename = "_id")]
     key: &'a str,
     name: &'a str,
@@ -161,16 +161,16 @@ struct Room<'a> {
     unread: u64,
     muted: bool,
     #[serde(rename = "lastMessage", skip_serializing_if = "Option::is_none")]
-    last_message: Option<Message<'a>>,
+    last_message: Option<VendorMessage<'a>>,
     members: Vec<Client<'a>>,
-    pref: Settings<'a>,
+    pref: VendorPref<'a>,
     id: &'a str,
     #[serde(rename = "createdTimeMS")]
     created_ms: i64,
 }
 
 #[derive(Serialize)]
-struct Settings<'a> {
+struct VendorPref<'a> {
     tags: &'a [String],
     #[serde(rename = "tagColors")]
     tag_colors: &'a Map<String, Value>,
@@ -182,23 +182,28 @@ struct Settings<'a> {
 
 /// The `result` of an answer.
 #[derive(Serialize)]
-pub(super) struct Listed<'a> {
+pub(super) struct RoomList<'a> {
     #[serde(rename = "totalCount")]
     total: u64,
-    inspect: Inspect,
-    data: Vec<Room<'a>>,
+    inspect: VendorInspect,
+    data: Vec<VendorRoom<'a>>,
 }
 
 #[derive(Serialize)]
-struct Inspect {
+struct VendorInspect {
     query: Value,
     #[serde(rename = "tookMS")]
     took_ms: u64,
 }
 
 /// Shows a page of rooms as the vendor does.
-pub(super) fn show<'a>(app: &'a str, page: &'a RoomPage, query: Value, took_ms: u64) -> Listed<'a> {
-    let room = |room: &'a RoomEntry| Room {
+pub(super) fn show<'a>(
+    app: &'a str,
+    page: &'a RoomPage,
+    query: Value,
+    took_ms: u64,
+) -> RoomList<'a> {
+    let room = |room: &'a RoomEntry| VendorRoom {
         key: room.room.as_str(),
         id: room.room.as_str(),
         name: &room.name,
@@ -224,7 +229,7 @@ pub(super) fn show<'a>(app: &'a str, page: &'a RoomPage, query: Value, took_ms: 
             .iter()
             .map(|user| client(user, &page.profiles))
             .collect(),
-        pref: Settings {
+        pref: VendorPref {
             tags: &room.pref.tags,
             tag_colors: &room.pref.tag_colors,
             hidden: room.pref.hidden,
@@ -234,9 +239,9 @@ pub(super) fn show<'a>(app: &'a str, page: &'a RoomPage, query: Value, took_ms: 
         },
         created_ms: room.created,
     };
-    Listed {
+    RoomList {
         total: page.total,
-        inspect: Inspect { query, took_ms },
+        inspect: VendorInspect { query, took_ms },
         data: page.rooms.iter().map(room).collect(),
     }
 }

@@ -14,12 +14,12 @@ pub(crate) struct RedisAddress {
     /// Password of that user.
     pub password: Option<String>,
     /// What stands there.
-    pub place: Place,
+    pub destination: Destination,
 }
 
 /// What an address leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Destination {
     /// One server.
     Server {
         /// Where it listens.
@@ -101,7 +101,7 @@ fn server(scheme: &str, rest: &str) -> Result<RedisAddress, String> {
         tls: scheme == "rediss",
         user,
         password,
-        place: Place::Server { host, db },
+        destination: Destination::Server { host, db },
     })
 }
 
@@ -127,7 +127,7 @@ fn socket(rest: &str) -> Result<RedisAddress, String> {
         tls: false,
         user,
         password,
-        place: Place::Socket {
+        destination: Destination::Socket {
             path: percent_decode_str(path).decode_utf8_lossy().into_owned(),
             db,
         },
@@ -142,7 +142,7 @@ fn cluster(scheme: &str, rest: &str) -> Result<RedisAddress, String> {
             tls: scheme == "rediss+cluster",
             user,
             password,
-            place: Place::Cluster(list(hosts, 6379).ok_or(CLUSTER)?),
+            destination: Destination::Cluster(list(hosts, 6379).ok_or(CLUSTER)?),
         })
     } else {
         Err(format!("{CLUSTER}; a cluster has only database 0"))
@@ -175,7 +175,7 @@ fn sentinel(scheme: &str, rest: &str) -> Result<RedisAddress, String> {
         tls: scheme == "rediss+sentinel",
         user,
         password,
-        place: Place::Sentinel {
+        destination: Destination::Sentinel {
             sentinels: list(hosts, 26379).ok_or(SENTINEL)?,
             master,
             db,
@@ -237,15 +237,15 @@ mod tests {
         assert_eq!(cluster.user.as_deref(), Some("me"));
         assert_eq!(cluster.password.as_deref(), Some("p@s"));
         let hosts = [("a", 6379), ("b", 7001), ("::1", 7002)].map(|(h, p)| (h.to_owned(), p));
-        assert_eq!(cluster.place, Place::Cluster(hosts.to_vec()));
+        assert_eq!(cluster.destination, Destination::Cluster(hosts.to_vec()));
 
         let url = "redis+sentinel://:pw@a,b:1/my%20master/3?sentinel_user=s&sentinel_password=t";
         let sentinel = RedisAddress::parse(url).unwrap();
         assert!(!sentinel.tls && sentinel.user.is_none());
         assert_eq!(sentinel.password.as_deref(), Some("pw"));
         assert_eq!(
-            sentinel.place,
-            Place::Sentinel {
+            sentinel.destination,
+            Destination::Sentinel {
                 sentinels: vec![("a".to_owned(), 26379), ("b".to_owned(), 1)],
                 master: "my master".to_owned(),
                 db: 3,
@@ -260,13 +260,13 @@ mod tests {
     fn one_server_has_a_host_or_a_socket() {
         let server = RedisAddress::parse("rediss://me:pw@h/3").unwrap();
         let host = ("h".to_owned(), 6379);
-        assert_eq!(server.place, Place::Server { host, db: 3 });
+        assert_eq!(server.destination, Destination::Server { host, db: 3 });
         let socket =
             RedisAddress::parse("redis+unix:///a%20b%3F?db=2&user=m%40e&pass=p+w").unwrap();
         assert_eq!(socket.user.as_deref(), Some("m@e"));
         assert_eq!(socket.password.as_deref(), Some("p w"));
         let path = "/a b?".to_owned();
-        assert_eq!(socket.place, Place::Socket { path, db: 2 });
+        assert_eq!(socket.destination, Destination::Socket { path, db: 2 });
         for wrong in ["redis://h/x", "redis+unix:///s?db=x", "redis+unix://s"] {
             assert!(RedisAddress::parse(wrong).is_err(), "{wrong}");
         }

@@ -2,22 +2,22 @@
 
 use redis::{Arg, Cmd};
 
-use super::slot;
-use crate::scripts::Call;
+use super::cluster_slot;
+use crate::scripts::ScriptCall;
 
 /// One request, as its caller makes it. Its first key says which server it goes to.
 pub(crate) enum Item {
     /// A plain command.
     Plain(Cmd),
     /// A call of a script.
-    Script(Call),
+    Script(ScriptCall),
 }
 
 /// A request on its way: what its caller has made, borrowed, and how it is sent.
 #[derive(Clone, Copy)]
 pub(super) struct Outgoing<'a> {
     pub(super) cmd: &'a Cmd,
-    pub(super) script: Option<&'a Call>,
+    pub(super) script: Option<&'a ScriptCall>,
     /// Whether the owner of its slot has redirected it by `-ASK`: then ASKING goes before it.
     pub(super) asking: bool,
 }
@@ -30,7 +30,7 @@ impl<'a> Outgoing<'a> {
 
     /// The slot of the first key.
     pub(super) fn slot(self) -> u16 {
-        self.key().map_or(0, slot::of)
+        self.key().map_or(0, cluster_slot::of)
     }
 
     /// The first key.
@@ -59,8 +59,8 @@ impl<'a> From<&'a Cmd> for Outgoing<'a> {
     }
 }
 
-impl<'a> From<&'a Call> for Outgoing<'a> {
-    fn from(call: &'a Call) -> Self {
+impl<'a> From<&'a ScriptCall> for Outgoing<'a> {
+    fn from(call: &'a ScriptCall) -> Self {
         Self {
             script: Some(call),
             ..Self::from(&call.cmd)

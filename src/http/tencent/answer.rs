@@ -9,7 +9,7 @@ use crate::http::request;
 /// The answer's body. Absent lists stay out of it: one mode never shows the other's field.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Reply<'a> {
+pub(super) struct AnswerBody<'a> {
     pub action_status: &'a str,
     pub error_info: &'a str,
     pub error_code: u32,
@@ -42,7 +42,7 @@ pub(super) struct Failed<'a> {
     pub code: u32,
 }
 
-impl Reply<'_> {
+impl AnswerBody<'_> {
     /// All is well, and nothing said.
     pub(super) const OK: Self = Self {
         action_status: "OK",
@@ -68,9 +68,9 @@ mod tests {
 
     #[test]
     fn the_total_shows_no_list() {
-        let reply = Reply {
+        let reply = AnswerBody {
             total: Some(12),
-            ..Reply::OK
+            ..AnswerBody::OK
         };
         assert_eq!(
             serde_json::to_string(&reply).unwrap(),

@@ -8,7 +8,7 @@ use crate::keys::is_encoded;
 
 /// A user's record of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Position {
+pub(super) struct AuditRecord {
     /// `j` or `i`.
     pub(super) state: char,
     pub(super) epoch: u64,
@@ -30,10 +30,10 @@ pub(super) struct Position {
     pub(super) flags: String,
 }
 
-impl Position {
+impl AuditRecord {
     /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and `|flags` if there are any, as
     /// `deliver.lua` explains it.
-    pub(super) fn room(record: &str) -> Result<Self> {
+    pub(super) fn of_room(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
         let (parts, flags) = match parts.as_slice() {
             [parts @ .., flags] if parts.len() == 14 && is_flags(flags) => (parts, *flags),
@@ -89,7 +89,7 @@ impl Position {
     }
 
     /// `state|epoch|rev|read|holes|mentions`
-    pub(super) fn supergroup(record: &str) -> Result<Self> {
+    pub(super) fn of_supergroup(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
         let [s, e, v, r, nh, nm] = parts.as_slice() else {
             return Err(unreadable());
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn golden_room_records_mean_what_the_file_says() {
         for golden in all("room") {
-            let read = Position::room(golden.record);
+            let read = AuditRecord::of_room(golden.record);
             let position = read.unwrap_or_else(|refused| panic!("{}: {refused}", golden.record));
             let last = |part: fn(Last) -> String| position.last.map(part).unwrap_or_default();
             let got = meaning([
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn golden_supergroup_records_mean_what_the_file_says() {
         for golden in all("supergroup") {
-            let position = Position::supergroup(golden.record).unwrap();
+            let position = AuditRecord::of_supergroup(golden.record).unwrap();
             let got = meaning([
                 ("state", position.state.to_string()),
                 ("epoch", position.epoch.to_string()),
@@ -242,11 +242,11 @@ mod tests {
     #[test]
     fn what_is_no_record_is_refused() {
         for golden in all("no-room") {
-            let read = Position::room(golden.record);
+            let read = AuditRecord::of_room(golden.record);
             assert!(read.is_err(), "{}", golden.record);
         }
         for golden in all("no-supergroup") {
-            let read = Position::supergroup(golden.record);
+            let read = AuditRecord::of_supergroup(golden.record);
             assert!(read.is_err(), "{}", golden.record);
         }
     }
@@ -259,13 +259,13 @@ mod tests {
             "j|hof1iu4m6f|8s2pb4oq|1|3|0|0|g|1||||0|0,-2",
             "j|5|9|1|3|0|0|d|1|||bob|-3|0,-2|hsm",
         ] {
-            assert_eq!(Position::room(record).unwrap().record(), record);
+            assert_eq!(AuditRecord::of_room(record).unwrap().record(), record);
         }
         assert_eq!(
-            Position::supergroup("j|8|9|2|1|0").unwrap().record(),
+            AuditRecord::of_supergroup("j|8|9|2|1|0").unwrap().record(),
             "j|8|9|2|1|0"
         );
-        assert!(Position::room("l|5|9|1|3|0|0|d|1|||bob|-3|0,-2").is_err());
-        assert!(Position::room("j|5|9|1|3|0|0|s|1||||0|").is_err());
+        assert!(AuditRecord::of_room("l|5|9|1|3|0|0|d|1|||bob|-3|0,-2").is_err());
+        assert!(AuditRecord::of_room("j|5|9|1|3|0|0|s|1||||0|").is_err());
     }
 }

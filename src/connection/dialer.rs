@@ -16,7 +16,7 @@ use super::condition::{CROWDED, words};
 const LINE: usize = 64 << 10;
 
 /// How a connection is made, and how long anything may take.
-pub(super) struct Route {
+pub(super) struct Dialer {
     pub(super) info: ConnectionInfo,
     pub(super) tls: Option<TlsConnector>,
     pub(super) connect: Duration,
@@ -25,7 +25,7 @@ pub(super) struct Route {
     pub(super) retries: u32,
 }
 
-impl Route {
+impl Dialer {
     /// Makes a connection and logs in.
     pub(super) async fn make(&self) -> RedisResult<Box<dyn Stream>> {
         let mut stream: Box<dyn Stream> = match (self.info.addr(), &self.tls) {
