@@ -20,19 +20,6 @@ const MIB: usize = 1 << 20;
 /// The longest body with events.
 const LONGEST: usize = 8 * MIB;
 
-/// A number of bytes from the pod's file in `/proc`: `VmRSS` are those resident now, `VmHWM` the most so far.
-fn memory(pod: &Pod, field: &str) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pod.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kilobytes = line.unwrap().trim_start_matches(':').trim();
-    kilobytes.trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-}
-
-/// The most that the pod has had since it was asked the last time begins anew.
-fn forget_peak(pod: &Pod) {
-    std::fs::write(format!("/proc/{}/clear_refs", pod.pid()), "5").unwrap();
-}
-
 /// The time that the busiest HTTP worker has spent on a core so far. There is one for the endpoints and one for `/metrics`.
 fn worker_time(pod: &Pod) -> Duration {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", pod.pid())).unwrap();
@@ -44,12 +31,6 @@ fn worker_time(pod: &Pod) -> Duration {
         name.contains("actix").then_some(spent)
     });
     Duration::from_millis(ticks.max().unwrap() * 10)
-}
-
-fn metric(pod: &Pod, name: &str) -> u64 {
-    let metrics = pod.admin_get("/metrics").unwrap();
-    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap().trim().parse().unwrap()
 }
 
 /// A Redis, a pod with one HTTP worker and two apps.
@@ -104,8 +85,7 @@ impl Scene {
     }
 
     async fn head(&self, head: &str) -> TcpStream {
-        let address = self.pod.base.strip_prefix("http://").unwrap();
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut stream = TcpStream::connect(self.pod.address()).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         stream
     }
@@ -127,7 +107,7 @@ async fn answer(stream: &mut TcpStream) -> String {
                 let length = head
                     .lines()
                     .find_map(|l| l.strip_prefix("content-length: "));
-                if length.is_some_and(|length| body.len() >= length.parse().unwrap()) {
+                if length.is_some_and(|length| body.len() >= length.parse::<usize>().unwrap()) {
                     return;
                 }
             }
@@ -179,8 +159,8 @@ async fn a_hundred_stalled_bodies(announced: bool) {
     let scene = Arc::new(Scene::new("").await);
     // All that is made once is made.
     all_is_well(&scene, || false).await;
-    forget_peak(&scene.pod);
-    let before = memory(&scene.pod, "VmRSS");
+    scene.pod.forget_peak_memory();
+    let before = scene.pod.memory();
 
     let mut stalled = JoinSet::new();
     for _ in 0..STALLED {
@@ -216,14 +196,14 @@ async fn a_hundred_stalled_bodies(announced: bool) {
         },
         all_is_well(&scene, || !done.load(Ordering::Relaxed))
     );
-    let cost = memory(&scene.pod, "VmHWM").saturating_sub(before);
+    let cost = scene.pod.peak_memory().saturating_sub(before);
     let refused = answers
         .iter()
         .filter(|answer| status(answer) == 503)
         .count();
     println!(
         "{STALLED} stalled bodies: {} MB, {refused} refused at once, {rounds} rounds of others",
-        cost / MIB
+        cost >> 20
     );
     for answer in &answers {
         match status(answer) {
@@ -243,12 +223,11 @@ async fn a_hundred_stalled_bodies(announced: bool) {
             _ => panic!("{answer}"),
         }
     }
-    assert!(cost <= 100 * MIB, "{} MB", cost / MIB);
-    let counted = metric(
-        &scene.pod,
-        "unread_overload_refusals_total{cause=\"bodies\"}",
-    );
-    assert_eq!(counted, refused as u64);
+    assert!(cost <= 100 << 20, "{} MB", cost >> 20);
+    let counted = scene
+        .pod
+        .metric::<u64>("unread_overload_refusals_total{cause=\"bodies\"}");
+    assert_eq!(counted, Some(refused as u64));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -324,11 +303,10 @@ async fn who_finds_no_room_is_told_so_in_the_dialects_words() {
         });
     }
     eventually("there is no room", || async {
-        let refused = metric(
-            &scene.pod,
-            "unread_overload_refusals_total{cause=\"bodies\"}",
-        );
-        (refused > 0)
+        let refused = scene
+            .pod
+            .metric::<u64>("unread_overload_refusals_total{cause=\"bodies\"}");
+        (refused > Some(0))
             .then_some(())
             .ok_or_else(|| "nobody refused".to_owned())
     })
@@ -437,10 +415,10 @@ async fn who_finds_no_place_is_told_before_the_body_is_read() {
         "{refused}"
     );
     assert!(
-        metric(
-            &scene.pod,
-            "unread_overload_refusals_total{cause=\"events\"}"
-        ) > 0
+        scene
+            .pod
+            .metric::<u64>("unread_overload_refusals_total{cause=\"events\"}")
+            > Some(0)
     );
 }
 

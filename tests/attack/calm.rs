@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::peer::{
-    Answer, DIALECTS, Dialect, answer, complaints, connect, exchange, metric, metric_until, rest,
+    Answer, DIALECTS, Dialect, answer, complaints, connect, exchange, metric_until, rest,
 };
 use crate::pipelining::{config, warm};
 use crate::support::{App, Pod, RedisServer, Wait, until};
@@ -126,7 +126,7 @@ async fn a_steady_reader_gets_all_of_it() {
     );
     assert_eq!((answer.status, answer.text.len()), (200, expected.len()));
     assert_eq!(
-        metric(&pod, "unread_connections_cut_total{reason=\"write\"}"),
+        pod.metric("unread_connections_cut_total{reason=\"write\"}"),
         Some(0)
     );
 }
@@ -156,7 +156,7 @@ async fn a_stopping_pod_cuts_nobody_off() {
     );
     let mut served = connect(&pod).await;
     served.write_all(head.as_bytes()).await.unwrap();
-    metric_until(&pod, "unread_http_requests_in_flight ", |busy| busy == 1).await;
+    metric_until(&pod, "unread_http_requests_in_flight", |busy| busy == 1).await;
     pod.ask_to_end();
     let said = |word: &str| {
         pod.log()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::peer::{Costs, Dialect, address, complaints, metric, raise_files};
+use crate::peer::{Costs, Dialect, address, complaints, raise_files};
 use crate::pipelining::{config, warm};
 use crate::support::{AppKeys, RedisServer};
 use crate::victim::{percentile, victim};
@@ -161,7 +161,9 @@ async fn ten_thousand_hostile_connections_leave_a_default_pod_standing() {
     let spent = costs.cpu();
     let measured = Instant::now();
     let mut meanwhile = victim(&pod, &keys, Duration::from_secs(15));
-    let open = metric(&pod, "unread_connections ").expect("the admin address answers");
+    let open: i64 = pod
+        .metric("unread_connections")
+        .expect("the admin address answers");
     assert_eq!(pod.admin_status("/livez"), Some(200));
     let cpu = (costs.cpu() - spent).as_secs_f64() / measured.elapsed().as_secs_f64();
     let peak = costs.peak();

@@ -90,7 +90,7 @@ async fn slow_and_endless_bodies_have_a_deadline_and_hold_little() {
     let number = (OF_EACH * kinds.len()) as u64;
     let grown = costs.peak().saturating_sub(before);
     assert_cheap(grown, number);
-    metric_until(&pod, "unread_connections ", |open| open == 0).await;
+    metric_until(&pod, "unread_connections", |open| open == 0).await;
     assert_eq!(complaints(&pod), [""; 0]);
 }
 
@@ -168,7 +168,7 @@ async fn idle_connections_cost_next_to_nothing() {
         last.write_all(request.as_bytes()).await.unwrap();
         Dialect::Sendbird.assert_good(&answer(last, false).await);
     }
-    metric_until(&pod, "unread_connections ", |open| open == 0).await;
+    metric_until(&pod, "unread_connections", |open| open == 0).await;
     let mut byte = [0];
     assert_eq!(
         streams[0].read(&mut byte).await.unwrap(),

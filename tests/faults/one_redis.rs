@@ -10,12 +10,8 @@ const OUTAGE: Duration = Duration::from_secs(4);
 
 /// How often the pod counted that error of Redis.
 fn errors(pod: &Pod, kind: &str) -> u64 {
-    let metrics = pod.admin_get("/metrics").unwrap_or_default();
-    let name = format!("unread_redis_errors_total{{kind=\"{kind}\"}} ");
-    metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(name.as_str())?.parse().ok())
-        .unwrap_or(0)
+    let name = format!("unread_redis_errors_total{{kind=\"{kind}\"}}");
+    pod.metric(&name).unwrap_or(0)
 }
 
 /// A storm over a Redis that is handed to the injection; `kind` of errors has to come up.

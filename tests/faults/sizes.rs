@@ -175,11 +175,7 @@ async fn a_fan_out_longer_than_its_lease_is_made_once() {
     let app = App::new(&config.apps[0], &slow.base);
     let members = 4_500;
     fill(&app, "wide", "group", members).await;
-    let count = |pod: &Pod, name: &str| -> u64 {
-        let metrics = pod.admin_get("/metrics").unwrap();
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_default().trim().parse().unwrap()
-    };
+    let count = |pod: &Pod, name: &str| pod.metric::<u64>(name).unwrap();
     let before = count(&slow, "unread_deliveries_total");
 
     // 180 calls, two at a time: some nine seconds, and a lease is five.

@@ -29,14 +29,6 @@ async fn scene(server: &str) -> Scene {
     }
 }
 
-impl Scene {
-    fn counted(&self, line: &str) -> Option<u64> {
-        let metrics = self.pod.admin_get("/metrics").unwrap();
-        let value = metrics.lines().find_map(|one| one.strip_prefix(line))?;
-        value.trim().parse().ok()
-    }
-}
-
 /// A call with a credential that nobody was given, and what its dialect says to it.
 #[derive(Clone, Copy, Debug)]
 enum Dialect {
@@ -160,7 +152,9 @@ async fn too_many_refusals_are_told_in_each_dialect_and_good_credentials_pass() 
         for good in ALL {
             good.good(app).await;
         }
-        let over = scene.counted(r#"unread_rate_limited_total{stage="address"}"#);
+        let over = scene
+            .pod
+            .metric::<u64>(r#"unread_rate_limited_total{stage="address"}"#);
         assert_eq!(over, Some(too_many), "{dialect:?}");
     }
 }

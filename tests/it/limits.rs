@@ -359,9 +359,8 @@ async fn one_device_uses_up_its_own_share_and_no_more() {
             "{standing}"
         );
         assert_eq!(app.imkit_rooms("greedy", &[]).await.status, 200);
-        let metrics = pod.admin_get("/metrics").unwrap();
-        let counted = r#"unread_rate_limited_total{stage="user"} 1"#;
-        assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+        let counted = pod.metric(r#"unread_rate_limited_total{stage="user"}"#);
+        assert_eq!(counted, Some(1));
     }
 }
 

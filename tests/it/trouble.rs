@@ -71,12 +71,9 @@ fn complaints(pod: &Pod) -> Vec<String> {
 
 /// How many calls of that app's endpoint came to that.
 fn outcomes(pod: &Pod, app: &str, endpoint: &str, outcome: &str) -> Option<u64> {
-    let metrics = pod.admin_get("/metrics")?;
-    let name = format!(
-        "unread_requests_total{{app=\"{app}\",endpoint=\"{endpoint}\",outcome=\"{outcome}\"}} "
-    );
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&name))?;
-    line.parse().ok()
+    pod.metric(&format!(
+        "unread_requests_total{{app=\"{app}\",endpoint=\"{endpoint}\",outcome=\"{outcome}\"}}"
+    ))
 }
 
 /// All outcomes of that app's endpoint that have been seen.
@@ -176,8 +173,7 @@ async fn a_full_redis_is_seen_without_a_call() {
     let scene = Scene::new().await;
     scene.ok(&["CONFIG", "SET", "maxmemory", "1"]);
     assert!(state(&scene.pod, "full").contains("OOM"));
-    let metrics = scene.pod.admin_get("/metrics").unwrap();
-    assert!(metrics.contains("\nunread_redis_up 0\n"));
+    assert_eq!(scene.pod.metric("unread_redis_up"), Some(0));
     // Who only reads is served.
     assert_eq!(scene.app.unread("alice", false).await.status, 200);
     assert!(scene.pod.is_ready());
@@ -492,7 +488,7 @@ fn a_port_scan_leaves_no_error_in_the_log() {
         b"GET / HTTP/1.0\r\n\r\n",
         b"\x00\x00\x00\x00",
     ];
-    let public = pod.base.strip_prefix("http://").unwrap();
+    let public = pod.address();
     for address in [public, pod.admin.as_str()] {
         for scan in scans {
             let mut stream = std::net::TcpStream::connect(address).unwrap();

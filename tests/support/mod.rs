@@ -71,7 +71,7 @@ pub use self::{
     config::{AppKeys, Config, RateLimit, quoted},
     fixture::{Own, app},
     pod::Pod,
-    process::signal,
+    process::{memory_of, signal},
     program::{Ran, assert_no_drift, ran, run, unread},
     redis_server::{RedisServer, free_port},
     tokens::{

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::client::raw;
 use super::clock;
 use super::config::Config;
-use super::process::signal;
+use super::process::{memory_of, signal};
 use super::program::unread;
 use super::redis_server::RedisServer;
 use super::wait::{PATIENCE, until};
@@ -110,6 +110,11 @@ impl Pod {
         pod
     }
 
+    /// `127.0.0.1:PORT` of the endpoints.
+    pub fn address(&self) -> &str {
+        self.base.strip_prefix("http://").unwrap()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the pod still runs").id()
     }
@@ -129,6 +134,13 @@ impl Pod {
         raw(&self.admin, request.as_bytes()).ok()
     }
 
+    /// The number that `/metrics` has for `name`, a metric with its labels; none: there is no such line, or no answer.
+    pub fn metric<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+        let metrics = self.admin_get("/metrics")?;
+        let number = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        metrics.lines().find_map(number)
+    }
+
     /// Is told to end; [`Pod::ended`] waits for it.
     pub fn ask_to_end(&self) {
         signal(self.child.as_ref().expect("the pod still runs"), "TERM");
@@ -139,17 +151,19 @@ impl Pod {
         signal(self.child.as_ref().expect("the pod still runs"), name);
     }
 
-    /// The most memory it has had so far, in bytes.
-    #[cfg(target_os = "linux")]
+    /// The memory that it has now, in bytes. Linux only, as are the other two.
+    pub fn memory(&self) -> u64 {
+        memory_of(self.pid(), "VmRSS")
+    }
+
+    /// The most memory that it has had so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let pid = self.child.as_ref().expect("the pod still runs").id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let peak = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .and_then(|line| line.trim().strip_suffix(" kB"))
-            .unwrap();
-        peak.parse::<u64>().unwrap() * 1024
+        memory_of(self.pid(), "VmHWM")
+    }
+
+    /// From now on [`Pod::peak_memory`] looks at nothing that was before.
+    pub fn forget_peak_memory(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
     }
 
     /// Dies at once, in the middle of whatever it does.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::json;
 
-use super::{LONGEST, MIB, Scene, all_is_well, forget_peak, memory, worker_time};
+use super::{LONGEST, MIB, Scene, all_is_well, worker_time};
 use crate::support::{App, Reply};
 
 /// Bodies of 8 MiB that are hard to take apart, and what is to be answered.
@@ -141,7 +141,7 @@ fn hostile_bodies() -> Vec<(&'static str, u16, Vec<u8>)> {
 async fn hostile_bodies_hold_no_worker_and_little_memory() {
     /// The body, what is made of it and its copies on the way to Redis: a text of 8 MiB, which is a good one, takes the most,
     /// nine times its bytes. More would mean that something grows with what is in the body.
-    const MEMORY: usize = 12 * LONGEST;
+    const MEMORY: u64 = 12 * LONGEST as u64;
     /// The worker only takes in what comes. A program without optimizations is some thirty times slower than the one that is
     /// installed.
     const WORKER: Duration = Duration::from_millis(400);
@@ -151,7 +151,7 @@ async fn hostile_bodies_hold_no_worker_and_little_memory() {
         let scene = Scene::new("").await;
         // All that is made once is made.
         all_is_well(&scene, || false).await;
-        let memory_before = memory(&scene.pod, "VmRSS");
+        let memory_before = scene.pod.memory();
         let lines = what.ends_with("lines");
         let content_type = if lines {
             "application/x-ndjson"
@@ -167,7 +167,7 @@ async fn hostile_bodies_hold_no_worker_and_little_memory() {
             let text = &reply.text[..reply.text.len().min(300)];
             assert_eq!(reply.status, expected, "{what}: {text}");
         };
-        forget_peak(&scene.pod);
+        scene.pod.forget_peak_memory();
         let time_before = worker_time(&scene.pod);
         right(&send().await);
         let time = worker_time(&scene.pod) - time_before;
@@ -191,16 +191,16 @@ async fn hostile_bodies_hold_no_worker_and_little_memory() {
                 reads
             }
         );
-        let cost = memory(&scene.pod, "VmHWM").saturating_sub(memory_before);
+        let cost = scene.pod.peak_memory().saturating_sub(memory_before);
         println!(
             "{what}: {} MB, {} ms of the worker; {} reads of another app took {:.1} ms, the slowest {:.1}",
-            cost / MIB,
+            cost >> 20,
             time.as_millis(),
             reads.len(),
             reads[reads.len() / 2].as_secs_f64() * 1e3,
             reads[reads.len() - 1].as_secs_f64() * 1e3
         );
-        assert!(cost <= MEMORY, "{what}: {} MB", cost / MIB);
+        assert!(cost <= MEMORY, "{what}: {} MB", cost >> 20);
         assert!(time <= WORKER, "{what}: {time:?}");
     }
 }
@@ -208,7 +208,7 @@ async fn hostile_bodies_hold_no_worker_and_little_memory() {
 /// The other bodies, each as long as it may be and as hard as it gets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_bodies_of_the_other_calls_are_refused_for_little() {
-    const MEMORY: usize = 32 * MIB;
+    const MEMORY: u64 = 32 << 20;
     let scene = Scene::new("").await;
     let app = &scene.hostile;
     let filled = |length: usize, begin: &str, piece: &str, end: &str| {
@@ -216,8 +216,8 @@ async fn hostile_bodies_of_the_other_calls_are_refused_for_little() {
         format!("{begin}{}{end}", piece.repeat(pieces))
     };
     all_is_well(&scene, || false).await;
-    forget_peak(&scene.pod);
-    let (memory_before, time_before) = (memory(&scene.pod, "VmRSS"), worker_time(&scene.pod));
+    scene.pod.forget_peak_memory();
+    let (memory_before, time_before) = (scene.pod.memory(), worker_time(&scene.pod));
     for (begin, piece, end, unread, imkit, tencent) in [
         ("{\"@\":[", "[],", "0]}", 400, 400, 90018),
         ("{\"@\":[", "{\"\":0},", "0]}", 400, 400, 90018),
@@ -255,12 +255,12 @@ async fn hostile_bodies_of_the_other_calls_are_refused_for_little() {
             reply.text
         );
     }
-    let cost = memory(&scene.pod, "VmHWM").saturating_sub(memory_before);
+    let cost = scene.pod.peak_memory().saturating_sub(memory_before);
     let time = worker_time(&scene.pod) - time_before;
     println!(
         "bodies of the other calls: {} MB, {} ms of the worker",
-        cost / MIB,
+        cost >> 20,
         time.as_millis()
     );
-    assert!(cost <= MEMORY, "{} MB", cost / MIB);
+    assert!(cost <= MEMORY, "{} MB", cost >> 20);
 }

@@ -14,13 +14,6 @@ use crate::support::stopped::Stopped;
 /// How long it may take until all is delivered that a dead pod has accepted.
 const FOUND: Duration = Duration::from_secs(30);
 
-/// The value of a gauge without labels.
-fn gauge(pod: &Pod, name: &str) -> f64 {
-    let metrics = pod.admin_get("/metrics").unwrap_or_default();
-    let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
-    metrics.lines().find_map(value).unwrap_or(0.0)
-}
-
 /// What pods that have died accepted and told nobody: messages of three members, a departure, a room's end, a user's end.
 /// Answers what the counts have to become.
 async fn abandon(story: &mut Story, redis: &RedisServer) -> Check {
@@ -91,7 +84,8 @@ async fn found(story: &Story) -> Check {
     let start = Instant::now();
     let (mut seen, mut done) = (0.0_f64, None);
     loop {
-        seen = seen.max(gauge(&story.pods[0], "unread_fanouts_pending "));
+        let waiting = story.pods[0].metric("unread_fanouts_pending");
+        seen = seen.max(waiting.unwrap_or(0.0));
         let state = story.compare().await;
         match (state, done) {
             (Ok(()), None) => done = Some(start.elapsed()),

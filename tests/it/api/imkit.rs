@@ -118,11 +118,7 @@ async fn bad_bodies_and_bad_tags() {
         app.keys.client_key,
         chunk.repeat(17)
     );
-    let answer = raw(
-        app.base.strip_prefix("http://").unwrap(),
-        request.as_bytes(),
-    )
-    .unwrap();
+    let answer = raw(app.address(), request.as_bytes()).unwrap();
     assert!(
         answer.starts_with("HTTP/1.1 413 ") && answer.contains("BODY_TOO_LARGE"),
         "{answer}"

@@ -94,7 +94,7 @@ async fn ids_in_a_path_are_decoded_once_and_strictly() {
         "%", "%4", "%zz", "%ff", "%C3", "%00", "%0a", "%7f", "%C2%85", "", &long,
     ] {
         for place in ["users", "rooms"] {
-            let address = app.base.strip_prefix("http://").unwrap();
+            let address = app.address();
             let request = format!(
                 "GET /v1/{place}/{segment}/unread HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
                 app.keys.server_key

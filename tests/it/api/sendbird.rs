@@ -165,11 +165,7 @@ async fn a_user_in_the_path() {
             app.keys.api_token
         );
         // As bytes, since a client library would mend or refuse some of them.
-        let answer = raw(
-            app.base.strip_prefix("http://").unwrap(),
-            request.as_bytes(),
-        )
-        .unwrap();
+        let answer = raw(app.address(), request.as_bytes()).unwrap();
         assert!(answer.starts_with("HTTP/1.1 400 "), "{broken}: {answer}");
         assert!(answer.contains("400111"), "{broken}: {answer}");
     }
