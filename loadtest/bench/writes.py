@@ -9,8 +9,9 @@ import threading
 import time
 from pathlib import Path
 
+from bench.calls import LIMIT_OFF, app_toml, native
 from bench.dataset import load
-from bench.harness import LIMIT_OFF, ROOT, BenchError, Env, Redis, Row, Server, app_toml, built, native
+from bench.harness import ROOT, BenchError, Env, Redis, Row, Server, built
 
 SIZES = [10, 100, 1_000]
 USERS = 3_000
