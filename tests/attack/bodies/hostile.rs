@@ -9,130 +9,97 @@ use serde_json::json;
 use super::{LONGEST, MIB, Scene, all_is_well, worker_time};
 use crate::support::{App, Reply};
 
-/// Bodies of 8 MiB that are hard to take apart, and what is to be answered.
-fn hostile_bodies() -> Vec<(&'static str, u16, Vec<u8>)> {
-    const MESSAGE: &str = r#"{"type":"message.sent","room":"r","id":"1","#;
-    fn filled(begin: &str, piece: &str, end: &str) -> Vec<u8> {
-        let pieces = (LONGEST - begin.len() - end.len()) / piece.len();
-        let mut body = String::with_capacity(LONGEST);
-        body.push_str(begin);
-        body.push_str(&piece.repeat(pieces));
-        if body.ends_with(',') && end.starts_with([']', '}']) {
-            body.pop();
-        }
-        body.push_str(end);
-        body.into_bytes()
+/// What it is, the status that answers it, and its bytes.
+type Body = (&'static str, u16, Vec<u8>);
+
+/// A body of 8 MiB: `piece` again and again between `begin` and `end`.
+fn body(what: &'static str, status: u16, begin: &str, piece: &str, end: &str) -> Body {
+    let pieces = (LONGEST - begin.len() - end.len()) / piece.len();
+    let mut body = String::with_capacity(LONGEST);
+    body.push_str(begin);
+    body.push_str(&piece.repeat(pieces));
+    if body.ends_with(',') && end.starts_with([']', '}']) {
+        body.pop();
     }
-    let numbered = |begin: &str, end: &str| {
-        let mut body = begin.to_owned();
-        let mut n = 0_u32;
-        while body.len() < LONGEST - 20 - end.len() {
-            body.push_str(&format!("\"{n:x}\","));
-            n += 1;
-        }
-        body.push_str(end);
-        body.into_bytes()
-    };
-    let message = |begin: &str| format!("{MESSAGE}{begin}");
-    let lines = |line: &str| {
-        (line.to_owned() + "\n")
-            .repeat(LONGEST / (line.len() + 1))
-            .into_bytes()
-    };
+    body.push_str(end);
+    (what, status, body.into_bytes())
+}
+
+/// A message, good or rejected by itself, with such a field.
+fn message(what: &'static str, begin: &str, piece: &str, end: &str) -> Body {
+    const START: &str = r#"{"type":"message.sent","room":"r","id":"1","#;
+    body(what, 200, &format!("{START}{begin}"), piece, end)
+}
+
+/// The same, filled with texts that differ; one more, which is empty, stands at the end.
+fn numbered(what: &'static str, begin: &str) -> Body {
+    let (mut body, end) = (begin.to_owned(), "\"\"]}");
+    let mut n = 0_u32;
+    while body.len() < LONGEST - 20 - end.len() {
+        body.push_str(&format!("\"{n:x}\","));
+        n += 1;
+    }
+    body.push_str(end);
+    (what, 200, body.into_bytes())
+}
+
+/// One line again and again.
+fn lines(what: &'static str, status: u16, line: &str) -> Body {
+    let line = line.to_owned() + "\n";
+    (what, status, line.repeat(LONGEST / line.len()).into_bytes())
+}
+
+/// Bodies of 8 MiB that are hard to take apart.
+fn hostile_bodies() -> Vec<Body> {
+    let no_event = format!("{{\"type\":\"x\",\"text\":\"{}\"}},", "t".repeat(820));
+    let id = r#"[{"type":"message.sent","room":"r","id":""#;
+    let mentions = r#"{"type":"message.sent","room":"r","id":"1","mentions":["#;
+    let members = r#"{"type":"member.joined","room":"r","users":["#;
     vec![
-        (
-            "objects with an empty key",
-            413,
-            filled("[", "{\"\":0},", "]"),
-        ),
-        ("empty objects", 413, filled("[", "{},", "]")),
-        ("lists in lists", 400, filled("[{\"x\":", "[", "]")),
-        ("objects in objects", 400, filled("[", "{\"a\":", "]")),
-        (
-            "a huge text",
-            200,
-            filled(&message("\"text\":\""), "x", "\"}"),
-        ),
-        (
-            "a text of escapes",
-            200,
-            filled(&message("\"text\":\""), "\\n", "\"}"),
-        ),
-        (
-            "a text of surrogates",
-            200,
-            filled(&message("\"text\":\""), "\\ud83d", "\"}"),
-        ),
-        (
-            "a huge id",
-            200,
-            filled(
-                "[{\"type\":\"message.sent\",\"room\":\"r\",\"id\":\"",
-                "x",
-                "\"}]",
-            ),
-        ),
-        (
-            "empty strings",
-            200,
-            filled(&message("\"mentions\":["), "\"\",", "]}"),
-        ),
-        (
-            "empty strings that nobody wants",
-            200,
-            filled(&message("\"x\":["), "\"\",", "]}"),
-        ),
-        (
-            "a huge number",
-            200,
-            filled(&message("\"time\":"), "1", "}"),
-        ),
-        (
-            "numbers that nobody wants",
-            200,
-            filled(&message("\"x\":["), "1e3,", "]}"),
-        ),
-        ("a long key", 200, filled("{\"", "k", "\":0}")),
-        (
+        body("objects with an empty key", 413, "[", r#"{"":0},"#, "]"),
+        body("empty objects", 413, "[", "{},", "]"),
+        body("lists in lists", 400, r#"[{"x":"#, "[", "]"),
+        body("objects in objects", 400, "[", r#"{"a":"#, "]"),
+        body("blanks", 400, "[", " ", ""),
+        body("events that are none", 200, "[", &no_event, "]"),
+        body("a long key", 200, r#"{""#, "k", r#"":0}"#),
+        body(
             "many keys",
             200,
-            filled("{\"type\":\"x\",", "\"a\":0,", "\"a\":0}"),
+            r#"{"type":"x","#,
+            r#""a":0,"#,
+            r#""a":0}"#,
         ),
-        (
+        body(
             "one key again and again",
             200,
-            filled("{\"type\":\"x\",", "\"id\":0,", "\"id\":0}"),
+            r#"{"type":"x","#,
+            r#""id":0,"#,
+            r#""id":0}"#,
         ),
-        (
+        body("a huge id", 200, id, "x", r#""}]"#),
+        message("a huge text", r#""text":""#, "x", r#""}"#),
+        message("a text of escapes", r#""text":""#, r"\n", r#""}"#),
+        message("a text of surrogates", r#""text":""#, r"\ud83d", r#""}"#),
+        message("a huge number", r#""time":"#, "1", "}"),
+        message("empty strings", r#""mentions":["#, r#""","#, "]}"),
+        message(
+            "empty strings that nobody wants",
+            r#""x":["#,
+            r#""","#,
+            "]}",
+        ),
+        message("numbers that nobody wants", r#""x":["#, "1e3,", "]}"),
+        message(
             "one mention again and again",
-            200,
-            filled(&message("\"mentions\":["), "\"u\",", "]}"),
+            r#""mentions":["#,
+            r#""u","#,
+            "]}",
         ),
-        (
-            "mentions",
-            200,
-            numbered(&message("\"mentions\":["), "\"\"]}"),
-        ),
-        (
-            "members and one that is none",
-            200,
-            numbered(
-                "{\"type\":\"member.joined\",\"room\":\"r\",\"users\":[",
-                "\"\"]}",
-            ),
-        ),
-        ("blanks", 400, filled("[", " ", "")),
-        ("broken lines", 413, lines("{")),
-        ("long broken lines", 200, lines(&"{\"\":".repeat(300))),
-        (
-            "events that are none",
-            200,
-            filled(
-                "[",
-                &format!("{{\"type\":\"x\",\"text\":\"{}\"}},", "t".repeat(820)),
-                "]",
-            ),
-        ),
+        numbered("mentions", mentions),
+        numbered("members and one that is none", members),
+        lines("broken lines", 413, "{"),
+        lines("long broken lines", 200, &r#"{"":"#.repeat(300)),
     ]
 }
 
