@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use self::answers::{all_right, none_failed, questions, right_or_refused};
+use self::answers::{all_right, none_failed, questions, right_or_error};
 use self::cases::{After, Bytes, Case, cases, command, shown};
 use crate::support::check::{self, Questions};
 use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, ran};
@@ -177,7 +177,7 @@ async fn what_cannot_be_read_is_named_and_hides_nothing_else() {
                 let erin = what.contains("erin") || what.starts_with("r:");
                 let hit = &["alice", "bob", "erin"][..if erin { 3 } else { 2 }];
                 for user in hit {
-                    if let Err(why) = right_or_refused(app, model, user).await {
+                    if let Err(why) = right_or_error(app, model, user).await {
                         failed.push(format!("{what}: {why}"));
                     }
                 }

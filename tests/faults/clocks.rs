@@ -99,10 +99,10 @@ impl Steps {
 
 type SharedSteps = Arc<Mutex<Steps>>;
 
-/// Tells of them when a test fails.
-struct Told<'a>(&'a SharedSteps);
+/// Prints what was done with the clocks when a test fails.
+struct StepsOnFailure<'a>(&'a SharedSteps);
 
-impl Drop for Told<'_> {
+impl Drop for StepsOnFailure<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- {}", locked(self.0).report());
@@ -192,7 +192,7 @@ async fn histories(
     between: impl FnMut() + Clone + Send + 'static,
     (fault, injected): (&str, &str),
 ) -> Result<(), String> {
-    let _told = Told(steps);
+    let _told = StepsOnFailure(steps);
     let mut tasks = tokio::task::JoinSet::new();
     for (seed, keys) in seeds.zip(&pods.config.apps) {
         let bases = pods.bases();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::proxy::Act;
+use crate::proxy::Treatment;
 use crate::report::{self, Row};
 use crate::storm::{DEADLINE, Scene, config, storm};
 use crate::support::refusal::native_refusal;
@@ -59,11 +59,11 @@ async fn each_step_of_a_message_goes_wrong_once() {
     ]))
     .await;
     let acts = [
-        ("reply swallowed", Act::SwallowReply),
-        ("request cut off", Act::CutRequest(20)),
-        ("reply cut off", Act::CutReply(3)),
-        ("reset in the reply", Act::ResetReply(3)),
-        ("connection gone silent", Act::Silence),
+        ("reply swallowed", Treatment::SwallowReply),
+        ("request cut off", Treatment::CutRequest(20)),
+        ("reply cut off", Treatment::CutReply(3)),
+        ("reset in the reply", Treatment::ResetReply(3)),
+        ("connection gone silent", Treatment::Silence),
     ];
     let mut sent = 0;
     for (name, act) in acts {
@@ -130,7 +130,7 @@ async fn connections_that_fell_silent_are_replaced() {
     let (after, _proxy) = storm(&app, vec![pod.base.clone()], 3, move |seen| {
         for _ in 0..2 {
             seen.acknowledged_more(50);
-            proxy.always(Act::Silence);
+            proxy.always(Treatment::Silence);
             seen.refused_more(20);
             proxy.heal();
         }
@@ -172,7 +172,7 @@ async fn every_answer_is_late() {
         pod, app, proxy, ..
     } = Scene::new(&redis, config("")).await;
     let (after, _proxy) = storm(&app, vec![pod.base.clone()], 5, move |seen| {
-        proxy.always(Act::Delay(Duration::from_millis(50)));
+        proxy.always(Treatment::Delay(Duration::from_millis(50)));
         seen.acknowledged_more(300);
         proxy.heal();
         proxy

@@ -194,7 +194,7 @@ impl Seen {
                 app.base.clone_from(&addresses[seed % addresses.len()]);
             }
             let start = Instant::now();
-            match refusal::any(&app, user).await {
+            match refusal::answered_or_refused(&app, user).await {
                 Ok(refused) => {
                     self.answered_in(start.elapsed(), || format!("reads of {user:?}"));
                     self.requests.fetch_add(5, Ordering::Relaxed);

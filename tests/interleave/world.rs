@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::acts::{ACTS, SCENES, Stage};
 use crate::case::{Case, Pending};
+use crate::operations::{OPERATIONS, SCENES, Stage};
 use crate::plan::{End, Meeting};
 use crate::proxy::Proxy;
 use crate::report::{Failure, Fault, Site};
@@ -97,7 +97,7 @@ impl World {
                 let (Stage::Sent(events) | Stage::Cut(events, _)) = stage;
                 held.must(&json!(events)).await;
             }
-            for act in ACTS.iter().filter(|act| act.is_of(scene)) {
+            for act in OPERATIONS.iter().filter(|act| act.is_of(scene)) {
                 let events = act.events(room, "x", "y", 100_000);
                 let reply = held.events(&json!(events), Wait::Applied).await;
                 assert_eq!(reply.status, 200, "{}: {}", act.name, reply.text);

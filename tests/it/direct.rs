@@ -8,7 +8,7 @@ fn to(sender: &str, to: &str, id: &str) -> Value {
     json!({"type": "message.sent", "sender": sender, "to": to, "id": id})
 }
 
-fn sent(room: &str, sender: &str, id: &str) -> Value {
+fn sent(room: &str, id: &str, sender: &str) -> Value {
     json!({"type": "message.sent", "room": room, "sender": sender, "id": id})
 }
 
@@ -43,7 +43,7 @@ async fn made(app: &App, how: Made) -> String {
             let events = json!([
                 {"type": "room.updated", "room": "dm", "kind": "direct"},
                 {"type": "member.joined", "room": "dm", "users": ["alice", "bob"]},
-                sent("dm", "bob", "first"),
+                sent("dm", "first", "bob"),
             ]);
             app.must(&events).await
         }
@@ -190,7 +190,7 @@ async fn who_comes_back_into_an_empty_room_has_the_peer_of_before() {
             }
             app.must(&json!([
                 member("joined", &room, back),
-                sent(&room, "dave", "hello")
+                sent(&room, "hello", "dave")
             ]))
             .await;
             assert_eq!(total(&app, back).await, 1);
@@ -215,7 +215,7 @@ async fn a_room_made_again_has_no_peer_of_before() {
         {"type": "room.deleted", "room": room},
         {"type": "room.updated", "room": room, "kind": "direct"},
         member("joined", &room, "alice"),
-        sent(&room, "dave", "hello"),
+        sent(&room, "hello", "dave"),
     ]);
     app.must(&again).await;
     assert_eq!(total(&app, "alice").await, 1);
@@ -358,7 +358,7 @@ async fn the_room_remembers_the_peer_and_a_repair_brings_it_back() {
     let room = made(app, Made::ByName).await;
     app.must(&json!([
         member("left", &room, "bob"),
-        sent(&room, "bob", "second")
+        sent(&room, "second", "bob")
     ]))
     .await;
     // Nothing is left of the membership itself.
@@ -421,7 +421,7 @@ async fn a_room_of_an_earlier_version_reads_as_it_did() {
         app.must(&events).await;
         // As an earlier version left it: nobody remembers who was the other one.
         own.redis.cli(&["HDEL", &key(room, "meta"), "parted"]);
-        app.must(&sent(room, "bob", "1")).await;
+        app.must(&sent(room, "1", "bob")).await;
     }
     assert_eq!(total(app, "alice").await, 2);
     assert_eq!(by_peer(app, "alice", &["bob"]).await, [Some(0)]);
@@ -472,7 +472,7 @@ async fn a_direct_room_may_be_called_as_the_vendor_calls_it() {
     // Whoever comes by that name comes into the same room.
     let by_name = json!([
         {"type": "room.updated", "room": "2bec603e94a210092439e83ff2d79ac1", "kind": "direct"},
-        sent("2bec603e94a210092439e83ff2d79ac1", "ccc", "3"),
+        sent("2bec603e94a210092439e83ff2d79ac1", "3", "ccc"),
     ]);
     app.must(&by_name).await;
     assert_eq!(by_peer(&app, "aaa", &["ccc"]).await, [Some(2)]);

@@ -27,10 +27,10 @@ async fn abandon(story: &mut Story, redis: &RedisServer) -> Check {
                 joined("talk", &users),
                 room("short", "group"),
                 joined("short", &users),
-                message("short", "a", "last words"),
+                message("short", "last words", "a"),
                 room("own", "group"),
                 joined("own", &["a", "d"]),
-                message("own", "a", "hello"),
+                message("own", "hello", "a"),
                 // So that Redis knows the scripts at which pods are to stop.
                 joined("own", &["e"]),
                 room("gone", "group"),
@@ -40,7 +40,7 @@ async fn abandon(story: &mut Story, redis: &RedisServer) -> Check {
         )
         .await?;
     let messages = (0..40).map(|n| {
-        let mut event = message("talk", users[n % 3], &format!("m{n}"));
+        let mut event = message("talk", &format!("m{n}"), users[n % 3]);
         event["mentions"] = json!([users[(n + 1) % 4]]);
         event["mark_read"] = (n % 4 == 0).into();
         event
@@ -195,7 +195,7 @@ async fn what_a_dead_pod_left_is_finished_where_nodes_are_apart() {
         for attempt in 0..20 {
             let mut victim = Pod::start_at(&Config::apps(1), &cluster.url());
             let id = |n: usize| format!("m{attempt}-{n}");
-            let messages = (0..300).map(|n| message(&r, all[n % 2], &id(n)));
+            let messages = (0..300).map(|n| message(&r, &id(n), all[n % 2]));
             let events = story.timed(messages.collect());
             for event in &events {
                 story.model.apply(event);
@@ -232,7 +232,7 @@ async fn what_living_pods_are_at_work_on_is_delivered_once_over_steps() {
         .into_iter()
         .enumerate()
     {
-        let events = (0..200).map(|n| message("r", users[n % 3], &format!("m{round}-{n}")));
+        let events = (0..200).map(|n| message("r", &format!("m{round}-{n}"), users[n % 3]));
         let events = story.timed(events.collect());
         for event in &events {
             story.model.apply(event);

@@ -43,7 +43,7 @@ async fn every_event(story: &mut Story, cast: &Cast) -> Check {
         };
         let (one, two, silent) = (id(), id(), id());
         let by = |id: &str, sender: &str, more: Value| {
-            let mut event = message(r, sender, id);
+            let mut event = message(r, id, sender);
             for (field, value) in more.as_object().unwrap() {
                 event[field] = value.clone();
             }
@@ -133,7 +133,7 @@ async fn a_room_works_whose_index_is_on_a_node_behind_it() {
                 vec![
                     room(&r, "group"),
                     joined(&r, &[&u]),
-                    message(&r, "w", "one"),
+                    message(&r, "one", "w"),
                 ],
             )
             .await;
@@ -158,7 +158,7 @@ async fn members_are_told_whose_nodes_are_eleven_minutes_apart_from_the_rooms() 
         let events = vec![
             room(&r, "group"),
             joined(&r, &users),
-            message(&r, "w", "one"),
+            message(&r, "one", "w"),
         ];
         let done = story.tell(0, events).await;
         failures.extend(

@@ -35,10 +35,10 @@ impl Cast {
         vec![
             room(&self.other, "group"),
             joined(&self.other, &[&self.u, &self.w]),
-            message(&self.other, &self.w, "before"),
+            message(&self.other, "before", &self.w),
             room(&self.room, kind),
             joined(&self.room, &[&self.w]),
-            message(&self.room, &self.w, "before"),
+            message(&self.room, "before", &self.w),
         ]
     }
 }
@@ -50,8 +50,8 @@ type Requests = Vec<(usize, Vec<Value>)>;
 fn cases(cast: &Cast) -> Vec<(&'static str, &'static str, Requests)> {
     let Cast { u, w, room, .. } = cast;
     let (del, join, ask) = (deleted(u), joined(room, &[u]), invited(room, u));
-    let to_all = |id: &str| message(room, w, id);
-    let own = |id: &str| message(room, u, id);
+    let to_all = |id: &str| message(room, id, w);
+    let own = |id: &str| message(room, id, u);
     let (one, two) = (to_all("one"), to_all("two"));
     let (del, join, ask) = (&del, &join, &ask);
     let each = |events: &[&Value]| -> Vec<Value> { events.iter().map(|e| (*e).clone()).collect() };
@@ -246,7 +246,7 @@ async fn deleted_and_named_again_in_an_import() {
             story.import(vec![
                 deleted(&cast.u),
                 joined(&cast.room, &[&cast.u]),
-                message(&cast.room, &cast.w, "one"),
+                message(&cast.room, "one", &cast.w),
             ])?;
             story.start_pods(1);
             story.compare().await

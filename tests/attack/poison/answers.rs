@@ -23,11 +23,7 @@ fn is_internal(dialect: &str, reply: &Reply) -> bool {
 }
 
 /// Asks all endpoints about one user: each says what the model says, or its dialect's internal error. Answers how many erred.
-pub(super) async fn right_or_refused(
-    app: &App,
-    model: &Model,
-    user: &str,
-) -> Result<usize, String> {
+pub(super) async fn right_or_error(app: &App, model: &Model, user: &str) -> Result<usize, String> {
     let every: Option<&[&str]> = None;
     let (native, total, peers, nine, badges, rooms) = tokio::join!(
         app.unread(user, true),
