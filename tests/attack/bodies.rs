@@ -231,18 +231,18 @@ async fn a_hundred_stalled_bodies(announced: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_stalled_bodies_of_a_mebibyte_cost_a_hundred_at_most() {
+async fn a_hundred_stalled_bodies_of_a_mebibyte_cost_a_hundred_mebibytes_at_most() {
     a_hundred_stalled_bodies(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_do_those_that_do_not_say_how_long_they_will_be() {
+async fn a_hundred_stalled_bodies_of_unknown_length_cost_a_hundred_mebibytes_at_most() {
     a_hundred_stalled_bodies(false).await;
 }
 
 /// A client that sends its bodies slowly, but in time, has its share and no more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_whose_bodies_take_their_time_takes_no_others_room() {
+async fn slow_bodies_of_one_app_take_no_room_from_another_app() {
     let scene = Scene::new("").await;
     // All of them on their way, and not one of them stalls.
     let mut streams = Vec::new();
@@ -283,7 +283,7 @@ async fn an_app_whose_bodies_take_their_time_takes_no_others_room() {
 
 /// What is told whom when there is no room for bodies, in every dialect that has any.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_finds_no_room_is_told_so_in_the_dialects_words() {
+async fn a_body_without_room_is_refused_in_the_words_of_its_dialect() {
     const BODY: usize = 60_000;
     let scene = Scene::new("max_events_bytes = 65_536\nmax_bodies_bytes = 1_048_576").await;
     // Bodies that are nearly there, and go on by a byte now and then, so that none of them stalls.
@@ -378,7 +378,7 @@ async fn who_finds_no_room_is_told_so_in_the_dialects_words() {
 
 /// Events of an app that finds no place are refused before their body is read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_finds_no_place_is_told_before_the_body_is_read() {
+async fn events_without_a_place_are_refused_before_their_body_is_read() {
     let scene = Arc::new(Scene::new("max_writes = 1").await);
     scene.redis.freeze();
     let stop = Arc::new(AtomicBool::new(false));

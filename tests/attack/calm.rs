@@ -91,7 +91,7 @@ async fn large_bodies_go_in_and_large_answers_come_out() {
 
 /// Slow, but steady: whoever goes on taking its answer gets all of it, however long that is after the deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_steady_reader_gets_all_of_it() {
+async fn a_slow_but_steady_reader_gets_its_whole_answer() {
     let (redis, config) = (RedisServer::start(), config());
     let toml = config.toml(&redis.url());
     let pod = Pod::start_toml(&toml.replace("[server]\n", "[server]\nwrite_timeout_ms = 1000\n"));
@@ -187,7 +187,7 @@ async fn a_stopping_pod_cuts_nobody_off() {
 
 /// An answer to somebody who closes its own side right after asking.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_has_said_all_still_gets_its_answers() {
+async fn a_caller_that_closes_its_own_side_still_gets_its_answers() {
     let (redis, config) = (RedisServer::start(), config());
     let pod = warm(&config, &redis).await;
     for dialect in DIALECTS {

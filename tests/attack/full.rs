@@ -32,7 +32,7 @@ async fn busy(pod: &Pod, config: &Config, last: u8) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_finds_no_place_is_told_so_at_once_and_in_its_words() {
+async fn a_connection_without_a_place_is_refused_at_once_in_the_words_of_its_dialect() {
     let (redis, config) = (RedisServer::start(), config());
     let pod = start(&config, &redis, "max_connections = 50");
     let mut held = Vec::new();
@@ -266,7 +266,7 @@ fn the_limit_of_files_is_raised() {
 
 /// Large answers with good credentials, and nobody takes them: they have a sum of their own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_answers_that_nobody_takes_have_a_bound() {
+async fn large_answers_that_nobody_takes_cost_a_bounded_sum() {
     const SUM: u64 = 16 << 20;
     // Twice as much as the sum.
     const ASKED: i64 = 100;

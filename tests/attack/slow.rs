@@ -96,7 +96,7 @@ async fn slow_and_endless_bodies_have_a_deadline_and_hold_little() {
 
 /// What a stalled body pins is bounded by what its handler has read, not by what its sender has sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_nobody_reads_stays_outside() {
+async fn a_body_that_no_handler_reads_costs_no_memory() {
     const NUMBER: u64 = 500;
     raise_files();
     let (redis, config) = (RedisServer::start(), config());
@@ -125,7 +125,7 @@ async fn a_body_that_nobody_reads_stays_outside() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_told_to_go_on_and_does_not_is_told_that_too() {
+async fn a_body_that_does_not_come_after_100_continue_is_timed_out() {
     let (redis, config) = (RedisServer::start(), config());
     let pod = warm(&config, &redis).await;
     let head = imkit_head(&config, "Expect: 100-continue\r\nContent-Length: 20\r\n");

@@ -34,18 +34,18 @@ async fn at_random(seed: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn at_random_one() {
+async fn nothing_is_lost_while_connections_misbehave_at_random() {
     at_random(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn at_random_two() {
+async fn nothing_is_lost_while_connections_misbehave_by_another_seed() {
     at_random(2).await;
 }
 
 /// Every step that a message takes, one after the other: whatever the fault, sent again the message counts once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn each_step_of_a_message_goes_wrong_once() {
+async fn a_message_counts_once_whichever_of_its_steps_goes_wrong() {
     let redis = RedisServer::start();
     let Scene {
         pod: _pod,
@@ -146,7 +146,7 @@ async fn connections_that_fell_silent_are_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nobody_listens() {
+async fn nothing_is_lost_while_nobody_listens() {
     let redis = RedisServer::start();
     let Scene {
         pod, app, proxy, ..
@@ -166,7 +166,7 @@ async fn nobody_listens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_answer_is_late() {
+async fn nothing_is_lost_while_every_answer_is_late() {
     let redis = RedisServer::start();
     let Scene {
         pod, app, proxy, ..

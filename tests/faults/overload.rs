@@ -40,7 +40,7 @@ async fn refused<F: Future<Output = Reply>>(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn five_hundred_callers_of_each_dialect_meet_a_frozen_redis() {
+async fn five_hundred_callers_of_each_dialect_are_refused_in_time_while_redis_is_frozen() {
     let (app, pod, redis) = Own::with(config("")).parts();
     app.must(&traffic::setup()).await;
     let answered = Answered::default();

@@ -359,7 +359,7 @@ fn reset(stream: &TcpStream) {
 /// A replica connects again the moment that its link is cut. One that got in while the door was closing was served for
 /// good, and a test waited for refusals that never came.
 #[test]
-fn whoever_connects_while_the_door_closes_is_not_let_in() {
+fn a_connection_made_while_the_door_closes_is_not_let_in() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = Proxy::start(server.local_addr().unwrap());
     std::thread::spawn(move || {

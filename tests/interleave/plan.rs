@@ -274,7 +274,7 @@ pub(crate) fn plan() -> Plan {
 }
 
 #[test]
-fn meetings_have_names_and_every_time_the_same_are_run() {
+fn each_meeting_has_a_name_and_the_same_are_run_every_time() {
     let everything = all();
     for meeting in triples(1, 50).iter().chain(&everything[..50]) {
         let name = meeting.to_string();

@@ -298,7 +298,7 @@ fn inspect_asks_for_one_of_user_and_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_is_told_as_one() {
+async fn one_thing_is_told_in_the_singular() {
     let redis = one_of_each().await;
     let url = redis.url();
     let run = |args: &[&str]| ran(&[args, &["--redis-url", &url]].concat());

@@ -161,7 +161,7 @@ async fn too_many_refusals_are_told_in_each_dialect_and_good_credentials_pass() 
 
 /// A thousand devices behind one address whose tokens expire at the same time all have to hear that.
 #[tokio::test]
-async fn what_has_expired_is_no_guess() {
+async fn an_expired_token_is_not_counted_as_a_guess() {
     let scene = scene(TIGHT).await;
     let app = &scene.app;
     let keys = &app.keys;
@@ -223,7 +223,7 @@ async fn behind_a_trusted_proxy_each_caller_is_counted_by_itself() {
 }
 
 #[tokio::test]
-async fn without_a_trusted_proxy_the_header_is_anybodys() {
+async fn without_a_trusted_proxy_the_header_is_not_believed() {
     let scene = scene(TIGHT).await;
     let mut too_many = false;
     for n in 0..30 {

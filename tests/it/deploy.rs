@@ -148,7 +148,7 @@ fn words(text: &str, after: &str) -> Vec<String> {
 
 /// The command line takes what is given there.
 #[test]
-fn the_commands_are_the_programs() {
+fn the_program_takes_the_commands_of_the_deployment() {
     let dockerfile = deployed("Dockerfile");
     let health = words(&dockerfile, "--retries=3 CMD ");
     assert_eq!(health[0], "/usr/bin/unread");

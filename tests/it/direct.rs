@@ -89,7 +89,7 @@ async fn total(app: &App, user: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_left_stays_the_peer() {
+async fn a_member_who_has_left_stays_the_peer() {
     for how in WAYS {
         for by_leaving in [true, false] {
             let app = app();
@@ -127,7 +127,7 @@ async fn who_has_left_stays_the_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_in_place_of_the_one_who_left_is_the_peer() {
+async fn a_member_in_place_of_one_who_left_becomes_the_peer() {
     for how in WAYS {
         for word in ["joined", "invited"] {
             let app = app();
@@ -172,7 +172,7 @@ async fn who_comes_in_place_of_the_one_who_left_is_the_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_back_into_an_empty_room_has_the_peer_of_before() {
+async fn a_member_who_comes_back_into_an_empty_room_has_the_peer_of_before() {
     for together in [true, false] {
         for back in ["alice", "bob"] {
             let app = app();
@@ -287,7 +287,7 @@ async fn a_peer_is_unknown_only_without_a_room_of_the_two() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_leaves_the_invited_invited() {
+async fn a_message_leaves_an_invited_receiver_invited() {
     for (sender, receiver) in [("alice", "bob"), ("bob", "alice")] {
         let app = app();
         // Alice has joined, bob is only invited.
@@ -319,7 +319,7 @@ async fn a_message_leaves_the_invited_invited() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_brings_back_who_declined_and_leaves_both_invited_as_they_are() {
+async fn a_message_brings_back_a_user_who_declined_and_leaves_the_invited_invited() {
     let app = app();
     let events = json!([
         {"type": "room.updated", "room": "dm", "kind": "direct"},
@@ -535,7 +535,7 @@ async fn leaves(app: &App, user: &str) -> Value {
 
 /// A note to oneself goes to a room of one's own, and not to one in which somebody else has been.
 #[tokio::test]
-async fn a_room_of_ones_own_is_not_that_anymore_when_somebody_has_been_in_it() {
+async fn a_note_to_oneself_avoids_a_room_in_which_somebody_else_has_been() {
     let app = app();
     let note = |id: &str| json!({"type": "message.sent", "sender": "own", "to": "own", "id": id});
     app.must(&note("1")).await;

@@ -94,7 +94,7 @@ async fn a_cluster_limit_admits_what_it_says_over_three_pods() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_stays_below_the_limit_is_never_refused() {
+async fn a_caller_below_the_limit_is_never_refused() {
     let (_redis, pods, apps) = three_pods(&Config::limited(1, CLUSTER)).await;
     let tally = offer(&apps[0], &pods, 190, 950).await;
     assert_eq!((tally.admitted, tally.refused), (950, 0));

@@ -9,14 +9,14 @@ use crate::support::servers::{Cluster, RIGHTS, Sentinels, TlsServer};
 use crate::support::{Config, RedisServer, assert_no_drift, ran};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_on_one_server() {
+async fn histories_agree_with_the_model_on_one_server() {
     let redis = RedisServer::start();
     histories(&mut Config::apps(0), &redis.url(), 301..303, 250).await;
 }
 
 /// Every script declares every key: a cluster would refuse it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_on_a_cluster() {
+async fn histories_agree_with_the_model_on_a_cluster() {
     let cluster = Cluster::start(15_000);
     histories(&mut Config::apps(0), &cluster.url(), 311..313, 250).await;
     cluster.rights_were_enough();
@@ -75,7 +75,7 @@ async fn the_self_check_finds_and_repairs_on_every_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_behind_sentinels() {
+async fn histories_agree_with_the_model_behind_sentinels() {
     // Nothing is to fail here, however slow the machine is.
     let sentinels = Sentinels::start(20_000);
     histories(&mut Config::apps(0), &sentinels.url(), 321..323, 250).await;
@@ -83,7 +83,7 @@ async fn histories_behind_sentinels() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_on_a_cluster_over_tls() {
+async fn histories_agree_with_the_model_on_a_cluster_over_tls() {
     let cluster = Cluster::start_tls(15_000);
     let mut config = Config::apps(0);
     config.redis = cluster.settings();
@@ -92,7 +92,7 @@ async fn histories_on_a_cluster_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_over_tls_with_the_least_rights() {
+async fn histories_agree_with_the_model_over_tls_with_the_least_rights() {
     let tls = TlsServer::start();
     let mut config = Config::apps(0);
     config.redis = tls.settings();
@@ -102,7 +102,7 @@ async fn histories_over_tls_with_the_least_rights() {
 
 /// Slots go from master to master and back, key by key, while events flow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn slots_move_while_events_flow() {
+async fn nothing_is_lost_while_slots_move() {
     slots_move(60).await;
 }
 

@@ -216,7 +216,7 @@ async fn a_replica_without_its_master_is_said_to_be_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_can_not_save_is_said_so() {
+async fn a_redis_that_cannot_save_is_said_to_be_unsaved() {
     let scene = Scene::new().await;
     // Where its file should be there is a directory, and nothing can be put in its place.
     let dir = scene.redis.cli(&["CONFIG", "GET", "dir"]);
@@ -238,7 +238,7 @@ async fn a_redis_that_can_not_save_is_said_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_master_without_its_replicas_is_said_so() {
+async fn a_master_without_its_replicas_is_said_to_have_too_few() {
     let scene = Scene::new().await;
     scene.ok(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
     scene
@@ -446,7 +446,7 @@ async fn a_cluster_with_one_master_away_is_there_in_part() {
 
 /// What the commands say of a Redis that is away: no word of how its connections are kept.
 #[test]
-fn commands_say_that_redis_is_away_and_not_how_they_looked() {
+fn commands_say_that_redis_is_away_without_a_word_of_the_pool() {
     let url = format!("redis://127.0.0.1:{}", free_port());
     let commands: [&[&str]; 5] = [
         &["verify"],

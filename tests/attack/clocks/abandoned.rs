@@ -137,7 +137,7 @@ async fn what_a_dead_pod_left_is_finished_after_a_step_forward() {
 
 /// Rooms and users that had work and have none any more are forgotten, and that is what the indexes of work are small by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_done_is_forgotten_after_a_step_back() {
+async fn finished_work_leaves_the_indexes_after_a_step_back() {
     let (redis, clock) = one_redis();
     let mut story = Story::start(&redis.url(), 1);
     let rooms = (0..30).map(|n| room(&format!("r{n}"), "group"));
@@ -220,7 +220,7 @@ async fn what_a_dead_pod_left_is_finished_where_nodes_are_apart() {
 /// A pod that lives and has more to deliver than it can at once: a step forward ends its leases, one back makes them long.
 /// Nothing is delivered twice for that, and nothing is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_living_pods_are_at_work_on_is_delivered_once_over_steps() {
+async fn work_of_living_pods_is_delivered_once_while_the_clock_steps() {
     let (redis, clock) = one_redis();
     let mut story = Story::start(&redis.url(), 2);
     story.users = (0..5).map(|n| format!("u{n}")).collect();

@@ -46,7 +46,7 @@ async fn an_id_sent_again_after_a_step_is_a_duplicate() {
 /// A delivery that comes late finds that the user has left, however the clock stepped in between and however many rooms the
 /// user has left since.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_left_does_not_come_back_after_a_step() {
+async fn a_room_that_was_left_does_not_come_back_after_a_step() {
     // More than are kept without a look at their age.
     const ROOMS: usize = 600;
     let mut failures = Vec::new();

@@ -58,7 +58,7 @@ fn message(room: &str, id: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_who_cannot_be_told_keeps_nobody_else_from_it() {
+async fn a_user_whose_slot_cannot_be_read_keeps_nobody_else_from_being_told() {
     for what in [
         "counts", "rooms", "left", "marks", "refs", "supers", "prefs",
     ] {

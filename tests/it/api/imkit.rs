@@ -32,7 +32,7 @@ async fn post(app: &App, body: impl Into<reqwest::Body>) -> crate::support::Repl
 }
 
 #[tokio::test]
-async fn a_badge_answer_field_by_field() {
+async fn a_badge_answer_is_right_in_every_field() {
     let app = filled().await;
     let all =
         json!({"RC": 0, "RM": "OK", "result": {"totalBadge": 2, "data": {"idle": 1, "work": 1}}});
@@ -72,7 +72,7 @@ async fn a_badge_answer_field_by_field() {
 }
 
 #[tokio::test]
-async fn bad_bodies_and_bad_tags() {
+async fn bad_bodies_and_bad_tags_are_refused() {
     let app = filled().await;
     for body in [
         "nope",
@@ -134,7 +134,7 @@ async fn bad_bodies_and_bad_tags() {
 }
 
 #[tokio::test]
-async fn credentials_of_every_wrong_kind() {
+async fn credentials_of_every_wrong_kind_are_refused() {
     let (app, other) = (filled().await, app());
     let soon = now_seconds() + 3600;
     let (key, secret) = (&app.keys.client_key, &app.keys.jwt_secret);
@@ -231,7 +231,7 @@ async fn credentials_of_every_wrong_kind() {
 }
 
 #[tokio::test]
-async fn slashes_at_the_end_and_head_are_as_without() {
+async fn slashes_at_the_end_and_head_change_nothing() {
     let app = filled().await;
     let (_, plain) = listed(&app, "").await;
     for path in ["/rooms/", "/rooms//"] {

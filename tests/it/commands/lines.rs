@@ -204,7 +204,7 @@ async fn lines_of_inspect_run_behind_sentinels() {
 
 /// What somebody else has put there is named as unreadable, and no line is made of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_of_inspect_hold_nothing_that_is_no_name() {
+async fn lines_of_inspect_hold_only_names_that_can_be_ids() {
     let redis = one_of_each().await;
     let member = "j|hoebfz46s0|0";
     let fields: [&[u8]; 4] = [b"a\xffb", b"a\nb", b"\x1b[31m", b"a b"];
