@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use self::answers::{all_right, none_failed, questions, right_or_error};
 use self::cases::{After, Bytes, Case, cases, command, shown};
 use crate::support::check::{self, Questions};
-use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, ran};
+use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, run_unread};
 
 const PEOPLE: [&str; 4] = ["alice", "erin", "bob", "carol"];
 
@@ -70,7 +70,7 @@ impl Attack {
 
     fn run(&self, command: &str, more: &[&str]) -> (i32, Value) {
         let url = self.redis.url();
-        let ran = ran(&[&[command, "--redis-url", &url, "--json"], more].concat());
+        let ran = run_unread(&[&[command, "--redis-url", &url, "--json"], more].concat());
         assert!(ran.code < 2, "{ran:?}");
         (ran.code, ran.json())
     }

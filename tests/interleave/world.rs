@@ -12,7 +12,7 @@ use crate::operations::{OPERATIONS, SCENES, Stage};
 use crate::plan::{End, Meeting};
 use crate::proxy::Proxy;
 use crate::report::{Failure, Fault, Site};
-use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, ran};
+use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, run_unread};
 
 /// Cases under way at once. The pod that is held has a worker, and so a connection to Redis, for each: what one case holds back
 /// holds up nobody else's replies, as a rule.
@@ -210,7 +210,7 @@ impl World {
     }
 
     fn verify(&self) {
-        let ran = ran(&["verify", "--redis-url", &self.redis.url(), "--json"]);
+        let ran = run_unread(&["verify", "--redis-url", &self.redis.url(), "--json"]);
         let found: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
         let drift = found["drift"].as_array().cloned().unwrap_or_default();
         assert_eq!(

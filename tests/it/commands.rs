@@ -8,7 +8,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use crate::support::{Config, Own, Ran, RedisServer, ran};
+use crate::support::{Config, Own, Ran, RedisServer, run_unread};
 
 /// A Redis of an app `app-0` that has one user in one room with one message.
 async fn one_of_each() -> RedisServer {
@@ -74,16 +74,18 @@ async fn what_is_not_there_is_exit_1_with_a_message() {
             &["rebuild", "--mend", "--dry-run"],
             &["inspect", "--memory"],
         ] {
-            let ran = ran(&[command, args, &["--redis-url", &url]].concat());
+            let ran = run_unread(&[command, args, &["--redis-url", &url]].concat());
             says(&ran, 1, &format!("nothing is kept of {what}"));
         }
     }
     for args in [&["--user", "nobody"], &["--room", "nowhere"]] {
-        let ran = ran(&[
-            &["inspect", "--app", "app-0", "--redis-url", &url][..],
-            args,
-        ]
-        .concat());
+        let ran = run_unread(
+            &[
+                &["inspect", "--app", "app-0", "--redis-url", &url][..],
+                args,
+            ]
+            .concat(),
+        );
         says(&ran, 1, "nothing is kept of ");
     }
     assert_eq!(redis.cli(&["DBSIZE"]), before);
@@ -98,12 +100,12 @@ async fn what_is_not_there_is_exit_1_with_a_message() {
         &["token", "tencent", "--app", "other", "--identifier", "i"],
     ] {
         says(
-            &ran(&[args, &config].concat()),
+            &run_unread(&[args, &config].concat()),
             1,
             "no app \"other\" is configured",
         );
     }
-    let ran = ran(&[&["verify", "--app", "app-1"][..], &config].concat());
+    let ran = run_unread(&[&["verify", "--app", "app-1"][..], &config].concat());
     assert_eq!(
         (ran.code, ran.stdout.as_str()),
         (0, "no drift: 0 users and 0 memberships looked at\n")
@@ -119,7 +121,7 @@ async fn a_member_whose_keys_are_gone_is_there_and_drifts() {
     }
     let url = redis.url();
     let of = ["--app", "app-0", "--user", "alice", "--redis-url", &url];
-    let found = ran(&[&["verify"][..], &of].concat());
+    let found = run_unread(&[&["verify"][..], &of].concat());
     assert_eq!(found.code, 1, "{found:?}");
     assert!(
         found
@@ -127,8 +129,8 @@ async fn a_member_whose_keys_are_gone_is_there_and_drifts() {
             .starts_with("drift: app app-0, user \"alice\"\n"),
         "{found:?}"
     );
-    assert_eq!(ran(&[&["rebuild"][..], &of].concat()).code, 0);
-    assert_eq!(ran(&[&["verify"][..], &of].concat()).code, 0);
+    assert_eq!(run_unread(&[&["rebuild"][..], &of].concat()).code, 0);
+    assert_eq!(run_unread(&[&["verify"][..], &of].concat()).code, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,7 +166,7 @@ async fn redis_away_is_exit_3_in_every_command_that_asks_it() {
             ],
             &["doctor"],
         ] {
-            let ran = ran(&[args, &["--config", &config]].concat());
+            let ran = run_unread(&[args, &["--config", &config]].concat());
             assert_eq!(ran.code, 3, "{why}: {args:?}: {ran:?}");
             let said = format!("{}{}", ran.stdout, ran.stderr).to_lowercase();
             for inner in [
@@ -187,16 +189,19 @@ async fn redis_away_is_exit_3_in_every_command_that_asks_it() {
     let file = dir.path().join("unread.toml");
     std::fs::write(&file, format!("[redis]\ndata_dir = {:?}\n", dir.path())).unwrap();
     for command in ["verify", "rebuild", "doctor"] {
-        let ran = ran(&[command, "--config", file.to_str().unwrap()]);
+        let ran = run_unread(&[command, "--config", file.to_str().unwrap()]);
         says(&ran, 3, "no private redis-server runs in");
     }
 
     // What does not ask Redis does not mind.
     let files = Files::new(1, &nobody, "");
     let config = ["--config", &files.path("config")];
-    assert_eq!(ran(&[&["check-config"][..], &config].concat()).code, 0);
+    assert_eq!(
+        run_unread(&[&["check-config"][..], &config].concat()).code,
+        0
+    );
     let token = ["token", "imkit", "--app", "app-0", "--user", "u"];
-    assert_eq!(ran(&[&token[..], &config].concat()).code, 0);
+    assert_eq!(run_unread(&[&token[..], &config].concat()).code, 0);
 }
 
 #[test]
@@ -217,26 +222,26 @@ fn wrong_use_is_exit_2_in_every_command() {
         &["token", "tencent", "--app", "a", "--identifier", "u"],
     ] {
         says(
-            &ran(&[args, &["--config", &broken]].concat()),
+            &run_unread(&[args, &["--config", &broken]].concat()),
             2,
             "server.lisen",
         );
-        let wrong = ran(&[args, &["--no-such-flag"]].concat());
+        let wrong = run_unread(&[args, &["--no-such-flag"]].concat());
         assert_eq!(wrong.code, 2, "{wrong:?}");
     }
     let missing = ["import", "--app", "a", "/nowhere/events"];
-    says(&ran(&missing), 2, "/nowhere/events");
+    says(&run_unread(&missing), 2, "/nowhere/events");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let config = files.path("config");
     let serve = ["serve", "--config", &config, "--listen", &address];
-    says(&ran(&serve), 2, &address);
-    says(&ran(&["demo", "--listen", &address]), 2, &address);
+    says(&run_unread(&serve), 2, &address);
+    says(&run_unread(&["demo", "--listen", &address]), 2, &address);
 }
 
 #[test]
 fn every_setting_is_told_with_its_range_and_meaning() {
-    let told = ran(&["settings"]);
+    let told = run_unread(&["settings"]);
     assert_eq!(told.code, 0, "{told:?}");
     let lines: Vec<&str> = told.stdout.lines().collect();
     let settings: Vec<_> = lines.chunks(3).collect();
@@ -269,7 +274,7 @@ fn the_help_of_every_command_tells_the_exit_codes() {
         &["settings"],
         &["token"],
     ] {
-        let help = ran(&[command, &["--help"]].concat());
+        let help = run_unread(&[command, &["--help"]].concat());
         assert_eq!(help.code, 0, "{help:?}");
         let (_, codes) = help
             .stdout
@@ -292,7 +297,7 @@ fn the_help_of_every_command_tells_the_exit_codes() {
 #[test]
 fn inspect_asks_for_one_of_user_and_room() {
     for args in [&[][..], &["--user", "u", "--room", "r"], &["--json"]] {
-        let ran = ran(&[&["inspect", "--app", "a"][..], args].concat());
+        let ran = run_unread(&[&["inspect", "--app", "a"][..], args].concat());
         says(&ran, 2, "one of --user and --room");
     }
 }
@@ -301,7 +306,7 @@ fn inspect_asks_for_one_of_user_and_room() {
 async fn one_thing_is_told_in_the_singular() {
     let redis = one_of_each().await;
     let url = redis.url();
-    let run = |args: &[&str]| ran(&[args, &["--redis-url", &url]].concat());
+    let run = |args: &[&str]| run_unread(&[args, &["--redis-url", &url]].concat());
     let first = |ran: &Ran| ran.stdout.lines().last().unwrap_or_default().to_owned();
     assert_eq!(
         run(&["verify"]).stdout,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, Config, Own, Pod, RedisServer, Wait, app, assert_no_drift, ran};
+use crate::support::{App, Config, Own, Pod, RedisServer, Wait, app, assert_no_drift, run_unread};
 
 fn to(sender: &str, to: &str, id: &str) -> Value {
     json!({"type": "message.sent", "sender": sender, "to": to, "id": id})
@@ -384,7 +384,7 @@ async fn the_room_remembers_the_peer_and_a_repair_brings_it_back() {
             Some(broken) => own.redis.cli(&["HSET", &record_of("alice"), &room, broken]),
             None => own.redis.cli(&["HDEL", &record_of("alice"), &room]),
         };
-        let rebuilt = ran(&["rebuild", "--redis-url", &url, "--app", "app-0"]);
+        let rebuilt = run_unread(&["rebuild", "--redis-url", &url, "--app", "app-0"]);
         assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
         assert_no_drift(&url, "app-0");
         assert_eq!(
@@ -402,7 +402,7 @@ async fn the_room_remembers_the_peer_and_a_repair_brings_it_back() {
         refused["results"][0]["error"]["code"], "unreadable",
         "{refused}"
     );
-    let mended = ran(&["rebuild", "--redis-url", &url, "--app", "app-0", "--mend"]);
+    let mended = run_unread(&["rebuild", "--redis-url", &url, "--app", "app-0", "--mend"]);
     assert_eq!(mended.code, 0, "{mended:?}");
     assert_eq!(own.redis.cli(&["HGET", &meta, "parted"]).trim(), "bob");
     assert_eq!(by_peer(app, "alice", &["bob"]).await, [Some(2)]);

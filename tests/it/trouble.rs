@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::servers::{Cluster, Sentinels};
 use crate::support::{
-    App, Config, Own, Pod, RedisServer, Reply, Wait, eventually, free_port, ran, raw, until,
+    App, Config, Own, Pod, RedisServer, Reply, Wait, eventually, free_port, raw, run_unread, until,
 };
 
 /// What `/readyz` says.
@@ -456,7 +456,7 @@ fn commands_say_that_redis_is_away_without_a_word_of_the_pool() {
         &["inspect", "--app", "app-1", "--memory"],
     ];
     for command in commands {
-        let ran = ran(&[command, &["--redis-url", &url]].concat());
+        let ran = run_unread(&[command, &["--redis-url", &url]].concat());
         let said = format!("{}{}", ran.stdout, ran.stderr).to_lowercase();
         assert_ne!(ran.code, 0, "{command:?}: {said}");
         assert!(

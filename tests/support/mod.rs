@@ -72,7 +72,7 @@ pub use self::{
     fixture::{Own, app},
     pod::Pod,
     process::{memory_of, signal},
-    program::{Ran, assert_no_drift, ran, run, unread},
+    program::{Ran, assert_no_drift, run, run_unread, unread},
     redis_server::{RedisServer, free_port},
     tokens::{
         hmac_sha256, imkit_token, imkit_token_of, now_seconds, pack_usersig, tencent_usersig,

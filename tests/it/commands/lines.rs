@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::one_of_each;
 use crate::support::servers::{Cluster, Sentinels, TlsServer};
-use crate::support::{App, Config, Pod, Ran, RedisServer, ran};
+use crate::support::{App, Config, Pod, Ran, RedisServer, run_unread};
 
 /// What the lines of a command that begin with a dollar print when they are pasted, one after the other, in another directory,
 /// with these variables.
@@ -81,7 +81,7 @@ async fn every_line_runs(config: &Config, url: &str, environment: &[(&str, &str)
             "--config",
             file.to_str().unwrap(),
         ];
-        let shown = ran(&[&of[..], &[&what]].concat());
+        let shown = run_unread(&[&of[..], &[&what]].concat());
         let all = pasted(&shown, environment);
         assert!(
             all.iter().any(|(_, text)| !text.trim().is_empty()),
@@ -226,7 +226,7 @@ async fn lines_of_inspect_hold_only_names_that_can_be_ids() {
     let url = redis.url();
     let inspected = |more: &[&str]| {
         let room = ["--app", "app-0", "--room", "r", "--redis-url", &url];
-        ran(&[&["inspect"], &room[..], more].concat())
+        run_unread(&[&["inspect"], &room[..], more].concat())
     };
     for more in [&[][..], &["--json"]] {
         let shown = inspected(more);

@@ -296,9 +296,9 @@ async fn beside_live_traffic_nothing_drifts() {
     let checks = tokio::task::spawn_blocking(move || {
         let mut runs = 0;
         while runs < 3 || watching.load(Ordering::Relaxed) > 0 {
-            let ran = support::ran(&["verify", "--redis-url", &url]);
+            let ran = support::run_unread(&["verify", "--redis-url", &url]);
             assert_eq!(ran.code, 0, "run {runs}: {}{}", ran.stdout, ran.stderr);
-            let ran = support::ran(&["rebuild", "--redis-url", &url]);
+            let ran = support::run_unread(&["rebuild", "--redis-url", &url]);
             assert_eq!(ran.code, 0, "run {runs}: {}{}", ran.stdout, ran.stderr);
             assert!(
                 ran.stdout.starts_with("nothing to rebuild"),
@@ -363,7 +363,7 @@ async fn rebuilt_while_events_flow_every_count_is_right_in_the_end() {
                 spoiled.cli(&["HINCRBY", &format!("{slot}counts"), field, &by]);
                 spoiled.cli(&["HINCRBY", &format!("{slot}refs"), "tag:stale", "1"]);
             }
-            let ran = support::ran(&["rebuild", "--redis-url", &spoiled.url()]);
+            let ran = support::run_unread(&["rebuild", "--redis-url", &spoiled.url()]);
             assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
             assert!(ran.stdout.contains("tag:stale"), "{}", ran.stdout);
         }
@@ -413,8 +413,11 @@ async fn a_spoiled_history_is_rebuilt_to_what_the_model_says() {
         }
         assert!(spoiled > 5);
         let of = ["--redis-url", &redis.url(), "--app", &keys.id];
-        assert_eq!(support::ran(&[&["verify"], &of[..]].concat()).code, 1);
-        let ran = support::ran(&[&["rebuild"], &of[..]].concat());
+        assert_eq!(
+            support::run_unread(&[&["verify"], &of[..]].concat()).code,
+            1
+        );
+        let ran = support::run_unread(&[&["rebuild"], &of[..]].concat());
         assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
         assert_no_drift(&redis.url(), &keys.id);
         history.compare(true).await.unwrap();
