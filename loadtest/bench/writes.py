@@ -276,7 +276,7 @@ def supergroups(env: Env) -> list[Row]:
             events.append({"type": "member.joined", "room": f"super-{size}", "users": names})
         for event in events:
             load(pod, [event])
-    # What the pod does by itself once a second, while nobody calls.
+    # While nobody calls, the pod's sweep finishes what the joinings left; its commands are not the messages'.
     time.sleep(6)
     results: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
     for number in range(env.rounds):

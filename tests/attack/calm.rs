@@ -95,7 +95,7 @@ async fn a_slow_but_steady_reader_gets_its_whole_answer() {
     let (redis, config) = (RedisServer::start(), config());
     let toml = config.toml(&redis.url());
     let pod = Pod::start_toml(&toml.replace("[server]\n", "[server]\nwrite_timeout_ms = 1000\n"));
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     let app = App::new(&config.apps[0], &pod.base);
     let event = json!({"type": "member.joined", "room": "r".repeat(250), "user": "u"});
     let events = serde_json::Value::from(vec![event; 2_000]);
@@ -140,7 +140,7 @@ async fn a_stopping_pod_cuts_nobody_off() {
     let mut command = crate::support::unread();
     command.env("UNREAD_SERVER__DRAIN_SECONDS", "2");
     let mut pod = Pod::start_by(command, &toml);
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     let request = Dialect::Sendbird.request(&config.apps[0]);
     let mut idle = connect(&pod).await;
     let mut used = connect(&pod).await;

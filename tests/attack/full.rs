@@ -16,7 +16,7 @@ use crate::support::{App, Config, Pod, RedisServer, Wait, unread, until};
 fn start(config: &Config, redis: &RedisServer, settings: &str) -> Pod {
     let toml = config.toml(&redis.url());
     let pod = Pod::start_toml(&toml.replace("[server]\n", &format!("[server]\n{settings}\n")));
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     pod
 }
 
@@ -209,7 +209,7 @@ async fn a_pod_with_few_files_keeps_some_for_itself() {
     limited.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""]);
     limited.arg(unread().get_program());
     let pod = Pod::start_by(limited, &config.toml(&redis.url()));
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     let warned = pod
         .log()
         .iter()

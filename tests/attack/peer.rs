@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{
-    AppKeys, PATIENCE, Pod, imkit_token, memory_of, now_seconds, tencent_usersig,
+    AppKeys, PATIENCE, Pod, eventually, imkit_token, memory_of, now_seconds, tencent_usersig,
 };
 
 /// What one connection may cost at most, whatever its peer does.
@@ -75,15 +75,14 @@ impl Costs {
 
 /// Waits until a number of `/metrics` is as it should be.
 pub(crate) async fn metric_until(pod: &Pod, name: &str, right: impl Fn(i64) -> bool) {
-    let start = Instant::now();
-    loop {
+    eventually(name, || async {
         let now = pod.metric(name);
-        if now.is_some_and(&right) {
-            return;
+        match now.is_some_and(&right) {
+            true => Ok(()),
+            false => Err(format!("it is {now:?}")),
         }
-        assert!(start.elapsed() < PATIENCE, "{name} is {now:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    })
+    .await;
 }
 
 /// Lines of the log that nobody should be able to cause from outside.

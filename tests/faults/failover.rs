@@ -3,7 +3,7 @@
 
 use crate::proxy::Proxy;
 use crate::storm::{Scene, config, storm};
-use crate::support::{RedisServer, until};
+use crate::support::RedisServer;
 
 const WAIT: &str = "durability = \"wait\"\ndurability_replicas = 1\ndurability_timeout_ms = 500\n";
 
@@ -26,10 +26,7 @@ async fn failover(seed: u64, death: Death, wait: bool) {
         "127.0.0.1",
         &link.port().to_string(),
     ]);
-    until("the replica is in step", || {
-        let info = replica.cli(&["INFO", "replication"]);
-        info.contains("master_link_status:up").then_some(())
-    });
+    replica.in_step();
     let Scene {
         pod, app, proxy, ..
     } = Scene::new(&master, config(if wait { WAIT } else { "" })).await;

@@ -257,7 +257,7 @@ async fn nothing_is_lost_while_redis_has_another_password() {
     let config = config("");
     let url = format!("redis://:one@127.0.0.1:{}", proxy.port());
     let pod = Pod::start_unready(&config, &url);
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     let app = crate::support::App::new(&config.apps[0], &pod.base);
     crate::storm::set_up(&app).await;
     let (after, _kept) = storm(&app, vec![pod.base.clone()], 20, move |seen| {

@@ -63,11 +63,9 @@ pub(crate) async fn set_up(app: &App) {
     .await;
 }
 
-/// Started by way of the proxy, and ready.
+/// A pod that is ready and knows only the proxy.
 pub(crate) fn pod(config: &Config, proxy: &Proxy) -> Pod {
-    let pod = Pod::start_unready(config, &proxy.url());
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
-    pod
+    Pod::start_at(config, &proxy.url())
 }
 
 /// What is seen while it lasts.

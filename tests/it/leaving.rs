@@ -55,7 +55,7 @@ fn pod(drain: &str, redis: &RedisServer) -> Pod {
     let mut command = unread();
     command.env("UNREAD_SERVER__DRAIN_SECONDS", drain);
     let pod = Pod::start_by(command, &Config::apps(1).toml(&redis.url()));
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     pod
 }
 

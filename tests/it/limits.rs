@@ -400,6 +400,7 @@ async fn pods_hold_a_user_to_one_share_together() {
                 429 => refused[pod] = true,
                 _ => panic!("{reply:?}"),
             }
+            // A device's pace, at which the pods' reports get through.
             tokio::time::sleep(Duration::from_millis(5)).await;
             if refused.iter().all(|refused| *refused) {
                 break 'all;

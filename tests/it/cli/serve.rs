@@ -22,7 +22,7 @@ async fn a_private_redis_keeps_the_counts_and_leaves_nothing_behind() {
     let toml = private(&config, &data);
     for round in 1..=2 {
         let mut pod = Pod::start_toml(&toml);
-        until("the pod's /readyz", || pod.is_ready().then_some(()));
+        pod.until_ready();
         let app = App::new(&config.apps[0], &pod.base);
         if round > 1 {
             assert_eq!(

@@ -32,9 +32,7 @@ impl Sentinels {
         let port = master.port.to_string();
         let follow = [&options[..], &["--replicaof", "127.0.0.1", &port]].concat();
         let servers = vec![master, start(clocks.get(1), &follow)];
-        until("the replica follows", || {
-            (servers[1].info("master_link_status")? == "up").then_some(())
-        });
+        servers[1].in_step();
         let sentinels: Vec<RedisServer> = (0..3)
             .map(|_| {
                 let dir = tempfile::tempdir().unwrap();
