@@ -134,7 +134,7 @@ fn event_of(length: usize) -> String {
     event.replace("\"text\":\"\"", &format!("\"text\":\"{padding}\""))
 }
 
-/// Answers all that is asked while something goes on: reads, small events and large ones of both apps.
+/// Reads, and sends small and large events, in both apps, while something goes on: all is answered. Answers the number of rounds.
 async fn all_is_well(scene: &Scene, while_it_lasts: impl Fn() -> bool) -> usize {
     let large = event_of(200_000);
     let mut rounds = 0;
@@ -157,7 +157,7 @@ async fn all_is_well(scene: &Scene, while_it_lasts: impl Fn() -> bool) -> usize 
 async fn a_hundred_stalled_bodies(announced: bool) {
     const STALLED: usize = 100;
     let scene = Arc::new(Scene::new("").await);
-    // All that is made once is made.
+    // So that what the pod makes only once is not counted below.
     all_is_well(&scene, || false).await;
     scene.pod.forget_peak_memory();
     let before = scene.pod.memory();
@@ -281,7 +281,7 @@ async fn slow_bodies_of_one_app_take_no_room_from_another_app() {
     drop(on_the_way);
 }
 
-/// What is told whom when there is no room for bodies, in every dialect that has any.
+/// When there is no room for another body, each dialect that takes bodies says so in its own words.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_without_room_is_refused_in_the_words_of_its_dialect() {
     const BODY: usize = 60_000;

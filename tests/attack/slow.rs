@@ -158,8 +158,8 @@ async fn idle_connections_cost_next_to_nothing() {
         Dialect::Sendbird.assert_good(&answer(&mut stream, false).await);
         streams.push(stream);
     }
-    // Two seconds after its last answer the pod keeps nothing of a connection but the socket. Not a condition to wait for: the first
-    // ones are closed after eight seconds, and that must not be what makes the memory small.
+    // Two seconds after its last answer the pod keeps nothing of a connection but the socket. Not a condition to wait for: the
+    // first ones are closed after eight seconds, and that must not be what makes the memory small.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let grown = costs.memory().saturating_sub(before);
     assert!(grown < NUMBER * (8 << 10), "{} KB", grown >> 10);

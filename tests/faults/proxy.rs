@@ -356,8 +356,8 @@ fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-/// A replica connects again the moment that its link is cut. One that got in while the door was closing was served for
-/// good, and a test waited for refusals that never came.
+/// A replica connects again as soon as its connection is cut. It once got in while the door was closing and was served from then
+/// on; so a test waited for refusals that never came.
 #[test]
 fn a_connection_made_while_the_door_closes_is_not_let_in() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

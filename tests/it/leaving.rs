@@ -45,7 +45,7 @@ impl Kept {
         Ok(close)
     }
 
-    /// Whether it comes to an end in peace, with nothing more said.
+    /// Reads to the end of the connection, and answers how many bytes came. An error: it was cut.
     fn ends(&mut self) -> std::io::Result<usize> {
         self.0.read_to_end(&mut Vec::new())
     }
@@ -59,8 +59,8 @@ fn pod(drain: &str, redis: &RedisServer) -> Pod {
     pod
 }
 
-/// Thirty clients call, and call anew wherever they are told to go, until nobody takes new connections. Answers how many calls
-/// were answered after the signal.
+/// Thirty clients call. Each connects again when it is told that its connection ends, until nobody takes new connections.
+/// Answers how many calls were answered after the signal.
 fn deploy(drain: &str) -> usize {
     let redis = RedisServer::start();
     let mut pod = pod(drain, &redis);

@@ -59,12 +59,12 @@ impl Ran {
     }
 }
 
-/// Runs the program to its end.
+/// Runs the program with these arguments, to its end.
 pub fn run_unread(args: &[&str]) -> Ran {
     run(unread().args(args))
 }
 
-/// Runs a command to its end. One that does not come to it is killed, and the test fails.
+/// Runs a command to its end. A command that does not end is killed, and the test fails.
 #[track_caller]
 pub fn run(command: &mut Command) -> Ran {
     let child = command

@@ -1,5 +1,5 @@
-//! Waiting for conditions. No test sleeps and then hopes that something has happened: a sleep is the pace of a caller, or the length
-//! of a fault.
+//! Waiting for conditions. No test sleeps and then hopes that something has happened: a sleep is the pace of a caller, or the
+//! length of a fault.
 
 use std::time::{Duration, Instant};
 

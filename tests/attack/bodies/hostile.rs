@@ -116,7 +116,7 @@ async fn hostile_bodies_hold_no_worker_and_little_memory() {
     for (what, expected, body) in hostile_bodies() {
         // Each has a pod of its own: what the allocator keeps of one body would hide what the next one takes.
         let scene = Scene::new("").await;
-        // All that is made once is made.
+        // So that what the pod makes only once is not counted below.
         all_is_well(&scene, || false).await;
         let memory_before = scene.pod.memory();
         let lines = what.ends_with("lines");

@@ -130,8 +130,8 @@ pub(super) fn questions() -> Questions {
     }
 }
 
-/// Compares with the model: all endpoints for the users of whom the poison hid something (`hit`), and everybody's totals. `rooms`:
-/// whether the list of rooms is asked for as well.
+/// Compares with the model: all endpoints for the users of whom the poison hid something (`hit`), and everybody's totals.
+/// `rooms`: whether the list of rooms is asked for as well.
 pub(super) async fn all_right(app: &App, model: &Model, rooms: bool, hit: &[&str]) -> check::Check {
     let ask = match rooms {
         true => questions(),

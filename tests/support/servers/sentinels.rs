@@ -24,7 +24,7 @@ impl Sentinels {
     }
 
     fn start_with(down_after: u32, clocks: Vec<Clock>) -> Self {
-        // After this a failover that is not done is given up. One that a test asks for is to be done, however slowly.
+        // A failover that takes longer is given up. A failover that a test asks for may be slow.
         let give_up = if clocks.is_empty() { 5_000 } else { 60_000 };
         let options = ["--appendonly", "no", "--repl-diskless-sync-delay", "0"];
         let options = [&options[..], &user()].concat();
@@ -126,7 +126,7 @@ impl Sentinels {
         self.followed();
     }
 
-    /// The other server becomes the master, with what it has. The old one takes writes until the sentinels get round to it.
+    /// The other server becomes the master, with what it has. The old one takes writes until the sentinels make it a replica.
     pub fn fail_over(&self) {
         let old = self.master();
         until("a sentinel begins the failover", || {
