@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from bench.harness import API_TOKEN, CLIENT_KEY, BenchError, Request, Server, imkit_token, native, tencent_path
+from bench.calls import API_TOKEN, CLIENT_KEY, Request, imkit_token, native, tencent_path
+from bench.harness import BenchError, Server
 
 JSON = {"Content-Type": "application/json"}
 TAGS = ["work", "home", "idle", "team", "support"]

@@ -3,19 +3,8 @@
 from collections.abc import Callable
 
 from bench import dataset
-from bench.harness import (
-    LIMIT_OFF,
-    LIMIT_ON,
-    BenchError,
-    Env,
-    Load,
-    Request,
-    Row,
-    Server,
-    app_toml,
-    rate_note,
-    throughput,
-)
+from bench.calls import LIMIT_OFF, LIMIT_ON, Request, app_toml
+from bench.harness import BenchError, Env, Load, Row, Server, rate_note, throughput
 
 # A limit as an app would have it, and ten times of it.
 LIMIT, FLOOD = 200, 2_000

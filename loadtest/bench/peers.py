@@ -9,7 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench import dataset
-from bench.harness import PEERS, Env, Missing, Redis, Request, Server, built, free_port
+from bench.calls import Request
+from bench.harness import PEERS, Env, Missing, Redis, Server, built, free_port
 
 READY = Request("GET", "/")
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 
 from bench import dataset, peers
+from bench.calls import Request, app_toml
 from bench.harness import (
     PEERS,
     BenchError,
@@ -14,10 +15,8 @@ from bench.harness import (
     Load,
     Missing,
     Redis,
-    Request,
     Row,
     Server,
-    app_toml,
     built,
     free_port,
     missing,

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 from bench import dataset
-from bench.harness import BenchError, Env, Load, Redis, Request, Row, Server, app_toml
+from bench.calls import Request, app_toml
+from bench.harness import BenchError, Env, Load, Redis, Row, Server
 
 SIZES = [50, 2_000]
 MEMBERS, OTHERS = 4, 200

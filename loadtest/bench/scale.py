@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench import dataset
-from bench.harness import BenchError, Env, Load, Redis, Request, Row, Server, app_toml, free_port
+from bench.calls import Request, app_toml
+from bench.harness import BenchError, Env, Load, Redis, Row, Server, free_port
 
 COUNTS = [1, 2, 3]
 SLOTS = 16_384

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::peer::{Costs, complaints, metric, metric_until, narrow, raise_files, stuff};
+use crate::peer::{Costs, complaints, metric_until, narrow, raise_files, stuff};
 use crate::pipelining::{UNKNOWN, config, repeated, stuffed, warm};
 use crate::support::RedisServer;
 use crate::victim::{percentile, victim};
@@ -65,9 +65,9 @@ async fn somebody_else_notices_little_of_answers_that_nobody_reads() {
     costs.quiet("two thousand that read nothing").await;
     let meanwhile = p99("two thousand are there");
     assert!(meanwhile < bound, "{meanwhile:?}, quiet {quiet:?}");
-    let open = metric(&pod, "unread_connections ");
-    assert!(open >= Some(TWO_THOUSAND as i64), "{open:?}");
+    let open = pod.metric::<u64>("unread_connections");
+    assert!(open >= Some(TWO_THOUSAND), "{open:?}");
     drop(streams);
-    metric_until(&pod, "unread_connections ", |open| open == 0).await;
+    metric_until(&pod, "unread_connections", |open| open == 0).await;
     assert_eq!(complaints(&pod), [""; 0]);
 }

@@ -20,19 +20,6 @@ const MIB: usize = 1 << 20;
 /// The longest body with events.
 const LONGEST: usize = 8 * MIB;
 
-/// A number of bytes from the pod's file in `/proc`: `VmRSS` are those resident now, `VmHWM` the most so far.
-fn memory(pod: &Pod, field: &str) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pod.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kilobytes = line.unwrap().trim_start_matches(':').trim();
-    kilobytes.trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-}
-
-/// The most that the pod has had since it was asked the last time begins anew.
-fn forget_peak(pod: &Pod) {
-    std::fs::write(format!("/proc/{}/clear_refs", pod.pid()), "5").unwrap();
-}
-
 /// The time that the busiest HTTP worker has spent on a core so far. There is one for the endpoints and one for `/metrics`.
 fn worker_time(pod: &Pod) -> Duration {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", pod.pid())).unwrap();
@@ -44,12 +31,6 @@ fn worker_time(pod: &Pod) -> Duration {
         name.contains("actix").then_some(spent)
     });
     Duration::from_millis(ticks.max().unwrap() * 10)
-}
-
-fn metric(pod: &Pod, name: &str) -> u64 {
-    let metrics = pod.admin_get("/metrics").unwrap();
-    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap().trim().parse().unwrap()
 }
 
 /// A Redis, a pod with one HTTP worker and two apps.
@@ -104,8 +85,7 @@ impl Scene {
     }
 
     async fn head(&self, head: &str) -> TcpStream {
-        let address = self.pod.base.strip_prefix("http://").unwrap();
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut stream = TcpStream::connect(self.pod.address()).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         stream
     }
@@ -127,7 +107,7 @@ async fn answer(stream: &mut TcpStream) -> String {
                 let length = head
                     .lines()
                     .find_map(|l| l.strip_prefix("content-length: "));
-                if length.is_some_and(|length| body.len() >= length.parse().unwrap()) {
+                if length.is_some_and(|length| body.len() >= length.parse::<usize>().unwrap()) {
                     return;
                 }
             }
@@ -154,7 +134,7 @@ fn event_of(length: usize) -> String {
     event.replace("\"text\":\"\"", &format!("\"text\":\"{padding}\""))
 }
 
-/// Answers all that is asked while something goes on: reads, small events and large ones of both apps.
+/// Reads, and sends small and large events, in both apps, while something goes on: all is answered. Answers the number of rounds.
 async fn all_is_well(scene: &Scene, while_it_lasts: impl Fn() -> bool) -> usize {
     let large = event_of(200_000);
     let mut rounds = 0;
@@ -177,10 +157,10 @@ async fn all_is_well(scene: &Scene, while_it_lasts: impl Fn() -> bool) -> usize 
 async fn a_hundred_stalled_bodies(announced: bool) {
     const STALLED: usize = 100;
     let scene = Arc::new(Scene::new("").await);
-    // All that is made once is made.
+    // So that what the pod makes only once is not counted below.
     all_is_well(&scene, || false).await;
-    forget_peak(&scene.pod);
-    let before = memory(&scene.pod, "VmRSS");
+    scene.pod.forget_peak_memory();
+    let before = scene.pod.memory();
 
     let mut stalled = JoinSet::new();
     for _ in 0..STALLED {
@@ -216,14 +196,14 @@ async fn a_hundred_stalled_bodies(announced: bool) {
         },
         all_is_well(&scene, || !done.load(Ordering::Relaxed))
     );
-    let cost = memory(&scene.pod, "VmHWM").saturating_sub(before);
+    let cost = scene.pod.peak_memory().saturating_sub(before);
     let refused = answers
         .iter()
         .filter(|answer| status(answer) == 503)
         .count();
     println!(
         "{STALLED} stalled bodies: {} MB, {refused} refused at once, {rounds} rounds of others",
-        cost / MIB
+        cost >> 20
     );
     for answer in &answers {
         match status(answer) {
@@ -243,27 +223,26 @@ async fn a_hundred_stalled_bodies(announced: bool) {
             _ => panic!("{answer}"),
         }
     }
-    assert!(cost <= 100 * MIB, "{} MB", cost / MIB);
-    let counted = metric(
-        &scene.pod,
-        "unread_overload_refusals_total{cause=\"bodies\"}",
-    );
-    assert_eq!(counted, refused as u64);
+    assert!(cost <= 100 << 20, "{} MB", cost >> 20);
+    let counted = scene
+        .pod
+        .metric::<u64>("unread_overload_refusals_total{cause=\"bodies\"}");
+    assert_eq!(counted, Some(refused as u64));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_stalled_bodies_of_a_mebibyte_cost_a_hundred_at_most() {
+async fn a_hundred_stalled_bodies_of_a_mebibyte_cost_a_hundred_mebibytes_at_most() {
     a_hundred_stalled_bodies(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_do_those_that_do_not_say_how_long_they_will_be() {
+async fn a_hundred_stalled_bodies_of_unknown_length_cost_a_hundred_mebibytes_at_most() {
     a_hundred_stalled_bodies(false).await;
 }
 
 /// A client that sends its bodies slowly, but in time, has its share and no more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_whose_bodies_take_their_time_takes_no_others_room() {
+async fn slow_bodies_of_one_app_take_no_room_from_another_app() {
     let scene = Scene::new("").await;
     // All of them on their way, and not one of them stalls.
     let mut streams = Vec::new();
@@ -302,9 +281,9 @@ async fn an_app_whose_bodies_take_their_time_takes_no_others_room() {
     drop(on_the_way);
 }
 
-/// What is told whom when there is no room for bodies, in every dialect that has any.
+/// When there is no room for another body, each dialect that takes bodies says so in its own words.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_finds_no_room_is_told_so_in_the_dialects_words() {
+async fn a_body_without_room_is_refused_in_the_words_of_its_dialect() {
     const BODY: usize = 60_000;
     let scene = Scene::new("max_events_bytes = 65_536\nmax_bodies_bytes = 1_048_576").await;
     // Bodies that are nearly there, and go on by a byte now and then, so that none of them stalls.
@@ -324,11 +303,10 @@ async fn who_finds_no_room_is_told_so_in_the_dialects_words() {
         });
     }
     eventually("there is no room", || async {
-        let refused = metric(
-            &scene.pod,
-            "unread_overload_refusals_total{cause=\"bodies\"}",
-        );
-        (refused > 0)
+        let refused = scene
+            .pod
+            .metric::<u64>("unread_overload_refusals_total{cause=\"bodies\"}");
+        (refused > Some(0))
             .then_some(())
             .ok_or_else(|| "nobody refused".to_owned())
     })
@@ -400,7 +378,7 @@ async fn who_finds_no_room_is_told_so_in_the_dialects_words() {
 
 /// Events of an app that finds no place are refused before their body is read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_finds_no_place_is_told_before_the_body_is_read() {
+async fn events_without_a_place_are_refused_before_their_body_is_read() {
     let scene = Arc::new(Scene::new("max_writes = 1").await);
     scene.redis.freeze();
     let stop = Arc::new(AtomicBool::new(false));
@@ -437,10 +415,10 @@ async fn who_finds_no_place_is_told_before_the_body_is_read() {
         "{refused}"
     );
     assert!(
-        metric(
-            &scene.pod,
-            "unread_overload_refusals_total{cause=\"events\"}"
-        ) > 0
+        scene
+            .pod
+            .metric::<u64>("unread_overload_refusals_total{cause=\"events\"}")
+            > Some(0)
     );
 }
 

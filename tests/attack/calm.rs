@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::peer::{
-    Answer, DIALECTS, Dialect, answer, complaints, connect, exchange, metric, metric_until, rest,
+    Answer, DIALECTS, Dialect, answer, complaints, connect, exchange, metric_until, rest,
 };
 use crate::pipelining::{config, warm};
 use crate::support::{App, Pod, RedisServer, Wait, until};
@@ -91,11 +91,11 @@ async fn large_bodies_go_in_and_large_answers_come_out() {
 
 /// Slow, but steady: whoever goes on taking its answer gets all of it, however long that is after the deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_steady_reader_gets_all_of_it() {
+async fn a_slow_but_steady_reader_gets_its_whole_answer() {
     let (redis, config) = (RedisServer::start(), config());
     let toml = config.toml(&redis.url());
     let pod = Pod::start_toml(&toml.replace("[server]\n", "[server]\nwrite_timeout_ms = 1000\n"));
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     let app = App::new(&config.apps[0], &pod.base);
     let event = json!({"type": "member.joined", "room": "r".repeat(250), "user": "u"});
     let events = serde_json::Value::from(vec![event; 2_000]);
@@ -126,7 +126,7 @@ async fn a_steady_reader_gets_all_of_it() {
     );
     assert_eq!((answer.status, answer.text.len()), (200, expected.len()));
     assert_eq!(
-        metric(&pod, "unread_connections_cut_total{reason=\"write\"}"),
+        pod.metric("unread_connections_cut_total{reason=\"write\"}"),
         Some(0)
     );
 }
@@ -140,7 +140,7 @@ async fn a_stopping_pod_cuts_nobody_off() {
     let mut command = crate::support::unread();
     command.env("UNREAD_SERVER__DRAIN_SECONDS", "2");
     let mut pod = Pod::start_by(command, &toml);
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     let request = Dialect::Sendbird.request(&config.apps[0]);
     let mut idle = connect(&pod).await;
     let mut used = connect(&pod).await;
@@ -156,7 +156,7 @@ async fn a_stopping_pod_cuts_nobody_off() {
     );
     let mut served = connect(&pod).await;
     served.write_all(head.as_bytes()).await.unwrap();
-    metric_until(&pod, "unread_http_requests_in_flight ", |busy| busy == 1).await;
+    metric_until(&pod, "unread_http_requests_in_flight", |busy| busy == 1).await;
     pod.ask_to_end();
     let said = |word: &str| {
         pod.log()
@@ -187,7 +187,7 @@ async fn a_stopping_pod_cuts_nobody_off() {
 
 /// An answer to somebody who closes its own side right after asking.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_has_said_all_still_gets_its_answers() {
+async fn a_caller_that_closes_its_own_side_still_gets_its_answers() {
     let (redis, config) = (RedisServer::start(), config());
     let pod = warm(&config, &redis).await;
     for dialect in DIALECTS {

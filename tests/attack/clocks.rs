@@ -220,7 +220,7 @@ fn left(room: &str, user: &str) -> Value {
     json!({"type": "member.left", "room": room, "user": user})
 }
 
-fn message(room: &str, sender: &str, id: &str) -> Value {
+fn message(room: &str, id: &str, sender: &str) -> Value {
     json!({"type": "message.sent", "room": room, "sender": sender, "id": id, "text": id})
 }
 

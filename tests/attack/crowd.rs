@@ -1,4 +1,4 @@
-//! Ten thousand at once, of every kind, against a pod with its default settings.
+//! Ten thousand at once, of every behaviour, against a pod with its default settings.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::peer::{Costs, Dialect, address, complaints, metric, raise_files};
+use crate::peer::{Costs, Dialect, address, complaints, raise_files};
 use crate::pipelining::{config, warm};
 use crate::support::{AppKeys, RedisServer};
 use crate::victim::{percentile, victim};
@@ -15,9 +15,9 @@ use crate::victim::{percentile, victim};
 const CROWD: usize = 10_000;
 const MEMORY: u64 = 512 << 20;
 
-/// What one of them does until it is cut; then it comes back.
+/// What a hostile connection does until the pod ends it; then it connects again.
 #[derive(Clone, Copy)]
-enum Kind {
+enum Behaviour {
     Silent,
     UnfinishedHead,
     SlowHead,
@@ -30,46 +30,46 @@ enum Kind {
     Garbage,
 }
 
-const KINDS: [Kind; 10] = [
-    Kind::Silent,
-    Kind::UnfinishedHead,
-    Kind::SlowHead,
-    Kind::SlowBody,
-    Kind::SlowStranger,
-    Kind::TinyChunks,
-    Kind::Idle,
-    Kind::Pipelining,
-    Kind::HalfClosed,
-    Kind::Garbage,
+const BEHAVIOURS: [Behaviour; 10] = [
+    Behaviour::Silent,
+    Behaviour::UnfinishedHead,
+    Behaviour::SlowHead,
+    Behaviour::SlowBody,
+    Behaviour::SlowStranger,
+    Behaviour::TinyChunks,
+    Behaviour::Idle,
+    Behaviour::Pipelining,
+    Behaviour::HalfClosed,
+    Behaviour::Garbage,
 ];
 
-impl Kind {
-    /// What is sent at once, and then every second.
+impl Behaviour {
+    /// What it sends at once, and what it sends every second after that.
     fn bytes(self, keys: &AppKeys) -> (String, &'static str) {
         match self {
-            Kind::Silent => (String::new(), ""),
-            Kind::UnfinishedHead => {
+            Behaviour::Silent => (String::new(), ""),
+            Behaviour::UnfinishedHead => {
                 let start = "GET /v1/x HTTP/1.1\r\nX: ".to_owned();
                 (start + &"x".repeat(31_000), "")
             }
-            Kind::SlowHead => ("GET /v4/x HTTP/1.1\r\nX: ".to_owned(), "x"),
-            Kind::SlowBody => {
+            Behaviour::SlowHead => ("GET /v4/x HTTP/1.1\r\nX: ".to_owned(), "x"),
+            Behaviour::SlowBody => {
                 let head = Dialect::Tencent.head(keys);
                 (head + "Content-Length: 60000\r\n\r\n{", " ")
             }
-            Kind::SlowStranger => {
+            Behaviour::SlowStranger => {
                 let head = "POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n{";
                 (head.to_owned(), " ")
             }
-            Kind::TinyChunks => {
+            Behaviour::TinyChunks => {
                 let head = Dialect::Imkit.head(keys);
                 let head = head.replace("GET /rooms", "POST /badges/byRoomTags");
                 (head + "Transfer-Encoding: chunked\r\n\r\n", "1;a\r\n \r\n")
             }
-            Kind::Idle => (UNKNOWN.to_owned(), ""),
-            Kind::Pipelining => (UNKNOWN.repeat(3_000), "\r\n"),
-            Kind::HalfClosed => (UNKNOWN.repeat(1_000), ""),
-            Kind::Garbage => ("\u{16}\u{3}\u{1} garbage".to_owned(), ""),
+            Behaviour::Idle => (UNKNOWN.to_owned(), ""),
+            Behaviour::Pipelining => (UNKNOWN.repeat(3_000), "\r\n"),
+            Behaviour::HalfClosed => (UNKNOWN.repeat(1_000), ""),
+            Behaviour::Garbage => ("\u{16}\u{3}\u{1} garbage".to_owned(), ""),
         }
     }
 }
@@ -77,20 +77,25 @@ impl Kind {
 const UNKNOWN: &str = "GET /x HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// One life of a hostile connection: it ends when the pod ends it.
-async fn live(kind: Kind, mut stream: TcpStream, start: &str, drip: &str) -> std::io::Result<()> {
+async fn live(
+    behaviour: Behaviour,
+    mut stream: TcpStream,
+    start: &str,
+    drip: &str,
+) -> std::io::Result<()> {
     const SECOND: Duration = Duration::from_secs(1);
     stream.write_all(start.as_bytes()).await?;
-    if matches!(kind, Kind::HalfClosed) {
+    if matches!(behaviour, Behaviour::HalfClosed) {
         stream.shutdown().await?;
     }
-    if matches!(kind, Kind::Idle) {
+    if matches!(behaviour, Behaviour::Idle) {
         let mut answer = [0; 4096];
         // Whatever there is of it.
         let _ = stream.read(&mut answer).await?;
     }
     // Those that have answers to read don't look; whether the connection is still there shows when they write, or when their
     // time is up.
-    let blind = matches!(kind, Kind::Pipelining | Kind::HalfClosed);
+    let blind = matches!(behaviour, Behaviour::Pipelining | Behaviour::HalfClosed);
     for _ in 0..30 {
         let mut peeked = [0];
         match blind {
@@ -123,14 +128,14 @@ async fn ten_thousand_hostile_connections_leave_a_default_pod_standing() {
     let stop = Arc::new(AtomicBool::new(false));
     let connected = Arc::new(AtomicUsize::new(0));
     let target = address(&pod);
-    let bytes = Arc::new(KINDS.map(|kind| kind.bytes(&keys)));
+    let bytes = Arc::new(BEHAVIOURS.map(|behaviour| behaviour.bytes(&keys)));
     let mut crowd = Vec::new();
     for n in 0..CROWD {
         let (stop, connected) = (Arc::clone(&stop), Arc::clone(&connected));
         let bytes = Arc::clone(&bytes);
         crowd.push(tokio::spawn(async move {
-            let kind = KINDS[n % KINDS.len()];
-            let (start, drip) = &bytes[n % KINDS.len()];
+            let behaviour = BEHAVIOURS[n % BEHAVIOURS.len()];
+            let (start, drip) = &bytes[n % BEHAVIOURS.len()];
             let mut first = true;
             while !stop.load(Ordering::Relaxed) {
                 let socket = TcpSocket::new_v4().unwrap();
@@ -143,7 +148,7 @@ async fn ten_thousand_hostile_connections_leave_a_default_pod_standing() {
                     if std::mem::take(&mut first) {
                         connected.fetch_add(1, Ordering::Relaxed);
                     }
-                    let _ = live(kind, stream, start, drip).await;
+                    let _ = live(behaviour, stream, start, drip).await;
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -161,7 +166,9 @@ async fn ten_thousand_hostile_connections_leave_a_default_pod_standing() {
     let spent = costs.cpu();
     let measured = Instant::now();
     let mut meanwhile = victim(&pod, &keys, Duration::from_secs(15));
-    let open = metric(&pod, "unread_connections ").expect("the admin address answers");
+    let open: i64 = pod
+        .metric("unread_connections")
+        .expect("the admin address answers");
     assert_eq!(pod.admin_status("/livez"), Some(200));
     let cpu = (costs.cpu() - spent).as_secs_f64() / measured.elapsed().as_secs_f64();
     let peak = costs.peak();

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::peer::{
-    Answer, Costs, DIALECTS, Dialect, answer, complaints, connect, connect_from, metric,
-    metric_until, narrow, raise_files, rest,
+    Answer, Costs, DIALECTS, Dialect, answer, complaints, connect, connect_from, metric_until,
+    narrow, raise_files, rest,
 };
 use crate::pipelining::config;
 use crate::support::{App, Config, Pod, RedisServer, Wait, unread, until};
@@ -16,7 +16,7 @@ use crate::support::{App, Config, Pod, RedisServer, Wait, unread, until};
 fn start(config: &Config, redis: &RedisServer, settings: &str) -> Pod {
     let toml = config.toml(&redis.url());
     let pod = Pod::start_toml(&toml.replace("[server]\n", &format!("[server]\n{settings}\n")));
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     pod
 }
 
@@ -32,14 +32,14 @@ async fn busy(pod: &Pod, config: &Config, last: u8) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_finds_no_place_is_told_so_at_once_and_in_its_words() {
+async fn a_connection_without_a_place_is_refused_at_once_in_the_words_of_its_dialect() {
     let (redis, config) = (RedisServer::start(), config());
     let pod = start(&config, &redis, "max_connections = 50");
     let mut held = Vec::new();
     for _ in 0..50 {
         held.push(busy(&pod, &config, 1).await);
     }
-    metric_until(&pod, "unread_http_requests_in_flight ", |busy| busy == 50).await;
+    metric_until(&pod, "unread_http_requests_in_flight", |busy| busy == 50).await;
     let mut refused = 0;
     for dialect in DIALECTS {
         let soon = Instant::now();
@@ -81,7 +81,7 @@ async fn who_finds_no_place_is_told_so_at_once_and_in_its_words() {
         Dialect::Sendbird.assert_refusal(503, &Answer::parse(&rest(stream).await));
     }
     let counted = "unread_connections_refused_total{reason=\"full\"}";
-    assert_eq!(metric(&pod, counted), Some(refused));
+    assert_eq!(pod.metric(counted), Some(refused));
     assert_eq!(pod.admin_status("/livez"), Some(200));
     let warned = |pod: &Pod| {
         pod.log()
@@ -97,7 +97,7 @@ async fn who_finds_no_place_is_told_so_at_once_and_in_its_words() {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     drop(held);
-    metric_until(&pod, "unread_connections ", |open| open == 0).await;
+    metric_until(&pod, "unread_connections", |open| open == 0).await;
     let mut stream = connect(&pod).await;
     stream.write_all(request.as_bytes()).await.unwrap();
     assert_ne!(answer(&mut stream, false).await.status, 503);
@@ -142,7 +142,7 @@ async fn idle_connections_make_room() {
     }
     assert!((2..20).contains(&gone), "{gone}");
     assert_eq!(
-        metric(&pod, "unread_connections_refused_total{reason=\"full\"}"),
+        pod.metric("unread_connections_refused_total{reason=\"full\"}"),
         Some(0)
     );
 }
@@ -155,20 +155,20 @@ async fn one_address_has_its_share_only() {
     for _ in 0..10 {
         held.push(busy(&pod, &config, 2).await);
     }
-    metric_until(&pod, "unread_http_requests_in_flight ", |busy| busy == 10).await;
+    metric_until(&pod, "unread_http_requests_in_flight", |busy| busy == 10).await;
     let request = Dialect::Imkit.request(&config.apps[0]);
     let mut stream = connect_from(&pod, 2).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     Dialect::Imkit.assert_refusal(503, &Answer::parse(&rest(&mut stream).await));
     assert_eq!(
-        metric(&pod, "unread_connections_refused_total{reason=\"address\"}"),
+        pod.metric("unread_connections_refused_total{reason=\"address\"}"),
         Some(1)
     );
     let mut stream = connect_from(&pod, 3).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     Dialect::Imkit.assert_good(&answer(&mut stream, false).await);
     held.pop();
-    metric_until(&pod, "unread_connections ", |open| open == 10).await;
+    metric_until(&pod, "unread_connections", |open| open == 10).await;
     let mut stream = connect_from(&pod, 2).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     Dialect::Imkit.assert_good(&answer(&mut stream, false).await);
@@ -187,7 +187,7 @@ async fn a_trusted_proxy_is_not_bound_like_one_address() {
     for _ in 0..10 {
         held.push(busy(&pod, &config, 3).await);
     }
-    metric_until(&pod, "unread_http_requests_in_flight ", |busy| busy == 40).await;
+    metric_until(&pod, "unread_http_requests_in_flight", |busy| busy == 40).await;
     let request = Dialect::Imkit.request(&config.apps[0]);
     let mut stream = connect_from(&pod, 2).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -196,7 +196,7 @@ async fn a_trusted_proxy_is_not_bound_like_one_address() {
     stream.write_all(request.as_bytes()).await.unwrap();
     Dialect::Imkit.assert_refusal(503, &Answer::parse(&rest(&mut stream).await));
     assert_eq!(
-        metric(&pod, "unread_connections_refused_total{reason=\"address\"}"),
+        pod.metric("unread_connections_refused_total{reason=\"address\"}"),
         Some(1)
     );
 }
@@ -209,7 +209,7 @@ async fn a_pod_with_few_files_keeps_some_for_itself() {
     limited.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""]);
     limited.arg(unread().get_program());
     let pod = Pod::start_by(limited, &config.toml(&redis.url()));
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     let warned = pod
         .log()
         .iter()
@@ -266,7 +266,7 @@ fn the_limit_of_files_is_raised() {
 
 /// Large answers with good credentials, and nobody takes them: they have a sum of their own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_answers_that_nobody_takes_have_a_bound() {
+async fn large_answers_that_nobody_takes_cost_a_bounded_sum() {
     const SUM: u64 = 16 << 20;
     // Twice as much as the sum.
     const ASKED: i64 = 100;
@@ -293,7 +293,7 @@ async fn large_answers_that_nobody_takes_have_a_bound() {
     let handled = || {
         ["200", "503"].map(|status| {
             let name = format!("{done}{status}\"}}");
-            metric(&pod, &name).unwrap_or(0)
+            pod.metric(&name).unwrap_or(0)
         })
     };
     for n in 0..ASKED {

@@ -45,7 +45,7 @@ async fn unfinished_heads_cost_their_bytes_and_end() {
         |refused| refused == NUMBER as i64,
     )
     .await;
-    metric_until(&pod, "unread_connections ", |open| open == 0).await;
+    metric_until(&pod, "unread_connections", |open| open == 0).await;
     for (n, stream) in streams.iter_mut().enumerate().take(20) {
         let answer = Answer::parse(&rest(stream).await);
         let status = if n % 2 == 0 { 408 } else { 431 };

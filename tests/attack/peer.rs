@@ -9,7 +9,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{AppKeys, PATIENCE, Pod, imkit_token, now_seconds, tencent_usersig};
+use crate::support::{
+    AppKeys, PATIENCE, Pod, eventually, imkit_token, memory_of, now_seconds, tencent_usersig,
+};
 
 /// What one connection may cost at most, whatever its peer does.
 pub(crate) const EACH: u64 = 64 << 10;
@@ -30,19 +32,12 @@ impl Costs {
 
     /// Resident bytes.
     pub(crate) fn memory(&self) -> u64 {
-        self.status("VmRSS:")
+        memory_of(self.0, "VmRSS")
     }
 
     /// The most of them so far.
     pub(crate) fn peak(&self) -> u64 {
-        self.status("VmHWM:")
-    }
-
-    fn status(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(field));
-        let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
-        kilobytes.parse::<u64>().unwrap() << 10
+        memory_of(self.0, "VmHWM")
     }
 
     /// Time on any core, in the kernel and outside; the grain is a hundredth of a second.
@@ -78,24 +73,16 @@ impl Costs {
     }
 }
 
-/// A number of `/metrics`, by the start of its line.
-pub(crate) fn metric(pod: &Pod, name: &str) -> Option<i64> {
-    let metrics = pod.admin_get("/metrics")?;
-    let line = metrics.lines().find(|line| line.starts_with(name))?;
-    line.rsplit(' ').next()?.parse().ok()
-}
-
 /// Waits until a number of `/metrics` is as it should be.
 pub(crate) async fn metric_until(pod: &Pod, name: &str, right: impl Fn(i64) -> bool) {
-    let start = Instant::now();
-    loop {
-        let now = metric(pod, name);
-        if now.is_some_and(&right) {
-            return;
+    eventually(name, || async {
+        let now = pod.metric(name);
+        match now.is_some_and(&right) {
+            true => Ok(()),
+            false => Err(format!("it is {now:?}")),
         }
-        assert!(start.elapsed() < PATIENCE, "{name} is {now:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    })
+    .await;
 }
 
 /// Lines of the log that nobody should be able to cause from outside.
@@ -116,7 +103,7 @@ pub(crate) fn raise_files() {
 
 /// The address of a pod's endpoints.
 pub(crate) fn address(pod: &Pod) -> SocketAddr {
-    pod.base.strip_prefix("http://").unwrap().parse().unwrap()
+    pod.address().parse().unwrap()
 }
 
 /// A connection from one of the many addresses of this machine to itself.

@@ -99,7 +99,7 @@ async fn answers_that_nobody_reads_cost_no_cpu_and_little_memory() {
         |cut| cut == number,
     )
     .await;
-    metric_until(&pod, "unread_connections ", |open| open == 0).await;
+    metric_until(&pod, "unread_connections", |open| open == 0).await;
     let mut stream = connect(&pod).await;
     stream
         .write_all(Dialect::Sendbird.request(keys).as_bytes())
@@ -120,7 +120,7 @@ async fn two_thousand_connections_cost_their_bound_and_give_it_back() {
     let streams = stuffed(&pod, NUMBER).await;
     let grown = costs.peak().saturating_sub(before);
     assert_cheap(grown, NUMBER);
-    metric_until(&pod, "unread_connections ", |open| open == 0).await;
+    metric_until(&pod, "unread_connections", |open| open == 0).await;
     // The allocator gives pages back when it is called some ten thousand times, so while somebody asks.
     let request = Dialect::Sendbird.request(&config.apps[0]);
     let mut stream = connect(&pod).await;
@@ -196,7 +196,7 @@ async fn half_closed_and_reset_connections_leave_nothing_behind() {
         }
     }
     costs.quiet("half-closed and reset connections").await;
-    metric_until(&pod, "unread_connections ", |open| open == 0).await;
+    metric_until(&pod, "unread_connections", |open| open == 0).await;
     let grown = costs.memory().saturating_sub(before);
     assert_cheap(grown, 200);
     assert_eq!(complaints(&pod), [""; 0]);

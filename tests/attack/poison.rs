@@ -6,177 +6,26 @@
 /// What is sent of each app, and its model.
 mod story;
 
-/// What poisoned data is in the way of, and what not.
+/// What the endpoints answer: what is right, or an error.
+mod answers;
+
+/// Calls that meet poisoned data: what they leave undone, and what they do all the same.
 mod beside;
-/// What is put where.
+
+/// Which poison goes where.
 mod cases;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
+use self::answers::{all_right, none_failed, questions, right_or_error};
 use self::cases::{After, Bytes, Case, cases, command, shown};
 use crate::support::check::{self, Questions};
-use crate::support::model::{Model, RoomsQuery};
-use crate::support::{App, Config, Pod, RedisServer, Reply, Wait, eventually, ran};
+use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, run_unread};
 
 const PEOPLE: [&str; 4] = ["alice", "erin", "bob", "carol"];
-
-/// What an error of ours looks like in each dialect.
-fn is_internal(dialect: &str, reply: &Reply) -> bool {
-    match dialect {
-        "native" => {
-            let json = reply.header("content-type");
-            reply.status == 500 && json.is_some_and(|t| t.starts_with("application/problem+json"))
-        }
-        "imkit" => reply.status == 500 && reply.body["error"]["code"] == "INTERNAL_ERROR",
-        "tencent" => reply.status == 200 && reply.body["ErrorCode"] == 91000,
-        _ => reply.status == 500 && reply.body["code"] == 500_901,
-    }
-}
-
-/// All endpoints, for one user: each is right, or answers its dialect's internal error. Answers how many did that.
-async fn right_or_refused(app: &App, model: &Model, user: &str) -> Result<usize, String> {
-    let every: Option<&[&str]> = None;
-    let (native, total, peers, nine, badges, rooms) = tokio::join!(
-        app.unread(user, true),
-        app.tencent_total(user),
-        app.tencent_peers(user, &["bob"]),
-        app.sendbird(user, None, None),
-        app.imkit_badges(user, every),
-        app.imkit_rooms(user, &[]),
-    );
-    let listed = |reply: &Reply| -> Value {
-        let rows = reply.body["result"]["data"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let rows = rows.iter().map(|row| {
-            (
-                row["_id"].as_str().unwrap_or_default().to_owned(),
-                row["unread"].clone(),
-            )
-        });
-        rows.collect::<BTreeMap<String, Value>>()
-            .into_iter()
-            .collect::<serde_json::Map<_, _>>()
-            .into()
-    };
-    let joined = |name: &(&str, &crate::support::model::Room)| name.1.has_joined(user);
-    let unread: serde_json::Map<String, Value> = model
-        .rooms_of(user)
-        .filter(joined)
-        .map(|(id, room)| (id.to_owned(), room.unread(user).into()))
-        .collect();
-    let numbers = |body: &Value| {
-        json!([
-            body["messages"],
-            body["mentions"],
-            body["invitations"],
-            body["tags"],
-            body["types"]
-        ])
-    };
-    let expected = model.native(user, false).unwrap();
-    let bob = model.tencent_peers(user, &["bob".to_owned()]);
-    let bob = bob.unwrap().into_iter().map(|(_, answer)| match answer {
-        crate::support::model::Peer::Count(count) => json!(count),
-        crate::support::model::Peer::Unknown => Value::Null,
-    });
-    let mut refused = 0;
-    for (dialect, what, reply, found, wanted) in [
-        (
-            "native",
-            "unread",
-            &native,
-            numbers(&native.body),
-            numbers(&expected),
-        ),
-        (
-            "tencent",
-            "total",
-            &total,
-            total.body["AllC2CUnreadMsgNum"].clone(),
-            json!(model.tencent_total(user)),
-        ),
-        (
-            "tencent",
-            "peers",
-            &peers,
-            peers.body["C2CUnreadMsgNumList"][0]["C2CUnreadMsgNum"].clone(),
-            bob.collect::<Vec<_>>()[0].clone(),
-        ),
-        (
-            "sendbird",
-            "all",
-            &nine,
-            nine.body.clone(),
-            json!(model.sendbird(user, None)),
-        ),
-        (
-            "imkit",
-            "badges",
-            &badges,
-            badges.body["result"]["data"].clone(),
-            json!(model.badges(user, None)),
-        ),
-        ("imkit", "rooms", &rooms, listed(&rooms), unread.into()),
-    ] {
-        if is_internal(dialect, reply) {
-            refused += 1;
-        } else if found != wanted {
-            return Err(format!(
-                "{dialect} {what} of {user}: {found}, not {wanted}: {}",
-                reply.text
-            ));
-        }
-    }
-    Ok(refused)
-}
-
-fn questions() -> Questions {
-    Questions {
-        tags: vec!["x".into(), "none".into()],
-        types: Vec::new(),
-        peers: vec!["bob".into(), "carol".into()],
-        rooms: vec![RoomsQuery::default()],
-    }
-}
-
-/// Those whom it hit, by all endpoints, and everybody's totals.
-async fn all_right(app: &App, model: &Model, rooms: bool, hit: &[&str]) -> check::Check {
-    let ask = match rooms {
-        true => questions(),
-        false => Questions {
-            rooms: Vec::new(),
-            ..questions()
-        },
-    };
-    for user in hit {
-        check::user(app, model, user, &ask).await?;
-    }
-    check::many(app, model, &PEOPLE.map(str::to_owned)).await?;
-    for room in ["group", "super"] {
-        check::room(app, model, room, &["bob".to_owned()]).await?;
-    }
-    Ok(())
-}
-
-/// Fails with the first of what went wrong.
-#[track_caller]
-fn none(failed: &[String]) {
-    let first: Vec<String> = failed
-        .iter()
-        .take(12)
-        .map(|why| why.chars().take(500).collect())
-        .collect();
-    assert!(
-        failed.is_empty(),
-        "{} failed, such as {first:#?}",
-        failed.len()
-    );
-}
 
 struct Attack {
     redis: RedisServer,
@@ -221,7 +70,7 @@ impl Attack {
 
     fn run(&self, command: &str, more: &[&str]) -> (i32, Value) {
         let url = self.redis.url();
-        let ran = ran(&[&[command, "--redis-url", &url, "--json"], more].concat());
+        let ran = run_unread(&[&[command, "--redis-url", &url, "--json"], more].concat());
         assert!(ran.code < 2, "{ran:?}");
         (ran.code, ran.json())
     }
@@ -328,7 +177,7 @@ async fn what_cannot_be_read_is_named_and_hides_nothing_else() {
                 let erin = what.contains("erin") || what.starts_with("r:");
                 let hit = &["alice", "bob", "erin"][..if erin { 3 } else { 2 }];
                 for user in hit {
-                    if let Err(why) = right_or_refused(app, model, user).await {
+                    if let Err(why) = right_or_error(app, model, user).await {
                         failed.push(format!("{what}: {why}"));
                     }
                 }
@@ -339,7 +188,7 @@ async fn what_cannot_be_read_is_named_and_hides_nothing_else() {
         .collect::<Vec<_>>()
         .await
         .concat();
-    none(&failed);
+    none_failed(&failed);
     let log = attack.pod.log();
     for line in &log {
         assert!(!line.contains("panicked"), "{line}");
@@ -451,7 +300,7 @@ async fn what_cannot_be_read_is_named_and_hides_nothing_else() {
         .filter_map(std::future::ready)
         .collect()
         .await;
-    none(&failed);
+    none_failed(&failed);
     let (code, result) = attack.run("verify", &[]);
     assert_eq!(code, 0, "{result}");
 }

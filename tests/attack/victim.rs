@@ -9,14 +9,14 @@ use tokio::net::TcpStream;
 use crate::peer::{DIALECTS, answer, connect};
 use crate::support::{AppKeys, Pod};
 
-/// The time that so many of a hundred answers took at most.
+/// The time within which so many of a hundred answers came.
 pub(crate) fn percentile(times: &mut [Duration], hundredths: usize) -> Duration {
     times.sort_unstable();
     times[(times.len() * hundredths / 100).min(times.len() - 1)]
 }
 
-/// Somebody who asks now and then, for so long, on a new connection every second time; answers how long each answer took. On a thread
-/// of its own, or it would wait for the crowd and not for the pod.
+/// Asks now and then for so long, every second time on a new connection; answers how long each answer took. It has a thread of
+/// its own: on the others it would wait for the crowd and not for the pod.
 pub(crate) fn victim(pod: &Arc<Pod>, keys: &Arc<AppKeys>, long: Duration) -> Vec<Duration> {
     let (pod, keys) = (Arc::clone(pod), Arc::clone(keys));
     let asking = std::thread::spawn(move || {

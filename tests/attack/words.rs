@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::peer::{
-    Answer, DIALECTS, Dialect, answer, complaints, connect, exchange, metric, metric_until, rest,
+    Answer, DIALECTS, Dialect, answer, complaints, connect, exchange, metric_until, rest,
 };
 use crate::pipelining::warm;
 use crate::support::{App, Config, Pod, RateLimit, RedisServer, Wait};
@@ -126,7 +126,7 @@ async fn every_bad_head_is_answered_in_the_words_of_its_path() {
     let mut counted = 0;
     for reason in ["malformed", "target_too_long", "head_too_large"] {
         let name = format!("unread_http_requests_unreadable_total{{reason=\"{reason}\"}}");
-        counted += metric(&pod, &name).unwrap();
+        counted += pod.metric::<u64>(&name).unwrap();
     }
     assert_eq!(counted, sent);
     // Not a line of it in the log, at the level that everybody has.
@@ -161,7 +161,7 @@ async fn random_bytes_make_no_errors() {
         assert!(text.is_empty() || text.starts_with("HTTP/1."), "{text}");
     }
     assert_eq!(complaints(&pod), [""; 0]);
-    metric_until(&pod, "unread_connections ", |open| open == 0).await;
+    metric_until(&pod, "unread_connections", |open| open == 0).await;
 }
 
 /// After good answers on the same connection, and after requests that came with it.

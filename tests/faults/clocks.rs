@@ -99,10 +99,10 @@ impl Steps {
 
 type SharedSteps = Arc<Mutex<Steps>>;
 
-/// Tells of them when a test fails.
-struct Told<'a>(&'a SharedSteps);
+/// Prints what was done with the clocks when a test fails.
+struct StepsOnFailure<'a>(&'a SharedSteps);
 
-impl Drop for Told<'_> {
+impl Drop for StepsOnFailure<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- {}", locked(self.0).report());
@@ -192,7 +192,7 @@ async fn histories(
     between: impl FnMut() + Clone + Send + 'static,
     (fault, injected): (&str, &str),
 ) -> Result<(), String> {
-    let _told = Told(steps);
+    let _told = StepsOnFailure(steps);
     let mut tasks = tokio::task::JoinSet::new();
     for (seed, keys) in seeds.zip(&pods.config.apps) {
         let bases = pods.bases();
@@ -268,7 +268,7 @@ fn fine(done: Result<(), String>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_on_one_redis_whose_clock_steps() {
+async fn histories_agree_with_the_model_on_one_redis_whose_clock_steps() {
     let clock = Clock::new();
     let redis = RedisServer::by_clock(&clock, &["--appendonly", "no"]);
     let mut steps = Steps::new(501);
@@ -286,7 +286,7 @@ async fn histories_on_one_redis_whose_clock_steps() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_behind_sentinels_that_fail_over_to_a_clock_behind() {
+async fn histories_agree_with_the_model_behind_sentinels_that_fail_over_to_a_clock_behind() {
     let sentinels = Arc::new(Sentinels::start_by_clocks(60_000));
     let mut steps = Steps::new(511);
     for (n, clock) in sentinels.clocks.iter().enumerate() {
@@ -323,7 +323,7 @@ fn behind(sentinels: &Sentinels, steps: &SharedSteps) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_on_a_cluster_whose_clocks_differ_and_step() {
+async fn histories_agree_with_the_model_on_a_cluster_whose_clocks_differ_and_step() {
     let cluster = Arc::new(Cluster::start_by_clocks());
     let mut steps = Steps::new(521);
     for (n, clock) in cluster.clocks.iter().enumerate() {
@@ -357,7 +357,7 @@ async fn histories_on_a_cluster_whose_clocks_differ_and_step() {
 
 /// Nodes that stay as far apart as they are: a history of its own for each distance, with pods that have seen no other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_on_a_cluster_whose_nodes_are_apart_for_good() {
+async fn histories_agree_with_the_model_on_a_cluster_whose_clocks_differ_for_good() {
     let cluster = Cluster::start_by_clocks();
     let distances = [
         (MS, "1 ms"),
@@ -399,7 +399,7 @@ fn step_often(steps: &SharedSteps, times: usize, seen: &Seen) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_clock_of_one_redis_steps_under_load() {
+async fn nothing_is_lost_under_load_while_the_clock_of_one_redis_steps() {
     let clock = Clock::new();
     let redis = RedisServer::by_clock(&clock, &["--appendonly", "no"]);
     let mut steps = Steps::new(541);
@@ -421,7 +421,7 @@ async fn the_clock_of_one_redis_steps_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_clocks_of_a_cluster_differ_and_step_under_load() {
+async fn nothing_is_lost_under_load_while_the_clocks_of_a_cluster_differ_and_step() {
     let cluster = Cluster::start_by_clocks();
     let mut steps = Steps::new(551);
     for (n, clock) in cluster.clocks.iter().enumerate() {
@@ -447,7 +447,7 @@ async fn the_clocks_of_a_cluster_differ_and_step_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn masters_fail_over_to_clocks_behind_under_load() {
+async fn nothing_is_lost_under_load_while_masters_fail_over_to_clocks_behind() {
     let sentinels = Arc::new(Sentinels::start_by_clocks(60_000));
     let config =
         config("durability = \"wait\"\ndurability_replicas = 1\ndurability_timeout_ms = 500\n");

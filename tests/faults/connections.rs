@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::proxy::Act;
+use crate::proxy::Treatment;
 use crate::report::{self, Row};
 use crate::storm::{DEADLINE, Scene, config, storm};
 use crate::support::refusal::native_refusal;
@@ -34,18 +34,18 @@ async fn at_random(seed: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn at_random_one() {
+async fn nothing_is_lost_while_connections_misbehave_at_random() {
     at_random(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn at_random_two() {
+async fn nothing_is_lost_while_connections_misbehave_by_another_seed() {
     at_random(2).await;
 }
 
 /// Every step that a message takes, one after the other: whatever the fault, sent again the message counts once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn each_step_of_a_message_goes_wrong_once() {
+async fn a_message_counts_once_whichever_of_its_steps_goes_wrong() {
     let redis = RedisServer::start();
     let Scene {
         pod: _pod,
@@ -59,11 +59,11 @@ async fn each_step_of_a_message_goes_wrong_once() {
     ]))
     .await;
     let acts = [
-        ("reply swallowed", Act::SwallowReply),
-        ("request cut off", Act::CutRequest(20)),
-        ("reply cut off", Act::CutReply(3)),
-        ("reset in the reply", Act::ResetReply(3)),
-        ("connection gone silent", Act::Silence),
+        ("reply swallowed", Treatment::SwallowReply),
+        ("request cut off", Treatment::CutRequest(20)),
+        ("reply cut off", Treatment::CutReply(3)),
+        ("reset in the reply", Treatment::ResetReply(3)),
+        ("connection gone silent", Treatment::Silence),
     ];
     let mut sent = 0;
     for (name, act) in acts {
@@ -130,7 +130,7 @@ async fn connections_that_fell_silent_are_replaced() {
     let (after, _proxy) = storm(&app, vec![pod.base.clone()], 3, move |seen| {
         for _ in 0..2 {
             seen.acknowledged_more(50);
-            proxy.always(Act::Silence);
+            proxy.always(Treatment::Silence);
             seen.refused_more(20);
             proxy.heal();
         }
@@ -146,7 +146,7 @@ async fn connections_that_fell_silent_are_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nobody_listens() {
+async fn nothing_is_lost_while_nobody_listens() {
     let redis = RedisServer::start();
     let Scene {
         pod, app, proxy, ..
@@ -166,13 +166,13 @@ async fn nobody_listens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_answer_is_late() {
+async fn nothing_is_lost_while_every_answer_is_late() {
     let redis = RedisServer::start();
     let Scene {
         pod, app, proxy, ..
     } = Scene::new(&redis, config("")).await;
     let (after, _proxy) = storm(&app, vec![pod.base.clone()], 5, move |seen| {
-        proxy.always(Act::Delay(Duration::from_millis(50)));
+        proxy.always(Treatment::Delay(Duration::from_millis(50)));
         seen.acknowledged_more(300);
         proxy.heal();
         proxy

@@ -3,7 +3,7 @@
 
 use crate::proxy::Proxy;
 use crate::storm::{Scene, config, storm};
-use crate::support::{RedisServer, until};
+use crate::support::RedisServer;
 
 const WAIT: &str = "durability = \"wait\"\ndurability_replicas = 1\ndurability_timeout_ms = 500\n";
 
@@ -26,10 +26,7 @@ async fn failover(seed: u64, death: Death, wait: bool) {
         "127.0.0.1",
         &link.port().to_string(),
     ]);
-    until("the replica is in step", || {
-        let info = replica.cli(&["INFO", "replication"]);
-        info.contains("master_link_status:up").then_some(())
-    });
+    replica.in_step();
     let Scene {
         pod, app, proxy, ..
     } = Scene::new(&master, config(if wait { WAIT } else { "" })).await;
@@ -73,21 +70,21 @@ async fn failover(seed: u64, death: Death, wait: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_sudden_failover_with_wait() {
+async fn with_wait_a_sudden_failover_loses_nothing() {
     failover(40, Death::Sudden, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_failover_to_a_replica_behind_with_wait() {
+async fn with_wait_a_failover_to_a_replica_that_is_behind_loses_nothing() {
     failover(41, Death::CutOff, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_sudden_failover_without() {
+async fn without_wait_a_sudden_failover_is_right_after_all_is_sent_again() {
     failover(42, Death::Sudden, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_failover_to_a_replica_behind_without() {
+async fn without_wait_a_failover_to_a_replica_that_is_behind_loses_something() {
     failover(43, Death::CutOff, false).await;
 }

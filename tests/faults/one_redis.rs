@@ -10,12 +10,8 @@ const OUTAGE: Duration = Duration::from_secs(4);
 
 /// How often the pod counted that error of Redis.
 fn errors(pod: &Pod, kind: &str) -> u64 {
-    let metrics = pod.admin_get("/metrics").unwrap_or_default();
-    let name = format!("unread_redis_errors_total{{kind=\"{kind}\"}} ");
-    metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(name.as_str())?.parse().ok())
-        .unwrap_or(0)
+    let name = format!("unread_redis_errors_total{{kind=\"{kind}\"}}");
+    pod.metric(&name).unwrap_or(0)
 }
 
 /// A storm over a Redis that is handed to the injection; `kind` of errors has to come up.
@@ -52,7 +48,7 @@ fn ok(answer: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn scripts_are_flushed_all_the_time() {
+async fn nothing_is_lost_while_scripts_are_flushed_all_the_time() {
     let redis = RedisServer::start();
     let (fault, injected) = ("`SCRIPT FLUSH`", "50 times under load");
     over(redis, 10, fault, injected, None, |redis, seen| {
@@ -65,7 +61,7 @@ async fn scripts_are_flushed_all_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn connections_are_killed_all_the_time() {
+async fn nothing_is_lost_while_connections_are_killed_all_the_time() {
     let redis = RedisServer::start();
     let (fault, injected) = ("`CLIENT KILL TYPE normal`", "30 times under load");
     over(redis, 11, fault, injected, Some("io"), |redis, seen| {
@@ -78,7 +74,7 @@ async fn connections_are_killed_all_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn redis_is_paused() {
+async fn nothing_is_lost_while_redis_is_paused() {
     let redis = RedisServer::start();
     let (fault, injected) = ("`CLIENT PAUSE`", "1.5 s `ALL`, then 1.5 s `WRITE`");
     over(
@@ -99,7 +95,7 @@ async fn redis_is_paused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn redis_is_killed_with_every_write_on_disk() {
+async fn nothing_is_lost_when_redis_is_killed_with_every_write_on_disk() {
     let redis = RedisServer::start_durable();
     let (fault, injected) = (
         "Redis `kill -9`, `appendfsync always`",
@@ -118,7 +114,7 @@ async fn redis_is_killed_with_every_write_on_disk() {
 
 /// With `everysec` the process may die before what it answered is written: that is measured, and sending again heals it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn redis_is_killed_with_a_second_not_on_disk() {
+async fn what_was_not_on_disk_is_right_after_it_is_sent_again() {
     let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
     let Scene {
         pod,
@@ -153,7 +149,7 @@ async fn redis_is_killed_with_a_second_not_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn redis_is_frozen() {
+async fn nothing_is_lost_while_redis_is_frozen() {
     let redis = RedisServer::start();
     let (fault, injected) = ("Redis `SIGSTOP`", "3 s under load, then `SIGCONT`");
     over(
@@ -172,7 +168,7 @@ async fn redis_is_frozen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn redis_is_loading() {
+async fn nothing_is_lost_while_redis_is_loading() {
     let redis = RedisServer::start_durable();
     let (fault, injected) = (
         "`-LOADING`",
@@ -198,7 +194,7 @@ async fn redis_is_loading() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn redis_turns_read_only() {
+async fn nothing_is_lost_while_redis_is_read_only() {
     let redis = RedisServer::start();
     let (fault, injected) = ("`-READONLY`", "`REPLICAOF` on and off, 3 times");
     over(
@@ -221,7 +217,7 @@ async fn redis_turns_read_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn redis_is_full() {
+async fn nothing_is_lost_while_redis_is_full() {
     let redis = RedisServer::start();
     let (fault, injected) = ("`-OOM`", "`maxmemory 1`, 3 times");
     over(redis, 18, fault, injected, Some("oom"), |redis, seen| {
@@ -236,7 +232,7 @@ async fn redis_is_full() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn redis_wants_a_password() {
+async fn nothing_is_lost_while_redis_wants_a_password() {
     let redis = RedisServer::start();
     let (fault, injected) = (
         "`-NOAUTH`",
@@ -254,14 +250,14 @@ async fn redis_wants_a_password() {
 
 /// The pod has a password, and it is not the right one any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn redis_changes_its_password() {
+async fn nothing_is_lost_while_redis_has_another_password() {
     let redis = RedisServer::start();
     ok(&redis.cli(&["CONFIG", "SET", "requirepass", "one"]));
     let proxy = crate::proxy::Proxy::start(redis.address());
     let config = config("");
     let url = format!("redis://:one@127.0.0.1:{}", proxy.port());
     let pod = Pod::start_unready(&config, &url);
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     let app = crate::support::App::new(&config.apps[0], &pod.base);
     crate::storm::set_up(&app).await;
     let (after, _kept) = storm(&app, vec![pod.base.clone()], 20, move |seen| {

@@ -10,21 +10,13 @@ use crate::storm::config;
 use crate::support::check;
 use crate::support::refusal::{imkit_refusal, native_refusal, sendbird_refusal, tencent_refusal};
 use crate::support::traffic::{self, Answered};
-use crate::support::{Own, PATIENCE, Pod, Reply, Wait, eventually};
+use crate::support::{Own, PATIENCE, Reply, Wait, eventually};
 
 /// Two steps of 2 s at most; the rest is this process getting round to 2,500 connections.
 const SOON: Duration = Duration::from_secs(10);
 const CALLERS: usize = 500;
 /// More memory than that for 2,500 callers would mean that something piles up.
 const MEMORY: u64 = 150 << 20;
-
-/// Resident bytes of the pod.
-fn memory(pod: &Pod) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pod.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
-    kilobytes.parse::<u64>().unwrap() << 10
-}
 
 /// All callers of one dialect at once; every one of them is refused in time and told when to come back.
 async fn refused<F: Future<Output = Reply>>(
@@ -48,11 +40,11 @@ async fn refused<F: Future<Output = Reply>>(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn five_hundred_callers_of_each_dialect_meet_a_frozen_redis() {
+async fn five_hundred_callers_of_each_dialect_are_refused_in_time_while_redis_is_frozen() {
     let (app, pod, redis) = Own::with(config("")).parts();
     app.must(&traffic::setup()).await;
     let answered = Answered::default();
-    let before = memory(&pod);
+    let before = pod.memory();
 
     redis.freeze();
     let mut slowest = Duration::ZERO;
@@ -79,7 +71,7 @@ async fn five_hundred_callers_of_each_dialect_meet_a_frozen_redis() {
         for time in [five.0, five.1, five.2, five.3, five.4] {
             slowest = slowest.max(time);
         }
-        most = most.max(memory(&pod));
+        most = most.max(pod.memory());
     }
     redis.thaw();
 

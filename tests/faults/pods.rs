@@ -8,7 +8,7 @@ use crate::storm::{config, pod, set_up, storm};
 use crate::support::{App, RedisServer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn pods_die_while_their_connections_misbehave() {
+async fn nothing_is_lost_while_pods_die_and_their_connections_misbehave() {
     const KILLS: usize = 6;
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.address());

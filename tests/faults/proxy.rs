@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 /// What to do with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Act {
+pub(crate) enum Treatment {
     Pass,
     /// Later.
     Delay(Duration),
@@ -35,7 +35,7 @@ pub(crate) enum Act {
     Silence,
 }
 
-impl Act {
+impl Treatment {
     fn name(self) -> &'static str {
         match self {
             Self::Pass => "passed",
@@ -50,34 +50,34 @@ impl Act {
 }
 
 enum Plan {
-    Always(Act),
+    Always(Treatment),
     /// Once, for the request after so many others.
-    Once(usize, Act),
+    Once(usize, Treatment),
     /// Mostly none, sometimes any of them.
     Random(Box<StdRng>),
 }
 
 impl Plan {
-    fn next(&mut self) -> Act {
+    fn next(&mut self) -> Treatment {
         match self {
             Self::Always(act) => *act,
             Self::Once(0, act) => {
                 let act = *act;
-                *self = Self::Always(Act::Pass);
+                *self = Self::Always(Treatment::Pass);
                 act
             }
             Self::Once(before, _) => {
                 *before -= 1;
-                Act::Pass
+                Treatment::Pass
             }
             Self::Random(rng) => match rng.random_range(0..1000) {
-                0..15 => Act::SwallowReply,
-                15..30 => Act::CutRequest(rng.random_range(1..400)),
-                30..45 => Act::CutReply(rng.random_range(1..40)),
-                45..60 => Act::ResetReply(rng.random_range(0..40)),
-                60..63 => Act::Silence,
-                63..120 => Act::Delay(Duration::from_millis(rng.random_range(1..150))),
-                _ => Act::Pass,
+                0..15 => Treatment::SwallowReply,
+                15..30 => Treatment::CutRequest(rng.random_range(1..400)),
+                30..45 => Treatment::CutReply(rng.random_range(1..40)),
+                45..60 => Treatment::ResetReply(rng.random_range(0..40)),
+                60..63 => Treatment::Silence,
+                63..120 => Treatment::Delay(Duration::from_millis(rng.random_range(1..150))),
+                _ => Treatment::Pass,
             },
         }
     }
@@ -120,7 +120,7 @@ impl Proxy {
     pub(crate) fn start(target: SocketAddr) -> Self {
         let shared = Arc::new(Shared {
             target: Mutex::new(target),
-            plan: Mutex::new(Plan::Always(Act::Pass)),
+            plan: Mutex::new(Plan::Always(Treatment::Pass)),
             done: Mutex::default(),
             door: watch::Sender::new(Door::Open),
             severed: watch::Sender::new(0),
@@ -159,12 +159,12 @@ impl Proxy {
     }
 
     /// With every request from now on.
-    pub(crate) fn always(&self, act: Act) {
+    pub(crate) fn always(&self, act: Treatment) {
         self.plan(Plan::Always(act));
     }
 
     /// Once, with the request after so many others.
-    pub(crate) fn once(&self, after: usize, act: Act) {
+    pub(crate) fn once(&self, after: usize, act: Treatment) {
         self.plan(Plan::Once(after, act));
     }
 
@@ -185,7 +185,7 @@ impl Proxy {
 
     /// All is well again, for new connections: those that fell silent stay so.
     pub(crate) fn heal(&self) {
-        self.always(Act::Pass);
+        self.always(Treatment::Pass);
         self.shared.door.send_replace(Door::Open);
     }
 
@@ -205,7 +205,7 @@ impl Proxy {
         let done = self.shared.done.lock().unwrap();
         let done: Vec<String> = done
             .iter()
-            .filter(|(name, _)| **name != Act::Pass.name())
+            .filter(|(name, _)| **name != Treatment::Pass.name())
             .map(|(name, times)| format!("{times} {name}"))
             .collect();
         done.join(", ")
@@ -313,27 +313,27 @@ async fn pump(
                 let act = shared.plan.lock().unwrap().next();
                 count(shared, act.name());
                 match act {
-                    Act::Pass => server.write_all(sent).await?,
-                    Act::Delay(time) => {
+                    Treatment::Pass => server.write_all(sent).await?,
+                    Treatment::Delay(time) => {
                         tokio::time::sleep(time).await;
                         server.write_all(sent).await?;
                     }
-                    Act::CutRequest(most) => {
+                    Treatment::CutRequest(most) => {
                         server.write_all(&sent[..most.min(n)]).await?;
                         return Ok(End::Orderly);
                     }
-                    Act::SwallowReply | Act::CutReply(_) | Act::ResetReply(_) => {
+                    Treatment::SwallowReply | Treatment::CutReply(_) | Treatment::ResetReply(_) => {
                         server.write_all(sent).await?;
                         let got = server.read(&mut reply).await?;
                         let (most, end) = match act {
-                            Act::CutReply(most) => (most, End::Orderly),
-                            Act::ResetReply(most) => (most, End::Reset),
+                            Treatment::CutReply(most) => (most, End::Orderly),
+                            Treatment::ResetReply(most) => (most, End::Reset),
                             _ => (0, End::Orderly),
                         };
                         client.write_all(&reply[..most.min(got)]).await?;
                         return Ok(end);
                     }
-                    Act::Silence => while client.read(&mut request).await? > 0 {},
+                    Treatment::Silence => while client.read(&mut request).await? > 0 {},
                 }
             }
             n = server.read(&mut reply) => {
@@ -356,10 +356,10 @@ fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-/// A replica connects again the moment that its link is cut. One that got in while the door was closing was served for
-/// good, and a test waited for refusals that never came.
+/// A replica connects again as soon as its connection is cut. It once got in while the door was closing and was served from then
+/// on; so a test waited for refusals that never came.
 #[test]
-fn whoever_connects_while_the_door_closes_is_not_let_in() {
+fn a_connection_made_while_the_door_closes_is_not_let_in() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = Proxy::start(server.local_addr().unwrap());
     std::thread::spawn(move || {

@@ -59,7 +59,7 @@ fn line(row: &Row) -> String {
     )
 }
 
-/// The whole file anew with every row, in an order that does not depend on which test was done first.
+/// Writes the whole file anew with every row, in an order that does not depend on which test ended first.
 fn write(tables: &mut Tables) {
     let Some(file) = std::env::var_os("FAULT_REPORT") else {
         return;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::proxy::{Act, Proxy};
+use crate::proxy::{Proxy, Treatment};
 use crate::report;
 use crate::storm::pod;
 use crate::support::{App, Config, Own, Pod, RedisServer};
@@ -175,15 +175,11 @@ async fn a_fan_out_longer_than_its_lease_is_made_once() {
     let app = App::new(&config.apps[0], &slow.base);
     let members = 4_500;
     fill(&app, "wide", "group", members).await;
-    let count = |pod: &Pod, name: &str| -> u64 {
-        let metrics = pod.admin_get("/metrics").unwrap();
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_default().trim().parse().unwrap()
-    };
+    let count = |pod: &Pod, name: &str| pod.metric::<u64>(name).unwrap();
     let before = count(&slow, "unread_deliveries_total");
 
     // 180 calls, two at a time: some nine seconds, and a lease is five.
-    proxy.always(Act::Delay(Duration::from_millis(100)));
+    proxy.always(Treatment::Delay(Duration::from_millis(100)));
     let start = Instant::now();
     app.must(&message("wide", 1)).await;
     assert!(

@@ -63,11 +63,9 @@ pub(crate) async fn set_up(app: &App) {
     .await;
 }
 
-/// Started by way of the proxy, and ready.
+/// A pod that is ready and knows only the proxy.
 pub(crate) fn pod(config: &Config, proxy: &Proxy) -> Pod {
-    let pod = Pod::start_unready(config, &proxy.url());
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
-    pod
+    Pod::start_at(config, &proxy.url())
 }
 
 /// What is seen while it lasts.
@@ -194,7 +192,7 @@ impl Seen {
                 app.base.clone_from(&addresses[seed % addresses.len()]);
             }
             let start = Instant::now();
-            match refusal::any(&app, user).await {
+            match refusal::answered_or_refused(&app, user).await {
                 Ok(refused) => {
                     self.answered_in(start.elapsed(), || format!("reads of {user:?}"));
                     self.requests.fetch_add(5, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use crate::acts::EVERYBODY;
+use crate::operations::EVERYBODY;
 use crate::serial::States;
 use crate::support::check::{self, Answers, Check, Questions};
 use crate::support::model::{Model, RoomsQuery};

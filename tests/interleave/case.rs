@@ -6,8 +6,8 @@ use std::fmt;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::acts::{Act, Family, Scene, Stage};
 use crate::answers::{Seen, explain_all, explain_each};
+use crate::operations::{Family, Operation, Scene, Stage};
 use crate::plan::{End, Meeting};
 use crate::proxy::Stop;
 use crate::report::{Fault, Site};
@@ -91,7 +91,7 @@ impl<'a> Case<'a> {
         }
         let (first, others) = (self.meeting.first, &self.meeting.others);
         let mut letters = ["x", "y", "z", "w"].into_iter();
-        let mut events_of = |act: &Act, n: i64| {
+        let mut events_of = |act: &Operation, n: i64| {
             let letter = letters.next().unwrap();
             let other = if letter == "x" { "y" } else { "x" };
             act.events(&self.room, letter, other, n * 100_000)

@@ -20,7 +20,7 @@
 mod support;
 
 /// Scenes and operations.
-mod acts;
+mod operations;
 
 /// What meets what, and which of it is run.
 mod plan;

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::acts::{Act, Family, SCENES, Scene};
+use crate::operations::{Family, Operation, SCENES, Scene};
 
 /// What went wrong once: always run.
 const WENT_WRONG: &[&str] = &[
@@ -61,9 +61,9 @@ impl End {
 #[derive(Clone)]
 pub(crate) struct Meeting {
     pub scene: &'static Scene,
-    pub first: &'static Act,
+    pub first: &'static Operation,
     /// Run whole, one after the other, by another pod while the first is held.
-    pub others: Vec<&'static Act>,
+    pub others: Vec<&'static Operation>,
     pub end: End,
 }
 
@@ -90,8 +90,11 @@ impl Meeting {
         };
         let meeting = Self {
             scene: SCENES.iter().find(|known| known.name == *scene)?,
-            first: Act::named(first)?,
-            others: others.split(':').map(Act::named).collect::<Option<_>>()?,
+            first: Operation::named(first)?,
+            others: others
+                .split(':')
+                .map(Operation::named)
+                .collect::<Option<_>>()?,
             end: [End::Held, End::Killed]
                 .into_iter()
                 .find(|known| known.name() == *end)?,
@@ -125,9 +128,9 @@ fn triples(seed: u64, count: usize) -> Vec<Meeting> {
     let mut meetings = Vec::new();
     while meetings.len() < count {
         let scene = SCENES.choose(&mut rng).unwrap();
-        let acts = scene.acts();
-        let mut act = || *acts.choose(&mut rng).unwrap();
-        let (first, others) = (act(), vec![act(), act()]);
+        let operations = scene.operations();
+        let mut operation = || *operations.choose(&mut rng).unwrap();
+        let (first, others) = (operation(), vec![operation(), operation()]);
         let end = if rng.random_bool(0.5) {
             End::Killed
         } else {
@@ -271,7 +274,7 @@ pub(crate) fn plan() -> Plan {
 }
 
 #[test]
-fn meetings_have_names_and_every_time_the_same_are_run() {
+fn each_meeting_has_a_name_and_the_same_are_run_every_time() {
     let everything = all();
     for meeting in triples(1, 50).iter().chain(&everything[..50]) {
         let name = meeting.to_string();
@@ -281,7 +284,7 @@ fn meetings_have_names_and_every_time_the_same_are_run() {
     let count = everything.len();
     let usual = usual(everything);
     println!("{count} meetings, {} of them as a rule", usual.len());
-    for act in crate::acts::ACTS {
+    for act in crate::operations::OPERATIONS {
         let meets = |meeting: &&Meeting| meeting.first.name == act.name;
         assert!(usual.iter().any(|meeting| meets(&meeting)), "{}", act.name);
     }

@@ -1,7 +1,7 @@
-//! A proxy between a pod and Redis that understands requests well enough to hold back one case's commands and nobody else's.
+//! A proxy between a pod and Redis. It understands requests well enough to hold back the commands of one case and of no other.
 //!
-//! A case has an app of its own, and every key and every index entry begins with the app's id: so a command says which case it
-//! belongs to, whatever it is. Replies leave in the order in which their commands came; a command that is held back holds back
+//! A case has an app of its own, and every key and every index entry begins with the app's id: so every command says which case
+//! it belongs to. Replies leave in the order in which their commands came; a command that is held back holds back
 //! the replies behind it on its connection, but not the commands.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -14,8 +14,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::support::scripts;
 
-/// What a command of a pod that is dead to a case is answered. The pod gives the request up at once: what a full Redis says
-/// is sent again by nobody.
+/// The answer to a command of a case to which the pod is dead. It is what a full Redis says: the pod gives the request up at once
+/// and does not send it again.
 const DEAD: &[u8] = b"-OOM this pod is dead to this case\r\n";
 
 /// Scripts of the sweep, which runs when it likes and is no step of an operation.
@@ -24,7 +24,7 @@ const SWEEP: [&str; 3] = ["jobs_claim", "jobs_renew", "pending_looked"];
 /// Where to stop.
 #[derive(Clone, Debug)]
 pub(crate) enum Stop {
-    /// Before the command that so many come before.
+    /// Before the next command, when so many have gone through.
     Before(usize),
     /// Before the first call of this script.
     Script(&'static str),
@@ -36,11 +36,11 @@ struct CaseState {
     /// From here on nothing passes.
     holding: bool,
     dead: bool,
-    /// Commands since it was armed, the one that is held and those behind it not among them.
+    /// How many commands went through since it was armed.
     passed: usize,
-    /// Of these, those that Redis has not answered.
+    /// How many of these Redis has not answered.
     outstanding: usize,
-    /// Names of the commands, the first `passed` of which went through.
+    /// Names of the commands. The first `passed` of them went through.
     log: Vec<String>,
     changed: Arc<Notify>,
 }
@@ -48,16 +48,17 @@ struct CaseState {
 struct Shared {
     target: SocketAddr,
     cases: Mutex<HashMap<usize, CaseState>>,
-    /// Moves on when something that was held back is to be looked at again.
+    /// Changes when connections have to look again at what they hold back.
     looked: watch::Sender<u64>,
-    /// Scripts by the digest by which they are called.
+    /// Names of scripts, by the digests that call them.
     scripts: Mutex<HashMap<String, String>>,
-    /// Commands of several cases that are not the sweep's: they can't be told apart, so there must be none.
+    /// Commands that belong to several cases and are not the sweep's. Nobody could say which case they belong to, so there must
+    /// be none.
     mixed: Mutex<Vec<String>>,
     unknown: Mutex<BTreeSet<String>>,
     /// Whether the log shows arguments.
     verbose: bool,
-    /// Whether the pod's sweep is kept from finding anything.
+    /// Whether the pod's sweep may find unfinished work.
     sweeps: bool,
 }
 
@@ -67,7 +68,7 @@ pub(crate) struct Proxy {
 }
 
 /// What is to be done with a command.
-enum Verdict {
+enum Fate {
     Pass,
     Hold,
     Dead,
@@ -99,7 +100,7 @@ impl Proxy {
                     if let Ok(server) = TcpStream::connect(shared.target).await {
                         let _ = (client.set_nodelay(true), server.set_nodelay(true));
                         // A connection that breaks is the pod's to notice.
-                        let _ = Line::new(shared).run(client, server).await;
+                        let _ = Connection::new(shared).run(client, server).await;
                     }
                 });
             }
@@ -111,7 +112,7 @@ impl Proxy {
         format!("redis://{}", self.address)
     }
 
-    /// From now on the case's commands are counted, and held back from there on.
+    /// From now on the case's commands are counted; from `stop` on they are held back.
     pub(crate) fn arm(&self, case: usize, stop: Stop) {
         let state = CaseState {
             stop: Some(stop),
@@ -120,7 +121,7 @@ impl Proxy {
         self.shared.cases().insert(case, state);
     }
 
-    /// Comes back when something is held back and Redis has answered all that was not.
+    /// Waits until a command is held back and Redis has answered all that went through.
     pub(crate) async fn held(&self, case: usize) {
         loop {
             let changed = {
@@ -135,7 +136,7 @@ impl Proxy {
         }
     }
 
-    /// The case goes on as if nothing had been.
+    /// The case goes on as if nothing had been held back.
     pub(crate) fn release(&self, case: usize) {
         self.change(case, |state| {
             state.stop = None;
@@ -148,12 +149,12 @@ impl Proxy {
         self.change(case, |state| state.dead = true);
     }
 
-    /// The case's commands pass from now on; should the pod be dead to it, another one has taken its place.
+    /// From now on all of the case's commands pass. A pod that was dead to the case is taken for a new pod.
     pub(crate) fn forget(&self, case: usize) {
         self.shared.cases().remove(&case);
     }
 
-    /// The case is over; to one that it is dead to the pod stays so.
+    /// The case is over. A pod that is dead to it stays dead to it.
     pub(crate) fn forget_unless_dead(&self, case: usize) {
         let mut cases = self.shared.cases();
         if cases.get(&case).is_some_and(|state| !state.dead) {
@@ -168,7 +169,7 @@ impl Proxy {
         (state.log.clone(), state.passed)
     }
 
-    /// Scripts of which nobody knows what they are called.
+    /// Digests of scripts that have no name here.
     pub(crate) fn unknown(&self) -> Vec<String> {
         let known = self.shared.scripts.lock().unwrap();
         let called = self.shared.unknown.lock().unwrap();
@@ -192,7 +193,7 @@ impl Shared {
     }
 
     /// Looks at a command that has just come.
-    fn arrived(&self, command: &Command<'_>) -> (Option<usize>, Verdict) {
+    fn arrived(&self, command: &Command<'_>) -> (Option<usize>, Fate) {
         let name = self.name(command);
         if SWEEP.contains(&name.as_str()) || command.is_of_the_index() {
             let asks = name == "ZRANGE";
@@ -201,26 +202,26 @@ impl Shared {
                 cases.get(case).is_some_and(|state| state.dead)
             });
             return match (asks && !self.sweeps, dead) {
-                (true, _) => (None, Verdict::Nothing),
-                (false, true) => (None, Verdict::Dead),
-                (false, false) => (None, Verdict::Pass),
+                (true, _) => (None, Fate::Nothing),
+                (false, true) => (None, Fate::Dead),
+                (false, false) => (None, Fate::Pass),
             };
         }
         let case = match command.cases().as_slice() {
-            [] => return (None, Verdict::Pass),
+            [] => return (None, Fate::Pass),
             [case] => *case,
             several => {
                 let mut mixed = self.mixed.lock().unwrap();
                 mixed.push(format!("{name} of {several:?}"));
-                return (None, Verdict::Pass);
+                return (None, Fate::Pass);
             }
         };
         let mut cases = self.cases();
         let Some(state) = cases.get_mut(&case) else {
-            return (None, Verdict::Pass);
+            return (None, Fate::Pass);
         };
         if state.dead {
-            return (Some(case), Verdict::Dead);
+            return (Some(case), Fate::Dead);
         }
         let stop = match &state.stop {
             Some(Stop::Before(so_many)) => state.passed >= *so_many,
@@ -234,27 +235,27 @@ impl Shared {
         if state.holding || stop {
             state.holding = true;
             state.changed.notify_waiters();
-            return (Some(case), Verdict::Hold);
+            return (Some(case), Fate::Hold);
         }
         if state.stop.is_some() {
             state.passed += 1;
         }
         state.outstanding += 1;
-        (Some(case), Verdict::Pass)
+        (Some(case), Fate::Pass)
     }
 
     /// Looks again at a command that was held back.
-    fn looked_at(&self, case: usize) -> Verdict {
+    fn looked_at(&self, case: usize) -> Fate {
         let mut cases = self.cases();
         let Some(state) = cases.get_mut(&case) else {
-            return Verdict::Pass;
+            return Fate::Pass;
         };
         match (state.dead, state.holding) {
-            (true, _) => Verdict::Dead,
-            (false, true) => Verdict::Hold,
+            (true, _) => Fate::Dead,
+            (false, true) => Fate::Hold,
             (false, false) => {
                 state.outstanding += 1;
-                Verdict::Pass
+                Fate::Pass
             }
         }
     }
@@ -305,8 +306,8 @@ fn by_digest() -> HashMap<String, String> {
 
 // ---------------------------------------------------------------------------------------------------------- a connection
 
-/// A command whose reply has not left yet.
-struct Reply {
+/// The place of a command in the order of replies. It is given up when the reply leaves.
+struct Place {
     case: Option<usize>,
     /// The command, while it is held back.
     held: Option<Vec<u8>>,
@@ -314,9 +315,9 @@ struct Reply {
 }
 
 /// One connection of the pod.
-struct Line {
+struct Connection {
     shared: Arc<Shared>,
-    places: VecDeque<Reply>,
+    places: VecDeque<Place>,
     /// The number of the first place.
     first: usize,
     /// Places in the order in which Redis was asked.
@@ -325,7 +326,7 @@ struct Line {
     to_client: Vec<u8>,
 }
 
-impl Line {
+impl Connection {
     fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
@@ -346,7 +347,7 @@ impl Line {
                     if read? == 0 {
                         return Ok(());
                     }
-                    self.take_calls(&mut calls);
+                    self.take_commands(&mut calls);
                 }
                 read = server.read_buf(&mut replies) => {
                     if read? == 0 {
@@ -373,25 +374,25 @@ impl Line {
         }
     }
 
-    fn take_calls(&mut self, bytes: &mut Vec<u8>) {
+    fn take_commands(&mut self, bytes: &mut Vec<u8>) {
         let mut at = 0;
         while let Some((command, length)) = Command::first(&bytes[at..]) {
             let whole = &bytes[at..at + length];
             at += length;
-            let (case, verdict) = self.shared.arrived(&command);
-            let mut place = Reply {
+            let (case, fate) = self.shared.arrived(&command);
+            let mut place = Place {
                 case,
                 held: None,
                 reply: None,
             };
-            match verdict {
-                Verdict::Pass => {
+            match fate {
+                Fate::Pass => {
                     self.to_server.extend_from_slice(whole);
                     self.asked.push_back(self.first + self.places.len());
                 }
-                Verdict::Hold => place.held = Some(whole.to_vec()),
-                Verdict::Dead => place.reply = Some(DEAD.to_vec()),
-                Verdict::Nothing => place.reply = Some(b"*0\r\n".to_vec()),
+                Fate::Hold => place.held = Some(whole.to_vec()),
+                Fate::Dead => place.reply = Some(DEAD.to_vec()),
+                Fate::Nothing => place.reply = Some(b"*0\r\n".to_vec()),
             }
             self.places.push_back(place);
         }
@@ -416,12 +417,12 @@ impl Line {
                 continue;
             };
             match self.shared.looked_at(case) {
-                Verdict::Hold => place.held = Some(command),
-                Verdict::Pass => {
+                Fate::Hold => place.held = Some(command),
+                Fate::Pass => {
                     self.to_server.extend(command);
                     self.asked.push_back(self.first + at);
                 }
-                Verdict::Dead | Verdict::Nothing => place.reply = Some(DEAD.to_vec()),
+                Fate::Dead | Fate::Nothing => place.reply = Some(DEAD.to_vec()),
             }
         }
     }

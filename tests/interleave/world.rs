@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::acts::{ACTS, SCENES, Stage};
 use crate::case::{Case, Pending};
+use crate::operations::{OPERATIONS, SCENES, Stage};
 use crate::plan::{End, Meeting};
 use crate::proxy::Proxy;
 use crate::report::{Failure, Fault, Site};
-use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, ran};
+use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, run_unread};
 
 /// Cases under way at once. The pod that is held has a worker, and so a connection to Redis, for each: what one case holds back
 /// holds up nobody else's replies, as a rule.
@@ -97,7 +97,7 @@ impl World {
                 let (Stage::Sent(events) | Stage::Cut(events, _)) = stage;
                 held.must(&json!(events)).await;
             }
-            for act in ACTS.iter().filter(|act| act.is_of(scene)) {
+            for act in OPERATIONS.iter().filter(|act| act.is_of(scene)) {
                 let events = act.events(room, "x", "y", 100_000);
                 let reply = held.events(&json!(events), Wait::Applied).await;
                 assert_eq!(reply.status, 200, "{}: {}", act.name, reply.text);
@@ -210,7 +210,7 @@ impl World {
     }
 
     fn verify(&self) {
-        let ran = ran(&["verify", "--redis-url", &self.redis.url(), "--json"]);
+        let ran = run_unread(&["verify", "--redis-url", &self.redis.url(), "--json"]);
         let found: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
         let drift = found["drift"].as_array().cloned().unwrap_or_default();
         assert_eq!(

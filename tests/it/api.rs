@@ -1,4 +1,4 @@
-//! What every endpoint says to input that nobody should send, on days that nobody should have.
+//! What every endpoint says to bad input, and while Redis is away.
 //!
 //! Here are the envelopes of the dialects, checked field by field; the modules below make the calls.
 

@@ -1,13 +1,14 @@
 //! What the commands beside the pods have in common: their exit codes, what they say of what is not there, numbers in words, and
 //! lines that can be pasted.
 
+/// The lines that `inspect` shows for pasting.
+mod lines;
+
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::support::servers::{Cluster, Sentinels, TlsServer};
-use crate::support::{App, Config, Own, Pod, Ran, RedisServer, ran};
+use crate::support::{Config, Own, Ran, RedisServer, run_unread};
 
 /// A Redis of an app `app-0` that has one user in one room with one message.
 async fn one_of_each() -> RedisServer {
@@ -73,16 +74,18 @@ async fn what_is_not_there_is_exit_1_with_a_message() {
             &["rebuild", "--mend", "--dry-run"],
             &["inspect", "--memory"],
         ] {
-            let ran = ran(&[command, args, &["--redis-url", &url]].concat());
+            let ran = run_unread(&[command, args, &["--redis-url", &url]].concat());
             says(&ran, 1, &format!("nothing is kept of {what}"));
         }
     }
     for args in [&["--user", "nobody"], &["--room", "nowhere"]] {
-        let ran = ran(&[
-            &["inspect", "--app", "app-0", "--redis-url", &url][..],
-            args,
-        ]
-        .concat());
+        let ran = run_unread(
+            &[
+                &["inspect", "--app", "app-0", "--redis-url", &url][..],
+                args,
+            ]
+            .concat(),
+        );
         says(&ran, 1, "nothing is kept of ");
     }
     assert_eq!(redis.cli(&["DBSIZE"]), before);
@@ -97,12 +100,12 @@ async fn what_is_not_there_is_exit_1_with_a_message() {
         &["token", "tencent", "--app", "other", "--identifier", "i"],
     ] {
         says(
-            &ran(&[args, &config].concat()),
+            &run_unread(&[args, &config].concat()),
             1,
             "no app \"other\" is configured",
         );
     }
-    let ran = ran(&[&["verify", "--app", "app-1"][..], &config].concat());
+    let ran = run_unread(&[&["verify", "--app", "app-1"][..], &config].concat());
     assert_eq!(
         (ran.code, ran.stdout.as_str()),
         (0, "no drift: 0 users and 0 memberships looked at\n")
@@ -118,7 +121,7 @@ async fn a_member_whose_keys_are_gone_is_there_and_drifts() {
     }
     let url = redis.url();
     let of = ["--app", "app-0", "--user", "alice", "--redis-url", &url];
-    let found = ran(&[&["verify"][..], &of].concat());
+    let found = run_unread(&[&["verify"][..], &of].concat());
     assert_eq!(found.code, 1, "{found:?}");
     assert!(
         found
@@ -126,8 +129,8 @@ async fn a_member_whose_keys_are_gone_is_there_and_drifts() {
             .starts_with("drift: app app-0, user \"alice\"\n"),
         "{found:?}"
     );
-    assert_eq!(ran(&[&["rebuild"][..], &of].concat()).code, 0);
-    assert_eq!(ran(&[&["verify"][..], &of].concat()).code, 0);
+    assert_eq!(run_unread(&[&["rebuild"][..], &of].concat()).code, 0);
+    assert_eq!(run_unread(&[&["verify"][..], &of].concat()).code, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,7 +166,7 @@ async fn redis_away_is_exit_3_in_every_command_that_asks_it() {
             ],
             &["doctor"],
         ] {
-            let ran = ran(&[args, &["--config", &config]].concat());
+            let ran = run_unread(&[args, &["--config", &config]].concat());
             assert_eq!(ran.code, 3, "{why}: {args:?}: {ran:?}");
             let said = format!("{}{}", ran.stdout, ran.stderr).to_lowercase();
             for inner in [
@@ -186,16 +189,19 @@ async fn redis_away_is_exit_3_in_every_command_that_asks_it() {
     let file = dir.path().join("unread.toml");
     std::fs::write(&file, format!("[redis]\ndata_dir = {:?}\n", dir.path())).unwrap();
     for command in ["verify", "rebuild", "doctor"] {
-        let ran = ran(&[command, "--config", file.to_str().unwrap()]);
+        let ran = run_unread(&[command, "--config", file.to_str().unwrap()]);
         says(&ran, 3, "no private redis-server runs in");
     }
 
     // What does not ask Redis does not mind.
     let files = Files::new(1, &nobody, "");
     let config = ["--config", &files.path("config")];
-    assert_eq!(ran(&[&["check-config"][..], &config].concat()).code, 0);
+    assert_eq!(
+        run_unread(&[&["check-config"][..], &config].concat()).code,
+        0
+    );
     let token = ["token", "imkit", "--app", "app-0", "--user", "u"];
-    assert_eq!(ran(&[&token[..], &config].concat()).code, 0);
+    assert_eq!(run_unread(&[&token[..], &config].concat()).code, 0);
 }
 
 #[test]
@@ -216,26 +222,26 @@ fn wrong_use_is_exit_2_in_every_command() {
         &["token", "tencent", "--app", "a", "--identifier", "u"],
     ] {
         says(
-            &ran(&[args, &["--config", &broken]].concat()),
+            &run_unread(&[args, &["--config", &broken]].concat()),
             2,
             "server.lisen",
         );
-        let wrong = ran(&[args, &["--no-such-flag"]].concat());
+        let wrong = run_unread(&[args, &["--no-such-flag"]].concat());
         assert_eq!(wrong.code, 2, "{wrong:?}");
     }
     let missing = ["import", "--app", "a", "/nowhere/events"];
-    says(&ran(&missing), 2, "/nowhere/events");
+    says(&run_unread(&missing), 2, "/nowhere/events");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let config = files.path("config");
     let serve = ["serve", "--config", &config, "--listen", &address];
-    says(&ran(&serve), 2, &address);
-    says(&ran(&["demo", "--listen", &address]), 2, &address);
+    says(&run_unread(&serve), 2, &address);
+    says(&run_unread(&["demo", "--listen", &address]), 2, &address);
 }
 
 #[test]
 fn every_setting_is_told_with_its_range_and_meaning() {
-    let told = ran(&["settings"]);
+    let told = run_unread(&["settings"]);
     assert_eq!(told.code, 0, "{told:?}");
     let lines: Vec<&str> = told.stdout.lines().collect();
     let settings: Vec<_> = lines.chunks(3).collect();
@@ -268,7 +274,7 @@ fn the_help_of_every_command_tells_the_exit_codes() {
         &["settings"],
         &["token"],
     ] {
-        let help = ran(&[command, &["--help"]].concat());
+        let help = run_unread(&[command, &["--help"]].concat());
         assert_eq!(help.code, 0, "{help:?}");
         let (_, codes) = help
             .stdout
@@ -291,16 +297,16 @@ fn the_help_of_every_command_tells_the_exit_codes() {
 #[test]
 fn inspect_asks_for_one_of_user_and_room() {
     for args in [&[][..], &["--user", "u", "--room", "r"], &["--json"]] {
-        let ran = ran(&[&["inspect", "--app", "a"][..], args].concat());
+        let ran = run_unread(&[&["inspect", "--app", "a"][..], args].concat());
         says(&ran, 2, "one of --user and --room");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_is_told_as_one() {
+async fn one_thing_is_told_in_the_singular() {
     let redis = one_of_each().await;
     let url = redis.url();
-    let run = |args: &[&str]| ran(&[args, &["--redis-url", &url]].concat());
+    let run = |args: &[&str]| run_unread(&[args, &["--redis-url", &url]].concat());
     let first = |ran: &Ran| ran.stdout.lines().last().unwrap_or_default().to_owned();
     assert_eq!(
         run(&["verify"]).stdout,
@@ -365,244 +371,4 @@ async fn one_is_told_as_one() {
         said.contains("\n1 more line was rejected\n21 events: "),
         "{said}"
     );
-}
-
-// ---------------------------------------------------------------------------------------------------------- lines to paste
-
-/// What the lines of a command that begin with a dollar print when they are pasted, one after the other, in another directory,
-/// with these variables.
-fn pasted(shown: &Ran, environment: &[(&str, &str)]) -> Vec<(String, String)> {
-    assert_eq!(shown.code, 0, "{shown:?}");
-    let lines = shown.stdout.lines();
-    let lines = lines.filter_map(|line| line.trim().strip_prefix("$ "));
-    let all: Vec<(String, String)> = lines
-        .map(|line| {
-            let out = Command::new("sh")
-                .args(["-c", line])
-                .current_dir("/")
-                .env_remove("REDISCLI_AUTH")
-                .envs(environment.iter().copied())
-                .stdin(Stdio::null())
-                .output()
-                .unwrap();
-            let (text, errors) = (
-                String::from_utf8_lossy(&out.stdout).into_owned(),
-                String::from_utf8_lossy(&out.stderr).into_owned(),
-            );
-            assert!(
-                out.status.success() && errors.is_empty(),
-                "{line}: {text}{errors}"
-            );
-            // An answer of more than one line, or a value; a refusal is neither.
-            for refusal in [
-                "ERR",
-                "WRONG",
-                "NOAUTH",
-                "NOPERM",
-                "MOVED",
-                "CROSSSLOT",
-                "(error)",
-            ] {
-                assert!(!text.starts_with(refusal), "{line}: {text}");
-            }
-            (line.to_owned(), text)
-        })
-        .collect();
-    assert!(all.len() >= 5, "{shown:?}");
-    all
-}
-
-/// Names that a shell, or `redis-cli`, would take apart.
-const USER: &str = "al ice's \"$(echo x)\" \\x41 é \u{1f600} `id` -n";
-const ROOM: &str = "-h 'no' \"such\" {host} \\n #1|2*?";
-
-/// A user and a room of such names, with something of everything, and what `inspect` shows of them run line by line.
-async fn every_line_runs(config: &Config, url: &str, environment: &[(&str, &str)]) {
-    let pod = Pod::start_at(config, url);
-    App::new(&config.apps[0], &pod.base)
-        .must(&json!([
-            {"type": "room.updated", "room": ROOM, "tags": ["a b", "it's"], "custom_type": "c d"},
-            {"type": "room.updated", "room": "super $1", "kind": "supergroup"},
-            {"type": "member.joined", "room": ROOM, "users": [USER, "bob"]},
-            {"type": "member.joined", "room": "super $1", "users": [USER, "bob"]},
-            {"type": "message.sent", "room": ROOM, "sender": "bob", "id": "1"},
-            {"type": "message.sent", "room": "super $1", "sender": "bob", "id": "1"},
-            {"type": "message.sent", "to": USER, "sender": "bob", "id": "1"},
-        ]))
-        .await;
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("unread.toml");
-    std::fs::write(&file, config.toml(url)).unwrap();
-    for (what, name) in [("--user", USER), ("--room", ROOM), ("--room", "super $1")] {
-        let what = format!("{what}={name}");
-        let of = [
-            "inspect",
-            "--app",
-            "app-0",
-            "--config",
-            file.to_str().unwrap(),
-        ];
-        let shown = ran(&[&of[..], &[&what]].concat());
-        let all = pasted(&shown, environment);
-        assert!(
-            all.iter().any(|(_, text)| !text.trim().is_empty()),
-            "{all:?}"
-        );
-        if name == USER {
-            let (line, heads) = all
-                .iter()
-                .find(|(line, _)| line.ends_with(" head"))
-                .unwrap();
-            assert_eq!(heads.trim(), "1", "{line}");
-        }
-        for (name, secret) in environment {
-            assert!(!shown.stdout.contains(secret), "{name} is shown: {shown:?}");
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inspects_lines_run_on_one_server() {
-    let redis = RedisServer::start();
-    every_line_runs(&Config::apps(1), &redis.url(), &[]).await;
-    let login = |user: &str| {
-        redis
-            .url()
-            .replace("redis://", &format!("redis://{user}:p%40ss%20of%20length@"))
-    };
-    redis.cli(&[
-        "ACL",
-        "SETUSER",
-        "me&you",
-        "on",
-        ">p@ss of length",
-        "~*",
-        "+@all",
-    ]);
-    let password = [("REDISCLI_AUTH", "p@ss of length")];
-    every_line_runs(
-        &Config::apps(1),
-        &format!("{}/2", login("me%26you")),
-        &password,
-    )
-    .await;
-    redis.cli(&["CONFIG", "SET", "requirepass", "p@ss of length"]);
-    every_line_runs(&Config::apps(1), &login(""), &password).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inspects_lines_run_over_a_unix_socket() {
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("it's a $HOME %20 so?ck#et");
-    let redis = RedisServer::start_with(&["--unixsocket", socket.to_str().unwrap()]);
-    redis.cli(&[
-        "ACL",
-        "SETUSER",
-        "me&you",
-        "on",
-        ">p@ss of length",
-        "~*",
-        "+@all",
-    ]);
-    let path = socket.to_str().unwrap();
-    let path = path
-        .replace('%', "%25")
-        .replace('?', "%3F")
-        .replace('#', "%23")
-        .replace(' ', "%20");
-    every_line_runs(&Config::apps(1), &format!("redis+unix://{path}"), &[]).await;
-    let url = format!("redis+unix://{path}?db=3&user=me%26you&pass=p%40ss%20of%20length");
-    every_line_runs(
-        &Config::apps(1),
-        &url,
-        &[("REDISCLI_AUTH", "p@ss of length")],
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inspects_lines_run_over_tls() {
-    let tls = TlsServer::start();
-    let login = ["ACL", "SETUSER", "unread", "+@all"];
-    assert_eq!(tls.server.cli(&login), "OK");
-    let mut config = Config::apps(1);
-    config.redis = tls.settings();
-    every_line_runs(&config, &tls.url(), &[("REDISCLI_AUTH", "p@ss word")]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inspects_lines_run_on_a_cluster() {
-    let cluster = Cluster::start(15_000);
-    every_line_runs(&Config::apps(1), &cluster.operators_url(), &[]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inspects_lines_run_behind_sentinels() {
-    let sentinels = Sentinels::start(20_000);
-    for server in &sentinels.servers {
-        server.cli(&["ACL", "SETUSER", "unread", "+@all"]);
-    }
-    let password = [("REDISCLI_AUTH", "p@ss word")];
-    every_line_runs(&Config::apps(1), &sentinels.url(), &password).await;
-    for sentinel in &sentinels.sentinels {
-        let set = [
-            "ACL",
-            "SETUSER",
-            "watch&er",
-            "on",
-            ">sentinel's password",
-            "+@all",
-        ];
-        assert_eq!(sentinel.cli(&set), "OK");
-    }
-    let url = format!(
-        "{}?sentinel_user=watch%26er&sentinel_password=sentinel%27s%20password",
-        sentinels.url()
-    );
-    let passwords = [password[0], ("SENTINEL_AUTH", "sentinel's password")];
-    every_line_runs(&Config::apps(1), &url, &passwords).await;
-}
-
-/// What somebody else has put there is named as unreadable, and no line is made of it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inspects_lines_hold_nothing_that_is_no_name() {
-    let redis = one_of_each().await;
-    let member = "j|hoebfz46s0|0";
-    let fields: [&[u8]; 4] = [b"a\xffb", b"a\nb", b"\x1b[31m", b"a b"];
-    let mut client = redis.connect();
-    for field in fields {
-        for key in [
-            "unread:v1:{app-0:r:r}:members",
-            "unread:v1:{app-0:r:r}:pending",
-        ] {
-            let mut set = ::redis::cmd("HSET");
-            let _: u64 = set
-                .arg(key)
-                .arg(field)
-                .arg(member)
-                .query(&mut client)
-                .unwrap();
-        }
-    }
-    let url = redis.url();
-    let inspected = |more: &[&str]| {
-        let room = ["--app", "app-0", "--room", "r", "--redis-url", &url];
-        ran(&[&["inspect"], &room[..], more].concat())
-    };
-    for more in [&[][..], &["--json"]] {
-        let shown = inspected(more);
-        assert_eq!(shown.code, 0, "{shown:?}");
-        for line in shown
-            .stdout
-            .lines()
-            .filter(|line| line.contains("redis-cli"))
-        {
-            for bad in ["xff", "\\n", "u001b", "x1b", "a b"] {
-                assert!(!line.contains(bad), "{line}");
-            }
-        }
-    }
-    let shown = inspected(&[]);
-    pasted(&shown, &[]);
-    assert!(shown.stdout.contains("\nunreadable: "), "{shown:?}");
 }

@@ -83,7 +83,7 @@ async fn one_message_sent_twice_at_once_is_one_message() {
             (&a[0]["position"], &b[0]["position"]),
             (&json!(n), &json!(n))
         );
-        // Both answers, the duplicate's too, promise that the counts show the message.
+        // Both answers, also that of the duplicate, promise that the counts show the message.
         assert_eq!(one.unread("bob", false).await.ok()["messages"]["total"], n);
     }
 }

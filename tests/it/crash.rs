@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use crate::support::refusal::{ANSWER, honest, native_refusal};
+use crate::support::refusal::{ANSWER, native_refusal, right_or_refused};
 use crate::support::traffic::{self, Answered, Writer};
 use crate::support::{
     App, Config, Own, PATIENCE, Pod, RedisServer, Reply, Wait, eventually, until,
@@ -213,7 +213,9 @@ async fn redis_dies_and_comes_back() {
     for _ in 0..2 {
         let model = scene.answered.model();
         scene.redis.kill9();
-        honest(&scene.app, &model, "user 0", false).await.unwrap();
+        right_or_refused(&scene.app, &model, "user 0", false)
+            .await
+            .unwrap();
         let events = scene.writer.batch(10);
         let reply = tokio::time::timeout(ANSWER, scene.app.events(&events, Wait::Applied))
             .await
@@ -243,7 +245,9 @@ async fn a_stalled_redis_gives_late_answers_or_errors() {
     let model = scene.answered.model();
     assert_eq!(scene.redis.cli(&["CLIENT", "PAUSE", "1500", "ALL"]), "OK");
     // Nothing is written meanwhile, so the old counts are the only right ones.
-    honest(&scene.app, &model, "user 0", true).await.unwrap();
+    right_or_refused(&scene.app, &model, "user 0", true)
+        .await
+        .unwrap();
 
     assert_eq!(scene.redis.cli(&["CLIENT", "PAUSE", "1500", "ALL"]), "OK");
     let events = scene.writer.batch(10);
@@ -269,7 +273,9 @@ async fn a_full_redis_refuses_and_recovers() {
         .await
         .unwrap();
     native_refusal(&reply).unwrap();
-    honest(&scene.app, &model, "user 0", true).await.unwrap();
+    right_or_refused(&scene.app, &model, "user 0", true)
+        .await
+        .unwrap();
     assert_eq!(scene.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]), "OK");
     scene.recover(&events).await;
 }

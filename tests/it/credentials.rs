@@ -29,14 +29,6 @@ async fn scene(server: &str) -> Scene {
     }
 }
 
-impl Scene {
-    fn counted(&self, line: &str) -> Option<u64> {
-        let metrics = self.pod.admin_get("/metrics").unwrap();
-        let value = metrics.lines().find_map(|one| one.strip_prefix(line))?;
-        value.trim().parse().ok()
-    }
-}
-
 /// A call with a credential that nobody was given, and what its dialect says to it.
 #[derive(Clone, Copy, Debug)]
 enum Dialect {
@@ -160,14 +152,16 @@ async fn too_many_refusals_are_told_in_each_dialect_and_good_credentials_pass() 
         for good in ALL {
             good.good(app).await;
         }
-        let over = scene.counted(r#"unread_rate_limited_total{stage="address"}"#);
+        let over = scene
+            .pod
+            .metric::<u64>(r#"unread_rate_limited_total{stage="address"}"#);
         assert_eq!(over, Some(too_many), "{dialect:?}");
     }
 }
 
 /// A thousand devices behind one address whose tokens expire at the same time all have to hear that.
 #[tokio::test]
-async fn what_has_expired_is_no_guess() {
+async fn an_expired_token_is_not_counted_as_a_guess() {
     let scene = scene(TIGHT).await;
     let app = &scene.app;
     let keys = &app.keys;
@@ -229,7 +223,7 @@ async fn behind_a_trusted_proxy_each_caller_is_counted_by_itself() {
 }
 
 #[tokio::test]
-async fn without_a_trusted_proxy_the_header_is_anybodys() {
+async fn without_a_trusted_proxy_the_header_is_not_believed() {
     let scene = scene(TIGHT).await;
     let mut too_many = false;
     for n in 0..30 {

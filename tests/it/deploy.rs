@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::openapi::document::read_yaml;
-use crate::support::{Config, Pod, Ran, RedisServer, free_port, ran, unread};
+use crate::support::{Config, Pod, Ran, RedisServer, free_port, run_unread, unread};
 
 const TOML: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/unread.toml");
 
@@ -148,11 +148,11 @@ fn words(text: &str, after: &str) -> Vec<String> {
 
 /// The command line takes what is given there.
 #[test]
-fn the_commands_are_the_programs() {
+fn the_program_takes_the_commands_of_the_deployment() {
     let dockerfile = deployed("Dockerfile");
     let health = words(&dockerfile, "--retries=3 CMD ");
     assert_eq!(health[0], "/usr/bin/unread");
-    let help = ran(&[&health[1], "--help"]);
+    let help = run_unread(&[&health[1], "--help"]);
     assert_eq!(help.code, 0, "{help:?}");
     assert!(
         help.stdout.contains("http://127.0.0.1:9090/readyz"),
@@ -199,7 +199,7 @@ fn a_probe_says_whether_a_pod_is_ready() {
     let ready = Pod::start(&Config::apps(1), &redis);
     let away = format!("redis://127.0.0.1:{}", free_port());
     let unready = Pod::start_unready(&Config::apps(1), &away);
-    let probe = |url: &str| ran(&["probe", "--url", url, "--timeout-seconds", "1"]);
+    let probe = |url: &str| run_unread(&["probe", "--url", url, "--timeout-seconds", "1"]);
 
     let said = probe(&format!("http://{}/readyz", ready.admin));
     assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");
@@ -243,7 +243,7 @@ fn a_probe_says_whether_a_pod_is_ready() {
 
 /// The names of all commands.
 fn commands() -> Vec<String> {
-    let help = ran(&["--help"]).stdout;
+    let help = run_unread(&["--help"]).stdout;
     let (_, listed) = help.split_once("\nCommands:\n").unwrap();
     let listed = listed.lines().take_while(|line| !line.is_empty());
     let names = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
@@ -256,7 +256,7 @@ fn each_shell_gets_a_script_that_names_every_command() {
     let commands = commands();
     assert!(commands.len() > 10, "{commands:?}");
     for shell in ["bash", "zsh", "fish"] {
-        let script = ran(&["completions", shell]);
+        let script = run_unread(&["completions", shell]);
         assert_eq!((script.code, script.stderr.as_str()), (0, ""), "{shell}");
         for command in &commands {
             assert!(
@@ -265,12 +265,12 @@ fn each_shell_gets_a_script_that_names_every_command() {
             );
         }
     }
-    assert_eq!(ran(&["completions", "cmd.exe"]).code, 2);
+    assert_eq!(run_unread(&["completions", "cmd.exe"]).code, 2);
 }
 
 /// What a bash that has read the script offers for the last word of a line.
 fn offered(line: &[&str]) -> Vec<String> {
-    let script = ran(&["completions", "bash"]).stdout;
+    let script = run_unread(&["completions", "bash"]).stdout;
     let words = line.join(" ");
     let (last, before) = (line.len() - 1, line[line.len() - 2]);
     let ask = format!(

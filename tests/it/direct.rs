@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, Config, Own, Pod, RedisServer, Wait, app, assert_no_drift, ran};
+use crate::support::{App, Config, Own, Pod, RedisServer, Wait, app, assert_no_drift, run_unread};
 
 fn to(sender: &str, to: &str, id: &str) -> Value {
     json!({"type": "message.sent", "sender": sender, "to": to, "id": id})
 }
 
-fn sent(room: &str, sender: &str, id: &str) -> Value {
+fn sent(room: &str, id: &str, sender: &str) -> Value {
     json!({"type": "message.sent", "room": room, "sender": sender, "id": id})
 }
 
@@ -43,7 +43,7 @@ async fn made(app: &App, how: Made) -> String {
             let events = json!([
                 {"type": "room.updated", "room": "dm", "kind": "direct"},
                 {"type": "member.joined", "room": "dm", "users": ["alice", "bob"]},
-                sent("dm", "bob", "first"),
+                sent("dm", "first", "bob"),
             ]);
             app.must(&events).await
         }
@@ -89,7 +89,7 @@ async fn total(app: &App, user: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_left_stays_the_peer() {
+async fn a_member_who_has_left_stays_the_peer() {
     for how in WAYS {
         for by_leaving in [true, false] {
             let app = app();
@@ -127,7 +127,7 @@ async fn who_has_left_stays_the_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_in_place_of_the_one_who_left_is_the_peer() {
+async fn a_member_in_place_of_one_who_left_becomes_the_peer() {
     for how in WAYS {
         for word in ["joined", "invited"] {
             let app = app();
@@ -172,7 +172,7 @@ async fn who_comes_in_place_of_the_one_who_left_is_the_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_back_into_an_empty_room_has_the_peer_of_before() {
+async fn a_member_who_comes_back_into_an_empty_room_has_the_peer_of_before() {
     for together in [true, false] {
         for back in ["alice", "bob"] {
             let app = app();
@@ -190,7 +190,7 @@ async fn who_comes_back_into_an_empty_room_has_the_peer_of_before() {
             }
             app.must(&json!([
                 member("joined", &room, back),
-                sent(&room, "dave", "hello")
+                sent(&room, "hello", "dave")
             ]))
             .await;
             assert_eq!(total(&app, back).await, 1);
@@ -215,7 +215,7 @@ async fn a_room_made_again_has_no_peer_of_before() {
         {"type": "room.deleted", "room": room},
         {"type": "room.updated", "room": room, "kind": "direct"},
         member("joined", &room, "alice"),
-        sent(&room, "dave", "hello"),
+        sent(&room, "hello", "dave"),
     ]);
     app.must(&again).await;
     assert_eq!(total(&app, "alice").await, 1);
@@ -287,7 +287,7 @@ async fn a_peer_is_unknown_only_without_a_room_of_the_two() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_leaves_the_invited_invited() {
+async fn a_message_leaves_an_invited_receiver_invited() {
     for (sender, receiver) in [("alice", "bob"), ("bob", "alice")] {
         let app = app();
         // Alice has joined, bob is only invited.
@@ -319,7 +319,7 @@ async fn a_message_leaves_the_invited_invited() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_brings_back_who_declined_and_leaves_both_invited_as_they_are() {
+async fn a_message_brings_back_a_user_who_declined_and_leaves_the_invited_invited() {
     let app = app();
     let events = json!([
         {"type": "room.updated", "room": "dm", "kind": "direct"},
@@ -358,7 +358,7 @@ async fn the_room_remembers_the_peer_and_a_repair_brings_it_back() {
     let room = made(app, Made::ByName).await;
     app.must(&json!([
         member("left", &room, "bob"),
-        sent(&room, "bob", "second")
+        sent(&room, "second", "bob")
     ]))
     .await;
     // Nothing is left of the membership itself.
@@ -384,7 +384,7 @@ async fn the_room_remembers_the_peer_and_a_repair_brings_it_back() {
             Some(broken) => own.redis.cli(&["HSET", &record_of("alice"), &room, broken]),
             None => own.redis.cli(&["HDEL", &record_of("alice"), &room]),
         };
-        let rebuilt = ran(&["rebuild", "--redis-url", &url, "--app", "app-0"]);
+        let rebuilt = run_unread(&["rebuild", "--redis-url", &url, "--app", "app-0"]);
         assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
         assert_no_drift(&url, "app-0");
         assert_eq!(
@@ -402,7 +402,7 @@ async fn the_room_remembers_the_peer_and_a_repair_brings_it_back() {
         refused["results"][0]["error"]["code"], "unreadable",
         "{refused}"
     );
-    let mended = ran(&["rebuild", "--redis-url", &url, "--app", "app-0", "--mend"]);
+    let mended = run_unread(&["rebuild", "--redis-url", &url, "--app", "app-0", "--mend"]);
     assert_eq!(mended.code, 0, "{mended:?}");
     assert_eq!(own.redis.cli(&["HGET", &meta, "parted"]).trim(), "bob");
     assert_eq!(by_peer(app, "alice", &["bob"]).await, [Some(2)]);
@@ -421,7 +421,7 @@ async fn a_room_of_an_earlier_version_reads_as_it_did() {
         app.must(&events).await;
         // As an earlier version left it: nobody remembers who was the other one.
         own.redis.cli(&["HDEL", &key(room, "meta"), "parted"]);
-        app.must(&sent(room, "bob", "1")).await;
+        app.must(&sent(room, "1", "bob")).await;
     }
     assert_eq!(total(app, "alice").await, 2);
     assert_eq!(by_peer(app, "alice", &["bob"]).await, [Some(0)]);
@@ -472,7 +472,7 @@ async fn a_direct_room_may_be_called_as_the_vendor_calls_it() {
     // Whoever comes by that name comes into the same room.
     let by_name = json!([
         {"type": "room.updated", "room": "2bec603e94a210092439e83ff2d79ac1", "kind": "direct"},
-        sent("2bec603e94a210092439e83ff2d79ac1", "ccc", "3"),
+        sent("2bec603e94a210092439e83ff2d79ac1", "3", "ccc"),
     ]);
     app.must(&by_name).await;
     assert_eq!(by_peer(&app, "aaa", &["ccc"]).await, [Some(2)]);
@@ -535,7 +535,7 @@ async fn leaves(app: &App, user: &str) -> Value {
 
 /// A note to oneself goes to a room of one's own, and not to one in which somebody else has been.
 #[tokio::test]
-async fn a_room_of_ones_own_is_not_that_anymore_when_somebody_has_been_in_it() {
+async fn a_note_to_oneself_avoids_a_room_in_which_somebody_else_has_been() {
     let app = app();
     let note = |id: &str| json!({"type": "message.sent", "sender": "own", "to": "own", "id": id});
     app.must(&note("1")).await;

@@ -61,7 +61,7 @@ async fn without_its_replica_the_outcome_is_unknown_and_the_event_counts_once_al
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_share_the_rounds() {
+async fn callers_share_the_waits_for_replicas() {
     let redis = RedisServer::start();
     let _replica = redis.replica();
     let (app, _pod, redis) = Own::on(redis, waiting(5_000)).parts();

@@ -142,7 +142,7 @@ fn a_clock_that_steps_back_costs_one_burst_at_most() {
 
 /// A flood at a limit whose clock stepped back: refusals put off nothing.
 #[test]
-fn calls_that_are_refused_meanwhile_do_not_make_it_longer() {
+fn refused_calls_do_not_make_the_wait_longer() {
     let mut scene = Scene::new();
     for ahead in [30 * MILLISECOND, HOUR] {
         scene.step_back(ahead);
@@ -158,7 +158,7 @@ fn calls_that_are_refused_meanwhile_do_not_make_it_longer() {
 }
 
 #[test]
-fn a_step_gives_nothing_away() {
+fn a_clock_that_steps_lets_no_more_calls_through() {
     let mut scene = Scene::new();
     let slow = Limit {
         emission: SECOND,
@@ -178,7 +178,7 @@ fn a_step_gives_nothing_away() {
 /// What was let through on credit is charged past the point where nothing is left, up to a burst, and held against the
 /// calls that follow. It is no clock that stepped back.
 #[test]
-fn what_is_owed_is_kept_up_to_one_burst() {
+fn a_debt_is_kept_up_to_one_burst() {
     let mut scene = Scene::new();
     let slow = Limit {
         emission: SECOND,

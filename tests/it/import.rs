@@ -461,6 +461,7 @@ async fn redis_away_in_the_middle_is_waited_for_and_then_it_says_how_far_it_came
         (counted(&scene) > before + 200).then_some(())
     });
     scene.redis.freeze();
+    // The length of the absence: longer than the import waits for an answer, shorter than its patience.
     std::thread::sleep(Duration::from_millis(2_500));
     scene.redis.thaw();
     let out = child.wait_with_output().unwrap();

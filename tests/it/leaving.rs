@@ -45,7 +45,7 @@ impl Kept {
         Ok(close)
     }
 
-    /// Whether it comes to an end in peace, with nothing more said.
+    /// Reads to the end of the connection, and answers how many bytes came. An error: it was cut.
     fn ends(&mut self) -> std::io::Result<usize> {
         self.0.read_to_end(&mut Vec::new())
     }
@@ -55,16 +55,12 @@ fn pod(drain: &str, redis: &RedisServer) -> Pod {
     let mut command = unread();
     command.env("UNREAD_SERVER__DRAIN_SECONDS", drain);
     let pod = Pod::start_by(command, &Config::apps(1).toml(&redis.url()));
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     pod
 }
 
-fn address(pod: &Pod) -> String {
-    pod.base.strip_prefix("http://").unwrap().to_owned()
-}
-
-/// Thirty clients call, and call anew wherever they are told to go, until nobody takes new connections. Answers how many calls
-/// were answered after the signal.
+/// Thirty clients call. Each connects again when it is told that its connection ends, until nobody takes new connections.
+/// Answers how many calls were answered after the signal.
 fn deploy(drain: &str) -> usize {
     let redis = RedisServer::start();
     let mut pod = pod(drain, &redis);
@@ -72,7 +68,7 @@ fn deploy(drain: &str) -> usize {
     let (before, after) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let clients: Vec<_> = (0..30)
         .map(|client| {
-            let (address, told) = (address(&pod), Arc::clone(&told));
+            let (address, told) = (pod.address().to_owned(), Arc::clone(&told));
             let (before, after) = (Arc::clone(&before), Arc::clone(&after));
             std::thread::spawn(move || {
                 while let Some(mut kept) = Kept::open(&address) {
@@ -126,9 +122,9 @@ fn no_client_of_a_pod_that_stops_at_once_sees_a_connection_cut() {
 fn a_pod_that_drains_answers_and_closes() {
     let redis = RedisServer::start();
     let mut pod = pod("2", &redis);
-    let mut busy = Kept::open(&address(&pod)).unwrap();
-    let mut idle = Kept::open(&address(&pod)).unwrap();
-    let mut unused = Kept::open(&address(&pod)).unwrap();
+    let mut busy = Kept::open(pod.address()).unwrap();
+    let mut idle = Kept::open(pod.address()).unwrap();
+    let mut unused = Kept::open(pod.address()).unwrap();
     assert!(!busy.call().unwrap());
     assert!(!idle.call().unwrap());
     pod.ask_to_end();
@@ -138,7 +134,7 @@ fn a_pod_that_drains_answers_and_closes() {
     assert!(busy.call().unwrap());
     assert_eq!(busy.ends().unwrap(), 0);
     // Who comes now is answered, and told the same.
-    let mut late = Kept::open(&address(&pod)).unwrap();
+    let mut late = Kept::open(pod.address()).unwrap();
     assert!(late.call().unwrap());
     assert_eq!(idle.ends().unwrap(), 0);
     assert_eq!(unused.ends().unwrap(), 0);
@@ -157,7 +153,7 @@ fn ignored(log: &[String], name: &str) -> usize {
 fn signals_that_ask_for_nothing_we_do_end_no_pod() {
     let redis = RedisServer::start();
     let mut pod = pod("0", &redis);
-    let mut kept = Kept::open(&address(&pod)).unwrap();
+    let mut kept = Kept::open(pod.address()).unwrap();
     for name in ["HUP", "USR1", "USR2", "PIPE"] {
         pod.signal(name);
         if name != "PIPE" {
@@ -177,7 +173,7 @@ fn signals_end_no_pod_with_a_redis_of_its_own() {
     let config = Config::apps(1);
     let dir = crate::support::quoted(data.path().to_str().unwrap());
     let mut pod = Pod::start_toml(&config.toml_with(&format!("data_dir = {dir}")));
-    let mut kept = Kept::open(&address(&pod)).unwrap();
+    let mut kept = Kept::open(pod.address()).unwrap();
     for name in ["HUP", "USR1", "USR2", "PIPE"] {
         pod.signal(name);
         assert!(!kept.call().unwrap(), "{name}");

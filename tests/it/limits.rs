@@ -94,7 +94,7 @@ async fn a_cluster_limit_admits_what_it_says_over_three_pods() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_stays_below_the_limit_is_never_refused() {
+async fn a_caller_below_the_limit_is_never_refused() {
     let (_redis, pods, apps) = three_pods(&Config::limited(1, CLUSTER)).await;
     let tally = offer(&apps[0], &pods, 190, 950).await;
     assert_eq!((tally.admitted, tally.refused), (950, 0));
@@ -359,9 +359,8 @@ async fn one_device_uses_up_its_own_share_and_no_more() {
             "{standing}"
         );
         assert_eq!(app.imkit_rooms("greedy", &[]).await.status, 200);
-        let metrics = pod.admin_get("/metrics").unwrap();
-        let counted = r#"unread_rate_limited_total{stage="user"} 1"#;
-        assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+        let counted = pod.metric(r#"unread_rate_limited_total{stage="user"}"#);
+        assert_eq!(counted, Some(1));
     }
 }
 
@@ -401,6 +400,7 @@ async fn pods_hold_a_user_to_one_share_together() {
                 429 => refused[pod] = true,
                 _ => panic!("{reply:?}"),
             }
+            // A device's pace, at which the pods' reports get through.
             tokio::time::sleep(Duration::from_millis(5)).await;
             if refused.iter().all(|refused| *refused) {
                 break 'all;

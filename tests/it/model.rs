@@ -185,7 +185,7 @@ fn inactive_left_and_deleted_rooms_show_up_nowhere() {
 }
 
 #[test]
-fn direct_rooms_and_peers() {
+fn the_other_member_of_a_direct_room_is_the_peer() {
     let mut m = Model::default();
     let hello =
         json!({"type": "message.sent", "to": "bob", "sender": "alice", "id": "1", "time": 5});
@@ -218,7 +218,7 @@ fn direct_rooms_and_peers() {
 }
 
 #[test]
-fn rejected_changes_nothing() {
+fn a_rejected_event_changes_nothing() {
     let mut m = group();
     let change = json!({"type": "room.updated", "room": "r", "kind": "direct", "tags": []});
     assert_eq!(m.apply(&change), Outcome::Rejected("kind_change"));
@@ -241,7 +241,7 @@ fn rejected_changes_nothing() {
 }
 
 #[test]
-fn the_list_of_rooms() {
+fn the_list_of_rooms_is_filtered_and_sorted() {
     let mut m = model(&[
         json!({"type": "room.updated", "room": "old", "time": 1000}),
         json!({"type": "room.updated", "room": "new", "time": 2000, "tags": ["x"]}),

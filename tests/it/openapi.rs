@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::support::{App, Config, Pod, RedisServer, ran};
+use crate::support::{App, Config, Pod, RedisServer, run_unread};
 use document::{Document, Operation, written_json};
 
 /// The document, its operations and its schemas.
@@ -124,7 +124,7 @@ fn a_pod_serves_the_document() {
 /// The document is of this version of the program.
 #[test]
 fn the_document_has_the_programs_version() {
-    let version = ran(&["--version"]).stdout;
+    let version = run_unread(&["--version"]).stdout;
     let document = Document::read();
     let said = document.at("/info/version").as_str().unwrap();
     assert!(

@@ -8,7 +8,7 @@ use crate::support::history::{History, Universe, setting};
 use crate::support::model::{Model, Outcome};
 use crate::support::{App, Config, Pod, RedisServer, app, assert_no_drift};
 
-/// No sequence is random that cannot be had again.
+/// Fixed seeds: a history that fails can be run again.
 const SEEDS: [u64; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
 /// Runs all seeds at the same time, each in an app of its own.

@@ -1,4 +1,4 @@
-//! What once went wrong, each by name. Where a pod dies, it does so right after Redis has taken its event.
+//! What once went wrong: a test for each. A pod that dies in these tests dies right after Redis has taken its event.
 
 /// Work that a dead pod left.
 mod dead_pods;

@@ -73,10 +73,10 @@ async fn deliveries_in_any_order_and_number_end_in_the_same_state() {
         }
         let mut closer = 0;
         for call in &again {
-            let mut reply = made(&mut connection, call);
+            let mut reply = call_again(&mut connection, call);
             if reply.iter().any(|letter| letter == "C") {
                 closer += 1;
-                reply = made(&mut connection, &with_all_keys(call));
+                reply = call_again(&mut connection, &with_all_keys(call));
             }
             // What is late says so, and is kept or let be all the same.
             reply.retain(|word| !word.starts_with('>') && !word.starts_with('A'));
@@ -91,7 +91,7 @@ async fn deliveries_in_any_order_and_number_end_in_the_same_state() {
     }
 }
 
-fn made(connection: &mut Connection, call: &[Vec<u8>]) -> Vec<String> {
+fn call_again(connection: &mut Connection, call: &[Vec<u8>]) -> Vec<String> {
     let mut cmd = redis::Cmd::new();
     for part in call {
         cmd.arg(part.as_slice());

@@ -175,7 +175,7 @@ async fn a_key_of_another_type_of_event_is_invalid_and_one_of_a_rejected_event_i
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_are_refused() {
+async fn invalid_keys_are_refused() {
     let app = app();
     app.must(&made("r", &["al", "bob"])).await;
     for key in [
@@ -449,7 +449,7 @@ async fn a_message_to_somebody_is_known_in_whichever_of_their_rooms_it_is() {
 
 /// The longest key of a request is one that `verify` reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_longest_key_of_a_request_is_nothing_that_can_not_be_read() {
+async fn verify_reads_the_longest_key_of_a_request() {
     let (app, _pod, redis) = Own::start("").parts();
     app.must(&made("r", &["al", "bob"])).await;
     let read = json!([

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::support::scenarios::histories;
 use crate::support::servers::rights_were_enough;
-use crate::support::{App, Config, Pod, RedisServer, ran};
+use crate::support::{App, Config, Pod, RedisServer, run_unread};
 
 const DOCUMENT: &str = include_str!("../../docs/redis.md");
 
@@ -80,12 +80,12 @@ async fn the_documented_acl_line_is_enough_and_makes_no_denial() {
         &["import", "--app", "app-0", events.to_str().unwrap()],
         &["doctor"],
     ] {
-        let ran = ran(&[command, &["--redis-url", &url]].concat());
+        let ran = run_unread(&[command, &["--redis-url", &url]].concat());
         assert_eq!(ran.code, 0, "{command:?}: {ran:?}");
         nothing_was_denied(&redis);
     }
     // `doctor` says so too, and knows what it talks to.
-    let doctor = ran(&["doctor", "--redis-url", &url]).stdout;
+    let doctor = run_unread(&["doctor", "--redis-url", &url]).stdout;
     assert!(
         doctor.contains("\nok    rights: user \"unread\" may run all"),
         "{doctor}"

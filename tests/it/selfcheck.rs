@@ -68,7 +68,7 @@ impl Scene {
 
     fn run(&self, command: &str, more: &[&str]) -> Ran {
         let url = self.redis.url();
-        support::ran(&[&[command, "--redis-url", &url], more].concat())
+        support::run_unread(&[&[command, "--redis-url", &url], more].concat())
     }
 
     /// All that the endpoints say of alice.
@@ -142,7 +142,7 @@ fn sh(line: &str) -> String {
 
 #[test]
 fn a_command_that_cannot_run_says_so() {
-    let ran = support::ran(&["verify", "--redis-url", "redis://127.0.0.1:1"]);
+    let ran = support::run_unread(&["verify", "--redis-url", "redis://127.0.0.1:1"]);
     assert_eq!(ran.code, 3, "{ran:?}");
     assert!(
         ran.stderr.starts_with("unread: could not run to its end"),
@@ -175,13 +175,13 @@ fn a_command_that_cannot_run_says_so() {
         (vec!["verify", "--redis-url", &redis.url()], 0),
         (vec!["rebuild", "--redis-url", &redis.url()], 0),
     ] {
-        let ran = support::ran(&args);
+        let ran = support::run_unread(&args);
         assert_eq!(ran.code, code, "{args:?}: {ran:?}");
     }
     // Without an address: the private server of a pod that runs in the data directory, and here runs none.
     let file = format!("{dir}/unread.toml");
     std::fs::write(&file, format!("[redis]\ndata_dir = \"{dir}\"\n")).unwrap();
-    let ran = support::ran(&["doctor", "--config", &file]);
+    let ran = support::run_unread(&["doctor", "--config", &file]);
     assert_eq!(ran.code, 3);
     assert!(
         ran.stderr.contains("no private redis-server runs in"),

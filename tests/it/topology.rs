@@ -6,17 +6,17 @@ use crate::support::scenarios::{
     failovers, freeze_a_master, histories, replicas_take_over, slots_move,
 };
 use crate::support::servers::{Cluster, RIGHTS, Sentinels, TlsServer};
-use crate::support::{Config, RedisServer, assert_no_drift, ran};
+use crate::support::{Config, RedisServer, assert_no_drift, run_unread};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_on_one_server() {
+async fn histories_agree_with_the_model_on_one_server() {
     let redis = RedisServer::start();
     histories(&mut Config::apps(0), &redis.url(), 301..303, 250).await;
 }
 
 /// Every script declares every key: a cluster would refuse it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_on_a_cluster() {
+async fn histories_agree_with_the_model_on_a_cluster() {
     let cluster = Cluster::start(15_000);
     histories(&mut Config::apps(0), &cluster.url(), 311..313, 250).await;
     cluster.rights_were_enough();
@@ -36,14 +36,14 @@ async fn the_self_check_finds_and_repairs_on_every_node() {
         assert_ne!(cluster.nodes[0].cli(&command), "");
     }
     let of = ["--redis-url", url.as_str(), "--app", "app-0"];
-    assert_eq!(ran(&[&["verify"], &of[..]].concat()).code, 1);
-    assert_eq!(ran(&[&["rebuild"], &of[..]].concat()).code, 0);
-    let answer = ran(&[&["verify", "--json"], &of[..]].concat());
+    assert_eq!(run_unread(&[&["verify"], &of[..]].concat()).code, 1);
+    assert_eq!(run_unread(&[&["rebuild"], &of[..]].concat()).code, 0);
+    let answer = run_unread(&[&["verify", "--json"], &of[..]].concat());
     assert_eq!(
         (answer.code, &answer.json()["drift"]),
         (0, &serde_json::json!([]))
     );
-    let memory = ran(&[&["inspect", "--memory", "--json"], &of[..]].concat());
+    let memory = run_unread(&[&["inspect", "--memory", "--json"], &of[..]].concat());
     assert_eq!(memory.code, 0, "{memory:?}");
     let weighed = memory.json();
     assert!(weighed["users"].as_u64() > Some(3), "{weighed}");
@@ -59,23 +59,23 @@ async fn the_self_check_finds_and_repairs_on_every_node() {
         cluster.nodes[0].cli(&["-c", "DEL", key]);
         assert_eq!(cluster.nodes[0].cli(&["-c", "SET", key, "poison"]), "OK");
     }
-    let answer = ran(&[&["verify", "--json"], &of[..]].concat());
+    let answer = run_unread(&[&["verify", "--json"], &of[..]].concat());
     assert_eq!(answer.code, 1, "{answer:?}");
     let result = answer.json();
     let named = result["unreadable"].as_array().unwrap().iter();
     let named: BTreeSet<&str> = named.filter_map(|row| row["key"].as_str()).collect();
     assert_eq!(named, keys.iter().map(String::as_str).collect());
     assert_eq!(result["drift"], serde_json::json!([]));
-    let answer = ran(&[&["rebuild", "--mend"], &of[..]].concat());
+    let answer = run_unread(&[&["rebuild", "--mend"], &of[..]].concat());
     assert_eq!(answer.code, 0, "{answer:?}");
     assert_no_drift(&url, "app-0");
-    let doctor = ran(&["doctor", "--redis-url", &url]);
+    let doctor = run_unread(&["doctor", "--redis-url", &url]);
     let looked_at = doctor.stdout.matches("ok    cluster [").count();
     assert_eq!(looked_at, 3, "{doctor:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_behind_sentinels() {
+async fn histories_agree_with_the_model_behind_sentinels() {
     // Nothing is to fail here, however slow the machine is.
     let sentinels = Sentinels::start(20_000);
     histories(&mut Config::apps(0), &sentinels.url(), 321..323, 250).await;
@@ -83,7 +83,7 @@ async fn histories_behind_sentinels() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_on_a_cluster_over_tls() {
+async fn histories_agree_with_the_model_on_a_cluster_over_tls() {
     let cluster = Cluster::start_tls(15_000);
     let mut config = Config::apps(0);
     config.redis = cluster.settings();
@@ -92,7 +92,7 @@ async fn histories_on_a_cluster_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn histories_over_tls_with_the_least_rights() {
+async fn histories_agree_with_the_model_over_tls_with_the_least_rights() {
     let tls = TlsServer::start();
     let mut config = Config::apps(0);
     config.redis = tls.settings();
@@ -102,7 +102,7 @@ async fn histories_over_tls_with_the_least_rights() {
 
 /// Slots go from master to master and back, key by key, while events flow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn slots_move_while_events_flow() {
+async fn nothing_is_lost_while_slots_move() {
     slots_move(60).await;
 }
 

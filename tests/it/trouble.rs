@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::servers::{Cluster, Sentinels};
 use crate::support::{
-    App, Config, Own, Pod, RedisServer, Reply, Wait, eventually, free_port, ran, raw, until,
+    App, Config, Own, Pod, RedisServer, Reply, Wait, eventually, free_port, raw, run_unread, until,
 };
 
 /// What `/readyz` says.
@@ -71,12 +71,9 @@ fn complaints(pod: &Pod) -> Vec<String> {
 
 /// How many calls of that app's endpoint came to that.
 fn outcomes(pod: &Pod, app: &str, endpoint: &str, outcome: &str) -> Option<u64> {
-    let metrics = pod.admin_get("/metrics")?;
-    let name = format!(
-        "unread_requests_total{{app=\"{app}\",endpoint=\"{endpoint}\",outcome=\"{outcome}\"}} "
-    );
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&name))?;
-    line.parse().ok()
+    pod.metric(&format!(
+        "unread_requests_total{{app=\"{app}\",endpoint=\"{endpoint}\",outcome=\"{outcome}\"}}"
+    ))
 }
 
 /// All outcomes of that app's endpoint that have been seen.
@@ -176,8 +173,7 @@ async fn a_full_redis_is_seen_without_a_call() {
     let scene = Scene::new().await;
     scene.ok(&["CONFIG", "SET", "maxmemory", "1"]);
     assert!(state(&scene.pod, "full").contains("OOM"));
-    let metrics = scene.pod.admin_get("/metrics").unwrap();
-    assert!(metrics.contains("\nunread_redis_up 0\n"));
+    assert_eq!(scene.pod.metric("unread_redis_up"), Some(0));
     // Who only reads is served.
     assert_eq!(scene.app.unread("alice", false).await.status, 200);
     assert!(scene.pod.is_ready());
@@ -220,7 +216,7 @@ async fn a_replica_without_its_master_is_said_to_be_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_can_not_save_is_said_so() {
+async fn a_redis_that_cannot_save_is_said_to_be_unsaved() {
     let scene = Scene::new().await;
     // Where its file should be there is a directory, and nothing can be put in its place.
     let dir = scene.redis.cli(&["CONFIG", "GET", "dir"]);
@@ -242,7 +238,7 @@ async fn a_redis_that_can_not_save_is_said_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_master_without_its_replicas_is_said_so() {
+async fn a_master_without_its_replicas_is_said_to_have_too_few() {
     let scene = Scene::new().await;
     scene.ok(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
     scene
@@ -450,7 +446,7 @@ async fn a_cluster_with_one_master_away_is_there_in_part() {
 
 /// What the commands say of a Redis that is away: no word of how its connections are kept.
 #[test]
-fn commands_say_that_redis_is_away_and_not_how_they_looked() {
+fn commands_say_that_redis_is_away_without_a_word_of_the_pool() {
     let url = format!("redis://127.0.0.1:{}", free_port());
     let commands: [&[&str]; 5] = [
         &["verify"],
@@ -460,7 +456,7 @@ fn commands_say_that_redis_is_away_and_not_how_they_looked() {
         &["inspect", "--app", "app-1", "--memory"],
     ];
     for command in commands {
-        let ran = ran(&[command, &["--redis-url", &url]].concat());
+        let ran = run_unread(&[command, &["--redis-url", &url]].concat());
         let said = format!("{}{}", ran.stdout, ran.stderr).to_lowercase();
         assert_ne!(ran.code, 0, "{command:?}: {said}");
         assert!(
@@ -492,7 +488,7 @@ fn a_port_scan_leaves_no_error_in_the_log() {
         b"GET / HTTP/1.0\r\n\r\n",
         b"\x00\x00\x00\x00",
     ];
-    let public = pod.base.strip_prefix("http://").unwrap();
+    let public = pod.address();
     for address in [public, pod.admin.as_str()] {
         for scan in scans {
             let mut stream = std::net::TcpStream::connect(address).unwrap();

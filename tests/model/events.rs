@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{Kind, Member, Mentions, Message, Model, Name, Outcome, Room, Verdict};
+use super::{Checked, Kind, Member, Mentions, Message, Model, Name, Outcome, Room};
 
 const INVALID: &str = "invalid";
 
@@ -13,7 +13,7 @@ fn legal_id(id: &str) -> bool {
 }
 
 /// A field that has to be a string that can be an id.
-fn id<'a>(event: &'a Value, field: &str) -> Verdict<&'a str> {
+fn id<'a>(event: &'a Value, field: &str) -> Checked<&'a str> {
     event
         .get(field)
         .and_then(Value::as_str)
@@ -22,7 +22,7 @@ fn id<'a>(event: &'a Value, field: &str) -> Verdict<&'a str> {
 }
 
 /// The same, where it may be left out.
-fn optional_id<'a>(event: &'a Value, field: &str) -> Verdict<Option<&'a str>> {
+fn optional_id<'a>(event: &'a Value, field: &str) -> Checked<Option<&'a str>> {
     if event.get(field).is_none() {
         Ok(None)
     } else {
@@ -30,7 +30,7 @@ fn optional_id<'a>(event: &'a Value, field: &str) -> Verdict<Option<&'a str>> {
     }
 }
 
-fn ids(list: &Value) -> Verdict<BTreeSet<String>> {
+fn ids(list: &Value) -> Checked<BTreeSet<String>> {
     let list = list.as_array().ok_or(INVALID)?;
     list.iter()
         .map(|id| {
@@ -42,14 +42,14 @@ fn ids(list: &Value) -> Verdict<BTreeSet<String>> {
         .collect()
 }
 
-fn text(event: &Value, field: &str) -> Verdict<Option<String>> {
+fn text(event: &Value, field: &str) -> Checked<Option<String>> {
     event
         .get(field)
         .map(|v| v.as_str().map(str::to_owned).ok_or(INVALID))
         .transpose()
 }
 
-fn flag(event: &Value, field: &str) -> Verdict<Option<bool>> {
+fn flag(event: &Value, field: &str) -> Checked<Option<bool>> {
     event
         .get(field)
         .map(|v| v.as_bool().ok_or(INVALID))
@@ -57,7 +57,7 @@ fn flag(event: &Value, field: &str) -> Verdict<Option<bool>> {
 }
 
 /// Milliseconds, given as an integer or as RFC 3339.
-fn time(event: &Value, field: &str) -> Verdict<Option<i64>> {
+fn time(event: &Value, field: &str) -> Checked<Option<i64>> {
     let parse = |v: &Value| match v {
         Value::Number(n) => n.as_i64(),
         Value::String(s) => s
@@ -86,7 +86,7 @@ impl Model {
         self.try_apply(event).unwrap_or_else(Outcome::Rejected)
     }
 
-    fn try_apply(&mut self, event: &Value) -> Verdict<Outcome> {
+    fn try_apply(&mut self, event: &Value) -> Checked<Outcome> {
         // A field that is null is a field left out.
         let mut event = event.clone();
         if let Some(fields) = event.as_object_mut() {
@@ -135,7 +135,7 @@ impl Model {
         Ok(outcome)
     }
 
-    fn apply_once(&mut self, event: &Value) -> Verdict<Outcome> {
+    fn apply_once(&mut self, event: &Value) -> Checked<Outcome> {
         let now = time(event, "time")?.unwrap_or(0);
         match event.get("type").and_then(Value::as_str).ok_or(INVALID)? {
             "user.updated" => self.user_updated(event),
@@ -154,7 +154,7 @@ impl Model {
         }
     }
 
-    fn room_mut(&mut self, id: &str) -> Verdict<&mut Room> {
+    fn room_mut(&mut self, id: &str) -> Checked<&mut Room> {
         self.rooms.get_mut(id).ok_or("room_not_found")
     }
 
@@ -163,7 +163,7 @@ impl Model {
         self.users.entry(user.to_owned()).or_default();
     }
 
-    fn user_updated(&mut self, event: &Value) -> Verdict<Outcome> {
+    fn user_updated(&mut self, event: &Value) -> Checked<Outcome> {
         let user = id(event, "user")?;
         let nickname = text(event, "nickname")?;
         let avatar_url = text(event, "avatar_url")?;
@@ -178,7 +178,7 @@ impl Model {
         Ok(Outcome::Applied(None))
     }
 
-    fn user_deleted(&mut self, event: &Value) -> Verdict<Outcome> {
+    fn user_deleted(&mut self, event: &Value) -> Checked<Outcome> {
         let user = id(event, "user")?;
         self.users.remove(user).ok_or("user_not_found")?;
         for room in self.rooms.values_mut() {
@@ -187,7 +187,7 @@ impl Model {
         Ok(Outcome::Applied(None))
     }
 
-    fn room_updated(&mut self, event: &Value, now: i64) -> Verdict<Outcome> {
+    fn room_updated(&mut self, event: &Value, now: i64) -> Checked<Outcome> {
         let id = id(event, "room")?;
         let kind = match event.get("kind") {
             None => None,
@@ -254,14 +254,14 @@ impl Model {
         Ok(Outcome::Applied(None))
     }
 
-    fn room_deleted(&mut self, event: &Value) -> Verdict<Outcome> {
+    fn room_deleted(&mut self, event: &Value) -> Checked<Outcome> {
         self.rooms
             .remove(id(event, "room")?)
             .ok_or("room_not_found")?;
         Ok(Outcome::Applied(None))
     }
 
-    fn member_changed(&mut self, event: &Value, kind: &str) -> Verdict<Outcome> {
+    fn member_changed(&mut self, event: &Value, kind: &str) -> Checked<Outcome> {
         let room = id(event, "room")?;
         let users = match (event.get("users"), event.get("user")) {
             (Some(users), None) => ids(users)?,
@@ -352,7 +352,7 @@ impl Model {
         );
     }
 
-    fn message_sent(&mut self, event: &Value, now: i64) -> Verdict<Outcome> {
+    fn message_sent(&mut self, event: &Value, now: i64) -> Checked<Outcome> {
         let room = optional_id(event, "room")?;
         let to = optional_id(event, "to")?;
         let message_id = id(event, "id")?;
@@ -428,7 +428,7 @@ impl Model {
         Ok(Outcome::Applied(position))
     }
 
-    fn message_recalled(&mut self, event: &Value) -> Verdict<Outcome> {
+    fn message_recalled(&mut self, event: &Value) -> Checked<Outcome> {
         let message = id(event, "id")?;
         let history = self.history;
         let room = self.room_mut(id(event, "room")?)?;
@@ -444,7 +444,7 @@ impl Model {
         Ok(Outcome::Applied(None))
     }
 
-    fn room_read(&mut self, event: &Value) -> Verdict<Outcome> {
+    fn room_read(&mut self, event: &Value) -> Checked<Outcome> {
         let user = id(event, "user")?;
         let up_to_id = optional_id(event, "up_to_id")?;
         let up_to_time = time(event, "up_to_time")?;
@@ -476,7 +476,7 @@ impl Model {
         user: &str,
         up_to_id: Option<&str>,
         up_to_time: Option<i64>,
-    ) -> Verdict<Outcome> {
+    ) -> Checked<Outcome> {
         let history = self.history;
         let room = self.room_mut(room)?;
         if !room.has_joined(user) {
@@ -491,7 +491,7 @@ impl Model {
         Ok(Outcome::Applied(None))
     }
 
-    fn user_read_all(&mut self, event: &Value) -> Verdict<Outcome> {
+    fn user_read_all(&mut self, event: &Value) -> Checked<Outcome> {
         let user = id(event, "user")?;
         let up_to_time = time(event, "up_to_time")?;
         let kinds = match event.get("kinds") {
@@ -532,7 +532,7 @@ impl Model {
         Ok(Outcome::Applied(None))
     }
 
-    fn pref_updated(&mut self, event: &Value) -> Verdict<Outcome> {
+    fn pref_updated(&mut self, event: &Value) -> Checked<Outcome> {
         let user = id(event, "user")?;
         let room = id(event, "room")?;
         let mut given = Map::new();

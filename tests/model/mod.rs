@@ -189,7 +189,7 @@ impl Room {
     }
 
     /// How far who has read that message has read.
-    fn position_of(&self, id: &str, history: Option<usize>) -> Verdict<u64> {
+    fn position_of(&self, id: &str, history: Option<usize>) -> Checked<u64> {
         let at = self.messages.iter().position(|m| m.id == id);
         let is_last = self.last().is_some_and(|last| last.id == id);
         let at = at
@@ -200,7 +200,7 @@ impl Room {
     }
 
     /// How far who has read all up to a time has read, if the room still knows.
-    fn position_at(&self, user: &str, time: i64, history: Option<usize>) -> Verdict<u64> {
+    fn position_at(&self, user: &str, time: i64, history: Option<usize>) -> Checked<u64> {
         let counted: Vec<(u64, i64)> = self
             .messages
             .iter()
@@ -286,7 +286,8 @@ enum Name {
     User(String),
 }
 
-type Verdict<T> = Result<T, &'static str>;
+/// What a check of an event comes to; the error is the code with which the event is rejected.
+type Checked<T> = Result<T, &'static str>;
 
 impl Model {
     /// The rooms that the user has joined and that are active: the only ones that show up anywhere.

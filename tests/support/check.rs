@@ -19,7 +19,7 @@ pub async fn all(checks: JoinSet<Check>) {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// Who is asked: an app, or answers that were given before.
+/// What is asked: an app, or answers that it gave before.
 pub trait Answers: Sync {
     fn unread(&self, user: &str, include_rooms: bool) -> impl Future<Output = Reply> + Send;
     fn unread_many(&self, users: &[String]) -> impl Future<Output = Reply> + Send;
@@ -102,7 +102,7 @@ fn status(what: impl Fn() -> String, reply: &Reply, expected: u16) -> Check {
     ))
 }
 
-/// Compares one event's result. `accepted` may stand for `applied` where the caller did not wait.
+/// Compares one event's result. `accepted_will_do`: the caller did not wait, so `accepted` is as good as `applied`.
 pub fn result(event: &Value, got: &Value, expected: &Outcome, accepted_will_do: bool) -> Check {
     let word = got["status"].as_str().unwrap_or("");
     let as_applied = word == "applied" || accepted_will_do && word == "accepted";
@@ -433,7 +433,7 @@ pub async fn room(app: &impl Answers, model: &Model, room: &str, users: &[String
     Ok(())
 }
 
-/// What holds for any answer at any moment, whatever else goes on: nothing negative, totals that are sums.
+/// What holds for any answer at any moment, whatever else goes on: no count is negative, and totals are sums.
 pub async fn sums(app: &impl Answers, user: &str) -> Check {
     let reply = app.unread(user, true).await;
     let what = || format!("sums of {user:?}: {}", reply.text);

@@ -81,6 +81,11 @@ impl App {
         other
     }
 
+    /// `HOST:PORT` of its pod.
+    pub fn address(&self) -> &str {
+        self.base.strip_prefix("http://").unwrap()
+    }
+
     /// Only for an app of the shared fixture: that its pod kept all secrets of all apps to itself.
     pub fn assert_no_secret_logged(&self) {
         let shared = self.shared.as_ref().expect("an app of the shared fixture");

@@ -1,7 +1,7 @@
 //! What all test binaries share: processes, a client, the model and what compares answers with it.
 //!
-//! Processes are started and stopped here and nowhere else, always by the handle of the process that we started
-//! ourselves. Whatever takes time is waited for with [`until`] or [`eventually`]; there is no fixed sleep to tune.
+//! Processes are started and stopped here and nowhere else, always by the handle of the process that we started ourselves. What
+//! takes time is waited for with [`until`] or [`eventually`]; a sleep is the pace of a caller, or the length of a fault.
 //!
 //! It is a module and not a crate, so each binary compiles it anew. Measured: as a crate it would save a twelfth of the CPU time
 //! that all four binaries take to compile, and cost `make test`, which compiles one of them, two fifths more.
@@ -71,8 +71,8 @@ pub use self::{
     config::{AppKeys, Config, RateLimit, quoted},
     fixture::{Own, app},
     pod::Pod,
-    process::signal,
-    program::{Ran, assert_no_drift, ran, run, unread},
+    process::{memory_of, signal},
+    program::{Ran, assert_no_drift, run, run_unread, unread},
     redis_server::{RedisServer, free_port},
     tokens::{
         hmac_sha256, imkit_token, imkit_token_of, now_seconds, pack_usersig, tencent_usersig,

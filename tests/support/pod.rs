@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::client::raw;
 use super::clock;
 use super::config::Config;
-use super::process::signal;
+use super::process::{memory_of, signal};
 use super::program::unread;
 use super::redis_server::RedisServer;
 use super::wait::{PATIENCE, until};
@@ -27,41 +27,41 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Started, listening and ready.
+    /// Starts a pod and waits until it is ready.
     pub fn start(config: &Config, redis: &RedisServer) -> Self {
         Self::start_at(config, &redis.url())
     }
 
-    /// The same, with the address of whatever it is.
+    /// The same; the address may be that of a cluster, of sentinels or of a proxy.
     pub fn start_at(config: &Config, redis_url: &str) -> Self {
         let pod = Self::start_unready(config, redis_url);
-        until("the pod's /readyz", || pod.is_ready().then_some(()));
+        pod.until_ready();
         pod
     }
 
-    /// Started and listening; whether it is ready is the test's own question.
+    /// Starts a pod that listens. It may not be ready yet.
     pub fn start_unready(config: &Config, redis_url: &str) -> Self {
         Self::start_toml(&config.toml(redis_url))
     }
 
-    /// By that clock; ready.
+    /// Starts a pod that runs by that clock, and waits until it is ready.
     pub fn by_clock(clock: &clock::Clock, config: &Config, redis_url: &str) -> Self {
         let mut command = unread();
         command.env("UNREAD_SERVER__DRAIN_SECONDS", "0");
         command.envs(clock.environment());
         let pod = Self::start_by(command, &config.toml(redis_url));
-        until("the pod's /readyz", || pod.is_ready().then_some(()));
+        pod.until_ready();
         pod
     }
 
-    /// The same with the whole file given.
+    /// Starts a pod with the whole text of its configuration. It listens, and may not be ready yet.
     pub fn start_toml(toml: &str) -> Self {
         let mut command = unread();
         command.env("UNREAD_SERVER__DRAIN_SECONDS", "0");
         Self::start_by(command, toml)
     }
 
-    /// The same by a command to which `serve` and its file are only to be added.
+    /// The same by a command that has everything but `serve` and the file.
     pub fn start_by(mut command: Command, toml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file: PathBuf = dir.path().join("unread.toml");
@@ -110,12 +110,22 @@ impl Pod {
         pod
     }
 
+    /// `127.0.0.1:PORT` of the endpoints.
+    pub fn address(&self) -> &str {
+        self.base.strip_prefix("http://").unwrap()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the pod still runs").id()
     }
 
     pub fn is_ready(&self) -> bool {
         self.admin_status("/readyz") == Some(200)
+    }
+
+    /// Blocks until it is ready.
+    pub fn until_ready(&self) {
+        until("the pod's /readyz", || self.is_ready().then_some(()));
     }
 
     /// The status of a `GET` on the admin address; nothing when there is no answer.
@@ -129,30 +139,39 @@ impl Pod {
         raw(&self.admin, request.as_bytes()).ok()
     }
 
-    /// Is told to end; [`Pod::ended`] waits for it.
+    /// The number that `/metrics` has for `name`, a metric with its labels; none: there is no such line, or no answer.
+    pub fn metric<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+        let metrics = self.admin_get("/metrics")?;
+        let number = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        metrics.lines().find_map(number)
+    }
+
+    /// Tells the pod to end. [`Pod::ended`] waits until it has.
     pub fn ask_to_end(&self) {
         signal(self.child.as_ref().expect("the pod still runs"), "TERM");
     }
 
-    /// Is sent a signal.
+    /// Sends the pod a signal.
     pub fn signal(&self, name: &str) {
         signal(self.child.as_ref().expect("the pod still runs"), name);
     }
 
-    /// The most memory it has had so far, in bytes.
-    #[cfg(target_os = "linux")]
-    pub fn peak_memory(&self) -> u64 {
-        let pid = self.child.as_ref().expect("the pod still runs").id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let peak = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .and_then(|line| line.trim().strip_suffix(" kB"))
-            .unwrap();
-        peak.parse::<u64>().unwrap() * 1024
+    /// The memory that it has now, in bytes. Linux only, as are the other two.
+    pub fn memory(&self) -> u64 {
+        memory_of(self.pid(), "VmRSS")
     }
 
-    /// Dies at once, in the middle of whatever it does.
+    /// The most memory that it has had so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        memory_of(self.pid(), "VmHWM")
+    }
+
+    /// From now on [`Pod::peak_memory`] looks at nothing that was before.
+    pub fn forget_peak_memory(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+    }
+
+    /// Kills the pod at once, in the middle of its work.
     pub fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -160,13 +179,13 @@ impl Pod {
         }
     }
 
-    /// Is asked to end; answers its exit code (none when a signal ended it).
+    /// Tells the pod to end and waits for that; answers its exit code (none: a signal ended it).
     pub fn term(&mut self) -> Option<i32> {
         self.ask_to_end();
         self.ended()
     }
 
-    /// The exit code of a pod that was told to end (none when a signal ended it).
+    /// Waits for the end of a pod that was told to end; answers its exit code (none: a signal ended it).
     pub fn ended(&mut self) -> Option<i32> {
         let mut child = self.child.take().expect("the pod still runs");
         until("the pod's end after SIGTERM", || child.try_wait().unwrap()).code()

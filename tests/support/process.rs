@@ -16,6 +16,21 @@ pub(super) fn signal_to(pid: u32, name: &str) {
     assert!(sent.success(), "kill -s {name} failed");
 }
 
+/// How many bytes of memory a process has: `VmRSS` now, `VmHWM` at most so far.
+pub fn memory_of(pid: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = |line: &str| {
+        Some(
+            line.strip_prefix(field)?
+                .strip_prefix(':')?
+                .trim()
+                .to_owned(),
+        )
+    };
+    let value = status.lines().find_map(value).unwrap();
+    value.strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
 /// A process that ends with its owner.
 pub(super) struct Reaped(pub(super) Option<Child>);
 

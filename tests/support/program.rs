@@ -59,12 +59,12 @@ impl Ran {
     }
 }
 
-/// Runs the program to its end.
-pub fn ran(args: &[&str]) -> Ran {
+/// Runs the program with these arguments, to its end.
+pub fn run_unread(args: &[&str]) -> Ran {
     run(unread().args(args))
 }
 
-/// Runs a command to its end. One that does not come to it is killed, and the test fails.
+/// Runs a command to its end. A command that does not end is killed, and the test fails.
 #[track_caller]
 pub fn run(command: &mut Command) -> Ran {
     let child = command
@@ -86,7 +86,7 @@ pub fn run(command: &mut Command) -> Ran {
 /// Panics unless `unread verify` finds nothing at all in this app.
 #[track_caller]
 pub fn assert_no_drift(redis_url: &str, app: &str) {
-    let ran = ran(&["verify", "--redis-url", redis_url, "--app", app, "--json"]);
+    let ran = run_unread(&["verify", "--redis-url", redis_url, "--app", app, "--json"]);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     let result = ran.json();
     assert_eq!(result["drift"], json!([]));

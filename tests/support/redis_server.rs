@@ -24,9 +24,9 @@ pub struct RedisServer {
     pub port: u16,
     dir: tempfile::TempDir,
     options: Vec<String>,
-    /// Who asks here, where the default user may not.
+    /// The user and password by which the tests ask, where the default user may not.
     login: Option<(String, String)>,
-    /// What its environment has beside ours.
+    /// More variables of its environment.
     environment: Environment,
 }
 
@@ -48,13 +48,13 @@ impl RedisServer {
         Self::start_in(tempfile::tempdir().unwrap(), None, options)
     }
 
-    /// By that clock, also when it is started again.
+    /// A server that runs by that clock, also when it is started again.
     pub fn by_clock(clock: &clock::Clock, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self::start_as(dir, None, options, clock.environment())
     }
 
-    /// In a directory that may hold what the options name, asked by that user.
+    /// A server in that directory, which may hold files that the options name; `login`: the user by which the tests ask.
     pub fn start_in(
         dir: tempfile::TempDir,
         login: Option<(String, String)>,
@@ -91,7 +91,7 @@ impl RedisServer {
     fn try_start(&mut self) -> bool {
         let child = self.spawn(&[]);
         let mine = format!("process_id:{}\r", child.id());
-        // Belongs to us from now on, so that it ends also when the waiting is given up.
+        // So that it ends also when the waiting is given up.
         let mut child = Reaped(Some(child));
         let up = until("redis-server", || {
             if child.0.as_mut()?.try_wait().unwrap().is_some() {
@@ -183,7 +183,7 @@ impl RedisServer {
         String::from_utf8_lossy(&out.stdout).trim_end().to_owned()
     }
 
-    /// Ends it as an operator would.
+    /// Ends the server as an operator would.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             signal(&child, "TERM");
@@ -198,12 +198,12 @@ impl RedisServer {
         }
     }
 
-    /// Stops it in the middle of whatever it does; its connections stay.
+    /// Stops the server in the middle of its work; its connections stay.
     pub fn freeze(&self) {
         signal(self.child.as_ref().expect("it runs"), "STOP");
     }
 
-    /// It goes on as if nothing had been.
+    /// Lets a frozen server go on.
     pub fn thaw(&self) {
         signal(self.child.as_ref().expect("it runs"), "CONT");
     }
@@ -237,14 +237,18 @@ impl RedisServer {
         let master = self.port.to_string();
         let replica =
             Self::start_with(&["--appendonly", "no", "--replicaof", "127.0.0.1", &master]);
-        until("the replica is in step", || {
-            let info = replica.cli(&["INFO", "replication"]);
-            info.contains("master_link_status:up").then_some(())
-        });
+        replica.in_step();
         replica
     }
 
-    /// The same port and directory again.
+    /// Waits until this replica has caught up with its master.
+    pub fn in_step(&self) {
+        until("the replica is in step", || {
+            (self.info("master_link_status")? == "up").then_some(())
+        });
+    }
+
+    /// Stops the server and starts it with the same port and directory.
     pub fn restart(&mut self) {
         self.stop();
         until("redis-server on its old port", || {
@@ -252,7 +256,7 @@ impl RedisServer {
         });
     }
 
-    /// The same port and directory again, with these options on top; answers as soon as it says that it is loading.
+    /// The same, with these options on top. Comes back as soon as the server says that it is loading.
     pub fn restart_loading(&mut self, options: &[&str]) {
         self.stop();
         self.child = Some(self.spawn(options));

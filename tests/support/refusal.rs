@@ -52,8 +52,8 @@ pub fn sendbird_refusal(reply: &Reply) -> Check {
         .ok_or_else(|| format!("Sendbird: {reply:?}"))
 }
 
-/// Every dialect answers in time, and each is either right or refuses in its own form.
-pub async fn honest(app: &App, model: &Model, user: &str, may_answer: bool) -> Check {
+/// Asks every dialect about one user. Each answers in time: what the model says if it may answer, or a refusal in its own form.
+pub async fn right_or_refused(app: &App, model: &Model, user: &str, may_answer: bool) -> Check {
     async fn in_time<F: Future<Output = Reply>>(call: F) -> Result<Reply, String> {
         tokio::time::timeout(ANSWER, call)
             .await
@@ -101,7 +101,7 @@ pub async fn honest(app: &App, model: &Model, user: &str, may_answer: bool) -> C
 }
 
 /// Asks every dialect about one user: each answers, or refuses in its own form. Answers how many refused.
-pub async fn any(app: &App, user: &str) -> Result<usize, String> {
+pub async fn answered_or_refused(app: &App, user: &str) -> Result<usize, String> {
     let sent = tokio::join!(
         App::try_send(app.native(reqwest::Method::GET, &unread_path(user))),
         App::try_send(app.imkit(reqwest::Method::POST, "/badges/byRoomTags", user)),

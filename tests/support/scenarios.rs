@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(8);
 
 // ---------------------------------------------------------------------------------------------------------- histories
 
-/// Random histories, step by step against the model, wherever the counts are.
+/// Random histories, each compared with the model step by step, on the Redis at `url`.
 pub async fn histories(config: &mut Config, url: &str, seeds: std::ops::Range<u64>, steps: u64) {
     *config = Config {
         redis: config.redis.clone(),
@@ -46,7 +46,7 @@ pub async fn histories(config: &mut Config, url: &str, seeds: std::ops::Range<u6
 
 // ---------------------------------------------------------------------------------------------------------- load
 
-/// Callers that send events all the time, and each of them again until it is answered.
+/// Callers that send events all the time. Each request is sent again until it is answered.
 struct Load {
     app: App,
     answered: Arc<Answered>,
@@ -99,7 +99,7 @@ impl Load {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Ends, and has everything compared with what has been answered.
+    /// Ends the callers, and compares all counts with what was answered.
     async fn finish(self) {
         self.over.store(true, Ordering::Relaxed);
         self.writers.join_all().await;
@@ -111,7 +111,7 @@ impl Load {
     }
 }
 
-/// Sends the same until it is taken; each attempt is answered in time, and a refusal is one in the dialect.
+/// Sends the events again until they are taken. Each attempt has to be answered in time, and a refusal has to be a 503.
 async fn insist(app: &App, events: &Value, refused: &AtomicUsize) -> Reply {
     let start = Instant::now();
     loop {
@@ -197,13 +197,13 @@ pub async fn slots_move(moves: usize) {
     load.finish().await;
 }
 
-/// Where one user's requests go: to its own slot, and what else an event of its own touches.
+/// The master that has the user's slot.
 fn needs(cluster: &Cluster, app: &App, user: usize) -> usize {
     let key = format!("unread:v1:{{{}:u:user%20{user}}}:counts", app.keys.id);
     cluster.owner(cluster.slot(&key), 0)
 }
 
-/// Requests that need the frozen one are refused, others are answered meanwhile.
+/// The master that has the key `needed` is frozen. Requests that need it are refused; others are answered meanwhile.
 pub async fn freeze_a_master(needed: &str) {
     let cluster = Cluster::start(60_000);
     let mut config = config();
@@ -239,7 +239,7 @@ pub async fn freeze_a_master(needed: &str) {
                 .expect("an answer in time, if a refusal")
         }
     });
-    // As many as there can be while one waits; all of them are answered before it is.
+    // All of these are answered while that request still waits.
     for round in 0..5 {
         let user = name(others[round % others.len()]);
         let reply = app.tencent_total(&user).await.ok();
@@ -247,7 +247,7 @@ pub async fn freeze_a_master(needed: &str) {
     }
     assert!(
         !stuck.is_finished(),
-        "nothing is left of what was to be seen"
+        "the request to the frozen master was answered too early to show anything"
     );
     let reply = stuck.await.unwrap();
     assert_eq!(reply.body["ErrorCode"], 91000, "{}", reply.text);
@@ -281,7 +281,7 @@ pub async fn freeze_a_master(needed: &str) {
     load.finish().await;
 }
 
-/// Between the rounds everything is replicated before a master dies: what is promised without `wait`.
+/// In each round a master is killed when its replica has everything: without `wait`, nothing more is promised.
 pub async fn replicas_take_over(rounds: u64) {
     let mut cluster = Cluster::start(1_000);
     let config = config();

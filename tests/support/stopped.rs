@@ -18,8 +18,8 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    /// A pod of its own is sent `events` and stops at the call of `script`, when `pending` holds one job more than before.
-    /// How long it then waits for Redis is said in `config`.
+    /// Starts a pod, sends it `events`, and stops it at the call of `script`: Redis has run the script, the pod has no answer,
+    /// and `pending` holds one job more than before. `config` says how long the pod then waits for Redis.
     pub async fn at(
         config: &Config,
         redis: &RedisServer,
@@ -40,7 +40,7 @@ impl Stopped {
         Self { wire, pod, caller }
     }
 
-    /// The same, at the call of `script` itself, which does not reach Redis; whatever `events` do before it is done.
+    /// The same, but the call of `script` does not reach Redis. What `events` do before that call is done.
     pub fn before(
         config: &Config,
         redis: &RedisServer,
@@ -81,7 +81,7 @@ fn behind_a_wire(config: &Config, redis: &RedisServer) -> (Wire, Pod) {
 struct State {
     /// The digest of the script to stop at.
     script: Option<String>,
-    /// Whether that call is kept back, and not its answer.
+    /// Whether the call is kept back, instead of its answer.
     before: bool,
     holding: bool,
     closed: bool,
@@ -98,7 +98,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for as long as this direction is held; whether there is still anybody to carry for.
+    /// Waits for as long as this direction is held. Answers false when the wire was closed meanwhile.
     fn passes(&self, held: impl Fn(&State) -> bool) -> bool {
         let held = |state: &mut State| state.holding && held(state) && !state.closed;
         let (state, _) = self

@@ -1,7 +1,7 @@
 //! Traffic whose outcome does not depend on the order in which it arrives, and the model of that outcome.
 //!
-//! The only thing that order decides is which message gets which position, and that the server itself answers. With the
-//! positions known the model can be told the same story in the right order.
+//! Order decides only which message gets which position, and the server answers the positions. So the model can be told the same
+//! events in the order of the positions.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -64,7 +64,7 @@ pub fn setup() -> Value {
     events.into()
 }
 
-/// One who writes, and refers only to messages of its own.
+/// A caller whose events refer only to its own messages.
 pub struct Writer {
     name: usize,
     rng: StdRng,

@@ -1,8 +1,9 @@
-//! Waiting for conditions. No test sleeps for a fixed time.
+//! Waiting for conditions. No test sleeps and then hopes that something has happened: a sleep is the pace of a caller, or the
+//! length of a fault.
 
 use std::time::{Duration, Instant};
 
-/// Generous: a loaded machine must not fail a test that would pass on an idle one.
+/// How long a test waits before it fails. Generous: a loaded machine must not fail a test that would pass on an idle one.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Between two looks at a condition.

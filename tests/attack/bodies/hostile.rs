@@ -6,133 +6,100 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::json;
 
-use super::{LONGEST, MIB, Scene, all_is_well, forget_peak, memory, worker_time};
+use super::{LONGEST, MIB, Scene, all_is_well, worker_time};
 use crate::support::{App, Reply};
 
-/// Bodies of 8 MiB that are hard to take apart, and what is to be answered.
-fn hostile_bodies() -> Vec<(&'static str, u16, Vec<u8>)> {
-    const MESSAGE: &str = r#"{"type":"message.sent","room":"r","id":"1","#;
-    fn filled(begin: &str, piece: &str, end: &str) -> Vec<u8> {
-        let pieces = (LONGEST - begin.len() - end.len()) / piece.len();
-        let mut body = String::with_capacity(LONGEST);
-        body.push_str(begin);
-        body.push_str(&piece.repeat(pieces));
-        if body.ends_with(',') && end.starts_with([']', '}']) {
-            body.pop();
-        }
-        body.push_str(end);
-        body.into_bytes()
+/// What it is, the status that answers it, and its bytes.
+type Body = (&'static str, u16, Vec<u8>);
+
+/// A body of 8 MiB: `piece` again and again between `begin` and `end`.
+fn body(what: &'static str, status: u16, begin: &str, piece: &str, end: &str) -> Body {
+    let pieces = (LONGEST - begin.len() - end.len()) / piece.len();
+    let mut body = String::with_capacity(LONGEST);
+    body.push_str(begin);
+    body.push_str(&piece.repeat(pieces));
+    if body.ends_with(',') && end.starts_with([']', '}']) {
+        body.pop();
     }
-    let numbered = |begin: &str, end: &str| {
-        let mut body = begin.to_owned();
-        let mut n = 0_u32;
-        while body.len() < LONGEST - 20 - end.len() {
-            body.push_str(&format!("\"{n:x}\","));
-            n += 1;
-        }
-        body.push_str(end);
-        body.into_bytes()
-    };
-    let message = |begin: &str| format!("{MESSAGE}{begin}");
-    let lines = |line: &str| {
-        (line.to_owned() + "\n")
-            .repeat(LONGEST / (line.len() + 1))
-            .into_bytes()
-    };
+    body.push_str(end);
+    (what, status, body.into_bytes())
+}
+
+/// A message, good or rejected by itself, with such a field.
+fn message(what: &'static str, begin: &str, piece: &str, end: &str) -> Body {
+    const START: &str = r#"{"type":"message.sent","room":"r","id":"1","#;
+    body(what, 200, &format!("{START}{begin}"), piece, end)
+}
+
+/// The same, filled with texts that differ; one more, which is empty, stands at the end.
+fn numbered(what: &'static str, begin: &str) -> Body {
+    let (mut body, end) = (begin.to_owned(), "\"\"]}");
+    let mut n = 0_u32;
+    while body.len() < LONGEST - 20 - end.len() {
+        body.push_str(&format!("\"{n:x}\","));
+        n += 1;
+    }
+    body.push_str(end);
+    (what, 200, body.into_bytes())
+}
+
+/// One line again and again.
+fn lines(what: &'static str, status: u16, line: &str) -> Body {
+    let line = line.to_owned() + "\n";
+    (what, status, line.repeat(LONGEST / line.len()).into_bytes())
+}
+
+/// Bodies of 8 MiB that are hard to take apart.
+fn hostile_bodies() -> Vec<Body> {
+    let no_event = format!("{{\"type\":\"x\",\"text\":\"{}\"}},", "t".repeat(820));
+    let id = r#"[{"type":"message.sent","room":"r","id":""#;
+    let mentions = r#"{"type":"message.sent","room":"r","id":"1","mentions":["#;
+    let members = r#"{"type":"member.joined","room":"r","users":["#;
     vec![
-        (
-            "objects with an empty key",
-            413,
-            filled("[", "{\"\":0},", "]"),
-        ),
-        ("empty objects", 413, filled("[", "{},", "]")),
-        ("lists in lists", 400, filled("[{\"x\":", "[", "]")),
-        ("objects in objects", 400, filled("[", "{\"a\":", "]")),
-        (
-            "a huge text",
-            200,
-            filled(&message("\"text\":\""), "x", "\"}"),
-        ),
-        (
-            "a text of escapes",
-            200,
-            filled(&message("\"text\":\""), "\\n", "\"}"),
-        ),
-        (
-            "a text of surrogates",
-            200,
-            filled(&message("\"text\":\""), "\\ud83d", "\"}"),
-        ),
-        (
-            "a huge id",
-            200,
-            filled(
-                "[{\"type\":\"message.sent\",\"room\":\"r\",\"id\":\"",
-                "x",
-                "\"}]",
-            ),
-        ),
-        (
-            "empty strings",
-            200,
-            filled(&message("\"mentions\":["), "\"\",", "]}"),
-        ),
-        (
-            "empty strings that nobody wants",
-            200,
-            filled(&message("\"x\":["), "\"\",", "]}"),
-        ),
-        (
-            "a huge number",
-            200,
-            filled(&message("\"time\":"), "1", "}"),
-        ),
-        (
-            "numbers that nobody wants",
-            200,
-            filled(&message("\"x\":["), "1e3,", "]}"),
-        ),
-        ("a long key", 200, filled("{\"", "k", "\":0}")),
-        (
+        body("objects with an empty key", 413, "[", r#"{"":0},"#, "]"),
+        body("empty objects", 413, "[", "{},", "]"),
+        body("lists in lists", 400, r#"[{"x":"#, "[", "]"),
+        body("objects in objects", 400, "[", r#"{"a":"#, "]"),
+        body("blanks", 400, "[", " ", ""),
+        body("events that are none", 200, "[", &no_event, "]"),
+        body("a long key", 200, r#"{""#, "k", r#"":0}"#),
+        body(
             "many keys",
             200,
-            filled("{\"type\":\"x\",", "\"a\":0,", "\"a\":0}"),
+            r#"{"type":"x","#,
+            r#""a":0,"#,
+            r#""a":0}"#,
         ),
-        (
+        body(
             "one key again and again",
             200,
-            filled("{\"type\":\"x\",", "\"id\":0,", "\"id\":0}"),
+            r#"{"type":"x","#,
+            r#""id":0,"#,
+            r#""id":0}"#,
         ),
-        (
+        body("a huge id", 200, id, "x", r#""}]"#),
+        message("a huge text", r#""text":""#, "x", r#""}"#),
+        message("a text of escapes", r#""text":""#, r"\n", r#""}"#),
+        message("a text of surrogates", r#""text":""#, r"\ud83d", r#""}"#),
+        message("a huge number", r#""time":"#, "1", "}"),
+        message("empty strings", r#""mentions":["#, r#""","#, "]}"),
+        message(
+            "empty strings that nobody wants",
+            r#""x":["#,
+            r#""","#,
+            "]}",
+        ),
+        message("numbers that nobody wants", r#""x":["#, "1e3,", "]}"),
+        message(
             "one mention again and again",
-            200,
-            filled(&message("\"mentions\":["), "\"u\",", "]}"),
+            r#""mentions":["#,
+            r#""u","#,
+            "]}",
         ),
-        (
-            "mentions",
-            200,
-            numbered(&message("\"mentions\":["), "\"\"]}"),
-        ),
-        (
-            "members and one that is none",
-            200,
-            numbered(
-                "{\"type\":\"member.joined\",\"room\":\"r\",\"users\":[",
-                "\"\"]}",
-            ),
-        ),
-        ("blanks", 400, filled("[", " ", "")),
-        ("broken lines", 413, lines("{")),
-        ("long broken lines", 200, lines(&"{\"\":".repeat(300))),
-        (
-            "events that are none",
-            200,
-            filled(
-                "[",
-                &format!("{{\"type\":\"x\",\"text\":\"{}\"}},", "t".repeat(820)),
-                "]",
-            ),
-        ),
+        numbered("mentions", mentions),
+        numbered("members and one that is none", members),
+        lines("broken lines", 413, "{"),
+        lines("long broken lines", 200, &r#"{"":"#.repeat(300)),
     ]
 }
 
@@ -141,7 +108,7 @@ fn hostile_bodies() -> Vec<(&'static str, u16, Vec<u8>)> {
 async fn hostile_bodies_hold_no_worker_and_little_memory() {
     /// The body, what is made of it and its copies on the way to Redis: a text of 8 MiB, which is a good one, takes the most,
     /// nine times its bytes. More would mean that something grows with what is in the body.
-    const MEMORY: usize = 12 * LONGEST;
+    const MEMORY: u64 = 12 * LONGEST as u64;
     /// The worker only takes in what comes. A program without optimizations is some thirty times slower than the one that is
     /// installed.
     const WORKER: Duration = Duration::from_millis(400);
@@ -149,9 +116,9 @@ async fn hostile_bodies_hold_no_worker_and_little_memory() {
     for (what, expected, body) in hostile_bodies() {
         // Each has a pod of its own: what the allocator keeps of one body would hide what the next one takes.
         let scene = Scene::new("").await;
-        // All that is made once is made.
+        // So that what the pod makes only once is not counted below.
         all_is_well(&scene, || false).await;
-        let memory_before = memory(&scene.pod, "VmRSS");
+        let memory_before = scene.pod.memory();
         let lines = what.ends_with("lines");
         let content_type = if lines {
             "application/x-ndjson"
@@ -167,7 +134,7 @@ async fn hostile_bodies_hold_no_worker_and_little_memory() {
             let text = &reply.text[..reply.text.len().min(300)];
             assert_eq!(reply.status, expected, "{what}: {text}");
         };
-        forget_peak(&scene.pod);
+        scene.pod.forget_peak_memory();
         let time_before = worker_time(&scene.pod);
         right(&send().await);
         let time = worker_time(&scene.pod) - time_before;
@@ -191,16 +158,16 @@ async fn hostile_bodies_hold_no_worker_and_little_memory() {
                 reads
             }
         );
-        let cost = memory(&scene.pod, "VmHWM").saturating_sub(memory_before);
+        let cost = scene.pod.peak_memory().saturating_sub(memory_before);
         println!(
             "{what}: {} MB, {} ms of the worker; {} reads of another app took {:.1} ms, the slowest {:.1}",
-            cost / MIB,
+            cost >> 20,
             time.as_millis(),
             reads.len(),
             reads[reads.len() / 2].as_secs_f64() * 1e3,
             reads[reads.len() - 1].as_secs_f64() * 1e3
         );
-        assert!(cost <= MEMORY, "{what}: {} MB", cost / MIB);
+        assert!(cost <= MEMORY, "{what}: {} MB", cost >> 20);
         assert!(time <= WORKER, "{what}: {time:?}");
     }
 }
@@ -208,7 +175,7 @@ async fn hostile_bodies_hold_no_worker_and_little_memory() {
 /// The other bodies, each as long as it may be and as hard as it gets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_bodies_of_the_other_calls_are_refused_for_little() {
-    const MEMORY: usize = 32 * MIB;
+    const MEMORY: u64 = 32 << 20;
     let scene = Scene::new("").await;
     let app = &scene.hostile;
     let filled = |length: usize, begin: &str, piece: &str, end: &str| {
@@ -216,8 +183,8 @@ async fn hostile_bodies_of_the_other_calls_are_refused_for_little() {
         format!("{begin}{}{end}", piece.repeat(pieces))
     };
     all_is_well(&scene, || false).await;
-    forget_peak(&scene.pod);
-    let (memory_before, time_before) = (memory(&scene.pod, "VmRSS"), worker_time(&scene.pod));
+    scene.pod.forget_peak_memory();
+    let (memory_before, time_before) = (scene.pod.memory(), worker_time(&scene.pod));
     for (begin, piece, end, unread, imkit, tencent) in [
         ("{\"@\":[", "[],", "0]}", 400, 400, 90018),
         ("{\"@\":[", "{\"\":0},", "0]}", 400, 400, 90018),
@@ -255,12 +222,12 @@ async fn hostile_bodies_of_the_other_calls_are_refused_for_little() {
             reply.text
         );
     }
-    let cost = memory(&scene.pod, "VmHWM").saturating_sub(memory_before);
+    let cost = scene.pod.peak_memory().saturating_sub(memory_before);
     let time = worker_time(&scene.pod) - time_before;
     println!(
         "bodies of the other calls: {} MB, {} ms of the worker",
-        cost / MIB,
+        cost >> 20,
         time.as_millis()
     );
-    assert!(cost <= MEMORY, "{} MB", cost / MIB);
+    assert!(cost <= MEMORY, "{} MB", cost >> 20);
 }

@@ -14,13 +14,6 @@ use crate::support::stopped::Stopped;
 /// How long it may take until all is delivered that a dead pod has accepted.
 const FOUND: Duration = Duration::from_secs(30);
 
-/// The value of a gauge without labels.
-fn gauge(pod: &Pod, name: &str) -> f64 {
-    let metrics = pod.admin_get("/metrics").unwrap_or_default();
-    let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
-    metrics.lines().find_map(value).unwrap_or(0.0)
-}
-
 /// What pods that have died accepted and told nobody: messages of three members, a departure, a room's end, a user's end.
 /// Answers what the counts have to become.
 async fn abandon(story: &mut Story, redis: &RedisServer) -> Check {
@@ -34,10 +27,10 @@ async fn abandon(story: &mut Story, redis: &RedisServer) -> Check {
                 joined("talk", &users),
                 room("short", "group"),
                 joined("short", &users),
-                message("short", "a", "last words"),
+                message("short", "last words", "a"),
                 room("own", "group"),
                 joined("own", &["a", "d"]),
-                message("own", "a", "hello"),
+                message("own", "hello", "a"),
                 // So that Redis knows the scripts at which pods are to stop.
                 joined("own", &["e"]),
                 room("gone", "group"),
@@ -47,7 +40,7 @@ async fn abandon(story: &mut Story, redis: &RedisServer) -> Check {
         )
         .await?;
     let messages = (0..40).map(|n| {
-        let mut event = message("talk", users[n % 3], &format!("m{n}"));
+        let mut event = message("talk", &format!("m{n}"), users[n % 3]);
         event["mentions"] = json!([users[(n + 1) % 4]]);
         event["mark_read"] = (n % 4 == 0).into();
         event
@@ -91,7 +84,8 @@ async fn found(story: &Story) -> Check {
     let start = Instant::now();
     let (mut seen, mut done) = (0.0_f64, None);
     loop {
-        seen = seen.max(gauge(&story.pods[0], "unread_fanouts_pending "));
+        let waiting = story.pods[0].metric("unread_fanouts_pending");
+        seen = seen.max(waiting.unwrap_or(0.0));
         let state = story.compare().await;
         match (state, done) {
             (Ok(()), None) => done = Some(start.elapsed()),
@@ -143,7 +137,7 @@ async fn what_a_dead_pod_left_is_finished_after_a_step_forward() {
 
 /// Rooms and users that had work and have none any more are forgotten, and that is what the indexes of work are small by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_done_is_forgotten_after_a_step_back() {
+async fn finished_work_leaves_the_indexes_after_a_step_back() {
     let (redis, clock) = one_redis();
     let mut story = Story::start(&redis.url(), 1);
     let rooms = (0..30).map(|n| room(&format!("r{n}"), "group"));
@@ -201,7 +195,7 @@ async fn what_a_dead_pod_left_is_finished_where_nodes_are_apart() {
         for attempt in 0..20 {
             let mut victim = Pod::start_at(&Config::apps(1), &cluster.url());
             let id = |n: usize| format!("m{attempt}-{n}");
-            let messages = (0..300).map(|n| message(&r, all[n % 2], &id(n)));
+            let messages = (0..300).map(|n| message(&r, &id(n), all[n % 2]));
             let events = story.timed(messages.collect());
             for event in &events {
                 story.model.apply(event);
@@ -226,7 +220,7 @@ async fn what_a_dead_pod_left_is_finished_where_nodes_are_apart() {
 /// A pod that lives and has more to deliver than it can at once: a step forward ends its leases, one back makes them long.
 /// Nothing is delivered twice for that, and nothing is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_living_pods_are_at_work_on_is_delivered_once_over_steps() {
+async fn work_of_living_pods_is_delivered_once_while_the_clock_steps() {
     let (redis, clock) = one_redis();
     let mut story = Story::start(&redis.url(), 2);
     story.users = (0..5).map(|n| format!("u{n}")).collect();
@@ -238,7 +232,7 @@ async fn what_living_pods_are_at_work_on_is_delivered_once_over_steps() {
         .into_iter()
         .enumerate()
     {
-        let events = (0..200).map(|n| message("r", users[n % 3], &format!("m{round}-{n}")));
+        let events = (0..200).map(|n| message("r", &format!("m{round}-{n}"), users[n % 3]));
         let events = story.timed(events.collect());
         for event in &events {
             story.model.apply(event);

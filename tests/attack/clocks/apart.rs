@@ -43,7 +43,7 @@ async fn every_event(story: &mut Story, cast: &Cast) -> Check {
         };
         let (one, two, silent) = (id(), id(), id());
         let by = |id: &str, sender: &str, more: Value| {
-            let mut event = message(r, sender, id);
+            let mut event = message(r, id, sender);
             for (field, value) in more.as_object().unwrap() {
                 event[field] = value.clone();
             }
@@ -119,7 +119,7 @@ async fn every_event_works_at_once_where_nodes_are_apart_for_good() {
 
 /// What a room's node stamps is announced on another node, whose clock is 3 s behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_room_works_whose_index_is_on_a_node_behind_it() {
+async fn a_room_works_although_its_index_is_on_a_node_behind_it() {
     let cluster = Cluster::start_by_clocks();
     cluster.clocks[1].set(3 * SECOND);
     let mut story = Story::start(&cluster.url(), 2);
@@ -133,7 +133,7 @@ async fn a_room_works_whose_index_is_on_a_node_behind_it() {
                 vec![
                     room(&r, "group"),
                     joined(&r, &[&u]),
-                    message(&r, "w", "one"),
+                    message(&r, "one", "w"),
                 ],
             )
             .await;
@@ -144,7 +144,7 @@ async fn a_room_works_whose_index_is_on_a_node_behind_it() {
 
 /// What a room accepted is brought to users whose nodes are eleven minutes behind it, and ahead of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_are_told_whose_nodes_are_eleven_minutes_apart_from_the_rooms() {
+async fn members_are_told_although_their_nodes_are_eleven_minutes_apart_from_the_rooms() {
     let cluster = Cluster::start_by_clocks();
     cluster.clocks[1].set(11 * MINUTE);
     let mut story = Story::start(&cluster.url(), 2);
@@ -158,7 +158,7 @@ async fn members_are_told_whose_nodes_are_eleven_minutes_apart_from_the_rooms() 
         let events = vec![
             room(&r, "group"),
             joined(&r, &users),
-            message(&r, "w", "one"),
+            message(&r, "one", "w"),
         ];
         let done = story.tell(0, events).await;
         failures.extend(

@@ -35,10 +35,10 @@ impl Cast {
         vec![
             room(&self.other, "group"),
             joined(&self.other, &[&self.u, &self.w]),
-            message(&self.other, &self.w, "before"),
+            message(&self.other, "before", &self.w),
             room(&self.room, kind),
             joined(&self.room, &[&self.w]),
-            message(&self.room, &self.w, "before"),
+            message(&self.room, "before", &self.w),
         ]
     }
 }
@@ -50,8 +50,8 @@ type Requests = Vec<(usize, Vec<Value>)>;
 fn cases(cast: &Cast) -> Vec<(&'static str, &'static str, Requests)> {
     let Cast { u, w, room, .. } = cast;
     let (del, join, ask) = (deleted(u), joined(room, &[u]), invited(room, u));
-    let to_all = |id: &str| message(room, w, id);
-    let own = |id: &str| message(room, u, id);
+    let to_all = |id: &str| message(room, id, w);
+    let own = |id: &str| message(room, id, u);
     let (one, two) = (to_all("one"), to_all("two"));
     let (del, join, ask) = (&del, &join, &ask);
     let each = |events: &[&Value]| -> Vec<Value> { events.iter().map(|e| (*e).clone()).collect() };
@@ -216,18 +216,18 @@ async fn in_a_cluster(ahead: [i64; 4]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deleted_and_named_again_where_the_rooms_node_is_behind() {
+async fn a_deleted_user_begins_anew_where_the_rooms_node_is_behind() {
     in_a_cluster([-300 * MS, -5 * MS, -5 * SECOND, -HOUR]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deleted_and_named_again_where_the_rooms_node_is_ahead() {
+async fn a_deleted_user_begins_anew_where_the_rooms_node_is_ahead() {
     in_a_cluster([300 * MS, 20 * MS, 5 * SECOND, HOUR]).await;
 }
 
 /// `unread import` has a pod's work to do, and no pod's restart to help it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deleted_and_named_again_in_an_import() {
+async fn a_deleted_user_begins_anew_in_an_import() {
     let cluster = Cluster::start_by_clocks();
     let mut story = Story::start(&cluster.url(), 1);
     let mut failures = Vec::new();
@@ -246,7 +246,7 @@ async fn deleted_and_named_again_in_an_import() {
             story.import(vec![
                 deleted(&cast.u),
                 joined(&cast.room, &[&cast.u]),
-                message(&cast.room, &cast.w, "one"),
+                message(&cast.room, "one", &cast.w),
             ])?;
             story.start_pods(1);
             story.compare().await
@@ -259,7 +259,7 @@ async fn deleted_and_named_again_in_an_import() {
 
 /// Named by a message to the user alone, in whatever slot the room of the two is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deleted_and_written_to() {
+async fn a_deleted_user_begins_anew_by_a_message_from_somebody() {
     let cluster = Cluster::start_by_clocks();
     let mut story = Story::start(&cluster.url(), 1);
     let mut failures = Vec::new();
@@ -296,7 +296,7 @@ async fn deleted_and_written_to() {
 
 /// One Redis, whose clock steps back between the requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deleted_and_named_again_while_the_clock_steps_back() {
+async fn a_deleted_user_begins_anew_while_the_clock_steps_back() {
     let (redis, clock) = one_redis();
     let mut story = Story::start(&redis.url(), 1);
     let mut failures = Vec::new();
@@ -353,7 +353,7 @@ impl Drop for Shaking {
 
 /// One Redis, whose clock steps back and forth in the middle of every request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deleted_and_named_again_while_the_clock_shakes() {
+async fn a_deleted_user_begins_anew_while_the_clock_steps_back_and_forth() {
     const ROUNDS: usize = 3;
     let (redis, clock) = one_redis();
     let mut story = Story::start(&redis.url(), 2);
@@ -380,7 +380,7 @@ async fn deleted_and_named_again_while_the_clock_shakes() {
 
 /// The master hands over to a replica whose clock is behind, with all that was written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deleted_and_named_again_over_a_failover() {
+async fn a_deleted_user_begins_anew_over_a_failover() {
     let sentinels = Sentinels::start_by_clocks(60_000);
     let master = sentinels.master();
     sentinels.clocks[1 - master].set(-HOUR);

@@ -15,8 +15,8 @@ async fn an_id_sent_again_after_a_step_is_a_duplicate() {
     let setup = vec![
         room("r", "group"),
         joined("r", &["a", "b"]),
-        message("r", "a", "first"),
-        message("r", "b", "second"),
+        message("r", "first", "a"),
+        message("r", "second", "b"),
     ];
     story.tell(0, setup).await.unwrap();
     let steps = [9 * MINUTE, -HOUR, -20 * MINUTE, -YEAR, 9 * MINUTE, -SECOND];
@@ -28,11 +28,11 @@ async fn an_id_sent_again_after_a_step_is_a_duplicate() {
             format!("m{}", n - 1)
         };
         let again = vec![
-            message("r", "a", "first"),
-            message("r", "b", "second"),
-            message("r", "b", &format!("m{n}")),
-            message("r", "b", &format!("m{n}")),
-            message("r", "a", &old),
+            message("r", "first", "a"),
+            message("r", "second", "b"),
+            message("r", &format!("m{n}"), "b"),
+            message("r", &format!("m{n}"), "b"),
+            message("r", &old, "a"),
             json!({"type": "room.read", "room": "r", "user": "a", "up_to_id": old}),
         ];
         story.tell(n % 2, again).await.unwrap();
@@ -46,7 +46,7 @@ async fn an_id_sent_again_after_a_step_is_a_duplicate() {
 /// A delivery that comes late finds that the user has left, however the clock stepped in between and however many rooms the
 /// user has left since.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_left_does_not_come_back_after_a_step() {
+async fn a_room_that_was_left_does_not_come_back_after_a_step() {
     // More than are kept without a look at their age.
     const ROOMS: usize = 600;
     let mut failures = Vec::new();
@@ -69,7 +69,7 @@ async fn what_was_left_does_not_come_back_after_a_step() {
             story.send(0, each(|name| room(name, "group"))).await?;
             story.send(0, each(|name| joined(name, &["u"]))).await?;
             // Its list of members has `u` in it, and it is slow.
-            let late = story.timed(vec![message("r", "w", "late")]);
+            let late = story.timed(vec![message("r", "late", "w")]);
             story.model.apply(&late[0]);
             let mut config = Config::apps(1);
             config.extra = "response_timeout_ms = 60000\n".to_owned();
@@ -83,7 +83,7 @@ async fn what_was_left_does_not_come_back_after_a_step() {
                 return Err(reply.text);
             }
             story.compare().await?;
-            story.tell(0, vec![message("r", "w", "after")]).await
+            story.tell(0, vec![message("r", "after", "w")]).await
         };
         let done: Check = done.await;
         failures.extend(
@@ -129,7 +129,7 @@ async fn a_deleted_user_stays_unknown_when_the_deletion_is_long_ago() {
     let setup = vec![
         room("r", "group"),
         joined("r", &["a", "b", "u", "v"]),
-        message("r", "a", "one"),
+        message("r", "one", "a"),
         deleted("v"),
     ];
     story.tell(0, setup).await.unwrap();
@@ -141,22 +141,22 @@ async fn a_deleted_user_stays_unknown_when_the_deletion_is_long_ago() {
     let pending = "unread:v1:{app-0:r:r}:pending";
     let app = story.apps[0].clone();
     let stopped = Stopped::at(&config, &redis, &app, "deliver", pending, json!(end)).await;
-    story.send(0, vec![message("r", "a", "two")]).await.unwrap();
+    story.send(0, vec![message("r", "two", "a")]).await.unwrap();
     let reply = stopped.goes_on().await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     story.compare().await.unwrap();
     story
-        .tell(0, vec![message("r", "b", "three")])
+        .tell(0, vec![message("r", "three", "b")])
         .await
         .unwrap();
     clock.step(25 * HOUR);
     story
-        .tell(0, vec![message("r", "a", "four")])
+        .tell(0, vec![message("r", "four", "a")])
         .await
         .unwrap();
     // Named by somebody, the user is known again.
     story
-        .tell(0, vec![joined("r", &["u"]), message("r", "a", "five")])
+        .tell(0, vec![joined("r", &["u"]), message("r", "five", "a")])
         .await
         .unwrap();
 }
@@ -173,8 +173,8 @@ async fn the_last_message_can_be_read_by_its_id_after_eight_days() {
         let setup = vec![
             room(kind, kind),
             joined(kind, &["a", "b"]),
-            message(kind, "b", "first"),
-            message(kind, "b", "last"),
+            message(kind, "first", "b"),
+            message(kind, "last", "b"),
         ];
         story.tell(0, setup).await.unwrap();
         // A silent one stands where the last counted one before it does.
@@ -182,7 +182,7 @@ async fn the_last_message_can_be_read_by_its_id_after_eight_days() {
         let also = vec![
             room(&quiet, kind),
             joined(&quiet, &["a", "b"]),
-            message(&quiet, "b", "first"),
+            message(&quiet, "first", "b"),
             json!({"type": "message.sent", "room": quiet, "id": "silent", "silent": true}),
         ];
         story.tell(0, also).await.unwrap();

@@ -87,7 +87,7 @@ impl Watch {
         }
     }
 
-    /// Whether all show all of it.
+    /// Looks once. Answers whether every member sees all of the events.
     async fn look(&mut self) -> bool {
         let answer = self.app.unread_many(&MEMBERS).await.ok();
         let mut whole = true;
@@ -112,7 +112,7 @@ impl Watch {
         whole
     }
 
-    /// Until all show all of it, or `deadline`.
+    /// Looks until every member sees all of the events. Not to have come there by `deadline` is noted as wrong.
     async fn until(&mut self, start: Instant, deadline: Duration) {
         let mut waits = 0;
         while !self.look().await {

@@ -23,7 +23,7 @@ async fn a_kept_member_list_is_not_taken_for_another_of_the_same_revision() {
             json!({"type": "user.updated", "user": "d"}),
             room("r", kind),
             joined("r", others),
-            message("r", "a", "before"),
+            message("r", "before", "a"),
         ];
         story.tell(0, setup).await.unwrap();
         // From here on every revision is the last one and one more.
@@ -33,7 +33,7 @@ async fn a_kept_member_list_is_not_taken_for_another_of_the_same_revision() {
         // The first pod learns a list with `c` in it, and that list is lost.
         story.tell(0, vec![joined("r", &["c"])]).await.unwrap();
         story
-            .tell(0, vec![message("r", "a", "lost")])
+            .tell(0, vec![message("r", "lost", "a")])
             .await
             .unwrap();
         redis.restart();
@@ -51,11 +51,11 @@ async fn a_kept_member_list_is_not_taken_for_another_of_the_same_revision() {
         story.pods[1] = fresh;
         story.tell(1, vec![joined("r", &["d"])]).await.unwrap();
         story
-            .tell(0, vec![message("r", "a", "after")])
+            .tell(0, vec![message("r", "after", "a")])
             .await
             .unwrap();
         story
-            .tell(0, vec![message("r", "d", "answer")])
+            .tell(0, vec![message("r", "answer", "d")])
             .await
             .unwrap();
     }
@@ -81,7 +81,7 @@ async fn members_who_are_ahead_of_their_room_are_told_all_the_same() {
                     vec![
                         room(&r, "group"),
                         joined(&r, &[&w]),
-                        message(&r, &w, "before"),
+                        message(&r, "before", &w),
                     ],
                 )
                 .await?;
@@ -92,7 +92,7 @@ async fn members_who_are_ahead_of_their_room_are_told_all_the_same() {
             for _ in 0..5 {
                 story.send(0, vec![joined(&r, &[&u])]).await?;
                 story
-                    .send(0, vec![message(&r, &w, "lost"), left(&r, &u)])
+                    .send(0, vec![message(&r, "lost", &w), left(&r, &u)])
                     .await?;
             }
             story.send(0, vec![joined(&r, &[&v])]).await?;
@@ -114,15 +114,15 @@ async fn members_who_are_ahead_of_their_room_are_told_all_the_same() {
             })
             .await;
             story.tell(0, vec![joined(&r, &[&u])]).await?;
-            story.tell(0, vec![message(&r, &w, "one")]).await?;
+            story.tell(0, vec![message(&r, "one", &w)]).await?;
             // `v` is in the room by what `v` was told, and not by what the room says: joining puts that right.
             story.users.push(v.clone());
             story
-                .tell(0, vec![joined(&r, &[&v]), message(&r, &w, "two")])
+                .tell(0, vec![joined(&r, &[&v]), message(&r, "two", &w)])
                 .await?;
             story.tell(0, vec![left(&r, &u), left(&r, &v)]).await?;
             story
-                .tell(0, vec![joined(&r, &[&u, &v]), message(&r, &w, "three")])
+                .tell(0, vec![joined(&r, &[&u, &v]), message(&r, "three", &w)])
                 .await
         };
         let done: Check = done.await;
@@ -146,7 +146,7 @@ async fn a_room_made_again_after_all_of_it_was_forgotten_is_a_new_room() {
     let first = vec![
         room(&r, "group"),
         joined(&r, &[&u]),
-        message(&r, "w", "one"),
+        message(&r, "one", "w"),
         json!({"type": "room.deleted", "room": r}),
     ];
     story.tell(0, first).await.unwrap();
@@ -161,7 +161,7 @@ async fn a_room_made_again_after_all_of_it_was_forgotten_is_a_new_room() {
         let again = vec![
             room(&r, "group"),
             joined(&r, &[&u]),
-            message(&r, "w", "one"),
+            message(&r, "one", "w"),
         ];
         let done = async {
             story.tell(0, again).await?;

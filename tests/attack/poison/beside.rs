@@ -58,7 +58,7 @@ fn message(room: &str, id: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_who_cannot_be_told_keeps_nobody_else_from_it() {
+async fn a_user_whose_slot_cannot_be_read_keeps_nobody_else_from_being_told() {
     for what in [
         "counts", "rooms", "left", "marks", "refs", "supers", "prefs",
     ] {
@@ -87,7 +87,7 @@ async fn a_user_who_cannot_be_told_keeps_nobody_else_from_it() {
         let pending = beside.key("r:one", "pending");
         assert_eq!(beside.redis.cli(&["HLEN", &pending]), "0", "{what}");
         let url = beside.redis.url();
-        let ran = crate::support::ran(&["rebuild", "--mend", "--redis-url", &url, "--json"]);
+        let ran = crate::support::run_unread(&["rebuild", "--mend", "--redis-url", &url, "--json"]);
         assert_eq!(ran.code, 0, "{what} {ran:?}");
         if ["counts", "rooms"].contains(&what) {
             assert_eq!(beside.count("bob").await, 2, "{what}");
@@ -156,9 +156,9 @@ async fn a_membership_that_was_vouched_for_can_be_read_by_all() {
         let counts = beside.key("u:bob", "rooms");
         beside.redis.cli(&["HDEL", &counts, "dm"]);
         let url = beside.redis.url();
-        let found = crate::support::ran(&["verify", "--redis-url", &url, "--json"]);
+        let found = crate::support::run_unread(&["verify", "--redis-url", &url, "--json"]);
         assert_eq!(found.code, 1, "{found:?}");
-        let mended = crate::support::ran(&["rebuild", "--redis-url", &url, "--json"]);
+        let mended = crate::support::run_unread(&["rebuild", "--redis-url", &url, "--json"]);
         assert_eq!(mended.code, 0, "{mended:?}");
         assert_eq!(beside.count("bob").await, 2);
     }
@@ -271,7 +271,7 @@ async fn a_member_whose_entry_cannot_be_read_keeps_nobody_else_from_being_told()
     assert_eq!(beside.count("carol").await, 2);
     assert_eq!(beside.count("dave").await, 1);
     let url = beside.redis.url();
-    let ran = crate::support::ran(&["rebuild", "--mend", "--redis-url", &url, "--json"]);
+    let ran = crate::support::run_unread(&["rebuild", "--mend", "--redis-url", &url, "--json"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(beside.outcomes(&message("one", "m3")).await, ["applied"]);
     assert_eq!(beside.count("bob").await, 3);

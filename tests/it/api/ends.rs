@@ -34,7 +34,7 @@ async fn every_answer_ends_with_a_line_feed() {
     app.tencent_total("alice").await.ok();
     app.sendbird("alice", None, None).await.ok();
 
-    let public = pod.base.strip_prefix("http://").unwrap();
+    let public = pod.address();
     let long = "x".repeat(100_000);
     for path in [
         "/v1/events",

@@ -175,17 +175,13 @@ fn own_pod() -> (RedisServer, Pod) {
     (redis, pod)
 }
 
-fn address(base: &str) -> &str {
-    base.strip_prefix("http://").unwrap()
-}
-
 #[test]
 fn what_is_no_request_is_answered_in_the_words_of_its_path() {
     let app = app();
     for (path, words) in PATHS {
         for (status, request) in no_requests(path) {
             let what = String::from_utf8_lossy(&request[..request.len().min(120)]).into_owned();
-            let answer = raw(address(&app.base), &request).unwrap();
+            let answer = raw(app.address(), &request).unwrap();
             in_words_of(words, status, &answer, &what);
         }
     }
@@ -258,7 +254,7 @@ fn odd_requests_are_answered_in_the_words_of_their_path() {
                 ),
             ),
         ] {
-            let answer = raw(address(&pod.base), request.as_bytes()).unwrap();
+            let answer = raw(pod.address(), request.as_bytes()).unwrap();
             in_words_of(words, status, &answer, &request);
         }
     }
@@ -272,7 +268,7 @@ fn odd_requests_are_answered_in_the_words_of_their_path() {
         (400, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
         (400, "\u{16}\u{3}\u{1}\u{2}\0\u{1}\r\n\r\n"),
     ] {
-        let answer = raw(address(&pod.base), request.as_bytes()).unwrap();
+        let answer = raw(pod.address(), request.as_bytes()).unwrap();
         in_words_of(Native, status, &answer, request);
     }
 }
@@ -316,7 +312,7 @@ fn a_body_that_breaks_is_answered_in_the_words_of_its_path() {
             (415, "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"),
             (413, "Content-Length: 99999999999\r\n\r\n{}"),
         ] {
-            let answer = raw(address(&app.base), format!("{head}{rest}").as_bytes()).unwrap();
+            let answer = raw(app.address(), format!("{head}{rest}").as_bytes()).unwrap();
             let (found, ..) = taken_apart(&answer);
             // IMKIT knows no 415.
             let status = if words == Imkit && status == 415 {

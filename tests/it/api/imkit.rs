@@ -32,7 +32,7 @@ async fn post(app: &App, body: impl Into<reqwest::Body>) -> crate::support::Repl
 }
 
 #[tokio::test]
-async fn a_badge_answer_field_by_field() {
+async fn a_badge_answer_is_right_in_every_field() {
     let app = filled().await;
     let all =
         json!({"RC": 0, "RM": "OK", "result": {"totalBadge": 2, "data": {"idle": 1, "work": 1}}});
@@ -72,7 +72,7 @@ async fn a_badge_answer_field_by_field() {
 }
 
 #[tokio::test]
-async fn bad_bodies_and_bad_tags() {
+async fn bad_bodies_and_bad_tags_are_refused() {
     let app = filled().await;
     for body in [
         "nope",
@@ -118,11 +118,7 @@ async fn bad_bodies_and_bad_tags() {
         app.keys.client_key,
         chunk.repeat(17)
     );
-    let answer = raw(
-        app.base.strip_prefix("http://").unwrap(),
-        request.as_bytes(),
-    )
-    .unwrap();
+    let answer = raw(app.address(), request.as_bytes()).unwrap();
     assert!(
         answer.starts_with("HTTP/1.1 413 ") && answer.contains("BODY_TOO_LARGE"),
         "{answer}"
@@ -138,7 +134,7 @@ async fn bad_bodies_and_bad_tags() {
 }
 
 #[tokio::test]
-async fn credentials_of_every_wrong_kind() {
+async fn credentials_of_every_wrong_kind_are_refused() {
     let (app, other) = (filled().await, app());
     let soon = now_seconds() + 3600;
     let (key, secret) = (&app.keys.client_key, &app.keys.jwt_secret);
@@ -235,7 +231,7 @@ async fn credentials_of_every_wrong_kind() {
 }
 
 #[tokio::test]
-async fn slashes_at_the_end_and_head_are_as_without() {
+async fn slashes_at_the_end_and_head_change_nothing() {
     let app = filled().await;
     let (_, plain) = listed(&app, "").await;
     for path in ["/rooms/", "/rooms//"] {

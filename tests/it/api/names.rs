@@ -326,7 +326,7 @@ async fn any_name_works_everywhere() {
 #[tokio::test]
 async fn dots_are_names_too() {
     let app = app();
-    let address = app.base.strip_prefix("http://").unwrap();
+    let address = app.address();
     for name in [".", ".."] {
         app.must(&json!([
             {"type": "room.updated", "room": name},

@@ -40,7 +40,7 @@ fn alice() -> Value {
 }
 
 #[tokio::test]
-async fn one_user_with_and_without_rooms() {
+async fn a_user_is_answered_with_and_without_rooms() {
     let app = filled().await;
     let mut expected = alice();
     expected["user"] = json!("alice");
@@ -94,7 +94,7 @@ async fn ids_in_a_path_are_decoded_once_and_strictly() {
         "%", "%4", "%zz", "%ff", "%C3", "%00", "%0a", "%7f", "%C2%85", "", &long,
     ] {
         for place in ["users", "rooms"] {
-            let address = app.base.strip_prefix("http://").unwrap();
+            let address = app.address();
             let request = format!(
                 "GET /v1/{place}/{segment}/unread HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
                 app.keys.server_key
@@ -113,7 +113,7 @@ async fn ids_in_a_path_are_decoded_once_and_strictly() {
 }
 
 #[tokio::test]
-async fn many_users_at_once() {
+async fn many_users_are_answered_in_one_call() {
     let app = filled().await;
     let none = json!({"messages": kinds(0, 0, 0), "mentions": kinds(0, 0, 0), "invitations": kinds(0, 0, 0)});
     let reply = app
@@ -145,7 +145,7 @@ async fn many_users_at_once() {
 }
 
 #[tokio::test]
-async fn wrong_questions_about_many_users() {
+async fn wrong_questions_about_many_users_are_refused() {
     let app = filled().await;
     for body in [
         "",
@@ -181,7 +181,7 @@ async fn wrong_questions_about_many_users() {
 }
 
 #[tokio::test]
-async fn one_room_and_some_of_its_members() {
+async fn a_room_answers_for_all_or_some_of_its_members() {
     let app = filled().await;
     app.must(&json!([
         {"type": "room.updated", "room": "a/b"},

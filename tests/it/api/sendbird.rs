@@ -136,7 +136,7 @@ async fn custom_types_go_by_both_names() {
 }
 
 #[tokio::test]
-async fn a_user_in_the_path() {
+async fn the_user_in_the_path_is_decoded_once_and_strictly() {
     let app = filled().await;
     for path in [
         PATH,
@@ -165,11 +165,7 @@ async fn a_user_in_the_path() {
             app.keys.api_token
         );
         // As bytes, since a client library would mend or refuse some of them.
-        let answer = raw(
-            app.base.strip_prefix("http://").unwrap(),
-            request.as_bytes(),
-        )
-        .unwrap();
+        let answer = raw(app.address(), request.as_bytes()).unwrap();
         assert!(answer.starts_with("HTTP/1.1 400 "), "{broken}: {answer}");
         assert!(answer.contains("400111"), "{broken}: {answer}");
     }
@@ -179,7 +175,7 @@ async fn a_user_in_the_path() {
 }
 
 #[tokio::test]
-async fn credentials_of_every_wrong_kind() {
+async fn credentials_of_every_wrong_kind_are_refused() {
     let (app, other) = (filled().await, app());
     let ask = |headers: &[(&str, &str)]| {
         let request = app.request(Method::GET, PATH);
@@ -234,7 +230,7 @@ async fn credentials_of_every_wrong_kind() {
 }
 
 #[tokio::test]
-async fn wrong_methods_and_unknown_paths() {
+async fn wrong_methods_and_unknown_paths_are_refused() {
     let app = filled().await;
     let token = &app.keys.api_token;
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {

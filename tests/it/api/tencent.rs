@@ -41,7 +41,7 @@ async fn with_query(app: &App, query: &[(&str, &str)]) -> Reply {
 }
 
 #[tokio::test]
-async fn both_modes_field_by_field() {
+async fn both_modes_answer_right_in_every_field() {
     let app = filled().await;
     let total =
         json!({"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0, "AllC2CUnreadMsgNum": 3});
@@ -132,7 +132,7 @@ async fn both_modes_field_by_field() {
 }
 
 #[tokio::test]
-async fn bad_bodies() {
+async fn bad_bodies_are_refused() {
     let app = filled().await;
     let post = |body: Vec<u8>| App::send(app.tencent(&json!({})).body(body));
     for body in [
@@ -221,7 +221,7 @@ async fn bad_bodies() {
 }
 
 #[tokio::test]
-async fn credentials_of_every_wrong_kind() {
+async fn credentials_of_every_wrong_kind_are_refused() {
     let (app, other) = (filled().await, app());
     let id = app.keys.sdkappid.to_string();
     let admin = app.keys.admin.as_str();
@@ -305,7 +305,7 @@ async fn credentials_of_every_wrong_kind() {
 }
 
 #[tokio::test]
-async fn wrong_methods_and_unknown_paths() {
+async fn wrong_methods_and_unknown_paths_are_refused() {
     let app = filled().await;
     for method in ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"] {
         let method = Method::from_bytes(method.as_bytes()).unwrap();

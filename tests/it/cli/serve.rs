@@ -22,7 +22,7 @@ async fn a_private_redis_keeps_the_counts_and_leaves_nothing_behind() {
     let toml = private(&config, &data);
     for round in 1..=2 {
         let mut pod = Pod::start_toml(&toml);
-        until("the pod's /readyz", || pod.is_ready().then_some(()));
+        pod.until_ready();
         let app = App::new(&config.apps[0], &pod.base);
         if round > 1 {
             assert_eq!(
@@ -97,7 +97,7 @@ fn what_keeps_a_pod_from_starting_is_one_line() {
 
 /// A request whose body has not come whole: its first half sent.
 fn half_a_request(app: &App, body: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(app.base.strip_prefix("http://").unwrap()).unwrap();
+    let mut stream = TcpStream::connect(app.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = format!(
         "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n",
@@ -112,11 +112,7 @@ fn half_a_request(app: &App, body: &str) -> TcpStream {
 }
 
 fn in_flight(pod: &Pod) -> Option<u64> {
-    let metrics = pod.admin_get("/metrics")?;
-    let line = metrics
-        .lines()
-        .find(|line| line.starts_with("unread_http_requests_in_flight "))?;
-    line.split(' ').nth(1)?.parse().ok()
+    pod.metric("unread_http_requests_in_flight")
 }
 
 #[tokio::test]
@@ -139,9 +135,7 @@ async fn a_request_in_flight_is_finished_after_sigterm() {
     });
     // Nobody new gets in.
     until("the listener's end", || {
-        TcpStream::connect(app.base.strip_prefix("http://").unwrap())
-            .is_err()
-            .then_some(())
+        TcpStream::connect(app.address()).is_err().then_some(())
     });
     stream
         .write_all(&body.as_bytes()[body.len() / 2..])

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{File, check, file};
 use crate::support::model::ITEM_KEYS;
-use crate::support::{App, Config, Pod, Ran, RedisServer, escaped, quoted, run, unread, until};
+use crate::support::{App, Config, Pod, Ran, RedisServer, escaped, quoted, run, unread};
 
 fn token(file: &File, args: &[&str]) -> Command {
     let mut command = unread();
@@ -76,7 +76,7 @@ async fn tokens_are_accepted_and_secrets_come_from_files() {
     }
 
     let pod = Pod::start_toml(&toml);
-    until("the pod's /readyz", || pod.is_ready().then_some(()));
+    pod.until_ready();
     let app = App::new(keys, &pod.base);
     app.must(&json!({"type": "message.sent", "to": "ali ce", "sender": "bob", "id": "1"}))
         .await;

@@ -34,7 +34,7 @@ fn doctor_tells_a_good_redis_from_a_bad_one() {
         "--hash-max-listpack-value",
         "256",
     ]);
-    let ran = support::ran(&["doctor", "--redis-url", &good.url(), "--json"]);
+    let ran = support::run_unread(&["doctor", "--redis-url", &good.url(), "--json"]);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     for (name, (result, said)) in checks(&ran) {
         // The version's number says nothing of what a distribution has mended in it; this machine may be busy.
@@ -48,7 +48,7 @@ fn doctor_tells_a_good_redis_from_a_bad_one() {
             "{name}: {result}: {said}"
         );
     }
-    let ran = support::ran(&["doctor", "--redis-url", &good.url()]);
+    let ran = support::run_unread(&["doctor", "--redis-url", &good.url()]);
     assert!(
         ran.stdout.contains("ok    maxmemory-policy: noeviction\n"),
         "{}",
@@ -56,7 +56,7 @@ fn doctor_tells_a_good_redis_from_a_bad_one() {
     );
 
     let bad = RedisServer::start_with(&["--appendonly", "no", "--maxmemory-policy", "allkeys-lru"]);
-    let ran = support::ran(&["doctor", "--redis-url", &bad.url(), "--json"]);
+    let ran = support::run_unread(&["doctor", "--redis-url", &bad.url(), "--json"]);
     assert_eq!(ran.code, 1, "{}", ran.stdout);
     let all = checks(&ran);
     assert_eq!(all["maxmemory-policy"].0, "fail");
@@ -71,7 +71,7 @@ fn doctor_tells_a_good_redis_from_a_bad_one() {
     // What it says to do is what helps.
     bad.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     bad.cli(&["CONFIG", "SET", "appendonly", "yes"]);
-    let ran = support::ran(&["doctor", "--redis-url", &bad.url()]);
+    let ran = support::run_unread(&["doctor", "--redis-url", &bad.url()]);
     assert_eq!(ran.code, 0, "{}", ran.stdout);
 }
 
@@ -96,7 +96,7 @@ async fn doctor_names_missing_rights_and_shows_no_password() {
         "-hscan",
         "+info",
     ]);
-    let ran = support::ran(&["doctor", "--redis-url", &url("poor"), "--json"]);
+    let ran = support::run_unread(&["doctor", "--redis-url", &url("poor"), "--json"]);
     assert_eq!(ran.code, 1, "{}", ran.stdout);
     let all = checks(&ran);
     assert_eq!(all["rights"].0, "fail");
@@ -116,7 +116,7 @@ async fn doctor_names_missing_rights_and_shows_no_password() {
         .replace(">PASSWORD", ">s3cret-pw");
     let words: Vec<&str> = words.split_whitespace().collect();
     assert_eq!(redis.cli(&words), "OK", "{advice}");
-    let ran = support::ran(&["doctor", "--redis-url", &url("least"), "--json"]);
+    let ran = support::run_unread(&["doctor", "--redis-url", &url("least"), "--json"]);
     let all = checks(&ran);
     assert_eq!(all["rights"].0, "ok", "{:?}", all["rights"]);
     assert_eq!(all["scripts"].0, "ok", "{:?}", all["scripts"]);
@@ -136,7 +136,7 @@ async fn doctor_names_missing_rights_and_shows_no_password() {
     let events = Writer::new(0, StdRng::seed_from_u64(1)).batch(40);
     app.events(&events, Wait::Applied).await.ok();
     for command in ["verify", "rebuild"] {
-        let ran = support::ran(&[command, "--redis-url", &url("least")]);
+        let ran = support::run_unread(&[command, "--redis-url", &url("least")]);
         assert_eq!(ran.code, 0, "{ran:?}");
     }
     // Nor does the mending of what can't be read take more.
@@ -150,18 +150,18 @@ async fn doctor_names_missing_rights_and_shows_no_password() {
         redis.cli(&["DEL", &key]);
         redis.cli(&["SET", &key, "poison"]);
     }
-    let ran = support::ran(&["rebuild", "--mend", "--redis-url", &url("least")]);
+    let ran = support::run_unread(&["rebuild", "--mend", "--redis-url", &url("least")]);
     assert_eq!(ran.code, 0, "{ran:?}");
 
     for user in ["poor", "nobody"] {
         for command in ["doctor", "verify"] {
-            let ran = support::ran(&[command, "--redis-url", &url(user)]);
+            let ran = support::run_unread(&[command, "--redis-url", &url(user)]);
             assert!(!format!("{ran:?}").contains("s3cret-pw"), "{ran:?}");
         }
     }
-    let ran = support::ran(&["doctor", "--redis-url", &url("nobody")]);
+    let ran = support::run_unread(&["doctor", "--redis-url", &url("nobody")]);
     assert_eq!(ran.code, 3, "{ran:?}");
     assert!(ran.stdout.starts_with("fail  reachable: "), "{ran:?}");
-    let ran = support::ran(&["verify", "--redis-url", &url("nobody")]);
+    let ran = support::run_unread(&["verify", "--redis-url", &url("nobody")]);
     assert_eq!(ran.code, 3, "{ran:?}");
 }

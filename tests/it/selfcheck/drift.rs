@@ -14,14 +14,51 @@ use crate::support::history::History;
 use crate::support::traffic::{self, Answered, Writer};
 use crate::support::{self, App, Config, Own, Pod, RedisServer, Wait, assert_no_drift, eventually};
 
+/// A command that spoils one of alice's keys, and the key and field that `verify` has to name for it.
+struct Spoiled {
+    command: Vec<String>,
+    key: &'static str,
+    field: &'static str,
+}
+
+/// `verb` on alice's `key`, with more words behind it.
+fn spoiled(verb: &str, key: &'static str, field: &'static str, more: &[&str]) -> Spoiled {
+    let mut command = vec![verb.to_owned(), format!("{ALICE}{key}")];
+    command.extend(more.iter().map(ToString::to_string));
+    Spoiled {
+        command,
+        key,
+        field,
+    }
+}
+
+fn set(key: &'static str, field: &'static str, value: &str) -> Spoiled {
+    spoiled("HSET", key, field, &[field, value])
+}
+
+fn add(key: &'static str, field: &'static str, by: &str) -> Spoiled {
+    spoiled("HINCRBY", key, field, &[field, by])
+}
+
+fn remove(key: &'static str, field: &'static str) -> Spoiled {
+    spoiled("HDEL", key, field, &[field])
+}
+
+/// The whole key; `field` is one of those that are missing then.
+fn delete(key: &'static str, field: &'static str) -> Spoiled {
+    spoiled("DEL", key, field, &[])
+}
+
+fn mark(field: &'static str) -> Spoiled {
+    spoiled("ZADD", "marks", field, &["0", field])
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drift_made_on_purpose_is_found_named_and_repaired() {
     let scene = Scene::new().await;
     let right = scene.answers().await;
     assert_no_drift(&scene.redis.url(), "app-0");
-    let key = |what: &str| format!("{ALICE}{what}");
-    let (counts, refs, marks) = (key("counts"), key("refs"), key("marks"));
-    let (rooms, supers) = (key("rooms"), key("supers"));
+    let (rooms, supers) = (format!("{ALICE}rooms"), format!("{ALICE}supers"));
     let record = scene.redis.cli(&["HGET", &rooms, "group"]);
     let parts: Vec<&str> = record.split('|').collect();
     let with = |at: usize, value: &str| {
@@ -30,137 +67,84 @@ async fn drift_made_on_purpose_is_found_named_and_repaired() {
         parts.join("|")
     };
     let large = scene.redis.cli(&["HGET", &supers, "super"]);
-    // What is done, and the key and field under which it has to be named.
-    let odd = "it%27s%20%7Bodd%7D";
-    let bad: Vec<(Vec<&str>, &str, &str)> = vec![
-        (
-            vec!["HINCRBY", &counts, "messages:group", "1"],
-            "counts",
-            "messages:group",
-        ),
-        (
-            vec!["HINCRBY", &counts, "messages:direct", "-1"],
-            "counts",
-            "messages:direct",
-        ),
-        (vec!["HDEL", &counts, "room:group"], "counts", "room:group"),
-        (vec!["HDEL", &counts, "known"], "counts", "known"),
-        (
-            vec!["HSET", &counts, "tag:work", "77"],
-            "counts",
-            "tag:work",
-        ),
-        (
-            vec!["HSET", &counts, "tag:ghost", "7"],
-            "counts",
-            "tag:ghost",
-        ),
-        (
-            vec!["HSET", &counts, "tag:work", "many"],
-            "counts",
-            "tag:work",
-        ),
-        (
-            vec!["HDEL", &counts, "mentions:group:support"],
-            "counts",
-            "mentions:group:support",
-        ),
-        (
-            vec!["HDEL", &counts, "invitations:group"],
-            "counts",
-            "invitations:group",
-        ),
-        (vec!["HDEL", &counts, "supers"], "counts", "supers"),
-        (vec!["HSET", &counts, "supers", "9"], "counts", "supers"),
-        (vec!["DEL", &counts], "counts", "messages:group"),
-        (vec!["HSET", &refs, "tag:stale", "1"], "refs", "tag:stale"),
-        (vec!["HINCRBY", &refs, "tag:work", "3"], "refs", "tag:work"),
-        (vec!["HDEL", &refs, "type:support"], "refs", "type:support"),
-        (vec!["HDEL", &refs, "direct:bob"], "refs", "direct:bob"),
-        (
-            vec!["HSET", &refs, "direct:carol", "group"],
-            "refs",
-            "direct:carol",
-        ),
-        (vec!["DEL", &refs], "refs", "tag:x"),
-        (
-            vec!["ZADD", &marks, "0", "group|h|0000000000000001"],
-            "marks",
-            "group|h|0000000000000001",
-        ),
-        (
-            vec!["ZADD", &marks, "0", "nowhere|m|0000000000000001"],
-            "marks",
-            "nowhere|m|0000000000000001",
-        ),
-        // A recalled message counts again: the room knows better.
-        (
-            vec!["ZREM", &marks, "group|h|0000000000000003"],
-            "rooms",
-            "group",
-        ),
-        // A record that missed what its room accepted.
+    let too_many = "j|1|1|0|4|0|0|g|1||gone||0|";
+    let all = [
+        add("counts", "messages:group", "1"),
+        add("counts", "messages:direct", "-1"),
+        remove("counts", "room:group"),
+        remove("counts", "known"),
+        set("counts", "tag:work", "77"),
+        set("counts", "tag:ghost", "7"),
+        set("counts", "tag:work", "many"),
+        remove("counts", "mentions:group:support"),
+        remove("counts", "invitations:group"),
+        remove("counts", "supers"),
+        set("counts", "supers", "9"),
+        delete("counts", "messages:group"),
+        set("refs", "tag:stale", "1"),
+        add("refs", "tag:work", "3"),
+        remove("refs", "type:support"),
+        remove("refs", "direct:bob"),
+        set("refs", "direct:carol", "group"),
+        delete("refs", "tag:x"),
+        mark("group|h|0000000000000001"),
+        mark("nowhere|m|0000000000000001"),
+        // A recalled message counts again. The room knows of the recall, so the record is what is wrong.
+        Spoiled {
+            key: "rooms",
+            ..spoiled("ZREM", "marks", "group", &["group|h|0000000000000003"])
+        },
+        // The head: behind what the room accepted, and ahead of it.
+        set("rooms", "group", &with(4, "5")),
+        set("rooms", "group", &with(4, "60")),
+        // Tags, kind, peer, the time at which the room was made.
+        set("rooms", "group", &with(10, "work,y")),
+        set("rooms", "group", &with(7, "d")),
+        set("rooms", "group", &with(11, "dave")),
+        set("rooms", "group", &with(12, "-77")),
+        // The last message: an older one, and none.
+        set("rooms", "group", &with(13, "7,0")),
+        set("rooms", "group", &with(13, "")),
+        // A setting that alice has not made: pinned.
+        set("rooms", "group", &format!("{}|s", with(0, "j"))),
+        // A record too many: of no room, of a room whose record has the other form, in no form at all.
+        set("rooms", "nowhere", too_many),
+        set("rooms", "super", too_many),
+        set("supers", "group", "j|1|1|0|0|0"),
+        set("rooms", "broken", "j|x"),
+        // A record that is lost.
+        remove("rooms", "it%27s%20%7Bodd%7D"),
+        remove("supers", "super"),
+        // The state.
+        set("rooms", "group", &with(0, "i")),
     ];
-    let behind = with(4, "5");
-    let foreign = "j|1|1|0|4|0|0|g|1||gone||0|".to_owned();
-    let wrong_tags = with(10, "work,y");
-    let wrong_state = with(0, "i");
-    let ahead = with(4, "60");
-    let wrong_kind = with(7, "d");
-    let peer = with(11, "dave");
-    let made = with(12, "-77");
-    let (older, silent) = (with(13, "7,0"), with(13, ""));
-    let sticky = format!("{}|s", with(0, "j"));
-    let more: Vec<(Vec<&str>, &str, &str)> = vec![
-        (vec!["HSET", &rooms, "group", &behind], "rooms", "group"),
-        (vec!["HSET", &rooms, "group", &ahead], "rooms", "group"),
-        (vec!["HSET", &rooms, "group", &wrong_tags], "rooms", "group"),
-        (vec!["HSET", &rooms, "group", &wrong_kind], "rooms", "group"),
-        (vec!["HSET", &rooms, "group", &peer], "rooms", "group"),
-        (vec!["HSET", &rooms, "group", &made], "rooms", "group"),
-        (vec!["HSET", &rooms, "group", &older], "rooms", "group"),
-        (vec!["HSET", &rooms, "group", &silent], "rooms", "group"),
-        (vec!["HSET", &rooms, "group", &sticky], "rooms", "group"),
-        (
-            vec!["HSET", &rooms, "nowhere", &foreign],
-            "rooms",
-            "nowhere",
-        ),
-        (vec!["HSET", &rooms, "super", &foreign], "rooms", "super"),
-        (
-            vec!["HSET", &supers, "group", "j|1|1|0|0|0"],
-            "supers",
-            "group",
-        ),
-        (vec!["HSET", &rooms, "broken", "j|x"], "rooms", "broken"),
-        (vec!["HDEL", &rooms, odd], "rooms", odd),
-        (vec!["HDEL", &supers, "super"], "supers", "super"),
-        (
-            vec!["HSET", &rooms, "group", &wrong_state],
-            "rooms",
-            "group",
-        ),
-    ];
-    for (command, key, field) in bad.iter().chain(&more) {
+    for Spoiled {
+        command,
+        key,
+        field,
+    } in all
+    {
         let what = command.join(" ");
-        scene.redis.cli(command);
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        scene.redis.cli(&words);
         scene.found_and_repaired(&what, key, field, &right).await;
-        // What was not repaired by telling anew is the very record there was.
-        if field == &"group" {
+        // The repaired record is the one that was there, but for the revision and the state.
+        if field == "group" {
             let now = scene.redis.cli(&["HGET", &rooms, "group"]);
             let now: Vec<&str> = now.split('|').collect();
             assert_eq!(now[3..13], parts[3..13], "{what}");
             assert_eq!(last_message(&now), last_message(&parts), "{what}");
         }
     }
-    assert_eq!(
-        scene
-            .redis
-            .cli(&["HGET", &supers, "super"])
-            .split('|')
-            .next(),
-        large.split('|').next()
-    );
+    let now = scene.redis.cli(&["HGET", &supers, "super"]);
+    assert_eq!(now.split('|').next(), large.split('|').next());
+}
+
+/// `verify` finds drift, `rebuild` repairs it, and `verify` finds none any more.
+fn is_repaired(scene: &Scene, of: &[&str]) {
+    assert_eq!(scene.run("verify", of).code, 1);
+    assert_eq!(scene.run("rebuild", of).code, 0);
+    assert_no_drift(&scene.redis.url(), "app-0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,9 +176,7 @@ async fn a_record_that_is_lost_begins_anew_and_one_too_many_goes() {
     scene
         .redis
         .cli(&["HDEL", &format!("{ROOM}members"), "alice"]);
-    assert_eq!(scene.run("verify", &[]).code, 1);
-    assert_eq!(scene.run("rebuild", &[]).code, 0);
-    assert_no_drift(&scene.redis.url(), "app-0");
+    is_repaired(&scene, &[]);
     let answer = scene.app.unread("alice", true).await.ok();
     assert_eq!(room(&answer, "group"), None);
     assert_eq!(answer["messages"]["group"], 1);
@@ -220,9 +202,7 @@ async fn a_record_that_is_lost_begins_anew_and_one_too_many_goes() {
     scene
         .redis
         .cli(&["HSET", &format!("{ROOM}members"), "alice", &entry]);
-    assert_eq!(scene.run("verify", &[]).code, 1);
-    assert_eq!(scene.run("rebuild", &[]).code, 0);
-    assert_no_drift(&scene.redis.url(), "app-0");
+    is_repaired(&scene, &[]);
     let answer = scene.app.unread("alice", true).await.ok();
     assert_eq!(room(&answer, "group"), None);
 }
@@ -237,22 +217,15 @@ async fn what_is_still_to_be_delivered_is_no_drift() {
     parts[4] = "5";
     let behind = parts.join("|");
     scene.redis.cli(&["HSET", &rooms, "group", &behind]);
-    scene
-        .redis
-        .cli(&["HINCRBY", &format!("{ALICE}counts"), "messages:group", "-1"]);
-    scene.redis.cli(&[
-        "HINCRBY",
-        &format!("{ALICE}counts"),
+    let counts = format!("{ALICE}counts");
+    for field in [
+        "messages:group",
         "messages:group:support",
-        "-1",
-    ]);
-    scene
-        .redis
-        .cli(&["HINCRBY", &format!("{ALICE}counts"), "room:group", "-1"]);
-    for tag in ["tag:work", "tag:x"] {
-        scene
-            .redis
-            .cli(&["HINCRBY", &format!("{ALICE}counts"), tag, "-1"]);
+        "room:group",
+        "tag:work",
+        "tag:x",
+    ] {
+        scene.redis.cli(&["HINCRBY", &counts, field, "-1"]);
     }
     // As a pod leaves it that has accepted the sixth message and not delivered it.
     let pending = format!("{ROOM}pending");
@@ -323,9 +296,9 @@ async fn beside_live_traffic_nothing_drifts() {
     let checks = tokio::task::spawn_blocking(move || {
         let mut runs = 0;
         while runs < 3 || watching.load(Ordering::Relaxed) > 0 {
-            let ran = support::ran(&["verify", "--redis-url", &url]);
+            let ran = support::run_unread(&["verify", "--redis-url", &url]);
             assert_eq!(ran.code, 0, "run {runs}: {}{}", ran.stdout, ran.stderr);
-            let ran = support::ran(&["rebuild", "--redis-url", &url]);
+            let ran = support::run_unread(&["rebuild", "--redis-url", &url]);
             assert_eq!(ran.code, 0, "run {runs}: {}{}", ran.stdout, ran.stderr);
             assert!(
                 ran.stdout.starts_with("nothing to rebuild"),
@@ -390,12 +363,9 @@ async fn rebuilt_while_events_flow_every_count_is_right_in_the_end() {
                 spoiled.cli(&["HINCRBY", &format!("{slot}counts"), field, &by]);
                 spoiled.cli(&["HINCRBY", &format!("{slot}refs"), "tag:stale", "1"]);
             }
-            let ran = support::ran(&["rebuild", "--redis-url", &spoiled.url()]);
+            let ran = support::run_unread(&["rebuild", "--redis-url", &spoiled.url()]);
             assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
-            assert!(
-                ran.stdout.contains("tag:stale: was 1, is nothing")
-                    || ran.stdout.contains("tag:stale")
-            );
+            assert!(ran.stdout.contains("tag:stale"), "{}", ran.stdout);
         }
     })
     .await
@@ -443,8 +413,11 @@ async fn a_spoiled_history_is_rebuilt_to_what_the_model_says() {
         }
         assert!(spoiled > 5);
         let of = ["--redis-url", &redis.url(), "--app", &keys.id];
-        assert_eq!(support::ran(&[&["verify"], &of[..]].concat()).code, 1);
-        let ran = support::ran(&[&["rebuild"], &of[..]].concat());
+        assert_eq!(
+            support::run_unread(&[&["verify"], &of[..]].concat()).code,
+            1
+        );
+        let ran = support::run_unread(&[&["rebuild"], &of[..]].concat());
         assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
         assert_no_drift(&redis.url(), &keys.id);
         history.compare(true).await.unwrap();

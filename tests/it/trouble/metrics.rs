@@ -238,7 +238,7 @@ fn a_connection_too_many_is_counted_as_overload() {
     let mut config = Config::apps(1);
     config.server.push_str("max_connections = 1\n");
     let pod = Pod::start(&config, &redis);
-    let address = pod.base.strip_prefix("http://").unwrap();
+    let address = pod.address();
     let _first = std::net::TcpStream::connect(address).unwrap();
     until("one is refused", || {
         let _ = raw(

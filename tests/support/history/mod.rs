@@ -38,7 +38,7 @@ pub struct History {
     sent: Vec<Value>,
     /// Whether users may be deleted.
     pub deletes_users: bool,
-    /// What happens before each request; it may choose another pod.
+    /// Runs before each request; it may choose another pod.
     pub before: Box<dyn FnMut(&mut App) + Send>,
     /// Requests with events, and the slowest answer to one.
     pub asked: (usize, Duration),

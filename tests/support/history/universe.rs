@@ -26,7 +26,7 @@ pub(super) const TAGS: &[&str] = &[
 pub(super) const TYPES: &[&str] = &["support", "type {1}", "類型", "a%2Cb"];
 pub(super) const FOLDERS: &[&str] = &["Work", "", "f/o"];
 
-/// Who and what there is: few enough that everything meets everything, with names that are made to be misread.
+/// The users, rooms and words of a history: few, so that everything meets everything, with names that are easy to misread.
 pub struct Universe {
     pub(super) users: Vec<String>,
     /// The users and one who is never mentioned.
@@ -89,7 +89,7 @@ impl Universe {
             .map(|(_, pair)| pair)
     }
 
-    /// Whether the documents say what this event does now.
+    /// Whether the documents define what this event does at this moment.
     pub fn is_defined(&self, model: &Model, event: &Value) -> bool {
         let field = |name: &str| event[name].as_str().unwrap_or("");
         let room = model.rooms.get(field("room"));

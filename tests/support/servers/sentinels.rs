@@ -24,7 +24,7 @@ impl Sentinels {
     }
 
     fn start_with(down_after: u32, clocks: Vec<Clock>) -> Self {
-        // After this a failover that is not done is given up. One that a test asks for is to be done, however slowly.
+        // A failover that takes longer is given up. A failover that a test asks for may be slow.
         let give_up = if clocks.is_empty() { 5_000 } else { 60_000 };
         let options = ["--appendonly", "no", "--repl-diskless-sync-delay", "0"];
         let options = [&options[..], &user()].concat();
@@ -32,9 +32,7 @@ impl Sentinels {
         let port = master.port.to_string();
         let follow = [&options[..], &["--replicaof", "127.0.0.1", &port]].concat();
         let servers = vec![master, start(clocks.get(1), &follow)];
-        until("the replica follows", || {
-            (servers[1].info("master_link_status")? == "up").then_some(())
-        });
+        servers[1].in_step();
         let sentinels: Vec<RedisServer> = (0..3)
             .map(|_| {
                 let dir = tempfile::tempdir().unwrap();
@@ -128,7 +126,7 @@ impl Sentinels {
         self.followed();
     }
 
-    /// The other server becomes the master, with what it has. The old one takes writes until the sentinels get round to it.
+    /// The other server becomes the master, with what it has. The old one takes writes until the sentinels make it a replica.
     pub fn fail_over(&self) {
         let old = self.master();
         until("a sentinel begins the failover", || {

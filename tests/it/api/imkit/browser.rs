@@ -7,7 +7,7 @@ use crate::api::imkit_error;
 use crate::support::{App, Config, Pod, RedisServer, app};
 
 #[tokio::test]
-async fn wrong_methods_unknown_paths_and_a_browsers_question() {
+async fn wrong_methods_and_unknown_paths_are_refused_and_a_preflight_is_answered() {
     let app = filled().await;
     for (path, method, allowed) in [
         (BADGES, "POST", "POST, OPTIONS"),

@@ -8,7 +8,7 @@ use crate::api::{fields, imkit_error, is_json};
 use crate::support::App;
 
 #[tokio::test]
-async fn a_room_answer_field_by_field() {
+async fn a_room_answer_is_right_in_every_field() {
     let app = filled().await;
     let reply = app.imkit_rooms("alice", &[]).await;
     is_json(&reply);

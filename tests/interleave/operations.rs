@@ -217,25 +217,25 @@ impl Scene {
     }
 
     /// Whether the definition says what becomes of these two.
-    pub(crate) fn is_defined(&self, one: &Act, two: &Act) -> bool {
-        let either = |what: fn(&Act) -> bool| what(one) || what(two);
+    pub(crate) fn is_defined(&self, one: &Operation, two: &Operation) -> bool {
+        let either = |what: fn(&Operation) -> bool| what(one) || what(two);
         // Whether an event may make the room of two by its name, which only the server knows.
         let absent = self.family == Family::Pair
             && matches!(self.name, "pair-none" | "pair-new" | "pair-gone");
-        if absent && either(Act::makes) {
+        if absent && either(Operation::makes) {
             return false;
         }
         true
     }
 
     /// The operations that there are in this scene.
-    pub(crate) fn acts(&self) -> Vec<&'static Act> {
-        ACTS.iter().filter(|act| act.is_of(self)).collect()
+    pub(crate) fn operations(&self) -> Vec<&'static Operation> {
+        OPERATIONS.iter().filter(|act| act.is_of(self)).collect()
     }
 
     /// The pairs of operations to run in this scene.
-    pub(crate) fn pairs(&self) -> Vec<(&'static Act, &'static Act)> {
-        let mut mine = self.acts();
+    pub(crate) fn pairs(&self) -> Vec<(&'static Operation, &'static Operation)> {
+        let mut mine = self.operations();
         mine.retain(|act| self.main || act.core);
         let mut pairs = Vec::new();
         for one in &mine {
@@ -256,7 +256,7 @@ pub(crate) fn timed(events: &mut [Value], from: i64) {
 }
 
 /// An operation: one request.
-pub(crate) struct Act {
+pub(crate) struct Operation {
     pub name: &'static str,
     of: &'static [Family],
     /// Whether it is tried in every scene.
@@ -267,23 +267,23 @@ const GROUPS: &[Family] = &[Family::Group, Family::Super];
 const DIRECT: &[Family] = &[Family::ByHand, Family::Pair];
 const ALL: &[Family] = &[Family::Group, Family::Super, Family::ByHand, Family::Pair];
 
-const fn core(name: &'static str, of: &'static [Family]) -> Act {
-    Act {
+const fn core(name: &'static str, of: &'static [Family]) -> Operation {
+    Operation {
         name,
         of,
         core: true,
     }
 }
 
-const fn more(name: &'static str, of: &'static [Family]) -> Act {
-    Act {
+const fn more(name: &'static str, of: &'static [Family]) -> Operation {
+    Operation {
         name,
         of,
         core: false,
     }
 }
 
-pub(crate) const ACTS: &[Act] = &[
+pub(crate) const OPERATIONS: &[Operation] = &[
     core("join", ALL),
     core("invite", ALL),
     core("leave", ALL),
@@ -348,9 +348,9 @@ pub(crate) const ACTS: &[Act] = &[
     more("to+from", DIRECT),
 ];
 
-impl Act {
-    pub(crate) fn named(name: &str) -> Option<&'static Act> {
-        ACTS.iter().find(|act| act.name == name)
+impl Operation {
+    pub(crate) fn named(name: &str) -> Option<&'static Operation> {
+        OPERATIONS.iter().find(|act| act.name == name)
     }
 
     pub(crate) fn is_of(&self, scene: &Scene) -> bool {
