@@ -15,7 +15,7 @@ use crate::config::Config;
 pub(super) struct Doctor {
     #[command(flatten)]
     redis: RedisArgs,
-    /// Print JSON
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
