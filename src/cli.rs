@@ -1,5 +1,5 @@
 //! The command line: which commands there are. Each is in a file of its own: its arguments, its work and what it prints.
-//! Whatever goes wrong is one readable line each on standard error.
+//! Each thing that goes wrong is one line on standard error.
 
 mod args;
 mod completions;
@@ -34,7 +34,7 @@ use args::ConfigArgs;
 use exit::{EXIT_CODES, Failure};
 use output::print;
 
-/// Exact unread counts for chat back ends, kept in Redis, answered in the wire formats of several vendors.
+/// Exact unread counts for chat back ends, kept in Redis, answered in the wire formats of three vendors.
 #[derive(Debug, Parser)]
 #[command(name = "unread", version)]
 struct Cli {
@@ -46,28 +46,28 @@ struct Cli {
 enum Command {
     /// Run one pod until SIGTERM or ctrl-c
     Serve(serve::ServeArgs),
-    /// Run with a built-in app, a private Redis and sample data, and print calls to try
+    /// Run one pod with a built-in app, a private Redis and sample data, and print calls to paste
     Demo(demo::DemoArgs),
-    /// Check the configuration and print what it comes to, secrets masked
+    /// Check the configuration, print it with its defaults and with secrets masked, and warn of weak secrets
     CheckConfig(ConfigArgs),
     /// Print every setting with its type, range, default and meaning
     Settings,
-    /// Print a valid token or UserSig
+    /// Print a valid token or UserSig, to try calls with
     Token {
         #[command(subcommand)]
         wanted: token::Wanted,
     },
-    /// Recompute every count from the positions and report what differs, and what can't be read; writes nothing
+    /// Recompute every count from the positions, and print what differs and what can't be read; writes nothing
     Verify(verify::VerifyArgs),
-    /// Repair what `verify` finds; exit code 1: something is left
+    /// Repair what `verify` finds, and print it; exit code 1: something is left
     Rebuild(rebuild::RebuildArgs),
     /// Show one user or one room as it stands in Redis, with the redis-cli lines that show the same
     Inspect(inspect::InspectArgs),
     /// Apply the events of a file, one JSON object a line
     Import(import::ImportArgs),
-    /// Check the Redis that is configured and say what to change
+    /// Check the Redis that is configured, and say what to change there
     Doctor(doctor::DoctorArgs),
-    /// Ask a pod whether it is ready; exit code 1: it is not, or does not answer
+    /// Ask a pod whether it is ready; exit code 1: it is not ready, or does not answer
     Probe(probe::ProbeArgs),
     /// Print the script that completes this command line in a shell
     Completions(completions::Completions),
@@ -77,7 +77,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let all = Cli::command()
         .after_help(EXIT_CODES)
-        .mut_subcommands(|command| command.after_help(EXIT_CODES));
+        .mut_subcommands(with_exit_codes);
     let given = Cli::from_arg_matches(&all.get_matches()).unwrap_or_else(|error| error.exit());
     let (code, text) = match run(given.command) {
         Ok(code) => return ExitCode::from(code),
@@ -87,6 +87,13 @@ pub fn main() -> ExitCode {
         eprintln!("unread: {line}");
     }
     ExitCode::from(code)
+}
+
+/// The help of every command ends with the exit codes, that of a command below another one too.
+fn with_exit_codes(command: clap::Command) -> clap::Command {
+    command
+        .after_help(EXIT_CODES)
+        .mut_subcommands(with_exit_codes)
 }
 
 /// Runs a command; answers the exit code of one that ran to its end.

@@ -29,12 +29,12 @@ impl ConfigArgs {
     }
 }
 
-/// Of a command that works on the data of a Redis from beside the pods.
+/// The arguments of a command that works on the data in Redis beside the pods.
 #[derive(Debug, Args)]
 pub(super) struct RedisArgs {
     #[command(flatten)]
     file: ConfigArgs,
-    /// Redis to use; without one, the private redis-server of a pod that runs in redis.data_dir
+    /// The Redis to use; without it and without redis.url, the private one of a pod that runs on redis.data_dir
     #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
 }
@@ -54,7 +54,7 @@ impl RedisArgs {
     }
 }
 
-/// Of a command that looks through the data of all apps, of one app or of one user.
+/// The arguments of a command that looks through the data of all apps, of one app or of one user.
 #[derive(Debug, Args)]
 pub(super) struct ScopeArgs {
     #[command(flatten)]
@@ -62,10 +62,10 @@ pub(super) struct ScopeArgs {
     /// Only this app; default: every app that is in Redis
     #[arg(long)]
     app: Option<String>,
-    /// Only this user of it
+    /// Only this user of the app; --app can be left out if one app is configured
     #[arg(long)]
     user: Option<String>,
-    /// Print JSON
+    /// Print one JSON document
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -8,7 +8,7 @@ use super::output::print;
 
 #[derive(Debug, Args)]
 pub(super) struct Completions {
-    /// The shell
+    /// The shell for which to print the script
     shell: Shell,
 }
 

@@ -18,10 +18,10 @@ use crate::http;
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// Address of the four endpoints and /v1
+    /// Address of the vendor endpoints and of /v1; port 0: any free one
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Address of /livez, /readyz and /metrics
+    /// Address of /livez, /readyz, /metrics and /openapi.yaml
     #[arg(long, value_name = "HOST:PORT")]
     admin_listen: Option<String>,
 }

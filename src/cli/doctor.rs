@@ -15,7 +15,7 @@ use crate::config::Config;
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     redis: RedisArgs,
-    /// Print JSON
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }

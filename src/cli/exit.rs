@@ -7,9 +7,9 @@ use crate::names::AppId;
 /// What the exit code of any command says; `docs/operate.md` has the same table.
 pub(super) const EXIT_CODES: &str = "Exit codes:
   0  done, and all is well
-  1  done, and something is not: drift, an event that was rejected, a check that failed; or nothing is kept of what was named
-  2  wrong flags, a wrong configuration, or what else kept the command from running to its end
-  3  Redis is away: it can't be reached, refuses us, or does not answer in time";
+  1  done, and not all is well: drift, a rejected event, a failed check; or there is no such app, user or room
+  2  not done: wrong flags, a wrong configuration, or another error
+  3  not done: Redis can't be reached, refuses the login or the command, or does not answer in time";
 
 pub(super) const WELL: u8 = 0;
 pub(super) const NOT_WELL: u8 = 1;

@@ -34,21 +34,21 @@ pub(super) struct ImportArgs {
     /// The app's id
     #[arg(long)]
     app: String,
-    /// Begin with this line, the first being 1
+    /// Begin with this line; the first line is 1
     #[arg(long, value_name = "LINE", default_value_t = 1)]
     from_line: u64,
-    /// What the lines are known by: the same file imported again under the same name within a day changes nothing
-    /// [default: the file's path; of standard input: none]
+    /// The name by which the lines are known: a file that is imported again under the same name within history.key_hours
+    /// changes nothing [default: the file's path; for standard input: none]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// How long to go on trying while Redis is away
+    /// Seconds for which to go on trying while Redis is away, up to 86400
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(..=86_400))]
     patience_seconds: u64,
-    /// Print JSON
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// The file; - is standard input
+    /// The file; `-`: standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }

@@ -32,14 +32,14 @@ pub(super) struct InspectArgs {
     app: String,
     #[command(flatten)]
     what: SubjectArgs,
-    /// Show instead what the data take in Redis, for each user and room: of a sample, or of --user
+    /// Show instead how many bytes the data take in Redis for each user and room: of a sample, or of --user
     #[arg(long, conflicts_with = "room")]
     memory: bool,
-    /// How many users, and how many rooms, are weighed
+    /// How many users, and how many rooms, the sample has
     #[arg(long, value_name = "COUNT", default_value_t = 1_000, requires = "memory",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     sample: u32,
-    /// Print JSON
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }

@@ -11,14 +11,14 @@ use super::output::print;
 
 #[derive(Debug, Args)]
 pub(super) struct ProbeArgs {
-    /// What to ask, over plain HTTP
+    /// The address to ask, over plain HTTP
     #[arg(
         long,
         value_name = "URL",
         default_value = "http://127.0.0.1:9090/readyz"
     )]
     url: String,
-    /// How long to wait for the answer
+    /// Seconds to wait for the answer, up to 600
     #[arg(long, value_name = "SECONDS", default_value_t = 3,
           value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout_seconds: u64,

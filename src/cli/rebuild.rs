@@ -21,10 +21,10 @@ use crate::names::AppId;
 pub(super) struct RebuildArgs {
     #[command(flatten)]
     of: ScopeArgs,
-    /// Mend what can't be read, as far as other data tell it, and remove the rest of it
+    /// Also mend what can't be read, as far as it follows from other data, and remove the rest of it
     #[arg(long)]
     mend: bool,
-    /// Only tell what --mend would do, and write nothing
+    /// Only print what --mend would do, and write nothing; exit code 1: there is something to mend
     #[arg(long, requires = "mend")]
     dry_run: bool,
 }
@@ -194,7 +194,10 @@ fn repair_text(app: &AppId, user: &str, repair: &Repair) -> String {
         text.push_str(&format!("  {}\n", drift_line(drift, ["was", "is"])));
     }
     for room in &repair.redelivered {
-        text.push_str(&format!("  told again: room {:?}\n", decode(room.as_str())));
+        text.push_str(&format!(
+            "  delivered again: room {:?}\n",
+            decode(room.as_str())
+        ));
     }
     for drift in &repair.left {
         let still = drift_line(drift, ["stored", "expected"]);

@@ -15,16 +15,16 @@ use crate::http;
 pub(super) struct ServeArgs {
     #[command(flatten)]
     file: ConfigArgs,
-    /// Address of the four endpoints and /v1
+    /// Address of the vendor endpoints and of /v1; port 0: any free one, which the log names
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Address of /livez, /readyz and /metrics
+    /// Address of /livez, /readyz, /metrics and /openapi.yaml
     #[arg(long, value_name = "HOST:PORT")]
     admin_listen: Option<String>,
-    /// Redis to use; without one, a private redis-server is started
+    /// The Redis to use; without it and without redis.url, a private redis-server that the pod starts
     #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
-    /// Where a private redis-server keeps its data
+    /// Directory in which a private redis-server keeps its data
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }

@@ -13,7 +13,7 @@ pub(super) fn print_settings() -> Result<u8, Failure> {
     for (path, row) in config::reference(&http::sections()) {
         let help = row.help.replace('\n', " ");
         let file = match row.secret {
-            true => format!("; or {path}_file, a file that holds it"),
+            true => format!("; or {path}_file, the path of a file with it"),
             false => String::new(),
         };
         // Writing to a text can't fail.

@@ -19,7 +19,7 @@ struct AppArgs {
     /// The app's id
     #[arg(long)]
     app: String,
-    /// How long it is valid
+    /// Seconds for which the token is valid, up to 315360000 (ten years)
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400,
           value_parser = clap::value_parser!(u64).range(1..=315_360_000))]
     ttl_seconds: u64,
@@ -47,6 +47,7 @@ impl Subcommand for Wanted {
         kinds().fold(command, |command, (name, kind)| {
             let named = Arg::new(kind.flag)
                 .long(kind.flag)
+                .value_name("ID")
                 .required(true)
                 .help(kind.help);
             let made = AppArgs::augment_args(Command::default().name(name).about(kind.about));

@@ -18,53 +18,62 @@ use crate::names::AppId;
 settings! {
     /// `[server]`: the HTTP side.
     pub(crate) struct ServerConfig {
-        /// Address of the endpoints and `/v1`. Port 0: any free one, told in the log.
+        /// `host:port` of the vendor endpoints and of `/v1`. With port 0 the system chooses a free port, and the log names it.
         listen: String = Text("127.0.0.1:8080", address),
-        /// Address of `/livez`, `/readyz`, `/metrics`.
+        /// `host:port` of `/livez`, `/readyz`, `/metrics` and `/openapi.yaml`. It has no credentials: keep it away from the
+        /// public.
         admin_listen: String = Text("127.0.0.1:9090", address),
-        /// Worker threads; 0: one per core.
+        /// Number of HTTP worker threads; 0: one for each core.
         workers: usize = Number(0, 0..=512),
-        /// Events in one request.
+        /// The most events that one `POST /v1/events` may hold.
         max_events: usize = Number(10_000, 1..=100_000),
-        /// Bytes in the body of `POST /v1/events`.
+        /// The most bytes that the body of `POST /v1/events` may have.
         max_events_bytes: usize = Number(8 << 20, 1 << 10..=1 << 30),
-        /// Bytes in the body of every other request; `POST /v1/unread` may have 2 MiB.
+        /// The most bytes that any other body may have. Lists of users (`POST /v1/unread` and `POST /v1/rooms/{room}/unread`)
+        /// may have 2 MiB.
         max_body_bytes: usize = Number(64 << 10, 1 << 10..=64 << 20),
-        /// Bytes of all bodies that are being read or worked on; 4 times the longest body at least.
+        /// The most bytes that all bodies together may have that the pod is reading or working on. It must be at least 4 times
+        /// max_events_bytes and max_body_bytes.
         max_bodies_bytes: usize = Derived(1 << 20..=64 << 30, "4 times the longest body, or 32 MiB where that is more"),
-        /// Milliseconds until a body must have arrived whole.
+        /// Milliseconds within which a whole body must have arrived.
         body_timeout_ms: u64 = Number(10_000, 100..=600_000),
-        /// Open connections in all; 10,000 hostile ones of every kind take less than 512 MB. Those beyond are answered
-        /// with a refusal. When fifteen of sixteen are taken, those that only wait make room.
+        /// The most open connections. The pod answers each one beyond them with a refusal (503). When 15 of 16 are taken, the
+        /// pod closes those that only wait.
         max_connections: usize = Number(12_000, 1..=1_000_000),
-        /// Open connections from one address (of IPv6: one network of 64 bits); 0: no bound, since all connections may
-        /// come from one proxy. Those from `trusted_proxies` are never bound by it.
+        /// The most open connections from one address (IPv6: from one network of 64 bits); 0: no bound, because one proxy may
+        /// hold them all. It does not hold for `trusted_proxies`.
         max_connections_per_address: usize = Number(0, 0..=1_000_000),
-        /// Bytes in a request's line and headers.
+        /// The most bytes that the request line and the headers of a request may have.
         max_head_bytes: usize = Number(32 << 10, 1 << 10..=64 << 10),
-        /// Milliseconds until they must have arrived whole.
+        /// Milliseconds within which the request line and the headers must have arrived.
         head_timeout_ms: u64 = Number(15_000, 100..=600_000),
-        /// Milliseconds that a caller may leave its answer waiting; every 4 KiB that it takes earn it another second.
+        /// Milliseconds for which a caller may take nothing of its answer before the pod closes the connection. Each 4 KiB
+        /// that the caller takes add a second.
         write_timeout_ms: u64 = Number(10_000, 100..=600_000),
-        /// Seconds until a connection without a request is closed. By default longer than the idle time of the usual
-        /// balancers (60), so that it is they who close.
+        /// Seconds after which the pod closes a connection that sends no request. It should be longer than the idle time of
+        /// the balancer in front (often 60), so that the balancer closes first.
         keep_alive_seconds: u64 = Number(75, 1..=3_600),
-        /// Bytes of finished answers that wait to be taken, those of up to 16 KiB not counted. Answers beyond are
-        /// refusals; from half of it on, callers who take nothing for a second are cut off, the slowest first.
+        /// The most bytes that answers of more than 16 KiB may take while they wait to be sent. An answer beyond them becomes
+        /// a refusal (503). From half of it on, the pod cuts off callers that take nothing for a second, the slowest first.
         max_answers_bytes: usize = Number(64 << 20, 1 << 20..=1 << 40),
-        /// Reads being worked on at once; more are refused at once.
+        /// The most reads that the pod works on at once. It refuses more of them at once (503).
         max_reads: usize = Number(2_048, 1..=1_000_000),
-        /// Requests with events being worked on at once; a few more wait up to a second.
+        /// The most requests with events that the pod works on at once. Up to 4 times as many wait for up to a second; the pod
+        /// refuses the rest (503).
         max_writes: usize = Number(64, 1..=100_000),
-        /// Seconds between not ready and not accepting, after SIGTERM (not after ctrl-c).
+        /// Seconds for which the pod goes on serving after SIGTERM, while `/readyz` says that it is not ready. Ctrl-c skips
+        /// them.
         drain_seconds: u64 = Number(5, 0..=3_600),
-        /// Seconds for requests in flight, after that.
+        /// Seconds that requests in flight have after that.
         grace_seconds: u64 = Number(20, 0..=3_600),
-        /// The proxies whose word on the caller's address is taken, by their own addresses.
+        /// Addresses and networks of the proxies that the pod believes when they name a caller's address, such as
+        /// `10.0.0.0/8`.
         trusted_proxies: Vec<IpNet> = Networks,
-        /// The header in which they name it: `forwarded` (RFC 7239), or one that holds addresses with commas between.
+        /// The header in which these proxies name the caller's address: `forwarded` (RFC 7239), or one that holds addresses
+        /// with commas between them.
         client_address_header: String = Text("x-forwarded-for", header_name),
-        /// How often credentials from one address may be refused before the refusals become those of a limit.
+        /// How many calls with bad credentials from one address get the dialect's word for them. The pod answers those beyond
+        /// with the dialect's word for a limit.
         refused_credentials: RefusedCredentials = Inline,
     }
 }
@@ -73,9 +82,9 @@ settings! {
     /// How often credentials from one address may be refused at one pod.
     #[derive(Copy, PartialEq, Eq)]
     pub(crate) struct RefusedCredentials {
-        /// Per second; 0: no limit.
+        /// Such calls per second; 0: no limit.
         per_second: u32 = Number(20, 0..=1_000_000),
-        /// At once.
+        /// Such calls that may come at once.
         burst: u32 = Number(200, 1..=1_000_000),
     }
 }
@@ -83,28 +92,30 @@ settings! {
 settings! {
     /// `[redis]`: where the counts live.
     pub(crate) struct RedisConfig {
-        /// `redis://…`, or another form that [`RedisAddress`] knows; absent: a private `redis-server`.
+        /// `redis://`, `redis+unix://`, `redis+cluster://` or `redis+sentinel://`; `rediss` in place of `redis` for TLS.
+        /// `docs/redis.md` has the forms. Without it the pod starts a private `redis-server`.
         url: Option<Secret> = RedisUrl,
-        /// PEM file of the authorities that may have signed the servers' certificates; absent: the system's.
+        /// PEM file with the authorities that sign the servers' certificates; without it: those of the system. Only with TLS.
         ca_file: Option<PathBuf> = File,
-        /// PEM file of the certificate to show to the servers.
+        /// PEM file with the certificate that the pod shows to the servers. Only with TLS, and together with `key_file`.
         cert_file: Option<PathBuf> = File,
-        /// PEM file of that certificate's key.
+        /// PEM file with the key of that certificate.
         key_file: Option<PathBuf> = File,
-        /// Where the private `redis-server` keeps its append-only file.
+        /// Directory in which the private `redis-server` keeps its append-only file.
         data_dir: PathBuf = Text("./data", not_empty),
-        /// Shared multiplexed connections to each server: so many for the HTTP workers, and as many for all else. Best
-        /// one for each worker, which then drives it itself.
+        /// Connections to each server: so many for the HTTP workers, and as many for all other work. One for each worker is
+        /// best.
         connections: usize = Number(4, 1..=64),
-        /// Milliseconds until a connection must stand.
+        /// Milliseconds within which a connection to a server must be made.
         connect_timeout_ms: u64 = Number(1_000, 10..=60_000),
-        /// Milliseconds until a command must be answered.
+        /// Milliseconds within which a server must answer a command.
         response_timeout_ms: u64 = Number(1_000, 10..=60_000),
-        /// When events count as safe.
+        /// When the pod answers an event: `none`: when the master has it; `wait`: when `durability_replicas` replicas have it
+        /// too.
         durability: Durability = Choice(Durability::None, &[("none", Durability::None), ("wait", Durability::Wait)]),
-        /// Replicas that must have them, with `wait`.
+        /// With `durability = "wait"`: the number of replicas that must have an event.
         durability_replicas: u32 = Number(1, 1..=16),
-        /// Milliseconds until they must have them.
+        /// With `durability = "wait"`: milliseconds within which they must have it. After that the answer is a 503.
         durability_timeout_ms: u64 = Number(1_000, 10..=5_000),
     }
 }
@@ -121,13 +132,14 @@ pub(crate) enum Durability {
 settings! {
     /// `[history]`: how far back message ids are known, per room, and keys of events.
     pub(crate) struct HistoryConfig {
-        /// Messages per room.
+        /// The number of a room's last messages that the room remembers by their ids.
         max_messages: u32 = Number(1_000, 1..=1_000_000),
-        /// Days since acceptance.
+        /// Days for which a room remembers a message, from its acceptance.
         max_age_days: u32 = Number(7, 1..=3_650),
-        /// Characters (Unicode scalar values) kept of the text of a room's last message. Texts of any length are taken.
+        /// Characters (Unicode scalar values) that are kept of the text of a room's last message. Texts of any length are
+        /// taken.
         text_characters: u32 = Number(1_000, 0..=100_000),
-        /// Hours for which the key of an event is known at least.
+        /// Hours for which the key of an event is known at least; twice as many at most.
         key_hours: u32 = Number(24, 1..=8_760),
     }
 }
@@ -135,9 +147,9 @@ settings! {
 settings! {
     /// `[log]`: logs.
     pub(crate) struct LogConfig {
-        /// The form of a line.
+        /// The form of a log line: for people, or one JSON object.
         format: LogFormat = Choice(LogFormat::Text, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
-        /// A filter such as `info`, `warn` or `info,unread=debug`.
+        /// What the log shows: a filter such as `info`, `warn` or `info,unread=debug`.
         level: String = Text("info", log_filter),
     }
 }
@@ -154,11 +166,11 @@ pub(crate) enum LogFormat {
 settings! {
     /// What stands in `[[apps]]` itself.
     pub(crate) struct AppSettings {
-        /// The app's id, part of every key.
+        /// The app's id: 1 to 64 of A-Z a-z 0-9 _ . -, a part of every key in Redis.
         id: AppId = Id,
-        /// Bearer keys of the native API.
+        /// The keys of the native API. Any of them is good.
         server_keys: Vec<Secret> = Secrets,
-        /// The limit of each vendor endpoint.
+        /// How often each vendor endpoint may be called for this app.
         rate_limit: RateLimit = Inline,
     }
 }
@@ -169,9 +181,9 @@ settings! {
     pub(crate) struct RateLimit {
         /// Calls per second; 0: no limit.
         per_second: u32 = Number(200, 0..=1_000_000),
-        /// Calls that may come at once on top of it.
+        /// Calls that may come at once.
         burst: u32 = Derived(1..=1_000_000, "as many as per_second"),
-        /// Whose calls count together.
+        /// Which calls count together: those of one pod, or those of all pods (`cluster`).
         scope: LimitScope = Choice(LimitScope::Cluster, &[("pod", LimitScope::Pod), ("cluster", LimitScope::Cluster)]),
     }
 }
@@ -188,7 +200,8 @@ pub(crate) enum LimitScope {
 settings! {
     /// `[apps.users]`: what users' own devices may do.
     pub(crate) struct UsersConfig {
-        /// The origins whose pages may read the answers to users' devices (CORS), in lower case; `*` is any.
+        /// Origins whose pages may read the answers to users' devices in a browser (CORS); `*`: every page. Capitals make no
+        /// difference.
         allowed_origins: Vec<String> = Texts(&["*"], origin),
     }
 }

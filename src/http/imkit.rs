@@ -63,9 +63,9 @@ static ROUTES: [Route; 2] = [
 ];
 
 static TOKEN: TokenKind = TokenKind {
-    about: "An IMKIT client token",
+    about: "Print an IMKIT token of a user",
     flag: "user",
-    help: "The user that it names",
+    help: "The user whose token it is",
     make: |app, named, now, ttl| {
         let config: &ImkitConfig = app.section().ok_or(NoToken::NoSection)?;
         let user = UserId::parse(named).map_err(|why| NoToken::Bad(why.to_string()))?;

@@ -50,9 +50,9 @@ static ROUTES: [Route; 1] = [Route {
 }];
 
 static TOKEN: TokenKind = TokenKind {
-    about: "A Tencent Chat UserSig",
+    about: "Print a Tencent Chat UserSig",
     flag: "identifier",
-    help: "The administrator that it names",
+    help: "The administrator whose UserSig it is",
     make: |app, named, now, ttl| {
         let config: &TencentConfig = app.section().ok_or(NoToken::NoSection)?;
         let sig = make_usersig(config.sdkappid, &config.secret_key.0, named, now, ttl);

@@ -18,13 +18,14 @@ pub(super) static SECTION: SectionKind = SectionKind::of::<ImkitConfig>(
 settings! {
     /// What an app needs to be called like this.
     pub(crate) struct ImkitConfig {
-        /// Values of `IM-CLIENT-KEY`.
+        /// The values of `IM-CLIENT-KEY` that name this app.
         client_keys: Vec<Secret> = NeededSecrets,
-        /// HS256 secret of the users' tokens.
+        /// The secret that signs the users' tokens (HS256).
         jwt_secret: Secret = NeededSecret,
-        /// How much of the app's limit one user may use on each endpoint; 1: all of it.
+        /// The part of the app's limit that one user may use on each endpoint; 1: all of it.
         user_share: f64 = Fraction(0.5),
-        /// How the direct rooms are called that messages make: `own`, or `imkit`, as that vendor's SDKs do.
+        /// Which ids direct rooms get that a message with `to` makes: `own`, or `imkit`: those that the vendor's SDKs work
+        /// out.
         direct_room_ids: DirectRoomIds = Choice(
             DirectRoomIds::Own,
             &[("own", DirectRoomIds::Own), ("imkit", DirectRoomIds::LoweredMd5)],

@@ -17,11 +17,11 @@ pub(super) static SECTION: SectionKind = SectionKind::of::<SendbirdConfig>(
 settings! {
     /// What an app needs to be called like this.
     pub(crate) struct SendbirdConfig {
-        /// Application id, as in the host name.
+        /// The application id, as in the host name `api-APPLICATION_ID.…`: 1 to 63 of A-Z a-z 0-9 - _.
         application_id: String = NeededText(application_id),
         /// The master API token.
         master_token: Secret = NeededSecret,
-        /// The secondary API tokens.
+        /// The other API tokens that are good.
         api_tokens: Vec<Secret> = Secrets,
     }
 }

@@ -11,11 +11,11 @@ pub(super) static SECTION: SectionKind = SectionKind::of::<TencentConfig>(
 settings! {
     /// What an app needs to be called like this.
     pub(crate) struct TencentConfig {
-        /// SDKAppID.
+        /// The SDKAppID that names this app.
         sdkappid: u64 = NeededNumber(1..=i64::MAX.unsigned_abs()),
-        /// The key that signs UserSigs, used as raw bytes.
+        /// The key that signs UserSigs, used as the bytes of its text.
         secret_key: Secret = NeededSecret,
-        /// App administrators.
+        /// The identifiers that are administrators. Only they may call.
         admins: Vec<String> = Texts(&["administrator"], admin),
     }
 }
