@@ -14,8 +14,8 @@
 //! - **Watching sentinels.** `SentinelClient` asks for the master when it makes a connection. A connection that is there follows
 //!   no later failover, and what the old master still acknowledges is lost. Here the old master is dropped at once.
 //!
-//! The connections themselves are the crate's. `docs/performance.md` ("The Redis link") says what connections of our own would save,
-//! and why that is too little.
+//! The connections themselves are the crate's. `docs/performance.md` ("The Redis link") says what connections of our own would
+//! save, and why that is too little.
 
 mod breaker;
 mod cluster;
@@ -175,8 +175,9 @@ impl Redis {
         }
     }
 
-    /// Sends all to the one server that there is. Scripts that it does not know are then sent again with their text. `first` looks
-    /// at each answer of the first round, `again` at each answer of the second. If either returns an error, all items fail with it.
+    /// Sends all to the one server that there is. Scripts that it does not know are then sent again with their text. `first`
+    /// looks at each answer of the first round, `again` at each answer of the second. If either returns an error, all items fail
+    /// with it.
     async fn pipelined<T>(
         &self,
         node: &Node,
