@@ -14,8 +14,8 @@
 //! - **Watching sentinels.** `SentinelClient` asks for the master when it makes a connection. A connection that is there follows
 //!   no later failover, and what the old master still acknowledges is lost. Here the old master is dropped at once.
 //!
-//! A connection itself is the crate's. One of our own, with its own parser, saved the pod 12 to 22 % of the CPU time of a call, and
-//! 44 % of a list of 1,000 rooms. By the rule in `docs/performance.md` that was too little for its 1,400 lines.
+//! The connections themselves are the crate's. `docs/performance.md` ("The Redis link") says what connections of our own would
+//! save, and why that is too little.
 
 mod breaker;
 mod cluster;
@@ -50,7 +50,7 @@ use settings::ConnectionSettings;
 
 pub(crate) use outgoing::Item;
 
-/// Keys that are tried to find one of a server: enough even for a server that has a hundredth of the slots.
+/// How many keys are tried to find one that a server has: enough even for a server with a hundredth of the slots.
 const CANDIDATES: u32 = 4_096;
 
 /// Says that this thread is an HTTP worker, which is to have a connection of its own to each server.
@@ -84,7 +84,7 @@ pub(crate) struct Server {
 }
 
 impl Redis {
-    /// Prepares the connections; they are made when first used, so this works while Redis is down. Wants a tokio runtime.
+    /// Prepares the connections; they are made when first used, so this works while Redis is down. Needs a tokio runtime.
     pub(crate) fn new(config: &RedisConfig, url: &str, metrics: Arc<Metrics>) -> Result<Self> {
         let address =
             RedisAddress::parse(url).map_err(|why| Error::Internal(format!("redis.url {why}")))?;
@@ -160,8 +160,7 @@ impl Redis {
         }
     }
 
-    /// The same, but an item whose data can't be read has that as its own answer, and the others have theirs. (On a cluster also
-    /// an item that its node did not take.)
+    /// The same, but an item whose data can't be read fails alone. (In a cluster, an item whose node fails does so too.)
     pub(crate) async fn send_each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
         match (items, &self.inner.topology) {
             ([], _) => Ok(Vec::new()),
@@ -176,8 +175,9 @@ impl Redis {
         }
     }
 
-    /// Sends all to the one server that there is; scripts that it does not know are then sent with their text. `first` and
-    /// `again` say what becomes of an answer of the one round and of the other: an error of theirs is the answer of all.
+    /// Sends all to the one server that there is. Scripts that it does not know are then sent again with their text. `first`
+    /// looks at each answer of the first round, `again` at each answer of the second. If either returns an error, all items fail
+    /// with it.
     async fn pipelined<T>(
         &self,
         node: &Node,
@@ -228,18 +228,15 @@ impl Redis {
         if nodes.is_empty() {
             return Err(self.no_server("no node of the cluster answers"));
         }
-        let redis = self;
-        Ok(nodes
-            .into_iter()
-            .map(|node| Server {
-                redis: redis.clone(),
-                node,
-            })
-            .collect())
+        let server = |node| Server {
+            redis: self.clone(),
+            node,
+        };
+        Ok(nodes.into_iter().map(server).collect())
     }
 
     /// On each server that takes writes: writes a key and waits until `replicas` have it and all that was written before.
-    /// Answers how many replicas that is of the server that has the fewest. `key` makes the keys to choose from.
+    /// Answers how many replicas the server with the fewest has. `key` makes the keys to choose from.
     pub(crate) async fn confirm(
         &self,
         key: impl Fn(u32) -> String,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::drift::Drift;
+use crate::audit::record::AuditRecord;
 use crate::audit::slot::{Slot, text_or_escaped};
 use crate::counts::number::whole_number;
 use crate::counts::room::{Last, Membership};
@@ -51,22 +52,6 @@ impl RoomView {
     }
 }
 
-fn differs(
-    key: &'static str,
-    room: &str,
-    part: &'static str,
-    stored: impl ToString,
-    expected: impl ToString,
-) -> Drift {
-    Drift {
-        key,
-        field: room.to_owned(),
-        part: Some(part),
-        stored: Some(stored.to_string()),
-        expected: Some(expected.to_string()),
-    }
-}
-
 /// How a user's record differs from its room. The caller has read `first` before the slot, and `last` after it. The jobs that
 /// were pending in `first` had reached everybody before the caller read the slot.
 pub(super) fn differences(
@@ -75,106 +60,155 @@ pub(super) fn differences(
     first: &RoomView,
     last: &RoomView,
 ) -> Vec<Drift> {
-    let key = if slot.supers.contains_key(room) {
-        "supers"
-    } else {
-        "rooms"
+    let Some(position) = &slot.record_of(room) else {
+        return missing_record(slot, room, first, last)
+            .into_iter()
+            .collect();
     };
-    let Some(position) = slot.record_of(room) else {
-        let (Some(before), Some(after)) = (first.member(), last.member()) else {
-            return Vec::new();
-        };
-        if !slot.is_readable(room) {
-            return Vec::new();
-        }
-        // A deleted user is listed by rooms that it still has to leave.
-        if before.epoch != after.epoch || slot.leaving {
-            return Vec::new();
-        }
-        let key = if last.snapshot.kind == "supergroup" {
-            "supers"
-        } else {
-            "rooms"
-        };
-        let expected = format!("{} since {}", after.state, after.epoch);
-        return vec![Drift {
-            key,
-            field: room.to_owned(),
-            part: Some("record"),
-            stored: None,
-            expected: Some(expected),
-        }];
+    let key = match slot.supers.contains_key(room) {
+        true => "supers",
+        false => "rooms",
     };
-    let gone = |stored: u64| {
-        vec![Drift {
-            key,
-            field: room.to_owned(),
-            part: Some("record"),
-            stored: Some(format!("{} since {stored}", position.state)),
-            expected: None,
-        }]
+    let record = Record {
+        room,
+        key,
+        position,
     };
     // The room's revision has expired too, so the room was deleted at least a day ago.
     if last.snapshot.rev == 0 {
-        return gone(position.epoch);
+        return vec![record.too_much()];
     }
-    let mut drift = Vec::new();
-    if position.rev > last.snapshot.rev {
-        drift.push(differs(key, room, "rev", position.rev, last.snapshot.rev));
-    }
-    if let Some(entry) = last.member()
-        && entry.epoch == position.epoch
-    {
-        let (part, top) = match position.head {
-            Some(head) => ("head", head),
-            None => ("read", position.read),
-        };
-        if top > last.snapshot.head {
-            drift.push(differs(key, room, part, top, last.snapshot.head));
-        }
-    }
+    let mut drift = record.ahead_of(last);
     // The membership began after the first look, so the first look can't show it.
     if position.epoch > first.snapshot.rev {
         return drift;
     }
     let Some(entry) = first.member() else {
-        return gone(position.epoch);
+        return vec![record.too_much()];
     };
     if entry.epoch != position.epoch {
-        drift.push(differs(key, room, "epoch", position.epoch, entry.epoch));
+        drift.push(record.differs("epoch", position.epoch, entry.epoch));
         return drift;
     }
     if entry.state != position.state {
-        drift.push(differs(key, room, "state", position.state, entry.state));
+        drift.push(record.differs("state", position.state, entry.state));
     }
-    let then = &first.snapshot;
-    if let Some(head) = position.head
-        && then.kind != "supergroup"
-    {
-        if head < then.head {
-            drift.push(differs(key, room, "head", head, then.head));
+    if first.snapshot.kind != "supergroup" {
+        drift.extend(record.behind(slot, first));
+    }
+    // A record with a later revision has newer settings than the first look.
+    if position.rev <= first.snapshot.rev {
+        drift.extend(record.other_settings(first));
+    }
+    drift
+}
+
+/// The record that a member lacks, if both looks at the room show the membership.
+fn missing_record(slot: &Slot, room: &str, first: &RoomView, last: &RoomView) -> Option<Drift> {
+    let (before, after) = (first.member()?, last.member()?);
+    // A deleted user is listed by rooms that it still has to leave.
+    if !slot.is_readable(room) || before.epoch != after.epoch || slot.leaving {
+        return None;
+    }
+    let key = match last.snapshot.kind == "supergroup" {
+        true => "supers",
+        false => "rooms",
+    };
+    Some(Drift {
+        key,
+        field: room.to_owned(),
+        part: Some("record"),
+        stored: None,
+        expected: Some(format!("{} since {}", after.state, after.epoch)),
+    })
+}
+
+/// A user's record of a room, and the key that has it.
+struct Record<'a> {
+    room: &'a str,
+    key: &'static str,
+    position: &'a AuditRecord,
+}
+
+impl Record<'_> {
+    fn differs(&self, part: &'static str, stored: impl ToString, expected: impl ToString) -> Drift {
+        Drift {
+            key: self.key,
+            field: self.room.to_owned(),
+            part: Some(part),
+            stored: Some(stored.to_string()),
+            expected: Some(expected.to_string()),
+        }
+    }
+
+    /// The user is not in the room, so there must be no record.
+    fn too_much(&self) -> Drift {
+        let AuditRecord { state, epoch, .. } = self.position;
+        Drift {
+            key: self.key,
+            field: self.room.to_owned(),
+            part: Some("record"),
+            stored: Some(format!("{state} since {epoch}")),
+            expected: None,
+        }
+    }
+
+    /// What the record has of a later time than the last look at the room.
+    fn ahead_of(&self, last: &RoomView) -> Vec<Drift> {
+        let (position, now) = (self.position, &last.snapshot);
+        let mut drift = Vec::new();
+        if position.rev > now.rev {
+            drift.push(self.differs("rev", position.rev, now.rev));
+        }
+        if let Some(entry) = last.member()
+            && entry.epoch == position.epoch
+        {
+            let (part, top) = match position.head {
+                Some(head) => ("head", head),
+                None => ("read", position.read),
+            };
+            if top > now.head {
+                drift.push(self.differs(part, top, now.head));
+            }
+        }
+        drift
+    }
+
+    /// What the record lacks that the first look shows: messages and recalls.
+    fn behind(&self, slot: &Slot, first: &RoomView) -> Vec<Drift> {
+        let position = self.position;
+        let mut drift = Vec::new();
+        let Some(head) = position.head else {
+            return drift;
+        };
+        if head < first.snapshot.head {
+            drift.push(self.differs("head", head, first.snapshot.head));
         }
         if position.state == 'j' && slot.has("marks") {
             let missing: Vec<String> = first
                 .recalled
                 .iter()
-                .filter(|at| **at > position.read && !slot.has_hole(room, **at))
+                .filter(|at| **at > position.read && !slot.has_hole(self.room, **at))
                 .map(u64::to_string)
                 .collect();
             if !missing.is_empty() {
                 drift.push(Drift {
                     key: "marks",
-                    field: room.to_owned(),
+                    field: self.room.to_owned(),
                     part: Some("recalled"),
                     stored: None,
                     expected: Some(missing.join(",")),
                 });
             }
         }
+        drift
     }
-    // A record with a later revision has newer settings than the first look.
-    if position.rev <= then.rev {
+
+    /// The settings that the record has otherwise than the first look.
+    fn other_settings(&self, first: &RoomView) -> Vec<Drift> {
+        let (position, then) = (self.position, &first.snapshot);
         let mut settings = vec![("kind", &position.kind, &then.kind)];
+        // A supergroup's record has no other settings.
         if position.head.is_some() {
             settings.extend([
                 ("status", &position.status, &then.status),
@@ -183,25 +217,28 @@ pub(super) fn differences(
                 ("peer", &position.peer, &first.peer),
             ]);
         }
+        let mut drift = Vec::new();
         for (part, stored, expected) in settings {
             if stored != expected {
-                drift.push(differs(key, room, part, stored, expected));
+                drift.push(self.differs(part, stored, expected));
             }
         }
-        let created = i64::try_from(then.created).unwrap_or(i64::MAX);
-        if position.head.is_some() && position.created() != created {
-            drift.push(differs(key, room, "created", position.created(), created));
+        if position.head.is_none() {
+            return drift;
         }
-        if position.head.is_some() && position.last != then.last {
+        let created = i64::try_from(then.created).unwrap_or(i64::MAX);
+        if position.created() != created {
+            drift.push(self.differs("created", position.created(), created));
+        }
+        if position.last != then.last {
             let shown = |last: Option<Last>| match last {
                 Some(last) => format!("{} of {}", last.accepted(), last.time),
                 None => "none".to_owned(),
             };
-            let (stored, expected) = (shown(position.last), shown(then.last));
-            drift.push(differs(key, room, "last", stored, expected));
+            drift.push(self.differs("last", shown(position.last), shown(then.last)));
         }
+        drift
     }
-    drift
 }
 
 /// Releases the records that can't be read of rooms that the user is not in: the repair may remove these.

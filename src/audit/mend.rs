@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use plan::{KeyChange, MendPlan, word};
 use redis::Value;
-use room::{entry_of, next_version};
+use room::{entry_of, plan_version};
 
 use crate::audit::Repairer;
 use crate::audit::form::{self, SlotKind};
@@ -304,7 +304,6 @@ impl Repairer {
                     keys.members(),
                     KeyChange::New(user.as_str().to_owned(), entry),
                 );
-                // With a new version, pods that have cached the list of members read it again.
                 let mut stamps = redis::cmd("HMGET");
                 stamps.arg(keys.meta()).arg("rev").arg("mrev");
                 let stamps = readable(self.audit.redis.query(&stamps).await)?;
@@ -312,12 +311,7 @@ impl Repairer {
                 if let (Ok(rev), Ok(mrev)) = (stamps.text(), stamps.text())
                     && let Some(last) = whole_number(&rev)
                 {
-                    let next = (last + 1).max(record.epoch).to_string();
-                    let version = next_version(&next, &mrev);
-                    for (field, seen, next) in [("rev", rev, next), ("mrev", mrev, version)] {
-                        let change = KeyChange::Set(field.into(), seen.into(), next);
-                        plan.add(keys.meta(), change);
-                    }
+                    plan_version(&mut plan, &keys, &rev, &mrev, (last + 1).max(record.epoch));
                 }
                 if self.apply(&plan).await? {
                     break;

@@ -1,5 +1,5 @@
-//! The circuit breaker of one server: when the server has stopped to answer, one request at a time probes it and all others
-//! are refused at once. Otherwise they would all wait for the time-out, and fill the pod with waiting requests.
+//! The circuit breaker of one server. When the server no longer answers, one request at a time probes it, and all others are
+//! refused at once. Otherwise they would all wait for the time-out, and fill the pod with waiting requests.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

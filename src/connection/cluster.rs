@@ -46,7 +46,7 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Prepares connections and starts to learn the map. Wants a tokio runtime.
+    /// Prepares connections and starts to learn the map. Needs a tokio runtime.
     pub(super) fn start(settings: ConnectionSettings, seeds: Vec<Host>) -> Result<Arc<Self>> {
         let map = Map {
             owners: vec![None; SLOTS],
@@ -86,6 +86,7 @@ impl Cluster {
         Arc::clone(&map)
     }
 
+    /// The connections to a node, which are prepared if there are none.
     fn node(&self, host: &Host) -> Result<Arc<Node>> {
         if let Some(node) = self.map().nodes.get(host) {
             return Ok(Arc::clone(node));
@@ -173,6 +174,7 @@ impl Cluster {
         masters
     }
 
+    /// Asks nodes for the map, and adopts what they answer.
     async fn learn(&self) {
         let hosts = self.hosts();
         let mut slots = Cmd::new();

@@ -21,7 +21,7 @@ const CALM_OF_RIGHTS: Duration = Duration::from_secs(60);
 /// What a server says that takes no more connections.
 pub(super) const CROWDED: &str = "max number of clients";
 
-/// How one server is.
+/// The state of one server.
 pub(super) struct Condition {
     /// What the log calls it.
     server: String,

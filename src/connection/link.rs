@@ -1,13 +1,14 @@
 //! A connection to a server that any number of requests share: the multiplexed connection of the `redis` crate, with what the
 //! crate leaves to its callers.
 //!
-//! - A task makes the connection when a request wants it, drives it, and ends with it. The next request starts another one.
-//! - A request that waits for a connection is not sent before there is one, and waits no longer than `connect` and `response`
-//!   together. Its error says why there is none.
+//! - The first request that needs a connection starts a task. The task makes the connection, drives it, and ends when the
+//!   connection ends. The next request starts another task.
+//! - A request that waits for a connection has not been sent. It waits for the connection and for its reply no longer than
+//!   `connect` and `response` together. If there is no connection by then, the error says why.
 //! - Requests of the same instant leave in one write, see [`Gathering`].
 //!
-//! When a connection breaks, all requests that it was given fail: the server may have executed them. So does a request that was
-//! still queued, which the crate does not tell apart.
+//! When a connection breaks, all requests that it was given fail: the server may have executed them. A request that was still
+//! queued fails too, because the crate does not say whether a request was written.
 
 #[cfg(test)]
 mod tests;
@@ -30,16 +31,16 @@ use super::condition::NO_CONNECTION;
 use super::dialer::{Dialer, Stream, ended, timed_out};
 use super::outgoing::Outgoing;
 
-/// Requests that the connection has accepted and not written yet; further ones wait before that.
+/// Requests that the connection has taken and not written yet. The callers of further requests wait until it takes them.
 const QUEUE: usize = 1_024;
-/// Bytes that are gathered for one write.
+/// When so many bytes are gathered, they are written before the connection takes another request.
 const GATHERED: usize = 64 << 10;
-/// Between the first two attempts to connect; doubled with every further one.
+/// The pause between the first two attempts to connect. It is doubled after every further attempt.
 const DELAY: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
 
-/// A handle to the connection, which ends when the last clone is gone and no request is under way.
+/// A handle to the connection. The connection ends when the last clone is dropped and no request is under way.
 #[derive(Clone)]
 pub(super) struct Link(Arc<Shared>);
 
@@ -53,7 +54,7 @@ struct Shared {
 struct LinkState {
     /// How many tasks were started.
     started: u64,
-    /// Of the last one, until it ends.
+    /// How far the last task has come; `None` when it has ended.
     progress: Option<watch::Receiver<LinkProgress>>,
     connection: Option<MultiplexedConnection>,
 }
@@ -61,10 +62,10 @@ struct LinkState {
 /// How far a task has come.
 #[derive(Clone)]
 enum LinkProgress {
-    /// It has no connection yet; why the last attempt failed, if there was one.
+    /// There is no connection yet. If an attempt has failed, the last one failed by this error.
     Connecting(Option<RedisError>),
     Connected,
-    /// It has given up.
+    /// The task makes no further attempt.
     Failed(RedisError),
 }
 
@@ -92,16 +93,16 @@ impl Link {
 
     /// Sends commands one after the other; each has a reply of its own.
     pub(super) async fn send_all(&self, requests: &[Outgoing<'_>]) -> RedisResult<Vec<Value>> {
+        let mut connection = self.connection().await?;
         let mut pipeline = redis::Pipeline::with_capacity(requests.len());
         for request in requests {
             pipeline.add_command(request.cmd.clone());
         }
-        let mut connection = self.connection().await?;
         let replies = connection.send_packed_commands(&pipeline, 0, requests.len());
         replies.await.map_err(in_our_words)
     }
 
-    /// The connection.
+    /// The connection. A request waits for it if there is none.
     async fn connection(&self) -> RedisResult<MultiplexedConnection> {
         if let Some(connection) = &self.0.state().connection {
             return Ok(connection.clone());
@@ -109,13 +110,13 @@ impl Link {
         Box::pin(self.connected()).await
     }
 
-    /// Waits for the connection, on which the request then has what is left of its time.
+    /// Waits for the connection. The reply then has to come within the time that is left of the request's.
     async fn connected(&self) -> RedisResult<MultiplexedConnection> {
         let dialer = &self.0.dialer;
         let until = Instant::now() + dialer.connect + dialer.response;
         let mut progress = self.progress();
         let made = progress.wait_for(|progress| !matches!(progress, LinkProgress::Connecting(_)));
-        // The outer error is that the time is over. The inner one is that the task is gone: its runtime has ended.
+        // The outer error: the time is over. The inner error: the task is gone, because its runtime has ended.
         let made = tokio::time::timeout_at(until, made).await;
         let made = made.map(|made| made.map(|progress| progress.clone()));
         match made.unwrap_or_else(|_| Ok(progress.borrow().clone())) {
@@ -136,7 +137,7 @@ impl Link {
         Ok(connection)
     }
 
-    /// The progress of the task, which is started if there is none.
+    /// The progress of the task. Starts a task if there is none.
     fn progress(&self) -> watch::Receiver<LinkProgress> {
         let mut state = self.0.state();
         if let Some(progress) = &state.progress {
@@ -145,7 +146,7 @@ impl Link {
         let (sender, progress) = watch::channel(LinkProgress::Connecting(None));
         state.started += 1;
         state.progress = Some(progress.clone());
-        // The runtime may drop the task before it has begun. So it exists from here on.
+        // A runtime that ends may drop the future before it has run. The task exists already then, so that its drop is noted.
         let task = Task {
             shared: Arc::downgrade(&self.0),
             number: state.started,
@@ -157,46 +158,48 @@ impl Link {
     }
 }
 
-/// What makes a connection and drives it. When it is dropped, the next request starts another one.
+/// Makes a connection and drives it. When it is dropped, the next request starts another one.
 struct Task {
     shared: Weak<Shared>,
+    /// What [`State::started`] was when the task began.
     number: u64,
     dialer: Arc<Dialer>,
 }
 
 impl Task {
     async fn run(self, progress: watch::Sender<LinkProgress>) {
-        let stream = match self.stream(&progress).await {
-            Ok(stream) => stream,
+        // The route logs in.
+        let no_login = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(Some(self.dialer.response))
+            .set_pipeline_buffer_size(QUEUE)
+            .set_write_backpressure_boundary(GATHERED);
+        let made = match self.stream(&progress).await {
+            Ok(stream) => {
+                let stream = Gathering::new(stream);
+                MultiplexedConnection::new_with_config(&no_login, stream, config).await
+            }
+            Err(error) => Err(error),
+        };
+        let (connection, driver) = match made {
+            Ok(made) => made,
             Err(error) => {
                 self.forget();
                 progress.send_replace(LinkProgress::Failed(error));
                 return;
             }
         };
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(Some(self.dialer.response))
-            .set_pipeline_buffer_size(QUEUE)
-            .set_write_backpressure_boundary(GATHERED);
-        // Its way here has logged it in.
-        let login = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let stream = Gathering::new(stream);
-        match MultiplexedConnection::new_with_config(&login, stream, config).await {
-            Ok((connection, driver)) => {
-                if let Some(shared) = self.shared.upgrade() {
-                    shared.state().connection = Some(connection);
-                }
-                progress.send_replace(LinkProgress::Connected);
-                driver.await;
-            }
-            Err(error) => {
-                self.forget();
-                progress.send_replace(LinkProgress::Failed(error));
-            }
-        }
+        // If the last handle is gone by now, the connection is dropped here. Its driver would not end as long as it exists.
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
+        shared.state().connection = Some(connection);
+        drop(shared);
+        progress.send_replace(LinkProgress::Connected);
+        driver.await;
     }
 
-    /// Connects and logs in. Tries again where the route says so, as long as a request waits.
+    /// Connects and logs in. After a failure it tries again as often as the route says, and only while a request waits.
     async fn stream(&self, progress: &watch::Sender<LinkProgress>) -> RedisResult<Box<dyn Stream>> {
         let (mut delay, mut retries) = (DELAY, self.dialer.retries);
         loop {
@@ -206,7 +209,7 @@ impl Task {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };
-            // What the server refuses it refuses again. One receiver is that of the handles.
+            // What the server refuses, it refuses again. The handles have one receiver, and each waiting request has one.
             if !error.is_io_error() || retries == 0 || progress.receiver_count() <= 1 {
                 return Err(error);
             }
@@ -217,7 +220,7 @@ impl Task {
         }
     }
 
-    /// The next request starts another task.
+    /// Makes the next request start another task.
     fn forget(&self) {
         if let Some(shared) = self.shared.upgrade() {
             let mut state = shared.state();
@@ -235,25 +238,25 @@ impl Drop for Task {
     }
 }
 
-/// The errors of the crate, in the words of this module. (An error reply is none of them: it is a value.)
+/// An error of the crate, in the words of this module. An error reply does not come here: to the crate it is a value.
 fn in_our_words(error: RedisError) -> RedisError {
     match error.kind() {
         _ if error.is_timeout() => timed_out("no answer in time"),
-        // A reply that ends in the middle, or what is none: the connection is closed there.
+        // Bytes that are no reply, or the end of the stream within a reply: the crate closes the connection there.
         ErrorKind::Parse => ended(),
         _ => error,
     }
 }
 
-/// A stream that lets other tasks run before it writes. The runtime polls the sockets once more meanwhile, so that the requests
-/// of several callers are queued: one write for all of them costs the pod and Redis less than several.
+/// A stream that lets other tasks run before it writes. The runtime looks at the sockets once more meanwhile, so requests of
+/// several callers come together. One write for all of them costs the pod and Redis less than several writes.
 struct Gathering {
     stream: Box<dyn Stream>,
     stage: WriteStage,
 }
 
 enum WriteStage {
-    /// What was written before has been flushed.
+    /// Everything has been written. Other tasks run before the next write.
     Flushed,
     Yielding(Pin<Box<dyn Future<Output = ()> + Send>>),
     Writing,

@@ -170,7 +170,7 @@ impl Node {
     }
 
     /// Begins a request over one of the links, whatever the breaker says.
-    fn attempt_over(&self, link: usize) -> RedisResult<Attempt<'_>> {
+    fn begin_over(&self, link: usize) -> RedisResult<Attempt<'_>> {
         let links = self.links.load();
         let shared = links.all.get(link);
         let shared = shared.ok_or((ErrorKind::Client, "no connection is configured"))?;
@@ -184,7 +184,7 @@ impl Node {
 
     /// Begins a request, if the breaker admits it.
     fn begin(&self) -> RedisResult<Attempt<'_>> {
-        let attempt = self.attempt_over(self.next_link())?;
+        let attempt = self.begin_over(self.next_link())?;
         Ok(Attempt {
             _trial: self.breaker.admit()?,
             ..attempt
@@ -198,7 +198,7 @@ impl Node {
             Ok(_) => {
                 answered.fetch_add(1, Ordering::Relaxed);
             }
-            // Nothing at all has come over it for as long as a reply may take.
+            // Nothing has come over the link while this request waited.
             Err(error)
                 if error.is_timeout()
                     && answered.load(Ordering::Relaxed) == attempt.answered_before =>
@@ -239,7 +239,7 @@ impl Node {
 
     /// Asks for what no caller waits for, always over the same link and past the breaker.
     pub(super) async fn ask(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let attempt = self.attempt_over(self.links.load().half())?;
+        let attempt = self.begin_over(self.links.load().half())?;
         let reply = attempt.shared.link.send(cmd.into()).await;
         self.note(&attempt, &reply);
         reply?.extract_error()
@@ -376,7 +376,7 @@ impl Node {
         }
     }
 
-    /// How often it went from up to down. Another number than before: another process may stand there now.
+    /// How often it went from up to down. If the number has changed, another process may answer by now.
     pub(super) fn outages(&self) -> u64 {
         self.outages.load(Ordering::Relaxed)
     }

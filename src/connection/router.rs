@@ -1,5 +1,5 @@
-//! Sends requests each to the server that has its slot, and again, to another if need be, what was refused and has changed
-//! nothing.
+//! Sends each request to the server that has its slot. A request that a server has refused has changed nothing: it is sent again,
+//! to another server if need be.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,19 +14,19 @@ use super::{Redis, Topology};
 use crate::error::{Error, Result, Trouble};
 use crate::scripts::ScriptCall;
 
-/// Before a refused request is sent again; doubled with every further time.
+/// The pause before a refused request is sent again. It is doubled after each further refusal.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A request that has no reply yet.
 struct Pending<'a> {
-    /// Which of all it is.
+    /// Its place among the requests of the call.
     index: usize,
     request: Outgoing<'a>,
     /// EVAL in place of EVALSHA, for a server that does not know the script.
     with_text: Option<Cmd>,
-    /// Where it was redirected to, and whether by `-ASK`.
+    /// The node that it was redirected to, and whether by `-ASK`.
     redirected: Option<(Arc<Node>, bool)>,
 }
 
@@ -50,10 +50,10 @@ enum Next {
 }
 
 impl Redis {
-    /// Sends all, until each has a reply or the deadline has come.
+    /// Sends requests until each has an answer or the deadline has come. The answers are in the order of the requests.
     pub(super) async fn route(&self, mut all: Vec<Outgoing<'_>>) -> Result<Vec<Result<Value>>> {
         let until = Instant::now() + self.inner.deadline;
-        // No script runs in a slot that is on its way to another node.
+        // In a cluster each script is guarded: it does not run in a slot that is on its way to another node.
         let guarded: Vec<Option<ScriptCall>>;
         if self.spans_slots() {
             guarded = all
@@ -131,7 +131,7 @@ impl Redis {
         }
     }
 
-    /// Puts together what goes to the same server.
+    /// Groups the requests by the server that they go to.
     async fn by_node<'a>(
         &self,
         pending: Vec<Pending<'a>>,

@@ -44,7 +44,7 @@ struct Watcher {
 }
 
 impl Sentinel {
-    /// Prepares connections to the sentinels, and starts to ask them. Wants a tokio runtime.
+    /// Prepares connections to the sentinels, and starts to ask them. Needs a tokio runtime.
     pub(super) fn start(
         settings: ConnectionSettings,
         at_sentinels: &ConnectionSettings,

@@ -223,6 +223,20 @@ async fn the_connection_ends_with_its_last_handle() {
 }
 
 #[tokio::test]
+async fn a_connection_that_comes_after_its_last_handle_is_closed() {
+    let (listener, link) = peer().await;
+    let a = redis::cmd("a");
+    assert!(link.send((&a).into()).now_or_never().is_none());
+    let (mut stream, _) = listener.accept().await.unwrap();
+    drop(link);
+    stream.write_all(b"+PONG\r\n").await.unwrap();
+    let mut sent = Vec::new();
+    let closed = stream.read_to_end(&mut sent);
+    let closed = tokio::time::timeout(Duration::from_secs(10), closed).await;
+    assert!(closed.is_ok(), "the connection is still open");
+}
+
+#[tokio::test]
 async fn a_full_queue_makes_callers_wait() {
     let (listener, link) = peer().await;
     let a = redis::cmd("a");
