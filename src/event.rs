@@ -22,6 +22,8 @@ use crate::names::{CustomType, EventKey, MessageId, RoomId, Tag, UserId};
 /// One event.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
+    /// Its `type`, as callers write it.
+    pub type_name: &'static str,
     /// Milliseconds since the epoch; `None`: the time of arrival.
     pub time: Option<i64>,
     /// A key that its room, or its user, takes once. An event with an id is known by that, and its key counts for nothing.
@@ -181,25 +183,5 @@ impl Change {
     /// Whether its event has an id of its own, by which it is known when it is sent again.
     pub(crate) fn has_id(&self) -> bool {
         matches!(self, Change::Message(_) | Change::Recalled { .. })
-    }
-
-    /// The `type` of an event that says this.
-    pub(crate) fn type_name(&self) -> &'static str {
-        match self {
-            Change::UserUpdated { .. } => "user.updated",
-            Change::UserDeleted { .. } => "user.deleted",
-            Change::RoomUpdated { .. } => "room.updated",
-            Change::RoomDeleted { .. } => "room.deleted",
-            Change::Member { state, .. } => match state {
-                MemberState::Joined => "member.joined",
-                MemberState::Invited => "member.invited",
-                MemberState::Left => "member.left",
-            },
-            Change::Message(_) => "message.sent",
-            Change::Recalled { .. } => "message.recalled",
-            Change::Read { .. } => "room.read",
-            Change::ReadAll { .. } => "user.read_all",
-            Change::Pref { .. } => "pref.updated",
-        }
     }
 }

@@ -328,8 +328,8 @@ impl Writer {
         };
         let keep = self.inner.history.keep_keys_micros;
         let name = encode(key.as_str());
-        let kind = event.change.type_name();
-        format!("{}{suffix}\n{kind}\n{keep}", name.as_str())
+        let type_name = event.type_name;
+        format!("{}{suffix}\n{type_name}\n{keep}", name.as_str())
     }
 
     /// Runs an accepting script. If the sweep has removed the announcement meanwhile, announces `entry` again and repeats.

@@ -20,37 +20,43 @@ const MAX_LONG_BYTES: usize = 4 << 10;
 /// The longest payload of a message, in bytes as it is kept.
 const MAX_PAYLOAD_BYTES: usize = 4 << 10;
 
+/// Each event type: its name, and the function that reads the fields of such an event.
+const TYPES: [(&str, Reading); 12] = [
+    ("user.updated", user_updated),
+    ("user.deleted", user_deleted),
+    ("room.updated", room_updated),
+    ("room.deleted", room_deleted),
+    ("member.joined", |fields| {
+        member(fields, MemberState::Joined)
+    }),
+    ("member.invited", |fields| {
+        member(fields, MemberState::Invited)
+    }),
+    ("member.left", |fields| member(fields, MemberState::Left)),
+    ("message.sent", message),
+    ("message.recalled", recalled),
+    ("room.read", read),
+    ("user.read_all", read_all),
+    ("pref.updated", pref),
+];
+
+type Reading = for<'a> fn(&mut EventFields<'a>) -> Result<Change, Wrong>;
+
 /// The event that the fields make.
 pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
-    let kind = fields
+    let name = fields
         .text(Name::Type)?
         .ok_or_else(|| wrong("type", "is missing"))?;
     let time = fields.time(Name::Time, time::TimeUse::Event)?;
     let key = fields.name(Name::Key, EventKey::parse)?;
-    let change = match &*kind {
-        "user.updated" => user_updated(fields)?,
-        "user.deleted" => Change::UserDeleted {
-            user: fields.required(Name::User, UserId::parse)?,
-        },
-        "room.updated" => room_updated(fields)?,
-        "room.deleted" => Change::RoomDeleted {
-            room: fields.required(Name::Room, RoomId::parse)?,
-        },
-        "member.joined" => member(fields, MemberState::Joined)?,
-        "member.invited" => member(fields, MemberState::Invited)?,
-        "member.left" => member(fields, MemberState::Left)?,
-        "message.sent" => message(fields)?,
-        "message.recalled" => Change::Recalled {
-            room: fields.required(Name::Room, RoomId::parse)?,
-            id: fields.required(Name::Id, MessageId::parse)?,
-        },
-        "room.read" => read(fields)?,
-        "user.read_all" => read_all(fields)?,
-        "pref.updated" => pref(fields)?,
-        _ => return Err(wrong("type", "is not a known event type")),
-    };
+    let (type_name, reading) = TYPES
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .ok_or_else(|| wrong("type", "is not a known event type"))?;
+    let change = reading(fields)?;
     fields.reject_unread()?;
     Ok(Event {
+        type_name,
         time,
         key,
         notes: fields.take_notes(),
@@ -88,6 +94,11 @@ fn user_updated(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         shown.push(("last_login_time", time.to_string()));
     }
     Ok(Change::UserUpdated { user, shown })
+}
+
+fn user_deleted(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let user = fields.required(Name::User, UserId::parse)?;
+    Ok(Change::UserDeleted { user })
 }
 
 fn kind(text: &str) -> Option<&'static str> {
@@ -142,6 +153,11 @@ fn room_updated(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         active,
         shown,
     })
+}
+
+fn room_deleted(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let room = fields.required(Name::Room, RoomId::parse)?;
+    Ok(Change::RoomDeleted { room })
 }
 
 fn member(fields: &mut EventFields<'_>, state: MemberState) -> Result<Change, Wrong> {
@@ -224,6 +240,12 @@ fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
         true => Err(wrong("payload", LONG)),
         false => Ok(text),
     }
+}
+
+fn recalled(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let room = fields.required(Name::Room, RoomId::parse)?;
+    let id = fields.required(Name::Id, MessageId::parse)?;
+    Ok(Change::Recalled { room, id })
 }
 
 fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
@@ -320,4 +342,34 @@ fn tag_colors(raw: Raw<'_>) -> Result<String, Wrong> {
         }
     }
     serde_json::to_string(&colors).map_err(|_| none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TYPES;
+
+    #[test]
+    fn every_type_of_event_is_in_both_documents() {
+        let page = include_str!("../../docs/events.md");
+        let openapi = include_str!("../../docs/openapi.yaml");
+        let rows: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        for (name, _) in TYPES {
+            let in_first_cell = |row: &&str| {
+                let first = row.split(" | ").next();
+                first.is_some_and(|cell| cell.contains(&format!("`{name}`")))
+            };
+            assert!(
+                rows.iter().any(in_first_cell),
+                "docs/events.md: no row for {name}"
+            );
+            let mapping = format!("\n          {name}: '#/components/schemas/");
+            assert!(
+                openapi.contains(&mapping),
+                "docs/openapi.yaml: no schema for {name}"
+            );
+        }
+    }
 }

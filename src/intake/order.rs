@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::engine::Writer;
 use crate::error::Result;
-use crate::event::{Change, Event, Message, RoomOrPeer};
+use crate::event::{Change, Event, Subject};
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 
 /// How much is remembered at most before all lanes have to become idle.
@@ -77,59 +77,54 @@ impl Order {
 
     /// Adds an event to those that may not be done yet, and answers for what it has to wait.
     pub(super) fn turn(&mut self, event: &Event) -> Result<Turn> {
-        let room = match &event.change {
-            Change::UserDeleted { .. } | Change::ReadAll { .. } => return Ok(Turn::Alone),
-            Change::UserUpdated { user, .. } => return Ok(lane(&("user", user))),
-            Change::RoomUpdated { room, kind, .. } => {
-                if *kind == Some("direct") {
-                    self.direct.insert(room.clone(), true);
-                }
-                room
+        self.note_moves(&event.change);
+        match event.change.subject() {
+            Some(Subject::User(user)) => Ok(lane(&("user", user))),
+            Some(Subject::Room(room)) => Ok(lane(&("room", room))),
+            Some(Subject::Pair(one, two)) => self.turn_of_pair(one, two),
+            Some(Subject::RoomsOf(_)) | None => Ok(Turn::Alone),
+        }
+    }
+
+    /// Remembers what a change does to direct rooms: which become direct, and who joins or leaves them.
+    fn note_moves(&mut self, change: &Change) {
+        let may_be_direct =
+            |order: &Self, room| order.direct.get(room).is_none_or(|direct| *direct);
+        match change {
+            Change::RoomUpdated { room, kind, .. } if *kind == Some("direct") => {
+                self.direct.insert(room.clone(), true);
             }
-            Change::Member { room, users, .. } => {
-                if self.direct.get(room).is_none_or(|direct| *direct) {
-                    self.moved.extend(users.iter().cloned());
-                }
-                room
+            Change::Member { room, users, .. } if may_be_direct(self, room) => {
+                self.moved.extend(users.iter().cloned());
             }
-            Change::RoomDeleted { room } => {
-                self.any_moved |= self.direct.get(room).is_none_or(|direct| *direct);
-                room
-            }
-            Change::Recalled { room, .. } | Change::Pref { room, .. } => room,
-            Change::Message(Message { place, .. }) | Change::Read { place, .. } => {
-                match (place, pair(event)) {
-                    (RoomOrPeer::Room(room), _) => room,
-                    (RoomOrPeer::With(_), Some((one, two))) => {
-                        let made = self.ids.of(one, two, 0)?;
-                        self.paired.extend([one.clone(), two.clone()]);
-                        self.direct.insert(made.clone(), true);
-                        let rooms = self.pairs.get(&(one.clone(), two.clone()));
-                        let other = self.pairs.get(&(two.clone(), one.clone()));
-                        match rooms.map(Vec::as_slice) {
-                            // This user has left their room, and the other one may still be in it.
-                            None | Some([])
-                                if other.is_some_and(|rooms| {
-                                    *rooms != [made.clone()] && !rooms.is_empty()
-                                }) =>
-                            {
-                                return Ok(Turn::Alone);
-                            }
-                            None | Some([]) => return Ok(lane(&("room", &made))),
-                            // The room was made by an event that may not be done yet, and not under the first of its possible ids.
-                            Some([room]) if *room != made && other.is_some_and(Vec::is_empty) => {
-                                return Ok(Turn::Alone);
-                            }
-                            Some([room]) => room,
-                            // The two have several rooms, and a read event is for all of them.
-                            Some(_) => return Ok(Turn::Alone),
-                        }
-                    }
-                    (RoomOrPeer::With(_), None) => return Ok(Turn::Alone),
+            Change::RoomDeleted { room } => self.any_moved |= may_be_direct(self, room),
+            _ => {}
+        }
+    }
+
+    /// The turn of an event that names a direct room by its two users, of whom `one` acts.
+    fn turn_of_pair(&mut self, one: &UserId, two: &UserId) -> Result<Turn> {
+        let made = self.ids.of(one, two, 0)?;
+        self.paired.extend([one.clone(), two.clone()]);
+        self.direct.insert(made.clone(), true);
+        let rooms = self.pairs.get(&(one.clone(), two.clone()));
+        let others = self.pairs.get(&(two.clone(), one.clone()));
+        Ok(match rooms.map(Vec::as_slice) {
+            None | Some([]) => {
+                let has_other_rooms =
+                    |rooms: &Vec<RoomId>| !rooms.is_empty() && *rooms != [made.clone()];
+                match others.is_some_and(has_other_rooms) {
+                    // This user has left their room, and the other one may still be in it.
+                    true => Turn::Alone,
+                    false => lane(&("room", &made)),
                 }
             }
-        };
-        Ok(lane(&("room", room)))
+            // The room was made by an event that may not be done yet, and not under the first of its possible ids.
+            Some([room]) if *room != made && others.is_some_and(Vec::is_empty) => Turn::Alone,
+            Some([room]) => lane(&("room", room)),
+            // The two have several rooms, and a read event is for all of them.
+            Some(_) => Turn::Alone,
+        })
     }
 }
 
@@ -141,17 +136,8 @@ fn lane(name: &impl Hash) -> Turn {
 
 /// The two users by whom an event names a room.
 fn pair(event: &Event) -> Option<(&UserId, &UserId)> {
-    match &event.change {
-        Change::Message(Message {
-            place: RoomOrPeer::With(to),
-            sender: Some(sender),
-            ..
-        }) => Some((sender, to)),
-        Change::Read {
-            place: RoomOrPeer::With(peer),
-            user,
-            ..
-        } => Some((user, peer)),
+    match event.change.subject() {
+        Some(Subject::Pair(one, two)) => Some((one, two)),
         _ => None,
     }
 }
