@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::badges::{MAX_TAGS, tags};
+use super::badges::{MAX_TAGS, parse};
 use super::rooms::Listing;
 use super::token::{Unusable, Verifier};
 use crate::counts::Pref;
@@ -128,14 +128,14 @@ pub(crate) fn query(raw: &str, again: &str) {
 
 /// A body of `POST /badges/byRoomTags`.
 pub(crate) fn body(data: &[u8]) {
-    let Ok(asked) = tags(data) else {
+    let Ok(wanted) = parse(data) else {
         return;
     };
-    let many = asked.tags.len() + asked.never.len();
+    let many = wanted.tags.len() + wanted.impossible.len();
     assert!(many <= MAX_TAGS);
-    let never = asked.never.iter().map(|(_, name)| name.as_str());
-    let tags = asked.tags.iter().map(|tag| tag.as_str());
-    let mut once: Vec<&str> = tags.chain(never).collect();
+    let impossible = wanted.impossible.iter().map(|(_, name)| name.as_str());
+    let tags = wanted.tags.iter().map(|tag| tag.as_str());
+    let mut once: Vec<&str> = tags.chain(impossible).collect();
     once.sort_unstable();
     once.dedup();
     assert_eq!(once.len(), many);

@@ -1,7 +1,7 @@
 //! For the fuzz targets `tokens` and `queries`: who is let in, and what a query asks for.
 #![allow(missing_docs)]
 
-use super::items::{Asked, KEYS, MAX_TYPES};
+use super::items::{ItemQuery, KEYS, MAX_TYPES};
 use crate::http::request::{Call, Query};
 
 /// Whether the headers of a call let it in.
@@ -11,7 +11,7 @@ pub(crate) fn lets_in(call: &Call<'_>) -> bool {
 
 /// What a query asks for, in the order asked.
 fn asked(raw: &str) -> Option<(Vec<&'static str>, Option<Vec<String>>)> {
-    let asked = Asked::parse(Query::new(raw)).ok()?;
+    let asked = ItemQuery::parse(Query::new(raw)).ok()?;
     let keys = asked.keys.iter().map(|key| key.name).collect();
     let types = asked
         .types

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::asked::{Asked, MAX_PEERS};
+use super::asked::{MAX_PEERS, Question};
 use super::usersig::{Refusal, Verifier};
 
 const APP: u64 = 1_400_000_001;
@@ -161,16 +161,16 @@ impl Case {
 
 /// A body of the dialect's one endpoint.
 pub fn body(data: &[u8]) {
-    let Ok(asked) = Asked::parse(data) else {
+    let Ok(question) = Question::parse(data) else {
         return;
     };
-    assert!(asked.peers.len() <= MAX_PEERS && asked.known().len() <= asked.peers.len());
+    assert!(question.peers.len() <= MAX_PEERS && question.others().len() <= question.peers.len());
     let text = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
     // A field that nobody asks for is not looked into; of those that are, serde says the same.
     if let Ok(theirs) = serde_json::from_slice::<Value>(text) {
-        assert_eq!(theirs["To_Account"], *asked.user.as_str());
+        assert_eq!(theirs["To_Account"], *question.user.as_str());
         let most = theirs["Peer_Account"].as_array().map_or(0, Vec::len);
-        assert!(asked.peers.len() <= most);
+        assert!(question.peers.len() <= most);
     }
 }
 
