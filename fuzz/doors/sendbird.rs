@@ -42,7 +42,7 @@ pub(crate) fn query(raw: &str, again: &str) {
             .iter()
             .all(|name| !name.is_empty() && !name.contains(','))
     );
-    // Written as one list, the same is asked for.
+    // Written as one list each, keys and types ask for the same.
     let encode = |text: String| {
         percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC).to_string()
     };
@@ -58,7 +58,7 @@ pub(crate) fn query(raw: &str, again: &str) {
     assert_eq!(asked(&list), Some((keys, asked_types)));
 }
 
-/// The application that a host names is none but the one of that name.
+/// A host names the application with its name and no other.
 pub(crate) fn host(host: &str) {
     let tenants = super::Tenants {
         tokens: crate::http::keys::KeyRing::new([]),
