@@ -14,6 +14,7 @@ pub(crate) mod request;
 pub(crate) mod sendbird;
 pub(crate) mod tencent;
 pub(crate) mod state;
+mod table;
 mod unserved;
 
 #[cfg(fuzzing)]
@@ -26,7 +27,7 @@ pub(crate) mod fuzzing {
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use actix_web::body::{BodySize, MessageBody as _};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -34,8 +35,9 @@ use futures_util::FutureExt;
 
 use crate::config::{AppConfig, Config, SectionKind};
 use crate::engine::Engine;
-use crate::http::dialect::{Dialect, Known, Match, Target, find};
+use crate::http::dialect::Dialect;
 use crate::http::request::Call;
+use crate::http::table::{Known, Match, Table, Target};
 use crate::limiter::Endpoint;
 use crate::outcome::Outcome;
 use crate::telemetry::access::Access;
@@ -52,6 +54,10 @@ static VENDORS: &[&dyn Dialect] = &[
     &tencent::Tencent,
     &sendbird::Sendbird,
 ];
+
+/// The calls of all dialects; what nobody claims is answered by the native one.
+static TABLE: LazyLock<Table> =
+    LazyLock::new(|| Table::new(VENDORS.iter().copied(), &native::Native));
 
 /// All dialects.
 pub(crate) fn dialects() -> impl Iterator<Item = &'static dyn Dialect> {
@@ -130,7 +136,7 @@ pub(crate) async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> Htt
         dialect,
         before,
         call: found,
-    } = find(VENDORS, &native::Native, &segments, &known);
+    } = TABLE.find(&segments, &known);
     segments.drain(..before);
     let (name, app) = (Cell::new(unserved::NONE), Cell::new(None));
     let mut call = Call {
@@ -139,7 +145,8 @@ pub(crate) async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> Htt
         segments,
         state,
         dialect: dialect.name(),
-        route: found.route(),
+        parameters: found.path().map_or(&[], |path| &path.parameters),
+        limit: found.path().and_then(|path| path.route.limit),
         name: &name,
         app: &app,
     };
@@ -180,16 +187,17 @@ pub(crate) async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> Htt
 }
 
 /// Has a call answered by its dialect.
-async fn answer(call: &mut Call<'_>, dialect: &dyn Dialect, found: Match) -> HttpResponse {
-    let allow = found.route().map_or("", |route| route.allow);
+async fn answer(call: &mut Call<'_>, dialect: &dyn Dialect, found: Match<'_>) -> HttpResponse {
+    let route = found.path().map(|path| path.route);
+    let allow = route.map_or("", |route| route.allow);
     if let Some(response) = dialect.preflight(call, allow) {
         call.name.set(cors::PREFLIGHT);
         return response;
     }
-    let endpoint = found.route().map_or(UNKNOWN, |route| route.endpoint);
+    let endpoint = route.map_or(UNKNOWN, |route| route.endpoint);
     call.name.set(endpoint);
     let mut response = match found {
-        Match::Route(route) => (route.handler)(call).await,
+        Match::Route(path) => (path.route.handler)(call).await,
         Match::Path(_) => dialect.unserved(Unserved::WrongMethod(allow)),
         Match::Nothing => dialect.unserved(Unserved::NoPath),
     };
@@ -207,7 +215,7 @@ pub(crate) fn refuse(path: &[u8], why: Unserved) -> HttpResponse {
     let segments = path.split(|byte| *byte == b'/');
     let segments = segments.map(|segment| std::str::from_utf8(segment).unwrap_or("?"));
     let segments: Vec<&str> = segments.skip_while(|segment| segment.is_empty()).collect();
-    let target = find(VENDORS, &native::Native, &segments, &Known::default());
+    let target = TABLE.find(&segments, &Known::default());
     target.dialect.unserved(why)
 }
 

@@ -69,7 +69,8 @@ fn headers(data: &[u8]) {
         segments: Vec::new(),
         state: &STATE,
         dialect: "",
-        route: None,
+        parameters: &[],
+        limit: None,
         name: &Cell::new(""),
         app: &Cell::new(None),
     };

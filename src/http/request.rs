@@ -15,9 +15,8 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::http::body::{Body, BodyError};
-use crate::http::dialect::Route;
 use crate::http::state::State;
-use crate::limiter::Entry;
+use crate::limiter::{Endpoint, Entry};
 use crate::names::UserId;
 use crate::outcome::Outcome;
 
@@ -33,8 +32,10 @@ pub(crate) struct Call<'a> {
     pub state: &'a State,
     /// Whose words it is answered in: the dialect's name.
     pub dialect: &'static str,
-    /// Which call it is. None: of no path that there is.
-    pub route: Option<&'static Route>,
+    /// Which of the segments the caller may choose, counted from 0.
+    pub parameters: &'a [usize],
+    /// The limit of its endpoint, if it has one.
+    pub limit: Option<Endpoint>,
     /// Which route it is, for metrics and the access log: a fixed word, never an id.
     pub name: &'a Cell<&'static str>,
     /// Whose call it is, once that is known: the app's place in the configuration.
@@ -44,10 +45,9 @@ pub(crate) struct Call<'a> {
 impl<'a> Call<'a> {
     /// What stands in its path where its route has braces for the `n`-th time, counted from 0; not decoded.
     pub(crate) fn parameter(&self, n: usize) -> &'a str {
-        let found = self
-            .route
-            .and_then(|route| route.parameter(&self.segments, n));
-        found.unwrap_or_default()
+        let place = self.parameters.get(n);
+        let segment = place.and_then(|place| self.segments.get(*place));
+        segment.copied().unwrap_or_default()
     }
 
     /// The index of a dialect's credentials, by its type.
@@ -66,8 +66,7 @@ impl<'a> Call<'a> {
     }
 
     fn limited(&self) -> &'static str {
-        let limit = self.route.and_then(|route| route.limit);
-        limit.map_or("", |limit| limit.name)
+        self.limit.map_or("", |limit| limit.name)
     }
 
     /// The name of the host that is called, as it came; empty where none is given.

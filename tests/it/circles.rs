@@ -18,8 +18,6 @@ const STILL_TO_GO: &[(&str, &str)] = &[
     // The table of the settings names the rules and the ways to show a value, which name the settings in turn.
     ("config/settings", "config/rules"),
     ("config/show", "config/settings"),
-    // A dialect is handed a call, and a call knows its dialect.
-    ("http/dialect", "http/request"),
 ];
 
 /// From a module to one that it uses; and a file and a file of them between which it is so.
