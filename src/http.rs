@@ -6,6 +6,7 @@ pub(crate) mod body;
 pub(crate) mod cors;
 pub(crate) mod dialect;
 pub(crate) mod edge;
+pub(crate) mod fault;
 pub(crate) mod imkit;
 pub(crate) mod keys;
 pub(crate) mod native;

@@ -8,7 +8,7 @@ use super::{Batch, BodyFault, BodyForm, read_all, read_line};
 /// Runs a closure, and fails if it holds more bytes than allowed.
 type Bounded = fn(usize, &mut dyn FnMut());
 
-/// What is made of a body has at most six times its bytes, and half a KiB for each event; while it is made, twelve times.
+/// The most bytes that reading a body may hold: twelve times the body, and half a KiB for each event.
 fn most(body: &[u8], events: usize) -> usize {
     12 * body.len() + 512 * (events + 1) + 4_096
 }
@@ -25,7 +25,7 @@ fn read(body: &[u8], form: BodyForm, events: usize, bounded: Bounded) -> Result<
     read
 }
 
-/// Whether serde would find nothing wrong in any string. The reader looks into those only that somebody asks for.
+/// Whether every string is one that serde takes. The reader itself looks only into strings that somebody asks for.
 fn strings_are_right(text: &[u8]) -> bool {
     let mut bytes = text.iter();
     while let Some(byte) = bytes.next() {
@@ -102,7 +102,7 @@ fn lines(body: &[u8], events: usize, bounded: Bounded) {
     }
 }
 
-/// The lowest bit of the first byte says whether the others are JSON or lines; the rest of it, how many events are allowed.
+/// The lowest bit of the first byte says whether the other bytes are JSON or lines. The other bits say how many events are allowed.
 pub fn check(data: &[u8], bounded: Bounded) {
     let Some((select, body)) = data.split_first() else {
         return;

@@ -15,7 +15,7 @@ pub enum End {
     Never,
 }
 
-/// The head as it is given to the engine, and how its body ends, if it is let through.
+/// The head as the engine gets it, and how its body ends. None: the head is not let through.
 pub fn let_through(bytes: &[u8], max: usize) -> Option<(BytesMut, End)> {
     let _ = (head::sighted(bytes), head::shows_path(bytes));
     let Head::Whole(length, request) = head::read(bytes, max) else {
@@ -23,7 +23,7 @@ pub fn let_through(bytes: &[u8], max: usize) -> Option<(BytesMut, End)> {
     };
     assert!(length <= max);
     let whole = &bytes[..length];
-    // Neither what follows nor how it came changes anything.
+    // What follows the head changes nothing, and a shorter head is not whole.
     let (method, path) = head::sighted(whole);
     assert_eq!(head::sighted(bytes), (method, path));
     let shorter = head::read(&whole[..length - 1], max);
@@ -47,7 +47,8 @@ pub fn let_through(bytes: &[u8], max: usize) -> Option<(BytesMut, End)> {
     Some((given, end))
 }
 
-/// What the engine is given of a body in chunks, whether that is all of it, and what is left behind it. None: broken.
+/// What the engine gets of a chunked body that comes in such pieces, whether that is all of it, and what is left behind it. None: the
+/// framing is broken.
 pub fn carried(
     body: &[u8],
     mut pieces: impl Iterator<Item = usize>,

@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::badges::{MAX_TAGS, tags};
+use super::badges::{MAX_TAGS, parse};
 use super::rooms::Listing;
 use super::token::{Unusable, Verifier};
 use crate::counts::Pref;
@@ -20,7 +20,7 @@ use crate::names::UserId;
 
 const SECRET: &str = "imkit-test-secret-not-real";
 const NOW: u64 = 1_700_000_000;
-/// Signed, of `alice`.
+/// A good token of `alice`.
 const GOOD: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpZCI6ImFsaWNlIiwiZXhwIjoxNzAwNjA0ODAwLCJpYXQiOjE3MDAwMDAwMDB9.GHxJYe4ZD1UISLdWtthL5oc0VSgv7Hw_n3LaEgEpf-Y";
 
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| Verifier::new(SECRET));
@@ -45,7 +45,7 @@ struct Claims {
     nbf: Option<f64>,
 }
 
-/// Whose token it is and when it ends, by other means than the verifier's.
+/// Whose token it is and when it expires, read by other means than the verifier's.
 fn read(token: &str) -> Option<(String, f64)> {
     let (signed, sig) = token.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
@@ -85,7 +85,7 @@ fn token(data: &[u8]) -> Option<String> {
     }
 }
 
-/// The first byte says what the others are: a token, a header and claims that are signed beforehand, or changes to a good one.
+/// The first byte says what the others are: a token; a header and claims, which are signed here; or changes to a good token.
 pub(crate) fn check_token(data: &[u8]) {
     let Some(token) = token(data) else {
         return;
@@ -115,7 +115,7 @@ pub(crate) fn lets_in(call: &Call<'_>) -> bool {
 pub(crate) fn query(raw: &str, again: &str) {
     let caller = UserId::parse("alice").unwrap();
     let found = Listing::parse(Query::new(raw), &caller);
-    // The same however it was encoded.
+    // The encoding of the query changes nothing.
     let same = Listing::parse(Query::new(again), &caller);
     assert_eq!(format!("{found:?}"), format!("{same:?}"));
     if let Ok(listing) = found {
@@ -128,14 +128,14 @@ pub(crate) fn query(raw: &str, again: &str) {
 
 /// A body of `POST /badges/byRoomTags`.
 pub(crate) fn body(data: &[u8]) {
-    let Ok(asked) = tags(data) else {
+    let Ok(wanted) = parse(data) else {
         return;
     };
-    let many = asked.tags.len() + asked.never.len();
+    let many = wanted.tags.len() + wanted.impossible.len();
     assert!(many <= MAX_TAGS);
-    let never = asked.never.iter().map(|(_, name)| name.as_str());
-    let tags = asked.tags.iter().map(|tag| tag.as_str());
-    let mut once: Vec<&str> = tags.chain(never).collect();
+    let impossible = wanted.impossible.iter().map(|(_, name)| name.as_str());
+    let tags = wanted.tags.iter().map(|tag| tag.as_str());
+    let mut once: Vec<&str> = tags.chain(impossible).collect();
     once.sort_unstable();
     once.dedup();
     assert_eq!(once.len(), many);

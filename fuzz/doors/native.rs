@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::reads::{MAX_USERS, users_asked};
+use super::reads::{MAX_USERS, parse_users};
 use crate::http::request::Call;
 
 /// Whether the headers of a call let it in.
@@ -13,7 +13,7 @@ pub(crate) fn lets_in(call: &Call<'_>) -> bool {
 
 /// A body of `POST /v1/unread`.
 pub(crate) fn body(data: &[u8]) {
-    let Ok(users) = users_asked(data) else {
+    let Ok(users) = parse_users(data) else {
         return;
     };
     assert!(users.len() <= MAX_USERS);

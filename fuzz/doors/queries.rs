@@ -1,4 +1,4 @@
-//! For the fuzz target `queries`: paths, queries, hosts, and the bodies of questions, of all dialects.
+//! For the fuzz target `queries`: paths, queries, hosts, and the bodies of calls that ask for counts, of all dialects.
 #![allow(missing_docs)]
 
 use crate::http::request::{Query, decode_segment};

@@ -1,4 +1,4 @@
-//! For the fuzz target `records`: everything that is stored, and the keys it is stored under.
+//! For the fuzz target `records`: all that is stored in Redis, and the keys that it is stored under.
 #![allow(missing_docs)]
 
 use redis::Value;
@@ -16,7 +16,7 @@ use crate::engine::snapshot::Snapshot;
 use crate::keys::{self, ROOM_KEYS, USER_KEYS};
 use crate::names::is_name;
 
-/// The first byte says which key it is. What stands before the first zero byte is the field, the rest the value.
+/// The first byte says which key it is. The bytes before the first zero byte are the field, those after it the value.
 pub fn check(data: &[u8]) {
     let Some((&select, rest)) = data.split_first() else {
         return;
@@ -69,7 +69,7 @@ pub fn check(data: &[u8]) {
     if form.is_err() {
         return;
     }
-    // What the self-check finds right can be read by those who need it.
+    // What the self-check finds right, every reader of it can read.
     match (of, what) {
         (SlotKind::User, "rooms") => assert!(position.is_some() && brief),
         (SlotKind::User, "prefs") => assert!(set.unwrap().is_ok(), "{field:?} {value:?}"),
@@ -185,7 +185,7 @@ fn is_sound(value: &str) -> bool {
     RoomRecord::read(value).and_then(RoomRecord::sound).is_ok()
 }
 
-/// Answers whether the reader of lists sees what the record says.
+/// Checks that the reader of lists sees what the record says. Answers whether it sees what it must.
 fn brief(value: &str, position: Option<&AuditRecord>) -> bool {
     let read = RoomRecord::read_listed(value);
     let Some(position) = position.filter(|_| is_sound(value)) else {
@@ -230,7 +230,7 @@ fn names(list: &[keys::Enc]) -> String {
     names.join(",")
 }
 
-/// A fan-out as the scripts write it.
+/// A job as the scripts write it.
 fn record(job: &Job) -> String {
     let (audience, listed) = match &job.audience {
         Audience::All => ("all", String::new()),
@@ -275,7 +275,7 @@ fn record(job: &Job) -> String {
     format!("1\n{audience}\n{listed}\n{act}")
 }
 
-/// The answer of a script, of which each line is a value; an empty line is nothing.
+/// Reads a snapshot from the answer of a script. Each line stands for a value; an empty line for nil.
 fn snapshot(text: &str) {
     let value = |line: &str| match line.strip_prefix(':').and_then(|n| n.parse().ok()) {
         Some(number) => Value::Int(number),

@@ -1,7 +1,7 @@
 //! For the fuzz targets `tokens` and `queries`: who is let in, and what a query asks for.
 #![allow(missing_docs)]
 
-use super::items::{AskedItems, KEYS, MAX_TYPES};
+use super::items::{ItemQuery, KEYS, MAX_TYPES};
 use crate::http::request::{Call, Query};
 
 /// Whether the headers of a call let it in.
@@ -11,7 +11,7 @@ pub(crate) fn lets_in(call: &Call<'_>) -> bool {
 
 /// What a query asks for, in the order asked.
 fn asked(raw: &str) -> Option<(Vec<&'static str>, Option<Vec<String>>)> {
-    let asked = AskedItems::parse(Query::new(raw)).ok()?;
+    let asked = ItemQuery::parse(Query::new(raw)).ok()?;
     let keys = asked.keys.iter().map(|key| key.name).collect();
     let types = asked
         .types
@@ -42,7 +42,7 @@ pub(crate) fn query(raw: &str, again: &str) {
             .iter()
             .all(|name| !name.is_empty() && !name.contains(','))
     );
-    // Written as one list, the same is asked for.
+    // Written as one list each, keys and types ask for the same.
     let encode = |text: String| {
         percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC).to_string()
     };
@@ -58,7 +58,7 @@ pub(crate) fn query(raw: &str, again: &str) {
     assert_eq!(asked(&list), Some((keys, asked_types)));
 }
 
-/// The application that a host names is none but the one of that name.
+/// A host names the application with its name and no other.
 pub(crate) fn host(host: &str) {
     let tenants = super::Tenants {
         tokens: crate::http::keys::KeyRing::new([]),

@@ -13,13 +13,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::asked::{AskedPeers, MAX_PEERS};
+use super::asked::{MAX_PEERS, Question};
 use super::usersig::{Unusable, Verifier};
 
 const APP: u64 = 1_400_000_001;
 const KEY: &str = "unread-test-key-0001-not-a-real-secret";
 const NOW: u64 = 1_700_000_000;
-/// Made by the vendor's package, of `administrator`.
+/// A good UserSig of `administrator`, made by the vendor's package.
 const GOOD: &str = "eJyrVgrxCdYrSy1SslJQMtIzUNJRAItkpqTmlWSmZUIkElNyM-Myi0uKEkvyi2BKilOyEwsKMlOACgxNDCDAECqXWlGQWZQKlLEwA0pBBUsyc0FChuZQxTDx4sx0kCXp6d7ZqW6JwY65Tl6JoeGG5SV5UU7GxS4uocW*FdkVvgHl3uFJlaEVQX6etkq1AFbvNk0_";
 
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| Verifier::new(APP, KEY));
@@ -50,9 +50,9 @@ fn pack(text: &[u8]) -> String {
     vary(STANDARD.encode(deflater.finish().unwrap()))
 }
 
-/// What a UserSig says, as far as it is looked at.
+/// The fields of the document in a UserSig.
 #[derive(Deserialize)]
-struct Said {
+struct Document {
     #[serde(rename = "TLS.identifier")]
     identifier: String,
     #[serde(rename = "TLS.sdkappid")]
@@ -67,7 +67,7 @@ struct Said {
     sig: String,
 }
 
-impl Said {
+impl Document {
     fn mac(&self) -> Vec<u8> {
         let mut signed = format!(
             "TLS.identifier:{}\nTLS.sdkappid:{}\nTLS.time:{}\nTLS.expire:{}\n",
@@ -82,8 +82,8 @@ impl Said {
     }
 }
 
-/// What is in a UserSig, by other means than the verifier's.
-fn said(usersig: &str) -> Option<Said> {
+/// The document in a UserSig, read by other means than the verifier's.
+fn document(usersig: &str) -> Option<Document> {
     let standard = usersig
         .replace('*', "+")
         .replace('-', "/")
@@ -106,13 +106,13 @@ impl Case {
             1 => vary(STANDARD.encode(rest)),
             2 => pack(rest),
             3 => {
-                let said: Said = serde_json::from_slice(rest).ok()?;
-                let mut document: Value = serde_json::from_slice(rest).ok()?;
-                let document = document.as_object_mut()?;
-                let mac = STANDARD.encode(said.mac());
-                document.insert("TLS.sig".into(), mac.into());
-                identifier = said.identifier;
-                pack(serde_json::to_string(document).unwrap().as_bytes())
+                let document: Document = serde_json::from_slice(rest).ok()?;
+                let mut fields: Value = serde_json::from_slice(rest).ok()?;
+                let fields = fields.as_object_mut()?;
+                let mac = STANDARD.encode(document.mac());
+                fields.insert("TLS.sig".into(), mac.into());
+                identifier = document.identifier;
+                pack(serde_json::to_string(fields).unwrap().as_bytes())
             }
             _ => {
                 let mut good = GOOD.as_bytes().to_vec();
@@ -133,19 +133,20 @@ impl Case {
         Found(VERIFIER.verify(&self.usersig, &self.identifier, NOW))
     }
 
-    /// Whether the verifier may say so, and says so again.
+    /// Checks that the verifier may say so, and that it says so again.
     pub fn check(&self, found: Found) {
         assert_eq!(self.verify(), found);
         if found.0.is_err() {
             return;
         }
-        let said = said(&self.usersig).unwrap();
-        assert_eq!(STANDARD.decode(&said.sig).unwrap(), said.mac());
-        assert_eq!((said.app, &said.identifier), (APP, &self.identifier));
+        let document = document(&self.usersig).unwrap();
+        assert_eq!(STANDARD.decode(&document.sig).unwrap(), document.mac());
+        let (app, identifier) = (document.app, &document.identifier);
+        assert_eq!((app, identifier), (APP, &self.identifier));
         assert!(!self.identifier.is_empty() && !self.identifier.contains(char::is_control));
-        let until = i128::from(said.time) + i128::from(said.expire);
+        let until = i128::from(document.time) + i128::from(document.expire);
         assert!(i128::from(NOW) <= until);
-        // The same from the cache, and for nobody else and at no later time.
+        // A remembered UserSig is good for the same user only, and only until it expires.
         assert_eq!(self.verify(), found);
         let other = VERIFIER.verify(&self.usersig, "somebody", NOW);
         assert!(other.is_err() || self.identifier == "somebody");
@@ -161,16 +162,16 @@ impl Case {
 
 /// A body of the dialect's one endpoint.
 pub fn body(data: &[u8]) {
-    let Ok(asked) = AskedPeers::parse(data) else {
+    let Ok(question) = Question::parse(data) else {
         return;
     };
-    assert!(asked.peers.len() <= MAX_PEERS && asked.known().len() <= asked.peers.len());
+    assert!(question.peers.len() <= MAX_PEERS && question.others().len() <= question.peers.len());
     let text = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
-    // A field that nobody asks for is not looked into; of those that are, serde says the same.
+    // serde reads the same from the two fields; it may refuse a body for a field that the reader does not look into.
     if let Ok(theirs) = serde_json::from_slice::<Value>(text) {
-        assert_eq!(theirs["To_Account"], *asked.user.as_str());
+        assert_eq!(theirs["To_Account"], *question.user.as_str());
         let most = theirs["Peer_Account"].as_array().map_or(0, Vec::len);
-        assert!(asked.peers.len() <= most);
+        assert!(question.peers.len() <= most);
     }
 }
 

@@ -20,7 +20,7 @@ const CLIENT_KEY: &str = "client-key-not-real";
 const API_TOKEN: &str = "api-token-not-real";
 const MASTER_TOKEN: &str = "master-token-not-real";
 
-/// Nothing listens there, and nobody calls.
+/// The state of a pod without a Redis: nothing listens at that address, and no call is made.
 static STATE: LazyLock<State> = LazyLock::new(|| {
     let config = format!(
         r#"
@@ -44,7 +44,7 @@ static STATE: LazyLock<State> = LazyLock::new(|| {
     crate::http::state(config, engine, metrics)
 });
 
-/// Lines of a header's name and value, as in a request.
+/// Each line is a header, as in a request.
 fn headers(data: &[u8]) {
     let mut request = TestRequest::default();
     let mut values = Vec::new();
@@ -77,7 +77,7 @@ fn headers(data: &[u8]) {
     let is_there = |secret: &str| values.iter().any(|value| value.contains(secret));
     assert!(!native::fuzzing::lets_in(&call) || is_there(SERVER_KEY));
     assert!(!sendbird::fuzzing::lets_in(&call) || is_there(API_TOKEN) || is_there(MASTER_TOKEN));
-    // The tokens that this secret is good for have expired.
+    // A client key is not enough, but a fuzzer can't sign a token that is good today.
     assert!(!imkit::fuzzing::lets_in(&call) || is_there(CLIENT_KEY));
 }
 

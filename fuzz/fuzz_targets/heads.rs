@@ -1,4 +1,4 @@
-//! Requests' heads, and bodies in chunks: what is let through, the engine reads in the same way.
+//! Heads of requests, and chunked bodies: the engine reads what is let through in the same way.
 #![no_main]
 
 use actix_http::ServiceConfig;
@@ -9,7 +9,7 @@ use tokio_util::codec::Decoder;
 use unread::fuzzing::heads::{End, carried, let_through};
 
 thread_local! {
-    /// Its clock is a task, which needs a runtime to be on, though it never runs here.
+    /// The engine's configuration starts a clock as a task, which needs a runtime, though the clock never runs here.
     static CONFIG: ServiceConfig = {
         let system = actix_web::rt::System::new();
         let config = system.block_on(async { ServiceConfig::default() });
@@ -76,7 +76,7 @@ fn body(sizes: &[u8], body: &[u8]) {
     let (data, nothing) = engines(&whole).unwrap();
     assert!(nothing.is_empty());
     assert_eq!(engines(&cut).unwrap(), (data.clone(), nothing));
-    // Where the engine itself finds the end of it, it finds the same.
+    // From the peer's own chunks the engine reads the same data.
     if let Some((theirs, _)) = engines(body) {
         assert_eq!(theirs, data);
     }

@@ -1,4 +1,4 @@
-//! Paths, queries, hosts, and the bodies of questions, of all dialects.
+//! Paths, queries, hosts, and the bodies of calls that ask for counts, of all dialects.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! What is stored in Redis, and under which keys.
+//! All that is stored in Redis, and the keys that it is stored under.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use unread::fuzzing::usersig::Case;
 use unread_fuzz::bounded;
 
-/// What one verification may hold: the inflater and its window, and the document that may come of it.
+/// The most bytes that one verification may hold: the inflater with its window, and the document.
 const MOST: usize = 96 << 10;
 
 fuzz_target!(|data: &[u8]| {

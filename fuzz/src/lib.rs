@@ -1,4 +1,4 @@
-//! What the fuzz targets share: how much memory some work took.
+//! What the fuzz targets share: a bound on the memory that some work may hold.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -40,7 +40,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Does the work, which may hold so many bytes at once, beyond what was held before.
+/// Does the work. Fails if it ever holds more than `most` bytes beyond those that were held before.
 pub fn bounded<T>(most: usize, work: impl FnOnce() -> T) -> T {
     let before = HELD.get();
     MOST.set(before);

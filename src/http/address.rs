@@ -1,11 +1,10 @@
-//! Where a call comes from, and how often calls from there were refused for their credentials.
+//! The address that a call comes from, and how many calls from there were refused for their credentials.
 //!
-//! Every credential is verified, however many from its address were refused before: a lookup or an HMAC costs no more than the
-//! request that it comes in, and callers behind one NAT, or behind a proxy that nobody has declared, must not lock each
-//! other out. So only refusals count, and all that the bound changes is what a refused call is answered: the dialect's "too
-//! many", with the time to wait, in place of its word for a bad credential. That tells a client that keeps sending a bad
-//! credential to slow down, and shows in the metrics. It does not keep anybody from guessing: secrets that are too short to
-//! withstand that are named when a pod starts.
+//! Every credential is verified, even if many from its address were refused before. A lookup or an HMAC costs no more than the request
+//! that brings the credential, and callers behind one NAT, or behind a proxy that nobody has declared, must not lock each other
+//! out. So this limit counts refusals only. Beyond it, a refused call gets another answer: the dialect's "too many" with the time
+//! to wait, in place of its "bad credential". That tells a client that keeps sending a bad credential to slow down, and it shows in
+//! the metrics. It does not keep anybody from guessing secrets: a pod that starts logs which secrets are short enough to be guessed.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -23,20 +22,20 @@ use quick_cache::sync::Cache;
 
 use crate::config::ServerConfig;
 
-/// Addresses that a pod remembers, some 100 bytes each. Past that those seen longest ago are forgotten.
+/// How many addresses a pod remembers, some 100 bytes each. Beyond that it forgets those seen longest ago.
 const ADDRESSES: usize = 64 * 1024;
-/// Proxies in a row, at most.
+/// The most proxies in a row that are looked through.
 const MAX_HOPS: usize = 32;
 
-/// Refused credentials, by the address they came from.
+/// Counts refused credentials by the address that they came from.
 pub(crate) struct Refusals {
     proxies: Proxies,
-    /// None: they are not limited.
+    /// None: refusals are not counted.
     limiter: Option<RateLimiter<IpAddr, Recent, QuantaClock>>,
 }
 
 impl Refusals {
-    /// As the configuration has it.
+    /// With the limit and the proxies of the configuration.
     pub(crate) fn new(server: &ServerConfig) -> Self {
         let limit = server.refused_credentials;
         let burst = NonZeroU32::new(limit.burst).unwrap_or(NonZeroU32::MIN);
@@ -53,8 +52,7 @@ impl Refusals {
         }
     }
 
-    /// Counts a call whose credentials were refused. Answers how long its caller should wait, if there were too many from
-    /// there.
+    /// Counts a call whose credentials were refused. If there were too many from its address, answers how long its caller should wait.
     pub(crate) fn count(&self, request: &HttpRequest) -> Option<Duration> {
         let limiter = self.limiter.as_ref()?;
         let peer = request.peer_addr().map(|peer: SocketAddr| peer.ip());
@@ -64,7 +62,7 @@ impl Refusals {
     }
 }
 
-/// The states of the addresses seen last. The limiter's own store of states never shrinks.
+/// The limiter's states of the addresses seen last. The store that comes with the limiter never shrinks.
 struct Recent(Cache<IpAddr, Arc<InMemoryState>>);
 
 impl Default for Recent {
@@ -89,13 +87,13 @@ impl StateStore for Recent {
     }
 }
 
-/// Whether the address is in one of those networks.
+/// Whether an address is in one of the networks.
 pub(crate) fn is_among(networks: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     networks.iter().any(|network| network.contains(&address))
 }
 
-/// What counts as one caller: an IPv4 address, or the /64 of an IPv6 address, all of which one host may use.
+/// What counts as one caller: an IPv4 address, or the /64 network of an IPv6 address, since one host may use all of a /64.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -106,7 +104,7 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The proxies whose word on the caller's address is taken, and the header it stands in.
+/// The proxies that are trusted to say where a call comes from, and the header in which they say it.
 struct Proxies {
     trusted: Vec<IpNet>,
     header: Option<HeaderName>,
@@ -117,15 +115,15 @@ impl Proxies {
         is_among(&self.trusted, address)
     }
 
-    /// The nearest address that is no trusted proxy's. Each proxy adds the address of its own peer at the end of the header,
-    /// so it is read from there, for as long as what it says was said by a trusted proxy; all before that can be made up.
+    /// The nearest address that is no trusted proxy's. Each proxy adds the address of its own peer to the end of the header. So the
+    /// header is read from its end, as long as a trusted proxy has written what is read. Everything before that can be made up.
     fn caller(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> IpAddr {
         // A connection without an address comes from this machine.
         let mut nearest = peer.unwrap_or(IpAddr::V6(Ipv6Addr::LOCALHOST));
         let Some(header) = self.header.as_ref().filter(|_| self.trust(nearest)) else {
             return nearest;
         };
-        // A line that can't be read is a hop that can't be.
+        // A line that is not text becomes an empty hop, at which the reading ends.
         let lines: Vec<&str> = headers
             .get_all(header)
             .map(|line| line.to_str().unwrap_or_default())
@@ -138,7 +136,7 @@ impl Proxies {
             };
             match named.and_then(address) {
                 Some(before) => nearest = before,
-                // `unknown`, a made-up name, or nothing: all that is known is who said so.
+                // `unknown`, a made-up name, or nothing: the nearest known address is that of the proxy that wrote it.
                 None => break,
             }
             if !self.trust(nearest) {
@@ -149,7 +147,7 @@ impl Proxies {
     }
 }
 
-/// The value of `for` in one element of `Forwarded` (RFC 7239).
+/// The value of `for` in one element of the header `Forwarded` (RFC 7239).
 fn forwarded_for(element: &str) -> Option<&str> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
@@ -201,7 +199,7 @@ mod tests {
         let forwarded =
             |peer: &str, value: &str| caller(&refusals, peer, &[("x-forwarded-for", value)]);
         for (peer, value, expected) in [
-            // Whoever is not trusted can say what it likes.
+            // What a peer says that is not trusted does not matter.
             ("203.0.113.9", "1.1.1.1", "203.0.113.9"),
             ("10.0.0.1", "1.1.1.1", "1.1.1.1"),
             ("::ffff:10.0.0.1", "1.1.1.1", "1.1.1.1"),
@@ -215,7 +213,7 @@ mod tests {
             ("10.0.0.1", "[2001:dead::1]", "2001:dead::1"),
             // Nothing but proxies: the first of them.
             ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
-            // What can't be read ends it.
+            // What can't be read ends the reading.
             ("10.0.0.1", "1.1.1.1, unknown, 10.0.0.2", "10.0.0.2"),
             ("10.0.0.1", "unknown", "10.0.0.1"),
             ("10.0.0.1", "", "10.0.0.1"),
@@ -229,7 +227,7 @@ mod tests {
             ("x-forwarded-for", "1.1.1.1, 10.0.0.2"),
         ];
         assert_eq!(caller(&refusals, "10.0.0.1", &lines), "1.1.1.1");
-        // What can't be read ends it: all before it can be made up.
+        // The same for a line that is not text.
         let garbled = TestRequest::default()
             .append_header(("x-forwarded-for", "6.6.6.6"))
             .append_header((

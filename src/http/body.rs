@@ -1,9 +1,9 @@
-//! Bodies: each is read whole or not at all, within a time and within the memory that this pod has for bodies; what is large is
-//! taken apart, worked on and answered beside the workers, which go on answering others.
+//! Reads bodies: each one whole or not at all, within a time, and within the memory that this pod has for bodies. Work on a large body
+//! is done on threads beside the workers, so that the workers go on answering other calls.
 //!
-//! A body that comes with its head, or right behind it, costs nothing that the connection has not cost already. Any other body has
-//! room reserved for its announced length before it is read. A refused body therefore costs no memory. The room is shared out among
-//! the apps ([`crate::shares`]). A body that stalls keeps its room only as long as no other body of its app waits for room.
+//! A body that comes with its head, or right behind it, costs no more than its connection has cost already. For any other body,
+//! *room* (memory) is reserved before it is read, as much as its announced length. So a refused body costs no memory. The room is
+//! shared out among the apps ([`crate::shares`]). A body that stalls keeps its room only until another body of its app needs it.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -24,34 +24,34 @@ use tokio::time::{Instant, timeout};
 
 use crate::shares::{Claim, Share, Shares};
 
-/// Bodies up to here may come at once without room of their own, may use what large ones leave, and are taken apart by the
-/// worker itself, which takes a millisecond at worst.
+/// The most bytes of a small body. It needs no room if all of it has come already, may use room that large bodies must leave free, and
+/// is worked on by the worker itself, which takes a millisecond at worst.
 pub(crate) const SMALL: usize = 64 << 10;
-/// The least that a body that has to be waited for counts as.
+/// The least room of a body that has to be waited for.
 const LEAST: usize = 4 << 10;
 /// How long a body waits for room.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Bodies that wait for room. Each holds what its connection has taken in already, some 24 KiB at worst.
+/// How many bodies may wait for room. Each holds what its connection has read of it already, some 24 KiB at worst.
 const WAITING: usize = 64;
-/// A body of which nothing has come for so long stalls, and so does one that is this old and behind the pace at which it
-/// would be there in time.
+/// A body stalls if nothing of it has come for this long. It also stalls if it began this long ago and comes too slowly to be whole
+/// by its deadline.
 const STALLED: Duration = Duration::from_millis(500);
-/// Between two looks for bodies that stall, while another waits for room.
+/// How often a body that waits for room has the stalled bodies of its app given up.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// Longer than allowed.
+    /// It is longer than allowed.
     #[error("the body is too large")]
     TooLarge,
-    /// Not whole before the deadline, or stalled while others waited.
+    /// It was not whole by its deadline, or stalled while others waited for room.
     #[error("the body did not arrive in time")]
     TimedOut,
     /// The connection or the framing broke.
     #[error("the body could not be read")]
     Broken,
-    /// Compressed or otherwise encoded: a small one could fill the memory.
+    /// It is compressed or otherwise encoded: decoded, a small one could fill the memory.
     #[error("the body must not be encoded")]
     Encoded,
     /// This pod has no memory for it now.
@@ -59,32 +59,36 @@ pub(crate) enum BodyError {
     NoRoom,
 }
 
-/// What this pod has for bodies: memory, and threads to take large ones apart.
+/// What this pod has for bodies: room, and threads for the work on large ones.
 pub(crate) struct Bodies {
     room: Shares,
     arriving: Vec<Mutex<Arriving>>,
-    /// Bodies taken apart at once, in all and of one app.
+    /// How many bodies may be worked on beside the workers at once, in all.
     threads: Arc<Semaphore>,
-    own_thread: Vec<Arc<Semaphore>>,
-    /// The runtime of all that is not the workers'.
+    /// The same for each app: one.
+    threads_of_app: Vec<Arc<Semaphore>>,
+    /// The runtime beside the workers. None: there is none, as in some tests.
     beside: Option<Handle>,
     deadline: Duration,
 }
 
-/// The bodies of one app that are on the way.
+/// The bodies of one app that are arriving.
 #[derive(Default)]
 struct Arriving {
     bodies: HashMap<u64, Arc<BodyProgress>>,
-    next: u64,
+    last_number: u64,
+    /// When somebody last looked for stalled ones.
     looked: Option<Instant>,
 }
 
 /// How far a body has come.
 struct BodyProgress {
-    since: Instant,
+    begun: Instant,
+    /// Bytes of its room.
     room: AtomicUsize,
+    /// Bytes that have come.
     received: AtomicUsize,
-    /// Milliseconds after `since` at which the last of it came.
+    /// When the last of them came, in milliseconds after `begun`.
     last: AtomicUsize,
     given_up: AtomicBool,
     give_up: Notify,
@@ -92,7 +96,7 @@ struct BodyProgress {
 
 impl BodyProgress {
     fn stalls(&self, deadline: Duration) -> bool {
-        let age = self.since.elapsed();
+        let age = self.begun.elapsed();
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed) as u64);
         let received = self.received.load(Ordering::Relaxed) as f64;
         let due = self.room.load(Ordering::Relaxed) as f64 * age.as_secs_f64();
@@ -100,7 +104,7 @@ impl BodyProgress {
             && (age.saturating_sub(last) >= STALLED || received * deadline.as_secs_f64() < due)
     }
 
-    /// Waits for that, unless this body is given up meanwhile.
+    /// Waits for `work`. None: the body was given up before that.
     async fn unless_given_up<T>(&self, work: impl Future<Output = T> + Unpin) -> Option<T> {
         match select(work, pin!(self.give_up.notified())).await {
             Either::Left((done, _)) => Some(done),
@@ -108,22 +112,23 @@ impl BodyProgress {
         }
     }
 
+    /// Notes that more has come: `received` bytes by now.
     fn note_received(&self, received: usize) {
-        let last = usize::try_from(self.since.elapsed().as_millis()).unwrap_or(usize::MAX);
+        let last = usize::try_from(self.begun.elapsed().as_millis()).unwrap_or(usize::MAX);
         self.received.store(received, Ordering::Relaxed);
         self.last.store(last, Ordering::Relaxed);
     }
 }
 
-/// On the list of those that are on the way until dropped.
-struct OnTheWay<'a> {
+/// An entry of [`Arriving`], taken out when dropped.
+struct Arrival<'a> {
     bodies: &'a Bodies,
     app: usize,
     number: u64,
     progress: Arc<BodyProgress>,
 }
 
-impl Drop for OnTheWay<'_> {
+impl Drop for Arrival<'_> {
     fn drop(&mut self) {
         self.bodies.arriving(self.app, |arriving| {
             arriving.bodies.remove(&self.number);
@@ -131,24 +136,25 @@ impl Drop for OnTheWay<'_> {
     }
 }
 
-/// A body that is there.
+/// A body that has been read.
 pub(crate) struct Body {
     bytes: Bytes,
-    /// Its room, unless it came at once.
+    /// Its room. None: it needed none.
     room: Option<Share>,
+    /// The place in the configuration of the app that is called.
     app: usize,
 }
 
 impl Body {
-    /// Whether what is in it is to be worked on beside the workers.
+    /// Whether the work on it is to be done beside the workers.
     pub(crate) fn is_large(&self) -> bool {
         self.bytes.len() > SMALL
     }
 }
 
 impl Bodies {
-    /// So many bytes for so many apps, whose bodies have to arrive in that time. What goes on beside the workers does so on the
-    /// runtime on which this is called; without one there is no beside.
+    /// `bytes` of room for `apps` apps, whose bodies must be whole within `deadline`. The work beside the workers is done on the runtime
+    /// that this is called on; where there is none, the workers do it.
     pub(crate) fn new(bytes: usize, apps: usize, deadline: Duration) -> Self {
         let apps = apps.max(1);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -156,7 +162,7 @@ impl Bodies {
             room: Shares::new(bytes, apps, WAITING),
             arriving: std::iter::repeat_with(Mutex::default).take(apps).collect(),
             threads: Arc::new(Semaphore::new(cores.max(2))),
-            own_thread: (0..apps).map(|_| Arc::new(Semaphore::new(1))).collect(),
+            threads_of_app: (0..apps).map(|_| Arc::new(Semaphore::new(1))).collect(),
             beside: Handle::try_current().ok(),
             deadline,
         }
@@ -168,7 +174,7 @@ impl Bodies {
         Some(f(&mut arriving))
     }
 
-    /// Reads a body of at most `limit` bytes that says that it has `announced`.
+    /// Reads a body of at most `limit` bytes, which is to have `announced` bytes if that is known.
     pub(crate) async fn read(
         &self,
         payload: &mut Payload,
@@ -179,10 +185,10 @@ impl Bodies {
         if announced.is_some_and(|bytes| bytes > limit) {
             return Err(BodyError::TooLarge);
         }
-        let mut here = ReceivedBody::default();
-        // A body that came with its head is handed out once this has waited, and then needs no timer.
+        let mut begun = Begun::default();
+        // The engine hands out a body that came with its head after one wait, so that this body needs no timer.
         let mut waited = false;
-        let is_whole = poll_fn(|context| match here.poll(payload, context, limit) {
+        let is_whole = poll_fn(|context| match begun.poll(payload, context, limit) {
             Poll::Ready(whole) => Poll::Ready(whole),
             Poll::Pending if waited => Poll::Ready(Ok(false)),
             Poll::Pending => {
@@ -193,37 +199,36 @@ impl Bodies {
         });
         if is_whole.await? {
             return Ok(Body {
-                bytes: here.into_bytes(),
+                bytes: begun.bytes(),
                 room: None,
                 app,
             });
         }
-        // Boxed, or every call would carry the place of this one's timers with it.
+        // Boxed, so that the future of every other call stays small.
         let rest = Box::pin(timeout(
             self.deadline,
-            self.rest(payload, app, here, announced, limit),
+            self.read_rest(payload, app, begun.bytes(), announced, limit),
         ));
         rest.await.unwrap_or(Err(BodyError::TimedOut))
     }
 
-    /// Reads what is still on the way.
-    async fn rest(
+    /// Reads the rest of a body whose beginning has come.
+    async fn read_rest(
         &self,
         payload: &mut Payload,
         app: usize,
-        here: ReceivedBody,
+        begun: Bytes,
         announced: Option<usize>,
         limit: usize,
     ) -> Result<Body, BodyError> {
-        let begun = here.into_bytes();
         let size = announced.unwrap_or(begun.len()).max(begun.len()).max(LEAST);
         let mut room = self.room(app, size, size).await?;
         let mut whole = Vec::with_capacity(size.min(limit));
         whole.extend_from_slice(&begun);
-        // The pieces are slices of the connection's own buffer, which they would keep alive.
+        // Its beginning is a slice of the connection's buffer, which it would keep alive.
         drop(begun);
-        let on_the_way = self.on_the_way(app, size, whole.len());
-        let progress = &*on_the_way.progress;
+        let arrival = self.arrival(app, size, whole.len());
+        let progress = &*arrival.progress;
         loop {
             let piece = progress.unless_given_up(payload.next()).await;
             let Some(piece) = piece.ok_or(BodyError::TimedOut)? else {
@@ -235,7 +240,7 @@ impl Bodies {
                 return Err(BodyError::TooLarge);
             }
             if length > room.amount() {
-                // A body that does not say how long it will be gets twice the room each time.
+                // A body that does not say how long it is gets twice the room each time.
                 let most = limit.saturating_sub(room.amount());
                 let more = room.amount().min(most).max(length - room.amount());
                 let waiting = pin!(self.room(app, more, room.amount() + more));
@@ -254,9 +259,9 @@ impl Bodies {
         })
     }
 
-    fn on_the_way(&self, app: usize, room: usize, received: usize) -> OnTheWay<'_> {
+    fn arrival(&self, app: usize, room: usize, received: usize) -> Arrival<'_> {
         let progress = Arc::new(BodyProgress {
-            since: Instant::now(),
+            begun: Instant::now(),
             room: AtomicUsize::new(room),
             received: AtomicUsize::new(received),
             last: AtomicUsize::new(0),
@@ -264,12 +269,12 @@ impl Bodies {
             give_up: Notify::new(),
         });
         let number = self.arriving(app, |arriving| {
-            arriving.next += 1;
+            arriving.last_number += 1;
             let entry = Arc::clone(&progress);
-            arriving.bodies.insert(arriving.next, entry);
-            arriving.next
+            arriving.bodies.insert(arriving.last_number, entry);
+            arriving.last_number
         });
-        OnTheWay {
+        Arrival {
             bodies: self,
             app,
             number: number.unwrap_or_default(),
@@ -277,7 +282,7 @@ impl Bodies {
         }
     }
 
-    /// Room for so many bytes more of a body that then has so many.
+    /// Reserves `amount` bytes of room for a body that then has `size`. Waits for them, and has stalled bodies given up meanwhile.
     async fn room(&self, app: usize, amount: usize, size: usize) -> Result<Share, BodyError> {
         let claim = Claim {
             app,
@@ -296,7 +301,7 @@ impl Bodies {
         }
     }
 
-    /// Ends the reading of bodies of that app that stall, until so many bytes come free.
+    /// Gives up stalled bodies of that app, until they free as many bytes as are `wanted`.
     fn give_up_stalled(&self, app: usize, wanted: usize) {
         self.arriving(app, |arriving| {
             let now = Instant::now();
@@ -322,8 +327,8 @@ impl Bodies {
         });
     }
 
-    /// Does the work on a body: here, if it is small, else on a thread beside the workers, one body of an app at a time. Answers
-    /// what came of it, and the body's room, to be kept until nothing of the body is left.
+    /// Does the work on a body: on this worker if the body is small, else on a thread beside the workers, one body of an app at a time.
+    /// Answers what the work came to, and the body's room. The caller keeps the room until it has dropped all parts of the body.
     pub(crate) async fn work<T: Send + 'static>(
         &self,
         body: Body,
@@ -340,16 +345,15 @@ impl Bodies {
         body: Body,
         work: impl FnOnce(&[u8]) -> T + Send + 'static,
     ) -> (T, Option<Share>) {
-        let own = self.own_thread.get(body.app).cloned();
-        // Neither is ever closed. The places are the thread's: when the caller hangs up it works on.
-        let own = match own {
-            Some(own) => own.acquire_owned().await.ok(),
+        // These semaphores are never closed. The thread holds its permits itself: it works on when the caller hangs up.
+        let of_app = match self.threads_of_app.get(body.app) {
+            Some(threads) => Arc::clone(threads).acquire_owned().await.ok(),
             None => None,
         };
         let thread = Arc::clone(&self.threads).acquire_owned().await.ok();
         let work = move || {
             let done = (work(&body.bytes), body.room);
-            drop((own, thread));
+            drop((of_app, thread));
             done
         };
         match &self.beside {
@@ -358,7 +362,7 @@ impl Bodies {
         }
     }
 
-    /// Does long work that is not only on a thread. It ends with the call that it is for.
+    /// Does long work that has to wait in between, as a task beside the workers. The task ends when its call is dropped.
     pub(crate) async fn beside<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -375,7 +379,7 @@ impl Bodies {
     }
 }
 
-/// What a task came to. A panic is this call's own.
+/// What a task came to. Its panic goes on in this call.
 async fn outcome<T>(done: Result<T, JoinError>) -> T {
     match done.map_err(JoinError::try_into_panic) {
         Ok(done) => done,
@@ -385,16 +389,17 @@ async fn outcome<T>(done: Result<T, JoinError>) -> T {
     }
 }
 
-/// What is here of a body.
+/// What has come of a body without a wait.
 #[derive(Default)]
-struct ReceivedBody {
-    /// Most bodies come in one piece, which then needs no copy.
+struct Begun {
+    /// The first piece. Most bodies have no other, and are then not copied.
     first: Bytes,
-    more: Vec<u8>,
+    /// All pieces, if there are several.
+    joined: Vec<u8>,
 }
 
-impl ReceivedBody {
-    /// Takes what there is. Ready when the body is whole, and when it is too long to go on like this.
+impl Begun {
+    /// Takes all that has come. Answers true once the body is whole, false once it is longer than a small one.
     fn poll(
         &mut self,
         payload: &mut Payload,
@@ -411,12 +416,12 @@ impl ReceivedBody {
             if self.first.is_empty() {
                 self.first = piece;
             } else {
-                if self.more.is_empty() {
-                    self.more.extend_from_slice(&self.first);
+                if self.joined.is_empty() {
+                    self.joined.extend_from_slice(&self.first);
                 }
-                self.more.extend_from_slice(&piece);
+                self.joined.extend_from_slice(&piece);
             }
-            let length = self.first.len().max(self.more.len());
+            let length = self.first.len().max(self.joined.len());
             if length > limit {
                 return Poll::Ready(Err(BodyError::TooLarge));
             }
@@ -426,10 +431,10 @@ impl ReceivedBody {
         }
     }
 
-    fn into_bytes(self) -> Bytes {
-        match self.more.is_empty() {
+    fn bytes(self) -> Bytes {
+        match self.joined.is_empty() {
             true => self.first,
-            false => self.more.into(),
+            false => self.joined.into(),
         }
     }
 }
@@ -445,8 +450,8 @@ mod tests {
     const MIB: usize = 1 << 20;
     const DEADLINE: Duration = Duration::from_secs(10);
 
-    // Where the order of arrival matters, the reads are joined with `biased`: without it `join!` begins each poll with another
-    // one of them, and the second body would take its room first.
+    // Where the order matters in which bodies take their room, the reads are joined with `biased`: without it `join!` begins each
+    // poll with another one of them.
 
     type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>>;
 
@@ -539,13 +544,13 @@ mod tests {
             biased;
             read(&bodies, pieces(20, 150_000, tick), Some(3 * MIB)),
             read(&bodies, stalled(100), Some(2 * MIB)),
-            // What large ones leave.
+            // It uses the room that large bodies must leave free.
             read(&bodies, pieces(2, 10_000, tick), Some(20_000)),
         );
         assert_eq!(first.unwrap().bytes.len(), 3_000_000);
         assert_eq!(refusal(second), BodyError::NoRoom);
         assert_eq!(small.unwrap().bytes.len(), 20_000);
-        // One that does not come at its pace.
+        // One that comes too slowly.
         let begun = Instant::now();
         let (slow, other) = tokio::join!(
             biased;

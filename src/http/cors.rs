@@ -1,4 +1,5 @@
-//! What browsers ask before they call another site (CORS), and what they are told with each answer.
+//! CORS: the answer to a browser that asks whether a page may call this server (a preflight), and the headers that let a page read an
+//! answer.
 
 use std::collections::HashSet;
 
@@ -8,13 +9,13 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use crate::http::request;
 
-/// Headers of an answer that a page may read beside those that it always may.
+/// The headers of an answer that a page may read beside those that every page may.
 const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, \
                        X-RateLimit-Reset, X-RateLimit-RetryAfter";
-/// What preflights are called in metrics.
+/// The endpoint of preflights, in metrics.
 pub(crate) const PREFLIGHT: &str = "preflight";
-/// Seconds for which a browser may remember what it was told.
-const REMEMBERED: &str = "86400";
+/// How many seconds a browser may remember the answer to a preflight.
+const MAX_AGE: &str = "86400";
 
 /// The origins whose pages may read answers.
 #[derive(Debug, Clone, Default)]
@@ -24,7 +25,7 @@ pub(crate) struct Origins {
 }
 
 impl Origins {
-    /// Those of a setting: `*` is any.
+    /// The origins that a setting names; `*` is every origin.
     pub(crate) fn new<'a>(origins: impl IntoIterator<Item = &'a String>) -> Self {
         let mut all = Self::default();
         for origin in origins {
@@ -38,13 +39,13 @@ impl Origins {
         all
     }
 
-    /// These and those.
+    /// Adds the origins of another list.
     pub(crate) fn add(&mut self, other: &Self) {
         self.any |= other.any;
         self.named.extend(other.named.iter().cloned());
     }
 
-    /// Whether every page may.
+    /// Whether every page may read answers.
     pub(crate) fn is_any(&self) -> bool {
         self.any
     }
@@ -54,7 +55,7 @@ impl Origins {
         if self.any {
             return open(response);
         }
-        // Another page gets another answer.
+        // For a cache: another page gets another answer.
         let vary = HeaderValue::from_static("Origin");
         response.headers_mut().append(header::VARY, vary);
         let origin = req.headers().get(header::ORIGIN);
@@ -84,21 +85,22 @@ pub(crate) fn open(response: &mut HttpResponse) {
     }
 }
 
-/// Whether a browser asks if it may make another call.
+/// Whether a request is a preflight.
 pub(crate) fn is_preflight(req: &HttpRequest) -> bool {
     let asked = header::ACCESS_CONTROL_REQUEST_METHOD;
     req.method() == Method::OPTIONS && req.headers().contains_key(asked)
 }
 
-/// The answer to what a browser asks: it may use the methods that are answered there, and the one that it asked for (so that its
-/// page can read that there is nothing), and may send all headers that it named, or, if none, the `usual` ones.
-pub(crate) fn preflight(req: &HttpRequest, answered: &str, usual: &'static str) -> HttpResponse {
+/// The answer to a preflight. It allows the methods that the path takes (`allow`), and the one that the browser asks for: if the path
+/// does not take it, the page can then read the answer that says so. It allows all headers that the browser names, or the `usual`
+/// ones if it names none.
+pub(crate) fn preflight(req: &HttpRequest, allow: &str, usual: &'static str) -> HttpResponse {
     let headers = req.headers();
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
     let asked = asked.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
-    let mut methods = answered.to_owned();
+    let mut methods = allow.to_owned();
     if let Some(asked) = asked
-        && !answered.split(", ").any(|method| method == asked.as_str())
+        && !allow.split(", ").any(|method| method == asked.as_str())
     {
         if !methods.is_empty() {
             methods.push_str(", ");
@@ -116,19 +118,19 @@ pub(crate) fn preflight(req: &HttpRequest, answered: &str, usual: &'static str) 
         }
     }
     let mut response = HttpResponse::new(StatusCode::NO_CONTENT);
-    if !answered.is_empty() {
-        request::set(&mut response, header::ALLOW, answered);
+    if !allow.is_empty() {
+        request::set(&mut response, header::ALLOW, allow);
     }
     request::set(&mut response, header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     match names.is_empty() {
         true => request::set(&mut response, header::ACCESS_CONTROL_ALLOW_HEADERS, usual),
         false => request::set(&mut response, header::ACCESS_CONTROL_ALLOW_HEADERS, names),
     }
-    request::set(&mut response, header::ACCESS_CONTROL_MAX_AGE, REMEMBERED);
+    request::set(&mut response, header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     response
 }
 
-/// Whether this can be the name of a header (RFC 9110, 5.6.2).
+/// Whether this can be the name of a header (a token of RFC 9110, 5.6.2).
 fn is_token(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty() && name.bytes().all(legal)

@@ -1,5 +1,8 @@
-//! IMKIT's dialect: `POST /badges/byRoomTags` and `GET /rooms`. Status and `RC` are the same number in an error. Called by
-//! browsers too, hence the CORS headers.
+//! IMKIT's dialect: `POST /badges/byRoomTags` and `GET /rooms`. In an error, the status and `RC` are the same number. Browsers call it
+//! too, so its answers have CORS headers.
+//!
+//! What the vendor leaves open, and where each rule comes from, stands in `docs/vendors.md`. Comments here name a source as it does:
+//! I1 to I6.
 
 mod badges;
 mod fault;
@@ -22,11 +25,12 @@ use serde::Serialize;
 use crate::config::{AppConfig, SectionKind};
 use crate::http::cors;
 use crate::http::dialect::{self, Dialect, NoToken, Route, Sample, TokenKind};
+use crate::http::fault::VendorFault;
 use crate::http::request::{self, Call};
 use crate::http::unserved::Unserved;
 use crate::limiter::{Endpoint, Entry};
 use crate::names::UserId;
-use fault::{Fault, INTERNAL, LIMIT, METHOD, PARAMETERS, PATH, fault, unavailable};
+use fault::{Fault, METHOD, PARAMETERS, PATH, fault};
 pub(crate) use section::ImkitConfig;
 use section::user_share;
 use tenants::{Refusal, Tenant, Tenants, authenticate};
@@ -102,29 +106,29 @@ impl Dialect for Imkit {
     }
 
     fn unserved(&self, why: Unserved) -> HttpResponse {
-        let said = |rm, code| fault(why.status().as_u16(), rm, code, why.detail());
+        let words = |rm, code| fault(why.status().as_u16(), rm, code, why.detail());
         let fault = match why {
-            // These are told only to the pages that may read answers; see `finish`.
+            // Who may read the answer to these two is for `finish`, which knows the call.
             Unserved::NoPath => return PATH.answer(),
             Unserved::WrongMethod(allow) => {
                 let mut response = METHOD.answer();
                 request::set(&mut response, header::ALLOW, allow);
                 return response;
             }
-            Unserved::Malformed(_) => said(PARAMETERS, "INVALID_REQUEST"),
-            Unserved::TargetTooLong => said("URI too long", "URI_TOO_LONG"),
-            Unserved::HeadTooLarge => said("Request header fields too large", "HEADERS_TOO_LARGE"),
-            Unserved::HeadTimeout => said("Request timeout", "REQUEST_TIMEOUT"),
-            Unserved::Full | Unserved::Overloaded => unavailable(why.outcome()),
-            Unserved::Broken => INTERNAL,
+            Unserved::Malformed(_) => words(PARAMETERS, "INVALID_REQUEST"),
+            Unserved::TargetTooLong => words("URI too long", "URI_TOO_LONG"),
+            Unserved::HeadTooLarge => words("Request header fields too large", "HEADERS_TOO_LARGE"),
+            Unserved::HeadTimeout => words("Request timeout", "REQUEST_TIMEOUT"),
+            Unserved::Full | Unserved::Overloaded => Fault::unavailable(why.outcome()),
+            Unserved::Broken => Fault::INTERNAL,
         };
         let mut response = fault.answer();
-        // It is the same for everybody, so any page may read it.
+        // Every page may read it: it says nothing of any app.
         cors::open(&mut response);
         response
     }
 
-    /// Any `OPTIONS` is answered like a browser's question.
+    /// Every `OPTIONS` is answered like a preflight.
     fn preflight(&self, call: &Call<'_>, allow: &str) -> Option<HttpResponse> {
         (call.req.method() == Method::OPTIONS).then(|| {
             let mut response = cors::preflight(call.req, allow, HEADERS);
@@ -164,9 +168,10 @@ impl Dialect for Imkit {
     }
 }
 
-/// What a page sends beside the headers that it always may.
+/// The headers that pages send, beside those that every page may.
 const HEADERS: &str = "IM-CLIENT-KEY, IM-CLIENT-ID, IM-Authorization, IM-Device-ID, CLIENT_KEY, Authorization, Content-Type";
 
+/// Handles `POST /badges/byRoomTags`.
 async fn badges(call: &mut Call<'_>) -> HttpResponse {
     let (tenant, user, mut entry) = match enter(call) {
         Ok(entered) => entered,
@@ -179,6 +184,7 @@ async fn badges(call: &mut Call<'_>) -> HttpResponse {
     limited(answer, &entry)
 }
 
+/// Handles `GET /rooms`.
 async fn rooms(call: &mut Call<'_>) -> HttpResponse {
     let (tenant, user, mut entry) = match enter(call) {
         Ok(entered) => entered,
@@ -191,33 +197,29 @@ async fn rooms(call: &mut Call<'_>) -> HttpResponse {
     limited(answer, &entry)
 }
 
-/// Who calls, and the call's limit.
+/// The app and the user that call, and the call's entry in their limits.
 fn enter<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserId>, Entry<'a>), Refusal> {
     let (tenant, user) = authenticate(call)?;
     call.is_of(tenant.index);
     let mut entry = call.enter_as(tenant.index, &user);
+    // Other pods learn that this user calls often.
     if let Some(tab) = entry.report() {
         call.state.limits.report(tab);
     }
     Ok((tenant, user, entry))
 }
 
+/// The answer of a call that was let in, with the headers of its limit.
 fn limited(answer: Result<HttpResponse, Fault>, entry: &Entry<'_>) -> HttpResponse {
     let mut response = answer.unwrap_or_else(|fault| fault.answer());
     request::show_limit(&mut response, entry);
     response
 }
 
+/// The answer to a call that is not let in.
 fn refuse(call: &Call<'_>, refusal: &Refusal) -> HttpResponse {
     match refusal {
-        Refusal::Stranger(fault) => match call.refused() {
-            Some(seconds) => {
-                let mut response = LIMIT.answer();
-                request::retry_after(&mut response, seconds);
-                response
-            }
-            None => fault.answer(),
-        },
+        Refusal::Stranger(fault) => fault.refuse(call),
         Refusal::Known(fault) => {
             call.known_refused();
             fault.answer()
@@ -225,6 +227,7 @@ fn refuse(call: &Call<'_>, refusal: &Refusal) -> HttpResponse {
     }
 }
 
+/// The answer of a call that went well.
 fn success(result: &impl Serialize) -> Result<HttpResponse, Fault> {
     #[derive(Serialize)]
     struct Envelope<'a, T> {
@@ -239,5 +242,5 @@ fn success(result: &impl Serialize) -> Result<HttpResponse, Fault> {
         rm: "OK",
         result,
     };
-    request::json(StatusCode::OK, &envelope).ok_or(INTERNAL)
+    request::json(StatusCode::OK, &envelope).ok_or(Fault::INTERNAL)
 }

@@ -1,4 +1,4 @@
-//! Finding what a secret key belongs to without telling, by the time it takes, how much of a guess was right.
+//! Finds what a secret key belongs to. The time that this takes does not show how much of a guessed key was right.
 
 use std::collections::HashMap;
 
@@ -7,32 +7,32 @@ use subtle::ConstantTimeEq;
 
 type Fingerprint = [u8; 32];
 
-/// Keys, kept as SHA-256 only, and what each belongs to.
+/// Secret keys, of which only the SHA-256 is kept, and what each belongs to.
 pub(crate) struct KeyRing<T> {
-    /// By the first eight bytes of the digest; the whole digest is then compared in constant time.
-    slots: HashMap<u64, Vec<(Fingerprint, T)>>,
+    /// By the first eight bytes of the digest. Of those that share them, the whole digest is compared in constant time.
+    by_prefix: HashMap<u64, Vec<(Fingerprint, T)>>,
 }
 
 impl<T> KeyRing<T> {
-    /// A ring of the given keys. Empty keys are left out: they would let in whoever sends none.
+    /// A ring of the given keys. An empty key is left out: it would let in every caller that sends none.
     pub(crate) fn new<'a>(keys: impl IntoIterator<Item = (&'a str, T)>) -> Self {
-        let mut slots: HashMap<u64, Vec<(Fingerprint, T)>> = HashMap::new();
+        let mut by_prefix: HashMap<u64, Vec<(Fingerprint, T)>> = HashMap::new();
         for (key, value) in keys {
             if !key.is_empty() {
                 let digest = fingerprint(key);
-                slots
-                    .entry(slot(&digest))
+                by_prefix
+                    .entry(prefix(&digest))
                     .or_default()
                     .push((digest, value));
             }
         }
-        Self { slots }
+        Self { by_prefix }
     }
 
     /// What the key belongs to.
     pub(crate) fn find(&self, key: &str) -> Option<&T> {
         let digest = fingerprint(key);
-        let candidates = self.slots.get(&slot(&digest))?;
+        let candidates = self.by_prefix.get(&prefix(&digest))?;
         candidates
             .iter()
             .find(|(known, _)| bool::from(known.ct_eq(&digest)))
@@ -44,7 +44,7 @@ fn fingerprint(key: &str) -> Fingerprint {
     Sha256::digest(key.as_bytes()).into()
 }
 
-fn slot(digest: &Fingerprint) -> u64 {
+fn prefix(digest: &Fingerprint) -> u64 {
     digest
         .first_chunk()
         .map_or(0, |start| u64::from_be_bytes(*start))

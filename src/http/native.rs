@@ -1,4 +1,5 @@
-//! The native API, `/v1`: events in, counts out. Also answers every path that no dialect claims. Errors are RFC 9457.
+//! The native API, under `/v1`: it takes events in and answers counts. It also answers every path that no dialect claims. Its errors
+//! are problem details (RFC 9457).
 
 mod events;
 mod problem;
@@ -24,7 +25,7 @@ use crate::http::unserved::Unserved;
 use crate::names::AppId;
 use problem::Problem;
 
-/// The program's own dialect.
+/// The dialect of the native API.
 pub(crate) struct Native;
 
 impl Dialect for Native {
@@ -56,7 +57,7 @@ impl Dialect for Native {
         match why {
             Unserved::NoPath => Problem::path().render(),
             Unserved::WrongMethod(allow) => Problem::method(allow).render(),
-            // Not more than this: the panic may have come of anything.
+            // A fixed text: whatever has panicked is not used again.
             Unserved::Broken => {
                 let body = r#"{"type":"about:blank","title":"Internal Server Error","status":500}"#;
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -76,7 +77,7 @@ static ROUTES: [Route; 5] = [
     route(Method::POST, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(reads::room_unread_of(call))),
 ];
 
-/// A call that has no limit and is the same at every host.
+/// A call without a limit, at any host.
 const fn route(
     method: Method,
     path: &'static str,
@@ -95,16 +96,17 @@ const fn route(
     }
 }
 
-/// Which app a server key belongs to: its place in the configuration.
+/// Which app a server key belongs to, as the app's place in the configuration.
 struct Servers(KeyRing<usize>);
 
+/// The answer of a handler, or the problem that it ended with.
 fn answered<'c>(
     answer: impl Future<Output = Result<HttpResponse, Problem>> + 'c,
 ) -> LocalBoxFuture<'c, HttpResponse> {
     Box::pin(async { answer.await.unwrap_or_else(Problem::render) })
 }
 
-/// The app whose server key a call has: its place in the configuration, and its id.
+/// The app whose server key a call has: its place in the configuration and its id. Counts a refusal.
 fn enter<'a>(call: &Call<'a>) -> Result<(usize, &'a AppId), Problem> {
     let index = authenticate(call).map_err(|problem| match call.refused() {
         Some(seconds) => Problem::too_many(seconds),
@@ -116,6 +118,7 @@ fn enter<'a>(call: &Call<'a>) -> Result<(usize, &'a AppId), Problem> {
     Ok((index, &app.id))
 }
 
+/// The same, as the app's place in the configuration, without counting anything.
 fn authenticate(call: &Call<'_>) -> Result<usize, Problem> {
     let given = call.header("authorization").and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
@@ -135,13 +138,13 @@ fn authenticate(call: &Call<'_>) -> Result<usize, Problem> {
 /// How often a parameter may be given.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Times {
-    /// What it says would not be plain otherwise.
+    /// Two values would contradict each other.
     Once,
-    /// It is a list, whose parts may come one by one.
+    /// It is a list, whose items may come one by one.
     Many,
 }
 
-/// The parameters of a call that takes these and no others: whoever misspells one would be answered another question.
+/// The parameters of a call. It takes the `known` ones only: a caller that misspells one would get the answer to another question.
 fn parameters<'a>(
     call: &Call<'a>,
     known: &[(&'static str, Times)],
@@ -163,7 +166,7 @@ fn parameters<'a>(
     Ok(given)
 }
 
-/// A name that a caller has chosen as an answer may repeat it.
+/// A name that a caller has sent, cut so that an answer can repeat it.
 fn named(name: &str) -> String {
     let clean: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
     match clean.is_empty() {
@@ -172,13 +175,14 @@ fn named(name: &str) -> String {
     }
 }
 
-/// What a body is said to be.
+/// What a call says that its body is.
 enum Media {
     Json,
     Lines,
     Other,
 }
 
+/// None: the call does not say what its body is.
 fn media_type(call: &Call<'_>) -> Option<Media> {
     let value = call.header("content-type")?;
     let essence = value.split(';').next().unwrap_or_default().trim();

@@ -1,5 +1,9 @@
-//! Sendbird's dialect: `GET /v3/users/{user_id}/unread_item_count`. Its clients take an answer that is not JSON for a network
-//! failure, so every outcome is its envelope; errors are 400 but for the limit (429) and our own failures (500).
+//! Sendbird's dialect: `GET /v3/users/{user_id}/unread_item_count`. The vendor's clients take an answer that is not JSON for a failure
+//! of the network, so every answer is JSON, a refusal of the edge too. The status of an error is 400, but for the limit (429) and
+//! our own failures (500).
+//!
+//! What the vendor leaves open, and where each rule comes from, stands in `docs/vendors.md`. Comments here name a source as it does:
+//! S1 to S4.
 
 mod fault;
 mod items;
@@ -17,14 +21,13 @@ use actix_web::http::{Method, StatusCode};
 use crate::config::{AppConfig, SectionKind};
 use crate::http::cors;
 use crate::http::dialect::{self, Dialect, Route, Sample};
+use crate::http::fault::VendorFault;
 use crate::http::request::{self, Call};
 use crate::http::unserved::Unserved;
 use crate::limiter::{Endpoint, Entry};
 use crate::names::{AppId, UserId};
-use fault::{
-    Fault, INTERNAL, LENGTH, LIMIT, METHOD, REQUEST, SLOW, URL, USER, USER_ID, unavailable,
-};
-use items::{AskedItems, render};
+use fault::{Fault, LENGTH, METHOD, REQUEST, SLOW, URL, USER, USER_ID};
+use items::{ItemQuery, render};
 pub(crate) use section::SendbirdConfig;
 use tenants::{API_TOKEN, Tenants, authenticate};
 
@@ -73,10 +76,10 @@ impl Dialect for Sendbird {
             Unserved::Malformed(_) => REQUEST,
             Unserved::TargetTooLong | Unserved::HeadTooLarge => LENGTH,
             Unserved::HeadTimeout => SLOW,
-            Unserved::Full | Unserved::Overloaded => unavailable(why.outcome()),
+            Unserved::Full | Unserved::Overloaded => Fault::unavailable(why.outcome()),
             Unserved::NoPath => URL,
             Unserved::WrongMethod(_) => METHOD,
-            Unserved::Broken => INTERNAL,
+            Unserved::Broken => Fault::INTERNAL,
         };
         let mut response = fault.answer();
         if let Unserved::WrongMethod(allow) = why {
@@ -86,8 +89,8 @@ impl Dialect for Sendbird {
         response
     }
 
-    /// Callers put a base path of theirs in front. A token, or a browser's question whether it may send one, shows that this
-    /// dialect is meant; where headers are not known, the path does.
+    /// Callers may put a base path of their own before `/v3` (S4). A token shows that this dialect is meant, and so does a browser that
+    /// asks whether it may send one. Where the headers are not known, the path decides.
     fn behind(&self, headers: Option<&HeaderMap>, segments: &[&str]) -> Option<usize> {
         let at = segments.iter().position(|segment| *segment == VERSION)?;
         let is_meant = match headers {
@@ -105,7 +108,7 @@ impl Dialect for Sendbird {
         })
     }
 
-    /// No origin is let in that would not be let in anyway: nothing here is answered by cookies or by where a caller is.
+    /// Every page may read every answer: only a token lets a call in, never a cookie or the address of the caller.
     fn finish(&self, _: &Call<'_>, response: &mut HttpResponse) {
         cors::open(response);
     }
@@ -123,6 +126,7 @@ impl Dialect for Sendbird {
     }
 }
 
+/// Whether a browser asks if a page may send a token.
 fn will_send_token(headers: &HeaderMap) -> bool {
     let mut asked = headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS);
     asked.any(|names| {
@@ -134,7 +138,7 @@ fn will_send_token(headers: &HeaderMap) -> bool {
 async fn unread_item_count(call: &mut Call<'_>) -> HttpResponse {
     let tenant = match authenticate(call) {
         Ok(tenant) => tenant,
-        Err(fault) => return refuse(call, &fault),
+        Err(fault) => return fault.refuse(call),
     };
     call.is_of(tenant.index);
     let mut entry = call.enter(tenant.index);
@@ -144,17 +148,7 @@ async fn unread_item_count(call: &mut Call<'_>) -> HttpResponse {
     response
 }
 
-fn refuse(call: &Call<'_>, fault: &Fault) -> HttpResponse {
-    match call.refused() {
-        Some(seconds) => {
-            let mut response = LIMIT.answer();
-            request::retry_after(&mut response, seconds);
-            response
-        }
-        None => fault.answer(),
-    }
-}
-
+/// Answers a call whose token is good.
 async fn unread(
     call: &Call<'_>,
     app: &AppId,
@@ -162,15 +156,16 @@ async fn unread(
 ) -> Result<HttpResponse, Fault> {
     entry.check()?;
     let user = request::decode_segment(call.parameter(0)).ok_or(USER_ID)?;
-    // What can't be an id is nobody's.
+    // No user has a name that can't be an id.
     let user = UserId::parse(user).map_err(|_| USER)?;
-    let asked = AskedItems::parse(call.query())?;
+    let asked = ItemQuery::parse(call.query())?;
     let types = asked.types.as_deref();
     let totals = call.state.reader.totals(app, &user, types, entry).await?;
     let body = render(&asked.keys, &totals.ok_or(USER)?);
     Ok(request::json_bytes(StatusCode::OK, body))
 }
 
+/// The vendor's headers of a limit (S3), beside those that all dialects have.
 fn show_limit(response: &mut HttpResponse, entry: &Entry<'_>) {
     const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
     const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");

@@ -13,35 +13,35 @@ use crate::http::edge::Answers;
 use crate::limiter::{Endpoint, Limiter};
 use crate::telemetry::metrics::Metrics;
 
-/// An index of credentials, of the dialect's own type.
+/// A dialect's index of credentials, of a type that only the dialect knows.
 pub(crate) type Tenants = Box<dyn Any + Send + Sync>;
 
-/// What all calls share. Built once, before the workers.
+/// What all calls share. It is built once, before the workers start.
 pub(crate) struct State {
     /// The whole configuration.
     pub config: Arc<Config>,
-    /// Answers what is asked of the counts.
+    /// Reads counts.
     pub reader: Arc<Reader>,
     /// Takes events in.
     pub writer: Writer,
-    /// What users call beside their app's limit, as all pods together keep it.
+    /// The part of the limits that all pods share.
     pub limits: Limits,
-    /// The limits of the vendor endpoints.
+    /// The part of the limits of vendor endpoints that this pod keeps.
     pub limiter: Limiter,
-    /// Which app a credential belongs to: an index for each dialect.
+    /// For each dialect, which app a credential belongs to.
     tenants: Vec<Tenants>,
-    /// Where credentials were refused.
+    /// Counts refused credentials by address.
     pub refusals: Refusals,
-    /// Room for bodies.
+    /// Reads bodies, and has the room for them.
     pub bodies: Bodies,
     /// What is counted for `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// The memory of answers that nobody has taken yet.
+    /// The memory that answers may hold until their peers have taken them.
     pub answers: Arc<Answers>,
 }
 
 impl State {
-    /// Builds the limiter, and takes each dialect's index of credentials.
+    /// The state of a pod: `endpoints` are those with a limit, `tenants` has each dialect's index of credentials.
     pub(crate) fn new(
         config: Arc<Config>,
         engine: Engine,

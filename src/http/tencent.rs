@@ -1,5 +1,8 @@
-//! Tencent Chat's dialect: `POST /v4/openim/get_c2c_unread_msg_num`. Whatever happens the status is 200, and what it is stands
-//! in `ErrorCode`. Only an app administrator may ask, whose UserSig comes in the query.
+//! Tencent Chat's dialect: `POST /v4/openim/get_c2c_unread_msg_num`. The status is always 200; `ErrorCode` says what a call came to. Only
+//! an app administrator may call, whose UserSig comes in the query.
+//!
+//! What the vendor leaves open, and where each rule comes from, stands in `docs/vendors.md`. Comments here name a source as it does:
+//! T1 to T6.
 
 mod asked;
 mod fault;
@@ -19,16 +22,14 @@ use actix_web::http::header::{self, HeaderValue};
 use crate::config::{AppConfig, SectionKind};
 use crate::http::cors;
 use crate::http::dialect::{self, Dialect, NoToken, Route, Sample, TokenKind};
+use crate::http::fault::VendorFault;
 use crate::http::request::{self, Call};
 use crate::http::state::State;
 use crate::http::unserved::Unserved;
 use crate::limiter::{Endpoint, Entry};
 use answer::AnswerBody;
-use asked::AskedPeers;
-use fault::{
-    ADMIN, FREQUENCY, Fault, HEAD, INTERNAL, METHOD, NO_USER, PATH, SIG_EXPIRED, SLOW_HEAD,
-    TOO_LARGE, unavailable,
-};
+use asked::Question;
+use fault::{ADMIN, Fault, HEAD, METHOD, NO_USER, PATH, SIG_EXPIRED, SLOW_HEAD, TOO_LARGE};
 pub(crate) use section::TencentConfig;
 use tenants::{Tenant, Tenants, authenticate};
 use usersig::make_usersig;
@@ -86,12 +87,14 @@ impl Dialect for Tencent {
             Unserved::Malformed(_) => HEAD,
             Unserved::TargetTooLong | Unserved::HeadTooLarge => TOO_LARGE,
             Unserved::HeadTimeout => SLOW_HEAD,
-            Unserved::Full | Unserved::Overloaded => unavailable(why.outcome()),
+            Unserved::Full | Unserved::Overloaded => Fault::unavailable(why.outcome()),
             Unserved::NoPath => PATH,
             Unserved::WrongMethod(_) => METHOD,
-            Unserved::Broken => INTERNAL,
+            Unserved::Broken => Fault::INTERNAL,
         };
-        with_cors(fault.answer())
+        let mut response = fault.answer();
+        set_cors(&mut response);
+        response
     }
 
     fn preflight(&self, call: &Call<'_>, _: &str) -> Option<HttpResponse> {
@@ -126,7 +129,7 @@ impl Dialect for Tencent {
     }
 }
 
-/// The headers that the documented sample answer carries.
+/// The CORS headers of the vendor's sample answer (T2), and those that a page needs to read the headers of a limit.
 fn set_cors(response: &mut HttpResponse) {
     for (name, value) in [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
@@ -141,40 +144,31 @@ fn set_cors(response: &mut HttpResponse) {
     }
 }
 
-fn with_cors(mut response: HttpResponse) -> HttpResponse {
-    set_cors(&mut response);
-    response
-}
-
+/// Handles `POST /v4/openim/get_c2c_unread_msg_num`.
 async fn get_c2c_unread_msg_num(call: &mut Call<'_>) -> HttpResponse {
     let tenant = match authenticate(call) {
         Ok(tenant) => tenant,
-        Err(fault) => return refuse(call, fault),
+        Err(fault) => return refuse(call, &fault),
     };
     call.is_of(tenant.index);
     let mut entry = call.enter(tenant.index);
     let answer = unread(call, tenant, &mut entry).await;
-    let mut response = answer.unwrap_or_else(Fault::answer);
+    let mut response = answer.unwrap_or_else(|fault| fault.answer());
     request::show_limit(&mut response, &entry);
     response
 }
 
-fn refuse(call: &Call<'_>, fault: Fault) -> HttpResponse {
-    // Made with the app's key: no attempt to guess one, and it has to hear just that.
-    if matches!(fault, SIG_EXPIRED | ADMIN) {
+/// The answer to a call that is not let in.
+fn refuse(call: &Call<'_>, fault: &Fault) -> HttpResponse {
+    // A UserSig made with the app's key is no attempt to guess the key: its caller has to hear what is wrong with it.
+    if matches!(*fault, SIG_EXPIRED | ADMIN) {
         call.known_refused();
         return fault.answer();
     }
-    match call.refused() {
-        Some(seconds) => {
-            let mut response = FREQUENCY.answer();
-            request::retry_after(&mut response, seconds);
-            response
-        }
-        None => fault.answer(),
-    }
+    fault.refuse(call)
 }
 
+/// Answers an administrator.
 async fn unread(
     call: &mut Call<'_>,
     tenant: &Tenant,
@@ -190,23 +184,23 @@ async fn unread(
     let body = call
         .body(tenant.index, config.server.max_body_bytes)
         .await?;
-    let (asked, _room) = bodies.work(body, AskedPeers::parse).await;
-    let (asked, app) = (asked?, &tenant.id);
+    let (question, _room) = bodies.work(body, Question::parse).await;
+    let (question, app) = (question?, &tenant.id);
     let mut reply = AnswerBody::OK;
-    let known = asked.known();
-    if known.is_empty() {
-        // Also where all peers answer themselves: whether the account exists still has to be asked.
-        let total = reader.direct_total(app, &asked.user, entry).await?;
+    let others = question.others();
+    if others.is_empty() {
+        // Also where the reader need not be asked for any peer: whether the user exists has to be known.
+        let total = reader.direct_total(app, &question.user, entry).await?;
         let total = total.ok_or(NO_USER)?;
-        if asked.peers.is_empty() {
+        if question.peers.is_empty() {
             reply.total = Some(total);
         } else {
-            asked.fill(&mut reply, &[]);
+            question.fill(&mut reply, &[]);
         }
     } else {
-        let read = reader.direct_by_peer(app, &asked.user, &known, entry);
+        let read = reader.direct_by_peer(app, &question.user, &others, entry);
         let counts = read.await?;
-        asked.fill(&mut reply, &counts.ok_or(NO_USER)?);
+        question.fill(&mut reply, &counts.ok_or(NO_USER)?);
     }
     Ok(reply.answer())
 }

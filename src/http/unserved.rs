@@ -1,17 +1,17 @@
-//! Why no handler answers a request. What each dialect says then stands in its own folder.
+//! The reasons why no handler answers a request. The words for each reason stand in the folder of each dialect.
 
 use actix_web::http::StatusCode;
 
 use crate::outcome::Outcome;
 use crate::telemetry::metrics::Metrics;
 
-/// The endpoint of a request that no handler sees, in metrics.
+/// The endpoint of a request that the edge refuses, in metrics.
 pub(super) const NONE: &str = "none";
 
-/// Why no handler answers a request: it is answered before one sees it, or in a handler's place.
+/// Why no handler answers a request. The first reasons are the edge's, before a handler could see the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unserved {
-    /// It is no HTTP, or says two things at once. What is wrong with it, in words that repeat nothing of it.
+    /// It is not HTTP, or could be understood in two ways. Says what is wrong, in words that repeat nothing of the request.
     Malformed(&'static str),
     /// Its first line is too long.
     TargetTooLong,
@@ -19,13 +19,13 @@ pub(crate) enum Unserved {
     HeadTooLarge,
     /// Its head did not arrive in time.
     HeadTimeout,
-    /// There are as many connections as there may be.
+    /// There are as many connections as may be.
     Full,
-    /// Finished answers that nobody takes fill the memory that there is for them.
+    /// Answers that their peers have not taken fill the memory that there is for answers.
     Overloaded,
     /// There is no such path.
     NoPath,
-    /// Its path takes other methods: these.
+    /// Its path takes other methods: those that the header `Allow` then names.
     WrongMethod(&'static str),
     /// Its handler panicked: a bug of ours.
     Broken,
@@ -47,7 +47,7 @@ impl Unserved {
         }
     }
 
-    /// What the call has come to.
+    /// The outcome of the call.
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Unserved::Full | Unserved::Overloaded => Outcome::Overloaded,
@@ -57,7 +57,7 @@ impl Unserved {
         }
     }
 
-    /// The status that HTTP has for it.
+    /// The status that suits it, for dialects that use the statuses of HTTP.
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Unserved::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -71,7 +71,7 @@ impl Unserved {
         }
     }
 
-    /// What to tell a caller whose dialect has no words of its own for it.
+    /// The words for it, for dialects that have none of their own.
     pub(crate) fn detail(self) -> &'static str {
         match self {
             Unserved::Malformed(why) => why,
@@ -87,7 +87,7 @@ impl Unserved {
     }
 }
 
-/// Counts a request that no handler sees.
+/// Counts a request that the edge refuses.
 pub(super) fn unseen(metrics: &Metrics, why: Unserved) {
     metrics.request(None, NONE, why.outcome());
 }

@@ -12,7 +12,7 @@ use crate::outcome::Outcome;
 /// The header of a request's id.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// One request: counted and timed, with its access line and its id.
+/// A request that is being worked on. It is counted and timed, and gets its access line at the end.
 pub(crate) struct Access<'a> {
     req: &'a HttpRequest,
     metrics: &'a Metrics,
@@ -56,7 +56,7 @@ impl<'a> Access<'a> {
     }
 }
 
-/// The caller's request id where it can be trusted not to break a log line, else a new one.
+/// The caller's own request id if it can't break a log line, else a new one.
 fn request_id(req: &HttpRequest) -> HeaderValue {
     let given = req.headers().get(REQUEST_ID).filter(|value| {
         (1..=64).contains(&value.len())

@@ -21,7 +21,7 @@ pub(crate) fn filter(text: &str) -> Result<EnvFilter, String> {
     let filter = parsed.ok_or(
         "must be off, error, warn, info, debug or trace, or several such as `info,unread=debug`",
     )?;
-    // At info the server announces what our own line says better; who wants more than info wants that too.
+    // At info, actix's server logs what a line of the program says better. Whoever asks for debug or trace gets its lines too.
     let quiet = !text.contains("actix") && !text.contains("debug") && !text.contains("trace");
     match "actix_server=warn".parse() {
         Ok(directive) if quiet && text.contains("info") => Ok(filter.add_directive(directive)),
@@ -36,7 +36,7 @@ pub(crate) fn init(level: &str, as_json: bool) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false);
-    // An error means that there is a subscriber already, as in tests.
+    // An error means that there is a subscriber already, as when a test calls this twice.
     let _ = match as_json {
         false => builder
             .with_ansi(std::io::stderr().is_terminal())

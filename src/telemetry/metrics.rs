@@ -1,5 +1,5 @@
-//! What `/metrics` shows. Recording takes no lock: handles are looked up in a table that only ever grows, and all
-//! numbers are atomics. No label holds anything that a caller can choose.
+//! What `/metrics` shows. Recording takes no lock: all numbers are atomics, and the numbers of a label are found in a table whose
+//! entries never change. No label holds anything that a caller can choose.
 
 mod durations;
 mod labelled;
@@ -243,7 +243,7 @@ impl Metrics {
             overloaded,
             auth_failures,
         };
-        // A rate over a counter that appears with its first event misses that event.
+        // All known labels are shown from the start: a rate over a counter that appears with its first event misses that event.
         for result in ["applied", "accepted", "duplicate", "rejected"] {
             metrics.event(result, 0);
         }
@@ -286,8 +286,8 @@ impl Metrics {
         text
     }
 
-    /// Says whose calls of which endpoints will be counted: by their names those of no app that is known, and those of each
-    /// app, in the order of the configuration. All begin at zero.
+    /// Says whose calls of which endpoints will be counted: `unknown` are the endpoints of calls whose app is not known, `apps` has the id
+    /// and the endpoints of each app, in the order of the configuration. All counts begin at zero.
     pub(crate) fn expect_calls(
         &self,
         unknown: &[&'static str],
@@ -295,11 +295,11 @@ impl Metrics {
     ) {
         let strangers = (String::new(), unknown.to_vec());
         let callers = std::iter::once(strangers).chain(apps);
-        // Only the first time says something.
+        // Only the first call counts.
         let _ = self.requests.set(Requests::new(callers));
     }
 
-    /// Says which dialect will be called, and by which endpoints and methods.
+    /// Says which dialect will be called, and at which endpoints, with a method of each.
     pub(crate) fn expect_dialect(
         &self,
         name: &'static str,
@@ -315,7 +315,7 @@ impl Metrics {
         }
     }
 
-    /// What a call came to: of the app with that place in the configuration, if it is known whose it is.
+    /// A call had this outcome. `app` is the place of its app in the configuration, if the app is known.
     pub(crate) fn request(&self, app: Option<usize>, endpoint: &'static str, outcome: Outcome) {
         if let Some(requests) = self.requests.get() {
             requests.add(app, endpoint, outcome);
@@ -338,13 +338,13 @@ impl Metrics {
             });
     }
 
-    /// A request is being worked on until the answer is dropped.
+    /// A request is being worked on, until the result of this is dropped.
     pub(crate) fn in_flight(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
     }
 
-    /// A connection is open until what this answers is dropped.
+    /// A connection is open, until the result of this is dropped.
     pub(crate) fn connected(&self) -> Connected {
         self.connections.inc();
         Connected(self.connections.clone())
@@ -411,7 +411,7 @@ impl Metrics {
         self.oldest.set(oldest_seconds);
     }
 
-    /// A call was refused by the rate limit.
+    /// A call was refused by a limit.
     pub(crate) fn rate_limited(&self, stage: &'static str) {
         self.rate_limited.add(stage, 1);
     }
@@ -445,7 +445,7 @@ impl Drop for Connected {
     }
 }
 
-/// The method, or `other`: callers may invent methods, a metric and a log must not grow with them.
+/// The method, or `other` if HTTP does not know it: callers may invent methods, and metrics must not grow with them.
 pub(crate) fn method_name(method: &str) -> &'static str {
     const KNOWN: [&str; 9] = [
         "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT",

@@ -1,62 +1,66 @@
-//! A chunked body on its way to the engine: taken out of its sender's chunks and put into ours. So the engine sees neither
-//! thousands of chunks of one byte each nor extensions and trailers without end, and both agree on where the body ends.
+//! A chunked body on its way to the engine: its data is taken out of the peer's chunks and put into new ones. So the engine sees
+//! neither thousands of chunks of one byte nor endless extensions and trailers, and edge and engine agree on where the body ends.
 
 use bytes::{Buf as _, BytesMut};
 
-/// Bytes of extensions and trailers in one body. Nobody here reads them.
+/// The most bytes of extensions and trailers in one body. Nobody here reads them.
 const MAX_EXTRAS: usize = 16 * 1024;
-/// Digits of a chunk's size: more than any body may have bytes, and far from overflowing.
+/// The most digits of a chunk's size: enough for any allowed body, and too few to overflow a `u64`.
 const MAX_DIGITS: u8 = 15;
 
-/// Where in its chunks a body is.
+/// How far a chunked body has come.
 #[derive(Debug)]
 pub(super) struct Chunks {
-    place: ChunkState,
+    expected: Expected,
     /// Bytes of extensions and trailers so far.
     extras: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ChunkState {
-    /// In the size of a chunk: what it is so far, and how many digits that are.
+enum Expected {
+    /// A digit of a chunk's size: the size so far, and how many digits it has. Or the end of the size.
     Size(u64, u8),
-    /// Behind the size and before the end of its line.
+    /// More of an extension, which stands behind the size of a chunk on the same line; or the line's end.
     Extension(u64),
-    /// At the second byte of the line's end.
+    /// The LF that ends the line with the size.
     SizeLf(u64),
-    /// In the data, of which so much is left.
+    /// So many more bytes of data.
     Data(u64),
+    /// The CR, then the LF, that end a chunk's data.
     DataCr,
     DataLf,
-    /// At the start of a line behind the last chunk.
+    /// The first byte of a line behind the last chunk: of a trailer, or of the empty line that ends the body.
     Trailer,
-    /// Inside such a line.
+    /// More of a trailer; or the line's end.
     TrailerLine,
+    /// The LF that ends a trailer.
     TrailerLf,
+    /// The LF that ends the body.
     EndLf,
-    End,
+    /// Nothing: the body is over.
+    Nothing,
 }
 
-/// The framing is broken: what follows can't be told from anything.
+/// The framing is broken, so nobody can tell where the body ends.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Broken;
 
 impl Chunks {
-    /// Before the first chunk.
+    /// A body of which nothing has come.
     pub(super) fn new() -> Self {
         Self {
-            place: ChunkState::Size(0, 0),
+            expected: Expected::Size(0, 0),
             extras: 0,
         }
     }
 
     /// Whether the body is over.
     pub(super) fn is_over(&self) -> bool {
-        self.place == ChunkState::End
+        self.expected == Expected::Nothing
     }
 
-    /// Takes what it can from `input`, which is all of it until the body is over, and puts at most one chunk of the same data into
-    /// `output`, and the last one at the end. Answers how many bytes of data that were.
+    /// Moves the data in `input` to `output`, as one chunk if there is any; at the body's end the last, empty chunk follows. Takes
+    /// all of `input`, or all up to the body's end. Answers how many bytes of data it has moved.
     pub(super) fn carry(
         &mut self,
         input: &mut BytesMut,
@@ -64,7 +68,7 @@ impl Chunks {
     ) -> Result<usize, Broken> {
         let mut data = Vec::new();
         while !self.is_over() {
-            if let ChunkState::Data(left) = self.place {
+            if let Expected::Data(left) = self.expected {
                 let here = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
                 if here == 0 {
                     break;
@@ -72,9 +76,9 @@ impl Chunks {
                 data.extend_from_slice(input.get(..here).unwrap_or_default());
                 input.advance(here);
                 let left = left.saturating_sub(here as u64);
-                self.place = match left {
-                    0 => ChunkState::DataCr,
-                    left => ChunkState::Data(left),
+                self.expected = match left {
+                    0 => Expected::DataCr,
+                    left => Expected::Data(left),
                 };
                 continue;
             }
@@ -82,7 +86,7 @@ impl Chunks {
                 break;
             };
             input.advance(1);
-            self.place = self.step(byte)?;
+            self.expected = self.step(byte)?;
         }
         if !data.is_empty() {
             output.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
@@ -95,39 +99,40 @@ impl Chunks {
         Ok(data.len())
     }
 
-    /// One byte of the framing.
-    fn step(&mut self, byte: u8) -> Result<ChunkState, Broken> {
-        Ok(match (self.place, byte) {
-            (ChunkState::Size(size, digits), _)
+    /// What is expected after one more byte of the framing.
+    fn step(&mut self, byte: u8) -> Result<Expected, Broken> {
+        Ok(match (self.expected, byte) {
+            (Expected::Size(size, digits), _)
                 if byte.is_ascii_hexdigit() && digits < MAX_DIGITS =>
             {
                 let digit = char::from(byte).to_digit(16).ok_or(Broken)?;
-                ChunkState::Size(size * 16 + u64::from(digit), digits + 1)
+                Expected::Size(size * 16 + u64::from(digit), digits + 1)
             }
-            (ChunkState::Size(size, 1..), b'\r') | (ChunkState::Extension(size), b'\r') => {
-                ChunkState::SizeLf(size)
+            (Expected::Size(size, 1..), b'\r') | (Expected::Extension(size), b'\r') => {
+                Expected::SizeLf(size)
             }
-            (ChunkState::Size(size, 1..), b';' | b' ' | b'\t') => ChunkState::Extension(size),
-            (ChunkState::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => {
+            (Expected::Size(size, 1..), b';' | b' ' | b'\t') => Expected::Extension(size),
+            (Expected::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => {
                 self.extra()?;
-                ChunkState::Extension(size)
+                Expected::Extension(size)
             }
-            (ChunkState::SizeLf(0), b'\n') => ChunkState::Trailer,
-            (ChunkState::SizeLf(size), b'\n') => ChunkState::Data(size),
-            (ChunkState::DataCr, b'\r') => ChunkState::DataLf,
-            (ChunkState::DataLf, b'\n') => ChunkState::Size(0, 0),
-            (ChunkState::Trailer, b'\r') => ChunkState::EndLf,
-            (ChunkState::EndLf, b'\n') => ChunkState::End,
-            (ChunkState::TrailerLine, b'\r') => ChunkState::TrailerLf,
-            (ChunkState::TrailerLf, b'\n') => ChunkState::Trailer,
-            (ChunkState::Trailer | ChunkState::TrailerLine, b'\t' | b' '..=b'~' | 0x80..) => {
+            (Expected::SizeLf(0), b'\n') => Expected::Trailer,
+            (Expected::SizeLf(size), b'\n') => Expected::Data(size),
+            (Expected::DataCr, b'\r') => Expected::DataLf,
+            (Expected::DataLf, b'\n') => Expected::Size(0, 0),
+            (Expected::Trailer, b'\r') => Expected::EndLf,
+            (Expected::EndLf, b'\n') => Expected::Nothing,
+            (Expected::TrailerLine, b'\r') => Expected::TrailerLf,
+            (Expected::TrailerLf, b'\n') => Expected::Trailer,
+            (Expected::Trailer | Expected::TrailerLine, b'\t' | b' '..=b'~' | 0x80..) => {
                 self.extra()?;
-                ChunkState::TrailerLine
+                Expected::TrailerLine
             }
             _ => return Err(Broken),
         })
     }
 
+    /// Counts a byte of an extension or a trailer.
     fn extra(&mut self) -> Result<(), Broken> {
         self.extras += 1;
         (self.extras <= MAX_EXTRAS).then_some(()).ok_or(Broken)
@@ -138,7 +143,7 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    /// What a body comes to whose bytes arrive in pieces of that size, and what is left behind it.
+    /// The data of a body whose bytes arrive in pieces of that size, and what is left behind the body.
     fn carried(body: &str, piece: usize) -> Result<(String, String), Broken> {
         let mut chunks = Chunks::new();
         let (mut input, mut data) = (BytesMut::new(), String::new());
@@ -183,7 +188,7 @@ mod tests {
             for piece in 1..followed.len() {
                 let expected = (data.to_owned(), "GET /".to_owned());
                 let (got, mut left) = carried(&followed, piece).unwrap();
-                // What had come by the end of the body; the rest was never asked for.
+                // `left` has only what came in the piece with the body's end; the pieces after it were not read.
                 left.push_str(&"GET /"[left.len().min(5)..]);
                 assert_eq!((got, left), expected, "{body:?} in pieces of {piece}");
             }

@@ -1,5 +1,5 @@
-//! One connection: what of it the engine may see, and when. It hands on one request at a time, the next one when the answer before it
-//! is with the kernel; of a body only as much as the handler has read, and a little; of a head nothing before it is whole.
+//! The state of one connection: whether it waits, serves a request or ends, and until when it may do so. The engine reads and writes
+//! through it, the handler's reading of the body tells it how much more the engine may have, and the sweep ends what is overdue.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -20,76 +20,80 @@ use super::words;
 use super::worker::{Cut, Swept, Worker};
 use crate::http::unserved::{Unserved, unseen};
 
-/// Bytes of a body that the engine holds at most and the handler has not read.
+/// How many bytes of a body the engine may have that the handler has not read.
 const WINDOW: usize = 8 * 1024;
-/// Parts of a body that it holds at most: each costs more than its bytes.
+/// How many pieces of a body the engine may have: each piece costs more than its bytes.
 const MAX_PIECES: u32 = 64;
-/// For a refusal to be sent and the peer to go.
+/// How long a peer may take to receive a refusal and to go.
 const LINGER: Duration = Duration::from_secs(2);
-/// Longer than the handler's own deadline for a body, so that it is the handler that says so.
+/// By how much the edge waits longer for a body than the handler does, so that it is the handler that answers for a late body.
 const BODY_MARGIN: Duration = Duration::from_secs(5);
-/// For a connection without a place to show what it wanted.
+/// How long a connection without a place has to show the path of its request, which names the dialect of the refusal.
 const TURN_AWAY: Duration = Duration::from_millis(250);
 
-/// What a connection is at.
+/// What a connection does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// At waiting for a whole head.
+    /// It waits for a whole head.
     Waiting,
-    /// At a request: its answer is not yet, or not all, with the kernel.
+    /// It serves a request: the kernel does not have all of the answer yet.
     Serving,
-    /// At its end.
-    Closing,
+    /// It serves nothing more.
+    Ending,
 }
 
-/// Whether there is an engine, which costs some 20 KB.
+/// Whether the connection has an engine, which costs some 20 KB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum EngineState {
-    None,
-    Running,
-    /// It has had nothing to do for a while.
+enum HasEngine {
+    No,
+    Yes,
+    /// It has one that the sweep has found idle: the task is to drop it.
     Idle,
 }
 
 /// A connection, as its engine, its handlers and the sweep see it. All of them run on one thread.
 pub(super) struct Connection {
     worker: Rc<Worker>,
-    /// Whose it is, as far as shares go.
+    /// The network that it comes from, as places are counted.
     address: Option<IpAddr>,
-    /// Its place in the worker's list.
+    /// Where it stands in the worker's list.
     index: Cell<usize>,
     /// Whether it has its next request already and waits for its turn.
     queued: Cell<bool>,
     /// Whether its task has ended.
     gone: Cell<bool>,
-    /// Nothing is served here: there was no place.
+    /// Why it got no place. None: it has one. Without a place nothing is served but a refusal.
     turned_away: Option<NoPlace>,
     wire: RefCell<Wire>,
     phase: Cell<Phase>,
-    engine: Cell<EngineState>,
+    engine: Cell<HasEngine>,
 
-    /// Bytes of the body that the engine has and the handler has not.
-    unread: Cell<usize>,
-    pieces: Cell<u32>,
-    /// Whether reading waits for the handler.
+    /// How many bytes of the body the engine has that the handler has not read.
+    given_bytes: Cell<usize>,
+    /// How many pieces of the body the engine has been given since the handler had read all.
+    given_pieces: Cell<u32>,
+    /// Whether the engine has as much of the body as it may have, so that reading waits for the handler.
     blocked: Cell<bool>,
     /// Whether the handler wants no more of the body.
     body_unwanted: Cell<bool>,
     /// Whether the engine has all of the answer.
     answered: Cell<bool>,
-    /// Bytes of the answer that count in the common sum.
+    /// How many bytes of its answer are counted in `Answers`.
     holds: Cell<usize>,
 
-    /// Since when it has been at what it is at.
+    /// When the present phase began.
     since: Cell<Tick>,
+    /// When the sweep ends it, unless the phase has ended by then.
     deadline: Cell<Tick>,
     patience: Cell<Patience>,
+    /// What the sweep has decided, until the task carries it out.
     cut: Cell<Option<Cut>>,
+    /// Wakes its task.
     waker: RefCell<Option<Waker>>,
 }
 
 impl Connection {
-    /// Of a socket that has just been accepted.
+    /// The connection of a socket that has just been accepted.
     pub(super) fn new(
         worker: &Rc<Worker>,
         stream: TcpStream,
@@ -98,7 +102,7 @@ impl Connection {
     ) -> Rc<Self> {
         let now = worker.now();
         let bounds = &worker.shared.bounds;
-        let first = match turned_away {
+        let first_head = match turned_away {
             Some(_) => TURN_AWAY,
             None => bounds.head_timeout,
         };
@@ -111,15 +115,15 @@ impl Connection {
             turned_away,
             wire: RefCell::new(Wire::new(stream)),
             phase: Cell::new(Phase::Waiting),
-            engine: Cell::new(EngineState::None),
-            unread: Cell::new(0),
-            pieces: Cell::new(0),
+            engine: Cell::new(HasEngine::No),
+            given_bytes: Cell::new(0),
+            given_pieces: Cell::new(0),
             blocked: Cell::new(false),
             body_unwanted: Cell::new(false),
             answered: Cell::new(false),
             holds: Cell::new(0),
             since: Cell::new(now),
-            deadline: Cell::new(now.plus(ticks(first))),
+            deadline: Cell::new(now.plus(ticks(first_head))),
             patience: Cell::new(Patience::new(now, ticks(bounds.write_timeout))),
             cut: Cell::new(None),
             waker: RefCell::new(None),
@@ -128,21 +132,21 @@ impl Connection {
         connection
     }
 
-    /// Takes it out of the sweep.
+    /// Its task has ended: takes it out of the sweep.
     pub(super) fn forget(&self) {
         self.gone.set(true);
         self.worker.forget(self);
     }
 
-    /// The task that carries it, to be woken by the sweep, by its handlers, and when it is its turn.
-    pub(super) fn carried_by(&self, waker: &Waker) {
+    /// Keeps the waker of its task, for the sweep, for its handlers, and for when its turn comes.
+    pub(super) fn keep_waker(&self, waker: &Waker) {
         let mut kept = self.waker.borrow_mut();
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
             *kept = Some(waker.clone());
         }
     }
 
-    fn go_on(&self, phase: Phase, deadline: Tick) {
+    fn enter(&self, phase: Phase, deadline: Tick) {
         self.phase.set(phase);
         self.since.set(self.worker.now());
         self.deadline.set(deadline);
@@ -152,12 +156,12 @@ impl Connection {
         self.worker.now().plus(ticks(duration))
     }
 
-    /// What the sweep has decided, once.
-    pub(super) fn verdict(&self) -> Option<Cut> {
+    /// What the sweep has decided, if the task has not heard of it yet.
+    pub(super) fn take_cut(&self) -> Option<Cut> {
         self.cut.take()
     }
 
-    /// Carries out what the sweep has decided. True: nothing is left to do but to drop it.
+    /// Carries out what the sweep has decided. Answers true if nothing is left to do but to drop the connection.
     pub(super) fn carry_out(&self, cut: Cut, cx: &mut Context<'_>) -> bool {
         let wire = &mut *self.wire.borrow_mut();
         match (cut, self.turned_away) {
@@ -169,17 +173,18 @@ impl Connection {
                 self.refuse(wire, Unserved::HeadTimeout);
                 return false;
             }
-            // If bytes have come just now, they are served. A silent peer is closed without an answer: it has asked nothing.
-            (Cut::Head | Cut::Room, _) if wire.has_unread(cx) => return false,
-            (Cut::Room, None) if wire.has_begun() => {
+            // Bytes that have come just now are still served.
+            (Cut::Head | Cut::Place, _) if wire.has_unread(cx) => return false,
+            (Cut::Place, None) if wire.has_begun() => {
                 self.refuse(wire, Unserved::Full);
                 return false;
             }
+            // A silent peer gets no answer: it has asked nothing.
             (Cut::Head, None) => return true,
             _ => {}
         }
-        if cut != Cut::Room {
-            // At once, with all that the kernel still holds of it.
+        if cut != Cut::Place {
+            // What the kernel still holds of the answer goes too.
             wire.abort();
         }
         if let Some(word) = cut.word() {
@@ -191,40 +196,40 @@ impl Connection {
         true
     }
 
-    /// There is an engine for it now.
-    pub(super) fn has_engine(&self) {
-        self.engine.set(EngineState::Running);
+    /// Its task has started an engine.
+    pub(super) fn engine_started(&self) {
+        self.engine.set(HasEngine::Yes);
     }
 
-    /// Whether the engine is to go: it has had nothing to do for a while, and holds nothing.
-    pub(super) fn parts_with_engine(&self) -> bool {
-        if self.engine.get() != EngineState::Idle {
+    /// Whether the task is to drop the engine: the sweep has found it idle, and it still is.
+    pub(super) fn drops_engine(&self) -> bool {
+        if self.engine.get() != HasEngine::Idle {
             return false;
         }
-        let idle = self.phase.get() == Phase::Waiting && !self.wire.borrow().is_ready();
-        self.engine.set(match idle {
-            true => EngineState::None,
-            false => EngineState::Running,
+        let still_idle = self.phase.get() == Phase::Waiting && !self.wire.borrow().is_ready();
+        self.engine.set(match still_idle {
+            true => HasEngine::No,
+            false => HasEngine::Yes,
         });
-        idle
+        still_idle
     }
 
-    /// Without an engine: until there is a whole head for one.
+    /// Waits, without an engine, until there is a whole head for one.
     pub(super) fn poll_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<Input>> {
-        if self.phase.get() == Phase::Closing {
+        if self.phase.get() == Phase::Ending {
             return Poll::Ready(Ok(Input::End));
         }
         self.wire.borrow_mut().poll_head(self, cx, None)
     }
 
-    /// The handler has taken so many bytes of the body.
+    /// The handler has read so many bytes of the body.
     pub(super) fn body_read(&self, bytes: usize) {
-        let unread = self.unread.get().saturating_sub(bytes);
-        self.unread.set(unread);
-        if unread == 0 {
-            self.pieces.set(0);
+        let left = self.given_bytes.get().saturating_sub(bytes);
+        self.given_bytes.set(left);
+        if left == 0 {
+            self.given_pieces.set(0);
         }
-        if !self.is_full() && self.blocked.replace(false) {
+        if !self.engine_has_enough() && self.blocked.replace(false) {
             self.wake();
         }
     }
@@ -243,7 +248,7 @@ impl Connection {
         self.holds.set(0);
     }
 
-    /// Counts an answer in the common sum, if it is large enough to matter.
+    /// Counts its answer in `Answers`, unless it is small.
     pub(super) fn hold_answer(&self, bytes: usize) -> Option<Held> {
         let held = self.worker.shared.answers.hold(bytes)?;
         self.holds.set(bytes);
@@ -255,11 +260,11 @@ impl Connection {
         self.worker.is_leaving()
     }
 
-    fn is_full(&self) -> bool {
-        self.unread.get() >= WINDOW || self.pieces.get() >= MAX_PIECES
+    fn engine_has_enough(&self) -> bool {
+        self.given_bytes.get() >= WINDOW || self.given_pieces.get() >= MAX_PIECES
     }
 
-    /// What the engine reads.
+    /// Reads for the engine.
     pub(super) fn poll_read(
         &self,
         cx: &mut Context<'_>,
@@ -273,7 +278,7 @@ impl Connection {
             let next = match self.phase.get() {
                 Phase::Waiting => ready!(wire.poll_head(self, cx, Some(buf)))?,
                 Phase::Serving => ready!(wire.poll_body(self, cx, buf))?,
-                Phase::Closing => Input::End,
+                Phase::Ending => Input::End,
             };
             match next {
                 Input::Ready => {}
@@ -282,7 +287,7 @@ impl Connection {
         }
     }
 
-    /// What the engine writes.
+    /// Writes for the engine, and keeps account of how long the peer lets it wait.
     pub(super) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let wire = &mut *self.wire.borrow_mut();
         let written = wire.poll_write(cx, buf);
@@ -301,7 +306,7 @@ impl Connection {
         written
     }
 
-    /// The engine calls this once the kernel has all that it had to write.
+    /// The engine has written all that it had to write. If that was the whole answer, the request is over.
     pub(super) fn poll_flush(&self) -> Poll<io::Result<()>> {
         let mut patience = self.patience.get();
         if patience.stalled().is_some() {
@@ -312,12 +317,12 @@ impl Connection {
             let wire = &*self.wire.borrow();
             if wire.body_is_over() {
                 let keep_alive = self.tick_after(self.worker.shared.bounds.keep_alive);
-                self.go_on(Phase::Waiting, keep_alive);
+                self.enter(Phase::Waiting, keep_alive);
                 if wire.has_more() {
                     self.worker.wants_turn(self);
                 }
             } else {
-                // What is left of the body would be taken for a request.
+                // The rest of the body would be taken for a request.
                 self.begin_end();
             }
         }
@@ -325,17 +330,17 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing more is served here, and the kernel has all that was.
+    /// Nothing more is served from now on. The kernel has all that was written.
     pub(super) fn begin_end(&self) {
-        self.go_on(Phase::Closing, self.tick_after(LINGER));
+        self.enter(Phase::Ending, self.tick_after(LINGER));
     }
 
-    /// Whether nothing more is served here.
+    /// Whether nothing more is served.
     pub(super) fn is_ending(&self) -> bool {
-        self.phase.get() == Phase::Closing
+        self.phase.get() == Phase::Ending
     }
 
-    /// Says what is to be said, ends our side, and reads away what the peer has sent, or the kernel would take back what we said.
+    /// Sends a refusal if there is one, ends our side, and reads away what the peer still sends; see [`Wire::poll_end`].
     pub(super) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.wire.borrow_mut().poll_end(&self.worker, cx)
     }
@@ -362,7 +367,7 @@ impl Swept for Connection {
         self.queued.set(false);
         if self.phase.get() == Phase::Waiting {
             let keep_alive = self.tick_after(self.worker.shared.bounds.keep_alive);
-            self.go_on(Phase::Waiting, keep_alive);
+            self.enter(Phase::Waiting, keep_alive);
         }
     }
 
@@ -381,20 +386,20 @@ impl Swept for Connection {
         if patience.is_used_up(now) {
             self.cut(Cut::Write);
         } else if waiting && self.queued.get() {
-            // It waits for us.
+            // It is we who let it wait.
         } else if self.deadline.get() <= now {
             self.cut(match self.phase.get() {
                 Phase::Waiting => Cut::Head,
                 Phase::Serving => Cut::Body,
-                Phase::Closing => Cut::Linger,
+                Phase::Ending => Cut::Linger,
             });
         } else if stopping && waiting && self.may_leave() {
             self.wake();
         } else if waiting
-            && self.engine.get() == EngineState::Running
+            && self.engine.get() == HasEngine::Yes
             && now.since(self.since.get()) > Tick::SECOND
         {
-            self.engine.set(EngineState::Idle);
+            self.engine.set(HasEngine::Idle);
             self.wake();
         }
     }
@@ -405,8 +410,8 @@ impl Swept for Connection {
     }
 
     fn waited(&self, now: Tick) -> Option<u32> {
-        let waits = self.phase.get() == Phase::Waiting && !self.queued.get();
-        let waits = waits && self.turned_away.is_none();
+        let waits =
+            self.phase.get() == Phase::Waiting && !self.queued.get() && self.turned_away.is_none();
         waits.then(|| now.since(self.since.get()))
     }
 
@@ -444,20 +449,22 @@ impl Keeper for Connection {
             true => Tick::NEVER,
             false => self.tick_after(body_timeout + BODY_MARGIN),
         };
-        self.go_on(Phase::Serving, deadline);
-        self.unread.set(0);
-        self.pieces.set(0);
+        self.enter(Phase::Serving, deadline);
+        self.given_bytes.set(0);
+        self.given_pieces.set(0);
         self.blocked.set(false);
         self.body_unwanted.set(false);
         self.answered.set(false);
     }
 
     fn body_given(&self, bytes: usize) {
-        self.unread.set(self.unread.get().saturating_add(bytes));
-        self.pieces.set(self.pieces.get().saturating_add(1));
+        self.given_bytes
+            .set(self.given_bytes.get().saturating_add(bytes));
+        self.given_pieces
+            .set(self.given_pieces.get().saturating_add(1));
     }
 
-    fn body_is_over(&self) {
+    fn body_given_whole(&self) {
         self.deadline.set(Tick::NEVER);
     }
 
@@ -465,12 +472,12 @@ impl Keeper for Connection {
         self.body_unwanted.get()
     }
 
-    fn waits_for_reader(&self) -> bool {
-        let full = self.is_full();
-        if full {
+    fn waits_for_handler(&self) -> bool {
+        let waits = self.engine_has_enough();
+        if waits {
             self.blocked.set(true);
         }
-        full
+        waits
     }
 
     fn refuse(&self, wire: &mut Wire, why: Unserved) {
@@ -490,7 +497,7 @@ impl Keeper for Connection {
         let (method, path) = head::sighted(wire.unread_input());
         let words = (self.worker.shared.refuse)(path, Unserved::Full);
         let answer = words::written(words, method == b"HEAD");
-        // Without waiting for it to go: the next one is waiting.
+        // The peer is not waited for: others need the place of those that are turned away.
         wire.end_with(answer, false);
         self.begin_end();
         tracing::debug!(reason = why.word(), "a connection was refused");

@@ -1,5 +1,5 @@
-//! How a listener is closed without cutting anybody off: whoever has come through it by then, even if not yet as far as us, gets an
-//! answer. To whom comes later it is as if nobody listened.
+//! Closes a listener without cutting anybody off. A peer whose connection the kernel has taken gets an answer, even if the program
+//! has not accepted it yet. A later peer finds that nobody listens.
 
 use std::io;
 use std::net::TcpListener;
@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// For those who are on their way in to be accepted.
+/// How long the server has to accept the connections that the kernel has taken.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// Lets nobody in any more, and waits until those are accepted who are in. To be called before the server is stopped: the kernel
-/// cuts off whoever has connected and has not been accepted when the listener is closed.
+/// Lets no new connection in, and waits until the server has accepted those that are in. Call it before the server stops: when a
+/// listener is closed, the kernel cuts off every connection that has not been accepted.
 pub(crate) async fn shut(listener: &TcpListener) {
     if keep_out(listener).is_ok() {
         tokio::time::sleep(SETTLE).await;
     }
 }
 
-/// Has the kernel drop what opens a connection, and nothing else. Who is dropped tries again a second later, and is then told that
-/// nobody listens.
+/// Has the kernel drop the packets that open a connection, and no others. The peer sends its packet again a second later, and then
+/// hears that nobody listens.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn keep_out(listener: &TcpListener) -> io::Result<()> {
     use socket2::SockFilter;
-    // A packet begins with its TCP header here: SYN is a bit of its fourteenth byte.
+    // The filter sees a packet from its TCP header on: SYN is a bit of byte 13, counted from 0.
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_IF_SET: u16 = 0x45;
     const RETURN: u16 = 0x06;
@@ -39,6 +39,6 @@ fn keep_out(listener: &TcpListener) -> io::Result<()> {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn keep_out(listener: &TcpListener) -> io::Result<()> {
-    // As few as may be wait to be accepted.
+    // There is no such filter here: the shortest possible queue keeps most newcomers out.
     SockRef::from(listener).listen(0)
 }

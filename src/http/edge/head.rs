@@ -1,5 +1,5 @@
-//! A request's head, looked at before the engine sees it. What gets through here the engine reads in the same way: the same parser
-//! finds the end of the head, and whatever could be understood in two ways is refused.
+//! Reads the head of a request before the engine sees it. The engine reads each head that is let through here in the same way: both
+//! use the same parser (httparse), and a head that could be understood in two ways is refused.
 
 use std::fmt::Write as _;
 use std::mem::MaybeUninit;
@@ -9,45 +9,45 @@ use bytes::BytesMut;
 
 use crate::http::unserved::Unserved;
 
-/// Fields in one head; the engine takes no more.
+/// The most header fields of a request. The engine takes no more.
 const MAX_FIELDS: usize = 96;
-/// Bytes of a target, rewritten or not; the engine's type for it holds no more than 65,534.
+/// The most bytes of a target, as it came or rewritten. The engine's type for it holds no more than 65,534.
 const MAX_TARGET: usize = 65_000;
 
-/// What the bytes at hand come to.
+/// What has come of a head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head {
-    /// More has to come.
+    /// Its end has not come yet.
     Partial,
-    /// A whole head, of so many bytes.
+    /// All of it, which is so many bytes.
     Whole(usize, Framing),
-    /// Nothing that could be served.
+    /// Something that can't be served.
     Bad(Unserved),
 }
 
-/// What has to be known of a request to carry it.
+/// What the edge has to know of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Framing {
     /// How the body's end is found.
     pub body: BodyEnd,
-    /// Whether the target holds bytes that only [`rewritten`] makes legal.
+    /// Whether the engine would refuse the target as it came: it gets the head that [`rewritten`] makes.
     pub rewrite: bool,
 }
 
 /// How the end of a body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyEnd {
-    /// There is none.
+    /// There is no body.
     None,
-    /// By its length.
+    /// After so many bytes.
     Length(u64),
-    /// By its last chunk.
+    /// With its last chunk.
     Chunked,
-    /// It ends with the connection, which is to become another protocol's.
+    /// With the connection: the caller wants to go on in another protocol.
     Endless,
 }
 
-/// Reads a head of at most `max` bytes from the front of what has come.
+/// Reads a head of at most `max` bytes, with which `bytes` begins.
 pub(super) fn read(bytes: &[u8], max: usize) -> Head {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
@@ -63,7 +63,7 @@ pub(super) fn read(bytes: &[u8], max: usize) -> Head {
     }
 }
 
-/// Which part of a head is too long.
+/// Says which part of a head is too long.
 fn too_long(bytes: &[u8], max: usize) -> Unserved {
     let line = bytes.get(..max).unwrap_or(bytes);
     match memchr::memchr(b'\n', line) {
@@ -83,26 +83,26 @@ fn unreadable(error: httparse::Error) -> Unserved {
     })
 }
 
-/// The engine's own rules, so that it never is the one to refuse: its answer would have no body, and an error in the log.
+/// Checks all that the engine would refuse, so that it never has to: its refusals have no body and log an error.
 fn check(request: &httparse::Request<'_, '_>) -> Result<Framing, Unserved> {
     let (mut host, mut length, mut chunked, mut websocket) = (false, None, false, false);
-    let newer = request.version == Some(1);
+    let is_http_1_1 = request.version == Some(1);
     for field in request.headers.iter() {
-        // The length of its name tells what a field can be: this runs for every request.
+        // This runs for every request: the length of the name rules out most fields.
         match field.name.len() {
             4 if field.name.eq_ignore_ascii_case("host") => {
-                let another = std::mem::replace(&mut host, true);
-                refuse_second(another, "there are two Host headers")?;
+                let is_second = std::mem::replace(&mut host, true);
+                once(is_second, "there are two Host headers")?;
             }
             7 if field.name.eq_ignore_ascii_case("upgrade") => {
                 websocket |= field.value.trim_ascii().eq_ignore_ascii_case(b"websocket");
             }
             14 if field.name.eq_ignore_ascii_case("content-length") => {
-                let another = length.replace(content_length(field.value)?).is_some();
-                refuse_second(another, "there are two Content-Length headers")?;
+                let is_second = length.replace(content_length(field.value)?).is_some();
+                once(is_second, "there are two Content-Length headers")?;
             }
             17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
-                if !newer {
+                if !is_http_1_1 {
                     return Err(Unserved::Malformed("HTTP/1.0 knows no Transfer-Encoding"));
                 }
                 let known = field.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
@@ -120,7 +120,7 @@ fn check(request: &httparse::Request<'_, '_>) -> Result<Framing, Unserved> {
             "there are both Content-Length and Transfer-Encoding",
         ));
     }
-    if newer && !host {
+    if is_http_1_1 && !host {
         return Err(Unserved::Malformed("the Host header is missing"));
     }
     let method = request.method.unwrap_or_default();
@@ -130,7 +130,7 @@ fn check(request: &httparse::Request<'_, '_>) -> Result<Framing, Unserved> {
         _ if websocket => BodyEnd::Endless,
         Some(0) => BodyEnd::None,
         Some(length) => BodyEnd::Length(length),
-        None if !newer && method == "POST" => {
+        None if !is_http_1_1 && method == "POST" => {
             return Err(Unserved::Malformed("Content-Length is missing"));
         }
         None => BodyEnd::None,
@@ -144,16 +144,17 @@ fn check(request: &httparse::Request<'_, '_>) -> Result<Framing, Unserved> {
         return Err(Unserved::TargetTooLong);
     }
     let rewrite = needs_rewriting(target);
-    // A path is legal with what was just looked for out of it; other forms of a target have rules of their own.
-    let plain = target.starts_with('/') || target == "*";
-    if !plain && (rewrite || target.parse::<Uri>().is_err()) {
+    // A path without the bytes that `needs_rewriting` looks for is legal. A whole URL has more rules, which its parser knows.
+    let is_path = target.starts_with('/') || target == "*";
+    if !is_path && (rewrite || target.parse::<Uri>().is_err()) {
         return Err(Unserved::Malformed("the target of the request is no URL"));
     }
     Ok(Framing { body, rewrite })
 }
 
-fn refuse_second(another: bool, why: &'static str) -> Result<(), Unserved> {
-    match another {
+/// Refuses a field that stands in a head twice.
+fn once(is_second: bool, why: &'static str) -> Result<(), Unserved> {
+    match is_second {
         true => Err(Unserved::Malformed(why)),
         false => Ok(()),
     }
@@ -168,7 +169,7 @@ fn content_length(value: &[u8]) -> Result<u64, Unserved> {
     number.ok_or(Unserved::Malformed("Content-Length is not a number"))
 }
 
-/// Whether a target holds what its sender should have percent-encoded and the engine would refuse.
+/// Whether a target holds bytes that the caller should have percent-encoded. The engine would refuse them.
 fn needs_rewriting(target: &str) -> bool {
     let bytes = target.as_bytes();
     if !target.is_ascii() || memchr::memchr3(b'<', b'>', b'`', bytes).is_some() {
@@ -177,7 +178,7 @@ fn needs_rewriting(target: &str) -> bool {
     memchr::memchr(b'"', bytes).is_some()
 }
 
-/// A whole head with its target percent-encoded where that was left out. `None`: the target gets too long by that.
+/// A whole head whose target is percent-encoded where the caller left that out. None: that makes the target too long.
 pub(super) fn rewritten(head: &[u8]) -> Option<BytesMut> {
     let from = memchr::memchr(b' ', head)? + 1;
     let (before, rest) = head.split_at_checked(from)?;
@@ -203,7 +204,7 @@ pub(super) fn rewritten(head: &[u8]) -> Option<BytesMut> {
     Some(whole)
 }
 
-/// The method and the path in what there is of a head, however bad it is; empty where it has not come so far.
+/// The method and the path in what has come of a head, even if that is no legal head. What has not come is empty.
 pub(super) fn sighted(bytes: &[u8]) -> (&[u8], &[u8]) {
     let line = bytes.split(|byte| *byte == b'\n').next();
     let line = line.unwrap_or_default();
@@ -211,7 +212,7 @@ pub(super) fn sighted(bytes: &[u8]) -> (&[u8], &[u8]) {
     let method = words.next().unwrap_or_default();
     let target = words.next().unwrap_or_default();
     let target = match memchr::memmem::find(target, b"://") {
-        // What a client sends to a proxy: the path comes after the host.
+        // A whole URL, as clients send it to a proxy: the path comes after the host.
         Some(at) if !target.starts_with(b"/") => {
             let host = target.get(at + 3..).unwrap_or_default();
             let path = memchr::memchr(b'/', host);
@@ -228,7 +229,7 @@ pub(super) fn sighted(bytes: &[u8]) -> (&[u8], &[u8]) {
     )
 }
 
-/// Whether a request line shows which path it is for.
+/// Whether the path of a request has come to its end.
 pub(super) fn shows_path(bytes: &[u8]) -> bool {
     let mut words = bytes.splitn(3, |byte| b" \n".contains(byte));
     words.nth(2).is_some()
@@ -353,8 +354,7 @@ mod tests {
         assert_eq!(whole(&just).body, BodyEnd::None);
     }
 
-    /// Every byte that may come in a target, in either part of it: the engine takes what is let through as it is, and the rest
-    /// once it is rewritten.
+    /// Each byte that a target may hold, in the path and in the query: the engine takes the target as it came, or rewritten.
     #[test]
     fn what_the_engine_would_not_take_is_rewritten() {
         for byte in (0x21..=0x7e).chain([0xe9]) {
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(rewritten(long.as_bytes()), None);
     }
 
-    /// Heads at random, most of them a little wrong: what is let through the engine takes, and it finds the same end of the body.
+    /// Heads at random, most of them a little wrong: the engine takes what is let through, and finds the same end of the body.
     #[actix_web::test]
     async fn what_is_let_through_the_engine_reads_in_the_same_way() {
         use actix_http::ServiceConfig;

@@ -2,25 +2,27 @@
 
 use super::clock::Tick;
 
-/// What a peer has to take of an answer so as not to use up its patience: 4 KiB a second.
+/// Bytes of an answer for which a peer earns one tick: who takes 4 KiB a second never uses up its ticks.
 const BYTES_PER_TICK: usize = 1024;
 
-/// How long a peer that does not take its answer may go on so. It is spent while a write waits, earned back by what is taken and by
-/// time without waiting: else a peer that takes one byte now and then would last for ever.
+/// How many ticks a peer may still leave its answer waiting. It spends them while a write waits. It earns them back by what it
+/// takes, and by time in which no write waits. A plain timeout that starts again with each byte taken would let a peer that takes one
+/// byte now and then stay for ever.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
+    /// The most ticks that a peer can have.
     full: u32,
+    /// The ticks that were left at the moment `at`.
     left: u32,
-    /// When it was last worked out.
     at: Tick,
-    /// Since when a write has waited without any byte taken.
+    /// Since when a write has waited without any byte taken. None: no write waits.
     stalled: Option<Tick>,
-    /// Taken bytes that have earned nothing yet.
+    /// Bytes taken that have not earned a tick yet.
     bytes: usize,
 }
 
 impl Patience {
-    /// As much as there may be, in ticks.
+    /// A new peer has all of its `full` ticks.
     pub(super) fn new(now: Tick, full: u32) -> Self {
         Self {
             full,
@@ -31,12 +33,12 @@ impl Patience {
         }
     }
 
-    /// Since when nothing was taken, if there is something to take.
+    /// Since when the peer has taken nothing, if a write waits.
     pub(super) fn stalled(&self) -> Option<Tick> {
         self.stalled
     }
 
-    /// Whether the peer is to go.
+    /// Whether the peer has left its answer waiting for too long.
     pub(super) fn is_used_up(&self, now: Tick) -> bool {
         self.stalled.is_some() && now.since(self.at) >= self.left
     }
@@ -50,7 +52,7 @@ impl Patience {
         }
     }
 
-    /// A write that had to wait gets on.
+    /// The peer has taken so many bytes of a write that had to wait.
     pub(super) fn note_taken(&mut self, bytes: usize, now: Tick) {
         self.bytes = self.bytes.saturating_add(bytes);
         let earned = u32::try_from(self.bytes / BYTES_PER_TICK).unwrap_or(u32::MAX);
@@ -61,7 +63,7 @@ impl Patience {
         self.stalled = Some(now);
     }
 
-    /// All is written.
+    /// The kernel has all that was written: no write waits any more.
     pub(super) fn note_rest(&mut self, now: Tick) {
         self.left = self.left.saturating_sub(now.since(self.at));
         self.at = now;

@@ -1,5 +1,5 @@
-//! What all connections of a listener share: how many there may be, in all and from one address, and how much memory the answers
-//! may take that wait to be sent.
+//! What all connections of a listener share: how many there may be, in all and from one address; and how much memory the answers
+//! may hold that wait to be sent.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,25 +10,25 @@ use ipnet::IpNet;
 
 use crate::http::address::{is_among, network};
 
-/// Who may be connected.
+/// How many connections there may be, and how many there are.
 #[derive(Debug)]
 pub(super) struct Places {
     max: usize,
     /// 0: no bound.
     max_per_address: usize,
-    /// Addresses without that bound.
+    /// Addresses for which `max_per_address` does not hold.
     exempt: Vec<IpNet>,
     taken: AtomicUsize,
-    /// Kept only where there is a bound for each address.
+    /// How many are taken from each address. Empty where there is no such bound.
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// Why a connection gets no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoPlace {
-    /// All are taken.
+    /// All places are taken.
     Full,
-    /// All that one address may have.
+    /// All places that one address may have are taken.
     Address,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Place {
 }
 
 impl Places {
-    /// So many, and so many for each address (0: as many as there are) but for the exempt ones.
+    /// `max` places, of which one address may have `max_per_address` (0: all) unless it is `exempt`.
     pub(super) fn new(max: usize, max_per_address: usize, exempt: Vec<IpNet>) -> Self {
         Self {
             max,
@@ -78,7 +78,7 @@ impl Places {
         let mut by_address = self.by_address();
         let taken = by_address.entry(address).or_default();
         if *taken >= self.max_per_address {
-            // Dropping the place gives it back, and takes no lock as long as it names no address.
+            // Here `place` is dropped, which gives it back. It names no address yet, so that takes no second lock.
             return Err(NoPlace::Address);
         }
         *taken += 1;
@@ -90,7 +90,7 @@ impl Places {
         self.max_per_address > 0 && !self.is_exempt(address)
     }
 
-    /// Whether an address stands for many callers.
+    /// Whether an address is a trusted proxy's, which stands for many callers.
     pub(super) fn is_exempt(&self, address: IpAddr) -> bool {
         is_among(&self.exempt, address)
     }
@@ -100,14 +100,14 @@ impl Places {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// How many are to be freed by those who only wait, so that newcomers find one: nothing until fifteen of sixteen are taken.
+    /// How many places to free so that newcomers find one: all that are taken beyond fifteen of sixteen.
     pub(super) fn to_be_freed(&self) -> usize {
         let kept_free = (self.max / 16).max(1);
         self.taken().saturating_sub(self.max - kept_free)
     }
 
     fn by_address(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
-        // Nothing that holds the lock can leave the map half changed.
+        // A panic under the lock can't leave the map half changed.
         self.by_address
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -128,18 +128,19 @@ impl Drop for Place {
     }
 }
 
-/// The memory of answers that are finished and not sent yet. Those that fit into a connection's own buffer are not counted.
+/// How much memory answers may hold that are finished and not sent yet, and how much they hold. Small ones are not counted: they
+/// fit into the buffer that their connection has anyway.
 #[derive(Debug)]
 pub(crate) struct Answers {
     max: usize,
     held: AtomicUsize,
 }
 
-/// There is no memory for another answer.
+/// There is no memory for one more answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
-/// One answer's share, given back when dropped.
+/// The memory of one answer, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     answers: Arc<Answers>,
@@ -147,10 +148,10 @@ pub(crate) struct Held {
 }
 
 impl Answers {
-    /// An answer of at most so many bytes is not counted.
+    /// An answer of at most so many bytes is small: it is not counted.
     pub(crate) const SMALL: usize = 16 * 1024;
 
-    /// So many bytes in all.
+    /// At most `max` bytes in all answers together.
     pub(crate) fn new(max: usize) -> Self {
         Self {
             max,
@@ -158,7 +159,8 @@ impl Answers {
         }
     }
 
-    /// Counts one if it is large enough to matter, or refuses: with it they would be too many. The only one there is never is.
+    /// Counts an answer, unless it is small. Refuses it if all together would hold too much; where there is no other one, it is
+    /// counted whatever its size.
     pub(crate) fn try_hold(self: &Arc<Self>, bytes: u64) -> Result<Option<Held>, TooMany> {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         if bytes <= Self::SMALL {
@@ -177,14 +179,14 @@ impl Answers {
         }))
     }
 
-    /// How much of those that nobody takes should go: all above half.
+    /// How many bytes to free, by giving up answers that nobody takes: all that are held beyond half of the memory.
     pub(crate) fn excess(&self) -> usize {
         self.held
             .load(Ordering::Relaxed)
             .saturating_sub(self.max / 2)
     }
 
-    /// Counts one, if it is large enough to matter.
+    /// Counts an answer, unless it is small, also where there is no memory for it.
     pub(crate) fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
         (bytes > Self::SMALL).then(|| {
             self.held.fetch_add(bytes, Ordering::Relaxed);
@@ -284,14 +286,14 @@ mod tests {
     fn large_answers_are_held_up_to_a_sum() {
         let answers = Arc::new(Answers::new(100_000));
         let may = |bytes: u64| answers.try_hold(bytes).is_ok();
-        assert!(may(1 << 40), "nothing else is there");
+        assert!(may(1 << 40), "there is no other answer");
         assert!(answers.hold(Answers::SMALL).is_none());
         let one = answers.try_hold(60_000).unwrap();
         assert_eq!(answers.excess(), 10_000);
         assert!(may(40_000) && !may(40_001));
         assert!(may(Answers::SMALL as u64));
         let rest = answers.try_hold(40_000).unwrap();
-        assert!(!may(Answers::SMALL as u64 + 1), "what is taken is taken");
+        assert!(!may(Answers::SMALL as u64 + 1), "all is held");
         drop((one, rest));
         assert!(answers.excess() == 0 && may(200_000));
     }

@@ -1,4 +1,5 @@
-//! The server itself: accepts, gives places or says why not, and carries each connection from its first byte to its last.
+//! The server: it accepts connections, gives them places or says that there are none, and runs each one from its first byte to its
+//! last.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -10,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use actix_http::body::{BodySize, BoxBody, MessageBody};
 use actix_http::error::PayloadError;
@@ -35,13 +37,13 @@ use crate::http::address::network;
 use crate::http::unserved::{Unserved, unseen};
 use crate::telemetry::metrics::Connected;
 
-/// What the engine gathers before it writes, and the most that it gets of a large answer at once.
+/// How many bytes the engine gathers before it writes, and the most that it gets of a large answer at once.
 const WRITE: usize = 16 * 1024;
-/// Bytes that the kernel buffers beyond what is in flight. With this bound our writes show what the peer has taken, and a peer that
-/// takes nothing costs no more.
+/// How many bytes the kernel buffers of an answer beyond those in flight. With this bound the writes show how much the peer has
+/// taken, and the kernel holds no more for a peer that takes nothing.
 const UNSENT: u32 = 16 * 1024;
 
-/// Builds the server of a listener. `app` is called once in each worker, on its own thread.
+/// Builds the server of a listener. It calls `app` once for each worker, on the worker's own thread.
 pub(crate) fn server<F, I, S>(
     listener: std::net::TcpListener,
     edge: &Edge,
@@ -60,34 +62,19 @@ where
     S::Service: 'static,
     <S::Service as Service<Request>>::Future: 'static,
 {
-    let bounds = edge.bounds;
     let workers = match edge.workers {
         0 => std::thread::available_parallelism().map_or(2, |cores| cores.get().min(512)),
         workers => workers,
     };
-    // Those who are too many are counted and told here. The server's own bound, which leaves newcomers in the backlog, lies higher: it
-    // also counts connections that are accepted but not yet refused, because each has a file open.
-    let accepted = bounds.max_connections + 2 * bounds.max_turned_away;
+    // The edge itself counts and refuses connections that are too many. The server's own bound, beyond which newcomers stay in the
+    // backlog, lies higher: it also counts connections that are accepted and not refused yet, each of which has a file open.
+    let accepted = edge.bounds.max_connections + 2 * edge.bounds.max_turned_away;
     let builder = Server::build()
         .disable_signals()
         .workers(workers)
         .max_concurrent_connections(accepted.div_ceil(workers))
         .shutdown_timeout(edge.grace_seconds);
-    let shared = Arc::new(ListenerShared {
-        bounds,
-        places: Arc::new(Places::new(
-            bounds.max_connections,
-            bounds.max_connections_per_address,
-            edge.trusted_proxies.clone(),
-        )),
-        answers: Arc::clone(&edge.answers),
-        turned_away: Arc::new(Places::new(bounds.max_turned_away, 0, Vec::new())),
-        metrics: edge.metrics.clone(),
-        refuse: edge.refuse,
-        workers,
-        leaving: Arc::clone(&edge.leaving),
-        full: AtomicBool::new(false),
-    });
+    let shared = Arc::new(shared(edge, workers));
     let stop = builder.graceful_shutdown_signal();
     let builder = builder.listen(edge.name, listener, move || {
         let (shared, stop, app) = (Arc::clone(&shared), stop.clone(), app.clone());
@@ -96,38 +83,23 @@ where
             async move {
                 let worker = Worker::start(shared, stop);
                 let app = map_config(app(), |()| AppConfig::default());
-                let app = app.new_service(()).await.map_err(|_| ())?;
-                let app = Rc::new(app);
-                let answering = fn_service(move |mut request: Request| {
-                    let connection = request.conn_data::<Rc<Connection>>().cloned();
-                    if let Some(connection) = &connection {
-                        watch_body(connection, &mut request);
-                    }
-                    let answer = app.call(request);
-                    async move {
-                        let response: Response<BoxBody> = match answer.await {
-                            Ok(response) => response.into(),
-                            Err(error) => error.error_response().into(),
-                        };
-                        Ok::<_, Infallible>(Answer::of(connection, response))
-                    }
-                });
+                let app = Rc::new(app.new_service(()).await.map_err(|_| ())?);
                 let engine = HttpService::build()
-                    // The sweep has the time.
+                    // The sweep ends what is overdue.
                     .keep_alive(KeepAlive::Os)
-                    .client_request_timeout(std::time::Duration::ZERO)
-                    .client_disconnect_timeout(std::time::Duration::ZERO)
+                    .client_request_timeout(Duration::ZERO)
+                    .client_disconnect_timeout(Duration::ZERO)
                     .h1_write_buffer_size(WRITE)
                     .on_connect_ext(|io: &Io, data| {
                         data.insert(Rc::clone(&io.0));
                     })
-                    .h1(answering);
+                    .h1(fn_service(move |request| answer(&*app, request)));
                 let engine = Rc::new(engine.new_service(()).await?);
                 Ok::<_, ()>(fn_service(move |stream: TcpStream| {
-                    let carried = accept(&worker, &engine, stream);
+                    let task = accept(&worker, &engine, stream);
                     async move {
-                        if let Some(carried) = carried {
-                            carried.await;
+                        if let Some(task) = task {
+                            task.await;
                         }
                         Ok::<_, ()>(())
                     }
@@ -138,7 +110,49 @@ where
     Ok(builder.run())
 }
 
-/// Has the body of a request read under its connection's eye.
+/// What the workers of a listener share.
+fn shared(edge: &Edge, workers: usize) -> ListenerShared {
+    let bounds = edge.bounds;
+    ListenerShared {
+        bounds,
+        metrics: edge.metrics.clone(),
+        refuse: edge.refuse,
+        answers: Arc::clone(&edge.answers),
+        leaving: Arc::clone(&edge.leaving),
+        workers,
+        places: Arc::new(Places::new(
+            bounds.max_connections,
+            bounds.max_connections_per_address,
+            edge.trusted_proxies.clone(),
+        )),
+        turned_away: Arc::new(Places::new(bounds.max_turned_away, 0, Vec::new())),
+        full: AtomicBool::new(false),
+    }
+}
+
+/// Has the app answer a request, whose connection learns how far body and answer have come.
+fn answer<S>(
+    app: &S,
+    mut request: Request,
+) -> impl Future<Output = Result<Response<Answer>, Infallible>> + use<S>
+where
+    S: Service<Request, Response = ServiceResponse, Error = actix_web::Error>,
+{
+    let connection = request.conn_data::<Rc<Connection>>().cloned();
+    if let Some(connection) = &connection {
+        watch_body(connection, &mut request);
+    }
+    let answer = app.call(request);
+    async move {
+        let response: Response<BoxBody> = match answer.await {
+            Ok(response) => response.into(),
+            Err(error) => error.error_response().into(),
+        };
+        Ok(Answer::of(connection, response))
+    }
+}
+
+/// Has the connection of a request learn how much of the body the handler reads.
 fn watch_body(connection: &Rc<Connection>, request: &mut Request) {
     if let Payload::H1 { payload } = request.take_payload() {
         let body = BodyStream {
@@ -151,7 +165,7 @@ fn watch_body(connection: &Rc<Connection>, request: &mut Request) {
     }
 }
 
-/// A body on its way from the engine to a handler.
+/// A body on its way from the engine to a handler. Its connection learns how much is read, and when the handler drops it.
 struct BodyStream {
     payload: actix_http::h1::Payload,
     connection: Rc<Connection>,
@@ -175,7 +189,8 @@ impl Drop for BodyStream {
     }
 }
 
-/// An answer's body on its way from a handler to the engine, in parts, so that the engine never copies a large one whole.
+/// An answer's body on its way from a handler to the engine. It goes in parts, so that the engine never copies a large one whole. Its
+/// connection learns when the engine drops it, which it does when it has all of it.
 struct Answer {
     connection: Option<Rc<Connection>>,
     size: BodySize,
@@ -246,8 +261,8 @@ impl Drop for Answer {
     }
 }
 
-/// Takes a connection in, or says why not. `None`: it is gone already.
-fn accept<E>(worker: &Rc<Worker>, engine: &Rc<E>, stream: TcpStream) -> Option<Carried<E>>
+/// Gives a new connection its place, or notes that there is none, and makes its task. None: it was turned away at once.
+fn accept<E>(worker: &Rc<Worker>, engine: &Rc<E>, stream: TcpStream) -> Option<Task<E>>
 where
     E: Service<(Io, Option<SocketAddr>)>,
 {
@@ -266,19 +281,19 @@ where
                 tracing::warn!(max_connections = max, "full: new connections are refused");
             }
             let Ok(place) = shared.turned_away.take(None) else {
-                // Whoever is gone already can't be told.
+                // An error means that the peer has gone.
                 let _ = turn_away_at_once(worker, stream);
                 return None;
             };
             (place, Some(why))
         }
     };
-    // Answers are short and go out one by one.
+    // An answer need not wait for more to send: the next one comes after the next request only.
     let _ = stream.set_nodelay(true);
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let connection = Connection::new(worker, stream, address.map(network), turned_away);
-    Some(Carried {
+    Some(Task {
         engine: Rc::clone(engine),
         peer,
         connection,
@@ -288,9 +303,9 @@ where
     })
 }
 
-/// In the words that fit what has come, if anything has, and without waiting for any of it to be taken.
+/// Sends a refusal, in the dialect of the path if that has come already, and closes the connection. Waits for nothing.
 fn turn_away_at_once(worker: &Worker, stream: TcpStream) -> io::Result<()> {
-    // Of the runtime's own stream nothing is known yet, so it would not even try.
+    // The runtime has not looked at the socket yet, so its stream would not even try to read or write.
     let mut stream = stream.into_std()?;
     let mut scratch = worker.scratch();
     let read = stream.read(&mut scratch).unwrap_or(0);
@@ -301,7 +316,7 @@ fn turn_away_at_once(worker: &Worker, stream: TcpStream) -> io::Result<()> {
     stream.shutdown(std::net::Shutdown::Write)
 }
 
-/// The stream that the engine has.
+/// The stream that the engine gets in place of the socket.
 struct Io(Rc<Connection>);
 
 impl AsyncRead for Io {
@@ -327,15 +342,15 @@ impl AsyncWrite for Io {
         self.0.poll_flush()
     }
 
-    /// The engine is done. The end of the connection is carried without it.
+    /// The engine is done. The task of the connection ends it without the engine.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.begin_end();
         Poll::Ready(Ok(()))
     }
 }
 
-/// A connection's task. It has an engine only while it has something for it to do.
-struct Carried<E: Service<(Io, Option<SocketAddr>)>> {
+/// The task of a connection. It has an engine only while there is a request, and for about a second after it.
+struct Task<E: Service<(Io, Option<SocketAddr>)>> {
     engine: Rc<E>,
     peer: Option<SocketAddr>,
     connection: Rc<Connection>,
@@ -345,26 +360,28 @@ struct Carried<E: Service<(Io, Option<SocketAddr>)>> {
 }
 
 enum Stage<F> {
-    /// For a head.
+    /// There is no engine: the task waits for a head.
     Waiting,
+    /// The engine has the connection.
     Serving(Pin<Box<F>>),
-    Closing,
+    /// Nothing more is served: the task ends the connection.
+    Ending,
 }
 
-impl<E: Service<(Io, Option<SocketAddr>)>> Future for Carried<E> {
+impl<E: Service<(Io, Option<SocketAddr>)>> Future for Task<E> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let connection = &this.connection;
-        connection.carried_by(cx.waker());
+        connection.keep_waker(cx.waker());
         loop {
-            if let Some(cut) = connection.verdict() {
+            if let Some(cut) = connection.take_cut() {
                 if connection.carry_out(cut, cx) {
                     return Poll::Ready(());
                 }
                 if connection.is_ending() {
-                    this.stage = Stage::Closing;
+                    this.stage = Stage::Ending;
                 }
             }
             match &mut this.stage {
@@ -372,37 +389,37 @@ impl<E: Service<(Io, Option<SocketAddr>)>> Future for Carried<E> {
                     Ok(Input::Ready | Input::Given) => {
                         let io = Io(Rc::clone(connection));
                         let engine = this.engine.call((io, this.peer));
-                        connection.has_engine();
+                        connection.engine_started();
                         this.stage = Stage::Serving(Box::pin(engine));
                     }
                     Ok(Input::End) => {
                         if !connection.is_ending() {
                             connection.begin_end();
                         }
-                        this.stage = Stage::Closing;
+                        this.stage = Stage::Ending;
                     }
                     Err(_) => return Poll::Ready(()),
                 },
                 Stage::Serving(engine) => {
                     let done = engine.as_mut().poll(cx).is_ready();
                     if connection.is_ending() {
-                        this.stage = Stage::Closing;
+                        this.stage = Stage::Ending;
                     } else if done {
                         // The connection broke.
                         return Poll::Ready(());
-                    } else if connection.parts_with_engine() {
+                    } else if connection.drops_engine() {
                         this.stage = Stage::Waiting;
                     } else {
                         return Poll::Pending;
                     }
                 }
-                Stage::Closing => return connection.poll_end(cx).map(|_| ()),
+                Stage::Ending => return connection.poll_end(cx).map(|_| ()),
             }
         }
     }
 }
 
-impl<E: Service<(Io, Option<SocketAddr>)>> Drop for Carried<E> {
+impl<E: Service<(Io, Option<SocketAddr>)>> Drop for Task<E> {
     fn drop(&mut self) {
         self.connection.forget();
     }

@@ -1,4 +1,4 @@
-//! The socket, and what of its bytes the engine sees when.
+//! The socket and its buffers: which of the peer's bytes the engine sees, and when.
 
 use std::io;
 use std::pin::Pin;
@@ -14,89 +14,93 @@ use super::places::NoPlace;
 use super::worker::{READ, Worker};
 use crate::http::unserved::Unserved;
 
-/// Bytes that are read away, for as long as a peer may linger, of what it goes on sending after its answer. If they were left
-/// unread the system would reset the connection, and the peer might lose the answer with it.
+/// How many bytes are read away of what a peer goes on sending after its last answer. If they were left unread, the kernel would
+/// reset the connection, and the peer might lose the answer.
 const LINGER_BYTES: usize = 32 * 1024 * 1024;
 
-/// What there is to read.
+/// What the engine can read next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Input {
-    /// It is in the reader's own buffer.
+    /// Bytes that are in its buffer already.
     Given,
-    /// It is ready to be handed on.
+    /// Bytes that [`Wire::hand_on`] hands on.
     Ready,
     /// Nothing more.
     End,
 }
 
-/// The connection that a wire belongs to: what the wire asks of it, and tells it.
+/// The connection that a wire belongs to: what the wire asks of it and tells it.
 pub(super) trait Keeper: Sized {
-    /// Whose clock and limits hold here.
+    /// The worker whose clock and limits hold.
     fn worker(&self) -> &Worker;
-    /// Why nothing is served here, if nothing is.
+    /// Why the connection got no place. None: it has one.
     fn turned_away(&self) -> Option<NoPlace>;
-    /// Whether the server stops and nothing has come for a while. Of somebody who has just come, or has just been answered, the
-    /// next request may be on its way, and would be cut: it is waited for, and its answer says that the connection ends.
+    /// Whether the connection can end because the server stops. It can't when its peer has just connected or has just been answered:
+    /// the next request may be on its way and would be lost. That request is answered, and its answer ends the connection.
     fn may_leave(&self) -> bool;
-    /// The first byte of another request has come.
+    /// The first byte of a further request has come.
     fn head_begins(&self);
-    /// A request goes to the engine, with a body behind its head or without.
+    /// A request goes to the engine: its head, and a body unless it is `without_body`.
     fn request_begins(&self, without_body: bool);
     /// So many bytes of the body go to the engine.
     fn body_given(&self, bytes: usize);
     /// All of the body has gone to the engine.
-    fn body_is_over(&self);
+    fn body_given_whole(&self);
     /// Whether the handler wants no more of the body.
     fn is_body_unwanted(&self) -> bool;
-    /// Whether the engine has as much of the body as it may have; if so, the handler's reading wakes the connection.
-    fn waits_for_reader(&self) -> bool;
-    /// Answers in place of a handler, and ends.
+    /// Whether the engine has as much of the body as it may have. If so, the connection is woken once the handler has read some.
+    fn waits_for_handler(&self) -> bool;
+    /// Ends the connection with a refusal.
     fn refuse(&self, wire: &mut Wire, why: Unserved);
-    /// Says that there is no place, and ends.
+    /// Ends the connection with the answer that there is no place.
     fn turn_away(&self, wire: &mut Wire, why: NoPlace);
 }
 
-/// The socket, and the bytes that are between it and the engine.
+/// The socket, and the bytes between it and the engine.
 pub(super) struct Wire {
     stream: TcpStream,
-    /// As they came.
+    /// Bytes as the peer sent them.
     input: BytesMut,
-    /// How much of `input` has been looked through for the end of a head, and how much when it was last parsed.
+    /// How much of `input` has been searched for the end of a head.
     searched: usize,
+    /// How long `input` was when it was last parsed.
     parsed: usize,
-    /// Whether a request has been served here, and whether the head of the next one has begun to come: from then on it has its own
-    /// deadline. The first one's runs from the start.
-    used: bool,
-    begun: bool,
-    /// As the engine is to see them.
+    /// Whether a request has gone to the engine. Before that, the deadline of the head runs from the start of the connection.
+    has_served: bool,
+    /// Whether the head of a further request has begun to come. Its deadline runs from then on.
+    head_begun: bool,
+    /// Bytes that the engine gets next.
     ready: BytesMut,
     rest: Rest,
-    /// Whether something came that has to wait for the answer before it.
+    /// Whether something has come that has to wait until the present request is answered.
     more: bool,
     end: End,
 }
 
-/// What is still to come of a body.
+/// What has not gone to the engine of the present request's body.
 enum Rest {
     Nothing,
     Bytes(u64),
     Chunks(Chunks),
+    /// All that comes.
     Anything,
-    /// It can't be had any more.
+    /// Something that is not read any more.
     Lost,
 }
 
-/// How far the end has come.
+/// How far the end of the connection has come.
 enum End {
-    NotYet,
-    /// A refusal that is to be sent first, and whether the peer is then waited for.
-    Words {
-        words: BytesMut,
+    NotBegun,
+    /// A refusal is being sent.
+    Refusal {
+        answer: BytesMut,
         then_drain: bool,
     },
-    Finish {
+    /// Our side is being shut down.
+    Shutdown {
         then_drain: bool,
     },
+    /// What the peer still sends is being read away, until it ends or so many more bytes have come.
     Drain {
         left: usize,
     },
@@ -104,23 +108,23 @@ enum End {
 }
 
 impl Wire {
-    /// Of a socket that has just been accepted.
+    /// The wire of a socket that has just been accepted.
     pub(super) fn new(stream: TcpStream) -> Self {
         Self {
             stream,
             input: BytesMut::new(),
             searched: 0,
             parsed: 0,
-            used: false,
-            begun: false,
+            has_served: false,
+            head_begun: false,
             ready: BytesMut::new(),
             rest: Rest::Nothing,
             more: false,
-            end: End::NotYet,
+            end: End::NotBegun,
         }
     }
 
-    /// What has come and is not handed on.
+    /// What has come and has not gone to the engine.
     pub(super) fn unread_input(&self) -> &[u8] {
         &self.input
     }
@@ -130,17 +134,17 @@ impl Wire {
         !self.input.is_empty()
     }
 
-    /// Whether something is to be handed on.
+    /// Whether there are bytes to hand on.
     pub(super) fn is_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Whether the socket has something that nobody has read.
+    /// Whether the kernel has something to read, or the peer's end.
     pub(super) fn has_unread(&self, cx: &mut Context<'_>) -> bool {
         self.stream.poll_read_ready(cx).is_ready()
     }
 
-    /// Hands on what is ready, if anything is.
+    /// Hands on the bytes that are ready. Answers false if there are none.
     pub(super) fn hand_on(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         if self.ready.is_empty() {
             return false;
@@ -150,24 +154,24 @@ impl Wire {
         true
     }
 
-    /// Whether the whole body of the request has been handed on.
+    /// Whether all of the request's body has gone to the engine.
     pub(super) fn body_is_over(&self) -> bool {
         matches!(self.rest, Rest::Nothing)
     }
 
-    /// Whether something came that has to wait for the answer before it.
+    /// Whether something has come that had to wait until the request was answered.
     pub(super) fn has_more(&self) -> bool {
         self.more
     }
 
-    /// To be said before the end. With `then_drain` what the peer goes on sending is read away for a while.
-    pub(super) fn end_with(&mut self, words: BytesMut, then_drain: bool) {
-        self.end = End::Words { words, then_drain };
+    /// Sets the answer with which the connection ends. With `then_drain`, what the peer goes on sending is read away for a while.
+    pub(super) fn end_with(&mut self, answer: BytesMut, then_drain: bool) {
+        self.end = End::Refusal { answer, then_drain };
     }
 
-    /// Ends the connection at once when it is dropped, with all that the kernel still holds of it.
+    /// Has the kernel throw away all that it still holds of the connection when it is dropped.
     pub(super) fn abort(&self) {
-        // Where that can't be, it ends as others do.
+        // Where the kernel can't do that, the connection ends as others do.
         let _ = self.stream.set_zero_linger();
     }
 
@@ -180,7 +184,8 @@ impl Wire {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
-    /// Says what is to be said, ends our side, and reads away what the peer has sent, or the kernel would take back what we said.
+    /// Sends a refusal if there is one, ends our side, and reads away what the peer still sends: with unread bytes the kernel would
+    /// reset the connection, and the peer might lose its answer.
     pub(super) fn poll_end(
         &mut self,
         worker: &Worker,
@@ -188,28 +193,28 @@ impl Wire {
     ) -> Poll<io::Result<()>> {
         loop {
             match &mut self.end {
-                End::NotYet => {
-                    let all_read = matches!(self.rest, Rest::Nothing) && self.input.is_empty();
-                    self.end = End::Finish {
+                End::NotBegun => {
+                    let all_read = self.body_is_over() && self.input.is_empty();
+                    self.end = End::Shutdown {
                         then_drain: !all_read,
                     };
                 }
-                End::Words { words, then_drain } => {
+                End::Refusal { answer, then_drain } => {
                     let then_drain = *then_drain;
-                    let bytes = ready!(Pin::new(&mut self.stream).poll_write(cx, words))?;
-                    words.advance(bytes.min(words.len()));
-                    if bytes == 0 || words.is_empty() {
-                        self.end = End::Finish { then_drain };
+                    let bytes = ready!(Pin::new(&mut self.stream).poll_write(cx, answer))?;
+                    answer.advance(bytes.min(answer.len()));
+                    if bytes == 0 || answer.is_empty() {
+                        self.end = End::Shutdown { then_drain };
                     }
                 }
-                End::Finish { then_drain } => {
+                End::Shutdown { then_drain } => {
                     let then_drain = *then_drain;
                     ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
                     self.input = BytesMut::new();
-                    // Where all was read, only a peer that has sent more in the meantime is waited for.
-                    let unread =
+                    // Where all had been read, the peer may have sent more by now.
+                    let drain =
                         then_drain || matches!(self.poll_discard(worker, cx), Poll::Ready(Ok(1..)));
-                    self.end = match unread {
+                    self.end = match drain {
                         true => End::Drain { left: LINGER_BYTES },
                         false => End::Done,
                     };
@@ -227,7 +232,8 @@ impl Wire {
         }
     }
 
-    /// Reads on until there is a whole head: straight into the engine's buffer where that is possible, which it nearly always is.
+    /// Reads until there is a whole head. It reads into `buf`, the engine's buffer, where there is one and nothing has come before:
+    /// nearly always.
     pub(super) fn poll_head(
         &mut self,
         connection: &impl Keeper,
@@ -241,7 +247,7 @@ impl Wire {
                 return Poll::Ready(Ok(next));
             }
             let empty = self.input.is_empty();
-            if !empty && self.used && !std::mem::replace(&mut self.begun, true) {
+            if !empty && self.has_served && !std::mem::replace(&mut self.head_begun, true) {
                 connection.head_begins();
             }
             let read = match buf.as_deref_mut().filter(|_| empty) {
@@ -267,7 +273,7 @@ impl Wire {
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                // What had come by now was looked at. A head that has begun has its time.
+                // Only without a part of a head: one that has begun keeps its time.
                 Poll::Pending if empty && connection.may_leave() => {
                     return Poll::Ready(Ok(Input::End));
                 }
@@ -276,7 +282,8 @@ impl Wire {
         }
     }
 
-    /// Reads into the engine's buffer. What is not just one request, or a request and some of its body, is taken back out.
+    /// Reads into the engine's buffer. If that brings a request, its head and its body stay there; else nothing does. The rest goes
+    /// to `input`. None: no request can go to the engine like this.
     fn poll_straight(
         &mut self,
         connection: &impl Keeper,
@@ -325,7 +332,7 @@ impl Wire {
         Poll::Ready(Ok(None))
     }
 
-    /// Reads at most so many bytes behind what is there.
+    /// Reads at most so many bytes to the end of `input`.
     fn poll_scratch(
         &mut self,
         worker: &Worker,
@@ -339,7 +346,7 @@ impl Wire {
         Poll::Ready(Ok(part.filled().len()))
     }
 
-    /// Reads something away.
+    /// Reads some bytes away.
     fn poll_discard(&mut self, worker: &Worker, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut scratch = worker.scratch();
         let mut part = ReadBuf::new(&mut scratch);
@@ -347,15 +354,15 @@ impl Wire {
         Poll::Ready(Ok(part.filled().len()))
     }
 
-    /// Takes a whole head out of what has come. `None`: there is none yet.
+    /// Takes a whole head out of `input`. None: there is none yet.
     fn take_head(&mut self, connection: &impl Keeper) -> Option<Input> {
         if self.input.is_empty() {
             return None;
         }
-        // Blank lines in front of a request are nothing, as ever.
-        let blank = self.input.iter().take_while(|byte| b"\r\n".contains(byte));
-        let blank = blank.count();
-        self.input.advance(blank);
+        // Empty lines before a request are ignored (RFC 9112, 2.2).
+        let line_ends = self.input.iter().take_while(|byte| b"\r\n".contains(byte));
+        let line_ends = line_ends.count();
+        self.input.advance(line_ends);
         if self.input.is_empty() {
             self.searched = 0;
             self.parsed = 0;
@@ -363,26 +370,15 @@ impl Wire {
         }
         let max = connection.worker().shared.bounds.max_head_bytes;
         if let Some(why) = connection.turned_away() {
-            let seen = head::shows_path(&self.input) || self.input.len() >= max;
-            return seen.then(|| {
+            let is_enough = head::shows_path(&self.input) || self.input.len() >= max;
+            return is_enough.then(|| {
                 connection.turn_away(self, why);
                 Input::End
             });
         }
-        // Parsed at first, when the end may have come, and when there is twice as much: whoever sends byte by byte makes us read
-        // everything a few times and not once for each byte.
-        let from = self.searched.saturating_sub(3);
-        let new = self.input.get(from..).unwrap_or_default();
-        let ends = [b"\n\r\n".as_slice(), b"\n\n"];
-        let ends = ends
-            .iter()
-            .any(|end| memchr::memmem::find(new, end).is_some());
-        let length = self.input.len();
-        self.searched = length;
-        if !ends && length < self.parsed.saturating_mul(2) && length < max {
+        if !self.is_worth_parsing(max) {
             return None;
         }
-        self.parsed = length;
         match head::read(&self.input, max) {
             Head::Partial => None,
             Head::Bad(why) => {
@@ -416,20 +412,37 @@ impl Wire {
         }
     }
 
-    /// A request goes to the engine.
+    /// Whether to parse `input`: at first, when a head may have come to its end, and when there is twice as much as the last time. So
+    /// a peer that sends byte by byte has its head parsed a few times, and not once for each byte.
+    fn is_worth_parsing(&mut self, max: usize) -> bool {
+        let from = self.searched.saturating_sub(3);
+        let new = self.input.get(from..).unwrap_or_default();
+        let may_be_whole = [b"\n\r\n".as_slice(), b"\n\n"]
+            .iter()
+            .any(|end| memchr::memmem::find(new, end).is_some());
+        let length = self.input.len();
+        self.searched = length;
+        let is_worth_it = may_be_whole || length >= self.parsed.saturating_mul(2) || length >= max;
+        if is_worth_it {
+            self.parsed = length;
+        }
+        is_worth_it
+    }
+
+    /// A request goes to the engine, with `rest` of its body to come.
     fn begin(&mut self, connection: &impl Keeper, rest: Rest) {
         connection.request_begins(matches!(rest, Rest::Nothing));
-        self.used = true;
-        self.begun = false;
+        self.has_served = true;
+        self.head_begun = false;
         self.rest = rest;
         self.more = !self.input.is_empty();
         if !self.more && self.input.capacity() > 0 {
-            // A connection that waits holds nothing.
+            // A connection that waits keeps no buffer.
             self.input = BytesMut::new();
         }
     }
 
-    /// Of the body as much as the handler is going to read soon; behind it nothing, until the answer is out.
+    /// Reads as much of the body as the engine may have. Behind the body it reads nothing until the request is answered.
     pub(super) fn poll_body(
         &mut self,
         connection: &impl Keeper,
@@ -438,17 +451,17 @@ impl Wire {
     ) -> Poll<io::Result<Input>> {
         loop {
             let left = match &self.rest {
-                Rest::Nothing => return self.hold(cx),
+                Rest::Nothing => return self.wait_for_answer(cx),
                 Rest::Lost => return Poll::Ready(Ok(Input::End)),
-                _ if connection.is_body_unwanted() => return self.lose(),
-                _ if connection.waits_for_reader() => return Poll::Pending,
+                _ if connection.is_body_unwanted() => return self.lose_rest(),
+                _ if connection.waits_for_handler() => return Poll::Pending,
                 Rest::Bytes(left) => Some(*left),
                 Rest::Anything => None,
                 Rest::Chunks(_) => {
                     if self.input.is_empty()
                         && ready!(self.poll_scratch(connection.worker(), cx, READ))? == 0
                     {
-                        return self.lose();
+                        return self.lose_rest();
                     }
                     if let Some(next) = self.carry_chunks(connection) {
                         return Poll::Ready(Ok(next));
@@ -472,17 +485,20 @@ impl Wire {
                 bytes
             };
             if bytes == 0 {
-                return self.lose();
+                return self.lose_rest();
             }
             connection.body_given(bytes);
             if let Some(left) = left {
                 self.rest = Rest::bytes(left.saturating_sub(bytes as u64));
-                self.body_may_be_over(connection);
+                if self.body_is_over() {
+                    connection.body_given_whole();
+                }
             }
             return Poll::Ready(Ok(Input::Given));
         }
     }
 
+    /// Puts what has come of a chunked body into `ready`. None: no data has come, only framing.
     fn carry_chunks(&mut self, connection: &impl Keeper) -> Option<Input> {
         let Rest::Chunks(chunks) = &mut self.rest else {
             return Some(Input::End);
@@ -496,31 +512,26 @@ impl Wire {
         }
         if chunks.is_over() {
             self.rest = Rest::Nothing;
-            self.body_may_be_over(connection);
+            connection.body_given_whole();
         }
         (!self.ready.is_empty()).then_some(Input::Ready)
     }
 
-    fn body_may_be_over(&self, connection: &impl Keeper) {
-        if matches!(self.rest, Rest::Nothing) {
-            connection.body_is_over();
-        }
-    }
-
-    /// The rest of the body is not to be had, or not wanted.
-    fn lose(&mut self) -> Poll<io::Result<Input>> {
+    /// The rest of the body can't be read, or the handler does not want it.
+    fn lose_rest(&mut self) -> Poll<io::Result<Input>> {
         self.rest = Rest::Lost;
         Poll::Ready(Ok(Input::End))
     }
 
-    /// Nothing more until the answer is out; only whether something is there is noted.
-    fn hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Input>> {
+    /// Reads nothing more until the request is answered. Only notes whether something has come.
+    fn wait_for_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Input>> {
         self.more = self.more || !self.input.is_empty() || self.has_unread(cx);
         Poll::Pending
     }
 }
 
 impl Rest {
+    /// So many bytes.
     fn bytes(left: u64) -> Self {
         match left {
             0 => Rest::Nothing,

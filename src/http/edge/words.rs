@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use crate::telemetry::access::REQUEST_ID;
 
-/// An answer as it goes over the wire, the last one of its connection.
+/// The bytes of an answer that ends its connection.
 pub(super) fn written(answer: HttpResponse, without_body: bool) -> BytesMut {
     let (answer, body) = answer.into_parts();
     let body = body.try_into_bytes().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! A worker's own share of the edge: its clock, its list of connections, and the sweep over it. The sweep stands in for the timers
-//! that each connection would otherwise have to wind and stop with every request.
+//! What one worker thread of the edge has: its clock, the list of its connections, and the sweep, which looks at each of them in
+//! every tick. Without the sweep each connection would have to start and stop timers with every request.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -18,107 +18,110 @@ use super::places::{Answers, Places};
 use super::{Bounds, Refuse};
 use crate::telemetry::metrics::Metrics;
 
-/// How many pipelined requests (those that came together with the one before them) a worker serves between two looks at the sockets.
-/// The others wait for their turn, so that a thousand peers with a thousand requests each delay anybody else by a few requests only.
+/// How many pipelined requests a worker serves between two looks at its sockets. A pipelined request is one that its peer has sent
+/// before the answer to the one before. The others wait for their turn, so that a thousand peers with a thousand requests each
+/// delay anybody else by a few requests only.
 const TURNS: usize = 4;
-/// Bytes that are read at once where they don't go straight to the engine.
+/// The most bytes that are read at once where they don't go straight into the engine's buffer.
 pub(super) const READ: usize = 8 * 1024;
 
-/// What the workers of a listener share.
+/// What the workers of a listener share. The first fields are those of [`Edge`](super::Edge).
 pub(super) struct ListenerShared {
-    /// What a connection may cost.
+    /// The bounds of what connections may cost.
     pub bounds: Bounds,
-    /// Who may be connected.
-    pub places: Arc<Places>,
-    /// What finished answers take.
-    pub answers: Arc<Answers>,
-    /// Those that are told why they get no place, and not longer than it takes.
-    pub turned_away: Arc<Places>,
-    /// What is counted; absent: nothing.
+    /// Where connections are counted.
     pub metrics: Option<Arc<Metrics>>,
-    /// The words of a dialect.
+    /// Makes the answer to a refused request.
     pub refuse: Refuse,
-    /// How many workers there are.
-    pub workers: usize,
+    /// The memory that answers may hold.
+    pub answers: Arc<Answers>,
     /// Whether answers say that the connection ends with them.
     pub leaving: Arc<AtomicBool>,
-    /// Whether newcomers are being refused, as the log knows it.
+    /// How many workers there are.
+    pub workers: usize,
+    /// The places of connections that are served.
+    pub places: Arc<Places>,
+    /// The places of connections that are being told that there is no place.
+    pub turned_away: Arc<Places>,
+    /// Whether newcomers are refused for want of places. It is logged when this changes.
     pub full: AtomicBool,
 }
 
-/// Why a connection is ended from outside.
+/// Why the sweep ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// No request came, or its head did not end.
+    /// No request came in time, or no whole head of one.
     Head,
-    /// A body did not end.
+    /// No whole body came in time.
     Body,
-    /// An answer is not taken.
+    /// The peer has left its answer waiting for too long.
     Write,
-    /// Large answers are not taken, and take too much memory.
+    /// The peer does not take its large answer, and answers hold too much memory.
     Answers,
-    /// Somebody else needs the place.
-    Room,
-    /// Its end took too long.
+    /// It only waits, and newcomers need its place.
+    Place,
+    /// It is at its end, and the peer does not go.
     Linger,
 }
 
 impl Cut {
-    /// Its word in a metric; none where it is the ordinary end.
+    /// Its word in a metric. None: it is an ordinary end, which is not counted.
     pub(super) fn word(self) -> Option<&'static str> {
         match self {
             Cut::Body => Some("body"),
             Cut::Write => Some("write"),
             Cut::Answers => Some("answers"),
-            Cut::Room => Some("room"),
+            Cut::Place => Some("room"),
             Cut::Head | Cut::Linger => None,
         }
     }
 }
 
-/// A connection, as its worker sees it.
+/// What the worker asks of a connection, and tells it.
 pub(super) trait Swept {
-    /// Whose it is, as far as shares go.
+    /// The network that it comes from, as places are counted. None: unknown.
     fn address(&self) -> Option<IpAddr>;
-    /// Its place in the worker's list.
+    /// Where it stands in the worker's list.
     fn index(&self) -> &Cell<usize>;
     /// Whether its task has ended.
     fn is_gone(&self) -> bool;
-    /// It waits for its turn from now on, and the sweep leaves it alone. False: it waits already.
+    /// From now on it waits for its turn, and the sweep leaves it alone. Answers false if it waits already.
     fn joins_queue(&self) -> bool;
-    /// Its turn has come. Waiting for it was not its peer's fault, so its time for the next head starts now.
+    /// Its turn has come. The wait was not its peer's fault, so the peer's time for a head begins now.
     fn leaves_queue(&self);
-    /// Wakes the task that carries it.
+    /// Wakes its task.
     fn wake(&self);
-    /// Looks whether something is due.
+    /// Ends it if it is overdue, and wakes its task if there is something to do.
     fn sweep(&self, now: Tick, stopping: bool);
-    /// How many ticks it has only waited, if it does.
+    /// For how many ticks it has done nothing but wait for a request. None: it does something.
     fn waited(&self, now: Tick) -> Option<u32>;
-    /// For how many ticks it has taken nothing of an answer, if there is one to take.
+    /// For how many ticks its peer has taken nothing of its answer. None: no write waits.
     fn stalled(&self, now: Tick) -> Option<u32>;
-    /// Bytes of its answer that count in the common sum.
+    /// How many bytes of its answer are counted in [`Answers`].
     fn holds(&self) -> usize;
-    /// Has its task end it.
+    /// Has its task end it, for that reason.
     fn cut(&self, cut: Cut);
 }
 
-/// One worker's share.
+/// One worker thread of a listener.
 pub(super) struct Worker {
-    /// What it shares with the others.
+    /// What it shares with the other workers.
     pub shared: Arc<ListenerShared>,
     started: Instant,
     now: Cell<Tick>,
     connections: RefCell<Vec<Rc<dyn Swept>>>,
     scratch: RefCell<Vec<u8>>,
     stopping: Cell<bool>,
-    /// Turns given since the last look at the sockets, and who waits for one.
-    given: Cell<usize>,
-    waiting: RefCell<VecDeque<Rc<dyn Swept>>>,
-    first_given: Notify,
+    /// How many turns were given since the last look at the sockets.
+    turns_given: Cell<usize>,
+    /// The connections that wait for their turn.
+    queue: RefCell<VecDeque<Rc<dyn Swept>>>,
+    /// Told of the first turn after a look at the sockets.
+    first_turn: Notify,
 }
 
 impl Worker {
-    /// Begins to sweep, on the worker's own thread.
+    /// Starts the sweep and the giving of turns. Call it on the worker's own thread.
     pub(super) fn start(shared: Arc<ListenerShared>, stop: GracefulShutdownSignal) -> Rc<Self> {
         let worker = Rc::new(Self {
             shared,
@@ -127,12 +130,12 @@ impl Worker {
             connections: RefCell::default(),
             scratch: RefCell::new(vec![0; READ]),
             stopping: Cell::new(false),
-            given: Cell::new(0),
-            waiting: RefCell::default(),
-            first_given: Notify::new(),
+            turns_given: Cell::new(0),
+            queue: RefCell::default(),
+            first_turn: Notify::new(),
         });
         let sweeping = Rc::clone(&worker);
-        // Ends with the worker's runtime.
+        // Both tasks end with the worker's runtime.
         tokio::task::spawn_local(async move {
             let mut stopped = std::pin::pin!(stop.notified().fuse());
             loop {
@@ -148,12 +151,12 @@ impl Worker {
         worker
     }
 
-    /// The time, up to a tick behind.
+    /// The time, at most one tick behind.
     pub(super) fn now(&self) -> Tick {
         self.now.get()
     }
 
-    /// Whether the server stops: who waits for a request waits for nothing.
+    /// Whether the server stops: connections need not wait for further requests.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.get()
     }
@@ -163,7 +166,7 @@ impl Worker {
         self.stopping.get() || self.shared.leaving.load(Ordering::Relaxed)
     }
 
-    /// [`READ`] bytes to read into.
+    /// A buffer of [`READ`] bytes to read into.
     pub(super) fn scratch(&self) -> RefMut<'_, Vec<u8>> {
         self.scratch.borrow_mut()
     }
@@ -175,7 +178,7 @@ impl Worker {
         connections.push(connection);
     }
 
-    /// Takes it out again.
+    /// Takes a connection out of the sweep.
     pub(super) fn forget(&self, connection: &dyn Swept) {
         let mut connections = self.connections.borrow_mut();
         let index = connection.index().get();
@@ -187,9 +190,9 @@ impl Worker {
         }
     }
 
-    /// A connection has its next request already: it is woken when it is its turn.
+    /// A connection has its next request already. It is woken when its turn comes.
     pub(super) fn wants_turn(&self, connection: &dyn Swept) {
-        if self.given.get() < TURNS && self.waiting.borrow().is_empty() {
+        if self.turns_given.get() < TURNS && self.queue.borrow().is_empty() {
             self.give_turn(connection);
             return;
         }
@@ -197,44 +200,45 @@ impl Worker {
         if let Some(connection) = connections.get(connection.index().get())
             && connection.joins_queue()
         {
-            self.waiting.borrow_mut().push_back(Rc::clone(connection));
+            self.queue.borrow_mut().push_back(Rc::clone(connection));
         }
     }
 
     fn give_turn(&self, connection: &dyn Swept) {
-        let given = self.given.get();
-        self.given.set(given + 1);
+        let given = self.turns_given.get();
+        self.turns_given.set(given + 1);
         connection.wake();
         if given == 0 {
-            self.first_given.notify_one();
+            self.first_turn.notify_one();
         }
     }
 
-    /// Gives the next turns whenever the runtime has looked at its sockets.
+    /// Gives the next turns each time the runtime has looked at its sockets.
     async fn give_turns(&self) {
         loop {
-            self.first_given.notified().await;
+            self.first_turn.notified().await;
             loop {
-                // The runtime comes back to a task that yields only after such a look.
+                // The runtime looks at its sockets before it comes back to a task that has yielded.
                 tokio::task::yield_now().await;
-                self.given.set(0);
-                while self.given.get() < TURNS
-                    && let Some(connection) = self.next_waiting()
+                self.turns_given.set(0);
+                while self.turns_given.get() < TURNS
+                    && let Some(connection) = self.next_in_queue()
                 {
                     connection.leaves_queue();
                     self.give_turn(&*connection);
                 }
-                if self.given.get() == 0 {
+                if self.turns_given.get() == 0 {
                     break;
                 }
             }
         }
     }
 
-    fn next_waiting(&self) -> Option<Rc<dyn Swept>> {
-        let mut waiting = self.waiting.borrow_mut();
+    /// The first in the queue whose task has not ended.
+    fn next_in_queue(&self) -> Option<Rc<dyn Swept>> {
+        let mut queue = self.queue.borrow_mut();
         loop {
-            let next = waiting.pop_front()?;
+            let next = queue.pop_front()?;
             if !next.is_gone() {
                 return Some(next);
             }
@@ -249,14 +253,11 @@ impl Worker {
             connection.sweep(now, self.is_stopping());
         }
         let places = &self.shared.places;
-        let crowd = places.to_be_freed();
-        if crowd > 0 {
-            make_room(
-                &connections,
-                places,
-                now,
-                crowd.div_ceil(self.shared.workers),
-            );
+        let to_free = places.to_be_freed();
+        if to_free > 0 {
+            // Each worker frees its part.
+            let of_own = to_free.div_ceil(self.shared.workers);
+            free_places(&connections, places, now, of_own);
         } else if self.shared.full.swap(false, Ordering::Relaxed) {
             tracing::info!(
                 connections = places.taken(),
@@ -270,12 +271,13 @@ impl Worker {
     }
 }
 
-/// For how many ticks a connection has only waited.
+/// A connection that only waits, and for how many ticks it has.
 type Waited<'a> = (u32, &'a Rc<dyn Swept>);
 
-/// Ends so many connections that have only waited for a while: those of the addresses that have most of them, and of theirs those
-/// that have waited longest. A trusted proxy's stand for many callers, each of them for another.
-fn make_room(connections: &[Rc<dyn Swept>], places: &Places, now: Tick, wanted: usize) {
+/// Ends as many waiting connections as are `wanted`: each time one of the address that has most of them, and of that address the
+/// one that has waited longest. A trusted proxy's connections come from many callers, so each counts as if it were the only one of
+/// its address.
+fn free_places(connections: &[Rc<dyn Swept>], places: &Places, now: Tick, wanted: usize) {
     let mut waiting: HashMap<Option<IpAddr>, Vec<Waited<'_>>> = HashMap::new();
     for connection in connections {
         if let Some(waited) = connection
@@ -289,13 +291,10 @@ fn make_room(connections: &[Rc<dyn Swept>], places: &Places, now: Tick, wanted: 
     for of_address in waiting.values_mut() {
         of_address.sort_unstable_by_key(|(waited, _)| *waited);
     }
-    let stands_for_many =
-        |address: &Option<IpAddr>| address.is_some_and(|address| places.is_exempt(address));
     let sizes = waiting.iter().map(|(address, list)| {
-        let size = if stands_for_many(address) {
-            1
-        } else {
-            list.len()
+        let size = match address {
+            Some(address) if places.is_exempt(*address) => 1,
+            _ => list.len(),
         };
         (size, *address)
     });
@@ -306,7 +305,7 @@ fn make_room(connections: &[Rc<dyn Swept>], places: &Places, now: Tick, wanted: 
         };
         let longest = waiting.get_mut(&address).and_then(Vec::pop);
         if let Some((_, connection)) = longest {
-            connection.cut(Cut::Room);
+            connection.cut(Cut::Place);
         }
         let left = waiting.get(&address).map_or(0, Vec::len);
         if left > 0 {
@@ -315,7 +314,7 @@ fn make_room(connections: &[Rc<dyn Swept>], places: &Places, now: Tick, wanted: 
     }
 }
 
-/// Cuts connections that don't take their large answers, the longest stalled first, until half of the memory is free.
+/// Ends connections whose peers don't take their large answers, the longest stalled first, until `excess` bytes are free.
 fn give_up_answers(connections: &[Rc<dyn Swept>], now: Tick, mut excess: usize) {
     let stalled = connections.iter().filter_map(|connection| {
         let stalled = connection.stalled(now)?;

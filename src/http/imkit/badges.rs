@@ -1,4 +1,4 @@
-//! `POST /badges/byRoomTags`: unread messages by room tag.
+//! `POST /badges/byRoomTags`: the unread messages of the caller by room tag.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use crate::json::{self, Surrogates};
 use crate::limiter::Entry;
 use crate::names::{Tag, UserId};
 
-/// Tags in one call.
+/// The most tags in one call.
 pub(super) const MAX_TAGS: usize = 1_000;
 
 /// Answers a call that is let in.
@@ -34,26 +34,31 @@ pub(super) async fn badges(
     let body = call
         .body(tenant.index, config.server.max_body_bytes)
         .await?;
-    let (tags, _room) = bodies.work(body, tags).await;
-    let AskedTags { tags, never } = tags?;
-    let asked = (!tags.is_empty() || !never.is_empty()).then_some(tags);
-    let counted = reader.tags(&tenant.id, user, asked, entry).await?;
-    success(&Badges { counted, never })
+    let (wanted, _room) = bodies.work(body, parse).await;
+    let Wanted { tags, impossible } = wanted?;
+    let asks_for_all = tags.is_empty() && impossible.is_empty();
+    let tags = (!asks_for_all).then_some(tags);
+    let counted = reader.tags(&tenant.id, user, tags, entry).await?;
+    success(&Badges {
+        counted,
+        impossible,
+    })
 }
 
-/// The tags that a body asks for, each once; none: all.
+/// The tags that a body asks for, each once, in its order. None at all: all tags.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct AskedTags {
-    /// In the order asked.
+pub(super) struct Wanted {
+    /// Those that a room can have.
     pub tags: Vec<Tag>,
-    /// What no tag can be, and how many of `tags` come before it.
-    pub never: Vec<(usize, String)>,
+    /// Those that no room can have, each with the number of `tags` before it. Their counts are 0.
+    pub impossible: Vec<(usize, String)>,
 }
 
-/// The `result` of an answer, in the order asked for.
+/// The `result` of an answer, in the order of the body.
 struct Badges {
     counted: Vec<(Tag, u64)>,
-    never: Vec<(usize, String)>,
+    /// As in [`Wanted`].
+    impossible: Vec<(usize, String)>,
 }
 
 impl Serialize for Badges {
@@ -61,18 +66,21 @@ impl Serialize for Badges {
         struct Data<'a>(&'a Badges);
         impl Serialize for Data<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let Badges { counted, never } = self.0;
+                let Badges {
+                    counted,
+                    impossible,
+                } = self.0;
                 // A map of the standard library would lose the order.
-                let mut map = serializer.serialize_map(Some(counted.len() + never.len()))?;
-                let mut never = never.iter().peekable();
+                let mut map = serializer.serialize_map(Some(counted.len() + impossible.len()))?;
+                let mut impossible = impossible.iter().peekable();
                 for (at, (tag, unread)) in counted.iter().enumerate() {
-                    while let Some((_, none)) = never.next_if(|(before, _)| *before <= at) {
-                        map.serialize_entry(none, &0)?;
+                    while let Some((_, tag)) = impossible.next_if(|(before, _)| *before <= at) {
+                        map.serialize_entry(tag, &0)?;
                     }
                     map.serialize_entry(tag.as_str(), unread)?;
                 }
-                for (_, none) in never {
-                    map.serialize_entry(none, &0)?;
+                for (_, tag) in impossible {
+                    map.serialize_entry(tag, &0)?;
                 }
                 map.end()
             }
@@ -87,34 +95,36 @@ impl Serialize for Badges {
 }
 
 /// Reads a body.
-pub(super) fn tags(body: &[u8]) -> Result<AskedTags, Fault> {
+pub(super) fn parse(body: &[u8]) -> Result<Wanted, Fault> {
     if body.trim_ascii().is_empty() {
-        return Ok(AskedTags::default());
+        return Ok(Wanted::default());
     }
     let body = json::parse(body).map_err(|_| BODY)?;
     let [tags] = body.pick(["tags"]).ok_or(BODY)?;
     let Some(tags) = tags else {
-        return Ok(AskedTags::default());
+        return Ok(Wanted::default());
     };
-    let asked = tags.items().ok_or(TAGS)?;
-    // Not looked at any further than it takes to know that they are too many.
-    if asked.clone().take(MAX_TAGS + 1).count() > MAX_TAGS {
+    let tags = tags.items().ok_or(TAGS)?;
+    // The reading of a list that is too long ends as soon as that is known.
+    if tags.clone().take(MAX_TAGS + 1).count() > MAX_TAGS {
         return Err(MANY_TAGS);
     }
-    let (mut seen, mut found) = (HashSet::new(), AskedTags::default());
-    for tag in asked {
+    let (mut seen, mut wanted) = (HashSet::new(), Wanted::default());
+    for tag in tags {
         let tag = tag.text(Surrogates::Refuse).ok_or(TAGS)?;
         let tag = tag.map_err(|_| BODY)?;
         if !seen.insert(tag.clone()) {
             continue;
         }
         match Tag::parse(&*tag) {
-            Ok(tag) => found.tags.push(tag),
-            // No room has it, so nobody has anything unread there.
-            Err(_) => found.never.push((found.tags.len(), tag.into_owned())),
+            Ok(tag) => wanted.tags.push(tag),
+            Err(_) => {
+                let before = wanted.tags.len();
+                wanted.impossible.push((before, tag.into_owned()));
+            }
         }
     }
-    Ok(found)
+    Ok(wanted)
 }
 
 #[cfg(test)]
@@ -123,9 +133,9 @@ mod tests {
     use serde_json::json;
 
     fn parsed(body: &str) -> Result<Vec<String>, Fault> {
-        let asked = tags(body.as_bytes())?;
-        assert!(asked.never.is_empty());
-        Ok(asked.tags.iter().map(|tag| tag.to_string()).collect())
+        let wanted = parse(body.as_bytes())?;
+        assert!(wanted.impossible.is_empty());
+        Ok(wanted.tags.iter().map(|tag| tag.to_string()).collect())
     }
 
     #[test]
@@ -181,7 +191,7 @@ mod tests {
         let counted = vec![(tag("z"), 2), (tag("a\""), 0), (tag("m"), 8)];
         let mut badges = Badges {
             counted,
-            never: Vec::new(),
+            impossible: Vec::new(),
         };
         assert_eq!(
             serde_json::to_string(&badges).unwrap(),
@@ -189,19 +199,19 @@ mod tests {
         );
         let long = "x".repeat(256);
         let body = json!({"tags": ["", "z", "\n", &long, "a\"", "", "m", "\t"]}).to_string();
-        let asked = tags(body.as_bytes()).unwrap();
+        let wanted = parse(body.as_bytes()).unwrap();
         assert!(
-            asked
+            wanted
                 .tags
                 .iter()
                 .eq(badges.counted.iter().map(|(tag, _)| tag))
         );
-        badges.never = asked.never;
+        badges.impossible = wanted.impossible;
         let shown = format!(
             r#"{{"totalBadge":10,"data":{{"":0,"z":2,"\n":0,"{long}":0,"a\"":0,"m":8,"\t":0}}}}"#
         );
         assert_eq!(serde_json::to_string(&badges).unwrap(), shown);
-        let none = tags(br#"{"tags":[""]}"#).unwrap();
-        assert_eq!((none.tags.len(), none.never.len()), (0, 1));
+        let none = parse(br#"{"tags":[""]}"#).unwrap();
+        assert_eq!((none.tags.len(), none.impossible.len()), (0, 1));
     }
 }

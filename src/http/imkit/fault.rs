@@ -1,6 +1,5 @@
-//! What goes wrong, in this dialect's envelope. Status and `RC` are the same number.
-
-use std::borrow::Cow;
+//! The errors of this dialect, in the vendor's envelope (I1). The status and `RC` are the same number. Where the vendor has published no
+//! text, it is ours.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -8,19 +7,21 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::http::body::BodyError;
-use crate::http::request::{self, ReadFailure};
+use crate::http::fault::VendorFault;
+use crate::http::request;
 use crate::outcome::Outcome;
 
-/// What goes wrong.
+/// An error of this dialect.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     outcome: Outcome,
     rc: u16,
     rm: &'static str,
     code: &'static str,
-    message: Cow<'static, str>,
+    message: &'static str,
 }
 
+/// A fault whose status shows its outcome.
 pub(super) const fn fault(
     rc: u16,
     rm: &'static str,
@@ -32,7 +33,7 @@ pub(super) const fn fault(
         rc,
         rm,
         code,
-        message: Cow::Borrowed(message),
+        message,
     }
 }
 
@@ -94,60 +95,36 @@ pub(super) const METHOD: Fault = fault(
     "METHOD_NOT_ALLOWED",
     "This endpoint does not answer that method",
 );
-pub(super) const LIMIT: Fault = fault(
-    429,
-    "Too many requests",
-    "RATE_LIMIT_EXCEEDED",
-    "Rate limit exceeded, please retry later",
-);
-pub(super) const INTERNAL: Fault = fault(
-    500,
-    "Internal server error",
-    "INTERNAL_ERROR",
-    "Internal server error",
-);
-
-/// For a while: because of Redis, or because there is too much to do.
-pub(super) const fn unavailable(outcome: Outcome) -> Fault {
-    Fault {
-        outcome,
-        rc: 503,
-        rm: "Service unavailable",
-        code: "SERVICE_UNAVAILABLE",
-        message: Cow::Borrowed("Temporarily unavailable, please retry"),
-    }
-}
-
-/// The query is not one.
+/// The query can't be understood.
 pub(super) fn query(message: &'static str) -> Fault {
     fault(400, PARAMETERS, "INVALID_QUERY", message)
 }
 
-impl From<BodyError> for Fault {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::TooLarge => TOO_LARGE,
-            BodyError::TimedOut => SLOW,
-            BodyError::Broken => BROKEN,
-            BodyError::Encoded => ENCODED,
-            BodyError::NoRoom => unavailable(Outcome::Overloaded),
+impl VendorFault for Fault {
+    const LIMIT: Self = fault(
+        429,
+        "Too many requests",
+        "RATE_LIMIT_EXCEEDED",
+        "Rate limit exceeded, please retry later",
+    );
+    const INTERNAL: Self = fault(
+        500,
+        "Internal server error",
+        "INTERNAL_ERROR",
+        "Internal server error",
+    );
+
+    fn unavailable(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            rc: 503,
+            rm: "Service unavailable",
+            code: "SERVICE_UNAVAILABLE",
+            message: "Temporarily unavailable, please retry",
         }
     }
-}
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        match ReadFailure::from(error) {
-            ReadFailure::Limited => LIMIT,
-            ReadFailure::Passing(outcome) => unavailable(outcome),
-            ReadFailure::Broken => INTERNAL,
-        }
-    }
-}
-
-impl Fault {
-    /// The answer that says so.
-    pub(super) fn answer(&self) -> HttpResponse {
+    fn answer(&self) -> HttpResponse {
         #[derive(Serialize)]
         struct Detail<'a> {
             code: &'a str,
@@ -167,16 +144,35 @@ impl Fault {
             rm: self.rm,
             error: Detail {
                 code: self.code,
-                message: &self.message,
+                message: self.message,
             },
         };
         let mut response = request::json(status, &envelope)
             .unwrap_or_else(|| request::json_bytes(status, b"{\"RC\":500}".to_vec()));
         request::failed_with(&mut response, self.outcome);
+        // Part of the body may still be on the way.
         if [TOO_LARGE, SLOW, BROKEN, ENCODED].contains(self) {
             request::close(&mut response);
         }
         response
+    }
+}
+
+impl From<BodyError> for Fault {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => TOO_LARGE,
+            BodyError::TimedOut => SLOW,
+            BodyError::Broken => BROKEN,
+            BodyError::Encoded => ENCODED,
+            BodyError::NoRoom => Self::unavailable(Outcome::Overloaded),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::of_read(error)
     }
 }
 

@@ -1,8 +1,10 @@
-//! `GET /rooms`: what the query selects and in which order, and how a room looks. The rooms come from the reader.
+//! `GET /rooms`: the caller's rooms. The query says which rooms and in which order; the reader finds them; then they are shown as the
+//! vendor does.
 
+mod clause;
 mod filter;
 mod listing;
-mod parts;
+mod moment;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,7 @@ pub(super) async fn rooms(
     success(&show::show(app.as_str(), &page, query, took))
 }
 
-/// `2020-10-16T03:01:07.923Z`. What is beyond the calendar is shown at its end.
+/// A time as the vendor writes it: `2020-10-16T03:01:07.923Z`. A time beyond the calendar is written as the calendar's first or last.
 fn iso(ms: i64) -> String {
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
     let time = Timestamp::from_millisecond(ms).unwrap_or(match ms {
@@ -53,6 +55,7 @@ fn iso(ms: i64) -> String {
     PRINTER.timestamp_to_string(&time)
 }
 
+/// The vendor's name for a kind.
 fn room_type(kind: Kind) -> &'static str {
     match kind {
         Kind::Direct => "direct",

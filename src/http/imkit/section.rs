@@ -1,4 +1,4 @@
-//! `[apps.imkit]`.
+//! The section `[apps.imkit]` of the configuration.
 
 use crate::config::rules::{Choice, Fraction, NeededSecret, NeededSecrets};
 use crate::config::{AppConfig, Credential, Secret, Section, SectionKind, settings};
@@ -46,7 +46,7 @@ impl Section for ImkitConfig {
     }
 }
 
-/// How much of an app's limit one user may use: here the users' own devices call.
+/// How much of an app's limit one user may use. There is such a share because the users' own devices call.
 pub(super) fn user_share(app: &AppConfig) -> f64 {
     let config: Option<&ImkitConfig> = app.section();
     config.map_or(1.0, |config| config.user_share)

@@ -1,4 +1,4 @@
-//! Whose credentials a call has.
+//! Finds the app and the user whose credentials a call has.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::http::keys::KeyRing;
 use crate::http::request::{self, Call};
 use crate::names::{AppId, UserId};
 
-/// Which app a client key belongs to.
+/// The apps by client key.
 pub(super) struct Tenants {
     keys: KeyRing<Arc<Tenant>>,
-    /// Those of all apps: a browser's question and an unknown key belong to none.
+    /// The origins of all apps together, for calls that belong to no app: preflights, and calls with an unknown key.
     origins: Origins,
-    /// Whether some app has named its origins.
+    /// Whether the origins of some app are not simply all.
     differ: bool,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Tenant {
 }
 
 impl Tenants {
-    /// Indexes the credentials of this dialect.
+    /// Indexes the apps that have a section of this dialect.
     pub(super) fn new(apps: &[AppConfig]) -> Self {
         let mut keys = Vec::new();
         let (mut origins, mut differ) = (Origins::default(), false);
@@ -72,17 +72,18 @@ impl Tenants {
 pub(super) enum Refusal {
     /// Nothing shows that the app ever gave this caller a credential.
     Stranger(Fault),
-    /// It has a token that the app signed, and that does not serve now: no attempt to guess one. Devices whose tokens have
-    /// expired have to hear just that, however many of them there are.
+    /// The caller has a token that the app has signed, which is not good for this call: it does not try to guess one. So it never hears
+    /// that there were too many refusals: each device with an expired token, however many there are, has to hear just that.
     Known(Fault),
 }
 
+/// The client key of a call, in the header of today or in the older one.
 fn client_key<'a>(call: &Call<'a>) -> Option<&'a str> {
     let legacy = || call.header("client_key");
     call.header("im-client-key").or_else(legacy)
 }
 
-/// A token as some libraries send it, without what they put in front.
+/// A token without the word `Bearer`, which some libraries put before it.
 fn without_bearer(token: &str) -> &str {
     match token.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
@@ -90,7 +91,7 @@ fn without_bearer(token: &str) -> &str {
     }
 }
 
-/// The app and the user whose credentials a call has.
+/// The app and the user whose credentials a call has. An `IM-CLIENT-ID` (I2) that names another user is refused.
 pub(super) fn authenticate<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserId>), Refusal> {
     const NO_KEY: Refusal = Refusal::Stranger(CLIENT_KEY);
     let key = client_key(call).ok_or(NO_KEY)?;

@@ -1,4 +1,4 @@
-//! The users' tokens: JWT, HS256 and nothing else, with the claims `id` (or `_id`) and `exp`.
+//! The users' tokens: JWTs signed with HS256, with the claims `exp` and `id` or `_id` (I6).
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::UserId;
 
-/// The longest token.
+/// The most bytes of a token.
 const MAX_BYTES: usize = 8 * 1024;
-/// The longest token that is remembered.
+/// The most bytes of a token that is remembered.
 const MAX_CACHED_BYTES: usize = 1024;
-/// Verified tokens that an app keeps: at most 16 MiB of them.
+/// How many verified tokens are remembered for each app: at most 16 MiB of them.
 const CACHED: usize = 16 * 1024;
 
 #[derive(Deserialize)]
 struct Claims {
     id: Option<String>,
-    // As some back ends name it.
+    // Some back ends name it so.
     #[serde(rename = "_id")]
-    also: Option<String>,
+    underscored: Option<String>,
     // Fractions are legal (RFC 7519, NumericDate).
     exp: f64,
     #[serde(default)]
@@ -30,19 +30,19 @@ struct Claims {
 /// Why a token lets nobody in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unusable {
-    /// Not one that the app has signed.
+    /// The app has not signed it.
     #[error("the token is not one of the app")]
     Forged,
-    /// One that the app has signed, but expired, or not valid yet.
+    /// The app has signed it, but it has expired or is not valid yet.
     #[error("the token is not valid now")]
     Untimely,
 }
 
-/// Checks the tokens of one app and remembers the good ones until they expire, so that the next call needs no crypto.
+/// Checks the tokens of one app. It remembers the good ones until they expire, so that the next call with one needs no cryptography.
 pub(super) struct Verifier {
     key: DecodingKey,
     rules: Validation,
-    /// Only tokens made with the secret get in, so a stranger can't push anybody out.
+    /// The good tokens: whose each is, and when it expires. None gets in that the app has not signed, so a stranger can't push any out.
     good: Cache<Box<str>, (Arc<UserId>, u64)>,
 }
 
@@ -51,10 +51,10 @@ impl Verifier {
     pub(super) fn new(secret: &str) -> Self {
         // The algorithm is ours to choose, never the token's.
         let mut rules = Validation::new(Algorithm::HS256);
-        // Both are checked here, by a clock that a test can set.
+        // `verify` checks both, by a clock that a test can set.
         rules.validate_exp = false;
         rules.validate_nbf = false;
-        // Whom else a token was made for is no matter here.
+        // A token may be made for other services too.
         rules.validate_aud = false;
         Self {
             key: DecodingKey::from_secret(secret.as_bytes()),
@@ -77,17 +77,17 @@ impl Verifier {
         }
         let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.rules);
         let data = data.map_err(|_| Unusable::Forged)?;
-        // RFC 7515: what must be understood and is not makes the token invalid.
+        // `crit` names extensions that a verifier must understand (RFC 7515, 4.1.11). This one understands none.
         if data.header.crit.is_some() {
             return Err(Unusable::Forged);
         }
-        // Not valid on or after `exp`: the first whole second that is not before it.
+        // The token is not valid at `exp` or later (RFC 7519, 4.1.4): not from the first whole second on that is not before it.
         let until = data.claims.exp.ceil() as u64;
         let started = data.claims.nbf.is_none_or(|nbf| nbf <= now as f64);
         if now >= until || !started {
             return Err(Unusable::Untimely);
         }
-        let named = data.claims.id.or(data.claims.also);
+        let named = data.claims.id.or(data.claims.underscored);
         let user = named.ok_or(Unusable::Forged)?;
         let user = UserId::parse(user).map_err(|_| Unusable::Forged)?;
         let user = Arc::new(user);
@@ -126,7 +126,7 @@ mod tests {
 
     const SECRET: &str = "imkit-test-secret-not-real";
     const NOW: u64 = 1_700_000_000;
-    // Research 2.3.
+    // Made with other means than this file's.
     const ALICE: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpZCI6ImFsaWNlIiwiZXhwIjoxNzAwNjA0ODAwLCJpYXQiOjE3MDAwMDAwMDB9.GHxJYe4ZD1UISLdWtthL5oc0VSgv7Hw_n3LaEgEpf-Y";
     const ALICE_UNTIL: u64 = 1_700_604_800;
 

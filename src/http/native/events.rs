@@ -1,4 +1,4 @@
-//! `POST /v1/events`: events in.
+//! `POST /v1/events`: takes events in.
 
 use std::sync::Arc;
 
@@ -7,39 +7,22 @@ use actix_web::http::StatusCode;
 
 use super::problem::Problem;
 use super::{Media, Times, enter, media_type, parameters, results};
-use crate::event::Wait;
-use crate::event::{self, BodyFault, BodyForm};
+use crate::event::{self, BodyFault, BodyForm, Wait};
 use crate::http::request::{Call, Done, json_bytes};
 use crate::http::state::State;
 use crate::http::unserved::Unserved;
 use crate::names::EventKey;
 
-/// So many events a worker applies and answers by itself.
+/// The most events of a small body that a worker itself applies and answers. Of more, the work is done beside the workers.
 const FEW_EVENTS: usize = 1_000;
-/// Bytes in an answer for an event that was applied.
+/// How many bytes of the answer an applied event takes.
 const ROW_BYTES: u64 = 48;
 
 /// `POST /v1/events`.
 pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let (index, app) = enter(call)?;
-    let mut wait = Wait::Applied;
-    for (_, value) in parameters(call, &[("wait", Times::Once)])? {
-        wait = match &*value {
-            "applied" => Wait::Applied,
-            "accepted" => Wait::Accepted,
-            _ => return Err(Problem::bad("wait must be applied or accepted")),
-        };
-    }
-    let form = match media_type(call) {
-        None | Some(Media::Json) => BodyForm::Json,
-        Some(Media::Lines) => BodyForm::Lines,
-        Some(Media::Other) => {
-            return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "the body must be application/json or application/x-ndjson",
-            ));
-        }
-    };
+    let wait = wait(call)?;
+    let form = form(call)?;
     let key = request_key(call)?;
     let State {
         config,
@@ -51,7 +34,7 @@ pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
     } = call.state;
     let server = &config.server;
     let (max_bytes, max_events) = (server.max_events_bytes, server.max_events);
-    // Refused before the body is read, which then costs no memory.
+    // An overloaded pod refuses the call before it reads the body, which then costs no memory.
     writer.takes_events(app)?;
     let body = call.body(index, max_bytes).await?;
     let mut is_large = body.is_large();
@@ -65,7 +48,7 @@ pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
     let (batch, _room) = bodies.work(body, read).await;
     let batch = batch?;
     is_large |= batch.len() > FEW_EVENTS;
-    // Memory for the answer is there before anything is done: it is given then, whatever it comes to.
+    // Memory for the answer is reserved before any event is applied: an answer that tells what was done is never refused.
     let rows = ROW_BYTES.saturating_mul(batch.len() as u64);
     let rows = rows.saturating_add(batch.note_bytes() as u64);
     let _room_for_answer = answers.try_hold(rows).map_err(|_| {
@@ -74,17 +57,39 @@ pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
     })?;
     let answer = if is_large {
         let (writer, app, metrics) = (writer.clone(), app.clone(), Arc::clone(metrics));
-        let work = async move { results::applied(&writer, &app, batch, wait, &metrics).await };
+        let work = async move { results::apply(&writer, &app, batch, wait, &metrics).await };
         Box::pin(bodies.beside(work)).await
     } else {
-        results::applied(writer, app, batch, wait, metrics).await
+        results::apply(writer, app, batch, wait, metrics).await
     };
     let mut answer = json_bytes(StatusCode::OK, answer?);
     answer.extensions_mut().insert(Done);
     Ok(answer)
 }
 
-/// The key of the whole request, by which it is known when it is sent again.
+/// What the caller waits for.
+fn wait(call: &Call<'_>) -> Result<Wait, Problem> {
+    let given = parameters(call, &[("wait", Times::Once)])?;
+    match given.first().map(|(_, value)| &**value) {
+        None | Some("applied") => Ok(Wait::Applied),
+        Some("accepted") => Ok(Wait::Accepted),
+        Some(_) => Err(Problem::bad("wait must be applied or accepted")),
+    }
+}
+
+/// In which form the events come.
+fn form(call: &Call<'_>) -> Result<BodyForm, Problem> {
+    match media_type(call) {
+        None | Some(Media::Json) => Ok(BodyForm::Json),
+        Some(Media::Lines) => Ok(BodyForm::Lines),
+        Some(Media::Other) => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the body must be application/json or application/x-ndjson",
+        )),
+    }
+}
+
+/// The key of the whole request, by which a repeated request is known.
 fn request_key(call: &Call<'_>) -> Result<Option<EventKey>, Problem> {
     const NAME: &str = "Idempotency-Key";
     let bad = |why: &str| Problem::bad(format!("{NAME} {why}"));

@@ -1,4 +1,4 @@
-//! What goes wrong, in the words of RFC 9457.
+//! The errors of the native API, as problem details (RFC 9457).
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -10,15 +10,16 @@ use crate::http::body::BodyError;
 use crate::http::request::{came_to, close, retry_after, set, with_body};
 use crate::outcome::Outcome;
 
-/// An error as RFC 9457 has it.
+/// An error of the native API.
 pub(super) struct Problem {
     status: StatusCode,
     outcome: Outcome,
     detail: String,
+    /// The methods that the path takes.
     allow: Option<&'static str>,
     /// Whether bytes of the body may still be on the way.
     unread_body: bool,
-    /// Seconds to wait, of a limit.
+    /// How many seconds the caller should wait, if a limit says so.
     retry_after: Option<u64>,
 }
 
@@ -135,7 +136,7 @@ impl From<BodyError> for Problem {
             BodyError::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
         };
         if error == BodyError::NoRoom {
-            // What is short is read away, so that a caller who comes again needs no new connection.
+            // The connection stays open: a short body is read away, so that the caller can send it again without a new connection.
             return Self::new(
                 status,
                 format!("{error}; the whole request may be sent again"),

@@ -1,4 +1,4 @@
-//! The reads: counts of users and of rooms.
+//! The reads of the native API: counts of users and of rooms.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,7 +16,7 @@ use crate::names::{AppId, RoomId, UserId};
 
 /// The most users in one `POST /v1/unread`.
 pub(super) const MAX_USERS: usize = 1_000;
-/// Bytes in the body of `POST /v1/unread`: [`MAX_USERS`] of the longest names, escaped.
+/// The most bytes of a body that names users: [`MAX_USERS`] of the longest ids, escaped, fit in.
 const MAX_USERS_BYTES: usize = 2 << 20;
 
 /// `GET /v1/users/{user}/unread`.
@@ -41,7 +41,7 @@ pub(super) async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem
 /// `POST /v1/unread`.
 pub(super) async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let (index, app) = enter(call)?;
-    let users = users_of_body(call, index).await?;
+    let users = read_users(call, index).await?;
     let mut named = HashSet::with_capacity(users.len());
     let users: Vec<&UserId> = users.iter().filter(|user| named.insert(*user)).collect();
     let totals = call.state.reader.totals_of(app, &users).await?;
@@ -55,8 +55,8 @@ pub(super) async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
     }))
 }
 
-/// The users that the body of a call without parameters names.
-async fn users_of_body(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>, Problem> {
+/// Reads the body of a call that takes no parameters. Answers the users that it names.
+async fn read_users(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>, Problem> {
     parameters(call, &[])?;
     if matches!(media_type(call), Some(Media::Other | Media::Lines)) {
         let detail = "the body must be application/json";
@@ -64,20 +64,20 @@ async fn users_of_body(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>,
     }
     let most = MAX_USERS_BYTES.min(call.state.config.server.max_bodies_bytes / 4);
     let body = call.body(index, most).await?;
-    let (users, _room) = call.state.bodies.work(body, users_asked).await;
+    let (users, _room) = call.state.bodies.work(body, parse_users).await;
     users
 }
 
-/// The users that a body names.
-pub(super) fn users_asked(body: &[u8]) -> Result<Vec<UserId>, Problem> {
+/// The users that a body names: `{"users": […]}`.
+pub(super) fn parse_users(body: &[u8]) -> Result<Vec<UserId>, Problem> {
     let value = json::parse(body).map_err(|fault| not_json(body, fault))?;
     let fields = value
         .fields()
         .ok_or_else(|| Problem::bad("the body must be an object"))?;
-    let mut asked = None;
+    let mut list = None;
     for (key, value) in fields {
         match key.text(Surrogates::Replace) {
-            Some(Ok(key)) if key == "users" => asked = value.items(),
+            Some(Ok(key)) if key == "users" => list = value.items(),
             Some(Ok(key)) => {
                 let key = named(&key);
                 return Err(Problem::bad(format!("{key} is not a field of this call")));
@@ -87,7 +87,7 @@ pub(super) fn users_asked(body: &[u8]) -> Result<Vec<UserId>, Problem> {
     }
     let bad = || Problem::bad("users must be a list of user ids");
     let mut users = Vec::new();
-    for user in asked.ok_or_else(bad)? {
+    for user in list.ok_or_else(bad)? {
         if users.len() == MAX_USERS {
             let detail = format!("at most {MAX_USERS} users can be asked for at once");
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
@@ -109,7 +109,7 @@ pub(super) async fn room_unread(call: &Call<'_>) -> Result<HttpResponse, Problem
     let parse = |user: &str| {
         UserId::parse(user).map_err(|error| Problem::bad(format!("a user id {error}")))
     };
-    // `user` is for ids that hold a comma.
+    // `users` is a list with commas; `user` is one user, whose id may hold a comma.
     for (name, value) in parameters(call, &[("users", Times::Many), ("user", Times::Many)])? {
         let users = users.get_or_insert_default();
         if name == "user" {
@@ -127,11 +127,11 @@ pub(super) async fn room_unread(call: &Call<'_>) -> Result<HttpResponse, Problem
     room_counts(call, app, &room, users.as_deref()).await
 }
 
-/// `POST /v1/rooms/{room}/unread`: the same for users whom the body names: a URL has no place for a thousand.
+/// `POST /v1/rooms/{room}/unread`: the same, but the body names the users, since a URL is too short for a thousand.
 pub(super) async fn room_unread_of(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let (index, app) = enter(call)?;
     let room = parse_segment(call.parameter(0), RoomId::parse)?;
-    let users = users_of_body(call, index).await?;
+    let users = read_users(call, index).await?;
     room_counts(call, app, &room, Some(&users)).await
 }
 
@@ -156,6 +156,7 @@ async fn room_counts(
     }
 }
 
+/// An id that stands in the path.
 fn parse_segment<T, E: std::fmt::Display>(
     segment: &str,
     parse: impl Fn(String) -> Result<T, E>,
@@ -248,7 +249,7 @@ impl<'a> RoomAnswer<'a> {
     }
 }
 
-/// Written as an object: a user's numbers, or null, under its id.
+/// Written as an object that holds, under each user's id, the user's numbers, or null where there is no such user.
 struct Users<'a>(&'a [(&'a UserId, Option<Totals>)]);
 
 impl Serialize for Users<'_> {

@@ -1,4 +1,4 @@
-//! What became of the events of a request: they are applied, counted, and each gets its row of the answer.
+//! Applies the events of a request, and makes the answer: a row for each event, with what it came to.
 
 use std::mem::take;
 
@@ -6,13 +6,12 @@ use serde::{Serialize, Serializer};
 
 use crate::engine::Writer;
 use crate::error::Error;
-use crate::event::{Batch, Invalid, Notes};
-use crate::event::{EventOutcome, Wait};
+use crate::event::{Batch, EventOutcome, Invalid, Notes, Wait};
 use crate::names::AppId;
 use crate::telemetry::metrics::Metrics;
 
-/// Applies the events of a request, and writes the answer.
-pub(super) async fn applied(
+/// Applies the events of a request, and makes the body of the answer.
+pub(super) async fn apply(
     writer: &Writer,
     app: &AppId,
     batch: Batch,
@@ -25,8 +24,8 @@ pub(super) async fn applied(
     let notes: Vec<Notes> = notes.collect();
     let outcomes = writer.apply(app, events, wait).await?;
     let mut outcomes = outcomes.into_iter().zip(notes);
-    let mut bad = batch.refused.into_iter().peekable();
-    let results = (0..total).map(|index| match bad.next_if(|(at, _)| *at == index) {
+    let mut refused = batch.refused.into_iter().peekable();
+    let results = (0..total).map(|index| match refused.next_if(|(at, _)| *at == index) {
         Some((_, invalid)) => Ok(EventResult::Invalid(invalid)),
         None => match outcomes.next() {
             Some((outcome, notes)) => Ok(EventResult::Outcome(outcome, notes)),
@@ -34,17 +33,19 @@ pub(super) async fn applied(
         },
     });
     let results: Vec<EventResult> = results.collect::<Result<_, _>>()?;
-    render_events(metrics, &results)
+    count_and_render(metrics, &results)
 }
 
 /// What a caller is told of one event.
 enum EventResult {
+    /// What the event came to, and notes on how it was read.
     Outcome(EventOutcome, Notes),
+    /// It is no event.
     Invalid(Invalid),
 }
 
-/// The answer to a request with events; they are counted on the way.
-fn render_events(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, Error> {
+/// Counts the events by what they came to, and writes the body of the answer.
+fn count_and_render(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, Error> {
     let (mut applied, mut accepted, mut duplicate, mut rejected) = (0, 0, 0, 0);
     for result in results {
         *match result {

@@ -1,14 +1,16 @@
-//! What goes wrong, in this dialect's envelope.
+//! The errors of this dialect, in the vendor's envelope. Codes are the vendor's (S2). Of the texts,
+//! only that of an unknown user is the vendor's; the others are ours.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::http::request::{self, ReadFailure};
+use crate::http::fault::VendorFault;
+use crate::http::request;
 use crate::outcome::Outcome;
 
-/// What goes wrong.
+/// An error of this dialect.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     outcome: Outcome,
@@ -17,11 +19,12 @@ pub(super) struct Fault {
     message: &'static str,
 }
 
+/// A fault for which the caller has to change the call.
 const fn bad(code: u32, message: &'static str) -> Fault {
     refusal(Outcome::BadRequest, code, message)
 }
 
-/// The status is the same whatever it is.
+/// A fault with the status that nearly all of them have.
 const fn refusal(outcome: Outcome, code: u32, message: &'static str) -> Fault {
     Fault {
         outcome,
@@ -41,32 +44,31 @@ pub(super) const REQUEST: Fault = bad(400404, "The request could not be read.");
 pub(super) const LENGTH: Fault = bad(400110, "The request is too long.");
 pub(super) const SLOW: Fault = bad(400404, "The request did not arrive in time.");
 pub(super) const METHOD: Fault = bad(400930, "This endpoint answers GET only.");
-pub(super) const LIMIT: Fault = Fault {
-    outcome: Outcome::Limited,
-    status: StatusCode::TOO_MANY_REQUESTS,
-    code: 500910,
-    message: "Rate limit exceeded.",
-};
-pub(super) const INTERNAL: Fault = Fault {
-    outcome: Outcome::Internal,
-    status: StatusCode::INTERNAL_SERVER_ERROR,
-    code: 500901,
-    message: "Internal error.",
-};
 
-/// For a while: because of Redis, or because there is too much to do.
-pub(super) const fn unavailable(outcome: Outcome) -> Fault {
-    Fault {
-        outcome,
+impl VendorFault for Fault {
+    const LIMIT: Self = Self {
+        outcome: Outcome::Limited,
+        status: StatusCode::TOO_MANY_REQUESTS,
+        code: 500910,
+        message: "Rate limit exceeded.",
+    };
+    const INTERNAL: Self = Self {
+        outcome: Outcome::Internal,
         status: StatusCode::INTERNAL_SERVER_ERROR,
         code: 500901,
-        message: "Temporarily unavailable, please retry.",
-    }
-}
+        message: "Internal error.",
+    };
 
-impl Fault {
-    /// The answer that says so.
-    pub(super) fn answer(&self) -> HttpResponse {
+    fn unavailable(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: 500901,
+            message: "Temporarily unavailable, please retry.",
+        }
+    }
+
+    fn answer(&self) -> HttpResponse {
         #[derive(Serialize)]
         struct Envelope<'a> {
             message: &'a str,
@@ -87,11 +89,7 @@ impl Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        match ReadFailure::from(error) {
-            ReadFailure::Limited => LIMIT,
-            ReadFailure::Passing(outcome) => unavailable(outcome),
-            ReadFailure::Broken => INTERNAL,
-        }
+        Self::of_read(error)
     }
 }
 

@@ -1,14 +1,14 @@
-//! What a call asks for and is answered: the items of `item_keys`, over rooms of some `custom_types`.
+//! What a call asks for (the counts in `item_keys`, over the rooms of `custom_types`), and the body of its answer.
 
 use super::fault::{Fault, KEY, TYPES};
 use crate::counts::{ByKind, Totals};
 use crate::http::request::Query;
 use crate::names::CustomType;
 
-/// Custom types in one call.
+/// The most custom types in one call.
 pub(super) const MAX_TYPES: usize = 1_000;
 
-/// An entry of `item_keys`: a name and the number it stands for.
+/// A count that `item_keys` can name.
 #[derive(Clone, Copy)]
 pub(super) struct ItemKey {
     /// Its name.
@@ -20,7 +20,7 @@ const fn key(name: &'static str, value: fn(&Totals) -> u64) -> ItemKey {
     ItemKey { name, value }
 }
 
-/// In the order in which the documentation lists them.
+/// All counts, in the order of the answer to a call that names none.
 pub(super) static KEYS: [ItemKey; 9] = [
     key("non_super_group_channel_unread_message_count", |t| {
         ordinary(t.messages)
@@ -45,26 +45,27 @@ pub(super) static KEYS: [ItemKey; 9] = [
     key("group_channel_unread_mention_count", |t| every(t.mentions)),
 ];
 
-/// Direct rooms are group channels here, as in every SDK of this vendor.
+/// Direct rooms are group channels, as in every SDK of the vendor (S4).
 fn ordinary(count: ByKind) -> u64 {
     count.direct.saturating_add(count.group)
 }
 
+/// Non-super plus super. The documented sample does not add up.
 fn every(count: ByKind) -> u64 {
     ordinary(count).saturating_add(count.supergroup)
 }
 
 /// What a query asks for.
-pub(super) struct AskedItems {
-    /// Each once, in the order asked.
+pub(super) struct ItemQuery {
+    /// The counts, each once, in the order in which the query names them.
     pub keys: Vec<ItemKey>,
-    /// Those that a room can have; none at all: nobody asked for some only.
+    /// The custom types of the rooms to count, but for those that no room can have. None: all rooms.
     pub types: Option<Vec<CustomType>>,
 }
 
-impl AskedItems {
-    /// Lists come as one comma list (the comma encoded or not), as a repeated name, or both. Decoding first and splitting
-    /// then is the only rule that serves every SDK.
+impl ItemQuery {
+    /// Reads a query. The SDKs write a list with commas (encoded or not), by repeating the parameter, or both (S4). To decode first and to
+    /// split then is the only rule that serves all of them.
     pub(super) fn parse(query: Query<'_>) -> Result<Self, Fault> {
         let mut keys: Vec<ItemKey> = Vec::new();
         let mut types: Option<Vec<CustomType>> = None;
@@ -80,7 +81,7 @@ impl AskedItems {
                     }
                 }
                 "custom_types" | "custom_types[]" | "custom_type" => {
-                    // Not trimmed: a blank may be part of a type.
+                    // A custom type is not trimmed: blanks may be part of it.
                     for item in value.split(',').filter(|s| !s.is_empty()) {
                         if !seen.insert(item.to_owned()) {
                             continue;
@@ -88,7 +89,7 @@ impl AskedItems {
                         if seen.len() > MAX_TYPES {
                             return Err(TYPES);
                         }
-                        // What can't be a type is no room's.
+                        // A type that no room can have is left out, but asked for all the same.
                         let types = types.get_or_insert_default();
                         types.extend(CustomType::parse(item));
                     }
@@ -123,8 +124,8 @@ pub(super) fn render(keys: &[ItemKey], totals: &Totals) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn asked(query: &str) -> Result<AskedItems, Fault> {
-        AskedItems::parse(Query::new(query))
+    fn asked(query: &str) -> Result<ItemQuery, Fault> {
+        ItemQuery::parse(Query::new(query))
     }
 
     fn names(query: &str) -> Vec<&'static str> {
@@ -166,7 +167,7 @@ mod tests {
         );
         assert!(types("custom_types=").is_empty());
         assert_eq!(asked("custom_types=").unwrap().types, None);
-        // What no room can have is asked for, and is none of them.
+        // Types that no room can have: some are asked for, and none is left.
         let long = format!("custom_type={}", "x".repeat(256));
         for none in [&long, "custom_type=a%0A"] {
             assert_eq!(asked(none).unwrap().types, Some(Vec::new()), "{none}");

@@ -1,4 +1,4 @@
-//! `[apps.sendbird]`.
+//! The section `[apps.sendbird]` of the configuration.
 
 use crate::config::rules::{NeededSecret, NeededText, Secrets};
 use crate::config::{Credential, Secret, Section, SectionKind, settings};
@@ -26,7 +26,7 @@ settings! {
     }
 }
 
-/// It is a part of a host name.
+/// Checks an application id, which is a part of a host name.
 fn application_id(id: &str) -> Result<(), String> {
     let part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     let legal = !id.is_empty() && id.len() <= 63 && id.bytes().all(part);
@@ -47,7 +47,7 @@ impl Section for SendbirdConfig {
         all.push(Credential {
             kind: "application id",
             key: "application_id",
-            // Host names know no case.
+            // Case does not matter in host names.
             value: Secret(self.application_id.to_ascii_lowercase()),
         });
         all

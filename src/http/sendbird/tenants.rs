@@ -1,4 +1,4 @@
-//! Whose credentials a call has.
+//! Finds the app whose credentials a call has.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::http::keys::KeyRing;
 use crate::http::request::Call;
 use crate::names::AppId;
 
-/// The header of a token.
+/// The header that holds a token.
 pub(super) const API_TOKEN: &str = "api-token";
 
-/// Which app a token or a host name belongs to.
+/// The apps by token and by host name.
 pub(super) struct Tenants {
     pub(super) tokens: KeyRing<Arc<Tenant>>,
-    /// Application ids in lower case, as in host names.
+    /// By application id in lower case: the app's place in the configuration.
     pub(super) hosts: HashMap<String, usize>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Tenant {
 }
 
 impl Tenants {
-    /// Indexes the credentials of this dialect.
+    /// Indexes the apps that have a section of this dialect.
     pub(super) fn new(apps: &[AppConfig]) -> Self {
         let mut tokens = Vec::new();
         let mut hosts = HashMap::new();
@@ -52,7 +52,7 @@ impl Tenants {
         }
     }
 
-    /// The app that a host `api-{application_id}.…` names, if it names one of ours.
+    /// The app that a host `api-{application_id}.…` names, if there is such an app.
     pub(super) fn by_host(&self, host: &str) -> Option<usize> {
         let host = host.to_ascii_lowercase();
         let rest = host.strip_prefix("api-")?;
@@ -62,10 +62,10 @@ impl Tenants {
     }
 }
 
-/// The app whose token a call has.
+/// The app whose token a call has. A host that names another app is refused.
 pub(super) fn authenticate<'a>(call: &Call<'a>) -> Result<&'a Tenant, Fault> {
     let tenants: &Tenants = call.tenants()?;
-    // The first that is not empty: one SDK sends the header twice.
+    // The first that is not empty: an SDK sends the header twice (S4).
     let token = call.header(API_TOKEN).ok_or(TOKEN)?;
     let tenant = tenants.tokens.find(token).ok_or(TOKEN)?;
     match tenants.by_host(call.host()) {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::http::request;
 
-/// The answer's body. Absent lists stay out of it: one mode never shows the other's field.
+/// The body of an answer. It holds the total or the lists, never both (T1).
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct AnswerBody<'a> {
@@ -24,7 +24,7 @@ pub(super) struct AnswerBody<'a> {
     pub failed: Vec<Failed<'a>>,
 }
 
-/// A peer, and what it has sent that was not read.
+/// A peer, and how many of its messages the user has not read.
 #[derive(Serialize)]
 pub(super) struct Count<'a> {
     #[serde(rename = "Peer_Account")]
@@ -33,7 +33,7 @@ pub(super) struct Count<'a> {
     pub unread: u64,
 }
 
-/// A peer of whom nothing is known.
+/// A peer that does not exist.
 #[derive(Serialize)]
 pub(super) struct Failed<'a> {
     #[serde(rename = "Peer_Account")]
@@ -43,7 +43,7 @@ pub(super) struct Failed<'a> {
 }
 
 impl AnswerBody<'_> {
-    /// All is well, and nothing said.
+    /// A success that says nothing yet.
     pub(super) const OK: Self = Self {
         action_status: "OK",
         error_info: "",

@@ -1,4 +1,4 @@
-//! What a body asks for.
+//! What a body asks for, and the lists of the answer.
 
 use super::answer::{AnswerBody, Count, Failed};
 use super::fault::{Fault, JSON, PEERS, TO_ACCOUNT, TYPE};
@@ -6,31 +6,31 @@ use crate::counts::PeerCount;
 use crate::json::{self, Raw, Surrogates};
 use crate::names::UserId;
 
-/// Peers in one call.
+/// The most peers in one call (T1).
 pub(super) const MAX_PEERS: usize = 10;
-/// Of a peer: that account does not exist.
+/// The code of a peer that does not exist (T1).
 const NO_ACCOUNT: u32 = 70107;
 
-/// What the body asks for.
+/// What a body asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct AskedPeers {
-    /// Whose counts.
+pub(super) struct Question {
+    /// The user whose counts are asked for.
     pub user: UserId,
-    /// Each peer once, in the order asked; none: the total.
+    /// The peers, each once, in the order of the body. None at all: the total is asked for.
     pub peers: Vec<Peer>,
 }
 
 /// A peer that is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// The user's own id, with whom there is no conversation.
+    /// The user itself, with whom it has no conversation.
     Oneself,
     Other(UserId),
-    /// A text that can't be an id, so no such account exists.
+    /// A text that can't be an id: there is no such user.
     Nobody(String),
 }
 
-impl AskedPeers {
+impl Question {
     /// Reads a body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Fault> {
         let body = json::parse(body).map_err(|_| JSON)?;
@@ -42,18 +42,18 @@ impl AskedPeers {
         };
         let user = text(user.ok_or(TO_ACCOUNT)?)?;
         let user = UserId::parse(user).map_err(|_| TO_ACCOUNT)?;
-        let mut peers_asked = match peers {
+        let mut items = match peers {
             None => None,
             Some(peers) => Some(peers.items().ok_or(TYPE)?),
         };
-        // Not looked at any further than it takes to know that they are too many.
-        if let Some(items) = &peers_asked
+        // The reading of a list that is too long ends as soon as that is known.
+        if let Some(items) = &items
             && items.clone().take(MAX_PEERS + 1).count() > MAX_PEERS
         {
             return Err(PEERS);
         }
         let mut peers = Vec::new();
-        for peer in peers_asked.iter_mut().flatten() {
+        for peer in items.iter_mut().flatten() {
             let peer = text(peer)?;
             let peer = match UserId::parse(peer.as_str()) {
                 Ok(id) if id == user => Peer::Oneself,
@@ -67,8 +67,8 @@ impl AskedPeers {
         Ok(Self { user, peers })
     }
 
-    /// The peers to ask the reader for.
-    pub(super) fn known(&self) -> Vec<&UserId> {
+    /// The peers whose counts the reader has to read.
+    pub(super) fn others(&self) -> Vec<&UserId> {
         fn other(peer: &Peer) -> Option<&UserId> {
             match peer {
                 Peer::Other(id) => Some(id),
@@ -78,10 +78,10 @@ impl AskedPeers {
         self.peers.iter().filter_map(other).collect()
     }
 
-    /// Lists every peer, `counts` being those of [`AskedPeers::known`] in their order.
+    /// Puts every peer into a list of the answer. `counts` are those of [`Question::others`], in the same order.
     pub(super) fn fill<'a>(&'a self, reply: &mut AnswerBody<'a>, counts: &[PeerCount]) {
         let mut counts = counts.iter();
-        let mut known = Vec::with_capacity(self.peers.len());
+        let mut counted = Vec::with_capacity(self.peers.len());
         for peer in &self.peers {
             let (peer, count) = match peer {
                 Peer::Oneself => (self.user.as_str(), Some(0)),
@@ -92,14 +92,14 @@ impl AskedPeers {
                 },
             };
             match count {
-                Some(unread) => known.push(Count { peer, unread }),
+                Some(unread) => counted.push(Count { peer, unread }),
                 None => reply.failed.push(Failed {
                     peer,
                     code: NO_ACCOUNT,
                 }),
             }
         }
-        reply.counts = Some(known);
+        reply.counts = Some(counted);
     }
 }
 
@@ -108,8 +108,8 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn parse(body: &str) -> Result<AskedPeers, Fault> {
-        AskedPeers::parse(body.as_bytes())
+    fn parse(body: &str) -> Result<Question, Fault> {
+        Question::parse(body.as_bytes())
     }
 
     fn show(reply: &AnswerBody<'_>) -> Value {
@@ -150,17 +150,17 @@ mod tests {
 
     #[test]
     fn peers_are_answered_once_in_order() {
-        let asked =
+        let question =
             parse(r#"{"To_Account":"a","Peer_Account":["b","","b","a","ghost","c"]}"#).unwrap();
-        let known: Vec<_> = asked
-            .known()
+        let others: Vec<_> = question
+            .others()
             .iter()
             .map(|u| u.as_str().to_owned())
             .collect();
-        assert_eq!(known, ["b", "ghost", "c"]);
+        assert_eq!(others, ["b", "ghost", "c"]);
         let mut reply = AnswerBody::OK;
         let counts = [PeerCount::Known(3), PeerCount::Unknown, PeerCount::Known(0)];
-        asked.fill(&mut reply, &counts);
+        question.fill(&mut reply, &counts);
         assert_eq!(
             show(&reply),
             serde_json::json!({

@@ -1,4 +1,4 @@
-//! `[apps.tencent]`.
+//! The section `[apps.tencent]` of the configuration.
 
 use crate::config::rules::{NeededNumber, NeededSecret, Texts};
 use crate::config::{Credential, Secret, Section, SectionKind, settings};
@@ -20,6 +20,7 @@ settings! {
     }
 }
 
+/// Checks the name of an administrator.
 fn admin(name: &str) -> Result<(), String> {
     match name.is_empty() {
         true => Err("must not hold an empty name".into()),

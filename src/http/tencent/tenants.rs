@@ -1,4 +1,4 @@
-//! Whose credentials a call has.
+//! Finds the app whose credentials a call has.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,7 +23,7 @@ pub(super) struct Tenant {
 }
 
 impl Tenants {
-    /// Indexes the credentials of this dialect.
+    /// Indexes the apps that have a section of this dialect.
     pub(super) fn new(apps: &[AppConfig]) -> Self {
         let tenant = |(index, app): (usize, &AppConfig)| {
             let config = app.section::<TencentConfig>()?;
@@ -39,7 +39,7 @@ impl Tenants {
     }
 }
 
-/// The app whose administrator has signed a call.
+/// The app whose administrator's UserSig a call has.
 pub(super) fn authenticate<'a>(call: &Call<'a>) -> Result<&'a Tenant, Fault> {
     let (mut app, mut identifier, mut usersig) = (None, None, None);
     for (name, value) in call.query() {
@@ -68,7 +68,7 @@ pub(super) fn authenticate<'a>(call: &Call<'a>) -> Result<&'a Tenant, Fault> {
     Ok(tenant)
 }
 
-/// A decimal number without a sign, which `parse` alone would take.
+/// A decimal number. It has no sign, which `parse` alone would take.
 pub(super) fn digits(text: &str) -> Option<u64> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()

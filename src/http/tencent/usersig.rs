@@ -1,5 +1,5 @@
-//! UserSig (TLSSigAPIv2): a compressed JSON document with an HMAC over four or five of its fields. It comes from anybody, in
-//! the URL, so each step is bounded before the next one looks at its result.
+//! UserSigs (TLSSigAPIv2, T6): a UserSig is a compressed JSON document with an HMAC over four or five of its fields. It comes in the
+//! URL, and anybody can send one. So the result of each step is bounded before the next step looks at it.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use thread_local::ThreadLocal;
 
-/// The longest signature, in characters of the query's value.
+/// The most characters of a UserSig.
 const MAX_CHARS: usize = 2 * 1024;
-/// The longest document in it, in bytes.
+/// The most bytes of the document in it.
 const MAX_DOCUMENT: usize = 4 * 1024;
-/// Verified signatures that an app keeps.
+/// How many verified UserSigs are remembered for each app.
 const CACHED: usize = 1_024;
 
-/// Why a signature does not let anybody in, in the order in which it is found out.
+/// Why a UserSig lets nobody in. The reasons stand in the order in which they are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unusable {
     /// Not a UserSig at all.
@@ -38,21 +38,22 @@ pub(super) enum Unusable {
     /// Not signed with this app's key.
     #[error("the UserSig's MAC is wrong")]
     Forged,
-    /// Its time is over.
+    /// It has expired.
     #[error("the UserSig has expired")]
     Expired,
 }
 
+/// The document in a UserSig.
 #[derive(Serialize, Deserialize)]
 struct Document {
-    // Read by no verifier and not covered by the MAC.
+    // No verifier reads it, and the MAC does not cover it.
     #[serde(rename = "TLS.ver", skip_deserializing)]
     version: &'static str,
     #[serde(rename = "TLS.identifier")]
     identifier: String,
     #[serde(rename = "TLS.sdkappid")]
     sdkappid: u64,
-    // The vendor's own package signs a negative one as well: one that has expired, not one that can't be read.
+    // The lifetime in seconds. The vendor's package also signs negative ones: such a UserSig can be read, and has expired.
     #[serde(rename = "TLS.expire")]
     expire: i64,
     #[serde(rename = "TLS.time")]
@@ -68,6 +69,7 @@ struct Document {
 }
 
 impl Document {
+    /// The HMAC of the fields that it covers.
     fn mac(&self, key: &[u8]) -> Option<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
         mac.update(
@@ -84,18 +86,18 @@ impl Document {
     }
 }
 
-/// Checks the signatures of one app and remembers the good ones until they expire.
+/// Checks the UserSigs of one app. It remembers the good ones until they expire.
 pub(super) struct Verifier {
     sdkappid: u64,
     key: Vec<u8>,
-    /// Only signatures made with the key get in, so a stranger can't push anybody out.
+    /// The good UserSigs: whose each is, and its last second. None gets in that was not made with the key, so a stranger can't push any out.
     good: Cache<Box<str>, (Arc<str>, u64)>,
-    /// The one that each thread saw last, which is nearly always the next one too: then no thread waits for another.
-    last: ThreadLocal<RefCell<Option<GoodSignature>>>,
+    /// The last good UserSig of each thread, which is nearly always the next one too. A thread that finds it here waits for no lock.
+    last: ThreadLocal<RefCell<Option<Good>>>,
 }
 
-/// A good signature, whose it is, and until when.
-struct GoodSignature {
+/// A good UserSig, whose it is, and its last second.
+struct Good {
     usersig: Box<str>,
     identifier: Arc<str>,
     until: u64,
@@ -115,10 +117,10 @@ impl Verifier {
     /// Whether `usersig` is one of this app for `identifier` and not expired at `now` (Unix seconds).
     pub(super) fn verify(&self, usersig: &str, identifier: &str, now: u64) -> Result<(), Unusable> {
         let last = self.last.get_or_default();
-        let seen = |seen: &GoodSignature| {
-            *seen.usersig == *usersig && *seen.identifier == *identifier && now <= seen.until
+        let is_this = |good: &Good| {
+            *good.usersig == *usersig && *good.identifier == *identifier && now <= good.until
         };
-        if last.borrow().as_ref().is_some_and(seen) {
+        if last.borrow().as_ref().is_some_and(is_this) {
             return Ok(());
         }
         if let Some((known, until)) = self.good.get(usersig) {
@@ -128,7 +130,7 @@ impl Verifier {
                 self.good.remove(usersig);
                 Err(Unusable::Expired)
             } else {
-                *last.borrow_mut() = Some(GoodSignature {
+                *last.borrow_mut() = Some(Good {
                     usersig: usersig.into(),
                     identifier: known,
                     until,
@@ -149,7 +151,7 @@ impl Verifier {
             .map_err(|_| Unusable::Forged)?;
         // Compares in constant time.
         mac.verify_slice(&sig).map_err(|_| Unusable::Forged)?;
-        // The last second still counts, as in the vendor's own verifiers.
+        // The UserSig is still good in its last second, as for the vendor's own verifiers.
         let until = document.time.checked_add_signed(document.expire);
         let until = until
             .filter(|until| now <= *until)
@@ -159,6 +161,7 @@ impl Verifier {
     }
 }
 
+/// The document in a UserSig. None: it is not a UserSig.
 fn decode(usersig: &str) -> Option<Document> {
     if usersig.len() > MAX_CHARS {
         return None;
@@ -182,12 +185,12 @@ fn decode(usersig: &str) -> Option<Document> {
     if text.len() > MAX_DOCUMENT || !inflater.into_inner().is_empty() {
         return None;
     }
-    // serde takes an array for a struct.
+    // serde would also take an array for the document.
     if !text.trim_ascii_start().starts_with(b"{") {
         return None;
     }
     let document: Document = serde_json::from_slice(&text).ok()?;
-    // Before the signed text is put together: a line break in a field would forge the next line of it.
+    // Checked before the signed text is put together: a line break in a field could pass for the start of the next field.
     let clean = !document.identifier.is_empty() && !document.identifier.contains(char::is_control);
     let userbuf = document.userbuf.as_deref().unwrap_or_default();
     (clean && STANDARD.decode(userbuf).is_ok()).then_some(document)
@@ -205,6 +208,7 @@ pub(super) fn make_usersig(
     make(sdkappid, key, identifier, now, lifetime, None)
 }
 
+/// The same, with the bytes of a `userbuf`.
 fn make(
     sdkappid: u64,
     key: &str,
@@ -231,6 +235,7 @@ fn make(
     pack(&text, Compression::default())
 }
 
+/// Compresses a document, and writes it in the letters of a UserSig.
 fn pack(text: &[u8], level: Compression) -> Option<String> {
     let mut deflater = ZlibEncoder::new(Vec::new(), level);
     deflater.write_all(text).ok()?;
@@ -252,7 +257,7 @@ mod tests {
     const KEY: &str = "unread-test-key-0001-not-a-real-secret";
     const NOW: u64 = 1_700_000_000;
 
-    // Made by the vendor's packages with the clock stopped (research 1.1.3).
+    // Made by the vendor's packages for Python and Node (see T6) with the clock stopped. B has the userbuf `abc`.
     const A_PYTHON: &str = "eJyrVgrxCdYrSy1SslJQMtIzUNJRAItkpqTmlWSmZUIkElNyM-Myi0uKEkvyi2BKilOyEwsKMlOACgxNDCDAECqXWlGQWZQKlLEwA0pBBUsyc0FChuZQxTDx4sx0kCXp6d7ZqW6JwY65Tl6JoeGG5SV5UU7GxS4uocW*FdkVvgHl3uFJlaEVQX6etkq1AFbvNk0_";
     const A_NODE: &str = "eJw1ytEKwiAYBeB3*a9jaI0KoYvGCGotojUG3Rma-IgmKs2I3j3Y1rk73zkfuB6b7CU9MJhnBGZDRyFtxAcOzIVBiyF6Hp9*OgShuXMogNGcjKHjEtFIYHQ1KRlVJodeAlsv8z8FVMBAqUrLHW*2pjjwtqN9tLdiEcqyDXXSqT73VXd-t*ly2m-g*wPF7DTt";
     const B: &str = "eJyrVgrxCdYrSy1SslJQMtIzUNJRAItkpqTmlWSmZUIkElNyM-Myi0uKEkvyi2BKilOyEwsKMlOACgxNDCDAECqXWlGQWZQKlLEwA0pBBUsyc0FChuZQxTDx0uLUoqTSNJBFkeFeWXDzM9NBQs6pFUnumWbJHmYWwZ6Fnn4ejoZm5RZOYR4lfs5uhe4pXkH6voGW2WbFTtm2SrUAL0k7NQ__";

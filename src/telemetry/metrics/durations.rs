@@ -13,13 +13,13 @@ const BUCKETS: [f64; 14] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
 
-/// A histogram of seconds. The crate's own one takes a mutex for each observation.
+/// A histogram of seconds. That of `prometheus_client` takes a mutex for each observation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Durations(Arc<[Padded<DurationCells>; STRIPES]>);
 
 #[derive(Debug, Default)]
 struct DurationCells {
-    /// One for each of `BUCKETS` and one for what is above.
+    /// One for each of `BUCKETS`, and one for what is above the last.
     counts: [AtomicU64; BUCKETS.len() + 1],
     sum_nanos: AtomicI64,
 }
@@ -54,7 +54,7 @@ impl EncodeMetric for Durations {
             }
             nanos += cells.sum_nanos.load(Ordering::Relaxed);
         }
-        // The total from the same reading, so that it equals the last bucket.
+        // The total is the sum of the same readings as the buckets, so that they agree.
         let total = buckets.iter().map(|(_, count)| count).sum();
         #[expect(clippy::cast_precision_loss, reason = "a sum of seconds is a float")]
         let sum = nanos as f64 / 1e9;

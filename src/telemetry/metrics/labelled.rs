@@ -1,4 +1,4 @@
-//! Counters by label, whose handles are found without a lock.
+//! Counters by label. The counter of a label is found without a lock.
 
 use std::hash::Hash;
 use std::sync::OnceLock;
@@ -33,12 +33,13 @@ where
 
 type HandleKey = (&'static str, &'static str, u16);
 
-/// Handles by label, found without a lock: slots are filled once and never change.
+/// A hash table of metrics by their labels. It takes no lock: each slot is filled once and never changes.
 pub(super) struct Handles<M> {
     slots: Box<[OnceLock<(HandleKey, M)>]>,
 }
 
-/// Some twelve routes, two or three methods and six statuses each; what does not fit goes through the family's lock.
+/// Enough for some twelve endpoints with two or three methods and six statuses each. What does not fit is found through the family's
+/// lock.
 const SLOTS: usize = 512;
 
 impl<M> Default for Handles<M> {
@@ -52,7 +53,7 @@ impl<M> Default for Handles<M> {
 impl<M> Handles<M> {
     pub(super) fn with(&self, key: &HandleKey, make: impl Fn() -> M, f: impl FnOnce(&M)) {
         let start = hash(key);
-        // A short probe: the table is never more than sparsely filled.
+        // A few steps are enough: the table is mostly empty.
         for step in 0..16 {
             let Some(slot) = self.slots.get((start + step) % SLOTS) else {
                 break;
@@ -67,12 +68,12 @@ impl<M> Handles<M> {
 }
 
 fn hash(key: &HandleKey) -> usize {
-    // FNV-1a: labels are short words of ours, so nobody can aim at it.
+    // FNV-1a. No caller can choose labels that collide: they are fixed words.
     let bytes = key.0.bytes().chain(key.1.bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let hash = (hash ^ u64::from(key.2)).wrapping_mul(0x0100_0000_01b3);
-    // The high half is the well mixed one; the remainder is below SLOTS.
+    // The high half is better mixed.
     usize::try_from((hash >> 32) % SLOTS as u64).unwrap_or(0)
 }

@@ -10,19 +10,19 @@ use prometheus_client::metrics::MetricType;
 use super::striped::{STRIPES, stripe};
 use crate::outcome::Outcome;
 
-/// One table for each stripe, so that threads don't write to the same cache lines.
+/// The counts, in one table for each stripe, so that threads don't write to the same cache lines.
 #[derive(Debug)]
 pub(super) struct Requests {
     callers: Vec<Caller>,
     stripes: Vec<Box<[AtomicU64]>>,
 }
 
-/// Whose calls are counted.
+/// An app, or (the first one, with an empty name) all callers whose app is not known.
 #[derive(Debug)]
 struct Caller {
     app: String,
     endpoints: Vec<&'static str>,
-    /// Where its numbers begin in a table.
+    /// Where its counts begin in a table.
     first: usize,
 }
 
@@ -51,7 +51,7 @@ impl Requests {
         }
     }
 
-    /// Of an app's calls those of an endpoint that it does not have are nobody's.
+    /// Counts a call. A call of an endpoint that its app does not have counts as one whose app is not known.
     pub(super) fn add(&self, app: Option<usize>, endpoint: &'static str, outcome: Outcome) {
         let own = app.and_then(|app| self.callers.get(app.checked_add(1)?));
         let place = own.and_then(|caller| caller.place(endpoint, outcome));
@@ -78,7 +78,7 @@ impl Caller {
     }
 }
 
-/// [`Requests`] as the registry has them.
+/// [`Requests`] as the registry asks for them.
 #[derive(Debug)]
 pub(super) struct Collected(pub(super) Arc<OnceLock<Requests>>);
 

@@ -1,10 +1,10 @@
-//! Numbers that many threads move at once.
+//! Numbers that many threads change at once.
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use prometheus_client::metrics::gauge;
 
-/// Threads that do not get in each other's way when they count; more of them share.
+/// How many parts a number has, each for one thread. More threads than that share parts.
 pub(super) const STRIPES: usize = 16;
 
 /// Which of the [`STRIPES`] this thread counts in.
@@ -16,12 +16,12 @@ pub(super) fn stripe() -> usize {
     STRIPE.with(|stripe| *stripe)
 }
 
-/// On cache lines of its own, so that writing to one does not slow down the next.
+/// A value on cache lines of its own, so that writing to it does not slow down its neighbours.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Padded<T>(pub(super) T);
 
-/// A number that many threads move up and down, and that is seldom read.
+/// A number that many threads change often and that is seldom read: the sum of its parts.
 #[derive(Debug, Default)]
 pub(super) struct Striped([Padded<AtomicI64>; STRIPES]);
 

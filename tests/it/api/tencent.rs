@@ -326,7 +326,7 @@ async fn wrong_methods_and_unknown_paths_are_refused() {
     }
 }
 
-/// Made by the vendor's packages (research 1.1.3): identifier and signature. All of them expired in 2023.
+/// Made by the vendor's packages (T6 in `docs/vendors.md`): identifier and signature. All of them expired in 2023.
 const VECTORS: [(&str, &str); 5] = [
     (
         "administrator",

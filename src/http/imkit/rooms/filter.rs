@@ -1,202 +1,158 @@
-//! What `pref` and `q` ask of a room, and whether it is so.
+//! The parameters `q` and `pref` as they come: each is a filter, as JSON, or as fields in brackets or dots.
 
-use std::borrow::Cow;
-
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
-use super::room_type;
-use crate::counts::Pref;
-use crate::engine::RoomBrief;
+use super::QueryError;
 
-/// A setting that `pref` asks about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum PrefField {
-    Tags,
-    TagColors,
-    /// The colour of one tag.
-    TagColor(String),
-    Hidden,
-    Sticky,
-    Muted,
-    Folder,
+/// The most bytes of one filter.
+pub(super) const MAX_FILTER_BYTES: usize = 8 * 1024;
+
+/// A filter whose fields are parameters of their own, as libraries for HTTP write an object: `q[roomTags][$in][]=a`,
+/// `pref.tags=vip`. Brackets or a dot name a field of an object; empty brackets, or a number in them, an item of a list. A dot can
+/// also be part of a tag's name in `tagColors`.
+pub(super) struct Filter {
+    name: &'static str,
+    fields: Map<String, Value>,
+    bytes: usize,
 }
 
-impl PrefField {
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "tags" => Self::Tags,
-            "tagColors" => Self::TagColors,
-            "hidden" => Self::Hidden,
-            "sticky" => Self::Sticky,
-            "muted" => Self::Muted,
-            "folder" => Self::Folder,
-            _ => Self::TagColor(name.strip_prefix("tagColors.")?.to_owned()),
-        })
-    }
+const PARTS: QueryError =
+    "q and pref must be JSON objects, or fields in brackets such as q[roomTags][$in][]";
+pub(super) const TWICE: QueryError = "A parameter is given twice";
 
-    /// The setting that it is, or is a part of.
-    pub(super) fn setting(&self) -> &'static str {
-        match self {
-            Self::Tags => "tags",
-            Self::TagColors | Self::TagColor(_) => "tag_colors",
-            Self::Hidden => "hidden",
-            Self::Sticky => "sticky",
-            Self::Muted => "muted",
-            Self::Folder => "folder",
+impl Filter {
+    /// The filter of that name, without a field.
+    pub(super) fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            fields: Map::new(),
+            bytes: 0,
         }
     }
 
-    pub(super) fn of<'a>(&self, pref: &'a Pref) -> FieldValue<'a> {
-        match self {
-            Self::Tags => FieldValue::Texts(&pref.tags),
-            Self::TagColors => FieldValue::Object(&pref.tag_colors),
-            Self::TagColor(tag) => match pref.tag_colors.get(tag) {
-                Some(colour) => FieldValue::Any(colour),
-                None => FieldValue::Missing,
-            },
-            Self::Hidden => FieldValue::Flag(pref.hidden),
-            Self::Sticky => FieldValue::Flag(pref.sticky),
-            Self::Muted => FieldValue::Flag(pref.muted),
-            Self::Folder => FieldValue::Text(pref.folder.as_str().into()),
+    /// Takes a parameter that is a field of this filter. Answers false for any other parameter.
+    pub(super) fn take(&mut self, name: &str, value: &str) -> Result<bool, QueryError> {
+        let Some(path) = name
+            .strip_prefix(self.name)
+            .filter(|path| path.starts_with(['[', '.']))
+        else {
+            return Ok(false);
+        };
+        self.bytes = self.bytes.saturating_add(name.len() + value.len());
+        if self.bytes > MAX_FILTER_BYTES {
+            return Err(PARTS);
         }
+        let path = steps(path).ok_or(PARTS)?;
+        let (field, path) = path.split_first().ok_or(PARTS)?;
+        let is_flag = matches!(field.as_str(), "hidden" | "sticky" | "muted")
+            || path.iter().any(|step| step == "$exists");
+        let value = match value {
+            "true" | "1" if is_flag => Value::Bool(true),
+            "false" | "0" if is_flag => Value::Bool(false),
+            text => text.into(),
+        };
+        // In `tagColors` a number is the name of a tag.
+        let is_tag =
+            field == "tagColors" && !path.first().is_some_and(|step| step.starts_with('$'));
+        let place = self.fields.entry(field.as_str());
+        match path {
+            [] => once(place, value)?,
+            [step] if is_index(step) && !is_tag => push(place, value)?,
+            [step] => once(inner(place)?.entry(step.as_str()), value)?,
+            [step, index] if is_index(index) => push(inner(place)?.entry(step.as_str()), value)?,
+            _ => return Err(PARTS),
+        }
+        Ok(true)
     }
-}
 
-/// A field of a room that `q` asks about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RoomField {
-    Tags,
-    Type,
-    Id,
-}
-
-impl RoomField {
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "roomTags" => Self::Tags,
-            "roomType" => Self::Type,
-            "_id" => Self::Id,
-            _ => return None,
-        })
-    }
-
-    pub(super) fn of<'a>(self, room: &'a RoomBrief<'_>) -> FieldValue<'a> {
-        match self {
-            Self::Tags => FieldValue::Tags(room.tags().collect()),
-            Self::Type => FieldValue::Text(room_type(room.kind()).into()),
-            Self::Id => FieldValue::Text(room.room()),
+    /// The fields, from the parameters that were taken or from `json`. None: there is no such filter.
+    pub(super) fn or_json(
+        self,
+        json: Option<String>,
+        no_object: QueryError,
+    ) -> Result<Option<Map<String, Value>>, QueryError> {
+        match json {
+            Some(_) if !self.fields.is_empty() => Err(TWICE),
+            Some(json) => object(&json).map(Some).ok_or(no_object),
+            None => Ok((!self.fields.is_empty()).then_some(self.fields)),
         }
     }
 }
 
-/// A field's value as a filter sees it.
-pub(super) enum FieldValue<'a> {
-    Text(Cow<'a, str>),
-    Flag(bool),
-    Texts(&'a [String]),
-    Tags(Vec<Cow<'a, str>>),
-    Object(&'a Map<String, Value>),
-    Any(&'a Value),
-    Missing,
-}
-
-impl FieldValue<'_> {
-    /// Equality as the vendor's database has it: a list also equals each of its elements.
-    fn equals(&self, wanted: &Value) -> bool {
-        fn list<'a>(texts: impl ExactSizeIterator<Item = &'a str>, wanted: &Value) -> bool {
-            match wanted {
-                Value::String(one) => texts.into_iter().any(|text| text == one),
-                Value::Array(all) => {
-                    texts.len() == all.len()
-                        && texts.zip(all).all(|(text, one)| one.as_str() == Some(text))
-                }
-                _ => false,
-            }
+/// The names in `[a][b]`, `.a.b` or a mix of both. In `tagColors`, a name after a dot belongs to the name before it, as in JSON:
+/// `.tagColors.a.b` is the one name `tagColors.a.b`.
+fn steps(path: &str) -> Option<Vec<String>> {
+    const MOST: usize = 4;
+    let (mut steps, mut rest): (Vec<String>, &str) = (Vec::new(), path);
+    while !rest.is_empty() {
+        let (step, dotted);
+        if let Some(inside) = rest.strip_prefix('[') {
+            (step, rest) = inside.split_once(']')?;
+            dotted = false;
+        } else {
+            let after = rest.strip_prefix('.')?;
+            let end = after.find(['.', '[']).unwrap_or(after.len());
+            (step, rest) = after.split_at_checked(end)?;
+            dotted = true;
         }
-        match self {
-            FieldValue::Text(text) => wanted.as_str() == Some(&**text),
-            FieldValue::Flag(flag) => wanted.as_bool() == Some(*flag),
-            FieldValue::Texts(texts) => list(texts.iter().map(String::as_str), wanted),
-            FieldValue::Tags(tags) => list(tags.iter().map(|tag| &**tag), wanted),
-            FieldValue::Object(object) => wanted.as_object() == Some(object),
-            FieldValue::Any(value) => *value == wanted,
-            FieldValue::Missing => wanted.is_null(),
-        }
-    }
-}
-
-/// One field and all that must be true of it.
-#[derive(Debug, PartialEq)]
-pub(super) struct Clause<F> {
-    pub(super) field: F,
-    pub(super) tests: Vec<Test>,
-}
-
-/// Something that must be true of a value.
-#[derive(Debug, PartialEq)]
-pub(super) enum Test {
-    Equal(Value),
-    In(Vec<Value>),
-    All(Vec<Value>),
-    NotEqual(Value),
-    Exists(bool),
-}
-
-impl Test {
-    pub(super) fn holds(&self, seen: &FieldValue<'_>) -> bool {
-        match self {
-            Self::Equal(wanted) => seen.equals(wanted),
-            Self::In(wanted) => wanted.iter().any(|one| seen.equals(one)),
-            // Of nothing, all is never true there.
-            Self::All(wanted) => !wanted.is_empty() && wanted.iter().all(|one| seen.equals(one)),
-            Self::NotEqual(unwanted) => !seen.equals(unwanted),
-            Self::Exists(wanted) => matches!(seen, FieldValue::Missing) != *wanted,
-        }
-    }
-}
-
-/// The tests that a filter's value stands for, with `operators` being those that are known there.
-pub(super) fn tests(wanted: Value, operators: &[&str], whole_object: bool) -> Option<Vec<Test>> {
-    match wanted {
-        Value::Object(map) if map.keys().any(|key| key.starts_with('$')) => {
-            let test = |(name, value): (String, Value)| {
-                let known = operators.contains(&name.as_str());
-                known.then(|| operator(&name, value)).flatten()
-            };
-            map.into_iter().map(test).collect()
-        }
-        Value::Object(_) if !whole_object => None,
-        wanted => plain(&wanted).then(|| vec![Test::Equal(wanted)]),
-    }
-}
-
-fn operator(name: &str, value: Value) -> Option<Test> {
-    let listed = |value| match value {
-        Value::Array(all) if all.iter().all(scalar) => Some(all),
-        _ => None,
-    };
-    match name {
-        "$in" => listed(value).map(Test::In),
-        "$all" => listed(value).map(Test::All),
-        "$ne" => plain(&value).then_some(Test::NotEqual(value)),
-        "$exists" => match value {
-            Value::Bool(wanted) => Some(Test::Exists(wanted)),
-            Value::Number(number) => Some(Test::Exists(number.as_f64() != Some(0.0))),
+        let colours = match steps.as_mut_slice() {
+            [field] if field == "tagColors" || field.starts_with("tagColors.") => Some(field),
             _ => None,
-        },
-        _ => None,
+        };
+        match colours.filter(|_| dotted && !step.starts_with('$')) {
+            Some(field) => {
+                field.push('.');
+                field.push_str(step);
+            }
+            None => steps.push(step.to_owned()),
+        }
+        if steps.len() > MOST {
+            return None;
+        }
+    }
+    Some(steps)
+}
+
+/// Whether a name, possibly empty, stands for an item of a list.
+fn is_index(step: &str) -> bool {
+    step.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Sets a field that has no value yet.
+fn once(place: Entry<'_>, value: Value) -> Result<(), QueryError> {
+    match place {
+        Entry::Vacant(place) => {
+            place.insert(value);
+            Ok(())
+        }
+        Entry::Occupied(_) => Err(TWICE),
     }
 }
 
-fn scalar(value: &Value) -> bool {
-    !value.is_array() && !value.is_object()
+/// Adds an item to a field that is a list.
+fn push(place: Entry<'_>, value: Value) -> Result<(), QueryError> {
+    match place.or_insert_with(|| Value::Array(Vec::new())) {
+        Value::Array(list) => {
+            list.push(value);
+            Ok(())
+        }
+        _ => Err(TWICE),
+    }
 }
 
-/// A scalar, or a list or object of them: nothing that a field could hold goes deeper.
-fn plain(value: &Value) -> bool {
-    match value {
-        Value::Array(all) => all.iter().all(scalar),
-        Value::Object(map) => map.values().all(scalar),
-        _ => true,
+/// The fields of a field that is an object.
+fn inner(place: Entry<'_>) -> Result<&mut Map<String, Value>, QueryError> {
+    match place.or_insert_with(|| Value::Object(Map::new())) {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(TWICE),
     }
+}
+
+/// Reads a filter that is JSON.
+fn object(text: &str) -> Option<Map<String, Value>> {
+    if text.len() > MAX_FILTER_BYTES {
+        return None;
+    }
+    serde_json::from_str(text).ok()
 }

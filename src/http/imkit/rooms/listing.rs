@@ -2,26 +2,27 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::filter::{Clause, PrefField, RoomField, tests};
-use super::parts::{Filter, TWICE};
+use super::clause::{Clause, PrefField, RoomField, tests};
+use super::filter::{Filter, TWICE};
+use super::moment::moment;
 use super::{QueryError, iso};
 use crate::counts::Pref;
 use crate::engine::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 use crate::http::request::Query;
 use crate::names::UserId;
 
-/// Fields in `sort`.
+/// The most fields in `sort`.
 const MAX_SORT_FIELDS: usize = 16;
 
 /// What a call asks for.
 #[derive(Debug)]
 pub(crate) struct Listing {
+    /// The fields to sort by, and whether each sorts downwards.
     pub(super) sort: Vec<(SortBy, bool)>,
     pub(super) skip: usize,
-    /// 0 = all.
+    /// 0: all rooms.
     pub(super) limit: usize,
     /// Milliseconds since the epoch.
     pub(super) updated_after: Option<i64>,
@@ -32,6 +33,7 @@ pub(crate) struct Listing {
     pub(super) shown: Map<String, Value>,
 }
 
+/// A field by its name in `sort`.
 fn sort_field(name: &str) -> Option<SortBy> {
     Some(match name {
         "lastMessage" => SortBy::LastMessage,
@@ -39,7 +41,7 @@ fn sort_field(name: &str) -> Option<SortBy> {
         "_id" | "id" => SortBy::Id,
         "name" => SortBy::Name,
         "description" => SortBy::Description,
-        // In the order of the names that the vendor has for kinds.
+        // The vendor's names for the two kinds sort like this.
         "roomType" => SortBy::Direct,
         "serviceStatus" => SortBy::ServiceStatus,
         "unread" => SortBy::Unread,
@@ -48,7 +50,7 @@ fn sort_field(name: &str) -> Option<SortBy> {
 }
 
 impl Listing {
-    /// Reads the query. An empty value is like none; names that are not known are left to whoever knows them.
+    /// Reads the query. An empty value is like none. Parameters that are not known are passed over.
     pub(crate) fn parse(query: Query<'_>, caller: &UserId) -> Result<Self, QueryError> {
         let mut values: HashMap<_, String> = HashMap::new();
         let (mut q, mut pref) = (Filter::new("q"), Filter::new("pref"));
@@ -71,11 +73,6 @@ impl Listing {
             }
         }
         let mut take = |name: &str| values.remove(name).filter(|value| !value.trim().is_empty());
-        let count = |value: Option<String>| match value {
-            Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
-            Some(_) => None,
-            None => Some(0),
-        };
         let mut shown = Map::new();
         let mut listing = Self {
             skip: count(take("skip")).ok_or("skip must be an integer of at least 0")?,
@@ -93,15 +90,9 @@ impl Listing {
                 None => None,
             },
             unread_first: match take("sortUnreadFirst") {
-                Some(text) => match text.trim() {
-                    text if text.eq_ignore_ascii_case("true") => true,
-                    text if text.eq_ignore_ascii_case("false") => false,
-                    text => {
-                        let number: Result<i64, _> = text.parse();
-                        number.map_err(|_| "sortUnreadFirst must be an integer, true or false")?
-                            != 0
-                    }
-                },
+                Some(text) => {
+                    flag(text.trim()).ok_or("sortUnreadFirst must be an integer, true or false")?
+                }
                 None => false,
             },
             pref: Vec::new(),
@@ -120,7 +111,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// What `inspect.query` shows: the vendor's own shape of the question.
+    /// What `inspect.query` shows: the question in the shape in which the vendor shows it (I2).
     pub(crate) fn inspect(&self, app: &str, caller: &UserId) -> Value {
         let mut query = self.shown.clone();
         query.insert("appID".to_owned(), app.into());
@@ -139,7 +130,7 @@ impl Listing {
         Value::Object(query)
     }
 
-    /// As the reader takes it; the functions call [`Listing::matches`] and [`Listing::matches_pref`].
+    /// The question as the reader takes it. The two functions are to call [`Listing::matches`] and [`Listing::matches_pref`].
     pub(crate) fn query<'a>(
         &'a self,
         matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),
@@ -161,28 +152,48 @@ impl Listing {
         }
     }
 
-    /// Whether a room is meant, as far as that is not a matter of settings.
+    /// Whether a room passes all filters but `pref`.
     pub(crate) fn matches(&self, room: &RoomBrief<'_>) -> bool {
         let fresh = self.updated_after.is_none_or(|after| {
-            // The vendor compares a message id that begins with its second: all of that second counts.
+            // The vendor compares ids of messages, which begin with their second (I2): every message of that second counts.
             let second = after.saturating_sub(after.rem_euclid(1_000));
-            // However late a message was delivered: it is news since then.
+            // A message that was accepted since is new, however old its time is.
             let latest = room.last_time().max(room.newest());
             latest.is_some_and(|time| time >= second) || room.created() > after
         });
         fresh
             && self.q.iter().all(|clause| {
-                let seen = clause.field.of(room);
-                clause.tests.iter().all(|test| test.holds(&seen))
+                let found = clause.field.of(room);
+                clause.tests.iter().all(|test| test.passes(&found))
             })
     }
 
-    /// Whether a room with these settings is meant.
+    /// Whether a room with these settings passes `pref`.
     pub(crate) fn matches_pref(&self, pref: &Pref) -> bool {
         self.pref.iter().all(|clause| {
-            let seen = clause.field.of(pref);
-            clause.tests.iter().all(|test| test.holds(&seen))
+            let found = clause.field.of(pref);
+            clause.tests.iter().all(|test| test.passes(&found))
         })
+    }
+}
+
+/// A number without a sign; none given is 0.
+fn count(given: Option<String>) -> Option<usize> {
+    match given {
+        Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+        Some(_) => None,
+        None => Some(0),
+    }
+}
+
+/// `true`, `false`, or an integer, of which 0 is false.
+fn flag(text: &str) -> Option<bool> {
+    if text.eq_ignore_ascii_case("true") {
+        Some(true)
+    } else if text.eq_ignore_ascii_case("false") {
+        Some(false)
+    } else {
+        text.parse().ok().map(|number: i64| number != 0)
     }
 }
 
@@ -194,7 +205,7 @@ fn room_clauses(
     let mut clauses = Vec::new();
     for (name, value) in fields {
         if name == "members" {
-            // The vendor's web client names the caller; anybody else's rooms are not for this caller to see.
+            // The vendor's web client names the caller (I4). The rooms of others are not for this caller to see.
             if value.as_str() != Some(caller.as_str()) {
                 return Err("q: members must be the caller");
             }
@@ -224,6 +235,7 @@ fn pref_clauses(fields: Map<String, Value>) -> Result<Vec<Clause<PrefField>>, Qu
     Ok(clauses)
 }
 
+/// Reads `sort`: names with blanks between, each with a minus before it to sort downwards.
 fn sort(text: &str) -> Result<Vec<(SortBy, bool)>, QueryError> {
     let mut fields = Vec::new();
     for word in text.split_whitespace() {
@@ -238,51 +250,4 @@ fn sort(text: &str) -> Result<Vec<(SortBy, bool)>, QueryError> {
         }
     }
     Ok(fields)
-}
-
-/// A point in time, in milliseconds since the epoch: such a number, or a time as ISO 8601 has it, with a `T` or a blank after
-/// the date. Without a zone it is UTC, without a time of the day it is midnight.
-fn moment(text: &str) -> Option<i64> {
-    let text = text.trim();
-    let number = text.strip_prefix('-').unwrap_or(text);
-    if number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok();
-    }
-    // A zone in brackets is no ISO-8601.
-    if text.contains('[') {
-        return None;
-    }
-    let (date, rest) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00"));
-    let zone = rest.find(['Z', 'z', '+', '-', ' ']).unwrap_or(rest.len());
-    let (time, zone) = rest.split_at_checked(zone)?;
-    let zone = match zone.strip_prefix(' ') {
-        // A plus that was not encoded arrives as a blank.
-        Some(zone) => format!("+{zone}"),
-        None if zone.is_empty() => "Z".to_owned(),
-        None => zone.to_owned(),
-    };
-    // The end of a day is the beginning of the next one.
-    let last = time.strip_prefix("24");
-    let last = last.filter(|rest| {
-        rest.bytes()
-            .all(|byte| matches!(byte, b':' | b'0' | b'.' | b','))
-    });
-    let time = match last {
-        Some(rest) => format!("00{rest}"),
-        None => time.to_owned(),
-    };
-    // Nothing is so exact that it needs more digits than these.
-    let time = match time.split_once(['.', ',']) {
-        Some((time, digits)) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            format!("{time}.{}", digits.get(..9).unwrap_or(digits))
-        }
-        _ => time,
-    };
-    let moment: Timestamp = format!("{date}T{time}{zone}").parse().ok()?;
-    // Downwards, so that a fraction below a millisecond asks for more rather than less.
-    let moment = i64::try_from(moment.as_nanosecond().div_euclid(1_000_000)).ok()?;
-    Some(match last {
-        Some(_) => moment.saturating_add(86_400_000),
-        None => moment,
-    })
 }

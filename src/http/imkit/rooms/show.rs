@@ -1,4 +1,4 @@
-//! How a room looks to a client.
+//! How the answer shows a room, with the names that the vendor has for its fields (I2).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,7 +22,7 @@ struct Client<'a> {
     id: &'a str,
     #[serde(rename = "lastLoginTimeMS")]
     last_login: i64,
-    /// Not a group of users, which the vendor has as members too.
+    /// Always `user`: the vendor also has groups of users as members, which this program does not know.
     #[serde(rename = "clientType")]
     client_type: &'a str,
 }
@@ -64,12 +64,12 @@ struct VendorMessage<'a> {
     created_ms: i64,
     #[serde(rename = "reactionCount")]
     reactions: u32,
-    /// What the message's payload adds to these.
+    /// The fields that the message's payload adds.
     #[serde(flatten)]
     more: BTreeMap<&'a str, &'a Value>,
 }
 
-/// The names of the fields that a message has without its payload.
+/// The fields that a message has whatever its payload is: all fields of [`Message`] but `sender`.
 pub(super) const OWN: [&str; 11] = [
     "_id",
     "message",
@@ -84,8 +84,8 @@ pub(super) const OWN: [&str; 11] = [
     "reactionCount",
 ];
 
-/// Whether the vendor's clients look for more than a text in a message of that type, and show no list at all where they don't
-/// find it.
+/// Whether the vendor's clients look for more than a text in a message of that type (I4, I5). Where they don't find it, they show no
+/// list of rooms at all.
 fn is_taken_apart(message_type: &str) -> bool {
     const TYPES: [&str; 14] = [
         "assignAdmin",
@@ -117,7 +117,7 @@ fn message<'a>(
     let sender = last.sender.as_ref().map(|user| client(user, profiles));
     let is_own = |name: &str| OWN.contains(&name) || (name == "sender" && sender.is_some());
     let payload = last.payload.iter().filter(|(name, _)| !is_own(name));
-    let is_text = last.payload.is_empty() && is_taken_apart(&last.message_type);
+    let show_as_text = last.payload.is_empty() && is_taken_apart(&last.message_type);
     VendorMessage {
         more: payload
             .map(|(name, value)| (name.as_str(), value))
@@ -127,12 +127,16 @@ fn message<'a>(
         message: &last.text,
         room: room.room.as_str(),
         sender,
-        message_type: if is_text { "text" } else { &last.message_type },
+        message_type: if show_as_text {
+            "text"
+        } else {
+            &last.message_type
+        },
         app,
         time: iso(last.time),
         time_ms: last.time,
         updated_ms: last.updated,
-        // Clients sort by it.
+        // Clients sort by this field.
         created_ms: last.time,
         reactions: 0,
     }
@@ -216,7 +220,7 @@ pub(super) fn show<'a>(
         encrypted: room.encrypted,
         service_status: room.service_status,
         tags: room.tags.iter().map(Tag::as_str).collect(),
-        // Others are not listed.
+        // Rooms with another status are not listed.
         status: 1,
         unread: room.unread,
         muted: room.pref.muted,

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use super::filter::MAX_FILTER_BYTES;
 use super::listing::Listing;
-use super::parts::MAX_FILTER_BYTES;
 use super::show::{OWN, show};
 use super::*;
 use crate::counts::{LastMessage, Pref, Profile, RoomEntry, RoomPage};
@@ -430,7 +430,7 @@ fn filters_in_brackets_and_dots_are_those_of_json() {
     }
     let long = "x".repeat(MAX_FILTER_BYTES);
     assert!(listing(&format!("q[roomTags]={long}")).is_err());
-    // Whose name only begins like that is somebody else's.
+    // A parameter whose name only begins like that is no field of a filter.
     assert!(
         listing("query[x]=1&preferences.x=1&qx=1")
             .unwrap()
