@@ -69,7 +69,7 @@ struct VendorMessage<'a> {
     more: BTreeMap<&'a str, &'a Value>,
 }
 
-/// The fields that a message has whatever its payload is: all fields of [`Message`] but `sender`.
+/// The fields that a message has whatever its payload is: all fields of [`VendorMessage`] but `sender`.
 pub(super) const OWN: [&str; 11] = [
     "_id",
     "message",
