@@ -161,7 +161,7 @@ impl Link {
 /// Makes a connection and drives it. When it is dropped, the next request starts another one.
 struct Task {
     shared: Weak<Shared>,
-    /// What [`LinkLinkState::started`] was when the task began.
+    /// What [`LinkState::started`] was when the task began.
     number: u64,
     dialer: Arc<Dialer>,
 }
