@@ -24,8 +24,8 @@
 //! quota → names
 //! ```
 //!
-//! Which word may stand in which file is for `tests/it/layering.rs`: one file spells keys, types of Redis stay behind `engine` and
-//! `audit`, a vendor is named in its folder and in one list. What each word means stands in `docs/glossary.md`.
+//! Which word may stand in which file is for `tests/it/layering.rs`: one file spells keys, types of Redis stay behind `engine`
+//! and `audit`, a vendor is named in its folder and in one list. What each word means stands in `docs/glossary.md`.
 //!
 //! # How a request is answered
 //!
@@ -34,23 +34,23 @@
 //!
 //! # How an event gets counted
 //!
-//! 1. `POST /v1/events` turns each object of the body into an [`event::Event`]. An object that is no event is rejected; the others
-//!    go on.
+//! 1. `POST /v1/events` turns each object of the body into an [`event::Event`]. An object that is no event is rejected; the
+//!    others go on.
 //! 2. The writer groups events by room, announces the rooms in an index outside their slots, and runs each room's accepting
 //!    script. The script numbers messages, remembers ids and records a *job* in the room's slot, in one atomic step.
-//! 3. The delivery brings every member's slot a snapshot of the room and the event's own marks. `deliver.lua` merges them: repeated,
-//!    late and reordered deliveries end in the same state, because it keeps positions and moves the plain counts by the
+//! 3. The delivery brings every member's slot a snapshot of the room and the event's own marks. `deliver.lua` merges them:
+//!    repeated, late and reordered deliveries end in the same state, because it keeps positions and moves the plain counts by the
 //!    difference. A slot may refuse; then the writer has the room decide. At the end the job is cleared, and the caller is
 //!    answered `applied`.
 //! 4. A pod that dies in between leaves the job behind. Every pod sweeps the index and finishes what it finds.
 //!
-//! Lines of a file come in through [`intake`], past HTTP, on the same way from step 2 on. A supergroup has no step 3: the reader works
-//! out its members' counts from the room's head.
+//! Lines of a file come in through [`intake`], past HTTP, on the same way from step 2 on. A supergroup has no step 3: the reader
+//! works out its members' counts from the room's head.
 //!
 //! # What looks after the data
 //!
-//! [`audit`] reads beside the pods and writes nothing: it recomputes every plain count from the positions, and compares the positions
-//! with their rooms. Its repairer writes, through the writer.
+//! [`audit`] reads beside the pods and writes nothing: it recomputes every plain count from the positions, and compares the
+//! positions with their rooms. Its repairer writes, through the writer.
 //!
 //! # What is not here, on purpose
 //!

@@ -1,5 +1,5 @@
-//! What the fuzz targets call. Each other file of this folder is compiled as a module of the program, beside the private parts that it
-//! uses.
+//! What the fuzz targets call. Each other file of this folder is compiled as a module of the program, beside the private parts
+//! that it uses.
 
 pub use crate::audit::fuzzing as records;
 pub use crate::event::fuzzing as events;

@@ -102,7 +102,8 @@ fn lines(body: &[u8], events: usize, bounded: Bounded) {
     }
 }
 
-/// The lowest bit of the first byte says whether the other bytes are JSON or lines. The other bits say how many events are allowed.
+/// The lowest bit of the first byte says whether the other bytes are JSON or lines. The other bits say how many events are
+/// allowed.
 pub fn check(data: &[u8], bounded: Bounded) {
     let Some((select, body)) = data.split_first() else {
         return;

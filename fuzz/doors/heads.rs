@@ -47,8 +47,8 @@ pub fn let_through(bytes: &[u8], max: usize) -> Option<(BytesMut, End)> {
     Some((given, end))
 }
 
-/// What the engine gets of a chunked body that comes in such pieces, whether that is all of it, and what is left behind it. None: the
-/// framing is broken.
+/// What the engine gets of a chunked body that comes in such pieces, whether that is all of it, and what is left behind it. None:
+/// the framing is broken.
 pub fn carried(
     body: &[u8],
     mut pieces: impl Iterator<Item = usize>,

@@ -47,8 +47,8 @@ impl SlotKind {
         }
     }
 
-    /// Whether this program writes a field of a key, and its value, in this form. A list has no fields: only values are checked. In
-    /// a sorted set, `field` is the member and `value` the score.
+    /// Whether this program writes a field of a key, and its value, in this form. A list has no fields: only values are checked.
+    /// In a sorted set, `field` is the member and `value` the score.
     pub(super) fn check(self, what: &str, field: &[u8], value: &[u8]) -> FormCheck {
         let text = |bytes| std::str::from_utf8(bytes).map_err(|_| NOT_UTF8);
         let (field, value) = (text(field)?, text(value)?);

@@ -136,7 +136,8 @@ impl Repairer {
         Ok(true)
     }
 
-    /// Makes the changes of a plan and reports them. `key` answers the key of a finding. `false`: the data have changed meanwhile.
+    /// Makes the changes of a plan and reports them. `key` answers the key of a finding. `false`: the data have changed
+    /// meanwhile.
     async fn carry_out<F, P>(
         &self,
         key: impl Fn(&Bad) -> Vec<u8>,

@@ -472,7 +472,8 @@ impl Audit {
         Ok(())
     }
 
-    /// A page of a room's members, and the next cursor. Entries that can't be read are left out: [`Audit::check_room`] names them.
+    /// A page of a room's members, and the next cursor. Entries that can't be read are left out: [`Audit::check_room`] names
+    /// them.
     pub(super) async fn members_page(
         &self,
         app: &AppId,

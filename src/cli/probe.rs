@@ -35,8 +35,8 @@ impl ProbeArgs {
 /// The most that is read of an answer.
 const MOST: u64 = 64 << 10;
 
-/// What a ready pod says at that address. An answer other than 2xx, or none within that time, is "not ready" (exit code 1): to a health check a pod that
-/// can't be reached is as unhealthy as one that says so, and Docker reserves the exit code 2.
+/// What a ready pod says at that address. An answer other than 2xx, or none within that time, is "not ready" (exit code 1): to a
+/// health check a pod that can't be reached is as unhealthy as one that says so, and Docker reserves the exit code 2.
 fn ready(url: &str, patience: Duration) -> Result<String, Failure> {
     let (authority, path) = parts(url)
         .ok_or_else(|| Failure::Failed(format!("--url {url:?} is not http://HOST[:PORT]/PATH")))?;

@@ -1,5 +1,5 @@
-//! The one table of settings: of each its key, its type, its default and range, and what it is. What reads a configuration, prints
-//! it, and checks the example file comes from here. A dialect writes its section the same way, in a file of its own.
+//! The one table of settings: of each its key, its type, its default and range, and what it is. What reads a configuration,
+//! prints it, and checks the example file comes from here. A dialect writes its section the same way, in a file of its own.
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,8 @@ use crate::telemetry::metrics::Metrics;
 /// How the error begins where no connection could be had.
 pub(super) const NO_CONNECTION: &str = "no connection in time";
 
-/// How long nothing must have gone wrong before it is over. Where some calls fail and others don't, each would be a line in the log.
+/// How long nothing must have gone wrong before it is over. Where some calls fail and others don't, each would be a line in the
+/// log.
 const CALM: Duration = Duration::from_secs(1);
 /// The same for a command that is forbidden: all other commands are answered meanwhile.
 const CALM_OF_RIGHTS: Duration = Duration::from_secs(60);
@@ -109,8 +110,8 @@ impl Condition {
         let now = Instant::now();
         if let Some(ill) = &mut state.ill {
             let same = ill.why.trouble.word() == why.trouble.word();
-            // Where two things are wrong at once, each call meets one or the other. The log names the second one when the first one is
-            // over; otherwise it would go back and forth.
+            // Where two things are wrong at once, each call meets one or the other. The log names the second one when the first
+            // one is over; otherwise it would go back and forth.
             if same || now.duration_since(ill.last) < CALM {
                 if same {
                     ill.last = now;

@@ -1,6 +1,6 @@
 //! A master that sentinels watch. A task asks all of them at the same time, again and again, and believes the one that knows of
-//! the latest failover. When another server has become the master, the old one is dropped at once with all requests that are under
-//! way there: whatever it still acknowledged would be lost.
+//! the latest failover. When another server has become the master, the old one is dropped at once with all requests that are
+//! under way there: whatever it still acknowledged would be lost.
 
 use std::collections::HashMap;
 use std::sync::Arc;

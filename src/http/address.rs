@@ -1,10 +1,11 @@
 //! The address that a call comes from, and how many calls from there were refused for their credentials.
 //!
-//! Every credential is verified, even if many from its address were refused before. A lookup or an HMAC costs no more than the request
-//! that brings the credential, and callers behind one NAT, or behind a proxy that nobody has declared, must not lock each other
-//! out. So this limit counts refusals only. Beyond it, a refused call gets another answer: the dialect's "too many" with the time
-//! to wait, in place of its "bad credential". That tells a client that keeps sending a bad credential to slow down, and it shows in
-//! the metrics. It does not keep anybody from guessing secrets: a pod that starts logs which secrets are short enough to be guessed.
+//! Every credential is verified, even if many from its address were refused before. A lookup or an HMAC costs no more than the
+//! request that brings the credential, and callers behind one NAT, or behind a proxy that nobody has declared, must not lock each
+//! other out. So this limit counts refusals only. Beyond it, a refused call gets another answer: the dialect's "too many" with
+//! the time to wait, in place of its "bad credential". That tells a client that keeps sending a bad credential to slow down, and
+//! it shows in the metrics. It does not keep anybody from guessing secrets: a pod that starts logs which secrets are short enough
+//! to be guessed.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -52,7 +53,8 @@ impl Refusals {
         }
     }
 
-    /// Counts a call whose credentials were refused. If there were too many from its address, answers how long its caller should wait.
+    /// Counts a call whose credentials were refused. If there were too many from its address, answers how long its caller should
+    /// wait.
     pub(crate) fn count(&self, request: &HttpRequest) -> Option<Duration> {
         let limiter = self.limiter.as_ref()?;
         let peer = request.peer_addr().map(|peer: SocketAddr| peer.ip());
@@ -115,8 +117,9 @@ impl Proxies {
         is_among(&self.trusted, address)
     }
 
-    /// The nearest address that is no trusted proxy's. Each proxy adds the address of its own peer to the end of the header. So the
-    /// header is read from its end, as long as a trusted proxy has written what is read. Everything before that can be made up.
+    /// The nearest address that is no trusted proxy's. Each proxy adds the address of its own peer to the end of the header. So
+    /// the header is read from its end, as long as a trusted proxy has written what is read. Everything before that can be made
+    /// up.
     fn caller(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> IpAddr {
         // A connection without an address comes from this machine.
         let mut nearest = peer.unwrap_or(IpAddr::V6(Ipv6Addr::LOCALHOST));

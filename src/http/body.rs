@@ -1,5 +1,5 @@
-//! Reads bodies: each one whole or not at all, within a time, and within the memory that this pod has for bodies. Work on a large body
-//! is done on threads beside the workers, so that the workers go on answering other calls.
+//! Reads bodies: each one whole or not at all, within a time, and within the memory that this pod has for bodies. Work on a large
+//! body is done on threads beside the workers, so that the workers go on answering other calls.
 //!
 //! A body that comes with its head, or right behind it, costs no more than its connection has cost already. For any other body,
 //! *room* (memory) is reserved before it is read, as much as its announced length. So a refused body costs no memory. The room is
@@ -24,8 +24,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::shares::{Claim, Share, Shares};
 
-/// The most bytes of a small body. It needs no room if all of it has come already, may use room that large bodies must leave free, and
-/// is worked on by the worker itself, which takes a millisecond at worst.
+/// The most bytes of a small body. It needs no room if all of it has come already, may use room that large bodies must leave
+/// free, and is worked on by the worker itself, which takes a millisecond at worst.
 pub(crate) const SMALL: usize = 64 << 10;
 /// The least room of a body that has to be waited for.
 const LEAST: usize = 4 << 10;
@@ -33,8 +33,8 @@ const LEAST: usize = 4 << 10;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How many bodies may wait for room. Each holds what its connection has read of it already, some 24 KiB at worst.
 const WAITING: usize = 64;
-/// A body stalls if nothing of it has come for this long. It also stalls if it began this long ago and comes too slowly to be whole
-/// by its deadline.
+/// A body stalls if nothing of it has come for this long. It also stalls if it began this long ago and comes too slowly to be
+/// whole by its deadline.
 const STALLED: Duration = Duration::from_millis(500);
 /// How often a body that waits for room has the stalled bodies of its app given up.
 const LOOK: Duration = Duration::from_millis(100);
@@ -153,8 +153,8 @@ impl Body {
 }
 
 impl Bodies {
-    /// `bytes` of room for `apps` apps, whose bodies must be whole within `deadline`. The work beside the workers is done on the runtime
-    /// that this is called on; where there is none, the workers do it.
+    /// `bytes` of room for `apps` apps, whose bodies must be whole within `deadline`. The work beside the workers is done on the
+    /// runtime that this is called on; where there is none, the workers do it.
     pub(crate) fn new(bytes: usize, apps: usize, deadline: Duration) -> Self {
         let apps = apps.max(1);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -282,7 +282,8 @@ impl Bodies {
         }
     }
 
-    /// Reserves `amount` bytes of room for a body that then has `size`. Waits for them, and has stalled bodies given up meanwhile.
+    /// Reserves `amount` bytes of room for a body that then has `size`. Waits for them, and has stalled bodies given up
+    /// meanwhile.
     async fn room(&self, app: usize, amount: usize, size: usize) -> Result<Share, BodyError> {
         let claim = Claim {
             app,
@@ -327,8 +328,9 @@ impl Bodies {
         });
     }
 
-    /// Does the work on a body: on this worker if the body is small, else on a thread beside the workers, one body of an app at a time.
-    /// Answers what the work came to, and the body's room. The caller keeps the room until it has dropped all parts of the body.
+    /// Does the work on a body: on this worker if the body is small, else on a thread beside the workers, one body of an app at a
+    /// time. Answers what the work came to, and the body's room. The caller keeps the room until it has dropped all parts of the
+    /// body.
     pub(crate) async fn work<T: Send + 'static>(
         &self,
         body: Body,

@@ -1,5 +1,5 @@
-//! CORS: the answer to a browser that asks whether a page may call this server (a preflight), and the headers that let a page read an
-//! answer.
+//! CORS: the answer to a browser that asks whether a page may call this server (a preflight), and the headers that let a page
+//! read an answer.
 
 use std::collections::HashSet;
 
@@ -91,9 +91,9 @@ pub(crate) fn is_preflight(req: &HttpRequest) -> bool {
     req.method() == Method::OPTIONS && req.headers().contains_key(asked)
 }
 
-/// The answer to a preflight. It allows the methods that the path takes (`allow`), and the one that the browser asks for: if the path
-/// does not take it, the page can then read the answer that says so. It allows all headers that the browser names, or the `usual`
-/// ones if it names none.
+/// The answer to a preflight. It allows the methods that the path takes (`allow`), and the one that the browser asks for: if the
+/// path does not take it, the page can then read the answer that says so. It allows all headers that the browser names, or the
+/// `usual` ones if it names none.
 pub(crate) fn preflight(req: &HttpRequest, allow: &str, usual: &'static str) -> HttpResponse {
     let headers = req.headers();
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);

@@ -1,25 +1,26 @@
 //! The edge stands between an accepted socket and the HTTP engine (actix-http). It bounds what a connection costs, whatever its
 //! peer does.
 //!
-//! The engine alone sets no such bounds. It parses all requests of a read of 128 KiB before it counts them, wakes itself as long as
-//! more bytes are there, keeps up to 128 KiB of an unfinished head, and waits for ever for a peer that takes nothing. So the edge
-//! gives it a stream of its own in place of the socket:
+//! The engine alone sets no such bounds. It parses all requests of a read of 128 KiB before it counts them, wakes itself as long
+//! as more bytes are there, keeps up to 128 KiB of an unfinished head, and waits for ever for a peer that takes nothing. So the
+//! edge gives it a stream of its own in place of the socket:
 //!
-//! - `head`: the engine gets one request at a time, and only when its head is whole, legal and short enough. Any other request the
-//!   edge answers itself, in the words of the dialect that the path names.
-//! - `wire`: the socket and its buffers: which bytes the engine may see, and when. The next request of a connection waits until the
-//!   kernel has the answer to the one before. Of a body the engine gets at most 8 KiB more than the handler has read.
+//! - `head`: the engine gets one request at a time, and only when its head is whole, legal and short enough. Any other request
+//!   the edge answers itself, in the words of the dialect that the path names.
+//! - `wire`: the socket and its buffers: which bytes the engine may see, and when. The next request of a connection waits until
+//!   the kernel has the answer to the one before. Of a body the engine gets at most 8 KiB more than the handler has read.
 //! - `chunks`: a chunked body is put into new chunks, so that the engine never sees the peer's own.
 //! - `connection`: the state of one connection, for the engine, the handlers and the sweep.
 //! - `patience`: how long a peer may leave its answer waiting.
-//! - `worker`: all connections of one thread, and the sweep that looks at each of them every 250 ms. It ends what is overdue. It also
-//!   takes the engine from a connection that has waited for a second: without one, a connection costs some 10 KB.
+//! - `worker`: all connections of one thread, and the sweep that looks at each of them every 250 ms. It ends what is overdue. It
+//!   also takes the engine from a connection that has waited for a second: without one, a connection costs some 10 KB.
 //! - `clock`: the time that the sweep goes by.
 //! - `places`: how many connections there may be, and how much memory the answers may hold that their peers have not taken.
-//! - `serve`: accepts connections, and runs each to its end. `door`: closes a listener. `words`: answers written without the engine.
+//! - `serve`: accepts connections, and runs each to its end. `door`: closes a listener. `words`: answers written without the
+//!   engine.
 //!
-//! So a connection costs at most `max_head_bytes` while it waits for a request. While a request is served, it costs some 20 KB for
-//! the engine, 8 KiB of the body or 32 KiB of the answer, and what `places` counts of a large answer.
+//! So a connection costs at most `max_head_bytes` while it waits for a request. While a request is served, it costs some 20 KB
+//! for the engine, 8 KiB of the body or 32 KiB of the answer, and what `places` counts of a large answer.
 
 mod chunks;
 mod clock;

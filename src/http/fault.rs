@@ -3,7 +3,7 @@
 use actix_web::HttpResponse;
 
 use crate::error::Error;
-use crate::http::request::{self, Call, ReadFailure};
+use crate::http::request::{self, Call};
 use crate::outcome::Outcome;
 
 /// The faults of one vendor: what it answers when a call fails.
@@ -21,15 +21,21 @@ pub(crate) trait VendorFault: Sized {
 
     /// The fault of a call whose read failed. Logs the failure.
     fn of_read(error: Error) -> Self {
-        match ReadFailure::from(error) {
-            ReadFailure::Limited => Self::LIMIT,
-            ReadFailure::Passing(outcome) => Self::unavailable(outcome),
-            ReadFailure::Broken => Self::INTERNAL,
+        match error {
+            Error::Limited(_) => Self::LIMIT,
+            error if error.is_transient() => {
+                tracing::debug!(%error, "a read failed");
+                Self::unavailable(error.outcome())
+            }
+            error => {
+                tracing::error!(%error, "a read failed");
+                Self::INTERNAL
+            }
         }
     }
 
-    /// The answer to a call whose credentials are refused. Counts the refusal: beyond the limit of its address, the caller hears that
-    /// there were too many, and how long to wait.
+    /// The answer to a call whose credentials are refused. Counts the refusal: beyond the limit of its address, the caller hears
+    /// that there were too many, and how long to wait.
     fn refuse(&self, call: &Call<'_>) -> HttpResponse {
         match call.refused() {
             Some(seconds) => {

@@ -1,8 +1,8 @@
-//! IMKIT's dialect: `POST /badges/byRoomTags` and `GET /rooms`. In an error, the status and `RC` are the same number. Browsers call it
-//! too, so its answers have CORS headers.
+//! IMKIT's dialect: `POST /badges/byRoomTags` and `GET /rooms`. In an error, the status and `RC` are the same number. Browsers
+//! call it too, so its answers have CORS headers.
 //!
-//! What the vendor leaves open, and where each rule comes from, stands in `docs/vendors.md`. Comments here name a source as it does:
-//! I1 to I6.
+//! What the vendor leaves open, and where each rule comes from, stands in `docs/vendors.md`. Comments here name a source as it
+//! does: I1 to I6.
 
 mod badges;
 mod fault;

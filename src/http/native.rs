@@ -1,5 +1,5 @@
-//! The native API, under `/v1`: it takes events in and answers counts. It also answers every path that no dialect claims. Its errors
-//! are problem details (RFC 9457).
+//! The native API, under `/v1`: it takes events in and answers counts. It also answers every path that no dialect claims. Its
+//! errors are problem details (RFC 9457).
 
 mod events;
 mod problem;
@@ -144,7 +144,8 @@ enum Times {
     Many,
 }
 
-/// The parameters of a call. It takes the `known` ones only: a caller that misspells one would get the answer to another question.
+/// The parameters of a call. It takes the `known` ones only: a caller that misspells one would get the answer to another
+/// question.
 fn parameters<'a>(
     call: &Call<'a>,
     known: &[(&'static str, Times)],

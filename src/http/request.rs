@@ -13,7 +13,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::http::body::{Body, BodyError};
 use crate::http::state::State;
 use crate::limiter::{Endpoint, Entry};
@@ -191,8 +191,8 @@ fn decode_form(text: &str) -> Cow<'_, str> {
     Cow::Owned(decoded.into_owned())
 }
 
-/// Reads away a short body that nobody asked for; whether it came to its end. Without it the server closes the connection, so that
-/// callers who are over their limit would come back with a new one for each call.
+/// Reads away a short body that nobody asked for; whether it came to its end. Without it the server closes the connection, so
+/// that callers who are over their limit would come back with a new one for each call.
 pub(crate) async fn discard(payload: &mut web::Payload, limit: usize) -> bool {
     const PATIENCE: Duration = Duration::from_millis(200);
     let rest = async {
@@ -235,8 +235,8 @@ pub(crate) fn decode_segment(segment: &str) -> Option<Cow<'_, str>> {
         .ok()
 }
 
-/// An answer with a body. Every endpoint's is made here, and ends with a line feed: after `curl` a shell's prompt then stands on a line of
-/// its own.
+/// An answer with a body. Every endpoint's is made here, and ends with a line feed: after `curl` a shell's prompt then stands on
+/// a line of its own.
 pub(crate) fn with_body(
     status: StatusCode,
     content_type: &'static str,
@@ -266,8 +266,8 @@ pub(crate) fn set(response: &mut HttpResponse, name: HeaderName, value: impl Try
     }
 }
 
-/// Marks an answer that tells what was done: it is given also where there is no memory for answers, since whoever is refused would
-/// have it done again.
+/// Marks an answer that tells what was done: it is given also where there is no memory for answers, since whoever is refused
+/// would have it done again.
 pub(crate) struct Done;
 
 /// Notes what the call has come to. An answer that is no success needs it, since its status may hide the outcome.
@@ -280,31 +280,6 @@ pub(crate) fn failed_with(response: &mut HttpResponse, outcome: Outcome) {
     came_to(response, outcome);
     if matches!(outcome, Outcome::Redis | Outcome::Overloaded) {
         set(response, header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-}
-
-/// What a dialect has to find words for when the reader fails.
-pub(crate) enum ReadFailure {
-    /// The call is over its limit.
-    Limited,
-    /// For a while: because of Redis, or because there is too much to do.
-    Passing(Outcome),
-    /// A bug of ours, or data that can't be read.
-    Broken,
-}
-
-impl From<Error> for ReadFailure {
-    /// Logs the failure too.
-    fn from(error: Error) -> Self {
-        if let Error::Limited(_) = error {
-            Self::Limited
-        } else if error.is_transient() {
-            tracing::debug!(%error, "a read failed");
-            Self::Passing(error.outcome())
-        } else {
-            tracing::error!(%error, "a read failed");
-            Self::Broken
-        }
     }
 }
 

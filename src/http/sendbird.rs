@@ -1,9 +1,9 @@
-//! Sendbird's dialect: `GET /v3/users/{user_id}/unread_item_count`. The vendor's clients take an answer that is not JSON for a failure
-//! of the network, so every answer is JSON, a refusal of the edge too. The status of an error is 400, but for the limit (429) and
-//! our own failures (500).
+//! Sendbird's dialect: `GET /v3/users/{user_id}/unread_item_count`. The vendor's clients take an answer that is not JSON for a
+//! failure of the network, so every answer is JSON, a refusal of the edge too. The status of an error is 400, but for the limit
+//! (429) and our own failures (500).
 //!
-//! What the vendor leaves open, and where each rule comes from, stands in `docs/vendors.md`. Comments here name a source as it does:
-//! S1 to S4.
+//! What the vendor leaves open, and where each rule comes from, stands in `docs/vendors.md`. Comments here name a source as it
+//! does: S1 to S4.
 
 mod fault;
 mod items;
@@ -89,8 +89,8 @@ impl Dialect for Sendbird {
         response
     }
 
-    /// Callers may put a base path of their own before `/v3` (S4). A token shows that this dialect is meant, and so does a browser that
-    /// asks whether it may send one. Where the headers are not known, the path decides.
+    /// Callers may put a base path of their own before `/v3` (S4). A token shows that this dialect is meant, and so does a
+    /// browser that asks whether it may send one. Where the headers are not known, the path decides.
     fn behind(&self, headers: Option<&HeaderMap>, segments: &[&str]) -> Option<usize> {
         let at = segments.iter().position(|segment| *segment == VERSION)?;
         let is_meant = match headers {

@@ -99,7 +99,8 @@ pub(crate) struct Known<'a> {
 }
 
 impl Table {
-    /// The table of these dialects, in the order in which they are asked. `fallback` comes last, and answers what no dialect claims.
+    /// The table of these dialects, in the order in which they are asked. `fallback` comes last, and answers what no dialect
+    /// claims.
     pub(crate) fn new(
         dialects: impl IntoIterator<Item = &'static dyn Dialect>,
         fallback: &'static dyn Dialect,
@@ -117,8 +118,8 @@ impl Table {
         }
     }
 
-    /// Finds the dialect of a request, and the call. A dialect that has the very call goes before those that only claim the path's
-    /// first segment, so two dialects may have paths that begin alike.
+    /// Finds the dialect of a request, and the call. A dialect that has the very call goes before those that only claim the
+    /// path's first segment, so two dialects may have paths that begin alike.
     pub(crate) fn find(&self, segments: &[&str], known: &Known<'_>) -> Target<'_> {
         let target = |dialect: Option<&&'static dyn Dialect>, before, call| Target {
             dialect: dialect.copied().unwrap_or(self.fallback),

@@ -1,8 +1,8 @@
-//! Tencent Chat's dialect: `POST /v4/openim/get_c2c_unread_msg_num`. The status is always 200; `ErrorCode` says what a call came to. Only
-//! an app administrator may call, whose UserSig comes in the query.
+//! Tencent Chat's dialect: `POST /v4/openim/get_c2c_unread_msg_num`. The status is always 200; `ErrorCode` says what a call came
+//! to. Only an app administrator may call, whose UserSig comes in the query.
 //!
-//! What the vendor leaves open, and where each rule comes from, stands in `docs/vendors.md`. Comments here name a source as it does:
-//! T1 to T6.
+//! What the vendor leaves open, and where each rule comes from, stands in `docs/vendors.md`. Comments here name a source as it
+//! does: T1 to T6.
 
 mod asked;
 mod fault;

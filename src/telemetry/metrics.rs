@@ -286,8 +286,8 @@ impl Metrics {
         text
     }
 
-    /// Says whose calls of which endpoints will be counted: `unknown` are the endpoints of calls whose app is not known, `apps` has the id
-    /// and the endpoints of each app, in the order of the configuration. All counts begin at zero.
+    /// Says whose calls of which endpoints will be counted: `unknown` are the endpoints of calls whose app is not known, `apps`
+    /// has the id and the endpoints of each app, in the order of the configuration. All counts begin at zero.
     pub(crate) fn expect_calls(
         &self,
         unknown: &[&'static str],

@@ -12,8 +12,8 @@ use crate::victim::{percentile, victim};
 /// Where an answer takes less than that at most times, the grain of the machine's own scheduler is all that is measured.
 const GRAIN: Duration = Duration::from_millis(5);
 
-/// Answers that nobody reads, on one connection and on two thousand: somebody else's slowest answers of a hundred take at most twice
-/// as long as before.
+/// Answers that nobody reads, on one connection and on two thousand: somebody else's slowest answers of a hundred take at most
+/// twice as long as before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn somebody_else_notices_little_of_answers_that_nobody_reads() {
     const LONG: Duration = Duration::from_secs(1);
@@ -58,7 +58,8 @@ async fn somebody_else_notices_little_of_answers_that_nobody_reads() {
     one.await.unwrap();
     assert!(meanwhile < bound, "{meanwhile:?}, quiet {quiet:?}");
 
-    // Two thousand. What they get until nothing more is taken of it takes the pod, their own program and everybody else here a while.
+    // Two thousand. What they get until nothing more is taken of it takes the pod, their own program and everybody else here a
+    // while.
     let streams = stuffed(&pod, TWO_THOUSAND).await;
     p99("two thousand come");
     let costs = Costs::of(&pod);

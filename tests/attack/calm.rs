@@ -131,8 +131,8 @@ async fn a_slow_but_steady_reader_gets_its_whole_answer() {
     );
 }
 
-/// Callers that are told in time go elsewhere: while the pod drains, every answer is the last one of its connection; when it stops,
-/// who only waits is let go, and who is being served is served.
+/// Callers that are told in time go elsewhere: while the pod drains, every answer is the last one of its connection; when it
+/// stops, who only waits is let go, and who is being served is served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopping_pod_cuts_nobody_off() {
     let (redis, config) = (RedisServer::start(), config());

@@ -1,7 +1,8 @@
 //! Attacks: the real binary and real Redis processes under what hostile peers and a broken world do to them. `make test-attack`.
 //!
 //! What an attack by peers has to show: what it costs the pod, read from `/proc`, is bounded; nobody else notices much; and
-//! whoever is refused is told so in words. What clocks and foreign bytes have to show: no answer is wrong for good, and no pod ends.
+//! whoever is refused is told so in words. What clocks and foreign bytes have to show: no answer is wrong for good, and no pod
+//! ends.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

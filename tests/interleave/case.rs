@@ -333,8 +333,8 @@ fn outcomes(calls: &[Call]) -> String {
     text
 }
 
-/// The room that a message between `a` and `b` has just made gets the id that it has, if no other room has it. Where they have had
-/// another one by hand, theirs may come to have that one's name again: nobody says which it has to be.
+/// The room that a message between `a` and `b` has just made gets the id that it has, if no other room has it. Where they have
+/// had another one by hand, theirs may come to have that one's name again: nobody says which it has to be.
 fn name_the_pair(before: &Model, model: &mut Model, scene: &Scene, pair: &str) {
     let made = Model::unlearned("a", "b");
     let new = model.rooms.contains_key(&made) && !before.rooms.contains_key(&made);

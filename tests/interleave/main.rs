@@ -4,8 +4,9 @@
 //!
 //! Minutes, not seconds, so `make test-interleave` runs this and `make test` does not. As a rule it runs every pair of the most
 //! important operations and a part of the others. `INTERLEAVE=all` runs all of it, for hours, goes on where it was interrupted,
-//! and can be shared out by `INTERLEAVE_PART=1/5`; `INTERLEAVE=triples` meets the first operation with two others, `TEST_STEPS` of them by chance from `TEST_SEED`.
-//! `INTERLEAVE=NAME` runs one case, or all whose names begin like that, and shows the commands; `NAME,NAME` runs several.
+//! and can be shared out by `INTERLEAVE_PART=1/5`; `INTERLEAVE=triples` meets the first operation with two others, `TEST_STEPS`
+//! of them by chance from `TEST_SEED`. `INTERLEAVE=NAME` runs one case, or all whose names begin like that, and shows the
+//! commands; `NAME,NAME` runs several.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -2,9 +2,10 @@
 //!
 //! How an example is written:
 //!
-//! - A block in `sh` is run as it stands, and what it prints is compared with the block in `json` or `text` right after it, if there is one.
-//!   Without one it has to succeed. JSON is compared without the blanks between its parts.
-//! - In a block in `console` a line that begins with `$ ` is run, and what it prints is compared with the lines up to the next one.
+//! - A block in `sh` is run as it stands, and what it prints is compared with the block in `json` or `text` right after it, if
+//!   there is one. Without one it has to succeed. JSON is compared without the blanks between its parts.
+//! - In a block in `console` a line that begins with `$ ` is run, and what it prints is compared with the lines up to the next
+//!   one.
 //! - `…` in an answer stands for anything, on a line of its own for any number of lines.
 //! - `<!-- not run: why -->` above a block says why it is not run here. It is still parsed.
 //!

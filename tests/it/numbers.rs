@@ -342,7 +342,8 @@ async fn no_two_numbers_disagree_whatever_has_happened() {
     for kind in ["direct", "group", "supergroup"] {
         for (a, first) in CHANGES.into_iter().enumerate() {
             for (b, second) in CHANGES.into_iter().enumerate() {
-                // Of two who are alone in their room all that there is; of the others every change before and after a third of all.
+                // Of two who are alone in their room all that there is; of the others every change before and after a third of
+                // all.
                 if kind == "direct" || (a + b) % 3 == 0 {
                     scenes.push((kind, first, second));
                 }

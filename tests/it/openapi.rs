@@ -1,5 +1,5 @@
-//! `docs/openapi.yaml`: it is OpenAPI, it names what the program serves, its examples are true, and each answer of a pod is one that it
-//! describes.
+//! `docs/openapi.yaml`: it is OpenAPI, it names what the program serves, its examples are true, and each answer of a pod is one
+//! that it describes.
 //!
 //! `openapi/oas-3.1.json` is the official schema of OpenAPI 3.1 documents (<https://spec.openapis.org/oas/3.1/schema/2022-10-07>,
 //! Apache-2.0).

@@ -120,7 +120,8 @@ impl Scene {
         assert_eq!(self.redis.cli(command), "OK", "{command:?}");
     }
 
-    /// Events are refused because of that, which is said in these words; `/readyz` gives the state, and the log has had one line of it.
+    /// Events are refused because of that, which is said in these words; `/readyz` gives the state, and the log has had one line
+    /// of it.
     async fn refuses(&self, trouble: &str, words: &str, cause: &str) {
         eventually("an event is refused", || async {
             let reply = self.app.events(&event("next"), Wait::Applied).await;

@@ -230,7 +230,8 @@ impl Repairer {
         Ok(record.filter(|record| slot.left_since(room.as_str()) < record.epoch))
     }
 
-    /// The time of the server that has `key`, in microseconds. The script that announces answers it, even with nothing to announce.
+    /// The time of the server that has `key`, in microseconds. The script that announces answers it, even with nothing to
+    /// announce.
     async fn redis_time(&self, key: &str) -> Result<u64> {
         let call = scripts::PENDING_TOUCH.call(&[key, key]);
         Reply::new(self.audit.redis.call(&call).await?)?.number()

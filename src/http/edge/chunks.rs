@@ -59,8 +59,8 @@ impl Chunks {
         self.expected == Expected::Nothing
     }
 
-    /// Moves the data in `input` to `output`, as one chunk if there is any; at the body's end the last, empty chunk follows. Takes
-    /// all of `input`, or all up to the body's end. Answers how many bytes of data it has moved.
+    /// Moves the data in `input` to `output`, as one chunk if there is any; at the body's end the last, empty chunk follows.
+    /// Takes all of `input`, or all up to the body's end. Answers how many bytes of data it has moved.
     pub(super) fn carry(
         &mut self,
         input: &mut BytesMut,

@@ -1,4 +1,5 @@
-//! A worker's clock. It goes in ticks of 250 ms: the sweep sets it once in each tick, so that nobody asks the system for the time.
+//! A worker's clock. It goes in ticks of 250 ms: the sweep sets it once in each tick, so that nobody asks the system for the
+//! time.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! The state of one connection: whether it waits, serves a request or ends, and until when it may do so. The engine reads and writes
-//! through it, the handler's reading of the body tells it how much more the engine may have, and the sweep ends what is overdue.
+//! The state of one connection: whether it waits, serves a request or ends, and until when it may do so. The engine reads and
+//! writes through it, the handler's reading of the body tells it how much more the engine may have, and the sweep ends what is
+//! overdue.
 
 use std::cell::{Cell, RefCell};
 use std::io;

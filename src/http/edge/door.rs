@@ -1,5 +1,5 @@
-//! Closes a listener without cutting anybody off. A peer whose connection the kernel has taken gets an answer, even if the program
-//! has not accepted it yet. A later peer finds that nobody listens.
+//! Closes a listener without cutting anybody off. A peer whose connection the kernel has taken gets an answer, even if the
+//! program has not accepted it yet. A later peer finds that nobody listens.
 
 use std::io;
 use std::net::TcpListener;
@@ -18,8 +18,8 @@ pub(crate) async fn shut(listener: &TcpListener) {
     }
 }
 
-/// Has the kernel drop the packets that open a connection, and no others. The peer sends its packet again a second later, and then
-/// hears that nobody listens.
+/// Has the kernel drop the packets that open a connection, and no others. The peer sends its packet again a second later, and
+/// then hears that nobody listens.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn keep_out(listener: &TcpListener) -> io::Result<()> {
     use socket2::SockFilter;

@@ -1,5 +1,5 @@
-//! Reads the head of a request before the engine sees it. The engine reads each head that is let through here in the same way: both
-//! use the same parser (httparse), and a head that could be understood in two ways is refused.
+//! Reads the head of a request before the engine sees it. The engine reads each head that is let through here in the same way:
+//! both use the same parser (httparse), and a head that could be understood in two ways is refused.
 
 use std::fmt::Write as _;
 use std::mem::MaybeUninit;

@@ -6,8 +6,8 @@ use super::clock::Tick;
 const BYTES_PER_TICK: usize = 1024;
 
 /// How many ticks a peer may still leave its answer waiting. It spends them while a write waits. It earns them back by what it
-/// takes, and by time in which no write waits. A plain timeout that starts again with each byte taken would let a peer that takes one
-/// byte now and then stay for ever.
+/// takes, and by time in which no write waits. A plain timeout that starts again with each byte taken would let a peer that takes
+/// one byte now and then stay for ever.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     /// The most ticks that a peer can have.

@@ -1,5 +1,5 @@
-//! The server: it accepts connections, gives them places or says that there are none, and runs each one from its first byte to its
-//! last.
+//! The server: it accepts connections, gives them places or says that there are none, and runs each one from its first byte to
+//! its last.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -66,8 +66,8 @@ where
         0 => std::thread::available_parallelism().map_or(2, |cores| cores.get().min(512)),
         workers => workers,
     };
-    // The edge itself counts and refuses connections that are too many. The server's own bound, beyond which newcomers stay in the
-    // backlog, lies higher: it also counts connections that are accepted and not refused yet, each of which has a file open.
+    // The edge itself counts and refuses connections that are too many. The server's own bound, beyond which newcomers stay in
+    // the backlog, lies higher: it also counts connections that are accepted and not refused yet, each of which has a file open.
     let accepted = edge.bounds.max_connections + 2 * edge.bounds.max_turned_away;
     let builder = Server::build()
         .disable_signals()
@@ -189,8 +189,8 @@ impl Drop for BodyStream {
     }
 }
 
-/// An answer's body on its way from a handler to the engine. It goes in parts, so that the engine never copies a large one whole. Its
-/// connection learns when the engine drops it, which it does when it has all of it.
+/// An answer's body on its way from a handler to the engine. It goes in parts, so that the engine never copies a large one whole.
+/// Its connection learns when the engine drops it, which it does when it has all of it.
 struct Answer {
     connection: Option<Rc<Connection>>,
     size: BodySize,

@@ -35,8 +35,9 @@ pub(super) trait Keeper: Sized {
     fn worker(&self) -> &Worker;
     /// Why the connection got no place. None: it has one.
     fn turned_away(&self) -> Option<NoPlace>;
-    /// Whether the connection can end because the server stops. It can't when its peer has just connected or has just been answered:
-    /// the next request may be on its way and would be lost. That request is answered, and its answer ends the connection.
+    /// Whether the connection can end because the server stops. It can't when its peer has just connected or has just been
+    /// answered: the next request may be on its way and would be lost. That request is answered, and its answer ends the
+    /// connection.
     fn may_leave(&self) -> bool;
     /// The first byte of a further request has come.
     fn head_begins(&self);
@@ -184,8 +185,8 @@ impl Wire {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
-    /// Sends a refusal if there is one, ends our side, and reads away what the peer still sends: with unread bytes the kernel would
-    /// reset the connection, and the peer might lose its answer.
+    /// Sends a refusal if there is one, ends our side, and reads away what the peer still sends: with unread bytes the kernel
+    /// would reset the connection, and the peer might lose its answer.
     pub(super) fn poll_end(
         &mut self,
         worker: &Worker,
@@ -232,8 +233,8 @@ impl Wire {
         }
     }
 
-    /// Reads until there is a whole head. It reads into `buf`, the engine's buffer, where there is one and nothing has come before:
-    /// nearly always.
+    /// Reads until there is a whole head. It reads into `buf`, the engine's buffer, where there is one and nothing has come
+    /// before: nearly always.
     pub(super) fn poll_head(
         &mut self,
         connection: &impl Keeper,
@@ -282,8 +283,8 @@ impl Wire {
         }
     }
 
-    /// Reads into the engine's buffer. If that brings a request, its head and its body stay there; else nothing does. The rest goes
-    /// to `input`. None: no request can go to the engine like this.
+    /// Reads into the engine's buffer. If that brings a request, its head and its body stay there; else nothing does. The rest
+    /// goes to `input`. None: no request can go to the engine like this.
     fn poll_straight(
         &mut self,
         connection: &impl Keeper,
@@ -412,8 +413,8 @@ impl Wire {
         }
     }
 
-    /// Whether to parse `input`: at first, when a head may have come to its end, and when there is twice as much as the last time. So
-    /// a peer that sends byte by byte has its head parsed a few times, and not once for each byte.
+    /// Whether to parse `input`: at first, when a head may have come to its end, and when there is twice as much as the last
+    /// time. So a peer that sends byte by byte has its head parsed a few times, and not once for each byte.
     fn is_worth_parsing(&mut self, max: usize) -> bool {
         let from = self.searched.saturating_sub(3);
         let new = self.input.get(from..).unwrap_or_default();

@@ -18,9 +18,9 @@ use super::places::{Answers, Places};
 use super::{Bounds, Refuse};
 use crate::telemetry::metrics::Metrics;
 
-/// How many pipelined requests a worker serves between two looks at its sockets. A pipelined request is one that its peer has sent
-/// before the answer to the one before. The others wait for their turn, so that a thousand peers with a thousand requests each
-/// delay anybody else by a few requests only.
+/// How many pipelined requests a worker serves between two looks at its sockets. A pipelined request is one that its peer has
+/// sent before the answer to the one before. The others wait for their turn, so that a thousand peers with a thousand requests
+/// each delay anybody else by a few requests only.
 const TURNS: usize = 4;
 /// The most bytes that are read at once where they don't go straight into the engine's buffer.
 pub(super) const READ: usize = 8 * 1024;
@@ -275,8 +275,8 @@ impl Worker {
 type Waited<'a> = (u32, &'a Rc<dyn Swept>);
 
 /// Ends as many waiting connections as are `wanted`: each time one of the address that has most of them, and of that address the
-/// one that has waited longest. A trusted proxy's connections come from many callers, so each counts as if it were the only one of
-/// its address.
+/// one that has waited longest. A trusted proxy's connections come from many callers, so each counts as if it were the only one
+/// of its address.
 fn free_places(connections: &[Rc<dyn Swept>], places: &Places, now: Tick, wanted: usize) {
     let mut waiting: HashMap<Option<IpAddr>, Vec<Waited<'_>>> = HashMap::new();
     for connection in connections {

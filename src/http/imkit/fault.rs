@@ -1,5 +1,5 @@
-//! The errors of this dialect, in the vendor's envelope (I1). The status and `RC` are the same number. Where the vendor has published no
-//! text, it is ours.
+//! The errors of this dialect, in the vendor's envelope (I1). The status and `RC` are the same number. Where the vendor has
+//! published no text, it is ours.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;

@@ -1,5 +1,5 @@
-//! `GET /rooms`: the caller's rooms. The query says which rooms and in which order; the reader finds them; then they are shown as the
-//! vendor does.
+//! `GET /rooms`: the caller's rooms. The query says which rooms and in which order; the reader finds them; then they are shown as
+//! the vendor does.
 
 mod clause;
 mod filter;
@@ -45,7 +45,8 @@ pub(super) async fn rooms(
     success(&show::show(app.as_str(), &page, query, took))
 }
 
-/// A time as the vendor writes it: `2020-10-16T03:01:07.923Z`. A time beyond the calendar is written as the calendar's first or last.
+/// A time as the vendor writes it: `2020-10-16T03:01:07.923Z`. A time beyond the calendar is written as the calendar's first or
+/// last.
 fn iso(ms: i64) -> String {
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
     let time = Timestamp::from_millisecond(ms).unwrap_or(match ms {

@@ -72,8 +72,8 @@ impl Tenants {
 pub(super) enum Refusal {
     /// Nothing shows that the app ever gave this caller a credential.
     Stranger(Fault),
-    /// The caller has a token that the app has signed, which is not good for this call: it does not try to guess one. So it never hears
-    /// that there were too many refusals: each device with an expired token, however many there are, has to hear just that.
+    /// The caller has a token that the app has signed, which is not good for this call: it does not try to guess one. So it never
+    /// hears that there were too many refusals: each device with an expired token, however many there are, has to hear just that.
     Known(Fault),
 }
 

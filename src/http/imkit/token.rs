@@ -38,11 +38,13 @@ pub(super) enum Unusable {
     Untimely,
 }
 
-/// Checks the tokens of one app. It remembers the good ones until they expire, so that the next call with one needs no cryptography.
+/// Checks the tokens of one app. It remembers the good ones until they expire, so that the next call with one needs no
+/// cryptography.
 pub(super) struct Verifier {
     key: DecodingKey,
     rules: Validation,
-    /// The good tokens: whose each is, and when it expires. None gets in that the app has not signed, so a stranger can't push any out.
+    /// The good tokens: whose each is, and when it expires. None gets in that the app has not signed, so a stranger can't push
+    /// any out.
     good: Cache<Box<str>, (Arc<UserId>, u64)>,
 }
 

@@ -136,7 +136,8 @@ impl From<BodyError> for Problem {
             BodyError::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
         };
         if error == BodyError::NoRoom {
-            // The connection stays open: a short body is read away, so that the caller can send it again without a new connection.
+            // The connection stays open: a short body is read away, so that the caller can send it again without a new
+            // connection.
             return Self::new(
                 status,
                 format!("{error}; the whole request may be sent again"),

@@ -64,8 +64,8 @@ pub(super) struct ItemQuery {
 }
 
 impl ItemQuery {
-    /// Reads a query. The SDKs write a list with commas (encoded or not), by repeating the parameter, or both (S4). To decode first and to
-    /// split then is the only rule that serves all of them.
+    /// Reads a query. The SDKs write a list with commas (encoded or not), by repeating the parameter, or both (S4). To decode
+    /// first and to split then is the only rule that serves all of them.
     pub(super) fn parse(query: Query<'_>) -> Result<Self, Fault> {
         let mut keys: Vec<ItemKey> = Vec::new();
         let mut types: Option<Vec<CustomType>> = None;

@@ -1,5 +1,5 @@
-//! UserSigs (TLSSigAPIv2, T6): a UserSig is a compressed JSON document with an HMAC over four or five of its fields. It comes in the
-//! URL, and anybody can send one. So the result of each step is bounded before the next step looks at it.
+//! UserSigs (TLSSigAPIv2, T6): a UserSig is a compressed JSON document with an HMAC over four or five of its fields. It comes in
+//! the URL, and anybody can send one. So the result of each step is bounded before the next step looks at it.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -90,9 +90,11 @@ impl Document {
 pub(super) struct Verifier {
     sdkappid: u64,
     key: Vec<u8>,
-    /// The good UserSigs: whose each is, and its last second. None gets in that was not made with the key, so a stranger can't push any out.
+    /// The good UserSigs: whose each is, and its last second. None gets in that was not made with the key, so a stranger can't
+    /// push any out.
     good: Cache<Box<str>, (Arc<str>, u64)>,
-    /// The last good UserSig of each thread, which is nearly always the next one too. A thread that finds it here waits for no lock.
+    /// The last good UserSig of each thread, which is nearly always the next one too. A thread that finds it here waits for no
+    /// lock.
     last: ThreadLocal<RefCell<Option<Good>>>,
 }
 

@@ -38,8 +38,8 @@ pub(super) struct Handles<M> {
     slots: Box<[OnceLock<(HandleKey, M)>]>,
 }
 
-/// Enough for some twelve endpoints with two or three methods and six statuses each. What does not fit is found through the family's
-/// lock.
+/// Enough for some twelve endpoints with two or three methods and six statuses each. What does not fit is found through the
+/// family's lock.
 const SLOTS: usize = 512;
 
 impl<M> Default for Handles<M> {

@@ -1,5 +1,5 @@
-//! Calls that fail, in every way that can be brought about: each answer is one that the document has for that operation, and of what the
-//! document has nothing is left that was not seen.
+//! Calls that fail, in every way that can be brought about: each answer is one that the document has for that operation, and of
+//! what the document has nothing is left that was not seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};

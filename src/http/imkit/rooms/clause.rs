@@ -160,8 +160,8 @@ impl Test {
     }
 }
 
-/// The tests that the value of a field in a filter stands for. `operators` are those that the filter takes. `whole_object` says whether
-/// the field may be compared with an object. None: it stands for no tests.
+/// The tests that the value of a field in a filter stands for. `operators` are those that the filter takes. `whole_object` says
+/// whether the field may be compared with an object. None: it stands for no tests.
 pub(super) fn tests(wanted: Value, operators: &[&str], whole_object: bool) -> Option<Vec<Test>> {
     match wanted {
         Value::Object(map) if map.keys().any(|key| key.starts_with('$')) => {

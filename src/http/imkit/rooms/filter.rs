@@ -9,8 +9,8 @@ use super::QueryError;
 pub(super) const MAX_FILTER_BYTES: usize = 8 * 1024;
 
 /// A filter whose fields are parameters of their own, as libraries for HTTP write an object: `q[roomTags][$in][]=a`,
-/// `pref.tags=vip`. Brackets or a dot name a field of an object; empty brackets, or a number in them, an item of a list. A dot can
-/// also be part of a tag's name in `tagColors`.
+/// `pref.tags=vip`. Brackets or a dot name a field of an object; empty brackets, or a number in them, an item of a list. A dot
+/// can also be part of a tag's name in `tagColors`.
 pub(super) struct Filter {
     name: &'static str,
     fields: Map<String, Value>,

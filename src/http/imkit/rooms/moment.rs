@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-/// Reads a moment: a number of milliseconds since the epoch, or a time in ISO 8601, with a `T` or a blank after the date. Without a zone
-/// it is UTC; without a time of day it is midnight. Answers milliseconds since the epoch.
+/// Reads a moment: a number of milliseconds since the epoch, or a time in ISO 8601, with a `T` or a blank after the date. Without
+/// a zone it is UTC; without a time of day it is midnight. Answers milliseconds since the epoch.
 pub(super) fn moment(text: &str) -> Option<i64> {
     let text = text.trim();
     let number = text.strip_prefix('-').unwrap_or(text);

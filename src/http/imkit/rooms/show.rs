@@ -84,8 +84,8 @@ pub(super) const OWN: [&str; 11] = [
     "reactionCount",
 ];
 
-/// Whether the vendor's clients look for more than a text in a message of that type (I4, I5). Where they don't find it, they show no
-/// list of rooms at all.
+/// Whether the vendor's clients look for more than a text in a message of that type (I4, I5). Where they don't find it, they show
+/// no list of rooms at all.
 fn is_taken_apart(message_type: &str) -> bool {
     const TYPES: [&str; 14] = [
         "assignAdmin",
