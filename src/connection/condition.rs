@@ -152,6 +152,11 @@ pub(super) fn words(error: &RedisError) -> String {
     }
 }
 
+/// Whether a request was not sent, because there was no connection within its time.
+pub(super) fn is_no_connection(error: &RedisError) -> bool {
+    error.is_timeout() && error.to_string().starts_with(NO_CONNECTION)
+}
+
 /// What an error of a server means.
 pub(super) enum Meaning {
     /// It can't do its work now: the word for the metric, and what keeps it.
@@ -166,9 +171,9 @@ impl Meaning {
         let detail = error.detail().unwrap_or_default();
         match error.kind() {
             // No connection could be had.
-            ErrorKind::Io if error.is_timeout() => match error.to_string() {
-                text if text.starts_with(NO_CONNECTION) => kept("timeout", Trouble::Away),
-                _ => kept("timeout", Trouble::Silent),
+            ErrorKind::Io if error.is_timeout() => match is_no_connection(error) {
+                true => kept("timeout", Trouble::Away),
+                false => kept("timeout", Trouble::Silent),
             },
             ErrorKind::Io => match error.to_string() {
                 text if text.contains(CROWDED) => kept("io", Trouble::Crowded),

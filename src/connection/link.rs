@@ -94,6 +94,7 @@ impl Link {
     /// Sends commands one after the other; each has a reply of its own.
     pub(super) async fn send_all(&self, requests: &[Outgoing<'_>]) -> RedisResult<Vec<Value>> {
         let mut connection = self.connection().await?;
+        // The crate packs a pipeline from commands of its own.
         let mut pipeline = redis::Pipeline::with_capacity(requests.len());
         for request in requests {
             pipeline.add_command(request.cmd.clone());
@@ -121,17 +122,17 @@ impl Link {
         let made = made.map(|made| made.map(|progress| progress.clone()));
         match made.unwrap_or_else(|_| Ok(progress.borrow().clone())) {
             Ok(LinkProgress::Connected) => {}
-            Ok(LinkProgress::Failed(error)) => return Err(error),
+            Ok(LinkProgress::Failed(error)) => return Err(not_sent(error)),
             Ok(LinkProgress::Connecting(why)) => {
                 return Err(match why.filter(|why| !why.is_timeout()) {
                     Some(why) => timed_out(&format!("{NO_CONNECTION}: {why}")),
                     None => timed_out(NO_CONNECTION),
                 });
             }
-            Err(_) => return Err(ended()),
+            Err(_) => return Err(not_sent(ended())),
         }
         let connection = self.0.state().connection.clone();
-        let mut connection = connection.ok_or_else(ended)?;
+        let mut connection = connection.ok_or_else(|| not_sent(ended()))?;
         let left = until.saturating_duration_since(Instant::now());
         connection.set_response_timeout(left.min(dialer.response));
         Ok(connection)
@@ -147,7 +148,7 @@ impl Link {
         state.started += 1;
         state.progress = Some(progress.clone());
         // A runtime that ends may drop the future before it has run. The task exists already then, so that its drop is noted.
-        let task = Task {
+        let task = LinkTask {
             shared: Arc::downgrade(&self.0),
             number: state.started,
             dialer: Arc::clone(&self.0.dialer),
@@ -159,16 +160,16 @@ impl Link {
 }
 
 /// Makes a connection and drives it. When it is dropped, the next request starts another one.
-struct Task {
+struct LinkTask {
     shared: Weak<Shared>,
     /// What [`LinkState::started`] was when the task began.
     number: u64,
     dialer: Arc<Dialer>,
 }
 
-impl Task {
+impl LinkTask {
     async fn run(self, progress: watch::Sender<LinkProgress>) {
-        // The route logs in.
+        // The dialer logs in.
         let no_login = RedisConnectionInfo::default().set_skip_set_lib_name();
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(self.dialer.response))
@@ -199,7 +200,7 @@ impl Task {
         driver.await;
     }
 
-    /// Connects and logs in. After a failure it tries again as often as the route says, and only while a request waits.
+    /// Connects and logs in. After a failure it tries again as often as the dialer says, and only while a request waits.
     async fn stream(&self, progress: &watch::Sender<LinkProgress>) -> RedisResult<Box<dyn Stream>> {
         let (mut delay, mut retries) = (DELAY, self.dialer.retries);
         loop {
@@ -232,9 +233,17 @@ impl Task {
     }
 }
 
-impl Drop for Task {
+impl Drop for LinkTask {
     fn drop(&mut self) {
         self.forget();
+    }
+}
+
+/// The error of a request that was not sent, because the connection broke before. As a refused connection it may be tried again.
+fn not_sent(error: RedisError) -> RedisError {
+    match error.is_io_error() && !error.is_timeout() {
+        true => io::Error::new(io::ErrorKind::ConnectionRefused, error.to_string()).into(),
+        false => error,
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::breaker::{Breaker, Trial};
 use super::condition::Condition;
-use super::condition::NO_CONNECTION;
+use super::condition::{NO_CONNECTION, is_no_connection};
 use super::dialer::{Dialer, timed_out};
 use super::link::Link;
 use super::outgoing::Outgoing;
@@ -198,9 +198,10 @@ impl Node {
             Ok(_) => {
                 answered.fetch_add(1, Ordering::Relaxed);
             }
-            // Nothing has come over the link while this request waited.
+            // Nothing has come over the link since this request was sent.
             Err(error)
                 if error.is_timeout()
+                    && !is_no_connection(error)
                     && answered.load(Ordering::Relaxed) == attempt.answered_before =>
             {
                 self.replace_links(attempt.generation);

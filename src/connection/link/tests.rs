@@ -264,3 +264,20 @@ async fn a_request_that_finds_no_connection_says_why() {
     let error = link.send((&redis::cmd("a")).into()).await.unwrap_err();
     assert!(error.is_connection_refusal(), "{error}");
 }
+
+/// A server that closes while the link logs in has seen no request.
+#[tokio::test]
+async fn a_request_is_known_not_to_be_sent_where_the_login_fails() {
+    let (listener, link) = peer().await;
+    let close_each = async {
+        loop {
+            drop(listener.accept().await.unwrap());
+        }
+    };
+    let cmd = redis::cmd("a");
+    let error = tokio::select! {
+        answer = link.send((&cmd).into()) => answer.unwrap_err(),
+        () = close_each => unreachable!(),
+    };
+    assert!(error.is_connection_refusal(), "{error}");
+}
