@@ -37,8 +37,8 @@ settings! {
         max_bodies_bytes: usize = Derived(1 << 20..=64 << 30, "4 times the longest body, or 32 MiB where that is more"),
         /// Milliseconds within which a whole body must have arrived.
         body_timeout_ms: u64 = Number(10_000, 100..=600_000),
-        /// The most open connections. The pod answers each one beyond them with a refusal (503). When 15 of 16 are taken, the
-        /// pod closes those that only wait.
+        /// The most open connections. The pod answers each one beyond them with a refusal (503). While more than 15 of 16 are
+        /// taken, the pod closes as many as that is too many, of those that have waited for more than a second.
         max_connections: usize = Number(12_000, 1..=1_000_000),
         /// The most open connections from one address (IPv6: from one network of 64 bits); 0: no bound, because one proxy may
         /// hold them all. It does not hold for `trusted_proxies`.
