@@ -112,7 +112,7 @@ pub(crate) struct LastMessage {
     pub order: u64,
 }
 
-/// A user's own settings of a room, with the defaults filled in.
+/// A user's preferences of a room, with the defaults filled in.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Pref {
     /// Personal tags.
@@ -160,7 +160,7 @@ pub(crate) struct RoomEntry {
     pub last_message: Option<LastMessage>,
     /// This user's unread messages in the room.
     pub unread: u64,
-    /// This user's own settings of the room.
+    /// This user's preferences of the room.
     pub pref: Pref,
     /// The joined members, in the order of joining; filled in only for the rooms of a page.
     pub members: Vec<UserId>,

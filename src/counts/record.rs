@@ -38,7 +38,7 @@ pub(crate) struct RoomRecord<'a> {
     /// When the room was made, in milliseconds relative to `epoch`: usually 0 or less.
     made: i64,
     pub(crate) last: Option<Last>,
-    /// Which of the user's settings are true: some of `hsm`, in that order.
+    /// Which of the user's preferences are true: some of `hsm`, in that order.
     pub(crate) flags: &'a str,
 }
 
@@ -183,7 +183,7 @@ fn state(text: &str) -> Result<char> {
     }
 }
 
-/// Whether these are letters of settings, each at most once and in their order.
+/// Whether these are letters of preferences, each at most once and in their order.
 fn is_flags(text: &str) -> bool {
     let mut letters = "hsm".chars();
     let mut flags = text.chars();

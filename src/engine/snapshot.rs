@@ -8,7 +8,7 @@ use crate::engine::reply::{Reply, maybe_text};
 use crate::error::{Error, Result};
 use crate::keys::is_encoded;
 
-/// A room's settings, head and revision at one moment, as a script answers them.
+/// A room's details, head and revision at one moment, as a script answers them.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     /// When this pod received it.
@@ -70,7 +70,7 @@ impl Snapshot {
         Ok(read)
     }
 
-    /// Refuses settings that no script writes, because a delivery would copy them to every member. If the room does not exist
+    /// Refuses details that no script writes, because a delivery would copy them to every member. If the room does not exist
     /// they may be empty.
     fn check(&self) -> Result<()> {
         let exists = self.born != 0;

@@ -25,7 +25,7 @@ pub(super) struct Marks {
     pub(super) reads: Vec<(u64, u64)>,
     pub(super) holes: Vec<(u64, u64)>,
     pub(super) mentions: Vec<(u64, u64)>,
-    /// Settings, as lines of field and value in turn.
+    /// Preferences, as lines of field and value in turn.
     pub(super) prefs: Vec<(u64, String)>,
 }
 
@@ -113,7 +113,7 @@ impl Target<'_> {
             read.map(u64::to_string).unwrap_or_default(),
             position_list(&marks.holes),
             position_list(&marks.mentions),
-            setting_lines(&marks.prefs)
+            pref_lines(&marks.prefs)
         )
     }
 }
@@ -381,7 +381,7 @@ pub(super) fn comma_list(positions: impl Iterator<Item = u64>) -> String {
     out
 }
 
-fn setting_lines(prefs: &[(u64, String)]) -> String {
+fn pref_lines(prefs: &[(u64, String)]) -> String {
     let mut out = String::new();
     for (stamp, lines) in prefs {
         let mut lines = lines.lines();
