@@ -165,12 +165,12 @@ pub(crate) enum Act {
     },
     Recall(u64),
     Read(u64),
-    /// Lines of field and JSON value in turn.
+    /// Lines of name and JSON value in turn.
     Prefs(String),
 }
 
 impl Act {
-    /// Whether its marks only move positions.
+    /// Whether the marks of this act only move positions.
     pub(crate) fn only_moves(&self) -> bool {
         match self {
             Act::Message { everybody, .. } => !everybody,
