@@ -48,8 +48,8 @@ const RENEW: Duration = Duration::from_secs(1);
 /// The latest stamp there can be, in microseconds: in the year 2112.
 const LATEST_STAMP: u64 = 1 << 52;
 
-/// How old a snapshot may be to be delivered. A user's slot keeps a tombstone for an hour at least; an older snapshot could bring a
-/// room back that the user has left.
+/// How old a snapshot may be to be delivered. A user's slot keeps a tombstone for an hour at least. An older snapshot could bring
+/// a room back that the user has left.
 const OLDEST_SNAPSHOT: Duration = Duration::from_secs(600);
 
 /// Calls that are sent together, and their targets.
