@@ -4,14 +4,15 @@
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
 --   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '~' ->
---   the same while a room still has to hear of it, '#' -> when tombstones were swept, '!' -> the token it was sealed with), prefs (hash).
+--   the same while a room still has to hear of it, '#' -> when tombstones were swept, '!' -> the token it was sealed with),
+--   prefs (hash).
 --   Or only the first two per user, which is cheaper and enough for most deliveries (the fast path): the script leaves a user
 --   who needs the other five (the slow path) unchanged, and the caller sends that user again with all seven keys.
 --   Records: state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last, of supergroups
 --   state|epoch|rev|read|holes|mentions. To keep records short, epoch is in base 36; rev is its distance from epoch (it is
 --   never less), also in base 36; made is the distance of the room's creation from epoch, in milliseconds; kind is one letter:
---   d direct, g group. Every other number, here and in ARGV, is decimal. After last may stand | and the letters of those
---   settings of the user for the room that are true: h hidden, s sticky, m muted. records.txt has examples.
+--   d direct, g group. Every other number, here and in ARGV, is decimal. After last may stand | and the letters of the
+--   user's preferences for the room that are true: h hidden, s sticky, m muted. records.txt has examples.
 -- ARGV: 1 room, 2 rev, 3 head, 4 kind, 5 status, 6 type, 7 tags, 8 created (milliseconds), 9 the last message as it stands
 --   in a record ('': none), 10 holes and 11 mentions that every user of the call gets (comma lists of positions), then four
 --   per user:
@@ -20,7 +21,7 @@
 --   b) rev as it stands in a record ('': less than epoch)
 --   c) base
 --   d) '' or lines: peer; '' or the stamp at which the user was named as a sender, with ! and the deletion that it comes after,
---      if there was one; '' or the position read up to; holes (comma list); mentions (comma list); then settings (field,
+--      if there was one; '' or the position read up to; holes (comma list); mentions (comma list); then preferences (name,
 --      stamp and JSON value in turn)
 -- Reply: a text per user. K: kept. C: send again with all seven keys. The other three refuse, and change nothing. D and a
 --   deletion of the user: the membership, or the naming, may be older than it. O and a deletion of the user: the slot had the
@@ -33,11 +34,11 @@ local created, last = tonumber(ARGV[8]), ARGV[9]
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local function int(n) return string.format('%d', n) end
--- The latest stamp in a record that is later than this snapshot.
+-- The latest stamp of all records that are later than this snapshot.
 local ahead = 0
 -- The fast path is for the common case: the slot has a record of this very membership, and only positions move. It does what
 -- `merge` would do. A record exists only while the user has neither left nor been deleted, so the other keys need no look.
-local settings = string.sub(kind, 1, 1) .. '|' .. status .. '|' .. type .. '|' .. tags
+local details = string.sub(kind, 1, 1) .. '|' .. status .. '|' .. type .. '|' .. tags
 local names, filled, with_peer
 -- Sets `names` to the plain counts that a message moves, and `filled` to the same names, each followed by a place for its value.
 local function fields_of(peer)
@@ -58,7 +59,7 @@ local function moved(text, membership, after, more)
   end
   local of, v, r, h, holes, mentions, set, with, made, flags =
     match(text, '^(%a|%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*(|?%a*)$')
-  if of ~= membership or set ~= settings or with ~= peer then return nil end
+  if of ~= membership or set ~= details or with ~= peer then return nil end
   local by, top = head - number(h), ARGV[3]
   if by < 0 then by, top = 0, h end
   local joined = string.byte(of) == 106
@@ -214,7 +215,7 @@ end
 
 local pref_fields = {'tags', 'tag_colors', 'hidden', 'sticky', 'muted', 'folder'}
 
--- The settings that are true, as they stand at the end of a record.
+-- The preferences that are true, as they stand at the end of a record.
 local function flags_of(prefs)
   local values = redis.call('HMGET', prefs, room .. '|hidden', room .. '|sticky', room .. '|muted')
   local letters = ''
@@ -229,9 +230,9 @@ local function merge(k, a)
     KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4], KEYS[k + 5], KEYS[k + 6], KEYS[k + 7]
   local state, began, vouched = match(ARGV[a + 1], '^(.)|(%w+)|?(%d*)$')
   local epoch, after, base = tonumber(began, 36), ARGV[a + 2], tonumber(ARGV[a + 3])
-  local peer, named, read_to, holes, mentions, settings = '', '', '', '', '', ''
+  local peer, named, read_to, holes, mentions, preferences = '', '', '', '', '', ''
   if ARGV[a + 4] ~= '' then
-    peer, named, read_to, holes, mentions, settings =
+    peer, named, read_to, holes, mentions, preferences =
       match(ARGV[a + 4], '^([^\n]*)\n([%d!]*)\n(%d*)\n([%d,]*)\n([%d,]*)\n(.*)$')
   end
 
@@ -343,8 +344,8 @@ local function merge(k, a)
     for text in string.gmatch(mentions, '%d+') do mention(tonumber(text)) end
     for _, position in ipairs(common[2]) do mention(position) end
     new.head = math.max(new.head, new.read)
-    if settings ~= '' then
-      for name, stamp, value in string.gmatch(settings, '([^\n]+)\n(%d+)\n([^\n]+)') do
+    if preferences ~= '' then
+      for name, stamp, value in string.gmatch(preferences, '([^\n]+)\n(%d+)\n([^\n]+)') do
         local field = room .. '|' .. name
         local stored = redis.call('HGET', prefs, field)
         if not stored or tonumber(string.match(stored, '^%d+')) < tonumber(stamp) then
@@ -390,7 +391,7 @@ local function merge(k, a)
     if not old then redis.call('HSETNX', counts, 'known', int(epoch)) end
     local start = new.state .. '|' .. began .. '|' .. new.after .. '|' .. int(new.read) .. '|'
     if counted_new then
-      if settings ~= '' or was_super then new.flags = flags_of(prefs) end
+      if preferences ~= '' or was_super then new.flags = flags_of(prefs) end
       redis.call('HSET', rooms, room, start .. int(new.head) .. '|' .. new.nh .. '|' .. new.nm .. '|' .. string.sub(new.kind, 1, 1) .. '|'
         .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer .. '|' .. new.made .. '|' .. new.last
         .. (new.flags or ''))

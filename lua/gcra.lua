@@ -24,9 +24,9 @@ if type(stored) == 'table' and not string.find(stored.err, 'WRONGTYPE', 1, true)
 local tat = type(stored) == 'string' and tonumber(stored)
 -- A time in the past, or no number at all (`nan` compares as false), means that the whole burst is available.
 if not (tat and tat >= now) then tat = now end
--- Only a clock that stepped back, or a failover to a server whose clock is behind, leaves a time further ahead. The script takes
--- it for "no call is left" by the clock of now, and stores that: otherwise calls would be refused until the clock is back
--- where it was.
+-- The time is further ahead only if the clock stepped back, or if another server took over whose clock is behind. The script then
+-- stores the time at which no call is left, by the current clock. Otherwise calls would be refused until the clock is back where
+-- it was.
 local stepped = tat > furthest
 if stepped then tat = now + tolerance end
 

@@ -2,11 +2,13 @@
 -- Purpose: take over the jobs of a room or user whose lease has ended, so that one pod at a time works on each. Where no job is
 --   left, seal the room or user instead: it then accepts nothing on this announcement or an older one, so that the sweep can
 --   forget the announcement, even if a pod that holds it has been stopped for a long time.
--- KEYS: 1 meta (hash), or a user's left (hash); 2 pending (hash: job -> record, whose first line is the end of the lease in microseconds)
+-- KEYS: 1 meta (hash), or a user's left (hash); 2 pending (hash: job -> record, whose first line is the end of
+--   the lease in microseconds)
 -- ARGV: 1 lease (microseconds), 2 the longest lease that a pod takes (microseconds), 3 most jobs to take, 4 the token to seal
---   with ('': don't seal), 5 the field to seal in: `sealed` of a room, `!` of a user, 6 milliseconds to keep the seal of a room or user that does not exist
--- Reply: {jobs pending, 1 if it was sealed, microseconds now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time
---   (each nil if there is none), then job and record of each job taken}
+--   with ('': don't seal), 5 the field to seal in: `sealed` of a room, `!` of a user,
+--   6 milliseconds to keep the seal of a room or user that does not exist
+-- Reply: {jobs pending, 1 if it was sealed, microseconds now, rev, head, kind, status, type, tags, born, mrev, created,
+--   last_at, last_time (each nil if there is none), then job and record of each job taken}
 local meta, pending = KEYS[1], KEYS[2]
 local lease, longest, most, token, field = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- Purpose: show people the beginning of what a key holds that can't be read; writes nothing.
+-- Purpose: read the beginning of a key's unreadable value, to show it to people; writes nothing.
 -- KEYS: 1 the key
 -- ARGV: 1 most bytes to answer
 -- Reply: {its type in words, the beginning of its value}

@@ -1,10 +1,11 @@
 #!lua
--- Purpose: join, invite or take out members. The base of a new membership is the head of now.
+-- Purpose: make users join a room, invite them or take them out. The base of a new membership is the current head.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base, the epoch in base 36; in state l the base is the epoch of the
---   membership that ended (also in base 36) or 0 if the user was deleted; member_settle.lua says what may follow), 3 pending (hash: job -> record),
---   4 and 5 keys that were taken (hashes)
+--   membership that ended (also in base 36) or 0 if the user was deleted; member_settle.lua says what may
+--   follow), 3 pending (hash: job -> record), 4 and 5 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
---   4 the new state: j joined, i invited, l left, 5 '' or, if the users are deleted, the latest epoch of a membership that ends, 6.. users
+--   4 the new state: j joined, i invited, l left, 5 '' or, if the users are deleted, the latest epoch of a
+--   membership that ends, 6.. users
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, entry of each user or ''} or {'DUP', the same without entries}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
@@ -26,7 +27,7 @@ end
 if not m[7] then return {'ROOM'} end
 local born, kind = tonumber(m[7]), m[3]
 local rev = math.max(tonumber(m[1]) + 1, now)
-local revs, epochs = int(rev), short(rev)
+local rev_text, epoch_text = int(rev), short(rev)
 
 -- A member's state, epoch, and epoch as it stands in the entry; nil for an entry that is older than the room: a room of that
 -- name was deleted and made again.
@@ -58,10 +59,11 @@ for i = 6, #ARGV do
   local s, epoch, began = member(entry)
   local new
   if state == 'l' then
-    -- The epoch that ended goes along: by it the user's slot knows since when the user exists, for being a member makes a user known.
-    if s and (not up_to or epoch <= up_to) then new = 'l|' .. epochs .. '|' .. (up_to and '0' or began) end
+    -- The delivery also brings the epoch of the membership that ended. A member is known, so by this epoch the user's slot knows
+    -- since when the user exists.
+    if s and (not up_to or epoch <= up_to) then new = 'l|' .. epoch_text .. '|' .. (up_to and '0' or began) end
   elseif not s or (state == 'j' and s == 'i') then
-    new = state .. '|' .. epochs .. '|' .. m[2]
+    new = state .. '|' .. epoch_text .. '|' .. m[2]
   end
   if new then
     changed[#changed + 1] = user
@@ -74,7 +76,7 @@ end
 local gone = kind == 'direct' and state == 'l' and parted(m[13], changed)
 local open, job, record = unfinished(pending), '', ''
 if #changed > 0 then
-  m[1], job = revs, revs
+  m[1], job = rev_text, rev_text
   m[8] = version(rev, m[8], state .. table.concat(changed, ','))
   -- Each of the two in a direct room has the other one for the peer, so the job is for both.
   if kind == 'direct' then
@@ -83,7 +85,7 @@ if #changed > 0 then
     record = int(now + lease) .. '\nsome\n' .. table.concat(changed, ',')
   end
   for _, user in ipairs(changed) do redis.call('HSET', members, user, entries[user]) end
-  redis.call('HSET', meta, 'rev', revs, 'mrev', m[8])
+  redis.call('HSET', meta, 'rev', rev_text, 'mrev', m[8])
   if gone then redis.call('HSET', meta, 'parted', gone) end
   redis.call('HSET', pending, job, record)
 end

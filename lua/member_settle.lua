@@ -4,13 +4,14 @@
 --   whether the job that began the membership is still pending. If it is, not every slot has had the membership yet, so the
 --   membership may come after whatever the slot names. Doing it again changes nothing.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base|vouched|since: vouched is '' or what the slot named and the
---   membership is known to come after; since is '' or, if it is not the epoch, the stamp above which the room's jobs are for this membership),
---   3 pending (hash: job -> record)
+--   membership is known to come after; since is '' or, if it is not the epoch, the stamp above which the
+--   room's jobs are for this membership), 3 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), then six per user: user, the epoch that was
 --   refused, why, what the slot named (a stamp of the slot; for A a stamp of this room), '' or the job of a message that brings
 --   the user in, '' or the base in that case.
 --   Why: D the user was deleted, and the slot did not have the membership before; O it had, so the membership is over; A the
---   slot has a later stamp of this room; N the user was deleted, and the job given in place of the epoch names the user as a sender
+--   slot has a later stamp of this room; N the user was deleted, and the job given in place of the epoch names
+--   the user as a sender
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, then for each user its entry or ''; for N: 1 if the user is to become known, else 0}
 --   or {'STALE', token above which to announce again}, {'ROOM', now} no such room (any more), or the error UNREADABLE
@@ -37,7 +38,7 @@ local rev = math.max(last + 1, now)
 for i = 3, #ARGV, 6 do
   if ARGV[i + 2] == 'A' and tonumber(ARGV[i + 3]) > last then rev = math.max(rev, tonumber(ARGV[i + 3]) + 1) end
 end
-local revs, epochs = int(rev), short(rev)
+local rev_text, epoch_text = int(rev), short(rev)
 
 local touched, entries, reply, tell, over = {}, {}, {}, {}, {}
 for i = 3, #ARGV, 6 do
@@ -49,17 +50,17 @@ for i = 3, #ARGV, 6 do
     local entry = entries[user] or redis.call('HGET', members, user) or ''
     local s, began, start, vouched, since = string.match(entry, '^(%a)|(%w+)|(%w+)|?(%d*)|?(%d*)$')
     local new, redelivered = nil, false
-    -- Not if another pod has decided meanwhile, and not if the refused delivery was only late.
+    -- Nothing is decided if another pod has decided meanwhile, or if the refused delivery was only late.
     if s and tonumber(began, 36) == tonumber(epoch) and vouched ~= stamp and not (why == 'A' and tonumber(stamp) <= last) then
       if s == 'l' then
-        if why == 'A' then new = 'l|' .. epochs .. '|' .. start end
+        if why == 'A' then new = 'l|' .. epoch_text .. '|' .. start end
       elseif why ~= 'O' and redis.call('HEXISTS', pending, epoch) == 1 then
         -- The caller makes the refused delivery again, and it brings the membership.
         new, redelivered = s .. '|' .. began .. '|' .. start .. '|' .. stamp .. '|' .. since, true
       elseif job ~= '' and redis.call('HEXISTS', pending, job) == 1 then
-        new = 'j|' .. epochs .. '|' .. base .. '|' .. stamp .. '|' .. int(tonumber(job) - 1)
+        new = 'j|' .. epoch_text .. '|' .. base .. '|' .. stamp .. '|' .. int(tonumber(job) - 1)
       else
-        new = 'l|' .. epochs .. '|0'
+        new = 'l|' .. epoch_text .. '|0'
         if tonumber(began, 36) >= tonumber(m[7]) then over[#over + 1] = user end
       end
     end
@@ -76,16 +77,16 @@ end
 local gone = m[3] == 'direct' and #over > 0 and parted(m[13], over)
 local open, job, record = unfinished(pending), '', ''
 if #touched > 0 then
-  m[1] = revs
+  m[1] = rev_text
   local what = {}
   for i, user in ipairs(touched) do what[i] = user .. entries[user] end
   m[8] = version(rev, m[8], table.concat(what, ','))
   for _, user in ipairs(touched) do redis.call('HSET', members, user, entries[user]) end
-  redis.call('HSET', meta, 'rev', revs, 'mrev', m[8])
+  redis.call('HSET', meta, 'rev', rev_text, 'mrev', m[8])
   if gone then redis.call('HSET', meta, 'parted', gone) end
 end
 if #tell > 0 then
-  job = revs
+  job = rev_text
   if m[3] == 'direct' then
     record = int(now + lease) .. '\nall'
   else

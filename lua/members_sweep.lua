@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Purpose: drop the entries of those who left, once their slots have it.
+-- Purpose: remove the entries of users who left, when their slots know that they left.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua)
 -- ARGV: pairs of user and the epoch that was delivered
 -- Reply: how many were dropped

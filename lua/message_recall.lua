@@ -1,5 +1,5 @@
 #!lua
--- Purpose: recall a message: it counts no more for those who have not read it.
+-- Purpose: recall a message. It no longer counts for members who have not read it.
 -- KEYS: 1 meta (hash), 2 ids (hash: id -> rev|position|time|recall|number), 3 recalled (sorted set of positions),
 --   4 allmentions (sorted set of positions), 5 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
@@ -24,7 +24,8 @@ local entry = redis.call('HGET', ids, id)
 if not entry then return {'MESSAGE'} end
 local first, position, time, recall, number, silent = string.match(entry, '^(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)(|?s?)$')
 must(first, 'what is known of a message')
--- Ids outlive the history a little, so that a request that is sent again is known. A recall still ends with the history.
+-- Ids are kept a little longer than the history, so that a repeated request is known. But a message that is older than the
+-- history can't be recalled.
 if tonumber(first) < now - max_age or tonumber(m[14]) - tonumber(number) >= max_messages then return {'MESSAGE'} end
 if recall ~= '0' then
   local record = redis.call('HGET', pending, recall) or ''
@@ -33,11 +34,11 @@ if recall ~= '0' then
   return reply
 end
 
-local revs = int(math.max(tonumber(m[1]) + 1, now))
+local rev = int(math.max(tonumber(m[1]) + 1, now))
 local open, job, record, much = unfinished(pending), '', '', 0
 local many = redis.call('ZCOUNT', recalled, '-inf', '+inf')
 redis.call('ZCOUNT', allmentions, 0, 0)
-redis.call('HSET', ids, id, first .. '|' .. position .. '|' .. time .. '|' .. revs .. '|' .. number .. silent)
+redis.call('HSET', ids, id, first .. '|' .. position .. '|' .. time .. '|' .. rev .. '|' .. number .. silent)
 if silent == '' then
   -- Only a supergroup's members subtract recalled positions when they read, and only a group can become a supergroup.
   if m[3] ~= 'direct' then
@@ -46,19 +47,20 @@ if silent == '' then
   end
   redis.call('ZREM', allmentions, position)
   if m[3] ~= 'supergroup' then
-    job = revs
+    job = rev
     record = int(now + lease) .. '\nall\n\nc|' .. position
     redis.call('HSET', pending, job, record)
   elseif m[16] then
-    -- Members whose slots don't have the conversion to a supergroup yet would still count the message: the caller waits for that job.
+    -- Members whose slots don't know yet that the room is a supergroup would still count the message. So the caller waits for the
+    -- job of that conversion.
     record = redis.call('HGET', pending, m[16]) or ''
     if record ~= '' then job = m[16] end
   end
 end
-m[1] = revs
-redis.call('HSET', meta, 'rev', revs)
+m[1] = rev
+redis.call('HSET', meta, 'rev', rev)
 if m[13] == id then
-  redis.call('HSET', meta, 'last_type', 'recall', 'last_text', '', 'last_updated', revs)
+  redis.call('HSET', meta, 'last_type', 'recall', 'last_text', '', 'last_updated', rev)
   if m[17] then redis.call('HDEL', meta, 'last_payload') end
 end
 local reply = {'OK', job, record, open, now, unpack(m, 1, 11)}

@@ -3,16 +3,18 @@
 --   each delivery. With a pair of users the room is the direct room of the two. The script makes it if needed, and lets in
 --   the one who is not in it; a user who is invited stays invited.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
---   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
+--   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set
+--   of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
---   4 history in microseconds, 5 and 6 the pair or '' and '', 7 what the caller takes the pair's room for: 'new' it is made if it
---   does not exist; 'existing' both have to be in it; 'rejoined' it has to exist, and the one who left comes back,
+--   4 history in microseconds, 5 and 6 the pair or '' and '', 7 what the caller expects of the pair's room: 'new' it is made if
+--   it does not exist; 'existing' both have to be in it; 'rejoined' it has to exist, and the one who left comes back,
 --   then ten per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type,
 --   1 if the event gave the time, 0 if the pod took the time of arrival, payload (JSON) or ''
 -- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a pending conversion to a supergroup), pending jobs
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if room_trim.lua should
---   forget mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
+--   forget mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '',
+--   record or ''}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} other users have the pair's room,
 --   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the room is gone, or the error UNREADABLE
 -- Lib: fanout
@@ -117,9 +119,9 @@ if any_new then
   if two ~= one and not here[two] then missing[#missing + 1] = two end
   if #missing > 0 and found == 'existing' then return {'LEFT'} end
   if #missing > 0 then
-    local revs = tick()
+    local rev_text = tick()
     if made then
-      born, head, kind = revs, 0, 'direct'
+      born, head, kind = rev_text, 0, 'direct'
       m[3], m[4], m[5], m[6], m[7] = kind, '1', '', '', born
       put('born', born); put('kind', kind); put('status', '1'); put('type', ''); put('tags', '')
       m[9] = ARGV[10]
@@ -127,17 +129,18 @@ if any_new then
     end
     m[8] = version(rev, m[8], 'j' .. table.concat(missing, ','))
     put('mrev', m[8])
-    local epochs = short(rev)
+    local epoch_text = short(rev)
     for _, user in ipairs(missing) do
-      redis.call('HSET', members, user, 'j|' .. epochs .. '|' .. int(head))
+      redis.call('HSET', members, user, 'j|' .. epoch_text .. '|' .. int(head))
     end
-    job, record = revs, int(now + lease) .. '\nall'
+    job, record = rev_text, int(now + lease) .. '\nall'
     redis.call('HSET', pending, job, record)
   end
 end
 if not born then return {'ROOM'} end
 if job == '' and kind == 'supergroup' and m[16] then
-  -- Members whose slots don't have the conversion to a supergroup yet would not see the message: the caller waits for that job.
+  -- Members whose slots don't know yet that the room is a supergroup would not see the message. So the caller waits for the job
+  -- of that conversion.
   record = redis.call('HGET', pending, m[16]) or ''
   if record ~= '' then job = m[16] end
 end
@@ -145,7 +148,7 @@ end
 local mintime, maxtime, accepted = tonumber(m[13]), tonumber(m[14]), tonumber(m[15] or 0)
 local last, payload, much, reply = nil, '', 0, {}
 local last_at, last_time = tonumber(string.match(m[10] or '', '^%d+')), tonumber(m[11])
--- When a message was sent: the time that it was given, but not later than its acceptance.
+-- When a message was sent: the time that its event gave, but not later than its acceptance.
 local function moment(time, at) return math.min(time, math.floor(at / 1000)) end
 for i = 8, #ARGV, 10 do
   local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -158,7 +161,7 @@ for i = 8, #ARGV, 10 do
     reply[n + 3] = first
     reply[n + 4] = redis.call('HGET', pending, first) or ''
   else
-    local revs = tick()
+    local rev_text = tick()
     if not silent then
       head = head + 1
       mintime = math.min(mintime or tonumber(time), tonumber(time))
@@ -167,22 +170,22 @@ for i = 8, #ARGV, 10 do
     -- A silent message has no position; its place is that of the last message with a position before it.
     local at = int(head)
     accepted = accepted + 1
-    redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted) .. (silent and '|s' or ''))
-    known[id] = {first = revs, position = silent and 0 or head}
-    length = redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
+    redis.call('HSET', ids, id, rev_text .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted) .. (silent and '|s' or ''))
+    known[id] = {first = rev_text, position = silent and 0 or head}
+    length = redis.call('RPUSH', log, rev_text .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
     local at_time, given = tonumber(time), ARGV[i + 8] == '1'
-    if given and last_at and last_time and moment(at_time, tonumber(revs)) < moment(last_time, last_at) then
+    if given and last_at and last_time and moment(at_time, tonumber(rev_text)) < moment(last_time, last_at) then
       -- Late: the room keeps its last message, but this is its newest one.
-      m[10] = int(last_at) .. ',' .. revs
+      m[10] = int(last_at) .. ',' .. rev_text
       if not last and not m[20] then
         -- An earlier version did not store the position of the last message; there it was the message accepted last.
         m[20] = int(silent and head or head - 1)
         put('last_position', m[20])
       end
     else
-      last_at, last_time = tonumber(revs), at_time
-      m[10], m[11] = revs, time
-      last = {'last_id', id, 'last_position', at, 'last_sender', sender, 'last_time', time, 'last_updated', revs,
+      last_at, last_time = tonumber(rev_text), at_time
+      m[10], m[11] = rev_text, time
+      last = {'last_id', id, 'last_position', at, 'last_sender', sender, 'last_time', time, 'last_updated', rev_text,
         'last_text', ARGV[i + 6], 'last_type', ARGV[i + 7]}
       payload = ARGV[i + 9]
     end
@@ -202,17 +205,18 @@ for i = 8, #ARGV, 10 do
     end
     local what = ''
     if all or sender ~= '' or #named > 0 then
-      -- What the message is to its sender: r read up to here, h a hole, q nothing; n the sender has not joined. A pair is let into its room.
+      -- What the message is to its sender: r read up to here, h a hole, q nothing; n the sender has not joined. The two of a pair
+      -- join by the message.
       local own, brings = 'n', ''
       if sender ~= '' and member(sender) == 'j' then own = mark and 'r' or silent and 'q' or 'h' end
       if one ~= '' then brings = '|' .. one .. ',' .. two .. '|' .. int(silent and head or head - 1) end
       what = int(now + lease) .. (all and '\nall\n\n' or '\nsome\n\n') .. 'm|' .. at .. '|' .. own .. '|' .. sender
         .. '|' .. table.concat(named, ',') .. brings
-      redis.call('HSET', pending, revs, what)
+      redis.call('HSET', pending, rev_text, what)
     end
     reply[n + 1] = 'A'
     reply[n + 2] = silent and 0 or head
-    reply[n + 3] = what ~= '' and revs or ''
+    reply[n + 3] = what ~= '' and rev_text or ''
     reply[n + 4] = what
   end
 end
@@ -253,7 +257,7 @@ if last then
   if payload ~= '' then put('last_payload', payload) elseif m[19] then redis.call('HDEL', meta, 'last_payload') end
 end
 redis.call('HSET', meta, unpack(set))
--- The meta of a deleted room of that name was to expire.
+-- If a room of this name was deleted before, Redis would expire its meta.
 if not existed then redis.call('PERSIST', meta) end
 local start = {'OK', job, record, open, now, unpack(m, 1, 11)}
 start[17] = much

@@ -1,16 +1,17 @@
 #!lua
--- Purpose: accept a change of a member's own settings of a room. The user's slot keeps the setting that the room accepted last.
+-- Purpose: accept a change of a member's preferences of a room. Of each preference the user's slot keeps the value that the
+--   room accepted last.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua), 3 pending (hash: job -> record),
 --   4 and 5 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '', 4 user,
---   5 settings: lines of field and JSON value in turn
+--   5 preferences: lines of name and JSON value in turn
 -- Reply: {'OK', job, record, pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev,
 --   created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MEMBER'} the user has not joined, or the error UNREADABLE
 -- Lib: fanout, keys
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
-local token, lease, user, settings = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], ARGV[5]
+local token, lease, user, prefs = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], ARGV[5]
 
 local now = clock()
 local m = opened(meta)
@@ -25,11 +26,11 @@ if not m[7] then return {'ROOM'} end
 local state, epoch = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|')
 if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[7]) then return {'MEMBER'} end
 
-local revs = int(math.max(tonumber(m[1]) + 1, now))
+local rev = int(math.max(tonumber(m[1]) + 1, now))
 local open = unfinished(pending)
-local record = int(now + lease) .. '\nsome\n' .. user .. '\np|' .. settings
-m[1] = revs
-redis.call('HSET', meta, 'rev', revs)
-redis.call('HSET', pending, revs, record)
-take(revs)
-return {'OK', revs, record, open, now, unpack(m, 1, 11)}
+local record = int(now + lease) .. '\nsome\n' .. user .. '\np|' .. prefs
+m[1] = rev
+redis.call('HSET', meta, 'rev', rev)
+redis.call('HSET', pending, rev, record)
+take(rev)
+return {'OK', rev, record, open, now, unpack(m, 1, 11)}

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Purpose: delete a room. Its revision stays for a while, so that a room made again by that name is newer. So does the job that
---   takes the room out of the slots of all who were in it.
+-- Purpose: delete a room. Its revision is kept for a while, so that a new room by that name gets a later one. The job that
+--   takes the room out of the slots of its members is kept until everybody has it.
 -- KEYS: 1 meta (hash), 2 members (hash), 3 ids (hash), 4 log (list), 5 recalled (sorted set), 6 allmentions (sorted set),
 --   7 pending (hash: job -> record; earlier jobs stay, but from now on they only make senders known),
 --   8 and 9 keys that were taken (hashes; they outlive the room)
@@ -25,12 +25,12 @@ if not m[2] then
   local record = m[1] and redis.call('HGET', pending, m[1]) or ''
   return {'ROOM', record and record ~= '' and m[1] or '', record or '', now}
 end
-local revs = int(math.max(tonumber(m[1]) + 1, now))
+local rev = int(math.max(tonumber(m[1]) + 1, now))
 local any = redis.call('EXISTS', members) == 1
 redis.call('HLEN', pending)
 
 redis.call('DEL', meta, ids, log, recalled, allmentions)
-redis.call('HSET', meta, 'rev', revs)
+redis.call('HSET', meta, 'rev', rev)
 if m[3] then redis.call('HSET', meta, 'sealed', m[3]) end
 redis.call('PEXPIRE', meta, keep)
 if not any then
@@ -38,6 +38,6 @@ if not any then
   return {'OK', '', '', now}
 end
 local record = int(now + lease) .. '\ngone'
-redis.call('HSET', pending, revs, record)
-take(revs)
-return {'OK', revs, record, now}
+redis.call('HSET', pending, rev, record)
+take(rev)
+return {'OK', rev, record, now}

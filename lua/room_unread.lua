@@ -1,6 +1,7 @@
 #!lua flags=no-writes
 -- Purpose: work out what one user has unread in a supergroup, from the room's head; writes nothing.
--- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions), 4 pending (hash: job -> record)
+-- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions),
+--   4 pending (hash: job -> record; `Job::parse` reads these records too, and the golden jobs in records.txt hold both together)
 -- ARGV: 1 state of the user j|i, 2 epoch, 3 read position, 4 holes (comma list of positions), 5 mentions by name (comma list
 --   of positions), 6 user
 -- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (the last two '' without a message)}, or {}
@@ -21,9 +22,9 @@ if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the st
 if epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
 if state == 'j' and m[4] == '1' then
-  -- The head is the one of now, so the script also takes the marks of pending jobs for this user: own messages, reads and
-  -- mentions that the room has accepted and that have not been delivered yet. Above 5,000 jobs it skips them, so that a read
-  -- takes a few milliseconds at most.
+  -- The head is the current one, so the script also takes this user's marks of pending jobs: own messages, reads and mentions
+  -- that the room has accepted and that have not been delivered yet. If there are more than 5,000 jobs, it skips them all, so
+  -- that a read takes a few milliseconds at most.
   local open = redis.call('HLEN', pending)
   if open > 0 and open <= 5000 then
     local user = ARGV[6]

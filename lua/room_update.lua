@@ -1,12 +1,13 @@
 #!lua
--- Purpose: create a room or merge settings into it. A change that moves counts becomes a job.
+-- Purpose: create a room or change some of its details. A change that moves counts becomes a job.
 -- KEYS: 1 meta (hash), 2 pending (hash: job -> record), 3 and 4 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 kind ('' keep), 5 custom type ('' keep, '*' none), 6 tags ('' keep, else '*' and a comma list), 7 status ('' keep),
---   8 creation time (milliseconds) of a new room, 9.. field, value of what is only shown
+--   8 creation time (milliseconds) of a new room, 9.. name and value of each further detail, which is only shown
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
---   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'KIND'} that change of kind is not allowed, or the error UNREADABLE
+--   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'KIND'} that change of kind is
+--   not allowed, or the error UNREADABLE
 -- Lib: fanout, keys
 local meta, pending = KEYS[1], KEYS[2]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -24,7 +25,7 @@ if known then
   return {'DUP', known.job, record, unfinished(pending), now, unpack(m, 1, 11)}
 end
 
-local revs = int(math.max(tonumber(m[1] or 0) + 1, now))
+local rev = int(math.max(tonumber(m[1] or 0) + 1, now))
 local exists, old_kind = m[7], m[3]
 if exists and kind ~= '' and kind ~= old_kind and not (old_kind == 'group' and kind == 'supergroup') then
   return {'KIND'}
@@ -38,22 +39,22 @@ local new_tags = tags ~= '' and string.sub(tags, 2) or m[6] or ''
 local changed = exists and (new_kind ~= old_kind or (new_kind ~= 'supergroup'
   and (new_status ~= m[4] or new_type ~= (m[5] or '') or new_tags ~= (m[6] or ''))))
 
-local set = {'rev', revs, 'kind', new_kind, 'status', new_status, 'type', new_type, 'tags', new_tags}
+local set = {'rev', rev, 'kind', new_kind, 'status', new_status, 'type', new_type, 'tags', new_tags}
 local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
-m[1], m[3], m[4], m[5], m[6] = revs, new_kind, new_status, new_type, new_tags
+m[1], m[3], m[4], m[5], m[6] = rev, new_kind, new_status, new_type, new_tags
 if not exists then
-  m[2], m[7], m[8], m[9] = '0', revs, version(revs, '', 'made'), time
+  m[2], m[7], m[8], m[9] = '0', rev, version(rev, '', 'made'), time
   put('head', m[2]); put('born', m[7]); put('mrev', m[8]); put('created', m[9])
 end
 for i = 9, #ARGV, 2 do put(ARGV[i], ARGV[i + 1]) end
 
 local open, job, record = unfinished(pending), '', ''
 if changed then
-  job = revs
+  job = rev
   record = int(now + lease) .. '\nall'
   put('told', job)
 elseif told then
-  -- The same settings were sent before, and their job may still be pending: the caller waits for it.
+  -- The room has these details already. The job that told them may still be pending: then the caller waits for it.
   record = redis.call('HGET', pending, told) or ''
   if record ~= '' then job = told end
 end

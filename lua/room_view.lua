@@ -5,8 +5,8 @@
 --   3 recalled (sorted set of positions), 4 pending (hash: job -> record)
 -- ARGV: 1 user, 2 read position: the reply has recalled positions above it (10,000 at most)
 -- Reply: {now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time ('' each if there is none),
---   entry of the user or '', the peer in a direct room (the user who is in it, or was last) or '', recalled positions (comma list), pending jobs (list)},
---   or the error UNREADABLE
+--   entry of the user or '', the peer in a direct room (the user who is in it, or was last) or '', recalled
+--   positions (comma list), pending jobs (list)}, or the error UNREADABLE
 local meta, members, recalled, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local user, read = ARGV[1], ARGV[2]
 

@@ -3,7 +3,8 @@
 --   refuses a delivery that would bring a membership back or make the user known, until the room has decided that the
 --   membership, or the message, comes after the deletion.
 -- KEYS: 1 counts (hash), 2 rooms (hash), 3 supers (hash), 4 refs (hash), 5 marks (sorted set), 6 left (hash),
---   7 prefs (hash), 8 profile (hash), 9 pending (hash: job -> record), 10 and 11 keys that were taken (hashes; they outlive the user)
+--   7 prefs (hash), 8 profile (hash), 9 pending (hash: job -> record), 10 and 11 keys that were taken (hashes;
+--   they outlive the user)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or ''
 -- Reply: {'OK', job or '', record or '', now} or {'DUP', the same} or {'STALE', token above which to announce again}
 --   or {'KEY'} the key was another event's, {'USER'} no such user, or the error UNREADABLE

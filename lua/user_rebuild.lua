@@ -1,7 +1,7 @@
 #!lua
 -- Purpose: repair a user's slot: recompute every plain count from the positions, at one instant. The script reads everything
 --   before the first write, and doing it again changes nothing. It removes a record that can't be read. Where it can't read
---   the user's settings, records keep their letters of settings.
+--   the user's preferences, records keep their letters of preferences.
 -- KEYS: 1 counts (hash), 2 rooms (hash: room -> record, see deliver.lua), 3 supers (hash: supergroup -> record), 4 refs (hash),
 --   5 marks (sorted set), 6 profile (hash), 7 prefs (hash)
 -- ARGV: 1 rooms that the caller delivers to the user next (comma list): their marks stay although there is no record, then three
@@ -44,15 +44,15 @@ for i = 2, #ARGV, 3 do
     end
   end
 end
--- The settings that are true, as they stand at the end of a record.
+-- The preferences that are true, as they stand at the end of a record.
 local function flags_of(room, rec)
   if not readable then return rec.flags end
   local letters = ''
-  for _, setting in ipairs({'hidden', 'sticky', 'muted'}) do
-    local stored = set[room .. '|' .. setting]
+  for _, preference in ipairs({'hidden', 'sticky', 'muted'}) do
+    local stored = set[room .. '|' .. preference]
     local is = stored and string.match(stored, '^%d+|(%a+)$')
     if stored and is ~= 'true' and is ~= 'false' then return rec.flags end
-    if is == 'true' then letters = letters .. string.sub(setting, 1, 1) end
+    if is == 'true' then letters = letters .. string.sub(preference, 1, 1) end
   end
   return letters ~= '' and '|' .. letters or ''
 end

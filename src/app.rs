@@ -23,11 +23,11 @@ use crate::http::edge::{self, Answers, Bounds, Edge};
 use crate::open_files::{self, OpenFiles};
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 
-/// Connections that may wait to be accepted.
+/// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
-/// Connections of the admin address. Its own, whatever happens at the public one.
+/// How many connections the admin address takes. They do not depend on those of the public address.
 const ADMIN_CONNECTIONS: usize = 256;
-/// What there is on the admin address.
+/// The paths of the admin address.
 const ADMIN_PATHS: [&str; 5] = [
     "/livez",
     "/readyz",
@@ -35,12 +35,13 @@ const ADMIN_PATHS: [&str; 5] = [
     "/openapi.yaml",
     "/openapi.json",
 ];
-/// Connections beyond `max_connections` that are being told so.
+/// How many connections beyond `max_connections` are kept at a time, only to answer that there are too many.
 const TURNED_AWAY: usize = 256;
-/// Between two looks for servers that have not been checked.
+/// The pause between two searches for Redis servers that have not been checked.
 const POLL_SERVERS: Duration = Duration::from_secs(5);
-/// Between two looks at a Redis that has not answered yet, and at one that has.
+/// The pause between two probes of a Redis that does not serve reads.
 const POLL_STARTING: Duration = Duration::from_millis(200);
+/// The pause between two probes of a Redis that does.
 const POLL_RUNNING: Duration = Duration::from_secs(1);
 
 /// Why an app could not be built.
@@ -51,11 +52,11 @@ pub(crate) enum BuildError {
     Listen {
         /// The address.
         address: String,
-        /// Its setting.
+        /// The setting of the address.
         setting: &'static str,
-        /// Its flag.
+        /// The flag for it.
         flag: &'static str,
-        /// Why.
+        /// Why it can't be listened on.
         error: io::Error,
     },
     /// A server can't be set up.
@@ -72,9 +73,9 @@ pub(crate) enum BuildError {
 /// How to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// Not ready at once, but serving on for the drain time: balancers go on sending for a while.
+    /// The pod is not ready from now on, but serves for the drain time, because balancers still send calls for a while.
     Drain,
-    /// Without the drain time: somebody sits at the terminal.
+    /// Without the drain time, because somebody waits at the terminal.
     Now,
 }
 
@@ -83,10 +84,10 @@ pub(crate) struct App {
     config: Arc<Config>,
     readiness: Arc<Readiness>,
     public: Server,
-    /// The listener of `public`, to be closed gently.
+    /// The listener of `public`, which is closed gently.
     door: TcpListener,
     listen: SocketAddr,
-    /// Set: the public answers say that their connections end with them.
+    /// If set, each answer of `public` says that its connection ends with it.
     leaving: Arc<AtomicBool>,
     admin: RunningServer,
     admin_listen: SocketAddr,
@@ -98,19 +99,19 @@ pub(crate) struct App {
 #[derive(Default)]
 struct Readiness {
     server: AtomicU8,
-    /// Whether Redis has ever answered. A later outage does not make a pod unready: all pods would be so at once, and
-    /// callers would get a balancer's answer in place of one in their own dialect.
+    /// Whether Redis has ever answered. A later outage does not make a pod unready. If it did, all pods would be unready at once,
+    /// and callers would get an answer of the balancer instead of one in their own dialect.
     redis_answered: AtomicBool,
-    /// Whether it serves reads at least.
+    /// Whether Redis serves at least reads, by the last probe.
     redis_serves: AtomicBool,
-    /// What came of asking it last; absent: nobody has.
+    /// The last probe of Redis; absent: there was none yet.
     redis: ArcSwapOption<Probe>,
-    /// Who knows how it has been since.
+    /// Knows what has happened to Redis since that probe.
     engine: OnceLock<engine::Health>,
 }
 
 impl Readiness {
-    /// How Redis is.
+    /// The state of Redis.
     fn redis_state(&self) -> Option<RedisState> {
         let last = self.redis.load_full()?;
         Some(self.engine.get()?.redis_state(&last))
@@ -144,7 +145,7 @@ impl App {
         let (public_socket, listen) = bind(&config.server.listen, "listen", "listen").await?;
         let (admin_socket, admin_listen) =
             bind(&config.server.admin_listen, "admin_listen", "admin-listen").await?;
-        // First, since a private Redis may take its time to load.
+        // This comes first, because a private Redis may need a long time to load its data.
         let admin = admin_server(
             admin_socket,
             &config,
@@ -173,7 +174,7 @@ impl App {
             }
         };
         let _ = readiness.engine.set(engine.health.clone());
-        // A first look before the log says that we listen, so that whoever waits for that line finds us ready.
+        // The first probe comes before the log line that the pod listens: who waits for that line finds the pod ready.
         probe_once(&engine.health, &readiness, &metrics).await;
         let setup = check_setup(Doctor::new(&engine), Arc::clone(&readiness));
         let poll = poll(
@@ -202,17 +203,17 @@ impl App {
         })
     }
 
-    /// Where the vendor endpoints and `/v1` are.
+    /// The address of the vendor endpoints and `/v1`.
     pub(crate) fn listen(&self) -> SocketAddr {
         self.listen
     }
 
-    /// Where `/livez`, `/readyz` and `/metrics` are.
+    /// The address of `/livez`, `/readyz` and `/metrics`.
     pub(crate) fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
     }
 
-    /// Serves until `stop`, then finishes what is in flight and stops everything that `build` started.
+    /// Serves until `stop`, then finishes the calls under way and stops everything that `build` started.
     pub(crate) async fn run(self, stop: impl Future<Output = Stop>) {
         let public = RunningServer::start(self.public);
         self.readiness.server.store(SERVING, Ordering::Release);
@@ -232,7 +233,7 @@ impl App {
         }
         tracing::info!("stopping");
         edge::shut(&self.door).await;
-        // The server keeps to the grace time by itself; the margin is for the case that it does not.
+        // The server itself keeps to the grace time. The margin is only for the case that it does not.
         let grace = Duration::from_secs(settings.grace_seconds + 2);
         let finished = tokio::time::timeout(grace, async {
             let stopped = public.handle.stop(true);
@@ -245,7 +246,7 @@ impl App {
         }
         self.poll.abort();
         self.admin.handle.stop(false).await;
-        // Its result says nothing that matters now.
+        // The result no longer matters.
         let _ = self.admin.task.await;
         if let Some(redis) = self.redis {
             redis.stop().await;
@@ -254,7 +255,7 @@ impl App {
     }
 }
 
-/// A listener on the first address that `address` stands for and that can be had.
+/// A listener on the first of the addresses that `address` resolves to and that is free.
 async fn bind(
     address: &str,
     setting: &'static str,
@@ -284,7 +285,7 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // A pod that starts right after another must not wait for the other's last connections to be forgotten.
+    // A pod that starts right after another one must not wait until the system has forgotten the other's last connections.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
@@ -334,7 +335,7 @@ fn public_server(
     })
 }
 
-/// What a connection may cost, at either address.
+/// The bounds of a connection, for both addresses.
 fn bounds(config: &Config) -> Bounds {
     let settings = &config.server;
     Bounds {
@@ -381,12 +382,12 @@ fn admin_server(
     })
 }
 
-/// Balancers ask by HEAD, too.
+/// A route for GET, and for HEAD, which some balancers use.
 fn get_or_head() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-/// What nobody asks of a pod, in words.
+/// The answer to a wrong path or method.
 async fn unknown_path(request: HttpRequest) -> HttpResponse {
     let known = ADMIN_PATHS.contains(&request.path());
     http::unserved(match known {
@@ -427,7 +428,7 @@ async fn readyz(readiness: web::Data<Readiness>) -> HttpResponse {
     page(answer, &body)
 }
 
-/// A page of the admin address: JSON, and a line feed as at the end of all answers.
+/// A page of the admin address: JSON and a line feed, which ends every answer of this program.
 fn page(mut answer: HttpResponseBuilder, body: &serde_json::Value) -> HttpResponse {
     answer
         .content_type("application/json")
@@ -440,8 +441,8 @@ async fn show_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
         .body(metrics.encode())
 }
 
-/// What a pod answers, for people and for generators of clients. Both forms stand in the repository, and a test holds them together: so
-/// the program needs no parser of YAML.
+/// The description of the API, for people and for generators of clients. The repository has it as YAML and as JSON, and a test
+/// keeps both the same, so the program needs no parser of YAML.
 async fn openapi_yaml() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("application/yaml")
@@ -465,7 +466,7 @@ async fn poll(redis: engine::Health, readiness: Arc<Readiness>, metrics: Arc<Met
     }
 }
 
-/// Asks Redis once. What is wrong with a server is in the log already; what is wrong with none of them is said here, once.
+/// Probes Redis once. The link logs the trouble of a single server; trouble that is not one server's is logged here, once.
 async fn probe_once(redis: &engine::Health, readiness: &Readiness, metrics: &Metrics) {
     let before = readiness.redis_state();
     let probe = redis.probe().await;
@@ -487,8 +488,9 @@ async fn probe_once(redis: &engine::Health, readiness: &Readiness, metrics: &Met
     }
 }
 
-/// Says of each server that we come upon, at the start, after a failover or a restart, what should be changed there. It works
-/// as it is, so these are warnings. They have a target of their own, so that a filter can turn them off.
+/// Checks each Redis server that it has not met before (at the start, or after a failover or restart), and logs what should be
+/// changed there. The server works as it is, so these are warnings. They have a log target of their own, so that a filter can
+/// turn them off.
 async fn check_setup(doctor: Doctor, readiness: Arc<Readiness>) {
     let mut known = KnownServers::default();
     loop {

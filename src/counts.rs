@@ -1,4 +1,4 @@
-//! What is counted: words and arithmetic, no I/O.
+//! What is counted, as types, and the arithmetic of it. No I/O.
 
 #[cfg(test)]
 pub(crate) mod golden;
@@ -75,7 +75,7 @@ pub(crate) struct Totals {
     pub invitations: ByKind,
 }
 
-/// A user as others see them.
+/// A user's profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Profile {
     /// The id.
@@ -108,11 +108,11 @@ pub(crate) struct LastMessage {
     pub time: i64,
     /// When it was accepted (or recalled), milliseconds since the Unix epoch.
     pub updated: i64,
-    /// By this number the messages of all rooms are in the order of acceptance.
+    /// Sorting by this number puts the messages of all rooms into the order in which they were accepted.
     pub order: u64,
 }
 
-/// A user's own settings of a room, with the defaults filled in.
+/// A user's preferences of a room, with the defaults filled in.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Pref {
     /// Personal tags.
@@ -160,7 +160,7 @@ pub(crate) struct RoomEntry {
     pub last_message: Option<LastMessage>,
     /// This user's unread messages in the room.
     pub unread: u64,
-    /// This user's own settings of the room.
+    /// This user's preferences of the room.
     pub pref: Pref,
     /// The joined members, in the order of joining; filled in only for the rooms of a page.
     pub members: Vec<UserId>,
@@ -184,7 +184,7 @@ pub(crate) enum RoomCounts {
     Counts(Vec<(String, u64)>),
     /// There is no such room.
     NoRoom,
-    /// The room has over 5,000 members: the caller has to name the users.
+    /// The room has over 5,000 members, so the caller has to name the users.
     TooLarge,
 }
 
@@ -228,7 +228,7 @@ impl Kind {
 }
 
 impl ByKind {
-    /// Over all kinds.
+    /// The sum over all kinds.
     pub(crate) fn total(&self) -> u64 {
         self.direct + self.group + self.supergroup
     }

@@ -26,7 +26,7 @@ pub(crate) struct Event {
     pub type_name: &'static str,
     /// Milliseconds since the epoch; `None`: the time of arrival.
     pub time: Option<i64>,
-    /// A key that its room, or its user, takes once. An event with an id is known by that, and its key counts for nothing.
+    /// A key that its room, or its user, takes once. An event with an id is known by the id, and its key has no effect.
     pub key: Option<EventKey>,
     /// What was left out of it, in words for its sender.
     pub notes: Notes,
@@ -41,7 +41,7 @@ pub(crate) enum Change {
     UserUpdated {
         /// Who.
         user: UserId,
-        /// Field and text of what others see.
+        /// The fields of the profile: name and text of each.
         shown: Vec<(&'static str, String)>,
     },
     /// `user.deleted`
@@ -61,7 +61,7 @@ pub(crate) enum Change {
         tags: Option<Vec<Tag>>,
         /// Whether the room is active.
         active: Option<bool>,
-        /// Field and text of what is only shown.
+        /// Fields that are only shown: name and text of each.
         shown: Vec<(&'static str, String)>,
     },
     /// `room.deleted`
@@ -73,7 +73,7 @@ pub(crate) enum Change {
     Member {
         /// Which room.
         room: RoomId,
-        /// What becomes of them.
+        /// What the users become.
         state: MemberState,
         /// Who, at least one, each once.
         users: Vec<UserId>,
@@ -109,21 +109,21 @@ pub(crate) enum Change {
     Pref {
         /// Which room.
         room: RoomId,
-        /// Whose settings.
+        /// Whose preferences.
         user: UserId,
-        /// Field and JSON text.
-        settings: Vec<(&'static str, String)>,
+        /// Name of each preference, and its value as JSON.
+        prefs: Vec<(&'static str, String)>,
     },
 }
 
-/// What becomes of a member.
+/// What a user becomes in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MemberState {
-    /// In the room.
+    /// A member who has joined.
     Joined,
-    /// Asked in.
+    /// A member who is invited.
     Invited,
-    /// Out of the room.
+    /// No member any more.
     Left,
 }
 
@@ -141,7 +141,7 @@ pub(crate) enum RoomOrPeer {
 pub(crate) enum UpTo {
     /// Everything.
     Head,
-    /// That message.
+    /// Up to the message with this id.
     Id(MessageId),
     /// All messages at or before that time (milliseconds).
     Time(i64),
@@ -150,7 +150,7 @@ pub(crate) enum UpTo {
 /// Whom a message mentions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mentions {
-    /// These, possibly nobody.
+    /// These users; the list may be empty.
     Users(Vec<UserId>),
     /// Everybody in the room.
     All,
@@ -159,28 +159,28 @@ pub(crate) enum Mentions {
 /// A message.
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
-    /// Where: `With` needs a sender.
+    /// Where. `RoomOrPeer::With` needs a sender.
     pub place: RoomOrPeer,
     /// Its id.
     pub id: MessageId,
-    /// Its sender; none: a system message.
+    /// Its sender; `None`: a system message.
     pub sender: Option<UserId>,
     /// Its text.
     pub text: String,
     /// Its type.
     pub message_type: String,
-    /// A JSON object that is shown with it, written out.
+    /// A JSON object that is shown with it, as text.
     pub payload: Option<String>,
     /// Whom it mentions.
     pub mentions: Mentions,
     /// Whether it never counts.
     pub silent: bool,
-    /// Whether the sender has read up to here.
+    /// Whether the message also says that its sender has read up to it.
     pub mark_read: bool,
 }
 
 impl Change {
-    /// Whether its event has an id of its own, by which it is known when it is sent again.
+    /// Whether the event has an id. By it a repeated event is known.
     pub(crate) fn has_id(&self) -> bool {
         matches!(self, Change::Message(_) | Change::Recalled { .. })
     }

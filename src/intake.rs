@@ -1,4 +1,4 @@
-//! The way in for events that don't come over HTTP: lines of a file. From the writer on it is the same way.
+//! Takes in events that don't come over HTTP, but from the lines of a file. The writer applies them like any others.
 
 mod import;
 mod order;

@@ -1,9 +1,10 @@
-//! JSON taken apart where it lies. A value stays the bytes that it is written in until somebody asks what it holds, so a body
-//! costs no memory but its own, whatever it holds, and what nobody asks for is passed over. No recursion. No I/O.
+//! Reads JSON without building a tree of it. A value is kept as the bytes that it is written in, and is decoded only when the
+//! caller asks for what it holds. So reading a body takes no memory beside the body, and values that nobody asks for are skipped.
+//! No recursion. No I/O.
 //!
-//! Two kinds of fault are told apart. A fault of the *grammar* ([`NotJson`]) leaves no way to tell where a value ends. A fault
-//! inside a *string* ([`BadText`]) does: the string still ends at its quote, so whoever reads a list of values can refuse one
-//! and go on with the next.
+//! There are two kinds of fault. After a fault of the *grammar* ([`NotJson`]) nobody can tell where the value ends. After a fault
+//! inside a *string* ([`BadText`]) the end is known, because the string still ends at its quote. So a caller that reads a list
+//! of values can refuse one value and go on with the next.
 
 mod entries;
 mod raw;
@@ -14,7 +15,7 @@ pub(crate) use raw::Raw;
 pub(crate) use scanner::{NotJson, Scanner};
 pub(crate) use text::{BadText, Surrogates};
 
-/// Finds the positions of bytes, in order, without looking at any byte twice.
+/// Finds lines and columns of bytes, in ascending order, and looks at no byte twice.
 #[derive(Debug)]
 pub(crate) struct LineIndex<'a> {
     text: &'a [u8],
@@ -24,7 +25,7 @@ pub(crate) struct LineIndex<'a> {
 }
 
 impl<'a> LineIndex<'a> {
-    /// Of the bytes of this text.
+    /// An index of this text.
     pub(crate) fn new(text: &'a [u8]) -> Self {
         Self {
             text,
@@ -34,8 +35,8 @@ impl<'a> LineIndex<'a> {
         }
     }
 
-    /// Line and column of the byte at `at`, which is not before one that was asked for earlier. Both count from 1, columns in
-    /// bytes.
+    /// Line and column of the byte at `at`. Each call must ask for the same byte as the call before, or a later one. Both numbers
+    /// count from 1, columns in bytes.
     pub(crate) fn of(&mut self, at: usize) -> (usize, usize) {
         let new = self.text.get(self.seen..at).unwrap_or_default();
         for end in memchr::memchr_iter(b'\n', new) {
@@ -47,10 +48,10 @@ impl<'a> LineIndex<'a> {
     }
 }
 
-/// The byte order mark that some programs put in front of UTF-8.
+/// The byte order mark that some programs put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How many bytes of a byte order mark the text begins with.
+/// The length of the byte order mark with which the text begins; 0 if there is none.
 pub(crate) fn byte_order_mark(text: &[u8]) -> usize {
     match text.starts_with(BYTE_ORDER_MARK) {
         true => BYTE_ORDER_MARK.len(),
@@ -58,7 +59,7 @@ pub(crate) fn byte_order_mark(text: &[u8]) -> usize {
     }
 }
 
-/// The whole of a text as one value.
+/// Reads a whole text as one value.
 pub(crate) fn parse(text: &[u8]) -> Result<Raw<'_>, NotJson> {
     let mut scanner = Scanner::new(text, byte_order_mark(text));
     let value = scanner.value()?;

@@ -1,4 +1,4 @@
-//! Redis keys, and names inside of them. No other module builds a key.
+//! Redis keys, and the names in them. No other module builds a key.
 //!
 //! A key is `unread:v1:{APP:u:USER}:WHAT` or `unread:v1:{APP:r:ROOM}:WHAT`, so all keys of a user, or of a room, are in one
 //! slot. In a name, ASCII letters, digits, `_ . @ ~ = -` and characters outside ASCII stay as they are; every other character
@@ -38,12 +38,12 @@ impl Enc {
     }
 }
 
-/// Encodes a name. Characters outside ASCII stay as they are: `redis-cli --raw` shows them, and no parser here is confused by them.
+/// Encodes a name. Characters outside ASCII stay as they are: `redis-cli --raw` shows them, and no separator is among them.
 pub(crate) fn encode(name: &str) -> Enc {
     Enc(encoded(name).into_owned())
 }
 
-/// The same, borrowed where nothing has to be encoded.
+/// Like [`encode`], but borrows the name if nothing has to be encoded.
 pub(crate) fn encoded(name: &str) -> Cow<'_, str> {
     if name
         .bytes()
@@ -65,12 +65,12 @@ pub(crate) fn encoded(name: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The name behind an encoded text. A text that is not encoded comes back as it is.
+/// The name that an encoded text stands for. A text that is not encoded comes back as it is.
 pub(crate) fn decode(text: &str) -> String {
     decoded(text).into_owned()
 }
 
-/// The same, borrowed where nothing had to be encoded.
+/// Like [`decode`], but borrows the text if nothing had to be encoded.
 pub(crate) fn decoded(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8_lossy()
 }
@@ -100,12 +100,12 @@ impl UserKeys {
         Self(slot(app, ":u:", &user.0))
     }
 
-    /// The same, of a name that is not encoded yet.
+    /// Like [`Self::new`], for a name that is not encoded yet.
     pub(crate) fn of(app: &AppId, user: &UserId) -> Self {
         Self(slot(app, ":u:", &encoded(user.as_str())))
     }
 
-    /// One of them, by the part of its name after the slot.
+    /// One of the keys, by the part of its name after the slot.
     pub(crate) fn key(&self, what: &str) -> String {
         let mut key = String::with_capacity(self.0.len() + what.len());
         key.push_str(&self.0);
@@ -137,11 +137,11 @@ impl UserKeys {
     pub(crate) fn left(&self) -> String {
         self.key("left")
     }
-    /// The user's own settings of rooms.
+    /// The user's preferences of rooms.
     pub(crate) fn prefs(&self) -> String {
         self.key("prefs")
     }
-    /// What others see of the user.
+    /// The user's profile.
     pub(crate) fn profile(&self) -> String {
         self.key("profile")
     }
@@ -149,11 +149,11 @@ impl UserKeys {
     pub(crate) fn pending(&self) -> String {
         self.key("pending")
     }
-    /// Keys of events that are known in this slot. Two hashes take turns; they outlive the user.
+    /// Keys of events that this slot knows. Two hashes take turns. They are kept when the user is deleted.
     pub(crate) fn event_keys(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
     }
-    /// All of them, each with the part of its name after the slot.
+    /// All keys, each with the part of its name after the slot.
     pub(crate) fn all(&self) -> [(&'static str, String); 11] {
         USER_KEYS.map(|name| (name, self.key(name)))
     }
@@ -188,16 +188,16 @@ impl RoomKeys {
         Self(slot(app, ":r:", &room.0))
     }
 
-    /// One of them, by the part of its name after the slot.
+    /// One of the keys, by the part of its name after the slot.
     pub(crate) fn key(&self, what: &str) -> String {
         format!("{}{what}", self.0)
     }
 
-    /// Revision, head, settings, last message.
+    /// Revision, head, details, last message.
     pub(crate) fn meta(&self) -> String {
         self.key("meta")
     }
-    /// Members, and those who left but whose slots may not have that yet.
+    /// Memberships: of members, and of users who left and whose slots may not know that yet.
     pub(crate) fn members(&self) -> String {
         self.key("members")
     }
@@ -221,17 +221,17 @@ impl RoomKeys {
     pub(crate) fn pending(&self) -> String {
         self.key("pending")
     }
-    /// Keys of events that are known in this slot. Two hashes take turns; they outlive the room.
+    /// Keys of events that this slot knows. Two hashes take turns. They are kept when the room is deleted.
     pub(crate) fn event_keys(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
     }
-    /// All of them, each with the part of its name after the slot.
+    /// All keys, each with the part of its name after the slot.
     pub(crate) fn all(&self) -> [(&'static str, String); 9] {
         ROOM_KEYS.map(|name| (name, self.key(name)))
     }
 }
 
-/// How many indexes of announcements there are. There are several so that the nodes of a cluster share them.
+/// How many indexes of announcements there are: several, so that the nodes of a cluster share the work.
 pub(crate) const PENDING_SHARDS: u32 = 16;
 
 /// The index of announcements number `shard`: entry → token of its last announcement.
@@ -239,14 +239,14 @@ pub(crate) fn pending_index(shard: u32) -> String {
     format!("unread:v1:{{pending:{shard}}}:index")
 }
 
-/// Beside that index: entry → when the sweep looked at it last, or when it was announced.
+/// Belongs to that index: entry → when the sweep last looked at it, or else when it was announced.
 pub(crate) fn pending_look(shard: u32) -> String {
     format!("unread:v1:{{pending:{shard}}}:look")
 }
 
 /// The number of the index in which an entry is announced.
 pub(crate) fn pending_shard(entry: &str) -> u32 {
-    // FNV-1a. Any hash does that spreads evenly and is the same in every pod.
+    // FNV-1a. Any hash would do that spreads evenly and is the same in every pod.
     let hash = entry.bytes().fold(0x811c_9dc5_u32, |h, b| {
         (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
     });
@@ -348,7 +348,7 @@ pub(crate) fn purpose(key: &[u8]) -> Option<Purpose> {
 pub(crate) struct KeyLabel {
     /// One of a few fixed words: `user_counts`, `room_meta`, `index`, `other`, …
     pub kind: &'static str,
-    /// The same in words, with a short hash of the owner. `unread verify` prints the hash beside the owner's name.
+    /// The key in words, with a short hash of the owner. `unread verify` prints the hash beside the owner's name.
     pub text: String,
 }
 
@@ -358,7 +358,7 @@ pub(crate) fn short_hash(entry: &str) -> String {
     hash.iter().take(4).map(|b| format!("{b:02x}")).collect()
 }
 
-/// Names a key for logs and metrics. With `whole`, it names the key's slot: some key of it is meant, and which one is not known.
+/// Names a key for logs and metrics. With `whole`, it names the key's slot, because it is not known which of its keys is meant.
 pub(crate) fn label(key: &[u8], whole: bool) -> KeyLabel {
     let (kind, text) = match purpose(key) {
         Some(Purpose::Slot(entry, what)) => {
@@ -382,7 +382,7 @@ pub(crate) fn label(key: &[u8], whole: bool) -> KeyLabel {
     KeyLabel { kind, text }
 }
 
-/// Names the keys of a call for logs and metrics, where one of them is meant and which one is not known.
+/// Names the keys of a call for logs and metrics: one of them is meant, but it is not known which one.
 pub(crate) fn label_of_several<'a>(keys: impl Iterator<Item = &'a [u8]>) -> KeyLabel {
     // A key that only guards the call has no purpose; its slot is that of the other keys.
     let known = keys.filter(|key| purpose(key).is_some());
@@ -432,8 +432,8 @@ pub(crate) fn pattern_of_all(app: Option<&AppId>) -> String {
     }
 }
 
-/// The glob for keys of users' and rooms' slots: of one app or of all apps, and there for one key of each slot or for all.
-/// No name and no app id holds a character with a meaning in a glob, so nothing is escaped.
+/// The glob for keys of users' and rooms' slots: of one app or of all apps, and one key of each slot or all its keys. Nothing has
+/// to be escaped, because no name and no app id holds a character that has a meaning in a glob.
 pub(crate) fn pattern_of_slots(
     app: Option<&AppId>,
     rooms_only: bool,
@@ -449,7 +449,7 @@ pub(crate) fn limit(app: &AppId, endpoint: &str) -> String {
     format!("unread:v1:{{{app}:limit:{endpoint}}}")
 }
 
-/// The same of one user's share of that limit.
+/// The key of one user's share of that limit.
 pub(crate) fn user_limit(app: &AppId, endpoint: &str, user: &UserId) -> String {
     let user = encoded(user.as_str());
     format!("unread:v1:{{{app}:limit:{endpoint}:{user}}}")

@@ -1,13 +1,13 @@
-//! Who may call how often. One gate for each app and vendor endpoint: a GCRA in this pod (`governor`, one atomic number),
-//! and with scope `cluster` a second one in Redis that the reader runs in the round trip of the read itself (or, far from the
-//! limit, milliseconds after it). What this pod refuses never reaches Redis; what Redis refused is remembered here until
-//! Redis would let a call through.
+//! How often an app and its users may call. Each app has a gate for each vendor endpoint. A gate is a GCRA in this pod
+//! (`governor`, one atomic number). With scope `cluster` there is a second GCRA in Redis, which the reader charges in the round
+//! trip of the read itself (or, far from the limit, milliseconds after it). A call that this pod refuses never reaches Redis. If
+//! Redis refuses a call, the pod refuses all further calls until Redis would let one through.
 //!
-//! Where end users' own devices call, each user has a share of the app's limit, so that one device can't use all of it: a GCRA
-//! for each user in this pod, and one in Redis for those who call often, which the pods report to beside the calls. Users
-//! that have not called lately are forgotten: a pod remembers 32,768 of them, of all apps and endpoints together.
+//! Where end users' own devices call, each user has a share of the app's limit, so that one device can't use all of it. A share
+//! is a GCRA in this pod. Users who call often have a second one in Redis, to which the pods report calls in the background. A
+//! pod remembers 32,768 users of all apps and endpoints together, and forgets users who have not called lately.
 //!
-//! Nobody is refused for longer than one burst takes to come back, and nobody is told to wait longer, whatever Redis says.
+//! No caller is refused, or told to wait, for longer than a whole burst takes to come back, whatever Redis answers.
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +30,7 @@ use crate::names::UserId;
 use crate::quota::{Charge, Limit, Tab, UserShare, Verdict};
 use crate::telemetry::metrics::Metrics;
 
-/// Users of all apps and endpoints that a pod remembers, some 300 bytes each.
+/// How many users a pod remembers, of all apps and endpoints together. Each takes some 300 bytes.
 const USERS: usize = 32 * 1024;
 
 type Local = RateLimiter<NotKeyed, InMemoryState, QuantaClock, StateInformationMiddleware>;
@@ -40,12 +40,12 @@ type Local = RateLimiter<NotKeyed, InMemoryState, QuantaClock, StateInformationM
 pub(crate) struct Endpoint {
     /// Its name, a short fixed word.
     pub name: &'static str,
-    /// How much of an app's limit one user may use, above 0; 1: all of it.
+    /// The part of an app's limit that one user may use: above 0, and at most 1.
     pub user_share: fn(&AppConfig) -> f64,
 }
 
-/// The limits of all apps. Built once, before the workers, and shared by them: a limiter per worker would let through
-/// as many times the limit as there are workers.
+/// The limits of all apps. It is built once and shared by all workers: if each worker had a limiter of its own, each would let
+/// through the whole limit.
 pub(crate) struct Limiter {
     /// By the app's place in the configuration; empty where the app has no limit.
     apps: Vec<Vec<Gate>>,
@@ -54,7 +54,7 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    /// A gate for each app and each of `endpoints`; none where the app's `per_second` is 0.
+    /// Makes a gate for each app and each of `endpoints`, unless the app's `per_second` is 0.
     pub(crate) fn new(apps: &[AppConfig], endpoints: &[Endpoint], metrics: Arc<Metrics>) -> Self {
         let mut places = 0..;
         let gates = |app: &AppConfig| {
@@ -71,7 +71,7 @@ impl Limiter {
         }
     }
 
-    /// Takes one call of the app's endpoint from this pod's share. To be asked once per call, after authentication.
+    /// Counts one call of the app's endpoint in this pod, and decides on it. To be used once per call, after authentication.
     pub(crate) fn enter(&self, app: usize, endpoint: &'static str) -> Entry<'_> {
         match self.gate(app, endpoint) {
             Some(gate) => self.enter_gate(gate, None),
@@ -79,7 +79,7 @@ impl Limiter {
         }
     }
 
-    /// The same of a call that one of the app's users makes, from the user's own share as well.
+    /// The same for a call by one of the app's users: it is also counted against the user's own share.
     pub(crate) fn enter_as(
         &self,
         app: usize,
@@ -100,7 +100,7 @@ impl Limiter {
         if verdict.allowed {
             return self.enter_gate(gate, Some((known, verdict)));
         }
-        // First of all, so that one who is over the own share uses up nothing of the others'.
+        // The user's share is checked before the app's limit: a user who exceeds the share takes nothing from other users.
         self.metrics.rate_limited("user");
         Entry {
             gate: Some(gate),
@@ -140,6 +140,7 @@ impl Limiter {
         }
     }
 
+    /// A call to which no limit applies.
     fn unlimited(&self) -> Entry<'_> {
         Entry {
             gate: None,
@@ -156,6 +157,7 @@ impl Limiter {
         }
     }
 
+    /// The user at this gate. A user who is not remembered begins with the whole share.
     fn user(&self, gate: &Gate, each: &EachUser, id: &Arc<UserId>) -> Arc<LimitedUser> {
         let place = gate.charge.place;
         if let Some(known) = self.users.get(&UserRef { place, user: id }) {
@@ -174,14 +176,15 @@ impl Limiter {
     }
 }
 
-/// A user at a limit.
+/// A user at one gate.
 #[derive(PartialEq, Eq, Hash)]
 struct UserKey {
+    /// The gate's [`Charge::place`].
     place: usize,
     user: Arc<UserId>,
 }
 
-/// The same, borrowed. It hashes alike: an `Arc` hashes as what is in it.
+/// A borrowed [`UserKey`]. Both have the same hash, because an `Arc` hashes like the value in it.
 #[derive(Hash)]
 struct UserRef<'a> {
     place: usize,
@@ -194,13 +197,13 @@ impl Equivalent<UserKey> for UserRef<'_> {
     }
 }
 
-/// What is known of a user at a limit.
+/// What a pod remembers of a user at one gate.
 struct LimitedUser {
     local: Local,
     tab: Arc<Tab>,
 }
 
-/// What each user may use of an app's limit.
+/// The share of an app's limit that each user has.
 struct EachUser {
     rate: Rate,
     share: Arc<UserShare>,
@@ -208,7 +211,7 @@ struct EachUser {
     policy: String,
 }
 
-/// Calls per second and at once, as this pod counts them.
+/// The rate of a GCRA in this pod: calls per second, and calls at once.
 struct Rate {
     quota: Quota,
     clock: QuantaClock,
@@ -222,12 +225,12 @@ impl Rate {
         }
     }
 
-    /// A bucket of its own, full.
+    /// A new bucket with the whole burst.
     fn local(&self) -> Local {
         RateLimiter::direct_with_clock(self.quota, self.clock.clone()).with_middleware()
     }
 
-    /// One call's share of the time.
+    /// The time between two calls at the full rate.
     fn interval(&self) -> Duration {
         self.quota.replenish_interval()
     }
@@ -241,9 +244,10 @@ impl Rate {
         self.interval().saturating_mul(self.burst())
     }
 
+    /// The verdict that refuses a call for `wait`.
     fn refusal(&self, wait: Duration) -> Verdict {
         let longest = self.one_burst();
-        // One that has waited and calls again finds all of the burst there, but that one call, so much later.
+        // After `wait` there is room for one call. The rest of the burst comes back after that, one call in each interval.
         let rest = self.burst().saturating_sub(1);
         let whole = wait.saturating_add(self.interval().saturating_mul(rest));
         Verdict {
@@ -271,7 +275,7 @@ impl Rate {
     }
 }
 
-/// On cache lines of its own: every call writes to it, and all else of a gate is only read.
+/// Has cache lines of its own. Every call writes to it, while the other parts of a gate are only read.
 #[repr(align(128))]
 struct Apart<T>(T);
 
@@ -281,11 +285,12 @@ struct Gate {
     scope: LimitScope,
     rate: Rate,
     local: Apart<Local>,
-    /// What each user may use of it, where that is less than all.
+    /// Each user's share of it, if that is not the whole limit.
     each_user: Option<EachUser>,
     born: Instant,
-    /// Nanoseconds since `born` until which Redis would refuse; 0 = it has not.
+    /// Until when Redis would refuse calls, in nanoseconds since `born`; 0: Redis has refused none.
     denied_until: AtomicU64,
+    /// The value of `RateLimit-Policy`.
     policy: String,
 }
 
@@ -343,9 +348,9 @@ impl Gate {
 }
 
 impl EachUser {
-    /// None where a user may use all that the app may.
+    /// `None` if a user may use the whole limit of the app.
     fn new(all: &Charge, share: f64) -> Option<Self> {
-        // Rounded up, so that somebody can call at all.
+        // Rounded up, so that every user can make at least one call.
         let part = |whole: u32| {
             let part = (f64::from(whole) * share - 1e-9).ceil() as u32;
             NonZeroU32::new(part.min(whole)).unwrap_or(NonZeroU32::MIN)
@@ -367,20 +372,21 @@ impl EachUser {
     }
 }
 
-/// One call at the gate: whether it may go on, what Redis is to be told, and what the caller is to be told.
+/// One call at a gate: whether it may go on, what to report to Redis, and what to tell the caller.
 pub(crate) struct Entry<'a> {
     gate: Option<&'a Gate>,
     metrics: &'a Metrics,
     verdict: Verdict,
-    /// What the user's own share came to, if the call was within it.
+    /// The verdict of the user's own share, if that let the call through.
     user: Option<Verdict>,
+    /// The user's calls, if this pod has to report them now.
     report: Option<Arc<Tab>>,
-    /// The policy that `verdict` is about.
+    /// The name of the policy that `verdict` is about.
     about: &'a str,
 }
 
 impl<'a> Entry<'a> {
-    /// Whether the call may go on, by what is known so far.
+    /// Fails if the call is refused, as far as is known yet: Redis may still refuse it later.
     pub(crate) fn check(&self) -> Result<()> {
         match self.verdict.allowed {
             true => Ok(()),
@@ -388,12 +394,12 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// What Redis has to be told now of the user's calls, if this pod has not told it for a while.
+    /// Takes the user's calls that this pod has to report to Redis now, if there are enough of them.
     pub(crate) fn report(&mut self) -> Option<Arc<Tab>> {
         self.report.take()
     }
 
-    /// A verdict without a wait that is longer than one burst: Redis' clock may step, and somebody may write into its keys.
+    /// Cuts the times of a verdict to those of one burst: the clock of Redis may step, and somebody may write into its keys.
     fn bounded(&self, verdict: Verdict) -> Verdict {
         let longest = self
             .gate
@@ -405,7 +411,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// What the call stands at, where a limit applies.
+    /// What the headers tell of the call, if a limit applies to it.
     pub(crate) fn standing(&self) -> Option<Standing<'a>> {
         let gate = self.gate?;
         let each = gate.each_user.as_ref();
@@ -423,14 +429,14 @@ impl<'a> Entry<'a> {
 }
 
 impl Limit for Entry<'_> {
-    /// Nothing without a limit, or where each pod has its own.
+    /// `None` without a limit, or if each pod keeps a limit of its own.
     fn charge(&self) -> Option<&Charge> {
         self.gate
             .filter(|gate| gate.scope == LimitScope::Cluster)
             .map(|gate| &gate.charge)
     }
 
-    /// A refusal is remembered, so that a flood does not reach Redis.
+    /// Remembers a refusal, so that a flood of calls does not reach Redis.
     fn settle(&mut self, verdict: Verdict) -> Result<(), Verdict> {
         self.verdict = self.bounded(verdict);
         if self.verdict.allowed {
@@ -444,28 +450,28 @@ impl Limit for Entry<'_> {
     }
 }
 
-/// A limit and what is left of it, in the forms that headers take.
+/// A limit and what is left of it, for the headers of a response.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Standing<'a> {
     /// The value of `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
     pub policy: &'a str,
     /// Calls per second.
     pub per_second: u32,
-    /// What was said of this call.
+    /// The verdict on this call.
     pub verdict: Verdict,
     /// The policy's name.
     name: &'a str,
-    /// What is left of the user's own share, and that policy's name.
+    /// The policy of the user's own share, by name, and its verdict.
     user: Option<(&'a str, Verdict)>,
 }
 
 impl Standing<'_> {
-    /// The value of `RateLimit`: for each policy calls left, and seconds until the quota is whole again.
+    /// The value of `RateLimit`: for each policy the calls left, and the seconds until the quota is whole again.
     pub(crate) fn rate_limit(&self) -> String {
         let mut buffers: [itoa::Buffer; 4] = std::array::from_fn(|_| itoa::Buffer::new());
         let [r, t, user_r, user_t] = &mut buffers;
         let (r, t) = numbers(self.verdict, r, t);
-        // As long as it has to be: a header takes such a text as it is.
+        // `concat` makes a text without spare capacity, which a header takes without copying it.
         match self.user {
             None => ["\"", self.name, "\";r=", r, ";t=", t].concat(),
             Some((user, verdict)) => {

@@ -1,5 +1,5 @@
-//! The types that the rate limiter and the engine share: what to charge a call to, and the verdict. The engine charges a call
-//! in the same round trip as its read. A call over its limit fails with [`crate::error::Error::Limited`]. No I/O.
+//! The types that the rate limiter and the engine share: the limit that a call is charged to, and the verdict. The engine charges
+//! a call in the same round trip as its read. A call over its limit fails with [`crate::error::Error::Limited`]. No I/O.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::names::{AppId, UserId};
 
-/// What to charge one call to.
+/// The limit that one call is charged to.
 #[derive(Debug, Clone)]
 pub(crate) struct Charge {
     /// The number of the limit among all limits, from 0.
@@ -33,7 +33,7 @@ fn emission(per_second: u32) -> Duration {
     Duration::from_micros((1_000_000 / u64::from(per_second.max(1))).max(1))
 }
 
-/// What each user of an app may use of the app's limit of one endpoint.
+/// The share of an app's limit of one endpoint that each of its users has.
 #[derive(Debug)]
 pub(crate) struct UserShare {
     /// The app.
@@ -66,9 +66,10 @@ pub(crate) struct Tab {
     share: Arc<UserShare>,
     user: Arc<UserId>,
     unreported: AtomicU32,
+    /// Whether a report is under way.
     reporting: AtomicBool,
     born: Instant,
-    /// Microseconds since `born`.
+    /// Until when Redis would refuse calls, in microseconds since `born`; 0: now it would not.
     refused_until: AtomicU64,
 }
 
@@ -85,12 +86,12 @@ impl Tab {
         }
     }
 
-    /// What the user may use.
+    /// The user's share of the limit.
     pub(crate) fn share(&self) -> &UserShare {
         &self.share
     }
 
-    /// Whose calls these are.
+    /// The user who makes the calls.
     pub(crate) fn user(&self) -> &UserId {
         &self.user
     }
@@ -135,7 +136,7 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What the limit says of one call.
+/// What a limit says of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// Whether the call may go on.
@@ -148,7 +149,7 @@ pub(crate) struct Verdict {
     pub reset: Duration,
 }
 
-/// The limit of one call, as the engine sees it: what to charge, and who takes the verdict.
+/// The limit of one call, as the engine sees it: it names the charge and takes the verdict.
 pub(crate) trait Limit: Send {
     /// What to charge the call to; `None` if the limit does not need Redis.
     fn charge(&self) -> Option<&Charge>;

@@ -1,5 +1,6 @@
-//! The Lua scripts of `lua/`, each built once, and calls of them. The header of a script says what it does, takes and answers.
-//! What several scripts need is in `lua/lib/`: the last line of a header, `Lib:`, says which of these files stand before the body.
+//! The Lua scripts of `lua/`, each built once, and calls of them. The header of a script tells what it does, takes and answers.
+//! Code that several scripts need is in `lua/lib/`. The last line of a header, `Lib:`, names the files of `lua/lib/` that are put
+//! before the script's body.
 
 use std::sync::LazyLock;
 
@@ -12,7 +13,7 @@ use sha1::{Digest, Sha1};
 pub(crate) struct Script {
     /// File name without `.lua`.
     pub name: &'static str,
-    /// The file, with what it takes from `lua/lib/`.
+    /// The text of the file, with the library files that it names.
     pub text: String,
     /// SHA-1 of the text, in hex.
     pub sha: String,
@@ -35,81 +36,81 @@ macro_rules! scripts {
 }
 
 scripts! {
-    /// One call against an app's limit.
+    /// Charge calls to a limit.
     GCRA = "gcra";
-    /// Announce work.
+    /// Announce rooms or users before they accept an event.
     PENDING_TOUCH = "pending_touch";
-    /// Put down what looking at announcements came to.
+    /// Record that the sweep has looked at announcements.
     PENDING_LOOKED = "pending_looked";
     /// Create or change a room.
     ROOM_UPDATE = "room_update";
     /// Delete a room.
     ROOM_DELETE = "room_delete";
-    /// A room as it is told to users.
+    /// Read a room's snapshot.
     ROOM_SNAPSHOT = "room_snapshot";
-    /// Forget positions that nobody counts any more.
+    /// Forget positions that no count needs any more.
     ROOM_TRIM = "room_trim";
-    /// Join, invite, take out.
+    /// Make users join a room, invite them or take them out.
     MEMBER_CHANGE = "member_change";
-    /// Decide what becomes of memberships that a delivery found refused.
+    /// Decide what becomes of memberships that users' slots refused in a delivery.
     MEMBER_SETTLE = "member_settle";
     /// Accept messages.
     MESSAGE_SEND = "message_send";
-    /// Take a message back.
+    /// Recall a message.
     MESSAGE_RECALL = "message_recall";
-    /// Find how far a member has read.
+    /// Find the position up to which a member has read.
     ROOM_READ = "room_read";
-    /// Accept a member's own settings.
+    /// Accept a change of a member's preferences.
     PREF_UPDATE = "pref_update";
-    /// Take over unfinished fan-outs.
+    /// Take over jobs whose lease has ended.
     JOBS_CLAIM = "jobs_claim";
-    /// Keep fan-outs from being taken over.
+    /// Extend the leases of jobs.
     JOBS_RENEW = "jobs_renew";
-    /// Clear fan-outs of a room that may have lost data.
+    /// Clear finished jobs of a room, unless it has lost data.
     JOBS_CLEAR = "jobs_clear";
-    /// Drop the entries of members who have left.
+    /// Remove the entries of users who left.
     MEMBERS_SWEEP = "members_sweep";
-    /// The members of a room.
+    /// Read the members of a room.
     ROOM_MEMBERS = "room_members";
-    /// A supergroup's numbers for one user.
+    /// Work out what one user has unread in a supergroup.
     ROOM_UNREAD = "room_unread";
-    /// Bring a room's state to users' counts.
+    /// Bring a room's snapshot and marks to users' slots.
     DELIVER = "deliver";
-    /// Create or change a user.
+    /// Create a user or change the profile.
     USER_UPDATE = "user_update";
-    /// Whether a user's name has taken an event's key.
+    /// Check whether a user's slot has taken an event's key, or take it there.
     USER_KEY = "user_key";
-    /// Drop a user's data.
+    /// Delete a user's data.
     USER_DELETE = "user_delete";
     /// Clear finished jobs of a user.
     USER_DONE = "user_done";
-    /// All of a user's counts.
+    /// Read all that a user's slot holds about unread counts.
     USER_OVERVIEW = "user_overview";
-    /// A user's counts by tag.
+    /// Read a user's plain count of every tag.
     USER_TAGS = "user_tags";
-    /// A user's count of one room.
+    /// Read what one user has unread in one room.
     USER_ROOM = "user_room";
-    /// All that a user's slot holds, for the self-check.
+    /// Read a whole user's slot, for the self-check.
     USER_DUMP = "user_dump";
     /// Repair a user's slot.
     USER_REBUILD = "user_rebuild";
-    /// What stands under a key that can't be read.
+    /// Read the beginning of a key's unreadable value.
     KEY_PEEK = "key_peek";
-    /// Put right or remove what can't be read.
+    /// Mend or remove unreadable data.
     SLOT_MEND = "slot_mend";
-    /// A room as the self-check compares one user's record with it.
+    /// Read what the self-check compares a user's record of a room with.
     ROOM_VIEW = "room_view";
-    /// What this connection's user may not do.
+    /// Find the commands that this connection's user may not run.
     ACL_REFUSED = "acl_refused";
 }
 
-/// What the files of `lua/lib/` hold.
+/// The files of `lua/lib/`: name and text.
 const LIB: [(&str, &str); 2] = [
     ("fanout", include_str!("../lua/lib/fanout.lua")),
     ("keys", include_str!("../lua/lib/keys.lua")),
 ];
 
-/// A script with what it takes from the library, after its header.
+/// The text of a script, with the library files that it names put after its header.
 fn composed(file: &str) -> String {
     let Some((head, body)) = file.split_once("\n-- Lib: ") else {
         return file.to_owned();
@@ -134,7 +135,7 @@ impl Script {
         Self { name, text, sha }
     }
 
-    /// Whether Redis refuses it wherever Redis takes no writes: it has none of the flags that would let it run.
+    /// Whether Redis refuses this script whenever it takes no writes: the script has no flag that would let it run then.
     pub(crate) fn writes_freely(&self) -> bool {
         self.text.starts_with("#!lua\n")
     }

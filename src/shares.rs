@@ -1,12 +1,12 @@
 //! Shares the limited resources of a pod, such as memory for bodies, among the apps.
 //!
-//! An app may take at most as much as it leaves free for the others: one app alone takes half at most, two apps a third each,
-//! and so on (the *dynamic thresholds* of Choudhury and Hahne, by which switches share a buffer). So an app that comes last
-//! always finds something, however much the others have taken. Where only one app is configured, it may take all.
+//! An app may take at most as much as it leaves free for the others: one app alone takes at most half, two apps a third each, and
+//! so on (the *dynamic thresholds* of Choudhury and Hahne, by which switches share a buffer). So an app that comes last always
+//! finds something, however much the others have taken. If only one app is configured, it may take everything.
 //!
-//! A claim that finds nothing waits for a while in a queue. The queue has a bounded length, which the apps share in the same
-//! way. Among the waiting claims of one app, a smaller claim may pass a larger one, and takes its place if the queue is full.
-//! Equal claims stay in order.
+//! A claim that does not fit waits for a while in a queue. The queue has a bounded length, which the apps share in the same way.
+//! Among the waiting claims of one app, a smaller claim may pass a larger one, and takes its place if the queue is full. Equal
+//! claims stay in order.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,11 +19,14 @@ use tokio::sync::oneshot;
 pub(crate) struct Shares(Arc<Inner>);
 
 struct Inner {
+    /// The size of the resource.
     all: usize,
+    /// How many claims may wait.
     longest_queue: usize,
     ledger: Mutex<Ledger>,
 }
 
+/// Who has taken how much, and who waits.
 #[derive(Default)]
 struct Ledger {
     taken: usize,
@@ -31,31 +34,38 @@ struct Ledger {
     queue: VecDeque<Waiter>,
 }
 
+/// One app's part of the ledger.
 #[derive(Default, Clone, Copy)]
 struct AppUse {
+    /// How much its shares amount to.
     taken: usize,
+    /// How many of its claims are in the queue.
     waiting: usize,
 }
 
+/// A claim in the queue.
 struct Waiter {
     claim: Claim,
-    to: oneshot::Sender<Share>,
+    /// Closed when its caller no longer waits.
+    reply: oneshot::Sender<Share>,
 }
 
 /// What a caller asks for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Claim {
-    /// The app, by its place in the configuration. All apps that are not configured count as the last one.
+    /// The app's place in the configuration. An app that is not configured counts as the last one.
     pub app: usize,
     /// How much.
     pub amount: usize,
-    /// Whether this is a large claim, which has to leave a quarter of the whole to others.
+    /// Whether the claim has to leave a quarter of the whole free for others.
     pub large: bool,
 }
 
-/// A claim that found nothing at first, and then asked to wait.
-enum Waiting {
-    Over(Share),
+/// What came of a claim that did not fit at first.
+enum SecondTry {
+    /// It fits now, because others have given back meanwhile.
+    Taken(Share),
+    /// It waits in the queue. The receiver gets the share.
     Queued(oneshot::Receiver<Share>),
 }
 
@@ -66,7 +76,7 @@ pub(crate) struct Share {
 }
 
 impl Shares {
-    /// A resource of the size `all` for this number of apps, and the length of the queue.
+    /// A resource of the size `all` for `apps` apps, with a queue of at most `longest_queue` claims.
     pub(crate) fn new(all: usize, apps: usize, longest_queue: usize) -> Self {
         Self(Arc::new(Inner {
             all,
@@ -78,7 +88,7 @@ impl Shares {
         }))
     }
 
-    /// Takes a share now or not at all.
+    /// Takes a share now, or returns `None`.
     pub(crate) fn try_take(&self, claim: Claim) -> Option<Share> {
         let mut ledger = self.0.ledger();
         let claim = ledger.of_known_app(claim);
@@ -90,14 +100,14 @@ impl Shares {
             .then(|| self.0.share(claim))
     }
 
-    /// Takes a share now, or waits for it as long as `patience`.
+    /// Takes a share now, or waits for it up to `patience`. `None`: the queue has no place, or the wait was too short.
     pub(crate) async fn take(&self, claim: Claim, patience: Duration) -> Option<Share> {
         if let Some(share) = self.try_take(claim) {
             return Some(share);
         }
-        match self.wait(claim)? {
-            Waiting::Over(share) => Some(share),
-            Waiting::Queued(share) => tokio::time::timeout(patience, share).await.ok()?.ok(),
+        match self.enqueue(claim)? {
+            SecondTry::Taken(share) => Some(share),
+            SecondTry::Queued(share) => tokio::time::timeout(patience, share).await.ok()?.ok(),
         }
     }
 
@@ -111,27 +121,29 @@ impl Shares {
         self.0.fits(&ledger, claim) || self.0.may_wait(&ledger, claim.app)
     }
 
-    fn wait(&self, claim: Claim) -> Option<Waiting> {
+    /// Puts a claim into the queue, unless it fits by now. `None`: the queue has no place for it.
+    fn enqueue(&self, claim: Claim) -> Option<SecondTry> {
         let mut ledger = self.0.ledger();
         let claim = ledger.of_known_app(claim);
         ledger.forget_those_who_left();
-        // Since this claim found nothing, others may have given back, at a moment when no claim was in the queue.
+        // Others may have given back since the first attempt. They saw no waiting claim then, so nobody would wake this one.
         if self.0.take_in_turn(&mut ledger, claim) {
-            return Some(Waiting::Over(self.0.share(claim)));
+            return Some(SecondTry::Taken(self.0.share(claim)));
         }
         if !self.0.may_wait(&ledger, claim.app) {
             ledger.drop_a_larger(claim)?;
         }
-        let (to, share) = oneshot::channel();
-        ledger.queue.push_back(Waiter { claim, to });
+        let (reply, share) = oneshot::channel();
+        ledger.queue.push_back(Waiter { claim, reply });
         if let Some(app) = ledger.apps.get_mut(claim.app) {
             app.waiting += 1;
         }
-        Some(Waiting::Queued(share))
+        Some(SecondTry::Queued(share))
     }
 }
 
 impl Ledger {
+    /// The claim with the place of an app that the ledger has.
     fn of_known_app(&self, claim: Claim) -> Claim {
         Claim {
             app: claim.app.min(self.apps.len().saturating_sub(1)),
@@ -143,7 +155,8 @@ impl Ledger {
         self.apps.get(app).copied().unwrap_or_default()
     }
 
-    /// Makes room in the queue for a claim: drops the largest waiting claim of its app, if that is larger; of several, the last.
+    /// Makes room in the queue for a claim: drops the largest waiting claim of the same app (of equal ones the last), if that is
+    /// larger than this claim. `None`: there is no larger one.
     fn drop_a_larger(&mut self, claim: Claim) -> Option<()> {
         let waiting = self.queue.iter().enumerate();
         let (place, largest) = waiting
@@ -158,10 +171,11 @@ impl Ledger {
         Some(())
     }
 
+    /// Removes claims from the queue whose callers no longer wait.
     fn forget_those_who_left(&mut self) {
         let Self { queue, apps, .. } = self;
         queue.retain(|waiter| {
-            let stays = !waiter.to.is_closed();
+            let stays = !waiter.reply.is_closed();
             if let (false, Some(app)) = (stays, apps.get_mut(waiter.claim.app)) {
                 app.waiting = app.waiting.saturating_sub(1);
             }
@@ -182,7 +196,7 @@ impl Inner {
         }
     }
 
-    /// Whether the app may take the claim: it has to leave as much free as it then has, unless it is the only app.
+    /// Whether the claim may be taken now. The app must then leave as much free as it has itself, unless it is the only app.
     fn fits(&self, ledger: &Ledger, claim: Claim) -> bool {
         let mut free = self.all.saturating_sub(ledger.taken);
         if claim.large {
@@ -195,6 +209,7 @@ impl Inner {
         own.saturating_add(claim.amount) <= free
     }
 
+    /// Takes the claim if it fits, and tells whether it did.
     fn take(&self, ledger: &mut Ledger, claim: Claim) -> bool {
         let fits = self.fits(ledger, claim);
         if let (true, Some(app)) = (fits, ledger.apps.get_mut(claim.app)) {
@@ -212,6 +227,7 @@ impl Inner {
         is_next && self.take(ledger, claim)
     }
 
+    /// Whether one more claim of the app may wait: the app must leave more places in the queue than it has.
     fn may_wait(&self, ledger: &Ledger, app: usize) -> bool {
         let free = self.longest_queue.saturating_sub(ledger.queue.len());
         let own = match ledger.apps.len() {
@@ -221,19 +237,20 @@ impl Inner {
         own < free
     }
 
-    /// Gives back, and hands out to those who wait.
+    /// Gives an amount back, and hands out shares to waiting claims that fit now.
     fn give_back(self: &Arc<Self>, app: usize, amount: usize) {
         let mut back = vec![(app, amount)];
         while let Some((app, amount)) = back.pop() {
-            for (to, share) in self.pass_on(app, amount) {
-                // Not under the lock: if the receiver is gone, the share comes back here.
-                if let Err(share) = to.send(share) {
+            for (reply, share) in self.pass_on(app, amount) {
+                // The lock is not held here, because a share whose receiver is gone has to be given back too.
+                if let Err(share) = reply.send(share) {
                     back.push(share.into_parts());
                 }
             }
         }
     }
 
+    /// Enters in the ledger what an app gives back, and takes the waiting claims that fit now out of the queue.
     fn pass_on(
         self: &Arc<Self>,
         app: usize,
@@ -264,7 +281,7 @@ impl Inner {
             if let Some(app) = ledger.apps.get_mut(claim.app) {
                 app.waiting = app.waiting.saturating_sub(1);
             }
-            given.push((waiter.to, self.share(claim)));
+            given.push((waiter.reply, self.share(claim)));
         }
         given
     }
@@ -277,11 +294,12 @@ impl Share {
         self.claim.amount += amount;
     }
 
-    /// How much it is.
+    /// The size of the share.
     pub(crate) fn amount(&self) -> usize {
         self.claim.amount
     }
 
+    /// The app and the amount. The share is empty then, so nothing is given back when it is dropped.
     fn into_parts(mut self) -> (usize, usize) {
         (self.claim.app, std::mem::take(&mut self.claim.amount))
     }
@@ -348,9 +366,15 @@ mod tests {
     #[test]
     fn a_claim_looks_again_before_it_waits() {
         let shares = Shares::new(4, 1, 8);
-        assert!(matches!(shares.wait(claim(0, 4)), Some(Waiting::Over(_))));
+        assert!(matches!(
+            shares.enqueue(claim(0, 4)),
+            Some(SecondTry::Taken(_))
+        ));
         let all = shares.try_take(claim(0, 4));
-        assert!(matches!(shares.wait(claim(0, 1)), Some(Waiting::Queued(_))));
+        assert!(matches!(
+            shares.enqueue(claim(0, 1)),
+            Some(SecondTry::Queued(_))
+        ));
         drop(all);
         assert_eq!(all_of(&shares, 0).len(), 4);
     }

@@ -96,9 +96,9 @@ pub(super) fn differences(
     if first.snapshot.kind != "supergroup" {
         drift.extend(record.behind(slot, first));
     }
-    // A record with a later revision has newer settings than the first look.
+    // A record with a later revision has newer details than the first look.
     if position.rev <= first.snapshot.rev {
-        drift.extend(record.other_settings(first));
+        drift.extend(record.other_details(first));
     }
     drift
 }
@@ -204,13 +204,13 @@ impl Record<'_> {
         drift
     }
 
-    /// The settings that the record has otherwise than the first look.
-    fn other_settings(&self, first: &RoomView) -> Vec<Drift> {
+    /// The details that the record has otherwise than the first look.
+    fn other_details(&self, first: &RoomView) -> Vec<Drift> {
         let (position, then) = (self.position, &first.snapshot);
-        let mut settings = vec![("kind", &position.kind, &then.kind)];
-        // A supergroup's record has no other settings.
+        let mut details = vec![("kind", &position.kind, &then.kind)];
+        // A supergroup's record has no other details.
         if position.head.is_some() {
-            settings.extend([
+            details.extend([
                 ("status", &position.status, &then.status),
                 ("type", &position.custom_type, &then.custom_type),
                 ("tags", &position.tags, &then.tags),
@@ -218,7 +218,7 @@ impl Record<'_> {
             ]);
         }
         let mut drift = Vec::new();
-        for (part, stored, expected) in settings {
+        for (part, stored, expected) in details {
             if stored != expected {
                 drift.push(self.differs(part, stored, expected));
             }

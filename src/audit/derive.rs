@@ -126,7 +126,7 @@ impl Sources {
         self.number("accepted").or(known).unwrap_or(least)
     }
 
-    /// The newest record, by revision, of those that contain the room's settings.
+    /// The newest record, by revision, of those that contain the room's details.
     fn newest(&self) -> Option<&AuditRecord> {
         let recorded = self.records.iter().filter(|record| record.head.is_some());
         recorded.max_by_key(|record| record.rev)
@@ -163,7 +163,7 @@ impl Sources {
 
     /// What a field of the meta must have held; `None`: no source shows it, and the room can do without.
     pub(super) fn field(&self, field: &str) -> Option<String> {
-        let settings = self.newest();
+        let details = self.newest();
         let text = match field {
             "rev" => self.next_rev().to_string(),
             // A pod that has cached the list of members by another version reads it again.
@@ -178,15 +178,15 @@ impl Sources {
             "head" => self.head().to_string(),
             "kind" => {
                 let large = self.records.iter().any(|record| record.head.is_none());
-                match settings {
+                match details {
                     Some(record) => record.kind.clone(),
                     None if large => "supergroup".to_owned(),
                     None => "group".to_owned(),
                 }
             }
-            "status" => settings.map_or("1", |record| &record.status).to_owned(),
-            "type" => settings.map_or("", |record| &record.custom_type).to_owned(),
-            "tags" => settings.map_or("", |record| &record.tags).to_owned(),
+            "status" => details.map_or("1", |record| &record.status).to_owned(),
+            "type" => details.map_or("", |record| &record.custom_type).to_owned(),
+            "tags" => details.map_or("", |record| &record.tags).to_owned(),
             "created" => self.created().to_string(),
             "accepted" => self.accepted().to_string(),
             "mintime" => {

@@ -68,7 +68,7 @@ impl SlotKind {
             }
             (SlotKind::User, "marks") => mark(field),
             (SlotKind::User, "left") => tombstone(field, value),
-            (SlotKind::User, "prefs") => setting(field, value),
+            (SlotKind::User, "prefs") => preference(field, value),
             (SlotKind::User, "profile") => profile(field, value),
             (_, "keys0" | "keys1") => taken(field, value),
             (SlotKind::User, _) => job(field, value, true),
@@ -143,14 +143,14 @@ fn tombstone(field: &str, value: &str) -> FormCheck {
     number(epoch).and_then(|()| number(at))
 }
 
-/// `room|setting` → `stamp|JSON`.
-fn setting(field: &str, value: &str) -> FormCheck {
-    let (room, setting) = field.rsplit_once('|').ok_or(NO_FIELD)?;
+/// `room|preference` → `stamp|JSON`.
+fn preference(field: &str, value: &str) -> FormCheck {
+    let (room, preference) = field.rsplit_once('|').ok_or(NO_FIELD)?;
     id(room)?;
     let (stamp, text) = value.split_once('|').ok_or(NO_RECORD)?;
     number(stamp)?;
     let json: Value = serde_json::from_str(text).map_err(|_| "not JSON")?;
-    let right = match setting {
+    let right = match preference {
         "tags" => json
             .as_array()
             .is_some_and(|tags| tags.iter().all(Value::is_string)),
@@ -494,7 +494,7 @@ mod tests {
             ("prefs", "r|other", "5|true"),
             ("prefs", "hidden", "5|true"),
             ("prefs", "r|hidden", "5|maybe"),
-            // Valid JSON, but not in the form that is written and that readers of settings take.
+            // Valid JSON, but not in the form that is written and that readers of preferences take.
             ("prefs", "r|hidden", "5| true"),
             ("prefs", "r|muted", "5|false\n"),
             ("profile", "is_robot", "yes"),

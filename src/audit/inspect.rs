@@ -113,7 +113,7 @@ pub(crate) struct MemberShown {
 /// A room's slot.
 #[derive(Debug, Clone)]
 pub(crate) struct RoomShown {
-    /// Its settings and numbers.
+    /// Its details and numbers.
     pub meta: BTreeMap<&'static str, String>,
     /// How many entries of members there are.
     pub members: u64,

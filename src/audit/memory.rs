@@ -40,7 +40,7 @@ pub(crate) struct MemoryUse {
     pub members: u64,
     /// Their lists of members.
     pub lists: KeyTotals,
-    /// Their other keys, which don't grow with the members: settings, history, recalled positions.
+    /// Their other keys, which don't grow with the members: details, history, recalled positions.
     pub of_rooms: KeyTotals,
 }
 

@@ -336,7 +336,7 @@ fn plan_user(keys: &UserKeys, slot: &Slot) -> (Vec<Bad>, MendPlan) {
             );
             let mut now = None;
             if bad.what == "prefs" {
-                let recorded = slot.recorded_settings();
+                let recorded = slot.recorded_preferences();
                 now = (!recorded.is_empty()).then(|| format!("{} by records", recorded.len()));
                 for (field, text) in recorded {
                     plan.add(&key, KeyChange::New(field, text));
@@ -351,7 +351,7 @@ fn plan_user(keys: &UserKeys, slot: &Slot) -> (Vec<Bad>, MendPlan) {
             continue;
         }
         let replacement = match bad.what {
-            "prefs" => slot.recorded_settings().remove(&text_or_escaped(field)),
+            "prefs" => slot.recorded_preferences().remove(&text_or_escaped(field)),
             _ => None,
         };
         let change = match &replacement {

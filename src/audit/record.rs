@@ -26,7 +26,7 @@ pub(super) struct AuditRecord {
     /// When the room was made, in milliseconds relative to `epoch`. A supergroup's record has neither this nor the fields below.
     pub(super) made: i64,
     pub(super) last: Option<Last>,
-    /// Which of the user's settings are true, by their first letters.
+    /// Which of the user's preferences are true, by their first letters.
     pub(super) flags: String,
 }
 
@@ -163,7 +163,7 @@ impl AuditRecord {
     }
 }
 
-/// Whether these are letters of settings, each at most once and in their order.
+/// Whether these are letters of preferences, each at most once and in their order.
 fn is_flags(text: &str) -> bool {
     let mut letters = "hsm".chars();
     !text.is_empty()

@@ -49,7 +49,7 @@ pub(super) struct Slot {
     pub(super) supers: BTreeMap<String, String>,
     pub(super) refs: BTreeMap<String, String>,
     pub(super) left: BTreeMap<String, String>,
-    /// The user's own settings of rooms: `room|setting`, `stamp|JSON`.
+    /// The user's preferences of rooms: `room|preference`, `stamp|JSON`.
     pub(super) prefs: BTreeMap<String, String>,
     /// Sorted.
     pub(super) marks: Vec<String>,
@@ -148,16 +148,19 @@ impl Slot {
         self.blocked.remove(room);
     }
 
-    /// The user's settings that the records have as true, as they would stand in `prefs`.
-    pub(super) fn recorded_settings(&self) -> BTreeMap<String, String> {
+    /// The user's preferences that the records have as true, as they would stand in `prefs`.
+    pub(super) fn recorded_preferences(&self) -> BTreeMap<String, String> {
         let mut recorded = BTreeMap::new();
         for room in self.rooms.keys() {
             let Some(record) = self.record_of(room).filter(|_| is_encoded(room)) else {
                 continue;
             };
-            for (letter, setting) in [('h', "hidden"), ('s', "sticky"), ('m', "muted")] {
+            for (letter, preference) in [('h', "hidden"), ('s', "sticky"), ('m', "muted")] {
                 if record.flags.contains(letter) {
-                    recorded.insert(format!("{room}|{setting}"), format!("{}|true", record.rev));
+                    recorded.insert(
+                        format!("{room}|{preference}"),
+                        format!("{}|true", record.rev),
+                    );
                 }
             }
         }
@@ -257,18 +260,20 @@ impl Slot {
         }
     }
 
-    /// The letters of settings that a record has to have. Where the settings can't be read, the record keeps its letters.
+    /// The letters of preferences that a record has to have. Where the preferences can't be read, the record keeps its letters.
     fn flags(&self, room: &str, recorded: String) -> String {
-        let settings = ["hidden", "sticky", "muted"].map(|setting| format!("{room}|{setting}"));
-        if !self.has("prefs") || settings.iter().any(|field| self.is_bad("prefs", field)) {
+        let preferences =
+            ["hidden", "sticky", "muted"].map(|preference| format!("{room}|{preference}"));
+        if !self.has("prefs") || preferences.iter().any(|field| self.is_bad("prefs", field)) {
             return recorded;
         }
-        let is_true = |setting: &&str| {
-            let stored = self.prefs.get(&format!("{room}|{setting}"));
+        let is_true = |preference: &&str| {
+            let stored = self.prefs.get(&format!("{room}|{preference}"));
             stored.is_some_and(|stored| stored.ends_with("|true"))
         };
         let set = ["hidden", "sticky", "muted"].into_iter().filter(is_true);
-        set.filter_map(|setting| setting.chars().next()).collect()
+        set.filter_map(|preference| preference.chars().next())
+            .collect()
     }
 
     /// The positions by room, with holes and mentions counted from the marks.
@@ -411,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn records_tell_the_settings_that_are_true() {
+    fn records_tell_the_preferences_that_are_true() {
         let mut slot = right();
         for (field, stored) in [
             ("g|sticky", "5|true"),
@@ -542,8 +547,8 @@ mod tests {
             };
             assert_eq!(drift, expected.iter().copied().collect(), "{wrong}");
             assert_eq!(slot.leaving, wrong == 7);
-            // Settings that can't be read leave the letters of the record as they are.
-            let recorded = slot.recorded_settings();
+            // Preferences that can't be read leave the letters of the record as they are.
+            let recorded = slot.recorded_preferences();
             assert_eq!(recorded.contains_key("g|hidden"), wrong != 1);
         }
     }

@@ -6,9 +6,9 @@ const FILE: &str = include_str!("../../lua/records.txt");
 
 /// One golden record and the indented lines below it.
 pub(crate) struct Golden {
-    /// `room`, `supergroup`, `no-room` or `no-supergroup`.
+    /// `room`, `supergroup`, `no-room`, `no-supergroup` or `job`.
     pub(crate) sort: &'static str,
-    /// As it stands in a user's slot.
+    /// As it stands in a slot; in a job, `\n` is a line feed.
     pub(crate) record: &'static str,
     /// What it means, by name.
     pub(crate) meaning: BTreeMap<&'static str, String>,

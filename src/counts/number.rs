@@ -13,14 +13,14 @@ pub(crate) fn add(sum: &mut u64, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Reads a number as [`whole_number`] does; an error if it is none.
+/// Reads a number like [`whole_number`]. A text that is not such a number is an error.
 pub(crate) fn count(text: &str) -> Result<u64> {
     whole_number(text).ok_or_else(no_number)
 }
 
 /// A number as this program writes it: digits and nothing else, up to [`LARGEST`].
 pub(crate) fn whole_number(text: &str) -> Option<u64> {
-    // Sixteen digits fit into the type.
+    // Sixteen digits always fit into the type.
     if !(1..=16).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -29,7 +29,7 @@ pub(crate) fn whole_number(text: &str) -> Option<u64> {
 
 /// A value that is one part of a record.
 pub(crate) trait Stored: Sized {
-    /// Reads it; `None` if this program does not write it like that.
+    /// Reads the value. `None`: this program does not write it like that.
     fn stored(text: &str) -> Option<Self>;
 }
 
@@ -74,9 +74,9 @@ pub(crate) fn short(stamp: u64) -> String {
     }
 }
 
-/// Reads such a stamp.
+/// Reads a stamp in base 36.
 pub(crate) fn stamp(text: Option<&str>) -> Result<u64> {
-    // Twelve digits fit into the type.
+    // Twelve digits always fit into the type.
     text.filter(|text| (1..=12).contains(&text.len()))
         .and_then(|text| {
             text.bytes().try_fold(0, |stamp, byte| match byte {

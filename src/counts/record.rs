@@ -38,7 +38,7 @@ pub(crate) struct RoomRecord<'a> {
     /// When the room was made, in milliseconds relative to `epoch`: usually 0 or less.
     made: i64,
     pub(crate) last: Option<Last>,
-    /// Which of the user's settings are true: some of `hsm`, in that order.
+    /// Which of the user's preferences are true: some of `hsm`, in that order.
     pub(crate) flags: &'a str,
 }
 
@@ -54,7 +54,7 @@ impl<'a> RoomRecord<'a> {
         Self::read_if(record, |state, active| state == 'j' && active)
     }
 
-    /// Stops reading as soon as `wanted` refuses; it is asked after the state (with `true`), and again after the status.
+    /// Stops reading as soon as `wanted` is false. It is called after the state (with `true`), and again after the status.
     fn read_if(record: &'a str, wanted: fn(char, bool) -> bool) -> Result<Option<Self>> {
         let mut parts = Parts(record);
         let state = state(parts.text()?)?;
@@ -108,7 +108,7 @@ impl<'a> RoomRecord<'a> {
         (marked <= above).then_some(self).ok_or_else(unreadable)
     }
 
-    /// Refuses names that are not encoded as this program does it.
+    /// Refuses names that are not encoded in the way of this program.
     pub(crate) fn named(self) -> Result<Self> {
         let is_name = |text: &str| text.is_empty() || is_encoded(text);
         let tagged = self.tags.is_empty() || self.tags.split(',').all(is_encoded);
@@ -183,7 +183,7 @@ fn state(text: &str) -> Result<char> {
     }
 }
 
-/// Whether these are letters of settings, each at most once and in their order.
+/// Whether these are letters of preferences, each at most once and in their order.
 fn is_flags(text: &str) -> bool {
     let mut letters = "hsm".chars();
     let mut flags = text.chars();

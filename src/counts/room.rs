@@ -165,12 +165,12 @@ pub(crate) enum Act {
     },
     Recall(u64),
     Read(u64),
-    /// Lines of field and JSON value in turn.
+    /// Lines of name and JSON value in turn.
     Prefs(String),
 }
 
 impl Act {
-    /// Whether its marks only move positions.
+    /// Whether the marks of this act only move positions.
     pub(crate) fn only_moves(&self) -> bool {
         match self {
             Act::Message { everybody, .. } => !everybody,
@@ -265,7 +265,10 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::counts::golden;
 
     #[test]
     fn a_last_message_is_small_in_a_record() {
@@ -329,5 +332,40 @@ mod tests {
         );
         assert!(Job::parse("17", "99\nnobody").is_err());
         assert!(Job::parse("x", "99\nall").is_err());
+    }
+
+    /// `tests/it/records.rs` holds the scripts to the same lines, so no side can know an audience or an act alone.
+    #[test]
+    fn golden_jobs_mean_what_the_file_says_and_hold_every_audience_and_act() {
+        let (mut audiences, mut letters) = (BTreeSet::new(), BTreeSet::new());
+        for golden in golden::all("job") {
+            let record = golden.record.replace("\\n", "\n");
+            let job = Job::parse("17", &record).unwrap();
+            // Who adds a variant adds its word here, to the golden jobs, and to the set below.
+            let audience = match job.audience {
+                Audience::All => "all",
+                Audience::Some(_) => "some",
+                Audience::Gone => "gone",
+                Audience::Leave(_) => "leave",
+            };
+            let act = match job.act {
+                Act::Nothing => "nothing",
+                Act::Message { .. } => "message",
+                Act::Recall(_) => "recall",
+                Act::Read(_) => "read",
+                Act::Prefs(_) => "preferences",
+            };
+            assert_eq!(golden.meaning["audience"], audience, "{record}");
+            assert_eq!(golden.meaning["act"], act, "{record}");
+            audiences.insert(audience);
+            let act = record.splitn(4, '\n').nth(3).unwrap_or_default();
+            letters.extend(act.chars().next());
+        }
+        assert_eq!(audiences, BTreeSet::from(["all", "gone", "leave", "some"]));
+        let is_read = |letter: &char| {
+            let forms = ["4", "4|h|al|"].map(|rest| format!("99\nall\n\n{letter}|{rest}"));
+            forms.iter().any(|record| Job::parse("17", record).is_ok())
+        };
+        assert_eq!(letters, ('a'..='z').filter(is_read).collect());
     }
 }

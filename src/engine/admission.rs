@@ -20,7 +20,7 @@ const WAITING: usize = 4;
 /// The places for calls under way.
 pub(super) struct Admission {
     reads: ReadPlaces,
-    /// Shared out among the apps: writes take long, and one app's writes must not hold up another's.
+    /// The apps share these places: writes take long, and one app's writes must not hold up another's.
     writes: Shares,
     /// Each app's number in the order of the configuration.
     apps: HashMap<AppId, usize>,
@@ -71,7 +71,7 @@ impl Admission {
     }
 }
 
-/// A number of places for which no call waits. A semaphore would take a lock whenever a place is given back.
+/// A number of places. No call waits for one, so this needs no semaphore, which would take a lock whenever a place is given back.
 #[derive(Debug)]
 struct ReadPlaces {
     all: usize,

@@ -17,14 +17,14 @@ use crate::engine::reply::Reply;
 use crate::error::Result;
 use crate::{keys, scripts};
 
-/// How old an announcement has to be before the sweep may seal and remove it, and the time between two looks at an entry, in
-/// microseconds.
+/// How old an announcement has to be before the sweep may seal its room and remove it. Also the time between two looks at an
+/// entry. In microseconds.
 pub(super) const SWEEP_MICROS: u64 = 5_000_000;
 /// How long a pod relies on its own announcement before it renews it.
 const RENEW: Duration = Duration::from_millis(1_000);
-/// Announcements remembered per shard before the old ones are dropped.
+/// How many announcements of one index a pod remembers before it drops the old ones.
 const REMEMBERED: usize = 4_096;
-/// Entries in one call.
+/// The most entries in one call.
 const CHUNK: usize = 500;
 
 /// Announces entries, and remembers which ones this pod has announced lately.

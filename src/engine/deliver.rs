@@ -27,10 +27,10 @@ pub(super) use self::work::{Decision, Decisions, Delivered, Reason, Refused, Wor
 
 /// How long a pod has for a job before another pod may take it over, in microseconds.
 pub(super) const LEASE_MICROS: u64 = 5_000_000;
-/// Jobs, memberships or users in one call of the room's slot.
+/// The most jobs, memberships or users in one call to the room's slot.
 const PER_ROOM_CALL: usize = 500;
 
-/// Brings what rooms accepted to users' slots.
+/// Delivers to users' slots what rooms accepted.
 #[derive(Clone)]
 pub(super) struct Delivery {
     redis: Redis,

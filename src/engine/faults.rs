@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 use crate::keys;
 use crate::telemetry::metrics::Metrics;
 
-/// How long after a complaint the same one is logged again.
+/// How long a complaint is not logged again.
 const REPEAT: Duration = Duration::from_secs(600);
-/// How many different complaints are remembered; others are not logged meanwhile.
+/// How many different complaints are remembered. While so many are remembered, no other one is logged.
 const COMPLAINTS: usize = 1_000;
 
 /// The texts of complaints, and when each was last logged.
@@ -55,7 +55,7 @@ impl Faults {
         answer.map_err(|error| self.locate(error, key, false))
     }
 
-    /// The same for an error that may be about any key of a slot.
+    /// Like [`Self::at_key`], for an error that may be about any key of a slot.
     pub(super) fn at_slot<T>(&self, answer: Result<T>, key: impl FnOnce() -> String) -> Result<T> {
         answer.map_err(|error| self.locate(error, key, true))
     }

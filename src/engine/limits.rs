@@ -1,10 +1,10 @@
-//! Limits: charging calls to their app's limit. Calls that reach one thread at the same time are charged together: Redis then
+//! Charges calls to the limits of their apps. Calls that reach one thread at the same time are charged together, so that Redis
 //! runs one script for all of them. One script for each call would cost Redis more than the reads that the calls are for.
 //!
 //! Near the limit every call waits for its charge. Far from the limit a call need not wait: a thread lets a few calls through on
 //! credit, and charges them some milliseconds later. A thread may owe only a small part of what was left at its last charge, so
-//! hundreds of threads together don't exceed the limit by it. If they do, their calls are charged all the same, and the app gets
-//! as many calls fewer later. A limit of a few hundred calls per second leaves no room for credit.
+//! even hundreds of threads together don't exceed the limit. If they do, their calls are charged all the same, and the app has
+//! that many calls fewer later. A limit of a few hundred calls per second leaves no room for credit.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,9 +26,9 @@ use crate::{keys, scripts};
 /// A bit of [`Group::calls`]: the charge is under way, so no call can join any more.
 const CLOSED: u32 = 1 << 31;
 
-/// A thread may owe one call for so many calls that were left.
+/// For each `SHARE` calls that were left at its last charge, a thread may owe one call.
 const SHARE: u32 = 256;
-/// Calls that a thread may owe at most.
+/// The most calls that a thread may owe.
 const CREDIT: u32 = 1_024;
 /// Time between two charges of calls on credit. Each charge is a script, which costs Redis more than a read.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -54,7 +54,7 @@ struct Account {
     last: Option<(Granted, Instant)>,
     /// Calls that were let through and not charged yet.
     owed: u32,
-    /// Whether a task is going to charge such calls.
+    /// Whether a task is under way that charges such calls.
     paying: bool,
 }
 
@@ -70,7 +70,7 @@ struct Group {
 /// What Redis answered to a charge.
 #[derive(Debug, Clone, Copy)]
 struct Granted {
-    /// How many calls are let through; these are the first ones.
+    /// How many calls are let through: the first ones of the group.
     calls: u32,
     /// How many more calls could follow at once.
     remaining: u32,
@@ -227,7 +227,7 @@ async fn report(redis: Redis, tab: Arc<Tab>) {
         let share = tab.share();
         let key = keys::user_limit(&share.app, share.endpoint, tab.user());
         let granted = gcra(&redis, key, share.emission(), share.burst, calls, true).await;
-        // After a failure the user has this pod's share.
+        // After a failure only this pod limits the user.
         tab.learn(granted.map_or(Duration::ZERO, |granted| granted.wait));
     }
 }

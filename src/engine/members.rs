@@ -50,7 +50,7 @@ impl Weighter<(AppId, Enc), Arc<MemberList>> for ByLength {
     }
 }
 
-/// Members in all kept lists together.
+/// The most members in all kept lists together.
 const CACHED_MEMBERS: u64 = 500_000;
 /// The expected number of kept lists.
 const CACHED_LISTS: usize = 10_000;

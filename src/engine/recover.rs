@@ -21,16 +21,16 @@ use crate::scripts::{self, ScriptCall};
 
 /// Time between two sweeps. It varies by a fifth, so that pods don't all sweep at the same time.
 const EVERY: Duration = Duration::from_millis(1_000);
-/// Entries that are looked at together.
+/// How many entries are looked at together.
 const ENTRIES: usize = 128;
-/// Jobs of one room that are taken over together. As a rule these are all jobs of a pod that died: members' slots then go to the
-/// current state in one step.
+/// How many jobs of one room are taken over together. As a rule these are all jobs that a dead pod left, so that members' slots
+/// reach the current state in one step.
 const JOBS: usize = 20_000;
-/// Passing jobs that are taken along at most.
+/// The most passing jobs that a delivery takes along.
 const PASSING: u64 = 100_000;
-/// Rooms that are finished at the same time.
+/// How many rooms are finished at the same time.
 const AT_ONCE: usize = 8;
-/// Indexes that are looked through at the same time.
+/// How many indexes are looked through at the same time.
 const SHARDS_AT_ONCE: usize = 4;
 /// How long a pod has for jobs that it took over, in microseconds. No lease is longer. One that ends later was given by a clock
 /// that has been set back since.

@@ -1,4 +1,4 @@
-//! Reading replies of Redis. Anything unexpected is an error, never a guess.
+//! Reads replies of Redis. An unexpected reply is an error; nothing is guessed.
 
 use redis::Value;
 
@@ -33,7 +33,7 @@ impl Reply {
         self.0.len()
     }
 
-    /// Whether all that is left are places where nothing stands.
+    /// Whether the rest of the list holds only nil.
     pub(super) fn is_nothing(&self) -> bool {
         self.0
             .as_slice()
@@ -67,7 +67,7 @@ impl Reply {
     }
 }
 
-/// The texts that a list of fields holds, without a copy; nothing where a field is missing.
+/// The texts in a list of fields, borrowed; `None` for a field that is missing.
 pub(super) fn texts(answer: &Value) -> Result<impl Iterator<Item = Result<Option<&str>>>> {
     let Value::Array(list) = answer else {
         return Err(unexpected("not a list"));
@@ -79,7 +79,7 @@ pub(super) fn texts(answer: &Value) -> Result<impl Iterator<Item = Result<Option
     }))
 }
 
-/// The same, read from the front.
+/// Reads such a list from the front.
 pub(super) struct ReplyFields<I>(I);
 
 /// The fields of an answer.
@@ -113,7 +113,7 @@ pub(crate) fn text(value: Value) -> Result<String> {
     }
 }
 
-/// A text as bytes, which need not be UTF-8.
+/// A text as bytes. They need not be UTF-8.
 pub(crate) fn bytes(value: Value) -> Result<Vec<u8>> {
     match value {
         Value::BulkString(bytes) => Ok(bytes),

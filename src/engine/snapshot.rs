@@ -8,7 +8,7 @@ use crate::engine::reply::{Reply, maybe_text};
 use crate::error::{Error, Result};
 use crate::keys::is_encoded;
 
-/// A room's settings, head and revision at one moment, as a script answers them.
+/// A room's details, head and revision at one moment, as a script answers them.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     /// When this pod received it.
@@ -70,7 +70,7 @@ impl Snapshot {
         Ok(read)
     }
 
-    /// Refuses settings that no script writes, because a delivery would copy them to every member. If the room does not exist
+    /// Refuses details that no script writes, because a delivery would copy them to every member. If the room does not exist
     /// they may be empty.
     fn check(&self) -> Result<()> {
         let exists = self.born != 0;
@@ -88,7 +88,7 @@ impl Snapshot {
         }
     }
 
-    /// The snapshot to deliver: of a room that does not exist, the one of a deleted room.
+    /// The snapshot to deliver. For a room that does not exist it is the snapshot of a deleted room.
     pub(super) fn or_deleted(self) -> Self {
         match self.born {
             0 => Self::deleted(self.taken),
@@ -116,7 +116,7 @@ impl Last {
 }
 
 impl Job {
-    /// Reads a job's id and record; an empty id is no job.
+    /// Reads a job's id and record. `None`: there is no such job.
     pub(super) fn read(reply: &mut Reply) -> Result<Option<Self>> {
         let (id, record) = (reply.text()?, reply.text()?);
         if id.is_empty() || record.is_empty() {

@@ -16,11 +16,11 @@ use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
-/// Members whose read positions are looked up in one batch.
+/// How many members' read positions are looked up in one batch.
 const PAGE: usize = 500;
-/// Positions of each kind that one call forgets at most.
+/// The most positions of each kind that one call forgets.
 const PER_CALL: u64 = 10_000;
-/// The oldest messages of the log, among which the first one that counts is looked for.
+/// How many of the oldest messages of the log are searched for the first one that counts.
 const OLDEST: i64 = 100;
 
 /// Trims rooms.
@@ -82,7 +82,8 @@ impl Trimmer {
             }
             Err(error) => return Err(error),
         };
-        // The script is called even if nothing can be forgotten: the room then asks again only when it has twice as many positions.
+        // The script is called even if nothing can be forgotten. The room then asks again only when it has twice as many
+        // positions.
         let call = scripts::ROOM_TRIM
             .call(&[keys.meta(), keys.recalled(), keys.allmentions()])
             .arg(born)

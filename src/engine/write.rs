@@ -34,11 +34,11 @@ use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 use crate::scripts::ScriptCall;
 use crate::telemetry::metrics::Metrics;
 
-/// Rooms that one request works on at once.
+/// How many rooms one request works on at once.
 const ROOMS_AT_ONCE: usize = 32;
-/// Users in one call of the script.
+/// The most users in one call of the script.
 const USERS_PER_CALL: usize = 1_000;
-/// How often a delivery is made at most while slots refuse it. Two rounds are enough unless users are deleted meanwhile.
+/// The most rounds of a delivery that slots refuse. Two rounds are enough, unless users are deleted meanwhile.
 const ROUNDS: usize = 4;
 
 /// Accepts events, and delivers the jobs that follow from them.
@@ -295,7 +295,7 @@ impl Writer {
         }
     }
 
-    /// Turns unreadable data into a rejection of one event; any other failure is one of the whole call.
+    /// Turns unreadable data into a rejection of one event. Any other failure is a failure of the whole call.
     fn reject_unreadable(&self, outcome: Result<EventOutcome>) -> Result<EventOutcome> {
         match outcome {
             Err(error) => Ok(EventOutcome::Rejected(self.unreadable_rejection(error)?)),

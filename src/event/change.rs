@@ -8,16 +8,17 @@ use super::{Change, Event, MemberState, Mentions, Message, RoomOrPeer, UpTo, tim
 use crate::json::{Raw, Surrogates};
 use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag, UserId};
 
-/// The most tags in a room, and of a user's own for one.
+/// The most tags of a room, and the most personal tags of a user for one room.
 const MAX_TAGS: usize = 100;
-/// The most users that one message names.
+/// The most users that one message can mention by name.
 const MAX_MENTIONS: usize = 10_000;
 /// The kinds of rooms.
 const KINDS: [&str; 3] = ["direct", "group", "supergroup"];
-/// The longest of the texts that are only shown, in bytes: what is short everywhere, and descriptions and addresses.
+/// The most bytes of a text that is only shown, such as a name.
 const MAX_SHORT_BYTES: usize = 1 << 10;
+/// The most bytes of a description or an address.
 const MAX_LONG_BYTES: usize = 4 << 10;
-/// The longest payload of a message, in bytes as it is kept.
+/// The most bytes of a message's payload in the form in which it is kept.
 const MAX_PAYLOAD_BYTES: usize = 4 << 10;
 
 /// Each event type: its name, and the function that reads the fields of such an event.
@@ -64,7 +65,7 @@ pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
     })
 }
 
-/// A text that is kept and shown whole: it is refused where a list of many would become too long by it.
+/// A text that is kept and shown whole. A longer one is refused, because a list of many such texts would become too long.
 fn bounded(field: Name, text: Cow<'_, str>) -> Result<String, Wrong> {
     let (most, problem) = match field {
         Name::Cover | Name::Description | Name::Webhook | Name::AvatarUrl => {
@@ -188,22 +189,7 @@ fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         (None, Some(to)) => RoomOrPeer::With(to),
         (None, None) => return Err(wrong("room", "is missing")),
     };
-    let mentions = match fields.take(Name::Mentions) {
-        None => Mentions::Users(Vec::new()),
-        Some(raw) if raw.items().is_some() => Mentions::Users(fields.users_that_can_be(
-            Name::Mentions,
-            raw,
-            MAX_MENTIONS,
-            "must name at most 10,000 users; \"all\" names everybody",
-        )?),
-        Some(raw) => {
-            const WHOM: &str = "must be a list of users or \"all\"";
-            match &*text(Name::Mentions, raw, Surrogates::Refuse, WHOM)? {
-                "all" => Mentions::All,
-                _ => return Err(wrong("mentions", WHOM)),
-            }
-        }
-    };
+    let mentions = mentions(fields)?;
     let message_type = match fields.name(Name::MessageType, MessageId::parse)? {
         Some(name) => name.as_str().to_owned(),
         None => "text".to_owned(),
@@ -221,12 +207,28 @@ fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     }))
 }
 
-/// A JSON object, written out without blanks; of a key given twice the last value holds.
+/// Whom a message mentions: a list of users, or `"all"`.
+fn mentions(fields: &mut EventFields<'_>) -> Result<Mentions, Wrong> {
+    const BAD_MENTIONS: &str = "must be a list of users or \"all\"";
+    const TOO_MANY: &str = "must name at most 10,000 users; \"all\" names everybody";
+    match fields.take(Name::Mentions) {
+        None => Ok(Mentions::Users(Vec::new())),
+        Some(raw) if raw.items().is_some() => fields
+            .users_that_can_be(Name::Mentions, raw, MAX_MENTIONS, TOO_MANY)
+            .map(Mentions::Users),
+        Some(raw) => match &*text(Name::Mentions, raw, Surrogates::Refuse, BAD_MENTIONS)? {
+            "all" => Ok(Mentions::All),
+            _ => Err(wrong("mentions", BAD_MENTIONS)),
+        },
+    }
+}
+
+/// A payload as it is kept: a JSON object without blanks. If a key comes twice, its last value holds.
 fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
-    const LONG: &str = "must be a JSON object of at most 4,096 bytes";
-    // Escapes and blanks make it longer than it is kept; beyond this it is not even taken apart.
+    const TOO_LONG: &str = "must be a JSON object of at most 4,096 bytes";
+    // Escapes and blanks can make a payload longer as it is sent than as it is kept. One that is far too long is not even parsed.
     if raw.bytes() > 8 * MAX_PAYLOAD_BYTES {
-        return Err(wrong("payload", LONG));
+        return Err(wrong("payload", TOO_LONG));
     }
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(raw.as_bytes())
         .map_err(|_| {
@@ -237,7 +239,7 @@ fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
         })?;
     let text = serde_json::Value::from(object).to_string();
     match text.len() > MAX_PAYLOAD_BYTES {
-        true => Err(wrong("payload", LONG)),
+        true => Err(wrong("payload", TOO_LONG)),
         false => Ok(text),
     }
 }
@@ -272,7 +274,7 @@ fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
 }
 
 fn read_all(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
-    const LIST: &str = "must be a list of one or more of direct, group and supergroup";
+    const BAD_KINDS: &str = "must be a list of one or more of direct, group and supergroup";
     let user = fields.required(Name::User, UserId::parse)?;
     let up_to = match fields.time(Name::UpToTime, time::TimeUse::Bound)? {
         Some(time) => UpTo::Time(time),
@@ -281,17 +283,17 @@ fn read_all(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let kinds = match fields.take(Name::Kinds) {
         None => KINDS.to_vec(),
         Some(raw) => {
-            let none = || wrong("kinds", LIST);
+            let bad_kinds = || wrong("kinds", BAD_KINDS);
             let mut kinds = Vec::new();
-            for item in raw.items().ok_or_else(none)? {
-                let text = text(Name::Kinds, item, Surrogates::Refuse, LIST)?;
-                let kind = kind(&text).ok_or_else(none)?;
+            for item in raw.items().ok_or_else(bad_kinds)? {
+                let text = text(Name::Kinds, item, Surrogates::Refuse, BAD_KINDS)?;
+                let kind = kind(&text).ok_or_else(bad_kinds)?;
                 if !kinds.contains(&kind) {
                     kinds.push(kind);
                 }
             }
             if kinds.is_empty() {
-                return Err(none());
+                return Err(bad_kinds());
             }
             kinds
         }
@@ -302,46 +304,42 @@ fn read_all(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
 fn pref(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let room = fields.required(Name::Room, RoomId::parse)?;
     let user = fields.required(Name::User, UserId::parse)?;
-    let mut settings = Vec::new();
+    let mut prefs = Vec::new();
     if let Some(tags) = fields.list(Name::Tags, Tag::parse, MAX_TAGS, "must be at most 100")? {
         let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
-        settings.push(("tags", serde_json::Value::from(tags).to_string()));
+        prefs.push(("tags", serde_json::Value::from(tags).to_string()));
     }
     if let Some(raw) = fields.take(Name::TagColors) {
-        settings.push(("tag_colors", tag_colors(raw)?));
+        prefs.push(("tag_colors", tag_colors(raw)?));
     }
     for field in [Name::Hidden, Name::Sticky, Name::Muted] {
         if let Some(flag) = fields.flag(field)? {
-            settings.push((field.as_str(), flag.to_string()));
+            prefs.push((field.as_str(), flag.to_string()));
         }
     }
     if let Some(folder) = fields.text(Name::Folder)? {
         let folder = bounded(Name::Folder, folder)?;
-        settings.push(("folder", serde_json::Value::from(folder).to_string()));
+        prefs.push(("folder", serde_json::Value::from(folder).to_string()));
     }
-    Ok(Change::Pref {
-        room,
-        user,
-        settings,
-    })
+    Ok(Change::Pref { room, user, prefs })
 }
 
-/// A colour for each tag, as JSON; of a tag given twice the last one holds.
+/// The colour of each tag, as JSON. If a tag comes twice, its last colour holds.
 fn tag_colors(raw: Raw<'_>) -> Result<String, Wrong> {
-    const COLORS: &str = "must be an object of at most 100 strings of up to 255 bytes";
-    let none = || wrong("tag_colors", COLORS);
+    const BAD_COLORS: &str = "must be an object of at most 100 strings of up to 255 bytes";
+    let bad_colors = || wrong("tag_colors", BAD_COLORS);
     let mut colors = BTreeMap::new();
-    for (tag, color) in raw.fields().ok_or_else(none)? {
+    for (tag, color) in raw.fields().ok_or_else(bad_colors)? {
         let [tag, color] =
-            [tag, color].map(|raw| text(Name::TagColors, raw, Surrogates::Refuse, COLORS));
+            [tag, color].map(|raw| text(Name::TagColors, raw, Surrogates::Refuse, BAD_COLORS));
         let (tag, color) = (tag?, color?);
         let is_long = tag.len().max(color.len()) > MAX_NAME_BYTES;
         colors.insert(tag, color);
         if is_long || colors.len() > MAX_TAGS {
-            return Err(none());
+            return Err(bad_colors());
         }
     }
-    serde_json::to_string(&colors).map_err(|_| none())
+    serde_json::to_string(&colors).map_err(|_| bad_colors())
 }
 
 #[cfg(test)]

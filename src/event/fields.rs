@@ -1,4 +1,4 @@
-//! The fields of one event: which there are, and the texts, names, lists and times in them.
+//! The fields of one event: which fields there are, and how the texts, names, lists and times in them are read.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,16 +9,16 @@ use super::{Notes, time};
 use crate::json::{BadText, Raw, Surrogates};
 use crate::names::{NameError, UserId};
 
-/// Lists from this many bytes on are counted before they are kept, so that no room is made for more items than there are.
+/// A list of this many bytes or more is counted before its names are kept, so that the memory taken for them is just enough.
 const COUNTED_BYTES: usize = 64 << 10;
-/// What is said of a list that is none.
-const LIST: &str = "must be a list of strings";
-/// Names that are left out of a list and noted one by one; more are counted.
+/// The problem of a value that is not a list of strings.
+const NOT_A_LIST: &str = "must be a list of strings";
+/// How many names that are left out of a list are noted one by one. Further ones are only counted.
 const NOTED: usize = 10;
-/// Characters of such a name that its note repeats.
+/// How many characters of such a name its note repeats.
 const NOTED_CHARACTERS: usize = 32;
 
-/// What is wrong with an event, before it is known where in the body.
+/// What is wrong with an event. The reader of the body adds the line and column later.
 #[derive(Debug)]
 pub(super) struct Wrong {
     pub(super) field: Option<Cow<'static, str>>,
@@ -122,17 +122,17 @@ fields! {
     Folder = "folder",
 }
 
-/// The fields of one event: of each the last value given, not looked into yet.
+/// The fields of one event, by name. Of a field that is given twice the last value is kept. No value has been read yet.
 pub(super) struct EventFields<'a> {
     values: [Raw<'a>; NAMES.len()],
-    /// A bit for each that is given and not taken yet.
+    /// One bit for each field that is given and not taken yet.
     present: u64,
-    /// The key of the first that no event has.
+    /// The key of the first field that no type of event has.
     unknown: Option<Raw<'a>>,
     notes: Notes,
 }
 
-// A bit for each.
+// `present` has one bit for each field.
 const _: () = assert!(NAMES.len() <= 64);
 
 impl Default for EventFields<'_> {
@@ -147,13 +147,14 @@ impl Default for EventFields<'_> {
 }
 
 impl<'a> EventFields<'a> {
-    /// Begins another event.
+    /// Forgets the fields, for the next event.
     pub(super) fn clear(&mut self) {
         self.present = 0;
         self.unknown = None;
         self.notes = Notes::default();
     }
 
+    /// Keeps a field of the event.
     pub(super) fn put(&mut self, key: Raw<'a>, value: Raw<'a>) {
         let name = match key.plain() {
             Some(plain) => Name::of(plain),
@@ -174,7 +175,7 @@ impl<'a> EventFields<'a> {
         }
     }
 
-    /// What was given; `null` is nothing.
+    /// Takes the value of a field. A field that holds `null` counts as not given.
     pub(super) fn take(&mut self, field: Name) -> Option<Raw<'a>> {
         let bit = 1 << field as u64;
         let is_present = self.present & bit != 0;
@@ -189,7 +190,7 @@ impl<'a> EventFields<'a> {
             .transpose()
     }
 
-    /// A text that only people read: half an emoji does not spoil it.
+    /// A text that only people read. Half a surrogate pair in it is replaced instead of refused.
     pub(super) fn prose(&mut self, field: Name) -> Result<Option<Cow<'a, str>>, Wrong> {
         self.take(field)
             .map(|raw| text(field, raw, Surrogates::Replace, "must be a string"))
@@ -239,8 +240,7 @@ impl<'a> EventFields<'a> {
         }
     }
 
-    /// The users that a list names, if the field holds one. What can't be a user's id costs nobody else their mention: it is left
-    /// out and noted.
+    /// The users that a list names. An item that can't be a user's id is left out and noted; the other users are still mentioned.
     pub(super) fn users_that_can_be(
         &mut self,
         field: Name,
@@ -269,10 +269,10 @@ impl<'a> EventFields<'a> {
     ) -> Result<Option<i64>, Wrong> {
         let read = |raw: Raw<'_>| {
             let time = if raw.is_text() {
-                let text = text(field, raw, Surrogates::Refuse, time::FORM)?;
+                let text = text(field, raw, Surrogates::Refuse, time::NOT_A_TIME)?;
                 time::of_text(&text, what_for)
             } else {
-                let number = raw.integer().ok_or(time::FORM);
+                let number = raw.integer().ok_or(time::NOT_A_TIME);
                 number.and_then(|number| time::of_number(number, what_for))
             };
             time.map_err(|problem| wrong(field.as_str(), problem))
@@ -280,12 +280,12 @@ impl<'a> EventFields<'a> {
         self.take(field).map(read).transpose()
     }
 
-    /// What was left out so far.
+    /// Takes the notes on what has been left out so far.
     pub(super) fn take_notes(&mut self) -> Notes {
         std::mem::take(&mut self.notes)
     }
 
-    /// Nothing may be left.
+    /// Fails if a field is left that nobody took, because events of this type do not have it.
     pub(super) fn reject_unread(&self) -> Result<(), Wrong> {
         let known = NAMES.get(self.present.trailing_zeros() as usize);
         let field = match (self.unknown, known) {
@@ -303,14 +303,15 @@ impl<'a> EventFields<'a> {
     }
 }
 
+/// The text of a string. `not_text` is the problem of a value that is not a string.
 pub(super) fn text<'a>(
     field: Name,
     raw: Raw<'a>,
     surrogates: Surrogates,
-    no_text: &'static str,
+    not_text: &'static str,
 ) -> Result<Cow<'a, str>, Wrong> {
     match raw.text(surrogates) {
-        None => Err(wrong(field.as_str(), no_text)),
+        None => Err(wrong(field.as_str(), not_text)),
         Some(text) => text.map_err(|bad| unreadable(field, bad)),
     }
 }
@@ -323,25 +324,25 @@ fn unreadable(field: Name, BadText { fault, at }: BadText) -> Wrong {
     }
 }
 
-/// The name that an item of a list is.
+/// The name that an item of a list holds.
 fn name<'a, T>(
     raw: Raw<'a>,
     parse: impl Fn(Cow<'a, str>) -> Result<T, NameError>,
 ) -> Result<T, Unnamed> {
     match raw.text(Surrogates::Refuse) {
-        None => Err(Unnamed::NoText),
+        None => Err(Unnamed::NotText),
         Some(text) => parse(text.map_err(Unnamed::BadText)?).map_err(Unnamed::BadName),
     }
 }
 
-/// Why an item of a list is no name.
+/// Why an item of a list is not a name.
 enum Unnamed {
-    NoText,
+    NotText,
     BadText(BadText),
     BadName(NameError),
 }
 
-/// A list of names, each once. `unusable` says what becomes of an item that is none.
+/// A list of names, each once. `unusable` decides what happens with an item that is not a name: `Err` refuses the whole list.
 fn names<'a, T: Hash + Eq>(
     field: Name,
     raw: Raw<'a>,
@@ -350,20 +351,23 @@ fn names<'a, T: Hash + Eq>(
     too_many: &'static str,
     mut unusable: impl FnMut(Raw<'a>, Unnamed) -> Result<(), Wrong>,
 ) -> Result<Vec<T>, Wrong> {
-    let items = raw.items().ok_or_else(|| wrong(field.as_str(), LIST))?;
-    // Twice as many as may be are kept before those that come again are struck out.
-    let struck_out_at = most.saturating_mul(2);
+    let items = raw
+        .items()
+        .ok_or_else(|| wrong(field.as_str(), NOT_A_LIST))?;
+    // Repeated names do not count towards `most`. They are removed whenever twice as many names as allowed are kept, so that a
+    // long list of repeats takes no more memory than that.
+    let compact_at = most.saturating_mul(2);
     let mut names = if raw.bytes() < COUNTED_BYTES {
         Vec::new()
     } else {
-        Vec::with_capacity(items.clone().take(struck_out_at).count())
+        Vec::with_capacity(items.clone().take(compact_at).count())
     };
     for item in items {
         match name(item, &parse) {
             Ok(name) => names.push(name),
             Err(why) => unusable(item, why)?,
         }
-        if names.len() == struck_out_at {
+        if names.len() == compact_at {
             remove_repeats(&mut names);
             if names.len() > most {
                 break;
@@ -377,16 +381,16 @@ fn names<'a, T: Hash + Eq>(
     }
 }
 
-/// What is said of a list of which an item is no name.
+/// The problem of a list that holds an item that is not a name.
 fn unlisted(field: Name, why: Unnamed) -> Wrong {
     match why {
-        Unnamed::NoText => wrong(field.as_str(), LIST),
+        Unnamed::NotText => wrong(field.as_str(), NOT_A_LIST),
         Unnamed::BadText(bad) => unreadable(field, bad),
         Unnamed::BadName(error) => unnamable(field, error),
     }
 }
 
-/// What is left out of a list, for its sender: the first few by name.
+/// Writes notes on what is left out of a list: the first few items one by one, then the number of the others.
 struct LeftOut<'n> {
     field: Name,
     notes: &'n mut Notes,
@@ -401,7 +405,7 @@ impl LeftOut<'_> {
         }
         let (field, item) = (self.field.as_str(), item.excerpt(NOTED_CHARACTERS));
         let why: &dyn Display = match why {
-            Unnamed::NoText => &"must be a string",
+            Unnamed::NotText => &"must be a string",
             Unnamed::BadText(bad) => &bad.fault,
             Unnamed::BadName(error) => error,
         };
@@ -423,9 +427,9 @@ impl LeftOut<'_> {
     }
 }
 
-/// Strikes out what is there a second time.
+/// Removes repeated items; the first of equal items stays.
 fn remove_repeats<T: Hash + Eq>(items: &mut Vec<T>) {
-    // So few are quickly compared with each other.
+    // For so few items, comparing each with the earlier ones is faster than building a set.
     const FEW: usize = 16;
     let is_first: Vec<bool> = if items.len() <= FEW {
         let before = |at: usize| items.get(..at).unwrap_or_default();

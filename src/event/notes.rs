@@ -2,12 +2,13 @@
 
 use std::fmt::{Arguments, Write as _};
 
-/// Some texts, kept as the lines of one: a body of many small events may need as many as ten for each.
+/// Notes, one a line of a single text. A body of many small events can bring ten notes for each event; one text takes less memory
+/// than ten.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Notes(String);
 
 impl Notes {
-    /// One more, which is one line.
+    /// Adds a note, which must be a single line.
     pub(super) fn add(&mut self, note: Arguments<'_>) {
         if !self.0.is_empty() {
             self.0.push('\n');
@@ -16,17 +17,17 @@ impl Notes {
         let _ = self.0.write_fmt(note);
     }
 
-    /// Whether there is nothing to say.
+    /// Whether there are no notes.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Bytes of all of them.
+    /// How many bytes all notes have together.
     pub(crate) fn bytes(&self) -> usize {
         self.0.len()
     }
 
-    /// One after the other.
+    /// The notes, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.lines()
     }

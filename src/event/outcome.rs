@@ -1,9 +1,9 @@
-//! The outcome of an event, and for what its caller waits.
+//! The outcome of an event, and what its caller waits for.
 
 use crate::error::Unreadable;
 use crate::names::{RoomId, UserId};
 
-/// For what a caller waits.
+/// What a caller waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
     /// Until every member's counts show the events.
@@ -25,12 +25,12 @@ pub(crate) enum EventOutcome {
         /// The position of a message that counts.
         position: Option<u64>,
     },
-    /// It was known; nothing changed.
+    /// It had been accepted before; nothing changed.
     Duplicate {
         /// The position that the message got the first time.
         position: Option<u64>,
     },
-    /// It was refused, and nothing changed. With [`Rejection::Unreadable`] it may have been accepted instead; then the sweep
+    /// It was refused, and nothing changed. With [`Rejection::Unreadable`] the room may have accepted it; then the sweep
     /// finishes it after the data is mended.
     Rejected(Rejection),
 }

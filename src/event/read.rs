@@ -1,6 +1,6 @@
-//! From the bytes of a body to events, one after the other. Each event is read by itself: one that can't be read is refused,
-//! with the position of the fault and without a word of the input, and the next one is read. Nothing is kept of a body but the
-//! events in it, and of an event nothing but its own fields.
+//! Reads the events of a body, one after the other. Each event is read by itself: one that can't be read is refused with the
+//! position of the fault, and the next one is read. The error repeats nothing of the event's values. Nothing is kept of a body
+//! but its events, and nothing of an event but the fields that its type has.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,14 +16,14 @@ use crate::names::EventKey;
 pub(crate) enum BodyForm {
     /// One event, or a list of them.
     Json,
-    /// One event a line (NDJSON); blank lines are none.
+    /// One event a line (NDJSON). Blank lines are skipped.
     Lines,
 }
 
-/// Where in a body, or in a line of it, something is wrong. Counted from 1, columns in bytes.
+/// A position in a body, or in one line. Lines and columns count from 1, columns in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LineColumn {
-    /// The line, unless only one line was looked at.
+    /// The line; `None` if a single line was read by itself.
     pub line: Option<usize>,
     /// The column.
     pub column: usize,
@@ -38,14 +38,14 @@ impl fmt::Display for LineColumn {
     }
 }
 
-/// Why an event is not one: the field and what is wrong with it.
+/// Why a value is not a valid event: a field, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Invalid {
-    /// The field; none: what stands there is no JSON.
+    /// The field; `None`: the line is not JSON.
     pub field: Option<Cow<'static, str>>,
     /// What is wrong with it.
     pub problem: Cow<'static, str>,
-    /// Where, if the field can't be read at all.
+    /// The position, if the field can't be read at all.
     pub position: Option<LineColumn>,
 }
 
@@ -64,16 +64,16 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// Why a body holds no events that anybody could tell apart.
+/// Why a whole body is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyFault {
     /// It is not JSON.
     #[error("the body is not JSON: {0}")]
     NotJson(LineColumn),
-    /// It is JSON, with lists or objects in each other that nobody wants.
+    /// Its lists or objects are nested too deeply.
     #[error("the body is nested too deeply: {0}")]
     Nested(LineColumn),
-    /// It is JSON, but no object and no list.
+    /// It is JSON, but neither an object nor a list.
     #[error("the body must be an event or a list of events")]
     NoEvents,
     /// It holds more events than it may.
@@ -81,27 +81,27 @@ pub(crate) enum BodyFault {
     TooMany(usize),
 }
 
-/// All events of a body, and those that are none.
+/// All events of a body, readable or not.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// The events, in order.
+    /// The events that can be read, in order.
     pub events: Vec<Event>,
-    /// The others, by their place among all.
+    /// Why each other event is refused, with its place among all events, from 0.
     pub refused: Vec<(usize, Invalid)>,
 }
 
 impl Batch {
-    /// How many there are, of both.
+    /// How many events the body holds, readable or not.
     pub(crate) fn len(&self) -> usize {
         self.events.len() + self.refused.len()
     }
 
-    /// Bytes of what is noted of the events.
+    /// How many bytes the notes of all events have together.
     pub(crate) fn note_bytes(&self) -> usize {
         self.events.iter().map(|event| event.notes.bytes()).sum()
     }
 
-    /// Gives every event the key that its place in a request with this key makes, unless it has one of its own.
+    /// Gives a key to every event that has neither a key nor an id: the request's key with the event's place in the request.
     pub(crate) fn give_keys(&mut self, request: &EventKey) {
         let mut refused = self.refused.iter().map(|(place, _)| *place).peekable();
         let mut place = 0;
@@ -117,7 +117,7 @@ impl Batch {
     }
 }
 
-/// Reads all events of a body. Stops at the first that is one too many.
+/// Reads all events of a body. A body of more than `most` events is refused, and its rest is not read.
 pub(crate) fn read_all(body: &[u8], form: BodyForm, most: usize) -> Result<Batch, BodyFault> {
     let mut batch = Batch::default();
     let mut events = Events::new(body, form);
@@ -143,8 +143,8 @@ pub(crate) fn read_line(line: &[u8]) -> Option<Result<Event, Invalid>> {
     Some(event.map_err(|wrong| wrong.in_line(None)))
 }
 
-/// The events of a body, one after the other. Where the body turns out not to be JSON it ends, and [`Events::fault`] says so:
-/// what came before is then of no use.
+/// The events of a body, one after the other. It ends at the end of the body, or where the body is not JSON. In that case
+/// [`Events::fault`] tells the fault, and the caller must not use the events before it.
 pub(super) struct Events<'a> {
     body: &'a [u8],
     scanner: Scanner<'a>,
@@ -154,14 +154,14 @@ pub(super) struct Events<'a> {
     fault: Option<BodyFault>,
 }
 
-/// How far [`Events`] is.
+/// How far [`Events`] has read.
 enum ReadState {
     Start,
-    /// In a list, before its first item or behind another.
+    /// In a list, before its first item or after another one.
     List {
         first: bool,
     },
-    /// Before a line that begins with that byte.
+    /// Before the line that begins at the byte `start`.
     Line {
         number: usize,
         start: usize,
@@ -188,7 +188,7 @@ impl<'a> Events<'a> {
         }
     }
 
-    /// Why the events ended before the body did, if they did.
+    /// The fault at which the reading ended before the end of the body, if there is one.
     pub(super) fn fault(&self) -> Option<BodyFault> {
         self.fault
     }
@@ -289,7 +289,8 @@ impl Iterator for Events<'_> {
     }
 }
 
-/// The event of a line, if it is not blank. Where files were put behind each other a line may begin with a byte order mark too.
+/// The event of a line, if the line is not blank. Any line may begin with a byte order mark, because a body can be several files
+/// joined together.
 fn in_line<'a>(fields: &mut EventFields<'a>, line: &'a [u8]) -> Option<Result<Event, Wrong>> {
     let mut scanner = Scanner::new(line, byte_order_mark(line));
     scanner.peek()?;

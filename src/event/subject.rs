@@ -1,5 +1,5 @@
-//! What an event is about, and whether it builds on earlier events of other rooms. Both the writer, which keeps the order within a
-//! request, and the import, which keeps it across many batches, go by this.
+//! What an event is about, and whether it builds on earlier events of other rooms. The writer uses it to keep the order within a
+//! request, and the import to keep the order across many batches.
 
 use super::{Change, Message, RoomOrPeer};
 use crate::names::{RoomId, UserId};
@@ -7,7 +7,7 @@ use crate::names::{RoomId, UserId};
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject<'a> {
-    /// What others see of a user.
+    /// A user's profile.
     User(&'a UserId),
     /// All rooms of a user.
     RoomsOf(&'a UserId),
@@ -17,7 +17,7 @@ pub(crate) enum Subject<'a> {
     Pair(&'a UserId, &'a UserId),
 }
 
-/// What earlier events of a request may have changed.
+/// What earlier events of a request may have changed, as far as later events depend on it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Before {
     /// Whether users may have joined or left rooms.
@@ -51,7 +51,7 @@ fn in_place<'a>(place: &'a RoomOrPeer, user: Option<&'a UserId>) -> Option<Subje
 }
 
 impl Change {
-    /// What it is about. `None` only for a message to a user without a sender, which no caller can send.
+    /// What the event is about. `None` only for a message to a user without a sender, which no caller can send.
     pub(crate) fn subject(&self) -> Option<Subject<'_>> {
         match self {
             Change::UserUpdated { user, .. } => Some(Subject::User(user)),
@@ -68,7 +68,7 @@ impl Change {
         }
     }
 
-    /// Whether earlier events of other rooms have to be done first; those of its own room always have to.
+    /// Whether earlier events of other rooms have to be done first. Earlier events of its own room always have to.
     pub(crate) fn builds_on(&self, before: Before) -> bool {
         match self.subject() {
             Some(Subject::RoomsOf(_)) => true,

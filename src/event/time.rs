@@ -3,11 +3,11 @@
 use jiff::civil::{Date, DateTime, Time, date};
 use jiff::fmt::temporal::Pieces;
 
-/// The earliest time, in 1973. Any number below is the seconds of a time that people send.
+/// The earliest time, in March 1973. A smaller number is taken for seconds, sent by mistake.
 const FIRST: i64 = 100_000_000_000;
 /// The latest time: the end of the year 9999.
 const LAST: i64 = 253_402_300_799_999;
-/// The longest text that is looked at for a time.
+/// The longest text that can be a time.
 const MAX_BYTES: usize = 256;
 const DAY_SECONDS: u32 = 86_400;
 const EPOCH: Date = date(1970, 1, 1);
@@ -15,14 +15,14 @@ const EPOCH: Date = date(1970, 1, 1);
 /// What a time is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimeUse {
-    /// When something happened.
+    /// The time at which something happened.
     Event,
-    /// A bound, or a time that there need not have been: 0 is allowed, and before everything.
+    /// A bound, or the time of something that may never have happened. 0 is allowed, and is before all times.
     Bound,
 }
 
-/// What is said of anything else.
-pub(super) const FORM: &str =
+/// The problem of a value that is not a time.
+pub(super) const NOT_A_TIME: &str =
     "must be milliseconds since the epoch or RFC 3339, between 1973-03-03 and 9999";
 
 /// A number of milliseconds, if it can be a time.
@@ -36,7 +36,7 @@ pub(super) fn of_number(number: i64, what_for: TimeUse) -> Result<i64, &'static 
 /// The milliseconds that a text stands for, if it can be a time.
 pub(super) fn of_text(text: &str, what_for: TimeUse) -> Result<i64, &'static str> {
     let time = (text.len() <= MAX_BYTES).then(|| instant(text)).flatten();
-    within(time.ok_or(FORM)?, what_for)
+    within(time.ok_or(NOT_A_TIME)?, what_for)
 }
 
 fn within(time: i64, what_for: TimeUse) -> Result<i64, &'static str> {
@@ -48,11 +48,12 @@ fn within(time: i64, what_for: TimeUse) -> Result<i64, &'static str> {
     }
 }
 
-/// The milliseconds of a date and a time of day with its offset. The library's own instants end a day before the calendar does.
+/// The milliseconds of a date and a time of day with its offset. It is worked out here, because the
+/// library's own instants end a day before the calendar does.
 fn instant(text: &str) -> Option<i64> {
     let pieces = Pieces::parse(text).ok()?;
     let offset = pieces.to_numeric_offset()?;
-    // The library takes a little more than the standard does.
+    // The library also takes offsets of a day or more, which RFC 3339 does not have.
     if offset.seconds().unsigned_abs() >= DAY_SECONDS {
         return None;
     }

@@ -1,5 +1,5 @@
-//! Imports events from lines, by the million. A thread reads ahead, and several lanes apply batches at the same time; the events
-//! of a room stay in order.
+//! Imports events from lines, by the million. A thread reads ahead, and several *lanes* apply batches at the same time. All
+//! events of a room go to the same lane, so they stay in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::BufRead;
@@ -17,16 +17,17 @@ use crate::names::{AppId, EventKey};
 
 /// How many batches are applied at the same time. All events of a room go to the same lane.
 const LANES: usize = 8;
-/// Events in one batch.
+/// The most events in one batch.
 const BATCH: usize = 1_000;
-/// The most lines in one chunk, and the bytes after which no further line is added.
+/// The most lines in one chunk.
 const CHUNK: usize = 1_000;
+/// A chunk of this many bytes gets no further line.
 const CHUNK_BYTES: usize = 1 << 20;
 /// How many chunks are read ahead.
 const CHUNKS: usize = 4;
-/// Events whose order is looked up at once.
+/// For how many events at once Redis is asked what their order depends on.
 const WINDOW: usize = 250;
-/// The most weight in all lanes. An event weighs one, and one more for each [`WEIGHT`] bytes of its line.
+/// The most weight that all lanes hold together. An event weighs one, and one more for each [`WEIGHT`] bytes of its line.
 const UNDER_WAY: u32 = 16_384;
 const WEIGHT: usize = 1_024;
 /// The pause before the second attempt at a batch. It doubles with each further attempt.
@@ -45,7 +46,7 @@ pub(crate) struct ImportOptions {
     pub max_line: usize,
     /// How long to keep trying while Redis is away.
     pub patience: Duration,
-    /// How many refused lines are reported, the first ones; the others are only counted.
+    /// How many refused lines are reported. Further ones are only counted.
     pub max_reported: usize,
 }
 
@@ -120,7 +121,7 @@ struct Line {
 struct Chunk {
     lines: Vec<Line>,
     remarks: Remarks,
-    /// The number of the last line read, and all bytes up to its end.
+    /// The number of the last line that was read, and how many bytes end with it.
     last: u64,
     bytes: u64,
     failed: Option<String>,
@@ -134,8 +135,8 @@ struct LaneResults {
     open: BTreeSet<u64>,
     /// The last line that the reading thread has sent.
     read: u64,
-    /// Refused lines that are not reported yet, the first ones. A line is reported when all earlier lines are done, so that
-    /// reports come in order.
+    /// Refused lines that are still to be reported. A line is reported when all earlier lines are done, so that reports come in
+    /// order.
     refused: BTreeMap<u64, RefusedLine>,
     /// How many more refused lines may be reported.
     may_report: usize,
@@ -152,7 +153,7 @@ impl LaneResults {
         }
     }
 
-    /// Takes out the refused lines to report, up to this line.
+    /// Takes out the refused lines up to this one, to report them.
     fn take_refused(&mut self, up_to: u64) -> Vec<RefusedLine> {
         let later = self.refused.split_off(&up_to.saturating_add(1));
         let now = std::mem::replace(&mut self.refused, later);
@@ -242,7 +243,7 @@ impl Run {
         }
     }
 
-    /// Tries until it works, the patience ends, or another lane has failed.
+    /// Tries until a batch is applied, the patience ends, or another lane has failed.
     async fn apply(&self, events: &[Event]) -> Result<Vec<EventOutcome>> {
         let mut attempts = Attempts::new(self.patience);
         loop {
@@ -254,7 +255,7 @@ impl Run {
         }
     }
 
-    /// After a failure: waits before the next attempt, or answers the error if there is to be none.
+    /// After a failure: waits before the next attempt, or returns the error if there is to be none.
     async fn wait_for_retry(&self, attempts: &mut Attempts, error: Error) -> Result<()> {
         let given_up = Instant::now() + attempts.pause >= attempts.until;
         if !error.is_transient() || given_up || self.has_failed() {
@@ -266,7 +267,7 @@ impl Run {
     }
 }
 
-/// Until when to try, and the pause before the next attempt.
+/// How long to try, and the pause before the next attempt.
 struct Attempts {
     until: Instant,
     pause: Duration,
@@ -294,9 +295,9 @@ impl Importer {
         }
     }
 
-    /// Applies the events of all lines until `stop` is ready; each line is one event in JSON. It calls `on` now and then with the
-    /// progress, with refused lines, in their order, and with noted lines. Answers how far it came, and why it ended early, if
-    /// it did.
+    /// Applies the events of all lines until `stop` is ready; each line is one event in JSON. From time to time it calls `on`
+    /// with the progress, with refused lines, in their order, and with noted lines. Returns how far it came, and why it ended
+    /// early, if it did.
     pub(crate) async fn import(
         &self,
         app: &AppId,
@@ -378,7 +379,7 @@ impl Importer {
         (results.sums(), failed)
     }
 
-    /// Gives lines to the lanes, so that the result is the same as if they were applied one after the other.
+    /// Gives lines to the lanes. The result is the same as if the lines were applied one after the other.
     async fn distribute(
         &self,
         run: &Run,
@@ -503,7 +504,7 @@ fn weight(bytes: usize) -> u32 {
     u32::try_from(1 + bytes / WEIGHT).map_or(UNDER_WAY, |weight| weight.min(UNDER_WAY))
 }
 
-/// Reads a line; of a line that is too long it keeps the beginning. Answers the length of the whole line with its line feed.
+/// Reads a line; of a line that is too long it keeps the beginning. Returns the length of the whole line with its line feed.
 fn line(from: &mut impl BufRead, text: &mut Vec<u8>, most: usize) -> std::io::Result<u64> {
     text.clear();
     let mut length = 0;

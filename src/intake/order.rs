@@ -1,4 +1,4 @@
-//! Keeps events in order that are applied by several requests at the same time.
+//! Keeps the order of events that several requests apply at the same time.
 //!
 //! [`Writer::apply`] keeps the events of one request in order. Among several requests, an event has to stay behind the earlier
 //! events that it builds on. Most events build only on those of the same room, so all events of a room go to the same *lane*. A
@@ -13,15 +13,15 @@ use crate::error::Result;
 use crate::event::{Change, Event, Subject};
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 
-/// How much is remembered at most before all lanes have to become idle.
+/// How much is remembered at most. Beyond this, all lanes have to become idle, so that it can be forgotten.
 const REMEMBERED: usize = 100_000;
 
-/// For which earlier events an event has to wait.
+/// Which earlier events an event has to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// For those with the same number.
+    /// For those with the same number: they go to the same lane.
     Lane(u64),
-    /// For all; and all later events wait for this one.
+    /// For all. All later events wait for this one too.
     Alone,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Order {
     ids: DirectRoomIds,
     /// The direct rooms of pairs of users that events have named, as Redis knew them.
     pairs: HashMap<(UserId, UserId), Vec<RoomId>>,
-    /// The users of these pairs.
+    /// The users in these pairs.
     paired: HashSet<UserId>,
     /// Whether a room is direct.
     direct: HashMap<RoomId, bool>,
@@ -42,7 +42,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// For an app that names its direct rooms in this way.
+    /// An order without events, for an app that makes the ids of its direct rooms in this way.
     pub(super) fn new(ids: DirectRoomIds) -> Self {
         Self {
             ids,
@@ -50,7 +50,7 @@ impl Order {
         }
     }
 
-    /// Forgets everything: all events so far are done.
+    /// Forgets everything, because all events so far are done.
     pub(super) fn settled(&mut self) {
         *self = Self::new(self.ids);
     }
@@ -75,7 +75,7 @@ impl Order {
         }
     }
 
-    /// Adds an event to those that may not be done yet, and answers for what it has to wait.
+    /// Adds an event to those that may not be done yet, and returns what it has to wait for.
     pub(super) fn turn(&mut self, event: &Event) -> Result<Turn> {
         self.note_moves(&event.change);
         match event.change.subject() {

@@ -1,4 +1,4 @@
-//! What is in a list or an object, one after the other.
+//! The items of a list and the fields of an object, one after the other.
 
 use super::raw::Raw;
 use super::scanner::Scanner;
@@ -24,7 +24,7 @@ impl<'a> Raw<'a> {
         })
     }
 
-    /// Of each of these keys the last value, if it is an object; `null` is none.
+    /// The values of these keys, if it is an object. Of a key that comes twice the last value counts; `null` counts as no value.
     pub(crate) fn pick<const N: usize>(self, keys: [&str; N]) -> Option<[Option<Raw<'a>>; N]> {
         let mut picked = [None; N];
         for (key, value) in self.fields()? {
@@ -51,12 +51,13 @@ struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// Goes to the next entry. The grammar was found right before, so an error is the end.
+    /// Goes to the next entry; `None` at the end. No fault is expected: the grammar was checked when the value was read.
     fn next(&mut self, close: u8) -> Option<()> {
         let Self { scanner, first, .. } = self;
         scanner.has_another(first, close).ok()?.then_some(())
     }
 
+    /// Turns a position in the list or object into one in the whole text.
     fn shifted(&self, raw: Raw<'a>) -> Raw<'a> {
         Raw::new(raw.as_bytes(), raw.at() + self.offset)
     }

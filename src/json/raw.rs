@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::text::{BadText, Surrogates, TextFault, lossy, unescape};
 
-/// A value in the bytes that it is written in, whose grammar is right.
+/// A value, as the bytes that it is written in. Its grammar has been checked; the text of strings has not.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Raw<'a> {
     text: &'a [u8],
@@ -42,7 +42,7 @@ impl<'a> Raw<'a> {
         self.text.first() == Some(&b'"')
     }
 
-    /// What it says, if it is `true` or `false`.
+    /// Its value, if it is `true` or `false`.
     pub(crate) fn flag(self) -> Option<bool> {
         match self.text {
             b"true" => Some(true),
@@ -51,7 +51,8 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// Its value, if it is a whole number without fraction and exponent that fits. `-0` is a fraction, as `serde_json` has it.
+    /// Its value, if it is a number without fraction and exponent, and fits. `-0` is refused: `serde_json` does not take it for an
+    /// integer either.
     pub(crate) fn integer(self) -> Option<i64> {
         let digits = std::str::from_utf8(self.text).ok()?;
         let is_number = digits.starts_with(|c: char| c == '-' || c.is_ascii_digit());
@@ -60,8 +61,8 @@ impl<'a> Raw<'a> {
             .flatten()
     }
 
-    /// The value for people to find it again: at most so many characters, none of them a control character. What can't be read of a
-    /// string is U+FFFD.
+    /// The beginning of the value, by which people can find it again: at most `characters` characters, and no control characters.
+    /// What can't be read in a string becomes U+FFFD.
     pub(crate) fn excerpt(self, characters: usize) -> String {
         // No character has more bytes than an escaped one.
         let most = characters.saturating_add(1).saturating_mul(12);
@@ -81,8 +82,8 @@ impl<'a> Raw<'a> {
         excerpt + quote
     }
 
-    /// The text of a string between its quotes, if nothing in it is escaped: enough to tell a known key. Control characters and
-    /// broken UTF-8 are still in it.
+    /// The bytes of a string between its quotes, if nothing in it is escaped. That is enough to recognize a known key. The bytes
+    /// may hold control characters and broken UTF-8.
     pub(crate) fn plain(self) -> Option<&'a [u8]> {
         let inside = self.inside()?;
         memchr::memchr(b'\\', inside).is_none().then_some(inside)
@@ -92,7 +93,7 @@ impl<'a> Raw<'a> {
         self.text.strip_prefix(b"\"")?.strip_suffix(b"\"")
     }
 
-    /// The text, if it is a string.
+    /// The decoded text, if it is a string.
     pub(crate) fn text(self, surrogates: Surrogates) -> Option<Result<Cow<'a, str>, BadText>> {
         let inside = self.inside()?;
         let plain = memchr::memchr(b'\\', inside).unwrap_or(inside.len());
@@ -102,13 +103,13 @@ impl<'a> Raw<'a> {
         Some(self.checked(inside, 0).map(Cow::Borrowed))
     }
 
-    /// A stretch of the string without escapes, `from` bytes behind its first quote.
+    /// Checks a stretch of the string that has no escapes. It begins `from` bytes after the first quote.
     fn checked(self, stretch: &'a [u8], from: usize) -> Result<&'a str, BadText> {
         let bad = |fault, at: usize| BadText {
             fault,
             at: self.at + 1 + from + at,
         };
-        // Without an end to stop at, which the compiler makes vectors of.
+        // `fold` looks at all bytes and never stops early: the compiler turns such a loop into vector instructions.
         if stretch.iter().fold(false, |any, byte| any | (*byte < 0x20)) {
             let at = stretch.iter().position(|byte| *byte < 0x20);
             return Err(bad(TextFault::Control, at.unwrap_or_default()));
@@ -122,7 +123,7 @@ impl<'a> Raw<'a> {
         first: usize,
         surrogates: Surrogates,
     ) -> Result<String, BadText> {
-        // No escape stands for more bytes than it has.
+        // An escape never stands for more bytes than it is written in.
         let mut text = String::with_capacity(inside.len());
         text.push_str(self.checked(inside.get(..first).unwrap_or_default(), 0)?);
         let mut at = first;

@@ -1,23 +1,23 @@
-//! The grammar: where each value ends.
+//! The grammar of JSON: finds where each value ends.
 
 use super::raw::Raw;
 
-/// The deepest nesting that is followed.
+/// The deepest nesting that is allowed.
 pub(super) const MAX_DEPTH: u32 = 127;
 
-/// Bytes of a string that are looked at before the rest is searched.
+/// How many bytes of a string are looked at one by one before `memchr` searches the rest.
 const FEW: u32 = 12;
 
 /// A text that is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotJson {
-    /// How many bytes of it were read, the one that is wrong included.
+    /// How many bytes of the text were read, including the one that is wrong.
     pub read: usize,
-    /// Whether it is only nested too deeply.
+    /// Whether the fault is only that the nesting is too deep.
     pub deep: bool,
 }
 
-/// Reads a text from its beginning to its end, once.
+/// Reads a text once, from beginning to end.
 #[derive(Debug, Clone)]
 pub(crate) struct Scanner<'a> {
     text: &'a [u8],
@@ -30,7 +30,7 @@ impl<'a> Scanner<'a> {
         Self { text, at }
     }
 
-    /// The next byte that is not blank; it is not passed.
+    /// The next byte that is not blank. Blanks are passed, that byte is not.
     pub(crate) fn peek(&mut self) -> Option<u8> {
         loop {
             match self.text.get(self.at) {
@@ -47,7 +47,7 @@ impl<'a> Scanner<'a> {
         is_next
     }
 
-    /// The fault of the byte that is next.
+    /// The fault that the next byte is wrong.
     pub(crate) fn fault(&self) -> NotJson {
         NotJson {
             read: (self.at + 1).min(self.text.len()),
@@ -63,8 +63,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Whether a list or an object whose opening bracket has been passed has another entry: its comma is passed, or the
-    /// closing bracket.
+    /// Whether a list or an object has another entry. Its opening bracket must have been passed; this passes the comma before the
+    /// next entry, or the closing bracket.
     pub(crate) fn has_another(&mut self, first: &mut bool, close: u8) -> Result<bool, NotJson> {
         if std::mem::take(first) {
             return Ok(!self.pass(close));
@@ -104,8 +104,9 @@ impl<'a> Scanner<'a> {
         Raw::new(self.text.get(from..self.at).unwrap_or_default(), from)
     }
 
+    /// Passes the next value, with all that is in it.
     fn skip(&mut self) -> Result<(), NotJson> {
-        // What is open around the value: a bit for each, 1 for an object, and how many.
+        // The lists and objects that are open around the value: their number, and for each a bit, which is 1 for an object.
         let (mut open, mut depth) = (0_u128, 0_u32);
         loop {
             match self.peek() {
@@ -135,7 +136,7 @@ impl<'a> Scanner<'a> {
                 Some(b'n') => self.word(b"null")?,
                 _ => return Err(self.fault()),
             }
-            // A value has ended, and with it perhaps what is around it.
+            // A value has ended. The lists and objects around it may end here too.
             loop {
                 if depth == 0 {
                     return Ok(());
@@ -156,10 +157,10 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// To behind the quote that ends the string whose first quote is next. What is in it is not looked at.
+    /// Passes a string. Its first quote must be the next byte. What is in the string is not checked.
     fn string(&mut self) -> Result<(), NotJson> {
         self.at += 1;
-        // Few bytes are looked at one by one sooner than a search has begun.
+        // For a few bytes, looking at them one by one is faster than starting a search.
         let mut few = FEW;
         loop {
             match self.text.get(self.at) {
@@ -213,7 +214,7 @@ impl<'a> Scanner<'a> {
             self.at += usize::from(matches!(next(self), Some(b'+' | b'-')));
             self.digits()?;
         }
-        // `01` is two numbers without anything between them, which the caller would take for a missing comma.
+        // `01` needs no check here: it is read as two numbers, and the caller misses a comma between them.
         Ok(())
     }
 

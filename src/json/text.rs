@@ -1,4 +1,4 @@
-//! Strings: what stands between their quotes.
+//! Decodes what stands between the quotes of a string.
 
 /// What is wrong inside a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -6,7 +6,7 @@ pub(crate) enum TextFault {
     /// Its bytes are not UTF-8.
     #[error("is not valid UTF-8")]
     Utf8,
-    /// It holds one half of a surrogate pair, escaped.
+    /// It holds an escape for only one half of a surrogate pair.
     #[error("holds an unpaired surrogate")]
     Surrogate,
     /// It holds a control character that is not escaped.
@@ -22,7 +22,7 @@ pub(crate) enum TextFault {
 pub(crate) struct BadText {
     /// What is wrong.
     pub fault: TextFault,
-    /// How many bytes of the whole text stand before it.
+    /// How many bytes of the whole text stand before the fault.
     pub at: usize,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn unescape(
     Ok((character, 2))
 }
 
-/// The text that is written between two quotes, or the beginning of it. What can't be read of it is U+FFFD.
+/// The text that is written between two quotes, or the beginning of it. What can't be read in it becomes U+FFFD.
 pub(super) fn lossy(inside: &[u8]) -> String {
     let mut text = String::new();
     let mut rest = inside;
@@ -81,20 +81,20 @@ pub(super) fn lossy(inside: &[u8]) -> String {
 
 /// The number that four hexadecimal digits stand for.
 fn four_digits(text: &[u8], from: usize) -> Option<u32> {
-    // Of a byte that is none. Shifted and put together with others it stays larger than what four digits can be.
-    const NONE: u32 = 1 << 16;
+    // The value of a byte that is no digit. Shifted and joined with the others, it is still more than any four digits can be.
+    const NO_DIGIT: u32 = 1 << 16;
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => u32::from(byte - b'0'),
         b'a'..=b'f' => u32::from(byte - b'a') + 10,
         b'A'..=b'F' => u32::from(byte - b'A') + 10,
-        _ => NONE,
+        _ => NO_DIGIT,
     };
     let [a, b, c, d] = <[u8; 4]>::try_from(text.get(from..from + 4)?).ok()?;
     let number = digit(a) << 12 | digit(b) << 8 | digit(c) << 4 | digit(d);
-    (number < NONE).then_some(number)
+    (number < NO_DIGIT).then_some(number)
 }
 
-/// The character that two halves of a surrogate pair stand for, of which the second one is still escaped.
+/// The character of a surrogate pair. Its first half `high` has been read; the escape of the second half begins at `from`.
 fn pair(text: &[u8], from: usize, high: u32) -> Option<char> {
     let low = match text.get(from..from + 2) {
         Some(b"\\u") => four_digits(text, from + 2)?,

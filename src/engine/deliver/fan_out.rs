@@ -18,24 +18,24 @@ use crate::keys::{Enc, RoomKeys, UserKeys};
 use crate::names::AppId;
 use crate::scripts;
 
-/// Users in one call of the script: where only positions move, and where more is to be done. This is enough to save round
-/// trips, and few enough that other callers of Redis do not wait long.
+/// The most users in one call of the script: if only positions move, and otherwise. So many users save round trips, and are few
+/// enough that other callers of Redis do not wait long.
 const USERS_PER_CALL: usize = 50;
 const USERS_PER_HEAVY_CALL: usize = 20;
 
-/// Users in one batch of calls where each call is for one user.
+/// The most users in one batch if each call is for one user.
 const USERS_PER_BATCH: usize = 32;
 
-/// Batches that one fan-out has under way at once.
+/// The most batches that one fan-out has under way at once.
 const BATCHES_AT_ONCE: usize = 8;
 
-/// A fan-out to more users than this has fewer batches under way, and smaller calls: Redis then has the next call when it is
-/// done with one, and other callers wait for no more than these few.
+/// A fan-out to more users than this has fewer batches under way, and smaller calls. They are enough for Redis to have the next
+/// call when it is done with one, and few enough that other callers do not wait long.
 const WIDE: usize = 500;
 const WIDE_AT_ONCE: usize = 2;
 const USERS_PER_WIDE_CALL: usize = 25;
 
-/// Batches that may fail on a cluster before the fan-out is given up; another pod takes it over later. On one server: one.
+/// How many batches may fail on a cluster before the fan-out is given up and another pod takes it over later. On one server: one.
 const FAILURES: usize = 16;
 
 /// Marks for everybody in one call of the script, over all its users: a call with more marks is for fewer users. All marks of
@@ -48,8 +48,8 @@ const RENEW: Duration = Duration::from_secs(1);
 /// The latest stamp there can be, in microseconds: in the year 2112.
 const LATEST_STAMP: u64 = 1 << 52;
 
-/// The oldest snapshot that is delivered. A user's slot keeps a tombstone for an hour at least; an older snapshot could bring a
-/// room back that the user has left.
+/// How old a snapshot may be to be delivered. A user's slot keeps a tombstone for an hour at least. An older snapshot could bring
+/// a room back that the user has left.
 const OLDEST_SNAPSHOT: Duration = Duration::from_secs(600);
 
 /// Calls that are sent together, and their targets.
@@ -126,7 +126,7 @@ fn slot_stamp(stamp: &str) -> Result<u64> {
 enum KeySet {
     /// Counts and rooms, which are enough for most users.
     Two,
-    /// All seven.
+    /// All seven keys.
     Seven,
 }
 

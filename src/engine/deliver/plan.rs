@@ -25,7 +25,7 @@ pub(super) struct Marks {
     pub(super) reads: Vec<(u64, u64)>,
     pub(super) holes: Vec<(u64, u64)>,
     pub(super) mentions: Vec<(u64, u64)>,
-    /// Settings, as lines of field and value in turn.
+    /// Preferences: lines of name and value in turn.
     pub(super) prefs: Vec<(u64, String)>,
 }
 
@@ -94,7 +94,7 @@ impl Target<'_> {
         }
     }
 
-    /// The peer and the marks as `deliver.lua` takes them; mostly there are none.
+    /// The peer and the marks as `deliver.lua` takes them. Most users have none.
     pub(super) fn extra(&self) -> String {
         let marks = &self.marks;
         let read = marks.reads.iter().map(|(_, to)| to).max();
@@ -113,7 +113,7 @@ impl Target<'_> {
             read.map(u64::to_string).unwrap_or_default(),
             position_list(&marks.holes),
             position_list(&marks.mentions),
-            setting_lines(&marks.prefs)
+            pref_lines(&marks.prefs)
         )
     }
 }
@@ -180,7 +180,7 @@ impl<'a> Plan<'a> {
         let Act::Message { own, sender, .. } = &job.act else {
             return;
         };
-        // A sender who has joined exists by that already.
+        // A sender who has joined exists already, because of the membership.
         if let Some(sender) = sender
             && *own == 'n'
         {
@@ -280,7 +280,7 @@ impl<'a> Plan<'a> {
             marks.holes.extend(&passing.holes);
             marks.mentions.extend(&passing.mentions);
         }
-        // A member exists by being a member.
+        // A member exists already, because of the membership.
         marks.naming = None;
         marks.reads.retain(|(stamp, _)| membership.owns(*stamp));
         marks.holes.retain(|(stamp, _)| membership.owns(*stamp));
@@ -381,7 +381,7 @@ pub(super) fn comma_list(positions: impl Iterator<Item = u64>) -> String {
     out
 }
 
-fn setting_lines(prefs: &[(u64, String)]) -> String {
+fn pref_lines(prefs: &[(u64, String)]) -> String {
     let mut out = String::new();
     for (stamp, lines) in prefs {
         let mut lines = lines.lines();

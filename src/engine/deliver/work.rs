@@ -6,7 +6,7 @@ use crate::counts::room::{Act, Audience, Job, Membership};
 use crate::engine::snapshot::Snapshot;
 use crate::keys::Enc;
 
-/// Users that a passing job may name if this call adopts it.
+/// The most users that a passing job may name if this call adopts it.
 const ADOPTED_USERS: usize = 100;
 
 /// What is to be delivered of one room.
@@ -44,8 +44,8 @@ impl Work {
         self.jobs.is_empty() && self.refresh.is_empty()
     }
 
-    /// Makes passing jobs its own where that costs little: this call's outcome may rest on them, so a caller that has this
-    /// outcome must see their effects too. `is_small`: the room has few members.
+    /// Adopts passing jobs where that costs little. This call's outcome may depend on them, so a caller that gets this outcome
+    /// must see their effects too. `is_small`: the room has few members.
     pub(crate) fn adopt(&mut self, is_small: bool) {
         let is_small = is_small || self.snapshot.kind == "direct";
         let to_all = is_small || self.jobs.iter().any(|job| job.audience == Audience::All);
@@ -94,7 +94,7 @@ pub(crate) enum Reason {
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) user: Enc,
-    /// The membership's epoch; of a naming the job's stamp.
+    /// The membership's epoch. If the delivery only names the user: the job's stamp.
     pub(crate) epoch: u64,
     pub(crate) reason: Reason,
     /// The deletion, or the room's stamp, that the slot gave with its refusal.

@@ -32,7 +32,7 @@ use crate::quota::Limit;
 pub(crate) use self::prefs::set_pref;
 pub(crate) use self::query::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 
-/// For at most this many rooms the user's settings are read by name; for more rooms all settings of the user are read.
+/// For at most this many rooms the user's preferences are read by name; for more rooms all preferences of the user are read.
 const PREFS_BY_NAME: usize = 100;
 
 impl Reader {
@@ -81,7 +81,7 @@ impl Reader {
         })
     }
 
-    /// The rooms that match the query, apart from its condition on settings.
+    /// The rooms that match the query, apart from its condition on preferences.
     fn matching<'v>(
         &self,
         keys: &UserKeys,
@@ -111,7 +111,7 @@ impl Reader {
         Ok(matching)
     }
 
-    /// Keeps the rooms that match the condition on the user's settings. `prefs` holds these settings, unless the records hold them.
+    /// Keeps the rooms that match the condition on the user's preferences. These stand in `prefs`, unless the records hold them.
     async fn retain_by_pref(
         &self,
         keys: &UserKeys,
@@ -121,14 +121,14 @@ impl Reader {
         rooms: &mut Vec<RoomBrief<'_>>,
     ) -> Result<()> {
         let is_recorded = by_pref.is_recorded();
-        // The records of supergroups don't hold settings.
+        // The records of supergroups don't hold preferences.
         let is_missing = is_recorded && has_supergroups;
         if is_missing {
             prefs = self.redis.send(&whole_item(keys.prefs())).await?;
         }
         let all = match is_missing || !is_recorded {
             true => {
-                let all = all_prefs(&prefs, &by_pref.settings);
+                let all = all_prefs(&prefs, &by_pref.preferences);
                 self.faults.at_key(all, || keys.prefs())?
             }
             false => HashMap::new(),

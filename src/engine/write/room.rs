@@ -189,8 +189,8 @@ impl RoomWorker<'_> {
                     (outcome, _) => Ok(outcome),
                 }
             }
-            Change::Pref { user, settings, .. } => {
-                self.pref(&encode(user.as_str()), &settings, key).await
+            Change::Pref { user, prefs, .. } => {
+                self.pref(&encode(user.as_str()), &prefs, key).await
             }
             Change::Message(_)
             | Change::UserUpdated { .. }
@@ -289,7 +289,7 @@ impl RoomWorker<'_> {
         }
     }
 
-    /// Changes the room's settings. What the event does not name stays as it is.
+    /// Changes the room's details. A detail that the event does not name stays as it is.
     async fn update(&mut self, change: &Change, time: i64, key: &str) -> Result<EventOutcome> {
         let Change::RoomUpdated {
             kind,
@@ -417,13 +417,13 @@ impl RoomWorker<'_> {
     async fn pref(
         &mut self,
         user: &Enc,
-        settings: &[(&'static str, String)],
+        prefs: &[(&'static str, String)],
         key: &str,
     ) -> Result<EventOutcome> {
-        let lines = settings
+        let lines = prefs
             .iter()
             .flat_map(|(field, value)| [*field, "\n", value, "\n"]);
-        let settings: String = lines.collect();
+        let prefs: String = lines.collect();
         let keys = &self.keys;
         let mut reply = self
             .accept(|token| {
@@ -434,7 +434,7 @@ impl RoomWorker<'_> {
                     .arg(LEASE_MICROS)
                     .arg(key)
                     .arg(user.as_str())
-                    .arg(&settings)
+                    .arg(&prefs)
             })
             .await?;
         let code = reply.text()?;

@@ -300,13 +300,10 @@ fn of_a_field_given_twice_the_last_one_holds() {
     assert_eq!(message.place, RoomOrPeer::Room(RoomId::parse("r").unwrap()));
     let text =
         r#"{"type":"pref.updated","room":"r","user":"u","tag_colors":{"b":"1","a":"2","b":"3"}}"#;
-    let Change::Pref { settings, .. } = line(text).unwrap().change else {
-        panic!("no settings");
+    let Change::Pref { prefs, .. } = line(text).unwrap().change else {
+        panic!("no prefs");
     };
-    assert_eq!(
-        settings,
-        [("tag_colors", r#"{"a":"2","b":"3"}"#.to_owned())]
-    );
+    assert_eq!(prefs, [("tag_colors", r#"{"a":"2","b":"3"}"#.to_owned())]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A user's settings of rooms.
+//! A user's preferences of rooms.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ pub(super) fn pairs(hash: &Value) -> Result<impl Iterator<Item = Result<(&str, &
     }))
 }
 
-/// The call that reads a user's settings of some rooms: by name, or (`whole`) all settings of the user.
+/// The call that reads a user's preferences of some rooms: by name, or (`whole`) all preferences of the user.
 pub(super) fn prefs_item(keys: &UserKeys, rooms: &[&str], whole: bool) -> Item {
     if whole {
         return whole_item(keys.prefs());
@@ -37,8 +37,8 @@ pub(super) fn prefs_item(keys: &UserKeys, rooms: &[&str], whole: bool) -> Item {
     let mut get = redis::cmd("HMGET");
     get.arg(keys.prefs());
     for room in rooms {
-        for setting in SETTINGS {
-            get.arg(format!("{room}|{setting}"));
+        for preference in PREFERENCES {
+            get.arg(format!("{room}|{preference}"));
         }
     }
     Item::Plain(get)
@@ -51,22 +51,22 @@ pub(super) fn whole_item(key: String) -> Item {
     Item::Plain(get)
 }
 
-/// Reads the answer to [`prefs_item`]: the settings of each room; `None` if nothing is set there.
+/// Reads the answer to [`prefs_item`]: the preferences of each room; `None` if nothing is set there.
 pub(super) fn read_prefs(answer: &Value, rooms: &[&str], whole: bool) -> Result<Vec<Option<Pref>>> {
     if whole {
-        let mut all = all_prefs(answer, &SETTINGS)?;
+        let mut all = all_prefs(answer, &PREFERENCES)?;
         return Ok(rooms.iter().map(|room| all.remove(room)).collect());
     }
     let Value::Array(values) = answer else {
         return Err(unreadable());
     };
     let mut prefs = Vec::with_capacity(rooms.len());
-    for values in values.chunks(SETTINGS.len()) {
+    for values in values.chunks(PREFERENCES.len()) {
         let mut pref = None;
-        for (setting, value) in SETTINGS.iter().zip(values) {
+        for (preference, value) in PREFERENCES.iter().zip(values) {
             if !matches!(value, Value::Nil) {
                 let pref = pref.get_or_insert_with(Pref::default);
-                set_pref(pref, setting, text(value)?)?;
+                set_pref(pref, preference, text(value)?)?;
             }
         }
         prefs.push(pref);
@@ -74,25 +74,25 @@ pub(super) fn read_prefs(answer: &Value, rooms: &[&str], whole: bool) -> Result<
     Ok(prefs)
 }
 
-/// The settings of all rooms where one of these is set.
+/// The preferences of all rooms where one of these is set.
 pub(super) fn all_prefs<'a>(
     answer: &'a Value,
-    settings: &[&str],
+    preferences: &[&str],
 ) -> Result<HashMap<&'a str, Pref>> {
     let mut all: HashMap<&str, Pref> = HashMap::new();
     for pair in pairs(answer)? {
         let (field, stored) = pair?;
-        if let Some((room, setting)) = field.rsplit_once('|')
-            && settings.contains(&setting)
+        if let Some((room, preference)) = field.rsplit_once('|')
+            && preferences.contains(&preference)
         {
-            set_pref(all.entry(room).or_default(), setting, stored)?;
+            set_pref(all.entry(room).or_default(), preference, stored)?;
         }
     }
     Ok(all)
 }
 
-/// Adds a setting as it is stored: `stamp|JSON`.
-pub(crate) fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<()> {
+/// Adds a preference as it is stored: `stamp|JSON`.
+pub(crate) fn set_pref(pref: &mut Pref, preference: &str, stored: &str) -> Result<()> {
     let (_, json) = stored.split_once('|').ok_or_else(unreadable)?;
     let bad = |_| Error::unreadable("a setting that is not JSON of its type");
     let flag = || match json {
@@ -100,7 +100,7 @@ pub(crate) fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<(
         "false" => Ok(false),
         _ => Err(unreadable()),
     };
-    match setting {
+    match preference {
         "tags" => pref.tags = serde_json::from_str(json).map_err(bad)?,
         "tag_colors" => pref.tag_colors = serde_json::from_str(json).map_err(bad)?,
         "folder" => pref.folder = serde_json::from_str(json).map_err(bad)?,
@@ -112,15 +112,15 @@ pub(crate) fn set_pref(pref: &mut Pref, setting: &str, stored: &str) -> Result<(
     Ok(())
 }
 
-/// The settings that a user may have for a room.
-const SETTINGS: [&str; 6] = ["tags", "tag_colors", "hidden", "sticky", "muted", "folder"];
+/// The preferences that a user may have for a room.
+const PREFERENCES: [&str; 6] = ["tags", "tag_colors", "hidden", "sticky", "muted", "folder"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_read_one_by_one_or_all_at_once() {
+    fn preferences_are_read_one_by_one_or_all_at_once() {
         let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
         let rooms = ["a%7C", "b", "c"];
         let all = [
@@ -129,9 +129,9 @@ mod tests {
             ("a%7C|folder", "5|\"x|y\""),
         ];
         let named = rooms.iter().flat_map(|room| {
-            let field = move |setting| format!("{room}|{setting}");
-            SETTINGS.map(|setting| {
-                let found = all.iter().find(|(name, _)| *name == field(setting));
+            let field = move |preference| format!("{room}|{preference}");
+            PREFERENCES.map(|preference| {
+                let found = all.iter().find(|(name, _)| *name == field(preference));
                 found.map_or(Value::Nil, |(_, value)| bulk(value))
             })
         });

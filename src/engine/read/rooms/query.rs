@@ -75,7 +75,7 @@ fn by_id(a: &Facts<'_>, b: &Facts<'_>) -> Ordering {
 pub(crate) struct RoomQuery<'a> {
     /// Whether a room is listed.
     pub matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),
-    /// A condition on the user's settings of the room.
+    /// A condition on the user's preferences of the room.
     pub by_pref: Option<PrefQuery<'a>>,
     /// What to sort by, and whether in descending order. Rooms that are equal in all of it are sorted by id.
     pub sort: &'a [(SortBy, bool)],
@@ -87,21 +87,23 @@ pub(crate) struct RoomQuery<'a> {
     pub limit: usize,
 }
 
-/// The settings that stand in a user's record of a room, as their first letters.
+/// The preferences that stand in a user's record of a room, as their first letters.
 const FLAGS: [&str; 3] = ["hidden", "sticky", "muted"];
 
-/// A condition on a user's settings of a room.
+/// A condition on a user's preferences of a room.
 pub(crate) struct PrefQuery<'a> {
-    /// The settings that the condition uses, each once: `tags`, `tag_colors`, `hidden`, `sticky`, `muted`, `folder`.
-    pub settings: Vec<&'static str>,
-    /// Whether a room with these settings is listed. The settings that the condition does not use have their defaults.
+    /// The preferences that the condition uses, each once: `tags`, `tag_colors`, `hidden`, `sticky`, `muted`, `folder`.
+    pub preferences: Vec<&'static str>,
+    /// Whether a room with these preferences is listed. The preferences that the condition does not use have their defaults.
     pub matches: &'a (dyn Fn(&Pref) -> bool + Sync),
 }
 
 impl PrefQuery<'_> {
-    /// Whether the user's records hold all settings that the condition uses.
+    /// Whether the user's records hold all preferences that the condition uses.
     pub(super) fn is_recorded(&self) -> bool {
-        self.settings.iter().all(|setting| FLAGS.contains(setting))
+        self.preferences
+            .iter()
+            .all(|preference| FLAGS.contains(preference))
     }
 }
 
@@ -114,7 +116,7 @@ pub(crate) struct RoomBrief<'a> {
     pub(super) created: i64,
     pub(super) last: Option<Last>,
     pub(super) unread: u64,
-    /// The settings that are true, as their first letters.
+    /// The preferences that are true, as their first letters.
     pub(super) flags: &'a str,
 }
 
@@ -168,7 +170,7 @@ impl<'a> RoomBrief<'a> {
         }))
     }
 
-    /// The settings that stand in the record.
+    /// The preferences that stand in the record.
     pub(super) fn recorded(&self) -> Pref {
         Pref {
             hidden: self.flags.contains('h'),

@@ -136,13 +136,13 @@ impl Listing {
         matches: &'a (dyn Fn(&RoomBrief<'_>) -> bool + Sync),
         matches_pref: &'a (dyn Fn(&Pref) -> bool + Sync),
     ) -> RoomQuery<'a> {
-        let mut settings: Vec<&str> = self.pref.iter().map(|c| c.field.setting()).collect();
-        settings.sort_unstable();
-        settings.dedup();
+        let mut preferences: Vec<&str> = self.pref.iter().map(|c| c.field.setting()).collect();
+        preferences.sort_unstable();
+        preferences.dedup();
         RoomQuery {
             matches,
-            by_pref: (!settings.is_empty()).then_some(PrefQuery {
-                settings,
+            by_pref: (!preferences.is_empty()).then_some(PrefQuery {
+                preferences,
                 matches: matches_pref,
             }),
             sort: &self.sort,
