@@ -1,5 +1,5 @@
-//! The list of dialects, the one handler that finds out whose a request is, and the state that every call sees. What a dialect
-//! is says [`dialect`]; each has a folder of its own. In front of it all stands the [`edge`].
+//! The list of dialects, the one handler that finds out whose a request is, and the state that every call sees. [`dialect`] says
+//! what a dialect is; each has a folder of its own. In front of it all stands the [`edge`].
 
 pub(crate) mod address;
 pub(crate) mod body;
