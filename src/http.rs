@@ -37,7 +37,7 @@ use crate::config::{AppConfig, Config, SectionKind};
 use crate::engine::Engine;
 use crate::http::dialect::Dialect;
 use crate::http::request::Call;
-use crate::http::table::{Known, Match, Table, Target};
+use crate::http::table::{Known, Match, RouteTable, Routing};
 use crate::limiter::Endpoint;
 use crate::outcome::Outcome;
 use crate::telemetry::access::Access;
@@ -56,8 +56,8 @@ static VENDORS: &[&dyn Dialect] = &[
 ];
 
 /// The calls of all dialects; what nobody claims is answered by the native one.
-static TABLE: LazyLock<Table> =
-    LazyLock::new(|| Table::new(VENDORS.iter().copied(), &native::Native));
+static TABLE: LazyLock<RouteTable> =
+    LazyLock::new(|| RouteTable::new(VENDORS.iter().copied(), &native::Native));
 
 /// All dialects.
 pub(crate) fn dialects() -> impl Iterator<Item = &'static dyn Dialect> {
@@ -75,6 +75,8 @@ const UNKNOWN: &str = "unknown";
 
 /// The state of a pod: the limiter and the indexes of credentials of all dialects. Calls are counted from zero on.
 pub(crate) fn state(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) -> State {
+    // No request has to wait for it.
+    LazyLock::force(&TABLE);
     let routes = dialects().flat_map(|dialect| dialect.routes());
     let endpoints: Vec<Endpoint> = routes.filter_map(|route| route.limit).collect();
     let tenants = dialects().map(|dialect| dialect.tenants(&config.apps));
@@ -132,7 +134,7 @@ pub(crate) async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> Htt
         host: Some(&host),
         headers: Some(req.headers()),
     };
-    let Target {
+    let Routing {
         dialect,
         before,
         call: found,
@@ -197,8 +199,8 @@ async fn answer(call: &mut Call<'_>, dialect: &dyn Dialect, found: Match<'_>) ->
     let endpoint = route.map_or(UNKNOWN, |route| route.endpoint);
     call.name.set(endpoint);
     let mut response = match found {
-        Match::Route(path) => (path.route.handler)(call).await,
-        Match::Path(_) => dialect.unserved(Unserved::WrongMethod(allow)),
+        Match::Found(path) => (path.route.handler)(call).await,
+        Match::OtherMethod(_) => dialect.unserved(Unserved::WrongMethod(allow)),
         Match::Nothing => dialect.unserved(Unserved::NoPath),
     };
     dialect.finish(call, &mut response);
@@ -215,8 +217,8 @@ pub(crate) fn refuse(path: &[u8], why: Unserved) -> HttpResponse {
     let segments = path.split(|byte| *byte == b'/');
     let segments = segments.map(|segment| std::str::from_utf8(segment).unwrap_or("?"));
     let segments: Vec<&str> = segments.skip_while(|segment| segment.is_empty()).collect();
-    let target = TABLE.find(&segments, &Known::default());
-    target.dialect.unserved(why)
+    let routing = TABLE.find(&segments, &Known::default());
+    routing.dialect.unserved(why)
 }
 
 /// The segments of a raw path, without the empty ones in front (`//v3/…` is what a base URL with a slash leads to) and at the end
