@@ -128,7 +128,7 @@ impl<'a> Call<'a> {
             bodies, metrics, ..
         } = self.state;
         let body = bodies.read(self.payload, app, announced, limit).await;
-        if let Err(BodyError::NoRoom) = body {
+        if let Err(BodyError::NoMemory) = body {
             metrics.overloaded("bodies");
         }
         body

@@ -184,7 +184,7 @@ async fn unread(
     let body = call
         .body(tenant.index, config.server.max_body_bytes)
         .await?;
-    let (question, _room) = bodies.work(body, Question::parse).await;
+    let (question, _memory) = bodies.work(body, Question::parse).await;
     let (question, app) = (question?, &tenant.id);
     let mut reply = AnswerBody::OK;
     let others = question.others();
