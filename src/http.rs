@@ -140,7 +140,7 @@ pub(crate) async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> Htt
         call: found,
     } = TABLE.find(&segments, &known);
     segments.drain(..before);
-    let (name, app) = (Cell::new(unserved::NONE), Cell::new(None));
+    let (endpoint, app) = (Cell::new(unserved::NONE), Cell::new(None));
     let mut call = Call {
         req: &req,
         payload: &mut payload,
@@ -149,13 +149,13 @@ pub(crate) async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> Htt
         dialect: dialect.name(),
         parameters: found.path().map_or(&[], |path| &path.parameters),
         limit: found.path().and_then(|path| path.route.limit),
-        name: &name,
+        endpoint: &endpoint,
         app: &app,
     };
     // A bug met by one request must not cost the others on this worker, nor the caller an answer it can read.
     let answer = AssertUnwindSafe(answer(&mut call, dialect, found));
     let mut response = answer.catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!(route = name.get(), "a handler panicked");
+        tracing::error!(route = endpoint.get(), "a handler panicked");
         dialect.unserved(Unserved::Broken)
     });
     // Counted until the connection does so itself. What events have come to is told in any case.
@@ -183,8 +183,8 @@ pub(crate) async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> Htt
     drop(held);
     let said = response.extensions().get::<Outcome>().copied();
     let outcome = said.unwrap_or_else(|| Outcome::of_status(response.status().as_u16()));
-    state.metrics.request(app.get(), name.get(), outcome);
-    access.end(name.get(), outcome, &mut response);
+    state.metrics.request(app.get(), endpoint.get(), outcome);
+    access.end(endpoint.get(), outcome, &mut response);
     response
 }
 
@@ -193,11 +193,11 @@ async fn answer(call: &mut Call<'_>, dialect: &dyn Dialect, found: Match<'_>) ->
     let route = found.path().map(|path| path.route);
     let allow = route.map_or("", |route| route.allow);
     if let Some(response) = dialect.preflight(call, allow) {
-        call.name.set(cors::PREFLIGHT);
+        call.endpoint.set(cors::PREFLIGHT);
         return response;
     }
     let endpoint = route.map_or(UNKNOWN, |route| route.endpoint);
-    call.name.set(endpoint);
+    call.endpoint.set(endpoint);
     let mut response = match found {
         Match::Found(path) => (path.route.handler)(call).await,
         Match::OtherMethod(_) => dialect.unserved(Unserved::WrongMethod(allow)),
