@@ -154,11 +154,11 @@ impl Audit {
         let (mut rooms, mut supers) = (Vec::new(), Vec::new());
         let mut asked = Vec::new();
         for room in slot.recorded_rooms() {
-            let Some(position) = slot.record_of(room.as_str()) else {
+            let Some(record) = slot.record_of(room.as_str()) else {
                 continue;
             };
-            if position.head.is_some() {
-                rooms.push(listed(room.as_str(), &position));
+            if record.head.is_some() {
+                rooms.push(listed(room.as_str(), &record));
                 continue;
             }
             let keys = RoomKeys::new(app, &room);
@@ -169,9 +169,9 @@ impl Audit {
                     keys.allmentions(),
                     keys.pending(),
                 ])
-                .arg(position.state.to_string())
-                .arg(position.epoch)
-                .arg(position.read)
+                .arg(record.state.to_string())
+                .arg(record.epoch)
+                .arg(record.read)
                 .arg(slot.marked(room.as_str(), 'h'))
                 .arg(slot.marked(room.as_str(), 'm'))
                 .arg(user.as_str());
@@ -179,7 +179,7 @@ impl Audit {
             let mut head = redis::cmd("HGET");
             head.arg(keys.meta()).arg("head");
             asked.push(Item::Plain(head));
-            supers.push(listed(room.as_str(), &position));
+            supers.push(listed(room.as_str(), &record));
         }
         let mut answers = self.redis.send_each(&asked).await?.into_iter();
         for room in &mut supers {
@@ -327,23 +327,23 @@ fn ask_room(room: &mut ListedRoom, mut numbers: Reply) -> Result<()> {
     Ok(())
 }
 
-fn listed(room: &str, position: &AuditRecord) -> ListedRoom {
+fn listed(room: &str, record: &AuditRecord) -> ListedRoom {
     ListedRoom {
         room: room.to_owned(),
-        state: position.state,
-        epoch: position.epoch,
-        rev: position.rev,
-        read: position.read,
-        head: position.head.unwrap_or(0),
-        holes: position.holes,
-        mentions: position.mentions,
-        kind: position.kind.clone(),
-        status: position.status.clone(),
-        custom_type: position.custom_type.clone(),
-        tags: position.tags.clone(),
-        peer: position.peer.clone(),
-        unread: position.unread(),
-        created: position.created(),
-        last: position.last.map(|last| (last.at, last.time)),
+        state: record.state,
+        epoch: record.epoch,
+        rev: record.rev,
+        read: record.read,
+        head: record.head.unwrap_or(0),
+        holes: record.holes,
+        mentions: record.mentions,
+        kind: record.kind.clone(),
+        status: record.status.clone(),
+        custom_type: record.custom_type.clone(),
+        tags: record.tags.clone(),
+        peer: record.peer.clone(),
+        unread: record.unread(),
+        created: record.created(),
+        last: record.last.map(|last| (last.at, last.time)),
     }
 }

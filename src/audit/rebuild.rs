@@ -205,7 +205,7 @@ impl Repairer {
                     &view.recalled
                 },
             },
-            (None, Some(position)) => {
+            (None, Some(record)) => {
                 // The stamp is that of now, so that a user who joins later does so with a greater epoch.
                 let now = if snapshot.rev == 0 {
                     snapshot.taken
@@ -216,7 +216,7 @@ impl Repairer {
                     snapshot: Snapshot::deleted(snapshot.taken),
                     membership: Membership {
                         state: 'l',
-                        epoch: now.max(position.epoch),
+                        epoch: now.max(record.epoch),
                         base: 0,
                         vouched: None,
                         since: None,
