@@ -61,11 +61,11 @@ scripts! {
     ROOM_READ = "room_read";
     /// Accept a member's own settings.
     PREF_UPDATE = "pref_update";
-    /// Take over unfinished fan-outs.
+    /// Take over unfinished jobs.
     JOBS_CLAIM = "jobs_claim";
-    /// Keep fan-outs from being taken over.
+    /// Keep jobs from being taken over.
     JOBS_RENEW = "jobs_renew";
-    /// Clear fan-outs of a room that may have lost data.
+    /// Clear jobs of a room that may have lost data.
     JOBS_CLEAR = "jobs_clear";
     /// Drop the entries of members who have left.
     MEMBERS_SWEEP = "members_sweep";
