@@ -221,58 +221,13 @@ impl Audit {
         most: usize,
     ) -> Result<Shown<RoomShown>> {
         let keys = RoomKeys::new(app, room);
-        let command = |name: &str, key: String| {
-            let mut cmd = redis::cmd(name);
-            cmd.arg(key);
-            cmd
-        };
-        let mut meta = command("HMGET", keys.meta());
-        meta.arg(&META);
-        let mut scan = command("HSCAN", keys.members());
-        scan.arg(0).arg("COUNT").arg(most);
-        let mut jobs = command("HSCAN", keys.pending());
-        jobs.arg(0).arg("COUNT").arg(most);
-        let commands = [
-            meta,
-            command("HLEN", keys.members()),
-            scan,
-            command("HLEN", keys.pending()),
-            jobs,
-            command("LLEN", keys.log()),
-            command("ZCARD", keys.recalled()),
-        ];
-        let items = commands.map(Item::Plain);
+        let items = room_commands(&keys, most).map(Item::Plain);
         let mut answers = self.redis.send_each(&items).await?.into_iter();
         let mut next = || readable(answers.next().unwrap_or(Ok(Value::Nil)));
-        let mut meta = BTreeMap::new();
-        if let Some(fields) = next()? {
-            let mut reply = Reply::new(fields)?;
-            for field in META {
-                match reply.value()? {
-                    Value::Nil => {}
-                    value => {
-                        meta.insert(field, text_or_escaped(&bytes(value)?));
-                    }
-                }
-            }
-        }
+        let meta = read_meta(next()?)?;
         let counted = |answer: Option<Value>| answer.map_or(Ok(0), |answer| number(&answer));
-        let pairs = |answer: Option<Value>| -> Result<Vec<(String, String)>> {
-            let Some(answer) = answer else {
-                return Ok(Vec::new());
-            };
-            let mut page = Reply::new(answer)?;
-            page.value()?;
-            let mut list = page.list()?;
-            let mut pairs = Vec::new();
-            while !list.is_empty() && pairs.len() < most {
-                let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
-                pairs.push((text_or_escaped(&field), text_or_escaped(&value)));
-            }
-            Ok(pairs)
-        };
         let members = counted(next()?)?;
-        let first = pairs(next()?)?;
+        let first = first_pairs(next()?, most)?;
         // Entries and jobs that can't be read are among the findings instead.
         let first = first.into_iter().filter_map(|(user, entry)| {
             let entry = Membership::parse(&entry)
@@ -287,7 +242,7 @@ impl Audit {
         });
         let first = first.collect();
         let pending = counted(next()?)?;
-        let mut jobs = pairs(next()?)?;
+        let mut jobs = first_pairs(next()?, most)?;
         jobs.retain(|(job, _)| job.bytes().all(|byte| byte.is_ascii_digit()));
         let (history, recalled) = (counted(next()?)?, counted(next()?)?);
         let list = self.check_room(app, room).await?;
@@ -309,6 +264,64 @@ impl Audit {
         let nothing = shown.meta.is_empty() && shown.members == 0 && shown.pending == 0;
         Ok((!nothing || list.total > 0).then_some(shown))
     }
+}
+
+/// What a room's slot is asked for, in the order in which [`Audit::inspect_room`] reads the answers.
+fn room_commands(keys: &RoomKeys, most: usize) -> [redis::Cmd; 7] {
+    let command = |name: &str, key: String| {
+        let mut cmd = redis::cmd(name);
+        cmd.arg(key);
+        cmd
+    };
+    let mut meta = command("HMGET", keys.meta());
+    meta.arg(&META);
+    let mut members = command("HSCAN", keys.members());
+    members.arg(0).arg("COUNT").arg(most);
+    let mut jobs = command("HSCAN", keys.pending());
+    jobs.arg(0).arg("COUNT").arg(most);
+    [
+        meta,
+        command("HLEN", keys.members()),
+        members,
+        command("HLEN", keys.pending()),
+        jobs,
+        command("LLEN", keys.log()),
+        command("ZCARD", keys.recalled()),
+    ]
+}
+
+/// The fields of a room's `meta` that are there. `None`: the key can't be read.
+fn read_meta(answer: Option<Value>) -> Result<BTreeMap<&'static str, String>> {
+    let mut meta = BTreeMap::new();
+    let Some(fields) = answer else {
+        return Ok(meta);
+    };
+    let mut reply = Reply::new(fields)?;
+    for field in META {
+        match reply.value()? {
+            Value::Nil => {}
+            value => {
+                meta.insert(field, text_or_escaped(&bytes(value)?));
+            }
+        }
+    }
+    Ok(meta)
+}
+
+/// The first `most` fields of a page of a hash, with their values. `None`: the key can't be read.
+fn first_pairs(answer: Option<Value>, most: usize) -> Result<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    let Some(answer) = answer else {
+        return Ok(pairs);
+    };
+    let mut page = Reply::new(answer)?;
+    page.value()?;
+    let mut list = page.list()?;
+    while !list.is_empty() && pairs.len() < most {
+        let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
+        pairs.push((text_or_escaped(&field), text_or_escaped(&value)));
+    }
+    Ok(pairs)
 }
 
 /// Fills in what only the room knows of a supergroup.

@@ -317,45 +317,12 @@ impl Audit {
         mut found: impl AsyncFnMut(Finding) -> Result<()>,
         on_progress: impl Fn(&Progress),
     ) -> Result<Progress> {
-        let mut progress = Progress::default();
         if let (Some(app), Some(user)) = (&scope.app, &scope.user) {
-            let rooms = self
-                .rooms_listing(app, user, &mut progress, &on_progress)
-                .await?;
-            progress.users = 1;
-            let Look {
-                consistency,
-                bad,
-                blind,
-            } = self.look(app, user, &rooms).await?;
-            let keys = UserKeys::new(app, user);
-            let mut reported = Reported::default();
-            let blind = blind.into_iter().map(|room| (app.clone(), room));
-            for ((app, room), list) in self.check_rooms(blind).await? {
-                self.report_room(&app, &room, list, &mut progress, &mut found)
-                    .await?;
-            }
-            self.report_user(&keys, bad, &mut reported, &mut progress, &mut found)
-                .await?;
-            match consistency {
-                Consistency::Clean => {}
-                Consistency::InFlight => progress.in_flight = 1,
-                Consistency::Drift(drift) => found(Finding::Drift(drift)).await?,
-            }
-            progress.fraction = 1.0;
-            on_progress(&progress);
-            return Ok(progress);
+            return self.verify_user(app, user, found, on_progress).await;
         }
+        let mut progress = Progress::default();
         if scope.app.is_none() {
-            for (shard, what) in indexes() {
-                let list = self.check_index(shard, what).await?;
-                let key = index_key(shard, what);
-                progress.unreadable += list.total;
-                for bad in &list.bad {
-                    let unreadable = self.describe(key.as_bytes(), bad).await?;
-                    found(Finding::Unreadable(unreadable)).await?;
-                }
-            }
+            self.verify_indexes(&mut progress, &mut found).await?;
         }
         let mut reported = Reported::default();
         let mut walk = self
@@ -377,12 +344,9 @@ impl Audit {
                 self.report_room(&app, &room, list, &mut progress, &mut found)
                     .await?;
             }
-            for ((app, room), listed) in page.rooms {
+            let with_members = page.rooms.into_iter().filter(|(_, listed)| *listed);
+            for ((app, room), _) in with_members {
                 let mut cursor = "0".to_owned();
-                // A room without a list of members.
-                if !listed {
-                    continue;
-                }
                 loop {
                     let members;
                     (cursor, members) = self.members_page(&app, &room, &cursor).await?;
@@ -403,6 +367,61 @@ impl Audit {
             on_progress(&progress);
         }
         Ok(progress)
+    }
+
+    /// Checks one user.
+    async fn verify_user(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        mut found: impl AsyncFnMut(Finding) -> Result<()>,
+        on_progress: impl Fn(&Progress),
+    ) -> Result<Progress> {
+        let mut progress = Progress::default();
+        let rooms = self
+            .rooms_listing(app, user, &mut progress, &on_progress)
+            .await?;
+        progress.users = 1;
+        let Look {
+            consistency,
+            bad,
+            blind,
+        } = self.look(app, user, &rooms).await?;
+        let keys = UserKeys::new(app, user);
+        let mut reported = Reported::default();
+        let blind = blind.into_iter().map(|room| (app.clone(), room));
+        for ((app, room), list) in self.check_rooms(blind).await? {
+            self.report_room(&app, &room, list, &mut progress, &mut found)
+                .await?;
+        }
+        self.report_user(&keys, bad, &mut reported, &mut progress, &mut found)
+            .await?;
+        match consistency {
+            Consistency::Clean => {}
+            Consistency::InFlight => progress.in_flight = 1,
+            Consistency::Drift(drift) => found(Finding::Drift(drift)).await?,
+        }
+        progress.fraction = 1.0;
+        on_progress(&progress);
+        Ok(progress)
+    }
+
+    /// Checks the indexes, which belong to no app.
+    async fn verify_indexes(
+        &self,
+        progress: &mut Progress,
+        found: &mut impl AsyncFnMut(Finding) -> Result<()>,
+    ) -> Result<()> {
+        for (shard, what) in indexes() {
+            let list = self.check_index(shard, what).await?;
+            let key = index_key(shard, what);
+            progress.unreadable += list.total;
+            for bad in &list.bad {
+                let unreadable = self.describe(key.as_bytes(), bad).await?;
+                found(Finding::Unreadable(unreadable)).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn report_room(
