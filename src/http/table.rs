@@ -72,7 +72,7 @@ pub(crate) struct Routing<'t> {
 pub(crate) enum Match<'t> {
     /// This one.
     Found(&'t RoutePath),
-    /// None: this route has its path, but another method.
+    /// None: this route has its path, but its method is another one, or is not known.
     OtherMethod(&'t RoutePath),
     /// None: no route has its path.
     Nothing,
