@@ -143,6 +143,20 @@ impl Reported {
     }
 }
 
+/// The rooms that both looks show and that differ from the slot, with their differences.
+fn all_differences<'a>(
+    slot: &Slot,
+    rooms: &'a BTreeSet<Enc>,
+    first: &BTreeMap<Enc, RoomView>,
+    last: &BTreeMap<Enc, RoomView>,
+) -> Vec<(&'a Enc, Vec<Drift>)> {
+    let looks = rooms.iter().filter_map(|room| {
+        let found = differences(slot, room.as_str(), first.get(room)?, last.get(room)?);
+        (!found.is_empty()).then_some((room, found))
+    });
+    looks.collect()
+}
+
 impl Audit {
     pub(super) async fn slot(&self, app: &AppId, user: &Enc) -> Result<Slot> {
         let keys = UserKeys::new(app, user);
@@ -224,27 +238,18 @@ impl Audit {
         for pause in PAUSES {
             tokio::time::sleep(pause).await;
             // A room is settled once none of the jobs of the first look is pending any more.
-            for room in &rooms {
-                if let (Some(first), Some(last)) = (first.get(room), last.get(room))
-                    && first.jobs.is_disjoint(&last.jobs)
-                {
-                    settled.insert(room.clone());
-                }
-            }
+            let now_settled = rooms.iter().filter(|room| {
+                let looks = first.get(*room).zip(last.get(*room));
+                looks.is_some_and(|(first, last)| first.jobs.is_disjoint(&last.jobs))
+            });
+            settled.extend(now_settled.cloned());
             slot = self.slot(app, user).await?;
             last = self.views(app, user, &rooms, &slot).await?;
             release_others(&mut slot, &first);
             let mut drift = slot.drift();
             let mut different = BTreeSet::new();
             in_flight = false;
-            for room in &rooms {
-                let (Some(first), Some(last)) = (first.get(room), last.get(room)) else {
-                    continue;
-                };
-                let found = differences(&slot, room.as_str(), first, last);
-                if found.is_empty() {
-                    continue;
-                }
+            for (room, found) in all_differences(&slot, &rooms, &first, &last) {
                 if settled.contains(room) {
                     different.insert(room.clone());
                     drift.extend(found);
