@@ -1,5 +1,5 @@
-//! The list of dialects, the one handler that finds out whose a request is, and the state that every call sees. What a dialect
-//! is says [`dialect`]; each has a folder of its own. In front of it all stands the [`edge`].
+//! The list of dialects, the one handler that finds out whose a request is, and the state that every call sees. [`dialect`] says
+//! what a dialect is; each has a folder of its own. In front of it all stands the [`edge`].
 
 pub(crate) mod address;
 pub(crate) mod body;
@@ -37,7 +37,7 @@ use crate::config::{AppConfig, Config, SectionKind};
 use crate::engine::Engine;
 use crate::http::dialect::Dialect;
 use crate::http::request::Call;
-use crate::http::table::{Known, Match, Table, Target};
+use crate::http::table::{Known, Match, RouteTable, Routing};
 use crate::limiter::Endpoint;
 use crate::outcome::Outcome;
 use crate::telemetry::access::Access;
@@ -56,8 +56,8 @@ static VENDORS: &[&dyn Dialect] = &[
 ];
 
 /// The calls of all dialects; what nobody claims is answered by the native one.
-static TABLE: LazyLock<Table> =
-    LazyLock::new(|| Table::new(VENDORS.iter().copied(), &native::Native));
+static TABLE: LazyLock<RouteTable> =
+    LazyLock::new(|| RouteTable::new(VENDORS.iter().copied(), &native::Native));
 
 /// All dialects.
 pub(crate) fn dialects() -> impl Iterator<Item = &'static dyn Dialect> {
@@ -75,6 +75,8 @@ const UNKNOWN: &str = "unknown";
 
 /// The state of a pod: the limiter and the indexes of credentials of all dialects. Calls are counted from zero on.
 pub(crate) fn state(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) -> State {
+    // No request has to wait for it.
+    LazyLock::force(&TABLE);
     let routes = dialects().flat_map(|dialect| dialect.routes());
     let endpoints: Vec<Endpoint> = routes.filter_map(|route| route.limit).collect();
     let tenants = dialects().map(|dialect| dialect.tenants(&config.apps));
@@ -132,13 +134,13 @@ pub(crate) async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> Htt
         host: Some(&host),
         headers: Some(req.headers()),
     };
-    let Target {
+    let Routing {
         dialect,
         before,
         call: found,
     } = TABLE.find(&segments, &known);
     segments.drain(..before);
-    let (name, app) = (Cell::new(unserved::NONE), Cell::new(None));
+    let (endpoint, app) = (Cell::new(unserved::NONE), Cell::new(None));
     let mut call = Call {
         req: &req,
         payload: &mut payload,
@@ -147,13 +149,13 @@ pub(crate) async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> Htt
         dialect: dialect.name(),
         parameters: found.path().map_or(&[], |path| &path.parameters),
         limit: found.path().and_then(|path| path.route.limit),
-        name: &name,
+        endpoint: &endpoint,
         app: &app,
     };
     // A bug met by one request must not cost the others on this worker, nor the caller an answer it can read.
     let answer = AssertUnwindSafe(answer(&mut call, dialect, found));
     let mut response = answer.catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!(route = name.get(), "a handler panicked");
+        tracing::error!(route = endpoint.get(), "a handler panicked");
         dialect.unserved(Unserved::Broken)
     });
     // Counted until the connection does so itself. What events have come to is told in any case.
@@ -181,8 +183,8 @@ pub(crate) async fn dispatch(req: HttpRequest, mut payload: web::Payload) -> Htt
     drop(held);
     let said = response.extensions().get::<Outcome>().copied();
     let outcome = said.unwrap_or_else(|| Outcome::of_status(response.status().as_u16()));
-    state.metrics.request(app.get(), name.get(), outcome);
-    access.end(name.get(), outcome, &mut response);
+    state.metrics.request(app.get(), endpoint.get(), outcome);
+    access.end(endpoint.get(), outcome, &mut response);
     response
 }
 
@@ -191,14 +193,14 @@ async fn answer(call: &mut Call<'_>, dialect: &dyn Dialect, found: Match<'_>) ->
     let route = found.path().map(|path| path.route);
     let allow = route.map_or("", |route| route.allow);
     if let Some(response) = dialect.preflight(call, allow) {
-        call.name.set(cors::PREFLIGHT);
+        call.endpoint.set(cors::PREFLIGHT);
         return response;
     }
     let endpoint = route.map_or(UNKNOWN, |route| route.endpoint);
-    call.name.set(endpoint);
+    call.endpoint.set(endpoint);
     let mut response = match found {
-        Match::Route(path) => (path.route.handler)(call).await,
-        Match::Path(_) => dialect.unserved(Unserved::WrongMethod(allow)),
+        Match::Found(path) => (path.route.handler)(call).await,
+        Match::OtherMethod(_) => dialect.unserved(Unserved::WrongMethod(allow)),
         Match::Nothing => dialect.unserved(Unserved::NoPath),
     };
     dialect.finish(call, &mut response);
@@ -215,8 +217,8 @@ pub(crate) fn refuse(path: &[u8], why: Unserved) -> HttpResponse {
     let segments = path.split(|byte| *byte == b'/');
     let segments = segments.map(|segment| std::str::from_utf8(segment).unwrap_or("?"));
     let segments: Vec<&str> = segments.skip_while(|segment| segment.is_empty()).collect();
-    let target = TABLE.find(&segments, &Known::default());
-    target.dialect.unserved(why)
+    let routing = TABLE.find(&segments, &Known::default());
+    routing.dialect.unserved(why)
 }
 
 /// The segments of a raw path, without the empty ones in front (`//v3/…` is what a base URL with a slash leads to) and at the end

@@ -50,8 +50,8 @@ pub fn check(data: &[u8]) {
         return;
     };
     numbers(value);
-    let position = position(value);
-    let brief = brief(value, position.as_ref());
+    let record = user_record(value);
+    let brief = brief(value, record.as_ref());
     let entry = entry(value);
     let job = Job::parse(field, value).ok();
     let known = KnownId::parse(value);
@@ -71,13 +71,13 @@ pub fn check(data: &[u8]) {
     }
     // What the self-check finds right, every reader of it can read.
     match (of, what) {
-        (SlotKind::User, "rooms") => assert!(position.is_some() && brief),
+        (SlotKind::User, "rooms") => assert!(record.is_some() && brief),
         (SlotKind::User, "prefs") => assert!(set.unwrap().is_ok(), "{field:?} {value:?}"),
         (SlotKind::Room, "members") => assert!(entry.is_some()),
         (SlotKind::Room, "ids") => assert!(known.is_some()),
         (_, "pending") => {
             let job = job.unwrap();
-            let again = Job::parse(&job.stamp.to_string(), &record(&job)).unwrap();
+            let again = Job::parse(&job.stamp.to_string(), &job_record(&job)).unwrap();
             assert_eq!(again, job);
         }
         (SlotKind::User, "counts") => assert!(count(value).is_ok()),
@@ -160,24 +160,24 @@ fn numbers(value: &str) {
     }
 }
 
-fn position(value: &str) -> Option<AuditRecord> {
-    if let Ok(position) = AuditRecord::of_supergroup(value) {
-        let again = AuditRecord::of_supergroup(&position.record()).unwrap();
-        assert_eq!(again, position);
+fn user_record(value: &str) -> Option<AuditRecord> {
+    if let Ok(record) = AuditRecord::of_supergroup(value) {
+        let again = AuditRecord::of_supergroup(&record.record()).unwrap();
+        assert_eq!(again, record);
         let read = SupergroupRecord::read(value).unwrap();
         assert_eq!(
             (read.state, read.epoch, read.read),
-            (position.state, position.epoch, position.read)
+            (record.state, record.epoch, record.read)
         );
     }
     let _ = SupergroupRecord::read(value).is_ok();
-    let position = AuditRecord::of_room(value).ok()?;
-    assert_eq!(AuditRecord::of_room(&position.record()).unwrap(), position);
-    let _ = (position.created(), position.tags().count());
+    let record = AuditRecord::of_room(value).ok()?;
+    assert_eq!(AuditRecord::of_room(&record.record()).unwrap(), record);
+    let _ = (record.created(), record.tags().count());
     if is_sound(value) {
-        assert!(position.unread() <= position.head.unwrap_or(0));
+        assert!(record.unread() <= record.head.unwrap_or(0));
     }
-    Some(position)
+    Some(record)
 }
 
 /// Whether the numbers of a record can be those of one membership.
@@ -186,24 +186,24 @@ fn is_sound(value: &str) -> bool {
 }
 
 /// Checks that the reader of lists sees what the record says. Answers whether it sees what it must.
-fn brief(value: &str, position: Option<&AuditRecord>) -> bool {
+fn brief(value: &str, record: Option<&AuditRecord>) -> bool {
     let read = RoomRecord::read_listed(value);
-    let Some(position) = position.filter(|_| is_sound(value)) else {
+    let Some(record) = record.filter(|_| is_sound(value)) else {
         return true;
     };
     match read.unwrap() {
         Some(brief) => {
-            let kind = match position.kind.as_str() {
+            let kind = match record.kind.as_str() {
                 "direct" => Kind::Direct,
                 _ => Kind::Group,
             };
             assert_eq!(brief.kind, kind);
-            assert_eq!(brief.created(), position.created());
-            assert_eq!(brief.last, position.last);
-            assert_eq!(brief.tags, position.tags);
-            position.state == 'j' && position.status == "1"
+            assert_eq!(brief.created(), record.created());
+            assert_eq!(brief.last, record.last);
+            assert_eq!(brief.tags, record.tags);
+            record.state == 'j' && record.status == "1"
         }
-        None => position.state != 'j' || position.status != "1",
+        None => record.state != 'j' || record.status != "1",
     }
 }
 
@@ -231,7 +231,7 @@ fn names(list: &[keys::Enc]) -> String {
 }
 
 /// A job as the scripts write it.
-fn record(job: &Job) -> String {
+fn job_record(job: &Job) -> String {
     let (audience, listed) = match &job.audience {
         Audience::All => ("all", String::new()),
         Audience::Gone => ("gone", String::new()),

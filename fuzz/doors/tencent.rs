@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::asked::{MAX_PEERS, Question};
+use super::question::{MAX_PEERS, Question};
 use super::usersig::{Unusable, Verifier};
 
 const APP: u64 = 1_400_000_001;

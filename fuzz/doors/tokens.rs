@@ -71,7 +71,7 @@ fn headers(data: &[u8]) {
         dialect: "",
         parameters: &[],
         limit: None,
-        name: &Cell::new(""),
+        endpoint: &Cell::new(""),
         app: &Cell::new(None),
     };
     let is_there = |secret: &str| values.iter().any(|value| value.contains(secret));

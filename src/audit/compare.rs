@@ -60,7 +60,7 @@ pub(super) fn differences(
     first: &RoomView,
     last: &RoomView,
 ) -> Vec<Drift> {
-    let Some(position) = &slot.record_of(room) else {
+    let Some(record) = &slot.record_of(room) else {
         return missing_record(slot, room, first, last)
             .into_iter()
             .collect();
@@ -69,36 +69,32 @@ pub(super) fn differences(
         true => "supers",
         false => "rooms",
     };
-    let record = Record {
-        room,
-        key,
-        position,
-    };
+    let compared = Compared { room, key, record };
     // The room's revision has expired too, so the room was deleted at least a day ago.
     if last.snapshot.rev == 0 {
-        return vec![record.too_much()];
+        return vec![compared.too_much()];
     }
-    let mut drift = record.ahead_of(last);
+    let mut drift = compared.ahead_of(last);
     // The membership began after the first look, so the first look can't show it.
-    if position.epoch > first.snapshot.rev {
+    if record.epoch > first.snapshot.rev {
         return drift;
     }
     let Some(entry) = first.member() else {
-        return vec![record.too_much()];
+        return vec![compared.too_much()];
     };
-    if entry.epoch != position.epoch {
-        drift.push(record.differs("epoch", position.epoch, entry.epoch));
+    if entry.epoch != record.epoch {
+        drift.push(compared.differs("epoch", record.epoch, entry.epoch));
         return drift;
     }
-    if entry.state != position.state {
-        drift.push(record.differs("state", position.state, entry.state));
+    if entry.state != record.state {
+        drift.push(compared.differs("state", record.state, entry.state));
     }
     if first.snapshot.kind != "supergroup" {
-        drift.extend(record.behind(slot, first));
+        drift.extend(compared.behind(slot, first));
     }
     // A record with a later revision has newer details than the first look.
-    if position.rev <= first.snapshot.rev {
-        drift.extend(record.other_details(first));
+    if record.rev <= first.snapshot.rev {
+        drift.extend(compared.other_details(first));
     }
     drift
 }
@@ -124,13 +120,13 @@ fn missing_record(slot: &Slot, room: &str, first: &RoomView, last: &RoomView) ->
 }
 
 /// A user's record of a room, and the key that has it.
-struct Record<'a> {
+struct Compared<'a> {
     room: &'a str,
     key: &'static str,
-    position: &'a AuditRecord,
+    record: &'a AuditRecord,
 }
 
-impl Record<'_> {
+impl Compared<'_> {
     fn differs(&self, part: &'static str, stored: impl ToString, expected: impl ToString) -> Drift {
         Drift {
             key: self.key,
@@ -143,7 +139,7 @@ impl Record<'_> {
 
     /// The user is not in the room, so there must be no record.
     fn too_much(&self) -> Drift {
-        let AuditRecord { state, epoch, .. } = self.position;
+        let AuditRecord { state, epoch, .. } = self.record;
         Drift {
             key: self.key,
             field: self.room.to_owned(),
@@ -155,17 +151,17 @@ impl Record<'_> {
 
     /// What the record has of a later time than the last look at the room.
     fn ahead_of(&self, last: &RoomView) -> Vec<Drift> {
-        let (position, now) = (self.position, &last.snapshot);
+        let (record, now) = (self.record, &last.snapshot);
         let mut drift = Vec::new();
-        if position.rev > now.rev {
-            drift.push(self.differs("rev", position.rev, now.rev));
+        if record.rev > now.rev {
+            drift.push(self.differs("rev", record.rev, now.rev));
         }
         if let Some(entry) = last.member()
-            && entry.epoch == position.epoch
+            && entry.epoch == record.epoch
         {
-            let (part, top) = match position.head {
+            let (part, top) = match record.head {
                 Some(head) => ("head", head),
-                None => ("read", position.read),
+                None => ("read", record.read),
             };
             if top > now.head {
                 drift.push(self.differs(part, top, now.head));
@@ -176,19 +172,19 @@ impl Record<'_> {
 
     /// What the record lacks that the first look shows: messages and recalls.
     fn behind(&self, slot: &Slot, first: &RoomView) -> Vec<Drift> {
-        let position = self.position;
+        let record = self.record;
         let mut drift = Vec::new();
-        let Some(head) = position.head else {
+        let Some(head) = record.head else {
             return drift;
         };
         if head < first.snapshot.head {
             drift.push(self.differs("head", head, first.snapshot.head));
         }
-        if position.state == 'j' && slot.has("marks") {
+        if record.state == 'j' && slot.has("marks") {
             let missing: Vec<String> = first
                 .recalled
                 .iter()
-                .filter(|at| **at > position.read && !slot.has_hole(self.room, **at))
+                .filter(|at| **at > record.read && !slot.has_hole(self.room, **at))
                 .map(u64::to_string)
                 .collect();
             if !missing.is_empty() {
@@ -206,15 +202,15 @@ impl Record<'_> {
 
     /// The details that the record has otherwise than the first look.
     fn other_details(&self, first: &RoomView) -> Vec<Drift> {
-        let (position, then) = (self.position, &first.snapshot);
-        let mut details = vec![("kind", &position.kind, &then.kind)];
+        let (record, then) = (self.record, &first.snapshot);
+        let mut details = vec![("kind", &record.kind, &then.kind)];
         // A supergroup's record has no other details.
-        if position.head.is_some() {
+        if record.head.is_some() {
             details.extend([
-                ("status", &position.status, &then.status),
-                ("type", &position.custom_type, &then.custom_type),
-                ("tags", &position.tags, &then.tags),
-                ("peer", &position.peer, &first.peer),
+                ("status", &record.status, &then.status),
+                ("type", &record.custom_type, &then.custom_type),
+                ("tags", &record.tags, &then.tags),
+                ("peer", &record.peer, &first.peer),
             ]);
         }
         let mut drift = Vec::new();
@@ -223,19 +219,19 @@ impl Record<'_> {
                 drift.push(self.differs(part, stored, expected));
             }
         }
-        if position.head.is_none() {
+        if record.head.is_none() {
             return drift;
         }
         let created = i64::try_from(then.created).unwrap_or(i64::MAX);
-        if position.created() != created {
-            drift.push(self.differs("created", position.created(), created));
+        if record.created() != created {
+            drift.push(self.differs("created", record.created(), created));
         }
-        if position.last != then.last {
+        if record.last != then.last {
             let shown = |last: Option<Last>| match last {
                 Some(last) => format!("{} of {}", last.accepted(), last.time),
                 None => "none".to_owned(),
             };
-            drift.push(self.differs("last", shown(position.last), shown(then.last)));
+            drift.push(self.differs("last", shown(record.last), shown(then.last)));
         }
         drift
     }

@@ -70,7 +70,7 @@ impl SlotKind {
             (SlotKind::User, "left") => tombstone(field, value),
             (SlotKind::User, "prefs") => preference(field, value),
             (SlotKind::User, "profile") => profile(field, value),
-            (_, "keys0" | "keys1") => taken(field, value),
+            (_, "keys0" | "keys1") => event_key(field, value),
             (SlotKind::User, _) => job(field, value, true),
             (SlotKind::Room, "meta") => meta(field, value),
             (SlotKind::Room, "members") => {
@@ -173,7 +173,7 @@ fn profile(field: &str, value: &str) -> FormCheck {
 }
 
 /// An event's key → `type of event|job`, the job may be empty; and under `#` since when keys are written into this hash.
-fn taken(field: &str, value: &str) -> FormCheck {
+fn event_key(field: &str, value: &str) -> FormCheck {
     if field == "#" {
         return number(value);
     }

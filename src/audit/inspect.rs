@@ -154,11 +154,11 @@ impl Audit {
         let (mut rooms, mut supers) = (Vec::new(), Vec::new());
         let mut asked = Vec::new();
         for room in slot.recorded_rooms() {
-            let Some(position) = slot.record_of(room.as_str()) else {
+            let Some(record) = slot.record_of(room.as_str()) else {
                 continue;
             };
-            if position.head.is_some() {
-                rooms.push(listed(room.as_str(), &position));
+            if record.head.is_some() {
+                rooms.push(listed(room.as_str(), &record));
                 continue;
             }
             let keys = RoomKeys::new(app, &room);
@@ -169,9 +169,9 @@ impl Audit {
                     keys.allmentions(),
                     keys.pending(),
                 ])
-                .arg(position.state.to_string())
-                .arg(position.epoch)
-                .arg(position.read)
+                .arg(record.state.to_string())
+                .arg(record.epoch)
+                .arg(record.read)
                 .arg(slot.marked(room.as_str(), 'h'))
                 .arg(slot.marked(room.as_str(), 'm'))
                 .arg(user.as_str());
@@ -179,7 +179,7 @@ impl Audit {
             let mut head = redis::cmd("HGET");
             head.arg(keys.meta()).arg("head");
             asked.push(Item::Plain(head));
-            supers.push(listed(room.as_str(), &position));
+            supers.push(listed(room.as_str(), &record));
         }
         let mut answers = self.redis.send_each(&asked).await?.into_iter();
         for room in &mut supers {
@@ -221,58 +221,13 @@ impl Audit {
         most: usize,
     ) -> Result<Shown<RoomShown>> {
         let keys = RoomKeys::new(app, room);
-        let command = |name: &str, key: String| {
-            let mut cmd = redis::cmd(name);
-            cmd.arg(key);
-            cmd
-        };
-        let mut meta = command("HMGET", keys.meta());
-        meta.arg(&META);
-        let mut scan = command("HSCAN", keys.members());
-        scan.arg(0).arg("COUNT").arg(most);
-        let mut jobs = command("HSCAN", keys.pending());
-        jobs.arg(0).arg("COUNT").arg(most);
-        let commands = [
-            meta,
-            command("HLEN", keys.members()),
-            scan,
-            command("HLEN", keys.pending()),
-            jobs,
-            command("LLEN", keys.log()),
-            command("ZCARD", keys.recalled()),
-        ];
-        let items = commands.map(Item::Plain);
+        let items = room_commands(&keys, most).map(Item::Plain);
         let mut answers = self.redis.send_each(&items).await?.into_iter();
         let mut next = || readable(answers.next().unwrap_or(Ok(Value::Nil)));
-        let mut meta = BTreeMap::new();
-        if let Some(fields) = next()? {
-            let mut reply = Reply::new(fields)?;
-            for field in META {
-                match reply.value()? {
-                    Value::Nil => {}
-                    value => {
-                        meta.insert(field, text_or_escaped(&bytes(value)?));
-                    }
-                }
-            }
-        }
+        let meta = read_meta(next()?)?;
         let counted = |answer: Option<Value>| answer.map_or(Ok(0), |answer| number(&answer));
-        let pairs = |answer: Option<Value>| -> Result<Vec<(String, String)>> {
-            let Some(answer) = answer else {
-                return Ok(Vec::new());
-            };
-            let mut page = Reply::new(answer)?;
-            page.value()?;
-            let mut list = page.list()?;
-            let mut pairs = Vec::new();
-            while !list.is_empty() && pairs.len() < most {
-                let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
-                pairs.push((text_or_escaped(&field), text_or_escaped(&value)));
-            }
-            Ok(pairs)
-        };
         let members = counted(next()?)?;
-        let first = pairs(next()?)?;
+        let first = first_pairs(next()?, most)?;
         // Entries and jobs that can't be read are among the findings instead.
         let first = first.into_iter().filter_map(|(user, entry)| {
             let entry = Membership::parse(&entry)
@@ -287,7 +242,7 @@ impl Audit {
         });
         let first = first.collect();
         let pending = counted(next()?)?;
-        let mut jobs = pairs(next()?)?;
+        let mut jobs = first_pairs(next()?, most)?;
         jobs.retain(|(job, _)| job.bytes().all(|byte| byte.is_ascii_digit()));
         let (history, recalled) = (counted(next()?)?, counted(next()?)?);
         let list = self.check_room(app, room).await?;
@@ -311,6 +266,64 @@ impl Audit {
     }
 }
 
+/// What a room's slot is asked for, in the order in which [`Audit::inspect_room`] reads the answers.
+fn room_commands(keys: &RoomKeys, most: usize) -> [redis::Cmd; 7] {
+    let command = |name: &str, key: String| {
+        let mut cmd = redis::cmd(name);
+        cmd.arg(key);
+        cmd
+    };
+    let mut meta = command("HMGET", keys.meta());
+    meta.arg(&META);
+    let mut members = command("HSCAN", keys.members());
+    members.arg(0).arg("COUNT").arg(most);
+    let mut jobs = command("HSCAN", keys.pending());
+    jobs.arg(0).arg("COUNT").arg(most);
+    [
+        meta,
+        command("HLEN", keys.members()),
+        members,
+        command("HLEN", keys.pending()),
+        jobs,
+        command("LLEN", keys.log()),
+        command("ZCARD", keys.recalled()),
+    ]
+}
+
+/// The fields of a room's `meta` that are there. `None`: the key can't be read.
+fn read_meta(answer: Option<Value>) -> Result<BTreeMap<&'static str, String>> {
+    let mut meta = BTreeMap::new();
+    let Some(fields) = answer else {
+        return Ok(meta);
+    };
+    let mut reply = Reply::new(fields)?;
+    for field in META {
+        match reply.value()? {
+            Value::Nil => {}
+            value => {
+                meta.insert(field, text_or_escaped(&bytes(value)?));
+            }
+        }
+    }
+    Ok(meta)
+}
+
+/// The first `most` fields of a page of a hash, with their values. `None`: the key can't be read.
+fn first_pairs(answer: Option<Value>, most: usize) -> Result<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    let Some(answer) = answer else {
+        return Ok(pairs);
+    };
+    let mut page = Reply::new(answer)?;
+    page.value()?;
+    let mut list = page.list()?;
+    while !list.is_empty() && pairs.len() < most {
+        let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
+        pairs.push((text_or_escaped(&field), text_or_escaped(&value)));
+    }
+    Ok(pairs)
+}
+
 /// Fills in what only the room knows of a supergroup.
 fn ask_room(room: &mut ListedRoom, mut numbers: Reply) -> Result<()> {
     if numbers.is_empty() {
@@ -327,23 +340,23 @@ fn ask_room(room: &mut ListedRoom, mut numbers: Reply) -> Result<()> {
     Ok(())
 }
 
-fn listed(room: &str, position: &AuditRecord) -> ListedRoom {
+fn listed(room: &str, record: &AuditRecord) -> ListedRoom {
     ListedRoom {
         room: room.to_owned(),
-        state: position.state,
-        epoch: position.epoch,
-        rev: position.rev,
-        read: position.read,
-        head: position.head.unwrap_or(0),
-        holes: position.holes,
-        mentions: position.mentions,
-        kind: position.kind.clone(),
-        status: position.status.clone(),
-        custom_type: position.custom_type.clone(),
-        tags: position.tags.clone(),
-        peer: position.peer.clone(),
-        unread: position.unread(),
-        created: position.created(),
-        last: position.last.map(|last| (last.at, last.time)),
+        state: record.state,
+        epoch: record.epoch,
+        rev: record.rev,
+        read: record.read,
+        head: record.head.unwrap_or(0),
+        holes: record.holes,
+        mentions: record.mentions,
+        kind: record.kind.clone(),
+        status: record.status.clone(),
+        custom_type: record.custom_type.clone(),
+        tags: record.tags.clone(),
+        peer: record.peer.clone(),
+        unread: record.unread(),
+        created: record.created(),
+        last: record.last.map(|last| (last.at, last.time)),
     }
 }

@@ -2,7 +2,7 @@
 //! that the records differ from are delivered to the user again, by an ordinary delivery. Both steps may be repeated, and made
 //! beside live traffic.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::Repairer;
 use crate::audit::compare::{RoomView, differences, release_others};
@@ -16,7 +16,7 @@ use crate::engine::snapshot::Snapshot;
 use crate::error::Result;
 use crate::keys::{Enc, UserKeys};
 use crate::names::AppId;
-use crate::scripts;
+use crate::scripts::{self, ScriptCall};
 
 /// How many times a repair is tried; what still differs after that is reported.
 const ROUNDS: usize = 3;
@@ -32,6 +32,77 @@ pub(crate) struct Repair {
     pub left: Vec<Drift>,
     /// Whether the user's slot was left unchanged, because not all of it can be read.
     pub unreadable: bool,
+}
+
+/// The call that corrects a user's own slot from its positions.
+fn rebuild_call(
+    app: &AppId,
+    user: &Enc,
+    slot: &Slot,
+    views: &BTreeMap<Enc, RoomView>,
+) -> ScriptCall {
+    let delivered_next = views.iter().filter(|(room, view)| {
+        let entry = view.member();
+        let stays = |entry: Membership| slot.left_since(room.as_str()) < entry.epoch;
+        slot.record_of(room.as_str()).is_none() && entry.is_some_and(stays)
+    });
+    let delivered_next: Vec<&str> = delivered_next.map(|(room, _)| room.as_str()).collect();
+    let keys = UserKeys::new(app, user);
+    let mut call = scripts::USER_REBUILD.call(&[
+        keys.counts(),
+        keys.rooms(),
+        keys.supers(),
+        keys.refs(),
+        keys.marks(),
+        keys.profile(),
+        keys.prefs(),
+    ]);
+    call.push(delivered_next.join(","));
+    for bad in &slot.bad {
+        // The rooms of these records say that the user is not in them, so the records are removed.
+        if matches!(bad.what, "rooms" | "supers")
+            && let Some(field) = &bad.field
+        {
+            call.push(field);
+            call.push(&bad.value);
+            call.push("");
+        }
+    }
+    for (room, view) in views {
+        let name = room.as_str();
+        if !differences(slot, name, view, view).is_empty()
+            && let Some((seen, corrected)) = correction(slot, name, view)
+        {
+            call.push(name);
+            call.push(seen);
+            call.push(corrected);
+        }
+    }
+    call
+}
+
+/// What the script has changed.
+fn read_changes(mut reply: Reply) -> Result<Vec<Drift>> {
+    let mut changed = Vec::new();
+    while !reply.is_empty() {
+        let key = match reply.text()?.as_str() {
+            "counts" => "counts",
+            "rooms" => "rooms",
+            "supers" => "supers",
+            "refs" => "refs",
+            _ => "marks",
+        };
+        let mut text = || -> Result<String> { Ok(text_or_escaped(&bytes(reply.value()?)?)) };
+        let (field, before, after) = (text()?, text()?, text()?);
+        changed.push(Drift {
+            key,
+            field,
+            part: None,
+            stored: Some(before).filter(|text| !text.is_empty()),
+            expected: Some(after).filter(|text| !text.is_empty()),
+        });
+    }
+    Ok(changed)
 }
 
 /// The correction of a record that differs from its room: the stored record, and the one to replace it before the room is
@@ -115,62 +186,9 @@ impl Repairer {
             return Ok(false);
         }
         views.retain(|room, _| rooms.contains(room));
-        let delivered_next = views.iter().filter(|(room, view)| {
-            let entry = view.member();
-            let stays = |entry: Membership| slot.left_since(room.as_str()) < entry.epoch;
-            slot.record_of(room.as_str()).is_none() && entry.is_some_and(stays)
-        });
-        let delivered_next: Vec<&str> = delivered_next.map(|(room, _)| room.as_str()).collect();
-        let keys = UserKeys::new(app, user);
-        let mut call = scripts::USER_REBUILD.call(&[
-            keys.counts(),
-            keys.rooms(),
-            keys.supers(),
-            keys.refs(),
-            keys.marks(),
-            keys.profile(),
-            keys.prefs(),
-        ]);
-        call.push(delivered_next.join(","));
-        for bad in &slot.bad {
-            // The rooms of these records say that the user is not in them, so the records are removed.
-            if matches!(bad.what, "rooms" | "supers")
-                && let Some(field) = &bad.field
-            {
-                call.push(field);
-                call.push(&bad.value);
-                call.push("");
-            }
-        }
-        for (room, view) in &views {
-            let name = room.as_str();
-            if !differences(&slot, name, view, view).is_empty()
-                && let Some((seen, corrected)) = correction(&slot, name, view)
-            {
-                call.push(name);
-                call.push(seen);
-                call.push(corrected);
-            }
-        }
-        let mut reply = Reply::new(self.audit.redis.call(&call).await?)?;
-        while !reply.is_empty() {
-            let key = match reply.text()?.as_str() {
-                "counts" => "counts",
-                "rooms" => "rooms",
-                "supers" => "supers",
-                "refs" => "refs",
-                _ => "marks",
-            };
-            let mut text = || -> Result<String> { Ok(text_or_escaped(&bytes(reply.value()?)?)) };
-            let (field, before, after) = (text()?, text()?, text()?);
-            repair.changed.push(Drift {
-                key,
-                field,
-                part: None,
-                stored: Some(before).filter(|text| !text.is_empty()),
-                expected: Some(after).filter(|text| !text.is_empty()),
-            });
-        }
+        let call = rebuild_call(app, user, &slot, &views);
+        let reply = Reply::new(self.audit.redis.call(&call).await?)?;
+        repair.changed.extend(read_changes(reply)?);
         for (room, view) in views {
             self.redeliver(app, user, &room, view, &slot).await?;
             repair.redelivered.insert(room);
@@ -205,7 +223,7 @@ impl Repairer {
                     &view.recalled
                 },
             },
-            (None, Some(position)) => {
+            (None, Some(record)) => {
                 // The stamp is that of now, so that a user who joins later does so with a greater epoch.
                 let now = if snapshot.rev == 0 {
                     snapshot.taken
@@ -216,7 +234,7 @@ impl Repairer {
                     snapshot: Snapshot::deleted(snapshot.taken),
                     membership: Membership {
                         state: 'l',
-                        epoch: now.max(position.epoch),
+                        epoch: now.max(record.epoch),
                         base: 0,
                         vouched: None,
                         since: None,

@@ -195,47 +195,47 @@ mod tests {
     fn golden_room_records_mean_what_the_file_says() {
         for golden in all("room") {
             let read = AuditRecord::of_room(golden.record);
-            let position = read.unwrap_or_else(|refused| panic!("{}: {refused}", golden.record));
-            let last = |part: fn(Last) -> String| position.last.map(part).unwrap_or_default();
+            let record = read.unwrap_or_else(|refused| panic!("{}: {refused}", golden.record));
+            let last = |part: fn(Last) -> String| record.last.map(part).unwrap_or_default();
             let got = meaning([
-                ("state", position.state.to_string()),
-                ("epoch", position.epoch.to_string()),
-                ("revision", position.rev.to_string()),
-                ("read", position.read.to_string()),
-                ("head", position.head.unwrap().to_string()),
-                ("holes", position.holes.to_string()),
-                ("mentions", position.mentions.to_string()),
-                ("unread", position.unread().to_string()),
-                ("kind", position.kind.clone()),
-                ("active", position.status.clone()),
-                ("type", position.custom_type.clone()),
-                ("tags", position.tags.clone()),
-                ("peer", position.peer.clone()),
-                ("created", position.created().to_string()),
+                ("state", record.state.to_string()),
+                ("epoch", record.epoch.to_string()),
+                ("revision", record.rev.to_string()),
+                ("read", record.read.to_string()),
+                ("head", record.head.unwrap().to_string()),
+                ("holes", record.holes.to_string()),
+                ("mentions", record.mentions.to_string()),
+                ("unread", record.unread().to_string()),
+                ("kind", record.kind.clone()),
+                ("active", record.status.clone()),
+                ("type", record.custom_type.clone()),
+                ("tags", record.tags.clone()),
+                ("peer", record.peer.clone()),
+                ("created", record.created().to_string()),
                 ("accepted", last(|last| last.at.to_string())),
                 ("newest", last(|last| last.newest.to_string())),
                 ("time", last(|last| last.time.to_string())),
-                ("flags", position.flags.clone()),
+                ("flags", record.flags.clone()),
             ]);
             assert_eq!(got, golden.meaning, "{}", golden.record);
-            assert_eq!(position.record(), golden.record);
+            assert_eq!(record.record(), golden.record);
         }
     }
 
     #[test]
     fn golden_supergroup_records_mean_what_the_file_says() {
         for golden in all("supergroup") {
-            let position = AuditRecord::of_supergroup(golden.record).unwrap();
+            let record = AuditRecord::of_supergroup(golden.record).unwrap();
             let got = meaning([
-                ("state", position.state.to_string()),
-                ("epoch", position.epoch.to_string()),
-                ("revision", position.rev.to_string()),
-                ("read", position.read.to_string()),
-                ("holes", position.holes.to_string()),
-                ("mentions", position.mentions.to_string()),
+                ("state", record.state.to_string()),
+                ("epoch", record.epoch.to_string()),
+                ("revision", record.rev.to_string()),
+                ("read", record.read.to_string()),
+                ("holes", record.holes.to_string()),
+                ("mentions", record.mentions.to_string()),
             ]);
             assert_eq!(got, golden.meaning, "{}", golden.record);
-            assert_eq!(position.record(), golden.record);
+            assert_eq!(record.record(), golden.record);
         }
     }
 

@@ -276,16 +276,16 @@ impl Slot {
             .collect()
     }
 
-    /// The positions by room, with holes and mentions counted from the marks.
+    /// The records by room, with holes and mentions counted from the marks.
     fn records(&self) -> SlotRecords {
         let mut found = SlotRecords::default();
         for room in self.rooms.keys().chain(self.supers.keys()) {
-            if let Some(mut position) = self.record_of(room)
+            if let Some(mut record) = self.record_of(room)
                 && is_encoded(room)
             {
-                (position.holes, position.mentions) = (0, 0);
-                position.flags = self.flags(room, position.flags);
-                found.rooms.insert(room.clone(), position);
+                (record.holes, record.mentions) = (0, 0);
+                record.flags = self.flags(room, record.flags);
+                found.rooms.insert(room.clone(), record);
             }
         }
         for letter in ["h", "m"] {
@@ -300,8 +300,8 @@ impl Slot {
                 }
             }
         }
-        for position in found.rooms.values_mut() {
-            position.head = position.head.map(|head| head.max(position.read));
+        for record in found.rooms.values_mut() {
+            record.head = record.head.map(|head| head.max(record.read));
         }
         found.stale.sort();
         found
@@ -311,8 +311,8 @@ impl Slot {
     pub(super) fn drift(&self) -> Vec<Drift> {
         let found = self.records();
         let mut expected = Expected::default();
-        for (room, position) in &found.rooms {
-            expected.add(room, position);
+        for (room, record) in &found.rooms {
+            expected.add(room, record);
         }
         let since = self
             .counts

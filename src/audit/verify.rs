@@ -143,6 +143,20 @@ impl Reported {
     }
 }
 
+/// The rooms that both looks show and that differ from the slot, with their differences.
+fn all_differences<'a>(
+    slot: &Slot,
+    rooms: &'a BTreeSet<Enc>,
+    first: &BTreeMap<Enc, RoomView>,
+    last: &BTreeMap<Enc, RoomView>,
+) -> Vec<(&'a Enc, Vec<Drift>)> {
+    let looks = rooms.iter().filter_map(|room| {
+        let found = differences(slot, room.as_str(), first.get(room)?, last.get(room)?);
+        (!found.is_empty()).then_some((room, found))
+    });
+    looks.collect()
+}
+
 impl Audit {
     pub(super) async fn slot(&self, app: &AppId, user: &Enc) -> Result<Slot> {
         let keys = UserKeys::new(app, user);
@@ -224,27 +238,18 @@ impl Audit {
         for pause in PAUSES {
             tokio::time::sleep(pause).await;
             // A room is settled once none of the jobs of the first look is pending any more.
-            for room in &rooms {
-                if let (Some(first), Some(last)) = (first.get(room), last.get(room))
-                    && first.jobs.is_disjoint(&last.jobs)
-                {
-                    settled.insert(room.clone());
-                }
-            }
+            let now_settled = rooms.iter().filter(|room| {
+                let looks = first.get(*room).zip(last.get(*room));
+                looks.is_some_and(|(first, last)| first.jobs.is_disjoint(&last.jobs))
+            });
+            settled.extend(now_settled.cloned());
             slot = self.slot(app, user).await?;
             last = self.views(app, user, &rooms, &slot).await?;
             release_others(&mut slot, &first);
             let mut drift = slot.drift();
             let mut different = BTreeSet::new();
             in_flight = false;
-            for room in &rooms {
-                let (Some(first), Some(last)) = (first.get(room), last.get(room)) else {
-                    continue;
-                };
-                let found = differences(&slot, room.as_str(), first, last);
-                if found.is_empty() {
-                    continue;
-                }
+            for (room, found) in all_differences(&slot, &rooms, &first, &last) {
                 if settled.contains(room) {
                     different.insert(room.clone());
                     drift.extend(found);
@@ -317,45 +322,12 @@ impl Audit {
         mut found: impl AsyncFnMut(Finding) -> Result<()>,
         on_progress: impl Fn(&Progress),
     ) -> Result<Progress> {
-        let mut progress = Progress::default();
         if let (Some(app), Some(user)) = (&scope.app, &scope.user) {
-            let rooms = self
-                .rooms_listing(app, user, &mut progress, &on_progress)
-                .await?;
-            progress.users = 1;
-            let Look {
-                consistency,
-                bad,
-                blind,
-            } = self.look(app, user, &rooms).await?;
-            let keys = UserKeys::new(app, user);
-            let mut reported = Reported::default();
-            let blind = blind.into_iter().map(|room| (app.clone(), room));
-            for ((app, room), list) in self.check_rooms(blind).await? {
-                self.report_room(&app, &room, list, &mut progress, &mut found)
-                    .await?;
-            }
-            self.report_user(&keys, bad, &mut reported, &mut progress, &mut found)
-                .await?;
-            match consistency {
-                Consistency::Clean => {}
-                Consistency::InFlight => progress.in_flight = 1,
-                Consistency::Drift(drift) => found(Finding::Drift(drift)).await?,
-            }
-            progress.fraction = 1.0;
-            on_progress(&progress);
-            return Ok(progress);
+            return self.verify_user(app, user, found, on_progress).await;
         }
+        let mut progress = Progress::default();
         if scope.app.is_none() {
-            for (shard, what) in indexes() {
-                let list = self.check_index(shard, what).await?;
-                let key = index_key(shard, what);
-                progress.unreadable += list.total;
-                for bad in &list.bad {
-                    let unreadable = self.describe(key.as_bytes(), bad).await?;
-                    found(Finding::Unreadable(unreadable)).await?;
-                }
-            }
+            self.verify_indexes(&mut progress, &mut found).await?;
         }
         let mut reported = Reported::default();
         let mut walk = self
@@ -377,12 +349,9 @@ impl Audit {
                 self.report_room(&app, &room, list, &mut progress, &mut found)
                     .await?;
             }
-            for ((app, room), listed) in page.rooms {
+            let with_members = page.rooms.into_iter().filter(|(_, listed)| *listed);
+            for ((app, room), _) in with_members {
                 let mut cursor = "0".to_owned();
-                // A room without a list of members.
-                if !listed {
-                    continue;
-                }
                 loop {
                     let members;
                     (cursor, members) = self.members_page(&app, &room, &cursor).await?;
@@ -403,6 +372,61 @@ impl Audit {
             on_progress(&progress);
         }
         Ok(progress)
+    }
+
+    /// Checks one user.
+    async fn verify_user(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        mut found: impl AsyncFnMut(Finding) -> Result<()>,
+        on_progress: impl Fn(&Progress),
+    ) -> Result<Progress> {
+        let mut progress = Progress::default();
+        let rooms = self
+            .rooms_listing(app, user, &mut progress, &on_progress)
+            .await?;
+        progress.users = 1;
+        let Look {
+            consistency,
+            bad,
+            blind,
+        } = self.look(app, user, &rooms).await?;
+        let keys = UserKeys::new(app, user);
+        let mut reported = Reported::default();
+        let blind = blind.into_iter().map(|room| (app.clone(), room));
+        for ((app, room), list) in self.check_rooms(blind).await? {
+            self.report_room(&app, &room, list, &mut progress, &mut found)
+                .await?;
+        }
+        self.report_user(&keys, bad, &mut reported, &mut progress, &mut found)
+            .await?;
+        match consistency {
+            Consistency::Clean => {}
+            Consistency::InFlight => progress.in_flight = 1,
+            Consistency::Drift(drift) => found(Finding::Drift(drift)).await?,
+        }
+        progress.fraction = 1.0;
+        on_progress(&progress);
+        Ok(progress)
+    }
+
+    /// Checks the indexes, which belong to no app.
+    async fn verify_indexes(
+        &self,
+        progress: &mut Progress,
+        found: &mut impl AsyncFnMut(Finding) -> Result<()>,
+    ) -> Result<()> {
+        for (shard, what) in indexes() {
+            let list = self.check_index(shard, what).await?;
+            let key = index_key(shard, what);
+            progress.unreadable += list.total;
+            for bad in &list.bad {
+                let unreadable = self.describe(key.as_bytes(), bad).await?;
+                found(Finding::Unreadable(unreadable)).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn report_room(

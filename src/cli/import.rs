@@ -112,16 +112,16 @@ async fn import(
         noted_rows: Vec::new(),
     };
     let on = |done: &Imported, remarks: Remarks| report.add(done, remarks);
-    let (done, cut) = Importer::new(&engine)
+    let (done, early_end) = Importer::new(&engine)
         .import(app, lines, options, stop, on)
         .await;
-    report.finish(&done, metrics.deliveries(), cut.is_none());
-    let Some(cut) = cut else {
+    report.finish(&done, metrics.deliveries(), early_end.is_none());
+    let Some(early_end) = early_end else {
         return Ok(well_if(done.rejected == 0));
     };
-    let failure = match cut {
+    let failure = match early_end {
         EarlyEnd::Engine(error) => Failure::from(error),
-        cut => Failure::Failed(cut.to_string()),
+        early_end => Failure::Failed(early_end.to_string()),
     };
     Err(failure.map(|why| {
         format!(

@@ -18,9 +18,9 @@ use crate::config::Config;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, encode};
 use crate::names::{AppId, RoomId, UserId};
 
-/// Members of a room that are shown, and pending fan-outs.
+/// Members of a room that are shown, and pending jobs.
 const FIRST: usize = 20;
-/// A fan-out's record is shown up to so many characters.
+/// A job's record is shown up to so many characters.
 const RECORD: usize = 160;
 
 #[derive(Debug, Args)]
@@ -77,7 +77,7 @@ impl InspectArgs {
 enum Inspected {
     /// A user's counts, rooms, supergroups and tombstones.
     User(UserId),
-    /// A room's head, members, pending fan-outs and history.
+    /// A room's head, members, pending jobs and history.
     Room(RoomId),
 }
 

@@ -115,8 +115,8 @@ impl Rule<f64> for Fraction {
         let Some(node) = table.node(key) else {
             return Some(self.0);
         };
-        let part = match node {
-            TreeNode::Value(toml::Value::Float(part)) => part,
+        let fraction = match node {
+            TreeNode::Value(toml::Value::Float(fraction)) => fraction,
             TreeNode::Value(toml::Value::Integer(1)) => 1.0,
             // Any other integer is out of range, which is said below.
             TreeNode::Value(toml::Value::Integer(_)) => 0.0,
@@ -126,11 +126,11 @@ impl Rule<f64> for Fraction {
             }
         };
         // NaN is in no range.
-        if !(0.001..=1.0).contains(&part) {
+        if !(0.001..=1.0).contains(&fraction) {
             table.problem(key, "must be 0.001 to 1");
             return None;
         }
-        Some(part)
+        Some(fraction)
     }
 
     fn show(&self, printer: &mut Printer, key: &str, value: &f64) {
@@ -192,7 +192,7 @@ impl Rule<String> for NeededText {
     }
 }
 
-/// The path of a file that may be left printer. Whether it can be read is for the section to say.
+/// The path of a file that may be left out. Whether it can be read is for the section to say.
 pub(crate) struct File;
 
 impl Rule<Option<PathBuf>> for File {

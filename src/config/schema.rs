@@ -45,7 +45,7 @@ pub(crate) trait Settings: std::any::Any + std::fmt::Debug + Send + Sync {
     where
         Self: Sized;
 
-    /// Reads them. None: one of them is wrong, which the table has been told, and has nothing to take its place.
+    /// Reads them. None: one of them is wrong and has nothing to take its place. The table has been told what is wrong.
     fn read(table: &mut Table<'_>) -> Option<Self>
     where
         Self: Sized;

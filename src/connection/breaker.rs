@@ -1,4 +1,4 @@
-//! The circuit breaker of one server. When the server no longer answers, one request at a time probes it, and all others are
+//! The circuit breaker of one server. When the server no longer answers, one request at a time tries it, and all others are
 //! refused at once. Otherwise they would all wait for the time-out, and fill the pod with waiting requests.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,13 +8,13 @@ use redis::RedisResult;
 
 use super::dialer::timed_out;
 
-/// Closed: all requests pass. Open: one probe at a time passes.
+/// Closed: all requests pass. Open: one trial at a time passes.
 pub(super) struct Breaker {
     /// How long a server may be silent, while a request waits, before the breaker opens.
     patience: Duration,
     open: AtomicBool,
-    /// Whether a probe is under way.
-    probing: AtomicBool,
+    /// Whether a trial is under way.
+    on_trial: AtomicBool,
     /// When the server answered last, in milliseconds since `start`.
     last_reply: AtomicU64,
     start: Instant,
@@ -25,19 +25,19 @@ impl Breaker {
         Self {
             patience,
             open: AtomicBool::new(false),
-            probing: AtomicBool::new(false),
+            on_trial: AtomicBool::new(false),
             last_reply: AtomicU64::new(0),
             start: Instant::now(),
         }
     }
 
-    /// Admits a request. While the breaker is open the request becomes the probe, which lasts as long as the guard; if there
-    /// is a probe already, the request is refused.
+    /// Admits a request. While the breaker is open the request becomes the trial, which lasts as long as the guard; if there
+    /// is a trial already, the request is refused.
     pub(super) fn admit(&self) -> RedisResult<Option<Trial<'_>>> {
         if !self.open.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        match self.probing.swap(true, Ordering::Acquire) {
+        match self.on_trial.swap(true, Ordering::Acquire) {
             false => Ok(Some(Trial(self))),
             true => Err(timed_out("the server has not answered lately")),
         }
@@ -80,7 +80,7 @@ pub(super) struct Trial<'a>(&'a Breaker);
 
 impl Drop for Trial<'_> {
     fn drop(&mut self) {
-        self.0.probing.store(false, Ordering::Release);
+        self.0.on_trial.store(false, Ordering::Release);
     }
 }
 
@@ -93,15 +93,15 @@ mod tests {
     }
 
     #[test]
-    fn silence_opens_it_for_one_probe_at_a_time_and_a_reply_closes_it() {
+    fn silence_opens_it_for_one_trial_at_a_time_and_a_reply_closes_it() {
         let breaker = Breaker::new(Duration::ZERO);
         assert!(breaker.admit().unwrap().is_none());
         breaker.record(&silent());
-        let probe = breaker.admit().unwrap();
-        assert!(probe.is_some());
+        let trial = breaker.admit().unwrap();
+        assert!(trial.is_some());
         assert!(breaker.admit().err().unwrap().is_timeout());
-        drop(probe);
-        // A probe without a reply leaves it open.
+        drop(trial);
+        // A trial without a reply leaves it open.
         breaker.record(&silent());
         assert!(breaker.admit().unwrap().is_some());
         breaker.record(&Ok(()));

@@ -1,5 +1,4 @@
-//! Sends each request to the server that has its slot. A request that a server has refused has changed nothing: it is sent again,
-//! to another server if need be.
+//! Sends each request to the server that has its slot. [`super`] says which requests are sent again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -144,7 +144,7 @@ impl Sweep {
         index: &str,
         look: &str,
     ) -> Result<Vec<(String, Takeover)>> {
-        let calls: Vec<Option<ScriptCall>> = due.iter().map(claim_call).collect();
+        let calls: Vec<Option<ScriptCall>> = due.iter().map(takeover_call).collect();
         let items: Vec<Item> = calls.iter().flatten().cloned().map(Item::Script).collect();
         let mut answers = self.writer.inner.redis.send_each(&items).await?.into_iter();
         let mut looked = scripts::PENDING_LOOKED.call(&[index, look]);
@@ -237,7 +237,7 @@ impl Sweep {
                 entry: entry.clone(),
                 token: None,
             };
-            let Some(call) = claim_call(&due) else {
+            let Some(call) = takeover_call(&due) else {
                 return Ok(());
             };
             takeover = self.read_takeover(&entry, self.writer.inner.redis.call(&call).await?)?;
@@ -323,7 +323,7 @@ fn pending_key(entry: &str) -> String {
 }
 
 /// The call that takes over an entry's jobs, or seals its room or user. `None`: this program did not write the entry.
-fn claim_call(due: &Due) -> Option<ScriptCall> {
+fn takeover_call(due: &Due) -> Option<ScriptCall> {
     let (meta, pending, field) = match keys::parse_entry(&due.entry)? {
         Owner::Room(app, room) => {
             let keys = RoomKeys::new(&app, &room);

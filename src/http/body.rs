@@ -2,8 +2,8 @@
 //! body is done on threads beside the workers, so that the workers go on answering other calls.
 //!
 //! A body that comes with its head, or right behind it, costs no more than its connection has cost already. For any other body,
-//! *room* (memory) is reserved before it is read, as much as its announced length. So a refused body costs no memory. The room is
-//! shared out among the apps ([`crate::shares`]). A body that stalls keeps its room only until another body of its app needs it.
+//! memory is reserved before it is read, as much as its announced length. So a refused body costs no memory. The apps share this
+//! memory ([`crate::shares`]). A body that stalls keeps its memory only until another body of its app needs it.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -24,19 +24,19 @@ use tokio::time::{Instant, timeout};
 
 use crate::shares::{Claim, Share, Shares};
 
-/// The most bytes of a small body. It needs no room if all of it has come already, may use room that large bodies must leave
-/// free, and is worked on by the worker itself, which takes a millisecond at worst.
+/// The most bytes of a small body. It needs no memory of its own if all of it has come already, may use memory that large bodies
+/// must leave free, and is worked on by the worker itself, which takes a millisecond at worst.
 pub(crate) const SMALL: usize = 64 << 10;
-/// The least room of a body that has to be waited for.
+/// The least memory of a body that has to be waited for.
 const LEAST: usize = 4 << 10;
-/// How long a body waits for room.
+/// How long a body waits for memory.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How many bodies may wait for room. Each holds what its connection has read of it already, some 24 KiB at worst.
+/// How many bodies may wait for memory. Each holds what its connection has read of it already, some 24 KiB at worst.
 const WAITING: usize = 64;
 /// A body stalls if nothing of it has come for this long. It also stalls if it began this long ago and comes too slowly to be
 /// whole by its deadline.
 const STALLED: Duration = Duration::from_millis(500);
-/// How often a body that waits for room has the stalled bodies of its app given up.
+/// How often a body that waits for memory has the stalled bodies of its app given up.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Why a body could not be read.
@@ -45,7 +45,7 @@ pub(crate) enum BodyError {
     /// It is longer than allowed.
     #[error("the body is too large")]
     TooLarge,
-    /// It was not whole by its deadline, or stalled while others waited for room.
+    /// It was not whole by its deadline, or stalled while others waited for memory.
     #[error("the body did not arrive in time")]
     TimedOut,
     /// The connection or the framing broke.
@@ -56,12 +56,12 @@ pub(crate) enum BodyError {
     Encoded,
     /// This pod has no memory for it now.
     #[error("too many bodies are being read")]
-    NoRoom,
+    NoMemory,
 }
 
-/// What this pod has for bodies: room, and threads for the work on large ones.
+/// What this pod has for bodies: memory, and threads for the work on large ones.
 pub(crate) struct Bodies {
-    room: Shares,
+    memory: Shares,
     arriving: Vec<Mutex<Arriving>>,
     /// How many bodies may be worked on beside the workers at once, in all.
     threads: Arc<Semaphore>,
@@ -83,12 +83,12 @@ struct Arriving {
 
 /// How far a body has come.
 struct BodyProgress {
-    begun: Instant,
-    /// Bytes of its room.
-    room: AtomicUsize,
+    started: Instant,
+    /// Bytes of its memory.
+    memory: AtomicUsize,
     /// Bytes that have come.
     received: AtomicUsize,
-    /// When the last of them came, in milliseconds after `begun`.
+    /// When the last of them came, in milliseconds after `started`.
     last: AtomicUsize,
     given_up: AtomicBool,
     give_up: Notify,
@@ -96,10 +96,10 @@ struct BodyProgress {
 
 impl BodyProgress {
     fn stalls(&self, deadline: Duration) -> bool {
-        let age = self.begun.elapsed();
+        let age = self.started.elapsed();
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed) as u64);
         let received = self.received.load(Ordering::Relaxed) as f64;
-        let due = self.room.load(Ordering::Relaxed) as f64 * age.as_secs_f64();
+        let due = self.memory.load(Ordering::Relaxed) as f64 * age.as_secs_f64();
         age >= STALLED
             && (age.saturating_sub(last) >= STALLED || received * deadline.as_secs_f64() < due)
     }
@@ -114,7 +114,7 @@ impl BodyProgress {
 
     /// Notes that more has come: `received` bytes by now.
     fn note_received(&self, received: usize) {
-        let last = usize::try_from(self.begun.elapsed().as_millis()).unwrap_or(usize::MAX);
+        let last = usize::try_from(self.started.elapsed().as_millis()).unwrap_or(usize::MAX);
         self.received.store(received, Ordering::Relaxed);
         self.last.store(last, Ordering::Relaxed);
     }
@@ -139,8 +139,8 @@ impl Drop for Arrival<'_> {
 /// A body that has been read.
 pub(crate) struct Body {
     bytes: Bytes,
-    /// Its room. None: it needed none.
-    room: Option<Share>,
+    /// Its memory. None: it needed none.
+    memory: Option<Share>,
     /// The place in the configuration of the app that is called.
     app: usize,
 }
@@ -153,13 +153,13 @@ impl Body {
 }
 
 impl Bodies {
-    /// `bytes` of room for `apps` apps, whose bodies must be whole within `deadline`. The work beside the workers is done on the
-    /// runtime that this is called on; where there is none, the workers do it.
+    /// `bytes` of memory for `apps` apps, whose bodies must be whole within `deadline`. The work beside the workers is done on
+    /// the runtime that this is called on; where there is none, the workers do it.
     pub(crate) fn new(bytes: usize, apps: usize, deadline: Duration) -> Self {
         let apps = apps.max(1);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            room: Shares::new(bytes, apps, WAITING),
+            memory: Shares::new(bytes, apps, WAITING),
             arriving: std::iter::repeat_with(Mutex::default).take(apps).collect(),
             threads: Arc::new(Semaphore::new(cores.max(2))),
             threads_of_app: (0..apps).map(|_| Arc::new(Semaphore::new(1))).collect(),
@@ -185,10 +185,10 @@ impl Bodies {
         if announced.is_some_and(|bytes| bytes > limit) {
             return Err(BodyError::TooLarge);
         }
-        let mut begun = Begun::default();
+        let mut first_bytes = FirstBytes::default();
         // The engine hands out a body that came with its head after one wait, so that this body needs no timer.
         let mut waited = false;
-        let is_whole = poll_fn(|context| match begun.poll(payload, context, limit) {
+        let is_whole = poll_fn(|context| match first_bytes.poll(payload, context, limit) {
             Poll::Ready(whole) => Poll::Ready(whole),
             Poll::Pending if waited => Poll::Ready(Ok(false)),
             Poll::Pending => {
@@ -199,15 +199,15 @@ impl Bodies {
         });
         if is_whole.await? {
             return Ok(Body {
-                bytes: begun.bytes(),
-                room: None,
+                bytes: first_bytes.bytes(),
+                memory: None,
                 app,
             });
         }
         // Boxed, so that the future of every other call stays small.
         let rest = Box::pin(timeout(
             self.deadline,
-            self.read_rest(payload, app, begun.bytes(), announced, limit),
+            self.read_rest(payload, app, first_bytes.bytes(), announced, limit),
         ));
         rest.await.unwrap_or(Err(BodyError::TimedOut))
     }
@@ -217,16 +217,19 @@ impl Bodies {
         &self,
         payload: &mut Payload,
         app: usize,
-        begun: Bytes,
+        first_bytes: Bytes,
         announced: Option<usize>,
         limit: usize,
     ) -> Result<Body, BodyError> {
-        let size = announced.unwrap_or(begun.len()).max(begun.len()).max(LEAST);
-        let mut room = self.room(app, size, size).await?;
+        let size = announced
+            .unwrap_or(first_bytes.len())
+            .max(first_bytes.len())
+            .max(LEAST);
+        let mut memory = self.reserve(app, size, size).await?;
         let mut whole = Vec::with_capacity(size.min(limit));
-        whole.extend_from_slice(&begun);
+        whole.extend_from_slice(&first_bytes);
         // Its beginning is a slice of the connection's buffer, which it would keep alive.
-        drop(begun);
+        drop(first_bytes);
         let arrival = self.arrival(app, size, whole.len());
         let progress = &*arrival.progress;
         loop {
@@ -239,30 +242,30 @@ impl Bodies {
             if length > limit {
                 return Err(BodyError::TooLarge);
             }
-            if length > room.amount() {
-                // A body that does not say how long it is gets twice the room each time.
-                let most = limit.saturating_sub(room.amount());
-                let more = room.amount().min(most).max(length - room.amount());
-                let waiting = pin!(self.room(app, more, room.amount() + more));
+            if length > memory.amount() {
+                // A body that does not say how long it is gets twice the memory each time.
+                let most = limit.saturating_sub(memory.amount());
+                let more = memory.amount().min(most).max(length - memory.amount());
+                let waiting = pin!(self.reserve(app, more, memory.amount() + more));
                 let more = progress.unless_given_up(waiting).await;
-                room.join(more.ok_or(BodyError::NoRoom)??);
-                whole.reserve_exact(room.amount().min(limit).saturating_sub(whole.len()));
-                progress.room.store(room.amount(), Ordering::Relaxed);
+                memory.join(more.ok_or(BodyError::NoMemory)??);
+                whole.reserve_exact(memory.amount().min(limit).saturating_sub(whole.len()));
+                progress.memory.store(memory.amount(), Ordering::Relaxed);
             }
             whole.extend_from_slice(&piece);
             progress.note_received(length);
         }
         Ok(Body {
             bytes: Bytes::from(whole),
-            room: Some(room),
+            memory: Some(memory),
             app,
         })
     }
 
-    fn arrival(&self, app: usize, room: usize, received: usize) -> Arrival<'_> {
+    fn arrival(&self, app: usize, memory: usize, received: usize) -> Arrival<'_> {
         let progress = Arc::new(BodyProgress {
-            begun: Instant::now(),
-            room: AtomicUsize::new(room),
+            started: Instant::now(),
+            memory: AtomicUsize::new(memory),
             received: AtomicUsize::new(received),
             last: AtomicUsize::new(0),
             given_up: AtomicBool::new(false),
@@ -282,22 +285,22 @@ impl Bodies {
         }
     }
 
-    /// Reserves `amount` bytes of room for a body that then has `size`. Waits for them, and has stalled bodies given up
+    /// Reserves `amount` bytes of memory for a body that then has `size`. Waits for them, and has stalled bodies given up
     /// meanwhile.
-    async fn room(&self, app: usize, amount: usize, size: usize) -> Result<Share, BodyError> {
+    async fn reserve(&self, app: usize, amount: usize, size: usize) -> Result<Share, BodyError> {
         let claim = Claim {
             app,
             amount,
             large: size > SMALL,
         };
-        if let Some(share) = self.room.try_take(claim) {
+        if let Some(share) = self.memory.try_take(claim) {
             return Ok(share);
         }
-        let mut taking = pin!(self.room.take(claim, PATIENCE));
+        let mut taking = pin!(self.memory.take(claim, PATIENCE));
         loop {
             self.give_up_stalled(app, amount);
             if let Ok(share) = timeout(LOOK, taking.as_mut()).await {
-                return share.ok_or(BodyError::NoRoom);
+                return share.ok_or(BodyError::NoMemory);
             }
         }
     }
@@ -319,7 +322,7 @@ impl Bodies {
                     break;
                 }
                 if progress.stalls(self.deadline) {
-                    freed += progress.room.load(Ordering::Relaxed);
+                    freed += progress.memory.load(Ordering::Relaxed);
                     if !progress.given_up.swap(true, Ordering::Relaxed) {
                         progress.give_up.notify_one();
                     }
@@ -329,15 +332,15 @@ impl Bodies {
     }
 
     /// Does the work on a body: on this worker if the body is small, else on a thread beside the workers, one body of an app at a
-    /// time. Answers what the work came to, and the body's room. The caller keeps the room until it has dropped all parts of the
-    /// body.
+    /// time. Answers what the work came to, and the body's memory. The caller keeps the memory until it has dropped all parts of
+    /// the body.
     pub(crate) async fn work<T: Send + 'static>(
         &self,
         body: Body,
         work: impl FnOnce(&[u8]) -> T + Send + 'static,
     ) -> (T, Option<Share>) {
         if !body.is_large() {
-            return (work(&body.bytes), body.room);
+            return (work(&body.bytes), body.memory);
         }
         Box::pin(self.work_beside(body, work)).await
     }
@@ -354,7 +357,7 @@ impl Bodies {
         };
         let thread = Arc::clone(&self.threads).acquire_owned().await.ok();
         let work = move || {
-            let done = (work(&body.bytes), body.room);
+            let done = (work(&body.bytes), body.memory);
             drop((of_app, thread));
             done
         };
@@ -393,14 +396,14 @@ async fn outcome<T>(done: Result<T, JoinError>) -> T {
 
 /// What has come of a body without a wait.
 #[derive(Default)]
-struct Begun {
+struct FirstBytes {
     /// The first piece. Most bodies have no other, and are then not copied.
     first: Bytes,
     /// All pieces, if there are several.
     joined: Vec<u8>,
 }
 
-impl Begun {
+impl FirstBytes {
     /// Takes all that has come. Answers true once the body is whole, false once it is longer than a small one.
     fn poll(
         &mut self,
@@ -452,8 +455,8 @@ mod tests {
     const MIB: usize = 1 << 20;
     const DEADLINE: Duration = Duration::from_secs(10);
 
-    // Where the order matters in which bodies take their room, the reads are joined with `biased`: without it `join!` begins each
-    // poll with another one of them.
+    // Where the order matters in which bodies take their memory, the reads are joined with `biased`: without it `join!` begins
+    // each poll with another one of them.
 
     type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>>;
 
@@ -493,21 +496,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_comes_at_once_takes_no_room_and_all_else_does() {
+    async fn what_comes_at_once_takes_no_memory_and_all_else_does() {
         let bodies = Bodies::new(4 * MIB, 1, DEADLINE);
         let body = read(&bodies, pieces(4, 1_000, Duration::ZERO), Some(4_000)).await;
-        assert!(body.unwrap().room.is_none());
+        assert!(body.unwrap().memory.is_none());
         let tick = Duration::from_millis(900);
-        for (announced, room) in [(Some(500_000), 500_000), (None, 800_000)] {
+        for (announced, memory) in [(Some(500_000), 500_000), (None, 800_000)] {
             let body = read(&bodies, pieces(5, 100_000, tick), announced).await;
             let body = body.unwrap();
             assert_eq!(body.bytes.len(), 500_000);
-            assert_eq!(body.room.as_ref().map(Share::amount), Some(room));
-            let (length, room) = bodies.work(body, <[u8]>::len).await;
-            assert!(length == 500_000 && room.is_some());
+            assert_eq!(body.memory.as_ref().map(Share::amount), Some(memory));
+            let (length, memory) = bodies.work(body, <[u8]>::len).await;
+            assert!(length == 500_000 && memory.is_some());
         }
         let too_long = read(&bodies, pieces(9, MIB, Duration::ZERO), None).await;
-        assert_eq!(refusal(too_long), BodyError::NoRoom);
+        assert_eq!(refusal(too_long), BodyError::NoMemory);
         let too_long = read(&bodies, pieces(1, 1, tick), Some(8 * MIB + 1)).await;
         assert_eq!(refusal(too_long), BodyError::TooLarge);
         let broken = stream::iter([
@@ -519,14 +522,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_stalls_has_all_its_time_until_another_one_needs_its_room() {
+    async fn a_body_that_stalls_has_all_its_time_until_another_one_needs_its_memory() {
         let bodies = Bodies::new(4 * MIB, 1, DEADLINE);
-        let begun = Instant::now();
+        let started = Instant::now();
         let alone = read(&bodies, stalled(100), Some(3 * MIB)).await;
         assert_eq!(refusal(alone), BodyError::TimedOut);
-        assert_eq!(begun.elapsed(), DEADLINE);
+        assert_eq!(started.elapsed(), DEADLINE);
 
-        let begun = Instant::now();
+        let started = Instant::now();
         let tick = Duration::from_millis(100);
         let (first, second) = tokio::join!(
             biased;
@@ -535,25 +538,25 @@ mod tests {
         );
         assert_eq!(refusal(first), BodyError::TimedOut);
         assert_eq!(second.unwrap().bytes.len(), 1_000_000);
-        assert!(begun.elapsed() < Duration::from_secs(3));
+        assert!(started.elapsed() < Duration::from_secs(3));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_comes_at_its_pace_keeps_its_room() {
+    async fn a_body_that_comes_at_its_pace_keeps_its_memory() {
         let bodies = Bodies::new(4 * MIB, 1, DEADLINE);
         let tick = Duration::from_millis(400);
         let (first, second, small) = tokio::join!(
             biased;
             read(&bodies, pieces(20, 150_000, tick), Some(3 * MIB)),
             read(&bodies, stalled(100), Some(2 * MIB)),
-            // It uses the room that large bodies must leave free.
+            // It uses the memory that large bodies must leave free.
             read(&bodies, pieces(2, 10_000, tick), Some(20_000)),
         );
         assert_eq!(first.unwrap().bytes.len(), 3_000_000);
-        assert_eq!(refusal(second), BodyError::NoRoom);
+        assert_eq!(refusal(second), BodyError::NoMemory);
         assert_eq!(small.unwrap().bytes.len(), 20_000);
         // One that comes too slowly.
-        let begun = Instant::now();
+        let started = Instant::now();
         let (slow, other) = tokio::join!(
             biased;
             read(&bodies, pieces(100, 1_000, tick), Some(3 * MIB)),
@@ -561,7 +564,7 @@ mod tests {
         );
         assert_eq!(refusal(slow), BodyError::TimedOut);
         assert_eq!(other.unwrap().bytes.len(), 200_000);
-        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(started.elapsed() < Duration::from_secs(2));
     }
 
     #[tokio::test]
@@ -569,7 +572,7 @@ mod tests {
         let bodies = Bodies::new(4 * MIB, 1, DEADLINE);
         let large = |bodies: &Bodies| Body {
             bytes: vec![b' '; SMALL + 1].into(),
-            room: bodies.room.try_take(Claim {
+            memory: bodies.memory.try_take(Claim {
                 app: 0,
                 amount: 3 * MIB,
                 large: true,
@@ -582,10 +585,10 @@ mod tests {
             }
         }));
         assert!(caught.catch_unwind().await.is_err());
-        // Its room and its thread are free again.
+        // Its memory and its thread are free again.
         let body = large(&bodies);
-        assert!(body.room.is_some());
-        let (length, _room) = bodies.work(body, <[u8]>::len).await;
+        assert!(body.memory.is_some());
+        let (length, _memory) = bodies.work(body, <[u8]>::len).await;
         assert_eq!(length, SMALL + 1);
         let caught = std::panic::AssertUnwindSafe(bodies.beside(async { panic!("on purpose") }));
         let caught: Result<(), _> = caught.catch_unwind().await;

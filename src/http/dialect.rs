@@ -1,5 +1,5 @@
 //! What the rest of the program knows of a dialect: its calls as a table, its section of the configuration, its words for what
-//! goes wrong. Whose a request is, [`super::table`] finds out from the tables of all.
+//! goes wrong. [`super::table`] finds out which dialect a request is for.
 
 use std::net::SocketAddr;
 
@@ -105,7 +105,7 @@ pub(crate) struct TokenKind {
     pub flag: &'static str,
     /// What the help says of the flag.
     pub help: &'static str,
-    /// Makes one of an app, which names that user and is good from then on for so many seconds.
+    /// Makes a token of `app` that names `named` and is valid for `ttl` seconds from `now`.
     pub make: fn(app: &AppConfig, named: &str, now: u64, ttl: u64) -> Result<String, NoToken>,
 }
 

@@ -181,7 +181,7 @@ async fn badges(call: &mut Call<'_>) -> HttpResponse {
         Ok(()) => badges::badges(call, tenant, &user, &mut entry).await,
         Err(limited) => Err(limited.into()),
     };
-    limited(answer, &entry)
+    with_limit_headers(answer, &entry)
 }
 
 /// Handles `GET /rooms`.
@@ -194,7 +194,7 @@ async fn rooms(call: &mut Call<'_>) -> HttpResponse {
         Ok(()) => rooms::rooms(call, &tenant.id, &user, &mut entry).await,
         Err(limited) => Err(limited.into()),
     };
-    limited(answer, &entry)
+    with_limit_headers(answer, &entry)
 }
 
 /// The app and the user that call, and the call's entry in their limits.
@@ -210,7 +210,7 @@ fn enter<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserId>, Entry<'a>), Re
 }
 
 /// The answer of a call that was let in, with the headers of its limit.
-fn limited(answer: Result<HttpResponse, Fault>, entry: &Entry<'_>) -> HttpResponse {
+fn with_limit_headers(answer: Result<HttpResponse, Fault>, entry: &Entry<'_>) -> HttpResponse {
     let mut response = answer.unwrap_or_else(|fault| fault.answer());
     request::show_limit(&mut response, entry);
     response

@@ -36,8 +36,8 @@ pub(crate) struct Call<'a> {
     pub parameters: &'a [usize],
     /// The limit of its endpoint, if it has one.
     pub limit: Option<Endpoint>,
-    /// Which route it is, for metrics and the access log: a fixed word, never an id.
-    pub name: &'a Cell<&'static str>,
+    /// Its endpoint, for metrics and the access log: a fixed word, never an id.
+    pub endpoint: &'a Cell<&'static str>,
     /// Whose call it is, once that is known: the app's place in the configuration.
     pub app: &'a Cell<Option<usize>>,
 }
@@ -57,15 +57,15 @@ impl<'a> Call<'a> {
 
     /// Takes the call from the limit of its endpoint. To be asked once, when it is known which app calls.
     pub(crate) fn enter(&self, app: usize) -> Entry<'a> {
-        self.state.limiter.enter(app, self.limited())
+        self.state.limiter.enter(app, self.limit_name())
     }
 
     /// The same of a call that one of the app's users makes.
     pub(crate) fn enter_as(&self, app: usize, user: &Arc<UserId>) -> Entry<'a> {
-        self.state.limiter.enter_as(app, self.limited(), user)
+        self.state.limiter.enter_as(app, self.limit_name(), user)
     }
 
-    fn limited(&self) -> &'static str {
+    fn limit_name(&self) -> &'static str {
         self.limit.map_or("", |limit| limit.name)
     }
 
@@ -128,7 +128,7 @@ impl<'a> Call<'a> {
             bodies, metrics, ..
         } = self.state;
         let body = bodies.read(self.payload, app, announced, limit).await;
-        if let Err(BodyError::NoRoom) = body {
+        if let Err(BodyError::NoMemory) = body {
             metrics.overloaded("bodies");
         }
         body

@@ -32,7 +32,7 @@ pub(crate) struct State {
     tenants: Vec<Tenants>,
     /// Counts refused credentials by address.
     pub refusals: Refusals,
-    /// Reads bodies, and has the room for them.
+    /// Reads bodies, and has the memory for them.
     pub bodies: Bodies,
     /// What is counted for `/metrics`.
     pub metrics: Arc<Metrics>,

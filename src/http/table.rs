@@ -6,27 +6,28 @@ use actix_web::http::header::HeaderMap;
 use crate::http::dialect::{Dialect, Route};
 
 /// The routes of all dialects.
-pub(crate) struct Table {
-    /// In the order in which they are asked; `fallback` is the last.
+pub(crate) struct RouteTable {
+    /// In the order in which they are asked.
     dialects: Vec<&'static dyn Dialect>,
+    /// The last that is asked. It answers what no dialect claims.
     fallback: &'static dyn Dialect,
-    paths: Vec<Path>,
+    paths: Vec<RoutePath>,
 }
 
 /// The path of a route.
-pub(crate) struct Path {
+pub(crate) struct RoutePath {
     /// The route.
     pub route: &'static Route,
-    /// The place of its dialect among all.
-    dialect: usize,
-    /// Its segments. None: any.
+    /// Whose route it is.
+    dialect: &'static dyn Dialect,
+    /// Its segments. None: a parameter, which matches every segment.
     parts: Vec<Option<&'static str>>,
-    /// Which of its segments are any, counted from 0.
+    /// Which of its segments are parameters, counted from 0.
     pub parameters: Vec<usize>,
 }
 
-impl Path {
-    fn new(dialect: usize, route: &'static Route) -> Self {
+impl RoutePath {
+    fn new(dialect: &'static dyn Dialect, route: &'static Route) -> Self {
         let parts = route.path.split('/').skip(1);
         let parts: Vec<_> = parts
             .map(|part| (!part.starts_with('{')).then_some(part))
@@ -57,7 +58,7 @@ impl Path {
 }
 
 /// Where a request goes.
-pub(crate) struct Target<'t> {
+pub(crate) struct Routing<'t> {
     /// Whose it is.
     pub dialect: &'static dyn Dialect,
     /// How many segments of its path come before the dialect's own.
@@ -70,18 +71,18 @@ pub(crate) struct Target<'t> {
 #[derive(Clone, Copy)]
 pub(crate) enum Match<'t> {
     /// This one.
-    Route(&'t Path),
-    /// This one, but for the method.
-    Path(&'t Path),
-    /// None.
+    Found(&'t RoutePath),
+    /// None: this route has its path, but its method is another one, or is not known.
+    OtherMethod(&'t RoutePath),
+    /// None: no route has its path.
     Nothing,
 }
 
 impl<'t> Match<'t> {
     /// The call whose path it has.
-    pub(crate) fn path(self) -> Option<&'t Path> {
+    pub(crate) fn path(self) -> Option<&'t RoutePath> {
         match self {
-            Match::Route(path) | Match::Path(path) => Some(path),
+            Match::Found(path) | Match::OtherMethod(path) => Some(path),
             Match::Nothing => None,
         }
     }
@@ -98,78 +99,79 @@ pub(crate) struct Known<'a> {
     pub headers: Option<&'a HeaderMap>,
 }
 
-impl Table {
+impl RouteTable {
     /// The table of these dialects, in the order in which they are asked. `fallback` comes last, and answers what no dialect
     /// claims.
     pub(crate) fn new(
         dialects: impl IntoIterator<Item = &'static dyn Dialect>,
         fallback: &'static dyn Dialect,
     ) -> Self {
-        let dialects: Vec<_> = dialects.into_iter().chain([fallback]).collect();
-        let places = dialects.iter().enumerate();
-        let paths = places.flat_map(|(place, dialect)| {
-            let routes = dialect.routes().iter();
-            routes.map(move |route| Path::new(place, route))
-        });
-        Self {
-            paths: paths.collect(),
-            dialects,
+        let mut table = Self {
+            dialects: dialects.into_iter().collect(),
             fallback,
-        }
+            paths: Vec::new(),
+        };
+        let paths = table.dialects().flat_map(|dialect| {
+            let routes = dialect.routes().iter();
+            routes.map(move |route| RoutePath::new(dialect, route))
+        });
+        table.paths = paths.collect();
+        table
+    }
+
+    /// All dialects, in the order in which they are asked.
+    fn dialects(&self) -> impl Iterator<Item = &'static dyn Dialect> + '_ {
+        self.dialects.iter().copied().chain([self.fallback])
     }
 
     /// Finds the dialect of a request, and the call. A dialect that has the very call goes before those that only claim the
     /// path's first segment, so two dialects may have paths that begin alike.
-    pub(crate) fn find(&self, segments: &[&str], known: &Known<'_>) -> Target<'_> {
-        let target = |dialect: Option<&&'static dyn Dialect>, before, call| Target {
-            dialect: dialect.copied().unwrap_or(self.fallback),
+    pub(crate) fn find(&self, segments: &[&str], known: &Known<'_>) -> Routing<'_> {
+        let routing = |dialect, before, call| Routing {
+            dialect,
             before,
             call,
         };
-        if let Some((place, call)) = self.look_up(None, segments, known) {
-            return target(self.dialects.get(place), 0, call);
+        if let Some((dialect, call)) = self.look_up(None, segments, known) {
+            return routing(dialect, 0, call);
         }
         let first = segments.first().copied().unwrap_or_default();
-        let mut all = self.dialects.iter();
-        if let Some(claimed) = all.find(|dialect| dialect.claims().contains(&first)) {
-            return target(Some(claimed), 0, Match::Nothing);
+        let mut all = self.dialects();
+        if let Some(dialect) = all.find(|dialect| dialect.claims().contains(&first)) {
+            return routing(dialect, 0, Match::Nothing);
         }
-        let places = self.dialects.iter().enumerate();
-        let mut behind = places.filter_map(|(place, dialect)| {
+        let mut behind = self.dialects().filter_map(|dialect| {
             let before = dialect.behind(known.headers, segments)?;
-            Some((place, dialect, before))
+            Some((dialect, before))
         });
-        let Some((place, dialect, before)) = behind.next() else {
-            return target(None, 0, Match::Nothing);
+        let Some((dialect, before)) = behind.next() else {
+            return routing(self.fallback, 0, Match::Nothing);
         };
         let own = segments.get(before..).unwrap_or_default();
-        let found = self.look_up(Some(place), own, known);
-        target(
-            Some(dialect),
-            before,
-            found.map_or(Match::Nothing, |(_, call)| call),
-        )
+        let found = self.look_up(Some(dialect), own, known);
+        let call = found.map_or(Match::Nothing, |(_, call)| call);
+        routing(dialect, before, call)
     }
 
-    /// The call whose path this is, of one dialect or of all, and the place of its dialect.
+    /// The call whose path this is, of one dialect or of all, and its dialect.
     fn look_up(
         &self,
-        only: Option<usize>,
+        only: Option<&dyn Dialect>,
         segments: &[&str],
         known: &Known<'_>,
-    ) -> Option<(usize, Match<'_>)> {
-        let takes = |path: &Path| known.method.map(|method| path.route.takes(method));
+    ) -> Option<(&'static dyn Dialect, Match<'_>)> {
+        let takes = |path: &RoutePath| known.method.map(|method| path.route.takes(method));
         let paths = self.paths.iter().filter(|path| {
-            only.is_none_or(|only| only == path.dialect)
+            only.is_none_or(|only| only.name() == path.dialect.name())
                 && path.matches(segments)
                 && path.is_at(known)
         });
         // The very method first, then the narrower host; of equals the first.
-        let rank = |path: &&Path| (takes(path) == Some(false), path.route.host.is_none());
+        let rank = |path: &&RoutePath| (takes(path) == Some(false), path.route.host.is_none());
         let path = paths.min_by_key(rank)?;
         let call = match takes(path) {
-            Some(true) => Match::Route(path),
-            _ => Match::Path(path),
+            Some(true) => Match::Found(path),
+            _ => Match::OtherMethod(path),
         };
         Some((path.dialect, call))
     }
@@ -271,14 +273,14 @@ mod tests {
             headers: Some(&map),
         };
         let dialects: [&'static dyn Dialect; 2] = [&ONE, &TWO];
-        let table = Table::new(dialects, &REST);
-        let target = table.find(&segments, &known);
-        let call = match target.call {
-            Match::Route(path) => path.route.endpoint.to_owned(),
-            Match::Path(path) => format!("not {}", path.route.endpoint),
+        let table = RouteTable::new(dialects, &REST);
+        let routing = table.find(&segments, &known);
+        let call = match routing.call {
+            Match::Found(path) => path.route.endpoint.to_owned(),
+            Match::OtherMethod(path) => format!("not {}", path.route.endpoint),
             Match::Nothing => "nothing".to_owned(),
         };
-        format!("{} {} {call}", target.dialect.name(), target.before)
+        format!("{} {} {call}", routing.dialect.name(), routing.before)
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! What the vendor leaves open, and where each rule comes from, stands in `docs/vendors.md`. Comments here name a source as it
 //! does: T1 to T6.
 
-mod asked;
 mod fault;
 mod answer;
+mod question;
 mod section;
 mod tenants;
 mod usersig;
@@ -28,8 +28,8 @@ use crate::http::state::State;
 use crate::http::unserved::Unserved;
 use crate::limiter::{Endpoint, Entry};
 use answer::AnswerBody;
-use asked::Question;
 use fault::{ADMIN, Fault, HEAD, METHOD, NO_USER, PATH, SIG_EXPIRED, SLOW_HEAD, TOO_LARGE};
+use question::Question;
 pub(crate) use section::TencentConfig;
 use tenants::{Tenant, Tenants, authenticate};
 use usersig::make_usersig;
@@ -184,23 +184,23 @@ async fn unread(
     let body = call
         .body(tenant.index, config.server.max_body_bytes)
         .await?;
-    let (question, _room) = bodies.work(body, Question::parse).await;
+    let (question, _memory) = bodies.work(body, Question::parse).await;
     let (question, app) = (question?, &tenant.id);
-    let mut reply = AnswerBody::OK;
+    let mut answer = AnswerBody::OK;
     let others = question.others();
     if others.is_empty() {
         // Also where the reader need not be asked for any peer: whether the user exists has to be known.
         let total = reader.direct_total(app, &question.user, entry).await?;
         let total = total.ok_or(NO_USER)?;
         if question.peers.is_empty() {
-            reply.total = Some(total);
+            answer.total = Some(total);
         } else {
-            question.fill(&mut reply, &[]);
+            question.fill(&mut answer, &[]);
         }
     } else {
         let read = reader.direct_by_peer(app, &question.user, &others, entry);
         let counts = read.await?;
-        question.fill(&mut reply, &counts.ok_or(NO_USER)?);
+        question.fill(&mut answer, &counts.ok_or(NO_USER)?);
     }
-    Ok(reply.answer())
+    Ok(answer.response())
 }

@@ -188,6 +188,23 @@ impl Run {
         self.results().failed.is_some()
     }
 
+    /// Notes what was read, and answers the lines that are to be applied.
+    fn note_read(&self, chunk: Chunk) -> Vec<Line> {
+        let mut results = self.results();
+        results.sums.bytes = chunk.bytes;
+        let Remarks { refused, noted } = chunk.remarks;
+        results.sums.events += refused.len() as u64;
+        refused.into_iter().for_each(|line| results.refuse(line));
+        results.noted.extend(noted);
+        let numbers = chunk.lines.iter().map(|line| line.number);
+        results.open.extend(numbers);
+        results.read = chunk.last;
+        if let Some(why) = chunk.failed {
+            results.failed.get_or_insert(EarlyEnd::Lines(why));
+        }
+        chunk.lines
+    }
+
     /// Waits until all lanes are idle.
     async fn settle(&self) {
         if let Ok(all) = self.places.acquire_many(UNDER_WAY).await {
@@ -348,22 +365,8 @@ impl Importer {
                 }
             };
             let Some(chunk) = chunk else { break };
-            {
-                let mut results = run.results();
-                results.sums.bytes = chunk.bytes;
-                let Remarks { refused, noted } = chunk.remarks;
-                results.sums.events += refused.len() as u64;
-                refused.into_iter().for_each(|line| results.refuse(line));
-                results.noted.extend(noted);
-                results
-                    .open
-                    .extend(chunk.lines.iter().map(|line| line.number));
-                results.read = chunk.last;
-                if let Some(why) = chunk.failed {
-                    results.failed.get_or_insert(EarlyEnd::Lines(why));
-                }
-            }
-            if let Err(error) = self.distribute(&run, chunk.lines, &mut order, &lanes).await {
+            let lines = run.note_read(chunk);
+            if let Err(error) = self.distribute(&run, lines, &mut order, &lanes).await {
                 run.results().failed.get_or_insert(error.into());
             }
             report(&run, false);

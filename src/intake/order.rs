@@ -60,12 +60,11 @@ impl Order {
         if self.pairs.len() + self.moved.len() + self.direct.len() >= REMEMBERED {
             return false;
         }
-        let is_direct = |room| self.direct.get(room).is_none_or(|direct| *direct);
         match &event.change {
             Change::Member { room, users, .. } => {
-                !is_direct(room) || !users.iter().any(|user| self.paired.contains(user))
+                !self.may_be_direct(room) || !users.iter().any(|user| self.paired.contains(user))
             }
-            Change::RoomDeleted { room } => !is_direct(room) || self.paired.is_empty(),
+            Change::RoomDeleted { room } => !self.may_be_direct(room) || self.paired.is_empty(),
             _ => match pair(event) {
                 Some((one, two)) => {
                     !self.any_moved && !self.moved.contains(one) && !self.moved.contains(two)
@@ -86,18 +85,21 @@ impl Order {
         }
     }
 
+    /// Whether a room may be direct. A room of which nothing is known may be.
+    fn may_be_direct(&self, room: &RoomId) -> bool {
+        self.direct.get(room).is_none_or(|direct| *direct)
+    }
+
     /// Remembers what a change does to direct rooms: which become direct, and who joins or leaves them.
     fn note_moves(&mut self, change: &Change) {
-        let may_be_direct =
-            |order: &Self, room| order.direct.get(room).is_none_or(|direct| *direct);
         match change {
             Change::RoomUpdated { room, kind, .. } if *kind == Some("direct") => {
                 self.direct.insert(room.clone(), true);
             }
-            Change::Member { room, users, .. } if may_be_direct(self, room) => {
+            Change::Member { room, users, .. } if self.may_be_direct(room) => {
                 self.moved.extend(users.iter().cloned());
             }
-            Change::RoomDeleted { room } => self.any_moved |= may_be_direct(self, room),
+            Change::RoomDeleted { room } => self.any_moved |= self.may_be_direct(room),
             _ => {}
         }
     }

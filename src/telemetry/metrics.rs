@@ -6,6 +6,8 @@ mod labelled;
 mod requests;
 mod striped;
 
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,7 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::outcome::Outcome;
 use durations::Durations;
@@ -80,6 +82,41 @@ label!(StageLabel, stage);
 label!(CauseLabel, cause);
 label!(ReasonLabel, reason);
 
+/// The metrics that `/metrics` shows, while they are made.
+#[derive(Default)]
+struct Shown(Registry);
+
+impl Shown {
+    /// A metric that begins at zero.
+    fn plain<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
+        let metric = M::default();
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
+    /// The same of a metric in seconds.
+    fn seconds<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
+        let metric = M::default();
+        self.0
+            .register_with_unit(name, help, Unit::Seconds, metric.clone());
+        metric
+    }
+
+    /// Counters by a label. All `known` labels are shown from the start: a rate over a counter that appears with its first event
+    /// misses that event.
+    fn labelled<L>(&mut self, name: &str, help: &str, known: &[&'static str]) -> Labelled<L>
+    where
+        L: Clone + Eq + Hash + From<&'static str> + EncodeLabelSet + Debug + Send + Sync + 'static,
+    {
+        let counters = Labelled::new();
+        self.0.register(name, help, counters.family.clone());
+        for label in known {
+            counters.add(label, 0);
+        }
+        counters
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -89,192 +126,114 @@ impl Default for Metrics {
 impl Metrics {
     /// New metrics, all at zero.
     pub(crate) fn new() -> Self {
-        let mut registry = Registry::default();
-        let r = &mut registry;
         let requests = Arc::default();
-        r.register_collector(Box::new(Collected(Arc::clone(&requests))));
-        let http = Family::default();
-        r.register_with_unit(
-            "unread_http_request_duration",
-            "Time from a request's head to its answer",
-            Unit::Seconds,
-            http.clone(),
-        );
-        let in_flight = Gauge::<i64, Striped>::default();
-        r.register(
-            "unread_http_requests_in_flight",
-            "Requests being worked on",
-            in_flight.clone(),
-        );
-        let connections = Gauge::<i64, Striped>::default();
-        r.register(
-            "unread_connections",
-            "Open connections of the public address",
-            connections.clone(),
-        );
-        let connections_refused = Labelled::new();
-        r.register(
-            "unread_connections_refused",
-            "Connections answered with a refusal because there were too many, by what bound",
-            connections_refused.family.clone(),
-        );
-        let connections_cut = Labelled::new();
-        r.register(
-            "unread_connections_cut",
-            "Connections ended without an answer, by what their peers did not do in time or who needed the place",
-            connections_cut.family.clone(),
-        );
-        let unreadable_requests = Labelled::new();
-        r.register(
-            "unread_http_requests_unreadable",
-            "Requests refused before any handler saw them, by what was wrong with them",
-            unreadable_requests.family.clone(),
-        );
-        let redis_errors = Labelled::new();
-        r.register(
-            "unread_redis_errors",
-            "Redis calls that failed",
-            redis_errors.family.clone(),
-        );
-        let unreadable = Labelled::new();
-        r.register(
-            "unread_unreadable",
-            "Stored keys and records that could not be read when they were needed",
-            unreadable.family.clone(),
-        );
-        let redis_up = Gauge::default();
-        r.register(
-            "unread_redis_up",
-            "1 while Redis answers and takes writes, else 0",
-            redis_up.clone(),
-        );
-        let script_reloads = Counter::default();
-        r.register(
-            "unread_script_reloads",
-            "Scripts that Redis had forgotten and was given again",
-            script_reloads.clone(),
-        );
-        let events = Labelled::new();
-        r.register(
-            "unread_events",
-            "Events received, by what came of them",
-            events.family.clone(),
-        );
-        let deliveries = Counter::default();
-        r.register(
-            "unread_deliveries",
-            "Deliveries of a room's state to one user",
-            deliveries.clone(),
-        );
-        let recovered = Counter::default();
-        r.register(
-            "unread_fanouts_recovered",
-            "Fan-outs finished for a pod that had left them",
-            recovered.clone(),
-        );
-        let pending = Gauge::default();
-        r.register(
-            "unread_fanouts_pending",
-            "Fan-outs of any pod, in Redis, recorded but not finished",
-            pending.clone(),
-        );
-        let oldest = Gauge::<f64, AtomicU64>::default();
-        r.register_with_unit(
-            "unread_fanout_oldest",
-            "Age of the oldest unfinished fan-out of any pod, in Redis",
-            Unit::Seconds,
-            oldest.clone(),
-        );
-        let rate_limited = Labelled::new();
-        r.register(
-            "unread_rate_limited",
-            "Calls refused by a limit: local or cluster (the app's), user (a user's share of it), address (credentials refused too often)",
-            rate_limited.family.clone(),
-        );
-        let overloaded = Labelled::new();
-        r.register(
-            "unread_overload_refusals",
-            "Calls refused because this pod has too much to do, by what it has too much of",
-            overloaded.family.clone(),
-        );
-        let auth_failures = Labelled::new();
-        r.register(
-            "unread_auth_failures",
-            "Calls refused for their credentials",
-            auth_failures.family.clone(),
-        );
-        r.register(
+        let mut shown = Shown::default();
+        let collected = Collected(Arc::clone(&requests));
+        shown.0.register_collector(Box::new(collected));
+        // In the order in which `/metrics` shows them.
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests,
+            http: shown.seconds(
+                "unread_http_request_duration",
+                "Time from a request's head to its answer",
+            ),
+            http_handles: Handles::default(),
+            in_flight: shown.plain("unread_http_requests_in_flight", "Requests being worked on"),
+            connections: shown.plain(
+                "unread_connections",
+                "Open connections of the public address",
+            ),
+            connections_refused: shown.labelled(
+                "unread_connections_refused",
+                "Connections answered with a refusal because there were too many, by what bound",
+                &["address", "full"],
+            ),
+            connections_cut: shown.labelled(
+                "unread_connections_cut",
+                "Connections ended without an answer, by what their peers did not do in time or who needed the place",
+                &["answers", "body", "room", "write"],
+            ),
+            unreadable_requests: shown.labelled(
+                "unread_http_requests_unreadable",
+                "Requests refused before any handler saw them, by what was wrong with them",
+                &[
+                    "head_timeout",
+                    "head_too_large",
+                    "malformed",
+                    "target_too_long",
+                ],
+            ),
+            redis_errors: shown.labelled(
+                "unread_redis_errors",
+                "Redis calls that failed",
+                &[
+                    "timeout", "io", "auth", "loading", "readonly", "oom", "server", "client",
+                    "response",
+                ],
+            ),
+            unreadable: shown.labelled(
+                "unread_unreadable",
+                "Stored keys and records that could not be read when they were needed",
+                &["user_counts", "user_rooms", "room_meta", "room_members"],
+            ),
+            redis_up: shown.plain(
+                "unread_redis_up",
+                "1 while Redis answers and takes writes, else 0",
+            ),
+            script_reloads: shown.plain(
+                "unread_script_reloads",
+                "Scripts that Redis had forgotten and was given again",
+            ),
+            events: shown.labelled(
+                "unread_events",
+                "Events received, by what came of them",
+                &["applied", "accepted", "duplicate", "rejected"],
+            ),
+            deliveries: shown.plain(
+                "unread_deliveries",
+                "Deliveries of a room's state to one user",
+            ),
+            recovered: shown.plain(
+                "unread_fanouts_recovered",
+                "Fan-outs finished for a pod that had left them",
+            ),
+            pending: shown.plain(
+                "unread_fanouts_pending",
+                "Fan-outs of any pod, in Redis, recorded but not finished",
+            ),
+            oldest: shown.seconds(
+                "unread_fanout_oldest",
+                "Age of the oldest unfinished fan-out of any pod, in Redis",
+            ),
+            rate_limited: shown.labelled(
+                "unread_rate_limited",
+                "Calls refused by a limit: local or cluster (the app's), user (a user's share of it), address (credentials refused too often)",
+                &["local", "cluster", "user", "address"],
+            ),
+            overloaded: shown.labelled(
+                "unread_overload_refusals",
+                "Calls refused because this pod has too much to do, by what it has too much of",
+                &["reads", "events", "bodies", "answers"],
+            ),
+            auth_failures: shown.labelled(
+                "unread_auth_failures",
+                "Calls refused for their credentials",
+                &[],
+            ),
+        };
+        shown.0.register(
             "unread_build",
             "The version that runs",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        let start = Gauge::<f64, AtomicU64>::default();
-        start.set(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0.0, |since| since.as_secs_f64()),
-        );
-        r.register_with_unit(
+        let start: Gauge<f64, AtomicU64> = shown.seconds(
             "process_start_time",
             "When the process started, since the epoch",
-            Unit::Seconds,
-            start,
         );
-        let metrics = Self {
-            registry,
-            requests,
-            http,
-            http_handles: Handles::default(),
-            in_flight,
-            connections,
-            connections_refused,
-            connections_cut,
-            unreadable_requests,
-            redis_errors,
-            unreadable,
-            redis_up,
-            script_reloads,
-            events,
-            deliveries,
-            recovered,
-            pending,
-            oldest,
-            rate_limited,
-            overloaded,
-            auth_failures,
-        };
-        // All known labels are shown from the start: a rate over a counter that appears with its first event misses that event.
-        for result in ["applied", "accepted", "duplicate", "rejected"] {
-            metrics.event(result, 0);
-        }
-        for kind in [
-            "timeout", "io", "auth", "loading", "readonly", "oom", "server", "client", "response",
-        ] {
-            metrics.redis_errors.add(kind, 0);
-        }
-        for stage in ["local", "cluster", "user", "address"] {
-            metrics.rate_limited.add(stage, 0);
-        }
-        for key in ["user_counts", "user_rooms", "room_meta", "room_members"] {
-            metrics.unreadable.add(key, 0);
-        }
-        for cause in ["reads", "events", "bodies", "answers"] {
-            metrics.overloaded.add(cause, 0);
-        }
-        for reason in ["address", "full"] {
-            metrics.connections_refused.add(reason, 0);
-        }
-        for reason in ["answers", "body", "room", "write"] {
-            metrics.connections_cut.add(reason, 0);
-        }
-        for reason in [
-            "head_timeout",
-            "head_too_large",
-            "malformed",
-            "target_too_long",
-        ] {
-            metrics.unreadable_requests.add(reason, 0);
-        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        start.set(since.map_or(0.0, |since| since.as_secs_f64()));
+        metrics.registry = shown.0;
         metrics
     }
 

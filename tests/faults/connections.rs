@@ -58,7 +58,7 @@ async fn a_message_counts_once_whichever_of_its_steps_goes_wrong() {
         {"type": "member.joined", "room": "steps", "users": ["alice", "bob"]},
     ]))
     .await;
-    let acts = [
+    let treatments = [
         ("reply swallowed", Treatment::SwallowReply),
         ("request cut off", Treatment::CutRequest(20)),
         ("reply cut off", Treatment::CutReply(3)),
@@ -66,12 +66,12 @@ async fn a_message_counts_once_whichever_of_its_steps_goes_wrong() {
         ("connection gone silent", Treatment::Silence),
     ];
     let mut sent = 0;
-    for (name, act) in acts {
+    for (name, treatment) in treatments {
         let (mut requests, mut refused) = (0, 0);
         let (mut slowest, mut recovery) = (Duration::ZERO, Duration::ZERO);
         let before = sent;
         for step in 0..6 {
-            proxy.once(step, act);
+            proxy.once(step, treatment);
             // One message does not take that many steps; the fault then hits the next one.
             while proxy.waiting() {
                 sent += 1;

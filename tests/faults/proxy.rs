@@ -60,11 +60,11 @@ enum Plan {
 impl Plan {
     fn next(&mut self) -> Treatment {
         match self {
-            Self::Always(act) => *act,
-            Self::Once(0, act) => {
-                let act = *act;
+            Self::Always(treatment) => *treatment,
+            Self::Once(0, treatment) => {
+                let treatment = *treatment;
                 *self = Self::Always(Treatment::Pass);
-                act
+                treatment
             }
             Self::Once(before, _) => {
                 *before -= 1;
@@ -159,13 +159,13 @@ impl Proxy {
     }
 
     /// With every request from now on.
-    pub(crate) fn always(&self, act: Treatment) {
-        self.plan(Plan::Always(act));
+    pub(crate) fn always(&self, treatment: Treatment) {
+        self.plan(Plan::Always(treatment));
     }
 
     /// Once, with the request after so many others.
-    pub(crate) fn once(&self, after: usize, act: Treatment) {
-        self.plan(Plan::Once(after, act));
+    pub(crate) fn once(&self, after: usize, treatment: Treatment) {
+        self.plan(Plan::Once(after, treatment));
     }
 
     /// Whether what [`Proxy::once`] asked for has not come up yet.
@@ -310,9 +310,9 @@ async fn pump(
                     return Ok(End::Orderly);
                 }
                 let sent = &request[..n];
-                let act = shared.plan.lock().unwrap().next();
-                count(shared, act.name());
-                match act {
+                let treatment = shared.plan.lock().unwrap().next();
+                count(shared, treatment.name());
+                match treatment {
                     Treatment::Pass => server.write_all(sent).await?,
                     Treatment::Delay(time) => {
                         tokio::time::sleep(time).await;
@@ -325,7 +325,7 @@ async fn pump(
                     Treatment::SwallowReply | Treatment::CutReply(_) | Treatment::ResetReply(_) => {
                         server.write_all(sent).await?;
                         let got = server.read(&mut reply).await?;
-                        let (most, end) = match act {
+                        let (most, end) = match treatment {
                             Treatment::CutReply(most) => (most, End::Orderly),
                             Treatment::ResetReply(most) => (most, End::Reset),
                             _ => (0, End::Orderly),

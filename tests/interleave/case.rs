@@ -91,16 +91,16 @@ impl<'a> Case<'a> {
         }
         let (first, others) = (self.meeting.first, &self.meeting.others);
         let mut letters = ["x", "y", "z", "w"].into_iter();
-        let mut events_of = |act: &Operation, n: i64| {
+        let mut events_of = |operation: &Operation, n: i64| {
             let letter = letters.next().unwrap();
             let other = if letter == "x" { "y" } else { "x" };
-            act.events(&self.room, letter, other, n * 100_000)
+            operation.events(&self.room, letter, other, n * 100_000)
         };
         let events = events_of(first, 1);
         let others: Vec<Vec<Value>> = others
             .iter()
             .zip(2..)
-            .map(|(act, n)| events_of(act, n))
+            .map(|(operation, n)| events_of(operation, n))
             .collect();
 
         self.world.wire.arm(self.number, Stop::Before(self.site.at));

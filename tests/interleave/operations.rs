@@ -230,13 +230,16 @@ impl Scene {
 
     /// The operations that there are in this scene.
     pub(crate) fn operations(&self) -> Vec<&'static Operation> {
-        OPERATIONS.iter().filter(|act| act.is_of(self)).collect()
+        OPERATIONS
+            .iter()
+            .filter(|operation| operation.is_of(self))
+            .collect()
     }
 
     /// The pairs of operations to run in this scene.
     pub(crate) fn pairs(&self) -> Vec<(&'static Operation, &'static Operation)> {
         let mut mine = self.operations();
-        mine.retain(|act| self.main || act.core);
+        mine.retain(|operation| self.main || operation.core);
         let mut pairs = Vec::new();
         for one in &mine {
             pairs.extend(mine.iter().map(|two| (*one, *two)));
@@ -350,7 +353,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
 
 impl Operation {
     pub(crate) fn named(name: &str) -> Option<&'static Operation> {
-        OPERATIONS.iter().find(|act| act.name == name)
+        OPERATIONS.iter().find(|operation| operation.name == name)
     }
 
     pub(crate) fn is_of(&self, scene: &Scene) -> bool {

@@ -76,7 +76,7 @@ impl fmt::Display for Meeting {
 
 impl Meeting {
     pub(crate) fn others(&self) -> String {
-        let names: Vec<&str> = self.others.iter().map(|act| act.name).collect();
+        let names: Vec<&str> = self.others.iter().map(|operation| operation.name).collect();
         names.join(":")
     }
 
@@ -284,8 +284,12 @@ fn each_meeting_has_a_name_and_the_same_are_run_every_time() {
     let count = everything.len();
     let usual = usual(everything);
     println!("{count} meetings, {} of them as a rule", usual.len());
-    for act in crate::operations::OPERATIONS {
-        let meets = |meeting: &&Meeting| meeting.first.name == act.name;
-        assert!(usual.iter().any(|meeting| meets(&meeting)), "{}", act.name);
+    for operation in crate::operations::OPERATIONS {
+        let meets = |meeting: &&Meeting| meeting.first.name == operation.name;
+        assert!(
+            usual.iter().any(|meeting| meets(&meeting)),
+            "{}",
+            operation.name
+        );
     }
 }

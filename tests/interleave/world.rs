@@ -97,10 +97,10 @@ impl World {
                 let (Stage::Sent(events) | Stage::Cut(events, _)) = stage;
                 held.must(&json!(events)).await;
             }
-            for act in OPERATIONS.iter().filter(|act| act.is_of(scene)) {
-                let events = act.events(room, "x", "y", 100_000);
+            for operation in OPERATIONS.iter().filter(|operation| operation.is_of(scene)) {
+                let events = operation.events(room, "x", "y", 100_000);
                 let reply = held.events(&json!(events), Wait::Applied).await;
-                assert_eq!(reply.status, 200, "{}: {}", act.name, reply.text);
+                assert_eq!(reply.status, 200, "{}: {}", operation.name, reply.text);
             }
             let deleted = json!({"type": "room.deleted", "room": room});
             held.events(&deleted, Wait::Applied).await;

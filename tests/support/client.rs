@@ -83,7 +83,7 @@ impl App {
 
     /// `HOST:PORT` of its pod.
     pub fn address(&self) -> &str {
-        self.base.strip_prefix("http://").unwrap()
+        address(&self.base)
     }
 
     /// Only for an app of the shared fixture: that its pod kept all secrets of all apps to itself.
@@ -336,6 +336,11 @@ impl Drop for App {
             eprintln!("--- the shared pod logged last:\n{}", shared.pod.log_tail());
         }
     }
+}
+
+/// `HOST:PORT` of a base URL.
+pub fn address(base: &str) -> &str {
+    base.strip_prefix("http://").unwrap()
 }
 
 /// Bytes to an address over a connection of its own, and all that comes back. They have to ask for the connection's end.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use serde_json::Value;
 
-use super::client::raw;
+use super::client::{address, raw};
 use super::clock;
 use super::config::Config;
 use super::process::{memory_of, signal};
@@ -112,7 +112,7 @@ impl Pod {
 
     /// `127.0.0.1:PORT` of the endpoints.
     pub fn address(&self) -> &str {
-        self.base.strip_prefix("http://").unwrap()
+        address(&self.base)
     }
 
     pub fn pid(&self) -> u32 {

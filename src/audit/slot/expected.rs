@@ -6,7 +6,7 @@ use crate::audit::drift::Drift;
 use crate::audit::record::AuditRecord;
 use crate::counts::number::whole_number;
 
-/// The positions of a slot that can be read, with the numbers that follow from its marks.
+/// The records of a slot that can be read, with the numbers that follow from its marks.
 #[derive(Debug, Default)]
 pub(super) struct SlotRecords {
     pub(super) rooms: BTreeMap<String, AuditRecord>,
@@ -35,17 +35,17 @@ impl SlotRecords {
         let at: u64 = digits.parse().unwrap_or(0);
         let holes = self.holes.entry(room.to_owned()).or_default();
         match self.rooms.get_mut(room) {
-            Some(position) if position.state == 'j' && at > position.read => {
+            Some(record) if record.state == 'j' && at > record.read => {
                 if is == "m" && holes.contains(&at) {
                     return self.stale.push(mark.to_owned());
                 }
                 if is == "h" {
                     holes.insert(at);
-                    position.holes += 1;
+                    record.holes += 1;
                 } else {
-                    position.mentions += 1;
+                    record.mentions += 1;
                 }
-                position.head = position.head.map(|head| head.max(at));
+                record.head = record.head.map(|head| head.max(at));
             }
             _ => self.stale.push(mark.to_owned()),
         }
@@ -69,48 +69,48 @@ impl Expected {
         }
     }
 
-    pub(super) fn add(&mut self, room: &str, position: &AuditRecord) {
-        let record = position.record();
-        if position.head.is_none() {
-            self.supers.insert(room.to_owned(), record);
+    pub(super) fn add(&mut self, room: &str, record: &AuditRecord) {
+        let line = record.record();
+        if record.head.is_none() {
+            self.supers.insert(room.to_owned(), line);
             Self::count(&mut self.counts, "supers".into(), 1);
             return;
         }
-        self.rooms.insert(room.to_owned(), record);
-        let active = position.status == "1";
-        let unread = position.unread();
-        let counted = active && position.state == 'j';
+        self.rooms.insert(room.to_owned(), line);
+        let active = record.status == "1";
+        let unread = record.unread();
+        let counted = active && record.state == 'j';
         let families = [
             ("messages", unread),
-            ("mentions", if counted { position.mentions } else { 0 }),
-            ("invitations", u64::from(active && position.state == 'i')),
+            ("mentions", if counted { record.mentions } else { 0 }),
+            ("invitations", u64::from(active && record.state == 'i')),
         ];
         for (family, n) in families {
-            let by_kind = format!("{family}:{}", position.kind);
-            if !position.custom_type.is_empty() {
-                let by_type = format!("{by_kind}:{}", position.custom_type);
+            let by_kind = format!("{family}:{}", record.kind);
+            if !record.custom_type.is_empty() {
+                let by_type = format!("{by_kind}:{}", record.custom_type);
                 Self::count(&mut self.counts, by_type, n);
             }
             Self::count(&mut self.counts, by_kind, n);
         }
         Self::count(&mut self.counts, format!("room:{room}"), unread);
-        for tag in position.tags() {
+        for tag in record.tags() {
             Self::count(&mut self.counts, format!("tag:{tag}"), unread);
         }
         if counted {
-            for tag in position.tags() {
+            for tag in record.tags() {
                 Self::count(&mut self.refs, format!("tag:{tag}"), 1);
             }
-            if !position.custom_type.is_empty() {
-                Self::count(&mut self.refs, format!("type:{}", position.custom_type), 1);
+            if !record.custom_type.is_empty() {
+                Self::count(&mut self.refs, format!("type:{}", record.custom_type), 1);
             }
         }
-        if !position.peer.is_empty() {
-            Self::count(&mut self.counts, format!("peer:{}", position.peer), unread);
+        if !record.peer.is_empty() {
+            Self::count(&mut self.counts, format!("peer:{}", record.peer), unread);
             // Rooms are added in their order, so the list is sorted.
             let list = self
                 .refs
-                .entry(format!("direct:{}", position.peer))
+                .entry(format!("direct:{}", record.peer))
                 .or_default();
             if !list.is_empty() {
                 list.push(',');

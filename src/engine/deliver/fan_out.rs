@@ -82,11 +82,11 @@ impl<'a> SlotAnswers<'a> {
     /// Reads the reply to one call, which is about the next of `targets`.
     fn read(
         &mut self,
-        answer: redis::Value,
+        reply: redis::Value,
         targets: &mut impl Iterator<Item = &'a Target<'a>>,
     ) -> Result<()> {
         let unexpected_reply = || Error::Internal("unexpected reply to a delivery".into());
-        let mut reply = Reply::new(answer)?;
+        let mut reply = Reply::new(reply)?;
         while !reply.is_empty() {
             let text = reply.text()?;
             let (letter, stamp) = text.split_at_checked(1).ok_or_else(unexpected_reply)?;
@@ -133,19 +133,19 @@ enum KeySet {
 impl Delivery {
     /// Sends a batch.
     async fn send_batch<'t>(&self, batch: &CallBatch<'t>) -> Result<SlotAnswers<'t>> {
-        let answers = self.redis.send_all(&batch.calls).await?;
-        let mut report = SlotAnswers::default();
+        let replies = self.redis.send_all(&batch.calls).await?;
+        let mut answers = SlotAnswers::default();
         let mut targets = batch.targets.iter().copied();
-        for answer in answers {
-            report.read(answer, &mut targets)?;
+        for reply in replies {
+            answers.read(reply, &mut targets)?;
         }
-        self.count_reached(batch.targets, &report);
-        Ok(report)
+        self.count_reached(batch.targets, &answers);
+        Ok(answers)
     }
 
     /// Counts the targets whose slots took the delivery.
-    fn count_reached(&self, targets: &[&Target<'_>], report: &SlotAnswers<'_>) {
-        let others = report.needs_all.len() + report.refused.len() + report.unreadable.len();
+    fn count_reached(&self, targets: &[&Target<'_>], answers: &SlotAnswers<'_>) {
+        let others = answers.needs_all.len() + answers.refused.len() + answers.unreadable.len();
         let reached = targets.len().saturating_sub(others);
         self.metrics.delivered(reached as u64);
     }
@@ -273,11 +273,11 @@ impl<'a> FanOut<'a> {
         let (with_two, mut with_seven): (Vec<&Target<'_>>, _) = targets
             .iter()
             .partition(|target| two_may_do && target.only_moves());
-        let (report, failure) = self.send_batches(&with_two, KeySet::Two).await?;
-        with_seven.extend(&report.needs_all);
-        self.add_report(report);
-        let (report, later_failure) = self.send_batches(&with_seven, KeySet::Seven).await?;
-        self.add_report(report);
+        let (answers, failure) = self.send_batches(&with_two, KeySet::Two).await?;
+        with_seven.extend(&answers.needs_all);
+        self.add_answers(answers);
+        let (answers, later_failure) = self.send_batches(&with_seven, KeySet::Seven).await?;
+        self.add_answers(answers);
         let refused: BTreeSet<&Enc> = self.delivered.refused.iter().map(|r| &r.user).collect();
         let ended = targets.iter().filter(|target| {
             target.state == 'l'
@@ -289,11 +289,11 @@ impl<'a> FanOut<'a> {
         failure.or(later_failure).map_or(Ok(()), Err)
     }
 
-    fn add_report(&mut self, report: SlotAnswers<'_>) {
-        let unreadable = report.unreadable.iter().map(|target| target.user.clone());
+    fn add_answers(&mut self, answers: SlotAnswers<'_>) {
+        let unreadable = answers.unreadable.iter().map(|target| target.user.clone());
         self.delivered.unreadable.extend(unreadable);
-        self.delivered.ahead = self.delivered.ahead.max(report.ahead);
-        for (target, reason, stamp) in report.refused {
+        self.delivered.ahead = self.delivered.ahead.max(answers.ahead);
+        for (target, reason, stamp) in answers.refused {
             self.delivered.refused.push(Refused {
                 user: target.user.clone(),
                 epoch: match (reason, target.marks.naming) {
@@ -307,7 +307,7 @@ impl<'a> FanOut<'a> {
         }
     }
 
-    /// Sends to targets in batches. Returns the report and the first failure: the other batches are sent in spite of it.
+    /// Sends to targets in batches. Returns the answers and the first failure: the other batches are sent in spite of it.
     async fn send_batches<'t>(
         &self,
         targets: &'t [&'t Target<'t>],
@@ -334,19 +334,19 @@ impl<'a> FanOut<'a> {
                 rest = later;
                 let batch = self.batch(&common, targets, keys, sizes.users_per_call)?;
                 under_way.push(async move {
-                    let report = self.delivery.send_batch(&batch).await;
-                    (batch.targets, report)
+                    let answers = self.delivery.send_batch(&batch).await;
+                    (batch.targets, answers)
                 });
             }
-            let Some((targets, mut answer)) = under_way.next().await else {
+            let Some((targets, mut answers)) = under_way.next().await else {
                 break;
             };
-            if let Err(Error::Unreadable(_)) = answer {
-                answer = self.send_one_by_one(&common, targets, keys).await;
+            if let Err(Error::Unreadable(_)) = answers {
+                answers = self.send_one_by_one(&common, targets, keys).await;
             }
             self.renew_lease().await?;
-            match answer {
-                Ok(report) => all.join(report),
+            match answers {
+                Ok(answers) => all.join(answers),
                 Err(error) => {
                     failures += 1;
                     let first = first_failure.get_or_insert(error);
@@ -419,25 +419,25 @@ impl<'a> FanOut<'a> {
             .iter()
             .map(|target| Item::Script(self.call(common, &[*target], keys)))
             .collect();
-        let mut report = SlotAnswers::default();
-        let answers = self.delivery.redis.send_each(&calls).await?;
-        for (target, answer) in targets.iter().zip(answers) {
+        let mut answers = SlotAnswers::default();
+        let replies = self.delivery.redis.send_each(&calls).await?;
+        for (target, reply) in targets.iter().zip(replies) {
             let mut alone = SlotAnswers::default();
-            let read = answer.and_then(|answer| alone.read(answer, &mut std::iter::once(*target)));
+            let read = reply.and_then(|reply| alone.read(reply, &mut std::iter::once(*target)));
             match read {
-                Ok(()) => report.join(alone),
+                Ok(()) => answers.join(alone),
                 Err(error @ Error::Unreadable(_)) => {
                     let slot = || UserKeys::new(self.app, target.user).left();
                     if let Err(error) = self.delivery.faults.at_slot::<()>(Err(error), slot) {
                         self.delivery.faults.complain(&error);
                     }
-                    report.unreadable.push(*target);
+                    answers.unreadable.push(*target);
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.delivery.count_reached(targets, &report);
-        Ok(report)
+        self.delivery.count_reached(targets, &answers);
+        Ok(answers)
     }
 
     /// Renews the lease of the jobs when a delivery takes long, so that no other pod takes them over.

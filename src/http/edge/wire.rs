@@ -31,7 +31,7 @@ pub(super) enum Input {
 
 /// The connection that a wire belongs to: what the wire asks of it and tells it.
 pub(super) trait Keeper: Sized {
-    /// The worker whose clock and limits hold.
+    /// The worker whose clock and bounds hold.
     fn worker(&self) -> &Worker;
     /// Why the connection got no place. None: it has one.
     fn turned_away(&self) -> Option<NoPlace>;

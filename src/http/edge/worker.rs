@@ -25,7 +25,8 @@ const TURNS: usize = 4;
 /// The most bytes that are read at once where they don't go straight into the engine's buffer.
 pub(super) const READ: usize = 8 * 1024;
 
-/// What the workers of a listener share. The first fields are those of [`Edge`](super::Edge).
+/// What the workers of a listener share. `bounds`, `metrics`, `refuse`, `answers` and `leaving` are those of
+/// [`Edge`](super::Edge).
 pub(super) struct ListenerShared {
     /// The bounds of what connections may cost.
     pub bounds: Bounds,
@@ -71,6 +72,7 @@ impl Cut {
             Cut::Body => Some("body"),
             Cut::Write => Some("write"),
             Cut::Answers => Some("answers"),
+            // The metric's word for a place. It is not the room of the glossary.
             Cut::Place => Some("room"),
             Cut::Head | Cut::Linger => None,
         }

@@ -34,7 +34,7 @@ pub(super) async fn badges(
     let body = call
         .body(tenant.index, config.server.max_body_bytes)
         .await?;
-    let (wanted, _room) = bodies.work(body, parse).await;
+    let (wanted, _memory) = bodies.work(body, parse).await;
     let Wanted { tags, impossible } = wanted?;
     let asks_for_all = tags.is_empty() && impossible.is_empty();
     let tags = (!asks_for_all).then_some(tags);

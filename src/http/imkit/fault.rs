@@ -165,7 +165,7 @@ impl From<BodyError> for Fault {
             BodyError::TimedOut => SLOW,
             BodyError::Broken => BROKEN,
             BodyError::Encoded => ENCODED,
-            BodyError::NoRoom => Self::unavailable(Outcome::Overloaded),
+            BodyError::NoMemory => Self::unavailable(Outcome::Overloaded),
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
         }
         Ok::<_, BodyFault>(batch)
     };
-    let (batch, _room) = bodies.work(body, read).await;
+    let (batch, _memory) = bodies.work(body, read).await;
     let batch = batch?;
     is_large |= batch.len() > FEW_EVENTS;
     // Memory for the answer is reserved before any event is applied: an answer that tells what was done is never refused.

@@ -133,9 +133,9 @@ impl From<BodyError> for Problem {
             BodyError::TimedOut => StatusCode::REQUEST_TIMEOUT,
             BodyError::Broken => StatusCode::BAD_REQUEST,
             BodyError::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            BodyError::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+            BodyError::NoMemory => StatusCode::SERVICE_UNAVAILABLE,
         };
-        if error == BodyError::NoRoom {
+        if error == BodyError::NoMemory {
             // The connection stays open: a short body is read away, so that the caller can send it again without a new
             // connection.
             return Self::new(

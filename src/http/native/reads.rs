@@ -64,7 +64,7 @@ async fn read_users(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>, Pr
     }
     let most = MAX_USERS_BYTES.min(call.state.config.server.max_bodies_bytes / 4);
     let body = call.body(index, most).await?;
-    let (users, _room) = call.state.bodies.work(body, parse_users).await;
+    let (users, _memory) = call.state.bodies.work(body, parse_users).await;
     users
 }
 

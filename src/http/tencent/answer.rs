@@ -53,8 +53,8 @@ impl AnswerBody<'_> {
         failed: Vec::new(),
     };
 
-    /// The answer with this body.
-    pub(super) fn answer(&self) -> HttpResponse {
+    /// The response with this body.
+    pub(super) fn response(&self) -> HttpResponse {
         request::json(StatusCode::OK, self).unwrap_or_else(|| {
             let body = br#"{"ActionStatus":"FAIL","ErrorInfo":"","ErrorCode":91000}"#;
             request::json_bytes(StatusCode::OK, body.to_vec())
@@ -68,12 +68,12 @@ mod tests {
 
     #[test]
     fn the_total_shows_no_list() {
-        let reply = AnswerBody {
+        let answer = AnswerBody {
             total: Some(12),
             ..AnswerBody::OK
         };
         assert_eq!(
-            serde_json::to_string(&reply).unwrap(),
+            serde_json::to_string(&answer).unwrap(),
             r#"{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"AllC2CUnreadMsgNum":12}"#
         );
     }

@@ -86,8 +86,8 @@ pub(super) const PEERS: Fault = bad(90018, "too many accounts: Peer_Account may 
 pub(super) const TOO_LARGE: Fault = bad(93000, "the request is too long");
 
 impl From<Unusable> for Fault {
-    fn from(refusal: Unusable) -> Self {
-        match refusal {
+    fn from(why: Unusable) -> Self {
+        match why {
             Unusable::Undecodable => SIG_ILLEGAL,
             Unusable::OtherApp => SIG_APP,
             Unusable::OtherUser => SIG_USER,
@@ -104,7 +104,7 @@ impl From<BodyError> for Fault {
             BodyError::TimedOut => SLOW,
             BodyError::Broken => BROKEN,
             BodyError::Encoded => ENCODED,
-            BodyError::NoRoom => Self::unavailable(Outcome::Overloaded),
+            BodyError::NoMemory => Self::unavailable(Outcome::Overloaded),
         }
     }
 }
@@ -142,7 +142,7 @@ impl VendorFault for Fault {
             error_code: self.code,
             ..AnswerBody::OK
         }
-        .answer();
+        .response();
         request::failed_with(&mut response, self.outcome);
         // Part of the body may still be on the way.
         if [TOO_LARGE, SLOW, BROKEN, ENCODED].contains(self) {

@@ -79,7 +79,7 @@ impl Question {
     }
 
     /// Puts every peer into a list of the answer. `counts` are those of [`Question::others`], in the same order.
-    pub(super) fn fill<'a>(&'a self, reply: &mut AnswerBody<'a>, counts: &[PeerCount]) {
+    pub(super) fn fill<'a>(&'a self, answer: &mut AnswerBody<'a>, counts: &[PeerCount]) {
         let mut counts = counts.iter();
         let mut counted = Vec::with_capacity(self.peers.len());
         for peer in &self.peers {
@@ -93,13 +93,13 @@ impl Question {
             };
             match count {
                 Some(unread) => counted.push(Count { peer, unread }),
-                None => reply.failed.push(Failed {
+                None => answer.failed.push(Failed {
                     peer,
                     code: NO_ACCOUNT,
                 }),
             }
         }
-        reply.counts = Some(counted);
+        answer.counts = Some(counted);
     }
 }
 
@@ -112,8 +112,8 @@ mod tests {
         Question::parse(body.as_bytes())
     }
 
-    fn show(reply: &AnswerBody<'_>) -> Value {
-        serde_json::to_value(reply).unwrap()
+    fn show(answer: &AnswerBody<'_>) -> Value {
+        serde_json::to_value(answer).unwrap()
     }
 
     #[test]
@@ -158,11 +158,11 @@ mod tests {
             .map(|u| u.as_str().to_owned())
             .collect();
         assert_eq!(others, ["b", "ghost", "c"]);
-        let mut reply = AnswerBody::OK;
+        let mut answer = AnswerBody::OK;
         let counts = [PeerCount::Known(3), PeerCount::Unknown, PeerCount::Known(0)];
-        question.fill(&mut reply, &counts);
+        question.fill(&mut answer, &counts);
         assert_eq!(
-            show(&reply),
+            show(&answer),
             serde_json::json!({
                 "ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0,
                 "C2CUnreadMsgNumList": [
