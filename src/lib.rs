@@ -34,18 +34,8 @@
 //!
 //! # How an event gets counted
 //!
-//! 1. `POST /v1/events` turns each object of the body into an [`event::Event`]. An object that is no event is rejected; the
-//!    others go on.
-//! 2. The writer groups events by room, announces the rooms in an index outside their slots, and runs each room's accepting
-//!    script. The script numbers messages, remembers ids and records a *job* in the room's slot, in one atomic step.
-//! 3. The delivery brings every member's slot a snapshot of the room and the event's own marks. `deliver.lua` merges them:
-//!    repeated, late and reordered deliveries end in the same state, because it keeps positions and moves the plain counts by the
-//!    difference. A slot may refuse; then the writer has the room decide. At the end the job is cleared, and the caller is
-//!    answered `applied`.
-//! 4. A pod that dies in between leaves the job behind. Every pod sweeps the index and finishes what it finds.
-//!
-//! Lines of a file come in through [`intake`], past HTTP, on the same way from step 2 on. A supergroup has no step 3: the reader
-//! works out its members' counts from the room's head.
+//! `docs/architecture.md` says it in four steps: [`event`] reads it, the writer of the [`engine`] accepts and delivers it by
+//! [`scripts`], and a pod that finds an unfinished job finishes it. Lines of a file come in through [`intake`], past HTTP.
 //!
 //! # What looks after the data
 //!
