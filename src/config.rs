@@ -24,7 +24,7 @@ mod tests;
 
 use crate::names::{AppId, DirectRoomIds};
 
-pub(crate) use load::{Flags, load, load_text};
+pub(crate) use load::{Flags, environment, load, load_text, load_text_under};
 pub(crate) use printer::Printer;
 pub(crate) use redis_address::{Destination, Host, RedisAddress};
 pub(crate) use reference::reference;

@@ -1,5 +1,5 @@
 //! `unread demo`: a pod with the example configuration, a private Redis that is thrown away at the end, and sample data. It
-//! prints calls to paste.
+//! prints calls to paste. The environment sets what concerns the server and the log.
 
 mod calls;
 
@@ -12,7 +12,7 @@ use super::exit::{self, Failure};
 use super::output::print;
 use super::process::{Signals, begin_log, ignore_signals, on_runtime};
 use crate::app::{App, Stop};
-use crate::config::{Config, Flags};
+use crate::config::{self, Config, Flags};
 use crate::demo::{self, private_redis, send_sample};
 use crate::http;
 
@@ -33,7 +33,7 @@ impl DemoArgs {
             admin_listen: self.admin_listen,
             ..Flags::default()
         };
-        let config = demo::config(&flags, &http::sections())?;
+        let config = demo::config(&flags, config::environment()?, &http::sections())?;
         begin_log(&config.log);
         on_runtime(async {
             ignore_signals()?;

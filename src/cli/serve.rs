@@ -11,6 +11,9 @@ use crate::app::App;
 use crate::config::{self, Config, Flags, WeakSecret};
 use crate::http;
 
+/// The warning where no app is configured.
+pub(super) const NO_APP: &str = "no app is configured: every call will be refused";
+
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
@@ -59,7 +62,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         tracing::warn!(setting, "this secret {why}");
     }
     if nobody {
-        tracing::warn!("no app is configured: every call will be refused");
+        tracing::warn!("{NO_APP}");
     }
     app.run(signals.stop()).await;
     Ok(())

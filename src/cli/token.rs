@@ -110,7 +110,7 @@ pub(super) fn print_token(wanted: Wanted) -> Result<u8, Failure> {
 fn app(of: AppArgs) -> Result<AppConfig, Failure> {
     let mut apps = of.file.load()?.apps;
     if apps.is_empty() {
-        apps = demo::config(&Flags::default(), &http::sections())?.apps;
+        apps = demo::config(&Flags::default(), Vec::new(), &http::sections())?.apps;
     }
     apps.into_iter()
         .find(|app| app.id.as_str() == of.app)

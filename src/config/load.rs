@@ -27,6 +27,11 @@ pub(crate) struct Flags {
 /// Reads the configuration of this process: file, environment, flags. `dialects` are the sections that an app may have beside the
 /// program's own.
 pub(crate) fn load(flags: &Flags, dialects: &[&SectionKind]) -> Result<Config, ConfigError> {
+    load_from(flags, environment()?, dialects)
+}
+
+/// The variables of this process that belong to this program, with their values.
+pub(crate) fn environment() -> Result<Vec<(String, String)>, ConfigError> {
     let mut variables = Vec::new();
     let mut problems = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -43,7 +48,7 @@ pub(crate) fn load(flags: &Flags, dialects: &[&SectionKind]) -> Result<Config, C
         }
     }
     if problems.is_empty() {
-        load_from(flags, variables, dialects)
+        Ok(variables)
     } else {
         Err(ConfigError(problems))
     }
@@ -56,21 +61,14 @@ pub(crate) fn load_from(
     dialects: &[&SectionKind],
 ) -> Result<Config, ConfigError> {
     let mut file = None;
-    let mut settings = Vec::new();
-    for (name, value) in variables {
-        let Some((start, path)) = name.split_at_checked(PREFIX.len()) else {
-            continue;
-        };
-        if !start.eq_ignore_ascii_case(PREFIX) {
-            continue;
-        }
-        let path = path.to_ascii_lowercase();
-        if path == "config" {
+    let mut settings = settings_of(variables);
+    settings.retain(|(path, _, value)| {
+        let is_setting = path != "config";
+        if !is_setting {
             file = Some(PathBuf::from(value));
-        } else if !is_service_link(&path) {
-            settings.push((path, name, value));
         }
-    }
+        is_setting
+    });
     let root = match flags.file.as_ref().or(file.as_ref()) {
         Some(path) => std::fs::read_to_string(path)
             .map_err(|error| format!("cannot be read: {error}"))
@@ -87,8 +85,35 @@ pub(crate) fn load_text(
     flags: &Flags,
     dialects: &[&SectionKind],
 ) -> Result<Config, ConfigError> {
+    load_text_under(text, &[], Vec::new(), flags, dialects)
+}
+
+/// Reads a configuration that is part of the program, under those variables that set something in one of `sections`, and under
+/// the flags.
+pub(crate) fn load_text_under(
+    text: &str,
+    sections: &[&str],
+    variables: Vec<(String, String)>,
+    flags: &Flags,
+    dialects: &[&SectionKind],
+) -> Result<Config, ConfigError> {
     let root = parse(text).map_err(|why| ConfigError(vec![why]))?;
-    layered(root, Vec::new(), flags, dialects)
+    let mut settings = settings_of(variables);
+    settings.retain(|(path, ..)| sections.contains(&path.split("__").next().unwrap_or_default()));
+    layered(root, settings, flags, dialects)
+}
+
+/// Path, variable and value of each variable that is ours.
+fn settings_of(
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Vec<(String, String, String)> {
+    let settings = variables.into_iter().filter_map(|(name, value)| {
+        let (start, path) = name.split_at_checked(PREFIX.len())?;
+        let path = path.to_ascii_lowercase();
+        let ours = start.eq_ignore_ascii_case(PREFIX) && !is_service_link(&path);
+        ours.then_some((path, name, value))
+    });
+    settings.collect()
 }
 
 /// `settings`: path, variable and value of each.

@@ -62,7 +62,10 @@ async fn the_documented_acl_line_is_enough_and_makes_no_denial() {
     nothing_was_denied(&redis);
 
     // The commands beside the pods.
-    let more = between("`verify`, `rebuild`, `inspect` and `doctor` take `", "`");
+    let more = between(
+        "`verify`, `rebuild`, `inspect` and `doctor` also use `",
+        "`",
+    );
     let words: Vec<&str> = more.split_whitespace().collect();
     let setting = [&["ACL", "SETUSER", "unread"][..], &words].concat();
     assert_eq!(redis.cli(&setting), "OK", "{more}");

@@ -7,7 +7,7 @@ use crate::engine::reply::{Reply, text};
 use crate::{keys, scripts};
 
 /// The commands that pods run; `@` stands for a key. A unit test compares them with the scripts.
-pub(super) const NEEDED: [&str; 40] = [
+pub(super) const NEEDED: [&str; 38] = [
     "EVALSHA 0123456789012345678901234567890123456789 1 @",
     "EVAL x 1 @",
     "SCRIPT LOAD x",
@@ -46,16 +46,21 @@ pub(super) const NEEDED: [&str; 40] = [
     "LLEN @",
     "LINDEX @ 0",
     "LRANGE @ 0 1",
-    "ZCARD @",
-    "SCAN 0",
+];
+
+/// Commands that no pod runs, and which of our commands do.
+const BESIDE_PODS: [(&str, &str); 3] = [
+    ("ZCARD @", "inspect --room"),
+    ("SCAN 0", "verify, rebuild, inspect --memory"),
+    ("MEMORY USAGE @", "inspect --memory"),
 ];
 
 /// Commands that are used only if they are allowed: by `unread doctor`, and by a client when it connects.
 pub(super) const WELCOME: [&str; 7] = [
     "acl|whoami",
     "config|get",
-    "memory|usage",
-    "cluster",
+    "cluster|slots",
+    "cluster|info",
     "select",
     "role",
     "asking",
@@ -63,14 +68,9 @@ pub(super) const WELCOME: [&str; 7] = [
 
 /// The command that gives a user the least rights that work.
 pub(super) fn command_for_least_rights() -> String {
-    let commands = NEEDED.iter().map(|words| {
-        let mut words = words.split(' ');
-        let name = words.next().unwrap_or_default().to_lowercase();
-        match words.next() {
-            Some("LOAD") => format!("{name}|load"),
-            _ => name,
-        }
-    });
+    let beside = BESIDE_PODS.iter().map(|(line, _)| line);
+    let commands = NEEDED.iter().chain(beside);
+    let commands = commands.map(|line| name(line).to_lowercase().replace(' ', "|"));
     let all: Vec<String> = commands
         .chain(WELCOME.map(str::to_owned))
         .map(|command| format!("+{command}"))
@@ -80,6 +80,16 @@ pub(super) fn command_for_least_rights() -> String {
         keys::ALL,
         all.join(" ")
     )
+}
+
+/// The command of such a line, without its arguments.
+fn name(line: &str) -> &str {
+    let subcommands = ["SCRIPT ", "CLUSTER ", "MEMORY "]
+        .iter()
+        .any(|command| line.starts_with(command));
+    let mut ends = line.match_indices(' ').map(|(at, _)| at);
+    let end = ends.nth(usize::from(subcommands));
+    end.and_then(|end| line.get(..end)).unwrap_or(line)
 }
 
 impl Doctor {
@@ -96,8 +106,9 @@ impl Doctor {
             _ => "this user".to_owned(),
         };
         let mut call = scripts::ACL_REFUSED.call(&[keys::pending_index(0)]);
-        for command in NEEDED {
-            call.push(command.replace(' ', "\n"));
+        let beside = BESIDE_PODS.map(|(line, _)| line);
+        for line in NEEDED.into_iter().chain(beside) {
+            call.push(line.replace(' ', "\n"));
         }
         if cluster.is_some_and(|on| on == "1") {
             call.push("CLUSTER\nSLOTS");
@@ -112,23 +123,31 @@ impl Doctor {
             Ok(refused)
         });
         match refused {
-            Ok(refused) if refused.is_empty() => checks.add(
-                Level::Ok,
-                "rights",
-                format!("{who} may run all that is needed on {}", keys::ALL),
-                "",
-            ),
             Ok(refused) => {
-                let names: Vec<&str> = refused
-                    .iter()
-                    .map(|command| command.split(" @").next().unwrap_or_default())
-                    .collect();
-                checks.add(
-                    Level::Fail,
-                    "rights",
-                    format!("{who} may not run {}", names.join(", ")),
-                    advice,
-                );
+                let mut pods: Vec<&str> = Vec::new();
+                let mut others: Vec<String> = Vec::new();
+                for line in &refused {
+                    match BESIDE_PODS.iter().find(|(beside, _)| beside == line) {
+                        Some((_, runs)) => others.push(format!("{} ({runs})", name(line))),
+                        None => pods.push(name(line)),
+                    }
+                }
+                if pods.is_empty() {
+                    let need = match others.is_empty() {
+                        true => "is needed",
+                        false => "a pod needs",
+                    };
+                    let found = format!("{who} may run all that {need} on {}", keys::ALL);
+                    checks.add(Level::Ok, "rights", found, "");
+                } else {
+                    let found = format!("{who} may not run {}", pods.join(", "));
+                    checks.add(Level::Fail, "rights", found, advice.clone());
+                }
+                if !others.is_empty() {
+                    let found = format!("{who} may not run {}", others.join(", "));
+                    let advice = format!("a pod does not need them, these commands do: {advice}");
+                    checks.add(Level::Warn, "rights for commands", found, advice);
+                }
             }
             Err(error) => checks.add(
                 Level::Fail,
@@ -169,7 +188,37 @@ impl Rights {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../docs/redis.md");
+
+    fn rights(text: &str) -> BTreeSet<&str> {
+        text.split([' ', '`'])
+            .filter(|word| word.starts_with('+'))
+            .collect()
+    }
+
+    /// The line grants what the document gives to pods and to the commands beside them, a database, and nothing else.
+    #[test]
+    fn the_line_grants_what_the_document_gives() {
+        let after = |start: &str| DOCUMENT.split_once(start).unwrap().1;
+        let pods = after("\nACL SETUSER unread ").lines().next().unwrap();
+        let commands = after("`verify`, `rebuild`, `inspect` and `doctor` also use `");
+        let mut given = rights(pods);
+        given.extend(rights(commands.split('`').next().unwrap()));
+        given.insert("+select");
+        assert_eq!(rights(&command_for_least_rights()), given);
+    }
+
+    #[test]
+    fn a_right_is_named_without_arguments() {
+        assert_eq!(name("PING"), "PING");
+        assert_eq!(name("SCAN 0"), "SCAN");
+        assert_eq!(name("SCRIPT LOAD x"), "SCRIPT LOAD");
+        assert_eq!(name("CLUSTER SLOTS"), "CLUSTER SLOTS");
+    }
 
     #[test]
     fn every_command_of_the_scripts_is_asked_for() {

@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn every_endpoint_gets_a_call_and_an_event_to_paste() {
-        let config = demo::config(&Flags::default(), &http::sections()).unwrap();
+        let config = demo::config(&Flags::default(), Vec::new(), &http::sections()).unwrap();
         let listen = "0.0.0.0:8080".parse().unwrap();
         let redis = Some("redis+unix:///tmp/a%20b/redis.sock");
         let text = to_paste(reachable(listen), listen, &config.apps[0], redis);

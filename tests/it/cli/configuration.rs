@@ -126,7 +126,9 @@ fn weak_secrets_are_warned_of_by_the_setting_they_stand_in() {
 #[test]
 fn nothing_configured_is_all_defaults() {
     let said = run(unread().arg("check-config"));
-    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
+    // `serve` logs the same.
+    let warning = "unread: warning: no app is configured: every call will be refused\n";
+    assert_eq!((said.code, said.stderr.as_str()), (0, warning));
     let shown = parsed(&said.stdout);
     assert_eq!(shown["server"]["listen"].as_str(), Some("127.0.0.1:8080"));
     assert_eq!(

@@ -75,6 +75,33 @@ fn doctor_tells_a_good_redis_from_a_bad_one() {
     assert_eq!(ran.code, 0, "{}", ran.stdout);
 }
 
+/// With the rights that `docs/redis.md` gives to a pod nothing fails: what only commands need is a warning that names them.
+#[test]
+fn the_rights_of_a_pod_are_enough_and_doctor_names_the_commands_that_need_more() {
+    let document = include_str!("../../../docs/redis.md");
+    let (_, line) = document.split_once("\nACL SETUSER unread ").unwrap();
+    let line = line.lines().next().unwrap();
+    let line = line.replace(">PASSWORD", ">secret-of-24-characters");
+    let redis = RedisServer::start_with(&["--appendonly", "yes"]);
+    let words: Vec<&str> = ["ACL", "SETUSER", "unread"]
+        .into_iter()
+        .chain(line.split_whitespace())
+        .collect();
+    assert_eq!(redis.cli(&words), "OK", "{line}");
+    let url = redis
+        .url()
+        .replace("redis://", "redis://unread:secret-of-24-characters@");
+    let ran = support::run_unread(&["doctor", "--redis-url", &url, "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let all = checks(&ran);
+    let (level, said) = &all["rights for commands"];
+    assert_eq!(level, "warn");
+    let named = "may not run ZCARD (inspect --room), SCAN (verify, rebuild, inspect --memory), MEMORY USAGE (inspect --memory)";
+    assert!(said.contains(named), "{said}");
+    let (level, said) = &all["rights"];
+    assert_eq!(level, "ok", "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn doctor_names_missing_rights_and_shows_no_password() {
     let redis = RedisServer::start();
