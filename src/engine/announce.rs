@@ -3,10 +3,10 @@
 //!
 //! An announcement has a *token*: a number that grows with every announcement of an entry. The sweep removes an entry only after
 //! it has *sealed* the room (or user) with the entry's token, in the same script that found no unfinished job there. From then on
-//! the accepting scripts refuse (`STALE`) that token and all smaller ones. So nothing is accepted on an announcement that has been
-//! removed, however long a pod was stopped in between, and whatever the clocks say: the node of the index and the node of the
-//! room never compare their clocks. When an entry is looked at does not depend on how often it is announced, so a room that is
-//! announced all the time is looked at as often as any other.
+//! the accepting scripts refuse (`STALE`) that token and all smaller ones. So nothing is accepted on an announcement that has
+//! been removed, however long a pod was stopped in between, and whatever the clocks say: the node of the index and the node of
+//! the room never compare their clocks. When an entry is looked at does not depend on how often it is announced, so a room that
+//! is announced all the time is looked at as often as any other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;

@@ -31,7 +31,8 @@ impl Durable {
         Self { queue }
     }
 
-    /// Returns when enough replicas have everything that was written before this call. After an error it is unknown what they have.
+    /// Returns when enough replicas have everything that was written before this call. After an error it is unknown what they
+    /// have.
     pub(super) async fn confirm(&self) -> Result<()> {
         let (caller, answer) = oneshot::channel();
         self.queue

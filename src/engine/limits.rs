@@ -134,7 +134,8 @@ impl Charges {
         });
         open.push(Arc::clone(&group));
         let (redis, charge, closing) = (redis.clone(), charge.clone(), Arc::clone(&group));
-        // This task runs when the thread has finished its current tasks. Calls that arrived at the same moment have joined by then.
+        // This task runs when the thread has finished its current tasks. Calls that arrived at the same moment have joined by
+        // then.
         tokio::spawn(async move {
             let granted = charge_all(&redis, &charge, closing.close(), false).await;
             locked(&account).learn(&granted);

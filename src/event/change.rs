@@ -22,7 +22,7 @@ const MAX_LONG_BYTES: usize = 4 << 10;
 const MAX_PAYLOAD_BYTES: usize = 4 << 10;
 
 /// Each event type: its name, and the function that reads the fields of such an event.
-const TYPES: [(&str, Reading); 12] = [
+static TYPES: [(&str, Reading); 12] = [
     ("user.updated", user_updated),
     ("user.deleted", user_deleted),
     ("room.updated", room_updated),
@@ -50,8 +50,8 @@ pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
         .ok_or_else(|| wrong("type", "is missing"))?;
     let time = fields.time(Name::Time, time::TimeUse::Event)?;
     let key = fields.name(Name::Key, EventKey::parse)?;
-    let (type_name, reading) = TYPES
-        .into_iter()
+    let &(type_name, reading) = TYPES
+        .iter()
         .find(|(known, _)| *known == name)
         .ok_or_else(|| wrong("type", "is not a known event type"))?;
     let change = reading(fields)?;

@@ -51,8 +51,8 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// Its value, if it is a number without fraction and exponent, and fits. `-0` is refused: `serde_json` does not take it for an
-    /// integer either.
+    /// Its value, if it is a number without fraction and exponent, and fits. `-0` is refused: `serde_json` does not take it for
+    /// an integer either.
     pub(crate) fn integer(self) -> Option<i64> {
         let digits = std::str::from_utf8(self.text).ok()?;
         let is_number = digits.starts_with(|c: char| c == '-' || c.is_ascii_digit());

@@ -162,8 +162,8 @@ impl Reader {
             .collect()
     }
 
-    /// The number of rooms, and the rooms of the page in their order. A room that turns out to be gone (the delivery of its end is
-    /// under way) is left out, and the next rooms move up.
+    /// The number of rooms, and the rooms of the page in their order. A room that turns out to be gone (the delivery of its end
+    /// is under way) is left out, and the next rooms move up.
     async fn page(
         &self,
         app: &AppId,

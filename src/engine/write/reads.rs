@@ -49,8 +49,8 @@ impl Writer {
         let read: Vec<Vec<Numbered<EventOutcome>>> = stream::iter(rooms)
             .map(|room| {
                 let step = Step {
-                    // Each room keeps the key too: if the event is repeated after some of the rooms were read, messages that came since
-                    // stay unread there.
+                    // Each room keeps the key too: if the event is repeated after some of the rooms were read, messages that came
+                    // since stay unread there.
                     key: key_in_rooms.clone(),
                     ..Step::internal(Change::Read {
                         place: RoomOrPeer::Room(room.clone()),
@@ -58,8 +58,8 @@ impl Writer {
                         up_to: up_to.clone(),
                     })
                 };
-                // A room that the user has left meanwhile, or that was deleted, has nothing to read. A room that has forgotten its
-                // messages of that time stays unread.
+                // A room that the user has left meanwhile, or that was deleted, has nothing to read. A room that has forgotten
+                // its messages of that time stays unread.
                 let steps = vec![step];
                 self.apply_room(app, RoomSteps { name: room, steps }, wait)
             })
@@ -171,8 +171,8 @@ impl RoomWorker<'_> {
         Ok(if is_current { read } else { 0 })
     }
 
-    /// The outcome when the room rejects a read that named the peer. A user who has left the room has nothing to read, so the read
-    /// is applied. The rejection stays for a user who is invited and has not joined.
+    /// The outcome when the room rejects a read that named the peer. A user who has left the room has nothing to read, so the
+    /// read is applied. The rejection stays for a user who is invited and has not joined.
     pub(super) async fn rejected_read_by_peer(
         &self,
         user: &Enc,

@@ -14,8 +14,8 @@ use crate::names::{AppId, UserId};
 use crate::scripts;
 
 impl Writer {
-    /// The reads that have a key and name a peer instead of a room: index, user, key. When such an event is repeated the two users
-    /// may have another room. So the user's slot keeps the key too, for this peer.
+    /// The reads that have a key and name a peer instead of a room: index, user, key. When such an event is repeated the two
+    /// users may have another room. So the user's slot keeps the key too, for this peer.
     pub(super) fn reads_by_peer(&self, events: &[Numbered<Event>]) -> Vec<(usize, Enc, String)> {
         let by_peer = |(index, event): &Numbered<Event>| match &event.change {
             Change::Read {
@@ -37,7 +37,8 @@ impl Writer {
         mut users: UserUpdates,
         outcomes: &mut [Option<EventOutcome>],
     ) -> Result<()> {
-        // Each round makes one update of each user, because a user's updates have to keep their order. Mostly one round is enough.
+        // Each round makes one update of each user, because a user's updates have to keep their order. Mostly one round is
+        // enough.
         while !users.0.is_empty() {
             let mut items = Vec::with_capacity(users.0.len());
             let mut under_way = Vec::with_capacity(users.0.len());

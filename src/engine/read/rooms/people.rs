@@ -50,8 +50,8 @@ impl People {
 }
 
 impl Reader {
-    /// A user's profile. A user whose profile can't be read is shown by the id alone, so that the rooms of that user stay visible to
-    /// their other members.
+    /// A user's profile. A user whose profile can't be read is shown by the id alone, so that the rooms of that user stay visible
+    /// to their other members.
     pub(super) fn profile(
         &self,
         app: &AppId,

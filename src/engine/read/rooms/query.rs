@@ -220,8 +220,8 @@ impl RoomQuery<'_> {
         self.sort.get(..remote)
     }
 
-    /// Puts the rooms of the page in their places in `order`, as far as the user's slot knows it. Returns the places of the page, and
-    /// the places of all rooms that are equal to one of its rooms so far: their order depends on what only these rooms know.
+    /// Puts the rooms of the page in their places in `order`, as far as the user's slot knows it. Returns the places of the page,
+    /// and the places of all rooms that are equal to one of its rooms so far: their order depends on what only these rooms know.
     pub(super) fn arrange(
         &self,
         found: &[RoomBrief<'_>],
