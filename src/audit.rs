@@ -6,6 +6,7 @@ mod doctor;
 mod drift;
 mod form;
 mod inspect;
+mod look;
 mod memory;
 mod mend;
 mod record;
