@@ -1,4 +1,4 @@
-//! Redis keys, and the names in them. No other module builds a key.
+//! Redis keys, and the names in them. No other module builds or parses a key, so all of that is in this one file.
 //!
 //! A key is `unread:v1:{APP:u:USER}:WHAT` or `unread:v1:{APP:r:ROOM}:WHAT`, so all keys of a user, or of a room, are in one
 //! slot. In a name, ASCII letters, digits, `_ . @ ~ = -` and characters outside ASCII stay as they are; every other character

@@ -29,7 +29,7 @@ pub(crate) fn reference(dialects: &[&SectionKind]) -> Vec<(String, Row)> {
     all
 }
 
-/// A setting that consists of others is told by those alone.
+/// Of a setting with parts, only the parts are listed.
 fn add(all: &mut Vec<(String, Row)>, section: &str, rows: Vec<Row>) {
     for mut row in rows {
         let path = format!("{section}.{}", row.key);

@@ -266,8 +266,8 @@ pub(crate) fn set(response: &mut HttpResponse, name: HeaderName, value: impl Try
     }
 }
 
-/// Marks an answer that tells what was done: it is given also where there is no memory for answers, since whoever is refused
-/// would have it done again.
+/// Marks an answer that tells what was done. The caller gets it even where there is no memory for answers: a caller who got a
+/// refusal instead would have the same done again.
 pub(crate) struct Done;
 
 /// Notes what the call has come to. An answer that is no success needs it, since its status may hide the outcome.

@@ -21,7 +21,7 @@ pub(crate) fn filter(text: &str) -> Result<EnvFilter, String> {
     let filter = parsed.ok_or(
         "must be off, error, warn, info, debug or trace, or several such as `info,unread=debug`",
     )?;
-    // At info, actix's server logs what a line of the program says better. Whoever asks for debug or trace gets its lines too.
+    // The lines of actix's server at info repeat what the program says itself. At debug and trace they are shown.
     let quiet = !text.contains("actix") && !text.contains("debug") && !text.contains("trace");
     match "actix_server=warn".parse() {
         Ok(directive) if quiet && text.contains("info") => Ok(filter.add_directive(directive)),

@@ -131,8 +131,8 @@ async fn a_slow_but_steady_reader_gets_its_whole_answer() {
     );
 }
 
-/// Callers that are told in time go elsewhere: while the pod drains, every answer is the last one of its connection; when it
-/// stops, who only waits is let go, and who is being served is served.
+/// While the pod drains, every answer closes its connection, so callers go to another pod. When the pod stops, it closes the
+/// connections that only wait, and finishes the requests that it works on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopping_pod_cuts_nobody_off() {
     let (redis, config) = (RedisServer::start(), config());

@@ -303,8 +303,8 @@ async fn each_bad_line_is_named_and_stops_nothing() {
     }
 }
 
-/// Of many rooms that are taken side by side, bad lines among good ones: what is wrong is told in the order of the lines, the
-/// first of them by name, as if one event were taken after the other.
+/// The import takes many rooms side by side, with bad lines among good ones. It reports the bad lines in their order, the first
+/// ones by name, as if it took one event after the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_are_told_in_the_order_of_the_lines() {
     let scene = Scene::new();

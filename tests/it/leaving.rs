@@ -59,7 +59,7 @@ fn pod(drain: &str, redis: &RedisServer) -> Pod {
     pod
 }
 
-/// Thirty clients call. Each connects again when it is told that its connection ends, until nobody takes new connections.
+/// Thirty clients call. When an answer closes its connection, the client connects again, until nobody takes new connections.
 /// Answers how many calls were answered after the signal.
 fn deploy(drain: &str) -> usize {
     let redis = RedisServer::start();

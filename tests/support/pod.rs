@@ -185,7 +185,7 @@ impl Pod {
         self.ended()
     }
 
-    /// Waits for the end of a pod that was told to end; answers its exit code (none: a signal ended it).
+    /// Waits for the end of a pod that got SIGTERM. Answers its exit code; none: a signal ended it.
     pub fn ended(&mut self) -> Option<i32> {
         let mut child = self.child.take().expect("the pod still runs");
         until("the pod's end after SIGTERM", || child.try_wait().unwrap()).code()

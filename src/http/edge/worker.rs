@@ -118,7 +118,7 @@ pub(super) struct Worker {
     turns_given: Cell<usize>,
     /// The connections that wait for their turn.
     queue: RefCell<VecDeque<Rc<dyn Swept>>>,
-    /// Told of the first turn after a look at the sockets.
+    /// Wakes what waits for the first turn after a look at the sockets.
     first_turn: Notify,
 }
 

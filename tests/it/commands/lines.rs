@@ -100,15 +100,8 @@ async fn every_line_runs(config: &Config, url: &str, environment: &[(&str, &str)
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_of_inspect_run_on_one_server() {
-    let redis = RedisServer::start();
-    every_line_runs(&Config::apps(1), &redis.url(), &[]).await;
-    let login = |user: &str| {
-        redis
-            .url()
-            .replace("redis://", &format!("redis://{user}:p%40ss%20of%20length@"))
-    };
+/// Makes the user `me&you`, with a password that an address has to encode.
+fn allow_me(redis: &RedisServer) {
     redis.cli(&[
         "ACL",
         "SETUSER",
@@ -118,6 +111,18 @@ async fn lines_of_inspect_run_on_one_server() {
         "~*",
         "+@all",
     ]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_of_inspect_run_on_one_server() {
+    let redis = RedisServer::start();
+    every_line_runs(&Config::apps(1), &redis.url(), &[]).await;
+    let login = |user: &str| {
+        redis
+            .url()
+            .replace("redis://", &format!("redis://{user}:p%40ss%20of%20length@"))
+    };
+    allow_me(&redis);
     let password = [("REDISCLI_AUTH", "p@ss of length")];
     every_line_runs(
         &Config::apps(1),
@@ -134,15 +139,7 @@ async fn lines_of_inspect_run_over_a_unix_socket() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("it's a $HOME %20 so?ck#et");
     let redis = RedisServer::start_with(&["--unixsocket", socket.to_str().unwrap()]);
-    redis.cli(&[
-        "ACL",
-        "SETUSER",
-        "me&you",
-        "on",
-        ">p@ss of length",
-        "~*",
-        "+@all",
-    ]);
+    allow_me(&redis);
     let path = socket.to_str().unwrap();
     let path = path
         .replace('%', "%25")
