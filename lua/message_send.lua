@@ -95,23 +95,8 @@ if any_new then
   local made = not born
   if made and found ~= 'new' then return {'LEFT'} end
   if born and kind ~= 'direct' then return {'KIND'} end
-  local here = {}
-  if not made then
-    local all = redis.call('HGETALL', members)
-    for i = 1, #all, 2 do
-      if member(all[i]) and all[i] ~= one and all[i] ~= two then return {'FULL'} end
-      here[all[i]] = member(all[i])
-    end
-    if one == two or not (here[one] and here[two]) then
-      -- The room is the pair's only if nobody else was in it last. Where one of the two is still in it, the last user beside that
-      -- one counts; where neither is, the last two users count.
-      local stays = here[one] and one or here[two] and two
-      for user in string.gmatch(parted(m[21], {}), '[^,]+') do
-        if user ~= one and user ~= two then return {'FULL'} end
-        if stays and user ~= stays then break end
-      end
-    end
-  end
+  local here = made and {} or pair_in(members, tonumber(born), m[21], one, two)
+  if not here then return {'FULL'} end
   local missing = {}
   if not here[one] then missing[1] = one end
   if two ~= one and not here[two] then missing[#missing + 1] = two end

@@ -4,7 +4,7 @@
 --   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 pending (hash: job -> record),
 --   6 and 7 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
---   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time, 8 the id or the time (milliseconds),
+--   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time|position, 8 the id, the time (milliseconds) or the position,
 --   9 a position up to which the user is known to have read, or 0
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
@@ -36,6 +36,8 @@ if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[7]) then return {'MEMBER'} e
 local head, position = tonumber(m[2]), nil
 if how == 'all' then
   position = head
+elseif how == 'position' then
+  position = math.min(head, tonumber(value))
 elseif how == 'id' then
   local known = redis.call('HGET', ids, value)
   local first, at, number = string.match(known or '', '^(%d+)|(%d+)|%-?%d+|%d+|(%d+)')

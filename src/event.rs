@@ -82,8 +82,10 @@ pub(crate) enum Change {
     Message(Message),
     /// `message.recalled`
     Recalled {
-        /// Which room.
-        room: RoomId,
+        /// Where: `With` needs a sender.
+        place: RoomOrPeer,
+        /// One of the two in the direct room, where that names the other one.
+        sender: Option<UserId>,
         /// Which message.
         id: MessageId,
     },
@@ -145,6 +147,8 @@ pub(crate) enum UpTo {
     Id(MessageId),
     /// All messages at or before that time (milliseconds).
     Time(i64),
+    /// That position, at least 1, or the head if the room has not come so far.
+    Position(u64),
 }
 
 /// Whom a message mentions.
@@ -182,6 +186,15 @@ pub(crate) struct Message {
 impl Change {
     /// Whether its event has an id of its own, by which it is known when it is sent again.
     pub(crate) fn has_id(&self) -> bool {
-        matches!(self, Change::Message(_) | Change::Recalled { .. })
+        self.message_id().is_some()
+    }
+
+    /// The id of the message that the event sends or takes back.
+    pub(crate) fn message_id(&self) -> Option<&MessageId> {
+        match self {
+            Change::Message(message) => Some(&message.id),
+            Change::Recalled { id, .. } => Some(id),
+            _ => None,
+        }
     }
 }

@@ -174,7 +174,8 @@ fn member(fields: &mut EventFields<'_>, state: MemberState) -> Result<Change, Wr
     Ok(Change::Member { room, state, users })
 }
 
-fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+/// Where a message is, and its sender: in a room, or in the direct room of `sender` and `to`.
+fn place_of_message(fields: &mut EventFields<'_>) -> Result<(RoomOrPeer, Option<UserId>), Wrong> {
     let sender = fields.name(Name::Sender, UserId::parse)?;
     let place = match (
         fields.name(Name::Room, RoomId::parse)?,
@@ -188,6 +189,11 @@ fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         (None, Some(to)) => RoomOrPeer::With(to),
         (None, None) => return Err(wrong("room", "is missing")),
     };
+    Ok((place, sender))
+}
+
+fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let (place, sender) = place_of_message(fields)?;
     let mentions = match fields.take(Name::Mentions) {
         None => Mentions::Users(Vec::new()),
         Some(raw) if raw.items().is_some() => Mentions::Users(fields.users_that_can_be(
@@ -243,9 +249,9 @@ fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
 }
 
 fn recalled(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
-    let room = fields.required(Name::Room, RoomId::parse)?;
+    let (place, sender) = place_of_message(fields)?;
     let id = fields.required(Name::Id, MessageId::parse)?;
-    Ok(Change::Recalled { room, id })
+    Ok(Change::Recalled { place, sender, id })
 }
 
 fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
@@ -259,16 +265,24 @@ fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         (None, Some(peer)) => RoomOrPeer::With(peer),
         (None, None) => return Err(wrong("room", "is missing")),
     };
-    let up_to = match (
-        fields.name(Name::UpToId, MessageId::parse)?,
-        fields.time(Name::UpToTime, time::TimeUse::Bound)?,
-    ) {
-        (Some(_), Some(_)) => return Err(wrong("up_to_time", "can't be given beside up_to_id")),
-        (Some(id), None) => UpTo::Id(id),
-        (None, Some(time)) => UpTo::Time(time),
-        (None, None) => UpTo::Head,
-    };
+    let up_to = up_to(fields)?;
     Ok(Change::Read { place, user, up_to })
+}
+
+/// How far a read goes: at most one of three fields says so.
+fn up_to(fields: &mut EventFields<'_>) -> Result<UpTo, Wrong> {
+    let id = fields.name(Name::UpToId, MessageId::parse)?;
+    let time = fields.time(Name::UpToTime, time::TimeUse::Bound)?;
+    let position = fields.position(Name::UpToPosition)?;
+    match (id, time, position) {
+        (Some(_), Some(_), _) => Err(wrong("up_to_time", "can't be given beside up_to_id")),
+        (Some(_), _, Some(_)) => Err(wrong("up_to_position", "can't be given beside up_to_id")),
+        (_, Some(_), Some(_)) => Err(wrong("up_to_position", "can't be given beside up_to_time")),
+        (Some(id), None, None) => Ok(UpTo::Id(id)),
+        (None, Some(time), None) => Ok(UpTo::Time(time)),
+        (None, None, Some(position)) => Ok(UpTo::Position(position)),
+        (None, None, None) => Ok(UpTo::Head),
+    }
 }
 
 fn read_all(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {

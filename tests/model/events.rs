@@ -72,6 +72,12 @@ fn time(event: &Value, field: &str) -> Checked<Option<i64>> {
         .transpose()
 }
 
+/// The number of a message.
+fn position(event: &Value, field: &str) -> Checked<Option<u64>> {
+    let parse = |v: &Value| v.as_u64().filter(|position| *position >= 1).ok_or(INVALID);
+    event.get(field).map(parse).transpose()
+}
+
 const DETAILS: [(&str, bool); 5] = [
     ("name", true),
     ("cover", true),
@@ -431,7 +437,15 @@ impl Model {
     fn message_recalled(&mut self, event: &Value) -> Checked<Outcome> {
         let message = id(event, "id")?;
         let history = self.history;
-        let room = self.room_mut(id(event, "room")?)?;
+        let place = match (optional_id(event, "room")?, optional_id(event, "to")?) {
+            (Some(room), None) => room.to_owned(),
+            (None, Some(to)) => {
+                let room = self.direct_room(id(event, "sender")?, to);
+                room.ok_or("message_not_found")?.to_owned()
+            }
+            _ => return Err(INVALID),
+        };
+        let room = self.room_mut(&place)?;
         let known = room.known(history);
         let message = room.messages[known..]
             .iter_mut()
@@ -448,7 +462,13 @@ impl Model {
         let user = id(event, "user")?;
         let up_to_id = optional_id(event, "up_to_id")?;
         let up_to_time = time(event, "up_to_time")?;
-        if up_to_id.is_some() && up_to_time.is_some() {
+        let up_to_position = position(event, "up_to_position")?;
+        let bounds = [
+            up_to_id.is_some(),
+            up_to_time.is_some(),
+            up_to_position.is_some(),
+        ];
+        if bounds.into_iter().filter(|given| *given).count() > 1 {
             return Err(INVALID);
         }
         let rooms: Vec<String> = match (optional_id(event, "room")?, optional_id(event, "peer")?) {
@@ -462,7 +482,7 @@ impl Model {
         // Where there is nothing to read, all is read; of several rooms one that takes it will do.
         let mut verdict = Ok(Outcome::Applied(None));
         for (n, room) in rooms.iter().enumerate() {
-            let read = self.room_read_in(room, user, up_to_id, up_to_time);
+            let read = self.room_read_in(room, user, up_to_id, up_to_time, up_to_position);
             if n == 0 || verdict.is_err() {
                 verdict = read;
             }
@@ -476,6 +496,7 @@ impl Model {
         user: &str,
         up_to_id: Option<&str>,
         up_to_time: Option<i64>,
+        up_to_position: Option<u64>,
     ) -> Checked<Outcome> {
         let history = self.history;
         let room = self.room_mut(room)?;
@@ -485,7 +506,7 @@ impl Model {
         let position = match (up_to_id, up_to_time) {
             (Some(id), _) => room.position_of(id, history)?,
             (None, Some(time)) => room.position_at(user, time, history)?,
-            (None, None) => room.head(),
+            (None, None) => up_to_position.map_or(room.head(), |named| named.min(room.head())),
         };
         room.read_up_to(user, position);
         Ok(Outcome::Applied(None))

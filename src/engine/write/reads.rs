@@ -91,6 +91,7 @@ impl RoomWorker<'_> {
             UpTo::Head => ("all", String::new()),
             UpTo::Id(id) => ("id", encode(id.as_str()).as_str().to_owned()),
             UpTo::Time(time) => ("time", time.to_string()),
+            UpTo::Position(position) => ("position", position.to_string()),
         };
         let history = &self.writer.inner.history;
         let keys = &self.keys;

@@ -179,7 +179,15 @@ impl RoomWorker<'_> {
                 let users: Vec<Enc> = users.iter().map(|user| encode(user.as_str())).collect();
                 self.change_members(&users, state, up_to, key).await
             }
-            Change::Recalled { id, .. } => self.recall(&encode(id.as_str())).await,
+            Change::Recalled { place, sender, id } => {
+                let pair = match (&place, &sender) {
+                    (RoomOrPeer::With(to), Some(sender)) => {
+                        [sender, to].map(|user| encode(user.as_str()).as_str().to_owned())
+                    }
+                    _ => Default::default(),
+                };
+                self.recall(&encode(id.as_str()), pair).await
+            }
             Change::Read { place, user, up_to } => {
                 let user = encode(user.as_str());
                 match (self.read(&user, &up_to, key).await?, place) {
@@ -380,14 +388,17 @@ impl RoomWorker<'_> {
         }
     }
 
-    async fn recall(&mut self, id: &Enc) -> Result<EventOutcome> {
+    /// Takes a message back; `pair`: the two users whose direct room the event means, or empty.
+    async fn recall(&mut self, id: &Enc, pair: [String; 2]) -> Result<EventOutcome> {
         let history = &self.writer.inner.history;
         let keys = &self.keys;
+        let [one, two] = &pair;
         let mut reply = self
             .accept(|token| {
                 scripts::MESSAGE_RECALL
                     .call(&[
                         keys.meta(),
+                        keys.members(),
                         keys.ids(),
                         keys.recalled(),
                         keys.allmentions(),
@@ -398,6 +409,8 @@ impl RoomWorker<'_> {
                     .arg(history.max_messages)
                     .arg(history.max_age_micros())
                     .arg(id.as_str())
+                    .arg(one)
+                    .arg(two)
             })
             .await?;
         match reply.text()?.as_str() {

@@ -151,6 +151,17 @@ impl Universe {
     }
 
     fn recall(&self, model: &Model, rng: &mut StdRng) -> Value {
+        if let (Some((room, pair)), true) = (self.pairs.choose(rng), rng.random_bool(0.2)) {
+            // By the two users, in either order, whether or not the room is still theirs.
+            let [one, two] = pair.each_ref().map(String::as_str);
+            let (sender, to) = if rng.random_bool(0.5) {
+                (one, two)
+            } else {
+                (two, one)
+            };
+            let id = self.known_message(model, room, rng);
+            return json!({"type": "message.recalled", "sender": sender, "to": to, "id": id});
+        }
         let room = self.room(model, rng);
         // The last message more often than chance would have it: it is shown.
         let last = model
@@ -198,6 +209,10 @@ impl Universe {
         }
         match rng.random_range(0..10) {
             0..5 => event["up_to_id"] = self.known_message(model, &room, rng).into(),
+            8 => {
+                let head = model.rooms.get(&room).map_or(0, Room::head);
+                event["up_to_position"] = rng.random_range(1..=head + 2).into();
+            }
             5..8 => {
                 let messages = model
                     .rooms
@@ -343,7 +358,15 @@ fn may_be_null(event: &Value) -> &'static [&'static str] {
         ],
         "member.joined" | "member.invited" | "member.left" => &["user", "users"],
         "message.sent" => &["room", "to", "text", "mentions", "silent", "mark_read"],
-        "room.read" => &["peer", "room", "up_to_id", "up_to_time", "key"],
+        "message.recalled" => &["room", "to"],
+        "room.read" => &[
+            "peer",
+            "room",
+            "up_to_id",
+            "up_to_time",
+            "up_to_position",
+            "key",
+        ],
         "user.read_all" => &["up_to_time", "kinds", "key"],
         "pref.updated" => &["tags", "tag_colors", "hidden", "folder"],
         _ => &[],
@@ -378,6 +401,8 @@ fn invalid(rng: &mut StdRng) -> Value {
         json!({"type": "message.sent", "room": "r1", "id": "x", "silent": "yes"}),
         json!({"type": "message.sent", "room": "r1", "id": "x", "time": "yesterday"}),
         json!({"type": "message.recalled", "room": "r1"}),
+        json!({"type": "message.recalled", "to": "alice", "id": "x"}),
+        json!({"type": "room.read", "room": "r1", "user": "alice", "up_to_position": 0}),
         json!({"type": "room.read", "user": "alice"}),
         json!({"type": "room.read", "room": "r1"}),
         json!({"type": "room.read", "room": "r1", "user": "alice", "key": ""}),

@@ -127,6 +127,11 @@ impl Universe {
                 });
                 theirs.len() <= 1 && !open && !elsewhere
             }
+            // Several rooms may be that of two users, and one that is empty may have another one's name.
+            "message.recalled" if event.get("to").is_some() => {
+                let theirs = between(field("sender"), field("to"));
+                theirs.len() <= 1 && !theirs.iter().any(|id| model.rooms[id].members.is_empty())
+            }
             _ => true,
         }
     }
