@@ -7,9 +7,10 @@
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
 --   4 history in microseconds, 5 and 6 the pair or '' and '', 7 what the caller takes the pair's room for: 'new' it is made if it
 --   does not exist; 'existing' both have to be in it; 'rejoined' it has to exist, and the one who left comes back,
---   then ten per message:
+--   then eleven per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type,
---   1 if the event gave the time, 0 if the pod took the time of arrival, payload (JSON) or ''
+--   1 if the event gave the time, 0 if the pod took the time of arrival, payload (JSON) or '',
+--   users for whom it does not count ('' or comma list)
 -- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a pending conversion to a supergroup), pending jobs
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if room_trim.lua should
 --   forget mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '', record or ''}
@@ -67,7 +68,7 @@ local function put(field, value) set[#set + 1] = field; set[#set + 1] = value en
 
 -- Which of the messages the history knows, and when each was accepted. All is read before anything is written.
 local asked_ids, known = {}, {}
-for i = 8, #ARGV, 10 do
+for i = 8, #ARGV, 11 do
   asked_ids[#asked_ids + 1] = ARGV[i]
 end
 for i, entry in ipairs(redis.call('HMGET', ids, unpack(asked_ids))) do
@@ -132,7 +133,7 @@ local last, payload, much, reply = nil, '', 0, {}
 local last_at, last_time = tonumber(string.match(m[10] or '', '^%d+')), tonumber(m[11])
 -- When a message was sent: the time that it was given, but not later than its acceptance.
 local function moment(time, at) return math.min(time, math.floor(at / 1000)) end
-for i = 8, #ARGV, 10 do
+for i = 8, #ARGV, 11 do
   local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local silent, mark, mentions = ARGV[i + 3] == '1', ARGV[i + 4] == '1', ARGV[i + 5]
   local n = #reply
@@ -185,14 +186,17 @@ for i = 8, #ARGV, 10 do
     elseif not silent and mentions ~= '' then
       named = joined_of(mentions, sender)
     end
+    local excepted = not silent and ARGV[i + 10] ~= '' and joined_of(ARGV[i + 10], '') or {}
     local what = ''
-    if all or sender ~= '' or #named > 0 then
-      -- What the message is to its sender: r read up to here, h a hole, q nothing; n the sender has not joined. A pair is let into its room.
-      local own, brings = 'n', ''
+    if all or sender ~= '' or #named > 0 or #excepted > 0 then
+      -- What the message is to its sender: r read up to here, h a hole, q nothing; n the sender has not joined. Then, if they are
+      -- needed: the pair that is let into its room and the base, and the members for whom the message does not count.
+      local own, more = 'n', ''
       if sender ~= '' and member(sender) == 'j' then own = mark and 'r' or silent and 'q' or 'h' end
-      if one ~= '' then brings = '|' .. one .. ',' .. two .. '|' .. int(silent and head or head - 1) end
+      if one ~= '' then more = '|' .. one .. ',' .. two .. '|' .. int(silent and head or head - 1) end
+      if #excepted > 0 then more = (more ~= '' and more or '||') .. '|' .. table.concat(excepted, ',') end
       what = int(now + lease) .. (all and '\nall\n\n' or '\nsome\n\n') .. 'm|' .. at .. '|' .. own .. '|' .. sender
-        .. '|' .. table.concat(named, ',') .. brings
+        .. '|' .. table.concat(named, ',') .. more
       redis.call('HSET', pending, revs, what)
     end
     reply[n + 1] = 'A'
@@ -206,7 +210,7 @@ end
 -- with it may be sent again. An id that was used again belongs to the newer message. A call forgets a bounded number, so
 -- that it stays short after an operator has shortened the history.
 local retried, most = now - 900000000, max_messages + 50000
-for _ = 1, #ARGV / 10 + 16 do
+for _ = 1, #ARGV / 11 + 16 do
   local oldest = redis.call('LINDEX', log, 0)
   if not oldest then break end
   local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|(.*)$')

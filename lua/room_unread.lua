@@ -34,11 +34,12 @@ if state == 'j' and m[4] == '1' then
         names, act = string.match(all[i + 1], '^%d+\n%a+\n([^\n]*)\n(.*)$')
       end
       if act and tonumber(all[i]) > epoch then
-        local at, own, sender, named = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)')
+        local at, own, sender, named, except = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)|?[^|]*|?%d*|?([^|]*)$')
+        local function is_in(list) return string.find(',' .. list .. ',', ',' .. user .. ',', 1, true) end
         local to = names == user and string.match(act, '^r|(%d+)$') or own == 'r' and sender == user and at
         if to then read = math.max(read, tonumber(to)) end
-        if own == 'h' and sender == user then holes = holes .. ',' .. at end
-        if named and string.find(',' .. named .. ',', ',' .. user .. ',', 1, true) then mentions = mentions .. ',' .. at end
+        if (own == 'h' and sender == user) or (except and is_in(except)) then holes = holes .. ',' .. at end
+        if named and is_in(named) then mentions = mentions .. ',' .. at end
       end
     end
   end

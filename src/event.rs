@@ -177,6 +177,8 @@ pub(crate) struct Message {
     pub payload: Option<String>,
     /// Whom it mentions.
     pub mentions: Mentions,
+    /// For whom it does not count.
+    pub except: Vec<UserId>,
     /// Whether it never counts.
     pub silent: bool,
     /// Whether the sender has read up to here.

@@ -351,6 +351,7 @@ fn job(stamp: &str, value: &str, of_user: bool) -> FormCheck {
         sender,
         mentions,
         brings,
+        except,
         ..
     } = &job.act
     {
@@ -358,7 +359,7 @@ fn job(stamp: &str, value: &str, of_user: bool) -> FormCheck {
             return Err(NO_RECORD);
         }
         let pair = brings.iter().flat_map(|(pair, _)| pair);
-        let mut named = sender.iter().chain(mentions).chain(pair);
+        let mut named = sender.iter().chain(mentions).chain(pair).chain(except);
         named.try_for_each(|name| id(name.as_str()))?;
     }
     Ok(())

@@ -162,6 +162,8 @@ pub(crate) enum Act {
         mentions: Vec<Enc>,
         /// The pair that the message lets into its direct room, and the base of their memberships.
         brings: Option<(Vec<Enc>, u64)>,
+        /// Members for whom the message does not count.
+        except: Vec<Enc>,
     },
     Recall(u64),
     Read(u64),
@@ -248,9 +250,12 @@ impl Job {
                         names(mentions)
                     },
                     brings: match (parts.next(), parts.next()) {
-                        (Some(two), Some(base)) => Some((names(two), parse(Some(base))?)),
+                        (Some(two), Some(base)) if !two.is_empty() => {
+                            Some((names(two), parse(Some(base))?))
+                        }
                         _ => None,
                     },
+                    except: names(parts.next().unwrap_or_default()),
                 }
             }
             _ => return Err(unreadable()),
@@ -312,10 +317,19 @@ mod tests {
                 everybody: false,
                 mentions: vec![Enc::stored("a"), Enc::stored("c")],
                 brings: None,
+                except: vec![],
             }
         );
         let job = Job::parse("17", "99\nall\n\nm|4|r|bob||al,bob|3").unwrap();
         assert!(matches!(job.act, Act::Message { brings: Some((two, 3)), .. } if two.len() == 2));
+        for (extra, pair) in [("||", false), ("al,bob|3|", true)] {
+            let job = Job::parse("17", &format!("99\nall\n\nm|4|r|bob||{extra}x,y")).unwrap();
+            let Act::Message { except, brings, .. } = job.act else {
+                panic!("{extra}")
+            };
+            assert_eq!(except, [Enc::stored("x"), Enc::stored("y")], "{extra}");
+            assert_eq!(brings.is_some(), pair, "{extra}");
+        }
         assert_eq!(
             Job::parse("17", "99\nleave\na:7,b").unwrap().audience,
             Audience::Leave(vec![(Enc::stored("a"), Some(7)), (Enc::stored("b"), None)])

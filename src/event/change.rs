@@ -12,6 +12,8 @@ use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag,
 const MAX_TAGS: usize = 100;
 /// The most users that one message names.
 const MAX_MENTIONS: usize = 10_000;
+/// The most users for whom one message does not count.
+const MAX_EXCEPT: usize = 1_000;
 /// The kinds of rooms.
 const KINDS: [&str; 3] = ["direct", "group", "supergroup"];
 /// The longest of the texts that are only shown, in bytes: what is short everywhere, and descriptions and addresses.
@@ -210,6 +212,15 @@ fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
             }
         }
     };
+    let except = match fields.take(Name::Except) {
+        None => Vec::new(),
+        Some(raw) => fields.users_that_can_be(
+            Name::Except,
+            raw,
+            MAX_EXCEPT,
+            "must name at most 1,000 users",
+        )?,
+    };
     let message_type = match fields.name(Name::MessageType, MessageId::parse)? {
         Some(name) => name.as_str().to_owned(),
         None => "text".to_owned(),
@@ -222,6 +233,7 @@ fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         message_type,
         payload: fields.take(Name::Payload).map(payload).transpose()?,
         mentions,
+        except,
         silent: fields.flag(Name::Silent)?.unwrap_or(false),
         mark_read: fields.flag(Name::MarkRead)?.unwrap_or(true),
     }))

@@ -94,6 +94,7 @@ fields! {
     MessageType = "message_type",
     Payload = "payload",
     Mentions = "mentions",
+    Except = "except",
     Silent = "silent",
     MarkRead = "mark_read",
     UpToId = "up_to_id",

@@ -375,6 +375,7 @@ impl Model {
             Some(Value::String(all)) if all == "all" => Mentions::All,
             Some(list) => Mentions::Users(ids(list)?),
         };
+        let except = event.get("except").map_or(Ok(BTreeSet::new()), ids)?;
         let silent = flag(event, "silent")?.unwrap_or(false);
         let mark_read = flag(event, "mark_read")?.unwrap_or(true);
         let room_id = match (room, to, sender) {
@@ -421,6 +422,7 @@ impl Model {
             sender: sender.map(str::to_owned),
             time: now,
             mentions,
+            except,
             recalled: false,
             text: content,
             message_type,

@@ -91,6 +91,8 @@ pub struct Message {
     pub sender: Option<String>,
     pub time: i64,
     pub mentions: Mentions,
+    /// For whom it does not count.
+    except: BTreeSet<String>,
     pub recalled: bool,
     pub text: String,
     pub message_type: String,
@@ -243,7 +245,10 @@ impl Room {
             _ => u64::MAX,
         };
         self.messages.iter().filter(move |m| {
-            m.position.is_some_and(|p| read < p) && m.sender.as_deref() != Some(user) && !m.recalled
+            m.position.is_some_and(|p| read < p)
+                && m.sender.as_deref() != Some(user)
+                && !m.recalled
+                && !m.except.contains(user)
         })
     }
 

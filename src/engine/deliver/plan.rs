@@ -346,11 +346,16 @@ fn add_marks(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
         own,
         sender,
         mentions,
+        except,
         ..
     } = &job.act
     else {
         return;
     };
+    for user in except {
+        let marks = marks.entry(user.clone()).or_default();
+        marks.holes.push((stamp, *at));
+    }
     for user in mentions {
         let marks = marks.entry(user.clone()).or_default();
         marks.mentions.push((stamp, *at));

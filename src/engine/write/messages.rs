@@ -156,11 +156,7 @@ fn first_characters(text: &str, characters: usize) -> &str {
 fn push_message(call: &mut ScriptCall, message: &Message, sent_at: SentAt, characters: usize) {
     let mentions = match &message.mentions {
         Mentions::All => "*".to_owned(),
-        Mentions::Users(users) => {
-            let users: Vec<Enc> = users.iter().map(|u| encode(u.as_str())).collect();
-            let users: Vec<&str> = users.iter().map(Enc::as_str).collect();
-            users.join(",")
-        }
+        Mentions::Users(users) => user_list(users),
     };
     call.push(encode(message.id.as_str()).as_str());
     call.push(
@@ -178,4 +174,12 @@ fn push_message(call: &mut ScriptCall, message: &Message, sent_at: SentAt, chara
     call.push(&message.message_type);
     call.push(u8::from(sent_at.given));
     call.push(message.payload.as_deref().unwrap_or_default());
+    call.push(user_list(&message.except));
+}
+
+/// Users as a comma list.
+fn user_list(users: &[UserId]) -> String {
+    let users: Vec<Enc> = users.iter().map(|user| encode(user.as_str())).collect();
+    let users: Vec<&str> = users.iter().map(Enc::as_str).collect();
+    users.join(",")
 }

@@ -113,6 +113,14 @@ impl Universe {
             3 => event["mentions"] = "all".into(),
             _ => {}
         }
+        if rng.random_bool(0.1) {
+            let count = rng.random_range(0..3);
+            event["except"] = self
+                .everybody
+                .choose_multiple(rng, count)
+                .map(String::as_str)
+                .collect();
+        }
         if rng.random_bool(0.12) {
             event["silent"] = rng.random_bool(0.9).into();
         }
