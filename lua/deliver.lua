@@ -11,7 +11,9 @@
 --   state|epoch|rev|read|holes|mentions. To keep records short, epoch is in base 36; rev is its distance from epoch (it is
 --   never less), also in base 36; made is the distance of the room's creation from epoch, in milliseconds; kind is one letter:
 --   d direct, g group. Every other number, here and in ARGV, is decimal. After last may stand | and the letters of those
---   settings of the user for the room that are true: h hidden, s sticky, m muted. records.txt has examples.
+--   settings of the user for the room that are true: h hidden, s sticky, m muted; and behind them what the room adds to the
+--   user's sums, if that is not everything: 1 its messages, 2 its mentions, 3 nothing. Of a supergroup | and this digit may stand
+--   after mentions. records.txt has examples.
 -- ARGV: 1 room, 2 rev, 3 head, 4 kind, 5 status, 6 type, 7 tags, 8 created (milliseconds), 9 the last message as it stands
 --   in a record ('': none), 10 holes and 11 mentions that every user of the call gets (comma lists of positions), then four
 --   per user:
@@ -49,15 +51,16 @@ local function fields_of(peer)
   for i = 1, #names do filled[2 * i - 1] = names[i] end
 end
 
--- What becomes of a record on the fast path: by how much its plain counts grow, and its new text; nil: the slow path.
+-- What becomes of a record on the fast path: by how much its plain counts grow, its new text, and how many of `names` grow;
+-- nil: the slow path.
 local function moved(text, membership, after, more)
   local peer, read_to = '', ''
   if more ~= '' then
     peer, read_to = match(more, '^([^\n]*)\n%d*\n(%d*)\n\n\n$')
     if not peer then return nil end
   end
-  local of, v, r, h, holes, mentions, set, with, made, flags =
-    match(text, '^(%a|%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*(|?%a*)$')
+  local of, v, r, h, holes, mentions, set, with, made, flags, adds =
+    match(text, '^(%a|%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*(|?%a*)([123]?)$')
   if of ~= membership or set ~= settings or with ~= peer then return nil end
   local by, top = head - number(h), ARGV[3]
   if by < 0 then by, top = 0, h end
@@ -83,7 +86,7 @@ local function moved(text, membership, after, more)
   if not joined or status ~= '1' then by = 0 end
   if with_peer ~= peer then fields_of(peer) end
   return by, of .. '|' .. after .. '|' .. r .. '|' .. top .. '|' .. holes .. '|' .. mentions .. '|' .. set .. '|' .. with
-    .. '|' .. made .. '|' .. last .. flags
+    .. '|' .. made .. '|' .. last .. flags .. adds, (adds == '' or adds == '1') and #names or 1
 end
 
 local reply, slow = {}, {}
@@ -92,19 +95,19 @@ local users = (#ARGV - 11) / 4
 local each = #KEYS < users * 7 and 2 or 7
 local only_positions = kind ~= 'supergroup' and ARGV[10] == '' and ARGV[11] == ''
 -- Users who joined in the same event have equal records until one of them reads: the result is worked out once for all.
-local seen, seen_membership, by, record
+local seen, seen_membership, by, record, moves
 for i = 0, users - 1 do
   local membership, more = ARGV[12 + i * 4], ARGV[15 + i * 4]
   local text = only_positions and call('HGET', KEYS[i * each + 2], room)
   if not text then
     record = nil
   elseif text ~= seen or membership ~= seen_membership or more ~= '' then
-    by, record = moved(text, membership, ARGV[13 + i * 4], more)
+    by, record, moves = moved(text, membership, ARGV[13 + i * 4], more)
     seen, seen_membership = more == '' and text, membership
   end
   if text and record and by ~= 0 then
-    local values = call('HMGET', KEYS[i * each + 1], unpack(names))
-    for n = 1, #names do
+    local values = call('HMGET', KEYS[i * each + 1], unpack(names, 1, moves))
+    for n = 1, moves do
       local value = (values[n] or 0) + by
       -- `merge` deletes a field that comes to zero: the slow path, too.
       if value == 0 then
@@ -113,7 +116,14 @@ for i = 0, users - 1 do
       end
       filled[2 * n] = string.format('%d', value)
     end
-    if record then call('HSET', KEYS[i * each + 1], unpack(filled)) end
+    if record then
+      call('HSET', KEYS[i * each + 1], unpack(filled, 1, 2 * moves))
+      if not values[1] and moves > 1 then
+        -- The room had nothing unread until now.
+        local field = 'unread_rooms:' .. kind
+        call('HSET', KEYS[i * each + 1], field, int((call('HGET', KEYS[i * each + 1], field) or 0) + 1))
+      end
+    end
   end
   if record then
     if record ~= text then call('HSET', KEYS[i * each + 2], room, record) end
@@ -138,8 +148,10 @@ end
 
 local function mark(letter, position) return room .. '|' .. letter .. '|' .. string.format('%016.0f', position) end
 
--- Adds to `delta` what a membership contributes to the plain counts: n messages, m mentions, i invitations.
-local function contribute(delta, rec, n, m, i)
+-- Adds to `delta` what a membership contributes to the plain counts: n messages, m mentions, i invitations, u rooms with
+-- something unread. The room's own count has all its messages; the sums have what the user's preference counts.
+local function contribute(delta, rec, n, m, i, u)
+  local with_messages = rec.adds == '' or rec.adds == '1'
   local function add(field, by)
     if by ~= 0 then delta[field] = (delta[field] or 0) + by end
   end
@@ -148,11 +160,12 @@ local function contribute(delta, rec, n, m, i)
     add(family .. ':' .. rec.kind, by)
     if rec.type ~= '' then add(family .. ':' .. rec.kind .. ':' .. rec.type, by) end
   end
-  by_kind('messages', n)
-  by_kind('mentions', m)
+  if with_messages then by_kind('messages', n) end
+  if rec.adds == '' or rec.adds == '2' then by_kind('mentions', m) end
   by_kind('invitations', i)
-  if n ~= 0 then
-    add('room:' .. room, n)
+  add('room:' .. room, n)
+  if with_messages then add('unread_rooms:' .. rec.kind, u) end
+  if n ~= 0 and with_messages then
     if rec.peer ~= '' then add('peer:' .. rec.peer, n) end
     for tag in string.gmatch(rec.tags, '[^,]+') do add('tag:' .. tag, n) end
   end
@@ -212,16 +225,17 @@ local function peer_rooms(refs, peer, with)
   end
 end
 
-local pref_fields = {'tags', 'tag_colors', 'hidden', 'sticky', 'muted', 'folder'}
+local pref_fields = {'tags', 'tag_colors', 'hidden', 'sticky', 'muted', 'folder', 'count', 'extra'}
+local digits = {messages = '1', mentions = '2', none = '3'}
 
--- The settings that are true, as they stand at the end of a record.
+-- The letters of the settings that are true, and the digit of what the room adds to sums, as they stand at the end of a record.
 local function flags_of(prefs)
-  local values = redis.call('HMGET', prefs, room .. '|hidden', room .. '|sticky', room .. '|muted')
+  local values = redis.call('HMGET', prefs, room .. '|hidden', room .. '|sticky', room .. '|muted', room .. '|count')
   local letters = ''
   for i, letter in ipairs({'h', 's', 'm'}) do
     if values[i] and match(values[i], '|true$') then letters = letters .. letter end
   end
-  return letters ~= '' and '|' .. letters or ''
+  return letters, digits[match(values[4] or '', '|"(%a+)"$') or ''] or ''
 end
 
 local function merge(k, a)
@@ -252,18 +266,18 @@ local function merge(k, a)
   local old, was_super = nil, false
   local text = redis.call('HGET', rooms, room)
   if text then
-    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, fl = string.match(text,
-      '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)(|?%a*)$')
+    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, fl, ad = string.match(text,
+      '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|?(%a*)([123]?)$')
     old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(h), nh = tonumber(nh),
-      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl}
+      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, adds = ad}
   else
     text = redis.call('HGET', supers, room)
     if text then
       was_super = true
-      local s, e, v, r, nh, nm = string.match(text, '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)$')
+      local s, e, v, r, nh, nm, ad = string.match(text, '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|?([123]?)$')
       -- Only the room knows the other parts; a supergroup adds nothing to the plain counts.
       old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(r), nh = tonumber(nh),
-        nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = ''}
+        nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = '', adds = ad}
     end
   end
   local same = old and old.epoch == epoch
@@ -286,7 +300,7 @@ local function merge(k, a)
       new = {}
       for field, value in pairs(old) do new[field] = value end
     else
-      new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0}
+      new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0, flags = '', adds = ''}
     end
     -- A snapshot of the record's own revision is taken as well: it is equal, unless a repair has corrected the record. A repair
     -- sets the revision back to the epoch, so that any snapshot is taken.
@@ -354,27 +368,30 @@ local function merge(k, a)
     end
   end
 
+  if new and (settings ~= '' or was_super) then new.flags, new.adds = flags_of(prefs) end
+
   -- The plain counts move by the difference between the old record and the new one.
   local delta = {}
   local counted_old = old ~= nil and not was_super
   local counted_new = new ~= nil and new.kind ~= 'supergroup'
   local is_super = new ~= nil and not counted_new
   local settled = same and counted_old and counted_new and old.kind == new.kind and old.status == new.status
-    and old.type == new.type and old.tags == new.tags and old.peer == new.peer
+    and old.type == new.type and old.tags == new.tags and old.peer == new.peer and old.adds == new.adds
+  local function some(n) return n > 0 and 1 or 0 end
   if settled then
     local n, m, i = numbers(new)
     local on, om, oi = numbers(old)
-    contribute(delta, new, n - on, m - om, i - oi)
+    contribute(delta, new, n - on, m - om, i - oi, some(n) - some(on))
   else
     local ref = {}
     if counted_old then
       local n, m, i = numbers(old)
-      contribute(delta, old, -n, -m, -i)
+      contribute(delta, old, -n, -m, -i, -some(n))
       refer(ref, old, -1)
     end
     if counted_new then
       local n, m, i = numbers(new)
-      contribute(delta, new, n, m, i)
+      contribute(delta, new, n, m, i, some(n))
       refer(ref, new, 1)
     end
     apply(refs, ref)
@@ -390,12 +407,12 @@ local function merge(k, a)
     if not old then redis.call('HSETNX', counts, 'known', int(epoch)) end
     local start = new.state .. '|' .. began .. '|' .. new.after .. '|' .. int(new.read) .. '|'
     if counted_new then
-      if settings ~= '' or was_super then new.flags = flags_of(prefs) end
+      local flags = new.flags .. new.adds
       redis.call('HSET', rooms, room, start .. int(new.head) .. '|' .. new.nh .. '|' .. new.nm .. '|' .. string.sub(new.kind, 1, 1) .. '|'
         .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer .. '|' .. new.made .. '|' .. new.last
-        .. (new.flags or ''))
+        .. (flags ~= '' and '|' .. flags or ''))
     else
-      redis.call('HSET', supers, room, start .. new.nh .. '|' .. new.nm)
+      redis.call('HSET', supers, room, start .. new.nh .. '|' .. new.nm .. (new.adds ~= '' and '|' .. new.adds or ''))
     end
   end
   if counted_old and not counted_new then redis.call('HDEL', rooms, room) end

@@ -97,12 +97,13 @@ fn ids(list: &str, split: char) -> FormCheck {
     list.split(split).try_for_each(id)
 }
 
-/// `known`, `supers`, `messages:group`, `messages:group:TYPE`, `room:R`, `tag:T`, `peer:P`.
+/// `known`, `supers`, `messages:group`, `messages:group:TYPE`, `unread_rooms:group`, `room:R`, `tag:T`, `peer:P`.
 fn count_field(field: &str) -> FormCheck {
     let (family, rest) = field.split_once(':').unwrap_or((field, ""));
     match family {
         "known" | "supers" => field.eq(family).then_some(()).ok_or(NO_FIELD),
         "room" | "tag" | "peer" => id(rest),
+        "unread_rooms" if matches!(rest, "direct" | "group") => Ok(()),
         "messages" | "mentions" | "invitations" => match rest.split_once(':') {
             Some(("direct" | "group", custom_type)) => id(custom_type),
             None if matches!(rest, "direct" | "group") => Ok(()),
@@ -157,6 +158,11 @@ fn setting(field: &str, value: &str) -> FormCheck {
         "tag_colors" => json.is_object(),
         // The readers compare these texts without a JSON parser, so no blank may stand around them.
         "hidden" | "sticky" | "muted" => matches!(text, "true" | "false"),
+        "count" => matches!(
+            text,
+            r#""all""# | r#""messages""# | r#""mentions""# | r#""none""#
+        ),
+        "extra" => json.is_object(),
         "folder" => json.is_string(),
         _ => return Err(NO_FIELD),
     };

@@ -9,6 +9,7 @@ use crate::audit::record::AuditRecord;
 use crate::audit::slot::text_or_escaped;
 use crate::audit::unreadable::UnreadableData;
 use crate::connection::Item;
+use crate::counts::CountPref;
 use crate::counts::room::{Last, Membership};
 use crate::engine::reply::{Reply, bytes, number, readable};
 use crate::error::Result;
@@ -70,6 +71,8 @@ pub(crate) struct ListedRoom {
     pub peer: String,
     /// Unread messages.
     pub unread: u64,
+    /// What the room adds to the user's sums.
+    pub count: CountPref,
     /// Creation of the room, milliseconds since the Unix epoch.
     pub created: i64,
     /// When its last message was accepted (microseconds), and that message's time (milliseconds).
@@ -343,6 +346,7 @@ fn listed(room: &str, position: &AuditRecord) -> ListedRoom {
         tags: position.tags.clone(),
         peer: position.peer.clone(),
         unread: position.unread(),
+        count: CountPref::at_end(&position.flags).1,
         created: position.created(),
         last: position.last.map(|last| (last.at, last.time)),
     }

@@ -16,6 +16,9 @@ use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
 use crate::keys::{Enc, is_encoded};
 
+/// What records have for a user's count preference: nothing for the default, else one of these digits.
+const COUNT_PREFS: [(char, &str); 3] = [('1', "messages"), ('2', "mentions"), ('3', "none")];
+
 /// The text as it stands. Bytes that are no UTF-8 are escaped, in a form that no name has.
 pub(super) fn text_or_escaped(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
@@ -151,13 +154,19 @@ impl Slot {
     /// The user's settings that the records have as true, as they would stand in `prefs`.
     pub(super) fn recorded_settings(&self) -> BTreeMap<String, String> {
         let mut recorded = BTreeMap::new();
-        for room in self.rooms.keys() {
+        for room in self.rooms.keys().chain(self.supers.keys()) {
             let Some(record) = self.record_of(room).filter(|_| is_encoded(room)) else {
                 continue;
             };
             for (letter, setting) in [('h', "hidden"), ('s', "sticky"), ('m', "muted")] {
                 if record.flags.contains(letter) {
                     recorded.insert(format!("{room}|{setting}"), format!("{}|true", record.rev));
+                }
+            }
+            for (digit, word) in COUNT_PREFS {
+                if record.flags.ends_with(digit) {
+                    let text = format!("{}|\"{word}\"", record.rev);
+                    recorded.insert(format!("{room}|count"), text);
                 }
             }
         }
@@ -257,9 +266,11 @@ impl Slot {
         }
     }
 
-    /// The letters of settings that a record has to have. Where the settings can't be read, the record keeps its letters.
-    fn flags(&self, room: &str, recorded: String) -> String {
-        let settings = ["hidden", "sticky", "muted"].map(|setting| format!("{room}|{setting}"));
+    /// The letters of settings, and the digit of the count preference, that a record has to have. Where the settings can't be read,
+    /// the record keeps what it has.
+    fn flags(&self, room: &str, recorded: String, is_supergroup: bool) -> String {
+        let settings = ["hidden", "sticky", "muted", "count"];
+        let settings = settings.map(|setting| format!("{room}|{setting}"));
         if !self.has("prefs") || settings.iter().any(|field| self.is_bad("prefs", field)) {
             return recorded;
         }
@@ -268,7 +279,14 @@ impl Slot {
             stored.is_some_and(|stored| stored.ends_with("|true"))
         };
         let set = ["hidden", "sticky", "muted"].into_iter().filter(is_true);
-        set.filter_map(|setting| setting.chars().next()).collect()
+        // A supergroup's record has no letters.
+        let set = set.filter(|_| !is_supergroup);
+        let letters = set.filter_map(|setting| setting.chars().next());
+        let count = self.prefs.get(&format!("{room}|count"));
+        let is_set =
+            |word: &str| count.is_some_and(|count| count.ends_with(&format!("|\"{word}\"")));
+        let digit = COUNT_PREFS.into_iter().find(|(_, word)| is_set(word));
+        letters.chain(digit.map(|(digit, _)| digit)).collect()
     }
 
     /// The positions by room, with holes and mentions counted from the marks.
@@ -279,7 +297,7 @@ impl Slot {
                 && is_encoded(room)
             {
                 (position.holes, position.mentions) = (0, 0);
-                position.flags = self.flags(room, position.flags);
+                position.flags = self.flags(room, position.flags, position.head.is_none());
                 found.rooms.insert(room.clone(), position);
             }
         }

@@ -3,9 +3,9 @@
 //! The audit has a second reader (`audit/record.rs`). It was written from the definition of a record and not from this code,
 //! so that each finds the other's faults. Golden records in `lua/records.txt` hold both, and the scripts, to the same reading.
 
-use crate::counts::Kind;
 use crate::counts::number::{LARGEST, parse, stamp, unreadable};
 use crate::counts::room::{Last, millis};
+use crate::counts::{CountPref, Kind};
 use crate::error::Result;
 use crate::keys::is_encoded;
 
@@ -38,7 +38,8 @@ pub(crate) struct RoomRecord<'a> {
     /// When the room was made, in milliseconds relative to `epoch`: usually 0 or less.
     made: i64,
     pub(crate) last: Option<Last>,
-    /// Which of the user's settings are true: some of `hsm`, in that order.
+    /// Which of the user's settings are true: some of `hsm`, in that order; then the digit of the user's count preference, if it is
+    /// not the default.
     pub(crate) flags: &'a str,
 }
 
@@ -143,7 +144,8 @@ impl<'a> RoomRecord<'a> {
     }
 }
 
-/// The record of a supergroup, whose head only the room knows: `state|epoch|rev|read|holes|mentions`.
+/// The record of a supergroup, whose head only the room knows: `state|epoch|rev|read|holes|mentions`, and the digit of the user's
+/// count preference if it is not the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SupergroupRecord {
     /// `j` (joined) or `i` (invited).
@@ -152,6 +154,8 @@ pub(crate) struct SupergroupRecord {
     pub(crate) epoch: u64,
     /// Read position: every message up to it is read.
     pub(crate) read: u64,
+    /// What the room adds to the user's sums.
+    pub(crate) count: CountPref,
 }
 
 impl SupergroupRecord {
@@ -161,8 +165,19 @@ impl SupergroupRecord {
         let state = state(parts.text()?)?;
         let (epoch, _after, read) = (parts.stamp()?, parts.stamp()?, parts.number()?);
         let _holes = parts.number()?;
-        let _mentions: u64 = parse(Some(parts.0))?;
-        Ok(Self { state, epoch, read })
+        let (mentions, digit) = parts.0.split_once('|').unwrap_or((parts.0, ""));
+        let _mentions: u64 = parse(Some(mentions))?;
+        let count = match CountPref::at_end(digit) {
+            ("", CountPref::All) if mentions.len() < parts.0.len() => return Err(unreadable()),
+            ("", count) => count,
+            _ => return Err(unreadable()),
+        };
+        Ok(Self {
+            state,
+            epoch,
+            read,
+            count,
+        })
     }
 }
 
@@ -183,10 +198,10 @@ fn state(text: &str) -> Result<char> {
     }
 }
 
-/// Whether these are letters of settings, each at most once and in their order.
+/// Whether these are letters of settings, each at most once and in their order, and perhaps the digit of a count preference.
 fn is_flags(text: &str) -> bool {
     let mut letters = "hsm".chars();
-    let mut flags = text.chars();
+    let mut flags = CountPref::at_end(text).0.chars();
     !text.is_empty() && flags.all(|flag| letters.any(|letter| letter == flag))
 }
 
@@ -267,11 +282,12 @@ mod tests {
             let record = SupergroupRecord::read(golden.record).unwrap();
             let mut expected = golden.meaning;
             // This reader passes over the other parts; it only checks their form.
-            expected.retain(|name, _| ["state", "epoch", "read"].contains(name));
+            expected.retain(|name, _| ["state", "epoch", "read", "flags"].contains(name));
             let got = meaning([
                 ("state", record.state.to_string()),
                 ("epoch", record.epoch.to_string()),
                 ("read", record.read.to_string()),
+                ("flags", record.count.recorded().to_owned()),
             ]);
             assert_eq!(got, expected, "{}", golden.record);
             assert_eq!(read_position(golden.record), Some(record.read));

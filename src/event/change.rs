@@ -19,8 +19,11 @@ const KINDS: [&str; 3] = ["direct", "group", "supergroup"];
 /// The longest of the texts that are only shown, in bytes: what is short everywhere, and descriptions and addresses.
 const MAX_SHORT_BYTES: usize = 1 << 10;
 const MAX_LONG_BYTES: usize = 4 << 10;
-/// The longest payload of a message, in bytes as it is kept.
+/// The longest payload of a message, and of a user's own for a room, in bytes as they are kept.
 const MAX_PAYLOAD_BYTES: usize = 4 << 10;
+const MAX_EXTRA_BYTES: usize = 1 << 10;
+/// What a room may add to a user's sums.
+const COUNT_PREFS: [&str; 4] = ["all", "messages", "mentions", "none"];
 
 /// Each event type: its name, and the function that reads the fields of such an event.
 const TYPES: [(&str, Reading); 12] = [
@@ -231,7 +234,7 @@ fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         sender,
         text: fields.prose(Name::Text)?.unwrap_or_default().into_owned(),
         message_type,
-        payload: fields.take(Name::Payload).map(payload).transpose()?,
+        payload: object(fields, Name::Payload, MAX_PAYLOAD_BYTES)?,
         mentions,
         except,
         silent: fields.flag(Name::Silent)?.unwrap_or(false),
@@ -240,23 +243,29 @@ fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
 }
 
 /// A JSON object, written out without blanks; of a key given twice the last value holds.
-fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
-    const LONG: &str = "must be a JSON object of at most 4,096 bytes";
+fn object(fields: &mut EventFields<'_>, field: Name, most: usize) -> Result<Option<String>, Wrong> {
+    let Some(raw) = fields.take(field) else {
+        return Ok(None);
+    };
+    let long = match most {
+        MAX_EXTRA_BYTES => "must be a JSON object of at most 1,024 bytes",
+        _ => "must be a JSON object of at most 4,096 bytes",
+    };
     // Escapes and blanks make it longer than it is kept; beyond this it is not even taken apart.
-    if raw.bytes() > 8 * MAX_PAYLOAD_BYTES {
-        return Err(wrong("payload", LONG));
+    if raw.bytes() > 8 * most {
+        return Err(wrong(field.as_str(), long));
     }
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(raw.as_bytes())
         .map_err(|_| {
             wrong(
-                "payload",
+                field.as_str(),
                 "must be a JSON object, of whole characters and of numbers that a double can hold",
             )
         })?;
     let text = serde_json::Value::from(object).to_string();
-    match text.len() > MAX_PAYLOAD_BYTES {
-        true => Err(wrong("payload", LONG)),
-        false => Ok(text),
+    match text.len() > most {
+        true => Err(wrong(field.as_str(), long)),
+        false => Ok(Some(text)),
     }
 }
 
@@ -344,6 +353,15 @@ fn pref(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     if let Some(folder) = fields.text(Name::Folder)? {
         let folder = bounded(Name::Folder, folder)?;
         settings.push(("folder", serde_json::Value::from(folder).to_string()));
+    }
+    if let Some(count) = fields.text(Name::Count)? {
+        if !COUNT_PREFS.contains(&&*count) {
+            return Err(wrong("count", "must be all, messages, mentions or none"));
+        }
+        settings.push(("count", serde_json::Value::from(count).to_string()));
+    }
+    if let Some(extra) = object(fields, Name::Extra, MAX_EXTRA_BYTES)? {
+        settings.push(("extra", extra));
     }
     Ok(Change::Pref {
         room,

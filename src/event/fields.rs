@@ -122,6 +122,8 @@ fields! {
     Sticky = "sticky",
     Muted = "muted",
     Folder = "folder",
+    Count = "count",
+    Extra = "extra",
 }
 
 /// The fields of one event: of each the last value given, not looked into yet.

@@ -580,6 +580,16 @@ impl Model {
         if let Some(folder) = text(event, "folder")? {
             given.insert("folder".to_owned(), folder.into());
         }
+        if let Some(count) = text(event, "count")? {
+            if !["all", "messages", "mentions", "none"].contains(&count.as_str()) {
+                return Err(INVALID);
+            }
+            given.insert("count".to_owned(), count.into());
+        }
+        if let Some(extra) = event.get("extra") {
+            let object = extra.is_object().then(|| extra.clone());
+            given.insert("extra".to_owned(), object.ok_or(INVALID)?);
+        }
         match self.room_mut(room)?.members.get_mut(user) {
             Some(Member::Joined { pref, .. }) => pref.extend(given),
             _ => return Err("not_a_member"),

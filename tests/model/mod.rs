@@ -266,6 +266,31 @@ impl Room {
         self.unread_messages(user).filter(named).count() as u64
     }
 
+    /// Whether the user's sums have what this room has unread of that kind: `messages` or `mentions`.
+    fn is_summed(&self, user: &str, kind: &str) -> bool {
+        let pref = self.pref(user);
+        let count = pref.get("count").and_then(Value::as_str);
+        count.is_none_or(|count| count == "all" || count == kind)
+    }
+
+    /// What the room adds to sums of messages.
+    fn summed(&self, user: &str) -> u64 {
+        if self.is_summed(user, "messages") {
+            self.unread(user)
+        } else {
+            0
+        }
+    }
+
+    /// What it adds to sums of mentions.
+    fn summed_mentions(&self, user: &str) -> u64 {
+        if self.is_summed(user, "mentions") {
+            self.mentions(user)
+        } else {
+            0
+        }
+    }
+
     /// invited(u, r)
     pub fn invited(&self, user: &str) -> u64 {
         u64::from(self.active && matches!(self.members.get(user), Some(Member::Invited)))

@@ -80,9 +80,15 @@ impl Expected {
         let active = position.status == "1";
         let unread = position.unread();
         let counted = active && position.state == 'j';
+        let (with_messages, with_mentions) = position.counted();
+        let summed = if with_messages { unread } else { 0 };
+        let with_mentions = counted && with_mentions;
         let families = [
-            ("messages", unread),
-            ("mentions", if counted { position.mentions } else { 0 }),
+            ("messages", summed),
+            (
+                "mentions",
+                if with_mentions { position.mentions } else { 0 },
+            ),
             ("invitations", u64::from(active && position.state == 'i')),
         ];
         for (family, n) in families {
@@ -93,9 +99,11 @@ impl Expected {
             }
             Self::count(&mut self.counts, by_kind, n);
         }
+        let unread_rooms = format!("unread_rooms:{}", position.kind);
+        Self::count(&mut self.counts, unread_rooms, u64::from(summed > 0));
         Self::count(&mut self.counts, format!("room:{room}"), unread);
         for tag in position.tags() {
-            Self::count(&mut self.counts, format!("tag:{tag}"), unread);
+            Self::count(&mut self.counts, format!("tag:{tag}"), summed);
         }
         if counted {
             for tag in position.tags() {
@@ -106,7 +114,7 @@ impl Expected {
             }
         }
         if !position.peer.is_empty() {
-            Self::count(&mut self.counts, format!("peer:{}", position.peer), unread);
+            Self::count(&mut self.counts, format!("peer:{}", position.peer), summed);
             // Rooms are added in their order, so the list is sorted.
             let list = self
                 .refs

@@ -339,6 +339,12 @@ impl Universe {
             }
         }
         if rng.random_bool(0.5) {
+            event["count"] = (*["all", "messages", "mentions", "none"].choose(rng).unwrap()).into();
+        }
+        if rng.random_bool(0.2) {
+            event["extra"] = json!({"n": rng.random_range(0..9)});
+        }
+        if rng.random_bool(0.5) {
             event["folder"] = (*FOLDERS.choose(rng).unwrap()).into();
         }
         if rng.random_bool(0.5) {
@@ -376,7 +382,7 @@ fn may_be_null(event: &Value) -> &'static [&'static str] {
             "key",
         ],
         "user.read_all" => &["up_to_time", "kinds", "key"],
-        "pref.updated" => &["tags", "tag_colors", "hidden", "folder"],
+        "pref.updated" => &["tags", "tag_colors", "hidden", "folder", "count", "extra"],
         _ => &[],
     }
 }
@@ -414,6 +420,8 @@ fn invalid(rng: &mut StdRng) -> Value {
         json!({"type": "room.read", "user": "alice"}),
         json!({"type": "room.read", "room": "r1"}),
         json!({"type": "room.read", "room": "r1", "user": "alice", "key": ""}),
+        json!({"type": "pref.updated", "room": "r1", "user": "alice", "count": "some"}),
+        json!({"type": "pref.updated", "room": "r1", "user": "alice", "extra": []}),
         json!({"type": "user.read_all", "user": "alice", "kinds": []}),
         json!({"type": "user.read_all", "user": "alice", "kinds": ["channel"]}),
         json!({"type": "user.read_all", "user": "alice", "kinds": "group"}),
