@@ -149,7 +149,7 @@ impl Scene {
             return same("GET /rooms", &listed["totalCount"], &json!(0));
         }
         let (native, nine) = (native.ok(), nine.ok());
-        let families = ["messages", "mentions", "invitations"];
+        let families = ["messages", "mentions", "invitations", "unread_rooms"];
         for family in families {
             same(
                 "POST /v1/unread",
