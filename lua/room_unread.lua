@@ -8,7 +8,7 @@
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
-local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time')
+local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time', 'cleared')
 if not (m[1] or m[2] or m[3] or m[7]) then return {} end
 -- Whole numbers below 2^53, which are exact in a script.
 for _, at in ipairs({1, 2, 7}) do
@@ -21,6 +21,10 @@ if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the st
 if epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
 if state == 'j' and m[4] == '1' then
+  -- rev|position: who has been a member since before that revision has read up to there.
+  for rev, position in string.gmatch(m[10] or '', '(%d+)|(%d+)') do
+    if epoch < tonumber(rev) then read = math.max(read, tonumber(position)) end
+  end
   -- The head is the one of now, so the script also takes the marks of pending jobs for this user: own messages, reads and
   -- mentions that the room has accepted and that have not been delivered yet. Above 5,000 jobs it skips them, so that a read
   -- takes a few milliseconds at most.
@@ -30,6 +34,9 @@ if state == 'j' and m[4] == '1' then
     local all = redis.call('HGETALL', pending)
     for i = 1, #all, 2 do
       local names, act
+      -- The room was cleared before it became a supergroup.
+      local to_all = string.match(all[i + 1], '^%d+\nall\n\nr|(%d+)$')
+      if to_all and tonumber(all[i]) > epoch then read = math.max(read, tonumber(to_all)) end
       if string.find(all[i + 1], user, 1, true) then
         names, act = string.match(all[i + 1], '^%d+\n%a+\n([^\n]*)\n(.*)$')
       end

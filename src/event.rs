@@ -98,6 +98,13 @@ pub(crate) enum Change {
         /// How far.
         up_to: UpTo,
     },
+    /// `room.cleared`
+    Cleared {
+        /// Which room.
+        room: RoomId,
+        /// How far everybody who has joined it has read.
+        up_to: UpTo,
+    },
     /// `user.read_all`
     ReadAll {
         /// Who.

@@ -59,6 +59,8 @@ scripts! {
     MESSAGE_RECALL = "message_recall";
     /// Find how far a member has read.
     ROOM_READ = "room_read";
+    /// Read a room for everybody.
+    ROOM_CLEAR = "room_clear";
     /// Accept a member's own settings.
     PREF_UPDATE = "pref_update";
     /// Take over unfinished fan-outs.
@@ -104,7 +106,8 @@ scripts! {
 }
 
 /// What the files of `lua/lib/` hold.
-const LIB: [(&str, &str); 2] = [
+const LIB: [(&str, &str); 3] = [
+    ("bound", include_str!("../lua/lib/bound.lua")),
     ("fanout", include_str!("../lua/lib/fanout.lua")),
     ("keys", include_str!("../lua/lib/keys.lua")),
 ];

@@ -243,6 +243,11 @@ fn meta(field: &str, value: &str) -> FormCheck {
             list => ids(list, ','),
         },
         "parted" => ids(value, ','),
+        // `rev|position`
+        "cleared" => value.split(',').try_for_each(|cleared| {
+            let (rev, position) = cleared.split_once('|').ok_or(NO_RECORD)?;
+            number(rev).and_then(|()| number(position))
+        }),
         "last_id" => id(value),
         "last_text" | "last_type" | "name" | "cover" | "description" | "webhook" | "bot_state" => {
             Ok(())

@@ -18,7 +18,7 @@ use crate::names::AppId;
 use crate::scripts;
 
 /// The fields of a room's meta to show: not the text of the last message, nor what apps only display.
-const META: [&str; 13] = [
+const META: [&str; 14] = [
     "rev",
     "born",
     "mrev",
@@ -29,6 +29,7 @@ const META: [&str; 13] = [
     "tags",
     "created",
     "parted",
+    "cleared",
     "last_id",
     "last_time",
     "last_at",

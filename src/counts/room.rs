@@ -203,6 +203,15 @@ pub(crate) fn logged_position(line: &str) -> Option<u64> {
     line.split('|').nth(1).and_then(whole_number)
 }
 
+/// Up to which position a membership of that epoch is cleared, by the field `cleared` of a supergroup's meta: a comma list of
+/// `rev|position`.
+pub(crate) fn cleared_up_to(list: &str, epoch: u64) -> u64 {
+    let cleared = list.split(',').filter_map(|one| one.split_once('|'));
+    let numbers = cleared.filter_map(|(rev, to)| Some((whole_number(rev)?, whole_number(to)?)));
+    let owned = numbers.filter(|(rev, _)| epoch < *rev);
+    owned.map(|(_, to)| to).max().unwrap_or(0)
+}
+
 /// Reads a comma list of `room:epoch`.
 fn leaving(list: &str) -> Result<Vec<(Enc, Option<u64>)>> {
     let rooms = list.split(',').filter(|room| !room.is_empty());
@@ -301,6 +310,21 @@ mod tests {
         }
         for bad in ["x", "5,6,7", "-5", "5,x"] {
             assert!(Last::stored(bad, "1").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_clearing_is_for_those_who_were_members_before() {
+        for (list, epoch, up_to) in [
+            ("", 1, 0),
+            ("9|5", 8, 5),
+            ("9|5", 9, 0),
+            ("9|5,12|3", 8, 5),
+            ("9|5,12|3", 11, 3),
+            ("9|5,12|3", 12, 0),
+            ("x", 1, 0),
+        ] {
+            assert_eq!(cleared_up_to(list, epoch), up_to, "{list} {epoch}");
         }
     }
 

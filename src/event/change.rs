@@ -26,7 +26,7 @@ const MAX_EXTRA_BYTES: usize = 1 << 10;
 const COUNT_PREFS: [&str; 4] = ["all", "messages", "mentions", "none"];
 
 /// Each event type: its name, and the function that reads the fields of such an event.
-const TYPES: [(&str, Reading); 12] = [
+const TYPES: [(&str, Reading); 13] = [
     ("user.updated", user_updated),
     ("user.deleted", user_deleted),
     ("room.updated", room_updated),
@@ -41,6 +41,7 @@ const TYPES: [(&str, Reading); 12] = [
     ("message.sent", message),
     ("message.recalled", recalled),
     ("room.read", read),
+    ("room.cleared", cleared),
     ("user.read_all", read_all),
     ("pref.updated", pref),
 ];
@@ -304,6 +305,12 @@ fn up_to(fields: &mut EventFields<'_>) -> Result<UpTo, Wrong> {
         (None, None, Some(position)) => Ok(UpTo::Position(position)),
         (None, None, None) => Ok(UpTo::Head),
     }
+}
+
+fn cleared(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let room = fields.required(Name::Room, RoomId::parse)?;
+    let up_to = up_to(fields)?;
+    Ok(Change::Cleared { room, up_to })
 }
 
 fn read_all(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {

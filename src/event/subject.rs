@@ -61,6 +61,7 @@ impl Change {
             Change::RoomUpdated { room, .. }
             | Change::RoomDeleted { room }
             | Change::Member { room, .. }
+            | Change::Cleared { room, .. }
             | Change::Pref { room, .. } => Some(Subject::Room(room)),
             Change::Message(message) => in_place(&message.place, message.sender.as_ref()),
             Change::Recalled { place, sender, .. } => in_place(place, sender.as_ref()),

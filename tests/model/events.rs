@@ -154,6 +154,7 @@ impl Model {
             "message.sent" => self.message_sent(event, now),
             "message.recalled" => self.message_recalled(event),
             "room.read" => self.room_read(event),
+            "room.cleared" => self.room_cleared(event),
             "user.read_all" => self.user_read_all(event),
             "pref.updated" => self.pref_updated(event),
             _ => Err(INVALID),
@@ -511,6 +512,27 @@ impl Model {
             (None, None) => up_to_position.map_or(room.head(), |named| named.min(room.head())),
         };
         room.read_up_to(user, position);
+        Ok(Outcome::Applied(None))
+    }
+
+    fn room_cleared(&mut self, event: &Value) -> Checked<Outcome> {
+        let up_to_id = optional_id(event, "up_to_id")?;
+        let up_to_time = time(event, "up_to_time")?;
+        let up_to_position = position(event, "up_to_position")?;
+        let history = self.history;
+        let room = self.room_mut(id(event, "room")?)?;
+        let position = match (up_to_id, up_to_time, up_to_position) {
+            (Some(id), None, None) => room.position_of(id, history)?,
+            // Nobody by that name has read what is forgotten.
+            (None, Some(time), None) => room.position_at("", time, history)?,
+            (None, None, Some(named)) => named.min(room.head()),
+            (None, None, None) => room.head(),
+            _ => return Err(INVALID),
+        };
+        let joined: Vec<String> = room.joined().map(str::to_owned).collect();
+        for user in joined {
+            room.read_up_to(&user, position);
+        }
         Ok(Outcome::Applied(None))
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Plan<'a> {
     pub(super) common_holes: Vec<u64>,
     /// Positions that mention everybody.
     pub(super) common_mentions: Vec<u64>,
+    /// Positions up to which everybody who has joined has read, with the stamps of their jobs.
+    common_reads: Vec<(u64, u64)>,
     /// Users whom a job names, with their own marks.
     pub(super) marks: BTreeMap<Enc, Marks>,
     /// Marks of passing jobs. They make nobody a target.
@@ -127,6 +129,7 @@ impl<'a> Plan<'a> {
             leased: Mutex::new(Instant::now()),
             common_holes: Vec::new(),
             common_mentions: Vec::new(),
+            common_reads: Vec::new(),
             marks: BTreeMap::new(),
             passing: BTreeMap::new(),
             brought_in: BTreeMap::new(),
@@ -226,6 +229,9 @@ impl<'a> Plan<'a> {
                 ..
             } => self.common_mentions.push(*at),
             Act::Recall(at) => self.common_holes.push(*at),
+            Act::Read(to) if job.audience == Audience::All => {
+                self.common_reads.push((job.stamp, *to));
+            }
             _ => {}
         }
     }
@@ -279,6 +285,9 @@ impl<'a> Plan<'a> {
             marks.reads.extend(&passing.reads);
             marks.holes.extend(&passing.holes);
             marks.mentions.extend(&passing.mentions);
+        }
+        if membership.state == 'j' {
+            marks.reads.extend(&self.common_reads);
         }
         // A member exists by being a member.
         marks.naming = None;

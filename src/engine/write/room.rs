@@ -197,6 +197,7 @@ impl RoomWorker<'_> {
                     (outcome, _) => Ok(outcome),
                 }
             }
+            Change::Cleared { up_to, .. } => self.clear(&up_to, key).await,
             Change::Pref { user, settings, .. } => {
                 self.pref(&encode(user.as_str()), &settings, key).await
             }

@@ -273,6 +273,10 @@ fn null_is_a_field_left_out() {
             json!({"type": "room.read", "room": "r", "user": "u"}),
         ),
         (
+            &["up_to_id", "up_to_time", "up_to_position"],
+            json!({"type": "room.cleared", "room": "r"}),
+        ),
+        (
             &[
                 "tags",
                 "tag_colors",

@@ -21,7 +21,8 @@ impl Universe {
             87..89 => json!({"type": "room.deleted", "room": self.room(model, rng)}),
             89..91 => self.user_update(rng),
             91..92 => json!({"type": "user.deleted", "user": self.everybody.choose(rng).unwrap()}),
-            92..97 => self.pref(model, rng),
+            92..96 => self.pref(model, rng),
+            96..98 => self.clear(model, rng),
             _ => invalid(rng),
         };
         if event.get("time").is_none() {
@@ -215,25 +216,34 @@ impl Universe {
         if let (Some(user), true) = (joined.choose(rng), rng.random_bool(0.9)) {
             event["user"] = (*user).into();
         }
+        self.bound(model, &mut event, &room, rng);
+        event["room"] = room.into();
+        event
+    }
+
+    fn clear(&self, model: &Model, rng: &mut StdRng) -> Value {
+        let room = self.room(model, rng);
+        let mut event = json!({"type": "room.cleared", "room": room});
+        self.bound(model, &mut event, &room, rng);
+        event
+    }
+
+    /// Up to where something is read, or nothing, for everything.
+    fn bound(&self, model: &Model, event: &mut Value, room: &str, rng: &mut StdRng) {
         match rng.random_range(0..10) {
-            0..5 => event["up_to_id"] = self.known_message(model, &room, rng).into(),
-            8 => {
-                let head = model.rooms.get(&room).map_or(0, Room::head);
-                event["up_to_position"] = rng.random_range(1..=head + 2).into();
-            }
+            0..5 => event["up_to_id"] = self.known_message(model, room, rng).into(),
             5..8 => {
-                let messages = model
-                    .rooms
-                    .get(&room)
-                    .map_or(&[][..], |room| &room.messages);
+                let messages = model.rooms.get(room).map_or(&[][..], |room| &room.messages);
                 let time =
                     messages.choose(rng).map_or(START, |m| m.time) + rng.random_range(-1..=1);
                 event["up_to_time"] = time.into();
             }
+            8 => {
+                let head = model.rooms.get(room).map_or(0, Room::head);
+                event["up_to_position"] = rng.random_range(1..=head + 2).into();
+            }
             _ => {}
         }
-        event["room"] = room.into();
-        event
     }
 
     fn membership(&self, model: &Model, rng: &mut StdRng) -> Value {
@@ -381,6 +391,7 @@ fn may_be_null(event: &Value) -> &'static [&'static str] {
             "up_to_position",
             "key",
         ],
+        "room.cleared" => &["up_to_id", "up_to_time", "up_to_position", "key"],
         "user.read_all" => &["up_to_time", "kinds", "key"],
         "pref.updated" => &["tags", "tag_colors", "hidden", "folder", "count", "extra"],
         _ => &[],
@@ -419,6 +430,8 @@ fn invalid(rng: &mut StdRng) -> Value {
         json!({"type": "room.read", "room": "r1", "user": "alice", "up_to_position": 0}),
         json!({"type": "room.read", "user": "alice"}),
         json!({"type": "room.read", "room": "r1"}),
+        json!({"type": "room.cleared", "user": "alice"}),
+        json!({"type": "room.cleared", "room": "r1", "up_to_position": 1, "up_to_id": "x"}),
         json!({"type": "room.read", "room": "r1", "user": "alice", "key": ""}),
         json!({"type": "pref.updated", "room": "r1", "user": "alice", "count": "some"}),
         json!({"type": "pref.updated", "room": "r1", "user": "alice", "extra": []}),

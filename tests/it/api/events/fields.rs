@@ -210,6 +210,15 @@ fn every_event() -> Vec<(Value, Vec<(&'static str, Takes)>)> {
             vec![("peer", Id)],
         ),
         (
+            json!({"type": "room.cleared", "room": "r"}),
+            vec![
+                ("room", Id),
+                ("up_to_id", Id),
+                ("up_to_time", Bound),
+                ("up_to_position", Position),
+            ],
+        ),
+        (
             json!({"type": "user.read_all", "user": "u"}),
             vec![("user", Id)],
         ),
