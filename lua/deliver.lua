@@ -3,7 +3,7 @@
 --   by two pods at once: the state they end in is the same. A call may name several users where one node holds all of them.
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
---   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '~' ->
+--   recalled, room|m|position mention, room|e|position|stamp|1 or 0: an edit of that stamp says if the message mentions the user), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '~' ->
 --   the same while a room still has to hear of it, '#' -> when tombstones were swept, '!' -> the token it was sealed with), prefs (hash).
 --   Or only the first two per user, which is cheaper and enough for most deliveries (the fast path): the script leaves a user
 --   who needs the other five (the slow path) unchanged, and the caller sends that user again with all seven keys.
@@ -11,9 +11,9 @@
 --   state|epoch|rev|read|holes|mentions. To keep records short, epoch is in base 36; rev is its distance from epoch (it is
 --   never less), also in base 36; made is the distance of the room's creation from epoch, in milliseconds; kind is one letter:
 --   d direct, g group. Every other number, here and in ARGV, is decimal. After last may stand | and the letters of those
---   settings of the user for the room that are true: h hidden, s sticky, m muted; and behind them what the room adds to the
---   user's sums, if that is not everything: 1 its messages, 2 its mentions, 3 nothing. Of a supergroup | and this digit may stand
---   after mentions. records.txt has examples.
+--   settings of the user for the room that are true: h hidden, s sticky, m muted; e if there are marks of edits; and behind them what the room adds to the
+--   user's sums, if that is not everything: 1 its messages, 2 its mentions, 3 nothing. Of a supergroup | with e and this digit, or one of them, may
+--   stand after mentions. records.txt has examples.
 -- ARGV: 1 room, 2 rev, 3 head, 4 kind, 5 status, 6 type, 7 tags, 8 created (milliseconds), 9 the last message as it stands
 --   in a record ('': none), 10 holes and 11 mentions that every user of the call gets (comma lists of positions), then four
 --   per user:
@@ -23,7 +23,7 @@
 --   c) base
 --   d) '' or lines: peer; '' or the stamp at which the user was named as a sender, with ! and the deletion that it comes after,
 --      if there was one; '' or the position read up to; holes (comma list); mentions (comma list); then settings (field,
---      stamp and JSON value in turn)
+--      stamp and JSON value in turn; @ and a position with 1 or 0: an edit says if the message mentions the user)
 -- Reply: a text per user. K: kept. C: send again with all seven keys. The other three refuse, and change nothing. D and a
 --   deletion of the user: the membership, or the naming, may be older than it. O and a deletion of the user: the slot had the
 --   membership before the deletion, so it is over. A and a stamp of this room, later than rev, at which the membership was over.
@@ -69,7 +69,7 @@ local function moved(text, membership, after, more)
     local further = tonumber(read_to) - r
     if further > 0 then
       -- The read position may pass marks, or the user may be no member: only the slow path can tell.
-      if holes ~= '0' or mentions ~= '0' or not joined or tonumber(read_to) > tonumber(top) then return nil end
+      if holes ~= '0' or mentions ~= '0' or not joined or string.find(flags, 'e', 1, true) or tonumber(read_to) > tonumber(top) then return nil end
       by, r = by - further, read_to
     end
   end
@@ -266,18 +266,18 @@ local function merge(k, a)
   local old, was_super = nil, false
   local text = redis.call('HGET', rooms, room)
   if text then
-    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, fl, ad = string.match(text,
-      '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|?(%a*)([123]?)$')
+    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, fl, ed, ad = string.match(text,
+      '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|?([hsm]*)(e?)([123]?)$')
     old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(h), nh = tonumber(nh),
-      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, adds = ad}
+      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, edits = ed, adds = ad}
   else
     text = redis.call('HGET', supers, room)
     if text then
       was_super = true
-      local s, e, v, r, nh, nm, ad = string.match(text, '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|?([123]?)$')
+      local s, e, v, r, nh, nm, ed, ad = string.match(text, '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|?(e?)([123]?)$')
       -- Only the room knows the other parts; a supergroup adds nothing to the plain counts.
       old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(r), nh = tonumber(nh),
-        nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = '', adds = ad}
+        nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = '', edits = ed, adds = ad}
     end
   end
   local same = old and old.epoch == epoch
@@ -300,7 +300,7 @@ local function merge(k, a)
       new = {}
       for field, value in pairs(old) do new[field] = value end
     else
-      new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0, flags = '', adds = ''}
+      new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0, flags = '', edits = '', adds = ''}
     end
     -- A snapshot of the record's own revision is taken as well: it is equal, unless a repair has corrected the record. A repair
     -- sets the revision back to the epoch, so that any snapshot is taken.
@@ -318,6 +318,7 @@ local function merge(k, a)
       local from = string.format('%016.0f', head + 1)
       new.nh = new.nh - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|h|' .. from, '[' .. room .. '|h|~')
       new.nm = new.nm - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|m|' .. from, '[' .. room .. '|m|~')
+      if new.edits ~= '' then redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|e|' .. from, '[' .. room .. '|e|~') end
     end
     new.head = math.max(new.head, head)
   end
@@ -337,6 +338,15 @@ local function merge(k, a)
       if new.nm > 0 then
         new.nm = new.nm - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|m|', '[' .. room .. '|m|' .. up_to)
       end
+      if new.edits ~= '' then
+        redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|e|', '[' .. room .. '|e|' .. up_to .. '|~')
+      end
+    end
+    -- The mark of an edit of the message at this position, and the edit's stamp.
+    local function edited(position)
+      local from = room .. '|e|' .. string.format('%016.0f', position) .. '|'
+      local found = redis.call('ZRANGEBYLEX', marks, '[' .. from, '[' .. from .. '~', 'LIMIT', 0, 1)[1]
+      return found, found and number(match(found, '|(%d+)|[01]$'))
     end
     local function hole(position)
       if position > new.read and redis.call('ZADD', marks, 0, mark('h', position)) == 1 then
@@ -346,10 +356,25 @@ local function merge(k, a)
       end
     end
     local function mention(position)
+      -- An edit comes after the message, whenever it is delivered.
+      if new.edits ~= '' and edited(position) then return end
       if position > new.read and not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position)))
         and redis.call('ZADD', marks, 0, mark('m', position)) == 1 then
         new.nm = new.nm + 1
         new.head = math.max(new.head, position)
+      end
+    end
+    local function edit(position, stamp, is_named)
+      local found, before = edited(position)
+      if position <= new.read or (before and before >= number(stamp)) then return end
+      if found then redis.call('ZREM', marks, found) end
+      redis.call('ZADD', marks, 0, room .. '|e|' .. string.format('%016.0f', position) .. '|' .. stamp .. '|' .. is_named)
+      new.head = math.max(new.head, position)
+      new.edits = 'e'
+      if is_named == '0' then
+        new.nm = new.nm - redis.call('ZREM', marks, mark('m', position))
+      elseif not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position))) then
+        new.nm = new.nm + redis.call('ZADD', marks, 0, mark('m', position))
       end
     end
     for text in string.gmatch(holes, '%d+') do hole(tonumber(text)) end
@@ -359,9 +384,12 @@ local function merge(k, a)
     new.head = math.max(new.head, new.read)
     if settings ~= '' then
       for name, stamp, value in string.gmatch(settings, '([^\n]+)\n(%d+)\n([^\n]+)') do
+        local position = match(name, '^@(%d+)$')
         local field = room .. '|' .. name
-        local stored = redis.call('HGET', prefs, field)
-        if not stored or tonumber(string.match(stored, '^%d+')) < tonumber(stamp) then
+        local stored = not position and redis.call('HGET', prefs, field)
+        if position then
+          edit(number(position), stamp, value)
+        elseif not stored or tonumber(string.match(stored, '^%d+')) < tonumber(stamp) then
           redis.call('HSET', prefs, field, stamp .. '|' .. value)
         end
       end
@@ -369,6 +397,10 @@ local function merge(k, a)
   end
 
   if new and (settings ~= '' or was_super) then new.flags, new.adds = flags_of(prefs) end
+  if new and new.edits ~= '' then
+    local left = redis.call('ZRANGEBYLEX', marks, '[' .. room .. '|e|', '[' .. room .. '|e|~', 'LIMIT', 0, 1)
+    if #left == 0 then new.edits = '' end
+  end
 
   -- The plain counts move by the difference between the old record and the new one.
   local delta = {}
@@ -407,12 +439,13 @@ local function merge(k, a)
     if not old then redis.call('HSETNX', counts, 'known', int(epoch)) end
     local start = new.state .. '|' .. began .. '|' .. new.after .. '|' .. int(new.read) .. '|'
     if counted_new then
-      local flags = new.flags .. new.adds
+      local flags = new.flags .. new.edits .. new.adds
       redis.call('HSET', rooms, room, start .. int(new.head) .. '|' .. new.nh .. '|' .. new.nm .. '|' .. string.sub(new.kind, 1, 1) .. '|'
         .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer .. '|' .. new.made .. '|' .. new.last
         .. (flags ~= '' and '|' .. flags or ''))
     else
-      redis.call('HSET', supers, room, start .. new.nh .. '|' .. new.nm .. (new.adds ~= '' and '|' .. new.adds or ''))
+      local flags = new.edits .. new.adds
+      redis.call('HSET', supers, room, start .. new.nh .. '|' .. new.nm .. (flags ~= '' and '|' .. flags or ''))
     end
   end
   if counted_old and not counted_new then redis.call('HDEL', rooms, room) end

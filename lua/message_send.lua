@@ -3,7 +3,8 @@
 --   each delivery. With a pair of users the room is the direct room of the two. The script makes it if needed, and lets in
 --   the one who is not in it; a user who is invited stays invited.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
---   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
+--   3 ids (hash: id -> rev|position|time|recall|number, and what may follow: | and s if it is silent, | and whom it mentions ('*' or
+--   a comma list), | and digests of what edits gave, see message_update.lua), 4 log (list: rev|position|time|id), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
 --   4 history in microseconds, 5 and 6 the pair or '' and '', 7 what the caller takes the pair's room for: 'new' it is made if it
 --   does not exist; 'existing' both have to be in it; 'rejoined' it has to exist, and the one who left comes back,
@@ -43,26 +44,6 @@ local function member(user)
   return s
 end
 
--- The users of a comma list who have joined, without the user `but`.
-local function joined_of(list, but)
-  local found, part = {}, {}
-  local function look()
-    if #part == 0 then return end
-    local entries = redis.call('HMGET', members, unpack(part))
-    for i = 1, #part do
-      local s, epoch = string.match(entries[i] or '', '^(%a)|(%w+)')
-      if s == 'j' and tonumber(epoch, 36) >= tonumber(born) then found[#found + 1] = part[i] end
-    end
-    part = {}
-  end
-  for user in string.gmatch(list, '[^,]+') do
-    if user ~= but then part[#part + 1] = user end
-    if #part == 1000 then look() end
-  end
-  look()
-  return found
-end
-
 local set = {}
 local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
 
@@ -73,10 +54,10 @@ for i = 8, #ARGV, 11 do
 end
 for i, entry in ipairs(redis.call('HMGET', ids, unpack(asked_ids))) do
   if entry then
-    local first, position, silent = string.match(entry, '^(%d+)|(%d+)|%-?%d+|%d+|%d+(|?s?)$')
+    local first, position, silent = string.match(entry .. '|||', '^(%d+)|(%d+)|%-?%d+|%d+|%d+|(s?)|[^|]*|[%x.]*|*$')
     must(first, 'what is known of a message')
     if tonumber(first) >= now - max_age then
-      known[asked_ids[i]] = {first = first, position = silent == '|s' and 0 or tonumber(position)}
+      known[asked_ids[i]] = {first = first, position = silent == 's' and 0 or tonumber(position)}
     end
   end
 end
@@ -153,7 +134,8 @@ for i = 8, #ARGV, 11 do
     -- A silent message has no position; its place is that of the last message with a position before it.
     local at = int(head)
     accepted = accepted + 1
-    redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted) .. (silent and '|s' or ''))
+    redis.call('HSET', ids, id, revs .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted)
+      .. (silent and '|s' or mentions ~= '' and '||' .. mentions or ''))
     known[id] = {first = revs, position = silent and 0 or head}
     length = redis.call('RPUSH', log, revs .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
     local at_time, given = tonumber(time), ARGV[i + 8] == '1'
@@ -184,9 +166,9 @@ for i = 8, #ARGV, 11 do
         named[1] = '*'
       end
     elseif not silent and mentions ~= '' then
-      named = joined_of(mentions, sender)
+      named = joined_of(members, born, mentions, {[sender] = true})
     end
-    local excepted = not silent and ARGV[i + 10] ~= '' and joined_of(ARGV[i + 10], '') or {}
+    local excepted = not silent and ARGV[i + 10] ~= '' and joined_of(members, born, ARGV[i + 10], {}) or {}
     local what = ''
     if all or sender ~= '' or #named > 0 or #excepted > 0 then
       -- What the message is to its sender: r read up to here, h a hole, q nothing; n the sender has not joined. Then, if they are

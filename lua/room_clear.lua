@@ -1,7 +1,7 @@
 #!lua
 -- Purpose: read a room for everybody who has joined it, up to a position. In a direct room or a group a job delivers that to each
 --   member. A supergroup keeps the position in its meta, where each read of a count looks; so it is one step, whatever the size.
--- KEYS: 1 meta (hash), 2 ids (hash: id -> rev|position|time|recall|number), 3 log (list: rev|position|time|id),
+-- KEYS: 1 meta (hash), 2 ids (hash: id -> rev|position|time|recall|number, see message_send.lua), 3 log (list: rev|position|time|id),
 --   4 pending (hash: job -> record), 5 and 6 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 all|id|time|position, 7 the id, the time (milliseconds) or the position

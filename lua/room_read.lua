@@ -1,7 +1,7 @@
 #!lua
 -- Purpose: find the position up to which a member has read a room, and write the job that delivers it to that member.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
---   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 pending (hash: job -> record),
+--   3 ids (hash: id -> rev|position|time|recall|number, see message_send.lua), 4 log (list: rev|position|time|id), 5 pending (hash: job -> record),
 --   6 and 7 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time|position, 8 the id, the time (milliseconds) or the position,

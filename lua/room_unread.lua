@@ -28,6 +28,8 @@ if state == 'j' and m[4] == '1' then
   -- The head is the one of now, so the script also takes the marks of pending jobs for this user: own messages, reads and
   -- mentions that the room has accepted and that have not been delivered yet. Above 5,000 jobs it skips them, so that a read
   -- takes a few milliseconds at most.
+  -- Positions whose messages pending edits are about: stamp of the latest edit, and if the message mentions the user by it.
+  local edits = {}
   local open = redis.call('HLEN', pending)
   if open > 0 and open <= 5000 then
     local user = ARGV[6]
@@ -47,8 +49,17 @@ if state == 'j' and m[4] == '1' then
         if to then read = math.max(read, tonumber(to)) end
         if (own == 'h' and sender == user) or (except and is_in(except)) then holes = holes .. ',' .. at end
         if named and is_in(named) then mentions = mentions .. ',' .. at end
+        local about, on, off = string.match(act, '^e|(%d+)|([^|]*)|([^|]*)$')
+        if about and (is_in(on) or is_in(off)) and (not edits[about] or edits[about].stamp < tonumber(all[i])) then
+          edits[about] = {stamp = tonumber(all[i]), on = is_in(on)}
+        end
       end
     end
+  end
+  for position, edit in pairs(edits) do
+    -- Between commas, so that no other position is taken for it.
+    mentions = string.gsub(',' .. mentions .. ',', ',0*' .. position .. '%f[,]', '')
+    if edit.on then mentions = mentions .. ',' .. position end
   end
   local from = '(' .. string.format('%.0f', read)
   unread = math.max(tonumber(m[2]) - read, 0) - redis.call('ZCOUNT', recalled, from, '+inf')

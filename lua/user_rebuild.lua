@@ -64,7 +64,7 @@ local records = {}
 for room, text in pairs(stored[rooms]) do
   local bound = corrected[rooms .. room]
   local s, e, v, r, h, kd, st, ty, tg, pr, md, ls, fl, ad = string.match(bound or text,
-    '^([ij])|(%w+)|(%w+)|(%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)|?(%a*)([123]?)$')
+    '^([ij])|(%w+)|(%w+)|(%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)|?([hsm]*)e?([123]?)$')
   local whole = s and (ls == '' or string.match(ls, '^%d+,%-?%d+,?%d*$'))
   if whole and not gone[rooms .. room] then
     records[room] = {key = rooms, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
@@ -73,7 +73,7 @@ for room, text in pairs(stored[rooms]) do
 end
 for room, text in pairs(stored[supers]) do
   local bound = corrected[supers .. room]
-  local s, e, v, r, ad = string.match(bound or text, '^([ij])|(%w+)|(%w+)|(%d+)|%d+|%d+|?([123]?)$')
+  local s, e, v, r, ad = string.match(bound or text, '^([ij])|(%w+)|(%w+)|(%d+)|%d+|%d+|?e?([123]?)$')
   local other = records[room]
   if s and not gone[supers .. room] then
     local rec = {key = supers, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
@@ -83,11 +83,12 @@ for room, text in pairs(stored[supers]) do
   end
 end
 
--- Marks without a meaning go; the others give the number of holes and mentions.
+-- Marks without a meaning go; the others give the number of holes and mentions, and whether there are edits.
 local drop, holes = {}, {}
-for _, letter in ipairs({'h', 'm'}) do
+for _, letter in ipairs({'h', 'm', 'e'}) do
   for _, mark in ipairs(all_marks) do
     local room, is, digits = string.match(mark, '^([^|]*)|([hm])|(%d+)$')
+    if not is then room, is, digits = string.match(mark, '^([^|]*)|(e)|(%d+)|%d+|[01]$') end
     local rec, position = records[room or ''], tonumber(digits or 0)
     if is == letter or (not is and letter == 'h') then
       local at = (room or '') .. '|' .. position
@@ -100,6 +101,9 @@ for _, letter in ipairs({'h', 'm'}) do
       elseif is == 'h' then
         holes[at] = true
         rec.nh = rec.nh + 1
+        if rec.head then rec.head = math.max(rec.head, position) end
+      elseif is == 'e' then
+        rec.edits = 'e'
         if rec.head then rec.head = math.max(rec.head, position) end
       else
         rec.nm = rec.nm + 1
@@ -119,9 +123,11 @@ for room, rec in pairs(records) do
   known = math.min(known or rec.epoch, rec.epoch)
   local start = rec.state .. '|' .. rec.began .. '|' .. rec.after .. '|' .. int(rec.read) .. '|'
   local flags, adds = flags_of(room, rec)
+  flags = flags .. (rec.edits or '')
   if rec.key == supers then
     large = large + 1
-    want[supers][room] = start .. rec.nh .. '|' .. rec.nm .. (adds ~= '' and '|' .. adds or '')
+    local ends = (rec.edits or '') .. adds
+    want[supers][room] = start .. rec.nh .. '|' .. rec.nm .. (ends ~= '' and '|' .. ends or '')
   else
     rec.head = math.max(rec.head, rec.read)
     want[rooms][room] = start .. int(rec.head) .. '|' .. rec.nh .. '|' .. rec.nm .. '|' .. rec.letter .. '|' .. rec.status .. '|'

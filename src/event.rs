@@ -89,6 +89,8 @@ pub(crate) enum Change {
         /// Which message.
         id: MessageId,
     },
+    /// `message.updated`
+    Edited(Edit),
     /// `room.read`
     Read {
         /// Where.
@@ -192,17 +194,38 @@ pub(crate) struct Message {
     pub mark_read: bool,
 }
 
+/// A change of a message. What is `None` stays as it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Edit {
+    /// Where: `With` needs a sender.
+    pub place: RoomOrPeer,
+    /// One of the two in the direct room, where that names the other one.
+    pub sender: Option<UserId>,
+    /// Which message.
+    pub id: MessageId,
+    /// Its new text.
+    pub text: Option<String>,
+    /// Its new type.
+    pub message_type: Option<String>,
+    /// A JSON object that is shown with it, written out.
+    pub payload: Option<String>,
+    /// Whom it mentions now.
+    pub mentions: Option<Mentions>,
+}
+
 impl Change {
-    /// Whether its event has an id of its own, by which it is known when it is sent again.
+    /// Whether its event has an id of its own, by which it is known when it is sent again. An edit has none: the id is that of the
+    /// message, of which there may be several edits.
     pub(crate) fn has_id(&self) -> bool {
-        self.message_id().is_some()
+        matches!(self, Change::Message(_) | Change::Recalled { .. })
     }
 
-    /// The id of the message that the event sends or takes back.
+    /// The id of the message that the event sends, changes or takes back.
     pub(crate) fn message_id(&self) -> Option<&MessageId> {
         match self {
             Change::Message(message) => Some(&message.id),
             Change::Recalled { id, .. } => Some(id),
+            Change::Edited(edit) => Some(&edit.id),
             _ => None,
         }
     }

@@ -55,6 +55,8 @@ scripts! {
     MEMBER_SETTLE = "member_settle";
     /// Accept messages.
     MESSAGE_SEND = "message_send";
+    /// Change a message.
+    MESSAGE_UPDATE = "message_update";
     /// Take a message back.
     MESSAGE_RECALL = "message_recall";
     /// Find how far a member has read.

@@ -99,6 +99,26 @@ local function pair_in(members, born, before, one, two)
   return here
 end
 
+-- The users of a comma list who have joined a room made at `born`, without those of the set `but`.
+local function joined_of(members, born, list, but)
+  local found, part = {}, {}
+  local function look()
+    if #part == 0 then return end
+    local entries = redis.call('HMGET', members, unpack(part))
+    for i = 1, #part do
+      local s, epoch = string.match(entries[i] or '', '^(%a)|(%w+)')
+      if s == 'j' and tonumber(epoch, 36) >= tonumber(born) then found[#found + 1] = part[i] end
+    end
+    part = {}
+  end
+  for user in string.gmatch(list, '[^,]+') do
+    if not but[user] then part[#part + 1] = user end
+    if #part == 1000 then look() end
+  end
+  look()
+  return found
+end
+
 -- The version of a list of members after the change `what`. Its digest covers all changes so far, so two different lists never
 -- have the same version, even if a clock steps back or data is restored from a backup.
 local function version(rev, before, what)

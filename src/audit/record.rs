@@ -26,8 +26,8 @@ pub(super) struct AuditRecord {
     /// When the room was made, in milliseconds relative to `epoch`. A supergroup's record has neither this nor the fields below.
     pub(super) made: i64,
     pub(super) last: Option<Last>,
-    /// Which of the user's settings are true, by their first letters; then the digit of the user's count preference, if it is not the
-    /// default. A supergroup's record has only the digit.
+    /// Which of the user's settings are true, by their first letters; `e` if there are marks of edits; then the digit of the user's count preference, if it is not the
+    /// default. A supergroup's record has no letters of settings.
     pub(super) flags: String,
 }
 
@@ -89,11 +89,15 @@ impl AuditRecord {
         })
     }
 
-    /// `state|epoch|rev|read|holes|mentions`, and `|digit` if the user has another count preference than the default.
+    /// `state|epoch|rev|read|holes|mentions`, and `|` with `e` and the digit of the count preference, or one of them.
     pub(super) fn of_supergroup(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
-        let (parts, digit) = match parts.as_slice() {
-            [parts @ .., digit @ ("1" | "2" | "3")] if parts.len() == 6 => (parts, *digit),
+        let (parts, flags) = match parts.as_slice() {
+            [parts @ .., flags]
+                if parts.len() == 6 && is_flags(flags) && !flags.starts_with(['h', 's', 'm']) =>
+            {
+                (parts, *flags)
+            }
             parts => (parts, ""),
         };
         let [s, e, v, r, nh, nm] = parts else {
@@ -115,7 +119,7 @@ impl AuditRecord {
             peer: String::new(),
             made: 0,
             last: None,
-            flags: digit.to_owned(),
+            flags: flags.to_owned(),
         })
     }
 
@@ -158,6 +162,14 @@ impl AuditRecord {
         self.tags.split(',').filter(|tag| !tag.is_empty())
     }
 
+    /// Notes that there are marks of edits.
+    pub(super) fn edited(&mut self) {
+        if !self.flags.contains('e') {
+            let at = self.flags.len() - usize::from(self.flags.ends_with(['1', '2', '3']));
+            self.flags.insert(at, 'e');
+        }
+    }
+
     /// Whether the user's sums have the room's messages, and whether they have its mentions.
     pub(super) fn counted(&self) -> (bool, bool) {
         match self.flags.chars().next_back() {
@@ -180,7 +192,7 @@ impl AuditRecord {
 
 /// Whether these are letters of settings, each at most once and in their order, and perhaps one digit.
 fn is_flags(text: &str) -> bool {
-    let mut letters = "hsm".chars();
+    let mut letters = "hsme".chars();
     !text.is_empty()
         && text
             .strip_suffix(['1', '2', '3'])

@@ -297,11 +297,12 @@ impl Slot {
                 && is_encoded(room)
             {
                 (position.holes, position.mentions) = (0, 0);
+                position.flags.retain(|letter| letter != 'e');
                 position.flags = self.flags(room, position.flags, position.head.is_none());
                 found.rooms.insert(room.clone(), position);
             }
         }
-        for letter in ["h", "m"] {
+        for letter in ["h", "m", "e"] {
             for mark in &self.marks {
                 // A mark of a room whose record can't be read may be right.
                 if mark

@@ -38,7 +38,7 @@ pub(crate) struct RoomRecord<'a> {
     /// When the room was made, in milliseconds relative to `epoch`: usually 0 or less.
     made: i64,
     pub(crate) last: Option<Last>,
-    /// Which of the user's settings are true: some of `hsm`, in that order; then the digit of the user's count preference, if it is
+    /// Which of the user's settings are true: some of `hsm`, in that order; `e` if there are marks of edits; then the digit of the user's count preference, if it is
     /// not the default.
     pub(crate) flags: &'a str,
 }
@@ -156,6 +156,8 @@ pub(crate) struct SupergroupRecord {
     pub(crate) read: u64,
     /// What the room adds to the user's sums.
     pub(crate) count: CountPref,
+    /// Whether there are marks of edits.
+    pub(crate) has_edits: bool,
 }
 
 impl SupergroupRecord {
@@ -167,9 +169,10 @@ impl SupergroupRecord {
         let _holes = parts.number()?;
         let (mentions, digit) = parts.0.split_once('|').unwrap_or((parts.0, ""));
         let _mentions: u64 = parse(Some(mentions))?;
-        let count = match CountPref::at_end(digit) {
+        let (has_edits, count) = match CountPref::at_end(digit) {
             ("", CountPref::All) if mentions.len() < parts.0.len() => return Err(unreadable()),
-            ("", count) => count,
+            ("", count) => (false, count),
+            ("e", count) => (true, count),
             _ => return Err(unreadable()),
         };
         Ok(Self {
@@ -177,6 +180,7 @@ impl SupergroupRecord {
             epoch,
             read,
             count,
+            has_edits,
         })
     }
 }
@@ -200,7 +204,7 @@ fn state(text: &str) -> Result<char> {
 
 /// Whether these are letters of settings, each at most once and in their order, and perhaps the digit of a count preference.
 fn is_flags(text: &str) -> bool {
-    let mut letters = "hsm".chars();
+    let mut letters = "hsme".chars();
     let mut flags = CountPref::at_end(text).0.chars();
     !text.is_empty() && flags.all(|flag| letters.any(|letter| letter == flag))
 }
@@ -287,7 +291,14 @@ mod tests {
                 ("state", record.state.to_string()),
                 ("epoch", record.epoch.to_string()),
                 ("read", record.read.to_string()),
-                ("flags", record.count.recorded().to_owned()),
+                (
+                    "flags",
+                    format!(
+                        "{}{}",
+                        if record.has_edits { "e" } else { "" },
+                        record.count.recorded()
+                    ),
+                ),
             ]);
             assert_eq!(got, expected, "{}", golden.record);
             assert_eq!(read_position(golden.record), Some(record.read));

@@ -149,6 +149,31 @@ pub(crate) enum Audience {
     Leave(Vec<(Enc, Option<u64>)>),
 }
 
+/// Users, or everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Named {
+    Users(Vec<Enc>),
+    Everybody,
+}
+
+impl Named {
+    /// `*` or a comma list.
+    fn parse(list: &str) -> Self {
+        match list {
+            "*" => Self::Everybody,
+            list => Self::Users(names(list)),
+        }
+    }
+
+    /// The users that are named one by one.
+    pub(crate) fn users(&self) -> &[Enc] {
+        match self {
+            Self::Users(users) => users,
+            Self::Everybody => &[],
+        }
+    }
+}
+
 /// What a job brings beside the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -164,6 +189,14 @@ pub(crate) enum Act {
         brings: Option<(Vec<Enc>, u64)>,
         /// Members for whom the message does not count.
         except: Vec<Enc>,
+    },
+    /// An edit changes whom a message mentions.
+    Edit {
+        at: u64,
+        /// Who is mentioned that was not before.
+        on: Named,
+        /// Who is no longer mentioned; users in `on` are.
+        off: Named,
     },
     Recall(u64),
     Read(u64),
@@ -239,6 +272,18 @@ impl Job {
         let (letter, rest) = act.split_once('|').unwrap_or((act, ""));
         let act = match letter {
             "" => Act::Nothing,
+            "e" => {
+                let mut parts = rest.split('|');
+                let at = parse(parts.next())?;
+                let (Some(on), Some(off), None) = (parts.next(), parts.next(), parts.next()) else {
+                    return Err(unreadable());
+                };
+                Act::Edit {
+                    at,
+                    on: Named::parse(on),
+                    off: Named::parse(off),
+                }
+            }
             "c" => Act::Recall(parse(Some(rest))?),
             "r" => Act::Read(parse(Some(rest))?),
             "p" => Act::Prefs(rest.to_owned()),
@@ -365,6 +410,15 @@ mod tests {
                 .act,
             Act::Prefs("hidden\ntrue".into())
         );
+        assert_eq!(
+            Job::parse("17", "99\nall\n\ne|4|a,b|*").unwrap().act,
+            Act::Edit {
+                at: 4,
+                on: Named::Users(vec![Enc::stored("a"), Enc::stored("b")]),
+                off: Named::Everybody,
+            }
+        );
+        assert!(Job::parse("17", "99\nall\n\ne|4|a").is_err());
         assert!(Job::parse("17", "99\nnobody").is_err());
         assert!(Job::parse("x", "99\nall").is_err());
     }

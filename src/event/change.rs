@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::fields::{EventFields, Name, Wrong, text, wrong};
-use super::{Change, Event, MemberState, Mentions, Message, RoomOrPeer, UpTo, time};
+use super::{Change, Edit, Event, MemberState, Mentions, Message, RoomOrPeer, UpTo, time};
 use crate::json::{Raw, Surrogates};
 use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag, UserId};
 
@@ -26,7 +26,7 @@ const MAX_EXTRA_BYTES: usize = 1 << 10;
 const COUNT_PREFS: [&str; 4] = ["all", "messages", "mentions", "none"];
 
 /// Each event type: its name, and the function that reads the fields of such an event.
-const TYPES: [(&str, Reading); 13] = [
+const TYPES: [(&str, Reading); 14] = [
     ("user.updated", user_updated),
     ("user.deleted", user_deleted),
     ("room.updated", room_updated),
@@ -39,6 +39,7 @@ const TYPES: [(&str, Reading); 13] = [
     }),
     ("member.left", |fields| member(fields, MemberState::Left)),
     ("message.sent", message),
+    ("message.updated", edited),
     ("message.recalled", recalled),
     ("room.read", read),
     ("room.cleared", cleared),
@@ -200,22 +201,7 @@ fn place_of_message(fields: &mut EventFields<'_>) -> Result<(RoomOrPeer, Option<
 
 fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let (place, sender) = place_of_message(fields)?;
-    let mentions = match fields.take(Name::Mentions) {
-        None => Mentions::Users(Vec::new()),
-        Some(raw) if raw.items().is_some() => Mentions::Users(fields.users_that_can_be(
-            Name::Mentions,
-            raw,
-            MAX_MENTIONS,
-            "must name at most 10,000 users; \"all\" names everybody",
-        )?),
-        Some(raw) => {
-            const WHOM: &str = "must be a list of users or \"all\"";
-            match &*text(Name::Mentions, raw, Surrogates::Refuse, WHOM)? {
-                "all" => Mentions::All,
-                _ => return Err(wrong("mentions", WHOM)),
-            }
-        }
-    };
+    let mentions = mentions(fields)?.unwrap_or(Mentions::Users(Vec::new()));
     let except = match fields.take(Name::Except) {
         None => Vec::new(),
         Some(raw) => fields.users_that_can_be(
@@ -240,6 +226,41 @@ fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         except,
         silent: fields.flag(Name::Silent)?.unwrap_or(false),
         mark_read: fields.flag(Name::MarkRead)?.unwrap_or(true),
+    }))
+}
+
+/// Whom a message mentions.
+fn mentions(fields: &mut EventFields<'_>) -> Result<Option<Mentions>, Wrong> {
+    const WHOM: &str = "must be a list of users or \"all\"";
+    let Some(raw) = fields.take(Name::Mentions) else {
+        return Ok(None);
+    };
+    if raw.items().is_some() {
+        let users = fields.users_that_can_be(
+            Name::Mentions,
+            raw,
+            MAX_MENTIONS,
+            "must name at most 10,000 users; \"all\" names everybody",
+        )?;
+        return Ok(Some(Mentions::Users(users)));
+    }
+    match &*text(Name::Mentions, raw, Surrogates::Refuse, WHOM)? {
+        "all" => Ok(Some(Mentions::All)),
+        _ => Err(wrong("mentions", WHOM)),
+    }
+}
+
+fn edited(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let (place, sender) = place_of_message(fields)?;
+    let message_type = fields.name(Name::MessageType, MessageId::parse)?;
+    Ok(Change::Edited(Edit {
+        place,
+        sender,
+        id: fields.required(Name::Id, MessageId::parse)?,
+        text: fields.prose(Name::Text)?.map(Cow::into_owned),
+        message_type: message_type.map(|name| name.as_str().to_owned()),
+        payload: object(fields, Name::Payload, MAX_PAYLOAD_BYTES)?,
+        mentions: mentions(fields)?,
     }))
 }
 

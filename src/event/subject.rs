@@ -51,7 +51,7 @@ fn in_place<'a>(place: &'a RoomOrPeer, user: Option<&'a UserId>) -> Option<Subje
 }
 
 impl Change {
-    /// What it is about. `None` only for a message to a user (or its recall) without a sender, which no caller can send.
+    /// What it is about. `None` only for a message to a user (or what happens to it) without a sender, which no caller can send.
     pub(crate) fn subject(&self) -> Option<Subject<'_>> {
         match self {
             Change::UserUpdated { user, .. } => Some(Subject::User(user)),
@@ -64,6 +64,7 @@ impl Change {
             | Change::Cleared { room, .. }
             | Change::Pref { room, .. } => Some(Subject::Room(room)),
             Change::Message(message) => in_place(&message.place, message.sender.as_ref()),
+            Change::Edited(edit) => in_place(&edit.place, edit.sender.as_ref()),
             Change::Recalled { place, sender, .. } => in_place(place, sender.as_ref()),
             Change::Read { place, user, .. } => in_place(place, Some(user)),
         }

@@ -169,6 +169,12 @@ impl Slot {
             }
         }
         let flags = meaning.get("flags").map_or("", String::as_str);
+        if flags.contains('e') {
+            // Of the first message that mentions the user.
+            let position = marked(meaning).1[0];
+            let mark = format!("{ROOM}|e|{position:016}|7|1");
+            self.raw::<()>(&["ZADD", &key("marks"), "0", &mark]);
+        }
         for (letter, setting) in [('h', "hidden"), ('s', "sticky"), ('m', "muted")] {
             let value = format!("7|{}", flags.contains(letter));
             self.raw::<()>(&["HSET", &key("prefs"), &format!("{ROOM}|{setting}"), &value]);
@@ -294,7 +300,7 @@ fn the_scripts_read_room_records_as_the_file_says() {
         let invited = meaning["state"] == "i" && meaning["active"] == "1";
         let joined = meaning["state"] == "j" && meaning["active"] == "1";
         let kind = &meaning["kind"];
-        let preference = meaning["flags"].trim_start_matches(['h', 's', 'm']);
+        let preference = meaning["flags"].trim_start_matches(['h', 's', 'm', 'e']);
         let (with_messages, with_mentions) = match preference {
             "1" => (1, 0),
             "2" => (0, 1),

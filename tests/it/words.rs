@@ -220,3 +220,115 @@ async fn a_user_says_what_a_room_adds_to_the_sums() {
         assert_no_drift(&app.redis_url(), &app.keys.id);
     }
 }
+
+async fn mentioned(app: &App, users: [&str; 3]) -> [u64; 3] {
+    let mut found = [0; 3];
+    for (user, place) in users.into_iter().zip(&mut found) {
+        let counts = app.unread(user, false).await.ok();
+        *place = counts["mentions"]["total"].as_u64().unwrap();
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_moves_mentions_for_those_who_have_not_read_the_message() {
+    for kind in ["group", "supergroup"] {
+        let app = app();
+        app.must(&made("r", kind, &["a", "b", "c", "s"])).await;
+        let edit = |mentions: Value| json!({"type": "message.updated", "room": "r", "id": "1", "mentions": mentions});
+        app.must(&json!([
+            {"type": "message.sent", "room": "r", "id": "1", "sender": "s", "mentions": ["c"]},
+            {"type": "room.read", "room": "r", "user": "b"},
+        ]))
+        .await;
+        let all = ["a", "b", "c"];
+        for (mentions, status, expected) in [
+            (json!(["a", "b"]), "applied", [1, 0, 0]),
+            (json!(["b", "a"]), "duplicate", [1, 0, 0]),
+            (json!("all"), "applied", [1, 0, 1]),
+            (json!("all"), "duplicate", [1, 0, 1]),
+            (json!(["c", "stranger"]), "applied", [0, 0, 1]),
+            (json!("all"), "applied", [1, 0, 1]),
+            (json!([]), "applied", [0, 0, 0]),
+            (json!(["s", "a"]), "applied", [1, 0, 0]),
+        ] {
+            let reply = app
+                .events(&edit(mentions.clone()), Wait::Applied)
+                .await
+                .ok();
+            assert_eq!(reply["results"][0]["status"], status, "{kind} {mentions}");
+            assert_eq!(mentioned(&app, all).await, expected, "{kind} {mentions}");
+            assert_eq!(
+                mentioned(&app, ["s", "s", "s"]).await,
+                [0; 3],
+                "{kind} {mentions}"
+            );
+            assert_no_drift(&app.redis_url(), &app.keys.id);
+        }
+        // A repair makes nothing of it undone, and a read ends it.
+        app.must(&json!({"type": "room.read", "room": "r", "user": "a"}))
+            .await;
+        app.must(&edit(json!("all"))).await;
+        assert_eq!(mentioned(&app, all).await, [0, 0, 1], "{kind}");
+        app.must(&json!({"type": "message.recalled", "room": "r", "id": "1"}))
+            .await;
+        let reply = app.events(&edit(json!(["a"])), Wait::Applied).await.ok();
+        assert_eq!(
+            reply["results"][0]["status"], "duplicate",
+            "{kind}: {reply}"
+        );
+        assert_eq!(mentioned(&app, all).await, [0; 3], "{kind}");
+        assert_no_drift(&app.redis_url(), &app.keys.id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_of_the_last_message_is_shown_and_one_that_changes_nothing_is_known() {
+    let app = app();
+    app.must(
+        &json!([{"type": "message.sent", "to": "a", "sender": "b", "id": "1", "text": "one"}]),
+    )
+    .await;
+    let edit = |more: Value| {
+        let mut event = json!({"type": "message.updated", "sender": "a", "to": "b", "id": "1"});
+        event
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        event
+    };
+    let status = async |event: Value| {
+        let reply = app.events(&event, Wait::Applied).await.ok();
+        reply["results"][0]["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(status(edit(json!({}))).await, "duplicate");
+    assert_eq!(status(edit(json!({"text": "one"}))).await, "duplicate");
+    assert_eq!(
+        status(edit(json!({"text": "two", "payload": {"x": 1}}))).await,
+        "applied"
+    );
+    let last = async || {
+        let rooms = app.imkit_rooms("a", &[]).await.ok();
+        rooms["result"]["data"][0]["lastMessage"].clone()
+    };
+    let shown = last().await;
+    assert_eq!(
+        (&shown["message"], &shown["x"]),
+        (&json!("two"), &json!(1)),
+        "{shown}"
+    );
+    assert_eq!(total(&app, "a").await, 1);
+    // When it is not the last one any more, an edit is still known when it comes again.
+    app.must(&json!({"type": "message.sent", "to": "a", "sender": "b", "id": "2", "text": "last"}))
+        .await;
+    assert_eq!(status(edit(json!({"text": "two"}))).await, "duplicate");
+    assert_eq!(status(edit(json!({"text": "three"}))).await, "applied");
+    assert_eq!(status(edit(json!({"text": "three"}))).await, "duplicate");
+    assert_eq!(last().await["message"], "last");
+    // A key tells a repetition from a second edit.
+    let keyed = edit(json!({"text": "four", "key": "k"}));
+    assert_eq!(status(keyed.clone()).await, "applied");
+    assert_eq!(status(edit(json!({"text": "five"}))).await, "applied");
+    assert_eq!(status(keyed).await, "duplicate");
+    assert_no_drift(&app.redis_url(), &app.keys.id);
+}

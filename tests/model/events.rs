@@ -119,6 +119,9 @@ impl Model {
         }
         if event.get("room").is_some() {
             names.push((Name::Room(id(event, "room")?.to_owned()), key.to_owned()));
+        } else if event.get("to").is_some() {
+            let room = self.direct_room(id(event, "sender")?, id(event, "to")?);
+            names.extend(room.map(|room| (Name::Room(room.to_owned()), key.to_owned())));
         } else if event.get("peer").is_some() {
             // The user remembers it too, for that peer: the two may have another room by then.
             let (user, peer) = (id(event, "user")?, id(event, "peer")?);
@@ -152,6 +155,7 @@ impl Model {
                 self.member_changed(event, kind)
             }
             "message.sent" => self.message_sent(event, now),
+            "message.updated" => self.message_updated(event),
             "message.recalled" => self.message_recalled(event),
             "room.read" => self.room_read(event),
             "room.cleared" => self.room_cleared(event),
@@ -428,6 +432,7 @@ impl Model {
             text: content,
             message_type,
             payload,
+            edited: BTreeSet::new(),
             given,
             serial,
         });
@@ -437,17 +442,73 @@ impl Model {
         Ok(Outcome::Applied(position))
     }
 
+    /// The room of a message that was sent before.
+    fn place_of(&self, event: &Value) -> Checked<String> {
+        match (optional_id(event, "room")?, optional_id(event, "to")?) {
+            (Some(room), None) => Ok(room.to_owned()),
+            (None, Some(to)) => {
+                let room = self.direct_room(id(event, "sender")?, to);
+                Ok(room.ok_or("message_not_found")?.to_owned())
+            }
+            _ => Err(INVALID),
+        }
+    }
+
+    fn message_updated(&mut self, event: &Value) -> Checked<Outcome> {
+        let message = id(event, "id")?;
+        let content = text(event, "text")?;
+        let message_type = optional_id(event, "message_type")?;
+        let payload = match event.get("payload") {
+            None => None,
+            Some(payload) => Some(payload.as_object().cloned().ok_or(INVALID)?),
+        };
+        let mentions = match event.get("mentions") {
+            None => None,
+            Some(Value::String(all)) if all == "all" => Some(Mentions::All),
+            Some(list) => Some(Mentions::Users(ids(list)?)),
+        };
+        let history = self.history;
+        let place = self.place_of(event)?;
+        let room = self.room_mut(&place)?;
+        let known = room.known(history);
+        let message = room.messages[known..]
+            .iter_mut()
+            .find(|m| m.id == message)
+            .ok_or("message_not_found")?;
+        if message.recalled {
+            return Ok(Outcome::Duplicate(None));
+        }
+        let mut changed = false;
+        if let Some(content) = content {
+            changed |= message.text != content;
+            message.text = content;
+            message.edited.insert("text");
+        }
+        if let Some(message_type) = message_type {
+            changed |= message.message_type != message_type;
+            message.message_type = message_type.to_owned();
+            message.edited.insert("message_type");
+        }
+        if let Some(payload) = payload {
+            changed |= message.payload != payload;
+            message.payload = payload;
+            message.edited.insert("payload");
+        }
+        // A silent message mentions nobody, whatever it says.
+        if let (Some(mentions), Some(_)) = (mentions, message.position) {
+            changed |= message.mentions != mentions;
+            message.mentions = mentions;
+        }
+        Ok(match changed {
+            true => Outcome::Applied(None),
+            false => Outcome::Duplicate(None),
+        })
+    }
+
     fn message_recalled(&mut self, event: &Value) -> Checked<Outcome> {
         let message = id(event, "id")?;
         let history = self.history;
-        let place = match (optional_id(event, "room")?, optional_id(event, "to")?) {
-            (Some(room), None) => room.to_owned(),
-            (None, Some(to)) => {
-                let room = self.direct_room(id(event, "sender")?, to);
-                room.ok_or("message_not_found")?.to_owned()
-            }
-            _ => return Err(INVALID),
-        };
+        let place = self.place_of(event)?;
         let room = self.room_mut(&place)?;
         let known = room.known(history);
         let message = room.messages[known..]

@@ -97,13 +97,15 @@ pub struct Message {
     pub text: String,
     pub message_type: String,
     pub payload: Map<String, Value>,
+    /// The fields that edits have given.
+    pub edited: BTreeSet<&'static str>,
     /// Whether the event gave the time; without, the message can't be late.
     given: bool,
     /// The order of acceptance over all rooms.
     pub serial: u64,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Mentions {
     Users(BTreeSet<String>),
     All,

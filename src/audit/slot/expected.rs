@@ -26,6 +26,10 @@ impl SlotRecords {
             {
                 (*room, *is, *digits)
             }
+            [room, "e", digits, _, _] if letter == "e" && digits.len() == 16 => {
+                (*room, "e", *digits)
+            }
+            [_, "e", digits, _, _] if digits.len() == 16 => return,
             _ if letter == "h" => return self.stale.push(mark.to_owned()),
             _ => return,
         };
@@ -42,6 +46,8 @@ impl SlotRecords {
                 if is == "h" {
                     holes.insert(at);
                     position.holes += 1;
+                } else if is == "e" {
+                    position.edited();
                 } else {
                     position.mentions += 1;
                 }

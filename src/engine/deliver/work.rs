@@ -28,6 +28,7 @@ impl Job {
             Act::Message {
                 mentions, except, ..
             } => mentions.len() + except.len(),
+            Act::Edit { on, off, .. } => on.users().len() + off.users().len(),
             _ => 0,
         };
         let is_small = match &self.audience {

@@ -12,7 +12,7 @@ use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result, Unreadable};
 use crate::event::{Change, EventOutcome, Rejection, RoomOrPeer, Wait};
 use crate::keys::{self, Enc, RoomKeys, encode};
-use crate::names::{AppId, RoomId};
+use crate::names::{AppId, RoomId, UserId};
 use crate::scripts::{self, ScriptCall};
 
 /// How long the revision of a deleted room is kept, in milliseconds.
@@ -136,6 +136,16 @@ fn add_passing(work: &mut Work, unfinished: Reply) -> Result<()> {
     Ok(())
 }
 
+/// The two users whose direct room an event about a message means, encoded; empty texts if it names the room.
+pub(super) fn pair_of(place: &RoomOrPeer, sender: Option<&UserId>) -> [String; 2] {
+    match (place, sender) {
+        (RoomOrPeer::With(to), Some(sender)) => {
+            [sender, to].map(|user| encode(user.as_str()).as_str().to_owned())
+        }
+        _ => Default::default(),
+    }
+}
+
 impl RoomWorker<'_> {
     async fn run(&mut self, steps: Vec<Step>) -> Result<()> {
         let mut messages: Vec<IncomingMessage> = Vec::new();
@@ -180,14 +190,10 @@ impl RoomWorker<'_> {
                 self.change_members(&users, state, up_to, key).await
             }
             Change::Recalled { place, sender, id } => {
-                let pair = match (&place, &sender) {
-                    (RoomOrPeer::With(to), Some(sender)) => {
-                        [sender, to].map(|user| encode(user.as_str()).as_str().to_owned())
-                    }
-                    _ => Default::default(),
-                };
+                let pair = pair_of(&place, sender.as_ref());
                 self.recall(&encode(id.as_str()), pair).await
             }
+            Change::Edited(edit) => self.edit(&edit, key).await,
             Change::Read { place, user, up_to } => {
                 let user = encode(user.as_str());
                 match (self.read(&user, &up_to, key).await?, place) {

@@ -11,7 +11,8 @@ use crate::support::model::{Kind, Model, Room};
 impl Universe {
     pub fn event(&self, model: &Model, rng: &mut StdRng) -> Value {
         let mut event = match rng.random_range(0..100) {
-            0..34 => self.message(model, rng),
+            0..30 => self.message(model, rng),
+            30..34 => self.edit(model, rng),
             34..39 => self.message_to(model, rng),
             39..45 => self.recall(model, rng),
             45..58 => self.read(model, rng),
@@ -157,6 +158,33 @@ impl Universe {
             Some(message) if rng.random_bool(0.92) => message.id.clone(),
             _ => "no such message".to_owned(),
         }
+    }
+
+    /// A change of some message, mostly of one that may be shown or mention somebody.
+    fn edit(&self, model: &Model, rng: &mut StdRng) -> Value {
+        let mut event = self.recall(model, rng);
+        event["type"] = "message.updated".into();
+        if rng.random_bool(0.5) {
+            event["text"] = format!("edited {}", rng.random::<u16>()).into();
+        }
+        if rng.random_bool(0.2) {
+            event["message_type"] = (*["text", "image"].choose(rng).unwrap()).into();
+        }
+        if rng.random_bool(0.2) {
+            event["payload"] = json!({"extra": {"n": rng.random::<u8>()}});
+        }
+        if rng.random_bool(0.7) {
+            let count = rng.random_range(0..4);
+            event["mentions"] = self
+                .everybody
+                .choose_multiple(rng, count)
+                .map(String::as_str)
+                .collect();
+        }
+        if rng.random_bool(0.2) {
+            event["mentions"] = "all".into();
+        }
+        event
     }
 
     fn recall(&self, model: &Model, rng: &mut StdRng) -> Value {
@@ -383,6 +411,7 @@ fn may_be_null(event: &Value) -> &'static [&'static str] {
         "member.joined" | "member.invited" | "member.left" => &["user", "users"],
         "message.sent" => &["room", "to", "text", "mentions", "silent", "mark_read"],
         "message.recalled" => &["room", "to"],
+        "message.updated" => &["room", "to", "text", "payload", "mentions", "key"],
         "room.read" => &[
             "peer",
             "room",
@@ -426,6 +455,8 @@ fn invalid(rng: &mut StdRng) -> Value {
         json!({"type": "message.sent", "room": "r1", "id": "x", "silent": "yes"}),
         json!({"type": "message.sent", "room": "r1", "id": "x", "time": "yesterday"}),
         json!({"type": "message.recalled", "room": "r1"}),
+        json!({"type": "message.updated", "room": "r1", "text": "x"}),
+        json!({"type": "message.updated", "room": "r1", "id": "x", "silent": true}),
         json!({"type": "message.recalled", "to": "alice", "id": "x"}),
         json!({"type": "room.read", "room": "r1", "user": "alice", "up_to_position": 0}),
         json!({"type": "room.read", "user": "alice"}),

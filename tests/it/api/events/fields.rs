@@ -188,6 +188,16 @@ fn every_event() -> Vec<(Value, Vec<(&'static str, Takes)>)> {
             vec![("to", Id), ("sender", Id)],
         ),
         (
+            json!({"type": "message.updated", "room": "r", "id": "x"}),
+            vec![
+                ("room", Id),
+                ("id", Id),
+                ("text", Text),
+                ("message_type", Id),
+                ("mentions", Mentions),
+            ],
+        ),
+        (
             json!({"type": "message.recalled", "room": "r", "id": "x"}),
             vec![("room", Id), ("id", Id)],
         ),
