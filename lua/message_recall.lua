@@ -1,6 +1,7 @@
 #!lua
 -- Purpose: recall a message: it counts no more for those who have not read it.
--- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua), 3 ids (hash: id -> rev|position|time|recall|number, see message_send.lua),
+-- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
+--   3 ids (hash: id -> rev|position|time|recall|number, see message_send.lua),
 --   4 recalled (sorted set of positions), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
 --   4 history in microseconds, 5 id, 6 and 7 the pair whose direct room the caller means, or '' and ''
@@ -20,11 +21,13 @@ asked[17], asked[18] = 'last_payload', 'parted'
 local m = opened(meta)
 numbers(m, 14, 15)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
-if one ~= '' and not (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[18], one, two)) then return {'MESSAGE'} end
+local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[18], one, two))
+if not is_theirs then return {'MESSAGE'} end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
 if not entry then return {'MESSAGE'} end
-local first, position, time, recall, number, silent = string.match(entry .. '|||', '^(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)|(s?)|[^|]*|[%x.]*|*$')
+local first, position, time, recall, number, silent = string.match(entry .. '|||',
+  '^(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)|(s?)|[^|]*|[%x.]*|*$')
 must(first, 'what is known of a message')
 -- Ids outlive the history a little, so that a request that is sent again is known. A recall still ends with the history.
 if tonumber(first) < now - max_age or tonumber(m[14]) - tonumber(number) >= max_messages then return {'MESSAGE'} end

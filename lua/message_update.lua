@@ -1,14 +1,14 @@
 #!lua
--- Purpose: change a message: its text, type and payload where it is the room's last one, and whom it mentions. A job tells those whose
---   being mentioned changes; of several edits the one that the room accepted last holds, in whatever order they are delivered.
+-- Purpose: change a message: its text, type and payload where it is the room's last one, and whom it mentions. A job tells those
+--   whose being mentioned changes; of several edits the one that the room accepted last holds, in whatever order they come.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua), 3 ids (hash: id -> what message_send.lua writes),
 --   4 allmentions (sorted set of positions), 5 pending (hash: job -> record), 6 and 7 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 id, 7 and 8 the pair whose direct room the caller means, or '' and '',
 --   9 text, 10 message type, 11 payload (JSON), 12 mentions ('*' or comma list): each '' (it stays) or = and the new value
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created,
---   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody, then job and record in turn: pending jobs about the
---   same message, which have to be delivered with this one} or {'DUP', the same}
+--   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody, then job and record in turn: pending jobs about
+--   the same message, which have to be delivered with this one} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MESSAGE'} no such message, or older than the history, or the pair has no such room, or the error UNREADABLE
 -- Lib: fanout, keys
@@ -32,7 +32,8 @@ if known then
   if not known.same then return {'KEY'} end
   return answer('DUP', known.job, redis.call('HGET', pending, known.job) or '', unfinished(pending), 0)
 end
-if one ~= '' and not (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[16], one, two)) then return {'MESSAGE'} end
+local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[16], one, two))
+if not is_theirs then return {'MESSAGE'} end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
 if not entry then return {'MESSAGE'} end
@@ -46,7 +47,7 @@ if recall ~= '0' then return answer('DUP', recall, redis.call('HGET', pending, r
 
 -- The room knows the text, the type and the payload of its last message. Of any other one it knows a digest of each that an edit
 -- gave, so that it knows an edit that comes again.
-local is_last, changed, set, gone = m[13] == id, false, {}, nil
+local is_last, changed, set = m[13] == id, false, {}
 local digest = {'', '', ''}
 for i, part in ipairs({string.match(digests, '^(%x*)%.(%x*)%.(%x*)$')}) do digest[i] = part end
 for i, field in ipairs({'last_text', 'last_type', 'last_payload'}) do

@@ -1,12 +1,13 @@
 #!lua
 -- Purpose: read a room for everybody who has joined it, up to a position. In a direct room or a group a job delivers that to each
 --   member. A supergroup keeps the position in its meta, where each read of a count looks; so it is one step, whatever the size.
--- KEYS: 1 meta (hash), 2 ids (hash: id -> rev|position|time|recall|number, see message_send.lua), 3 log (list: rev|position|time|id),
+-- KEYS: 1 meta (hash), 2 ids (hash: id -> rev|position|time|recall|number, see message_send.lua),
+--   3 log (list: rev|position|time|id),
 --   4 pending (hash: job -> record), 5 and 6 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 all|id|time|position, 7 the id, the time (milliseconds) or the position
--- Reply: {'OK', job or '', record or '' (in a supergroup those of a pending conversion to one), pending jobs (lib/fanout), now, rev,
---   head, kind, status, type, tags, born, mrev, created, last_at, last_time} or {'DUP', the same}
+-- Reply: {'OK', job or '', record or '' (in a supergroup those of a pending conversion to one), pending jobs (lib/fanout), now,
+--   rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MESSAGE'} no such message, or older than the history and not the room's last one, or the error UNREADABLE
 -- Lib: fanout, keys, bound
@@ -31,7 +32,8 @@ if not position then return {'MESSAGE'} end
 
 local open, job, record = unfinished(pending), '', ''
 if m[3] == 'supergroup' and m[19] then
-  -- Members whose slots don't have the conversion to a supergroup yet would still count the messages: the caller waits for that job.
+  -- Members whose slots don't have the conversion to a supergroup yet would still count the messages: the caller waits for
+  -- that job.
   record = redis.call('HGET', pending, m[19]) or ''
   if record ~= '' then job = m[19] end
 end
