@@ -200,7 +200,8 @@ local function apply(key, delta)
   local set, gone = {}, {}
   for i = 1, #fields do
     local value = tonumber(values[i] or 0) + delta[fields[i]]
-    if value == 0 then
+    -- An earlier version keeps no count of unread rooms: where one has delivered, the count may be too low until a rebuild.
+    if value == 0 or (value < 0 and match(fields[i], '^unread_rooms:')) then
       gone[#gone + 1] = fields[i]
     else
       set[#set + 1] = fields[i]
