@@ -320,6 +320,7 @@ function nativeTotals({ direct, group, supergroup, invitations }) {
     messages: { total: direct + group + supergroup, direct, group, supergroup },
     mentions: { total: 2, direct: 0, group: 1, supergroup: 1 },
     invitations: { total: invitations, direct: 0, group: invitations, supergroup: 0 },
+    unread_rooms: { total: 3, direct: 1, group: 1, supergroup: 1 },
   };
 }
 

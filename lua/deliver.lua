@@ -3,16 +3,18 @@
 --   by two pods at once: the state they end in is the same. A call may name several users where one node holds all of them.
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
---   recalled, room|m|position mention), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '~' ->
---   the same while a room still has to hear of it, '#' -> when tombstones were swept, '!' -> the token it was sealed with),
---   prefs (hash).
+--   recalled, room|m|position mention, room|e|position|stamp|1 or 0: an edit of that stamp says if the message mentions the
+--   user), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '~' -> the same while a room still has to
+--   hear of it, '#' -> when tombstones were swept, '!' -> the token it was sealed with), prefs (hash).
 --   Or only the first two per user, which is cheaper and enough for most deliveries (the fast path): the script leaves a user
 --   who needs the other five (the slow path) unchanged, and the caller sends that user again with all seven keys.
 --   Records: state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last, of supergroups
 --   state|epoch|rev|read|holes|mentions. To keep records short, epoch is in base 36; rev is its distance from epoch (it is
 --   never less), also in base 36; made is the distance of the room's creation from epoch, in milliseconds; kind is one letter:
 --   d direct, g group. Every other number, here and in ARGV, is decimal. After last may stand | and the letters of the
---   user's preferences for the room that are true: h hidden, s sticky, m muted. records.txt has examples.
+--   user's preferences for the room that are true: h hidden, s sticky, m muted; then e if there are marks of edits; then a digit
+--   for what the room adds to the user's sums, unless it is everything: 1 its messages, 2 its mentions, 3 nothing. In a
+--   supergroup's record | with e, this digit or both may stand after mentions. records.txt has examples.
 -- ARGV: 1 room, 2 rev, 3 head, 4 kind, 5 status, 6 type, 7 tags, 8 created (milliseconds), 9 the last message as it stands
 --   in a record ('': none), 10 holes and 11 mentions that every user of the call gets (comma lists of positions), then four
 --   per user:
@@ -22,7 +24,7 @@
 --   c) base
 --   d) '' or lines: peer; '' or the stamp at which the user was named as a sender, with ! and the deletion that it comes after,
 --      if there was one; '' or the position read up to; holes (comma list); mentions (comma list); then preferences (name,
---      stamp and JSON value in turn)
+--      stamp and JSON value in turn; @ and a position with 1 or 0: an edit says if the message mentions the user)
 -- Reply: a text per user. K: kept. C: send again with all seven keys. The other three refuse, and change nothing. D and a
 --   deletion of the user: the membership, or the naming, may be older than it. O and a deletion of the user: the slot had the
 --   membership before the deletion, so it is over. A and a stamp of this room, later than rev, at which the membership was over.
@@ -50,15 +52,16 @@ local function fields_of(peer)
   for i = 1, #names do filled[2 * i - 1] = names[i] end
 end
 
--- What becomes of a record on the fast path: by how much its plain counts grow, and its new text; nil: the slow path.
+-- What becomes of a record on the fast path: by how much its plain counts grow, its new text, and how many of `names` grow;
+-- nil: the slow path.
 local function moved(text, membership, after, more)
   local peer, read_to = '', ''
   if more ~= '' then
     peer, read_to = match(more, '^([^\n]*)\n%d*\n(%d*)\n\n\n$')
     if not peer then return nil end
   end
-  local of, v, r, h, holes, mentions, set, with, made, flags =
-    match(text, '^(%a|%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*(|?%a*)$')
+  local of, v, r, h, holes, mentions, set, with, made, flags, adds =
+    match(text, '^(%a|%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*(|?%a*)([123]?)$')
   if of ~= membership or set ~= details or with ~= peer then return nil end
   local by, top = head - number(h), ARGV[3]
   if by < 0 then by, top = 0, h end
@@ -67,7 +70,7 @@ local function moved(text, membership, after, more)
     local further = tonumber(read_to) - r
     if further > 0 then
       -- The read position may pass marks, or the user may be no member: only the slow path can tell.
-      if holes ~= '0' or mentions ~= '0' or not joined or tonumber(read_to) > tonumber(top) then return nil end
+      if holes ~= '0' or mentions ~= '0' or not joined or string.find(flags, 'e', 1, true) or tonumber(read_to) > tonumber(top) then return nil end
       by, r = by - further, read_to
     end
   end
@@ -84,7 +87,7 @@ local function moved(text, membership, after, more)
   if not joined or status ~= '1' then by = 0 end
   if with_peer ~= peer then fields_of(peer) end
   return by, of .. '|' .. after .. '|' .. r .. '|' .. top .. '|' .. holes .. '|' .. mentions .. '|' .. set .. '|' .. with
-    .. '|' .. made .. '|' .. last .. flags
+    .. '|' .. made .. '|' .. last .. flags .. adds, (adds == '' or adds == '1') and #names or 1
 end
 
 local reply, slow = {}, {}
@@ -93,19 +96,19 @@ local users = (#ARGV - 11) / 4
 local each = #KEYS < users * 7 and 2 or 7
 local only_positions = kind ~= 'supergroup' and ARGV[10] == '' and ARGV[11] == ''
 -- Users who joined in the same event have equal records until one of them reads: the result is worked out once for all.
-local seen, seen_membership, by, record
+local seen, seen_membership, by, record, moves
 for i = 0, users - 1 do
   local membership, more = ARGV[12 + i * 4], ARGV[15 + i * 4]
   local text = only_positions and call('HGET', KEYS[i * each + 2], room)
   if not text then
     record = nil
   elseif text ~= seen or membership ~= seen_membership or more ~= '' then
-    by, record = moved(text, membership, ARGV[13 + i * 4], more)
+    by, record, moves = moved(text, membership, ARGV[13 + i * 4], more)
     seen, seen_membership = more == '' and text, membership
   end
   if text and record and by ~= 0 then
-    local values = call('HMGET', KEYS[i * each + 1], unpack(names))
-    for n = 1, #names do
+    local values = call('HMGET', KEYS[i * each + 1], unpack(names, 1, moves))
+    for n = 1, moves do
       local value = (values[n] or 0) + by
       -- `merge` deletes a field that comes to zero: the slow path, too.
       if value == 0 then
@@ -114,7 +117,14 @@ for i = 0, users - 1 do
       end
       filled[2 * n] = string.format('%d', value)
     end
-    if record then call('HSET', KEYS[i * each + 1], unpack(filled)) end
+    if record then
+      call('HSET', KEYS[i * each + 1], unpack(filled, 1, 2 * moves))
+      if not values[1] and moves > 1 then
+        -- The room had nothing unread until now.
+        local field = 'unread_rooms:' .. kind
+        call('HSET', KEYS[i * each + 1], field, int((call('HGET', KEYS[i * each + 1], field) or 0) + 1))
+      end
+    end
   end
   if record then
     if record ~= text then call('HSET', KEYS[i * each + 2], room, record) end
@@ -139,8 +149,10 @@ end
 
 local function mark(letter, position) return room .. '|' .. letter .. '|' .. string.format('%016.0f', position) end
 
--- Adds to `delta` what a membership contributes to the plain counts: n messages, m mentions, i invitations.
-local function contribute(delta, rec, n, m, i)
+-- Adds to `delta` what a membership contributes to the plain counts: n messages, m mentions, i invitations, u rooms with
+-- something unread. The room's own count has all its messages; the sums have what the user's preference counts.
+local function contribute(delta, rec, n, m, i, u)
+  local with_messages = rec.adds == '' or rec.adds == '1'
   local function add(field, by)
     if by ~= 0 then delta[field] = (delta[field] or 0) + by end
   end
@@ -149,11 +161,12 @@ local function contribute(delta, rec, n, m, i)
     add(family .. ':' .. rec.kind, by)
     if rec.type ~= '' then add(family .. ':' .. rec.kind .. ':' .. rec.type, by) end
   end
-  by_kind('messages', n)
-  by_kind('mentions', m)
+  if with_messages then by_kind('messages', n) end
+  if rec.adds == '' or rec.adds == '2' then by_kind('mentions', m) end
   by_kind('invitations', i)
-  if n ~= 0 then
-    add('room:' .. room, n)
+  add('room:' .. room, n)
+  if with_messages then add('unread_rooms:' .. rec.kind, u) end
+  if n ~= 0 and with_messages then
     if rec.peer ~= '' then add('peer:' .. rec.peer, n) end
     for tag in string.gmatch(rec.tags, '[^,]+') do add('tag:' .. tag, n) end
   end
@@ -188,7 +201,8 @@ local function apply(key, delta)
   local set, gone = {}, {}
   for i = 1, #fields do
     local value = tonumber(values[i] or 0) + delta[fields[i]]
-    if value == 0 then
+    -- An earlier version keeps no count of unread rooms: where one has delivered, the count may be too low until a rebuild.
+    if value == 0 or (value < 0 and match(fields[i], '^unread_rooms:')) then
       gone[#gone + 1] = fields[i]
     else
       set[#set + 1] = fields[i]
@@ -213,16 +227,17 @@ local function peer_rooms(refs, peer, with)
   end
 end
 
-local pref_fields = {'tags', 'tag_colors', 'hidden', 'sticky', 'muted', 'folder'}
+local pref_fields = {'tags', 'tag_colors', 'hidden', 'sticky', 'muted', 'folder', 'count', 'extra'}
+local digits = {messages = '1', mentions = '2', none = '3'}
 
--- The preferences that are true, as they stand at the end of a record.
+-- The letters of the preferences that are true, and the digit of what the room adds to sums, as they stand at the end of a record.
 local function flags_of(prefs)
-  local values = redis.call('HMGET', prefs, room .. '|hidden', room .. '|sticky', room .. '|muted')
+  local values = redis.call('HMGET', prefs, room .. '|hidden', room .. '|sticky', room .. '|muted', room .. '|count')
   local letters = ''
   for i, letter in ipairs({'h', 's', 'm'}) do
     if values[i] and match(values[i], '|true$') then letters = letters .. letter end
   end
-  return letters ~= '' and '|' .. letters or ''
+  return letters, digits[match(values[4] or '', '|"(%a+)"$') or ''] or ''
 end
 
 local function merge(k, a)
@@ -253,18 +268,18 @@ local function merge(k, a)
   local old, was_super = nil, false
   local text = redis.call('HGET', rooms, room)
   if text then
-    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, fl = string.match(text,
-      '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)(|?%a*)$')
+    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, fl, ed, ad = string.match(text,
+      '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|?([hsm]*)(e?)([123]?)$')
     old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(h), nh = tonumber(nh),
-      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl}
+      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, edits = ed, adds = ad}
   else
     text = redis.call('HGET', supers, room)
     if text then
       was_super = true
-      local s, e, v, r, nh, nm = string.match(text, '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)$')
+      local s, e, v, r, nh, nm, ed, ad = string.match(text, '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|?(e?)([123]?)$')
       -- Only the room knows the other parts; a supergroup adds nothing to the plain counts.
       old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(r), nh = tonumber(nh),
-        nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = ''}
+        nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = '', edits = ed, adds = ad}
     end
   end
   local same = old and old.epoch == epoch
@@ -287,7 +302,7 @@ local function merge(k, a)
       new = {}
       for field, value in pairs(old) do new[field] = value end
     else
-      new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0}
+      new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0, flags = '', edits = '', adds = ''}
     end
     -- A snapshot of the record's own revision is taken as well: it is equal, unless a repair has corrected the record. A repair
     -- sets the revision back to the epoch, so that any snapshot is taken.
@@ -305,6 +320,7 @@ local function merge(k, a)
       local from = string.format('%016.0f', head + 1)
       new.nh = new.nh - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|h|' .. from, '[' .. room .. '|h|~')
       new.nm = new.nm - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|m|' .. from, '[' .. room .. '|m|~')
+      if new.edits ~= '' then redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|e|' .. from, '[' .. room .. '|e|~') end
     end
     new.head = math.max(new.head, head)
   end
@@ -324,6 +340,15 @@ local function merge(k, a)
       if new.nm > 0 then
         new.nm = new.nm - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|m|', '[' .. room .. '|m|' .. up_to)
       end
+      if new.edits ~= '' then
+        redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|e|', '[' .. room .. '|e|' .. up_to .. '|~')
+      end
+    end
+    -- The mark of an edit of the message at this position, and the edit's stamp.
+    local function edited(position)
+      local from = room .. '|e|' .. string.format('%016.0f', position) .. '|'
+      local found = redis.call('ZRANGEBYLEX', marks, '[' .. from, '[' .. from .. '~', 'LIMIT', 0, 1)[1]
+      return found, found and number(match(found, '|(%d+)|[01]$'))
     end
     local function hole(position)
       if position > new.read and redis.call('ZADD', marks, 0, mark('h', position)) == 1 then
@@ -333,10 +358,25 @@ local function merge(k, a)
       end
     end
     local function mention(position)
+      -- An edit comes after the message, whenever it is delivered.
+      if new.edits ~= '' and edited(position) then return end
       if position > new.read and not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position)))
         and redis.call('ZADD', marks, 0, mark('m', position)) == 1 then
         new.nm = new.nm + 1
         new.head = math.max(new.head, position)
+      end
+    end
+    local function edit(position, stamp, is_named)
+      local found, before = edited(position)
+      if position <= new.read or (before and before >= number(stamp)) then return end
+      if found then redis.call('ZREM', marks, found) end
+      redis.call('ZADD', marks, 0, room .. '|e|' .. string.format('%016.0f', position) .. '|' .. stamp .. '|' .. is_named)
+      new.head = math.max(new.head, position)
+      new.edits = 'e'
+      if is_named == '0' then
+        new.nm = new.nm - redis.call('ZREM', marks, mark('m', position))
+      elseif not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position))) then
+        new.nm = new.nm + redis.call('ZADD', marks, 0, mark('m', position))
       end
     end
     for text in string.gmatch(holes, '%d+') do hole(tonumber(text)) end
@@ -346,13 +386,22 @@ local function merge(k, a)
     new.head = math.max(new.head, new.read)
     if preferences ~= '' then
       for name, stamp, value in string.gmatch(preferences, '([^\n]+)\n(%d+)\n([^\n]+)') do
+        local position = match(name, '^@(%d+)$')
         local field = room .. '|' .. name
-        local stored = redis.call('HGET', prefs, field)
-        if not stored or tonumber(string.match(stored, '^%d+')) < tonumber(stamp) then
+        local stored = not position and redis.call('HGET', prefs, field)
+        if position then
+          edit(number(position), stamp, value)
+        elseif not stored or tonumber(string.match(stored, '^%d+')) < tonumber(stamp) then
           redis.call('HSET', prefs, field, stamp .. '|' .. value)
         end
       end
     end
+  end
+
+  if new and (preferences ~= '' or was_super) then new.flags, new.adds = flags_of(prefs) end
+  if new and new.edits ~= '' then
+    local left = redis.call('ZRANGEBYLEX', marks, '[' .. room .. '|e|', '[' .. room .. '|e|~', 'LIMIT', 0, 1)
+    if #left == 0 then new.edits = '' end
   end
 
   -- The plain counts move by the difference between the old record and the new one.
@@ -361,21 +410,22 @@ local function merge(k, a)
   local counted_new = new ~= nil and new.kind ~= 'supergroup'
   local is_super = new ~= nil and not counted_new
   local settled = same and counted_old and counted_new and old.kind == new.kind and old.status == new.status
-    and old.type == new.type and old.tags == new.tags and old.peer == new.peer
+    and old.type == new.type and old.tags == new.tags and old.peer == new.peer and old.adds == new.adds
+  local function some(n) return n > 0 and 1 or 0 end
   if settled then
     local n, m, i = numbers(new)
     local on, om, oi = numbers(old)
-    contribute(delta, new, n - on, m - om, i - oi)
+    contribute(delta, new, n - on, m - om, i - oi, some(n) - some(on))
   else
     local ref = {}
     if counted_old then
       local n, m, i = numbers(old)
-      contribute(delta, old, -n, -m, -i)
+      contribute(delta, old, -n, -m, -i, -some(n))
       refer(ref, old, -1)
     end
     if counted_new then
       local n, m, i = numbers(new)
-      contribute(delta, new, n, m, i)
+      contribute(delta, new, n, m, i, some(n))
       refer(ref, new, 1)
     end
     apply(refs, ref)
@@ -391,12 +441,13 @@ local function merge(k, a)
     if not old then redis.call('HSETNX', counts, 'known', int(epoch)) end
     local start = new.state .. '|' .. began .. '|' .. new.after .. '|' .. int(new.read) .. '|'
     if counted_new then
-      if preferences ~= '' or was_super then new.flags = flags_of(prefs) end
+      local flags = new.flags .. new.edits .. new.adds
       redis.call('HSET', rooms, room, start .. int(new.head) .. '|' .. new.nh .. '|' .. new.nm .. '|' .. string.sub(new.kind, 1, 1) .. '|'
         .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer .. '|' .. new.made .. '|' .. new.last
-        .. (new.flags or ''))
+        .. (flags ~= '' and '|' .. flags or ''))
     else
-      redis.call('HSET', supers, room, start .. new.nh .. '|' .. new.nm)
+      local flags = new.edits .. new.adds
+      redis.call('HSET', supers, room, start .. new.nh .. '|' .. new.nm .. (flags ~= '' and '|' .. flags or ''))
     end
   end
   if counted_old and not counted_new then redis.call('HDEL', rooms, room) end

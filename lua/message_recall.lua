@@ -1,28 +1,33 @@
 #!lua
 -- Purpose: recall a message. It no longer counts for members who have not read it.
--- KEYS: 1 meta (hash), 2 ids (hash: id -> rev|position|time|recall|number), 3 recalled (sorted set of positions),
---   4 allmentions (sorted set of positions), 5 pending (hash: job -> record)
+-- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
+--   3 ids (hash: id -> rev|position|time|recall|number, see message_send.lua),
+--   4 recalled (sorted set of positions), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
---   4 history in microseconds, 5 id
+--   4 history in microseconds, 5 id, 6 and 7 the pair whose direct room the caller means, or '' and ''
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, 1 if room_trim.lua should forget recalled positions} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'MESSAGE'} no such message, or older than the
---   history, or the error UNREADABLE
+--   history, or the pair has no such room, or the error UNREADABLE
 -- Lib: fanout
-local meta, ids, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local meta, members, ids, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age, id = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local one, two = ARGV[6], ARGV[7]
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16] = 'last_id', 'accepted', 'trim', 'told'
-asked[17] = 'last_payload'
+asked[17], asked[18] = 'last_payload', 'parted'
 local m = opened(meta)
 numbers(m, 14, 15)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
+local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[18], one, two))
+if not is_theirs then return {'MESSAGE'} end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
 if not entry then return {'MESSAGE'} end
-local first, position, time, recall, number, silent = string.match(entry, '^(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)(|?s?)$')
+local first, position, time, recall, number, silent = string.match(entry .. '|||',
+  '^(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)|(s?)|[^|]*|[%x.]*|*$')
 must(first, 'what is known of a message')
 -- Ids are kept a little longer than the history, so that a repeated request is known. But a message that is older than the
 -- history can't be recalled.
@@ -38,7 +43,8 @@ local rev = int(math.max(tonumber(m[1]) + 1, now))
 local open, job, record, much = unfinished(pending), '', '', 0
 local many = redis.call('ZCOUNT', recalled, '-inf', '+inf')
 redis.call('ZCOUNT', allmentions, 0, 0)
-redis.call('HSET', ids, id, first .. '|' .. position .. '|' .. time .. '|' .. rev .. '|' .. number .. silent)
+redis.call('HSET', ids, id, first .. '|' .. position .. '|' .. time .. '|' .. rev .. '|' .. number
+  .. string.match(entry, '^%d+|%d+|%-?%d+|%d+|%d+(.*)$'))
 if silent == '' then
   -- Only a supergroup's members subtract recalled positions when they read, and only a group can become a supergroup.
   if m[3] ~= 'direct' then

@@ -3,14 +3,16 @@
 --   each delivery. With a pair of users the room is the direct room of the two. The script makes it if needed, and lets in
 --   the one who is not in it; a user who is invited stays invited.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
---   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 allmentions (sorted set
---   of positions), 6 pending (hash: job -> record)
+--   3 ids (hash: id -> rev|position|time|recall|number; where needed | and s if it is silent, | and whom it mentions ('*' or a
+--   comma list), | and digests of what edits gave, see message_update.lua), 4 log (list: rev|position|time|id),
+--   5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
 --   4 history in microseconds, 5 and 6 the pair or '' and '', 7 what the caller expects of the pair's room: 'new' it is made if
 --   it does not exist; 'existing' both have to be in it; 'rejoined' it has to exist, and the one who left comes back,
---   then ten per message:
+--   then eleven per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type,
---   1 if the event gave the time, 0 if the pod took the time of arrival, payload (JSON) or ''
+--   1 if the event gave the time, 0 if the pod took the time of arrival, payload (JSON) or '',
+--   users for whom it does not count ('' or comma list)
 -- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a pending conversion to a supergroup), pending jobs
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if room_trim.lua should
 --   forget mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '',
@@ -44,40 +46,20 @@ local function member(user)
   return s
 end
 
--- The users of a comma list who have joined, without the user `but`.
-local function joined_of(list, but)
-  local found, part = {}, {}
-  local function look()
-    if #part == 0 then return end
-    local entries = redis.call('HMGET', members, unpack(part))
-    for i = 1, #part do
-      local s, epoch = string.match(entries[i] or '', '^(%a)|(%w+)')
-      if s == 'j' and tonumber(epoch, 36) >= tonumber(born) then found[#found + 1] = part[i] end
-    end
-    part = {}
-  end
-  for user in string.gmatch(list, '[^,]+') do
-    if user ~= but then part[#part + 1] = user end
-    if #part == 1000 then look() end
-  end
-  look()
-  return found
-end
-
 local set = {}
 local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
 
 -- Which of the messages the history knows, and when each was accepted. All is read before anything is written.
 local asked_ids, known = {}, {}
-for i = 8, #ARGV, 10 do
+for i = 8, #ARGV, 11 do
   asked_ids[#asked_ids + 1] = ARGV[i]
 end
 for i, entry in ipairs(redis.call('HMGET', ids, unpack(asked_ids))) do
   if entry then
-    local first, position, silent = string.match(entry, '^(%d+)|(%d+)|%-?%d+|%d+|%d+(|?s?)$')
+    local first, position, silent = string.match(entry .. '|||', '^(%d+)|(%d+)|%-?%d+|%d+|%d+|(s?)|[^|]*|[%x.]*|*$')
     must(first, 'what is known of a message')
     if tonumber(first) >= now - max_age then
-      known[asked_ids[i]] = {first = first, position = silent == '|s' and 0 or tonumber(position)}
+      known[asked_ids[i]] = {first = first, position = silent == 's' and 0 or tonumber(position)}
     end
   end
 end
@@ -97,23 +79,8 @@ if any_new then
   local made = not born
   if made and found ~= 'new' then return {'LEFT'} end
   if born and kind ~= 'direct' then return {'KIND'} end
-  local here = {}
-  if not made then
-    local all = redis.call('HGETALL', members)
-    for i = 1, #all, 2 do
-      if member(all[i]) and all[i] ~= one and all[i] ~= two then return {'FULL'} end
-      here[all[i]] = member(all[i])
-    end
-    if one == two or not (here[one] and here[two]) then
-      -- The room is the pair's only if nobody else was in it last. Where one of the two is still in it, the last user beside that
-      -- one counts; where neither is, the last two users count.
-      local stays = here[one] and one or here[two] and two
-      for user in string.gmatch(parted(m[21], {}), '[^,]+') do
-        if user ~= one and user ~= two then return {'FULL'} end
-        if stays and user ~= stays then break end
-      end
-    end
-  end
+  local here = made and {} or pair_in(members, tonumber(born), m[21], one, two)
+  if not here then return {'FULL'} end
   local missing = {}
   if not here[one] then missing[1] = one end
   if two ~= one and not here[two] then missing[#missing + 1] = two end
@@ -150,7 +117,7 @@ local last, payload, much, reply = nil, '', 0, {}
 local last_at, last_time = tonumber(string.match(m[10] or '', '^%d+')), tonumber(m[11])
 -- When a message was sent: the time that its event gave, but not later than its acceptance.
 local function moment(time, at) return math.min(time, math.floor(at / 1000)) end
-for i = 8, #ARGV, 10 do
+for i = 8, #ARGV, 11 do
   local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local silent, mark, mentions = ARGV[i + 3] == '1', ARGV[i + 4] == '1', ARGV[i + 5]
   local n = #reply
@@ -170,7 +137,8 @@ for i = 8, #ARGV, 10 do
     -- A silent message has no position; its place is that of the last message with a position before it.
     local at = int(head)
     accepted = accepted + 1
-    redis.call('HSET', ids, id, rev_text .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted) .. (silent and '|s' or ''))
+    redis.call('HSET', ids, id, rev_text .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted)
+      .. (silent and '|s' or mentions ~= '' and '||' .. mentions or ''))
     known[id] = {first = rev_text, position = silent and 0 or head}
     length = redis.call('RPUSH', log, rev_text .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
     local at_time, given = tonumber(time), ARGV[i + 8] == '1'
@@ -201,17 +169,19 @@ for i = 8, #ARGV, 10 do
         named[1] = '*'
       end
     elseif not silent and mentions ~= '' then
-      named = joined_of(mentions, sender)
+      named = joined_of(members, born, mentions, {[sender] = true})
     end
+    local excepted = not silent and ARGV[i + 10] ~= '' and joined_of(members, born, ARGV[i + 10], {}) or {}
     local what = ''
-    if all or sender ~= '' or #named > 0 then
-      -- What the message is to its sender: r read up to here, h a hole, q nothing; n the sender has not joined. The two of a pair
-      -- join by the message.
-      local own, brings = 'n', ''
+    if all or sender ~= '' or #named > 0 or #excepted > 0 then
+      -- What the message is to its sender: r read up to here, h a hole, q nothing; n the sender has not joined. Then, if they are
+      -- needed: the pair that is let into its room and the base, and the members for whom the message does not count.
+      local own, more = 'n', ''
       if sender ~= '' and member(sender) == 'j' then own = mark and 'r' or silent and 'q' or 'h' end
-      if one ~= '' then brings = '|' .. one .. ',' .. two .. '|' .. int(silent and head or head - 1) end
+      if one ~= '' then more = '|' .. one .. ',' .. two .. '|' .. int(silent and head or head - 1) end
+      if #excepted > 0 then more = (more ~= '' and more or '||') .. '|' .. table.concat(excepted, ',') end
       what = int(now + lease) .. (all and '\nall\n\n' or '\nsome\n\n') .. 'm|' .. at .. '|' .. own .. '|' .. sender
-        .. '|' .. table.concat(named, ',') .. brings
+        .. '|' .. table.concat(named, ',') .. more
       redis.call('HSET', pending, rev_text, what)
     end
     reply[n + 1] = 'A'
@@ -225,7 +195,7 @@ end
 -- with it may be sent again. An id that was used again belongs to the newer message. A call forgets a bounded number, so
 -- that it stays short after an operator has shortened the history.
 local retried, most = now - 900000000, max_messages + 50000
-for _ = 1, #ARGV / 10 + 16 do
+for _ = 1, #ARGV / 11 + 16 do
   local oldest = redis.call('LINDEX', log, 0)
   if not oldest then break end
   local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|(.*)$')

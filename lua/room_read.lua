@@ -1,10 +1,10 @@
 #!lua
 -- Purpose: find the position up to which a member has read a room, and write the job that delivers it to that member.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
---   3 ids (hash: id -> rev|position|time|recall|number), 4 log (list: rev|position|time|id), 5 pending (hash: job -> record),
+--   3 ids (hash: id -> rev|position|time|recall|number, see message_send.lua), 4 log (list: rev|position|time|id), 5 pending (hash: job -> record),
 --   6 and 7 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
---   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time, 8 the id or the time (milliseconds),
+--   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time|position, 8 the id, the time (milliseconds) or the position,
 --   9 a position up to which the user is known to have read, or 0
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
@@ -12,7 +12,7 @@
 --   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history and not the room's last one,
 --   {'OLD', position, born} the position is older than the history, and not above this one,
 --   or the error UNREADABLE
--- Lib: fanout, keys
+-- Lib: fanout, keys, bound
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -20,6 +20,7 @@ local user, how, value, read = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position'
+asked[18] = 'cleared'
 local m = opened(meta)
 numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
@@ -33,49 +34,13 @@ if not m[7] then return {'ROOM'} end
 local state, epoch, base = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)')
 if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[7]) then return {'MEMBER'} end
 
-local head, position = tonumber(m[2]), nil
-if how == 'all' then
-  position = head
-elseif how == 'id' then
-  local known = redis.call('HGET', ids, value)
-  local first, at, number = string.match(known or '', '^(%d+)|(%d+)|%-?%d+|%d+|(%d+)')
-  if first and tonumber(first) >= now - max_age and tonumber(m[15]) - tonumber(number) < max_messages then
-    position = tonumber(at)
-  elseif value == m[16] then
-    -- An earlier version did not store the position of the last message; there it was the message accepted last.
-    position = math.min(head, tonumber(m[17] or head))
-  else
-    return {'MESSAGE'}
-  end
-else
-  local time = tonumber(value)
-  if head == 0 or time < tonumber(m[13]) then
-    position = 0
-  elseif time >= tonumber(m[14]) then
-    position = head
-  else
-    -- From the newest message back: the first one that is not later than the time has the highest position.
-    local stop, first = redis.call('LLEN', log), nil
-    local oldest = math.max(stop - max_messages, 0)
-    while not position and stop > oldest do
-      local chunk = redis.call('LRANGE', log, math.max(stop - 64, oldest), stop - 1)
-      for i = #chunk, 1, -1 do
-        local at, when = string.match(chunk[i], '^%d+|(%d+)|(%-?%d+)|')
-        if at ~= '0' then
-          first = tonumber(at)
-          if tonumber(when) <= time then position = first; break end
-        end
-      end
-      stop = stop - 64
-    end
-    if not position then
-      -- No message of the history is that old, so the position lies before the history. For a member whose base or known read
-      -- position is not below the history, the event changes nothing.
-      first = first or head + 1
-      if math.max(tonumber(base), read) < first - 1 then return {'OLD', int(first - 1), m[7]} end
-      position = 0
-    end
-  end
+if m[3] == 'supergroup' then read = math.max(read, cleared_up_to(m[18], tonumber(epoch, 36))) end
+local position, forgotten = bound(how, value, m, ids, log, now, max_messages, max_age)
+if not position then
+  if not forgotten then return {'MESSAGE'} end
+  -- For a member whose base or known read position is not below the history, the event changes nothing.
+  if math.max(tonumber(base), read) < forgotten then return {'OLD', int(forgotten), m[7]} end
+  position = 0
 end
 
 local open, job, record = unfinished(pending), '', ''

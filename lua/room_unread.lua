@@ -9,7 +9,7 @@
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
-local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time')
+local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time', 'cleared')
 if not (m[1] or m[2] or m[3] or m[7]) then return {} end
 -- Whole numbers below 2^53, which are exact in a script.
 for _, at in ipairs({1, 2, 7}) do
@@ -22,6 +22,12 @@ if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the st
 if epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
 if state == 'j' and m[4] == '1' then
+  -- rev|position: who has been a member since before that revision has read up to there.
+  for rev, position in string.gmatch(m[10] or '', '(%d+)|(%d+)') do
+    if epoch < tonumber(rev) then read = math.max(read, tonumber(position)) end
+  end
+  -- Positions whose messages pending edits are about: stamp of the latest edit, and if the message mentions the user by it.
+  local edits = {}
   -- The head is the current one, so the script also takes this user's marks of pending jobs: own messages, reads and mentions
   -- that the room has accepted and that have not been delivered yet. If there are more than 5,000 jobs, it skips them all, so
   -- that a read takes a few milliseconds at most.
@@ -31,17 +37,30 @@ if state == 'j' and m[4] == '1' then
     local all = redis.call('HGETALL', pending)
     for i = 1, #all, 2 do
       local names, act
+      -- The room was cleared before it became a supergroup.
+      local to_all = string.match(all[i + 1], '^%d+\nall\n\nr|(%d+)$')
+      if to_all and tonumber(all[i]) > epoch then read = math.max(read, tonumber(to_all)) end
       if string.find(all[i + 1], user, 1, true) then
         names, act = string.match(all[i + 1], '^%d+\n%a+\n([^\n]*)\n(.*)$')
       end
       if act and tonumber(all[i]) > epoch then
-        local at, own, sender, named = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)')
+        local at, own, sender, named, except = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)|?[^|]*|?%d*|?([^|]*)$')
+        local function is_in(list) return string.find(',' .. list .. ',', ',' .. user .. ',', 1, true) end
         local to = names == user and string.match(act, '^r|(%d+)$') or own == 'r' and sender == user and at
         if to then read = math.max(read, tonumber(to)) end
-        if own == 'h' and sender == user then holes = holes .. ',' .. at end
-        if named and string.find(',' .. named .. ',', ',' .. user .. ',', 1, true) then mentions = mentions .. ',' .. at end
+        if (own == 'h' and sender == user) or (except and is_in(except)) then holes = holes .. ',' .. at end
+        if named and is_in(named) then mentions = mentions .. ',' .. at end
+        local about, on, off = string.match(act, '^e|(%d+)|([^|]*)|([^|]*)$')
+        if about and (is_in(on) or is_in(off)) and (not edits[about] or edits[about].stamp < tonumber(all[i])) then
+          edits[about] = {stamp = tonumber(all[i]), on = is_in(on)}
+        end
       end
     end
+  end
+  for position, edit in pairs(edits) do
+    -- Between commas, so that no other position is taken for it.
+    mentions = string.gsub(',' .. mentions .. ',', ',0*' .. position .. '%f[,]', '')
+    if edit.on then mentions = mentions .. ',' .. position end
   end
   local from = '(' .. string.format('%.0f', read)
   unread = math.max(tonumber(m[2]) - read, 0) - redis.call('ZCOUNT', recalled, from, '+inf')

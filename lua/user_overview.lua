@@ -13,7 +13,7 @@ end
 
 local large = redis.call('HGETALL', supers)
 for i = 1, #large, 2 do
-  local nh, nm = string.match(large[i + 1], '|(%d+)|(%d+)$')
+  local nh, nm = string.match(large[i + 1], '^%a|%w+|%w+|%d+|(%d+)|(%d+)|?e?[123]?$')
   if not nh then return redis.error_reply('-UNREADABLE a record of a supergroup') end
   for _, mark in ipairs({{'h', nh}, {'m', nm}}) do
     local positions = {}

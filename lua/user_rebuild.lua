@@ -44,47 +44,51 @@ for i = 2, #ARGV, 3 do
     end
   end
 end
--- The preferences that are true, as they stand at the end of a record.
+local digits = {all = '', messages = '1', mentions = '2', none = '3'}
+-- The letters of the preferences that are true, and the digit of what the room adds to sums, as they stand at the end of a record.
 local function flags_of(room, rec)
-  if not readable then return rec.flags end
-  local letters = ''
+  if not readable then return rec.flags, rec.adds end
+  local letters, count = '', set[room .. '|count']
+  local adds = digits[count and string.match(count, '^%d+|"(%a+)"$') or (count and '?' or 'all')]
+  if not adds then return rec.flags, rec.adds end
   for _, preference in ipairs({'hidden', 'sticky', 'muted'}) do
     local stored = set[room .. '|' .. preference]
     local is = stored and string.match(stored, '^%d+|(%a+)$')
-    if stored and is ~= 'true' and is ~= 'false' then return rec.flags end
+    if stored and is ~= 'true' and is ~= 'false' then return rec.flags, rec.adds end
     if is == 'true' then letters = letters .. string.sub(preference, 1, 1) end
   end
-  return letters ~= '' and '|' .. letters or ''
+  return letters, adds
 end
 
 local records = {}
 for room, text in pairs(stored[rooms]) do
   local bound = corrected[rooms .. room]
-  local s, e, v, r, h, kd, st, ty, tg, pr, md, ls, fl = string.match(bound or text,
-    '^([ij])|(%w+)|(%w+)|(%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)(|?%a*)$')
+  local s, e, v, r, h, kd, st, ty, tg, pr, md, ls, fl, ad = string.match(bound or text,
+    '^([ij])|(%w+)|(%w+)|(%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)|?([hsm]*)e?([123]?)$')
   local whole = s and (ls == '' or string.match(ls, '^%d+,%-?%d+,?%d*$'))
   if whole and not gone[rooms .. room] then
     records[room] = {key = rooms, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
-      read = tonumber(r), head = tonumber(h), kind = kd == 'd' and 'direct' or 'group', letter = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, bound = bound, nh = 0, nm = 0}
+      read = tonumber(r), head = tonumber(h), kind = kd == 'd' and 'direct' or 'group', letter = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, adds = ad, bound = bound, nh = 0, nm = 0}
   end
 end
 for room, text in pairs(stored[supers]) do
   local bound = corrected[supers .. room]
-  local s, e, v, r = string.match(bound or text, '^([ij])|(%w+)|(%w+)|(%d+)|%d+|%d+$')
+  local s, e, v, r, ad = string.match(bound or text, '^([ij])|(%w+)|(%w+)|(%d+)|%d+|%d+|?e?([123]?)$')
   local other = records[room]
   if s and not gone[supers .. room] then
     local rec = {key = supers, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
-      read = tonumber(r), bound = bound, nh = 0, nm = 0}
+      read = tonumber(r), flags = '', adds = ad, bound = bound, nh = 0, nm = 0}
     -- A room with a record in both hashes: the record that was delivered last counts.
     if not other or rec.epoch > other.epoch or (rec.epoch == other.epoch and rec.rev > other.rev) then records[room] = rec end
   end
 end
 
--- Marks without a meaning go; the others give the number of holes and mentions.
+-- Marks without a meaning go; the others give the number of holes and mentions, and whether there are edits.
 local drop, holes = {}, {}
-for _, letter in ipairs({'h', 'm'}) do
+for _, letter in ipairs({'h', 'm', 'e'}) do
   for _, mark in ipairs(all_marks) do
     local room, is, digits = string.match(mark, '^([^|]*)|([hm])|(%d+)$')
+    if not is then room, is, digits = string.match(mark, '^([^|]*)|(e)|(%d+)|%d+|[01]$') end
     local rec, position = records[room or ''], tonumber(digits or 0)
     if is == letter or (not is and letter == 'h') then
       local at = (room or '') .. '|' .. position
@@ -97,6 +101,9 @@ for _, letter in ipairs({'h', 'm'}) do
       elseif is == 'h' then
         holes[at] = true
         rec.nh = rec.nh + 1
+        if rec.head then rec.head = math.max(rec.head, position) end
+      elseif is == 'e' then
+        rec.edits = 'e'
         if rec.head then rec.head = math.max(rec.head, position) end
       else
         rec.nm = rec.nm + 1
@@ -115,13 +122,18 @@ end
 for room, rec in pairs(records) do
   known = math.min(known or rec.epoch, rec.epoch)
   local start = rec.state .. '|' .. rec.began .. '|' .. rec.after .. '|' .. int(rec.read) .. '|'
+  local flags, adds = flags_of(room, rec)
+  flags = flags .. (rec.edits or '')
   if rec.key == supers then
     large = large + 1
-    want[supers][room] = start .. rec.nh .. '|' .. rec.nm
+    local ends = (rec.edits or '') .. adds
+    want[supers][room] = start .. rec.nh .. '|' .. rec.nm .. (ends ~= '' and '|' .. ends or '')
   else
     rec.head = math.max(rec.head, rec.read)
     want[rooms][room] = start .. int(rec.head) .. '|' .. rec.nh .. '|' .. rec.nm .. '|' .. rec.letter .. '|' .. rec.status .. '|'
-      .. rec.type .. '|' .. rec.tags .. '|' .. rec.peer .. '|' .. rec.made .. '|' .. rec.last .. flags_of(room, rec)
+      .. rec.type .. '|' .. rec.tags .. '|' .. rec.peer .. '|' .. rec.made .. '|' .. rec.last
+      .. (flags .. adds ~= '' and '|' .. flags .. adds or '')
+    local with_messages = adds == '' or adds == '1'
     local function by_kind(family, by)
       add(counts, family .. ':' .. rec.kind, by)
       if rec.type ~= '' then add(counts, family .. ':' .. rec.kind .. ':' .. rec.type, by) end
@@ -130,12 +142,15 @@ for room, rec in pairs(records) do
       by_kind('invitations', 1)
     elseif rec.status == '1' then
       local n = rec.head - rec.read - rec.nh
-      by_kind('messages', n)
-      by_kind('mentions', rec.nm)
+      if adds == '' or adds == '2' then by_kind('mentions', rec.nm) end
       add(counts, 'room:' .. room, n)
-      if rec.peer ~= '' then add(counts, 'peer:' .. rec.peer, n) end
+      if with_messages then
+        by_kind('messages', n)
+        if n > 0 then add(counts, 'unread_rooms:' .. rec.kind, 1) end
+        if rec.peer ~= '' then add(counts, 'peer:' .. rec.peer, n) end
+      end
       for tag in string.gmatch(rec.tags, '[^,]+') do
-        add(counts, 'tag:' .. tag, n)
+        if with_messages then add(counts, 'tag:' .. tag, n) end
         add(refs, 'tag:' .. tag, 1)
       end
       if rec.type ~= '' then add(refs, 'type:' .. rec.type, 1) end

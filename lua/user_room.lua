@@ -8,7 +8,7 @@ local counts, supers, marks = KEYS[1], KEYS[2], KEYS[3]
 local room = ARGV[1]
 local record = redis.call('HGET', supers, room)
 if not record then return {redis.call('HGET', counts, 'room:' .. room) or 0} end
-local state, epoch, read, nh, nm = string.match(record, '^([ij])|(%w+)|%w+|(%d+)|(%d+)|(%d+)$')
+local state, epoch, read, nh, nm = string.match(record, '^([ij])|(%w+)|%w+|(%d+)|(%d+)|(%d+)|?e?[123]?$')
 if not state then return redis.error_reply('-UNREADABLE a record of a supergroup') end
 local reply = {-1, state, epoch, read}
 for _, mark in ipairs({{'h', nh}, {'m', nm}}) do

@@ -73,6 +73,22 @@ pub(crate) struct Totals {
     pub mentions: ByKind,
     /// Open invitations.
     pub invitations: ByKind,
+    /// Rooms with unread messages, where the user's preference counts these.
+    pub unread_rooms: ByKind,
+}
+
+/// What a room adds to its user's sums: the user's count preference.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum CountPref {
+    /// Messages and mentions.
+    #[default]
+    All,
+    /// Messages only.
+    Messages,
+    /// Mentions only.
+    Mentions,
+    /// Nothing.
+    Nothing,
 }
 
 /// A user's profile.
@@ -127,6 +143,10 @@ pub(crate) struct Pref {
     pub muted: bool,
     /// Folder of the room, empty if none.
     pub folder: String,
+    /// What the room adds to sums, if the user has ever said so.
+    pub count: Option<CountPref>,
+    /// Further fields from the app, if there are any.
+    pub extra: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// One joined, active room of a user.
@@ -227,6 +247,54 @@ impl Kind {
     }
 }
 
+impl CountPref {
+    const EACH: [Self; 4] = [Self::All, Self::Messages, Self::Mentions, Self::Nothing];
+
+    /// As events have it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Messages => "messages",
+            Self::Mentions => "mentions",
+            Self::Nothing => "none",
+        }
+    }
+
+    /// By the word in an event.
+    pub(crate) fn of(word: &str) -> Option<Self> {
+        Self::EACH.into_iter().find(|pref| pref.as_str() == word)
+    }
+
+    /// As it stands at the end of a record: a digit, or nothing for the default.
+    pub(crate) fn recorded(self) -> &'static str {
+        match self {
+            Self::All => "",
+            Self::Messages => "1",
+            Self::Mentions => "2",
+            Self::Nothing => "3",
+        }
+    }
+
+    /// What stands at the end of a record, behind the letters of settings; and these letters.
+    pub(crate) fn at_end(flags: &str) -> (&str, Self) {
+        let found = Self::EACH.into_iter().skip(1).find_map(|pref| {
+            let letters = flags.strip_suffix(pref.recorded())?;
+            Some((letters, pref))
+        });
+        found.unwrap_or((flags, Self::All))
+    }
+
+    /// Whether the room's messages are in the sums.
+    pub(crate) fn counts_messages(self) -> bool {
+        matches!(self, Self::All | Self::Messages)
+    }
+
+    /// Whether the room's mentions are.
+    pub(crate) fn counts_mentions(self) -> bool {
+        matches!(self, Self::All | Self::Mentions)
+    }
+}
+
 impl ByKind {
     /// The sum over all kinds.
     pub(crate) fn total(&self) -> u64 {
@@ -247,6 +315,7 @@ impl Totals {
         match family {
             "messages" => &mut self.messages,
             "mentions" => &mut self.mentions,
+            "unread_rooms" => &mut self.unread_rooms,
             _ => &mut self.invitations,
         }
     }

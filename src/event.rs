@@ -82,11 +82,15 @@ pub(crate) enum Change {
     Message(Message),
     /// `message.recalled`
     Recalled {
-        /// Which room.
-        room: RoomId,
+        /// Where: `With` needs a sender.
+        place: RoomOrPeer,
+        /// One of the two in the direct room, where that names the other one.
+        sender: Option<UserId>,
         /// Which message.
         id: MessageId,
     },
+    /// `message.updated`
+    Edited(Edit),
     /// `room.read`
     Read {
         /// Where.
@@ -94,6 +98,13 @@ pub(crate) enum Change {
         /// Who.
         user: UserId,
         /// How far.
+        up_to: UpTo,
+    },
+    /// `room.cleared`
+    Cleared {
+        /// Which room.
+        room: RoomId,
+        /// How far everybody who has joined it has read.
         up_to: UpTo,
     },
     /// `user.read_all`
@@ -145,6 +156,8 @@ pub(crate) enum UpTo {
     Id(MessageId),
     /// All messages at or before that time (milliseconds).
     Time(i64),
+    /// That position, at least 1, or the head if the room has not come so far.
+    Position(u64),
 }
 
 /// Whom a message mentions.
@@ -173,15 +186,47 @@ pub(crate) struct Message {
     pub payload: Option<String>,
     /// Whom it mentions.
     pub mentions: Mentions,
+    /// For whom it does not count.
+    pub except: Vec<UserId>,
     /// Whether it never counts.
     pub silent: bool,
     /// Whether the message also says that its sender has read up to it.
     pub mark_read: bool,
 }
 
+/// A change of a message. What is `None` stays as it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Edit {
+    /// Where: `With` needs a sender.
+    pub place: RoomOrPeer,
+    /// One of the two in the direct room, where that names the other one.
+    pub sender: Option<UserId>,
+    /// Which message.
+    pub id: MessageId,
+    /// Its new text.
+    pub text: Option<String>,
+    /// Its new type.
+    pub message_type: Option<String>,
+    /// A JSON object that is shown with it, written out.
+    pub payload: Option<String>,
+    /// Whom it mentions now.
+    pub mentions: Option<Mentions>,
+}
+
 impl Change {
-    /// Whether the event has an id. By it a repeated event is known.
+    /// Whether the event has an id of its own. By it a repeated event is known. An edit has none: its id is that of the message,
+    /// which may have several edits.
     pub(crate) fn has_id(&self) -> bool {
         matches!(self, Change::Message(_) | Change::Recalled { .. })
+    }
+
+    /// The id of the message that the event sends, changes or takes back.
+    pub(crate) fn message_id(&self) -> Option<&MessageId> {
+        match self {
+            Change::Message(message) => Some(&message.id),
+            Change::Recalled { id, .. } => Some(id),
+            Change::Edited(edit) => Some(&edit.id),
+            _ => None,
+        }
     }
 }

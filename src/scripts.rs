@@ -56,10 +56,14 @@ scripts! {
     MEMBER_SETTLE = "member_settle";
     /// Accept messages.
     MESSAGE_SEND = "message_send";
+    /// Change a message.
+    MESSAGE_UPDATE = "message_update";
     /// Recall a message.
     MESSAGE_RECALL = "message_recall";
     /// Find the position up to which a member has read.
     ROOM_READ = "room_read";
+    /// Read a room for everybody.
+    ROOM_CLEAR = "room_clear";
     /// Accept a change of a member's preferences.
     PREF_UPDATE = "pref_update";
     /// Take over jobs whose lease has ended.
@@ -105,7 +109,8 @@ scripts! {
 }
 
 /// The files of `lua/lib/`: name and text.
-const LIB: [(&str, &str); 2] = [
+const LIB: [(&str, &str); 3] = [
+    ("bound", include_str!("../lua/lib/bound.lua")),
     ("fanout", include_str!("../lua/lib/fanout.lua")),
     ("keys", include_str!("../lua/lib/keys.lua")),
 ];

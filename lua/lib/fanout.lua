@@ -75,6 +75,50 @@ local function parted(before, left)
   return table.concat(list, ',')
 end
 
+-- Who of two users is in a direct room made at `born`: user -> state. nil: the room is not theirs, since others are in it or were
+-- in it last; `before` is who has left it.
+local function pair_in(members, born, before, one, two)
+  local here = {}
+  local all = redis.call('HGETALL', members)
+  for i = 1, #all, 2 do
+    local s, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
+    if s and s ~= 'l' and tonumber(epoch, 36) >= born then
+      if all[i] ~= one and all[i] ~= two then return nil end
+      here[all[i]] = s
+    end
+  end
+  if one == two or not (here[one] and here[two]) then
+    -- The room is the pair's only if nobody else was in it last. Where one of the two is still in it, the last user beside that
+    -- one counts; where neither is, the last two users count.
+    local stays = here[one] and one or here[two] and two
+    for user in string.gmatch(parted(before, {}), '[^,]+') do
+      if user ~= one and user ~= two then return nil end
+      if stays and user ~= stays then break end
+    end
+  end
+  return here
+end
+
+-- The users of a comma list who have joined a room made at `born`, without those of the set `but`.
+local function joined_of(members, born, list, but)
+  local found, part = {}, {}
+  local function look()
+    if #part == 0 then return end
+    local entries = redis.call('HMGET', members, unpack(part))
+    for i = 1, #part do
+      local s, epoch = string.match(entries[i] or '', '^(%a)|(%w+)')
+      if s == 'j' and tonumber(epoch, 36) >= tonumber(born) then found[#found + 1] = part[i] end
+    end
+    part = {}
+  end
+  for user in string.gmatch(list, '[^,]+') do
+    if not but[user] then part[#part + 1] = user end
+    if #part == 1000 then look() end
+  end
+  look()
+  return found
+end
+
 -- The version of a list of members after the change `what`. Its digest covers all changes so far, so two different lists never
 -- have the same version, even if a clock steps back or data is restored from a backup.
 local function version(rev, before, what)

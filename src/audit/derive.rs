@@ -248,6 +248,7 @@ impl Sources {
             recall: if recalled { line.rev } else { 0 },
             number: self.number_at(at),
             silent,
+            more: String::new(),
         })
     }
 
@@ -269,6 +270,7 @@ impl Sources {
                 recall: if recalled { line.rev } else { 0 },
                 number: self.number_at(at),
                 silent,
+                more: String::new(),
             };
             all.insert(line.id.clone(), known);
         }

@@ -97,12 +97,13 @@ fn ids(list: &str, split: char) -> FormCheck {
     list.split(split).try_for_each(id)
 }
 
-/// `known`, `supers`, `messages:group`, `messages:group:TYPE`, `room:R`, `tag:T`, `peer:P`.
+/// `known`, `supers`, `messages:group`, `messages:group:TYPE`, `unread_rooms:group`, `room:R`, `tag:T`, `peer:P`.
 fn count_field(field: &str) -> FormCheck {
     let (family, rest) = field.split_once(':').unwrap_or((field, ""));
     match family {
         "known" | "supers" => field.eq(family).then_some(()).ok_or(NO_FIELD),
         "room" | "tag" | "peer" => id(rest),
+        "unread_rooms" if matches!(rest, "direct" | "group") => Ok(()),
         "messages" | "mentions" | "invitations" => match rest.split_once(':') {
             Some(("direct" | "group", custom_type)) => id(custom_type),
             None if matches!(rest, "direct" | "group") => Ok(()),
@@ -128,6 +129,9 @@ fn mark(member: &str) -> FormCheck {
         [room, "h" | "m", digits] if digits.len() == 16 => {
             id(room).and_then(|()| number(digits.trim_start_matches('0')))
         }
+        [room, "e", digits, stamp, "0" | "1"] if digits.len() == 16 => id(room)
+            .and_then(|()| number(digits.trim_start_matches('0')))
+            .and_then(|()| number(stamp)),
         _ => Err(NO_RECORD),
     }
 }
@@ -157,6 +161,11 @@ fn preference(field: &str, value: &str) -> FormCheck {
         "tag_colors" => json.is_object(),
         // The readers compare these texts without a JSON parser, so no blank may stand around them.
         "hidden" | "sticky" | "muted" => matches!(text, "true" | "false"),
+        "count" => matches!(
+            text,
+            r#""all""# | r#""messages""# | r#""mentions""# | r#""none""#
+        ),
+        "extra" => json.is_object(),
         "folder" => json.is_string(),
         _ => return Err(NO_FIELD),
     };
@@ -237,6 +246,11 @@ fn meta(field: &str, value: &str) -> FormCheck {
             list => ids(list, ','),
         },
         "parted" => ids(value, ','),
+        // `rev|position`
+        "cleared" => value.split(',').try_for_each(|cleared| {
+            let (rev, position) = cleared.split_once('|').ok_or(NO_RECORD)?;
+            number(rev).and_then(|()| number(position))
+        }),
         "last_id" => id(value),
         "last_text" | "last_type" | "name" | "cover" | "description" | "webhook" | "bot_state" => {
             Ok(())
@@ -255,8 +269,8 @@ pub(super) const ALWAYS: [&str; 9] = [
 ];
 pub(super) const WITH_MESSAGES: [&str; 3] = ["accepted", "mintime", "maxtime"];
 
-/// What a room remembers of a message by its id: `rev|position|time|recall|number`, and `|s` if it was silent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a room remembers of a message by its id: `rev|position|time|recall|number`, and what may follow as `message_send.lua` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KnownId {
     pub(super) rev: u64,
     pub(super) position: u64,
@@ -265,18 +279,32 @@ pub(super) struct KnownId {
     pub(super) recall: u64,
     pub(super) number: u64,
     pub(super) silent: bool,
+    /// Whom it mentions, and digests of what edits gave: `mentions` or `mentions|digests`.
+    pub(super) more: String,
 }
 
 impl KnownId {
     pub(super) fn parse(value: &str) -> Option<Self> {
         let parts: Vec<&str> = value.split('|').collect();
-        let (parts, silent) = match parts.as_slice() {
-            [parts @ .., "s"] => (parts, true),
-            parts => (parts, false),
-        };
-        let [rev, position, time, recall, number] = parts else {
+        let [rev, position, time, recall, number, rest @ ..] = parts.as_slice() else {
             return None;
         };
+        let (silent, more) = match rest {
+            [] => (false, &[][..]),
+            ["s", more @ ..] => (true, more),
+            ["", more @ ..] if !more.is_empty() => (false, more),
+            _ => return None,
+        };
+        let is_right = match more {
+            [] => true,
+            [mentions] => !mentions.is_empty() && !silent,
+            [_, digests] => !digests.is_empty() && digests.split('.').count() == 3,
+            _ => false,
+        };
+        let mentions = more.first().filter(|list| !matches!(**list, "" | "*"));
+        if !is_right || mentions.is_some_and(|list| ids(list, ',').is_err()) {
+            return None;
+        }
         Some(Self {
             rev: whole_number(rev)?,
             position: whole_number(position)?,
@@ -284,6 +312,7 @@ impl KnownId {
             recall: whole_number(recall)?,
             number: whole_number(number)?,
             silent,
+            more: more.join("|"),
         })
     }
 
@@ -295,9 +324,14 @@ impl KnownId {
             recall,
             number,
             silent,
+            more,
         } = self;
-        let silent = if *silent { "|s" } else { "" };
-        format!("{rev}|{position}|{time}|{recall}|{number}{silent}")
+        let end = match (silent, more.as_str()) {
+            (false, "") => String::new(),
+            (true, "") => "|s".to_owned(),
+            (silent, more) => format!("|{}|{more}", if *silent { "s" } else { "" }),
+        };
+        format!("{rev}|{position}|{time}|{recall}|{number}{end}")
     }
 }
 
@@ -351,6 +385,7 @@ fn job(stamp: &str, value: &str, of_user: bool) -> FormCheck {
         sender,
         mentions,
         brings,
+        except,
         ..
     } = &job.act
     {
@@ -358,7 +393,11 @@ fn job(stamp: &str, value: &str, of_user: bool) -> FormCheck {
             return Err(NO_RECORD);
         }
         let pair = brings.iter().flat_map(|(pair, _)| pair);
-        let mut named = sender.iter().chain(mentions).chain(pair);
+        let mut named = sender.iter().chain(mentions).chain(pair).chain(except);
+        named.try_for_each(|name| id(name.as_str()))?;
+    }
+    if let Act::Edit { on, off, .. } = &job.act {
+        let mut named = on.users().iter().chain(off.users());
         named.try_for_each(|name| id(name.as_str()))?;
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::audit::record::AuditRecord;
 use crate::audit::slot::text_or_escaped;
 use crate::audit::unreadable::UnreadableData;
 use crate::connection::Item;
+use crate::counts::CountPref;
 use crate::counts::room::{Last, Membership};
 use crate::engine::reply::{Reply, bytes, number, readable};
 use crate::error::Result;
@@ -17,7 +18,7 @@ use crate::names::AppId;
 use crate::scripts;
 
 /// The fields of a room's meta to show: not the text of the last message, nor what apps only display.
-const META: [&str; 13] = [
+const META: [&str; 14] = [
     "rev",
     "born",
     "mrev",
@@ -28,6 +29,7 @@ const META: [&str; 13] = [
     "tags",
     "created",
     "parted",
+    "cleared",
     "last_id",
     "last_time",
     "last_at",
@@ -70,6 +72,8 @@ pub(crate) struct ListedRoom {
     pub peer: String,
     /// Unread messages.
     pub unread: u64,
+    /// What the room adds to the user's sums.
+    pub count: CountPref,
     /// Creation of the room, milliseconds since the Unix epoch.
     pub created: i64,
     /// When its last message was accepted (microseconds), and that message's time (milliseconds).
@@ -356,6 +360,7 @@ fn listed(room: &str, record: &AuditRecord) -> ListedRoom {
         tags: record.tags.clone(),
         peer: record.peer.clone(),
         unread: record.unread(),
+        count: CountPref::at_end(&record.flags).1,
         created: record.created(),
         last: record.last.map(|last| (last.at, last.time)),
     }

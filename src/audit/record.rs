@@ -26,7 +26,8 @@ pub(super) struct AuditRecord {
     /// When the room was made, in milliseconds relative to `epoch`. A supergroup's record has neither this nor the fields below.
     pub(super) made: i64,
     pub(super) last: Option<Last>,
-    /// Which of the user's preferences are true, by their first letters.
+    /// Which of the user's preferences are true, by their first letters; `e` if there are marks of edits; then the digit of the
+    /// user's count preference, if it is not the default. A supergroup's record has no letters of preferences.
     pub(super) flags: String,
 }
 
@@ -88,10 +89,18 @@ impl AuditRecord {
         })
     }
 
-    /// `state|epoch|rev|read|holes|mentions`
+    /// `state|epoch|rev|read|holes|mentions`, and `|` with `e` and the digit of the count preference, or one of them.
     pub(super) fn of_supergroup(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
-        let [s, e, v, r, nh, nm] = parts.as_slice() else {
+        let (parts, flags) = match parts.as_slice() {
+            [parts @ .., flags]
+                if parts.len() == 6 && is_flags(flags) && !flags.starts_with(['h', 's', 'm']) =>
+            {
+                (parts, *flags)
+            }
+            parts => (parts, ""),
+        };
+        let [s, e, v, r, nh, nm] = parts else {
             return Err(unreadable());
         };
         let (epoch, rev) = since(e, v)?;
@@ -110,7 +119,7 @@ impl AuditRecord {
             peer: String::new(),
             made: 0,
             last: None,
-            flags: String::new(),
+            flags: flags.to_owned(),
         })
     }
 
@@ -140,7 +149,7 @@ impl AuditRecord {
             Some(head) => format!(
                 "{state}|{epoch}|{after}|{read}|{head}|{holes}|{mentions}|{kind}|{status}|{custom_type}|{tags}|{peer}|{made}|{last}{bar}{flags}"
             ),
-            None => format!("{state}|{epoch}|{after}|{read}|{holes}|{mentions}"),
+            None => format!("{state}|{epoch}|{after}|{read}|{holes}|{mentions}{bar}{flags}"),
         }
     }
 
@@ -153,6 +162,24 @@ impl AuditRecord {
         self.tags.split(',').filter(|tag| !tag.is_empty())
     }
 
+    /// Notes that there are marks of edits.
+    pub(super) fn edited(&mut self) {
+        if !self.flags.contains('e') {
+            let at = self.flags.len() - usize::from(self.flags.ends_with(['1', '2', '3']));
+            self.flags.insert(at, 'e');
+        }
+    }
+
+    /// Whether the user's sums have the room's messages, and whether they have its mentions.
+    pub(super) fn counted(&self) -> (bool, bool) {
+        match self.flags.chars().next_back() {
+            Some('1') => (true, false),
+            Some('2') => (false, true),
+            Some('3') => (false, false),
+            _ => (true, true),
+        }
+    }
+
     /// Unread messages of a direct room or group.
     pub(super) fn unread(&self) -> u64 {
         if self.state != 'j' || self.status != "1" {
@@ -163,11 +190,13 @@ impl AuditRecord {
     }
 }
 
-/// Whether these are letters of preferences, each at most once and in their order.
+/// Whether these are letters of preferences, each at most once and in their order, and perhaps one digit.
 fn is_flags(text: &str) -> bool {
-    let mut letters = "hsm".chars();
+    let mut letters = "hsme".chars();
     !text.is_empty()
         && text
+            .strip_suffix(['1', '2', '3'])
+            .unwrap_or(text)
             .chars()
             .all(|flag| letters.any(|letter| letter == flag))
 }
@@ -233,6 +262,7 @@ mod tests {
                 ("read", record.read.to_string()),
                 ("holes", record.holes.to_string()),
                 ("mentions", record.mentions.to_string()),
+                ("flags", record.flags.clone()),
             ]);
             assert_eq!(got, golden.meaning, "{}", golden.record);
             assert_eq!(record.record(), golden.record);

@@ -16,6 +16,9 @@ use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
 use crate::keys::{Enc, is_encoded};
 
+/// What records have for a user's count preference: nothing for the default, else one of these digits.
+const COUNT_PREFS: [(char, &str); 3] = [('1', "messages"), ('2', "mentions"), ('3', "none")];
+
 /// The text as it stands. Bytes that are no UTF-8 are escaped, in a form that no name has.
 pub(super) fn text_or_escaped(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
@@ -151,7 +154,7 @@ impl Slot {
     /// The user's preferences that the records have as true, as they would stand in `prefs`.
     pub(super) fn recorded_preferences(&self) -> BTreeMap<String, String> {
         let mut recorded = BTreeMap::new();
-        for room in self.rooms.keys() {
+        for room in self.rooms.keys().chain(self.supers.keys()) {
             let Some(record) = self.record_of(room).filter(|_| is_encoded(room)) else {
                 continue;
             };
@@ -161,6 +164,12 @@ impl Slot {
                         format!("{room}|{preference}"),
                         format!("{}|true", record.rev),
                     );
+                }
+            }
+            for (digit, word) in COUNT_PREFS {
+                if record.flags.ends_with(digit) {
+                    let text = format!("{}|\"{word}\"", record.rev);
+                    recorded.insert(format!("{room}|count"), text);
                 }
             }
         }
@@ -260,10 +269,11 @@ impl Slot {
         }
     }
 
-    /// The letters of preferences that a record has to have. Where the preferences can't be read, the record keeps its letters.
-    fn flags(&self, room: &str, recorded: String) -> String {
-        let preferences =
-            ["hidden", "sticky", "muted"].map(|preference| format!("{room}|{preference}"));
+    /// The letters of preferences, and the digit of the count preference, that a record has to have. Where the preferences can't
+    /// be read, the record keeps what it has.
+    fn flags(&self, room: &str, recorded: String, is_supergroup: bool) -> String {
+        let preferences = ["hidden", "sticky", "muted", "count"];
+        let preferences = preferences.map(|preference| format!("{room}|{preference}"));
         if !self.has("prefs") || preferences.iter().any(|field| self.is_bad("prefs", field)) {
             return recorded;
         }
@@ -272,8 +282,14 @@ impl Slot {
             stored.is_some_and(|stored| stored.ends_with("|true"))
         };
         let set = ["hidden", "sticky", "muted"].into_iter().filter(is_true);
-        set.filter_map(|preference| preference.chars().next())
-            .collect()
+        // A supergroup's record has no letters.
+        let set = set.filter(|_| !is_supergroup);
+        let letters = set.filter_map(|preference| preference.chars().next());
+        let count = self.prefs.get(&format!("{room}|count"));
+        let is_set =
+            |word: &str| count.is_some_and(|count| count.ends_with(&format!("|\"{word}\"")));
+        let digit = COUNT_PREFS.into_iter().find(|(_, word)| is_set(word));
+        letters.chain(digit.map(|(digit, _)| digit)).collect()
     }
 
     /// The records by room, with holes and mentions counted from the marks.
@@ -284,11 +300,12 @@ impl Slot {
                 && is_encoded(room)
             {
                 (record.holes, record.mentions) = (0, 0);
-                record.flags = self.flags(room, record.flags);
+                record.flags.retain(|letter| letter != 'e');
+                record.flags = self.flags(room, record.flags, record.head.is_none());
                 found.rooms.insert(room.clone(), record);
             }
         }
-        for letter in ["h", "m"] {
+        for letter in ["h", "m", "e"] {
             for mark in &self.marks {
                 // A mark of a room whose record can't be read may be right.
                 if mark

@@ -3,9 +3,9 @@
 //! The audit has a second reader (`audit/record.rs`). It was written from the definition of a record and not from this code,
 //! so that each finds the other's faults. Golden records in `lua/records.txt` hold both, and the scripts, to the same reading.
 
-use crate::counts::Kind;
 use crate::counts::number::{LARGEST, parse, stamp, unreadable};
 use crate::counts::room::{Last, millis};
+use crate::counts::{CountPref, Kind};
 use crate::error::Result;
 use crate::keys::is_encoded;
 
@@ -38,7 +38,8 @@ pub(crate) struct RoomRecord<'a> {
     /// When the room was made, in milliseconds relative to `epoch`: usually 0 or less.
     made: i64,
     pub(crate) last: Option<Last>,
-    /// Which of the user's preferences are true: some of `hsm`, in that order.
+    /// Which of the user's preferences are true: some of `hsm`, in that order; `e` if there are marks of edits; then the digit of
+    /// the user's count preference, if it is not the default.
     pub(crate) flags: &'a str,
 }
 
@@ -143,7 +144,8 @@ impl<'a> RoomRecord<'a> {
     }
 }
 
-/// The record of a supergroup, whose head only the room knows: `state|epoch|rev|read|holes|mentions`.
+/// The record of a supergroup, whose head only the room knows: `state|epoch|rev|read|holes|mentions`, and the digit of the user's
+/// count preference if it is not the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SupergroupRecord {
     /// `j` (joined) or `i` (invited).
@@ -152,6 +154,10 @@ pub(crate) struct SupergroupRecord {
     pub(crate) epoch: u64,
     /// Read position: every message up to it is read.
     pub(crate) read: u64,
+    /// What the room adds to the user's sums.
+    pub(crate) count: CountPref,
+    /// Whether there are marks of edits.
+    pub(crate) has_edits: bool,
 }
 
 impl SupergroupRecord {
@@ -161,8 +167,21 @@ impl SupergroupRecord {
         let state = state(parts.text()?)?;
         let (epoch, _after, read) = (parts.stamp()?, parts.stamp()?, parts.number()?);
         let _holes = parts.number()?;
-        let _mentions: u64 = parse(Some(parts.0))?;
-        Ok(Self { state, epoch, read })
+        let (mentions, digit) = parts.0.split_once('|').unwrap_or((parts.0, ""));
+        let _mentions: u64 = parse(Some(mentions))?;
+        let (has_edits, count) = match CountPref::at_end(digit) {
+            ("", CountPref::All) if mentions.len() < parts.0.len() => return Err(unreadable()),
+            ("", count) => (false, count),
+            ("e", count) => (true, count),
+            _ => return Err(unreadable()),
+        };
+        Ok(Self {
+            state,
+            epoch,
+            read,
+            count,
+            has_edits,
+        })
     }
 }
 
@@ -183,10 +202,10 @@ fn state(text: &str) -> Result<char> {
     }
 }
 
-/// Whether these are letters of preferences, each at most once and in their order.
+/// Whether these are letters of preferences, each at most once and in their order, and perhaps the digit of a count preference.
 fn is_flags(text: &str) -> bool {
-    let mut letters = "hsm".chars();
-    let mut flags = text.chars();
+    let mut letters = "hsme".chars();
+    let mut flags = CountPref::at_end(text).0.chars();
     !text.is_empty() && flags.all(|flag| letters.any(|letter| letter == flag))
 }
 
@@ -267,11 +286,19 @@ mod tests {
             let record = SupergroupRecord::read(golden.record).unwrap();
             let mut expected = golden.meaning;
             // This reader passes over the other parts; it only checks their form.
-            expected.retain(|name, _| ["state", "epoch", "read"].contains(name));
+            expected.retain(|name, _| ["state", "epoch", "read", "flags"].contains(name));
             let got = meaning([
                 ("state", record.state.to_string()),
                 ("epoch", record.epoch.to_string()),
                 ("read", record.read.to_string()),
+                (
+                    "flags",
+                    format!(
+                        "{}{}",
+                        if record.has_edits { "e" } else { "" },
+                        record.count.recorded()
+                    ),
+                ),
             ]);
             assert_eq!(got, expected, "{}", golden.record);
             assert_eq!(read_position(golden.record), Some(record.read));

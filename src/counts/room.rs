@@ -149,6 +149,31 @@ pub(crate) enum Audience {
     Leave(Vec<(Enc, Option<u64>)>),
 }
 
+/// Users, or everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Named {
+    Users(Vec<Enc>),
+    Everybody,
+}
+
+impl Named {
+    /// `*` or a comma list.
+    fn parse(list: &str) -> Self {
+        match list {
+            "*" => Self::Everybody,
+            list => Self::Users(names(list)),
+        }
+    }
+
+    /// The users that are named one by one.
+    pub(crate) fn users(&self) -> &[Enc] {
+        match self {
+            Self::Users(users) => users,
+            Self::Everybody => &[],
+        }
+    }
+}
+
 /// What a job brings beside the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -162,6 +187,16 @@ pub(crate) enum Act {
         mentions: Vec<Enc>,
         /// The pair that the message lets into its direct room, and the base of their memberships.
         brings: Option<(Vec<Enc>, u64)>,
+        /// Members for whom the message does not count.
+        except: Vec<Enc>,
+    },
+    /// An edit changes whom a message mentions.
+    Edit {
+        at: u64,
+        /// Who is mentioned that was not before.
+        on: Named,
+        /// Who is no longer mentioned; users in `on` are.
+        off: Named,
     },
     Recall(u64),
     Read(u64),
@@ -201,6 +236,15 @@ pub(crate) fn logged_position(line: &str) -> Option<u64> {
     line.split('|').nth(1).and_then(whole_number)
 }
 
+/// Up to which position a membership of that epoch is cleared, by the field `cleared` of a supergroup's meta: a comma list of
+/// `rev|position`.
+pub(crate) fn cleared_up_to(list: &str, epoch: u64) -> u64 {
+    let cleared = list.split(',').filter_map(|one| one.split_once('|'));
+    let numbers = cleared.filter_map(|(rev, to)| Some((whole_number(rev)?, whole_number(to)?)));
+    let owned = numbers.filter(|(rev, _)| epoch < *rev);
+    owned.map(|(_, to)| to).max().unwrap_or(0)
+}
+
 /// Reads a comma list of `room:epoch`.
 fn leaving(list: &str) -> Result<Vec<(Enc, Option<u64>)>> {
     let rooms = list.split(',').filter(|room| !room.is_empty());
@@ -228,6 +272,18 @@ impl Job {
         let (letter, rest) = act.split_once('|').unwrap_or((act, ""));
         let act = match letter {
             "" => Act::Nothing,
+            "e" => {
+                let mut parts = rest.split('|');
+                let at = parse(parts.next())?;
+                let (Some(on), Some(off), None) = (parts.next(), parts.next(), parts.next()) else {
+                    return Err(unreadable());
+                };
+                Act::Edit {
+                    at,
+                    on: Named::parse(on),
+                    off: Named::parse(off),
+                }
+            }
             "c" => Act::Recall(parse(Some(rest))?),
             "r" => Act::Read(parse(Some(rest))?),
             "p" => Act::Prefs(rest.to_owned()),
@@ -248,9 +304,12 @@ impl Job {
                         names(mentions)
                     },
                     brings: match (parts.next(), parts.next()) {
-                        (Some(two), Some(base)) => Some((names(two), parse(Some(base))?)),
+                        (Some(two), Some(base)) if !two.is_empty() => {
+                            Some((names(two), parse(Some(base))?))
+                        }
                         _ => None,
                     },
+                    except: names(parts.next().unwrap_or_default()),
                 }
             }
             _ => return Err(unreadable()),
@@ -303,6 +362,21 @@ mod tests {
     }
 
     #[test]
+    fn a_clearing_is_for_those_who_were_members_before() {
+        for (list, epoch, up_to) in [
+            ("", 1, 0),
+            ("9|5", 8, 5),
+            ("9|5", 9, 0),
+            ("9|5,12|3", 8, 5),
+            ("9|5,12|3", 11, 3),
+            ("9|5,12|3", 12, 0),
+            ("x", 1, 0),
+        ] {
+            assert_eq!(cleared_up_to(list, epoch), up_to, "{list} {epoch}");
+        }
+    }
+
+    #[test]
     fn records_of_the_scripts_can_be_read() {
         let job = Job::parse("17", "99\nsome\n\nm|4|h|bob|a,c").unwrap();
         assert_eq!(job.audience, Audience::Some(vec![]));
@@ -315,10 +389,19 @@ mod tests {
                 everybody: false,
                 mentions: vec![Enc::stored("a"), Enc::stored("c")],
                 brings: None,
+                except: vec![],
             }
         );
         let job = Job::parse("17", "99\nall\n\nm|4|r|bob||al,bob|3").unwrap();
         assert!(matches!(job.act, Act::Message { brings: Some((two, 3)), .. } if two.len() == 2));
+        for (extra, pair) in [("||", false), ("al,bob|3|", true)] {
+            let job = Job::parse("17", &format!("99\nall\n\nm|4|r|bob||{extra}x,y")).unwrap();
+            let Act::Message { except, brings, .. } = job.act else {
+                panic!("{extra}")
+            };
+            assert_eq!(except, [Enc::stored("x"), Enc::stored("y")], "{extra}");
+            assert_eq!(brings.is_some(), pair, "{extra}");
+        }
         assert_eq!(
             Job::parse("17", "99\nleave\na:7,b").unwrap().audience,
             Audience::Leave(vec![(Enc::stored("a"), Some(7)), (Enc::stored("b"), None)])
@@ -330,6 +413,15 @@ mod tests {
                 .act,
             Act::Prefs("hidden\ntrue".into())
         );
+        assert_eq!(
+            Job::parse("17", "99\nall\n\ne|4|a,b|*").unwrap().act,
+            Act::Edit {
+                at: 4,
+                on: Named::Users(vec![Enc::stored("a"), Enc::stored("b")]),
+                off: Named::Everybody,
+            }
+        );
+        assert!(Job::parse("17", "99\nall\n\ne|4|a").is_err());
         assert!(Job::parse("17", "99\nnobody").is_err());
         assert!(Job::parse("x", "99\nall").is_err());
     }
@@ -351,6 +443,7 @@ mod tests {
             let act = match job.act {
                 Act::Nothing => "nothing",
                 Act::Message { .. } => "message",
+                Act::Edit { .. } => "edit",
                 Act::Recall(_) => "recall",
                 Act::Read(_) => "read",
                 Act::Prefs(_) => "preferences",
@@ -363,7 +456,7 @@ mod tests {
         }
         assert_eq!(audiences, BTreeSet::from(["all", "gone", "leave", "some"]));
         let is_read = |letter: &char| {
-            let forms = ["4", "4|h|al|"].map(|rest| format!("99\nall\n\n{letter}|{rest}"));
+            let forms = ["4", "4|al|", "4|h|al|"].map(|rest| format!("99\nall\n\n{letter}|{rest}"));
             forms.iter().any(|record| Job::parse("17", record).is_ok())
         };
         assert_eq!(letters, ('a'..='z').filter(is_read).collect());

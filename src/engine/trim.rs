@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::connection::{Item, Redis};
 use crate::counts::record::read_position;
-use crate::counts::room::{Membership, logged_position};
+use crate::counts::room::{Membership, cleared_up_to, logged_position};
 use crate::engine::faults::Faults;
 use crate::engine::members::parse_members;
 use crate::engine::reply::{Reply, maybe_text, number};
@@ -101,7 +101,11 @@ impl Trimmer {
 
     /// The least read position of a joined member, or `bound` if that is less. A member who joins meanwhile begins above it.
     async fn least_read(&self, app: &AppId, room: &Enc, born: u64, bound: u64) -> Result<u64> {
-        let members = RoomKeys::new(app, room).members();
+        let keys = RoomKeys::new(app, room);
+        let members = keys.members();
+        let mut get = redis::cmd("HGET");
+        get.arg(keys.meta()).arg("cleared");
+        let cleared = maybe_text(self.redis.query(&get).await?)?.unwrap_or_default();
         let serving = self.redis.serving(&members).await?;
         let (mut least, mut cursor) = (bound, "0".to_owned());
         loop {
@@ -128,7 +132,9 @@ impl Trimmer {
             let mut answers = self.redis.send_all(&items).await?.into_iter();
             for (_, membership) in &joined {
                 // A member without a record has read nothing since joining.
-                let mut read = membership.base;
+                let mut read = membership
+                    .base
+                    .max(cleared_up_to(&cleared, membership.epoch));
                 for answer in answers.by_ref().take(2) {
                     let record = maybe_text(answer)?.unwrap_or_default();
                     read = read.max(read_position(&record).unwrap_or(0));

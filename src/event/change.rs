@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::fields::{EventFields, Name, Wrong, text, wrong};
-use super::{Change, Event, MemberState, Mentions, Message, RoomOrPeer, UpTo, time};
+use super::{Change, Edit, Event, MemberState, Mentions, Message, RoomOrPeer, UpTo, time};
 use crate::json::{Raw, Surrogates};
 use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag, UserId};
 
@@ -12,17 +12,22 @@ use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag,
 const MAX_TAGS: usize = 100;
 /// The most users that one message can mention by name.
 const MAX_MENTIONS: usize = 10_000;
+/// The most users for whom one message does not count.
+const MAX_EXCEPT: usize = 1_000;
 /// The kinds of rooms.
 const KINDS: [&str; 3] = ["direct", "group", "supergroup"];
 /// The most bytes of a text that is only shown, such as a name.
 const MAX_SHORT_BYTES: usize = 1 << 10;
 /// The most bytes of a description or an address.
 const MAX_LONG_BYTES: usize = 4 << 10;
-/// The most bytes of a message's payload in the form in which it is kept.
+/// The most bytes of a payload of a message in the form in which it is kept.
 const MAX_PAYLOAD_BYTES: usize = 4 << 10;
+const MAX_EXTRA_BYTES: usize = 1 << 10;
+/// What a room may add to a user's sums.
+const COUNT_PREFS: [&str; 4] = ["all", "messages", "mentions", "none"];
 
 /// Each event type: its name, and the function that reads the fields of such an event.
-static TYPES: [(&str, Reading); 12] = [
+static TYPES: [(&str, Reading); 14] = [
     ("user.updated", user_updated),
     ("user.deleted", user_deleted),
     ("room.updated", room_updated),
@@ -35,8 +40,10 @@ static TYPES: [(&str, Reading); 12] = [
     }),
     ("member.left", |fields| member(fields, MemberState::Left)),
     ("message.sent", message),
+    ("message.updated", edited),
     ("message.recalled", recalled),
     ("room.read", read),
+    ("room.cleared", cleared),
     ("user.read_all", read_all),
     ("pref.updated", pref),
 ];
@@ -175,7 +182,8 @@ fn member(fields: &mut EventFields<'_>, state: MemberState) -> Result<Change, Wr
     Ok(Change::Member { room, state, users })
 }
 
-fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+/// Where a message is, and its sender: in a room, or in the direct room of `sender` and `to`.
+fn place_of_message(fields: &mut EventFields<'_>) -> Result<(RoomOrPeer, Option<UserId>), Wrong> {
     let sender = fields.name(Name::Sender, UserId::parse)?;
     let place = match (
         fields.name(Name::Room, RoomId::parse)?,
@@ -189,7 +197,21 @@ fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         (None, Some(to)) => RoomOrPeer::With(to),
         (None, None) => return Err(wrong("room", "is missing")),
     };
-    let mentions = mentions(fields)?;
+    Ok((place, sender))
+}
+
+fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let (place, sender) = place_of_message(fields)?;
+    let mentions = mentions(fields)?.unwrap_or(Mentions::Users(Vec::new()));
+    let except = match fields.take(Name::Except) {
+        None => Vec::new(),
+        Some(raw) => fields.users_that_can_be(
+            Name::Except,
+            raw,
+            MAX_EXCEPT,
+            "must name at most 1,000 users",
+        )?,
+    };
     let message_type = match fields.name(Name::MessageType, MessageId::parse)? {
         Some(name) => name.as_str().to_owned(),
         None => "text".to_owned(),
@@ -200,54 +222,76 @@ fn message(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         sender,
         text: fields.prose(Name::Text)?.unwrap_or_default().into_owned(),
         message_type,
-        payload: fields.take(Name::Payload).map(payload).transpose()?,
+        payload: object(fields, Name::Payload, MAX_PAYLOAD_BYTES)?,
         mentions,
+        except,
         silent: fields.flag(Name::Silent)?.unwrap_or(false),
         mark_read: fields.flag(Name::MarkRead)?.unwrap_or(true),
     }))
 }
 
 /// Whom a message mentions: a list of users, or `"all"`.
-fn mentions(fields: &mut EventFields<'_>) -> Result<Mentions, Wrong> {
+fn mentions(fields: &mut EventFields<'_>) -> Result<Option<Mentions>, Wrong> {
     const BAD_MENTIONS: &str = "must be a list of users or \"all\"";
     const TOO_MANY: &str = "must name at most 10,000 users; \"all\" names everybody";
-    match fields.take(Name::Mentions) {
-        None => Ok(Mentions::Users(Vec::new())),
-        Some(raw) if raw.items().is_some() => fields
-            .users_that_can_be(Name::Mentions, raw, MAX_MENTIONS, TOO_MANY)
-            .map(Mentions::Users),
-        Some(raw) => match &*text(Name::Mentions, raw, Surrogates::Refuse, BAD_MENTIONS)? {
-            "all" => Ok(Mentions::All),
-            _ => Err(wrong("mentions", BAD_MENTIONS)),
-        },
+    let Some(raw) = fields.take(Name::Mentions) else {
+        return Ok(None);
+    };
+    if raw.items().is_some() {
+        let users = fields.users_that_can_be(Name::Mentions, raw, MAX_MENTIONS, TOO_MANY)?;
+        return Ok(Some(Mentions::Users(users)));
+    }
+    match &*text(Name::Mentions, raw, Surrogates::Refuse, BAD_MENTIONS)? {
+        "all" => Ok(Some(Mentions::All)),
+        _ => Err(wrong("mentions", BAD_MENTIONS)),
     }
 }
 
-/// A payload as it is kept: a JSON object without blanks. If a key comes twice, its last value holds.
-fn payload(raw: Raw<'_>) -> Result<String, Wrong> {
-    const TOO_LONG: &str = "must be a JSON object of at most 4,096 bytes";
-    // Escapes and blanks can make a payload longer as it is sent than as it is kept. One that is far too long is not even parsed.
-    if raw.bytes() > 8 * MAX_PAYLOAD_BYTES {
-        return Err(wrong("payload", TOO_LONG));
+fn edited(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let (place, sender) = place_of_message(fields)?;
+    let message_type = fields.name(Name::MessageType, MessageId::parse)?;
+    Ok(Change::Edited(Edit {
+        place,
+        sender,
+        id: fields.required(Name::Id, MessageId::parse)?,
+        text: fields.prose(Name::Text)?.map(Cow::into_owned),
+        message_type: message_type.map(|name| name.as_str().to_owned()),
+        payload: object(fields, Name::Payload, MAX_PAYLOAD_BYTES)?,
+        mentions: mentions(fields)?,
+    }))
+}
+
+/// A JSON object as it is kept: without blanks. If a key comes twice, its last value holds.
+fn object(fields: &mut EventFields<'_>, field: Name, most: usize) -> Result<Option<String>, Wrong> {
+    let Some(raw) = fields.take(field) else {
+        return Ok(None);
+    };
+    let too_long = match most {
+        MAX_EXTRA_BYTES => "must be a JSON object of at most 1,024 bytes",
+        _ => "must be a JSON object of at most 4,096 bytes",
+    };
+    // Escapes and blanks can make an object longer as it is sent than as it is kept. One that is far too long is not even parsed.
+    if raw.bytes() > 8 * most {
+        return Err(wrong(field.as_str(), too_long));
     }
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(raw.as_bytes())
         .map_err(|_| {
             wrong(
-                "payload",
+                field.as_str(),
                 "must be a JSON object, of whole characters and of numbers that a double can hold",
             )
         })?;
     let text = serde_json::Value::from(object).to_string();
-    match text.len() > MAX_PAYLOAD_BYTES {
-        true => Err(wrong("payload", TOO_LONG)),
-        false => Ok(text),
+    match text.len() > most {
+        true => Err(wrong(field.as_str(), too_long)),
+        false => Ok(Some(text)),
     }
 }
 
 fn recalled(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
-    let room = fields.required(Name::Room, RoomId::parse)?;
+    let (place, sender) = place_of_message(fields)?;
     let id = fields.required(Name::Id, MessageId::parse)?;
-    Ok(Change::Recalled { room, id })
+    Ok(Change::Recalled { place, sender, id })
 }
 
 fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
@@ -261,16 +305,30 @@ fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         (None, Some(peer)) => RoomOrPeer::With(peer),
         (None, None) => return Err(wrong("room", "is missing")),
     };
-    let up_to = match (
-        fields.name(Name::UpToId, MessageId::parse)?,
-        fields.time(Name::UpToTime, time::TimeUse::Bound)?,
-    ) {
-        (Some(_), Some(_)) => return Err(wrong("up_to_time", "can't be given beside up_to_id")),
-        (Some(id), None) => UpTo::Id(id),
-        (None, Some(time)) => UpTo::Time(time),
-        (None, None) => UpTo::Head,
-    };
+    let up_to = up_to(fields)?;
     Ok(Change::Read { place, user, up_to })
+}
+
+/// How far a read goes: at most one of three fields says so.
+fn up_to(fields: &mut EventFields<'_>) -> Result<UpTo, Wrong> {
+    let id = fields.name(Name::UpToId, MessageId::parse)?;
+    let time = fields.time(Name::UpToTime, time::TimeUse::Bound)?;
+    let position = fields.position(Name::UpToPosition)?;
+    match (id, time, position) {
+        (Some(_), Some(_), _) => Err(wrong("up_to_time", "can't be given beside up_to_id")),
+        (Some(_), _, Some(_)) => Err(wrong("up_to_position", "can't be given beside up_to_id")),
+        (_, Some(_), Some(_)) => Err(wrong("up_to_position", "can't be given beside up_to_time")),
+        (Some(id), None, None) => Ok(UpTo::Id(id)),
+        (None, Some(time), None) => Ok(UpTo::Time(time)),
+        (None, None, Some(position)) => Ok(UpTo::Position(position)),
+        (None, None, None) => Ok(UpTo::Head),
+    }
+}
+
+fn cleared(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let room = fields.required(Name::Room, RoomId::parse)?;
+    let up_to = up_to(fields)?;
+    Ok(Change::Cleared { room, up_to })
 }
 
 fn read_all(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
@@ -320,6 +378,15 @@ fn pref(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     if let Some(folder) = fields.text(Name::Folder)? {
         let folder = bounded(Name::Folder, folder)?;
         prefs.push(("folder", serde_json::Value::from(folder).to_string()));
+    }
+    if let Some(count) = fields.text(Name::Count)? {
+        if !COUNT_PREFS.contains(&&*count) {
+            return Err(wrong("count", "must be all, messages, mentions or none"));
+        }
+        prefs.push(("count", serde_json::Value::from(count).to_string()));
+    }
+    if let Some(extra) = object(fields, Name::Extra, MAX_EXTRA_BYTES)? {
+        prefs.push(("extra", extra));
     }
     Ok(Change::Pref { room, user, prefs })
 }

@@ -94,10 +94,12 @@ fields! {
     MessageType = "message_type",
     Payload = "payload",
     Mentions = "mentions",
+    Except = "except",
     Silent = "silent",
     MarkRead = "mark_read",
     UpToId = "up_to_id",
     UpToTime = "up_to_time",
+    UpToPosition = "up_to_position",
     Nickname = "nickname",
     AvatarUrl = "avatar_url",
     IsRobot = "is_robot",
@@ -120,6 +122,8 @@ fields! {
     Sticky = "sticky",
     Muted = "muted",
     Folder = "folder",
+    Count = "count",
+    Extra = "extra",
 }
 
 /// The fields of one event, by name. Of a field that is given twice the last value is kept. No value has been read yet.
@@ -260,6 +264,16 @@ impl<'a> EventFields<'a> {
         let users = names(field, raw, UserId::parse, most, too_many, unusable)?;
         left_out.note_the_rest();
         Ok(users)
+    }
+
+    /// The number of a message in its room.
+    pub(super) fn position(&mut self, field: Name) -> Result<Option<u64>, Wrong> {
+        let read = |raw: Raw<'_>| {
+            let number = raw.integer().and_then(|number| u64::try_from(number).ok());
+            let position = number.filter(|position| *position >= 1);
+            position.ok_or_else(|| wrong(field.as_str(), "must be a whole number from 1 on"))
+        };
+        self.take(field).map(read).transpose()
     }
 
     pub(super) fn time(

@@ -51,7 +51,8 @@ fn in_place<'a>(place: &'a RoomOrPeer, user: Option<&'a UserId>) -> Option<Subje
 }
 
 impl Change {
-    /// What the event is about. `None` only for a message to a user without a sender, which no caller can send.
+    /// What the event is about. `None` only for a message to a user (or an edit or recall of one) without a sender, which no
+    /// caller can send.
     pub(crate) fn subject(&self) -> Option<Subject<'_>> {
         match self {
             Change::UserUpdated { user, .. } => Some(Subject::User(user)),
@@ -61,9 +62,11 @@ impl Change {
             Change::RoomUpdated { room, .. }
             | Change::RoomDeleted { room }
             | Change::Member { room, .. }
-            | Change::Recalled { room, .. }
+            | Change::Cleared { room, .. }
             | Change::Pref { room, .. } => Some(Subject::Room(room)),
             Change::Message(message) => in_place(&message.place, message.sender.as_ref()),
+            Change::Edited(edit) => in_place(&edit.place, edit.sender.as_ref()),
+            Change::Recalled { place, sender, .. } => in_place(place, sender.as_ref()),
             Change::Read { place, user, .. } => in_place(place, Some(user)),
         }
     }
@@ -72,9 +75,9 @@ impl Change {
     pub(crate) fn builds_on(&self, before: Before) -> bool {
         match self.subject() {
             Some(Subject::RoomsOf(_)) => true,
-            // A message finds the room of the two, or makes it; a read only finds it.
+            // A message finds the room of the two, or makes it; every other event only finds it.
             Some(Subject::Pair(..)) => {
-                before.moves || (before.makes && matches!(self, Change::Read { .. }))
+                before.moves || (before.makes && !matches!(self, Change::Message(_)))
             }
             _ => false,
         }

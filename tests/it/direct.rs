@@ -20,6 +20,10 @@ fn deleted(user: &str) -> Value {
     json!({"type": "user.deleted", "user": user})
 }
 
+fn recall(sender: &str, to: &str, id: &str) -> Value {
+    json!({"type": "message.recalled", "sender": sender, "to": to, "id": id})
+}
+
 fn read(user: &str, peer: &str) -> Value {
     json!({"type": "room.read", "user": user, "peer": peer})
 }
@@ -552,4 +556,87 @@ async fn a_note_to_oneself_avoids_a_room_in_which_somebody_else_has_been() {
     app.must(&note("3")).await;
     let listed = app.imkit_rooms("own", &[]).await.ok();
     assert_eq!(listed["result"]["totalCount"], 2, "{listed}");
+}
+
+/// What the events come to: the status of each, or the code of its rejection.
+async fn outcomes(app: &App, events: &Value) -> Vec<String> {
+    let reply = app.events(events, Wait::Applied).await.ok();
+    let results = reply["results"].as_array().unwrap();
+    let word = |result: &Value| match result["error"]["code"].as_str() {
+        Some(code) => code.to_owned(),
+        None => result["status"].as_str().unwrap_or_default().to_owned(),
+    };
+    results.iter().map(word).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_recalled_by_its_two_users_whoever_is_in_the_room() {
+    for how in WAYS {
+        let app = app();
+        assert_eq!(
+            outcomes(&app, &json!([recall("bob", "alice", "first")])).await,
+            ["message_not_found"]
+        );
+        let room = made(&app, how).await;
+        app.must(&json!([
+            sent(&room, "2", "bob"),
+            sent(&room, "3", "alice"),
+            sent(&room, "4", "bob")
+        ]))
+        .await;
+        assert_eq!(by_peer(&app, "alice", &["bob"]).await, [Some(1)]);
+        let events = json!([
+            recall("bob", "alice", "4"),
+            recall("alice", "bob", "4"),
+            recall("bob", "alice", "none"),
+            recall("bob", "carol", "3"),
+            // In one request with the message that makes the room.
+            to("carol", "bob", "c"),
+            recall("carol", "bob", "c"),
+        ]);
+        assert_eq!(
+            outcomes(&app, &events).await,
+            [
+                "applied",
+                "duplicate",
+                "message_not_found",
+                "message_not_found",
+                "applied",
+                "applied"
+            ],
+            "{how:?}"
+        );
+        assert_eq!(by_peer(&app, "alice", &["bob"]).await, [Some(0)]);
+        assert_eq!(
+            by_peer(&app, "bob", &["alice", "carol"]).await,
+            [Some(1), Some(0)]
+        );
+        // One of the two has left: the room is still theirs.
+        app.must(&json!([
+            sent(&room, "5", "alice"),
+            member("left", &room, "alice")
+        ]))
+        .await;
+        assert_eq!(by_peer(&app, "bob", &["alice"]).await, [Some(2)]);
+        let events = json!([recall("alice", "bob", "5"), recall("bob", "alice", "3")]);
+        assert_eq!(
+            outcomes(&app, &events).await,
+            ["applied", "applied"],
+            "{how:?}"
+        );
+        assert_eq!(by_peer(&app, "bob", &["alice"]).await, [Some(0)]);
+        // Somebody else takes the place: the room is no longer that of the two.
+        app.must(&json!([
+            member("joined", &room, "dave"),
+            sent(&room, "6", "dave")
+        ]))
+        .await;
+        assert_eq!(
+            outcomes(&app, &json!([recall("alice", "bob", "6")])).await,
+            ["message_not_found"],
+            "{how:?}"
+        );
+        assert_eq!(by_peer(&app, "bob", &["dave"]).await, [Some(1)]);
+        assert_no_drift(&app.redis_url(), &app.keys.id);
+    }
 }

@@ -103,6 +103,9 @@ mod circles;
 /// Events with keys, and requests with one as a whole: sent again they change nothing.
 mod repeats;
 
+/// A room cleared, a message that excepts some, a read up to a position, what a room adds to sums.
+mod words;
+
 /// `GET /rooms`: what a page costs, and what it must not miss.
 mod listing;
 

@@ -149,7 +149,7 @@ impl Scene {
             return same("GET /rooms", &listed["totalCount"], &json!(0));
         }
         let (native, nine) = (native.ok(), nine.ok());
-        let families = ["messages", "mentions", "invitations"];
+        let families = ["messages", "mentions", "invitations", "unread_rooms"];
         for family in families {
             same(
                 "POST /v1/unread",
@@ -164,6 +164,9 @@ impl Scene {
         for row in native["rooms"].as_array().unwrap() {
             let text = |field: &str| row[field].as_str().unwrap_or("");
             unread.insert(text("room"), row["messages"].as_u64().unwrap());
+            *sums
+                .entry(format!("unread_rooms {}", text("kind")))
+                .or_default() += u64::from(row["messages"] != 0);
             for family in ["messages", "mentions"] {
                 let n = row[family].as_u64().unwrap();
                 *sums
@@ -189,7 +192,7 @@ impl Scene {
             }
         }
         let sum = |what: &str| json!(sums.get(what).copied().unwrap_or(0));
-        for family in ["messages", "mentions"] {
+        for family in ["messages", "mentions", "unread_rooms"] {
             for kind in ["direct", "group", "supergroup"] {
                 same(
                     "a total",

@@ -115,7 +115,11 @@ fn room_record(meaning: &Meaning) -> String {
 /// The record of a supergroup that means this.
 fn supergroup_record(meaning: &Meaning) -> String {
     let (holes, mentions) = (&meaning["holes"], &meaning["mentions"]);
-    format!("{}|{holes}|{mentions}", start(meaning))
+    let count = match meaning["flags"].as_str() {
+        "" => String::new(),
+        digit => format!("|{digit}"),
+    };
+    format!("{}|{holes}|{mentions}{count}", start(meaning))
 }
 
 /// The positions that the record counts as holes and as mentions: the first ones above the read position.
@@ -165,9 +169,21 @@ impl Slot {
             }
         }
         let flags = meaning.get("flags").map_or("", String::as_str);
+        if flags.contains('e') {
+            // Of the first message that mentions the user.
+            let position = marked(meaning).1[0];
+            let mark = format!("{ROOM}|e|{position:016}|7|1");
+            self.raw::<()>(&["ZADD", &key("marks"), "0", &mark]);
+        }
         for (letter, setting) in [('h', "hidden"), ('s', "sticky"), ('m', "muted")] {
             let value = format!("7|{}", flags.contains(letter));
             self.raw::<()>(&["HSET", &key("prefs"), &format!("{ROOM}|{setting}"), &value]);
+        }
+        for (digit, count) in [('1', "messages"), ('2', "mentions"), ('3', "none")] {
+            if flags.ends_with(digit) {
+                let value = format!("7|\"{count}\"");
+                self.raw::<()>(&["HSET", &key("prefs"), &format!("{ROOM}|count"), &value]);
+            }
         }
     }
 
@@ -284,16 +300,22 @@ fn the_scripts_read_room_records_as_the_file_says() {
         let invited = meaning["state"] == "i" && meaning["active"] == "1";
         let joined = meaning["state"] == "j" && meaning["active"] == "1";
         let kind = &meaning["kind"];
+        let preference = meaning["flags"].trim_start_matches(['h', 's', 'm', 'e']);
+        let (with_messages, with_mentions) = match preference {
+            "1" => (1, 0),
+            "2" => (0, 1),
+            "3" => (0, 0),
+            _ => (1, 1),
+        };
+        let summed = number(&meaning, "unread") * with_messages;
         let texts = |number: u64| (number > 0).then(|| number.to_string());
         for (field, expected) in [
             ("room:room".to_owned(), texts(number(&meaning, "unread"))),
-            (
-                format!("messages:{kind}"),
-                texts(number(&meaning, "unread")),
-            ),
+            (format!("unread_rooms:{kind}"), texts(u64::from(summed > 0))),
+            (format!("messages:{kind}"), texts(summed)),
             (
                 format!("mentions:{kind}"),
-                texts(number(&meaning, "mentions") * u64::from(joined)),
+                texts(number(&meaning, "mentions") * u64::from(joined) * with_mentions),
             ),
             (format!("invitations:{kind}"), texts(u64::from(invited))),
             ("known".to_owned(), Some(meaning["epoch"].clone())),

@@ -72,6 +72,12 @@ fn time(event: &Value, field: &str) -> Checked<Option<i64>> {
         .transpose()
 }
 
+/// The number of a message.
+fn position(event: &Value, field: &str) -> Checked<Option<u64>> {
+    let parse = |v: &Value| v.as_u64().filter(|position| *position >= 1).ok_or(INVALID);
+    event.get(field).map(parse).transpose()
+}
+
 const DETAILS: [(&str, bool); 5] = [
     ("name", true),
     ("cover", true),
@@ -113,6 +119,9 @@ impl Model {
         }
         if event.get("room").is_some() {
             names.push((Name::Room(id(event, "room")?.to_owned()), key.to_owned()));
+        } else if event.get("to").is_some() {
+            let room = self.direct_room(id(event, "sender")?, id(event, "to")?);
+            names.extend(room.map(|room| (Name::Room(room.to_owned()), key.to_owned())));
         } else if event.get("peer").is_some() {
             // The user remembers it too, for that peer: the two may have another room by then.
             let (user, peer) = (id(event, "user")?, id(event, "peer")?);
@@ -146,8 +155,10 @@ impl Model {
                 self.member_changed(event, kind)
             }
             "message.sent" => self.message_sent(event, now),
+            "message.updated" => self.message_updated(event),
             "message.recalled" => self.message_recalled(event),
             "room.read" => self.room_read(event),
+            "room.cleared" => self.room_cleared(event),
             "user.read_all" => self.user_read_all(event),
             "pref.updated" => self.pref_updated(event),
             _ => Err(INVALID),
@@ -369,6 +380,7 @@ impl Model {
             Some(Value::String(all)) if all == "all" => Mentions::All,
             Some(list) => Mentions::Users(ids(list)?),
         };
+        let except = event.get("except").map_or(Ok(BTreeSet::new()), ids)?;
         let silent = flag(event, "silent")?.unwrap_or(false);
         let mark_read = flag(event, "mark_read")?.unwrap_or(true);
         let room_id = match (room, to, sender) {
@@ -415,10 +427,12 @@ impl Model {
             sender: sender.map(str::to_owned),
             time: now,
             mentions,
+            except,
             recalled: false,
             text: content,
             message_type,
             payload,
+            edited: BTreeSet::new(),
             given,
             serial,
         });
@@ -428,10 +442,74 @@ impl Model {
         Ok(Outcome::Applied(position))
     }
 
+    /// The room of a message that was sent before.
+    fn place_of(&self, event: &Value) -> Checked<String> {
+        match (optional_id(event, "room")?, optional_id(event, "to")?) {
+            (Some(room), None) => Ok(room.to_owned()),
+            (None, Some(to)) => {
+                let room = self.direct_room(id(event, "sender")?, to);
+                Ok(room.ok_or("message_not_found")?.to_owned())
+            }
+            _ => Err(INVALID),
+        }
+    }
+
+    fn message_updated(&mut self, event: &Value) -> Checked<Outcome> {
+        let message = id(event, "id")?;
+        let content = text(event, "text")?;
+        let message_type = optional_id(event, "message_type")?;
+        let payload = match event.get("payload") {
+            None => None,
+            Some(payload) => Some(payload.as_object().cloned().ok_or(INVALID)?),
+        };
+        let mentions = match event.get("mentions") {
+            None => None,
+            Some(Value::String(all)) if all == "all" => Some(Mentions::All),
+            Some(list) => Some(Mentions::Users(ids(list)?)),
+        };
+        let history = self.history;
+        let place = self.place_of(event)?;
+        let room = self.room_mut(&place)?;
+        let known = room.known(history);
+        let message = room.messages[known..]
+            .iter_mut()
+            .find(|m| m.id == message)
+            .ok_or("message_not_found")?;
+        if message.recalled {
+            return Ok(Outcome::Duplicate(None));
+        }
+        let mut changed = false;
+        if let Some(content) = content {
+            changed |= message.text != content;
+            message.text = content;
+            message.edited.insert("text");
+        }
+        if let Some(message_type) = message_type {
+            changed |= message.message_type != message_type;
+            message.message_type = message_type.to_owned();
+            message.edited.insert("message_type");
+        }
+        if let Some(payload) = payload {
+            changed |= message.payload != payload;
+            message.payload = payload;
+            message.edited.insert("payload");
+        }
+        // A silent message mentions nobody, whatever it says.
+        if let (Some(mentions), Some(_)) = (mentions, message.position) {
+            changed |= message.mentions != mentions;
+            message.mentions = mentions;
+        }
+        Ok(match changed {
+            true => Outcome::Applied(None),
+            false => Outcome::Duplicate(None),
+        })
+    }
+
     fn message_recalled(&mut self, event: &Value) -> Checked<Outcome> {
         let message = id(event, "id")?;
         let history = self.history;
-        let room = self.room_mut(id(event, "room")?)?;
+        let place = self.place_of(event)?;
+        let room = self.room_mut(&place)?;
         let known = room.known(history);
         let message = room.messages[known..]
             .iter_mut()
@@ -448,7 +526,13 @@ impl Model {
         let user = id(event, "user")?;
         let up_to_id = optional_id(event, "up_to_id")?;
         let up_to_time = time(event, "up_to_time")?;
-        if up_to_id.is_some() && up_to_time.is_some() {
+        let up_to_position = position(event, "up_to_position")?;
+        let bounds = [
+            up_to_id.is_some(),
+            up_to_time.is_some(),
+            up_to_position.is_some(),
+        ];
+        if bounds.into_iter().filter(|given| *given).count() > 1 {
             return Err(INVALID);
         }
         let rooms: Vec<String> = match (optional_id(event, "room")?, optional_id(event, "peer")?) {
@@ -462,7 +546,7 @@ impl Model {
         // Where there is nothing to read, all is read; of several rooms one that takes it will do.
         let mut verdict = Ok(Outcome::Applied(None));
         for (n, room) in rooms.iter().enumerate() {
-            let read = self.room_read_in(room, user, up_to_id, up_to_time);
+            let read = self.room_read_in(room, user, up_to_id, up_to_time, up_to_position);
             if n == 0 || verdict.is_err() {
                 verdict = read;
             }
@@ -476,6 +560,7 @@ impl Model {
         user: &str,
         up_to_id: Option<&str>,
         up_to_time: Option<i64>,
+        up_to_position: Option<u64>,
     ) -> Checked<Outcome> {
         let history = self.history;
         let room = self.room_mut(room)?;
@@ -485,9 +570,30 @@ impl Model {
         let position = match (up_to_id, up_to_time) {
             (Some(id), _) => room.position_of(id, history)?,
             (None, Some(time)) => room.position_at(user, time, history)?,
-            (None, None) => room.head(),
+            (None, None) => up_to_position.map_or(room.head(), |named| named.min(room.head())),
         };
         room.read_up_to(user, position);
+        Ok(Outcome::Applied(None))
+    }
+
+    fn room_cleared(&mut self, event: &Value) -> Checked<Outcome> {
+        let up_to_id = optional_id(event, "up_to_id")?;
+        let up_to_time = time(event, "up_to_time")?;
+        let up_to_position = position(event, "up_to_position")?;
+        let history = self.history;
+        let room = self.room_mut(id(event, "room")?)?;
+        let position = match (up_to_id, up_to_time, up_to_position) {
+            (Some(id), None, None) => room.position_of(id, history)?,
+            // Nobody by that name has read what is forgotten.
+            (None, Some(time), None) => room.position_at("", time, history)?,
+            (None, None, Some(named)) => named.min(room.head()),
+            (None, None, None) => room.head(),
+            _ => return Err(INVALID),
+        };
+        let joined: Vec<String> = room.joined().map(str::to_owned).collect();
+        for user in joined {
+            room.read_up_to(&user, position);
+        }
         Ok(Outcome::Applied(None))
     }
 
@@ -556,6 +662,16 @@ impl Model {
         }
         if let Some(folder) = text(event, "folder")? {
             given.insert("folder".to_owned(), folder.into());
+        }
+        if let Some(count) = text(event, "count")? {
+            if !["all", "messages", "mentions", "none"].contains(&count.as_str()) {
+                return Err(INVALID);
+            }
+            given.insert("count".to_owned(), count.into());
+        }
+        if let Some(extra) = event.get("extra") {
+            let object = extra.is_object().then(|| extra.clone());
+            given.insert("extra".to_owned(), object.ok_or(INVALID)?);
         }
         match self.room_mut(room)?.members.get_mut(user) {
             Some(Member::Joined { pref, .. }) => pref.extend(given),

@@ -44,7 +44,7 @@ impl Model {
         for (_, room) in self.rooms_of(user) {
             for tag in &room.tags {
                 if tags.is_none_or(|tags| tags.contains(tag)) {
-                    *data.entry(tag.clone()).or_default() += room.unread(user);
+                    *data.entry(tag.clone()).or_default() += room.summed(user);
                 }
             }
         }

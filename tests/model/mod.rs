@@ -91,17 +91,21 @@ pub struct Message {
     pub sender: Option<String>,
     pub time: i64,
     pub mentions: Mentions,
+    /// For whom it does not count.
+    except: BTreeSet<String>,
     pub recalled: bool,
     pub text: String,
     pub message_type: String,
     pub payload: Map<String, Value>,
+    /// The fields that edits have given.
+    pub edited: BTreeSet<&'static str>,
     /// Whether the event gave the time; without, the message can't be late.
     given: bool,
     /// The order of acceptance over all rooms.
     pub serial: u64,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Mentions {
     Users(BTreeSet<String>),
     All,
@@ -243,7 +247,10 @@ impl Room {
             _ => u64::MAX,
         };
         self.messages.iter().filter(move |m| {
-            m.position.is_some_and(|p| read < p) && m.sender.as_deref() != Some(user) && !m.recalled
+            m.position.is_some_and(|p| read < p)
+                && m.sender.as_deref() != Some(user)
+                && !m.recalled
+                && !m.except.contains(user)
         })
     }
 
@@ -259,6 +266,31 @@ impl Room {
             Mentions::All => true,
         };
         self.unread_messages(user).filter(named).count() as u64
+    }
+
+    /// Whether the user's sums have what this room has unread of that kind: `messages` or `mentions`.
+    fn is_summed(&self, user: &str, kind: &str) -> bool {
+        let pref = self.pref(user);
+        let count = pref.get("count").and_then(Value::as_str);
+        count.is_none_or(|count| count == "all" || count == kind)
+    }
+
+    /// What the room adds to sums of messages.
+    fn summed(&self, user: &str) -> u64 {
+        if self.is_summed(user, "messages") {
+            self.unread(user)
+        } else {
+            0
+        }
+    }
+
+    /// What it adds to sums of mentions.
+    fn summed_mentions(&self, user: &str) -> u64 {
+        if self.is_summed(user, "mentions") {
+            self.mentions(user)
+        } else {
+            0
+        }
     }
 
     /// invited(u, r)

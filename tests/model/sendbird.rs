@@ -41,9 +41,9 @@ impl Model {
             [non_super, superg, non_super + superg]
         };
         let all = [
-            three(&|room| room.unread(user)),
+            three(&|room| room.summed(user)),
             three(&|room| room.invited(user)),
-            three(&|room| room.mentions(user)),
+            three(&|room| room.summed_mentions(user)),
         ];
         Some(
             ITEM_KEYS

@@ -445,7 +445,7 @@ pub async fn sums(app: &impl Answers, user: &str) -> Check {
             *sum += number(&room[*family])?;
         }
     }
-    for family in ["messages", "mentions", "invitations"] {
+    for family in ["messages", "mentions", "invitations", "unread_rooms"] {
         let counts = &reply.body[family];
         let total = number(&counts["total"])?;
         let parts =

@@ -26,6 +26,10 @@ impl SlotRecords {
             {
                 (*room, *is, *digits)
             }
+            [room, "e", digits, _, _] if letter == "e" && digits.len() == 16 => {
+                (*room, "e", *digits)
+            }
+            [_, "e", digits, _, _] if digits.len() == 16 => return,
             _ if letter == "h" => return self.stale.push(mark.to_owned()),
             _ => return,
         };
@@ -42,6 +46,8 @@ impl SlotRecords {
                 if is == "h" {
                     holes.insert(at);
                     record.holes += 1;
+                } else if is == "e" {
+                    record.edited();
                 } else {
                     record.mentions += 1;
                 }
@@ -80,9 +86,12 @@ impl Expected {
         let active = record.status == "1";
         let unread = record.unread();
         let counted = active && record.state == 'j';
+        let (with_messages, with_mentions) = record.counted();
+        let summed = if with_messages { unread } else { 0 };
+        let with_mentions = counted && with_mentions;
         let families = [
-            ("messages", unread),
-            ("mentions", if counted { record.mentions } else { 0 }),
+            ("messages", summed),
+            ("mentions", if with_mentions { record.mentions } else { 0 }),
             ("invitations", u64::from(active && record.state == 'i')),
         ];
         for (family, n) in families {
@@ -93,9 +102,11 @@ impl Expected {
             }
             Self::count(&mut self.counts, by_kind, n);
         }
+        let unread_rooms = format!("unread_rooms:{}", record.kind);
+        Self::count(&mut self.counts, unread_rooms, u64::from(summed > 0));
         Self::count(&mut self.counts, format!("room:{room}"), unread);
         for tag in record.tags() {
-            Self::count(&mut self.counts, format!("tag:{tag}"), unread);
+            Self::count(&mut self.counts, format!("tag:{tag}"), summed);
         }
         if counted {
             for tag in record.tags() {
@@ -106,7 +117,7 @@ impl Expected {
             }
         }
         if !record.peer.is_empty() {
-            Self::count(&mut self.counts, format!("peer:{}", record.peer), unread);
+            Self::count(&mut self.counts, format!("peer:{}", record.peer), summed);
             // Rooms are added in their order, so the list is sorted.
             let list = self
                 .refs

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::work::{Decision, Decisions, Work};
 use crate::counts::number::short;
-use crate::counts::room::{Act, Audience, Job, Membership};
+use crate::counts::room::{Act, Audience, Job, Membership, Named};
 use crate::engine::snapshot::Snapshot;
 use crate::keys::Enc;
 
@@ -25,6 +25,8 @@ pub(super) struct Marks {
     pub(super) reads: Vec<(u64, u64)>,
     pub(super) holes: Vec<(u64, u64)>,
     pub(super) mentions: Vec<(u64, u64)>,
+    /// Edits: the position of a message, and whether it mentions the user now.
+    pub(super) edits: Vec<(u64, u64, bool)>,
     /// Preferences: lines of name and value in turn.
     pub(super) prefs: Vec<(u64, String)>,
 }
@@ -35,6 +37,7 @@ impl Marks {
             && self.reads.is_empty()
             && self.holes.is_empty()
             && self.mentions.is_empty()
+            && self.edits.is_empty()
             && self.prefs.is_empty()
     }
 }
@@ -49,6 +52,10 @@ pub(super) struct Plan<'a> {
     pub(super) common_holes: Vec<u64>,
     /// Positions that mention everybody.
     pub(super) common_mentions: Vec<u64>,
+    /// Positions up to which everybody who has joined has read, with the stamps of their jobs.
+    common_reads: Vec<(u64, u64)>,
+    /// Edits that change for everybody whether a message mentions them, with the stamps of their jobs.
+    common_edits: Vec<(u64, u64, bool)>,
     /// Users whom a job names, with their own marks.
     pub(super) marks: BTreeMap<Enc, Marks>,
     /// Marks of passing jobs. They make nobody a target.
@@ -81,7 +88,10 @@ impl Target<'_> {
     /// Whether the target only gets positions moved, as far as this can be known without its slot.
     pub(super) fn only_moves(&self) -> bool {
         let marks = &self.marks;
-        let none = marks.holes.is_empty() && marks.mentions.is_empty() && marks.prefs.is_empty();
+        let positions = [&marks.holes, &marks.mentions];
+        let none = positions.into_iter().all(Vec::is_empty)
+            && marks.edits.is_empty()
+            && marks.prefs.is_empty();
         none && self.decision.vouched.is_none() && matches!(self.state, 'j' | 'i')
     }
 
@@ -107,13 +117,14 @@ impl Target<'_> {
             (None, _) => String::new(),
         };
         format!(
-            "{}\n{}\n{}\n{}\n{}\n{}",
+            "{}\n{}\n{}\n{}\n{}\n{}{}",
             self.peer,
             naming,
             read.map(u64::to_string).unwrap_or_default(),
             position_list(&marks.holes),
             position_list(&marks.mentions),
-            pref_lines(&marks.prefs)
+            pref_lines(&marks.prefs),
+            edit_lines(&marks.edits)
         )
     }
 }
@@ -127,6 +138,8 @@ impl<'a> Plan<'a> {
             leased: Mutex::new(Instant::now()),
             common_holes: Vec::new(),
             common_mentions: Vec::new(),
+            common_reads: Vec::new(),
+            common_edits: Vec::new(),
             marks: BTreeMap::new(),
             passing: BTreeMap::new(),
             brought_in: BTreeMap::new(),
@@ -226,6 +239,16 @@ impl<'a> Plan<'a> {
                 ..
             } => self.common_mentions.push(*at),
             Act::Recall(at) => self.common_holes.push(*at),
+            Act::Edit { at, on, off } => {
+                for (named, is_named) in [(off, false), (on, true)] {
+                    if *named == Named::Everybody {
+                        self.common_edits.push((job.stamp, *at, is_named));
+                    }
+                }
+            }
+            Act::Read(to) if job.audience == Audience::All => {
+                self.common_reads.push((job.stamp, *to));
+            }
             _ => {}
         }
     }
@@ -279,12 +302,24 @@ impl<'a> Plan<'a> {
             marks.reads.extend(&passing.reads);
             marks.holes.extend(&passing.holes);
             marks.mentions.extend(&passing.mentions);
+            marks.edits.extend(&passing.edits);
+        }
+        for edit in &self.common_edits {
+            // What an edit says of this user by name goes before what it says of everybody.
+            let is_named = |own: &(u64, u64, bool)| (own.0, own.1) == (edit.0, edit.1);
+            if !marks.edits.iter().any(is_named) {
+                marks.edits.push(*edit);
+            }
+        }
+        if membership.state == 'j' {
+            marks.reads.extend(&self.common_reads);
         }
         // A member exists already, because of the membership.
         marks.naming = None;
         marks.reads.retain(|(stamp, _)| membership.owns(*stamp));
         marks.holes.retain(|(stamp, _)| membership.owns(*stamp));
         marks.mentions.retain(|(stamp, _)| membership.owns(*stamp));
+        marks.edits.retain(|(stamp, ..)| membership.owns(*stamp));
         marks.prefs.retain(|(stamp, _)| membership.owns(*stamp));
         target(membership.state, membership.epoch, membership.base, marks)
     }
@@ -341,16 +376,29 @@ fn add_marks(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
             }
         }
     }
+    if let Act::Edit { at, on, off } = &job.act {
+        for (named, is_named) in [(on, true), (off, false)] {
+            for user in named.users() {
+                let marks = marks.entry(user.clone()).or_default();
+                marks.edits.push((stamp, *at, is_named));
+            }
+        }
+    }
     let Act::Message {
         at,
         own,
         sender,
         mentions,
+        except,
         ..
     } = &job.act
     else {
         return;
     };
+    for user in except {
+        let marks = marks.entry(user.clone()).or_default();
+        marks.holes.push((stamp, *at));
+    }
     for user in mentions {
         let marks = marks.entry(user.clone()).or_default();
         marks.mentions.push((stamp, *at));
@@ -379,6 +427,14 @@ pub(super) fn comma_list(positions: impl Iterator<Item = u64>) -> String {
         out.push_str(&position.to_string());
     }
     out
+}
+
+/// As lines of `@` and the position, stamp, and 1 or 0.
+fn edit_lines(edits: &[(u64, u64, bool)]) -> String {
+    let line = |(stamp, at, is_named): &(u64, u64, bool)| {
+        format!("@{at}\n{stamp}\n{}\n", u8::from(*is_named))
+    };
+    edits.iter().map(line).collect()
 }
 
 fn pref_lines(prefs: &[(u64, String)]) -> String {

@@ -24,8 +24,11 @@ pub(crate) struct Work {
 impl Job {
     /// Whether another call may finish the job. `to_all`: that call delivers to every member in any case.
     fn is_adoptable(&self, to_all: bool) -> bool {
-        let mentioned = match &self.act {
-            Act::Message { mentions, .. } => mentions.len(),
+        let named = match &self.act {
+            Act::Message {
+                mentions, except, ..
+            } => mentions.len() + except.len(),
+            Act::Edit { on, off, .. } => on.users().len() + off.users().len(),
             _ => 0,
         };
         let is_small = match &self.audience {
@@ -35,7 +38,7 @@ impl Job {
         };
         // These two decide who is in the room and who exists. Any other job is adopted only where that costs nothing.
         let decides_who = matches!(self.act, Act::Nothing | Act::Message { own: 'n', .. });
-        is_small && mentioned <= ADOPTED_USERS && (to_all || decides_who)
+        is_small && named <= ADOPTED_USERS && (to_all || decides_who)
     }
 }
 

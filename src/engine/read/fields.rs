@@ -11,7 +11,11 @@ use crate::names::CustomType;
 /// Kinds with plain counts. Those of supergroups are worked out when they are read.
 pub(super) const PLAIN_KINDS: [Kind; 2] = [Kind::Direct, Kind::Group];
 
+/// The counts that are kept by custom type, too.
 pub(super) const FAMILIES: [&str; 3] = ["messages", "mentions", "invitations"];
+
+/// All counts that are kept by kind.
+pub(super) const ALL_FAMILIES: [&str; 4] = ["messages", "mentions", "invitations", "unread_rooms"];
 
 /// The ends of field names: `''` for rooms of all types, or `:T` for each given type, once each.
 pub(super) fn suffixes(types: Option<&[CustomType]>) -> Vec<String> {

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use redis::Value;
 
 use super::Reader;
-use super::fields::{FAMILIES, PLAIN_KINDS, field, suffixes};
+use super::fields::{ALL_FAMILIES, FAMILIES, PLAIN_KINDS, field, suffixes};
 use crate::connection::Item;
 use crate::counts::number::{add, count, parse, unreadable};
 use crate::counts::record::{RoomRecord, SupergroupRecord};
-use crate::counts::{Kind, Totals};
+use crate::counts::{CountPref, Kind, Totals};
 use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, is_encoded};
@@ -26,6 +26,8 @@ pub(super) struct CountedRoom {
     pub(super) active: bool,
     pub(super) custom_type: Option<String>,
     pub(super) tags: Vec<String>,
+    /// What the room adds to sums.
+    pub(super) count: CountPref,
 }
 
 impl CountedRoom {
@@ -41,7 +43,18 @@ impl CountedRoom {
             active: record.active,
             custom_type: Some(decode(record.custom_type)).filter(|t| !t.is_empty()),
             tags: split(record.tags),
+            count: CountPref::at_end(record.flags).1,
         })
+    }
+}
+
+impl CountedRoom {
+    /// The unread messages that the room adds to sums.
+    fn messages(&self) -> u64 {
+        match self.count.counts_messages() {
+            true => self.unread,
+            false => 0,
+        }
     }
 }
 
@@ -60,10 +73,11 @@ pub(super) struct Supergroup {
     pub(crate) read: String,
     pub(crate) holes: String,
     pub(crate) mentions: String,
+    pub(crate) count: CountPref,
 }
 
 impl Supergroup {
-    /// `state|epoch|rev|read|holes|mentions|positions of holes|positions of mentions`
+    /// The record, `|positions of holes|positions of mentions`.
     fn parse(room: String, text: &str) -> Result<Self> {
         let (rest, mentions) = text.rsplit_once('|').ok_or_else(unreadable)?;
         let (record, holes) = rest.rsplit_once('|').ok_or_else(unreadable)?;
@@ -75,6 +89,7 @@ impl Supergroup {
             read: record.read.to_string(),
             holes: holes.to_owned(),
             mentions: mentions.to_owned(),
+            count: record.count,
         })
     }
 
@@ -126,11 +141,16 @@ impl Overview {
             .filter(|record| record.kind == Kind::Supergroup && record.active)
     }
 
+    /// All totals, over rooms of the given custom types, or over all rooms. Rooms with unread messages are only counted over all.
     pub(super) fn totals(&self, types: Option<&[CustomType]>) -> Result<Totals> {
         let mut totals = Totals::default();
+        let families = match types {
+            Some(_) => &FAMILIES[..],
+            None => &ALL_FAMILIES[..],
+        };
         for kind in PLAIN_KINDS {
             for suffix in suffixes(types) {
-                for family in FAMILIES {
+                for family in families {
                     let n = self.count(&field(family, kind, &suffix))?;
                     add(totals.family(family).of(kind), n)?;
                 }
@@ -139,8 +159,11 @@ impl Overview {
         for record in self.supergroups() {
             let named = record.custom_type.as_deref();
             if types.is_none_or(|types| types.iter().any(|t| named == Some(t.as_str()))) {
-                add(&mut totals.messages.supergroup, record.unread)?;
-                add(&mut totals.mentions.supergroup, record.mentions)?;
+                add(&mut totals.messages.supergroup, record.messages())?;
+                if record.count.counts_mentions() {
+                    add(&mut totals.mentions.supergroup, record.mentions)?;
+                }
+                totals.unread_rooms.supergroup += u64::from(record.messages() > 0);
                 totals.invitations.supergroup += u64::from(record.state == 'i');
             }
         }
@@ -154,7 +177,7 @@ impl Overview {
         }
         for record in self.supergroups().filter(|record| record.state == 'j') {
             for tag in &record.tags {
-                add(tags.entry(tag.clone()).or_default(), record.unread)?;
+                add(tags.entry(tag.clone()).or_default(), record.messages())?;
             }
         }
         Ok(tags)
@@ -173,7 +196,7 @@ impl Overview {
         }
         for record in self.supergroups().filter(|record| record.state == 'j') {
             if let Some(name) = &record.custom_type {
-                add(types.entry(name.clone()).or_default(), record.unread)?;
+                add(types.entry(name.clone()).or_default(), record.messages())?;
             }
         }
         Ok(types)
@@ -259,6 +282,7 @@ impl Reader {
                 active: answer.text()? == "1",
                 custom_type: Some(decode(&answer.text()?)).filter(|t| !t.is_empty()),
                 tags: split(&answer.text()?),
+                count: supergroup.count,
                 unread: answer.number()?,
                 mentions: answer.number()?,
             });

@@ -5,9 +5,9 @@ use redis::Value;
 use super::Reader;
 use super::overview::Supergroup;
 use crate::connection::Item;
-use crate::counts::RoomCounts;
 use crate::counts::number::stamp;
 use crate::counts::room::Membership;
+use crate::counts::{CountPref, RoomCounts};
 use crate::engine::members::{LONGEST, parse_members};
 use crate::engine::reply::{Reply, maybe_text, stored};
 use crate::error::Result;
@@ -127,6 +127,7 @@ impl Reader {
                         read: reply.text()?,
                         holes: reply.text()?,
                         mentions: reply.text()?,
+                        count: CountPref::All,
                     },
                 )),
                 count => {

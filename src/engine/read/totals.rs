@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 
 use super::Reader;
-use super::fields::{FAMILIES, PLAIN_KINDS, hmget, push_joined, suffixes};
+use super::fields::{ALL_FAMILIES, FAMILIES, PLAIN_KINDS, hmget, push_joined, suffixes};
 use crate::connection::Item;
 use crate::counts::number::add;
 use crate::counts::{RoomUnread, Totals, UserUnread};
@@ -28,9 +28,14 @@ enum PlainTotals {
 }
 
 impl Reader {
-    fn plain_totals_item(app: &AppId, user: &UserId, suffixes: &[String]) -> Item {
+    fn plain_totals_item(
+        app: &AppId,
+        user: &UserId,
+        suffixes: &[String],
+        families: &[&str],
+    ) -> Item {
         let length = suffixes.iter().map(|suffix| 20 + suffix.len());
-        let each = PLAIN_KINDS.len() * FAMILIES.len();
+        let each = PLAIN_KINDS.len() * families.len();
         let mut get = hmget(
             &UserKeys::of(app, user).counts(),
             2 + each * suffixes.len(),
@@ -39,7 +44,7 @@ impl Reader {
         get.arg("known").arg("supers");
         for kind in PLAIN_KINDS {
             for suffix in suffixes {
-                for family in FAMILIES {
+                for family in families {
                     push_joined(&mut get, &[family, ":", kind.as_str(), suffix]);
                 }
             }
@@ -47,7 +52,7 @@ impl Reader {
         Item::Plain(get)
     }
 
-    fn plain_totals(answer: &Value, suffixes: &[String]) -> Result<PlainTotals> {
+    fn plain_totals(answer: &Value, suffixes: &[String], families: &[&str]) -> Result<PlainTotals> {
         let mut reply = fields(answer)?;
         let known = reply.text()?.is_some();
         let supers = reply.number()?;
@@ -60,7 +65,7 @@ impl Reader {
         let mut totals = Totals::default();
         for kind in PLAIN_KINDS {
             for _ in suffixes {
-                for family in FAMILIES {
+                for family in families {
                     add(totals.family(family).of(kind), reply.number()?)?;
                 }
             }
@@ -68,7 +73,8 @@ impl Reader {
         Ok(PlainTotals::Totals(totals))
     }
 
-    /// All totals of `user`, over rooms of the given custom types, or over all rooms. `None`: an unknown user.
+    /// All totals of `user` but the number of unread rooms, over rooms of the given custom types, or over all rooms. `None`: an
+    /// unknown user.
     pub(crate) async fn totals(
         &self,
         app: &AppId,
@@ -78,10 +84,10 @@ impl Reader {
     ) -> Result<Option<Totals>> {
         let _place = self.admission.read()?;
         let suffixes = suffixes(types);
-        let get = Self::plain_totals_item(app, user, &suffixes);
+        let get = Self::plain_totals_item(app, user, &suffixes, &FAMILIES);
         let read = pin!(self.redis.send(&get));
         let answer = self.charged(read, limit).await?;
-        let plain = Self::plain_totals(&answer, &suffixes);
+        let plain = Self::plain_totals(&answer, &suffixes, &FAMILIES);
         Ok(
             match self
                 .faults
@@ -110,18 +116,18 @@ impl Reader {
         let suffixes = suffixes(None);
         let items: Vec<Item> = users
             .iter()
-            .map(|user| Self::plain_totals_item(app, user, &suffixes))
+            .map(|user| Self::plain_totals_item(app, user, &suffixes, &ALL_FAMILIES))
             .collect();
         let answers = self.redis.send_all(&items).await?;
         let mut totals = Vec::with_capacity(users.len());
         let mut with_supergroups = Vec::new();
         for (at, answer) in answers.iter().enumerate() {
-            let plain = self
-                .faults
-                .at_key(Self::plain_totals(answer, &suffixes), || {
-                    let user = users.get(at).map(|user| UserKeys::of(app, user).counts());
-                    user.unwrap_or_default()
-                });
+            let plain =
+                self.faults
+                    .at_key(Self::plain_totals(answer, &suffixes, &ALL_FAMILIES), || {
+                        let user = users.get(at).map(|user| UserKeys::of(app, user).counts());
+                        user.unwrap_or_default()
+                    });
             totals.push(match plain? {
                 PlainTotals::Unknown => None,
                 PlainTotals::Totals(totals) => Some(totals),

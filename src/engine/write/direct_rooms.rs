@@ -11,10 +11,10 @@ use crate::event::{Change, Event, Subject};
 use crate::keys::{self, RoomKeys, UserKeys, encode};
 use crate::names::{AppId, DirectRoomIds, RoomId, UserId};
 
-/// Sender and receiver of a message that is sent to a user.
+/// Sender and receiver of the message that an event is about, if it was sent to a user.
 fn sender_and_receiver(event: &Event) -> Option<(&UserId, &UserId)> {
-    match (&event.change, event.change.subject()) {
-        (Change::Message(_), Some(Subject::Pair(sender, to))) => Some((sender, to)),
+    match (event.change.message_id(), event.change.subject()) {
+        (Some(_), Some(Subject::Pair(sender, to))) => Some((sender, to)),
         _ => None,
     }
 }
@@ -67,7 +67,7 @@ impl Writer {
             Some(Err(error)) => return Err(error.clone()),
             None => &[],
         };
-        if !matches!(change, Change::Message(_)) {
+        if change.message_id().is_none() {
             return Ok((rooms.to_vec(), Found::Existing));
         }
         if let Some(room) = direct.known_in.get(&index).or(rooms.first()) {
@@ -109,8 +109,8 @@ impl Writer {
         Ok(())
     }
 
-    /// For messages where the sender has several rooms with the receiver: the room that knows the message. It is a repetition
-    /// then, and goes to the room where it was sent first.
+    /// For messages where the sender has several rooms with the receiver: the room that knows the message. A repetition, or what
+    /// concerns the message later, goes to the room where it was sent first.
     async fn rooms_that_know(
         &self,
         app: &AppId,
@@ -119,12 +119,11 @@ impl Writer {
     ) -> Result<HashMap<usize, RoomId>> {
         let (mut items, mut asked_rooms) = (Vec::new(), Vec::new());
         for (index, event) in events {
-            let (Change::Message(message), Some((sender, to))) =
-                (&event.change, sender_and_receiver(event))
+            let (Some(id), Some((sender, to))) =
+                (event.change.message_id(), sender_and_receiver(event))
             else {
                 continue;
             };
-            let id = &message.id;
             let Some(Ok(rooms)) = by_pair.get(&(sender.clone(), to.clone())) else {
                 continue;
             };

@@ -1,12 +1,12 @@
 //! Messages to a room, or to the direct room of two users.
 
-use super::room::RoomWorker;
+use super::room::{RoomWorker, pair_of, with_event_keys};
 use super::steps::{Found, IncomingMessage, RoomSteps, SentAt, Step};
 use super::unexpected_reply;
 use crate::counts::room::Job;
 use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
-use crate::event::{Change, EventOutcome, Mentions, Message, RoomOrPeer, Wait};
+use crate::event::{Change, Edit, EventOutcome, Mentions, Message, RoomOrPeer, Wait};
 use crate::keys::{Enc, encode};
 use crate::names::{RoomId, UserId};
 use crate::scripts::{self, ScriptCall};
@@ -99,6 +99,55 @@ impl RoomWorker<'_> {
         call
     }
 
+    /// Changes a message.
+    pub(super) async fn edit(&mut self, edit: &Edit, key: &str) -> Result<EventOutcome> {
+        let history = &self.writer.inner.history;
+        let keys = &self.keys;
+        let [one, two] = pair_of(&edit.place, edit.sender.as_ref());
+        let given =
+            |value: Option<&str>| value.map(|value| format!("={value}")).unwrap_or_default();
+        let text = edit.text.as_deref();
+        let text = text.map(|text| first_characters(text, history.text_characters));
+        let mentions = edit.mentions.as_ref().map(mention_list);
+        let mut reply = self
+            .accept(|token| {
+                let own = [
+                    keys.meta(),
+                    keys.members(),
+                    keys.ids(),
+                    keys.allmentions(),
+                    keys.pending(),
+                ];
+                scripts::MESSAGE_UPDATE
+                    .call(&with_event_keys(keys, own))
+                    .arg(token)
+                    .arg(LEASE_MICROS)
+                    .arg(key)
+                    .arg(history.max_messages)
+                    .arg(history.max_age_micros())
+                    .arg(encode(edit.id.as_str()).as_str())
+                    .arg(&one)
+                    .arg(&two)
+                    .arg(given(text))
+                    .arg(given(edit.message_type.as_deref()))
+                    .arg(given(edit.payload.as_deref()))
+                    .arg(given(mentions.as_deref()))
+            })
+            .await?;
+        let outcome = match reply.text()?.as_str() {
+            "OK" => EventOutcome::Applied { position: None },
+            "DUP" => EventOutcome::Duplicate { position: None },
+            code => return self.reject(code),
+        };
+        self.read_accepted(&mut reply)?;
+        self.wants_trim |= reply.number()? == 1;
+        // Earlier jobs about the same message are finished together with this one.
+        while !reply.is_empty() {
+            self.work.jobs.extend(Job::read(&mut reply)?);
+        }
+        Ok(outcome)
+    }
+
     /// Sends to another room that the two users have, or to a new one with the next id that it may have.
     async fn send_elsewhere(&mut self, messages: Vec<IncomingMessage>, tried: Found) -> Result<()> {
         let Some(Message {
@@ -154,14 +203,7 @@ fn first_characters(text: &str, characters: usize) -> &str {
 }
 
 fn push_message(call: &mut ScriptCall, message: &Message, sent_at: SentAt, characters: usize) {
-    let mentions = match &message.mentions {
-        Mentions::All => "*".to_owned(),
-        Mentions::Users(users) => {
-            let users: Vec<Enc> = users.iter().map(|u| encode(u.as_str())).collect();
-            let users: Vec<&str> = users.iter().map(Enc::as_str).collect();
-            users.join(",")
-        }
-    };
+    let mentions = mention_list(&message.mentions);
     call.push(encode(message.id.as_str()).as_str());
     call.push(
         message
@@ -178,4 +220,20 @@ fn push_message(call: &mut ScriptCall, message: &Message, sent_at: SentAt, chara
     call.push(&message.message_type);
     call.push(u8::from(sent_at.given));
     call.push(message.payload.as_deref().unwrap_or_default());
+    call.push(user_list(&message.except));
+}
+
+/// Whom a message mentions, as the scripts take it.
+fn mention_list(mentions: &Mentions) -> String {
+    match mentions {
+        Mentions::All => "*".to_owned(),
+        Mentions::Users(users) => user_list(users),
+    }
+}
+
+/// Users as a comma list.
+fn user_list(users: &[UserId]) -> String {
+    let users: Vec<Enc> = users.iter().map(|user| encode(user.as_str())).collect();
+    let users: Vec<&str> = users.iter().map(Enc::as_str).collect();
+    users.join(",")
 }

@@ -87,11 +87,7 @@ impl RoomWorker<'_> {
         up_to: &UpTo,
         key: &str,
     ) -> Result<EventOutcome> {
-        let (how, value) = match up_to {
-            UpTo::Head => ("all", String::new()),
-            UpTo::Id(id) => ("id", encode(id.as_str()).as_str().to_owned()),
-            UpTo::Time(time) => ("time", time.to_string()),
-        };
+        let (how, value) = bound(up_to);
         let history = &self.writer.inner.history;
         let keys = &self.keys;
         let own = || {
@@ -136,6 +132,29 @@ impl RoomWorker<'_> {
             self.work.refresh.insert(user.clone());
         }
         Ok(outcome)
+    }
+
+    /// Reads the room for everybody who has joined it.
+    pub(super) async fn clear(&mut self, up_to: &UpTo, key: &str) -> Result<EventOutcome> {
+        let (how, value) = bound(up_to);
+        let history = &self.writer.inner.history;
+        let keys = &self.keys;
+        let own = || [keys.meta(), keys.ids(), keys.log(), keys.pending()];
+        let mut reply = self
+            .accept(|token| {
+                scripts::ROOM_CLEAR
+                    .call(&with_event_keys(keys, own()))
+                    .arg(token)
+                    .arg(LEASE_MICROS)
+                    .arg(key)
+                    .arg(history.max_messages)
+                    .arg(history.max_age_micros())
+                    .arg(how)
+                    .arg(&value)
+            })
+            .await?;
+        let code = reply.text()?;
+        self.outcome(&code, reply)
     }
 
     /// A position up to which the user has certainly read the room. Undelivered jobs may raise the read position further.
@@ -195,5 +214,15 @@ impl RoomWorker<'_> {
             }
             rejected => Ok(rejected),
         }
+    }
+}
+
+/// How far a read goes, as the scripts take it.
+fn bound(up_to: &UpTo) -> (&'static str, String) {
+    match up_to {
+        UpTo::Head => ("all", String::new()),
+        UpTo::Id(id) => ("id", encode(id.as_str()).as_str().to_owned()),
+        UpTo::Time(time) => ("time", time.to_string()),
+        UpTo::Position(position) => ("position", position.to_string()),
     }
 }

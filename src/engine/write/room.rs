@@ -12,7 +12,7 @@ use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result, Unreadable};
 use crate::event::{Change, EventOutcome, Rejection, RoomOrPeer, Wait};
 use crate::keys::{self, Enc, RoomKeys, encode};
-use crate::names::{AppId, RoomId};
+use crate::names::{AppId, RoomId, UserId};
 use crate::scripts::{self, ScriptCall};
 
 /// How long the revision of a deleted room is kept, in milliseconds.
@@ -136,6 +136,16 @@ fn add_passing(work: &mut Work, unfinished: Reply) -> Result<()> {
     Ok(())
 }
 
+/// The two users whose direct room an event about a message means, encoded; empty texts if it names the room.
+pub(super) fn pair_of(place: &RoomOrPeer, sender: Option<&UserId>) -> [String; 2] {
+    match (place, sender) {
+        (RoomOrPeer::With(to), Some(sender)) => {
+            [sender, to].map(|user| encode(user.as_str()).as_str().to_owned())
+        }
+        _ => Default::default(),
+    }
+}
+
 impl RoomWorker<'_> {
     async fn run(&mut self, steps: Vec<Step>) -> Result<()> {
         let mut messages: Vec<IncomingMessage> = Vec::new();
@@ -179,7 +189,11 @@ impl RoomWorker<'_> {
                 let users: Vec<Enc> = users.iter().map(|user| encode(user.as_str())).collect();
                 self.change_members(&users, state, up_to, key).await
             }
-            Change::Recalled { id, .. } => self.recall(&encode(id.as_str())).await,
+            Change::Recalled { place, sender, id } => {
+                let pair = pair_of(&place, sender.as_ref());
+                self.recall(&encode(id.as_str()), pair).await
+            }
+            Change::Edited(edit) => self.edit(&edit, key).await,
             Change::Read { place, user, up_to } => {
                 let user = encode(user.as_str());
                 match (self.read(&user, &up_to, key).await?, place) {
@@ -189,6 +203,7 @@ impl RoomWorker<'_> {
                     (outcome, _) => Ok(outcome),
                 }
             }
+            Change::Cleared { up_to, .. } => self.clear(&up_to, key).await,
             Change::Pref { user, prefs, .. } => {
                 self.pref(&encode(user.as_str()), &prefs, key).await
             }
@@ -380,14 +395,17 @@ impl RoomWorker<'_> {
         }
     }
 
-    async fn recall(&mut self, id: &Enc) -> Result<EventOutcome> {
+    /// Takes a message back; `pair`: the two users whose direct room the event means, or empty.
+    async fn recall(&mut self, id: &Enc, pair: [String; 2]) -> Result<EventOutcome> {
         let history = &self.writer.inner.history;
         let keys = &self.keys;
+        let [one, two] = &pair;
         let mut reply = self
             .accept(|token| {
                 scripts::MESSAGE_RECALL
                     .call(&[
                         keys.meta(),
+                        keys.members(),
                         keys.ids(),
                         keys.recalled(),
                         keys.allmentions(),
@@ -398,6 +416,8 @@ impl RoomWorker<'_> {
                     .arg(history.max_messages)
                     .arg(history.max_age_micros())
                     .arg(id.as_str())
+                    .arg(one)
+                    .arg(two)
             })
             .await?;
         match reply.text()?.as_str() {

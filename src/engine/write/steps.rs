@@ -13,8 +13,8 @@ pub(super) type Numbered<T> = (usize, T);
 /// Messages in one call of the script at most.
 const MESSAGES_PER_CALL: usize = 100;
 
-/// Mentions in one call of the script: when there are this many, no further message is added.
-const MENTIONS_PER_CALL: usize = 10_000;
+/// Users that the messages in one call of the script name: when there are this many, no further message is added.
+const NAMED_PER_CALL: usize = 10_000;
 
 /// How the room of a message was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,21 +55,23 @@ pub(super) struct IncomingMessage {
 }
 
 impl IncomingMessage {
-    fn mentions(&self) -> usize {
-        match &self.message.mentions {
+    /// How many users it names beside its sender.
+    fn named(&self) -> usize {
+        let mentioned = match &self.message.mentions {
             Mentions::Users(users) => users.len(),
             Mentions::All => 0,
-        }
+        };
+        mentioned + self.message.except.len()
     }
 }
 
 /// Whether one call can take this message together with `messages`.
 pub(super) fn fits(messages: &[IncomingMessage], message: &Message) -> bool {
-    let mentions: usize = messages.iter().map(IncomingMessage::mentions).sum();
+    let named: usize = messages.iter().map(IncomingMessage::named).sum();
     let is_same_place = messages
         .last()
         .is_none_or(|last| has_same_place(&last.message, message));
-    is_same_place && messages.len() < MESSAGES_PER_CALL && mentions < MENTIONS_PER_CALL
+    is_same_place && messages.len() < MESSAGES_PER_CALL && named < NAMED_PER_CALL
 }
 
 /// Whether both messages name a room, or both are between the same two users.

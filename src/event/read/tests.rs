@@ -258,6 +258,7 @@ fn null_is_a_field_left_out() {
                 "mentions",
                 "message_type",
                 "payload",
+                "except",
                 "silent",
                 "mark_read",
             ],
@@ -268,11 +269,24 @@ fn null_is_a_field_left_out() {
             json!({"type": "message.sent", "to": "a", "sender": "b", "id": "1"}),
         ),
         (
-            &["peer", "up_to_id", "up_to_time"],
+            &["peer", "up_to_id", "up_to_time", "up_to_position"],
             json!({"type": "room.read", "room": "r", "user": "u"}),
         ),
         (
-            &["tags", "tag_colors", "hidden", "sticky", "muted", "folder"],
+            &["up_to_id", "up_to_time", "up_to_position"],
+            json!({"type": "room.cleared", "room": "r"}),
+        ),
+        (
+            &[
+                "tags",
+                "tag_colors",
+                "hidden",
+                "sticky",
+                "muted",
+                "folder",
+                "count",
+                "extra",
+            ],
             json!({"type": "pref.updated", "room": "r", "user": "u"}),
         ),
     ] {

@@ -190,6 +190,7 @@ struct Families {
     messages: Numbers,
     mentions: Numbers,
     invitations: Numbers,
+    unread_rooms: Numbers,
 }
 
 impl From<&Totals> for Families {
@@ -198,6 +199,7 @@ impl From<&Totals> for Families {
             messages: (&totals.messages).into(),
             mentions: (&totals.mentions).into(),
             invitations: (&totals.invitations).into(),
+            unread_rooms: (&totals.unread_rooms).into(),
         }
     }
 }

@@ -190,6 +190,7 @@ mod tests {
             messages: count(10),
             mentions: count(20),
             invitations: count(30),
+            ..Totals::default()
         };
         let asked = asked(&format!("item_keys={B},{A}")).unwrap();
         assert_eq!(

@@ -126,7 +126,8 @@ fn kinds(direct: u64, group: u64, supergroup: u64) -> Value {
 }
 
 fn families() -> Value {
-    json!({"messages": kinds(1, 1, 0), "mentions": kinds(0, 1, 0), "invitations": kinds(0, 0, 1)})
+    json!({"messages": kinds(1, 1, 0), "mentions": kinds(0, 1, 0), "invitations": kinds(0, 0, 1),
+           "unread_rooms": kinds(1, 1, 0)})
 }
 
 async fn native(app: &App, name: &str) {

@@ -36,7 +36,8 @@ fn kinds(direct: u64, group: u64, supergroup: u64) -> Value {
 }
 
 fn alice() -> Value {
-    json!({"messages": kinds(1, 1, 0), "mentions": kinds(0, 1, 0), "invitations": kinds(0, 0, 1)})
+    json!({"messages": kinds(1, 1, 0), "mentions": kinds(0, 1, 0), "invitations": kinds(0, 0, 1),
+           "unread_rooms": kinds(1, 1, 0)})
 }
 
 #[tokio::test]
@@ -115,7 +116,8 @@ async fn ids_in_a_path_are_decoded_once_and_strictly() {
 #[tokio::test]
 async fn many_users_are_answered_in_one_call() {
     let app = filled().await;
-    let none = json!({"messages": kinds(0, 0, 0), "mentions": kinds(0, 0, 0), "invitations": kinds(0, 0, 0)});
+    let none = json!({"messages": kinds(0, 0, 0), "mentions": kinds(0, 0, 0), "invitations": kinds(0, 0, 0),
+                      "unread_rooms": kinds(0, 0, 0)});
     let reply = app
         .unread_many(&["ghost", "alice", "bob", "alice", "ghost"])
         .await;

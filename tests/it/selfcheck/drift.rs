@@ -71,6 +71,8 @@ async fn drift_made_on_purpose_is_found_named_and_repaired() {
     let all = [
         add("counts", "messages:group", "1"),
         add("counts", "messages:direct", "-1"),
+        add("counts", "unread_rooms:group", "1"),
+        remove("counts", "unread_rooms:direct"),
         remove("counts", "room:group"),
         remove("counts", "known"),
         set("counts", "tag:work", "77"),
@@ -89,6 +91,7 @@ async fn drift_made_on_purpose_is_found_named_and_repaired() {
         delete("refs", "tag:x"),
         mark("group|h|0000000000000001"),
         mark("nowhere|m|0000000000000001"),
+        mark("group|e|0000000000000001|5|1"),
         // A recalled message counts again. The room knows of the recall, so the record is what is wrong.
         Spoiled {
             key: "rooms",
@@ -107,6 +110,10 @@ async fn drift_made_on_purpose_is_found_named_and_repaired() {
         set("rooms", "group", &with(13, "")),
         // A setting that alice has not made: pinned.
         set("rooms", "group", &format!("{}|s", with(0, "j"))),
+        // A count preference that alice does not have, and edits that there were not.
+        set("rooms", "group", &format!("{}|2", with(0, "j"))),
+        set("rooms", "group", &format!("{}|e", with(0, "j"))),
+        set("supers", "super", &format!("{}|3", large.trim())),
         // A record too many: of no room, of a room whose record has the other form, in no form at all.
         set("rooms", "nowhere", too_many),
         set("rooms", "super", too_many),

@@ -11,7 +11,8 @@ use crate::support::model::{Kind, Model, Room};
 impl Universe {
     pub fn event(&self, model: &Model, rng: &mut StdRng) -> Value {
         let mut event = match rng.random_range(0..100) {
-            0..34 => self.message(model, rng),
+            0..30 => self.message(model, rng),
+            30..34 => self.edit(model, rng),
             34..39 => self.message_to(model, rng),
             39..45 => self.recall(model, rng),
             45..58 => self.read(model, rng),
@@ -21,7 +22,8 @@ impl Universe {
             87..89 => json!({"type": "room.deleted", "room": self.room(model, rng)}),
             89..91 => self.user_update(rng),
             91..92 => json!({"type": "user.deleted", "user": self.everybody.choose(rng).unwrap()}),
-            92..97 => self.pref(model, rng),
+            92..96 => self.pref(model, rng),
+            96..98 => self.clear(model, rng),
             _ => invalid(rng),
         };
         if event.get("time").is_none() {
@@ -113,6 +115,14 @@ impl Universe {
             3 => event["mentions"] = "all".into(),
             _ => {}
         }
+        if rng.random_bool(0.1) {
+            let count = rng.random_range(0..3);
+            event["except"] = self
+                .everybody
+                .choose_multiple(rng, count)
+                .map(String::as_str)
+                .collect();
+        }
         if rng.random_bool(0.12) {
             event["silent"] = rng.random_bool(0.9).into();
         }
@@ -150,7 +160,45 @@ impl Universe {
         }
     }
 
+    /// A change of some message, mostly of one that may be shown or mention somebody.
+    fn edit(&self, model: &Model, rng: &mut StdRng) -> Value {
+        let mut event = self.recall(model, rng);
+        event["type"] = "message.updated".into();
+        if rng.random_bool(0.5) {
+            event["text"] = format!("edited {}", rng.random::<u16>()).into();
+        }
+        if rng.random_bool(0.2) {
+            event["message_type"] = (*["text", "image"].choose(rng).unwrap()).into();
+        }
+        if rng.random_bool(0.2) {
+            event["payload"] = json!({"extra": {"n": rng.random::<u8>()}});
+        }
+        if rng.random_bool(0.7) {
+            let count = rng.random_range(0..4);
+            event["mentions"] = self
+                .everybody
+                .choose_multiple(rng, count)
+                .map(String::as_str)
+                .collect();
+        }
+        if rng.random_bool(0.2) {
+            event["mentions"] = "all".into();
+        }
+        event
+    }
+
     fn recall(&self, model: &Model, rng: &mut StdRng) -> Value {
+        if let (Some((room, pair)), true) = (self.pairs.choose(rng), rng.random_bool(0.2)) {
+            // By the two users, in either order, whether or not the room is still theirs.
+            let [one, two] = pair.each_ref().map(String::as_str);
+            let (sender, to) = if rng.random_bool(0.5) {
+                (one, two)
+            } else {
+                (two, one)
+            };
+            let id = self.known_message(model, room, rng);
+            return json!({"type": "message.recalled", "sender": sender, "to": to, "id": id});
+        }
         let room = self.room(model, rng);
         // The last message more often than chance would have it: it is shown.
         let last = model
@@ -196,21 +244,34 @@ impl Universe {
         if let (Some(user), true) = (joined.choose(rng), rng.random_bool(0.9)) {
             event["user"] = (*user).into();
         }
+        self.bound(model, &mut event, &room, rng);
+        event["room"] = room.into();
+        event
+    }
+
+    fn clear(&self, model: &Model, rng: &mut StdRng) -> Value {
+        let room = self.room(model, rng);
+        let mut event = json!({"type": "room.cleared", "room": room});
+        self.bound(model, &mut event, &room, rng);
+        event
+    }
+
+    /// Up to where something is read, or nothing, for everything.
+    fn bound(&self, model: &Model, event: &mut Value, room: &str, rng: &mut StdRng) {
         match rng.random_range(0..10) {
-            0..5 => event["up_to_id"] = self.known_message(model, &room, rng).into(),
+            0..5 => event["up_to_id"] = self.known_message(model, room, rng).into(),
             5..8 => {
-                let messages = model
-                    .rooms
-                    .get(&room)
-                    .map_or(&[][..], |room| &room.messages);
+                let messages = model.rooms.get(room).map_or(&[][..], |room| &room.messages);
                 let time =
                     messages.choose(rng).map_or(START, |m| m.time) + rng.random_range(-1..=1);
                 event["up_to_time"] = time.into();
             }
+            8 => {
+                let head = model.rooms.get(room).map_or(0, Room::head);
+                event["up_to_position"] = rng.random_range(1..=head + 2).into();
+            }
             _ => {}
         }
-        event["room"] = room.into();
-        event
     }
 
     fn membership(&self, model: &Model, rng: &mut StdRng) -> Value {
@@ -316,6 +377,12 @@ impl Universe {
             }
         }
         if rng.random_bool(0.5) {
+            event["count"] = (*["all", "messages", "mentions", "none"].choose(rng).unwrap()).into();
+        }
+        if rng.random_bool(0.2) {
+            event["extra"] = json!({"n": rng.random_range(0..9)});
+        }
+        if rng.random_bool(0.5) {
             event["folder"] = (*FOLDERS.choose(rng).unwrap()).into();
         }
         if rng.random_bool(0.5) {
@@ -343,9 +410,19 @@ fn may_be_null(event: &Value) -> &'static [&'static str] {
         ],
         "member.joined" | "member.invited" | "member.left" => &["user", "users"],
         "message.sent" => &["room", "to", "text", "mentions", "silent", "mark_read"],
-        "room.read" => &["peer", "room", "up_to_id", "up_to_time", "key"],
+        "message.recalled" => &["room", "to"],
+        "message.updated" => &["room", "to", "text", "payload", "mentions", "key"],
+        "room.read" => &[
+            "peer",
+            "room",
+            "up_to_id",
+            "up_to_time",
+            "up_to_position",
+            "key",
+        ],
+        "room.cleared" => &["up_to_id", "up_to_time", "up_to_position", "key"],
         "user.read_all" => &["up_to_time", "kinds", "key"],
-        "pref.updated" => &["tags", "tag_colors", "hidden", "folder"],
+        "pref.updated" => &["tags", "tag_colors", "hidden", "folder", "count", "extra"],
         _ => &[],
     }
 }
@@ -378,9 +455,17 @@ fn invalid(rng: &mut StdRng) -> Value {
         json!({"type": "message.sent", "room": "r1", "id": "x", "silent": "yes"}),
         json!({"type": "message.sent", "room": "r1", "id": "x", "time": "yesterday"}),
         json!({"type": "message.recalled", "room": "r1"}),
+        json!({"type": "message.updated", "room": "r1", "text": "x"}),
+        json!({"type": "message.updated", "room": "r1", "id": "x", "silent": true}),
+        json!({"type": "message.recalled", "to": "alice", "id": "x"}),
+        json!({"type": "room.read", "room": "r1", "user": "alice", "up_to_position": 0}),
         json!({"type": "room.read", "user": "alice"}),
         json!({"type": "room.read", "room": "r1"}),
+        json!({"type": "room.cleared", "user": "alice"}),
+        json!({"type": "room.cleared", "room": "r1", "up_to_position": 1, "up_to_id": "x"}),
         json!({"type": "room.read", "room": "r1", "user": "alice", "key": ""}),
+        json!({"type": "pref.updated", "room": "r1", "user": "alice", "count": "some"}),
+        json!({"type": "pref.updated", "room": "r1", "user": "alice", "extra": []}),
         json!({"type": "user.read_all", "user": "alice", "kinds": []}),
         json!({"type": "user.read_all", "user": "alice", "kinds": ["channel"]}),
         json!({"type": "user.read_all", "user": "alice", "kinds": "group"}),

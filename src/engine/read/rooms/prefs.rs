@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use redis::Value;
 
 use crate::connection::Item;
-use crate::counts::Pref;
 use crate::counts::number::unreadable;
+use crate::counts::{CountPref, Pref};
 use crate::engine::reply::texts;
 use crate::error::{Error, Result};
 use crate::keys::UserKeys;
@@ -107,13 +107,27 @@ pub(crate) fn set_pref(pref: &mut Pref, preference: &str, stored: &str) -> Resul
         "hidden" => pref.hidden = flag()?,
         "sticky" => pref.sticky = flag()?,
         "muted" => pref.muted = flag()?,
+        "count" => {
+            let word: String = serde_json::from_str(json).map_err(bad)?;
+            pref.count = Some(CountPref::of(&word).ok_or_else(unreadable)?);
+        }
+        "extra" => pref.extra = Some(serde_json::from_str(json).map_err(bad)?),
         _ => {}
     }
     Ok(())
 }
 
 /// The preferences that a user may have for a room.
-const PREFERENCES: [&str; 6] = ["tags", "tag_colors", "hidden", "sticky", "muted", "folder"];
+const PREFERENCES: [&str; 8] = [
+    "tags",
+    "tag_colors",
+    "hidden",
+    "sticky",
+    "muted",
+    "folder",
+    "count",
+    "extra",
+];
 
 #[cfg(test)]
 mod tests {

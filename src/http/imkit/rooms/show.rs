@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{iso, room_type};
-use crate::counts::{LastMessage, Profile, RoomEntry, RoomPage};
+use crate::counts::{CountPref, LastMessage, Profile, RoomEntry, RoomPage};
 use crate::names::{Tag, UserId};
 
 /// A user as a member or sender.
@@ -182,6 +182,10 @@ struct VendorPref<'a> {
     sticky: bool,
     muted: bool,
     folder: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extra: Option<&'a Map<String, Value>>,
 }
 
 /// The `result` of an answer.
@@ -240,6 +244,8 @@ pub(super) fn show<'a>(
             sticky: room.pref.sticky,
             muted: room.pref.muted,
             folder: &room.pref.folder,
+            count: room.pref.count.map(CountPref::as_str),
+            extra: room.pref.extra.as_ref(),
         },
         created_ms: room.created,
     };

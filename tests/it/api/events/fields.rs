@@ -24,6 +24,11 @@ enum Takes {
     Kind,
     Status,
     Colors,
+    /// A list of users of which a bad name costs nothing.
+    Except,
+    Position,
+    Count,
+    Object,
 }
 
 impl Takes {
@@ -56,6 +61,12 @@ impl Takes {
             }
             // One bad name in a list of them costs nothing (`input`).
             Self::Mentions => wrong.extend([json!("fine"), json!("All"), json!("")]),
+            Self::Except => wrong.extend([json!("fine"), json!("all"), json!("")]),
+            Self::Position => wrong.extend([json!(0), json!(-1), json!("1"), json!(1.5)]),
+            Self::Count => wrong.extend([json!("All"), json!("muted"), json!("")]),
+            Self::Object => {
+                wrong = vec![json!("{}"), json!([]), json!({"a": "x".repeat(1_024)})];
+            }
             Self::Text => {}
             Self::Flag => wrong.extend([json!("true"), json!("")]),
             Self::Integer => wrong.extend([json!("1"), json!(1.5), json!(1e300)]),
@@ -86,7 +97,7 @@ impl Takes {
         }
         if self == Self::Colors {
             wrong.remove(0);
-        } else if self != Self::Mentions {
+        } else if !matches!(self, Self::Mentions | Self::Except) {
             wrong.push(json!([{}]));
         }
         if !matches!(self, Self::Flag | Self::Status) {
@@ -94,7 +105,7 @@ impl Takes {
         }
         if !matches!(
             self,
-            Self::Integer | Self::Time | Self::Bound | Self::Status
+            Self::Integer | Self::Time | Self::Bound | Self::Status | Self::Position
         ) {
             wrong.push(json!(1));
         }
@@ -167,6 +178,7 @@ fn every_event() -> Vec<(Value, Vec<(&'static str, Takes)>)> {
                 ("text", Text),
                 ("message_type", Id),
                 ("mentions", Mentions),
+                ("except", Except),
                 ("silent", Flag),
                 ("mark_read", Flag),
             ],
@@ -176,8 +188,22 @@ fn every_event() -> Vec<(Value, Vec<(&'static str, Takes)>)> {
             vec![("to", Id), ("sender", Id)],
         ),
         (
+            json!({"type": "message.updated", "room": "r", "id": "x"}),
+            vec![
+                ("room", Id),
+                ("id", Id),
+                ("text", Text),
+                ("message_type", Id),
+                ("mentions", Mentions),
+            ],
+        ),
+        (
             json!({"type": "message.recalled", "room": "r", "id": "x"}),
             vec![("room", Id), ("id", Id)],
+        ),
+        (
+            json!({"type": "message.recalled", "to": "x", "sender": "y", "id": "x"}),
+            vec![("to", Id), ("sender", Id)],
         ),
         (
             json!({"type": "room.read", "room": "r", "user": "u"}),
@@ -186,11 +212,21 @@ fn every_event() -> Vec<(Value, Vec<(&'static str, Takes)>)> {
                 ("user", Id),
                 ("up_to_id", Id),
                 ("up_to_time", Bound),
+                ("up_to_position", Position),
             ],
         ),
         (
             json!({"type": "room.read", "peer": "x", "user": "u"}),
             vec![("peer", Id)],
+        ),
+        (
+            json!({"type": "room.cleared", "room": "r"}),
+            vec![
+                ("room", Id),
+                ("up_to_id", Id),
+                ("up_to_time", Bound),
+                ("up_to_position", Position),
+            ],
         ),
         (
             json!({"type": "user.read_all", "user": "u"}),
@@ -207,6 +243,8 @@ fn every_event() -> Vec<(Value, Vec<(&'static str, Takes)>)> {
                 ("sticky", Flag),
                 ("muted", Flag),
                 ("folder", Text),
+                ("count", Count),
+                ("extra", Object),
             ],
         ),
     ]
@@ -290,6 +328,22 @@ async fn a_wrong_field_is_named_and_stops_nothing_else() {
         (
             json!({"type": "room.read", "room": "r", "user": "u", "up_to_id": "1", "up_to_time": 1}),
             "up_to_time",
+        ),
+        (
+            json!({"type": "room.read", "room": "r", "user": "u", "up_to_id": "1", "up_to_position": 1}),
+            "up_to_position",
+        ),
+        (
+            json!({"type": "room.read", "room": "r", "user": "u", "up_to_time": 0, "up_to_position": 1}),
+            "up_to_position",
+        ),
+        (
+            json!({"type": "message.recalled", "room": "r", "to": "x", "sender": "y", "id": "1"}),
+            "to",
+        ),
+        (
+            json!({"type": "message.recalled", "to": "x", "id": "1"}),
+            "sender",
         ),
     ] {
         wrong.push((event, field));

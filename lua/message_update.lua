@@ -1,0 +1,159 @@
+#!lua
+-- Purpose: change a message: its text, type and payload where it is the room's last one, and whom it mentions. A job tells those
+--   whose being mentioned changes; of several edits the one that the room accepted last holds, in whatever order they come.
+-- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua), 3 ids (hash: id -> what message_send.lua writes),
+--   4 allmentions (sorted set of positions), 5 pending (hash: job -> record), 6 and 7 keys that were taken (hashes)
+-- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
+--   4 history in messages, 5 history in microseconds, 6 id, 7 and 8 the pair whose direct room the caller means, or '' and '',
+--   9 text, 10 message type, 11 payload (JSON), 12 mentions ('*' or comma list): each '' (it stays) or = and the new value
+-- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created,
+--   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody, then job and record in turn: pending jobs about
+--   the same message, which have to be delivered with this one} or {'DUP', the same}
+--   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
+--   {'MESSAGE'} no such message, or older than the history, or the pair has no such room, or the error UNREADABLE
+-- Lib: fanout, keys
+local meta, members, ids, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+local id, one, two, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[12]
+
+local now = clock()
+asked[13], asked[14], asked[15], asked[16] = 'last_id', 'accepted', 'trim', 'parted'
+asked[17], asked[18], asked[19] = 'last_text', 'last_type', 'last_payload'
+local m = opened(meta)
+numbers(m, 14, 15)
+if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
+local function answer(word, job, record, open, much)
+  local reply = {word, job, record, open, now, unpack(m, 1, 11)}
+  reply[17] = much
+  return reply
+end
+local known, take = keyed(KEYS[6], KEYS[7], ARGV[3], now)
+if known then
+  if not known.same then return {'KEY'} end
+  return answer('DUP', known.job, redis.call('HGET', pending, known.job) or '', unfinished(pending), 0)
+end
+local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[16], one, two))
+if not is_theirs then return {'MESSAGE'} end
+if not m[7] then return {'ROOM'} end
+local entry = redis.call('HGET', ids, id)
+if not entry then return {'MESSAGE'} end
+local start, first, at, recall, number, silent, named, digests =
+  string.match(entry .. '|||', '^((%d+)|(%d+)|%-?%d+|(%d+)|(%d+))|(s?)|([^|]*)|([%x.]*)|*$')
+must(start, 'what is known of a message')
+if tonumber(first) < now - tonumber(ARGV[5]) or tonumber(m[14]) - tonumber(number) >= tonumber(ARGV[4]) then return {'MESSAGE'} end
+local open = unfinished(pending)
+-- What was taken back stays so.
+if recall ~= '0' then return answer('DUP', recall, redis.call('HGET', pending, recall) or '', open, 0) end
+
+-- The room knows the text, the type and the payload of its last message. Of any other one it knows a digest of each that an edit
+-- gave, so that it knows an edit that comes again.
+local is_last, changed, set = m[13] == id, false, {}
+local digest = {'', '', ''}
+for i, part in ipairs({string.match(digests, '^(%x*)%.(%x*)%.(%x*)$')}) do digest[i] = part end
+for i, field in ipairs({'last_text', 'last_type', 'last_payload'}) do
+  if ARGV[8 + i] ~= '' then
+    local value = string.sub(ARGV[8 + i], 2)
+    local is = string.sub(redis.sha1hex(value), 1, 8)
+    if is_last then
+      if (m[16 + i] or (i == 3 and '{}' or '')) ~= value then
+        changed = true
+        set[#set + 1] = field
+        set[#set + 1] = value
+      end
+    elseif digest[i] ~= is then
+      changed = true
+    end
+    digest[i] = is
+  end
+end
+
+local function set_of(list)
+  local users = {}
+  for user in string.gmatch(list, '[^,]+') do users[user] = true end
+  return users
+end
+
+-- Whom the edit mentions who was not mentioned before, and the other way round: users, or everybody.
+local on, off, to_all, by_room = {}, {}, false, nil
+if mentions ~= '' and silent == '' then
+  local after = string.sub(mentions, 2)
+  local was, is = set_of(named), set_of(after)
+  local differs = false
+  for user in pairs(was) do differs = differs or not is[user] end
+  for user in pairs(is) do differs = differs or not was[user] end
+  if differs then
+    changed = true
+    if m[3] == 'supergroup' and (named == '*' or after == '*') then
+      -- A supergroup keeps mentions of everybody by itself, unless the message is from the time before it became one.
+      if after == '*' then
+        by_room, off = true, joined_of(members, m[7], named, {})
+      elseif redis.call('ZSCORE', allmentions, at) then
+        by_room, on = false, joined_of(members, m[7], after, {})
+      else
+        on, off, to_all = joined_of(members, m[7], after, {}), {'*'}, true
+      end
+    elseif after == '*' then
+      on, to_all = {'*'}, true
+    elseif named == '*' then
+      on, off, to_all = joined_of(members, m[7], after, {}), {'*'}, true
+    else
+      on, off = joined_of(members, m[7], after, was), joined_of(members, m[7], named, is)
+    end
+  end
+  named = after
+end
+
+local is_edited = table.concat(digest) ~= ''
+local text = start
+if is_edited or named ~= '' then
+  text = text .. '|' .. silent .. '|' .. named .. (is_edited and '|' .. table.concat(digest, '.') or '')
+elseif silent ~= '' then
+  text = text .. '|s'
+end
+local job, record, much, others = '', '', 0, {}
+if #on + #off > 0 then
+  -- A read of a supergroup's counts looks at pending jobs: no earlier one about this message may outlast this one.
+  for i = 1, #open, 2 do
+    local about = open[i + 1] and string.match(open[i + 1], '\n[me]|(%d+)|[^\n]*$')
+    if about == at then
+      others[#others + 1] = open[i]
+      others[#others + 1] = open[i + 1]
+    end
+  end
+end
+if by_room then redis.call('ZCOUNT', allmentions, 0, 0) end
+if changed then
+  m[1] = int(math.max(tonumber(m[1]) + 1, now))
+  if #on + #off > 0 then
+    job = m[1]
+    local act = '\ne|' .. at .. '|' .. table.concat(on, ',') .. '|' .. table.concat(off, ',')
+    if to_all then
+      record = int(now + lease) .. '\nall\n' .. act
+    else
+      local all = table.concat(on, ',')
+      if #off > 0 then all = (all ~= '' and all .. ',' or '') .. table.concat(off, ',') end
+      record = int(now + lease) .. '\nsome\n' .. all .. act
+    end
+    redis.call('HSET', pending, job, record)
+  end
+  if by_room == true then
+    redis.call('ZADD', allmentions, at, at)
+    if redis.call('ZCOUNT', allmentions, '-inf', '+inf') >= tonumber(m[15] or 1024) then much = 1 end
+  elseif by_room == false then
+    redis.call('ZREM', allmentions, at)
+  end
+  set[#set + 1] = 'rev'
+  set[#set + 1] = m[1]
+  if is_last and #set > 2 then
+    set[#set + 1] = 'last_updated'
+    set[#set + 1] = m[1]
+  end
+  redis.call('HSET', meta, unpack(set))
+  take(job)
+else
+  take('')
+end
+if text ~= entry then redis.call('HSET', ids, id, text) end
+local reply = answer(changed and 'OK' or 'DUP', job, record, open, much)
+for i = 1, #others do reply[17 + i] = others[i] end
+return reply
