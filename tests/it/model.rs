@@ -1,5 +1,20 @@
 //! The model's own tests: examples computed by hand from the definition of the counts.
 
+/// What sets a read position, by arrival, and what a count consists of.
+mod positions;
+
+/// Numbers that another system knows.
+mod counts_set;
+
+/// The order of time, rule by rule.
+mod time;
+
+/// The order of time, all orders of arrival of small histories.
+mod orders;
+
+/// A room with three users, and what is told of it.
+mod story;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
