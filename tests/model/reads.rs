@@ -56,7 +56,8 @@ impl Room {
         }
     }
 
-    /// How far a read goes. Open: a message that was read on arrival moves the position no further, however it was numbered.
+    /// How far a read goes. Open: what was read on arrival has no place among the positions for that member; a read that names it
+    /// goes as far as its time says.
     fn read_position_of(
         &self,
         user: &str,
@@ -65,10 +66,16 @@ impl Room {
     ) -> Checked<i64> {
         match up_to {
             None => Ok(self.head()),
-            Some(Point::Id(id)) => match self.membership(user) {
-                Some(own) if own.read_on_arrival.contains(id) => Ok(own.read),
-                _ => self.position_of(id, history),
-            },
+            Some(Point::Id(id)) => {
+                let own = self.membership(user).ok_or("not_a_member")?;
+                let on_arrival = self
+                    .message(id)
+                    .filter(|m| own.read_on_arrival.contains(&m.id));
+                match on_arrival {
+                    Some(message) => self.position_at(user, message.time, history),
+                    None => self.position_of(id, history),
+                }
+            }
             Some(Point::Time(time)) => self.position_at(user, *time, history),
             Some(Point::Position(position)) => Ok(*position.min(&self.head())),
         }
