@@ -24,7 +24,7 @@ mod sendbird;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub use listing::{Condition, RoomsQuery, SortBy};
 pub use sendbird::ITEM_KEYS;
@@ -144,13 +144,19 @@ pub struct Message {
     pub serial: u64,
 }
 
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Mentions {
     Users(BTreeSet<String>),
     All,
 }
 
 impl Mentions {
+    /// Whether an event that says so changes nothing.
+    pub fn is(&self, field: &Value) -> bool {
+        let event = json!({ "mentions": field });
+        fields::mentions(&event) == Ok(Some(self.clone()))
+    }
+
     fn name(&self, user: &str) -> bool {
         match self {
             Self::Users(users) => users.contains(user),

@@ -10,7 +10,7 @@ use super::{Checked, Membership, Message, Model, Outcome, Room};
 pub const TEN_MINUTES: i64 = 600_000;
 
 /// By what an event is placed.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Order {
     /// As accepted.
     #[default]

@@ -5,12 +5,51 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 
+use super::later::later_invalid;
 use super::universe::{FOLDERS, START, TAGS, TYPES, Universe};
 use crate::support::model::{Kind, Model, Room};
 
 impl Universe {
     pub fn event(&self, model: &Model, rng: &mut StdRng) -> Value {
-        let mut event = match rng.random_range(0..100) {
+        let later = self.later_event(model, rng);
+        let mut event = match later.map_or_else(|| Err(rng.random_range(0..100)), Ok) {
+            Ok(later) => later,
+            Err(n) => self.usual_event(n, model, rng),
+        };
+        if event.get("time").is_none() {
+            event["time"] = self.other_time(rng).into();
+        }
+        // The key of an edit between two has no name here.
+        let between = event["type"] == "message.updated" && event.get("to").is_some();
+        if rng.random_bool(0.15) && !between {
+            event["key"] = self.key(&event, rng).into();
+        }
+        // Every now and then with fields that hold nothing.
+        if rng.random_bool(0.05) {
+            for field in may_be_null(&event) {
+                let fields = event.as_object_mut().unwrap();
+                fields.entry(*field).or_insert(Value::Null);
+            }
+        }
+        // Nor always a time, where it is not shown.
+        let is_shown =
+            ["message.sent", "room.updated"].contains(&event["type"].as_str().unwrap_or_default());
+        if self.knows("order") && !is_shown && rng.random_bool(0.02) {
+            event["time"] = Value::Null;
+        }
+        // Every now and then as RFC 3339.
+        if let (Some(ms), true) = (event["time"].as_i64(), rng.random_bool(0.1)) {
+            event["time"] = jiff::Timestamp::from_millisecond(ms)
+                .unwrap()
+                .to_string()
+                .into();
+        }
+        event
+    }
+
+    /// One of those that the server has always known, by a number below a hundred.
+    fn usual_event(&self, n: u32, model: &Model, rng: &mut StdRng) -> Value {
+        match n {
             0..34 => self.message(model, rng),
             34..39 => self.message_to(model, rng),
             39..45 => self.recall(model, rng),
@@ -22,29 +61,9 @@ impl Universe {
             89..91 => self.user_update(rng),
             91..92 => json!({"type": "user.deleted", "user": self.everybody.choose(rng).unwrap()}),
             92..97 => self.pref(model, rng),
+            _ if self.knows_all() && rng.random_bool(0.4) => later_invalid(rng),
             _ => invalid(rng),
-        };
-        if event.get("time").is_none() {
-            event["time"] = (START + rng.random_range(0..300_000)).into();
         }
-        if rng.random_bool(0.15) {
-            event["key"] = self.key(&event, rng).into();
-        }
-        // Every now and then with fields that hold nothing.
-        if rng.random_bool(0.05) {
-            for field in may_be_null(&event) {
-                let fields = event.as_object_mut().unwrap();
-                fields.entry(*field).or_insert(Value::Null);
-            }
-        }
-        // Every now and then as RFC 3339.
-        if let (Some(ms), true) = (event["time"].as_i64(), rng.random_bool(0.1)) {
-            event["time"] = jiff::Timestamp::from_millisecond(ms)
-                .unwrap()
-                .to_string()
-                .into();
-        }
-        event
     }
 
     /// One of a few keys, so that some come again; now and then that of another type of event. Two users who read each other's
@@ -78,7 +97,7 @@ impl Universe {
         event
     }
 
-    fn message_id(&self, rng: &mut StdRng) -> String {
+    pub(super) fn message_id(&self, rng: &mut StdRng) -> String {
         match rng.random_range(0..10) {
             0 => format!("few {}", rng.random_range(0..20)),
             1 => format!("m/{{{}}}*:\"", rng.random_range(0..1000)),
@@ -90,7 +109,7 @@ impl Universe {
         let room = self.room(model, rng);
         let lane = self.lane(Some(&room));
         let mut event = json!({
-            "type": "message.sent", "room": room, "id": self.message_id(rng), "time": Self::time(rng, lane),
+            "type": "message.sent", "room": room, "id": self.message_id(rng), "time": self.time(rng, lane),
             "text": format!("text {} é\"\u{1F600}", rng.random::<u16>()),
         });
         if rng.random_bool(0.9) {
@@ -113,6 +132,14 @@ impl Universe {
             3 => event["mentions"] = "all".into(),
             _ => {}
         }
+        if self.knows("except") && rng.random_bool(0.15) {
+            let count = rng.random_range(1..4);
+            event["except"] = self
+                .everybody
+                .choose_multiple(rng, count)
+                .map(String::as_str)
+                .collect();
+        }
         if rng.random_bool(0.12) {
             event["silent"] = rng.random_bool(0.9).into();
         }
@@ -132,7 +159,7 @@ impl Universe {
         let lane = self.lane(model.direct_room(&self.users[two[0]], &self.users[two[1]]));
         let mut event = json!({
             "type": "message.sent", "to": self.users[two[0]], "sender": self.users[two[1]],
-            "id": self.message_id(rng), "text": "to you", "time": Self::time(rng, lane),
+            "id": self.message_id(rng), "text": "to you", "time": self.time(rng, lane),
         });
         self.spice(&mut event, rng);
         event
@@ -150,7 +177,7 @@ impl Universe {
         }
     }
 
-    fn recall(&self, model: &Model, rng: &mut StdRng) -> Value {
+    pub(super) fn recall(&self, model: &Model, rng: &mut StdRng) -> Value {
         let room = self.room(model, rng);
         // The last message more often than chance would have it: it is shown.
         let last = model
@@ -346,6 +373,10 @@ fn may_be_null(event: &Value) -> &'static [&'static str] {
         "room.read" => &["peer", "room", "up_to_id", "up_to_time", "key"],
         "user.read_all" => &["up_to_time", "kinds", "key"],
         "pref.updated" => &["tags", "tag_colors", "hidden", "folder"],
+        "room.unread" => &["from_id", "from_time", "from_position", "key"],
+        "room.cleared" => &["up_to_id", "up_to_time", "up_to_position"],
+        "counts.set" => &["mentions", "room", "peer"],
+        "message.updated" => &["text", "mentions", "payload", "to"],
         _ => &[],
     }
 }
