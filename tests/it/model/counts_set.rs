@@ -318,3 +318,18 @@ fn by_time_an_old_number_is_for_those_who_have_not_been_here() {
         assert_eq!(story.placed(old(8)), APPLIED);
     }
 }
+
+#[test]
+fn a_mention_that_is_unread_is_known_although_its_message_is_forgotten() {
+    let mut story = Story::new();
+    story.arrives(with(message(1), json!({"mentions": ["a"]})));
+    story.arrives(message(2));
+    story.arrives(message(3));
+    story.model.history = Some(2);
+    story.arrives(counts(9, 3));
+    assert_eq!(story.counts("a"), (3, 1));
+    // Of one that was read nothing is known.
+    story.arrives(read(9, json!({})));
+    story.arrives(counts(9, 3));
+    assert_eq!(story.counts("a"), (3, 0));
+}

@@ -689,3 +689,48 @@ fn users_and_settings_go_by_arrival() {
         0
     );
 }
+
+#[test]
+fn the_bound_goes_back_to_before_the_time_that_a_mark_names() {
+    let before = [
+        message(1),
+        message(9),
+        read(10, json!({})),
+        unread(11, json!({"from_time": at(3)})),
+    ];
+    for (second, unread) in [(2, 1), (3, 2), (4, 2)] {
+        let events = [&before[..], &[message(second)]].concat();
+        assert_eq!(unread_after(&events), unread, "{second}");
+    }
+}
+
+#[test]
+fn the_last_reset_is_that_of_the_latest_time() {
+    let mut story = told(&[message(1), message(2), unread(10, json!({"from_id": "2"}))]);
+    story.passes(TEN_MINUTES);
+    // It is not late any more, and yet not the last.
+    assert_eq!(story.placed(unread(5, json!({"from_id": "1"}))), APPLIED);
+    assert_eq!(story.placed(read(7, json!({}))), DUPLICATE);
+    assert_eq!(story.unread("a"), 2);
+}
+
+#[test]
+fn the_time_of_a_number_is_remembered_longer() {
+    let mut story = told(&[counts(5, 3)]);
+    story.passes(TEN_MINUTES);
+    assert_eq!(story.placed(counts(5, 4)), DUPLICATE);
+    assert_eq!(story.placed(counts(6, 4)), APPLIED);
+    assert_eq!(story.unread("a"), 4);
+}
+
+#[test]
+fn what_the_room_has_forgotten_is_placed_before_everything() {
+    let mut story = Story::with_messages(5);
+    story.model.history = Some(2);
+    story.placed(join(0, "d"));
+    assert_eq!(story.unread("d"), 2);
+    // A position is known, but not the time of its message.
+    story.placed(read(6, json!({"up_to_position": 1})));
+    story.placed(with(message(9), json!({"time": at(1)})));
+    assert_eq!(story.unread("a"), 5);
+}
