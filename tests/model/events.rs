@@ -59,6 +59,13 @@ impl Model {
             names.push((Name::User(user.to_owned()), format!("{key}*{peer}")));
             let rooms = self.rooms_with(user, peer);
             names.extend(rooms.map(|(room, _)| (Name::Room(room.to_owned()), key.to_owned())));
+        } else if event.get("to").is_some() {
+            // Open: an edit has a key as others have, since its id is that of the message and not its own. Between two it is
+            // remembered as it is for a peer.
+            let (sender, to) = (id(event, "sender")?, id(event, "to")?);
+            names.push((Name::User(sender.to_owned()), format!("{key}*{to}")));
+            let rooms = self.direct_rooms(sender, to).into_iter();
+            names.extend(rooms.map(|room| (Name::Room(room.to_owned()), key.to_owned())));
         }
         for name in &names {
             match self.keys.get(name) {

@@ -485,6 +485,28 @@ fn a_repeated_key_changes_nothing() {
 }
 
 #[test]
+fn an_edit_with_a_key_is_taken_once() {
+    let mut story = Story::with_messages(1);
+    let mut model = two();
+    let between = json!({"type": "message.updated", "sender": "alice", "to": "bob", "id": "1"});
+    let fields = |mentions: Value, key: &str| json!({"mentions": mentions, "key": key});
+    for (mentions, key, outcome) in [
+        (json!(["c", "bob"]), "one", APPLIED),
+        (json!([]), "two", APPLIED),
+        (json!(["c", "bob"]), "one", DUPLICATE),
+    ] {
+        let fields = fields(mentions, key);
+        assert_eq!(
+            story.arrives(with(edit(9, "1", json!([])), fields.clone())),
+            outcome
+        );
+        assert_eq!(model.apply(&with(between.clone(), fields)), outcome);
+    }
+    assert_eq!(story.counts("c"), (1, 0));
+    assert_eq!(model.native("bob", false).unwrap()["mentions"]["total"], 0);
+}
+
+#[test]
 fn leaving_ends_all_of_it() {
     let mut story = Story::with_messages(3);
     story.arrives(super::story::counts(9, 9));

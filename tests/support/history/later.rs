@@ -244,7 +244,7 @@ impl Universe {
             // Whether the last message can be marked that is older than the history.
             "room.unread" if model.history.is_some() => {
                 let last = model.rooms.get(field("room")).and_then(Room::last);
-                !last.is_some_and(|last| last.id == field("from_id"))
+                last.is_none_or(|last| last.id != field("from_id"))
             }
             _ => true,
         }
