@@ -6,6 +6,9 @@ mod positions;
 /// Numbers that another system knows.
 mod counts_set;
 
+/// The edges of the definition, one by one.
+mod edges;
+
 /// The order of time, rule by rule.
 mod time;
 

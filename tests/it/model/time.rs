@@ -109,7 +109,7 @@ fn what_sets_no_bound_reads_nothing_on_arrival() {
         with(read(5, json!({})), json!({"user": "c"})),
         message(5),
     ] {
-        let before = unread_after(&[event.clone()]);
+        let before = unread_after(std::slice::from_ref(&event));
         assert_eq!(
             unread_after(&[event.clone(), message(1)]),
             before + 1,
@@ -295,7 +295,7 @@ fn a_membership_is_what_the_latest_event_says() {
     assert!(!is_in(&[join(1, "d"), leave(1, "d")]));
     assert!(is_in(&[leave(1, "d"), join(1, "d")]));
     let invite = with(join(2, "d"), json!({"type": "member.invited"}));
-    let mut story = told(&[invite.clone()]);
+    let mut story = told(std::slice::from_ref(&invite));
     assert_eq!(story.placed(leave(1, "d")), DUPLICATE);
     assert_eq!(story.model.rooms["r"].invited("d"), 1);
     let mut story = told(&[leave(3, "d")]);
@@ -387,7 +387,7 @@ fn what_names_an_unknown_message_waits_for_it() {
         story.placed(named.clone());
         assert_eq!(story.counts("a"), (1, 1), "{event}");
         // Another message is another matter.
-        let mut story = told(&[event.clone()]);
+        let mut story = told(std::slice::from_ref(&event));
         story.placed(with(named.clone(), json!({"id": "other"})));
         assert_eq!(story.counts("a"), (1, 1), "{event}");
     }
