@@ -67,13 +67,13 @@ impl Room {
         match up_to {
             None => Ok(self.head()),
             Some(Point::Id(id)) => {
+                let position = self.position_of(id, history)?;
                 let own = self.membership(user).ok_or("not_a_member")?;
-                let on_arrival = self
-                    .message(id)
-                    .filter(|m| own.read_on_arrival.contains(&m.id));
-                match on_arrival {
-                    Some(message) => self.position_at(user, message.time, history),
-                    None => self.position_of(id, history),
+                match self.message(id) {
+                    Some(message) if own.read_on_arrival.contains(id) => {
+                        self.position_at(user, message.time, history)
+                    }
+                    _ => Ok(position),
                 }
             }
             Some(Point::Time(time)) => self.position_at(user, *time, history),

@@ -734,3 +734,14 @@ fn what_the_room_has_forgotten_is_placed_before_everything() {
     story.placed(with(message(9), json!({"time": at(1)})));
     assert_eq!(story.unread("a"), 5);
 }
+
+#[test]
+fn what_was_read_on_arrival_is_forgotten_with_the_history() {
+    let mut story = told(&[read(5, json!({})), message(1), message(8), message(9)]);
+    story.model.history = Some(2);
+    let up_to = read(9, json!({"up_to_id": "1"}));
+    assert_eq!(story.arrives(up_to.clone()), NO_MESSAGE);
+    // By time it waits, as for one that was never sent.
+    assert_eq!(story.placed(up_to), APPLIED);
+    assert_eq!(story.unread("a"), 2);
+}
