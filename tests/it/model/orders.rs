@@ -14,47 +14,63 @@ use super::story::{
     Story, at, cleared, counts, edit, message, of_a, own, read, recall, unread, with,
 };
 
-/// A kind of event: a name, and the event itself, at that second, where the message of the other second is the last one before
-/// it.
-type Maker = (&'static str, fn(i64, i64) -> Value);
+/// What there is before an event.
+struct Before {
+    /// The second of the event.
+    now: i64,
+    /// That of the last message.
+    last: i64,
+    /// What `a` has unread, and the mentions.
+    counts: (u64, u64),
+}
 
-const KINDS: [Maker; 13] = [
-    ("message", |now, _| message(now)),
-    ("own message", |now, _| own(now)),
-    ("read", |now, _| read(now, json!({}))),
-    ("read by time", |now, last| {
-        read(now, json!({"up_to_time": at(last)}))
+/// A kind of event: a name, and the event itself.
+type Maker = (&'static str, fn(&Before) -> Value);
+
+const KINDS: [Maker; 14] = [
+    ("message", |b| message(b.now)),
+    ("own message", |b| own(b.now)),
+    ("read", |b| read(b.now, json!({}))),
+    ("read by time", |b| {
+        read(b.now, json!({"up_to_time": at(b.last)}))
     }),
-    ("read by id", |now, last| {
-        read(now, json!({"up_to_id": last.to_string()}))
+    ("read by id", |b| {
+        read(b.now, json!({"up_to_id": b.last.to_string()}))
     }),
-    ("unread by id", |now, last| {
-        unread(now, json!({"from_id": last.to_string()}))
+    ("unread by id", |b| {
+        unread(b.now, json!({"from_id": b.last.to_string()}))
     }),
-    ("unread by time", |now, _| {
-        unread(now, json!({"from_time": at(0)}))
+    ("unread by time", |b| {
+        unread(b.now, json!({"from_time": at(0)}))
     }),
-    ("cleared", |now, _| cleared(now, json!({}))),
-    ("counts set", |now, _| {
-        with(counts(now, 2), json!({"mentions": 1}))
+    ("cleared", |b| cleared(b.now, json!({}))),
+    // As another system does that has the same feed.
+    ("number that agrees", |b| {
+        with(counts(b.now, b.counts.0), json!({"mentions": b.counts.1}))
     }),
-    ("recalled", |now, last| recall(now, &last.to_string())),
-    ("edited", |now, last| {
-        edit(now, &last.to_string(), json!(["a"]))
+    ("other number", |b| {
+        with(counts(b.now, 2), json!({"mentions": 1}))
     }),
-    ("joined", |now, _| of_a("member.joined", now)),
-    ("left", |now, _| of_a("member.left", now)),
+    ("recalled", |b| recall(b.now, &b.last.to_string())),
+    ("edited", |b| edit(b.now, &b.last.to_string(), json!(["a"]))),
+    ("joined", |b| of_a("member.joined", b.now)),
+    ("left", |b| of_a("member.left", b.now)),
 ];
 
 /// The events of a history of these kinds.
 fn events(kinds: &[usize]) -> Vec<Value> {
+    let mut story = Story::with_messages(1);
     let mut last = 1;
     let mut events = Vec::new();
-    for (kind, second) in kinds.iter().zip((1..).map(|n| n * 10)) {
-        events.push(KINDS[*kind].1(second, last));
-        if KINDS[*kind].0.ends_with("message") {
-            last = second;
+    for (kind, now) in kinds.iter().zip((1..).map(|n| n * 10)) {
+        let counts = story.counts("a");
+        let (name, make) = KINDS[*kind];
+        let event = make(&Before { now, last, counts });
+        if name.ends_with("message") {
+            last = now;
         }
+        story.placed(event.clone());
+        events.push(event);
     }
     events
 }
