@@ -27,7 +27,7 @@ struct Before {
 /// A kind of event: a name, and the event itself.
 type Maker = (&'static str, fn(&Before) -> Value);
 
-const KINDS: [Maker; 14] = [
+const KINDS: [Maker; 15] = [
     ("message", |b| message(b.now)),
     ("own message", |b| own(b.now)),
     ("read", |b| read(b.now, json!({}))),
@@ -53,6 +53,9 @@ const KINDS: [Maker; 14] = [
     }),
     ("recalled", |b| recall(b.now, &b.last.to_string())),
     ("edited", |b| edit(b.now, &b.last.to_string(), json!(["a"]))),
+    ("edited back", |b| {
+        edit(b.now, &b.last.to_string(), json!([]))
+    }),
     ("joined", |b| of_a("member.joined", b.now)),
     ("left", |b| of_a("member.left", b.now)),
 ];
