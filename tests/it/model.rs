@@ -9,8 +9,14 @@ mod counts_set;
 /// The edges of the definition, one by one.
 mod edges;
 
-/// The order of time, rule by rule.
+/// The order of time: bounds, what is read on arrival, and who is in a room.
 mod time;
+
+/// The order of time: what names a message that has not arrived.
+mod waiting;
+
+/// The order of time: marks and numbers, and what comes late after them or is older.
+mod resets;
 
 /// The order of time, all orders of arrival of small histories.
 mod orders;

@@ -120,3 +120,36 @@ pub(super) fn recall(second: i64, id: &str) -> Value {
 pub(super) fn edit(second: i64, id: &str, mentions: Value) -> Value {
     json!({"type": "message.updated", "room": "r", "id": id, "mentions": mentions, "time": at(second)})
 }
+
+/// A story to which these came by time, none of them rejected.
+pub(super) fn told(events: &[Value]) -> Story {
+    let mut story = Story::new();
+    for event in events {
+        let outcome = story.placed(event.clone());
+        assert!(
+            !matches!(outcome, Outcome::Rejected(_)),
+            "{event}: {outcome:?}"
+        );
+    }
+    story
+}
+
+/// What `a` has unread after these.
+pub(super) fn unread_after(events: &[Value]) -> u64 {
+    told(events).unread("a")
+}
+
+pub(super) fn join(second: i64, user: &str) -> Value {
+    json!({"type": "member.joined", "room": "r", "user": user, "time": at(second)})
+}
+
+pub(super) fn leave(second: i64, user: &str) -> Value {
+    with(join(second, user), json!({"type": "member.left"}))
+}
+
+pub(super) fn read_all(second: i64, more: Value) -> Value {
+    with(
+        json!({"type": "user.read_all", "user": "a", "time": at(second)}),
+        more,
+    )
+}

@@ -1,46 +1,13 @@
 use serde_json::{Value, json};
 
 use super::story::{
-    APPLIED, DUPLICATE, Story, at, cleared, counts, edit, message, of_a, own, read, recall, unread,
-    with,
+    APPLIED, DUPLICATE, Story, at, cleared, counts, edit, join, leave, message, of_a, own, read,
+    read_all, recall, told, unread, unread_after, with,
 };
 use crate::support::model::{Order, Outcome, TEN_MINUTES};
 
 const INVALID: Outcome = Outcome::Rejected("invalid");
 const NO_MESSAGE: Outcome = Outcome::Rejected("message_not_found");
-
-/// A story to which these came by time, none of them rejected.
-fn told(events: &[Value]) -> Story {
-    let mut story = Story::new();
-    for event in events {
-        let outcome = story.placed(event.clone());
-        assert!(
-            !matches!(outcome, Outcome::Rejected(_)),
-            "{event}: {outcome:?}"
-        );
-    }
-    story
-}
-
-/// What `a` has unread after these.
-fn unread_after(events: &[Value]) -> u64 {
-    told(events).unread("a")
-}
-
-fn join(second: i64, user: &str) -> Value {
-    json!({"type": "member.joined", "room": "r", "user": user, "time": at(second)})
-}
-
-fn leave(second: i64, user: &str) -> Value {
-    with(join(second, user), json!({"type": "member.left"}))
-}
-
-fn read_all(second: i64, more: Value) -> Value {
-    with(
-        json!({"type": "user.read_all", "user": "a", "time": at(second)}),
-        more,
-    )
-}
 
 #[test]
 fn by_time_an_event_has_a_time() {
@@ -361,276 +328,13 @@ fn a_message_to_somebody_counts_for_who_is_brought_in_by_it() {
 }
 
 #[test]
-fn what_names_an_unknown_message_waits_for_it() {
-    let named = with(message(1), json!({"mentions": ["a"]}));
-    for (event, counts) in [
-        (recall(2, "1"), (0, 0)),
-        (edit(2, "1", json!([])), (1, 0)),
-        (read(2, json!({"up_to_id": "1"})), (0, 0)),
-        (unread(2, json!({"from_id": "1"})), (1, 1)),
-    ] {
-        let mut story = Story::new();
-        assert_eq!(story.arrives(event.clone()), NO_MESSAGE);
-        assert_eq!(story.placed(event.clone()), APPLIED);
-        assert_eq!(story.placed(event.clone()), APPLIED);
-        assert_eq!(story.placed(named.clone()), Outcome::Applied(Some(1)));
-        assert_eq!(story.counts("a"), counts, "{event}");
-        // The message may come by arrival.
-        let mut story = Story::new();
-        story.placed(event.clone());
-        story.arrives(named.clone());
-        assert_eq!(story.counts("a"), counts, "{event}");
-        // For ten minutes.
-        let mut story = Story::new();
-        story.placed(event.clone());
-        story.passes(TEN_MINUTES);
-        story.placed(named.clone());
-        assert_eq!(story.counts("a"), (1, 1), "{event}");
-        // Another message is another matter.
-        let mut story = told(std::slice::from_ref(&event));
-        story.placed(with(named.clone(), json!({"id": "other"})));
-        assert_eq!(story.counts("a"), (1, 1), "{event}");
-    }
-    // Clearing does not wait.
-    let mut story = Story::new();
-    assert_eq!(
-        story.placed(cleared(2, json!({"up_to_id": "1"}))),
-        NO_MESSAGE
-    );
-}
-
-#[test]
-fn what_has_waited_comes_to_what_it_is_afterwards() {
-    // Recalled as the second time.
-    let mut story = told(&[recall(2, "1"), message(1)]);
-    assert_eq!(story.placed(recall(2, "1")), DUPLICATE);
-    // The last edit that the room accepted holds.
-    let story = told(&[
-        edit(3, "1", json!(["a"])),
-        edit(2, "1", json!(["c"])),
-        message(1),
-    ]);
-    assert_eq!((story.counts("a"), story.counts("c")), ((1, 0), (1, 1)));
-    // The read has a moment, and its message is a bound.
-    let mut story = told(&[read(5, json!({"up_to_id": "3"})), message(3)]);
-    assert_eq!(story.placed(counts(5, 9)), DUPLICATE);
-    story.placed(message(2));
-    assert_eq!(story.unread("a"), 0);
-    story.placed(message(4));
-    assert_eq!(story.unread("a"), 1);
-}
-
-#[test]
-fn a_mark_waits_for_a_message_that_would_be_read_on_arrival() {
-    assert_eq!(
-        unread_after(&[
-            read(3, json!({})),
-            unread(5, json!({"from_id": "1"})),
-            message(1)
-        ]),
-        1
-    );
-    // A read of later has the last word.
-    let events = [
-        unread(5, json!({"from_id": "1"})),
-        read(7, json!({})),
-        message(1),
-    ];
-    assert_eq!(unread_after(&events), 0);
-}
-
-#[test]
-fn a_later_mark_or_number_cancels_waiting_reads() {
-    let waits = |second: i64| read(second, json!({"up_to_id": "9"}));
-    let mark = |second: i64| unread(second, json!({"from_time": at(0)}));
-    for reset in [mark, |second| counts(second, 1)] {
-        let base = [message(1), with(read(1, json!({})), json!({"user": "c"}))];
-        let after = |events: &[Value]| unread_after(&[&base[..], events, &[message(9)]].concat());
-        // Of earlier and of the same time it is cancelled, of a later time not. (A number speaks of 9 too.)
-        let unread_then = |reset: &Value| 1 + u64::from(reset["type"] == "room.unread");
-        assert_eq!(after(&[waits(20), reset(30)]), unread_then(&reset(30)));
-        assert_eq!(after(&[waits(20), reset(20)]), unread_then(&reset(20)));
-        assert_eq!(after(&[waits(20), reset(15)]), 0);
-        // By arrival whatever was told before.
-        let mut story = told(&base);
-        story.placed(waits(20));
-        story.arrives(reset(10));
-        story.placed(message(9));
-        assert_eq!(story.unread("a"), 2);
-        // Others' stay.
-        let mut story = told(&base);
-        story.placed(with(waits(20), json!({"user": "c"})));
-        story.placed(reset(30));
-        story.placed(message(9));
-        assert_eq!(story.unread("c"), 0);
-    }
-}
-
-#[test]
-fn leaving_ends_what_waits() {
-    let waits = [
-        read(2, json!({"up_to_id": "9"})),
-        unread(3, json!({"from_id": "9"})),
-    ];
-    let mut story = told(&waits);
-    story.placed(leave(4, "a"));
-    story.placed(join(5, "a"));
-    story.placed(message(9));
-    assert_eq!(story.unread("a"), 1);
-    let mut story = told(&waits);
-    story.arrives(leave(4, "a"));
-    story.placed(message(9));
-    assert!(!story.model.rooms["r"].has_joined("a"));
-}
-
-#[test]
-fn a_recall_between_two_waits_without_a_room() {
-    let mut story = Story::new();
-    let pair = |kind: &str, id: &str| json!({"type": kind, "sender": "x", "to": "y", "id": id, "time": at(2)});
-    let rooms = story.model.rooms.len();
-    assert_eq!(story.placed(pair("message.recalled", "1")), APPLIED);
-    assert_eq!(
-        story.placed(with(
-            pair("message.updated", "2"),
-            json!({"mentions": "all"})
-        )),
-        APPLIED
-    );
-    assert_eq!(
-        (story.model.rooms.len(), story.model.users.contains_key("x")),
-        (rooms, false)
-    );
-    for id in ["1", "2", "3"] {
-        story.placed(pair("message.sent", id));
-    }
-    let native = story.model.native("y", false).unwrap();
-    assert_eq!(
-        json!([native["messages"]["total"], native["mentions"]["total"]]),
-        json!([2, 1])
-    );
-}
-
-#[test]
-fn a_number_forgets_what_was_read_on_arrival() {
-    let before = [message(1), read(5, json!({})), message(3), message(2)];
-    assert_eq!(unread_after(&before), 0);
-    let mut story = told(&before);
-    story.placed(counts(6, 2));
-    // The newest two, and not those before.
-    assert_eq!((story.unread("a"), story.read_position("a")), (2, 1));
-    // It is a bound: what it speaks of is not counted on top.
-    story.placed(message(4));
-    assert_eq!(story.unread("a"), 2);
-    story.placed(message(7));
-    assert_eq!(story.unread("a"), 3);
-}
-
-#[test]
-fn what_is_older_than_a_reset_neither_moves_nor_bounds() {
-    let resets = [unread(10, json!({"from_time": 0})), counts(10, 2)];
-    for reset in resets {
-        for (older, outcome) in [
-            (read(10, json!({})), DUPLICATE),
-            (read(9, json!({"up_to_id": "1"})), DUPLICATE),
-            (read(9, json!({"up_to_id": "unknown"})), DUPLICATE),
-            (read(11, json!({"up_to_time": at(10)})), DUPLICATE),
-            (cleared(10, json!({})), APPLIED),
-            (cleared(11, json!({"up_to_time": at(9)})), APPLIED),
-            (read_all(10, json!({})), APPLIED),
-            (own(10), Outcome::Applied(Some(3))),
-        ] {
-            let mut story = told(&[message(1), message(2), reset.clone()]);
-            assert_eq!(story.placed(older.clone()), outcome, "{older}");
-            assert_eq!(story.unread("a"), 2, "{older}");
-            let is_told = matches!(reset["type"].as_str(), Some("counts.set"));
-            story.placed(message(8));
-            // A number is a bound itself.
-            assert_eq!(story.unread("a"), if is_told { 2 } else { 3 }, "{older}");
-            // By arrival it is a read like any other.
-            let mut story = told(&[message(1), message(2), reset.clone()]);
-            if !matches!(story.arrives(older), Outcome::Rejected(_)) {
-                assert!(story.unread("a") < 2);
-            }
-        }
-        // Of a later moment it counts.
-        for later in [
-            read(11, json!({})),
-            read(9, json!({"up_to_time": at(11)})),
-            cleared(11, json!({})),
-            read_all(11, json!({})),
-            own(11),
-        ] {
-            let events = [message(1), message(2), reset.clone(), later];
-            assert_eq!(unread_after(&events), 0);
-        }
-    }
-    // A reset by arrival has no time.
-    let mut story = told(&[message(1)]);
-    story.arrives(unread(10, json!({"from_id": "1"})));
-    assert_eq!(story.placed(read(9, json!({}))), APPLIED);
-    assert_eq!(story.unread("a"), 0);
-}
-
-#[test]
-fn clearing_reads_for_the_others_where_one_has_a_reset() {
-    let story = told(&[
-        message(1),
-        unread(10, json!({"from_id": "1"})),
-        cleared(5, json!({})),
-    ]);
-    assert_eq!((story.unread("a"), story.unread("c")), (1, 0));
-}
-
-#[test]
-fn a_mark_is_late_after_what_has_set_the_position() {
-    for (event, by_time, moment) in [
-        (read(5, json!({})), true, 5),
-        (read(5, json!({"up_to_time": at(7)})), true, 7),
-        (cleared(5, json!({})), true, 5),
-        (own(5), true, 5),
-        (counts(5, 0), true, 5),
-        (unread(5, json!({"from_id": "1"})), true, 5),
-        (read(5, json!({})), false, 300),
-    ] {
-        let mut before = told(&[message(1)]);
-        let _ = if by_time {
-            before.placed(event.clone())
-        } else {
-            before.arrives(event.clone())
-        };
-        let count = before.unread("a");
-        for (second, outcome) in [(moment, DUPLICATE), (moment + 1, APPLIED)] {
-            let mut story = before.clone();
-            let mark = unread(second, json!({"from_id": "1"}));
-            assert_eq!(story.placed(mark.clone()), outcome, "{event}");
-            assert_eq!(
-                story.unread("a"),
-                if outcome == APPLIED { 1 } else { count }
-            );
-            // Also where it would wait.
-            let waits = with(mark.clone(), json!({"from_id": "unknown"}));
-            assert_eq!(before.clone().placed(waits), outcome, "{event}");
-            // By arrival it is not.
-            let mut story = before.clone();
-            assert_eq!(story.arrives(mark), APPLIED);
-            assert_eq!(story.unread("a"), 1);
-        }
-        let mut story = before.clone();
-        story.passes(TEN_MINUTES);
-        assert_eq!(
-            story.placed(unread(moment, json!({"from_id": "1"}))),
-            APPLIED
-        );
-    }
-}
-
-#[test]
 fn the_last_message_of_a_room_is_not_one_that_is_late() {
     let story = told(&[message(1), message(5), message(3)]);
     assert_eq!(story.model.rooms["r"].last().unwrap().id, "5");
 }
 
 /// The page's own example: two neighbours of a feed change places.
+
 #[test]
 fn two_neighbours_may_change_places() {
     let start = [message(1), read(2, json!({}))];
@@ -670,6 +374,7 @@ fn two_neighbours_may_change_places() {
 }
 
 /// An own message is a position of its own, so what came before it, though it is of a later time, is read.
+
 #[test]
 fn an_own_message_reads_what_was_accepted_before_it() {
     assert_eq!(unread_after(&[own(3), message(4)]), 1);
@@ -702,25 +407,6 @@ fn the_bound_goes_back_to_before_the_time_that_a_mark_names() {
         let events = [&before[..], &[message(second)]].concat();
         assert_eq!(unread_after(&events), unread, "{second}");
     }
-}
-
-#[test]
-fn the_last_reset_is_that_of_the_latest_time() {
-    let mut story = told(&[message(1), message(2), unread(10, json!({"from_id": "2"}))]);
-    story.passes(TEN_MINUTES);
-    // It is not late any more, and yet not the last.
-    assert_eq!(story.placed(unread(5, json!({"from_id": "1"}))), APPLIED);
-    assert_eq!(story.placed(read(7, json!({}))), DUPLICATE);
-    assert_eq!(story.unread("a"), 2);
-}
-
-#[test]
-fn the_time_of_a_number_is_remembered_longer() {
-    let mut story = told(&[counts(5, 3)]);
-    story.passes(TEN_MINUTES);
-    assert_eq!(story.placed(counts(5, 4)), DUPLICATE);
-    assert_eq!(story.placed(counts(6, 4)), APPLIED);
-    assert_eq!(story.unread("a"), 4);
 }
 
 #[test]
