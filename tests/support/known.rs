@@ -4,7 +4,7 @@
 //! word stands in [`SERVER_KNOWS`]. This file goes when all words do.
 
 /// Events and fields, as a history may have them, and fields of answers.
-pub const ALL: [&str; 11] = [
+pub static ALL: [&str; 11] = [
     "room.unread",
     "room.cleared",
     "counts.set",
@@ -12,7 +12,7 @@ pub const ALL: [&str; 11] = [
     "except",
     // `sender` and `to` of a recall.
     "recall.to",
-    // `up_to_position`.
+    // `up_to_position` of `room.read`.
     "position",
     // Of `pref.updated`.
     "count",

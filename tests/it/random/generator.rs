@@ -5,6 +5,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 use crate::support::history::Universe;
+use crate::support::known::ALL;
 use crate::support::model::{Model, Order, Outcome};
 
 /// Random events of every sort. `apply` has the model take each of them.
@@ -12,9 +13,18 @@ fn walk(
     seed: u64,
     steps: usize,
     history: Option<usize>,
+    apply: impl FnMut(&mut Model, Order, &Value),
+) {
+    walk_in(Universe::with_everything(), seed, steps, history, apply);
+}
+
+fn walk_in(
+    mut universe: Universe,
+    seed: u64,
+    steps: usize,
+    history: Option<usize>,
     mut apply: impl FnMut(&mut Model, Order, &Value),
 ) {
-    let mut universe = Universe::with_everything();
     let mut rng = StdRng::seed_from_u64(seed);
     let mut model = Model::default();
     model.history = history;
@@ -190,4 +200,75 @@ fn the_generator_reaches_every_outcome_of_every_event() {
             }
         }
     }
+}
+
+/// The words that an event needs.
+fn words(order: Order, event: &Value) -> Vec<&'static str> {
+    let mut words = Vec::new();
+    let kind = event["type"].as_str().unwrap_or_default();
+    for word in [
+        "room.unread",
+        "room.cleared",
+        "counts.set",
+        "message.updated",
+    ] {
+        if kind == word {
+            words.push(word);
+        }
+    }
+    for (field, word) in [("except", "except"), ("count", "count"), ("extra", "extra")] {
+        if !event[field].is_null() {
+            words.push(word);
+        }
+    }
+    if !event["up_to_position"].is_null() && kind == "room.read" {
+        words.push("position");
+    }
+    if !event["to"].is_null() && kind != "message.sent" {
+        words.push("recall.to");
+    }
+    if order != Order::Arrival {
+        words.push("order");
+    }
+    words
+}
+
+#[test]
+fn what_the_server_does_not_have_is_left_out_word_by_word() {
+    for at in 0..ALL.len() {
+        let mut seen = 0;
+        let universe = Universe::with(&ALL[at..=at]);
+        walk_in(
+            universe,
+            20 + at as u64,
+            1500,
+            None,
+            |model, order, event| {
+                let words = words(order, event);
+                assert!(
+                    words.iter().all(|word| *word == ALL[at]),
+                    "{}: {event}",
+                    ALL[at]
+                );
+                seen += words.len();
+                model.apply_in(order, event);
+            },
+        );
+        // Of answers, not of events.
+        assert!(
+            seen > 5 || ALL[at] == "unread_rooms",
+            "{} came {seen} times",
+            ALL[at]
+        );
+    }
+    walk_in(
+        Universe::with(&[]),
+        19,
+        1500,
+        None,
+        |model, order, event| {
+            assert!(words(order, event).is_empty(), "{event}");
+            model.apply_in(order, event);
+        },
+    );
 }

@@ -54,7 +54,8 @@ impl Universe {
         Self::with(&ALL)
     }
 
-    fn with(knows: &'static [&'static str]) -> Self {
+    /// With what these words stand for.
+    pub fn with(knows: &'static [&'static str]) -> Self {
         let users: Vec<String> = [
             "alice",
             "b{ob}",
