@@ -1,5 +1,29 @@
 //! The model's own tests: examples computed by hand from the definition of the counts.
 
+/// What sets a read position, by arrival, and what a count consists of.
+mod positions;
+
+/// Numbers that another system knows.
+mod counts_set;
+
+/// The edges of the definition, one by one.
+mod edges;
+
+/// The order of time: bounds, what is read on arrival, and who is in a room.
+mod time;
+
+/// The order of time: what names a message that has not arrived.
+mod waiting;
+
+/// The order of time: marks and numbers, and what comes late after them or is older.
+mod resets;
+
+/// The order of time, all orders of arrival of small histories.
+mod orders;
+
+/// A room with three users, and what is told of it.
+mod story;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};

@@ -1,5 +1,8 @@
 //! Long random histories against the model, step by step.
 
+/// What the generator makes, and what holds of the model whatever comes. No server is asked.
+mod generator;
+
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Kind, Member, Model, Room, RoomsQuery, User};
+use super::{Kind, Model, Room, RoomsQuery, User};
 
 impl Room {
     /// IMKIT knows no supergroups.
@@ -26,8 +26,8 @@ impl Room {
             ("muted".to_owned(), json!(false)),
             ("folder".to_owned(), json!("")),
         ]);
-        if let Some(Member::Joined { pref, .. }) = self.members.get(user) {
-            all.extend(pref.clone());
+        if let Some(membership) = self.membership(user) {
+            all.extend(membership.pref.clone());
         }
         all
     }
@@ -44,7 +44,7 @@ impl Model {
         for (_, room) in self.rooms_of(user) {
             for tag in &room.tags {
                 if tags.is_none_or(|tags| tags.contains(tag)) {
-                    *data.entry(tag.clone()).or_default() += room.summed(user);
+                    *data.entry(tag.clone()).or_default() += room.messages_in_sums(user);
                 }
             }
         }

@@ -3,8 +3,19 @@
 //! Nothing is kept that could be derived: a count is the length of a list of messages, found anew for every question.
 //! [`Model::apply`] takes an event as it goes over the wire and answers what the server must answer to it; the files of
 //! the dialects answer one endpoint each. Nothing here is taken from the program, so that both can't be wrong together.
+//!
+//! Where the definition leaves something open, the model does what a user would expect. Such a place is marked "Open:", with
+//! what it decides.
 
+mod fields;
 mod events;
+mod members;
+mod messages;
+mod reads;
+mod unread;
+mod counts_set;
+mod time;
+mod counting;
 mod native;
 mod imkit;
 mod listing;
@@ -13,11 +24,14 @@ mod sendbird;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub use listing::{Condition, RoomsQuery, SortBy};
 pub use sendbird::ITEM_KEYS;
 pub use tencent::Peer;
+pub use time::{Order, TEN_MINUTES};
+
+use time::{Lasting, Waiting};
 
 /// What the server says to one event.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,16 +85,41 @@ pub struct Room {
     pair: Option<BTreeSet<String>>,
     /// Who has left or was deleted, in that order.
     parted: Vec<String>,
+    /// The times of the by-time events that made the present states of memberships, those of who has left included.
+    states: BTreeMap<String, Lasting>,
+    /// What names a message that has not arrived.
+    waiting: Vec<Waiting>,
 }
 
 #[derive(Clone)]
 pub enum Member {
     Invited,
-    Joined {
-        read: u64,
-        /// The user's own settings, by the names that `GET /rooms` shows; what is not there has its default.
-        pref: Map<String, Value>,
-    },
+    Joined(Membership),
+}
+
+/// Of a user who has joined a room.
+#[derive(Clone, Default)]
+pub struct Membership {
+    /// The read position; below 0 where another system knows of more than this room.
+    pub read: i64,
+    /// The user's own settings, by the names that `GET /rooms` shows; what is not there has its default.
+    pub pref: Map<String, Value>,
+    /// Up to here the last `counts.set` has found nothing: each of these positions counts as one.
+    unknown: i64,
+    /// What a `counts.set` made a mention, or no mention, by position.
+    set_mentions: BTreeMap<i64, bool>,
+    /// The messages that were read on arrival.
+    read_on_arrival: BTreeSet<String>,
+    /// The bounds in time.
+    bounds: Vec<Lasting>,
+    /// The moments of the events that set the read position.
+    moments: Vec<Lasting>,
+    /// The time of the last by-time `room.unread` or `counts.set`.
+    reset: Option<i64>,
+    /// The time of the last by-time `counts.set`.
+    counts_as_of: Option<i64>,
+    /// Whether the user has read or sent anything here since joining.
+    has_been_here: bool,
 }
 
 #[derive(Clone)]
@@ -91,31 +130,66 @@ pub struct Message {
     pub sender: Option<String>,
     pub time: i64,
     pub mentions: Mentions,
-    /// For whom it does not count.
-    except: BTreeSet<String>,
+    /// The users that it does not count for.
+    pub except: BTreeSet<String>,
     pub recalled: bool,
     pub text: String,
     pub message_type: String,
     pub payload: Map<String, Value>,
-    /// The fields that edits have given.
-    pub edited: BTreeSet<&'static str>,
     /// Whether the event gave the time; without, the message can't be late.
     given: bool,
+    /// When the room accepted it.
+    accepted: i64,
     /// The order of acceptance over all rooms.
     pub serial: u64,
 }
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Mentions {
     Users(BTreeSet<String>),
     All,
 }
 
-/// Whether a time is in the future: it is then taken as that of acceptance. No test goes near the border.
-fn is_future(time: i64) -> bool {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u128::try_from(time).is_ok_and(|time| time > now.unwrap().as_millis())
+impl Mentions {
+    /// Whether an event that says so changes nothing.
+    pub fn is(&self, field: &Value) -> bool {
+        let event = json!({ "mentions": field });
+        fields::mentions(&event) == Ok(Some(self.clone()))
+    }
+
+    fn name(&self, user: &str) -> bool {
+        match self {
+            Self::Users(users) => users.contains(user),
+            Self::All => true,
+        }
+    }
 }
+
+/// One app.
+#[derive(Clone, Default)]
+pub struct Model {
+    pub users: BTreeMap<String, User>,
+    pub rooms: BTreeMap<String, Room>,
+    /// How many messages the history of a room holds; none: more than any test sends. (None of them grows old.)
+    pub history: Option<usize>,
+    /// The time at which events are accepted, in milliseconds; none: the time of now.
+    pub now: Option<i64>,
+    /// What events with a key have left: the name of a room or of a user, the key, and the type of event.
+    keys: BTreeMap<(Name, String), String>,
+    /// What names a message between two users who have no room, by the two.
+    waiting: Vec<(BTreeSet<String>, Waiting)>,
+    accepted: u64,
+}
+
+/// What takes keys.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Room(String),
+    User(String),
+}
+
+/// What a check of an event comes to; the error is the code with which the event is rejected.
+type Checked<T> = Result<T, &'static str>;
 
 impl Room {
     fn new(kind: Kind, created: i64) -> Self {
@@ -130,103 +204,57 @@ impl Room {
             messages: Vec::new(),
             pair: None,
             parted: Vec::new(),
+            states: BTreeMap::new(),
+            waiting: Vec::new(),
         }
-    }
-
-    /// The message that `GET /rooms` shows: the one accepted last, unless its time is before that of the one before it.
-    pub fn last(&self) -> Option<&Message> {
-        self.messages.iter().reduce(|last, m| {
-            let late = match (is_future(last.time), is_future(m.time)) {
-                (_, true) => false,
-                (true, false) => true,
-                (false, false) => m.time < last.time,
-            };
-            if late && m.given { last } else { m }
-        })
-    }
-
-    /// The last number given.
-    pub fn head(&self) -> u64 {
-        self.messages
-            .iter()
-            .filter_map(|m| m.position)
-            .max()
-            .unwrap_or(0)
     }
 
     pub fn message(&self, id: &str) -> Option<&Message> {
         self.messages.iter().find(|m| m.id == id)
     }
 
+    /// The message that `GET /rooms` shows: the one accepted last, unless its time is before that of the one before it. A time in
+    /// the future is taken as that of acceptance.
+    pub fn last(&self) -> Option<&Message> {
+        let time = |m: &Message| m.time.min(m.accepted);
+        self.messages.iter().reduce(|last, m| {
+            let late = m.given && time(m) < time(last);
+            if late { last } else { m }
+        })
+    }
+
     pub fn joined(&self) -> impl Iterator<Item = &str> {
         self.members
             .iter()
-            .filter(|(_, m)| matches!(m, Member::Joined { .. }))
+            .filter(|(_, m)| matches!(m, Member::Joined(_)))
             .map(|(user, _)| user.as_str())
     }
 
     pub fn has_joined(&self, user: &str) -> bool {
-        matches!(self.members.get(user), Some(Member::Joined { .. }))
+        self.membership(user).is_some()
     }
 
-    fn join(&mut self, user: &str) {
-        if !self.has_joined(user) {
-            self.members.insert(
-                user.to_owned(),
-                Member::Joined {
-                    read: self.head(),
-                    pref: Map::new(),
-                },
-            );
-        }
-    }
-
-    fn leave(&mut self, user: &str) {
-        if self.members.remove(user).is_some() {
-            self.parted.push(user.to_owned());
-        }
-    }
-
-    /// Where among all messages the history begins.
-    fn known(&self, history: Option<usize>) -> usize {
-        history.map_or(0, |most| self.messages.len().saturating_sub(most))
-    }
-
-    /// How far who has read that message has read.
-    fn position_of(&self, id: &str, history: Option<usize>) -> Checked<u64> {
-        let at = self.messages.iter().position(|m| m.id == id);
-        let is_last = self.last().is_some_and(|last| last.id == id);
-        let at = at
-            .filter(|at| *at >= self.known(history) || is_last)
-            .ok_or("message_not_found")?;
-        let up_to = self.messages[..=at].iter();
-        Ok(up_to.filter_map(|m| m.position).max().unwrap_or(0))
-    }
-
-    /// How far who has read all up to a time has read, if the room still knows.
-    fn position_at(&self, user: &str, time: i64, history: Option<usize>) -> Checked<u64> {
-        let counted: Vec<(u64, i64)> = self
-            .messages
-            .iter()
-            .filter_map(|m| Some((m.position?, m.time)))
-            .collect();
-        if counted.iter().all(|(_, at)| *at <= time) {
-            return Ok(self.head());
-        }
-        if counted.iter().all(|(_, at)| *at > time) {
-            return Ok(0);
-        }
-        let known = self.messages[self.known(history)..].iter();
-        let known: Vec<(u64, i64)> = known.filter_map(|m| Some((m.position?, m.time))).collect();
-        if let Some((position, _)) = known.iter().rev().find(|(_, at)| *at <= time) {
-            return Ok(*position);
-        }
-        let first = known.first().map_or(self.head() + 1, |(first, _)| *first);
+    pub fn membership(&self, user: &str) -> Option<&Membership> {
         match self.members.get(user) {
-            // All that is forgotten has been read.
-            Some(Member::Joined { read, .. }) if *read + 1 >= first => Ok(0),
-            _ => Err("message_not_found"),
+            Some(Member::Joined(membership)) => Some(membership),
+            _ => None,
         }
+    }
+
+    fn membership_mut(&mut self, user: &str) -> Checked<&mut Membership> {
+        match self.members.get_mut(user) {
+            Some(Member::Joined(membership)) => Ok(membership),
+            _ => Err("not_a_member"),
+        }
+    }
+
+    fn memberships_mut(&mut self) -> impl Iterator<Item = (&str, &mut Membership)> {
+        self.members
+            .iter_mut()
+            .filter_map(|(user, member)| match member {
+                Member::Joined(membership) => Some((user.as_str(), membership)),
+                Member::Invited => None,
+            })
     }
 
     /// The other member of a direct room, or whoever was the other member last.
@@ -234,92 +262,7 @@ impl Room {
         let others = self.members.keys().chain(self.parted.iter().rev());
         others.map(String::as_str).find(|other| *other != user)
     }
-
-    fn read_up_to(&mut self, user: &str, position: u64) {
-        if let Some(Member::Joined { read, .. }) = self.members.get_mut(user) {
-            *read = position.max(*read);
-        }
-    }
-
-    fn unread_messages<'a>(&'a self, user: &'a str) -> impl Iterator<Item = &'a Message> {
-        let read = match self.members.get(user) {
-            Some(Member::Joined { read, .. }) if self.active => *read,
-            _ => u64::MAX,
-        };
-        self.messages.iter().filter(move |m| {
-            m.position.is_some_and(|p| read < p)
-                && m.sender.as_deref() != Some(user)
-                && !m.recalled
-                && !m.except.contains(user)
-        })
-    }
-
-    /// unread(u, r)
-    pub fn unread(&self, user: &str) -> u64 {
-        self.unread_messages(user).count() as u64
-    }
-
-    /// mentions(u, r)
-    pub fn mentions(&self, user: &str) -> u64 {
-        let named = |m: &&Message| match &m.mentions {
-            Mentions::Users(users) => users.contains(user),
-            Mentions::All => true,
-        };
-        self.unread_messages(user).filter(named).count() as u64
-    }
-
-    /// Whether the user's sums have what this room has unread of that kind: `messages` or `mentions`.
-    fn is_summed(&self, user: &str, kind: &str) -> bool {
-        let pref = self.pref(user);
-        let count = pref.get("count").and_then(Value::as_str);
-        count.is_none_or(|count| count == "all" || count == kind)
-    }
-
-    /// What the room adds to sums of messages.
-    fn summed(&self, user: &str) -> u64 {
-        if self.is_summed(user, "messages") {
-            self.unread(user)
-        } else {
-            0
-        }
-    }
-
-    /// What it adds to sums of mentions.
-    fn summed_mentions(&self, user: &str) -> u64 {
-        if self.is_summed(user, "mentions") {
-            self.mentions(user)
-        } else {
-            0
-        }
-    }
-
-    /// invited(u, r)
-    pub fn invited(&self, user: &str) -> u64 {
-        u64::from(self.active && matches!(self.members.get(user), Some(Member::Invited)))
-    }
 }
-
-/// One app.
-#[derive(Clone, Default)]
-pub struct Model {
-    pub users: BTreeMap<String, User>,
-    pub rooms: BTreeMap<String, Room>,
-    /// How many messages the history of a room holds; none: more than any test sends. (None of them grows old.)
-    pub history: Option<usize>,
-    /// What events with a key have left: the name of a room or of a user, the key, and the type of event.
-    keys: BTreeMap<(Name, String), String>,
-    accepted: u64,
-}
-
-/// What takes keys.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Name {
-    Room(String),
-    User(String),
-}
-
-/// What a check of an event comes to; the error is the code with which the event is rejected.
-type Checked<T> = Result<T, &'static str>;
 
 impl Model {
     /// The rooms that the user has joined and that are active: the only ones that show up anywhere.
@@ -336,7 +279,7 @@ impl Model {
     }
 
     /// The direct rooms of a user, invited or joined, whose peer is that one.
-    fn rooms_with<'a>(
+    pub fn rooms_with<'a>(
         &'a self,
         user: &'a str,
         peer: &'a str,
@@ -350,5 +293,54 @@ impl Model {
                 room.members.contains_key(user) && room.peer_of(user) == Some(peer)
             })
             .map(|(id, room)| (id.as_str(), room))
+    }
+
+    /// The direct rooms in which one of the two is and the other one is the peer; and one that a message of theirs has made,
+    /// while nobody is in it and nobody else was last.
+    pub fn direct_rooms(&self, a: &str, b: &str) -> Vec<&str> {
+        let both = BTreeSet::from([a.to_owned(), b.to_owned()]);
+        let is_theirs = |room: &Room| match room.members.len() {
+            0 => {
+                let last = room.parted.last();
+                let before = last.and_then(|last| room.peer_of(last));
+                let mut last = last.map(String::as_str).into_iter().chain(before);
+                room.pair.as_ref() == Some(&both) && last.all(|user| both.contains(user))
+            }
+            _ => {
+                let is_one = |one: &str, two: &str| {
+                    room.members.contains_key(one) && room.peer_of(one) == Some(two)
+                };
+                is_one(a, b) || is_one(b, a)
+            }
+        };
+        let direct = self
+            .rooms
+            .iter()
+            .filter(|(_, room)| room.kind == Kind::Direct);
+        let theirs = direct.filter(|(_, room)| is_theirs(room));
+        theirs.map(|(id, _)| id.as_str()).collect()
+    }
+
+    /// Of several one, whichever.
+    pub fn direct_room(&self, a: &str, b: &str) -> Option<&str> {
+        self.direct_rooms(a, b).first().copied()
+    }
+
+    /// The id that a room made by `to` has here until the server's own is known; no real id has a control character.
+    pub fn unlearned(a: &str, b: &str) -> String {
+        let (a, b) = if a < b { (a, b) } else { (b, a) };
+        format!("\u{1}{a}\u{1}{b}")
+    }
+
+    /// The server's id of a room made by `to` is known now.
+    pub fn learn(&mut self, a: &str, b: &str, id: &str) {
+        let room = self
+            .rooms
+            .remove(&Self::unlearned(a, b))
+            .expect("a room made by `to`");
+        assert!(
+            self.rooms.insert(id.to_owned(), room).is_none(),
+            "two rooms by the id {id:?}"
+        );
     }
 }

@@ -21,14 +21,14 @@ impl Model {
         })
     }
 
-    /// The families of counts; none for an unknown user.
+    /// The four families of counts; none for an unknown user.
     fn counts(&self, user: &str) -> Option<Value> {
         self.users.get(user)?;
         Some(json!({
-            "messages": self.by_kind(|room| room.summed(user)),
-            "mentions": self.by_kind(|room| room.summed_mentions(user)),
+            "messages": self.by_kind(|room| room.messages_in_sums(user)),
+            "mentions": self.by_kind(|room| room.mentions_in_sums(user)),
             "invitations": self.by_kind(|room| room.invited(user)),
-            "unread_rooms": self.by_kind(|room| u64::from(room.summed(user) > 0)),
+            "unread_rooms": self.by_kind(|room| u64::from(room.messages_in_sums(user) > 0)),
         }))
     }
 
@@ -40,7 +40,7 @@ impl Model {
         let mut types = BTreeMap::new();
         for (_, room) in self.rooms_of(user) {
             if let Some(custom_type) = &room.custom_type {
-                *types.entry(custom_type).or_insert(0) += room.summed(user);
+                *types.entry(custom_type).or_insert(0) += room.messages_in_sums(user);
             }
         }
         answer["types"] = json!(types);

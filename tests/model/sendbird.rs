@@ -41,9 +41,9 @@ impl Model {
             [non_super, superg, non_super + superg]
         };
         let all = [
-            three(&|room| room.summed(user)),
+            three(&|room| room.messages_in_sums(user)),
             three(&|room| room.invited(user)),
-            three(&|room| room.summed_mentions(user)),
+            three(&|room| room.mentions_in_sums(user)),
         ];
         Some(
             ITEM_KEYS

@@ -17,7 +17,7 @@ impl Model {
             self.rooms
                 .values()
                 .filter(|room| room.kind == Kind::Direct)
-                .map(|room| room.summed(user))
+                .map(|room| room.messages_in_sums(user))
                 .sum(),
         )
     }
@@ -31,7 +31,7 @@ impl Model {
                 continue;
             }
             let theirs = || self.rooms_with(user, peer);
-            let count = theirs().map(|(_, room)| room.summed(user)).sum();
+            let count = theirs().map(|(_, room)| room.messages_in_sums(user)).sum();
             let known = peer == user || self.users.contains_key(peer) || theirs().next().is_some();
             answer.push((
                 peer.clone(),

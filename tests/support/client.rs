@@ -49,6 +49,8 @@ impl Reply {
 pub struct App {
     pub keys: AppKeys,
     pub base: String,
+    /// Whether it sends events by time.
+    pub by_time: bool,
     client: reqwest::Client,
     shared: Option<Arc<Shared>>,
 }
@@ -63,6 +65,7 @@ impl App {
         Self {
             keys: keys.clone(),
             base: base.to_owned(),
+            by_time: false,
             client,
             shared: None,
         }
@@ -152,7 +155,9 @@ impl App {
             Wait::Applied => "applied",
             Wait::Accepted => "accepted",
         };
-        self.native(reqwest::Method::POST, &format!("/v1/events?wait={wait}"))
+        let order = if self.by_time { "&order=time" } else { "" };
+        let path = format!("/v1/events?wait={wait}{order}");
+        self.native(reqwest::Method::POST, &path)
             .header("content-type", content_type)
             .body(body)
     }

@@ -47,6 +47,9 @@ pub mod scripts;
 #[path = "../model/mod.rs"]
 pub mod model;
 
+/// What the server does not have yet.
+pub mod known;
+
 /// Asks every endpoint and compares the answers with the model's.
 pub mod check;
 

@@ -5,31 +5,23 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 
+use super::later::later_invalid;
 use super::universe::{FOLDERS, START, TAGS, TYPES, Universe};
 use crate::support::model::{Kind, Model, Room};
 
 impl Universe {
     pub fn event(&self, model: &Model, rng: &mut StdRng) -> Value {
-        let mut event = match rng.random_range(0..100) {
-            0..30 => self.message(model, rng),
-            30..34 => self.edit(model, rng),
-            34..39 => self.message_to(model, rng),
-            39..45 => self.recall(model, rng),
-            45..58 => self.read(model, rng),
-            58..61 => self.read_all(model, rng),
-            61..75 => self.membership(model, rng),
-            75..87 => self.room_update(model, rng),
-            87..89 => json!({"type": "room.deleted", "room": self.room(model, rng)}),
-            89..91 => self.user_update(rng),
-            91..92 => json!({"type": "user.deleted", "user": self.everybody.choose(rng).unwrap()}),
-            92..96 => self.pref(model, rng),
-            96..98 => self.clear(model, rng),
-            _ => invalid(rng),
+        let later = self.later_event(model, rng);
+        let mut event = match later.map_or_else(|| Err(rng.random_range(0..100)), Ok) {
+            Ok(later) => later,
+            Err(n) => self.usual_event(n, model, rng),
         };
         if event.get("time").is_none() {
-            event["time"] = (START + rng.random_range(0..300_000)).into();
+            event["time"] = self.other_time(rng).into();
         }
-        if rng.random_bool(0.15) {
+        // The key of an edit between two has no name here.
+        let between = event["type"] == "message.updated" && event.get("to").is_some();
+        if rng.random_bool(0.15) && !between {
             event["key"] = self.key(&event, rng).into();
         }
         // Every now and then with fields that hold nothing.
@@ -39,6 +31,12 @@ impl Universe {
                 fields.entry(*field).or_insert(Value::Null);
             }
         }
+        // Nor always a time, where it is not shown.
+        let is_shown =
+            ["message.sent", "room.updated"].contains(&event["type"].as_str().unwrap_or_default());
+        if self.knows("order") && !is_shown && rng.random_bool(0.02) {
+            event["time"] = Value::Null;
+        }
         // Every now and then as RFC 3339.
         if let (Some(ms), true) = (event["time"].as_i64(), rng.random_bool(0.1)) {
             event["time"] = jiff::Timestamp::from_millisecond(ms)
@@ -47,6 +45,25 @@ impl Universe {
                 .into();
         }
         event
+    }
+
+    /// One of those that the server has always known, by a number below a hundred.
+    fn usual_event(&self, n: u32, model: &Model, rng: &mut StdRng) -> Value {
+        match n {
+            0..34 => self.message(model, rng),
+            34..39 => self.message_to(model, rng),
+            39..45 => self.recall(model, rng),
+            45..58 => self.read(model, rng),
+            58..61 => self.read_all(model, rng),
+            61..75 => self.membership(model, rng),
+            75..87 => self.room_update(model, rng),
+            87..89 => json!({"type": "room.deleted", "room": self.room(model, rng)}),
+            89..91 => self.user_update(rng),
+            91..92 => json!({"type": "user.deleted", "user": self.everybody.choose(rng).unwrap()}),
+            92..97 => self.pref(model, rng),
+            _ if self.knows_all() && rng.random_bool(0.4) => later_invalid(rng),
+            _ => invalid(rng),
+        }
     }
 
     /// One of a few keys, so that some come again; now and then that of another type of event. Two users who read each other's
@@ -80,7 +97,7 @@ impl Universe {
         event
     }
 
-    fn message_id(&self, rng: &mut StdRng) -> String {
+    pub(super) fn message_id(&self, rng: &mut StdRng) -> String {
         match rng.random_range(0..10) {
             0 => format!("few {}", rng.random_range(0..20)),
             1 => format!("m/{{{}}}*:\"", rng.random_range(0..1000)),
@@ -92,7 +109,7 @@ impl Universe {
         let room = self.room(model, rng);
         let lane = self.lane(Some(&room));
         let mut event = json!({
-            "type": "message.sent", "room": room, "id": self.message_id(rng), "time": Self::time(rng, lane),
+            "type": "message.sent", "room": room, "id": self.message_id(rng), "time": self.time(rng, lane),
             "text": format!("text {} é\"\u{1F600}", rng.random::<u16>()),
         });
         if rng.random_bool(0.9) {
@@ -115,8 +132,8 @@ impl Universe {
             3 => event["mentions"] = "all".into(),
             _ => {}
         }
-        if rng.random_bool(0.1) {
-            let count = rng.random_range(0..3);
+        if self.knows("except") && rng.random_bool(0.15) {
+            let count = rng.random_range(1..4);
             event["except"] = self
                 .everybody
                 .choose_multiple(rng, count)
@@ -142,7 +159,7 @@ impl Universe {
         let lane = self.lane(model.direct_room(&self.users[two[0]], &self.users[two[1]]));
         let mut event = json!({
             "type": "message.sent", "to": self.users[two[0]], "sender": self.users[two[1]],
-            "id": self.message_id(rng), "text": "to you", "time": Self::time(rng, lane),
+            "id": self.message_id(rng), "text": "to you", "time": self.time(rng, lane),
         });
         self.spice(&mut event, rng);
         event
@@ -160,45 +177,7 @@ impl Universe {
         }
     }
 
-    /// A change of some message, mostly of one that may be shown or mention somebody.
-    fn edit(&self, model: &Model, rng: &mut StdRng) -> Value {
-        let mut event = self.recall(model, rng);
-        event["type"] = "message.updated".into();
-        if rng.random_bool(0.5) {
-            event["text"] = format!("edited {}", rng.random::<u16>()).into();
-        }
-        if rng.random_bool(0.2) {
-            event["message_type"] = (*["text", "image"].choose(rng).unwrap()).into();
-        }
-        if rng.random_bool(0.2) {
-            event["payload"] = json!({"extra": {"n": rng.random::<u8>()}});
-        }
-        if rng.random_bool(0.7) {
-            let count = rng.random_range(0..4);
-            event["mentions"] = self
-                .everybody
-                .choose_multiple(rng, count)
-                .map(String::as_str)
-                .collect();
-        }
-        if rng.random_bool(0.2) {
-            event["mentions"] = "all".into();
-        }
-        event
-    }
-
-    fn recall(&self, model: &Model, rng: &mut StdRng) -> Value {
-        if let (Some((room, pair)), true) = (self.pairs.choose(rng), rng.random_bool(0.2)) {
-            // By the two users, in either order, whether or not the room is still theirs.
-            let [one, two] = pair.each_ref().map(String::as_str);
-            let (sender, to) = if rng.random_bool(0.5) {
-                (one, two)
-            } else {
-                (two, one)
-            };
-            let id = self.known_message(model, room, rng);
-            return json!({"type": "message.recalled", "sender": sender, "to": to, "id": id});
-        }
+    pub(super) fn recall(&self, model: &Model, rng: &mut StdRng) -> Value {
         let room = self.room(model, rng);
         // The last message more often than chance would have it: it is shown.
         let last = model
@@ -244,34 +223,21 @@ impl Universe {
         if let (Some(user), true) = (joined.choose(rng), rng.random_bool(0.9)) {
             event["user"] = (*user).into();
         }
-        self.bound(model, &mut event, &room, rng);
-        event["room"] = room.into();
-        event
-    }
-
-    fn clear(&self, model: &Model, rng: &mut StdRng) -> Value {
-        let room = self.room(model, rng);
-        let mut event = json!({"type": "room.cleared", "room": room});
-        self.bound(model, &mut event, &room, rng);
-        event
-    }
-
-    /// Up to where something is read, or nothing, for everything.
-    fn bound(&self, model: &Model, event: &mut Value, room: &str, rng: &mut StdRng) {
         match rng.random_range(0..10) {
-            0..5 => event["up_to_id"] = self.known_message(model, room, rng).into(),
+            0..5 => event["up_to_id"] = self.known_message(model, &room, rng).into(),
             5..8 => {
-                let messages = model.rooms.get(room).map_or(&[][..], |room| &room.messages);
+                let messages = model
+                    .rooms
+                    .get(&room)
+                    .map_or(&[][..], |room| &room.messages);
                 let time =
                     messages.choose(rng).map_or(START, |m| m.time) + rng.random_range(-1..=1);
                 event["up_to_time"] = time.into();
             }
-            8 => {
-                let head = model.rooms.get(room).map_or(0, Room::head);
-                event["up_to_position"] = rng.random_range(1..=head + 2).into();
-            }
             _ => {}
         }
+        event["room"] = room.into();
+        event
     }
 
     fn membership(&self, model: &Model, rng: &mut StdRng) -> Value {
@@ -377,12 +343,6 @@ impl Universe {
             }
         }
         if rng.random_bool(0.5) {
-            event["count"] = (*["all", "messages", "mentions", "none"].choose(rng).unwrap()).into();
-        }
-        if rng.random_bool(0.2) {
-            event["extra"] = json!({"n": rng.random_range(0..9)});
-        }
-        if rng.random_bool(0.5) {
             event["folder"] = (*FOLDERS.choose(rng).unwrap()).into();
         }
         if rng.random_bool(0.5) {
@@ -411,7 +371,6 @@ fn may_be_null(event: &Value) -> &'static [&'static str] {
         "member.joined" | "member.invited" | "member.left" => &["user", "users"],
         "message.sent" => &["room", "to", "text", "mentions", "silent", "mark_read"],
         "message.recalled" => &["room", "to"],
-        "message.updated" => &["room", "to", "text", "payload", "mentions", "key"],
         "room.read" => &[
             "peer",
             "room",
@@ -420,9 +379,12 @@ fn may_be_null(event: &Value) -> &'static [&'static str] {
             "up_to_position",
             "key",
         ],
-        "room.cleared" => &["up_to_id", "up_to_time", "up_to_position", "key"],
         "user.read_all" => &["up_to_time", "kinds", "key"],
         "pref.updated" => &["tags", "tag_colors", "hidden", "folder", "count", "extra"],
+        "room.unread" => &["from_id", "from_time", "from_position", "key"],
+        "room.cleared" => &["up_to_id", "up_to_time", "up_to_position", "key"],
+        "counts.set" => &["mentions", "room", "peer"],
+        "message.updated" => &["room", "to", "text", "payload", "mentions", "key"],
         _ => &[],
     }
 }
@@ -455,17 +417,9 @@ fn invalid(rng: &mut StdRng) -> Value {
         json!({"type": "message.sent", "room": "r1", "id": "x", "silent": "yes"}),
         json!({"type": "message.sent", "room": "r1", "id": "x", "time": "yesterday"}),
         json!({"type": "message.recalled", "room": "r1"}),
-        json!({"type": "message.updated", "room": "r1", "text": "x"}),
-        json!({"type": "message.updated", "room": "r1", "id": "x", "silent": true}),
-        json!({"type": "message.recalled", "to": "alice", "id": "x"}),
-        json!({"type": "room.read", "room": "r1", "user": "alice", "up_to_position": 0}),
         json!({"type": "room.read", "user": "alice"}),
         json!({"type": "room.read", "room": "r1"}),
-        json!({"type": "room.cleared", "user": "alice"}),
-        json!({"type": "room.cleared", "room": "r1", "up_to_position": 1, "up_to_id": "x"}),
         json!({"type": "room.read", "room": "r1", "user": "alice", "key": ""}),
-        json!({"type": "pref.updated", "room": "r1", "user": "alice", "count": "some"}),
-        json!({"type": "pref.updated", "room": "r1", "user": "alice", "extra": []}),
         json!({"type": "user.read_all", "user": "alice", "kinds": []}),
         json!({"type": "user.read_all", "user": "alice", "kinds": ["channel"]}),
         json!({"type": "user.read_all", "user": "alice", "kinds": "group"}),

@@ -1,9 +1,11 @@
 //! Long random histories against the model, step by step.
 //!
-//! `TEST_SEED=n` runs one seed, `TEST_STEPS=n` sets the number of events for each. A failure names its seed and leaves
-//! all that was sent in a file. Where the definition is silent (see [`Universe::is_defined`]) nothing is generated.
+//! `TEST_SEED=n` runs one seed, `TEST_STEPS=n` sets the number of events for each. A failure names its seed and leaves all that
+//! was sent in a file; what was sent by time says so there. Where the definition is silent (see [`Universe::is_defined`]) nothing
+//! is generated.
 
 mod events;
+mod later;
 mod queries;
 mod universe;
 
@@ -16,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use super::check::{self, Questions};
-use super::model::{Model, Outcome, RoomsQuery};
+use super::model::{Model, Order, Outcome, RoomsQuery};
 use super::{App, Wait};
 use universe::{TAGS, TYPES};
 
@@ -35,7 +37,7 @@ pub struct History {
     pub model: Model,
     universe: Universe,
     rng: StdRng,
-    sent: Vec<Value>,
+    sent: Vec<(Order, Value)>,
     /// Whether users may be deleted.
     pub deletes_users: bool,
     /// Runs before each request; it may choose another pod.
@@ -46,7 +48,8 @@ pub struct History {
 
 impl History {
     pub fn new(app: App, seed: u64) -> Self {
-        let universe = Universe::new();
+        let mut universe = Universe::new();
+        universe.by_time = [0.1, 0.5, 0.9, 1.0][seed as usize % 4];
         Self {
             app,
             model: Model::default(),
@@ -63,7 +66,8 @@ impl History {
         self.compare(true).await?;
         let mut since_all = 0;
         while (self.sent.len() as u64) < steps {
-            let (events, outcomes) = self.batch();
+            let (order, events, outcomes) = self.batch();
+            self.app.by_time = order == Order::Time;
             since_all += events.len();
             self.send(&events, &outcomes).await?;
             self.learn(&events).await?;
@@ -72,8 +76,10 @@ impl History {
                     .iter()
                     .all(|event| self.universe.is_defined(&self.model, event))
             {
-                let again: Vec<Outcome> =
-                    events.iter().map(|event| self.model.apply(event)).collect();
+                let again: Vec<Outcome> = events
+                    .iter()
+                    .map(|event| self.model.apply_in(order, event))
+                    .collect();
                 self.send(&events, &again).await?;
                 self.learn(&events).await?;
             }
@@ -83,19 +89,23 @@ impl History {
             }
             self.compare(all).await.map_err(|reason| {
                 let lines: Vec<String> = events.iter().map(Value::to_string).collect();
-                format!("{reason}\nafter the request\n{}", lines.join("\n"))
+                format!(
+                    "{reason}\nafter the request, by {order:?},\n{}",
+                    lines.join("\n")
+                )
             })?;
         }
         self.compare(true).await
     }
 
     /// The next request. It ends where a room is made whose id only the server knows.
-    fn batch(&mut self) -> (Vec<Value>, Vec<Outcome>) {
+    fn batch(&mut self) -> (Order, Vec<Value>, Vec<Outcome>) {
+        let order = self.universe.order(&mut self.rng);
         let size = *[1, 1, 1, 2, 4, 8, 20].choose(&mut self.rng).unwrap();
         let (mut events, mut outcomes) = (Vec::new(), Vec::new());
         while events.len() < size {
             let event = if !self.sent.is_empty() && self.rng.random_bool(0.06) {
-                self.sent.choose(&mut self.rng).unwrap().clone()
+                self.sent.choose(&mut self.rng).unwrap().1.clone()
             } else {
                 self.universe.event(&self.model, &mut self.rng)
             };
@@ -103,14 +113,14 @@ impl History {
             if deletes || !self.universe.is_defined(&self.model, &event) {
                 continue;
             }
-            outcomes.push(self.model.apply(&event));
-            self.sent.push(event.clone());
+            outcomes.push(self.model.apply_in(order, &event));
+            self.sent.push((order, event.clone()));
             events.push(event);
             if self.model.rooms.keys().any(|id| id.starts_with('\u{1}')) {
                 break;
             }
         }
-        (events, outcomes)
+        (order, events, outcomes)
     }
 
     async fn send(&mut self, events: &[Value], expected: &[Outcome]) -> check::Check {
@@ -240,8 +250,11 @@ impl History {
             self.app.keys.id
         );
         let mut text = String::new();
-        for event in &self.sent {
-            writeln!(text, "{event}").unwrap();
+        for (order, event) in &self.sent {
+            match order {
+                Order::Arrival => writeln!(text, "{event}").unwrap(),
+                _ => writeln!(text, "{}", json!({"order": "time", "event": event})).unwrap(),
+            }
         }
         std::fs::write(&file, text).unwrap();
         file

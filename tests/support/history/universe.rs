@@ -6,7 +6,8 @@ use rand::seq::IndexedRandom;
 use serde_json::Value;
 
 use super::time_of;
-use crate::support::model::{Model, Room};
+use crate::support::known::{ALL, SERVER_KNOWS};
+use crate::support::model::{Model, TEN_MINUTES};
 
 /// The time of the first messages.
 pub(super) const START: i64 = 1_750_000_000_000;
@@ -34,10 +35,27 @@ pub struct Universe {
     pub(super) groups: Vec<String>,
     /// Direct rooms and the two who may ever be in them; those made by `to` are added when they are known.
     pub(super) pairs: Vec<(String, [String; 2])>,
+    /// The words of what may be in the history that the server may not have yet.
+    knows: &'static [&'static str],
+    /// The first of the times that are a few minutes ago.
+    recent: i64,
+    /// How many of the requests are by time.
+    pub by_time: f64,
 }
 
 impl Universe {
+    /// With what the server has.
     pub fn new() -> Self {
+        Self::with(SERVER_KNOWS)
+    }
+
+    /// With all that the definition has.
+    pub fn with_everything() -> Self {
+        Self::with(&ALL)
+    }
+
+    /// With what these words stand for.
+    pub fn with(knows: &'static [&'static str]) -> Self {
         let users: Vec<String> = [
             "alice",
             "b{ob}",
@@ -78,7 +96,18 @@ impl Universe {
             everybody,
             groups,
             pairs,
+            knows,
+            recent: jiff::Timestamp::now().as_second() * 1000 - TEN_MINUTES * 3 / 5,
+            by_time: 0.5,
         }
+    }
+
+    pub(super) fn knows_all(&self) -> bool {
+        ALL.iter().all(|word| self.knows(word))
+    }
+
+    pub(super) fn knows(&self, word: &str) -> bool {
+        self.knows.contains(&word)
     }
 
     pub(super) fn pair_of(&self, room: &str) -> Option<&[String; 2]> {
@@ -91,6 +120,9 @@ impl Universe {
 
     /// Whether the documents define what this event does at this moment.
     pub fn is_defined(&self, model: &Model, event: &Value) -> bool {
+        if !self.is_later_defined(model, event) {
+            return false;
+        }
         let field = |name: &str| event[name].as_str().unwrap_or("");
         let room = model.rooms.get(field("room"));
         // Several rooms may be that of two users; which of them a message goes to is left open.
@@ -127,31 +159,6 @@ impl Universe {
                 });
                 theirs.len() <= 1 && !open && !elsewhere
             }
-            // Several rooms may be that of two users, and one that is empty may have another one's name.
-            "message.recalled" | "message.updated" => {
-                let theirs = match event.get("to") {
-                    Some(_) => between(field("sender"), field("to")),
-                    None => vec![field("room").to_owned()],
-                };
-                let rooms = theirs.iter().filter_map(|id| model.rooms.get(id));
-                let is_empty =
-                    event.get("to").is_some() && rooms.clone().any(|room| room.members.is_empty());
-                // Of a message that is not the last one the room knows only what edits gave.
-                let is_told = |room: &Room| {
-                    let last = room.last().map(|last| &last.id);
-                    room.message(field("id")).is_none_or(|m| {
-                        let same = |name: &'static str| match name {
-                            "text" => event[name] == *m.text,
-                            "message_type" => event[name] == *m.message_type,
-                            _ => event[name].as_object() == Some(&m.payload),
-                        };
-                        let known = |name| last == Some(&m.id) || m.edited.contains(name);
-                        let given = ["text", "message_type", "payload"].into_iter();
-                        given.into_iter().all(|name| known(name) || !same(name))
-                    })
-                };
-                theirs.len() <= 1 && !is_empty && rooms.clone().all(is_told)
-            }
             _ => true,
         }
     }
@@ -176,10 +183,23 @@ impl Universe {
 
     /// A time that no other room's messages have, so that the order of rooms is never a matter of luck; two messages
     /// of one room may well share it.
-    pub(super) fn time(rng: &mut StdRng, lane: usize) -> i64 {
+    pub(super) fn time(&self, rng: &mut StdRng, lane: usize) -> i64 {
         // Every now and then a clock is far ahead.
-        let start = if rng.random_bool(0.05) { FUTURE } else { START };
+        let start = if rng.random_bool(0.05) {
+            FUTURE
+        } else if self.knows("order") && rng.random_bool(0.7) {
+            self.recent
+        } else {
+            START
+        };
         start + rng.random_range(0..600) * 500 + lane as i64
+    }
+
+    /// A time of some other event: where the order of time is known, a few minutes ago as a rule.
+    pub(super) fn other_time(&self, rng: &mut StdRng) -> i64 {
+        let is_recent = self.knows("order") && rng.random_bool(0.85);
+        let start = if is_recent { self.recent } else { START };
+        start + rng.random_range(0..300_000)
     }
 
     /// Whose times a room's messages have. A direct room that a message makes is the next in the list.
