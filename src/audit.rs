@@ -1,4 +1,4 @@
-//! What looks after the data from beside the pods: `verify`, `rebuild`, `inspect`, `memory`, `doctor`.
+//! What looks after the data from beside the pods: `verify`, `rebuild`, `migrate`, `inspect`, `memory`, `doctor`.
 
 mod compare;
 mod derive;
@@ -8,6 +8,7 @@ mod form;
 mod inspect;
 mod look;
 mod memory;
+mod migrate;
 mod mend;
 mod record;
 mod rebuild;
@@ -28,6 +29,7 @@ pub(crate) use drift::Drift;
 pub(crate) use inspect::{ListedRoom, RoomShown, UserShown};
 pub(crate) use memory::{KeyTotals, MemoryUse};
 pub(crate) use mend::Mended;
+pub(crate) use migrate::{Migrated, Migrator};
 pub(crate) use rebuild::Repair;
 pub(crate) use unreadable::UnreadableData;
 pub(crate) use verify::{Finding, Progress, Scope};

@@ -11,6 +11,7 @@ mod findings;
 mod import;
 mod inspect;
 mod memory;
+mod migrate;
 mod output;
 mod probe;
 mod process;
@@ -61,6 +62,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Repair what `verify` finds, and print it; exit code 1: something is left
     Rebuild(rebuild::RebuildArgs),
+    /// Bring the data of an earlier version up to this one, beside running pods; what was broken off goes on when it is run again
+    Migrate(migrate::MigrateArgs),
     /// Show one user or one room as it stands in Redis, with the redis-cli lines that show the same
     Inspect(inspect::InspectArgs),
     /// Apply the events of a file, one JSON object a line
@@ -106,6 +109,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Token { wanted } => token::print_token(wanted),
         Command::Verify(verify) => verify.run(),
         Command::Rebuild(rebuild) => rebuild.run(),
+        Command::Migrate(migrate) => migrate.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Import(import) => import.run(),
         Command::Doctor(doctor) => doctor.run(),

@@ -41,6 +41,11 @@ impl Meter {
         });
     }
 
+    /// The same, where there is nothing but users.
+    pub(super) fn show_users(&self, progress: &Progress) {
+        self.update(Some(progress.fraction), || counted(progress.users, "user"));
+    }
+
     /// Shows how far it has come, if that is known, and what has been done.
     pub(super) fn update(&self, fraction: Option<f64>, done: impl FnOnce() -> String) {
         let every = if self.terminal { REDRAW } else { LINE };

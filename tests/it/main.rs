@@ -103,6 +103,9 @@ mod circles;
 /// Events with keys, and requests with one as a whole: sent again they change nothing.
 mod repeats;
 
+/// The version of the data's schema, and `migrate`.
+mod schema;
+
 /// A room cleared, a message that excepts some, a read up to a position, what a room adds to sums.
 mod words;
 

@@ -119,6 +119,7 @@ impl Reader {
             .map(|user| Self::plain_totals_item(app, user, &suffixes, &ALL_FAMILIES))
             .collect();
         let answers = self.redis.send_all(&items).await?;
+        let is_old = self.redis.is_old();
         let mut totals = Vec::with_capacity(users.len());
         let mut with_supergroups = Vec::new();
         for (at, answer) in answers.iter().enumerate() {
@@ -130,8 +131,8 @@ impl Reader {
                     });
             totals.push(match plain? {
                 PlainTotals::Unknown => None,
-                PlainTotals::Totals(totals) => Some(totals),
-                PlainTotals::HasSupergroups => {
+                PlainTotals::Totals(totals) if !is_old => Some(totals),
+                _ => {
                     with_supergroups.extend(users.get(at).map(|user| (at, user)));
                     None
                 }

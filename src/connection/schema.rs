@@ -1,0 +1,287 @@
+//! The version of the schema that the data has: which forms keys and records have. Data carry it, in one key for all apps
+//! ([`keys::SCHEMA`]), so a cluster has it on one of its nodes. Nothing is read or written before the version is known, nor while
+//! it is one that this program can't read.
+//!
+//! The value is two numbers: the version that was written, and the oldest version that a program has to know to read it. Data
+//! without the key are of version 1, if there are any: those of 0.1.0. This program reads them as they are (`docs/upgrade.md`
+//! says what it works out meanwhile), and `unread migrate` makes version 2 of them.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use redis::Value;
+
+use super::Redis;
+use crate::error::{Error, Result, Trouble};
+use crate::{keys, scripts};
+
+/// The version that this program writes.
+pub(crate) const WRITTEN: u64 = 2;
+/// The oldest version that a program has to know to read what this one writes.
+const OLDEST_READER: u64 = 2;
+/// Data without the key have this version.
+const WITHOUT_KEY: u64 = 1;
+/// Keys that a server looks through at once for one of this program's.
+const PAGE: usize = 10_000;
+
+/// What became of a look at the version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Schema {
+    /// Nobody has seen it yet.
+    Unknown,
+    /// That of this program, or a later one that it can read.
+    Current,
+    /// An earlier one: this program reads and writes such data, and `unread migrate` is due.
+    Old,
+    /// A later one that this program can't read.
+    Newer,
+    /// What stands in the key is no version.
+    Unreadable,
+}
+
+impl Schema {
+    const ALL: [Self; 5] = [
+        Self::Unknown,
+        Self::Current,
+        Self::Old,
+        Self::Newer,
+        Self::Unreadable,
+    ];
+
+    /// The word for it in `/readyz`, in the log and in what `doctor` prints.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Current => "current",
+            Self::Old => "old",
+            Self::Newer => "newer",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    /// Whether this program may read and write data of that version.
+    pub(crate) fn is_usable(self) -> bool {
+        matches!(self, Self::Current | Self::Old)
+    }
+
+    /// Whether this program must not touch the data.
+    pub(crate) fn is_refused(self) -> bool {
+        matches!(self, Self::Newer | Self::Unreadable)
+    }
+
+    /// By the value of the key.
+    fn of(value: &str) -> (Self, String) {
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| text.parse::<u64>().ok()).flatten()
+        };
+        let numbers = value.split_once(' ');
+        let numbers =
+            numbers.and_then(|(written, reader)| Some((number(written)?, number(reader)?)));
+        match numbers {
+            Some((written, reader)) if reader > WRITTEN => (
+                Self::Newer,
+                format!(
+                    "the data are of schema {written}, which takes a program that knows schema {reader}; this one knows {WRITTEN}"
+                ),
+            ),
+            Some((written, reader)) if reader > 0 && written >= reader => match written < WRITTEN {
+                true => (Self::Old, old(written)),
+                false => (Self::Current, String::new()),
+            },
+            _ => (
+                Self::Unreadable,
+                format!("{} does not hold a version of the schema", keys::SCHEMA),
+            ),
+        }
+    }
+}
+
+/// The words for data of an earlier version.
+fn old(written: u64) -> String {
+    format!(
+        "the data are of schema {written}, and this program's is {WRITTEN}: run `unread migrate` when no earlier pod runs any more"
+    )
+}
+
+/// What is known of the version.
+#[derive(Default)]
+pub(super) struct Known {
+    /// A place in [`Schema::ALL`].
+    state: AtomicU8,
+    /// The words for it, empty where all is well.
+    words: Mutex<String>,
+    /// Whether this process may begin data, by writing its version where there are none.
+    begins: AtomicBool,
+}
+
+impl Known {
+    fn state(&self) -> Schema {
+        let place = usize::from(self.state.load(Ordering::Acquire));
+        Schema::ALL.get(place).copied().unwrap_or(Schema::Unknown)
+    }
+
+    fn set(&self, (state, words): (Schema, String)) {
+        *self.words.lock().unwrap_or_else(PoisonError::into_inner) = words;
+        let place = Schema::ALL.iter().position(|one| *one == state);
+        let place = place.and_then(|place| u8::try_from(place).ok());
+        self.state.store(place.unwrap_or(0), Ordering::Release);
+    }
+}
+
+impl Redis {
+    /// What the last look came to, and its words; empty where all is well.
+    pub(crate) fn schema(&self) -> (Schema, String) {
+        let known = &self.inner.schema;
+        let words = known.words.lock().unwrap_or_else(PoisonError::into_inner);
+        (known.state(), words.clone())
+    }
+
+    /// Whether the data may be of an earlier version than this program's.
+    pub(crate) fn is_old(&self) -> bool {
+        self.inner.schema.state() == Schema::Old
+    }
+
+    /// From now on data that are not there yet begin with this program's version.
+    pub(crate) fn begins_data(&self) {
+        self.inner.schema.begins.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether requests may be sent, as far as that is known.
+    pub(super) fn is_open(&self) -> bool {
+        self.inner.schema.state().is_usable()
+    }
+
+    /// Fails if requests must not be sent. Looks at the version if nobody has yet.
+    pub(super) async fn admit(&self) -> Result<()> {
+        if self.schema().0 == Schema::Unknown {
+            self.look_at_schema().await?;
+        }
+        match self.schema() {
+            (state, words) if state.is_refused() => {
+                Err(self.unavailable("schema", Trouble::Schema, words))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at the version of the data. Where it can't be seen, what was known of it stays.
+    pub(crate) async fn look_at_schema(&self) -> Result<()> {
+        let found = match self.stored_schema().await {
+            Ok(Some(value)) => Schema::of(&value),
+            // Keys were found before, and a look for others would cost the same each time.
+            Ok(None) if self.is_old() => return Ok(()),
+            Ok(None) => self.without_key().await?,
+            Err(Error::Unreadable(what)) => (Schema::Unreadable, what.to_string()),
+            Err(error) => return Err(error),
+        };
+        self.inner.schema.set(found);
+        Ok(())
+    }
+
+    async fn stored_schema(&self) -> Result<Option<String>> {
+        let mut get = redis::cmd("GET");
+        get.arg(keys::SCHEMA);
+        match self.single((&get).into()).await? {
+            Value::Nil => Ok(None),
+            Value::BulkString(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+            _ => Ok(Some(String::new())),
+        }
+    }
+
+    /// The version of data without the key. It may be written where there are no data: then they begin with this program's.
+    async fn without_key(&self) -> Result<(Schema, String)> {
+        if !self.is_empty().await? {
+            // Another pod may have begun the data since.
+            let value = self.stored_schema().await?;
+            return Ok(value.map_or_else(
+                || (Schema::Old, old(WITHOUT_KEY)),
+                |value| Schema::of(&value),
+            ));
+        }
+        if !self.inner.schema.begins.load(Ordering::Relaxed) {
+            return Ok((Schema::Current, String::new()));
+        }
+        match self.raise_schema().await {
+            // Nobody writes anything there, so there are no data.
+            Err(Error::Unavailable(why)) if why.trouble.is_of_writes() => {
+                Ok((Schema::Current, String::new()))
+            }
+            raised => raised,
+        }
+    }
+
+    /// Writes this program's version, unless a later one is written. Answers what is then there.
+    pub(crate) async fn raise_schema(&self) -> Result<(Schema, String)> {
+        let call = scripts::SCHEMA_RAISE.call(&[keys::SCHEMA]);
+        let call = call.arg(WRITTEN).arg(OLDEST_READER);
+        let found = match self.single((&call).into()).await? {
+            Value::BulkString(text) => Schema::of(&String::from_utf8_lossy(&text)),
+            _ => Schema::of(""),
+        };
+        self.inner.schema.set(found.clone());
+        Ok(found)
+    }
+
+    /// Whether there is no key of this program. Where that can't be seen, there may be some.
+    async fn is_empty(&self) -> Result<bool> {
+        for server in self.masters().await? {
+            let mut cursor = Vec::from(*b"0");
+            loop {
+                let mut scan = redis::cmd("SCAN");
+                scan.arg(&cursor).arg("MATCH").arg(keys::ALL);
+                scan.arg("COUNT").arg(PAGE);
+                let page = match server.admin(&scan).await {
+                    Ok(Value::Array(page)) => page,
+                    Ok(_) => return Ok(false),
+                    Err(Error::Unavailable(why)) if why.trouble == Trouble::Rights => {
+                        return Ok(false);
+                    }
+                    Err(error) => return Err(error),
+                };
+                match page.as_slice() {
+                    [Value::BulkString(next), Value::Array(found)] if found.is_empty() => {
+                        if next == b"0" {
+                            break;
+                        }
+                        cursor.clone_from(next);
+                    }
+                    _ => return Ok(false),
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_read_or_refused_never_guessed() {
+        for (value, state) in [
+            ("2 2", Schema::Current),
+            ("7 2", Schema::Current),
+            ("2 1", Schema::Current),
+            ("1 1", Schema::Old),
+            ("3 3", Schema::Newer),
+            ("1 3", Schema::Newer),
+            ("99999999999 99999999998", Schema::Newer),
+            ("", Schema::Unreadable),
+            ("2", Schema::Unreadable),
+            ("2 ", Schema::Unreadable),
+            ("2 0", Schema::Unreadable),
+            ("1 2", Schema::Unreadable),
+            ("+2 2", Schema::Unreadable),
+            ("2 2 2", Schema::Unreadable),
+            ("two two", Schema::Unreadable),
+            ("99999999999999999999999 1", Schema::Unreadable),
+        ] {
+            assert_eq!(Schema::of(value).0, state, "{value:?}");
+            assert_eq!(Schema::of(value).1.is_empty(), state == Schema::Current);
+        }
+        let written = format!("{WRITTEN} {OLDEST_READER}");
+        assert_eq!(Schema::of(&written).0, Schema::Current);
+    }
+}

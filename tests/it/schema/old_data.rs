@@ -1,0 +1,203 @@
+//! `0.1.0.events.ndjson` has events, and `0.1.0.redis.ndjson` what 0.1.0 (commit 285ad68) had in Redis after it had taken them, one
+//! command a line; without times to live. The pod was killed each time that it had accepted one of the last six events and had told
+//! nobody, so six jobs are left. No event is one that 0.1.0 understood otherwise than the definition of today: no message has
+//! a `time` before that of an earlier one, and nobody writes to somebody who was only invited.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{KEY, everything, readyz, schema};
+use crate::support::check::{self, Questions};
+use crate::support::clock::{Clock, MINUTE};
+use crate::support::model::{Condition, Model, Outcome, RoomsQuery, SortBy};
+use crate::support::servers::Cluster;
+use crate::support::{
+    App, Config, Pod, RedisServer, assert_no_drift, eventually, now_seconds, run_unread,
+};
+
+/// When the commands were taken, in microseconds.
+const TAKEN: i64 = 1_795_738_475_084_173;
+
+fn lines(text: &str) -> impl Iterator<Item = Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap())
+}
+
+fn commands() -> impl Iterator<Item = Vec<String>> {
+    lines(include_str!("0.1.0.redis.ndjson")).map(|line| serde_json::from_value(line).unwrap())
+}
+
+/// A server whose clock is a minute further than when the data were taken, with the data.
+fn redis_with_old_data() -> RedisServer {
+    let clock = Clock::new();
+    clock.set(TAKEN + MINUTE - now_seconds() as i64 * 1_000_000);
+    let redis = RedisServer::by_clock(&clock, &["--appendonly", "no"]);
+    for command in commands() {
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        redis.cli(&command);
+    }
+    redis
+}
+
+/// The model after all events, and how an event that makes a direct room names the two.
+fn model() -> (Model, BTreeSet<(String, String)>) {
+    let (mut model, mut pairs) = (Model::default(), BTreeSet::new());
+    for event in lines(include_str!("0.1.0.events.ndjson")) {
+        let outcome = model.apply(&event);
+        assert!(
+            matches!(outcome, Outcome::Applied(_)),
+            "{event}: {outcome:?}"
+        );
+        if let (Some(sender), Some(to)) = (event["sender"].as_str(), event["to"].as_str()) {
+            let (one, other) = (sender.min(to), sender.max(to));
+            pairs.insert((one.to_owned(), other.to_owned()));
+        }
+    }
+    (model, pairs)
+}
+
+/// The same with the ids of direct rooms as the data have them.
+async fn learned(app: &App) -> Model {
+    let (mut model, pairs) = model();
+    for (one, other) in pairs {
+        let rows = app.imkit_rooms(&one, &[]).await.ok();
+        let rows = rows["result"]["data"].as_array().unwrap().iter();
+        let room = rows.into_iter().find(|row| {
+            let mut members = row["members"].as_array().unwrap().iter();
+            row["roomType"] == "direct" && members.any(|member| member["_id"] == other.as_str())
+        });
+        let room = room.unwrap_or_else(|| panic!("no room of {one:?} and {other:?}"));
+        model.learn(&one, &other, room["_id"].as_str().unwrap());
+    }
+    model
+}
+
+/// What the model says of everybody and of every room.
+async fn agrees(app: &App, model: &Model) -> check::Check {
+    let mut users: Vec<String> = model.users.keys().cloned().collect();
+    users.extend(["zoe".to_owned(), "nobody".to_owned()]);
+    check::many(app, model, &users).await?;
+    let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let pref = |name, value: Value| RoomsQuery {
+        pref: vec![(name, Condition::Equal(value))],
+        ..RoomsQuery::default()
+    };
+    let ask = Questions {
+        tags: texts(&[
+            "work", "home", "a:b{c}*", "before", "after", "gone", "many", "moved", "none",
+        ]),
+        types: texts(&["support", "feed", "old-type", "new-type", "t|y%", "none"]),
+        peers: texts(&[
+            "alice", "bob", "carol", "dave", "erin", "stranger", "peer-0", "zoe", "nobody",
+        ]),
+        rooms: vec![
+            RoomsQuery::default(),
+            pref("hidden", true.into()),
+            pref("sticky", true.into()),
+            pref("muted", true.into()),
+            pref("tags", "vip".into()),
+            pref("folder", "F 1".into()),
+            RoomsQuery {
+                sort: vec![(SortBy::CreatedTime, false)],
+                unread_first: true,
+                ..RoomsQuery::default()
+            },
+            RoomsQuery {
+                q: vec![("roomTags", Condition::Equal("work".into()))],
+                ..RoomsQuery::default()
+            },
+        ],
+    };
+    for user in &users {
+        check::user(app, model, user, &ask).await?;
+    }
+    let some = texts(&["alice", "bob", "carol", "frank", "zoe"]);
+    for room in model.rooms.keys().map(String::as_str).chain(["gone"]) {
+        check::room(app, model, room, &some).await?;
+    }
+    Ok(())
+}
+
+fn migrate(url: &str) -> String {
+    let ran = run_unread(&["migrate", "--redis-url", url]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    ran.stdout
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_of_0_1_0_are_read_right_and_migrated() {
+    let redis = redis_with_old_data();
+    let url = redis.url();
+    let doctor = run_unread(&["doctor", "--redis-url", &url]).stdout;
+    assert!(
+        doctor.contains("\nwarn  schema: the data are of schema 1"),
+        "{doctor}"
+    );
+    let config = Config::apps(1);
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    // Every number is right before it is migrated, too.
+    let why = schema(&pod, "old");
+    assert!(why.contains("run `unread migrate`"), "{why}");
+    assert_eq!(readyz(&pod)["ready"], true);
+    let model = learned(&app).await;
+    eventually("the jobs that were left are done", || agrees(&app, &model)).await;
+    assert_no_drift(&url, "app-0");
+
+    // A version that is not theirs would be believed. Without it they are old data again.
+    redis.cli(&["SET", KEY, "2 2"]);
+    schema(&pod, "current");
+    let wrong = agrees(&app, &model).await.unwrap_err();
+    assert!(wrong.contains("unread_rooms"), "{wrong}");
+    redis.cli(&["DEL", KEY]);
+    schema(&pod, "old");
+    agrees(&app, &model).await.unwrap();
+
+    let before = everything(&redis);
+    let ran = run_unread(&["migrate", "--dry-run", "--redis-url", &url]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("nothing was written"), "{ran:?}");
+    assert_eq!(everything(&redis), before);
+    assert_eq!(redis.cli(&["EXISTS", KEY]), "0");
+
+    let said = migrate(&url);
+    assert!(said.starts_with("migrated to schema 2: "), "{said}");
+    assert_ne!(everything(&redis), before);
+    assert_eq!(redis.cli(&["GET", KEY]), "2 2");
+    schema(&pod, "current");
+    agrees(&app, &model).await.unwrap();
+    assert_no_drift(&url, "app-0");
+
+    let after = everything(&redis);
+    assert_eq!(
+        migrate(&url),
+        "nothing to migrate: the data are of schema 2\n"
+    );
+    // Nor does it write anything where it does not know that it has been there.
+    redis.cli(&["DEL", KEY]);
+    let said = migrate(&url);
+    assert!(said.contains(": 0 of "), "{said}");
+    assert_eq!(everything(&redis), after);
+}
+
+/// Migrated before any pod of this version has seen them, with all that was left unfinished.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_of_0_1_0_are_migrated_on_a_cluster() {
+    let cluster = Cluster::start(5_000);
+    for command in commands() {
+        let mut words = vec!["-c"];
+        words.extend(command.iter().map(String::as_str));
+        cluster.nodes[0].cli(&words);
+    }
+    let url = cluster.operators_url();
+    let said = migrate(&url);
+    assert!(said.starts_with("migrated to schema 2: "), "{said}");
+    assert_eq!(cluster.nodes[0].cli(&["-c", "GET", KEY]), "2 2");
+    let config = Config::apps(1);
+    let pod = Pod::start_at(&config, &cluster.url());
+    assert_eq!(readyz(&pod)["components"]["schema"], "current");
+    let app = App::new(&config.apps[0], &pod.base);
+    let model = learned(&app).await;
+    eventually("the jobs that were left are done", || agrees(&app, &model)).await;
+    assert_no_drift(&url, "app-0");
+}
