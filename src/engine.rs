@@ -43,7 +43,7 @@ use crate::telemetry::metrics::Metrics;
 
 pub(crate) use health::{Health, Probe, RedisState};
 pub(crate) use limits::Limits;
-pub(crate) use read::Reader;
+pub(crate) use read::{Concern, ConcernedTotals, MOST_CONCERNED, Reader};
 #[cfg(fuzzing)]
 pub(crate) use read::rooms::set_pref;
 pub(crate) use read::rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};

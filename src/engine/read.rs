@@ -2,6 +2,7 @@
 //! a second round trip asks supergroups. Futures that few calls need are boxed, because otherwise every call would reserve memory
 //! for them.
 
+mod concerned;
 mod fields;
 mod overview;
 mod peers;
@@ -21,6 +22,8 @@ use crate::engine::limits::Limits;
 use crate::engine::members::MemberLists;
 use crate::error::{Error, Result};
 use crate::quota::Limit;
+
+pub(crate) use concerned::{Concern, ConcernedTotals, MOST_CONCERNED};
 
 /// How long a call waits for its charge if the limit may be on another node than the user's slot.
 const CHARGE: Duration = Duration::from_millis(200);

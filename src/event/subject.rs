@@ -1,7 +1,7 @@
 //! What an event is about, and whether it builds on earlier events of other rooms. Both the writer, which keeps the order within a
 //! request, and the import, which keeps it across many batches, go by this.
 
-use super::{Change, Message, RoomOrPeer};
+use super::{Change, Mentions, Message, RoomOrPeer};
 use crate::names::{RoomId, UserId};
 
 /// What an event is about.
@@ -15,6 +15,30 @@ pub(crate) enum Subject<'a> {
     Room(&'a RoomId),
     /// The direct room of two users, of whom the first one acts.
     Pair(&'a UserId, &'a UserId),
+}
+
+/// Whose counts an event may change: some users, and the members of a room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Concern<'a> {
+    /// The users who are concerned in a room of any kind.
+    pub users: [Option<&'a UserId>; 2],
+    /// More of them.
+    pub more: &'a [UserId],
+    /// Users who are concerned if the room is a supergroup.
+    pub in_supergroup: &'a [UserId],
+    /// The room whose members are concerned, and which of them.
+    pub members: Option<(&'a RoomId, MembersOf)>,
+}
+
+/// Which members of a room an event concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MembersOf {
+    /// Those of a direct room or a group.
+    SmallRoom,
+    /// The same, as the room was before the event, which may make a supergroup of it.
+    SmallRoomBefore,
+    /// Those of a room of any kind, as it was before the event, which deletes it.
+    RoomBefore,
 }
 
 /// What earlier events of a request may have changed.
@@ -65,6 +89,56 @@ impl Change {
             | Change::Pref { room, .. } => Some(Subject::Room(room)),
             Change::Message(message) => in_place(&message.place, message.sender.as_ref()),
             Change::Read { place, user, .. } => in_place(place, Some(user)),
+        }
+    }
+
+    /// Whose counts it may change, as far as anybody is told: the members of a supergroup are not.
+    pub(crate) fn concern(&self) -> Concern<'_> {
+        let small = |room| Some((room, MembersOf::SmallRoom));
+        let none = Concern::default();
+        match self {
+            Change::UserUpdated { user, .. }
+            | Change::UserDeleted { user }
+            | Change::Read { user, .. }
+            | Change::ReadAll { user, .. }
+            | Change::Pref { user, .. } => Concern {
+                users: [Some(user), None],
+                ..none
+            },
+            Change::RoomUpdated { room, kind, .. } => Concern {
+                members: match kind {
+                    Some("supergroup") => Some((room, MembersOf::SmallRoomBefore)),
+                    _ => small(room),
+                },
+                ..none
+            },
+            Change::RoomDeleted { room } => Concern {
+                members: Some((room, MembersOf::RoomBefore)),
+                ..none
+            },
+            Change::Member { users, .. } => Concern {
+                more: users,
+                ..none
+            },
+            Change::Message(message) => match &message.place {
+                RoomOrPeer::With(to) => Concern {
+                    users: [message.sender.as_ref(), Some(to)],
+                    ..none
+                },
+                RoomOrPeer::Room(room) => Concern {
+                    users: [message.sender.as_ref(), None],
+                    in_supergroup: match &message.mentions {
+                        Mentions::Users(users) => users,
+                        Mentions::All => &[],
+                    },
+                    members: small(room),
+                    ..none
+                },
+            },
+            Change::Recalled { room, .. } => Concern {
+                members: small(room),
+                ..none
+            },
         }
     }
 

@@ -167,6 +167,16 @@ fn parameters<'a>(
     Ok(given)
 }
 
+/// Whether a value of the parameter `include`, a list with commas, names the one thing that the call can add to its answer.
+fn includes(value: &str, known: &str) -> Result<bool, Problem> {
+    let mut parts = value.split(',').filter(|part| !part.is_empty()).peekable();
+    let found = parts.peek().is_some();
+    match parts.all(|part| part == known) {
+        true => Ok(found),
+        false => Err(Problem::bad(format!("include can only name {known}"))),
+    }
+}
+
 /// A name that a caller has sent, cut so that an answer can repeat it.
 fn named(name: &str) -> String {
     let clean: String = name.chars().filter(|c| !c.is_control()).take(64).collect();

@@ -12,7 +12,7 @@ use crate::counts::number::add;
 use crate::counts::{RoomUnread, Totals, UserUnread};
 use crate::engine::reply::fields;
 use crate::error::Result;
-use crate::keys::{UserKeys, decode, encode};
+use crate::keys::{Enc, UserKeys, decode, encode};
 use crate::names::{AppId, CustomType, UserId};
 use crate::quota::Limit;
 
@@ -107,6 +107,15 @@ impl Reader {
         users: &[&UserId],
     ) -> Result<Vec<Option<Totals>>> {
         let _place = self.admission.read()?;
+        self.totals_in_place(app, users).await
+    }
+
+    /// The same, for a call that has its place among the reads already.
+    pub(super) async fn totals_in_place(
+        &self,
+        app: &AppId,
+        users: &[&UserId],
+    ) -> Result<Vec<Option<Totals>>> {
         let suffixes = suffixes(None);
         let items: Vec<Item> = users
             .iter()
@@ -126,14 +135,15 @@ impl Reader {
                 PlainTotals::Unknown => None,
                 PlainTotals::Totals(totals) => Some(totals),
                 PlainTotals::HasSupergroups => {
-                    with_supergroups.extend(users.get(at).map(|user| (at, user)));
+                    let user = users.get(at).map(|user| encode(user.as_str()));
+                    with_supergroups.extend(user.map(|user| (at, user)));
                     None
                 }
             });
         }
         let mut overviews = stream::iter(with_supergroups)
-            .map(|(at, user)| async move {
-                Ok((at, self.overview(app, &encode(user.as_str()), "c").await?))
+            .map(|(at, user): (usize, Enc)| async move {
+                Ok((at, self.overview(app, &user, "c").await?))
             })
             .buffer_unordered(USERS_AT_ONCE);
         while let Some((at, overview)) = overviews.try_next().await? {

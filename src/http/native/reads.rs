@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json as object};
 
 use super::problem::Problem;
-use super::{Media, Times, enter, media_type, named, parameters};
+use super::{Media, Times, enter, includes, media_type, named, parameters};
 use crate::counts::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
 use crate::http::request::{Call, decode_segment, json as answer};
 use crate::json::{self, LineIndex, NotJson, Surrogates};
@@ -25,12 +25,7 @@ pub(super) async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem
     let user = parse_segment(call.parameter(0), UserId::parse)?;
     let mut rooms = false;
     for (_, value) in parameters(call, &[("include", Times::Many)])? {
-        for part in value.split(',').filter(|part| !part.is_empty()) {
-            if part != "rooms" {
-                return Err(Problem::bad("include can only name rooms"));
-            }
-            rooms = true;
-        }
+        rooms |= includes(&value, "rooms")?;
     }
     match call.state.reader.user_unread(app, &user, rooms).await? {
         Some(unread) => Ok(ok(&UserAnswer::new(&user, &unread))),
@@ -250,7 +245,7 @@ impl<'a> RoomAnswer<'a> {
 }
 
 /// Written as an object that holds, under each user's id, the user's numbers, or null where there is no such user.
-struct Users<'a>(&'a [(&'a UserId, Option<Totals>)]);
+pub(super) struct Users<'a>(pub &'a [(&'a UserId, Option<Totals>)]);
 
 impl Serialize for Users<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
