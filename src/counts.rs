@@ -40,6 +40,14 @@ pub(crate) struct RoomUnread {
     pub messages: u64,
     /// The unread messages that mention the user.
     pub mentions: u64,
+    /// Whether the user has muted the room.
+    pub muted: bool,
+    /// Whether the user has hidden the room.
+    pub hidden: bool,
+    /// The user's read position.
+    pub read_position: u64,
+    /// The position of the last message.
+    pub head: u64,
 }
 
 /// A kind of room.

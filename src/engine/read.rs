@@ -10,6 +10,7 @@ mod room;
 pub(crate) mod rooms;
 mod tags;
 mod totals;
+mod user;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::quota::Limit;
 
 pub(crate) use concerned::{Concern, ConcernedTotals, MOST_CONCERNED};
+pub(crate) use user::RoomRows;
 
 /// How long a call waits for its charge if the limit may be on another node than the user's slot.
 const CHARGE: Duration = Duration::from_millis(200);

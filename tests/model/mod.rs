@@ -165,6 +165,14 @@ impl Room {
         matches!(self.members.get(user), Some(Member::Joined { .. }))
     }
 
+    /// How far a user has read; none: the user has not joined.
+    pub fn read_position(&self, user: &str) -> Option<u64> {
+        match self.members.get(user) {
+            Some(Member::Joined { read, .. }) => Some(*read),
+            _ => None,
+        }
+    }
+
     fn join(&mut self, user: &str) {
         if !self.has_joined(user) {
             self.members.insert(

@@ -45,9 +45,12 @@ impl Model {
         answer["types"] = json!(types);
         if include_rooms {
             let row = |(id, room): (&str, &Room)| {
+                let pref = room.pref(user);
                 json!({
                     "room": id, "kind": room.kind.name(), "custom_type": room.custom_type, "tags": room.tags,
-                    "messages": room.unread(user), "mentions": room.mentions(user),
+                    "messages": room.unread(user), "mentions": room.mentions(user), "count": "all",
+                    "muted": pref["muted"], "hidden": pref["hidden"],
+                    "read_position": room.read_position(user), "head": room.head(),
                 })
             };
             answer["rooms"] = self.rooms_of(user).map(row).collect();

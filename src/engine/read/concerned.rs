@@ -232,7 +232,10 @@ impl Reader {
         let mut cursor = "0".to_owned();
         while is_long {
             let mut scan = redis::cmd("HSCAN");
-            scan.arg(keys.members()).arg(&cursor).arg("COUNT").arg(1_000);
+            scan.arg(keys.members())
+                .arg(&cursor)
+                .arg("COUNT")
+                .arg(1_000);
             let mut page = Reply::new(self.redis.query(&scan).await?)?;
             cursor = text(page.value()?)?;
             if add(page.list()?)? > MOST_CONCERNED || cursor == "0" {

@@ -10,12 +10,15 @@ use serde_json::{Map, Value, json as object};
 use super::problem::Problem;
 use super::{Media, Times, enter, includes, media_type, named, parameters};
 use crate::counts::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
+use crate::engine::RoomRows;
 use crate::http::request::{Call, decode_segment, json as answer};
 use crate::json::{self, LineIndex, NotJson, Surrogates};
 use crate::names::{AppId, RoomId, UserId};
 
 /// The most users in one `POST /v1/unread`.
 pub(super) const MAX_USERS: usize = 1_000;
+/// The most rows in one page of a list.
+const MAX_ROWS: usize = 10_000;
 /// The most bytes of a body that names users: [`MAX_USERS`] of the longest ids, escaped, fit in.
 const MAX_USERS_BYTES: usize = 2 << 20;
 
@@ -23,14 +26,53 @@ const MAX_USERS_BYTES: usize = 2 << 20;
 pub(super) async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
     let (_, app) = enter(call)?;
     let user = parse_segment(call.parameter(0), UserId::parse)?;
-    let mut rooms = false;
-    for (_, value) in parameters(call, &[("include", Times::Many)])? {
-        rooms |= includes(&value, "rooms")?;
-    }
-    match call.state.reader.user_unread(app, &user, rooms).await? {
-        Some(unread) => Ok(ok(&UserAnswer::new(&user, &unread))),
+    user_counts(call, app, &user).await
+}
+
+async fn user_counts(call: &Call<'_>, app: &AppId, user: &UserId) -> Result<HttpResponse, Problem> {
+    let rows = rows(call)?;
+    match call
+        .state
+        .reader
+        .user_unread(app, user, rows.as_ref())
+        .await?
+    {
+        Some(unread) => Ok(ok(&UserAnswer::new(user, &unread))),
         None => Err(Problem::new(StatusCode::NOT_FOUND, "no such user")),
     }
+}
+
+/// Which rooms a call asks for, if any. What narrows the list down asks for it as well.
+fn rows(call: &Call<'_>) -> Result<Option<RoomRows>, Problem> {
+    let known = [
+        ("include", Times::Many),
+        ("only", Times::Once),
+        ("limit", Times::Once),
+        ("after", Times::Once),
+    ];
+    let (mut rows, mut is_asked) = (RoomRows::default(), false);
+    for (name, value) in parameters(call, &known)? {
+        is_asked |= name != "include" || includes(&value, "rooms")?;
+        match name {
+            "only" if value == "unread" => rows.only_unread = true,
+            "only" => return Err(Problem::bad("only can be unread")),
+            "limit" => rows.limit = Some(limit(&value)?),
+            "after" => {
+                let room = RoomId::parse(value.into_owned());
+                let bad = |error| Problem::bad(format!("after: a room id {error}"));
+                rows.after = Some(room.map_err(bad)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(is_asked.then_some(rows))
+}
+
+/// The length of a page.
+fn limit(value: &str) -> Result<usize, Problem> {
+    let number = value.parse().ok();
+    let number = number.filter(|number| (1..=MAX_ROWS).contains(number));
+    number.ok_or_else(|| Problem::bad(format!("limit must be 1 to {MAX_ROWS}")))
 }
 
 /// `POST /v1/unread`.
@@ -229,6 +271,12 @@ struct RoomAnswer<'a> {
     tags: &'a [String],
     messages: u64,
     mentions: u64,
+    muted: bool,
+    hidden: bool,
+    /// Which of the room's counts are in the sums.
+    count: &'static str,
+    read_position: u64,
+    head: u64,
 }
 
 impl<'a> RoomAnswer<'a> {
@@ -240,6 +288,11 @@ impl<'a> RoomAnswer<'a> {
             tags: &room.tags,
             messages: room.messages,
             mentions: room.mentions,
+            muted: room.muted,
+            hidden: room.hidden,
+            count: "all",
+            read_position: room.read_position,
+            head: room.head,
         }
     }
 }

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{is_json, problem};
-use crate::support::{App, Reply, app, raw};
+use crate::support::{App, Reply, app, escaped, raw};
 
 async fn ask(app: &App, body: impl Into<reqwest::Body>) -> Reply {
     let request = app.native(Method::POST, "/v1/unread");
@@ -55,7 +55,8 @@ async fn a_user_is_answered_with_and_without_rooms() {
     let mut reply = app.unread("alice", true).await.ok();
     let rooms = reply["rooms"].take();
     assert_eq!(rooms.as_array().map(Vec::len), Some(2), "{rooms}");
-    let row = json!({"room": "r", "kind": "group", "custom_type": "c", "tags": ["t", "u"], "messages": 1, "mentions": 1});
+    let row = json!({"room": "r", "kind": "group", "custom_type": "c", "tags": ["t", "u"], "messages": 1, "mentions": 1,
+                     "muted": false, "hidden": false, "count": "all", "read_position": 0, "head": 1});
     assert!(rooms.as_array().unwrap().contains(&row), "{rooms}");
 
     for query in [
@@ -69,6 +70,127 @@ async fn a_user_is_answered_with_and_without_rooms() {
     }
     problem(&app.unread("nobody", false).await, 404);
     problem(&app.unread("Alice", false).await, 404);
+}
+
+/// A user's rooms as the answer to a query lists them.
+async fn rows(app: &App, user: &str, query: &str) -> Vec<Value> {
+    let path = format!("/v1/users/{user}/unread?{query}");
+    let reply = App::send(app.native(Method::GET, &path)).await.ok();
+    reply["rooms"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_row_says_how_far_the_user_has_read_and_what_the_user_has_set() {
+    let app = app();
+    for (kind, room) in [("group", "g"), ("supergroup", "s")] {
+        let message = |id: &str, sender: &str, mark_read: bool| {
+            json!({"type": "message.sent", "room": room, "id": id, "sender": sender, "mark_read": mark_read})
+        };
+        app.must(&json!([
+            {"type": "room.updated", "room": room, "kind": kind},
+            message("1", "bob", true),
+            {"type": "member.joined", "room": room, "users": ["alice", "bob"]},
+            message("2", "bob", true),
+            message("3", "alice", false),
+            message("4", "bob", true),
+        ]))
+        .await;
+        let row = |read: u64, head: u64, messages: u64, muted: bool, hidden: bool| {
+            json!([{"room": room, "kind": kind, "custom_type": null, "tags": [], "messages": messages, "mentions": 0,
+                    "muted": muted, "hidden": hidden, "count": "all", "read_position": read, "head": head}])
+        };
+        let only = || async {
+            let rows = rows(&app, "alice", "include=rooms").await;
+            let rows = rows.into_iter().filter(|row| row["room"] == room);
+            Value::from(rows.collect::<Vec<_>>())
+        };
+        assert_eq!(only().await, row(1, 4, 2, false, false));
+        app.must(&json!([
+            {"type": "pref.updated", "room": room, "user": "alice", "muted": true, "sticky": true},
+            {"type": "room.read", "room": room, "user": "alice", "up_to_id": "2"},
+        ]))
+        .await;
+        assert_eq!(only().await, row(2, 4, 1, true, false));
+        app.must(&json!([
+            {"type": "pref.updated", "room": room, "user": "alice", "hidden": true, "muted": false},
+            message("5", "alice", true),
+        ]))
+        .await;
+        assert_eq!(only().await, row(5, 5, 0, false, true));
+    }
+}
+
+#[tokio::test]
+async fn rows_come_in_pages_and_only_where_something_is_unread() {
+    let app = app();
+    let mut events = Vec::new();
+    let mut names: Vec<String> = ["a", "A", "%", "b,c", "ä", "z", "Z/1", "00"]
+        .map(str::to_owned)
+        .into();
+    for (at, room) in names.iter().enumerate() {
+        let kind = if at % 3 == 0 { "supergroup" } else { "group" };
+        events.push(json!({"type": "room.updated", "room": room, "kind": kind}));
+        events.push(json!({"type": "member.joined", "room": room, "users": ["alice", "bob"]}));
+        if at % 2 == 0 {
+            events.push(json!({"type": "message.sent", "room": room, "id": "1", "sender": "bob"}));
+        }
+    }
+    app.must(&Value::from(events)).await;
+    let unread: Vec<String> = names.iter().step_by(2).cloned().collect();
+    names.sort();
+    let all = rows(&app, "alice", "include=rooms").await;
+    let ids = |rows: &[Value]| -> Vec<String> {
+        let ids = rows.iter().map(|row| row["room"].as_str().unwrap());
+        ids.map(str::to_owned).collect()
+    };
+    assert_eq!(ids(&all), names);
+    for (query, keep) in [("include=rooms", None), ("only=unread", Some(&unread))] {
+        let kept = |row: &&Value| keep.is_none_or(|keep| keep.contains(&ids(&[(*row).clone()])[0]));
+        let expected: Vec<Value> = all.iter().filter(kept).cloned().collect();
+        for limit in 1..=names.len() {
+            let mut found: Vec<Value> = Vec::new();
+            loop {
+                let after = found.last().map_or(String::new(), |row| {
+                    format!("&after={}", escaped(row["room"].as_str().unwrap()))
+                });
+                let page = rows(&app, "alice", &format!("{query}&limit={limit}{after}")).await;
+                let is_last = page.len() < limit;
+                found.extend(page);
+                if is_last {
+                    break;
+                }
+            }
+            assert_eq!(found, expected, "{query} {limit}");
+        }
+    }
+    // The sums are those of all rooms.
+    let of = |query: &'static str| {
+        let path = format!("/v1/users/alice/unread?{query}");
+        let request = app.native(Method::GET, &path);
+        async move { App::send(request).await.ok() }
+    };
+    let (whole, page) = (of("include=rooms").await, of("only=unread&limit=1").await);
+    for family in ["messages", "mentions", "invitations", "tags", "types"] {
+        assert_eq!(whole[family], page[family]);
+    }
+    assert_eq!(rows(&app, "bob", "only=unread").await, [] as [Value; 0]);
+    assert_eq!(rows(&app, "alice", "after=~").await, rows(&app, "alice", "after=z").await);
+    for query in [
+        "only=read",
+        "only=",
+        "only=unread&only=unread",
+        "limit=0",
+        "limit=10001",
+        "limit=-1",
+        "limit=",
+        "limit=1.5",
+        "after=",
+        "after=%0a",
+        "limit=1&limit=1",
+    ] {
+        let path = format!("/v1/users/alice/unread?include=rooms&{query}");
+        problem(&App::send(app.native(Method::GET, &path)).await, 400);
+    }
 }
 
 #[tokio::test]

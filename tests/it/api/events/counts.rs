@@ -37,7 +37,8 @@ async fn an_answer_holds_the_totals_of_those_whom_the_events_concern() {
     for event in &all {
         app.must(event).await;
     }
-    let message = json!({"type": "message.sent", "room": "r", "id": "1", "sender": "b", "mentions": ["a"]});
+    let message =
+        json!({"type": "message.sent", "room": "r", "id": "1", "sender": "b", "mentions": ["a"]});
     // A duplicate still gets them.
     for status in ["applied", "duplicate"] {
         let answer = counted(&app, &message).await;
