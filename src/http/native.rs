@@ -5,6 +5,7 @@ mod events;
 mod problem;
 mod reads;
 mod results;
+mod users;
 #[cfg(fuzzing)]
 #[path = "../../fuzz/doors/native.rs"]
 #[doc(hidden)]
@@ -18,12 +19,14 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::config::{AppConfig, SectionKind};
 use crate::error::Error;
-use crate::http::dialect::{Dialect, Handler, Route, Tenants};
+use crate::http::cors;
+use crate::http::dialect::{self, Dialect, Handler, Route, TokenKind};
 use crate::http::keys::KeyRing;
 use crate::http::request::{self, Call};
 use crate::http::unserved::Unserved;
 use crate::names::AppId;
 use problem::Problem;
+use users::Users;
 
 /// The dialect of the native API.
 pub(crate) struct Native;
@@ -45,12 +48,15 @@ impl Dialect for Native {
         None
     }
 
-    fn tenants(&self, apps: &[AppConfig]) -> Tenants {
+    fn tenants(&self, apps: &[AppConfig]) -> dialect::Tenants {
         let keys = apps.iter().enumerate().flat_map(|(index, app)| {
             let keys = app.server_keys.iter();
             keys.map(move |key| (key.0.as_str(), index))
         });
-        Box::new(Servers(KeyRing::new(keys)))
+        Box::new(Tenants {
+            servers: KeyRing::new(keys),
+            users: Users::new(apps),
+        })
     }
 
     fn unserved(&self, why: Unserved) -> HttpResponse {
@@ -66,13 +72,34 @@ impl Dialect for Native {
             _ => Problem::new(why.status(), why.detail()).render(),
         }
     }
+
+    fn preflight(&self, call: &Call<'_>, allow: &str) -> Option<HttpResponse> {
+        (cors::is_preflight(call.req) && users::is_users_own(call)).then(|| {
+            let mut response = cors::preflight(call.req, allow, users::HEADERS);
+            self.finish(call, &mut response);
+            response
+        })
+    }
+
+    fn finish(&self, call: &Call<'_>, response: &mut HttpResponse) {
+        if users::is_users_own(call)
+            && let Ok(tenants) = call.tenants::<Tenants>()
+        {
+            tenants.users.origins(call).tell(call.req, response);
+        }
+    }
+
+    fn token(&self) -> Option<&'static TokenKind> {
+        Some(&users::TOKEN)
+    }
 }
 
 #[rustfmt::skip]
-static ROUTES: [Route; 5] = [
+static ROUTES: [Route; 6] = [
     route(Method::POST, "/v1/events", "POST", "native_events", |call| answered(events::events(call))),
     route(Method::POST, "/v1/unread", "POST", "native_unread", |call| answered(reads::unread(call))),
     route(Method::GET, "/v1/users/{user}/unread", "GET", "native_user_unread", |call| answered(reads::user_unread(call))),
+    route(Method::GET, "/v1/me/unread", "GET, HEAD, OPTIONS", "native_me_unread", |call| answered(reads::me_unread(call))),
     route(Method::GET, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(reads::room_unread(call))),
     route(Method::POST, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(reads::room_unread_of(call))),
 ];
@@ -96,8 +123,12 @@ const fn route(
     }
 }
 
-/// Which app a server key belongs to, as the app's place in the configuration.
-struct Servers(KeyRing<usize>);
+/// What a call is let in by.
+struct Tenants {
+    /// Which app a server key belongs to, as the app's place in the configuration.
+    servers: KeyRing<usize>,
+    users: Users,
+}
 
 /// The answer of a handler, or the problem that it ended with.
 fn answered<'c>(
@@ -120,19 +151,21 @@ fn enter<'a>(call: &Call<'a>) -> Result<(usize, &'a AppId), Problem> {
 
 /// The same, as the app's place in the configuration, without counting anything.
 fn authenticate(call: &Call<'_>) -> Result<usize, Problem> {
-    let given = call.header("authorization").and_then(|value| {
-        let (scheme, key) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-    });
-    let Servers(servers) = call.tenants()?;
-    given
-        .and_then(|key| servers.find(key).copied())
+    let tenants: &Tenants = call.tenants()?;
+    bearer(call)
+        .and_then(|key| tenants.servers.find(key).copied())
         .ok_or_else(|| {
             Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "a valid server key is needed as bearer token",
             )
         })
+}
+
+/// The bearer token of a call.
+fn bearer<'a>(call: &Call<'a>) -> Option<&'a str> {
+    let (scheme, token) = call.header("authorization")?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// How often a parameter may be given.

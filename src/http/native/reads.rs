@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json as object};
 
 use super::problem::Problem;
-use super::{Media, Times, enter, includes, media_type, named, parameters};
+use super::{Media, Tenants, Times, enter, includes, media_type, named, parameters, users};
 use crate::counts::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
 use crate::engine::RoomRows;
 use crate::http::request::{Call, decode_segment, json as answer};
@@ -26,6 +26,13 @@ const MAX_USERS_BYTES: usize = 2 << 20;
 pub(super) async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
     let (_, app) = enter(call)?;
     let user = parse_segment(call.parameter(0), UserId::parse)?;
+    user_counts(call, app, &user).await
+}
+
+/// `GET /v1/me/unread`: the same for the user whose token the call has.
+pub(super) async fn me_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
+    let tenants: &Tenants = call.tenants()?;
+    let (app, user) = users::enter(call, &tenants.users)?;
     user_counts(call, app, &user).await
 }
 

@@ -83,9 +83,7 @@ async fn rows(app: &App, user: &str, query: &str) -> Vec<Value> {
 async fn a_row_says_how_far_the_user_has_read_and_what_the_user_has_set() {
     let app = app();
     for (kind, room) in [("group", "g"), ("supergroup", "s")] {
-        let message = |id: &str, sender: &str, mark_read: bool| {
-            json!({"type": "message.sent", "room": room, "id": id, "sender": sender, "mark_read": mark_read})
-        };
+        let message = |id: &str, sender: &str, mark_read: bool| json!({"type": "message.sent", "room": room, "id": id, "sender": sender, "mark_read": mark_read});
         app.must(&json!([
             {"type": "room.updated", "room": room, "kind": kind},
             message("1", "bob", true),
@@ -174,7 +172,10 @@ async fn rows_come_in_pages_and_only_where_something_is_unread() {
         assert_eq!(whole[family], page[family]);
     }
     assert_eq!(rows(&app, "bob", "only=unread").await, [] as [Value; 0]);
-    assert_eq!(rows(&app, "alice", "after=~").await, rows(&app, "alice", "after=z").await);
+    assert_eq!(
+        rows(&app, "alice", "after=~").await,
+        rows(&app, "alice", "after=z").await
+    );
     for query in [
         "only=read",
         "only=",
