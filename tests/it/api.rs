@@ -18,6 +18,9 @@ mod input;
 /// The native reads.
 mod reads;
 
+/// The calls of users' own devices.
+mod users;
+
 /// Ids that Redis, a glob, a URL or a list could misread, through all events and back through all endpoints.
 mod names;
 

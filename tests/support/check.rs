@@ -229,6 +229,14 @@ pub async fn native(app: &impl Answers, model: &Model, user: &str) -> Check {
         room.as_object_mut()
             .map(|room| room.entry("custom_type").or_insert(Value::Null));
     }
+    // Only its changes say something.
+    let stamp = reply
+        .body
+        .as_object_mut()
+        .and_then(|body| body.remove("stamp"));
+    if !stamp.is_some_and(|stamp| stamp.is_string()) {
+        return Err(format!("{}: no stamp", what()));
+    }
     same(what, &reply.body, &expected)
 }
 

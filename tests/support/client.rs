@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::config::AppKeys;
 use super::fixture::Shared;
-use super::tokens::{imkit_token, now_seconds, tencent_usersig};
+use super::tokens::{imkit_token, now_seconds, tencent_usersig, user_token};
 use super::wait::PATIENCE;
 
 /// When `POST /v1/events` answers.
@@ -196,6 +196,13 @@ impl App {
             &format!("/v1/users/{}/unread{include}", escaped(user)),
         ))
         .await
+    }
+
+    /// `GET /v1/me/unread`, with a token that is good for an hour.
+    pub fn me(&self, query: &str, user: &str) -> reqwest::RequestBuilder {
+        let token = user_token(&self.keys.user_secret, user, now_seconds() + 3600);
+        self.request(reqwest::Method::GET, &format!("/v1/me/unread{query}"))
+            .bearer_auth(token)
     }
 
     pub async fn unread_many<S: AsRef<str>>(&self, users: &[S]) -> Reply {

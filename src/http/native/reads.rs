@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, HashSet};
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json as object};
+use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
 use super::{Media, Tenants, Times, enter, includes, media_type, named, parameters, users};
 use crate::counts::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
 use crate::engine::RoomRows;
-use crate::http::request::{Call, decode_segment, json as answer};
+use crate::http::request::{Call, decode_segment, json as answer, json_bytes, set};
 use crate::json::{self, LineIndex, NotJson, Surrogates};
 use crate::names::{AppId, RoomId, UserId};
 
@@ -44,7 +46,7 @@ async fn user_counts(call: &Call<'_>, app: &AppId, user: &UserId) -> Result<Http
         .user_unread(app, user, rows.as_ref())
         .await?
     {
-        Some(unread) => Ok(ok(&UserAnswer::new(user, &unread))),
+        Some(unread) => tagged(call, &UserAnswer::new(user, &unread)?),
         None => Err(Problem::new(StatusCode::NOT_FOUND, "no such user")),
     }
 }
@@ -251,6 +253,8 @@ struct UserAnswer<'a> {
     user: &'a str,
     #[serde(flatten)]
     families: Families,
+    /// A digest of the totals and of the rooms.
+    stamp: String,
     tags: &'a BTreeMap<String, u64>,
     types: &'a BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -258,15 +262,18 @@ struct UserAnswer<'a> {
 }
 
 impl<'a> UserAnswer<'a> {
-    fn new(user: &'a UserId, unread: &'a UserUnread) -> Self {
+    fn new(user: &'a UserId, unread: &'a UserUnread) -> Result<Self, Problem> {
+        let families = Families::from(&unread.totals);
         let rooms = unread.rooms.as_ref();
-        Self {
+        let rooms: Option<Vec<_>> = rooms.map(|rooms| rooms.iter().map(RoomAnswer::new).collect());
+        Ok(Self {
             user: user.as_str(),
-            families: (&unread.totals).into(),
+            stamp: digest(&(&families, &rooms))?,
+            families,
             tags: &unread.tags,
             types: &unread.types,
-            rooms: rooms.map(|rooms| rooms.iter().map(RoomAnswer::new).collect()),
-        }
+            rooms,
+        })
     }
 }
 
@@ -316,9 +323,47 @@ impl Serialize for Users<'_> {
     }
 }
 
+/// A digest of what is shown, 16 hexadecimal digits.
+fn digest(shown: &impl Serialize) -> Result<String, Problem> {
+    let mut digest = Sha256::new();
+    serde_json::to_writer(&mut digest, shown).map_err(|_| broken())?;
+    Ok(short(digest))
+}
+
+fn short(digest: Sha256) -> String {
+    let digest = digest.finalize();
+    let start = digest.first_chunk().copied();
+    format!("{:016x}", u64::from_be_bytes(start.unwrap_or_default()))
+}
+
+/// An answer with an entity tag, or, if the caller has it already, only the tag.
+fn tagged(call: &Call<'_>, body: &impl Serialize) -> Result<HttpResponse, Problem> {
+    let body = serde_json::to_vec(body).map_err(|_| broken())?;
+    let tag = format!("\"{}\"", short(Sha256::new_with_prefix(&body)));
+    let mut known = call
+        .headers("if-none-match")
+        .flat_map(|tags| tags.split(','));
+    let is_known = known.any(|known| {
+        let known = known.trim();
+        known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
+    });
+    let mut response = match is_known {
+        true => HttpResponse::new(StatusCode::NOT_MODIFIED),
+        false => json_bytes(StatusCode::OK, body),
+    };
+    set(&mut response, header::ETAG, tag);
+    // A browser asks again each time, with the tag.
+    let caching = HeaderValue::from_static("private, no-cache");
+    set(&mut response, header::CACHE_CONTROL, caching);
+    Ok(response)
+}
+
+fn broken() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "")
+}
+
 fn ok(body: &impl Serialize) -> HttpResponse {
-    answer(StatusCode::OK, body)
-        .unwrap_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "").render())
+    answer(StatusCode::OK, body).unwrap_or_else(|| broken().render())
 }
 
 /// Says where the body stops being JSON, without repeating any of it.
