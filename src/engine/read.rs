@@ -3,6 +3,7 @@
 //! for them.
 
 mod concerned;
+mod details;
 mod fields;
 mod overview;
 mod peers;

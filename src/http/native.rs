@@ -5,6 +5,7 @@ mod events;
 mod problem;
 mod reads;
 mod results;
+mod rooms;
 mod users;
 #[cfg(fuzzing)]
 #[path = "../../fuzz/doors/native.rs"]
@@ -95,13 +96,15 @@ impl Dialect for Native {
 }
 
 #[rustfmt::skip]
-static ROUTES: [Route; 6] = [
+static ROUTES: [Route; 8] = [
     route(Method::POST, "/v1/events", "POST", "native_events", |call| answered(events::events(call))),
     route(Method::POST, "/v1/unread", "POST", "native_unread", |call| answered(reads::unread(call))),
     route(Method::GET, "/v1/users/{user}/unread", "GET", "native_user_unread", |call| answered(reads::user_unread(call))),
     route(Method::GET, "/v1/me/unread", "GET, HEAD, OPTIONS", "native_me_unread", |call| answered(reads::me_unread(call))),
-    route(Method::GET, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(reads::room_unread(call))),
-    route(Method::POST, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(reads::room_unread_of(call))),
+    route(Method::GET, "/v1/rooms/{room}", "GET", "native_room", |call| answered(rooms::room(call))),
+    route(Method::GET, "/v1/rooms/{room}/members", "GET", "native_room_members", |call| answered(rooms::members(call))),
+    route(Method::GET, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(rooms::unread(call))),
+    route(Method::POST, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(rooms::unread_of(call))),
 ];
 
 /// A call without a limit, at any host.

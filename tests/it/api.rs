@@ -18,6 +18,9 @@ mod input;
 /// The native reads.
 mod reads;
 
+/// What a room is, who is in it, and how far they have read.
+mod rooms;
+
 /// The calls of users' own devices.
 mod users;
 

@@ -82,4 +82,17 @@ impl Model {
                 .collect(),
         )
     }
+
+    /// The same with `include=read`, the value of `read`; none: 404.
+    pub fn native_read(
+        &self,
+        room: &str,
+        users: Option<&[String]>,
+    ) -> Option<BTreeMap<String, u64>> {
+        let room = self.rooms.get(room)?;
+        let asked = |user: &&str| users.is_none_or(|users| users.iter().any(|asked| asked == user));
+        let joined = room.joined().filter(asked);
+        let read = joined.filter_map(|user| Some((user.to_owned(), room.read_position(user)?)));
+        Some(read.collect())
+    }
 }

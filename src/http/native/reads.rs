@@ -1,4 +1,4 @@
-//! The reads of the native API: counts of users and of rooms.
+//! The reads of the native API: counts of users.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,12 +6,11 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json as object};
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
 use super::{Media, Tenants, Times, enter, includes, media_type, named, parameters, users};
-use crate::counts::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
+use crate::counts::{ByKind, RoomUnread, Totals, UserUnread};
 use crate::engine::RoomRows;
 use crate::http::request::{Call, decode_segment, json as answer, json_bytes, set};
 use crate::json::{self, LineIndex, NotJson, Surrogates};
@@ -78,7 +77,7 @@ fn rows(call: &Call<'_>) -> Result<Option<RoomRows>, Problem> {
 }
 
 /// The length of a page.
-fn limit(value: &str) -> Result<usize, Problem> {
+pub(super) fn limit(value: &str) -> Result<usize, Problem> {
     let number = value.parse().ok();
     let number = number.filter(|number| (1..=MAX_ROWS).contains(number));
     number.ok_or_else(|| Problem::bad(format!("limit must be 1 to {MAX_ROWS}")))
@@ -87,6 +86,7 @@ fn limit(value: &str) -> Result<usize, Problem> {
 /// `POST /v1/unread`.
 pub(super) async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let (index, app) = enter(call)?;
+    parameters(call, &[])?;
     let users = read_users(call, index).await?;
     let mut named = HashSet::with_capacity(users.len());
     let users: Vec<&UserId> = users.iter().filter(|user| named.insert(*user)).collect();
@@ -101,9 +101,8 @@ pub(super) async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
     }))
 }
 
-/// Reads the body of a call that takes no parameters. Answers the users that it names.
-async fn read_users(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>, Problem> {
-    parameters(call, &[])?;
+/// Reads the body of a call. Answers the users that it names.
+pub(super) async fn read_users(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>, Problem> {
     if matches!(media_type(call), Some(Media::Other | Media::Lines)) {
         let detail = "the body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
@@ -147,63 +146,8 @@ pub(super) fn parse_users(body: &[u8]) -> Result<Vec<UserId>, Problem> {
     Ok(users)
 }
 
-/// `GET /v1/rooms/{room}/unread`.
-pub(super) async fn room_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
-    let (_, app) = enter(call)?;
-    let room = parse_segment(call.parameter(0), RoomId::parse)?;
-    let mut users: Option<Vec<UserId>> = None;
-    let parse = |user: &str| {
-        UserId::parse(user).map_err(|error| Problem::bad(format!("a user id {error}")))
-    };
-    // `users` is a list with commas; `user` is one user, whose id may hold a comma.
-    for (name, value) in parameters(call, &[("users", Times::Many), ("user", Times::Many)])? {
-        let users = users.get_or_insert_default();
-        if name == "user" {
-            users.push(parse(&value)?);
-            continue;
-        }
-        for user in value.split(',').filter(|user| !user.is_empty()) {
-            users.push(parse(user)?);
-        }
-    }
-    if users.as_ref().is_some_and(|users| users.len() > MAX_USERS) {
-        let detail = format!("at most {MAX_USERS} users can be asked for at once");
-        return Err(Problem::bad(detail));
-    }
-    room_counts(call, app, &room, users.as_deref()).await
-}
-
-/// `POST /v1/rooms/{room}/unread`: the same, but the body names the users, since a URL is too short for a thousand.
-pub(super) async fn room_unread_of(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
-    let (index, app) = enter(call)?;
-    let room = parse_segment(call.parameter(0), RoomId::parse)?;
-    let users = read_users(call, index).await?;
-    room_counts(call, app, &room, Some(&users)).await
-}
-
-async fn room_counts(
-    call: &Call<'_>,
-    app: &AppId,
-    room: &RoomId,
-    users: Option<&[UserId]>,
-) -> Result<HttpResponse, Problem> {
-    match call.state.reader.room_unread(app, room, users).await? {
-        RoomCounts::Counts(counts) => {
-            let unread: Map<String, Value> = counts
-                .into_iter()
-                .map(|(user, n)| (user, n.into()))
-                .collect();
-            Ok(ok(&object!({ "unread": unread })))
-        }
-        RoomCounts::NoRoom => Err(Problem::new(StatusCode::NOT_FOUND, "no such room")),
-        RoomCounts::TooLarge => Err(Problem::bad(
-            "the room has too many members to answer for all: name up to 1,000 users",
-        )),
-    }
-}
-
 /// An id that stands in the path.
-fn parse_segment<T, E: std::fmt::Display>(
+pub(super) fn parse_segment<T, E: std::fmt::Display>(
     segment: &str,
     parse: impl Fn(String) -> Result<T, E>,
 ) -> Result<T, Problem> {
@@ -362,7 +306,7 @@ fn broken() -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "")
 }
 
-fn ok(body: &impl Serialize) -> HttpResponse {
+pub(super) fn ok(body: &impl Serialize) -> HttpResponse {
     answer(StatusCode::OK, body).unwrap_or_else(|| broken().render())
 }
 
