@@ -28,6 +28,8 @@ pub trait Answers: Sync {
         room: &str,
         users: Option<&[String]>,
     ) -> impl Future<Output = Reply> + Send;
+    fn room_read(&self, room: &str, users: Option<&[String]>)
+    -> impl Future<Output = Reply> + Send;
     fn imkit_badges(
         &self,
         user: &str,
@@ -59,6 +61,10 @@ impl Answers for App {
 
     async fn room_unread(&self, room: &str, users: Option<&[String]>) -> Reply {
         self.room_unread(room, users).await
+    }
+
+    async fn room_read(&self, room: &str, users: Option<&[String]>) -> Reply {
+        self.room_read(room, users).await
     }
 
     async fn imkit_badges(&self, user: &str, tags: Option<&[String]>) -> Reply {
@@ -435,6 +441,16 @@ pub async fn room(app: &impl Answers, model: &Model, room: &str, users: &[String
             Some(expected) => {
                 status(what, &reply, 200)?;
                 same(what, &reply.body, &json!({ "unread": expected }))?;
+                let what =
+                    || format!("GET /v1/rooms/{room:?}/unread?include=read, users {users:?}");
+                let reply = app.room_read(room, users).await;
+                status(what, &reply, 200)?;
+                let read = model.native_read(room, users);
+                same(
+                    what,
+                    &reply.body,
+                    &json!({ "unread": expected, "read": read }),
+                )?;
             }
         }
     }

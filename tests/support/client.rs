@@ -216,13 +216,27 @@ impl App {
 
     /// `users` go into a comma list, so none of them may have a comma.
     pub async fn room_unread<S: AsRef<str>>(&self, room: &str, users: Option<&[S]>) -> Reply {
+        self.room_unread_with("", room, users).await
+    }
+
+    /// The same with read positions.
+    pub async fn room_read<S: AsRef<str>>(&self, room: &str, users: Option<&[S]>) -> Reply {
+        self.room_unread_with("include=read", room, users).await
+    }
+
+    async fn room_unread_with<S: AsRef<str>>(
+        &self,
+        query: &str,
+        room: &str,
+        users: Option<&[S]>,
+    ) -> Reply {
         let users = users.map_or(String::new(), |users| {
             let users: Vec<String> = users.iter().map(|user| escaped(user.as_ref())).collect();
-            format!("?users={}", users.join(","))
+            format!("users={}", users.join(","))
         });
         Self::send(self.native(
             reqwest::Method::GET,
-            &format!("/v1/rooms/{}/unread{users}", escaped(room)),
+            &format!("/v1/rooms/{}/unread?{users}&{query}", escaped(room)),
         ))
         .await
     }
