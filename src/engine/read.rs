@@ -12,6 +12,7 @@ pub(crate) mod rooms;
 mod tags;
 mod totals;
 mod user;
+mod walk;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,20 +1,21 @@
 //! The new totals of the users whom the events of one request concern.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use redis::Value;
 
 use super::Reader;
+use super::walk::first_step;
 use crate::connection::Item;
 use crate::counts::room::Membership;
 use crate::counts::{Kind, Totals};
 use crate::engine::admission::ReadPlace;
-use crate::engine::members::{LONGEST, parse_members};
-use crate::engine::reply::{Reply, maybe_text, stored, text};
+use crate::engine::members::LONGEST;
+use crate::engine::reply::{Reply, maybe_text, stored};
 use crate::error::Result;
 use crate::keys::{Enc, RoomKeys, decode, encode};
 use crate::names::{AppId, RoomId, UserId};
-use crate::scripts;
 
 /// The most users whose totals one answer holds.
 pub(crate) const MOST_CONCERNED: usize = 1_000;
@@ -197,11 +198,7 @@ impl Reader {
         let is_asked =
             |kind: &Option<Kind>| kind.is_some_and(|kind| of_any_kind || kind != Kind::Supergroup);
         let asked = keys.iter().zip(&found).filter(|(_, kind)| is_asked(kind));
-        let items = asked.map(|(keys, _)| {
-            let call = scripts::ROOM_MEMBERS.call(&[keys.meta(), keys.members()]);
-            Item::Script(call.arg(LONGEST))
-        });
-        let items: Vec<Item> = items.collect();
+        let items: Vec<Item> = asked.map(|(keys, _)| first_step(keys)).collect();
         let mut lists = self.redis.send_all(&items).await?.into_iter();
         let mut audiences = Vec::with_capacity(rooms.len());
         for (keys, kind) in keys.iter().zip(found) {
@@ -214,37 +211,23 @@ impl Reader {
         Ok(audiences)
     }
 
-    /// The members of a room, invited ones included, by the answer of its script. If the list is too long for one answer, they are
-    /// read in pages until there are enough of them, and come in no order.
-    async fn first_members(&self, keys: &RoomKeys, answer: Option<Value>) -> Result<Vec<UserId>> {
-        let mut reply = Reply::new(answer.unwrap_or(Value::Nil))?;
-        let born = reply.number()?;
-        let (_mrev, _parted) = (reply.text()?, reply.text()?);
-        let is_long = reply.number()? > LONGEST as u64;
-        let mut members: Vec<(Enc, Membership)> = Vec::new();
-        let mut add = |page: Reply| -> Result<usize> {
-            let page = self.faults.at_key(parse_members(page), || keys.members())?;
-            let page = page.into_iter();
-            members.extend(page.filter(|(_, membership)| membership.is_member(born)));
-            Ok(members.len())
-        };
-        add(reply)?;
-        let mut cursor = "0".to_owned();
-        while is_long {
-            let mut scan = redis::cmd("HSCAN");
-            scan.arg(keys.members())
-                .arg(&cursor)
-                .arg("COUNT")
-                .arg(1_000);
-            let mut page = Reply::new(self.redis.query(&scan).await?)?;
-            cursor = text(page.value()?)?;
-            if add(page.list()?)? > MOST_CONCERNED || cursor == "0" {
-                break;
+    /// The first members of a room in the order in which they joined, by the answer to the first step of a walk. Of a long list
+    /// they are any members, as many as are asked for.
+    async fn first_members(&self, keys: &RoomKeys, first: Option<Value>) -> Result<Vec<UserId>> {
+        let mut members: Vec<(u64, Enc)> = Vec::new();
+        let first = first.unwrap_or(Value::Nil);
+        let take = |user: Enc, membership: Membership| {
+            members.push((membership.epoch, user));
+            match members.len() > LONGEST {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
             }
-        }
-        members.sort_by(|(a, one), (b, two)| (one.epoch, a).cmp(&(two.epoch, b)));
+        };
+        self.walk(keys, first, take).await?;
+        members.sort();
+        members.dedup();
         let users = members.into_iter().take(MOST_CONCERNED + 1);
-        let users = users.filter_map(|(user, _)| UserId::parse(decode(user.as_str())).ok());
+        let users = users.filter_map(|(_, user)| UserId::parse(decode(user.as_str())).ok());
         Ok(users.collect())
     }
 }

@@ -1,20 +1,21 @@
 //! What a room is, and who is in it.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use redis::Value;
 
 use super::Reader;
+use super::walk::first_step;
 use crate::connection::Item;
 use crate::counts::number::unreadable;
 use crate::counts::room::{Membership, millis};
 use crate::counts::{Kind, RoomDetails, RoomMember};
-use crate::engine::members::{LONGEST, parse_members};
+use crate::engine::members::LONGEST;
 use crate::engine::reply::{Reply, maybe_text, number, stored};
-use crate::error::{Error, Result};
-use crate::keys::{RoomKeys, decode, encode};
+use crate::error::Result;
+use crate::keys::{Enc, RoomKeys, decode, encode};
 use crate::names::{AppId, RoomId, UserId};
-use crate::scripts;
 
 /// The fields of a room's meta that are shown, in the order in which [`read_details`] reads them.
 const SHOWN: [&str; 15] = [
@@ -63,54 +64,18 @@ impl Reader {
     ) -> Result<Option<Vec<RoomMember>>> {
         let _place = self.admission.read()?;
         let keys = RoomKeys::new(app, &encode(room.as_str()));
-        let call = scripts::ROOM_MEMBERS.call(&[keys.meta(), keys.members()]);
-        let mut reply = Reply::new(self.redis.call(&call.arg(LONGEST)).await?)?;
-        let born = self.faults.at_key(reply.number(), || keys.meta())?;
-        let (_mrev, _parted) = (reply.text()?, reply.text()?);
-        let is_long = reply.number()? > LONGEST as u64;
-        if born == 0 {
-            return Ok(None);
-        }
+        let first = self.redis.send(&first_step(&keys)).await?;
         let mut page = Page {
             after,
             limit,
             rows: Vec::new(),
         };
-        let mut add = |members: Reply| -> Result<()> {
-            let members = self
-                .faults
-                .at_key(parse_members(members), || keys.members())?;
-            for (user, membership) in members {
-                if membership.is_member(born) {
-                    page.add(decode(user.as_str()), membership);
-                }
-            }
-            Ok(())
+        let take = |user: Enc, membership| {
+            page.add(decode(user.as_str()), membership);
+            ControlFlow::Continue(())
         };
-        if !is_long {
-            add(reply)?;
-            return Ok(Some(page.finish()));
-        }
-        let members = keys.members();
-        let serving = self.redis.serving(&members).await?;
-        let mut cursor = "0".to_owned();
-        loop {
-            let mut scan = redis::cmd("HSCAN");
-            scan.arg(&members).arg(&cursor).arg("COUNT").arg(1_000);
-            let mut found = Reply::new(self.redis.query(&scan).await?)?;
-            cursor = found.text()?;
-            add(found.list()?)?;
-            if cursor == "0" {
-                break;
-            }
-        }
-        // A cursor means nothing to another server, such as a replica that took over. Members may have been left out then.
-        if self.redis.serving(&members).await? != serving {
-            return Err(Error::Unavailable(
-                "the room moved to another server".into(),
-            ));
-        }
-        Ok(Some(page.finish()))
+        let exists = self.walk(&keys, first, take).await?;
+        Ok(exists.then(|| page.finish()))
     }
 }
 
