@@ -1,10 +1,12 @@
 //! The native reads.
 
+use std::collections::BTreeMap;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{is_json, problem};
-use crate::support::{App, Reply, app, escaped, raw};
+use crate::support::{App, Own, Reply, app, escaped, raw};
 
 async fn ask(app: &App, body: impl Into<reqwest::Body>) -> Reply {
     let request = app.native(Method::POST, "/v1/unread");
@@ -363,6 +365,74 @@ async fn whoever_has_the_tag_is_not_sent_the_same_again() {
     let path = "/v1/users/nobody/unread";
     let request = app.native(Method::GET, path).header("If-None-Match", "*");
     problem(&App::send(request).await, 404);
+}
+
+/// Which commands a read takes, those in scripts included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_takes_no_more_commands_than_it_needs() {
+    let (app, _pod, redis) = Own::start("").parts();
+    app.must(&json!([
+        {"type": "room.updated", "room": "g"},
+        {"type": "room.updated", "room": "s", "kind": "supergroup"},
+        {"type": "member.joined", "room": "g", "users": ["alice", "bob", "carol"]},
+        {"type": "member.joined", "room": "s", "user": "bob"},
+        {"type": "message.sent", "room": "g", "id": "1"},
+        {"type": "message.sent", "room": "s", "id": "1"},
+    ]))
+    .await;
+    let taken = |method: Method, path: &'static str| {
+        let (app, redis) = (&app, &redis);
+        async move {
+            // The sweeps of the pod go on, so the least of some.
+            let mut least: Option<[u64; 4]> = None;
+            for _ in 0..12 {
+                let before = redis.calls();
+                let body = json!({"users": ["alice", "bob"]});
+                let mut request = app.native(method.clone(), path);
+                if method == Method::POST {
+                    request = request.json(&body);
+                }
+                App::send(request).await.ok();
+                let after = redis.calls();
+                let counts = ["evalsha", "hget", "hgetall", "hmget"].map(|name| {
+                    let of = |calls: &BTreeMap<String, u64>| calls.get(name).copied();
+                    of(&after).unwrap_or(0) - of(&before).unwrap_or(0)
+                });
+                let is_less =
+                    |least: [u64; 4]| counts.iter().sum::<u64>() < least.iter().sum::<u64>();
+                if least.is_none_or(is_less) {
+                    least = Some(counts);
+                }
+            }
+            least.unwrap()
+        }
+    };
+    let get = Method::GET;
+    for (method, path, expected) in [
+        // A user without supergroups: one script, which reads three or four hashes.
+        (get.clone(), "/v1/users/alice/unread", [1, 0, 3, 0]),
+        (
+            get.clone(),
+            "/v1/users/alice/unread?include=rooms",
+            [1, 0, 4, 0],
+        ),
+        // A supergroup: its script reads its meta; and the rooms take the user's settings of it.
+        (get.clone(), "/v1/users/bob/unread", [2, 0, 3, 1]),
+        (
+            get.clone(),
+            "/v1/users/bob/unread?include=rooms",
+            [2, 0, 4, 2],
+        ),
+        // For each user the record of the supergroup, which is not there, and the count; read positions take the record.
+        (Method::POST, "/v1/rooms/g/unread", [2, 1 + 2 * 2, 0, 1]),
+        (
+            Method::POST,
+            "/v1/rooms/g/unread?include=read",
+            [2, 1 + 2 * 3, 0, 1],
+        ),
+    ] {
+        assert_eq!(taken(method, path).await, expected, "{path}");
+    }
 }
 
 #[tokio::test]
