@@ -4,8 +4,8 @@
 --   4 pending (hash: job -> record; `Job::parse` reads these records too, and the golden jobs in records.txt hold both together)
 -- ARGV: 1 state of the user j|i, 2 epoch, 3 read position, 4 holes (comma list of positions), 5 mentions by name (comma list
 --   of positions), 6 user
--- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (the last two '' without a message)}, or {}
---   if the room is gone for that user, or the error UNREADABLE
+-- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (these two '' without a message), head, read
+--   position}, or {} if the room is gone for that user, or the error UNREADABLE
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
@@ -82,4 +82,5 @@ if state == 'j' and m[4] == '1' then
     end
   end
 end
-return {m[3], m[4], m[5], m[6], math.max(unread, 0), math.max(mentioned, 0), m[7], m[8] or '', m[9] or ''}
+return {m[3], m[4], m[5], m[6], math.max(unread, 0), math.max(mentioned, 0), m[7], m[8] or '', m[9] or '', m[2],
+  string.format('%.0f', read)}

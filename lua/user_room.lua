@@ -1,13 +1,17 @@
 #!lua flags=no-writes
 -- Purpose: read what one user has unread in one room. Of a supergroup the slot knows only the user's part; writes nothing.
--- KEYS: 1 counts (hash), 2 supers (hash), 3 marks (sorted set)
--- ARGV: 1 room
--- Reply: {plain count}, or for a supergroup {-1, state, epoch (in base 36), read position, holes, mentions} (the last two are
---   comma lists of positions), or the error UNREADABLE
+-- KEYS: 1 counts (hash), 2 supers (hash), 3 marks (sorted set), and, if ARGV[2] is r, 4 rooms (hash: room -> record)
+-- ARGV: 1 room, 2 r if the reply should have the record, too
+-- Reply: {plain count}, with ARGV[2] = r {plain count, record or ''}, or for a supergroup {-1, state, epoch (in base 36), read
+--   position, holes, mentions} (the last two are comma lists of positions), or the error UNREADABLE
 local counts, supers, marks = KEYS[1], KEYS[2], KEYS[3]
 local room = ARGV[1]
 local record = redis.call('HGET', supers, room)
-if not record then return {redis.call('HGET', counts, 'room:' .. room) or 0} end
+if not record then
+  local reply = {redis.call('HGET', counts, 'room:' .. room) or 0}
+  if ARGV[2] == 'r' then reply[2] = redis.call('HGET', KEYS[4], room) or '' end
+  return reply
+end
 local state, epoch, read, nh, nm = string.match(record, '^([ij])|(%w+)|%w+|(%d+)|(%d+)|(%d+)|?e?[123]?$')
 if not state then return redis.error_reply('-UNREADABLE a record of a supergroup') end
 local reply = {-1, state, epoch, read}

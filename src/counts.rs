@@ -40,6 +40,16 @@ pub(crate) struct RoomUnread {
     pub messages: u64,
     /// The unread messages that mention the user.
     pub mentions: u64,
+    /// Whether the user has muted the room.
+    pub muted: bool,
+    /// Whether the user has hidden the room.
+    pub hidden: bool,
+    /// What the room adds to the user's sums.
+    pub count: CountPref,
+    /// The user's read position.
+    pub read_position: u64,
+    /// The position of the last message.
+    pub head: u64,
 }
 
 /// A kind of room.
@@ -200,12 +210,69 @@ pub(crate) struct RoomPage {
 /// What one room has unread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RoomCounts {
-    /// User and count, by user.
-    Counts(Vec<(String, u64)>),
+    /// By user.
+    Counts(Vec<MemberCount>),
     /// There is no such room.
     NoRoom,
     /// The room has over 5,000 members, so the caller has to name the users.
     TooLarge,
+}
+
+/// What one member of a room has unread.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MemberCount {
+    /// The user.
+    pub user: String,
+    /// Unread messages.
+    pub unread: u64,
+    /// The read position; 0 if nobody asked for it.
+    pub read: u64,
+}
+
+/// What a room is, apart from its messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RoomDetails {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its custom type.
+    pub custom_type: Option<String>,
+    /// Its tags, in the order given.
+    pub tags: Vec<String>,
+    /// Whether it is active.
+    pub active: bool,
+    /// The name that users see, empty if none.
+    pub name: String,
+    /// Address of a picture, empty if none.
+    pub cover: String,
+    /// Description, empty if none.
+    pub description: String,
+    /// Webhook key or address, empty if none.
+    pub webhook: String,
+    /// Bot state, empty if none.
+    pub bot_state: String,
+    /// Whether bot mode is on.
+    pub bot_mode: bool,
+    /// Whether messages are encrypted.
+    pub encrypted: bool,
+    /// Service status.
+    pub service_status: i64,
+    /// Creation, milliseconds since the Unix epoch (the event's `time`).
+    pub created: i64,
+    /// The position of the last message.
+    pub head: u64,
+    /// How many users have joined or are invited. Those who have just left are among them until everybody knows.
+    pub members: u64,
+}
+
+/// A member of a room.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RoomMember {
+    /// The user.
+    pub user: String,
+    /// Whether the user has joined; if not, the user is invited.
+    pub has_joined: bool,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since: i64,
 }
 
 /// The count of one peer that the caller asked for.
@@ -275,7 +342,7 @@ impl CountPref {
         }
     }
 
-    /// What stands at the end of a record, behind the letters of settings; and these letters.
+    /// What stands at the end of a record, behind the letters of preferences; and these letters.
     pub(crate) fn at_end(flags: &str) -> (&str, Self) {
         let found = Self::EACH.into_iter().skip(1).find_map(|pref| {
             let letters = flags.strip_suffix(pref.recorded())?;

@@ -84,6 +84,7 @@ mod tests {
         };
         assert_eq!(app.id.as_str(), "demo");
         assert_eq!(app.server_keys[0].0, "demo-server-key");
+        assert_eq!(app.users.token_secret[0].0, "demo-user-secret");
         let limit = RateLimit {
             per_second: 200,
             burst: 200,

@@ -43,10 +43,10 @@ use crate::telemetry::metrics::Metrics;
 
 pub(crate) use health::{Health, Probe, RedisState, SchemaState};
 pub(crate) use limits::Limits;
-pub(crate) use read::Reader;
 #[cfg(fuzzing)]
 pub(crate) use read::rooms::set_pref;
 pub(crate) use read::rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
+pub(crate) use read::{Concern, ConcernedTotals, MOST_CONCERNED, Reader, RoomRows};
 pub(crate) use write::Writer;
 
 pub(crate) use deliver::SingleDelivery;

@@ -11,7 +11,7 @@ mod time;
 pub(crate) use notes::Notes;
 pub(crate) use outcome::{EventOutcome, Rejection, Wait};
 pub(crate) use read::{Batch, BodyFault, BodyForm, Invalid, read_all, read_line};
-pub(crate) use subject::{Before, Subject};
+pub(crate) use subject::{Before, MembersOf, Subject};
 
 #[cfg(fuzzing)]
 #[path = "../fuzz/doors/events.rs"]

@@ -8,6 +8,7 @@ pub(crate) mod dialect;
 pub(crate) mod edge;
 pub(crate) mod fault;
 pub(crate) mod imkit;
+pub(crate) mod jwt;
 pub(crate) mod keys;
 pub(crate) mod native;
 pub(crate) mod request;

@@ -28,29 +28,29 @@ struct AppArgs {
 /// The token that is asked for.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    dialect: &'static str,
+    kind: &'static str,
     of: AppArgs,
     named: String,
 }
 
-/// The tokens that there are, each with its dialect's name.
-fn kinds() -> impl Iterator<Item = (&'static str, &'static TokenKind)> {
-    http::dialects().filter_map(|dialect| Some((dialect.name(), dialect.token()?)))
+/// The tokens that there are.
+fn kinds() -> impl Iterator<Item = &'static TokenKind> {
+    http::dialects().filter_map(|dialect| dialect.token())
 }
 
-fn kind(dialect: &str) -> Option<(&'static str, &'static TokenKind)> {
-    kinds().find(|(name, _)| *name == dialect)
+fn kind(name: &str) -> Option<&'static TokenKind> {
+    kinds().find(|kind| kind.name == name)
 }
 
 impl Subcommand for Wanted {
     fn augment_subcommands(command: Command) -> Command {
-        kinds().fold(command, |command, (name, kind)| {
+        kinds().fold(command, |command, kind| {
             let named = Arg::new(kind.flag)
                 .long(kind.flag)
                 .value_name("ID")
                 .required(true)
                 .help(kind.help);
-            let made = AppArgs::augment_args(Command::default().name(name).about(kind.about));
+            let made = AppArgs::augment_args(Command::default().name(kind.name).about(kind.about));
             command.subcommand(made.arg(named))
         })
     }
@@ -68,10 +68,10 @@ impl FromArgMatches for Wanted {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let missing = || clap::Error::new(clap::error::ErrorKind::MissingSubcommand);
         let (name, matches) = matches.subcommand().ok_or_else(missing)?;
-        let (dialect, kind) = kind(name).ok_or_else(missing)?;
+        let kind = kind(name).ok_or_else(missing)?;
         let named = matches.get_one::<String>(kind.flag).cloned();
         Ok(Self {
-            dialect,
+            kind: kind.name,
             of: AppArgs::from_arg_matches(matches)?,
             named: named.unwrap_or_default(),
         })
@@ -85,19 +85,25 @@ impl FromArgMatches for Wanted {
 
 /// Makes the token and prints it.
 pub(super) fn print_token(wanted: Wanted) -> Result<u8, Failure> {
-    let Wanted { dialect, of, named } = wanted;
+    let Wanted {
+        kind: name,
+        of,
+        named,
+    } = wanted;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    let Some((_, kind)) = kind(dialect) else {
-        return Err(Failure::Failed(format!("{dialect} has no tokens")));
+    let Some(kind) = kind(name) else {
+        return Err(Failure::Failed(format!(
+            "there are no tokens called {name}"
+        )));
     };
     let ttl = of.ttl_seconds;
     let app = app(of)?;
     let token = (kind.make)(&app, &named, now, ttl).map_err(|why| {
         let (id, flag) = (&app.id, kind.flag);
         Failure::Failed(match why {
-            NoToken::NoSection => format!("app \"{id}\" has no [apps.{dialect}] section"),
+            NoToken::Missing(what) => format!("app \"{id}\" has no {what}"),
             NoToken::Bad(why) => format!("--{flag} {why}"),
             NoToken::Unsigned => format!("--{flag} can't be signed"),
         })

@@ -144,6 +144,10 @@ fn credentials(app: &AppConfig) -> Vec<(String, Credential)> {
         let key = Credential::secret("server key", "server_keys", key);
         all.push((key.key.to_owned(), key));
     }
+    for secret in &app.users.token_secret {
+        let secret = Credential::secret("user token secret", "token_secret", secret);
+        all.push((format!("users.{}", secret.key), secret));
+    }
     for (name, section) in app.dialects.iter() {
         for credential in section.credentials() {
             all.push((format!("{name}.{}", credential.key), credential));

@@ -6,7 +6,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 
 use super::section::SectionKind;
-use super::{Config, Destination, EXAMPLE, Flags, RedisAddress, load_text};
+use super::{Config, Destination, EXAMPLE, Flags, RedisAddress, Settings, load_text};
 
 /// Fewer bytes than these can be guessed by trying: with 16 random letters and digits there are 2^95 to try.
 const MIN_BYTES: usize = 16;
@@ -91,7 +91,10 @@ fn all(config: &Config) -> Vec<(String, String)> {
         let own = app.server_keys.iter().enumerate();
         let own = own.map(|(n, secret)| (format!("server_keys[{n}]"), secret.0.clone()));
         all.extend(own.map(|(key, secret)| (format!("apps[{index}].{key}"), secret)));
-        for (name, section) in app.dialects.iter() {
+        let users: (&str, &dyn Settings) = ("users", &app.users);
+        let dialects = app.dialects.iter();
+        let dialects = dialects.map(|(name, section)| (name, section as &dyn Settings));
+        for (name, section) in std::iter::once(users).chain(dialects) {
             let secrets = section.secrets().into_iter();
             all.extend(
                 secrets

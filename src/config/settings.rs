@@ -203,6 +203,9 @@ settings! {
         /// Origins whose pages may read the answers to users' devices in a browser (CORS); `*`: every page. Capitals make no
         /// difference.
         allowed_origins: Vec<String> = Texts(&["*"], origin),
+        /// The secrets that sign user tokens (HS256), the newest first: any of them is good. A user token lets its user's own
+        /// device ask the native API for that user's counts.
+        token_secret: Vec<Secret> = Secrets,
     }
 }
 

@@ -2,6 +2,8 @@
 //! a second round trip asks supergroups. Futures that few calls need are boxed, because otherwise every call would reserve memory
 //! for them.
 
+mod concerned;
+mod details;
 mod fields;
 mod overview;
 mod peers;
@@ -9,6 +11,8 @@ mod room;
 pub(crate) mod rooms;
 mod tags;
 mod totals;
+mod user;
+mod walk;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,6 +25,9 @@ use crate::engine::limits::Limits;
 use crate::engine::members::MemberLists;
 use crate::error::{Error, Result};
 use crate::quota::Limit;
+
+pub(crate) use concerned::{Concern, ConcernedTotals, MOST_CONCERNED};
+pub(crate) use user::RoomRows;
 
 /// How long a call waits for its charge if the limit may be on another node than the user's slot.
 const CHARGE: Duration = Duration::from_millis(200);

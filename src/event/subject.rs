@@ -1,7 +1,7 @@
 //! What an event is about, and whether it builds on earlier events of other rooms. The writer uses it to keep the order within a
 //! request, and the import to keep the order across many batches.
 
-use super::{Change, Message, RoomOrPeer};
+use super::{Change, Mentions, Message, RoomOrPeer};
 use crate::names::{RoomId, UserId};
 
 /// What an event is about.
@@ -15,6 +15,30 @@ pub(crate) enum Subject<'a> {
     Room(&'a RoomId),
     /// The direct room of two users, of whom the first one acts.
     Pair(&'a UserId, &'a UserId),
+}
+
+/// Whose counts an event may change: some users, and the members of a room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Concern<'a> {
+    /// The users who are concerned in a room of any kind.
+    pub users: [Option<&'a UserId>; 2],
+    /// More of them.
+    pub more: &'a [UserId],
+    /// Users who are concerned if the room is a supergroup.
+    pub in_supergroup: &'a [UserId],
+    /// The room whose members are concerned, and which of them.
+    pub members: Option<(&'a RoomId, MembersOf)>,
+}
+
+/// Which members of a room an event concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MembersOf {
+    /// Those of a direct room or a group.
+    SmallRoom,
+    /// The same, as the room was before the event, which may make a supergroup of it.
+    SmallRoomBefore,
+    /// Those of a room of any kind, as it was before the event, which deletes it.
+    RoomBefore,
 }
 
 /// What earlier events of a request may have changed, as far as later events depend on it.
@@ -50,6 +74,34 @@ fn in_place<'a>(place: &'a RoomOrPeer, user: Option<&'a UserId>) -> Option<Subje
     }
 }
 
+/// The users whom mentions name.
+fn named(mentions: Option<&Mentions>) -> &[UserId] {
+    match mentions {
+        Some(Mentions::Users(users)) => users,
+        Some(Mentions::All) | None => &[],
+    }
+}
+
+/// Whom a message concerns, or what happens to one: the sender, and the members of its room or, in a supergroup, those named.
+fn at_place<'a>(
+    place: &'a RoomOrPeer,
+    sender: Option<&'a UserId>,
+    named: &'a [UserId],
+) -> Concern<'a> {
+    match place {
+        RoomOrPeer::With(to) => Concern {
+            users: [sender, Some(to)],
+            ..Concern::default()
+        },
+        RoomOrPeer::Room(room) => Concern {
+            users: [sender, None],
+            in_supergroup: named,
+            members: Some((room, MembersOf::SmallRoom)),
+            ..Concern::default()
+        },
+    }
+}
+
 impl Change {
     /// What the event is about. `None` only for a message to a user (or an edit or recall of one) without a sender, which no
     /// caller can send.
@@ -68,6 +120,52 @@ impl Change {
             Change::Edited(edit) => in_place(&edit.place, edit.sender.as_ref()),
             Change::Recalled { place, sender, .. } => in_place(place, sender.as_ref()),
             Change::Read { place, user, .. } => in_place(place, Some(user)),
+        }
+    }
+
+    /// Whose counts the event may change, as far as anybody is told: the members of a supergroup are not.
+    pub(crate) fn concern(&self) -> Concern<'_> {
+        let small = |room| Some((room, MembersOf::SmallRoom));
+        let none = Concern::default();
+        let one = |user| Concern {
+            users: [Some(user), None],
+            ..none
+        };
+        match self {
+            Change::UserUpdated { user, .. }
+            | Change::UserDeleted { user }
+            | Change::Read { user, .. }
+            | Change::ReadAll { user, .. }
+            | Change::Pref { user, .. } => one(user),
+            Change::RoomUpdated { room, kind, .. } => Concern {
+                members: match kind {
+                    Some("supergroup") => Some((room, MembersOf::SmallRoomBefore)),
+                    _ => small(room),
+                },
+                ..none
+            },
+            Change::RoomDeleted { room } => Concern {
+                members: Some((room, MembersOf::RoomBefore)),
+                ..none
+            },
+            Change::Cleared { room, .. } => Concern {
+                members: small(room),
+                ..none
+            },
+            Change::Member { users, .. } => Concern {
+                more: users,
+                ..none
+            },
+            Change::Message(message) => {
+                let mentioned = named(Some(&message.mentions));
+                at_place(&message.place, message.sender.as_ref(), mentioned)
+            }
+            Change::Edited(edit) => at_place(
+                &edit.place,
+                edit.sender.as_ref(),
+                named(edit.mentions.as_ref()),
+            ),
+            Change::Recalled { place, sender, .. } => at_place(place, sender.as_ref(), &[]),
         }
     }
 

@@ -10,7 +10,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use crate::http::request;
 
 /// The headers of an answer that a page may read beside those that every page may.
-const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, \
+const EXPOSED: &str = "ETag, RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, \
                        X-RateLimit-Reset, X-RateLimit-RetryAfter";
 /// The endpoint of preflights, in metrics.
 pub(crate) const PREFLIGHT: &str = "preflight";

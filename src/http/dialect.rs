@@ -99,6 +99,8 @@ pub(crate) struct Sample {
 
 /// A kind of tokens that a dialect's back ends make for their users.
 pub(crate) struct TokenKind {
+    /// What `unread token` calls it.
+    pub name: &'static str,
     /// What `unread token --help` says of it.
     pub about: &'static str,
     /// The flag for whom it names, without the dashes.
@@ -111,8 +113,8 @@ pub(crate) struct TokenKind {
 
 /// Why there is no token.
 pub(crate) enum NoToken {
-    /// The app has no section of the dialect.
-    NoSection,
+    /// The app's configuration does not have this.
+    Missing(&'static str),
     /// What the flag says can't be named in one.
     Bad(String),
     /// It can't be signed.

@@ -67,11 +67,14 @@ static ROUTES: [Route; 2] = [
 ];
 
 static TOKEN: TokenKind = TokenKind {
+    name: "imkit",
     about: "Print an IMKIT token of a user",
     flag: "user",
     help: "The user whose token it is",
     make: |app, named, now, ttl| {
-        let config: &ImkitConfig = app.section().ok_or(NoToken::NoSection)?;
+        let config: &ImkitConfig = app
+            .section()
+            .ok_or(NoToken::Missing("[apps.imkit] section"))?;
         let user = UserId::parse(named).map_err(|why| NoToken::Bad(why.to_string()))?;
         make_token(&config.jwt_secret.0, &user, now, ttl).ok_or(NoToken::Unsigned)
     },

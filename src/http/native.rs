@@ -5,6 +5,8 @@ mod events;
 mod problem;
 mod reads;
 mod results;
+mod rooms;
+mod users;
 #[cfg(fuzzing)]
 #[path = "../../fuzz/doors/native.rs"]
 #[doc(hidden)]
@@ -18,12 +20,14 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::config::{AppConfig, SectionKind};
 use crate::error::Error;
-use crate::http::dialect::{Dialect, Handler, Route, Tenants};
+use crate::http::cors;
+use crate::http::dialect::{self, Dialect, Handler, Route, TokenKind};
 use crate::http::keys::KeyRing;
 use crate::http::request::{self, Call};
 use crate::http::unserved::Unserved;
 use crate::names::AppId;
 use problem::Problem;
+use users::Users;
 
 /// The dialect of the native API.
 pub(crate) struct Native;
@@ -45,12 +49,15 @@ impl Dialect for Native {
         None
     }
 
-    fn tenants(&self, apps: &[AppConfig]) -> Tenants {
+    fn tenants(&self, apps: &[AppConfig]) -> dialect::Tenants {
         let keys = apps.iter().enumerate().flat_map(|(index, app)| {
             let keys = app.server_keys.iter();
             keys.map(move |key| (key.0.as_str(), index))
         });
-        Box::new(Servers(KeyRing::new(keys)))
+        Box::new(Tenants {
+            servers: KeyRing::new(keys),
+            users: Users::new(apps),
+        })
     }
 
     fn unserved(&self, why: Unserved) -> HttpResponse {
@@ -66,15 +73,38 @@ impl Dialect for Native {
             _ => Problem::new(why.status(), why.detail()).render(),
         }
     }
+
+    fn preflight(&self, call: &Call<'_>, allow: &str) -> Option<HttpResponse> {
+        (cors::is_preflight(call.req) && users::is_users_own(call)).then(|| {
+            let mut response = cors::preflight(call.req, allow, users::HEADERS);
+            self.finish(call, &mut response);
+            response
+        })
+    }
+
+    fn finish(&self, call: &Call<'_>, response: &mut HttpResponse) {
+        if users::is_users_own(call)
+            && let Ok(tenants) = call.tenants::<Tenants>()
+        {
+            tenants.users.origins(call).tell(call.req, response);
+        }
+    }
+
+    fn token(&self) -> Option<&'static TokenKind> {
+        Some(&users::TOKEN)
+    }
 }
 
 #[rustfmt::skip]
-static ROUTES: [Route; 5] = [
+static ROUTES: [Route; 8] = [
     route(Method::POST, "/v1/events", "POST", "native_events", |call| answered(events::events(call))),
     route(Method::POST, "/v1/unread", "POST", "native_unread", |call| answered(reads::unread(call))),
     route(Method::GET, "/v1/users/{user}/unread", "GET", "native_user_unread", |call| answered(reads::user_unread(call))),
-    route(Method::GET, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(reads::room_unread(call))),
-    route(Method::POST, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(reads::room_unread_of(call))),
+    route(Method::GET, "/v1/me/unread", "GET, HEAD, OPTIONS", "native_me_unread", |call| answered(reads::me_unread(call))),
+    route(Method::GET, "/v1/rooms/{room}", "GET", "native_room", |call| answered(rooms::room(call))),
+    route(Method::GET, "/v1/rooms/{room}/members", "GET", "native_room_members", |call| answered(rooms::members(call))),
+    route(Method::GET, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(rooms::unread(call))),
+    route(Method::POST, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(rooms::unread_of(call))),
 ];
 
 /// A call without a limit, at any host.
@@ -96,8 +126,12 @@ const fn route(
     }
 }
 
-/// Which app a server key belongs to, as the app's place in the configuration.
-struct Servers(KeyRing<usize>);
+/// What a call is let in by.
+struct Tenants {
+    /// Which app a server key belongs to, as the app's place in the configuration.
+    servers: KeyRing<usize>,
+    users: Users,
+}
 
 /// The answer of a handler, or the problem that it ended with.
 fn answered<'c>(
@@ -120,19 +154,21 @@ fn enter<'a>(call: &Call<'a>) -> Result<(usize, &'a AppId), Problem> {
 
 /// The same, as the app's place in the configuration, without counting anything.
 fn authenticate(call: &Call<'_>) -> Result<usize, Problem> {
-    let given = call.header("authorization").and_then(|value| {
-        let (scheme, key) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-    });
-    let Servers(servers) = call.tenants()?;
-    given
-        .and_then(|key| servers.find(key).copied())
+    let tenants: &Tenants = call.tenants()?;
+    bearer(call)
+        .and_then(|key| tenants.servers.find(key).copied())
         .ok_or_else(|| {
             Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "a valid server key is needed as bearer token",
             )
         })
+}
+
+/// The bearer token of a call.
+fn bearer<'a>(call: &Call<'a>) -> Option<&'a str> {
+    let (scheme, token) = call.header("authorization")?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// How often a parameter may be given.
@@ -165,6 +201,16 @@ fn parameters<'a>(
         given.push((name, value));
     }
     Ok(given)
+}
+
+/// Whether a value of the parameter `include`, a list with commas, names the one thing that the call can add to its answer.
+fn includes(value: &str, known: &str) -> Result<bool, Problem> {
+    let mut parts = value.split(',').filter(|part| !part.is_empty()).peekable();
+    let found = parts.peek().is_some();
+    match parts.all(|part| part == known) {
+        true => Ok(found),
+        false => Err(Problem::bad(format!("include can only name {known}"))),
+    }
 }
 
 /// A name that a caller has sent, cut so that an answer can repeat it.

@@ -51,11 +51,14 @@ static ROUTES: [Route; 1] = [Route {
 }];
 
 static TOKEN: TokenKind = TokenKind {
+    name: "tencent",
     about: "Print a Tencent Chat UserSig",
     flag: "identifier",
     help: "The administrator whose UserSig it is",
     make: |app, named, now, ttl| {
-        let config: &TencentConfig = app.section().ok_or(NoToken::NoSection)?;
+        let config: &TencentConfig = app
+            .section()
+            .ok_or(NoToken::Missing("[apps.tencent] section"))?;
         let sig = make_usersig(config.sdkappid, &config.secret_key.0, named, now, ttl);
         sig.ok_or(NoToken::Unsigned)
     },

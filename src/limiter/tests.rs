@@ -23,6 +23,7 @@ fn shared(
         },
         users: crate::config::UsersConfig {
             allowed_origins: Vec::new(),
+            token_secret: Vec::new(),
         },
         dialects: crate::config::Sections::default(),
     };

@@ -54,6 +54,11 @@ impl Answers for Seen {
             .await
     }
 
+    async fn room_read(&self, room: &str, users: Option<&[String]>) -> Reply {
+        let ask = self.app.room_read(room, users);
+        self.once(format!("room_read {room} {users:?}"), ask).await
+    }
+
     async fn imkit_badges(&self, user: &str, tags: Option<&[String]>) -> Reply {
         let ask = self.app.imkit_badges(user, tags);
         self.once(format!("badges {user} {tags:?}"), ask).await

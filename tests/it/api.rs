@@ -18,6 +18,12 @@ mod input;
 /// The native reads.
 mod reads;
 
+/// What a room is, who is in it, and how far they have read.
+mod rooms;
+
+/// The calls of users' own devices.
+mod users;
+
 /// Ids that Redis, a glob, a URL or a list could misread, through all events and back through all endpoints.
 mod names;
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     App, Config, Own, Pod, RedisServer, Reply, imkit_token, now_seconds, tencent_usersig,
+    user_token,
 };
 
 /// Three at once and hardly any more.
@@ -33,14 +34,16 @@ async fn scene(server: &str) -> Scene {
 #[derive(Clone, Copy, Debug)]
 enum Dialect {
     Native,
+    UserToken,
     ImkitKey,
     ImkitToken,
     Tencent,
     Sendbird,
 }
 
-const ALL: [Dialect; 5] = [
+const ALL: [Dialect; 6] = [
     Dialect::Native,
+    Dialect::UserToken,
     Dialect::ImkitKey,
     Dialect::ImkitToken,
     Dialect::Tencent,
@@ -55,6 +58,9 @@ impl Dialect {
             Dialect::Native => app
                 .request(Method::GET, "/v1/users/alice/unread")
                 .bearer_auth(guess),
+            Dialect::UserToken => app
+                .request(Method::GET, "/v1/me/unread")
+                .bearer_auth(user_token(&guess, "alice", soon)),
             Dialect::ImkitKey => app
                 .request(Method::POST, "/badges/byRoomTags")
                 .header("IM-CLIENT-KEY", guess),
@@ -80,7 +86,7 @@ impl Dialect {
 
     fn is_refusal(self, reply: &Reply) -> bool {
         match self {
-            Dialect::Native => reply.status == 401,
+            Dialect::Native | Dialect::UserToken => reply.status == 401,
             Dialect::ImkitKey => reply.status == 403,
             Dialect::ImkitToken => reply.status == 401,
             Dialect::Tencent => reply.body["ErrorCode"] == 70009,
@@ -91,7 +97,7 @@ impl Dialect {
     /// In the dialect's own words, with the time to wait.
     fn is_too_many(self, reply: &Reply) -> bool {
         let said = match self {
-            Dialect::Native => {
+            Dialect::Native | Dialect::UserToken => {
                 reply.status == 429
                     && reply.header("content-type") == Some("application/problem+json")
                     && reply.body["status"] == 429
@@ -118,6 +124,7 @@ impl Dialect {
     async fn good(self, app: &App) -> Value {
         match self {
             Dialect::Native => app.unread("alice", false).await.ok(),
+            Dialect::UserToken => App::send(app.me("", "alice")).await.ok(),
             Dialect::ImkitKey => app.imkit_badges::<&str>("alice", None).await.ok(),
             Dialect::ImkitToken => app.imkit_rooms("alice", &[]).await.ok(),
             Dialect::Tencent => {
@@ -171,6 +178,11 @@ async fn an_expired_token_is_not_counted_as_a_guess() {
             .request(Method::GET, "/rooms")
             .header("IM-CLIENT-KEY", &keys.client_key)
             .header("IM-Authorization", token);
+        let reply = App::send(request).await;
+        assert_eq!(reply.status, 401, "{reply:?}");
+
+        let token = user_token(&keys.user_secret, &format!("user-{n}"), now_seconds() - 1);
+        let request = app.request(Method::GET, "/v1/me/unread").bearer_auth(token);
         let reply = App::send(request).await;
         assert_eq!(reply.status, 401, "{reply:?}");
 

@@ -71,7 +71,7 @@ const RULES: &[Rule] = &[
     only("\"RC\"", &["http/imkit*"], "an envelope belongs to its dialect"),
     only("totalBadge", &["http/imkit*"], "an envelope belongs to its dialect"),
     only("\"roomTags", &["http/imkit*"], "an envelope belongs to its dialect"),
-    only("jsonwebtoken", &["http/imkit*"], "a dialect's credentials are its own"),
+    only("jsonwebtoken", &["http/jwt.rs"], "one file reads tokens"),
     only("ActionStatus", &["http/tencent*"], "an envelope belongs to its dialect"),
     only("C2CUnread", &["http/tencent*"], "an envelope belongs to its dialect"),
     only("Peer_Account", &["http/tencent*"], "an envelope belongs to its dialect"),

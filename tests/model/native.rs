@@ -46,9 +46,12 @@ impl Model {
         answer["types"] = json!(types);
         if include_rooms {
             let row = |(id, room): (&str, &Room)| {
+                let pref = room.pref(user);
                 json!({
                     "room": id, "kind": room.kind.name(), "custom_type": room.custom_type, "tags": room.tags,
-                    "messages": room.unread(user), "mentions": room.mentions(user),
+                    "messages": room.unread(user), "mentions": room.mentions(user), "count": pref.get("count").unwrap_or(&json!("all")),
+                    "muted": pref["muted"], "hidden": pref["hidden"],
+                    "read_position": room.read_position(user), "head": room.head(),
                 })
             };
             answer["rooms"] = self.rooms_of(user).map(row).collect();
@@ -79,5 +82,18 @@ impl Model {
                 .map(|user| (user.to_owned(), room.unread(user)))
                 .collect(),
         )
+    }
+
+    /// The same with `include=read`, the value of `read`; none: 404.
+    pub fn native_read(
+        &self,
+        room: &str,
+        users: Option<&[String]>,
+    ) -> Option<BTreeMap<String, i64>> {
+        let room = self.rooms.get(room)?;
+        let asked = |user: &&str| users.is_none_or(|users| users.iter().any(|asked| asked == user));
+        let joined = room.joined().filter(asked);
+        let read = joined.filter_map(|user| Some((user.to_owned(), room.read_position(user)?)));
+        Some(read.collect())
     }
 }

@@ -29,6 +29,8 @@ pub trait Answers: Sync {
         room: &str,
         users: Option<&[String]>,
     ) -> impl Future<Output = Reply> + Send;
+    fn room_read(&self, room: &str, users: Option<&[String]>)
+    -> impl Future<Output = Reply> + Send;
     fn imkit_badges(
         &self,
         user: &str,
@@ -60,6 +62,10 @@ impl Answers for App {
 
     async fn room_unread(&self, room: &str, users: Option<&[String]>) -> Reply {
         self.room_unread(room, users).await
+    }
+
+    async fn room_read(&self, room: &str, users: Option<&[String]>) -> Reply {
+        self.room_read(room, users).await
     }
 
     async fn imkit_badges(&self, user: &str, tags: Option<&[String]>) -> Reply {
@@ -229,6 +235,14 @@ pub async fn native(app: &impl Answers, model: &Model, user: &str) -> Check {
         sort(&mut room["tags"]);
         room.as_object_mut()
             .map(|room| room.entry("custom_type").or_insert(Value::Null));
+    }
+    // Only its changes say something.
+    let stamp = reply
+        .body
+        .as_object_mut()
+        .and_then(|body| body.remove("stamp"));
+    if !stamp.is_some_and(|stamp| stamp.is_string()) {
+        return Err(format!("{}: no stamp", what()));
     }
     same(what, &reply.body, &without_what_is_not_known(expected))
 }
@@ -436,6 +450,16 @@ pub async fn room(app: &impl Answers, model: &Model, room: &str, users: &[String
             Some(expected) => {
                 status(what, &reply, 200)?;
                 same(what, &reply.body, &json!({ "unread": expected }))?;
+                let what =
+                    || format!("GET /v1/rooms/{room:?}/unread?include=read, users {users:?}");
+                let reply = app.room_read(room, users).await;
+                status(what, &reply, 200)?;
+                let read = model.native_read(room, users);
+                same(
+                    what,
+                    &reply.body,
+                    &json!({ "unread": expected, "read": read }),
+                )?;
             }
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::config::AppKeys;
 use super::fixture::Shared;
-use super::tokens::{imkit_token, now_seconds, tencent_usersig};
+use super::tokens::{imkit_token, now_seconds, tencent_usersig, user_token};
 use super::wait::PATIENCE;
 
 /// When `POST /v1/events` answers.
@@ -203,6 +203,13 @@ impl App {
         .await
     }
 
+    /// `GET /v1/me/unread`, with a token that is good for an hour.
+    pub fn me(&self, query: &str, user: &str) -> reqwest::RequestBuilder {
+        let token = user_token(&self.keys.user_secret, user, now_seconds() + 3600);
+        self.request(reqwest::Method::GET, &format!("/v1/me/unread{query}"))
+            .bearer_auth(token)
+    }
+
     pub async fn unread_many<S: AsRef<str>>(&self, users: &[S]) -> Reply {
         let users: Vec<&str> = users.iter().map(AsRef::as_ref).collect();
         Self::send(
@@ -214,13 +221,27 @@ impl App {
 
     /// `users` go into a comma list, so none of them may have a comma.
     pub async fn room_unread<S: AsRef<str>>(&self, room: &str, users: Option<&[S]>) -> Reply {
+        self.room_unread_with("", room, users).await
+    }
+
+    /// The same with read positions.
+    pub async fn room_read<S: AsRef<str>>(&self, room: &str, users: Option<&[S]>) -> Reply {
+        self.room_unread_with("include=read", room, users).await
+    }
+
+    async fn room_unread_with<S: AsRef<str>>(
+        &self,
+        query: &str,
+        room: &str,
+        users: Option<&[S]>,
+    ) -> Reply {
         let users = users.map_or(String::new(), |users| {
             let users: Vec<String> = users.iter().map(|user| escaped(user.as_ref())).collect();
-            format!("?users={}", users.join(","))
+            format!("users={}", users.join(","))
         });
         Self::send(self.native(
             reqwest::Method::GET,
-            &format!("/v1/rooms/{}/unread{users}", escaped(room)),
+            &format!("/v1/rooms/{}/unread?{users}&{query}", escaped(room)),
         ))
         .await
     }

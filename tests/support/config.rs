@@ -23,6 +23,7 @@ const UNLIMITED: RateLimit = RateLimit {
 pub struct AppKeys {
     pub id: String,
     pub server_key: String,
+    pub user_secret: String,
     pub client_key: String,
     pub jwt_secret: String,
     pub sdkappid: u64,
@@ -41,6 +42,7 @@ impl AppKeys {
         Self {
             id: format!("app-{n}"),
             server_key: format!("server-key-of-app-{n}"),
+            user_secret: format!("user-secret-of-{n}-not-a-real-one"),
             client_key: format!("client-key-of-app-{n}"),
             jwt_secret: format!("jwt-secret-of-{n}-not-a-real-one"),
             sdkappid: 1_400_000_000 + n as u64,
@@ -56,9 +58,10 @@ impl AppKeys {
     }
 
     /// What must never be seen in a log.
-    pub fn secrets(&self) -> [&str; 5] {
+    pub fn secrets(&self) -> [&str; 6] {
         [
             &self.server_key,
+            &self.user_secret,
             &self.jwt_secret,
             &self.secret_key,
             &self.master_token,
@@ -126,11 +129,13 @@ impl Config {
                 text,
                 "[[apps]]\nid = {}\nserver_keys = [{}]\n\
                  rate_limit = {{ per_second = {per_second}, burst = {burst}, scope = \"{scope}\" }}\n\
+                 [apps.users]\ntoken_secret = [{}]\n\
                  [apps.imkit]\nclient_keys = [{}]\njwt_secret = {}\nuser_share = {:?}\n\
                  [apps.tencent]\nsdkappid = {}\nsecret_key = {}\nadmins = [{}]\n\
                  [apps.sendbird]\napplication_id = {}\nmaster_token = {}\napi_tokens = [{}]\n\n",
                 quoted(&app.id),
                 quoted(&app.server_key),
+                quoted(&app.user_secret),
                 quoted(&app.client_key),
                 quoted(&app.jwt_secret),
                 app.user_share,

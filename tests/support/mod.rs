@@ -79,6 +79,7 @@ pub use self::{
     redis_server::{RedisServer, free_port},
     tokens::{
         hmac_sha256, imkit_token, imkit_token_of, now_seconds, pack_usersig, tencent_usersig,
+        user_token,
     },
     wait::{PATIENCE, eventually, until},
 };

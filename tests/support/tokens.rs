@@ -38,6 +38,11 @@ pub fn imkit_token_of(secret: &str, claims: &Value) -> String {
     format!("{signed}.{mac}")
 }
 
+/// A user token as a back end issues it: HS256 over `{sub, exp}`.
+pub fn user_token(secret: &str, user: &str, exp: u64) -> String {
+    imkit_token_of(secret, &json!({ "sub": user, "exp": exp }))
+}
+
 /// A UserSig as the vendor's packages make it (TLSSigAPIv2).
 pub fn tencent_usersig(
     sdkappid: u64,

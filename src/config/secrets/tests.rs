@@ -41,6 +41,8 @@ api_tokens = ["fifteen-bytes-5", "sixteen-bytes-06"]
 [[apps]]
 id = "b"
 server_keys = ["{good}-4"]
+[apps.users]
+token_secret = ["{good}-6", "demo-user-secret"]
 "#
     );
     let config = with(&file, &[]).unwrap();
@@ -52,6 +54,7 @@ server_keys = ["{good}-4"]
         ("apps[0].tencent.secret_key", "published"),
         ("apps[0].sendbird.api_tokens[0]", "short"),
         ("apps[1].server_keys[0]", "same as"),
+        ("apps[1].users.token_secret[1]", "published"),
     ];
     let expected = expected.map(|(setting, why)| (setting.to_owned(), why));
     assert_eq!(weak(&config), expected);
@@ -74,7 +77,8 @@ fn what_is_published_is_known_to_be() {
             .count();
         let secrets = config.apps.iter().map(|app| {
             let sections = app.dialects.iter();
-            app.server_keys.len() + sections.map(|(_, own)| own.secrets().len()).sum::<usize>()
+            let own = app.server_keys.len() + app.users.token_secret.len();
+            own + sections.map(|(_, own)| own.secrets().len()).sum::<usize>()
         });
         assert_eq!(published, secrets.sum::<usize>());
     }

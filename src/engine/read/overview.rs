@@ -28,6 +28,10 @@ pub(super) struct CountedRoom {
     pub(super) tags: Vec<String>,
     /// What the room adds to sums.
     pub(super) count: CountPref,
+    pub(super) read: u64,
+    pub(super) head: u64,
+    /// Which of the user's preferences are true, by their first letters. The records of supergroups don't hold them.
+    pub(super) flags: Option<String>,
 }
 
 impl CountedRoom {
@@ -44,6 +48,9 @@ impl CountedRoom {
             custom_type: Some(decode(record.custom_type)).filter(|t| !t.is_empty()),
             tags: split(record.tags),
             count: CountPref::at_end(record.flags).1,
+            read: record.read,
+            head: record.head,
+            flags: Some(record.flags.to_owned()),
         })
     }
 }
@@ -295,16 +302,27 @@ impl Reader {
             if answer.is_empty() {
                 continue;
             }
+            let kind = Kind::stored(&answer.text()?)?;
+            let active = answer.text()? == "1";
+            let custom_type = Some(decode(&answer.text()?)).filter(|t| !t.is_empty());
+            let tags = split(&answer.text()?);
+            let (unread, mentions) = (answer.number()?, answer.number()?);
+            for _ in ["created", "last_at", "last_time"] {
+                answer.value()?;
+            }
             overview.records.push(CountedRoom {
                 room: supergroup.room,
                 state: parse(Some(&supergroup.state))?,
-                kind: Kind::stored(&answer.text()?)?,
-                active: answer.text()? == "1",
-                custom_type: Some(decode(&answer.text()?)).filter(|t| !t.is_empty()),
-                tags: split(&answer.text()?),
+                unread,
+                mentions,
+                kind,
+                active,
+                custom_type,
+                tags,
                 count: supergroup.count,
-                unread: answer.number()?,
-                mentions: answer.number()?,
+                head: answer.number()?,
+                read: answer.number()?,
+                flags: None,
             });
         }
         Ok(overview)

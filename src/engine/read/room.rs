@@ -6,8 +6,9 @@ use super::Reader;
 use super::overview::Supergroup;
 use crate::connection::Item;
 use crate::counts::number::stamp;
+use crate::counts::record::RoomRecord;
 use crate::counts::room::Membership;
-use crate::counts::{CountPref, RoomCounts};
+use crate::counts::{CountPref, MemberCount, RoomCounts};
 use crate::engine::members::{LONGEST, parse_members};
 use crate::engine::reply::{Reply, maybe_text, stored};
 use crate::error::Result;
@@ -16,13 +17,14 @@ use crate::names::{AppId, RoomId, UserId};
 use crate::scripts;
 
 impl Reader {
-    /// Unread messages in one room for those of `users` who have joined it. Without `users`: for all who have joined it, unless
-    /// the room has too many members.
+    /// Unread messages in one room, and if asked for (`positions`) read positions, for those of `users` who have joined it. Without
+    /// `users`: for all who have joined it, unless the room has too many members.
     pub(crate) async fn room_unread(
         &self,
         app: &AppId,
         room: &RoomId,
         users: Option<&[UserId]>,
+        positions: bool,
     ) -> Result<RoomCounts> {
         let _place = self.admission.read()?;
         let room = encode(room.as_str());
@@ -41,12 +43,11 @@ impl Reader {
                 None => return Ok(RoomCounts::TooLarge),
             },
         };
-        let joined: Vec<Enc> = members
+        let joined = members
             .into_iter()
-            .filter(|(_, membership)| membership.is_joined(born))
-            .map(|(user, _)| user)
-            .collect();
-        let mut counts = self.counts_in_room(app, &room, joined).await?;
+            .filter(|(_, membership)| membership.is_joined(born));
+        let joined: Vec<(Enc, Membership)> = joined.collect();
+        let mut counts = self.counts_in_room(app, &room, joined, positions).await?;
         counts.sort();
         Ok(RoomCounts::Counts(counts))
     }
@@ -95,27 +96,31 @@ impl Reader {
         Ok(Some(members))
     }
 
-    /// Unread messages in a room for each of these users.
+    /// Unread messages in a room for each of these users, and if asked for their read positions.
     async fn counts_in_room(
         &self,
         app: &AppId,
         room: &Enc,
-        joined: Vec<Enc>,
-    ) -> Result<Vec<(String, u64)>> {
-        let items: Vec<Item> = joined
-            .iter()
-            .map(|user| {
-                let keys = UserKeys::new(app, user);
-                Item::Script(
-                    scripts::USER_ROOM
-                        .call(&[keys.counts(), keys.supers(), keys.marks()])
-                        .arg(room.as_str()),
-                )
+        joined: Vec<(Enc, Membership)>,
+        positions: bool,
+    ) -> Result<Vec<MemberCount>> {
+        let items = joined.iter().map(|(user, _)| {
+            let keys = UserKeys::new(app, user);
+            let (counts, supers, marks) = (keys.counts(), keys.supers(), keys.marks());
+            let script = &scripts::USER_ROOM;
+            Item::Script(match positions {
+                false => script.call(&[counts, supers, marks]).arg(room.as_str()),
+                true => {
+                    let call = script.call(&[counts, supers, marks, keys.rooms()]);
+                    call.arg(room.as_str()).arg("r")
+                }
             })
-            .collect();
+        });
+        let items: Vec<Item> = items.collect();
         let mut counts = Vec::with_capacity(joined.len());
         let mut supergroups = Vec::new();
-        for (user, answer) in joined.into_iter().zip(self.redis.send_all(&items).await?) {
+        let answers = self.redis.send_all(&items).await?;
+        for ((user, membership), answer) in joined.into_iter().zip(answers) {
             let mut reply = Reply::new(answer)?;
             match reply.value()? {
                 Value::Int(-1) => supergroups.push((
@@ -131,10 +136,15 @@ impl Reader {
                     },
                 )),
                 count => {
-                    let count = self
-                        .faults
-                        .at_key(stored(&count), || UserKeys::new(app, &user).counts())?;
-                    counts.push((decode(user.as_str()), count));
+                    let keys = UserKeys::new(app, &user);
+                    let unread = self.faults.at_key(stored(&count), || keys.counts())?;
+                    let mut read = 0;
+                    if positions {
+                        let position = read_position(&reply.text()?, membership);
+                        read = self.faults.at_key(position, || keys.rooms())?;
+                    }
+                    let user = decode(user.as_str());
+                    counts.push(MemberCount { user, unread, read });
                 }
             }
         }
@@ -147,13 +157,34 @@ impl Reader {
             .zip(self.redis.send_all(&items).await?)
         {
             let mut answer = Reply::new(answer)?;
-            if !answer.is_empty() {
-                for _ in 0..4 {
-                    answer.value()?;
-                }
-                counts.push((decode(user.as_str()), answer.number()?));
+            if answer.is_empty() {
+                continue;
             }
+            for _ in ["kind", "status", "type", "tags"] {
+                answer.value()?;
+            }
+            let unread = answer.number()?;
+            for _ in ["mentions", "created", "last_at", "last_time", "head"] {
+                answer.value()?;
+            }
+            counts.push(MemberCount {
+                user: decode(user.as_str()),
+                unread,
+                read: answer.number()?,
+            });
         }
         Ok(counts)
     }
+}
+
+/// A user's read position by the user's record of the room; without a record of this membership, its base.
+fn read_position(record: &str, membership: Membership) -> Result<u64> {
+    if record.is_empty() {
+        return Ok(membership.base);
+    }
+    let record = RoomRecord::read(record)?;
+    Ok(match record.epoch == membership.epoch {
+        true => record.read,
+        false => membership.base,
+    })
 }

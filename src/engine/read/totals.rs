@@ -8,11 +8,11 @@ use redis::Value;
 use super::Reader;
 use super::fields::{ALL_FAMILIES, FAMILIES, PLAIN_KINDS, hmget, push_joined, suffixes};
 use crate::connection::Item;
+use crate::counts::Totals;
 use crate::counts::number::add;
-use crate::counts::{RoomUnread, Totals, UserUnread};
 use crate::engine::reply::fields;
 use crate::error::Result;
-use crate::keys::{UserKeys, decode, encode};
+use crate::keys::{Enc, UserKeys, encode};
 use crate::names::{AppId, CustomType, UserId};
 use crate::quota::Limit;
 
@@ -113,13 +113,23 @@ impl Reader {
         users: &[&UserId],
     ) -> Result<Vec<Option<Totals>>> {
         let _place = self.admission.read()?;
+        self.totals_in_place(app, users).await
+    }
+
+    /// The same, for a call that has its place among the reads already.
+    pub(super) async fn totals_in_place(
+        &self,
+        app: &AppId,
+        users: &[&UserId],
+    ) -> Result<Vec<Option<Totals>>> {
         let suffixes = suffixes(None);
+        // Before the counts are read: a migration may end meanwhile.
+        let is_old = self.redis.is_old();
         let items: Vec<Item> = users
             .iter()
             .map(|user| Self::plain_totals_item(app, user, &suffixes, &ALL_FAMILIES))
             .collect();
         let answers = self.redis.send_all(&items).await?;
-        let is_old = self.redis.is_old();
         let mut totals = Vec::with_capacity(users.len());
         let mut with_supergroups = Vec::new();
         for (at, answer) in answers.iter().enumerate() {
@@ -133,14 +143,15 @@ impl Reader {
                 PlainTotals::Unknown => None,
                 PlainTotals::Totals(totals) if !is_old => Some(totals),
                 _ => {
-                    with_supergroups.extend(users.get(at).map(|user| (at, user)));
+                    let user = users.get(at).map(|user| encode(user.as_str()));
+                    with_supergroups.extend(user.map(|user| (at, user)));
                     None
                 }
             });
         }
         let mut overviews = stream::iter(with_supergroups)
-            .map(|(at, user)| async move {
-                Ok((at, self.overview(app, &encode(user.as_str()), "c").await?))
+            .map(|(at, user): (usize, Enc)| async move {
+                Ok((at, self.overview(app, &user, "c").await?))
             })
             .buffer_unordered(USERS_AT_ONCE);
         while let Some((at, overview)) = overviews.try_next().await? {
@@ -149,44 +160,5 @@ impl Reader {
             }
         }
         Ok(totals)
-    }
-
-    /// Everything that the native API shows of one user. `None`: an unknown user.
-    pub(crate) async fn user_unread(
-        &self,
-        app: &AppId,
-        user: &UserId,
-        rooms: bool,
-    ) -> Result<Option<UserUnread>> {
-        let _place = self.admission.read()?;
-        let what = if rooms { "cro" } else { "cr" };
-        let overview = self.overview(app, &encode(user.as_str()), what).await?;
-        if !overview.known {
-            return Ok(None);
-        }
-        let list = rooms.then(|| {
-            let mut list: Vec<RoomUnread> = overview
-                .records
-                .iter()
-                .filter(|record| record.state == 'j' && record.active)
-                .map(|record| RoomUnread {
-                    room: decode(record.room.as_str()),
-                    kind: record.kind,
-                    custom_type: record.custom_type.clone(),
-                    tags: record.tags.clone(),
-                    messages: record.unread,
-                    mentions: record.mentions,
-                })
-                .collect();
-            list.sort_by(|a, b| a.room.cmp(&b.room));
-            list
-        });
-        let counts = || UserKeys::of(app, user).counts();
-        Ok(Some(UserUnread {
-            totals: self.faults.at_key(overview.totals(None), counts)?,
-            tags: self.faults.at_key(overview.tags(), counts)?,
-            types: self.faults.at_key(overview.types(), counts)?,
-            rooms: list,
-        }))
     }
 }

@@ -1,125 +1,37 @@
-//! The users' tokens: JWTs signed with HS256, with the claims `exp` and `id` or `_id` (I6).
+//! The users' tokens: JWTs with the claim `id` or `_id` (I6).
 
 use std::sync::Arc;
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use quick_cache::sync::Cache;
-use serde::{Deserialize, Serialize};
-
+pub(super) use crate::http::jwt::Unusable;
+use crate::http::jwt::{self, Claim};
 use crate::names::UserId;
 
-/// The most bytes of a token.
-const MAX_BYTES: usize = 8 * 1024;
-/// The most bytes of a token that is remembered.
-const MAX_CACHED_BYTES: usize = 1024;
-/// How many verified tokens are remembered for each app: at most 16 MiB of them.
-const CACHED: usize = 16 * 1024;
-
-#[derive(Deserialize)]
-struct Claims {
-    id: Option<String>,
-    // Some back ends name it so.
-    #[serde(rename = "_id")]
-    underscored: Option<String>,
-    // Fractions are legal (RFC 7519, NumericDate).
-    exp: f64,
-    #[serde(default)]
-    nbf: Option<f64>,
-}
-
-/// Why a token lets nobody in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unusable {
-    /// The app has not signed it.
-    #[error("the token is not one of the app")]
-    Forged,
-    /// The app has signed it, but it has expired or is not valid yet.
-    #[error("the token is not valid now")]
-    Untimely,
-}
-
-/// Checks the tokens of one app. It remembers the good ones until they expire, so that the next call with one needs no
-/// cryptography.
-pub(super) struct Verifier {
-    key: DecodingKey,
-    rules: Validation,
-    /// The good tokens: whose each is, and when it expires. None gets in that the app has not signed, so a stranger can't push
-    /// any out.
-    good: Cache<Box<str>, (Arc<UserId>, u64)>,
-}
+/// Checks the tokens of one app.
+pub(super) struct Verifier(jwt::Verifier<()>);
 
 impl Verifier {
     /// A verifier for tokens signed with `secret`.
     pub(super) fn new(secret: &str) -> Self {
-        // The algorithm is ours to choose, never the token's.
-        let mut rules = Validation::new(Algorithm::HS256);
-        // `verify` checks both, by a clock that a test can set.
-        rules.validate_exp = false;
-        rules.validate_nbf = false;
-        // A token may be made for other services too.
-        rules.validate_aud = false;
-        Self {
-            key: DecodingKey::from_secret(secret.as_bytes()),
-            rules,
-            good: Cache::new(CACHED),
-        }
+        // Some back ends name the claim `_id`.
+        let claims = &[Claim::Id, Claim::UnderscoredId];
+        Self(jwt::Verifier::new(claims, [(secret, ())]))
     }
 
     /// The user that a token names, if it is good at `now` (Unix seconds).
     pub(super) fn verify(&self, token: &str, now: u64) -> Result<Arc<UserId>, Unusable> {
-        if let Some((user, until)) = self.good.get(token) {
-            if now < until {
-                return Ok(user);
-            }
-            self.good.remove(token);
-            return Err(Unusable::Untimely);
-        }
-        if token.len() > MAX_BYTES {
-            return Err(Unusable::Forged);
-        }
-        let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.rules);
-        let data = data.map_err(|_| Unusable::Forged)?;
-        // `crit` names extensions that a verifier must understand (RFC 7515, 4.1.11). This one understands none.
-        if data.header.crit.is_some() {
-            return Err(Unusable::Forged);
-        }
-        // The token is not valid at `exp` or later (RFC 7519, 4.1.4): not from the first whole second on that is not before it.
-        let until = data.claims.exp.ceil() as u64;
-        let started = data.claims.nbf.is_none_or(|nbf| nbf <= now as f64);
-        if now >= until || !started {
-            return Err(Unusable::Untimely);
-        }
-        let named = data.claims.id.or(data.claims.underscored);
-        let user = named.ok_or(Unusable::Forged)?;
-        let user = UserId::parse(user).map_err(|_| Unusable::Forged)?;
-        let user = Arc::new(user);
-        if token.len() <= MAX_CACHED_BYTES {
-            self.good.insert(token.into(), (Arc::clone(&user), until));
-        }
-        Ok(user)
+        self.0.verify(token, now).map(|(user, ())| user)
     }
 }
 
 /// Makes a token of `user` that is valid from `now` for `lifetime` seconds. `None` only if it can't be signed.
 pub(super) fn make_token(secret: &str, user: &UserId, now: u64, lifetime: u64) -> Option<String> {
-    #[derive(Serialize)]
-    struct Claims<'a> {
-        id: &'a str,
-        iat: u64,
-        exp: u64,
-    }
-    let claims = Claims {
-        id: user.as_str(),
-        iat: now,
-        exp: now.saturating_add(lifetime),
-    };
-    let key = EncodingKey::from_secret(secret.as_bytes());
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).ok()
+    jwt::make_token(secret, Claim::Id, user, now, lifetime)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::jwt::MAX_BYTES;
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use hmac::{Hmac, Mac};

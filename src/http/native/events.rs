@@ -6,7 +6,8 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 
 use super::problem::Problem;
-use super::{Media, Times, enter, media_type, parameters, results};
+use super::{Media, Times, enter, includes, media_type, parameters, results};
+use crate::engine::MOST_CONCERNED;
 use crate::event::{self, BodyFault, BodyForm, Wait};
 use crate::http::request::{Call, Done, json_bytes};
 use crate::http::state::State;
@@ -17,17 +18,20 @@ use crate::names::EventKey;
 const FEW_EVENTS: usize = 1_000;
 /// How many bytes of the answer an applied event takes.
 const ROW_BYTES: u64 = 48;
+/// How many bytes of the answer the new totals take at most, as long as ids are not unusually long.
+const COUNTS_BYTES: u64 = 300 * MOST_CONCERNED as u64;
 
 /// `POST /v1/events`.
 pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let (index, app) = enter(call)?;
-    let wait = wait(call)?;
+    let Asked { wait, counts } = asked(call)?;
     let form = form(call)?;
     let key = request_key(call)?;
     let State {
         config,
         answers,
         bodies,
+        reader,
         writer,
         metrics,
         ..
@@ -51,29 +55,51 @@ pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
     // Memory for the answer is reserved before any event is applied: an answer that tells what was done is never refused.
     let rows = ROW_BYTES.saturating_mul(batch.len() as u64);
     let rows = rows.saturating_add(batch.note_bytes() as u64);
+    let rows = rows.saturating_add(if counts { COUNTS_BYTES } else { 0 });
     let _room_for_answer = answers.try_hold(rows).map_err(|_| {
         metrics.overloaded("answers");
         Problem::new(Unserved::Overloaded.status(), Unserved::Overloaded.detail())
     })?;
     let answer = if is_large {
-        let (writer, app, metrics) = (writer.clone(), app.clone(), Arc::clone(metrics));
-        let work = async move { results::apply(&writer, &app, batch, wait, &metrics).await };
+        let (reader, writer, app) = (Arc::clone(reader), writer.clone(), app.clone());
+        let metrics = Arc::clone(metrics);
+        let work = async move {
+            let reader = counts.then_some(&*reader);
+            results::apply(&writer, reader, &app, batch, wait, &metrics).await
+        };
         Box::pin(bodies.beside(work)).await
     } else {
-        results::apply(writer, app, batch, wait, metrics).await
+        let reader = counts.then_some(&**reader);
+        results::apply(writer, reader, app, batch, wait, metrics).await
     };
     let mut answer = json_bytes(StatusCode::OK, answer?);
     answer.extensions_mut().insert(Done);
     Ok(answer)
 }
 
-/// What the caller waits for.
-fn wait(call: &Call<'_>) -> Result<Wait, Problem> {
-    let given = parameters(call, &[("wait", Times::Once)])?;
-    match given.first().map(|(_, value)| &**value) {
-        None | Some("applied") => Ok(Wait::Applied),
-        Some("accepted") => Ok(Wait::Accepted),
-        Some(_) => Err(Problem::bad("wait must be applied or accepted")),
+/// What the parameters ask for.
+struct Asked {
+    /// What the caller waits for.
+    wait: Wait,
+    /// Whether the answer should hold the new totals.
+    counts: bool,
+}
+
+fn asked(call: &Call<'_>) -> Result<Asked, Problem> {
+    let (mut wait, mut counts) = (Wait::Applied, false);
+    for (name, value) in parameters(call, &[("wait", Times::Once), ("include", Times::Many)])? {
+        match (name, &*value) {
+            ("include", value) => counts |= includes(value, "counts")?,
+            (_, "applied") => {}
+            (_, "accepted") => wait = Wait::Accepted,
+            _ => return Err(Problem::bad("wait must be applied or accepted")),
+        }
+    }
+    match (wait, counts) {
+        (Wait::Accepted, true) => Err(Problem::bad(
+            "include=counts needs wait=applied: the counts do not show yet what is only accepted",
+        )),
+        _ => Ok(Asked { wait, counts }),
     }
 }
 

@@ -36,7 +36,7 @@ impl Problem {
     }
 
     pub(super) fn too_many(seconds: u64) -> Self {
-        let detail = "too many calls from this address had no valid server key";
+        let detail = "too many calls from this address had no valid credentials";
         Self {
             retry_after: Some(seconds),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail)

@@ -1,21 +1,25 @@
-//! The reads of the native API: counts of users and of rooms.
+//! The reads of the native API: counts of users.
 
 use std::collections::{BTreeMap, HashSet};
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json as object};
+use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
-use super::{Media, Times, enter, media_type, named, parameters};
-use crate::counts::{ByKind, RoomCounts, RoomUnread, Totals, UserUnread};
-use crate::http::request::{Call, decode_segment, json as answer};
+use super::{Media, Tenants, Times, enter, includes, media_type, named, parameters, users};
+use crate::counts::{ByKind, RoomUnread, Totals, UserUnread};
+use crate::engine::RoomRows;
+use crate::http::request::{Call, decode_segment, json as answer, json_bytes, set};
 use crate::json::{self, LineIndex, NotJson, Surrogates};
 use crate::names::{AppId, RoomId, UserId};
 
 /// The most users in one `POST /v1/unread`.
 pub(super) const MAX_USERS: usize = 1_000;
+/// The most rows in one page of a list.
+const MAX_ROWS: usize = 10_000;
 /// The most bytes of a body that names users: [`MAX_USERS`] of the longest ids, escaped, fit in.
 const MAX_USERS_BYTES: usize = 2 << 20;
 
@@ -23,24 +27,66 @@ const MAX_USERS_BYTES: usize = 2 << 20;
 pub(super) async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
     let (_, app) = enter(call)?;
     let user = parse_segment(call.parameter(0), UserId::parse)?;
-    let mut rooms = false;
-    for (_, value) in parameters(call, &[("include", Times::Many)])? {
-        for part in value.split(',').filter(|part| !part.is_empty()) {
-            if part != "rooms" {
-                return Err(Problem::bad("include can only name rooms"));
-            }
-            rooms = true;
-        }
-    }
-    match call.state.reader.user_unread(app, &user, rooms).await? {
-        Some(unread) => Ok(ok(&UserAnswer::new(&user, &unread))),
+    user_counts(call, app, &user).await
+}
+
+/// `GET /v1/me/unread`: the same for the user whose token the call has.
+pub(super) async fn me_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
+    let tenants: &Tenants = call.tenants()?;
+    let (app, user) = users::enter(call, &tenants.users)?;
+    user_counts(call, app, &user).await
+}
+
+async fn user_counts(call: &Call<'_>, app: &AppId, user: &UserId) -> Result<HttpResponse, Problem> {
+    let rows = rows(call)?;
+    match call
+        .state
+        .reader
+        .user_unread(app, user, rows.as_ref())
+        .await?
+    {
+        Some(unread) => tagged(call, &UserAnswer::new(user, &unread)?),
         None => Err(Problem::new(StatusCode::NOT_FOUND, "no such user")),
     }
+}
+
+/// Which rooms a call asks for, if any. What narrows the list down asks for it as well.
+fn rows(call: &Call<'_>) -> Result<Option<RoomRows>, Problem> {
+    let known = [
+        ("include", Times::Many),
+        ("only", Times::Once),
+        ("limit", Times::Once),
+        ("after", Times::Once),
+    ];
+    let (mut rows, mut is_asked) = (RoomRows::default(), false);
+    for (name, value) in parameters(call, &known)? {
+        is_asked |= name != "include" || includes(&value, "rooms")?;
+        match name {
+            "only" if value == "unread" => rows.only_unread = true,
+            "only" => return Err(Problem::bad("only can be unread")),
+            "limit" => rows.limit = Some(limit(&value)?),
+            "after" => {
+                let room = RoomId::parse(value.into_owned());
+                let bad = |error| Problem::bad(format!("after: a room id {error}"));
+                rows.after = Some(room.map_err(bad)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(is_asked.then_some(rows))
+}
+
+/// The length of a page.
+pub(super) fn limit(value: &str) -> Result<usize, Problem> {
+    let number = value.parse().ok();
+    let number = number.filter(|number| (1..=MAX_ROWS).contains(number));
+    number.ok_or_else(|| Problem::bad(format!("limit must be 1 to {MAX_ROWS}")))
 }
 
 /// `POST /v1/unread`.
 pub(super) async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let (index, app) = enter(call)?;
+    parameters(call, &[])?;
     let users = read_users(call, index).await?;
     let mut named = HashSet::with_capacity(users.len());
     let users: Vec<&UserId> = users.iter().filter(|user| named.insert(*user)).collect();
@@ -55,9 +101,8 @@ pub(super) async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
     }))
 }
 
-/// Reads the body of a call that takes no parameters. Answers the users that it names.
-async fn read_users(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>, Problem> {
-    parameters(call, &[])?;
+/// Reads the body of a call. Answers the users that it names.
+pub(super) async fn read_users(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>, Problem> {
     if matches!(media_type(call), Some(Media::Other | Media::Lines)) {
         let detail = "the body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
@@ -101,63 +146,8 @@ pub(super) fn parse_users(body: &[u8]) -> Result<Vec<UserId>, Problem> {
     Ok(users)
 }
 
-/// `GET /v1/rooms/{room}/unread`.
-pub(super) async fn room_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
-    let (_, app) = enter(call)?;
-    let room = parse_segment(call.parameter(0), RoomId::parse)?;
-    let mut users: Option<Vec<UserId>> = None;
-    let parse = |user: &str| {
-        UserId::parse(user).map_err(|error| Problem::bad(format!("a user id {error}")))
-    };
-    // `users` is a list with commas; `user` is one user, whose id may hold a comma.
-    for (name, value) in parameters(call, &[("users", Times::Many), ("user", Times::Many)])? {
-        let users = users.get_or_insert_default();
-        if name == "user" {
-            users.push(parse(&value)?);
-            continue;
-        }
-        for user in value.split(',').filter(|user| !user.is_empty()) {
-            users.push(parse(user)?);
-        }
-    }
-    if users.as_ref().is_some_and(|users| users.len() > MAX_USERS) {
-        let detail = format!("at most {MAX_USERS} users can be asked for at once");
-        return Err(Problem::bad(detail));
-    }
-    room_counts(call, app, &room, users.as_deref()).await
-}
-
-/// `POST /v1/rooms/{room}/unread`: the same, but the body names the users, since a URL is too short for a thousand.
-pub(super) async fn room_unread_of(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
-    let (index, app) = enter(call)?;
-    let room = parse_segment(call.parameter(0), RoomId::parse)?;
-    let users = read_users(call, index).await?;
-    room_counts(call, app, &room, Some(&users)).await
-}
-
-async fn room_counts(
-    call: &Call<'_>,
-    app: &AppId,
-    room: &RoomId,
-    users: Option<&[UserId]>,
-) -> Result<HttpResponse, Problem> {
-    match call.state.reader.room_unread(app, room, users).await? {
-        RoomCounts::Counts(counts) => {
-            let unread: Map<String, Value> = counts
-                .into_iter()
-                .map(|(user, n)| (user, n.into()))
-                .collect();
-            Ok(ok(&object!({ "unread": unread })))
-        }
-        RoomCounts::NoRoom => Err(Problem::new(StatusCode::NOT_FOUND, "no such room")),
-        RoomCounts::TooLarge => Err(Problem::bad(
-            "the room has too many members to answer for all: name up to 1,000 users",
-        )),
-    }
-}
-
 /// An id that stands in the path.
-fn parse_segment<T, E: std::fmt::Display>(
+pub(super) fn parse_segment<T, E: std::fmt::Display>(
     segment: &str,
     parse: impl Fn(String) -> Result<T, E>,
 ) -> Result<T, Problem> {
@@ -209,6 +199,8 @@ struct UserAnswer<'a> {
     user: &'a str,
     #[serde(flatten)]
     families: Families,
+    /// A digest of the totals and of the rooms.
+    stamp: String,
     tags: &'a BTreeMap<String, u64>,
     types: &'a BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,15 +208,18 @@ struct UserAnswer<'a> {
 }
 
 impl<'a> UserAnswer<'a> {
-    fn new(user: &'a UserId, unread: &'a UserUnread) -> Self {
+    fn new(user: &'a UserId, unread: &'a UserUnread) -> Result<Self, Problem> {
+        let families = Families::from(&unread.totals);
         let rooms = unread.rooms.as_ref();
-        Self {
+        let rooms: Option<Vec<_>> = rooms.map(|rooms| rooms.iter().map(RoomAnswer::new).collect());
+        Ok(Self {
             user: user.as_str(),
-            families: (&unread.totals).into(),
+            stamp: digest(&(&families, &rooms))?,
+            families,
             tags: &unread.tags,
             types: &unread.types,
-            rooms: rooms.map(|rooms| rooms.iter().map(RoomAnswer::new).collect()),
-        }
+            rooms,
+        })
     }
 }
 
@@ -236,6 +231,12 @@ struct RoomAnswer<'a> {
     tags: &'a [String],
     messages: u64,
     mentions: u64,
+    muted: bool,
+    hidden: bool,
+    /// Which of the room's counts are in the sums.
+    count: &'static str,
+    read_position: u64,
+    head: u64,
 }
 
 impl<'a> RoomAnswer<'a> {
@@ -247,12 +248,17 @@ impl<'a> RoomAnswer<'a> {
             tags: &room.tags,
             messages: room.messages,
             mentions: room.mentions,
+            muted: room.muted,
+            hidden: room.hidden,
+            count: room.count.as_str(),
+            read_position: room.read_position,
+            head: room.head,
         }
     }
 }
 
 /// Written as an object that holds, under each user's id, the user's numbers, or null where there is no such user.
-struct Users<'a>(&'a [(&'a UserId, Option<Totals>)]);
+pub(super) struct Users<'a>(pub &'a [(&'a UserId, Option<Totals>)]);
 
 impl Serialize for Users<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -263,9 +269,47 @@ impl Serialize for Users<'_> {
     }
 }
 
-fn ok(body: &impl Serialize) -> HttpResponse {
-    answer(StatusCode::OK, body)
-        .unwrap_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "").render())
+/// A digest of what is shown, 16 hexadecimal digits.
+fn digest(shown: &impl Serialize) -> Result<String, Problem> {
+    let mut digest = Sha256::new();
+    serde_json::to_writer(&mut digest, shown).map_err(|_| broken())?;
+    Ok(short(digest))
+}
+
+fn short(digest: Sha256) -> String {
+    let digest = digest.finalize();
+    let start = digest.first_chunk().copied();
+    format!("{:016x}", u64::from_be_bytes(start.unwrap_or_default()))
+}
+
+/// An answer with an entity tag, or, if the caller has it already, only the tag.
+fn tagged(call: &Call<'_>, body: &impl Serialize) -> Result<HttpResponse, Problem> {
+    let body = serde_json::to_vec(body).map_err(|_| broken())?;
+    let tag = format!("\"{}\"", short(Sha256::new_with_prefix(&body)));
+    let mut known = call
+        .headers("if-none-match")
+        .flat_map(|tags| tags.split(','));
+    let is_known = known.any(|known| {
+        let known = known.trim();
+        known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
+    });
+    let mut response = match is_known {
+        true => HttpResponse::new(StatusCode::NOT_MODIFIED),
+        false => json_bytes(StatusCode::OK, body),
+    };
+    set(&mut response, header::ETAG, tag);
+    // A browser asks again each time, with the tag.
+    let caching = HeaderValue::from_static("private, no-cache");
+    set(&mut response, header::CACHE_CONTROL, caching);
+    Ok(response)
+}
+
+fn broken() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "")
+}
+
+pub(super) fn ok(body: &impl Serialize) -> HttpResponse {
+    answer(StatusCode::OK, body).unwrap_or_else(|| broken().render())
 }
 
 /// Says where the body stops being JSON, without repeating any of it.

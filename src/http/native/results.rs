@@ -4,15 +4,18 @@ use std::mem::take;
 
 use serde::{Serialize, Serializer};
 
-use crate::engine::Writer;
+use super::reads::Users;
+use crate::engine::{Concern, ConcernedTotals, Reader, Writer};
 use crate::error::Error;
-use crate::event::{Batch, EventOutcome, Invalid, Notes, Wait};
+use crate::event::{Batch, Change, EventOutcome, Invalid, MembersOf, Notes, Wait};
 use crate::names::AppId;
 use crate::telemetry::metrics::Metrics;
 
-/// Applies the events of a request, and makes the body of the answer.
+/// Applies the events of a request, and makes the body of the answer. With a reader, the answer also holds the new totals of the
+/// users whom the events concern.
 pub(super) async fn apply(
     writer: &Writer,
+    reader: Option<&Reader>,
     app: &AppId,
     batch: Batch,
     wait: Wait,
@@ -22,7 +25,24 @@ pub(super) async fn apply(
     let mut events = batch.events;
     let notes = events.iter_mut().map(|event| take(&mut event.notes));
     let notes: Vec<Notes> = notes.collect();
+    let concerned = match reader {
+        Some(reader) => {
+            let concerns = events.iter().map(|event| concern(&event.change));
+            Some(Box::pin(reader.concerned(app, concerns.collect())).await?)
+        }
+        None => None,
+    };
     let outcomes = writer.apply(app, events, wait).await?;
+    let counts = match concerned {
+        Some(concerned) => {
+            let is_done = |place: usize| {
+                let outcome: Option<&EventOutcome> = outcomes.get(place);
+                !matches!(outcome, None | Some(EventOutcome::Rejected(_)))
+            };
+            Some(Box::pin(concerned.totals(is_done)).await?)
+        }
+        None => None,
+    };
     let mut outcomes = outcomes.into_iter().zip(notes);
     let mut refused = batch.refused.into_iter().peekable();
     let results = (0..total).map(|index| match refused.next_if(|(at, _)| *at == index) {
@@ -33,7 +53,27 @@ pub(super) async fn apply(
         },
     });
     let results: Vec<EventResult> = results.collect::<Result<_, _>>()?;
-    count_and_render(metrics, &results)
+    count_and_render(metrics, &results, counts)
+}
+
+/// Whom an event concerns.
+fn concern(change: &Change) -> Concern {
+    let concern = change.concern();
+    let users = concern.users.into_iter().flatten().chain(concern.more);
+    let (mut room, mut room_before) = (None, None);
+    match concern.members {
+        Some((name, MembersOf::SmallRoom)) => room = Some(name.clone()),
+        Some((name, which)) => {
+            room_before = Some((name.clone(), which == MembersOf::RoomBefore));
+        }
+        None => {}
+    }
+    Concern {
+        users: users.cloned().collect(),
+        in_supergroup: concern.in_supergroup.to_vec(),
+        room,
+        room_before,
+    }
 }
 
 /// What a caller is told of one event.
@@ -45,7 +85,11 @@ enum EventResult {
 }
 
 /// Counts the events by what they came to, and writes the body of the answer.
-fn count_and_render(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8>, Error> {
+fn count_and_render(
+    metrics: &Metrics,
+    results: &[EventResult],
+    counts: Option<ConcernedTotals>,
+) -> Result<Vec<u8>, Error> {
     let (mut applied, mut accepted, mut duplicate, mut rejected) = (0, 0, 0, 0);
     for result in results {
         *match result {
@@ -75,16 +119,30 @@ fn count_and_render(metrics: &Metrics, results: &[EventResult]) -> Result<Vec<u8
         duplicate: u64,
         rejected: u64,
         results: &'a [EventResult],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        counts: Option<Users<'a>>,
+        #[serde(skip_serializing_if = "is_false")]
+        counts_truncated: bool,
+    }
+    fn is_false(flag: &bool) -> bool {
+        !flag
     }
     fn is_zero(count: &u64) -> bool {
         *count == 0
     }
+    let counts_truncated = counts.as_ref().is_some_and(|counts| counts.truncated);
+    let counts = counts.as_ref().map(|counts| {
+        let users = counts.users.iter();
+        users.zip(counts.totals.iter().copied()).collect::<Vec<_>>()
+    });
     let body = AnswerBody {
         applied,
         accepted,
         duplicate,
         rejected,
         results,
+        counts: counts.as_deref().map(Users),
+        counts_truncated,
     };
     serde_json::to_vec(&body).map_err(|error| Error::Internal(error.to_string()))
 }

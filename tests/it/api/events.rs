@@ -6,6 +6,9 @@ mod fields;
 /// How much a request may hold.
 mod limits;
 
+/// The new totals with the answer.
+mod counts;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -138,10 +138,11 @@ async fn native(app: &App, name: &str) {
     expected["types"] = json!({custom_type(name): 1});
     let rooms = reply["rooms"].as_array().unwrap();
     let row = json!({"room": name, "kind": "group", "custom_type": custom_type(name), "tags": [name], "messages": 1,
-                     "mentions": 1});
+                     "mentions": 1, "muted": false, "hidden": false, "count": "all", "read_position": 1, "head": 3});
     assert!(rooms.contains(&row), "{name:?}: {reply}");
     assert_eq!(rooms.len(), 2, "{name:?}: {reply}");
     expected["rooms"] = reply["rooms"].clone();
+    expected["stamp"] = reply["stamp"].clone();
     assert_eq!(reply, expected, "{name:?}");
 
     let members = json!({"unread": {name: 1, "peer": 0}});

@@ -1,10 +1,12 @@
 //! The native reads.
 
+use std::collections::BTreeMap;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{is_json, problem};
-use crate::support::{App, Reply, app, raw};
+use crate::support::{App, Own, Reply, app, escaped, raw};
 
 async fn ask(app: &App, body: impl Into<reqwest::Body>) -> Reply {
     let request = app.native(Method::POST, "/v1/unread");
@@ -40,6 +42,14 @@ fn alice() -> Value {
            "unread_rooms": kinds(1, 1, 0)})
 }
 
+/// The counts of one user, without their stamp.
+fn without_stamp(reply: Reply) -> Value {
+    let mut body = reply.ok();
+    let stamp = body.as_object_mut().unwrap().remove("stamp");
+    assert!(stamp.is_some_and(|stamp| stamp.is_string()));
+    body
+}
+
 #[tokio::test]
 async fn a_user_is_answered_with_and_without_rooms() {
     let app = filled().await;
@@ -51,12 +61,13 @@ async fn a_user_is_answered_with_and_without_rooms() {
         let path = format!("/v1/users/alice/unread{query}");
         let reply = App::send(app.native(Method::GET, &path)).await;
         is_json(&reply);
-        assert_eq!(reply.ok(), expected, "{query}");
+        assert_eq!(without_stamp(reply), expected, "{query}");
     }
     let mut reply = app.unread("alice", true).await.ok();
     let rooms = reply["rooms"].take();
     assert_eq!(rooms.as_array().map(Vec::len), Some(2), "{rooms}");
-    let row = json!({"room": "r", "kind": "group", "custom_type": "c", "tags": ["t", "u"], "messages": 1, "mentions": 1});
+    let row = json!({"room": "r", "kind": "group", "custom_type": "c", "tags": ["t", "u"], "messages": 1, "mentions": 1,
+                     "muted": false, "hidden": false, "count": "all", "read_position": 0, "head": 1});
     assert!(rooms.as_array().unwrap().contains(&row), "{rooms}");
 
     for query in [
@@ -70,6 +81,359 @@ async fn a_user_is_answered_with_and_without_rooms() {
     }
     problem(&app.unread("nobody", false).await, 404);
     problem(&app.unread("Alice", false).await, 404);
+}
+
+/// A user's rooms as the answer to a query lists them.
+async fn rows(app: &App, user: &str, query: &str) -> Vec<Value> {
+    let path = format!("/v1/users/{user}/unread?{query}");
+    let reply = App::send(app.native(Method::GET, &path)).await.ok();
+    reply["rooms"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_row_says_how_far_the_user_has_read_and_what_the_user_has_set() {
+    let app = app();
+    for (kind, room) in [("group", "g"), ("supergroup", "s")] {
+        let message = |id: &str, sender: &str, mark_read: bool| json!({"type": "message.sent", "room": room, "id": id, "sender": sender, "mark_read": mark_read});
+        app.must(&json!([
+            {"type": "room.updated", "room": room, "kind": kind},
+            message("1", "bob", true),
+            {"type": "member.joined", "room": room, "users": ["alice", "bob"]},
+            message("2", "bob", true),
+            message("3", "alice", false),
+            message("4", "bob", true),
+        ]))
+        .await;
+        let row = |read: u64, head: u64, messages: u64, muted: bool, hidden: bool| {
+            json!([{"room": room, "kind": kind, "custom_type": null, "tags": [], "messages": messages, "mentions": 0,
+                    "muted": muted, "hidden": hidden, "count": "all", "read_position": read, "head": head}])
+        };
+        let only = || async {
+            let rows = rows(&app, "alice", "include=rooms").await;
+            let rows = rows.into_iter().filter(|row| row["room"] == room);
+            Value::from(rows.collect::<Vec<_>>())
+        };
+        assert_eq!(only().await, row(1, 4, 2, false, false));
+        app.must(&json!([
+            {"type": "pref.updated", "room": room, "user": "alice", "muted": true, "sticky": true},
+            {"type": "room.read", "room": room, "user": "alice", "up_to_id": "2"},
+        ]))
+        .await;
+        assert_eq!(only().await, row(2, 4, 1, true, false));
+        app.must(&json!([
+            {"type": "pref.updated", "room": room, "user": "alice", "hidden": true, "muted": false},
+            message("5", "alice", true),
+        ]))
+        .await;
+        assert_eq!(only().await, row(5, 5, 0, false, true));
+    }
+}
+
+#[tokio::test]
+async fn rows_come_in_pages_and_only_where_something_is_unread() {
+    let app = app();
+    let mut events = Vec::new();
+    let mut names: Vec<String> = ["a", "A", "%", "b,c", "ä", "z", "Z/1", "00"]
+        .map(str::to_owned)
+        .into();
+    for (at, room) in names.iter().enumerate() {
+        let kind = if at % 3 == 0 { "supergroup" } else { "group" };
+        events.push(json!({"type": "room.updated", "room": room, "kind": kind}));
+        events.push(json!({"type": "member.joined", "room": room, "users": ["alice", "bob"]}));
+        if at % 2 == 0 {
+            events.push(json!({"type": "message.sent", "room": room, "id": "1", "sender": "bob"}));
+        }
+    }
+    app.must(&Value::from(events)).await;
+    let unread: Vec<String> = names.iter().step_by(2).cloned().collect();
+    names.sort();
+    let all = rows(&app, "alice", "include=rooms").await;
+    let ids = |rows: &[Value]| -> Vec<String> {
+        let ids = rows.iter().map(|row| row["room"].as_str().unwrap());
+        ids.map(str::to_owned).collect()
+    };
+    assert_eq!(ids(&all), names);
+    for (query, keep) in [("include=rooms", None), ("only=unread", Some(&unread))] {
+        let kept = |row: &&Value| keep.is_none_or(|keep| keep.contains(&ids(&[(*row).clone()])[0]));
+        let expected: Vec<Value> = all.iter().filter(kept).cloned().collect();
+        for limit in 1..=names.len() {
+            let mut found: Vec<Value> = Vec::new();
+            loop {
+                let after = found.last().map_or(String::new(), |row| {
+                    format!("&after={}", escaped(row["room"].as_str().unwrap()))
+                });
+                let page = rows(&app, "alice", &format!("{query}&limit={limit}{after}")).await;
+                let is_last = page.len() < limit;
+                found.extend(page);
+                if is_last {
+                    break;
+                }
+            }
+            assert_eq!(found, expected, "{query} {limit}");
+        }
+    }
+    // The sums are those of all rooms.
+    let of = |query: &'static str| {
+        let path = format!("/v1/users/alice/unread?{query}");
+        let request = app.native(Method::GET, &path);
+        async move { App::send(request).await.ok() }
+    };
+    let (whole, page) = (of("include=rooms").await, of("only=unread&limit=1").await);
+    for family in ["messages", "mentions", "invitations", "tags", "types"] {
+        assert_eq!(whole[family], page[family]);
+    }
+    assert_eq!(rows(&app, "bob", "only=unread").await, [] as [Value; 0]);
+    assert_eq!(
+        rows(&app, "alice", "after=~").await,
+        rows(&app, "alice", "after=z").await
+    );
+    for query in [
+        "only=read",
+        "only=",
+        "only=unread&only=unread",
+        "limit=0",
+        "limit=10001",
+        "limit=-1",
+        "limit=",
+        "limit=1.5",
+        "after=",
+        "after=%0a",
+        "limit=1&limit=1",
+    ] {
+        let path = format!("/v1/users/alice/unread?include=rooms&{query}");
+        problem(&App::send(app.native(Method::GET, &path)).await, 400);
+    }
+}
+
+/// Stamp and entity tag of an answer.
+fn marks(reply: &Reply) -> (String, String) {
+    let stamp = reply.body["stamp"].as_str().unwrap().to_owned();
+    (stamp, reply.header("etag").unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn stamp_and_tag_stay_the_same_until_something_changes_that_was_asked_for() {
+    let app = filled().await;
+    let get = |query: &str| {
+        let request = app.native(Method::GET, &format!("/v1/users/alice/unread{query}"));
+        App::send(request)
+    };
+    let all = || async {
+        let [plain, rooms] = [get("").await, get("?include=rooms").await];
+        (marks(&plain), marks(&rooms))
+    };
+    let ((mut stamp, mut tag), (mut stamp_of_rooms, mut tag_of_rooms)) = all().await;
+    assert_ne!(stamp, stamp_of_rooms);
+    // The event, and whether the totals, the tags and types, and the rows change by it.
+    for (event, totals, others, rows) in [
+        (
+            json!({"type": "user.updated", "user": "alice", "nickname": "A"}),
+            false,
+            false,
+            false,
+        ),
+        (
+            json!({"type": "room.updated", "room": "r", "name": "R"}),
+            false,
+            false,
+            false,
+        ),
+        (
+            json!({"type": "message.sent", "room": "r", "id": "2", "sender": "bob"}),
+            true,
+            true,
+            true,
+        ),
+        (
+            json!({"type": "message.sent", "room": "r", "id": "2", "sender": "bob"}),
+            false,
+            false,
+            false,
+        ),
+        (
+            json!({"type": "room.updated", "room": "r", "tags": ["u", "v"]}),
+            false,
+            true,
+            true,
+        ),
+        (
+            json!({"type": "room.updated", "room": "r", "custom_type": "d"}),
+            false,
+            true,
+            true,
+        ),
+        (
+            json!({"type": "pref.updated", "room": "r", "user": "alice", "muted": true}),
+            false,
+            false,
+            true,
+        ),
+        (
+            json!({"type": "message.sent", "room": "r", "id": "3", "sender": "alice", "mark_read": false}),
+            false,
+            false,
+            true,
+        ),
+        (
+            json!({"type": "member.joined", "room": "i", "user": "alice"}),
+            true,
+            false,
+            true,
+        ),
+        (
+            json!({"type": "pref.updated", "room": "i", "user": "alice", "hidden": true}),
+            false,
+            false,
+            true,
+        ),
+        (
+            json!({"type": "message.sent", "room": "i", "id": "1", "sender": "bob"}),
+            true,
+            false,
+            true,
+        ),
+        (
+            json!({"type": "room.read", "room": "i", "user": "alice"}),
+            true,
+            false,
+            true,
+        ),
+        (
+            json!({"type": "room.read", "room": "i", "user": "alice"}),
+            false,
+            false,
+            false,
+        ),
+    ] {
+        app.must(&event).await;
+        let (plain, rooms) = all().await;
+        assert_eq!(plain.0 != stamp, totals, "stamp: {event}");
+        assert_eq!(plain.1 != tag, totals || others, "tag: {event}");
+        assert_eq!(
+            rooms.0 != stamp_of_rooms,
+            totals || rows,
+            "stamp of rooms: {event}"
+        );
+        assert_eq!(
+            rooms.1 != tag_of_rooms,
+            totals || others || rows,
+            "tag of rooms: {event}"
+        );
+        ((stamp, tag), (stamp_of_rooms, tag_of_rooms)) = (plain, rooms);
+    }
+    // The user's own device is told the same.
+    let own = App::send(app.me("?include=rooms", "alice")).await;
+    assert_eq!(marks(&own), (stamp_of_rooms, tag_of_rooms));
+}
+
+#[tokio::test]
+async fn whoever_has_the_tag_is_not_sent_the_same_again() {
+    let app = filled().await;
+    let get = |method: Method, known: Option<String>| {
+        let request = app.native(method, "/v1/users/alice/unread?include=rooms");
+        App::send(match known {
+            Some(tag) => request.header("If-None-Match", tag),
+            None => request,
+        })
+    };
+    let reply = get(Method::GET, None).await;
+    assert_eq!(reply.header("cache-control"), Some("private, no-cache"));
+    let (_, tag) = marks(&reply);
+    assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2);
+    for known in [
+        tag.clone(),
+        format!("W/{tag}"),
+        format!("\"a,b\", {tag}"),
+        format!("{tag},\"x\""),
+        "*".to_owned(),
+    ] {
+        for method in [Method::GET, Method::HEAD] {
+            let reply = get(method, Some(known.clone())).await;
+            assert_eq!((reply.status, reply.text.as_str()), (304, ""), "{known}");
+            assert_eq!(reply.header("etag"), Some(tag.as_str()), "{known}");
+            assert_eq!(reply.header("content-type"), None, "{known}");
+        }
+    }
+    for known in ["\"x\"".to_owned(), tag.replace('"', ""), String::new()] {
+        let reply = get(Method::GET, Some(known)).await;
+        assert_eq!((reply.status, marks(&reply).1), (200, tag.clone()));
+    }
+    app.must(&json!({"type": "room.read", "room": "r", "user": "alice"}))
+        .await;
+    let reply = get(Method::GET, Some(tag.clone())).await;
+    assert_eq!(reply.status, 200);
+    assert_ne!(marks(&reply).1, tag);
+    let path = "/v1/users/nobody/unread";
+    let request = app.native(Method::GET, path).header("If-None-Match", "*");
+    problem(&App::send(request).await, 404);
+}
+
+/// Which commands a read takes, those in scripts included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_takes_no_more_commands_than_it_needs() {
+    let (app, _pod, redis) = Own::start("").parts();
+    app.must(&json!([
+        {"type": "room.updated", "room": "g"},
+        {"type": "room.updated", "room": "s", "kind": "supergroup"},
+        {"type": "member.joined", "room": "g", "users": ["alice", "bob", "carol"]},
+        {"type": "member.joined", "room": "s", "user": "bob"},
+        {"type": "message.sent", "room": "g", "id": "1"},
+        {"type": "message.sent", "room": "s", "id": "1"},
+    ]))
+    .await;
+    let taken = |method: Method, path: &'static str| {
+        let (app, redis) = (&app, &redis);
+        async move {
+            // The sweeps of the pod go on, so the least of some.
+            let mut least: Option<[u64; 4]> = None;
+            for _ in 0..12 {
+                let before = redis.calls();
+                let body = json!({"users": ["alice", "bob"]});
+                let mut request = app.native(method.clone(), path);
+                if method == Method::POST {
+                    request = request.json(&body);
+                }
+                App::send(request).await.ok();
+                let after = redis.calls();
+                let counts = ["evalsha", "hget", "hgetall", "hmget"].map(|name| {
+                    let of = |calls: &BTreeMap<String, u64>| calls.get(name).copied();
+                    of(&after).unwrap_or(0) - of(&before).unwrap_or(0)
+                });
+                let is_less =
+                    |least: [u64; 4]| counts.iter().sum::<u64>() < least.iter().sum::<u64>();
+                if least.is_none_or(is_less) {
+                    least = Some(counts);
+                }
+            }
+            least.unwrap()
+        }
+    };
+    let get = Method::GET;
+    for (method, path, expected) in [
+        // A user without supergroups: one script, which reads three or four hashes.
+        (get.clone(), "/v1/users/alice/unread", [1, 0, 3, 0]),
+        (
+            get.clone(),
+            "/v1/users/alice/unread?include=rooms",
+            [1, 0, 4, 0],
+        ),
+        // A supergroup: its script reads its meta; and the rooms take the user's settings of it.
+        (get.clone(), "/v1/users/bob/unread", [2, 0, 3, 1]),
+        (
+            get.clone(),
+            "/v1/users/bob/unread?include=rooms",
+            [2, 0, 4, 2],
+        ),
+        // For each user the record of the supergroup, which is not there, and the count; read positions take the record.
+        (Method::POST, "/v1/rooms/g/unread", [2, 1 + 2 * 2, 0, 1]),
+        (
+            Method::POST,
+            "/v1/rooms/g/unread?include=read",
+            [2, 1 + 2 * 3, 0, 1],
+        ),
+    ] {
+        assert_eq!(taken(method, path).await, expected, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -233,6 +233,10 @@ fn each_mistake_is_one_line_that_names_it() {
             vec!["apps[1].server_keys", "apps[0]"],
         ),
         (
+            shared(|app| &mut app.user_secret),
+            vec!["apps[1].users.token_secret", "apps[0]"],
+        ),
+        (
             shared(|app| &mut app.client_key),
             vec!["apps[1].imkit.client_keys", "apps[0]"],
         ),

@@ -56,6 +56,7 @@ async fn tokens_are_accepted_and_secrets_come_from_files() {
     }
     for (name, one) in [
         ("server_keys", &keys.server_key),
+        ("token_secret", &keys.user_secret),
         ("client_keys", &keys.client_key),
         ("api_tokens", &keys.api_token),
     ] {
@@ -109,6 +110,13 @@ async fn tokens_are_accepted_and_secrets_come_from_files() {
         1
     );
 
+    let mine = printed(&run(&mut token(
+        &file,
+        &["user", "--app", "app-0", "--user", "ali ce"],
+    )));
+    let request = app.request(Method::GET, "/v1/me/unread").bearer_auth(mine);
+    assert_eq!(App::send(request).await.ok()["messages"]["total"], 1);
+
     let ask = |identifier: &str, usersig: &str| {
         let query = format!(
             "sdkappid={}&identifier={}&usersig={}",
@@ -144,6 +152,8 @@ async fn tokens_are_accepted_and_secrets_come_from_files() {
             &["nope"],
         ),
         (&["imkit", "--app", "app-0", "--user", ""], &["--user"]),
+        (&["user", "--app", "nope", "--user", "u"], &["nope"]),
+        (&["user", "--app", "app-0", "--user", ""], &["--user"]),
     ] {
         run(&mut token(&file, args)).assert_failed_in_one_line(names);
     }
@@ -163,4 +173,9 @@ fn a_token_needs_its_dialect() {
         &["tencent", "--app", "bare", "--identifier", "u"],
     ))
     .assert_failed_in_one_line(&["bare", "apps.tencent"]);
+    run(&mut token(&file, &["user", "--app", "bare", "--user", "u"])).assert_failed_in_one_line(&[
+        "bare",
+        "token_secret",
+        "apps.users",
+    ]);
 }

@@ -12,7 +12,7 @@ use super::demo_config;
 use super::document::{Document, Operation};
 use crate::support::{
     App, Config, PATIENCE, Pod, RateLimit, RedisServer, Reply, escaped, now_seconds,
-    tencent_usersig,
+    tencent_usersig, user_token,
 };
 
 /// What can't be brought about: an event whose room or user can't be read is rejected by itself, so a 500 would be a bug.
@@ -180,6 +180,21 @@ fn wrong_calls(app: &App, operation: &Operation, good: &Call) -> Vec<(&'static s
             }
         }
     });
+    if operation.id == "getMyUnread" {
+        let (secret, soon) = (&app.keys.user_secret, now_seconds() + 3600);
+        for (user, end) in [("nobody", soon), ("alice", 1)] {
+            let token = user_token(secret, user, end);
+            add("another token", &|call| {
+                for (_, value) in call
+                    .headers
+                    .iter_mut()
+                    .filter(|(name, _)| name == "Authorization")
+                {
+                    *value = format!("Bearer {token}");
+                }
+            });
+        }
+    }
     add("an id that can't be decoded", &|call| {
         call.url = call.url.replace("alice", "%ff").replace("orders", "%ff");
     });
@@ -288,6 +303,13 @@ async fn every_answer_is_in_the_document_and_every_answer_of_the_document_is_see
         let good = good(&document, &app, &own, operation);
         let reply = send(good.clone()).await;
         seen.note(&document, operation, &reply, "a good call");
+        if let Some(tag) = reply.header("etag") {
+            let mut again = good.clone();
+            again
+                .headers
+                .push(("If-None-Match".to_owned(), tag.to_owned()));
+            seen.note(&document, operation, &send(again).await, "the same again");
+        }
         for (what, call) in wrong_calls(&app, operation, &good) {
             seen.note(&document, operation, &send(call).await, what);
         }

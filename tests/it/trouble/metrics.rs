@@ -276,6 +276,9 @@ async fn every_outcome_is_there_from_the_start() {
             "native_events",
             "native_unread",
             "native_user_unread",
+            "native_me_unread",
+            "native_room",
+            "native_room_members",
             "native_room_unread",
         ] {
             for outcome in [

@@ -174,14 +174,14 @@ async fn only_pages_of_the_origins_that_an_app_names_can_read_its_answers() {
     const OTHER: &str = "https://other.example";
     let redis = RedisServer::start();
     let config = Config::apps(2);
-    let named = format!("[apps.users]\nallowed_origins = [\"{ORIGIN}\"]\n[apps.imkit]");
-    let others = format!("[apps.users]\nallowed_origins = [\"{OTHER}\"]\n[apps.imkit]");
+    let named = format!("[apps.users]\nallowed_origins = [\"{ORIGIN}\"]");
+    let others = format!("[apps.users]\nallowed_origins = [\"{OTHER}\"]");
     let toml = config.toml(&redis.url());
     let (first, second) = toml.split_once("[apps.sendbird]").unwrap();
     let toml = format!(
         "{}[apps.sendbird]{}",
-        first.replace("[apps.imkit]", &named),
-        second.replace("[apps.imkit]", &others)
+        first.replace("[apps.users]", &named),
+        second.replace("[apps.users]", &others)
     );
     let pod = Pod::start_toml(&toml);
     let app = App::new(&config.apps[0], &pod.base);
