@@ -184,6 +184,11 @@ impl Redis {
     /// The same, but an item whose data can't be read fails alone. (In a cluster, an item whose node fails does so too.)
     pub(crate) async fn send_each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
         self.ready().await?;
+        self.sent_each(items).await
+    }
+
+    /// The same, whatever version the data are of.
+    async fn sent_each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
         match (items, &self.inner.topology) {
             ([], _) => Ok(Vec::new()),
             (_, Topology::One(node)) => {

@@ -65,6 +65,9 @@ impl Migrator {
         on_progress: impl Fn(&Progress),
     ) -> Result<Migrated> {
         let redis = &self.audit.redis;
+        if !dry_run {
+            redis.begins_data();
+        }
         redis.look_at_schema().await?;
         let mut done = Migrated {
             version: WRITTEN,

@@ -3,16 +3,18 @@
 //! it is one that this program can't read.
 //!
 //! The value is two numbers: the version that was written, and the oldest version that a program has to know to read it. Data
-//! without the key are of version 1, if there are any: those of 0.1.0. This program reads them as they are (`docs/upgrade.md`
-//! says what it works out meanwhile), and `unread migrate` makes version 2 of them.
+//! without the key are of version 1, if there is anything in them to migrate: those of 0.1.0. This program reads them as they
+//! are (`docs/upgrade.md` says what it works out meanwhile), and `unread migrate` makes version 2 of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use super::Redis;
+use super::{Item, Redis};
 use crate::error::{Error, Result, Trouble};
+use crate::keys::{Owner, Purpose, UserKeys};
 use crate::{keys, scripts};
 
 /// The version that this program writes.
@@ -21,8 +23,10 @@ pub(crate) const WRITTEN: u64 = 2;
 const OLDEST_READER: u64 = 2;
 /// Data without the key have this version.
 const WITHOUT_KEY: u64 = 1;
-/// Keys that a server looks through at once for one of this program's.
-const PAGE: usize = 10_000;
+/// Keys that a server looks through at once.
+const PAGE: usize = 1_000;
+/// For how long data without the key are looked through. Data that need a migration show it soon.
+const LONGEST_LOOK: Duration = Duration::from_secs(2);
 
 /// What became of a look at the version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,9 +193,10 @@ impl Redis {
         }
     }
 
-    /// The version of data without the key. It may be written where there are no data: then they begin with this program's.
+    /// The version of data without the key. Where nothing of them needs a migration, it may be written: where there are no data, or
+    /// where a server has lost them, and pods of this version have begun them anew.
     async fn without_key(&self) -> Result<(Schema, String)> {
-        if !self.is_empty().await? {
+        if !self.needs_nothing().await? {
             // Another pod may have begun the data since.
             let value = self.stored_schema().await?;
             return Ok(value.map_or_else(
@@ -223,8 +228,9 @@ impl Redis {
         Ok(found)
     }
 
-    /// Whether there is no key of this program. Where that can't be seen, there may be some.
-    async fn is_empty(&self) -> Result<bool> {
+    /// Whether no data need a migration. Where that can't be seen, or not soon, some may.
+    async fn needs_nothing(&self) -> Result<bool> {
+        let start = Instant::now();
         for server in self.masters().await? {
             let mut cursor = Vec::from(*b"0");
             loop {
@@ -239,18 +245,42 @@ impl Redis {
                     }
                     Err(error) => return Err(error),
                 };
-                match page.as_slice() {
-                    [Value::BulkString(next), Value::Array(found)] if found.is_empty() => {
-                        if next == b"0" {
-                            break;
-                        }
-                        cursor.clone_from(next);
+                let [Value::BulkString(next), Value::Array(found)] = page.as_slice() else {
+                    return Ok(false);
+                };
+                let looks: Vec<Item> = found.iter().filter_map(look_at).collect();
+                for answer in self.sent_each(&looks).await? {
+                    match answer {
+                        Ok(Value::Int(0)) => {}
+                        Ok(_) | Err(Error::Unreadable(_)) => return Ok(false),
+                        Err(error) => return Err(error),
                     }
-                    _ => return Ok(false),
                 }
+                if next == b"0" {
+                    break;
+                }
+                if start.elapsed() > LONGEST_LOOK {
+                    return Ok(false);
+                }
+                cursor.clone_from(next);
             }
         }
         Ok(true)
+    }
+}
+
+/// The call that looks whether a user's slot needs a migration, if the key is that of the user's records.
+fn look_at(key: &Value) -> Option<Item> {
+    let Value::BulkString(key) = key else {
+        return None;
+    };
+    match keys::purpose(key)? {
+        Purpose::Slot(Owner::User(app, user), "rooms") => {
+            let keys = UserKeys::new(&app, &user);
+            let call = scripts::USER_MIGRATE.call(&[keys.counts(), keys.rooms()]);
+            Some(Item::Script(call.arg(0)))
+        }
+        _ => None,
     }
 }
 
