@@ -22,6 +22,9 @@ const SAFE: &AsciiSet = &NON_ALPHANUMERIC
 /// The version of the schema: which forms the other keys, and what they hold, have. It is for all apps.
 pub(crate) const SCHEMA: &str = "unread:schema";
 
+/// The glob that matches all keys of this program, also those that later versions may have. A Redis user needs rights to them.
+pub(crate) const RIGHTS: &str = "unread:*";
+
 /// The glob that matches all keys of this program but [`SCHEMA`], and no others.
 pub(crate) const ALL: &str = "unread:v1:*";
 

@@ -58,9 +58,10 @@ const RULES: &[Rule] = &[
     only("deadpool_redis", &["connection/node.rs"], "one file knows how connections are kept"),
     only("redis::", &["audit/*", "connection*", "engine/*", "scripts.rs"], "only the services and what they stand on speak to Redis"),
     only("crate::connection", &["audit*", "engine*"], "only the services have connections"),
-    only("crate::scripts", &["audit/*", "connection.rs", "connection/outgoing.rs", "connection/router.rs", "engine/*"], "only the services call scripts"),
-    only("crate::keys", &["audit/*", "cli/*", "connection/failure.rs", "counts/*", "engine/*", "scripts.rs"],
-         "keys are for the services, for the commands that show them, and for the one place that names a key which can't be read"),
+    only("crate::scripts", &["audit/*", "connection.rs", "connection/outgoing.rs", "connection/router.rs", "connection/schema.rs", "engine/*"],
+         "only the services call scripts, and the link for the version of the data"),
+    only("crate::keys", &["audit/*", "cli/*", "connection/failure.rs", "connection/schema.rs", "counts/*", "engine/*", "scripts.rs"],
+         "keys are for the services, for the commands that show them, for the place that names a key which can't be read, and for the version"),
     only("unread:v1", &["keys.rs"], "one file spells the keys"),
     only("private_redis", &["app.rs", "cli/connect.rs", "cli/demo.rs", "demo.rs"], "who has a Redis never hears of it"),
 

@@ -63,7 +63,7 @@ async fn the_documented_acl_line_is_enough_and_makes_no_denial() {
 
     // The commands beside the pods.
     let more = between(
-        "`verify`, `rebuild`, `inspect` and `doctor` also use `",
+        "`verify`, `rebuild`, `migrate`, `inspect` and `doctor` also use `",
         "`",
     );
     let words: Vec<&str> = more.split_whitespace().collect();
@@ -76,6 +76,7 @@ async fn the_documented_acl_line_is_enough_and_makes_no_denial() {
     for command in [
         &["verify"][..],
         &["rebuild"],
+        &["migrate"],
         &["rebuild", "--mend"],
         &["inspect", "--app", "app-0", "--user", "alice"],
         &["inspect", "--app", "app-0", "--room", "r"],

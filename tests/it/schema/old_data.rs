@@ -4,16 +4,19 @@
 //! a `time` before that of an earlier one, and nobody writes to somebody who was only invited.
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{KEY, everything, readyz, schema};
 use crate::support::check::{self, Questions};
 use crate::support::clock::{Clock, MINUTE};
 use crate::support::model::{Condition, Model, Outcome, RoomsQuery, SortBy};
 use crate::support::servers::Cluster;
+use crate::support::stopped::Wire;
 use crate::support::{
-    App, Config, Pod, RedisServer, assert_no_drift, eventually, now_seconds, run_unread,
+    App, Config, Own, Pod, RedisServer, assert_no_drift, eventually, now_seconds, run_unread,
+    unread, until,
 };
 
 /// When the commands were taken, in microseconds.
@@ -173,10 +176,13 @@ async fn data_of_0_1_0_are_read_right_and_migrated() {
         migrate(&url),
         "nothing to migrate: the data are of schema 2\n"
     );
-    // Nor does it write anything where it does not know that it has been there.
+    // Nor does it write anything but the version where that is gone.
     redis.cli(&["DEL", KEY]);
-    let said = migrate(&url);
-    assert!(said.contains(": 0 of "), "{said}");
+    assert_eq!(
+        migrate(&url),
+        "nothing to migrate: the data are of schema 2\n"
+    );
+    assert_eq!(redis.cli(&["GET", KEY]), "2 2");
     assert_eq!(everything(&redis), after);
 }
 
@@ -200,4 +206,73 @@ async fn data_of_0_1_0_are_migrated_on_a_cluster() {
     let model = learned(&app).await;
     eventually("the jobs that were left are done", || agrees(&app, &model)).await;
     assert_no_drift(&url, "app-0");
+}
+
+/// Users whose numbers of unread rooms are there.
+fn with_unread_rooms(redis: &RedisServer) -> u64 {
+    let count = "local n = 0 for _, key in ipairs(redis.call('KEYS', 'unread:v1:*}:counts')) do \
+                 n = n + redis.call('HEXISTS', key, 'unread_rooms:group') end return n";
+    redis.cli(&["EVAL", count, "0"]).parse().unwrap()
+}
+
+/// Killed after it has changed a part of the users, it goes on when it is run again. Pods are right all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_was_killed_is_finished_by_the_next_one() {
+    const USERS: u64 = 450;
+    let own = Own::start("");
+    let users: Vec<String> = (0..USERS).map(|n| format!("user-{n}")).collect();
+    own.app
+        .must(&json!([
+            {"type": "room.updated", "room": "r"},
+            {"type": "member.joined", "room": "r", "users": users},
+            {"type": "message.sent", "room": "r", "id": "1"},
+        ]))
+        .await;
+    // As an earlier version leaves them.
+    own.redis.cli(&["DEL", KEY]);
+    let forget = "for _, key in ipairs(redis.call('KEYS', 'unread:v1:*}:counts')) do \
+                redis.call('HDEL', key, 'unread_rooms:group') end";
+    own.redis.cli(&["EVAL", forget, "0"]);
+    assert_eq!(with_unread_rooms(&own.redis), 0);
+    let right = || async {
+        for user in ["user-0", "user-200", "user-449"] {
+            let said = own.app.unread(user, false).await.ok();
+            assert_eq!(said["unread_rooms"]["total"], 1, "{said}");
+        }
+        let said = own.app.unread_many(&["user-1", "user-448"]).await.ok();
+        assert_eq!(
+            said["users"]["user-448"]["unread_rooms"]["group"], 1,
+            "{said}"
+        );
+    };
+    schema(&own.pod, "old");
+    right().await;
+
+    let wire = Wire::to(&own.redis);
+    let mut command = unread();
+    command.args(["migrate", "--redis-url", &wire.url()]);
+    // The end of the first call that writes: not that of a look, which has a 0.
+    wire.hold_at_text(":rooms\r\n$1\r\n1\r\n");
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    until("some users are migrated", || {
+        (wire.is_holding() && with_unread_rooms(&own.redis) > 0).then_some(())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(wire);
+    let done = with_unread_rooms(&own.redis);
+    assert!(done < USERS, "{done}");
+    assert_eq!(own.redis.cli(&["EXISTS", KEY]), "0");
+    assert_eq!(readyz(&own.pod)["components"]["schema"], "old");
+    right().await;
+
+    let said = migrate(&own.redis.url());
+    let rest = USERS - done;
+    let text = format!("migrated to schema 2: {rest} of {USERS} users changed\n");
+    assert_eq!(said, text);
+    assert_eq!(with_unread_rooms(&own.redis), USERS);
+    schema(&own.pod, "current");
+    right().await;
+    assert_no_drift(&own.redis.url(), "app-0");
 }
