@@ -10,7 +10,7 @@ local want = {direct = 0, group = 0}
 local all = redis.call('HGETALL', rooms)
 for i = 1, #all, 2 do
   local state, read, head, holes, kind, status, adds = string.match(all[i + 1],
-    '^([ij])|%w+|%w+|(%d+)|(%d+)|(%d+)|%d+|([dg])|([01])|[^|]*|[^|]*|[^|]*|%-?%d+|[%d,%-]*|?[hsm]*e?([123]?)$')
+    '^([ij])|%w+|%w+|(%-?%d+)|(%-?%d+)|(%d+)|%d+|([dg])|([01])|[^|]*|[^|]*|[^|]*|%-?%d+|[%d,%-]*|?[hsm]*e?([123]?)|?[%d,]*$')
   if not state then return redis.error_reply('-UNREADABLE a record of a room') end
   if state == 'j' and status == '1' and (adds == '' or adds == '1') and tonumber(head) - tonumber(read) - tonumber(holes) > 0 then
     local of = kind == 'd' and 'direct' or 'group'

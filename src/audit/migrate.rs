@@ -95,8 +95,9 @@ impl Migrator {
             }
         }
         if done.is_done() && !dry_run {
-            let (_, why) = redis.raise_schema().await?;
-            if !why.is_empty() {
+            redis.raise_schema().await?;
+            let (schema, why) = redis.schema();
+            if schema != Schema::Current {
                 return Err(Error::unavailable(Trouble::Schema, why));
             }
         }

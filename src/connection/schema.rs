@@ -2,11 +2,12 @@
 //! ([`keys::SCHEMA`]), so a cluster has it on one of its nodes. Nothing is read or written before the version is known, nor while
 //! it is one that this program can't read.
 //!
-//! The value is two numbers: the version that was written, and the oldest version that a program has to know to read it. Data
+//! The value is two numbers: the version that was written, and the oldest version that a program has to know to read it. A third
+//! one, if data of an earlier version are among them, says when these were migrated, in seconds. Data
 //! without the key are of version 1, if there is anything in them to migrate: those of 0.1.0. This program reads them as they
 //! are (`docs/upgrade.md` says what it works out meanwhile), and `unread migrate` makes version 2 of them.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -73,30 +74,60 @@ impl Schema {
         matches!(self, Self::Newer | Self::Unreadable)
     }
 
-    /// By the value of the key.
-    fn of(value: &str) -> (Self, String) {
+    /// By the value of the key; beside it when data of an earlier version were migrated, in seconds, or 0.
+    fn of(value: &str) -> Found {
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             digits.then(|| text.parse::<u64>().ok()).flatten()
         };
-        let numbers = value.split_once(' ');
-        let numbers =
-            numbers.and_then(|(written, reader)| Some((number(written)?, number(reader)?)));
-        match numbers {
-            Some((written, reader)) if reader > WRITTEN => (
-                Self::Newer,
-                format!(
-                    "the data are of schema {written}, which takes a program that knows schema {reader}; this one knows {WRITTEN}"
-                ),
-            ),
-            Some((written, reader)) if reader > 0 && written >= reader => match written < WRITTEN {
-                true => (Self::Old, old(written)),
-                false => (Self::Current, String::new()),
-            },
-            _ => (
-                Self::Unreadable,
-                format!("{} does not hold a version of the schema", keys::SCHEMA),
-            ),
+        let parts: Vec<Option<u64>> = value.split(' ').map(number).collect();
+        let (written, reader, migrated) = match parts.as_slice() {
+            [Some(written), Some(reader)] => (*written, *reader, 0),
+            [Some(written), Some(reader), Some(migrated)] => (*written, *reader, *migrated),
+            _ => (0, 0, 0),
+        };
+        let (schema, words) = if reader > WRITTEN {
+            let words = format!(
+                "the data are of schema {written}, which takes a program that knows schema {reader}; this one knows {WRITTEN}"
+            );
+            (Self::Newer, words)
+        } else if reader == 0 || written < reader {
+            let words = format!("{} does not hold a version of the schema", keys::SCHEMA);
+            (Self::Unreadable, words)
+        } else if written < WRITTEN {
+            (Self::Old, old(written))
+        } else {
+            (Self::Current, String::new())
+        };
+        Found {
+            schema,
+            words,
+            migrated,
+        }
+    }
+}
+
+/// What a look at the version has found.
+#[derive(Debug, Clone)]
+struct Found {
+    schema: Schema,
+    /// The words for it, empty where all is well.
+    words: String,
+    /// When data of an earlier version were migrated, in seconds; 0: there were none.
+    migrated: u64,
+}
+
+impl Found {
+    /// Data without the key.
+    fn without_key(schema: Schema) -> Self {
+        let words = match schema {
+            Schema::Old => old(WITHOUT_KEY),
+            _ => String::new(),
+        };
+        Self {
+            schema,
+            words,
+            migrated: 0,
         }
     }
 }
@@ -115,6 +146,8 @@ pub(super) struct Known {
     state: AtomicU8,
     /// The words for it, empty where all is well.
     words: Mutex<String>,
+    /// When data of an earlier version were migrated, in seconds; 0: there were none.
+    migrated: AtomicU64,
     /// Whether this process may begin data, by writing its version where there are none.
     begins: AtomicBool,
 }
@@ -125,9 +158,10 @@ impl Known {
         Schema::ALL.get(place).copied().unwrap_or(Schema::Unknown)
     }
 
-    fn set(&self, (state, words): (Schema, String)) {
-        *self.words.lock().unwrap_or_else(PoisonError::into_inner) = words;
-        let place = Schema::ALL.iter().position(|one| *one == state);
+    fn set(&self, found: Found) {
+        *self.words.lock().unwrap_or_else(PoisonError::into_inner) = found.words;
+        self.migrated.store(found.migrated, Ordering::Relaxed);
+        let place = Schema::ALL.iter().position(|one| *one == found.schema);
         let place = place.and_then(|place| u8::try_from(place).ok());
         self.state.store(place.unwrap_or(0), Ordering::Release);
     }
@@ -144,6 +178,22 @@ impl Redis {
     /// Whether the data may be of an earlier version than this program's.
     pub(crate) fn is_old(&self) -> bool {
         self.inner.schema.state() == Schema::Old
+    }
+
+    /// Up to which moment, in microseconds, a message may be one that an earlier version took. The clocks of a room's server and
+    /// of the server that has the version may differ, by a day at most.
+    pub(crate) fn earlier_versions_until(&self) -> u64 {
+        const APART: u64 = 24 * 3600;
+        /// The largest number that is exact in a script.
+        const EVER: u64 = 9_007_199_254_740_991;
+        match self.inner.schema.migrated.load(Ordering::Relaxed) {
+            _ if self.is_old() => EVER,
+            0 => 0,
+            migrated => migrated
+                .saturating_add(APART)
+                .saturating_mul(1_000_000)
+                .min(EVER),
+        }
     }
 
     /// From now on data that are not there yet begin with this program's version.
@@ -176,7 +226,11 @@ impl Redis {
             // Keys were found before, and a look for others would cost the same each time.
             Ok(None) if self.is_old() => return Ok(()),
             Ok(None) => self.without_key().await?,
-            Err(Error::Unreadable(what)) => (Schema::Unreadable, what.to_string()),
+            Err(Error::Unreadable(what)) => Found {
+                schema: Schema::Unreadable,
+                words: what.to_string(),
+                migrated: 0,
+            },
             Err(error) => return Err(error),
         };
         self.inner.schema.set(found);
@@ -195,42 +249,49 @@ impl Redis {
 
     /// The version of data without the key. Where nothing of them needs a migration, it may be written: where there are no data, or
     /// where a server has lost them, and pods of this version have begun them anew.
-    async fn without_key(&self) -> Result<(Schema, String)> {
-        if !self.needs_nothing().await? {
+    async fn without_key(&self) -> Result<Found> {
+        let Some(is_empty) = self.needs_nothing().await? else {
             // Another pod may have begun the data since.
             let value = self.stored_schema().await?;
             return Ok(value.map_or_else(
-                || (Schema::Old, old(WITHOUT_KEY)),
+                || Found::without_key(Schema::Old),
                 |value| Schema::of(&value),
             ));
-        }
+        };
         if !self.inner.schema.begins.load(Ordering::Relaxed) {
-            return Ok((Schema::Current, String::new()));
+            return Ok(Found::without_key(Schema::Current));
         }
-        match self.raise_schema().await {
+        match self.written_schema(!is_empty).await {
             // Nobody writes anything there, so there are no data.
             Err(Error::Unavailable(why)) if why.trouble.is_of_writes() => {
-                Ok((Schema::Current, String::new()))
+                Ok(Found::without_key(Schema::Current))
             }
-            raised => raised,
+            written => written,
         }
     }
 
-    /// Writes this program's version, unless a later one is written. Answers what is then there.
-    pub(crate) async fn raise_schema(&self) -> Result<(Schema, String)> {
-        let call = scripts::SCHEMA_RAISE.call(&[keys::SCHEMA]);
-        let call = call.arg(WRITTEN).arg(OLDEST_READER);
-        let found = match self.single((&call).into()).await? {
-            Value::BulkString(text) => Schema::of(&String::from_utf8_lossy(&text)),
-            _ => Schema::of(""),
-        };
-        self.inner.schema.set(found.clone());
-        Ok(found)
+    /// Says that the data are of this program's version from now on, unless they are of a later one.
+    pub(crate) async fn raise_schema(&self) -> Result<()> {
+        let found = self.written_schema(true).await?;
+        self.inner.schema.set(found);
+        Ok(())
     }
 
-    /// Whether no data need a migration. Where that can't be seen, or not soon, some may.
-    async fn needs_nothing(&self) -> Result<bool> {
-        let start = Instant::now();
+    /// Writes this program's version, unless a later one is written. Answers what is then there. `migrated`: data of an earlier
+    /// version may be among them.
+    async fn written_schema(&self, migrated: bool) -> Result<Found> {
+        let call = scripts::SCHEMA_RAISE.call(&[keys::SCHEMA]);
+        let call = call.arg(WRITTEN).arg(OLDEST_READER);
+        let call = call.arg(u8::from(migrated));
+        Ok(match self.single((&call).into()).await? {
+            Value::BulkString(text) => Schema::of(&String::from_utf8_lossy(&text)),
+            _ => Schema::of(""),
+        })
+    }
+
+    /// Whether there are no data at all, if none need a migration. `None`: some do, or that can't be seen, or not soon.
+    async fn needs_nothing(&self) -> Result<Option<bool>> {
+        let (start, mut is_empty) = (Instant::now(), true);
         for server in self.masters().await? {
             let mut cursor = Vec::from(*b"0");
             loop {
@@ -239,20 +300,21 @@ impl Redis {
                 scan.arg("COUNT").arg(PAGE);
                 let page = match server.admin(&scan).await {
                     Ok(Value::Array(page)) => page,
-                    Ok(_) => return Ok(false),
+                    Ok(_) => return Ok(None),
                     Err(Error::Unavailable(why)) if why.trouble == Trouble::Rights => {
-                        return Ok(false);
+                        return Ok(None);
                     }
                     Err(error) => return Err(error),
                 };
                 let [Value::BulkString(next), Value::Array(found)] = page.as_slice() else {
-                    return Ok(false);
+                    return Ok(None);
                 };
+                is_empty &= found.is_empty();
                 let looks: Vec<Item> = found.iter().filter_map(look_at).collect();
                 for answer in self.sent_each(&looks).await? {
                     match answer {
                         Ok(Value::Int(0)) => {}
-                        Ok(_) | Err(Error::Unreadable(_)) => return Ok(false),
+                        Ok(_) | Err(Error::Unreadable(_)) => return Ok(None),
                         Err(error) => return Err(error),
                     }
                 }
@@ -260,12 +322,12 @@ impl Redis {
                     break;
                 }
                 if start.elapsed() > LONGEST_LOOK {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 cursor.clone_from(next);
             }
         }
-        Ok(true)
+        Ok(Some(is_empty))
     }
 }
 
@@ -304,14 +366,18 @@ mod tests {
             ("2 0", Schema::Unreadable),
             ("1 2", Schema::Unreadable),
             ("+2 2", Schema::Unreadable),
-            ("2 2 2", Schema::Unreadable),
+            ("2 2 1795738475", Schema::Current),
+            ("2 2 ", Schema::Unreadable),
+            ("2 2 2 2", Schema::Unreadable),
             ("two two", Schema::Unreadable),
             ("99999999999999999999999 1", Schema::Unreadable),
         ] {
-            assert_eq!(Schema::of(value).0, state, "{value:?}");
-            assert_eq!(Schema::of(value).1.is_empty(), state == Schema::Current);
+            let found = Schema::of(value);
+            assert_eq!(found.schema, state, "{value:?}");
+            assert_eq!(found.words.is_empty(), state == Schema::Current);
         }
         let written = format!("{WRITTEN} {OLDEST_READER}");
-        assert_eq!(Schema::of(&written).0, Schema::Current);
+        assert_eq!(Schema::of(&written).schema, Schema::Current);
+        assert_eq!(Schema::of("2 2 1795738475").migrated, 1_795_738_475);
     }
 }
