@@ -238,6 +238,7 @@ impl Repairer {
                         base: 0,
                         vouched: None,
                         since: None,
+                        reset: None,
                     },
                     peer: "",
                     holes: &[],

@@ -166,6 +166,7 @@ impl Delivery {
             state: single.membership.state,
             epoch: single.membership.epoch,
             base: single.membership.base,
+            reset: single.membership.reset,
             peer: single.peer.to_owned(),
             marks: Marks {
                 holes: single.holes.iter().map(|at| (u64::MAX, *at)).collect(),
@@ -173,7 +174,7 @@ impl Delivery {
             },
             decision: Decision {
                 vouched: single.membership.vouched,
-                named_after: None,
+                ..Decision::default()
             },
         };
         let keys = RoomKeys::new(app, room);
