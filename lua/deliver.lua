@@ -323,18 +323,22 @@ local function merge(k, a)
   end
 
   -- A reset changes what marks mean: those that are older than the slot's last one have no effect. `since`: this reset as a stamp.
-  local since, is_reset = 0, false
+  local since, is_reset, forgets = 0, false, false
   if state == 'j' then
     local has = same and old.reset ~= '' and tonumber(old.reset, 36) or 0
     local wants = asked ~= '' and tonumber(asked, 36) or 0
     if wants > has then
       is_reset = reset and tonumber(reset_rev) == epoch + wants
       if not is_reset then return 'R' .. int(epoch + wants) end
-    elseif wants < has then
+    elseif wants < has and rev < epoch + has then
       -- The pod saw the member before that reset, so all marks that it sends are older.
       read_to, holes, mentions, preferences = '', '', '', string.gsub(preferences, '@%d+\n%d+\n%d\n', '')
+      since = math.huge
+    elseif wants < has and (read_to .. holes .. mentions .. ARGV[10] .. ARGV[11] ~= '' or string.find(preferences, '@', 1, true)) then
+      -- The room has lost that reset.
+      forgets = true
     end
-    if math.max(has, wants) > 0 then since = wants < has and math.huge or epoch + wants end
+    if wants > 0 and since == 0 then since = epoch + wants end
   end
 
   local new
@@ -398,7 +402,7 @@ local function merge(k, a)
       return found, found and number(match(found, '|(%d+)|[01]$'))
     end
     local function hole(position)
-      if position > new.read and redis.call('ZADD', marks, 0, mark('h', position)) == 1 then
+      if position > new.read and position > new.unknown and redis.call('ZADD', marks, 0, mark('h', position)) == 1 then
         new.nh = new.nh + 1
         new.head = math.max(new.head, position)
         if new.nm > 0 then new.nm = new.nm - redis.call('ZREM', marks, mark('m', position)) end
@@ -446,6 +450,7 @@ local function merge(k, a)
       end
       return found
     end
+    if forgets then new.reset = asked end
     if is_reset then
       new.reset = asked
       if reset ~= '-' then

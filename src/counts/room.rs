@@ -1,6 +1,6 @@
 //! What a room's slot holds: memberships, the last message, and the jobs that have not reached their whole audience.
 
-use crate::counts::number::{count, parse, stamp, unreadable, whole_number};
+use crate::counts::number::{Stored as _, count, parse, stamp, unreadable, whole_number};
 use crate::error::Result;
 use crate::keys::Enc;
 
@@ -255,6 +255,23 @@ pub(crate) fn cleared_up_to(list: &str, since: u64) -> Option<u64> {
     owned.map(|(_, to)| to).max()
 }
 
+/// Whether a reset is in the form in which `read_reset.lua` writes it and `deliver.lua` takes it.
+fn is_reset(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('|').collect();
+    let [how, to, top, unknown, most, cleared, lists @ ..] = parts.as_slice() else {
+        return false;
+    };
+    let is_list =
+        |list: &&str| list.is_empty() || list.split(',').all(|at| whole_number(at).is_some());
+    let is_number = |text: &&str| text.is_empty() || whole_number(text).is_some();
+    matches!(*how, "u" | "n")
+        && i64::stored(to).is_some()
+        && whole_number(top).is_some()
+        && [unknown, most, cleared].into_iter().all(is_number)
+        && lists.len() == 4
+        && lists.iter().all(is_list)
+}
+
 /// Reads a comma list of `room:epoch`.
 fn leaving(list: &str) -> Result<Vec<(Enc, Option<u64>)>> {
     let rooms = list.split(',').filter(|room| !room.is_empty());
@@ -296,7 +313,7 @@ impl Job {
             }
             "c" => Act::Recall(parse(Some(rest))?),
             "r" => Act::Read(parse(Some(rest))?),
-            "b" => Act::Reset(rest.to_owned()),
+            "b" if is_reset(rest) => Act::Reset(rest.to_owned()),
             "p" => Act::Prefs(rest.to_owned()),
             "m" => {
                 let mut parts = rest.split('|');

@@ -170,6 +170,13 @@ impl Delivery {
             peer: single.peer.to_owned(),
             marks: Marks {
                 holes: single.holes.iter().map(|at| (u64::MAX, *at)).collect(),
+                // A slot that has lost the last reset would refuse all marks that are later.
+                resets: single
+                    .membership
+                    .reset
+                    .map(|reset| (reset, "-".to_owned()))
+                    .into_iter()
+                    .collect(),
                 ..Marks::default()
             },
             decision: Decision {
