@@ -282,7 +282,8 @@ pub(super) const ALWAYS: [&str; 9] = [
 ];
 pub(super) const WITH_MESSAGES: [&str; 3] = ["accepted", "mintime", "maxtime"];
 
-/// What a room remembers of a message by its id: `rev|position|time|recall|number`, and what may follow as `message_send.lua` says.
+/// What a room remembers of a message by its id: `rev|position|time|recall|number`, and what may follow as `message_send.lua`
+/// says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KnownId {
     pub(super) rev: u64,
