@@ -1,7 +1,5 @@
 //! `unread import`.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,20 +10,21 @@ use serde_json::{Value, json};
 use super::args::{RedisArgs, app_id, not_configured};
 use super::connect::connect;
 use super::exit::{Failure, well_if};
+use super::files::{name_of, open};
 use super::output::{counted, print};
 use super::process::{Signals, on_runtime};
 use super::progress::Meter;
 use crate::app::Stop;
 use crate::config::Config;
-use crate::intake::{EarlyEnd, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};
+use crate::intake::{
+    EarlyEnd, ImportOptions, Imported, Importer, LineOptions, NotedLine, RefusedLine, Remarks,
+};
 use crate::names::AppId;
 use crate::telemetry::metrics::Metrics;
 
 /// So many rejected lines are shown with what is wrong with them, and so many lines with what was left out of them. The rest is
 /// counted.
 const FIRST: usize = 20;
-/// Bytes read at once.
-const BUFFER: usize = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
@@ -61,9 +60,11 @@ impl ImportArgs {
             return Err(not_configured(app.as_str()));
         }
         let options = ImportOptions {
-            name: self.name.unwrap_or_else(|| name_of(&self.file)),
-            from_line: self.from_line,
-            max_line: config.server.max_events_bytes,
+            lines: LineOptions {
+                name: self.name.unwrap_or_else(|| name_of(&self.file)),
+                from_line: self.from_line,
+                max_line: config.server.max_events_bytes,
+            },
             patience: Duration::from_secs(self.patience_seconds),
             max_reported: FIRST,
         };
@@ -74,18 +75,6 @@ impl ImportArgs {
             };
             import(&config, &app, &self.file, options, self.json, stop).await
         })
-    }
-}
-
-/// What the lines of a file are known by. Standard input has no name, so each import of it is one of its own.
-fn name_of(file: &Path) -> String {
-    match file.to_str() {
-        Some("-") => rand::random::<u128>().to_string(),
-        _ => {
-            let path = std::fs::canonicalize(file);
-            let path = path.unwrap_or_else(|_| file.to_owned());
-            path.to_string_lossy().into_owned()
-        }
     }
 }
 
@@ -130,19 +119,6 @@ async fn import(
             done.done_to + 1
         )
     }))
-}
-
-/// The lines of a file, and its length in bytes if that is known. `-` is standard input.
-fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> {
-    if path.to_str() == Some("-") {
-        let input = BufReader::with_capacity(BUFFER, std::io::stdin());
-        return Ok((Box::new(input), None));
-    }
-    let failed = |error| Failure::Failed(format!("{}: {error}", path.display()));
-    let file = File::open(path).map_err(failed)?;
-    let about = file.metadata().map_err(failed)?;
-    let length = about.is_file().then_some(about.len());
-    Ok((Box::new(BufReader::with_capacity(BUFFER, file)), length))
 }
 
 /// Shows how far the import has come and what is said of single lines: at once as text, at the end as JSON.

@@ -51,7 +51,10 @@ pub(super) const NEEDED: [&str; 38] = [
 /// Commands that no pod runs, and which of our commands do.
 const BESIDE_PODS: [(&str, &str); 3] = [
     ("ZCARD @", "inspect --room"),
-    ("SCAN 0", "verify, rebuild, inspect --memory"),
+    (
+        "SCAN 0",
+        "verify, rebuild, inspect --memory, export, compare",
+    ),
     ("MEMORY USAGE @", "inspect --memory"),
 ];
 
