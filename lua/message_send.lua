@@ -4,8 +4,8 @@
 --   the one who is not in it; a user who is invited stays invited.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number; where needed | and s if it is silent, | and whom it mentions ('*' or a
---   comma list), | and digests of what edits gave, see message_update.lua), 4 log (list: rev|position|time|id),
---   5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
+--   comma list), | and digests of what edits gave, see message_update.lua), 4 log (list: rev|position|time|id; where needed | and
+--   the sender, | and the users for whom the message does not count), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
 --   4 history in microseconds, 5 and 6 the pair or '' and '', 7 what the caller expects of the pair's room: 'new' it is made if
 --   it does not exist; 'existing' both have to be in it; 'rejoined' it has to exist, and the one who left comes back,
@@ -140,7 +140,9 @@ for i = 8, #ARGV, 11 do
     redis.call('HSET', ids, id, rev_text .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted)
       .. (silent and '|s' or mentions ~= '' and '||' .. mentions or ''))
     known[id] = {first = rev_text, position = silent and 0 or head}
-    length = redis.call('RPUSH', log, rev_text .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id)
+    local except = silent and '' or ARGV[i + 10]
+    length = redis.call('RPUSH', log, rev_text .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id
+      .. (except ~= '' and '|' .. sender .. '|' .. except or sender ~= '' and '|' .. sender or ''))
     local at_time, given = tonumber(time), ARGV[i + 8] == '1'
     if given and last_at and last_time and moment(at_time, tonumber(rev_text)) < moment(last_time, last_at) then
       -- Late: the room keeps its last message, but this is its newest one.
@@ -171,7 +173,7 @@ for i = 8, #ARGV, 11 do
     elseif not silent and mentions ~= '' then
       named = joined_of(members, born, mentions, {[sender] = true})
     end
-    local excepted = not silent and ARGV[i + 10] ~= '' and joined_of(members, born, ARGV[i + 10], {}) or {}
+    local excepted = except ~= '' and joined_of(members, born, except, {}) or {}
     local what = ''
     if all or sender ~= '' or #named > 0 or #excepted > 0 then
       -- What the message is to its sender: r read up to here, h a hole, q nothing; n the sender has not joined. Then, if they are
@@ -198,7 +200,7 @@ local retried, most = now - 900000000, max_messages + 50000
 for _ = 1, #ARGV / 11 + 16 do
   local oldest = redis.call('LINDEX', log, 0)
   if not oldest then break end
-  local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|(.*)$')
+  local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|([^|]*)')
   -- An element that can't be read counts as old.
   local at = tonumber(stamp or 0)
   if not (at < now - max_age or (length > max_messages and at < retried) or length > most) then break end

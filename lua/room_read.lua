@@ -5,7 +5,7 @@
 --   6 and 7 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time|position, 8 the id, the time (milliseconds) or the position,
---   9 a position up to which the user is known to have read, or 0
+--   9 a position up to which the user is known to have read, or ''
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
@@ -16,7 +16,7 @@
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
-local user, how, value, read = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
+local user, how, value, read = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9]) or -math.huge
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position'
@@ -31,20 +31,22 @@ if taken then
   return {'DUP', taken.job, record, unfinished(pending), now, unpack(m, 1, 11)}
 end
 if not m[7] then return {'ROOM'} end
-local state, epoch, base = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)')
+local state, epoch, base, reset = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)|?%d*|?%d*|?(%d*)$')
 if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[7]) then return {'MEMBER'} end
+epoch, reset = tonumber(epoch, 36), tonumber(reset)
 
-if m[3] == 'supergroup' then read = math.max(read, cleared_up_to(m[18], tonumber(epoch, 36))) end
+if m[3] == 'supergroup' then read = math.max(read, cleared_up_to(m[18], reset or epoch) or read) end
 local position, forgotten = bound(how, value, m, ids, log, now, max_messages, max_age)
 if not position then
   if not forgotten then return {'MESSAGE'} end
-  -- For a member whose base or known read position is not below the history, the event changes nothing.
-  if math.max(tonumber(base), read) < forgotten then return {'OLD', int(forgotten), m[7]} end
+  -- For a member whose base or known read position is not below the history, the event changes nothing. After a reset, the read
+  -- position may be below the base.
+  if math.max(reset and read or tonumber(base), read) < forgotten then return {'OLD', int(forgotten), m[7]} end
   position = 0
 end
 
 local open, job, record = unfinished(pending), '', ''
-if position > tonumber(base) then
+if position > tonumber(base) or reset then
   m[1] = int(math.max(tonumber(m[1]) + 1, now))
   job = m[1]
   record = int(now + lease) .. '\nsome\n' .. user .. '\nr|' .. int(position)

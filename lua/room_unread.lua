@@ -3,11 +3,13 @@
 -- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions),
 --   4 pending (hash: job -> record; `Job::parse` reads these records too, and the golden jobs in records.txt hold both together)
 -- ARGV: 1 state of the user j|i, 2 epoch, 3 read position, 4 holes (comma list of positions), 5 mentions by name (comma list
---   of positions), 6 user
+--   of positions), 6 user, 7 the stamp of the user's last reset or 0, 8 a position up to which each counts, recalled or not, or 0,
+--   9 positions that are no mentions of the user, although the room counts them as mentions of everybody (comma list)
 -- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (these two '' without a message), head, read
 --   position}, or {} if the room is gone for that user, or the error UNREADABLE
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local since, unknown = math.max(epoch, tonumber(ARGV[7])), tonumber(ARGV[8])
 
 local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time', 'cleared')
 if not (m[1] or m[2] or m[3] or m[7]) then return {} end
@@ -22,9 +24,9 @@ if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the st
 if epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
 if state == 'j' and m[4] == '1' then
-  -- rev|position: who has been a member since before that revision has read up to there.
+  -- rev|position: who has been a member since before that revision, and has not been reset since, has read up to there.
   for rev, position in string.gmatch(m[10] or '', '(%d+)|(%d+)') do
-    if epoch < tonumber(rev) then read = math.max(read, tonumber(position)) end
+    if since < tonumber(rev) then read = math.max(read, tonumber(position)) end
   end
   -- Positions whose messages pending edits are about: stamp of the latest edit, and if the message mentions the user by it.
   local edits = {}
@@ -39,11 +41,11 @@ if state == 'j' and m[4] == '1' then
       local names, act
       -- The room was cleared before it became a supergroup.
       local to_all = string.match(all[i + 1], '^%d+\nall\n\nr|(%d+)$')
-      if to_all and tonumber(all[i]) > epoch then read = math.max(read, tonumber(to_all)) end
+      if to_all and tonumber(all[i]) > since then read = math.max(read, tonumber(to_all)) end
       if string.find(all[i + 1], user, 1, true) then
         names, act = string.match(all[i + 1], '^%d+\n%a+\n([^\n]*)\n(.*)$')
       end
-      if act and tonumber(all[i]) > epoch then
+      if act and tonumber(all[i]) > since then
         local at, own, sender, named, except = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)|?[^|]*|?%d*|?([^|]*)$')
         local function is_in(list) return string.find(',' .. list .. ',', ',' .. user .. ',', 1, true) end
         local to = names == user and string.match(act, '^r|(%d+)$') or own == 'r' and sender == user and at
@@ -62,21 +64,28 @@ if state == 'j' and m[4] == '1' then
     mentions = string.gsub(',' .. mentions .. ',', ',0*' .. position .. '%f[,]', '')
     if edit.on then mentions = mentions .. ',' .. position end
   end
-  local from = '(' .. string.format('%.0f', read)
+  local least = math.max(read, unknown)
+  local from = '(' .. string.format('%.0f', least)
   unread = math.max(tonumber(m[2]) - read, 0) - redis.call('ZCOUNT', recalled, from, '+inf')
   mentioned = redis.call('ZCOUNT', allmentions, from, '+inf')
   local own = {}
   for position in string.gmatch(holes, '%d+') do
-    if tonumber(position) > read and not own[position] then
+    if tonumber(position) > least and not own[position] then
       own[position] = true
       if not redis.call('ZSCORE', recalled, position) then unread = unread - 1 end
       if redis.call('ZSCORE', allmentions, position) then mentioned = mentioned - 1 end
     end
   end
+  for position in string.gmatch(ARGV[9], '%d+') do
+    if tonumber(position) > least and not own[position] and redis.call('ZSCORE', allmentions, position) then
+      mentioned = mentioned - 1
+    end
+  end
   local named = {}
-  for position in string.gmatch(mentions, '%d+') do
-    if tonumber(position) > read and not own[position] and not named[position] and not redis.call('ZSCORE', recalled, position)
-      and not redis.call('ZSCORE', allmentions, position) then
+  for position in string.gmatch(mentions, '%-?%d+') do
+    local at = tonumber(position)
+    if at > read and not own[position] and not named[position] and (at <= unknown
+      or not (redis.call('ZSCORE', recalled, position) or redis.call('ZSCORE', allmentions, position))) then
       named[position] = true
       mentioned = mentioned + 1
     end

@@ -37,12 +37,12 @@ local function bound(how, value, m, ids, log, now, max_messages, max_age)
   return nil, (first or head + 1) - 1
 end
 
--- Up to which position a membership of this epoch is cleared in a supergroup, by the field `cleared` of its meta: a comma list of
--- rev|position.
-local function cleared_up_to(list, epoch)
-  local up_to = 0
+-- Up to which position a member of a supergroup has read it by clearings after the revision `since`: that at which the membership
+-- began, or that of its last reset. nil: by none. `list` is the field `cleared` of the meta: a comma list of rev|position.
+local function cleared_up_to(list, since)
+  local up_to
   for rev, position in string.gmatch(list or '', '(%d+)|(%d+)') do
-    if epoch < tonumber(rev) then up_to = math.max(up_to, tonumber(position)) end
+    if since < tonumber(rev) then up_to = math.max(up_to or 0, tonumber(position)) end
   end
   return up_to
 end

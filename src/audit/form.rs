@@ -122,18 +122,31 @@ fn reference(field: &str, value: &str) -> FormCheck {
     }
 }
 
-/// `room|h|position` or `room|m|position`, the position in sixteen digits.
+/// The position of a mark: sixteen digits; below 0 `-` and the fifteen digits of 10^15 + position, so that marks are in order.
+pub(super) fn marked_position(text: &str) -> Option<i64> {
+    const BELOW: i64 = 1_000_000_000_000_000;
+    match text.strip_prefix('-') {
+        _ if text.len() != 16 => None,
+        None => i64::try_from(whole_number(text)?).ok(),
+        Some(digits) => Some(i64::try_from(whole_number(digits)?).ok()? - BELOW),
+    }
+}
+
+/// `room|h|position`, `room|m|position` or `room|x|position`. Only mentions may be at or below 0.
 fn mark(member: &str) -> FormCheck {
     let parts: Vec<&str> = member.split('|').collect();
-    match parts.as_slice() {
-        [room, "h" | "m", digits] if digits.len() == 16 => {
-            id(room).and_then(|()| number(digits.trim_start_matches('0')))
+    let (room, digits, least) = match parts.as_slice() {
+        [room, "m", digits] => (room, digits, i64::MIN),
+        [room, "h" | "x", digits] => (room, digits, 1),
+        [room, "e", digits, stamp, "0" | "1"] => {
+            number(stamp)?;
+            (room, digits, 1)
         }
-        [room, "e", digits, stamp, "0" | "1"] if digits.len() == 16 => id(room)
-            .and_then(|()| number(digits.trim_start_matches('0')))
-            .and_then(|()| number(stamp)),
-        _ => Err(NO_RECORD),
-    }
+        _ => return Err(NO_RECORD),
+    };
+    id(room)?;
+    let at = marked_position(digits).filter(|at| *at >= least);
+    at.map(|_| ()).ok_or(NO_RECORD)
 }
 
 /// Room → `epoch|microseconds`. Four more fields, by names that no room can have: deletions of the user, when tombstones were
@@ -236,7 +249,7 @@ fn meta(field: &str, value: &str) -> FormCheck {
             let right = matches!(value, "direct" | "group" | "supergroup");
             right.then_some(()).ok_or("no kind of a room")
         }
-        "status" | "bot_mode" | "encrypted" => flag(value),
+        "status" | "bot_mode" | "encrypted" | "resets" => flag(value),
         "type" | "last_sender" => match value {
             "" => Ok(()),
             name => id(name),
@@ -339,13 +352,16 @@ fn known_id(value: &str) -> FormCheck {
     KnownId::parse(value).map(|_| ()).ok_or(NO_RECORD)
 }
 
-/// A message in a room's history: `rev|position|time|id`; position 0: it was silent.
+/// A message in a room's history: `rev|position|time|id`, and where needed `|sender` and `|except`; position 0: it was silent.
 pub(super) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
-    let mut parts = value.splitn(4, '|');
+    let mut parts = value.split('|');
     let (rev, position) = (whole_number(parts.next()?)?, whole_number(parts.next()?)?);
     let time = i64::stored(parts.next()?)?;
     let id = parts.next().filter(|id| is_encoded(id))?;
-    Some((rev, position, time, id))
+    let (sender, except) = (parts.next(), parts.next());
+    let is_sender = |sender: &str| is_encoded(sender) || (sender.is_empty() && except.is_some());
+    let is_right = sender.is_none_or(is_sender) && except.is_none_or(|list| ids(list, ',').is_ok());
+    (is_right && parts.next().is_none()).then_some((rev, position, time, id))
 }
 
 /// A position in a sorted set; its score has to be the same number.

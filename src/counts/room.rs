@@ -1,6 +1,6 @@
 //! What a room's slot holds: memberships, the last message, and the jobs that have not reached their whole audience.
 
-use crate::counts::number::{count, parse, stamp, unreadable, whole_number};
+use crate::counts::number::{Stored as _, count, parse, stamp, unreadable, whole_number};
 use crate::error::Result;
 use crate::keys::Enc;
 
@@ -90,10 +90,12 @@ pub(crate) struct Membership {
     pub(crate) vouched: Option<u64>,
     /// The stamp above which the room's jobs are for this membership, if it is not the epoch.
     pub(crate) since: Option<u64>,
+    /// The revision of the last reset of the read position.
+    pub(crate) reset: Option<u64>,
 }
 
 impl Membership {
-    /// Reads `state|epoch|base`, stamps in base 36, and `|vouched|since`, in decimal, where they are known.
+    /// Reads `state|epoch|base`, stamps in base 36, and `|vouched|since|reset`, in decimal, where they are known.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut parts = text.split('|');
         let (state, epoch) = (parse(parts.next())?, stamp(parts.next())?);
@@ -107,7 +109,7 @@ impl Membership {
             None | Some("") => Ok(None),
             more => parse(more).map(Some),
         };
-        let (vouched, since) = (more()?, more()?);
+        let (vouched, since, reset) = (more()?, more()?, more()?);
         if parts.next().is_some() {
             return Err(unreadable());
         }
@@ -117,7 +119,13 @@ impl Membership {
             base,
             vouched,
             since,
+            reset,
         })
+    }
+
+    /// The stamp above which marks and clearings are later than this membership's beginning and its last reset.
+    pub(crate) fn marked_since(&self) -> u64 {
+        self.reset.unwrap_or(self.epoch).max(self.epoch)
     }
 
     /// Whether the job of that stamp is for this membership. Earlier jobs are not.
@@ -200,6 +208,8 @@ pub(crate) enum Act {
     },
     Recall(u64),
     Read(u64),
+    /// A reset of the read position, as `deliver.lua` takes it.
+    Reset(String),
     /// Lines of name and JSON value in turn.
     Prefs(String),
 }
@@ -236,13 +246,30 @@ pub(crate) fn logged_position(line: &str) -> Option<u64> {
     line.split('|').nth(1).and_then(whole_number)
 }
 
-/// Up to which position a membership of that epoch is cleared, by the field `cleared` of a supergroup's meta: a comma list of
-/// `rev|position`.
-pub(crate) fn cleared_up_to(list: &str, epoch: u64) -> u64 {
+/// Up to which position a member of a supergroup has read it by clearings after the stamp `since`, by the field `cleared` of its
+/// meta: a comma list of `rev|position`.
+pub(crate) fn cleared_up_to(list: &str, since: u64) -> Option<u64> {
     let cleared = list.split(',').filter_map(|one| one.split_once('|'));
     let numbers = cleared.filter_map(|(rev, to)| Some((whole_number(rev)?, whole_number(to)?)));
-    let owned = numbers.filter(|(rev, _)| epoch < *rev);
-    owned.map(|(_, to)| to).max().unwrap_or(0)
+    let owned = numbers.filter(|(rev, _)| since < *rev);
+    owned.map(|(_, to)| to).max()
+}
+
+/// Whether a reset is in the form in which `read_reset.lua` writes it and `deliver.lua` takes it.
+fn is_reset(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('|').collect();
+    let [how, to, top, unknown, most, cleared, lists @ ..] = parts.as_slice() else {
+        return false;
+    };
+    let is_list =
+        |list: &&str| list.is_empty() || list.split(',').all(|at| whole_number(at).is_some());
+    let is_number = |text: &&str| text.is_empty() || whole_number(text).is_some();
+    matches!(*how, "u" | "n")
+        && i64::stored(to).is_some()
+        && whole_number(top).is_some()
+        && [unknown, most, cleared].into_iter().all(is_number)
+        && lists.len() == 4
+        && lists.iter().all(is_list)
 }
 
 /// Reads a comma list of `room:epoch`.
@@ -286,6 +313,7 @@ impl Job {
             }
             "c" => Act::Recall(parse(Some(rest))?),
             "r" => Act::Read(parse(Some(rest))?),
+            "b" if is_reset(rest) => Act::Reset(rest.to_owned()),
             "p" => Act::Prefs(rest.to_owned()),
             "m" => {
                 let mut parts = rest.split('|');
