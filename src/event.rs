@@ -2,6 +2,7 @@
 
 mod change;
 mod fields;
+mod made;
 mod notes;
 mod outcome;
 mod read;

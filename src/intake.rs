@@ -8,5 +8,5 @@ mod rows;
 
 pub(crate) use counts_file::CountsFile;
 pub(crate) use import::{EarlyEnd, ImportOptions, Imported, Importer};
-pub(crate) use lines::{LineOptions, NotedLine, RefusedLine, Remarks};
-pub(crate) use rows::{Row, RowWriter};
+pub(crate) use lines::{LineForm, LineOptions, NO_TIME, NotedLine, RefusedLine, Remarks};
+pub(crate) use rows::{Row, RowWriter, time_of};

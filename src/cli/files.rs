@@ -73,6 +73,11 @@ impl Rereadable {
 }
 
 impl Rereadable {
+    /// Its length in bytes, if that can be found out.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.file.metadata().ok().map(|about| about.len())
+    }
+
     /// Looks at every line of a counts file. Answers the number of rows; an error: some lines are no rows, or `is_fit` says why
     /// they won't do, so that nothing was done.
     pub(super) fn check_rows(

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::engine::{Engine, Writer};
 use crate::error::{Error, Result};
-use crate::event::{Event, EventOutcome, Wait};
+use crate::event::{Event, EventOutcome, Notes, Wait};
 use crate::intake::lines::{
     Chunk, Line, LineOptions, NotedLine, RefusedLine, Remarks, UNDER_WAY, read,
 };
@@ -97,6 +97,15 @@ impl LaneResults {
         }
     }
 
+    /// The lines that an event has prepared say by themselves whether they were applied. Why they were not, only the event says.
+    fn note_preparation(&mut self, line: u64, outcome: EventOutcome) {
+        if let EventOutcome::Rejected(why) = outcome {
+            let (code, message) = why.code_and_message();
+            let notes = Notes::one(format_args!("from this row on: {code}: {message}"));
+            self.noted.push(NotedLine { line, notes });
+        }
+    }
+
     /// Takes out the refused lines up to this one, to report them.
     fn take_refused(&mut self, up_to: u64) -> Vec<RefusedLine> {
         let later = self.refused.split_off(&up_to.saturating_add(1));
@@ -140,8 +149,8 @@ impl Run {
         results.sums.events += refused.len() as u64;
         refused.into_iter().for_each(|line| results.refuse(line));
         results.noted.extend(noted);
-        let numbers = chunk.lines.iter().map(|line| line.number);
-        results.open.extend(numbers);
+        let own = chunk.lines.iter().filter(|line| !line.prepares);
+        results.open.extend(own.map(|line| line.number));
         results.read = chunk.last;
         if let Some(why) = chunk.failed {
             results.failed.get_or_insert(EarlyEnd::Lines(why));
@@ -171,7 +180,7 @@ impl Run {
         let mut numbers = Vec::with_capacity(lines.len());
         for line in lines.drain(..) {
             events.push(line.event);
-            numbers.push(line.number);
+            numbers.push((line.number, line.prepares));
         }
         if self.has_failed() {
             return;
@@ -179,7 +188,11 @@ impl Run {
         match self.apply(&events).await {
             Ok(outcomes) => {
                 let mut results = self.results();
-                for (number, outcome) in numbers.into_iter().zip(outcomes) {
+                for ((number, prepares), outcome) in numbers.into_iter().zip(outcomes) {
+                    if prepares {
+                        results.note_preparation(number, outcome);
+                        continue;
+                    }
                     results.open.remove(&number);
                     results.sums.events += 1;
                     match outcome {

@@ -1,12 +1,14 @@
-//! Reads the lines of a file ahead, in chunks. Each line is one event.
+//! Reads the lines of a file ahead, in chunks. Each line is one event, or one row of a counts file.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::BufRead;
 
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::rows::{LONGEST_ROW, Row, Rows};
 use crate::event::{Event, Notes, read_line};
-use crate::names::EventKey;
+use crate::names::{EventKey, RoomId, UserId};
 
 /// The most lines in one chunk.
 const CHUNK: usize = 1_000;
@@ -24,8 +26,25 @@ pub(crate) struct LineOptions {
     pub name: String,
     /// The first line to import; earlier lines are only counted.
     pub from_line: u64,
-    /// The longest line, in bytes.
-    pub max_line: usize,
+    /// What stands in the lines.
+    pub form: LineForm,
+}
+
+/// What stands in the lines of a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LineForm {
+    /// An event in JSON in each of them.
+    Events {
+        /// The longest line, in bytes.
+        max_line: usize,
+    },
+    /// The rows of a counts file, behind a line that names the columns.
+    Counts {
+        /// When it was so, for rows that don't say it: milliseconds since the epoch.
+        as_of: Option<i64>,
+        /// Whether to let users into the rooms of their rows, and to make rooms that are not there.
+        join: bool,
+    },
 }
 
 /// A line that was refused.
@@ -57,9 +76,12 @@ pub(crate) struct Remarks {
     pub noted: Vec<NotedLine>,
 }
 
-/// A line that is to be applied.
+/// An event that is to be applied.
 pub(super) struct Line {
+    /// The number of its line.
     pub(super) number: u64,
+    /// Whether it only prepares what stands in that line and in others. Then it counts for nothing itself.
+    pub(super) prepares: bool,
     pub(super) weight: u32,
     pub(super) event: Event,
 }
@@ -78,6 +100,7 @@ pub(super) struct Chunk {
 pub(super) fn read(mut lines: impl BufRead, options: &LineOptions, to: &mpsc::Sender<Chunk>) {
     let (mut number, mut bytes) = (0, 0);
     let mut text = Vec::new();
+    let mut parser = Parser::new(options);
     loop {
         let mut chunk = Chunk {
             lines: Vec::new(),
@@ -88,39 +111,31 @@ pub(super) fn read(mut lines: impl BufRead, options: &LineOptions, to: &mpsc::Se
         };
         let mut end = false;
         while chunk.last < number + CHUNK as u64 && chunk.bytes < bytes + CHUNK_BYTES as u64 {
-            match line(&mut lines, &mut text, options.max_line) {
+            match line(&mut lines, &mut text, parser.longest()) {
                 Ok(0) => end = true,
                 Ok(length) => {
                     chunk.last += 1;
                     chunk.bytes += length;
-                    if chunk.last >= options.from_line {
-                        match event(&text, length, options.max_line) {
-                            Ok(None) => {}
-                            Ok(Some(mut event)) => {
-                                let notes = std::mem::take(&mut event.notes);
-                                if !notes.is_empty() {
-                                    let line = chunk.last;
-                                    chunk.remarks.noted.push(NotedLine { line, notes });
-                                }
-                                if !event.change.has_id() {
-                                    event.key.get_or_insert_with(|| {
-                                        key(&options.name, chunk.last, &text)
-                                    });
-                                }
-                                chunk.lines.push(Line {
-                                    number: chunk.last,
-                                    weight: weight(text.len()),
-                                    event,
-                                });
-                            }
-                            Err(message) => chunk.remarks.refused.push(RefusedLine {
+                    match parser.event(chunk.last, &text, length) {
+                        Ok(event) => {
+                            event
+                                .into_iter()
+                                .for_each(|event| chunk.add(event, &text, options));
+                            continue;
+                        }
+                        Err(Fault::Line(message)) => {
+                            chunk.remarks.refused.push(RefusedLine {
                                 line: chunk.last,
                                 code: "invalid",
                                 message,
-                            }),
+                            });
+                            continue;
+                        }
+                        Err(Fault::File(why)) => {
+                            chunk.failed = Some(why);
+                            end = true;
                         }
                     }
-                    continue;
                 }
                 Err(error) => {
                     chunk.failed = Some(format!("line {} can't be read: {error}", chunk.last + 1));
@@ -130,9 +145,189 @@ pub(super) fn read(mut lines: impl BufRead, options: &LineOptions, to: &mpsc::Se
             break;
         }
         (number, bytes) = (chunk.last, chunk.bytes);
+        chunk.lines.splice(0..0, parser.preparations());
         if to.blocking_send(chunk).is_err() || end {
             return;
         }
+    }
+}
+
+impl Chunk {
+    /// Adds the event of the last line.
+    fn add(&mut self, mut event: Event, text: &[u8], options: &LineOptions) {
+        let notes = std::mem::take(&mut event.notes);
+        if !notes.is_empty() {
+            let line = self.last;
+            self.remarks.noted.push(NotedLine { line, notes });
+        }
+        if !event.change.has_id() {
+            event
+                .key
+                .get_or_insert_with(|| key(&options.name, self.last, text));
+        }
+        self.lines.push(Line {
+            number: self.last,
+            prepares: false,
+            weight: weight(text.len()),
+            event,
+        });
+    }
+}
+
+/// What is wrong.
+enum Fault {
+    /// The line holds no event.
+    Line(String),
+    /// No line of the file holds any.
+    File(String),
+}
+
+/// Makes events of lines.
+struct Parser<'a> {
+    options: &'a LineOptions,
+    /// Of a counts file whose first line has been read.
+    rows: Option<Rows>,
+    rooms: Rooms,
+}
+
+impl<'a> Parser<'a> {
+    fn new(options: &'a LineOptions) -> Self {
+        Self {
+            options,
+            rows: None,
+            rooms: Rooms::default(),
+        }
+    }
+
+    /// How many bytes of a line are kept.
+    fn longest(&self) -> usize {
+        match self.options.form {
+            LineForm::Events { max_line } => max_line,
+            LineForm::Counts { .. } => LONGEST_ROW + 1,
+        }
+    }
+
+    /// The event of a line; `None`: there is none in it, or it is not wanted.
+    fn event(&mut self, number: u64, text: &[u8], length: u64) -> Result<Option<Event>, Fault> {
+        let (as_of, join) = match self.options.form {
+            LineForm::Events { .. } if number < self.options.from_line => return Ok(None),
+            LineForm::Events { max_line } => {
+                return event(text, length, max_line).map_err(Fault::Line);
+            }
+            LineForm::Counts { as_of, join } => (as_of, join),
+        };
+        let Some(rows) = &mut self.rows else {
+            let rows = Rows::with_header(text).map_err(|fault| {
+                let why = format!("line {number}: {fault}");
+                Fault::File(why)
+            });
+            self.rows = Some(rows?);
+            return Ok(None);
+        };
+        if number < self.options.from_line {
+            return Ok(None);
+        }
+        let row = rows.row(text).map_err(|fault| fault.to_string());
+        let Some(row) = row.map_err(Fault::Line)? else {
+            return Ok(None);
+        };
+        let time = row.time.or(as_of);
+        let time = time.ok_or_else(|| Fault::Line(NO_TIME.to_owned()))?;
+        if join {
+            self.rooms.add(number, &row);
+        }
+        let event = Event::counts_set(row.room, row.user, row.unread, row.mentions, time);
+        let event = event.map_err(|invalid| Fault::Line(invalid.to_string()))?;
+        // The same row as of another time says something else.
+        Ok(Some(Event {
+            key: Some(key(
+                &self.options.name,
+                number,
+                &[text.trim_ascii(), &time.to_be_bytes()].concat(),
+            )),
+            ..event
+        }))
+    }
+
+    /// The events that let users into the rooms of the rows since the last call.
+    fn preparations(&mut self) -> Vec<Line> {
+        let rooms = std::mem::take(&mut self.rooms.present);
+        let mut lines = Vec::new();
+        for (
+            room,
+            RowsOfRoom {
+                number,
+                kind,
+                users,
+            },
+        ) in rooms
+        {
+            let mut prepare = |event: Event, about: &[&str]| {
+                let about = about.concat();
+                lines.push(Line {
+                    number,
+                    prepares: true,
+                    weight: weight(about.len()),
+                    event: Event {
+                        key: Some(key(&self.options.name, number, about.as_bytes())),
+                        ..event
+                    },
+                });
+            };
+            if self.rooms.made.len() >= ROOMS_MADE {
+                self.rooms.made.clear();
+            }
+            if self.rooms.made.insert(room.clone()) {
+                let about = ["room.updated ", room.as_str()];
+                prepare(Event::room_made(room.clone(), kind), &about);
+            }
+            // In a direct room a user too many keeps nobody else out.
+            let at_once = if kind == Some("direct") { 1 } else { CHUNK };
+            let users = Vec::from_iter(users);
+            for users in users.chunks(at_once) {
+                let mut about = vec!["member.joined ", room.as_str()];
+                about.extend(users.iter().flat_map(|user| [" ", user.as_str()]));
+                prepare(Event::joined(room.clone(), users.to_vec()), &about);
+            }
+        }
+        lines
+    }
+}
+
+/// What is said of a row without a time, if there is none for all rows.
+pub(crate) const NO_TIME: &str =
+    "time: is missing: neither the row nor --as-of says when it was so";
+/// How many rooms are remembered that have been made.
+const ROOMS_MADE: usize = 100_000;
+
+/// The rooms of rows.
+#[derive(Default)]
+struct Rooms {
+    /// Those of the present chunk.
+    present: BTreeMap<RoomId, RowsOfRoom>,
+    /// Those that have been made.
+    made: HashSet<RoomId>,
+}
+
+/// The rows of one room in one chunk.
+struct RowsOfRoom {
+    /// The line of the first one.
+    number: u64,
+    /// The kind that the first one says.
+    kind: Option<&'static str>,
+    /// Their users.
+    users: BTreeSet<UserId>,
+}
+
+impl Rooms {
+    fn add(&mut self, number: u64, row: &Row) {
+        let rows = self.present.entry(row.room.clone());
+        let rows = rows.or_insert_with(|| RowsOfRoom {
+            number,
+            kind: row.kind,
+            users: BTreeSet::new(),
+        });
+        rows.users.insert(row.user.clone());
     }
 }
 

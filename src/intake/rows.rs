@@ -287,10 +287,15 @@ fn kind(text: &str) -> Result<Option<&'static str>, Cow<'static, str>> {
     }
 }
 
+/// The time that a text stands for, in milliseconds since the epoch.
+pub(crate) fn time_of(text: &str) -> Result<i64, &'static str> {
+    event::time_of_text(text.trim_ascii())
+}
+
 fn time(text: &str) -> Result<Option<i64>, Cow<'static, str>> {
     match text.trim_ascii() {
         "" => Ok(None),
-        text => event::time_of_text(text).map(Some).map_err(Cow::from),
+        text => time_of(text).map(Some).map_err(Cow::from),
     }
 }
 
