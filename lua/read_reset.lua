@@ -133,7 +133,7 @@ history(function(found)
   local known = #some > 0 and redis.call('HMGET', ids, unpack(some)) or {}
   for i, one in ipairs(found) do
     if to and one.at <= to then return true end
-    local rev, recall, mentioned = string.match((known[i] or '') .. '||', '^(%d+)|%d+|%-?%d+|(%d+)|%d+|s?|([^|]*)|')
+    local rev, recall, mentioned = string.match((known[i] or '') .. '|||', '^(%d+)|%d+|%-?%d+|(%d+)|%d+|s?|([^|]*)|')
     local is_known = rev == one.rev
     local counts = true
     if one.sender == user or is_in(one.except) then
