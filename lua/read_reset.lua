@@ -181,8 +181,9 @@ local function list(positions)
   return table.concat(positions, ',')
 end
 local cleared = is_supergroup and cleared_up_to(m[14], math.max(epoch, tonumber(reset) or 0))
-local record = table.concat({int(now + lease) .. '\nsome\n' .. user .. '\nb', how == 'count' and 'n' or 'u', int(to), m[2], unknown,
-  mentions, cleared and int(cleared) or '', list(own), list(gone), list(to_all), list(named)}, '|')
+local what = table.concat({how == 'count' and 'n' or 'u', int(to), m[2], unknown, mentions, cleared and int(cleared) or '',
+  list(own), list(gone), list(to_all), list(named)}, '|')
+local record = int(now + lease) .. '\nsome\n' .. user .. '\nb|' .. what
 -- The entry always has the places before that of the reset.
 local filled = rest
 while select(2, string.gsub(filled, '|', '')) < 2 do filled = filled .. '|' end

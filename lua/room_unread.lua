@@ -23,7 +23,7 @@ end
 if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the status of a room') end
 if epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
-if state == 'j' and m[4] == '1' then
+if state == 'j' then
   -- rev|position: who has been a member since before that revision, and has not been reset since, has read up to there.
   for rev, position in string.gmatch(m[10] or '', '(%d+)|(%d+)') do
     if since < tonumber(rev) then read = math.max(read, tonumber(position)) end
@@ -91,5 +91,7 @@ if state == 'j' and m[4] == '1' then
     end
   end
 end
+-- An inactive room counts nothing, but it has been read as far as it was.
+if m[4] == '0' then unread, mentioned = 0, 0 end
 return {m[3], m[4], m[5], m[6], math.max(unread, 0), math.max(mentioned, 0), m[7], m[8] or '', m[9] or '', m[2],
   string.format('%.0f', read)}

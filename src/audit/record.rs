@@ -273,6 +273,13 @@ mod tests {
     use super::*;
     use crate::counts::golden::{all, meaning};
 
+    fn shown(reset: Option<AuditReset>) -> String {
+        reset.map_or(String::new(), |reset| match reset.unknown {
+            0 => reset.rev.to_string(),
+            unknown => format!("{},{unknown}", reset.rev),
+        })
+    }
+
     #[test]
     fn golden_room_records_mean_what_the_file_says() {
         for golden in all("room") {
@@ -298,6 +305,7 @@ mod tests {
                 ("newest", last(|last| last.newest.to_string())),
                 ("time", last(|last| last.time.to_string())),
                 ("flags", record.flags.clone()),
+                ("reset", shown(record.reset)),
             ]);
             assert_eq!(got, golden.meaning, "{}", golden.record);
             assert_eq!(record.record(), golden.record);
@@ -316,6 +324,7 @@ mod tests {
                 ("holes", record.holes.to_string()),
                 ("mentions", record.mentions.to_string()),
                 ("flags", record.flags.clone()),
+                ("reset", shown(record.reset)),
             ]);
             assert_eq!(got, golden.meaning, "{}", golden.record);
             assert_eq!(record.record(), golden.record);

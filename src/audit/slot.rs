@@ -400,6 +400,8 @@ mod tests {
                 ("room:g", "3"),
                 ("peer:bob", "2"),
                 ("tag:x", "3"),
+                ("unread_rooms:direct", "1"),
+                ("unread_rooms:group", "1"),
             ]),
             rooms: map(&[
                 ("d", "j|5|9|1|3|0|0|d|1|||bob|-3|0,-2"),

@@ -301,6 +301,14 @@ mod tests {
     use super::*;
     use crate::counts::golden::{all, meaning};
 
+    fn shown(reset: Option<Reset>) -> String {
+        match reset {
+            None => String::new(),
+            Some(Reset { stamp, unknown: 0 }) => stamp.to_string(),
+            Some(Reset { stamp, unknown }) => format!("{stamp},{unknown}"),
+        }
+    }
+
     #[test]
     fn golden_room_records_mean_what_the_file_says() {
         for golden in all("room") {
@@ -326,6 +334,7 @@ mod tests {
                 ("newest", last(|last| last.newest.to_string())),
                 ("time", last(|last| last.time.to_string())),
                 ("flags", record.flags.to_owned()),
+                ("reset", shown(record.reset)),
             ]);
             assert_eq!(got, golden.meaning, "{}", golden.record);
             assert_eq!(read_position(golden.record), Some(record.read));
@@ -342,7 +351,7 @@ mod tests {
             let record = SupergroupRecord::read(golden.record).unwrap();
             let mut expected = golden.meaning;
             // This reader passes over the other parts; it only checks their form.
-            expected.retain(|name, _| ["state", "epoch", "read", "flags"].contains(name));
+            expected.retain(|name, _| ["state", "epoch", "read", "flags", "reset"].contains(name));
             let got = meaning([
                 ("state", record.state.to_string()),
                 ("epoch", record.epoch.to_string()),
@@ -355,6 +364,7 @@ mod tests {
                         record.count.recorded()
                     ),
                 ),
+                ("reset", shown(record.reset)),
             ]);
             assert_eq!(got, expected, "{}", golden.record);
             assert_eq!(read_position(golden.record), Some(record.read));

@@ -392,13 +392,14 @@ mod tests {
     #[test]
     fn a_clearing_is_for_those_who_were_members_before() {
         for (list, epoch, up_to) in [
-            ("", 1, 0),
-            ("9|5", 8, 5),
-            ("9|5", 9, 0),
-            ("9|5,12|3", 8, 5),
-            ("9|5,12|3", 11, 3),
-            ("9|5,12|3", 12, 0),
-            ("x", 1, 0),
+            ("", 1, None),
+            ("9|0", 8, Some(0)),
+            ("9|5", 8, Some(5)),
+            ("9|5", 9, None),
+            ("9|5,12|3", 8, Some(5)),
+            ("9|5,12|3", 11, Some(3)),
+            ("9|5,12|3", 12, None),
+            ("x", 1, None),
         ] {
             assert_eq!(cleared_up_to(list, epoch), up_to, "{list} {epoch}");
         }
@@ -475,6 +476,7 @@ mod tests {
                 Act::Recall(_) => "recall",
                 Act::Read(_) => "read",
                 Act::Prefs(_) => "preferences",
+                Act::Reset(_) => "reset",
             };
             assert_eq!(golden.meaning["audience"], audience, "{record}");
             assert_eq!(golden.meaning["act"], act, "{record}");
@@ -484,7 +486,8 @@ mod tests {
         }
         assert_eq!(audiences, BTreeSet::from(["all", "gone", "leave", "some"]));
         let is_read = |letter: &char| {
-            let forms = ["4", "4|al|", "4|h|al|"].map(|rest| format!("99\nall\n\n{letter}|{rest}"));
+            let forms = ["4", "4|al|", "4|h|al|", "u|4|9|||||||"]
+                .map(|rest| format!("99\nall\n\n{letter}|{rest}"));
             forms.iter().any(|record| Job::parse("17", record).is_ok())
         };
         assert_eq!(letters, ('a'..='z').filter(is_read).collect());

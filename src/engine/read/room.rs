@@ -17,8 +17,8 @@ use crate::names::{AppId, RoomId, UserId};
 use crate::scripts;
 
 impl Reader {
-    /// Unread messages in one room, and if asked for (`positions`) read positions, for those of `users` who have joined it. Without
-    /// `users`: for all who have joined it, unless the room has too many members.
+    /// Unread messages in one room, and if asked for (`positions`) read positions, for those of `users` who have joined it.
+    /// Without `users`: for all who have joined it, unless the room has too many members.
     pub(crate) async fn room_unread(
         &self,
         app: &AppId,
