@@ -9,6 +9,9 @@ mod limits;
 /// The new totals with the answer.
 mod counts;
 
+/// Read positions that go back, and numbers that another system knows.
+mod resets;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
