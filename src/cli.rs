@@ -2,11 +2,14 @@
 //! Each thing that goes wrong is one line on standard error.
 
 mod args;
+mod compare;
 mod completions;
 mod connect;
 mod demo;
 mod doctor;
 mod exit;
+mod export;
+mod files;
 mod findings;
 mod import;
 mod inspect;
@@ -68,6 +71,10 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Apply the events of a file, one JSON object a line
     Import(import::ImportArgs),
+    /// Write what is unread, as CSV
+    Export(export::ExportArgs),
+    /// Compare a CSV with what is unread here, and print what differs; exit code 1: something differs
+    Compare(compare::CompareArgs),
     /// Check the Redis that is configured, and say what to change there
     Doctor(doctor::DoctorArgs),
     /// Ask a pod whether it is ready; exit code 1: it is not ready, or does not answer
@@ -112,6 +119,8 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Migrate(migrate) => migrate.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Import(import) => import.run(),
+        Command::Export(export) => export.run(),
+        Command::Compare(compare) => compare.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Probe(probe) => probe.run(),
         Command::Completions(completions) => completions.run(Cli::command()),

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use super::output::counted;
-use crate::audit::Progress;
+use crate::audit::{ListProgress, Progress};
 
 const BAR: usize = 24;
 /// Between two drawings of the bar.
@@ -44,6 +44,14 @@ impl Meter {
     /// The same, where there is nothing but users.
     pub(super) fn show_users(&self, progress: &Progress) {
         self.update(Some(progress.fraction), || counted(progress.users, "user"));
+    }
+
+    /// Shows how far a list of counts has come.
+    pub(super) fn show_list(&self, fraction: f64, progress: &ListProgress) {
+        self.update(Some(fraction), || {
+            let users = counted(progress.users, "user");
+            format!("{users}, {}", counted(progress.rows, "row"))
+        });
     }
 
     /// Shows how far it has come, if that is known, and what has been done.

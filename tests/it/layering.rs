@@ -42,7 +42,7 @@ const RULES: &[Rule] = &[
     only("crate::engine", &["app.rs", "audit*", "cli/*", "engine*", "http.rs", "http/imkit*", "http/native*", "http/state.rs", "intake*"],
          "the services are used from above; the edge knows nothing of counts"),
     only("crate::audit", &["app.rs", "audit*", "cli/*"], "nothing that serves depends on what looks after the data"),
-    only("crate::intake", &["cli/import.rs", "intake*"], "files are one door, HTTP is another"),
+    only("crate::intake", &["cli/export.rs", "cli/files.rs", "cli/import.rs", "intake*"], "files are one door, HTTP is another"),
     only("crate::counts", &["audit*", "counts*", "engine*", "http/imkit*", "http/native*", "http/sendbird*", "http/tencent*"],
          "words for counts are for those who count, and for the dialects"),
     only("httparse", &["http/edge/head.rs"], "one file reads heads"),
@@ -83,7 +83,7 @@ const RULES: &[Rule] = &[
 
     // The process and the world.
     only("env::var", &["config/load.rs"], "no setting is read anywhere else"),
-    only("std::fs", &["cli/demo.rs", "cli/import.rs", "config/*", "connection/settings.rs", "demo/private_redis/*"], "counts are in Redis, not in files"),
+    only("std::fs", &["cli/demo.rs", "cli/files.rs", "config/*", "connection/settings.rs", "demo/private_redis/*"], "counts are in Redis, not in files"),
     only("Command::new", &["demo/private_redis/child.rs"], "one file starts processes"),
     only("process::exit(", &["cli/process.rs"], "the command line ends the process"),
     only("stdout()", &["cli/output.rs"], "the command line prints"),

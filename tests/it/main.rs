@@ -88,6 +88,9 @@ mod commands;
 /// Events from files and standard input: what the API would have come to, once, in order.
 mod import;
 
+/// What is unread, as CSV: written, compared, taken.
+mod counts_files;
+
 /// Which word may stand in which file of the program.
 mod layering;
 

@@ -9,7 +9,7 @@ use super::fields::{ALL_FAMILIES, FAMILIES, PLAIN_KINDS, field, suffixes};
 use crate::connection::Item;
 use crate::counts::number::{add, count, parse, unreadable};
 use crate::counts::record::{Reset, RoomRecord, SupergroupRecord};
-use crate::counts::{CountPref, Kind, Totals};
+use crate::counts::{CountPref, JoinedRoom, Kind, Totals};
 use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, is_encoded};
@@ -351,6 +351,27 @@ impl Reader {
             .filter(|record| record.state == 'j' && kinds.contains(&record.kind.as_str()))
             .filter_map(|record| RoomId::parse(decode(record.room.as_str())).ok())
             .collect();
+        Ok(overview.known.then_some(rooms))
+    }
+
+    /// The counts of the rooms that a user has joined and that are active, by id. `None`: an unknown user.
+    pub(crate) async fn counts_of_rooms(
+        &self,
+        app: &AppId,
+        user: &Enc,
+    ) -> Result<Option<Vec<JoinedRoom>>> {
+        let overview = self.overview(app, user, "o").await?;
+        let records = overview.records.into_iter();
+        let mut rooms: Vec<JoinedRoom> = records
+            .filter(|record| record.state == 'j' && record.active)
+            .map(|record| JoinedRoom {
+                room: decode(record.room.as_str()),
+                kind: record.kind,
+                messages: record.unread,
+                mentions: record.mentions,
+            })
+            .collect();
+        rooms.sort_by(|a, b| a.room.cmp(&b.room));
         Ok(overview.known.then_some(rooms))
     }
 }
