@@ -207,7 +207,9 @@ mod tests {
     fn the_line_grants_what_the_document_gives() {
         let after = |start: &str| DOCUMENT.split_once(start).unwrap().1;
         let pods = after("\nACL SETUSER unread ").lines().next().unwrap();
-        let commands = after("`verify`, `rebuild`, `migrate`, `inspect` and `doctor` also use `");
+        let commands = after(
+            "`verify`, `rebuild`, `migrate`, `inspect`, `export`, `compare` and `doctor` also use `",
+        );
         let mut given = rights(pods);
         given.extend(rights(commands.split('`').next().unwrap()));
         given.insert("+select");
