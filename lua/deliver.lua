@@ -545,7 +545,8 @@ local function merge(k, a)
     end
   end
 
-  if new and (preferences ~= '' or was_super) then new.flags, new.adds = flags_of(prefs) end
+  -- A supergroup's record has no letters of preferences.
+  if new and (preferences ~= '' or (was_super and new.kind ~= 'supergroup')) then new.flags, new.adds = flags_of(prefs) end
   if new and new.edits ~= '' then
     local left = redis.call('ZRANGEBYLEX', marks, '[' .. room .. '|e|', '[' .. room .. '|e|~', 'LIMIT', 0, 1)
     if #left == 0 then new.edits = '' end

@@ -5,7 +5,8 @@
 --   4 allmentions (sorted set of positions), 5 pending (hash: job -> record), 6 and 7 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 id, 7 and 8 the pair whose direct room the caller means, or '' and '',
---   9 text, 10 message type, 11 payload (JSON), 12 mentions ('*' or comma list): each '' (it stays) or = and the new value
+--   9 text, 10 message type, 11 payload (JSON), 12 mentions ('*' or comma list): each '' (it stays) or = and the new value,
+--   13 up to which moment (microseconds) an earlier version may have taken a message: these did not put down whom it mentions
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created,
 --   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody, then job and record in turn: pending jobs about
 --   the same message, which have to be delivered with this one} or {'DUP', the same}
@@ -75,10 +76,13 @@ end
 
 -- Whom the edit mentions who was not mentioned before, and the other way round: users, or everybody.
 local on, off, to_all, by_room = {}, {}, false, nil
+-- Whom the message mentions may not be known: then it may be anybody.
+local unknown = entry == start and tonumber(first) <= tonumber(ARGV[13])
 if mentions ~= '' and silent == '' then
   local after = string.sub(mentions, 2)
+  if unknown then named = '*' end
   local was, is = set_of(named), set_of(after)
-  local differs = false
+  local differs = unknown
   for user in pairs(was) do differs = differs or not is[user] end
   for user in pairs(is) do differs = differs or not was[user] end
   if differs then
@@ -109,6 +113,9 @@ if is_edited or named ~= '' then
   text = text .. '|' .. silent .. '|' .. named .. (is_edited and '|' .. table.concat(digest, '.') or '')
 elseif silent ~= '' then
   text = text .. '|s'
+elseif entry ~= start or (unknown and mentions ~= '') then
+  -- Nobody, and that is known.
+  text = text .. '||'
 end
 local job, record, much, others = '', '', 0, {}
 if #on + #off > 0 then

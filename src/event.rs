@@ -2,6 +2,7 @@
 
 mod change;
 mod fields;
+mod made;
 mod notes;
 mod outcome;
 mod read;
@@ -18,6 +19,14 @@ pub(crate) use subject::{Before, MembersOf, Subject};
 pub mod fuzzing;
 
 use crate::names::{CustomType, EventKey, MessageId, RoomId, Tag, UserId};
+
+/// The time of something that happened, as callers write it in words: milliseconds since the epoch, or RFC 3339.
+pub(crate) fn time_of_text(text: &str) -> Result<i64, &'static str> {
+    match text.parse() {
+        Ok(number) => time::of_number(number, time::TimeUse::Event),
+        Err(_) => time::of_text(text, time::TimeUse::Event),
+    }
+}
 
 /// One event.
 #[derive(Debug, Clone)]

@@ -98,6 +98,10 @@ scripts! {
     USER_ROOM = "user_room";
     /// Read a whole user's slot, for the self-check.
     USER_DUMP = "user_dump";
+    /// Bring a user's slot up to the schema of this version.
+    USER_MIGRATE = "user_migrate";
+    /// Write the version of the schema.
+    SCHEMA_RAISE = "schema_raise";
     /// Repair a user's slot.
     USER_REBUILD = "user_rebuild";
     /// Read the beginning of a key's unreadable value.

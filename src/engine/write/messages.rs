@@ -109,6 +109,7 @@ impl RoomWorker<'_> {
         let text = edit.text.as_deref();
         let text = text.map(|text| first_characters(text, history.text_characters));
         let mentions = edit.mentions.as_ref().map(mention_list);
+        let earlier = self.writer.inner.redis.earlier_versions_until();
         let mut reply = self
             .accept(|token| {
                 let own = [
@@ -132,6 +133,7 @@ impl RoomWorker<'_> {
                     .arg(given(edit.message_type.as_deref()))
                     .arg(given(edit.payload.as_deref()))
                     .arg(given(mentions.as_deref()))
+                    .arg(earlier)
             })
             .await?;
         let outcome = match reply.text()?.as_str() {
