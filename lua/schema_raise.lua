@@ -1,5 +1,6 @@
 #!lua
--- Purpose: write the version of the schema, unless a later one is written, or something that is no version. Doing it again changes nothing.
+-- Purpose: write the version of the schema, unless a later one is written, or something that is no version. Doing it again
+--   changes nothing.
 -- KEYS: 1 the version (string: the version written, a space, the oldest version that a program has to know to read it; where
 --   data of an earlier version are among them, a space and when these were migrated, in seconds)
 -- ARGV: 1 the version that is written from now on, 2 the oldest version that a program has to know to read it,

@@ -1,6 +1,7 @@
 #!lua
--- Purpose: bring a user's slot up to the schema of this version: work out the numbers of rooms with unread messages, which earlier versions
---   did not keep, from the positions, at one instant. From then on deliveries keep them. Doing it again changes nothing.
+-- Purpose: bring a user's slot up to the schema of this version: work out from the positions, at one instant, the numbers of
+--   rooms with unread messages, which earlier versions did not keep. From then on deliveries keep them. Doing it again changes
+--   nothing.
 -- KEYS: 1 counts (hash), 2 rooms (hash: room -> record, see deliver.lua)
 -- ARGV: 1 '1': write; '0': only look
 -- Reply: 1 if something was written, or would be; 0 if all is there; or the error UNREADABLE

@@ -19,12 +19,10 @@ const SAFE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'-');
 
-/// The version of the schema: which forms the other keys, and what they hold, have. It is for all apps.
+/// The version of the schema of all other keys, for all apps.
 pub(crate) const SCHEMA: &str = "unread:schema";
-
-/// The glob that matches all keys of this program, also those that later versions may have. A Redis user needs rights to them.
+/// The glob of the keys that a Redis user needs rights to.
 pub(crate) const RIGHTS: &str = "unread:*";
-
 /// The glob that matches all keys of this program but [`SCHEMA`], and no others.
 pub(crate) const ALL: &str = "unread:v1:*";
 
@@ -408,22 +406,11 @@ pub(crate) fn label_of_several<'a>(keys: impl Iterator<Item = &'a [u8]>) -> KeyL
 
 /// The word for a key of a slot in metrics.
 fn kind_of(of: &str, what: &str) -> &'static str {
+    #[rustfmt::skip]
     const KINDS: [&str; 16] = [
-        "user_counts",
-        "user_rooms",
-        "user_supers",
-        "user_refs",
-        "user_marks",
-        "user_left",
-        "user_prefs",
-        "user_profile",
-        "user_pending",
-        "room_members",
-        "room_meta",
-        "room_ids",
-        "room_log",
-        "room_recalled",
-        "room_allmentions",
+        "user_counts", "user_rooms", "user_supers", "user_refs", "user_marks",
+        "user_left", "user_prefs", "user_profile", "user_pending", "room_members",
+        "room_meta", "room_ids", "room_log", "room_recalled", "room_allmentions",
         "room_pending",
     ];
     let is = |kind: &&str| kind.strip_prefix(of).and_then(|k| k.strip_prefix('_')) == Some(what);

@@ -169,6 +169,7 @@ async fn redis_away_is_exit_3_in_every_command_that_asks_it() {
             &["verify", "--app", "app-0", "--user", "alice"],
             &["rebuild", "--app", "app-0"],
             &["rebuild", "--mend"],
+            &["migrate"],
             &["inspect", "--app", "app-0", "--user", "alice"],
             &["inspect", "--app", "app-0", "--room", "r"],
             &["inspect", "--app", "app-0", "--memory"],

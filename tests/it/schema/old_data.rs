@@ -1,7 +1,7 @@
-//! `0.1.0.events.ndjson` has events, and `0.1.0.redis.ndjson` what 0.1.0 (commit 285ad68) had in Redis after it had taken them, one
-//! command a line; without times to live. The pod was killed each time that it had accepted one of the last six events and had told
-//! nobody, so six jobs are left. No event is one that 0.1.0 understood otherwise than the definition of today: no message has
-//! a `time` before that of an earlier one, and nobody writes to somebody who was only invited.
+//! `0.1.0.events.ndjson` has events, and `0.1.0.redis.ndjson` what 0.1.0 (commit 285ad68) had in Redis after it had taken them,
+//! one command a line; without times to live. Each time that the pod had accepted one of the last six events and had told nobody,
+//! it was killed, so six jobs are left. No event is one that 0.1.0 understood otherwise than the definition of today: no message
+//! has a `time` before that of an earlier one, and nobody writes to somebody who was only invited.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
