@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::args::{RedisArgs, app_id, not_configured};
@@ -27,6 +27,15 @@ const FIRST: usize = 20;
 /// Bytes read at once.
 const BUFFER: usize = 1 << 20;
 
+/// What places the events of a file.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Order {
+    /// The order of the lines
+    Arrival,
+    /// The events' own times
+    Time,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
     #[command(flatten)]
@@ -45,6 +54,9 @@ pub(super) struct ImportArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(..=86_400))]
     patience_seconds: u64,
+    /// What places the events: `arrival`, the order of the lines; or `time`, their own times
+    #[arg(long, value_enum, default_value_t = Order::Arrival)]
+    order: Order,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -63,6 +75,7 @@ impl ImportArgs {
         let options = ImportOptions {
             name: self.name.unwrap_or_else(|| name_of(&self.file)),
             from_line: self.from_line,
+            by_time: matches!(self.order, Order::Time),
             max_line: config.server.max_events_bytes,
             patience: Duration::from_secs(self.patience_seconds),
             max_reported: FIRST,

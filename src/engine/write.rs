@@ -157,7 +157,9 @@ impl Writer {
                 Change::UserDeleted { user } => self.delete_user(app, user, self.key(&event)).await,
                 Change::ReadAll { user, up_to, kinds } => {
                     let keys = [self.key(&event), self.key_of(&event, user)];
-                    self.read_all(app, user, up_to, kinds, keys, wait).await
+                    let sent_at = SentAt::of(&event, now);
+                    self.read_all(app, user, up_to, kinds, keys, sent_at, wait)
+                        .await
                 }
                 change => {
                     before.add(change);
@@ -243,11 +245,8 @@ impl Writer {
                 continue;
             }
             let key = self.key(&event);
-            let Event { time, change, .. } = event;
-            let sent_at = SentAt {
-                time: time.unwrap_or(now),
-                given: time.is_some(),
-            };
+            let sent_at = SentAt::of(&event, now);
+            let change = event.change;
             if let Change::UserUpdated { user, shown } = change {
                 users.add(encode(user.as_str()), index, key, shown);
                 continue;

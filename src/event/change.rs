@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::fields::{EventFields, Name, Wrong, text, wrong};
-use super::{Change, Edit, Event, MemberState, Mentions, Message, RoomOrPeer, UpTo, time};
+use super::{
+    Change, Edit, Event, MemberState, Mentions, Message, Order, RoomOrPeer, UpTo, time,
+};
 use crate::json::{Raw, Surrogates};
 use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag, UserId};
 
@@ -66,6 +68,7 @@ pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
     Ok(Event {
         type_name,
         time,
+        order: Order::Arrival,
         key,
         notes: fields.take_notes(),
         change,

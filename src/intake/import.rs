@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::engine::{Engine, Writer};
 use crate::error::{Error, Result};
-use crate::event::{Event, EventOutcome, Notes, Wait, read_line};
+use crate::event::{self, Event, EventOutcome, Notes, Wait, read_line};
 use crate::intake::order::{Order, Turn};
 use crate::names::{AppId, EventKey};
 
@@ -42,6 +42,8 @@ pub(crate) struct ImportOptions {
     pub name: String,
     /// The first line to import; earlier lines are only counted.
     pub from_line: u64,
+    /// Whether the events are placed by their own times.
+    pub by_time: bool,
     /// The longest line, in bytes.
     pub max_line: usize,
     /// How long to keep trying while Redis is away.
@@ -449,7 +451,7 @@ fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chun
                     chunk.last += 1;
                     chunk.bytes += length;
                     if chunk.last >= options.from_line {
-                        match event(&text, length, options.max_line) {
+                        match event(&text, length, options) {
                             Ok(None) => {}
                             Ok(Some(mut event)) => {
                                 let notes = std::mem::take(&mut event.notes);
@@ -530,12 +532,18 @@ fn line(from: &mut impl BufRead, text: &mut Vec<u8>, most: usize) -> std::io::Re
 }
 
 /// The event of a line; `None` if the line is blank.
-fn event(text: &[u8], length: u64, most: usize) -> Result<Option<Event>, String> {
+fn event(text: &[u8], length: u64, options: &ImportOptions) -> Result<Option<Event>, String> {
+    let most = options.max_line;
     if length > most as u64 {
         return Err(format!("the line is longer than {most} bytes"));
     }
-    let event = read_line(text.trim_ascii_end()).transpose();
-    event.map_err(|invalid| invalid.to_string())
+    let event = read_line(text.trim_ascii_end());
+    let order = match options.by_time {
+        true => event::Order::Import,
+        false => event::Order::Arrival,
+    };
+    let event = event.map(|event| event.and_then(|event| event.placed(order)));
+    event.transpose().map_err(|invalid| invalid.to_string())
 }
 
 #[cfg(test)]
@@ -555,15 +563,36 @@ mod tests {
         assert_eq!(next(), (9, "abcde".into()));
         assert_eq!(next(), (4, "last".into()));
         assert_eq!(next(), (0, String::new()));
-        assert!(event(b"abcde", 9, 5).unwrap_err().contains("longer than 5"));
-        assert!(event(b" \r\n", 3, 5).unwrap().is_none());
-        assert_eq!(event(b"{\"a\"", 4, 50).unwrap_err(), "not JSON: column 4");
+        let read = |text: &[u8], length, most| event(text, length, &options(most, false));
+        assert!(read(b"abcde", 9, 5).unwrap_err().contains("longer than 5"));
+        assert!(read(b" \r\n", 3, 5).unwrap().is_none());
+        assert_eq!(read(b"{\"a\"", 4, 50).unwrap_err(), "not JSON: column 4");
+    }
+
+    fn options(max_line: usize, by_time: bool) -> ImportOptions {
+        ImportOptions {
+            name: String::new(),
+            from_line: 1,
+            by_time,
+            max_line,
+            patience: Duration::ZERO,
+            max_reported: 0,
+        }
     }
 
     #[test]
     fn a_message_without_an_id_is_refused() {
         let text = br#"{"type": "message.sent", "room": "r"}"#;
-        assert_eq!(event(text, 40, 100).unwrap_err(), "id: is missing");
+        let refused = event(text, 40, &options(100, false)).unwrap_err();
+        assert_eq!(refused, "id: is missing");
+    }
+
+    #[test]
+    fn by_time_a_line_without_a_time_is_refused() {
+        let text = br#"{"type": "message.sent", "room": "r", "id": "1"}"#;
+        assert!(event(text, 50, &options(100, false)).is_ok());
+        let refused = event(text, 50, &options(100, true)).unwrap_err();
+        assert!(refused.starts_with("time: is missing"), "{refused}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::room::{RoomWorker, with_event_keys};
-use super::steps::{Numbered, RoomSteps, Step};
+use super::steps::{Numbered, RoomSteps, SentAt, Step};
 use super::{ROOMS_AT_ONCE, Writer};
 use crate::connection::Item;
 use crate::counts::record::{RoomRecord, SupergroupRecord};
@@ -26,6 +26,7 @@ impl Writer {
         up_to: &UpTo,
         kinds: &[&str],
         [key, key_in_rooms]: [String; 2],
+        sent_at: SentAt,
         wait: Wait,
     ) -> Result<EventOutcome> {
         let name = encode(user.as_str());
@@ -52,6 +53,7 @@ impl Writer {
                     // Each room keeps the key too: if the event is repeated after some of the rooms were read, messages that came
                     // since stay unread there.
                     key: key_in_rooms.clone(),
+                    sent_at,
                     ..Step::internal(Change::Read {
                         place: RoomOrPeer::Room(room.clone()),
                         user: user.clone(),
@@ -85,8 +87,10 @@ impl RoomWorker<'_> {
         &mut self,
         user: &Enc,
         up_to: &UpTo,
+        sent_at: SentAt,
         key: &str,
     ) -> Result<EventOutcome> {
+        let (order, time) = sent_at.order_and_time();
         let (how, value) = bound(up_to);
         let history = &self.writer.inner.history;
         let keys = &self.keys;
@@ -100,8 +104,10 @@ impl RoomWorker<'_> {
             ]
         };
         let call = |token: u64, has_read: u64| {
+            let mut all = with_event_keys(keys, own());
+            all.extend(keys.of_time());
             scripts::ROOM_READ
-                .call(&with_event_keys(keys, own()))
+                .call(&all)
                 .arg(token)
                 .arg(LEASE_MICROS)
                 .arg(key)
@@ -111,6 +117,8 @@ impl RoomWorker<'_> {
                 .arg(how)
                 .arg(&value)
                 .arg(has_read)
+                .arg(order)
+                .arg(&time)
         };
         let mut reply = self.accept(|token| call(token, 0)).await?;
         let mut code = reply.text()?;

@@ -191,12 +191,12 @@ impl RoomWorker<'_> {
             }
             Change::Recalled { place, sender, id } => {
                 let pair = pair_of(&place, sender.as_ref());
-                self.recall(&encode(id.as_str()), pair).await
+                self.recall(&encode(id.as_str()), pair, sent_at).await
             }
-            Change::Edited(edit) => self.edit(&edit, key).await,
+            Change::Edited(edit) => self.edit(&edit, sent_at, key).await,
             Change::Read { place, user, up_to } => {
                 let user = encode(user.as_str());
-                match (self.read(&user, &up_to, key).await?, place) {
+                match (self.read(&user, &up_to, sent_at, key).await?, place) {
                     (rejected @ EventOutcome::Rejected(_), RoomOrPeer::With(_)) => {
                         self.rejected_read_by_peer(&user, rejected).await
                     }
@@ -396,12 +396,18 @@ impl RoomWorker<'_> {
     }
 
     /// Takes a message back; `pair`: the two users whose direct room the event means, or empty.
-    async fn recall(&mut self, id: &Enc, pair: [String; 2]) -> Result<EventOutcome> {
+    async fn recall(
+        &mut self,
+        id: &Enc,
+        pair: [String; 2],
+        sent_at: SentAt,
+    ) -> Result<EventOutcome> {
         let history = &self.writer.inner.history;
         let keys = &self.keys;
         let [one, two] = &pair;
         let mut reply = self
             .accept(|token| {
+                let [timed, bounds, arrived] = keys.of_time();
                 scripts::MESSAGE_RECALL
                     .call(&[
                         keys.meta(),
@@ -410,6 +416,9 @@ impl RoomWorker<'_> {
                         keys.recalled(),
                         keys.allmentions(),
                         keys.pending(),
+                        timed,
+                        bounds,
+                        arrived,
                     ])
                     .arg(token)
                     .arg(LEASE_MICROS)
@@ -418,6 +427,7 @@ impl RoomWorker<'_> {
                     .arg(id.as_str())
                     .arg(one)
                     .arg(two)
+                    .arg(sent_at.order_and_time().0)
             })
             .await?;
         match reply.text()?.as_str() {
