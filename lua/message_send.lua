@@ -20,7 +20,7 @@
 --   record or ''; then job and record in turn: what has waited for the messages (lib/time)}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} other users have the pair's room,
 --   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the room is gone, or the error UNREADABLE
--- Lib: fanout, bound, time
+-- Lib: fanout, arrived, bound, join, time
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -68,6 +68,18 @@ local length = redis.call('LLEN', log)
 redis.call('HLEN', members)
 if kind == 'supergroup' then redis.call('ZCOUNT', allmentions, 0, 0) end
 
+-- What the order of time needs. It is nothing in a room that keeps nothing of it and takes messages by their arrival.
+local time, waiting, extra = nil, {}, {}
+if by_time or m[22] then
+  time = time_order(KEYS[7], KEYS[8], KEYS[9], now)
+  time.live = m[22] and time.holds(m[22])
+  local new = {}
+  for _, id in ipairs(asked_ids) do
+    if not known[id] then new[#new + 1] = id end
+  end
+  if time.live and #new > 0 then waiting = time.waiting(new) end
+end
+
 -- A message that is known changes nothing, so it lets nobody into the room either.
 local any_new = false
 for _, id in ipairs(asked_ids) do
@@ -97,11 +109,20 @@ if any_new then
     end
     m[8] = version(rev, m[8], 'j' .. table.concat(missing, ','))
     put('mrev', m[8])
-    local epoch_text = short(rev)
-    for _, user in ipairs(missing) do
-      redis.call('HSET', members, user, 'j|' .. epoch_text .. '|' .. int(head))
+    local epoch_text, base, marks = short(rev), head, ''
+    if by_time and head > 0 then
+      local later
+      base, later = begins(ARGV[8], tonumber(ARGV[11]), head, log, now, max_messages, max_age)
+      marks = marks_of_range(later, missing, ids, false)
     end
-    job, record = rev_text, int(now + lease) .. '\nall'
+    for _, user in ipairs(missing) do
+      redis.call('HSET', members, user, 'j|' .. epoch_text .. '|' .. int(base))
+      if time then
+        time.state_made(user, by_time and tonumber(ARGV[11]))
+        if by_time then time.has_read(user, epoch_text, nil, tonumber(ARGV[11])) end
+      end
+    end
+    job, record = rev_text, int(now + lease) .. '\nall' .. (marks ~= '' and '\n\nj|' .. marks or '')
     redis.call('HSET', pending, job, record)
   end
 end
@@ -116,16 +137,8 @@ end
 local mintime, maxtime, accepted = tonumber(m[13]), tonumber(m[14]), tonumber(m[15] or 0)
 local last, payload, much, reply = nil, '', 0, {}
 local last_at, last_time = tonumber(string.match(m[10] or '', '^%d+')), tonumber(m[11])
--- What the order of time needs. It is nothing in a room that keeps nothing of it and takes messages by their arrival.
-local time, waiting, extra, readers, take_effect = nil, {}, {}, nil, nil
-if by_time or m[22] then
-  time = time_order(KEYS[7], KEYS[8], KEYS[9], now)
-  time.live = m[22] and time.holds(m[22])
-  local new = {}
-  for _, id in ipairs(asked_ids) do
-    if not known[id] then new[#new + 1] = id end
-  end
-  if time.live and #new > 0 then waiting = time.waiting(new) end
+local readers, take_effect
+if time then
   -- The members who read a message of that time on arrival, and up to which rev everybody's membership has begun who does.
   function readers(at_time)
     local users, everybody = time.readers(at_time)
@@ -157,21 +170,22 @@ if by_time or m[22] then
         if not silent and kind ~= 'direct' then
           if redis.call('ZADD', KEYS[10], at, at) == 1 and redis.call('ZCARD', KEYS[10]) >= tonumber(m[18] or 1024) then much = 1 end
         end
-        if not silent and kind ~= 'supergroup' then record = '\nall\n\nc|' .. at end
+        if not silent and kind ~= 'supergroup' then record = int(now + lease) .. '\nall\n\nc|' .. at end
         recall = false
       elseif act[1] == 'r' then
         local user, epoch, when = act[3], act[4], tonumber(act[5])
         local s, began, base = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)')
         if s == 'j' and began == epoch then
-          local skip, position = time.skip(user, epoch), tonumber(at)
+          local set, position = read_on_arrival(KEYS[9], user, tonumber(epoch, 36)), tonumber(at)
+          local function skip(before) return set[before] end
           if skip(position) then position = bound('time', at_time, mm, ids, log, now, max_messages, max_age, skip) or 0 end
           time.has_read(user, epoch, tonumber(at_time), when)
-          if position > tonumber(base) then record = '\nsome\n' .. user .. '\nr|' .. int(position) end
+          if position > tonumber(base) then record = int(now + lease) .. '\nsome\n' .. user .. '\nr|' .. int(position) end
         end
       end
       if record then
         extra[#extra + 1] = tick()
-        extra[#extra + 1] = int(now + lease) .. record
+        extra[#extra + 1] = record
         redis.call('HSET', pending, extra[#extra - 1], extra[#extra])
       end
     end

@@ -13,7 +13,7 @@
 --   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history and not the room's last one,
 --   {'OLD', position, born} the position is older than the history, and not above this one,
 --   or the error UNREADABLE
--- Lib: fanout, keys, bound, time
+-- Lib: fanout, keys, arrived, bound, time
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -37,14 +37,15 @@ if not m[7] then return {'ROOM'} end
 local state, epoch, base = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)')
 if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[7]) then return {'MEMBER'} end
 
-local time = (by_time or m[19]) and time_order(KEYS[8], KEYS[9], KEYS[10], now)
-local skip = m[19] and time.skip(user, epoch)
-if m[3] == 'supergroup' then read = math.max(read, cleared_up_to(m[18], tonumber(epoch, 36))) end
+local arrived = m[19] and read_on_arrival(KEYS[10], user, tonumber(epoch, 36))
+local function skip(at) return arrived and arrived[at] end
+if m[3] == 'supergroup' then read = math.max(read, cleared_up_to(m[18], tonumber(epoch, 36), skip)) end
 local position, more = bound(how, value, m, ids, log, now, max_messages, max_age, skip)
 local limit = position and more
 if not position then
   local forgotten = more
   if not forgotten and by_time then
+    local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
     time.wait(value, 'r', user, epoch, int(event_time))
     time.finish(meta)
     take('')
@@ -56,6 +57,7 @@ if not position then
   position = 0
 end
 if by_time then
+  local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
   if how == 'time' then limit = tonumber(value) elseif how == 'position' then limit = time_at(position, log, max_messages) end
   time.has_read(user, epoch, limit, how == 'time' and tonumber(value) or event_time)
   time.finish(meta)

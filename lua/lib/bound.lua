@@ -62,11 +62,18 @@ local function time_at(position, log, max_messages)
 end
 
 -- Up to which position a membership of this epoch is cleared in a supergroup, by the field `cleared` of its meta: a comma list of
--- rev|position.
-local function cleared_up_to(list, epoch)
+-- rev|position, or of several positions with ; between them, of which the first one holds that the member did not skip.
+local function cleared_up_to(list, epoch, skip)
   local up_to = 0
-  for rev, position in string.gmatch(list or '', '(%d+)|(%d+)') do
-    if epoch < tonumber(rev) then up_to = math.max(up_to, tonumber(position)) end
+  for rev, positions in string.gmatch(list or '', '(%d+)|([%d;]+)') do
+    if epoch < tonumber(rev) then
+      for position in string.gmatch(positions, '%d+') do
+        if not (skip and skip(tonumber(position))) then
+          up_to = math.max(up_to, tonumber(position))
+          break
+        end
+      end
+    end
   end
   return up_to
 end

@@ -13,8 +13,11 @@
 local function time_order(timed, bounds, arrived, now)
   local o, hold, most = {}, 600000000, 64
   local end_of_second = math.floor(now / 1000000) * 1000 + 999
-  o.late = nil
   o.written = false
+  -- Of another type than they should be, they end the script before it writes anything.
+  redis.call('HLEN', timed)
+  redis.call('ZCARD', bounds)
+  redis.call('HLEN', arrived)
 
   -- Whether what was accepted then still holds. After a clock has stepped back it does so for a while longer.
   local function holds(accepted)
@@ -116,18 +119,20 @@ local function time_order(timed, bounds, arrived, now)
     o.late = at
   end
 
-  -- Says of a position whether the member has read that message on arrival.
-  function o.skip(user, epoch)
-    local of, list = string.match(redis.call('HGET', arrived, user) or '', '^(%w+)|([%d,]*)$')
-    local all, set = redis.call('HGET', arrived, '*'), {}
-    if of == epoch then
-      for at in string.gmatch(list, '%d+') do set[tonumber(at)] = true end
+  -- The users who have read any on arrival, and all those positions.
+  function o.all_arrived()
+    local users, set, all = {}, {}, redis.call('HGETALL', arrived)
+    for i = 1, #all, 2 do
+      if all[i] ~= '*' then users[#users + 1] = all[i] end
+      for at in string.gmatch(string.match(all[i + 1], '|(.*)$') or string.gsub(all[i + 1], ':%d+', ''), '%d+') do
+        set[tonumber(at)] = true
+      end
     end
-    for at, rev in string.gmatch(all or '', '(%d+):(%d+)') do
-      if tonumber(epoch, 36) < tonumber(rev) then set[tonumber(at)] = true end
-    end
-    return function(at) return set[at] end
+    return users, set
   end
+
+  -- A membership has ended.
+  function o.leave(user) redis.call('HDEL', arrived, user) end
 
   -- Whether the state of this user's membership was made by an event of a later time.
   function o.is_overtaken(user, time)

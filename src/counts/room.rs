@@ -120,9 +120,9 @@ impl Membership {
         })
     }
 
-    /// Whether the job of that stamp is for this membership. Earlier jobs are not.
+    /// Whether the job of that stamp is for this membership: the one that began it, or a later one.
     pub(crate) fn owns(&self, stamp: u64) -> bool {
-        stamp > self.since.unwrap_or(self.epoch)
+        stamp == self.epoch || stamp > self.since.unwrap_or(self.epoch)
     }
 
     /// Whether this is a membership of the room that was made at `born`.
@@ -199,7 +199,10 @@ pub(crate) enum Act {
         off: Named,
     },
     Recall(u64),
-    Read(u64),
+    /// Up to which position; and of members who read up to another one, since they read the message there on arrival: that one.
+    Read(u64, Vec<(Enc, u64)>),
+    /// Memberships that were placed by their time begin before these messages: of each user the holes and the mentions.
+    Placed(Vec<(Enc, Vec<u64>, Vec<u64>)>),
     /// Lines of name and JSON value in turn.
     Prefs(String),
 }
@@ -209,7 +212,7 @@ impl Act {
     pub(crate) fn only_moves(&self) -> bool {
         match self {
             Act::Message { everybody, .. } => !everybody,
-            Act::Read(_) => true,
+            Act::Read(..) => true,
             _ => false,
         }
     }
@@ -231,16 +234,23 @@ pub(crate) fn names(list: &str) -> Vec<Enc> {
         .collect()
 }
 
+/// The positions of a comma list.
+fn positions(list: &str) -> Result<Vec<u64>> {
+    let digits = list.split(',').filter(|digits| !digits.is_empty());
+    digits.map(|digits| parse(Some(digits))).collect()
+}
+
 /// The position of a message in a room's log, `rev|position|time|id`; 0 for a silent message.
 pub(crate) fn logged_position(line: &str) -> Option<u64> {
     line.split('|').nth(1).and_then(whole_number)
 }
 
-/// Up to which position a membership of that epoch is cleared, by the field `cleared` of a supergroup's meta: a comma list of
-/// `rev|position`.
+/// Up to which position a membership of that epoch is cleared at least, by the field `cleared` of a supergroup's meta: a comma
+/// list of `rev|position`. Of several positions with `;` between them each holds for some members, and the last one for all.
 pub(crate) fn cleared_up_to(list: &str, epoch: u64) -> u64 {
     let cleared = list.split(',').filter_map(|one| one.split_once('|'));
-    let numbers = cleared.filter_map(|(rev, to)| Some((whole_number(rev)?, whole_number(to)?)));
+    let last = |to: &str| to.rsplit(';').next().and_then(whole_number);
+    let numbers = cleared.filter_map(|(rev, to)| Some((whole_number(rev)?, last(to)?)));
     let owned = numbers.filter(|(rev, _)| epoch < *rev);
     owned.map(|(_, to)| to).max().unwrap_or(0)
 }
@@ -285,7 +295,26 @@ impl Job {
                 }
             }
             "c" => Act::Recall(parse(Some(rest))?),
-            "r" => Act::Read(parse(Some(rest))?),
+            "r" => {
+                let (to, but) = rest.split_once('|').unwrap_or((rest, ""));
+                let but = but.split(',').filter(|one| !one.is_empty()).map(|one| {
+                    let (user, to) = one.split_once(':').ok_or_else(unreadable)?;
+                    Ok((Enc::stored(user), parse(Some(to))?))
+                });
+                Act::Read(parse(Some(to))?, but.collect::<Result<_>>()?)
+            }
+            "j" => {
+                let placed = rest.split('|').map(|one| {
+                    let mut parts = one.split(':');
+                    let (Some(user), Some(holes), Some(mentions), None) =
+                        (parts.next(), parts.next(), parts.next(), parts.next())
+                    else {
+                        return Err(unreadable());
+                    };
+                    Ok((Enc::stored(user), positions(holes)?, positions(mentions)?))
+                });
+                Act::Placed(placed.collect::<Result<_>>()?)
+            }
             "p" => Act::Prefs(rest.to_owned()),
             "m" => {
                 let mut parts = rest.split('|');
@@ -370,6 +399,7 @@ mod tests {
             ("9|5,12|3", 8, 5),
             ("9|5,12|3", 11, 3),
             ("9|5,12|3", 12, 0),
+            ("9|5;4;2,12|1", 8, 2),
             ("x", 1, 0),
         ] {
             assert_eq!(cleared_up_to(list, epoch), up_to, "{list} {epoch}");
@@ -445,7 +475,8 @@ mod tests {
                 Act::Message { .. } => "message",
                 Act::Edit { .. } => "edit",
                 Act::Recall(_) => "recall",
-                Act::Read(_) => "read",
+                Act::Read(..) => "read",
+                Act::Placed(_) => "placed",
                 Act::Prefs(_) => "preferences",
             };
             assert_eq!(golden.meaning["audience"], audience, "{record}");
@@ -456,7 +487,8 @@ mod tests {
         }
         assert_eq!(audiences, BTreeSet::from(["all", "gone", "leave", "some"]));
         let is_read = |letter: &char| {
-            let forms = ["4", "4|al|", "4|h|al|"].map(|rest| format!("99\nall\n\n{letter}|{rest}"));
+            let forms = ["4", "4|al|", "4|h|al|", "al:4:"]
+                .map(|rest| format!("99\nall\n\n{letter}|{rest}"));
             forms.iter().any(|record| Job::parse("17", record).is_ok())
         };
         assert_eq!(letters, ('a'..='z').filter(is_read).collect());

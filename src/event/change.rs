@@ -4,9 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::fields::{EventFields, Name, Wrong, text, wrong};
-use super::{
-    Change, Edit, Event, MemberState, Mentions, Message, Order, RoomOrPeer, UpTo, time,
-};
+use super::{Change, Edit, Event, MemberState, Mentions, Message, Order, RoomOrPeer, UpTo, time};
 use crate::json::{Raw, Surrogates};
 use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag, UserId};
 

@@ -5,9 +5,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{Event, Order};
 use super::change;
 use super::fields::{EventFields, Wrong, wrong};
+use super::{Event, Order};
 use crate::json::{LineIndex, NotJson, Scanner, byte_order_mark};
 use crate::names::EventKey;
 

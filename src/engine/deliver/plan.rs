@@ -53,7 +53,7 @@ pub(super) struct Plan<'a> {
     /// Positions that mention everybody.
     pub(super) common_mentions: Vec<u64>,
     /// Positions up to which everybody who has joined has read, with the stamps of their jobs.
-    common_reads: Vec<(u64, u64)>,
+    common_reads: Vec<(u64, u64, &'a [(Enc, u64)])>,
     /// Edits that change for everybody whether a message mentions them, with the stamps of their jobs.
     common_edits: Vec<(u64, u64, bool)>,
     /// Users whom a job names, with their own marks.
@@ -173,7 +173,7 @@ impl<'a> Plan<'a> {
         self.jobs.binary_search(&stamp).is_ok()
     }
 
-    fn add_job(&mut self, job: &Job) {
+    fn add_job(&mut self, job: &'a Job) {
         let stamp = job.stamp;
         match &job.audience {
             Audience::All => self.needs_members = true,
@@ -203,7 +203,7 @@ impl<'a> Plan<'a> {
         self.add_brought_in(job);
     }
 
-    fn add_passing(&mut self, job: &Job) {
+    fn add_passing(&mut self, job: &'a Job) {
         self.add_common(job);
         add_marks(&mut self.passing, job);
         self.add_brought_in(job);
@@ -228,7 +228,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Notes a job's marks for everybody, unless the job is of an earlier room by the same name.
-    fn add_common(&mut self, job: &Job) {
+    fn add_common(&mut self, job: &'a Job) {
         if job.stamp <= self.snapshot.born || self.snapshot.born == 0 {
             return;
         }
@@ -246,8 +246,8 @@ impl<'a> Plan<'a> {
                     }
                 }
             }
-            Act::Read(to) if job.audience == Audience::All => {
-                self.common_reads.push((job.stamp, *to));
+            Act::Read(to, but) if job.audience == Audience::All => {
+                self.common_reads.push((job.stamp, *to, but));
             }
             _ => {}
         }
@@ -312,7 +312,10 @@ impl<'a> Plan<'a> {
             }
         }
         if membership.state == 'j' {
-            marks.reads.extend(&self.common_reads);
+            for (stamp, to, but) in &self.common_reads {
+                let own = but.iter().find(|(one, _)| one == user);
+                marks.reads.push((*stamp, own.map_or(*to, |(_, to)| *to)));
+            }
         }
         // A member exists already, because of the membership.
         marks.naming = None;
@@ -370,7 +373,7 @@ fn add_marks(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
         for user in users {
             let marks = marks.entry(user.clone()).or_default();
             match &job.act {
-                Act::Read(to) => marks.reads.push((stamp, *to)),
+                Act::Read(to, _) => marks.reads.push((stamp, *to)),
                 Act::Prefs(lines) => marks.prefs.push((stamp, lines.clone())),
                 _ => {}
             }
@@ -382,6 +385,15 @@ fn add_marks(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
                 let marks = marks.entry(user.clone()).or_default();
                 marks.edits.push((stamp, *at, is_named));
             }
+        }
+    }
+    if let Act::Placed(placed) = &job.act {
+        for (user, holes, mentions) in placed {
+            let marks = marks.entry(user.clone()).or_default();
+            marks.holes.extend(holes.iter().map(|at| (stamp, *at)));
+            marks
+                .mentions
+                .extend(mentions.iter().map(|at| (stamp, *at)));
         }
     }
     let Act::Message {

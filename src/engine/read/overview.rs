@@ -110,6 +110,7 @@ impl Supergroup {
                     keys.recalled(),
                     keys.allmentions(),
                     keys.pending(),
+                    keys.arrived(),
                 ])
                 .arg(&self.state)
                 .arg(self.epoch)

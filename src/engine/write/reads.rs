@@ -143,15 +143,24 @@ impl RoomWorker<'_> {
     }
 
     /// Reads the room for everybody who has joined it.
-    pub(super) async fn clear(&mut self, up_to: &UpTo, key: &str) -> Result<EventOutcome> {
+    pub(super) async fn clear(
+        &mut self,
+        up_to: &UpTo,
+        sent_at: SentAt,
+        key: &str,
+    ) -> Result<EventOutcome> {
         let (how, value) = bound(up_to);
+        let (order, time) = sent_at.order_and_time();
         let history = &self.writer.inner.history;
         let keys = &self.keys;
         let own = || [keys.meta(), keys.ids(), keys.log(), keys.pending()];
         let mut reply = self
             .accept(|token| {
+                let mut all = with_event_keys(keys, own());
+                all.extend(keys.of_time());
+                all.push(keys.members());
                 scripts::ROOM_CLEAR
-                    .call(&with_event_keys(keys, own()))
+                    .call(&all)
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)
@@ -159,6 +168,8 @@ impl RoomWorker<'_> {
                     .arg(history.max_age_micros())
                     .arg(how)
                     .arg(&value)
+                    .arg(order)
+                    .arg(&time)
             })
             .await?;
         let code = reply.text()?;

@@ -187,7 +187,8 @@ impl RoomWorker<'_> {
             Change::RoomDeleted { .. } => self.delete(key).await,
             Change::Member { state, users, .. } => {
                 let users: Vec<Enc> = users.iter().map(|user| encode(user.as_str())).collect();
-                self.change_members(&users, state, up_to, key).await
+                self.change_members(&users, state, up_to, sent_at, key)
+                    .await
             }
             Change::Recalled { place, sender, id } => {
                 let pair = pair_of(&place, sender.as_ref());
@@ -203,7 +204,7 @@ impl RoomWorker<'_> {
                     (outcome, _) => Ok(outcome),
                 }
             }
-            Change::Cleared { up_to, .. } => self.clear(&up_to, key).await,
+            Change::Cleared { up_to, .. } => self.clear(&up_to, sent_at, key).await,
             Change::Pref { user, prefs, .. } => {
                 self.pref(&encode(user.as_str()), &prefs, key).await
             }
@@ -363,8 +364,10 @@ impl RoomWorker<'_> {
                     keys.allmentions(),
                     keys.pending(),
                 ];
+                let mut all = with_event_keys(keys, own);
+                all.extend(keys.of_time());
                 scripts::ROOM_DELETE
-                    .call(&with_event_keys(keys, own))
+                    .call(&all)
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)
