@@ -43,12 +43,12 @@ local function member(entry)
   return s, epoch, began
 end
 
--- By time an event changes nothing where a later one has made the state.
+-- By time an event changes nothing where a later one has made the state. A user who is deleted leaves in any case.
 local by_time, at_time = ARGV[6] ~= '', tonumber(ARGV[7])
 local time = (by_time or m[14] or m[15]) and time_order(KEYS[6], KEYS[7], KEYS[8], now)
 local overtaken, any_left = {}, false
 for i = 10, #ARGV do
-  overtaken[ARGV[i]] = by_time and time.is_overtaken(ARGV[i], at_time)
+  overtaken[ARGV[i]] = by_time and not up_to and time.is_overtaken(ARGV[i], at_time)
   any_left = any_left or not overtaken[ARGV[i]]
 end
 if not any_left then

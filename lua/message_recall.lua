@@ -28,13 +28,13 @@ local function unknown()
   if ARGV[8] == '' then return {'MESSAGE'} end
   local time = time_order(KEYS[7], KEYS[8], KEYS[9], now)
   time.wait(id, 'c')
-  time.finish(meta)
+  time.finish(meta, m)
   local reply = {'OK', '', '', unfinished(pending), now, unpack(m, 1, 11)}
   reply[17] = 0
   return reply
 end
 local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[18], one, two))
-if not is_theirs then return {'MESSAGE'} end
+if not is_theirs then return m[7] and {'MESSAGE'} or unknown() end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
 if not entry then return unknown() end

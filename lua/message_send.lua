@@ -4,7 +4,8 @@
 --   the one who is not in it; a user who is invited stays invited.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number; where needed | and s if it is silent, | and whom it mentions ('*' or a
---   comma list), | and digests of what edits gave, see message_update.lua), 4 log (list: rev|position|time|id),
+--   comma list), | and digests of what edits gave, see message_update.lua), 4 log (list: rev|position|time|id; where needed | and
+--   the sender, | and the users for whom the message does not count),
 --   5 allmentions (sorted set of positions), 6 pending (hash: job -> record), 7 timed (hash), 8 bounds (sorted set) and
 --   9 arrived (hash): lib/time, 10 recalled (sorted set of positions)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
@@ -234,7 +235,9 @@ for i = 9, #ARGV, 11 do
     if digests then what_more = '|' .. (silent and 's|' or '|' .. mentions) .. digests end
     redis.call('HSET', ids, id, rev_text .. '|' .. at .. '|' .. sent .. '|' .. recall .. '|' .. int(accepted) .. what_more)
     known[id] = {first = rev_text, position = silent and 0 or head}
-    length = redis.call('RPUSH', log, rev_text .. '|' .. (silent and '0' or at) .. '|' .. sent .. '|' .. id)
+    local except = silent and '' or ARGV[i + 10]
+    length = redis.call('RPUSH', log, rev_text .. '|' .. (silent and '0' or at) .. '|' .. sent .. '|' .. id
+      .. (except ~= '' and '|' .. sender .. '|' .. except or sender ~= '' and '|' .. sender or ''))
     local at_time, given = tonumber(sent), ARGV[i + 8] == '1'
     if given and last_at and last_time and moment(at_time, tonumber(rev_text)) < moment(last_time, last_at) then
       -- Late: the room keeps its last message, but this is its newest one.
@@ -265,7 +268,7 @@ for i = 9, #ARGV, 11 do
     elseif not silent and mentions ~= '' and mentions ~= '*' then
       named = joined_of(members, born, mentions, {[sender] = true})
     end
-    local excepted = not silent and ARGV[i + 10] ~= '' and joined_of(members, born, ARGV[i + 10], {}) or {}
+    local excepted = except ~= '' and joined_of(members, born, except, {}) or {}
     if by_time and time.live and not silent then
       local here, everybody = readers(at_time)
       local is_excepted = {[sender] = true}
@@ -313,7 +316,7 @@ local retried, most = now - 900000000, max_messages + 50000
 for _ = 1, #ARGV / 11 + 16 do
   local oldest = redis.call('LINDEX', log, 0)
   if not oldest then break end
-  local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|(.*)$')
+  local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|([^|]*)')
   -- An element that can't be read counts as old.
   local at = tonumber(stamp or 0)
   if not (at < now - max_age or (length > max_messages and at < retried) or length > most) then break end

@@ -39,12 +39,12 @@ local function unknown()
   if ARGV[13] == '' then return {'MESSAGE'} end
   local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
   time.wait(id, 'e', unpack(ARGV, 9, 12))
-  time.finish(meta)
+  time.finish(meta, m)
   take('')
   return answer('OK', '', '', unfinished(pending), 0)
 end
 local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[16], one, two))
-if not is_theirs then return {'MESSAGE'} end
+if not is_theirs then return m[7] and {'MESSAGE'} or unknown() end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
 if not entry then return unknown() end

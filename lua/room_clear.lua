@@ -47,7 +47,7 @@ position = chain[1]
 local but = {}
 if #chain > 1 and m[3] ~= 'supergroup' then
   for _, user in ipairs(users) do
-    local epoch = string.match(redis.call('HGET', members, user) or '', '^j|(%w+)')
+    local epoch = string.match(redis.call('HGET', KEYS[10], user) or '', '^j|(%w+)')
     local own = epoch and read_on_arrival(KEYS[9], user, tonumber(epoch, 36)) or {}
     if own[position] then
       local n = 1

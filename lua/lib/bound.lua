@@ -44,6 +44,8 @@ local function bound(how, value, m, ids, log, now, max_messages, max_age, skip)
     end
     stop = stop - 64
   end
+  -- Where nothing is forgotten there is no such message.
+  if first == 1 then return 0, time end
   return nil, (first or head + 1) - 1
 end
 
@@ -62,17 +64,16 @@ local function time_at(position, log, max_messages)
 end
 
 -- Up to which position a membership of this epoch is cleared in a supergroup, by the field `cleared` of its meta: a comma list of
--- rev|position, or of several positions with ; between them, of which the first one holds that the member did not skip.
+-- rev|position, or of several positions with ; between them, of which the first one holds that the member does not skip, or the last.
 local function cleared_up_to(list, epoch, skip)
   local up_to = 0
   for rev, positions in string.gmatch(list or '', '(%d+)|([%d;]+)') do
     if epoch < tonumber(rev) then
+      local holds
       for position in string.gmatch(positions, '%d+') do
-        if not (skip and skip(tonumber(position))) then
-          up_to = math.max(up_to, tonumber(position))
-          break
-        end
+        if not holds or (skip and skip(holds)) then holds = tonumber(position) end
       end
+      up_to = math.max(up_to, holds)
     end
   end
   return up_to

@@ -175,8 +175,9 @@ local function time_order(timed, bounds, arrived, now)
 
   function o.forget_waiting(id) redis.call('HDEL', timed, 'w|' .. id) end
 
-  -- Puts down in the meta what was written.
-  function o.finish(meta)
+  -- Puts down in the meta what was written. `m`, if it is given, has the fields of the meta: two users who have no room yet may
+  -- be told of a message in it.
+  function o.finish(meta, m)
     local set = {}
     if o.written then
       for _, key in ipairs({timed, bounds}) do redis.call('PEXPIRE', key, 2 * hold / 1000) end
@@ -187,6 +188,7 @@ local function time_order(timed, bounds, arrived, now)
       set[#set + 1] = o.late
     end
     if #set > 0 then redis.call('HSET', meta, unpack(set)) end
+    if m and not m[1] then redis.call('PEXPIRE', meta, 2 * hold / 1000) end
   end
   return o
 end

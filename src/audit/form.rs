@@ -417,10 +417,16 @@ fn known_id(value: &str) -> FormCheck {
 
 /// A message in a room's history: `rev|position|time|id`; position 0: it was silent.
 pub(super) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
-    let mut parts = value.splitn(4, '|');
+    let mut parts = value.split('|');
     let (rev, position) = (whole_number(parts.next()?)?, whole_number(parts.next()?)?);
     let time = i64::stored(parts.next()?)?;
     let id = parts.next().filter(|id| is_encoded(id))?;
+    // The sender, and the users for whom the message does not count.
+    let (sender, except) = (parts.next(), parts.next());
+    let is_right = sender.is_none_or(|sender| sender.is_empty() || is_encoded(sender))
+        && except.is_none_or(|list| ids(list, ',').is_ok())
+        && parts.next().is_none();
+    is_right.then_some(())?;
     Some((rev, position, time, id))
 }
 

@@ -203,6 +203,8 @@ pub(crate) enum Act {
     Read(u64, Vec<(Enc, u64)>),
     /// Memberships that were placed by their time begin before these messages: of each user the holes and the mentions.
     Placed(Vec<(Enc, Vec<u64>, Vec<u64>)>),
+    /// The deleted user leaves as of that time.
+    AsOf(i64),
     /// Lines of name and JSON value in turn.
     Prefs(String),
 }
@@ -315,6 +317,7 @@ impl Job {
                 });
                 Act::Placed(placed.collect::<Result<_>>()?)
             }
+            "t" => Act::AsOf(parse(Some(rest))?),
             "p" => Act::Prefs(rest.to_owned()),
             "m" => {
                 let mut parts = rest.split('|');
@@ -477,6 +480,7 @@ mod tests {
                 Act::Recall(_) => "recall",
                 Act::Read(..) => "read",
                 Act::Placed(_) => "placed",
+                Act::AsOf(_) => "as-of",
                 Act::Prefs(_) => "preferences",
             };
             assert_eq!(golden.meaning["audience"], audience, "{record}");

@@ -154,7 +154,10 @@ impl Writer {
                 before = Before::default();
             }
             let outcome = match &event.change {
-                Change::UserDeleted { user } => self.delete_user(app, user, self.key(&event)).await,
+                Change::UserDeleted { user } => {
+                    let sent_at = SentAt::of(&event, now);
+                    self.delete_user(app, user, sent_at, self.key(&event)).await
+                }
                 Change::ReadAll { user, up_to, kinds } => {
                     let keys = [self.key(&event), self.key_of(&event, user)];
                     let sent_at = SentAt::of(&event, now);

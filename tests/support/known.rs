@@ -32,6 +32,7 @@ pub const SERVER_KNOWS: &[&str] = &[
     "position",
     "count",
     "extra",
+    "order",
     "unread_rooms",
 ];
 

@@ -67,9 +67,13 @@ impl SentAt {
         }
     }
 
-    /// Whether the event is placed by its time.
-    pub(super) fn is_by_time(self) -> bool {
-        self.order != Order::Arrival
+    /// Of an event that was placed by its time before.
+    pub(super) fn placed(time: i64) -> Self {
+        Self {
+            time,
+            order: Order::Time,
+            given: true,
+        }
     }
 }
 
