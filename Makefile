@@ -14,7 +14,7 @@ ON = $(if $(REDIS_SERVER),scripts/on-server "$(REDIS_SERVER)")
 # SKIP="--skip NAME": tests that are left out.
 SKIP ?=
 
-.PHONY: openapi run test-deploy test test-rights test-servers test-servers-quick test-faults test-interleave test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-peers python redis curl
+.PHONY: openapi run test-deploy test test-rights test-servers test-servers-quick test-faults test-interleave soak-model test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-peers python redis curl
 
 run: redis
 	$(ON) $(CARGO) run --release --locked -- demo
@@ -44,6 +44,10 @@ fault-report: redis
 # Two pods at every command of each other. INTERLEAVE=all: all of it, for hours; INTERLEAVE=NAME: one case and its commands.
 test-interleave: redis
 	$(CARGO) test --locked --test interleave -- --nocapture
+
+# Many random histories against the model: seeds FROM to TO, STEPS (200) events each. Without FROM it goes on after those that agreed.
+soak-model: redis
+	$(ON) FROM="$(FROM)" TO="$(TO)" STEPS="$(STEPS)" CARGO="$(CARGO)" scripts/soak-model
 
 # Each attack with its bound on memory and CPU of the pod. Most of them wait most of the time, so more run at once than there are cores;
 # what needs the machine for itself runs alone.

@@ -4,7 +4,7 @@
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
 --   recalled, room|m|position mention, room|e|position|stamp|1 or 0: an edit of that stamp says if the message mentions the
---   user), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '~' -> the same while a room still has to
+--   user, room|x|position: no mention, although the supergroup counts one of everybody), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '~' -> the same while a room still has to
 --   hear of it, '#' -> when tombstones were swept, '!' -> the token it was sealed with), prefs (hash).
 --   Or only the first two per user, which is cheaper and enough for most deliveries (the fast path): the script leaves a user
 --   who needs the other five (the slow path) unchanged, and the caller sends that user again with all seven keys.
@@ -14,20 +14,27 @@
 --   d direct, g group. Every other number, here and in ARGV, is decimal. After last may stand | and the letters of the
 --   user's preferences for the room that are true: h hidden, s sticky, m muted; then e if there are marks of edits; then a digit
 --   for what the room adds to the user's sums, unless it is everything: 1 its messages, 2 its mentions, 3 nothing. In a
---   supergroup's record | with e, this digit or both may stand after mentions. records.txt has examples.
+--   supergroup's record | with e, this digit or both may stand after mentions. At the end of either may stand | and the member's
+--   last reset: its distance from epoch, in base 36, and if positions above the read position are older than what was known then,
+--   comma and the highest of them (each counts, recalled or not). If there is a reset, the | for letters and digit is there, too.
+--   In marks, positions below 0 are - and the fifteen digits of 10^15 + position, so that they are in order.
+--   records.txt has examples.
 -- ARGV: 1 room, 2 rev, 3 head, 4 kind, 5 status, 6 type, 7 tags, 8 created (milliseconds), 9 the last message as it stands
---   in a record ('': none), 10 holes and 11 mentions that every user of the call gets (comma lists of positions), then four
---   per user:
+--   in a record ('': none), 10 holes and 11 mentions that every user of the call gets (comma lists of positions, each
+--   with : and the stamp of its job), then four per user:
 --   a) state (j, i, l, or - for no member) and epoch as they stand in a record; then, if this slot refused the membership
---      before and the room has decided since that the membership comes after what the slot named: | and what it named (decimal)
+--      before and the room has decided since that the membership comes after what the slot named: | and what it named (decimal);
+--      then, if the user gets marks and has been reset: | (two, if nothing was named) and the last reset as it stands in a record
 --   b) rev as it stands in a record ('': less than epoch)
 --   c) base
 --   d) '' or lines: peer; '' or the stamp at which the user was named as a sender, with ! and the deletion that it comes after,
 --      if there was one; '' or the position read up to; holes (comma list); mentions (comma list); then preferences (name,
---      stamp and JSON value in turn; @ and a position with 1 or 0: an edit says if the message mentions the user)
--- Reply: a text per user. K: kept. C: send again with all seven keys. The other three refuse, and change nothing. D and a
+--      stamp and JSON value in turn; @ and a position with 1 or 0: an edit says if the message mentions the user; < first, with
+--      what read_reset.lua wrote after b|: a reset)
+-- Reply: a text per user. K: kept. C: send again with all seven keys. The other four refuse, and change nothing. D and a
 --   deletion of the user: the membership, or the naming, may be older than it. O and a deletion of the user: the slot had the
 --   membership before the deletion, so it is over. A and a stamp of this room, later than rev, at which the membership was over.
+--   R and the stamp of a reset: the user gets marks that may be later than this reset, which the slot does not have yet.
 --   After the users' texts, if some record has a later stamp than rev: > and the latest of these stamps.
 local call, match, number = redis.call, string.match, tonumber
 local room, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -60,8 +67,8 @@ local function moved(text, membership, after, more)
     peer, read_to = match(more, '^([^\n]*)\n%d*\n(%d*)\n\n\n$')
     if not peer then return nil end
   end
-  local of, v, r, h, holes, mentions, set, with, made, flags, adds =
-    match(text, '^(%a|%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*(|?%a*)([123]?)$')
+  local of, v, r, h, holes, mentions, set, with, made, flags, adds, reset =
+    match(text, '^(%a|%w+)|(%w+)|(%-?%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*(|?%a*)([123]?)(|?[%w,]*)$')
   if of ~= membership or set ~= details or with ~= peer then return nil end
   local by, top = head - number(h), ARGV[3]
   if by < 0 then by, top = 0, h end
@@ -69,8 +76,10 @@ local function moved(text, membership, after, more)
   if read_to ~= '' then
     local further = tonumber(read_to) - r
     if further > 0 then
-      -- The read position may pass marks, or the user may be no member: only the slow path can tell.
-      if holes ~= '0' or mentions ~= '0' or not joined or string.find(flags, 'e', 1, true) or tonumber(read_to) > tonumber(top) then return nil end
+      -- The read position may pass marks, the read may be older than a reset, or the user may be no member: only the slow path
+      -- can tell.
+      if holes ~= '0' or mentions ~= '0' or not joined or string.find(flags, 'e', 1, true) or reset ~= ''
+        or tonumber(read_to) > tonumber(top) then return nil end
       by, r = by - further, read_to
     end
   end
@@ -87,7 +96,7 @@ local function moved(text, membership, after, more)
   if not joined or status ~= '1' then by = 0 end
   if with_peer ~= peer then fields_of(peer) end
   return by, of .. '|' .. after .. '|' .. r .. '|' .. top .. '|' .. holes .. '|' .. mentions .. '|' .. set .. '|' .. with
-    .. '|' .. made .. '|' .. last .. flags .. adds, (adds == '' or adds == '1') and #names or 1
+    .. '|' .. made .. '|' .. last .. flags .. adds .. reset, (adds == '' or adds == '1') and #names or 1
 end
 
 local reply, slow = {}, {}
@@ -143,11 +152,18 @@ end
 local common = {}
 for i = 1, 2 do
   local list = {}
-  for position in string.gmatch(ARGV[i + 9], '%d+') do list[#list + 1] = tonumber(position) end
+  for position, stamp in string.gmatch(ARGV[i + 9], '(%d+):?(%d*)') do
+    list[#list + 1] = {tonumber(position), tonumber(stamp) or math.huge}
+  end
   common[i] = list
 end
 
-local function mark(letter, position) return room .. '|' .. letter .. '|' .. string.format('%016.0f', position) end
+local function place(position)
+  if position < 0 then return '-' .. string.format('%015.0f', 1000000000000000 + position) end
+  return string.format('%016.0f', position)
+end
+
+local function mark(letter, position) return room .. '|' .. letter .. '|' .. place(position) end
 
 -- Adds to `delta` what a membership contributes to the plain counts: n messages, m mentions, i invitations, u rooms with
 -- something unread. The room's own count has all its messages; the sums have what the user's preference counts.
@@ -243,12 +259,19 @@ end
 local function merge(k, a)
   local counts, rooms, supers, refs, marks, left, prefs =
     KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4], KEYS[k + 5], KEYS[k + 6], KEYS[k + 7]
-  local state, began, vouched = match(ARGV[a + 1], '^(.)|(%w+)|?(%d*)$')
+  local state, began, vouched, asked = match(ARGV[a + 1], '^(.)|(%w+)|?(%d*)|?(%w*)$')
   local epoch, after, base = tonumber(began, 36), ARGV[a + 2], tonumber(ARGV[a + 3])
   local peer, named, read_to, holes, mentions, preferences = '', '', '', '', '', ''
   if ARGV[a + 4] ~= '' then
     peer, named, read_to, holes, mentions, preferences =
       match(ARGV[a + 4], '^([^\n]*)\n([%d!]*)\n(%d*)\n([%d,]*)\n([%d,]*)\n(.*)$')
+  end
+  local reset_rev, reset = match(preferences, '^<\n(%d+)\n([^\n]+)\n')
+  local r_how, r_to, r_top, r_unknown, r_most, r_cleared, r_own, r_gone, r_all, r_named
+  if reset and reset ~= '-' then
+    r_how, r_to, r_top, r_unknown, r_most, r_cleared, r_own, r_gone, r_all, r_named = match(reset,
+      '^([un])|(%-?%d+)|(%d+)|(%d*)|(%d*)|(%d*)|([%d,]*)|([%d,]*)|([%d,]*)|([%d,]*)$')
+    if not r_how then error({err = 'UNREADABLE a reset'}) end
   end
 
   local ended = redis.call('HMGET', left, room, '*', '~')
@@ -268,18 +291,21 @@ local function merge(k, a)
   local old, was_super = nil, false
   local text = redis.call('HGET', rooms, room)
   if text then
-    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, fl, ed, ad = string.match(text,
-      '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|?([hsm]*)(e?)([123]?)$')
+    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, fl, ed, ad, bar, rs, un = string.match(text,
+      '^(%a)|(%w+)|(%w+)|(%-?%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|?([hsm]*)(e?)([123]?)(|?)(%w*),?(%d*)$')
+    if not s or (bar == '' and rs ~= '') then error({err = 'UNREADABLE a record'}) end
     old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(h), nh = tonumber(nh),
-      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, edits = ed, adds = ad}
+      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, edits = ed, adds = ad, reset = rs, unknown = tonumber(un) or 0}
   else
     text = redis.call('HGET', supers, room)
     if text then
       was_super = true
-      local s, e, v, r, nh, nm, ed, ad = string.match(text, '^(%a)|(%w+)|(%w+)|(%d+)|(%d+)|(%d+)|?(e?)([123]?)$')
+      local s, e, v, r, nh, nm, ed, ad, bar, rs, un = string.match(text,
+        '^(%a)|(%w+)|(%w+)|(%-?%d+)|(%d+)|(%d+)|?(e?)([123]?)(|?)(%w*),?(%d*)$')
+      if not s or (bar == '' and rs ~= '') then error({err = 'UNREADABLE a record'}) end
       -- Only the room knows the other parts; a supergroup adds nothing to the plain counts.
-      old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(r), nh = tonumber(nh),
-        nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = '', edits = ed, adds = ad}
+      old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = math.max(tonumber(r), 0), nh = tonumber(nh),
+        nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = '', edits = ed, adds = ad, reset = rs, unknown = tonumber(un) or 0}
     end
   end
   local same = old and old.epoch == epoch
@@ -296,13 +322,32 @@ local function merge(k, a)
     if not old and deletion and state ~= 'l' and vouched ~= deletion then return 'D' .. deletion end
   end
 
+  -- A reset changes what marks mean: those that are older than the slot's last one have no effect. `since`: this reset as a stamp.
+  local since, is_reset, forgets = 0, false, false
+  if state == 'j' then
+    local has = same and old.reset ~= '' and tonumber(old.reset, 36) or 0
+    local wants = asked ~= '' and tonumber(asked, 36) or 0
+    if wants > has then
+      is_reset = reset and tonumber(reset_rev) == epoch + wants
+      if not is_reset then return 'R' .. int(epoch + wants) end
+    elseif wants < has and rev < epoch + has then
+      -- The pod saw the member before that reset, so all marks that it sends are older.
+      read_to, holes, mentions, preferences = '', '', '', string.gsub(preferences, '@%d+\n%d+\n%d\n', '')
+      since = math.huge
+    elseif wants < has and (read_to .. holes .. mentions .. ARGV[10] .. ARGV[11] ~= '' or string.find(preferences, '@', 1, true)) then
+      -- The room has lost that reset.
+      forgets = true
+    end
+    if wants > 0 and since == 0 then since = epoch + wants end
+  end
+
   local new
   if state ~= 'l' then
     if same then
       new = {}
       for field, value in pairs(old) do new[field] = value end
     else
-      new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0, flags = '', edits = '', adds = ''}
+      new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0, flags = '', edits = '', adds = '', reset = '', unknown = 0}
     end
     -- A snapshot of the record's own revision is taken as well: it is equal, unless a repair has corrected the record. A repair
     -- sets the revision back to the epoch, so that any snapshot is taken.
@@ -321,6 +366,7 @@ local function merge(k, a)
       new.nh = new.nh - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|h|' .. from, '[' .. room .. '|h|~')
       new.nm = new.nm - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|m|' .. from, '[' .. room .. '|m|~')
       if new.edits ~= '' then redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|e|' .. from, '[' .. room .. '|e|~') end
+      if new.reset ~= '' then redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|x|' .. from, '[' .. room .. '|x|~') end
     end
     new.head = math.max(new.head, head)
   end
@@ -331,19 +377,24 @@ local function merge(k, a)
   end
 
   if new and new.state == 'j' then
-    if read_to ~= '' and tonumber(read_to) > new.read then
-      new.read = tonumber(read_to)
-      local up_to = string.format('%016.0f', new.read)
-      if new.nh > 0 then
-        new.nh = new.nh - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|h|', '[' .. room .. '|h|' .. up_to)
-      end
-      if new.nm > 0 then
-        new.nm = new.nm - redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|m|', '[' .. room .. '|m|' .. up_to)
-      end
+    local function forget(letter, up_to)
+      return redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|' .. letter .. '|', '[' .. mark(letter, up_to))
+    end
+    -- Everything up to there has been read.
+    local function pass(up_to)
+      if up_to <= new.read then return end
+      new.read = up_to
+      if new.nh > 0 then new.nh = new.nh - forget('h', up_to) end
+      if new.nm > 0 then new.nm = new.nm - forget('m', up_to) end
       if new.edits ~= '' then
-        redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|e|', '[' .. room .. '|e|' .. up_to .. '|~')
+        redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|e|', '[' .. mark('e', up_to) .. '|~')
+      end
+      if new.reset ~= '' then
+        forget('x', up_to)
+        if new.unknown <= up_to then new.unknown = 0 end
       end
     end
+    if not is_reset and read_to ~= '' then pass(tonumber(read_to)) end
     -- The mark of an edit of the message at this position, and the edit's stamp.
     local function edited(position)
       local from = room .. '|e|' .. string.format('%016.0f', position) .. '|'
@@ -351,10 +402,11 @@ local function merge(k, a)
       return found, found and number(match(found, '|(%d+)|[01]$'))
     end
     local function hole(position)
-      if position > new.read and redis.call('ZADD', marks, 0, mark('h', position)) == 1 then
+      if position > new.read and position > new.unknown and redis.call('ZADD', marks, 0, mark('h', position)) == 1 then
         new.nh = new.nh + 1
         new.head = math.max(new.head, position)
         if new.nm > 0 then new.nm = new.nm - redis.call('ZREM', marks, mark('m', position)) end
+        if new.reset ~= '' then redis.call('ZREM', marks, mark('x', position)) end
       end
     end
     local function mention(position)
@@ -373,23 +425,118 @@ local function merge(k, a)
       redis.call('ZADD', marks, 0, room .. '|e|' .. string.format('%016.0f', position) .. '|' .. stamp .. '|' .. is_named)
       new.head = math.max(new.head, position)
       new.edits = 'e'
+      if new.reset ~= '' then redis.call('ZREM', marks, mark('x', position)) end
       if is_named == '0' then
         new.nm = new.nm - redis.call('ZREM', marks, mark('m', position))
       elseif not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position))) then
         new.nm = new.nm + redis.call('ZADD', marks, 0, mark('m', position))
       end
     end
+    -- The positions in (above, up_to] that have marks of this letter.
+    local function marked(letter, above, up_to)
+      local found, start = {}, room .. '|' .. letter .. '|'
+      for _, text in ipairs(redis.call('ZRANGEBYLEX', marks, '(' .. mark(letter, above), '[' .. mark(letter, up_to))) do
+        local sign, digits = match(string.sub(text, #start + 1), '^(%-?)(%d+)$')
+        found[#found + 1] = sign == '' and tonumber(digits) or tonumber(digits) - 1000000000000000
+      end
+      return found
+    end
+    -- The positions of a list that are in (above, up_to].
+    local function listed(list, above, up_to)
+      local found = {}
+      for text in string.gmatch(list, '%d+') do
+        local position = tonumber(text)
+        if position > above and position <= up_to then found[#found + 1] = position end
+      end
+      return found
+    end
+    if forgets then new.reset = asked end
+    if is_reset then
+      new.reset = asked
+      if reset ~= '-' then
+        local to, top, in_room = tonumber(r_to), tonumber(r_top), new.kind == 'supergroup'
+        if r_cleared ~= '' then pass(tonumber(r_cleared)) end
+        local from = new.read
+        if r_how == 'u' then to = math.min(to, from) end
+        pass(to)
+        new.read = to
+        new.head = math.max(new.head, top)
+        -- What opens again has the marks that the room knows.
+        for _, position in ipairs(listed(r_own, to, from)) do hole(position) end
+        if not in_room then
+          for _, position in ipairs(listed(r_gone, to, from)) do hole(position) end
+          for _, position in ipairs(listed(r_all, to, from)) do mention(position) end
+        end
+        for _, position in ipairs(listed(r_named, to, from)) do mention(position) end
+        if r_unknown ~= '' then
+          -- Each position up to there counts as one. Mentions that were unread there are still mentions.
+          local unknown = tonumber(r_unknown)
+          if in_room then
+            for _, position in ipairs(listed(r_all, math.max(to, from), unknown)) do
+              if not redis.call('ZSCORE', marks, mark('x', position)) and not redis.call('ZSCORE', marks, mark('h', position)) then
+                new.nm = new.nm + redis.call('ZADD', marks, 0, mark('m', position))
+              end
+            end
+          end
+          new.nh = new.nh - forget('h', unknown)
+          forget('x', unknown)
+          if unknown > 0 then new.unknown = unknown end
+        end
+        if r_most ~= '' then
+          -- So many of what is unread are mentions: the newest of those that are, then the newest others.
+          local most, other, is_mention, found, by_room = tonumber(r_most), {}, {}, marked('m', to, top), {}
+          for _, position in ipairs(marked('h', to, top)) do other[position] = true end
+          for _, position in ipairs(found) do is_mention[position] = true end
+          if in_room then
+            for _, position in ipairs(listed(r_gone, to, top)) do other[position] = true end
+            local unset = {}
+            for _, position in ipairs(marked('x', to, top)) do unset[position] = true end
+            for _, position in ipairs(listed(r_all, math.max(to, new.unknown), top)) do
+              by_room[position] = true
+              if not unset[position] and not other[position] and not is_mention[position] then
+                is_mention[position] = true
+                found[#found + 1] = position
+              end
+            end
+          end
+          table.sort(found, function(one, two) return one > two end)
+          for i = most + 1, #found do
+            new.nm = new.nm - redis.call('ZREM', marks, mark('m', found[i]))
+            if by_room[found[i]] then redis.call('ZADD', marks, 0, mark('x', found[i])) end
+          end
+          local more, position = most - #found, top
+          while more > 0 and position > to do
+            if not other[position] and not is_mention[position] then
+              if by_room[position] then
+                redis.call('ZREM', marks, mark('x', position))
+              else
+                new.nm = new.nm + redis.call('ZADD', marks, 0, mark('m', position))
+              end
+              more = more - 1
+            end
+            position = position - 1
+          end
+        end
+      end
+      if read_to ~= '' then pass(tonumber(read_to)) end
+    end
     for text in string.gmatch(holes, '%d+') do hole(tonumber(text)) end
-    for _, position in ipairs(common[1]) do hole(position) end
+    for _, one in ipairs(common[1]) do
+      if one[2] > since then hole(one[1]) end
+    end
     for text in string.gmatch(mentions, '%d+') do mention(tonumber(text)) end
-    for _, position in ipairs(common[2]) do mention(position) end
+    for _, one in ipairs(common[2]) do
+      if one[2] > since then mention(one[1]) end
+    end
     new.head = math.max(new.head, new.read)
     if preferences ~= '' then
       for name, stamp, value in string.gmatch(preferences, '([^\n]+)\n(%d+)\n([^\n]+)') do
         local position = match(name, '^@(%d+)$')
         local field = room .. '|' .. name
-        local stored = not position and redis.call('HGET', prefs, field)
-        if position then
+        local stored = not position and name ~= '<' and redis.call('HGET', prefs, field)
+        if name == '<' then
+          -- The reset, which was merged first.
+        elseif position then
           edit(number(position), stamp, value)
         elseif not stored or tonumber(string.match(stored, '^%d+')) < tonumber(stamp) then
           redis.call('HSET', prefs, field, stamp .. '|' .. value)
@@ -440,13 +587,14 @@ local function merge(k, a)
   if new then
     if not old then redis.call('HSETNX', counts, 'known', int(epoch)) end
     local start = new.state .. '|' .. began .. '|' .. new.after .. '|' .. int(new.read) .. '|'
+    local ends = new.reset ~= '' and '|' .. new.reset .. (new.unknown > 0 and ',' .. int(new.unknown) or '') or ''
     if counted_new then
-      local flags = new.flags .. new.edits .. new.adds
+      local flags = new.flags .. new.edits .. new.adds .. ends
       redis.call('HSET', rooms, room, start .. int(new.head) .. '|' .. new.nh .. '|' .. new.nm .. '|' .. string.sub(new.kind, 1, 1) .. '|'
         .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer .. '|' .. new.made .. '|' .. new.last
         .. (flags ~= '' and '|' .. flags or ''))
     else
-      local flags = new.edits .. new.adds
+      local flags = new.edits .. new.adds .. ends
       redis.call('HSET', supers, room, start .. new.nh .. '|' .. new.nm .. (flags ~= '' and '|' .. flags or ''))
     end
   end

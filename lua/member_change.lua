@@ -36,7 +36,7 @@ local rev_text, epoch_text = int(rev), short(rev)
 -- name was deleted and made again.
 local function member(entry)
   if not entry then return nil end
-  local s, began = string.match(entry, '^([ijl])|(%w+)|%w+|?%d*|?%d*$')
+  local s, began = string.match(entry, '^([ijl])|(%w+)|%w+|?%d*|?%d*|?%d*$')
   must(s, 'an entry of a member')
   local epoch = tonumber(began, 36)
   if s == 'l' or epoch < born then return nil end

@@ -3,9 +3,9 @@
 --   the refusal. The script compares no clocks, because the room's node and the user's node may have different ones. It asks
 --   whether the job that began the membership is still pending. If it is, not every slot has had the membership yet, so the
 --   membership may come after whatever the slot names. Doing it again changes nothing.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base|vouched|since: vouched is '' or what the slot named and the
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base|vouched|since|reset: vouched is '' or what the slot named and the
 --   membership is known to come after; since is '' or, if it is not the epoch, the stamp above which the
---   room's jobs are for this membership), 3 pending (hash: job -> record)
+--   room's jobs are for this membership; reset is the revision of the last reset, if there was one), 3 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), then six per user: user, the epoch that was
 --   refused, why, what the slot named (a stamp of the slot; for A a stamp of this room), '' or the job of a message that brings
 --   the user in, '' or the base in that case.
@@ -48,7 +48,7 @@ for i = 3, #ARGV, 6 do
     reply[place] = redis.call('HEXISTS', pending, epoch)
   else
     local entry = entries[user] or redis.call('HGET', members, user) or ''
-    local s, began, start, vouched, since = string.match(entry, '^(%a)|(%w+)|(%w+)|?(%d*)|?(%d*)$')
+    local s, began, start, vouched, since, reset = string.match(entry, '^(%a)|(%w+)|(%w+)|?(%d*)|?(%d*)|?(%d*)$')
     local new, redelivered = nil, false
     -- Nothing is decided if another pod has decided meanwhile, or if the refused delivery was only late.
     if s and tonumber(began, 36) == tonumber(epoch) and vouched ~= stamp and not (why == 'A' and tonumber(stamp) <= last) then
@@ -56,7 +56,7 @@ for i = 3, #ARGV, 6 do
         if why == 'A' then new = 'l|' .. epoch_text .. '|' .. start end
       elseif why ~= 'O' and redis.call('HEXISTS', pending, epoch) == 1 then
         -- The caller makes the refused delivery again, and it brings the membership.
-        new, redelivered = s .. '|' .. began .. '|' .. start .. '|' .. stamp .. '|' .. since, true
+        new, redelivered = s .. '|' .. began .. '|' .. start .. '|' .. stamp .. '|' .. since .. (reset ~= '' and '|' .. reset or ''), true
       elseif job ~= '' and redis.call('HEXISTS', pending, job) == 1 then
         new = 'j|' .. epoch_text .. '|' .. base .. '|' .. stamp .. '|' .. int(tonumber(job) - 1)
       else

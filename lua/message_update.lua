@@ -137,13 +137,13 @@ if changed then
   m[1] = int(math.max(tonumber(m[1]) + 1, now))
   if #on + #off > 0 then
     job = m[1]
-    local act = '\ne|' .. at .. '|' .. table.concat(on, ',') .. '|' .. table.concat(off, ',')
+    local about = at .. '|' .. table.concat(on, ',') .. '|' .. table.concat(off, ',')
     if to_all then
-      record = int(now + lease) .. '\nall\n' .. act
+      record = int(now + lease) .. '\nall\n\ne|' .. about
     else
       local all = table.concat(on, ',')
       if #off > 0 then all = (all ~= '' and all .. ',' or '') .. table.concat(off, ',') end
-      record = int(now + lease) .. '\nsome\n' .. all .. act
+      record = int(now + lease) .. '\nsome\n' .. all .. '\ne|' .. about
     end
     redis.call('HSET', pending, job, record)
   end

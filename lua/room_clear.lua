@@ -20,7 +20,7 @@ if by_time and how == 'all' then how, value = 'time', ARGV[9] end
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position'
-asked[18], asked[19], asked[20] = 'cleared', 'told', 'late'
+asked[18], asked[19], asked[20], asked[21] = 'cleared', 'told', 'late', 'resets'
 local m = opened(meta)
 numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
@@ -64,16 +64,18 @@ if m[3] == 'supergroup' and m[19] then
   record = redis.call('HGET', pending, m[19]) or ''
   if record ~= '' then job = m[19] end
 end
-if position > 0 or by_time then
+-- After a reset a read position may be below 0.
+if position > 0 or m[21] or by_time then
   m[1] = int(math.max(tonumber(m[1]) + 1, now))
+  -- An earlier entry with a position that is not higher has no effect any more. The others are for members who have been reset since.
+  local list = {}
   if m[3] == 'supergroup' then
-    -- An earlier entry with a position that is not higher has no effect any more. Of the others the first has the highest one,
-    -- and whoever joined after it began above it.
-    local list = {}
     for rev, at in string.gmatch(m[18] or '', '(%d+)|([%d;]+)') do
       if tonumber(string.match(at, '%d+$')) > chain[#chain] then list[#list + 1] = rev .. '|' .. at end
     end
-    if #list == 8 then table.remove(list, 2) end
+    if #list > 1 and not m[21] then list = {list[1]} end
+  end
+  if m[3] == 'supergroup' and #list < 8 then
     list[#list + 1] = m[1] .. '|' .. table.concat(chain, ';')
     redis.call('HSET', meta, 'rev', m[1], 'cleared', table.concat(list, ','))
   else

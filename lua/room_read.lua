@@ -5,7 +5,7 @@
 --   6 and 7 keys that were taken (hashes), 8 timed (hash), 9 bounds (sorted set) and 10 arrived (hash): lib/time
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time|position, 8 the id, the time (milliseconds) or the position,
---   9 a position up to which the user is known to have read, or 0, 10 '' or, if the event is placed by its time, time or import,
+--   9 a position up to which the user is known to have read, or '', 10 '' or, if the event is placed by its time, time or import,
 --   11 that time (milliseconds). By time a read without a bound goes up to this time, and one by an unknown id waits for the message
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
@@ -17,7 +17,7 @@
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
-local user, how, value, read = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
+local user, how, value, read = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9]) or -math.huge
 local by_time, event_time = ARGV[10] ~= '', tonumber(ARGV[11])
 if by_time and how == 'all' then how, value = 'time', ARGV[11] end
 
@@ -34,37 +34,40 @@ if taken then
   return {'DUP', taken.job, record, unfinished(pending), now, unpack(m, 1, 11)}
 end
 if not m[7] then return {'ROOM'} end
-local state, epoch, base = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)')
-if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[7]) then return {'MEMBER'} end
+local state, began, base, reset = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)|?%d*|?%d*|?(%d*)$')
+if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} end
+local epoch
+epoch, reset = tonumber(began, 36), tonumber(reset)
 
-local arrived = m[19] and read_on_arrival(KEYS[10], user, tonumber(epoch, 36))
+local arrived = m[19] and read_on_arrival(KEYS[10], user, epoch)
 local function skip(at) return arrived and arrived[at] end
-if m[3] == 'supergroup' then read = math.max(read, cleared_up_to(m[18], tonumber(epoch, 36), skip)) end
+if m[3] == 'supergroup' then read = math.max(read, cleared_up_to(m[18], reset or epoch, skip) or read) end
 local position, more = bound(how, value, m, ids, log, now, max_messages, max_age, skip)
 local limit = position and more
 if not position then
   local forgotten = more
   if not forgotten and by_time then
     local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
-    time.wait(value, 'r', user, epoch, int(event_time))
+    time.wait(value, 'r', user, began, int(event_time))
     time.finish(meta)
     take('')
     return {'OK', '', '', unfinished(pending), now, unpack(m, 1, 11)}
   end
   if not forgotten then return {'MESSAGE'} end
-  -- For a member whose base or known read position is not below the history, the event changes nothing.
-  if math.max(tonumber(base), read) < forgotten then return {'OLD', int(forgotten), m[7]} end
+  -- For a member whose base or known read position is not below the history, the event changes nothing. After a reset, the read
+  -- position may be below the base.
+  if math.max(reset and read or tonumber(base), read) < forgotten then return {'OLD', int(forgotten), m[7]} end
   position = 0
 end
 if by_time then
   local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
   if how == 'time' then limit = tonumber(value) elseif how == 'position' then limit = time_at(position, log, max_messages) end
-  time.has_read(user, epoch, limit, how == 'time' and tonumber(value) or event_time)
+  time.has_read(user, began, limit, how == 'time' and tonumber(value) or event_time)
   time.finish(meta)
 end
 
 local open, job, record = unfinished(pending), '', ''
-if position > tonumber(base) then
+if position > tonumber(base) or reset then
   m[1] = int(math.max(tonumber(m[1]) + 1, now))
   job = m[1]
   record = int(now + lease) .. '\nsome\n' .. user .. '\nr|' .. int(position)

@@ -4,12 +4,14 @@
 --   4 pending (hash: job -> record; `Job::parse` reads these records too, and the golden jobs in records.txt hold both together),
 --   5 arrived (hash): lib/arrived
 -- ARGV: 1 state of the user j|i, 2 epoch, 3 read position, 4 holes (comma list of positions), 5 mentions by name (comma list
---   of positions), 6 user
+--   of positions), 6 user, 7 the stamp of the user's last reset or 0, 8 a position up to which each counts, recalled or not, or 0,
+--   9 positions that are no mentions of the user, although the room counts them as mentions of everybody (comma list)
 -- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (these two '' without a message), head, read
 --   position}, or {} if the room is gone for that user, or the error UNREADABLE
 -- Lib: arrived, bound
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local since, unknown = math.max(epoch, tonumber(ARGV[7])), tonumber(ARGV[8])
 
 local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time', 'cleared',
   'late')
@@ -24,11 +26,12 @@ end
 if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the status of a room') end
 if epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
-if state == 'j' and m[4] == '1' then
+if state == 'j' then
   -- What the user read on arrival does not count.
   local arrived = m[11] and read_on_arrival(KEYS[5], ARGV[6], epoch) or {}
   for at in pairs(arrived) do holes = holes .. ',' .. string.format('%.0f', at) end
-  read = math.max(read, cleared_up_to(m[10], epoch, function(at) return arrived[at] end))
+  -- Who has been a member since before a clearing, and has not been reset since, has read up to there.
+  read = math.max(read, cleared_up_to(m[10], since, function(at) return arrived[at] end) or read)
   -- Positions whose messages pending edits are about: stamp of the latest edit, and if the message mentions the user by it.
   local edits = {}
   -- The head is the current one, so the script also takes this user's marks of pending jobs: own messages, reads and mentions
@@ -42,21 +45,21 @@ if state == 'j' and m[4] == '1' then
       local names, act
       -- The room was cleared before it became a supergroup.
       local to_all, but = string.match(all[i + 1], '^%d+\nall\n\nr|(%d+)|?([^|]*)$')
-      if to_all and tonumber(all[i]) > epoch then
+      if to_all and tonumber(all[i]) > since then
         local _, from = string.find(',' .. but, ',' .. user .. ':', 1, true)
         read = math.max(read, tonumber(from and string.match(',' .. but, '^%d+', from + 1) or to_all))
       end
       if string.find(all[i + 1], user, 1, true) then
         names, act = string.match(all[i + 1], '^%d+\n%a+\n([^\n]*)\n(.*)$')
       end
-      local joined = act and string.sub(act, 1, 2) == 'j|' and tonumber(all[i]) >= epoch
+      local joined = act and string.sub(act, 1, 2) == 'j|' and tonumber(all[i]) >= since
       local from = joined and select(2, string.find(act, '|' .. user .. ':', 1, true))
       if from then
         -- A membership that was placed by its time brings the marks of what was sent since.
         local own, named = string.match(act, '^([%d,]*):([%d,]*)', from + 1)
         holes, mentions = holes .. ',' .. own, mentions .. ',' .. named
       end
-      if act and tonumber(all[i]) > epoch then
+      if act and tonumber(all[i]) > since then
         local at, own, sender, named, except = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)|?[^|]*|?%d*|?([^|]*)$')
         local function is_in(list) return string.find(',' .. list .. ',', ',' .. user .. ',', 1, true) end
         local to = names == user and string.match(act, '^r|(%d+)$') or own == 'r' and sender == user and at
@@ -75,25 +78,34 @@ if state == 'j' and m[4] == '1' then
     mentions = string.gsub(',' .. mentions .. ',', ',0*' .. position .. '%f[,]', '')
     if edit.on then mentions = mentions .. ',' .. position end
   end
-  local from = '(' .. string.format('%.0f', read)
+  local least = math.max(read, unknown)
+  local from = '(' .. string.format('%.0f', least)
   unread = math.max(tonumber(m[2]) - read, 0) - redis.call('ZCOUNT', recalled, from, '+inf')
   mentioned = redis.call('ZCOUNT', allmentions, from, '+inf')
   local own = {}
   for position in string.gmatch(holes, '%d+') do
-    if tonumber(position) > read and not own[position] then
+    if tonumber(position) > least and not own[position] then
       own[position] = true
       if not redis.call('ZSCORE', recalled, position) then unread = unread - 1 end
       if redis.call('ZSCORE', allmentions, position) then mentioned = mentioned - 1 end
     end
   end
+  for position in string.gmatch(ARGV[9], '%d+') do
+    if tonumber(position) > least and not own[position] and redis.call('ZSCORE', allmentions, position) then
+      mentioned = mentioned - 1
+    end
+  end
   local named = {}
-  for position in string.gmatch(mentions, '%d+') do
-    if tonumber(position) > read and not own[position] and not named[position] and not redis.call('ZSCORE', recalled, position)
-      and not redis.call('ZSCORE', allmentions, position) then
+  for position in string.gmatch(mentions, '%-?%d+') do
+    local at = tonumber(position)
+    if at > read and not own[position] and not named[position] and (at <= unknown
+      or not (redis.call('ZSCORE', recalled, position) or redis.call('ZSCORE', allmentions, position))) then
       named[position] = true
       mentioned = mentioned + 1
     end
   end
 end
+-- An inactive room counts nothing, but it has been read as far as it was.
+if m[4] == '0' then unread, mentioned = 0, 0 end
 return {m[3], m[4], m[5], m[6], math.max(unread, 0), math.max(mentioned, 0), m[7], m[8] or '', m[9] or '', m[2],
   string.format('%.0f', read)}

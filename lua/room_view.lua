@@ -30,7 +30,7 @@ local born = m[3] == 'direct' and m[7] and tonumber(m[7])
 if born then
   local all = redis.call('HGETALL', members)
   for i = 1, #all, 2 do
-    local state, epoch = string.match(all[i + 1], '^([ijl])|(%w+)|%w+|?%d*|?%d*$')
+    local state, epoch = string.match(all[i + 1], '^([ijl])|(%w+)|%w+|?%d*|?%d*|?%d*$')
     if not state then return redis.error_reply('-UNREADABLE an entry of a member') end
     if all[i] ~= user and state ~= 'l' and tonumber(epoch, 36) >= born then other = all[i] end
   end

@@ -60,24 +60,27 @@ local function flags_of(room, rec)
   return letters, adds
 end
 
+-- Whether this is the last reset as it stands at the end of a record, or nothing.
+local function is_reset(text) return text == '' or string.match(text, '^|%w+,?%d*$') end
+
 local records = {}
 for room, text in pairs(stored[rooms]) do
   local bound = corrected[rooms .. room]
-  local s, e, v, r, h, kd, st, ty, tg, pr, md, ls, fl, ad = string.match(bound or text,
-    '^([ij])|(%w+)|(%w+)|(%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)|?([hsm]*)e?([123]?)$')
-  local whole = s and (ls == '' or string.match(ls, '^%d+,%-?%d+,?%d*$'))
+  local s, e, v, r, h, kd, st, ty, tg, pr, md, ls, fl, ad, rs = string.match(bound or text,
+    '^([ij])|(%w+)|(%w+)|(%-?%d+)|(%d+)|%d+|%d+|([dg])|(%d)|([^|]*)|([^|]*)|([^|]*)|(%-?%d+)|([^|]*)|?([hsm]*)e?([123]?)(|?%w*,?%d*)$')
+  local whole = s and is_reset(rs) and (ls == '' or string.match(ls, '^%d+,%-?%d+,?%d*$'))
   if whole and not gone[rooms .. room] then
     records[room] = {key = rooms, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
-      read = tonumber(r), head = tonumber(h), kind = kd == 'd' and 'direct' or 'group', letter = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, adds = ad, bound = bound, nh = 0, nm = 0}
+      read = tonumber(r), head = tonumber(h), kind = kd == 'd' and 'direct' or 'group', letter = kd, status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, adds = ad, reset = rs, bound = bound, nh = 0, nm = 0}
   end
 end
 for room, text in pairs(stored[supers]) do
   local bound = corrected[supers .. room]
-  local s, e, v, r, ad = string.match(bound or text, '^([ij])|(%w+)|(%w+)|(%d+)|%d+|%d+|?e?([123]?)$')
+  local s, e, v, r, ad, rs = string.match(bound or text, '^([ij])|(%w+)|(%w+)|(%-?%d+)|%d+|%d+|?e?([123]?)(|?%w*,?%d*)$')
   local other = records[room]
-  if s and not gone[supers .. room] then
+  if s and is_reset(rs) and not gone[supers .. room] then
     local rec = {key = supers, state = s, began = e, epoch = tonumber(e, 36), after = v, rev = tonumber(v, 36),
-      read = tonumber(r), flags = '', adds = ad, bound = bound, nh = 0, nm = 0}
+      read = tonumber(r), flags = '', adds = ad, reset = rs, bound = bound, nh = 0, nm = 0}
     -- A room with a record in both hashes: the record that was delivered last counts.
     if not other or rec.epoch > other.epoch or (rec.epoch == other.epoch and rec.rev > other.rev) then records[room] = rec end
   end
@@ -85,18 +88,20 @@ end
 
 -- Marks without a meaning go; the others give the number of holes and mentions, and whether there are edits.
 local drop, holes = {}, {}
-for _, letter in ipairs({'h', 'm', 'e'}) do
+for _, letter in ipairs({'h', 'm', 'e', 'x'}) do
   for _, mark in ipairs(all_marks) do
-    local room, is, digits = string.match(mark, '^([^|]*)|([hm])|(%d+)$')
+    local room, is, digits = string.match(mark, '^([^|]*)|([hmx])|(%-?%d+)$')
     if not is then room, is, digits = string.match(mark, '^([^|]*)|(e)|(%d+)|%d+|[01]$') end
     local rec, position = records[room or ''], tonumber(digits or 0)
+    -- In marks, positions below 0 are - and the fifteen digits of 10^15 + position.
+    if position < 0 then position = -1000000000000000 - position end
     if is == letter or (not is and letter == 'h') then
       local at = (room or '') .. '|' .. position
       local stays = not rec and told_next[room or ''] and is and #digits == 16
       if stays then
         -- The next delivery brings its record.
       elseif not is or #digits ~= 16 or not exact(digits) or not rec or rec.state ~= 'j' or position <= rec.read or (is == 'm' and holes[at])
-        or (rec.bound and rec.head and position > rec.head) then
+        or (rec.bound and rec.head and position > rec.head) or (is == 'x' and (rec.head or rec.reset == '')) or (is == 'h' and position < 1) then
         drop[#drop + 1] = mark
       elseif is == 'h' then
         holes[at] = true
@@ -105,7 +110,7 @@ for _, letter in ipairs({'h', 'm', 'e'}) do
       elseif is == 'e' then
         rec.edits = 'e'
         if rec.head then rec.head = math.max(rec.head, position) end
-      else
+      elseif is == 'm' then
         rec.nm = rec.nm + 1
         if rec.head then rec.head = math.max(rec.head, position) end
       end
@@ -126,13 +131,13 @@ for room, rec in pairs(records) do
   flags = flags .. (rec.edits or '')
   if rec.key == supers then
     large = large + 1
-    local ends = (rec.edits or '') .. adds
+    local ends = (rec.edits or '') .. adds .. rec.reset
     want[supers][room] = start .. rec.nh .. '|' .. rec.nm .. (ends ~= '' and '|' .. ends or '')
   else
     rec.head = math.max(rec.head, rec.read)
     want[rooms][room] = start .. int(rec.head) .. '|' .. rec.nh .. '|' .. rec.nm .. '|' .. rec.letter .. '|' .. rec.status .. '|'
       .. rec.type .. '|' .. rec.tags .. '|' .. rec.peer .. '|' .. rec.made .. '|' .. rec.last
-      .. (flags .. adds ~= '' and '|' .. flags .. adds or '')
+      .. (flags .. adds .. rec.reset ~= '' and '|' .. flags .. adds .. rec.reset or '')
     local with_messages = adds == '' or adds == '1'
     local function by_kind(family, by)
       add(counts, family .. ':' .. rec.kind, by)

@@ -47,7 +47,7 @@ pub(crate) struct RoomUnread {
     /// What the room adds to the user's sums.
     pub count: CountPref,
     /// The user's read position.
-    pub read_position: u64,
+    pub read_position: i64,
     /// The position of the last message.
     pub head: u64,
 }
@@ -226,7 +226,7 @@ pub(crate) struct MemberCount {
     /// Unread messages.
     pub unread: u64,
     /// The read position; 0 if nobody asked for it.
-    pub read: u64,
+    pub read: i64,
 }
 
 /// What a room is, apart from its messages.

@@ -114,6 +114,26 @@ pub(crate) enum Change {
         /// How far.
         up_to: UpTo,
     },
+    /// `room.unread`
+    Unread {
+        /// The room. With a peer: the direct room with that user.
+        place: RoomOrPeer,
+        /// The user.
+        user: UserId,
+        /// What is unread again.
+        from: UnreadFrom,
+    },
+    /// `counts.set`
+    CountsSet {
+        /// The room. With a peer: the direct room with that user.
+        place: RoomOrPeer,
+        /// The user.
+        user: UserId,
+        /// How many messages are unread.
+        unread: u64,
+        /// How many of them are mentions.
+        mentions: Option<u64>,
+    },
     /// `room.cleared`
     Cleared {
         /// Which room.
@@ -171,6 +191,17 @@ pub(crate) enum UpTo {
     /// All messages at or before that time (milliseconds).
     Time(i64),
     /// That position, at least 1, or the head if the room has not come so far.
+    Position(u64),
+}
+
+/// From where on messages are unread again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UnreadFrom {
+    /// From that message on.
+    Id(MessageId),
+    /// From the first message at or after that time on (milliseconds).
+    Time(i64),
+    /// From that position on, which is at least 1. If the room has not come so far: from its last position on.
     Position(u64),
 }
 
@@ -232,6 +263,19 @@ impl Change {
     /// which may have several edits.
     pub(crate) fn has_id(&self) -> bool {
         matches!(self, Change::Message(_) | Change::Recalled { .. })
+    }
+
+    /// User and peer, if the event is about what a user has read in the direct room with a peer.
+    pub(crate) fn peer(&self) -> Option<(&UserId, &UserId)> {
+        match self {
+            Change::Read { place, user, .. }
+            | Change::Unread { place, user, .. }
+            | Change::CountsSet { place, user, .. } => match place {
+                RoomOrPeer::With(peer) => Some((user, peer)),
+                RoomOrPeer::Room(_) => None,
+            },
+            _ => None,
+        }
     }
 
     /// The id of the message that the event sends, changes or takes back.

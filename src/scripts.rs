@@ -62,6 +62,8 @@ scripts! {
     MESSAGE_RECALL = "message_recall";
     /// Find the position up to which a member has read.
     ROOM_READ = "room_read";
+    /// Set a member's read position back, or by what is unread.
+    READ_RESET = "read_reset";
     /// Read a room for everybody.
     ROOM_CLEAR = "room_clear";
     /// Accept a change of a member's preferences.

@@ -63,17 +63,18 @@ local function time_at(position, log, max_messages)
   end
 end
 
--- Up to which position a membership of this epoch is cleared in a supergroup, by the field `cleared` of its meta: a comma list of
--- rev|position, or of several positions with ; between them, of which the first one holds that the member does not skip, or the last.
-local function cleared_up_to(list, epoch, skip)
-  local up_to = 0
+-- Up to which position a member of a supergroup has read it by clearings after the revision `since`: that at which the membership
+-- began, or that of its last reset. nil: by none. `list` is the field `cleared` of the meta: a comma list of rev|position, or of
+-- several positions with ; between them, of which the first one holds that the member does not skip, or the last.
+local function cleared_up_to(list, since, skip)
+  local up_to
   for rev, positions in string.gmatch(list or '', '(%d+)|([%d;]+)') do
-    if epoch < tonumber(rev) then
+    if since < tonumber(rev) then
       local holds
       for position in string.gmatch(positions, '%d+') do
         if not holds or (skip and skip(holds)) then holds = tonumber(position) end
       end
-      up_to = math.max(up_to, holds)
+      up_to = math.max(up_to or 0, holds)
     end
   end
   return up_to

@@ -89,6 +89,12 @@ pub(super) fn differences(
     if entry.state != record.state {
         drift.push(compared.differs("state", record.state, entry.state));
     }
+    let reset = record.reset.map(|reset| reset.rev);
+    // A later one than in the first look is of a reset since.
+    if reset < entry.reset {
+        let shown = |reset: Option<u64>| reset.map_or("none".to_owned(), |rev| rev.to_string());
+        drift.push(compared.differs("reset", shown(reset), shown(entry.reset)));
+    }
     if first.snapshot.kind != "supergroup" {
         drift.extend(compared.behind(slot, first));
     }
@@ -161,7 +167,7 @@ impl Compared<'_> {
         {
             let (part, top) = match record.head {
                 Some(head) => ("head", head),
-                None => ("read", record.read),
+                None => ("read", u64::try_from(record.read).unwrap_or(0)),
             };
             if top > now.head {
                 drift.push(self.differs(part, top, now.head));
@@ -184,7 +190,7 @@ impl Compared<'_> {
             let missing: Vec<String> = first
                 .recalled
                 .iter()
-                .filter(|at| **at > record.read && !slot.has_hole(self.room, **at))
+                .filter(|at| record.has_holes_at(**at) && !slot.has_hole(self.room, **at))
                 .map(u64::to_string)
                 .collect();
             if !missing.is_empty() {

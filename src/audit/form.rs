@@ -125,18 +125,31 @@ fn reference(field: &str, value: &str) -> FormCheck {
     }
 }
 
-/// `room|h|position` or `room|m|position`, the position in sixteen digits.
+/// The position of a mark: sixteen digits; below 0 `-` and the fifteen digits of 10^15 + position, so that marks are in order.
+pub(super) fn marked_position(text: &str) -> Option<i64> {
+    const BELOW: i64 = 1_000_000_000_000_000;
+    match text.strip_prefix('-') {
+        _ if text.len() != 16 => None,
+        None => i64::try_from(whole_number(text)?).ok(),
+        Some(digits) => Some(i64::try_from(whole_number(digits)?).ok()? - BELOW),
+    }
+}
+
+/// `room|h|position`, `room|m|position` or `room|x|position`. Only mentions may be at or below 0.
 fn mark(member: &str) -> FormCheck {
     let parts: Vec<&str> = member.split('|').collect();
-    match parts.as_slice() {
-        [room, "h" | "m", digits] if digits.len() == 16 => {
-            id(room).and_then(|()| number(digits.trim_start_matches('0')))
+    let (room, digits, least) = match parts.as_slice() {
+        [room, "m", digits] => (room, digits, i64::MIN),
+        [room, "h" | "x", digits] => (room, digits, 1),
+        [room, "e", digits, stamp, "0" | "1"] => {
+            number(stamp)?;
+            (room, digits, 1)
         }
-        [room, "e", digits, stamp, "0" | "1"] if digits.len() == 16 => id(room)
-            .and_then(|()| number(digits.trim_start_matches('0')))
-            .and_then(|()| number(stamp)),
-        _ => Err(NO_RECORD),
-    }
+        _ => return Err(NO_RECORD),
+    };
+    id(room)?;
+    let at = marked_position(digits).filter(|at| *at >= least);
+    at.map(|_| ()).ok_or(NO_RECORD)
 }
 
 /// Room → `epoch|microseconds`. Four more fields, by names that no room can have: deletions of the user, when tombstones were
@@ -311,7 +324,7 @@ fn meta(field: &str, value: &str) -> FormCheck {
             let right = matches!(value, "direct" | "group" | "supergroup");
             right.then_some(()).ok_or("no kind of a room")
         }
-        "status" | "bot_mode" | "encrypted" => flag(value),
+        "status" | "bot_mode" | "encrypted" | "resets" => flag(value),
         "type" | "last_sender" => match value {
             "" => Ok(()),
             name => id(name),
@@ -345,7 +358,8 @@ pub(super) const ALWAYS: [&str; 9] = [
 ];
 pub(super) const WITH_MESSAGES: [&str; 3] = ["accepted", "mintime", "maxtime"];
 
-/// What a room remembers of a message by its id: `rev|position|time|recall|number`, and what may follow as `message_send.lua` says.
+/// What a room remembers of a message by its id: `rev|position|time|recall|number`, and what may follow as `message_send.lua`
+/// says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KnownId {
     pub(super) rev: u64,
@@ -415,19 +429,16 @@ fn known_id(value: &str) -> FormCheck {
     KnownId::parse(value).map(|_| ()).ok_or(NO_RECORD)
 }
 
-/// A message in a room's history: `rev|position|time|id`; position 0: it was silent.
+/// A message in a room's history: `rev|position|time|id`, and where needed `|sender` and `|except`; position 0: it was silent.
 pub(super) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
     let mut parts = value.split('|');
     let (rev, position) = (whole_number(parts.next()?)?, whole_number(parts.next()?)?);
     let time = i64::stored(parts.next()?)?;
     let id = parts.next().filter(|id| is_encoded(id))?;
-    // The sender, and the users for whom the message does not count.
     let (sender, except) = (parts.next(), parts.next());
-    let is_right = sender.is_none_or(|sender| sender.is_empty() || is_encoded(sender))
-        && except.is_none_or(|list| ids(list, ',').is_ok())
-        && parts.next().is_none();
-    is_right.then_some(())?;
-    Some((rev, position, time, id))
+    let is_sender = |sender: &str| is_encoded(sender) || (sender.is_empty() && except.is_some());
+    let is_right = sender.is_none_or(is_sender) && except.is_none_or(|list| ids(list, ',').is_ok());
+    (is_right && parts.next().is_none()).then_some((rev, position, time, id))
 }
 
 /// A position in a sorted set; its score has to be the same number.
@@ -534,6 +545,13 @@ mod tests {
             ),
             ("rooms", "r", "i|7|9|0|4|0|0|g|0||||0|"),
             ("rooms", "r", "j|7|9|0|4|0|0|g|0||||0||hsm"),
+            ("rooms", "r", "j|7|9|-3|4|0|0|g|0||||0|||2"),
+            ("rooms", "r", "j|7|9|1|4|0|0|g|0||||0||h|2,3"),
+            ("supers", "s", "j|8|9|-2|1|0||1,9"),
+            ("supers", "s", "j|8|9|-2|1|0|e2|1"),
+            ("marks", "r|m|0000000000000000", "0"),
+            ("marks", "r|m|-999999999999999", "0"),
+            ("marks", "r|x|0000000000000006", "0"),
             ("supers", "s", "j|8|9|2|1|0"),
             ("marks", "r|h|0000000000000006", "0"),
             ("left", "r", "5|7"),
@@ -562,6 +580,8 @@ mod tests {
             ("meta", "service_status", "-9223372036854775808"),
             ("members", "bob", "l|hoebfz46s0|hoebfz46rz"),
             ("members", "bob", "j|hoebfz46s0|7|9|12"),
+            ("members", "bob", "j|hoebfz46s0|7|||12"),
+            ("meta", "resets", "1"),
             ("meta", "last_at", "5"),
             ("meta", "last_at", "5,9"),
             ("meta", "last_payload", "{\"a\":[1]}"),
@@ -570,6 +590,9 @@ mod tests {
             ("ids", "m1", "5|1|1700|0|1"),
             ("ids", "m1", "5|1|1700|9|1|s"),
             ("log", "", "5|0|1700|m1"),
+            ("log", "", "5|1|1700|m1|bob"),
+            ("log", "", "5|1|1700|m1|bob|x,y"),
+            ("log", "", "5|1|1700|m1||x"),
             ("recalled", "3", "3"),
             ("pending", "17", "99\nall"),
             ("pending", "17", "99\nall\n\nm|4|h|bob|a,c"),
@@ -601,7 +624,10 @@ mod tests {
             ("rooms", "r", "j|7|9|0|4|0|0|g|0||||0|||"),
             ("rooms", "r", "j|7|9|0|4|0|0|g|0||||0||x"),
             ("rooms", "r", "j|7|9|0|4|0|0|g|0||||0||hh"),
-            ("rooms", "r", "j|7|9|-1|4|0|0|g|0||||0|"),
+            ("rooms", "r", "j|7|9|+1|4|0|0|g|0||||0|"),
+            ("rooms", "r", "j|7|9|1|-4|0|0|g|0||||0|"),
+            ("rooms", "r", "j|7|9|1|4|0|0|g|0||||0|||"),
+            ("rooms", "r", "j|7|9|1|4|0|0|g|0||||0||h|2,x"),
             ("rooms", "r", "j|7|9|0|9007199254740993|0|0|g|0||||0|"),
             ("rooms", "r", "j|7|9|0|4|0|0|g|0|a b||||0|"),
             ("rooms", "r", "j|7|9|0|4|0|0|g|0||a,,b||0|"),
@@ -609,7 +635,9 @@ mod tests {
             ("supers", "s", "j|8|9|2|1"),
             ("supers", "s", "l|8|9|2|1|0"),
             ("marks", "r|h|6", "0"),
-            ("marks", "r|x|0000000000000006", "0"),
+            ("marks", "r|y|0000000000000006", "0"),
+            ("marks", "r|h|-999999999999999", "0"),
+            ("marks", "r|m|-99999999999999", "0"),
             ("marks", "r|h|000000000000000x", "0"),
             ("marks", "r|h|0000000000000000", "0"),
             ("marks", "r|h|9999999999999999", "0"),
@@ -647,18 +675,26 @@ mod tests {
             ("members", "bob", "j|"),
             ("members", "bob", "x|5|0"),
             ("members", "bob", "j|5|0|x"),
-            ("members", "bob", "j|5|0|1|2|3"),
+            ("members", "bob", "j|5|0|1|2|3|4"),
             ("members", "b b", "j|5|0"),
             ("ids", "m1", "5|1|1700|0"),
             ("ids", "m1", "5|1|1700|0|1|x"),
             ("log", "", "5|0|1700"),
             ("log", "", "5|0|1700|a b"),
+            ("log", "", "5|1|1700|m1|"),
+            ("log", "", "5|1|1700|m1|b b"),
+            ("log", "", "5|1|1700|m1|bob|"),
+            ("log", "", "5|1|1700|m1|bob|x|y"),
             ("recalled", "x", "3"),
             ("recalled", "3", "4"),
             ("recalled", "3", "inf"),
             ("pending", "17", "all"),
             ("pending", "17", "99\nnobody"),
             ("pending", "17", "99\nall\n\nz|4"),
+            ("pending", "17", "99\nsome\nbob\nb|u|4|9||||||"),
+            ("pending", "17", "99\nsome\nbob\nb|u|x|9|||||||"),
+            ("pending", "17", "99\nsome\nbob\nb|w|4|9|||||||"),
+            ("pending", "17", "99\nsome\nbob\nb|u|4|9||||a|||"),
             ("pending", "17", "99\nall\n\nm|4|z|bob|a,c"),
             ("pending", "17", "99\nall\n\nm|4|h|b b|a,c"),
             ("pending", "17", "99\nsome\na,,b"),

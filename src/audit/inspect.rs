@@ -52,8 +52,10 @@ pub(crate) struct ListedRoom {
     pub epoch: u64,
     /// The revision of the room that was delivered last.
     pub rev: u64,
-    /// The read position.
-    pub read: u64,
+    /// The read position, below 0 where another system knows of more messages than the room.
+    pub read: i64,
+    /// The revision of the last reset of the read position.
+    pub reset: Option<u64>,
     /// The head that was delivered last; of a supergroup: the room's.
     pub head: u64,
     /// How many positions above `read` don't count.
@@ -179,7 +181,10 @@ impl Audit {
                 .arg(record.read)
                 .arg(slot.marked(room.as_str(), 'h'))
                 .arg(slot.marked(room.as_str(), 'm'))
-                .arg(user.as_str());
+                .arg(user.as_str())
+                .arg(record.reset.map_or(0, |reset| reset.rev))
+                .arg(record.reset.map_or(0, |reset| reset.unknown))
+                .arg(slot.marked(room.as_str(), 'x'));
             asked.push(Item::Script(call));
             let mut head = redis::cmd("HGET");
             head.arg(keys.meta()).arg("head");
@@ -352,6 +357,7 @@ fn listed(room: &str, record: &AuditRecord) -> ListedRoom {
         epoch: record.epoch,
         rev: record.rev,
         read: record.read,
+        reset: record.reset.map(|reset| reset.rev),
         head: record.head.unwrap_or(0),
         holes: record.holes,
         mentions: record.mentions,

@@ -128,7 +128,7 @@ fn correction(slot: &Slot, room: &str, view: &RoomView) -> Option<(String, Strin
     }
     let top = view.snapshot.head;
     corrected.state = entry.state;
-    corrected.read = corrected.read.min(top);
+    corrected.read = corrected.read.min(i64::try_from(top).unwrap_or(i64::MAX));
     corrected.head = corrected.head.map(|_| top);
     let created = i64::try_from(view.snapshot.created).unwrap_or(i64::MAX);
     corrected.made = created.saturating_sub(millis(corrected.epoch));
@@ -239,6 +239,7 @@ impl Repairer {
                         base: 0,
                         vouched: None,
                         since: None,
+                        reset: None,
                     },
                     peer: "",
                     holes: &[],

@@ -13,7 +13,8 @@ pub(super) struct AuditRecord {
     pub(super) state: char,
     pub(super) epoch: u64,
     pub(super) rev: u64,
-    pub(super) read: u64,
+    /// Below 0 where another system knows of more messages than the room.
+    pub(super) read: i64,
     /// `None` for a supergroup: only the room knows it.
     pub(super) head: Option<u64>,
     pub(super) holes: u64,
@@ -29,17 +30,53 @@ pub(super) struct AuditRecord {
     /// Which of the user's preferences are true, by their first letters; `e` if there are marks of edits; then the digit of the
     /// user's count preference, if it is not the default. A supergroup's record has no letters of preferences.
     pub(super) flags: String,
+    /// The last reset of the read position.
+    pub(super) reset: Option<AuditReset>,
+}
+
+/// The last reset of a read position: its revision, and up to where each position counts, recalled or not (0: nowhere).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AuditReset {
+    pub(super) rev: u64,
+    pub(super) unknown: u64,
+}
+
+impl AuditReset {
+    /// `reset` or `reset,unknown`, the reset as its distance from the epoch.
+    fn parse(text: &str, epoch: &str) -> Result<Self> {
+        let mut parts = text.splitn(2, ',');
+        let (_, rev) = since(epoch, parts.next().unwrap_or_default())?;
+        let unknown = match parts.next() {
+            Some(unknown) => parse(Some(unknown))?,
+            None => 0,
+        };
+        Ok(Self { rev, unknown })
+    }
+
+    fn text(self, epoch: u64) -> String {
+        let after = short(self.rev.saturating_sub(epoch));
+        match self.unknown {
+            0 => after,
+            unknown => format!("{after},{unknown}"),
+        }
+    }
 }
 
 impl AuditRecord {
-    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and `|flags` if there are any, as
+    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and where needed `|flags` and `|reset`, as
     /// `deliver.lua` explains it.
     pub(super) fn of_room(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
-        let (parts, flags) = match parts.as_slice() {
-            [parts @ .., flags] if parts.len() == 14 && is_flags(flags) => (parts, *flags),
-            parts => (parts, ""),
+        let (parts, flags, reset) = match parts.as_slice() {
+            [parts @ .., flags] if parts.len() == 14 && is_flags(flags) => (parts, *flags, ""),
+            [parts @ .., flags, reset]
+                if parts.len() == 14 && (flags.is_empty() || is_flags(flags)) =>
+            {
+                (parts, *flags, *reset)
+            }
+            parts => (parts, "", ""),
         };
+        let has_reset = record.split('|').count() == 16;
         let [
             s,
             e,
@@ -86,20 +123,25 @@ impl AuditRecord {
             made: parse(Some(made))?,
             last: Last::recorded(last, rev)?,
             flags: flags.to_owned(),
+            reset: has_reset.then(|| AuditReset::parse(reset, e)).transpose()?,
         })
     }
 
-    /// `state|epoch|rev|read|holes|mentions`, and `|` with `e` and the digit of the count preference, or one of them.
+    /// `state|epoch|rev|read|holes|mentions`, and where needed `|` with `e` and the digit of the count preference, or one of them,
+    /// and `|reset`.
     pub(super) fn of_supergroup(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
-        let (parts, flags) = match parts.as_slice() {
-            [parts @ .., flags]
-                if parts.len() == 6 && is_flags(flags) && !flags.starts_with(['h', 's', 'm']) =>
+        let is_tail = |flags: &str| is_flags(flags) && !flags.starts_with(['h', 's', 'm']);
+        let (parts, flags, reset) = match parts.as_slice() {
+            [parts @ .., flags] if parts.len() == 6 && is_tail(flags) => (parts, *flags, ""),
+            [parts @ .., flags, reset]
+                if parts.len() == 6 && (flags.is_empty() || is_tail(flags)) =>
             {
-                (parts, *flags)
+                (parts, *flags, *reset)
             }
-            parts => (parts, ""),
+            parts => (parts, "", ""),
         };
+        let has_reset = record.split('|').count() == 8;
         let [s, e, v, r, nh, nm] = parts else {
             return Err(unreadable());
         };
@@ -120,6 +162,7 @@ impl AuditRecord {
             made: 0,
             last: None,
             flags: flags.to_owned(),
+            reset: has_reset.then(|| AuditReset::parse(reset, e)).transpose()?,
         })
     }
 
@@ -142,14 +185,17 @@ impl AuditRecord {
         } = self;
         let last = self.last.map(|last| last.record(*rev)).unwrap_or_default();
         let kind = kind.get(..1).unwrap_or_default();
-        let bar = if self.flags.is_empty() { "" } else { "|" };
-        let flags = &self.flags;
+        let ends = match (self.flags.as_str(), self.reset) {
+            ("", None) => String::new(),
+            (flags, None) => format!("|{flags}"),
+            (flags, Some(reset)) => format!("|{flags}|{}", reset.text(*epoch)),
+        };
         let (epoch, after) = (short(*epoch), short(rev.saturating_sub(*epoch)));
         match self.head {
             Some(head) => format!(
-                "{state}|{epoch}|{after}|{read}|{head}|{holes}|{mentions}|{kind}|{status}|{custom_type}|{tags}|{peer}|{made}|{last}{bar}{flags}"
+                "{state}|{epoch}|{after}|{read}|{head}|{holes}|{mentions}|{kind}|{status}|{custom_type}|{tags}|{peer}|{made}|{last}{ends}"
             ),
-            None => format!("{state}|{epoch}|{after}|{read}|{holes}|{mentions}{bar}{flags}"),
+            None => format!("{state}|{epoch}|{after}|{read}|{holes}|{mentions}{ends}"),
         }
     }
 
@@ -180,13 +226,20 @@ impl AuditRecord {
         }
     }
 
+    /// Whether the member's count subtracts a hole at this position.
+    pub(super) fn has_holes_at(&self, at: u64) -> bool {
+        let unknown = self.reset.map_or(0, |reset| reset.unknown);
+        at > unknown && i64::try_from(at).is_ok_and(|at| at > self.read)
+    }
+
     /// Unread messages of a direct room or group.
     pub(super) fn unread(&self) -> u64 {
         if self.state != 'j' || self.status != "1" {
             return 0;
         }
-        let above = self.head.unwrap_or(self.read).saturating_sub(self.read);
-        above.saturating_sub(self.holes)
+        let head = self.head.and_then(|head| i64::try_from(head).ok());
+        let above = head.map_or(0, |head| head.saturating_sub(self.read));
+        u64::try_from(above).unwrap_or(0).saturating_sub(self.holes)
     }
 }
 
@@ -220,6 +273,13 @@ mod tests {
     use super::*;
     use crate::counts::golden::{all, meaning};
 
+    fn shown(reset: Option<AuditReset>) -> String {
+        reset.map_or(String::new(), |reset| match reset.unknown {
+            0 => reset.rev.to_string(),
+            unknown => format!("{},{unknown}", reset.rev),
+        })
+    }
+
     #[test]
     fn golden_room_records_mean_what_the_file_says() {
         for golden in all("room") {
@@ -245,6 +305,7 @@ mod tests {
                 ("newest", last(|last| last.newest.to_string())),
                 ("time", last(|last| last.time.to_string())),
                 ("flags", record.flags.clone()),
+                ("reset", shown(record.reset)),
             ]);
             assert_eq!(got, golden.meaning, "{}", golden.record);
             assert_eq!(record.record(), golden.record);
@@ -263,6 +324,7 @@ mod tests {
                 ("holes", record.holes.to_string()),
                 ("mentions", record.mentions.to_string()),
                 ("flags", record.flags.clone()),
+                ("reset", shown(record.reset)),
             ]);
             assert_eq!(got, golden.meaning, "{}", golden.record);
             assert_eq!(record.record(), golden.record);

@@ -11,7 +11,7 @@ use self::expected::{Expected, SlotRecords, compare};
 use crate::audit::drift::Drift;
 use crate::audit::form::{self, SlotKind};
 use crate::audit::record::AuditRecord;
-use crate::counts::number::{LARGEST, whole_number};
+use crate::counts::number::whole_number;
 use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
 use crate::keys::{Enc, is_encoded};
@@ -217,8 +217,7 @@ impl Slot {
         let marked: Vec<String> = self
             .marks
             .iter()
-            .filter_map(|mark| mark.strip_prefix(&start)?.parse::<u64>().ok())
-            .filter(|at| *at <= LARGEST)
+            .filter_map(|mark| form::marked_position(mark.strip_prefix(&start)?))
             .map(|at| at.to_string())
             .collect();
         marked.join(",")
@@ -305,7 +304,7 @@ impl Slot {
                 found.rooms.insert(room.clone(), record);
             }
         }
-        for letter in ["h", "m", "e"] {
+        for letter in ["h", "m", "e", "x"] {
             for mark in &self.marks {
                 // A mark of a room whose record can't be read may be right.
                 if mark
@@ -318,7 +317,8 @@ impl Slot {
             }
         }
         for record in found.rooms.values_mut() {
-            record.head = record.head.map(|head| head.max(record.read));
+            let read = u64::try_from(record.read).unwrap_or(0);
+            record.head = record.head.map(|head| head.max(read));
         }
         found.stale.sort();
         found
@@ -400,6 +400,8 @@ mod tests {
                 ("room:g", "3"),
                 ("peer:bob", "2"),
                 ("tag:x", "3"),
+                ("unread_rooms:direct", "1"),
+                ("unread_rooms:group", "1"),
             ]),
             rooms: map(&[
                 ("d", "j|5|9|1|3|0|0|d|1|||bob|-3|0,-2"),

@@ -236,7 +236,7 @@ fn listed(room: &ListedRoom, lines: Vec<String>) -> Value {
         "room": decode(&room.room), "state": state(room.state), "kind": room.kind, "active": room.status == "1",
         "custom_type": (!room.custom_type.is_empty()).then(|| decode(&room.custom_type)), "tags": tags,
         "peer": (!room.peer.is_empty()).then(|| decode(&room.peer)),
-        "unread": room.unread, "mentions": room.mentions, "count": room.count.as_str(), "head": room.head, "read": room.read, "holes": room.holes,
+        "unread": room.unread, "mentions": room.mentions, "count": room.count.as_str(), "head": room.head, "read": room.read, "reset": room.reset, "holes": room.holes,
         "epoch": room.epoch, "rev": room.rev, "created": room.created,
         "last_at": room.last.map(|(at, _)| at), "last_time": room.last.map(|(_, time)| time), "redis_cli": lines,
     })

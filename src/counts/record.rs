@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::keys::is_encoded;
 
 /// The record of a direct room or group:
-/// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and `|flags` if there are any.
+/// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and where needed `|flags` and `|reset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RoomRecord<'a> {
     /// `j` (joined) or `i` (invited).
@@ -19,8 +19,8 @@ pub(crate) struct RoomRecord<'a> {
     pub(crate) epoch: u64,
     /// Revision of the room that was delivered last.
     pub(crate) rev: u64,
-    /// Read position: every message up to it is read.
-    pub(crate) read: u64,
+    /// Read position: every message up to it is read. Below 0 where another system knows of more messages than the room.
+    pub(crate) read: i64,
     /// Position of the room's last message, as of `rev`.
     pub(crate) head: u64,
     /// How many positions above `read` don't count.
@@ -41,6 +41,37 @@ pub(crate) struct RoomRecord<'a> {
     /// Which of the user's preferences are true: some of `hsm`, in that order; `e` if there are marks of edits; then the digit of
     /// the user's count preference, if it is not the default.
     pub(crate) flags: &'a str,
+    /// The last reset of the read position.
+    pub(crate) reset: Option<Reset>,
+}
+
+/// The last reset of a member's read position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reset {
+    /// Its revision.
+    pub(crate) stamp: u64,
+    /// Each position up to this one counts, recalled or not; 0: none above the read position.
+    pub(crate) unknown: u64,
+}
+
+impl Reset {
+    /// Reads `reset` or `reset,unknown`; the first is the distance of its revision from `epoch`, in base 36.
+    fn read(text: &str, epoch: u64) -> Result<Self> {
+        let (after, unknown) = match text.split_once(',') {
+            Some((after, unknown)) => (after, parse(Some(unknown))?),
+            None => (text, 0),
+        };
+        let stamp = epoch.saturating_add(stamp(Some(after))?);
+        Ok(Self { stamp, unknown })
+    }
+
+    /// Reads the reset of a record; an empty text: there was none.
+    pub(crate) fn recorded(text: &str, epoch: u64) -> Result<Option<Self>> {
+        match text {
+            "" => Ok(None),
+            text => Self::read(text, epoch).map(Some),
+        }
+    }
 }
 
 impl<'a> RoomRecord<'a> {
@@ -62,7 +93,7 @@ impl<'a> RoomRecord<'a> {
         if !wanted(state, true) {
             return Ok(None);
         }
-        let (epoch, after, read) = (parts.stamp()?, parts.stamp()?, parts.number()?);
+        let (epoch, after, read) = (parts.stamp()?, parts.stamp()?, parts.position()?);
         let (head, holes, mentions) = (parts.number()?, parts.number()?, parts.number()?);
         let (kind, status) = (parts.text()?, parts.text()?);
         let active = match status {
@@ -79,9 +110,7 @@ impl<'a> RoomRecord<'a> {
             Some((last, flags)) => (last, Some(flags)),
             None => (parts.0, None),
         };
-        if flags.is_some_and(|flags| !is_flags(flags)) {
-            return Err(unreadable());
-        }
+        let (flags, reset) = ending(flags)?;
         let rev = epoch.saturating_add(after);
         Ok(Some(Self {
             state,
@@ -98,13 +127,14 @@ impl<'a> RoomRecord<'a> {
             peer,
             made,
             last: Last::recorded(last, rev)?,
-            flags: flags.unwrap_or_default(),
+            flags,
+            reset: Reset::recorded(reset, epoch)?,
         }))
     }
 
     /// Refuses numbers that contradict each other: holes and mentions are different positions above the read position.
     pub(crate) fn sound(self) -> Result<Self> {
-        let above = self.head.checked_sub(self.read).ok_or_else(unreadable)?;
+        let above = self.above().ok_or_else(unreadable)?;
         let marked = self.holes.saturating_add(self.mentions);
         (marked <= above).then_some(self).ok_or_else(unreadable)
     }
@@ -121,12 +151,14 @@ impl<'a> RoomRecord<'a> {
     /// Unread messages; 0 if the user has not joined or the room is not active.
     pub(crate) fn unread(&self) -> u64 {
         match self.counts() {
-            true => self
-                .head
-                .saturating_sub(self.read)
-                .saturating_sub(self.holes),
+            true => self.above().unwrap_or(0).saturating_sub(self.holes),
             false => 0,
         }
+    }
+
+    /// How many positions are above the read position; `None`: it is above the head.
+    fn above(&self) -> Option<u64> {
+        self.head.checked_add_signed(self.read.checked_neg()?)
     }
 
     /// Unread messages that mention the user.
@@ -144,20 +176,22 @@ impl<'a> RoomRecord<'a> {
     }
 }
 
-/// The record of a supergroup, whose head only the room knows: `state|epoch|rev|read|holes|mentions`, and the digit of the user's
-/// count preference if it is not the default.
+/// The record of a supergroup, whose head only the room knows: `state|epoch|rev|read|holes|mentions`, and where needed `|flags` and
+/// `|reset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SupergroupRecord {
     /// `j` (joined) or `i` (invited).
     pub(crate) state: char,
     /// When the membership began: a stamp of the room.
     pub(crate) epoch: u64,
-    /// Read position: every message up to it is read.
-    pub(crate) read: u64,
+    /// Read position: every message up to it is read, unless the room was cleared further.
+    pub(crate) read: i64,
     /// What the room adds to the user's sums.
     pub(crate) count: CountPref,
     /// Whether there are marks of edits.
     pub(crate) has_edits: bool,
+    /// The last reset of the read position.
+    pub(crate) reset: Option<Reset>,
 }
 
 impl SupergroupRecord {
@@ -165,12 +199,15 @@ impl SupergroupRecord {
     pub(crate) fn read(record: &str) -> Result<Self> {
         let mut parts = Parts(record);
         let state = state(parts.text()?)?;
-        let (epoch, _after, read) = (parts.stamp()?, parts.stamp()?, parts.number()?);
+        let (epoch, _after, read) = (parts.stamp()?, parts.stamp()?, parts.position()?);
         let _holes = parts.number()?;
-        let (mentions, digit) = parts.0.split_once('|').unwrap_or((parts.0, ""));
+        let (mentions, flags) = match parts.0.split_once('|') {
+            Some((mentions, flags)) => (mentions, Some(flags)),
+            None => (parts.0, None),
+        };
         let _mentions: u64 = parse(Some(mentions))?;
-        let (has_edits, count) = match CountPref::at_end(digit) {
-            ("", CountPref::All) if mentions.len() < parts.0.len() => return Err(unreadable()),
+        let (flags, reset) = ending(flags)?;
+        let (has_edits, count) = match CountPref::at_end(flags) {
             ("", count) => (false, count),
             ("e", count) => (true, count),
             _ => return Err(unreadable()),
@@ -181,17 +218,18 @@ impl SupergroupRecord {
             read,
             count,
             has_edits,
+            reset: Reset::recorded(reset, epoch)?,
         })
     }
 }
 
 /// The read position in a record of either form, or `None` if the record is malformed up to there.
-pub(crate) fn read_position(record: &str) -> Option<u64> {
+pub(crate) fn read_position(record: &str) -> Option<i64> {
     let mut parts = Parts(record);
     for _ in 0..3 {
         parts.text().ok()?;
     }
-    parts.number().ok()
+    parts.position().ok()
 }
 
 fn state(text: &str) -> Result<char> {
@@ -200,6 +238,19 @@ fn state(text: &str) -> Result<char> {
         "i" => Ok('i'),
         _ => Err(unreadable()),
     }
+}
+
+/// The end of a record, behind its last part: flags, and the last reset. Either may be missing, but with a reset the bar of the flags
+/// is there.
+fn ending(text: Option<&str>) -> Result<(&str, &str)> {
+    let Some(text) = text else {
+        return Ok(("", ""));
+    };
+    let (flags, reset) = text.split_once('|').unwrap_or((text, ""));
+    let has_bar = flags.len() < text.len();
+    let is_right =
+        (is_flags(flags) || (flags.is_empty() && has_bar)) && has_bar != reset.is_empty();
+    is_right.then_some((flags, reset)).ok_or_else(unreadable)
 }
 
 /// Whether these are letters of preferences, each at most once and in their order, and perhaps the digit of a count preference.
@@ -226,6 +277,11 @@ impl<'a> Parts<'a> {
         stamp(Some(self.text()?))
     }
 
+    /// A position, which may be below 0.
+    fn position(&mut self) -> Result<i64> {
+        parse(Some(self.text()?))
+    }
+
     fn number(&mut self) -> Result<u64> {
         let part = self.text()?;
         // Sixteen digits fit into the type.
@@ -244,6 +300,14 @@ impl<'a> Parts<'a> {
 mod tests {
     use super::*;
     use crate::counts::golden::{all, meaning};
+
+    fn shown(reset: Option<Reset>) -> String {
+        match reset {
+            None => String::new(),
+            Some(Reset { stamp, unknown: 0 }) => stamp.to_string(),
+            Some(Reset { stamp, unknown }) => format!("{stamp},{unknown}"),
+        }
+    }
 
     #[test]
     fn golden_room_records_mean_what_the_file_says() {
@@ -270,6 +334,7 @@ mod tests {
                 ("newest", last(|last| last.newest.to_string())),
                 ("time", last(|last| last.time.to_string())),
                 ("flags", record.flags.to_owned()),
+                ("reset", shown(record.reset)),
             ]);
             assert_eq!(got, golden.meaning, "{}", golden.record);
             assert_eq!(read_position(golden.record), Some(record.read));
@@ -286,7 +351,7 @@ mod tests {
             let record = SupergroupRecord::read(golden.record).unwrap();
             let mut expected = golden.meaning;
             // This reader passes over the other parts; it only checks their form.
-            expected.retain(|name, _| ["state", "epoch", "read", "flags"].contains(name));
+            expected.retain(|name, _| ["state", "epoch", "read", "flags", "reset"].contains(name));
             let got = meaning([
                 ("state", record.state.to_string()),
                 ("epoch", record.epoch.to_string()),
@@ -299,6 +364,7 @@ mod tests {
                         record.count.recorded()
                     ),
                 ),
+                ("reset", shown(record.reset)),
             ]);
             assert_eq!(got, expected, "{}", golden.record);
             assert_eq!(read_position(golden.record), Some(record.read));

@@ -1,6 +1,6 @@
 //! What a room's slot holds: memberships, the last message, and the jobs that have not reached their whole audience.
 
-use crate::counts::number::{count, parse, stamp, unreadable, whole_number};
+use crate::counts::number::{Stored as _, count, parse, stamp, unreadable, whole_number};
 use crate::error::Result;
 use crate::keys::Enc;
 
@@ -90,10 +90,12 @@ pub(crate) struct Membership {
     pub(crate) vouched: Option<u64>,
     /// The stamp above which the room's jobs are for this membership, if it is not the epoch.
     pub(crate) since: Option<u64>,
+    /// The revision of the last reset of the read position.
+    pub(crate) reset: Option<u64>,
 }
 
 impl Membership {
-    /// Reads `state|epoch|base`, stamps in base 36, and `|vouched|since`, in decimal, where they are known.
+    /// Reads `state|epoch|base`, stamps in base 36, and `|vouched|since|reset`, in decimal, where they are known.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut parts = text.split('|');
         let (state, epoch) = (parse(parts.next())?, stamp(parts.next())?);
@@ -107,7 +109,7 @@ impl Membership {
             None | Some("") => Ok(None),
             more => parse(more).map(Some),
         };
-        let (vouched, since) = (more()?, more()?);
+        let (vouched, since, reset) = (more()?, more()?, more()?);
         if parts.next().is_some() {
             return Err(unreadable());
         }
@@ -117,7 +119,13 @@ impl Membership {
             base,
             vouched,
             since,
+            reset,
         })
+    }
+
+    /// The stamp above which marks and clearings are later than this membership's beginning and its last reset.
+    pub(crate) fn marked_since(&self) -> u64 {
+        self.reset.unwrap_or(self.epoch).max(self.epoch)
     }
 
     /// Whether the job of that stamp is for this membership: the one that began it, or a later one.
@@ -205,6 +213,8 @@ pub(crate) enum Act {
     Placed(Vec<(Enc, Vec<u64>, Vec<u64>)>),
     /// The deleted user leaves as of that time.
     AsOf(i64),
+    /// A reset of the read position, as `deliver.lua` takes it.
+    Reset(String),
     /// Lines of name and JSON value in turn.
     Prefs(String),
 }
@@ -247,14 +257,33 @@ pub(crate) fn logged_position(line: &str) -> Option<u64> {
     line.split('|').nth(1).and_then(whole_number)
 }
 
-/// Up to which position a membership of that epoch is cleared at least, by the field `cleared` of a supergroup's meta: a comma
-/// list of `rev|position`. Of several positions with `;` between them each holds for some members, and the last one for all.
-pub(crate) fn cleared_up_to(list: &str, epoch: u64) -> u64 {
+/// Up to which position a member of a supergroup has read it at least by clearings after the stamp `since`, by the field `cleared`
+/// of its meta: a comma list of `rev|position`. Of several positions with `;` between them each holds for some members, and the
+/// last one for all.
+pub(crate) fn cleared_up_to(list: &str, since: u64) -> Option<u64> {
     let cleared = list.split(',').filter_map(|one| one.split_once('|'));
     let last = |to: &str| to.rsplit(';').next().and_then(whole_number);
     let numbers = cleared.filter_map(|(rev, to)| Some((whole_number(rev)?, last(to)?)));
-    let owned = numbers.filter(|(rev, _)| epoch < *rev);
-    owned.map(|(_, to)| to).max().unwrap_or(0)
+    let owned = numbers.filter(|(rev, _)| since < *rev);
+    owned.map(|(_, to)| to).max()
+}
+
+/// Whether a reset is in the form in which `read_reset.lua` writes it and `deliver.lua` takes it.
+fn is_reset(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('|').collect();
+    let [how, to, top, unknown, most, cleared, lists @ ..] = parts.as_slice() else {
+        return false;
+    };
+    let is_list =
+        |list: &&str| list.is_empty() || list.split(',').all(|at| whole_number(at).is_some());
+    let is_number = |text: &&str| text.is_empty() || whole_number(text).is_some();
+    matches!(*how, "u" | "n")
+        && i64::stored(to).is_some()
+        && whole_number(top).is_some()
+        && [unknown, most, cleared].into_iter().all(is_number)
+        && lists.len() == 4
+        && lists.iter().all(is_list)
+}
 }
 
 /// Reads a comma list of `room:epoch`.
@@ -318,6 +347,7 @@ impl Job {
                 Act::Placed(placed.collect::<Result<_>>()?)
             }
             "t" => Act::AsOf(parse(Some(rest))?),
+            "b" if is_reset(rest) => Act::Reset(rest.to_owned()),
             "p" => Act::Prefs(rest.to_owned()),
             "m" => {
                 let mut parts = rest.split('|');
@@ -396,14 +426,15 @@ mod tests {
     #[test]
     fn a_clearing_is_for_those_who_were_members_before() {
         for (list, epoch, up_to) in [
-            ("", 1, 0),
-            ("9|5", 8, 5),
-            ("9|5", 9, 0),
-            ("9|5,12|3", 8, 5),
-            ("9|5,12|3", 11, 3),
-            ("9|5,12|3", 12, 0),
-            ("9|5;4;2,12|1", 8, 2),
-            ("x", 1, 0),
+            ("", 1, None),
+            ("9|0", 8, Some(0)),
+            ("9|5", 8, Some(5)),
+            ("9|5", 9, None),
+            ("9|5,12|3", 8, Some(5)),
+            ("9|5,12|3", 11, Some(3)),
+            ("9|5,12|3", 12, None),
+            ("9|5;4;2,12|1", 8, Some(2)),
+            ("x", 1, None),
         ] {
             assert_eq!(cleared_up_to(list, epoch), up_to, "{list} {epoch}");
         }
@@ -482,6 +513,7 @@ mod tests {
                 Act::Placed(_) => "placed",
                 Act::AsOf(_) => "as-of",
                 Act::Prefs(_) => "preferences",
+                Act::Reset(_) => "reset",
             };
             assert_eq!(golden.meaning["audience"], audience, "{record}");
             assert_eq!(golden.meaning["act"], act, "{record}");
@@ -491,7 +523,7 @@ mod tests {
         }
         assert_eq!(audiences, BTreeSet::from(["all", "gone", "leave", "some"]));
         let is_read = |letter: &char| {
-            let forms = ["4", "4|al|", "4|h|al|", "al:4:"]
+            let forms = ["4", "4|al|", "4|h|al|", "al:4:", "u|4|9|||||||"]
                 .map(|rest| format!("99\nall\n\n{letter}|{rest}"));
             forms.iter().any(|record| Job::parse("17", record).is_ok())
         };

@@ -166,14 +166,22 @@ impl Delivery {
             state: single.membership.state,
             epoch: single.membership.epoch,
             base: single.membership.base,
+            reset: single.membership.reset,
             peer: single.peer.to_owned(),
             marks: Marks {
                 holes: single.holes.iter().map(|at| (u64::MAX, *at)).collect(),
+                // A slot that has lost the last reset would refuse all marks that are later.
+                resets: single
+                    .membership
+                    .reset
+                    .map(|reset| (reset, "-".to_owned()))
+                    .into_iter()
+                    .collect(),
                 ..Marks::default()
             },
             decision: Decision {
                 vouched: single.membership.vouched,
-                named_after: None,
+                ..Decision::default()
             },
         };
         let keys = RoomKeys::new(app, room);

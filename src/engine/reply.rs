@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use crate::counts::number::{LARGEST, count, no_number};
+use crate::counts::number::{LARGEST, count, no_number, parse};
 use crate::error::{Error, Result};
 
 fn unexpected(what: &str) -> Error {
@@ -51,6 +51,11 @@ impl Reply {
 
     pub(crate) fn number(&mut self) -> Result<u64> {
         number(&self.value()?)
+    }
+
+    /// A position, which may be below 0.
+    pub(crate) fn position(&mut self) -> Result<i64> {
+        parse(Some(&self.text()?))
     }
 
     pub(crate) fn list(&mut self) -> Result<Reply> {

@@ -131,13 +131,18 @@ impl Trimmer {
                 .collect();
             let mut answers = self.redis.send_all(&items).await?.into_iter();
             for (_, membership) in &joined {
-                // A member without a record has read nothing since joining.
-                let mut read = membership
-                    .base
-                    .max(cleared_up_to(&cleared, membership.epoch));
+                // A member without a record has read nothing since joining. A reset may have gone back below the base.
+                let base = if membership.reset.is_some() {
+                    0
+                } else {
+                    membership.base
+                };
+                let cleared = cleared_up_to(&cleared, membership.marked_since()).unwrap_or(0);
+                let mut read = base.max(cleared);
                 for answer in answers.by_ref().take(2) {
                     let record = maybe_text(answer)?.unwrap_or_default();
-                    read = read.max(read_position(&record).unwrap_or(0));
+                    let position = read_position(&record).unwrap_or(0);
+                    read = read.max(u64::try_from(position).unwrap_or(0));
                 }
                 least = least.min(read);
             }

@@ -6,6 +6,7 @@ mod finish;
 mod members;
 mod messages;
 mod reads;
+mod resets;
 mod room;
 mod steps;
 mod users;
@@ -270,8 +271,16 @@ impl Writer {
                 up_to: None,
             };
             let Some((last, others)) = rooms.split_last() else {
-                // The two users have no room, so there is nothing to read.
-                set_outcome(outcomes, index, EventOutcome::Applied { position: None });
+                // The two users have no room, so there is nothing to read; what is unread can't be kept.
+                let outcome = match (&step.change, step.change.peer()) {
+                    (Change::Read { .. }, _) | (_, None) => {
+                        EventOutcome::Applied { position: None }
+                    }
+                    (_, Some((_, peer))) => {
+                        EventOutcome::Rejected(Rejection::NoDirectRoom(peer.clone()))
+                    }
+                };
+                set_outcome(outcomes, index, outcome);
                 continue;
             };
             // Two users may share several rooms. The read is applied to each of them; the message that it names is in one.

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::fields::{EventFields, Name, Wrong, text, wrong};
-use super::{Change, Edit, Event, MemberState, Mentions, Message, Order, RoomOrPeer, UpTo, time};
+use super::{
+    Change, Edit, Event, MemberState, Mentions, Message, Order, RoomOrPeer, UnreadFrom, UpTo, time,
+};
 use crate::json::{Raw, Surrogates};
 use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag, UserId};
 
@@ -23,11 +25,15 @@ const MAX_LONG_BYTES: usize = 4 << 10;
 /// The most bytes of a payload of a message in the form in which it is kept.
 const MAX_PAYLOAD_BYTES: usize = 4 << 10;
 const MAX_EXTRA_BYTES: usize = 1 << 10;
+/// The most unread messages that an event can tell.
+const MAX_UNREAD: u64 = 1_000_000_000;
+/// The most unread mentions that an event can make: each of them is kept.
+const MAX_SET_MENTIONS: u64 = 10_000;
 /// What a room may add to a user's sums.
 const COUNT_PREFS: [&str; 4] = ["all", "messages", "mentions", "none"];
 
 /// Each event type: its name, and the function that reads the fields of such an event.
-static TYPES: [(&str, Reading); 14] = [
+static TYPES: [(&str, Reading); 16] = [
     ("user.updated", user_updated),
     ("user.deleted", user_deleted),
     ("room.updated", room_updated),
@@ -43,7 +49,9 @@ static TYPES: [(&str, Reading); 14] = [
     ("message.updated", edited),
     ("message.recalled", recalled),
     ("room.read", read),
+    ("room.unread", unread),
     ("room.cleared", cleared),
+    ("counts.set", counts_set),
     ("user.read_all", read_all),
     ("pref.updated", pref),
 ];
@@ -295,7 +303,8 @@ fn recalled(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     Ok(Change::Recalled { place, sender, id })
 }
 
-fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+/// The user of an event, and the room: the one named, or the direct room with `peer`.
+fn user_in_place(fields: &mut EventFields<'_>) -> Result<(RoomOrPeer, UserId), Wrong> {
     let user = fields.required(Name::User, UserId::parse)?;
     let place = match (
         fields.name(Name::Room, RoomId::parse)?,
@@ -306,6 +315,11 @@ fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
         (None, Some(peer)) => RoomOrPeer::With(peer),
         (None, None) => return Err(wrong("room", "is missing")),
     };
+    Ok((place, user))
+}
+
+fn read(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let (place, user) = user_in_place(fields)?;
     let up_to = up_to(fields)?;
     Ok(Change::Read { place, user, up_to })
 }
@@ -324,6 +338,51 @@ fn up_to(fields: &mut EventFields<'_>) -> Result<UpTo, Wrong> {
         (None, None, Some(position)) => Ok(UpTo::Position(position)),
         (None, None, None) => Ok(UpTo::Head),
     }
+}
+
+fn unread(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let (place, user) = user_in_place(fields)?;
+    let id = fields.name(Name::FromId, MessageId::parse)?;
+    let time = fields.time(Name::FromTime, time::TimeUse::Bound)?;
+    let position = fields.position(Name::FromPosition)?;
+    let from = match (id, time, position) {
+        (Some(id), None, None) => UnreadFrom::Id(id),
+        (None, Some(time), None) => UnreadFrom::Time(time),
+        (None, None, Some(position)) => UnreadFrom::Position(position),
+        (None, None, None) => {
+            return Err(wrong(
+                "from_id",
+                "is missing, and so are from_time and from_position",
+            ));
+        }
+        (Some(_), Some(_), _) => return Err(wrong("from_time", "can't be given beside from_id")),
+        (Some(_), _, Some(_)) => {
+            return Err(wrong("from_position", "can't be given beside from_id"));
+        }
+        (_, Some(_), Some(_)) => {
+            return Err(wrong("from_position", "can't be given beside from_time"));
+        }
+    };
+    Ok(Change::Unread { place, user, from })
+}
+
+fn counts_set(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
+    let (place, user) = user_in_place(fields)?;
+    let unread = fields.number(Name::Unread, MAX_UNREAD)?;
+    let unread = unread.ok_or_else(|| wrong("unread", "is missing"))?;
+    let mentions = fields.number(Name::Mentions, MAX_UNREAD)?;
+    if mentions.is_some_and(|mentions| mentions.min(unread) > MAX_SET_MENTIONS) {
+        return Err(wrong(
+            "mentions",
+            "can't be more than 10,000 of the unread messages",
+        ));
+    }
+    Ok(Change::CountsSet {
+        place,
+        user,
+        unread,
+        mentions,
+    })
 }
 
 fn cleared(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {

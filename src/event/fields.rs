@@ -100,6 +100,10 @@ fields! {
     UpToId = "up_to_id",
     UpToTime = "up_to_time",
     UpToPosition = "up_to_position",
+    FromId = "from_id",
+    FromTime = "from_time",
+    FromPosition = "from_position",
+    Unread = "unread",
     Nickname = "nickname",
     AvatarUrl = "avatar_url",
     IsRobot = "is_robot",
@@ -272,6 +276,21 @@ impl<'a> EventFields<'a> {
             let number = raw.integer().and_then(|number| u64::try_from(number).ok());
             let position = number.filter(|position| *position >= 1);
             position.ok_or_else(|| wrong(field.as_str(), "must be a whole number from 1 on"))
+        };
+        self.take(field).map(read).transpose()
+    }
+
+    /// A number of messages.
+    pub(super) fn number(&mut self, field: Name, most: u64) -> Result<Option<u64>, Wrong> {
+        let read = |raw: Raw<'_>| {
+            let number = raw.integer().and_then(|number| u64::try_from(number).ok());
+            let number = number.filter(|number| *number <= most);
+            number.ok_or_else(|| {
+                wrong(
+                    field.as_str(),
+                    "must be a whole number from 0 to 1,000,000,000",
+                )
+            })
         };
         self.take(field).map(read).transpose()
     }

@@ -40,6 +40,8 @@ pub(crate) enum EventOutcome {
 pub(crate) enum Rejection {
     /// There is no such room.
     RoomNotFound(RoomId),
+    /// The user has no direct room with that one.
+    NoDirectRoom(UserId),
     /// There is no such user.
     UserNotFound(UserId),
     /// There is no such message, or it is older than the history.
@@ -63,6 +65,10 @@ impl Rejection {
             Rejection::RoomNotFound(room) => {
                 ("room_not_found", format!("no room {:?}", room.as_str()))
             }
+            Rejection::NoDirectRoom(peer) => (
+                "room_not_found",
+                format!("no direct room with {:?}", peer.as_str()),
+            ),
             Rejection::UserNotFound(user) => {
                 ("user_not_found", format!("no user {:?}", user.as_str()))
             }

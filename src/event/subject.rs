@@ -119,7 +119,9 @@ impl Change {
             Change::Message(message) => in_place(&message.place, message.sender.as_ref()),
             Change::Edited(edit) => in_place(&edit.place, edit.sender.as_ref()),
             Change::Recalled { place, sender, .. } => in_place(place, sender.as_ref()),
-            Change::Read { place, user, .. } => in_place(place, Some(user)),
+            Change::Read { place, user, .. }
+            | Change::Unread { place, user, .. }
+            | Change::CountsSet { place, user, .. } => in_place(place, Some(user)),
         }
     }
 
@@ -135,6 +137,8 @@ impl Change {
             Change::UserUpdated { user, .. }
             | Change::UserDeleted { user }
             | Change::Read { user, .. }
+            | Change::Unread { user, .. }
+            | Change::CountsSet { user, .. }
             | Change::ReadAll { user, .. }
             | Change::Pref { user, .. } => one(user),
             Change::RoomUpdated { room, kind, .. } => Concern {

@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::support::check;
-use crate::support::history::{History, Universe, setting};
+use crate::support::history::{History, Universe, chosen_seeds, setting};
 use crate::support::model::{Model, Outcome};
 use crate::support::{App, Config, Pod, RedisServer, app, assert_no_drift};
 
@@ -16,7 +16,7 @@ const SEEDS: [u64; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
 /// Runs all seeds at the same time, each in an app of its own.
 async fn histories(label: &'static str, seeds: &[u64], twice: bool) {
-    let seeds = setting("TEST_SEED").map_or_else(|| seeds.to_vec(), |seed| vec![seed]);
+    let seeds = chosen_seeds().unwrap_or_else(|| seeds.to_vec());
     let steps = setting("TEST_STEPS").unwrap_or(500);
     let apps: Vec<App> = seeds.iter().map(|_| app()).collect();
     let mut tasks = tokio::task::JoinSet::new();
@@ -50,7 +50,7 @@ async fn every_answer_agrees_with_the_model() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_older_than_the_history_is_answered_as_the_model_does() {
     let redis = RedisServer::start();
-    let seeds = setting("TEST_SEED").map_or_else(|| vec![201, 202, 203], |seed| vec![seed]);
+    let seeds = chosen_seeds().unwrap_or_else(|| vec![201, 202, 203]);
     let mut config = Config::apps(seeds.len());
     config.extra = "[history]\nmax_messages = 4\n".to_owned();
     let pod = Pod::start(&config, &redis);

@@ -49,10 +49,36 @@ fn number(meaning: &Meaning, name: &str) -> u64 {
     meaning[name].parse().unwrap()
 }
 
+/// A position, which may be below 0.
+fn position(meaning: &Meaning, name: &str) -> i64 {
+    meaning[name].parse().unwrap()
+}
+
 /// Moves one number of a meaning.
 fn add(meaning: &mut Meaning, name: &'static str, by: u64) {
     let moved = number(meaning, name) + by;
     meaning.insert(name, moved.to_string());
+}
+
+/// The last reset as it stands in a record; an empty text if there is none.
+fn reset(meaning: &Meaning) -> String {
+    match meaning["reset"].split_once(',') {
+        None if meaning["reset"].is_empty() => String::new(),
+        None => base36(number(meaning, "reset") - number(meaning, "epoch")),
+        Some((stamp, unknown)) => {
+            let after = stamp.parse::<u64>().unwrap() - number(meaning, "epoch");
+            format!("{},{unknown}", base36(after))
+        }
+    }
+}
+
+/// What stands at the end of a record: flags, and the last reset.
+fn ending(meaning: &Meaning) -> String {
+    match (meaning["flags"].as_str(), reset(meaning).as_str()) {
+        ("", "") => String::new(),
+        (flags, "") => format!("|{flags}"),
+        (flags, reset) => format!("|{flags}|{reset}"),
+    }
 }
 
 /// A stamp as it stands in a record.
@@ -93,12 +119,9 @@ fn start(meaning: &Meaning) -> String {
 fn room_record(meaning: &Meaning) -> String {
     let created: i64 = meaning["created"].parse().unwrap();
     let made = created - (number(meaning, "epoch") / 1_000) as i64;
-    let flags = match meaning["flags"].as_str() {
-        "" => String::new(),
-        flags => format!("|{flags}"),
-    };
+    let ends = ending(meaning);
     format!(
-        "{}|{}|{}|{}|{}|{}|{}|{}|{}|{made}|{}{flags}",
+        "{}|{}|{}|{}|{}|{}|{}|{}|{}|{made}|{}{ends}",
         start(meaning),
         meaning["head"],
         meaning["holes"],
@@ -115,24 +138,28 @@ fn room_record(meaning: &Meaning) -> String {
 /// The record of a supergroup that means this.
 fn supergroup_record(meaning: &Meaning) -> String {
     let (holes, mentions) = (&meaning["holes"], &meaning["mentions"]);
-    let count = match meaning["flags"].as_str() {
-        "" => String::new(),
-        digit => format!("|{digit}"),
-    };
-    format!("{}|{holes}|{mentions}{count}", start(meaning))
+    format!("{}|{holes}|{mentions}{}", start(meaning), ending(meaning))
 }
 
 /// The positions that the record counts as holes and as mentions: the first ones above the read position.
-fn marked(meaning: &Meaning) -> (Vec<u64>, Vec<u64>) {
-    let [read, holes, mentions] = ["read", "holes", "mentions"].map(|name| number(meaning, name));
+fn marked(meaning: &Meaning) -> (Vec<i64>, Vec<i64>) {
+    let [read, holes, mentions] = ["read", "holes", "mentions"].map(|name| position(meaning, name));
     let first_mention = read + holes + 1;
     let holes = (read + 1..first_mention).collect();
     let mentions = (first_mention..first_mention + mentions).collect();
     (holes, mentions)
 }
 
-fn comma_list(positions: &[u64]) -> String {
-    let texts: Vec<String> = positions.iter().map(u64::to_string).collect();
+/// A position as it stands in a mark.
+fn in_mark(position: i64) -> String {
+    match position {
+        0.. => format!("{position:016}"),
+        _ => format!("-{:015}", 1_000_000_000_000_000 + position),
+    }
+}
+
+fn comma_list<T: ToString>(positions: &[T]) -> String {
+    let texts: Vec<String> = positions.iter().map(T::to_string).collect();
     texts.join(",")
 }
 
@@ -163,7 +190,7 @@ impl Slot {
             let (holes, mentions) = marked(meaning);
             for (letter, positions) in [("h", holes), ("m", mentions)] {
                 for position in positions {
-                    let mark = format!("{ROOM}|{letter}|{position:016}");
+                    let mark = format!("{ROOM}|{letter}|{}", in_mark(position));
                     self.raw::<()>(&["ZADD", &key("marks"), "0", &mark]);
                 }
             }
@@ -171,8 +198,8 @@ impl Slot {
         let flags = meaning.get("flags").map_or("", String::as_str);
         if flags.contains('e') {
             // Of the first message that mentions the user.
-            let position = marked(meaning).1[0];
-            let mark = format!("{ROOM}|e|{position:016}|7|1");
+            let position = in_mark(marked(meaning).1[0]);
+            let mark = format!("{ROOM}|e|{position}|7|1");
             self.raw::<()>(&["ZADD", &key("marks"), "0", &mark]);
         }
         for (letter, setting) in [('h', "hidden"), ('s', "sticky"), ('m', "muted")] {
@@ -248,7 +275,13 @@ impl Slot {
             true => last_message(meaning),
             false => String::new(),
         };
-        let membership = format!("{}|{}", meaning["state"], base36(epoch));
+        let mut membership = format!("{}|{}", meaning["state"], base36(epoch));
+        // Marks come with the last reset that the room knows.
+        let reset = reset(meaning);
+        if hole.is_some() && !reset.is_empty() {
+            let (reset, _) = reset.split_once(',').unwrap_or((&reset, ""));
+            membership = format!("{membership}||{reset}");
+        }
         let marks = format!("{}\n\n\n{}\n\n", of("peer"), comma_list(hole.as_slice()));
         let arguments = [
             ROOM,
@@ -379,7 +412,8 @@ fn the_scripts_read_supergroup_records_as_the_file_says() {
 
         let (holes, mentions) = marked(&meaning);
         let positions = [comma_list(&holes), comma_list(&mentions)];
-        let read: (i64, String, String, String, String, String) = slot
+        type Answer = (i64, String, String, String, String, String, String, String);
+        let read: Answer = slot
             .run("user_room", &["counts", "supers", "marks"], &[ROOM])
             .unwrap();
         let expected = (
@@ -389,6 +423,8 @@ fn the_scripts_read_supergroup_records_as_the_file_says() {
             meaning["read"].clone(),
             positions[0].clone(),
             positions[1].clone(),
+            reset(&meaning),
+            String::new(),
         );
         assert_eq!(read, expected, "{record}");
 
@@ -396,12 +432,14 @@ fn the_scripts_read_supergroup_records_as_the_file_says() {
         type Pairs = Vec<String>;
         let overview: (String, Pairs, Pairs, Pairs, Pairs) =
             slot.run("user_overview", &keys, &["cro"]).unwrap();
-        let listed = format!("{record}|{}", positions.join("|"));
+        let listed = format!("{record}|{}|", positions.join("|"));
         assert_eq!(overview.4, [ROOM.to_owned(), listed], "{record}");
 
         // The user's own message: a hole of a member, and a later revision of the room.
         add(&mut meaning, "revision", 3);
-        let own = number(&meaning, "read") + (holes.len() + mentions.len()) as u64 + 1;
+        let above = (holes.len() + mentions.len()) as i64;
+        let own = position(&meaning, "read").max(0) + above + 1;
+        let own = own.try_into().unwrap();
         if meaning["state"] == "j" {
             add(&mut meaning, "holes", 1);
         }
@@ -516,7 +554,7 @@ fn room_unread_counts_golden_jobs_as_the_file_says() {
         slot.raw::<()>(&room);
         let record = job.record.replace("\\n", "\n");
         slot.raw::<()>(&["HSET", &key("pending"), "7", &record]);
-        let arguments = ["j", "5", "1", "", "", "al"];
+        let arguments = ["j", "5", "1", "", "", "al", "0", "0", ""];
         let reply: (
             String,
             String,
@@ -527,6 +565,8 @@ fn room_unread_counts_golden_jobs_as_the_file_says() {
             String,
             String,
             String,
+            u64,
+            u64,
         ) = slot.run("room_unread", &keys, &arguments).unwrap();
         let counted = ["unread", "mentions"].map(|name| number(&job.meaning, name));
         assert_eq!([reply.4, reply.5], counted, "{record}");

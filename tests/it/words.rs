@@ -1,5 +1,5 @@
-//! What events can say beside "sent" and "read": a room cleared for everybody, a message that does not count for some, a read up to
-//! a position, and what a room adds to a user's sums.
+//! What events can say beside "sent" and "read": a room cleared for everybody, a message that does not count for some, a read up
+//! to a position, and what a room adds to a user's sums.
 
 use serde_json::{Value, json};
 

@@ -172,6 +172,8 @@ pub struct Model {
     pub rooms: BTreeMap<String, Room>,
     /// How many messages the history of a room holds; none: more than any test sends. (None of them grows old.)
     pub history: Option<usize>,
+    /// Whether a room has lost messages that its members know. Then the rows of a user say no positions.
+    pub lost_messages: bool,
     /// The time at which events are accepted, in milliseconds; none: the time of now.
     pub now: Option<i64>,
     /// What events with a key have left: the name of a room or of a user, the key, and the type of event.

@@ -47,12 +47,16 @@ impl Model {
         if include_rooms {
             let row = |(id, room): (&str, &Room)| {
                 let pref = room.pref(user);
-                json!({
+                let mut row = json!({
                     "room": id, "kind": room.kind.name(), "custom_type": room.custom_type, "tags": room.tags,
                     "messages": room.unread(user), "mentions": room.mentions(user), "count": pref.get("count").unwrap_or(&json!("all")),
                     "muted": pref["muted"], "hidden": pref["hidden"],
-                    "read_position": room.read_position(user), "head": room.head(),
-                })
+                });
+                if !self.lost_messages {
+                    row["read_position"] = room.read_position(user).into();
+                    row["head"] = room.head().into();
+                }
+                row
             };
             answer["rooms"] = self.rooms_of(user).map(row).collect();
         }

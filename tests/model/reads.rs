@@ -152,6 +152,20 @@ impl Room {
         }
     }
 
+    /// Whether the room knows which messages have times up to that one; else it is an error.
+    fn knows_time(&self, time: i64, history: Option<usize>) -> Checked<()> {
+        let counted = self.counted();
+        let first = self.first_known(history) - 1;
+        let mut known = counted.iter().skip(usize::try_from(first).unwrap_or(0));
+        let is_known = counted.iter().all(|m| m.time <= time)
+            || counted.iter().all(|m| m.time > time)
+            || known.any(|m| m.time <= time);
+        match is_known {
+            true => Ok(()),
+            false => Err("message_not_found"),
+        }
+    }
+
     fn knows(&self, id: &str, history: Option<usize>) -> bool {
         self.position_of(id, history).is_ok()
     }
@@ -210,14 +224,18 @@ impl Model {
 
     /// Everybody who has joined reads, as by `room.read`. Open: an id that the room doesn't know is rejected, by time too; so is
     /// what the room has forgotten, if one member's read would be. Of the members for whom it is older than a reset nothing
-    /// changes.
+    /// changes. Open: a time that lies in what the room has forgotten is rejected, whatever the members have read.
     pub(super) fn room_cleared(&mut self, event: &Value, when: &When) -> Checked<Outcome> {
         let up_to = when.up_to(point(event, "up_to")?);
         let history = self.history;
         let room = self.room_mut(id(event, "room")?)?;
         let members: Vec<String> = room.joined().map(str::to_owned).collect();
-        if let Some(Point::Id(id)) = &up_to {
-            room.position_of(id, history)?;
+        match &up_to {
+            Some(Point::Id(id)) => {
+                room.position_of(id, history)?;
+            }
+            Some(Point::Time(time)) => room.knows_time(*time, history)?,
+            _ => {}
         }
         for user in &members {
             room.read_position_of(user, up_to.as_ref(), history)?;

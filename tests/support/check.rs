@@ -233,6 +233,9 @@ pub async fn native(app: &impl Answers, model: &Model, user: &str) -> Check {
     status(what, &reply, 200)?;
     for room in reply.body["rooms"].as_array_mut().into_iter().flatten() {
         sort(&mut room["tags"]);
+        if let (Some(row), true) = (room.as_object_mut(), model.lost_messages) {
+            row.retain(|name, _| name != "read_position" && name != "head");
+        }
         room.as_object_mut()
             .map(|room| room.entry("custom_type").or_insert(Value::Null));
     }

@@ -25,6 +25,8 @@ pub static ALL: [&str; 11] = [
 
 /// Those that the server has by now.
 pub const SERVER_KNOWS: &[&str] = &[
+    "room.unread",
+    "counts.set",
     "room.cleared",
     "message.updated",
     "except",

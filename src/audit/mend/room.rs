@@ -380,7 +380,13 @@ pub(super) fn plan_version(plan: &mut MendPlan, keys: &RoomKeys, rev: &str, mrev
     }
 }
 
-/// A member's entry by the user's record. The base is not known; the read position stands in for it, and is not below it.
+/// A member's entry by the user's record. The base is not known; the read position stands in for it, and is not below it, unless
+/// there was a reset: then the base has no meaning any more.
 pub(super) fn entry_of(record: &AuditRecord) -> String {
-    format!("{}|{}|{}", record.state, short(record.epoch), record.read)
+    let (state, epoch) = (record.state, short(record.epoch));
+    let base = u64::try_from(record.read).unwrap_or(0);
+    match record.reset {
+        None => format!("{state}|{epoch}|{base}"),
+        Some(reset) => format!("{state}|{epoch}|{base}|||{}", reset.rev),
+    }
 }

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::drift::Drift;
+use crate::audit::form::marked_position;
 use crate::audit::record::AuditRecord;
-use crate::counts::number::whole_number;
 
 /// The records of a slot that can be read, with the numbers that follow from its marks.
 #[derive(Debug, Default)]
 pub(super) struct SlotRecords {
     pub(super) rooms: BTreeMap<String, AuditRecord>,
     /// Holes by room.
-    pub(super) holes: BTreeMap<String, BTreeSet<u64>>,
+    pub(super) holes: BTreeMap<String, BTreeSet<i64>>,
     /// Marks without a meaning.
     pub(super) stale: Vec<String>,
 }
@@ -21,37 +21,43 @@ impl SlotRecords {
     pub(super) fn add_mark(&mut self, mark: &str, letter: &str) {
         let parts: Vec<&str> = mark.split('|').collect();
         let (room, is, digits) = match parts.as_slice() {
-            [room, is @ ("h" | "m"), digits]
-                if digits.len() == 16 && whole_number(digits).is_some() =>
-            {
-                (*room, *is, *digits)
+            [room, is @ ("h" | "m" | "x"), digits] => (*room, *is, *digits),
+            [room, "e", digits, _, _] => (*room, "e", *digits),
+            _ => ("", "", ""),
+        };
+        let Some(at) = marked_position(digits) else {
+            if letter == "h" {
+                self.stale.push(mark.to_owned());
             }
-            [room, "e", digits, _, _] if letter == "e" && digits.len() == 16 => {
-                (*room, "e", *digits)
-            }
-            [_, "e", digits, _, _] if digits.len() == 16 => return,
-            _ if letter == "h" => return self.stale.push(mark.to_owned()),
-            _ => return,
+            return;
         };
         if is != letter {
             return;
         }
-        let at: u64 = digits.parse().unwrap_or(0);
         let holes = self.holes.entry(room.to_owned()).or_default();
         match self.rooms.get_mut(room) {
             Some(record) if record.state == 'j' && at > record.read => {
-                if is == "m" && holes.contains(&at) {
+                let has_meaning = match is {
+                    "m" => !holes.contains(&at),
+                    "h" => at > 0,
+                    // Only a supergroup counts mentions of everybody by itself.
+                    "x" => record.reset.is_some() && record.head.is_none(),
+                    _ => true,
+                };
+                if !has_meaning {
                     return self.stale.push(mark.to_owned());
                 }
-                if is == "h" {
-                    holes.insert(at);
-                    record.holes += 1;
-                } else if is == "e" {
-                    record.edited();
-                } else {
-                    record.mentions += 1;
+                match is {
+                    "h" => {
+                        holes.insert(at);
+                        record.holes += 1;
+                    }
+                    "e" => record.edited(),
+                    "m" => record.mentions += 1,
+                    _ => {}
                 }
-                record.head = record.head.map(|head| head.max(at));
+                let top = u64::try_from(at).unwrap_or(0);
+                record.head = record.head.map(|head| head.max(top));
             }
             _ => self.stale.push(mark.to_owned()),
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::plan::{Plan, Target, comma_list};
+use super::plan::{Plan, Target, stamped_list};
 use super::work::{Delivered, Reason, Refused};
 use super::{Delivery, LEASE_MICROS, PER_ROOM_CALL};
 use crate::connection::Item;
@@ -105,6 +105,7 @@ impl<'a> SlotAnswers<'a> {
                 "D" => Reason::Deleted,
                 "O" => Reason::Over,
                 "A" => Reason::Ahead,
+                "R" => Reason::Reset,
                 _ => return Err(unexpected_reply()),
             };
             self.refused.push((target, reason, slot_stamp(stamp)?));
@@ -318,8 +319,8 @@ impl<'a> FanOut<'a> {
             return Ok((all, None));
         }
         let common = CommonMarks {
-            holes: comma_list(self.plan.common_holes.iter().copied()),
-            mentions: comma_list(self.plan.common_mentions.iter().copied()),
+            holes: stamped_list(&self.plan.common_holes),
+            mentions: stamped_list(&self.plan.common_mentions),
         };
         let sizes = self.sizes(targets.len(), keys);
         let (mut first_failure, mut failures) = (None, 0);

@@ -29,6 +29,8 @@ pub(super) struct Marks {
     pub(super) edits: Vec<(u64, u64, bool)>,
     /// Preferences: lines of name and value in turn.
     pub(super) prefs: Vec<(u64, String)>,
+    /// Resets of the read position, as `deliver.lua` takes them.
+    pub(super) resets: Vec<(u64, String)>,
 }
 
 impl Marks {
@@ -39,6 +41,15 @@ impl Marks {
             && self.mentions.is_empty()
             && self.edits.is_empty()
             && self.prefs.is_empty()
+            && self.resets.is_empty()
+    }
+
+    /// Whether there are any that come before or after a reset.
+    fn has_positions(&self) -> bool {
+        let positions = [&self.reads, &self.holes, &self.mentions];
+        positions.into_iter().any(|marks| !marks.is_empty())
+            || !self.edits.is_empty()
+            || !self.resets.is_empty()
     }
 }
 
@@ -48,10 +59,10 @@ pub(super) struct Plan<'a> {
     pub(super) jobs: Vec<u64>,
     /// When the lease of these jobs last began.
     pub(super) leased: Mutex<Instant>,
-    /// Positions that don't count for anybody.
-    pub(super) common_holes: Vec<u64>,
-    /// Positions that mention everybody.
-    pub(super) common_mentions: Vec<u64>,
+    /// Positions that don't count for anybody, with the stamps of their jobs.
+    pub(super) common_holes: Vec<(u64, u64)>,
+    /// Positions that mention everybody, with the stamps of their jobs.
+    pub(super) common_mentions: Vec<(u64, u64)>,
     /// Positions up to which everybody who has joined has read, with the stamps of their jobs.
     common_reads: Vec<(u64, u64, &'a [(Enc, u64)])>,
     /// Edits that change for everybody whether a message mentions them, with the stamps of their jobs.
@@ -79,6 +90,8 @@ pub(super) struct Target<'a> {
     pub(super) state: char,
     pub(super) epoch: u64,
     pub(super) base: u64,
+    /// The last reset of the membership, if marks are sent.
+    pub(super) reset: Option<u64>,
     pub(super) peer: String,
     pub(super) marks: Marks,
     pub(super) decision: Decision,
@@ -92,15 +105,20 @@ impl Target<'_> {
         let none = positions.into_iter().all(Vec::is_empty)
             && marks.edits.is_empty()
             && marks.prefs.is_empty();
-        none && self.decision.vouched.is_none() && matches!(self.state, 'j' | 'i')
+        // With a reset, the slot has to tell whether it knows it.
+        let plain = self.decision.vouched.is_none() && self.reset.is_none();
+        none && plain && matches!(self.state, 'j' | 'i')
     }
 
-    /// The membership as `deliver.lua` takes it: state and epoch, and the stamp that it is known to come after.
+    /// The membership as `deliver.lua` takes it: state and epoch, the stamp that it is known to come after, and its last reset.
     pub(super) fn membership(&self) -> String {
         let membership = format!("{}|{}", self.state, short(self.epoch));
-        match self.decision.vouched {
-            Some(stamp) => format!("{membership}|{stamp}"),
-            None => membership,
+        let reset = self.reset.and_then(|reset| reset.checked_sub(self.epoch));
+        match (self.decision.vouched, reset.map(short)) {
+            (Some(stamp), Some(reset)) => format!("{membership}|{stamp}|{reset}"),
+            (Some(stamp), None) => format!("{membership}|{stamp}"),
+            (None, Some(reset)) => format!("{membership}||{reset}"),
+            (None, None) => membership,
         }
     }
 
@@ -117,12 +135,13 @@ impl Target<'_> {
             (None, _) => String::new(),
         };
         format!(
-            "{}\n{}\n{}\n{}\n{}\n{}{}",
+            "{}\n{}\n{}\n{}\n{}\n{}{}{}",
             self.peer,
             naming,
             read.map(u64::to_string).unwrap_or_default(),
             position_list(&marks.holes),
             position_list(&marks.mentions),
+            reset_lines(&marks.resets),
             pref_lines(&marks.prefs),
             edit_lines(&marks.edits)
         )
@@ -237,8 +256,8 @@ impl<'a> Plan<'a> {
                 at,
                 everybody: true,
                 ..
-            } => self.common_mentions.push(*at),
-            Act::Recall(at) => self.common_holes.push(*at),
+            } => self.common_mentions.push((job.stamp, *at)),
+            Act::Recall(at) => self.common_holes.push((job.stamp, *at)),
             Act::Edit { at, on, off } => {
                 for (named, is_named) in [(off, false), (on, true)] {
                     if *named == Named::Everybody {
@@ -278,6 +297,7 @@ impl<'a> Plan<'a> {
                 state,
                 epoch,
                 base,
+                reset: None,
                 peer: peer.map(|p| p.as_str().to_owned()).unwrap_or_default(),
                 marks,
                 decision: self.decision(user),
@@ -303,6 +323,7 @@ impl<'a> Plan<'a> {
             marks.holes.extend(&passing.holes);
             marks.mentions.extend(&passing.mentions);
             marks.edits.extend(&passing.edits);
+            marks.resets.extend(passing.resets.iter().cloned());
         }
         for edit in &self.common_edits {
             // What an edit says of this user by name goes before what it says of everybody.
@@ -319,12 +340,31 @@ impl<'a> Plan<'a> {
         }
         // A member exists already, because of the membership.
         marks.naming = None;
-        marks.reads.retain(|(stamp, _)| membership.owns(*stamp));
-        marks.holes.retain(|(stamp, _)| membership.owns(*stamp));
-        marks.mentions.retain(|(stamp, _)| membership.owns(*stamp));
-        marks.edits.retain(|(stamp, ..)| membership.owns(*stamp));
+        // What is older than the last reset was delivered before the room accepted the reset.
+        let is_own = |stamp: &u64| {
+            membership.owns(*stamp) && membership.reset.is_none_or(|reset| *stamp > reset)
+        };
+        marks.reads.retain(|(stamp, _)| is_own(stamp));
+        marks.holes.retain(|(stamp, _)| is_own(stamp));
+        marks.mentions.retain(|(stamp, _)| is_own(stamp));
+        marks.edits.retain(|(stamp, ..)| is_own(stamp));
         marks.prefs.retain(|(stamp, _)| membership.owns(*stamp));
-        target(membership.state, membership.epoch, membership.base, marks)
+        marks
+            .resets
+            .retain(|(stamp, _)| membership.reset == Some(*stamp));
+        marks.resets.dedup();
+        let decision = self.decision(user);
+        if let Some(lost) = decision.lost_reset.filter(|_| marks.resets.is_empty())
+            && membership.reset == Some(lost)
+        {
+            marks.resets.push((lost, "-".to_owned()));
+        }
+        let is_marked = marks.has_positions()
+            || !self.common_holes.is_empty()
+            || !self.common_mentions.is_empty();
+        let reset = membership.reset.filter(|_| is_marked);
+        let target = target(membership.state, membership.epoch, membership.base, marks);
+        target.map(|target| Target { reset, ..target })
     }
 
     fn only_naming(&self, user: &Enc) -> Marks {
@@ -359,6 +399,7 @@ impl<'a> Plan<'a> {
             state: '-',
             epoch: 0,
             base: 0,
+            reset: None,
             peer: String::new(),
             marks,
             decision: self.decision(user),
@@ -375,6 +416,7 @@ fn add_marks(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
             match &job.act {
                 Act::Read(to, _) => marks.reads.push((stamp, *to)),
                 Act::Prefs(lines) => marks.prefs.push((stamp, lines.clone())),
+                Act::Reset(text) => marks.resets.push((stamp, text.clone())),
                 _ => {}
             }
         }
@@ -427,16 +469,27 @@ fn add_marks(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
 }
 
 fn position_list(marks: &[(u64, u64)]) -> String {
-    comma_list(marks.iter().map(|(_, position)| *position))
+    comma_list(marks.iter().map(|(_, position)| position.to_string()))
 }
 
-pub(super) fn comma_list(positions: impl Iterator<Item = u64>) -> String {
+/// Positions with the stamps of their jobs.
+pub(super) fn stamped_list(marks: &[(u64, u64)]) -> String {
+    comma_list(marks.iter().map(|(stamp, at)| format!("{at}:{stamp}")))
+}
+
+/// As lines of `<`, stamp and what the reset is. There is one at most.
+fn reset_lines(resets: &[(u64, String)]) -> String {
+    let line = |(stamp, text): &(u64, String)| format!("<\n{stamp}\n{text}\n");
+    resets.iter().take(1).map(line).collect()
+}
+
+fn comma_list(positions: impl Iterator<Item = String>) -> String {
     let mut out = String::new();
     for position in positions {
         if !out.is_empty() {
             out.push(',');
         }
-        out.push_str(&position.to_string());
+        out.push_str(&position);
     }
     out
 }

@@ -76,6 +76,10 @@ pub(crate) struct Decision {
     pub(crate) vouched: Option<u64>,
     /// The user was named as a sender after this deletion, and so exists again.
     pub(crate) named_after: Option<u64>,
+    /// The slot did not have this reset, and its job was looked for.
+    pub(crate) sought_reset: Option<u64>,
+    /// The job of this reset is gone: the slot takes the reset for known.
+    pub(crate) lost_reset: Option<u64>,
 }
 
 pub(crate) type Decisions = BTreeMap<Enc, Decision>;
@@ -91,6 +95,8 @@ pub(crate) enum Reason {
     Ahead,
     /// The user was deleted, and the delivery only names the user as a sender.
     Naming,
+    /// The slot does not have the last reset of the read position yet.
+    Reset,
 }
 
 /// A refusal: a user's slot left itself unchanged.

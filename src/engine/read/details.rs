@@ -53,8 +53,8 @@ impl Reader {
         self.faults.at_key(details, || keys.meta())
     }
 
-    /// The members of a room whose ids come after `after`, by id, at most `limit` of them. `None`: there is no such room. Of a list
-    /// that is too long for one answer every page takes a walk through all of it.
+    /// The members of a room whose ids come after `after`, by id, at most `limit` of them. `None`: there is no such room. Of a
+    /// list that is too long for one answer every page takes a walk through all of it.
     pub(crate) async fn members(
         &self,
         app: &AppId,

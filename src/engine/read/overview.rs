@@ -8,7 +8,7 @@ use super::Reader;
 use super::fields::{ALL_FAMILIES, FAMILIES, PLAIN_KINDS, field, suffixes};
 use crate::connection::Item;
 use crate::counts::number::{add, count, parse, unreadable};
-use crate::counts::record::{RoomRecord, SupergroupRecord};
+use crate::counts::record::{Reset, RoomRecord, SupergroupRecord};
 use crate::counts::{CountPref, Kind, Totals};
 use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
@@ -28,7 +28,7 @@ pub(super) struct CountedRoom {
     pub(super) tags: Vec<String>,
     /// What the room adds to sums.
     pub(super) count: CountPref,
-    pub(super) read: u64,
+    pub(super) read: i64,
     pub(super) head: u64,
     /// Which of the user's preferences are true, by their first letters. The records of supergroups don't hold them.
     pub(super) flags: Option<String>,
@@ -80,13 +80,17 @@ pub(super) struct Supergroup {
     pub(crate) read: String,
     pub(crate) holes: String,
     pub(crate) mentions: String,
+    /// Mentions of everybody that are none for the user.
+    pub(crate) unset: String,
+    pub(crate) reset: Option<Reset>,
     pub(crate) count: CountPref,
 }
 
 impl Supergroup {
-    /// The record, `|positions of holes|positions of mentions`.
+    /// The record, `|positions of holes|positions of mentions|positions of unset mentions`.
     fn parse(room: String, text: &str) -> Result<Self> {
-        let (rest, mentions) = text.rsplit_once('|').ok_or_else(unreadable)?;
+        let (rest, unset) = text.rsplit_once('|').ok_or_else(unreadable)?;
+        let (rest, mentions) = rest.rsplit_once('|').ok_or_else(unreadable)?;
         let (record, holes) = rest.rsplit_once('|').ok_or_else(unreadable)?;
         let record = SupergroupRecord::read(record)?;
         Ok(Self {
@@ -96,6 +100,8 @@ impl Supergroup {
             read: record.read.to_string(),
             holes: holes.to_owned(),
             mentions: mentions.to_owned(),
+            unset: unset.to_owned(),
+            reset: record.reset,
             count: record.count,
         })
     }
@@ -117,7 +123,10 @@ impl Supergroup {
                 .arg(&self.read)
                 .arg(&self.holes)
                 .arg(&self.mentions)
-                .arg(user),
+                .arg(user)
+                .arg(self.reset.map_or(0, |reset| reset.stamp))
+                .arg(self.reset.map_or(0, |reset| reset.unknown))
+                .arg(&self.unset),
         )
     }
 }
@@ -302,7 +311,7 @@ impl Reader {
                 tags,
                 count: supergroup.count,
                 head: answer.number()?,
-                read: answer.number()?,
+                read: answer.position()?,
                 flags: None,
             });
         }

@@ -6,7 +6,7 @@ use super::Reader;
 use super::overview::Supergroup;
 use crate::connection::Item;
 use crate::counts::number::stamp;
-use crate::counts::record::RoomRecord;
+use crate::counts::record::{Reset, RoomRecord};
 use crate::counts::room::Membership;
 use crate::counts::{CountPref, MemberCount, RoomCounts};
 use crate::engine::members::{LONGEST, parse_members};
@@ -17,8 +17,8 @@ use crate::names::{AppId, RoomId, UserId};
 use crate::scripts;
 
 impl Reader {
-    /// Unread messages in one room, and if asked for (`positions`) read positions, for those of `users` who have joined it. Without
-    /// `users`: for all who have joined it, unless the room has too many members.
+    /// Unread messages in one room, and if asked for (`positions`) read positions, for those of `users` who have joined it.
+    /// Without `users`: for all who have joined it, unless the room has too many members.
     pub(crate) async fn room_unread(
         &self,
         app: &AppId,
@@ -123,18 +123,25 @@ impl Reader {
         for ((user, membership), answer) in joined.into_iter().zip(answers) {
             let mut reply = Reply::new(answer)?;
             match reply.value()? {
-                Value::Int(-1) => supergroups.push((
-                    user,
-                    Supergroup {
+                Value::Int(-1) => {
+                    let state = reply.text()?;
+                    let epoch = stamp(Some(&reply.text()?))?;
+                    let read = reply.text()?;
+                    let (holes, mentions) = (reply.text()?, reply.text()?);
+                    let reset = reply.text()?;
+                    let supergroup = Supergroup {
                         room: room.clone(),
-                        state: reply.text()?,
-                        epoch: stamp(Some(&reply.text()?))?,
-                        read: reply.text()?,
-                        holes: reply.text()?,
-                        mentions: reply.text()?,
+                        state,
+                        epoch,
+                        read,
+                        holes,
+                        mentions,
+                        unset: reply.text()?,
+                        reset: Reset::recorded(&reset, epoch)?,
                         count: CountPref::All,
-                    },
-                )),
+                    };
+                    supergroups.push((user, supergroup));
+                }
                 count => {
                     let keys = UserKeys::new(app, &user);
                     let unread = self.faults.at_key(stored(&count), || keys.counts())?;
@@ -170,7 +177,7 @@ impl Reader {
             counts.push(MemberCount {
                 user: decode(user.as_str()),
                 unread,
-                read: answer.number()?,
+                read: answer.position()?,
             });
         }
         Ok(counts)
@@ -178,13 +185,14 @@ impl Reader {
 }
 
 /// A user's read position by the user's record of the room; without a record of this membership, its base.
-fn read_position(record: &str, membership: Membership) -> Result<u64> {
+fn read_position(record: &str, membership: Membership) -> Result<i64> {
+    let base = i64::try_from(membership.base).unwrap_or(i64::MAX);
     if record.is_empty() {
-        return Ok(membership.base);
+        return Ok(base);
     }
     let record = RoomRecord::read(record)?;
     Ok(match record.epoch == membership.epoch {
         true => record.read,
-        false => membership.base,
+        false => base,
     })
 }

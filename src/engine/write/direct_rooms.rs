@@ -67,6 +67,10 @@ impl Writer {
             Some(Err(error)) => return Err(error.clone()),
             None => &[],
         };
+        if matches!(change, Change::CountsSet { .. }) {
+            // The numbers are of one room.
+            return Ok((rooms.iter().take(1).cloned().collect(), Found::Existing));
+        }
         if change.message_id().is_none() {
             return Ok((rooms.to_vec(), Found::Existing));
         }

@@ -8,7 +8,7 @@ use super::steps::{RoomSteps, SentAt, Step};
 use super::{ROUNDS, USERS_PER_CALL, Writer, unexpected_reply};
 use crate::counts::room::{Job, Membership};
 use crate::engine::deliver::{Decision, Decisions, LEASE_MICROS, Reason, Refused, Work};
-use crate::engine::reply::maybe_text;
+use crate::engine::reply::{Reply, maybe_text};
 use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::event::{Change, EventOutcome, MemberState, Rejection, Wait};
@@ -58,8 +58,12 @@ impl Writer {
             ahead = ahead.max(delivered.ahead);
             finished.unreadable.extend(delivered.unreadable);
             if !delivered.refused.is_empty() {
-                let settlement = self
-                    .settle_refusals(app, room, &mut work, &delivered.refused)
+                let (resets, refused): (Vec<Refused>, Vec<Refused>) = delivered
+                    .refused
+                    .into_iter()
+                    .partition(|one| one.reason == Reason::Reset);
+                let mut settlement = self.settle_refusals(app, room, &mut work, &refused).await?;
+                self.add_resets(&keys, &mut work, &resets, resend.as_ref(), &mut settlement)
                     .await?;
                 finished.over.extend(settlement.over);
                 if settlement.to_all || !settlement.resend.is_empty() {
@@ -84,6 +88,45 @@ impl Writer {
         }
         let why = "who is in the room keeps changing; the delivery will be made again";
         Err(Error::Unavailable(why.into()))
+    }
+
+    /// Adds to `work` the resets that users' slots do not have yet. If the job of a reset is gone and a second delivery is refused as
+    /// well, the slot has lost it: the next delivery says so.
+    async fn add_resets(
+        &self,
+        keys: &RoomKeys,
+        work: &mut Work,
+        refused: &[Refused],
+        before: Option<&Decisions>,
+        settlement: &mut Settlement,
+    ) -> Result<()> {
+        for refused in refused.chunks(USERS_PER_CALL) {
+            let mut get = redis::cmd("HMGET");
+            get.arg(keys.pending());
+            for one in refused {
+                get.arg(one.stamp);
+            }
+            let mut records = Reply::new(self.inner.redis.query(&get).await?)?;
+            for one in refused {
+                let earlier = before.and_then(|before| before.get(&one.user)).copied();
+                let mut decision = earlier.unwrap_or_default();
+                match maybe_text(records.value()?)? {
+                    Some(record) => {
+                        let job = Job::parse(&one.stamp.to_string(), &record)?;
+                        if work.jobs.iter().all(|known| known.stamp != job.stamp) {
+                            work.jobs.push(job);
+                        }
+                    }
+                    None if decision.sought_reset == Some(one.stamp) => {
+                        decision.lost_reset = Some(one.stamp);
+                    }
+                    None => {}
+                }
+                decision.sought_reset = Some(one.stamp);
+                settlement.resend.insert(one.user.clone(), decision);
+            }
+        }
+        Ok(())
     }
 
     /// Has the room decide what becomes of memberships that users' slots refused. Adds the job that follows to `work`.
@@ -112,6 +155,7 @@ impl Writer {
                             Reason::Over => "O",
                             Reason::Ahead => "A",
                             Reason::Naming => "N",
+                            Reason::Reset => "",
                         });
                         call.push(one.stamp);
                         let (job, base) = one.brought_in.unzip();

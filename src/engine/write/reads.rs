@@ -9,7 +9,6 @@ use super::steps::{Numbered, RoomSteps, SentAt, Step};
 use super::{ROOMS_AT_ONCE, Writer};
 use crate::connection::Item;
 use crate::counts::record::{RoomRecord, SupergroupRecord};
-use crate::counts::room::Membership;
 use crate::engine::deliver::LEASE_MICROS;
 use crate::engine::reply::maybe_text;
 use crate::error::Result;
@@ -103,7 +102,7 @@ impl RoomWorker<'_> {
                 keys.pending(),
             ]
         };
-        let call = |token: u64, has_read: u64| {
+        let call = |token: u64, has_read: Option<i64>| {
             let mut all = with_event_keys(keys, own());
             all.extend(keys.of_time());
             scripts::ROOM_READ
@@ -116,17 +115,17 @@ impl RoomWorker<'_> {
                 .arg(user.as_str())
                 .arg(how)
                 .arg(&value)
-                .arg(has_read)
+                .arg(has_read.map(|to| to.to_string()).unwrap_or_default())
                 .arg(order)
                 .arg(&time)
         };
-        let mut reply = self.accept(|token| call(token, 0)).await?;
+        let mut reply = self.accept(|token| call(token, None)).await?;
         let mut code = reply.text()?;
         if code == "OLD" {
             // The room has forgotten the message. For a user who has read everything that is forgotten, this changes nothing.
             let (forgotten, born) = (reply.number()?, reply.number()?);
             let has_read = self.has_read(user, born).await?;
-            if has_read >= forgotten {
+            if has_read.is_some_and(|to| u64::try_from(to).is_ok_and(|to| to >= forgotten)) {
                 reply = self.accept(|token| call(token, has_read)).await?;
                 code = reply.text()?;
             }
@@ -177,7 +176,7 @@ impl RoomWorker<'_> {
     }
 
     /// A position up to which the user has certainly read the room. Undelivered jobs may raise the read position further.
-    async fn has_read(&self, user: &Enc, born: u64) -> Result<u64> {
+    async fn has_read(&self, user: &Enc, born: u64) -> Result<Option<i64>> {
         if !self.work.jobs.is_empty() {
             // The user's marks of earlier events of the request are delivered first.
             self.confirm_members(BTreeSet::from([user.clone()])).await?;
@@ -201,12 +200,12 @@ impl RoomWorker<'_> {
                 let read = SupergroupRecord::read(&record);
                 (slot.supers(), read.map(|r| (r.state, r.epoch, r.read)))
             }
-            (None, None) => return Ok(0),
+            (None, None) => return Ok(None),
         };
         let (state, epoch, read) = self.writer.inner.faults.at_key(read, || key)?;
         // A record of an earlier room by that name says nothing about this one.
         let is_current = state == 'j' && epoch >= born;
-        Ok(if is_current { read } else { 0 })
+        Ok(is_current.then_some(read))
     }
 
     /// The outcome when the room rejects a read that named the peer. A user who has left the room has nothing to read, so the
@@ -219,17 +218,8 @@ impl RoomWorker<'_> {
         let nothing_to_read = EventOutcome::Applied { position: None };
         match rejected {
             EventOutcome::Rejected(Rejection::RoomNotFound(_)) => Ok(nothing_to_read),
-            EventOutcome::Rejected(Rejection::NotAMember) => {
-                let mut get = redis::cmd("HGET");
-                get.arg(self.keys.members()).arg(user.as_str());
-                let membership = maybe_text(self.writer.inner.redis.query(&get).await?)?;
-                let membership = membership
-                    .map(|text| Membership::parse(&text))
-                    .transpose()?;
-                Ok(match membership {
-                    Some(membership) if membership.state == 'i' => rejected,
-                    _ => nothing_to_read,
-                })
+            EventOutcome::Rejected(Rejection::NotAMember) if !self.is_invited(user).await? => {
+                Ok(nothing_to_read)
             }
             rejected => Ok(rejected),
         }

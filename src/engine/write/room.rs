@@ -65,6 +65,7 @@ impl Writer {
             unfinished: 0,
             wants_trim: false,
             has_rejected: false,
+            unreadable: BTreeSet::new(),
             outcomes: Vec::with_capacity(room.steps.len()),
         };
         let indices: Vec<usize> = room.steps.iter().map(|step| step.index).collect();
@@ -84,14 +85,16 @@ impl Writer {
             outcomes.extend(rest.map(|index| (index, EventOutcome::Rejected(rejection.clone()))));
         }
         let wants_trim = worker.wants_trim;
+        let mut unreadable = std::mem::take(&mut worker.unreadable);
         let work = worker.into_work().await?;
         if wants_trim {
             self.inner.trimmer.trim_later(app, &name);
         }
         let finished = self.hand_over(app, name, work, wait).await?;
+        unreadable.extend(finished.unreadable);
         // An event that concerns one user only is not done if that user's slot can't be read; the caller repeats it.
         for (index, user) in single_users {
-            if finished.unreadable.contains(&user)
+            if unreadable.contains(&user)
                 && let Some((_, outcome)) = outcomes.iter_mut().find(|(at, _)| *at == index)
                 && !matches!(outcome, EventOutcome::Rejected(_))
             {
@@ -120,6 +123,8 @@ pub(super) struct RoomWorker<'a> {
     pub(super) wants_trim: bool,
     /// Whether the room rejected an event.
     pub(super) has_rejected: bool,
+    /// Users whose slots could not be read in deliveries that were made before the end of the request.
+    pub(super) unreadable: BTreeSet<Enc>,
     pub(super) outcomes: Vec<Numbered<EventOutcome>>,
 }
 
@@ -203,6 +208,21 @@ impl RoomWorker<'_> {
                     }
                     (outcome, _) => Ok(outcome),
                 }
+            }
+            Change::Unread { place, user, from } => {
+                let user = encode(user.as_str());
+                let outcome = self.unread_from(&user, &from, key).await?;
+                self.with_peer(&place, &user, outcome).await
+            }
+            Change::CountsSet {
+                place,
+                user,
+                unread,
+                mentions,
+            } => {
+                let user = encode(user.as_str());
+                let outcome = self.set_counts(&user, unread, mentions, key).await?;
+                self.with_peer(&place, &user, outcome).await
             }
             Change::Cleared { up_to, .. } => self.clear(&up_to, sent_at, key).await,
             Change::Pref { user, prefs, .. } => {

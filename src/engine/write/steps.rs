@@ -148,23 +148,17 @@ impl Step {
     /// The user, if the step concerns nobody else.
     pub(super) fn single_user(&self) -> Option<Numbered<Enc>> {
         match &self.change {
-            Change::Read { user, .. } | Change::Pref { user, .. } => {
-                Some((self.index, encode(user.as_str())))
-            }
+            Change::Read { user, .. }
+            | Change::Unread { user, .. }
+            | Change::CountsSet { user, .. }
+            | Change::Pref { user, .. } => Some((self.index, encode(user.as_str()))),
             _ => None,
         }
     }
 
     /// Whether the user's slot keeps the event's key when the event is done.
     pub(super) fn takes_users_key(&self) -> bool {
-        let by_peer = matches!(
-            &self.change,
-            Change::Read {
-                place: RoomOrPeer::With(_),
-                ..
-            }
-        );
-        by_peer && !self.key.is_empty()
+        self.change.peer().is_some() && !self.key.is_empty()
     }
 }
 

@@ -8,25 +8,19 @@ use crate::connection::Item;
 use crate::counts::room::{Act, Audience, Job};
 use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
-use crate::event::{Change, Event, EventOutcome, Rejection, RoomOrPeer};
+use crate::event::{Event, EventOutcome, Rejection};
 use crate::keys::{self, Enc, UserKeys, encode};
 use crate::names::{AppId, UserId};
 use crate::scripts;
 
 impl Writer {
-    /// The reads that have a key and name a peer instead of a room: index, user, key. When such an event is repeated the two
+    /// The reads and resets that have a key and name a peer instead of a room: index, user, key. When such an event is repeated the two
     /// users may have another room. So the user's slot keeps the key too, for this peer.
     pub(super) fn reads_by_peer(&self, events: &[Numbered<Event>]) -> Vec<(usize, Enc, String)> {
-        let by_peer = |(index, event): &Numbered<Event>| match &event.change {
-            Change::Read {
-                place: RoomOrPeer::With(peer),
-                user,
-                ..
-            } => {
-                let key = self.key_of(event, peer);
-                (!key.is_empty()).then(|| (*index, encode(user.as_str()), key))
-            }
-            _ => None,
+        let by_peer = |(index, event): &Numbered<Event>| {
+            let (user, peer) = event.change.peer()?;
+            let key = self.key_of(event, peer);
+            (!key.is_empty()).then(|| (*index, encode(user.as_str()), key))
         };
         events.iter().filter_map(by_peer).collect()
     }

@@ -235,7 +235,7 @@ struct RoomAnswer<'a> {
     hidden: bool,
     /// Which of the room's counts are in the sums.
     count: &'static str,
-    read_position: u64,
+    read_position: i64,
     head: u64,
 }
 

@@ -75,7 +75,7 @@ async fn counts(
     struct AnswerBody {
         unread: BTreeMap<String, u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        read: Option<BTreeMap<String, u64>>,
+        read: Option<BTreeMap<String, i64>>,
     }
     let reader = &call.state.reader;
     match reader.room_unread(app, room, users, positions).await? {

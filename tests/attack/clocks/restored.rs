@@ -99,6 +99,7 @@ async fn members_who_are_ahead_of_their_room_are_told_all_the_same() {
             cluster.nodes[2].restart();
             cluster.settled();
             story.model = saved;
+            story.model.lost_messages = true;
             if fresh {
                 story.start_pods(2);
             }

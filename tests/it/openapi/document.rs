@@ -312,7 +312,12 @@ impl Document {
                 }
             }
             for status in operation.statuses() {
-                let place = format!("{}/responses/{status}/content", operation.place);
+                let response = format!("{}/responses/{status}", operation.place);
+                // An answer without a body.
+                if self.value(&response).get("content").is_none() {
+                    continue;
+                }
+                let place = format!("{response}/content");
                 let contents = self.value(&place).as_object().unwrap();
                 for (content_type, content) in contents {
                     let schema = format!("{place}/{}/schema", escaped(content_type));

@@ -389,7 +389,7 @@ async fn a_spoiled_history_is_rebuilt_to_what_the_model_says() {
     let redis = RedisServer::start();
     let config = Config::apps(2);
     let pod = Pod::start(&config, &redis);
-    for (seed, keys) in [601, 602].into_iter().zip(&config.apps) {
+    for (seed, keys) in [603, 604].into_iter().zip(&config.apps) {
         let mut history = History::new(App::new(keys, &pod.base), seed);
         history.run(300, true).await.unwrap();
         assert_no_drift(&redis.url(), &keys.id);
@@ -418,7 +418,7 @@ async fn a_spoiled_history_is_rebuilt_to_what_the_model_says() {
                 }
             }
         }
-        assert!(spoiled > 5);
+        assert!(spoiled > 5, "{spoiled} of {}", all.lines().count());
         let of = ["--redis-url", &redis.url(), "--app", &keys.id];
         assert_eq!(
             support::run_unread(&[&["verify"], &of[..]].concat()).code,

@@ -1,6 +1,6 @@
 //! Long random histories against the model, step by step.
 //!
-//! `TEST_SEED=n` runs one seed, `TEST_STEPS=n` sets the number of events for each. A failure names its seed and leaves all that
+//! `TEST_SEED=n` runs one seed, `TEST_SEEDS=a..b` those from a to b (see `make soak-model`), `TEST_STEPS=n` sets the number of events for each. A failure names its seed and leaves all that
 //! was sent in a file; what was sent by time says so there. Where the definition is silent (see [`Universe::is_defined`]) nothing
 //! is generated.
 
@@ -30,6 +30,20 @@ pub fn setting(name: &str) -> Option<u64> {
         text.parse()
             .unwrap_or_else(|_| panic!("{name} is no number: {text}"))
     })
+}
+
+/// The seeds that the environment sets.
+pub fn chosen_seeds() -> Option<Vec<u64>> {
+    let range = std::env::var("TEST_SEEDS").ok().map(|text| {
+        let ends = text
+            .split_once("..")
+            .map(|(from, to)| (from.parse(), to.parse()));
+        match ends {
+            Some((Ok(from), Ok(to))) => (from..=to).collect(),
+            _ => panic!("TEST_SEEDS is no range: {text}"),
+        }
+    });
+    range.or_else(|| setting("TEST_SEED").map(|seed| vec![seed]))
 }
 
 pub struct History {

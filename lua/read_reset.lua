@@ -1,0 +1,194 @@
+#!lua
+-- Purpose: reset a member's read position: back to just before a message (room.unread), or to where so many messages are unread
+--   (counts.set). The script writes the job that delivers the reset to that member. A user's slot ignores what is older than its
+--   last reset, so all that is older has to be delivered first: the reply names those jobs, and the caller asks again after them.
+-- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua), 3 ids (hash: id -> what message_send.lua writes),
+--   4 log (list: rev|position|time|id, see message_send.lua), 5 allmentions (sorted set of positions),
+--   6 pending (hash: job -> record), 7 and 8 keys that were taken (hashes)
+-- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
+--   4 history in messages, 5 history in microseconds, 6 user, 7 id|time|position: back to before that; or count: so many messages
+--   are unread, 8 the id, the time (milliseconds), the position, or the number, 9 with count: '' or how many of them are mentions
+-- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
+--   mrev, created, last_at, last_time} or {'DUP', the same}
+--   or {'WAIT', '', '', pending jobs of this member that have to be delivered first (job and record in turn), now and so on}
+--   or {'BUSY'} too many jobs are pending,
+--   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
+--   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history, or the error UNREADABLE
+-- Lib: fanout, keys, bound
+local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
+local user, how, value, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+
+local now = clock()
+asked[13], asked[14] = 'accepted', 'cleared'
+local m = opened(meta)
+numbers(m, 13)
+if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
+local taken, take = keyed(KEYS[7], KEYS[8], ARGV[3], now)
+if taken then
+  if not taken.same then return {'KEY'} end
+  local record = redis.call('HGET', pending, taken.job) or ''
+  return {'DUP', taken.job, record, unfinished(pending), now, unpack(m, 1, 11)}
+end
+if not m[7] then return {'ROOM'} end
+local entry = redis.call('HGET', members, user) or ''
+local start, state, began, rest, since, reset = string.match(entry, '^((%a)|(%w+)|%w+)(|?%d*|?(%d*))|?(%d*)$')
+if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} end
+local epoch = tonumber(began, 36)
+local head, is_supergroup = tonumber(m[2]), m[3] == 'supergroup'
+
+-- The pending jobs that this member's slot merges in another way before the reset than after it.
+if redis.call('HLEN', pending) > 5000 then return {'BUSY'} end
+local first = tonumber(since) or epoch
+local all, wait = redis.call('HGETALL', pending), {}
+local function is_in(list) return list == '*' or string.find(',' .. list .. ',', ',' .. user .. ',', 1, true) end
+for i = 1, #all, 2 do
+  local audience, names, what, act = string.match(all[i + 1], '^%d+\n(%a+)\n([^\n]*)\n(%a)|(.*)$')
+  local concerns = false
+  if what == 'm' then
+    local own, sender, named, except = string.match(act, '^%d+|(%a)|([^|]*)|([^|]*)|?[^|]*|?%d*|?([^|]*)$')
+    must(own, 'a job')
+    concerns = (sender == user and (own == 'r' or own == 'h')) or is_in(named) or is_in(except)
+  elseif what == 'e' then
+    local on, off = string.match(act, '^%d+|([^|]*)|([^|]*)$')
+    must(on, 'a job')
+    concerns = is_in(on) or is_in(off)
+  elseif what == 'r' or what == 'c' or what == 'b' then
+    concerns = audience == 'all' or is_in(names)
+  end
+  if concerns and tonumber(all[i]) > first then
+    wait[#wait + 1] = all[i]
+    wait[#wait + 1] = all[i + 1]
+  end
+end
+if #wait > 0 then return {'WAIT', '', '', wait, now, unpack(m, 1, 11)} end
+
+local function nothing()
+  take('')
+  return {'OK', '', '', unfinished(pending), now, unpack(m, 1, 11)}
+end
+
+-- The messages of the history, from the newest one back, some at a time; each with its position (0: silent), time and id, and the
+-- text of its element. Nothing older is known.
+local length = redis.call('LLEN', log)
+local oldest = math.max(length - max_messages, 0)
+local function history(look)
+  local stop = length
+  while stop > oldest do
+    local chunk = redis.call('LRANGE', log, math.max(stop - 64, oldest), stop - 1)
+    local found, is_over = {}, false
+    for i = #chunk, 1, -1 do
+      local rev, at, time, id, sender, except = string.match(chunk[i], '^(%d+)|(%d+)|(%-?%d+)|([^|]*)|?([^|]*)|?([^|]*)$')
+      must(rev, 'a message of the history')
+      is_over = tonumber(rev) < now - max_age
+      if is_over then break end
+      if at ~= '0' then
+        found[#found + 1] = {rev = rev, at = tonumber(at), time = tonumber(time), id = id, sender = sender, except = except}
+      end
+    end
+    if look(found) or is_over then return end
+    stop = stop - 64
+  end
+end
+
+-- Where a room.unread goes back to.
+local to, is_there = nil, how == 'count'
+if how == 'id' then
+  local known = redis.call('HGET', ids, value)
+  if not known then return {'MESSAGE'} end
+  local rev, at, number, silent = string.match(known .. '|', '^(%d+)|(%d+)|%-?%d+|%d+|(%d+)|(s?)')
+  must(rev, 'what is known of a message')
+  if tonumber(rev) < now - max_age or tonumber(m[13]) - tonumber(number) >= max_messages then return {'MESSAGE'} end
+  to = silent == 's' and tonumber(at) or tonumber(at) - 1
+elseif how == 'position' then
+  if head == 0 then return nothing() end
+  local position = math.min(head, tonumber(value))
+  history(function(found)
+    for _, one in ipairs(found) do is_there = is_there or one.at == position end
+    return is_there
+  end)
+  if not is_there then return {'MESSAGE'} end
+  to = position - 1
+elseif how == 'time' then
+  local time, lowest = tonumber(value), nil
+  history(function(found)
+    for _, one in ipairs(found) do
+      if one.time >= time then lowest = one.at end
+    end
+  end)
+  if not lowest then return nothing() end
+  to = lowest - 1
+end
+
+-- What the room knows of the positions above the new read position: those that don't count (the user's own, and those that except
+-- the user; and recalled ones), and those that mention the user (in a supergroup those that the room counts as mentions of
+-- everybody, and the others).
+local own, gone, to_all, named = {}, {}, {}, {}
+local missing, lowest = tonumber(how == 'count' and value or '0'), head + 1
+history(function(found)
+  if how == 'count' and missing == 0 then return true end
+  local some = {}
+  for i, one in ipairs(found) do some[i] = one.id end
+  local known = #some > 0 and redis.call('HMGET', ids, unpack(some)) or {}
+  for i, one in ipairs(found) do
+    if to and one.at <= to then return true end
+    local rev, recall, mentioned = string.match((known[i] or '') .. '|||', '^(%d+)|%d+|%-?%d+|(%d+)|%d+|s?|([^|]*)|')
+    local is_known = rev == one.rev
+    local counts = true
+    if one.sender == user or is_in(one.except) then
+      own[#own + 1] = one.at
+      counts = false
+    end
+    if is_known and recall ~= '0' then
+      gone[#gone + 1] = one.at
+      counts = false
+    end
+    if counts and is_known and is_in(mentioned) then
+      local by_room = is_supergroup and mentioned == '*' and redis.call('ZSCORE', allmentions, one.at)
+      local list = by_room and to_all or named
+      list[#list + 1] = one.at
+    end
+    lowest = one.at
+    if how == 'count' and counts then
+      missing = missing - 1
+      if missing == 0 then
+        to = one.at - 1
+        return true
+      end
+    end
+  end
+end)
+local unknown = ''
+if how == 'count' and not to then
+  -- Each position that is older than the history, or before the first message, counts as one.
+  to = missing == 0 and head or lowest - 1 - missing
+  if missing > 0 then
+    unknown = int(lowest - 1)
+    if is_supergroup and to < lowest - 1 then
+      local kept = redis.call('ZRANGE', allmentions, int(to + 1), int(lowest - 1), 'BYSCORE', 'LIMIT', 0, 10000)
+      for _, at in ipairs(kept) do to_all[#to_all + 1] = tonumber(at) end
+    end
+  end
+end
+
+local open = unfinished(pending)
+local rev = math.max(tonumber(m[1]) + 1, now)
+m[1] = int(rev)
+m[8] = version(rev, m[8], 'b' .. user .. m[1])
+local function list(positions)
+  for i = 1, #positions do positions[i] = int(positions[i]) end
+  return table.concat(positions, ',')
+end
+local cleared = is_supergroup and cleared_up_to(m[14], math.max(epoch, tonumber(reset) or 0))
+local what = table.concat({how == 'count' and 'n' or 'u', int(to), m[2], unknown, mentions, cleared and int(cleared) or '',
+  list(own), list(gone), list(to_all), list(named)}, '|')
+local record = int(now + lease) .. '\nsome\n' .. user .. '\nb|' .. what
+-- The entry always has the places before that of the reset.
+local filled = rest
+while select(2, string.gsub(filled, '|', '')) < 2 do filled = filled .. '|' end
+redis.call('HSET', members, user, start .. filled .. '|' .. m[1])
+redis.call('HSET', meta, 'rev', m[1], 'mrev', m[8], 'resets', '1')
+redis.call('HSET', pending, m[1], record)
+take(m[1])
+return {'OK', m[1], record, open, now, unpack(m, 1, 11)}

@@ -1,0 +1,154 @@
+//! Resets of a member's read position: `room.unread` and `counts.set`.
+
+use std::time::Duration;
+
+use super::room::{RoomWorker, with_event_keys};
+use crate::counts::room::{Job, Membership};
+use crate::engine::deliver::{LEASE_MICROS, Work};
+use crate::engine::reply::{Reply, maybe_text};
+use crate::engine::snapshot::Snapshot;
+use crate::error::{Error, Result};
+use crate::event::{EventOutcome, Rejection, RoomOrPeer, UnreadFrom};
+use crate::keys::{Enc, encode};
+use crate::names::UserId;
+use crate::scripts;
+
+/// How often a room is asked at most while jobs of the member are pending. Two rounds are enough unless other calls keep adding
+/// jobs about this very member.
+const ROUNDS: u32 = 8;
+
+impl RoomWorker<'_> {
+    /// Marks messages as unread for one member.
+    pub(super) async fn unread_from(
+        &mut self,
+        user: &Enc,
+        from: &UnreadFrom,
+        key: &str,
+    ) -> Result<EventOutcome> {
+        let (how, value) = match from {
+            UnreadFrom::Id(id) => ("id", encode(id.as_str()).as_str().to_owned()),
+            UnreadFrom::Time(time) => ("time", time.to_string()),
+            UnreadFrom::Position(position) => ("position", position.to_string()),
+        };
+        self.reset(user, [how, &value, ""], key).await
+    }
+
+    /// Sets how many messages one member has unread, and if given how many of them are mentions.
+    pub(super) async fn set_counts(
+        &mut self,
+        user: &Enc,
+        unread: u64,
+        mentions: Option<u64>,
+        key: &str,
+    ) -> Result<EventOutcome> {
+        let mentions = mentions.map(|mentions| mentions.min(unread).to_string());
+        let mentions = mentions.unwrap_or_default();
+        self.reset(user, ["count", &unread.to_string(), &mentions], key)
+            .await
+    }
+
+    /// Has the room accept a reset. Whatever is pending for the member is delivered before.
+    async fn reset(&mut self, user: &Enc, what: [&str; 3], key: &str) -> Result<EventOutcome> {
+        for round in 0..ROUNDS {
+            let history = &self.writer.inner.history;
+            let keys = &self.keys;
+            let own = || {
+                [
+                    keys.meta(),
+                    keys.members(),
+                    keys.ids(),
+                    keys.log(),
+                    keys.allmentions(),
+                    keys.pending(),
+                ]
+            };
+            let mut reply = self
+                .accept(|token| {
+                    scripts::READ_RESET
+                        .call(&with_event_keys(keys, own()))
+                        .arg(token)
+                        .arg(LEASE_MICROS)
+                        .arg(key)
+                        .arg(history.max_messages)
+                        .arg(history.max_age_micros())
+                        .arg(user.as_str())
+                        .arg(&what)
+                })
+                .await?;
+            match reply.text()?.as_str() {
+                "WAIT" => self.deliver_before(reply).await?,
+                "BUSY" => break,
+                code => {
+                    let outcome = self.outcome(code, reply)?;
+                    if !self.work.passing.is_empty() {
+                        // The user may be a member by a passing job that has not reached the user's slot.
+                        self.work.refresh.insert(user.clone());
+                    }
+                    return Ok(outcome);
+                }
+            }
+            // Other calls are adding jobs: they get time to finish them.
+            if round > 1 {
+                tokio::time::sleep(Duration::from_millis(5 << round)).await;
+            }
+        }
+        let why = "too many deliveries of the room are pending";
+        Err(Error::Unavailable(why.into()))
+    }
+
+    /// Delivers the pending jobs that a reset has to wait for, and all that this request has accepted in the room so far.
+    async fn deliver_before(&mut self, mut reply: Reply) -> Result<()> {
+        let _no_job = Job::read(&mut reply)?;
+        let pending = reply.list()?.pairs()?;
+        let snapshot = Snapshot::read(&mut reply)?;
+        let mut work = Work {
+            snapshot,
+            ..std::mem::take(&mut self.work)
+        };
+        for (id, record) in pending {
+            let job = Job::parse(&id, &record)?;
+            if work.jobs.iter().all(|known| known.stamp != job.stamp) {
+                work.jobs.push(job);
+            }
+        }
+        self.work.snapshot = work.snapshot.clone();
+        let name = encode(self.id.as_str());
+        let finished = self.writer.finish(self.app, &name, work).await?;
+        self.unreadable.extend(finished.unreadable);
+        Ok(())
+    }
+
+    /// The outcome of an event that may have named the peer. A user who has left the room has none with this peer.
+    pub(super) async fn with_peer(
+        &self,
+        place: &RoomOrPeer,
+        user: &Enc,
+        outcome: EventOutcome,
+    ) -> Result<EventOutcome> {
+        let RoomOrPeer::With(peer) = place else {
+            return Ok(outcome);
+        };
+        match outcome {
+            EventOutcome::Rejected(Rejection::RoomNotFound(_)) => Ok(no_room_with(peer)),
+            EventOutcome::Rejected(Rejection::NotAMember) if !self.is_invited(user).await? => {
+                Ok(no_room_with(peer))
+            }
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// Whether the user is invited to the room.
+    pub(super) async fn is_invited(&self, user: &Enc) -> Result<bool> {
+        let mut get = redis::cmd("HGET");
+        get.arg(self.keys.members()).arg(user.as_str());
+        let membership = maybe_text(self.writer.inner.redis.query(&get).await?)?;
+        let membership = membership
+            .map(|text| Membership::parse(&text))
+            .transpose()?;
+        Ok(membership.is_some_and(|membership| membership.state == 'i'))
+    }
+}
+
+fn no_room_with(peer: &UserId) -> EventOutcome {
+    EventOutcome::Rejected(Rejection::NoDirectRoom(peer.clone()))
+}
