@@ -18,7 +18,8 @@
 -- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a pending conversion to a supergroup), pending jobs
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if room_trim.lua should
 --   forget mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '',
---   record or ''; then job and record in turn: what has waited for the messages (lib/time)}
+--   record or ''; then how many room.unread have waited
+--   for these messages, and of each user, time and id; then job and record in turn: what else has waited (lib/time)}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} other users have the pair's room,
 --   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the room is gone, or the error UNREADABLE
 -- Lib: fanout, arrived, bound, join, time
@@ -43,8 +44,10 @@ local born, head, kind = m[7], tonumber(m[2] or 0), m[3]
 local function member(user)
   local entry = redis.call('HGET', members, user)
   if not entry or not born then return nil end
-  local s, epoch = string.match(entry, '^(%a)|(%w+)')
+  local s, epoch, here = string.match(entry, '^(%a)|(%w+)|%w-(h?)%f[^%w]')
   if not s or s == 'l' or tonumber(epoch, 36) < tonumber(born) then return nil end
+  -- Who has read or sent anything since joining has an h after the base.
+  if s == 'j' and here == '' then redis.call('HSET', members, user, (string.gsub(entry, '^(%a|%w+|%d+)', '%1h', 1))) end
   return s, epoch
 end
 
@@ -70,7 +73,7 @@ redis.call('HLEN', members)
 if kind == 'supergroup' then redis.call('ZCOUNT', allmentions, 0, 0) end
 
 -- What the order of time needs. It is nothing in a room that keeps nothing of it and takes messages by their arrival.
-local time, waiting, extra = nil, {}, {}
+local time, waiting, extra, unread = nil, {}, {}, {}
 if by_time or m[22] then
   time = time_order(KEYS[7], KEYS[8], KEYS[9], now)
   time.live = m[22] and time.holds(m[22])
@@ -157,13 +160,16 @@ if time then
       for i = 1, #all, 2 do
         local s, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
         local began = s == 'j' and tonumber(epoch, 36)
-        if began and began >= tonumber(born) and began < everybody then here[all[i]] = epoch end
+        if began and began >= tonumber(born) and began < everybody then
+          local _, _, _, up_to = read_on_arrival(KEYS[9], all[i], began)
+          if up_to < everybody then here[all[i]] = epoch end
+        end
       end
     end
     return here, everybody
   end
   -- What has waited for a message takes effect.
-  function take_effect(list, at, at_time, silent, recall)
+  function take_effect(id, list, at, at_time, silent, recall)
     local mm = {[2] = head, [13] = mintime, [14] = maxtime, [15] = accepted}
     for _, act in ipairs(list) do
       local record
@@ -173,15 +179,18 @@ if time then
         end
         if not silent and kind ~= 'supergroup' then record = int(now + lease) .. '\nall\n\nc|' .. at end
         recall = false
+      elseif act[1] == 'u' then
+        unread[#unread + 1] = {act[3], act[5], id}
       elseif act[1] == 'r' then
         local user, epoch, when = act[3], act[4], tonumber(act[5])
-        local s, began, base = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)')
-        if s == 'j' and began == epoch then
+        local s, began, base, more = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)h?(.*)$')
+        local _, reset = read_on_arrival(KEYS[9], user, tonumber(epoch, 36))
+        if s == 'j' and began == epoch and not (reset and when <= reset) then
           local set, position = read_on_arrival(KEYS[9], user, tonumber(epoch, 36)), tonumber(at)
           local function skip(before) return set[before] end
           if skip(position) then position = bound('time', at_time, mm, ids, log, now, max_messages, max_age, skip) or 0 end
           time.has_read(user, epoch, tonumber(at_time), when)
-          if position > tonumber(base) then record = int(now + lease) .. '\nsome\n' .. user .. '\nr|' .. int(position) end
+          if position > tonumber(base) or string.match(more, '%d$') then record = int(now + lease) .. '\nsome\n' .. user .. '\nr|' .. int(position) end
         end
       end
       if record then
@@ -287,9 +296,15 @@ for i = 9, #ARGV, 11 do
       local s, epoch
       if sender ~= '' then s, epoch = member(sender) end
       if s == 'j' then own = mark and 'r' or silent and 'q' or 'h' end
-      if by_time and own == 'r' then
-        time.has_read(sender, epoch, at_time, at_time)
-        time.live = true
+      if time and own == 'r' then
+        local _, reset = read_on_arrival(KEYS[9], sender, tonumber(epoch, 36))
+        if by_time and reset and at_time <= reset then
+          -- Older than the last reset, it neither moves the read position nor sets a bound.
+          own = silent and 'q' or 'h'
+        else
+          time.has_read(sender, epoch, by_time and at_time or nil, by_time and at_time or math.floor(now / 1000))
+          time.live = true
+        end
       end
       if one ~= '' then more = '|' .. one .. ',' .. two .. '|' .. int(silent and head or head - 1) end
       if #excepted > 0 then more = (more ~= '' and more or '||') .. '|' .. table.concat(excepted, ',') end
@@ -302,7 +317,7 @@ for i = 9, #ARGV, 11 do
     reply[n + 3] = what ~= '' and rev_text or ''
     reply[n + 4] = what
     if waiting[id] then
-      take_effect(waiting[id], at, sent, silent, recall ~= '0')
+      take_effect(id, waiting[id], at, sent, silent, recall ~= '0')
       time.forget_waiting(id)
       time.live = true
     end
@@ -351,5 +366,9 @@ if not existed then redis.call('PERSIST', meta) end
 local start = {'OK', job, record, open, now, unpack(m, 1, 11)}
 start[17] = much
 for i = 1, #reply do start[17 + i] = reply[i] end
-for i = 1, #extra do start[17 + #reply + i] = extra[i] end
+start[#start + 1] = #unread
+for _, one in ipairs(unread) do
+  for i = 1, 3 do start[#start + 1] = one[i] end
+end
+for i = 1, #extra do start[#start + 1] = extra[i] end
 return start

@@ -23,7 +23,7 @@ if by_time and how == 'all' then how, value = 'time', ARGV[11] end
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position'
-asked[18], asked[19] = 'cleared', 'late'
+asked[18], asked[19], asked[20] = 'cleared', 'late', 'timed'
 local m = opened(meta)
 numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
@@ -34,14 +34,21 @@ if taken then
   return {'DUP', taken.job, record, unfinished(pending), now, unpack(m, 1, 11)}
 end
 if not m[7] then return {'ROOM'} end
-local state, began, base, reset = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)|?%d*|?%d*|?(%d*)$')
+local entry = redis.call('HGET', members, user) or ''
+local state, began, base, reset = string.match(entry, '^(%a)|(%w+)|(%d+)h?|?%d*|?%d*|?(%d*)$')
 if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} end
 local epoch
 epoch, reset = tonumber(began, 36), tonumber(reset)
 
-local arrived = m[19] and read_on_arrival(KEYS[10], user, epoch)
+local arrived, reset_time, exempt, _
+if m[19] then arrived, reset_time, _, _, exempt = read_on_arrival(KEYS[10], user, epoch) end
+if by_time and reset_time and (how == 'time' and tonumber(value) or event_time) <= reset_time then
+  -- It is older than the last reset.
+  take('')
+  return {'DUP', '', '', unfinished(pending), now, unpack(m, 1, 11)}
+end
 local function skip(at) return arrived and arrived[at] end
-if m[3] == 'supergroup' then read = math.max(read, cleared_up_to(m[18], reset or epoch, skip) or read) end
+if m[3] == 'supergroup' then read = math.max(read, cleared_up_to(m[18], reset or epoch, skip, exempt) or read) end
 local position, more = bound(how, value, m, ids, log, now, max_messages, max_age, skip)
 local limit = position and more
 if not position then
@@ -59,6 +66,11 @@ if not position then
   if math.max(reset and read or tonumber(base), read) < forgotten then return {'OLD', int(forgotten), m[7]} end
   position = 0
 end
+if not by_time and m[20] then
+  local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
+  time.has_read(user, began, nil, math.floor(now / 1000))
+  time.finish(meta)
+end
 if by_time then
   local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
   if how == 'time' then limit = tonumber(value) elseif how == 'position' then limit = time_at(position, log, max_messages) end
@@ -73,6 +85,10 @@ if position > tonumber(base) or reset then
   record = int(now + lease) .. '\nsome\n' .. user .. '\nr|' .. int(position)
   redis.call('HSET', meta, 'rev', job)
   redis.call('HSET', pending, job, record)
+end
+-- Who has read or sent anything since joining has an h after the base.
+if not string.match(entry, '^%a|%w+|%d+h') then
+  redis.call('HSET', members, user, (string.gsub(entry, '^(%a|%w+|%d+)', '%1h', 1)))
 end
 take(job)
 return {'OK', job, record, open, now, unpack(m, 1, 11)}

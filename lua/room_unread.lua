@@ -28,10 +28,14 @@ if epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
 if state == 'j' then
   -- What the user read on arrival does not count.
-  local arrived = m[11] and read_on_arrival(KEYS[5], ARGV[6], epoch) or {}
+  local arrived, exempt = {}, nil
+  if m[11] then
+    local _
+    arrived, _, _, _, exempt = read_on_arrival(KEYS[5], ARGV[6], epoch)
+  end
   for at in pairs(arrived) do holes = holes .. ',' .. string.format('%.0f', at) end
   -- Who has been a member since before a clearing, and has not been reset since, has read up to there.
-  read = math.max(read, cleared_up_to(m[10], since, function(at) return arrived[at] end) or read)
+  read = math.max(read, cleared_up_to(m[10], since, function(at) return arrived[at] end, exempt) or read)
   -- Positions whose messages pending edits are about: stamp of the latest edit, and if the message mentions the user by it.
   local edits = {}
   -- The head is the current one, so the script also takes this user's marks of pending jobs: own messages, reads and mentions

@@ -66,10 +66,11 @@ end
 -- Up to which position a member of a supergroup has read it by clearings after the revision `since`: that at which the membership
 -- began, or that of its last reset. nil: by none. `list` is the field `cleared` of the meta: a comma list of rev|position, or of
 -- several positions with ; between them, of which the first one holds that the member does not skip, or the last.
-local function cleared_up_to(list, since, skip)
+-- `exempt`: commas around revisions of clearings that are too old for the member.
+local function cleared_up_to(list, since, skip, exempt)
   local up_to
   for rev, positions in string.gmatch(list or '', '(%d+)|([%d;]+)') do
-    if since < tonumber(rev) then
+    if since < tonumber(rev) and not (exempt and string.find(exempt, ',' .. rev .. ',', 1, true)) then
       local holds
       for position in string.gmatch(positions, '%d+') do
         if not holds or (skip and skip(holds)) then holds = tonumber(position) end

@@ -119,20 +119,99 @@ local function time_order(timed, bounds, arrived, now)
     o.late = at
   end
 
+  -- The list of a set of positions.
+  local function listed(set)
+    local list = {}
+    for at in pairs(set) do list[#list + 1] = at end
+    table.sort(list)
+    for i, at in ipairs(list) do list[i] = int(at) end
+    return table.concat(list, ',')
+  end
+
+  -- Whether the read position was set in the last ten minutes as of that moment, or of a later one.
+  function o.was_set_since(user, epoch, moment)
+    local _, set = lists(user, epoch)
+    if latest(set, moment) then return true end
+    local _, all = lists('*', '')
+    for entry in string.gmatch(all, '[^,]+') do
+      local of, accepted, rev = string.match(entry, '^(%-?%d+):(%d+):(%d+)$')
+      if of and holds(accepted) and tonumber(of) >= moment and tonumber(epoch, 36) < tonumber(rev) then return true end
+    end
+    return false
+  end
+
+  -- The read position is reset as of `moment`. `back`: the time from which on nothing was read on arrival any more; `bound`: a
+  -- read bound; `left`: the positions that stay read on arrival; `reset` and `as_of`: the times of the last by-time reset and of the
+  -- last by-time counts.set, or nil. From now on nothing of everybody's that is older than `rev` holds for this member.
+  function o.reset(user, epoch, moment, back, bound, left, reset, as_of, rev)
+    local read, set = lists(user, epoch)
+    local _, _, _, up_to = read_on_arrival(arrived, user, tonumber(epoch, 36))
+    local all, kept_bounds = lists('*', ''), {}
+    for entry in string.gmatch(read .. ',' .. all, '[^,]+') do
+      local of, accepted, before = string.match(entry, '^(%-?%d+):(%d+):?(%d*)$')
+      local applies = of and holds(accepted)
+      if applies and before ~= '' then applies = tonumber(epoch, 36) < tonumber(before) and up_to < tonumber(before) end
+      if applies then
+        local time = back and math.min(tonumber(of), back - 1) or tonumber(of)
+        if time >= 0 then kept_bounds[#kept_bounds + 1] = {time, accepted} end
+      end
+    end
+    table.sort(kept_bounds, function(one, two) return one[1] > two[1] or (one[1] == two[1] and one[2] > two[2]) end)
+    local texts, newest = {}, 0
+    for _, one in ipairs(kept_bounds) do
+      if tonumber(one[2]) > newest and #texts < most then
+        texts[#texts + 1] = int(one[1]) .. ':' .. one[2]
+        newest = tonumber(one[2])
+      end
+    end
+    write('u|' .. user, epoch .. '|' .. table.concat(texts, ',') .. '|' .. set)
+    redis.call('ZREM', bounds, user)
+    if texts[1] then redis.call('ZADD', bounds, string.match(texts[1], '^%d+'), user) end
+    o.has_read(user, epoch, bound, moment)
+    local text = listed(left)
+    if text ~= '' then redis.call('HSET', arrived, user, epoch .. '|' .. text) else redis.call('HDEL', arrived, user) end
+    redis.call('HSET', arrived, 'r|' .. user,
+      epoch .. '|' .. (reset and int(reset) or '') .. '|' .. (as_of and int(as_of) or '') .. '|' .. int(rev) .. '|')
+    o.late = o.late or '0'
+  end
+
   -- The users who have read any on arrival, and all those positions.
   function o.all_arrived()
     local users, set, all = {}, {}, redis.call('HGETALL', arrived)
     for i = 1, #all, 2 do
-      if all[i] ~= '*' then users[#users + 1] = all[i] end
-      for at in string.gmatch(string.match(all[i + 1], '|(.*)$') or string.gsub(all[i + 1], ':%d+', ''), '%d+') do
-        set[tonumber(at)] = true
-      end
+      local is_reset = string.find(all[i], '|', 1, true)
+      if all[i] ~= '*' and not is_reset then users[#users + 1] = all[i] end
+      local positions = is_reset and '' or string.match(all[i + 1], '|(.*)$') or string.gsub(all[i + 1], ':%d+', '')
+      for at in string.gmatch(positions, '%d+') do set[tonumber(at)] = true end
     end
     return users, set
   end
 
   -- A membership has ended.
-  function o.leave(user) redis.call('HDEL', arrived, user) end
+  function o.leave(user) redis.call('HDEL', arrived, user, 'r|' .. user) end
+
+  -- What everybody has read until now holds no longer for this member on arrival: what it was is the member's own from now on.
+  function o.exempt(user, epoch, rev)
+    local left, reset, as_of, _, exempt = read_on_arrival(arrived, user, tonumber(epoch, 36))
+    local read, set = lists(user, epoch)
+    write('u|' .. user, epoch .. '|' .. read .. '|' .. set)
+    local text = listed(left)
+    if text ~= '' then redis.call('HSET', arrived, user, epoch .. '|' .. text) end
+    redis.call('HSET', arrived, 'r|' .. user,
+      epoch .. '|' .. (reset and int(reset) or '') .. '|' .. (as_of and int(as_of) or '') .. '|' .. rev
+        .. '|' .. string.match(exempt .. rev, '^,*(.*)$'))
+  end
+
+  -- The members who were reset by time as of that moment or later, by their epochs; and whether everybody's holds for a member.
+  function o.resets_since(moment)
+    local found, all = {}, redis.call('HGETALL', arrived)
+    for i = 1, #all, 2 do
+      local user = string.match(all[i], '^r|(.+)$')
+      local epoch, reset = string.match(all[i + 1], '^(%w+)|(%d+)|')
+      if user and reset and tonumber(reset) >= moment then found[user] = epoch end
+    end
+    return found
+  end
 
   -- Whether the state of this user's membership was made by an event of a later time.
   function o.is_overtaken(user, time)
@@ -183,7 +262,7 @@ local function time_order(timed, bounds, arrived, now)
       for _, key in ipairs({timed, bounds}) do redis.call('PEXPIRE', key, 2 * hold / 1000) end
       set[1], set[2] = 'timed', int(now)
     end
-    if o.late then
+    if o.late == '0' then redis.call('HSETNX', meta, 'late', '0') elseif o.late then
       set[#set + 1] = 'late'
       set[#set + 1] = o.late
     end

@@ -258,7 +258,7 @@ fn timed(field: &str, value: &str) -> FormCheck {
             let is_act = |act: &Vec<String>| {
                 matches!(
                     (act.first().map(String::as_str), act.len()),
-                    (Some("c"), 2) | (Some("r"), 5) | (Some("e"), 6)
+                    (Some("c"), 2) | (Some("r" | "u"), 5) | (Some("e"), 6)
                 )
             };
             acts.iter().all(is_act).then_some(()).ok_or(NO_RECORD)
@@ -288,6 +288,23 @@ fn arrived(field: &str, value: &str) -> FormCheck {
             number(at).and_then(|()| number(rev))
         });
     }
+    if let Some(user) = field.strip_prefix("r|") {
+        id(user)?;
+        let parts: Vec<&str> = value.split('|').collect();
+        let [epoch, reset, as_of, up_to, exempt] = parts.as_slice() else {
+            return Err(NO_RECORD);
+        };
+        crate::counts::number::stamp(Some(epoch)).map_err(|_| NO_RECORD)?;
+        let mut numbers = [*reset, *as_of].into_iter().chain(exempt.split(','));
+        numbers.try_for_each(|text| {
+            if text.is_empty() {
+                Ok(())
+            } else {
+                number(text)
+            }
+        })?;
+        return number(up_to);
+    }
     id(field)?;
     let (epoch, positions) = value.split_once('|').ok_or(NO_RECORD)?;
     crate::counts::number::stamp(Some(epoch)).map_err(|_| NO_RECORD)?;
@@ -312,7 +329,7 @@ fn meta(field: &str, value: &str) -> FormCheck {
         "mrev" => version(value),
         "rev" | "born" | "head" | "created" | "sealed" | "kept" | "trim" | "accepted" | "told"
         | "mintime" | "maxtime" | "last_time" | "last_updated" | "last_position" | "timed"
-        | "late" => number(value),
+        | "late" | "all_read" => number(value),
         "last_at" => match value.split_once(',') {
             Some((at, newest)) => number(at).and(number(newest)),
             None => number(value),

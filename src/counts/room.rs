@@ -102,7 +102,8 @@ impl Membership {
         let base = parts.next();
         let base = match state {
             'l' => stamp(base)?,
-            'j' | 'i' => parse(base)?,
+            // With h behind it: the user has read or sent anything since joining.
+            'j' | 'i' => parse(base.map(|base| base.strip_suffix('h').unwrap_or(base)))?,
             _ => return Err(unreadable()),
         };
         let mut more = || match parts.next() {
@@ -207,8 +208,9 @@ pub(crate) enum Act {
         off: Named,
     },
     Recall(u64),
-    /// Up to which position; and of members who read up to another one, since they read the message there on arrival: that one.
-    Read(u64, Vec<(Enc, u64)>),
+    /// Up to which position; and of members who read up to another one, since they read the message there on arrival: that one;
+    /// or none, if the read is older than their last reset.
+    Read(u64, Vec<(Enc, Option<u64>)>),
     /// Memberships that were placed by their time begin before these messages: of each user the holes and the mentions.
     Placed(Vec<(Enc, Vec<u64>, Vec<u64>)>),
     /// The deleted user leaves as of that time.
@@ -281,9 +283,8 @@ fn is_reset(text: &str) -> bool {
         && i64::stored(to).is_some()
         && whole_number(top).is_some()
         && [unknown, most, cleared].into_iter().all(is_number)
-        && lists.len() == 4
+        && matches!(lists.len(), 4 | 6)
         && lists.iter().all(is_list)
-}
 }
 
 /// Reads a comma list of `room:epoch`.
@@ -330,7 +331,11 @@ impl Job {
                 let (to, but) = rest.split_once('|').unwrap_or((rest, ""));
                 let but = but.split(',').filter(|one| !one.is_empty()).map(|one| {
                     let (user, to) = one.split_once(':').ok_or_else(unreadable)?;
-                    Ok((Enc::stored(user), parse(Some(to))?))
+                    let to = match to {
+                        "" => None,
+                        to => Some(parse(Some(to))?),
+                    };
+                    Ok((Enc::stored(user), to))
                 });
                 Act::Read(parse(Some(to))?, but.collect::<Result<_>>()?)
             }

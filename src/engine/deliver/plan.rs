@@ -64,7 +64,7 @@ pub(super) struct Plan<'a> {
     /// Positions that mention everybody, with the stamps of their jobs.
     pub(super) common_mentions: Vec<(u64, u64)>,
     /// Positions up to which everybody who has joined has read, with the stamps of their jobs.
-    common_reads: Vec<(u64, u64, &'a [(Enc, u64)])>,
+    common_reads: Vec<(u64, u64, &'a [(Enc, Option<u64>)])>,
     /// Edits that change for everybody whether a message mentions them, with the stamps of their jobs.
     common_edits: Vec<(u64, u64, bool)>,
     /// Users whom a job names, with their own marks.
@@ -335,7 +335,8 @@ impl<'a> Plan<'a> {
         if membership.state == 'j' {
             for (stamp, to, but) in &self.common_reads {
                 let own = but.iter().find(|(one, _)| one == user);
-                marks.reads.push((*stamp, own.map_or(*to, |(_, to)| *to)));
+                let to = own.map_or(Some(*to), |(_, to)| *to);
+                marks.reads.extend(to.map(|to| (*stamp, to)));
             }
         }
         // A member exists already, because of the membership.

@@ -6,9 +6,9 @@ use super::unexpected_reply;
 use crate::counts::room::Job;
 use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
-use crate::event::{Change, Edit, EventOutcome, Mentions, Message, RoomOrPeer, Wait};
+use crate::event::{Change, Edit, EventOutcome, Mentions, Message, RoomOrPeer, UnreadFrom, Wait};
 use crate::keys::{Enc, encode};
-use crate::names::{RoomId, UserId};
+use crate::names::{MessageId, RoomId, UserId};
 use crate::scripts::{self, ScriptCall};
 
 impl RoomWorker<'_> {
@@ -44,9 +44,24 @@ impl RoomWorker<'_> {
                     self.work.jobs.extend(Job::read(&mut reply)?);
                     self.outcomes.push((*index, outcome));
                 }
-                // What has waited for these messages.
+                let mut unread = Vec::new();
+                for _ in 0..reply.number()? {
+                    let (user, time, id) = (reply.text()?, reply.text()?, reply.text()?);
+                    let time = crate::counts::number::parse(Some(&time))?;
+                    unread.push((Enc::stored(user), time, id));
+                }
+                // What else has waited for these messages.
                 while !reply.is_empty() {
                     self.work.jobs.extend(Job::read(&mut reply)?);
+                }
+                for (user, time, id) in unread {
+                    let Ok(id) = MessageId::parse(crate::keys::decode(&id)) else {
+                        continue;
+                    };
+                    // It was answered when it came. That it is late by now tells nobody.
+                    let from = UnreadFrom::Id(id);
+                    let sent_at = SentAt::placed(time);
+                    let _ = Box::pin(self.unread_from(&user, &from, sent_at, "")).await?;
                 }
             }
             // The room is no longer the two users' own (their slots may not know that yet), so the messages go to another one.

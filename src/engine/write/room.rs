@@ -211,7 +211,7 @@ impl RoomWorker<'_> {
             }
             Change::Unread { place, user, from } => {
                 let user = encode(user.as_str());
-                let outcome = self.unread_from(&user, &from, key).await?;
+                let outcome = self.unread_from(&user, &from, sent_at, key).await?;
                 self.with_peer(&place, &user, outcome).await
             }
             Change::CountsSet {
@@ -221,7 +221,9 @@ impl RoomWorker<'_> {
                 mentions,
             } => {
                 let user = encode(user.as_str());
-                let outcome = self.set_counts(&user, unread, mentions, key).await?;
+                let outcome = self
+                    .set_counts(&user, unread, mentions, sent_at, key)
+                    .await?;
                 self.with_peer(&place, &user, outcome).await
             }
             Change::Cleared { up_to, .. } => self.clear(&up_to, sent_at, key).await,
