@@ -9,8 +9,8 @@
 --   membership that ends, 6 '' or, if the event is placed by its time, time or import, 7 that time (milliseconds),
 --   8 history in messages, 9 history in microseconds, 10.. users
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
---   mrev, created, last_at, last_time, entry of each user or '', or - if by time the user's state is of a later event} or {'DUP', the same
---   without entries}
+--   mrev, created, last_at, last_time, entry of each user or '', or - if by time the user's state is of a later event}
+--   or {'DUP', the same without entries}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'FULL'} a direct room takes two, or the error UNREADABLE
 -- Lib: fanout, keys, join, time

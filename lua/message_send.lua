@@ -5,7 +5,7 @@
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number; where needed | and s if it is silent, | and whom it mentions ('*' or a
 --   comma list), | and digests of what edits gave, see message_update.lua), 4 log (list: rev|position|time|id; where needed | and
---   the sender, | and the users for whom the message does not count),
+--   the sender, | and the users for whom the message does not count, |- if it does not set the sender's read position by arrival),
 --   5 allmentions (sorted set of positions), 6 pending (hash: job -> record), 7 timed (hash), 8 bounds (sorted set) and
 --   9 arrived (hash): lib/time, 10 recalled (sorted set of positions)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
@@ -44,7 +44,7 @@ local born, head, kind = m[7], tonumber(m[2] or 0), m[3]
 local function member(user)
   local entry = redis.call('HGET', members, user)
   if not entry or not born then return nil end
-  local s, epoch, here = string.match(entry, '^(%a)|(%w+)|%w-(h?)%f[^%w]')
+  local s, epoch, here = string.match(entry, '^(%a)|(%w+)|%d*(h?)')
   if not s or s == 'l' or tonumber(epoch, 36) < tonumber(born) then return nil end
   -- Who has read or sent anything since joining has an h after the base.
   if s == 'j' and here == '' then redis.call('HSET', members, user, (string.gsub(entry, '^(%a|%w+|%d+)', '%1h', 1))) end
@@ -183,7 +183,7 @@ if time then
         unread[#unread + 1] = {act[3], act[5], id}
       elseif act[1] == 'r' then
         local user, epoch, when = act[3], act[4], tonumber(act[5])
-        local s, began, base, more = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)h?(.*)$')
+        local s, began, base, more = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)h?%w*(.*)$')
         local _, reset = read_on_arrival(KEYS[9], user, tonumber(epoch, 36))
         if s == 'j' and began == epoch and not (reset and when <= reset) then
           local set, position = read_on_arrival(KEYS[9], user, tonumber(epoch, 36)), tonumber(at)
@@ -246,7 +246,8 @@ for i = 9, #ARGV, 11 do
     known[id] = {first = rev_text, position = silent and 0 or head}
     local except = silent and '' or ARGV[i + 10]
     length = redis.call('RPUSH', log, rev_text .. '|' .. (silent and '0' or at) .. '|' .. sent .. '|' .. id
-      .. (except ~= '' and '|' .. sender .. '|' .. except or sender ~= '' and '|' .. sender or ''))
+      .. (sender ~= '' and (by_time or not mark) and '|' .. sender .. '|' .. except .. '|-'
+        or except ~= '' and '|' .. sender .. '|' .. except or sender ~= '' and '|' .. sender or ''))
     local at_time, given = tonumber(sent), ARGV[i + 8] == '1'
     if given and last_at and last_time and moment(at_time, tonumber(rev_text)) < moment(last_time, last_at) then
       -- Late: the room keeps its last message, but this is its newest one.
@@ -296,13 +297,13 @@ for i = 9, #ARGV, 11 do
       local s, epoch
       if sender ~= '' then s, epoch = member(sender) end
       if s == 'j' then own = mark and 'r' or silent and 'q' or 'h' end
-      if time and own == 'r' then
+      if by_time and own == 'r' then
         local _, reset = read_on_arrival(KEYS[9], sender, tonumber(epoch, 36))
-        if by_time and reset and at_time <= reset then
+        if reset and at_time <= reset then
           -- Older than the last reset, it neither moves the read position nor sets a bound.
           own = silent and 'q' or 'h'
         else
-          time.has_read(sender, epoch, by_time and at_time or nil, by_time and at_time or math.floor(now / 1000))
+          time.has_read(sender, epoch, at_time, at_time)
           time.live = true
         end
       end

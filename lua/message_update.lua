@@ -6,8 +6,8 @@
 --   8 timed (hash), 9 bounds (sorted set) and 10 arrived (hash): lib/time
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 id, 7 and 8 the pair whose direct room the caller means, or '' and '',
---   9 text, 10 message type, 11 payload (JSON), 12 mentions ('*' or comma list): each '' (it stays) or = and the new value,
---   13 '' or, if the event is placed by its time, time or import: it waits for a message that is not known
+--   9 text, 10 message type, 11 payload (JSON), 12 mentions ('*' or comma list): each '' (it stays) or = and
+--   the new value, 13 '' or, if the event is placed by its time, time or import: it waits for a message that is not known
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created,
 --   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody, then job and record in turn: pending jobs about
 --   the same message, which have to be delivered with this one} or {'DUP', the same}

@@ -9,8 +9,8 @@
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 user, 7 id|time|position: back to before that; or count: so many messages
 --   are unread, 8 the id, the time (milliseconds), the position, or the number, 9 with count: '' or how many of them are mentions,
---   10 '' or, if the event is placed by its time, time or import, 11 that time (milliseconds). By time the number is as of then, and
---   what names an unknown message waits for it
+--   10 '' or, if the event is placed by its time, time or import, 11 that time (milliseconds). By time the number is as of then,
+--   and what names an unknown message waits for it
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'WAIT', '', '', pending jobs of this member that have to be delivered first (job and record in turn), now and so on}
@@ -26,6 +26,7 @@ local by_time, event_time = ARGV[10] ~= '', tonumber(ARGV[11])
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17] = 'accepted', 'cleared', 'timed', 'late', 'all_read'
+asked[18] = 'all_set'
 local m = opened(meta)
 numbers(m, 13)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
@@ -37,23 +38,39 @@ if taken then
 end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', members, user) or ''
-local start, state, began, here, rest, since, reset = string.match(entry, '^((%a)|(%w+)|%d+(h?))(|?%d*|?(%d*))|?(%d*)$')
+local start, state, began, here, rest, since, reset = string.match(entry, '^((%a)|(%w+)|%d+(h?%w*))(|?%d*|?(%d*))|?(%d*)$')
 if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} end
 local epoch = tonumber(began, 36)
 local head, is_supergroup = tonumber(m[2]), m[3] == 'supergroup'
 
 -- By time it is late if something later has set the read position, or has said the number, or if the number is old and the user
 -- has read or sent anything since joining.
-local time = (by_time or m[15] or m[16]) and time_order(KEYS[9], KEYS[10], KEYS[11], now)
+local time = time_order(KEYS[9], KEYS[10], KEYS[11], now)
 local arrived, reset_time, as_of, exempt = {}, nil, nil, nil
 if m[16] then
   local _
   arrived, reset_time, as_of, _, exempt = read_on_arrival(KEYS[11], user, epoch)
 end
 if by_time then
-  local has_been_here = here == 'h' or (m[17] and tonumber(m[17]) > epoch)
+  -- What set the read position by arrival: reads and clearings, of which the last one is known, and own messages.
+  local set = tonumber(string.sub(here, 2), 36)
+  local was_set = set and time.holds(set * 1000) and set >= event_time
+  for _, place in ipairs({17, 18}) do
+    local rev = tonumber(m[place])
+    if rev and rev > epoch then
+      here = 'h'
+      was_set = was_set or (place == 18 and time.holds(rev) and math.floor(rev / 1000) >= event_time)
+    end
+  end
+  for _, line in ipairs(was_set and {} or redis.call('LRANGE', log, -max_messages, -1)) do
+    local rev, sender, flag = string.match(line, '^(%d+)|%d+|%-?%d+|[^|]*|?([^|]*)|?[^|]*|?(%-?)$')
+    if sender == user and flag == '' and tonumber(rev) > epoch and time.holds(rev) and math.floor(rev / 1000) >= event_time then
+      was_set = true
+    end
+  end
+  local has_been_here = here ~= ''
   local is_old = event_time < math.floor(now / 1000) - 600000 and has_been_here
-  if time.was_set_since(user, began, event_time) or (how == 'count' and ((as_of and event_time <= as_of) or is_old)) then
+  if was_set or time.was_set_since(user, began, event_time) or (how == 'count' and ((as_of and event_time <= as_of) or is_old)) then
     take('')
     return {'DUP', '', '', unfinished(pending), now, unpack(m, 1, 11)}
   end
@@ -118,7 +135,7 @@ local function history(look)
     local chunk = redis.call('LRANGE', log, math.max(stop - 64, oldest), stop - 1)
     local found, is_over = {}, false
     for i = #chunk, 1, -1 do
-      local rev, at, time, id, sender, except = string.match(chunk[i], '^(%d+)|(%d+)|(%-?%d+)|([^|]*)|?([^|]*)|?([^|]*)$')
+      local rev, at, time, id, sender, except = string.match(chunk[i], '^(%d+)|(%d+)|(%-?%d+)|([^|]*)|?([^|]*)|?([^|]*)|?%-?$')
       must(rev, 'a message of the history')
       is_over = tonumber(rev) < now - max_age
       if is_over then break end

@@ -21,7 +21,6 @@ if by_time and how == 'all' then how, value = 'time', ARGV[9] end
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position'
 asked[18], asked[19], asked[20], asked[21] = 'cleared', 'told', 'late', 'resets'
-asked[22] = 'timed'
 local m = opened(meta)
 numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
@@ -89,15 +88,14 @@ if position > 0 or m[21] or by_time then
   end
   if m[3] == 'supergroup' and #list < 8 then
     list[#list + 1] = m[1] .. '|' .. table.concat(chain, ';')
-    redis.call('HSET', meta, 'rev', m[1], 'all_read', m[1], 'cleared', table.concat(list, ','))
+    redis.call('HSET', meta, 'rev', m[1], by_time and 'all_read' or 'all_set', m[1], 'cleared', table.concat(list, ','))
   else
     job = m[1]
     record = int(now + lease) .. '\nall\n\nr|' .. int(position) .. (#but > 0 and '|' .. table.concat(but, ',') or '')
-    redis.call('HSET', meta, 'rev', job, 'all_read', job)
+    redis.call('HSET', meta, 'rev', job, by_time and 'all_read' or 'all_set', job)
     redis.call('HSET', pending, job, record)
   end
 end
-if m[22] and not by_time then time_order(KEYS[7], KEYS[8], KEYS[9], now).all_have_read(nil, moment, m[1]) end
 if by_time then
   if how == 'time' then limit = tonumber(value) elseif how == 'position' then limit = time_at(position, log, tonumber(ARGV[4])) end
   time.all_have_read(limit, moment, m[1])

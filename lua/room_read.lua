@@ -1,12 +1,15 @@
 #!lua
 -- Purpose: find the position up to which a member has read a room, and write the job that delivers it to that member.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
---   3 ids (hash: id -> rev|position|time|recall|number, see message_send.lua), 4 log (list: rev|position|time|id), 5 pending (hash: job -> record),
+--   3 ids (hash: id -> rev|position|time|recall|number, see message_send.lua), 4 log (list: rev|position|time|id),
+--   5 pending (hash: job -> record),
 --   6 and 7 keys that were taken (hashes), 8 timed (hash), 9 bounds (sorted set) and 10 arrived (hash): lib/time
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
---   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time|position, 8 the id, the time (milliseconds) or the position,
+--   4 history in messages, 5 history in microseconds, 6 user, 7 all|id|time|position, 8 the id, the time (milliseconds) or the
+--   position,
 --   9 a position up to which the user is known to have read, or '', 10 '' or, if the event is placed by its time, time or import,
---   11 that time (milliseconds). By time a read without a bound goes up to this time, and one by an unknown id waits for the message
+--   11 that time (milliseconds). By time a read without a bound goes up to this time, and one by an unknown id waits for the
+--   message
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
@@ -23,7 +26,7 @@ if by_time and how == 'all' then how, value = 'time', ARGV[11] end
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position'
-asked[18], asked[19], asked[20] = 'cleared', 'late', 'timed'
+asked[18], asked[19] = 'cleared', 'late'
 local m = opened(meta)
 numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
@@ -35,7 +38,7 @@ if taken then
 end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', members, user) or ''
-local state, began, base, reset = string.match(entry, '^(%a)|(%w+)|(%d+)h?|?%d*|?%d*|?(%d*)$')
+local state, began, base, reset = string.match(entry, '^(%a)|(%w+)|(%d+)h?%w*|?%d*|?%d*|?(%d*)$')
 if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} end
 local epoch
 epoch, reset = tonumber(began, 36), tonumber(reset)
@@ -66,11 +69,6 @@ if not position then
   if math.max(reset and read or tonumber(base), read) < forgotten then return {'OLD', int(forgotten), m[7]} end
   position = 0
 end
-if not by_time and m[20] then
-  local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
-  time.has_read(user, began, nil, math.floor(now / 1000))
-  time.finish(meta)
-end
 if by_time then
   local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
   if how == 'time' then limit = tonumber(value) elseif how == 'position' then limit = time_at(position, log, max_messages) end
@@ -86,9 +84,8 @@ if position > tonumber(base) or reset then
   redis.call('HSET', meta, 'rev', job)
   redis.call('HSET', pending, job, record)
 end
--- Who has read or sent anything since joining has an h after the base.
-if not string.match(entry, '^%a|%w+|%d+h') then
-  redis.call('HSET', members, user, (string.gsub(entry, '^(%a|%w+|%d+)', '%1h', 1)))
-end
+-- Who has read or sent anything since joining has an h after the base, and behind it when this member last read by arrival.
+local has_read = by_time and string.match(entry, '^%a|%w+|%d+(h%w*)') or 'h' .. (by_time and '' or short(math.floor(now / 1000)))
+redis.call('HSET', members, user, (string.gsub(entry, '^(%a|%w+|%d+)h?%w*', '%1' .. has_read, 1)))
 take(job)
 return {'OK', job, record, open, now, unpack(m, 1, 11)}

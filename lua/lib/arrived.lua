@@ -1,7 +1,7 @@
 -- The positions that a member read on arrival (lib/time), as a set. `arrived` is the hash: USER -> epoch|positions, * ->
 -- position:rev, read by everybody whose membership began before rev, r|USER -> what by-time resets left: epoch|time of the last
--- one|time of the last counts.set|revision up to which nothing of everybody's holds for this member|revisions of clearings that are
--- too old for this member. Also returns these four.
+-- one|time of the last counts.set|revision up to which nothing of everybody's holds for this member|revisions of clearings that
+-- are too old for this member. Also returns these four.
 local function read_on_arrival(arrived, user, epoch)
   local set, entries = {}, redis.call('HMGET', arrived, user, '*', 'r|' .. user)
   local of, list = string.match(entries[1] or '', '^(%w+)|([%d,]*)$')

@@ -1,10 +1,11 @@
 -- How far a read or a clearing goes. The caller has read mintime, maxtime, accepted, last_id and last_position of the meta as
 -- fields 13 to 17.
 
--- `how` is all, id, time or position, and `value` the id, the time (milliseconds) or the position. Returns the position and, of an
--- id or a time, the time up to which that is; or nil: there is no such message, or it is older than the history and not the
+-- `how` is all, id, time or position, and `value` the id, the time (milliseconds) or the position. Returns the position and, of
+-- an id or a time, the time up to which that is; or nil: there is no such message, or it is older than the history and not the
 -- room's last one; or nil and a number: the position is older than the history, and not above this number.
--- `skip`, if it is given, says of a position whether it is as if never sent: for a member who read that message on arrival (lib/time).
+-- `skip`, if it is given, says of a position whether it is as if never sent: for a member who read that message on arrival
+-- (lib/time).
 local function bound(how, value, m, ids, log, now, max_messages, max_age, skip)
   local head = tonumber(m[2])
   if how == 'all' then return head end

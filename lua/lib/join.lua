@@ -23,8 +23,8 @@ local function begins(order, time, head, log, now, max_messages, max_age)
   return first - 1, later
 end
 
--- What these messages are to users who join before them, as it stands in a job after j|: user:holes:mentions for each user who has
--- any, with | between them. A supergroup subtracts recalled positions by itself, and adds the mentions of everybody.
+-- What these messages are to users who join before them, as it stands in a job after j|: user:holes:mentions for each user who
+-- has any, with | between them. A supergroup subtracts recalled positions by itself, and adds the mentions of everybody.
 local function marks_of_range(later, users, ids, is_super)
   local by_user, act = {}, {}
   for _, user in ipairs(users) do by_user[user] = {{}, {}} end

@@ -141,8 +141,8 @@ local function time_order(timed, bounds, arrived, now)
   end
 
   -- The read position is reset as of `moment`. `back`: the time from which on nothing was read on arrival any more; `bound`: a
-  -- read bound; `left`: the positions that stay read on arrival; `reset` and `as_of`: the times of the last by-time reset and of the
-  -- last by-time counts.set, or nil. From now on nothing of everybody's that is older than `rev` holds for this member.
+  -- read bound; `left`: the positions that stay read on arrival; `reset` and `as_of`: the times of the last by-time reset and of
+  -- the last by-time counts.set, or nil. From now on nothing of everybody's that is older than `rev` holds for this member.
   function o.reset(user, epoch, moment, back, bound, left, reset, as_of, rev)
     local read, set = lists(user, epoch)
     local _, _, _, up_to = read_on_arrival(arrived, user, tonumber(epoch, 36))

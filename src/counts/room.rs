@@ -102,8 +102,8 @@ impl Membership {
         let base = parts.next();
         let base = match state {
             'l' => stamp(base)?,
-            // With h behind it: the user has read or sent anything since joining.
-            'j' | 'i' => parse(base.map(|base| base.strip_suffix('h').unwrap_or(base)))?,
+            // Behind it may stand h: the user has read or sent anything since joining; and when the last read by arrival was.
+            'j' | 'i' => parse(base.and_then(|base| base.split('h').next()))?,
             _ => return Err(unreadable()),
         };
         let mut more = || match parts.next() {

@@ -439,7 +439,7 @@ fn the_scripts_read_supergroup_records_as_the_file_says() {
         add(&mut meaning, "revision", 3);
         let above = (holes.len() + mentions.len()) as i64;
         let own = position(&meaning, "read").max(0) + above + 1;
-        let own = own.try_into().unwrap();
+        let own = u64::try_from(own).unwrap();
         if meaning["state"] == "j" {
             add(&mut meaning, "holes", 1);
         }

@@ -9,6 +9,9 @@ mod limits;
 /// The new totals with the answer.
 mod counts;
 
+/// The order of time.
+mod order;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
