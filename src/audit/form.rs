@@ -2,6 +2,8 @@
 //! reads all data by these rules, so that it names what no version of this program writes instead of stopping there. A new
 //! field of a script needs a rule here; the test that verifies random histories fails without it.
 
+mod order;
+
 use serde_json::Value;
 
 use crate::audit::record::AuditRecord;
@@ -39,7 +41,7 @@ impl SlotKind {
     /// The type that a key of such a slot is of.
     pub(super) fn type_of(self, what: &str) -> Type {
         match (self, what) {
-            (SlotKind::User, "marks") | (SlotKind::Room, "recalled" | "allmentions") => {
+            (SlotKind::User, "marks") | (SlotKind::Room, "recalled" | "allmentions" | "bounds") => {
                 Type::SortedSet
             }
             (SlotKind::Room, "log") => Type::List,
@@ -80,6 +82,9 @@ impl SlotKind {
             (SlotKind::Room, "ids") => id(field).and_then(|()| known_id(value)),
             (SlotKind::Room, "log") => logged(value).map(|_| ()).ok_or(NO_RECORD),
             (SlotKind::Room, "recalled" | "allmentions") => position(field, value),
+            (SlotKind::Room, "timed") => order::timed(field, value),
+            (SlotKind::Room, "bounds") => order::bounds(field, value),
+            (SlotKind::Room, "arrived") => order::arrived(field, value),
             (SlotKind::Room, _) => job(field, value, false),
         }
     }
@@ -237,7 +242,8 @@ fn meta(field: &str, value: &str) -> FormCheck {
     match field {
         "mrev" => version(value),
         "rev" | "born" | "head" | "created" | "sealed" | "kept" | "trim" | "accepted" | "told"
-        | "mintime" | "maxtime" | "last_time" | "last_updated" | "last_position" => number(value),
+        | "mintime" | "maxtime" | "last_time" | "last_updated" | "last_position" | "timed"
+        | "late" | "all_read" | "all_set" => number(value),
         "last_at" => match value.split_once(',') {
             Some((at, newest)) => number(at).and(number(newest)),
             None => number(value),
@@ -261,8 +267,9 @@ fn meta(field: &str, value: &str) -> FormCheck {
         "parted" => ids(value, ','),
         // `rev|position`
         "cleared" => value.split(',').try_for_each(|cleared| {
-            let (rev, position) = cleared.split_once('|').ok_or(NO_RECORD)?;
-            number(rev).and_then(|()| number(position))
+            let (rev, positions) = cleared.split_once('|').ok_or(NO_RECORD)?;
+            number(rev)?;
+            positions.split(';').try_for_each(number)
         }),
         "last_id" => id(value),
         "last_text" | "last_type" | "name" | "cover" | "description" | "webhook" | "bot_state" => {
@@ -361,8 +368,9 @@ pub(super) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
     let id = parts.next().filter(|id| is_encoded(id))?;
     let (sender, except) = (parts.next(), parts.next());
     let is_sender = |sender: &str| is_encoded(sender) || (sender.is_empty() && except.is_some());
-    let is_right = sender.is_none_or(is_sender) && except.is_none_or(|list| ids(list, ',').is_ok());
-    (is_right && parts.next().is_none()).then_some((rev, position, time, id))
+    let is_right = sender.is_none_or(is_sender)
+        && except.is_none_or(|list| list.is_empty() || ids(list, ',').is_ok());
+    (is_right && parts.next().is_none_or(|flag| flag == "-")).then_some((rev, position, time, id))
 }
 
 /// A position in a sorted set; its score has to be the same number.
@@ -412,6 +420,11 @@ fn job(stamp: &str, value: &str, of_user: bool) -> FormCheck {
         let pair = brings.iter().flat_map(|(pair, _)| pair);
         let mut named = sender.iter().chain(mentions).chain(pair).chain(except);
         named.try_for_each(|name| id(name.as_str()))?;
+    }
+    match &job.act {
+        Act::Read(_, but) => but.iter().try_for_each(|(user, _)| id(user.as_str()))?,
+        Act::Placed(placed) => placed.iter().try_for_each(|(user, ..)| id(user.as_str()))?,
+        _ => {}
     }
     if let Act::Edit { on, off, .. } = &job.act {
         let mut named = on.users().iter().chain(off.users());

@@ -1,7 +1,7 @@
 //! Events that don't come as JSON.
 
 use super::change::set_counts;
-use super::{Change, Event, Invalid, MemberState, Notes, RoomOrPeer};
+use super::{Change, Event, Invalid, MemberState, Notes, Order, RoomOrPeer};
 use crate::names::{RoomId, UserId};
 
 impl Event {
@@ -44,6 +44,7 @@ impl Event {
         Self {
             type_name,
             time: None,
+            order: Order::Arrival,
             key: None,
             notes: Notes::default(),
             change,

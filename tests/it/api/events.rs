@@ -11,6 +11,8 @@ mod counts;
 
 /// Read positions that go back, and numbers that another system knows.
 mod resets;
+/// The order of time.
+mod order;
 
 use reqwest::Method;
 use serde_json::{Value, json};
