@@ -6,6 +6,7 @@ mod old_data;
 use serde_json::{Value, json};
 
 use crate::support::refusal::{imkit_refusal, native_refusal, sendbird_refusal, tencent_refusal};
+use crate::support::servers::Cluster;
 use crate::support::{App, Config, Own, Pod, RedisServer, Wait, run_unread, until};
 
 const KEY: &str = "unread:schema";
@@ -196,4 +197,36 @@ async fn commands_refuse_a_later_version() {
     );
     assert_eq!(everything(&redis), before);
     assert_eq!(redis.cli(&["GET", KEY]), "3 3");
+}
+
+/// A pod that runs does not need the master that has the version; one that starts waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_runs_does_not_need_the_master_that_has_the_version() {
+    let cluster = Cluster::start(60_000);
+    let config = Config::apps(1);
+    let pod = Pod::start_at(&config, &cluster.url());
+    let app = App::new(&config.apps[0], &pod.base);
+    let victim = cluster.owner(cluster.slot(KEY), 0);
+    let elsewhere = |user: &String| {
+        let key = format!("unread:v1:{{app-0:u:{user}}}:counts");
+        cluster.owner(cluster.slot(&key), 0) != victim
+    };
+    let user = (0..100).map(|n| format!("user-{n}")).find(elsewhere);
+    let user = user.expect("a user of another master");
+    app.must(&json!({"type": "user.updated", "user": user}))
+        .await;
+    cluster.nodes[victim].freeze();
+    until("the pod has seen it", || {
+        (readyz(&pod)["components"]["redis"] == "partly").then_some(())
+    });
+    let said = app.tencent_total(&user).await.ok();
+    assert_eq!(said["AllC2CUnreadMsgNum"], 0, "{said}");
+    assert_eq!(pod.admin_status("/readyz"), Some(200));
+    assert_eq!(readyz(&pod)["components"]["schema"], "current");
+    let late = Pod::start_unready(&config, &cluster.url());
+    assert_eq!(late.admin_status("/readyz"), Some(503));
+    assert_eq!(readyz(&late)["components"]["schema"], "unknown");
+    cluster.nodes[victim].thaw();
+    late.until_ready();
+    assert_eq!(readyz(&late)["components"]["schema"], "current");
 }

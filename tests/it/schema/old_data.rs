@@ -347,3 +347,31 @@ async fn a_migration_that_was_killed_is_finished_by_the_next_one() {
     right().await;
     assert_no_drift(&own.redis.url(), "app-0");
 }
+
+/// What can't be read is not migrated, and holds up the version until it is mended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_cannot_be_read_holds_a_migration_up() {
+    let redis = redis_with_old_data();
+    let url = redis.url();
+    redis.cli(&["HSET", "unread:v1:{app-0:u:bob}:rooms", "orders", "garbage"]);
+    for _ in 0..2 {
+        let ran = run_unread(&["migrate", "--redis-url", &url, "--json"]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        let said = ran.json();
+        assert_eq!(
+            (&said["unreadable"], &said["migrated"]),
+            (&json!(1), &json!(false))
+        );
+        assert_eq!(redis.cli(&["EXISTS", KEY]), "0");
+    }
+    let ran = run_unread(&["migrate", "--redis-url", &url]);
+    assert!(
+        ran.stdout
+            .contains("1 user can't be read; `unread rebuild --mend`"),
+        "{ran:?}"
+    );
+    let ran = run_unread(&["rebuild", "--mend", "--redis-url", &url]);
+    assert!(ran.stdout.contains("garbage"), "{ran:?}");
+    migrate(&url);
+    assert!(redis.cli(&["GET", KEY]).starts_with("2 2 "));
+}
