@@ -267,10 +267,10 @@ local function merge(k, a)
       match(ARGV[a + 4], '^([^\n]*)\n([%d!]*)\n(%d*)\n([%d,]*)\n([%d,]*)\n(.*)$')
   end
   local reset_rev, reset = match(preferences, '^<\n(%d+)\n([^\n]+)\n')
-  local r_how, r_to, r_top, r_unknown, r_most, r_cleared, r_own, r_gone, r_all, r_named
+  local r_how, r_to, r_top, r_unknown, r_most, r_cleared, r_own, r_gone, r_all, r_named, r_again, r_later
   if reset and reset ~= '-' then
-    r_how, r_to, r_top, r_unknown, r_most, r_cleared, r_own, r_gone, r_all, r_named = match(reset,
-      '^([un])|(%-?%d+)|(%d+)|(%d*)|(%d*)|(%d*)|([%d,]*)|([%d,]*)|([%d,]*)|([%d,]*)$')
+    r_how, r_to, r_top, r_unknown, r_most, r_cleared, r_own, r_gone, r_all, r_named, r_again, r_later = match(reset,
+      '^([un])|(%-?%d+)|(%d+)|(%d*)|(%d*)|(%d*)|([%d,]*)|([%d,]*)|([%d,]*)|([%d,]*)|?([%d,]*)|?([%d,]*)$')
     if not r_how then error({err = 'UNREADABLE a reset'}) end
   end
 
@@ -468,6 +468,12 @@ local function merge(k, a)
           for _, position in ipairs(listed(r_all, to, from)) do mention(position) end
         end
         for _, position in ipairs(listed(r_named, to, from)) do mention(position) end
+        -- Messages that were read on arrival count again.
+        local named = ',' .. r_named .. ',' .. (in_room and '' or r_all) .. ','
+        for _, position in ipairs(listed(r_again, from, top)) do
+          new.nh = new.nh - redis.call('ZREM', marks, mark('h', position))
+          if string.find(named, ',' .. int(position) .. ',', 1, true) then mention(position) end
+        end
         if r_unknown ~= '' then
           -- Each position up to there counts as one. Mentions that were unread there are still mentions.
           local unknown = tonumber(r_unknown)
@@ -486,6 +492,11 @@ local function merge(k, a)
           -- So many of what is unread are mentions: the newest of those that are, then the newest others.
           local most, other, is_mention, found, by_room = tonumber(r_most), {}, {}, marked('m', to, top), {}
           for _, position in ipairs(marked('h', to, top)) do other[position] = true end
+          -- The number does not speak of what is later than its time.
+          for _, position in ipairs(listed(r_later, to, top)) do other[position] = true end
+          for i = #found, 1, -1 do
+            if other[found[i]] then table.remove(found, i) end
+          end
           for _, position in ipairs(found) do is_mention[position] = true end
           if in_room then
             for _, position in ipairs(listed(r_gone, to, top)) do other[position] = true end

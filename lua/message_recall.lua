@@ -2,14 +2,16 @@
 -- Purpose: recall a message. It no longer counts for members who have not read it.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number, see message_send.lua),
---   4 recalled (sorted set of positions), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
+--   4 recalled (sorted set of positions), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record),
+--   7 timed (hash), 8 bounds (sorted set) and 9 arrived (hash): lib/time
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
---   4 history in microseconds, 5 id, 6 and 7 the pair whose direct room the caller means, or '' and ''
+--   4 history in microseconds, 5 id, 6 and 7 the pair whose direct room the caller means, or '' and '',
+--   8 '' or, if the event is placed by its time, time or import: it waits for a message that is not known
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, 1 if room_trim.lua should forget recalled positions} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'MESSAGE'} no such message, or older than the
 --   history, or the pair has no such room, or the error UNREADABLE
--- Lib: fanout
+-- Lib: fanout, time
 local meta, members, ids, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age, id = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
@@ -21,17 +23,27 @@ asked[17], asked[18] = 'last_payload', 'parted'
 local m = opened(meta)
 numbers(m, 14, 15)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
+-- By time a message that is not known may still come.
+local function unknown()
+  if ARGV[8] == '' then return {'MESSAGE'} end
+  local time = time_order(KEYS[7], KEYS[8], KEYS[9], now)
+  time.wait(id, 'c')
+  time.finish(meta, m)
+  local reply = {'OK', '', '', unfinished(pending), now, unpack(m, 1, 11)}
+  reply[17] = 0
+  return reply
+end
 local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[18], one, two))
-if not is_theirs then return {'MESSAGE'} end
+if not is_theirs then return m[7] and {'MESSAGE'} or unknown() end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
-if not entry then return {'MESSAGE'} end
+if not entry then return unknown() end
 local first, position, time, recall, number, silent = string.match(entry .. '|||',
   '^(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)|(s?)|[^|]*|[%x.]*|*$')
 must(first, 'what is known of a message')
 -- Ids are kept a little longer than the history, so that a repeated request is known. But a message that is older than the
 -- history can't be recalled.
-if tonumber(first) < now - max_age or tonumber(m[14]) - tonumber(number) >= max_messages then return {'MESSAGE'} end
+if tonumber(first) < now - max_age or tonumber(m[14]) - tonumber(number) >= max_messages then return unknown() end
 if recall ~= '0' then
   local record = redis.call('HGET', pending, recall) or ''
   local reply = {'DUP', recall, record, unfinished(pending), now, unpack(m, 1, 11)}

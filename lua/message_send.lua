@@ -5,31 +5,34 @@
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number; where needed | and s if it is silent, | and whom it mentions ('*' or a
 --   comma list), | and digests of what edits gave, see message_update.lua), 4 log (list: rev|position|time|id; where needed | and
---   the sender, | and the users for whom the message does not count), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
+--   the sender, | and the users for whom the message does not count),
+--   5 allmentions (sorted set of positions), 6 pending (hash: job -> record), 7 timed (hash), 8 bounds (sorted set) and
+--   9 arrived (hash): lib/time, 10 recalled (sorted set of positions)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
 --   4 history in microseconds, 5 and 6 the pair or '' and '', 7 what the caller expects of the pair's room: 'new' it is made if
 --   it does not exist; 'existing' both have to be in it; 'rejoined' it has to exist, and the one who left comes back,
---   then eleven per message:
+--   8 '' or, if the messages are placed by their times, time or import, then eleven per message:
 --   id, sender or '', time (milliseconds), silent 0|1, mark read 0|1, mentions ('', '*' or comma list), text, message type,
 --   1 if the event gave the time, 0 if the pod took the time of arrival, payload (JSON) or '',
 --   users for whom it does not count ('' or comma list)
 -- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a pending conversion to a supergroup), pending jobs
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if room_trim.lua should
 --   forget mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '',
---   record or ''}
+--   record or ''; then how many room.unread have waited
+--   for these messages, and of each user, time and id; then job and record in turn: what else has waited (lib/time)}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} other users have the pair's room,
 --   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the room is gone, or the error UNREADABLE
--- Lib: fanout
+-- Lib: fanout, arrived, bound, join, time
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
-local one, two, found = ARGV[5], ARGV[6], ARGV[7]
+local one, two, found, by_time = ARGV[5], ARGV[6], ARGV[7], ARGV[8] ~= ''
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17], asked[18] = 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'trim'
-asked[19], asked[20], asked[21] = 'last_payload', 'last_position', 'parted'
+asked[19], asked[20], asked[21], asked[22] = 'last_payload', 'last_position', 'parted', 'timed'
 local m = opened(meta)
-numbers(m, 13, 14, 15, 18, 20)
+numbers(m, 13, 14, 15, 18, 20, 22)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local rev, existed = tonumber(m[1] or 0), m[7]
 local function tick()
@@ -41,9 +44,11 @@ local born, head, kind = m[7], tonumber(m[2] or 0), m[3]
 local function member(user)
   local entry = redis.call('HGET', members, user)
   if not entry or not born then return nil end
-  local s, epoch = string.match(entry, '^(%a)|(%w+)')
+  local s, epoch, here = string.match(entry, '^(%a)|(%w+)|%w-(h?)%f[^%w]')
   if not s or s == 'l' or tonumber(epoch, 36) < tonumber(born) then return nil end
-  return s
+  -- Who has read or sent anything since joining has an h after the base.
+  if s == 'j' and here == '' then redis.call('HSET', members, user, (string.gsub(entry, '^(%a|%w+|%d+)', '%1h', 1))) end
+  return s, epoch
 end
 
 local set = {}
@@ -51,7 +56,7 @@ local function put(field, value) set[#set + 1] = field; set[#set + 1] = value en
 
 -- Which of the messages the history knows, and when each was accepted. All is read before anything is written.
 local asked_ids, known = {}, {}
-for i = 8, #ARGV, 11 do
+for i = 9, #ARGV, 11 do
   asked_ids[#asked_ids + 1] = ARGV[i]
 end
 for i, entry in ipairs(redis.call('HMGET', ids, unpack(asked_ids))) do
@@ -66,6 +71,18 @@ end
 local length = redis.call('LLEN', log)
 redis.call('HLEN', members)
 if kind == 'supergroup' then redis.call('ZCOUNT', allmentions, 0, 0) end
+
+-- What the order of time needs. It is nothing in a room that keeps nothing of it and takes messages by their arrival.
+local time, waiting, extra, unread = nil, {}, {}, {}
+if by_time or m[22] then
+  time = time_order(KEYS[7], KEYS[8], KEYS[9], now)
+  time.live = m[22] and time.holds(m[22])
+  local new = {}
+  for _, id in ipairs(asked_ids) do
+    if not known[id] then new[#new + 1] = id end
+  end
+  if time.live and #new > 0 then waiting = time.waiting(new) end
+end
 
 -- A message that is known changes nothing, so it lets nobody into the room either.
 local any_new = false
@@ -91,16 +108,25 @@ if any_new then
       born, head, kind = rev_text, 0, 'direct'
       m[3], m[4], m[5], m[6], m[7] = kind, '1', '', '', born
       put('born', born); put('kind', kind); put('status', '1'); put('type', ''); put('tags', '')
-      m[9] = ARGV[10]
+      m[9] = ARGV[11]
       put('created', m[9])
     end
     m[8] = version(rev, m[8], 'j' .. table.concat(missing, ','))
     put('mrev', m[8])
-    local epoch_text = short(rev)
-    for _, user in ipairs(missing) do
-      redis.call('HSET', members, user, 'j|' .. epoch_text .. '|' .. int(head))
+    local epoch_text, base, marks = short(rev), head, ''
+    if by_time and head > 0 then
+      local later
+      base, later = begins(ARGV[8], tonumber(ARGV[11]), head, log, now, max_messages, max_age)
+      marks = marks_of_range(later, missing, ids, false)
     end
-    job, record = rev_text, int(now + lease) .. '\nall'
+    for _, user in ipairs(missing) do
+      redis.call('HSET', members, user, 'j|' .. epoch_text .. '|' .. int(base))
+      if time then
+        time.state_made(user, by_time and tonumber(ARGV[11]))
+        if by_time then time.has_read(user, epoch_text, nil, tonumber(ARGV[11])) end
+      end
+    end
+    job, record = rev_text, int(now + lease) .. '\nall' .. (marks ~= '' and '\n\nj|' .. marks or '')
     redis.call('HSET', pending, job, record)
   end
 end
@@ -115,10 +141,70 @@ end
 local mintime, maxtime, accepted = tonumber(m[13]), tonumber(m[14]), tonumber(m[15] or 0)
 local last, payload, much, reply = nil, '', 0, {}
 local last_at, last_time = tonumber(string.match(m[10] or '', '^%d+')), tonumber(m[11])
+local readers, take_effect
+if time then
+  -- The members who read a message of that time on arrival, and up to which rev everybody's membership has begun who does.
+  function readers(at_time)
+    local users, everybody = time.readers(at_time)
+    local names, here = {}, {}
+    for user in pairs(users) do names[#names + 1] = user end
+    for from = 1, #names, 1000 do
+      local part = {unpack(names, from, math.min(from + 999, #names))}
+      for i, entry in ipairs(redis.call('HMGET', members, unpack(part))) do
+        local s, epoch = string.match(entry or '', '^(%a)|(%w+)')
+        if s == 'j' and epoch == users[part[i]] and tonumber(epoch, 36) >= tonumber(born) then here[part[i]] = epoch end
+      end
+    end
+    if everybody and kind ~= 'supergroup' then
+      local all = redis.call('HGETALL', members)
+      for i = 1, #all, 2 do
+        local s, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
+        local began = s == 'j' and tonumber(epoch, 36)
+        if began and began >= tonumber(born) and began < everybody then
+          local _, _, _, up_to = read_on_arrival(KEYS[9], all[i], began)
+          if up_to < everybody then here[all[i]] = epoch end
+        end
+      end
+    end
+    return here, everybody
+  end
+  -- What has waited for a message takes effect.
+  function take_effect(id, list, at, at_time, silent, recall)
+    local mm = {[2] = head, [13] = mintime, [14] = maxtime, [15] = accepted}
+    for _, act in ipairs(list) do
+      local record
+      if act[1] == 'c' and recall then
+        if not silent and kind ~= 'direct' then
+          if redis.call('ZADD', KEYS[10], at, at) == 1 and redis.call('ZCARD', KEYS[10]) >= tonumber(m[18] or 1024) then much = 1 end
+        end
+        if not silent and kind ~= 'supergroup' then record = int(now + lease) .. '\nall\n\nc|' .. at end
+        recall = false
+      elseif act[1] == 'u' then
+        unread[#unread + 1] = {act[3], act[5], id}
+      elseif act[1] == 'r' then
+        local user, epoch, when = act[3], act[4], tonumber(act[5])
+        local s, began, base, more = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)h?(.*)$')
+        local _, reset = read_on_arrival(KEYS[9], user, tonumber(epoch, 36))
+        if s == 'j' and began == epoch and not (reset and when <= reset) then
+          local set, position = read_on_arrival(KEYS[9], user, tonumber(epoch, 36)), tonumber(at)
+          local function skip(before) return set[before] end
+          if skip(position) then position = bound('time', at_time, mm, ids, log, now, max_messages, max_age, skip) or 0 end
+          time.has_read(user, epoch, tonumber(at_time), when)
+          if position > tonumber(base) or string.match(more, '%d$') then record = int(now + lease) .. '\nsome\n' .. user .. '\nr|' .. int(position) end
+        end
+      end
+      if record then
+        extra[#extra + 1] = tick()
+        extra[#extra + 1] = record
+        redis.call('HSET', pending, extra[#extra - 1], extra[#extra])
+      end
+    end
+  end
+end
 -- When a message was sent: the time that its event gave, but not later than its acceptance.
 local function moment(time, at) return math.min(time, math.floor(at / 1000)) end
-for i = 8, #ARGV, 11 do
-  local id, sender, time = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+for i = 9, #ARGV, 11 do
+  local id, sender, sent = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local silent, mark, mentions = ARGV[i + 3] == '1', ARGV[i + 4] == '1', ARGV[i + 5]
   local n = #reply
   if known[id] then
@@ -131,19 +217,37 @@ for i = 8, #ARGV, 11 do
     local rev_text = tick()
     if not silent then
       head = head + 1
-      mintime = math.min(mintime or tonumber(time), tonumber(time))
-      maxtime = math.max(maxtime or tonumber(time), tonumber(time))
+      mintime = math.min(mintime or tonumber(sent), tonumber(sent))
+      maxtime = math.max(maxtime or tonumber(sent), tonumber(sent))
     end
     -- A silent message has no position; its place is that of the last message with a position before it.
     local at = int(head)
     accepted = accepted + 1
-    redis.call('HSET', ids, id, rev_text .. '|' .. at .. '|' .. time .. '|0|' .. int(accepted)
-      .. (silent and '|s' or mentions ~= '' and '||' .. mentions or ''))
+    local text, message_type, with, recall, digests = ARGV[i + 6], ARGV[i + 7], ARGV[i + 9], '0', nil
+    for n = 1, waiting[id] and #waiting[id] or 0 do
+      -- Edits go by the order in which the room accepted them, and none comes after a recall.
+      local act = waiting[id][n]
+      if act[1] == 'c' then recall, text, message_type, with = rev_text, '', 'recall', '' end
+      if act[1] == 'e' and recall == '0' then
+        digests = digests or {'', '', ''}
+        for part = 1, 3 do
+          if act[part + 2] ~= '' then digests[part] = string.sub(redis.sha1hex(string.sub(act[part + 2], 2)), 1, 8) end
+        end
+        if act[3] ~= '' then text = string.sub(act[3], 2) end
+        if act[4] ~= '' then message_type = string.sub(act[4], 2) end
+        if act[5] ~= '' then with = string.sub(act[5], 2) end
+        if act[6] ~= '' then mentions = string.sub(act[6], 2) end
+      end
+    end
+    digests = digests and table.concat(digests) ~= '' and '|' .. table.concat(digests, '.')
+    local what_more = silent and '|s' or mentions ~= '' and '||' .. mentions or ''
+    if digests then what_more = '|' .. (silent and 's|' or '|' .. mentions) .. digests end
+    redis.call('HSET', ids, id, rev_text .. '|' .. at .. '|' .. sent .. '|' .. recall .. '|' .. int(accepted) .. what_more)
     known[id] = {first = rev_text, position = silent and 0 or head}
     local except = silent and '' or ARGV[i + 10]
-    length = redis.call('RPUSH', log, rev_text .. '|' .. (silent and '0' or at) .. '|' .. time .. '|' .. id
+    length = redis.call('RPUSH', log, rev_text .. '|' .. (silent and '0' or at) .. '|' .. sent .. '|' .. id
       .. (except ~= '' and '|' .. sender .. '|' .. except or sender ~= '' and '|' .. sender or ''))
-    local at_time, given = tonumber(time), ARGV[i + 8] == '1'
+    local at_time, given = tonumber(sent), ARGV[i + 8] == '1'
     if given and last_at and last_time and moment(at_time, tonumber(rev_text)) < moment(last_time, last_at) then
       -- Late: the room keeps its last message, but this is its newest one.
       m[10] = int(last_at) .. ',' .. rev_text
@@ -154,32 +258,54 @@ for i = 8, #ARGV, 11 do
       end
     else
       last_at, last_time = tonumber(rev_text), at_time
-      m[10], m[11] = rev_text, time
-      last = {'last_id', id, 'last_position', at, 'last_sender', sender, 'last_time', time, 'last_updated', rev_text,
-        'last_text', ARGV[i + 6], 'last_type', ARGV[i + 7]}
-      payload = ARGV[i + 9]
+      m[10], m[11] = rev_text, sent
+      last = {'last_id', id, 'last_position', at, 'last_sender', sender, 'last_time', sent, 'last_updated', rev_text,
+        'last_text', text, 'last_type', message_type}
+      payload = with
     end
 
     -- A silent message goes to all members, too: it is the room's last message, by which they sort their rooms.
     local all = kind ~= 'supergroup'
     local named = {}
-    if not silent and mentions == '*' then
+    if not silent and mentions == '*' and recall == '0' then
       if kind == 'supergroup' then
         redis.call('ZADD', allmentions, at, at)
         if redis.call('ZCOUNT', allmentions, '-inf', '+inf') >= tonumber(m[18] or 1024) then much = 1 end
       else
         named[1] = '*'
       end
-    elseif not silent and mentions ~= '' then
+    elseif not silent and mentions ~= '' and mentions ~= '*' then
       named = joined_of(members, born, mentions, {[sender] = true})
     end
     local excepted = except ~= '' and joined_of(members, born, except, {}) or {}
+    if by_time and time.live and not silent then
+      local here, everybody = readers(at_time)
+      local is_excepted = {[sender] = true}
+      for _, user in ipairs(excepted) do is_excepted[user] = true end
+      for user, epoch in pairs(here) do
+        time.arrive(user, epoch, at)
+        if all and not is_excepted[user] then excepted[#excepted + 1] = user end
+      end
+      if everybody and not all then time.all_arrive(at, everybody) end
+    end
     local what = ''
     if all or sender ~= '' or #named > 0 or #excepted > 0 then
       -- What the message is to its sender: r read up to here, h a hole, q nothing; n the sender has not joined. Then, if they are
       -- needed: the pair that is let into its room and the base, and the members for whom the message does not count.
       local own, more = 'n', ''
-      if sender ~= '' and member(sender) == 'j' then own = mark and 'r' or silent and 'q' or 'h' end
+      local s, epoch
+      if sender ~= '' then s, epoch = member(sender) end
+      if s == 'j' then own = mark and 'r' or silent and 'q' or 'h' end
+      if time and own == 'r' then
+        local _, reset = read_on_arrival(KEYS[9], sender, tonumber(epoch, 36))
+        if by_time and reset and at_time <= reset then
+          -- Older than the last reset, it neither moves the read position nor sets a bound.
+          own = silent and 'q' or 'h'
+        else
+          time.has_read(sender, epoch, by_time and at_time or nil, by_time and at_time or math.floor(now / 1000))
+          time.live = true
+        end
+      end
       if one ~= '' then more = '|' .. one .. ',' .. two .. '|' .. int(silent and head or head - 1) end
       if #excepted > 0 then more = (more ~= '' and more or '||') .. '|' .. table.concat(excepted, ',') end
       what = int(now + lease) .. (all and '\nall\n\n' or '\nsome\n\n') .. 'm|' .. at .. '|' .. own .. '|' .. sender
@@ -190,6 +316,11 @@ for i = 8, #ARGV, 11 do
     reply[n + 2] = silent and 0 or head
     reply[n + 3] = what ~= '' and rev_text or ''
     reply[n + 4] = what
+    if waiting[id] then
+      take_effect(id, waiting[id], at, sent, silent, recall ~= '0')
+      time.forget_waiting(id)
+      time.live = true
+    end
   end
 end
 
@@ -229,9 +360,15 @@ if last then
   if payload ~= '' then put('last_payload', payload) elseif m[19] then redis.call('HDEL', meta, 'last_payload') end
 end
 redis.call('HSET', meta, unpack(set))
+if time then time.finish(meta) end
 -- If a room of this name was deleted before, Redis would expire its meta.
 if not existed then redis.call('PERSIST', meta) end
 local start = {'OK', job, record, open, now, unpack(m, 1, 11)}
 start[17] = much
 for i = 1, #reply do start[17 + i] = reply[i] end
+start[#start + 1] = #unread
+for _, one in ipairs(unread) do
+  for i = 1, 3 do start[#start + 1] = one[i] end
+end
+for i = 1, #extra do start[#start + 1] = extra[i] end
 return start

@@ -2,16 +2,18 @@
 -- Purpose: change a message: its text, type and payload where it is the room's last one, and whom it mentions. A job tells those
 --   whose being mentioned changes; of several edits the one that the room accepted last holds, in whatever order they come.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua), 3 ids (hash: id -> what message_send.lua writes),
---   4 allmentions (sorted set of positions), 5 pending (hash: job -> record), 6 and 7 keys that were taken (hashes)
+--   4 allmentions (sorted set of positions), 5 pending (hash: job -> record), 6 and 7 keys that were taken (hashes),
+--   8 timed (hash), 9 bounds (sorted set) and 10 arrived (hash): lib/time
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 id, 7 and 8 the pair whose direct room the caller means, or '' and '',
---   9 text, 10 message type, 11 payload (JSON), 12 mentions ('*' or comma list): each '' (it stays) or = and the new value
+--   9 text, 10 message type, 11 payload (JSON), 12 mentions ('*' or comma list): each '' (it stays) or = and the new value,
+--   13 '' or, if the event is placed by its time, time or import: it waits for a message that is not known
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created,
 --   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody, then job and record in turn: pending jobs about
 --   the same message, which have to be delivered with this one} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MESSAGE'} no such message, or older than the history, or the pair has no such room, or the error UNREADABLE
--- Lib: fanout, keys
+-- Lib: fanout, keys, time
 local meta, members, ids, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local id, one, two, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[12]
@@ -32,15 +34,24 @@ if known then
   if not known.same then return {'KEY'} end
   return answer('DUP', known.job, redis.call('HGET', pending, known.job) or '', unfinished(pending), 0)
 end
+-- By time a message that is not known may still come.
+local function unknown()
+  if ARGV[13] == '' then return {'MESSAGE'} end
+  local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
+  time.wait(id, 'e', unpack(ARGV, 9, 12))
+  time.finish(meta, m)
+  take('')
+  return answer('OK', '', '', unfinished(pending), 0)
+end
 local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[16], one, two))
-if not is_theirs then return {'MESSAGE'} end
+if not is_theirs then return m[7] and {'MESSAGE'} or unknown() end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
-if not entry then return {'MESSAGE'} end
+if not entry then return unknown() end
 local start, first, at, recall, number, silent, named, digests =
   string.match(entry .. '|||', '^((%d+)|(%d+)|%-?%d+|(%d+)|(%d+))|(s?)|([^|]*)|([%x.]*)|*$')
 must(start, 'what is known of a message')
-if tonumber(first) < now - tonumber(ARGV[5]) or tonumber(m[14]) - tonumber(number) >= tonumber(ARGV[4]) then return {'MESSAGE'} end
+if tonumber(first) < now - tonumber(ARGV[5]) or tonumber(m[14]) - tonumber(number) >= tonumber(ARGV[4]) then return unknown() end
 local open = unfinished(pending)
 -- What was taken back stays so.
 if recall ~= '0' then return answer('DUP', recall, redis.call('HGET', pending, recall) or '', open, 0) end

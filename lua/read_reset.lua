@@ -4,24 +4,28 @@
 --   last reset, so all that is older has to be delivered first: the reply names those jobs, and the caller asks again after them.
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua), 3 ids (hash: id -> what message_send.lua writes),
 --   4 log (list: rev|position|time|id, see message_send.lua), 5 allmentions (sorted set of positions),
---   6 pending (hash: job -> record), 7 and 8 keys that were taken (hashes)
+--   6 pending (hash: job -> record), 7 and 8 keys that were taken (hashes),
+--   9 timed (hash), 10 bounds (sorted set) and 11 arrived (hash): lib/time
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 user, 7 id|time|position: back to before that; or count: so many messages
---   are unread, 8 the id, the time (milliseconds), the position, or the number, 9 with count: '' or how many of them are mentions
+--   are unread, 8 the id, the time (milliseconds), the position, or the number, 9 with count: '' or how many of them are mentions,
+--   10 '' or, if the event is placed by its time, time or import, 11 that time (milliseconds). By time the number is as of then, and
+--   what names an unknown message waits for it
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'WAIT', '', '', pending jobs of this member that have to be delivered first (job and record in turn), now and so on}
 --   or {'BUSY'} too many jobs are pending,
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history, or the error UNREADABLE
--- Lib: fanout, keys, bound
+-- Lib: fanout, keys, arrived, bound, time
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
 local user, how, value, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local by_time, event_time = ARGV[10] ~= '', tonumber(ARGV[11])
 
 local now = clock()
-asked[13], asked[14] = 'accepted', 'cleared'
+asked[13], asked[14], asked[15], asked[16], asked[17] = 'accepted', 'cleared', 'timed', 'late', 'all_read'
 local m = opened(meta)
 numbers(m, 13)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
@@ -33,10 +37,28 @@ if taken then
 end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', members, user) or ''
-local start, state, began, rest, since, reset = string.match(entry, '^((%a)|(%w+)|%w+)(|?%d*|?(%d*))|?(%d*)$')
+local start, state, began, here, rest, since, reset = string.match(entry, '^((%a)|(%w+)|%d+(h?))(|?%d*|?(%d*))|?(%d*)$')
 if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} end
 local epoch = tonumber(began, 36)
 local head, is_supergroup = tonumber(m[2]), m[3] == 'supergroup'
+
+-- By time it is late if something later has set the read position, or has said the number, or if the number is old and the user
+-- has read or sent anything since joining.
+local time = (by_time or m[15] or m[16]) and time_order(KEYS[9], KEYS[10], KEYS[11], now)
+local arrived, reset_time, as_of, exempt = {}, nil, nil, nil
+if m[16] then
+  local _
+  arrived, reset_time, as_of, _, exempt = read_on_arrival(KEYS[11], user, epoch)
+end
+if by_time then
+  local has_been_here = here == 'h' or (m[17] and tonumber(m[17]) > epoch)
+  local is_old = event_time < math.floor(now / 1000) - 600000 and has_been_here
+  if time.was_set_since(user, began, event_time) or (how == 'count' and ((as_of and event_time <= as_of) or is_old)) then
+    take('')
+    return {'DUP', '', '', unfinished(pending), now, unpack(m, 1, 11)}
+  end
+end
+local function is_told(one) return not by_time or one.time <= event_time end
 
 -- The pending jobs that this member's slot merges in another way before the reset than after it.
 if redis.call('HLEN', pending) > 5000 then return {'BUSY'} end
@@ -64,7 +86,24 @@ for i = 1, #all, 2 do
 end
 if #wait > 0 then return {'WAIT', '', '', wait, now, unpack(m, 1, 11)} end
 
-local function nothing()
+-- What the reset means for messages that are read on arrival. `back`: from this time on none is any more; or all: none is.
+local counts_again = {}
+local function placed(back, left)
+  if not time then return end
+  local moment = by_time and event_time or math.floor(now / 1000)
+  local rev = math.max(tonumber(m[1]) + 1, now)
+  local is_count = how == 'count'
+  time.reset(user, began, moment, back, is_count and by_time and event_time or nil, left, by_time
+    and math.max(event_time, reset_time or 0) or reset_time, is_count and by_time and event_time or as_of, rev)
+  time.finish(meta)
+end
+local function nothing(back)
+  if back then
+    placed(back, arrived)
+  elseif time then
+    time.has_read(user, began, nil, by_time and event_time or math.floor(now / 1000))
+    time.finish(meta)
+  end
   take('')
   return {'OK', '', '', unfinished(pending), now, unpack(m, 1, 11)}
 end
@@ -93,41 +132,64 @@ local function history(look)
 end
 
 -- Where a room.unread goes back to.
-local to, is_there = nil, how == 'count'
+local to, back, is_there = nil, nil, how == 'count'
 if how == 'id' then
   local known = redis.call('HGET', ids, value)
-  if not known then return {'MESSAGE'} end
-  local rev, at, number, silent = string.match(known .. '|', '^(%d+)|(%d+)|%-?%d+|%d+|(%d+)|(s?)')
+  local function unknown()
+    if not by_time then return {'MESSAGE'} end
+    time.wait(value, 'u', user, began, int(event_time))
+    time.finish(meta)
+    take('')
+    return {'OK', '', '', unfinished(pending), now, unpack(m, 1, 11)}
+  end
+  if not known then return unknown() end
+  local rev, at, sent, number, silent = string.match(known .. '|', '^(%d+)|(%d+)|(%-?%d+)|%d+|(%d+)|(s?)')
   must(rev, 'what is known of a message')
-  if tonumber(rev) < now - max_age or tonumber(m[13]) - tonumber(number) >= max_messages then return {'MESSAGE'} end
+  if tonumber(rev) < now - max_age or tonumber(m[13]) - tonumber(number) >= max_messages then return unknown() end
+  back = tonumber(sent)
   to = silent == 's' and tonumber(at) or tonumber(at) - 1
 elseif how == 'position' then
   if head == 0 then return nothing() end
   local position = math.min(head, tonumber(value))
   history(function(found)
-    for _, one in ipairs(found) do is_there = is_there or one.at == position end
+    for _, one in ipairs(found) do
+      if one.at == position then is_there, back = true, one.time end
+    end
     return is_there
   end)
   if not is_there then return {'MESSAGE'} end
   to = position - 1
 elseif how == 'time' then
-  local time, lowest = tonumber(value), nil
+  local lowest
+  back = tonumber(value)
   history(function(found)
     for _, one in ipairs(found) do
-      if one.time >= time then lowest = one.at end
+      if one.time >= back then lowest = one.at end
     end
   end)
-  if not lowest then return nothing() end
+  if not lowest then return nothing(back) end
   to = lowest - 1
+end
+
+-- What was read on arrival, and still is after the reset.
+local left = how == 'count' and {} or arrived
+if back and next(arrived) then
+  left = {}
+  for at in pairs(arrived) do left[at] = true end
+  history(function(found)
+    for _, one in ipairs(found) do
+      if one.time >= back then left[one.at] = nil end
+    end
+  end)
 end
 
 -- What the room knows of the positions above the new read position: those that don't count (the user's own, and those that except
 -- the user; and recalled ones), and those that mention the user (in a supergroup those that the room counts as mentions of
 -- everybody, and the others).
-local own, gone, to_all, named = {}, {}, {}, {}
+local own, gone, to_all, named, later = {}, {}, {}, {}, {}
 local missing, lowest = tonumber(how == 'count' and value or '0'), head + 1
 history(function(found)
-  if how == 'count' and missing == 0 then return true end
+  if how == 'count' and missing == 0 and to then return true end
   local some = {}
   for i, one in ipairs(found) do some[i] = one.id end
   local known = #some > 0 and redis.call('HMGET', ids, unpack(some)) or {}
@@ -136,7 +198,8 @@ history(function(found)
     local rev, recall, mentioned = string.match((known[i] or '') .. '|||', '^(%d+)|%d+|%-?%d+|(%d+)|%d+|s?|([^|]*)|')
     local is_known = rev == one.rev
     local counts = true
-    if one.sender == user or is_in(one.except) then
+    local is_own = one.sender == user or is_in(one.except)
+    if is_own or left[one.at] then
       own[#own + 1] = one.at
       counts = false
     end
@@ -149,8 +212,11 @@ history(function(found)
       local list = by_room and to_all or named
       list[#list + 1] = one.at
     end
+    if counts and arrived[one.at] and not left[one.at] then counts_again[#counts_again + 1] = one.at end
+    if not is_told(one) then later[#later + 1] = one.at end
     lowest = one.at
-    if how == 'count' and counts then
+    if how == 'count' and missing == 0 and is_told(one) and not to then to = one.at end
+    if how == 'count' and counts and is_told(one) and missing > 0 then
       missing = missing - 1
       if missing == 0 then
         to = one.at - 1
@@ -162,7 +228,7 @@ end)
 local unknown = ''
 if how == 'count' and not to then
   -- Each position that is older than the history, or before the first message, counts as one.
-  to = missing == 0 and head or lowest - 1 - missing
+  to = lowest - 1 - missing
   if missing > 0 then
     unknown = int(lowest - 1)
     if is_supergroup and to < lowest - 1 then
@@ -180,9 +246,11 @@ local function list(positions)
   for i = 1, #positions do positions[i] = int(positions[i]) end
   return table.concat(positions, ',')
 end
-local cleared = is_supergroup and cleared_up_to(m[14], math.max(epoch, tonumber(reset) or 0))
+local cleared = is_supergroup and cleared_up_to(m[14], math.max(epoch, tonumber(reset) or 0),
+  function(at) return arrived[at] end, exempt)
 local what = table.concat({how == 'count' and 'n' or 'u', int(to), m[2], unknown, mentions, cleared and int(cleared) or '',
   list(own), list(gone), list(to_all), list(named)}, '|')
+if #counts_again + #later > 0 then what = what .. '|' .. list(counts_again) .. '|' .. list(later) end
 local record = int(now + lease) .. '\nsome\n' .. user .. '\nb|' .. what
 -- The entry always has the places before that of the reset.
 local filled = rest
@@ -190,5 +258,6 @@ while select(2, string.gsub(filled, '|', '')) < 2 do filled = filled .. '|' end
 redis.call('HSET', members, user, start .. filled .. '|' .. m[1])
 redis.call('HSET', meta, 'rev', m[1], 'mrev', m[8], 'resets', '1')
 redis.call('HSET', pending, m[1], record)
+if time then placed(back, left) end
 take(m[1])
 return {'OK', m[1], record, open, now, unpack(m, 1, 11)}

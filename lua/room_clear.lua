@@ -3,20 +3,25 @@
 --   member. A supergroup keeps the position in its meta, where each read of a count looks; so it is one step, whatever the size.
 -- KEYS: 1 meta (hash), 2 ids (hash: id -> rev|position|time|recall|number, see message_send.lua),
 --   3 log (list: rev|position|time|id),
---   4 pending (hash: job -> record), 5 and 6 keys that were taken (hashes)
+--   4 pending (hash: job -> record), 5 and 6 keys that were taken (hashes),
+--   7 timed (hash), 8 bounds (sorted set) and 9 arrived (hash): lib/time, 10 members (hash: user -> entry, see member_settle.lua)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
---   4 history in messages, 5 history in microseconds, 6 all|id|time|position, 7 the id, the time (milliseconds) or the position
+--   4 history in messages, 5 history in microseconds, 6 all|id|time|position, 7 the id, the time (milliseconds) or the position,
+--   8 '' or, if the event is placed by its time, time or import, 9 that time (milliseconds): without a bound it goes up to there
 -- Reply: {'OK', job or '', record or '' (in a supergroup those of a pending conversion to one), pending jobs (lib/fanout), now,
 --   rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MESSAGE'} no such message, or older than the history and not the room's last one, or the error UNREADABLE
--- Lib: fanout, keys, bound
+-- Lib: fanout, keys, arrived, bound, time
 local meta, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+local how, value, by_time = ARGV[6], ARGV[7], ARGV[8] ~= ''
+if by_time and how == 'all' then how, value = 'time', ARGV[9] end
 
 local now = clock()
 asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position'
-asked[18], asked[19], asked[20] = 'cleared', 'told', 'resets'
+asked[18], asked[19], asked[20], asked[21] = 'cleared', 'told', 'late', 'resets'
+asked[22] = 'timed'
 local m = opened(meta)
 numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
@@ -27,9 +32,43 @@ if taken then
   return {'DUP', taken.job, record, unfinished(pending), now, unpack(m, 1, 11)}
 end
 if not m[7] then return {'ROOM'} end
-local position = bound(ARGV[6], ARGV[7], m, ids, log, now, tonumber(ARGV[4]), tonumber(ARGV[5]))
+-- A message that a member read on arrival is for that member as if never sent, so the clearing may go less far for some. `chain`
+-- has all positions that it goes to, for each member the first one that the member did not read on arrival.
+local time = (by_time or m[20]) and time_order(KEYS[7], KEYS[8], KEYS[9], now)
+local chain, users, set = {}, {}, {}
+if m[20] then users, set = time.all_arrived() end
+local function skip(at)
+  if set[at] then chain[#chain + 1] = at end
+  return set[at]
+end
+local position, limit = bound(how, value, m, ids, log, now, tonumber(ARGV[4]), tonumber(ARGV[5]), skip)
 if not position then return {'MESSAGE'} end
+chain[#chain + 1] = position
+position = chain[1]
+local but = {}
+if #chain > 1 and m[3] ~= 'supergroup' then
+  for _, user in ipairs(users) do
+    local epoch = string.match(redis.call('HGET', KEYS[10], user) or '', '^j|(%w+)')
+    local own = epoch and read_on_arrival(KEYS[9], user, tonumber(epoch, 36)) or {}
+    if own[position] then
+      local n = 1
+      while n < #chain and own[chain[n]] do n = n + 1 end
+      but[#but + 1] = user .. ':' .. int(chain[n])
+    end
+  end
+end
 
+-- For members who were reset by time as of a later moment it is too old.
+local moment = by_time and (how == 'time' and tonumber(value) or tonumber(ARGV[9])) or math.floor(now / 1000)
+local too_old = by_time and m[20] and time.resets_since(moment) or {}
+if m[3] ~= 'supergroup' then
+  for user in pairs(too_old) do
+    for i = #but, 1, -1 do
+      if string.match(but[i], '^(.*):%d+$') == user then table.remove(but, i) end
+    end
+    but[#but + 1] = user .. ':'
+  end
+end
 local open, job, record = unfinished(pending), '', ''
 if m[3] == 'supergroup' and m[19] then
   -- Members whose slots don't have the conversion to a supergroup yet would still count the messages: the caller waits for
@@ -38,25 +77,32 @@ if m[3] == 'supergroup' and m[19] then
   if record ~= '' then job = m[19] end
 end
 -- After a reset a read position may be below 0.
-if position > 0 or m[20] then
+if position > 0 or m[21] or by_time then
   m[1] = int(math.max(tonumber(m[1]) + 1, now))
   -- An earlier entry with a position that is not higher has no effect any more. The others are for members who have been reset since.
   local list = {}
   if m[3] == 'supergroup' then
-    for rev, at in string.gmatch(m[18] or '', '(%d+)|(%d+)') do
-      if tonumber(at) > position then list[#list + 1] = rev .. '|' .. at end
+    for rev, at in string.gmatch(m[18] or '', '(%d+)|([%d;]+)') do
+      if tonumber(string.match(at, '%d+$')) > chain[#chain] then list[#list + 1] = rev .. '|' .. at end
     end
-    if #list > 1 and not m[20] then list = {list[1]} end
+    if #list > 1 and not m[21] then list = {list[1]} end
   end
   if m[3] == 'supergroup' and #list < 8 then
-    list[#list + 1] = m[1] .. '|' .. int(position)
-    redis.call('HSET', meta, 'rev', m[1], 'cleared', table.concat(list, ','))
+    list[#list + 1] = m[1] .. '|' .. table.concat(chain, ';')
+    redis.call('HSET', meta, 'rev', m[1], 'all_read', m[1], 'cleared', table.concat(list, ','))
   else
     job = m[1]
-    record = int(now + lease) .. '\nall\n\nr|' .. int(position)
-    redis.call('HSET', meta, 'rev', job)
+    record = int(now + lease) .. '\nall\n\nr|' .. int(position) .. (#but > 0 and '|' .. table.concat(but, ',') or '')
+    redis.call('HSET', meta, 'rev', job, 'all_read', job)
     redis.call('HSET', pending, job, record)
   end
 end
+if m[22] and not by_time then time_order(KEYS[7], KEYS[8], KEYS[9], now).all_have_read(nil, moment, m[1]) end
+if by_time then
+  if how == 'time' then limit = tonumber(value) elseif how == 'position' then limit = time_at(position, log, tonumber(ARGV[4])) end
+  time.all_have_read(limit, moment, m[1])
+  for user, epoch in pairs(too_old) do time.exempt(user, epoch, m[1]) end
+end
+if time then time.finish(meta) end
 take(job)
 return {'OK', job, record, open, now, unpack(m, 1, 11)}

@@ -3,7 +3,8 @@
 --   takes the room out of the slots of its members is kept until everybody has it.
 -- KEYS: 1 meta (hash), 2 members (hash), 3 ids (hash), 4 log (list), 5 recalled (sorted set), 6 allmentions (sorted set),
 --   7 pending (hash: job -> record; earlier jobs stay, but from now on they only make senders known),
---   8 and 9 keys that were taken (hashes; they outlive the room)
+--   8 and 9 keys that were taken (hashes; they outlive the room),
+--   10 timed (hash), 11 bounds (sorted set), 12 arrived (hash)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 milliseconds to keep the revision
 -- Reply: {'OK', job or '', record or '', now} or {'DUP', the same} or {'ROOM', the same} no such room (any more)
@@ -29,7 +30,7 @@ local rev = int(math.max(tonumber(m[1]) + 1, now))
 local any = redis.call('EXISTS', members) == 1
 redis.call('HLEN', pending)
 
-redis.call('DEL', meta, ids, log, recalled, allmentions)
+redis.call('DEL', meta, ids, log, recalled, allmentions, KEYS[10], KEYS[11], KEYS[12])
 redis.call('HSET', meta, 'rev', rev)
 if m[3] then redis.call('HSET', meta, 'sealed', m[3]) end
 redis.call('PEXPIRE', meta, keep)

@@ -1,17 +1,20 @@
 #!lua flags=no-writes
 -- Purpose: work out what one user has unread in a supergroup, from the room's head; writes nothing.
 -- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions),
---   4 pending (hash: job -> record; `Job::parse` reads these records too, and the golden jobs in records.txt hold both together)
+--   4 pending (hash: job -> record; `Job::parse` reads these records too, and the golden jobs in records.txt hold both together),
+--   5 arrived (hash): lib/arrived
 -- ARGV: 1 state of the user j|i, 2 epoch, 3 read position, 4 holes (comma list of positions), 5 mentions by name (comma list
 --   of positions), 6 user, 7 the stamp of the user's last reset or 0, 8 a position up to which each counts, recalled or not, or 0,
 --   9 positions that are no mentions of the user, although the room counts them as mentions of everybody (comma list)
 -- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (these two '' without a message), head, read
 --   position}, or {} if the room is gone for that user, or the error UNREADABLE
+-- Lib: arrived, bound
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local since, unknown = math.max(epoch, tonumber(ARGV[7])), tonumber(ARGV[8])
 
-local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time', 'cleared')
+local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time', 'cleared',
+  'late')
 if not (m[1] or m[2] or m[3] or m[7]) then return {} end
 -- Whole numbers below 2^53, which are exact in a script.
 for _, at in ipairs({1, 2, 7}) do
@@ -24,10 +27,15 @@ if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the st
 if epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
 if state == 'j' then
-  -- rev|position: who has been a member since before that revision, and has not been reset since, has read up to there.
-  for rev, position in string.gmatch(m[10] or '', '(%d+)|(%d+)') do
-    if since < tonumber(rev) then read = math.max(read, tonumber(position)) end
+  -- What the user read on arrival does not count.
+  local arrived, exempt = {}, nil
+  if m[11] then
+    local _
+    arrived, _, _, _, exempt = read_on_arrival(KEYS[5], ARGV[6], epoch)
   end
+  for at in pairs(arrived) do holes = holes .. ',' .. string.format('%.0f', at) end
+  -- Who has been a member since before a clearing, and has not been reset since, has read up to there.
+  read = math.max(read, cleared_up_to(m[10], since, function(at) return arrived[at] end, exempt) or read)
   -- Positions whose messages pending edits are about: stamp of the latest edit, and if the message mentions the user by it.
   local edits = {}
   -- The head is the current one, so the script also takes this user's marks of pending jobs: own messages, reads and mentions
@@ -40,10 +48,20 @@ if state == 'j' then
     for i = 1, #all, 2 do
       local names, act
       -- The room was cleared before it became a supergroup.
-      local to_all = string.match(all[i + 1], '^%d+\nall\n\nr|(%d+)$')
-      if to_all and tonumber(all[i]) > since then read = math.max(read, tonumber(to_all)) end
+      local to_all, but = string.match(all[i + 1], '^%d+\nall\n\nr|(%d+)|?([^|]*)$')
+      if to_all and tonumber(all[i]) > since then
+        local _, from = string.find(',' .. but, ',' .. user .. ':', 1, true)
+        read = math.max(read, tonumber(from and string.match(',' .. but, '^%d+', from + 1) or to_all))
+      end
       if string.find(all[i + 1], user, 1, true) then
         names, act = string.match(all[i + 1], '^%d+\n%a+\n([^\n]*)\n(.*)$')
+      end
+      local joined = act and string.sub(act, 1, 2) == 'j|' and tonumber(all[i]) >= since
+      local from = joined and select(2, string.find(act, '|' .. user .. ':', 1, true))
+      if from then
+        -- A membership that was placed by its time brings the marks of what was sent since.
+        local own, named = string.match(act, '^([%d,]*):([%d,]*)', from + 1)
+        holes, mentions = holes .. ',' .. own, mentions .. ',' .. named
       end
       if act and tonumber(all[i]) > since then
         local at, own, sender, named, except = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)|?[^|]*|?%d*|?([^|]*)$')

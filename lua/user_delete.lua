@@ -5,7 +5,8 @@
 -- KEYS: 1 counts (hash), 2 rooms (hash), 3 supers (hash), 4 refs (hash), 5 marks (sorted set), 6 left (hash),
 --   7 prefs (hash), 8 profile (hash), 9 pending (hash: job -> record), 10 and 11 keys that were taken (hashes;
 --   they outlive the user)
--- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or ''
+-- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
+--   4 '' or, if the event is placed by its time, that time (milliseconds)
 -- Reply: {'OK', job or '', record or '', now} or {'DUP', the same} or {'STALE', token above which to announce again}
 --   or {'KEY'} the key was another event's, {'USER'} no such user, or the error UNREADABLE
 -- Lib: fanout, keys
@@ -56,7 +57,7 @@ end
 -- The deletion is remembered until the user has left all rooms, however long that takes (user_done.lua).
 redis.call('HSET', left, '~', stamps)
 redis.call('PERSIST', left)
-local record = int(now + lease) .. '\nleave\n' .. table.concat(names, ',')
+local record = int(now + lease) .. '\nleave\n' .. table.concat(names, ',') .. (ARGV[4] ~= '' and '\nt|' .. ARGV[4] or '')
 redis.call('HSET', pending, stamps, record)
 take(stamps)
 return {'OK', stamps, record, now}

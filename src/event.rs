@@ -28,6 +28,18 @@ pub(crate) fn time_of_text(text: &str) -> Result<i64, &'static str> {
     }
 }
 
+/// By what an event is placed among the others of its room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// By its arrival: as the room accepts it.
+    #[default]
+    Arrival,
+    /// By its own time, among what has arrived within ten minutes.
+    Time,
+    /// The same in an import, which places a user who joins as far back as the event says.
+    Import,
+}
+
 /// One event.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
@@ -35,6 +47,8 @@ pub(crate) struct Event {
     pub type_name: &'static str,
     /// Milliseconds since the epoch; `None`: the time of arrival.
     pub time: Option<i64>,
+    /// By what it is placed. By time it has a time.
+    pub order: Order,
     /// A key that its room, or its user, takes once. An event with an id is known by the id, and its key has no effect.
     pub key: Option<EventKey>,
     /// What was left out of it, in words for its sender.

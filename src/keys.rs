@@ -166,7 +166,7 @@ pub(crate) const USER_KEYS: [&str; 11] = [
 ];
 
 /// The keys of a room's slot, by the part of the name after the slot.
-pub(crate) const ROOM_KEYS: [&str; 9] = [
+pub(crate) const ROOM_KEYS: [&str; 12] = [
     "members",
     "meta",
     "ids",
@@ -176,6 +176,9 @@ pub(crate) const ROOM_KEYS: [&str; 9] = [
     "pending",
     "keys0",
     "keys1",
+    "timed",
+    "bounds",
+    "arrived",
 ];
 
 /// The keys of one room's slot.
@@ -221,12 +224,28 @@ impl RoomKeys {
     pub(crate) fn pending(&self) -> String {
         self.key("pending")
     }
+    /// What the room keeps for ten minutes of events that are placed by their own times.
+    pub(crate) fn timed(&self) -> String {
+        self.key("timed")
+    }
+    /// The read bounds among that.
+    pub(crate) fn bounds(&self) -> String {
+        self.key("bounds")
+    }
+    /// Positions that members read on arrival.
+    pub(crate) fn arrived(&self) -> String {
+        self.key("arrived")
+    }
+    /// The three keys of the order of time.
+    pub(crate) fn of_time(&self) -> [String; 3] {
+        [self.timed(), self.bounds(), self.arrived()]
+    }
     /// Keys of events that this slot knows. Two hashes take turns. They are kept when the room is deleted.
     pub(crate) fn event_keys(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
     }
     /// All keys, each with the part of its name after the slot.
-    pub(crate) fn all(&self) -> [(&'static str, String); 9] {
+    pub(crate) fn all(&self) -> [(&'static str, String); 12] {
         ROOM_KEYS.map(|name| (name, self.key(name)))
     }
 }
@@ -402,7 +421,7 @@ pub(crate) fn label_of_several<'a>(keys: impl Iterator<Item = &'a [u8]>) -> KeyL
 
 /// The word for a key of a slot in metrics.
 fn kind_of(of: &str, what: &str) -> &'static str {
-    const KINDS: [&str; 16] = [
+    const KINDS: [&str; 19] = [
         "user_counts",
         "user_rooms",
         "user_supers",
@@ -419,6 +438,9 @@ fn kind_of(of: &str, what: &str) -> &'static str {
         "room_recalled",
         "room_allmentions",
         "room_pending",
+        "room_timed",
+        "room_bounds",
+        "room_arrived",
     ];
     let is = |kind: &&str| kind.strip_prefix(of).and_then(|k| k.strip_prefix('_')) == Some(what);
     KINDS.into_iter().find(is).unwrap_or("other")
@@ -555,7 +577,7 @@ mod tests {
             .chain(room.all().iter().map(|(_, key)| key))
             .map(|key| label(key.as_bytes(), false).kind)
             .collect();
-        assert_eq!(kinds.len(), 17);
+        assert_eq!(kinds.len(), 20);
         let keys = [user.counts(), user.rooms()];
         let of = |keys: &[String]| label_of_several(keys.iter().map(String::as_bytes)).text;
         let hash = short_hash("demo:u:a");

@@ -111,10 +111,13 @@ scripts! {
 }
 
 /// The files of `lua/lib/`: name and text.
-const LIB: [(&str, &str); 3] = [
+const LIB: [(&str, &str); 6] = [
+    ("arrived", include_str!("../lua/lib/arrived.lua")),
     ("bound", include_str!("../lua/lib/bound.lua")),
     ("fanout", include_str!("../lua/lib/fanout.lua")),
+    ("join", include_str!("../lua/lib/join.lua")),
     ("keys", include_str!("../lua/lib/keys.lua")),
+    ("time", include_str!("../lua/lib/time.lua")),
 ];
 
 /// The text of a script, with the library files that it names put after its header.

@@ -39,7 +39,7 @@ impl SlotKind {
     /// The type that a key of such a slot is of.
     pub(super) fn type_of(self, what: &str) -> Type {
         match (self, what) {
-            (SlotKind::User, "marks") | (SlotKind::Room, "recalled" | "allmentions") => {
+            (SlotKind::User, "marks") | (SlotKind::Room, "recalled" | "allmentions" | "bounds") => {
                 Type::SortedSet
             }
             (SlotKind::Room, "log") => Type::List,
@@ -80,6 +80,9 @@ impl SlotKind {
             (SlotKind::Room, "ids") => id(field).and_then(|()| known_id(value)),
             (SlotKind::Room, "log") => logged(value).map(|_| ()).ok_or(NO_RECORD),
             (SlotKind::Room, "recalled" | "allmentions") => position(field, value),
+            (SlotKind::Room, "timed") => timed(field, value),
+            (SlotKind::Room, "bounds") => bounds(field, value),
+            (SlotKind::Room, "arrived") => arrived(field, value),
             (SlotKind::Room, _) => job(field, value, false),
         }
     }
@@ -220,6 +223,94 @@ fn event_key(field: &str, value: &str) -> FormCheck {
     }
 }
 
+/// `time:accepted`, of everybody with `:rev`, in a comma list that may be empty.
+fn moments(list: &str, parts: usize) -> FormCheck {
+    let moments = list.split(',').filter(|_| !list.is_empty());
+    moments.into_iter().try_for_each(|moment| {
+        let numbers: Vec<&str> = moment.split(':').collect();
+        let count = (numbers.len() == parts).then_some(()).ok_or(NO_RECORD);
+        count.and_then(|()| numbers.into_iter().try_for_each(number))
+    })
+}
+
+/// What `lua/lib/time.lua` keeps of events that are placed by their times.
+fn timed(field: &str, value: &str) -> FormCheck {
+    let (letter, name) = field.split_once('|').ok_or(NO_FIELD)?;
+    match (letter, name) {
+        ("u", _) => {
+            let (epoch, lists) = value.split_once('|').ok_or(NO_RECORD)?;
+            let (bounds, set) = lists.split_once('|').ok_or(NO_RECORD)?;
+            let parts = match name {
+                "*" if epoch.is_empty() => 3,
+                _ => {
+                    id(name)?;
+                    crate::counts::number::stamp(Some(epoch)).map_err(|_| NO_RECORD)?;
+                    2
+                }
+            };
+            moments(bounds, parts).and_then(|()| moments(set, parts))
+        }
+        ("s", user) => id(user).and_then(|()| moments(value, 2)),
+        ("w", message) => {
+            id(message)?;
+            let waiting: Result<Vec<Vec<String>>, _> = serde_json::from_str(value);
+            let acts = waiting.map_err(|_| NO_RECORD)?;
+            let is_act = |act: &Vec<String>| {
+                matches!(
+                    (act.first().map(String::as_str), act.len()),
+                    (Some("c"), 2) | (Some("r" | "u"), 5) | (Some("e"), 6)
+                )
+            };
+            acts.iter().all(is_act).then_some(()).ok_or(NO_RECORD)
+        }
+        _ => Err(NO_FIELD),
+    }
+}
+
+/// A user, or `*`, with a time; or a field of `timed` with when it was written, below zero.
+fn bounds(member: &str, score: &str) -> FormCheck {
+    match score.strip_prefix('-') {
+        Some(written) => {
+            let (_, name) = member.split_once('|').ok_or(NO_FIELD)?;
+            (name == "*").then_some(()).ok_or(()).or(id(name))?;
+            number(written)
+        }
+        None if member == "*" => number(score),
+        None => id(member).and_then(|()| number(score)),
+    }
+}
+
+/// A user's epoch and positions, or of everybody `position:rev`.
+fn arrived(field: &str, value: &str) -> FormCheck {
+    if field == "*" {
+        return value.split(',').try_for_each(|one| {
+            let (at, rev) = one.split_once(':').ok_or(NO_RECORD)?;
+            number(at).and_then(|()| number(rev))
+        });
+    }
+    if let Some(user) = field.strip_prefix("r|") {
+        id(user)?;
+        let parts: Vec<&str> = value.split('|').collect();
+        let [epoch, reset, as_of, up_to, exempt] = parts.as_slice() else {
+            return Err(NO_RECORD);
+        };
+        crate::counts::number::stamp(Some(epoch)).map_err(|_| NO_RECORD)?;
+        let mut numbers = [*reset, *as_of].into_iter().chain(exempt.split(','));
+        numbers.try_for_each(|text| {
+            if text.is_empty() {
+                Ok(())
+            } else {
+                number(text)
+            }
+        })?;
+        return number(up_to);
+    }
+    id(field)?;
+    let (epoch, positions) = value.split_once('|').ok_or(NO_RECORD)?;
+    crate::counts::number::stamp(Some(epoch)).map_err(|_| NO_RECORD)?;
+    positions.split(',').try_for_each(number)
+}
+
 fn flag(value: &str) -> FormCheck {
     let right = matches!(value, "0" | "1");
     right.then_some(()).ok_or("neither 0 nor 1")
@@ -237,7 +328,8 @@ fn meta(field: &str, value: &str) -> FormCheck {
     match field {
         "mrev" => version(value),
         "rev" | "born" | "head" | "created" | "sealed" | "kept" | "trim" | "accepted" | "told"
-        | "mintime" | "maxtime" | "last_time" | "last_updated" | "last_position" => number(value),
+        | "mintime" | "maxtime" | "last_time" | "last_updated" | "last_position" | "timed"
+        | "late" | "all_read" => number(value),
         "last_at" => match value.split_once(',') {
             Some((at, newest)) => number(at).and(number(newest)),
             None => number(value),
@@ -261,8 +353,9 @@ fn meta(field: &str, value: &str) -> FormCheck {
         "parted" => ids(value, ','),
         // `rev|position`
         "cleared" => value.split(',').try_for_each(|cleared| {
-            let (rev, position) = cleared.split_once('|').ok_or(NO_RECORD)?;
-            number(rev).and_then(|()| number(position))
+            let (rev, positions) = cleared.split_once('|').ok_or(NO_RECORD)?;
+            number(rev)?;
+            positions.split(';').try_for_each(number)
         }),
         "last_id" => id(value),
         "last_text" | "last_type" | "name" | "cover" | "description" | "webhook" | "bot_state" => {
@@ -412,6 +505,11 @@ fn job(stamp: &str, value: &str, of_user: bool) -> FormCheck {
         let pair = brings.iter().flat_map(|(pair, _)| pair);
         let mut named = sender.iter().chain(mentions).chain(pair).chain(except);
         named.try_for_each(|name| id(name.as_str()))?;
+    }
+    match &job.act {
+        Act::Read(_, but) => but.iter().try_for_each(|(user, _)| id(user.as_str()))?,
+        Act::Placed(placed) => placed.iter().try_for_each(|(user, ..)| id(user.as_str()))?,
+        _ => {}
     }
     if let Act::Edit { on, off, .. } = &job.act {
         let mut named = on.users().iter().chain(off.users());

@@ -174,6 +174,7 @@ impl Audit {
                     keys.recalled(),
                     keys.allmentions(),
                     keys.pending(),
+                    keys.arrived(),
                 ])
                 .arg(record.state.to_string())
                 .arg(record.epoch)

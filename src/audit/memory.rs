@@ -171,7 +171,8 @@ impl Audit {
 }
 
 /// A room's keys, without its list of members and the keys of events.
-fn rest(keys: &RoomKeys) -> [String; 6] {
+fn rest(keys: &RoomKeys) -> [String; 9] {
+    let [timed, bounds, arrived] = keys.of_time();
     [
         keys.meta(),
         keys.ids(),
@@ -179,5 +180,8 @@ fn rest(keys: &RoomKeys) -> [String; 6] {
         keys.recalled(),
         keys.allmentions(),
         keys.pending(),
+        timed,
+        bounds,
+        arrived,
     ]
 }

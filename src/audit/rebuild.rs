@@ -211,7 +211,8 @@ impl Repairer {
         let delivery = match (view.member(), slot.record_of(room.as_str())) {
             (Some(entry), _) if slot.left_since(room.as_str()) >= entry.epoch => {
                 // The user has left, and the room has lost that change.
-                return self.writer.leave(app, room, user, Some(entry.epoch)).await;
+                let epoch = Some(entry.epoch);
+                return self.writer.leave(app, room, user, epoch, None).await;
             }
             (Some(entry), _) => SingleDelivery {
                 snapshot: snapshot.clone(),

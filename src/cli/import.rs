@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::args::{RedisArgs, app_id, not_configured};
@@ -27,6 +27,15 @@ use crate::telemetry::metrics::Metrics;
 /// So many rejected lines are shown with what is wrong with them, and so many lines with what was left out of them. The rest is
 /// counted.
 const FIRST: usize = 20;
+
+/// What places the events of a file.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Order {
+    /// The order of the lines
+    Arrival,
+    /// The events' own times
+    Time,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
@@ -55,6 +64,9 @@ pub(super) struct ImportArgs {
     /// Make the rooms of the rows where they are not there, and let the users into them
     #[arg(long, requires = "counts")]
     join: bool,
+    /// What places the events: `arrival`, the order of the lines; or `time`, their own times, as always with --counts
+    #[arg(long, value_enum, default_value_t = Order::Arrival, conflicts_with = "counts")]
+    order: Order,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -73,6 +85,7 @@ impl ImportArgs {
         let form = match self.counts {
             false => LineForm::Events {
                 max_line: config.server.max_events_bytes,
+                by_time: matches!(self.order, Order::Time),
             },
             true => LineForm::Counts {
                 as_of: self.as_of,

@@ -102,7 +102,8 @@ impl Membership {
         let base = parts.next();
         let base = match state {
             'l' => stamp(base)?,
-            'j' | 'i' => parse(base)?,
+            // With h behind it: the user has read or sent anything since joining.
+            'j' | 'i' => parse(base.map(|base| base.strip_suffix('h').unwrap_or(base)))?,
             _ => return Err(unreadable()),
         };
         let mut more = || match parts.next() {
@@ -128,9 +129,9 @@ impl Membership {
         self.reset.unwrap_or(self.epoch).max(self.epoch)
     }
 
-    /// Whether the job of that stamp is for this membership. Earlier jobs are not.
+    /// Whether the job of that stamp is for this membership: the one that began it, or a later one.
     pub(crate) fn owns(&self, stamp: u64) -> bool {
-        stamp > self.since.unwrap_or(self.epoch)
+        stamp == self.epoch || stamp > self.since.unwrap_or(self.epoch)
     }
 
     /// Whether this is a membership of the room that was made at `born`.
@@ -207,7 +208,13 @@ pub(crate) enum Act {
         off: Named,
     },
     Recall(u64),
-    Read(u64),
+    /// Up to which position; and of members who read up to another one, since they read the message there on arrival: that one;
+    /// or none, if the read is older than their last reset.
+    Read(u64, Vec<(Enc, Option<u64>)>),
+    /// Memberships that were placed by their time begin before these messages: of each user the holes and the mentions.
+    Placed(Vec<(Enc, Vec<u64>, Vec<u64>)>),
+    /// The deleted user leaves as of that time.
+    AsOf(i64),
     /// A reset of the read position, as `deliver.lua` takes it.
     Reset(String),
     /// Lines of name and JSON value in turn.
@@ -219,7 +226,7 @@ impl Act {
     pub(crate) fn only_moves(&self) -> bool {
         match self {
             Act::Message { everybody, .. } => !everybody,
-            Act::Read(_) => true,
+            Act::Read(..) => true,
             _ => false,
         }
     }
@@ -241,16 +248,24 @@ pub(crate) fn names(list: &str) -> Vec<Enc> {
         .collect()
 }
 
+/// The positions of a comma list.
+fn positions(list: &str) -> Result<Vec<u64>> {
+    let digits = list.split(',').filter(|digits| !digits.is_empty());
+    digits.map(|digits| parse(Some(digits))).collect()
+}
+
 /// The position of a message in a room's log, `rev|position|time|id`; 0 for a silent message.
 pub(crate) fn logged_position(line: &str) -> Option<u64> {
     line.split('|').nth(1).and_then(whole_number)
 }
 
-/// Up to which position a member of a supergroup has read it by clearings after the stamp `since`, by the field `cleared` of its
-/// meta: a comma list of `rev|position`.
+/// Up to which position a member of a supergroup has read it at least by clearings after the stamp `since`, by the field `cleared`
+/// of its meta: a comma list of `rev|position`. Of several positions with `;` between them each holds for some members, and the
+/// last one for all.
 pub(crate) fn cleared_up_to(list: &str, since: u64) -> Option<u64> {
     let cleared = list.split(',').filter_map(|one| one.split_once('|'));
-    let numbers = cleared.filter_map(|(rev, to)| Some((whole_number(rev)?, whole_number(to)?)));
+    let last = |to: &str| to.rsplit(';').next().and_then(whole_number);
+    let numbers = cleared.filter_map(|(rev, to)| Some((whole_number(rev)?, last(to)?)));
     let owned = numbers.filter(|(rev, _)| since < *rev);
     owned.map(|(_, to)| to).max()
 }
@@ -268,7 +283,7 @@ fn is_reset(text: &str) -> bool {
         && i64::stored(to).is_some()
         && whole_number(top).is_some()
         && [unknown, most, cleared].into_iter().all(is_number)
-        && lists.len() == 4
+        && matches!(lists.len(), 4 | 6)
         && lists.iter().all(is_list)
 }
 
@@ -312,7 +327,31 @@ impl Job {
                 }
             }
             "c" => Act::Recall(parse(Some(rest))?),
-            "r" => Act::Read(parse(Some(rest))?),
+            "r" => {
+                let (to, but) = rest.split_once('|').unwrap_or((rest, ""));
+                let but = but.split(',').filter(|one| !one.is_empty()).map(|one| {
+                    let (user, to) = one.split_once(':').ok_or_else(unreadable)?;
+                    let to = match to {
+                        "" => None,
+                        to => Some(parse(Some(to))?),
+                    };
+                    Ok((Enc::stored(user), to))
+                });
+                Act::Read(parse(Some(to))?, but.collect::<Result<_>>()?)
+            }
+            "j" => {
+                let placed = rest.split('|').map(|one| {
+                    let mut parts = one.split(':');
+                    let (Some(user), Some(holes), Some(mentions), None) =
+                        (parts.next(), parts.next(), parts.next(), parts.next())
+                    else {
+                        return Err(unreadable());
+                    };
+                    Ok((Enc::stored(user), positions(holes)?, positions(mentions)?))
+                });
+                Act::Placed(placed.collect::<Result<_>>()?)
+            }
+            "t" => Act::AsOf(parse(Some(rest))?),
             "b" if is_reset(rest) => Act::Reset(rest.to_owned()),
             "p" => Act::Prefs(rest.to_owned()),
             "m" => {
@@ -399,6 +438,7 @@ mod tests {
             ("9|5,12|3", 8, Some(5)),
             ("9|5,12|3", 11, Some(3)),
             ("9|5,12|3", 12, None),
+            ("9|5;4;2,12|1", 8, Some(2)),
             ("x", 1, None),
         ] {
             assert_eq!(cleared_up_to(list, epoch), up_to, "{list} {epoch}");
@@ -474,7 +514,9 @@ mod tests {
                 Act::Message { .. } => "message",
                 Act::Edit { .. } => "edit",
                 Act::Recall(_) => "recall",
-                Act::Read(_) => "read",
+                Act::Read(..) => "read",
+                Act::Placed(_) => "placed",
+                Act::AsOf(_) => "as-of",
                 Act::Prefs(_) => "preferences",
                 Act::Reset(_) => "reset",
             };
@@ -486,7 +528,7 @@ mod tests {
         }
         assert_eq!(audiences, BTreeSet::from(["all", "gone", "leave", "some"]));
         let is_read = |letter: &char| {
-            let forms = ["4", "4|al|", "4|h|al|", "u|4|9|||||||"]
+            let forms = ["4", "4|al|", "4|h|al|", "al:4:", "u|4|9|||||||"]
                 .map(|rest| format!("99\nall\n\n{letter}|{rest}"));
             forms.iter().any(|record| Job::parse("17", record).is_ok())
         };

@@ -155,10 +155,15 @@ impl Writer {
                 before = Before::default();
             }
             let outcome = match &event.change {
-                Change::UserDeleted { user } => self.delete_user(app, user, self.key(&event)).await,
+                Change::UserDeleted { user } => {
+                    let sent_at = SentAt::of(&event, now);
+                    self.delete_user(app, user, sent_at, self.key(&event)).await
+                }
                 Change::ReadAll { user, up_to, kinds } => {
                     let keys = [self.key(&event), self.key_of(&event, user)];
-                    self.read_all(app, user, up_to, kinds, keys, wait).await
+                    let sent_at = SentAt::of(&event, now);
+                    self.read_all(app, user, up_to, kinds, keys, sent_at, wait)
+                        .await
                 }
                 change => {
                     before.add(change);
@@ -244,11 +249,8 @@ impl Writer {
                 continue;
             }
             let key = self.key(&event);
-            let Event { time, change, .. } = event;
-            let sent_at = SentAt {
-                time: time.unwrap_or(now),
-                given: time.is_some(),
-            };
+            let sent_at = SentAt::of(&event, now);
+            let change = event.change;
             if let Change::UserUpdated { user, shown } = change {
                 users.add(encode(user.as_str()), index, key, shown);
                 continue;

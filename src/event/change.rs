@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::fields::{EventFields, Name, Wrong, text, wrong};
 use super::{
-    Change, Edit, Event, MemberState, Mentions, Message, RoomOrPeer, UnreadFrom, UpTo, time,
+    Change, Edit, Event, MemberState, Mentions, Message, Order, RoomOrPeer, UnreadFrom, UpTo, time,
 };
 use crate::json::{Raw, Surrogates};
 use crate::names::{CustomType, EventKey, MAX_NAME_BYTES, MessageId, RoomId, Tag, UserId};
@@ -74,6 +74,7 @@ pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
     Ok(Event {
         type_name,
         time,
+        order: Order::Arrival,
         key,
         notes: fields.take_notes(),
         change,

@@ -5,9 +5,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::Event;
 use super::change;
 use super::fields::{EventFields, Wrong, wrong};
+use super::{Event, Order};
 use crate::json::{LineIndex, NotJson, Scanner, byte_order_mark};
 use crate::names::EventKey;
 
@@ -101,6 +101,28 @@ impl Batch {
         self.events.iter().map(|event| event.notes.bytes()).sum()
     }
 
+    /// Places all events by their times. Those without a time are refused.
+    pub(crate) fn place_by_time(&mut self) {
+        let mut refused = std::mem::take(&mut self.refused).into_iter().peekable();
+        let (mut place, mut events) = (0, Vec::with_capacity(self.events.len()));
+        let mut pass = |place: &mut usize, all: &mut Vec<_>| {
+            while let Some(one) = refused.next_if(|(at, _)| at == place) {
+                all.push(one);
+                *place += 1;
+            }
+        };
+        for event in std::mem::take(&mut self.events) {
+            pass(&mut place, &mut self.refused);
+            match event.placed(Order::Time) {
+                Ok(event) => events.push(event),
+                Err(invalid) => self.refused.push((place, invalid)),
+            }
+            place += 1;
+        }
+        pass(&mut place, &mut self.refused);
+        self.events = events;
+    }
+
     /// Gives a key to every event that has neither a key nor an id: the request's key with the event's place in the request.
     pub(crate) fn give_keys(&mut self, request: &EventKey) {
         let mut refused = self.refused.iter().map(|(place, _)| *place).peekable();
@@ -114,6 +136,21 @@ impl Batch {
             }
             place += 1;
         }
+    }
+}
+
+impl Event {
+    /// The same event, placed in this way. By time it must have a time.
+    pub(crate) fn placed(mut self, order: Order) -> Result<Self, Invalid> {
+        if order != Order::Arrival && self.time.is_none() {
+            return Err(Invalid {
+                field: Some("time".into()),
+                problem: "is missing: in the order of time every event has one".into(),
+                position: None,
+            });
+        }
+        self.order = order;
+        Ok(self)
     }
 }
 

@@ -488,7 +488,11 @@ async fn an_import_of_an_export_comes_to_the_same_counts() {
     assert_eq!(exported(&new.export()), more);
 }
 
-const AS_OF: [&str; 2] = ["--as-of", "2026-01-05T09:00:00Z"];
+/// A moment after all that has been sent.
+async fn now() -> String {
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    jiff::Timestamp::now().as_millisecond().to_string()
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_those_who_are_not_there_are_rejected_unless_they_are_to_join() {
@@ -505,7 +509,9 @@ async fn rows_of_those_who_are_not_there_are_rejected_unless_they_are_to_join() 
                pair,carol,direct,3,\n\
                orders,bob,direct,4,\n\
                orders,carol,group,10001,10001\n";
-    let ran = commands.import("some.csv", csv, &AS_OF);
+    let now = now().await;
+    let as_of = ["--as-of", &now];
+    let ran = commands.import("some.csv", csv, &as_of);
     assert_eq!((ran.code, ran.stderr.as_str()), (1, ""));
     let (rows, sums) = ran.stdout.trim_end().rsplit_once('\n').unwrap();
     assert!(
@@ -525,7 +531,7 @@ async fn rows_of_those_who_are_not_there_are_rejected_unless_they_are_to_join() 
     let ran = commands.import(
         "some.csv",
         csv,
-        &[&AS_OF[..], &["--join", "--json"]].concat(),
+        &[&as_of[..], &["--join", "--json"]].concat(),
     );
     assert_eq!((ran.code, ran.stderr.as_str()), (1, ""));
     let sums = ran.json();
@@ -564,7 +570,9 @@ async fn rows_of_those_who_are_not_there_are_rejected_unless_they_are_to_join() 
     );
     // The kind of a room that is there stays, and its rows go in.
     let wrong = "room,user,kind,unread\norders,alice,direct,5\n";
-    let ran = commands.import("wrong.csv", wrong, &[&AS_OF[..], &["--join"]].concat());
+    let now = self::now().await;
+    let as_of = ["--as-of", &now];
+    let ran = commands.import("wrong.csv", wrong, &[&as_of[..], &["--join"]].concat());
     let note = "line 2: note: from this row on: kind_change: a room's kind changes only from group to supergroup\n1 event: 1 applied, ";
     assert!(ran.code == 0 && ran.stdout.starts_with(note), "{ran:?}");
     assert_no_drift(&own.redis.url(), "app-0");
@@ -577,7 +585,9 @@ async fn nothing_of_a_file_with_a_bad_line_is_imported() {
     scene(&own.app).await;
     let commands = Commands::new(&own.redis.url(), "app-0");
     let before = commands.export();
-    let good = "room,user,unread,time\norders,alice,7,2026-01-05T09:00:00Z\n";
+    let now = now().await;
+    let as_of = ["--as-of", &now];
+    let good = &format!("room,user,unread,time\norders,alice,7,{now}\n");
     for (last, more, says) in [
         (
             "orders,bob,x,\n",
@@ -591,12 +601,12 @@ async fn nothing_of_a_file_with_a_bad_line_is_imported() {
         ),
         (
             "orders,bob,1,yesterday\n",
-            &AS_OF,
+            &as_of,
             "line 3: time: must be milliseconds",
         ),
         (
             "orders,\"bob,1,\n",
-            &AS_OF,
+            &as_of,
             "line 3: a quoted field is not closed",
         ),
     ] {
@@ -619,14 +629,13 @@ async fn nothing_of_a_file_with_a_bad_line_is_imported() {
         assert!(ran.stderr.contains("--as-of"), "{ran:?}");
     }
     let path = commands.file("good.csv", good);
-    for flag in [&AS_OF[..], &["--join"]] {
+    for flag in [&as_of[..], &["--join"]] {
         let ran = commands.run(&[&["import", path.to_str().unwrap()], flag].concat());
         assert!(ran.code == 2 && ran.stderr.contains("--counts"), "{ran:?}");
     }
 
     // From standard input, from a line on, and once more under its name.
-    let csv =
-        format!("{good}orders,bob,3,2026-01-05T09:00:00Z\n\norders,carol,4,2026-01-05T09:00:00Z\n");
+    let csv = format!("{good}orders,bob,3,{now}\n\norders,carol,4,{now}\n");
     for sums in [
         "2 events: 2 applied, 0 duplicates, 0 rejected; ",
         "2 events: 0 applied, 2 duplicates, 0 rejected; ",

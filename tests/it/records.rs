@@ -530,7 +530,7 @@ fn the_scripts_know_the_audiences_and_acts_of_the_golden_jobs_and_no_others() {
 #[test]
 fn room_unread_counts_golden_jobs_as_the_file_says() {
     let mut slot = Slot::new();
-    let keys = ["meta", "recalled", "allmentions", "pending"];
+    let keys = ["meta", "recalled", "allmentions", "pending", "arrived"];
     for job in all("job") {
         slot.raw::<()>(&["FLUSHALL"]);
         let room = [

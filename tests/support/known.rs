@@ -34,6 +34,7 @@ pub const SERVER_KNOWS: &[&str] = &[
     "position",
     "count",
     "extra",
+    "order",
     "unread_rooms",
 ];
 

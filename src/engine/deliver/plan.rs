@@ -64,7 +64,7 @@ pub(super) struct Plan<'a> {
     /// Positions that mention everybody, with the stamps of their jobs.
     pub(super) common_mentions: Vec<(u64, u64)>,
     /// Positions up to which everybody who has joined has read, with the stamps of their jobs.
-    common_reads: Vec<(u64, u64)>,
+    common_reads: Vec<(u64, u64, &'a [(Enc, Option<u64>)])>,
     /// Edits that change for everybody whether a message mentions them, with the stamps of their jobs.
     common_edits: Vec<(u64, u64, bool)>,
     /// Users whom a job names, with their own marks.
@@ -192,7 +192,7 @@ impl<'a> Plan<'a> {
         self.jobs.binary_search(&stamp).is_ok()
     }
 
-    fn add_job(&mut self, job: &Job) {
+    fn add_job(&mut self, job: &'a Job) {
         let stamp = job.stamp;
         match &job.audience {
             Audience::All => self.needs_members = true,
@@ -222,7 +222,7 @@ impl<'a> Plan<'a> {
         self.add_brought_in(job);
     }
 
-    fn add_passing(&mut self, job: &Job) {
+    fn add_passing(&mut self, job: &'a Job) {
         self.add_common(job);
         add_marks(&mut self.passing, job);
         self.add_brought_in(job);
@@ -247,7 +247,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Notes a job's marks for everybody, unless the job is of an earlier room by the same name.
-    fn add_common(&mut self, job: &Job) {
+    fn add_common(&mut self, job: &'a Job) {
         if job.stamp <= self.snapshot.born || self.snapshot.born == 0 {
             return;
         }
@@ -265,8 +265,8 @@ impl<'a> Plan<'a> {
                     }
                 }
             }
-            Act::Read(to) if job.audience == Audience::All => {
-                self.common_reads.push((job.stamp, *to));
+            Act::Read(to, but) if job.audience == Audience::All => {
+                self.common_reads.push((job.stamp, *to, but));
             }
             _ => {}
         }
@@ -333,7 +333,11 @@ impl<'a> Plan<'a> {
             }
         }
         if membership.state == 'j' {
-            marks.reads.extend(&self.common_reads);
+            for (stamp, to, but) in &self.common_reads {
+                let own = but.iter().find(|(one, _)| one == user);
+                let to = own.map_or(Some(*to), |(_, to)| *to);
+                marks.reads.extend(to.map(|to| (*stamp, to)));
+            }
         }
         // A member exists already, because of the membership.
         marks.naming = None;
@@ -411,7 +415,7 @@ fn add_marks(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
         for user in users {
             let marks = marks.entry(user.clone()).or_default();
             match &job.act {
-                Act::Read(to) => marks.reads.push((stamp, *to)),
+                Act::Read(to, _) => marks.reads.push((stamp, *to)),
                 Act::Prefs(lines) => marks.prefs.push((stamp, lines.clone())),
                 Act::Reset(text) => marks.resets.push((stamp, text.clone())),
                 _ => {}
@@ -424,6 +428,15 @@ fn add_marks(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
                 let marks = marks.entry(user.clone()).or_default();
                 marks.edits.push((stamp, *at, is_named));
             }
+        }
+    }
+    if let Act::Placed(placed) = &job.act {
+        for (user, holes, mentions) in placed {
+            let marks = marks.entry(user.clone()).or_default();
+            marks.holes.extend(holes.iter().map(|at| (stamp, *at)));
+            marks
+                .mentions
+                .extend(mentions.iter().map(|at| (stamp, *at)));
         }
     }
     let Act::Message {

@@ -116,6 +116,7 @@ impl Supergroup {
                     keys.recalled(),
                     keys.allmentions(),
                     keys.pending(),
+                    keys.arrived(),
                 ])
                 .arg(&self.state)
                 .arg(self.epoch)

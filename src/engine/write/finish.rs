@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::steps::{RoomSteps, Step};
+use super::steps::{RoomSteps, SentAt, Step};
 use super::{ROUNDS, USERS_PER_CALL, Writer, unexpected_reply};
 use crate::counts::room::{Job, Membership};
 use crate::engine::deliver::{Decision, Decisions, LEASE_MICROS, Reason, Refused, Work};
@@ -195,6 +195,7 @@ impl Writer {
         room: &Enc,
         user: &Enc,
         up_to: Option<u64>,
+        as_of: Option<i64>,
     ) -> Result<()> {
         let name = RoomId::parse(keys::decode(room.as_str()));
         let member = UserId::parse(keys::decode(user.as_str()));
@@ -203,6 +204,7 @@ impl Writer {
         };
         let step = Step {
             up_to,
+            sent_at: as_of.map(SentAt::placed).unwrap_or_default(),
             ..Step::internal(Change::Member {
                 room: name.clone(),
                 state: MemberState::Left,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::room::{RoomWorker, with_event_keys};
+use super::steps::SentAt;
 use super::{ROUNDS, USERS_PER_CALL};
 use crate::counts::room::Membership;
 use crate::engine::deliver::{LEASE_MICROS, Work};
@@ -27,6 +28,7 @@ impl RoomWorker<'_> {
         users: &[Enc],
         state: MemberState,
         up_to: Option<u64>,
+        sent_at: SentAt,
         key: &str,
     ) -> Result<EventOutcome> {
         let mut outcome = EventOutcome::Applied { position: None };
@@ -43,7 +45,10 @@ impl RoomWorker<'_> {
                     let why = "users who join keep being deleted";
                     return Err(Error::Unavailable(why.into()));
                 }
-                let already_in = match self.change_some(&users, state, up_to, &key).await? {
+                let already_in = match self
+                    .change_some(&users, state, up_to, sent_at, &key)
+                    .await?
+                {
                     Changed::Applied(users) => users,
                     Changed::Duplicate => {
                         outcome = EventOutcome::Duplicate { position: None };
@@ -81,8 +86,11 @@ impl RoomWorker<'_> {
         users: &[Enc],
         state: MemberState,
         up_to: Option<u64>,
+        sent_at: SentAt,
         key: &str,
     ) -> Result<Changed> {
+        let (order, time) = sent_at.order_and_time();
+        let history = self.writer.inner.history;
         let letter = match state {
             MemberState::Joined => "j",
             MemberState::Invited => "i",
@@ -92,13 +100,20 @@ impl RoomWorker<'_> {
         let mut reply = self
             .accept(|token| {
                 let own = [keys.meta(), keys.members(), keys.pending()];
+                let mut all = with_event_keys(keys, own);
+                all.extend(keys.of_time());
+                all.extend([keys.ids(), keys.log()]);
                 let mut call = scripts::MEMBER_CHANGE
-                    .call(&with_event_keys(keys, own))
+                    .call(&all)
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)
                     .arg(letter)
-                    .arg(up_to.map(|n| n.to_string()).unwrap_or_default());
+                    .arg(up_to.map(|n| n.to_string()).unwrap_or_default())
+                    .arg(order)
+                    .arg(&time)
+                    .arg(history.max_messages)
+                    .arg(history.max_age_micros());
                 for user in users {
                     call.push(user.as_str());
                 }
@@ -118,6 +133,8 @@ impl RoomWorker<'_> {
         for user in users {
             let membership = maybe_text(reply.value()?)?.unwrap_or_default();
             let epoch = match membership.as_str() {
+                // A later event has made this user's state.
+                "-" => continue,
                 "" => None,
                 membership => Some(Membership::parse(membership)?.epoch),
             };

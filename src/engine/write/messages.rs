@@ -6,9 +6,9 @@ use super::unexpected_reply;
 use crate::counts::room::Job;
 use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
-use crate::event::{Change, Edit, EventOutcome, Mentions, Message, RoomOrPeer, Wait};
+use crate::event::{Change, Edit, EventOutcome, Mentions, Message, RoomOrPeer, UnreadFrom, Wait};
 use crate::keys::{Enc, encode};
-use crate::names::{RoomId, UserId};
+use crate::names::{MessageId, RoomId, UserId};
 use crate::scripts::{self, ScriptCall};
 
 impl RoomWorker<'_> {
@@ -44,6 +44,25 @@ impl RoomWorker<'_> {
                     self.work.jobs.extend(Job::read(&mut reply)?);
                     self.outcomes.push((*index, outcome));
                 }
+                let mut unread = Vec::new();
+                for _ in 0..reply.number()? {
+                    let (user, time, id) = (reply.text()?, reply.text()?, reply.text()?);
+                    let time = crate::counts::number::parse(Some(&time))?;
+                    unread.push((Enc::stored(user), time, id));
+                }
+                // What else has waited for these messages.
+                while !reply.is_empty() {
+                    self.work.jobs.extend(Job::read(&mut reply)?);
+                }
+                for (user, time, id) in unread {
+                    let Ok(id) = MessageId::parse(crate::keys::decode(&id)) else {
+                        continue;
+                    };
+                    // It was answered when it came. That it is late by now tells nobody.
+                    let from = UnreadFrom::Id(id);
+                    let sent_at = SentAt::placed(time);
+                    let _ = Box::pin(self.unread_from(&user, &from, sent_at, "")).await?;
+                }
             }
             // The room is no longer the two users' own (their slots may not know that yet), so the messages go to another one.
             "FULL" | "KIND" | "LEFT" if pair.is_some() && found != last_id => {
@@ -70,6 +89,8 @@ impl RoomWorker<'_> {
     ) -> ScriptCall {
         let history = &self.writer.inner.history;
         let keys = &self.keys;
+        let [timed, bounds, arrived] = keys.of_time();
+        let order = messages.first().map(|first| first.sent_at.order_and_time());
         let mut call = scripts::MESSAGE_SEND
             .call(&[
                 keys.meta(),
@@ -78,6 +99,10 @@ impl RoomWorker<'_> {
                 keys.log(),
                 keys.allmentions(),
                 keys.pending(),
+                timed,
+                bounds,
+                arrived,
+                keys.recalled(),
             ])
             .arg(token)
             .arg(LEASE_MICROS)
@@ -89,7 +114,8 @@ impl RoomWorker<'_> {
                 Found::New(_) => "new",
                 Found::Existing => "existing",
                 Found::Rejoined => "rejoined",
-            });
+            })
+            .arg(order.unwrap_or_default().0);
         for incoming in messages {
             let IncomingMessage {
                 message, sent_at, ..
@@ -100,7 +126,12 @@ impl RoomWorker<'_> {
     }
 
     /// Changes a message.
-    pub(super) async fn edit(&mut self, edit: &Edit, key: &str) -> Result<EventOutcome> {
+    pub(super) async fn edit(
+        &mut self,
+        edit: &Edit,
+        sent_at: SentAt,
+        key: &str,
+    ) -> Result<EventOutcome> {
         let history = &self.writer.inner.history;
         let keys = &self.keys;
         let [one, two] = pair_of(&edit.place, edit.sender.as_ref());
@@ -118,8 +149,10 @@ impl RoomWorker<'_> {
                     keys.allmentions(),
                     keys.pending(),
                 ];
+                let mut all = with_event_keys(keys, own);
+                all.extend(keys.of_time());
                 scripts::MESSAGE_UPDATE
-                    .call(&with_event_keys(keys, own))
+                    .call(&all)
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)
@@ -132,6 +165,7 @@ impl RoomWorker<'_> {
                     .arg(given(edit.message_type.as_deref()))
                     .arg(given(edit.payload.as_deref()))
                     .arg(given(mentions.as_deref()))
+                    .arg(sent_at.order_and_time().0)
             })
             .await?;
         let outcome = match reply.text()?.as_str() {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::room::{RoomWorker, with_event_keys};
-use super::steps::{Numbered, RoomSteps, Step};
+use super::steps::{Numbered, RoomSteps, SentAt, Step};
 use super::{ROOMS_AT_ONCE, Writer};
 use crate::connection::Item;
 use crate::counts::record::{RoomRecord, SupergroupRecord};
@@ -25,6 +25,7 @@ impl Writer {
         up_to: &UpTo,
         kinds: &[&str],
         [key, key_in_rooms]: [String; 2],
+        sent_at: SentAt,
         wait: Wait,
     ) -> Result<EventOutcome> {
         let name = encode(user.as_str());
@@ -51,6 +52,7 @@ impl Writer {
                     // Each room keeps the key too: if the event is repeated after some of the rooms were read, messages that came
                     // since stay unread there.
                     key: key_in_rooms.clone(),
+                    sent_at,
                     ..Step::internal(Change::Read {
                         place: RoomOrPeer::Room(room.clone()),
                         user: user.clone(),
@@ -84,8 +86,10 @@ impl RoomWorker<'_> {
         &mut self,
         user: &Enc,
         up_to: &UpTo,
+        sent_at: SentAt,
         key: &str,
     ) -> Result<EventOutcome> {
+        let (order, time) = sent_at.order_and_time();
         let (how, value) = bound(up_to);
         let history = &self.writer.inner.history;
         let keys = &self.keys;
@@ -99,8 +103,10 @@ impl RoomWorker<'_> {
             ]
         };
         let call = |token: u64, has_read: Option<i64>| {
+            let mut all = with_event_keys(keys, own());
+            all.extend(keys.of_time());
             scripts::ROOM_READ
-                .call(&with_event_keys(keys, own()))
+                .call(&all)
                 .arg(token)
                 .arg(LEASE_MICROS)
                 .arg(key)
@@ -110,6 +116,8 @@ impl RoomWorker<'_> {
                 .arg(how)
                 .arg(&value)
                 .arg(has_read.map(|to| to.to_string()).unwrap_or_default())
+                .arg(order)
+                .arg(&time)
         };
         let mut reply = self.accept(|token| call(token, None)).await?;
         let mut code = reply.text()?;
@@ -134,15 +142,24 @@ impl RoomWorker<'_> {
     }
 
     /// Reads the room for everybody who has joined it.
-    pub(super) async fn clear(&mut self, up_to: &UpTo, key: &str) -> Result<EventOutcome> {
+    pub(super) async fn clear(
+        &mut self,
+        up_to: &UpTo,
+        sent_at: SentAt,
+        key: &str,
+    ) -> Result<EventOutcome> {
         let (how, value) = bound(up_to);
+        let (order, time) = sent_at.order_and_time();
         let history = &self.writer.inner.history;
         let keys = &self.keys;
         let own = || [keys.meta(), keys.ids(), keys.log(), keys.pending()];
         let mut reply = self
             .accept(|token| {
+                let mut all = with_event_keys(keys, own());
+                all.extend(keys.of_time());
+                all.push(keys.members());
                 scripts::ROOM_CLEAR
-                    .call(&with_event_keys(keys, own()))
+                    .call(&all)
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)
@@ -150,6 +167,8 @@ impl RoomWorker<'_> {
                     .arg(history.max_age_micros())
                     .arg(how)
                     .arg(&value)
+                    .arg(order)
+                    .arg(&time)
             })
             .await?;
         let code = reply.text()?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::room::{RoomWorker, with_event_keys};
+use super::steps::SentAt;
 use crate::counts::room::{Job, Membership};
 use crate::engine::deliver::{LEASE_MICROS, Work};
 use crate::engine::reply::{Reply, maybe_text};
@@ -23,6 +24,7 @@ impl RoomWorker<'_> {
         &mut self,
         user: &Enc,
         from: &UnreadFrom,
+        sent_at: SentAt,
         key: &str,
     ) -> Result<EventOutcome> {
         let (how, value) = match from {
@@ -30,7 +32,7 @@ impl RoomWorker<'_> {
             UnreadFrom::Time(time) => ("time", time.to_string()),
             UnreadFrom::Position(position) => ("position", position.to_string()),
         };
-        self.reset(user, [how, &value, ""], key).await
+        self.reset(user, [how, &value, ""], sent_at, key).await
     }
 
     /// Sets how many messages one member has unread, and if given how many of them are mentions.
@@ -39,16 +41,29 @@ impl RoomWorker<'_> {
         user: &Enc,
         unread: u64,
         mentions: Option<u64>,
+        sent_at: SentAt,
         key: &str,
     ) -> Result<EventOutcome> {
         let mentions = mentions.map(|mentions| mentions.min(unread).to_string());
         let mentions = mentions.unwrap_or_default();
-        self.reset(user, ["count", &unread.to_string(), &mentions], key)
-            .await
+        self.reset(
+            user,
+            ["count", &unread.to_string(), &mentions],
+            sent_at,
+            key,
+        )
+        .await
     }
 
     /// Has the room accept a reset. Whatever is pending for the member is delivered before.
-    async fn reset(&mut self, user: &Enc, what: [&str; 3], key: &str) -> Result<EventOutcome> {
+    async fn reset(
+        &mut self,
+        user: &Enc,
+        what: [&str; 3],
+        sent_at: SentAt,
+        key: &str,
+    ) -> Result<EventOutcome> {
+        let (order, time) = sent_at.order_and_time();
         for round in 0..ROUNDS {
             let history = &self.writer.inner.history;
             let keys = &self.keys;
@@ -64,8 +79,10 @@ impl RoomWorker<'_> {
             };
             let mut reply = self
                 .accept(|token| {
+                    let mut all = with_event_keys(keys, own());
+                    all.extend(keys.of_time());
                     scripts::READ_RESET
-                        .call(&with_event_keys(keys, own()))
+                        .call(&all)
                         .arg(token)
                         .arg(LEASE_MICROS)
                         .arg(key)
@@ -73,6 +90,8 @@ impl RoomWorker<'_> {
                         .arg(history.max_age_micros())
                         .arg(user.as_str())
                         .arg(&what)
+                        .arg(order)
+                        .arg(&time)
                 })
                 .await?;
             match reply.text()?.as_str() {

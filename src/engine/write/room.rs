@@ -192,16 +192,17 @@ impl RoomWorker<'_> {
             Change::RoomDeleted { .. } => self.delete(key).await,
             Change::Member { state, users, .. } => {
                 let users: Vec<Enc> = users.iter().map(|user| encode(user.as_str())).collect();
-                self.change_members(&users, state, up_to, key).await
+                self.change_members(&users, state, up_to, sent_at, key)
+                    .await
             }
             Change::Recalled { place, sender, id } => {
                 let pair = pair_of(&place, sender.as_ref());
-                self.recall(&encode(id.as_str()), pair).await
+                self.recall(&encode(id.as_str()), pair, sent_at).await
             }
-            Change::Edited(edit) => self.edit(&edit, key).await,
+            Change::Edited(edit) => self.edit(&edit, sent_at, key).await,
             Change::Read { place, user, up_to } => {
                 let user = encode(user.as_str());
-                match (self.read(&user, &up_to, key).await?, place) {
+                match (self.read(&user, &up_to, sent_at, key).await?, place) {
                     (rejected @ EventOutcome::Rejected(_), RoomOrPeer::With(_)) => {
                         self.rejected_read_by_peer(&user, rejected).await
                     }
@@ -210,7 +211,7 @@ impl RoomWorker<'_> {
             }
             Change::Unread { place, user, from } => {
                 let user = encode(user.as_str());
-                let outcome = self.unread_from(&user, &from, key).await?;
+                let outcome = self.unread_from(&user, &from, sent_at, key).await?;
                 self.with_peer(&place, &user, outcome).await
             }
             Change::CountsSet {
@@ -220,10 +221,12 @@ impl RoomWorker<'_> {
                 mentions,
             } => {
                 let user = encode(user.as_str());
-                let outcome = self.set_counts(&user, unread, mentions, key).await?;
+                let outcome = self
+                    .set_counts(&user, unread, mentions, sent_at, key)
+                    .await?;
                 self.with_peer(&place, &user, outcome).await
             }
-            Change::Cleared { up_to, .. } => self.clear(&up_to, key).await,
+            Change::Cleared { up_to, .. } => self.clear(&up_to, sent_at, key).await,
             Change::Pref { user, prefs, .. } => {
                 self.pref(&encode(user.as_str()), &prefs, key).await
             }
@@ -383,8 +386,10 @@ impl RoomWorker<'_> {
                     keys.allmentions(),
                     keys.pending(),
                 ];
+                let mut all = with_event_keys(keys, own);
+                all.extend(keys.of_time());
                 scripts::ROOM_DELETE
-                    .call(&with_event_keys(keys, own))
+                    .call(&all)
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)
@@ -416,12 +421,18 @@ impl RoomWorker<'_> {
     }
 
     /// Takes a message back; `pair`: the two users whose direct room the event means, or empty.
-    async fn recall(&mut self, id: &Enc, pair: [String; 2]) -> Result<EventOutcome> {
+    async fn recall(
+        &mut self,
+        id: &Enc,
+        pair: [String; 2],
+        sent_at: SentAt,
+    ) -> Result<EventOutcome> {
         let history = &self.writer.inner.history;
         let keys = &self.keys;
         let [one, two] = &pair;
         let mut reply = self
             .accept(|token| {
+                let [timed, bounds, arrived] = keys.of_time();
                 scripts::MESSAGE_RECALL
                     .call(&[
                         keys.meta(),
@@ -430,6 +441,9 @@ impl RoomWorker<'_> {
                         keys.recalled(),
                         keys.allmentions(),
                         keys.pending(),
+                        timed,
+                        bounds,
+                        arrived,
                     ])
                     .arg(token)
                     .arg(LEASE_MICROS)
@@ -438,6 +452,7 @@ impl RoomWorker<'_> {
                     .arg(id.as_str())
                     .arg(one)
                     .arg(two)
+                    .arg(sent_at.order_and_time().0)
             })
             .await?;
         match reply.text()?.as_str() {

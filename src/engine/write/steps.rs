@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::error::Result;
-use crate::event::{Change, Mentions, Message, RoomOrPeer};
+use crate::event::{Change, Event, Mentions, Message, Order, RoomOrPeer};
 use crate::keys::{Enc, encode};
 use crate::names::{RoomId, UserId};
 
@@ -42,8 +42,39 @@ pub(super) type PairRooms = HashMap<(UserId, UserId), Result<Vec<RoomId>>>;
 pub(super) struct SentAt {
     /// Milliseconds since 1970.
     pub(super) time: i64,
+    /// By what it is placed in its room.
+    pub(super) order: Order,
     /// Whether the event has a time. If not, this is the time of arrival, by which no message counts as late.
     pub(super) given: bool,
+}
+
+impl SentAt {
+    /// Of an event that is taken at `now`.
+    pub(super) fn of(event: &Event, now: i64) -> Self {
+        Self {
+            time: event.time.unwrap_or(now),
+            order: event.order,
+            given: event.time.is_some(),
+        }
+    }
+
+    /// The order and the time as the scripts take them: an empty word is the order of arrival.
+    pub(super) fn order_and_time(self) -> (&'static str, String) {
+        match self.order {
+            Order::Arrival => ("", String::new()),
+            Order::Time => ("time", self.time.to_string()),
+            Order::Import => ("import", self.time.to_string()),
+        }
+    }
+
+    /// Of an event that was placed by its time before.
+    pub(super) fn placed(time: i64) -> Self {
+        Self {
+            time,
+            order: Order::Time,
+            given: true,
+        }
+    }
 }
 
 /// A message that a room is about to accept.

@@ -2,10 +2,10 @@
 
 use futures_util::{StreamExt, stream};
 
-use super::steps::{Numbered, UserUpdates};
+use super::steps::{Numbered, SentAt, UserUpdates};
 use super::{ROOMS_AT_ONCE, Writer, set_outcome, unexpected_reply};
 use crate::connection::Item;
-use crate::counts::room::{Audience, Job};
+use crate::counts::room::{Act, Audience, Job};
 use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
 use crate::event::{Event, EventOutcome, Rejection};
@@ -67,6 +67,7 @@ impl Writer {
         &self,
         app: &AppId,
         user: &UserId,
+        sent_at: SentAt,
         key: String,
     ) -> Result<EventOutcome> {
         let name = encode(user.as_str());
@@ -92,6 +93,7 @@ impl Writer {
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(&key)
+                    .arg(sent_at.order_and_time().1)
             })
             .await?;
         match reply.text()?.as_str() {
@@ -117,13 +119,19 @@ impl Writer {
         let mut rooms = Vec::new();
         for job in jobs {
             if let Audience::Leave(left) = &job.audience {
+                let as_of = match job.act {
+                    Act::AsOf(time) => Some(time),
+                    _ => None,
+                };
                 let left = left.iter().cloned();
-                rooms.extend(left.map(|(room, epoch)| (room, epoch.unwrap_or(job.stamp))));
+                rooms.extend(left.map(|(room, epoch)| (room, epoch.unwrap_or(job.stamp), as_of)));
             }
         }
         // A membership that began after the deletion stays. One room's failure does not keep the user in the others.
         let left: Vec<Result<()>> = stream::iter(rooms)
-            .map(|(room, epoch)| async move { self.leave(app, &room, user, Some(epoch)).await })
+            .map(|(room, epoch, as_of)| async move {
+                self.leave(app, &room, user, Some(epoch), as_of).await
+            })
             .buffer_unordered(ROOMS_AT_ONCE)
             .collect()
             .await;

@@ -24,7 +24,11 @@ const COUNTS_BYTES: u64 = 300 * MOST_CONCERNED as u64;
 /// `POST /v1/events`.
 pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let (index, app) = enter(call)?;
-    let Asked { wait, counts } = asked(call)?;
+    let Asked {
+        wait,
+        counts,
+        by_time,
+    } = asked(call)?;
     let form = form(call)?;
     let key = request_key(call)?;
     let State {
@@ -46,6 +50,9 @@ pub(super) async fn events(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
         let mut batch = event::read_all(body, form, max_events)?;
         if let Some(key) = &key {
             batch.give_keys(key);
+        }
+        if by_time {
+            batch.place_by_time();
         }
         Ok::<_, BodyFault>(batch)
     };
@@ -83,13 +90,23 @@ struct Asked {
     wait: Wait,
     /// Whether the answer should hold the new totals.
     counts: bool,
+    /// Whether the events are placed by their own times.
+    by_time: bool,
 }
 
 fn asked(call: &Call<'_>) -> Result<Asked, Problem> {
-    let (mut wait, mut counts) = (Wait::Applied, false);
-    for (name, value) in parameters(call, &[("wait", Times::Once), ("include", Times::Many)])? {
+    let (mut wait, mut counts, mut by_time) = (Wait::Applied, false, false);
+    let known = [
+        ("wait", Times::Once),
+        ("include", Times::Many),
+        ("order", Times::Once),
+    ];
+    for (name, value) in parameters(call, &known)? {
         match (name, &*value) {
             ("include", value) => counts |= includes(value, "counts")?,
+            ("order", "arrival") => {}
+            ("order", "time") => by_time = true,
+            ("order", _) => return Err(Problem::bad("order must be arrival or time")),
             (_, "applied") => {}
             (_, "accepted") => wait = Wait::Accepted,
             _ => return Err(Problem::bad("wait must be applied or accepted")),
@@ -99,7 +116,11 @@ fn asked(call: &Call<'_>) -> Result<Asked, Problem> {
         (Wait::Accepted, true) => Err(Problem::bad(
             "include=counts needs wait=applied: the counts do not show yet what is only accepted",
         )),
-        _ => Ok(Asked { wait, counts }),
+        _ => Ok(Asked {
+            wait,
+            counts,
+            by_time,
+        }),
     }
 }
 

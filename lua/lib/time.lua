@@ -1,0 +1,273 @@
+-- The order of time: what a room keeps of events that are placed by their own times, so that what arrives within ten minutes
+-- finds its place. Each entry holds for ten minutes from its acceptance. `accepted` is in microseconds, `time` in milliseconds.
+--   timed (hash):
+--     u|USER -> epoch|read bounds|moments: two lists of time:accepted of one membership, the latest time first. A message with a
+--       time at or before a read bound is read on arrival; a moment is as of when an event set the read position
+--     u|* -> the same for everybody, without an epoch: each entry ends with : and the rev up to which a membership has begun
+--     s|USER -> time:accepted of the event that made the membership's state
+--     w|ID -> what waits for the message with this id: a JSON list, each an act, when it was accepted, and what belongs to it
+--   bounds (sorted set): USER, or *, -> the latest read bound; and each field of `timed` -> when it was written, below zero
+--   arrived (hash): USER -> epoch|positions that this member read on arrival; * -> position:rev, read by who joined before rev
+-- The meta has `timed`, when one of the first two was written last, and `late`, the last position that was read on arrival.
+
+local function time_order(timed, bounds, arrived, now)
+  local o, hold, most = {}, 600000000, 64
+  local end_of_second = math.floor(now / 1000000) * 1000 + 999
+  o.written = false
+  -- Of another type than they should be, they end the script before it writes anything.
+  redis.call('HLEN', timed)
+  redis.call('ZCARD', bounds)
+  redis.call('HLEN', arrived)
+
+  -- Whether what was accepted then still holds. After a clock has stepped back it does so for a while longer.
+  local function holds(accepted)
+    local at = tonumber(accepted)
+    return at and math.abs(now - at) < hold
+  end
+  o.holds = holds
+
+  -- The entries of a list that hold, up to a time: those before it are outdone by one of now.
+  local function kept(list, time)
+    local left = {}
+    for entry in string.gmatch(list, '[^,]+') do
+      local of, accepted = string.match(entry, '^(%-?%d+):(%d+)')
+      if of and holds(accepted) and tonumber(of) > time then left[#left + 1] = entry end
+    end
+    while #left >= most do table.remove(left, 2) end
+    return left
+  end
+
+  local function latest(list, at_least)
+    for entry in string.gmatch(list, '[^,]+') do
+      local of, accepted, rev = string.match(entry, '^(%-?%d+):(%d+):?(%d*)$')
+      if of and holds(accepted) and tonumber(of) >= at_least then return tonumber(of), tonumber(rev) end
+    end
+  end
+
+  local function lists(user, epoch)
+    local entry = redis.call('HGET', timed, 'u|' .. user)
+    local of, read, set = string.match(entry or '', '^(%w*)|([^|]*)|([^|]*)$')
+    if of ~= epoch then return '', '' end
+    return read, set
+  end
+
+  -- Writes a field, and forgets some that hold no longer, so that a room that is never quiet keeps no more than it needs.
+  local function write(field, value)
+    redis.call('HSET', timed, field, value)
+    redis.call('ZADD', bounds, int(-now), field)
+    local old = redis.call('ZRANGE', bounds, int(hold - now), '(0', 'BYSCORE', 'LIMIT', 0, 8)
+    for _, gone in ipairs(old) do
+      redis.call('HDEL', timed, gone)
+      redis.call('ZREM', bounds, gone, string.match(gone, '^u|(.*)$') or gone)
+    end
+    o.written = true
+  end
+
+  local function put(user, epoch, bound, moment, more)
+    local read, set = lists(user, epoch)
+    if bound then
+      bound = math.min(bound, end_of_second)
+      local list = kept(read, bound)
+      list[#list + 1] = int(bound) .. ':' .. int(now) .. more
+      read = table.concat(list, ',')
+      redis.call('ZADD', bounds, string.match(read, '^%-?%d+'), user)
+    end
+    if moment then
+      local list = kept(set, moment)
+      list[#list + 1] = int(moment) .. ':' .. int(now) .. more
+      set = table.concat(list, ',')
+    end
+    write('u|' .. user, epoch .. '|' .. read .. '|' .. set)
+  end
+
+  -- A member has read: as of `moment`, and up to the time `bound`, if there is one.
+  function o.has_read(user, epoch, bound, moment) put(user, epoch, bound, moment, '') end
+
+  -- The same for everybody who has joined before `rev`.
+  function o.all_have_read(bound, moment, rev) put('*', '', bound, moment, ':' .. rev) end
+
+  -- Who reads a message of that time on arrival: user -> epoch of the membership, and up to which rev everybody's has begun.
+  function o.readers(time)
+    local users, everybody = {}, nil
+    for _, user in ipairs(redis.call('ZRANGE', bounds, int(time), '+inf', 'BYSCORE')) do
+      local entry = redis.call('HGET', timed, 'u|' .. user)
+      local epoch, read = string.match(entry or '', '^(%w*)|([^|]*)|')
+      local bound, rev = latest(read or '', time)
+      if bound and user ~= '*' then users[user] = epoch end
+      if bound and user == '*' then
+        for entry in string.gmatch(read, '[^,]+') do
+          local of, accepted, before = string.match(entry, '^(%-?%d+):(%d+):(%d+)$')
+          if of and holds(accepted) and tonumber(of) >= time then everybody = math.max(everybody or 0, tonumber(before)) end
+        end
+      end
+    end
+    return users, everybody
+  end
+
+  -- A member has read the message at this position on arrival.
+  function o.arrive(user, epoch, at)
+    local of, list = string.match(redis.call('HGET', arrived, user) or '', '^(%w+)|([%d,]*)$')
+    list = of == epoch and list ~= '' and list .. ',' .. at or at
+    redis.call('HSET', arrived, user, epoch .. '|' .. list)
+    o.late = at
+  end
+
+  -- Everybody has who has joined before `rev`.
+  function o.all_arrive(at, rev)
+    local list = redis.call('HGET', arrived, '*')
+    redis.call('HSET', arrived, '*', (list and list .. ',' or '') .. at .. ':' .. int(rev))
+    o.late = at
+  end
+
+  -- The list of a set of positions.
+  local function listed(set)
+    local list = {}
+    for at in pairs(set) do list[#list + 1] = at end
+    table.sort(list)
+    for i, at in ipairs(list) do list[i] = int(at) end
+    return table.concat(list, ',')
+  end
+
+  -- Whether the read position was set in the last ten minutes as of that moment, or of a later one.
+  function o.was_set_since(user, epoch, moment)
+    local _, set = lists(user, epoch)
+    if latest(set, moment) then return true end
+    local _, all = lists('*', '')
+    for entry in string.gmatch(all, '[^,]+') do
+      local of, accepted, rev = string.match(entry, '^(%-?%d+):(%d+):(%d+)$')
+      if of and holds(accepted) and tonumber(of) >= moment and tonumber(epoch, 36) < tonumber(rev) then return true end
+    end
+    return false
+  end
+
+  -- The read position is reset as of `moment`. `back`: the time from which on nothing was read on arrival any more; `bound`: a
+  -- read bound; `left`: the positions that stay read on arrival; `reset` and `as_of`: the times of the last by-time reset and of the
+  -- last by-time counts.set, or nil. From now on nothing of everybody's that is older than `rev` holds for this member.
+  function o.reset(user, epoch, moment, back, bound, left, reset, as_of, rev)
+    local read, set = lists(user, epoch)
+    local _, _, _, up_to = read_on_arrival(arrived, user, tonumber(epoch, 36))
+    local all, kept_bounds = lists('*', ''), {}
+    for entry in string.gmatch(read .. ',' .. all, '[^,]+') do
+      local of, accepted, before = string.match(entry, '^(%-?%d+):(%d+):?(%d*)$')
+      local applies = of and holds(accepted)
+      if applies and before ~= '' then applies = tonumber(epoch, 36) < tonumber(before) and up_to < tonumber(before) end
+      if applies then
+        local time = back and math.min(tonumber(of), back - 1) or tonumber(of)
+        if time >= 0 then kept_bounds[#kept_bounds + 1] = {time, accepted} end
+      end
+    end
+    table.sort(kept_bounds, function(one, two) return one[1] > two[1] or (one[1] == two[1] and one[2] > two[2]) end)
+    local texts, newest = {}, 0
+    for _, one in ipairs(kept_bounds) do
+      if tonumber(one[2]) > newest and #texts < most then
+        texts[#texts + 1] = int(one[1]) .. ':' .. one[2]
+        newest = tonumber(one[2])
+      end
+    end
+    write('u|' .. user, epoch .. '|' .. table.concat(texts, ',') .. '|' .. set)
+    redis.call('ZREM', bounds, user)
+    if texts[1] then redis.call('ZADD', bounds, string.match(texts[1], '^%d+'), user) end
+    o.has_read(user, epoch, bound, moment)
+    local text = listed(left)
+    if text ~= '' then redis.call('HSET', arrived, user, epoch .. '|' .. text) else redis.call('HDEL', arrived, user) end
+    redis.call('HSET', arrived, 'r|' .. user,
+      epoch .. '|' .. (reset and int(reset) or '') .. '|' .. (as_of and int(as_of) or '') .. '|' .. int(rev) .. '|')
+    o.late = o.late or '0'
+  end
+
+  -- The users who have read any on arrival, and all those positions.
+  function o.all_arrived()
+    local users, set, all = {}, {}, redis.call('HGETALL', arrived)
+    for i = 1, #all, 2 do
+      local is_reset = string.find(all[i], '|', 1, true)
+      if all[i] ~= '*' and not is_reset then users[#users + 1] = all[i] end
+      local positions = is_reset and '' or string.match(all[i + 1], '|(.*)$') or string.gsub(all[i + 1], ':%d+', '')
+      for at in string.gmatch(positions, '%d+') do set[tonumber(at)] = true end
+    end
+    return users, set
+  end
+
+  -- A membership has ended.
+  function o.leave(user) redis.call('HDEL', arrived, user, 'r|' .. user) end
+
+  -- What everybody has read until now holds no longer for this member on arrival: what it was is the member's own from now on.
+  function o.exempt(user, epoch, rev)
+    local left, reset, as_of, _, exempt = read_on_arrival(arrived, user, tonumber(epoch, 36))
+    local read, set = lists(user, epoch)
+    write('u|' .. user, epoch .. '|' .. read .. '|' .. set)
+    local text = listed(left)
+    if text ~= '' then redis.call('HSET', arrived, user, epoch .. '|' .. text) end
+    redis.call('HSET', arrived, 'r|' .. user,
+      epoch .. '|' .. (reset and int(reset) or '') .. '|' .. (as_of and int(as_of) or '') .. '|' .. rev
+        .. '|' .. string.match(exempt .. rev, '^,*(.*)$'))
+  end
+
+  -- The members who were reset by time as of that moment or later, by their epochs; and whether everybody's holds for a member.
+  function o.resets_since(moment)
+    local found, all = {}, redis.call('HGETALL', arrived)
+    for i = 1, #all, 2 do
+      local user = string.match(all[i], '^r|(.+)$')
+      local epoch, reset = string.match(all[i + 1], '^(%w+)|(%d+)|')
+      if user and reset and tonumber(reset) >= moment then found[user] = epoch end
+    end
+    return found
+  end
+
+  -- Whether the state of this user's membership was made by an event of a later time.
+  function o.is_overtaken(user, time)
+    local made, accepted = string.match(redis.call('HGET', timed, 's|' .. user) or '', '^(%-?%d+):(%d+)$')
+    return made and holds(accepted) and time < tonumber(made)
+  end
+
+  -- An event of that time has made the state of this user's membership; nil: one that came by arrival.
+  function o.state_made(user, time)
+    if time then
+      write('s|' .. user, int(time) .. ':' .. int(now))
+    else
+      redis.call('HDEL', timed, 's|' .. user)
+    end
+  end
+
+  -- What an event says of a message waits until the message comes.
+  function o.wait(id, ...)
+    local list = o.waiting({id})[id] or {}
+    if #list >= 1000 then table.remove(list, 1) end
+    list[#list + 1] = {...}
+    table.insert(list[#list], 2, int(now))
+    write('w|' .. id, cjson.encode(list))
+  end
+
+  -- What waits for these messages: id -> list.
+  function o.waiting(ids)
+    local fields, found = {}, {}
+    for i, id in ipairs(ids) do fields[i] = 'w|' .. id end
+    for i, text in ipairs(redis.call('HMGET', timed, unpack(fields))) do
+      local read, all = pcall(cjson.decode, text or '[]')
+      local list = {}
+      for _, one in ipairs(read and all or {}) do
+        if holds(one[2]) then list[#list + 1] = one end
+      end
+      if #list > 0 then found[ids[i]] = list end
+    end
+    return found
+  end
+
+  function o.forget_waiting(id) redis.call('HDEL', timed, 'w|' .. id) end
+
+  -- Puts down in the meta what was written. `m`, if it is given, has the fields of the meta: two users who have no room yet may
+  -- be told of a message in it.
+  function o.finish(meta, m)
+    local set = {}
+    if o.written then
+      for _, key in ipairs({timed, bounds}) do redis.call('PEXPIRE', key, 2 * hold / 1000) end
+      set[1], set[2] = 'timed', int(now)
+    end
+    if o.late == '0' then redis.call('HSETNX', meta, 'late', '0') elseif o.late then
+      set[#set + 1] = 'late'
+      set[#set + 1] = o.late
+    end
+    if #set > 0 then redis.call('HSET', meta, unpack(set)) end
+    if m and not m[1] then redis.call('PEXPIRE', meta, 2 * hold / 1000) end
+  end
+  return o
+end
