@@ -292,7 +292,7 @@ const endpoints = {
         headers: native(),
         tags: { name: 'GET /v1/users/{user}/unread' },
       }),
-    shown: ({ messages, mentions, invitations }) => ({ messages, mentions, invitations }),
+    shown: ({ messages, mentions, invitations, unread_rooms }) => ({ messages, mentions, invitations, unread_rooms }),
     expected: (count) => nativeTotals(count),
   },
   nativeUsers: {

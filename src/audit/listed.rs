@@ -1,9 +1,9 @@
 //! Lists the counts of all users, and compares them with a list from elsewhere. It reads what callers are answered, and writes
 //! nothing. A user's rows are read together: rooms whose counts are kept at one instant, supergroups right after it.
 //!
-//! What is held does not grow with the list. Its rows are compared part by part. To find what the list leaves out, a pass over all
-//! users looks each room with unread messages up among the rows, of which a number stands for each; a list with more rows than
-//! can be held so takes several passes.
+//! What is held does not grow with the list. Its rows are compared part by part. To find what the list leaves out, a pass over
+//! all users looks each room with unread messages up among the rows, of which a number stands for each; a list with more rows
+//! than can be held so takes several passes.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -191,8 +191,8 @@ impl CountsAudit {
         Ok(progress)
     }
 
-    /// Calls `found` with each room of a user that has unread messages and is in none of `rows`, so many there are of them. `rows`
-    /// reads them anew for each pass.
+    /// Calls `found` with each room of a user that has unread messages and is in none of the rows. There are `count` of them, and
+    /// `rows` reads them anew for each pass.
     pub(crate) async fn left_out<E: From<Error>, I: Iterator<Item = Result<ListedCounts, E>>>(
         &self,
         app: &AppId,

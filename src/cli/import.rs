@@ -64,8 +64,8 @@ pub(super) struct ImportArgs {
     /// Make the rooms of the rows where they are not there, and let the users into them
     #[arg(long, requires = "counts")]
     join: bool,
-    /// What places the events: `arrival`, the order of the lines; or `time`, their own times
-    #[arg(long, value_enum, default_value_t = Order::Arrival)]
+    /// What places the events: `arrival`, the order of the lines; or `time`, their own times, as always with --counts
+    #[arg(long, value_enum, default_value_t = Order::Arrival, conflicts_with = "counts")]
     order: Order,
     /// Print one JSON document
     #[arg(long)]

@@ -5,7 +5,7 @@ use super::{Change, Event, Invalid, MemberState, Notes, Order, RoomOrPeer};
 use crate::names::{RoomId, UserId};
 
 impl Event {
-    /// `counts.set` in a room, if the numbers are within bounds. `time`: milliseconds since the epoch.
+    /// `counts.set` in a room as of a time (milliseconds since the epoch), if the numbers are within bounds.
     pub(crate) fn counts_set(
         room: RoomId,
         user: UserId,
@@ -17,6 +17,7 @@ impl Event {
         let change = change.map_err(|wrong| wrong.in_line(None))?;
         Ok(Self {
             time: Some(time),
+            order: Order::Import,
             ..Self::of("counts.set", change)
         })
     }
@@ -34,7 +35,7 @@ impl Event {
         Self::of("room.updated", change)
     }
 
-    /// `member.joined`. At least one user, each once.
+    /// `member.joined`, which sets a read position only until the counts are set. At least one user, each once.
     pub(crate) fn joined(room: RoomId, users: Vec<UserId>) -> Self {
         let state = MemberState::Joined;
         Self::of("member.joined", Change::Member { room, state, users })

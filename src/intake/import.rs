@@ -12,7 +12,7 @@ use crate::engine::{Engine, Writer};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventOutcome, Notes, Wait};
 use crate::intake::lines::{
-    Chunk, Line, LineOptions, NotedLine, RefusedLine, Remarks, UNDER_WAY, read,
+    Chunk, Line, LineForm, LineOptions, NotedLine, RefusedLine, Remarks, UNDER_WAY, read,
 };
 use crate::intake::order::{Order, Turn};
 use crate::names::AppId;
@@ -21,6 +21,9 @@ use crate::names::AppId;
 const LANES: usize = 8;
 /// The most events in one batch.
 const BATCH: usize = 1_000;
+/// The most rows of a counts file in one batch. For each of them its room looks through the jobs of all the others that it has
+/// accepted and that are not delivered yet.
+const ROWS: usize = 250;
 /// How many chunks are read ahead.
 const CHUNKS: usize = 4;
 /// For how many events at once Redis is asked what their order depends on.
@@ -128,6 +131,8 @@ struct Run {
     writer: Writer,
     app: AppId,
     patience: Duration,
+    /// The most events in one batch.
+    batch: usize,
     results: Mutex<LaneResults>,
     places: Semaphore,
 }
@@ -167,8 +172,8 @@ impl Run {
 
     /// Applies the lines of one lane in their order.
     async fn lane(&self, mut given: mpsc::UnboundedReceiver<Line>) {
-        let mut lines = Vec::with_capacity(BATCH);
-        while given.recv_many(&mut lines, BATCH).await > 0 {
+        let mut lines = Vec::with_capacity(self.batch);
+        while given.recv_many(&mut lines, self.batch).await > 0 {
             let weight: u32 = lines.iter().map(|line| line.weight).sum();
             self.batch(&mut lines).await;
             self.places.add_permits(weight as usize);
@@ -284,6 +289,10 @@ impl Importer {
             writer: self.writer.clone(),
             app: app.clone(),
             patience: options.patience,
+            batch: match options.lines.form {
+                LineForm::Events { .. } => BATCH,
+                LineForm::Counts { .. } => ROWS,
+            },
             results: Mutex::new(LaneResults {
                 may_report: options.max_reported,
                 ..LaneResults::default()

@@ -40,7 +40,7 @@ pub(crate) enum LineForm {
         /// Whether the events are placed by their own times.
         by_time: bool,
     },
-    /// The rows of a counts file, behind a line that names the columns.
+    /// The rows of a counts file, behind a line that names the columns. They are placed by their own times.
     Counts {
         /// When it was so, for rows that don't say it: milliseconds since the epoch.
         as_of: Option<i64>,
@@ -214,11 +214,7 @@ impl<'a> Parser<'a> {
         let (as_of, join) = match self.options.form {
             LineForm::Events { .. } if number < self.options.from_line => return Ok(None),
             LineForm::Events { max_line, by_time } => {
-                let order = match by_time {
-                    true => Order::Import,
-                    false => Order::Arrival,
-                };
-                return event(text, length, max_line, order).map_err(Fault::Line);
+                return event(text, length, max_line, by_time).map_err(Fault::Line);
             }
             LineForm::Counts { as_of, join } => (as_of, join),
         };
@@ -381,10 +377,14 @@ pub(super) fn line(
 }
 
 /// The event of a line; `None` if the line is blank.
-fn event(text: &[u8], length: u64, most: usize, order: Order) -> Result<Option<Event>, String> {
+fn event(text: &[u8], length: u64, most: usize, by_time: bool) -> Result<Option<Event>, String> {
     if length > most as u64 {
         return Err(format!("the line is longer than {most} bytes"));
     }
+    let order = match by_time {
+        true => Order::Import,
+        false => Order::Arrival,
+    };
     let event = read_line(text.trim_ascii_end());
     let event = event.map(|event| event.and_then(|event| event.placed(order)));
     event.transpose().map_err(|invalid| invalid.to_string())
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(next(), (9, "abcde".into()));
         assert_eq!(next(), (4, "last".into()));
         assert_eq!(next(), (0, String::new()));
-        let read = |text: &[u8], length, most| event(text, length, most, Order::Arrival);
+        let read = |text: &[u8], length, most| event(text, length, most, false);
         assert!(read(b"abcde", 9, 5).unwrap_err().contains("longer than 5"));
         assert!(read(b" \r\n", 3, 5).unwrap().is_none());
         assert_eq!(read(b"{\"a\"", 4, 50).unwrap_err(), "not JSON: column 4");
@@ -416,15 +416,14 @@ mod tests {
     #[test]
     fn a_message_without_an_id_is_refused() {
         let text = br#"{"type": "message.sent", "room": "r"}"#;
-        let refused = event(text, 40, 100, Order::Arrival).unwrap_err();
-        assert_eq!(refused, "id: is missing");
+        assert_eq!(event(text, 40, 100, false).unwrap_err(), "id: is missing");
     }
 
     #[test]
     fn by_time_a_line_without_a_time_is_refused() {
         let text = br#"{"type": "message.sent", "room": "r", "id": "1"}"#;
-        assert!(event(text, 50, 100, Order::Arrival).is_ok());
-        let refused = event(text, 50, 100, Order::Import).unwrap_err();
+        assert!(event(text, 50, 100, false).is_ok());
+        let refused = event(text, 50, 100, true).unwrap_err();
         assert!(refused.starts_with("time: is missing"), "{refused}");
     }
 

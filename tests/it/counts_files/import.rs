@@ -1,0 +1,253 @@
+//! Counts files that are imported.
+
+use super::*;
+
+impl Commands {
+    fn import(&self, name: &str, csv: &str, more: &[&str]) -> Ran {
+        let path = self.file(name, csv);
+        self.run(&[&["import", "--counts", path.to_str().unwrap()], more].concat())
+    }
+}
+
+/// An export goes into an app that has nothing. It then says the same of it, and events count on top; the same file once more
+/// changes nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_of_an_export_comes_to_the_same_counts() {
+    let (from, into) = (crate::support::app(), crate::support::app());
+    let url = from.redis_url();
+    let (old, new) = (
+        Commands::new(&url, &from.keys.id),
+        Commands::new(&url, &into.keys.id),
+    );
+    let mut history = History::new(from.clone(), 421);
+    if let Err(reason) = history.run(400, false).await {
+        panic!("all events in {}: {reason}", history.save("import"));
+    }
+    let csv = old.export();
+    let counts = exported(&csv);
+    assert!(
+        counts.values().any(|(_, unread, _)| *unread > 3),
+        "{counts:?}"
+    );
+    assert!(
+        counts.values().any(|(_, _, mentions)| *mentions > 0),
+        "{counts:?}"
+    );
+
+    let ran = new.import("old.csv", &csv, &["--join"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    let sums = format!(
+        "{} events: {0} applied, 0 duplicates, 0 rejected; ",
+        counts.len()
+    );
+    assert!(ran.stdout.starts_with(&sums), "{ran:?}");
+    assert_eq!(exported(&new.export()), counts);
+    let none_differs = format!("{} rows compared: none differs\n", counts.len());
+    assert_eq!(new.compare(&csv, &[]).stdout, none_differs);
+    assert_no_drift(&url, &into.keys.id);
+    for user in history.model.users.keys() {
+        let totals = |answer: Value| (answer["messages"].clone(), answer["mentions"].clone());
+        let sums = counts.iter().filter(|((_, of), _)| of == user);
+        let sum: u64 = sums.map(|(_, (_, unread, _))| unread).sum();
+        if counts.keys().any(|(_, of)| of == user) {
+            let (messages, _) = totals(into.unread(user, false).await.ok());
+            assert_eq!(messages["total"], sum, "{user}");
+        }
+    }
+
+    // A message counts on top, and stays when the file comes again.
+    let room = rooms_with_two(&history.model).remove("group").unwrap();
+    into.must(&json!({"type": "message.sent", "room": room, "id": "after"}))
+        .await;
+    let more: Counts = counts
+        .iter()
+        .map(|(row, (kind, unread, mentions))| {
+            let unread = unread + u64::from(row.0 == room);
+            (row.clone(), (kind.clone(), unread, *mentions))
+        })
+        .collect();
+    assert_eq!(exported(&new.export()), more);
+    let ran = new.import("old.csv", &csv, &["--join"]);
+    let sums = format!(
+        "{} events: 0 applied, {0} duplicates, 0 rejected; ",
+        counts.len()
+    );
+    assert!(ran.code == 0 && ran.stdout.starts_with(&sums), "{ran:?}");
+    assert_eq!(exported(&new.export()), more);
+}
+
+/// A moment after all that has been sent.
+fn now() -> String {
+    (jiff::Timestamp::now().as_millisecond() + 1).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_those_who_are_not_there_are_rejected_unless_they_are_to_join() {
+    let own = Own::start("");
+    scene(&own.app).await;
+    let commands = Commands::new(&own.redis.url(), "app-0");
+    let csv = "room,user,kind,unread,mentions\n\
+               orders,alice,group,7,2\n\
+               orders,dave,group,1,\n\
+               orders,erin,group,2,1\n\
+               new,erin,supergroup,3,0\n\
+               pair,alice,direct,1,\n\
+               pair,bob,direct,2,\n\
+               pair,carol,direct,3,\n\
+               orders,bob,direct,4,\n\
+               orders,carol,group,10001,10001\n";
+    let now = now();
+    let as_of = ["--as-of", &now];
+    let ran = commands.import("some.csv", csv, &as_of);
+    assert_eq!((ran.code, ran.stderr.as_str()), (1, ""));
+    let (rows, sums) = ran.stdout.trim_end().rsplit_once('\n').unwrap();
+    assert!(
+        sums.starts_with("9 events: 2 applied, 0 duplicates, 7 rejected; "),
+        "{sums}"
+    );
+    assert_eq!(
+        rows,
+        "line 3: not_a_member: the user has not joined the room\n\
+         line 4: not_a_member: the user has not joined the room\n\
+         line 5: room_not_found: no room \"new\"\n\
+         line 6: room_not_found: no room \"pair\"\n\
+         line 7: room_not_found: no room \"pair\"\n\
+         line 8: room_not_found: no room \"pair\"\n\
+         line 10: invalid: mentions: can't be more than 10,000 of the unread messages"
+    );
+    let ran = commands.import(
+        "some.csv",
+        csv,
+        &[&as_of[..], &["--join", "--json"]].concat(),
+    );
+    assert_eq!((ran.code, ran.stderr.as_str()), (1, ""));
+    let sums = ran.json();
+    let number = |field: &str| sums[field].as_u64().unwrap();
+    assert_eq!(
+        [
+            number("events"),
+            number("applied"),
+            number("duplicates"),
+            number("rejected")
+        ],
+        [9, 5, 2, 2]
+    );
+    let errors: Vec<(u64, &str)> = sums["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            (
+                row["line"].as_u64().unwrap(),
+                row["error"]["code"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(errors, [(8, "not_a_member"), (10, "invalid")]);
+    assert_eq!(
+        sums["notes"],
+        json!([{"line": 6, "notes": ["from this row on: direct_room_full: a direct room takes at most two members"]}])
+    );
+    let ran = commands.compare(csv, &["--only-listed"]);
+    assert_eq!(
+        ran.stdout,
+        "line 8: room \"pair\", user \"carol\": file 3, here not there\n\
+         line 10: room \"orders\", user \"carol\": file 10001 (10001 mentions), here 2 (0 mentions)\n\
+         9 rows compared: 2 differ\n"
+    );
+    // The kind of a room that is there stays, and its rows go in.
+    let wrong = "room,user,kind,unread\norders,alice,direct,5\n";
+    let now = self::now();
+    let as_of = ["--as-of", &now];
+    let ran = commands.import("wrong.csv", wrong, &[&as_of[..], &["--join"]].concat());
+    let note = "line 2: note: from this row on: kind_change: a room's kind changes only from group to supergroup\n1 event: 1 applied, ";
+    assert!(ran.code == 0 && ran.stdout.starts_with(note), "{ran:?}");
+    assert_no_drift(&own.redis.url(), "app-0");
+}
+
+/// A bad line, or one of which nobody says when it was so: nothing is imported.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_file_with_a_bad_line_is_imported() {
+    let own = Own::start("");
+    scene(&own.app).await;
+    let commands = Commands::new(&own.redis.url(), "app-0");
+    let before = commands.export();
+    let now = now();
+    let as_of = ["--as-of", &now];
+    let good = &format!("room,user,unread,time\norders,alice,7,{now}\n");
+    for (last, more, says) in [
+        (
+            "orders,bob,x,\n",
+            &[][..],
+            "line 3: unread: must be a whole number",
+        ),
+        (
+            "orders,bob,1,\n",
+            &[],
+            "line 3: time: is missing: neither the row nor --as-of says when it was so",
+        ),
+        (
+            "orders,bob,1,yesterday\n",
+            &as_of,
+            "line 3: time: must be milliseconds",
+        ),
+        (
+            "orders,\"bob,1,\n",
+            &as_of,
+            "line 3: a quoted field is not closed",
+        ),
+    ] {
+        let ran = commands.import("bad.csv", &format!("{good}{last}"), more);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
+        let (first, last) = ran.stderr.trim_end().split_once('\n').unwrap();
+        assert!(first.contains(says), "{ran:?}");
+        assert!(
+            last.starts_with("unread: nothing was imported: 1 line of "),
+            "{ran:?}"
+        );
+        assert_eq!(
+            sorted(&without_times(&commands.export())),
+            sorted(&without_times(&before))
+        );
+    }
+    for flags in [&["--as-of", "noon"][..], &["--as-of", "1767603600"]] {
+        let ran = commands.import("good.csv", good, flags);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
+        assert!(ran.stderr.contains("--as-of"), "{ran:?}");
+    }
+    let path = commands.file("good.csv", good);
+    for flag in [&as_of[..], &["--join"]] {
+        let ran = commands.run(&[&["import", path.to_str().unwrap()], flag].concat());
+        assert!(ran.code == 2 && ran.stderr.contains("--counts"), "{ran:?}");
+    }
+
+    // From standard input, from a line on, and once more under its name.
+    let csv = format!("{good}orders,bob,3,{now}\n\norders,carol,4,{now}\n");
+    for sums in [
+        "2 events: 2 applied, 0 duplicates, 0 rejected; ",
+        "2 events: 0 applied, 2 duplicates, 0 rejected; ",
+    ] {
+        let path = commands.file("in.csv", &csv);
+        let mut command = unread();
+        let of = [
+            "--app",
+            "app-0",
+            "--redis-url",
+            &own.redis.url(),
+            "--name",
+            "first",
+            "--from-line",
+            "3",
+        ];
+        command
+            .args(["import", "--counts", "-"])
+            .args(of)
+            .stdin(Stdio::from(std::fs::File::open(path).unwrap()));
+        let ran = run(&mut command);
+        assert!(ran.code == 0 && ran.stdout.starts_with(sums), "{ran:?}");
+    }
+    let counts = exported(&commands.export());
+    let unread =
+        ["alice", "bob", "carol"].map(|user| counts[&("orders".to_owned(), user.to_owned())].1);
+    assert_eq!(unread, [2, 3, 4]);
+}
