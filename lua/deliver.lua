@@ -494,9 +494,6 @@ local function merge(k, a)
           for _, position in ipairs(marked('h', to, top)) do other[position] = true end
           -- The number does not speak of what is later than its time.
           for _, position in ipairs(listed(r_later, to, top)) do other[position] = true end
-          for i = #found, 1, -1 do
-            if other[found[i]] then table.remove(found, i) end
-          end
           for _, position in ipairs(found) do is_mention[position] = true end
           if in_room then
             for _, position in ipairs(listed(r_gone, to, top)) do other[position] = true end
@@ -509,6 +506,9 @@ local function merge(k, a)
                 found[#found + 1] = position
               end
             end
+          end
+          for i = #found, 1, -1 do
+            if other[found[i]] then table.remove(found, i) end
           end
           table.sort(found, function(one, two) return one > two end)
           for i = most + 1, #found do

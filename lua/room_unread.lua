@@ -60,7 +60,7 @@ if state == 'j' then
       local from = joined and select(2, string.find(act, '|' .. user .. ':', 1, true))
       if from then
         -- A membership that was placed by its time brings the marks of what was sent since.
-        local own, named = string.match(act, '^([%d,]*):([%d,]*)', from + 1)
+        local own, named = string.match(string.sub(act, from + 1), '^([%d,]*):([%d,]*)')
         holes, mentions = holes .. ',' .. own, mentions .. ',' .. named
       end
       if act and tonumber(all[i]) > since then
