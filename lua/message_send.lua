@@ -179,7 +179,7 @@ if time then
       local record
       if act[1] == 'c' and recall then
         if not silent and kind ~= 'direct' then
-          if redis.call('ZADD', KEYS[10], at, at) == 1 and redis.call('ZCARD', KEYS[10]) >= tonumber(m[18] or 1024) then much = 1 end
+          if redis.call('ZADD', KEYS[10], at, at) == 1 and redis.call('ZCOUNT', KEYS[10], '-inf', '+inf') >= tonumber(m[18] or 1024) then much = 1 end
         end
         if not silent and kind ~= 'supergroup' then record = int(now + lease) .. '\nall\n\nc|' .. at end
         recall = false

@@ -16,7 +16,7 @@ local function time_order(timed, bounds, arrived, now)
   o.written = false
   -- Of another type than they should be, they end the script before it writes anything.
   redis.call('HLEN', timed)
-  redis.call('ZCARD', bounds)
+  redis.call('ZCOUNT', bounds, 0, 0)
   redis.call('HLEN', arrived)
 
   -- Whether what was accepted then still holds. After a clock has stepped back it does so for a while longer.
