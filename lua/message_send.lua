@@ -5,7 +5,8 @@
 -- KEYS: 1 meta (hash), 2 members (hash: user -> entry, see member_settle.lua),
 --   3 ids (hash: id -> rev|position|time|recall|number; where needed | and s if it is silent, | and whom it mentions ('*' or a
 --   comma list), | and digests of what edits gave, see message_update.lua), 4 log (list: rev|position|time|id; where needed | and
---   the sender, | and the users for whom the message does not count), 5 allmentions (sorted set of positions), 6 pending (hash: job -> record)
+--   the sender, | and the users for whom the message does not count), 5 allmentions (sorted set of positions),
+--   6 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 history in messages,
 --   4 history in microseconds, 5 and 6 the pair or '' and '', 7 what the caller expects of the pair's room: 'new' it is made if
 --   it does not exist; 'existing' both have to be in it; 'rejoined' it has to exist, and the one who left comes back,

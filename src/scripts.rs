@@ -115,10 +115,11 @@ scripts! {
 }
 
 /// The files of `lua/lib/`: name and text.
-const LIB: [(&str, &str); 3] = [
+const LIB: [(&str, &str); 4] = [
     ("bound", include_str!("../lua/lib/bound.lua")),
     ("fanout", include_str!("../lua/lib/fanout.lua")),
     ("keys", include_str!("../lua/lib/keys.lua")),
+    ("resets", include_str!("../lua/lib/resets.lua")),
 ];
 
 /// The text of a script, with the library files that it names put after its header.
