@@ -14,7 +14,7 @@ ON = $(if $(REDIS_SERVER),scripts/on-server "$(REDIS_SERVER)")
 # SKIP="--skip NAME": tests that are left out.
 SKIP ?=
 
-.PHONY: openapi run test-deploy test test-rights test-servers test-servers-quick test-faults test-interleave soak-model test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke bench bench-peers python redis curl
+.PHONY: openapi run test-deploy test test-rights test-servers test-servers-quick test-faults test-interleave soak-model test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke soak-counts bench bench-peers python redis curl
 
 run: redis
 	$(ON) $(CARGO) run --release --locked -- demo
@@ -96,6 +96,11 @@ loadtest: python $(if $(BASE_URL),,redis)
 loadtest-smoke: python $(if $(BASE_URL),,redis)
 	$(if $(BASE_URL),,$(CARGO) build --locked)
 	python3 loadtest/run.py --smoke $(if $(BASE_URL),,"$(BINARY)")
+
+# A million counts from a file (ROWS=n: so many), compared; then others beside messages. Some minutes.
+soak-counts: python redis
+	$(CARGO) build --release --locked
+	python3 loadtest/counts.py "$(TARGET)/release/unread" $(or $(ROWS),1000000)
 
 python curl:
 	scripts/install $@

@@ -6,8 +6,9 @@
 --   8 timed (hash), 9 bounds (sorted set) and 10 arrived (hash): lib/time
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 history in messages, 5 history in microseconds, 6 id, 7 and 8 the pair whose direct room the caller means, or '' and '',
---   9 text, 10 message type, 11 payload (JSON), 12 mentions ('*' or comma list): each '' (it stays) or = and
---   the new value, 13 '' or, if the event is placed by its time, time or import: it waits for a message that is not known
+--   9 text, 10 message type, 11 payload (JSON), 12 mentions ('*' or comma list): each '' (it stays) or = and the new value,
+--   13 up to which moment (microseconds) an earlier version may have taken a message: these did not put down whom it mentions,
+--   14 '' or, if the event is placed by its time, time or import: it waits for a message that is not known
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created,
 --   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody, then job and record in turn: pending jobs about
 --   the same message, which have to be delivered with this one} or {'DUP', the same}
@@ -35,8 +36,8 @@ if known then
   return answer('DUP', known.job, redis.call('HGET', pending, known.job) or '', unfinished(pending), 0)
 end
 -- By time a message that is not known may still come.
-local function unknown()
-  if ARGV[13] == '' then return {'MESSAGE'} end
+local function not_known()
+  if ARGV[14] == '' then return {'MESSAGE'} end
   local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
   time.wait(id, 'e', unpack(ARGV, 9, 12))
   time.finish(meta, m)
@@ -44,14 +45,14 @@ local function unknown()
   return answer('OK', '', '', unfinished(pending), 0)
 end
 local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[16], one, two))
-if not is_theirs then return m[7] and {'MESSAGE'} or unknown() end
+if not is_theirs then return m[7] and {'MESSAGE'} or not_known() end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
-if not entry then return unknown() end
+if not entry then return not_known() end
 local start, first, at, recall, number, silent, named, digests =
   string.match(entry .. '|||', '^((%d+)|(%d+)|%-?%d+|(%d+)|(%d+))|(s?)|([^|]*)|([%x.]*)|*$')
 must(start, 'what is known of a message')
-if tonumber(first) < now - tonumber(ARGV[5]) or tonumber(m[14]) - tonumber(number) >= tonumber(ARGV[4]) then return unknown() end
+if tonumber(first) < now - tonumber(ARGV[5]) or tonumber(m[14]) - tonumber(number) >= tonumber(ARGV[4]) then return not_known() end
 local open = unfinished(pending)
 -- What was taken back stays so.
 if recall ~= '0' then return answer('DUP', recall, redis.call('HGET', pending, recall) or '', open, 0) end
@@ -86,10 +87,13 @@ end
 
 -- Whom the edit mentions who was not mentioned before, and the other way round: users, or everybody.
 local on, off, to_all, by_room = {}, {}, false, nil
+-- Whom the message mentions may not be known: then it may be anybody.
+local unknown = entry == start and tonumber(first) <= tonumber(ARGV[13])
 if mentions ~= '' and silent == '' then
   local after = string.sub(mentions, 2)
+  if unknown then named = '*' end
   local was, is = set_of(named), set_of(after)
-  local differs = false
+  local differs = unknown
   for user in pairs(was) do differs = differs or not is[user] end
   for user in pairs(is) do differs = differs or not was[user] end
   if differs then
@@ -120,6 +124,9 @@ if is_edited or named ~= '' then
   text = text .. '|' .. silent .. '|' .. named .. (is_edited and '|' .. table.concat(digest, '.') or '')
 elseif silent ~= '' then
   text = text .. '|s'
+elseif entry ~= start or (unknown and mentions ~= '') then
+  -- Nobody, and that is known.
+  text = text .. '||'
 end
 local job, record, much, others = '', '', 0, {}
 if #on + #off > 0 then

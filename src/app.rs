@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::audit::{Check, Doctor, KnownServers};
 use crate::config::Config;
 use crate::demo::private_redis::{PrivateRedis, StartError};
-use crate::engine::{self, Engine, Probe, RedisState, this_is_a_worker};
+use crate::engine::{self, Engine, Probe, RedisState, SchemaState, this_is_a_worker};
 use crate::http;
 use crate::http::Unserved;
 use crate::http::edge::{self, Answers, Bounds, Edge};
@@ -108,6 +108,8 @@ struct Readiness {
     redis: ArcSwapOption<Probe>,
     /// Knows what has happened to Redis since that probe.
     engine: OnceLock<engine::Health>,
+    /// The version of the data, as the log has it.
+    schema: ArcSwapOption<&'static str>,
 }
 
 impl Readiness {
@@ -115,6 +117,11 @@ impl Readiness {
     fn redis_state(&self) -> Option<RedisState> {
         let last = self.redis.load_full()?;
         Some(self.engine.get()?.redis_state(&last))
+    }
+
+    /// Which version the data have.
+    fn schema_state(&self) -> Option<SchemaState> {
+        Some(self.engine.get()?.schema_state())
     }
 }
 
@@ -412,7 +419,9 @@ async fn readyz(readiness: web::Data<Readiness>) -> HttpResponse {
         Some(redis_state) => (redis_state.state, redis_state.why.as_str()),
         None => ("down", "nobody has asked it yet"),
     };
-    let ready = server == "serving" && readiness.redis_answered.load(Ordering::Relaxed);
+    let schema = readiness.schema_state();
+    let refused = schema.as_ref().is_some_and(|schema| schema.refused);
+    let ready = server == "serving" && readiness.redis_answered.load(Ordering::Relaxed) && !refused;
     let answer = if ready {
         HttpResponse::Ok()
     } else {
@@ -420,8 +429,15 @@ async fn readyz(readiness: web::Data<Readiness>) -> HttpResponse {
     };
     let mut body = serde_json::json!({
         "ready": ready,
-        "components": { "server": server, "redis": redis },
+        "components": {
+            "server": server, "redis": redis,
+            "schema": schema.as_ref().map_or("unknown", |schema| schema.state),
+        },
     });
+    let of_schema = schema.map(|schema| schema.why).unwrap_or_default();
+    let reasons = [reason, &of_schema];
+    let reasons = reasons.into_iter().filter(|reason| !reason.is_empty());
+    let reason = reasons.collect::<Vec<_>>().join("; ");
     if let (false, Some(body)) = (reason.is_empty(), body.as_object_mut()) {
         body.insert("reason".to_owned(), reason.into());
     }
@@ -478,6 +494,7 @@ async fn probe_once(redis: &engine::Health, readiness: &Readiness, metrics: &Met
     }
     let now = redis.redis_state(&probe);
     readiness.redis.store(Some(Arc::new(probe)));
+    log_schema(redis, readiness);
     metrics.redis_up(now.state == "up");
     let RedisState { state, why, logged } = now;
     match before.filter(|before| !before.logged) {
@@ -513,5 +530,34 @@ async fn check_setup(doctor: Doctor, readiness: Arc<Readiness>) {
         } else {
             tokio::time::sleep(POLL_STARTING).await;
         }
+    }
+}
+
+/// Logs each change of the version of the data, once.
+fn log_schema(redis: &engine::Health, readiness: &Readiness) {
+    let SchemaState {
+        state,
+        why,
+        refused,
+    } = redis.schema_state();
+    let before = readiness.schema.load().as_deref().copied();
+    if before == Some(state) || state == "unknown" {
+        return;
+    }
+    readiness.schema.store(Some(Arc::new(state)));
+    if refused {
+        tracing::error!(
+            schema = state,
+            reason = why,
+            "the data can't be read: this pod is not ready"
+        );
+    } else if !why.is_empty() {
+        tracing::warn!(
+            schema = state,
+            reason = why,
+            "the data are of an earlier version"
+        );
+    } else if before.is_some() {
+        tracing::info!(schema = state, "the data are of this version");
     }
 }

@@ -1,4 +1,5 @@
-//! What looks after the data from beside the pods: `verify`, `rebuild`, `inspect`, `memory`, `doctor`.
+//! What looks after the data from beside the pods: `verify`, `rebuild`, `migrate`, `inspect`, `memory`, `doctor`, `export`,
+//! `compare`.
 
 mod compare;
 mod derive;
@@ -6,8 +7,10 @@ mod doctor;
 mod drift;
 mod form;
 mod inspect;
+mod listed;
 mod look;
 mod memory;
+mod migrate;
 mod mend;
 mod record;
 mod rebuild;
@@ -26,8 +29,10 @@ use crate::engine::{Engine, Writer};
 pub(crate) use doctor::{Check, Doctor, KnownServers, Level};
 pub(crate) use drift::Drift;
 pub(crate) use inspect::{ListedRoom, RoomShown, UserShown};
+pub(crate) use listed::{CountsAudit, CountsHere, Difference, ListProgress, ListedCounts};
 pub(crate) use memory::{KeyTotals, MemoryUse};
 pub(crate) use mend::Mended;
+pub(crate) use migrate::{Migrated, Migrator};
 pub(crate) use rebuild::Repair;
 pub(crate) use unreadable::UnreadableData;
 pub(crate) use verify::{Finding, Progress, Scope};

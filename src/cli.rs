@@ -2,15 +2,19 @@
 //! Each thing that goes wrong is one line on standard error.
 
 mod args;
+mod compare;
 mod completions;
 mod connect;
 mod demo;
 mod doctor;
 mod exit;
+mod export;
+mod files;
 mod findings;
 mod import;
 mod inspect;
 mod memory;
+mod migrate;
 mod output;
 mod probe;
 mod process;
@@ -61,10 +65,16 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Repair what `verify` finds, and print it; exit code 1: something is left
     Rebuild(rebuild::RebuildArgs),
+    /// Bring the data of an earlier version up to this one, beside running pods; what was broken off goes on when it is run again
+    Migrate(migrate::MigrateArgs),
     /// Show one user or one room as it stands in Redis, with the redis-cli lines that show the same
     Inspect(inspect::InspectArgs),
     /// Apply the events of a file, one JSON object a line
     Import(import::ImportArgs),
+    /// Write what is unread, as CSV
+    Export(export::ExportArgs),
+    /// Compare a CSV with what is unread here, and print what differs; exit code 1: something differs
+    Compare(compare::CompareArgs),
     /// Check the Redis that is configured, and say what to change there
     Doctor(doctor::DoctorArgs),
     /// Ask a pod whether it is ready; exit code 1: it is not ready, or does not answer
@@ -106,8 +116,11 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Token { wanted } => token::print_token(wanted),
         Command::Verify(verify) => verify.run(),
         Command::Rebuild(rebuild) => rebuild.run(),
+        Command::Migrate(migrate) => migrate.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Import(import) => import.run(),
+        Command::Export(export) => export.run(),
+        Command::Compare(compare) => compare.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Probe(probe) => probe.run(),
         Command::Completions(completions) => completions.run(Cli::command()),

@@ -27,6 +27,7 @@ mod link;
 mod node;
 mod outgoing;
 mod router;
+pub(crate) mod schema;
 mod sentinel;
 mod settings;
 mod tls;
@@ -68,6 +69,7 @@ struct Inner {
     topology: Topology,
     deadline: Duration,
     metrics: Arc<Metrics>,
+    schema: schema::Known,
 }
 
 enum Topology {
@@ -123,6 +125,7 @@ impl Redis {
                 topology,
                 deadline,
                 metrics,
+                schema: schema::Known::default(),
             }),
         })
     }
@@ -132,23 +135,41 @@ impl Redis {
         matches!(self.inner.topology, Topology::Cluster(_))
     }
 
+    /// Fails while the data are of a version that this program can't read.
+    async fn ready(&self) -> Result<()> {
+        if self.is_open() {
+            return Ok(());
+        }
+        // Boxed: the future of every request would carry it.
+        Box::pin(self.admit()).await
+    }
+
     /// Runs one plain command.
     pub(crate) async fn query(&self, cmd: &Cmd) -> Result<Value> {
+        self.ready().await?;
         self.single(cmd.into()).await
     }
 
     /// Runs one script; a server that does not know it gets its text, once.
     pub(crate) async fn call(&self, call: &ScriptCall) -> Result<Value> {
+        self.ready().await?;
+        self.single(call.into()).await
+    }
+
+    /// The same for a script that neither reads nor writes data, whatever version they are of.
+    pub(crate) async fn call_without_data(&self, call: &ScriptCall) -> Result<Value> {
         self.single(call.into()).await
     }
 
     /// Runs one request.
     pub(crate) async fn send(&self, item: &Item) -> Result<Value> {
+        self.ready().await?;
         self.single(item.into()).await
     }
 
     /// Runs independent requests in as few round trips as possible, in no certain order. The first error is the answer of all.
     pub(crate) async fn send_all(&self, items: &[Item]) -> Result<Vec<Value>> {
+        self.ready().await?;
         match (items, &self.inner.topology) {
             ([], _) => Ok(Vec::new()),
             ([one], _) => Ok(vec![self.single(one.into()).await?]),
@@ -162,6 +183,12 @@ impl Redis {
 
     /// The same, but an item whose data can't be read fails alone. (In a cluster, an item whose node fails does so too.)
     pub(crate) async fn send_each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
+        self.ready().await?;
+        self.sent_each(items).await
+    }
+
+    /// The same, whatever version the data are of.
+    async fn sent_each(&self, items: &[Item]) -> Result<Vec<Result<Value>>> {
         match (items, &self.inner.topology) {
             ([], _) => Ok(Vec::new()),
             (_, Topology::One(node)) => {

@@ -52,6 +52,19 @@ pub(crate) struct RoomUnread {
     pub head: u64,
 }
 
+/// The counts of a room that a user has joined and that is active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JoinedRoom {
+    /// The room.
+    pub room: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Unread messages.
+    pub messages: u64,
+    /// The unread messages that mention the user.
+    pub mentions: u64,
+}
+
 /// A kind of room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {

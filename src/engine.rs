@@ -41,7 +41,7 @@ use crate::engine::write::{History, Inner};
 use crate::error::{Error, Result};
 use crate::telemetry::metrics::Metrics;
 
-pub(crate) use health::{Health, Probe, RedisState};
+pub(crate) use health::{Health, Probe, RedisState, SchemaState};
 pub(crate) use limits::Limits;
 #[cfg(fuzzing)]
 pub(crate) use read::rooms::set_pref;
@@ -72,6 +72,7 @@ impl Engine {
     /// Prepares the connections, which are opened when they are first used, and starts the sweep. Needs a tokio runtime.
     pub(crate) async fn connect(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
         let engine = Self::observe(config, metrics)?;
+        engine.redis.begins_data();
         tokio::spawn(recover::run(engine.writer.downgrade()));
         Ok(engine)
     }

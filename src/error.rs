@@ -64,6 +64,8 @@ pub(crate) enum Trouble {
     Rights,
     /// A script has been running in it for too long.
     Busy,
+    /// The data are of a version that this program can't read.
+    Schema,
     /// A pod gave up for another reason; the cause says which.
     Unfinished,
 }
@@ -85,6 +87,7 @@ impl Trouble {
             Trouble::Login => "login_refused",
             Trouble::Rights => "not_allowed",
             Trouble::Busy => "busy",
+            Trouble::Schema => "schema",
             Trouble::Unfinished => "unfinished",
         }
     }
@@ -107,6 +110,7 @@ impl Trouble {
             Trouble::Login => "redis refuses the login",
             Trouble::Rights => "redis denies a command",
             Trouble::Busy => "redis is busy with a script",
+            Trouble::Schema => "the data in redis are of another version of this program",
             Trouble::Unfinished => "",
         }
     }

@@ -2,6 +2,7 @@
 
 mod change;
 mod fields;
+mod made;
 mod notes;
 mod outcome;
 mod read;
@@ -29,6 +30,14 @@ pub(crate) enum Order {
     Time,
     /// The same in an import, which places a user who joins as far back as the event says.
     Import,
+}
+
+/// The time of something that happened, as callers write it in words: milliseconds since the epoch, or RFC 3339.
+pub(crate) fn time_of_text(text: &str) -> Result<i64, &'static str> {
+    match text.parse() {
+        Ok(number) => time::of_number(number, time::TimeUse::Event),
+        Err(_) => time::of_text(text, time::TimeUse::Event),
+    }
 }
 
 /// One event.

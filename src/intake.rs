@@ -1,8 +1,12 @@
 //! Takes in events that don't come over HTTP, but from the lines of a file. The writer applies them like any others.
 
+mod counts_file;
 mod import;
+mod lines;
 mod order;
+mod rows;
 
-pub(crate) use import::{
-    EarlyEnd, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks,
-};
+pub(crate) use counts_file::CountsFile;
+pub(crate) use import::{EarlyEnd, ImportOptions, Imported, Importer};
+pub(crate) use lines::{LineForm, LineOptions, NO_TIME, NotedLine, RefusedLine, Remarks};
+pub(crate) use rows::{Row, RowWriter, time_of};

@@ -19,7 +19,13 @@ const SAFE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'-');
 
-/// The glob that matches all keys of this program and no others.
+/// The version of the schema: which forms the other keys, and what they hold, have. It is for all apps.
+pub(crate) const SCHEMA: &str = "unread:schema";
+
+/// The glob that matches all keys of this program, also those that later versions may have. A Redis user needs rights to them.
+pub(crate) const RIGHTS: &str = "unread:*";
+
+/// The glob that matches all keys of this program but [`SCHEMA`], and no others.
 pub(crate) const ALL: &str = "unread:v1:*";
 
 /// A name as it stands in a key or a field.

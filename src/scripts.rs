@@ -98,6 +98,10 @@ scripts! {
     USER_ROOM = "user_room";
     /// Read a whole user's slot, for the self-check.
     USER_DUMP = "user_dump";
+    /// Bring a user's slot up to the schema of this version.
+    USER_MIGRATE = "user_migrate";
+    /// Write the version of the schema.
+    SCHEMA_RAISE = "schema_raise";
     /// Repair a user's slot.
     USER_REBUILD = "user_rebuild";
     /// Read the beginning of a key's unreadable value.
@@ -111,12 +115,13 @@ scripts! {
 }
 
 /// The files of `lua/lib/`: name and text.
-const LIB: [(&str, &str); 6] = [
+const LIB: [(&str, &str); 7] = [
     ("arrived", include_str!("../lua/lib/arrived.lua")),
     ("bound", include_str!("../lua/lib/bound.lua")),
     ("fanout", include_str!("../lua/lib/fanout.lua")),
     ("join", include_str!("../lua/lib/join.lua")),
     ("keys", include_str!("../lua/lib/keys.lua")),
+    ("resets", include_str!("../lua/lib/resets.lua")),
     ("time", include_str!("../lua/lib/time.lua")),
 ];
 

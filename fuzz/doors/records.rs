@@ -9,7 +9,7 @@ use crate::counts::Kind;
 use crate::counts::Pref;
 use crate::counts::number::{count, short, stamp};
 use crate::counts::record::{RoomRecord, SupergroupRecord};
-use crate::counts::room::{Act, Audience, Job, Last, Membership};
+use crate::counts::room::{Act, Audience, Job, Last, Membership, Named};
 use crate::engine::reply::{Reply, stored};
 use crate::engine::set_pref;
 use crate::engine::snapshot::Snapshot;
@@ -56,7 +56,7 @@ pub fn check(data: &[u8]) {
     let job = Job::parse(field, value).ok();
     let known = KnownId::parse(value);
     if let Some(known) = &known {
-        assert_eq!(KnownId::parse(&known.text()), Some(*known));
+        assert_eq!(KnownId::parse(&known.text()).as_ref(), Some(known));
     }
     if let Some((rev, at, time, id)) = logged(value) {
         let text = format!("{rev}|{at}|{time}|{id}");
@@ -175,7 +175,9 @@ fn user_record(value: &str) -> Option<AuditRecord> {
     assert_eq!(AuditRecord::of_room(&record.record()).unwrap(), record);
     let _ = (record.created(), record.tags().count());
     if is_sound(value) {
-        assert!(record.unread() <= record.head.unwrap_or(0));
+        let head = record.head.and_then(|head| i64::try_from(head).ok());
+        let above = head.unwrap_or(record.read) - record.read;
+        assert!(i64::try_from(record.unread()).unwrap() <= above);
     }
     Some(record)
 }
@@ -215,11 +217,12 @@ fn entry(value: &str) -> Option<Membership> {
         _ => entry.base.to_string(),
     };
     let text = format!(
-        "{}|{}|{base}|{}|{}",
+        "{}|{}|{base}|{}|{}|{}",
         entry.state,
         short(entry.epoch),
         more(entry.vouched),
-        more(entry.since)
+        more(entry.since),
+        more(entry.reset)
     );
     assert_eq!(Membership::parse(&text).unwrap(), entry);
     Some(entry)
@@ -252,6 +255,14 @@ fn job_record(job: &Job) -> String {
         Act::Recall(at) => format!("c|{at}"),
         Act::Read(at) => format!("r|{at}"),
         Act::Prefs(lines) => format!("p|{lines}"),
+        Act::Reset(text) => format!("b|{text}"),
+        Act::Edit { at, on, off } => {
+            let named = |named: &Named| match named {
+                Named::Everybody => "*".to_owned(),
+                Named::Users(users) => names(users),
+            };
+            format!("e|{at}|{}|{}", named(on), named(off))
+        }
         Act::Message {
             at,
             own,
@@ -259,6 +270,7 @@ fn job_record(job: &Job) -> String {
             everybody,
             mentions,
             brings,
+            except,
         } => {
             let sender = sender.as_ref().map_or("", keys::Enc::as_str);
             let mentions = match everybody {
@@ -267,9 +279,9 @@ fn job_record(job: &Job) -> String {
             };
             let brings = match brings {
                 Some((two, base)) => format!("|{}|{base}", names(two)),
-                None => String::new(),
+                None => "||".to_owned(),
             };
-            format!("m|{at}|{own}|{sender}|{mentions}{brings}")
+            format!("m|{at}|{own}|{sender}|{mentions}{brings}|{}", names(except))
         }
     };
     format!("1\n{audience}\n{listed}\n{act}")

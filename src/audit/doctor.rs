@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use self::check::{Checks, NodeFields, REACHABLE};
 use self::info::{encoding, is_cluster, memory, millis, persistence, role, version};
 use self::rights::Rights;
+use crate::connection::schema::{Schema, WRITTEN};
 use crate::connection::{Redis, Server};
 use crate::engine::reply::{Reply, text};
 use crate::engine::{Engine, Health};
@@ -117,6 +118,7 @@ impl Doctor {
             }
             all.extend(checks.list);
         }
+        all.extend(self.schema().await);
         if let (Some(first), Some(last)) = (clocks.iter().min(), clocks.iter().max())
             && clocks.len() > 1
         {
@@ -139,6 +141,33 @@ impl Doctor {
             });
         }
         all
+    }
+
+    /// Which version the data have.
+    async fn schema(&self) -> Option<Check> {
+        self.redis.look_at_schema().await.ok()?;
+        let (schema, why) = self.redis.schema();
+        let (level, found, advice) = match schema {
+            Schema::Unknown => return None,
+            Schema::Current => (Level::Ok, format!("{WRITTEN}, that of this program"), ""),
+            Schema::Old => (
+                Level::Warn,
+                why,
+                "reads cost more until then, and all else works",
+            ),
+            Schema::Newer | Schema::Unreadable => (
+                Level::Fail,
+                why,
+                "use the version of `unread` that wrote the data, or a later one",
+            ),
+        };
+        Some(Check {
+            name: "schema",
+            node: String::new(),
+            level,
+            found,
+            advice: advice.into(),
+        })
     }
 
     async fn node(&self, node: &Server, checks: &mut Checks) -> Result<i64> {

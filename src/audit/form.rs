@@ -318,7 +318,7 @@ impl KnownId {
         };
         let is_right = match more {
             [] => true,
-            [mentions] => !mentions.is_empty() && !silent,
+            [_] => !silent,
             [_, digests] => !digests.is_empty() && digests.split('.').count() == 3,
             _ => false,
         };

@@ -82,7 +82,9 @@ impl Audit {
             keys.profile(),
             keys.pending(),
         ]);
-        Slot::read(Reply::new(self.redis.call(&call).await?)?)
+        let mut slot = Slot::read(Reply::new(self.redis.call(&call).await?)?)?;
+        slot.old = self.redis.is_old();
+        Ok(slot)
     }
 
     /// Reads rooms as [`RoomView`]s for one user. Rooms that can't be read are left out.

@@ -45,6 +45,8 @@ pub(super) struct Slot {
     /// Microseconds of the server's clock.
     pub(super) taken: u64,
     profile: bool,
+    /// Whether the data may be of an earlier version, which did not keep the numbers of unread rooms.
+    pub(super) old: bool,
     /// Whether the user was deleted and still has to leave rooms: these may list the user although the slot has no record.
     pub(super) leaving: bool,
     pub(super) counts: BTreeMap<String, String>,
@@ -363,6 +365,7 @@ impl Slot {
             let record = matches!(drift.key, "rooms" | "supers");
             !record || !self.blocked.contains(&drift.field)
         });
+        drift.retain(|drift| !(self.old && drift.field.starts_with("unread_rooms:")));
         drift.extend(found.stale.into_iter().map(|mark| Drift {
             key: "marks",
             field: mark.clone(),

@@ -30,7 +30,16 @@ pub(super) fn observe(config: &Config) -> Result<(Engine, Config), Failure> {
     Ok((engine, config))
 }
 
-/// The same, and meanwhile they finish what a pod has left unfinished.
+/// The same, for a command that needs data it can read.
+pub(super) async fn readable(config: &Config) -> Result<(Engine, Config), Failure> {
+    let (engine, config) = observe(config)?;
+    engine.health.readable().await?;
+    Ok((engine, config))
+}
+
+/// The same as [`readable`], and meanwhile they finish what a pod has left unfinished.
 pub(super) async fn connect(config: &Config, metrics: Arc<Metrics>) -> Result<Engine, Failure> {
-    Ok(Engine::connect(&addressed(config)?, metrics).await?)
+    let engine = Engine::connect(&addressed(config)?, metrics).await?;
+    engine.health.readable().await?;
+    Ok(engine)
 }

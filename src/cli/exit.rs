@@ -1,7 +1,7 @@
 //! What a command ends with: its exit code, and the words for a failure.
 
 use crate::config::ConfigError;
-use crate::error::Error;
+use crate::error::{Error, Trouble};
 use crate::names::AppId;
 
 /// What the exit code of any command says; `docs/operate.md` has the same table.
@@ -76,6 +76,13 @@ impl From<ConfigError> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        match error {
+            // Trying again does not help.
+            Error::Unavailable(why) if why.trouble == Trouble::Schema => {
+                return Failure::Failed(why.to_string());
+            }
+            _ => {}
+        }
         match error.is_transient() {
             true => Failure::RedisAway(error.to_string()),
             false => Failure::Failed(error.to_string()),

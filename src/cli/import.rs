@@ -1,8 +1,7 @@
 //! `unread import`.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::io::BufRead;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,20 +11,22 @@ use serde_json::{Value, json};
 use super::args::{RedisArgs, app_id, not_configured};
 use super::connect::connect;
 use super::exit::{Failure, well_if};
+use super::files::{Rereadable, name_of, open};
 use super::output::{counted, print};
 use super::process::{Signals, on_runtime};
 use super::progress::Meter;
 use crate::app::Stop;
 use crate::config::Config;
-use crate::intake::{EarlyEnd, ImportOptions, Imported, Importer, NotedLine, RefusedLine, Remarks};
+use crate::intake::{
+    EarlyEnd, ImportOptions, Imported, Importer, LineForm, LineOptions, NO_TIME, NotedLine,
+    RefusedLine, Remarks, time_of,
+};
 use crate::names::AppId;
 use crate::telemetry::metrics::Metrics;
 
 /// So many rejected lines are shown with what is wrong with them, and so many lines with what was left out of them. The rest is
 /// counted.
 const FIRST: usize = 20;
-/// Bytes read at once.
-const BUFFER: usize = 1 << 20;
 
 /// What places the events of a file.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -57,6 +58,15 @@ pub(super) struct ImportArgs {
     /// What places the events: `arrival`, the order of the lines; or `time`, their own times
     #[arg(long, value_enum, default_value_t = Order::Arrival)]
     order: Order,
+    /// The file is a counts file: CSV with the columns room, user, unread, and if it has them kind, mentions, time
+    #[arg(long)]
+    counts: bool,
+    /// When the counts were so, for rows that don't say it by themselves: milliseconds since the epoch, or RFC 3339
+    #[arg(long, value_name = "TIME", requires = "counts", value_parser = time_of)]
+    as_of: Option<i64>,
+    /// Make the rooms of the rows where they are not there, and let the users into them
+    #[arg(long, requires = "counts")]
+    join: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -72,11 +82,33 @@ impl ImportArgs {
         if !config.apps.is_empty() && !config.apps.iter().any(|one| one.id == app) {
             return Err(not_configured(app.as_str()));
         }
+        let form = match self.counts {
+            false => LineForm::Events {
+                by_time: matches!(self.order, Order::Time),
+                max_line: config.server.max_events_bytes,
+            },
+            true => LineForm::Counts {
+                as_of: self.as_of,
+                join: self.join,
+            },
+        };
+        let (lines, length): (Box<dyn BufRead + Send>, _) = match self.counts {
+            false => open(&self.file)?,
+            true => {
+                let file = Rereadable::open(&self.file)?;
+                file.check_rows("imported", |row| match row.time.or(self.as_of) {
+                    Some(_) => Ok(()),
+                    None => Err(NO_TIME.to_owned()),
+                })?;
+                (Box::new(file.lines()?), file.length())
+            }
+        };
         let options = ImportOptions {
-            name: self.name.unwrap_or_else(|| name_of(&self.file)),
-            from_line: self.from_line,
-            by_time: matches!(self.order, Order::Time),
-            max_line: config.server.max_events_bytes,
+            lines: LineOptions {
+                name: self.name.unwrap_or_else(|| name_of(&self.file)),
+                from_line: self.from_line,
+                form,
+            },
             patience: Duration::from_secs(self.patience_seconds),
             max_reported: FIRST,
         };
@@ -85,20 +117,8 @@ impl ImportArgs {
             let stop = async {
                 let _: Stop = signals.next().await;
             };
-            import(&config, &app, &self.file, options, self.json, stop).await
+            import(&config, &app, (lines, length), options, self.json, stop).await
         })
-    }
-}
-
-/// What the lines of a file are known by. Standard input has no name, so each import of it is one of its own.
-fn name_of(file: &Path) -> String {
-    match file.to_str() {
-        Some("-") => rand::random::<u128>().to_string(),
-        _ => {
-            let path = std::fs::canonicalize(file);
-            let path = path.unwrap_or_else(|_| file.to_owned());
-            path.to_string_lossy().into_owned()
-        }
     }
 }
 
@@ -106,12 +126,11 @@ fn name_of(file: &Path) -> String {
 async fn import(
     config: &Config,
     app: &AppId,
-    file: &Path,
+    (lines, length): (Box<dyn BufRead + Send>, Option<u64>),
     options: ImportOptions,
     as_json: bool,
     stop: impl Future<Output = ()>,
 ) -> Result<u8, Failure> {
-    let (lines, length) = open(file)?;
     let metrics = Arc::new(Metrics::new());
     let engine = connect(config, Arc::clone(&metrics)).await?;
     let mut report = Report {
@@ -143,19 +162,6 @@ async fn import(
             done.done_to + 1
         )
     }))
-}
-
-/// The lines of a file, and its length in bytes if that is known. `-` is standard input.
-fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> {
-    if path.to_str() == Some("-") {
-        let input = BufReader::with_capacity(BUFFER, std::io::stdin());
-        return Ok((Box::new(input), None));
-    }
-    let failed = |error| Failure::Failed(format!("{}: {error}", path.display()));
-    let file = File::open(path).map_err(failed)?;
-    let about = file.metadata().map_err(failed)?;
-    let length = about.is_file().then_some(about.len());
-    Ok((Box::new(BufReader::with_capacity(BUFFER, file)), length))
 }
 
 /// Shows how far the import has come and what is said of single lines: at once as text, at the end as JSON.

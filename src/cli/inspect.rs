@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::{RedisArgs, app_id, user_id};
-use super::connect::observe;
+use super::connect::readable;
 use super::exit::{self, Failure};
 use super::findings::unreadable_row;
 use super::memory::memory;
@@ -104,7 +104,7 @@ async fn inspect(
     subject: &Inspected,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let (engine, config) = observe(config)?;
+    let (engine, config) = readable(config).await?;
     let audit = Audit::new(&engine);
     let cli = RedisCli::new(&config.redis)?;
     let document = match subject {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::connect::observe;
+use super::connect::readable;
 use super::exit::Failure;
 use super::output::{counted, print};
 use crate::audit::{Audit, KeyTotals, MemoryUse};
@@ -20,7 +20,7 @@ pub(super) async fn memory(
     sample: usize,
     as_json: bool,
 ) -> Result<(), Failure> {
-    let (engine, _) = observe(config)?;
+    let (engine, _) = readable(config).await?;
     let name = user.map(|user| encode(user.as_str()));
     let found = Audit::new(&engine)
         .memory(app, name.as_ref(), sample)

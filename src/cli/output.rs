@@ -2,10 +2,19 @@
 
 use std::io::Write as _;
 
+use super::exit::Failure;
+
 /// Prints what was asked for. Nobody there to read it (a closed pipe) is no reason to fail.
 pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Writes what was asked for, where a part of it would be taken for the whole.
+pub(super) fn write_all(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    written.map_err(|why| Failure::Failed(format!("standard output can't be written: {why}")))
 }
 
 /// So many of something: `1 user`, `2 users`.

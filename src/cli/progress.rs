@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use super::output::counted;
-use crate::audit::Progress;
+use crate::audit::{ListProgress, Progress};
 
 const BAR: usize = 24;
 /// Between two drawings of the bar.
@@ -38,6 +38,19 @@ impl Meter {
         self.update(Some(progress.fraction), || {
             let users = counted(progress.users, "user");
             format!("{users}, {}", counted(progress.members, "membership"))
+        });
+    }
+
+    /// The same, where there is nothing but users.
+    pub(super) fn show_users(&self, progress: &Progress) {
+        self.update(Some(progress.fraction), || counted(progress.users, "user"));
+    }
+
+    /// Shows how far a list of counts has come.
+    pub(super) fn show_list(&self, fraction: f64, progress: &ListProgress) {
+        self.update(Some(fraction), || {
+            let users = counted(progress.users, "user");
+            format!("{users}, {}", counted(progress.rows, "row"))
         });
     }
 

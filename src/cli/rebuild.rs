@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::ScopeArgs;
-use super::connect::observe;
+use super::connect::readable;
 use super::exit::{Failure, well_if};
 use super::findings::{
     JsonLists, UnreadableShown, check_known, drift_line, drift_rows, failed, looked_at, sums,
@@ -34,7 +34,7 @@ impl RebuildArgs {
         let as_json = self.of.json;
         let (config, scope) = self.of.config_and_scope()?;
         on_runtime(async {
-            let (engine, _) = observe(&config)?;
+            let (engine, _) = readable(&config).await?;
             let repairer = Repairer::new(&engine);
             check_known(repairer.audit(), &config, &scope).await?;
             let meter = Meter::new("rebuild");

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::ScopeArgs;
-use super::connect::observe;
+use super::connect::readable;
 use super::exit::{Failure, well_if};
 use super::findings::{
     JsonLists, UnreadableShown, check_known, drift_line, drift_rows, failed, looked_at, sums,
@@ -32,7 +32,7 @@ impl VerifyArgs {
 
 /// Looks for drift, and for what can't be read, and prints it. Answers the exit code; an error: it could not run to its end.
 async fn verify(config: &Config, scope: Scope, as_json: bool) -> Result<u8, Failure> {
-    let (engine, _) = observe(config)?;
+    let (engine, _) = readable(config).await?;
     let audit = Audit::new(&engine);
     check_known(&audit, config, &scope).await?;
     let meter = Meter::new("verify");

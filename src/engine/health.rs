@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::connection::schema::Schema;
 use crate::connection::{Redis, Server};
 use crate::engine::reply::text;
 use crate::error::{Error, Result, Trouble};
@@ -30,6 +31,17 @@ pub(crate) struct RedisState {
     pub logged: bool,
 }
 
+/// The version of the data, for the log and the health endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SchemaState {
+    /// `current`, `old`, `newer`, `unreadable`, or `unknown` as long as nobody has seen it.
+    pub state: &'static str,
+    /// What that means, for an operator; empty if all is well.
+    pub why: String,
+    /// Whether this program can't read the data.
+    pub refused: bool,
+}
+
 /// Checks whether Redis can serve.
 #[derive(Clone)]
 pub(crate) struct Health {
@@ -53,14 +65,38 @@ impl Health {
             Ok(()) => self.probe_all().await,
             Err(error) => vec![Err(error)],
         };
+        // Where the key's server does not answer, what was known of the version stays; the probe itself says how Redis is.
+        let looked = self.redis.look_at_schema().await;
+        let usable = self.redis.schema().0.is_usable();
         let answered = |answer: &Result<()>| match answer {
             Ok(()) => true,
             Err(Error::Unavailable(why)) => why.trouble == Trouble::Full,
             Err(_) => false,
         };
         Probe {
-            serves: probed.iter().any(answered),
-            failure: probed.into_iter().find_map(Result::err),
+            serves: usable && probed.iter().any(answered),
+            failure: probed.into_iter().chain([looked]).find_map(Result::err),
+        }
+    }
+
+    /// The version of the data, as the last look found it.
+    pub(crate) fn schema_state(&self) -> SchemaState {
+        let (schema, why) = self.redis.schema();
+        SchemaState {
+            state: schema.word(),
+            why,
+            refused: schema.is_refused(),
+        }
+    }
+
+    /// Fails if this program can't read the data. Where that can't be seen, the caller will find out why.
+    pub(crate) async fn readable(&self) -> Result<()> {
+        let _ = self.redis.look_at_schema().await;
+        match self.redis.schema() {
+            (Schema::Newer | Schema::Unreadable, why) => {
+                Err(Error::unavailable(Trouble::Schema, why))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -114,7 +150,7 @@ impl Health {
     async fn probe_shard(&self, shard: u32) -> Result<()> {
         let keys = [keys::pending_index(shard), keys::pending_look(shard)];
         let call = scripts::PENDING_TOUCH.call(&keys);
-        self.redis.call(&call).await.map(|_| ())
+        self.redis.call_without_data(&call).await.map(|_| ())
     }
 
     /// Prepares each server that takes writes. One that does not answer is skipped as long as another one answers: it gets the

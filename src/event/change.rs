@@ -371,6 +371,21 @@ fn counts_set(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     let unread = fields.number(Name::Unread, MAX_UNREAD)?;
     let unread = unread.ok_or_else(|| wrong("unread", "is missing"))?;
     let mentions = fields.number(Name::Mentions, MAX_UNREAD)?;
+    set_counts(place, user, unread, mentions)
+}
+
+/// The change that sets these counts, if they are within bounds.
+pub(super) fn set_counts(
+    place: RoomOrPeer,
+    user: UserId,
+    unread: u64,
+    mentions: Option<u64>,
+) -> Result<Change, Wrong> {
+    for (field, number) in [("unread", Some(unread)), ("mentions", mentions)] {
+        if number.is_some_and(|number| number > MAX_UNREAD) {
+            return Err(wrong(field, "can't be more than 1,000,000,000"));
+        }
+    }
     if mentions.is_some_and(|mentions| mentions.min(unread) > MAX_SET_MENTIONS) {
         return Err(wrong(
             "mentions",

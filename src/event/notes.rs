@@ -8,6 +8,13 @@ use std::fmt::{Arguments, Write as _};
 pub(crate) struct Notes(String);
 
 impl Notes {
+    /// One note, which must be a single line.
+    pub(crate) fn one(note: Arguments<'_>) -> Self {
+        let mut notes = Self::default();
+        notes.add(note);
+        notes
+    }
+
     /// Adds a note, which must be a single line.
     pub(super) fn add(&mut self, note: Arguments<'_>) {
         if !self.0.is_empty() {

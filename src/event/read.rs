@@ -375,7 +375,7 @@ impl Wrong {
         }
     }
 
-    fn in_line(self, line: Option<usize>) -> Invalid {
+    pub(super) fn in_line(self, line: Option<usize>) -> Invalid {
         let position = self.at.map(|at| LineColumn {
             line,
             column: at + 1,

@@ -6,30 +6,25 @@ use std::io::BufRead;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::engine::{Engine, Writer};
 use crate::error::{Error, Result};
-use crate::event::{self, Event, EventOutcome, Notes, Wait, read_line};
+use crate::event::{Event, EventOutcome, Notes, Wait};
+use crate::intake::lines::{
+    Chunk, Line, LineOptions, NotedLine, RefusedLine, Remarks, UNDER_WAY, read,
+};
 use crate::intake::order::{Order, Turn};
-use crate::names::{AppId, EventKey};
+use crate::names::AppId;
 
 /// How many batches are applied at the same time. All events of a room go to the same lane.
 const LANES: usize = 8;
 /// The most events in one batch.
 const BATCH: usize = 1_000;
-/// The most lines in one chunk.
-const CHUNK: usize = 1_000;
-/// A chunk of this many bytes gets no further line.
-const CHUNK_BYTES: usize = 1 << 20;
 /// How many chunks are read ahead.
 const CHUNKS: usize = 4;
 /// For how many events at once Redis is asked what their order depends on.
 const WINDOW: usize = 250;
-/// The most weight that all lanes hold together. An event weighs one, and one more for each [`WEIGHT`] bytes of its line.
-const UNDER_WAY: u32 = 16_384;
-const WEIGHT: usize = 1_024;
 /// The pause before the second attempt at a batch. It doubles with each further attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -37,15 +32,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How to import.
 #[derive(Debug, Clone)]
 pub(crate) struct ImportOptions {
-    /// The name of this import. An event without an id gets a key from this name, the number of its line and the line itself, so
-    /// the same lines imported again under the same name change nothing.
-    pub name: String,
-    /// The first line to import; earlier lines are only counted.
-    pub from_line: u64,
-    /// Whether the events are placed by their own times.
-    pub by_time: bool,
-    /// The longest line, in bytes.
-    pub max_line: usize,
+    /// How to read the lines.
+    pub lines: LineOptions,
     /// How long to keep trying while Redis is away.
     pub patience: Duration,
     /// How many refused lines are reported. Further ones are only counted.
@@ -66,35 +54,6 @@ pub(crate) enum EarlyEnd {
     Engine(#[from] Error),
 }
 
-/// A line that was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RefusedLine {
-    /// Its number, from 1.
-    pub line: u64,
-    /// The code of the native API.
-    pub code: &'static str,
-    /// What is wrong.
-    pub message: String,
-}
-
-/// A line that was imported without some of its parts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NotedLine {
-    /// Its number, from 1.
-    pub line: u64,
-    /// What was left out, in words.
-    pub notes: Notes,
-}
-
-/// Reports about single lines.
-#[derive(Debug, Default)]
-pub(crate) struct Remarks {
-    /// Lines that were refused.
-    pub refused: Vec<RefusedLine>,
-    /// Lines that were imported without some of their parts.
-    pub noted: Vec<NotedLine>,
-}
-
 /// How far an import has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Imported {
@@ -110,23 +69,6 @@ pub(crate) struct Imported {
     pub duplicates: u64,
     /// Of these: refused, or no valid event.
     pub rejected: u64,
-}
-
-/// A line that is to be applied.
-struct Line {
-    number: u64,
-    weight: u32,
-    event: Event,
-}
-
-/// Lines from the reading thread.
-struct Chunk {
-    lines: Vec<Line>,
-    remarks: Remarks,
-    /// The number of the last line that was read, and how many bytes end with it.
-    last: u64,
-    bytes: u64,
-    failed: Option<String>,
 }
 
 /// The results of all lanes.
@@ -152,6 +94,15 @@ impl LaneResults {
         self.refused.insert(line.line, line);
         if self.refused.len() > self.may_report {
             self.refused.pop_last();
+        }
+    }
+
+    /// The lines that an event has prepared say by themselves whether they were applied. Why they were not, only the event says.
+    fn note_preparation(&mut self, line: u64, outcome: EventOutcome) {
+        if let EventOutcome::Rejected(why) = outcome {
+            let (code, message) = why.code_and_message();
+            let notes = Notes::one(format_args!("from this row on: {code}: {message}"));
+            self.noted.push(NotedLine { line, notes });
         }
     }
 
@@ -198,8 +149,8 @@ impl Run {
         results.sums.events += refused.len() as u64;
         refused.into_iter().for_each(|line| results.refuse(line));
         results.noted.extend(noted);
-        let numbers = chunk.lines.iter().map(|line| line.number);
-        results.open.extend(numbers);
+        let own = chunk.lines.iter().filter(|line| !line.prepares);
+        results.open.extend(own.map(|line| line.number));
         results.read = chunk.last;
         if let Some(why) = chunk.failed {
             results.failed.get_or_insert(EarlyEnd::Lines(why));
@@ -229,7 +180,7 @@ impl Run {
         let mut numbers = Vec::with_capacity(lines.len());
         for line in lines.drain(..) {
             events.push(line.event);
-            numbers.push(line.number);
+            numbers.push((line.number, line.prepares));
         }
         if self.has_failed() {
             return;
@@ -237,7 +188,11 @@ impl Run {
         match self.apply(&events).await {
             Ok(outcomes) => {
                 let mut results = self.results();
-                for (number, outcome) in numbers.into_iter().zip(outcomes) {
+                for ((number, prepares), outcome) in numbers.into_iter().zip(outcomes) {
+                    if prepares {
+                        results.note_preparation(number, outcome);
+                        continue;
+                    }
                     results.open.remove(&number);
                     results.sums.events += 1;
                     match outcome {
@@ -337,7 +292,7 @@ impl Importer {
         });
         let (to_chunks, mut chunks) = mpsc::channel(CHUNKS);
         // A thread of its own. Nothing waits for its end, because standard input may never end.
-        std::thread::spawn(move || read(lines, &options, &to_chunks));
+        std::thread::spawn(move || read(lines, &options.lines, &to_chunks));
         let (mut lanes, mut workers) = (Vec::new(), Vec::new());
         for _ in 0..LANES {
             let (to, given) = mpsc::unbounded_channel();
@@ -428,177 +383,5 @@ impl Importer {
             }
         }
         Ok(())
-    }
-}
-
-/// Reads all lines into chunks. It waits while enough chunks are read ahead.
-fn read(mut lines: impl BufRead, options: &ImportOptions, to: &mpsc::Sender<Chunk>) {
-    let (mut number, mut bytes) = (0, 0);
-    let mut text = Vec::new();
-    loop {
-        let mut chunk = Chunk {
-            lines: Vec::new(),
-            remarks: Remarks::default(),
-            last: number,
-            bytes,
-            failed: None,
-        };
-        let mut end = false;
-        while chunk.last < number + CHUNK as u64 && chunk.bytes < bytes + CHUNK_BYTES as u64 {
-            match line(&mut lines, &mut text, options.max_line) {
-                Ok(0) => end = true,
-                Ok(length) => {
-                    chunk.last += 1;
-                    chunk.bytes += length;
-                    if chunk.last >= options.from_line {
-                        match event(&text, length, options) {
-                            Ok(None) => {}
-                            Ok(Some(mut event)) => {
-                                let notes = std::mem::take(&mut event.notes);
-                                if !notes.is_empty() {
-                                    let line = chunk.last;
-                                    chunk.remarks.noted.push(NotedLine { line, notes });
-                                }
-                                if !event.change.has_id() {
-                                    event.key.get_or_insert_with(|| {
-                                        key(&options.name, chunk.last, &text)
-                                    });
-                                }
-                                chunk.lines.push(Line {
-                                    number: chunk.last,
-                                    weight: weight(text.len()),
-                                    event,
-                                });
-                            }
-                            Err(message) => chunk.remarks.refused.push(RefusedLine {
-                                line: chunk.last,
-                                code: "invalid",
-                                message,
-                            }),
-                        }
-                    }
-                    continue;
-                }
-                Err(error) => {
-                    chunk.failed = Some(format!("line {} can't be read: {error}", chunk.last + 1));
-                    end = true;
-                }
-            }
-            break;
-        }
-        (number, bytes) = (chunk.last, chunk.bytes);
-        if to.blocking_send(chunk).is_err() || end {
-            return;
-        }
-    }
-}
-
-/// The event key of a line. It is short, because Redis keeps it for a day.
-fn key(name: &str, number: u64, text: &[u8]) -> EventKey {
-    let mut hash = Sha256::new();
-    hash.update((name.len() as u64).to_be_bytes());
-    hash.update(name);
-    hash.update(number.to_be_bytes());
-    hash.update(text.trim_ascii());
-    let digest = hash.finalize();
-    let short = digest.first_chunk::<12>().copied().unwrap_or_default();
-    EventKey::of_digest(short)
-}
-
-fn weight(bytes: usize) -> u32 {
-    u32::try_from(1 + bytes / WEIGHT).map_or(UNDER_WAY, |weight| weight.min(UNDER_WAY))
-}
-
-/// Reads a line; of a line that is too long it keeps the beginning. Returns the length of the whole line with its line feed.
-fn line(from: &mut impl BufRead, text: &mut Vec<u8>, most: usize) -> std::io::Result<u64> {
-    text.clear();
-    let mut length = 0;
-    loop {
-        let part = match from.fill_buf() {
-            Ok(part) => part,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let end = part.iter().position(|byte| *byte == b'\n');
-        let taken = end.map_or(part.len(), |at| at + 1);
-        let kept = taken.min(most.saturating_sub(text.len()));
-        text.extend_from_slice(part.get(..kept).unwrap_or_default());
-        from.consume(taken);
-        length += taken as u64;
-        if end.is_some() || taken == 0 {
-            return Ok(length);
-        }
-    }
-}
-
-/// The event of a line; `None` if the line is blank.
-fn event(text: &[u8], length: u64, options: &ImportOptions) -> Result<Option<Event>, String> {
-    let most = options.max_line;
-    if length > most as u64 {
-        return Err(format!("the line is longer than {most} bytes"));
-    }
-    let event = read_line(text.trim_ascii_end());
-    let order = match options.by_time {
-        true => event::Order::Import,
-        false => event::Order::Arrival,
-    };
-    let event = event.map(|event| event.and_then(|event| event.placed(order)));
-    event.transpose().map_err(|invalid| invalid.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_read_whole_and_long_ones_passed_over() {
-        let mut from = std::io::BufReader::with_capacity(3, &b"ab\n\nabcdefgh\nlast"[..]);
-        let mut text = Vec::new();
-        let mut next = || {
-            let length = line(&mut from, &mut text, 5).unwrap();
-            (length, String::from_utf8(text.clone()).unwrap())
-        };
-        assert_eq!(next(), (3, "ab\n".into()));
-        assert_eq!(next(), (1, "\n".into()));
-        assert_eq!(next(), (9, "abcde".into()));
-        assert_eq!(next(), (4, "last".into()));
-        assert_eq!(next(), (0, String::new()));
-        let read = |text: &[u8], length, most| event(text, length, &options(most, false));
-        assert!(read(b"abcde", 9, 5).unwrap_err().contains("longer than 5"));
-        assert!(read(b" \r\n", 3, 5).unwrap().is_none());
-        assert_eq!(read(b"{\"a\"", 4, 50).unwrap_err(), "not JSON: column 4");
-    }
-
-    fn options(max_line: usize, by_time: bool) -> ImportOptions {
-        ImportOptions {
-            name: String::new(),
-            from_line: 1,
-            by_time,
-            max_line,
-            patience: Duration::ZERO,
-            max_reported: 0,
-        }
-    }
-
-    #[test]
-    fn a_message_without_an_id_is_refused() {
-        let text = br#"{"type": "message.sent", "room": "r"}"#;
-        let refused = event(text, 40, &options(100, false)).unwrap_err();
-        assert_eq!(refused, "id: is missing");
-    }
-
-    #[test]
-    fn by_time_a_line_without_a_time_is_refused() {
-        let text = br#"{"type": "message.sent", "room": "r", "id": "1"}"#;
-        assert!(event(text, 50, &options(100, false)).is_ok());
-        let refused = event(text, 50, &options(100, true)).unwrap_err();
-        assert!(refused.starts_with("time: is missing"), "{refused}");
-    }
-
-    #[test]
-    fn what_is_under_way_is_bounded_by_its_size() {
-        assert_eq!(weight(10), 1);
-        assert_eq!(weight(10 * WEIGHT), 11);
-        assert_eq!(weight(usize::MAX), UNDER_WAY);
     }
 }

@@ -168,7 +168,7 @@ impl Metrics {
                 "unread_redis_errors",
                 "Redis calls that failed",
                 &[
-                    "timeout", "io", "auth", "loading", "readonly", "oom", "server", "client",
+                    "timeout", "io", "auth", "loading", "readonly", "oom", "schema", "server", "client",
                     "response",
                 ],
             ),

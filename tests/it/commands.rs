@@ -78,6 +78,15 @@ async fn what_is_not_there_is_exit_1_with_a_message() {
             says(&ran, 1, &format!("nothing is kept of {what}"));
         }
     }
+    let files = Files::new(0, &url, "room,user,unread\nr,alice,0\n");
+    for command in [
+        &["export", "--counts"][..],
+        &["compare", &files.path("events")],
+    ] {
+        let of = ["--app", "other", "--redis-url", &url];
+        let ran = run_unread(&[command, &of].concat());
+        says(&ran, 1, "nothing is kept of app \"other\"");
+    }
     for args in [&["--user", "nobody"], &["--room", "nowhere"]] {
         let ran = run_unread(
             &[
@@ -109,6 +118,11 @@ async fn what_is_not_there_is_exit_1_with_a_message() {
     assert_eq!(
         (ran.code, ran.stdout.as_str()),
         (0, "no drift: 0 users and 0 memberships looked at\n")
+    );
+    let ran = run_unread(&[&["export", "--counts", "--app", "app-1"][..], &config].concat());
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (0, "room,user,kind,unread,mentions,time\n")
     );
 }
 
@@ -148,6 +162,8 @@ async fn redis_away_is_exit_3_in_every_command_that_asks_it() {
     let check = |url: &str, why: &str| {
         let files = Files::new(1, url, "{\"type\": \"user.updated\", \"user\": \"a\"}\n");
         let (config, events) = (files.path("config"), files.path("events"));
+        let counts = files.path("counts");
+        std::fs::write(&counts, "room,user,unread\nr,alice,0\n").unwrap();
         for args in [
             &["verify"][..],
             &["verify", "--app", "app-0", "--user", "alice"],
@@ -164,6 +180,8 @@ async fn redis_away_is_exit_3_in_every_command_that_asks_it() {
                 "0",
                 &events,
             ],
+            &["export", "--counts", "--app", "app-0"],
+            &["compare", "--app", "app-0", &counts],
             &["doctor"],
         ] {
             let ran = run_unread(&[args, &["--config", &config]].concat());
@@ -209,6 +227,8 @@ fn wrong_use_is_exit_2_in_every_command() {
     let files = Files::new(1, "redis://127.0.0.1:1", "");
     std::fs::write(files.path("broken"), "[server]\nlisen = 1\n").unwrap();
     let (broken, events) = (files.path("broken"), files.path("events"));
+    let counts = files.path("counts");
+    std::fs::write(&counts, "room,user,unread\n").unwrap();
     for args in [
         &["serve"][..],
         &["verify"],
@@ -216,6 +236,8 @@ fn wrong_use_is_exit_2_in_every_command() {
         &["inspect", "--app", "a", "--user", "u"],
         &["inspect", "--app", "a", "--memory"],
         &["import", "--app", "a", &events],
+        &["export", "--app", "a", "--counts"],
+        &["compare", "--app", "a", &counts],
         &["doctor"],
         &["check-config"],
         &["token", "imkit", "--app", "a", "--user", "u"],
@@ -229,8 +251,13 @@ fn wrong_use_is_exit_2_in_every_command() {
         let wrong = run_unread(&[args, &["--no-such-flag"]].concat());
         assert_eq!(wrong.code, 2, "{wrong:?}");
     }
-    let missing = ["import", "--app", "a", "/nowhere/events"];
-    says(&run_unread(&missing), 2, "/nowhere/events");
+    for command in ["import", "compare"] {
+        let missing = [command, "--app", "a", "/nowhere/events"];
+        says(&run_unread(&missing), 2, "/nowhere/events");
+    }
+    let ran = run_unread(&["export", "--app", "a"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("--counts"), "{ran:?}");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let config = files.path("config");
@@ -269,6 +296,8 @@ fn the_help_of_every_command_tells_the_exit_codes() {
         &["rebuild"],
         &["inspect"],
         &["import"],
+        &["export"],
+        &["compare"],
         &["doctor"],
         &["check-config"],
         &["settings"],

@@ -42,7 +42,7 @@ const RULES: &[Rule] = &[
     only("crate::engine", &["app.rs", "audit*", "cli/*", "engine*", "http.rs", "http/imkit*", "http/native*", "http/state.rs", "intake*"],
          "the services are used from above; the edge knows nothing of counts"),
     only("crate::audit", &["app.rs", "audit*", "cli/*"], "nothing that serves depends on what looks after the data"),
-    only("crate::intake", &["cli/import.rs", "intake*"], "files are one door, HTTP is another"),
+    only("crate::intake", &["cli/export.rs", "cli/files.rs", "cli/import.rs", "intake*"], "files are one door, HTTP is another"),
     only("crate::counts", &["audit*", "counts*", "engine*", "http/imkit*", "http/native*", "http/sendbird*", "http/tencent*"],
          "words for counts are for those who count, and for the dialects"),
     only("httparse", &["http/edge/head.rs"], "one file reads heads"),
@@ -58,9 +58,10 @@ const RULES: &[Rule] = &[
     only("deadpool_redis", &["connection/node.rs"], "one file knows how connections are kept"),
     only("redis::", &["audit/*", "connection*", "engine/*", "scripts.rs"], "only the services and what they stand on speak to Redis"),
     only("crate::connection", &["audit*", "engine*"], "only the services have connections"),
-    only("crate::scripts", &["audit/*", "connection.rs", "connection/outgoing.rs", "connection/router.rs", "engine/*"], "only the services call scripts"),
-    only("crate::keys", &["audit/*", "cli/*", "connection/failure.rs", "counts/*", "engine/*", "scripts.rs"],
-         "keys are for the services, for the commands that show them, and for the one place that names a key which can't be read"),
+    only("crate::scripts", &["audit/*", "connection.rs", "connection/outgoing.rs", "connection/router.rs", "connection/schema.rs", "engine/*"],
+         "only the services call scripts, and the link for the version of the data"),
+    only("crate::keys", &["audit/*", "cli/*", "connection/failure.rs", "connection/schema.rs", "counts/*", "engine/*", "scripts.rs"],
+         "keys are for the services, for the commands that show them, for the place that names a key which can't be read, and for the version"),
     only("unread:v1", &["keys.rs"], "one file spells the keys"),
     only("private_redis", &["app.rs", "cli/connect.rs", "cli/demo.rs", "demo.rs"], "who has a Redis never hears of it"),
 
@@ -82,7 +83,7 @@ const RULES: &[Rule] = &[
 
     // The process and the world.
     only("env::var", &["config/load.rs"], "no setting is read anywhere else"),
-    only("std::fs", &["cli/demo.rs", "cli/import.rs", "config/*", "connection/settings.rs", "demo/private_redis/*"], "counts are in Redis, not in files"),
+    only("std::fs", &["cli/demo.rs", "cli/files.rs", "config/*", "connection/settings.rs", "demo/private_redis/*"], "counts are in Redis, not in files"),
     only("Command::new", &["demo/private_redis/child.rs"], "one file starts processes"),
     only("process::exit(", &["cli/process.rs"], "the command line ends the process"),
     only("stdout()", &["cli/output.rs"], "the command line prints"),

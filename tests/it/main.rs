@@ -88,6 +88,9 @@ mod commands;
 /// Events from files and standard input: what the API would have come to, once, in order.
 mod import;
 
+/// What is unread, as CSV: written, compared, taken.
+mod counts_files;
+
 /// Which word may stand in which file of the program.
 mod layering;
 
@@ -102,6 +105,9 @@ mod circles;
 
 /// Events with keys, and requests with one as a whole: sent again they change nothing.
 mod repeats;
+
+/// The version of the data's schema, and `migrate`.
+mod schema;
 
 /// A room cleared, a message that excepts some, a read up to a position, what a room adds to sums.
 mod words;

@@ -63,7 +63,7 @@ async fn the_documented_acl_line_is_enough_and_makes_no_denial() {
 
     // The commands beside the pods.
     let more = between(
-        "`verify`, `rebuild`, `inspect` and `doctor` also use `",
+        "`verify`, `rebuild`, `migrate`, `inspect`, `export`, `compare` and `doctor` also use `",
         "`",
     );
     let words: Vec<&str> = more.split_whitespace().collect();
@@ -73,14 +73,25 @@ async fn the_documented_acl_line_is_enough_and_makes_no_denial() {
     let events = dir.path().join("events.ndjson");
     let event = json!({"type": "message.sent", "to": "alice", "sender": "bob", "id": "2"});
     std::fs::write(&events, format!("{event}\n")).unwrap();
+    let counts = dir.path().join("counts.csv");
+    std::fs::write(&counts, "room,user,unread\nr,alice,1\nr,bob,0\n").unwrap();
     for command in [
         &["verify"][..],
         &["rebuild"],
+        &["migrate"],
         &["rebuild", "--mend"],
         &["inspect", "--app", "app-0", "--user", "alice"],
         &["inspect", "--app", "app-0", "--room", "r"],
         &["inspect", "--app", "app-0", "--memory"],
         &["import", "--app", "app-0", events.to_str().unwrap()],
+        &["export", "--counts", "--app", "app-0"],
+        &[
+            "compare",
+            "--only-listed",
+            "--app",
+            "app-0",
+            counts.to_str().unwrap(),
+        ],
         &["doctor"],
     ] {
         let ran = run_unread(&[command, &["--redis-url", &url]].concat());

@@ -1,5 +1,6 @@
 //! A pod that stops at a chosen script: between it and Redis stands a proxy that lets the call through and keeps back the
-//! answer, and every other answer from then on. So Redis has taken the event and the pod has told nobody.
+//! answer, and every other answer from then on. So Redis has taken the event and the pod has told nobody. A [`Wire`] alone does the
+//! same to a command.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -79,8 +80,8 @@ fn behind_a_wire(config: &Config, redis: &RedisServer) -> (Wire, Pod) {
 
 #[derive(Default)]
 struct State {
-    /// The digest of the script to stop at.
-    script: Option<String>,
+    /// What to stop at: the digest of a script, or more of a call.
+    at: Option<String>,
     /// Whether the call is kept back, instead of its answer.
     before: bool,
     holding: bool,
@@ -115,13 +116,13 @@ impl Shared {
 }
 
 /// A proxy in front of Redis.
-struct Wire {
+pub struct Wire {
     port: u16,
     shared: Arc<Shared>,
 }
 
 impl Wire {
-    fn to(redis: &RedisServer) -> Self {
+    pub fn to(redis: &RedisServer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared::default());
@@ -145,22 +146,27 @@ impl Wire {
         Self { port, shared }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     fn hold_at(&self, script: &str) {
-        let digest = scripts::digest(&scripts::text(script));
-        self.shared.change(|state| state.script = Some(digest));
+        self.hold_at_text(&scripts::digest(&scripts::text(script)));
     }
 
-    fn is_holding(&self) -> bool {
+    /// From the next call on that has this in it, as it goes over the wire, no answer comes back.
+    pub fn hold_at_text(&self, text: &str) {
+        self.shared.change(|state| state.at = Some(text.to_owned()));
+    }
+
+    /// Whether that call has come.
+    pub fn is_holding(&self) -> bool {
         self.shared.state().holding
     }
 
     fn let_go(&self) {
         self.shared.change(|state| {
-            state.script = None;
+            state.at = None;
             state.holding = false;
         });
     }
@@ -180,8 +186,8 @@ fn carry_calls(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
     while let Ok(n @ 1..) = from.read(&mut bytes) {
         seen.extend_from_slice(&bytes[..n]);
         shared.change(|state| {
-            if let Some(script) = &state.script
-                && seen.windows(script.len()).any(|at| at == script.as_bytes())
+            if let Some(what) = &state.at
+                && seen.windows(what.len()).any(|at| at == what.as_bytes())
             {
                 state.holding = true;
             }

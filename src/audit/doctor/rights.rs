@@ -7,7 +7,7 @@ use crate::engine::reply::{Reply, text};
 use crate::{keys, scripts};
 
 /// The commands that pods run; `@` stands for a key. A unit test compares them with the scripts.
-pub(super) const NEEDED: [&str; 38] = [
+pub(super) const NEEDED: [&str; 39] = [
     "EVALSHA 0123456789012345678901234567890123456789 1 @",
     "EVAL x 1 @",
     "SCRIPT LOAD x",
@@ -23,6 +23,7 @@ pub(super) const NEEDED: [&str; 38] = [
     "EXISTS @",
     "PEXPIRE @ 1",
     "PERSIST @",
+    "SCAN 0",
     "HGET @ f",
     "HMGET @ f",
     "HGETALL @",
@@ -49,9 +50,8 @@ pub(super) const NEEDED: [&str; 38] = [
 ];
 
 /// Commands that no pod runs, and which of our commands do.
-const BESIDE_PODS: [(&str, &str); 3] = [
+const BESIDE_PODS: [(&str, &str); 2] = [
     ("ZCARD @", "inspect --room"),
-    ("SCAN 0", "verify, rebuild, inspect --memory"),
     ("MEMORY USAGE @", "inspect --memory"),
 ];
 
@@ -77,7 +77,7 @@ pub(super) fn command_for_least_rights() -> String {
         .collect();
     format!(
         "ACL SETUSER NAME on >PASSWORD resetkeys resetchannels ~{} -@all {}",
-        keys::ALL,
+        keys::RIGHTS,
         all.join(" ")
     )
 }
@@ -110,11 +110,12 @@ impl Doctor {
         for line in NEEDED.into_iter().chain(beside) {
             call.push(line.replace(' ', "\n"));
         }
+        call.push(format!("GET\n{}", keys::SCHEMA));
         if cluster.is_some_and(|on| on == "1") {
             call.push("CLUSTER\nSLOTS");
         }
         let advice = command_for_least_rights();
-        let refused = self.redis.call(&call).await.and_then(|value| {
+        let refused = self.redis.call_without_data(&call).await.and_then(|value| {
             let mut reply = Reply::new(value)?;
             let mut refused = Vec::new();
             while !reply.is_empty() {
@@ -129,6 +130,7 @@ impl Doctor {
                 for line in &refused {
                     match BESIDE_PODS.iter().find(|(beside, _)| beside == line) {
                         Some((_, runs)) => others.push(format!("{} ({runs})", name(line))),
+                        None if line.ends_with(keys::SCHEMA) => pods.push(line),
                         None => pods.push(name(line)),
                     }
                 }
@@ -137,7 +139,7 @@ impl Doctor {
                         true => "is needed",
                         false => "a pod needs",
                     };
-                    let found = format!("{who} may run all that {need} on {}", keys::ALL);
+                    let found = format!("{who} may run all that {need} on {}", keys::RIGHTS);
                     checks.add(Level::Ok, "rights", found, "");
                 } else {
                     let found = format!("{who} may not run {}", pods.join(", "));
@@ -205,7 +207,7 @@ mod tests {
     fn the_line_grants_what_the_document_gives() {
         let after = |start: &str| DOCUMENT.split_once(start).unwrap().1;
         let pods = after("\nACL SETUSER unread ").lines().next().unwrap();
-        let commands = after("`verify`, `rebuild`, `inspect` and `doctor` also use `");
+        let commands = after("`verify`, `rebuild`, `migrate`, `inspect` and `doctor` also use `");
         let mut given = rights(pods);
         given.extend(rights(commands.split('`').next().unwrap()));
         given.insert("+select");

@@ -9,7 +9,7 @@ use super::fields::{ALL_FAMILIES, FAMILIES, PLAIN_KINDS, field, suffixes};
 use crate::connection::Item;
 use crate::counts::number::{add, count, parse, unreadable};
 use crate::counts::record::{Reset, RoomRecord, SupergroupRecord};
-use crate::counts::{CountPref, Kind, Totals};
+use crate::counts::{CountPref, JoinedRoom, Kind, Totals};
 use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
 use crate::keys::{Enc, RoomKeys, UserKeys, decode, is_encoded};
@@ -152,6 +152,18 @@ impl Overview {
         names.filter(|name| is_encoded(name))
     }
 
+    /// Puts the numbers of unread rooms where the plain counts don't have them: in data of an earlier version.
+    fn work_out_unread_rooms(&mut self) {
+        for kind in PLAIN_KINDS {
+            let counts = |record: &&CountedRoom| {
+                record.kind == kind && record.state == 'j' && record.active && record.messages() > 0
+            };
+            let rooms = self.records.iter().filter(counts).count();
+            let name = field("unread_rooms", kind, "");
+            self.counts.insert(name, rooms.to_string());
+        }
+    }
+
     fn supergroups(&self) -> impl Iterator<Item = &CountedRoom> {
         self.records
             .iter()
@@ -235,9 +247,17 @@ impl Reader {
 
     /// Reads a user's slot, and asks the supergroups in it for their counts.
     pub(super) async fn overview(&self, app: &AppId, user: &Enc, what: &str) -> Result<Overview> {
-        let item = Self::overview_item(app, user, what);
+        // A migration makes the version current while it is read, never the other way round.
+        let is_old = self.redis.is_old() && what.contains('c');
+        let item = match is_old && !what.contains('o') {
+            true => Self::overview_item(app, user, &format!("{what}o")),
+            false => Self::overview_item(app, user, what),
+        };
         let value = self.redis.send(&item).await?;
-        let overview = self.read_overview(app, user, value).await;
+        let mut overview = self.read_overview(app, user, value).await;
+        if let (true, Ok(overview)) = (is_old, &mut overview) {
+            overview.work_out_unread_rooms();
+        }
         self.faults
             .at_slot(overview, || UserKeys::new(app, user).counts())
     }
@@ -332,6 +352,27 @@ impl Reader {
             .filter(|record| record.state == 'j' && kinds.contains(&record.kind.as_str()))
             .filter_map(|record| RoomId::parse(decode(record.room.as_str())).ok())
             .collect();
+        Ok(overview.known.then_some(rooms))
+    }
+
+    /// The counts of the rooms that a user has joined and that are active, by id. `None`: an unknown user.
+    pub(crate) async fn counts_of_rooms(
+        &self,
+        app: &AppId,
+        user: &Enc,
+    ) -> Result<Option<Vec<JoinedRoom>>> {
+        let overview = self.overview(app, user, "o").await?;
+        let records = overview.records.into_iter();
+        let mut rooms: Vec<JoinedRoom> = records
+            .filter(|record| record.state == 'j' && record.active)
+            .map(|record| JoinedRoom {
+                room: decode(record.room.as_str()),
+                kind: record.kind,
+                messages: record.unread,
+                mentions: record.mentions,
+            })
+            .collect();
+        rooms.sort_by(|a, b| a.room.cmp(&b.room));
         Ok(overview.known.then_some(rooms))
     }
 }

@@ -123,6 +123,8 @@ impl Reader {
         users: &[&UserId],
     ) -> Result<Vec<Option<Totals>>> {
         let suffixes = suffixes(None);
+        // Before the counts are read: a migration may end meanwhile.
+        let is_old = self.redis.is_old();
         let items: Vec<Item> = users
             .iter()
             .map(|user| Self::plain_totals_item(app, user, &suffixes, &ALL_FAMILIES))
@@ -139,8 +141,8 @@ impl Reader {
                     });
             totals.push(match plain? {
                 PlainTotals::Unknown => None,
-                PlainTotals::Totals(totals) => Some(totals),
-                PlainTotals::HasSupergroups => {
+                PlainTotals::Totals(totals) if !is_old => Some(totals),
+                _ => {
                     let user = users.get(at).map(|user| encode(user.as_str()));
                     with_supergroups.extend(user.map(|user| (at, user)));
                     None

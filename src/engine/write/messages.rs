@@ -140,6 +140,7 @@ impl RoomWorker<'_> {
         let text = edit.text.as_deref();
         let text = text.map(|text| first_characters(text, history.text_characters));
         let mentions = edit.mentions.as_ref().map(mention_list);
+        let earlier = self.writer.inner.redis.earlier_versions_until();
         let mut reply = self
             .accept(|token| {
                 let own = [
@@ -165,6 +166,7 @@ impl RoomWorker<'_> {
                     .arg(given(edit.message_type.as_deref()))
                     .arg(given(edit.payload.as_deref()))
                     .arg(given(mentions.as_deref()))
+                    .arg(earlier)
                     .arg(sent_at.order_and_time().0)
             })
             .await?;

@@ -11,6 +11,8 @@ mod counts;
 
 /// The order of time.
 mod order;
+/// Read positions that go back, and numbers that another system knows.
+mod resets;
 
 use reqwest::Method;
 use serde_json::{Value, json};
