@@ -4,8 +4,9 @@
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
 --   recalled, room|m|position mention, room|e|position|stamp|1 or 0: an edit of that stamp says if the message mentions the
---   user, room|x|position: no mention, although the supergroup counts one of everybody), left (hash: room -> epoch|microseconds; '*' -> when the user was deleted, '~' -> the same while a room still has to
---   hear of it, '#' -> when tombstones were swept, '!' -> the token it was sealed with), prefs (hash).
+--   user, room|x|position: no mention, although the supergroup counts one of everybody), left (hash: room -> epoch|microseconds;
+--   '*' -> when the user was deleted, '~' -> the same while a room still has to hear of it, '#' -> when tombstones were swept,
+--   '!' -> the token it was sealed with), prefs (hash).
 --   Or only the first two per user, which is cheaper and enough for most deliveries (the fast path): the script leaves a user
 --   who needs the other five (the slow path) unchanged, and the caller sends that user again with all seven keys.
 --   Records: state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last, of supergroups
@@ -36,6 +37,7 @@
 --   membership before the deletion, so it is over. A and a stamp of this room, later than rev, at which the membership was over.
 --   R and the stamp of a reset: the user gets marks that may be later than this reset, which the slot does not have yet.
 --   After the users' texts, if some record has a later stamp than rev: > and the latest of these stamps.
+-- Lib: resets
 local call, match, number = redis.call, string.match, tonumber
 local room, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local kind, status, type, tags = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -158,11 +160,6 @@ for i = 1, 2 do
   common[i] = list
 end
 
-local function place(position)
-  if position < 0 then return '-' .. string.format('%015.0f', 1000000000000000 + position) end
-  return string.format('%016.0f', position)
-end
-
 local function mark(letter, position) return room .. '|' .. letter .. '|' .. place(position) end
 
 -- Adds to `delta` what a membership contributes to the plain counts: n messages, m mentions, i invitations, u rooms with
@@ -267,12 +264,7 @@ local function merge(k, a)
       match(ARGV[a + 4], '^([^\n]*)\n([%d!]*)\n(%d*)\n([%d,]*)\n([%d,]*)\n(.*)$')
   end
   local reset_rev, reset = match(preferences, '^<\n(%d+)\n([^\n]+)\n')
-  local r_how, r_to, r_top, r_unknown, r_most, r_cleared, r_own, r_gone, r_all, r_named, r_again, r_later
-  if reset and reset ~= '-' then
-    r_how, r_to, r_top, r_unknown, r_most, r_cleared, r_own, r_gone, r_all, r_named, r_again, r_later = match(reset,
-      '^([un])|(%-?%d+)|(%d+)|(%d*)|(%d*)|(%d*)|([%d,]*)|([%d,]*)|([%d,]*)|([%d,]*)|?([%d,]*)|?([%d,]*)$')
-    if not r_how then error({err = 'UNREADABLE a reset'}) end
-  end
+  reset = reset and parse_reset(reset)
 
   local ended = redis.call('HMGET', left, room, '*', '~')
   local over, deletion = tonumber(string.match(ended[1] or '', '^%d+')), ended[2]
@@ -432,103 +424,10 @@ local function merge(k, a)
         new.nm = new.nm + redis.call('ZADD', marks, 0, mark('m', position))
       end
     end
-    -- The positions in (above, up_to] that have marks of this letter.
-    local function marked(letter, above, up_to)
-      local found, start = {}, room .. '|' .. letter .. '|'
-      for _, text in ipairs(redis.call('ZRANGEBYLEX', marks, '(' .. mark(letter, above), '[' .. mark(letter, up_to))) do
-        local sign, digits = match(string.sub(text, #start + 1), '^(%-?)(%d+)$')
-        found[#found + 1] = sign == '' and tonumber(digits) or tonumber(digits) - 1000000000000000
-      end
-      return found
-    end
-    -- The positions of a list that are in (above, up_to].
-    local function listed(list, above, up_to)
-      local found = {}
-      for text in string.gmatch(list, '%d+') do
-        local position = tonumber(text)
-        if position > above and position <= up_to then found[#found + 1] = position end
-      end
-      return found
-    end
     if forgets then new.reset = asked end
     if is_reset then
       new.reset = asked
-      if reset ~= '-' then
-        local to, top, in_room = tonumber(r_to), tonumber(r_top), new.kind == 'supergroup'
-        if r_cleared ~= '' then pass(tonumber(r_cleared)) end
-        local from = new.read
-        if r_how == 'u' then to = math.min(to, from) end
-        pass(to)
-        new.read = to
-        new.head = math.max(new.head, top)
-        -- What opens again has the marks that the room knows.
-        for _, position in ipairs(listed(r_own, to, from)) do hole(position) end
-        if not in_room then
-          for _, position in ipairs(listed(r_gone, to, from)) do hole(position) end
-          for _, position in ipairs(listed(r_all, to, from)) do mention(position) end
-        end
-        for _, position in ipairs(listed(r_named, to, from)) do mention(position) end
-        -- Messages that were read on arrival count again.
-        local named = ',' .. r_named .. ',' .. (in_room and '' or r_all) .. ','
-        for _, position in ipairs(listed(r_again, from, top)) do
-          new.nh = new.nh - redis.call('ZREM', marks, mark('h', position))
-          if string.find(named, ',' .. int(position) .. ',', 1, true) then mention(position) end
-        end
-        if r_unknown ~= '' then
-          -- Each position up to there counts as one. Mentions that were unread there are still mentions.
-          local unknown = tonumber(r_unknown)
-          if in_room then
-            for _, position in ipairs(listed(r_all, math.max(to, from), unknown)) do
-              if not redis.call('ZSCORE', marks, mark('x', position)) and not redis.call('ZSCORE', marks, mark('h', position)) then
-                new.nm = new.nm + redis.call('ZADD', marks, 0, mark('m', position))
-              end
-            end
-          end
-          new.nh = new.nh - forget('h', unknown)
-          forget('x', unknown)
-          if unknown > 0 then new.unknown = unknown end
-        end
-        if r_most ~= '' then
-          -- So many of what is unread are mentions: the newest of those that are, then the newest others.
-          local most, other, is_mention, found, by_room = tonumber(r_most), {}, {}, marked('m', to, top), {}
-          for _, position in ipairs(marked('h', to, top)) do other[position] = true end
-          -- The number does not speak of what is later than its time.
-          for _, position in ipairs(listed(r_later, to, top)) do other[position] = true end
-          for i = #found, 1, -1 do
-            if other[found[i]] then table.remove(found, i) end
-          end
-          for _, position in ipairs(found) do is_mention[position] = true end
-          if in_room then
-            for _, position in ipairs(listed(r_gone, to, top)) do other[position] = true end
-            local unset = {}
-            for _, position in ipairs(marked('x', to, top)) do unset[position] = true end
-            for _, position in ipairs(listed(r_all, math.max(to, new.unknown), top)) do
-              by_room[position] = true
-              if not unset[position] and not other[position] and not is_mention[position] then
-                is_mention[position] = true
-                found[#found + 1] = position
-              end
-            end
-          end
-          table.sort(found, function(one, two) return one > two end)
-          for i = most + 1, #found do
-            new.nm = new.nm - redis.call('ZREM', marks, mark('m', found[i]))
-            if by_room[found[i]] then redis.call('ZADD', marks, 0, mark('x', found[i])) end
-          end
-          local more, position = most - #found, top
-          while more > 0 and position > to do
-            if not other[position] and not is_mention[position] then
-              if by_room[position] then
-                redis.call('ZREM', marks, mark('x', position))
-              else
-                new.nm = new.nm + redis.call('ZADD', marks, 0, mark('m', position))
-              end
-              more = more - 1
-            end
-            position = position - 1
-          end
-        end
-      end
+      merge_reset(reset, new, marks, room, {pass = pass, hole = hole, mention = mention, forget = forget, mark = mark})
       if read_to ~= '' then pass(tonumber(read_to)) end
     end
     for text in string.gmatch(holes, '%d+') do hole(tonumber(text)) end

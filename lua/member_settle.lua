@@ -3,9 +3,9 @@
 --   the refusal. The script compares no clocks, because the room's node and the user's node may have different ones. It asks
 --   whether the job that began the membership is still pending. If it is, not every slot has had the membership yet, so the
 --   membership may come after whatever the slot names. Doing it again changes nothing.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base|vouched|since|reset: vouched is '' or what the slot named and the
---   membership is known to come after; since is '' or, if it is not the epoch, the stamp above which the
---   room's jobs are for this membership; reset is the revision of the last reset, if there was one), 3 pending (hash: job -> record)
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base|vouched|since|reset: vouched is '' or what the slot named and
+--   the membership is known to come after; since is '' or, if it is not the epoch, the stamp above which the room's jobs are for
+--   this membership; reset is the revision of the last reset, if there was one), 3 pending (hash: job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), then six per user: user, the epoch that was
 --   refused, why, what the slot named (a stamp of the slot; for A a stamp of this room), '' or the job of a message that brings
 --   the user in, '' or the base in that case.

@@ -145,7 +145,7 @@ local readers, take_effect
 if time then
   -- The members who read a message of that time on arrival, and up to which rev everybody's membership has begun who does.
   function readers(at_time)
-    local users, everybody = time.readers(at_time)
+    local users, revs = time.readers(at_time)
     local names, here = {}, {}
     for user in pairs(users) do names[#names + 1] = user end
     for from = 1, #names, 1000 do
@@ -155,18 +155,22 @@ if time then
         if s == 'j' and epoch == users[part[i]] and tonumber(epoch, 36) >= tonumber(born) then here[part[i]] = epoch end
       end
     end
-    if everybody and kind ~= 'supergroup' then
+    if #revs > 0 and kind ~= 'supergroup' then
       local all = redis.call('HGETALL', members)
       for i = 1, #all, 2 do
         local s, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
         local began = s == 'j' and tonumber(epoch, 36)
-        if began and began >= tonumber(born) and began < everybody then
-          local _, _, _, up_to = read_on_arrival(KEYS[9], all[i], began)
-          if up_to < everybody then here[all[i]] = epoch end
+        if began and began >= tonumber(born) then
+          local _, _, _, up_to, exempt = read_on_arrival(KEYS[9], all[i], began)
+          for _, rev in ipairs(revs) do
+            if math.max(began, up_to) < tonumber(rev) and not string.find(exempt, ',' .. rev .. ',', 1, true) then
+              here[all[i]] = epoch
+            end
+          end
         end
       end
     end
-    return here, everybody
+    return here, revs
   end
   -- What has waited for a message takes effect.
   function take_effect(id, list, at, at_time, silent, recall)
@@ -175,7 +179,7 @@ if time then
       local record
       if act[1] == 'c' and recall then
         if not silent and kind ~= 'direct' then
-          if redis.call('ZADD', KEYS[10], at, at) == 1 and redis.call('ZCARD', KEYS[10]) >= tonumber(m[18] or 1024) then much = 1 end
+          if redis.call('ZADD', KEYS[10], at, at) == 1 and redis.call('ZCOUNT', KEYS[10], '-inf', '+inf') >= tonumber(m[18] or 1024) then much = 1 end
         end
         if not silent and kind ~= 'supergroup' then record = int(now + lease) .. '\nall\n\nc|' .. at end
         recall = false
@@ -280,14 +284,14 @@ for i = 9, #ARGV, 11 do
     end
     local excepted = except ~= '' and joined_of(members, born, except, {}) or {}
     if by_time and time.live and not silent then
-      local here, everybody = readers(at_time)
+      local here, revs = readers(at_time)
       local is_excepted = {[sender] = true}
       for _, user in ipairs(excepted) do is_excepted[user] = true end
       for user, epoch in pairs(here) do
         time.arrive(user, epoch, at)
         if all and not is_excepted[user] then excepted[#excepted + 1] = user end
       end
-      if everybody and not all then time.all_arrive(at, everybody) end
+      if #revs > 0 and not all then time.all_arrive(at, revs) end
     end
     local what = ''
     if all or sender ~= '' or #named > 0 or #excepted > 0 then

@@ -36,7 +36,7 @@ if known then
   return answer('DUP', known.job, redis.call('HGET', pending, known.job) or '', unfinished(pending), 0)
 end
 -- By time a message that is not known may still come.
-local function unknown()
+local function not_known()
   if ARGV[14] == '' then return {'MESSAGE'} end
   local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
   time.wait(id, 'e', unpack(ARGV, 9, 12))
@@ -45,14 +45,14 @@ local function unknown()
   return answer('OK', '', '', unfinished(pending), 0)
 end
 local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[16], one, two))
-if not is_theirs then return m[7] and {'MESSAGE'} or unknown() end
+if not is_theirs then return m[7] and {'MESSAGE'} or not_known() end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
-if not entry then return unknown() end
+if not entry then return not_known() end
 local start, first, at, recall, number, silent, named, digests =
   string.match(entry .. '|||', '^((%d+)|(%d+)|%-?%d+|(%d+)|(%d+))|(s?)|([^|]*)|([%x.]*)|*$')
 must(start, 'what is known of a message')
-if tonumber(first) < now - tonumber(ARGV[5]) or tonumber(m[14]) - tonumber(number) >= tonumber(ARGV[4]) then return unknown() end
+if tonumber(first) < now - tonumber(ARGV[5]) or tonumber(m[14]) - tonumber(number) >= tonumber(ARGV[4]) then return not_known() end
 local open = unfinished(pending)
 -- What was taken back stays so.
 if recall ~= '0' then return answer('DUP', recall, redis.call('HGET', pending, recall) or '', open, 0) end

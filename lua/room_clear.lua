@@ -78,7 +78,8 @@ end
 -- After a reset a read position may be below 0.
 if position > 0 or m[21] or by_time then
   m[1] = int(math.max(tonumber(m[1]) + 1, now))
-  -- An earlier entry with a position that is not higher has no effect any more. The others are for members who have been reset since.
+  -- An earlier entry with a position that is not higher has no effect any more. The others are for members who have been reset
+  -- since.
   local list = {}
   if m[3] == 'supergroup' then
     for rev, at in string.gmatch(m[18] or '', '(%d+)|([%d;]+)') do

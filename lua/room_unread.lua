@@ -4,8 +4,8 @@
 --   4 pending (hash: job -> record; `Job::parse` reads these records too, and the golden jobs in records.txt hold both together),
 --   5 arrived (hash): lib/arrived
 -- ARGV: 1 state of the user j|i, 2 epoch, 3 read position, 4 holes (comma list of positions), 5 mentions by name (comma list
---   of positions), 6 user, 7 the stamp of the user's last reset or 0, 8 a position up to which each counts, recalled or not, or 0,
---   9 positions that are no mentions of the user, although the room counts them as mentions of everybody (comma list)
+--   of positions), 6 user, 7 the stamp of the user's last reset or 0, 8 a position up to which each counts, recalled or not,
+--   or 0, 9 positions that are no mentions of the user, although the room counts them as mentions of everybody (comma list)
 -- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (these two '' without a message), head, read
 --   position}, or {} if the room is gone for that user, or the error UNREADABLE
 -- Lib: arrived, bound
@@ -60,7 +60,7 @@ if state == 'j' then
       local from = joined and select(2, string.find(act, '|' .. user .. ':', 1, true))
       if from then
         -- A membership that was placed by its time brings the marks of what was sent since.
-        local own, named = string.match(act, '^([%d,]*):([%d,]*)', from + 1)
+        local own, named = string.match(string.sub(act, from + 1), '^([%d,]*):([%d,]*)')
         holes, mentions = holes .. ',' .. own, mentions .. ',' .. named
       end
       if act and tonumber(all[i]) > since then

@@ -11,8 +11,10 @@ local function read_on_arrival(arrived, user, epoch)
   local since, reset, as_of, up_to, exempt = string.match(entries[3] or '', '^(%w+)|(%d*)|(%d*)|(%d*)|([%d,]*)$')
   if not since or tonumber(since, 36) ~= epoch then reset, as_of, up_to, exempt = nil, nil, nil, nil end
   up_to = tonumber(up_to) or 0
+  exempt = ',' .. (exempt or '') .. ','
   for at, rev in string.gmatch(entries[2] or '', '(%d+):(%d+)') do
-    if epoch < tonumber(rev) and up_to < tonumber(rev) then set[tonumber(at)] = true end
+    local holds = math.max(epoch, up_to) < tonumber(rev) and not string.find(exempt, ',' .. rev .. ',', 1, true)
+    if holds then set[tonumber(at)] = true end
   end
-  return set, tonumber(reset), tonumber(as_of), up_to, ',' .. (exempt or '') .. ','
+  return set, tonumber(reset), tonumber(as_of), up_to, exempt
 end

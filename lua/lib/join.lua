@@ -1,21 +1,21 @@
 -- Where a membership begins that is placed by its time.
 
--- The highest position of a counted message that is not later than `time`, and the later ones: {position, id, sender} each. With
--- the order `time`, what the room accepted more than ten minutes ago is not later either; nor, at any time, what is older than
--- the history.
+-- The highest position of a counted message that is not later than `time`, and the later ones: {position, id, sender, except}
+-- each. With the order `time`, what the room accepted more than ten minutes ago is not later either; nor, at any time, what is
+-- older than the history.
 local function begins(order, time, head, log, now, max_messages, max_age)
   local later, stop, first = {}, redis.call('LLEN', log), head + 1
   local oldest = math.max(stop - max_messages, 0)
   while stop > oldest do
     local chunk = redis.call('LRANGE', log, math.max(stop - 64, oldest), stop - 1)
     for i = #chunk, 1, -1 do
-      local rev, at, when, id, sender = string.match(chunk[i], '^(%d+)|(%d+)|(%-?%d+)|([^|]*)|?([^|]*)')
+      local rev, at, when, id, sender, except = string.match(chunk[i], '^(%d+)|(%d+)|(%-?%d+)|([^|]*)|?([^|]*)|?([^|]*)')
       if not rev or tonumber(rev) < now - max_age then return first - 1, later end
       if at ~= '0' then
         local is_old = order == 'time' and math.floor(now / 1000) - math.floor(tonumber(rev) / 1000) > 600000
         if is_old or tonumber(when) <= time then return tonumber(at), later end
         first = tonumber(at)
-        later[#later + 1] = {at, id, sender}
+        later[#later + 1] = {at, id, sender, except}
       end
     end
     stop = stop - 64
@@ -32,11 +32,12 @@ local function marks_of_range(later, users, ids, is_super)
     local part = {}
     for i = from, math.min(from + 999, #later) do part[#part + 1] = later[i][2] end
     for i, entry in ipairs(redis.call('HMGET', ids, unpack(part))) do
-      local at, _, sender = unpack(later[from + i - 1])
+      local at, _, sender, except = unpack(later[from + i - 1])
       local recall, named = string.match((entry or '') .. '|||', '^%d+|%d+|%-?%d+|(%d+)|%d+|s?|([^|]*)|')
       local is_recalled = recall and recall ~= '0'
       for user, marks in pairs(by_user) do
-        if sender == user or (is_recalled and not is_super) then
+        local is_excepted = except ~= '' and string.find(',' .. except .. ',', ',' .. user .. ',', 1, true)
+        if sender == user or is_excepted or (is_recalled and not is_super) then
           table.insert(marks[1], at)
         elseif not is_recalled and named and (named == '*' and not is_super
           or string.find(',' .. named .. ',', ',' .. user .. ',', 1, true)) then

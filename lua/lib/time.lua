@@ -16,7 +16,7 @@ local function time_order(timed, bounds, arrived, now)
   o.written = false
   -- Of another type than they should be, they end the script before it writes anything.
   redis.call('HLEN', timed)
-  redis.call('ZCARD', bounds)
+  redis.call('ZCOUNT', bounds, 0, 0)
   redis.call('HLEN', arrived)
 
   -- Whether what was accepted then still holds. After a clock has stepped back it does so for a while longer.
@@ -86,22 +86,21 @@ local function time_order(timed, bounds, arrived, now)
   -- The same for everybody who has joined before `rev`.
   function o.all_have_read(bound, moment, rev) put('*', '', bound, moment, ':' .. rev) end
 
-  -- Who reads a message of that time on arrival: user -> epoch of the membership, and up to which rev everybody's has begun.
+  -- Who reads a message of that time on arrival: user -> epoch of the membership, and the revs of everybody's bounds that do so.
   function o.readers(time)
-    local users, everybody = {}, nil
+    local users, revs = {}, {}
     for _, user in ipairs(redis.call('ZRANGE', bounds, int(time), '+inf', 'BYSCORE')) do
-      local entry = redis.call('HGET', timed, 'u|' .. user)
-      local epoch, read = string.match(entry or '', '^(%w*)|([^|]*)|')
-      local bound, rev = latest(read or '', time)
-      if bound and user ~= '*' then users[user] = epoch end
-      if bound and user == '*' then
-        for entry in string.gmatch(read, '[^,]+') do
-          local of, accepted, before = string.match(entry, '^(%-?%d+):(%d+):(%d+)$')
-          if of and holds(accepted) and tonumber(of) >= time then everybody = math.max(everybody or 0, tonumber(before)) end
+      local epoch, read = string.match(redis.call('HGET', timed, 'u|' .. user) or '', '^(%w*)|([^|]*)|')
+      if user == '*' then
+        for entry in string.gmatch(read or '', '[^,]+') do
+          local of, accepted, rev = string.match(entry, '^(%-?%d+):(%d+):(%d+)$')
+          if of and holds(accepted) and tonumber(of) >= time then revs[#revs + 1] = rev end
         end
+      elseif latest(read or '', time) then
+        users[user] = epoch
       end
     end
-    return users, everybody
+    return users, revs
   end
 
   -- A member has read the message at this position on arrival.
@@ -112,10 +111,11 @@ local function time_order(timed, bounds, arrived, now)
     o.late = at
   end
 
-  -- Everybody has who has joined before `rev`.
-  function o.all_arrive(at, rev)
-    local list = redis.call('HGET', arrived, '*')
-    redis.call('HSET', arrived, '*', (list and list .. ',' or '') .. at .. ':' .. int(rev))
+  -- Everybody has whose membership began before one of these revs.
+  function o.all_arrive(at, revs)
+    local list = {redis.call('HGET', arrived, '*') or nil}
+    for _, rev in ipairs(revs) do list[#list + 1] = at .. ':' .. rev end
+    redis.call('HSET', arrived, '*', table.concat(list, ','))
     o.late = at
   end
 
@@ -145,12 +145,14 @@ local function time_order(timed, bounds, arrived, now)
   -- the last by-time counts.set, or nil. From now on nothing of everybody's that is older than `rev` holds for this member.
   function o.reset(user, epoch, moment, back, bound, left, reset, as_of, rev)
     local read, set = lists(user, epoch)
-    local _, _, _, up_to = read_on_arrival(arrived, user, tonumber(epoch, 36))
+    local _, _, _, up_to, exempt = read_on_arrival(arrived, user, tonumber(epoch, 36))
     local all, kept_bounds = lists('*', ''), {}
     for entry in string.gmatch(read .. ',' .. all, '[^,]+') do
       local of, accepted, before = string.match(entry, '^(%-?%d+):(%d+):?(%d*)$')
       local applies = of and holds(accepted)
-      if applies and before ~= '' then applies = tonumber(epoch, 36) < tonumber(before) and up_to < tonumber(before) end
+      if applies and before ~= '' then
+        applies = math.max(tonumber(epoch, 36), up_to) < tonumber(before) and not string.find(exempt, ',' .. before .. ',', 1, true)
+      end
       if applies then
         local time = back and math.min(tonumber(of), back - 1) or tonumber(of)
         if time >= 0 then kept_bounds[#kept_bounds + 1] = {time, accepted} end
@@ -190,16 +192,15 @@ local function time_order(timed, bounds, arrived, now)
   -- A membership has ended.
   function o.leave(user) redis.call('HDEL', arrived, user, 'r|' .. user) end
 
-  -- What everybody has read until now holds no longer for this member on arrival: what it was is the member's own from now on.
+  -- A clearing is too old for this member.
   function o.exempt(user, epoch, rev)
-    local left, reset, as_of, _, exempt = read_on_arrival(arrived, user, tonumber(epoch, 36))
-    local read, set = lists(user, epoch)
-    write('u|' .. user, epoch .. '|' .. read .. '|' .. set)
-    local text = listed(left)
-    if text ~= '' then redis.call('HSET', arrived, user, epoch .. '|' .. text) end
-    redis.call('HSET', arrived, 'r|' .. user,
-      epoch .. '|' .. (reset and int(reset) or '') .. '|' .. (as_of and int(as_of) or '') .. '|' .. rev
-        .. '|' .. string.match(exempt .. rev, '^,*(.*)$'))
+    local _, reset, as_of, up_to, exempt = read_on_arrival(arrived, user, tonumber(epoch, 36))
+    local revs = {}
+    for one in string.gmatch(exempt, '%d+') do revs[#revs + 1] = one end
+    if #revs >= most then table.remove(revs, 1) end
+    revs[#revs + 1] = rev
+    redis.call('HSET', arrived, 'r|' .. user, epoch .. '|' .. (reset and int(reset) or '') .. '|' .. (as_of and int(as_of) or '')
+      .. '|' .. int(up_to) .. '|' .. table.concat(revs, ','))
   end
 
   -- The members who were reset by time as of that moment or later, by their epochs; and whether everybody's holds for a member.

@@ -366,14 +366,18 @@ pub(super) fn logged(value: &str) -> Option<(u64, u64, i64, &str)> {
     let (rev, position) = (whole_number(parts.next()?)?, whole_number(parts.next()?)?);
     let time = i64::stored(parts.next()?)?;
     let id = parts.next().filter(|id| is_encoded(id))?;
-    let (sender, except, flag) = (parts.next(), parts.next(), parts.next());
-    let is_sender = |sender: &str| is_encoded(sender) || (sender.is_empty() && except.is_some());
-    // Nobody is excepted where the flag needs the place alone.
-    let is_list = |list: &str| (list.is_empty() && flag.is_some()) || ids(list, ',').is_ok();
-    let is_right = sender.is_none_or(is_sender)
-        && except.is_none_or(is_list)
-        && flag.is_none_or(|flag| flag == "-");
-    (is_right && parts.next().is_none()).then_some((rev, position, time, id))
+    let more: Vec<&str> = parts.collect();
+    let is_sender = |sender: &str| is_encoded(sender);
+    let is_right = match more.as_slice() {
+        [] => true,
+        [sender] => is_sender(sender),
+        [sender, except] => (sender.is_empty() || is_sender(sender)) && ids(except, ',').is_ok(),
+        [sender, except, "-"] => {
+            is_sender(sender) && (except.is_empty() || ids(except, ',').is_ok())
+        }
+        _ => false,
+    };
+    is_right.then_some((rev, position, time, id))
 }
 
 /// A position in a sorted set; its score has to be the same number.

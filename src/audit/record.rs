@@ -63,8 +63,8 @@ impl AuditReset {
 }
 
 impl AuditRecord {
-    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and where needed `|flags` and `|reset`, as
-    /// `deliver.lua` explains it.
+    /// `state|epoch|rev|read|head|holes|mentions|kind|status|type|tags|peer|made|last`, and where needed `|flags` and `|reset`,
+    /// as `deliver.lua` explains it.
     pub(super) fn of_room(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
         let (parts, flags, reset) = match parts.as_slice() {
@@ -127,8 +127,8 @@ impl AuditRecord {
         })
     }
 
-    /// `state|epoch|rev|read|holes|mentions`, and where needed `|` with `e` and the digit of the count preference, or one of them,
-    /// and `|reset`.
+    /// `state|epoch|rev|read|holes|mentions`, and where needed `|` with `e` and the digit of the count preference, or one of
+    /// them, and `|reset`.
     pub(super) fn of_supergroup(record: &str) -> Result<Self> {
         let parts: Vec<&str> = record.split('|').collect();
         let is_tail = |flags: &str| is_flags(flags) && !flags.starts_with(['h', 's', 'm']);

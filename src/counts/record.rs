@@ -176,8 +176,8 @@ impl<'a> RoomRecord<'a> {
     }
 }
 
-/// The record of a supergroup, whose head only the room knows: `state|epoch|rev|read|holes|mentions`, and where needed `|flags` and
-/// `|reset`.
+/// The record of a supergroup, whose head only the room knows: `state|epoch|rev|read|holes|mentions`, and where needed `|flags`
+/// and `|reset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SupergroupRecord {
     /// `j` (joined) or `i` (invited).
@@ -240,8 +240,8 @@ fn state(text: &str) -> Result<char> {
     }
 }
 
-/// The end of a record, behind its last part: flags, and the last reset. Either may be missing, but with a reset the bar of the flags
-/// is there.
+/// The end of a record, behind its last part: flags, and the last reset. Either may be missing, but with a reset the bar of the
+/// flags is there.
 fn ending(text: Option<&str>) -> Result<(&str, &str)> {
     let Some(text) = text else {
         return Ok(("", ""));

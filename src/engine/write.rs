@@ -162,7 +162,7 @@ impl Writer {
                 Change::ReadAll { user, up_to, kinds } => {
                     let keys = [self.key(&event), self.key_of(&event, user)];
                     let sent_at = SentAt::of(&event, now);
-                    self.read_all(app, user, up_to, kinds, keys, sent_at, wait)
+                    self.read_all(app, user, (up_to, kinds), keys, sent_at, wait)
                         .await
                 }
                 change => {

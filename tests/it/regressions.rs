@@ -9,6 +9,9 @@ mod made_again;
 /// What a room and its history take.
 mod bounds;
 
+/// Resets of read positions that a dead pod left, or that a server has lost.
+mod resets;
+
 use std::ops::Deref;
 
 use serde_json::{Value, json};

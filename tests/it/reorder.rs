@@ -105,11 +105,13 @@ async fn deliveries_in_any_order_and_number_end_in_the_same_state() {
     }
 }
 
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// One call as the pod made it: words, keys, arguments.
 type Call = Vec<Vec<u8>>;
 
 /// Room and users of a call: of each user the key of the counts and what the user got.
-fn parts(call: &[Vec<u8>]) -> (&[u8], Vec<(&[u8], &[u8])>) {
+fn parts(call: &[Vec<u8>]) -> (&[u8], Vec<Pair<'_>>) {
     let count: usize = std::str::from_utf8(&call[2]).unwrap().parse().unwrap();
     let (keys, arguments) = call[3..].split_at(count);
     let counts = keys.iter().filter(|key| key.ends_with(b":counts"));
@@ -118,7 +120,7 @@ fn parts(call: &[Vec<u8>]) -> (&[u8], Vec<(&[u8], &[u8])>) {
 }
 
 /// The users whom a call tells of a reset.
-fn reset_by(call: &[Vec<u8>]) -> Vec<(&[u8], &[u8])> {
+fn reset_by(call: &[Vec<u8>]) -> Vec<Pair<'_>> {
     let (room, users) = parts(call);
     let is_reset = |got: &[u8]| got.windows(3).any(|part| part == b"\n<\n");
     let users = users.into_iter().filter(|(_, got)| is_reset(got));
@@ -128,7 +130,7 @@ fn reset_by(call: &[Vec<u8>]) -> Vec<(&[u8], &[u8])> {
 /// The calls in an order of chance, a third of them twice. A room accepts a reset of a member when all that is older has reached
 /// that member: so the first time a reset is told, everything that was told before it has been told.
 fn reordered(calls: &[Call], rng: &mut StdRng) -> Vec<Call> {
-    let mut latest: BTreeMap<(&[u8], &[u8]), f64> = BTreeMap::new();
+    let mut latest: BTreeMap<Pair<'_>, f64> = BTreeMap::new();
     let mut placed: Vec<(f64, &Call)> = Vec::new();
     for call in calls {
         let mut place: f64 = rng.random();

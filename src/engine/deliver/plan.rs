@@ -53,6 +53,9 @@ impl Marks {
     }
 }
 
+/// The stamp of a job by which everybody has read, up to which position, and who reads up to another one or none.
+type CommonRead<'a> = (u64, u64, &'a [(Enc, Option<u64>)]);
+
 pub(super) struct Plan<'a> {
     pub(super) snapshot: &'a Snapshot,
     /// The stamps of the jobs to deliver, in order.
@@ -64,7 +67,7 @@ pub(super) struct Plan<'a> {
     /// Positions that mention everybody, with the stamps of their jobs.
     pub(super) common_mentions: Vec<(u64, u64)>,
     /// Positions up to which everybody who has joined has read, with the stamps of their jobs.
-    common_reads: Vec<(u64, u64, &'a [(Enc, Option<u64>)])>,
+    common_reads: Vec<CommonRead<'a>>,
     /// Edits that change for everybody whether a message mentions them, with the stamps of their jobs.
     common_edits: Vec<(u64, u64, bool)>,
     /// Users whom a job names, with their own marks.

@@ -1,0 +1,124 @@
+use serde_json::{Value, json};
+
+use super::{Scene, room_key, sent, user_key};
+use crate::support::{assert_no_drift, eventually, run_unread};
+
+/// A room of that kind with four messages, all of which alice has read.
+async fn all_read(scene: &Scene, kind: &str) {
+    let mut events = vec![
+        json!({"type": "room.updated", "room": "r", "kind": kind}),
+        json!({"type": "member.joined", "room": "r", "users": ["alice", "bob"]}),
+    ];
+    events.extend(["1", "2", "3", "4"].map(|id| sent("r", id, "bob")));
+    events.push(read("4"));
+    scene.app.must(&json!(events)).await;
+}
+
+fn read(id: &str) -> Value {
+    json!({"type": "room.read", "room": "r", "user": "alice", "up_to_id": id})
+}
+
+fn unread(id: &str) -> Value {
+    json!({"type": "room.unread", "room": "r", "user": "alice", "from_id": id})
+}
+
+async fn total(scene: &Scene) -> Value {
+    scene.app.unread("alice", false).await.ok()["messages"]["total"].clone()
+}
+
+/// Puts a text in place of what stands in a field.
+fn change(scene: &Scene, key: &str, field: &str, to: impl Fn(&str) -> String) {
+    let stored = scene.redis.cli(&["HGET", key, field]);
+    scene.redis.cli(&["HSET", key, field, &to(stored.trim())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_after_a_reset_that_a_dead_pod_left_comes_after_it() {
+    for kind in ["direct", "group", "supergroup"] {
+        let scene = Scene::new();
+        all_read(&scene, kind).await;
+        scene.dies("read_reset", "r", unread("1")).await;
+        // Of the reset nothing is delivered yet; this read brings it along.
+        scene.app.must(&read("2")).await;
+        assert_eq!(total(&scene).await, 2, "{kind}");
+        assert_no_drift(&scene.app.redis_url(), &scene.app.keys.id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_comes_after_a_read_that_a_dead_pod_left() {
+    for kind in ["direct", "group", "supergroup"] {
+        let scene = Scene::new();
+        all_read(&scene, kind).await;
+        scene.app.must(&unread("1")).await;
+        scene.dies("room_read", "r", read("4")).await;
+        scene.app.must(&unread("4")).await;
+        assert_eq!(total(&scene).await, 1, "{kind}");
+        // The sweep finds nothing any more that would read all again.
+        eventually("nothing is pending", || async {
+            match scene.redis.cli(&["HLEN", &room_key("r", "pending")]).trim() {
+                "0" => Ok(()),
+                jobs => Err(format!("{jobs} jobs")),
+            }
+        })
+        .await;
+        assert_eq!(total(&scene).await, 1, "{kind}");
+    }
+}
+
+/// A failover of the user's node has lost the reset. What comes later counts all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_that_the_users_server_has_lost_stops_nothing() {
+    let scene = Scene::new();
+    all_read(&scene, "group").await;
+    scene.app.must(&unread("2")).await;
+    let rooms = user_key("alice", "rooms");
+    let forget = |record: &str| {
+        let parts: Vec<&str> = record.split('|').collect();
+        assert_eq!(parts.len(), 16, "{record}");
+        parts[..14].join("|")
+    };
+    change(&scene, &rooms, "r", forget);
+    scene.app.must(&read("3")).await;
+    assert_eq!(total(&scene).await, 1);
+    assert_no_drift(&scene.app.redis_url(), &scene.app.keys.id);
+
+    // The self-check sees it, and the repair mends it.
+    change(&scene, &rooms, "r", forget);
+    let (url, app) = (scene.app.redis_url(), &scene.app.keys.id);
+    let verified = run_unread(&["verify", "--redis-url", &url, "--app", app, "--json"]);
+    assert_eq!(verified.code, 1);
+    assert_eq!(
+        verified.json()["drift"][0]["part"],
+        "reset",
+        "{}",
+        verified.stdout
+    );
+    let rebuilt = run_unread(&["rebuild", "--redis-url", &url, "--app", app]);
+    assert_eq!(rebuilt.code, 0, "{}{}", rebuilt.stdout, rebuilt.stderr);
+    assert_no_drift(&url, app);
+    assert_eq!(total(&scene).await, 1);
+}
+
+/// A failover of the room's node has lost the reset.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_that_the_rooms_server_has_lost_stops_nothing() {
+    for kind in ["group", "supergroup"] {
+        let scene = Scene::new();
+        all_read(&scene, kind).await;
+        scene.app.must(&unread("2")).await;
+        change(&scene, &room_key("r", "members"), "alice", |entry| {
+            let parts: Vec<&str> = entry.split('|').collect();
+            assert_eq!(parts.len(), 6, "{entry}");
+            parts[..3].join("|")
+        });
+        scene
+            .app
+            .must(&json!([sent("r", "5", "bob"), read("3")]))
+            .await;
+        assert_eq!(total(&scene).await, 2, "{kind}");
+        scene.app.must(&sent("r", "6", "alice")).await;
+        assert_eq!(total(&scene).await, 0, "{kind}");
+        assert_no_drift(&scene.app.redis_url(), &scene.app.keys.id);
+    }
+}
