@@ -89,7 +89,7 @@ async fn a_reset_that_the_users_server_has_lost_stops_nothing() {
     let verified = run_unread(&["verify", "--redis-url", &url, "--app", app, "--json"]);
     assert_eq!(verified.code, 1);
     assert_eq!(
-        verified.json()["drift"][0]["part"],
+        verified.json()["drift"][0]["fields"][0]["part"],
         "reset",
         "{}",
         verified.stdout
