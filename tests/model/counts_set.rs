@@ -79,7 +79,8 @@ impl Room {
         let counted = self.counted();
         let forgotten = own.read + 1..self.first_known(history);
         for position in forgotten {
-            if own.mentions_at(user, position, &counted) {
+            let is_unread = own.counts_at(user, position, &counted);
+            if is_unread && own.mentions_at(user, position, &counted) {
                 own.set_mentions.insert(position, true);
             }
         }

@@ -41,7 +41,7 @@ async fn a_read_after_a_reset_that_a_dead_pod_left_comes_after_it() {
         // Of the reset nothing is delivered yet; this read brings it along.
         scene.app.must(&read("2")).await;
         assert_eq!(total(&scene).await, 2, "{kind}");
-        assert_no_drift(&scene.app.redis_url(), &scene.app.keys.id);
+        assert_no_drift(&scene.redis.url(), &scene.app.keys.id);
     }
 }
 
@@ -81,15 +81,15 @@ async fn a_reset_that_the_users_server_has_lost_stops_nothing() {
     change(&scene, &rooms, "r", forget);
     scene.app.must(&read("3")).await;
     assert_eq!(total(&scene).await, 1);
-    assert_no_drift(&scene.app.redis_url(), &scene.app.keys.id);
+    assert_no_drift(&scene.redis.url(), &scene.app.keys.id);
 
     // The self-check sees it, and the repair mends it.
     change(&scene, &rooms, "r", forget);
-    let (url, app) = (scene.app.redis_url(), &scene.app.keys.id);
+    let (url, app) = (scene.redis.url(), &scene.app.keys.id);
     let verified = run_unread(&["verify", "--redis-url", &url, "--app", app, "--json"]);
     assert_eq!(verified.code, 1);
     assert_eq!(
-        verified.json()["drift"][0]["part"],
+        verified.json()["drift"][0]["fields"][0]["part"],
         "reset",
         "{}",
         verified.stdout
@@ -119,6 +119,6 @@ async fn a_reset_that_the_rooms_server_has_lost_stops_nothing() {
         assert_eq!(total(&scene).await, 2, "{kind}");
         scene.app.must(&sent("r", "6", "alice")).await;
         assert_eq!(total(&scene).await, 0, "{kind}");
-        assert_no_drift(&scene.app.redis_url(), &scene.app.keys.id);
+        assert_no_drift(&scene.redis.url(), &scene.app.keys.id);
     }
 }
