@@ -43,6 +43,7 @@ impl Event {
     fn of(type_name: &'static str, change: Change) -> Self {
         Self {
             type_name,
+            order: super::Order::Arrival,
             time: None,
             key: None,
             notes: Notes::default(),
