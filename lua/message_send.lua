@@ -283,15 +283,15 @@ for i = 9, #ARGV, 11 do
       named = joined_of(members, born, mentions, {[sender] = true})
     end
     local excepted = except ~= '' and joined_of(members, born, except, {}) or {}
-    if by_time and time.live and not silent then
+    if by_time and time.live then
       local here, revs = readers(at_time)
       local is_excepted = {[sender] = true}
       for _, user in ipairs(excepted) do is_excepted[user] = true end
       for user, epoch in pairs(here) do
-        time.arrive(user, epoch, at)
-        if all and not is_excepted[user] then excepted[#excepted + 1] = user end
+        time.arrive(user, epoch, silent and '-' .. int(accepted) or at)
+        if all and not silent and not is_excepted[user] then excepted[#excepted + 1] = user end
       end
-      if #revs > 0 and not all then time.all_arrive(at, revs) end
+      if #revs > 0 and not all then time.all_arrive(silent and '-' .. int(accepted) or at, revs) end
     end
     local what = ''
     if all or sender ~= '' or #named > 0 or #excepted > 0 then

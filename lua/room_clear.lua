@@ -36,8 +36,8 @@ if not m[7] then return {'ROOM'} end
 local time = (by_time or m[20]) and time_order(KEYS[7], KEYS[8], KEYS[9], now)
 local chain, users, set = {}, {}, {}
 if m[20] then users, set = time.all_arrived() end
-local function skip(at)
-  if set[at] then chain[#chain + 1] = at end
+local function skip(at, position)
+  if set[at] then chain[#chain + 1] = position or at end
   return set[at]
 end
 local position, limit = bound(how, value, m, ids, log, now, tonumber(ARGV[4]), tonumber(ARGV[5]), skip)

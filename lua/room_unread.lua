@@ -33,7 +33,9 @@ if state == 'j' then
     local _
     arrived, _, _, _, exempt = read_on_arrival(KEYS[5], ARGV[6], epoch)
   end
-  for at in pairs(arrived) do holes = holes .. ',' .. string.format('%.0f', at) end
+  for at in pairs(arrived) do
+    if at > 0 then holes = holes .. ',' .. string.format('%.0f', at) end
+  end
   -- Who has been a member since before a clearing, and has not been reset since, has read up to there.
   read = math.max(read, cleared_up_to(m[10], since, function(at) return arrived[at] end, exempt) or read)
   -- Positions whose messages pending edits are about: stamp of the latest edit, and if the message mentions the user by it.

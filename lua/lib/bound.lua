@@ -12,7 +12,7 @@ local function bound(how, value, m, ids, log, now, max_messages, max_age, skip)
   if how == 'position' then return math.min(head, tonumber(value)) end
   if how == 'id' then
     local known = redis.call('HGET', ids, value)
-    local first, at, sent, number = string.match(known or '', '^(%d+)|(%d+)|(%-?%d+)|%d+|(%d+)')
+    local first, at, sent, number, silent = string.match(known or '', '^(%d+)|(%d+)|(%-?%d+)|%d+|(%d+)|?(s?)')
     if first and tonumber(first) >= now - max_age and tonumber(m[15]) - tonumber(number) < max_messages then
       at = tonumber(at)
     elseif value == m[16] then
@@ -21,7 +21,7 @@ local function bound(how, value, m, ids, log, now, max_messages, max_age, skip)
     else
       return nil
     end
-    if not (skip and skip(at)) then return at, tonumber(sent) end
+    if not (skip and skip(silent == 's' and -tonumber(number) or at, at)) then return at, tonumber(sent) end
     value = sent
   end
   local time = tonumber(value)

@@ -105,10 +105,10 @@ local function time_order(timed, bounds, arrived, now)
 
   -- A member has read the message at this position on arrival.
   function o.arrive(user, epoch, at)
-    local of, list = string.match(redis.call('HGET', arrived, user) or '', '^(%w+)|([%d,]*)$')
+    local of, list = string.match(redis.call('HGET', arrived, user) or '', '^(%w+)|([%d,%-]*)$')
     list = of == epoch and list ~= '' and list .. ',' .. at or at
     redis.call('HSET', arrived, user, epoch .. '|' .. list)
-    o.late = at
+    o.late = tonumber(at) > 0 and at or o.late or '0'
   end
 
   -- Everybody has whose membership began before one of these revs.
@@ -116,7 +116,7 @@ local function time_order(timed, bounds, arrived, now)
     local list = {redis.call('HGET', arrived, '*') or nil}
     for _, rev in ipairs(revs) do list[#list + 1] = at .. ':' .. rev end
     redis.call('HSET', arrived, '*', table.concat(list, ','))
-    o.late = at
+    o.late = tonumber(at) > 0 and at or o.late or '0'
   end
 
   -- The list of a set of positions.

@@ -65,7 +65,7 @@ pub(super) fn arrived(field: &str, value: &str) -> FormCheck {
     if field == "*" {
         return value.split(',').try_for_each(|one| {
             let (at, rev) = one.split_once(':').ok_or(NO_RECORD)?;
-            number(at).and_then(|()| number(rev))
+            position(at).and_then(|()| number(rev))
         });
     }
     if let Some(user) = field.strip_prefix("r|") {
@@ -88,5 +88,10 @@ pub(super) fn arrived(field: &str, value: &str) -> FormCheck {
     id(field)?;
     let (epoch, positions) = value.split_once('|').ok_or(NO_RECORD)?;
     stamp(Some(epoch)).map_err(|_| NO_RECORD)?;
-    positions.split(',').try_for_each(number)
+    positions.split(',').try_for_each(position)
+}
+
+/// A position; of a silent message `-` and its number.
+fn position(text: &str) -> FormCheck {
+    number(text.strip_prefix('-').unwrap_or(text))
 }
