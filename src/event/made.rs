@@ -44,7 +44,6 @@ impl Event {
     fn of(type_name: &'static str, change: Change) -> Self {
         Self {
             type_name,
-            order: super::Order::Arrival,
             time: None,
             order: Order::Arrival,
             key: None,
