@@ -243,7 +243,7 @@ end
 local pref_fields = {'tags', 'tag_colors', 'hidden', 'sticky', 'muted', 'folder', 'count', 'extra'}
 local digits = {messages = '1', mentions = '2', none = '3'}
 
--- The letters of the preferences that are true, and the digit of what the room adds to sums, as they stand at the end of a record.
+-- The letters of the preferences that are true, and the digit of what the room adds to sums, as a record ends with them.
 local function flags_of(prefs)
   local values = redis.call('HMGET', prefs, room .. '|hidden', room .. '|sticky', room .. '|muted', room .. '|count')
   local letters = ''
@@ -314,7 +314,7 @@ local function merge(k, a)
     if not old and deletion and state ~= 'l' and vouched ~= deletion then return 'D' .. deletion end
   end
 
-  -- A reset changes what marks mean: those that are older than the slot's last one have no effect. `since`: this reset as a stamp.
+  -- A reset changes what marks mean: those that are older than the slot's last one have no effect. `since`: its stamp.
   local since, is_reset, forgets = 0, false, false
   if state == 'j' then
     local has = same and old.reset ~= '' and tonumber(old.reset, 36) or 0

@@ -45,7 +45,7 @@ for i = 2, #ARGV, 3 do
   end
 end
 local digits = {all = '', messages = '1', mentions = '2', none = '3'}
--- The letters of the preferences that are true, and the digit of what the room adds to sums, as they stand at the end of a record.
+-- The letters of the preferences that are true, and the digit of what the room adds to sums, as a record ends with them.
 local function flags_of(room, rec)
   if not readable then return rec.flags, rec.adds end
   local letters, count = '', set[room .. '|count']

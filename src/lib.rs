@@ -40,7 +40,8 @@
 //! # What looks after the data
 //!
 //! [`audit`] reads beside the pods and writes nothing: it recomputes every plain count from the positions, and compares the
-//! positions with their rooms. Its repairer writes, through the writer; its migrator brings data of an earlier version up to date.
+//! positions with their rooms. Its repairer writes, through the writer; its migrator brings data of an earlier version up to
+//! date.
 //!
 //! # What is not here, on purpose
 //!

@@ -247,8 +247,8 @@ impl Redis {
         }
     }
 
-    /// The version of data without the key. If nothing of them needs a migration, it may be written: there are no data, or a server
-    /// has lost them, and pods of this version have begun them anew.
+    /// The version of data without the key. If nothing of them needs a migration, it may be written: there are no data, or a
+    /// server has lost them, and pods of this version have begun them anew.
     async fn without_key(&self) -> Result<Found> {
         let Some(is_empty) = self.needs_nothing().await? else {
             // Another pod may have begun the data since.

@@ -259,9 +259,9 @@ pub(crate) fn logged_position(line: &str) -> Option<u64> {
     line.split('|').nth(1).and_then(whole_number)
 }
 
-/// Up to which position a member of a supergroup has read it at least by clearings after the stamp `since`, by the field `cleared`
-/// of its meta: a comma list of `rev|position`. Of several positions with `;` between them each holds for some members, and the
-/// last one for all.
+/// Up to which position a member of a supergroup has read it at least by clearings after the stamp `since`, by the field
+/// `cleared` of its meta: a comma list of `rev|position`. Of several positions with `;` between them each holds for some members,
+/// and the last one for all.
 pub(crate) fn cleared_up_to(list: &str, since: u64) -> Option<u64> {
     let cleared = list.split(',').filter_map(|one| one.split_once('|'));
     let last = |to: &str| to.rsplit(';').next().and_then(whole_number);

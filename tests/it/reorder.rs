@@ -1,8 +1,8 @@
 //! Deliveries shuffled and repeated at the script level: every order ends in the state that the pod's own order left.
 //!
 //! A random history runs through a pod while `MONITOR` writes down each call of `deliver.lua`, keys and arguments. Then the
-//! users' slots are emptied and the same calls made again, in an order of chance, a third of them more than once. What comes before
-//! a reset that it has to follow is refused and comes again.
+//! users' slots are emptied and the same calls made again, in an order of chance, a third of them more than once. What comes
+//! before a reset that it has to follow is refused and comes again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader, Write};

@@ -1,6 +1,6 @@
 //! A pod that stops at a chosen script: between it and Redis stands a proxy that lets the call through and keeps back the
-//! answer, and every other answer from then on. So Redis has taken the event and the pod has told nobody. A [`Wire`] alone does the
-//! same to a command.
+//! answer, and every other answer from then on. So Redis has taken the event and the pod has told nobody. A [`Wire`] alone does
+//! the same to a command.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

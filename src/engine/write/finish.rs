@@ -90,8 +90,8 @@ impl Writer {
         Err(Error::Unavailable(why.into()))
     }
 
-    /// Adds to `work` the resets that users' slots do not have yet. If the job of a reset is gone and a second delivery is refused
-    /// as well, the slot has lost it: the next delivery says so.
+    /// Adds to `work` the resets that users' slots do not have yet. If the job of a reset is gone and a second delivery is
+    /// refused as well, the slot has lost it: the next delivery says so.
     async fn add_resets(
         &self,
         keys: &RoomKeys,

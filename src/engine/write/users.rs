@@ -14,8 +14,8 @@ use crate::names::{AppId, UserId};
 use crate::scripts;
 
 impl Writer {
-    /// The reads and resets that have a key and name a peer instead of a room: index, user, key. When such an event is repeated the
-    /// two users may have another room. So the user's slot keeps the key too, for this peer.
+    /// The reads and resets that have a key and name a peer instead of a room: index, user, key. When such an event is repeated
+    /// the two users may have another room. So the user's slot keeps the key too, for this peer.
     pub(super) fn reads_by_peer(&self, events: &[Numbered<Event>]) -> Vec<(usize, Enc, String)> {
         let by_peer = |(index, event): &Numbered<Event>| {
             let (user, peer) = event.change.peer()?;

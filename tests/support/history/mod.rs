@@ -1,8 +1,8 @@
 //! Long random histories against the model, step by step.
 //!
-//! `TEST_SEED=n` runs one seed, `TEST_SEEDS=a..b` those from a to b (see `make soak-model`), `TEST_STEPS=n` sets the number of events for each. A failure names its seed and leaves all that
-//! was sent in a file; what was sent by time says so there. Where the definition is silent (see [`Universe::is_defined`]) nothing
-//! is generated.
+//! `TEST_SEED=n` runs one seed, `TEST_SEEDS=a..b` those from a to b (see `make soak-model`), `TEST_STEPS=n` sets the number of
+//! events for each. A failure names its seed and leaves all that was sent in a file; what was sent by time says so there. Where
+//! the definition is silent (see [`Universe::is_defined`]) nothing is generated.
 
 mod events;
 mod later;
