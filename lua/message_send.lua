@@ -18,8 +18,8 @@
 -- Reply: {'OK', job or '', record or '' (of the pair's joining, or of a pending conversion to a supergroup), pending jobs
 --   (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time, 1 if room_trim.lua should
 --   forget mentions of everybody, then four per message: 'A' applied or 'D' duplicate, position (0: silent), job or '',
---   record or ''; then how many room.unread have waited
---   for these messages, and of each user, time and id; then job and record in turn: what else has waited (lib/time)}
+--   record or ''; then how many room.unread have waited for these messages, and of each user, time, id and when it was accepted;
+--   then job and record in turn: what else has waited (lib/time)}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} other users have the pair's room,
 --   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the room is gone, or the error UNREADABLE
 -- Lib: fanout, arrived, bound, join, time
@@ -77,11 +77,7 @@ local time, waiting, extra, unread = nil, {}, {}, {}
 if by_time or m[22] then
   time = time_order(KEYS[7], KEYS[8], KEYS[9], now)
   time.live = m[22] and time.holds(m[22])
-  local new = {}
-  for _, id in ipairs(asked_ids) do
-    if not known[id] then new[#new + 1] = id end
-  end
-  if time.live and #new > 0 then waiting = time.waiting(new) end
+  if time.live then waiting = time.waiting(asked_ids) end
 end
 
 -- A message that is known changes nothing, so it lets nobody into the room either.
@@ -141,8 +137,13 @@ end
 local mintime, maxtime, accepted = tonumber(m[13]), tonumber(m[14]), tonumber(m[15] or 0)
 local last, payload, much, reply = nil, '', 0, {}
 local last_at, last_time = tonumber(string.match(m[10] or '', '^%d+')), tonumber(m[11])
-local readers, take_effect
+local readers, take_effect, wait_for_unread
 if time then
+  -- The caller carries it out, unless the membership has ended.
+  function wait_for_unread(id, act)
+    local s, epoch = string.match(redis.call('HGET', members, act[3]) or '', '^(%a)|(%w+)')
+    if s == 'j' and epoch == act[4] then unread[#unread + 1] = {act[3], act[5], id, int(act[2])} end
+  end
   -- The members who read a message of that time on arrival, and up to which rev everybody's membership has begun who does.
   function readers(at_time)
     local users, revs = time.readers(at_time)
@@ -184,7 +185,7 @@ if time then
         if not silent and kind ~= 'supergroup' then record = int(now + lease) .. '\nall\n\nc|' .. at end
         recall = false
       elseif act[1] == 'u' then
-        unread[#unread + 1] = {act[3], act[5], id}
+        wait_for_unread(id, act)
       elseif act[1] == 'r' then
         local user, epoch, when = act[3], act[4], tonumber(act[5])
         local s, began, base, more = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)h?%w*(.*)$')
@@ -217,6 +218,10 @@ for i = 9, #ARGV, 11 do
     reply[n + 2] = known[id].position
     reply[n + 3] = first
     reply[n + 4] = redis.call('HGET', pending, first) or ''
+    -- The one that took the message may not have come to what has waited for it.
+    for _, act in ipairs(waiting[id] or {}) do
+      if act[1] == 'u' then wait_for_unread(id, act) end
+    end
   else
     local rev_text = tick()
     if not silent then
@@ -323,7 +328,7 @@ for i = 9, #ARGV, 11 do
     reply[n + 4] = what
     if waiting[id] then
       take_effect(id, waiting[id], at, sent, silent, recall ~= '0')
-      time.forget_waiting(id)
+      time.taken(id, waiting[id])
       time.live = true
     end
   end
@@ -373,7 +378,7 @@ start[17] = much
 for i = 1, #reply do start[17 + i] = reply[i] end
 start[#start + 1] = #unread
 for _, one in ipairs(unread) do
-  for i = 1, 3 do start[#start + 1] = one[i] end
+  for i = 1, 4 do start[#start + 1] = one[i] end
 end
 for i = 1, #extra do start[#start + 1] = extra[i] end
 return start

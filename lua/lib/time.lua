@@ -253,7 +253,15 @@ local function time_order(timed, bounds, arrived, now)
     return found
   end
 
-  function o.forget_waiting(id) redis.call('HDEL', timed, 'w|' .. id) end
+  -- The message has come, and what waited for it has taken effect. But a room.unread is carried out by the caller: it waits on
+  -- until it holds no longer, so that whoever sends the message again carries it out if the first one could not.
+  function o.taken(id, list)
+    local left = {}
+    for _, act in ipairs(list) do
+      if act[1] == 'u' then left[#left + 1] = act end
+    end
+    if #left > 0 then write('w|' .. id, cjson.encode(left)) else redis.call('HDEL', timed, 'w|' .. id) end
+  end
 
   -- Puts down in the meta what was written. `m`, if it is given, has the fields of the meta: two users who have no room yet may
   -- be told of a message in it.

@@ -205,7 +205,7 @@ fn event_key(field: &str, value: &str) -> FormCheck {
         return number(value);
     }
     // One event of a caller may need several script calls, each with a part of the key after `#`. The key of an event of many
-    // rooms also has the user, after `*`.
+    // rooms also has the user, after `*`. What waited for its message has a key with both.
     let (key, part) = field.split_once('#').unwrap_or((field, "0"));
     let (key, user) = key.split_once('*').unwrap_or((key, "u"));
     // The key of an event in a request whose key covers all its events ends with the event's place. It may be longer than a name.
@@ -501,6 +501,11 @@ mod tests {
             ("keys1", "a%20key", "room.read|"),
             ("keys1", "a%20key#1", "member.joined|17"),
             ("keys1", "a%20key*a%2Fuser", "user.read_all|17"),
+            (
+                "keys1",
+                "waited*a%2Fuser#1700000000000000",
+                "room.unread|17",
+            ),
             ("keys1", long_key.as_str(), "room.read|17"),
             ("prefs", "r|tags", "5|[\"a|b\"]"),
             ("prefs", "r|hidden", "5|true"),

@@ -333,6 +333,12 @@ impl Writer {
         self.key_with(event, &format!("*{}", encode(user.as_str()).as_str()))
     }
 
+    /// A key for a `room.unread` of this user that waited for its message. No event of a caller has a key of this form.
+    fn key_of_waiting(&self, user: &Enc, accepted: u64) -> String {
+        let keep = self.inner.history.keep_keys_micros;
+        format!("waited*{}#{accepted}\nroom.unread\n{keep}", user.as_str())
+    }
+
     fn key_with(&self, event: &Event, suffix: &str) -> String {
         let Some(key) = event.key.as_ref().filter(|_| !event.change.has_id()) else {
             return String::new();

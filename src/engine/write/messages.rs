@@ -46,22 +46,24 @@ impl RoomWorker<'_> {
                 }
                 let mut unread = Vec::new();
                 for _ in 0..reply.number()? {
-                    let (user, time, id) = (reply.text()?, reply.text()?, reply.text()?);
+                    let (user, time) = (reply.text()?, reply.text()?);
                     let time = crate::counts::number::parse(Some(&time))?;
-                    unread.push((Enc::stored(user), time, id));
+                    unread.push((Enc::stored(user), time, reply.text()?, reply.number()?));
                 }
                 // What else has waited for these messages.
                 while !reply.is_empty() {
                     self.work.jobs.extend(Job::read(&mut reply)?);
                 }
-                for (user, time, id) in unread {
+                for (user, time, id, accepted) in unread {
                     let Ok(id) = MessageId::parse(crate::keys::decode(&id)) else {
                         continue;
                     };
                     // It was answered when it came. That it is late by now tells nobody.
                     let from = UnreadFrom::Id(id);
                     let sent_at = SentAt::placed(time);
-                    let _ = Box::pin(self.unread_from(&user, &from, sent_at, "")).await?;
+                    // It waits on, for whoever sends the message again; the room takes this key once.
+                    let key = self.writer.key_of_waiting(&user, accepted);
+                    let _ = Box::pin(self.unread_from(&user, &from, sent_at, &key)).await?;
                 }
             }
             // The room is no longer the two users' own (their slots may not know that yet), so the messages go to another one.

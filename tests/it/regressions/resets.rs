@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::{Scene, room_key, sent, user_key};
+use crate::support::stopped::Stopped;
 use crate::support::{assert_no_drift, eventually, run_unread};
 
 /// A room of that kind with four messages, all of which alice has read.
@@ -121,4 +122,46 @@ async fn a_reset_that_the_rooms_server_has_lost_stops_nothing() {
         assert_eq!(total(&scene).await, 0, "{kind}");
         assert_no_drift(&scene.redis.url(), &scene.app.keys.id);
     }
+}
+
+/// The order of time: alice has read the message and marked it as unread before it comes. The pod that takes it dies before it
+/// has come to the mark; whoever is sent the message again makes up for that, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_that_waited_outlives_the_pod_that_took_its_message() {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let by_time = |mut event: Value, seconds: i64| {
+        event["time"] = (now - seconds * 1000).into();
+        event
+    };
+    for kind in ["direct", "group", "supergroup"] {
+        let scene = Scene::new();
+        let made = json!([
+            {"type": "room.updated", "room": "r", "kind": kind},
+            {"type": "member.joined", "room": "r", "users": ["alice", "bob"]},
+        ]);
+        scene.app.must(&made).await;
+        let mut app = scene.app.clone();
+        app.by_time = true;
+        app.must(&json!([by_time(read_all(), 20), by_time(unread("1"), 10)]))
+            .await;
+        let message = by_time(sent("r", "1", "bob"), 30);
+        let (config, redis, pending) = (&scene.config, &scene.redis, room_key("r", "pending"));
+        let at = "message_send";
+        Stopped::at(config, redis, &app, at, &pending, message.clone())
+            .await
+            .dies()
+            .await;
+        let again = app.must(&message).await;
+        assert_eq!(again[0]["status"], "duplicate", "{kind}");
+        assert_eq!(total(&scene).await, 1, "{kind}");
+        // A read by arrival: the mark does not come again with the message.
+        scene.app.must(&read("1")).await;
+        app.must(&message).await;
+        assert_eq!(total(&scene).await, 0, "{kind}");
+        assert_no_drift(&redis.url(), &scene.app.keys.id);
+    }
+}
+
+fn read_all() -> Value {
+    json!({"type": "room.read", "room": "r", "user": "alice"})
 }
