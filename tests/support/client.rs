@@ -80,6 +80,7 @@ impl App {
     /// The same app by way of another pod, with connections of its own.
     pub fn on(&self, base: &str) -> Self {
         let mut other = Self::new(&self.keys, base);
+        other.by_time = self.by_time;
         other.shared.clone_from(&self.shared);
         other
     }
