@@ -199,6 +199,13 @@ if back and next(arrived) then
     end
   end)
 end
+-- The lowest position that counts again, if it lies below the one that is named: times may be in another order than positions.
+local lowest_again = head + 1
+if back then
+  for at in pairs(arrived) do
+    if not left[at] then lowest_again = math.min(lowest_again, at) end
+  end
+end
 
 -- What the room knows of the positions above the new read position: those that don't count (the user's own, and those that except
 -- the user; and recalled ones), and those that mention the user (in a supergroup those that the room counts as mentions of
@@ -211,27 +218,31 @@ history(function(found)
   for i, one in ipairs(found) do some[i] = one.id end
   local known = #some > 0 and redis.call('HMGET', ids, unpack(some)) or {}
   for i, one in ipairs(found) do
-    if to and one.at <= to then return true end
+    local is_below = to and one.at <= to
+    if is_below and one.at < lowest_again then return true end
     local rev, recall, mentioned = string.match((known[i] or '') .. '|||', '^(%d+)|%d+|%-?%d+|(%d+)|%d+|s?|([^|]*)|')
     local is_known = rev == one.rev
     local counts = true
     local is_own = one.sender == user or is_in(one.except)
     if is_own or left[one.at] then
-      own[#own + 1] = one.at
+      if not is_below then own[#own + 1] = one.at end
       counts = false
     end
     if is_known and recall ~= '0' then
-      gone[#gone + 1] = one.at
+      if not is_below then gone[#gone + 1] = one.at end
       counts = false
     end
+    if is_below and not arrived[one.at] then counts = false end
     if counts and is_known and is_in(mentioned) then
       local by_room = is_supergroup and mentioned == '*' and redis.call('ZSCORE', allmentions, one.at)
       local list = by_room and to_all or named
       list[#list + 1] = one.at
     end
     if counts and arrived[one.at] and not left[one.at] then counts_again[#counts_again + 1] = one.at end
-    if not is_told(one) then later[#later + 1] = one.at end
-    lowest = one.at
+    if not is_below then
+      if not is_told(one) then later[#later + 1] = one.at end
+      lowest = one.at
+    end
     if how == 'count' and missing == 0 and is_told(one) and not to then to = one.at end
     if how == 'count' and counts and is_told(one) and missing > 0 then
       missing = missing - 1

@@ -63,7 +63,14 @@ local function merge_reset(r, new, marks, room, by)
   local named = ',' .. r.named .. ',' .. (in_room and '' or r.to_all) .. ','
   for _, position in ipairs(listed(r.again, from, top)) do
     new.nh = new.nh - redis.call('ZREM', marks, mark('h', position))
-    if string.find(named, ',' .. string.format('%.0f', position) .. ',', 1, true) then by.mention(position) end
+    -- An edit has told the slot whether the message mentions the user, while it did not count.
+    local from_edit = mark('e', position) .. '|'
+    local edit = new.edits ~= '' and redis.call('ZRANGEBYLEX', marks, '[' .. from_edit, '[' .. from_edit .. '~', 'LIMIT', 0, 1)[1]
+    if edit then
+      if string.match(edit, '|1$') then new.nm = new.nm + redis.call('ZADD', marks, 0, mark('m', position)) end
+    elseif string.find(named, ',' .. string.format('%.0f', position) .. ',', 1, true) then
+      by.mention(position)
+    end
   end
   if r.unknown ~= '' then
     -- Each position up to there counts as one. Mentions that were unread there are still mentions.

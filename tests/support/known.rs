@@ -38,6 +38,20 @@ pub const SERVER_KNOWS: &[&str] = &[
     "unread_rooms",
 ];
 
+/// The same for histories by arrival alone: those under faults, whose clocks the model does not have.
+pub const BY_ARRIVAL: &[&str] = &[
+    "room.unread",
+    "counts.set",
+    "room.cleared",
+    "message.updated",
+    "except",
+    "recall.to",
+    "position",
+    "count",
+    "extra",
+    "unread_rooms",
+];
+
 pub fn server_knows(word: &str) -> bool {
     assert!(ALL.contains(&word), "no such word: {word}");
     SERVER_KNOWS.contains(&word)

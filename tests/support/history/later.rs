@@ -295,7 +295,7 @@ pub(super) fn later_invalid(rng: &mut StdRng) -> Value {
         json!({"type": "message.updated", "id": "x", "room": "r1", "mentions": "everybody"}),
         json!({"type": "message.updated", "id": "x", "room": "r1", "payload": [1]}),
         json!({"type": "message.recalled", "id": "x", "to": "alice"}),
-        json!({"type": "message.recalled", "id": "x", "sender": "alice", "to": "alice"}),
+        json!({"type": "message.recalled", "room": "r1", "id": ""}),
         json!({"type": "message.sent", "room": "r1", "id": "x", "except": many}),
         json!({"type": "message.sent", "room": "r1", "id": "x", "except": "alice"}),
         json!({"type": "pref.updated", "room": "r1", "user": "alice", "count": "some"}),

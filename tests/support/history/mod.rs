@@ -62,8 +62,17 @@ pub struct History {
 
 impl History {
     pub fn new(app: App, seed: u64) -> Self {
-        let mut universe = Universe::new();
+        Self::of(Universe::new(), app, seed)
+    }
+
+    /// Some of its requests are by time, or all.
+    pub fn by_time(app: App, seed: u64) -> Self {
+        let mut universe = Universe::with_everything();
         universe.by_time = [0.1, 0.5, 0.9, 1.0][seed as usize % 4];
+        Self::of(universe, app, seed)
+    }
+
+    fn of(universe: Universe, app: App, seed: u64) -> Self {
         Self {
             app,
             model: Model::default(),

@@ -6,7 +6,7 @@ use rand::seq::IndexedRandom;
 use serde_json::Value;
 
 use super::time_of;
-use crate::support::known::{ALL, SERVER_KNOWS};
+use crate::support::known::{ALL, BY_ARRIVAL};
 use crate::support::model::{Model, TEN_MINUTES};
 
 /// The time of the first messages.
@@ -44,9 +44,9 @@ pub struct Universe {
 }
 
 impl Universe {
-    /// With what the server has.
+    /// With what the server has, by arrival.
     pub fn new() -> Self {
-        Self::with(SERVER_KNOWS)
+        Self::with(BY_ARRIVAL)
     }
 
     /// With all that the definition has.
