@@ -291,7 +291,7 @@ pub(super) fn cases() -> Vec<Case> {
         b"group|h|",
         b"group|z|0000000000000003",
         b"group|h|9999999999999999",
-        b"group|m|-000000000000003",
+        b"group|m|-0000000000000003",
         b"\xff|h|0000000000000003",
         b"",
     ];
