@@ -298,7 +298,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     core("read", ALL),
     core("readall", ALL),
     core("unread", ALL),
-    core("set", ALL),
+    more("set", ALL),
     core("pref", ALL),
     core("tags", ALL),
     core("off", ALL),

@@ -37,7 +37,7 @@ const WENT_WRONG: &[&str] = &[
     "group-new.join.read.held",
 ];
 /// Of everything else.
-const ONE_IN: u64 = 400;
+const ONE_IN: u64 = 800;
 
 /// What becomes of the operation that is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
