@@ -47,8 +47,8 @@ pub mod scripts;
 #[path = "../model/mod.rs"]
 pub mod model;
 
-/// What the server does not have yet.
-pub mod known;
+/// What a random history may be without.
+pub mod words;
 
 /// Asks every endpoint and compares the answers with the model's.
 pub mod check;

@@ -47,7 +47,7 @@ impl Universe {
         event
     }
 
-    /// One of those that the server has always known, by a number below a hundred.
+    /// One of those that are in every history, by a number below a hundred.
     fn usual_event(&self, n: u32, model: &Model, rng: &mut StdRng) -> Value {
         match n {
             0..34 => self.message(model, rng),

@@ -1,4 +1,4 @@
-//! Random events of the sorts that the server may not have yet, see [`known`](crate::support::known).
+//! Random events of the sorts that have [words](crate::support::words).
 
 use rand::Rng;
 use rand::rngs::StdRng;

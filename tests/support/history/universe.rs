@@ -6,8 +6,8 @@ use rand::seq::IndexedRandom;
 use serde_json::Value;
 
 use super::time_of;
-use crate::support::known::{ALL, BY_ARRIVAL};
 use crate::support::model::{Model, TEN_MINUTES};
+use crate::support::words::{ALL, by_arrival};
 
 /// The time of the first messages.
 pub(super) const START: i64 = 1_750_000_000_000;
@@ -35,7 +35,7 @@ pub struct Universe {
     pub(super) groups: Vec<String>,
     /// Direct rooms and the two who may ever be in them; those made by `to` are added when they are known.
     pub(super) pairs: Vec<(String, [String; 2])>,
-    /// The words of what may be in the history that the server may not have yet.
+    /// The [words](crate::support::words) of what may be in the history.
     knows: &'static [&'static str],
     /// The first of the times that are a few minutes ago.
     recent: i64,
@@ -44,9 +44,9 @@ pub struct Universe {
 }
 
 impl Universe {
-    /// With what the server has, by arrival.
+    /// With all of it, by arrival.
     pub fn new() -> Self {
-        Self::with(BY_ARRIVAL)
+        Self::with(by_arrival())
     }
 
     /// With all that the definition has.
