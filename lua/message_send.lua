@@ -189,9 +189,9 @@ if time then
       elseif act[1] == 'r' then
         local user, epoch, when = act[3], act[4], tonumber(act[5])
         local s, began, base, more = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)h?%w*(.*)$')
-        local _, reset = read_on_arrival(KEYS[9], user, tonumber(epoch, 36))
+        local set, reset = read_on_arrival(KEYS[9], user, tonumber(epoch, 36))
         if s == 'j' and began == epoch and not (reset and when <= reset) then
-          local set, position = read_on_arrival(KEYS[9], user, tonumber(epoch, 36)), tonumber(at)
+          local position = tonumber(at)
           local function skip(before) return set[before] end
           if skip(position) then position = bound('time', at_time, mm, ids, log, now, max_messages, max_age, skip) or 0 end
           time.has_read(user, epoch, tonumber(at_time), when)

@@ -106,7 +106,6 @@ if #wait > 0 then return {'WAIT', '', '', wait, now, unpack(m, 1, 11)} end
 -- What the reset means for messages that are read on arrival. `back`: from this time on none is any more; or all: none is.
 local counts_again = {}
 local function placed(back, left)
-  if not time then return end
   local moment = by_time and event_time or math.floor(now / 1000)
   local rev = math.max(tonumber(m[1]) + 1, now)
   local is_count = how == 'count'
@@ -117,7 +116,7 @@ end
 local function nothing(back)
   if back then
     placed(back, arrived)
-  elseif time then
+  else
     time.has_read(user, began, nil, by_time and event_time or math.floor(now / 1000))
     time.finish(meta)
   end
@@ -286,6 +285,6 @@ while select(2, string.gsub(filled, '|', '')) < 2 do filled = filled .. '|' end
 redis.call('HSET', members, user, start .. filled .. '|' .. m[1])
 redis.call('HSET', meta, 'rev', m[1], 'mrev', m[8], 'resets', '1')
 redis.call('HSET', pending, m[1], record)
-if time then placed(back, left) end
+placed(back, left)
 take(m[1])
 return {'OK', m[1], record, open, now, unpack(m, 1, 11)}

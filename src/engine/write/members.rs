@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::room::{RoomWorker, with_event_keys};
+use super::room::{RoomWorker, with_event_and_time_keys};
 use super::steps::SentAt;
 use super::{ROUNDS, USERS_PER_CALL};
 use crate::counts::room::Membership;
@@ -100,8 +100,7 @@ impl RoomWorker<'_> {
         let mut reply = self
             .accept(|token| {
                 let own = [keys.meta(), keys.members(), keys.pending()];
-                let mut all = with_event_keys(keys, own);
-                all.extend(keys.of_time());
+                let mut all = with_event_and_time_keys(keys, own);
                 all.extend([keys.ids(), keys.log()]);
                 let mut call = scripts::MEMBER_CHANGE
                     .call(&all)

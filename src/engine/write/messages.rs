@@ -1,6 +1,6 @@
 //! Messages to a room, or to the direct room of two users.
 
-use super::room::{RoomWorker, pair_of, with_event_keys};
+use super::room::{RoomWorker, pair_of, with_event_and_time_keys};
 use super::steps::{Found, IncomingMessage, RoomSteps, SentAt, Step};
 use super::unexpected_reply;
 use crate::counts::room::Job;
@@ -61,7 +61,7 @@ impl RoomWorker<'_> {
                     // It was answered when it came. That it is late by now tells nobody.
                     let from = UnreadFrom::Id(id);
                     let sent_at = SentAt::placed(time);
-                    // It waits on, for whoever sends the message again; the room takes this key once.
+                    // The script keeps it for the next call with this message. By this key the room carries it out only once.
                     let key = self.writer.key_of_waiting(&user, accepted);
                     let _ = Box::pin(self.unread_from(&user, &from, sent_at, &key)).await?;
                 }
@@ -152,10 +152,8 @@ impl RoomWorker<'_> {
                     keys.allmentions(),
                     keys.pending(),
                 ];
-                let mut all = with_event_keys(keys, own);
-                all.extend(keys.of_time());
                 scripts::MESSAGE_UPDATE
-                    .call(&all)
+                    .call(&with_event_and_time_keys(keys, own))
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::room::{RoomWorker, with_event_keys};
+use super::room::{RoomWorker, with_event_and_time_keys};
 use super::steps::{Numbered, RoomSteps, SentAt, Step};
 use super::{ROOMS_AT_ONCE, Writer};
 use crate::connection::Item;
@@ -102,10 +102,8 @@ impl RoomWorker<'_> {
             ]
         };
         let call = |token: u64, has_read: Option<i64>| {
-            let mut all = with_event_keys(keys, own());
-            all.extend(keys.of_time());
             scripts::ROOM_READ
-                .call(&all)
+                .call(&with_event_and_time_keys(keys, own()))
                 .arg(token)
                 .arg(LEASE_MICROS)
                 .arg(key)
@@ -154,8 +152,7 @@ impl RoomWorker<'_> {
         let own = || [keys.meta(), keys.ids(), keys.log(), keys.pending()];
         let mut reply = self
             .accept(|token| {
-                let mut all = with_event_keys(keys, own());
-                all.extend(keys.of_time());
+                let mut all = with_event_and_time_keys(keys, own());
                 all.push(keys.members());
                 scripts::ROOM_CLEAR
                     .call(&all)

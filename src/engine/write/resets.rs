@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::room::{RoomWorker, with_event_keys};
+use super::room::{RoomWorker, with_event_and_time_keys};
 use super::steps::SentAt;
 use crate::counts::room::{Job, Membership};
 use crate::engine::deliver::{LEASE_MICROS, Work};
@@ -79,10 +79,8 @@ impl RoomWorker<'_> {
             };
             let mut reply = self
                 .accept(|token| {
-                    let mut all = with_event_keys(keys, own());
-                    all.extend(keys.of_time());
                     scripts::READ_RESET
-                        .call(&all)
+                        .call(&with_event_and_time_keys(keys, own()))
                         .arg(token)
                         .arg(LEASE_MICROS)
                         .arg(key)

@@ -133,6 +133,16 @@ pub(super) fn with_event_keys<const N: usize>(keys: &RoomKeys, own: [String; N])
     own.into_iter().chain(keys.event_keys()).collect()
 }
 
+/// The same, then the keys of the order of time.
+pub(super) fn with_event_and_time_keys<const N: usize>(
+    keys: &RoomKeys,
+    own: [String; N],
+) -> Vec<String> {
+    let mut all = with_event_keys(keys, own);
+    all.extend(keys.of_time());
+    all
+}
+
 /// Adds passing jobs, id and record in turn. A job that this version can't read is left to pods of the version that wrote it.
 fn add_passing(work: &mut Work, unfinished: Reply) -> Result<()> {
     for (id, record) in unfinished.pairs()? {
@@ -386,10 +396,8 @@ impl RoomWorker<'_> {
                     keys.allmentions(),
                     keys.pending(),
                 ];
-                let mut all = with_event_keys(keys, own);
-                all.extend(keys.of_time());
                 scripts::ROOM_DELETE
-                    .call(&all)
+                    .call(&with_event_and_time_keys(keys, own))
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)
