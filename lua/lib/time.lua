@@ -253,8 +253,8 @@ local function time_order(timed, bounds, arrived, now)
     return found
   end
 
-  -- The message has come, and what waited for it has taken effect. But a room.unread is carried out by the caller: it waits on
-  -- until it holds no longer, so that whoever sends the message again carries it out if the first one could not.
+  -- The message has come, and what waited for it has taken effect. Only a room.unread waits on, until its ten minutes are over: the
+  -- caller carries it out. If that caller dies, the next call with the same message carries it out.
   function o.taken(id, list)
     local left = {}
     for _, act in ipairs(list) do
@@ -263,8 +263,8 @@ local function time_order(timed, bounds, arrived, now)
     if #left > 0 then write('w|' .. id, cjson.encode(left)) else redis.call('HDEL', timed, 'w|' .. id) end
   end
 
-  -- Puts down in the meta what was written. `m`, if it is given, has the fields of the meta: two users who have no room yet may
-  -- be told of a message in it.
+  -- Writes to the meta when the two keys were written last. `m`, if it is given, has the fields of the meta: an event may be about
+  -- a message between two users who have no room yet.
   function o.finish(meta, m)
     local set = {}
     if o.written then

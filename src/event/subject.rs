@@ -125,7 +125,7 @@ impl Change {
         }
     }
 
-    /// Whose counts the event may change, as far as anybody is told: the members of a supergroup are not.
+    /// Whose counts the event may change. The members of a supergroup are left out, because no delivery goes to them.
     pub(crate) fn concern(&self) -> Concern<'_> {
         let small = |room| Some((room, MembersOf::SmallRoom));
         let none = Concern::default();
