@@ -13,6 +13,8 @@ BINARY = $(TARGET)/debug/unread
 ON = $(if $(REDIS_SERVER),scripts/on-server "$(REDIS_SERVER)")
 # SKIP="--skip NAME": tests that are left out.
 SKIP ?=
+# Most tests wait most of the time, so more run at once than there are cores.
+AT_ONCE = --test-threads $$((2 * $$(nproc 2>/dev/null || echo 2)))
 
 .PHONY: openapi run test-deploy test test-rights test-servers test-servers-quick test-faults test-interleave soak-model test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke soak-counts bench bench-peers python redis curl
 
@@ -20,7 +22,7 @@ run: redis
 	$(ON) $(CARGO) run --release --locked -- demo
 
 test: redis curl
-	$(ON) $(CARGO) test --locked --lib --bins --test it $(if $(SKIP),-- $(SKIP))
+	$(ON) $(CARGO) test --locked --lib --bins --test it -- $(AT_ONCE) $(SKIP)
 
 # Of the suite: the least rights that docs/redis.md gives, and what `doctor` says of a server.
 test-rights: redis
@@ -34,7 +36,7 @@ test-servers-quick: redis python
 	CARGO="$(CARGO)" scripts/servers quick
 
 test-faults: redis
-	$(ON) $(CARGO) test --locked --test faults $(if $(SKIP),-- $(SKIP))
+	$(ON) $(CARGO) test --locked --test faults -- $(AT_ONCE) $(SKIP)
 
 # The same, and the table of what was injected and what was lost: loadtest/results/faults.md.
 fault-report: redis
@@ -49,10 +51,9 @@ test-interleave: redis
 soak-model: redis
 	$(ON) FROM="$(FROM)" TO="$(TO)" STEPS="$(STEPS)" CARGO="$(CARGO)" scripts/soak-model
 
-# Each attack with its bound on memory and CPU of the pod. Most of them wait most of the time, so more run at once than there are cores;
-# what needs the machine for itself runs alone.
+# Each attack with its bound on memory and CPU of the pod. What needs the machine for itself runs alone.
 test-attack: redis
-	$(CARGO) test --locked --test attack -- --skip alone:: --skip crowd:: --test-threads 4
+	$(CARGO) test --locked --test attack -- --skip alone:: --skip crowd:: $(AT_ONCE)
 	$(CARGO) test --locked --test attack -- --test-threads 1 alone:: crowd::
 
 # What deploy/compose.yaml describes, without containers, and the systemd unit. Installs nginx.

@@ -164,7 +164,7 @@ async fn redis_away_is_exit_3_in_every_command_that_asks_it() {
         let (config, events) = (files.path("config"), files.path("events"));
         let counts = files.path("counts");
         std::fs::write(&counts, "room,user,unread\nr,alice,0\n").unwrap();
-        for args in [
+        let commands = [
             &["verify"][..],
             &["verify", "--app", "app-0", "--user", "alice"],
             &["rebuild", "--app", "app-0"],
@@ -184,19 +184,26 @@ async fn redis_away_is_exit_3_in_every_command_that_asks_it() {
             &["export", "--counts", "--app", "app-0"],
             &["compare", "--app", "app-0", &counts],
             &["doctor"],
-        ] {
-            let ran = run_unread(&[args, &["--config", &config]].concat());
-            assert_eq!(ran.code, 3, "{why}: {args:?}: {ran:?}");
-            let said = format!("{}{}", ran.stdout, ran.stderr).to_lowercase();
-            for inner in [
-                "pool",
-                "creating a new object",
-                "waiting for a slot",
-                "internal error",
-            ] {
-                assert!(!said.contains(inner), "{why}: {args:?}: {ran:?}");
+        ];
+        let config = config.as_str();
+        // All at once: some wait for as long as a Redis that is there may take.
+        std::thread::scope(|all| {
+            for args in commands {
+                all.spawn(move || {
+                    let ran = run_unread(&[args, &["--config", config]].concat());
+                    assert_eq!(ran.code, 3, "{why}: {args:?}: {ran:?}");
+                    let said = format!("{}{}", ran.stdout, ran.stderr).to_lowercase();
+                    for inner in [
+                        "pool",
+                        "creating a new object",
+                        "waiting for a slot",
+                        "internal error",
+                    ] {
+                        assert!(!said.contains(inner), "{why}: {args:?}: {ran:?}");
+                    }
+                });
             }
-        }
+        });
     };
     check(&nobody, "nobody listens");
     check(&frozen, "it does not answer");
