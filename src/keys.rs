@@ -21,9 +21,16 @@ const SAFE: &AsciiSet = &NON_ALPHANUMERIC
 
 /// The version of the schema of all other keys, for all apps.
 pub(crate) const SCHEMA: &str = "unread:schema";
+/// Copies of it. They and the version itself have hash slots a quarter of all slots apart, so that one server of a cluster that
+/// does not answer hides it from nobody.
+pub(crate) const SCHEMA_COPIES: [&str; 3] = [
+    "unread:schema:{b}",
+    "unread:schema:{c}",
+    "unread:schema:{d}",
+];
 /// The glob of the keys that a Redis user needs rights to.
 pub(crate) const RIGHTS: &str = "unread:*";
-/// The glob that matches all keys of this program but [`SCHEMA`], and no others.
+/// The glob that matches all keys of this program but the version of the schema, and no others.
 pub(crate) const ALL: &str = "unread:v1:*";
 
 /// A name as it stands in a key or a field.

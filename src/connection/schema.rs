@@ -1,6 +1,7 @@
 //! The version of the schema that the data has: which forms keys and records have. Data carry it, in one key for all apps
 //! ([`keys::SCHEMA`]), so a cluster has it on one of its nodes. Nothing is read or written before the version is known, nor while
-//! it is one that this program can't read.
+//! it is one that this program can't read. A pod that starts while that node does not answer takes what a copy says: whoever
+//! raises the version raises the copies first.
 //!
 //! The value is two numbers: the version that was written, and the oldest version that a program has to know to read it. A third
 //! one, if data of an earlier version are among them, says when these were migrated, in seconds. Data
@@ -16,6 +17,7 @@ use redis::Value;
 use super::{Item, Redis};
 use crate::error::{Error, Result, Trouble};
 use crate::keys::{Owner, Purpose, UserKeys};
+use crate::scripts::ScriptCall;
 use crate::{keys, scripts};
 
 /// The version that this program writes.
@@ -103,6 +105,7 @@ impl Schema {
             schema,
             words,
             migrated,
+            numbers: (written, reader),
         }
     }
 }
@@ -115,6 +118,8 @@ struct Found {
     words: String,
     /// When data of an earlier version were migrated, in seconds; 0: there were none.
     migrated: u64,
+    /// The version that was written, and the oldest that a program has to know to read it; 0 and 0: there is no version.
+    numbers: (u64, u64),
 }
 
 impl Found {
@@ -128,6 +133,7 @@ impl Found {
             schema,
             words,
             migrated: 0,
+            numbers: (0, 0),
         }
     }
 }
@@ -150,6 +156,8 @@ pub(super) struct Known {
     migrated: AtomicU64,
     /// Whether this process may begin data, by writing its version where there are none.
     begins: AtomicBool,
+    /// Whether this process has seen to it that the copies are there.
+    copied: AtomicBool,
 }
 
 impl Known {
@@ -219,7 +227,7 @@ impl Redis {
         }
     }
 
-    /// Looks at the version of the data. Where it can't be seen, what was known of it stays.
+    /// Looks at the version of the data. Where it can't be seen, what was known of it stays; if nothing was, a copy tells it.
     pub(crate) async fn look_at_schema(&self) -> Result<()> {
         let found = match self.stored_schema().await {
             Ok(Some(value)) => Schema::of(&value),
@@ -230,10 +238,50 @@ impl Redis {
                 schema: Schema::Unreadable,
                 words: what.to_string(),
                 migrated: 0,
+                numbers: (0, 0),
             },
+            Err(error) if self.schema().0 == Schema::Unknown => {
+                self.copied_schema().await.ok_or(error)?
+            }
             Err(error) => return Err(error),
         };
+        self.copy_schema(&found).await;
         self.inner.schema.set(found);
+        Ok(())
+    }
+
+    /// What a copy of the version says. None: no copy can be read, or none is there.
+    async fn copied_schema(&self) -> Option<Found> {
+        let copies = keys::SCHEMA_COPIES.map(|key| {
+            let mut get = redis::cmd("GET");
+            get.arg(key);
+            Item::Plain(get)
+        });
+        let answers = self.sent_each(&copies).await.ok()?;
+        answers.into_iter().find_map(|answer| match answer {
+            Ok(Value::BulkString(text)) => Some(Schema::of(&String::from_utf8_lossy(&text))),
+            _ => None,
+        })
+    }
+
+    /// Once in the life of a pod: writes copies of the version where they are missing or of an earlier one. One that can't be
+    /// written is tried again at the next look.
+    async fn copy_schema(&self, found: &Found) {
+        let known = &self.inner.schema;
+        let is_written = found.schema == Schema::Current && found.numbers != (0, 0);
+        let begins = known.begins.load(Ordering::Relaxed);
+        if !is_written || !begins || known.copied.load(Ordering::Relaxed) {
+            return;
+        }
+        let copied = self.raise_copies(found.numbers, found.migrated > 0).await;
+        known.copied.store(copied.is_ok(), Ordering::Relaxed);
+    }
+
+    async fn raise_copies(&self, numbers: (u64, u64), migrated: bool) -> Result<()> {
+        let copies = keys::SCHEMA_COPIES.map(|key| Item::Script(raise(key, numbers, migrated)));
+        for answer in self.sent_each(&copies).await? {
+            answer?;
+        }
         Ok(())
     }
 
@@ -272,6 +320,7 @@ impl Redis {
 
     /// Says that the data are of this program's version from now on, unless they are of a later one.
     pub(crate) async fn raise_schema(&self) -> Result<()> {
+        self.raise_copies((WRITTEN, OLDEST_READER), true).await?;
         let found = self.written_schema(true).await?;
         self.inner.schema.set(found);
         Ok(())
@@ -280,9 +329,7 @@ impl Redis {
     /// Writes this program's version, unless a later one is written. Answers what is then there. `migrated`: data of an earlier
     /// version may be among them.
     async fn written_schema(&self, migrated: bool) -> Result<Found> {
-        let call = scripts::SCHEMA_RAISE.call(&[keys::SCHEMA]);
-        let call = call.arg(WRITTEN).arg(OLDEST_READER);
-        let call = call.arg(u8::from(migrated));
+        let call = raise(keys::SCHEMA, (WRITTEN, OLDEST_READER), migrated);
         Ok(match self.single((&call).into()).await? {
             Value::BulkString(text) => Schema::of(&String::from_utf8_lossy(&text)),
             _ => Schema::of(""),
@@ -329,6 +376,12 @@ impl Redis {
         }
         Ok(Some(is_empty))
     }
+}
+
+/// The call that raises the version in one key.
+fn raise(key: &str, (written, reader): (u64, u64), migrated: bool) -> ScriptCall {
+    let call = scripts::SCHEMA_RAISE.call(&[key]);
+    call.arg(written).arg(reader).arg(u8::from(migrated))
 }
 
 /// The call that looks whether a user's slot needs a migration, if the key is that of the user's records.

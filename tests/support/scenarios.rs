@@ -269,6 +269,9 @@ pub async fn freeze_a_master(needed: &str) {
         .await
         .ok();
     assert_eq!(reply["ActionStatus"], "OK", "{reply}");
+    let asked = usize::from(victim == 0);
+    let owner = cluster.owner(cluster.slot(needed), asked);
+    assert_eq!(owner, victim, "a replica has taken over meanwhile");
 
     cluster.nodes[victim].thaw();
     let thawed = Instant::now();

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::{KEY, everything, readyz, schema};
+use super::{COPIES, KEY, everything, readyz, schema};
 use crate::support::check::{self, Questions};
 use crate::support::clock::{Clock, MINUTE};
 use crate::support::model::{Condition, Model, Outcome, RoomsQuery, SortBy};
@@ -208,11 +208,10 @@ async fn data_of_0_1_0_are_migrated_on_a_cluster() {
     let url = cluster.operators_url();
     let said = migrate(&url);
     assert!(said.starts_with("migrated to schema 2: "), "{said}");
-    assert!(
-        cluster.nodes[0]
-            .cli(&["-c", "GET", KEY])
-            .starts_with("2 2 ")
-    );
+    for key in [&[KEY][..], &COPIES].concat() {
+        let value = cluster.nodes[0].cli(&["-c", "GET", key]);
+        assert!(value.starts_with("2 2 "), "{key}: {value}");
+    }
     let config = Config::apps(1);
     let pod = Pod::start_at(&config, &cluster.url());
     assert_eq!(readyz(&pod)["components"]["schema"], "current");
