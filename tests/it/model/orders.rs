@@ -318,5 +318,5 @@ fn the_document_says_what_is_found() {
     }
     assert_eq!((others.0, others.1), ("all others", rest));
     let differs: usize = all.1[..3].iter().sum();
-    assert!(document.contains(&format!("in {differs} of 6,750 ")));
+    assert!(document.contains(&format!(" {differs} of 6,750\n")));
 }
