@@ -16,7 +16,7 @@ SKIP ?=
 # Most tests wait most of the time, so more run at once than there are cores.
 AT_ONCE = --test-threads $$((2 * $$(nproc 2>/dev/null || echo 2)))
 
-.PHONY: openapi run test-deploy test test-rights test-servers test-servers-quick test-faults test-interleave soak-model test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke soak-counts bench bench-peers python redis curl
+.PHONY: openapi run test-deploy test test-rights test-servers test-servers-quick test-faults test-interleave soak-model soak-orders test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke soak-counts bench bench-peers python redis curl
 
 run: redis
 	$(ON) $(CARGO) run --release --locked -- demo
@@ -50,6 +50,10 @@ test-interleave: redis
 # Many random histories against the model: seeds FROM to TO, STEPS (200) events each. Without FROM it goes on after those that agreed.
 soak-model: redis
 	$(ON) FROM="$(FROM)" TO="$(TO)" STEPS="$(STEPS)" CARGO="$(CARGO)" scripts/soak-model
+
+# Small histories by time, in every order of arrival: of three events on a server, of up to six in the model.
+soak-orders: redis
+	$(ON) TEST_ORDERS=all $(CARGO) test --locked --release --test it -- api::events::order model::any_order --nocapture
 
 # Each attack with its bound on memory and CPU of the pod. What needs the machine for itself runs alone.
 test-attack: redis

@@ -78,12 +78,12 @@ end
 -- After a reset a read position may be below 0.
 if position > 0 or m[21] or by_time then
   m[1] = int(math.max(tonumber(m[1]) + 1, now))
-  -- An earlier entry with a position that is not higher has no effect any more. The others are for members who have been reset
-  -- since.
+  -- An earlier entry with a position that is not higher has no effect any more, unless this one is too old for some members. The
+  -- others are for members who have been reset since.
   local list = {}
   if m[3] == 'supergroup' then
     for rev, at in string.gmatch(m[18] or '', '(%d+)|([%d;]+)') do
-      if tonumber(string.match(at, '%d+$')) > chain[#chain] then list[#list + 1] = rev .. '|' .. at end
+      if next(too_old) or tonumber(string.match(at, '%d+$')) > chain[#chain] then list[#list + 1] = rev .. '|' .. at end
     end
     if #list > 1 and not m[21] then list = {list[1]} end
   end

@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::proxy::Proxy;
-use crate::storm::{config, pod, set_up, storm};
+use crate::storm::{config, pod, set_up, storm_of_everything};
 use crate::support::{App, RedisServer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -17,7 +17,7 @@ async fn nothing_is_lost_while_pods_die_and_their_connections_misbehave() {
     let app = App::new(&config.apps[0], &pods[0].base);
     set_up(&app).await;
     let bases = pods.iter().map(|pod| pod.base.clone()).collect();
-    let (after, (_pods, proxy)) = storm(&app, bases, 30, move |seen| {
+    let (after, (_pods, proxy)) = storm_of_everything(&app, bases, 30, move |seen| {
         let mut rng = StdRng::seed_from_u64(30);
         for kill in 0..KILLS {
             proxy.random(kill as u64);

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::proxy::Proxy;
 use crate::report::{self, Row};
 use crate::support::refusal;
-use crate::support::traffic::{self, Answered, Writer};
+use crate::support::traffic::{self, Answered, Batch, Writer};
 use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, eventually, until};
 
 /// A step that Redis does not answer is given up after 2 s (`connect_timeout_ms` + `response_timeout_ms`); twice that.
@@ -83,6 +83,8 @@ pub(crate) struct Seen {
     /// Where the pods are; more than one only where pods die, and then connections to them may break.
     pub addresses: Mutex<Vec<String>>,
     may_break: bool,
+    /// Whether callers also send what depends on the order, to rooms of their own.
+    alone: bool,
     /// Whether what was acknowledged may be gone, and with it what a later event speaks of.
     may_lose: AtomicBool,
     events: AtomicUsize,
@@ -125,8 +127,10 @@ impl Seen {
     }
 
     /// The events of one request, sent until they are answered.
-    async fn insist(&self, app: &mut App, name: usize, events: &Value, wait: Wait) -> Reply {
+    async fn insist(&self, app: &mut App, name: usize, batch: &Batch, wait: Wait) -> Reply {
         let first = Instant::now();
+        let events = &batch.events;
+        app.by_time = batch.by_time;
         for attempt in name.. {
             {
                 let addresses = self.addresses.lock().unwrap();
@@ -155,21 +159,25 @@ impl Seen {
     async fn call(self: Arc<Self>, mut app: App, name: usize, seed: u64) {
         let rng = StdRng::seed_from_u64(seed * 1_000 + name as u64);
         let mut writer = Writer::new(name, rng);
+        if self.alone {
+            writer = writer.with_rooms_of_its_own();
+        }
         for round in 0.. {
-            let events = writer.batch(BATCH);
+            let batch = writer.next(BATCH);
             let wait = if round % 2 == 0 {
                 Wait::Applied
             } else {
                 Wait::Accepted
             };
             let healed = *self.healed.lock().unwrap();
-            let reply = self.insist(&mut app, name, &events, wait).await;
+            let reply = self.insist(&mut app, name, &batch, wait).await;
             if !self.may_lose.load(Ordering::Relaxed) {
-                self.answered.record(&events, &reply);
+                self.answered.record_batch(&batch, &reply);
             }
             let rejected = reply.body["rejected"].as_u64().unwrap() as usize;
-            self.events.fetch_add(BATCH - rejected, Ordering::Relaxed);
-            self.acknowledged.lock().unwrap().push(events);
+            let count = batch.events.as_array().unwrap().len();
+            self.events.fetch_add(count - rejected, Ordering::Relaxed);
+            self.acknowledged.lock().unwrap().push(batch.events);
             // The one that was sent after the fault's end, and all that were held up by it, are through.
             if let Some(healed) = healed {
                 let mut recovery = self.recovery.lock().unwrap();
@@ -223,6 +231,26 @@ pub(crate) async fn storm<T: Send + 'static>(
     seed: u64,
     inject: impl FnOnce(&Seen) -> T + Send + 'static,
 ) -> (Aftermath, T) {
+    storm_of(app, bases, seed, false, inject).await
+}
+
+/// The same with all sorts of events. Nothing that was acknowledged may be lost, and no clock may change.
+pub(crate) async fn storm_of_everything<T: Send + 'static>(
+    app: &App,
+    bases: Vec<String>,
+    seed: u64,
+    inject: impl FnOnce(&Seen) -> T + Send + 'static,
+) -> (Aftermath, T) {
+    storm_of(app, bases, seed, true, inject).await
+}
+
+async fn storm_of<T: Send + 'static>(
+    app: &App,
+    bases: Vec<String>,
+    seed: u64,
+    alone: bool,
+    inject: impl FnOnce(&Seen) -> T + Send + 'static,
+) -> (Aftermath, T) {
     const CALLERS: usize = 8;
     let seen = Arc::new(Seen {
         answered: Answered::default(),
@@ -234,6 +262,7 @@ pub(crate) async fn storm<T: Send + 'static>(
         healed: Mutex::new(None),
         over: AtomicBool::new(false),
         may_break: bases.len() > 1,
+        alone,
         may_lose: AtomicBool::new(false),
         events: AtomicUsize::new(0),
         addresses: Mutex::new(bases),

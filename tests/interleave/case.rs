@@ -13,7 +13,7 @@ use crate::proxy::Stop;
 use crate::report::{Fault, Site};
 use crate::serial::{Call, States};
 use crate::support::check;
-use crate::support::model::Model;
+use crate::support::model::{Model, Order};
 use crate::support::{App, Reply, Wait};
 use crate::world::{Lane, World};
 
@@ -97,15 +97,15 @@ impl<'a> Case<'a> {
             operation.events(&self.room, letter, other, n * 100_000)
         };
         let events = events_of(first, 1);
-        let others: Vec<Vec<Value>> = others
+        let others: Vec<(Order, Vec<Value>)> = others
             .iter()
             .zip(2..)
-            .map(|(operation, n)| events_of(operation, n))
+            .map(|(operation, n)| (operation.order, events_of(operation, n)))
             .collect();
 
         self.world.wire.arm(self.number, Stop::Before(self.site.at));
         let invoked = self.tick();
-        let (app, sent) = (self.held.clone(), json!(events));
+        let (app, sent) = (by(first.order, &self.held), json!(events));
         let mut caller = tokio::spawn(async move { app.try_events(&sent, Wait::Applied).await });
         let early = tokio::select! {
             biased;
@@ -122,12 +122,12 @@ impl<'a> Case<'a> {
             self.told(&format!("{mark:>12} {n}"), line);
         }
         let went_through = early.is_some();
-        let x = self.called(events, invoked);
+        let x = self.called(first.order, events, invoked);
         if let Some(reply) = early {
             self.answered(x, reply);
         }
-        for events in others {
-            self.other(events).await;
+        for (order, events) in others {
+            self.other(order, events).await;
         }
         if !went_through {
             self.go_on(x, passed, caller).await;
@@ -137,8 +137,9 @@ impl<'a> Case<'a> {
     }
 
     /// Takes down a request; answers its number.
-    fn called(&mut self, events: Vec<Value>, invoked: u32) -> usize {
+    fn called(&mut self, order: Order, events: Vec<Value>, invoked: u32) -> usize {
         self.calls.push(Call {
+            order,
             events,
             results: None,
             invoked,
@@ -148,20 +149,21 @@ impl<'a> Case<'a> {
     }
 
     /// Runs another operation whole, by the other pod.
-    async fn other(&mut self, events: Vec<Value>) {
+    async fn other(&mut self, order: Order, events: Vec<Value>) {
         let invoked = self.tick();
         self.told("other", json!(events));
         if let Some(wire) = &self.world.free_wire {
             wire.arm(self.number, Stop::Before(usize::MAX));
         }
-        let reply = self.free.try_events(&json!(events), Wait::Applied).await;
+        let app = by(order, &self.free);
+        let reply = app.try_events(&json!(events), Wait::Applied).await;
         if let Some(wire) = &self.world.free_wire {
             for (n, line) in wire.log(self.number).0.iter().enumerate() {
                 self.told(&format!("{n:>14}"), line);
             }
             wire.forget(self.number);
         }
-        let call = self.called(events, invoked);
+        let call = self.called(order, events, invoked);
         self.answered(call, reply);
     }
 
@@ -228,7 +230,7 @@ impl<'a> Case<'a> {
                     }
                     self.world.wire.forget(self.number);
                     let invoked = self.tick();
-                    self.called(events, invoked);
+                    self.called(Order::Arrival, events, invoked);
                 }
             }
         }
@@ -318,6 +320,13 @@ impl<'a> Case<'a> {
     fn outcomes(&self) -> String {
         outcomes(&self.calls)
     }
+}
+
+/// The app, to which events are sent in that order.
+fn by(order: Order, app: &App) -> App {
+    let mut app = app.clone();
+    app.by_time = order != Order::Arrival;
+    app
 }
 
 /// What was asked and answered.

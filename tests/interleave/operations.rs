@@ -4,6 +4,8 @@
 
 use serde_json::{Value, json};
 
+use crate::support::model::Order;
+
 pub(crate) const EVERYBODY: [&str; 3] = ["a", "b", "c"];
 
 /// What kind of room a scene is about.
@@ -225,7 +227,8 @@ impl Scene {
         if absent && either(Operation::makes) {
             return false;
         }
-        true
+        // Whether an edit that changes nothing of a message that is not the last is said to be one.
+        !(one.parts().any(|part| part == "edit") && two.parts().any(|part| part == "edit"))
     }
 
     /// The operations that there are in this scene.
@@ -264,6 +267,7 @@ pub(crate) struct Operation {
     of: &'static [Family],
     /// Whether it is tried in every scene.
     pub core: bool,
+    pub order: Order,
 }
 
 const GROUPS: &[Family] = &[Family::Group, Family::Super];
@@ -275,6 +279,7 @@ const fn core(name: &'static str, of: &'static [Family]) -> Operation {
         name,
         of,
         core: true,
+        order: Order::Arrival,
     }
 }
 
@@ -283,6 +288,15 @@ const fn more(name: &'static str, of: &'static [Family]) -> Operation {
         name,
         of,
         core: false,
+        order: Order::Arrival,
+    }
+}
+
+/// Sent by time. What follows "by" is what it is by arrival.
+const fn timed_one(name: &'static str, of: &'static [Family]) -> Operation {
+    Operation {
+        order: Order::Time,
+        ..more(name, of)
     }
 }
 
@@ -338,6 +352,23 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     more("set+set", ALL),
     more("hear+unread", ALL),
     more("clear", ALL),
+    more("edit", ALL),
+    more("hear+edit", ALL),
+    more("recallpair", DIRECT),
+    more("hearnot", ALL),
+    more("readpos", ALL),
+    more("count", ALL),
+    more("countback", ALL),
+    more("extra", ALL),
+    timed_one("byhear", ALL),
+    timed_one("bysay", ALL),
+    timed_one("byread", ALL),
+    timed_one("byunread", ALL),
+    timed_one("byset", ALL),
+    timed_one("byclear", ALL),
+    timed_one("byrecall", ALL),
+    timed_one("byjoin", ALL),
+    timed_one("byleave", ALL),
     more("pref2", ALL),
     more("type", ALL),
     more("on", ALL),
@@ -375,7 +406,11 @@ impl Operation {
     }
 
     fn parts(&self) -> impl Iterator<Item = &'static str> {
-        self.name.split('+')
+        let name = match self.order {
+            Order::Arrival => self.name,
+            _ => self.name.trim_start_matches("by"),
+        };
+        name.split('+')
     }
 
     /// Whether it may make the room by its name.
@@ -441,6 +476,15 @@ fn one(part: &str, room: &str, id: &str, theirs: &str) -> Vec<Value> {
         "setnone" => with(of("counts.set", "a"), "unread", 0),
         "setpeer" => json!({"type": "counts.set", "user": "a", "peer": "b", "unread": 1}),
         "clear" => json!({"type": "room.cleared", "room": room}),
+        "edit" => {
+            json!({"type": "message.updated", "room": room, "id": "m3", "mentions": ["c"]})
+        }
+        "recallpair" => json!({"type": "message.recalled", "sender": "b", "to": "a", "id": "m1"}),
+        "hearnot" => with(sent(room, id, "b"), "except", json!(["a"])),
+        "readpos" => with(of("room.read", "a"), "up_to_position", 2),
+        "count" => with(of("pref.updated", "a"), "count", "none"),
+        "countback" => with(of("pref.updated", "a"), "count", "all"),
+        "extra" => with(of("pref.updated", "a"), "extra", json!({"n": 1})),
         "readall" => json!({"type": "user.read_all", "user": "a"}),
         "pref" => with(
             with(of("pref.updated", "a"), "hidden", true),
@@ -488,4 +532,20 @@ fn one(part: &str, room: &str, id: &str, theirs: &str) -> Vec<Value> {
         other => panic!("no such operation: {other}"),
     };
     vec![event]
+}
+
+#[test]
+fn every_sort_of_event_is_in_an_operation() {
+    use crate::support::words;
+    let words: Vec<&str> = OPERATIONS
+        .iter()
+        .flat_map(|operation| {
+            let events = operation.events("r", "x", "y", 100_000);
+            let words = |event: &Value| words::of(operation.order, event);
+            events.iter().flat_map(words).collect::<Vec<_>>()
+        })
+        .collect();
+    for word in words::ALL {
+        assert!(words.contains(&word), "no operation has {word}");
+    }
 }

@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use crate::support::check;
-use crate::support::model::Model;
+use crate::support::model::{Model, Order};
 
 /// A request: what was sent, what was answered, and when that was on the history's own clock.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
+    pub order: Order,
     pub events: Vec<Value>,
     /// None: no answer, or one that says that nobody knows. Some of the events may have taken effect, the first ones first.
     pub results: Option<Vec<Value>>,
@@ -68,7 +69,7 @@ impl States {
                 continue;
             }
             let mut next = model.clone();
-            let outcome = next.apply(event);
+            let outcome = next.apply_in(call.order, event);
             named(model, &mut next);
             let as_answered = call.results.as_ref().is_none_or(|results| {
                 let result = &results[done[at]];
@@ -117,6 +118,7 @@ fn orders_are_those_that_the_answers_allow() {
     let sent = |id: &str| json!({"type": "message.sent", "room": "r", "id": id, "sender": "b"});
     let read = json!({"type": "room.read", "room": "r", "user": "a"});
     let call = |event: Value, result: Option<Value>, invoked, answered| Call {
+        order: Order::Arrival,
         events: vec![event],
         results: result.map(|result| vec![result]),
         invoked,

@@ -12,6 +12,7 @@ use crate::operations::{OPERATIONS, SCENES, Stage};
 use crate::plan::{End, Meeting};
 use crate::proxy::Proxy;
 use crate::report::{Failure, Fault, Site};
+use crate::support::model::Order;
 use crate::support::{App, Config, Pod, RedisServer, Wait, eventually, run_unread};
 
 /// Cases under way at once. The pod that is held has a worker, and so a connection to Redis, for each: what one case holds back
@@ -99,6 +100,8 @@ impl World {
             }
             for operation in OPERATIONS.iter().filter(|operation| operation.is_of(scene)) {
                 let events = operation.events(room, "x", "y", 100_000);
+                let mut held = held.clone();
+                held.by_time = operation.order != Order::Arrival;
                 let reply = held.events(&json!(events), Wait::Applied).await;
                 assert_eq!(reply.status, 200, "{}: {}", operation.name, reply.text);
             }

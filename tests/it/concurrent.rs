@@ -21,21 +21,24 @@ async fn twenty_writers_and_five_readers_agree_in_the_end() {
 
     let mut writers = tokio::task::JoinSet::new();
     for name in 0..20 {
-        let (one, other) = (app.on(&app.base), app.on(&app.base));
+        let (mut one, mut other) = (app.on(&app.base), app.on(&app.base));
         let answered = Arc::clone(&answered);
         writers.spawn(async move {
-            let mut writer = Writer::new(name, StdRng::seed_from_u64(name as u64));
+            let rng = StdRng::seed_from_u64(name as u64);
+            let mut writer = Writer::new(name, rng).with_rooms_of_its_own();
             for round in 0..12 {
-                let events = writer.batch(5);
+                let batch = writer.next(5);
+                (one.by_time, other.by_time) = (batch.by_time, batch.by_time);
                 if round % 3 == 0 {
                     let (a, b) = tokio::join!(
-                        one.events(&events, Wait::Applied),
-                        other.events(&events, Wait::Applied)
+                        one.events(&batch.events, Wait::Applied),
+                        other.events(&batch.events, Wait::Applied)
                     );
-                    answered.record(&events, &a);
-                    answered.record(&events, &b);
+                    answered.record_batch(&batch, &a);
+                    answered.record_batch(&batch, &b);
                 } else {
-                    answered.record(&events, &one.events(&events, Wait::Applied).await);
+                    let reply = one.events(&batch.events, Wait::Applied).await;
+                    answered.record_batch(&batch, &reply);
                 }
             }
         });

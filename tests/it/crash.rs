@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 use crate::support::refusal::{ANSWER, native_refusal, right_or_refused};
-use crate::support::traffic::{self, Answered, Writer};
+use crate::support::traffic::{self, Answered, Batch, Writer};
 use crate::support::{
     App, Config, Own, PATIENCE, Pod, RedisServer, Reply, Wait, eventually, until,
 };
@@ -21,14 +21,15 @@ async fn insist(
     app: &App,
     addresses: &Mutex<[String; 2]>,
     first: usize,
-    events: &Value,
+    batch: &Batch,
     wait: Wait,
 ) -> Reply {
     let start = Instant::now();
     let mut app = app.clone();
+    app.by_time = batch.by_time;
     for attempt in first.. {
         app.base = addresses.lock().unwrap()[attempt % 2].clone();
-        match app.try_events(events, wait).await {
+        match app.try_events(&batch.events, wait).await {
             Ok(reply) if reply.status < 500 => return reply,
             Ok(reply) => assert!(start.elapsed() < PATIENCE, "still refused: {}", reply.text),
             Err(error) => assert!(start.elapsed() < PATIENCE, "still no answer: {error}"),
@@ -61,22 +62,21 @@ async fn pods_killed_at_random_lose_nothing() {
             Arc::clone(&writing),
         );
         writers.spawn(async move {
-            let mut writer = Writer::new(name, StdRng::seed_from_u64(100 + name as u64));
+            let rng = StdRng::seed_from_u64(100 + name as u64);
+            let mut writer = Writer::new(name, rng).with_rooms_of_its_own();
             for round in 0.. {
                 // As long as there is killing, and never so much that a room outgrows its history.
                 if over.load(Ordering::Relaxed) || round == 75 {
                     break;
                 }
-                let events = writer.batch(5);
+                let batch = writer.next(5);
                 let wait = if round % 2 == 0 {
                     Wait::Applied
                 } else {
                     Wait::Accepted
                 };
-                answered.record(
-                    &events,
-                    &insist(&app, &addresses, name, &events, wait).await,
-                );
+                let reply = insist(&app, &addresses, name, &batch, wait).await;
+                answered.record_batch(&batch, &reply);
             }
             writing.fetch_sub(1, Ordering::Relaxed);
         });

@@ -21,6 +21,9 @@ mod resets;
 /// The order of time, all orders of arrival of small histories.
 mod orders;
 
+/// The order of time, longer histories of kinds whose order never shows.
+mod any_order;
+
 /// A room with three users, and what is told of it.
 mod story;
 

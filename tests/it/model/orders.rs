@@ -60,9 +60,19 @@ const KINDS: [Maker; 15] = [
     ("left", |b| of_a("member.left", b.now)),
 ];
 
+/// The kind of that name.
+pub(super) fn kind_named(name: &str) -> usize {
+    KINDS.iter().position(|kind| kind.0 == name).unwrap()
+}
+
+/// What there is before a history.
+pub(super) fn start() -> Story {
+    Story::with_messages(1)
+}
+
 /// The events of a history of these kinds.
-fn events(kinds: &[usize]) -> Vec<Value> {
-    let mut story = Story::with_messages(1);
+pub(super) fn events(kinds: &[usize]) -> Vec<Value> {
+    let mut story = start();
     let mut last = 1;
     let mut events = Vec::new();
     for (kind, now) in kinds.iter().zip((1..).map(|n| n * 10)) {
@@ -102,16 +112,16 @@ fn orders(count: usize) -> Vec<Vec<usize>> {
 }
 
 /// What is compared.
-type End = ((u64, u64), (u64, u64), bool);
+pub(super) type End = ((u64, u64), (u64, u64), bool);
 
-fn end(story: &Story) -> End {
+pub(super) fn end(story: &Story) -> End {
     let is_there = story.model.rooms["r"].has_joined("a");
     (story.counts("a"), story.counts("c"), is_there)
 }
 
 /// The end of a story to which these come by time.
-fn told<'a>(events: impl IntoIterator<Item = &'a Value>) -> End {
-    let mut story = Story::with_messages(1);
+pub(super) fn told<'a>(events: impl IntoIterator<Item = &'a Value>) -> End {
+    let mut story = start();
     for event in events {
         story.placed(event.clone());
     }
@@ -120,7 +130,7 @@ fn told<'a>(events: impl IntoIterator<Item = &'a Value>) -> End {
 
 /// The end of one to which these come by arrival, each at its own time.
 fn happened(events: &[Value]) -> End {
-    let mut story = Story::with_messages(1);
+    let mut story = start();
     for event in events {
         story.model.now = event["time"].as_i64();
         story.arrives(event.clone());
@@ -276,4 +286,37 @@ fn in_order_it_is_what_it_is_by_arrival() {
         table.add(&last, &happened(&events), &told(&events));
     }
     compare(length, &table, "By time, and not by arrival", "last event");
+}
+
+/// The rows of the table under a heading: the cells, the first one a name.
+fn rows<'a>(text: &'a str, heading: &str) -> Vec<(&'a str, [usize; 4])> {
+    let (_, table) = text.split_once(&format!("\n## {heading}\n")).unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let lines = table.lines().filter(|line| line.starts_with("| "));
+    let row = |line: &'a str| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let number = |at: usize| cells[at].replace(',', "").parse().unwrap();
+        (cells[1], [2, 3, 4, 5].map(number))
+    };
+    lines.skip(2).map(row).collect()
+}
+
+/// `docs/order.md` has the rows in which most differs, and the sum of all others.
+#[test]
+fn the_document_says_what_is_found() {
+    let document = include_str!("../../../docs/order.md");
+    let shown = rows(document, "Where the order still shows");
+    let found = rows(include_str!("orders.md"), "Two neighbours change places");
+    let (all, found) = found.split_last().unwrap();
+    let (others, shown) = shown.split_last().unwrap();
+    assert_eq!(shown, &found[..shown.len()]);
+    let mut rest = all.1;
+    for (_, numbers) in shown {
+        for (rest, number) in rest.iter_mut().zip(numbers) {
+            *rest -= number;
+        }
+    }
+    assert_eq!((others.0, others.1), ("all others", rest));
+    let differs: usize = all.1[..3].iter().sum();
+    assert!(document.contains(&format!(" {differs} of 6,750\n")));
 }

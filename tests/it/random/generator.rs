@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::support::history::Universe;
 use crate::support::model::{Model, Order, Outcome};
-use crate::support::words::ALL;
+use crate::support::traffic::Writer;
+use crate::support::words::{self, ALL};
 
 /// Random events of every sort. `apply` has the model take each of them.
 fn walk(
@@ -202,37 +203,6 @@ fn the_generator_reaches_every_outcome_of_every_event() {
     }
 }
 
-/// The words that an event needs.
-fn words(order: Order, event: &Value) -> Vec<&'static str> {
-    let mut words = Vec::new();
-    let kind = event["type"].as_str().unwrap_or_default();
-    for word in [
-        "room.unread",
-        "room.cleared",
-        "counts.set",
-        "message.updated",
-    ] {
-        if kind == word {
-            words.push(word);
-        }
-    }
-    for (field, word) in [("except", "except"), ("count", "count"), ("extra", "extra")] {
-        if !event[field].is_null() {
-            words.push(word);
-        }
-    }
-    if !event["up_to_position"].is_null() && kind == "room.read" {
-        words.push("position");
-    }
-    if !event["to"].is_null() && kind != "message.sent" {
-        words.push("recall.to");
-    }
-    if order != Order::Arrival {
-        words.push("order");
-    }
-    words
-}
-
 #[test]
 fn each_word_can_be_let_in_alone() {
     for at in 0..ALL.len() {
@@ -244,7 +214,7 @@ fn each_word_can_be_let_in_alone() {
             1500,
             None,
             |model, order, event| {
-                let words = words(order, event);
+                let words = words::of(order, event);
                 assert!(
                     words.iter().all(|word| *word == ALL[at]),
                     "{}: {event}",
@@ -262,8 +232,47 @@ fn each_word_can_be_let_in_alone() {
         1500,
         None,
         |model, order, event| {
-            assert!(words(order, event).is_empty(), "{event}");
+            assert!(words::of(order, event).is_empty(), "{event}");
             model.apply_in(order, event);
         },
     );
+}
+
+/// What is sent while pods and servers are killed: there, too, every sort of event comes.
+#[test]
+fn writers_send_every_word() {
+    let (mut all, mut of_all_rooms) = (BTreeMap::new(), BTreeMap::new());
+    for name in 0..8 {
+        let rng = StdRng::seed_from_u64(name as u64);
+        let mut writer = Writer::new(name, rng.clone()).with_rooms_of_its_own();
+        let mut other = Writer::new(name, rng);
+        for _ in 0..75 {
+            let batch = writer.next(5);
+            let order = if batch.by_time {
+                Order::Time
+            } else {
+                Order::Arrival
+            };
+            for word in counted(order, &batch.events) {
+                *all.entry(word).or_insert(0) += 1;
+            }
+            for word in counted(Order::Arrival, &other.batch(5)) {
+                *of_all_rooms.entry(word).or_insert(0) += 1;
+            }
+        }
+    }
+    for word in ALL {
+        assert!(all.get(word) > Some(&7), "{word}: {all:?}");
+    }
+    // What sets a read position back, and what goes by time, depends on the order.
+    for word in ALL {
+        let depends = ["room.unread", "counts.set", "order"].contains(&word);
+        let count = of_all_rooms.get(word).copied().unwrap_or(0);
+        assert!((count > 7) != depends, "{word}: {of_all_rooms:?}");
+    }
+}
+
+fn counted(order: Order, events: &Value) -> Vec<&'static str> {
+    let events = events.as_array().unwrap().iter();
+    events.flat_map(|event| words::of(order, event)).collect()
 }
