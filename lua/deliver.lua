@@ -37,13 +37,10 @@
 --   membership before the deletion, so it is over. A and a stamp of this room, later than rev, at which the membership was over.
 --   R and the stamp of a reset: the user gets marks that may be later than this reset, which the slot does not have yet.
 --   After the users' texts, if some record has a later stamp than rev: > and the latest of these stamps.
--- Lib: resets
 local call, match, number = redis.call, string.match, tonumber
 local room, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local kind, status, type, tags = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local created, last = tonumber(ARGV[8]), ARGV[9]
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
 local function int(n) return string.format('%d', n) end
 -- The latest stamp of all records that are later than this snapshot.
 local ahead = 0
@@ -69,8 +66,13 @@ local function moved(text, membership, after, more)
     peer, read_to = match(more, '^([^\n]*)\n%d*\n(%d*)\n\n\n$')
     if not peer then return nil end
   end
-  local of, v, r, h, holes, mentions, set, with, made, flags, adds, reset =
-    match(text, '^(%a|%w+)|(%w+)|(%-?%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*(|?%a*)([123]?)(|?[%w,]*)$')
+  local of, v, r, h, holes, mentions, set, with, made, ends =
+    match(text, '^(%a|%w+)|(%w+)|(%-?%d+)|(%d+)|(%d+)|(%d+)|(%a|%d|[^|]*|[^|]*)|([^|]*)|([^|]*)|[^|]*(.*)$')
+  local flags, adds, reset = ends, '', ''
+  if of and ends ~= '' then
+    flags, adds, reset = match(ends, '^(|?%a*)([123]?)(|?[%w,]*)$')
+    if not flags then return nil end
+  end
   if of ~= membership or set ~= details or with ~= peer then return nil end
   local by, top = head - number(h), ARGV[3]
   if by < 0 then by, top = 0, h end
@@ -98,7 +100,7 @@ local function moved(text, membership, after, more)
   if not joined or status ~= '1' then by = 0 end
   if with_peer ~= peer then fields_of(peer) end
   return by, of .. '|' .. after .. '|' .. r .. '|' .. top .. '|' .. holes .. '|' .. mentions .. '|' .. set .. '|' .. with
-    .. '|' .. made .. '|' .. last .. flags .. adds .. reset, (adds == '' or adds == '1') and #names or 1
+    .. '|' .. made .. '|' .. last .. ends, (adds == '' or adds == '1') and #names or 1
 end
 
 local reply, slow = {}, {}
@@ -132,8 +134,7 @@ for i = 0, users - 1 do
       call('HSET', KEYS[i * each + 1], unpack(filled, 1, 2 * moves))
       if not values[1] and moves > 1 then
         -- The room had nothing unread until now.
-        local field = 'unread_rooms:' .. kind
-        call('HSET', KEYS[i * each + 1], field, int((call('HGET', KEYS[i * each + 1], field) or 0) + 1))
+        call('HINCRBY', KEYS[i * each + 1], 'unread_rooms:' .. kind, 1)
       end
     end
   end
@@ -151,6 +152,10 @@ if #slow == 0 or each == 2 then
   return reply
 end
 
+-- The slow path.
+-- Lib: resets
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
 local common = {}
 for i = 1, 2 do
   local list = {}
@@ -162,26 +167,27 @@ end
 
 local function mark(letter, position) return room .. '|' .. letter .. '|' .. place(position) end
 
+local function add(delta, field, by) delta[field] = (delta[field] or 0) + by end
+
+local function by_kind(delta, rec, family, by)
+  if by == 0 then return end
+  add(delta, family .. ':' .. rec.kind, by)
+  if rec.type ~= '' then add(delta, family .. ':' .. rec.kind .. ':' .. rec.type, by) end
+end
+
 -- Adds to `delta` what a membership contributes to the plain counts: n messages, m mentions, i invitations, u rooms with
 -- something unread. The room's own count has all its messages; the sums have what the user's preference counts.
 local function contribute(delta, rec, n, m, i, u)
   local with_messages = rec.adds == '' or rec.adds == '1'
-  local function add(field, by)
-    if by ~= 0 then delta[field] = (delta[field] or 0) + by end
-  end
-  local function by_kind(family, by)
-    if by == 0 then return end
-    add(family .. ':' .. rec.kind, by)
-    if rec.type ~= '' then add(family .. ':' .. rec.kind .. ':' .. rec.type, by) end
-  end
-  if with_messages then by_kind('messages', n) end
-  if rec.adds == '' or rec.adds == '2' then by_kind('mentions', m) end
-  by_kind('invitations', i)
-  add('room:' .. room, n)
-  if with_messages then add('unread_rooms:' .. rec.kind, u) end
-  if n ~= 0 and with_messages then
-    if rec.peer ~= '' then add('peer:' .. rec.peer, n) end
-    for tag in string.gmatch(rec.tags, '[^,]+') do add('tag:' .. tag, n) end
+  if with_messages then by_kind(delta, rec, 'messages', n) end
+  if rec.adds == '' or rec.adds == '2' then by_kind(delta, rec, 'mentions', m) end
+  by_kind(delta, rec, 'invitations', i)
+  if with_messages and u ~= 0 then add(delta, 'unread_rooms:' .. rec.kind, u) end
+  if n == 0 then return end
+  add(delta, 'room:' .. room, n)
+  if with_messages then
+    if rec.peer ~= '' then add(delta, 'peer:' .. rec.peer, n) end
+    for tag in string.gmatch(rec.tags, '[^,]+') do add(delta, 'tag:' .. tag, n) end
   end
 end
 
@@ -189,12 +195,9 @@ end
 local function refer(delta, rec, by)
   if rec.state ~= 'j' or rec.status ~= '1' then return end
   for tag in string.gmatch(rec.tags, '[^,]+') do
-    delta['tag:' .. tag] = (delta['tag:' .. tag] or 0) + by
+    add(delta, 'tag:' .. tag, by)
   end
-  if rec.type ~= '' then
-    local field = 'type:' .. rec.type
-    delta[field] = (delta[field] or 0) + by
-  end
+  if rec.type ~= '' then add(delta, 'type:' .. rec.type, by) end
 end
 
 local function numbers(rec)
@@ -219,7 +222,7 @@ local function apply(key, delta)
       gone[#gone + 1] = fields[i]
     else
       set[#set + 1] = fields[i]
-      set[#set + 1] = value
+      set[#set + 1] = int(value)
     end
   end
   if #set > 0 then redis.call('HSET', key, unpack(set)) end
@@ -253,6 +256,68 @@ local function flags_of(prefs)
   return letters, digits[match(values[4] or '', '|"(%a+)"$') or ''] or ''
 end
 
+-- The marks of this letter up to a position go. Returns how many.
+local function forget(marks, letter, up_to)
+  return redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|' .. letter .. '|', '[' .. mark(letter, up_to))
+end
+
+-- Everything up to there has been read.
+local function pass(new, marks, up_to)
+  if up_to <= new.read then return end
+  new.read = up_to
+  if new.nh > 0 then new.nh = new.nh - forget(marks, 'h', up_to) end
+  if new.nm > 0 then new.nm = new.nm - forget(marks, 'm', up_to) end
+  if new.edits ~= '' then
+    redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|e|', '[' .. mark('e', up_to) .. '|~')
+  end
+  if new.reset ~= '' then
+    forget(marks, 'x', up_to)
+    if new.unknown <= up_to then new.unknown = 0 end
+  end
+end
+
+-- The mark of an edit of the message at this position, and the edit's stamp.
+local function edited(marks, position)
+  local from = room .. '|e|' .. string.format('%016.0f', position) .. '|'
+  local found = redis.call('ZRANGEBYLEX', marks, '[' .. from, '[' .. from .. '~', 'LIMIT', 0, 1)[1]
+  return found, found and number(match(found, '|(%d+)|[01]$'))
+end
+
+local function hole(new, marks, position)
+  if position > new.read and not (new.reset ~= '' and position <= new.unknown)
+    and redis.call('ZADD', marks, '0', mark('h', position)) == 1 then
+    new.nh = new.nh + 1
+    new.head = math.max(new.head, position)
+    if new.nm > 0 then new.nm = new.nm - redis.call('ZREM', marks, mark('m', position)) end
+    if new.reset ~= '' then redis.call('ZREM', marks, mark('x', position)) end
+  end
+end
+
+local function mention(new, marks, position)
+  -- An edit comes after the message, whenever it is delivered.
+  if new.edits ~= '' and edited(marks, position) then return end
+  if position > new.read and not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position)))
+    and redis.call('ZADD', marks, '0', mark('m', position)) == 1 then
+    new.nm = new.nm + 1
+    new.head = math.max(new.head, position)
+  end
+end
+
+local function edit(new, marks, position, stamp, is_named)
+  local found, before = edited(marks, position)
+  if position <= new.read or (before and before >= number(stamp)) then return end
+  if found then redis.call('ZREM', marks, found) end
+  redis.call('ZADD', marks, '0', room .. '|e|' .. string.format('%016.0f', position) .. '|' .. stamp .. '|' .. is_named)
+  new.head = math.max(new.head, position)
+  new.edits = 'e'
+  if new.reset ~= '' then redis.call('ZREM', marks, mark('x', position)) end
+  if is_named == '0' then
+    new.nm = new.nm - redis.call('ZREM', marks, mark('m', position))
+  elseif not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position))) then
+    new.nm = new.nm + redis.call('ZADD', marks, '0', mark('m', position))
+  end
+end
+
 local function merge(k, a)
   local counts, rooms, supers, refs, marks, left, prefs =
     KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], KEYS[k + 4], KEYS[k + 5], KEYS[k + 6], KEYS[k + 7]
@@ -263,8 +328,11 @@ local function merge(k, a)
     peer, named, read_to, holes, mentions, preferences =
       match(ARGV[a + 4], '^([^\n]*)\n([%d!]*)\n(%d*)\n([%d,]*)\n([%d,]*)\n(.*)$')
   end
-  local reset_rev, reset = match(preferences, '^<\n(%d+)\n([^\n]+)\n')
-  reset = reset and parse_reset(reset)
+  local reset_rev, reset
+  if preferences ~= '' then
+    reset_rev, reset = match(preferences, '^<\n(%d+)\n([^\n]+)\n')
+    reset = reset and parse_reset(reset)
+  end
 
   local ended = redis.call('HMGET', left, room, '*', '~')
   local over, deletion = tonumber(string.match(ended[1] or '', '^%d+')), ended[2]
@@ -280,29 +348,42 @@ local function merge(k, a)
   -- A membership that began after the snapshot gets a delivery of its own. This snapshot may be of an earlier room of that name.
   if state ~= 'l' and rev < epoch then return 'K' end
 
-  local old, was_super = nil, false
-  local text = redis.call('HGET', rooms, room)
+  -- At most 16 fields: Lua would make room for twice as many. What few records have is looked at only where it is.
+  local old, old_epoch, flags, was_super = nil, nil, '', false
+  local text = redis.call('HGET', kind == 'supergroup' and supers or rooms, room)
   if text then
-    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, fl, ed, ad, bar, rs, un = string.match(text,
-      '^(%a)|(%w+)|(%w+)|(%-?%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|?([hsm]*)(e?)([123]?)(|?)(%w*),?(%d*)$')
-    if not s or (bar == '' and rs ~= '') then error({err = 'UNREADABLE a record'}) end
-    old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = tonumber(h), nh = tonumber(nh),
-      nm = tonumber(nm), kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls, flags = fl, edits = ed, adds = ad, reset = rs, unknown = tonumber(un) or 0}
+    was_super = kind == 'supergroup'
   else
-    text = redis.call('HGET', supers, room)
-    if text then
-      was_super = true
-      local s, e, v, r, nh, nm, ed, ad, bar, rs, un = string.match(text,
-        '^(%a)|(%w+)|(%w+)|(%-?%d+)|(%d+)|(%d+)|?(e?)([123]?)(|?)(%w*),?(%d*)$')
-      if not s or (bar == '' and rs ~= '') then error({err = 'UNREADABLE a record'}) end
-      -- Only the room knows the other parts; a supergroup adds nothing to the plain counts.
-      old = {state = s, epoch = tonumber(e, 36), after = v, read = tonumber(r), head = math.max(tonumber(r), 0), nh = tonumber(nh),
-        nm = tonumber(nm), kind = 'supergroup', status = '1', type = '', tags = '', peer = '', edits = ed, adds = ad, reset = rs, unknown = tonumber(un) or 0}
-    end
+    text = redis.call('HGET', kind == 'supergroup' and rooms or supers, room)
+    was_super = text and kind ~= 'supergroup'
   end
-  local same = old and old.epoch == epoch
-  if old and old.epoch > epoch and vouched ~= int(old.epoch) then
-    return old.epoch > rev and rev > 0 and 'A' .. int(old.epoch) or 'K'
+  if text then
+    local s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, ends
+    local ed, ad, bar, rs, un = '', '', '', '', ''
+    if was_super then
+      s, e, v, r, nh, nm, ends = match(text, '^(%a)|(%w+)|(%w+)|(%-?%d+)|(%d+)|(%d+)(.*)$')
+      if s and ends ~= '' then ed, ad, bar, rs, un = match(ends, '^|?(e?)([123]?)(|?)(%w*),?(%d*)$') end
+    else
+      s, e, v, r, h, nh, nm, kd, st, ty, tg, pr, md, ls, ends = match(text,
+        '^(%a)|(%w+)|(%w+)|(%-?%d+)|(%d+)|(%d+)|(%d+)|(%a)|(%d)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)(.*)$')
+      if s and ends ~= '' then flags, ed, ad, bar, rs, un = match(ends, '^|?([hsm]*)(e?)([123]?)(|?)(%w*),?(%d*)$') end
+    end
+    if not s or not ed or (bar == '' and rs ~= '') then error({err = 'UNREADABLE a record'}) end
+    old_epoch = tonumber(e, 36)
+    if was_super then
+      -- Only the room knows the other parts; a supergroup adds nothing to the plain counts.
+      old = {state = s, after = v, read = tonumber(r), head = math.max(tonumber(r), 0), nh = tonumber(nh), nm = tonumber(nm),
+        kind = 'supergroup', status = '1', type = '', tags = '', peer = '', edits = ed, adds = ad, reset = rs}
+    else
+      old = {state = s, after = v, read = tonumber(r), head = tonumber(h), nh = tonumber(nh), nm = tonumber(nm),
+        kind = kd == 'd' and 'direct' or 'group', status = st, type = ty, tags = tg, peer = pr, made = md, last = ls,
+        edits = ed, adds = ad, reset = rs}
+    end
+    if rs ~= '' then old.unknown = tonumber(un) or 0 end
+  end
+  local same = old and old_epoch == epoch
+  if old and old_epoch > epoch and vouched ~= int(old_epoch) then
+    return old_epoch > rev and rev > 0 and 'A' .. int(old_epoch) or 'K'
   end
   if not old or same then
     -- Only a slot without a record can have a tombstone or a deletion that is later than the membership.
@@ -333,13 +414,23 @@ local function merge(k, a)
     if wants > 0 and since == 0 then since = epoch + wants end
   end
 
-  local new
+  -- The plain counts will move by the difference between the old record and the new one. Where what the record counts for stays
+  -- as it is, three numbers say what it was; otherwise the old record is needed as a whole.
+  local new, settled, old_n, old_m, old_i
   if state ~= 'l' then
     if same then
-      new = {}
-      for field, value in pairs(old) do new[field] = value end
+      settled = preferences == '' and old.kind == kind
+        and (was_super or (old.status == status and old.type == type and old.tags == tags and old.peer == peer))
+      if settled then
+        old_n, old_m, old_i = numbers(old)
+        new = old
+      else
+        new = {}
+        for field, value in pairs(old) do new[field] = value end
+      end
     else
-      new = {state = state, epoch = epoch, read = base, head = base, nh = 0, nm = 0, flags = '', edits = '', adds = '', reset = '', unknown = 0}
+      flags = ''
+      new = {state = state, read = base, head = base, nh = 0, nm = 0, edits = '', adds = '', reset = ''}
     end
     -- A snapshot of the record's own revision is taken as well: it is equal, unless a repair has corrected the record. A repair
     -- sets the revision back to the epoch, so that any snapshot is taken.
@@ -369,74 +460,32 @@ local function merge(k, a)
   end
 
   if new and new.state == 'j' then
-    local function forget(letter, up_to)
-      return redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|' .. letter .. '|', '[' .. mark(letter, up_to))
-    end
-    -- Everything up to there has been read.
-    local function pass(up_to)
-      if up_to <= new.read then return end
-      new.read = up_to
-      if new.nh > 0 then new.nh = new.nh - forget('h', up_to) end
-      if new.nm > 0 then new.nm = new.nm - forget('m', up_to) end
-      if new.edits ~= '' then
-        redis.call('ZREMRANGEBYLEX', marks, '[' .. room .. '|e|', '[' .. mark('e', up_to) .. '|~')
-      end
-      if new.reset ~= '' then
-        forget('x', up_to)
-        if new.unknown <= up_to then new.unknown = 0 end
-      end
-    end
-    if not is_reset and read_to ~= '' then pass(tonumber(read_to)) end
-    -- The mark of an edit of the message at this position, and the edit's stamp.
-    local function edited(position)
-      local from = room .. '|e|' .. string.format('%016.0f', position) .. '|'
-      local found = redis.call('ZRANGEBYLEX', marks, '[' .. from, '[' .. from .. '~', 'LIMIT', 0, 1)[1]
-      return found, found and number(match(found, '|(%d+)|[01]$'))
-    end
-    local function hole(position)
-      if position > new.read and position > new.unknown and redis.call('ZADD', marks, 0, mark('h', position)) == 1 then
-        new.nh = new.nh + 1
-        new.head = math.max(new.head, position)
-        if new.nm > 0 then new.nm = new.nm - redis.call('ZREM', marks, mark('m', position)) end
-        if new.reset ~= '' then redis.call('ZREM', marks, mark('x', position)) end
-      end
-    end
-    local function mention(position)
-      -- An edit comes after the message, whenever it is delivered.
-      if new.edits ~= '' and edited(position) then return end
-      if position > new.read and not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position)))
-        and redis.call('ZADD', marks, 0, mark('m', position)) == 1 then
-        new.nm = new.nm + 1
-        new.head = math.max(new.head, position)
-      end
-    end
-    local function edit(position, stamp, is_named)
-      local found, before = edited(position)
-      if position <= new.read or (before and before >= number(stamp)) then return end
-      if found then redis.call('ZREM', marks, found) end
-      redis.call('ZADD', marks, 0, room .. '|e|' .. string.format('%016.0f', position) .. '|' .. stamp .. '|' .. is_named)
-      new.head = math.max(new.head, position)
-      new.edits = 'e'
-      if new.reset ~= '' then redis.call('ZREM', marks, mark('x', position)) end
-      if is_named == '0' then
-        new.nm = new.nm - redis.call('ZREM', marks, mark('m', position))
-      elseif not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position))) then
-        new.nm = new.nm + redis.call('ZADD', marks, 0, mark('m', position))
-      end
-    end
-    if forgets then new.reset = asked end
-    if is_reset then
+    if not is_reset and read_to ~= '' then pass(new, marks, tonumber(read_to)) end
+    if forgets or is_reset then
       new.reset = asked
-      merge_reset(reset, new, marks, room, {pass = pass, hole = hole, mention = mention, forget = forget, mark = mark})
-      if read_to ~= '' then pass(tonumber(read_to)) end
+      new.unknown = new.unknown or 0
     end
-    for text in string.gmatch(holes, '%d+') do hole(tonumber(text)) end
+    if is_reset then
+      merge_reset(reset, new, marks, room, {
+        pass = function(up_to) pass(new, marks, up_to) end,
+        hole = function(position) hole(new, marks, position) end,
+        mention = function(position) mention(new, marks, position) end,
+        forget = function(letter, up_to) return forget(marks, letter, up_to) end,
+        mark = mark,
+      })
+      if read_to ~= '' then pass(new, marks, tonumber(read_to)) end
+    end
+    if holes ~= '' then
+      for text in string.gmatch(holes, '%d+') do hole(new, marks, tonumber(text)) end
+    end
     for _, one in ipairs(common[1]) do
-      if one[2] > since then hole(one[1]) end
+      if one[2] > since then hole(new, marks, one[1]) end
     end
-    for text in string.gmatch(mentions, '%d+') do mention(tonumber(text)) end
+    if mentions ~= '' then
+      for text in string.gmatch(mentions, '%d+') do mention(new, marks, tonumber(text)) end
+    end
     for _, one in ipairs(common[2]) do
-      if one[2] > since then mention(one[1]) end
+      if one[2] > since then mention(new, marks, one[1]) end
     end
     new.head = math.max(new.head, new.read)
     if preferences ~= '' then
@@ -447,7 +496,7 @@ local function merge(k, a)
         if name == '<' then
           -- The reset, which was merged first.
         elseif position then
-          edit(number(position), stamp, value)
+          edit(new, marks, number(position), stamp, value)
         elseif not stored or tonumber(string.match(stored, '^%d+')) < tonumber(stamp) then
           redis.call('HSET', prefs, field, stamp .. '|' .. value)
         end
@@ -456,34 +505,31 @@ local function merge(k, a)
   end
 
   -- A supergroup's record has no letters of preferences.
-  if new and (preferences ~= '' or (was_super and new.kind ~= 'supergroup')) then new.flags, new.adds = flags_of(prefs) end
+  if new and (preferences ~= '' or (was_super and new.kind ~= 'supergroup')) then flags, new.adds = flags_of(prefs) end
   if new and new.edits ~= '' then
     local left = redis.call('ZRANGEBYLEX', marks, '[' .. room .. '|e|', '[' .. room .. '|e|~', 'LIMIT', 0, 1)
     if #left == 0 then new.edits = '' end
   end
 
-  -- The plain counts move by the difference between the old record and the new one.
   local delta = {}
   local counted_old = old ~= nil and not was_super
   local counted_new = new ~= nil and new.kind ~= 'supergroup'
   local is_super = new ~= nil and not counted_new
-  local settled = same and counted_old and counted_new and old.kind == new.kind and old.status == new.status
-    and old.type == new.type and old.tags == new.tags and old.peer == new.peer and old.adds == new.adds
-  local function some(n) return n > 0 and 1 or 0 end
   if settled then
-    local n, m, i = numbers(new)
-    local on, om, oi = numbers(old)
-    contribute(delta, new, n - on, m - om, i - oi, some(n) - some(on))
+    if counted_new then
+      local n, m, i = numbers(new)
+      contribute(delta, new, n - old_n, m - old_m, i - old_i, (n > 0 and 1 or 0) - (old_n > 0 and 1 or 0))
+    end
   else
     local ref = {}
     if counted_old then
       local n, m, i = numbers(old)
-      contribute(delta, old, -n, -m, -i, -some(n))
+      contribute(delta, old, -n, -m, -i, n > 0 and -1 or 0)
       refer(ref, old, -1)
     end
     if counted_new then
       local n, m, i = numbers(new)
-      contribute(delta, new, n, m, i, some(n))
+      contribute(delta, new, n, m, i, n > 0 and 1 or 0)
       refer(ref, new, 1)
     end
     apply(refs, ref)
@@ -500,7 +546,7 @@ local function merge(k, a)
     local start = new.state .. '|' .. began .. '|' .. new.after .. '|' .. int(new.read) .. '|'
     local ends = new.reset ~= '' and '|' .. new.reset .. (new.unknown > 0 and ',' .. int(new.unknown) or '') or ''
     if counted_new then
-      local flags = new.flags .. new.edits .. new.adds .. ends
+      local flags = flags .. new.edits .. new.adds .. ends
       redis.call('HSET', rooms, room, start .. int(new.head) .. '|' .. new.nh .. '|' .. new.nm .. '|' .. string.sub(new.kind, 1, 1) .. '|'
         .. new.status .. '|' .. new.type .. '|' .. new.tags .. '|' .. new.peer .. '|' .. new.made .. '|' .. new.last
         .. (flags ~= '' and '|' .. flags or ''))

@@ -18,8 +18,7 @@ local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease, state, up_to = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[5])
 
 local now = clock()
-asked[13], asked[14], asked[15] = 'parted', 'timed', 'late'
-local m = opened(meta)
+local m = opened(meta, 'parted', 'timed', 'late')
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local known, take = keyed(KEYS[4], KEYS[5], ARGV[3], now)
 if known then

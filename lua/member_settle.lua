@@ -20,8 +20,7 @@ local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local now = clock()
-asked[13] = 'parted'
-local m = opened(meta)
+local m = opened(meta, 'parted')
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 if not m[7] then
   -- A sender becomes known even if the room has been deleted since.

@@ -18,9 +18,7 @@ local max_messages, max_age, id = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local one, two = ARGV[6], ARGV[7]
 
 local now = clock()
-asked[13], asked[14], asked[15], asked[16] = 'last_id', 'accepted', 'trim', 'told'
-asked[17], asked[18] = 'last_payload', 'parted'
-local m = opened(meta)
+local m = opened(meta, 'last_id', 'accepted', 'trim', 'told', 'last_payload')
 numbers(m, 14, 15)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 -- By time a message that is not known may still come.
@@ -33,7 +31,7 @@ local function unknown()
   reply[17] = 0
   return reply
 end
-local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[18], one, two))
+local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), meta, one, two))
 if not is_theirs then return m[7] and {'MESSAGE'} or unknown() end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)

@@ -22,17 +22,15 @@
 --   then job and record in turn: what else has waited (lib/time)}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} other users have the pair's room,
 --   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the room is gone, or the error UNREADABLE
--- Lib: fanout, arrived, bound, join, time
+-- Lib: fanout
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
 local one, two, found, by_time = ARGV[5], ARGV[6], ARGV[7], ARGV[8] ~= ''
 
 local now = clock()
-asked[13], asked[14], asked[15], asked[16], asked[17], asked[18] = 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'trim'
-asked[19], asked[20], asked[21], asked[22] = 'last_payload', 'last_position', 'parted', 'timed'
-local m = opened(meta)
-numbers(m, 13, 14, 15, 18, 20, 22)
+local m = opened(meta, 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'last_payload', 'timed')
+numbers(m, 13, 14, 15, 19)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local rev, existed = tonumber(m[1] or 0), m[7]
 local function tick()
@@ -41,23 +39,28 @@ local function tick()
 end
 
 local born, head, kind = m[7], tonumber(m[2] or 0), m[3]
+-- All is read before anything is written, so that a key of another type than it should be ends the script before. The first
+-- sender's entry and the oldest message are needed later.
+local looked_at, entry = ARGV[10], redis.call('HGET', members, ARGV[10])
+local oldest = redis.call('LINDEX', log, 0)
 local function member(user)
-  local entry = redis.call('HGET', members, user)
-  if not entry or not born then return nil end
+  if user ~= looked_at then looked_at, entry = user, redis.call('HGET', members, user) end
+  if not entry then return nil end
   local s, epoch, here = string.match(entry, '^(%a)|(%w+)|%d*(h?)')
   if not s or s == 'l' or tonumber(epoch, 36) < tonumber(born) then return nil end
   -- Who has read or sent anything since joining has an h after the base.
-  if s == 'j' and here == '' then redis.call('HSET', members, user, (string.gsub(entry, '^(%a|%w+|%d+)', '%1h', 1))) end
+  if s == 'j' and here == '' then
+    entry = string.gsub(entry, '^(%a|%w+|%d+)', '%1h', 1)
+    redis.call('HSET', members, user, entry)
+  end
   return s, epoch
 end
 
-local set = {}
-local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
-
--- Which of the messages the history knows, and when each was accepted. All is read before anything is written.
-local asked_ids, known = {}, {}
+-- Which of the messages the history knows, and when each was accepted.
+local asked_ids, known, to_everybody = {}, {}, by_time
 for i = 9, #ARGV, 11 do
   asked_ids[#asked_ids + 1] = ARGV[i]
+  to_everybody = to_everybody or ARGV[i + 5] == '*'
 end
 for i, entry in ipairs(redis.call('HMGET', ids, unpack(asked_ids))) do
   if entry then
@@ -68,17 +71,17 @@ for i, entry in ipairs(redis.call('HMGET', ids, unpack(asked_ids))) do
     end
   end
 end
-local length = redis.call('LLEN', log)
-redis.call('HLEN', members)
-if kind == 'supergroup' then redis.call('ZCOUNT', allmentions, 0, 0) end
 
 -- What the order of time needs. It is nothing in a room that keeps nothing of it and takes messages by their arrival.
-local time, waiting, extra, unread = nil, {}, {}, {}
-if by_time or m[22] then
+local time, waiting, extra, unread, last_reset = nil, {}, nil, nil, nil
+if by_time or m[19] then
+  extra, unread = {}, {}
+  -- Lib: arrived, time
   time = time_order(KEYS[7], KEYS[8], KEYS[9], now)
-  time.live = m[22] and time.holds(m[22])
+  time.live = m[19] and time.holds(m[19])
   if time.live then waiting = time.waiting(asked_ids) end
 end
+if kind == 'supergroup' and (to_everybody or time) then redis.call('ZCOUNT', allmentions, 0, 0) end
 
 -- A message that is known changes nothing, so it lets nobody into the room either.
 local any_new = false
@@ -87,12 +90,13 @@ for _, id in ipairs(asked_ids) do
   any_new = not (born and known[id])
 end
 
-local open, job, record = unfinished(pending), '', ''
+local open, job, record, set = unfinished(pending), '', '', {}
 if any_new then
+  local function put(field, value) set[#set + 1] = field; set[#set + 1] = value end
   local made = not born
   if made and found ~= 'new' then return {'LEFT'} end
   if born and kind ~= 'direct' then return {'KIND'} end
-  local here = made and {} or pair_in(members, tonumber(born), m[21], one, two)
+  local here = made and {} or pair_in(members, tonumber(born), meta, one, two)
   if not here then return {'FULL'} end
   local missing = {}
   if not here[one] then missing[1] = one end
@@ -111,6 +115,7 @@ if any_new then
     put('mrev', m[8])
     local epoch_text, base, marks = short(rev), head, ''
     if by_time and head > 0 then
+      -- Lib: join
       local later
       base, later = begins(ARGV[8], tonumber(ARGV[11]), head, log, now, max_messages, max_age)
       marks = marks_of_range(later, missing, ids, false)
@@ -124,6 +129,7 @@ if any_new then
     end
     job, record = rev_text, int(now + lease) .. '\nall' .. (marks ~= '' and '\n\nj|' .. marks or '')
     redis.call('HSET', pending, job, record)
+    looked_at = nil
   end
 end
 if not born then return {'ROOM'} end
@@ -135,10 +141,15 @@ if job == '' and kind == 'supergroup' and m[16] then
 end
 
 local mintime, maxtime, accepted = tonumber(m[13]), tonumber(m[14]), tonumber(m[15] or 0)
-local last, payload, much, reply = nil, '', 0, {}
+local last, payload, much, length = nil, '', 0, nil
+local reply = {'OK', job, record, open, now, unpack(m, 1, 11)}
+reply[17] = 0
 local last_at, last_time = tonumber(string.match(m[10] or '', '^%d+')), tonumber(m[11])
 local readers, take_effect, wait_for_unread
 if time then
+  -- Lib: arrived, bound
+  -- The time of this member's last by-time reset, or nil.
+  function last_reset(user, epoch) return select(2, read_on_arrival(KEYS[9], user, tonumber(epoch, 36))) end
   -- The caller carries it out, unless the membership has ended.
   function wait_for_unread(id, act)
     local s, epoch = string.match(redis.call('HGET', members, act[3]) or '', '^(%a)|(%w+)')
@@ -180,7 +191,7 @@ if time then
       local record
       if act[1] == 'c' and recall then
         if not silent and kind ~= 'direct' then
-          if redis.call('ZADD', KEYS[10], at, at) == 1 and redis.call('ZCOUNT', KEYS[10], '-inf', '+inf') >= tonumber(m[18] or 1024) then much = 1 end
+          if redis.call('ZADD', KEYS[10], at, at) == 1 and redis.call('ZCOUNT', KEYS[10], '-inf', '+inf') >= (tonumber(redis.call('HGET', meta, 'trim') or '') or 1024) then much = 1 end
         end
         if not silent and kind ~= 'supergroup' then record = int(now + lease) .. '\nall\n\nc|' .. at end
         recall = false
@@ -261,10 +272,9 @@ for i = 9, #ARGV, 11 do
     if given and last_at and last_time and moment(at_time, tonumber(rev_text)) < moment(last_time, last_at) then
       -- Late: the room keeps its last message, but this is its newest one.
       m[10] = int(last_at) .. ',' .. rev_text
-      if not last and not m[20] then
+      if not last and redis.call('HEXISTS', meta, 'last_position') == 0 then
         -- An earlier version did not store the position of the last message; there it was the message accepted last.
-        m[20] = int(silent and head or head - 1)
-        put('last_position', m[20])
+        redis.call('HSET', meta, 'last_position', int(silent and head or head - 1))
       end
     else
       last_at, last_time = tonumber(rev_text), at_time
@@ -280,7 +290,7 @@ for i = 9, #ARGV, 11 do
     if not silent and mentions == '*' and recall == '0' then
       if kind == 'supergroup' then
         redis.call('ZADD', allmentions, at, at)
-        if redis.call('ZCOUNT', allmentions, '-inf', '+inf') >= tonumber(m[18] or 1024) then much = 1 end
+        if redis.call('ZCOUNT', allmentions, '-inf', '+inf') >= (tonumber(redis.call('HGET', meta, 'trim') or '') or 1024) then much = 1 end
       else
         named[1] = '*'
       end
@@ -307,7 +317,7 @@ for i = 9, #ARGV, 11 do
       if sender ~= '' then s, epoch = member(sender) end
       if s == 'j' then own = mark and 'r' or silent and 'q' or 'h' end
       if by_time and own == 'r' then
-        local _, reset = read_on_arrival(KEYS[9], sender, tonumber(epoch, 36))
+        local reset = last_reset(sender, epoch)
         if reset and at_time <= reset then
           -- Older than the last reset, it neither moves the read position nor sets a bound.
           own = silent and 'q' or 'h'
@@ -339,16 +349,17 @@ end
 -- that it stays short after an operator has shortened the history.
 local retried, most = now - 900000000, max_messages + 50000
 for _ = 1, #ARGV / 11 + 16 do
-  local oldest = redis.call('LINDEX', log, 0)
   if not oldest then break end
   local stamp, id = string.match(oldest, '^(%d+)|%d+|%-?%d+|([^|]*)')
   -- An element that can't be read counts as old.
   local at = tonumber(stamp or 0)
+  length = length or redis.call('LLEN', log)
   if not (at < now - max_age or (length > max_messages and at < retried) or length > most) then break end
   redis.call('LPOP', log)
   length = length - 1
   local entry = id and redis.call('HGET', ids, id)
   if entry and string.match(entry, '^%d+') == stamp then redis.call('HDEL', ids, id) end
+  oldest = redis.call('LINDEX', log, 0)
 end
 -- Redis expires the whole history some time after its last message. The script puts that off once in ten minutes, for long
 -- enough to cover all messages of those ten minutes.
@@ -358,27 +369,41 @@ if m[17] ~= kept then
   local keep = string.format('%.0f', (max_age + 2 * spell) / 1000)
   redis.call('PEXPIRE', ids, keep)
   redis.call('PEXPIRE', log, keep)
-  put('kept', kept)
+  set[#set + 1] = 'kept'
+  set[#set + 1] = kept
 end
 
-m[1], m[2] = int(rev), int(head)
-put('rev', m[1]); put('head', m[2]); put('accepted', int(accepted))
-if mintime then put('mintime', int(mintime)); put('maxtime', int(maxtime)) end
-if m[10] then put('last_at', m[10]) end
-if last then
-  for i = 1, #last do set[#set + 1] = last[i] end
-  if payload ~= '' then put('last_payload', payload) elseif m[19] then redis.call('HDEL', meta, 'last_payload') end
+last = last or {}
+if payload ~= '' then
+  last[#last + 1] = 'last_payload'
+  last[#last + 1] = payload
+elseif last[1] and m[18] then
+  redis.call('HDEL', meta, 'last_payload')
 end
-redis.call('HSET', meta, unpack(set))
+if mintime ~= tonumber(m[13]) then
+  last[#last + 1] = 'mintime'
+  last[#last + 1] = int(mintime)
+end
+if maxtime ~= tonumber(m[14]) then
+  last[#last + 1] = 'maxtime'
+  last[#last + 1] = int(maxtime)
+end
+if m[10] then
+  last[#last + 1] = 'last_at'
+  last[#last + 1] = m[10]
+end
+for i = 1, #set do last[#last + 1] = set[i] end
+reply[6], reply[7] = int(rev), int(head)
+redis.call('HSET', meta, 'rev', reply[6], 'head', reply[7], 'accepted', int(accepted), unpack(last))
 if time then time.finish(meta) end
 -- If a room of this name was deleted before, Redis would expire its meta.
 if not existed then redis.call('PERSIST', meta) end
-local start = {'OK', job, record, open, now, unpack(m, 1, 11)}
-start[17] = much
-for i = 1, #reply do start[17 + i] = reply[i] end
-start[#start + 1] = #unread
-for _, one in ipairs(unread) do
-  for i = 1, 4 do start[#start + 1] = one[i] end
+reply[15], reply[16], reply[17] = m[10], m[11], much
+reply[#reply + 1] = unread and #unread or 0
+if time then
+  for _, one in ipairs(unread) do
+    for i = 1, 4 do reply[#reply + 1] = one[i] end
+  end
+  for i = 1, #extra do reply[#reply + 1] = extra[i] end
 end
-for i = 1, #extra do start[#start + 1] = extra[i] end
-return start
+return reply

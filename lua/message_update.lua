@@ -20,9 +20,7 @@ local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local id, one, two, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[12]
 
 local now = clock()
-asked[13], asked[14], asked[15], asked[16] = 'last_id', 'accepted', 'trim', 'parted'
-asked[17], asked[18], asked[19] = 'last_text', 'last_type', 'last_payload'
-local m = opened(meta)
+local m = opened(meta, 'last_id', 'accepted', 'trim', 'last_text', 'last_type', 'last_payload')
 numbers(m, 14, 15)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local function answer(word, job, record, open, much)
@@ -44,7 +42,7 @@ local function not_known()
   take('')
   return answer('OK', '', '', unfinished(pending), 0)
 end
-local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), m[16], one, two))
+local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), meta, one, two))
 if not is_theirs then return m[7] and {'MESSAGE'} or not_known() end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
@@ -67,7 +65,7 @@ for i, field in ipairs({'last_text', 'last_type', 'last_payload'}) do
     local value = string.sub(ARGV[8 + i], 2)
     local is = string.sub(redis.sha1hex(value), 1, 8)
     if is_last then
-      if (m[16 + i] or (i == 3 and '{}' or '')) ~= value then
+      if (m[15 + i] or (i == 3 and '{}' or '')) ~= value then
         changed = true
         set[#set + 1] = field
         set[#set + 1] = value

@@ -25,9 +25,7 @@ local user, how, value, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local by_time, event_time = ARGV[10] ~= '', tonumber(ARGV[11])
 
 local now = clock()
-asked[13], asked[14], asked[15], asked[16], asked[17] = 'accepted', 'cleared', 'timed', 'late', 'all_read'
-asked[18] = 'all_set'
-local m = opened(meta)
+local m = opened(meta, 'accepted', 'cleared', 'timed', 'late', 'all_read', 'all_set')
 numbers(m, 13)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local taken, take = keyed(KEYS[7], KEYS[8], ARGV[3], now)

@@ -19,9 +19,7 @@ local how, value, by_time = ARGV[6], ARGV[7], ARGV[8] ~= ''
 if by_time and how == 'all' then how, value = 'time', ARGV[9] end
 
 local now = clock()
-asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position'
-asked[18], asked[19], asked[20], asked[21] = 'cleared', 'told', 'late', 'resets'
-local m = opened(meta)
+local m = opened(meta, 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position', 'cleared', 'told', 'late', 'resets')
 numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local taken, take = keyed(KEYS[5], KEYS[6], ARGV[3], now)

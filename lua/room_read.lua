@@ -25,9 +25,7 @@ local by_time, event_time = ARGV[10] ~= '', tonumber(ARGV[11])
 if by_time and how == 'all' then how, value = 'time', ARGV[11] end
 
 local now = clock()
-asked[13], asked[14], asked[15], asked[16], asked[17] = 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position'
-asked[18], asked[19] = 'cleared', 'late'
-local m = opened(meta)
+local m = opened(meta, 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position', 'cleared', 'late')
 numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local taken, take = keyed(KEYS[6], KEYS[7], ARGV[3], now)

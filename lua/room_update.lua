@@ -14,8 +14,7 @@ local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local kind, custom_type, tags, status, time = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
 local now = clock()
-asked[13] = 'told'
-local m = opened(meta)
+local m = opened(meta, 'told')
 local told = m[13]
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local known, take = keyed(KEYS[3], KEYS[4], ARGV[3], now)

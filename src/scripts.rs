@@ -1,6 +1,7 @@
 //! The Lua scripts of `lua/`, each built once, and calls of them. The header of a script tells what it does, takes and answers.
-//! Code that several scripts need is in `lua/lib/`. The last line of a header, `Lib:`, names the files of `lua/lib/` that are put
-//! before the script's body.
+//! Code that several scripts need is in `lua/lib/`. A line `-- Lib:` names the files of `lua/lib/` that are put in its place: at the
+//! end of the header what each call needs, and in a branch what only this branch needs. Redis runs the whole text for each call,
+//! and each function in it is made anew as soon as the call comes to it; a branch that is not taken costs nothing.
 
 use std::sync::LazyLock;
 
@@ -125,19 +126,23 @@ const LIB: [(&str, &str); 7] = [
     ("time", include_str!("../lua/lib/time.lua")),
 ];
 
-/// The text of a script, with the library files that it names put after its header.
+/// The text of a script, with the library files put where it names them.
 fn composed(file: &str) -> String {
-    let Some((head, body)) = file.split_once("\n-- Lib: ") else {
-        return file.to_owned();
-    };
-    let (names, body) = body.split_once('\n').unwrap_or((body, ""));
-    let mut text = format!("{head}\n-- Lib: {names}\n");
-    for name in names.split(", ") {
-        let part = LIB.iter().find(|(known, _)| *known == name);
-        text.push_str(part.map_or("", |(_, part)| part));
+    let mut text = String::with_capacity(file.len());
+    for line in file.split_inclusive('\n') {
+        text.push_str(line);
+        for name in lib_names(line) {
+            let part = LIB.iter().find(|(known, _)| *known == name);
+            text.push_str(part.map_or("", |(_, part)| part));
+        }
     }
-    text.push_str(body);
     text
+}
+
+/// The library files that this line of a script names.
+fn lib_names(line: &str) -> impl Iterator<Item = &str> {
+    let names = line.trim().strip_prefix("-- Lib: ");
+    names.into_iter().flat_map(|names| names.split(", "))
 }
 
 impl Script {
@@ -279,10 +284,8 @@ mod tests {
                 "{}: order of the header",
                 script.name
             );
-            if let Some((_, names)) = text.split_once("-- Lib: ") {
-                for name in names.lines().next().unwrap().split(", ") {
-                    assert!(LIB.iter().any(|(known, _)| *known == name), "{name}");
-                }
+            for name in script.text.lines().flat_map(lib_names) {
+                assert!(LIB.iter().any(|(known, _)| *known == name), "{name}");
             }
             // The keys named in the header are those that the first line of the body takes, in number.
             let keys = &text[at[1]..at[2]];

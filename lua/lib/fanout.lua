@@ -6,7 +6,7 @@ local function clock()
 end
 
 -- A whole number in digits. Exact below 2^53.
-local function int(n) return string.format('%.0f', n) end
+local function int(n) return string.format('%d', n) end
 
 -- A stamp as it stands in a member's entry: in base 36. Exact below 2^53.
 local function short(n)
@@ -28,9 +28,6 @@ local function unfinished(pending)
   return redis.call('HGETALL', pending)
 end
 
--- The first twelve fields that the accepting scripts read of a room's meta; their reply has the first eleven.
-local asked = {'rev', 'head', 'kind', 'status', 'type', 'tags', 'born', 'mrev', 'created', 'last_at', 'last_time', 'sealed'}
-
 -- Ends the script with UNREADABLE if it can't read what it needs. Scripts call this before they write anything.
 local function must(right, what)
   if not right then error({err = 'UNREADABLE ' .. what}) end
@@ -43,12 +40,18 @@ end
 
 -- The fields at these places must be such numbers, or missing.
 local function numbers(m, ...)
-  for _, place in ipairs({...}) do must(not m[place] or whole(m[place]), 'a number of a room') end
+  local places = {...}
+  for i = 1, #places do
+    local digits = m[places[i]]
+    if digits and not whole(digits) then must(false, 'a number of a room') end
+  end
 end
 
--- The fields of a room's meta that `asked` names, checked.
-local function opened(meta)
-  local m = redis.call('HMGET', meta, unpack(asked))
+-- A room's meta, checked: twelve fields that all accepting scripts read, of which their replies have the first eleven; then the
+-- fields that this script names.
+local function opened(meta, ...)
+  local m = redis.call('HMGET', meta, 'rev', 'head', 'kind', 'status', 'type', 'tags', 'born', 'mrev', 'created', 'last_at',
+    'last_time', 'sealed', ...)
   numbers(m, 1, 2, 7, 9, 11, 12)
   -- When the room accepted its last message; after a comma, when it accepted a newer one that is not the last one by its time.
   local at, later = string.match(m[10] or '', '^(%d+),(%d+)$')
@@ -76,8 +79,8 @@ local function parted(before, left)
 end
 
 -- Who of two users is in a direct room made at `born`: user -> state. nil: the room is not theirs, since others are in it or were
--- in it last; `before` is who has left it.
-local function pair_in(members, born, before, one, two)
+-- in it last.
+local function pair_in(members, born, meta, one, two)
   local here = {}
   local all = redis.call('HGETALL', members)
   for i = 1, #all, 2 do
@@ -91,7 +94,7 @@ local function pair_in(members, born, before, one, two)
     -- The room is the pair's only if nobody else was in it last. Where one of the two is still in it, the last user beside that
     -- one counts; where neither is, the last two users count.
     local stays = here[one] and one or here[two] and two
-    for user in string.gmatch(parted(before, {}), '[^,]+') do
+    for user in string.gmatch(parted(redis.call('HGET', meta, 'parted'), {}), '[^,]+') do
       if user ~= one and user ~= two then return nil end
       if stays and user ~= stays then break end
     end
