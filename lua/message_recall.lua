@@ -10,7 +10,7 @@
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, 1 if room_trim.lua should forget recalled positions} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'MESSAGE'} no such message, or older than the
---   history, or the pair has no such room, or the error UNREADABLE
+--   history, or the pair has no such room, {'FULL'} by time: others have the pair's room, or the error UNREADABLE
 -- Lib: fanout, time
 local meta, members, ids, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -32,7 +32,8 @@ local function unknown()
   return reply
 end
 local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), meta, one, two))
-if not is_theirs then return m[7] and {'MESSAGE'} or unknown() end
+if not is_theirs and m[7] then return {ARGV[8] == '' and 'MESSAGE' or 'FULL'} end
+if not is_theirs then return unknown() end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
 if not entry then return unknown() end

@@ -201,7 +201,7 @@ if time then
         local user, epoch, when = act[3], act[4], tonumber(act[5])
         local s, began, base, more = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)h?%w*(.*)$')
         local set, reset = read_on_arrival(KEYS[9], user, tonumber(epoch, 36))
-        if s == 'j' and began == epoch and not (reset and when <= reset) then
+        if s == 'j' and began == epoch and not (reset and when <= reset) and not time.is_cancelled(user, act[6]) then
           local position = tonumber(at)
           local function skip(before) return set[before] end
           if skip(position) then position = bound('time', at_time, mm, ids, log, now, max_messages, max_age, skip) or 0 end

@@ -13,7 +13,8 @@
 --   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody, then job and record in turn: pending jobs about
 --   the same message, which have to be delivered with this one} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
---   {'MESSAGE'} no such message, or older than the history, or the pair has no such room, or the error UNREADABLE
+--   {'MESSAGE'} no such message, or older than the history, or the pair has no such room,
+--   {'FULL'} by time: others have the pair's room, or the error UNREADABLE
 -- Lib: fanout, keys, time
 local meta, members, ids, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -43,7 +44,8 @@ local function not_known()
   return answer('OK', '', '', unfinished(pending), 0)
 end
 local is_theirs = one == '' or (m[7] and m[3] == 'direct' and pair_in(members, tonumber(m[7]), meta, one, two))
-if not is_theirs then return m[7] and {'MESSAGE'} or not_known() end
+if not is_theirs and m[7] then return {ARGV[14] == '' and 'MESSAGE' or 'FULL'} end
+if not is_theirs then return not_known() end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', ids, id)
 if not entry then return not_known() end

@@ -60,10 +60,16 @@ if by_time then
       was_set = was_set or (place == 18 and time.holds(rev) and math.floor(rev / 1000) >= event_time)
     end
   end
-  for _, line in ipairs(was_set and {} or redis.call('LRANGE', log, -max_messages, -1)) do
-    local rev, sender, flag = string.match(line, '^(%d+)|%d+|%-?%d+|[^|]*|?([^|]*)|?[^|]*|?(%-?)$')
-    if sender == user and flag == '' and tonumber(rev) > epoch and time.holds(rev) and math.floor(rev / 1000) >= event_time then
-      was_set = true
+  -- A message stays in the log for longer than a moment is remembered, also where the history is shorter.
+  local stop = redis.call('LLEN', log)
+  while stop > 0 and not was_set do
+    local chunk = redis.call('LRANGE', log, math.max(stop - 64, 0), stop - 1)
+    stop = stop - 64
+    for i = #chunk, 1, -1 do
+      local rev, sender, flag = string.match(chunk[i], '^(%d+)|%d+|%-?%d+|[^|]*|?([^|]*)|?[^|]*|?(%-?)$')
+      local is_of_then = rev and tonumber(rev) > epoch and math.floor(rev / 1000) >= event_time
+      if not is_of_then then stop = 0 end
+      was_set = was_set or (is_of_then and sender == user and flag == '' and time.holds(rev))
     end
   end
   local has_been_here = here ~= ''
@@ -105,42 +111,38 @@ if #wait > 0 then return {'WAIT', '', '', wait, now, unpack(m, 1, 11)} end
 local counts_again = {}
 local function placed(back, left)
   local moment = by_time and event_time or math.floor(now / 1000)
-  local rev = math.max(tonumber(m[1]) + 1, now)
   local is_count = how == 'count'
   time.reset(user, began, moment, back, is_count and by_time and event_time or nil, left, by_time
-    and math.max(event_time, reset_time or 0) or reset_time, is_count and by_time and event_time or as_of, rev)
+    and math.max(event_time, reset_time or 0) or reset_time, is_count and by_time and event_time or as_of, tonumber(m[1]))
+  if not by_time and m[15] then time.cancel_reads(user, m[1]) end
   time.finish(meta)
 end
-local function nothing(back)
-  if back then
-    placed(back, arrived)
-  else
-    time.has_read(user, began, nil, by_time and event_time or math.floor(now / 1000))
-    time.finish(meta)
-  end
+local function nothing(back, left)
+  m[1] = int(math.max(tonumber(m[1]) + 1, now))
+  redis.call('HSET', meta, 'rev', m[1])
+  placed(back, left)
   take('')
   return {'OK', '', '', unfinished(pending), now, unpack(m, 1, 11)}
 end
 
--- The messages of the history, from the newest one back, some at a time; each with its position (0: silent), time and id, and the
--- text of its element. Nothing older is known.
+-- The messages of the history that count, from the newest one back, some at a time; each with its position, time and id, and what
+-- follows in its element. Then the silent ones. Nothing older is known.
 local length = redis.call('LLEN', log)
 local oldest = math.max(length - max_messages, 0)
 local function history(look)
   local stop = length
   while stop > oldest do
     local chunk = redis.call('LRANGE', log, math.max(stop - 64, oldest), stop - 1)
-    local found, is_over = {}, false
+    local found, silent, is_over = {}, {}, false
     for i = #chunk, 1, -1 do
       local rev, at, time, id, sender, except = string.match(chunk[i], '^(%d+)|(%d+)|(%-?%d+)|([^|]*)|?([^|]*)|?([^|]*)|?%-?$')
       must(rev, 'a message of the history')
       is_over = tonumber(rev) < now - max_age
       if is_over then break end
-      if at ~= '0' then
-        found[#found + 1] = {rev = rev, at = tonumber(at), time = tonumber(time), id = id, sender = sender, except = except}
-      end
+      local list = at == '0' and silent or found
+      list[#list + 1] = {rev = rev, at = tonumber(at), time = tonumber(time), id = id, sender = sender, except = except}
     end
-    if look(found) or is_over then return end
+    if look(found, silent) or is_over then return end
     stop = stop - 64
   end
 end
@@ -163,7 +165,7 @@ if how == 'id' then
   back = tonumber(sent)
   to = silent == 's' and tonumber(at) or tonumber(at) - 1
 elseif how == 'position' then
-  if head == 0 then return nothing() end
+  if head == 0 then return nothing(nil, arrived) end
   local position = math.min(head, tonumber(value))
   history(function(found)
     for _, one in ipairs(found) do
@@ -181,26 +183,30 @@ elseif how == 'time' then
       if one.time >= back then lowest = one.at end
     end
   end)
-  if not lowest then return nothing(back) end
-  to = lowest - 1
+  to = lowest and lowest - 1
 end
 
--- What was read on arrival, and still is after the reset.
+-- What was read on arrival, and still is after the reset. A silent message has its number there, below zero.
 local left = how == 'count' and {} or arrived
 if back and next(arrived) then
   left = {}
   for at in pairs(arrived) do left[at] = true end
-  history(function(found)
+  history(function(found, silent)
     for _, one in ipairs(found) do
       if one.time >= back then left[one.at] = nil end
     end
+    for _, one in ipairs(silent) do
+      local rev, number = string.match(one.time >= back and redis.call('HGET', ids, one.id) or '', '^(%d+)|%d+|%-?%d+|%d+|(%d+)')
+      if rev == one.rev then left[-tonumber(number)] = nil end
+    end
   end)
 end
+if how == 'time' and not to then return nothing(back, left) end
 -- The lowest position that counts again, if it lies below the one that is named: times may be in another order than positions.
 local lowest_again = head + 1
 if back then
   for at in pairs(arrived) do
-    if not left[at] then lowest_again = math.min(lowest_again, at) end
+    if at > 0 and not left[at] then lowest_again = math.min(lowest_again, at) end
   end
 end
 

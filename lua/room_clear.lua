@@ -31,40 +31,42 @@ end
 if not m[7] then return {'ROOM'} end
 -- A message that a member read on arrival is for that member as if never sent, so the clearing may go less far for some. `chain`
 -- has all positions that it goes to, for each member the first one that the member did not read on arrival.
+-- `places` has the place of each in `arrived`: of a silent message that is the number below zero.
 local time = (by_time or m[20]) and time_order(KEYS[7], KEYS[8], KEYS[9], now)
-local chain, users, set = {}, {}, {}
-if m[20] then users, set = time.all_arrived() end
+local chain, places, users, set, by_all = {}, {}, {}, {}, false
+if m[20] then users, set, by_all = time.all_arrived() end
 local function skip(at, position)
-  if set[at] then chain[#chain + 1] = position or at end
+  if set[at] then
+    chain[#chain + 1] = position or at
+    places[#chain] = at
+  end
   return set[at]
 end
-local position, limit = bound(how, value, m, ids, log, now, tonumber(ARGV[4]), tonumber(ARGV[5]), skip)
+local position, limit, sent = bound(how, value, m, ids, log, now, tonumber(ARGV[4]), tonumber(ARGV[5]), skip)
+-- Where all that is known of that time was read on arrival by some, it goes nowhere for a member who read it all so.
+if not position and #chain > 0 then position, limit = 0, sent end
 if not position then return {'MESSAGE'} end
 chain[#chain + 1] = position
 position = chain[1]
-local but = {}
-if #chain > 1 and m[3] ~= 'supergroup' then
-  for _, user in ipairs(users) do
-    local epoch = string.match(redis.call('HGET', KEYS[10], user) or '', '^j|(%w+)')
-    local own = epoch and read_on_arrival(KEYS[9], user, tonumber(epoch, 36)) or {}
-    if own[position] then
-      local n = 1
-      while n < #chain and own[chain[n]] do n = n + 1 end
-      but[#but + 1] = user .. ':' .. int(chain[n])
-    end
-  end
-end
 
 -- For members who were reset by time as of a later moment it is too old.
 local moment = by_time and (how == 'time' and tonumber(value) or tonumber(ARGV[9])) or math.floor(now / 1000)
 local too_old = by_time and m[20] and time.resets_since(moment) or {}
-if m[3] ~= 'supergroup' then
-  for user in pairs(too_old) do
-    for i = #but, 1, -1 do
-      if string.match(but[i], '^(.*):%d+$') == user then table.remove(but, i) end
+-- For whom a job's position does not hold, as it stands in the job: user:position, or user: where it is too old.
+local function others()
+  local but, own = {}, {}
+  if #chain > 1 and by_all then users = redis.call('HKEYS', KEYS[10]) end
+  for _, user in ipairs(#chain > 1 and users or {}) do
+    local epoch = not too_old[user] and string.match(redis.call('HGET', KEYS[10], user) or '', '^j|(%w+)')
+    own = epoch and read_on_arrival(KEYS[9], user, tonumber(epoch, 36)) or {}
+    if own[places[1]] then
+      local n = 1
+      while n < #chain and own[places[n]] do n = n + 1 end
+      but[#but + 1] = user .. ':' .. int(chain[n])
     end
-    but[#but + 1] = user .. ':'
   end
+  for user in pairs(too_old) do but[#but + 1] = user .. ':' end
+  return #but > 0 and '|' .. table.concat(but, ',') or ''
 end
 local open, job, record = unfinished(pending), '', ''
 if m[3] == 'supergroup' and m[19] then
@@ -76,24 +78,32 @@ end
 -- After a reset a read position may be below 0.
 if position > 0 or m[21] or by_time then
   m[1] = int(math.max(tonumber(m[1]) + 1, now))
-  -- An earlier entry with a position that is not higher has no effect any more, unless this one is too old for some members. The
-  -- others are for members who have been reset since.
+  -- An earlier entry with no position that is higher has no effect any more, unless this one is too old for some. The others are
+  -- for members who have been reset since, or who read messages on arrival.
   local list = {}
   if m[3] == 'supergroup' then
-    for rev, at in string.gmatch(m[18] or '', '(%d+)|([%d;]+)') do
-      if next(too_old) or tonumber(string.match(at, '%d+$')) > chain[#chain] then list[#list + 1] = rev .. '|' .. at end
+    local lowest = math.min(unpack(chain, math.max(#chain - 4000, 1)))
+    for rev, all in string.gmatch(m[18] or '', '(%d+)|([%d;:%-]+)') do
+      local highest = 0
+      for at in string.gmatch(all .. ';', '(%d+);') do highest = math.max(highest, tonumber(at)) end
+      if highest > lowest or next(too_old) then list[#list + 1] = rev .. '|' .. all end
     end
-    if #list > 1 and not m[21] then list = {list[1]} end
+    if #list > 1 and not m[20] and not m[21] then list = {list[1]} end
   end
-  if m[3] == 'supergroup' and #list < 8 then
+  if m[3] == 'supergroup' and #list < (m[20] and 32 or 8) then
+    for n, at in ipairs(chain) do chain[n] = (places[n] and places[n] < 0 and int(places[n]) .. ':' or '') .. int(at) end
     list[#list + 1] = m[1] .. '|' .. table.concat(chain, ';')
     redis.call('HSET', meta, 'rev', m[1], by_time and 'all_read' or 'all_set', m[1], 'cleared', table.concat(list, ','))
   else
     job = m[1]
-    record = int(now + lease) .. '\nall\n\nr|' .. int(position) .. (#but > 0 and '|' .. table.concat(but, ',') or '')
+    record = int(now + lease) .. '\nall\n\nr|' .. int(position) .. others()
     redis.call('HSET', meta, 'rev', job, by_time and 'all_read' or 'all_set', job)
     redis.call('HSET', pending, job, record)
   end
+else
+  -- There is nothing to read, but everybody has been here.
+  m[1] = int(math.max(tonumber(m[1]) + 1, now))
+  redis.call('HSET', meta, 'rev', m[1], 'all_set', m[1])
 end
 if by_time then
   if how == 'time' then limit = tonumber(value) elseif how == 'position' then limit = time_at(position, log, tonumber(ARGV[4])) end

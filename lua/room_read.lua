@@ -50,13 +50,13 @@ if by_time and reset_time and (how == 'time' and tonumber(value) or event_time) 
 end
 local function skip(at) return arrived and arrived[at] end
 if m[3] == 'supergroup' then read = math.max(read, cleared_up_to(m[18], reset or epoch, skip, exempt) or read) end
-local position, more = bound(how, value, m, ids, log, now, max_messages, max_age, skip)
-local limit = position and more
+local position, more, sent = bound(how, value, m, ids, log, now, max_messages, max_age, skip)
+local limit = position and more or sent
 if not position then
   local forgotten = more
   if not forgotten and by_time then
     local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
-    time.wait(value, 'r', user, began, int(event_time))
+    time.wait(value, 'r', user, began, int(event_time), m[1])
     time.finish(meta)
     take('')
     return {'OK', '', '', unfinished(pending), now, unpack(m, 1, 11)}

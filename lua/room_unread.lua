@@ -53,7 +53,8 @@ if state == 'j' then
       local to_all, but = string.match(all[i + 1], '^%d+\nall\n\nr|(%d+)|?([^|]*)$')
       if to_all and tonumber(all[i]) > since then
         local _, from = string.find(',' .. but, ',' .. user .. ':', 1, true)
-        read = math.max(read, tonumber(from and string.match(',' .. but, '^%d+', from + 1) or to_all))
+        if from then to_all = string.match(',' .. but, '^%d+', from + 1) or read end
+        read = math.max(read, tonumber(to_all))
       end
       if string.find(all[i + 1], user, 1, true) then
         names, act = string.match(all[i + 1], '^%d+\n%a+\n([^\n]*)\n(.*)$')

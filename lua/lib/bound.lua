@@ -3,9 +3,9 @@
 
 -- `how` is all, id, time or position, and `value` the id, the time (milliseconds) or the position. Returns the position and, of
 -- an id or a time, the time up to which that is; or nil: there is no such message, or it is older than the history and not the
--- room's last one; or nil and a number: the position is older than the history, and not above this number.
+-- room's last one; or nil, a number and that time: the position is older than the history, and not above this number.
 -- `skip`, if it is given, says of a position whether it is as if never sent: for a member who read that message on arrival
--- (lib/time).
+-- (lib/time). Of a message that is named by its id it is asked with its place in `arrived`, and where that leads.
 local function bound(how, value, m, ids, log, now, max_messages, max_age, skip)
   local head = tonumber(m[2])
   if how == 'all' then return head end
@@ -47,7 +47,7 @@ local function bound(how, value, m, ids, log, now, max_messages, max_age, skip)
   end
   -- Where nothing is forgotten there is no such message.
   if first == 1 then return 0, time end
-  return nil, (first or head + 1) - 1
+  return nil, (first or head + 1) - 1, time
 end
 
 -- When the message at this position was sent; nil: the history does not have it.
@@ -66,15 +66,20 @@ end
 
 -- Up to which position a member of a supergroup has read it by clearings after the revision `since`: that at which the membership
 -- began, or that of its last reset. nil: by none. `list` is the field `cleared` of the meta: a comma list of rev|position, or of
--- several positions with ; between them, of which the first one holds that the member does not skip, or the last.
+-- several positions with ; between them, of which the first one holds that the member does not skip, or the last. Of a silent
+-- message it is -number:position: the number says whether the member skips it.
 -- `exempt`: commas around revisions of clearings that are too old for the member.
 local function cleared_up_to(list, since, skip, exempt)
   local up_to
-  for rev, positions in string.gmatch(list or '', '(%d+)|([%d;]+)') do
+  for rev, positions in string.gmatch(list or '', '(%d+)|([%d;:%-]+)') do
     if since < tonumber(rev) and not (exempt and string.find(exempt, ',' .. rev .. ',', 1, true)) then
-      local holds
-      for position in string.gmatch(positions, '%d+') do
-        if not holds or (skip and skip(holds)) then holds = tonumber(position) end
+      local holds, of
+      for one in string.gmatch(positions, '[^;]+') do
+        if not holds or (skip and skip(of)) then
+          local silent, at = string.match(one, '^(%-%d+):(%d+)$')
+          holds = tonumber(at or one)
+          of = tonumber(silent) or holds
+        end
       end
       up_to = math.max(up_to or 0, holds)
     end

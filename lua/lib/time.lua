@@ -6,6 +6,7 @@
 --     u|* -> the same for everybody, without an epoch: each entry ends with : and the rev up to which a membership has begun
 --     s|USER -> time:accepted of the event that made the membership's state
 --     w|ID -> what waits for the message with this id: a JSON list, each an act, when it was accepted, and what belongs to it
+--     c|USER -> the revision of the last reset by arrival: it cancels the user's reads that wait since an earlier revision
 --   bounds (sorted set): USER, or *, -> the latest read bound; and each field of `timed` -> when it was written, below zero
 --   arrived (hash): USER -> epoch|positions that this member read on arrival; * -> position:rev, read by who joined before rev
 -- The meta has `timed`, when one of the first two was written last, and `late`, the last position that was read on arrival.
@@ -177,16 +178,16 @@ local function time_order(timed, bounds, arrived, now)
     o.late = o.late or '0'
   end
 
-  -- The users who have read any on arrival, and all those positions.
+  -- The users who have read any on arrival, all those positions, and whether everybody has read any.
   function o.all_arrived()
     local users, set, all = {}, {}, redis.call('HGETALL', arrived)
     for i = 1, #all, 2 do
       local is_reset = string.find(all[i], '|', 1, true)
       if all[i] ~= '*' and not is_reset then users[#users + 1] = all[i] end
       local positions = is_reset and '' or string.match(all[i + 1], '|(.*)$') or string.gsub(all[i + 1], ':%d+', '')
-      for at in string.gmatch(positions, '%d+') do set[tonumber(at)] = true end
+      for at in string.gmatch(positions, '%-?%d+') do set[tonumber(at)] = true end
     end
-    return users, set
+    return users, set, redis.call('HEXISTS', arrived, '*') == 1
   end
 
   -- A membership has ended.
@@ -236,6 +237,13 @@ local function time_order(timed, bounds, arrived, now)
     list[#list + 1] = {...}
     table.insert(list[#list], 2, int(now))
     write('w|' .. id, cjson.encode(list))
+  end
+
+  -- A reset by arrival cancels the user's reads that wait, and whether one did so after the revision `since`.
+  function o.cancel_reads(user, rev) write('c|' .. user, rev) end
+  function o.is_cancelled(user, since)
+    local rev = redis.call('HGET', timed, 'c|' .. user)
+    return rev and since and tonumber(rev) > tonumber(since)
   end
 
   -- What waits for these messages: id -> list.

@@ -18,6 +18,7 @@ pub(super) struct RoomView {
     pub(super) snapshot: Snapshot,
     pub(super) entry: Option<Membership>,
     pub(super) peer: String,
+    /// Positions that don't count for the user: recalled ones, and those that were read on arrival.
     pub(super) recalled: Vec<u64>,
     pub(super) jobs: BTreeSet<String>,
 }

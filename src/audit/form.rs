@@ -265,11 +265,17 @@ fn meta(field: &str, value: &str) -> FormCheck {
             list => ids(list, ','),
         },
         "parted" => ids(value, ','),
-        // `rev|position`
+        // `rev|position`; of a silent message `rev|-number:position`
         "cleared" => value.split(',').try_for_each(|cleared| {
             let (rev, positions) = cleared.split_once('|').ok_or(NO_RECORD)?;
             number(rev)?;
-            positions.split(';').try_for_each(number)
+            positions.split(';').try_for_each(|one| {
+                let (silent, at) = match one.strip_prefix('-') {
+                    Some(named) => named.split_once(':').ok_or(NO_RECORD)?,
+                    None => ("0", one),
+                };
+                number(silent).and_then(|()| number(at))
+            })
         }),
         "last_id" => id(value),
         "last_text" | "last_type" | "name" | "cover" | "description" | "webhook" | "bot_state" => {

@@ -105,6 +105,7 @@ impl Audit {
                     keys.members(),
                     keys.recalled(),
                     keys.pending(),
+                    keys.arrived(),
                 ]);
                 Item::Script(call.arg(user.as_str()).arg(read))
             })

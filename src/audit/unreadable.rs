@@ -129,8 +129,14 @@ fn read_page(kind: Type, from: &str, answer: Value) -> Result<KeyPage> {
 /// The fields that a room's meta lacks: it has to have all of them, or none.
 fn missing(meta: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<&'static str> {
     let has = |field: &str| meta.contains_key(field.as_bytes());
-    // A deleted room keeps its revision for a day, and a room that does not exist may be sealed.
-    if meta.len() == usize::from(has("rev")) + usize::from(has("sealed")) {
+    // A deleted room keeps its revision for a day. A room that does not exist may be sealed, and may have what waits for a message
+    // between two users.
+    if meta.len()
+        == ["rev", "sealed", "timed"]
+            .into_iter()
+            .filter(|field| has(field))
+            .count()
+    {
         return Vec::new();
     }
     let mut needed = ALWAYS.to_vec();
@@ -426,7 +432,13 @@ mod tests {
                 .map(|field| (field.as_bytes().to_vec(), b"5".to_vec()));
             missing(&meta.collect()).len()
         };
-        for fields in [&[][..], &["rev"], &["sealed"], &["rev", "sealed"]] {
+        for fields in [
+            &[][..],
+            &["rev"],
+            &["sealed"],
+            &["rev", "sealed"],
+            &["timed"],
+        ] {
             assert_eq!(missing(fields), 0, "{fields:?}");
         }
         assert_eq!(missing(&["rev", "born"]), ALWAYS.len() - 2);

@@ -260,14 +260,21 @@ pub(crate) fn logged_position(line: &str) -> Option<u64> {
 }
 
 /// Up to which position a member of a supergroup has read it at least by clearings after the stamp `since`, by the field
-/// `cleared` of its meta: a comma list of `rev|position`. Of several positions with `;` between them each holds for some members,
-/// and the last one for all.
-pub(crate) fn cleared_up_to(list: &str, since: u64) -> Option<u64> {
+/// `cleared` of its meta, as `lua/lib/bound.lua` says: a comma list of `rev|position`. Of several positions with `;` between them
+/// each holds for some members. `exempt`: the revisions of clearings that are too old for the member.
+pub(crate) fn cleared_up_to(list: &str, since: u64, exempt: &str) -> Option<u64> {
     let cleared = list.split(',').filter_map(|one| one.split_once('|'));
-    let last = |to: &str| to.rsplit(';').next().and_then(whole_number);
-    let numbers = cleared.filter_map(|(rev, to)| Some((whole_number(rev)?, last(to)?)));
-    let owned = numbers.filter(|(rev, _)| since < *rev);
+    let position = |to: &str| whole_number(to.rsplit(':').next().unwrap_or_default());
+    let lowest = |to: &str| to.split(';').filter_map(position).min();
+    let numbers = cleared.filter_map(|(rev, to)| Some((whole_number(rev)?, lowest(to)?)));
+    let is_exempt = |rev: u64| exempt.split(',').any(|one| whole_number(one) == Some(rev));
+    let owned = numbers.filter(|(rev, _)| since < *rev && !is_exempt(*rev));
     owned.map(|(_, to)| to).max()
+}
+
+/// The revisions of clearings that are too old for a member, of what `lua/lib/arrived.lua` keeps of the member's resets.
+pub(crate) fn exempt_from(resets: &str) -> &str {
+    resets.rsplit('|').next().unwrap_or_default()
 }
 
 /// Whether a reset is in the form in which `read_reset.lua` writes it and `deliver.lua` takes it.
@@ -439,9 +446,24 @@ mod tests {
             ("9|5,12|3", 11, Some(3)),
             ("9|5,12|3", 12, None),
             ("9|5;4;2,12|1", 8, Some(2)),
+            ("9|3;5", 8, Some(3)),
+            ("9|-7:5;4", 8, Some(4)),
             ("x", 1, None),
         ] {
-            assert_eq!(cleared_up_to(list, epoch), up_to, "{list} {epoch}");
+            assert_eq!(cleared_up_to(list, epoch, ""), up_to, "{list} {epoch}");
+        }
+        // A clearing that is too old for the member.
+        for (resets, up_to) in [
+            ("a|7|7|8|", Some(5)),
+            ("a|7|7|8|9", Some(3)),
+            ("a|7||8|10,9", Some(3)),
+            ("a|7|7|8|9,12", None),
+        ] {
+            assert_eq!(
+                cleared_up_to("9|5,12|3", 8, exempt_from(resets)),
+                up_to,
+                "{resets}"
+            );
         }
     }
 

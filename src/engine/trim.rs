@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::connection::{Item, Redis};
 use crate::counts::record::read_position;
-use crate::counts::room::{Membership, cleared_up_to, logged_position};
+use crate::counts::room::{Membership, cleared_up_to, exempt_from, logged_position};
 use crate::engine::faults::Faults;
 use crate::engine::members::parse_members;
 use crate::engine::reply::{Reply, maybe_text, number};
@@ -103,9 +103,12 @@ impl Trimmer {
     async fn least_read(&self, app: &AppId, room: &Enc, born: u64, bound: u64) -> Result<u64> {
         let keys = RoomKeys::new(app, room);
         let members = keys.members();
-        let mut get = redis::cmd("HGET");
-        get.arg(keys.meta()).arg("cleared");
-        let cleared = maybe_text(self.redis.query(&get).await?)?.unwrap_or_default();
+        let mut get = redis::cmd("HMGET");
+        get.arg(keys.meta()).arg("cleared").arg("late");
+        let mut meta = Reply::new(self.redis.query(&get).await?)?;
+        let cleared = maybe_text(meta.value()?)?.unwrap_or_default();
+        // By-time events may have left clearings that are too old for some members.
+        let may_exempt = !cleared.is_empty() && maybe_text(meta.value()?)?.is_some();
         let serving = self.redis.serving(&members).await?;
         let (mut least, mut cursor) = (bound, "0".to_owned());
         loop {
@@ -124,20 +127,32 @@ impl Trimmer {
             };
             let items: Vec<Item> = joined
                 .iter()
-                .flat_map(|(user, _)| {
-                    let user = UserKeys::new(app, user);
-                    [record(user.rooms()), record(user.supers())]
+                .flat_map(|(name, _)| {
+                    let user = UserKeys::new(app, name);
+                    let mut resets = redis::cmd("HGET");
+                    resets
+                        .arg(keys.arrived())
+                        .arg(format!("r|{}", name.as_str()));
+                    let resets = may_exempt.then_some(Item::Plain(resets));
+                    let records = [record(user.rooms()), record(user.supers())];
+                    resets.into_iter().chain(records)
                 })
                 .collect();
             let mut answers = self.redis.send_all(&items).await?.into_iter();
             for (_, membership) in &joined {
+                let resets = match may_exempt {
+                    true => maybe_text(answers.next().unwrap_or(redis::Value::Nil))?,
+                    false => None,
+                };
+                let exempt = resets.as_deref().map_or("", exempt_from);
                 // A member without a record has read nothing since joining. A reset may have gone back below the base.
                 let base = if membership.reset.is_some() {
                     0
                 } else {
                     membership.base
                 };
-                let cleared = cleared_up_to(&cleared, membership.marked_since()).unwrap_or(0);
+                let since = membership.marked_since();
+                let cleared = cleared_up_to(&cleared, since, exempt).unwrap_or(0);
                 let mut read = base.max(cleared);
                 for answer in answers.by_ref().take(2) {
                     let record = maybe_text(answer)?.unwrap_or_default();

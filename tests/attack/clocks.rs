@@ -34,6 +34,9 @@ mod restored;
 /// What is remembered for a time.
 mod memory;
 
+/// Events that are placed by their own times.
+mod order;
+
 /// What is seen while the work of a dead pod is finished.
 mod prefixes;
 

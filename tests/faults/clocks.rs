@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 
 use crate::report::{self, Row};
 use crate::storm::{Scene, Seen, config, set_up, storm};
+use crate::support::check;
 use crate::support::clock::{Clock, HOUR, MINUTE, MS, SECOND, YEAR, in_words};
-use crate::support::history::History;
+use crate::support::history::{History, chosen_seeds, setting};
 use crate::support::servers::{Cluster, Sentinels};
 use crate::support::{App, Config, Pod, RedisServer, Wait, assert_no_drift, until};
 
@@ -94,6 +95,32 @@ impl Steps {
             write!(text, "\n  {step}").unwrap();
         }
         text
+    }
+}
+
+/// Steps of the one clock by which a server runs to which events come by time. What the order of time remembers is either as good as
+/// untouched by them - the clock stays between the times of the events and the ends of what is remembered, which hold for ten
+/// minutes - or forgotten, after a step back of an hour or more.
+const NEAR_BACK: i64 = 40 * SECOND;
+const NEAR_FORWARD: i64 = MINUTE;
+
+impl Steps {
+    /// One such step.
+    fn step_near_or_far(&mut self, clock: &Clock, left: &mut (i64, i64)) {
+        let by = match self.rng.random_range(0..20) {
+            0 => -self.length_between(HOUR, YEAR),
+            1..12 => -self.length_between(MS, NEAR_BACK),
+            _ => self.length_between(MS, NEAR_FORWARD),
+        };
+        if by > -HOUR {
+            let left = if by < 0 { &mut left.0 } else { &mut left.1 };
+            if by.abs() > *left {
+                return;
+            }
+            *left -= by.abs();
+        }
+        clock.step(by);
+        self.done.push(format!("Redis steps {}", in_words(by)));
     }
 }
 
@@ -283,6 +310,46 @@ async fn histories_agree_with_the_model_on_one_redis_whose_clock_steps() {
     for app in &pods.config.apps {
         assert_no_drift(&redis.url(), &app.id);
     }
+}
+
+/// By time the model has to know the server's clock: one history for each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn histories_by_time_agree_with_the_model_on_one_redis_whose_clock_steps() {
+    let seeds = chosen_seeds().unwrap_or_else(|| (506..510).collect());
+    let mut tasks: tokio::task::JoinSet<check::Check> = tokio::task::JoinSet::new();
+    for seed in seeds {
+        tasks.spawn(async move {
+            let clock = Clock::new();
+            let redis = RedisServer::by_clock(&clock, &["--appendonly", "no"]);
+            let pods = Pods::by_clocks(Config::apps(1), &redis.url(), &mut Steps::new(seed));
+            let mut history =
+                History::by_time(App::new(&pods.config.apps[0], &pods.bases()[0]), seed);
+            let (way, stepping) = (pods.bases(), shared(Steps::new(seed)));
+            let (mut left, steps, ticking) = (
+                (NEAR_BACK, NEAR_FORWARD),
+                Arc::clone(&stepping),
+                clock.clone(),
+            );
+            history.before = Box::new(move |app| {
+                let mut steps = locked(&steps);
+                app.base.clone_from(way.choose(&mut steps.rng).unwrap());
+                if steps.rng.random_bool(0.3) {
+                    steps.step_near_or_far(&ticking, &mut left);
+                }
+            });
+            history.ahead = Box::new(move || Some(clock.ahead() / MS));
+            let steps = setting("TEST_STEPS").unwrap_or(400);
+            history.run(steps, seed % 2 == 0).await.map_err(|why| {
+                let file = history.save("clock");
+                let report = locked(&stepping).report();
+                format!("seed {seed} (all events in {file}): {why}\n{report}")
+            })?;
+            pods.assert_alive();
+            assert_no_drift(&redis.url(), &pods.config.apps[0].id);
+            Ok(())
+        });
+    }
+    check::all(tasks).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

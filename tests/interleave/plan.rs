@@ -36,6 +36,10 @@ const WENT_WRONG: &[&str] = &[
     "group-warm.super.recall.held",
     "group-new.join.read.held",
 ];
+/// A member's resets and reads from two devices, which meet in each of these scenes.
+const RESETS: &[&str] = &["unread", "unreadfrom", "set"];
+const READS: &[&str] = &["read", "readid", "readtime", "clear"];
+const WHERE_THEY_MEET: &[&str] = &["group", "group-read", "super", "direct"];
 /// Of everything else.
 const ONE_IN: u64 = 800;
 
@@ -161,8 +165,8 @@ fn lot(name: &str) -> u64 {
 }
 
 /// Of `all`, what is run without being asked for: every pair of the most important operations in one scene of groups and one of
-/// direct rooms, a quarter of them killed as well as held, whatever has gone wrong before, and of all else one in so many. The same
-/// every time.
+/// direct rooms, a quarter of them killed as well as held, every reset that meets a read, whatever has gone wrong before, and of all
+/// else one in so many. The same every time.
 fn usual(all: Vec<Meeting>) -> Vec<Meeting> {
     let pair = |meeting: &Meeting| {
         let direct = matches!(meeting.scene.family, Family::ByHand | Family::Pair);
@@ -182,8 +186,16 @@ fn usual(all: Vec<Meeting>) -> Vec<Meeting> {
         let least = firsts.entry(meeting.first.name).or_insert(u64::MAX);
         *least = lot(&meeting.to_string()).min(*least);
     }
+    let are = |meeting: &Meeting, first: &[&str], others: &[&str]| {
+        first.contains(&meeting.first.name) && others.contains(&meeting.others().as_str())
+    };
     let is_usual = |meeting: &Meeting| {
         let name = meeting.to_string();
+        if WHERE_THEY_MEET.contains(&meeting.scene.name)
+            && (are(meeting, RESETS, READS) || are(meeting, READS, RESETS))
+        {
+            return true;
+        }
         let chosen = scenes.get(&pair(meeting)) == Some(&scene_lot(meeting));
         chosen && (meeting.end == End::Held || lot(&name).is_multiple_of(4))
             || WENT_WRONG.contains(&name.as_str())

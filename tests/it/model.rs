@@ -18,6 +18,9 @@ mod waiting;
 /// The order of time: marks and numbers, and what comes late after them or is older.
 mod resets;
 
+/// The order of time in a history that is shorter than it, and by a clock that steps back.
+mod short;
+
 /// The order of time, all orders of arrival of small histories.
 mod orders;
 

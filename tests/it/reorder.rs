@@ -11,8 +11,11 @@ use std::net::TcpStream;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use redis::{Connection, Value};
+use serde_json::{Value as Json, json};
 
+use crate::support::check::{self, Questions};
 use crate::support::history::History;
+use crate::support::model::Model;
 use crate::support::{App, Config, PATIENCE, Pod, RedisServer, scripts};
 
 const SEEDS: [u64; 4] = [201, 202, 203, 204];
@@ -48,50 +51,15 @@ async fn deliveries_in_any_order_and_number_end_in_the_same_state() {
     );
 
     let mut connection = redis.connect();
-    let slots: BTreeSet<String> = calls
-        .iter()
-        .flat_map(|call| call.iter().skip(3))
-        .filter_map(|key| String::from_utf8(key.clone()).ok())
-        .filter_map(|key| key.strip_suffix(":counts").map(str::to_owned))
-        .filter(|slot| slot.starts_with("unread:v1:{"))
-        .collect();
+    let slots = slots(&calls);
     let expected = state(&mut connection, &slots);
     let resets = calls.iter().filter(|call| !reset_by(call).is_empty());
     assert!(resets.count() > 20, "there are few resets");
     let mut rng = StdRng::seed_from_u64(7);
     for order in 0..ORDERS {
         let again = reordered(&calls, &mut rng);
-        for slot in &slots {
-            for what in WRITTEN {
-                let _: Value = redis::cmd("DEL")
-                    .arg(format!("{slot}:{what}"))
-                    .query(&mut connection)
-                    .unwrap();
-            }
-        }
-        let (mut closer, mut refused) = (0, 0);
-        let mut rest: VecDeque<&Call> = again.iter().collect();
-        let (mut waiting, mut told) = (Vec::new(), BTreeSet::new());
-        while let Some(call) = rest.pop_front() {
-            let mut reply = call_again(&mut connection, call);
-            if reply.iter().any(|letter| letter == "C") {
-                closer += 1;
-                reply = call_again(&mut connection, &with_all_keys(call));
-            }
-            if !reset_by(call).is_empty() && told.insert(std::ptr::from_ref(call)) {
-                // What was refused for the lack of a reset comes again before anything else, as a pod sends it.
-                waiting.drain(..).for_each(|call| rest.push_front(call));
-            }
-            // What is late says so, and is kept or let be all the same.
-            reply.retain(|word| !word.starts_with('>') && !word.starts_with('A'));
-            if reply.iter().any(|word| word.starts_with('R')) {
-                refused += 1;
-                waiting.push(call);
-                reply.retain(|word| !word.starts_with('R'));
-            }
-            assert!(reply.iter().all(|letter| letter == "K"), "{reply:?}");
-        }
-        assert!(waiting.is_empty(), "a reset is missing");
+        empty(&mut connection, &slots);
+        let (closer, refused) = replay(&mut connection, again.iter());
         assert!(closer > 0, "nobody took a closer look");
         assert!(
             refused > 0,
@@ -103,6 +71,152 @@ async fn deliveries_in_any_order_and_number_end_in_the_same_state() {
         }
         assert_eq!(got.len(), expected.len());
     }
+}
+
+/// Every order in which the deliveries of a few events may come that move a read position back and forth, and then all of them
+/// again. The events are a member's own from two devices, and messages by somebody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_order_of_a_few_deliveries_of_reads_and_marks_ends_in_the_same_state() {
+    let of_a = |kind: &str, field: &str, value: Json| json!({"type": kind, "room": "r", "user": "a", field: value});
+    let read = |id: &str| of_a("room.read", "up_to_id", id.into());
+    let unread = |id: &str| of_a("room.unread", "from_id", id.into());
+    let number = |unread: u64| of_a("counts.set", "unread", unread.into());
+    let message = |id: &str| json!({"type": "message.sent", "room": "r", "id": id, "sender": "b", "mentions": ["a"]});
+    let own = |id: &str| json!({"type": "message.sent", "room": "r", "id": id, "sender": "a"});
+    let histories = [
+        vec![read("2"), unread("1"), message("4")],
+        vec![unread("1"), read("2"), message("4")],
+        vec![read("3"), message("4"), unread("2"), read("4")],
+        vec![message("4"), unread("3"), own("5"), unread("2")],
+        vec![read("3"), number(5), message("4"), read("1")],
+        vec![read("2"), unread("1"), number(1), message("4")],
+    ];
+    let redis = RedisServer::start();
+    let kinds = ["direct", "group", "supergroup"];
+    let config = Config::apps(kinds.len() * histories.len());
+    let pod = Pod::start(&config, &redis);
+    let mut keys = config.apps.iter();
+    let (mut orders, mut refused) = (0, 0);
+    for kind in kinds {
+        for events in &histories {
+            let app = App::new(keys.next().unwrap(), &pod.base);
+            let monitor = Monitor::start(&redis);
+            let mut model = Model::default();
+            let mut before = vec![
+                json!({"type": "room.updated", "room": "r", "kind": kind}),
+                json!({"type": "member.joined", "room": "r", "users": ["a", "b"]}),
+            ];
+            before.extend(["1", "2", "3"].map(message));
+            app.must(&json!(before)).await;
+            for event in events {
+                app.must(event).await;
+            }
+            for event in before.iter().chain(events) {
+                model.apply(event);
+            }
+            check::user(&app, &model, "a", &Questions::default())
+                .await
+                .unwrap_or_else(|why| panic!("{kind} {events:?}: {why}"));
+            let calls = monitor.deliveries(&redis);
+            let mut connection = redis.connect();
+            let slots = slots(&calls);
+            let expected = state(&mut connection, &slots);
+            for order in permutations(calls.len()) {
+                if !comes_after_what_it_resets(&calls, &order) {
+                    continue;
+                }
+                empty(&mut connection, &slots);
+                let again = order.iter().chain(order.iter().rev());
+                let done = replay(&mut connection, again.map(|at| &calls[*at]));
+                assert_eq!(
+                    state(&mut connection, &slots),
+                    expected,
+                    "{kind} {events:?} delivered as {order:?}"
+                );
+                orders += 1;
+                refused += done.1;
+            }
+        }
+    }
+    println!("{orders} orders, {refused} refusals");
+    assert!(orders > 500 && refused > 50, "{orders} {refused}");
+}
+
+/// Whether each reset comes, the first time, after all that was told before it to the same member.
+fn comes_after_what_it_resets(calls: &[Call], order: &[usize]) -> bool {
+    let place = |call: usize| order.iter().position(|at| *at == call);
+    calls.iter().enumerate().all(|(at, call)| {
+        let reset = reset_by(call);
+        (0..at).all(|earlier| {
+            let (room, users) = parts(&calls[earlier]);
+            let concerns = users.iter().any(|(user, _)| reset.contains(&(room, *user)));
+            !concerns || place(earlier) < place(at)
+        })
+    })
+}
+
+/// All orders of so many.
+fn permutations(count: usize) -> Vec<Vec<usize>> {
+    (0..count).fold(vec![Vec::new()], |all, next| {
+        let insert = |order: &Vec<usize>, at: usize| {
+            let mut order = order.clone();
+            order.insert(at, next);
+            order
+        };
+        let longer = all
+            .iter()
+            .flat_map(|order| (0..=order.len()).map(move |at| insert(order, at)));
+        longer.collect()
+    })
+}
+
+/// The users' slots that the calls write.
+fn slots(calls: &[Call]) -> BTreeSet<String> {
+    calls
+        .iter()
+        .flat_map(|call| call.iter().skip(3))
+        .filter_map(|key| String::from_utf8(key.clone()).ok())
+        .filter_map(|key| key.strip_suffix(":counts").map(str::to_owned))
+        .filter(|slot| slot.starts_with("unread:v1:{"))
+        .collect()
+}
+
+fn empty(connection: &mut Connection, slots: &BTreeSet<String>) {
+    for slot in slots {
+        let keys = WRITTEN.map(|what| format!("{slot}:{what}"));
+        let _: Value = redis::cmd("DEL").arg(&keys).query(connection).unwrap();
+    }
+}
+
+/// Makes the calls in that order. Answers how often users took a closer look, and how many calls were refused and came again.
+fn replay<'a>(
+    connection: &mut Connection,
+    again: impl Iterator<Item = &'a Call>,
+) -> (usize, usize) {
+    let (mut closer, mut refused) = (0, 0);
+    let mut rest: VecDeque<&Call> = again.collect();
+    let (mut waiting, mut told) = (Vec::new(), BTreeSet::new());
+    while let Some(call) = rest.pop_front() {
+        let mut reply = call_again(connection, call);
+        if reply.iter().any(|letter| letter == "C") {
+            closer += 1;
+            reply = call_again(connection, &with_all_keys(call));
+        }
+        if !reset_by(call).is_empty() && told.insert(std::ptr::from_ref(call)) {
+            // What was refused for the lack of a reset comes again before anything else, as a pod sends it.
+            waiting.drain(..).for_each(|call| rest.push_front(call));
+        }
+        // What is late says so, and is kept or let be all the same.
+        reply.retain(|word| !word.starts_with('>') && !word.starts_with('A'));
+        if reply.iter().any(|word| word.starts_with('R')) {
+            refused += 1;
+            waiting.push(call);
+            reply.retain(|word| !word.starts_with('R'));
+        }
+        assert!(reply.iter().all(|letter| letter == "K"), "{reply:?}");
+    }
+    assert!(waiting.is_empty(), "a reset is missing");
+    (closer, refused)
 }
 
 type Pair<'a> = (&'a [u8], &'a [u8]);

@@ -84,6 +84,9 @@ impl Model {
 
     fn apply_once(&mut self, event: &Value, order: Order) -> Checked<Outcome> {
         let when = &When::of(event, order, self.clock())?;
+        if let Ok(Some(room)) = optional_id(event, "room") {
+            self.stamped(room, when);
+        }
         match event.get("type").and_then(Value::as_str).ok_or(INVALID)? {
             "user.updated" => self.user_updated(event),
             "user.deleted" => self.user_deleted(event, when),

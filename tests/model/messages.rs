@@ -118,9 +118,11 @@ impl Model {
         let history = self.history;
         if let (Some(to), Some(sender)) = (to, sender) {
             let pair = BTreeSet::from([to.to_owned(), sender.to_owned()]);
+            // Open: what waits for a message between the two waits for the room that it makes.
+            let makes = !self.rooms.contains_key(&room_id);
             let waiting: Vec<Waiting> = self
                 .waiting
-                .extract_if(.., |(two, _)| *two == pair)
+                .extract_if(.., |(two, _)| makes && *two == pair)
                 .map(|(_, waiting)| waiting)
                 .collect();
             let room = self.rooms.entry(room_id.clone()).or_insert_with(|| {
@@ -139,6 +141,8 @@ impl Model {
         }
         self.accepted += 1;
         let serial = self.accepted;
+        let by_stamp = self.stamped(&room_id, when);
+        let accepted = self.stamp(&room_id);
         let room = self.room_mut(&room_id)?;
         let position = (!silent).then(|| room.head() as u64 + 1);
         room.messages.push(Message {
@@ -153,12 +157,12 @@ impl Model {
             message_type,
             payload,
             given,
-            accepted: when.accepted,
+            accepted,
             serial,
         });
         room.read_on_arrival(message_id, when);
         if let Some(sender) = sender {
-            room.sent_by(sender, mark_read, when);
+            room.sent_by(sender, mark_read, &by_stamp);
         }
         room.waited_for(message_id, when.accepted, history);
         Ok(Outcome::Applied(position))

@@ -138,7 +138,7 @@ pub struct Message {
     pub payload: Map<String, Value>,
     /// Whether the event gave the time; without, the message can't be late.
     given: bool,
-    /// When the room accepted it.
+    /// The stamp with which the room accepted it: after a clock has stepped back that is no earlier than the one before.
     accepted: i64,
     /// The order of acceptance over all rooms.
     pub serial: u64,
@@ -176,6 +176,8 @@ pub struct Model {
     pub lost_messages: bool,
     /// The time at which events are accepted, in milliseconds; none: the time of now.
     pub now: Option<i64>,
+    /// By room: the latest time at which it has accepted anything. It outlasts the room.
+    stamps: BTreeMap<String, i64>,
     /// What events with a key have left: the name of a room or of a user, the key, and the type of event.
     keys: BTreeMap<(Name, String), String>,
     /// What names a message between two users who have no room, by the two.

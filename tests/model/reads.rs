@@ -30,28 +30,24 @@ impl Room {
     }
 
     /// How far who has read all up to a time has read, if the room still knows. What was read on arrival is for that member as if
-    /// never sent.
+    /// never sent. Open: of what is older than the history the room knows only the earliest and the latest time.
     fn position_at(&self, user: &str, time: i64, history: Option<usize>) -> Checked<i64> {
         let membership = self.membership(user).ok_or("not_a_member")?;
-        let counted: Vec<(i64, &Message)> = (1..)
-            .zip(self.counted())
-            .filter(|(_, m)| !membership.read_on_arrival.contains(&m.id))
-            .collect();
-        if counted.iter().all(|(_, m)| m.time <= time) {
-            return Ok(counted.last().map_or(0, |(position, _)| *position));
-        }
-        if counted.iter().all(|(_, m)| m.time > time) {
+        let all = self.counted();
+        if all.iter().all(|m| m.time > time) {
             return Ok(0);
         }
         let first = self.first_known(history);
-        let mut known = counted
-            .iter()
-            .rev()
-            .filter(|(position, _)| *position >= first);
-        match known.find(|(_, m)| m.time <= time) {
-            Some((position, _)) => Ok(*position),
-            // All that is forgotten has been read.
-            None if membership.read + 1 >= first => Ok(0),
+        let is_whole = all.iter().all(|m| m.time <= time);
+        let counted = (1..)
+            .zip(all)
+            .filter(|(_, m)| !membership.read_on_arrival.contains(&m.id));
+        let is_up_to =
+            |(position, m): &(i64, &Message)| is_whole || *position >= first && m.time <= time;
+        match counted.filter(is_up_to).last() {
+            Some((position, _)) => Ok(position),
+            // Nothing is forgotten, or all that is forgotten has been read.
+            None if is_whole || first == 1 || membership.read + 1 >= first => Ok(0),
             None => Err("message_not_found"),
         }
     }
@@ -118,7 +114,7 @@ impl Room {
         membership.has_been_here = true;
     }
 
-    /// `room.read` of one member, and what others come to for each member.
+    /// `room.read` of one member, and what `user.read_all` comes to in each room.
     pub(super) fn read_to(
         &mut self,
         user: &str,
@@ -127,10 +123,7 @@ impl Room {
         history: Option<usize>,
     ) -> Checked<Outcome> {
         let membership = self.membership(user).ok_or("not_a_member")?;
-        let moment = when.moment(match up_to {
-            Some(Point::Time(time)) => Some(*time),
-            _ => None,
-        });
+        let moment = self.moment_of(up_to, when);
         if membership.is_reset_since(moment, when) {
             return Ok(Outcome::Duplicate(None));
         }
@@ -138,6 +131,32 @@ impl Room {
         let bound = self.bound_of(up_to, history);
         self.has_read(user, position, bound, moment, when);
         Ok(Outcome::Applied(None))
+    }
+
+    /// A clearing, or a read that has waited, which can't be refused for one member: where the message itself was read on arrival,
+    /// and whatever else is not later has been forgotten, the position stays where it is.
+    pub(super) fn read_as_far_as_known(
+        &mut self,
+        user: &str,
+        up_to: Option<&Point>,
+        when: &When,
+        history: Option<usize>,
+    ) -> Checked<Outcome> {
+        match self.read_to(user, up_to, when, history) {
+            Err("message_not_found") => {
+                let (bound, moment) = (self.bound_of(up_to, history), self.moment_of(up_to, when));
+                self.has_read(user, 0, bound, moment, when);
+                Ok(Outcome::Applied(None))
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn moment_of(&self, up_to: Option<&Point>, when: &When) -> i64 {
+        when.moment(match up_to {
+            Some(Point::Time(time)) => Some(*time),
+            _ => None,
+        })
     }
 
     /// An own message reads up to itself, unless it is not to mark as read.
@@ -222,12 +241,13 @@ impl Model {
         verdict
     }
 
-    /// Everybody who has joined reads, as by `room.read`. Open: an id that the room doesn't know is rejected, by time too; so is
-    /// what the room has forgotten, if one member's read would be. Of the members for whom it is older than a reset nothing
-    /// changes. Open: a time that lies in what the room has forgotten is rejected, whatever the members have read.
+    /// Everybody who has joined reads, as by `room.read`. Open: an id that the room doesn't know is rejected, by time too. Of the
+    /// members for whom it is older than a reset nothing changes. Open: a time that lies in what the room has forgotten is
+    /// rejected, whatever the members have read.
     pub(super) fn room_cleared(&mut self, event: &Value, when: &When) -> Checked<Outcome> {
         let up_to = when.up_to(point(event, "up_to")?);
         let history = self.history;
+        let when = &self.stamped(id(event, "room")?, when);
         let room = self.room_mut(id(event, "room")?)?;
         let members: Vec<String> = room.joined().map(str::to_owned).collect();
         match &up_to {
@@ -238,10 +258,7 @@ impl Model {
             _ => {}
         }
         for user in &members {
-            room.read_position_of(user, up_to.as_ref(), history)?;
-        }
-        for user in &members {
-            room.read_to(user, up_to.as_ref(), when, history)?;
+            room.read_as_far_as_known(user, up_to.as_ref(), when, history)?;
         }
         Ok(Outcome::Applied(None))
     }

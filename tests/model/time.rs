@@ -73,8 +73,9 @@ impl Lasting {
         }
     }
 
+    /// After a clock has stepped back it does so for a while longer, but what is too far ahead is due.
     fn holds(&self, now: i64) -> bool {
-        now - self.accepted < TEN_MINUTES
+        (now - self.accepted).abs() < TEN_MINUTES
     }
 }
 
@@ -226,7 +227,7 @@ impl Room {
         let is_due = |one: &mut Waiting| one.id == id;
         let due: Vec<Waiting> = self.waiting.extract_if(.., is_due).collect();
         for Waiting { what, when, .. } in due {
-            if accepted - when.accepted >= TEN_MINUTES {
+            if (accepted - when.accepted).abs() >= TEN_MINUTES {
                 continue;
             }
             let when = When { accepted, ..when };
@@ -235,7 +236,9 @@ impl Room {
             let _ = match what {
                 Awaited::Recall => self.recall(id, history),
                 Awaited::Edit(edit) => self.edit(id, &edit, history),
-                Awaited::Read { user } => self.read_to(&user, Some(&point), &when, history),
+                Awaited::Read { user } => {
+                    self.read_as_far_as_known(&user, Some(&point), &when, history)
+                }
                 Awaited::Unread { user } => self.unread_from(&user, &point, &when, history),
             };
         }
@@ -243,6 +246,24 @@ impl Room {
 }
 
 impl Model {
+    /// An event of now in that room. Own messages and clearings that come by arrival are remembered by the room's stamp.
+    pub(super) fn stamped(&mut self, room: &str, when: &When) -> When {
+        let stamp = self.stamps.entry(room.to_owned()).or_default();
+        *stamp = when.accepted.max(*stamp);
+        match when.order {
+            Order::Arrival => When {
+                accepted: *stamp,
+                ..*when
+            },
+            _ => *when,
+        }
+    }
+
+    /// The stamp of what the room accepts now.
+    pub(super) fn stamp(&self, room: &str) -> i64 {
+        self.stamps.get(room).copied().unwrap_or_default()
+    }
+
     /// The time of now, or the one that a test has set.
     pub(super) fn clock(&self) -> i64 {
         let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

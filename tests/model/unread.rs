@@ -64,8 +64,8 @@ impl Room {
 
     /// `room.unread` of one member.
     ///
-    /// Open: by arrival it takes the bound back as well, and what was read on arrival counts again. It says so of the very
-    /// message that it names. And it does so where the position stays, since what it names was unread as of its time.
+    /// Open: by arrival it takes the bound back as well, and what was read on arrival counts again, as far as the history goes. It
+    /// says so of the very message that it names. And it does so where the position stays, since what it names was unread as of its time.
     pub(super) fn unread_from(
         &mut self,
         user: &str,
@@ -90,7 +90,8 @@ impl Room {
         let from_there_on: Vec<String> = match &back {
             None => Vec::new(),
             Some(back) => {
-                let later = self.messages.iter().filter(|m| m.time >= back.time);
+                let known = &self.messages[self.known(history)..];
+                let later = known.iter().filter(|m| m.time >= back.time);
                 later.map(|m| m.id.clone()).collect()
             }
         };

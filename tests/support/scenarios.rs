@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 use super::check;
-use super::history::History;
+use super::history::{History, chosen_seeds, setting};
 use super::servers::{Cluster, Sentinels};
 use super::traffic::{self, Answered, Writer};
 use super::{App, Config, PATIENCE, Pod, RateLimit, Reply, Wait, eventually, until};
@@ -22,22 +22,30 @@ const ANSWER: Duration = Duration::from_secs(8);
 
 // ---------------------------------------------------------------------------------------------------------- histories
 
-/// Random histories, each compared with the model step by step, on the Redis at `url`.
+/// Random histories, each compared with the model step by step, on the Redis at `url`. Every other one is by time.
 pub async fn histories(config: &mut Config, url: &str, seeds: std::ops::Range<u64>, steps: u64) {
+    let seeds = chosen_seeds().unwrap_or_else(|| seeds.collect());
     *config = Config {
         redis: config.redis.clone(),
-        ..Config::apps(seeds.clone().count())
+        ..Config::apps(seeds.len())
     };
     let pod = Pod::start_at(config, url);
     let mut tasks = tokio::task::JoinSet::new();
-    for (seed, keys) in seeds.zip(&config.apps) {
+    for (seed, keys) in seeds.into_iter().zip(&config.apps) {
         let app = App::new(keys, &pod.base);
         tasks.spawn(async move {
-            let mut history = History::new(app, seed);
+            let start = match seed % 2 == 0 {
+                true => History::by_time,
+                false => History::new,
+            };
+            let mut history = start(app, seed);
             history
-                .run(steps, false)
+                .run(setting("TEST_STEPS").unwrap_or(steps), false)
                 .await
-                .map_err(|reason| format!("seed {seed}: {reason}"))
+                .map_err(|reason| {
+                    let file = history.save("topology");
+                    format!("seed {seed} (all events in {file}): {reason}")
+                })
         });
     }
     check::all(tasks).await;

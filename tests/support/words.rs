@@ -21,7 +21,8 @@ pub static ALL: [&str; 10] = [
     "order",
 ];
 
-/// Those of histories by arrival: also of those under faults, where the server's clock is not the model's.
+/// Those of histories by arrival: also of those on servers whose clocks step apart, which the model does not know. (One clock it can
+/// be told: `History::ahead`.)
 pub fn by_arrival() -> &'static [&'static str] {
     let (order, others) = ALL.split_last().unwrap();
     assert_eq!(*order, "order");

@@ -31,6 +31,7 @@ pub(super) fn timed(field: &str, value: &str) -> FormCheck {
             moments(bounds, parts).and_then(|()| moments(set, parts))
         }
         ("s", user) => id(user).and_then(|()| moments(value, 2)),
+        ("c", user) => id(user).and_then(|()| number(value)),
         ("w", message) => {
             id(message)?;
             let waiting: Result<Vec<Vec<String>>, _> = serde_json::from_str(value);
@@ -38,7 +39,7 @@ pub(super) fn timed(field: &str, value: &str) -> FormCheck {
             let is_act = |act: &Vec<String>| {
                 matches!(
                     (act.first().map(String::as_str), act.len()),
-                    (Some("c"), 2) | (Some("r" | "u"), 5) | (Some("e"), 6)
+                    (Some("c"), 2) | (Some("u"), 5) | (Some("r" | "e"), 6)
                 )
             };
             acts.iter().all(is_act).then_some(()).ok_or(NO_RECORD)

@@ -6,7 +6,9 @@ use super::unexpected_reply;
 use crate::counts::room::Job;
 use crate::engine::deliver::LEASE_MICROS;
 use crate::error::Result;
-use crate::event::{Change, Edit, EventOutcome, Mentions, Message, RoomOrPeer, UnreadFrom, Wait};
+use crate::event::{
+    Change, Edit, EventOutcome, Mentions, Message, RoomOrPeer, Subject, UnreadFrom, Wait,
+};
 use crate::keys::{Enc, encode};
 use crate::names::{MessageId, RoomId, UserId};
 use crate::scripts::{self, ScriptCall};
@@ -212,6 +214,35 @@ impl RoomWorker<'_> {
             .apply_room(self.app, RoomSteps { name, steps }, Wait::Applied);
         self.outcomes.extend(Box::pin(applied).await?);
         Ok(())
+    }
+
+    /// What waits for a message between two users, whose room others have taken, waits in the room that the message would make.
+    pub(super) async fn wait_elsewhere(
+        &mut self,
+        (tried, change): (Found, Change),
+        sent_at: SentAt,
+        key: String,
+    ) -> Result<EventOutcome> {
+        let ids = self.writer.direct_room_ids(self.app);
+        let (Found::New(n), Some(Subject::Pair(one, two))) = (tried, change.subject()) else {
+            return self.reject("MESSAGE");
+        };
+        if n == ids.last() {
+            return self.reject("MESSAGE");
+        }
+        let name = ids.of(one, two, n + 1)?;
+        let step = Step {
+            sent_at,
+            key,
+            found: Found::New(n + 1),
+            ..Step::internal(change)
+        };
+        let steps = vec![step];
+        let applied = self
+            .writer
+            .apply_room(self.app, RoomSteps { name, steps }, Wait::Applied);
+        let outcome = Box::pin(applied).await?.pop();
+        outcome.map_or_else(|| Err(unexpected_reply()), |(_, outcome)| Ok(outcome))
     }
 
     /// Looks for the direct room of two users after one of them has left the room of this worker: another room that either of

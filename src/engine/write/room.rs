@@ -181,9 +181,18 @@ impl RoomWorker<'_> {
                 change => change,
             };
             self.send(std::mem::take(&mut messages)).await?;
+            let waits = change.message_id().is_some().then(|| change.clone());
             let outcome = self
                 .apply(change, step.sent_at, step.up_to, &step.key)
                 .await?;
+            let outcome = match (outcome, waits) {
+                // The message may still come, into another room of the two.
+                (EventOutcome::Rejected(Rejection::DirectRoomFull), Some(waits)) => {
+                    self.wait_elsewhere((step.found, waits), step.sent_at, step.key)
+                        .await?
+                }
+                (outcome, _) => outcome,
+            };
             self.outcomes.push((step.index, outcome));
         }
         self.send(messages).await

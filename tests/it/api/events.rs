@@ -14,6 +14,9 @@ mod resets;
 /// The order of time.
 mod order;
 
+/// Of the order of time each case that has a name.
+mod placed;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 

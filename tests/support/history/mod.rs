@@ -56,6 +56,8 @@ pub struct History {
     pub deletes_users: bool,
     /// Runs before each request; it may choose another pod.
     pub before: Box<dyn FnMut(&mut App) + Send>,
+    /// How far the server's clock is ahead of the true one, in milliseconds, where the model has to know.
+    pub ahead: Box<dyn Fn() -> Option<i64> + Send>,
     /// Requests with events, and the slowest answer to one.
     pub asked: (usize, Duration),
 }
@@ -81,6 +83,7 @@ impl History {
             sent: Vec::new(),
             deletes_users: true,
             before: Box::new(|_| ()),
+            ahead: Box::new(|| None),
             asked: (0, Duration::ZERO),
         }
     }
@@ -89,6 +92,7 @@ impl History {
         self.compare(true).await?;
         let mut since_all = 0;
         while (self.sent.len() as u64) < steps {
+            self.prepare();
             let (order, events, outcomes) = self.batch();
             self.app.by_time = order == Order::Time;
             since_all += events.len();
@@ -99,6 +103,7 @@ impl History {
                     .iter()
                     .all(|event| self.universe.is_defined(&self.model, event))
             {
+                self.prepare();
                 let again: Vec<Outcome> = events
                     .iter()
                     .map(|event| self.model.apply_in(order, event))
@@ -119,6 +124,14 @@ impl History {
             })?;
         }
         self.compare(true).await
+    }
+
+    /// What has to be before a request, and what time it is then.
+    fn prepare(&mut self) {
+        (self.before)(&mut self.app);
+        if let Some(ahead) = (self.ahead)() {
+            self.model.now = Some(jiff::Timestamp::now().as_millisecond() + ahead);
+        }
     }
 
     /// The next request. It ends where a room is made whose id only the server knows.
@@ -147,7 +160,6 @@ impl History {
     }
 
     async fn send(&mut self, events: &[Value], expected: &[Outcome]) -> check::Check {
-        (self.before)(&mut self.app);
         let start = Instant::now();
         let reply = match events {
             [one] if self.rng.random_bool(0.6) => self.app.events(one, Wait::Applied).await,
