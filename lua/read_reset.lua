@@ -7,7 +7,8 @@
 --   6 pending (hash: job -> record), 7 and 8 keys that were taken (hashes),
 --   9 timed (hash), 10 bounds (sorted set) and 11 arrived (hash): lib/time
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
---   4 history in messages, 5 history in microseconds, 6 user, 7 id|time|position: back to before that; or count: so many messages
+--   4 history in messages (of which a reset knows the newest 10,000: longer scripts would keep Redis from all else), 5 history in
+--   microseconds, 6 user, 7 id|time|position: back to before that; or count: so many messages
 --   are unread, 8 the id, the time (milliseconds), the position, or the number, 9 with count: '' or how many of them are mentions,
 --   10 '' or, if the event is placed by its time, time or import, 11 that time (milliseconds). By time the number is as of then,
 --   and what names an unknown message waits for it
@@ -20,7 +21,7 @@
 -- Lib: fanout, keys, arrived, bound, time
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
-local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
+local max_messages, max_age = math.min(tonumber(ARGV[4]), 10000), tonumber(ARGV[5])
 local user, how, value, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local by_time, event_time = ARGV[10] ~= '', tonumber(ARGV[11])
 
@@ -43,6 +44,17 @@ if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} e
 local epoch = tonumber(began, 36)
 local head, is_supergroup = tonumber(m[2]), m[3] == 'supergroup'
 
+-- The elements of the history, from the newest one back, until `look` has seen enough. Nothing older is known.
+local function newest_first(look)
+  local stop = redis.call('LLEN', log)
+  local oldest = math.max(stop - max_messages, 0)
+  while stop > oldest do
+    local chunk = redis.call('LRANGE', log, math.max(stop - 64, oldest), stop - 1)
+    if look(chunk) then return end
+    stop = stop - 64
+  end
+end
+
 -- By time it is late if something later has set the read position, or has said the number, or if the number is old and the user
 -- has read or sent anything since joining.
 local time = time_order(KEYS[9], KEYS[10], KEYS[11], now)
@@ -62,12 +74,16 @@ if by_time then
       was_set = was_set or (place == 18 and time.holds(rev) and math.floor(rev / 1000) >= event_time)
     end
   end
-  for _, line in ipairs(was_set and {} or redis.call('LRANGE', log, -max_messages, -1)) do
-    local rev, sender, flag = string.match(line, '^(%d+)|%d+|%-?%d+|[^|]*|?([^|]*)|?[^|]*|?(%-?)$')
-    if sender == user and flag == '' and tonumber(rev) > epoch and time.holds(rev) and math.floor(rev / 1000) >= event_time then
-      was_set = true
+  newest_first(function(chunk)
+    for i = #chunk, 1, -1 do
+      local rev, sender, flag = string.match(chunk[i], '^(%d+)|%d+|%-?%d+|[^|]*|?([^|]*)|?[^|]*|?(%-?)$')
+      must(rev, 'a message of the history')
+      -- All that is older was accepted before that time, or before what is remembered.
+      local is_older = tonumber(rev) <= epoch or math.floor(rev / 1000) < event_time
+      if was_set or is_older or (tonumber(rev) < now and not time.holds(rev)) then return true end
+      was_set = sender == user and flag == '' and time.holds(rev)
     end
-  end
+  end)
   local has_been_here = here ~= ''
   local is_old = event_time < math.floor(now / 1000) - 600000 and has_been_here
   if was_set or time.was_set_since(user, began, event_time) or (how == 'count' and ((as_of and event_time <= as_of) or is_old)) then
@@ -124,14 +140,9 @@ local function nothing(back)
   return {'OK', '', '', unfinished(pending), now, unpack(m, 1, 11)}
 end
 
--- The messages of the history, from the newest one back, some at a time; each with its position (0: silent), time and id, and the
--- text of its element. Nothing older is known.
-local length = redis.call('LLEN', log)
-local oldest = math.max(length - max_messages, 0)
+-- The messages of the history that have a position, from the newest one back, some at a time.
 local function history(look)
-  local stop = length
-  while stop > oldest do
-    local chunk = redis.call('LRANGE', log, math.max(stop - 64, oldest), stop - 1)
+  newest_first(function(chunk)
     local found, is_over = {}, false
     for i = #chunk, 1, -1 do
       local rev, at, time, id, sender, except = string.match(chunk[i], '^(%d+)|(%d+)|(%-?%d+)|([^|]*)|?([^|]*)|?([^|]*)|?%-?$')
@@ -142,9 +153,8 @@ local function history(look)
         found[#found + 1] = {rev = rev, at = tonumber(at), time = tonumber(time), id = id, sender = sender, except = except}
       end
     end
-    if look(found) or is_over then return end
-    stop = stop - 64
-  end
+    return look(found) or is_over
+  end)
 end
 
 -- Where a room.unread goes back to.
