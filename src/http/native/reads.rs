@@ -88,7 +88,9 @@ pub(super) fn rows(query: Query<'_>) -> Result<Option<RoomRows>, Problem> {
 
 /// The length of a page.
 pub(super) fn limit(value: &str) -> Result<usize, Problem> {
-    let number = value.parse().ok();
+    // Not +5, which `parse` takes.
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = is_number.then(|| value.parse().ok()).flatten();
     let number = number.filter(|number| (1..=MAX_ROWS).contains(number));
     number.ok_or_else(|| Problem::bad(format!("limit must be 1 to {MAX_ROWS}")))
 }

@@ -194,6 +194,7 @@ async fn rows_come_in_pages_and_only_where_something_is_unread() {
         "only=",
         "only=unread&only=unread",
         "limit=0",
+        "limit=%2B5",
         "limit=10001",
         "limit=-1",
         "limit=",
