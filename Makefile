@@ -76,7 +76,7 @@ lint:
 	"$$(scripts/install cargo-machete)" --skip-target-dir
 	scripts/deny
 
-# RUNS=n: inputs for each target, 0: the seeds alone; ONLY=heads,events,queries,tokens,usersig,records: these. Needs a C++ compiler.
+# RUNS=n: inputs for each target, 0: the seeds alone; ONLY=heads,events,counts,queries,tokens,usersig,records: these. Needs a C++ compiler.
 fuzz:
 	RUNS="$(or $(RUNS),1000000)" CARGO="$(CARGO)" scripts/fuzz "$(ONLY)"
 

@@ -7,7 +7,8 @@
 --   6 pending (hash: job -> record), 7 and 8 keys that were taken (hashes),
 --   9 timed (hash), 10 bounds (sorted set) and 11 arrived (hash): lib/time
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
---   4 history in messages, 5 history in microseconds, 6 user, 7 id|time|position: back to before that; or count: so many messages
+--   4 history in messages (of which a reset knows the newest 10,000: longer scripts would keep Redis from all else), 5 history in
+--   microseconds, 6 user, 7 id|time|position: back to before that; or count: so many messages
 --   are unread, 8 the id, the time (milliseconds), the position, or the number, 9 with count: '' or how many of them are mentions,
 --   10 '' or, if the event is placed by its time, time or import, 11 that time (milliseconds). By time the number is as of then,
 --   and what names an unknown message waits for it
@@ -20,7 +21,7 @@
 -- Lib: fanout, keys, arrived, bound, time
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
-local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
+local max_messages, max_age = math.min(tonumber(ARGV[4]), 10000), tonumber(ARGV[5])
 local user, how, value, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local by_time, event_time = ARGV[10] ~= '', tonumber(ARGV[11])
 
@@ -40,6 +41,17 @@ local start, state, began, here, rest, since, reset = string.match(entry, '^((%a
 if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} end
 local epoch = tonumber(began, 36)
 local head, is_supergroup = tonumber(m[2]), m[3] == 'supergroup'
+
+-- The newest elements of the log, from the last one back, until `look` has seen enough; at most so many.
+local function newest_first(most, look)
+  local stop = redis.call('LLEN', log)
+  local oldest = math.max(stop - most, 0)
+  while stop > oldest do
+    local chunk = redis.call('LRANGE', log, math.max(stop - 64, oldest), stop - 1)
+    if look(chunk) then return end
+    stop = stop - 64
+  end
+end
 
 -- By time it is late if something later has set the read position, or has said the number, or if the number is old and the user
 -- has read or sent anything since joining.
@@ -61,17 +73,16 @@ if by_time then
     end
   end
   -- A message stays in the log for longer than a moment is remembered, also where the history is shorter.
-  local stop = redis.call('LLEN', log)
-  while stop > 0 and not was_set do
-    local chunk = redis.call('LRANGE', log, math.max(stop - 64, 0), stop - 1)
-    stop = stop - 64
+  newest_first(10000, function(chunk)
     for i = #chunk, 1, -1 do
       local rev, sender, flag = string.match(chunk[i], '^(%d+)|%d+|%-?%d+|[^|]*|?([^|]*)|?[^|]*|?(%-?)$')
-      local is_of_then = rev and tonumber(rev) > epoch and math.floor(rev / 1000) >= event_time
-      if not is_of_then then stop = 0 end
-      was_set = was_set or (is_of_then and sender == user and flag == '' and time.holds(rev))
+      must(rev, 'a message of the history')
+      -- All that is older was accepted before that time, or before what is remembered.
+      local is_older = tonumber(rev) <= epoch or math.floor(rev / 1000) < event_time
+      if was_set or is_older or (tonumber(rev) < now and not time.holds(rev)) then return true end
+      was_set = sender == user and flag == '' and time.holds(rev)
     end
-  end
+  end)
   local has_been_here = here ~= ''
   local is_old = event_time < math.floor(now / 1000) - 600000 and has_been_here
   if was_set or time.was_set_since(user, began, event_time) or (how == 'count' and ((as_of and event_time <= as_of) or is_old)) then
@@ -127,12 +138,8 @@ end
 
 -- The messages of the history that count, from the newest one back, some at a time; each with its position, time and id, and what
 -- follows in its element. Then the silent ones. Nothing older is known.
-local length = redis.call('LLEN', log)
-local oldest = math.max(length - max_messages, 0)
 local function history(look)
-  local stop = length
-  while stop > oldest do
-    local chunk = redis.call('LRANGE', log, math.max(stop - 64, oldest), stop - 1)
+  newest_first(max_messages, function(chunk)
     local found, silent, is_over = {}, {}, false
     for i = #chunk, 1, -1 do
       local rev, at, time, id, sender, except = string.match(chunk[i], '^(%d+)|(%d+)|(%-?%d+)|([^|]*)|?([^|]*)|?([^|]*)|?%-?$')
@@ -142,9 +149,8 @@ local function history(look)
       local list = at == '0' and silent or found
       list[#list + 1] = {rev = rev, at = tonumber(at), time = tonumber(time), id = id, sender = sender, except = except}
     end
-    if look(found, silent) or is_over then return end
-    stop = stop - 64
-  end
+    return look(found, silent) or is_over
+  end)
 end
 
 -- Where a room.unread goes back to.

@@ -33,7 +33,7 @@ pub(crate) use secrets::{WeakSecret, weak_secrets};
 pub(crate) use section::{Credential, Section, SectionKind, Sections};
 pub(crate) use settings::{
     Durability, HistoryConfig, LimitScope, LogConfig, LogFormat, RateLimit, RedisConfig,
-    ServerConfig, UsersConfig,
+    ServerConfig, UserRateLimit, UsersConfig,
 };
 pub(crate) use show::effective;
 pub(crate) use table::Table;

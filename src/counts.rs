@@ -172,13 +172,9 @@ pub(crate) struct Pref {
     pub extra: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-/// One joined, active room of a user.
-#[derive(Debug, Clone)]
-pub(crate) struct RoomEntry {
-    /// The room.
-    pub room: RoomId,
-    /// Its kind.
-    pub kind: Kind,
+/// The details of a room on which no count and no order of events depends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ShownDetails {
     /// The name that users see, empty if none.
     pub name: String,
     /// Address of a picture, empty if none.
@@ -195,6 +191,17 @@ pub(crate) struct RoomEntry {
     pub encrypted: bool,
     /// Service status.
     pub service_status: i64,
+}
+
+/// One joined, active room of a user.
+#[derive(Debug, Clone)]
+pub(crate) struct RoomEntry {
+    /// The room.
+    pub room: RoomId,
+    /// Its kind.
+    pub kind: Kind,
+    /// The details that are only shown.
+    pub shown: ShownDetails,
     /// Tags of the room, in the order given.
     pub tags: Vec<Tag>,
     /// Creation, milliseconds since the Unix epoch (the event's `time`).
@@ -253,22 +260,8 @@ pub(crate) struct RoomDetails {
     pub tags: Vec<String>,
     /// Whether it is active.
     pub active: bool,
-    /// The name that users see, empty if none.
-    pub name: String,
-    /// Address of a picture, empty if none.
-    pub cover: String,
-    /// Description, empty if none.
-    pub description: String,
-    /// Webhook key or address, empty if none.
-    pub webhook: String,
-    /// Bot state, empty if none.
-    pub bot_state: String,
-    /// Whether bot mode is on.
-    pub bot_mode: bool,
-    /// Whether messages are encrypted.
-    pub encrypted: bool,
-    /// Service status.
-    pub service_status: i64,
+    /// The details that are only shown.
+    pub shown: ShownDetails,
     /// Creation, milliseconds since the Unix epoch (the event's `time`).
     pub created: i64,
     /// The position of the last message.

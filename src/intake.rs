@@ -5,6 +5,10 @@ mod import;
 mod lines;
 mod order;
 mod rows;
+#[cfg(fuzzing)]
+#[path = "../fuzz/doors/counts.rs"]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub(crate) use counts_file::CountsFile;
 pub(crate) use import::{EarlyEnd, ImportOptions, Imported, Importer};

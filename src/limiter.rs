@@ -1,11 +1,12 @@
-//! How often an app and its users may call. Each app has a gate for each vendor endpoint. A gate is a GCRA in this pod
+//! How often an app and its users may call. Each app has a gate for each endpoint with a limit. A gate is a GCRA in this pod
 //! (`governor`, one atomic number). With scope `cluster` there is a second GCRA in Redis, which the reader charges in the round
 //! trip of the read itself (or, far from the limit, milliseconds after it). A call that this pod refuses never reaches Redis. If
 //! Redis refuses a call, the pod refuses all further calls until Redis would let one through.
 //!
 //! Where end users' own devices call, each user has a share of the app's limit, so that one device can't use all of it. A share
 //! is a GCRA in this pod. Users who call often have a second one in Redis, to which the pods report calls in the background. A
-//! pod remembers 32,768 users of all apps and endpoints together, and forgets users who have not called lately.
+//! pod remembers 32,768 users of all apps and endpoints together, and forgets users who have not called lately. A call with a user
+//! token is counted against such a share only, since the app itself has no limit on the native API.
 //!
 //! No caller is refused, or told to wait, for longer than a whole burst takes to come back, whatever Redis answers.
 
@@ -24,7 +25,7 @@ use governor::{Quota, RateLimiter};
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 
-use crate::config::{AppConfig, LimitScope, RateLimit};
+use crate::config::{AppConfig, LimitScope, RateLimit, UserRateLimit};
 use crate::error::{Error, Result};
 use crate::names::UserId;
 use crate::quota::{Charge, Limit, Tab, UserShare, Verdict};
@@ -40,8 +41,17 @@ type Local = RateLimiter<NotKeyed, InMemoryState, QuantaClock, StateInformationM
 pub(crate) struct Endpoint {
     /// Its name, a short fixed word.
     pub name: &'static str,
-    /// The part of an app's limit that one user may use: above 0, and at most 1.
-    pub user_share: fn(&AppConfig) -> f64,
+    /// What its calls are counted against.
+    pub allowance: Allowance,
+}
+
+/// What the calls of an endpoint are counted against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Allowance {
+    /// The app's limit, of which one user may use such a part: above 0, and at most 1.
+    OfApp(fn(&AppConfig) -> f64),
+    /// A limit that each user has alone.
+    OfEachUser(fn(&AppConfig) -> UserRateLimit),
 }
 
 /// The limits of all apps. It is built once and shared by all workers: if each worker had a limiter of its own, each would let
@@ -54,7 +64,7 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    /// Makes a gate for each app and each of `endpoints`, unless the app's `per_second` is 0.
+    /// Makes a gate for each app and each of `endpoints`, unless its `per_second` is 0.
     pub(crate) fn new(apps: &[AppConfig], endpoints: &[Endpoint], metrics: Arc<Metrics>) -> Self {
         let mut places = 0..;
         let gates = |app: &AppConfig| {
@@ -97,18 +107,29 @@ impl Limiter {
             Some(wait) => each.rate.refusal(wait),
             None => each.rate.take(&known.local),
         };
-        if verdict.allowed {
+        if verdict.allowed && !gate.is_of_each_user {
             return self.enter_gate(gate, Some((known, verdict)));
+        }
+        if verdict.allowed {
+            return Entry {
+                report: gate.report(&known.tab),
+                ..self.entry(gate, verdict, each.policy.as_str())
+            };
         }
         // The user's share is checked before the app's limit: a user who exceeds the share takes nothing from other users.
         self.metrics.rate_limited("user");
+        self.entry(gate, verdict, each.policy.as_str())
+    }
+
+    /// A call on which one limit has decided.
+    fn entry<'a>(&'a self, gate: &'a Gate, verdict: Verdict, about: &'a str) -> Entry<'a> {
         Entry {
             gate: Some(gate),
             metrics: &self.metrics,
             verdict,
             user: None,
             report: None,
-            about: each.policy.as_str(),
+            about,
         }
     }
 
@@ -126,17 +147,11 @@ impl Limiter {
         if !verdict.allowed {
             self.metrics.rate_limited("local");
         }
-        let report = user.as_ref().and_then(|(user, _)| {
-            let due = verdict.allowed && gate.scope == LimitScope::Cluster && user.tab.count();
-            due.then(|| Arc::clone(&user.tab))
-        });
+        let reported = user.as_ref().filter(|_| verdict.allowed);
         Entry {
-            gate: Some(gate),
-            metrics: &self.metrics,
-            verdict,
+            report: reported.and_then(|(user, _)| gate.report(&user.tab)),
             user: user.map(|(_, verdict)| verdict),
-            report,
-            about: gate.charge.endpoint,
+            ..self.entry(gate, verdict, gate.charge.endpoint)
         }
     }
 
@@ -287,6 +302,8 @@ struct Gate {
     local: Apart<Local>,
     /// Each user's share of it, if that is not the whole limit.
     each_user: Option<EachUser>,
+    /// Whether only the users have limits, and the app has none.
+    is_of_each_user: bool,
     born: Instant,
     /// Until when Redis would refuse calls, in nanoseconds since `born`; 0: Redis has refused none.
     denied_until: AtomicU64,
@@ -296,13 +313,24 @@ struct Gate {
 
 impl Gate {
     fn new(app: &AppConfig, endpoint: &Endpoint, place: usize) -> Option<Self> {
-        let RateLimit {
-            per_second,
-            burst,
-            scope,
-        } = app.rate_limit;
-        let per_second = NonZeroU32::new(per_second)?;
-        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        let (limit, share) = match endpoint.allowance {
+            Allowance::OfApp(share) => (app.rate_limit, Some(share(app))),
+            Allowance::OfEachUser(limit) => {
+                let UserRateLimit {
+                    per_second,
+                    burst,
+                    scope,
+                } = limit(app);
+                let limit = RateLimit {
+                    per_second,
+                    burst,
+                    scope,
+                };
+                (limit, None)
+            }
+        };
+        let per_second = NonZeroU32::new(limit.per_second)?;
+        let burst = NonZeroU32::new(limit.burst).unwrap_or(NonZeroU32::MIN);
         let name = endpoint.name;
         let charge = Charge {
             place,
@@ -311,23 +339,33 @@ impl Gate {
             per_second: per_second.get(),
             burst: burst.get(),
         };
-        let each_user = EachUser::new(&charge, (endpoint.user_share)(app));
         let mut policy = format!("\"{name}\";q={per_second};w=1");
-        if let Some(each) = &each_user {
+        let each_user = match share {
+            None => Some(EachUser::with(&charge, per_second, burst, name.to_owned())),
+            Some(share) => EachUser::new(&charge, share),
+        };
+        if let (Some(each), Some(_)) = (&each_user, share) {
             let (name, per_second) = (&each.policy, each.share.per_second);
             policy.push_str(&format!(", \"{name}\";q={per_second};w=1"));
         }
         let rate = Rate::new(per_second, burst);
         Some(Self {
             charge,
-            scope,
+            scope: limit.scope,
             local: Apart(rate.local()),
             rate,
             each_user,
+            is_of_each_user: share.is_none(),
             born: Instant::now(),
             denied_until: AtomicU64::new(0),
             policy,
         })
+    }
+
+    /// Counts a call that was let through on the user's tab, which the pod has to report to Redis from time to time.
+    fn report(&self, tab: &Arc<Tab>) -> Option<Arc<Tab>> {
+        let due = self.scope == LimitScope::Cluster && tab.count();
+        due.then(|| Arc::clone(tab))
     }
 
     fn take(&self) -> Verdict {
@@ -359,7 +397,12 @@ impl EachUser {
         if (per_second.get(), burst.get()) == (all.per_second, all.burst) {
             return None;
         }
-        Some(Self {
+        let policy = format!("{}-user", all.endpoint);
+        Some(Self::with(all, per_second, burst, policy))
+    }
+
+    fn with(all: &Charge, per_second: NonZeroU32, burst: NonZeroU32, policy: String) -> Self {
+        Self {
             rate: Rate::new(per_second, burst),
             share: Arc::new(UserShare {
                 app: all.app.clone(),
@@ -367,8 +410,8 @@ impl EachUser {
                 per_second: per_second.get(),
                 burst: burst.get(),
             }),
-            policy: format!("{}-user", all.endpoint),
-        })
+            policy,
+        }
     }
 }
 
@@ -429,10 +472,10 @@ impl<'a> Entry<'a> {
 }
 
 impl Limit for Entry<'_> {
-    /// `None` without a limit, or if each pod keeps a limit of its own.
+    /// `None` without a limit of the app's, or if each pod keeps a limit of its own.
     fn charge(&self) -> Option<&Charge> {
         self.gate
-            .filter(|gate| gate.scope == LimitScope::Cluster)
+            .filter(|gate| gate.scope == LimitScope::Cluster && !gate.is_of_each_user)
             .map(|gate| &gate.charge)
     }
 

@@ -6,3 +6,4 @@ pub use crate::event::fuzzing as events;
 pub use crate::http::edge::fuzzing as heads;
 pub use crate::http::fuzzing::{queries, tokens};
 pub use crate::http::tencent::fuzzing as usersig;
+pub use crate::intake::fuzzing as counts;

@@ -14,6 +14,7 @@ fn query(raw: &str) {
     assert_eq!(Query::new(&again).collect::<Vec<_>>(), own);
     imkit::fuzzing::query(raw, &again);
     sendbird::fuzzing::query(raw, &again);
+    native::fuzzing::query(raw, &again);
     tencent::fuzzing::number(raw);
 }
 

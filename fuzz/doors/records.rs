@@ -253,7 +253,24 @@ fn job_record(job: &Job) -> String {
     let act = match &job.act {
         Act::Nothing => String::new(),
         Act::Recall(at) => format!("c|{at}"),
-        Act::Read(at) => format!("r|{at}"),
+        Act::Read(at, but) => {
+            let but = but.iter().map(|(user, to)| {
+                let to = to.map(|to| to.to_string()).unwrap_or_default();
+                format!("{}:{to}", user.as_str())
+            });
+            format!("r|{at}|{}", but.collect::<Vec<_>>().join(","))
+        }
+        Act::Placed(placed) => {
+            let list = |positions: &[u64]| {
+                let positions: Vec<String> = positions.iter().map(u64::to_string).collect();
+                positions.join(",")
+            };
+            let placed = placed.iter().map(|(user, holes, mentions)| {
+                format!("{}:{}:{}", user.as_str(), list(holes), list(mentions))
+            });
+            format!("j|{}", placed.collect::<Vec<_>>().join("|"))
+        }
+        Act::AsOf(time) => format!("t|{time}"),
         Act::Prefs(lines) => format!("p|{lines}"),
         Act::Reset(text) => format!("b|{text}"),
         Act::Edit { at, on, off } => {

@@ -1,4 +1,4 @@
-//! For the fuzz target `tokens`: IMKIT's tokens, and the headers that hold credentials.
+//! For the fuzz target `tokens`: users' tokens, and the headers that hold credentials.
 #![allow(missing_docs)]
 
 use std::cell::Cell;
@@ -12,7 +12,7 @@ use actix_web::{FromRequest, web};
 use crate::config::{Flags, load_text};
 use crate::engine::Engine;
 use crate::http::request::Call;
-use crate::http::{State, imkit, native, sendbird};
+use crate::http::{State, imkit, jwt, native, sendbird};
 use crate::telemetry::metrics::Metrics;
 
 const SERVER_KEY: &str = "server-key-not-real";
@@ -29,6 +29,8 @@ static STATE: LazyLock<State> = LazyLock::new(|| {
         [[apps]]
         id = "demo"
         server_keys = ["{SERVER_KEY}"]
+        [apps.users]
+        token_secret = ["user-secret-not-real"]
         [apps.imkit]
         client_keys = ["{CLIENT_KEY}"]
         jwt_secret = "imkit-test-secret-not-real"
@@ -66,7 +68,7 @@ fn headers(data: &[u8]) {
     let call = Call {
         req: &request,
         payload: &mut payload,
-        segments: Vec::new(),
+        segments: vec!["v1", "me", "unread"],
         state: &STATE,
         dialect: "",
         parameters: &[],
@@ -79,12 +81,13 @@ fn headers(data: &[u8]) {
     assert!(!sendbird::fuzzing::lets_in(&call) || is_there(API_TOKEN) || is_there(MASTER_TOKEN));
     // A client key is not enough, but a fuzzer can't sign a token that is good today.
     assert!(!imkit::fuzzing::lets_in(&call) || is_there(CLIENT_KEY));
+    assert!(!native::fuzzing::lets_user_in(&call));
 }
 
 /// The first byte says whether the others are headers.
 pub fn check(data: &[u8]) {
     match data.split_first() {
         Some((3, rest)) => headers(rest),
-        _ => imkit::fuzzing::check_token(data),
+        _ => jwt::fuzzing::check(data),
     }
 }

@@ -1,4 +1,4 @@
-//! IMKIT's tokens, and the headers that hold credentials.
+//! IMKIT's tokens, user tokens, and the headers that hold credentials.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

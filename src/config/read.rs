@@ -106,6 +106,9 @@ fn app(mut table: Table<'_>, dialects: &[&SectionKind]) -> Option<AppConfig> {
         rate_limit.burst = rate_limit.per_second.max(1);
     }
     let mut users = users?;
+    if users.rate_limit.burst == 0 {
+        users.rate_limit.burst = users.rate_limit.per_second.saturating_mul(2).max(1);
+    }
     // As browsers write them.
     for origin in &mut users.allowed_origins {
         origin.make_ascii_lowercase();

@@ -206,6 +206,21 @@ settings! {
         /// The secrets that sign user tokens (HS256), the newest first: any of them is good. A user token lets its user's own
         /// device ask the native API for that user's counts.
         token_secret: Vec<Secret> = Secrets,
+        /// How often one user may call with user tokens.
+        rate_limit: UserRateLimit = Inline,
+    }
+}
+
+settings! {
+    /// The limit that each user has on the calls that take user tokens.
+    #[derive(Copy, PartialEq, Eq)]
+    pub(crate) struct UserRateLimit {
+        /// Calls per second; 0: no limit.
+        per_second: u32 = Number(10, 0..=1_000_000),
+        /// Calls that may come at once.
+        burst: u32 = Derived(1..=1_000_000, "twice per_second"),
+        /// Which calls count together: those of one pod, or those of all pods (`cluster`).
+        scope: LimitScope = Choice(LimitScope::Cluster, &[("pod", LimitScope::Pod), ("cluster", LimitScope::Cluster)]),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::http::dialect::{self, Dialect, NoToken, Route, Sample, TokenKind};
 use crate::http::fault::VendorFault;
 use crate::http::request::{self, Call};
 use crate::http::unserved::Unserved;
-use crate::limiter::{Endpoint, Entry};
+use crate::limiter::{Allowance, Endpoint, Entry};
 use crate::names::UserId;
 use fault::{Fault, METHOD, PARAMETERS, PATH, fault};
 pub(crate) use section::ImkitConfig;
@@ -48,7 +48,7 @@ static ROUTES: [Route; 2] = [
         endpoint: "imkit_badges",
         limit: Some(Endpoint {
             name: "imkit-badges",
-            user_share,
+            allowance: Allowance::OfApp(user_share),
         }),
         handler: |call| Box::pin(badges(call)),
     },
@@ -60,7 +60,7 @@ static ROUTES: [Route; 2] = [
         endpoint: "imkit_rooms",
         limit: Some(Endpoint {
             name: "imkit-rooms",
-            user_share,
+            allowance: Allowance::OfApp(user_share),
         }),
         handler: |call| Box::pin(rooms(call)),
     },

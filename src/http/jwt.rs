@@ -1,5 +1,10 @@
 //! Tokens of users: JWTs signed with HS256, with the claim `exp` and one that names the user.
 
+#[cfg(fuzzing)]
+#[path = "../../fuzz/doors/jwt.rs"]
+#[doc(hidden)]
+pub(crate) mod fuzzing;
+
 use std::sync::Arc;
 
 use jsonwebtoken::errors::ErrorKind;

@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::http::cors;
 use crate::http::dialect::{self, Dialect, Handler, Route, TokenKind};
 use crate::http::keys::KeyRing;
-use crate::http::request::{self, Call};
+use crate::http::request::{self, Call, Query};
 use crate::http::unserved::Unserved;
 use crate::names::AppId;
 use problem::Problem;
@@ -100,7 +100,15 @@ static ROUTES: [Route; 8] = [
     route(Method::POST, "/v1/events", "POST", "native_events", |call| answered(events::events(call))),
     route(Method::POST, "/v1/unread", "POST", "native_unread", |call| answered(reads::unread(call))),
     route(Method::GET, "/v1/users/{user}/unread", "GET", "native_user_unread", |call| answered(reads::user_unread(call))),
-    route(Method::GET, "/v1/me/unread", "GET, HEAD, OPTIONS", "native_me_unread", |call| answered(reads::me_unread(call))),
+    Route {
+        method: Method::GET,
+        host: None,
+        path: "/v1/me/unread",
+        allow: "GET, HEAD, OPTIONS",
+        endpoint: "native_me_unread",
+        limit: Some(users::LIMIT),
+        handler: |call| answered(reads::me_unread(call)),
+    },
     route(Method::GET, "/v1/rooms/{room}", "GET", "native_room", |call| answered(rooms::room(call))),
     route(Method::GET, "/v1/rooms/{room}/members", "GET", "native_room_members", |call| answered(rooms::members(call))),
     route(Method::GET, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(rooms::unread(call))),
@@ -186,8 +194,15 @@ fn parameters<'a>(
     call: &Call<'a>,
     known: &[(&'static str, Times)],
 ) -> Result<Vec<(&'static str, Cow<'a, str>)>, Problem> {
+    parameters_of(call.query(), known)
+}
+
+fn parameters_of<'a>(
+    query: Query<'a>,
+    known: &[(&'static str, Times)],
+) -> Result<Vec<(&'static str, Cow<'a, str>)>, Problem> {
     let mut given: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
-    for (name, value) in call.query().strict() {
+    for (name, value) in query.strict() {
         let Some((name, times)) = known.iter().find(|(known, _)| *known == name) else {
             let name = named(&name);
             return Err(Problem::bad(format!(

@@ -24,7 +24,7 @@ use crate::http::dialect::{self, Dialect, Route, Sample};
 use crate::http::fault::VendorFault;
 use crate::http::request::{self, Call};
 use crate::http::unserved::Unserved;
-use crate::limiter::{Endpoint, Entry};
+use crate::limiter::{Allowance, Endpoint, Entry};
 use crate::names::{AppId, UserId};
 use fault::{Fault, LENGTH, METHOD, REQUEST, SLOW, URL, USER, USER_ID};
 use items::{ItemQuery, render};
@@ -45,7 +45,7 @@ static ROUTES: [Route; 1] = [Route {
     endpoint: "sendbird_unread_item_count",
     limit: Some(Endpoint {
         name: "sendbird-unread-item-count",
-        user_share: |_| 1.0,
+        allowance: Allowance::OfApp(|_| 1.0),
     }),
     handler: |call| Box::pin(unread_item_count(call)),
 }];

@@ -26,7 +26,7 @@ use crate::http::fault::VendorFault;
 use crate::http::request::{self, Call};
 use crate::http::state::State;
 use crate::http::unserved::Unserved;
-use crate::limiter::{Endpoint, Entry};
+use crate::limiter::{Allowance, Endpoint, Entry};
 use answer::AnswerBody;
 use fault::{ADMIN, Fault, HEAD, METHOD, NO_USER, PATH, SIG_EXPIRED, SLOW_HEAD, TOO_LARGE};
 use question::Question;
@@ -45,7 +45,7 @@ static ROUTES: [Route; 1] = [Route {
     endpoint: "tencent_unread",
     limit: Some(Endpoint {
         name: "tencent-unread",
-        user_share: |_| 1.0,
+        allowance: Allowance::OfApp(|_| 1.0),
     }),
     handler: |call| Box::pin(get_c2c_unread_msg_num(call)),
 }];

@@ -24,11 +24,21 @@ fn shared(
         users: crate::config::UsersConfig {
             allowed_origins: Vec::new(),
             token_secret: Vec::new(),
+            rate_limit: UserRateLimit {
+                per_second,
+                burst,
+                scope,
+            },
         },
         dialects: crate::config::Sections::default(),
     };
-    let endpoints = ["x", "y"].map(|name| Endpoint { name, user_share });
-    Limiter::new(&[app], &endpoints, Arc::default())
+    let allowance = Allowance::OfApp(user_share);
+    let endpoints = ["x", "y"].map(|name| Endpoint { name, allowance });
+    let own = Endpoint {
+        name: "own",
+        allowance: Allowance::OfEachUser(|app| app.users.rate_limit),
+    };
+    Limiter::new(&[app], &[&endpoints[..], &[own]].concat(), Arc::default())
 }
 
 fn user(name: &str) -> Arc<UserId> {
@@ -214,4 +224,33 @@ fn a_granted_call_shows_what_redis_said() {
     };
     assert_eq!(entry.settle(verdict), Ok(()));
     assert_eq!(entry.standing().unwrap().rate_limit(), "\"x\";r=3;t=1");
+}
+
+#[test]
+fn a_limit_of_each_user_is_no_limit_of_the_app() {
+    for scope in [LimitScope::Pod, LimitScope::Cluster] {
+        let limiter = limiter(1, 3, scope);
+        for name in ["alice", "bob", "carol"] {
+            let who = user(name);
+            let enter = || limiter.enter_as(0, "own", &who);
+            let passed: Vec<bool> = (0..10).map(|_| enter().check().is_ok()).collect();
+            assert_eq!(passed.iter().filter(|passed| **passed).count(), 3, "{name}");
+            // The app is not charged in Redis.
+            assert!(enter().charge().is_none());
+            let refused = enter();
+            let standing = refused.standing().unwrap();
+            assert_eq!(standing.policy, "\"own\";q=1;w=1");
+            assert!(standing.rate_limit().starts_with("\"own\";r=0;t="));
+            assert!(standing.retry_after_seconds().is_some());
+        }
+        let who = user("dave");
+        let mut tabs = (0..3).map(|_| limiter.enter_as(0, "own", &who).report());
+        let is_reported = tabs.any(|tab| tab.is_some());
+        assert_eq!(is_reported, scope == LimitScope::Cluster);
+        // Of other endpoints it takes nothing.
+        assert!(limiter.enter(0, "x").check().is_ok());
+    }
+    let none = limiter(0, 1, LimitScope::Cluster);
+    let who = user("alice");
+    assert!((0..100).all(|_| none.enter_as(0, "own", &who).check().is_ok()));
 }

@@ -1,5 +1,7 @@
 //! `unread import`: events from a file or standard input come to what the API would have come to.
 
+mod by_time;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -373,6 +373,58 @@ async fn a_share_of_one_is_the_whole_limit() {
     assert!(!standing.contains("user"), "{standing}");
 }
 
+/// With a user token: the app itself has no such limit, so what one user asks too often costs nobody else anything.
+#[tokio::test]
+async fn user_tokens_have_a_limit_of_each_user() {
+    for scope in ["pod", "cluster"] {
+        let mut config = Config::apps(1);
+        config.apps[0].users_rate_limit = RateLimit {
+            per_second: 1,
+            burst: 5,
+            scope,
+        };
+        let (app, pod, _redis) = Own::with(config).parts();
+        app.must(&json!([
+            {"type": "user.updated", "user": "greedy"},
+            {"type": "user.updated", "user": "modest"},
+        ]))
+        .await;
+        let mut let_through = 0;
+        let refused = loop {
+            let reply = App::send(app.me("", "greedy")).await;
+            if reply.status != 200 {
+                break reply;
+            }
+            let standing = reply.header("ratelimit").unwrap();
+            assert!(
+                standing.starts_with(r#""native-me-unread";r="#),
+                "{standing}"
+            );
+            let_through += 1;
+        };
+        // One more a second, so a slow machine may see some more.
+        assert!((5..=9).contains(&let_through), "{let_through}");
+        assert_eq!(refused.status, 429, "{refused:?}");
+        assert_eq!(refused.body["status"], 429);
+        let header = |name: &str| refused.header(name);
+        assert_eq!(header("content-type"), Some("application/problem+json"));
+        assert_eq!(header("retry-after"), Some("1"), "{refused:?}");
+        assert_eq!(
+            header("ratelimit-policy"),
+            Some(r#""native-me-unread";q=1;w=1"#)
+        );
+        // A page may read why.
+        assert_eq!(header("access-control-allow-origin"), Some("*"));
+        let exposed = header("access-control-expose-headers").unwrap();
+        assert!(exposed.contains("Retry-After"), "{exposed}");
+        assert_eq!(App::send(app.me("", "modest")).await.status, 200);
+        // What the app's back end asks about the same user is not counted.
+        assert_eq!(app.unread("greedy", false).await.status, 200);
+        let counted = pod.metric(r#"unread_rate_limited_total{stage="user"}"#);
+        assert_eq!(counted, Some(1));
+    }
+}
+
 /// A device that spreads its calls over pods has one share all the same: pods that have spent nothing of it hear of it
 /// through Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,17 @@ pub struct RateLimit {
     pub scope: &'static str,
 }
 
+impl RateLimit {
+    fn toml(&self) -> String {
+        let Self {
+            per_second,
+            burst,
+            scope,
+        } = self;
+        format!("{{ per_second = {per_second}, burst = {burst}, scope = \"{scope}\" }}")
+    }
+}
+
 /// No limit at all.
 const UNLIMITED: RateLimit = RateLimit {
     per_second: 0,
@@ -33,6 +44,8 @@ pub struct AppKeys {
     pub master_token: String,
     pub api_token: String,
     pub rate_limit: RateLimit,
+    /// What each user may ask with user tokens.
+    pub users_rate_limit: RateLimit,
     /// How much of that one IMKIT user may use.
     pub user_share: f64,
 }
@@ -52,6 +65,7 @@ impl AppKeys {
             master_token: format!("master-token-of-app-{n}"),
             api_token: format!("api-token-of-app-{n}"),
             rate_limit: UNLIMITED,
+            users_rate_limit: UNLIMITED,
             // Most tests ask about one user.
             user_share: 1.0,
         }
@@ -120,22 +134,19 @@ impl Config {
             self.server, self.redis, self.extra
         );
         for app in &self.apps {
-            let RateLimit {
-                per_second,
-                burst,
-                scope,
-            } = app.rate_limit;
             write!(
                 text,
                 "[[apps]]\nid = {}\nserver_keys = [{}]\n\
-                 rate_limit = {{ per_second = {per_second}, burst = {burst}, scope = \"{scope}\" }}\n\
-                 [apps.users]\ntoken_secret = [{}]\n\
+                 rate_limit = {}\n\
+                 [apps.users]\ntoken_secret = [{}]\nrate_limit = {}\n\
                  [apps.imkit]\nclient_keys = [{}]\njwt_secret = {}\nuser_share = {:?}\n\
                  [apps.tencent]\nsdkappid = {}\nsecret_key = {}\nadmins = [{}]\n\
                  [apps.sendbird]\napplication_id = {}\nmaster_token = {}\napi_tokens = [{}]\n\n",
                 quoted(&app.id),
                 quoted(&app.server_key),
+                app.rate_limit.toml(),
                 quoted(&app.user_secret),
+                app.users_rate_limit.toml(),
                 quoted(&app.client_key),
                 quoted(&app.jwt_secret),
                 app.user_share,

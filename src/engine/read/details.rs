@@ -10,7 +10,7 @@ use super::walk::first_step;
 use crate::connection::Item;
 use crate::counts::number::unreadable;
 use crate::counts::room::{Membership, millis};
-use crate::counts::{Kind, RoomDetails, RoomMember};
+use crate::counts::{Kind, RoomDetails, RoomMember, ShownDetails};
 use crate::engine::members::LONGEST;
 use crate::engine::reply::{Reply, maybe_text, number, stored};
 use crate::error::Result;
@@ -133,12 +133,7 @@ fn read_details(meta: Value, members: u64) -> Result<Option<RoomDetails>> {
         "0" => false,
         _ => return Err(unreadable()),
     };
-    let (name, cover, description, webhook) = (next()?, next()?, next()?, next()?);
-    let (bot_state, bot_mode, encrypted) = (next()?, next()? == "1", next()? == "1");
-    let service_status = match next()?.as_str() {
-        "" => 0,
-        text => text.parse().map_err(|_| unreadable())?,
-    };
+    let shown = read_shown(&mut next)?;
     let created = next()?.parse().map_err(|_| unreadable())?;
     let head = number(&reply.value()?)?;
     let tags = tags.split(',').filter(|tag| !tag.is_empty());
@@ -147,16 +142,26 @@ fn read_details(meta: Value, members: u64) -> Result<Option<RoomDetails>> {
         custom_type: Some(decode(&custom_type)).filter(|name| !name.is_empty()),
         tags: tags.map(decode).collect(),
         active,
-        name,
-        cover,
-        description,
-        webhook,
-        bot_state,
-        bot_mode,
-        encrypted,
-        service_status,
+        shown,
         created,
         head,
         members,
     }))
+}
+
+/// Reads fields of a room's meta from `name` to `service_status`, in the order of [`SHOWN`].
+pub(super) fn read_shown(mut next: impl FnMut() -> Result<String>) -> Result<ShownDetails> {
+    Ok(ShownDetails {
+        name: next()?,
+        cover: next()?,
+        description: next()?,
+        webhook: next()?,
+        bot_state: next()?,
+        bot_mode: next()? == "1",
+        encrypted: next()? == "1",
+        service_status: match next()?.as_str() {
+            "" => 0,
+            text => text.parse().map_err(|_| unreadable())?,
+        },
+    })
 }

@@ -293,9 +293,9 @@ impl Reader {
 /// What rooms are sorted by: from the user's slot, as the rooms were arranged, and from the room what only it knows.
 fn joint_facts<'a>((brief, room): &'a (&RoomBrief<'_>, PageRoom)) -> Facts<'a> {
     Facts {
-        name: &room.entry.name,
-        description: &room.entry.description,
-        service_status: room.entry.service_status,
+        name: &room.entry.shown.name,
+        description: &room.entry.shown.description,
+        service_status: room.entry.shown.service_status,
         ..brief.facts()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::room::{RoomWorker, with_event_and_time_keys};
 use super::steps::SentAt;
 use crate::counts::room::{Job, Membership};
-use crate::engine::deliver::{LEASE_MICROS, Work};
+use crate::engine::deliver::LEASE_MICROS;
 use crate::engine::reply::{Reply, maybe_text};
 use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result};
@@ -17,6 +17,10 @@ use crate::scripts;
 /// How often a room is asked at most while jobs of the member are pending. Two rounds are enough unless other calls keep adding
 /// jobs about this very member.
 const ROUNDS: u32 = 8;
+
+/// With so many jobs, those that this call has added are delivered before a reset: the room looks through all pending jobs at each
+/// reset, and so a call with thousands of them would ask for the square of their number.
+const JOBS_AT_RESET: usize = 64;
 
 impl RoomWorker<'_> {
     /// Marks messages as unread for one member.
@@ -64,6 +68,9 @@ impl RoomWorker<'_> {
         key: &str,
     ) -> Result<EventOutcome> {
         let (order, time) = sent_at.order_and_time();
+        if self.work.jobs.len() >= JOBS_AT_RESET {
+            self.deliver_so_far().await?;
+        }
         for round in 0..ROUNDS {
             let history = &self.writer.inner.history;
             let keys = &self.keys;
@@ -94,10 +101,10 @@ impl RoomWorker<'_> {
                 .await?;
             match reply.text()?.as_str() {
                 "WAIT" => self.deliver_before(reply).await?,
-                "BUSY" => break,
+                "BUSY" => self.deliver_so_far().await?,
                 code => {
                     let outcome = self.outcome(code, reply)?;
-                    if !self.work.passing.is_empty() {
+                    if self.has_passing() {
                         // The user may be a member by a passing job that has not reached the user's slot.
                         self.work.refresh.insert(user.clone());
                     }
@@ -118,21 +125,14 @@ impl RoomWorker<'_> {
         let _no_job = Job::read(&mut reply)?;
         let pending = reply.list()?.pairs()?;
         let snapshot = Snapshot::read(&mut reply)?;
-        let mut work = Work {
-            snapshot,
-            ..std::mem::take(&mut self.work)
-        };
+        self.work.snapshot = snapshot;
         for (id, record) in pending {
             let job = Job::parse(&id, &record)?;
-            if work.jobs.iter().all(|known| known.stamp != job.stamp) {
-                work.jobs.push(job);
+            if self.work.jobs.iter().all(|known| known.stamp != job.stamp) {
+                self.work.jobs.push(job);
             }
         }
-        self.work.snapshot = work.snapshot.clone();
-        let name = encode(self.id.as_str());
-        let finished = self.writer.finish(self.app, &name, work).await?;
-        self.unreadable.extend(finished.unreadable);
-        Ok(())
+        self.deliver_so_far().await
     }
 
     /// The outcome of an event that may have named the peer. A user who has left the room has none with this peer.

@@ -124,7 +124,7 @@ pub(super) struct RoomWorker<'a> {
     /// Whether the room rejected an event.
     pub(super) has_rejected: bool,
     /// Users whose slots could not be read in deliveries that were made before the end of the request.
-    pub(super) unreadable: BTreeSet<Enc>,
+    unreadable: BTreeSet<Enc>,
     pub(super) outcomes: Vec<Numbered<EventOutcome>>,
 }
 
@@ -290,14 +290,41 @@ impl RoomWorker<'_> {
         Ok(stamp)
     }
 
-    /// The work to deliver, when all steps have been applied.
-    async fn into_work(mut self) -> Result<Work> {
+    /// Whether jobs of other calls have not reached everybody.
+    pub(super) fn has_passing(&self) -> bool {
+        self.unfinished > 0 || !self.work.passing.is_empty()
+    }
+
+    /// Reads the passing jobs that were too many for a script's reply.
+    async fn read_passing(&mut self) -> Result<()> {
         if (1..=MAX_PASSING).contains(&self.unfinished) {
             let mut get = redis::cmd("HGETALL");
             get.arg(self.keys.pending());
             let unfinished = self.writer.inner.redis.query(&get).await?;
             add_passing(&mut self.work, Reply::new(unfinished)?)?;
         }
+        self.unfinished = 0;
+        Ok(())
+    }
+
+    /// Delivers what this call has accepted in the room so far.
+    pub(super) async fn deliver_so_far(&mut self) -> Result<()> {
+        if self.work.is_empty() {
+            return Ok(());
+        }
+        self.read_passing().await?;
+        let mut work = std::mem::take(&mut self.work);
+        work.adopt(false);
+        self.work.snapshot = work.snapshot.clone();
+        let name = encode(self.id.as_str());
+        let finished = self.writer.finish(self.app, &name, work).await?;
+        self.unreadable.extend(finished.unreadable);
+        Ok(())
+    }
+
+    /// The work to deliver, when all steps have been applied.
+    async fn into_work(mut self) -> Result<Work> {
+        self.read_passing().await?;
         let is_small = self.has_rejected && self.add_jobs_of_others().await?;
         self.work.adopt(is_small);
         Ok(self.work)

@@ -103,6 +103,9 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
+        if let Error::Limited(_) = error {
+            return Self::new(StatusCode::TOO_MANY_REQUESTS, "this user calls too often");
+        }
         let why = match &error {
             Error::Unknown(why) => Some(format!("{why}: the outcome is unknown")),
             Error::Overloaded(_) | Error::Limited(_) => Some(error.to_string()),

@@ -9,17 +9,21 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
-use super::{Media, Tenants, Times, enter, includes, media_type, named, parameters, users};
+use super::{
+    Media, Tenants, Times, enter, includes, media_type, named, parameters, parameters_of, users,
+};
 use crate::counts::{ByKind, RoomUnread, Totals, UserUnread};
 use crate::engine::RoomRows;
-use crate::http::request::{Call, decode_segment, json as answer, json_bytes, set};
+use crate::http::request::{
+    Call, Query, decode_segment, json as answer, json_bytes, set, show_limit,
+};
 use crate::json::{self, LineIndex, NotJson, Surrogates};
 use crate::names::{AppId, RoomId, UserId};
 
 /// The most users in one `POST /v1/unread`.
 pub(super) const MAX_USERS: usize = 1_000;
 /// The most rows in one page of a list.
-const MAX_ROWS: usize = 10_000;
+pub(super) const MAX_ROWS: usize = 10_000;
 /// The most bytes of a body that names users: [`MAX_USERS`] of the longest ids, escaped, fit in.
 const MAX_USERS_BYTES: usize = 2 << 20;
 
@@ -33,12 +37,18 @@ pub(super) async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem
 /// `GET /v1/me/unread`: the same for the user whose token the call has.
 pub(super) async fn me_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
     let tenants: &Tenants = call.tenants()?;
-    let (app, user) = users::enter(call, &tenants.users)?;
-    user_counts(call, app, &user).await
+    let (app, user, entry) = users::enter(call, &tenants.users)?;
+    let answer = match entry.check() {
+        Ok(()) => user_counts(call, app, &user).await,
+        Err(limited) => Err(limited.into()),
+    };
+    let mut response = answer.unwrap_or_else(Problem::render);
+    show_limit(&mut response, &entry);
+    Ok(response)
 }
 
 async fn user_counts(call: &Call<'_>, app: &AppId, user: &UserId) -> Result<HttpResponse, Problem> {
-    let rows = rows(call)?;
+    let rows = rows(call.query())?;
     match call
         .state
         .reader
@@ -51,7 +61,7 @@ async fn user_counts(call: &Call<'_>, app: &AppId, user: &UserId) -> Result<Http
 }
 
 /// Which rooms a call asks for, if any. What narrows the list down asks for it as well.
-fn rows(call: &Call<'_>) -> Result<Option<RoomRows>, Problem> {
+pub(super) fn rows(query: Query<'_>) -> Result<Option<RoomRows>, Problem> {
     let known = [
         ("include", Times::Many),
         ("only", Times::Once),
@@ -59,7 +69,7 @@ fn rows(call: &Call<'_>) -> Result<Option<RoomRows>, Problem> {
         ("after", Times::Once),
     ];
     let (mut rows, mut is_asked) = (RoomRows::default(), false);
-    for (name, value) in parameters(call, &known)? {
+    for (name, value) in parameters_of(query, &known)? {
         is_asked |= name != "include" || includes(&value, "rooms")?;
         match name {
             "only" if value == "unread" => rows.only_unread = true,
@@ -78,7 +88,9 @@ fn rows(call: &Call<'_>) -> Result<Option<RoomRows>, Problem> {
 
 /// The length of a page.
 pub(super) fn limit(value: &str) -> Result<usize, Problem> {
-    let number = value.parse().ok();
+    // Not +5, which `parse` takes.
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = is_number.then(|| value.parse().ok()).flatten();
     let number = number.filter(|number| (1..=MAX_ROWS).contains(number));
     number.ok_or_else(|| Problem::bad(format!("limit must be 1 to {MAX_ROWS}")))
 }

@@ -130,20 +130,21 @@ struct RoomBody<'a> {
 
 impl<'a> RoomBody<'a> {
     fn new(room: &'a RoomId, details: &'a RoomDetails) -> Self {
+        let shown = &details.shown;
         Self {
             room: room.as_str(),
             kind: details.kind.as_str(),
             custom_type: details.custom_type.as_deref(),
             tags: &details.tags,
             status: details.active.into(),
-            name: &details.name,
-            cover: &details.cover,
-            description: &details.description,
-            webhook: &details.webhook,
-            bot_state: &details.bot_state,
-            bot_mode: details.bot_mode,
-            encrypted: details.encrypted,
-            service_status: details.service_status,
+            name: &shown.name,
+            cover: &shown.cover,
+            description: &shown.description,
+            webhook: &shown.webhook,
+            bot_state: &shown.bot_state,
+            bot_mode: shown.bot_mode,
+            encrypted: shown.encrypted,
+            service_status: shown.service_status,
             created: details.created,
             head: details.head,
             members: details.members,

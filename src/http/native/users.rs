@@ -12,10 +12,17 @@ use crate::http::cors::Origins;
 use crate::http::dialect::{NoToken, TokenKind};
 use crate::http::jwt::{self, Claim, Unusable, Verifier};
 use crate::http::request::{self, Call};
+use crate::limiter::{Allowance, Endpoint, Entry};
 use crate::names::{AppId, UserId};
 
 /// The headers that pages send, beside those that every page may.
 pub(super) const HEADERS: &str = "Authorization, If-None-Match";
+
+/// Each user has a limit: a token in a browser must not take up what the app's own calls need.
+pub(super) const LIMIT: Endpoint = Endpoint {
+    name: "native-me-unread",
+    allowance: Allowance::OfEachUser(|app| app.users.rate_limit),
+};
 
 pub(super) static TOKEN: TokenKind = TokenKind {
     name: "user",
@@ -71,11 +78,11 @@ pub(super) fn is_users_own(call: &Call<'_>) -> bool {
     matches!(call.segments.as_slice(), ["v1", "me", ..])
 }
 
-/// The app and the user whose token a call has. Counts a refusal.
+/// The app and the user whose token a call has, and the call's entry in the user's limit. Counts a refusal.
 pub(super) fn enter<'a>(
     call: &Call<'a>,
     users: &Users,
-) -> Result<(&'a AppId, Arc<UserId>), Problem> {
+) -> Result<(&'a AppId, Arc<UserId>, Entry<'a>), Problem> {
     let verified = match bearer(call) {
         Some(token) => users.tokens.verify(token, request::unix_seconds()),
         None => Err(Unusable::Forged),
@@ -98,5 +105,10 @@ pub(super) fn enter<'a>(
     call.is_of(index);
     let app = call.state.config.apps.get(index);
     let app = app.ok_or_else(|| Error::Internal("an app is missing".into()))?;
-    Ok((&app.id, user))
+    let mut entry = call.enter_as(index, &user);
+    // Other pods learn that this user calls often.
+    if let Some(tab) = entry.report() {
+        call.state.limits.report(tab);
+    }
+    Ok((&app.id, user, entry))
 }

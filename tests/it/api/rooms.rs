@@ -128,6 +128,7 @@ async fn members_come_in_pages_with_their_state() {
     }
     for query in [
         "limit=0",
+        "limit=%2B5",
         "limit=10001",
         "limit=x",
         "after=",

@@ -55,6 +55,7 @@ fn pod(redis: &RedisServer, server: &str, limit: Option<RateLimit>) -> (Pod, App
     }
     if let Some(limit) = limit {
         config.apps[0].rate_limit = limit;
+        config.apps[0].users_rate_limit = limit;
     }
     let pod = Pod::start(&config, redis);
     let app = App::new(&config.apps[0], &pod.base);

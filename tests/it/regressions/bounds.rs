@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Scene, counts, made, many, outcomes, room_key, sent};
-use crate::support::{Wait, app, eventually};
+use crate::support::{Wait, app, assert_no_drift, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_request_sent_again_is_known_from_end_to_end() {
@@ -229,4 +229,59 @@ async fn a_message_names_ten_thousand_users_and_no_more() {
     assert!(looks < 1_000, "{looks} times");
     assert_eq!(counts(app, "u7").await, json!({"g": [1, 1]}));
     assert_eq!(counts(app, "a").await, json!({"g": [1, 0]}));
+}
+
+/// Each of them looks through what is pending of the room, which is never much.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_numbers_for_one_room_fit_into_one_request() {
+    const MEMBERS: usize = 5_200;
+    let app = app();
+    let users: Vec<String> = (0..MEMBERS).map(|n| format!("u{n}")).collect();
+    let joined = json!([
+        {"type": "room.updated", "room": "h", "kind": "supergroup"},
+        {"type": "member.joined", "room": "h", "users": users},
+    ]);
+    app.must(&joined).await;
+    app.must(&many("h", 9, "b").into()).await;
+    let number = |(n, user): (usize, &String)| json!({"type": "counts.set", "room": "h", "user": user, "unread": n % 10});
+    let numbers: Vec<Value> = users.iter().enumerate().map(number).collect();
+    app.must(&numbers.into()).await;
+    let found = app.room_unread("h", Some(&users[..1_000])).await.ok();
+    for (n, user) in users[..1_000].iter().enumerate() {
+        assert_eq!(found["unread"][user], n % 10, "{user}");
+    }
+    assert_no_drift(&app.redis_url(), &app.keys.id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_looks_at_ten_thousand_messages_of_a_longer_history() {
+    const MESSAGES: usize = 10_020;
+    let scene = Scene::with("[history]\nmax_messages = 20000\n");
+    let app = &scene.app;
+    app.must(&made("h", &["a", "b"]).into()).await;
+    let mut events = many("h", MESSAGES, "b");
+    // Messages of the user's own, one that is looked at and one that is too old.
+    for own in [5, MESSAGES - 5] {
+        events[own]["sender"] = json!("a");
+    }
+    let later = events.split_off(MESSAGES / 2);
+    app.must(&events.into()).await;
+    app.must(&later.into()).await;
+    let set =
+        |unread: usize| json!({"type": "counts.set", "room": "h", "user": "a", "unread": unread});
+    // What is older counts as one each, as what is older than the history does.
+    for unread in [0, 4, 5, 9_998, 9_999, 10_018, 10_019, 10_020] {
+        app.must(&set(unread)).await;
+        assert_eq!(counts(app, "a").await, json!({"h": [unread, 0]}));
+    }
+    app.must(&set(0)).await;
+    let from =
+        |at: usize| json!({"type": "room.unread", "room": "h", "user": "a", "from_position": at});
+    let asked = json!([from(20), from(21)]);
+    assert_eq!(
+        outcomes(app, &asked).await,
+        ["message_not_found", "applied"]
+    );
+    assert_eq!(counts(app, "a").await, json!({"h": [9_999, 0]}));
+    assert_no_drift(&scene.redis.url(), &app.keys.id);
 }

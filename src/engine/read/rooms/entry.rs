@@ -7,6 +7,7 @@ use super::query::{Facts, RoomBrief};
 use crate::counts::number::{Stored, parse, unreadable};
 use crate::counts::room::{Last, millis};
 use crate::counts::{Kind, LastMessage, Pref, RoomEntry};
+use crate::engine::read::details::read_shown;
 use crate::engine::read::overview::Supergroup;
 use crate::engine::reply::{Reply, maybe_text, stored};
 use crate::error::{Error, Result};
@@ -85,9 +86,9 @@ impl PageRoom {
                 newest: last.order,
             }),
             unread: entry.unread,
-            name: &entry.name,
-            description: &entry.description,
-            service_status: entry.service_status,
+            name: &entry.shown.name,
+            description: &entry.shown.description,
+            service_status: entry.shown.service_status,
         }
     }
 }
@@ -143,12 +144,7 @@ pub(super) fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Opti
     let Ok(room) = RoomId::parse(brief.room()) else {
         return Err(Error::unreadable("a room without a legal name"));
     };
-    let (name, cover, description, webhook) = (next()?, next()?, next()?, next()?);
-    let (bot_state, bot_mode, encrypted) = (next()?, next()? == "1", next()? == "1");
-    let service_status = match next()?.as_str() {
-        "" => 0,
-        text => text.parse().map_err(|_| unreadable())?,
-    };
+    let shown = read_shown(&mut next)?;
     let created = number_or_zero(&next()?)?;
     let last_id = next()?;
     let (sender, text, message_type) = (next()?, next()?, next()?);
@@ -173,14 +169,7 @@ pub(super) fn read_entry(brief: &RoomBrief<'_>, mut reply: Reply) -> Result<Opti
     let entry = RoomEntry {
         room,
         kind: brief.kind,
-        name,
-        cover,
-        description,
-        webhook,
-        bot_state,
-        bot_mode,
-        encrypted,
-        service_status,
+        shown,
         tags: brief.tags().filter_map(|t| Tag::parse(t).ok()).collect(),
         created,
         last_message,

@@ -8,7 +8,7 @@ use super::filter::MAX_FILTER_BYTES;
 use super::listing::Listing;
 use super::show::{OWN, show};
 use super::*;
-use crate::counts::{LastMessage, Pref, Profile, RoomEntry, RoomPage};
+use crate::counts::{LastMessage, Pref, Profile, RoomEntry, RoomPage, ShownDetails};
 use crate::engine::RoomBrief;
 use crate::http::request::Query;
 use crate::names::{RoomId, Tag, UserId};
@@ -21,14 +21,7 @@ fn room(id: &str) -> RoomEntry {
     RoomEntry {
         room: RoomId::parse(id).unwrap(),
         kind: Kind::Group,
-        name: String::new(),
-        cover: String::new(),
-        description: String::new(),
-        webhook: String::new(),
-        bot_state: String::new(),
-        bot_mode: false,
-        encrypted: false,
-        service_status: 0,
+        shown: ShownDetails::default(),
         tags: Vec::new(),
         created: 0,
         last_message: None,
