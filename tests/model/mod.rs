@@ -338,10 +338,16 @@ impl Model {
 
     /// The server's id of a room made by `to` is known now.
     pub fn learn(&mut self, a: &str, b: &str, id: &str) {
-        let room = self
-            .rooms
-            .remove(&Self::unlearned(a, b))
-            .expect("a room made by `to`");
+        let unlearned = Self::unlearned(a, b);
+        let room = self.rooms.remove(&unlearned);
+        let mut room = room.expect("a room made by `to`");
+        // There may have been a room of that name before.
+        let before = self.stamps.get(id).copied().unwrap_or_default();
+        for message in &mut room.messages {
+            message.accepted = message.accepted.max(before);
+        }
+        let stamp = self.stamps.remove(&unlearned).unwrap_or_default();
+        self.stamps.insert(id.to_owned(), stamp.max(before));
         assert!(
             self.rooms.insert(id.to_owned(), room).is_none(),
             "two rooms by the id {id:?}"
