@@ -113,3 +113,35 @@ async fn what_waits_between_two_without_a_room_is_no_drift() {
     let requests = [(Order::Arrival, room("group")), (Order::Time, recalled)];
     agrees(&app(), &requests).await;
 }
+
+#[tokio::test]
+async fn a_reset_in_the_request_of_a_join_by_time_knows_what_the_join_brings_along() {
+    for kind in ["group", "supergroup", "direct"] {
+        let mut excepted = sent("2", at(21), json!([]));
+        excepted["except"] = json!(["c"]);
+        let recalled = json!({"type": "message.recalled", "room": "r", "id": "4"});
+        let before = json!([
+            {"type": "room.updated", "room": "r", "kind": kind, "time": 1_750_000_000_000_i64},
+            {"type": "member.joined", "room": "r", "users": ["b"]},
+            sent("1", at(20), json!("all")),
+            excepted,
+            sent("3", at(22), json!(["c"])),
+            sent("4", at(23), json!(["c"])),
+            recalled,
+        ]);
+        let of_c = |kind: &str, seconds: i64| json!({"type": kind, "room": "r", "user": "c", "time": at(seconds)});
+        let mut number = of_c("counts.set", 24);
+        number["unread"] = 2.into();
+        let mut earlier = of_c("counts.set", 15);
+        earlier["unread"] = 0.into();
+        let mut mark = of_c("room.unread", 24);
+        mark["from_id"] = "1".into();
+        for reset in [number, earlier, mark] {
+            let requests = [
+                (Order::Arrival, before.clone()),
+                (Order::Time, json!([of_c("member.joined", 10), reset])),
+            ];
+            agrees(&app(), &requests).await;
+        }
+    }
+}
