@@ -3,7 +3,8 @@
 -- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base, the epoch in base 36; in state l the base is the epoch of the
 --   membership that ended (also in base 36) or 0 if the user was deleted; member_settle.lua says what may
 --   follow), 3 pending (hash: job -> record), 4 and 5 keys that were taken (hashes),
---   6 timed (hash), 7 bounds (sorted set) and 8 arrived (hash): lib/time, 9 ids (hash) and 10 log (list): message_send.lua
+--   6 timed (hash), 7 bounds (sorted set) and 8 arrived (hash): lib/time, 9 ids (hash), 10 log (list) and
+--   11 allmentions (sorted set of positions): message_send.lua
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 the new state: j joined, i invited, l left, 5 '' or, if the users are deleted, the latest epoch of a
 --   membership that ends, 6 '' or, if the event is placed by its time, time or import, 7 that time (milliseconds),
@@ -102,7 +103,7 @@ local open, job, record = unfinished(pending), '', ''
 if #changed > 0 then
   m[1], job = rev_text, rev_text
   m[8] = version(rev, m[8], state .. table.concat(changed, ','))
-  local marks = #later > 0 and marks_of_range(later, changed, KEYS[9], kind == 'supergroup') or ''
+  local marks = #later > 0 and marks_of_range(later, changed, KEYS[9], kind == 'supergroup' and KEYS[11]) or ''
   -- Each of the two in a direct room has the other one for the peer, so the job is for both.
   if kind == 'direct' then
     record = int(now + lease) .. '\nall' .. (marks ~= '' and '\n\nj|' .. marks or '')

@@ -118,7 +118,7 @@ if any_new then
       -- Lib: join
       local later
       base, later = begins(ARGV[8], tonumber(ARGV[11]), head, log, now, max_messages, max_age)
-      marks = marks_of_range(later, missing, ids, false)
+      marks = marks_of_range(later, missing, ids)
     end
     for _, user in ipairs(missing) do
       redis.call('HSET', members, user, 'j|' .. epoch_text .. '|' .. int(base))

@@ -21,7 +21,7 @@ local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local id, one, two, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[12]
 
 local now = clock()
-local m = opened(meta, 'last_id', 'accepted', 'trim', 'last_text', 'last_type', 'last_payload')
+local m = opened(meta, 'last_id', 'accepted', 'trim', 'last_text', 'last_type', 'last_payload', 'resets')
 numbers(m, 14, 15)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local function answer(word, job, record, open, much)
@@ -85,6 +85,16 @@ local function set_of(list)
   return users
 end
 
+-- Everybody who has joined, without those of the set `but`.
+local function all_but(but)
+  local found, all = {}, redis.call('HGETALL', members)
+  for i = 1, #all, 2 do
+    local s, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
+    if s == 'j' and tonumber(epoch, 36) >= tonumber(m[7]) and not but[all[i]] then found[#found + 1] = all[i] end
+  end
+  return found
+end
+
 -- Whom the edit mentions who was not mentioned before, and the other way round: users, or everybody.
 local on, off, to_all, by_room = {}, {}, false, nil
 -- Whom the message mentions may not be known: then it may be anybody.
@@ -107,6 +117,9 @@ if mentions ~= '' and silent == '' then
       else
         on, off, to_all = joined_of(members, m[7], after, {}), {'*'}, true
       end
+    elseif m[19] and m[3] ~= 'supergroup' and not unknown and (named == '*' or after == '*') then
+      -- Whoever was mentioned and still is must not be told: what a counts.set has made of the mention stays.
+      if after == '*' then on = all_but(was) else off = all_but(is) end
     elseif after == '*' then
       on, to_all = {'*'}, true
     elseif named == '*' then

@@ -111,7 +111,9 @@ for i = 1, #all, 2 do
   elseif what == 'r' or what == 'c' or what == 'b' then
     concerns = audience == 'all' or is_in(names)
   end
-  if concerns and tonumber(all[i]) > first then
+  -- A join that was placed by its time brings marks along; its job has the number at which the membership began.
+  local is_join = what == 'j' and tonumber(all[i]) >= first and string.find('|' .. act, '|' .. user .. ':', 1, true)
+  if is_join or (concerns and tonumber(all[i]) > first) then
     wait[#wait + 1] = all[i]
     wait[#wait + 1] = all[i + 1]
   end

@@ -24,8 +24,9 @@ local function begins(order, time, head, log, now, max_messages, max_age)
 end
 
 -- What these messages are to users who join before them, as it stands in a job after j|: user:holes:mentions for each user who
--- has any, with | between them. A supergroup subtracts recalled positions by itself, and adds the mentions of everybody.
-local function marks_of_range(later, users, ids, is_super)
+-- has any, with | between them. `everybody`: in a supergroup, its mentions of everybody. It adds these by itself, and subtracts
+-- recalled positions; what mentioned everybody before it became a supergroup is not among them.
+local function marks_of_range(later, users, ids, everybody)
   local by_user, act = {}, {}
   for _, user in ipairs(users) do by_user[user] = {{}, {}} end
   for from = 1, #later, 1000 do
@@ -35,11 +36,12 @@ local function marks_of_range(later, users, ids, is_super)
       local at, _, sender, except = unpack(later[from + i - 1])
       local recall, named = string.match((entry or '') .. '|||', '^%d+|%d+|%-?%d+|(%d+)|%d+|s?|([^|]*)|')
       local is_recalled = recall and recall ~= '0'
+      local by_room = everybody and named == '*' and redis.call('ZSCORE', everybody, at)
       for user, marks in pairs(by_user) do
         local is_excepted = except ~= '' and string.find(',' .. except .. ',', ',' .. user .. ',', 1, true)
-        if sender == user or is_excepted or (is_recalled and not is_super) then
+        if sender == user or is_excepted or (is_recalled and not everybody) then
           table.insert(marks[1], at)
-        elseif not is_recalled and named and (named == '*' and not is_super
+        elseif not is_recalled and named and ((named == '*' and not by_room)
           or string.find(',' .. named .. ',', ',' .. user .. ',', 1, true)) then
           table.insert(marks[2], at)
         end

@@ -3,6 +3,9 @@
 /// Work that a dead pod left.
 mod dead_pods;
 
+/// Short histories against the model.
+mod histories;
+
 /// A room that is deleted and made again.
 mod made_again;
 

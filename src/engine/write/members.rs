@@ -101,7 +101,7 @@ impl RoomWorker<'_> {
             .accept(|token| {
                 let own = [keys.meta(), keys.members(), keys.pending()];
                 let mut all = with_event_and_time_keys(keys, own);
-                all.extend([keys.ids(), keys.log()]);
+                all.extend([keys.ids(), keys.log(), keys.allmentions()]);
                 let mut call = scripts::MEMBER_CHANGE
                     .call(&all)
                     .arg(token)

@@ -1,0 +1,147 @@
+//! Short histories that once were answered otherwise than the model says: what is left of long random ones.
+
+use serde_json::{Value, json};
+
+use crate::support::check;
+use crate::support::model::{Model, Order};
+use crate::support::{App, Wait, app, assert_no_drift};
+
+/// The users that there are.
+const USERS: [&str; 3] = ["a", "b", "c"];
+
+/// So many seconds after a moment that is five minutes ago, or before it.
+fn at(seconds: i64) -> i64 {
+    jiff::Timestamp::now().as_second() * 1000 - 300_000 + seconds * 1000
+}
+
+/// Sends each request, one event or several, and compares all answers with the model's.
+async fn agrees(app: &App, requests: &[(Order, Value)]) {
+    let (mut app, mut model) = (app.clone(), Model::default());
+    let users = USERS.map(str::to_owned);
+    for (order, events) in requests {
+        let events = match events {
+            Value::Array(events) => events.clone(),
+            one => vec![one.clone()],
+        };
+        let outcomes: Vec<_> = events
+            .iter()
+            .map(|event| model.apply_in(*order, event))
+            .collect();
+        app.by_time = *order == Order::Time;
+        let reply = app.events(&json!(events), Wait::Applied).await;
+        check::results(&events, &reply, &outcomes, false).unwrap();
+        check::many(&app, &model, &users).await.unwrap();
+        for user in &users {
+            check::native(&app, &model, user).await.unwrap();
+        }
+    }
+    assert_no_drift(&app.redis_url(), &app.keys.id);
+}
+
+fn room(kind: &str) -> Value {
+    json!([
+        {"type": "room.updated", "room": "r", "kind": kind, "time": 1_750_000_000_000_i64},
+        {"type": "member.joined", "room": "r", "users": ["a", "b"]},
+    ])
+}
+
+fn sent(id: &str, time: i64, mentions: Value) -> Value {
+    json!({"type": "message.sent", "room": "r", "id": id, "sender": "b", "time": time, "mentions": mentions})
+}
+
+#[tokio::test]
+async fn an_edit_after_which_a_user_is_still_mentioned_leaves_what_a_number_made_of_it() {
+    for kind in ["group", "direct"] {
+        for (first, then) in [(json!("all"), json!(["a"])), (json!(["a"]), json!("all"))] {
+            let requests = [
+                (Order::Arrival, room(kind)),
+                (Order::Arrival, sent("1", at(1), first)),
+                (
+                    Order::Arrival,
+                    json!({"type": "counts.set", "room": "r", "user": "a", "unread": 3, "mentions": 0}),
+                ),
+                (
+                    Order::Arrival,
+                    json!({"type": "message.updated", "room": "r", "id": "1", "mentions": then}),
+                ),
+            ];
+            agrees(&app(), &requests).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mark_is_late_after_a_clearing_that_had_nothing_to_read() {
+    for kind in ["group", "supergroup", "direct"] {
+        for late in [
+            json!({"type": "room.unread", "room": "r", "user": "a", "from_time": 0, "time": at(9)}),
+            json!({"type": "counts.set", "room": "r", "user": "a", "unread": 2, "time": at(9)}),
+        ] {
+            let requests = [
+                (Order::Arrival, room(kind)),
+                (Order::Arrival, json!({"type": "room.cleared", "room": "r"})),
+                (Order::Time, late),
+            ];
+            agrees(&app(), &requests).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_joins_by_time_is_mentioned_by_what_named_everybody_before_the_room_became_a_supergroup()
+ {
+    let requests = [
+        (Order::Arrival, room("group")),
+        (Order::Arrival, sent("1", at(20), json!("all"))),
+        (
+            Order::Arrival,
+            json!({"type": "room.updated", "room": "r", "kind": "supergroup"}),
+        ),
+        (Order::Arrival, sent("2", at(21), json!("all"))),
+        (
+            Order::Time,
+            json!({"type": "member.joined", "room": "r", "users": ["c"], "time": at(10)}),
+        ),
+    ];
+    agrees(&app(), &requests).await;
+}
+
+#[tokio::test]
+async fn what_waits_between_two_without_a_room_is_no_drift() {
+    let recalled =
+        json!({"type": "message.recalled", "sender": "a", "to": "b", "id": "1", "time": at(1)});
+    let requests = [(Order::Arrival, room("group")), (Order::Time, recalled)];
+    agrees(&app(), &requests).await;
+}
+
+#[tokio::test]
+async fn a_reset_in_the_request_of_a_join_by_time_knows_what_the_join_brings_along() {
+    for kind in ["group", "supergroup", "direct"] {
+        let mut excepted = sent("2", at(21), json!([]));
+        excepted["except"] = json!(["c"]);
+        let recalled = json!({"type": "message.recalled", "room": "r", "id": "4"});
+        let before = json!([
+            {"type": "room.updated", "room": "r", "kind": kind, "time": 1_750_000_000_000_i64},
+            {"type": "member.joined", "room": "r", "users": ["b"]},
+            sent("1", at(20), json!("all")),
+            excepted,
+            sent("3", at(22), json!(["c"])),
+            sent("4", at(23), json!(["c"])),
+            recalled,
+        ]);
+        let of_c = |kind: &str, seconds: i64| json!({"type": kind, "room": "r", "user": "c", "time": at(seconds)});
+        let mut number = of_c("counts.set", 24);
+        number["unread"] = 2.into();
+        let mut earlier = of_c("counts.set", 15);
+        earlier["unread"] = 0.into();
+        let mut mark = of_c("room.unread", 24);
+        mark["from_id"] = "1".into();
+        for reset in [number, earlier, mark] {
+            let requests = [
+                (Order::Arrival, before.clone()),
+                (Order::Time, json!([of_c("member.joined", 10), reset])),
+            ];
+            agrees(&app(), &requests).await;
+        }
+    }
+}
