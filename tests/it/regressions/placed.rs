@@ -1,0 +1,60 @@
+use serde_json::{Value, json};
+
+use super::Scene;
+use crate::support::{App, assert_no_drift};
+
+/// A room of that kind that bob has joined.
+async fn room(app: &App, kind: &str) {
+    let made = json!([
+        {"type": "room.updated", "room": "r", "kind": kind},
+        {"type": "member.joined", "room": "r", "user": "bob"},
+    ]);
+    app.must(&made).await;
+}
+
+/// Sends events by time.
+fn by_time(scene: &Scene) -> App {
+    let mut app = scene.app.clone();
+    app.by_time = true;
+    app
+}
+
+/// An event of a minute ago, or of so many seconds after that.
+fn at(seconds: i64, mut event: Value) -> Value {
+    event["room"] = "r".into();
+    event["time"] = (jiff::Timestamp::now().as_millisecond() - 60_000 + seconds * 1_000).into();
+    event
+}
+
+fn message(second: i64, sender: &str) -> Value {
+    let id = second.to_string();
+    at(
+        second,
+        json!({"type": "message.sent", "id": id, "sender": sender}),
+    )
+}
+
+/// What alice has unread and up to where she has read.
+async fn alice(app: &App) -> (Value, Value) {
+    let answer = app.unread("alice", true).await.ok();
+    let row = &answer["rooms"][0];
+    (row["messages"].clone(), row["read_position"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_in_the_same_request_leaves_a_membership_the_marks_that_it_began_with() {
+    for kind in ["direct", "group", "supergroup"] {
+        let scene = Scene::new();
+        let (by_arrival, by_time) = (&scene.app, by_time(&scene));
+        room(by_arrival, kind).await;
+        let sent = ["bob", "alice", "bob"].into_iter().zip(2..);
+        let sent: Vec<Value> = sent.map(|(by, second)| message(second, by)).collect();
+        by_time.must(&json!(sent)).await;
+        let reset = json!({"type": "room.unread", "user": "alice", "from_position": 3});
+        let joined = at(1, json!({"type": "member.joined", "user": "alice"}));
+        by_time.must(&json!([joined, at(9, reset)])).await;
+        // Not the one that she had sent herself.
+        assert_eq!(alice(by_arrival).await, (json!(2), json!(0)), "{kind}");
+        assert_no_drift(&scene.redis.url(), &by_arrival.keys.id);
+    }
+}
