@@ -58,3 +58,20 @@ async fn a_reset_in_the_same_request_leaves_a_membership_the_marks_that_it_began
         assert_no_drift(&scene.redis.url(), &by_arrival.keys.id);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clearing_counts_for_who_began_by_time_below_an_earlier_one() {
+    let scene = Scene::new();
+    let (by_arrival, by_time) = (&scene.app, by_time(&scene));
+    room(by_arrival, "supergroup").await;
+    let sent: Vec<Value> = (1..=9).map(|second| message(second, "bob")).collect();
+    by_time.must(&json!(sent)).await;
+    let clear = |to: u64| json!({"type": "room.cleared", "room": "r", "up_to_position": to});
+    by_arrival.must(&clear(9)).await;
+    let joined = at(2, json!({"type": "member.joined", "user": "alice"}));
+    by_time.must(&joined).await;
+    by_arrival.must(&clear(5)).await;
+    assert_eq!(alice(by_arrival).await, (json!(4), json!(5)));
+    by_arrival.must(&clear(3)).await;
+    assert_eq!(alice(by_arrival).await, (json!(4), json!(5)));
+}
