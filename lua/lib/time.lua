@@ -230,12 +230,23 @@ local function time_order(timed, bounds, arrived, now)
     end
   end
 
-  -- What an event says of a message waits until the message comes.
+  -- What an event says of a message waits until the message comes; of recalls the last one, of edits what no later one replaces.
   function o.wait(id, ...)
-    local list = o.waiting({id})[id] or {}
+    local new, list = {...}, {}
+    table.insert(new, 2, int(now))
+    for _, one in ipairs(o.waiting({id})[id] or {}) do
+      local waits_on = not (one[1] == 'c' and new[1] == 'c')
+      if one[1] == 'e' and new[1] == 'e' then
+        waits_on = false
+        for part = 3, 6 do
+          if new[part] ~= '' then one[part] = '' end
+          waits_on = waits_on or one[part] ~= ''
+        end
+      end
+      if waits_on then list[#list + 1] = one end
+    end
     if #list >= 1000 then table.remove(list, 1) end
-    list[#list + 1] = {...}
-    table.insert(list[#list], 2, int(now))
+    list[#list + 1] = new
     write('w|' .. id, cjson.encode(list))
   end
 

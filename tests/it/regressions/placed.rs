@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::Scene;
+use super::{Scene, room_key};
 use crate::support::{App, assert_no_drift};
 
 /// A room of that kind that bob has joined.
@@ -74,4 +74,34 @@ async fn a_clearing_counts_for_who_began_by_time_below_an_earlier_one() {
     assert_eq!(alice(by_arrival).await, (json!(4), json!(5)));
     by_arrival.must(&clear(3)).await;
     assert_eq!(alice(by_arrival).await, (json!(4), json!(5)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_edits_that_wait_for_their_message_a_room_keeps_what_no_later_one_replaces() {
+    let scene = Scene::new();
+    let (by_arrival, by_time) = (&scene.app, by_time(&scene));
+    room(by_arrival, "group").await;
+    let joined = json!({"type": "member.joined", "room": "r", "user": "alice"});
+    by_arrival.must(&joined).await;
+    let edit = |n: usize, mut event: Value| {
+        event["type"] = "message.updated".into();
+        event["id"] = "5".into();
+        event["payload"] = json!({"n": n, "long": "x".repeat(3_000)});
+        at(9, event)
+    };
+    let mut edits = vec![edit(0, json!({"mentions": ["alice"]}))];
+    edits.extend((1..200).map(|n| edit(n, json!({"text": n.to_string()}))));
+    by_time.must(&json!(edits)).await;
+    let timed = room_key("r", "timed");
+    let kept = scene.redis.cli(&["HSTRLEN", &timed, "w|5"]);
+    let kept: usize = kept.trim().parse().unwrap();
+    assert!((3_000..7_000).contains(&kept), "{kept} bytes");
+
+    by_time.must(&message(5, "bob")).await;
+    let meta = room_key("r", "meta");
+    let last = |field: &str| scene.redis.cli(&["HGET", &meta, field]);
+    assert_eq!(last("last_text").trim(), "199");
+    assert!(last("last_payload").contains("\"n\":199"));
+    let mentions = by_arrival.unread("alice", false).await.ok();
+    assert_eq!(mentions["mentions"]["total"], 1);
 }
