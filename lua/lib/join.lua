@@ -35,14 +35,24 @@ local function marks_of_range(later, users, ids, is_super)
       local at, _, sender, except = unpack(later[from + i - 1])
       local recall, named = string.match((entry or '') .. '|||', '^%d+|%d+|%-?%d+|(%d+)|%d+|s?|([^|]*)|')
       local is_recalled = recall and recall ~= '0'
-      for user, marks in pairs(by_user) do
-        local is_excepted = except ~= '' and string.find(',' .. except .. ',', ',' .. user .. ',', 1, true)
-        if sender == user or is_excepted or (is_recalled and not is_super) then
-          table.insert(marks[1], at)
-        elseif not is_recalled and named and (named == '*' and not is_super
-          or string.find(',' .. named .. ',', ',' .. user .. ',', 1, true)) then
-          table.insert(marks[2], at)
+      local told = {}
+      local function tell(user, what)
+        if by_user[user] and not told[user] then
+          told[user] = true
+          table.insert(by_user[user][what], at)
         end
+      end
+      local function tell_all(what)
+        for _, user in ipairs(users) do tell(user, what) end
+      end
+      tell(sender, 1)
+      for user in string.gmatch(except, '[^,]+') do tell(user, 1) end
+      if is_recalled and not is_super then
+        tell_all(1)
+      elseif named == '*' and not is_recalled and not is_super then
+        tell_all(2)
+      elseif named and not is_recalled then
+        for user in string.gmatch(named, '[^,]+') do tell(user, 2) end
       end
     end
   end
