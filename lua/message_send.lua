@@ -301,7 +301,7 @@ for i = 9, #ARGV, 11 do
       local here, revs = readers(at_time)
       local is_excepted = {[sender] = true}
       for _, user in ipairs(excepted) do is_excepted[user] = true end
-      time.arrive(here, silent and '-' .. int(accepted) or at)
+      time.arrive(here, silent and '-' .. int(accepted) or at, all and {max_messages, head, accepted})
       for user in pairs(here) do
         if all and not silent and not is_excepted[user] then excepted[#excepted + 1] = user end
       end

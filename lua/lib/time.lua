@@ -131,8 +131,20 @@ local function time_order(timed, bounds, arrived, now)
     return here
   end
 
-  -- These members, user -> epoch, have read the message at this position on arrival.
-  function o.arrive(users, at)
+  -- The positions of a list that the history may still have: `most` messages up to the position `head` and the number `accepted`.
+  local function in_history(list, most, head, accepted)
+    local left = {}
+    for at in string.gmatch(list, '%-?%d+') do
+      local position = tonumber(at)
+      local is_known = position < 0 and -position > accepted - most or position > 0 and position > head - most
+      if is_known then left[#left + 1] = at end
+    end
+    return table.concat(left, ',')
+  end
+
+  -- These members, user -> epoch, have read the message at this position on arrival. `history`: what in_history takes, if what is
+  -- older may be forgotten. The slots of a direct room's or group's members know it as holes; only supergroups ask for it here.
+  function o.arrive(users, at, history)
     local names = {}
     for user in pairs(users) do names[#names + 1] = user end
     for from = 1, #names, 1000 do
@@ -141,6 +153,7 @@ local function time_order(timed, bounds, arrived, now)
         local epoch = users[part[i]]
         local of, list = string.match(entry or '', '^(%w+)|([%d,%-]*)$')
         list = of == epoch and list ~= '' and list .. ',' .. at or at
+        if history and #list > 20 * history[1] + 200 then list = in_history(list, unpack(history)) end
         set[2 * i - 1], set[2 * i] = part[i], epoch .. '|' .. list
       end
       redis.call('HSET', arrived, unpack(set))

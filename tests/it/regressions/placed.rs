@@ -105,3 +105,36 @@ async fn of_edits_that_wait_for_their_message_a_room_keeps_what_no_later_one_rep
     let mentions = by_arrival.unread("alice", false).await.ok();
     assert_eq!(mentions["mentions"]["total"], 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_member_read_on_arrival_is_forgotten_with_the_history() {
+    let scene = Scene::with("[history]\nmax_messages = 5\n");
+    let (by_arrival, by_time) = (&scene.app, by_time(&scene));
+    room(by_arrival, "group").await;
+    let joined = json!({"type": "member.joined", "room": "r", "user": "alice"});
+    by_arrival.must(&joined).await;
+    let read = at(59, json!({"type": "room.read", "user": "alice"}));
+    by_time.must(&read).await;
+    let late = |n: usize| {
+        let silent = n.is_multiple_of(3);
+        at(
+            1,
+            json!({"type": "message.sent", "id": n.to_string(), "sender": "bob", "silent": silent}),
+        )
+    };
+    by_time.must(&(0..300).map(late).collect()).await;
+    let kept = scene
+        .redis
+        .cli(&["HSTRLEN", &room_key("r", "arrived"), "alice"]);
+    let kept: usize = kept.trim().parse().unwrap();
+    assert!((20..400).contains(&kept), "{kept} bytes");
+    assert_eq!(alice(by_arrival).await.0, json!(0));
+    assert_no_drift(&scene.redis.url(), &by_arrival.keys.id);
+    // What the history still has counts again when it is marked as unread.
+    let unread = at(
+        60,
+        json!({"type": "room.unread", "user": "alice", "from_time": 0}),
+    );
+    by_time.must(&unread).await;
+    assert_eq!(alice(by_arrival).await.0, json!(4));
+}
