@@ -155,6 +155,7 @@ if time then
     local s, epoch = string.match(redis.call('HGET', members, act[3]) or '', '^(%a)|(%w+)')
     if s == 'j' and epoch == act[4] then unread[#unread + 1] = {act[3], act[5], id, int(act[2])} end
   end
+  local held = {}
   -- The members who read a message of that time on arrival, and up to which rev everybody's membership has begun who does.
   function readers(at_time)
     local users, revs = time.readers(at_time)
@@ -168,19 +169,17 @@ if time then
       end
     end
     if #revs > 0 and kind ~= 'supergroup' then
-      local all = redis.call('HGETALL', members)
-      for i = 1, #all, 2 do
-        local s, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
-        local began = s == 'j' and tonumber(epoch, 36)
-        if began and began >= tonumber(born) then
-          local _, _, _, up_to, exempt = read_on_arrival(KEYS[9], all[i], began)
-          for _, rev in ipairs(revs) do
-            if math.max(began, up_to) < tonumber(rev) and not string.find(exempt, ',' .. rev .. ',', 1, true) then
-              here[all[i]] = epoch
-            end
-          end
+      -- Most messages of a call have the same revs.
+      local which = table.concat(revs, ',')
+      if not held[which] then
+        local joined, all = {}, redis.call('HGETALL', members)
+        for i = 1, #all, 2 do
+          local s, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
+          if s == 'j' and tonumber(epoch, 36) >= tonumber(born) then joined[#joined + 1] = {all[i], epoch} end
         end
+        held[which] = time.held_by(joined, revs)
       end
+      for user, epoch in pairs(held[which]) do here[user] = epoch end
     end
     return here, revs
   end
@@ -302,8 +301,8 @@ for i = 9, #ARGV, 11 do
       local here, revs = readers(at_time)
       local is_excepted = {[sender] = true}
       for _, user in ipairs(excepted) do is_excepted[user] = true end
-      for user, epoch in pairs(here) do
-        time.arrive(user, epoch, silent and '-' .. int(accepted) or at)
+      time.arrive(here, silent and '-' .. int(accepted) or at, all and {max_messages, head, accepted})
+      for user in pairs(here) do
         if all and not silent and not is_excepted[user] then excepted[#excepted + 1] = user end
       end
       if #revs > 0 and not all then time.all_arrive(silent and '-' .. int(accepted) or at, revs) end

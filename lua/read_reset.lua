@@ -14,7 +14,8 @@
 --   and what names an unknown message waits for it
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
---   or {'WAIT', '', '', pending jobs of this member that have to be delivered first (job and record in turn), now and so on}
+--   or {'WAIT', '', '', pending jobs of this member that have to be delivered first (job and record in turn), now and so on, all
+--   pending jobs (lib/fanout)}
 --   or {'BUSY'} too many jobs are pending,
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history, or the error UNREADABLE
@@ -118,7 +119,11 @@ for i = 1, #all, 2 do
     wait[#wait + 1] = all[i + 1]
   end
 end
-if #wait > 0 then return {'WAIT', '', '', wait, now, unpack(m, 1, 11)} end
+if #wait > 0 then
+  local reply = {'WAIT', '', '', wait, now, unpack(m, 1, 11)}
+  reply[17] = unfinished(pending)
+  return reply
+end
 
 -- What the reset means for messages that are read on arrival. `back`: from this time on none is any more; or all: none is.
 local counts_again = {}

@@ -19,7 +19,7 @@ local how, value, by_time = ARGV[6], ARGV[7], ARGV[8] ~= ''
 if by_time and how == 'all' then how, value = 'time', ARGV[9] end
 
 local now = clock()
-local m = opened(meta, 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position', 'cleared', 'told', 'late', 'resets')
+local m = opened(meta, 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position', 'cleared', 'told', 'late', 'resets', 'timed')
 numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local taken, take = keyed(KEYS[5], KEYS[6], ARGV[3], now)
@@ -88,7 +88,8 @@ if position > 0 or m[21] or by_time then
       for at in string.gmatch(all .. ';', '(%d+);') do highest = math.max(highest, tonumber(at)) end
       if highest > lowest or next(too_old) then list[#list + 1] = rev .. '|' .. all end
     end
-    if #list > 1 and not m[20] and not m[21] then list = {list[1]} end
+    -- A membership that was placed by its time may begin below the highest one.
+    if #list > 1 and not (m[20] or m[21] or m[22]) then list = {list[1]} end
   end
   if m[3] == 'supergroup' and #list < (m[20] and 32 or 8) then
     for n, at in ipairs(chain) do chain[n] = (places[n] and places[n] < 0 and int(places[n]) .. ':' or '') .. int(at) end

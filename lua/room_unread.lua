@@ -33,9 +33,11 @@ if state == 'j' then
     local _
     arrived, _, _, _, exempt = read_on_arrival(KEYS[5], ARGV[6], epoch)
   end
+  local no_count = {holes}
   for at in pairs(arrived) do
-    if at > 0 then holes = holes .. ',' .. string.format('%.0f', at) end
+    if at > 0 then no_count[#no_count + 1] = string.format('%.0f', at) end
   end
+  holes = table.concat(no_count, ',')
   -- Who has been a member since before a clearing, and has not been reset since, has read up to there.
   read = math.max(read, cleared_up_to(m[10], since, function(at) return arrived[at] end, exempt) or read)
   -- Positions whose messages pending edits are about: stamp of the latest edit, and if the message mentions the user by it.

@@ -37,14 +37,24 @@ local function marks_of_range(later, users, ids, everybody)
       local recall, named = string.match((entry or '') .. '|||', '^%d+|%d+|%-?%d+|(%d+)|%d+|s?|([^|]*)|')
       local is_recalled = recall and recall ~= '0'
       local by_room = everybody and named == '*' and redis.call('ZSCORE', everybody, at)
-      for user, marks in pairs(by_user) do
-        local is_excepted = except ~= '' and string.find(',' .. except .. ',', ',' .. user .. ',', 1, true)
-        if sender == user or is_excepted or (is_recalled and not everybody) then
-          table.insert(marks[1], at)
-        elseif not is_recalled and named and ((named == '*' and not by_room)
-          or string.find(',' .. named .. ',', ',' .. user .. ',', 1, true)) then
-          table.insert(marks[2], at)
+      local told = {}
+      local function tell(user, what)
+        if by_user[user] and not told[user] then
+          told[user] = true
+          table.insert(by_user[user][what], at)
         end
+      end
+      local function tell_all(what)
+        for _, user in ipairs(users) do tell(user, what) end
+      end
+      tell(sender, 1)
+      for user in string.gmatch(except, '[^,]+') do tell(user, 1) end
+      if is_recalled and not everybody then
+        tell_all(1)
+      elseif named == '*' and not is_recalled then
+        if not by_room then tell_all(2) end
+      elseif named and not is_recalled then
+        for user in string.gmatch(named, '[^,]+') do tell(user, 2) end
       end
     end
   end

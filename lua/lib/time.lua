@@ -89,27 +89,76 @@ local function time_order(timed, bounds, arrived, now)
 
   -- Who reads a message of that time on arrival: user -> epoch of the membership, and the revs of everybody's bounds that do so.
   function o.readers(time)
-    local users, revs = {}, {}
-    for _, user in ipairs(redis.call('ZRANGE', bounds, int(time), '+inf', 'BYSCORE')) do
-      local epoch, read = string.match(redis.call('HGET', timed, 'u|' .. user) or '', '^(%w*)|([^|]*)|')
-      if user == '*' then
-        for entry in string.gmatch(read or '', '[^,]+') do
-          local of, accepted, rev = string.match(entry, '^(%-?%d+):(%d+):(%d+)$')
-          if of and holds(accepted) and tonumber(of) >= time then revs[#revs + 1] = rev end
+    local users, revs, found = {}, {}, redis.call('ZRANGE', bounds, int(time), '+inf', 'BYSCORE')
+    for from = 1, #found, 1000 do
+      local fields = {}
+      for i = from, math.min(from + 999, #found) do fields[#fields + 1] = 'u|' .. found[i] end
+      for i, entry in ipairs(redis.call('HMGET', timed, unpack(fields))) do
+        local user = found[from + i - 1]
+        local epoch, read = string.match(entry or '', '^(%w*)|([^|]*)|')
+        if user == '*' then
+          for one in string.gmatch(read or '', '[^,]+') do
+            local of, accepted, rev = string.match(one, '^(%-?%d+):(%d+):(%d+)$')
+            if of and holds(accepted) and tonumber(of) >= time then revs[#revs + 1] = rev end
+          end
+        elseif latest(read or '', time) then
+          users[user] = epoch
         end
-      elseif latest(read or '', time) then
-        users[user] = epoch
       end
     end
     return users, revs
   end
 
-  -- A member has read the message at this position on arrival.
-  function o.arrive(user, epoch, at)
-    local of, list = string.match(redis.call('HGET', arrived, user) or '', '^(%w+)|([%d,%-]*)$')
-    list = of == epoch and list ~= '' and list .. ',' .. at or at
-    redis.call('HSET', arrived, user, epoch .. '|' .. list)
-    o.late = tonumber(at) > 0 and at or o.late or '0'
+  -- Of members, each user and epoch, those for whom an entry of everybody's with one of these revs holds.
+  function o.held_by(joined, revs)
+    local here = {}
+    for from = 1, #joined, 1000 do
+      local fields = {}
+      for i = from, math.min(from + 999, #joined) do fields[#fields + 1] = 'r|' .. joined[i][1] end
+      for i, entry in ipairs(redis.call('HMGET', arrived, unpack(fields))) do
+        local user, epoch = unpack(joined[from + i - 1])
+        local of, up_to, exempt = string.match(entry or '', '^(%w+)|%d*|%d*|(%d*)|([%d,]*)$')
+        local since = math.max(tonumber(epoch, 36), of == epoch and tonumber(up_to) or 0)
+        exempt = of == epoch and ',' .. exempt .. ','
+        for _, rev in ipairs(revs) do
+          if since < tonumber(rev) and not (exempt and string.find(exempt, ',' .. rev .. ',', 1, true)) then
+            here[user] = epoch
+            break
+          end
+        end
+      end
+    end
+    return here
+  end
+
+  -- The positions of a list that the history may still have: `most` messages up to the position `head` and the number `accepted`.
+  local function in_history(list, most, head, accepted)
+    local left = {}
+    for at in string.gmatch(list, '%-?%d+') do
+      local position = tonumber(at)
+      local is_known = position < 0 and -position > accepted - most or position > 0 and position > head - most
+      if is_known then left[#left + 1] = at end
+    end
+    return table.concat(left, ',')
+  end
+
+  -- These members, user -> epoch, have read the message at this position on arrival. `history`: what in_history takes, if what is
+  -- older may be forgotten. The slots of a direct room's or group's members know it as holes; only supergroups ask for it here.
+  function o.arrive(users, at, history)
+    local names = {}
+    for user in pairs(users) do names[#names + 1] = user end
+    for from = 1, #names, 1000 do
+      local part, set = {unpack(names, from, math.min(from + 999, #names))}, {}
+      for i, entry in ipairs(redis.call('HMGET', arrived, unpack(part))) do
+        local epoch = users[part[i]]
+        local of, list = string.match(entry or '', '^(%w+)|([%d,%-]*)$')
+        list = of == epoch and list ~= '' and list .. ',' .. at or at
+        if history and #list > 20 * history[1] + 200 then list = in_history(list, unpack(history)) end
+        set[2 * i - 1], set[2 * i] = part[i], epoch .. '|' .. list
+      end
+      redis.call('HSET', arrived, unpack(set))
+    end
+    if #names > 0 then o.late = tonumber(at) > 0 and at or o.late or '0' end
   end
 
   -- Everybody has whose membership began before one of these revs.
@@ -230,12 +279,23 @@ local function time_order(timed, bounds, arrived, now)
     end
   end
 
-  -- What an event says of a message waits until the message comes.
+  -- What an event says of a message waits until the message comes; of recalls the last one, of edits what no later one replaces.
   function o.wait(id, ...)
-    local list = o.waiting({id})[id] or {}
+    local new, list = {...}, {}
+    table.insert(new, 2, int(now))
+    for _, one in ipairs(o.waiting({id})[id] or {}) do
+      local waits_on = not (one[1] == 'c' and new[1] == 'c')
+      if one[1] == 'e' and new[1] == 'e' then
+        waits_on = false
+        for part = 3, 6 do
+          if new[part] ~= '' then one[part] = '' end
+          waits_on = waits_on or one[part] ~= ''
+        end
+      end
+      if waits_on then list[#list + 1] = one end
+    end
     if #list >= 1000 then table.remove(list, 1) end
-    list[#list + 1] = {...}
-    table.insert(list[#list], 2, int(now))
+    list[#list + 1] = new
     write('w|' .. id, cjson.encode(list))
   end
 

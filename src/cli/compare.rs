@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::{RedisArgs, app_id};
-use super::connect::observe;
+use super::connect::readable;
 use super::exit::{Failure, well_if};
 use super::files::Rereadable;
 use super::findings::{JsonLists, check_known};
@@ -77,7 +77,7 @@ impl Comparison {
 
 /// Compares a file with the counts here, and prints what differs. Answers the exit code; an error: it did not come to the end.
 async fn compare(config: &Config, app: &AppId, how: &Comparison) -> Result<u8, Failure> {
-    let (engine, _) = observe(config)?;
+    let (engine, _) = readable(config).await?;
     let counts = CountsAudit::new(&engine);
     let scope = Scope {
         app: Some(app.clone()),

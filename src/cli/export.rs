@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::args::{RedisArgs, app_id};
-use super::connect::observe;
+use super::connect::readable;
 use super::exit::{Failure, well_if};
 use super::findings::check_known;
 use super::output::write_all;
@@ -36,7 +36,7 @@ impl ExportArgs {
 
 /// Writes the counts of an app to standard output. Answers the exit code; an error: it did not come to the end.
 async fn export(config: &Config, app: &AppId) -> Result<u8, Failure> {
-    let (engine, _) = observe(config)?;
+    let (engine, _) = readable(config).await?;
     let counts = CountsAudit::new(&engine);
     let scope = Scope {
         app: Some(app.clone()),

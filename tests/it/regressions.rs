@@ -15,6 +15,9 @@ mod bounds;
 /// Resets of read positions that a dead pod left, or that a server has lost.
 mod resets;
 
+/// Memberships that were placed by their time, and what reads and marks messages beside them.
+mod placed;
+
 use std::ops::Deref;
 
 use serde_json::{Value, json};

@@ -182,6 +182,8 @@ async fn commands_refuse_a_later_version() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("events");
     std::fs::write(&file, event("2").to_string()).unwrap();
+    let rows = dir.path().join("rows");
+    std::fs::write(&rows, "room,user,unread\nr,alice,1\n").unwrap();
     let url = redis.url();
     for command in [
         &["verify"][..],
@@ -193,6 +195,10 @@ async fn commands_refuse_a_later_version() {
         &["inspect", "--app", "app-0", "--user", "alice"],
         &["inspect", "--app", "app-0", "--memory"],
         &["import", "--app", "app-0", file.to_str().unwrap()],
+        &["export", "--counts", "--app", "app-0"],
+        &["export", "--counts", "--app", "another"],
+        &["compare", "--app", "app-0", rows.to_str().unwrap()],
+        &["compare", "--app", "another", rows.to_str().unwrap()],
     ] {
         let ran = run_unread(&[command, &["--redis-url", &url]].concat());
         assert_eq!(ran.code, 2, "{command:?}: {ran:?}");

@@ -97,16 +97,19 @@ impl Page<'_> {
             since: millis(membership.epoch),
         });
         if self.rows.len() >= self.limit.saturating_mul(2).max(LONGEST) {
-            self.rows.select_nth_unstable_by(self.limit, by_id);
-            self.rows.truncate(self.limit);
+            self.keep_first();
         }
     }
 
-    fn finish(mut self) -> Vec<RoomMember> {
+    /// Keeps the first rows, each member once: a walk may come by a member twice.
+    fn keep_first(&mut self) {
         self.rows.sort_by(by_id);
-        // A walk may come by a member twice.
         self.rows.dedup_by(|one, other| one.user == other.user);
         self.rows.truncate(self.limit);
+    }
+
+    fn finish(mut self) -> Vec<RoomMember> {
+        self.keep_first();
         self.rows
     }
 }
@@ -164,4 +167,26 @@ pub(super) fn read_shown(mut next: impl FnMut() -> Result<String>) -> Result<Sho
             text => text.parse().map_err(|_| unreadable())?,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_full_although_a_walk_came_by_members_twice() {
+        let mut page = Page {
+            after: None,
+            limit: 3_000,
+            rows: Vec::new(),
+        };
+        for n in (0..4_000).rev() {
+            for _ in 0..2 {
+                page.add(format!("u{n:04}"), Membership::parse("j|1|0").unwrap());
+            }
+        }
+        let rows = page.finish();
+        assert_eq!(rows.len(), 3_000);
+        assert_eq!(rows.last().unwrap().user, "u2999");
+    }
 }

@@ -126,6 +126,8 @@ impl RoomWorker<'_> {
         let pending = reply.list()?.pairs()?;
         let snapshot = Snapshot::read(&mut reply)?;
         self.work.snapshot = snapshot;
+        // Whoever is told of these jobs also sees what other pending ones bring.
+        self.read_unfinished(reply.list()?)?;
         for (id, record) in pending {
             let job = Job::parse(&id, &record)?;
             if self.work.jobs.iter().all(|known| known.stamp != job.stamp) {

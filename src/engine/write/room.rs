@@ -279,15 +279,20 @@ impl RoomWorker<'_> {
     pub(super) fn read_accepted(&mut self, reply: &mut Reply) -> Result<Option<u64>> {
         let job = Job::read(reply)?;
         let stamp = job.as_ref().map(|job| job.stamp);
-        let mut unfinished = reply.list()?;
-        match unfinished.len() {
-            1 => self.unfinished = self.unfinished.max(unfinished.number()? as usize),
-            _ => add_passing(&mut self.work, unfinished)?,
-        }
+        self.read_unfinished(reply.list()?)?;
         // If the room has been deleted since, a repeated event waits for the jobs of that deletion.
         self.work.snapshot = Snapshot::read(reply)?.or_deleted();
         self.work.jobs.extend(job);
         Ok(stamp)
+    }
+
+    /// Reads the pending jobs of a script's reply, or their number if there are many.
+    pub(super) fn read_unfinished(&mut self, mut unfinished: Reply) -> Result<()> {
+        match unfinished.len() {
+            1 => self.unfinished = self.unfinished.max(unfinished.number()? as usize),
+            _ => add_passing(&mut self.work, unfinished)?,
+        }
+        Ok(())
     }
 
     /// Whether jobs of other calls have not reached everybody.

@@ -165,3 +165,20 @@ async fn a_mark_that_waited_outlives_the_pod_that_took_its_message() {
 fn read_all() -> Value {
     json!({"type": "room.read", "room": "r", "user": "alice"})
 }
+
+/// Two pods have died: one left a message that does not count for bob, the other one a mention of alice, which her reset waits for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reset_waits_for_is_told_with_the_other_marks_of_the_room() {
+    let scene = Scene::new();
+    all_read(&scene, "group").await;
+    let mut excepted = sent("r", "5", "carol");
+    excepted["except"] = json!(["bob"]);
+    let mut mention = sent("r", "6", "carol");
+    mention["mentions"] = json!(["alice"]);
+    scene.dies("message_send", "r", excepted).await;
+    scene.dies("message_send", "r", mention).await;
+    scene.app.must(&unread("3")).await;
+    assert_eq!(total(&scene).await, 4);
+    let bob = scene.app.unread("bob", false).await.ok();
+    assert_eq!(bob["messages"]["total"], 1);
+}
