@@ -8,7 +8,8 @@
 --     w|ID -> what waits for the message with this id: a JSON list, each an act, when it was accepted, and what belongs to it
 --   bounds (sorted set): USER, or *, -> the latest read bound; and each field of `timed` -> when it was written, below zero
 --   arrived (hash): USER -> epoch|positions that this member read on arrival; * -> position:rev, read by who joined before rev
--- The meta has `timed`, when one of the first two was written last, and `late`, the last position that was read on arrival.
+-- The meta has `timed`, when one of the first two was written last, and `late`, the last position that was read on arrival; 0 if
+-- there was none, but a reset by time or a clearing of a supergroup: without `late` nobody needs to look for any of it.
 
 local function time_order(timed, bounds, arrived, now)
   local o, hold, most = {}, 600000000, 64
