@@ -134,7 +134,8 @@ for i = 0, users - 1 do
       call('HSET', KEYS[i * each + 1], unpack(filled, 1, 2 * moves))
       if not values[1] and moves > 1 then
         -- The room had nothing unread until now.
-        call('HINCRBY', KEYS[i * each + 1], 'unread_rooms:' .. kind, 1)
+        local rooms = 'unread_rooms:' .. kind
+        call('HSET', KEYS[i * each + 1], rooms, (call('HGET', KEYS[i * each + 1], rooms) or 0) + 1)
       end
     end
   end

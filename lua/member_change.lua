@@ -14,7 +14,7 @@
 --   or {'DUP', the same without entries}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'FULL'} a direct room takes two, or the error UNREADABLE
--- Lib: fanout, keys, join, time
+-- Lib: fanout, keys
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease, state, up_to = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[5])
 
@@ -45,7 +45,11 @@ end
 
 -- By time an event changes nothing where a later one has made the state. A user who is deleted leaves in any case.
 local by_time, at_time = ARGV[6] ~= '', tonumber(ARGV[7])
-local time = (by_time or m[14] or m[15]) and time_order(KEYS[6], KEYS[7], KEYS[8], now)
+local time
+if by_time or m[14] or m[15] then
+  -- Lib: time
+  time = time_order(KEYS[6], KEYS[7], KEYS[8], now)
+end
 local overtaken, any_left = {}, false
 for i = 10, #ARGV do
   overtaken[ARGV[i]] = by_time and not up_to and time.is_overtaken(ARGV[i], at_time)
@@ -70,6 +74,7 @@ end
 
 local base, later = m[2], {}
 if by_time and state == 'j' and base ~= '0' then
+  -- Lib: join
   base, later = begins(ARGV[6], at_time, tonumber(m[2]), KEYS[10], now, tonumber(ARGV[8]), tonumber(ARGV[9]))
   base = int(base)
 end
@@ -103,7 +108,11 @@ local open, job, record = unfinished(pending), '', ''
 if #changed > 0 then
   m[1], job = rev_text, rev_text
   m[8] = version(rev, m[8], state .. table.concat(changed, ','))
-  local marks = #later > 0 and marks_of_range(later, changed, KEYS[9], kind == 'supergroup' and KEYS[11]) or ''
+  local marks = ''
+  if #later > 0 then
+    -- Lib: join
+    marks = marks_of_range(later, changed, KEYS[9], kind == 'supergroup' and KEYS[11])
+  end
   -- Each of the two in a direct room has the other one for the peer, so the job is for both.
   if kind == 'direct' then
     record = int(now + lease) .. '\nall' .. (marks ~= '' and '\n\nj|' .. marks or '')

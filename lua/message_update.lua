@@ -15,7 +15,7 @@
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MESSAGE'} no such message, or older than the history, or the pair has no such room,
 --   {'FULL'} by time: others have the pair's room, or the error UNREADABLE
--- Lib: fanout, keys, time
+-- Lib: fanout, keys
 local meta, members, ids, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local id, one, two, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[12]
@@ -37,6 +37,7 @@ end
 -- By time a message that is not known may still come.
 local function not_known()
   if ARGV[14] == '' then return {'MESSAGE'} end
+  -- Lib: time
   local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
   time.wait(id, 'e', unpack(ARGV, 9, 12))
   time.finish(meta, m)

@@ -64,7 +64,8 @@ if m[16] then
 end
 if by_time then
   -- What set the read position by arrival: reads and clearings, of which the last one is known, and own messages.
-  local set = tonumber(string.sub(here, 2), 36)
+  local since_joining = tonumber(string.sub(here, 2), 16)
+  local set = since_joining and math.floor(epoch / 1000) + since_joining
   local was_set = set and time.holds(set * 1000) and set >= event_time
   for _, place in ipairs({17, 18}) do
     local rev = tonumber(m[place])

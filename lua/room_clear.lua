@@ -95,6 +95,7 @@ if position > 0 or m[21] or by_time then
     for n, at in ipairs(chain) do chain[n] = (places[n] and places[n] < 0 and int(places[n]) .. ':' or '') .. int(at) end
     list[#list + 1] = m[1] .. '|' .. table.concat(chain, ';')
     redis.call('HSET', meta, 'rev', m[1], by_time and 'all_read' or 'all_set', m[1], 'cleared', table.concat(list, ','))
+    redis.call('HSETNX', meta, 'late', '0')
   else
     job = m[1]
     record = int(now + lease) .. '\nall\n\nr|' .. int(position) .. others()

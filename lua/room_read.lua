@@ -16,7 +16,7 @@
 --   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history and not the room's last one,
 --   {'OLD', position, born} the position is older than the history, and not above this one,
 --   or the error UNREADABLE
--- Lib: fanout, keys, arrived, bound, time
+-- Lib: fanout, keys
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -25,8 +25,15 @@ local by_time, event_time = ARGV[10] ~= '', tonumber(ARGV[11])
 if by_time and how == 'all' then how, value = 'time', ARGV[11] end
 
 local now = clock()
-local m = opened(meta, 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position', 'cleared', 'late')
-numbers(m, 13, 14, 15, 17)
+local m, late
+if how == 'all' then
+  m = opened(meta, 'late')
+  late = m[13]
+else
+  m = opened(meta, 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position', 'late')
+  numbers(m, 13, 14, 15, 17)
+  late = m[18]
+end
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local taken, take = keyed(KEYS[6], KEYS[7], ARGV[3], now)
 if taken then
@@ -36,25 +43,36 @@ if taken then
 end
 if not m[7] then return {'ROOM'} end
 local entry = redis.call('HGET', members, user) or ''
-local state, began, base, reset = string.match(entry, '^(%a)|(%w+)|(%d+)h?%w*|?%d*|?%d*|?(%d*)$')
+local start, state, began, base, here, rest, reset =
+  string.match(entry, '^((%a)|(%w+)|(%d+))(h?%w*)(|?%d*|?%d*|?(%d*))$')
 if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} end
 local epoch
 epoch, reset = tonumber(began, 36), tonumber(reset)
 
 local arrived, reset_time, exempt, _
-if m[19] then arrived, reset_time, _, _, exempt = read_on_arrival(KEYS[10], user, epoch) end
+if late then
+  -- Lib: arrived
+  arrived, reset_time, _, _, exempt = read_on_arrival(KEYS[10], user, epoch)
+end
 if by_time and reset_time and (how == 'time' and tonumber(value) or event_time) <= reset_time then
   -- It is older than the last reset.
   take('')
   return {'DUP', '', '', unfinished(pending), now, unpack(m, 1, 11)}
 end
-local function skip(at) return arrived and arrived[at] end
-if m[3] == 'supergroup' then read = math.max(read, cleared_up_to(m[18], reset or epoch, skip, exempt) or read) end
-local position, more, sent = bound(how, value, m, ids, log, now, max_messages, max_age, skip)
+local position, more, sent = tonumber(m[2]), nil, nil
+if how ~= 'all' then
+  -- Lib: bound
+  local function skip(at) return arrived and arrived[at] end
+  if late and m[3] == 'supergroup' then
+    read = math.max(read, cleared_up_to(redis.call('HGET', meta, 'cleared'), reset or epoch, skip, exempt) or read)
+  end
+  position, more, sent = bound(how, value, m, ids, log, now, max_messages, max_age, skip)
+end
 local limit = position and more or sent
 if not position then
   local forgotten = more
   if not forgotten and by_time then
+    -- Lib: arrived, time
     local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
     time.wait(value, 'r', user, began, int(event_time), m[1])
     time.finish(meta)
@@ -68,6 +86,7 @@ if not position then
   position = 0
 end
 if by_time then
+  -- Lib: arrived, bound, time
   local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
   if how == 'time' then limit = tonumber(value) elseif how == 'position' then limit = time_at(position, log, max_messages) end
   time.has_read(user, began, limit, how == 'time' and tonumber(value) or event_time)
@@ -82,8 +101,13 @@ if position > tonumber(base) or reset then
   redis.call('HSET', meta, 'rev', job)
   redis.call('HSET', pending, job, record)
 end
--- Who has read or sent anything since joining has an h after the base, and behind it when this member last read by arrival.
-local has_read = by_time and string.match(entry, '^%a|%w+|%d+(h%w*)') or 'h' .. (by_time and '' or short(math.floor(now / 1000)))
-redis.call('HSET', members, user, (string.gsub(entry, '^(%a|%w+|%d+)h?%w*', '%1' .. has_read, 1)))
+-- Who has read or sent anything since joining has an h after the base, and behind it how long after joining this member last read
+-- by arrival: milliseconds, in base 16.
+if not by_time then
+  here = string.format('h%x', math.max(math.floor(now / 1000) - math.floor(epoch / 1000), 0))
+elseif here == '' then
+  here = 'h'
+end
+redis.call('HSET', members, user, start .. here .. rest)
 take(job)
 return {'OK', job, record, open, now, unpack(m, 1, 11)}

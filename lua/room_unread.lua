@@ -4,50 +4,48 @@
 --   4 pending (hash: job -> record; `Job::parse` reads these records too, and the golden jobs in records.txt hold both together),
 --   5 arrived (hash): lib/arrived
 -- ARGV: 1 state of the user j|i, 2 epoch, 3 read position, 4 holes (comma list of positions), 5 mentions by name (comma list
---   of positions), 6 user, 7 the stamp of the user's last reset or 0, 8 a position up to which each counts, recalled or not,
---   or 0, 9 positions that are no mentions of the user, although the room counts them as mentions of everybody (comma list)
+--   of positions), 6 user; then, if the user has been reset: 7 the stamp of the last reset, 8 a position up to which each counts,
+--   recalled or not, or 0, 9 positions that are no mentions of the user, although the room counts them as mentions of everybody
+--   (comma list)
 -- Reply: {kind, status, type, tags, unread, mentions, created, last_at, last_time (these two '' without a message), head, read
 --   position}, or {} if the room is gone for that user, or the error UNREADABLE
--- Lib: arrived, bound
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
-local since, unknown = math.max(epoch, tonumber(ARGV[7])), tonumber(ARGV[8])
+local since, unknown = epoch, tonumber(ARGV[8] or 0)
+if ARGV[7] and tonumber(ARGV[7]) > since then since = tonumber(ARGV[7]) end
 
-local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time', 'cleared',
-  'late')
+local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time', 'late')
 if not (m[1] or m[2] or m[3] or m[7]) then return {} end
 -- Whole numbers below 2^53, which are exact in a script.
-for _, at in ipairs({1, 2, 7}) do
-  local digits = m[at] or ''
-  if not string.match(digits, '^%d+$') or #digits > 16 or (#digits == 16 and digits > '9007199254740991') then
-    return redis.error_reply('-UNREADABLE a number of a room')
-  end
+local digits = (m[1] or '') .. ',' .. (m[2] or '') .. ',' .. (m[7] or '')
+if not string.find(digits, '^%d+,%d+,%d+$') or #digits > 50 or math.max(m[1], m[2], m[7]) >= 9007199254740992 then
+  return redis.error_reply('-UNREADABLE a number of a room')
 end
 if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the status of a room') end
 if epoch < tonumber(m[1]) then return {} end
 local unread, mentioned = 0, 0
 if state == 'j' then
-  -- What the user read on arrival does not count.
-  local arrived, exempt = {}, nil
-  if m[11] then
-    local _
-    arrived, _, _, _, exempt = read_on_arrival(KEYS[5], ARGV[6], epoch)
+  -- Only a room that keeps something of it has the field `late`.
+  if m[10] then
+    -- Lib: arrived, bound
+    -- What the user read on arrival does not count.
+    local arrived, _, _, _, exempt = read_on_arrival(KEYS[5], ARGV[6], epoch)
+    local no_count = {holes}
+    for at in pairs(arrived) do
+      if at > 0 then no_count[#no_count + 1] = string.format('%.0f', at) end
+    end
+    holes = table.concat(no_count, ',')
+    -- Who has been a member since before a clearing, and has not been reset since, has read up to there.
+    local cleared = redis.call('HGET', meta, 'cleared')
+    read = math.max(read, cleared_up_to(cleared, since, function(at) return arrived[at] end, exempt) or read)
   end
-  local no_count = {holes}
-  for at in pairs(arrived) do
-    if at > 0 then no_count[#no_count + 1] = string.format('%.0f', at) end
-  end
-  holes = table.concat(no_count, ',')
-  -- Who has been a member since before a clearing, and has not been reset since, has read up to there.
-  read = math.max(read, cleared_up_to(m[10], since, function(at) return arrived[at] end, exempt) or read)
-  -- Positions whose messages pending edits are about: stamp of the latest edit, and if the message mentions the user by it.
-  local edits = {}
   -- The head is the current one, so the script also takes this user's marks of pending jobs: own messages, reads and mentions
   -- that the room has accepted and that have not been delivered yet. If there are more than 5,000 jobs, it skips them all, so
   -- that a read takes a few milliseconds at most.
   local open = redis.call('HLEN', pending)
   if open > 0 and open <= 5000 then
-    local user = ARGV[6]
+    -- Positions whose messages pending edits are about: stamp of the latest edit, and if the message mentions the user by it.
+    local user, edits = ARGV[6], {}
     local all = redis.call('HGETALL', pending)
     for i = 1, #all, 2 do
       local names, act
@@ -81,40 +79,49 @@ if state == 'j' then
         end
       end
     end
+    for position, edit in pairs(edits) do
+      -- Between commas, so that no other position is taken for it.
+      mentions = string.gsub(',' .. mentions .. ',', ',0*' .. position .. '%f[,]', '')
+      if edit.on then mentions = mentions .. ',' .. position end
+    end
   end
-  for position, edit in pairs(edits) do
-    -- Between commas, so that no other position is taken for it.
-    mentions = string.gsub(',' .. mentions .. ',', ',0*' .. position .. '%f[,]', '')
-    if edit.on then mentions = mentions .. ',' .. position end
+  local head, least = tonumber(m[2]), unknown > read and unknown or read
+  if head > read then unread = head - read end
+  if head > least then
+    local from = string.format('(%d', least)
+    unread = unread - redis.call('ZCOUNT', recalled, from, '+inf')
+    mentioned = redis.call('ZCOUNT', allmentions, from, '+inf')
   end
-  local least = math.max(read, unknown)
-  local from = '(' .. string.format('%.0f', least)
-  unread = math.max(tonumber(m[2]) - read, 0) - redis.call('ZCOUNT', recalled, from, '+inf')
-  mentioned = redis.call('ZCOUNT', allmentions, from, '+inf')
   local own = {}
-  for position in string.gmatch(holes, '%d+') do
-    if tonumber(position) > least and not own[position] then
-      own[position] = true
-      if not redis.call('ZSCORE', recalled, position) then unread = unread - 1 end
-      if redis.call('ZSCORE', allmentions, position) then mentioned = mentioned - 1 end
+  if holes ~= '' then
+    for position in string.gmatch(holes, '%d+') do
+      if tonumber(position) > least and not own[position] then
+        own[position] = true
+        if not redis.call('ZSCORE', recalled, position) then unread = unread - 1 end
+        if redis.call('ZSCORE', allmentions, position) then mentioned = mentioned - 1 end
+      end
     end
   end
-  for position in string.gmatch(ARGV[9], '%d+') do
-    if tonumber(position) > least and not own[position] and redis.call('ZSCORE', allmentions, position) then
-      mentioned = mentioned - 1
+  if ARGV[9] then
+    for position in string.gmatch(ARGV[9], '%d+') do
+      if tonumber(position) > least and not own[position] and redis.call('ZSCORE', allmentions, position) then
+        mentioned = mentioned - 1
+      end
     end
   end
-  local named = {}
-  for position in string.gmatch(mentions, '%-?%d+') do
-    local at = tonumber(position)
-    if at > read and not own[position] and not named[position] and (at <= unknown
-      or not (redis.call('ZSCORE', recalled, position) or redis.call('ZSCORE', allmentions, position))) then
-      named[position] = true
-      mentioned = mentioned + 1
+  if mentions ~= '' then
+    local named = {}
+    for position in string.gmatch(mentions, '%-?%d+') do
+      local at = tonumber(position)
+      if at > read and not own[position] and not named[position] and (at <= unknown
+        or not (redis.call('ZSCORE', recalled, position) or redis.call('ZSCORE', allmentions, position))) then
+        named[position] = true
+        mentioned = mentioned + 1
+      end
     end
   end
 end
 -- An inactive room counts nothing, but it has been read as far as it was.
 if m[4] == '0' then unread, mentioned = 0, 0 end
-return {m[3], m[4], m[5], m[6], math.max(unread, 0), math.max(mentioned, 0), m[7], m[8] or '', m[9] or '', m[2],
-  string.format('%.0f', read)}
+return {m[3], m[4], m[5], m[6], unread > 0 and unread or 0, mentioned > 0 and mentioned or 0, m[7], m[8] or '', m[9] or '', m[2],
+  tonumber(ARGV[3]) == read and ARGV[3] or string.format('%d', read)}

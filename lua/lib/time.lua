@@ -9,7 +9,8 @@
 --     c|USER -> the revision of the last reset by arrival: it cancels the user's reads that wait since an earlier revision
 --   bounds (sorted set): USER, or *, -> the latest read bound; and each field of `timed` -> when it was written, below zero
 --   arrived (hash): USER -> epoch|positions that this member read on arrival; * -> position:rev, read by who joined before rev
--- The meta has `timed`, when one of the first two was written last, and `late`, the last position that was read on arrival.
+-- The meta has `timed`, when one of the first two was written last, and `late`, the last position that was read on arrival; 0 if
+-- there was none, but a reset by time or a clearing of a supergroup: without `late` nobody needs to look for any of it.
 
 local function time_order(timed, bounds, arrived, now)
   local o, hold, most = {}, 600000000, 64

@@ -140,8 +140,9 @@ fn no_right_is_missing_or_given_for_nothing() {
     let scripts = files("lua").chain(files("lua/lib"));
     for file in scripts.filter(|path| path.is_file()) {
         let text = std::fs::read_to_string(file).unwrap();
-        let text = text.replace("redis.pcall('", "redis.call('");
-        for call in text.split("redis.call('").skip(1) {
+        let text = text.replace("redis.pcall('", "call('");
+        // Also of a script that has a short name for it.
+        for call in text.split("call('").skip(1) {
             used.insert(call.split('\'').next().unwrap().to_lowercase());
         }
     }

@@ -2,21 +2,19 @@
 
 use sha1::{Digest, Sha1};
 
-/// The text of a script as the program gives it to Redis: the file, after its header what it takes from `lua/lib/`.
+/// The text of a script as the program gives it to Redis: behind each line `-- Lib:` stands what it names of `lua/lib/`.
 pub fn text(name: &str) -> String {
     let read = |name: &str| {
         std::fs::read_to_string(format!("{}/lua/{name}.lua", env!("CARGO_MANIFEST_DIR"))).unwrap()
     };
-    let file = read(name);
-    let Some((head, body)) = file.split_once("\n-- Lib: ") else {
-        return file;
-    };
-    let (names, body) = body.split_once('\n').unwrap();
-    let lib: String = names
-        .split(", ")
-        .map(|name| read(&format!("lib/{name}")))
-        .collect();
-    format!("{head}\n-- Lib: {names}\n{lib}{body}")
+    let mut text = String::new();
+    for line in read(name).split_inclusive('\n') {
+        text.push_str(line);
+        if let Some(names) = line.trim().strip_prefix("-- Lib: ") {
+            text.extend(names.split(", ").map(|name| read(&format!("lib/{name}"))));
+        }
+    }
+    text
 }
 
 /// The digest by which `EVALSHA` calls that text.

@@ -109,25 +109,24 @@ impl Supergroup {
     /// The call that works out what is unread in the room for `user`.
     pub(super) fn unread_item(&self, app: &AppId, user: &str) -> Item {
         let keys = RoomKeys::new(app, &self.room);
-        Item::Script(
-            scripts::ROOM_UNREAD
-                .call(&[
-                    keys.meta(),
-                    keys.recalled(),
-                    keys.allmentions(),
-                    keys.pending(),
-                    keys.arrived(),
-                ])
-                .arg(&self.state)
-                .arg(self.epoch)
-                .arg(&self.read)
-                .arg(&self.holes)
-                .arg(&self.mentions)
-                .arg(user)
-                .arg(self.reset.map_or(0, |reset| reset.stamp))
-                .arg(self.reset.map_or(0, |reset| reset.unknown))
-                .arg(&self.unset),
-        )
+        let mut call = scripts::ROOM_UNREAD
+            .call(&[
+                keys.meta(),
+                keys.recalled(),
+                keys.allmentions(),
+                keys.pending(),
+                keys.arrived(),
+            ])
+            .arg(&self.state)
+            .arg(self.epoch)
+            .arg(&self.read)
+            .arg(&self.holes)
+            .arg(&self.mentions)
+            .arg(user);
+        if let Some(reset) = self.reset {
+            call = call.arg(reset.stamp).arg(reset.unknown).arg(&self.unset);
+        }
+        Item::Script(call)
     }
 }
 
