@@ -100,7 +100,11 @@ local first = tonumber(since) or epoch
 local all, wait = redis.call('HGETALL', pending), {}
 local function is_in(list) return list == '*' or string.find(',' .. list .. ',', ',' .. user .. ',', 1, true) end
 for i = 1, #all, 2 do
-  local audience, names, what, act = string.match(all[i + 1], '^%d+\n(%a+)\n([^\n]*)\n(%a)|(.*)$')
+  -- Most of many are about others, and name neither this user nor everybody.
+  local text, audience, names, what, act = all[i + 1], nil, nil, nil, nil
+  if string.find(text, user, 1, true) or string.find(text, '*', 1, true) or string.find(text, '\nall\n', 1, true) then
+    audience, names, what, act = string.match(text, '^%d+\n(%a+)\n([^\n]*)\n(%a)|(.*)$')
+  end
   local concerns = false
   if what == 'm' then
     local own, sender, named, except = string.match(act, '^%d+|(%a)|([^|]*)|([^|]*)|?[^|]*|?%d*|?([^|]*)$')
