@@ -369,6 +369,25 @@ fn a_users_share_is_a_part_of_the_whole() {
     }
 }
 
+#[test]
+fn a_limit_of_each_user_lets_twice_as_many_calls_come_at_once() {
+    let limit = |more: &str| {
+        let text = format!("[[apps]]\nid = \"a\"\n[apps.users]\n{more}");
+        let config = with(&text, &[])?;
+        let limit = config.apps[0].users.rate_limit;
+        Ok::<_, Vec<String>>((limit.per_second, limit.burst, limit.scope))
+    };
+    let all = LimitScope::Cluster;
+    assert_eq!(limit(""), Ok((10, 20, all)));
+    assert_eq!(limit("rate_limit = { per_second = 3 }"), Ok((3, 6, all)));
+    assert_eq!(limit("rate_limit = { per_second = 0 }"), Ok((0, 1, all)));
+    let pod = "rate_limit = { per_second = 3, burst = 1, scope = \"pod\" }";
+    assert_eq!(limit(pod), Ok((3, 1, LimitScope::Pod)));
+    let expected = vec!["apps[0].users.rate_limit.burst: must be 1 to 1000000".to_owned()];
+    assert_eq!(limit("rate_limit = { burst = 0 }"), Err(expected));
+    assert!(limit("rate_limit = { per_minute = 1 }").is_err());
+}
+
 /// Settings of weak secrets and, shortly, why.
 #[test]
 fn the_two_listeners_need_two_addresses() {
