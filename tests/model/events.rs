@@ -84,10 +84,7 @@ impl Model {
 
     fn apply_once(&mut self, event: &Value, order: Order) -> Checked<Outcome> {
         let when = &When::of(event, order, self.clock())?;
-        if let Ok(Some(room)) = optional_id(event, "room") {
-            self.stamped(room, when);
-        }
-        match event.get("type").and_then(Value::as_str).ok_or(INVALID)? {
+        let outcome = match event.get("type").and_then(Value::as_str).ok_or(INVALID)? {
             "user.updated" => self.user_updated(event),
             "user.deleted" => self.user_deleted(event, when),
             "room.updated" => self.room_updated(event, when.time),
@@ -105,7 +102,13 @@ impl Model {
             "user.read_all" => self.user_read_all(event, when),
             "pref.updated" => self.pref_updated(event),
             _ => Err(INVALID),
+        };
+        if let (Ok(_), Ok(Some(room))) = (&outcome, optional_id(event, "room"))
+            && self.rooms.contains_key(room)
+        {
+            self.stamped(room, when);
         }
+        outcome
     }
 
     pub(super) fn room_mut(&mut self, id: &str) -> Checked<&mut Room> {

@@ -247,8 +247,10 @@ impl Model {
     pub(super) fn room_cleared(&mut self, event: &Value, when: &When) -> Checked<Outcome> {
         let up_to = when.up_to(point(event, "up_to")?);
         let history = self.history;
-        let when = &self.stamped(id(event, "room")?, when);
-        let room = self.room_mut(id(event, "room")?)?;
+        let name = id(event, "room")?;
+        self.room_mut(name)?;
+        let when = &self.stamped(name, when);
+        let room = self.room_mut(name)?;
         let members: Vec<String> = room.joined().map(str::to_owned).collect();
         match &up_to {
             Some(Point::Id(id)) => {
