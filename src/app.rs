@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::audit::{Check, Doctor, KnownServers};
 use crate::config::Config;
 use crate::demo::private_redis::{PrivateRedis, StartError};
-use crate::engine::{self, Engine, Probe, RedisState, SchemaState, this_is_a_worker};
+use crate::engine::{self, Engine, Live, Probe, RedisState, SchemaState, this_is_a_worker};
 use crate::http;
 use crate::http::Unserved;
 use crate::http::edge::{self, Answers, Bounds, Edge};
@@ -89,6 +89,7 @@ pub(crate) struct App {
     listen: SocketAddr,
     /// If set, each answer of `public` says that its connection ends with it.
     leaving: Arc<AtomicBool>,
+    live: Live,
     admin: RunningServer,
     admin_listen: SocketAddr,
     poll: JoinHandle<()>,
@@ -192,7 +193,16 @@ impl App {
         let poll = tokio::spawn(async move {
             tokio::join!(poll, setup);
         });
-        let state = http::state(Arc::clone(&config), engine, Arc::clone(&metrics));
+        let apps = config.apps.iter().map(|app| app.id.clone()).collect();
+        let connections = config.server.max_connections;
+        let connections = files.room(connections).unwrap_or(connections);
+        let live = engine.live(&config.live, connections, apps, Arc::clone(&metrics));
+        let state = http::state(
+            Arc::clone(&config),
+            engine,
+            live.clone(),
+            Arc::clone(&metrics),
+        );
         let leaving = Arc::new(AtomicBool::new(false));
         let door = public_socket.try_clone()?;
         let public = public_server(public_socket, state, files, Arc::clone(&leaving))?;
@@ -203,6 +213,7 @@ impl App {
             door,
             listen,
             leaving,
+            live,
             admin,
             admin_listen,
             poll,
@@ -234,6 +245,12 @@ impl App {
         let stop = stop.await;
         self.readiness.server.store(STOPPING, Ordering::Release);
         edge::leave(&self.leaving);
+        // Streams end one by one, so that their clients come to the other pods one by one. The last second is for the ends.
+        let time = match stop {
+            Stop::Drain => settings.drain_seconds + settings.grace_seconds,
+            Stop::Now => settings.grace_seconds.min(2),
+        };
+        self.live.drain(Duration::from_secs(time.saturating_sub(1)));
         if stop == Stop::Drain && settings.drain_seconds > 0 {
             tracing::info!(seconds = settings.drain_seconds, "draining");
             tokio::time::sleep(Duration::from_secs(settings.drain_seconds)).await;

@@ -26,6 +26,7 @@ mod settings;
 mod shell;
 mod token;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -69,6 +70,8 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Show one user or one room as it stands in Redis, with the redis-cli lines that show the same
     Inspect(inspect::InspectArgs),
+    /// Print a user's counts, and again whenever they change, until ctrl-c
+    Watch(watch::WatchArgs),
     /// Apply the events of a file, one JSON object a line
     Import(import::ImportArgs),
     /// Write what is unread, as CSV
@@ -118,6 +121,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Rebuild(rebuild) => rebuild.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Watch(watch) => watch.run(),
         Command::Import(import) => import.run(),
         Command::Export(export) => export.run(),
         Command::Compare(compare) => compare.run(),

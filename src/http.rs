@@ -35,7 +35,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
 
 use crate::config::{AppConfig, Config, SectionKind};
-use crate::engine::Engine;
+use crate::engine::{Engine, Live};
 use crate::http::dialect::Dialect;
 use crate::http::request::Call;
 use crate::http::table::{Known, Match, RouteTable, Routing};
@@ -75,7 +75,12 @@ pub(crate) fn sections() -> Vec<&'static SectionKind> {
 const UNKNOWN: &str = "unknown";
 
 /// The state of a pod: the limiter and the indexes of credentials of all dialects. Calls are counted from zero on.
-pub(crate) fn state(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) -> State {
+pub(crate) fn state(
+    config: Arc<Config>,
+    engine: Engine,
+    live: Live,
+    metrics: Arc<Metrics>,
+) -> State {
     // No request has to wait for it.
     LazyLock::force(&TABLE);
     let routes = dialects().flat_map(|dialect| dialect.routes());
@@ -83,7 +88,7 @@ pub(crate) fn state(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) 
     let tenants = dialects().map(|dialect| dialect.tenants(&config.apps));
     let tenants = tenants.collect();
     expect(&metrics, &config.apps);
-    State::new(config, engine, metrics, &endpoints, tenants)
+    State::new(config, engine, live, metrics, &endpoints, tenants)
 }
 
 /// Has all calls counted from zero.

@@ -108,6 +108,10 @@ impl Slot {
         let mut list = Reply::new(value)?;
         while !list.is_empty() {
             let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
+            if what == "counts" && field == b"live" {
+                // The mark of a watched user, which is no count.
+                continue;
+            }
             let form = SlotKind::User.check(what, &field, &value);
             if form.is_ok() || matches!(what, "counts" | "refs" | "marks" | "rooms" | "supers") {
                 map.insert(text_or_escaped(&field), text_or_escaped(&value));

@@ -145,6 +145,28 @@ settings! {
 }
 
 settings! {
+    /// `[live]`: streams of counts as they change.
+    pub(crate) struct LiveConfig {
+        /// The most streams that the pod holds open at once; 0: none. Four of five connections at most are streams, whatever
+        /// stands here. A stream beyond them is told at once that the pod is full.
+        max_streams: usize = Number(10_000, 0..=1_000_000),
+        /// The most of them that one app may have.
+        max_streams_per_app: usize = Number(10_000, 0..=1_000_000),
+        /// The most users that one stream may watch.
+        max_users: usize = Number(5_000, 1..=100_000),
+        /// The least milliseconds between two updates of a user on a stream. In between, changes come together.
+        window_ms: u64 = Number(50, 1..=10_000),
+        /// Milliseconds between two beats on a stream, on average.
+        beat_ms: u64 = Number(20_000, 100..=60_000),
+        /// Seconds after which a stream ends at the latest. Each ends at a moment of its own in the second half of them, so that
+        /// not all come back at once.
+        max_seconds: u64 = Number(1_800, 1..=86_400),
+        /// The cookie in which a browser sends a user token to `/v1/live`; empty: none.
+        token_cookie: String = Text("", cookie_name),
+    }
+}
+
+settings! {
     /// `[log]`: logs.
     pub(crate) struct LogConfig {
         /// The form of a log line: for people, or one JSON object.
@@ -299,6 +321,13 @@ fn header_name(name: &str) -> Result<(), String> {
     legal.then_some(()).ok_or_else(|| {
         "must be the name of a header, such as `x-forwarded-for` or `forwarded`".into()
     })
+}
+
+fn cookie_name(name: &str) -> Result<(), String> {
+    let part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (name.len() <= 64 && name.bytes().all(part))
+        .then_some(())
+        .ok_or_else(|| "must be the name of a cookie, such as `unread_token`".into())
 }
 
 fn log_filter(text: &str) -> Result<(), String> {

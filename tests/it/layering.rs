@@ -88,7 +88,7 @@ const RULES: &[Rule] = &[
     only("process::exit(", &["cli/process.rs"], "the command line ends the process"),
     only("stdout()", &["cli/output.rs"], "the command line prints"),
     only("println!", &[], "what is printed goes through `cli/output.rs`"),
-    only("tokio::", &["app.rs", "audit/*", "cli/demo.rs", "cli/process.rs", "cli/serve.rs", "connection*", "demo/*", "engine*", "http/body.rs", "http/edge/*", "http/request.rs", "intake/*", "shares.rs"],
+    only("tokio::", &["app.rs", "audit/*", "cli/demo.rs", "cli/process.rs", "cli/serve.rs", "cli/watch.rs", "connection*", "demo/*", "engine*", "http/body.rs", "http/edge/*", "http/native/live/*", "http/request.rs", "intake/*", "shares.rs"],
          "the rest is pure, or waits for one of these"),
     only("rustix", &["open_files.rs"], "one file knows the limits of the process"),
     only("unsafe", &["demo/private_redis/child.rs"], "one place needs it"),

@@ -52,6 +52,9 @@ mod topology;
 /// The least rights that `docs/redis.md` gives.
 mod rights;
 
+/// Streams of counts as they change.
+mod live;
+
 /// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
 mod limits;
 

@@ -25,7 +25,7 @@ pub(super) const MAX_USERS: usize = 1_000;
 /// The most rows in one page of a list.
 pub(super) const MAX_ROWS: usize = 10_000;
 /// The most bytes of a body that names users: [`MAX_USERS`] of the longest ids, escaped, fit in.
-const MAX_USERS_BYTES: usize = 2 << 20;
+pub(super) const MAX_USERS_BYTES: usize = 2 << 20;
 
 /// `GET /v1/users/{user}/unread`.
 pub(super) async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
@@ -187,8 +187,14 @@ impl From<&ByKind> for Numbers {
     }
 }
 
+/// The stamp of what is shown of a user.
+pub(super) fn stamp(totals: &Totals, rooms: Option<&[RoomUnread]>) -> Result<String, Problem> {
+    let rooms: Option<Vec<_>> = rooms.map(|rooms| rooms.iter().map(RoomAnswer::new).collect());
+    digest(&(&Families::from(totals), &rooms))
+}
+
 #[derive(Serialize)]
-struct Families {
+pub(super) struct Families {
     messages: Numbers,
     mentions: Numbers,
     invitations: Numbers,
@@ -236,7 +242,7 @@ impl<'a> UserAnswer<'a> {
 }
 
 #[derive(Serialize)]
-struct RoomAnswer<'a> {
+pub(super) struct RoomAnswer<'a> {
     room: &'a str,
     kind: &'static str,
     custom_type: Option<&'a str>,
@@ -252,7 +258,7 @@ struct RoomAnswer<'a> {
 }
 
 impl<'a> RoomAnswer<'a> {
-    fn new(room: &'a RoomUnread) -> Self {
+    pub(super) fn new(room: &'a RoomUnread) -> Self {
         Self {
             room: &room.room,
             kind: room.kind.as_str(),
@@ -325,7 +331,7 @@ pub(super) fn ok(body: &impl Serialize) -> HttpResponse {
 }
 
 /// Says where the body stops being JSON, without repeating any of it.
-fn not_json(body: &[u8], fault: NotJson) -> Problem {
+pub(super) fn not_json(body: &[u8], fault: NotJson) -> Problem {
     let (line, column) = LineIndex::new(body).of(fault.read.saturating_sub(1));
     let what = match fault.deep {
         true => "nested too deeply",

@@ -1,0 +1,31 @@
+-- The records of supergroups, with the positions of their marks.
+
+-- The positions of a user's marks of this letter in a room: a comma list. nil: there are not as many as there should be, if that
+-- is known.
+local function marked(marks, room, letter, many)
+  if many == '0' then return '' end
+  local positions, start = {}, room .. '|' .. letter .. '|'
+  for _, found in ipairs(redis.call('ZRANGEBYLEX', marks, '[' .. start, '(' .. start .. '~')) do
+    local below, digits = string.match(string.sub(found, #start + 1), '^(%-?)0*(%d+)$')
+    positions[#positions + 1] = below == '' and digits or digits and string.format('%.0f', tonumber(digits) - 1000000000000000)
+  end
+  return (not many or #positions == tonumber(many)) and table.concat(positions, ',') or nil
+end
+
+-- Arguments: the keys of supers and marks. Returns fields and values in turn, each value with |holes|mentions|unset mentions (comma
+-- lists of positions) appended; or nil and an error reply.
+local function with_positions(supers, marks)
+  local large = redis.call('HGETALL', supers)
+  for i = 1, #large, 2 do
+    local room, nh, nm, ends = large[i], string.match(large[i + 1], '^%a|%w+|%w+|%-?%d+|(%d+)|(%d+)(.*)$')
+    local reset = ''
+    if nh and ends ~= '' then reset = string.match(ends, '^|?e?[123]?(|?%w*,?%d*)$') end
+    if not nh or not reset or (reset ~= '' and not string.match(reset, '^|%w+,?%d*$')) then
+      return nil, redis.error_reply('-UNREADABLE a record of a supergroup')
+    end
+    local holes, mentions = marked(marks, room, 'h', nh), marked(marks, room, 'm', nm)
+    if not holes or not mentions then return nil, redis.error_reply('-UNREADABLE marks that a record counts') end
+    large[i + 1] = large[i + 1] .. '|' .. holes .. '|' .. mentions .. '|' .. (reset ~= '' and marked(marks, room, 'x') or '')
+  end
+  return large
+end
