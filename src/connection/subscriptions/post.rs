@@ -9,10 +9,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::super::Redis;
+use super::super::node::Node;
 use super::wire::{self, Said};
 use super::{Listener, cluster_slot};
-use crate::connection::Redis;
-use crate::connection::node::Node;
 
 /// Between two questions whether the server is still there.
 const PING: Duration = Duration::from_secs(1);
