@@ -50,8 +50,8 @@ local ahead = 0
 -- `merge` would do. A record exists only while the user has neither left nor been deleted, so the other keys need no look.
 local details = string.sub(kind, 1, 1) .. '|' .. status .. '|' .. type .. '|' .. tags
 local names, filled, with_peer
--- Sets `names` to the mark of lib/live and the plain counts that a message moves, and `filled` to these counts, each followed by a
--- place for its value.
+-- Sets `names` to the mark of lib/live and the plain counts that a message moves, and `filled` to these counts, each followed by
+-- a place for its value.
 local function fields_of(peer)
   with_peer = peer
   names, filled = {'live', 'room:' .. room, 'messages:' .. kind}, {}

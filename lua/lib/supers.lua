@@ -12,8 +12,8 @@ local function marked(marks, room, letter, many)
   return (not many or #positions == tonumber(many)) and table.concat(positions, ',') or nil
 end
 
--- Arguments: the keys of supers and marks. Returns fields and values in turn, each value with |holes|mentions|unset mentions (comma
--- lists of positions) appended; or nil and an error reply.
+-- Arguments: the keys of supers and marks. Returns fields and values in turn, each value with |holes|mentions|unset mentions
+-- (comma lists of positions) appended; or nil and an error reply.
 local function with_positions(supers, marks)
   local large = redis.call('HGETALL', supers)
   for i = 1, #large, 2 do
