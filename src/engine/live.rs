@@ -12,8 +12,9 @@
 //!
 //! - `rooms`: the supergroups of watched users.
 //! - `watched`: one watched user.
-//! - `watcher`: one stream.
+//! - `watcher`: one stream. `mailbox`: what it is told by others.
 
+mod mailbox;
 mod rooms;
 mod watched;
 mod watcher;
@@ -26,9 +27,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::mailbox::Mailbox;
 use self::rooms::Rooms;
 use self::watched::Watched;
-use self::watcher::Mailbox;
 use crate::config::LiveConfig;
 use crate::connection::{Listener, Redis, Subscriptions};
 use crate::engine::onlookers::Onlookers;

@@ -12,12 +12,17 @@ mod rooms;
 /// Random histories with watchers, and what goes wrong beneath them.
 mod histories;
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::stream::Events;
-use crate::support::{App, Config, Own, Pod, RedisServer, app, eventually};
+use crate::support::{
+    App, Config, Own, PATIENCE, Pod, RedisServer, app, eventually, signal, unread, until,
+};
 
 /// A group of these users.
 fn group(room: &str, users: &[&str]) -> Value {
@@ -290,4 +295,44 @@ async fn a_delivery_to_nobody_who_watches_costs_no_command_more() {
     let before = redis.calls();
     app.must(&message("r", "bob", "4")).await;
     assert_eq!(redis.calls().get("spublish"), before.get("spublish"));
+}
+
+#[tokio::test]
+async fn the_command_watch_prints_counts_as_they_change() {
+    let Own {
+        app,
+        redis,
+        pod: _pod,
+        ..
+    } = Own::start("");
+    app.must(&group("r", &["alice", "bob"])).await;
+    let url = redis.url();
+    let arguments = ["watch", "--app", &app.keys.id, "--user", "alice", "--json"];
+    let mut child = unread()
+        .args(arguments)
+        .args(["--redis-url", &url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (sender, lines) = mpsc::channel();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        for line in out.lines().map_while(Result::ok) {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            let _ = sender.send(line);
+        }
+    });
+    let next = || lines.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(next()["messages"]["total"], 0);
+    app.must(&message("r", "bob", "1")).await;
+    let line = next();
+    assert_eq!(
+        (&line["user"], &line["messages"]["group"]),
+        (&json!("alice"), &json!(1))
+    );
+    signal(&child, "TERM");
+    assert_eq!(
+        until("the end of the command", || child.try_wait().unwrap()).code(),
+        Some(0)
+    );
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::time::Instant;
 
-use super::watcher::Mailbox;
+use super::mailbox::Mailbox;
 use super::{YOUNG, lock};
 use crate::engine::read::Shown;
 use crate::names::UserId;

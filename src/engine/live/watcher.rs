@@ -1,56 +1,18 @@
 //! One stream: whom it watches, and who of them has changed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
+use super::mailbox::Mailbox;
 use super::watched::Watched;
 use super::{Hub, Watching, lock};
 use crate::engine::read::Shown;
 use crate::keys::UserKeys;
 use crate::names::UserId;
-
-/// What others tell a stream.
-#[derive(Default)]
-pub(super) struct Mailbox {
-    mail: Mutex<Mail>,
-    waker: AtomicWaker,
-}
-
-#[derive(Default)]
-struct Mail {
-    /// Who has changed, in this order, each once.
-    changed: VecDeque<u32>,
-    known: HashSet<u32>,
-    leaves: Option<Instant>,
-}
-
-impl Mailbox {
-    pub(super) fn has_changed(&self, name: u32) {
-        let mut mail = lock(&self.mail);
-        if mail.known.insert(name) {
-            mail.changed.push_back(name);
-            drop(mail);
-            self.waker.wake();
-        }
-    }
-
-    pub(super) fn leave_at(&self, when: Instant) {
-        lock(&self.mail).leaves = Some(when);
-        self.waker.wake();
-    }
-
-    fn take(&self) -> Option<u32> {
-        let mut mail = lock(&self.mail);
-        let name = mail.changed.pop_front()?;
-        mail.known.remove(&name);
-        Some(name)
-    }
-}
 
 /// One stream. When it is dropped, it watches nobody any more.
 pub(crate) struct Watcher {
@@ -147,7 +109,7 @@ impl Watcher {
 
     /// The next of the watched users who has changed, or was read for the first time: the name and what there is to show.
     pub(crate) fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<(u32, Arc<Shown>)> {
-        self.mailbox.waker.register(cx.waker());
+        self.mailbox.wakes(cx);
         while let Some(name) = self.mailbox.take() {
             let subject = self.users.get(&name);
             let shown = subject.and_then(|subject| subject.watched.newest(subject.since));
@@ -165,7 +127,7 @@ impl Watcher {
 
     /// When the stream has to end, if the pod is about to stop.
     pub(crate) fn leaves(&self) -> Option<Instant> {
-        lock(&self.mailbox.mail).leaves
+        self.mailbox.leaves()
     }
 }
 
