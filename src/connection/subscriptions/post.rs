@@ -168,7 +168,8 @@ impl PostTask {
                 *stage = Stage::Wanted;
             }
             if !std::mem::replace(&mut self.is_known_lost, true) {
-                tracing::warn!(server = %self.node.name, reason = why, "changes are not heard at once: the subscriptions were lost");
+                // What is wrong with the server, its links say.
+                tracing::info!(server = %self.node.name, reason = why, "changes are not heard at once: the subscriptions were lost");
             }
             (self.moved)();
             if connected.elapsed() > LONGEST_DELAY {
@@ -338,7 +339,7 @@ impl PostTask {
                     self.listener.subscribed(&channel);
                 }
                 if std::mem::take(&mut self.is_known_lost) {
-                    tracing::warn!(server = %self.node.name, "changes are heard at once again");
+                    tracing::info!(server = %self.node.name, "changes are heard at once again");
                 }
             }
             Said::Unsubscribed(channel) => {
