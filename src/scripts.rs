@@ -116,13 +116,14 @@ scripts! {
 }
 
 /// The files of `lua/lib/`: name and text.
-const LIB: [(&str, &str); 7] = [
+const LIB: [(&str, &str); 8] = [
     ("arrived", include_str!("../lua/lib/arrived.lua")),
     ("bound", include_str!("../lua/lib/bound.lua")),
     ("fanout", include_str!("../lua/lib/fanout.lua")),
     ("join", include_str!("../lua/lib/join.lua")),
     ("keys", include_str!("../lua/lib/keys.lua")),
     ("resets", include_str!("../lua/lib/resets.lua")),
+    ("supers", include_str!("../lua/lib/supers.lua")),
     ("time", include_str!("../lua/lib/time.lua")),
 ];
 

@@ -266,23 +266,20 @@ impl Inner {
         }
         ledger.forget_those_who_left();
         // Each app keeps its places in the queue, and has its smallest claims in the first of them.
-        let mut queue: Vec<Option<Waiter>> = ledger.queue.drain(..).map(Some).collect();
-        let app_of = |waiter: &Option<Waiter>| waiter.as_ref().map(|waiter| waiter.claim.app);
-        let places: Vec<usize> = queue.iter().filter_map(app_of).collect();
-        let amount_at = |at: &usize| queue.get(*at).and_then(|w| Some(w.as_ref()?.claim.amount));
-        let mut by_amount: Vec<usize> = (0..queue.len()).collect();
-        by_amount.sort_by_key(amount_at);
-        let mut next = vec![VecDeque::new(); ledger.apps.len()];
-        for at in by_amount {
-            if let Some(next) = places.get(at).and_then(|app| next.get_mut(*app)) {
-                next.push_back(at);
+        let mut waiting: Vec<Waiter> = std::mem::take(&mut ledger.queue).into();
+        let places: Vec<usize> = waiting.iter().map(|waiter| waiter.claim.app).collect();
+        waiting.sort_by_key(|waiter| waiter.claim.amount);
+        let mut by_app: Vec<VecDeque<Waiter>> = Vec::new();
+        by_app.resize_with(ledger.apps.len(), VecDeque::new);
+        for waiter in waiting {
+            if let Some(of_app) = by_app.get_mut(waiter.claim.app) {
+                of_app.push_back(waiter);
             }
         }
         let mut given = Vec::new();
         let mut held_up = vec![false; ledger.apps.len()];
         for app in places {
-            let at = next.get_mut(app).and_then(VecDeque::pop_front);
-            let waiter = at.and_then(|at| queue.get_mut(at)?.take());
+            let waiter = by_app.get_mut(app).and_then(VecDeque::pop_front);
             let (Some(waiter), Some(held_up)) = (waiter, held_up.get_mut(app)) else {
                 continue;
             };
