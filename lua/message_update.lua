@@ -120,7 +120,7 @@ if mentions ~= '' and silent == '' then
         on, off, to_all = joined_of(members, m[7], after, {}), {'*'}, true
       end
     elseif m[19] and m[3] ~= 'supergroup' and not unknown and (named == '*' or after == '*') then
-      -- Whoever was mentioned and still is must not be told: what a counts.set has made of the mention stays.
+      -- The edit tells nobody who was mentioned and still is: what a counts.set has made of that mention stays.
       if after == '*' then on = all_but(was) else off = all_but(is) end
     elseif after == '*' then
       on, to_all = {'*'}, true

@@ -13,22 +13,10 @@ if not record then
   if ARGV[2] == 'r' then reply[2] = redis.call('HGET', KEYS[4], room) or '' end
   return reply
 end
+-- Lib: supers
 local state, epoch, read, nh, nm, ends = string.match(record, '^([ij])|(%w+)|%w+|(%-?%d+)|(%d+)|(%d+)(.*)$')
-local reset = ''
-if state and ends ~= '' then reset = string.match(ends, '^|?e?[123]?(|?%w*,?%d*)$') end
-if not state or not reset or (reset ~= '' and not string.match(reset, '^|%w+,?%d*$')) then
-  return redis.error_reply('-UNREADABLE a record of a supergroup')
-end
--- The positions of the user's marks of this letter: a comma list. nil: there are not as many as there should be, if that is known.
-local function marked(letter, many)
-  if many == '0' then return '' end
-  local positions, start = {}, room .. '|' .. letter .. '|'
-  for _, found in ipairs(redis.call('ZRANGEBYLEX', marks, '[' .. start, '(' .. start .. '~')) do
-    local below, digits = string.match(string.sub(found, #start + 1), '^(%-?)0*(%d+)$')
-    positions[#positions + 1] = below == '' and digits or digits and string.format('%.0f', tonumber(digits) - 1000000000000000)
-  end
-  return (not many or #positions == tonumber(many)) and table.concat(positions, ',') or nil
-end
-local holes, mentions = marked('h', nh), marked('m', nm)
+local reset = state and reset_of(ends)
+if not reset then return redis.error_reply('-UNREADABLE a record of a supergroup') end
+local holes, mentions = marked(marks, room, 'h', nh), marked(marks, room, 'm', nm)
 if not holes or not mentions then return redis.error_reply('-UNREADABLE marks that a record counts') end
-return {-1, state, epoch, read, holes, mentions, reset ~= '' and string.match(reset, '%w.*$') or '', reset ~= '' and marked('x') or ''}
+return {-1, state, epoch, read, holes, mentions, reset ~= '' and string.match(reset, '%w.*$') or '', reset ~= '' and marked(marks, room, 'x') or ''}

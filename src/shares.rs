@@ -5,8 +5,8 @@
 //! finds something, however much the others have taken. If only one app is configured, it may take everything.
 //!
 //! A claim that does not fit waits for a while in a queue. The queue has a bounded length, which the apps share in the same way.
-//! Among the waiting claims of one app, a smaller claim may pass a larger one, and takes its place if the queue is full. Equal
-//! claims stay in order.
+//! Among the waiting claims of one app, a smaller claim is served before a larger one, and takes its place if the queue is full.
+//! Equal claims stay in order.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -265,23 +265,34 @@ impl Inner {
             return Vec::new();
         }
         ledger.forget_those_who_left();
+        // Each app keeps its places in the queue, and has its smallest claims in the first of them.
+        let mut waiting: Vec<Waiter> = std::mem::take(&mut ledger.queue).into();
+        let places: Vec<usize> = waiting.iter().map(|waiter| waiter.claim.app).collect();
+        waiting.sort_by_key(|waiter| waiter.claim.amount);
+        let mut by_app: Vec<VecDeque<Waiter>> = Vec::new();
+        by_app.resize_with(ledger.apps.len(), VecDeque::new);
+        for waiter in waiting {
+            if let Some(of_app) = by_app.get_mut(waiter.claim.app) {
+                of_app.push_back(waiter);
+            }
+        }
         let mut given = Vec::new();
-        // For each app, the smallest claim that did not fit.
-        let mut held_up = vec![usize::MAX; ledger.apps.len()];
-        for waiter in std::mem::take(&mut ledger.queue) {
-            let claim = waiter.claim;
-            let smallest = held_up.get(claim.app).copied().unwrap_or_default();
-            if claim.amount >= smallest || !self.take(&mut ledger, claim) {
-                if let Some(held_up) = held_up.get_mut(claim.app) {
-                    *held_up = smallest.min(claim.amount);
-                }
+        let mut held_up = vec![false; ledger.apps.len()];
+        for app in places {
+            let waiter = by_app.get_mut(app).and_then(VecDeque::pop_front);
+            let (Some(waiter), Some(held_up)) = (waiter, held_up.get_mut(app)) else {
+                continue;
+            };
+            // A claim of the app that is not larger does not fit.
+            if *held_up || !self.take(&mut ledger, waiter.claim) {
+                *held_up = true;
                 ledger.queue.push_back(waiter);
                 continue;
             }
-            if let Some(app) = ledger.apps.get_mut(claim.app) {
+            if let Some(app) = ledger.apps.get_mut(app) {
                 app.waiting = app.waiting.saturating_sub(1);
             }
-            given.push((waiter.reply, self.share(claim)));
+            given.push((waiter.reply, self.share(waiter.claim)));
         }
         given
     }
@@ -421,6 +432,24 @@ mod tests {
         assert!(last == 3 && none.is_none());
         drop((smallest, three));
         assert_eq!(all_of(&shares, 0).len(), 4);
+    }
+
+    /// Also where the larger one has waited longer and would fit: large claims one after the other must not starve a small one.
+    #[tokio::test(start_paused = true)]
+    async fn a_small_claim_does_not_wait_for_large_ones() {
+        let shares = Shares::new(6, 2, 8);
+        let held = shares.try_take(claim(0, 3)).unwrap();
+        let mut large = Box::pin(shares.take(claim(0, 3), SOON));
+        let mut small = Box::pin(shares.take(claim(0, 1), SOON));
+        let other = shares.try_take(claim(1, 3));
+        assert!(futures_util::FutureExt::now_or_never(&mut large).is_none());
+        assert!(futures_util::FutureExt::now_or_never(&mut small).is_none());
+        assert!(other.is_some());
+        drop(held);
+        assert!(futures_util::FutureExt::now_or_never(&mut large).is_none());
+        let small = futures_util::FutureExt::now_or_never(&mut small);
+        assert!(small.flatten().is_some());
+        assert!(large.await.is_some());
     }
 
     #[tokio::test(start_paused = true)]

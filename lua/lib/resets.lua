@@ -1,11 +1,5 @@
 -- Resets of read positions, for the script that delivers them.
 
--- A position as it stands in a mark.
-local function place(position)
-  if position < 0 then return '-' .. string.format('%015.0f', 1000000000000000 + position) end
-  return string.format('%016.0f', position)
-end
-
 -- What read_reset.lua wrote after b|, in parts. '-': the slot has lost the reset, and takes it for known. The parts: u (back to
 -- `to` at most) or n (to `to`, wherever that is); the new read position; the room's head then; a position up to which each counts,
 -- or ''; how many of the unread messages are mentions, or ''; up to where a supergroup was cleared, or ''; then the positions that

@@ -1,4 +1,11 @@
--- The records of supergroups, with the positions of their marks.
+-- A user's records of supergroups, and the positions of their marks.
+
+-- The last reset as it stands at the end of a record, '' if there was none. nil: the end can't be read.
+local function reset_of(ends)
+  if ends == '' then return '' end
+  local reset = string.match(ends, '^|?e?[123]?(|?%w*,?%d*)$')
+  if reset and (reset == '' or string.match(reset, '^|%w+,?%d*$')) then return reset end
+end
 
 -- The positions of a user's marks of this letter in a room: a comma list. nil: there are not as many as there should be, if that
 -- is known.
@@ -18,11 +25,8 @@ local function with_positions(supers, marks)
   local large = redis.call('HGETALL', supers)
   for i = 1, #large, 2 do
     local room, nh, nm, ends = large[i], string.match(large[i + 1], '^%a|%w+|%w+|%-?%d+|(%d+)|(%d+)(.*)$')
-    local reset = ''
-    if nh and ends ~= '' then reset = string.match(ends, '^|?e?[123]?(|?%w*,?%d*)$') end
-    if not nh or not reset or (reset ~= '' and not string.match(reset, '^|%w+,?%d*$')) then
-      return nil, redis.error_reply('-UNREADABLE a record of a supergroup')
-    end
+    local reset = nh and reset_of(ends)
+    if not reset then return nil, redis.error_reply('-UNREADABLE a record of a supergroup') end
     local holes, mentions = marked(marks, room, 'h', nh), marked(marks, room, 'm', nm)
     if not holes or not mentions then return nil, redis.error_reply('-UNREADABLE marks that a record counts') end
     large[i + 1] = large[i + 1] .. '|' .. holes .. '|' .. mentions .. '|' .. (reset ~= '' and marked(marks, room, 'x') or '')

@@ -254,7 +254,7 @@ local function time_order(timed, bounds, arrived, now)
       .. '|' .. int(up_to) .. '|' .. table.concat(revs, ','))
   end
 
-  -- The members who were reset by time as of that moment or later, by their epochs; and whether everybody's holds for a member.
+  -- The members who were reset by time as of that moment or later: user -> epoch of the membership.
   function o.resets_since(moment)
     local found, all = {}, redis.call('HGETALL', arrived)
     for i = 1, #all, 2 do

@@ -1,7 +1,7 @@
 //! The version of the schema that the data has: which forms keys and records have. Data carry it, in one key for all apps
 //! ([`keys::SCHEMA`]), so a cluster has it on one of its nodes. Nothing is read or written before the version is known, nor while
-//! it is one that this program can't read. A pod that starts while that node does not answer takes what a copy says: whoever
-//! raises the version raises the copies first.
+//! it is one that this program can't read. A pod that starts while that node does not answer takes what a copy says.
+//! `unread migrate` raises the copies before the version.
 //!
 //! The value is two numbers: the version that was written, and the oldest version that a program has to know to read it. A third
 //! one, if data of an earlier version are among them, says when these were migrated, in seconds. Data

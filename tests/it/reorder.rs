@@ -142,7 +142,7 @@ async fn every_order_of_a_few_deliveries_of_reads_and_marks_ends_in_the_same_sta
     assert!(orders > 500 && refused > 50, "{orders} {refused}");
 }
 
-/// Whether each reset comes, the first time, after all that was told before it to the same member.
+/// Whether the first delivery of each reset comes after all jobs that the room accepted before it for the same member.
 fn comes_after_what_it_resets(calls: &[Call], order: &[usize]) -> bool {
     let place = |call: usize| order.iter().position(|at| *at == call);
     calls.iter().enumerate().all(|(at, call)| {

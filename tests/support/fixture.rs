@@ -9,7 +9,7 @@ use super::pod::Pod;
 use super::redis_server::RedisServer;
 
 /// More than there are tests that call [`app`].
-const SHARED_APPS: usize = 128;
+const SHARED_APPS: usize = 256;
 
 /// One Redis and one pod for all tests of this process that need nothing special; each test has an app of its own.
 pub(super) struct Shared {

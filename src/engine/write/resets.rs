@@ -126,7 +126,7 @@ impl RoomWorker<'_> {
         let pending = reply.list()?.pairs()?;
         let snapshot = Snapshot::read(&mut reply)?;
         self.work.snapshot = snapshot;
-        // Whoever is told of these jobs also sees what other pending ones bring.
+        // Members who get these jobs get the marks of other pending jobs with them.
         self.read_unfinished(reply.list()?)?;
         for (id, record) in pending {
             let job = Job::parse(&id, &record)?;

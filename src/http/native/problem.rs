@@ -103,12 +103,12 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        if let Error::Limited(_) = error {
-            return Self::new(StatusCode::TOO_MANY_REQUESTS, "this user calls too often");
-        }
         let why = match &error {
+            Error::Limited(_) => {
+                return Self::new(StatusCode::TOO_MANY_REQUESTS, "this user calls too often");
+            }
             Error::Unknown(why) => Some(format!("{why}: the outcome is unknown")),
-            Error::Overloaded(_) | Error::Limited(_) => Some(error.to_string()),
+            Error::Overloaded(_) => Some(error.to_string()),
             Error::Unavailable(why) => Some(why.sentence().into_owned()),
             Error::Unreadable(_) | Error::Internal(_) => None,
         };

@@ -31,7 +31,7 @@ async fn a_direct_room_may_be_called_as_the_vendor_calls_it() {
         the_room(&app, "aaa").await,
         "2bec603e94a210092439e83ff2d79ac1"
     );
-    // Whoever comes by that name comes into the same room.
+    // A message that names the room by that id goes to the same room.
     let by_name = json!([
         {"type": "room.updated", "room": "2bec603e94a210092439e83ff2d79ac1", "kind": "direct"},
         sent("2bec603e94a210092439e83ff2d79ac1", "3", "ccc"),

@@ -227,7 +227,7 @@ async fn a_mark_or_a_number_by_arrival_cancels_reads_that_wait() {
             );
             story.message(50).await;
             assert_eq!(story.unread("a").await, then, "{kind} {reset} {fields}");
-            // One that is told afterwards waits as ever.
+            // A read that is sent after the reset waits.
             let read = of_a(json!({"up_to_id": "90"}));
             story.placed(95, "room.read", read).await;
             story.message(90).await;

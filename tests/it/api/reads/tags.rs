@@ -123,7 +123,7 @@ async fn stamp_and_tag_stay_the_same_until_something_changes_that_was_asked_for(
         );
         ((stamp, tag), (stamp_of_rooms, tag_of_rooms)) = (plain, rooms);
     }
-    // The user's own device is told the same.
+    // The user's own device gets the same stamp.
     let own = App::send(app.me("?include=rooms", "alice")).await;
     assert_eq!(marks(&own), (stamp_of_rooms, tag_of_rooms));
 }
