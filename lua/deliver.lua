@@ -385,9 +385,11 @@ local function merge(k, a)
     end
   end
 
+  -- The counts are looked at before anything is written: if they can't be read, the slot stays as it is.
+  local is_known = redis.call('HEXISTS', counts, 'known') == 1
   local ended = redis.call('HMGET', left, room, '*', '~')
   local over, deletion = tonumber(string.match(ended[1] or '', '^%d+')), ended[2]
-  if named ~= '' and redis.call('HEXISTS', counts, 'known') == 0 then
+  if named ~= '' and not is_known then
     local stamp, after_it = match(named, '^(%d+)!?(%d*)$')
     if not deletion or after_it == deletion then
       redis.call('HSET', counts, 'known', stamp)

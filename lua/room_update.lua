@@ -2,7 +2,7 @@
 -- Purpose: create a room or change some of its details. A change that moves counts becomes a job.
 -- KEYS: 1 meta (hash), 2 pending (hash: job -> record), 3 and 4 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
---   4 kind ('' keep), 5 custom type ('' keep, '*' none), 6 tags ('' keep, else '*' and a comma list), 7 status ('' keep),
+--   4 kind ('' keep; with + before it: that of a new room only), 5 custom type ('' keep, '*' none), 6 tags ('' keep, else '*' and a comma list), 7 status ('' keep),
 --   8 creation time (milliseconds) of a new room, 9.. name and value of each further detail, which is only shown
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
@@ -27,7 +27,9 @@ end
 
 local rev = int(math.max(tonumber(m[1] or 0) + 1, now))
 local exists, old_kind = m[7], m[3]
-if exists and kind ~= '' and kind ~= old_kind and not (old_kind == 'group' and kind == 'supergroup') then
+local makes = string.sub(kind, 1, 1) == '+'
+if makes then kind = string.sub(kind, 2) end
+if exists and kind ~= '' and kind ~= old_kind and (makes or not (old_kind == 'group' and kind == 'supergroup')) then
   return {'KIND'}
 end
 

@@ -78,6 +78,8 @@ pub(crate) enum Change {
         room: RoomId,
         /// `direct`, `group` or `supergroup`.
         kind: Option<&'static str>,
+        /// Whether the kind is that of a new room only: a room of another kind that is there is refused.
+        makes: bool,
         /// The new type.
         custom_type: Option<CustomType>,
         /// The whole new set, in the order given, each once.

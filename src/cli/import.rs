@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::{RedisArgs, app_id, not_configured};
@@ -27,6 +28,12 @@ use crate::telemetry::metrics::Metrics;
 /// So many rejected lines are shown with what is wrong with them, and so many lines with what was left out of them. The rest is
 /// counted.
 const FIRST: usize = 20;
+
+/// How far ahead of this machine's clock the time of a number may be, in milliseconds. Whatever is known of a user and room as of
+/// a later time would keep all that comes until then from changing it.
+const AHEAD: i64 = 600_000;
+const IN_THE_FUTURE: &str =
+    "time: is in the future: neither the row nor --as-of may be more than ten minutes ahead";
 
 /// What places the events of a file.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -96,8 +103,10 @@ impl ImportArgs {
             false => open(&self.file)?,
             true => {
                 let file = Rereadable::open(&self.file)?;
+                let latest = Timestamp::now().as_millisecond() + AHEAD;
                 file.check_rows("imported", |row| match row.time.or(self.as_of) {
-                    Some(_) => Ok(()),
+                    Some(time) if time <= latest => Ok(()),
+                    Some(_) => Err(IN_THE_FUTURE.to_owned()),
                     None => Err(NO_TIME.to_owned()),
                 })?;
                 (Box::new(file.lines()?), file.length())
@@ -135,6 +144,7 @@ async fn import(
     let engine = connect(config, Arc::clone(&metrics)).await?;
     let mut report = Report {
         as_json,
+        of_counts: matches!(options.lines.form, LineForm::Counts { .. }),
         length,
         meter: Meter::new("import"),
         start: Instant::now(),
@@ -167,6 +177,8 @@ async fn import(
 /// Shows how far the import has come and what is said of single lines: at once as text, at the end as JSON.
 struct Report {
     as_json: bool,
+    /// Whether the file is a counts file.
+    of_counts: bool,
     /// Bytes of the file.
     length: Option<u64>,
     meter: Meter,
@@ -260,5 +272,11 @@ impl Report {
             per_second(done.events),
             per_second(deliveries)
         ));
+        if self.of_counts && done.duplicates > 0 {
+            print(
+                "duplicates changed nothing: such a row was imported before, or is not later than what set the user's read position \
+                 last; `unread compare` shows which numbers differ\n",
+            );
+        }
     }
 }

@@ -220,13 +220,18 @@ impl Sweep {
     /// Finishes the jobs that were taken over, and then any other jobs of the same entry whose lease has ended.
     async fn finish_takeover(&self, entry: String, mut takeover: Takeover) -> Result<()> {
         loop {
-            let jobs = takeover.jobs.len() as u64;
+            let mut jobs = takeover.jobs.len() as u64;
             match keys::parse_entry(&entry) {
-                Some(Owner::Room(app, room)) => self.recover_room(&app, &room, takeover).await?,
+                Some(Owner::Room(app, room)) => {
+                    jobs -= self.recover_room(&app, &room, takeover).await?.min(jobs);
+                }
                 Some(Owner::User(app, user)) => {
                     self.writer.leave_rooms(&app, &user, &takeover.jobs).await?
                 }
                 None => return Ok(()),
+            }
+            if jobs == 0 {
+                return Ok(());
             }
             self.writer.inner.metrics.recovered(jobs);
             tracing::info!(
@@ -247,7 +252,8 @@ impl Sweep {
         }
     }
 
-    async fn recover_room(&self, app: &AppId, room: &Enc, takeover: Takeover) -> Result<()> {
+    /// Returns how many jobs stay pending, because they are for users whose slots can't be read.
+    async fn recover_room(&self, app: &AppId, room: &Enc, takeover: Takeover) -> Result<u64> {
         let Takeover {
             backlog,
             snapshot,
@@ -269,7 +275,8 @@ impl Sweep {
             passing,
             ..Work::default()
         };
-        self.writer.finish(app, room, work).await.map(|_| ())
+        let finished = self.writer.finish(app, room, work).await?;
+        Ok(finished.kept)
     }
 
     fn read_takeover(&self, entry: &str, answer: Value) -> Result<Takeover> {

@@ -165,6 +165,7 @@ fn room_updated(fields: &mut EventFields<'_>) -> Result<Change, Wrong> {
     Ok(Change::RoomUpdated {
         room,
         kind,
+        makes: false,
         custom_type,
         tags,
         active,

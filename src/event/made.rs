@@ -27,6 +27,7 @@ impl Event {
         let change = Change::RoomUpdated {
             room,
             kind,
+            makes: true,
             custom_type: None,
             tags: None,
             active: None,

@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use super::steps::{RoomSteps, SentAt, Step};
 use super::{ROUNDS, USERS_PER_CALL, Writer, unexpected_reply};
-use crate::counts::room::{Job, Membership};
+use crate::counts::room::{Audience, Job, Membership};
 use crate::engine::deliver::{Decision, Decisions, LEASE_MICROS, Reason, Refused, Work};
-use crate::engine::reply::{Reply, maybe_text};
+use crate::engine::reply::{Reply, maybe_text, number};
 use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::event::{Change, EventOutcome, MemberState, Rejection, Wait};
 use crate::keys::{self, Enc, RoomKeys};
 use crate::names::{AppId, RoomId, UserId};
 use crate::scripts;
+
+/// A room with more pending jobs than this keeps none for users whose slots can't be read.
+const KEPT: u64 = 1_000;
 
 impl Writer {
     /// Delivers now, or hands the delivery to the background when the caller does not wait for it.
@@ -73,6 +76,7 @@ impl Writer {
             }
             // A slot may have seen a later stamp of the room than this pod has.
             let unseen = Some(ahead).filter(|ahead| *ahead > work.snapshot.rev);
+            finished.kept = self.keep(&keys, &mut work, &finished).await?;
             match self
                 .inner
                 .delivery
@@ -88,6 +92,29 @@ impl Writer {
         }
         let why = "who is in the room keeps changing; the delivery will be made again";
         Err(Error::Unavailable(why.into()))
+    }
+
+    /// Takes out of `work` the jobs for one user alone whose slot can't be read: they stay pending until it has been mended, so
+    /// that nothing of them is lost. Returns how many. In a room that has [`KEPT`] jobs, no more are kept.
+    async fn keep(&self, keys: &RoomKeys, work: &mut Work, finished: &Finished) -> Result<u64> {
+        let waits = |job: &Job| match &job.audience {
+            Audience::Some(users) => match users.as_slice() {
+                [user] => finished.unreadable.contains(user),
+                _ => false,
+            },
+            _ => false,
+        };
+        if !work.jobs.iter().any(waits) {
+            return Ok(0);
+        }
+        let mut length = redis::cmd("HLEN");
+        length.arg(keys.pending());
+        if number(&self.inner.redis.query(&length).await?)? > KEPT {
+            return Ok(0);
+        }
+        let all = work.jobs.len();
+        work.jobs.retain(|job| !waits(job));
+        Ok((all - work.jobs.len()) as u64)
     }
 
     /// Adds to `work` the resets that users' slots do not have yet. If the job of a reset is gone and a second delivery is
@@ -231,6 +258,8 @@ pub(crate) struct Finished {
     pub(super) over: BTreeSet<Enc>,
     /// Users whose slots can't be read, so that nothing was delivered to them.
     pub(super) unreadable: BTreeSet<Enc>,
+    /// How many jobs stay pending for that reason.
+    pub(crate) kept: u64,
 }
 
 /// What the room decided about refusals.

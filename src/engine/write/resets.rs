@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::room::{RoomWorker, with_event_and_time_keys};
+use super::room::{RoomWorker, unreadable_user, with_event_and_time_keys};
 use super::steps::SentAt;
 use crate::counts::room::{Job, Membership};
 use crate::engine::deliver::LEASE_MICROS;
@@ -110,6 +110,10 @@ impl RoomWorker<'_> {
                     }
                     return Ok(outcome);
                 }
+            }
+            // What the reset waits for can't be delivered either.
+            if self.unreadable.contains(user) {
+                return Ok(EventOutcome::Rejected(unreadable_user()));
             }
             // Other calls are adding jobs: they get time to finish them.
             if round > 1 {

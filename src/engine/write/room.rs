@@ -98,15 +98,20 @@ impl Writer {
                 && let Some((_, outcome)) = outcomes.iter_mut().find(|(at, _)| *at == index)
                 && !matches!(outcome, EventOutcome::Rejected(_))
             {
-                let what = Unreadable {
-                    place: String::new(),
-                    why: "what is stored of the user".into(),
-                };
-                *outcome = EventOutcome::Rejected(Rejection::Unreadable(Box::new(what)));
+                *outcome = EventOutcome::Rejected(unreadable_user());
             }
         }
         Ok(())
     }
+}
+
+/// Why an event that concerns one user only is not done.
+pub(super) fn unreadable_user() -> Rejection {
+    let what = Unreadable {
+        place: String::new(),
+        why: "what is stored of the user".into(),
+    };
+    Rejection::Unreadable(Box::new(what))
 }
 
 /// Applies one room's steps.
@@ -124,7 +129,7 @@ pub(super) struct RoomWorker<'a> {
     /// Whether the room rejected an event.
     pub(super) has_rejected: bool,
     /// Users whose slots could not be read in deliveries that were made before the end of the request.
-    unreadable: BTreeSet<Enc>,
+    pub(super) unreadable: BTreeSet<Enc>,
     pub(super) outcomes: Vec<Numbered<EventOutcome>>,
 }
 
@@ -382,6 +387,7 @@ impl RoomWorker<'_> {
     async fn update(&mut self, change: &Change, time: i64, key: &str) -> Result<EventOutcome> {
         let Change::RoomUpdated {
             kind,
+            makes,
             custom_type,
             tags,
             active,
@@ -398,6 +404,10 @@ impl RoomWorker<'_> {
             format!("*{}", tags.join(","))
         });
         let status = active.map_or("", |active| if active { "1" } else { "0" });
+        let kind = kind.map_or(String::new(), |kind| match makes {
+            true => format!("+{kind}"),
+            false => kind.to_owned(),
+        });
         let mut reply = self
             .accept(|token| {
                 let mut call = scripts::ROOM_UPDATE
@@ -408,7 +418,7 @@ impl RoomWorker<'_> {
                     .arg(token)
                     .arg(LEASE_MICROS)
                     .arg(key)
-                    .arg(kind.unwrap_or(""))
+                    .arg(&kind)
                     .arg(custom_type.as_ref().map_or("", Enc::as_str))
                     .arg(&tags)
                     .arg(status)

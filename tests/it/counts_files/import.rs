@@ -251,3 +251,45 @@ async fn nothing_of_a_file_with_a_bad_line_is_imported() {
         ["alice", "bob", "carol"].map(|user| counts[&("orders".to_owned(), user.to_owned())].1);
     assert_eq!(unread, [2, 3, 4]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_that_is_there_keeps_its_kind_whatever_a_row_says() {
+    let own = Own::start("");
+    scene(&own.app).await;
+    let commands = Commands::new(&own.redis.url(), "app-0");
+    let csv = "room,user,kind,unread\norders,alice,supergroup,2\nfresh,alice,supergroup,1\n";
+    let ran = commands.import("kinds.csv", csv, &["--as-of", &now(), "--join"]);
+    assert!(
+        ran.stdout.contains("line 2: note: ") && ran.stdout.contains("2 applied"),
+        "{ran:?}"
+    );
+    let rows = own.app.unread("alice", true).await.ok();
+    for (room, kind) in [("orders", "group"), ("fresh", "supergroup")] {
+        let mut all = rows["rooms"].as_array().unwrap().iter();
+        let row = all.find(|row| row["room"] == room).unwrap();
+        assert_eq!(row["kind"], kind, "{rows}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_of_the_future_is_refused_and_a_late_one_is_spoken_of() {
+    let own = Own::start("");
+    scene(&own.app).await;
+    let commands = Commands::new(&own.redis.url(), "app-0");
+    let csv = "room,user,unread\norders,alice,2\n";
+    let ran = commands.import("n.csv", csv, &["--as-of", "2090-01-01T00:00:00Z"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+    assert!(
+        ran.stderr.contains("line 2: time: is in the future"),
+        "{ran:?}"
+    );
+    let as_of = now();
+    assert_eq!(commands.import("n.csv", csv, &["--as-of", &as_of]).code, 0);
+    let corrected = csv.replace(",2\n", ",1\n");
+    let ran = commands.import("n.csv", &corrected, &["--as-of", &as_of]);
+    assert!(
+        ran.stdout.contains("1 duplicate,")
+            && ran.stdout.contains("\nduplicates changed nothing: "),
+        "{ran:?}"
+    );
+}

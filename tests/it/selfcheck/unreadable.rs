@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{ALICE, ROOM, Scene, sh};
-use crate::support::assert_no_drift;
+use crate::support::{Wait, assert_no_drift, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_read_is_named_beside_what_can_be() {
@@ -175,4 +175,60 @@ async fn a_user_is_not_judged_by_what_cannot_be_read() {
     assert_eq!(scene.run("rebuild", &["--mend"]).code, 0);
     assert_no_drift(&scene.redis.url(), "app-0");
     assert_eq!(scene.answers().await, right);
+}
+
+/// An event of one user whose slot can't be read is rejected, and half of it is nowhere. The room keeps it: once the slot is mended
+/// the user gets it, also where nobody sends it again, and whoever does is told that it was known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_rejected_for_a_slot_that_cannot_be_read_is_not_lost() {
+    let scene = Scene::new().await;
+    let counts = format!("{ALICE}counts");
+    let prefs = format!("{ALICE}prefs");
+    let read = json!({"type": "room.read", "room": "group", "user": "alice", "key": "k1"});
+    let pref = json!({"type": "pref.updated", "room": "other", "user": "alice", "count": "none", "key": "k2"});
+    let reset = json!({"type": "room.unread", "room": "super", "user": "alice", "from_id": "m2", "key": "k3"});
+    let set =
+        json!({"type": "counts.set", "room": "super", "user": "alice", "unread": 1, "key": "k4"});
+    scene.redis.cli(&["DEL", &counts]);
+    scene.redis.cli(&["SET", &counts, "poison"]);
+    let told = async |event: &Value| {
+        let reply = scene.app.events(event, Wait::Applied).await.ok();
+        match reply["results"][0]["error"]["code"].as_str() {
+            Some(code) => code.to_owned(),
+            None => reply["results"][0]["status"].as_str().unwrap().to_owned(),
+        }
+    };
+    for event in [&read, &pref, &reset, &set] {
+        for _ in 0..2 {
+            assert_eq!(told(event).await, "unreadable", "{event}");
+        }
+    }
+    assert_eq!(scene.redis.cli(&["HGETALL", &prefs]), "");
+    assert_eq!(scene.run("rebuild", &["--mend"]).code, 0);
+    // Nobody sends the first one again.
+    eventually("the room tells what it has kept", || async {
+        match scene.app.room_unread("group", Some(&["alice"])).await.ok()["unread"]["alice"] == 0 {
+            true => Ok(()),
+            false => Err("not yet".to_owned()),
+        }
+    })
+    .await;
+    for (event, word) in [
+        (&read, "duplicate"),
+        (&pref, "duplicate"),
+        (&reset, "duplicate"),
+        (&set, "applied"),
+    ] {
+        assert_eq!(told(event).await, word, "{event}");
+    }
+    let rows = scene.app.unread("alice", true).await.ok();
+    let row = |room: &str| {
+        let mut all = rows["rooms"].as_array().unwrap().iter();
+        let row = all.find(|row| row["room"] == room).unwrap();
+        (row["messages"].clone(), row["count"].clone())
+    };
+    assert_eq!(row("group"), (json!(0), json!("all")), "{rows}");
+    assert_eq!(row("other"), (json!(1), json!("none")), "{rows}");
+    assert_eq!(row("super"), (json!(1), json!("all")), "{rows}");
+    assert_no_drift(&scene.redis.url(), "app-0");
 }
