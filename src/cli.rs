@@ -20,10 +20,8 @@ mod probe;
 mod process;
 mod progress;
 mod rebuild;
-mod redis_cli;
 mod serve;
 mod settings;
-mod shell;
 mod token;
 mod verify;
 

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::cli::shell::quote;
 use crate::config::AppConfig;
 use crate::http;
 use crate::http::dialect::Sample;
+use crate::shell::quote;
 
 const TTL_SECONDS: u64 = 86_400;
 
