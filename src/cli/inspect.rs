@@ -121,11 +121,12 @@ async fn inspect(
 }
 
 /// The parts of a document, and the fields of a row, in the order in which they are read with most ease.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 13] = [
     "counts",
     "rooms",
     "supergroups",
     "references",
+    "preferences",
     "marks",
     "tombstones",
     "meta",
@@ -136,7 +137,7 @@ const PARTS: [&str; 12] = [
     "unreadable",
 ];
 const NAMES: [&str; 4] = ["room", "user", "job", "key"];
-const COLUMNS: [&str; 26] = [
+const COLUMNS: [&str; 27] = [
     "field",
     "reason",
     "stored",
@@ -151,6 +152,7 @@ const COLUMNS: [&str; 26] = [
     "custom_type",
     "tags",
     "peer",
+    "preferences",
     "active",
     "since",
     "accepted",

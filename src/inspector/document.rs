@@ -85,6 +85,7 @@ pub(super) fn user_document(
         "rooms": {"redis_cli": cli.line(&["HGETALL", &keys.rooms()]), "list": rooms},
         "supergroups": {"redis_cli": cli.line(&["HGETALL", &keys.supers()]), "list": supers},
         "references": {"redis_cli": cli.line(&["HGETALL", &keys.refs()]), "fields": shown.refs},
+        "preferences": {"redis_cli": cli.line(&["HGETALL", &keys.prefs()]), "count": shown.preferences},
         "marks": {"redis_cli": cli.line(&["ZCARD", &keys.marks()]), "count": shown.marks},
         "tombstones": {"redis_cli": cli.line(&["HGETALL", &keys.left()]), "list": left},
         "unreadable": unread(&shown.unreadable, shown.unreadable.len() as u64),
@@ -107,12 +108,21 @@ fn listed(room: &ListedRoom, lines: Vec<String>) -> Value {
         .filter(|t| !t.is_empty())
         .map(decode)
         .collect();
+    let preferences: serde_json::Map<String, Value> = room
+        .preferences
+        .iter()
+        .map(|(name, value)| {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+            (name.clone(), value)
+        })
+        .collect();
     json!({
         "room": decode(&room.room), "state": state(room.state), "kind": room.kind, "active": room.status == "1",
         "custom_type": (!room.custom_type.is_empty()).then(|| decode(&room.custom_type)), "tags": tags,
         "peer": (!room.peer.is_empty()).then(|| decode(&room.peer)),
         "unread": room.unread, "mentions": room.mentions, "count": room.count.as_str(), "head": room.head, "read": room.read, "reset": room.reset, "holes": room.holes,
         "epoch": room.epoch, "rev": room.rev, "created": room.created,
+        "preferences": (!preferences.is_empty()).then_some(preferences),
         "last_at": room.last.map(|(at, _)| at), "last_time": room.last.map(|(_, time)| time), "redis_cli": lines,
     })
 }
@@ -129,8 +139,10 @@ pub(super) fn room_document(
         .first
         .iter()
         .map(|member| {
+            let (read, unread) = member.read.unzip();
             json!({
                 "user": decode(&member.user), "state": state(member.state), "epoch": member.epoch, "base": member.base,
+                "read": read, "unread": unread.flatten(),
                 "redis_cli": cli.line(&["HGET", &keys.members(), &member.user]),
             })
         })
