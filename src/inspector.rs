@@ -5,9 +5,11 @@ mod document;
 mod findings;
 mod redis_cli;
 
-use serde_json::Value;
+use std::cell::RefCell;
 
-use crate::audit::Audit;
+use serde_json::{Value, json};
+
+use crate::audit::{Audit, Finding, Scope};
 use crate::config::RedisConfig;
 use crate::error::Result;
 use crate::keys::encode;
@@ -18,6 +20,9 @@ pub(crate) use findings::{drift_rows, unreadable_row};
 
 /// Members of a room that are shown, and pending jobs.
 const FIRST: usize = 20;
+
+/// The most differences of a user that are shown.
+const MOST: usize = 1_000;
 
 /// Shows one user or one room.
 pub(crate) struct Inspector {
@@ -46,6 +51,35 @@ impl Inspector {
         let name = encode(room.as_str());
         let shown = self.audit.inspect_room(app, &name, FIRST).await?;
         Ok(shown.map(|shown| document::room_document(app, room, &name, &shown, &self.cli)))
+    }
+
+    /// Checks one user as `unread verify` does, and says what it found.
+    pub(crate) async fn verify(&self, app: &AppId, user: &UserId) -> Result<Value> {
+        let scope = Scope {
+            app: Some(app.clone()),
+            user: Some(encode(user.as_str())),
+        };
+        let found = RefCell::new((Vec::new(), Vec::new()));
+        let add = async |finding| {
+            let mut found = found.borrow_mut();
+            match finding {
+                Finding::Drift(of_user) => {
+                    let rows = drift_rows(&of_user.drift, ["stored", "expected"]);
+                    let room = MOST.saturating_sub(found.0.len());
+                    found.0.extend(rows.into_iter().take(room));
+                }
+                Finding::Unreadable(unreadable) => found.1.push(unreadable_row(&unreadable)),
+            }
+            Ok(())
+        };
+        let done = self.audit.verify(&scope, add, |_| {}).await?;
+        let (drift, unreadable) = found.into_inner();
+        Ok(json!({
+            "app": app.as_str(), "user": user.as_str(), "drift": drift, "unreadable": unreadable,
+            "clean": drift.is_empty() && done.unreadable == 0 && done.in_flight == 0,
+            "rooms_asked": done.members, "in_flight": done.in_flight,
+            "unreadable_total": done.unreadable,
+        }))
     }
 
     /// Which passwords the lines want, and where; nothing: none.

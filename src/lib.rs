@@ -5,8 +5,9 @@
 //! Each module, and the modules that it may use. A test (`tests/it/circles.rs`) holds every arrow and finds every other one.
 //!
 //! ```text
-//! cli → app, audit, config, demo, engine, error, http, inspector, intake, keys, names, shell, telemetry
-//! app → audit, config, demo, engine, error, http, open_files, telemetry
+//! cli → app, audit, config, demo, engine, error, http, inspector, intake, keys, names, pages, shell, telemetry
+//! app → audit, config, demo, engine, error, http, inspector, open_files, pages, telemetry
+//! pages → config, engine, error, http, inspector, names, telemetry
 //! demo → config
 //! http → config, counts, engine, error, event, json, limiter, names, outcome, shares, telemetry
 //! limiter → config, error, names, quota, telemetry
@@ -73,6 +74,7 @@ pub(crate) mod demo;
 pub(crate) mod app;
 pub(crate) mod open_files;
 
+pub(crate) mod pages;
 pub(crate) mod http;
 pub(crate) mod limiter;
 
