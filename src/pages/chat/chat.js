@@ -86,8 +86,11 @@ async function say(user, text, mention) {
 const read = (user) => send({ type: "room.read", room: open[user], user }, [user]);
 
 function unread(user) {
-  const row = counts[user].rooms[open[user]];
-  return send({ type: "room.unread", room: open[user], user, from_position: row.head }, [user]);
+  const room = open[user];
+  // A row of the stream may not know yet of a message that changes no count, such as the user's own.
+  const positions = (messages.get(room) ?? []).map((one) => one.position ?? 0);
+  const last = Math.max(counts[user].rooms[room].head, ...positions);
+  return send({ type: "room.unread", room, user, from_position: last }, [user]);
 }
 
 // ----------------------------------------------------------------------------------------------------------------- the users
@@ -176,7 +179,8 @@ function talk(user, row) {
   const place = $(`${user}-talk`);
   if (!row) return;
   const list = messages.get(row.room) ?? [];
-  const earlier = Math.max(0, row.head - list.filter((one) => one.position).length);
+  const first = list.find((one) => one.position)?.position;
+  const earlier = first ? first - 1 : row.head;
   const items = [];
   if (earlier) items.push(h("li", { class: "earlier" }, `${earlier} from before. unread counts messages, and keeps none.`));
   for (const one of list) {

@@ -1,89 +1,31 @@
 // The counts of one user as they change. The only file of the demo that knows how they come.
 
-/** A second between two looks, where there is no stream. */
+/** Between two looks, where there is no stream. */
 const PAUSE = 1000;
 
 /**
- * Calls `onCounts` with the counts of the user whose token `token()` promises: at once, and then whenever they have changed.
- * They hold `messages`, `mentions`, `invitations`, `unread_rooms`, and in `rooms` each room by its id. Answers a function that ends it.
+ * Calls `onCounts` with the counts of the user whose token `token()` promises: at once, and then whenever they have changed. They
+ * hold the totals as `GET /v1/me/unread` answers them, and in `rooms` each room by its id. Answers a function that ends it.
  */
 export function watch(user, token, onCounts) {
   let ended = false;
-  let end = stream(token, onCounts, () => {
-    if (!ended) end = poll(token, onCounts);
-  });
+  let end = () => {};
+  const byRoom = ({ rooms, ...counts }) => onCounts({ ...counts, user, rooms: Object.fromEntries(rooms) });
+  import("/v1/live.js").then(
+    (live) => {
+      if (!ended) end = live.watch({ token, rooms: true, onCounts: byRoom });
+    },
+    () => {
+      if (!ended) end = poll(token, byRoom);
+    },
+  );
   return () => {
     ended = true;
     end();
   };
 }
 
-/** By the live stream. `onNone` is called if this server has none. */
-function stream(token, onCounts, onNone) {
-  let source = null;
-  let timer = 0;
-  let ended = false;
-  let opened = false;
-  const rooms = new Map();
-  let whole = false;
-
-  const connect = async () => {
-    const address = new URL("/v1/live", location.origin);
-    address.searchParams.set("include", "rooms");
-    address.searchParams.set("token", await token());
-    if (ended) return;
-    source = new EventSource(address);
-    whole = false;
-    let heard = Date.now();
-    clearInterval(timer);
-    // A beat comes every 20 s; a stream that is silent for longer than two of them is dead.
-    timer = setInterval(() => {
-      if (Date.now() - heard > 50_000) again(0);
-    }, 5000);
-    const again = (wait) => {
-      source.close();
-      clearInterval(timer);
-      if (!ended) timer = setTimeout(connect, wait);
-    };
-    source.onopen = () => {
-      opened = true;
-    };
-    source.addEventListener("beat", () => {
-      heard = Date.now();
-    });
-    source.addEventListener("counts", (event) => {
-      heard = Date.now();
-      const counts = JSON.parse(event.data);
-      // All rooms come first, and then those that have changed.
-      if (!whole) rooms.clear();
-      whole = true;
-      for (const room of counts.rooms ?? []) rooms.set(room.room, room);
-      for (const gone of counts.gone ?? []) rooms.delete(gone);
-      if (!counts.more) onCounts({ ...counts, rooms: Object.fromEntries(rooms) });
-    });
-    source.addEventListener("bye", (event) => {
-      again(JSON.parse(event.data).retry_ms ?? PAUSE);
-    });
-    source.onerror = () => {
-      if (source.readyState !== EventSource.CLOSED) return;
-      if (!opened && !ended) {
-        ended = true;
-        clearInterval(timer);
-        onNone();
-      } else {
-        again(PAUSE + Math.random() * PAUSE);
-      }
-    };
-  };
-  connect();
-  return () => {
-    ended = true;
-    clearInterval(timer);
-    source?.close();
-  };
-}
-
-/** By asking every second. */
+/** By asking every second, at a server without streams. */
 function poll(token, onCounts) {
   let ended = false;
   let stamp = null;
@@ -94,12 +36,10 @@ function poll(token, onCounts) {
         headers: { Authorization: `Bearer ${await token()}` },
         cache: "no-store",
       });
-      if (answer.ok) {
-        const counts = await answer.json();
-        if (counts.stamp !== stamp && !ended) {
-          stamp = counts.stamp;
-          onCounts({ ...counts, rooms: Object.fromEntries(counts.rooms.map((room) => [room.room, room])) });
-        }
+      const counts = answer.ok ? await answer.json() : null;
+      if (counts && counts.stamp !== stamp && !ended) {
+        stamp = counts.stamp;
+        onCounts({ ...counts, rooms: counts.rooms.map((row) => [row.room, row]) });
       }
     } catch {
       // The next look may find it again.
