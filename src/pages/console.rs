@@ -28,9 +28,10 @@ const EVERY: Duration = Duration::from_secs(3);
 /// How many looks into Redis run at once. A page makes one a second.
 const LOOKS: usize = 8;
 
-const FILES: [File; 3] = [
+const FILES: [File; 4] = [
     File::page("/", include_str!("console/page.html")),
     File::script("/console.js", include_str!("console/console.js")),
+    File::script("/console-dom.js", include_str!("console/dom.js")),
     File::style("/console.css", include_str!("console/console.css")),
 ];
 
