@@ -20,10 +20,8 @@ mod probe;
 mod process;
 mod progress;
 mod rebuild;
-mod redis_cli;
 mod serve;
 mod settings;
-mod shell;
 mod token;
 mod verify;
 mod watch;
@@ -51,7 +49,7 @@ struct Cli {
 enum Command {
     /// Run one pod until SIGTERM or ctrl-c
     Serve(serve::ServeArgs),
-    /// Run one pod with a built-in app, a private Redis and sample data, and print calls to paste
+    /// Run one pod with a built-in app, a private Redis and sample data; serve a page to try it, and print calls to paste
     Demo(demo::DemoArgs),
     /// Check the configuration, print it with its defaults and with secrets masked, and warn of weak secrets
     CheckConfig(ConfigArgs),

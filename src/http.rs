@@ -31,7 +31,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
 
 use actix_web::body::{BodySize, MessageBody as _};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, Route, guard, web};
 use futures_util::FutureExt;
 
 use crate::config::{AppConfig, Config, SectionKind};
@@ -44,6 +44,7 @@ use crate::outcome::Outcome;
 use crate::telemetry::access::Access;
 use crate::telemetry::metrics::Metrics;
 
+pub(crate) use native::totals;
 pub(crate) use state::State;
 pub(crate) use unserved::Unserved;
 
@@ -123,6 +124,11 @@ fn endpoints(dialect: &'static dyn Dialect) -> Vec<(&'static str, &'static str)>
         }
     }
     all
+}
+
+/// A route for GET, and for HEAD, which some balancers use.
+pub(crate) fn get_or_head() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// The one handler, mounted as the default service with `web::Data<State>` as app data. Paths are told apart here and not

@@ -274,6 +274,19 @@ impl Slot {
         }
     }
 
+    /// The user's preferences of a room, each with its value as JSON. They stand in `prefs` as `stamp|JSON`.
+    pub(super) fn preferences_of(&self, room: &str) -> Vec<(String, String)> {
+        let start = format!("{room}|");
+        let fields = self.prefs.range(start.clone()..);
+        fields
+            .map_while(|(field, stored)| Some((field.strip_prefix(&start)?, stored)))
+            .map(|(preference, stored)| {
+                let (_, value) = stored.split_once('|').unwrap_or(("", stored));
+                (preference.to_owned(), value.to_owned())
+            })
+            .collect()
+    }
+
     /// The letters of preferences, and the digit of the count preference, that a record has to have. Where the preferences can't
     /// be read, the record keeps what it has.
     fn flags(&self, room: &str, recorded: String, is_supergroup: bool) -> String {

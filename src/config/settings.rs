@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::printer::{Printer, masked};
-use super::rules::{Choice, Derived, File, Inline, Networks, Number, Secrets, Text, Texts};
+use super::rules::{
+    Choice, Derived, File, Inline, Networks, Number, OptionalSecret, Secrets, Text, Texts,
+};
 use super::schema::{Row, Rule, settings};
 use super::table::Table;
 use super::{RedisAddress, Secret};
@@ -20,9 +22,12 @@ settings! {
     pub(crate) struct ServerConfig {
         /// `host:port` of the vendor endpoints and of `/v1`. With port 0 the system chooses a free port, and the log names it.
         listen: String = Text("127.0.0.1:8080", address),
-        /// `host:port` of `/livez`, `/readyz`, `/metrics` and `/openapi.yaml`. It has no credentials: keep it away from the
-        /// public.
+        /// `host:port` of the console (`/`), `/livez`, `/readyz`, `/metrics` and `/openapi.yaml`. Without `admin_token` it has
+        /// no credentials: keep it away from the public.
         admin_listen: String = Text("127.0.0.1:9090", address),
+        /// The token of the admin address: what the console shows and `/metrics` want it as bearer token. `/livez`, `/readyz`
+        /// and the API's description want none. Without it, whoever reaches the address sees the names of users and rooms.
+        admin_token: Option<Secret> = OptionalSecret(header_text),
         /// Number of HTTP worker threads; 0: one for each core.
         workers: usize = Number(0, 0..=512),
         /// The most events that one `POST /v1/events` may hold.
@@ -328,6 +333,13 @@ fn cookie_name(name: &str) -> Result<(), String> {
     (name.len() <= 64 && name.bytes().all(part))
         .then_some(())
         .ok_or_else(|| "must be the name of a cookie, such as `unread_token`".into())
+}
+
+fn header_text(text: &str) -> Result<(), String> {
+    let legal = text.bytes().all(|b| b.is_ascii_graphic());
+    legal
+        .then_some(())
+        .ok_or_else(|| "must be of printable ASCII without blanks".into())
 }
 
 fn log_filter(text: &str) -> Result<(), String> {

@@ -30,6 +30,8 @@ use crate::names::AppId;
 use problem::Problem;
 use users::Users;
 
+pub(crate) use reads::totals;
+
 /// The dialect of the native API.
 pub(crate) struct Native;
 

@@ -4,6 +4,7 @@
 mod durations;
 mod labelled;
 mod requests;
+mod sample;
 mod striped;
 
 use std::fmt::Debug;
@@ -24,6 +25,8 @@ use durations::Durations;
 use labelled::{Handles, Labelled};
 use requests::{Collected, Requests};
 use striped::Striped;
+
+pub(crate) use sample::Sample;
 
 /// The content type of [`Metrics::encode`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -85,6 +85,9 @@ mod deploy;
 /// The commands as an operator types them: exit codes, one clear line for each mistake, what is left behind.
 mod cli;
 
+/// The console's calls on the admin port.
+mod console;
+
 /// What the commands beside the pods have in common.
 mod commands;
 

@@ -59,12 +59,14 @@ level = "info"
 #[test]
 fn the_commented_defaults_of_the_example_are_the_defaults() {
     let example = EXAMPLE;
-    // A default that is commented out is `# name = value`; neither the address of a Redis nor the
-    // files of its certificates have one.
+    // A default that is commented out is `# name = value`; neither the address of a Redis, the
+    // files of its certificates, nor the token of the admin address have one.
     let uncommented: Vec<&str> = example
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(setting) if setting.starts_with("url ") => "",
+            Some(setting) if setting.starts_with("url ") || setting.starts_with("admin_token ") => {
+                ""
+            }
             Some(setting)
                 if ["ca_", "cert_", "key_"]
                     .iter()

@@ -13,7 +13,8 @@ use super::{
     Media, Tenants, Times, enter, includes, media_type, named, parameters, parameters_of, users,
 };
 use crate::counts::{ByKind, RoomUnread, Totals, UserUnread};
-use crate::engine::RoomRows;
+use crate::engine::{Reader, RoomRows};
+use crate::error::Error;
 use crate::http::request::{
     Call, Query, decode_segment, json as answer, json_bytes, set, show_limit,
 };
@@ -111,6 +112,17 @@ pub(super) async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
     Ok(ok(&AnswerBody {
         users: Users(&users),
     }))
+}
+
+/// One user's totals as `POST /v1/unread` shows them, for the console. None: there is no such user.
+pub(crate) async fn totals(
+    reader: &Reader,
+    app: &AppId,
+    user: &UserId,
+) -> Result<Option<serde_json::Value>, Error> {
+    let totals = reader.totals_of(app, &[user]).await?;
+    let shown = totals.first().and_then(Option::as_ref).map(Families::from);
+    Ok(shown.and_then(|shown| serde_json::to_value(shown).ok()))
 }
 
 /// Reads the body of a call. Answers the users that it names.
