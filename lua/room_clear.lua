@@ -110,7 +110,7 @@ else
 end
 if by_time then
   if how == 'time' then limit = tonumber(value) elseif how == 'position' then limit = time_at(position, log, tonumber(ARGV[4])) end
-  time.all_have_read(limit, moment, m[1])
+  time.all_have_read(limit, moment, m[1], next(too_old) ~= nil)
   for user, epoch in pairs(too_old) do time.exempt(user, epoch, m[1]) end
 end
 if time then time.finish(meta) end

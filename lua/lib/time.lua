@@ -65,28 +65,32 @@ local function time_order(timed, bounds, arrived, now)
     o.written = true
   end
 
-  local function put(user, epoch, bound, moment, more)
+  -- A list with a time of now. `outdoes`: earlier times of the list have no effect any more.
+  local function joined(list, time, more, outdoes)
+    local entries = kept(list, outdoes and time or -math.huge)
+    entries[#entries + 1] = int(time) .. ':' .. int(now) .. more
+    if not outdoes then
+      local function of(entry) return tonumber(string.match(entry, '^%-?%d+')) end
+      table.sort(entries, function(one, two) return of(one) > of(two) end)
+    end
+    return table.concat(entries, ',')
+  end
+
+  local function put(user, epoch, bound, moment, more, outdoes)
     local read, set = lists(user, epoch)
     if bound then
-      bound = math.min(bound, end_of_second)
-      local list = kept(read, bound)
-      list[#list + 1] = int(bound) .. ':' .. int(now) .. more
-      read = table.concat(list, ',')
+      read = joined(read, math.min(bound, end_of_second), more, outdoes)
       redis.call('ZADD', bounds, string.match(read, '^%-?%d+'), user)
     end
-    if moment then
-      local list = kept(set, moment)
-      list[#list + 1] = int(moment) .. ':' .. int(now) .. more
-      set = table.concat(list, ',')
-    end
+    if moment then set = joined(set, moment, more, outdoes) end
     write('u|' .. user, epoch .. '|' .. read .. '|' .. set)
   end
 
   -- A member has read: as of `moment`, and up to the time `bound`, if there is one.
-  function o.has_read(user, epoch, bound, moment) put(user, epoch, bound, moment, '') end
+  function o.has_read(user, epoch, bound, moment) put(user, epoch, bound, moment, '', true) end
 
-  -- The same for everybody who has joined before `rev`.
-  function o.all_have_read(bound, moment, rev) put('*', '', bound, moment, ':' .. rev) end
+  -- The same for everybody who has joined before `rev`. `but_some`: some are exempt, and for them the earlier bounds hold on.
+  function o.all_have_read(bound, moment, rev, but_some) put('*', '', bound, moment, ':' .. rev, not but_some) end
 
   -- Who reads a message of that time on arrival: user -> epoch of the membership, and the revs of everybody's bounds that do so.
   function o.readers(time)

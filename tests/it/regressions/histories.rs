@@ -145,3 +145,23 @@ async fn a_reset_in_the_request_of_a_join_by_time_knows_what_the_join_brings_alo
         }
     }
 }
+
+/// For a member for whom a clearing is too old, the bound of the clearing before it holds on, although it is lower.
+#[tokio::test]
+async fn a_clearing_that_is_too_old_for_some_leaves_them_the_bound_of_the_one_before() {
+    for kind in ["group", "supergroup", "direct"] {
+        let by_time = [
+            sent("1", at(1), json!([])),
+            json!({"type": "room.unread", "room": "r", "user": "a", "from_id": "1", "time": at(50)}),
+            json!({"type": "room.cleared", "room": "r", "time": at(60)}),
+            json!({"type": "message.sent", "room": "r", "id": "2", "silent": true, "time": at(90)}),
+            json!({"type": "room.cleared", "room": "r", "up_to_id": "2", "time": at(40)}),
+            sent("3", at(55), json!(["a"])),
+            sent("4", at(70), json!([])),
+            json!({"type": "counts.set", "room": "r", "user": "a", "unread": 5, "time": at(58)}),
+        ];
+        let mut requests = vec![(Order::Arrival, room(kind))];
+        requests.extend(by_time.map(|event| (Order::Time, event)));
+        agrees(&app(), &requests).await;
+    }
+}
