@@ -49,6 +49,15 @@ max_age_days = 7
 text_characters = 1000
 key_hours = 24
 
+[live]
+max_streams = 10000
+max_streams_per_app = 10000
+max_users = 5000
+window_ms = 50
+beat_ms = 20000
+max_seconds = 1800
+token_cookie = ""
+
 [log]
 format = "text"
 level = "info"

@@ -248,7 +248,8 @@ fn shorten(document: &mut Value, find: &str) {
         let Some(part) = document.get_mut(part).and_then(Value::as_object_mut) else {
             continue;
         };
-        let Some(Value::Object(fields)) = part.get_mut("fields") else {
+        let fields = part.get_mut("fields").and_then(Value::as_object_mut);
+        let Some(fields) = fields else {
             continue;
         };
         let total = fields.len();

@@ -172,7 +172,7 @@ async fn a_stream_of_many_users_begins_where_the_caller_is() {
     assert_eq!((&event.data["user"], event.id), (&json!("carol"), None));
     assert!(stream.is_silent_for(Duration::from_millis(500)).await);
     app.must(&message("r", "bob", "2")).await;
-    let mut told = vec![stream.counts().await, stream.counts().await];
+    let mut told = [stream.counts().await, stream.counts().await];
     told.sort_by_key(|counts| counts["user"].to_string());
     assert_eq!(
         (&told[0]["user"], &told[0]["messages"]["total"]),

@@ -29,7 +29,7 @@ async fn history(url: &str, seed: u64, by_time: bool) {
         false => History::new(app.clone(), seed),
     };
     let bases = [pods[0].base.as_str(), pods[1].base.as_str()];
-    let watchers = Watchers::start(&app, &bases, history.users());
+    let watchers = Watchers::start(&app, &bases, history.everybody());
     let steps = setting("TEST_STEPS").unwrap_or(240);
     for step in 1..=steps / 40 {
         history

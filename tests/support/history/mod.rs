@@ -171,7 +171,7 @@ impl History {
     }
 
     /// All users that there can be.
-    pub fn users(&self) -> &[String] {
+    pub fn everybody(&self) -> &[String] {
         &self.universe.everybody
     }
 
