@@ -225,9 +225,10 @@ impl Writer {
             !matches!(outcome, Some(EventOutcome::Rejected(_)) | None)
         });
         for (index, outcome) in self.user_keys(app, &read, true).await? {
-            // If the key can't be kept, a repeated event would not be known.
-            if matches!(outcome, EventOutcome::Rejected(Rejection::Unreadable(_))) {
-                set_outcome(outcomes, index, outcome);
+            // An event before it in this request, or another request, has taken the key since; or the key can't be kept, and a
+            // repeated event would not be known.
+            if let Some(place) = outcomes.get_mut(index) {
+                *place = Some(outcome);
             }
         }
         Ok(())

@@ -271,6 +271,12 @@ async fn a_key_of_a_read_by_peer_is_meant_for_that_peer() {
         ["applied", "applied", "duplicate"]
     );
     assert_eq!(total(&app, "al").await, 0);
+    // Nobody has a room with fay.
+    let both = json!([read("fay"), read("fay")]);
+    assert_eq!(
+        outcomes(app.events(&both, Wait::Applied).await),
+        ["applied", "duplicate"]
+    );
     // Nor is it one of the user's own events.
     let updated = json!({"type": "user.updated", "user": "al", "nickname": "Al", "key": "k"});
     assert_eq!(
