@@ -8,7 +8,8 @@ use crate::demo::private_redis;
 use crate::engine::Engine;
 use crate::telemetry::metrics::Metrics;
 
-/// The configuration with an address, which is named on standard error. Without one: that of the private Redis of a pod that runs on this data directory.
+/// The configuration with an address, which is named on standard error. Without one: that of the private Redis of a pod that runs
+/// on this data directory.
 fn addressed(config: &Config) -> Result<Config, Failure> {
     let mut config = config.clone();
     if config.redis.url.is_none() {
