@@ -132,8 +132,8 @@ fn run(command: Command) -> Result<u8, Failure> {
 fn check_config(file: ConfigArgs) -> Result<u8, Failure> {
     let config = file.load()?;
     // Not on standard output, which is a configuration again. No warning is a failure: a pod runs all the same.
-    if config.apps.is_empty() {
-        eprintln!("unread: warning: {}", serve::NO_APP);
+    for idle in config::idle(&config) {
+        eprintln!("unread: warning: {idle}");
     }
     for WeakSecret { setting, why } in config::weak_secrets(&config, &http::sections()) {
         eprintln!("unread: warning: {setting} {why}");

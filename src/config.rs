@@ -4,8 +4,9 @@
 //!
 //! `load` puts the layers on top of each other in a `tree`; `read` turns it, one `table` after the other, into these types;
 //! `show` prints them back by a `printer` that masks the secrets; `reference` lists them all; `secrets` names those that are no
-//! protection. No setting is read after start.
+//! protection, and `idle` what is of no use. No setting is read after start.
 
+mod idle;
 mod load;
 mod printer;
 mod read;
@@ -24,6 +25,7 @@ mod tests;
 
 use crate::names::{AppId, DirectRoomIds};
 
+pub(crate) use idle::idle;
 pub(crate) use load::{Flags, environment, load, load_text, load_text_under};
 pub(crate) use printer::Printer;
 pub(crate) use redis_address::{Destination, Host, RedisAddress};

@@ -9,6 +9,8 @@ mod read;
 mod subject;
 mod time;
 
+pub(crate) use change::MAX_UNREAD;
+pub(crate) use fields::NO_NUMBER;
 pub(crate) use notes::Notes;
 pub(crate) use outcome::{EventOutcome, Rejection, Wait};
 pub(crate) use read::{Batch, BodyFault, BodyForm, Invalid, read_all, read_line};

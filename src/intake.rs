@@ -13,4 +13,4 @@ pub mod fuzzing;
 pub(crate) use counts_file::CountsFile;
 pub(crate) use import::{EarlyEnd, ImportOptions, Imported, Importer};
 pub(crate) use lines::{LineForm, LineOptions, NO_TIME, NotedLine, RefusedLine, Remarks};
-pub(crate) use rows::{Row, RowWriter, time_of};
+pub(crate) use rows::{Row, RowWriter, names_columns, time_of};

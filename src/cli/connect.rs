@@ -3,22 +3,31 @@
 use std::sync::Arc;
 
 use super::exit::Failure;
-use crate::config::Config;
+use crate::config::{Config, RedisAddress};
 use crate::demo::private_redis;
 use crate::engine::Engine;
 use crate::telemetry::metrics::Metrics;
 
-/// The configuration with an address. Without one: that of the private Redis of a pod that runs on this data directory.
+/// The configuration with an address, which is named on standard error. Without one: that of the private Redis of a pod that runs
+/// on this data directory.
 fn addressed(config: &Config) -> Result<Config, Failure> {
     let mut config = config.clone();
     if config.redis.url.is_none() {
         let running = private_redis::running(&config.redis.data_dir);
         config.redis.url = Some(running.ok_or_else(|| {
+            let dir = &config.redis.data_dir;
+            let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
             Failure::RedisAway(format!(
-                "redis.url is not set, and no private redis-server runs in {}",
-                config.redis.data_dir.display()
+                "redis.url is not set, and no private redis-server runs in {}: give --redis-url URL, or --config FILE",
+                dir.display()
             ))
         })?);
+    }
+    // A variable of an earlier session may lead elsewhere than one thinks.
+    let url = config.redis.url.as_ref().map(|url| url.0.as_str());
+    let address = url.and_then(|url| RedisAddress::parse(url).ok());
+    if let Some(address) = address {
+        eprintln!("unread: Redis: {}", address.place());
     }
     Ok(config)
 }

@@ -33,6 +33,8 @@ pub(super) enum Failure {
     Failed(String),
     /// Redis can't be reached, refuses us, or did not answer in time. The same again may work.
     RedisAway(String),
+    /// Nobody reads standard output any more, as after `| head`. There is nobody to tell.
+    ReaderGone,
 }
 
 impl Failure {
@@ -49,6 +51,7 @@ impl Failure {
             Failure::NotThere(why) => (NOT_WELL, why),
             Failure::Failed(why) => (FAILED, why),
             Failure::RedisAway(why) => (REDIS_AWAY, why),
+            Failure::ReaderGone => (FAILED, String::new()),
         }
     }
 
@@ -58,6 +61,7 @@ impl Failure {
             Failure::NotThere(why) => Failure::NotThere(words(why)),
             Failure::Failed(why) => Failure::Failed(words(why)),
             Failure::RedisAway(why) => Failure::RedisAway(words(why)),
+            Failure::ReaderGone => Failure::ReaderGone,
         }
     }
 }

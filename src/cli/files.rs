@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::exit::Failure;
 use super::output::counted;
-use crate::intake::{CountsFile, Row};
+use crate::intake::{CountsFile, Row, names_columns};
 
 /// So many lines that are no rows are shown. The rest is counted.
 const FIRST: usize = 20;
@@ -36,6 +36,24 @@ pub(super) fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>)
     let about = file.metadata().map_err(failed)?;
     let length = about.is_file().then_some(about.len());
     Ok((Box::new(BufReader::with_capacity(BUFFER, file)), length))
+}
+
+/// Fails if the file is a counts file by its first line. Nothing is taken from `lines`. Standard input may have no line yet, and
+/// is not looked at.
+pub(super) fn reject_counts(path: &Path, lines: &mut impl BufRead) -> Result<(), Failure> {
+    if path.to_str() == Some("-") {
+        return Ok(());
+    }
+    // What can't be read is said by the one who reads on.
+    let start = lines.fill_buf().unwrap_or_default();
+    let line = start.split(|byte| *byte == b'\n').next();
+    match names_columns(line.unwrap_or_default()) {
+        true => Err(Failure::Failed(format!(
+            "{}: line 1 names the columns of a counts file: give --counts",
+            path.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// A file that is read more than once.

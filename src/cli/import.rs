@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::args::{RedisArgs, app_id, not_configured};
 use super::connect::connect;
 use super::exit::{Failure, well_if};
-use super::files::{Rereadable, name_of, open};
+use super::files::{Rereadable, name_of, open, reject_counts};
 use super::output::{counted, print};
 use super::process::{Signals, on_runtime};
 use super::progress::Meter;
@@ -100,7 +100,11 @@ impl ImportArgs {
             },
         };
         let (lines, length): (Box<dyn BufRead + Send>, _) = match self.counts {
-            false => open(&self.file)?,
+            false => {
+                let (mut lines, length) = open(&self.file)?;
+                reject_counts(&self.file, &mut lines)?;
+                (lines, length)
+            }
             true => {
                 let file = Rereadable::open(&self.file)?;
                 let latest = Timestamp::now().as_millisecond() + AHEAD;
@@ -145,6 +149,7 @@ async fn import(
     let mut report = Report {
         as_json,
         of_counts: matches!(options.lines.form, LineForm::Counts { .. }),
+        from_line: options.lines.from_line,
         length,
         meter: Meter::new("import"),
         start: Instant::now(),
@@ -179,6 +184,7 @@ struct Report {
     as_json: bool,
     /// Whether the file is a counts file.
     of_counts: bool,
+    from_line: u64,
     /// Bytes of the file.
     length: Option<u64>,
     meter: Meter,
@@ -236,6 +242,17 @@ impl Report {
         }
     }
 
+    /// Why there was nothing in a file whose last line this is.
+    fn why_nothing(&self, last: u64) -> String {
+        let from = self.from_line;
+        let unit = if self.of_counts { "a row" } else { "an event" };
+        match last {
+            0 => "the file is empty".to_owned(),
+            _ if last < from => format!("line {last} is the last one, and --from-line is {from}"),
+            _ => format!("line {last} is the last one, and no line holds {unit}"),
+        }
+    }
+
     fn finish(self, done: &Imported, deliveries: u64, is_complete: bool) {
         self.meter.clear();
         let seconds = self.start.elapsed().as_secs_f64();
@@ -253,6 +270,12 @@ impl Report {
             });
             print(&format!("{document:#}\n"));
             return;
+        }
+        if done.events == 0 && is_complete {
+            print(&format!(
+                "nothing to import: {}\n",
+                self.why_nothing(done.done_to)
+            ));
         }
         let mut more = match refused_more {
             0 => String::new(),

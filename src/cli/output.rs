@@ -1,6 +1,6 @@
 //! Standard output: what the command was asked for, and nothing else. How far a command has come goes to standard error.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 use super::exit::Failure;
 
@@ -14,7 +14,10 @@ pub(super) fn print(text: &str) {
 pub(super) fn write_all(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(bytes).and_then(|()| out.flush());
-    written.map_err(|why| Failure::Failed(format!("standard output can't be written: {why}")))
+    written.map_err(|why| match why.kind() {
+        ErrorKind::BrokenPipe => Failure::ReaderGone,
+        _ => Failure::Failed(format!("standard output can't be written: {why}")),
+    })
 }
 
 /// So many of something: `1 user`, `2 users`.

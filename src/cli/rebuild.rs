@@ -121,7 +121,7 @@ async fn rebuild(
     mut lists: JsonLists,
     meter: &Meter,
 ) -> Result<u8, Failure> {
-    let (mut users, mut left) = (0u64, 0u64);
+    let (mut users, mut left, mut is_left) = (0u64, 0u64, false);
     let mut unreadable = UnreadableShown::default();
     let found = async |found: Finding| {
         let found = match found {
@@ -136,9 +136,12 @@ async fn rebuild(
             }
         };
         let (app, user) = (found.app.clone(), decode(found.user.as_str()));
-        users += u64::from(!found.again);
+        let is_new = !found.again;
         let repair = repairer.rebuild(found).await?;
-        left += u64::from(!repair.left.is_empty());
+        let did = !repair.changed.is_empty() || !repair.redelivered.is_empty();
+        users += u64::from(is_new && did);
+        left += u64::from(is_new && !repair.left.is_empty());
+        is_left |= !repair.left.is_empty();
         meter.clear();
         match as_json {
             true => lists.add(&repair_row(&app, &user, &repair)),
@@ -152,6 +155,7 @@ async fn rebuild(
         .await
         .map_err(failed)?;
     meter.clear();
+    let left = left.max(u64::from(is_left));
     let left_unreadable = done.unreadable.saturating_sub(done.derived);
     if as_json {
         let mut sums = sums(&done, [("rebuilt_users", users), ("users_left", left)]);
@@ -164,10 +168,17 @@ async fn rebuild(
                 "what can't be read was left alone; `unread rebuild --mend` mends or removes it\n",
             );
         }
-        print(&match users {
-            0 => format!("nothing to rebuild: {}\n", looked_at(&done)),
-            _ => format!("{} rebuilt: {}\n", counted(users, "user"), looked_at(&done)),
-        });
+        let did = match (users, left) {
+            (0, 0) => "nothing to rebuild".to_owned(),
+            (0, _) => "nothing rebuilt".to_owned(),
+            _ => format!("{} rebuilt", counted(users, "user")),
+        };
+        let left = match left {
+            0 => String::new(),
+            1 => ", 1 user still drifts".to_owned(),
+            more => format!(", {more} users still drift"),
+        };
+        print(&format!("{did}{left}: {}\n", looked_at(&done)));
     }
     Ok(well_if(left == 0 && left_unreadable == 0))
 }

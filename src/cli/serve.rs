@@ -11,9 +11,6 @@ use crate::app::App;
 use crate::config::{self, Config, Flags, WeakSecret};
 use crate::http;
 
-/// The warning where no app is configured.
-pub(super) const NO_APP: &str = "no app is configured: every call will be refused";
-
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
@@ -50,7 +47,7 @@ impl ServeArgs {
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
-    let nobody = config.apps.is_empty();
+    let idle = config::idle(&config);
     let weak = config::weak_secrets(&config, &http::sections());
     ignore_signals()?;
     let mut signals = Signals::listen()?;
@@ -61,8 +58,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     for WeakSecret { setting, why } in weak {
         tracing::warn!(setting, "this secret {why}");
     }
-    if nobody {
-        tracing::warn!("{NO_APP}");
+    for idle in idle {
+        tracing::warn!("{idle}");
     }
     app.run(signals.stop()).await;
     Ok(())

@@ -115,10 +115,26 @@ pub(super) fn print_token(wanted: Wanted) -> Result<u8, Failure> {
 /// The app asked for. Where nothing at all is configured there is the demo's, so that its calls can be tried further.
 fn app(of: AppArgs) -> Result<AppConfig, Failure> {
     let mut apps = of.file.load()?.apps;
-    if apps.is_empty() {
+    let is_demo = apps.is_empty();
+    if is_demo {
         apps = demo::config(&Flags::default(), Vec::new(), &http::sections())?.apps;
     }
-    apps.into_iter()
-        .find(|app| app.id.as_str() == of.app)
-        .ok_or_else(|| not_configured(&of.app))
+    let known: Vec<String> = apps
+        .iter()
+        .map(|app| format!("{:?}", app.id.as_str()))
+        .collect();
+    let mut apps = apps.into_iter();
+    let app = apps.find(|app| app.id.as_str() == of.app);
+    app.ok_or_else(|| {
+        let failure = not_configured(&of.app);
+        if !is_demo {
+            return failure;
+        }
+        let known = known.join(", ");
+        failure.map(|why| {
+            format!(
+                "{why}: no configuration with apps was given (--config FILE), so only the demo's app, {known}, is known"
+            )
+        })
+    })
 }

@@ -70,6 +70,33 @@ const SENTINEL: &str = "must be redis+sentinel://[user:password@]host[:port],hos
 const DATABASES: RangeInclusive<i64> = 0..=65_535;
 
 impl RedisAddress {
+    /// Where it is, for people: without user and password.
+    pub(crate) fn place(&self) -> String {
+        let list = |hosts: &[Host]| hosts.iter().map(shown).collect::<Vec<_>>().join(",");
+        let database = |db: i64| match db {
+            0 => String::new(),
+            db => format!("/{db}"),
+        };
+        match &self.destination {
+            Destination::Server { host, db } => {
+                format!("{}{}", shown(host), database((*db).into()))
+            }
+            Destination::Socket { path, db: 0 } => path.clone(),
+            Destination::Socket { path, db } => format!("{path}, database {db}"),
+            Destination::Cluster(nodes) => format!("the cluster of {}", list(nodes)),
+            Destination::Sentinel {
+                sentinels,
+                master,
+                db,
+                ..
+            } => format!(
+                "{master:?}{} by the sentinels {}",
+                database(*db),
+                list(sentinels)
+            ),
+        }
+    }
+
     /// Reads the value of `redis.url`.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or(SERVER)?;
@@ -206,6 +233,13 @@ fn list(hosts: &str, port: u16) -> Option<Vec<Host>> {
     hosts.split(',').map(|one| host(one, port)).collect()
 }
 
+fn shown((host, port): &Host) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
 /// `host`, `host:port`, `[v6]` or `[v6]:port`.
 fn host(text: &str, default: u16) -> Option<Host> {
     let (host, port) = match text.strip_prefix('[') {
@@ -254,6 +288,26 @@ mod tests {
             }
         );
         assert!(!format!("{sentinel:?}").contains("pw"));
+    }
+
+    #[test]
+    fn a_place_has_no_password() {
+        for (url, place) in [
+            ("redis://h", "h:6379"),
+            ("rediss://me:pw@[::1]:7000/3", "[::1]:7000/3"),
+            ("redis+unix:///run/a%20b.sock", "/run/a b.sock"),
+            ("redis+unix:///s?db=2&user=me&pass=pw", "/s, database 2"),
+            (
+                "redis+cluster://me:pw@a,b:7001",
+                "the cluster of a:6379,b:7001",
+            ),
+            (
+                "redis+sentinel://:pw@a,b:1/m/3?sentinel_password=t",
+                "\"m\"/3 by the sentinels a:26379,b:1",
+            ),
+        ] {
+            assert_eq!(RedisAddress::parse(url).unwrap().place(), place);
+        }
     }
 
     #[test]

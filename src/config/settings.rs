@@ -359,5 +359,8 @@ fn origin(origin: &str) -> Result<(), String> {
     let is_origin = host.is_some_and(|host| !host.is_empty() && host.bytes().all(legal));
     (origin == "*" || is_origin)
         .then_some(())
-        .ok_or_else(|| "must be \"*\" or origins such as \"https://chat.example.com\"".into())
+        .ok_or_else(|| {
+            "must be \"*\" or origins such as \"https://chat.example.com\", without a path or a slash at the end"
+                .into()
+        })
 }

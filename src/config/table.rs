@@ -221,9 +221,25 @@ impl<'p> Table<'p> {
     pub(super) fn reject_unknown(self) {
         for (key, node) in &self.nodes {
             match node.variable() {
-                Some(name) => self.problem(key, format_args!("unknown key (from {name})")),
+                Some(name) => {
+                    let hint = underscores(key).filter(|_| self.path.is_empty());
+                    let hint = hint.unwrap_or_default();
+                    self.problem(key, format_args!("unknown key (from {name}){hint}"));
+                }
                 None => self.problem(key, "unknown key"),
             }
         }
     }
+}
+
+/// What is said of the key that a variable with too few underscores comes to: `redis_url` of `UNREAD_REDIS_URL`.
+fn underscores(key: &str) -> Option<String> {
+    const SECTIONS: [&str; 5] = ["server", "redis", "history", "log", "apps"];
+    let (section, setting) = key.split_once('_')?;
+    let is_section = SECTIONS.contains(&section);
+    let example = match section {
+        "apps" => "APPS__0__ID".to_owned(),
+        _ => format!("{section}__{setting}").to_ascii_uppercase(),
+    };
+    is_section.then(|| format!(": two underscores stand between levels, as in UNREAD_{example}"))
 }

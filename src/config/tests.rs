@@ -150,6 +150,28 @@ fn unknown_keys_are_named_with_their_path() {
 }
 
 #[test]
+fn a_variable_with_one_underscore_between_levels_is_told_of_two() {
+    let env = [
+        ("UNREAD_REDIS_URL", "redis://h"),
+        ("UNREAD_HISTORY_MAX_MESSAGES", "5"),
+        ("UNREAD_APPS_0_ID", "a"),
+        ("UNREAD_SOMETHING_ELSE", "x"),
+    ];
+    const HINT: &str = "two underscores stand between levels, as in";
+    assert_eq!(
+        problems("", &env),
+        [
+            format!("apps_0_id: unknown key (from UNREAD_APPS_0_ID): {HINT} UNREAD_APPS__0__ID"),
+            format!(
+                "history_max_messages: unknown key (from UNREAD_HISTORY_MAX_MESSAGES): {HINT} UNREAD_HISTORY__MAX_MESSAGES"
+            ),
+            format!("redis_url: unknown key (from UNREAD_REDIS_URL): {HINT} UNREAD_REDIS__URL"),
+            "something_else: unknown key (from UNREAD_SOMETHING_ELSE)".to_owned(),
+        ]
+    );
+}
+
+#[test]
 fn variables_that_lead_nowhere_are_named() {
     assert_eq!(
         problems("", &[("UNREAD_APPS__1__ID", "a")]),
@@ -535,7 +557,11 @@ fn origins_are_any_or_those_that_are_named() {
         "null",
     ] {
         let setting = format!("users = {{ allowed_origins = [\"{bad}\"] }}");
-        assert!(origins(&setting).is_err(), "{bad}");
+        let said = origins(&setting).unwrap_err().join("\n");
+        assert!(
+            said.ends_with("without a path or a slash at the end"),
+            "{said}"
+        );
     }
     let config = with(&format!("[[apps]]\nid = \"a\"\n{named}"), &[]).unwrap();
     let shown = effective(&config);

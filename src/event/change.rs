@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::fields::{EventFields, Name, Wrong, text, wrong};
+use super::fields::{EventFields, FieldSet, Name, Wrong, text, wrong};
 use super::{
     Change, Edit, Event, MemberState, Mentions, Message, Order, RoomOrPeer, UnreadFrom, UpTo, time,
 };
@@ -25,52 +25,60 @@ const MAX_LONG_BYTES: usize = 4 << 10;
 /// The most bytes of a payload of a message in the form in which it is kept.
 const MAX_PAYLOAD_BYTES: usize = 4 << 10;
 const MAX_EXTRA_BYTES: usize = 1 << 10;
-/// The most unread messages that an event can tell.
-const MAX_UNREAD: u64 = 1_000_000_000;
+/// The most unread messages that an event, or a row of a counts file, can tell.
+pub(crate) const MAX_UNREAD: u64 = 1_000_000_000;
 /// The most unread mentions that an event can make: each of them is kept.
 const MAX_SET_MENTIONS: u64 = 10_000;
 /// What a room may add to a user's sums.
 const COUNT_PREFS: [&str; 4] = ["all", "messages", "mentions", "none"];
 
-/// Each event type: its name, and the function that reads the fields of such an event.
-static TYPES: [(&str, Reading); 16] = [
-    ("user.updated", user_updated),
-    ("user.deleted", user_deleted),
-    ("room.updated", room_updated),
-    ("room.deleted", room_deleted),
-    ("member.joined", |fields| {
-        member(fields, MemberState::Joined)
-    }),
-    ("member.invited", |fields| {
-        member(fields, MemberState::Invited)
-    }),
-    ("member.left", |fields| member(fields, MemberState::Left)),
-    ("message.sent", message),
-    ("message.updated", edited),
-    ("message.recalled", recalled),
-    ("room.read", read),
-    ("room.unread", unread),
-    ("room.cleared", cleared),
-    ("counts.set", counts_set),
-    ("user.read_all", read_all),
-    ("pref.updated", pref),
-];
+/// Each event type: its name, its fields, and the function that reads them.
+#[rustfmt::skip]
+static TYPES: [(&str, FieldSet, Reading); 16] = {
+    use Name::*;
+    const MEMBERS: FieldSet = FieldSet::of(&[Room, User, Users]);
+    [
+        ("user.updated", FieldSet::of(&[User, Nickname, AvatarUrl, IsRobot, LastLoginTime]), user_updated),
+        ("user.deleted", FieldSet::of(&[User]), user_deleted),
+        ("room.updated", FieldSet::of(&[
+            Room, Kind, CustomType, Tags, Status, Shown, Cover, Description, Webhook, BotState, BotMode, Encrypted, ServiceStatus,
+        ]), room_updated),
+        ("room.deleted", FieldSet::of(&[Room]), room_deleted),
+        ("member.joined", MEMBERS, |fields| member(fields, MemberState::Joined)),
+        ("member.invited", MEMBERS, |fields| member(fields, MemberState::Invited)),
+        ("member.left", MEMBERS, |fields| member(fields, MemberState::Left)),
+        ("message.sent", FieldSet::of(&[
+            Room, To, Sender, Id, Text, MessageType, Payload, Mentions, Except, Silent, MarkRead,
+        ]), message),
+        ("message.updated", FieldSet::of(&[Room, To, Sender, Id, Text, MessageType, Payload, Mentions]), edited),
+        ("message.recalled", FieldSet::of(&[Room, To, Sender, Id]), recalled),
+        ("room.read", FieldSet::of(&[Room, Peer, User, UpToId, UpToTime, UpToPosition]), read),
+        ("room.unread", FieldSet::of(&[Room, Peer, User, FromId, FromTime, FromPosition]), unread),
+        ("room.cleared", FieldSet::of(&[Room, UpToId, UpToTime, UpToPosition]), cleared),
+        ("counts.set", FieldSet::of(&[Room, Peer, User, Unread, Mentions]), counts_set),
+        ("user.read_all", FieldSet::of(&[User, UpToTime, Kinds]), read_all),
+        ("pref.updated", FieldSet::of(&[Room, User, Tags, TagColors, Hidden, Sticky, Muted, Folder, Count, Extra]), pref),
+    ]
+};
 
 type Reading = for<'a> fn(&mut EventFields<'a>) -> Result<Change, Wrong>;
 
 /// The event that the fields make.
 pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
-    let name = fields
-        .text(Name::Type)?
-        .ok_or_else(|| wrong("type", "is missing"))?;
+    let Some(name) = fields.text(Name::Type)? else {
+        fields.reject_others(FieldSet::ALL)?;
+        return Err(wrong("type", "is missing"));
+    };
+    let &(type_name, its_fields, reading) = TYPES
+        .iter()
+        .find(|(known, ..)| *known == name)
+        .ok_or_else(|| unknown_type(&name))?;
+    // First of all: a field that is misspelled is told before the one that is missing for it.
+    fields.reject_others(its_fields)?;
     let time = fields.time(Name::Time, time::TimeUse::Event)?;
     let key = fields.name(Name::Key, EventKey::parse)?;
-    let &(type_name, reading) = TYPES
-        .iter()
-        .find(|(known, _)| *known == name)
-        .ok_or_else(|| wrong("type", "is not a known event type"))?;
     let change = reading(fields)?;
-    fields.reject_unread()?;
+    fields.reject_others(FieldSet::NONE)?;
     Ok(Event {
         type_name,
         time,
@@ -79,6 +87,29 @@ pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
         notes: fields.take_notes(),
         change,
     })
+}
+
+/// What is said of a type that there is not. It names those that begin like it, and repeats nothing of it.
+fn unknown_type(name: &str) -> Wrong {
+    /// Fewer equal characters than these say nothing.
+    const ALIKE: usize = 3;
+    let alike = |known: &str| {
+        let pairs = known.bytes().zip(name.bytes());
+        let equal = pairs.take_while(|(a, b)| a.eq_ignore_ascii_case(b));
+        equal.count()
+    };
+    let most = TYPES.iter().map(|(known, ..)| alike(known)).max();
+    let most = most.filter(|most| *most >= ALIKE);
+    let near = TYPES.iter().map(|(known, ..)| *known);
+    let near: Vec<&str> = near.filter(|known| Some(alike(known)) == most).collect();
+    let problem = match near.is_empty() {
+        true => "is not a known event type; docs/events.md lists them".into(),
+        false => format!("is not a known event type; near it: {}", near.join(", ")).into(),
+    };
+    Wrong {
+        problem,
+        ..wrong("type", "")
+    }
 }
 
 /// A text that is kept and shown whole. A longer one is refused, because a list of many such texts would become too long.
@@ -187,7 +218,9 @@ fn member(fields: &mut EventFields<'_>, state: MemberState) -> Result<Change, Wr
         (Some(user), None) => vec![user],
         (None, Some(users)) if !users.is_empty() => users,
         (None, Some(_)) => return Err(wrong("users", "must name at least one user")),
-        (None, None) => return Err(wrong("users", "is missing")),
+        (None, None) => {
+            return Err(wrong("users", "is missing; user can stand in its place"));
+        }
     };
     Ok(Change::Member { room, state, users })
 }
@@ -205,7 +238,10 @@ fn place_of_message(fields: &mut EventFields<'_>) -> Result<(RoomOrPeer, Option<
             return Err(wrong("sender", "is missing: a message with to needs one"));
         }
         (None, Some(to)) => RoomOrPeer::With(to),
-        (None, None) => return Err(wrong("room", "is missing")),
+        (None, None) => {
+            let problem = "is missing; sender and to can stand in its place";
+            return Err(wrong("room", problem));
+        }
     };
     Ok((place, sender))
 }
@@ -314,7 +350,9 @@ fn user_in_place(fields: &mut EventFields<'_>) -> Result<(RoomOrPeer, UserId), W
         (Some(_), Some(_)) => return Err(wrong("peer", "can't be given beside room")),
         (Some(room), None) => RoomOrPeer::Room(room),
         (None, Some(peer)) => RoomOrPeer::With(peer),
-        (None, None) => return Err(wrong("room", "is missing")),
+        (None, None) => {
+            return Err(wrong("room", "is missing; peer can stand in its place"));
+        }
     };
     Ok((place, user))
 }
@@ -487,7 +525,51 @@ fn tag_colors(raw: Raw<'_>) -> Result<String, Wrong> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::fields::NAMES;
+    use super::super::read_line;
     use super::TYPES;
+
+    /// What each type needs. A field that is null counts as left out, but only if it is one of the event's.
+    #[test]
+    fn each_type_takes_the_fields_that_it_is_listed_with_and_no_others() {
+        for (name, listed, _) in &TYPES {
+            let mut event = json!({"type": name});
+            let needed: &[&str] = match *name {
+                "user.updated" | "user.deleted" | "user.read_all" => &["user"],
+                "room.updated" | "room.deleted" | "room.cleared" => &["room"],
+                "message.sent" | "message.updated" | "message.recalled" => &["room", "id"],
+                "room.unread" => &["room", "user", "from_id"],
+                "counts.set" => &["room", "user", "unread"],
+                _ => &["room", "user"],
+            };
+            for field in needed {
+                event[*field] = if *field == "unread" {
+                    json!(1)
+                } else {
+                    json!("x")
+                };
+            }
+            for field in NAMES
+                .iter()
+                .filter(|field| !needed.contains(&field.as_str()))
+            {
+                if matches!(field.as_str(), "type") {
+                    continue;
+                }
+                let mut event = event.clone();
+                event[field.as_str()] = json!(null);
+                let read = read_line(event.to_string().as_bytes()).unwrap();
+                assert_eq!(
+                    read.is_ok(),
+                    listed.has(*field),
+                    "{name} {}",
+                    field.as_str()
+                );
+            }
+        }
+    }
 
     #[test]
     fn every_type_of_event_is_in_both_documents() {
@@ -497,7 +579,7 @@ mod tests {
             .lines()
             .filter(|line| line.starts_with("| `"))
             .collect();
-        for (name, _) in TYPES {
+        for (name, ..) in &TYPES {
             let in_first_cell = |row: &&str| {
                 let first = row.split(" | ").next();
                 first.is_some_and(|cell| cell.contains(&format!("`{name}`")))

@@ -13,6 +13,8 @@ use crate::names::{NameError, UserId};
 const COUNTED_BYTES: usize = 64 << 10;
 /// The problem of a value that is not a list of strings.
 const NOT_A_LIST: &str = "must be a list of strings";
+/// The problem of a value that is no number of messages.
+pub(crate) const NO_NUMBER: &str = "must be a whole number from 0 to 1,000,000,000";
 /// How many names that are left out of a list are noted one by one. Further ones are only counted.
 const NOTED: usize = 10;
 /// How many characters of such a name its note repeats.
@@ -60,7 +62,7 @@ macro_rules! fields {
             $($name,)*
         }
 
-        const NAMES: &[Name] = &[$(Name::$name,)*];
+        pub(super) const NAMES: &[Name] = &[$(Name::$name,)*];
 
         impl Name {
             pub(super) fn as_str(self) -> &'static str {
@@ -128,6 +130,32 @@ fields! {
     Folder = "folder",
     Count = "count",
     Extra = "extra",
+}
+
+/// Some of the fields, one bit for each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FieldSet(u64);
+
+impl FieldSet {
+    /// All of them.
+    pub(super) const ALL: Self = Self(u64::MAX);
+    /// None.
+    pub(super) const NONE: Self = Self(0);
+
+    /// These fields, and those that every event may have.
+    pub(super) const fn of(mut names: &[Name]) -> Self {
+        let mut set = 1 << Name::Type as u64 | 1 << Name::Time as u64 | 1 << Name::Key as u64;
+        while let [first, rest @ ..] = names {
+            set |= 1 << *first as u64;
+            names = rest;
+        }
+        Self(set)
+    }
+
+    #[cfg(test)]
+    pub(super) fn has(self, name: Name) -> bool {
+        self.0 & 1 << name as u64 != 0
+    }
 }
 
 /// The fields of one event, by name. Of a field that is given twice the last value is kept. No value has been read yet.
@@ -285,12 +313,7 @@ impl<'a> EventFields<'a> {
         let read = |raw: Raw<'_>| {
             let number = raw.integer().and_then(|number| u64::try_from(number).ok());
             let number = number.filter(|number| *number <= most);
-            number.ok_or_else(|| {
-                wrong(
-                    field.as_str(),
-                    "must be a whole number from 0 to 1,000,000,000",
-                )
-            })
+            number.ok_or_else(|| wrong(field.as_str(), NO_NUMBER))
         };
         self.take(field).map(read).transpose()
     }
@@ -318,9 +341,10 @@ impl<'a> EventFields<'a> {
         std::mem::take(&mut self.notes)
     }
 
-    /// Fails if a field is left that nobody took, because events of this type do not have it.
-    pub(super) fn reject_unread(&self) -> Result<(), Wrong> {
-        let known = NAMES.get(self.present.trailing_zeros() as usize);
+    /// Fails if a field is left that is none of these: nobody took it, and it is not to be taken either.
+    pub(super) fn reject_others(&self, these: FieldSet) -> Result<(), Wrong> {
+        let others = self.present & !these.0;
+        let known = NAMES.get(others.trailing_zeros() as usize);
         let field = match (self.unknown, known) {
             (None, None) => return Ok(()),
             (Some(key), _) => match key.text(Surrogates::Replace) {

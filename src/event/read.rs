@@ -70,6 +70,11 @@ pub(crate) enum BodyFault {
     /// It is not JSON.
     #[error("the body is not JSON: {0}")]
     NotJson(LineColumn),
+    /// A second event follows the one that it is.
+    #[error(
+        "the body is not JSON: {0}: for one event a line send Content-Type: application/x-ndjson"
+    )]
+    AnotherEvent(LineColumn),
     /// Its lists or objects are nested too deeply.
     #[error("the body is nested too deeply: {0}")]
     Nested(LineColumn),
@@ -240,6 +245,8 @@ impl<'a> Events<'a> {
 
     /// The next event of a body of JSON, if there is one.
     fn next_in_json(&mut self) -> Result<Option<Result<Event, Wrong>>, BodyFault> {
+        // Whether a whole event was read, and nothing but blanks may follow.
+        let mut is_whole = false;
         let found = match self.at {
             ReadState::Start => match self.scanner.peek() {
                 Some(b'[') => {
@@ -250,6 +257,7 @@ impl<'a> Events<'a> {
                 Some(b'{') => {
                     self.at = ReadState::End;
                     let event = event(&mut self.fields, &mut self.scanner);
+                    is_whole = event.is_ok();
                     event.and_then(|event| self.scanner.end().map(|()| Some(event)))
                 }
                 _ => {
@@ -264,12 +272,26 @@ impl<'a> Events<'a> {
             _ => self.item(),
         };
         found.map_err(|fault| {
-            let position = self.position(fault.read.saturating_sub(1));
+            let at = fault.read.saturating_sub(1);
+            let position = self.position(at);
             match fault.deep {
                 true => BodyFault::Nested(position),
+                false if is_whole && self.begins_a_line(at) => BodyFault::AnotherEvent(position),
                 false => BodyFault::NotJson(position),
             }
         })
+    }
+
+    /// Whether an object begins at this byte, as the first thing in its line.
+    fn begins_a_line(&self, at: usize) -> bool {
+        let before = self.body.get(..at).unwrap_or_default();
+        let indent = before
+            .iter()
+            .rev()
+            .take_while(|b| matches!(b, b' ' | b'\t'));
+        let line_feed = before.len().checked_sub(indent.count() + 1);
+        let line_feed = line_feed.and_then(|at| before.get(at));
+        self.body.get(at) == Some(&b'{') && line_feed == Some(&b'\n')
     }
 
     fn item(&mut self) -> Result<Option<Result<Event, Wrong>>, NotJson> {

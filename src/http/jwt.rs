@@ -22,6 +22,10 @@ const MAX_CACHED_BYTES: usize = 1024;
 /// How many verified tokens each verifier remembers: at most 16 MiB of them.
 const CACHED: usize = 16 * 1024;
 
+/// The latest `exp`, in the year 2286. One in milliseconds, as JavaScript has the time, is later; taken for seconds it would make
+/// a token good for ever.
+const LATEST_EXPIRY: f64 = 1e10;
+
 /// A claim that can name the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claim {
@@ -73,6 +77,9 @@ pub(crate) enum Unusable {
     /// It is signed with one of the secrets, but it has expired or is not valid yet.
     #[error("the token is not valid now")]
     Untimely,
+    /// It is signed with one of the secrets, but its `exp` is no time in seconds.
+    #[error("the claim exp must be in seconds since the epoch, and not after the year 2286")]
+    NotSeconds,
 }
 
 /// A good token: whose it is, what its secret belongs to, and when it expires.
@@ -134,6 +141,9 @@ impl<T: Copy> Verifier<T> {
         // `crit` names extensions that a verifier must understand (RFC 7515, 4.1.11). This one understands none.
         if data.header.crit.is_some() {
             return Err(Unusable::Forged);
+        }
+        if data.claims.exp > LATEST_EXPIRY {
+            return Err(Unusable::NotSeconds);
         }
         // The token is not valid at `exp` or later (RFC 7519, 4.1.4): not from the first whole second on that is not before it.
         let until = data.claims.exp.ceil() as u64;
@@ -223,6 +233,33 @@ mod tests {
         let nobody: Verifier<()> = Verifier::new(CLAIMS, []);
         let token = token("one", Claim::Subject, "alice");
         assert_eq!(nobody.verify(&token, NOW), Err(Unusable::Forged));
+    }
+
+    #[test]
+    fn an_expiry_in_milliseconds_is_refused() {
+        let verifier = Verifier::new(CLAIMS, [("one", ())]);
+        let key = EncodingKey::from_secret(b"one");
+        for (exp, is_good) in [
+            (NOW as f64 + 60.5, true),
+            (1e10, true),
+            (10_000_000_001.0, false),
+            (NOW as f64 * 1e3, false),
+            (1e15, false),
+        ] {
+            let claims = serde_json::json!({"sub": "alice", "exp": exp});
+            let token =
+                jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap();
+            // Asked twice: neither is remembered as good.
+            for _ in 0..2 {
+                let found = verifier.verify(&token, NOW).map(|_| ());
+                let expected = if is_good {
+                    Ok(())
+                } else {
+                    Err(Unusable::NotSeconds)
+                };
+                assert_eq!(found, expected, "{exp}");
+            }
+        }
     }
 
     #[test]

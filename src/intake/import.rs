@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::engine::{Engine, Writer};
 use crate::error::{Error, Result};
-use crate::event::{Event, EventOutcome, Notes, Wait};
+use crate::event::{Event, EventOutcome, Notes, Rejection, Wait};
 use crate::intake::lines::{
     Chunk, Line, LineForm, LineOptions, NotedLine, RefusedLine, Remarks, UNDER_WAY, read,
 };
@@ -104,7 +104,12 @@ impl LaneResults {
     fn note_preparation(&mut self, line: u64, outcome: EventOutcome) {
         if let EventOutcome::Rejected(why) = outcome {
             let (code, message) = why.code_and_message();
-            let notes = Notes::one(format_args!("from this row on: {code}: {message}"));
+            let what = match why {
+                // Each user of a direct room is let in alone, by the first row of that user.
+                Rejection::DirectRoomFull => "this user was not let into the room",
+                _ => "from this row on",
+            };
+            let notes = Notes::one(format_args!("{what}: {code}: {message}"));
             self.noted.push(NotedLine { line, notes });
         }
     }

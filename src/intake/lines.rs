@@ -1,12 +1,12 @@
 //! Reads the lines of a file ahead, in chunks. Each line is one event, or one row of a counts file.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io::BufRead;
 
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::rows::{LONGEST_ROW, Row, Rows};
+use super::rows::{LONGEST_ROW, Row, Rows, names_columns};
 use crate::event::{Event, Notes, Order, read_line};
 use crate::names::{EventKey, RoomId, UserId};
 
@@ -214,7 +214,11 @@ impl<'a> Parser<'a> {
         let (as_of, join) = match self.options.form {
             LineForm::Events { .. } if number < self.options.from_line => return Ok(None),
             LineForm::Events { max_line, by_time } => {
-                return event(text, length, max_line, by_time).map_err(Fault::Line);
+                let event = event(text, length, max_line, by_time);
+                return event.map_err(|why| match number == 1 && names_columns(text) {
+                    true => Fault::Line(format!("{why}; a counts file needs --counts")),
+                    false => Fault::Line(why),
+                });
             }
             LineForm::Counts { as_of, join } => (as_of, join),
         };
@@ -238,6 +242,12 @@ impl<'a> Parser<'a> {
         if join {
             self.rooms.add(number, &row);
         }
+        let notes = row.mentions_beyond.map(|mentions| {
+            let unread = row.unread;
+            Notes::one(format_args!(
+                "mentions: {mentions} are more than the unread messages: taken as {unread}"
+            ))
+        });
         let event = Event::counts_set(row.room, row.user, row.unread, row.mentions, time);
         let event = event.and_then(|event| event.placed(Order::Import));
         let event = event.map_err(|invalid| Fault::Line(invalid.to_string()))?;
@@ -248,6 +258,7 @@ impl<'a> Parser<'a> {
                 number,
                 &[text.trim_ascii(), &time.to_be_bytes()].concat(),
             )),
+            notes: notes.unwrap_or_default(),
             ..event
         }))
     }
@@ -265,7 +276,7 @@ impl<'a> Parser<'a> {
             },
         ) in rooms
         {
-            let mut prepare = |event: Event, about: &[&str]| {
+            let mut prepare = |number: u64, event: Event, about: &[&str]| {
                 let about = about.concat();
                 lines.push(Line {
                     number,
@@ -282,15 +293,23 @@ impl<'a> Parser<'a> {
             }
             if self.rooms.made.insert(room.clone()) {
                 let about = ["room.updated ", room.as_str()];
-                prepare(Event::room_made(room.clone(), kind), &about);
+                prepare(number, Event::room_made(room.clone(), kind), &about);
             }
-            // In a direct room a user too many keeps nobody else out.
+            // In a direct room a user too many keeps nobody else out: the one whose row comes last.
             let at_once = if kind == Some("direct") { 1 } else { CHUNK };
-            let users = Vec::from_iter(users);
+            let mut users = Vec::from_iter(users);
+            if at_once == 1 {
+                users.sort_by_key(|(_, number)| *number);
+            }
             for users in users.chunks(at_once) {
+                let number = match users {
+                    [(_, own)] if at_once == 1 => *own,
+                    _ => number,
+                };
                 let mut about = vec!["member.joined ", room.as_str()];
-                about.extend(users.iter().flat_map(|user| [" ", user.as_str()]));
-                prepare(Event::joined(room.clone(), users.to_vec()), &about);
+                about.extend(users.iter().flat_map(|(user, _)| [" ", user.as_str()]));
+                let users = users.iter().map(|(user, _)| user.clone()).collect();
+                prepare(number, Event::joined(room.clone(), users), &about);
             }
         }
         lines
@@ -318,8 +337,8 @@ struct RowsOfRoom {
     number: u64,
     /// The kind that the first one says.
     kind: Option<&'static str>,
-    /// Their users.
-    users: BTreeSet<UserId>,
+    /// Their users, and the line of each one's first row.
+    users: BTreeMap<UserId, u64>,
 }
 
 impl Rooms {
@@ -328,9 +347,9 @@ impl Rooms {
         let rows = rows.or_insert_with(|| RowsOfRoom {
             number,
             kind: row.kind,
-            users: BTreeSet::new(),
+            users: BTreeMap::new(),
         });
-        rows.users.insert(row.user.clone());
+        rows.users.entry(row.user.clone()).or_insert(number);
     }
 }
 

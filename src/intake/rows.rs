@@ -7,7 +7,7 @@ use std::fmt;
 
 use csv_core::{ReadRecordResult, Reader, WriteResult, Writer};
 
-use crate::event;
+use crate::event::{self, MAX_UNREAD};
 use crate::names::{NameError, RoomId, UserId};
 
 /// A column.
@@ -59,8 +59,10 @@ pub(crate) struct Row {
     pub kind: Option<&'static str>,
     /// Unread messages.
     pub unread: u64,
-    /// The unread messages that mention the user, if the file says it.
+    /// The unread messages that mention the user, if the file says it: at most all of them.
     pub mentions: Option<u64>,
+    /// The number of mentions that the file says, where that is more than the unread messages.
+    pub mentions_beyond: Option<u64>,
     /// When it was so, if the file says it: milliseconds since the epoch.
     pub time: Option<i64>,
 }
@@ -95,8 +97,6 @@ impl fmt::Display for RowFault {
 const FIELDS: usize = Column::ALL.len() + 1;
 /// The longest line, in bytes. Two names of nothing but quotes, each of them doubled, take a quarter of it.
 pub(super) const LONGEST_ROW: usize = 4_096;
-/// The largest count: up to it every number is exact everywhere.
-const MOST: u64 = 1 << 53;
 
 /// Reads the lines of one file.
 #[derive(Debug)]
@@ -123,10 +123,18 @@ impl Rows {
         let fields = rows.split(line)?.unwrap_or(0);
         let mut columns = Vec::with_capacity(fields);
         for at in 0..fields {
-            let name = rows.field(at).trim_ascii();
-            let known = Column::ALL.into_iter();
-            let column = known.into_iter().find(|one| one.name().as_bytes() == name);
+            let given = rows.field(at);
+            let name = given.trim_ascii();
+            let mut known = Column::ALL.into_iter();
+            let column = known.find(|one| one.name().as_bytes() == name);
             let column = column.ok_or_else(|| not_a_column(name))?;
+            // The rows of such a file would have the same blanks, and there they would be part of the ids.
+            if name != given {
+                return Err(RowFault::line(format!(
+                    "a blank stands before or after the column {:?}: take it out, of the rows too: an id may begin or end with a blank",
+                    column.name()
+                )));
+            }
             if columns.contains(&column) {
                 return Err(RowFault::line(format!(
                     "the column {} is named twice",
@@ -168,12 +176,15 @@ impl Rows {
         let room = self.of(Column::Room, |text| RoomId::parse(text).map_err(name_fault))?;
         let user = self.of(Column::User, |text| UserId::parse(text).map_err(name_fault))?;
         let unread = self.of(Column::Unread, |text| number(text).map(Some))?;
+        let unread = unread.flatten().ok_or_else(|| missing(Column::Unread))?;
+        let mentions = self.of(Column::Mentions, optional_number)?.flatten();
         Ok(Some(Row {
             room: room.ok_or_else(|| missing(Column::Room))?,
             user: user.ok_or_else(|| missing(Column::User))?,
             kind: self.of(Column::Kind, kind)?.flatten(),
-            unread: unread.flatten().ok_or_else(|| missing(Column::Unread))?,
-            mentions: self.of(Column::Mentions, optional_number)?.flatten(),
+            unread,
+            mentions: mentions.map(|mentions| mentions.min(unread)),
+            mentions_beyond: mentions.filter(|mentions| *mentions > unread),
             time: self.of(Column::Time, time)?.flatten(),
         }))
     }
@@ -242,6 +253,17 @@ impl Rows {
     }
 }
 
+/// Whether a line is the first one of a counts file, if perhaps with mistakes.
+pub(crate) fn names_columns(line: &[u8]) -> bool {
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    let names = |column: &Column| {
+        let mut fields = line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        fields.any(|field| field == column.name().as_bytes())
+    };
+    let mut required = Column::ALL.iter().filter(|column| column.is_required());
+    required.all(names)
+}
+
 /// What is said of a first line that does not name the columns.
 const HEADER: &str = "the first line has to name the columns: room, user, unread, and if they are there kind, mentions, time";
 
@@ -266,8 +288,8 @@ fn number(text: &str) -> Result<u64, Cow<'static, str>> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = is_number.then(|| text.parse().ok()).flatten();
     number
-        .filter(|number| *number <= MOST)
-        .ok_or("must be a whole number from 0 to 9007199254740992".into())
+        .filter(|number| *number <= MAX_UNREAD)
+        .ok_or(event::NO_NUMBER.into())
 }
 
 fn optional_number(text: &str) -> Result<Option<u64>, Cow<'static, str>> {
@@ -369,6 +391,7 @@ mod tests {
             kind: None,
             unread,
             mentions,
+            mentions_beyond: None,
             time: None,
         }
     }
@@ -385,7 +408,7 @@ mod tests {
                 b"\xef\xbb\xbfroom,user,unread,mentions\r\n",
                 b"r,alice,3,1\n",
             ),
-            (b"\"mentions\", user ,unread,room", b"1,alice,3,r"),
+            (b"\"mentions\",user,unread,\"room\"", b"1,alice,3,r"),
         ] {
             let line_shown = String::from_utf8_lossy(line).into_owned();
             assert_eq!(
@@ -435,28 +458,8 @@ mod tests {
             ),
             (b"r,al\xffice,3,1\n", "user: must be UTF-8"),
             (
-                b"r,alice,,1\n",
-                "unread: must be a whole number from 0 to 9007199254740992",
-            ),
-            (
-                b"r,alice,-1,1\n",
-                "unread: must be a whole number from 0 to 9007199254740992",
-            ),
-            (
-                b"r,alice,+1,1\n",
-                "unread: must be a whole number from 0 to 9007199254740992",
-            ),
-            (
-                b"r,alice,1e3,1\n",
-                "unread: must be a whole number from 0 to 9007199254740992",
-            ),
-            (
-                b"r,alice,9007199254740993,1\n",
-                "unread: must be a whole number from 0 to 9007199254740992",
-            ),
-            (
                 b"r,alice,3,some\n",
-                "mentions: must be a whole number from 0 to 9007199254740992",
+                "mentions: must be a whole number from 0 to 1,000,000,000",
             ),
             (b"r,\"alice,3,1\n", "a quoted field is not closed"),
             (b"r,alice,3,\"1\n", "a quoted field is not closed"),
@@ -467,6 +470,11 @@ mod tests {
             ),
         ] {
             assert_eq!(row(HEADER_LINE, line), Err(expected.to_owned()), "{line:?}");
+        }
+        for bad in ["", "-1", "+1", "1e3", "1000000001"] {
+            let expected = "unread: must be a whole number from 0 to 1,000,000,000";
+            let line = format!("r,alice,{bad},1\n");
+            assert_eq!(row(HEADER_LINE, line.as_bytes()), Err(expected.to_owned()));
         }
         let all = b"room,user,kind,unread,mentions,time";
         for (line, expected) in [
@@ -484,6 +492,21 @@ mod tests {
             ),
         ] {
             assert_eq!(row(all, line), Err(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn more_mentions_than_unread_messages_are_as_many_as_these() {
+        for (line, mentions, beyond) in [
+            (&b"r,alice,3,5\n"[..], 3, Some(5)),
+            (b"r,alice,0,1\n", 0, Some(1)),
+            (b"r,alice,3,3\n", 3, None),
+        ] {
+            let read = row(HEADER_LINE, line).unwrap().unwrap();
+            assert_eq!(
+                (read.mentions, read.mentions_beyond),
+                (Some(mentions), beyond)
+            );
         }
     }
 
@@ -514,6 +537,15 @@ mod tests {
             (b"", "no column room: "),
             (b"room,user,unread,user\n", "the column user is named twice"),
             (b"room,user,unread,\n", "\"\" is no column: "),
+            (
+                b"room, user, unread\n",
+                "a blank stands before or after the column \"user\": take it out, of the rows too: an id may begin or end with a blank",
+            ),
+            (
+                b"room,user,unread \n",
+                "a blank stands before or after the column \"unread\": ",
+            ),
+            (b"room, name\n", "\"name\" is no column: "),
             (b"r\0o\0o\0m\0", "\"r\\0o\\0o\\0m\\0\" is no column: "),
         ] {
             let fault = Rows::with_header(line).unwrap_err().to_string();

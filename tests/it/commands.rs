@@ -8,7 +8,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use crate::support::{Config, Own, Ran, RedisServer, run_unread};
+use crate::support::{Config, Own, Ran, RedisServer, run, run_unread, unread};
 
 /// A Redis of an app `app-0` that has one user in one room with one message.
 async fn one_of_each() -> RedisServer {
@@ -126,6 +126,41 @@ async fn what_is_not_there_is_exit_1_with_a_message() {
     );
 }
 
+/// A variable of an earlier session may lead elsewhere than one thinks. So each command names its Redis first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_command_names_its_redis_and_no_password() {
+    let redis = one_of_each().await;
+    redis.cli(&["CONFIG", "SET", "requirepass", "a-password"]);
+    let at = format!("127.0.0.1:{}", redis.port);
+    let url = format!("redis://:a-password@{at}/0");
+    let events = Files::new(1, &url, "{\"type\": \"user.updated\", \"user\": \"a\"}\n");
+    let counts = events.path("counts");
+    std::fs::write(&counts, "room,user,unread\nr,alice,1\n").unwrap();
+    for args in [
+        &["verify"][..],
+        &["rebuild"],
+        &["migrate"],
+        &["doctor"],
+        &["import", "--app", "app-0", &events.path("events")],
+        &["compare", "--app", "app-0", &counts],
+        &["export", "--counts", "--app", "app-0"],
+        &["inspect", "--app", "app-0", "--user", "alice"],
+    ] {
+        let ran = run_unread(&[args, &["--redis-url", &url]].concat());
+        assert!(ran.code <= 1, "{ran:?}");
+        assert_eq!(ran.redis.as_deref(), Some(at.as_str()), "{ran:?}");
+        assert!(!format!("{ran:?}").contains("a-password"), "{ran:?}");
+    }
+    // The environment's too, and also where nobody answers.
+    let away = "redis://me:a-password@127.0.0.1:1/3";
+    let ran = run(unread().arg("verify").env("UNREAD_REDIS__URL", away));
+    assert_eq!(
+        (ran.code, ran.redis.as_deref()),
+        (3, Some("127.0.0.1:1/3")),
+        "{ran:?}"
+    );
+}
+
 /// A member of a room that has no keys of its own is no stranger: something is amiss with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_keys_are_gone_is_there_and_drifts() {
@@ -216,8 +251,21 @@ async fn redis_away_is_exit_3_in_every_command_that_asks_it() {
     std::fs::write(&file, format!("[redis]\ndata_dir = {:?}\n", dir.path())).unwrap();
     for command in ["verify", "rebuild", "doctor"] {
         let ran = run_unread(&[command, "--config", file.to_str().unwrap()]);
-        says(&ran, 3, "no private redis-server runs in");
+        let path = dir.path().display();
+        let why = format!(
+            "no private redis-server runs in {path}: give --redis-url URL, or --config FILE"
+        );
+        says(&ran, 3, &why);
     }
+    // Beside a relative path one can't tell where it looked.
+    let mut command = unread();
+    let ran = run(command.arg("verify").current_dir(dir.path()));
+    let data = std::fs::canonicalize(dir.path()).unwrap().join("data");
+    says(
+        &ran,
+        3,
+        &format!("runs in {}: give --redis-url", data.display()),
+    );
 
     // What does not ask Redis does not mind.
     let files = Files::new(1, &nobody, "");

@@ -316,6 +316,23 @@ async fn each_kind_of_difference_has_its_words() {
     );
 }
 
+/// Whoever reads the export stops early, as `head` does: no word of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_whose_reader_is_gone_ends_without_a_word() {
+    let own = Own::start("");
+    scene(&own.app).await;
+    let mut command = unread();
+    let url = own.redis.url();
+    command
+        .args(["export", "--counts", "--app", "app-0", "--redis-url", &url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!((ran.code, ran.stderr.as_str()), (2, ""), "{ran:?}");
+}
+
 fn sorted(text: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
@@ -332,7 +349,7 @@ async fn a_file_with_a_bad_line_is_refused_as_a_whole() {
     let ran = commands.run(&["compare", path]);
     assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
     let expected = [
-        "line 3: unread: must be a whole number from 0 to 9007199254740992",
+        "line 3: unread: must be a whole number from 0 to 1,000,000,000",
         "line 5: a quoted field is not closed",
         "line 6: user: must be UTF-8",
         "line 7: room: must not be empty",

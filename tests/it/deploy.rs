@@ -48,11 +48,7 @@ fn environment(pod: &Value) -> Vec<(String, String)> {
 
 fn with_environment(pod: &Value, args: &[&str]) -> Ran {
     let out = unread().args(args).envs(environment(pod)).output().unwrap();
-    Ran {
-        code: out.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
-    }
+    Ran::from(out)
 }
 
 /// The value of a setting of a unit.

@@ -26,15 +26,26 @@ pub struct Ran {
     /// -1 when a signal ended it.
     pub code: i32,
     pub stdout: String,
+    /// Without the line that names the Redis.
     pub stderr: String,
+    /// The Redis that a command beside the pods names before it begins.
+    pub redis: Option<String>,
 }
 
 impl From<Output> for Ran {
     fn from(out: Output) -> Self {
+        let said = String::from_utf8_lossy(&out.stderr);
+        let named = said.strip_prefix("unread: Redis: ");
+        let named = named.and_then(|rest| rest.split_once('\n'));
+        let (redis, stderr) = match named {
+            Some((redis, rest)) => (Some(redis.to_owned()), rest),
+            None => (None, &*said),
+        };
         Self {
             code: out.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+            stderr: stderr.to_owned(),
+            redis,
         }
     }
 }

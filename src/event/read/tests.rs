@@ -78,6 +78,107 @@ fn the_field_that_is_wrong_is_named() {
 }
 
 #[test]
+fn a_field_that_the_event_does_not_have_is_named_before_one_that_is_missing() {
+    for (event, field) in [
+        (
+            json!({"type": "message.sent", "room": "r", "Id": "q"}),
+            "Id",
+        ),
+        (
+            json!({"type": "room.read", "room": "r", "users": ["u"]}),
+            "users",
+        ),
+        (
+            json!({"type": "room.unread", "room": "r", "user": "u", "up_to_id": "1"}),
+            "up_to_id",
+        ),
+        (
+            json!({"type": "message.recalled", "sender": "a", "peer": "b", "id": "1"}),
+            "peer",
+        ),
+        (
+            json!({"type": "room.deleted", "room": 7, "user": "u", "time": "x"}),
+            "user",
+        ),
+        (
+            json!({"events": [{"type": "room.deleted", "room": "r"}]}),
+            "events",
+        ),
+        (json!({"Type": "room.deleted", "room": "r"}), "Type"),
+    ] {
+        let said = parse(&event).unwrap_err().to_string();
+        assert_eq!(said, format!("{field}: is not a field of this event"));
+    }
+}
+
+#[test]
+fn what_can_stand_in_the_place_of_a_missing_field_is_named() {
+    for (event, said) in [
+        (
+            json!({"type": "message.sent", "id": "1"}),
+            "room: is missing; sender and to can stand in its place",
+        ),
+        (
+            json!({"type": "message.recalled", "id": "1"}),
+            "room: is missing; sender and to can stand in its place",
+        ),
+        (
+            json!({"type": "room.read", "user": "u"}),
+            "room: is missing; peer can stand in its place",
+        ),
+        (
+            json!({"type": "member.left", "room": "r"}),
+            "users: is missing; user can stand in its place",
+        ),
+    ] {
+        assert_eq!(parse(&event).unwrap_err().to_string(), said);
+    }
+}
+
+#[test]
+fn of_a_type_that_is_not_known_those_near_it_are_named() {
+    let long = format!("message.{}", "x".repeat(1 << 20));
+    for (name, said) in [
+        ("message.send", "; near it: message.sent"),
+        ("Message.Sent", "; near it: message.sent"),
+        (
+            "message_sent",
+            "; near it: message.sent, message.updated, message.recalled",
+        ),
+        ("member.join", "; near it: member.joined"),
+        ("user.read", "; near it: user.read_all"),
+        ("ping", "; docs/events.md lists them"),
+        ("", "; docs/events.md lists them"),
+        (
+            &long,
+            "; near it: message.sent, message.updated, message.recalled",
+        ),
+    ] {
+        let invalid = parse(&json!({"type": name, "room": "r"})).unwrap_err();
+        assert_eq!(
+            invalid.to_string(),
+            format!("type: is not a known event type{said}")
+        );
+    }
+}
+
+#[test]
+fn of_one_event_a_line_that_is_sent_as_json_the_content_type_is_told() {
+    const HINT: &str = ": for one event a line send Content-Type: application/x-ndjson";
+    for (body, at) in [
+        ("{}\n{}\n", "line 2, column 1"),
+        ("{\"a\":1}\r\n\r\n{\"a\":", "line 3, column 1"),
+    ] {
+        let fault = json(body).unwrap_err().to_string();
+        assert_eq!(fault, format!("the body is not JSON: {at}{HINT}"));
+    }
+    for body in ["{} 1", "{\n{}}", "[]{}", "{}]", "{}\n[]"] {
+        let fault = json(body).unwrap_err().to_string();
+        assert!(!fault.contains("ndjson"), "{body}: {fault}");
+    }
+}
+
+#[test]
 fn times_are_milliseconds_or_rfc_3339() {
     for time in [
         json!(1_700_000_000_000_i64),
@@ -300,7 +401,8 @@ fn null_is_a_field_left_out() {
         let mut event = json!({"type": "message.sent", "room": "r", "id": "1"});
         event[required] = Value::Null;
         let invalid = parse(&event).unwrap_err();
-        assert_eq!(invalid.to_string(), format!("{required}: is missing"));
+        let missing = format!("{required}: is missing");
+        assert!(invalid.to_string().starts_with(&missing), "{invalid}");
     }
 }
 
@@ -390,7 +492,7 @@ fn one_event_that_cannot_be_read_stops_no_other() {
                 "nickname: holds a control character that is not escaped: line 3, column 48".into()
             ),
             (3, "event: must be an object".into()),
-            (4, "type: is missing".into()),
+            (4, "(unreadable): is not a field of this event".into()),
         ]
     );
 
@@ -428,7 +530,7 @@ fn a_body_that_is_not_json_is_refused_whole_and_its_place_told() {
         (format!("[{good},\n]"), BodyFault::NotJson(position(2, 1))),
         (
             format!("{good}\n{good}"),
-            BodyFault::NotJson(position(2, 1)),
+            BodyFault::AnotherEvent(position(2, 1)),
         ),
         (format!("[{good}]]"), BodyFault::NotJson(position(1, 37))),
         ("17".to_owned(), BodyFault::NoEvents),

@@ -105,7 +105,7 @@ pub(super) fn authenticate<'a>(call: &Call<'a>) -> Result<(&'a Tenant, Arc<UserI
     let user = tenant.tokens.verify(token, request::unix_seconds());
     let user = user.map_err(|why| match why {
         Unusable::Forged => Refusal::Stranger(TOKEN),
-        Unusable::Untimely => Refusal::Known(TOKEN),
+        Unusable::Untimely | Unusable::NotSeconds => Refusal::Known(TOKEN),
     })?;
     if call.headers("im-client-id").any(|id| id != user.as_str()) {
         return Err(Refusal::Known(TOKEN));

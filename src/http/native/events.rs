@@ -131,7 +131,8 @@ fn form(call: &Call<'_>) -> Result<BodyForm, Problem> {
         Some(Media::Lines) => Ok(BodyForm::Lines),
         Some(Media::Other) => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the body must be application/json or application/x-ndjson",
+            "the body must be JSON (application/json, text/plain or application/x-www-form-urlencoded), or have one event a line \
+             (application/x-ndjson)",
         )),
     }
 }

@@ -76,6 +76,8 @@ pub(super) fn rows(query: Query<'_>) -> Result<Option<RoomRows>, Problem> {
             "only" if value == "unread" => rows.only_unread = true,
             "only" => return Err(Problem::bad("only can be unread")),
             "limit" => rows.limit = Some(limit(&value)?),
+            // As a caller has it that keeps the last id of each page, before the first one.
+            "after" if value.is_empty() => {}
             "after" => {
                 let room = RoomId::parse(value.into_owned());
                 let bad = |error| Problem::bad(format!("after: a room id {error}"));
@@ -128,7 +130,7 @@ pub(crate) async fn totals(
 /// Reads the body of a call. Answers the users that it names.
 pub(super) async fn read_users(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>, Problem> {
     if matches!(media_type(call), Some(Media::Other | Media::Lines)) {
-        let detail = "the body must be application/json";
+        let detail = "the body must be JSON: application/json, text/plain or application/x-www-form-urlencoded";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     let most = MAX_USERS_BYTES.min(call.state.config.server.max_bodies_bytes / 4);

@@ -45,6 +45,10 @@ pub(super) async fn unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
             users.push(parse(user)?);
         }
     }
+    // Left out, it would ask for everybody. Most likely the caller's list is empty by mistake.
+    if users.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Problem::bad("users names nobody"));
+    }
     if users.as_ref().is_some_and(|users| users.len() > MAX_USERS) {
         let detail = format!("at most {MAX_USERS} users can be asked for at once");
         return Err(Problem::bad(detail));
@@ -160,6 +164,8 @@ pub(super) async fn members(call: &Call<'_>) -> Result<HttpResponse, Problem> {
     for (name, value) in parameters(call, &[("after", Times::Once), ("limit", Times::Once)])? {
         match name {
             "limit" => most = limit(&value)?,
+            // The first page.
+            "after" if value.is_empty() => {}
             _ => {
                 let user = UserId::parse(value.into_owned());
                 let bad = |error| Problem::bad(format!("after: a user id {error}"));

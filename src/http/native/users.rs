@@ -109,6 +109,10 @@ pub(super) fn enter<'a>(
             call.known_refused();
             return Err(refused);
         }
+        Err(why @ Unusable::NotSeconds) => {
+            call.known_refused();
+            return Err(Problem::new(StatusCode::UNAUTHORIZED, why.to_string()));
+        }
     };
     call.is_of(index);
     let app = call.state.config.apps.get(index);

@@ -297,7 +297,12 @@ async fn only_plain_json_types_are_taken() {
         "multipart/form-data; boundary=x",
         "image/png",
     ] {
-        problem(&post(&app, "", content_type, event).await, 415);
+        let reply = post(&app, "", content_type, event).await;
+        problem(&reply, 415);
+        let detail = reply.body["detail"].as_str().unwrap();
+        for taken in ["application/json", "text/plain", "application/x-ndjson"] {
+            assert!(detail.contains(taken), "{detail}");
+        }
     }
     for encoding in ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, identity"] {
         let request = app.native(Method::POST, "/v1/events");

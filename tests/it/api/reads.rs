@@ -189,6 +189,10 @@ async fn rows_come_in_pages_and_only_where_something_is_unread() {
         rows(&app, "alice", "after=~").await,
         rows(&app, "alice", "after=z").await
     );
+    // An empty one stands before the first page.
+    for query in ["include=rooms&after=", "limit=100&after="] {
+        assert_eq!(rows(&app, "alice", query).await, all, "{query}");
+    }
     for query in [
         "only=read",
         "only=",
@@ -199,7 +203,6 @@ async fn rows_come_in_pages_and_only_where_something_is_unread() {
         "limit=-1",
         "limit=",
         "limit=1.5",
-        "after=",
         "after=%0a",
         "limit=1&limit=1",
     ] {
@@ -436,6 +439,15 @@ async fn a_room_answers_for_all_or_some_of_its_members() {
         problem(&get(path).await, 404);
     }
     problem(&get("/v1/rooms/r/unread?users=alice,%0a").await, 400);
+    for nobody in [
+        "/v1/rooms/r/unread?users=",
+        "/v1/rooms/r/unread?users=,",
+        "/v1/rooms/r/unread?users=&include=read",
+    ] {
+        let reply = get(nobody).await;
+        problem(&reply, 400);
+        assert_eq!(reply.body["detail"], "users names nobody", "{nobody}");
+    }
     let long = format!("/v1/rooms/r/unread?users={}", "x".repeat(256));
     problem(&App::send(app.native(Method::GET, &long)).await, 400);
     let many = format!("/v1/rooms/r/unread?users={}", vec!["u"; 1_001].join(","));

@@ -100,6 +100,11 @@ async fn only_a_user_token_lets_in_and_only_here() {
         assert_eq!(reply.status, 401, "{what}: {reply:?}");
         problem(&reply, 401);
     }
+    // As JavaScript has the time.
+    let reply = App::send(with(&app, &user_token(secret, "alice", soon * 1_000))).await;
+    problem(&reply, 401);
+    let detail = "the claim exp must be in seconds since the epoch, and not after the year 2286";
+    assert_eq!(reply.body["detail"], detail);
     App::send(with(&app, &good)).await.ok();
     for path in ["/v1/users/alice/unread", "/v1/rooms/r/unread"] {
         let request = app.request(Method::GET, path).bearer_auth(&good);

@@ -123,6 +123,58 @@ fn weak_secrets_are_warned_of_by_the_setting_they_stand_in() {
     pod.assert_no_secret_logged(&config);
 }
 
+/// What is configured and of no use is named on standard error; a pod says the same in its log.
+#[test]
+fn an_app_that_nobody_can_call_and_users_without_a_secret_are_warned_of() {
+    const KEYS: &str = "server_keys = [\"k3v9x0c2-ye5tq7wb-d81m\"]\n";
+    const NOBODY: &str = "apps[0] has no server_keys, no token_secret and no section of a dialect: every call for it will be refused";
+    const SECRET: &str = "apps[0].users has no token_secret: nobody can call with a user token";
+    let dialect =
+        "[apps.sendbird]\napplication_id = \"A\"\nmaster_token = \"m3v9x0c2-ye5tq7wb-d81m\"\n";
+    let origins = "[apps.users]\nallowed_origins = [\"https://a\"]\n";
+    let limit = "[apps.users]\nrate_limit = { per_second = 5 }\n";
+    let secret = "token_secret = [\"t3v9x0c2-ye5tq7wb-d81m\"]\n";
+    let mut configs = Vec::new();
+    for (of, expected) in [
+        (String::new(), &[NOBODY][..]),
+        (origins.to_owned(), &[NOBODY, SECRET]),
+        (KEYS.to_owned(), &[]),
+        (dialect.to_owned(), &[]),
+        (format!("{KEYS}{origins}"), &[SECRET]),
+        (format!("{KEYS}{limit}"), &[SECRET]),
+        (format!("{limit}{secret}"), &[]),
+        // IMKIT's calls have these origins, too.
+        (format!("{KEYS}{origins}{dialect}"), &[]),
+        (format!("{KEYS}{limit}{dialect}"), &[SECRET]),
+    ] {
+        let toml = format!("[[apps]]\nid = \"a\"\n{of}");
+        let said = run(&mut check(&file(&toml)));
+        let expected: String = expected
+            .iter()
+            .map(|one| format!("unread: warning: {one}\n"))
+            .collect();
+        assert_eq!((said.code, said.stderr), (0, expected), "{toml}");
+        configs.push(toml);
+    }
+    let redis = RedisServer::start();
+    let ports = "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n";
+    let toml = format!(
+        "[server]\n{ports}[redis]\nurl = \"{}\"\n{}",
+        redis.url(),
+        configs[1]
+    );
+    let pod = Pod::start_toml(&toml);
+    pod.until_ready();
+    for warning in [NOBODY, SECRET] {
+        let mut log = pod.log().into_iter();
+        assert!(
+            log.any(|line| line.contains("\"WARN\"") && line.contains(warning)),
+            "{warning}: {}",
+            pod.log_tail()
+        );
+    }
+}
+
 #[test]
 fn nothing_configured_is_all_defaults() {
     let said = run(unread().arg("check-config"));
@@ -293,7 +345,8 @@ fn the_environment_goes_over_the_file() {
             r#"["one-of-two-server-keys", "two-of-two-server-keys"]"#,
         )
         .env("UNREAD_APPS__1__ID", "another"));
-    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
+    let warning = "unread: warning: apps[1] has no server_keys, no token_secret and no section of a dialect: every call for it will be refused\n";
+    assert_eq!((said.code, said.stderr.as_str()), (0, warning));
     let shown = parsed(&said.stdout);
     assert_eq!(shown["server"]["workers"].as_integer(), Some(3));
     assert_eq!(shown["history"]["max_age_days"].as_integer(), Some(30));

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{lives, redis_pid};
 use crate::support::model::ITEM_KEYS;
-use crate::support::{App, PATIENCE, signal, unread, until};
+use crate::support::{App, PATIENCE, Ran, signal, unread, until};
 
 /// A running `unread demo` and what it printed up to the event; told to end, and waited for, when dropped.
 pub(crate) struct Demo {
@@ -160,12 +160,9 @@ async fn the_demo_prints_an_inspect_line_for_its_own_redis() {
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        let errors = String::from_utf8_lossy(&out.stderr);
-        assert!(
-            out.status.success() && errors.is_empty(),
-            "{line}: {errors}"
-        );
-        String::from_utf8(out.stdout).unwrap()
+        let ran = Ran::from(out);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{line}");
+        ran.stdout
     };
     assert_ne!(demo.inspect, "", "no line of inspect was printed");
     let shown = paste(&demo.inspect);

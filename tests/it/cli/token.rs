@@ -160,6 +160,16 @@ async fn tokens_are_accepted_and_secrets_come_from_files() {
     pod.assert_no_secret_logged(&config);
 }
 
+/// Whoever forgets `--config` is told so.
+#[test]
+fn without_a_configuration_only_the_demos_app_is_known() {
+    let args = ["token", "imkit", "--user", "u", "--app"];
+    printed(&run(unread().args(args).arg("demo")));
+    run(unread().args(args).arg("main")).assert_failed_in_one_line(&[
+        "no app \"main\" is configured: no configuration with apps was given (--config FILE), so only the demo's app, \"demo\", is known",
+    ]);
+}
+
 #[test]
 fn a_token_needs_its_dialect() {
     let file = file("[[apps]]\nid = \"bare\"\nserver_keys = [\"k\"]\n");

@@ -146,7 +146,7 @@ async fn rows_of_those_who_are_not_there_are_rejected_unless_they_are_to_join() 
     assert_eq!(errors, [(8, "not_a_member"), (10, "invalid")]);
     assert_eq!(
         sums["notes"],
-        json!([{"line": 6, "notes": ["from this row on: direct_room_full: a direct room takes at most two members"]}])
+        json!([{"line": 8, "notes": ["this user was not let into the room: direct_room_full: a direct room takes at most two members"]}])
     );
     let ran = commands.compare(csv, &["--only-listed"]);
     assert_eq!(
@@ -165,6 +165,96 @@ async fn rows_of_those_who_are_not_there_are_rejected_unless_they_are_to_join() 
     assert_no_drift(&own.redis.url(), "app-0");
 }
 
+/// The row of the user who found the direct room full is named, wherever it stands and whatever the user is called.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_row_that_finds_a_direct_room_full_is_the_one_that_is_named() {
+    let own = Own::start("");
+    let commands = Commands::new(&own.redis.url(), "app-0");
+    let csv = "room,user,kind,unread\npair,zoe,direct,1\npair,bob,direct,2\npair,alice,direct,3\n";
+    let ran = commands.import("pair.csv", csv, &["--join", "--as-of", &now()]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (1, ""), "{ran:?}");
+    let (rows, sums) = ran.stdout.trim_end().rsplit_once('\n').unwrap();
+    assert_eq!(
+        sorted(rows),
+        [
+            "line 4: not_a_member: the user has not joined the room",
+            "line 4: note: this user was not let into the room: direct_room_full: a direct room takes at most two members",
+        ]
+    );
+    assert!(sums.starts_with("3 events: 2 applied, "), "{sums}");
+}
+
+/// An import takes more mentions than unread messages as many as these, and says so; a comparison does the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_and_a_comparison_agree_on_more_mentions_than_unread_messages() {
+    let own = Own::start("");
+    let commands = Commands::new(&own.redis.url(), "app-0");
+    let csv = "room,user,unread,mentions\nr,alice,3,5\nr,bob,2,2\n";
+    let ran = commands.import("more.csv", csv, &["--join", "--as-of", &now()]);
+    let note = "line 2: note: mentions: 5 are more than the unread messages: taken as 3\n2 events: 2 applied, ";
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.starts_with(note), "{ran:?}");
+    let ran = commands.compare(csv, &[]);
+    assert_eq!(ran.stdout, "2 rows compared: none differs\n", "{ran:?}");
+}
+
+/// Where there is nothing to take, the command says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_of_nothing_says_that_there_was_nothing() {
+    let own = Own::start("");
+    let commands = Commands::new(&own.redis.url(), "app-0");
+    let header = "room,user,unread,time\n";
+    let row = format!("{header}r,alice,1,{}\n", now());
+    for (text, more, says) in [
+        (
+            header,
+            &["--counts"][..],
+            "nothing to import: line 1 is the last one, and no line holds a row\n",
+        ),
+        (
+            &row,
+            &["--counts", "--from-line", "9"],
+            "nothing to import: line 2 is the last one, and --from-line is 9\n",
+        ),
+        (
+            "{}\n{}\n",
+            &["--from-line", "9"],
+            "nothing to import: line 2 is the last one, and --from-line is 9\n",
+        ),
+        (
+            "\n \n",
+            &[],
+            "nothing to import: line 2 is the last one, and no line holds an event\n",
+        ),
+        ("", &[], "nothing to import: the file is empty\n"),
+    ] {
+        let path = commands.file("nothing", text);
+        let ran = commands.run(&[&["import", path.to_str().unwrap()], more].concat());
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
+        assert!(
+            ran.stdout.starts_with(&format!("{says}0 events: ")),
+            "{text:?} {ran:?}"
+        );
+        let ran = commands.run(&[&["import", path.to_str().unwrap(), "--json"], more].concat());
+        assert_eq!(ran.json()["events"], 0, "{ran:?}");
+    }
+}
+
+/// A counts file that is given without `--counts` is known by its first line, before anything is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counts_file_without_its_flag_is_told_of_it() {
+    let own = Own::start("");
+    let commands = Commands::new(&own.redis.url(), "app-0");
+    for header in ["room,user,unread\n", "\u{feff}user,room,unread,time\r\n"] {
+        let path = commands.file("counts.csv", format!("{header}r,alice,1\n"));
+        let ran = commands.run(&["import", path.to_str().unwrap()]);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        ran.assert_failed_in_one_line(&[
+            "counts.csv: line 1 names the columns of a counts file: give --counts",
+        ]);
+    }
+}
+
 /// A bad line, or one of which nobody says when it was so: nothing is imported.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_a_file_with_a_bad_line_is_imported() {
@@ -180,6 +270,11 @@ async fn nothing_of_a_file_with_a_bad_line_is_imported() {
             "orders,bob,x,\n",
             &[][..],
             "line 3: unread: must be a whole number",
+        ),
+        (
+            "orders,bob,2000000000,\n",
+            &as_of,
+            "line 3: unread: must be a whole number from 0 to 1,000,000,000",
         ),
         (
             "orders,bob,1,\n",

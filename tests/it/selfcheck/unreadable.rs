@@ -168,6 +168,27 @@ async fn a_user_is_not_judged_by_what_cannot_be_read() {
         .cli(&["HINCRBY", &counts, "messages:direct", "5"]);
     let ran = scene.run("rebuild", &["--json"]);
     assert_eq!((ran.code, &ran.json()["rebuilt"]), (1, &json!([])));
+    // What drifts beside it is not put right either, and nothing is said to be rebuilt.
+    let record = scene.redis.cli(&["HGET", &rooms, "group"]);
+    scene.redis.cli(&["HDEL", &rooms, "group"]);
+    let ran = scene.run("rebuild", &[]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.stdout
+            .contains("left alone, not all can be read: app app-0, user \"alice\"\n"),
+        "{ran:?}"
+    );
+    let sums = "nothing rebuilt, 1 user still drifts: ";
+    assert!(
+        ran.stdout.lines().last().unwrap().starts_with(sums),
+        "{ran:?}"
+    );
+    let ran = scene.run("rebuild", &["--json"]);
+    assert_eq!(
+        (&ran.json()["rebuilt_users"], &ran.json()["users_left"]),
+        (&json!(0), &json!(1))
+    );
+    scene.redis.cli(&["HSET", &rooms, "group", &record]);
     scene
         .redis
         .cli(&["HINCRBY", &counts, "messages:direct", "-5"]);
