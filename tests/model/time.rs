@@ -222,10 +222,12 @@ impl Room {
     }
 
     /// What has waited for the message that has just arrived takes effect, as if it came now. Open: in whatever order the message
-    /// itself arrives.
+    /// itself arrives; and reads before `room.unread`, so that these end as in the order of their times: one that is older than a
+    /// read is late.
     pub(super) fn waited_for(&mut self, id: &str, accepted: i64, history: Option<usize>) {
         let is_due = |one: &mut Waiting| one.id == id;
-        let due: Vec<Waiting> = self.waiting.extract_if(.., is_due).collect();
+        let mut due: Vec<Waiting> = self.waiting.extract_if(.., is_due).collect();
+        due.sort_by_key(|one| matches!(one.what, Awaited::Unread { .. }));
         for Waiting { what, when, .. } in due {
             if (accepted - when.accepted).abs() >= TEN_MINUTES {
                 continue;
