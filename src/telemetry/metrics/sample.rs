@@ -60,7 +60,7 @@ impl Metrics {
             oldest: self.oldest.get(),
             connections: self.connections.get(),
             in_flight: self.in_flight.get(),
-            live_streams: 0,
+            live_streams: self.live_streams.get(),
             redis_up: self.redis_up.get() == 1,
         }
     }

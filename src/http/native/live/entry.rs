@@ -86,6 +86,10 @@ pub(super) fn caller(call: &Call<'_>, upgrade: bool) -> Result<Caller, Problem> 
             call.known_refused();
             Ok(Caller::Expired)
         }
+        Err(why @ Unusable::NotSeconds) => {
+            call.known_refused();
+            Err(Problem::new(StatusCode::UNAUTHORIZED, why.to_string()))
+        }
         Err(Unusable::Forged) => Err(call.refused().map_or_else(refused, Problem::too_many)),
     }
 }

@@ -171,7 +171,9 @@ impl Socket {
             }
             Ok(_) => Wish::Bad(CloseCode::Policy, "the token is another user's"),
             Err(Unusable::Untimely) => Wish::Expired,
-            Err(Unusable::Forged) => Wish::Bad(CloseCode::Policy, "the token is not valid"),
+            Err(Unusable::Forged | Unusable::NotSeconds) => {
+                Wish::Bad(CloseCode::Policy, "the token is not valid")
+            }
         }
     }
 }
