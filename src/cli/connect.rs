@@ -39,9 +39,16 @@ pub(super) fn observe(config: &Config) -> Result<(Engine, Config), Failure> {
     Ok((engine, config))
 }
 
+/// For so long at least, in milliseconds, a command waits for each answer. Nobody waits for a command as callers wait for a pod, so
+/// a Redis that is busy for a moment ends none that has run for an hour.
+const PATIENCE_MS: u64 = 10_000;
+
 /// The same, for a command that needs data it can read.
 pub(super) async fn readable(config: &Config) -> Result<(Engine, Config), Failure> {
-    let (engine, config) = observe(config)?;
+    let mut patient = config.clone();
+    let wait = &mut patient.redis.response_timeout_ms;
+    *wait = PATIENCE_MS.max(*wait);
+    let (engine, config) = observe(&patient)?;
     engine.health.readable().await?;
     Ok((engine, config))
 }

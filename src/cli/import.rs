@@ -296,9 +296,9 @@ impl Report {
             per_second(deliveries)
         ));
         if self.of_counts && done.duplicates > 0 {
-            print(
-                "duplicates changed nothing: such a row was imported before, or is not later than what set the user's read position \
-                 last; `unread compare` shows which numbers differ\n",
+            eprintln!(
+                "unread: duplicates changed nothing: such a row was imported before, or is not later than what set the user's read \
+                 position last; `unread compare` shows which numbers differ"
             );
         }
     }
