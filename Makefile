@@ -16,7 +16,7 @@ SKIP ?=
 # Most tests wait most of the time, so more run at once than there are cores.
 AT_ONCE = --test-threads $$((2 * $$(nproc 2>/dev/null || echo 2)))
 
-.PHONY: openapi run test-deploy test test-rights test-servers test-servers-quick test-faults test-interleave soak-model soak-orders test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke soak-counts bench bench-peers python redis curl
+.PHONY: openapi run test-deploy test-web screenshots test test-rights test-servers test-servers-quick test-faults test-interleave soak-model soak-orders test-attack fault-report lint fuzz test-sdk loadtest loadtest-smoke soak-counts bench bench-peers python redis curl
 
 run: redis
 	$(ON) $(CARGO) run --release --locked -- demo
@@ -64,6 +64,26 @@ test-attack: redis
 test-deploy: redis python
 	$(CARGO) build --locked
 	scripts/try-deploy "$(BINARY)"
+
+IN_BROWSER = CHROMIUM="$$(command -v chromium || command -v chromium-browser)" UNREAD="$$(realpath "$(BINARY)")" \
+	$(ON) npm --prefix tests/web test
+
+# The console and the demo page in a real browser: by keyboard, in narrow and wide windows, light and dark, and by axe-core.
+test-web: redis tests/web/node_modules/.package-lock.json
+	scripts/install chromium
+	$(CARGO) build --locked
+	$(IN_BROWSER)
+
+# The same, and the pictures of docs/images.
+screenshots: redis tests/web/node_modules/.package-lock.json
+	scripts/install chromium
+	$(CARGO) build --locked
+	SHOTS="$(CURDIR)/docs/images" $(IN_BROWSER)
+
+tests/web/node_modules/.package-lock.json: tests/web/package-lock.json
+	scripts/install node
+	cd $(<D) && npm ci --no-audit --no-fund --ignore-scripts
+	touch $@
 
 # docs/openapi.json from docs/openapi.yaml; the suite says when that is needed.
 openapi:

@@ -32,11 +32,13 @@
 --      if there was one; '' or the position read up to; holes (comma list); mentions (comma list); then preferences (name,
 --      stamp and JSON value in turn; @ and a position with 1 or 0: an edit says if the message mentions the user; < first, with
 --      what read_reset.lua wrote after b|: a reset)
+--   At last, if the pod knows that nobody is watched: anything.
 -- Reply: a text per user. K: kept. C: send again with all seven keys. The other four refuse, and change nothing. D and a
 --   deletion of the user: the membership, or the naming, may be older than it. O and a deletion of the user: the slot had the
 --   membership before the deletion, so it is over. A and a stamp of this room, later than rev, at which the membership was over.
 --   R and the stamp of a reset: the user gets marks that may be later than this reset, which the slot does not have yet.
 --   After the users' texts, if some record has a later stamp than rev: > and the latest of these stamps.
+-- Lib: live
 local call, match, number = redis.call, string.match, tonumber
 local room, rev, head = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local kind, status, type, tags = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -48,14 +50,15 @@ local ahead = 0
 -- `merge` would do. A record exists only while the user has neither left nor been deleted, so the other keys need no look.
 local details = string.sub(kind, 1, 1) .. '|' .. status .. '|' .. type .. '|' .. tags
 local names, filled, with_peer
--- Sets `names` to the plain counts that a message moves, and `filled` to the same names, each followed by a place for its value.
+-- Sets `names` to the mark of lib/live and the plain counts that a message moves, and `filled` to these counts, each followed by
+-- a place for its value.
 local function fields_of(peer)
   with_peer = peer
-  names, filled = {'room:' .. room, 'messages:' .. kind}, {}
-  if type ~= '' then names[3] = 'messages:' .. kind .. ':' .. type end
+  names, filled = {'live', 'room:' .. room, 'messages:' .. kind}, {}
+  if type ~= '' then names[4] = 'messages:' .. kind .. ':' .. type end
   for tag in string.gmatch(tags, '[^,]+') do names[#names + 1] = 'tag:' .. tag end
   if peer ~= '' then names[#names + 1] = 'peer:' .. peer end
-  for i = 1, #names do filled[2 * i - 1] = names[i] end
+  for i = 2, #names do filled[2 * i - 3] = names[i] end
 end
 
 -- What becomes of a record on the fast path: by how much its plain counts grow, its new text, and how many of `names` grow;
@@ -100,12 +103,15 @@ local function moved(text, membership, after, more)
   if not joined or status ~= '1' then by = 0 end
   if with_peer ~= peer then fields_of(peer) end
   return by, of .. '|' .. after .. '|' .. r .. '|' .. top .. '|' .. holes .. '|' .. mentions .. '|' .. set .. '|' .. with
-    .. '|' .. made .. '|' .. last .. ends, (adds == '' or adds == '1') and #names or 1
+    .. '|' .. made .. '|' .. last .. ends, (adds == '' or adds == '1') and #names - 1 or 1
 end
 
 local reply, slow = {}, {}
 -- In a cluster one more key follows, which only guards the call.
-local users = (#ARGV - 11) / 4
+local users = math.floor((#ARGV - 11) / 4)
+-- Whether the marks of watched users are read, and the first of `names` that is.
+local marks_read = (#ARGV - 11) % 4 == 0 and 1 or 0
+local first = 2 - marks_read
 local each = #KEYS < users * 7 and 2 or 7
 local only_positions = kind ~= 'supergroup' and ARGV[10] == '' and ARGV[11] == ''
 -- Users who joined in the same event have equal records until one of them reads: the result is worked out once for all.
@@ -120,9 +126,9 @@ for i = 0, users - 1 do
     seen, seen_membership = more == '' and text, membership
   end
   if text and record and by ~= 0 then
-    local values = call('HMGET', KEYS[i * each + 1], unpack(names, 1, moves))
+    local values = call('HMGET', KEYS[i * each + 1], unpack(names, first, moves + 1))
     for n = 1, moves do
-      local value = (values[n] or 0) + by
+      local value = (values[n + marks_read] or 0) + by
       -- `merge` deletes a field that comes to zero: the slow path, too.
       if value == 0 then
         record, seen = nil, nil
@@ -132,11 +138,12 @@ for i = 0, users - 1 do
     end
     if record then
       call('HSET', KEYS[i * each + 1], unpack(filled, 1, 2 * moves))
-      if not values[1] and moves > 1 then
+      if not values[1 + marks_read] and moves > 1 then
         -- The room had nothing unread until now.
         local rooms = 'unread_rooms:' .. kind
         call('HSET', KEYS[i * each + 1], rooms, (call('HGET', KEYS[i * each + 1], rooms) or 0) + 1)
       end
+      if marks_read == 1 and values[1] then tell_watchers(KEYS[i * each + 1], values[1]) end
     end
   end
   if record then
@@ -168,7 +175,10 @@ if kind == 'supergroup' and each == 7 and ARGV[10] == '' and ARGV[11] == '' then
     local text = call('HGET', supers, room)
     local record = text and passed(text, ARGV[12 + i * 4], ARGV[13 + i * 4], ARGV[15 + i * 4], KEYS[i * 7 + 1])
     if record then
-      if record ~= text then call('HSET', supers, room, record) end
+      if record ~= text then
+        call('HSET', supers, room, record)
+        if marks_read == 1 then tell_watchers(KEYS[i * 7 + 1], call('HGET', KEYS[i * 7 + 1], 'live')) end
+      end
       reply[i + 1] = 'K'
     else
       left[#left + 1] = i
@@ -240,16 +250,19 @@ local function numbers(rec)
   return rec.head - rec.read - rec.nh, rec.nm, 0
 end
 
--- Moves the fields of a hash by `delta`, and deletes a field that comes to zero.
+-- Moves the fields of a hash by `delta`, and deletes a field that comes to zero. Returns the mark of lib/live, or nil if nothing
+-- moves.
 local function apply(key, delta)
   local fields = {}
   for field, by in pairs(delta) do
     if by ~= 0 then fields[#fields + 1] = field end
   end
-  if #fields == 0 then return end
+  local count = #fields
+  if count == 0 then return end
+  if marks_read == 1 then fields[count + 1] = 'live' end
   local values = redis.call('HMGET', key, unpack(fields))
   local set, gone = {}, {}
-  for i = 1, #fields do
+  for i = 1, count do
     local value = tonumber(values[i] or 0) + delta[fields[i]]
     -- An earlier version keeps no count of unread rooms: where one has delivered, the count may be too low until a rebuild.
     if value == 0 or (value < 0 and match(fields[i], '^unread_rooms:')) then
@@ -261,6 +274,7 @@ local function apply(key, delta)
   end
   if #set > 0 then redis.call('HSET', key, unpack(set)) end
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+  return values[count + 1] or false
 end
 
 local function peer_rooms(refs, peer, with)
@@ -578,7 +592,10 @@ local function merge(k, a)
       if after ~= '' then peer_rooms(refs, after, true) end
     end
   end
-  apply(counts, delta)
+  local mark = apply(counts, delta)
+  -- What moves positions only is seen by the sweep of the pods that watch.
+  if mark == nil and marks_read == 1 and (is_super or not settled) then mark = redis.call('HGET', counts, 'live') end
+  tell_watchers(counts, mark)
 
   if new then
     if not old then redis.call('HSETNX', counts, 'known', int(epoch)) end

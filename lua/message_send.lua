@@ -22,14 +22,15 @@
 --   then job and record in turn: what else has waited (lib/time)}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} other users have the pair's room,
 --   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the room is gone, or the error UNREADABLE
--- Lib: fanout
+-- Lib: fanout, live
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
 local one, two, found, by_time = ARGV[5], ARGV[6], ARGV[7], ARGV[8] ~= ''
 
 local now = clock()
-local m = opened(meta, 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'last_payload', 'timed')
+local m = opened(meta, 'mintime', 'maxtime', 'accepted', 'told', 'kept', 'last_payload', 'timed', 'live')
+tell_room(meta, m[20])
 numbers(m, 13, 14, 15, 19)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local rev, existed = tonumber(m[1] or 0), m[7]

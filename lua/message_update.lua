@@ -15,13 +15,14 @@
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MESSAGE'} no such message, or older than the history, or the pair has no such room,
 --   {'FULL'} by time: others have the pair's room, or the error UNREADABLE
--- Lib: fanout, keys
+-- Lib: fanout, keys, live
 local meta, members, ids, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local id, one, two, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[12]
 
 local now = clock()
-local m = opened(meta, 'last_id', 'accepted', 'trim', 'last_text', 'last_type', 'last_payload', 'resets')
+local m = opened(meta, 'last_id', 'accepted', 'trim', 'last_text', 'last_type', 'last_payload', 'resets', 'live')
+tell_room(meta, m[20])
 numbers(m, 14, 15)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local function answer(word, job, record, open, much)

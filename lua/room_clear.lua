@@ -12,14 +12,15 @@
 --   rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MESSAGE'} no such message, or older than the history and not the room's last one, or the error UNREADABLE
--- Lib: fanout, keys, arrived, bound, time
+-- Lib: fanout, keys, arrived, bound, time, live
 local meta, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local how, value, by_time = ARGV[6], ARGV[7], ARGV[8] ~= ''
 if by_time and how == 'all' then how, value = 'time', ARGV[9] end
 
 local now = clock()
-local m = opened(meta, 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position', 'cleared', 'told', 'late', 'resets', 'timed')
+local m = opened(meta, 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position', 'cleared', 'told', 'late', 'resets', 'timed', 'live')
+tell_room(meta, m[23])
 numbers(m, 13, 14, 15, 17)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local taken, take = keyed(KEYS[5], KEYS[6], ARGV[3], now)

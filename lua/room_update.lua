@@ -8,13 +8,14 @@
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'KIND'} that change of kind is
 --   not allowed, or the error UNREADABLE
--- Lib: fanout, keys
+-- Lib: fanout, keys, live
 local meta, pending = KEYS[1], KEYS[2]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local kind, custom_type, tags, status, time = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 
 local now = clock()
-local m = opened(meta, 'told')
+local m = opened(meta, 'told', 'live')
+tell_room(meta, m[14])
 local told = m[13]
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local known, take = keyed(KEYS[3], KEYS[4], ARGV[3], now)

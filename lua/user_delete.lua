@@ -9,7 +9,7 @@
 --   4 '' or, if the event is placed by its time, that time (milliseconds)
 -- Reply: {'OK', job or '', record or '', now} or {'DUP', the same} or {'STALE', token above which to announce again}
 --   or {'KEY'} the key was another event's, {'USER'} no such user, or the error UNREADABLE
--- Lib: fanout, keys
+-- Lib: fanout, keys, live
 local counts, rooms, supers, refs, marks, left, prefs, profile, pending =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -46,7 +46,9 @@ for _, key in ipairs({rooms, supers}) do
   end
 end
 
+local mark = redis.call('HGET', counts, 'live')
 redis.call('DEL', counts, rooms, supers, refs, marks, prefs, profile)
+tell_watchers(counts, mark)
 for _, tomb in ipairs(tombs) do redis.call('HSET', left, tomb[1], tomb[2]) end
 redis.call('HSET', left, '*', stamps)
 if #names == 0 then

@@ -5,6 +5,7 @@
 -- KEYS: 1 counts (hash), 2 rooms (hash: room -> record, see deliver.lua)
 -- ARGV: 1 '1': write; '0': only look
 -- Reply: 1 if something was written, or would be; 0 if all is there; or the error UNREADABLE
+-- Lib: live
 local counts, rooms = KEYS[1], KEYS[2]
 
 local want = {direct = 0, group = 0}
@@ -20,7 +21,7 @@ for i = 1, #all, 2 do
 end
 
 local names, changed = {'direct', 'group'}, 0
-local stored = redis.call('HMGET', counts, 'unread_rooms:direct', 'unread_rooms:group')
+local stored = redis.call('HMGET', counts, 'unread_rooms:direct', 'unread_rooms:group', 'live')
 for i, of in ipairs(names) do
   if want[of] > 0 and stored[i] ~= string.format('%.0f', want[of]) then
     changed = 1
@@ -30,4 +31,5 @@ for i, of in ipairs(names) do
     if ARGV[1] == '1' then redis.call('HDEL', counts, 'unread_rooms:' .. of) end
   end
 end
+if changed == 1 and ARGV[1] == '1' then tell_watchers(counts, stored[3]) end
 return changed

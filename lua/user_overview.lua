@@ -12,13 +12,6 @@ local function all(letter, key)
   return {}
 end
 
-local large = redis.call('HGETALL', supers)
-for i = 1, #large, 2 do
-  local room, nh, nm, ends = large[i], string.match(large[i + 1], '^%a|%w+|%w+|%-?%d+|(%d+)|(%d+)(.*)$')
-  local reset = nh and reset_of(ends)
-  if not reset then return redis.error_reply('-UNREADABLE a record of a supergroup') end
-  local holes, mentions = marked(marks, room, 'h', nh), marked(marks, room, 'm', nm)
-  if not holes or not mentions then return redis.error_reply('-UNREADABLE marks that a record counts') end
-  large[i + 1] = large[i + 1] .. '|' .. holes .. '|' .. mentions .. '|' .. (reset ~= '' and marked(marks, room, 'x') or '')
-end
+local large, unreadable = with_positions(supers, marks)
+if not large then return unreadable end
 return {redis.call('HEXISTS', counts, 'known') == 1 and '1' or '', all('c', counts), all('r', refs), all('o', rooms), large}

@@ -8,6 +8,7 @@
 --   per correction: room, its record as the caller saw it, the new record ('': none). The script skips a correction if the
 --   record has changed since, and removes marks above a corrected record's head.
 -- Reply: four per change: counts|rooms|supers|refs|marks, field, the old value or '', the new value or ''
+-- Lib: live
 local counts, rooms, supers, refs, marks, profile, prefs =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 
@@ -27,6 +28,9 @@ local function sorted(list)
 end
 
 local stored = {[counts] = hash(counts), [rooms] = hash(rooms), [supers] = hash(supers), [refs] = hash(refs)}
+-- It says nothing of counts.
+local watched = stored[counts]['live']
+stored[counts]['live'] = nil
 local all_marks = redis.call('ZRANGE', marks, 0, -1)
 local readable = type(redis.pcall('HLEN', prefs)) == 'number'
 local set = readable and hash(prefs) or {}
@@ -208,4 +212,5 @@ for _, mark in ipairs(drop) do
   redis.call('ZREM', marks, mark)
   report('marks', mark, mark, '')
 end
+if #reply > 0 then tell_watchers(counts, watched) end
 return reply

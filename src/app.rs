@@ -1,40 +1,34 @@
-//! Builds the two servers and runs them: the public one (vendor endpoints and `/v1`) and the admin one (`/livez`,
-//! `/readyz`, `/metrics`, `/openapi.yaml`). Stopping is a future passed in, so that tests can stop an app without signals.
+//! Builds the two servers and runs them: the public one (vendor endpoints and `/v1`) and the [`admin`] one. Stopping is a future
+//! passed in, so that tests can stop an app without signals.
+
+mod admin;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Route, guard, web};
-use arc_swap::ArcSwapOption;
+use actix_web::web;
 use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::JoinHandle;
 
-use crate::audit::{Check, Doctor, KnownServers};
+use crate::audit::{Audit, Check, Doctor, KnownServers};
 use crate::config::Config;
 use crate::demo::private_redis::{PrivateRedis, StartError};
-use crate::engine::{self, Engine, Probe, RedisState, SchemaState, this_is_a_worker};
+use crate::engine::{self, Engine, Live, RedisState, SchemaState, this_is_a_worker};
 use crate::http;
-use crate::http::Unserved;
-use crate::http::edge::{self, Answers, Bounds, Edge};
+use crate::http::edge::{self, Bounds, Edge};
+use crate::inspector::Inspector;
 use crate::open_files::{self, OpenFiles};
-use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
+use crate::pages::chat::Chat;
+use crate::pages::console::Console;
+use crate::telemetry::metrics::Metrics;
+use admin::{ADMIN_CONNECTIONS, Readiness, SERVING, STOPPING, admin_server};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
-/// How many connections the admin address takes. They do not depend on those of the public address.
-const ADMIN_CONNECTIONS: usize = 256;
-/// The paths of the admin address.
-const ADMIN_PATHS: [&str; 5] = [
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/openapi.yaml",
-    "/openapi.json",
-];
 /// How many connections beyond `max_connections` are kept at a time, only to answer that there are too many.
 const TURNED_AWAY: usize = 256;
 /// The pause between two searches for Redis servers that have not been checked.
@@ -68,6 +62,9 @@ pub(crate) enum BuildError {
     /// The store can't be set up.
     #[error("{0}")]
     Engine(#[from] crate::error::Error),
+    /// The lines for `redis-cli` can't be made.
+    #[error("{0}")]
+    RedisCli(String),
 }
 
 /// How to stop.
@@ -89,45 +86,12 @@ pub(crate) struct App {
     listen: SocketAddr,
     /// If set, each answer of `public` says that its connection ends with it.
     leaving: Arc<AtomicBool>,
+    live: Live,
     admin: RunningServer,
     admin_listen: SocketAddr,
     poll: JoinHandle<()>,
     redis: Option<PrivateRedis>,
 }
-
-/// What `/readyz` answers from.
-#[derive(Default)]
-struct Readiness {
-    server: AtomicU8,
-    /// Whether Redis has ever answered. A later outage does not make a pod unready. If it did, all pods would be unready at once,
-    /// and callers would get an answer of the balancer instead of one in their own dialect.
-    redis_answered: AtomicBool,
-    /// Whether Redis serves at least reads, by the last probe.
-    redis_serves: AtomicBool,
-    /// The last probe of Redis; absent: there was none yet.
-    redis: ArcSwapOption<Probe>,
-    /// Knows what has happened to Redis since that probe.
-    engine: OnceLock<engine::Health>,
-    /// The version of the data, as the log has it.
-    schema: ArcSwapOption<&'static str>,
-}
-
-impl Readiness {
-    /// The state of Redis.
-    fn redis_state(&self) -> Option<RedisState> {
-        let last = self.redis.load_full()?;
-        Some(self.engine.get()?.redis_state(&last))
-    }
-
-    /// Which version the data have.
-    fn schema_state(&self) -> Option<SchemaState> {
-        Some(self.engine.get()?.schema_state())
-    }
-}
-
-const STARTING: u8 = 0;
-const SERVING: u8 = 1;
-const STOPPING: u8 = 2;
 
 struct RunningServer {
     handle: ServerHandle,
@@ -146,6 +110,11 @@ impl RunningServer {
 impl App {
     /// Binds both listeners, serves the admin one, and starts what else is needed. An external Redis may be down.
     pub(crate) async fn build(config: Config) -> Result<App, BuildError> {
+        Self::build_with(config, None).await
+    }
+
+    /// The same, with the demo's chat at the public address.
+    pub(crate) async fn build_with(config: Config, chat: Option<Chat>) -> Result<App, BuildError> {
         let metrics = Arc::new(Metrics::new());
         let readiness = Arc::new(Readiness::default());
         let files = open_files::raise();
@@ -153,11 +122,20 @@ impl App {
         let (admin_socket, admin_listen) =
             bind(&config.server.admin_listen, "admin_listen", "admin-listen").await?;
         // This comes first, because a private Redis may need a long time to load its data.
+        let state = Arc::clone(&readiness);
+        let console = Console::new(
+            &config.server,
+            &config.apps,
+            Arc::clone(&metrics),
+            move || state.pod_state(),
+        );
+        let console = Arc::new(console);
         let admin = admin_server(
             admin_socket,
             &config,
             Arc::clone(&readiness),
             Arc::clone(&metrics),
+            Arc::clone(&console),
         )?;
         let admin = RunningServer::start(admin);
 
@@ -181,6 +159,9 @@ impl App {
             }
         };
         let _ = readiness.engine.set(engine.health.clone());
+        let inspector = Inspector::new(Audit::new(&engine), &config.redis);
+        let inspector = inspector.map_err(BuildError::RedisCli)?;
+        console.connect(inspector, Arc::clone(&engine.reader));
         // The first probe comes before the log line that the pod listens: who waits for that line finds the pod ready.
         probe_once(&engine.health, &readiness, &metrics).await;
         let setup = check_setup(Doctor::new(&engine), Arc::clone(&readiness));
@@ -190,12 +171,22 @@ impl App {
             Arc::clone(&metrics),
         );
         let poll = tokio::spawn(async move {
-            tokio::join!(poll, setup);
+            tokio::join!(poll, setup, console.take_samples());
         });
-        let state = http::state(Arc::clone(&config), engine, Arc::clone(&metrics));
+        let apps = config.apps.iter().map(|app| app.id.clone()).collect();
+        let connections = config.server.max_connections;
+        let connections = files.room(connections).unwrap_or(connections);
+        let live = engine.live(&config.live, connections, apps, Arc::clone(&metrics));
+        let state = http::state(
+            Arc::clone(&config),
+            engine,
+            live.clone(),
+            Arc::clone(&metrics),
+        );
         let leaving = Arc::new(AtomicBool::new(false));
         let door = public_socket.try_clone()?;
-        let public = public_server(public_socket, state, files, Arc::clone(&leaving))?;
+        let chat = chat.map(|chat| chat.beside(admin_listen.port()));
+        let public = public_server(public_socket, state, files, Arc::clone(&leaving), chat)?;
         Ok(App {
             config,
             readiness,
@@ -203,6 +194,7 @@ impl App {
             door,
             listen,
             leaving,
+            live,
             admin,
             admin_listen,
             poll,
@@ -215,7 +207,7 @@ impl App {
         self.listen
     }
 
-    /// The address of `/livez`, `/readyz` and `/metrics`.
+    /// The address of the console, `/livez`, `/readyz` and `/metrics`.
     pub(crate) fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
     }
@@ -234,6 +226,12 @@ impl App {
         let stop = stop.await;
         self.readiness.server.store(STOPPING, Ordering::Release);
         edge::leave(&self.leaving);
+        // Streams end one by one, so that their clients come to the other pods one by one. The last second is for the ends.
+        let time = match stop {
+            Stop::Drain => settings.drain_seconds + settings.grace_seconds,
+            Stop::Now => settings.grace_seconds.min(2),
+        };
+        self.live.drain(Duration::from_secs(time.saturating_sub(1)));
         if stop == Stop::Drain && settings.drain_seconds > 0 {
             tracing::info!(seconds = settings.drain_seconds, "draining");
             tokio::time::sleep(Duration::from_secs(settings.drain_seconds)).await;
@@ -303,6 +301,7 @@ fn public_server(
     state: http::State,
     files: OpenFiles,
     leaving: Arc<AtomicBool>,
+    chat: Option<Chat>,
 ) -> io::Result<Server> {
     let settings = &state.config.server;
     let (max_connections, max_turned_away) = match files.room(settings.max_connections) {
@@ -336,8 +335,14 @@ fn public_server(
     let state = web::Data::new(state);
     edge::server(listener, &edge, move || {
         this_is_a_worker();
+        let chat = chat.clone();
         actix_web::App::new()
             .app_data(state.clone())
+            .configure(|service| {
+                if let Some(chat) = chat {
+                    chat.add_to(service);
+                }
+            })
             .default_service(web::to(http::dispatch))
     })
 }
@@ -355,120 +360,6 @@ fn bounds(config: &Config) -> Bounds {
         write_timeout: Duration::from_millis(settings.write_timeout_ms),
         keep_alive: Duration::from_secs(settings.keep_alive_seconds),
     }
-}
-
-fn admin_server(
-    listener: TcpListener,
-    config: &Config,
-    readiness: Arc<Readiness>,
-    metrics: Arc<Metrics>,
-) -> io::Result<Server> {
-    let edge = Edge {
-        name: "admin",
-        bounds: bounds(config),
-        trusted_proxies: Vec::new(),
-        refuse: |_, why| http::unserved(why),
-        metrics: None,
-        answers: Arc::new(Answers::new(config.server.max_answers_bytes)),
-        workers: 1,
-        grace_seconds: 1,
-        leaving: Arc::default(),
-    };
-    let readiness = web::Data::from(readiness);
-    let metrics = web::Data::from(metrics);
-    edge::server(listener, &edge, move || {
-        actix_web::App::new()
-            .app_data(readiness.clone())
-            .app_data(metrics.clone())
-            .route("/livez", get_or_head().to(livez))
-            .route("/readyz", get_or_head().to(readyz))
-            .route("/metrics", get_or_head().to(show_metrics))
-            .route("/openapi.yaml", get_or_head().to(openapi_yaml))
-            .route("/openapi.json", get_or_head().to(openapi_json))
-            .default_service(web::to(unknown_path))
-    })
-}
-
-/// A route for GET, and for HEAD, which some balancers use.
-fn get_or_head() -> Route {
-    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
-}
-
-/// The answer to a wrong path or method.
-async fn unknown_path(request: HttpRequest) -> HttpResponse {
-    let known = ADMIN_PATHS.contains(&request.path());
-    http::unserved(match known {
-        true => Unserved::WrongMethod("GET, HEAD"),
-        false => Unserved::NoPath,
-    })
-}
-
-/// Never asks Redis: an outage there must not restart every pod.
-async fn livez() -> HttpResponse {
-    page(HttpResponse::Ok(), &serde_json::json!({ "alive": true }))
-}
-
-async fn readyz(readiness: web::Data<Readiness>) -> HttpResponse {
-    let server = match readiness.server.load(Ordering::Acquire) {
-        STARTING => "starting",
-        SERVING => "serving",
-        _ => "stopping",
-    };
-    let seen = readiness.redis_state();
-    let (redis, reason) = match &seen {
-        Some(redis_state) => (redis_state.state, redis_state.why.as_str()),
-        None => ("down", "nobody has asked it yet"),
-    };
-    let schema = readiness.schema_state();
-    let refused = schema.as_ref().is_some_and(|schema| schema.refused);
-    let ready = server == "serving" && readiness.redis_answered.load(Ordering::Relaxed) && !refused;
-    let answer = if ready {
-        HttpResponse::Ok()
-    } else {
-        HttpResponse::ServiceUnavailable()
-    };
-    let mut body = serde_json::json!({
-        "ready": ready,
-        "components": {
-            "server": server, "redis": redis,
-            "schema": schema.as_ref().map_or("unknown", |schema| schema.state),
-        },
-    });
-    let of_schema = schema.map(|schema| schema.why).unwrap_or_default();
-    let reasons = [reason, &of_schema];
-    let reasons = reasons.into_iter().filter(|reason| !reason.is_empty());
-    let reason = reasons.collect::<Vec<_>>().join("; ");
-    if let (false, Some(body)) = (reason.is_empty(), body.as_object_mut()) {
-        body.insert("reason".to_owned(), reason.into());
-    }
-    page(answer, &body)
-}
-
-/// A page of the admin address: JSON and a line feed, which ends every answer of this program.
-fn page(mut answer: HttpResponseBuilder, body: &serde_json::Value) -> HttpResponse {
-    answer
-        .content_type("application/json")
-        .body(format!("{body}\n"))
-}
-
-async fn show_metrics(metrics: web::Data<Metrics>) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type(CONTENT_TYPE)
-        .body(metrics.encode())
-}
-
-/// The description of the API, for people and for generators of clients. The repository has it as YAML and as JSON, and a test
-/// keeps both the same, so the program needs no parser of YAML.
-async fn openapi_yaml() -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("application/yaml")
-        .body(include_str!("../docs/openapi.yaml"))
-}
-
-async fn openapi_json() -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("application/json")
-        .body(include_str!("../docs/openapi.json"))
 }
 
 async fn poll(redis: engine::Health, readiness: Arc<Readiness>, metrics: Arc<Metrics>) {

@@ -20,12 +20,11 @@ mod probe;
 mod process;
 mod progress;
 mod rebuild;
-mod redis_cli;
 mod serve;
 mod settings;
-mod shell;
 mod token;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -50,7 +49,7 @@ struct Cli {
 enum Command {
     /// Run one pod until SIGTERM or ctrl-c
     Serve(serve::ServeArgs),
-    /// Run one pod with a built-in app, a private Redis and sample data, and print calls to paste
+    /// Run one pod with a built-in app, a private Redis and sample data; serve a page to try it, and print calls to paste
     Demo(demo::DemoArgs),
     /// Check the configuration, print it with its defaults and with secrets masked, and warn of weak secrets
     CheckConfig(ConfigArgs),
@@ -69,6 +68,8 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     /// Show one user or one room as it stands in Redis, with the redis-cli lines that show the same
     Inspect(inspect::InspectArgs),
+    /// Print a user's counts, and again whenever they change, until ctrl-c
+    Watch(watch::WatchArgs),
     /// Apply the events of a file, one JSON object a line
     Import(import::ImportArgs),
     /// Write what is unread, as CSV
@@ -118,6 +119,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Rebuild(rebuild) => rebuild.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Watch(watch) => watch.run(),
         Command::Import(import) => import.run(),
         Command::Export(export) => export.run(),
         Command::Compare(compare) => compare.run(),

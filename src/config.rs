@@ -34,8 +34,8 @@ pub(crate) use schema::{Row, Settings, settings};
 pub(crate) use secrets::{WeakSecret, weak_secrets};
 pub(crate) use section::{Credential, Section, SectionKind, Sections};
 pub(crate) use settings::{
-    Durability, HistoryConfig, LimitScope, LogConfig, LogFormat, RateLimit, RedisConfig,
-    ServerConfig, UserRateLimit, UsersConfig,
+    Durability, HistoryConfig, LimitScope, LiveConfig, LogConfig, LogFormat, RateLimit,
+    RedisConfig, ServerConfig, UserRateLimit, UsersConfig,
 };
 pub(crate) use show::effective;
 pub(crate) use table::Table;
@@ -62,6 +62,8 @@ pub(crate) struct Config {
     pub redis: RedisConfig,
     /// How far back message ids are known, per room, and keys of events.
     pub history: HistoryConfig,
+    /// Streams of counts as they change.
+    pub live: LiveConfig,
     /// Logs.
     pub log: LogConfig,
     /// The tenants.

@@ -30,6 +30,7 @@ mod router;
 pub(crate) mod schema;
 mod sentinel;
 mod settings;
+mod subscriptions;
 mod tls;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ use sentinel::Sentinel;
 use settings::ConnectionSettings;
 
 pub(crate) use outgoing::Item;
+pub(crate) use subscriptions::{Listener, Subscriptions};
 
 /// How many keys are tried to find one that a server has: enough even for a server with a hundredth of the slots.
 const CANDIDATES: u32 = 4_096;

@@ -15,7 +15,9 @@ mod durable;
 mod faults;
 mod health;
 mod limits;
+mod live;
 mod members;
+mod onlookers;
 mod read;
 mod recover;
 pub(crate) mod reply;
@@ -28,7 +30,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, LiveConfig};
 use crate::connection::{self, Redis};
 use crate::engine::admission::Admission;
 use crate::engine::announce::Announcer;
@@ -36,17 +38,20 @@ use crate::engine::deliver::Delivery;
 use crate::engine::durable::Durable;
 use crate::engine::faults::Faults;
 use crate::engine::members::MemberLists;
+use crate::engine::onlookers::Onlookers;
 use crate::engine::trim::Trimmer;
 use crate::engine::write::{History, Inner};
 use crate::error::{Error, Result};
+use crate::names::AppId;
 use crate::telemetry::metrics::Metrics;
 
 pub(crate) use health::{Health, Probe, RedisState, SchemaState};
 pub(crate) use limits::Limits;
+pub(crate) use live::{Live, NoStream, TooMany, Watcher};
 #[cfg(fuzzing)]
 pub(crate) use read::rooms::set_pref;
 pub(crate) use read::rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
-pub(crate) use read::{Concern, ConcernedTotals, MOST_CONCERNED, Reader, RoomRows};
+pub(crate) use read::{Concern, ConcernedTotals, MOST_CONCERNED, Reader, RoomRows, Shown};
 pub(crate) use write::Writer;
 
 pub(crate) use deliver::SingleDelivery;
@@ -62,6 +67,7 @@ pub(crate) struct Engine {
     pub limits: Limits,
     /// Checks whether Redis can serve.
     pub health: Health,
+    onlookers: Arc<Onlookers>,
     pub(crate) redis: Redis,
 }
 
@@ -77,6 +83,27 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Starts what streams of counts of these apps need, in a pod that may have so many connections. Needs a tokio runtime.
+    pub(crate) fn live(
+        &self,
+        config: &LiveConfig,
+        connections: usize,
+        apps: Vec<AppId>,
+        metrics: Arc<Metrics>,
+    ) -> Live {
+        let onlookers = Arc::clone(&self.onlookers);
+        let reader = Arc::clone(&self.reader);
+        Live::start(
+            config,
+            connections,
+            apps,
+            &self.redis,
+            reader,
+            onlookers,
+            metrics,
+        )
+    }
+
     /// Prepares the connections without starting the sweep: for commands that inspect or repair the data while pods run.
     pub(crate) fn observe(config: &Config, metrics: Arc<Metrics>) -> Result<Self> {
         let url = config.redis.url.as_ref().map(|url| url.0.as_str());
@@ -85,6 +112,8 @@ impl Engine {
         let admission = Admission::new(&config.server, &config.apps, Arc::clone(&metrics));
         let admission = Arc::new(admission);
         let faults = Faults::new(Arc::clone(&metrics));
+        let apps = config.apps.iter().map(|app| &app.id);
+        let onlookers = Arc::new(Onlookers::new(apps));
         let lists = Arc::new(MemberLists::new());
         let limits = Limits::new(redis.clone());
         let background = Arc::new(Semaphore::new(BACKGROUND));
@@ -99,7 +128,13 @@ impl Engine {
             admission,
             announcer: Announcer::new(redis.clone()),
             reader: Arc::clone(&reader),
-            delivery: Delivery::new(redis.clone(), lists, faults.clone(), Arc::clone(&metrics)),
+            delivery: Delivery::new(
+                redis.clone(),
+                lists,
+                faults.clone(),
+                Arc::clone(&onlookers),
+                Arc::clone(&metrics),
+            ),
             trimmer: Trimmer {
                 redis: redis.clone(),
                 background: Arc::clone(&background),
@@ -120,6 +155,7 @@ impl Engine {
             writer,
             limits,
             health: Health::new(redis.clone()),
+            onlookers,
             redis,
         })
     }

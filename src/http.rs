@@ -31,11 +31,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
 
 use actix_web::body::{BodySize, MessageBody as _};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, Route, guard, web};
 use futures_util::FutureExt;
 
 use crate::config::{AppConfig, Config, SectionKind};
-use crate::engine::Engine;
+use crate::engine::{Engine, Live};
 use crate::http::dialect::Dialect;
 use crate::http::request::Call;
 use crate::http::table::{Known, Match, RouteTable, Routing};
@@ -44,6 +44,7 @@ use crate::outcome::Outcome;
 use crate::telemetry::access::Access;
 use crate::telemetry::metrics::Metrics;
 
+pub(crate) use native::totals;
 pub(crate) use state::State;
 pub(crate) use unserved::Unserved;
 
@@ -75,7 +76,12 @@ pub(crate) fn sections() -> Vec<&'static SectionKind> {
 const UNKNOWN: &str = "unknown";
 
 /// The state of a pod: the limiter and the indexes of credentials of all dialects. Calls are counted from zero on.
-pub(crate) fn state(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) -> State {
+pub(crate) fn state(
+    config: Arc<Config>,
+    engine: Engine,
+    live: Live,
+    metrics: Arc<Metrics>,
+) -> State {
     // No request has to wait for it.
     LazyLock::force(&TABLE);
     let routes = dialects().flat_map(|dialect| dialect.routes());
@@ -83,7 +89,7 @@ pub(crate) fn state(config: Arc<Config>, engine: Engine, metrics: Arc<Metrics>) 
     let tenants = dialects().map(|dialect| dialect.tenants(&config.apps));
     let tenants = tenants.collect();
     expect(&metrics, &config.apps);
-    State::new(config, engine, metrics, &endpoints, tenants)
+    State::new(config, engine, live, metrics, &endpoints, tenants)
 }
 
 /// Has all calls counted from zero.
@@ -118,6 +124,11 @@ fn endpoints(dialect: &'static dyn Dialect) -> Vec<(&'static str, &'static str)>
         }
     }
     all
+}
+
+/// A route for GET, and for HEAD, which some balancers use.
+pub(crate) fn get_or_head() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// The one handler, mounted as the default service with `web::Data<State>` as app data. Paths are told apart here and not

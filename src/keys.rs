@@ -163,6 +163,10 @@ impl UserKeys {
     pub(crate) fn pending(&self) -> String {
         self.key("pending")
     }
+    /// The channel on which scripts say that the user's counts have changed. It is no key.
+    pub(crate) fn live(&self) -> String {
+        self.key("live")
+    }
     /// Keys of events that this slot knows. Two hashes take turns. They are kept when the user is deleted.
     pub(crate) fn event_keys(&self) -> [String; 2] {
         ["keys0", "keys1"].map(|what| self.key(what))
@@ -250,6 +254,10 @@ impl RoomKeys {
     pub(crate) fn arrived(&self) -> String {
         self.key("arrived")
     }
+    /// The channel on which scripts say that a supergroup has changed. It is no key.
+    pub(crate) fn live(&self) -> String {
+        self.key("live")
+    }
     /// The three keys of the order of time.
     pub(crate) fn of_time(&self) -> [String; 3] {
         [self.timed(), self.bounds(), self.arrived()]
@@ -317,6 +325,9 @@ pub(crate) fn parse_entry(entry: &str) -> Option<Owner> {
         _ => None,
     }
 }
+
+/// The channel on which pods say which apps they have streams of. It is no key.
+pub(crate) const ONLOOKERS: &str = "unread:v1:{live}:apps";
 
 /// A key that is written before a `WAIT` for replicas. There are many, so that each server of a cluster has some.
 pub(crate) fn for_durability(n: u32) -> String {

@@ -5,11 +5,13 @@
 //! Each module, and the modules that it may use. A test (`tests/it/circles.rs`) holds every arrow and finds every other one.
 //!
 //! ```text
-//! cli → app, audit, config, demo, engine, error, http, intake, keys, names, telemetry
-//! app → audit, config, demo, engine, error, http, open_files, telemetry
+//! cli → app, audit, config, demo, engine, error, http, inspector, intake, keys, names, pages, shell, telemetry
+//! app → audit, config, demo, engine, error, http, inspector, open_files, pages, telemetry
+//! pages → config, engine, error, http, inspector, names, telemetry
 //! demo → config
 //! http → config, counts, engine, error, event, json, limiter, names, outcome, shares, telemetry
 //! limiter → config, error, names, quota, telemetry
+//! inspector → audit, config, error, keys, names, shell
 //! audit → connection, counts, engine, error, keys, names, scripts
 //! intake → engine, error, event, names
 //! engine → config, connection, counts, error, event, keys, names, quota, scripts, shares, telemetry
@@ -64,6 +66,7 @@ pub(crate) mod error;
 pub(crate) mod outcome;
 pub(crate) mod quota;
 pub(crate) mod shares;
+pub(crate) mod shell;
 
 pub(crate) mod config;
 pub mod cli;
@@ -71,6 +74,7 @@ pub(crate) mod demo;
 pub(crate) mod app;
 pub(crate) mod open_files;
 
+pub(crate) mod pages;
 pub(crate) mod http;
 pub(crate) mod limiter;
 
@@ -78,6 +82,7 @@ pub(crate) mod counts;
 pub(crate) mod engine;
 pub(crate) mod intake;
 pub(crate) mod audit;
+pub(crate) mod inspector;
 pub(crate) mod scripts;
 pub(crate) mod keys;
 pub(crate) mod connection;

@@ -81,6 +81,8 @@ scripts! {
     ROOM_MEMBERS = "room_members";
     /// Work out what one user has unread in a supergroup.
     ROOM_UNREAD = "room_unread";
+    /// Set the mark of a room that watched users are in.
+    ROOM_WATCH = "room_watch";
     /// Bring a room's snapshot and marks to users' slots.
     DELIVER = "deliver";
     /// Create a user or change the profile.
@@ -93,6 +95,8 @@ scripts! {
     USER_DONE = "user_done";
     /// Read all that a user's slot holds about unread counts.
     USER_OVERVIEW = "user_overview";
+    /// Set the mark of a watched user, and read what the pods that watch show.
+    USER_WATCH = "user_watch";
     /// Read a user's plain count of every tag.
     USER_TAGS = "user_tags";
     /// Read what one user has unread in one room.
@@ -116,12 +120,13 @@ scripts! {
 }
 
 /// The files of `lua/lib/`: name and text.
-const LIB: [(&str, &str); 8] = [
+const LIB: [(&str, &str); 9] = [
     ("arrived", include_str!("../lua/lib/arrived.lua")),
     ("bound", include_str!("../lua/lib/bound.lua")),
     ("fanout", include_str!("../lua/lib/fanout.lua")),
     ("join", include_str!("../lua/lib/join.lua")),
     ("keys", include_str!("../lua/lib/keys.lua")),
+    ("live", include_str!("../lua/lib/live.lua")),
     ("resets", include_str!("../lua/lib/resets.lua")),
     ("supers", include_str!("../lua/lib/supers.lua")),
     ("time", include_str!("../lua/lib/time.lua")),

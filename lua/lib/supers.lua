@@ -1,4 +1,4 @@
--- A user's record of a supergroup, and the positions of its marks.
+-- A user's records of supergroups, and the positions of their marks.
 
 -- The last reset as it stands at the end of a record, '' if there was none. nil: the end can't be read.
 local function reset_of(ends)
@@ -17,4 +17,19 @@ local function marked(marks, room, letter, many)
     positions[#positions + 1] = below == '' and digits or digits and string.format('%.0f', tonumber(digits) - 1000000000000000)
   end
   return (not many or #positions == tonumber(many)) and table.concat(positions, ',') or nil
+end
+
+-- Arguments: the keys of supers and marks. Returns fields and values in turn, each value with |holes|mentions|unset mentions
+-- (comma lists of positions) appended; or nil and an error reply.
+local function with_positions(supers, marks)
+  local large = redis.call('HGETALL', supers)
+  for i = 1, #large, 2 do
+    local room, nh, nm, ends = large[i], string.match(large[i + 1], '^%a|%w+|%w+|%-?%d+|(%d+)|(%d+)(.*)$')
+    local reset = nh and reset_of(ends)
+    if not reset then return nil, redis.error_reply('-UNREADABLE a record of a supergroup') end
+    local holes, mentions = marked(marks, room, 'h', nh), marked(marks, room, 'm', nm)
+    if not holes or not mentions then return nil, redis.error_reply('-UNREADABLE marks that a record counts') end
+    large[i + 1] = large[i + 1] .. '|' .. holes .. '|' .. mentions .. '|' .. (reset ~= '' and marked(marks, room, 'x') or '')
+  end
+  return large
 end

@@ -106,7 +106,7 @@ fn ids(list: &str, split: char) -> FormCheck {
 fn count_field(field: &str) -> FormCheck {
     let (family, rest) = field.split_once(':').unwrap_or((field, ""));
     match family {
-        "known" | "supers" => field.eq(family).then_some(()).ok_or(NO_FIELD),
+        "known" | "supers" | "live" => field.eq(family).then_some(()).ok_or(NO_FIELD),
         "room" | "tag" | "peer" => id(rest),
         "unread_rooms" if matches!(rest, "direct" | "group") => Ok(()),
         "messages" | "mentions" | "invitations" => match rest.split_once(':') {
@@ -255,7 +255,7 @@ fn meta(field: &str, value: &str) -> FormCheck {
             let right = matches!(value, "direct" | "group" | "supergroup");
             right.then_some(()).ok_or("no kind of a room")
         }
-        "status" | "bot_mode" | "encrypted" | "resets" => flag(value),
+        "status" | "bot_mode" | "encrypted" | "resets" | "live" => flag(value),
         "type" | "last_sender" => match value {
             "" => Ok(()),
             name => id(name),

@@ -80,6 +80,8 @@ pub(crate) struct ListedRoom {
     pub created: i64,
     /// When its last message was accepted (microseconds), and that message's time (milliseconds).
     pub last: Option<(u64, i64)>,
+    /// The user's preferences of it, each with its value as JSON.
+    pub preferences: Vec<(String, String)>,
 }
 
 /// A user's slot.
@@ -97,6 +99,8 @@ pub(crate) struct UserShown {
     pub left: BTreeMap<String, String>,
     /// How many holes and mentions there are.
     pub marks: usize,
+    /// How many fields the preferences of all rooms take.
+    pub preferences: usize,
     /// Whether the user was deleted and still has to leave rooms.
     pub leaving: bool,
     /// What can't be read of it.
@@ -114,6 +118,8 @@ pub(crate) struct MemberShown {
     pub epoch: u64,
     /// The base of the membership.
     pub base: u64,
+    /// What the user's slot holds of the room: the read position, and (not of a supergroup) the unread messages.
+    pub read: Option<(i64, Option<u64>)>,
 }
 
 /// A room's slot.
@@ -163,8 +169,9 @@ impl Audit {
             let Some(record) = slot.record_of(room.as_str()) else {
                 continue;
             };
+            let shown = listed(room.as_str(), &record, slot.preferences_of(room.as_str()));
             if record.head.is_some() {
-                rooms.push(listed(room.as_str(), &record));
+                rooms.push(shown);
                 continue;
             }
             let keys = RoomKeys::new(app, &room);
@@ -189,7 +196,7 @@ impl Audit {
             let mut head = redis::cmd("HGET");
             head.arg(keys.meta()).arg("head");
             asked.push(Item::Plain(head));
-            supers.push(listed(room.as_str(), &record));
+            supers.push(shown);
         }
         let mut answers = self.redis.send_each(&asked).await?.into_iter();
         for room in &mut supers {
@@ -218,6 +225,7 @@ impl Audit {
             supers,
             left: slot.left,
             marks: slot.marks.len(),
+            preferences: slot.prefs.len(),
             leaving: slot.leaving,
             unreadable,
         }))
@@ -248,9 +256,11 @@ impl Audit {
                 state: entry.state,
                 epoch: entry.epoch,
                 base: entry.base,
+                read: None,
             })
         });
-        let first = first.collect();
+        let mut first: Vec<MemberShown> = first.collect();
+        self.add_reads(app, room, &mut first).await?;
         let pending = counted(next()?)?;
         let mut jobs = first_pairs(next()?, most)?;
         jobs.retain(|(job, _)| job.bytes().all(|byte| byte.is_ascii_digit()));
@@ -273,6 +283,44 @@ impl Audit {
         };
         let nothing = shown.meta.is_empty() && shown.members == 0 && shown.pending == 0;
         Ok((!nothing || list.total > 0).then_some(shown))
+    }
+}
+
+impl Audit {
+    /// Adds to members of a room how far each has read. Of a member whose record can't be read nothing is added.
+    async fn add_reads(&self, app: &AppId, room: &Enc, members: &mut [MemberShown]) -> Result<()> {
+        let get = |key: String| {
+            let mut get = redis::cmd("HGET");
+            get.arg(key).arg(room.as_str());
+            Item::Plain(get)
+        };
+        let items: Vec<Item> = members
+            .iter()
+            .flat_map(|member| {
+                let keys = UserKeys::new(app, &Enc::stored(member.user.as_str()));
+                [get(keys.rooms()), get(keys.supers())]
+            })
+            .collect();
+        let mut answers = self.redis.send_each(&items).await?.into_iter();
+        for member in members {
+            let mut record = || -> Result<Option<String>> {
+                let answer = readable(answers.next().unwrap_or(Ok(Value::Nil)))?;
+                match answer {
+                    None | Some(Value::Nil) => Ok(None),
+                    Some(value) => Ok(Some(text_or_escaped(&bytes(value)?))),
+                }
+            };
+            let (kept, counted) = (record()?, record()?);
+            let kept = kept.and_then(|record| AuditRecord::of_room(&record).ok());
+            let counted = counted.and_then(|record| AuditRecord::of_supergroup(&record).ok());
+            let of_this = |record: &AuditRecord| record.epoch == member.epoch;
+            member.read = match (kept.filter(of_this), counted.filter(of_this)) {
+                (Some(record), _) => Some((record.read, Some(record.unread()))),
+                (None, Some(record)) => Some((record.read, None)),
+                (None, None) => None,
+            };
+        }
+        Ok(())
     }
 }
 
@@ -350,7 +398,7 @@ fn ask_room(room: &mut ListedRoom, mut numbers: Reply) -> Result<()> {
     Ok(())
 }
 
-fn listed(room: &str, record: &AuditRecord) -> ListedRoom {
+fn listed(room: &str, record: &AuditRecord, preferences: Vec<(String, String)>) -> ListedRoom {
     ListedRoom {
         room: room.to_owned(),
         state: record.state,
@@ -370,5 +418,6 @@ fn listed(room: &str, record: &AuditRecord) -> ListedRoom {
         count: CountPref::at_end(&record.flags).1,
         created: record.created(),
         last: record.last.map(|last| (last.at, last.time)),
+        preferences,
     }
 }

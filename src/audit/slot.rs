@@ -108,6 +108,10 @@ impl Slot {
         let mut list = Reply::new(value)?;
         while !list.is_empty() {
             let (field, value) = (bytes(list.value()?)?, bytes(list.value()?)?);
+            if what == "counts" && field == b"live" {
+                // The mark of a watched user, which is no count.
+                continue;
+            }
             let form = SlotKind::User.check(what, &field, &value);
             if form.is_ok() || matches!(what, "counts" | "refs" | "marks" | "rooms" | "supers") {
                 map.insert(text_or_escaped(&field), text_or_escaped(&value));
@@ -268,6 +272,19 @@ impl Slot {
             (Some(one), _) => Some(one),
             (None, two) => two,
         }
+    }
+
+    /// The user's preferences of a room, each with its value as JSON. They stand in `prefs` as `stamp|JSON`.
+    pub(super) fn preferences_of(&self, room: &str) -> Vec<(String, String)> {
+        let start = format!("{room}|");
+        let fields = self.prefs.range(start.clone()..);
+        fields
+            .map_while(|(field, stored)| Some((field.strip_prefix(&start)?, stored)))
+            .map(|(preference, stored)| {
+                let (_, value) = stored.split_once('|').unwrap_or(("", stored));
+                (preference.to_owned(), value.to_owned())
+            })
+            .collect()
     }
 
     /// The letters of preferences, and the digit of the count preference, that a record has to have. Where the preferences can't

@@ -1,5 +1,5 @@
 //! `unread demo`: a pod with the example configuration, a private Redis that is thrown away at the end, and sample data. It
-//! prints calls to paste. The environment sets what concerns the server and the log.
+//! prints the address of a page to try it, and calls to paste. The environment sets what concerns the server and the log.
 
 mod calls;
 
@@ -15,13 +15,14 @@ use crate::app::{App, Stop};
 use crate::config::{self, Config, Flags};
 use crate::demo::{self, private_redis, send_sample};
 use crate::http;
+use crate::pages::chat::Chat;
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
     /// Address of the vendor endpoints and of /v1; port 0: any free one
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Address of /livez, /readyz, /metrics and /openapi.yaml
+    /// Address of the console, /livez, /readyz, /metrics and /openapi.yaml
     #[arg(long, value_name = "HOST:PORT")]
     admin_listen: Option<String>,
 }
@@ -66,7 +67,7 @@ async fn run_in(config: Config, signals: Signals) -> Result<(), Failure> {
     let stop = signals.stop();
     tokio::pin!(stop);
     let app = tokio::select! {
-        app = App::build(config) => app.map_err(|error| error.to_string())?,
+        app = App::build_with(config, Some(Chat::new(demo.clone()))) => app.map_err(|error| error.to_string())?,
         _ = &mut stop => return Ok(()),
     };
     let (listen, admin) = (reachable(app.listen()), reachable(app.admin_listen()));

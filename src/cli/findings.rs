@@ -7,6 +7,7 @@ use super::output::{counted, print};
 use crate::audit::{Audit, Drift, Progress, Scope, UnreadableData};
 use crate::config::Config;
 use crate::error::Error;
+use crate::inspector::unreadable_row;
 use crate::keys::decode;
 
 /// So much of what can't be read is named; the rest is counted.
@@ -69,22 +70,6 @@ fn printable(text: &str) -> String {
         short.push('…');
     }
     short
-}
-
-/// The fields that differ, in a document. `names`: of the value that is stored and of the one that should be.
-pub(super) fn drift_rows(drift: &[Drift], names: [&str; 2]) -> Vec<Value> {
-    let [stored, expected] = names;
-    let beginning = |text: &str| text.chars().take(VALUE * 10).collect::<String>();
-    let row = |drift: &Drift| {
-        json!({
-            "key": drift.key,
-            "field": beginning(&drift.field),
-            "part": drift.part,
-            stored: drift.stored.as_deref().map(beginning),
-            expected: drift.expected.as_deref().map(beginning),
-        })
-    };
-    drift.iter().map(row).collect()
 }
 
 /// A JSON document whose lists are printed row by row, so that they need not be held. Prints nothing if the command prints text.
@@ -173,15 +158,6 @@ impl UnreadableShown {
             sums.insert("unreadable_total".into(), total.into());
         }
     }
-}
-
-/// Something that can't be read, in a document.
-pub(super) fn unreadable_row(unreadable: &UnreadableData) -> Value {
-    json!({
-        "key": unreadable.key, "field": unreadable.field, "reason": unreadable.why, "stored": unreadable.stored,
-        "log": (!unreadable.log.is_empty()).then_some(&unreadable.log),
-        "repaired_by": if unreadable.derived { "rebuild" } else { "rebuild --mend" },
-    })
 }
 
 /// `unread:v1:{demo:u:alice}:counts tag:x: not a number from 0 to 2^53: "many" (#1a2b3c4d in logs)`

@@ -7,13 +7,13 @@ use super::args::ScopeArgs;
 use super::connect::readable;
 use super::exit::{Failure, well_if};
 use super::findings::{
-    JsonLists, UnreadableShown, check_known, drift_line, drift_rows, failed, looked_at, sums,
-    unreadable_row, unreadable_text,
+    JsonLists, UnreadableShown, check_known, drift_line, failed, looked_at, sums, unreadable_text,
 };
 use super::output::{counted, print};
 use super::process::on_runtime;
 use super::progress::Meter;
 use crate::audit::{Finding, Mended, Repair, Repairer, Scope};
+use crate::inspector::{drift_rows, unreadable_row};
 use crate::keys::decode;
 use crate::names::AppId;
 

@@ -18,7 +18,7 @@ pub(super) struct ServeArgs {
     /// Address of the vendor endpoints and of /v1; port 0: any free one, which the log names
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Address of /livez, /readyz, /metrics and /openapi.yaml
+    /// Address of the console, /livez, /readyz, /metrics and /openapi.yaml
     #[arg(long, value_name = "HOST:PORT")]
     admin_listen: Option<String>,
     /// The Redis to use; without it and without redis.url, a private redis-server that the pod starts

@@ -7,13 +7,14 @@ use super::args::ScopeArgs;
 use super::connect::readable;
 use super::exit::{Failure, well_if};
 use super::findings::{
-    JsonLists, UnreadableShown, check_known, drift_line, drift_rows, failed, looked_at, sums,
+    JsonLists, UnreadableShown, check_known, drift_line, failed, looked_at, sums,
 };
 use super::output::{counted, print};
 use super::process::on_runtime;
 use super::progress::Meter;
 use crate::audit::{Audit, Finding, Scope};
 use crate::config::Config;
+use crate::inspector::drift_rows;
 use crate::keys::decode;
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use super::section::{Credential, SectionKind, Sections};
 use super::settings::{AppSettings, RedisConfig, ServerConfig, UsersConfig};
 use super::table::{Problems, Table};
 use super::tree::TreeNode;
-use super::{AppConfig, Config, ConfigError, HistoryConfig, LogConfig, RedisAddress};
+use super::{AppConfig, Config, ConfigError, HistoryConfig, LiveConfig, LogConfig, RedisAddress};
 
 /// Reads the whole tree; `earlier` are the problems found while it was put together.
 pub(super) fn config(
@@ -21,6 +21,7 @@ pub(super) fn config(
     let server = server(root.table_or_empty("server"));
     let redis = redis(root.table_or_empty("redis"));
     let history = HistoryConfig::read_all(root.table_or_empty("history"));
+    let live = LiveConfig::read_all(root.table_or_empty("live"));
     let log = LogConfig::read_all(root.table_or_empty("log"));
     let apps = root.tables("apps").into_iter().enumerate();
     let apps: Vec<(usize, AppConfig)> = apps
@@ -34,6 +35,7 @@ pub(super) fn config(
             server: server?,
             redis: redis?,
             history: history?,
+            live: live?,
             log: log?,
             apps: apps.into_iter().map(|(_, app)| app).collect(),
         })

@@ -3,7 +3,7 @@
 use super::SectionKind;
 use super::schema::{Row, Settings as _};
 use super::settings::{
-    AppSettings, HistoryConfig, LogConfig, RedisConfig, ServerConfig, UsersConfig,
+    AppSettings, HistoryConfig, LiveConfig, LogConfig, RedisConfig, ServerConfig, UsersConfig,
 };
 
 /// Every setting with its path: `server.listen`, `apps.rate_limit.burst`.
@@ -13,6 +13,7 @@ pub(crate) fn reference(dialects: &[&SectionKind]) -> Vec<(String, Row)> {
         ("server", ServerConfig::rows()),
         ("redis", RedisConfig::rows()),
         ("history", HistoryConfig::rows()),
+        ("live", LiveConfig::rows()),
         ("log", LogConfig::rows()),
         ("apps", AppSettings::rows()),
         ("apps.users", UsersConfig::rows()),

@@ -331,6 +331,37 @@ impl Rule<Secret> for NeededSecret {
     }
 }
 
+/// A secret that may be left out.
+pub(crate) struct OptionalSecret(pub TextCheck);
+
+impl Rule<Option<Secret>> for OptionalSecret {
+    fn read(&self, table: &mut Table<'_>, key: &str) -> Option<Option<Secret>> {
+        let secret = table.secret(key);
+        if let Some(Err(why)) = secret.as_ref().map(|secret| (self.0)(&secret.0)) {
+            table.problem(key, why);
+        }
+        Some(secret)
+    }
+
+    fn show(&self, printer: &mut Printer, key: &str, value: &Option<Secret>) {
+        if value.is_some() {
+            printer.secret(key);
+        }
+    }
+
+    fn secrets<'a>(&self, key: &str, value: &'a Option<Secret>) -> Vec<(String, &'a Secret)> {
+        let secret = value.as_ref().map(|secret| (key.to_owned(), secret));
+        secret.into_iter().collect()
+    }
+
+    fn row(&self, key: &'static str, help: String) -> Row {
+        Row {
+            secret: true,
+            ..row(key, help, "text, default none")
+        }
+    }
+}
+
 /// A list of secrets; none by default.
 pub(crate) struct Secrets;
 

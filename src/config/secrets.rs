@@ -82,6 +82,9 @@ fn published(dialects: &[&SectionKind]) -> HashSet<String> {
 /// Every secret of the configuration and the setting it stands in.
 fn all(config: &Config) -> Vec<(String, String)> {
     let mut all = Vec::new();
+    for (key, secret) in config.server.secrets() {
+        all.push((format!("server.{key}"), secret.0.clone()));
+    }
     if let Some(url) = &config.redis.url {
         let passwords = RedisAddress::parse(&url.0).map(passwords);
         let passwords = passwords.unwrap_or_default().into_iter();

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::printer::{Printer, masked};
-use super::rules::{Choice, Derived, File, Inline, Networks, Number, Secrets, Text, Texts};
+use super::rules::{
+    Choice, Derived, File, Inline, Networks, Number, OptionalSecret, Secrets, Text, Texts,
+};
 use super::schema::{Row, Rule, settings};
 use super::table::Table;
 use super::{RedisAddress, Secret};
@@ -20,9 +22,12 @@ settings! {
     pub(crate) struct ServerConfig {
         /// `host:port` of the vendor endpoints and of `/v1`. With port 0 the system chooses a free port, and the log names it.
         listen: String = Text("127.0.0.1:8080", address),
-        /// `host:port` of `/livez`, `/readyz`, `/metrics` and `/openapi.yaml`. It has no credentials: keep it away from the
-        /// public.
+        /// `host:port` of the console (`/`), `/livez`, `/readyz`, `/metrics` and `/openapi.yaml`. Without `admin_token` it has
+        /// no credentials: keep it away from the public.
         admin_listen: String = Text("127.0.0.1:9090", address),
+        /// The token of the admin address: what the console shows and `/metrics` want it as bearer token. `/livez`, `/readyz`
+        /// and the API's description want none. Without it, whoever reaches the address sees the names of users and rooms.
+        admin_token: Option<Secret> = OptionalSecret(header_text),
         /// Number of HTTP worker threads; 0: one for each core.
         workers: usize = Number(0, 0..=512),
         /// The most events that one `POST /v1/events` may hold.
@@ -141,6 +146,28 @@ settings! {
         text_characters: u32 = Number(1_000, 0..=100_000),
         /// Hours for which the key of an event is known at least; twice as many at most.
         key_hours: u32 = Number(24, 1..=8_760),
+    }
+}
+
+settings! {
+    /// `[live]`: streams of counts as they change.
+    pub(crate) struct LiveConfig {
+        /// The most streams that the pod holds open at once; 0: none. Four of five connections at most are streams, whatever
+        /// stands here. A stream beyond them is told at once that the pod is full.
+        max_streams: usize = Number(10_000, 0..=1_000_000),
+        /// The most of them that one app may have.
+        max_streams_per_app: usize = Number(10_000, 0..=1_000_000),
+        /// The most users that one stream may watch.
+        max_users: usize = Number(5_000, 1..=100_000),
+        /// The least milliseconds between two updates of a user on a stream. In between, changes come together.
+        window_ms: u64 = Number(50, 1..=10_000),
+        /// Milliseconds between two beats on a stream, on average.
+        beat_ms: u64 = Number(20_000, 100..=60_000),
+        /// Seconds after which a stream ends at the latest. Each ends at a moment of its own in the second half of them, so that
+        /// not all come back at once.
+        max_seconds: u64 = Number(1_800, 1..=86_400),
+        /// The cookie in which a browser sends a user token to `/v1/live`; empty: none.
+        token_cookie: String = Text("", cookie_name),
     }
 }
 
@@ -299,6 +326,20 @@ fn header_name(name: &str) -> Result<(), String> {
     legal.then_some(()).ok_or_else(|| {
         "must be the name of a header, such as `x-forwarded-for` or `forwarded`".into()
     })
+}
+
+fn cookie_name(name: &str) -> Result<(), String> {
+    let part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (name.len() <= 64 && name.bytes().all(part))
+        .then_some(())
+        .ok_or_else(|| "must be the name of a cookie, such as `unread_token`".into())
+}
+
+fn header_text(text: &str) -> Result<(), String> {
+    let legal = text.bytes().all(|b| b.is_ascii_graphic());
+    legal
+        .then_some(())
+        .ok_or_else(|| "must be of printable ASCII without blanks".into())
 }
 
 fn log_filter(text: &str) -> Result<(), String> {

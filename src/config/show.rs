@@ -7,10 +7,11 @@ use super::schema::Settings;
 /// The configuration as TOML, defaults filled in and secrets shown as `****`.
 pub(crate) fn effective(config: &Config) -> String {
     let mut printer = Printer::new();
-    let sections: [(&str, &dyn Settings); 4] = [
+    let sections: [(&str, &dyn Settings); 5] = [
         ("[server]", &config.server),
         ("[redis]", &config.redis),
         ("[history]", &config.history),
+        ("[live]", &config.live),
         ("[log]", &config.log),
     ];
     for (head, section) in sections {

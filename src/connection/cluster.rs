@@ -123,6 +123,11 @@ impl Cluster {
         known(self.map())
     }
 
+    /// The node that has `slot`, if it is known now.
+    pub(super) fn known_owner(&self, slot: u16) -> Option<Arc<Node>> {
+        self.map().owners.get(usize::from(slot)).cloned().flatten()
+    }
+
     /// The node that a redirect names. `moved`: the slot that the node has for good, which goes into the map at once.
     pub(super) fn redirected(
         &self,

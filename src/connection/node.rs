@@ -152,6 +152,11 @@ impl Node {
         })
     }
 
+    /// How connections to it are made.
+    pub(super) fn dialer(&self) -> Arc<Dialer> {
+        Arc::clone(&self.dialer)
+    }
+
     /// One that may be [retired](Self::retire).
     pub(super) fn retirable(self) -> Self {
         Self {

@@ -14,6 +14,7 @@ use crate::connection::Redis;
 use crate::counts::room::{Job, Membership, names};
 use crate::engine::faults::Faults;
 use crate::engine::members::{LONGEST, MemberList, MemberLists};
+use crate::engine::onlookers::Onlookers;
 use crate::engine::reply::Reply;
 use crate::engine::snapshot::Snapshot;
 use crate::error::{Error, Result};
@@ -36,6 +37,7 @@ pub(super) struct Delivery {
     redis: Redis,
     lists: Arc<MemberLists>,
     faults: Faults,
+    onlookers: Arc<Onlookers>,
     metrics: Arc<Metrics>,
 }
 
@@ -44,12 +46,14 @@ impl Delivery {
         redis: Redis,
         lists: Arc<MemberLists>,
         faults: Faults,
+        onlookers: Arc<Onlookers>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             redis,
             lists,
             faults,
+            onlookers,
             metrics,
         }
     }

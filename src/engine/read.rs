@@ -5,6 +5,7 @@
 mod concerned;
 mod details;
 mod fields;
+mod live;
 mod overview;
 mod peers;
 mod room;
@@ -27,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::quota::Limit;
 
 pub(crate) use concerned::{Concern, ConcernedTotals, MOST_CONCERNED};
+pub(crate) use live::Shown;
 pub(crate) use user::RoomRows;
 
 /// How long a call waits for its charge if the limit may be on another node than the user's slot.

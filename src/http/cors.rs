@@ -50,6 +50,11 @@ impl Origins {
         self.any
     }
 
+    /// Whether a page of this origin may read answers; `by_name`: only if the origin itself is named.
+    pub(crate) fn lets(&self, origin: &str, by_name: bool) -> bool {
+        self.any && !by_name || self.named.contains(&*origin.to_ascii_lowercase())
+    }
+
     /// Tells the caller's browser whether its page may read this answer.
     pub(crate) fn tell(&self, req: &HttpRequest, response: &mut HttpResponse) {
         if self.any {
@@ -71,6 +76,23 @@ impl Origins {
                 origin.clone(),
             );
             request::set(response, header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+        }
+    }
+}
+
+impl Origins {
+    /// Lets a page of an origin that is named read this answer although its browser has sent a cookie: `*` names none.
+    pub(crate) fn tell_with_cookies(&self, req: &HttpRequest, response: &mut HttpResponse) {
+        let origin = req.headers().get(header::ORIGIN);
+        let named = |origin: &&HeaderValue| self.lets(origin.to_str().unwrap_or_default(), true);
+        if let Some(origin) = origin.filter(named) {
+            request::set(
+                response,
+                header::ACCESS_CONTROL_ALLOW_ORIGIN,
+                origin.clone(),
+            );
+            let yes = HeaderValue::from_static("true");
+            request::set(response, header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
         }
     }
 }

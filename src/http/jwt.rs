@@ -83,7 +83,7 @@ pub(crate) enum Unusable {
 }
 
 /// A good token: whose it is, what its secret belongs to, and when it expires.
-type Good<T> = (Arc<UserId>, T, u64);
+pub(crate) type Good<T> = (Arc<UserId>, T, u64);
 
 /// Checks tokens. It remembers the good ones until they expire, so that the next call with one needs no cryptography.
 pub(crate) struct Verifier<T: Copy> {
@@ -121,9 +121,15 @@ impl<T: Copy> Verifier<T> {
 
     /// The user that a token names and what its secret belongs to, if it is good at `now` (Unix seconds).
     pub(crate) fn verify(&self, token: &str, now: u64) -> Result<(Arc<UserId>, T), Unusable> {
+        let (user, owner, _) = self.verify_until(token, now)?;
+        Ok((user, owner))
+    }
+
+    /// The same, and when the token expires.
+    pub(crate) fn verify_until(&self, token: &str, now: u64) -> Result<Good<T>, Unusable> {
         if let Some((user, owner, until)) = self.good.get(token) {
             if now < until {
-                return Ok((user, owner));
+                return Ok((user, owner, until));
             }
             self.good.remove(token);
             return Err(Unusable::Untimely);
@@ -151,7 +157,7 @@ impl<T: Copy> Verifier<T> {
             let good = (Arc::clone(&user), owner, until);
             self.good.insert(token.into(), good);
         }
-        Ok((user, owner))
+        Ok((user, owner, until))
     }
 
     /// What a token says, and what the secret belongs to that has signed it.

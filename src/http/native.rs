@@ -2,6 +2,7 @@
 //! errors are problem details (RFC 9457).
 
 mod events;
+mod live;
 mod problem;
 mod reads;
 mod results;
@@ -28,6 +29,8 @@ use crate::http::unserved::Unserved;
 use crate::names::AppId;
 use problem::Problem;
 use users::Users;
+
+pub(crate) use reads::totals;
 
 /// The dialect of the native API.
 pub(crate) struct Native;
@@ -86,7 +89,11 @@ impl Dialect for Native {
         if users::is_users_own(call)
             && let Ok(tenants) = call.tenants::<Tenants>()
         {
-            tenants.users.origins(call).tell(call.req, response);
+            let origins = tenants.users.origins(call);
+            origins.tell(call.req, response);
+            if !call.state.config.live.token_cookie.is_empty() && live::is_stream(call) {
+                origins.tell_with_cookies(call.req, response);
+            }
         }
     }
 
@@ -96,7 +103,7 @@ impl Dialect for Native {
 }
 
 #[rustfmt::skip]
-static ROUTES: [Route; 8] = [
+static ROUTES: [Route; 11] = [
     route(Method::POST, "/v1/events", "POST", "native_events", |call| answered(events::events(call))),
     route(Method::POST, "/v1/unread", "POST", "native_unread", |call| answered(reads::unread(call))),
     route(Method::GET, "/v1/users/{user}/unread", "GET", "native_user_unread", |call| answered(reads::user_unread(call))),
@@ -109,6 +116,9 @@ static ROUTES: [Route; 8] = [
         limit: Some(users::LIMIT),
         handler: |call| answered(reads::me_unread(call)),
     },
+    route(Method::GET, "/v1/live", "GET, POST, OPTIONS", "native_live", |call| answered(live::live(call))),
+    route(Method::POST, "/v1/live", "GET, POST, OPTIONS", "native_live", |call| answered(live::live(call))),
+    route(Method::GET, "/v1/live.js", "GET, HEAD", "native_live_js", |call| answered(live::script(call))),
     route(Method::GET, "/v1/rooms/{room}", "GET", "native_room", |call| answered(rooms::room(call))),
     route(Method::GET, "/v1/rooms/{room}/members", "GET", "native_room_members", |call| answered(rooms::members(call))),
     route(Method::GET, "/v1/rooms/{room}/unread", "GET, POST", "native_room_unread", |call| answered(rooms::unread(call))),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::engine::{Engine, Limits, Reader, Writer};
+use crate::engine::{Engine, Limits, Live, Reader, Writer};
 use crate::error::{Error, Result};
 use crate::http::address::Refusals;
 use crate::http::body::Bodies;
@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub reader: Arc<Reader>,
     /// Takes events in.
     pub writer: Writer,
+    /// The streams of counts.
+    pub live: Live,
     /// The part of the limits that all pods share.
     pub limits: Limits,
     /// The part of the limits of vendor endpoints that this pod keeps.
@@ -45,6 +47,7 @@ impl State {
     pub(crate) fn new(
         config: Arc<Config>,
         engine: Engine,
+        live: Live,
         metrics: Arc<Metrics>,
         endpoints: &[Endpoint],
         tenants: Vec<Tenants>,
@@ -63,6 +66,7 @@ impl State {
             reader: engine.reader,
             writer: engine.writer,
             limits: engine.limits,
+            live,
             metrics,
         }
     }

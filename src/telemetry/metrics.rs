@@ -4,6 +4,7 @@
 mod durations;
 mod labelled;
 mod requests;
+mod sample;
 mod striped;
 
 use std::fmt::Debug;
@@ -24,6 +25,8 @@ use durations::Durations;
 use labelled::{Handles, Labelled};
 use requests::{Collected, Requests};
 use striped::Striped;
+
+pub(crate) use sample::Sample;
 
 /// The content type of [`Metrics::encode`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -51,6 +54,12 @@ pub(crate) struct Metrics {
     rate_limited: Labelled<StageLabel>,
     overloaded: Labelled<CauseLabel>,
     auth_failures: Labelled<ReasonLabel>,
+    live_streams: Gauge,
+    live_users: Gauge,
+    live_notices: Counter,
+    live_updates: Counter,
+    live_silence: Gauge<f64, AtomicU64>,
+    live_ended: Labelled<ReasonLabel>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -221,6 +230,25 @@ impl Metrics {
                 "Calls refused for their credentials",
                 &[],
             ),
+            live_streams: shown.plain("unread_live_streams", "Open streams of counts"),
+            live_users: shown.plain(
+                "unread_live_users",
+                "Users that at least one stream watches",
+            ),
+            live_notices: shown.plain(
+                "unread_live_notices",
+                "Times that Redis said that a watched user's counts had changed",
+            ),
+            live_updates: shown.plain("unread_live_updates", "Counts sent on streams"),
+            live_silence: shown.seconds(
+                "unread_live_silence",
+                "How long ago the Redis server was last heard, on the connection that tells of changes, that has been silent for longest",
+            ),
+            live_ended: shown.labelled(
+                "unread_live_ended",
+                "Streams that the pod has ended, by the reason that it gave",
+                &["draining", "expired", "full", "lifetime"],
+            ),
         };
         shown.0.register(
             "unread_build",
@@ -378,6 +406,38 @@ impl Metrics {
     /// A call was refused because there are too many `reads`, `events`, `bodies` or untaken `answers` at once.
     pub(crate) fn overloaded(&self, cause: &'static str) {
         self.overloaded.add(cause, 1);
+    }
+
+    /// So many streams are open.
+    pub(crate) fn live_streams(&self, count: usize) {
+        self.live_streams
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many users are watched.
+    pub(crate) fn live_users(&self, count: usize) {
+        self.live_users
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Redis has said that a watched user's counts have changed.
+    pub(crate) fn live_notice(&self) {
+        self.live_notices.inc();
+    }
+
+    /// A stream has been sent the counts of a user.
+    pub(crate) fn live_update(&self) {
+        self.live_updates.inc();
+    }
+
+    /// How long the Redis server has said nothing that has been silent for longest.
+    pub(crate) fn live_silence(&self, silence: std::time::Duration) {
+        self.live_silence.set(silence.as_secs_f64());
+    }
+
+    /// The pod has ended a stream, for that reason.
+    pub(crate) fn live_ended(&self, reason: &'static str) {
+        self.live_ended.add(reason, 1);
     }
 
     /// A call was refused for its credentials.

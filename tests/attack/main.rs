@@ -44,6 +44,10 @@ mod heads;
 /// Bodies that are slow or endless, and connections on which nothing happens.
 mod slow;
 
+/// Streams whose readers stop, and streams that are opened and dropped by the thousand.
+#[cfg(target_os = "linux")]
+mod streams;
+
 /// What each of them is told, dialect by dialect.
 mod words;
 

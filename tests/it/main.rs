@@ -52,6 +52,9 @@ mod topology;
 /// The least rights that `docs/redis.md` gives.
 mod rights;
 
+/// Streams of counts as they change.
+mod live;
+
 /// Rate limits: how many calls get through, and what a refusal looks like in each dialect.
 mod limits;
 
@@ -81,6 +84,9 @@ mod deploy;
 
 /// The commands as an operator types them: exit codes, one clear line for each mistake, what is left behind.
 mod cli;
+
+/// The console's calls on the admin port.
+mod console;
 
 /// What the commands beside the pods have in common.
 mod commands;

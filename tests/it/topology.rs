@@ -147,7 +147,7 @@ fn no_right_is_missing_or_given_for_nothing() {
         }
     }
     // Reads of its own, scripts, the look at the version, the pool's checks, and what finds a master or a node.
-    let own = "hmget hget hexists hscan get scan zrange zmscore set wait eval evalsha script|load info ping unwatch role asking";
+    let own = "hmget hget hexists hscan get scan zrange zmscore set wait ssubscribe sunsubscribe eval evalsha script|load info ping unwatch role asking";
     used.extend(own.split(' ').map(str::to_owned));
     used.insert("cluster|slots".to_owned());
     let given: BTreeSet<String> = RIGHTS

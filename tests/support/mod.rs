@@ -34,6 +34,9 @@ mod pod;
 /// A client with a method for each endpoint.
 mod client;
 
+/// Clients of streams.
+pub mod stream;
+
 /// Tokens and signatures.
 mod tokens;
 

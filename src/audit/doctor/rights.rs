@@ -7,7 +7,7 @@ use crate::engine::reply::{Reply, text};
 use crate::{keys, scripts};
 
 /// The commands that pods run; `@` stands for a key. A unit test compares them with the scripts.
-pub(super) const NEEDED: [&str; 39] = [
+pub(super) const NEEDED: [&str; 42] = [
     "EVALSHA 0123456789012345678901234567890123456789 1 @",
     "EVAL x 1 @",
     "SCRIPT LOAD x",
@@ -42,6 +42,9 @@ pub(super) const NEEDED: [&str; 39] = [
     "ZSCORE @ m",
     "ZMSCORE @ m",
     "ZCOUNT @ 0 1",
+    "SPUBLISH @ m",
+    "SSUBSCRIBE @",
+    "SUNSUBSCRIBE @",
     "RPUSH @ v",
     "LPOP @",
     "LLEN @",
@@ -76,8 +79,9 @@ pub(super) fn command_for_least_rights() -> String {
         .map(|command| format!("+{command}"))
         .collect();
     format!(
-        "ACL SETUSER NAME on >PASSWORD resetkeys resetchannels ~{} -@all {}",
+        "ACL SETUSER NAME on >PASSWORD resetkeys resetchannels ~{} &{} -@all {}",
         keys::RIGHTS,
+        keys::ALL,
         all.join(" ")
     )
 }

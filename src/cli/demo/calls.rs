@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::cli::shell::quote;
 use crate::config::AppConfig;
 use crate::http;
 use crate::http::dialect::Sample;
+use crate::shell::quote;
 
 const TTL_SECONDS: u64 = 86_400;
 
@@ -22,7 +22,9 @@ pub(super) fn to_paste(
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let mut out = format!(
-        "\nunread {} is running with sample data; ctrl-c stops it and throws the data away.\n\n\
+        "\n\x20 the demo page                http://{listen}/\n\
+         \x20 the console                  http://{admin}/\n\n\
+         unread {} is running with sample data; ctrl-c stops it and throws the data away.\n\n\
          \x20 the four endpoints and /v1   http://{listen}\n\
          \x20 /livez /readyz /metrics      http://{admin}\n",
         env!("CARGO_PKG_VERSION")
@@ -65,6 +67,25 @@ mod tests {
     use crate::cli::demo::reachable;
     use crate::config::Flags;
     use crate::demo;
+
+    #[test]
+    fn the_first_line_says_where_the_page_is() {
+        let config = demo::config(&Flags::default(), Vec::new(), &http::sections()).unwrap();
+        let (listen, admin) = (
+            "127.0.0.1:1".parse().unwrap(),
+            "127.0.0.1:2".parse().unwrap(),
+        );
+        let text = to_paste(listen, admin, &config.apps[0], None);
+        let mut lines = text.lines().filter(|line| !line.is_empty());
+        let words = |line: Option<&str>| {
+            line.unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(words(lines.next()), "the demo page http://127.0.0.1:1/");
+        assert_eq!(words(lines.next()), "the console http://127.0.0.1:2/");
+    }
 
     #[test]
     fn every_endpoint_gets_a_call_and_an_event_to_paste() {

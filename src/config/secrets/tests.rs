@@ -23,6 +23,8 @@ fn published_short_and_equal_secrets_are_named_and_never_shown() {
     let good = "k3v9x0c2-ye5tq7wb-d81m";
     let file = format!(
         r#"
+[server]
+admin_token = "{good}-6"
 [redis]
 url = "redis+sentinel://:short@h/m?sentinel_password={good}-s"
 [[apps]]
@@ -54,6 +56,7 @@ token_secret = ["{good}-6", "demo-user-secret"]
         ("apps[0].tencent.secret_key", "published"),
         ("apps[0].sendbird.api_tokens[0]", "short"),
         ("apps[1].server_keys[0]", "same as"),
+        ("apps[1].users.token_secret[0]", "same as"),
         ("apps[1].users.token_secret[1]", "published"),
     ];
     let expected = expected.map(|(setting, why)| (setting.to_owned(), why));

@@ -49,6 +49,15 @@ max_age_days = 7
 text_characters = 1000
 key_hours = 24
 
+[live]
+max_streams = 10000
+max_streams_per_app = 10000
+max_users = 5000
+window_ms = 50
+beat_ms = 20000
+max_seconds = 1800
+token_cookie = ""
+
 [log]
 format = "text"
 level = "info"
@@ -59,12 +68,14 @@ level = "info"
 #[test]
 fn the_commented_defaults_of_the_example_are_the_defaults() {
     let example = EXAMPLE;
-    // A default that is commented out is `# name = value`; neither the address of a Redis nor the
-    // files of its certificates have one.
+    // A default that is commented out is `# name = value`; neither the address of a Redis, the
+    // files of its certificates, nor the token of the admin address have one.
     let uncommented: Vec<&str> = example
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(setting) if setting.starts_with("url ") => "",
+            Some(setting) if setting.starts_with("url ") || setting.starts_with("admin_token ") => {
+                ""
+            }
             Some(setting)
                 if ["ca_", "cert_", "key_"]
                     .iter()

@@ -521,6 +521,9 @@ impl<'a> FanOut<'a> {
             call.push(target.base);
             call.push(target.extra());
         }
+        if !self.delivery.onlookers.may_be_watched(self.app) {
+            call.push("");
+        }
         call
     }
 }

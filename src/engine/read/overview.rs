@@ -152,7 +152,7 @@ impl Overview {
     }
 
     /// Puts the numbers of unread rooms where the plain counts don't have them: in data of an earlier version.
-    fn work_out_unread_rooms(&mut self) {
+    pub(super) fn work_out_unread_rooms(&mut self) {
         for kind in PLAIN_KINDS {
             let counts = |record: &&CountedRoom| {
                 record.kind == kind && record.state == 'j' && record.active && record.messages() > 0
@@ -281,7 +281,12 @@ impl Reader {
         Ok(supergroups.into_iter().zip(answers).collect())
     }
 
-    async fn read_overview(&self, app: &AppId, user: &Enc, value: Value) -> Result<Overview> {
+    pub(super) async fn read_overview(
+        &self,
+        app: &AppId,
+        user: &Enc,
+        value: Value,
+    ) -> Result<Overview> {
         let mut reply = Reply::new(value)?;
         let known = !reply.text()?.is_empty();
         let mut overview = Overview {

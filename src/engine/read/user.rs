@@ -55,7 +55,7 @@ impl Reader {
     }
 
     /// The rows of a page of rooms. The user's preferences for its supergroups take a command more.
-    async fn room_rows(
+    pub(super) async fn room_rows(
         &self,
         keys: &UserKeys,
         rows: &RoomRows,

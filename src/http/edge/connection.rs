@@ -29,6 +29,8 @@ const MAX_PIECES: u32 = 64;
 const LINGER: Duration = Duration::from_secs(2);
 /// By how much the edge waits longer for a body than the handler does, so that it is the handler that answers for a late body.
 const BODY_MARGIN: Duration = Duration::from_secs(5);
+/// How long a peer may take nothing of an answer that has no end. It may pause for half a minute.
+const STREAM_PATIENCE: Duration = Duration::from_secs(40);
 /// How long a connection without a place has to show the path of its request, which names the dialect of the refusal.
 const TURN_AWAY: Duration = Duration::from_millis(250);
 
@@ -79,6 +81,8 @@ pub(super) struct Connection {
     body_unwanted: Cell<bool>,
     /// Whether the engine has all of the answer.
     answered: Cell<bool>,
+    /// Whether the answer has no end that is known.
+    streams: Cell<bool>,
     /// How many bytes of its answer are counted in `Answers`.
     holds: Cell<usize>,
 
@@ -122,6 +126,7 @@ impl Connection {
             blocked: Cell::new(false),
             body_unwanted: Cell::new(false),
             answered: Cell::new(false),
+            streams: Cell::new(false),
             holds: Cell::new(0),
             since: Cell::new(now),
             deadline: Cell::new(now.plus(ticks(first_head))),
@@ -247,6 +252,15 @@ impl Connection {
     pub(super) fn answered(&self) {
         self.answered.set(true);
         self.holds.set(0);
+    }
+
+    /// Its answer has no end that is known: it may last, but not for a peer that is gone or takes nothing.
+    pub(super) fn streams(&self) {
+        self.streams.set(true);
+        self.deadline.set(Tick::NEVER);
+        let patience = Patience::new(self.worker.now(), ticks(STREAM_PATIENCE));
+        self.patience.set(patience);
+        self.wire.borrow().streams(STREAM_PATIENCE);
     }
 
     /// Counts its answer in `Answers`, unless it is small.
@@ -456,6 +470,10 @@ impl Keeper for Connection {
         self.blocked.set(false);
         self.body_unwanted.set(false);
         self.answered.set(false);
+        if self.streams.replace(false) {
+            let full = ticks(self.worker.shared.bounds.write_timeout);
+            self.patience.set(Patience::new(self.worker.now(), full));
+        }
     }
 
     fn body_given(&self, bytes: usize) {
@@ -463,6 +481,14 @@ impl Keeper for Connection {
             .set(self.given_bytes.get().saturating_add(bytes));
         self.given_pieces
             .set(self.given_pieces.get().saturating_add(1));
+    }
+
+    fn is_streaming(&self) -> bool {
+        self.streams.get()
+    }
+
+    fn peer_has_gone(&self) {
+        self.cut(Cut::Linger);
     }
 
     fn body_given_whole(&self) {

@@ -211,6 +211,9 @@ impl Answer {
                 Ok(bytes) => Content::Whole(bytes),
                 Err(body) => Content::Stream(body),
             };
+            if let (Some(connection), BodySize::Stream) = (&connection, size) {
+                connection.streams();
+            }
             let held = match (&connection, &content) {
                 (Some(connection), Content::Whole(bytes)) => connection.hold_answer(bytes.len()),
                 _ => None,

@@ -3,8 +3,10 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -17,6 +19,9 @@ use crate::http::unserved::Unserved;
 /// How many bytes are read away of what a peer goes on sending after its last answer. If they were left unread, the kernel would
 /// reset the connection, and the peer might lose the answer.
 const LINGER_BYTES: usize = 32 * 1024 * 1024;
+
+/// How many bytes the kernel may keep of an answer that has no end that is known.
+const SEND_BUFFER: usize = 32 * 1024;
 
 /// What the engine can read next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +50,10 @@ pub(super) trait Keeper: Sized {
     fn request_begins(&self, without_body: bool);
     /// So many bytes of the body go to the engine.
     fn body_given(&self, bytes: usize);
+    /// Whether the answer has no end that is known. It is for nobody once its peer has ended its side.
+    fn is_streaming(&self) -> bool;
+    /// Nobody takes the answer any more: the connection ends.
+    fn peer_has_gone(&self);
     /// All of the body has gone to the engine.
     fn body_given_whole(&self);
     /// Whether the handler wants no more of the body.
@@ -174,6 +183,18 @@ impl Wire {
     pub(super) fn abort(&self) {
         // Where the kernel can't do that, the connection ends as others do.
         let _ = self.stream.set_zero_linger();
+    }
+
+    /// Prepares the socket for an answer that has no end that is known: a peer that is gone without a word is given up after
+    /// this time, and the kernel keeps little of what it has not taken.
+    pub(super) fn streams(&self, patience: Duration) {
+        let socket = SockRef::from(&self.stream);
+        // Where the kernel can't do that, the sweep finds such a peer.
+        let _ = socket.set_send_buffer_size(SEND_BUFFER);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = socket.set_tcp_user_timeout(Some(patience));
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let _ = patience;
     }
 
     /// Writes what the kernel takes.
@@ -452,6 +473,9 @@ impl Wire {
     ) -> Poll<io::Result<Input>> {
         loop {
             let left = match &self.rest {
+                Rest::Nothing if connection.is_streaming() => {
+                    return self.wait_for_end(connection, cx);
+                }
                 Rest::Nothing => return self.wait_for_answer(cx),
                 Rest::Lost => return Poll::Ready(Ok(Input::End)),
                 _ if connection.is_body_unwanted() => return self.lose_rest(),
@@ -522,6 +546,23 @@ impl Wire {
     fn lose_rest(&mut self) -> Poll<io::Result<Input>> {
         self.rest = Rest::Lost;
         Poll::Ready(Ok(Input::End))
+    }
+
+    /// Reads nothing more while the answer goes on. Only looks whether the peer has ended its side.
+    /// If it has, the connection ends at once: the engine would not know until it writes.
+    fn wait_for_end(
+        &mut self,
+        connection: &impl Keeper,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Input>> {
+        let mut byte = [0];
+        let mut byte = ReadBuf::new(&mut byte);
+        match ready!(self.stream.poll_peek(cx, &mut byte))? {
+            0 => connection.peer_has_gone(),
+            // A further request, for after the answer.
+            _ => self.more = true,
+        }
+        Poll::Pending
     }
 
     /// Reads nothing more until the request is answered. Only notes whether something has come.

@@ -13,7 +13,8 @@ use super::{
     Media, Tenants, Times, enter, includes, media_type, named, parameters, parameters_of, users,
 };
 use crate::counts::{ByKind, RoomUnread, Totals, UserUnread};
-use crate::engine::RoomRows;
+use crate::engine::{Reader, RoomRows};
+use crate::error::Error;
 use crate::http::request::{
     Call, Query, decode_segment, json as answer, json_bytes, set, show_limit,
 };
@@ -25,7 +26,7 @@ pub(super) const MAX_USERS: usize = 1_000;
 /// The most rows in one page of a list.
 pub(super) const MAX_ROWS: usize = 10_000;
 /// The most bytes of a body that names users: [`MAX_USERS`] of the longest ids, escaped, fit in.
-const MAX_USERS_BYTES: usize = 2 << 20;
+pub(super) const MAX_USERS_BYTES: usize = 2 << 20;
 
 /// `GET /v1/users/{user}/unread`.
 pub(super) async fn user_unread(call: &Call<'_>) -> Result<HttpResponse, Problem> {
@@ -115,6 +116,17 @@ pub(super) async fn unread(call: &mut Call<'_>) -> Result<HttpResponse, Problem>
     }))
 }
 
+/// One user's totals as `POST /v1/unread` shows them, for the console. None: there is no such user.
+pub(crate) async fn totals(
+    reader: &Reader,
+    app: &AppId,
+    user: &UserId,
+) -> Result<Option<serde_json::Value>, Error> {
+    let totals = reader.totals_of(app, &[user]).await?;
+    let shown = totals.first().and_then(Option::as_ref).map(Families::from);
+    Ok(shown.and_then(|shown| serde_json::to_value(shown).ok()))
+}
+
 /// Reads the body of a call. Answers the users that it names.
 pub(super) async fn read_users(call: &mut Call<'_>, index: usize) -> Result<Vec<UserId>, Problem> {
     if matches!(media_type(call), Some(Media::Other | Media::Lines)) {
@@ -189,8 +201,14 @@ impl From<&ByKind> for Numbers {
     }
 }
 
+/// The stamp of what is shown of a user.
+pub(super) fn stamp(totals: &Totals, rooms: Option<&[RoomUnread]>) -> Result<String, Problem> {
+    let rooms: Option<Vec<_>> = rooms.map(|rooms| rooms.iter().map(RoomAnswer::new).collect());
+    digest(&(&Families::from(totals), &rooms))
+}
+
 #[derive(Serialize)]
-struct Families {
+pub(super) struct Families {
     messages: Numbers,
     mentions: Numbers,
     invitations: Numbers,
@@ -238,7 +256,7 @@ impl<'a> UserAnswer<'a> {
 }
 
 #[derive(Serialize)]
-struct RoomAnswer<'a> {
+pub(super) struct RoomAnswer<'a> {
     room: &'a str,
     kind: &'static str,
     custom_type: Option<&'a str>,
@@ -254,7 +272,7 @@ struct RoomAnswer<'a> {
 }
 
 impl<'a> RoomAnswer<'a> {
-    fn new(room: &'a RoomUnread) -> Self {
+    pub(super) fn new(room: &'a RoomUnread) -> Self {
         Self {
             room: &room.room,
             kind: room.kind.as_str(),
@@ -327,7 +345,7 @@ pub(super) fn ok(body: &impl Serialize) -> HttpResponse {
 }
 
 /// Says where the body stops being JSON, without repeating any of it.
-fn not_json(body: &[u8], fault: NotJson) -> Problem {
+pub(super) fn not_json(body: &[u8], fault: NotJson) -> Problem {
     let (line, column) = LineIndex::new(body).of(fault.read.saturating_sub(1));
     let what = match fault.deep {
         true => "nested too deeply",

@@ -16,7 +16,7 @@ use crate::limiter::{Allowance, Endpoint, Entry};
 use crate::names::{AppId, UserId};
 
 /// The headers that pages send, beside those that every page may.
-pub(super) const HEADERS: &str = "Authorization, If-None-Match";
+pub(super) const HEADERS: &str = "Authorization, If-None-Match, Last-Event-ID, Content-Type";
 
 /// Each user has a limit: a token in a browser must not take up what the app's own calls need.
 pub(super) const LIMIT: Endpoint = Endpoint {
@@ -40,7 +40,7 @@ pub(super) static TOKEN: TokenKind = TokenKind {
 /// What lets users in, and whose pages may read the answers.
 pub(super) struct Users {
     /// Each secret belongs to the app at that place in the configuration.
-    tokens: Verifier<usize>,
+    pub(super) tokens: Verifier<usize>,
     /// By the app's place in the configuration.
     origins: Vec<Origins>,
     /// Those of all apps that take user tokens, for calls that belong to no app.
@@ -71,11 +71,19 @@ impl Users {
         let of_app = call.app.get().and_then(|app| self.origins.get(app));
         of_app.unwrap_or(&self.all)
     }
+
+    /// The origins whose pages may open streams of an app's users.
+    pub(super) fn origins_of(&self, app: usize) -> Option<&Origins> {
+        self.origins.get(app)
+    }
 }
 
 /// Whether a call is one of those of users' own devices, by its path.
 pub(super) fn is_users_own(call: &Call<'_>) -> bool {
-    matches!(call.segments.as_slice(), ["v1", "me", ..])
+    matches!(
+        call.segments.as_slice(),
+        ["v1", "me", ..] | ["v1", "live" | "live.js"]
+    )
 }
 
 /// The app and the user whose token a call has, and the call's entry in the user's limit. Counts a refusal.

@@ -29,6 +29,11 @@ where
             counter.inc_by(n);
         });
     }
+
+    /// The sum of all counters, which are few enough to have a handle each.
+    pub(super) fn total(&self) -> u64 {
+        self.handles.all().map(Counter::get).sum()
+    }
 }
 
 type HandleKey = (&'static str, &'static str, u16);
@@ -51,6 +56,11 @@ impl<M> Default for Handles<M> {
 }
 
 impl<M> Handles<M> {
+    fn all(&self) -> impl Iterator<Item = &M> {
+        let filled = self.slots.iter().filter_map(OnceLock::get);
+        filled.map(|(_, handle)| handle)
+    }
+
     pub(super) fn with(&self, key: &HandleKey, make: impl Fn() -> M, f: impl FnOnce(&M)) {
         let start = hash(key);
         // A few steps are enough: the table is mostly empty.

@@ -65,6 +65,23 @@ impl Requests {
         }
     }
 
+    /// The calls of all known apps whose endpoint and outcome are `wanted`.
+    pub(super) fn of_apps(&self, wanted: fn(&str, Outcome) -> bool) -> u64 {
+        let mut sum = 0;
+        for caller in self.callers.iter().skip(1) {
+            for endpoint in &caller.endpoints {
+                for outcome in Outcome::ALL {
+                    if wanted(endpoint, outcome)
+                        && let Some(place) = caller.place(endpoint, outcome)
+                    {
+                        sum += self.count(place);
+                    }
+                }
+            }
+        }
+        sum
+    }
+
     fn count(&self, place: usize) -> u64 {
         let cells = self.stripes.iter().filter_map(|table| table.get(place));
         cells.map(|cell| cell.load(Ordering::Relaxed)).sum()

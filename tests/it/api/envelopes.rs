@@ -342,7 +342,7 @@ fn the_admin_port_answers_what_is_no_request_of_its_own_in_words() {
             let answer = raw(admin, &request).unwrap();
             in_words_of(Native, status, &answer, path);
         }
-        let known = ["/livez", "/readyz", "/metrics"].contains(&path);
+        let known = ["/livez", "/readyz", "/metrics", "/"].contains(&path);
         for method in ["POST", "OPTIONS", "DELETE", "BREW"] {
             let request =
                 format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

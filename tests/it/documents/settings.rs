@@ -133,7 +133,7 @@ fn is_known(word: &str, known: &Known) -> bool {
         "_characters",
         "_share",
     ];
-    const SECTIONS: [&str; 5] = ["server", "redis", "history", "log", "apps"];
+    const SECTIONS: [&str; 6] = ["server", "redis", "history", "live", "log", "apps"];
     if let Some(variable) = word.strip_prefix("UNREAD_") {
         let path = variable.to_ascii_lowercase().replace("__", ".");
         let path: Vec<&str> = path.split('.').filter(|part| *part != "0").collect();
@@ -144,7 +144,9 @@ fn is_known(word: &str, known: &Known) -> bool {
         && SECTIONS.contains(&section)
     {
         // What ends with a dot is the end of a sentence, or the name of a file.
-        let is_file = word.ends_with(".toml") || word.ends_with(".rs");
+        let is_file = [".toml", ".rs", ".js"]
+            .iter()
+            .any(|end| word.ends_with(end));
         return is_file || known.has(word) || known.is_section(word);
     }
     // Of metrics it is a unit.

@@ -15,10 +15,11 @@ const METHODS: [&str; 8] = [
     "get", "put", "post", "delete", "options", "head", "patch", "trace",
 ];
 /// Headers that answers may have without a word: those of HTTP itself and of CORS.
-const USUAL: [&str; 7] = [
+const USUAL: [&str; 8] = [
     "allow",
     "connection",
     "content-length",
+    "transfer-encoding",
     "content-type",
     "date",
     "keep-alive",

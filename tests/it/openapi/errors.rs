@@ -181,6 +181,12 @@ fn wrong_calls(app: &App, operation: &Operation, good: &Call) -> Vec<(&'static s
             }
         }
     });
+    if operation.id.ends_with("Live") {
+        add("an answer that is no stream", &|call| {
+            call.headers
+                .push(("Accept".into(), "application/json".into()));
+        });
+    }
     if operation.id == "getMyUnread" {
         let (secret, soon) = (&app.keys.user_secret, now_seconds() + 3600);
         for (user, end) in [("nobody", soon), ("alice", 1)] {

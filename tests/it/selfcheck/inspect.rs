@@ -24,6 +24,7 @@ async fn inspect_shows_what_its_redis_cli_lines_show() {
             {"type": "room.updated", "room": "left"},
             {"type": "member.joined", "room": "left", "users": ["alice"]},
             {"type": "member.left", "room": "left", "user": "alice"},
+            {"type": "pref.updated", "room": "group", "user": "alice", "sticky": true},
         ]))
         .await;
     let ran = scene.run("inspect", &["--app", "app-0", "--user", "alice", "--json"]);
@@ -103,6 +104,15 @@ async fn inspect_shows_what_its_redis_cli_lines_show() {
             .starts_with(shown["tombstones"]["list"][0]["epoch"].as_str().unwrap())
     );
 
+    let preferences = hash(&text(&shown["preferences"]["redis_cli"]));
+    assert_eq!(
+        shown["preferences"]["count"],
+        preferences.as_object().unwrap().len()
+    );
+    let stored = text(&preferences["group|sticky"]);
+    assert_eq!(stored.split_once('|').unwrap().1, "true");
+    assert_eq!(group["preferences"], json!({"sticky": true}));
+
     // A room, by a name that a shell would trip over.
     let ran = scene.run(
         "inspect",
@@ -120,7 +130,11 @@ async fn inspect_shows_what_its_redis_cli_lines_show() {
         assert_eq!(member["epoch"], epoch);
     }
     let ran = scene.run("inspect", &["--app", "app-0", "--room", "group", "--json"]);
+    let of_alice = (group["read"].clone(), group["unread"].clone());
     let shown = ran.json();
+    let members = shown["members"]["list"].as_array().unwrap();
+    let alice = members.iter().find(|one| one["user"] == "alice").unwrap();
+    assert_eq!((alice["read"].clone(), alice["unread"].clone()), of_alice);
     assert_eq!(shown["meta"]["fields"]["head"], "6");
     let fields = shown["meta"]["fields"].as_object().unwrap();
     let values: Vec<&str> = fields

@@ -277,6 +277,8 @@ async fn every_outcome_is_there_from_the_start() {
             "native_unread",
             "native_user_unread",
             "native_me_unread",
+            "native_live",
+            "native_live_js",
             "native_room",
             "native_room_members",
             "native_room_unread",

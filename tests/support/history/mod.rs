@@ -170,6 +170,11 @@ impl History {
         check::results(events, &reply, expected, false)
     }
 
+    /// All users that there can be.
+    pub fn everybody(&self) -> &[String] {
+        &self.universe.everybody
+    }
+
     /// How many events were sent so far.
     pub fn events(&self) -> usize {
         self.sent.len()

@@ -1,7 +1,7 @@
 //! Lines for a shell to paste.
 
 /// A word as a shell takes it, whatever is in it.
-pub(super) fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_./:@%+=,-".contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {
         word.to_owned()

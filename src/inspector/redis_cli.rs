@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::exit::Failure;
-use super::shell::quote;
 use crate::config::{Destination, Host, RedisAddress, RedisConfig};
+use crate::shell::quote;
 
 /// `redis-cli` with what it needs to get to one Redis.
 pub(super) struct RedisCli {
@@ -15,10 +14,9 @@ pub(super) struct RedisCli {
 
 impl RedisCli {
     /// For the address in the configuration.
-    pub(super) fn new(config: &RedisConfig) -> Result<Self, Failure> {
+    pub(super) fn new(config: &RedisConfig) -> Result<Self, String> {
         let url = config.url.as_ref().map_or("", |url| url.0.as_str());
-        let address =
-            RedisAddress::parse(url).map_err(|why| Failure::Failed(format!("redis.url {why}")))?;
+        let address = RedisAddress::parse(url).map_err(|why| format!("redis.url {why}"))?;
         let tls = tls(config, &address);
         let mut words = vec!["redis-cli".to_owned()];
         let mut sentinel_password = false;

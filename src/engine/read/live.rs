@@ -1,0 +1,143 @@
+//! What streams show of watched users.
+
+use futures_util::{StreamExt, stream};
+use redis::Value;
+
+use super::Reader;
+use super::fields::{ALL_FAMILIES, PLAIN_KINDS, field};
+use super::user::RoomRows;
+use crate::connection::Item;
+use crate::counts::{Kind, RoomUnread, Totals};
+use crate::error::{Error, Result};
+use crate::keys::{Enc, ONLOOKERS, RoomKeys, UserKeys, encode};
+use crate::names::{AppId, UserId};
+use crate::scripts;
+
+/// How many users of one batch are worked out at the same time: only those in supergroups, or with rooms, take more round trips.
+const AT_ONCE: usize = 16;
+
+/// What streams show of one user.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// All totals: zeros of an unknown user.
+    pub totals: Totals,
+    /// The joined active rooms by id, if they were asked for.
+    pub rooms: Option<Vec<RoomUnread>>,
+}
+
+impl Reader {
+    /// Says to all pods that these apps have streams.
+    pub(crate) async fn tell_onlookers(&self, apps: &[&AppId]) -> Result<()> {
+        let items: Vec<Item> = apps
+            .iter()
+            .map(|app| {
+                let mut publish = redis::cmd("SPUBLISH");
+                publish.arg(ONLOOKERS).arg(app.as_str());
+                Item::Plain(publish)
+            })
+            .collect();
+        self.redis.send_each(&items).await.map(drop)
+    }
+
+    /// Has the next change of each of these supergroups told.
+    pub(crate) async fn watch_rooms(&self, app: &AppId, rooms: &[Enc]) -> Result<()> {
+        let items: Vec<Item> = rooms
+            .iter()
+            .map(|room| Item::Script(scripts::ROOM_WATCH.call(&[RoomKeys::new(app, room).meta()])))
+            .collect();
+        self.redis.send_each(&items).await.map(drop)
+    }
+
+    /// Reads users that are watched, each with or without rooms, and which supergroups each is in; and has the next change of each of them told. Such a call is no
+    /// read that a caller waits for: it takes no place among these.
+    pub(crate) async fn watch(
+        &self,
+        app: &AppId,
+        users: Vec<(UserId, bool)>,
+    ) -> Result<Vec<Result<(Shown, Vec<Enc>)>>> {
+        // Before the counts are read: a migration may end meanwhile.
+        let is_old = self.redis.is_old();
+        let items: Vec<Item> = users
+            .iter()
+            .map(|(user, rooms)| watch_item(app, user, *rooms || is_old))
+            .collect();
+        let answers = match self.redis.send_each(&items).await {
+            // Where no mark can be set, nothing changes either.
+            Err(Error::Unavailable(why)) if why.trouble.is_of_writes() => {
+                let items: Vec<Item> = users
+                    .iter()
+                    .map(|(user, rooms)| {
+                        let what = if *rooms || is_old { "co" } else { "c" };
+                        Self::overview_item(app, &encode(user.as_str()), what)
+                    })
+                    .collect();
+                self.redis.send_each(&items).await?
+            }
+            answers => answers?,
+        };
+        let shown = users.into_iter().zip(answers);
+        let shown =
+            shown.map(|((user, rooms), answer)| self.shown(app, user, rooms, is_old, answer));
+        Ok(stream::iter(shown).buffered(AT_ONCE).collect().await)
+    }
+
+    async fn shown(
+        &self,
+        app: &AppId,
+        user: UserId,
+        rooms: bool,
+        is_old: bool,
+        answer: Result<Value>,
+    ) -> Result<(Shown, Vec<Enc>)> {
+        let name = encode(user.as_str());
+        let keys = UserKeys::new(app, &name);
+        let mut overview = match answer {
+            Ok(answer) => self.read_overview(app, &name, answer).await,
+            Err(error) => Err(error),
+        };
+        if let (true, Ok(overview)) = (is_old, &mut overview) {
+            overview.work_out_unread_rooms();
+        }
+        let overview = self.faults.at_slot(overview, || keys.counts())?;
+        if !overview.known {
+            let rooms = rooms.then(Vec::new);
+            let shown = Shown {
+                rooms,
+                ..Shown::default()
+            };
+            return Ok((shown, Vec::new()));
+        }
+        let supergroups = overview.records.iter();
+        let supergroups = supergroups.filter(|record| record.kind == Kind::Supergroup);
+        let supergroups = supergroups.map(|record| record.room.clone()).collect();
+        let totals = self
+            .faults
+            .at_key(overview.totals(None), || keys.counts())?;
+        let rooms = match rooms {
+            true => Some(
+                self.room_rows(&keys, &RoomRows::default(), overview.records)
+                    .await?,
+            ),
+            false => None,
+        };
+        Ok((Shown { totals, rooms }, supergroups))
+    }
+
+    /// Logs why a watched user can't be read, if that is for what is stored.
+    pub(crate) fn complain(&self, error: &Error) {
+        self.faults.complain(error);
+    }
+}
+
+fn watch_item(app: &AppId, user: &UserId, rooms: bool) -> Item {
+    let keys = UserKeys::of(app, user);
+    let call =
+        scripts::USER_WATCH.call(&[keys.counts(), keys.rooms(), keys.supers(), keys.marks()]);
+    let mut call = call.arg(if rooms { "1" } else { "0" });
+    for kind in PLAIN_KINDS {
+        for family in ALL_FAMILIES {
+            call.push(field(family, kind, ""));
+        }
+    }
+    Item::Script(call)
+}

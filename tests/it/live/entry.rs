@@ -1,0 +1,321 @@
+//! Who gets a stream, and how one ends.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{group, message};
+use crate::support::stream::Events;
+use crate::support::{App, Config, Own, app, eventually, now_seconds, user_token};
+
+/// The status and body of a call that opens no stream.
+async fn refused(request: reqwest::RequestBuilder) -> (u16, String) {
+    let reply = App::send(request).await;
+    assert_eq!(
+        reply.header("content-type"),
+        Some("application/problem+json")
+    );
+    (
+        reply.status,
+        reply.body["detail"].as_str().unwrap().to_owned(),
+    )
+}
+
+fn token(app: &App, user: &str, seconds: i64) -> String {
+    let until = now_seconds().checked_add_signed(seconds).unwrap();
+    user_token(&app.keys.user_secret, user, until)
+}
+
+/// A stream that says goodbye at once: the reason.
+async fn goodbye(mut stream: Events) -> String {
+    let bye = stream.next().await.unwrap();
+    assert_eq!(bye.name, "bye");
+    assert_eq!(bye.data["retry_ms"].as_u64(), stream.retry);
+    assert!(stream.next().await.is_none());
+    bye.data["reason"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_user_sees_its_own_counts_by_a_token_in_any_of_three_places() {
+    let Own {
+        app,
+        pod,
+        config,
+        redis: _redis,
+        ..
+    } = Own::start("[live]\ntoken_cookie = \"unread_token\"\n");
+    app.must(&group("r", &["alice", "bob"])).await;
+    app.must(&message("r", "bob", "1")).await;
+    let good = token(&app, "alice", 3600);
+    for request in [
+        app.to_watch("").bearer_auth(&good),
+        app.to_watch(&format!("?token={good}")),
+        app.to_watch("")
+            .header("cookie", format!("a=b; unread_token={good}; c")),
+    ] {
+        let mut stream = app.watch_by(request).await;
+        let event = stream.next().await.unwrap();
+        assert_eq!(event.data["user"], "alice");
+        assert_eq!(event.data["messages"]["total"], 1);
+        assert_eq!(event.id.as_deref(), event.data["stamp"].as_str());
+        assert_eq!(stream.header("x-accel-buffering"), Some("no"));
+        assert_eq!(
+            stream.header("cache-control"),
+            Some("no-store, no-transform")
+        );
+        assert_eq!(stream.header("access-control-allow-origin"), Some("*"));
+    }
+    let preflight = app.request(reqwest::Method::OPTIONS, "/v1/live");
+    let preflight = preflight
+        .header("origin", "https://chat.example")
+        .header("access-control-request-method", "GET")
+        .header(
+            "access-control-request-headers",
+            "authorization, last-event-id",
+        );
+    let reply = App::send(preflight).await;
+    assert_eq!(reply.status, 204);
+    assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
+    let named = reply.header("access-control-allow-headers");
+    assert_eq!(named, Some("authorization, last-event-id"));
+    let reply = App::send(app.request(reqwest::Method::GET, "/v1/live.js")).await;
+    assert_eq!(
+        (reply.status, reply.text.contains("export function watch(")),
+        (200, true)
+    );
+    assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
+    // An EventSource would give up for good after another status than 200.
+    let expired = token(&app, "alice", -5);
+    let stream = app
+        .watch_by(app.to_watch(&format!("?token={expired}")))
+        .await;
+    assert_eq!(goodbye(stream).await, "expired");
+    // One that nobody has signed does not come back.
+    let forged = user_token("another secret", "alice", now_seconds() + 60);
+    assert_eq!(refused(app.to_watch("").bearer_auth(&forged)).await.0, 401);
+    assert_eq!(refused(app.to_watch("")).await.0, 401);
+    let (status, _) = refused(app.to_watch("?users=bob").bearer_auth(&good)).await;
+    assert_eq!(status, 400);
+    pod.assert_no_secret_logged(&config);
+    let log = pod.log().join("\n");
+    assert!(!log.contains(&good) && !log.contains(&expired), "{log}");
+}
+
+#[tokio::test]
+async fn what_is_no_stream_is_told_in_problem_details() {
+    let app = app();
+    let key = &app.keys.server_key;
+    let get = |query: &str| app.to_watch(query).bearer_auth(key);
+    assert_eq!(
+        refused(get("")).await,
+        (400, "users are missing".to_owned())
+    );
+    assert_eq!(refused(get("?users=a&x=1")).await.0, 400);
+    assert_eq!(refused(get("?users=a&include=tags")).await.0, 400);
+    let request = app.native(reqwest::Method::GET, "/v1/live?users=a");
+    assert_eq!(
+        refused(request.header("accept", "application/json"))
+            .await
+            .0,
+        406
+    );
+    let post = |body: &str| {
+        let request = app.native(reqwest::Method::POST, "/v1/live");
+        request
+            .header("content-type", "application/json")
+            .body(body.to_owned())
+    };
+    for body in [
+        "{",
+        "{}",
+        "{\"users\": 1}",
+        "{\"users\": [\"a\"], \"x\": 1}",
+        "{\"users\": []}",
+        "{\"users\": [\"\"]}",
+    ] {
+        assert_eq!(refused(post(body)).await.0, 400, "{body}");
+    }
+    let many: Vec<String> = (0..1_001).map(|n| n.to_string()).collect();
+    assert_eq!(
+        refused(post(&json!({"users": many}).to_string())).await.0,
+        413
+    );
+    let reply = App::send(app.native(reqwest::Method::DELETE, "/v1/live")).await;
+    assert_eq!(
+        (reply.status, reply.header("allow")),
+        (405, Some("GET, POST, OPTIONS"))
+    );
+}
+
+#[tokio::test]
+async fn a_stream_of_many_users_begins_where_the_caller_is() {
+    let app = app();
+    app.must(&group("r", &["alice", "bob", "carol"])).await;
+    app.must(&message("r", "bob", "1")).await;
+    let stamp = async |user: &str| {
+        let read = app.unread(user, false).await.ok();
+        read["stamp"].as_str().unwrap().to_owned()
+    };
+    let body = json!({"users": ["alice", "carol", "alice"], "stamps": {"alice": stamp("alice").await, "carol": "old"}});
+    let request = app.to_watch("").bearer_auth(&app.keys.server_key);
+    let request = request.build().unwrap();
+    let mut post = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .unwrap()
+        .post(request.url().clone());
+    post = post
+        .bearer_auth(&app.keys.server_key)
+        .body(body.to_string());
+    let mut stream = app.watch_by(post).await;
+    let event = stream.next().await.unwrap();
+    assert_eq!((&event.data["user"], event.id), (&json!("carol"), None));
+    assert!(stream.is_silent_for(Duration::from_millis(500)).await);
+    app.must(&message("r", "bob", "2")).await;
+    let mut told = [stream.counts().await, stream.counts().await];
+    told.sort_by_key(|counts| counts["user"].to_string());
+    assert_eq!(
+        (&told[0]["user"], &told[0]["messages"]["total"]),
+        (&json!("alice"), &json!(2))
+    );
+    assert_eq!(
+        (&told[1]["user"], &told[1]["messages"]["total"]),
+        (&json!("carol"), &json!(2))
+    );
+    // The same by the header that a browser sends, and by what libraries send in its place.
+    let stamp = stamp("alice").await;
+    for query in [
+        format!("&stamp={stamp}"),
+        format!("&lastEventId={stamp}"),
+        format!("&last_event_id={stamp}"),
+    ] {
+        let mut stream = app.watch(&format!("?users=alice{query}")).await;
+        assert!(
+            stream.is_silent_for(Duration::from_millis(300)).await,
+            "{query}"
+        );
+    }
+    let request = app
+        .to_watch("?users=alice")
+        .bearer_auth(&app.keys.server_key);
+    let mut stream = app.watch_by(request.header("last-event-id", &stamp)).await;
+    assert!(stream.is_silent_for(Duration::from_millis(300)).await);
+    app.must(&message("r", "bob", "3")).await;
+    assert_eq!(stream.counts().await["messages"]["total"], 3);
+}
+
+#[tokio::test]
+async fn streams_end_by_themselves_and_beat_until_then() {
+    let Own {
+        app,
+        pod,
+        redis: _redis,
+        ..
+    } = Own::start("[live]\nbeat_ms = 200\nmax_seconds = 4\n");
+    let start = Instant::now();
+    let mut stream = app.watch_users(&["alice"]).await;
+    let mut beats = 0;
+    let bye = loop {
+        let event = stream.next_of_all().await.unwrap();
+        match event.name.as_str() {
+            "beat" => beats += 1,
+            "counts" => {}
+            _ => break event,
+        }
+    };
+    assert_eq!(
+        (bye.name.as_str(), &bye.data["reason"]),
+        ("bye", &json!("lifetime"))
+    );
+    assert!(stream.next().await.is_none());
+    let took = start.elapsed();
+    assert!(
+        (Duration::from_secs(2)..Duration::from_secs(10)).contains(&took),
+        "{took:?}"
+    );
+    assert!(beats >= 5, "{beats}");
+    // A token ends before it expires.
+    let request = app.to_watch("").bearer_auth(token(&app, "alice", 3));
+    let mut stream = app.watch_by(request).await;
+    stream.counts().await;
+    assert_eq!(stream.next().await.unwrap().data["reason"], "expired");
+    eventually("both are gone", || async {
+        match pod.metric::<u64>("unread_live_streams") {
+            Some(0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_pod_says_so_and_calls_go_on() {
+    let Own {
+        app,
+        pod,
+        redis: _redis,
+        ..
+    } = Own::start("[live]\nmax_streams = 3\nmax_users = 2\n");
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut stream = app.watch_users(&["alice"]).await;
+        stream.counts().await;
+        streams.push(stream);
+    }
+    assert_eq!(goodbye(app.watch_users(&["alice"]).await).await, "full");
+    assert_eq!(app.unread("alice", false).await.status, 404);
+    // A client that goes makes room at once, without having to be written to.
+    streams.pop();
+    eventually("there is room", || async {
+        match pod.metric::<u64>("unread_live_streams") {
+            Some(2) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(
+        goodbye(app.watch_users(&["a", "b", "c"]).await).await,
+        "full"
+    );
+    let mut stream = app.watch_users(&["a", "b"]).await;
+    stream.counts().await;
+}
+
+/// Streams of a pod that stops end over the time that it has, and none of them without a word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_stops_ends_its_streams_one_by_one() {
+    let mut config = Config::apps(1);
+    config.server += "grace_seconds = 5\n";
+    let Own {
+        app,
+        mut pod,
+        redis: _redis,
+        ..
+    } = Own::with(config);
+    let mut streams = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let mut stream = app.watch_users(&["alice"]).await;
+        stream.counts().await;
+        streams.spawn(async move {
+            let bye = stream.next().await.expect("a goodbye");
+            assert_eq!(bye.data["reason"], "draining");
+            Instant::now()
+        });
+    }
+    let start = Instant::now();
+    pod.ask_to_end();
+    let mut ends: Vec<Duration> = streams
+        .join_all()
+        .await
+        .into_iter()
+        .map(|end| end - start)
+        .collect();
+    ends.sort();
+    let (first, last) = (ends[0], ends[ends.len() - 1]);
+    assert!(last - first > Duration::from_secs(2), "{first:?} {last:?}");
+    let together = ends
+        .windows(10)
+        .filter(|ten| ten[9] - ten[0] < Duration::from_millis(300));
+    assert_eq!(together.count(), 0, "{ends:?}");
+    assert_eq!(pod.ended(), Some(0));
+}

@@ -1,0 +1,194 @@
+//! Streams over WebSocket.
+
+use serde_json::json;
+
+use super::{group, message, read};
+use crate::support::stream::{Closed, WebSocket};
+use crate::support::{App, Config, Own, Pod, RedisServer, app, now_seconds, user_token};
+
+#[tokio::test]
+async fn a_back_end_subscribes_and_unsubscribes() {
+    let app = app();
+    app.must(&group("r", &["alice", "bob", "carol"])).await;
+    let mut socket = WebSocket::of(&app, "?users=alice").await;
+    assert!(
+        socket
+            .head
+            .to_lowercase()
+            .contains("\r\nsec-websocket-accept: "),
+        "{}",
+        socket.head
+    );
+    let mut counts = socket.counts().await;
+    counts.as_object_mut().unwrap().remove("event");
+    assert_eq!(counts, read(&app, "alice").await);
+    socket.say(&json!({"subscribe": ["carol", "alice"]})).await;
+    assert_eq!(socket.counts().await["user"], "carol");
+    socket
+        .say(&json!({"unsubscribe": ["alice", "nobody"]}))
+        .await;
+    socket.send(9, b"still there?").await;
+    assert_eq!(socket.frame().await, Some((10, b"still there?".to_vec())));
+    app.must(&message("r", "bob", "1")).await;
+    let counts = socket.counts().await;
+    assert_eq!(
+        (&counts["user"], &counts["messages"]["total"]),
+        (&json!("carol"), &json!(1))
+    );
+    socket.send(8, &1000_u16.to_be_bytes()).await;
+    assert_eq!(socket.next().await.unwrap_err().code, 1000);
+}
+
+#[tokio::test]
+async fn what_may_not_be_said_closes_it_with_a_reason() {
+    let app = app();
+    let back_end = format!("Authorization: Bearer {}\r\n", app.keys.server_key);
+    let users = user_token(&app.keys.user_secret, "alice", now_seconds() + 600);
+    let users = format!("Authorization: Bearer {users}\r\n");
+    for (headers, text, code) in [
+        (&back_end, "{\"token\": \"x\"}", 1008),
+        (&back_end, "{\"subscribe\": [\"\"]}", 1008),
+        (&back_end, "{\"subscribe\": [], \"unsubscribe\": []}", 1008),
+        (&back_end, "hello", 1008),
+        (&back_end, "[[[[", 1008),
+        (&users, "{\"subscribe\": [\"bob\"]}", 1008),
+        (&users, "{\"token\": \"x\"}", 1008),
+    ] {
+        let mut socket = WebSocket::open(&app, "", headers).await.unwrap();
+        socket.say(&json!({})).await;
+        let Closed { code: closed, why } = last(&mut socket).await;
+        assert!(closed == 1008 && !why.is_empty());
+        let mut socket = WebSocket::open(&app, "", headers).await.unwrap();
+        socket.send(1, text.as_bytes()).await;
+        let closed = last(&mut socket).await;
+        assert!(
+            closed.code == code && !closed.why.is_empty(),
+            "{text}: {closed:?}"
+        );
+    }
+    let mut socket = WebSocket::open(&app, "", &back_end).await.unwrap();
+    socket.send(2, b"bytes").await;
+    assert_eq!(last(&mut socket).await.code, 1008);
+    let mut socket = WebSocket::open(&app, "", &back_end).await.unwrap();
+    socket.send(1, &vec![b' '; 100_000]).await;
+    assert_eq!(last(&mut socket).await.code, 1009);
+}
+
+/// How it was closed, after whatever else was said.
+async fn last(socket: &mut WebSocket) -> Closed {
+    loop {
+        if let Err(closed) = socket.next().await {
+            return closed;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_can_be_renewed_and_ends_the_stream_if_it_is_not() {
+    let app = app();
+    let token =
+        |user: &str, seconds: u64| user_token(&app.keys.user_secret, user, now_seconds() + seconds);
+    let open = async |token: String| {
+        WebSocket::open(&app, &format!("?token={token}"), "")
+            .await
+            .unwrap()
+    };
+    let mut short = open(token("alice", 3)).await;
+    assert_eq!(short.counts().await["user"], "alice");
+    let bye = short.next().await.unwrap();
+    assert_eq!(
+        (&bye["event"], &bye["reason"]),
+        (&json!("bye"), &json!("expired"))
+    );
+    assert_eq!(short.next().await.unwrap_err().code, 4401);
+
+    let mut renewed = open(token("alice", 8)).await;
+    renewed.counts().await;
+    renewed.say(&json!({"token": token("alice", 600)})).await;
+    let ends = tokio::time::Duration::from_secs(6);
+    assert!(tokio::time::timeout(ends, renewed.next()).await.is_err());
+    renewed.say(&json!({"token": token("bob", 600)})).await;
+    assert_eq!(renewed.next().await.unwrap_err().code, 1008);
+}
+
+#[tokio::test]
+async fn an_origin_has_to_be_let_in() {
+    let redis = RedisServer::start();
+    let config = Config::apps(1);
+    let toml = config.toml(&redis.url()).replace(
+        "[apps.users]\n",
+        "[apps.users]\nallowed_origins = [\"https://chat.example\"]\n",
+    );
+    let pod = Pod::start_toml(&format!("{toml}\n"));
+    pod.until_ready();
+    let app = App::new(&config.apps[0], &pod.base);
+    let token = user_token(&app.keys.user_secret, "alice", now_seconds() + 600);
+    let query = format!("?token={token}");
+    let own = format!("http://{}", app.address());
+    for (origin, let_in) in [
+        ("https://chat.example", true),
+        ("https://CHAT.example", true),
+        (own.as_str(), true),
+        ("https://evil.example", false),
+        ("null", false),
+    ] {
+        let headers =
+            format!("Origin: {origin}\r\nSec-WebSocket-Protocol: x, unread.live, {token}\r\n");
+        match WebSocket::open(&app, &query, &headers).await {
+            Ok(mut socket) => {
+                assert!(let_in, "{origin}");
+                assert!(
+                    socket
+                        .head
+                        .to_lowercase()
+                        .contains("\r\nsec-websocket-protocol: unread.live\r\n")
+                );
+                assert_eq!(socket.counts().await["user"], "alice");
+            }
+            Err(head) => {
+                assert!(!let_in, "{origin}: {head}");
+                assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+            }
+        }
+    }
+    let head = WebSocket::open(&app, "?token=x", "").await.err().unwrap();
+    assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
+    let expired = user_token(&app.keys.user_secret, "alice", now_seconds() - 5);
+    let mut socket = WebSocket::open(&app, &format!("?token={expired}"), "")
+        .await
+        .unwrap();
+    assert_eq!(socket.next().await.unwrap()["reason"], "expired");
+    assert_eq!(socket.next().await.unwrap_err().code, 4401);
+}
+
+#[tokio::test]
+async fn twenty_thousand_users_on_one_connection_are_refused() {
+    let Own {
+        app,
+        pod,
+        redis: _redis,
+        ..
+    } = Own::start("");
+    let mut socket = WebSocket::of(&app, "").await;
+    for hundred in 0..200 {
+        let users: Vec<String> = (0..100).map(|n| format!("user {hundred}-{n}")).collect();
+        socket.say(&json!({"subscribe": users})).await;
+    }
+    let mut bye = None;
+    let closed = loop {
+        match socket.next().await {
+            Ok(message) if message["event"] == "bye" => bye = Some(message),
+            Ok(_) => {}
+            Err(closed) => break closed,
+        }
+    };
+    assert_eq!(bye.unwrap()["reason"], "full");
+    assert_eq!(closed.code, 4429);
+    crate::support::eventually("nobody is watched", || async {
+        match pod.metric::<u64>("unread_live_users") {
+            Some(0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
