@@ -103,7 +103,7 @@ export function options(scenarios, p99, more = {}) {
   return {
     scenarios,
     thresholds: { ...thresholds, ...more },
-    summaryTrendStats: ['avg', 'min', 'med', 'p(95)', 'p(99)', 'max'],
+    summaryTrendStats: ['avg', 'min', 'med', 'p(95)', 'p(99)', 'max', 'count'],
     setupTimeout: '2m',
   };
 }
@@ -125,8 +125,13 @@ function userName(data, i) {
   return `${data.run}-user-${i}`;
 }
 
+// What the names of a run begin with.
+export function runName() {
+  return `k6-${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
+}
+
 export function setup() {
-  const run = `k6-${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
+  const run = runName();
   const data = { run };
   const sender = `${run}-sender`;
   const town = `${run}-town`;
@@ -162,7 +167,7 @@ export function setup() {
   return data;
 }
 
-function send(events) {
+export function send(events) {
   const response = http.post(`${pods[0]}/v1/events`, JSON.stringify(events), {
     headers: { ...native(), 'Content-Type': 'application/json' },
     timeout: '60s',
@@ -175,7 +180,7 @@ function send(events) {
 
 // ---- Credentials
 
-function native() {
+export function native() {
   return { Authorization: `Bearer ${serverKey}` };
 }
 
@@ -328,7 +333,7 @@ export const vendorEndpoints = ['imkitBadges', 'imkitRooms', 'tencentUnread', 's
 export const nativeEndpoints = ['nativeUser', 'nativeUsers', 'nativeRoom'];
 
 // Equal as JSON, whatever the order of the keys.
-function same(a, b) {
+export function same(a, b) {
   const ordered = (_, value) =>
     value && typeof value === 'object' && !Array.isArray(value)
       ? Object.fromEntries(Object.entries(value).sort(([one], [other]) => (one < other ? -1 : 1)))
@@ -337,7 +342,7 @@ function same(a, b) {
 }
 
 // What `take` makes of the answer's JSON; nothing if it is not what `take` expects.
-function bodyOf(response, take) {
+export function bodyOf(response, take) {
   try {
     return take(response.json());
   } catch (_) {
@@ -363,7 +368,7 @@ export function read(endpoint, data) {
 let explained = false;
 
 // A check. The first one that fails, for each virtual user, says what was answered instead.
-function must(response, name, holds) {
+export function must(response, name, holds) {
   const good = check(response, { [name]: holds });
   if (!good && !explained) {
     explained = true;
@@ -433,13 +438,17 @@ function post(base, events, name) {
   });
 }
 
-function written(response, name, expected) {
+export function written(response, name, expected) {
   const shown = (body) => Object.fromEntries(Object.keys(expected).map((key) => [key, body[key]]));
   return must(response, name, () => response.status === 200 && same(bodyOf(response, shown), expected));
 }
 
+export function readUser(base, user) {
+  return endpoints.nativeUser.call(base, null, user);
+}
+
 function unreadIs(base, expected) {
-  const response = endpoints.nativeUser.call(base, null, room.reader);
+  const response = readUser(base, room.reader);
   return must(response, 'events: exact count after the write', () =>
     bodyOf(response, (body) => body.messages.total) === expected);
 }
@@ -527,6 +536,9 @@ function shortly(name, data) {
     if (kind === 'http_req_duration') {
       const milliseconds = (key) => `${key} ${values[key].toFixed(1)}`;
       lines.push(`  ${scenario}, ms: ${['med', 'p(95)', 'p(99)', 'max'].map(milliseconds).join(', ')}`);
+    } else if (kind === 'live_shown') {
+      const milliseconds = (key) => `${key} ${values[key].toFixed(0)}`;
+      lines.push(`  ${values.count} messages shown, ms: ${['med', 'p(95)', 'p(99)', 'max'].map(milliseconds).join(', ')}`);
     } else if (kind === 'limit_admitted') {
       lines.push(`  ${scenario}: ${values.count} admitted`);
     }

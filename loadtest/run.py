@@ -30,6 +30,7 @@ SCENARIOS = [
     "sendbird-unread",
     "native-unread",
     "events",
+    "live",
     "limit",
     "pods",
     "spike",
@@ -44,7 +45,7 @@ SDKAPPIDS = {"load": "1400000001", "limited": "1400000002"}
 RATE = "300"
 # Little load and, at pods of our own, a limit that is small beside its burst: a machine that stands still for a second fails
 # nothing.
-SMOKE = {"DURATION": "3s", "RATE": "20", "USERS": "20", "P99": "0", "TOLERANCE": "5"}
+SMOKE = {"DURATION": "3s", "RATE": "20", "USERS": "20", "WATCHERS": "20", "P99": "0", "TOLERANCE": "5"}
 SMOKE_LIMIT = {"LIMIT": "30", "BURST": "60"}
 
 

@@ -15,7 +15,7 @@ from bench import report
 from bench.harness import LOADTEST, Env, Row
 
 # In this order. Those that are not there are left out.
-MODULES = ["reads", "limiter", "scale", "rooms", "writes", "memory"]
+MODULES = ["reads", "limiter", "scale", "rooms", "writes", "memory", "live"]
 
 
 def _leave(number: int, _frame: object) -> None:

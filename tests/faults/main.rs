@@ -37,6 +37,9 @@ mod pods;
 /// The master dies and a replica takes over.
 mod failover;
 
+/// Streams of counts on two pods.
+mod live;
+
 /// Clocks step, and clocks differ.
 #[cfg(target_os = "linux")]
 mod clocks;

@@ -1,7 +1,7 @@
 //! A TCP proxy between a pod and Redis that misbehaves as told, switchable at any time.
 //!
-//! It knows nothing of Redis's protocol: what a client sends in one go is a *request* here, and what comes back first is its
-//! reply. It runs on a thread of its own, so a test that blocks does not hold it up.
+//! It knows nothing of Redis's protocol but what a message on a channel looks like: what a client sends in one go is a *request* here,
+//! and what comes back first is its reply. It runs on a thread of its own, so a test that blocks does not hold it up.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -105,6 +105,8 @@ struct Shared {
     plan: Mutex<Plan>,
     done: Mutex<BTreeMap<&'static str, usize>>,
     door: watch::Sender<Door>,
+    /// Whether what is said on channels gets lost.
+    loses_notices: AtomicBool,
     /// Moves on when all connections are to end.
     severed: watch::Sender<u64>,
 }
@@ -123,6 +125,7 @@ impl Proxy {
             plan: Mutex::new(Plan::Always(Treatment::Pass)),
             done: Mutex::default(),
             door: watch::Sender::new(Door::Open),
+            loses_notices: AtomicBool::new(false),
             severed: watch::Sender::new(0),
         });
         let listening = Arc::clone(&shared);
@@ -187,6 +190,11 @@ impl Proxy {
     pub(crate) fn heal(&self) {
         self.always(Treatment::Pass);
         self.shared.door.send_replace(Door::Open);
+    }
+
+    /// Whether what is said on channels gets lost from now on, and nothing else.
+    pub(crate) fn loses_notices(&self, loses: bool) {
+        self.shared.loses_notices.store(loses, Ordering::Relaxed);
     }
 
     /// Resets all connections.
@@ -341,10 +349,21 @@ async fn pump(
                 if n == 0 {
                     return Ok(End::Orderly);
                 }
-                client.write_all(&reply[..n]).await?;
+                let said = &reply[..n];
+                if shared.loses_notices.load(Ordering::Relaxed) && is_notice(said) {
+                    count(shared, "notices lost");
+                    continue;
+                }
+                client.write_all(said).await?;
             }
         }
     }
+}
+
+/// Whether a server says on a channel what was published there. It says whole things at once.
+fn is_notice(said: &[u8]) -> bool {
+    const WORD: &[u8] = b"\r\nsmessage\r\n";
+    said.windows(WORD.len()).any(|bytes| bytes == WORD)
 }
 
 fn count(shared: &Shared, what: &'static str) {

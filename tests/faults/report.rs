@@ -1,4 +1,4 @@
-//! The table of faults and the table of sizes. `FAULT_REPORT=FILE` (set by `make fault-report`) has them written there; they
+//! The table of faults, that of what was told after them, and the table of sizes. `FAULT_REPORT=FILE` (set by `make fault-report`) has them written there; they
 //! are printed in any case.
 
 use std::fmt::Write as _;
@@ -21,6 +21,7 @@ pub(crate) struct Row {
 #[derive(Default)]
 struct Tables {
     faults: Vec<Row>,
+    told: Vec<[String; 4]>,
     sizes: Vec<[String; 3]>,
 }
 
@@ -30,6 +31,16 @@ pub(crate) fn fault(row: Row) {
     println!("{}", line(&row));
     let mut tables = TABLES.lock().unwrap();
     tables.faults.push(row);
+    write(&mut tables);
+}
+
+/// How long after all was quiet whoever watches had been told everything, and how long after another change they had heard of it.
+pub(crate) fn told(fault: &str, injected: &str, told: Duration, heard: Duration) {
+    let [told, heard] = [told, heard].map(|took| format!("{:.2} s", took.as_secs_f64()));
+    println!("{fault}: {injected}: told {told}, heard {heard}");
+    let mut tables = TABLES.lock().unwrap();
+    let row = [fault.to_owned(), injected.to_owned(), told, heard];
+    tables.told.push(row);
     write(&mut tables);
 }
 
@@ -67,12 +78,17 @@ fn write(tables: &mut Tables) {
     tables
         .faults
         .sort_by(|a, b| (&a.fault, &a.injected).cmp(&(&b.fault, &b.injected)));
+    tables.told.sort();
     tables.sizes.sort();
     let mut text = "| fault | injected | requests | refused | events acknowledged | lost | slowest answer | recovery |\n\
                     | --- | --- | --: | --: | --: | --: | --: | --: |\n"
         .to_owned();
     for row in &tables.faults {
         writeln!(text, "{}", line(row)).unwrap();
+    }
+    text += "\n| fault | injected | all told after | then a change |\n| --- | --- | --: | --: |\n";
+    for [fault, injected, told, heard] in &tables.told {
+        writeln!(text, "| {fault} | {injected} | {told} | {heard} |").unwrap();
     }
     text += "\n| size | small | large |\n| --- | --: | --: |\n";
     for [what, small, large] in &tables.sizes {

@@ -14,6 +14,7 @@ use crate::proxy::Proxy;
 use crate::report::{self, Row};
 use crate::support::refusal;
 use crate::support::traffic::{self, Answered, Batch, Writer};
+use crate::support::watchers::{Addresses, PROMISE, Watchers, change};
 use crate::support::{App, Config, PATIENCE, Pod, RedisServer, Reply, Wait, eventually, until};
 
 /// A step that Redis does not answer is given up after 2 s (`connect_timeout_ms` + `response_timeout_ms`); twice that.
@@ -81,7 +82,7 @@ pub(crate) struct Seen {
     healed: Mutex<Option<Instant>>,
     over: AtomicBool,
     /// Where the pods are; more than one only where pods die, and then connections to them may break.
-    pub addresses: Mutex<Vec<String>>,
+    pub addresses: Addresses,
     may_break: bool,
     /// Whether callers also send what depends on the order, to rooms of their own.
     alone: bool,
@@ -221,6 +222,10 @@ impl Seen {
 pub(crate) struct Aftermath {
     pub seen: Arc<Seen>,
     pub app: App,
+    /// Clients on every pod that watch everybody, since before the fault.
+    watchers: Watchers,
+    /// How long after all was quiet these had been told everything, and how long after another change they had heard of it.
+    told: Mutex<[Option<Duration>; 2]>,
 }
 
 /// Lets `callers` write and two readers read by way of `bases` while `inject` does its worst on a thread of its own; it
@@ -265,8 +270,9 @@ async fn storm_of<T: Send + 'static>(
         alone,
         may_lose: AtomicBool::new(false),
         events: AtomicUsize::new(0),
-        addresses: Mutex::new(bases),
+        addresses: Arc::new(Mutex::new(bases)),
     });
+    let watchers = Watchers::following(app, &seen.addresses, &traffic::everybody());
     let mut callers = JoinSet::new();
     for name in 0..CALLERS {
         callers.spawn(Arc::clone(&seen).call(app.on(&app.base), name, seed));
@@ -284,13 +290,24 @@ async fn storm_of<T: Send + 'static>(
     callers.join_all().await;
     seen.over.store(true, Ordering::Relaxed);
     readers.join_all().await;
-    let app = app.clone();
-    (Aftermath { seen, app }, back)
+    let after = Aftermath {
+        seen,
+        app: app.clone(),
+        watchers,
+        told: Mutex::default(),
+    };
+    (after, back)
 }
 
 impl Aftermath {
-    /// Everything acknowledged is there, counted once, at every one of these addresses.
+    /// Everything acknowledged is there, counted once, at every one of these addresses, and whoever watches was told it.
     pub(crate) async fn nothing_lost(&self) {
+        self.all_counted_and_told().await;
+        self.changes_are_heard().await;
+    }
+
+    /// The same, where what changes may not be heard.
+    pub(crate) async fn all_counted_and_told(&self) {
         let model = self.seen.answered.model();
         let addresses = self.seen.addresses.lock().unwrap().clone();
         for address in addresses {
@@ -300,6 +317,31 @@ impl Aftermath {
             })
             .await;
         }
+        self.all_told().await;
+    }
+
+    /// Whoever watches was told everything.
+    pub(crate) async fn all_told(&self) {
+        let took = self.watchers.agree(&self.app_now(), PROMISE).await;
+        self.told.lock().unwrap()[0] = Some(took);
+    }
+
+    /// A further change, of which the model knows nothing.
+    pub(crate) async fn change(&self) {
+        let n = rand::random::<u32>().into();
+        self.app_now().must(&change(n)).await;
+    }
+
+    /// Whoever watches is told a further change at once.
+    pub(crate) async fn changes_are_heard(&self) {
+        self.change().await;
+        let took = self.watchers.hear(&self.app_now()).await;
+        self.told.lock().unwrap()[1] = Some(took);
+    }
+
+    /// The app, where the first of the pods is now.
+    fn app_now(&self) -> App {
+        self.app.on(&self.seen.addresses.lock().unwrap()[0])
     }
 
     /// Sends everything acknowledged once more; answers how many messages were no longer known. After that everything
@@ -328,12 +370,17 @@ impl Aftermath {
             traffic::compare(&self.app, &model)
         })
         .await;
+        self.all_told().await;
+        self.changes_are_heard().await;
         lost
     }
 
     /// A row of the table.
     pub(crate) fn report(&self, fault: &str, injected: &str, lost: usize) {
         let seen = &self.seen;
+        if let [Some(told), Some(heard)] = *self.told.lock().unwrap() {
+            report::told(fault, injected, told, heard);
+        }
         report::fault(Row {
             fault: fault.to_owned(),
             injected: injected.to_owned(),

@@ -37,6 +37,9 @@ mod client;
 /// Clients of streams.
 pub mod stream;
 
+/// Clients of streams that come again.
+pub mod watchers;
+
 /// Tokens and signatures.
 mod tokens;
 

@@ -15,6 +15,7 @@ use super::check;
 use super::history::{History, chosen_seeds, setting};
 use super::servers::{Cluster, Sentinels};
 use super::traffic::{self, Answered, Writer};
+use super::watchers::{PROMISE, Watchers, change};
 use super::{App, Config, PATIENCE, Pod, RateLimit, Reply, Wait, eventually, until};
 
 /// How long a caller may be left without an answer, whatever Redis does.
@@ -61,13 +62,15 @@ struct Load {
     refused: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
     writers: tokio::task::JoinSet<()>,
+    /// Of everybody, on every pod.
+    watchers: Watchers,
 }
 
 const WRITERS: usize = 4;
 
 impl Load {
-    /// On a pod whose rooms remember more than is ever sent here.
-    async fn start(app: &App) -> Self {
+    /// On the first of these pods, whose rooms remember more than is ever sent here.
+    async fn start(app: &App, pods: &[&Pod]) -> Self {
         app.must(&traffic::setup()).await;
         let mut load = Self {
             app: app.clone(),
@@ -75,6 +78,7 @@ impl Load {
             refused: Arc::default(),
             over: Arc::default(),
             writers: tokio::task::JoinSet::new(),
+            watchers: watchers(app, pods),
         };
         for name in 0..WRITERS {
             let app = app.on(&app.base);
@@ -107,7 +111,8 @@ impl Load {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Ends the callers, and compares all counts with what was answered.
+    /// Ends the callers, and compares all counts with what was answered. Whoever watches has been told it in time, and hears what
+    /// changes then.
     async fn finish(self) {
         self.over.store(true, Ordering::Relaxed);
         self.writers.join_all().await;
@@ -116,7 +121,17 @@ impl Load {
             traffic::compare(&self.app, &model)
         })
         .await;
+        let told = self.watchers.agree(&self.app, PROMISE).await;
+        self.app.must(&change(0)).await;
+        let heard = self.watchers.hear(&self.app).await;
+        println!("all told after {told:?}, then a change after {heard:?}");
     }
+}
+
+/// Clients on each of these pods that watch everybody.
+fn watchers(app: &App, pods: &[&Pod]) -> Watchers {
+    let pods: Vec<&str> = pods.iter().map(|pod| pod.base.as_str()).collect();
+    Watchers::start(app, &pods, &traffic::everybody())
 }
 
 /// Sends the events again until they are taken. Each attempt has to be answered in time, and a refusal has to be a 503.
@@ -168,9 +183,9 @@ fn keys(app: &App) -> Vec<String> {
 pub async fn slots_move(moves: usize) {
     let cluster = Cluster::start(15_000);
     let config = config();
-    let pod = Pod::start_at(&config, &cluster.url());
-    let app = App::new(&config.apps[0], &pod.base);
-    let load = Load::start(&app).await;
+    let pods = [(); 2].map(|()| Pod::start_at(&config, &cluster.url()));
+    let app = App::new(&config.apps[0], &pods[0].base);
+    let load = Load::start(&app, &[&pods[0], &pods[1]]).await;
     let slots: Vec<u16> = keys(&app).iter().map(|key| cluster.slot(key)).collect();
     let mover = tokio::task::spawn_blocking(move || {
         let mut rng = StdRng::seed_from_u64(11);
@@ -224,7 +239,7 @@ pub async fn freeze_a_master(needed: &str) {
     };
     let pod = Pod::start_at(&config, &cluster.url());
     let app = App::new(&config.apps[0], &pod.base);
-    let load = Load::start(&app).await;
+    let load = Load::start(&app, &[&pod]).await;
     load.more(100).await;
 
     // The one that readiness looks at first, or the one that has the limits of a busy endpoint: neither is needed.
@@ -296,14 +311,15 @@ pub async fn freeze_a_master(needed: &str) {
 pub async fn replicas_take_over(rounds: u64) {
     let mut cluster = Cluster::start(1_000);
     let config = config();
-    let pod = Pod::start_at(&config, &cluster.url());
-    let app = App::new(&config.apps[0], &pod.base);
+    let pods = [(); 2].map(|()| Pod::start_at(&config, &cluster.url()));
+    let app = App::new(&config.apps[0], &pods[0].base);
     app.must(&traffic::setup()).await;
+    let watchers = watchers(&app, &[&pods[0], &pods[1]]);
     let answered = Answered::default();
     let refused = AtomicUsize::new(0);
     let mut rng = StdRng::seed_from_u64(5);
     let mut writer = Writer::new(0, StdRng::seed_from_u64(6));
-    for _ in 0..rounds {
+    for round in 0..rounds {
         let events = writer.batch(50);
         answered.record(&events, &insist(&app, &events, &refused).await);
         cluster.replicated();
@@ -325,6 +341,11 @@ pub async fn replicas_take_over(rounds: u64) {
             traffic::compare(&app, &model)
         })
         .await;
+        let told = watchers.agree(&app, PROMISE).await;
+        let events = change(round);
+        answered.record(&events, &insist(&app, &events, &refused).await);
+        let heard = watchers.hear(&app).await;
+        println!("all told after {told:?}, then a change after {heard:?}");
         // Comes back empty, as a replica.
         cluster.nodes[victim].restart();
         cluster.settled();
@@ -338,13 +359,14 @@ pub async fn failovers(rounds: u64) {
     // that for a death, since the other one of the two is empty then.
     let mut sentinels = Sentinels::start(4_000);
     let config = config();
-    let pod = Pod::start_at(&config, &sentinels.url());
-    let app = App::new(&config.apps[0], &pod.base);
+    let pods = [(); 2].map(|()| Pod::start_at(&config, &sentinels.url()));
+    let app = App::new(&config.apps[0], &pods[0].base);
     app.must(&traffic::setup()).await;
+    let watchers = watchers(&app, &[&pods[0], &pods[1]]);
     let answered = Answered::default();
     let refused = AtomicUsize::new(0);
     let mut writer = Writer::new(0, StdRng::seed_from_u64(8));
-    for _ in 0..rounds {
+    for round in 0..rounds {
         let events = writer.batch(50);
         answered.record(&events, &insist(&app, &events, &refused).await);
         sentinels.replicated();
@@ -389,6 +411,11 @@ pub async fn failovers(rounds: u64) {
             traffic::compare(&app, &model)
         })
         .await;
+        let told = watchers.agree(&app, PROMISE).await;
+        let events = change(round);
+        answered.record(&events, &insist(&app, &events, &refused).await);
+        let heard = watchers.hear(&app).await;
+        println!("all told after {told:?}, then a change after {heard:?}");
         sentinels.settled();
     }
 }

@@ -2,7 +2,6 @@
 //! code.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -69,7 +68,7 @@ impl App {
 }
 
 impl Events {
-    fn of(response: reqwest::Response) -> Self {
+    pub fn of(response: reqwest::Response) -> Self {
         Self {
             response,
             bytes: Vec::new(),
@@ -160,11 +159,19 @@ pub struct Known {
     pub users: BTreeMap<String, Value>,
     /// The rooms of each, by id.
     pub rooms: BTreeMap<String, BTreeMap<String, Value>>,
+    /// The stamps of what it knows whole.
+    pub stamps: BTreeMap<String, String>,
 }
 
 impl Known {
     pub fn take(&mut self, counts: &Value) {
         let user = counts["user"].as_str().unwrap().to_owned();
+        if counts["more"] == true {
+            self.stamps.remove(&user);
+        } else {
+            let stamp = counts["stamp"].as_str().unwrap();
+            self.stamps.insert(user.clone(), stamp.to_owned());
+        }
         let rooms = self.rooms.entry(user.clone()).or_default();
         if counts["all"] == true {
             rooms.clear();
@@ -325,93 +332,5 @@ impl WebSocket {
         let message = self.next().await.expect("the socket stays open");
         assert_eq!(message["event"], "counts", "{message}");
         message
-    }
-}
-
-/// Clients that watch users on several pods, with rooms, and come again whenever a stream ends.
-pub struct Watchers {
-    users: Vec<String>,
-    known: Vec<Arc<Mutex<Known>>>,
-    _tasks: tokio::task::JoinSet<()>,
-}
-
-impl Watchers {
-    /// One client on each of these pods.
-    pub fn start(app: &App, pods: &[&str], users: &[String]) -> Self {
-        let mut tasks = tokio::task::JoinSet::new();
-        let known = pods.iter().map(|base| {
-            let (app, known) = (app.on(base), Arc::<Mutex<Known>>::default());
-            let names: Vec<String> = users.iter().map(|user| escaped(user)).collect();
-            let query = format!("?include=rooms&users={}", names.join(","));
-            let told = Arc::clone(&known);
-            tasks.spawn(async move {
-                loop {
-                    let request = app.to_watch(&query).bearer_auth(&app.keys.server_key);
-                    if let Ok(response) = request.send().await {
-                        let mut stream = Events::of(response);
-                        while let Some(event) = stream.next().await {
-                            if event.name == "counts" {
-                                told.lock().unwrap().take(&event.data);
-                            }
-                        }
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            });
-            known
-        });
-        Self {
-            known: known.collect(),
-            users: users.to_vec(),
-            _tasks: tasks,
-        }
-    }
-
-    /// Waits until every client has been sent what is read now; for that long at most. Nothing may happen meanwhile.
-    pub async fn agree(&self, app: &App, within: Duration) -> Duration {
-        let start = Instant::now();
-        loop {
-            let late = start.elapsed() > within;
-            let Err(why) = self.compare(app).await else {
-                return start.elapsed();
-            };
-            assert!(!late, "not told within {within:?}: {why}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn compare(&self, app: &App) -> Result<(), String> {
-        for user in &self.users {
-            let reply = app.unread(user, true).await;
-            let read = match reply.status {
-                200 => Some(reply.body),
-                404 => None,
-                _ => return Err(reply.text),
-            };
-            for (pod, known) in self.known.iter().enumerate() {
-                let known = known.lock().unwrap();
-                let Some(told) = known.users.get(user) else {
-                    return Err(format!("pod {pod} has said nothing of {user:?}"));
-                };
-                let differs = match &read {
-                    None => told["messages"]["total"] != 0 || !known.rooms[user].is_empty(),
-                    Some(read) => {
-                        let rows = read["rooms"].as_array().unwrap().iter();
-                        told["stamp"] != read["stamp"]
-                            || ["messages", "mentions", "invitations", "unread_rooms"]
-                                .iter()
-                                .any(|family| told[family] != read[family])
-                            || !rows.eq(known.rooms[user].values())
-                    }
-                };
-                if differs {
-                    return Err(format!(
-                        "pod {pod}, {user:?}: told {told} {:?}, read {read:?}",
-                        known.rooms[user]
-                    ));
-                }
-            }
-        }
-        Ok(())
     }
 }

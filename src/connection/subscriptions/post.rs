@@ -40,8 +40,6 @@ struct PostState {
     channels: HashMap<Arc<str>, Stage>,
     /// What is to be sent: channels to subscribe (true) or to leave.
     todo: Vec<(Arc<str>, bool)>,
-    /// How many answers are due that say that a channel was left.
-    leaving: HashMap<Arc<str>, u32>,
     heard: Instant,
     empty_since: Option<Instant>,
 }
@@ -64,7 +62,6 @@ impl Post {
             state: Mutex::new(PostState {
                 channels: HashMap::new(),
                 todo: Vec::new(),
-                leaving: HashMap::new(),
                 heard: Instant::now(),
                 empty_since: None,
             }),
@@ -251,7 +248,6 @@ impl PostTask {
     fn begin_anew(&self) {
         let mut state = self.post.state();
         let state = &mut *state;
-        state.leaving.clear();
         for stage in state.channels.values_mut() {
             *stage = Stage::Wanted;
         }
@@ -314,13 +310,6 @@ impl PostTask {
             let verb = if joins { "SSUBSCRIBE" } else { "SUNSUBSCRIBE" };
             let words: Vec<&str> = std::iter::once(verb).chain(channels).collect();
             command(output, &words);
-            if !joins {
-                for channel in &part {
-                    if !state.channels.contains_key(channel) {
-                        *state.leaving.entry(Arc::clone(channel)).or_default() += 1;
-                    }
-                }
-            }
         }
         state.todo.drain(..taken.min(state.todo.len()));
     }
@@ -344,12 +333,11 @@ impl PostTask {
             }
             Said::Unsubscribed(channel) => {
                 let mut state = self.post.state();
-                if let Some(due) = state.leaving.get_mut(channel.as_str()) {
-                    *due -= 1;
-                    if *due == 0 {
-                        state.leaving.remove(channel.as_str());
-                    }
-                } else if let Some(stage) = state.channels.get_mut(channel.as_str()) {
+                // The answer to our own request comes before that to a later one to subscribe, and so while the channel is wanted
+                // only. It is not waited for: a server that has given the slot away refuses it.
+                if let Some(stage) = state.channels.get_mut(channel.as_str())
+                    && *stage == Stage::Subscribed
+                {
                     // The slot has gone elsewhere. Where that is, the keeper finds out.
                     *stage = Stage::Wanted;
                     drop(state);

@@ -1,18 +1,13 @@
 //! Random histories with watchers on every user, on two pods: at every quiet moment what was sent last is what is read, which is what
 //! the model says. Whatever goes wrong beneath is made good within fifteen seconds.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::{group, message};
 use crate::support::history::{History, setting};
 use crate::support::servers::{Cluster, Sentinels};
-use crate::support::stream::Watchers;
+use crate::support::watchers::{PROMISE, Watchers};
 use crate::support::{App, Config, Pod, RedisServer, eventually, until};
-
-/// Within this time everything is made good.
-const PROMISE: Duration = Duration::from_secs(15);
 
 /// Two pods and an app of theirs.
 fn pods(config: &Config, url: &str) -> ([Pod; 2], App) {
