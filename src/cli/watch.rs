@@ -57,7 +57,7 @@ async fn watch(
     );
     let refused = |why: &str| Failure::Failed(format!("no more can be watched: {why}"));
     let mut watcher = live
-        .open(app)
+        .open(app, false)
         .map_err(|_| refused("live.max_streams is 0"))?;
     for user in users {
         let watched = watcher.watch(user, false);

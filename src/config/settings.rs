@@ -157,6 +157,8 @@ settings! {
         max_streams: usize = Number(10_000, 0..=1_000_000),
         /// The most of them that one app may have.
         max_streams_per_app: usize = Number(10_000, 0..=1_000_000),
+        /// The most streams of one user's own devices on this pod.
+        max_streams_per_user: usize = Number(100, 1..=1_000_000),
         /// The most users that one stream may watch.
         max_users: usize = Number(5_000, 1..=100_000),
         /// The least milliseconds between two updates of a user on a stream. In between, changes come together.

@@ -77,6 +77,7 @@ struct Hub {
     window: Duration,
     max_streams: usize,
     max_streams_per_app: usize,
+    max_streams_per_user: usize,
     max_users: usize,
     apps: HashMap<AppId, Arc<Watching>>,
     streams: Mutex<HashMap<u64, Arc<Mailbox>>>,
@@ -115,6 +116,7 @@ impl Live {
         let LiveConfig {
             max_streams,
             max_streams_per_app,
+            max_streams_per_user,
             max_users,
             window_ms,
             ..
@@ -141,6 +143,7 @@ impl Live {
             window: Duration::from_millis(window_ms),
             max_streams: max_streams.min(most),
             max_streams_per_app,
+            max_streams_per_user,
             max_users,
             apps: apps.collect(),
             streams: Mutex::default(),
@@ -158,8 +161,8 @@ impl Live {
         Self(hub)
     }
 
-    /// A further stream of an app, which watches nobody yet.
-    pub(crate) fn open(&self, app: &AppId) -> Result<Watcher, NoStream> {
+    /// A further stream of an app, which watches nobody yet. `is_own`: it is of a user's own device.
+    pub(crate) fn open(&self, app: &AppId, is_own: bool) -> Result<Watcher, NoStream> {
         let hub = &self.0;
         if hub.draining.load(Ordering::Acquire) {
             return Err(NoStream::Draining);
@@ -172,7 +175,7 @@ impl Live {
         }
         // From here on its drop counts it out again.
         let id = hub.last_stream.fetch_add(1, Ordering::Relaxed);
-        let watcher = Watcher::new(Arc::clone(hub), Arc::clone(watching), id);
+        let watcher = Watcher::new(Arc::clone(hub), Arc::clone(watching), id, is_own);
         let mut streams = lock(&hub.streams);
         if of_app >= hub.max_streams_per_app || streams.len() >= hub.max_streams {
             drop(streams);
@@ -242,18 +245,21 @@ impl Hub {
     /// Has the supergroups told again that have changed, and has those read whom that concerns.
     async fn read_rooms(&self, watching: &Watching) {
         let now = Instant::now();
-        let due = watching.rooms.take_due(now, BATCH);
-        if due.is_empty() {
-            return;
-        }
-        let names: Vec<_> = due.iter().map(|due| due.room.clone()).collect();
-        if let Err(error) = self.reader.watch_rooms(&watching.app, &names).await {
-            self.reader.complain(&error);
-            watching.rooms.again(&due, now + RETRY);
-            return;
-        }
-        for watched in due.iter().flat_map(|due| &due.users) {
-            watching.enqueue(watched);
+        loop {
+            // Each is taken once: its time comes again later than now.
+            let due = watching.rooms.take_due(now, BATCH);
+            let names: Vec<_> = due.iter().map(|due| due.room.clone()).collect();
+            if names.is_empty() {
+                return;
+            }
+            if let Err(error) = self.reader.watch_rooms(&watching.app, &names).await {
+                self.reader.complain(&error);
+                watching.rooms.again(&due, now + RETRY);
+                return;
+            }
+            for watched in due.iter().flat_map(|due| &due.users) {
+                watching.enqueue(watched);
+            }
         }
     }
 
@@ -278,12 +284,19 @@ impl Hub {
             while left > 0 {
                 let batch: Vec<_> = {
                     let mut due = lock(&watching.due);
-                    let count = due.len().min(left).min(BATCH);
-                    due.drain(..count).collect()
-                };
-                left = match batch.len() {
-                    0 => 0,
-                    taken => left.saturating_sub(taken),
+                    let mut batch = Vec::new();
+                    while left > 0 && batch.len() < BATCH {
+                        let Some(watched) = due.pop_front() else {
+                            left = 0;
+                            break;
+                        };
+                        left -= 1;
+                        // Nobody may watch the user any more.
+                        if watched.is_watched() {
+                            batch.push(watched);
+                        }
+                    }
+                    batch
                 };
                 self.read(&watching, &batch).await;
             }

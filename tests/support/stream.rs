@@ -259,6 +259,11 @@ impl WebSocket {
         let _ = self.stream.write_all(&frame).await;
     }
 
+    /// Sends bytes as they are, of which the other side may take a part only.
+    pub async fn send_raw(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
+    }
+
     pub async fn say(&mut self, message: &Value) {
         self.send(1, message.to_string().as_bytes()).await;
     }

@@ -52,6 +52,7 @@ key_hours = 24
 [live]
 max_streams = 10000
 max_streams_per_app = 10000
+max_streams_per_user = 100
 max_users = 5000
 window_ms = 50
 beat_ms = 20000

@@ -71,6 +71,16 @@ impl Watched {
         lock(&self.rooms)
     }
 
+    /// Whether a stream still watches the user.
+    pub(super) fn is_watched(&self) -> bool {
+        !lock(&self.state).watchers.is_empty()
+    }
+
+    /// How many streams watch the user.
+    pub(super) fn streams(&self) -> usize {
+        lock(&self.state).watchers.len()
+    }
+
     /// Adds a stream, which calls the user `name`. Answers which read will be the first that began after this.
     pub(super) fn join(&self, stream: u64, mailbox: Arc<Mailbox>, name: u32, rooms: bool) -> u64 {
         let mut state = lock(&self.state);

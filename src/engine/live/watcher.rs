@@ -19,6 +19,8 @@ pub(crate) struct Watcher {
     hub: Arc<Hub>,
     watching: Arc<Watching>,
     stream: u64,
+    /// Whether it is of a user's own device.
+    is_own: bool,
     mailbox: Arc<Mailbox>,
     last_name: u32,
     names: HashMap<UserId, u32>,
@@ -31,16 +33,17 @@ struct Subject {
     since: u64,
 }
 
-/// A stream watches as many users as it may.
+/// A stream watches as many users as it may, or a user has as many streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
 impl Watcher {
-    pub(super) fn new(hub: Arc<Hub>, watching: Arc<Watching>, stream: u64) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, watching: Arc<Watching>, stream: u64, is_own: bool) -> Self {
         Self {
             hub,
             watching,
             stream,
+            is_own,
             mailbox: Arc::default(),
             last_name: 0,
             names: HashMap::new(),
@@ -67,6 +70,10 @@ impl Watcher {
         let mut is_new = false;
         let (watched, since) = {
             let mut users = lock(&self.watching.users);
+            let most = self.hub.max_streams_per_user;
+            if self.is_own && users.get(&channel).is_some_and(|one| one.streams() >= most) {
+                return Err(TooMany);
+            }
             let watched = users.entry(channel).or_insert_with_key(|channel| {
                 is_new = true;
                 Arc::new(Watched::new(user.clone(), Arc::clone(channel)))

@@ -13,8 +13,9 @@ mod socket;
 
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
+use actix_web::body::MessageBody;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode, Version};
 use actix_web::{FromRequest as _, HttpResponse, dev, web};
 use futures_util::FutureExt as _;
 
@@ -35,15 +36,28 @@ const SCRIPT: &str = include_str!("live/live.js");
 /// `GET /v1/live` and `POST /v1/live`.
 pub(super) async fn live(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     let upgrade = is_upgrade(call);
+    if call.req.version() < Version::HTTP_11 {
+        return Err(Problem::bad("a stream needs HTTP/1.1"));
+    }
     let caller = entry::caller(call, upgrade)?;
     if upgrade {
         actix_http::ws::verify_handshake(call.req.head())
             .map_err(|error| Problem::bad(format!("no WebSocket: {error}")))?;
+        if call.header("transfer-encoding").is_some()
+            || call
+                .header("content-length")
+                .is_some_and(|length| length != "0")
+        {
+            return Err(Problem::bad("no WebSocket: the request has a body"));
+        }
     } else if !takes_events(call) {
         let detail = "a stream is text/event-stream or a WebSocket";
         return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, detail));
     }
     let asked = entry::asked(call, &caller, upgrade).await?;
+    if call.req.method() == Method::HEAD {
+        return Ok(events_answer(()));
+    }
     let protocol = match upgrade {
         true => Protocol::Socket,
         false => Protocol::Events,
@@ -89,17 +103,21 @@ fn begin(
     asked: Asked,
     setting: Setting,
 ) -> Result<LiveBody, Ending> {
-    let Caller::Known { index, until, .. } = caller else {
+    let Caller::Known { index, until, user } = caller else {
         return Err(Ending::Bye(Reason::Expired));
     };
     let app = call.state.config.apps.get(*index);
     let app = app.ok_or(Ending::Bye(Reason::Full))?;
-    let watcher = call.state.live.open(&app.id).map_err(|why| {
-        Ending::Bye(match why {
-            NoStream::Full => Reason::Full,
-            NoStream::Draining => Reason::Draining,
-        })
-    })?;
+    let watcher = call
+        .state
+        .live
+        .open(&app.id, user.is_some())
+        .map_err(|why| {
+            Ending::Bye(match why {
+                NoStream::Full => Reason::Full,
+                NoStream::Draining => Reason::Draining,
+            })
+        })?;
     let mut body = LiveBody::new(setting, watcher, *until);
     body.has_one_user = asked.is_single;
     for (user, stamp) in asked.users {
@@ -110,8 +128,8 @@ fn begin(
 }
 
 fn is_upgrade(call: &Call<'_>) -> bool {
-    let upgrade = call.header("upgrade").unwrap_or_default();
-    upgrade.to_ascii_lowercase().contains("websocket")
+    let mut protocols = call.headers("upgrade").flat_map(|list| list.split(','));
+    protocols.any(|one| one.trim().eq_ignore_ascii_case("websocket"))
 }
 
 /// Whether the caller takes Server-Sent Events.
@@ -126,7 +144,7 @@ fn takes_events(call: &Call<'_>) -> bool {
         })
 }
 
-fn events_answer(body: LiveBody) -> HttpResponse {
+fn events_answer(body: impl MessageBody + 'static) -> HttpResponse {
     let mut response = HttpResponse::Ok()
         .content_type("text/event-stream")
         .body(body);

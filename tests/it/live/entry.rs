@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{group, message};
 use crate::support::stream::Events;
-use crate::support::{App, Config, Own, app, eventually, now_seconds, user_token};
+use crate::support::{App, Config, Own, app, eventually, now_seconds, raw, user_token};
 
 /// The status and body of a call that opens no stream.
 async fn refused(request: reqwest::RequestBuilder) -> (u16, String) {
@@ -279,6 +279,64 @@ async fn a_full_pod_says_so_and_calls_go_on() {
     );
     let mut stream = app.watch_users(&["a", "b"]).await;
     stream.counts().await;
+}
+
+#[tokio::test]
+async fn one_users_devices_have_so_many_streams_and_no_more() {
+    let Own {
+        app,
+        pod: _pod,
+        redis: _redis,
+        ..
+    } = Own::start("[live]\nmax_streams_per_user = 2\n");
+    let of = |user: &str| {
+        let token = user_token(&app.keys.user_secret, user, now_seconds() + 600);
+        app.watch_by(app.to_watch("").bearer_auth(token))
+    };
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut stream = of("alice").await;
+        stream.counts().await;
+        streams.push(stream);
+    }
+    assert_eq!(goodbye(of("alice").await).await, "full");
+    // Others, and back ends, have their own.
+    of("bob").await.counts().await;
+    app.watch_users(&["alice"]).await.counts().await;
+}
+
+/// HEAD asks for no stream: it has the head of one, and the connection goes on.
+#[tokio::test]
+async fn what_asks_for_the_head_alone_opens_no_stream() {
+    let Own {
+        app,
+        pod,
+        redis: _redis,
+        ..
+    } = Own::start("");
+    let head = |version: &str, method: &str, more: &str| {
+        format!(
+            "{method} /v1/live?users=a HTTP/{version}\r\nHost: x\r\nAuthorization: Bearer {}\r\n{more}\r\n",
+            app.keys.server_key
+        )
+    };
+    let next = "GET /nope HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let both = head("1.1", "HEAD", "") + next;
+    let answer = raw(app.address(), both.as_bytes()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("\r\n\r\nHTTP/1.1 404 "), "{answer}");
+    assert_eq!(pod.metric::<u64>("unread_live_streams"), Some(0));
+    let old = raw(app.address(), head("1.0", "GET", "").as_bytes()).unwrap();
+    assert!(old.contains(" 400 "), "{old}");
+    let socket = "Connection: upgrade, close\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    for more in [
+        "Upgrade: xwebsocketx\r\nAccept: text/html\r\n",
+        "Upgrade: websocket\r\nContent-Length: 5\r\n",
+    ] {
+        let request = head("1.1", "GET", &format!("{socket}{more}")) + "12345";
+        let answer = raw(app.address(), request.as_bytes()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 40"), "{answer}");
+    }
 }
 
 /// Streams of a pod that stops end over the time that it has, and none of them without a word.

@@ -72,6 +72,13 @@ async fn what_may_not_be_said_closes_it_with_a_reason() {
     let mut socket = WebSocket::open(&app, "", &back_end).await.unwrap();
     socket.send(1, &vec![b' '; 100_000]).await;
     assert_eq!(last(&mut socket).await.code, 1009);
+    // A frame that never comes to its end is not waited for.
+    let mut socket = WebSocket::open(&app, "", &back_end).await.unwrap();
+    let mut frame = vec![0x81, 0xff];
+    frame.extend((1_u64 << 40).to_be_bytes());
+    frame.resize(80_000, b' ');
+    socket.send_raw(&frame).await;
+    assert_eq!(last(&mut socket).await.code, 1009);
 }
 
 /// How it was closed, after whatever else was said.

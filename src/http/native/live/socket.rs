@@ -22,6 +22,8 @@ use crate::names::UserId;
 
 /// The most bytes of a message: a thousand users of usual names.
 const MAX_MESSAGE: usize = 64 << 10;
+/// The most bytes of a frame before its message.
+const MAX_HEAD: usize = 14;
 /// How many messages are worked on before others have their turn.
 const AT_ONCE: usize = 16;
 
@@ -92,8 +94,9 @@ impl Socket {
                     }
                     continue;
                 }
-                Ok(None) => {}
-                Err(ProtocolError::Overflow) => {
+                // The codec looks at a frame's length when it has the whole frame.
+                Ok(None) if self.input.len() <= MAX_MESSAGE + MAX_HEAD => {}
+                Ok(None) | Err(ProtocolError::Overflow) => {
                     return Poll::Ready(Wish::Bad(CloseCode::Size, "the message is too long"));
                 }
                 Err(_) => return Poll::Ready(Wish::Bad(CloseCode::Protocol, "no WebSocket frame")),
