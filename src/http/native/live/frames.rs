@@ -57,7 +57,8 @@ impl Reason {
         }
     }
 
-    /// After how many milliseconds to come again: at random, so that not all come at once. `on_arrival`: the stream never was open.
+    /// After how many milliseconds to come again: at random, so that not all come at once. `on_arrival`: the stream was
+    /// never open.
     pub(super) fn retry(self, on_arrival: bool) -> u64 {
         rand::random_range(match self {
             // An `EventSource` comes with the same token again, for ever.
