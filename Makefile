@@ -68,7 +68,8 @@ test-deploy: redis python
 IN_BROWSER = CHROMIUM="$$(command -v chromium || command -v chromium-browser)" UNREAD="$$(realpath "$(BINARY)")" \
 	$(ON) npm --prefix tests/web test
 
-# The console and the demo page in a real browser: by keyboard, in narrow and wide windows, light and dark, and by axe-core.
+# The console and the demo page in a real browser: by keyboard, in narrow and wide windows, light and dark, and by axe-core. live.js
+# against servers that break off.
 test-web: redis tests/web/node_modules/.package-lock.json
 	scripts/install chromium
 	$(CARGO) build --locked

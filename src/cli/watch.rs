@@ -7,8 +7,10 @@ use clap::Args;
 use super::args::{RedisArgs, app_id, user_id};
 use super::connect::readable;
 use super::exit::{self, Failure};
+use super::findings::check_known;
 use super::output::print;
 use super::process::{Signals, on_runtime};
+use crate::audit::{Audit, Scope};
 use crate::config::Config;
 use crate::engine::{Shown, Watcher};
 use crate::names::{AppId, UserId};
@@ -48,6 +50,12 @@ async fn watch(
     line: fn(&UserId, &Shown) -> String,
 ) -> Result<u8, Failure> {
     let (engine, config) = readable(config).await?;
+    // A user may come later. Of an app that is misspelt all counts would be 0 for ever.
+    let scope = Scope {
+        app: Some(app.clone()),
+        user: None,
+    };
+    check_known(&Audit::new(&engine), &config, &scope).await?;
     let mut signals = Signals::listen()?;
     let live = engine.live(
         &config.live,

@@ -336,3 +336,42 @@ async fn the_command_watch_prints_counts_as_they_change() {
         Some(0)
     );
 }
+
+/// Zeros of an app that is misspelt would look like those of a user who has read everything.
+#[tokio::test]
+async fn the_command_watch_ends_where_the_app_is_not_there() {
+    let Own {
+        app,
+        redis,
+        pod: _pod,
+        ..
+    } = Own::start("");
+    app.must(&group("r", &["alice"])).await;
+    let url = redis.url();
+    let watch = |of: &str| {
+        let arguments = ["watch", "--app", of, "--user", "nobody"];
+        let mut child = unread()
+            .args(arguments)
+            .args(["--redis-url", &url])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        if !line.is_empty() {
+            signal(&child, "TERM");
+        }
+        let ran = child.wait_with_output().unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        (ran.status.code(), line, said)
+    };
+    let (code, line, said) = watch("nope");
+    assert_eq!((code, line.as_str()), (Some(1), ""), "{said}");
+    assert!(said.contains("nothing is kept of app \"nope\""), "{said}");
+    // A user may come later.
+    let (code, line, said) = watch(&app.keys.id);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(line.starts_with("nobody: messages 0"), "{line}");
+}

@@ -204,6 +204,49 @@ async fn a_stream_of_many_users_begins_where_the_caller_is() {
     assert_eq!(stream.counts().await["messages"]["total"], 3);
 }
 
+/// An `EventSource` comes back with the same token for ever.
+#[tokio::test]
+async fn who_comes_with_an_expired_token_comes_again_after_seconds() {
+    let app = app();
+    let expired = token(&app, "alice", -5);
+    for _ in 0..5 {
+        let request = app.to_watch(&format!("?token={expired}"));
+        let mut stream = app.watch_by(request).await;
+        let bye = stream.next().await.unwrap();
+        assert_eq!(bye.data["reason"], "expired");
+        assert_eq!(bye.data["retry_ms"].as_u64(), stream.retry);
+        let retry = stream.retry.unwrap();
+        assert!((5_000..=15_000).contains(&retry), "{retry}");
+    }
+    // Who had a stream until its token expired comes again with another one.
+    let request = app.to_watch("").bearer_auth(token(&app, "alice", 2));
+    let mut stream = app.watch_by(request).await;
+    stream.counts().await;
+    let bye = stream.next().await.unwrap();
+    assert_eq!(bye.data["reason"], "expired");
+    assert!(stream.retry.unwrap() <= 1_000, "{:?}", stream.retry);
+}
+
+#[tokio::test]
+async fn a_stamp_in_the_address_is_refused_where_there_is_not_one_user() {
+    let app = app();
+    for query in ["?users=a&users=b&stamp=x", "?stamp=x&users=a,b"] {
+        let request = app.to_watch(query).bearer_auth(&app.keys.server_key);
+        // A stream would have no end.
+        let request = request.timeout(Duration::from_secs(20));
+        let (status, detail) = refused(request).await;
+        assert_eq!(status, 400);
+        assert!(detail.starts_with("stamp "), "{detail}");
+    }
+    // What libraries send by themselves is no mistake of the caller's.
+    let request = app
+        .to_watch("?users=a,b&lastEventId=x")
+        .bearer_auth(&app.keys.server_key);
+    let mut stream = app.watch_by(request.header("last-event-id", "x")).await;
+    stream.counts().await;
+    stream.counts().await;
+}
+
 #[tokio::test]
 async fn streams_end_by_themselves_and_beat_until_then() {
     let Own {

@@ -81,6 +81,24 @@ async fn what_may_not_be_said_closes_it_with_a_reason() {
     assert_eq!(last(&mut socket).await.code, 1009);
 }
 
+#[tokio::test]
+async fn a_bad_user_id_is_named_as_the_reason() {
+    let app = app();
+    let many: Vec<String> = (0..1_001).map(|n| n.to_string()).collect();
+    let bad = "a user id";
+    for (said, reason) in [
+        (json!({"subscribe": [""]}), bad),
+        (json!({"unsubscribe": ["alice", ""]}), bad),
+        (json!({"subscribe": ["x".repeat(2_000)]}), bad),
+        (json!({"subscribe": many}), "at most 1000"),
+    ] {
+        let mut socket = WebSocket::of(&app, "").await;
+        socket.say(&said).await;
+        let Closed { code, why } = last(&mut socket).await;
+        assert!(code == 1008 && why.contains(reason), "{said}: {code} {why}");
+    }
+}
+
 /// How it was closed, after whatever else was said.
 async fn last(socket: &mut WebSocket) -> Closed {
     loop {

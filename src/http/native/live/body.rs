@@ -258,7 +258,8 @@ impl LiveBody {
         match ending {
             Ending::Bye(reason) => {
                 self.setting.metrics.live_ended(reason.word());
-                self.writer.bye(reason, &mut self.out);
+                let on_arrival = self.watcher.is_none();
+                self.writer.bye(reason, on_arrival, &mut self.out);
             }
             Ending::Refused(code, why) => self.writer.close(code, why, &mut self.out),
             Ending::Answered(Some(code)) => self.writer.close(code, "", &mut self.out),

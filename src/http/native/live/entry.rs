@@ -155,7 +155,7 @@ pub(super) async fn asked(
         ("lastEventId", Times::Once),
         ("last_event_id", Times::Once),
     ];
-    let (mut asked, mut stamp) = (Asked::default(), None);
+    let (mut asked, mut stamp, mut is_for_one) = (Asked::default(), None, false);
     let mut named: Vec<String> = Vec::new();
     for (name, value) in parameters(call, &known)? {
         match name {
@@ -167,7 +167,10 @@ pub(super) async fn asked(
             ),
             "include" => asked.rooms |= super::super::includes(&value, "rooms")?,
             "token" => {}
-            _ => stamp = Some(value.into_owned()),
+            name => {
+                is_for_one |= name == "stamp" && !value.is_empty();
+                stamp = Some(value.into_owned());
+            }
         }
     }
     let header = call.header("last-event-id").map(str::to_owned);
@@ -205,6 +208,11 @@ pub(super) async fn asked(
             if stamp.is_some() {
                 *known = stamp;
             }
+        }
+        _ if is_for_one => {
+            let detail =
+                "stamp is for a stream of one user: the body's stamps are for those of many";
+            return Err(Problem::bad(detail));
         }
         _ => {}
     }

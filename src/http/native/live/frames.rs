@@ -57,9 +57,12 @@ impl Reason {
         }
     }
 
-    /// After how many milliseconds to come again: at random, so that not all come at once.
-    pub(super) fn retry(self) -> u64 {
+    /// After how many milliseconds to come again: at random, so that not all come at once. `on_arrival`: the stream was
+    /// never open.
+    pub(super) fn retry(self, on_arrival: bool) -> u64 {
         rand::random_range(match self {
+            // An `EventSource` comes with the same token again, for ever.
+            Reason::Expired if on_arrival => 5_000..=15_000,
             // With a new token, or for a new stream: there is no hurry, and no reason to wait.
             Reason::Expired | Reason::Lifetime => 100..=1_000,
             Reason::Draining => 200..=3_000,
@@ -108,8 +111,8 @@ impl Writer {
         self.text("beat", None, "{}", into);
     }
 
-    pub(super) fn bye(self, reason: Reason, into: &mut BytesMut) {
-        let (word, retry) = (reason.word(), reason.retry());
+    pub(super) fn bye(self, reason: Reason, on_arrival: bool, into: &mut BytesMut) {
+        let (word, retry) = (reason.word(), reason.retry(on_arrival));
         let data = format!("{{\"reason\":\"{word}\",\"retry_ms\":{retry}}}");
         match self.protocol {
             Protocol::Events => {

@@ -5,23 +5,31 @@
 //
 // token: called before each attempt, so that it can renew the token; without it the browser's cookies are sent.
 // stamp: of an answer that the page has already: nothing comes until something is different. rooms: true: with rooms; counts.rooms
-// is then a Map of all rows by room. onState: hears "open" and "waiting".
+// is then a Map of all rows by room, so all of them come first, whatever the stamp. onState: hears "open" and "waiting".
 export function watch({ url = "/v1/live", token, stamp, rooms = false, onCounts, onState = () => {} }) {
   const SILENCE = 50_000, LONGEST = 30_000;
   const rows = new Map();
-  let last = stamp, attempts = 0, heard = 0, retry = 0;
+  // What rows and last stand for is the same: a page's own stamp says nothing of rows that are not here yet.
+  let last = rooms ? undefined : stamp, parts = [], attempts = 0, heard = 0, retry = 0;
   let stopped = false, end = null, timer = null;
 
+  // What the page's own functions throw is for the page to hear of; the stream goes on.
+  const tell = (listener, what) => {
+    try { if (!stopped) listener(what); } catch (error) { queueMicrotask(() => { throw error; }); }
+  };
   const counts = (data) => {
-    if (data.rooms) {
-      if (data.all) rows.clear();
-      for (const row of data.rooms) rows.set(row.room, row);
-      for (const room of data.gone ?? []) rows.delete(room);
-    }
+    parts.push(data);
+    // A stream that is cut between parts has said nothing.
     if (data.more) return;
+    for (const part of parts) {
+      if (part.all) rows.clear();
+      for (const row of part.rooms ?? []) rows.set(row.room, row);
+      for (const room of part.gone ?? []) rows.delete(room);
+    }
+    parts = [];
     last = data.stamp;
     const { gone, all, ...shown } = data;
-    onCounts(rooms ? { ...shown, rooms: rows } : shown);
+    tell(onCounts, rooms ? { ...shown, rooms: rows } : shown);
   };
   const said = (name, data) => {
     heard = Date.now();
@@ -41,7 +49,7 @@ export function watch({ url = "/v1/live", token, stamp, rooms = false, onCounts,
   const streamed = async (address, headers, signal) => {
     const response = await fetch(address, { headers, signal, cache: "no-store", credentials: token ? "omit" : "include" });
     if (!response.ok) throw new Error(`HTTP ${response.status}`);
-    onState("open");
+    tell(onState, "open");
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let rest = ""; ; ) {
       const { done, value } = await reader.read();
@@ -59,7 +67,7 @@ export function watch({ url = "/v1/live", token, stamp, rooms = false, onCounts,
     for (const name of ["counts", "beat", "bye"]) {
       source.addEventListener(name, (event) => said(name, JSON.parse(event.data)));
     }
-    source.addEventListener("open", () => onState("open"));
+    source.addEventListener("open", () => tell(onState, "open"));
     source.addEventListener("bye", close);
     source.addEventListener("error", close);
   });
@@ -67,10 +75,12 @@ export function watch({ url = "/v1/live", token, stamp, rooms = false, onCounts,
     clearTimeout(timer);
     if (stopped || end) return;
     const own = (end = new AbortController());
-    [heard, retry] = [Date.now(), 0];
+    [heard, retry, parts] = [Date.now(), 0, []];
+    const ended = new Promise((resolve) => own.signal.addEventListener("abort", resolve));
     const watchdog = setInterval(() => Date.now() - heard > SILENCE && own.abort(), 1_000);
     try {
-      const key = token && (await token());
+      const key = token && (await Promise.race([token(), ended]));
+      if (own.signal.aborted) throw own.signal.reason;
       const query = new URLSearchParams({ ...(rooms && { include: "rooms" }), ...(last && { stamp: last }) });
       const streams = typeof TextDecoderStream === "function" && "body" in Response.prototype;
       if (key && !streams) query.set("token", key);
@@ -81,7 +91,7 @@ export function watch({ url = "/v1/live", token, stamp, rooms = false, onCounts,
     clearInterval(watchdog);
     end = null;
     if (stopped) return;
-    onState("waiting");
+    tell(onState, "waiting");
     const backOff = Math.min(LONGEST, 500 * 2 ** attempts++) * (0.5 + Math.random() / 2);
     timer = setTimeout(connect, Math.max(retry, backOff));
   };

@@ -12,6 +12,7 @@ use futures_util::Stream as _;
 use serde::Deserialize;
 use tokio_util::codec::Decoder as _;
 
+use super::super::reads::MAX_USERS;
 use super::entry::{Caller, users};
 use crate::error::Result;
 use crate::http::jwt::Unusable;
@@ -131,22 +132,28 @@ impl Socket {
             CloseCode::Policy,
             "a message is subscribe, unsubscribe or token",
         );
+        const BAD_USER: Wish = Wish::Bad(
+            CloseCode::Policy,
+            "a user id is 1 to 255 bytes of UTF-8 without control characters",
+        );
         let Ok(said) = serde_json::from_slice::<Said>(text) else {
             return UNKNOWN;
         };
         let is_back_end = self.user.is_none();
         match (said.subscribe, said.unsubscribe, said.token) {
             (Some(named), None, None) if is_back_end => {
+                let too_many = named.len() > MAX_USERS;
                 match users(named, &mut said.stamps.unwrap_or_default()) {
                     Ok(users) => Wish::Subscribe(users),
-                    Err(_) => Wish::Bad(CloseCode::Policy, "subscribe: at most 1000 user ids"),
+                    Err(_) if too_many => {
+                        Wish::Bad(CloseCode::Policy, "subscribe: at most 1000 user ids")
+                    }
+                    Err(_) => BAD_USER,
                 }
             }
             (None, Some(named), None) if is_back_end && said.stamps.is_none() => {
-                let users = named
-                    .into_iter()
-                    .filter_map(|user| UserId::parse(user).ok());
-                Wish::Unsubscribe(users.collect())
+                let users: Result<_, _> = named.into_iter().map(UserId::parse).collect();
+                users.map_or(BAD_USER, Wish::Unsubscribe)
             }
             (None, None, Some(token)) if !is_back_end && said.stamps.is_none() => {
                 self.renewed(&token)
