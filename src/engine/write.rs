@@ -383,7 +383,8 @@ fn unexpected_reply() -> Error {
     Error::Internal("unexpected reply from a script".into())
 }
 
-/// Sets an event's outcome. An event that was applied to several rooms is rejected only if all of them reject it.
+/// Sets an event's outcome. One that several rooms were told is applied if it is to one of them, and rejected only if all of them
+/// reject it.
 fn set_outcome(outcomes: &mut [Option<EventOutcome>], index: usize, outcome: EventOutcome) {
     let Some(place) = outcomes.get_mut(index) else {
         return;
@@ -396,6 +397,9 @@ fn set_outcome(outcomes: &mut [Option<EventOutcome>], index: usize, outcome: Eve
         // One room could not be read, so the event is not finished.
         Some(before) if unreadable(before) => false,
         Some(EventOutcome::Rejected(_)) => true,
+        Some(EventOutcome::Duplicate { .. }) if !matches!(outcome, EventOutcome::Rejected(_)) => {
+            true
+        }
         Some(_) => unreadable(&outcome),
     };
     if replaced {
