@@ -155,8 +155,8 @@ for i = 0, users - 1 do
     slow[#slow + 1] = i
   end
 end
--- The same for a member of a supergroup, whose record moves no plain counts: a message of one's own, or a read. The counts key is
--- needed only for a user who is named as a sender.
+-- The new text of a supergroup's record after a message of the member's own, or a read; nil: the slow path. Such a record moves no
+-- plain counts.
 local function passed(text, membership, after, more, counts)
   local of, v, r = match(text, '^(%a|%w+)|(%w+)|(%d+)|0|0$')
   if of ~= membership or string.byte(of) ~= 106 or after == '' or number(after, 36) < number(v, 36) then return nil end

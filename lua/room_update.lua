@@ -2,8 +2,8 @@
 -- Purpose: create a room or change some of its details. A change that moves counts becomes a job.
 -- KEYS: 1 meta (hash), 2 pending (hash: job -> record), 3 and 4 keys that were taken (hashes)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
---   4 kind ('' keep; with + before it: that of a new room only), 5 custom type ('' keep, '*' none), 6 tags ('' keep, else '*' and a comma list), 7 status ('' keep),
---   8 creation time (milliseconds) of a new room, 9.. name and value of each further detail, which is only shown
+--   4 kind ('' keep; with + before it: that of a new room only), 5 custom type ('' keep, '*' none), 6 tags ('' keep, else '*'
+--   and a comma list), 7 status ('' keep), 8 creation time (milliseconds) of a new room, 9.. name and value of each further detail, which is only shown
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'KIND'} that change of kind is

@@ -87,7 +87,7 @@ impl Readiness {
 const STARTING: u8 = 0;
 /// It answers.
 pub(super) const SERVING: u8 = 1;
-/// It was told to stop.
+/// The pod is stopping.
 pub(super) const STOPPING: u8 = 2;
 
 /// The server of the admin address.

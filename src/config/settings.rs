@@ -26,7 +26,7 @@ settings! {
         /// no credentials: keep it away from the public.
         admin_listen: String = Text("127.0.0.1:9090", address),
         /// The token of the admin address: what the console shows and `/metrics` want it as bearer token. `/livez`, `/readyz`
-        /// and the API's description want none. Without it, whoever reaches the address sees the names of users and rooms.
+        /// and the API's description want none. Without it, everybody who reaches the address sees the names of users and rooms.
         admin_token: Option<Secret> = OptionalSecret(header_text),
         /// Number of HTTP worker threads; 0: one for each core.
         workers: usize = Number(0, 0..=512),

@@ -282,23 +282,20 @@ impl Hub {
             // Who is due again meanwhile waits for the next window.
             let mut left = lock(&watching.due).len();
             while left > 0 {
-                let batch: Vec<_> = {
+                let mut batch: Vec<_> = {
                     let mut due = lock(&watching.due);
-                    let mut batch = Vec::new();
-                    while left > 0 && batch.len() < BATCH {
-                        let Some(watched) = due.pop_front() else {
-                            left = 0;
-                            break;
-                        };
-                        left -= 1;
-                        // Nobody may watch the user any more.
-                        if watched.is_watched() {
-                            batch.push(watched);
-                        }
-                    }
-                    batch
+                    let count = due.len().min(left).min(BATCH);
+                    due.drain(..count).collect()
                 };
-                self.read(&watching, &batch).await;
+                left = match batch.len() {
+                    0 => 0,
+                    taken => left.saturating_sub(taken),
+                };
+                // Nobody may watch a user any more.
+                batch.retain(|watched| watched.streams() > 0);
+                if !batch.is_empty() {
+                    self.read(&watching, &batch).await;
+                }
             }
             tokio::time::sleep_until(began + self.window).await;
         }

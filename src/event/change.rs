@@ -73,7 +73,7 @@ pub(super) fn event(fields: &mut EventFields<'_>) -> Result<Event, Wrong> {
         .iter()
         .find(|(known, ..)| *known == name)
         .ok_or_else(|| unknown_type(&name))?;
-    // First of all: a field that is misspelled is told before the one that is missing for it.
+    // This check comes first, so that the caller reads of a misspelled field before the one that is missing for it.
     fields.reject_others(its_fields)?;
     let time = fields.time(Name::Time, time::TimeUse::Event)?;
     let key = fields.name(Name::Key, EventKey::parse)?;

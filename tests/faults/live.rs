@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::proxy::Proxy;
 use crate::report;
-use crate::storm::{Seen, config, set_up, storm};
+use crate::storm::{Seen, config, set_up, storm, storm_on};
 use crate::support::servers::Cluster;
 use crate::support::traffic::everybody;
 use crate::support::watchers::{PROMISE, Watchers, change};
@@ -30,13 +30,7 @@ async fn over(
 ) {
     let (pods, app) = pair(&config(""), &redis.url()).await;
     let bases = pods.each_ref().map(|pod| pod.base.clone()).into();
-    let (after, _redis) = storm(&app, bases, seed, move |seen| {
-        let mut redis = redis;
-        seen.acknowledged_more(50);
-        inject(&mut redis, seen);
-        redis
-    })
-    .await;
+    let (after, _redis) = storm_on(redis, &app, bases, seed, inject).await;
     after.nothing_lost().await;
     after.report(fault, injected, 0);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::storm::{Scene, Seen, config, storm};
+use crate::storm::{Scene, Seen, config, storm, storm_on};
 use crate::support::{Pod, RedisServer, until};
 
 /// Longer than a connection tries to be made before it gives up.
@@ -29,13 +29,7 @@ async fn over(
         proxy: _proxy,
         ..
     } = Scene::new(&redis, config("")).await;
-    let (after, _redis) = storm(&app, vec![pod.base.clone()], seed, move |seen| {
-        let mut redis = redis;
-        seen.acknowledged_more(50);
-        inject(&mut redis, seen);
-        redis
-    })
-    .await;
+    let (after, _redis) = storm_on(redis, &app, vec![pod.base.clone()], seed, inject).await;
     after.nothing_lost().await;
     if let Some(kind) = kind {
         assert_ne!(errors(&pod, kind), 0, "no error of the kind {kind}");

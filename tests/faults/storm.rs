@@ -239,6 +239,22 @@ pub(crate) async fn storm<T: Send + 'static>(
     storm_of(app, bases, seed, false, inject).await
 }
 
+/// The same, where something happens to a Redis once the first events are acknowledged.
+pub(crate) async fn storm_on(
+    mut redis: RedisServer,
+    app: &App,
+    bases: Vec<String>,
+    seed: u64,
+    inject: impl FnOnce(&mut RedisServer, &Seen) + Send + 'static,
+) -> (Aftermath, RedisServer) {
+    let injected = move |seen: &Seen| {
+        seen.acknowledged_more(50);
+        inject(&mut redis, seen);
+        redis
+    };
+    storm(app, bases, seed, injected).await
+}
+
 /// The same with all sorts of events. Nothing that was acknowledged may be lost, and no clock may change.
 pub(crate) async fn storm_of_everything<T: Send + 'static>(
     app: &App,

@@ -71,11 +71,6 @@ impl Watched {
         lock(&self.rooms)
     }
 
-    /// Whether a stream still watches the user.
-    pub(super) fn is_watched(&self) -> bool {
-        !lock(&self.state).watchers.is_empty()
-    }
-
     /// How many streams watch the user.
     pub(super) fn streams(&self) -> usize {
         lock(&self.state).watchers.len()

@@ -76,7 +76,7 @@ impl Writer {
             }
             // A slot may have seen a later stamp of the room than this pod has.
             let unseen = Some(ahead).filter(|ahead| *ahead > work.snapshot.rev);
-            finished.kept = self.keep(&keys, &mut work, &finished).await?;
+            finished.kept += self.keep(&keys, &mut work, &finished).await?;
             match self
                 .inner
                 .delivery

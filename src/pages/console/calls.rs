@@ -24,7 +24,7 @@ const ROOMS: usize = 500;
 /// The most bytes of a body.
 const BODY: usize = 4_096;
 
-/// Why a call is not answered with what it asks for, in words for whoever sits before the page.
+/// Why the console refuses a call, in words that the page shows.
 type Refused = (HttpResponseBuilder, String);
 
 fn bad(why: impl Into<String>) -> Refused {
