@@ -30,8 +30,9 @@
 --   c) base
 --   d) '' or lines: peer; '' or the stamp at which the user was named as a sender, with ! and the deletion that it comes after,
 --      if there was one; '' or the position read up to; holes (comma list); mentions (comma list); then preferences (name,
---      stamp and JSON value in turn; @ and a position with 1 or 0: an edit says if the message mentions the user; < first, with
---      what read_reset.lua wrote after b|: a reset)
+--      stamp and JSON value in turn; @ and a position: an edit says if the message mentions the user, 1, or not, 0; or that it still does, since the
+--      supergroup now counts it as a mention of everybody, 2, or no longer does so, 3; < first, with what read_reset.lua wrote
+--      after b|: a reset)
 --   At last, if the pod knows that nobody is watched: anything.
 -- Reply: a text per user. K: kept. C: send again with all seven keys. The other four refuse, and change nothing. D and a
 --   deletion of the user: the membership, or the naming, may be older than it. O and a deletion of the user: the slot had the
@@ -351,18 +352,31 @@ local function mention(new, marks, position)
   end
 end
 
-local function edit(new, marks, position, stamp, is_named)
+local function edit(new, marks, position, stamp, says)
   local found, before = edited(marks, position)
   if position <= new.read or (before and before >= number(stamp)) then return end
   if found then redis.call('ZREM', marks, found) end
+  local by_name, by_room, is_named = mark('m', position), mark('x', position), (says == '1' or says == '3') and '1' or '0'
   redis.call('ZADD', marks, '0', room .. '|e|' .. string.format('%016.0f', position) .. '|' .. stamp .. '|' .. is_named)
   new.head = math.max(new.head, position)
   new.edits = 'e'
-  if new.reset ~= '' then redis.call('ZREM', marks, mark('x', position)) end
-  if is_named == '0' then
-    new.nm = new.nm - redis.call('ZREM', marks, mark('m', position))
-  elseif not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position))) then
-    new.nm = new.nm + redis.call('ZADD', marks, '0', mark('m', position))
+  local counts = not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position)))
+  if says == '2' and new.reset ~= '' then
+    -- What a reset has made of the mention stays. If it is one, its mark stays too, and is not counted twice.
+    if redis.call('ZSCORE', marks, by_name) then
+      redis.call('ZREM', marks, by_room)
+    elseif counts then
+      redis.call('ZADD', marks, '0', by_room)
+    end
+  elseif says == '3' and new.reset ~= '' and redis.call('ZSCORE', marks, by_room) then
+    -- It is no mention, and stays so.
+  else
+    if new.reset ~= '' then redis.call('ZREM', marks, by_room) end
+    if is_named == '0' then
+      new.nm = new.nm - redis.call('ZREM', marks, by_name)
+    elseif counts then
+      new.nm = new.nm + redis.call('ZADD', marks, '0', by_name)
+    end
   end
 end
 

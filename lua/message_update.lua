@@ -81,26 +81,46 @@ for i, field in ipairs({'last_text', 'last_type', 'last_payload'}) do
   end
 end
 
+-- Whom the message mentions may not be known: then it may be anybody.
+local unknown = entry == start and tonumber(first) <= tonumber(ARGV[13])
+
 local function set_of(list)
   local users = {}
   for user in string.gmatch(list, '[^,]+') do users[user] = true end
   return users
 end
 
--- Everybody who has joined, without those of the set `but`.
-local function all_but(but)
+-- Everybody who has joined, without those of the set `but`. `only_reset`: only who has had a reset.
+local function all_but(but, only_reset)
   local found, all = {}, redis.call('HGETALL', members)
   for i = 1, #all, 2 do
-    local s, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
-    if s == 'j' and tonumber(epoch, 36) >= tonumber(m[7]) and not but[all[i]] then found[#found + 1] = all[i] end
+    local s, epoch, reset = string.match(all[i + 1], '^(%a)|(%w+)|[^|]*|?[^|]*|?[^|]*|?(%d*)$')
+    if s == 'j' and tonumber(epoch, 36) >= tonumber(m[7]) and not but[all[i]] and (reset ~= '' or not only_reset) then
+      found[#found + 1] = all[i]
+    end
   end
   return found
 end
 
+-- One version of the message mentions these users by name, the other one everybody, whom the supergroup counts by itself. Returns
+-- the two lists of the job. In the first one are those of these users who have joined; a + stands before those who have had a
+-- reset, since what a counts.set has made of their mention stays. In the second one are all others who have had a reset: for them
+-- it is forgotten.
+local function by_name(list)
+  local named, resets = joined_of(members, m[7], list, {}), {}
+  if not m[19] or unknown then return named, {} end
+  local are_named, others = set_of(list), {}
+  for _, user in ipairs(all_but({}, true)) do
+    if are_named[user] then resets[user] = true else others[#others + 1] = user end
+  end
+  for i, user in ipairs(named) do
+    if resets[user] then named[i] = '+' .. user end
+  end
+  return named, others
+end
+
 -- Whom the edit mentions who was not mentioned before, and the other way round: users, or everybody.
 local on, off, to_all, by_room = {}, {}, false, nil
--- Whom the message mentions may not be known: then it may be anybody.
-local unknown = entry == start and tonumber(first) <= tonumber(ARGV[13])
 if mentions ~= '' and silent == '' then
   local after = string.sub(mentions, 2)
   if unknown then named = '*' end
@@ -113,9 +133,15 @@ if mentions ~= '' and silent == '' then
     if m[3] == 'supergroup' and (named == '*' or after == '*') then
       -- A supergroup keeps mentions of everybody by itself, unless the message is from the time before it became one.
       if after == '*' then
-        by_room, off = true, joined_of(members, m[7], named, {})
+        by_room = true
+        local others
+        off, others = by_name(named)
+        for _, user in ipairs(others) do off[#off + 1] = user end
       elseif redis.call('ZSCORE', allmentions, at) then
-        by_room, on = false, joined_of(members, m[7], after, {})
+        by_room = false
+        on, off = by_name(after)
+      elseif m[19] and not unknown then
+        off = all_but(is)
       else
         on, off, to_all = joined_of(members, m[7], after, {}), {'*'}, true
       end
@@ -165,6 +191,7 @@ if changed then
     else
       local all = table.concat(on, ',')
       if #off > 0 then all = (all ~= '' and all .. ',' or '') .. table.concat(off, ',') end
+      all = string.gsub(all, '%+', '')
       record = int(now + lease) .. '\nsome\n' .. all .. '\ne|' .. about
     end
     redis.call('HSET', pending, job, record)

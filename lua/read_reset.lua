@@ -113,7 +113,7 @@ for i = 1, #all, 2 do
   elseif what == 'e' then
     local on, off = string.match(act, '^%d+|([^|]*)|([^|]*)$')
     must(on, 'a job')
-    concerns = is_in(on) or is_in(off)
+    concerns = is_in((string.gsub(on, '%+', ''))) or is_in((string.gsub(off, '%+', '')))
   elseif what == 'r' or what == 'c' or what == 'b' then
     concerns = audience == 'all' or is_in(names)
   end

@@ -11,6 +11,7 @@
 --   position}, or {} if the room is gone for that user, or the error UNREADABLE
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local state, epoch, read, holes, mentions = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local unset = ARGV[9] or ''
 local since, unknown = epoch, tonumber(ARGV[8] or 0)
 if ARGV[7] and tonumber(ARGV[7]) > since then since = tonumber(ARGV[7]) end
 
@@ -44,7 +45,6 @@ if state == 'j' then
   -- that a read takes a few milliseconds at most.
   local open = redis.call('HLEN', pending)
   if open > 0 and open <= 5000 then
-    -- Positions whose messages pending edits are about: stamp of the latest edit, and if the message mentions the user by it.
     local user, edits = ARGV[6], {}
     local all = redis.call('HGETALL', pending)
     for i = 1, #all, 2 do
@@ -74,15 +74,35 @@ if state == 'j' then
         if (own == 'h' and sender == user) or (except and is_in(except)) then holes = holes .. ',' .. at end
         if named and is_in(named) then mentions = mentions .. ',' .. at end
         local about, on, off = string.match(act, '^e|(%d+)|([^|]*)|([^|]*)$')
-        if about and (is_in(on) or is_in(off)) and (not edits[about] or edits[about].stamp < tonumber(all[i])) then
-          edits[about] = {stamp = tonumber(all[i]), on = is_in(on)}
+        for _, list in ipairs({on, off}) do
+          for _, name in ipairs({user, '+' .. user}) do
+            if string.find(',' .. list .. ',', ',' .. name .. ',', 1, true) then
+              edits[#edits + 1] = {stamp = tonumber(all[i]), at = about, is_on = list == on, still = name ~= user}
+            end
+          end
         end
       end
     end
-    for position, edit in pairs(edits) do
-      -- Between commas, so that no other position is taken for it.
-      mentions = string.gsub(',' .. mentions .. ',', ',0*' .. position .. '%f[,]', '')
-      if edit.on then mentions = mentions .. ',' .. position end
+    table.sort(edits, function(one, two) return one.stamp < two.stamp end)
+    -- Between commas, so that no other position is taken for one.
+    local function with(list, at) return list .. ',' .. at end
+    local function without(list, at) return (string.gsub(',' .. list .. ',', ',0*' .. at .. '%f[,]', '')) end
+    local function has(list, at) return string.find(',' .. list .. ',', ',0*' .. at .. ',') end
+    for _, edit in ipairs(edits) do
+      -- As `edit` in deliver.lua has it.
+      local is_mention
+      if edit.still and edit.is_on then
+        is_mention = not has(unset, edit.at)
+      elseif edit.still then
+        unset = without(unset, edit.at)
+        if not has(mentions, edit.at) then unset = with(unset, edit.at) end
+      else
+        is_mention, unset = edit.is_on, without(unset, edit.at)
+      end
+      if is_mention ~= nil then
+        mentions = without(mentions, edit.at)
+        if is_mention then mentions = with(mentions, edit.at) end
+      end
     end
   end
   local head, least = tonumber(m[2]), unknown > read and unknown or read
@@ -102,8 +122,8 @@ if state == 'j' then
       end
     end
   end
-  if ARGV[9] then
-    for position in string.gmatch(ARGV[9], '%d+') do
+  if unset ~= '' then
+    for position in string.gmatch(unset, '%d+') do
       if tonumber(position) > least and not own[position] and redis.call('ZSCORE', allmentions, position) then
         mentioned = mentioned - 1
       end

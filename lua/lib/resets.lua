@@ -110,9 +110,8 @@ local function merge_reset(r, new, marks, room, by)
   local more, position = most - #found, top
   while more > 0 and position > to do
     if not other[position] and not is_mention[position] then
-      if by_room[position] then
-        redis.call('ZREM', marks, mark('x', position))
-      else
+      redis.call('ZREM', marks, mark('x', position))
+      if not by_room[position] then
         new.nm = new.nm + redis.call('ZADD', marks, 0, mark('m', position))
       end
       more = more - 1

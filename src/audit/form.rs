@@ -441,7 +441,7 @@ fn job(stamp: &str, value: &str, of_user: bool) -> FormCheck {
     }
     if let Act::Edit { on, off, .. } = &job.act {
         let mut named = on.users().iter().chain(off.users());
-        named.try_for_each(|name| id(name.as_str()))?;
+        named.try_for_each(|edited| id(edited.user.as_str()))?;
     }
     Ok(())
 }

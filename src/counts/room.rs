@@ -161,21 +161,40 @@ pub(crate) enum Audience {
 /// Users, or everybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Named {
-    Users(Vec<Enc>),
+    Users(Vec<Edited>),
     Everybody,
 }
 
+/// A user whom an edit names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Edited {
+    pub(crate) user: Enc,
+    /// The message mentioned the user before, and still does: by name instead of by everybody, or the other way round.
+    pub(crate) is_still: bool,
+}
+
 impl Named {
-    /// `*` or a comma list.
+    /// `*` or a comma list, with a + before each user who is still mentioned.
     fn parse(list: &str) -> Self {
+        let edited = |name: &str| {
+            let (name, is_still) = match name.strip_prefix('+') {
+                Some(name) => (name, true),
+                None => (name, false),
+            };
+            Edited {
+                user: Enc::stored(name),
+                is_still,
+            }
+        };
+        let listed = list.split(',').filter(|name| !name.is_empty());
         match list {
             "*" => Self::Everybody,
-            list => Self::Users(names(list)),
+            _ => Self::Users(listed.map(edited).collect()),
         }
     }
 
     /// The users that are named one by one.
-    pub(crate) fn users(&self) -> &[Enc] {
+    pub(crate) fn users(&self) -> &[Edited] {
         match self {
             Self::Users(users) => users,
             Self::Everybody => &[],
@@ -202,9 +221,9 @@ pub(crate) enum Act {
     /// An edit changes whom a message mentions.
     Edit {
         at: u64,
-        /// Who is mentioned that was not before.
+        /// Who is mentioned that was not before; of a supergroup also who still is, now by name.
         on: Named,
-        /// Who is no longer mentioned; users in `on` are.
+        /// Who is no longer mentioned; users in `on` are. Of a supergroup also who still is, now by everybody.
         off: Named,
     },
     Recall(u64),
@@ -504,11 +523,15 @@ mod tests {
                 .act,
             Act::Prefs("hidden\ntrue".into())
         );
+        let edited = |name, is_still| Edited {
+            user: Enc::stored(name),
+            is_still,
+        };
         assert_eq!(
-            Job::parse("17", "99\nall\n\ne|4|a,b|*").unwrap().act,
+            Job::parse("17", "99\nall\n\ne|4|a,+b|*").unwrap().act,
             Act::Edit {
                 at: 4,
-                on: Named::Users(vec![Enc::stored("a"), Enc::stored("b")]),
+                on: Named::Users(vec![edited("a", false), edited("b", true)]),
                 off: Named::Everybody,
             }
         );

@@ -17,6 +17,17 @@ pub(super) struct Naming {
     pub(super) job: u64,
 }
 
+/// Whether a message mentions a user after an edit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mentions {
+    No,
+    Yes,
+    /// As before, in a supergroup: by everybody now, by name until then.
+    StillByEverybody,
+    /// As before, in a supergroup: by name now, by everybody until then.
+    StillByName,
+}
+
 /// What one user gets beside the snapshot. Each mark has the stamp of its job.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Marks {
@@ -25,8 +36,8 @@ pub(super) struct Marks {
     pub(super) reads: Vec<(u64, u64)>,
     pub(super) holes: Vec<(u64, u64)>,
     pub(super) mentions: Vec<(u64, u64)>,
-    /// Edits: the position of a message, and whether it mentions the user now.
-    pub(super) edits: Vec<(u64, u64, bool)>,
+    /// Edits: the position of a message, and what the edit says of it.
+    pub(super) edits: Vec<(u64, u64, Mentions)>,
     /// Preferences: lines of name and value in turn.
     pub(super) prefs: Vec<(u64, String)>,
     /// Resets of the read position, as `deliver.lua` takes them.
@@ -69,7 +80,7 @@ pub(super) struct Plan<'a> {
     /// Positions up to which everybody who has joined has read, with the stamps of their jobs.
     common_reads: Vec<CommonRead<'a>>,
     /// Edits that change for everybody whether a message mentions them, with the stamps of their jobs.
-    common_edits: Vec<(u64, u64, bool)>,
+    common_edits: Vec<(u64, u64, Mentions)>,
     /// Users whom a job names, with their own marks.
     pub(super) marks: BTreeMap<Enc, Marks>,
     /// Marks of passing jobs. They make nobody a target.
@@ -262,9 +273,9 @@ impl<'a> Plan<'a> {
             } => self.common_mentions.push((job.stamp, *at)),
             Act::Recall(at) => self.common_holes.push((job.stamp, *at)),
             Act::Edit { at, on, off } => {
-                for (named, is_named) in [(off, false), (on, true)] {
+                for (named, says) in [(off, Mentions::No), (on, Mentions::Yes)] {
                     if *named == Named::Everybody {
-                        self.common_edits.push((job.stamp, *at, is_named));
+                        self.common_edits.push((job.stamp, *at, says));
                     }
                 }
             }
@@ -330,7 +341,7 @@ impl<'a> Plan<'a> {
         }
         for edit in &self.common_edits {
             // What an edit says of this user by name goes before what it says of everybody.
-            let is_named = |own: &(u64, u64, bool)| (own.0, own.1) == (edit.0, edit.1);
+            let is_named = |own: &(u64, u64, Mentions)| (own.0, own.1) == (edit.0, edit.1);
             if !marks.edits.iter().any(is_named) {
                 marks.edits.push(*edit);
             }
@@ -352,6 +363,8 @@ impl<'a> Plan<'a> {
         marks.holes.retain(|(stamp, _)| is_own(stamp));
         marks.mentions.retain(|(stamp, _)| is_own(stamp));
         marks.edits.retain(|(stamp, ..)| is_own(stamp));
+        // What a later edit keeps is what an earlier one said.
+        marks.edits.sort_by_key(|(stamp, ..)| *stamp);
         marks.prefs.retain(|(stamp, _)| membership.owns(*stamp));
         marks
             .resets
@@ -426,10 +439,14 @@ fn add_marks(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
         }
     }
     if let Act::Edit { at, on, off } = &job.act {
-        for (named, is_named) in [(on, true), (off, false)] {
-            for user in named.users() {
-                let marks = marks.entry(user.clone()).or_default();
-                marks.edits.push((stamp, *at, is_named));
+        for (named, says, still) in [
+            (on, Mentions::Yes, Mentions::StillByName),
+            (off, Mentions::No, Mentions::StillByEverybody),
+        ] {
+            for edited in named.users() {
+                let says = if edited.is_still { still } else { says };
+                let marks = marks.entry(edited.user.clone()).or_default();
+                marks.edits.push((stamp, *at, says));
             }
         }
     }
@@ -498,10 +515,16 @@ fn comma_list(positions: impl Iterator<Item = String>) -> String {
     out
 }
 
-/// As lines of `@` and the position, stamp, and 1 or 0.
-fn edit_lines(edits: &[(u64, u64, bool)]) -> String {
-    let line = |(stamp, at, is_named): &(u64, u64, bool)| {
-        format!("@{at}\n{stamp}\n{}\n", u8::from(*is_named))
+/// As lines of `@` and the position, stamp, and a digit.
+fn edit_lines(edits: &[(u64, u64, Mentions)]) -> String {
+    let line = |(stamp, at, says): &(u64, u64, Mentions)| {
+        let digit = match says {
+            Mentions::No => 0,
+            Mentions::Yes => 1,
+            Mentions::StillByEverybody => 2,
+            Mentions::StillByName => 3,
+        };
+        format!("@{at}\n{stamp}\n{digit}\n")
     };
     edits.iter().map(line).collect()
 }

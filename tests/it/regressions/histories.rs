@@ -51,23 +51,86 @@ fn sent(id: &str, time: i64, mentions: Value) -> Value {
 
 #[tokio::test]
 async fn an_edit_after_which_a_user_is_still_mentioned_leaves_what_a_number_made_of_it() {
-    for kind in ["group", "direct"] {
+    for kind in ["group", "supergroup", "direct"] {
         for (first, then) in [(json!("all"), json!(["a"])), (json!(["a"]), json!("all"))] {
-            let requests = [
-                (Order::Arrival, room(kind)),
-                (Order::Arrival, sent("1", at(1), first)),
-                (
-                    Order::Arrival,
-                    json!({"type": "counts.set", "room": "r", "user": "a", "unread": 3, "mentions": 0}),
-                ),
-                (
-                    Order::Arrival,
-                    json!({"type": "message.updated", "room": "r", "id": "1", "mentions": then}),
-                ),
-            ];
+            let edits = [then.clone(), first.clone(), then];
+            agrees(
+                &app(),
+                &numbered_then_edited(&room(kind), &first, 0, &edits),
+            )
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn edits_between_names_and_everybody_forget_what_a_number_made_only_for_whom_they_concern() {
+    let (all, a, b, nobody) = (json!("all"), json!(["a"]), json!(["b"]), json!([]));
+    let became_one = json!([
+        {"type": "room.updated", "room": "r", "kind": "supergroup"},
+    ]);
+    for mentions in 0..3 {
+        for edits in [
+            [&all, &b, &all],
+            [&all, &nobody, &a],
+            [&a, &all, &nobody],
+            [&a, &b, &all],
+            [&b, &all, &a],
+        ] {
+            let edits = edits.map(Clone::clone);
+            for first in [&all, &a, &nobody] {
+                let requests = numbered_then_edited(&room("supergroup"), first, mentions, &edits);
+                agrees(&app(), &requests).await;
+            }
+            // The room became a supergroup after the message.
+            let mut requests = numbered_then_edited(&room("group"), &all, mentions, &edits);
+            requests.insert(2, (Order::Arrival, became_one.clone()));
             agrees(&app(), &requests).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_number_after_edits_in_a_supergroup_knows_what_the_one_before_made_of_a_mention() {
+    let (all, a) = (json!("all"), json!(["a"]));
+    for mentions in 0..3 {
+        for next in 0..4 {
+            for (first, edits) in [(&all, [&a, &all]), (&a, [&all, &a])] {
+                let edits = edits.map(Clone::clone);
+                let mut requests =
+                    numbered_then_edited(&room("supergroup"), first, mentions, &edits[..1]);
+                let number = json!({"type": "counts.set", "room": "r", "user": "a", "unread": 3, "mentions": next});
+                requests.push((Order::Arrival, number));
+                requests.extend(edited_to(&edits[1..]));
+                agrees(&app(), &requests).await;
+            }
+        }
+    }
+}
+
+/// A message that mentions `first`; a number by which a has 3 unread messages and so many mentions; then edits.
+fn numbered_then_edited(
+    room: &Value,
+    first: &Value,
+    mentions: u64,
+    edits: &[Value],
+) -> Vec<(Order, Value)> {
+    let number =
+        json!({"type": "counts.set", "room": "r", "user": "a", "unread": 3, "mentions": mentions});
+    let mut requests = vec![
+        (Order::Arrival, room.clone()),
+        (Order::Arrival, sent("1", at(1), first.clone())),
+        (Order::Arrival, number),
+    ];
+    requests.extend(edited_to(edits));
+    requests
+}
+
+fn edited_to(edits: &[Value]) -> impl Iterator<Item = (Order, Value)> {
+    edits.iter().map(|mentions| {
+        let edit = json!({"type": "message.updated", "room": "r", "id": "1", "mentions": mentions});
+        (Order::Arrival, edit)
+    })
 }
 
 #[tokio::test]
