@@ -234,7 +234,8 @@ impl Model {
         for (n, room) in rooms.iter().enumerate() {
             let room = self.room_mut(room)?;
             let read = room.read_or_wait(user, up_to.as_ref(), when, history);
-            if n == 0 || verdict.is_err() {
+            let is_taken = matches!(read, Ok(Outcome::Applied(_)));
+            if n == 0 || verdict.is_err() || is_taken {
                 verdict = read;
             }
         }
