@@ -8,7 +8,8 @@
 //! falls between.
 //!
 //! A message to a supergroup changes nobody's slot. So a pod also hears of the supergroups that its watched users are in, in the
-//! same way, and reads these users again.
+//! same way. It asks the room what it now adds to the totals of all of them, by their records of the room that it read last: whatever
+//! changes such a record is told of on the user's own channel. Only who is watched with rooms is read again as a whole.
 //!
 //! - `rooms`: the supergroups of watched users.
 //! - `watched`: one watched user.
@@ -28,13 +29,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::mailbox::Mailbox;
-use self::rooms::Rooms;
+use self::rooms::{Due, Rooms};
 use self::watched::Watched;
 use crate::config::LiveConfig;
 use crate::connection::{Listener, Redis, Subscriptions};
 use crate::engine::onlookers::Onlookers;
-use crate::engine::read::Reader;
-use crate::keys::{self, Enc, ONLOOKERS, Owner};
+use crate::engine::read::{Followed, Reader, SharesAsked};
+use crate::keys::{self, ONLOOKERS, Owner, encode};
 use crate::names::AppId;
 use crate::telemetry::metrics::Metrics;
 
@@ -53,6 +54,8 @@ const SWEEP: Duration = Duration::from_millis(250);
 const SECOND: Duration = Duration::from_secs(1);
 /// How many users are read at once.
 const BATCH: usize = 128;
+/// Of how many users a supergroup is asked at once: so many take its node a millisecond or two.
+const USERS_AT_ONCE: usize = 250;
 
 /// Why there is no further stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,7 +245,7 @@ impl Hub {
         }
     }
 
-    /// Has the supergroups told again that have changed, and has those read whom that concerns.
+    /// Has the supergroups told again that have changed, and what they add to the totals of those in them worked out anew.
     async fn read_rooms(&self, watching: &Watching) {
         let now = Instant::now();
         loop {
@@ -257,8 +260,61 @@ impl Hub {
                 watching.rooms.again(&due, now + RETRY);
                 return;
             }
-            for watched in due.iter().flat_map(|due| &due.users) {
-                watching.enqueue(watched);
+            self.recount(watching, &due).await;
+        }
+    }
+
+    /// Works out what these supergroups add to the totals of their users, with one question for many users. Whoever has to be
+    /// read as a whole is due.
+    async fn recount(&self, watching: &Watching, due: &[Due]) {
+        let (mut asked, mut begun) = (Vec::new(), Vec::new());
+        for one in due {
+            for users in one.users.chunks(USERS_AT_ONCE) {
+                let (mut question, mut reads) = (Vec::new(), Vec::new());
+                for watched in users {
+                    match watched.begin_recount(&one.room) {
+                        Some((number, record)) => {
+                            question.push((encode(watched.user.as_str()), record));
+                            reads.push((watched, number));
+                        }
+                        None => watching.enqueue(watched),
+                    }
+                }
+                if !question.is_empty() {
+                    asked.push(SharesAsked {
+                        room: one.room.clone(),
+                        users: question,
+                    });
+                    begun.push(reads);
+                }
+            }
+        }
+        for (asked, begun) in asked.chunks(BATCH).zip(begun.chunks(BATCH)) {
+            let answers = self.reader.shares(&watching.app, asked).await;
+            let answers = match answers {
+                Ok(answers) => answers,
+                Err(error) => {
+                    self.reader.complain(&error);
+                    asked.iter().map(|_| Ok(None)).collect()
+                }
+            };
+            for ((one, reads), answer) in asked.iter().zip(begun).zip(answers) {
+                let shares = match answer {
+                    Ok(shares) => shares,
+                    Err(error) => {
+                        self.reader.complain(&error);
+                        None
+                    }
+                };
+                let mut shares = shares.into_iter().flatten();
+                for (watched, number) in reads {
+                    let share = shares.next().ok_or(());
+                    let shown =
+                        share.and_then(|share| watched.recounted(&one.room, *number, share));
+                    if shown.is_err() {
+                        watching.enqueue(watched);
+                    }
+                }
             }
         }
     }
@@ -340,7 +396,7 @@ impl Hub {
     }
 
     /// Hears of the supergroups that a watched user is in.
-    fn follow(&self, watching: &Watching, watched: &Arc<Watched>, supergroups: Vec<Enc>) {
+    fn follow(&self, watching: &Watching, watched: &Arc<Watched>, supergroups: Vec<Followed>) {
         let Some(subscriptions) = self.subscriptions.get() else {
             return;
         };

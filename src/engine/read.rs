@@ -10,6 +10,7 @@ mod overview;
 mod peers;
 mod room;
 pub(crate) mod rooms;
+mod supergroup;
 mod tags;
 mod totals;
 mod user;
@@ -28,7 +29,8 @@ use crate::error::{Error, Result};
 use crate::quota::Limit;
 
 pub(crate) use concerned::{Concern, ConcernedTotals, MOST_CONCERNED};
-pub(crate) use live::Shown;
+pub(crate) use live::{Followed, SharesAsked, Shown};
+pub(crate) use supergroup::{Supergroup, SupergroupShare};
 pub(crate) use user::RoomRows;
 
 /// How long a call waits for its charge if the limit may be on another node than the user's slot.

@@ -560,15 +560,15 @@ fn room_unread_counts_golden_jobs_as_the_file_says() {
             String,
             String,
             String,
+            String,
+            String,
+            String,
             u64,
             u64,
-            String,
-            String,
-            String,
             u64,
             u64,
         ) = slot.run("room_unread", &keys, &arguments).unwrap();
         let counted = ["unread", "mentions"].map(|name| number(&job.meaning, name));
-        assert_eq!([reply.4, reply.5], counted, "{record}");
+        assert_eq!([reply.8, reply.9], counted, "{record}");
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::watched::Watched;
+use super::watched::{FollowedRoom, Watched};
 use super::{EARLIEST, lock};
 use crate::connection::Subscriptions;
+use crate::engine::read::Followed;
 use crate::keys::{Enc, RoomKeys};
 use crate::names::AppId;
 
@@ -93,7 +94,7 @@ impl Rooms {
         &self,
         app: &AppId,
         watched: &Arc<Watched>,
-        now_in: Vec<Enc>,
+        now_in: Vec<Followed>,
         is_watched: impl Fn() -> bool,
         subscriptions: &Subscriptions,
     ) -> bool {
@@ -107,9 +108,10 @@ impl Rooms {
         let now_in = if is_watched() { now_in } else { Vec::new() };
         let mut left = std::mem::take(&mut *known);
         let mut is_new = false;
-        for room in now_in {
+        for followed in now_in {
+            let room = followed.record.room.clone();
             let channel: Arc<str> = match left.remove(room.as_str()) {
-                Some(channel) => channel,
+                Some(known) => known.channel,
                 None => {
                     let channel: Arc<str> = RoomKeys::new(app, &room).live().into();
                     is_new = true;
@@ -130,7 +132,8 @@ impl Rooms {
                     channel
                 }
             };
-            known.insert(room.as_str().to_owned(), channel);
+            let name = room.as_str().to_owned();
+            known.insert(name, FollowedRoom { channel, followed });
         }
         leave(&mut rooms, watched, left, subscriptions);
         is_new
@@ -149,10 +152,10 @@ impl Rooms {
 fn leave(
     rooms: &mut HashMap<Arc<str>, WatchedRoom>,
     watched: &Watched,
-    left: BTreeMap<String, Arc<str>>,
+    left: BTreeMap<String, FollowedRoom>,
     subscriptions: &Subscriptions,
 ) {
-    for channel in left.into_values() {
+    for FollowedRoom { channel, .. } in left.into_values() {
         if let Some(room) = rooms.get_mut(&channel) {
             room.users.remove(&watched.channel);
             if room.users.is_empty() {

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::mailbox::Mailbox;
 use super::{YOUNG, lock};
-use crate::engine::read::Shown;
+use crate::engine::read::{Followed, Shown, Supergroup, SupergroupShare};
+use crate::keys::Enc;
 use crate::names::UserId;
 
 /// A user whom at least one stream watches.
@@ -16,8 +17,14 @@ pub(super) struct Watched {
     pub(super) channel: Arc<str>,
     since: Instant,
     state: Mutex<WatchedState>,
-    /// The channels of the supergroups that the user is in, by the rooms.
-    rooms: Mutex<BTreeMap<String, Arc<str>>>,
+    /// The supergroups that the user is in, as they were read last.
+    rooms: Mutex<BTreeMap<String, FollowedRoom>>,
+}
+
+/// A supergroup that a watched user is in.
+pub(super) struct FollowedRoom {
+    pub(super) channel: Arc<str>,
+    pub(super) followed: Followed,
 }
 
 struct WatchedState {
@@ -67,7 +74,7 @@ impl Watched {
         self.since.elapsed() < YOUNG * 3
     }
 
-    pub(super) fn rooms(&self) -> MutexGuard<'_, BTreeMap<String, Arc<str>>> {
+    pub(super) fn rooms(&self) -> MutexGuard<'_, BTreeMap<String, FollowedRoom>> {
         lock(&self.rooms)
     }
 
@@ -120,6 +127,61 @@ impl Watched {
         state.due = false;
         state.begun += 1;
         (state.begun, state.with_rooms > 0)
+    }
+
+    /// Begins to work out anew what one supergroup adds: the number of that read, and the user's record of the room. `None`: the user
+    /// has to be read, or is about to be.
+    pub(super) fn begin_recount(&self, room: &Enc) -> Option<(u64, Arc<Supergroup>)> {
+        let rooms = self.rooms();
+        let record = Arc::clone(&rooms.get(room.as_str())?.followed.record);
+        let mut state = lock(&self.state);
+        if state.due || state.with_rooms > 0 || state.newest.is_none() {
+            return None;
+        }
+        state.begun += 1;
+        Some((state.begun, record))
+    }
+
+    /// The supergroup adds that much by the read of this number. `Err`: the user has to be read.
+    pub(super) fn recounted(
+        &self,
+        room: &Enc,
+        number: u64,
+        share: SupergroupShare,
+    ) -> Result<(), ()> {
+        let newest = {
+            let state = lock(&self.state);
+            match &state.newest {
+                // Whoever is due is read after this.
+                _ if state.due => return Ok(()),
+                Some((_, newest)) => newest.totals,
+                None => return Err(()),
+            }
+        };
+        let mut rooms = self.rooms();
+        let Some(known) = rooms.get_mut(room.as_str()) else {
+            return Err(());
+        };
+        if known.followed.share == share {
+            return Ok(());
+        }
+        known.followed.share = share;
+        let mut totals = newest;
+        for family in [
+            &mut totals.messages,
+            &mut totals.mentions,
+            &mut totals.invitations,
+            &mut totals.unread_rooms,
+        ] {
+            family.supergroup = 0;
+        }
+        for known in rooms.values() {
+            known.followed.share.add_to(&mut totals).map_err(drop)?;
+        }
+        drop(rooms);
+        let rooms = None;
+        self.shows(number, Shown { totals, rooms });
+        Ok(())
     }
 
     /// The read of this number has come to this. Tells the streams that have not seen it.

@@ -1,13 +1,17 @@
 //! What streams show of watched users.
 
+use std::sync::Arc;
+
 use futures_util::{StreamExt, stream};
 use redis::Value;
 
 use super::Reader;
 use super::fields::{ALL_FAMILIES, PLAIN_KINDS, field};
+use super::overview::CountedRoom;
+use super::supergroup::{Supergroup, SupergroupAnswer, SupergroupShare, unread_item};
 use super::user::RoomRows;
 use crate::connection::Item;
-use crate::counts::{Kind, RoomUnread, Totals};
+use crate::counts::{RoomUnread, Totals};
 use crate::error::{Error, Result};
 use crate::keys::{Enc, ONLOOKERS, RoomKeys, UserKeys, encode};
 use crate::names::{AppId, UserId};
@@ -23,6 +27,20 @@ pub(crate) struct Shown {
     pub totals: Totals,
     /// The joined active rooms by id, if they were asked for.
     pub rooms: Option<Vec<RoomUnread>>,
+}
+
+/// A supergroup that a watched user is in: the user's record of it, and what the room adds to the totals that were read.
+#[derive(Debug, Clone)]
+pub(crate) struct Followed {
+    pub(crate) record: Arc<Supergroup>,
+    pub(crate) share: SupergroupShare,
+}
+
+/// A supergroup, and users of whom it is asked what it adds to their totals, with their records of it.
+#[derive(Debug)]
+pub(crate) struct SharesAsked {
+    pub(crate) room: Enc,
+    pub(crate) users: Vec<(Enc, Arc<Supergroup>)>,
 }
 
 impl Reader {
@@ -48,13 +66,38 @@ impl Reader {
         self.redis.send_each(&items).await.map(drop)
     }
 
-    /// Reads users that are watched, each with or without rooms, and which supergroups each is in; and has the next change of each of them told. Such a call is no
-    /// read that a caller waits for: it takes no place among these.
+    /// What supergroups add now to the totals of users whose records of them have not changed: an answer for each question. `None`:
+    /// these users have to be read one by one.
+    pub(crate) async fn shares(
+        &self,
+        app: &AppId,
+        asked: &[SharesAsked],
+    ) -> Result<Vec<Result<Option<Vec<SupergroupShare>>>>> {
+        let items = asked.iter().map(|one| {
+            let users = one.users.iter();
+            unread_item(
+                app,
+                &one.room,
+                users.map(|(user, record)| (user, record.as_ref())),
+            )
+        });
+        let items: Vec<Item> = items.collect();
+        let answers = self.redis.send_each(&items).await?;
+        let shares = asked.iter().zip(answers).map(|(one, answer)| {
+            let shares = answer.and_then(|answer| shares_of(answer, &one.users));
+            self.faults
+                .at_key(shares, || RoomKeys::new(app, &one.room).meta())
+        });
+        Ok(shares.collect())
+    }
+
+    /// Reads users that are watched, each with or without rooms, and which supergroups each is in; and has the next change of each of
+    /// them told. Such a call is no read that a caller waits for: it takes no place among these.
     pub(crate) async fn watch(
         &self,
         app: &AppId,
         users: Vec<(UserId, bool)>,
-    ) -> Result<Vec<Result<(Shown, Vec<Enc>)>>> {
+    ) -> Result<Vec<Result<(Shown, Vec<Followed>)>>> {
         // Before the counts are read: a migration may end meanwhile.
         let is_old = self.redis.is_old();
         let items: Vec<Item> = users
@@ -88,7 +131,7 @@ impl Reader {
         rooms: bool,
         is_old: bool,
         answer: Result<Value>,
-    ) -> Result<(Shown, Vec<Enc>)> {
+    ) -> Result<(Shown, Vec<Followed>)> {
         let name = encode(user.as_str());
         let keys = UserKeys::new(app, &name);
         let mut overview = match answer {
@@ -98,7 +141,7 @@ impl Reader {
         if let (true, Ok(overview)) = (is_old, &mut overview) {
             overview.work_out_unread_rooms();
         }
-        let overview = self.faults.at_slot(overview, || keys.counts())?;
+        let mut overview = self.faults.at_slot(overview, || keys.counts())?;
         if !overview.known {
             let rooms = rooms.then(Vec::new);
             let shown = Shown {
@@ -107,9 +150,16 @@ impl Reader {
             };
             return Ok((shown, Vec::new()));
         }
-        let supergroups = overview.records.iter();
-        let supergroups = supergroups.filter(|record| record.kind == Kind::Supergroup);
-        let supergroups = supergroups.map(|record| record.room.clone()).collect();
+        let plain = overview.records.len() - overview.supergroups.len();
+        let shares = overview.records.iter().skip(plain).map(CountedRoom::share);
+        let records = std::mem::take(&mut overview.supergroups);
+        let supergroups = records.into_iter().zip(shares);
+        let supergroups = supergroups
+            .map(|(record, share)| Followed {
+                record: Arc::new(record),
+                share,
+            })
+            .collect();
         let totals = self
             .faults
             .at_key(overview.totals(None), || keys.counts())?;
@@ -127,6 +177,24 @@ impl Reader {
     pub(crate) fn complain(&self, error: &Error) {
         self.faults.complain(error);
     }
+}
+
+fn shares_of(
+    answer: Value,
+    users: &[(Enc, Arc<Supergroup>)],
+) -> Result<Option<Vec<SupergroupShare>>> {
+    let Some(mut answer) = SupergroupAnswer::parse(answer)? else {
+        return Ok(None);
+    };
+    let mut shares = Vec::with_capacity(users.len());
+    for (_, record) in users {
+        let counted = answer.user()?.filter(|_| answer.active);
+        shares.push(match counted {
+            Some(counted) => record.share(counted)?,
+            None => SupergroupShare::default(),
+        });
+    }
+    Ok(Some(shares))
 }
 
 fn watch_item(app: &AppId, user: &UserId, rooms: bool) -> Item {

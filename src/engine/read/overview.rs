@@ -6,13 +6,14 @@ use redis::Value;
 
 use super::Reader;
 use super::fields::{ALL_FAMILIES, FAMILIES, PLAIN_KINDS, field, suffixes};
+use super::supergroup::{Supergroup, SupergroupAnswer, SupergroupShare};
 use crate::connection::Item;
-use crate::counts::number::{add, count, parse, unreadable};
-use crate::counts::record::{Reset, RoomRecord, SupergroupRecord};
+use crate::counts::number::{add, count, parse};
+use crate::counts::record::RoomRecord;
 use crate::counts::{CountPref, JoinedRoom, Kind, Totals};
 use crate::engine::reply::{Reply, bytes};
 use crate::error::Result;
-use crate::keys::{Enc, RoomKeys, UserKeys, decode, is_encoded};
+use crate::keys::{Enc, UserKeys, decode, is_encoded};
 use crate::names::{AppId, CustomType, RoomId};
 use crate::scripts;
 
@@ -56,6 +57,14 @@ impl CountedRoom {
 }
 
 impl CountedRoom {
+    /// What a supergroup adds to totals.
+    pub(super) fn share(&self) -> SupergroupShare {
+        match self.active {
+            true => SupergroupShare::new(self.state, self.count, self.unread, self.mentions),
+            false => SupergroupShare::default(),
+        }
+    }
+
     /// The unread messages that the room adds to sums.
     fn messages(&self) -> u64 {
         match self.count.counts_messages() {
@@ -72,64 +81,6 @@ fn split(list: &str) -> Vec<String> {
         .collect()
 }
 
-/// A user's record of a supergroup, with the positions of the user's marks.
-pub(super) struct Supergroup {
-    pub(crate) room: Enc,
-    pub(crate) state: String,
-    pub(crate) epoch: u64,
-    pub(crate) read: String,
-    pub(crate) holes: String,
-    pub(crate) mentions: String,
-    /// Mentions of everybody that are none for the user.
-    pub(crate) unset: String,
-    pub(crate) reset: Option<Reset>,
-    pub(crate) count: CountPref,
-}
-
-impl Supergroup {
-    /// The record, `|positions of holes|positions of mentions|positions of unset mentions`.
-    fn parse(room: String, text: &str) -> Result<Self> {
-        let (rest, unset) = text.rsplit_once('|').ok_or_else(unreadable)?;
-        let (rest, mentions) = rest.rsplit_once('|').ok_or_else(unreadable)?;
-        let (record, holes) = rest.rsplit_once('|').ok_or_else(unreadable)?;
-        let record = SupergroupRecord::read(record)?;
-        Ok(Self {
-            room: Enc::stored(room),
-            state: record.state.to_string(),
-            epoch: record.epoch,
-            read: record.read.to_string(),
-            holes: holes.to_owned(),
-            mentions: mentions.to_owned(),
-            unset: unset.to_owned(),
-            reset: record.reset,
-            count: record.count,
-        })
-    }
-
-    /// The call that works out what is unread in the room for `user`.
-    pub(super) fn unread_item(&self, app: &AppId, user: &str) -> Item {
-        let keys = RoomKeys::new(app, &self.room);
-        let mut call = scripts::ROOM_UNREAD
-            .call(&[
-                keys.meta(),
-                keys.recalled(),
-                keys.allmentions(),
-                keys.pending(),
-                keys.arrived(),
-            ])
-            .arg(&self.state)
-            .arg(self.epoch)
-            .arg(&self.read)
-            .arg(&self.holes)
-            .arg(&self.mentions)
-            .arg(user);
-        if let Some(reset) = self.reset {
-            call = call.arg(reset.stamp).arg(reset.unknown).arg(&self.unset);
-        }
-        Item::Script(call)
-    }
-}
-
 /// Everything that a user's slot held at one moment, with the counts of supergroups worked out.
 #[derive(Default)]
 pub(super) struct Overview {
@@ -138,6 +89,8 @@ pub(super) struct Overview {
     pub(super) counts: HashMap<String, String>,
     pub(super) refs: Vec<String>,
     pub(super) records: Vec<CountedRoom>,
+    /// The user's records of the supergroups among them, which come last, in the same order.
+    pub(super) supergroups: Vec<Supergroup>,
 }
 
 impl Overview {
@@ -163,7 +116,7 @@ impl Overview {
         }
     }
 
-    fn supergroups(&self) -> impl Iterator<Item = &CountedRoom> {
+    fn active_supergroups(&self) -> impl Iterator<Item = &CountedRoom> {
         self.records
             .iter()
             .filter(|record| record.kind == Kind::Supergroup && record.active)
@@ -184,15 +137,10 @@ impl Overview {
                 }
             }
         }
-        for record in self.supergroups() {
+        for record in self.active_supergroups() {
             let named = record.custom_type.as_deref();
             if types.is_none_or(|types| types.iter().any(|t| named == Some(t.as_str()))) {
-                add(&mut totals.messages.supergroup, record.messages())?;
-                if record.count.counts_mentions() {
-                    add(&mut totals.mentions.supergroup, record.mentions)?;
-                }
-                totals.unread_rooms.supergroup += u64::from(record.messages() > 0);
-                totals.invitations.supergroup += u64::from(record.state == 'i');
+                record.share().add_to(&mut totals)?;
             }
         }
         Ok(totals)
@@ -203,7 +151,10 @@ impl Overview {
         for tag in self.refs("tag:") {
             tags.insert(decode(tag), self.count(&format!("tag:{tag}"))?);
         }
-        for record in self.supergroups().filter(|record| record.state == 'j') {
+        for record in self
+            .active_supergroups()
+            .filter(|record| record.state == 'j')
+        {
             for tag in &record.tags {
                 add(tags.entry(tag.clone()).or_default(), record.messages())?;
             }
@@ -222,7 +173,10 @@ impl Overview {
                 )?;
             }
         }
-        for record in self.supergroups().filter(|record| record.state == 'j') {
+        for record in self
+            .active_supergroups()
+            .filter(|record| record.state == 'j')
+        {
             if let Some(name) = &record.custom_type {
                 add(types.entry(name.clone()).or_default(), record.messages())?;
             }
@@ -275,7 +229,7 @@ impl Reader {
             .collect::<Result<Vec<_>>>()?;
         let items: Vec<Item> = supergroups
             .iter()
-            .map(|room| room.unread_item(app, user.as_str()))
+            .map(|room| room.unread_item(app, user))
             .collect();
         let answers = self.redis.send_all(&items).await?;
         Ok(supergroups.into_iter().zip(answers).collect())
@@ -312,32 +266,27 @@ impl Reader {
             overview.records.push(CountedRoom::parse(room, &record)?);
         }
         for (supergroup, answer) in self.ask_supergroups(app, user, reply.list()?).await? {
-            let mut answer = Reply::new(answer)?;
-            if answer.is_empty() {
+            let Some(mut answer) = SupergroupAnswer::parse(answer)? else {
                 continue;
-            }
-            let kind = Kind::stored(&answer.text()?)?;
-            let active = answer.text()? == "1";
-            let custom_type = Some(decode(&answer.text()?)).filter(|t| !t.is_empty());
-            let tags = split(&answer.text()?);
-            let (unread, mentions) = (answer.number()?, answer.number()?);
-            for _ in ["created", "last_at", "last_time"] {
-                answer.value()?;
-            }
+            };
+            let Some(counted) = answer.user()? else {
+                continue;
+            };
             overview.records.push(CountedRoom {
-                room: supergroup.room,
+                room: supergroup.room.clone(),
                 state: parse(Some(&supergroup.state))?,
-                unread,
-                mentions,
-                kind,
-                active,
-                custom_type,
-                tags,
+                unread: counted.unread,
+                mentions: counted.mentions,
+                kind: answer.kind,
+                active: answer.active,
+                custom_type: answer.custom_type(),
+                tags: split(&answer.tags),
                 count: supergroup.count,
-                head: answer.number()?,
-                read: answer.position()?,
+                head: answer.head,
+                read: counted.read,
                 flags: None,
             });
+            overview.supergroups.push(supergroup);
         }
         Ok(overview)
     }

@@ -3,7 +3,7 @@
 use redis::Value;
 
 use super::Reader;
-use super::overview::Supergroup;
+use super::supergroup::{Supergroup, SupergroupAnswer};
 use crate::connection::Item;
 use crate::counts::number::stamp;
 use crate::counts::record::{Reset, RoomRecord};
@@ -157,28 +157,22 @@ impl Reader {
         }
         let items: Vec<Item> = supergroups
             .iter()
-            .map(|(user, supergroup)| supergroup.unread_item(app, user.as_str()))
+            .map(|(user, supergroup)| supergroup.unread_item(app, user))
             .collect();
         for ((user, _), answer) in supergroups
             .into_iter()
             .zip(self.redis.send_all(&items).await?)
         {
-            let mut answer = Reply::new(answer)?;
-            if answer.is_empty() {
+            let Some(mut answer) = SupergroupAnswer::parse(answer)? else {
                 continue;
+            };
+            if let Some(counted) = answer.user()? {
+                counts.push(MemberCount {
+                    user: decode(user.as_str()),
+                    unread: counted.unread,
+                    read: counted.read,
+                });
             }
-            for _ in ["kind", "status", "type", "tags"] {
-                answer.value()?;
-            }
-            let unread = answer.number()?;
-            for _ in ["mentions", "created", "last_at", "last_time", "head"] {
-                answer.value()?;
-            }
-            counts.push(MemberCount {
-                user: decode(user.as_str()),
-                unread,
-                read: answer.position()?,
-            });
         }
         Ok(counts)
     }

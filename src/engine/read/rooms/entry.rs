@@ -8,7 +8,7 @@ use crate::counts::number::{Stored, parse, unreadable};
 use crate::counts::room::{Last, millis};
 use crate::counts::{Kind, LastMessage, Pref, RoomEntry};
 use crate::engine::read::details::read_shown;
-use crate::engine::read::overview::Supergroup;
+use crate::engine::read::supergroup::{Supergroup, SupergroupAnswer};
 use crate::engine::reply::{Reply, maybe_text, stored};
 use crate::error::{Error, Result};
 use crate::keys::{Enc, decode};
@@ -27,24 +27,21 @@ pub(super) struct CountedSupergroup {
 
 impl CountedSupergroup {
     pub(super) fn read(supergroup: Supergroup, answer: Value) -> Result<Option<Self>> {
-        let mut answer = Reply::new(answer)?;
-        if answer.is_empty() || supergroup.state != "j" {
+        if supergroup.state != "j" {
             return Ok(None);
         }
-        let kind = Kind::stored(&answer.text()?)?;
-        let status = answer.text()?;
-        let (_custom_type, tags) = (answer.text()?, answer.text()?);
-        let (unread, _mentions) = (answer.number()?, answer.number()?);
-        let created = i64::try_from(answer.number()?).unwrap_or(0);
-        let last = Last::read(&mut answer)?;
-        Ok((status == "1").then_some(Self {
+        let Some(mut answer) = SupergroupAnswer::parse(answer)?.filter(|answer| answer.active)
+        else {
+            return Ok(None);
+        };
+        Ok(answer.user()?.map(|counted| Self {
             room: supergroup.room,
             epoch: supergroup.epoch,
-            kind,
-            tags,
-            created,
-            last,
-            unread,
+            kind: answer.kind,
+            tags: answer.tags,
+            created: answer.created,
+            last: answer.last,
+            unread: counted.unread,
         }))
     }
 

@@ -1,0 +1,183 @@
+//! What a supergroup answers of what users have unread in it.
+
+use redis::Value;
+
+use crate::connection::Item;
+use crate::counts::number::{add, parse, unreadable};
+use crate::counts::record::{Reset, SupergroupRecord};
+use crate::counts::room::Last;
+use crate::counts::{CountPref, Kind, Totals};
+use crate::engine::reply::{Reply, number};
+use crate::error::Result;
+use crate::keys::{Enc, RoomKeys, decode};
+use crate::names::AppId;
+use crate::scripts;
+
+/// A user's record of a supergroup, with the positions of the user's marks.
+#[derive(Debug)]
+pub(crate) struct Supergroup {
+    pub(crate) room: Enc,
+    pub(super) state: String,
+    pub(super) epoch: u64,
+    pub(super) read: String,
+    pub(super) holes: String,
+    pub(super) mentions: String,
+    /// Mentions of everybody that are none for the user.
+    pub(super) unset: String,
+    pub(super) reset: Option<Reset>,
+    pub(super) count: CountPref,
+}
+
+impl Supergroup {
+    /// The record, `|positions of holes|positions of mentions|positions of unset mentions`.
+    pub(super) fn parse(room: String, text: &str) -> Result<Self> {
+        let (rest, unset) = text.rsplit_once('|').ok_or_else(unreadable)?;
+        let (rest, mentions) = rest.rsplit_once('|').ok_or_else(unreadable)?;
+        let (record, holes) = rest.rsplit_once('|').ok_or_else(unreadable)?;
+        let record = SupergroupRecord::read(record)?;
+        Ok(Self {
+            room: Enc::stored(room),
+            state: record.state.to_string(),
+            epoch: record.epoch,
+            read: record.read.to_string(),
+            holes: holes.to_owned(),
+            mentions: mentions.to_owned(),
+            unset: unset.to_owned(),
+            reset: record.reset,
+            count: record.count,
+        })
+    }
+
+    /// What the room adds to the user's totals, if it is active.
+    pub(super) fn share(&self, counted: SupergroupCount) -> Result<SupergroupShare> {
+        let state = parse(Some(&self.state))?;
+        Ok(SupergroupShare::new(
+            state,
+            self.count,
+            counted.unread,
+            counted.mentions,
+        ))
+    }
+
+    /// The call that works out what is unread in the room for `user`.
+    pub(super) fn unread_item(&self, app: &AppId, user: &Enc) -> Item {
+        unread_item(app, &self.room, [(user, self)])
+    }
+}
+
+/// The call that works out what is unread in a room for each of these users, by their records of it.
+pub(super) fn unread_item<'a>(
+    app: &AppId,
+    room: &Enc,
+    users: impl IntoIterator<Item = (&'a Enc, &'a Supergroup)>,
+) -> Item {
+    let keys = RoomKeys::new(app, room);
+    let mut call = scripts::ROOM_UNREAD.call(&[
+        keys.meta(),
+        keys.recalled(),
+        keys.allmentions(),
+        keys.pending(),
+        keys.arrived(),
+    ]);
+    for (user, record) in users {
+        call = call
+            .arg(&record.state)
+            .arg(record.epoch)
+            .arg(&record.read)
+            .arg(&record.holes)
+            .arg(&record.mentions)
+            .arg(user.as_str());
+        call = match record.reset {
+            Some(reset) => call.arg(reset.stamp).arg(reset.unknown).arg(&record.unset),
+            None => call.arg("").arg("").arg(""),
+        };
+    }
+    Item::Script(call)
+}
+
+/// What a supergroup answers: of itself, then of each user.
+pub(super) struct SupergroupAnswer {
+    pub(super) kind: Kind,
+    pub(super) active: bool,
+    /// As it is stored; '' if there is none.
+    pub(super) custom_type: String,
+    pub(super) tags: String,
+    pub(super) created: i64,
+    pub(super) last: Option<Last>,
+    pub(super) head: u64,
+    users: Reply,
+}
+
+/// What one user has in a supergroup.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SupergroupCount {
+    pub(super) unread: u64,
+    pub(super) mentions: u64,
+    pub(super) read: i64,
+}
+
+impl SupergroupAnswer {
+    /// `None`: there is no such room, or it does not answer for so many users at once.
+    pub(super) fn parse(answer: Value) -> Result<Option<Self>> {
+        let mut users = Reply::new(answer)?;
+        if users.len() < 2 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            kind: Kind::stored(&users.text()?)?,
+            active: users.text()? == "1",
+            custom_type: users.text()?,
+            tags: users.text()?,
+            created: i64::try_from(users.number()?).unwrap_or(0),
+            last: Last::read(&mut users)?,
+            head: users.number()?,
+            users,
+        }))
+    }
+
+    /// What the next user has. `None`: the room is gone for that user.
+    pub(super) fn user(&mut self) -> Result<Option<SupergroupCount>> {
+        let (unread, mentions) = (self.users.value()?, self.users.value()?);
+        if matches!(&unread, Value::BulkString(text) if text.is_empty()) {
+            self.users.value()?;
+            return Ok(None);
+        }
+        Ok(Some(SupergroupCount {
+            unread: number(&unread)?,
+            mentions: number(&mentions)?,
+            read: self.users.position()?,
+        }))
+    }
+
+    pub(super) fn custom_type(&self) -> Option<String> {
+        Some(decode(&self.custom_type)).filter(|name| !name.is_empty())
+    }
+}
+
+/// What a supergroup adds to its user's totals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SupergroupShare {
+    messages: u64,
+    mentions: u64,
+    invitations: u64,
+}
+
+impl SupergroupShare {
+    /// Of a room that is active.
+    pub(super) fn new(state: char, count: CountPref, unread: u64, mentions: u64) -> Self {
+        let counted = |counts: bool, number: u64| if counts { number } else { 0 };
+        Self {
+            messages: counted(count.counts_messages(), unread),
+            mentions: counted(count.counts_mentions(), mentions),
+            invitations: u64::from(state == 'i'),
+        }
+    }
+
+    pub(crate) fn add_to(self, totals: &mut Totals) -> Result<()> {
+        add(&mut totals.messages.supergroup, self.messages)?;
+        add(&mut totals.mentions.supergroup, self.mentions)?;
+        totals.unread_rooms.supergroup += u64::from(self.messages > 0);
+        totals.invitations.supergroup += self.invitations;
+        Ok(())
+    }
+}
