@@ -9,6 +9,9 @@ mod socket;
 /// With rooms.
 mod rooms;
 
+/// In supergroups.
+mod supergroups;
+
 /// Random histories with watchers, and what goes wrong beneath them.
 mod histories;
 
