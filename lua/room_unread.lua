@@ -20,146 +20,148 @@ if not string.find(digits, '^%d+,%d+,%d+$') or #digits > 50 or math.max(m[1], m[
   return redis.error_reply('-UNREADABLE a number of a room')
 end
 if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the status of a room') end
-local head = tonumber(m[2])
-local open, jobs = redis.call('HLEN', pending), nil
+local born, head = tonumber(m[1]), tonumber(m[2])
+local open = redis.call('HLEN', pending)
 if open > 64 and #ARGV > 9 then return {'MANY'} end
 
--- What a user has by the room's pending jobs as well: own messages, reads, mentions and edits that the room has accepted and that
--- have not been delivered yet.
-local function with_jobs(user, since, read, holes, mentions, unset)
-  local edits = {}
-  jobs = jobs or redis.call('HGETALL', pending)
-  local all = jobs
-  for i = 1, #all, 2 do
-    local names, act
-    -- The room was cleared before it became a supergroup.
-    local to_all, but = string.match(all[i + 1], '^%d+\nall\n\nr|(%d+)|?([^|]*)$')
-    if to_all and tonumber(all[i]) > since then
-      local _, from = string.find(',' .. but, ',' .. user .. ':', 1, true)
-      if from then to_all = string.match(',' .. but, '^%d+', from + 1) or read end
-      read = math.max(read, tonumber(to_all))
-    end
-    if string.find(all[i + 1], user, 1, true) then
-      names, act = string.match(all[i + 1], '^%d+\n%a+\n([^\n]*)\n(.*)$')
-    end
-    local joined = act and string.sub(act, 1, 2) == 'j|' and tonumber(all[i]) >= since
-    local from = joined and select(2, string.find(act, '|' .. user .. ':', 1, true))
-    if from then
-      -- A membership that was placed by its time brings the marks of what was sent since.
-      local own, named = string.match(string.sub(act, from + 1), '^([%d,]*):([%d,]*)')
-      holes, mentions = holes .. ',' .. own, mentions .. ',' .. named
-    end
-    if act and tonumber(all[i]) > since then
-      local at, own, sender, named, except = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)|?[^|]*|?%d*|?([^|]*)$')
-      local function is_in(list) return string.find(',' .. list .. ',', ',' .. user .. ',', 1, true) end
-      local to = names == user and string.match(act, '^r|(%d+)$') or own == 'r' and sender == user and at
-      if to then read = math.max(read, tonumber(to)) end
-      if (own == 'h' and sender == user) or (except and is_in(except)) then holes = holes .. ',' .. at end
-      if named and is_in(named) then mentions = mentions .. ',' .. at end
-      local about, on, off = string.match(act, '^e|(%d+)|([^|]*)|([^|]*)$')
-      for _, list in ipairs({on, off}) do
-        for _, name in ipairs({user, '+' .. user}) do
-          if string.find(',' .. list .. ',', ',' .. name .. ',', 1, true) then
-            edits[#edits + 1] = {stamp = tonumber(all[i]), at = about, is_on = list == on, still = name ~= user}
+-- Of more than 5,000 jobs it takes none, so that a read takes a few milliseconds at most.
+local with_jobs
+if open > 0 and open <= 5000 then
+  local all = redis.call('HGETALL', pending)
+  -- What a user has by the room's pending jobs as well: own messages, reads, mentions and edits that the room has accepted and that
+  -- have not been delivered yet.
+  with_jobs = function(user, since, read, holes, mentions, unset)
+    local edits = {}
+    for i = 1, #all, 2 do
+      local names, act
+      -- The room was cleared before it became a supergroup.
+      local to_all, but = string.match(all[i + 1], '^%d+\nall\n\nr|(%d+)|?([^|]*)$')
+      if to_all and tonumber(all[i]) > since then
+        local _, from = string.find(',' .. but, ',' .. user .. ':', 1, true)
+        if from then to_all = string.match(',' .. but, '^%d+', from + 1) or read end
+        read = math.max(read, tonumber(to_all))
+      end
+      if string.find(all[i + 1], user, 1, true) then
+        names, act = string.match(all[i + 1], '^%d+\n%a+\n([^\n]*)\n(.*)$')
+      end
+      local joined = act and string.sub(act, 1, 2) == 'j|' and tonumber(all[i]) >= since
+      local from = joined and select(2, string.find(act, '|' .. user .. ':', 1, true))
+      if from then
+        -- A membership that was placed by its time brings the marks of what was sent since.
+        local own, named = string.match(string.sub(act, from + 1), '^([%d,]*):([%d,]*)')
+        holes, mentions = holes .. ',' .. own, mentions .. ',' .. named
+      end
+      if act and tonumber(all[i]) > since then
+        local at, own, sender, named, except = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)|?[^|]*|?%d*|?([^|]*)$')
+        local function is_in(list) return string.find(',' .. list .. ',', ',' .. user .. ',', 1, true) end
+        local to = names == user and string.match(act, '^r|(%d+)$') or own == 'r' and sender == user and at
+        if to then read = math.max(read, tonumber(to)) end
+        if (own == 'h' and sender == user) or (except and is_in(except)) then holes = holes .. ',' .. at end
+        if named and is_in(named) then mentions = mentions .. ',' .. at end
+        local about, on, off = string.match(act, '^e|(%d+)|([^|]*)|([^|]*)$')
+        for _, list in ipairs({on, off}) do
+          for _, name in ipairs({user, '+' .. user}) do
+            if string.find(',' .. list .. ',', ',' .. name .. ',', 1, true) then
+              edits[#edits + 1] = {stamp = tonumber(all[i]), at = about, is_on = list == on, still = name ~= user}
+            end
           end
         end
       end
     end
+    table.sort(edits, function(one, two) return one.stamp < two.stamp end)
+    -- Between commas, so that no other position is taken for one.
+    local function with(list, at) return list .. ',' .. at end
+    local function without(list, at) return (string.gsub(',' .. list .. ',', ',0*' .. at .. '%f[,]', '')) end
+    local function has(list, at) return string.find(',' .. list .. ',', ',0*' .. at .. ',') end
+    for _, edit in ipairs(edits) do
+      -- As `edit` in deliver.lua has it.
+      local is_mention
+      if edit.still and edit.is_on then
+        is_mention = not has(unset, edit.at)
+      elseif edit.still then
+        unset = without(unset, edit.at)
+        if not has(mentions, edit.at) then unset = with(unset, edit.at) end
+      else
+        is_mention, unset = edit.is_on, without(unset, edit.at)
+      end
+      if is_mention ~= nil then
+        mentions = without(mentions, edit.at)
+        if is_mention then mentions = with(mentions, edit.at) end
+      end
+    end
+    return read, holes, mentions, unset
   end
-  table.sort(edits, function(one, two) return one.stamp < two.stamp end)
-  -- Between commas, so that no other position is taken for one.
-  local function with(list, at) return list .. ',' .. at end
-  local function without(list, at) return (string.gsub(',' .. list .. ',', ',0*' .. at .. '%f[,]', '')) end
-  local function has(list, at) return string.find(',' .. list .. ',', ',0*' .. at .. ',') end
-  for _, edit in ipairs(edits) do
-    -- As `edit` in deliver.lua has it.
-    local is_mention
-    if edit.still and edit.is_on then
-      is_mention = not has(unset, edit.at)
-    elseif edit.still then
-      unset = without(unset, edit.at)
-      if not has(mentions, edit.at) then unset = with(unset, edit.at) end
-    else
-      is_mention, unset = edit.is_on, without(unset, edit.at)
-    end
-    if is_mention ~= nil then
-      mentions = without(mentions, edit.at)
-      if is_mention then mentions = with(mentions, edit.at) end
-    end
-  end
-  return read, holes, mentions, unset
-end
-
-local function unread_of(state, epoch, began_read, holes, mentions, user, reset, last_unknown, unset)
-  epoch = tonumber(epoch)
-  if epoch < tonumber(m[1]) then return '', '', '' end
-  local read, since, unknown = tonumber(began_read), math.max(epoch, tonumber(reset) or 0), tonumber(last_unknown) or 0
-  local unread, mentioned = 0, 0
-  if state == 'j' then
-    -- Only a room that keeps something of it has the field `late`.
-    if m[10] then
-      -- Lib: arrived, bound
-      -- What the user read on arrival does not count.
-      local arrived, _, _, _, exempt = read_on_arrival(KEYS[5], user, epoch)
-      local no_count = {holes}
-      for at in pairs(arrived) do
-        if at > 0 then no_count[#no_count + 1] = string.format('%.0f', at) end
-      end
-      holes = table.concat(no_count, ',')
-      -- Who has been a member since before a clearing, and has not been reset since, has read up to there.
-      local cleared = redis.call('HGET', meta, 'cleared')
-      read = math.max(read, cleared_up_to(cleared, since, function(at) return arrived[at] end, exempt) or read)
-    end
-    -- The head is the current one, so the script also takes this user's marks of pending jobs. If there are more than 5,000 jobs, it
-    -- skips them all, so that a read takes a few milliseconds at most.
-    if open > 0 and open <= 5000 then
-      read, holes, mentions, unset = with_jobs(user, since, read, holes, mentions, unset)
-    end
-    local least = unknown > read and unknown or read
-    if head > read then unread = head - read end
-    if head > least then
-      local from = string.format('(%d', least)
-      unread = unread - redis.call('ZCOUNT', recalled, from, '+inf')
-      mentioned = redis.call('ZCOUNT', allmentions, from, '+inf')
-    end
-    local own = {}
-    if holes ~= '' then
-      for position in string.gmatch(holes, '%d+') do
-        if tonumber(position) > least and not own[position] then
-          own[position] = true
-          if not redis.call('ZSCORE', recalled, position) then unread = unread - 1 end
-          if redis.call('ZSCORE', allmentions, position) then mentioned = mentioned - 1 end
-        end
-      end
-    end
-    if unset ~= '' then
-      for position in string.gmatch(unset, '%d+') do
-        if tonumber(position) > least and not own[position] and redis.call('ZSCORE', allmentions, position) then
-          mentioned = mentioned - 1
-        end
-      end
-    end
-    if mentions ~= '' then
-      local named = {}
-      for position in string.gmatch(mentions, '%-?%d+') do
-        local at = tonumber(position)
-        if at > read and not own[position] and not named[position] and (at <= unknown
-          or not (redis.call('ZSCORE', recalled, position) or redis.call('ZSCORE', allmentions, position))) then
-          named[position] = true
-          mentioned = mentioned + 1
-        end
-      end
-    end
-  end
-  -- An inactive room counts nothing, but it has been read as far as it was.
-  if m[4] == '0' then unread, mentioned = 0, 0 end
-  return unread > 0 and unread or 0, mentioned > 0 and mentioned or 0,
-    tonumber(began_read) == read and began_read or string.format('%d', read)
 end
 
 local reply = {m[3], m[4], m[5], m[6], m[7], m[8] or '', m[9] or '', m[2]}
 for i = 1, #ARGV, 9 do
-  local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3] = unread_of(unpack(ARGV, i, i + 8))
+  local state, began, from, holes, mentions, user, reset, last_unknown, unset = unpack(ARGV, i, i + 8)
+  local epoch, read_to, unknown, n = tonumber(began), tonumber(from), 0, #reply
+  local since, read = epoch, read_to
+  if reset ~= '' then since, unknown = math.max(epoch, reset), tonumber(last_unknown) end
+  if epoch < born then
+    reply[n + 1], reply[n + 2], reply[n + 3] = '', '', ''
+  else
+    local unread, mentioned = 0, 0
+    if state == 'j' then
+      -- Only a room that keeps something of it has the field `late`.
+      if m[10] then
+        -- Lib: arrived, bound
+        -- What the user read on arrival does not count.
+        local arrived, _, _, _, exempt = read_on_arrival(KEYS[5], user, epoch)
+        local no_count = {holes}
+        for at in pairs(arrived) do
+          if at > 0 then no_count[#no_count + 1] = string.format('%.0f', at) end
+        end
+        holes = table.concat(no_count, ',')
+        -- Who has been a member since before a clearing, and has not been reset since, has read up to there.
+        local cleared = redis.call('HGET', meta, 'cleared')
+        read = math.max(read, cleared_up_to(cleared, since, function(at) return arrived[at] end, exempt) or read)
+      end
+      -- The head is the current one, so the script also takes this user's marks of pending jobs.
+      if with_jobs then
+        read, holes, mentions, unset = with_jobs(user, since, read, holes, mentions, unset)
+      end
+      local least = unknown > read and unknown or read
+      if head > read then unread = head - read end
+      if head > least then
+        local above = string.format('(%d', least)
+        unread = unread - redis.call('ZCOUNT', recalled, above, '+inf')
+        mentioned = redis.call('ZCOUNT', allmentions, above, '+inf')
+      end
+      local own = {}
+      if holes ~= '' then
+        for position in string.gmatch(holes, '%d+') do
+          if tonumber(position) > least and not own[position] then
+            own[position] = true
+            if not redis.call('ZSCORE', recalled, position) then unread = unread - 1 end
+            if redis.call('ZSCORE', allmentions, position) then mentioned = mentioned - 1 end
+          end
+        end
+      end
+      if unset ~= '' then
+        for position in string.gmatch(unset, '%d+') do
+          if tonumber(position) > least and not own[position] and redis.call('ZSCORE', allmentions, position) then
+            mentioned = mentioned - 1
+          end
+        end
+      end
+      if mentions ~= '' then
+        local named = {}
+        for position in string.gmatch(mentions, '%-?%d+') do
+          local at = tonumber(position)
+          if at > read and not own[position] and not named[position] and (at <= unknown
+            or not (redis.call('ZSCORE', recalled, position) or redis.call('ZSCORE', allmentions, position))) then
+            named[position] = true
+            mentioned = mentioned + 1
+          end
+        end
+      end
+    end
+    -- An inactive room counts nothing, but it has been read as far as it was.
+    if m[4] == '0' then unread, mentioned = 0, 0 end
+    reply[n + 1], reply[n + 2] = unread > 0 and unread or 0, mentioned > 0 and mentioned or 0
+    reply[n + 3] = read == read_to and from or string.format('%d', read)
+  end
 end
 return reply
