@@ -156,12 +156,12 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """CPU time, in user and system mode, that it and its children have used."""
-        ticks = 0
+        seconds = 0.0
         for pid in self.group():
             with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+                # The clock of a process, as clock_getcpuclockid(3) names it: /proc tells no less than hundredths of a second.
+                seconds += time.clock_gettime(~pid << 3 | 2)
+        return seconds
 
     def tail(self) -> str:
         """The last lines of what it wrote."""

@@ -12,7 +12,7 @@ import resource
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from bench import dataset
@@ -27,7 +27,12 @@ STREAMS, MOST = 2_000, 10_000
 SHARE = 0.75
 # Between two messages to all watchers, and between two to one of them.
 TO_ALL, TO_ONE = 1.0, 0.05
+# Messages to all that don't count, before.
+WARM = 3
 PERCENTILES = {"p50": 49, "p99": 98}
+
+# What happens, and whose numbers are what by it.
+Change = tuple[dict, Numbers]
 
 
 def run(env: Env) -> list[Row]:
@@ -37,13 +42,11 @@ def run(env: Env) -> list[Row]:
     for count in WATCHERS:
         for name, start in PUSHERS.items():
             rows += _or_missing(env, functools.partial(_times, env, count, name, start), _times_groups(count), name, "ms")
-    held = {
-        "unread": (Unread, STREAMS),
-        "nchan": (functools.partial(Nchan, reads=False), STREAMS),
-        "Node ws": (functools.partial(Ws, reads=False), STREAMS),
-    }
-    for name, (start, count) in held.items():
-        rows += _or_missing(env, functools.partial(_memory, env, count, name, start), [_memory_group(count)], name, "bytes")
+    # Whoever reads the number, a connection is the same.
+    held = {"unread": Unread, "nchan": functools.partial(Nchan, reads=False), "Node ws": functools.partial(Ws, reads=False)}
+    for name, start in held.items():
+        measure = functools.partial(_memory, env, STREAMS, name, start)
+        rows += _or_missing(env, measure, [_memory_group(STREAMS)], name, "bytes")
     rows += _most(env, files)
     # A group's rows stand together, whoever they are of.
     groups = list(dict.fromkeys(row.group for row in rows))
@@ -71,10 +74,11 @@ def _or_missing(env: Env, measure: Callable[[], list[Row]], groups: list[str], n
 
 
 def _times_groups(count: int) -> list[str]:
-    return [
-        f"event to screen, {count:,} watchers: a message to one of them",
-        f"event to screen, {count:,} watchers: a message to all of them",
-    ]
+    return [f"event to screen, {count:,} watchers: a message to {whom} of them" for whom in ("one", "all")]
+
+
+def _cpu_group(count: int) -> str:
+    return f"CPU of all that serves for an update, {count:,} watchers"
 
 
 def _memory_group(count: int) -> str:
@@ -86,51 +90,56 @@ def _times(env: Env, count: int, name: str, start: Callable[[Env], Unread | Peer
     pusher = start(env)
     users = [dataset.user(n) for n in range(count)]
     times = max(3, env.seconds * env.rounds // 2)
-    total, unwatched, unwatched_redis = 0, 0.0, 0.0
+
+    def to_all(first: int, messages: int) -> list[Change]:
+        return [
+            (_message({"room": "all", "id": f"to-all-{n}"}), dict.fromkeys(users, n)) for n in range(first, first + messages)
+        ]
+
+    unwatched = (0.0, 0.0)
     if pusher.pod:
         dataset.load(pusher.pod, [
             {"type": "room.updated", "room": "all", "kind": "group"},
             {"type": "member.joined", "room": "all", "users": ["writer", *users]},
         ])
         # What as many messages to everybody take while nobody watches, until all have them.
-        unwatched, unwatched_redis = _cpu(pusher)
-        for n in range(times):
-            dataset.load(pusher.pod, [_message({"room": "all", "id": f"unwatched-{n}"})])
-        unwatched, unwatched_redis = (now - was for now, was in zip(_cpu(pusher), (unwatched, unwatched_redis), strict=True))
-        total = times
+        for event, _ in to_all(1, WARM):
+            dataset.load(pusher.pod, [event])
+        before = _cpu(pusher)
+        for event, _ in to_all(WARM + 1, times):
+            dataset.load(pusher.pod, [event])
+        unwatched = _since(before, pusher)
+    total = WARM + times
+    streams = pusher.watch(dict.fromkeys(users, total))
+    _send(pusher, streams, to_all(total + 1, WARM), TO_ONE)
+    total += WARM
 
-    numbers = dict.fromkeys(users, total)
-    streams = pusher.watch(numbers)
-    updates, (cpu, redis) = streams.updates, _cpu(pusher)
-    changes = [
-        (_message({"room": "all", "id": f"watched-{n}"}), dict.fromkeys(users, total + 1 + n)) for n in range(times)
-    ]
-    to_all = _send(pusher, streams, changes, TO_ALL)
-    updates = streams.updates - updates
-    cpu, redis = (now - was for now, was in zip(_cpu(pusher), (cpu, redis), strict=True))
-
+    updates, before = streams.updates, _cpu(pusher)
+    milliseconds_to_all = _send(pusher, streams, to_all(total + 1, times), TO_ALL)
     total += times
-    changes = [
-        (_message({"to": users[n % count], "id": f"one-{n}"}), {users[n % count]: total + 1 + n // count})
+    updates = streams.updates - updates
+    cpu, redis = (all_of_it - less for all_of_it, less in zip(_since(before, pusher), unwatched, strict=True))
+
+    milliseconds_to_one = _send(pusher, streams, [
+        (_message({"to": users[n % count], "id": f"to-one-{n}"}), {users[n % count]: total + 1 + n // count})
         for n in range(int(times * TO_ALL / TO_ONE))
-    ]
-    to_one = _send(pusher, streams, changes, TO_ONE)
+    ], TO_ONE)
     streams.close()
 
     rows = []
-    for group, milliseconds in zip(_times_groups(count), (to_one, to_all), strict=True):
+    for group, milliseconds in zip(_times_groups(count), (milliseconds_to_one, milliseconds_to_all), strict=True):
         percent = statistics.quantiles(milliseconds, n=100)
         for percentile, place in PERCENTILES.items():
             row = Row(group, f"{name}: {percentile}", "ms", [percent[place]], note=f"{len(milliseconds):,} times")
             row.facts = {"screen": name, "watchers": count, "to": group.rpartition(": ")[2], "percentile": percentile}
             rows.append(row)
         env.say(f"{group}: {name}: " + ", ".join(f"{row.name[-3:]} {row.median:.1f} ms" for row in rows[-2:]))
-    each = (cpu - unwatched) * 1e6 / updates
-    note = f"{updates:,.0f} updates; beside it {(redis - unwatched_redis) * 1e6 / updates:.0f} µs of Redis"
+    each = cpu * 1e6 / updates
+    note = f"{updates:,.0f} updates; beside it {redis * 1e6 / updates:.0f} µs of Redis"
     if pusher.pod:
-        note += f"; without streams the same messages took {unwatched * 1000:.0f} ms in all, which are not in it"
+        note += f"; not in it: the {unwatched[0] * 1000:.0f} ms in all that the same messages took without streams"
     env.say(f"{count:,} watchers: {name}: {each:.0f} µs of CPU an update; {note}")
-    return [*rows, Row(f"CPU of all that serves for an update, {count:,} watchers", name, "µs", [each], note=note)]
+    return [*rows, Row(_cpu_group(count), name, "µs", [each], note=note)]
 
 
 def _message(more: dict) -> dict:
@@ -142,7 +151,13 @@ def _cpu(pusher: Unread | Peer) -> tuple[float, float]:
     return sum(server.process.cpu_seconds() for server in pusher.servers()), pusher.redis.cpu_seconds()
 
 
-def _send(pusher: Unread | Peer, streams: Streams, changes: list[tuple[dict, Numbers]], every: float) -> list[float]:
+def _since(before: tuple[float, float], pusher: Unread | Peer) -> tuple[float, float]:
+    """The same since then."""
+    serving, redis = _cpu(pusher)
+    return serving - before[0], redis - before[1]
+
+
+def _send(pusher: Unread | Peer, streams: Streams, changes: list[Change], every: float) -> list[float]:
     """Makes changes while the streams are read: after how many milliseconds each watcher has seen each of them."""
     sent, failures = [], []
 
@@ -198,11 +213,13 @@ def _memory(env: Env, count: int, name: str, start: Callable[[Env], Unread | Pee
     group = _memory_group(count)
     env.say(f"{group}: {name}: {quiet:,.0f} bytes, {used:,.0f} after three changes")
     goal = f"<= {16 * 1024}" if isinstance(pusher, Unread) else ""
-    facts = {"held": name, "streams": count}
-    return [
-        Row(group, f"{name}: that has shown a number once", "bytes", [quiet], goal=goal, facts=facts),
-        Row(group, f"{name}: that has shown three changes", "bytes", [used], facts=facts | {"used": True}),
+    rows = [
+        Row(group, f"{name}: that has shown a number once", "bytes", [quiet], goal=goal),
+        Row(group, f"{name}: that has shown three changes", "bytes", [used]),
     ]
+    for row in rows:
+        row.facts = {"held": name, "streams": count, "label": f"{name}, {count:,}: {row.name.rpartition('shown ')[2]}"}
+    return rows
 
 
 def _most(env: Env, files: int) -> list[Row]:
