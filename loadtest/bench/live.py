@@ -41,12 +41,17 @@ def run(env: Env) -> list[Row]:
     rows: list[Row] = []
     for count in WATCHERS:
         for name, start in PUSHERS.items():
-            rows += _or_missing(env, functools.partial(_times, env, count, name, start), _times_groups(count), name, "ms")
+            units = dict.fromkeys(_times_groups(count), "ms") | {_cpu_group(count): "µs"}
+            rows += _measured(env, name, start, units, functools.partial(_times, env, count, name))
     # Whoever reads the number, a connection is the same.
-    held = {"unread": Unread, "nchan": functools.partial(Nchan, reads=False), "Node ws": functools.partial(Ws, reads=False)}
+    held = {
+        "unread": Unread,
+        "nchan": functools.partial(Nchan, reads=False),
+        "Node ws": functools.partial(Ws, reads=False),
+    }
     for name, start in held.items():
-        measure = functools.partial(_memory, env, STREAMS, name, start)
-        rows += _or_missing(env, measure, [_memory_group(STREAMS)], name, "bytes")
+        units = {_memory_group(STREAMS): "bytes"}
+        rows += _measured(env, name, start, units, functools.partial(_memory, env, STREAMS, name))
     rows += _most(env, files)
     # A group's rows stand together, whoever they are of.
     groups = list(dict.fromkeys(row.group for row in rows))
@@ -62,13 +67,23 @@ def _open_files() -> int:
     return MOST * 2 if limit == resource.RLIM_INFINITY else limit
 
 
-def _or_missing(env: Env, measure: Callable[[], list[Row]], groups: list[str], name: str, unit: str) -> list[Row]:
-    """What was measured, or that it could not be."""
+def _measured(
+    env: Env,
+    name: str,
+    start: Callable[[Env], Unread | Peer],
+    units: dict[str, str],
+    measure: Callable[[Unread | Peer], list[Row]],
+) -> list[Row]:
+    """What was measured; or, in groups with these units, that a peer is not here."""
     try:
-        return measure()
-    except Missing as why:
-        env.say(f"MISSING: {name}: {why}")
-        return [missing(group, name, unit, str(why)) for group in groups]
+        try:
+            pusher = start(env)
+        except (Missing, BenchError, OSError) as why:
+            if name == "unread":
+                raise
+            env.say(f"MISSING: {name}: {why}")
+            return [missing(group, name, unit, str(why)) for group, unit in units.items()]
+        return measure(pusher)
     finally:
         env.stop_all()
 
@@ -85,23 +100,26 @@ def _memory_group(count: int) -> str:
     return f"memory for a stream, of {count:,}"
 
 
-def _times(env: Env, count: int, name: str, start: Callable[[Env], Unread | Peer]) -> list[Row]:
+def _times(env: Env, count: int, name: str, pusher: Unread | Peer) -> list[Row]:
     """A group of all watchers, and a direct room of each."""
-    pusher = start(env)
     users = [dataset.user(n) for n in range(count)]
     times = max(3, env.seconds * env.rounds // 2)
 
     def to_all(first: int, messages: int) -> list[Change]:
         return [
-            (_message({"room": "all", "id": f"to-all-{n}"}), dict.fromkeys(users, n)) for n in range(first, first + messages)
+            (_message({"room": "all", "id": f"to-all-{n}"}), dict.fromkeys(users, n))
+            for n in range(first, first + messages)
         ]
 
     unwatched = (0.0, 0.0)
     if pusher.pod:
-        dataset.load(pusher.pod, [
-            {"type": "room.updated", "room": "all", "kind": "group"},
-            {"type": "member.joined", "room": "all", "users": ["writer", *users]},
-        ])
+        dataset.load(
+            pusher.pod,
+            [
+                {"type": "room.updated", "room": "all", "kind": "group"},
+                {"type": "member.joined", "room": "all", "users": ["writer", *users]},
+            ],
+        )
         # What as many messages to everybody take while nobody watches, until all have them.
         for event, _ in to_all(1, WARM):
             dataset.load(pusher.pod, [event])
@@ -120,10 +138,15 @@ def _times(env: Env, count: int, name: str, start: Callable[[Env], Unread | Peer
     updates = streams.updates - updates
     cpu, redis = (all_of_it - less for all_of_it, less in zip(_since(before, pusher), unwatched, strict=True))
 
-    milliseconds_to_one = _send(pusher, streams, [
-        (_message({"to": users[n % count], "id": f"to-one-{n}"}), {users[n % count]: total + 1 + n // count})
-        for n in range(int(times * TO_ALL / TO_ONE))
-    ], TO_ONE)
+    milliseconds_to_one = _send(
+        pusher,
+        streams,
+        [
+            (_message({"to": users[n % count], "id": f"to-one-{n}"}), {users[n % count]: total + 1 + n // count})
+            for n in range(int(times * TO_ALL / TO_ONE))
+        ],
+        TO_ONE,
+    )
     streams.close()
 
     rows = []
@@ -189,9 +212,8 @@ def _send(pusher: Unread | Peer, streams: Streams, changes: list[Change], every:
     ]
 
 
-def _memory(env: Env, count: int, name: str, start: Callable[[Env], Unread | Peer]) -> list[Row]:
+def _memory(env: Env, count: int, name: str, pusher: Unread | Peer) -> list[Row]:
     """What so many streams take of memory: quiet ones, and those that have shown something."""
-    pusher = start(env)
     users = [dataset.user(n) for n in range(count)]
 
     def change(number: int) -> Numbers:
@@ -231,8 +253,9 @@ def _most(env: Env, files: int) -> list[Row]:
         # Streams never take more than four of five connections.
         "server__max_connections": count * 5 // 4 + 10,
     }
-    start = functools.partial(Unread, **settings)
-    rows = _or_missing(env, functools.partial(_memory, env, count, "unread", start), [_memory_group(count)], "unread", "bytes")
+    rows = _measured(
+        env, "unread", functools.partial(Unread, **settings), {}, functools.partial(_memory, env, count, "unread")
+    )
     if count < MOST:
         for row in rows:
             row.note = f"not {MOST:,}: a process may have no more than {files:,} files open here"

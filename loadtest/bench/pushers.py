@@ -47,7 +47,10 @@ class Unread:
 
 
 class Peer:
-    """Something that pushes numbers. With a pod (`reads`) events go there, and numbers are read there."""
+    """Something that pushes numbers. With a pod (`reads`) events go there, and numbers are read there.
+
+    Each has `parse`, `request`, `_start`, and `_push`, which brings numbers to those who watch.
+    """
 
     def __init__(self, env: Env, *, reads: bool):
         self.redis = env.start_redis()
@@ -94,7 +97,9 @@ class Nchan(Peer):
         texts = _finished(numbers)
         if self.pod:
             _, _, body = self.pod.ask(native("/v1/unread", {"users": list(numbers)}))
-            texts = {user: json.dumps(totals, separators=(",", ":")) for user, totals in json.loads(body)["users"].items()}
+            texts = {
+                user: json.dumps(totals, separators=(",", ":")) for user, totals in json.loads(body)["users"].items()
+            }
         wires = [
             Request("POST", f"/push/{user}", body=text.encode()).wire(self.server.host) for user, text in texts.items()
         ]
@@ -123,7 +128,12 @@ class Ws(Peer):
     def request(self, user: str) -> Request:
         """What a watcher of a user asks for."""
         key = base64.b64encode(user.encode().ljust(16)[:16]).decode()
-        headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": key}
+        headers = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": key,
+        }
         return Request("GET", f"/{user}", headers)
 
     def _push(self, numbers: Numbers) -> None:

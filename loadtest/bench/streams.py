@@ -92,7 +92,9 @@ class Streams:
         while late := self.late(numbers):
             now = time.monotonic()
             if now > begun + PROMISE:
-                raise BenchError(f"{len(late)} of {len(numbers)} streams have not shown their number within {PROMISE} s")
+                raise BenchError(
+                    f"{len(late)} of {len(numbers)} streams have not shown their number within {PROMISE} s"
+                )
             if again and now > told + 0.5:
                 told = now
                 again({user: numbers[user] for user in late})
