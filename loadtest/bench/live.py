@@ -24,6 +24,8 @@ from bench.streams import Streams
 WATCHERS = [100, 1_000]
 # Of ours and of the peers; and the most of ours, which the pod is then set up for.
 STREAMS, MOST = 2_000, 10_000
+# So many of them change at once.
+AT_ONCE = 500
 # A stream's share of the files that a process may have open.
 SHARE = 0.75
 # Between two messages to all watchers, and between two to one of them: so long on the average, from half to one and a half of it
@@ -220,9 +222,12 @@ def _memory(env: Env, count: int, name: str, pusher: Unread | Peer) -> list[Row]
     users = [dataset.user(n) for n in range(count)]
 
     def change(number: int) -> Numbers:
-        numbers = dict.fromkeys(users, number)
-        pusher.change([_message({"to": user, "id": f"number-{number}"}) for user in users], numbers)
-        return numbers
+        for first in range(0, count, AT_ONCE):
+            some = users[first : first + AT_ONCE]
+            pusher.change(
+                [_message({"to": user, "id": f"number-{number}"}) for user in some], dict.fromkeys(some, number)
+            )
+        return dict.fromkeys(users, number)
 
     numbers = change(1)
     # What it takes for streams as such is there.

@@ -55,7 +55,11 @@ def nchan(env: Env, redis: Redis) -> Server:
     if not module.exists():
         raise Missing("nginx has no nchan here")
     values = {"MODULE": module, "PORT": free_port(), "REDIS_PORT": redis.port, "WORKERS": env.cores}
-    return _start_nginx(env, "nchan.conf.in", values)
+    server = _start_nginx(env, "nchan.conf.in", values)
+    # Before that a worker refuses whoever comes.
+    connected = b"redis connected servers: %d\n" % env.cores
+    env.wait_for(server.process, lambda: connected in server.ask(READY)[2])
+    return server
 
 
 def ws(env: Env, redis: Redis, pod: Server | None) -> Server:
