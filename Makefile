@@ -146,6 +146,7 @@ bench-peers:
 	-$(CARGO) build --release --locked --manifest-path loadtest/peers/axum/Cargo.toml
 	-scripts/install webdis
 	-scripts/install nginx
+	-scripts/install nchan
 	-$(MAKE) --no-print-directory loadtest/peers/node/node_modules/.package-lock.json
 	-$(MAKE) --no-print-directory loadtest/peers/fastapi/.venv/installed
 

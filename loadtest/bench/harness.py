@@ -156,12 +156,12 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """CPU time, in user and system mode, that it and its children have used."""
-        ticks = 0
+        seconds = 0.0
         for pid in self.group():
             with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+                # The clock of a process, as clock_getcpuclockid(3) names it: /proc tells no less than hundredths of a second.
+                seconds += time.clock_gettime(~pid << 3 | 2)
+        return seconds
 
     def tail(self) -> str:
         """The last lines of what it wrote."""
@@ -187,6 +187,10 @@ class Redis:
 
     def call(self, *words: object) -> object:
         """Runs one command; raises on an error reply."""
+        return self.pipeline([words])[0]
+
+    def pipeline(self, commands: Iterable[Iterable[object]]) -> list[object]:
+        """Sends some commands at once; raises on an error reply."""
         if self._stream is None:
             if self.path:
                 connection = socket.socket(socket.AF_UNIX)
@@ -195,10 +199,13 @@ class Redis:
             else:
                 connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
             self._stream = connection.makefile("rwb")
-        parts = [str(word).encode() if not isinstance(word, bytes) else word for word in words]
-        self._stream.write(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
+        sent = 0
+        for words in commands:
+            parts = [str(word).encode() if not isinstance(word, bytes) else word for word in words]
+            self._stream.write(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
+            sent += 1
         self._stream.flush()
-        return self._reply()
+        return [self._reply() for _ in range(sent)]
 
     def _reply(self) -> object:
         line = self._stream.readline()

@@ -1,4 +1,6 @@
-"""Starts what somebody would use instead: each does Tencent's total with one HGET on the key that the server reads."""
+"""Starts what somebody would use instead: those of `PEERS_BY_NAME` do Tencent's total with one HGET on the key that the server
+reads; nchan and ws hold streams of numbers.
+"""
 
 import os
 import re
@@ -9,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench import dataset
-from bench.calls import Request
+from bench.calls import SERVER_KEY, Request
 from bench.harness import PEERS, Env, Missing, Redis, Server, built, free_port
 
 READY = Request("GET", "/")
@@ -32,29 +34,37 @@ def webdis(env: Env, redis: Redis) -> Server:
 def nginx(env: Env, redis: Redis) -> Server:
     """nginx with Lua, a worker a core."""
     port = free_port()
-    binary = _installed("nginx")
-    told = subprocess.run([binary, "-V"], capture_output=True, text=True, check=True).stderr
-    modules = Path(re.search(r"--modules-path=(\S+)", told)[1])
+    modules = _nginx_modules()
     # The development kit first: Lua needs it.
     wanted = [modules / "ndk_http_module.so", modules / "ngx_http_lua_module.so"]
     if not wanted[1].exists():
         raise Missing("nginx has no Lua module here")
     loaded = "\n".join(f"load_module {module};" for module in wanted if module.exists())
     values = {"MODULES": loaded, "PORT": port, "REDIS_PORT": redis.port, "WORKERS": env.cores}
-    home = env.work / f"nginx-{port}"
-    home.mkdir()
-    config = _filled(env, "nginx.conf.in", values)
-    return env.start_server([binary, "-p", home, "-e", "stderr", "-c", config], port, READY)
+    return _start_nginx(env, "nginx.conf.in", values)
 
 
 def node(env: Env, redis: Redis) -> Server:
     """Node with fastify and ioredis, a process a core."""
-    port = free_port()
-    binary, home = _installed("node"), PEERS / "node"
-    if not (home / "node_modules" / ".package-lock.json").exists():
-        raise Missing("its packages are not installed")
-    argv = [binary, home / "server.js", port, env.cores, redis.tcp_url]
-    return env.start_server(argv, port, READY, env={"NODE_ENV": "production"})
+    return _start_node(env, "server.js", redis)
+
+
+def nchan(env: Env, redis: Redis) -> Server:
+    """nginx with nchan, a worker a core, and Redis as its store."""
+    module = _nginx_modules() / "ngx_nchan_module.so"
+    if not module.exists():
+        raise Missing("nginx has no nchan here")
+    values = {"MODULE": module, "PORT": free_port(), "REDIS_PORT": redis.port, "WORKERS": env.cores}
+    server = _start_nginx(env, "nchan.conf.in", values)
+    # Before that a worker refuses whoever comes.
+    connected = b"redis connected servers: %d\n" % env.cores
+    env.wait_for(server.process, lambda: connected in server.ask(READY)[2])
+    return server
+
+
+def ws(env: Env, redis: Redis, pod: Server | None) -> Server:
+    """Node with ws and ioredis, a process a core; with a pod, each number is read there."""
+    return _start_node(env, "ws.js", redis, *([pod.url, SERVER_KEY] if pod else []))
 
 
 def fastapi(env: Env, redis: Redis) -> Server:
@@ -84,6 +94,27 @@ def requests(name: str, users: int) -> list[Request]:
         return dataset.tencent_total(users)
     keys = [f"unread:v1:{{bench:u:{dataset.user(i)}}}:counts" for i in range(users)]
     return [Request("GET", f"/HGET/{quote(key, safe='')}/messages:direct") for key in keys]
+
+
+def _start_nginx(env: Env, template: str, values: dict[str, object]) -> Server:
+    home = env.work / f"nginx-{values['PORT']}"
+    home.mkdir()
+    argv = [_installed("nginx"), "-p", home, "-e", "stderr", "-c", _filled(env, template, values)]
+    return env.start_server(argv, values["PORT"], READY)
+
+
+def _nginx_modules() -> Path:
+    told = subprocess.run([_installed("nginx"), "-V"], capture_output=True, text=True, check=True).stderr
+    return Path(re.search(r"--modules-path=(\S+)", told)[1])
+
+
+def _start_node(env: Env, script: str, redis: Redis, *more: str) -> Server:
+    port = free_port()
+    binary, home = _installed("node"), PEERS / "node"
+    if not (home / "node_modules" / ".package-lock.json").exists():
+        raise Missing("its packages are not installed")
+    argv = [binary, home / script, port, env.cores, redis.tcp_url, *more]
+    return env.start_server(argv, port, READY, env={"NODE_ENV": "production"})
 
 
 def _installed(name: str) -> str:

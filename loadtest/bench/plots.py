@@ -31,7 +31,7 @@ def draw(results: Path, modules: dict[str, dict]) -> None:
     """Draws what there are results for."""
     rows = [row for module in modules.values() for row in module["rows"]]
     with matplotlib.rc_context(STYLE):
-        for name, draw_one in (("ceiling", _ceiling), ("peers", _peers), ("scale", _scale)):
+        for name, draw_one in (("ceiling", _ceiling), ("peers", _peers), ("scale", _scale), ("live", _live)):
             figure = draw_one(rows)
             if figure:
                 figure.savefig(results / f"{name}.svg", transparent=True, metadata={"Date": None})
@@ -103,6 +103,42 @@ def _scale(rows: list[dict]) -> plt.Figure | None:
         busiest.set_ylabel("µs/request")
         busiest.set_xlabel(what)
     figure.legend(*panels[1][0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+def _live(rows: list[dict]) -> plt.Figure | None:
+    """From an event to the screen by watchers, and the memory of a stream, beside those of peers."""
+    times = [row for row in rows if "screen" in row["facts"]]
+    held = [row for row in rows if "held" in row["facts"]]
+    if not times or not held:
+        return None
+    layout = [["one of them", "all of them"], ["held", "held"]]
+    figure, panels = plt.subplot_mosaic(layout, figsize=(9, 7), height_ratios=[5, 3], layout="constrained")
+    for whom in layout[0]:
+        panel = panels[whom]
+        some = [row for row in times if row["facts"]["to"] == f"a message to {whom}"]
+        # p99 lies behind p50.
+        for percentile, alpha in (("p99", 0.4), ("p50", 1)):
+            shown = [row for row in some if row["facts"]["percentile"] == percentile]
+            names = [f"{row['facts']['screen']}; {row['facts']['watchers']:,}" for row in shown]
+            colours = [OURS if row["facts"]["screen"] == "unread" else OTHERS for row in shown]
+            bars = panel.barh(names, [row["median"] for row in shown], 0.7, color=colours, alpha=alpha)
+            if percentile == "p99":
+                panel.bar_label(bars, [f"{row['median']:.3g}" for row in shown], padding=3)
+        panel.invert_yaxis()
+        panel.margins(x=0.15)
+        panel.set_title(f"event to screen, a message to {whom}")
+        panel.set_xlabel("ms: p50, behind it p99, with its number")
+    panels["all of them"].tick_params(labelleft=False)
+    panel = panels["held"]
+    names = [row["facts"]["label"] for row in held]
+    colours = [OURS if row["facts"]["held"] == "unread" else OTHERS for row in held]
+    bars = panel.barh(names, [row["median"] / 1024 for row in held], 0.7, color=colours)
+    panel.bar_label(bars, [f"{row['median'] / 1024:.1f}" for row in held], padding=3)
+    panel.invert_yaxis()
+    panel.margins(x=0.1)
+    panel.set_title("memory for a stream, by how many there are and how often they have shown a number")
+    panel.set_xlabel("KiB")
     return figure
 
 

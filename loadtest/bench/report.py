@@ -113,6 +113,7 @@ def _versions() -> dict[str, str]:
         "oha": [str(ROOT / "loadtest" / ".tools" / "bin" / "oha"), "--version"],
         "node": ["node", "--version"],
         "nginx": ["nginx", "-v"],
+        "nchan": ["dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-nchan"],
         "webdis": ["dpkg-query", "-W", "-f", "${Version}", "webdis"],
     }
     return {name: _first_line(command) for name, command in commands.items()}
