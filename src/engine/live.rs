@@ -20,7 +20,7 @@ mod rooms;
 mod watched;
 mod watcher;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -96,7 +96,7 @@ struct Watching {
     /// The supergroups that they are in.
     rooms: Rooms,
     /// Who is to be read, each once.
-    due: Mutex<VecDeque<Arc<Watched>>>,
+    due: Mutex<Vec<Arc<Watched>>>,
     wake: Notify,
     streams: AtomicUsize,
 }
@@ -245,20 +245,21 @@ impl Hub {
         }
     }
 
-    /// Has the supergroups told again that have changed, and what they add to the totals of those in them worked out anew.
-    async fn read_rooms(&self, watching: &Watching) {
+    /// Has the supergroups told again that have changed, and what they add to the totals of those in them worked out anew. Answers
+    /// whether there are others that have changed, whose time has not come.
+    async fn read_rooms(&self, watching: &Watching) -> bool {
         let now = Instant::now();
         loop {
             // Each is taken once: its time comes again later than now.
-            let due = watching.rooms.take_due(now, BATCH);
+            let (due, others_wait) = watching.rooms.take_due(now, BATCH);
             let names: Vec<_> = due.iter().map(|due| due.room.clone()).collect();
             if names.is_empty() {
-                return;
+                return others_wait;
             }
             if let Err(error) = self.reader.watch_rooms(&watching.app, &names).await {
                 self.reader.complain(&error);
                 watching.rooms.again(&due, now + RETRY);
-                return;
+                return true;
             }
             self.recount(watching, &due).await;
         }
@@ -272,7 +273,7 @@ impl Hub {
             for users in one.users.chunks(USERS_AT_ONCE) {
                 let (mut question, mut reads) = (Vec::new(), Vec::new());
                 for watched in users {
-                    match watched.begin_recount(&one.room) {
+                    match watched.begin_recount(&one.room, self.window) {
                         Some((number, record)) => {
                             question.push((encode(watched.user.as_str()), record));
                             reads.push((watched, number));
@@ -319,41 +320,58 @@ impl Hub {
         }
     }
 
-    /// Reads an app's watched users, when they have changed and from time to time.
+    /// Reads an app's watched users, when they have changed and from time to time: each as soon as it has changed, but once in a
+    /// window at most. Supergroups are looked at once in a window.
     async fn run(self: Arc<Self>, watching: Arc<Watching>) {
         let mut swept = Instant::now();
+        // Who has changed so soon after the last read that the next one has to wait, by the time of that.
+        let mut waiting: BTreeMap<(Instant, u64), Arc<Watched>> = BTreeMap::new();
+        let mut last_number = 0_u64;
+        let (mut rooms_at, mut rooms_wait) = (Instant::now(), false);
         loop {
             let is_idle = lock(&watching.users).is_empty();
             let wake = watching.wake.notified();
-            match is_idle {
+            match is_idle && waiting.is_empty() {
                 true => wake.await,
-                false => drop(tokio::time::timeout(SWEEP, wake).await),
-            }
-            let began = Instant::now();
-            if swept.elapsed() >= SWEEP {
-                swept = began;
-                watching.sweep(began);
-            }
-            self.read_rooms(&watching).await;
-            // Who is due again meanwhile waits for the next window.
-            let mut left = lock(&watching.due).len();
-            while left > 0 {
-                let mut batch: Vec<_> = {
-                    let mut due = lock(&watching.due);
-                    let count = due.len().min(left).min(BATCH);
-                    due.drain(..count).collect()
-                };
-                left = match batch.len() {
-                    0 => 0,
-                    taken => left.saturating_sub(taken),
-                };
-                // Nobody may watch a user any more.
-                batch.retain(|watched| watched.streams() > 0);
-                if !batch.is_empty() {
-                    self.read(&watching, &batch).await;
+                false => {
+                    let first = waiting.keys().next().map(|(at, _)| *at);
+                    let rooms = (rooms_wait || watching.rooms.any_due()).then_some(rooms_at);
+                    let sweep = Some(swept + SWEEP);
+                    let next = [first, rooms, sweep].into_iter().flatten().min();
+                    let next = next.unwrap_or_else(Instant::now);
+                    drop(tokio::time::timeout_at(next, wake).await);
                 }
             }
-            tokio::time::sleep_until(began + self.window).await;
+            let now = Instant::now();
+            if swept + SWEEP <= now {
+                swept = now;
+                watching.sweep(now);
+            }
+            if rooms_at <= now && (rooms_wait || watching.rooms.any_due()) {
+                rooms_at = now + self.window;
+                watching.rooms.are_looked_at();
+                rooms_wait = self.read_rooms(&watching).await;
+            }
+            let mut ready = Vec::new();
+            for watched in std::mem::take(&mut *lock(&watching.due)) {
+                let at = watched.may_be_read_at(self.window, now);
+                if at <= now {
+                    ready.push(watched);
+                } else {
+                    last_number += 1;
+                    waiting.insert((at, last_number), watched);
+                }
+            }
+            while let Some(first) = waiting.first_entry()
+                && first.key().0 <= now
+            {
+                ready.push(first.remove());
+            }
+            // Nobody may watch a user any more.
+            ready.retain(|watched| watched.streams() > 0);
+            for batch in ready.chunks(BATCH) {
+                self.read(&watching, batch).await;
+            }
         }
     }
 
@@ -448,7 +466,7 @@ impl Watching {
     /// Has a user read, once, however often this is called before it is.
     fn enqueue(&self, watched: &Arc<Watched>) {
         if watched.becomes_due() {
-            lock(&self.due).push_back(Arc::clone(watched));
+            lock(&self.due).push(Arc::clone(watched));
             self.wake.notify_one();
         }
     }

@@ -2,6 +2,7 @@
 //! between two reads.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +22,11 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// The supergroups of one app, by their channels.
 #[derive(Default)]
-pub(super) struct Rooms(Mutex<HashMap<Arc<str>, WatchedRoom>>);
+pub(super) struct Rooms {
+    rooms: Mutex<HashMap<Arc<str>, WatchedRoom>>,
+    /// Whether one of them has changed since all were looked at.
+    any_due: AtomicBool,
+}
 
 struct WatchedRoom {
     room: Enc,
@@ -44,24 +49,39 @@ pub(super) struct Due {
 impl Rooms {
     /// Whether a room is known here and has changed from now on.
     pub(super) fn becomes_due(&self, channel: &str) -> bool {
-        let mut rooms = lock(&self.0);
+        let mut rooms = lock(&self.rooms);
         let room = rooms.get_mut(channel);
-        room.is_some_and(|room| !std::mem::replace(&mut room.due, true))
+        let is_new = room.is_some_and(|room| !std::mem::replace(&mut room.due, true));
+        self.any_due.fetch_or(is_new, Ordering::AcqRel);
+        is_new
+    }
+
+    /// Whether one of them has changed since all were looked at.
+    pub(super) fn any_due(&self) -> bool {
+        self.any_due.load(Ordering::Acquire)
+    }
+
+    /// All of them are about to be looked at.
+    pub(super) fn are_looked_at(&self) {
+        self.any_due.store(false, Ordering::Release);
     }
 
     /// Has the marks set again that may be lost. Whether there are any.
     pub(super) fn sweep(&self, now: Instant) -> bool {
         let mut any = false;
-        for room in lock(&self.0).values_mut() {
+        for room in lock(&self.rooms).values_mut() {
             room.due |= room.again <= now;
             any |= room.due && room.not_before <= now;
         }
+        self.any_due.fetch_or(any, Ordering::AcqRel);
         any
     }
 
-    /// Some of the rooms that have changed, and whose time has come.
-    pub(super) fn take_due(&self, now: Instant, most: usize) -> Vec<Due> {
-        let mut rooms = lock(&self.0);
+    /// Some of the rooms that have changed, and whose time has come; and whether there are others that have changed.
+    pub(super) fn take_due(&self, now: Instant, most: usize) -> (Vec<Due>, bool) {
+        let mut rooms = lock(&self.rooms);
+        let waits = |room: &WatchedRoom| room.due && room.not_before > now;
+        let others_wait = rooms.values().any(waits);
         let due = rooms.iter_mut();
         let due = due.filter(|(_, room)| room.due && room.not_before <= now);
         let due = due.take(most).map(|(channel, room)| {
@@ -75,12 +95,12 @@ impl Rooms {
                 users: room.users.values().cloned().collect(),
             }
         });
-        due.collect()
+        (due.collect(), others_wait)
     }
 
     /// These could not be looked at.
     pub(super) fn again(&self, due: &[Due], not_before: Instant) {
-        let mut rooms = lock(&self.0);
+        let mut rooms = lock(&self.rooms);
         for one in due {
             if let Some(room) = rooms.get_mut(&one.channel) {
                 room.due = true;
@@ -103,7 +123,7 @@ impl Rooms {
             return false;
         }
         let now = Instant::now();
-        let mut rooms = lock(&self.0);
+        let mut rooms = lock(&self.rooms);
         // Nobody may watch the user any more; its rooms are let go of then, under the same lock.
         let now_in = if is_watched() { now_in } else { Vec::new() };
         let mut left = std::mem::take(&mut *known);
@@ -144,7 +164,7 @@ impl Rooms {
         let mut known = watched.rooms();
         if !known.is_empty() {
             let left = std::mem::take(&mut *known);
-            leave(&mut lock(&self.0), watched, left, subscriptions);
+            leave(&mut lock(&self.rooms), watched, left, subscriptions);
         }
     }
 }

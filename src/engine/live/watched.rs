@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -34,6 +35,8 @@ struct WatchedState {
     begun: u64,
     /// Whether it waits to be read.
     due: bool,
+    /// When it was read last, or a supergroup of it.
+    last_read: Option<Instant>,
     /// When it is read again, if nothing has it read before.
     again: Instant,
     /// How many of the watchers want rooms.
@@ -62,6 +65,7 @@ impl Watched {
                 newest: None,
                 begun: 0,
                 due: false,
+                last_read: None,
                 again: Instant::now(),
                 with_rooms: 0,
                 watchers: HashMap::new(),
@@ -121,23 +125,38 @@ impl Watched {
         lock(&self.state).again = again;
     }
 
+    /// When it may be read, if between two reads there has to be so much time.
+    pub(super) fn may_be_read_at(&self, window: Duration, now: Instant) -> Instant {
+        lock(&self.state)
+            .last_read
+            .map_or(now, |last| last + window)
+    }
+
     /// Begins a read. Answers its number, and whether somebody wants rooms.
     pub(super) fn begin_read(&self) -> (u64, bool) {
         let mut state = lock(&self.state);
         state.due = false;
+        state.last_read = Some(Instant::now());
         state.begun += 1;
         (state.begun, state.with_rooms > 0)
     }
 
     /// Begins to work out anew what one supergroup adds: the number of that read, and the user's record of the room. `None`: the user
-    /// has to be read, or is about to be.
-    pub(super) fn begin_recount(&self, room: &Enc) -> Option<(u64, Arc<Supergroup>)> {
+    /// has to be read, or is about to be, or was read just now.
+    pub(super) fn begin_recount(
+        &self,
+        room: &Enc,
+        window: Duration,
+    ) -> Option<(u64, Arc<Supergroup>)> {
         let rooms = self.rooms();
         let record = Arc::clone(&rooms.get(room.as_str())?.followed.record);
         let mut state = lock(&self.state);
-        if state.due || state.with_rooms > 0 || state.newest.is_none() {
+        let now = Instant::now();
+        let is_early = state.last_read.is_some_and(|last| now < last + window);
+        if state.due || is_early || state.with_rooms > 0 || state.newest.is_none() {
             return None;
         }
+        state.last_read = Some(now);
         state.begun += 1;
         Some((state.begun, record))
     }
