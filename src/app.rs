@@ -20,6 +20,7 @@ use crate::demo::private_redis::{PrivateRedis, StartError};
 use crate::engine::{self, Engine, Live, RedisState, SchemaState, this_is_a_worker};
 use crate::http;
 use crate::http::edge::{self, Bounds, Edge};
+use crate::huge_pages;
 use crate::inspector::Inspector;
 use crate::open_files::{self, OpenFiles};
 use crate::pages::chat::Chat;
@@ -117,6 +118,7 @@ impl App {
     pub(crate) async fn build_with(config: Config, chat: Option<Chat>) -> Result<App, BuildError> {
         let metrics = Arc::new(Metrics::new());
         let readiness = Arc::new(Readiness::default());
+        huge_pages::refuse();
         let files = open_files::raise();
         let (public_socket, listen) = bind(&config.server.listen, "listen", "listen").await?;
         let (admin_socket, admin_listen) =

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! cli → app, audit, config, demo, engine, error, http, inspector, intake, keys, names, pages, shell, telemetry
-//! app → audit, config, demo, engine, error, http, inspector, open_files, pages, telemetry
+//! app → audit, config, demo, engine, error, http, huge_pages, inspector, open_files, pages, telemetry
 //! pages → config, engine, error, http, inspector, names, telemetry
 //! demo → config
 //! http → config, counts, engine, error, event, json, limiter, names, outcome, shares, telemetry
@@ -72,6 +72,7 @@ pub(crate) mod config;
 pub mod cli;
 pub(crate) mod demo;
 pub(crate) mod app;
+pub(crate) mod huge_pages;
 pub(crate) mod open_files;
 
 pub(crate) mod pages;

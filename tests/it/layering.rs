@@ -90,7 +90,7 @@ const RULES: &[Rule] = &[
     only("println!", &[], "what is printed goes through `cli/output.rs`"),
     only("tokio::", &["app.rs", "audit/*", "cli/demo.rs", "cli/process.rs", "cli/serve.rs", "cli/watch.rs", "connection*", "demo/*", "engine*", "http/body.rs", "http/edge/*", "http/native/live/*", "http/request.rs", "intake/*", "pages/console*", "shares.rs"],
          "the rest is pure, or waits for one of these"),
-    only("rustix", &["open_files.rs"], "one file knows the limits of the process"),
+    only("rustix", &["open_files.rs", "huge_pages.rs"], "what the system lets this process have"),
     only("unsafe", &["demo/private_redis/child.rs"], "one place needs it"),
 ];
 
