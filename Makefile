@@ -36,7 +36,7 @@ test-servers-quick: redis python
 	CARGO="$(CARGO)" scripts/servers quick
 
 test-faults: redis
-	$(ON) $(CARGO) test --locked --test faults $(if $(SKIP),-- $(SKIP))
+	$(ON) $(CARGO) test --locked --test faults -- $(AT_ONCE) $(SKIP)
 
 # The same, and the table of what was injected and what was lost: loadtest/results/faults.md.
 fault-report: redis
