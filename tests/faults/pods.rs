@@ -9,7 +9,7 @@ use crate::support::{App, RedisServer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_while_pods_die_and_their_connections_misbehave() {
-    const KILLS: usize = 6;
+    const KILLS: usize = 12;
     let redis = RedisServer::start();
     let proxy = Proxy::start(redis.address());
     let config = config("");
