@@ -35,8 +35,10 @@ test-servers: redis python .venv/installed
 test-servers-quick: redis python
 	CARGO="$(CARGO)" scripts/servers quick
 
+# What compares what messages cost, and how long they take, runs alone; so does what keeps the whole machine busy.
 test-faults: redis
-	$(ON) $(CARGO) test --locked --test faults $(if $(SKIP),-- $(SKIP))
+	$(ON) $(CARGO) test --locked --test faults -- --skip sizes:: --skip overload:: $(AT_ONCE) $(SKIP)
+	$(ON) $(CARGO) test --locked --test faults -- --test-threads 1 sizes:: overload:: $(SKIP)
 
 # The same, and the table of what was injected and what was lost: loadtest/results/faults.md.
 fault-report: redis

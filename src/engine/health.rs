@@ -1,7 +1,8 @@
 //! Health: whether Redis answers, is new enough, and runs the scripts.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::connection::schema::Schema;
 use crate::connection::{Redis, Server};
@@ -48,6 +49,9 @@ pub(crate) struct Health {
     redis: Redis,
     /// Whether the servers were found new enough and have been given the scripts.
     prepared: Arc<AtomicBool>,
+    /// By its name, how many of the scripts each server has been given. The next attempt goes on from there: over a link that loses
+    /// one request in twenty hardly any attempt gets all of them through.
+    given: Arc<Mutex<HashMap<String, usize>>>,
 }
 
 impl Health {
@@ -55,7 +59,12 @@ impl Health {
         Self {
             redis,
             prepared: Arc::default(),
+            given: Arc::default(),
         }
+    }
+
+    fn given(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks Redis whether it takes writes and runs the scripts. The first time it also checks the version and loads the scripts,
@@ -157,7 +166,7 @@ impl Health {
     /// scripts when it is first called, and until then the pod serves the rest of the cluster.
     async fn prepare(&self) -> Result<()> {
         let masters = self.redis.masters().await?;
-        let prepared = masters.iter().map(Self::prepare_one);
+        let prepared = masters.iter().map(|server| self.prepare_one(server));
         let prepared = futures_util::future::join_all(prepared).await;
         let mut failure = None;
         let mut answered = false;
@@ -174,7 +183,9 @@ impl Health {
         }
     }
 
-    async fn prepare_one(server: &Server) -> Result<()> {
+    /// Checks the version of a server, and gives it those scripts that it has not been given yet. A server that has lost them since
+    /// gets each with the first call that needs it.
+    async fn prepare_one(&self, server: &Server) -> Result<()> {
         let info = text(server.admin(redis::cmd("INFO").arg("server")).await?)?;
         let version = info
             .lines()
@@ -188,10 +199,12 @@ impl Health {
                 server.name()
             )));
         }
-        for script in scripts::all() {
+        let given = self.given().get(server.name()).copied().unwrap_or(0);
+        for (number, script) in scripts::all().into_iter().enumerate().skip(given) {
             server
                 .admin(redis::cmd("SCRIPT").arg("LOAD").arg(&script.text))
                 .await?;
+            self.given().insert(server.name().to_owned(), number + 1);
         }
         Ok(())
     }

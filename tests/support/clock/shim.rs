@@ -3,7 +3,8 @@
 //! each look at the clock. Monotonic clocks stay true, so the process' own timers and time-outs go on as they were.
 //!
 //! `tests/support/clock.rs` compiles this file with `rustc` alone. The library allocates nothing and takes no lock, and a process
-//! that forks keeps its clock. Waits that end at a moment of the realtime clock are not changed; Redis and `unread` have none.
+//! that forks keeps its clock. Waits that end at a moment of the realtime clock are not changed: `unread` has none, and Redis one, in
+//! a thread of its allocator, which `RedisServer::by_clock` turns off.
 #![no_std]
 
 use core::ffi::{c_char, c_int, c_long, c_void};
