@@ -391,10 +391,15 @@ fn ask_room(room: &mut ListedRoom, mut numbers: Reply) -> Result<()> {
     room.status = numbers.text()?;
     room.custom_type = numbers.text()?;
     room.tags = numbers.text()?;
-    room.unread = numbers.number()?;
-    room.mentions = numbers.number()?;
     room.created = i64::try_from(numbers.number()?).unwrap_or(0);
     room.last = Last::read(&mut numbers)?.map(|last| (last.at, last.time));
+    let _head = numbers.value()?;
+    let unread = numbers.value()?;
+    // The room may be gone for the user.
+    if !matches!(&unread, Value::BulkString(text) if text.is_empty()) {
+        room.unread = number(&unread)?;
+        room.mentions = numbers.number()?;
+    }
     Ok(())
 }
 
