@@ -30,9 +30,9 @@
 --   c) base
 --   d) '' or lines: peer; '' or the stamp at which the user was named as a sender, with ! and the deletion that it comes after,
 --      if there was one; '' or the position read up to; holes (comma list); mentions (comma list); then preferences (name,
---      stamp and JSON value in turn; @ and a position: an edit says if the message mentions the user, 1, or not, 0; or that it still does, since the
---      supergroup now counts it as a mention of everybody, 2, or no longer does so, 3; < first, with what read_reset.lua wrote
---      after b|: a reset)
+--      stamp and JSON value in turn; @ and a position: an edit says if the message mentions the user, 1, or not, 0; or that it
+--      still does, since the supergroup now counts it as a mention of everybody, 2, or no longer does so, 3; < first, with what
+--      read_reset.lua wrote after b|: a reset)
 --   At last, if the pod knows that nobody is watched: anything.
 -- Reply: a text per user. K: kept. C: send again with all seven keys. The other four refuse, and change nothing. D and a
 --   deletion of the user: the membership, or the naming, may be older than it. O and a deletion of the user: the slot had the

@@ -9,7 +9,7 @@
 //!
 //! A message to a supergroup changes nobody's slot. So a pod also hears of the supergroups that its watched users are in, in the
 //! same way. It asks the room what it now adds to the totals of all of them, by their records of the room that it read last: whatever
-//! changes such a record is told of on the user's own channel. Only who is watched with rooms is read again as a whole.
+//! changes such a record is told of on the user's own channel. Who is watched with rooms, or is due anyway, is read as a whole.
 //!
 //! - `rooms`: the supergroups of watched users.
 //! - `watched`: one watched user.
