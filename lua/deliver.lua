@@ -4,7 +4,7 @@
 -- KEYS: seven per user: counts (hash of plain numbers, absent = 0), rooms (hash: room -> record), supers (hash: supergroup ->
 --   record), refs (hash: how many rooms carry a tag or type; direct rooms by peer), marks (sorted set: room|h|position own or
 --   recalled, room|m|position mention, room|e|position|stamp|1 or 0: an edit of that stamp says if the message mentions the
---   user, room|x|position: no mention, although the supergroup counts one of everybody), left (hash: room -> epoch|microseconds;
+--   user, room|x|position: in a supergroup, a counts.set has made it no mention), left (hash: room -> epoch|microseconds;
 --   '*' -> when the user was deleted, '~' -> the same while a room still has to hear of it, '#' -> when tombstones were swept,
 --   '!' -> the token it was sealed with), prefs (hash).
 --   Or only the first two per user, which is cheaper and enough for most deliveries (the fast path): the script leaves a user
