@@ -130,22 +130,16 @@ if mentions ~= '' and silent == '' then
   for user in pairs(is) do differs = differs or not was[user] end
   if differs then
     changed = true
-    if m[3] == 'supergroup' and (named == '*' or after == '*') then
-      -- A supergroup keeps mentions of everybody by itself, unless the message is from the time before it became one.
-      if after == '*' then
-        by_room = true
-        local others
-        off, others = by_name(named)
-        for _, user in ipairs(others) do off[#off + 1] = user end
-      elseif redis.call('ZSCORE', allmentions, at) then
-        by_room = false
-        on, off = by_name(after)
-      elseif m[19] and not unknown then
-        off = all_but(is)
-      else
-        on, off, to_all = joined_of(members, m[7], after, {}), {'*'}, true
-      end
-    elseif m[19] and m[3] ~= 'supergroup' and not unknown and (named == '*' or after == '*') then
+    -- A supergroup keeps mentions of everybody by itself, unless the message is from the time before it became one.
+    if m[3] == 'supergroup' and after == '*' then
+      by_room = true
+      local others
+      off, others = by_name(named)
+      for _, user in ipairs(others) do off[#off + 1] = user end
+    elseif m[3] == 'supergroup' and named == '*' and redis.call('ZSCORE', allmentions, at) then
+      by_room = false
+      on, off = by_name(after)
+    elseif m[19] and not unknown and (named == '*' or after == '*') then
       -- The edit tells nobody who was mentioned and still is: what a counts.set has made of that mention stays.
       if after == '*' then on = all_but(was) else off = all_but(is) end
     elseif after == '*' then

@@ -51,7 +51,9 @@ pub(crate) use live::{Live, NoStream, TooMany, Watcher};
 #[cfg(fuzzing)]
 pub(crate) use read::rooms::set_pref;
 pub(crate) use read::rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
-pub(crate) use read::{Concern, ConcernedTotals, MOST_CONCERNED, Reader, RoomRows, Shown};
+pub(crate) use read::{
+    Concern, ConcernedTotals, MOST_CONCERNED, Reader, RoomRows, Shown, Supergroup,
+};
 pub(crate) use write::Writer;
 
 pub(crate) use deliver::SingleDelivery;

@@ -10,12 +10,13 @@ use crate::audit::slot::text_or_escaped;
 use crate::audit::unreadable::UnreadableData;
 use crate::connection::Item;
 use crate::counts::CountPref;
+use crate::counts::record::Reset;
 use crate::counts::room::{Last, Membership};
+use crate::engine::Supergroup;
 use crate::engine::reply::{Reply, bytes, number, readable};
 use crate::error::Result;
 use crate::keys::{Enc, RoomKeys, UserKeys, is_encoded};
 use crate::names::AppId;
-use crate::scripts;
 
 /// The fields of a room's meta to show: not the text of the last message, nor what apps only display.
 const META: [&str; 14] = [
@@ -174,39 +175,30 @@ impl Audit {
                 rooms.push(shown);
                 continue;
             }
-            let keys = RoomKeys::new(app, &room);
-            let call = scripts::ROOM_UNREAD
-                .call(&[
-                    keys.meta(),
-                    keys.recalled(),
-                    keys.allmentions(),
-                    keys.pending(),
-                    keys.arrived(),
-                ])
-                .arg(record.state.to_string())
-                .arg(record.epoch)
-                .arg(record.read)
-                .arg(slot.marked(room.as_str(), 'h'))
-                .arg(slot.marked(room.as_str(), 'm'))
-                .arg(user.as_str())
-                .arg(record.reset.map_or(0, |reset| reset.rev))
-                .arg(record.reset.map_or(0, |reset| reset.unknown))
-                .arg(slot.marked(room.as_str(), 'x'));
-            asked.push(Item::Script(call));
-            let mut head = redis::cmd("HGET");
-            head.arg(keys.meta()).arg("head");
-            asked.push(Item::Plain(head));
+            let marked = |letter| slot.marked(room.as_str(), letter);
+            let supergroup = Supergroup {
+                state: record.state,
+                epoch: record.epoch,
+                read: record.read.to_string(),
+                holes: marked('h'),
+                mentions: marked('m'),
+                unset: marked('x'),
+                reset: record.reset.map(|reset| Reset {
+                    stamp: reset.rev,
+                    unknown: reset.unknown,
+                }),
+                count: CountPref::default(),
+                room,
+            };
+            asked.push(supergroup.unread_item(app, user));
             supers.push(shown);
         }
         let mut answers = self.redis.send_each(&asked).await?.into_iter();
         for room in &mut supers {
-            let (Some(numbers), Some(head)) = (answers.next(), answers.next()) else {
+            let Some(numbers) = answers.next() else {
                 break;
             };
-            let shown = head.and_then(|head| {
-                room.head = number(&head)?;
-                ask_room(room, Reply::new(numbers?)?)
-            });
+            let shown = numbers.and_then(|numbers| ask_room(room, Reply::new(numbers)?));
             if readable(shown)?.is_none() {
                 let list = self
                     .check_room(app, &Enc::stored(room.room.as_str()))
@@ -387,19 +379,21 @@ fn ask_room(room: &mut ListedRoom, mut numbers: Reply) -> Result<()> {
     if numbers.is_empty() {
         return Ok(());
     }
-    room.kind = numbers.text()?;
-    room.status = numbers.text()?;
-    room.custom_type = numbers.text()?;
-    room.tags = numbers.text()?;
-    room.created = i64::try_from(numbers.number()?).unwrap_or(0);
-    room.last = Last::read(&mut numbers)?.map(|last| (last.at, last.time));
-    let _head = numbers.value()?;
+    let (kind, status) = (numbers.text()?, numbers.text()?);
+    let (custom_type, tags) = (numbers.text()?, numbers.text()?);
+    let created = i64::try_from(numbers.number()?).unwrap_or(0);
+    let last = Last::read(&mut numbers)?;
+    room.head = numbers.number()?;
     let unread = numbers.value()?;
-    // The room may be gone for the user.
-    if !matches!(&unread, Value::BulkString(text) if text.is_empty()) {
-        room.unread = number(&unread)?;
-        room.mentions = numbers.number()?;
+    if matches!(&unread, Value::BulkString(text) if text.is_empty()) {
+        // The room is gone for the user.
+        return Ok(());
     }
+    (room.kind, room.status) = (kind, status);
+    (room.custom_type, room.tags) = (custom_type, tags);
+    room.created = created;
+    room.last = last.map(|last| (last.at, last.time));
+    (room.unread, room.mentions) = (number(&unread)?, numbers.number()?);
     Ok(())
 }
 

@@ -9,7 +9,8 @@
 //!
 //! A message to a supergroup changes nobody's slot. So a pod also hears of the supergroups that its watched users are in, in the
 //! same way. It asks the room what it now adds to the totals of all of them, by their records of the room that it read last: whatever
-//! changes such a record is told of on the user's own channel. Who is watched with rooms, or is due anyway, is read as a whole.
+//! changes such a record is told of on the user's own channel. The pod reads a user as a whole
+//! if a stream watches the user with rooms, or if the user was read just before.
 //!
 //! - `rooms`: the supergroups of watched users.
 //! - `watched`: one watched user.
@@ -245,28 +246,28 @@ impl Hub {
         }
     }
 
-    /// Has the supergroups told again that have changed, and what they add to the totals of those in them worked out anew. Answers
-    /// whether there are others that have changed, whose time has not come.
-    async fn read_rooms(&self, watching: &Watching) -> bool {
+    /// Looks at the supergroups that have changed: asks Redis to tell the next change of each, and works out what each adds to the
+    /// totals of the users in it.
+    async fn read_rooms(&self, watching: &Watching) {
         let now = Instant::now();
         loop {
             // Each is taken once: its time comes again later than now.
-            let (due, others_wait) = watching.rooms.take_due(now, BATCH);
+            let due = watching.rooms.take_due(now, BATCH);
             let names: Vec<_> = due.iter().map(|due| due.room.clone()).collect();
             if names.is_empty() {
-                return others_wait;
+                return;
             }
             if let Err(error) = self.reader.watch_rooms(&watching.app, &names).await {
                 self.reader.complain(&error);
                 watching.rooms.again(&due, now + RETRY);
-                return true;
+                return;
             }
             self.recount(watching, &due).await;
         }
     }
 
-    /// Works out what these supergroups add to the totals of their users, with one question for many users. Whoever has to be
-    /// read as a whole is due.
+    /// Asks each of these supergroups what it adds to the totals of its users: one question for many users. Users whom the answer
+    /// does not serve become due, and are read as a whole.
     async fn recount(&self, watching: &Watching, due: &[Due]) {
         let (mut asked, mut begun) = (Vec::new(), Vec::new());
         for one in due {
@@ -292,21 +293,7 @@ impl Hub {
         }
         for (asked, begun) in asked.chunks(BATCH).zip(begun.chunks(BATCH)) {
             let answers = self.reader.shares(&watching.app, asked).await;
-            let answers = match answers {
-                Ok(answers) => answers,
-                Err(error) => {
-                    self.reader.complain(&error);
-                    asked.iter().map(|_| Ok(None)).collect()
-                }
-            };
-            for ((one, reads), answer) in asked.iter().zip(begun).zip(answers) {
-                let shares = match answer {
-                    Ok(shares) => shares,
-                    Err(error) => {
-                        self.reader.complain(&error);
-                        None
-                    }
-                };
+            for ((one, reads), shares) in asked.iter().zip(begun).zip(answers) {
                 let mut shares = shares.into_iter().flatten();
                 for (watched, number) in reads {
                     let share = shares.next().ok_or(());
@@ -327,7 +314,7 @@ impl Hub {
         // Who has changed so soon after the last read that the next one has to wait, by the time of that.
         let mut waiting: BTreeMap<(Instant, u64), Arc<Watched>> = BTreeMap::new();
         let mut last_number = 0_u64;
-        let (mut rooms_at, mut rooms_wait) = (Instant::now(), false);
+        let mut rooms_at = swept;
         loop {
             let is_idle = lock(&watching.users).is_empty();
             let wake = watching.wake.notified();
@@ -335,10 +322,9 @@ impl Hub {
                 true => wake.await,
                 false => {
                     let first = waiting.keys().next().map(|(at, _)| *at);
-                    let rooms = (rooms_wait || watching.rooms.any_due()).then_some(rooms_at);
-                    let sweep = Some(swept + SWEEP);
-                    let next = [first, rooms, sweep].into_iter().flatten().min();
-                    let next = next.unwrap_or_else(Instant::now);
+                    let rooms = watching.rooms.any_due().then_some(rooms_at);
+                    let next = [first, rooms].into_iter().flatten();
+                    let next = next.fold(swept + SWEEP, Instant::min);
                     drop(tokio::time::timeout_at(next, wake).await);
                 }
             }
@@ -347,10 +333,9 @@ impl Hub {
                 swept = now;
                 watching.sweep(now);
             }
-            if rooms_at <= now && (rooms_wait || watching.rooms.any_due()) {
+            if rooms_at <= now && watching.rooms.any_due() {
                 rooms_at = now + self.window;
-                watching.rooms.are_looked_at();
-                rooms_wait = self.read_rooms(&watching).await;
+                self.read_rooms(&watching).await;
             }
             let mut ready = Vec::new();
             for watched in std::mem::take(&mut *lock(&watching.due)) {

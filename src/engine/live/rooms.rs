@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Rooms {
     rooms: Mutex<HashMap<Arc<str>, WatchedRoom>>,
-    /// Whether one of them has changed since all were looked at.
+    /// Whether one of them may be due.
     any_due: AtomicBool,
 }
 
@@ -56,14 +56,9 @@ impl Rooms {
         is_new
     }
 
-    /// Whether one of them has changed since all were looked at.
+    /// Whether one of them may be due, now or later.
     pub(super) fn any_due(&self) -> bool {
         self.any_due.load(Ordering::Acquire)
-    }
-
-    /// All of them are about to be looked at.
-    pub(super) fn are_looked_at(&self) {
-        self.any_due.store(false, Ordering::Release);
     }
 
     /// Has the marks set again that may be lost. Whether there are any.
@@ -77,11 +72,11 @@ impl Rooms {
         any
     }
 
-    /// Some of the rooms that have changed, and whose time has come; and whether there are others that have changed.
-    pub(super) fn take_due(&self, now: Instant, most: usize) -> (Vec<Due>, bool) {
+    /// Some of the rooms that have changed, and whose time has come.
+    pub(super) fn take_due(&self, now: Instant, most: usize) -> Vec<Due> {
         let mut rooms = lock(&self.rooms);
-        let waits = |room: &WatchedRoom| room.due && room.not_before > now;
-        let others_wait = rooms.values().any(waits);
+        let any_waits = rooms.values().any(|room| room.due && room.not_before > now);
+        self.any_due.store(any_waits, Ordering::Release);
         let due = rooms.iter_mut();
         let due = due.filter(|(_, room)| room.due && room.not_before <= now);
         let due = due.take(most).map(|(channel, room)| {
@@ -95,12 +90,13 @@ impl Rooms {
                 users: room.users.values().cloned().collect(),
             }
         });
-        (due.collect(), others_wait)
+        due.collect()
     }
 
     /// These could not be looked at.
     pub(super) fn again(&self, due: &[Due], not_before: Instant) {
         let mut rooms = lock(&self.rooms);
+        self.any_due.store(true, Ordering::Release);
         for one in due {
             if let Some(room) = rooms.get_mut(&one.channel) {
                 room.due = true;

@@ -171,7 +171,7 @@ impl Watched {
         let newest = {
             let state = lock(&self.state);
             match &state.newest {
-                // Whoever is due is read after this.
+                // The pod reads a user who is due after this.
                 _ if state.due => return Ok(()),
                 Some((_, newest)) => newest.totals,
                 None => return Err(()),

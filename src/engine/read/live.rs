@@ -7,7 +7,6 @@ use redis::Value;
 
 use super::Reader;
 use super::fields::{ALL_FAMILIES, PLAIN_KINDS, field};
-use super::overview::CountedRoom;
 use super::supergroup::{Supergroup, SupergroupAnswer, SupergroupShare, unread_item};
 use super::user::RoomRows;
 use crate::connection::Item;
@@ -66,13 +65,13 @@ impl Reader {
         self.redis.send_each(&items).await.map(drop)
     }
 
-    /// What supergroups add now to the totals of users whose records of them have not changed: an answer for each question. `None`:
-    /// these users have to be read one by one.
+    /// What supergroups add now to the totals of users whose records of them have not changed: an answer for each question. Without
+    /// one, these users have to be read one by one.
     pub(crate) async fn shares(
         &self,
         app: &AppId,
         asked: &[SharesAsked],
-    ) -> Result<Vec<Result<Option<Vec<SupergroupShare>>>>> {
+    ) -> Vec<Option<Vec<SupergroupShare>>> {
         let items = asked.iter().map(|one| {
             let users = one.users.iter();
             unread_item(
@@ -82,13 +81,24 @@ impl Reader {
             )
         });
         let items: Vec<Item> = items.collect();
-        let answers = self.redis.send_each(&items).await?;
+        let answers = match self.redis.send_each(&items).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.complain(&error);
+                return vec![None; asked.len()];
+            }
+        };
         let shares = asked.iter().zip(answers).map(|(one, answer)| {
             let shares = answer.and_then(|answer| shares_of(answer, &one.users));
-            self.faults
-                .at_key(shares, || RoomKeys::new(app, &one.room).meta())
+            let shares = self
+                .faults
+                .at_key(shares, || RoomKeys::new(app, &one.room).meta());
+            shares.unwrap_or_else(|error| {
+                self.complain(&error);
+                None
+            })
         });
-        Ok(shares.collect())
+        shares.collect()
     }
 
     /// Reads users that are watched, each with or without rooms, and which supergroups each is in; and has the next change of each of
@@ -150,16 +160,12 @@ impl Reader {
             };
             return Ok((shown, Vec::new()));
         }
-        let plain = overview.records.len() - overview.supergroups.len();
-        let shares = overview.records.iter().skip(plain).map(CountedRoom::share);
-        let records = std::mem::take(&mut overview.supergroups);
-        let supergroups = records.into_iter().zip(shares);
-        let supergroups = supergroups
-            .map(|(record, share)| Followed {
-                record: Arc::new(record),
-                share,
-            })
-            .collect();
+        let supergroups = std::mem::take(&mut overview.supergroups);
+        let supergroups = supergroups.into_iter().map(|(record, share)| Followed {
+            record: Arc::new(record),
+            share,
+        });
+        let supergroups = supergroups.collect();
         let totals = self
             .faults
             .at_key(overview.totals(None), || keys.counts())?;
@@ -188,11 +194,9 @@ fn shares_of(
     };
     let mut shares = Vec::with_capacity(users.len());
     for (_, record) in users {
-        let counted = answer.user()?.filter(|_| answer.active);
-        shares.push(match counted {
-            Some(counted) => record.share(counted)?,
-            None => SupergroupShare::default(),
-        });
+        let counted = answer.user()?;
+        let share = counted.map(|counted| answer.share(record, counted));
+        shares.push(share.unwrap_or_default());
     }
     Ok(Some(shares))
 }

@@ -8,7 +8,7 @@ use super::Reader;
 use super::fields::{ALL_FAMILIES, FAMILIES, PLAIN_KINDS, field, suffixes};
 use super::supergroup::{Supergroup, SupergroupAnswer, SupergroupShare};
 use crate::connection::Item;
-use crate::counts::number::{add, count, parse};
+use crate::counts::number::{add, count};
 use crate::counts::record::RoomRecord;
 use crate::counts::{CountPref, JoinedRoom, Kind, Totals};
 use crate::engine::reply::{Reply, bytes};
@@ -57,14 +57,6 @@ impl CountedRoom {
 }
 
 impl CountedRoom {
-    /// What a supergroup adds to totals.
-    pub(super) fn share(&self) -> SupergroupShare {
-        match self.active {
-            true => SupergroupShare::new(self.state, self.count, self.unread, self.mentions),
-            false => SupergroupShare::default(),
-        }
-    }
-
     /// The unread messages that the room adds to sums.
     fn messages(&self) -> u64 {
         match self.count.counts_messages() {
@@ -89,8 +81,8 @@ pub(super) struct Overview {
     pub(super) counts: HashMap<String, String>,
     pub(super) refs: Vec<String>,
     pub(super) records: Vec<CountedRoom>,
-    /// The user's records of the supergroups among them, which come last, in the same order.
-    pub(super) supergroups: Vec<Supergroup>,
+    /// The user's records of the supergroups among them, and what each adds to totals.
+    pub(super) supergroups: Vec<(Supergroup, SupergroupShare)>,
 }
 
 impl Overview {
@@ -140,7 +132,8 @@ impl Overview {
         for record in self.active_supergroups() {
             let named = record.custom_type.as_deref();
             if types.is_none_or(|types| types.iter().any(|t| named == Some(t.as_str()))) {
-                record.share().add_to(&mut totals)?;
+                SupergroupShare::new(record.state, record.count, record.unread, record.mentions)
+                    .add_to(&mut totals)?;
             }
         }
         Ok(totals)
@@ -274,7 +267,7 @@ impl Reader {
             };
             overview.records.push(CountedRoom {
                 room: supergroup.room.clone(),
-                state: parse(Some(&supergroup.state))?,
+                state: supergroup.state,
                 unread: counted.unread,
                 mentions: counted.mentions,
                 kind: answer.kind,
@@ -286,7 +279,8 @@ impl Reader {
                 read: counted.read,
                 flags: None,
             });
-            overview.supergroups.push(supergroup);
+            let share = answer.share(&supergroup, counted);
+            overview.supergroups.push((supergroup, share));
         }
         Ok(overview)
     }

@@ -5,7 +5,7 @@ use redis::Value;
 use super::Reader;
 use super::supergroup::{Supergroup, SupergroupAnswer};
 use crate::connection::Item;
-use crate::counts::number::stamp;
+use crate::counts::number::{parse, stamp};
 use crate::counts::record::{Reset, RoomRecord};
 use crate::counts::room::Membership;
 use crate::counts::{CountPref, MemberCount, RoomCounts};
@@ -124,7 +124,7 @@ impl Reader {
             let mut reply = Reply::new(answer)?;
             match reply.value()? {
                 Value::Int(-1) => {
-                    let state = reply.text()?;
+                    let state = parse(Some(&reply.text()?))?;
                     let epoch = stamp(Some(&reply.text()?))?;
                     let read = reply.text()?;
                     let (holes, mentions) = (reply.text()?, reply.text()?);

@@ -3,7 +3,7 @@
 use redis::Value;
 
 use crate::connection::Item;
-use crate::counts::number::{add, parse, unreadable};
+use crate::counts::number::{add, unreadable};
 use crate::counts::record::{Reset, SupergroupRecord};
 use crate::counts::room::Last;
 use crate::counts::{CountPref, Kind, Totals};
@@ -17,15 +17,15 @@ use crate::scripts;
 #[derive(Debug)]
 pub(crate) struct Supergroup {
     pub(crate) room: Enc,
-    pub(super) state: String,
-    pub(super) epoch: u64,
-    pub(super) read: String,
-    pub(super) holes: String,
-    pub(super) mentions: String,
+    pub(crate) state: char,
+    pub(crate) epoch: u64,
+    pub(crate) read: String,
+    pub(crate) holes: String,
+    pub(crate) mentions: String,
     /// Mentions of everybody that are none for the user.
-    pub(super) unset: String,
-    pub(super) reset: Option<Reset>,
-    pub(super) count: CountPref,
+    pub(crate) unset: String,
+    pub(crate) reset: Option<Reset>,
+    pub(crate) count: CountPref,
 }
 
 impl Supergroup {
@@ -37,7 +37,7 @@ impl Supergroup {
         let record = SupergroupRecord::read(record)?;
         Ok(Self {
             room: Enc::stored(room),
-            state: record.state.to_string(),
+            state: record.state,
             epoch: record.epoch,
             read: record.read.to_string(),
             holes: holes.to_owned(),
@@ -48,19 +48,8 @@ impl Supergroup {
         })
     }
 
-    /// What the room adds to the user's totals, if it is active.
-    pub(super) fn share(&self, counted: SupergroupCount) -> Result<SupergroupShare> {
-        let state = parse(Some(&self.state))?;
-        Ok(SupergroupShare::new(
-            state,
-            self.count,
-            counted.unread,
-            counted.mentions,
-        ))
-    }
-
     /// The call that works out what is unread in the room for `user`.
-    pub(super) fn unread_item(&self, app: &AppId, user: &Enc) -> Item {
+    pub(crate) fn unread_item(&self, app: &AppId, user: &Enc) -> Item {
         unread_item(app, &self.room, [(user, self)])
     }
 }
@@ -81,7 +70,7 @@ pub(super) fn unread_item<'a>(
     ]);
     for (user, record) in users {
         call = call
-            .arg(&record.state)
+            .arg(record.state.to_string())
             .arg(record.epoch)
             .arg(&record.read)
             .arg(&record.holes)
@@ -147,6 +136,16 @@ impl SupergroupAnswer {
             mentions: number(&mentions)?,
             read: self.users.position()?,
         }))
+    }
+
+    /// What the room adds to the totals of a user with this record.
+    pub(super) fn share(&self, record: &Supergroup, counted: SupergroupCount) -> SupergroupShare {
+        match self.active {
+            true => {
+                SupergroupShare::new(record.state, record.count, counted.unread, counted.mentions)
+            }
+            false => SupergroupShare::default(),
+        }
     }
 
     pub(super) fn custom_type(&self) -> Option<String> {

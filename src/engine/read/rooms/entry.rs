@@ -27,7 +27,7 @@ pub(super) struct CountedSupergroup {
 
 impl CountedSupergroup {
     pub(super) fn read(supergroup: Supergroup, answer: Value) -> Result<Option<Self>> {
-        if supergroup.state != "j" {
+        if supergroup.state != 'j' {
             return Ok(None);
         }
         let Some(mut answer) = SupergroupAnswer::parse(answer)?.filter(|answer| answer.active)
