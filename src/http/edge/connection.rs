@@ -31,6 +31,9 @@ const LINGER: Duration = Duration::from_secs(2);
 const BODY_MARGIN: Duration = Duration::from_secs(5);
 /// How long a peer may take nothing of an answer that has no end. It may pause for half a minute.
 const STREAM_PATIENCE: Duration = Duration::from_secs(40);
+/// After what time the kernel gives up a peer that confirms nothing, or whose window is shut. It is longer than the patience of the
+/// sweep, which counts what it cuts.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(50);
 /// How long a connection without a place has to show the path of its request, which names the dialect of the refusal.
 const TURN_AWAY: Duration = Duration::from_millis(250);
 
@@ -260,7 +263,7 @@ impl Connection {
         self.deadline.set(Tick::NEVER);
         let patience = Patience::new(self.worker.now(), ticks(STREAM_PATIENCE));
         self.patience.set(patience);
-        self.wire.borrow().streams(STREAM_PATIENCE);
+        self.wire.borrow().streams(KERNEL_PATIENCE);
     }
 
     /// Counts its answer in `Answers`, unless it is small.

@@ -185,8 +185,8 @@ impl Wire {
         let _ = self.stream.set_zero_linger();
     }
 
-    /// Prepares the socket for an answer that has no end that is known: a peer that is gone without a word is given up after
-    /// this time, and the kernel keeps little of what it has not taken.
+    /// Prepares the socket for an answer that has no end that is known: the kernel gives up after this time on a peer that
+    /// confirms or takes nothing, and it keeps little of what the peer has not taken.
     pub(super) fn streams(&self, patience: Duration) {
         let socket = SockRef::from(&self.stream);
         // Where the kernel can't do that, the sweep finds such a peer.

@@ -14,8 +14,9 @@ fn at(seconds: i64) -> i64 {
     jiff::Timestamp::now().as_second() * 1000 - 300_000 + seconds * 1000
 }
 
-/// Sends each request, one event or several, and compares all answers with the model's.
-async fn agrees(app: &App, requests: &[(Order, Value)]) {
+/// Sends each request, one event or several, and compares all answers with the model's. Answers the results of the last one.
+async fn agrees(app: &App, requests: &[(Order, Value)]) -> Value {
+    let mut results = Value::Null;
     let (mut app, mut model) = (app.clone(), Model::default());
     let users = USERS.map(str::to_owned);
     for (order, events) in requests {
@@ -30,12 +31,14 @@ async fn agrees(app: &App, requests: &[(Order, Value)]) {
         app.by_time = *order == Order::Time;
         let reply = app.events(&json!(events), Wait::Applied).await;
         check::results(&events, &reply, &outcomes, false).unwrap();
+        results = reply.body["results"].clone();
         check::many(&app, &model, &users).await.unwrap();
         for user in &users {
             check::native(&app, &model, user).await.unwrap();
         }
     }
     assert_no_drift(&app.redis_url(), &app.keys.id);
+    results
 }
 
 fn room(kind: &str) -> Value {
@@ -250,6 +253,7 @@ async fn a_read_by_peer_that_one_of_two_rooms_takes_is_applied() {
             (Order::Time, number),
             (Order::Time, read),
         ];
-        agrees(&app(), &requests).await;
+        let results = agrees(&app(), &requests).await;
+        assert_eq!(results[0]["status"], "applied", "{reset}");
     }
 }
