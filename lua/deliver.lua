@@ -31,8 +31,8 @@
 --   d) '' or lines: peer; '' or the stamp at which the user was named as a sender, with ! and the deletion that it comes after,
 --      if there was one; '' or the position read up to; holes (comma list); mentions (comma list); then preferences (name,
 --      stamp and JSON value in turn; @ and a position: an edit says if the message mentions the user, 1, or not, 0; or that it
---      still does, since the supergroup now counts it as a mention of everybody, 2, or no longer does so, 3; < first, with what
---      read_reset.lua wrote after b|: a reset)
+--      still does, since the supergroup now counts it as a mention of everybody, 2, or no longer does so, 3; or that it does so
+--      now, since the supergroup counts it, 4; < first, with what read_reset.lua wrote after b|: a reset)
 --   At last, if the pod knows that nobody is watched: anything.
 -- Reply: a text per user. K: kept. C: send again with all seven keys. The other four refuse, and change nothing. D and a
 --   deletion of the user: the membership, or the naming, may be older than it. O and a deletion of the user: the slot had the
@@ -356,12 +356,17 @@ local function edit(new, marks, position, stamp, says)
   local found, before = edited(marks, position)
   if position <= new.read or (before and before >= number(stamp)) then return end
   if found then redis.call('ZREM', marks, found) end
+  -- Up to there the supergroup counts no mention by itself, and a reset has said which of them are mentions.
+  local is_unknown = new.reset ~= '' and position <= new.unknown
+  if says == '4' then says = is_unknown and '1' or '0' end
   local by_name, by_room, is_named = mark('m', position), mark('x', position), (says == '1' or says == '3') and '1' or '0'
   redis.call('ZADD', marks, '0', room .. '|e|' .. string.format('%016.0f', position) .. '|' .. stamp .. '|' .. is_named)
   new.head = math.max(new.head, position)
   new.edits = 'e'
   local counts = not (new.nh > 0 and redis.call('ZSCORE', marks, mark('h', position)))
-  if says == '2' and new.reset ~= '' then
+  if is_unknown and (says == '2' or says == '3') then
+    -- It stays what the reset has made of it.
+  elseif says == '2' and new.reset ~= '' then
     -- What a reset has made of the mention stays. If it is one, its mark stays too, and is not counted twice.
     if redis.call('ZSCORE', marks, by_name) then
       redis.call('ZREM', marks, by_room)

@@ -90,37 +90,26 @@ local function set_of(list)
   return users
 end
 
--- Everybody who has joined, without those of the set `but`. `only_reset`: only who has had a reset.
-local function all_but(but, only_reset)
-  local found, all = {}, redis.call('HGETALL', members)
-  for i = 1, #all, 2 do
-    local s, epoch, reset = string.match(all[i + 1], '^(%a)|(%w+)|[^|]*|?[^|]*|?[^|]*|?(%d*)$')
-    if s == 'j' and tonumber(epoch, 36) >= tonumber(m[7]) and not but[all[i]] and (reset ~= '' or not only_reset) then
-      found[#found + 1] = all[i]
-    end
-  end
-  return found
-end
+-- Whom the edit mentions who was not mentioned before, and whom it no longer mentions; whom the job is for; and whether the
+-- supergroup counts the message as a mention of everybody from now on (nil: as before). `Act::Edit` in src/counts/room.rs says what
+-- the two lists mean.
+local on, off, audience, by_room = {}, {}, 'some', nil
+-- What a counts.set has made of a mention is known only with whom the message mentioned.
+local keeps = m[19] and not unknown
 
--- One version of the message mentions these users by name, the other one everybody, whom the supergroup counts by itself. Returns
--- the two lists of the job. In the first one are those of these users who have joined; a + stands before those who have had a
--- reset, since what a counts.set has made of their mention stays. In the second one are all others who have had a reset: for them
--- it is forgotten.
+-- One version of the message mentions these users by name, the other one everybody, whom the supergroup counts by itself. For those
+-- of them who have had a reset, what a counts.set has made of their mention stays; for all others who have had one it is forgotten.
 local function by_name(list)
-  local named, resets = joined_of(members, m[7], list, {}), {}
-  if not m[19] or unknown then return named, {} end
-  local are_named, others = set_of(list), {}
-  for _, user in ipairs(all_but({}, true)) do
-    if are_named[user] then resets[user] = true else others[#others + 1] = user end
-  end
-  for i, user in ipairs(named) do
-    if resets[user] then named[i] = '+' .. user end
-  end
-  return named, others
+  if keeps then audience = 'reset' end
+  return joined_of(members, m[7], list, {}, keeps and '+')
 end
 
--- Whom the edit mentions who was not mentioned before, and the other way round: users, or everybody.
-local on, off, to_all, by_room = {}, {}, false, nil
+-- The same users, each with a sign that nothing changes for them.
+local function as_before(users)
+  for i, user in ipairs(users) do users[i] = '=' .. user end
+  return users
+end
+
 if mentions ~= '' and silent == '' then
   local after = string.sub(mentions, 2)
   if unknown then named = '*' end
@@ -133,19 +122,18 @@ if mentions ~= '' and silent == '' then
     -- A supergroup keeps mentions of everybody by itself, unless the message is from the time before it became one.
     if m[3] == 'supergroup' and after == '*' then
       by_room = true
-      local others
-      off, others = by_name(named)
-      for _, user in ipairs(others) do off[#off + 1] = user end
+      off = by_name(named)
+      if keeps then on = {'*'} end
     elseif m[3] == 'supergroup' and named == '*' and redis.call('ZSCORE', allmentions, at) then
       by_room = false
-      on, off = by_name(after)
-    elseif m[19] and not unknown and (named == '*' or after == '*') then
-      -- The edit tells nobody who was mentioned and still is: what a counts.set has made of that mention stays.
-      if after == '*' then on = all_but(was) else off = all_but(is) end
+      on = by_name(after)
+      if keeps then off = {'*'} end
     elseif after == '*' then
-      on, to_all = {'*'}, true
+      on, audience = {'*'}, 'all'
+      if keeps then off = as_before(joined_of(members, m[7], named, {})) end
     elseif named == '*' then
-      on, off, to_all = joined_of(members, m[7], after, {}), {'*'}, true
+      on, off, audience = joined_of(members, m[7], after, {}), {'*'}, 'all'
+      if keeps then on = as_before(on) end
     else
       on, off = joined_of(members, m[7], after, was), joined_of(members, m[7], named, is)
     end
@@ -180,12 +168,13 @@ if changed then
   if #on + #off > 0 then
     job = m[1]
     local about = at .. '|' .. table.concat(on, ',') .. '|' .. table.concat(off, ',')
-    if to_all then
+    if audience == 'all' then
       record = int(now + lease) .. '\nall\n\ne|' .. about
+    elseif audience == 'reset' then
+      record = int(now + lease) .. '\nreset\n\ne|' .. about
     else
       local all = table.concat(on, ',')
       if #off > 0 then all = (all ~= '' and all .. ',' or '') .. table.concat(off, ',') end
-      all = string.gsub(all, '%+', '')
       record = int(now + lease) .. '\nsome\n' .. all .. '\ne|' .. about
     end
     redis.call('HSET', pending, job, record)

@@ -113,7 +113,10 @@ for i = 1, #all, 2 do
   elseif what == 'e' then
     local on, off = string.match(act, '^%d+|([^|]*)|([^|]*)$')
     must(on, 'a job')
-    concerns = is_in((string.gsub(on, '%+', ''))) or is_in((string.gsub(off, '%+', '')))
+    -- Before a user may stand a sign; * may stand beside users.
+    for _, list in ipairs({on, off}) do
+      concerns = concerns or is_in((string.gsub(list, '[+=]', ''))) or string.find(',' .. list .. ',', ',*,', 1, true)
+    end
   elseif what == 'r' or what == 'c' or what == 'b' then
     concerns = audience == 'all' or is_in(names)
   end

@@ -8,8 +8,8 @@
 --   which each counts, recalled or not, or 0, 9 positions that are no mentions of the user, although the room counts them as
 --   mentions of everybody (comma list)
 -- Reply: {kind, status, type, tags, created, last_at, last_time (these two '' without a message), head, then three per user: unread,
---   mentions, read position; each '' if the room is gone for that user}, or {} if there is no room, or {'MANY'} more than 64 jobs are
---   pending, and more than one user is asked for; or the error UNREADABLE
+--   mentions, read position; each '' if the room is gone for that user}, or {} if there is no room, or {'MANY'} more than one user is
+--   asked for, and more than 64 jobs are pending, or so long ones that the search would take long; or the error UNREADABLE
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time', 'late')
@@ -27,11 +27,38 @@ if open > 64 and #ARGV > 9 then return {'MANY'} end
 -- Of more than 5,000 jobs it takes none, so that a read takes a few milliseconds at most.
 local with_jobs
 if open > 0 and open <= 5000 then
-  local all = redis.call('HGETALL', pending)
+  local all, bytes, edits = redis.call('HGETALL', pending), 0, {}
+  for i = 1, #all, 2 do
+    bytes = bytes + #all[i + 1]
+    local audience, at, on, off = string.match(all[i + 1], '^%d+\n(%a+)\n[^\n]*\ne|(%d+)|([^|]*)|([^|]*)$')
+    if at then
+      edits[#edits + 1] = {stamp = tonumber(all[i]), audience = audience, at = at, on = ',' .. on .. ',', off = ',' .. off .. ','}
+    end
+  end
+  -- The jobs are searched for each user.
+  if bytes * #ARGV > 9000000 and #ARGV > 9 then return {'MANY'} end
+  table.sort(edits, function(one, two) return one.stamp < two.stamp end)
+
+  -- What an edit says of a user: whether the user is in the list `on`, and + if the message mentioned the user before as well, or *
+  -- if the supergroup counts it from now on; or nil.
+  local function said(edit, user, is_reset)
+    for _, sign in ipairs({'', '+', '='}) do
+      local name = ',' .. sign .. user .. ','
+      local is_on = string.find(edit.on, name, 1, true)
+      if is_on or string.find(edit.off, name, 1, true) then
+        if sign == '=' then return nil end
+        return is_on ~= nil, sign
+      end
+    end
+    if edit.audience == 'all' or (edit.audience == 'reset' and is_reset) then
+      if string.find(edit.off, ',*,', 1, true) then return false, '' end
+      if string.find(edit.on, ',*,', 1, true) then return true, edit.audience == 'reset' and '*' or '' end
+    end
+  end
+
   -- What a user has by the room's pending jobs as well: own messages, reads, mentions and edits that the room has accepted and that
   -- have not been delivered yet.
-  with_jobs = function(user, since, read, holes, mentions, unset)
-    local edits = {}
+  with_jobs = function(user, since, read, holes, mentions, unset, is_reset, unknown)
     for i = 1, #all, 2 do
       local names, act
       -- The room was cleared before it became a supergroup.
@@ -58,31 +85,29 @@ if open > 0 and open <= 5000 then
         if to then read = math.max(read, tonumber(to)) end
         if (own == 'h' and sender == user) or (except and is_in(except)) then holes = holes .. ',' .. at end
         if named and is_in(named) then mentions = mentions .. ',' .. at end
-        local about, on, off = string.match(act, '^e|(%d+)|([^|]*)|([^|]*)$')
-        for _, list in ipairs({on, off}) do
-          for _, name in ipairs({user, '+' .. user}) do
-            if string.find(',' .. list .. ',', ',' .. name .. ',', 1, true) then
-              edits[#edits + 1] = {stamp = tonumber(all[i]), at = about, is_on = list == on, still = name ~= user}
-            end
-          end
-        end
       end
     end
-    table.sort(edits, function(one, two) return one.stamp < two.stamp end)
     -- Between commas, so that no other position is taken for one.
     local function with(list, at) return list .. ',' .. at end
     local function without(list, at) return (string.gsub(',' .. list .. ',', ',0*' .. at .. '%f[,]', '')) end
     local function has(list, at) return string.find(',' .. list .. ',', ',0*' .. at .. ',') end
     for _, edit in ipairs(edits) do
+      local is_on, sign, is_mention
+      if edit.stamp > since then is_on, sign = said(edit, user, is_reset) end
       -- As `edit` in deliver.lua has it.
-      local is_mention
-      if edit.still and edit.is_on then
-        is_mention = not has(unset, edit.at)
-      elseif edit.still then
-        unset = without(unset, edit.at)
-        if not has(mentions, edit.at) then unset = with(unset, edit.at) end
-      else
-        is_mention, unset = edit.is_on, without(unset, edit.at)
+      local is_unknown = tonumber(edit.at) <= unknown
+      if sign == '+' then
+        if is_unknown then
+          -- A reset has said what it is.
+        elseif is_on then
+          if not has(unset, edit.at) then is_mention = true end
+        else
+          unset = without(unset, edit.at)
+          if not has(mentions, edit.at) then unset = with(unset, edit.at) end
+        end
+      elseif sign then
+        is_mention, unset = is_on, without(unset, edit.at)
+        if sign == '*' then is_mention = is_unknown end
       end
       if is_mention ~= nil then
         mentions = without(mentions, edit.at)
@@ -120,7 +145,7 @@ for i = 1, #ARGV, 9 do
       end
       -- The head is the current one, so the script also takes this user's marks of pending jobs.
       if with_jobs then
-        read, holes, mentions, unset = with_jobs(user, since, read, holes, mentions, unset)
+        read, holes, mentions, unset = with_jobs(user, since, read, holes, mentions, unset, reset ~= '', unknown)
       end
       local least = unknown > read and unknown or read
       if head > read then unread = head - read end

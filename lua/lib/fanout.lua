@@ -102,15 +102,18 @@ local function pair_in(members, born, meta, one, two)
   return here
 end
 
--- The users of a comma list who have joined a room made at `born`, without those of the set `but`.
-local function joined_of(members, born, list, but)
+-- The users of a comma list who have joined a room made at `born`, without those of the set `but`. `sign`, if given, stands before
+-- those of them who have had a reset.
+local function joined_of(members, born, list, but, sign)
   local found, part = {}, {}
   local function look()
     if #part == 0 then return end
     local entries = redis.call('HMGET', members, unpack(part))
     for i = 1, #part do
-      local s, epoch = string.match(entries[i] or '', '^(%a)|(%w+)')
-      if s == 'j' and tonumber(epoch, 36) >= tonumber(born) then found[#found + 1] = part[i] end
+      local s, epoch, more = string.match(entries[i] or '', '^(%a)|(%w+)(.*)$')
+      if s == 'j' and tonumber(epoch, 36) >= tonumber(born) then
+        found[#found + 1] = (sign and string.find(more, '^|[^|]*|[^|]*|[^|]*|%d') and sign or '') .. part[i]
+      end
     end
     part = {}
   end

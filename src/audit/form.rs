@@ -440,8 +440,8 @@ fn job(stamp: &str, value: &str, of_user: bool) -> FormCheck {
         _ => {}
     }
     if let Act::Edit { on, off, .. } = &job.act {
-        let mut named = on.users().iter().chain(off.users());
-        named.try_for_each(|edited| id(edited.user.as_str()))?;
+        let mut named = on.users.iter().chain(&off.users);
+        named.try_for_each(|named| id(named.user.as_str()))?;
     }
     Ok(())
 }

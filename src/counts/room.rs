@@ -1,8 +1,12 @@
 //! What a room's slot holds: memberships, the last message, and the jobs that have not reached their whole audience.
 
+mod edit;
+
 use crate::counts::number::{Stored as _, count, parse, stamp, unreadable, whole_number};
 use crate::error::Result;
 use crate::keys::Enc;
+
+pub(crate) use self::edit::{Before, Named};
 
 /// The moments of a room's last message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,55 +155,13 @@ pub(crate) enum Audience {
     All,
     /// These users, and those whom the act names.
     Some(Vec<Enc>),
+    /// Who has joined and has had a reset, and those whom the act names.
+    Reset,
     /// Everybody who was in a deleted room.
     Gone,
     /// In a user's slot: the rooms that a deleted user still has to leave, and the epoch of the membership that ends. An earlier
     /// version wrote no epoch.
     Leave(Vec<(Enc, Option<u64>)>),
-}
-
-/// Users, or everybody.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Named {
-    Users(Vec<Edited>),
-    Everybody,
-}
-
-/// A user whom an edit names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Edited {
-    pub(crate) user: Enc,
-    /// The message mentioned the user before, and still does: by name instead of by everybody, or the other way round.
-    pub(crate) is_still: bool,
-}
-
-impl Named {
-    /// `*` or a comma list, with a + before each user who is still mentioned.
-    fn parse(list: &str) -> Self {
-        let edited = |name: &str| {
-            let (name, is_still) = match name.strip_prefix('+') {
-                Some(name) => (name, true),
-                None => (name, false),
-            };
-            Edited {
-                user: Enc::stored(name),
-                is_still,
-            }
-        };
-        let listed = list.split(',').filter(|name| !name.is_empty());
-        match list {
-            "*" => Self::Everybody,
-            _ => Self::Users(listed.map(edited).collect()),
-        }
-    }
-
-    /// The users that are named one by one.
-    pub(crate) fn users(&self) -> &[Edited] {
-        match self {
-            Self::Users(users) => users,
-            Self::Everybody => &[],
-        }
-    }
 }
 
 /// What a job brings beside the snapshot.
@@ -221,9 +183,9 @@ pub(crate) enum Act {
     /// An edit changes whom a message mentions.
     Edit {
         at: u64,
-        /// Who is mentioned that was not before; of a supergroup also who still is, now by name.
+        /// Whom the message mentions that it did not mention before; of a supergroup also whom it still mentions, now by name.
         on: Named,
-        /// Who is no longer mentioned; users in `on` are. Of a supergroup also who still is, now by everybody.
+        /// Whom it no longer mentions; of a supergroup also whom it still mentions, now by everybody.
         off: Named,
     },
     Recall(u64),
@@ -333,6 +295,7 @@ impl Job {
         let audience = match audience {
             "all" => Audience::All,
             "gone" => Audience::Gone,
+            "reset" => Audience::Reset,
             "leave" => Audience::Leave(leaving(listed)?),
             "some" => Audience::Some(names(listed)),
             _ => return Err(unreadable()),
@@ -523,17 +486,31 @@ mod tests {
                 .act,
             Act::Prefs("hidden\ntrue".into())
         );
-        let edited = |name, is_still| Edited {
+        let user = |name, before| edit::NamedUser {
             user: Enc::stored(name),
-            is_still,
+            before,
+        };
+        let edit = |record| match Job::parse("17", record).unwrap().act {
+            Act::Edit { at: 4, on, off } => (on, off),
+            _ => panic!("{record}"),
+        };
+        let everybody = |users| Named {
+            everybody: true,
+            users,
         };
         assert_eq!(
-            Job::parse("17", "99\nall\n\ne|4|a,+b|*").unwrap().act,
-            Act::Edit {
-                at: 4,
-                on: Named::Users(vec![edited("a", false), edited("b", true)]),
-                off: Named::Everybody,
-            }
+            edit("99\nreset\n\ne|4|*|a,+b"),
+            (
+                everybody(vec![]),
+                Named {
+                    everybody: false,
+                    users: vec![user("a", Before::Other), user("b", Before::Mentioned)],
+                }
+            )
+        );
+        assert_eq!(
+            edit("99\nall\n\ne|4||=a,*"),
+            (Named::default(), everybody(vec![user("a", Before::Same)]))
         );
         assert!(Job::parse("17", "99\nall\n\ne|4|a").is_err());
         assert!(Job::parse("17", "99\nnobody").is_err());
@@ -552,6 +529,7 @@ mod tests {
                 Audience::All => "all",
                 Audience::Some(_) => "some",
                 Audience::Gone => "gone",
+                Audience::Reset => "reset",
                 Audience::Leave(_) => "leave",
             };
             let act = match job.act {
@@ -571,7 +549,10 @@ mod tests {
             let act = record.splitn(4, '\n').nth(3).unwrap_or_default();
             letters.extend(act.chars().next());
         }
-        assert_eq!(audiences, BTreeSet::from(["all", "gone", "leave", "some"]));
+        assert_eq!(
+            audiences,
+            BTreeSet::from(["all", "gone", "leave", "reset", "some"])
+        );
         let is_read = |letter: &char| {
             let forms = ["4", "4|al|", "4|h|al|", "al:4:", "u|4|9|||||||"]
                 .map(|rest| format!("99\nall\n\n{letter}|{rest}"));

@@ -1,9 +1,11 @@
 //! The golden records of `lua/records.txt`, read and written by the scripts on a real redis-server.
 //!
 //! The unit tests of the two readers in Rust read the same file, so a script that reads a part of a record in another way than
-//! the program fails here. The same goes for the golden jobs.
+//! the program fails here. `jobs` does the same for the golden jobs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod jobs;
+
+use std::collections::{BTreeMap, HashMap};
 
 use redis::{Connection, FromRedisValue};
 
@@ -477,98 +479,5 @@ fn the_scripts_refuse_what_is_no_record() {
         assert_eq!(code.as_deref(), Some("UNREADABLE"), "{}", golden.record);
         let removed = ["supers", ROOM, golden.record, ""].map(str::to_owned);
         assert!(slot.rebuild().contains(&removed), "{}", golden.record);
-    }
-}
-
-/// The audiences (words) and acts (letters) that a line of a script writes into the record of a job. An audience stands between
-/// line feeds or quotes, an act between one of these and a bar.
-fn written(line: &str) -> (Vec<&str>, Vec<&str>) {
-    let is_word =
-        |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
-    let parts = || line.split("\\n").flat_map(|part| part.split('\''));
-    let acts = parts().filter_map(|part| part.split_once('|'));
-    let acts = acts.map(|(letter, _)| letter).filter(is_word);
-    (parts().filter(is_word).collect(), acts.collect())
-}
-
-#[test]
-fn the_scripts_know_the_audiences_and_acts_of_the_golden_jobs_and_no_others() {
-    let jobs = all("job");
-    let audiences: BTreeSet<&str> = jobs
-        .iter()
-        .map(|job| job.meaning["audience"].as_str())
-        .collect();
-    let acts: BTreeSet<&str> = jobs
-        .iter()
-        .filter_map(|job| job.record.rsplit("\\n").find(|line| line.contains('|')))
-        .filter_map(|act| act.split_once('|'))
-        .map(|(letter, _)| letter)
-        .collect();
-
-    let files = std::fs::read_dir("lua").unwrap();
-    let texts: Vec<String> = files
-        .map(|file| file.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "lua"))
-        .map(|path| std::fs::read_to_string(path).unwrap())
-        .collect();
-    let lines = texts.iter().flat_map(|text| text.lines());
-    let (wrote_audiences, wrote_acts): (Vec<_>, Vec<_>) = lines
-        .filter_map(|line| line.split_once("int(now + lease)"))
-        .map(|(_, rest)| written(rest))
-        .unzip();
-    let wrote_audiences = BTreeSet::from_iter(wrote_audiences.into_iter().flatten());
-    let wrote_acts = BTreeSet::from_iter(wrote_acts.into_iter().flatten());
-    assert_eq!((wrote_audiences, wrote_acts), (audiences, acts.clone()));
-
-    let reader = scripts::text("room_unread");
-    for pattern in reader.split("(act, '^").skip(1) {
-        let (letter, _) = pattern.split_once('|').unwrap();
-        assert!(acts.contains(letter), "no golden job for {letter}");
-    }
-}
-
-#[test]
-fn room_unread_counts_golden_jobs_as_the_file_says() {
-    let mut slot = Slot::new();
-    let keys = ["meta", "recalled", "allmentions", "pending", "arrived"];
-    for job in all("job") {
-        slot.raw::<()>(&["FLUSHALL"]);
-        let room = [
-            "HSET",
-            &key("meta"),
-            "born",
-            "5",
-            "head",
-            "9",
-            "kind",
-            "supergroup",
-            "status",
-            "1",
-            "type",
-            "",
-            "tags",
-            "",
-            "created",
-            "1",
-        ];
-        slot.raw::<()>(&room);
-        let record = job.record.replace("\\n", "\n");
-        slot.raw::<()>(&["HSET", &key("pending"), "7", &record]);
-        let arguments = ["j", "5", "1", "", "", "al", "0", "0", ""];
-        let reply: (
-            String,
-            String,
-            String,
-            String,
-            String,
-            String,
-            String,
-            u64,
-            u64,
-            u64,
-            u64,
-        ) = slot.run("room_unread", &keys, &arguments).unwrap();
-        let counted = ["unread", "mentions"].map(|name| number(&job.meaning, name));
-        assert_eq!([reply.8, reply.9], counted, "{record}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::work::{Decision, Decisions, Work};
 use crate::counts::number::short;
-use crate::counts::room::{Act, Audience, Job, Membership, Named};
+use crate::counts::room::{Act, Audience, Before, Job, Membership};
 use crate::engine::snapshot::Snapshot;
 use crate::keys::Enc;
 
@@ -26,6 +26,20 @@ pub(super) enum Mentions {
     StillByEverybody,
     /// As before, in a supergroup: by name now, by everybody until then.
     StillByName,
+    /// A supergroup's message to everybody does so from now on.
+    ByEverybody,
+    /// As before.
+    Same,
+}
+
+/// An edit that changes for everybody whether a message mentions them.
+#[derive(Debug, Clone, Copy)]
+struct CommonEdit {
+    stamp: u64,
+    at: u64,
+    says: Mentions,
+    /// Whether it is only for members who have had a reset.
+    only_reset: bool,
 }
 
 /// What one user gets beside the snapshot. Each mark has the stamp of its job.
@@ -79,8 +93,7 @@ pub(super) struct Plan<'a> {
     pub(super) common_mentions: Vec<(u64, u64)>,
     /// Positions up to which everybody who has joined has read, with the stamps of their jobs.
     common_reads: Vec<CommonRead<'a>>,
-    /// Edits that change for everybody whether a message mentions them, with the stamps of their jobs.
-    common_edits: Vec<(u64, u64, Mentions)>,
+    common_edits: Vec<CommonEdit>,
     /// Users whom a job names, with their own marks.
     pub(super) marks: BTreeMap<Enc, Marks>,
     /// Marks of passing jobs. They make nobody a target.
@@ -91,6 +104,8 @@ pub(super) struct Plan<'a> {
     deleted: Option<u64>,
     /// Whether the list of members is needed to find the targets.
     pub(super) needs_members: bool,
+    /// Whether, of members whom no job names, only those are targets who have had a reset.
+    only_reset: bool,
     /// Whether most targets only get positions moved, for which two keys of a slot are enough.
     pub(super) only_moves: bool,
     /// If given, only these users are targets.
@@ -179,6 +194,7 @@ impl<'a> Plan<'a> {
             deleted: None,
             // A delivery to a member of a direct room names the peer, who is found in the list.
             needs_members: work.snapshot.kind == "direct" && work.snapshot.born != 0,
+            only_reset: false,
             only_moves: false,
             resend,
         };
@@ -188,6 +204,9 @@ impl<'a> Plan<'a> {
         }
         for job in jobs {
             plan.add_job(job);
+        }
+        if !plan.needs_members && jobs.iter().any(|job| job.audience == Audience::Reset) {
+            (plan.needs_members, plan.only_reset) = (true, true);
         }
         for job in &work.passing {
             // The marks of a later job belong to a later head, and so to another delivery.
@@ -219,7 +238,7 @@ impl<'a> Plan<'a> {
                     self.marks.entry(user.clone()).or_default();
                 }
             }
-            Audience::Leave(_) => {}
+            Audience::Reset | Audience::Leave(_) => {}
         }
         self.add_common(job);
         add_marks(&mut self.marks, job);
@@ -273,9 +292,20 @@ impl<'a> Plan<'a> {
             } => self.common_mentions.push((job.stamp, *at)),
             Act::Recall(at) => self.common_holes.push((job.stamp, *at)),
             Act::Edit { at, on, off } => {
-                for (named, says) in [(off, Mentions::No), (on, Mentions::Yes)] {
-                    if *named == Named::Everybody {
-                        self.common_edits.push((job.stamp, *at, says));
+                let only_reset = job.audience == Audience::Reset;
+                // A supergroup counts mentions of everybody by itself.
+                let on_says = match only_reset {
+                    true => Mentions::ByEverybody,
+                    false => Mentions::Yes,
+                };
+                for (named, says) in [(off, Mentions::No), (on, on_says)] {
+                    if named.everybody {
+                        self.common_edits.push(CommonEdit {
+                            stamp: job.stamp,
+                            at: *at,
+                            says,
+                            only_reset,
+                        });
                     }
                 }
             }
@@ -303,6 +333,10 @@ impl<'a> Plan<'a> {
         peer: Option<&Enc>,
     ) -> Option<Target<'a>> {
         if !self.may_be_target(user) {
+            return None;
+        }
+        let has_reset = membership.state == 'j' && membership.reset.is_some();
+        if self.only_reset && !has_reset && !self.marks.contains_key(user) {
             return None;
         }
         let target = |state, epoch, base, marks| {
@@ -341,9 +375,9 @@ impl<'a> Plan<'a> {
         }
         for edit in &self.common_edits {
             // What an edit says of this user by name goes before what it says of everybody.
-            let is_named = |own: &(u64, u64, Mentions)| (own.0, own.1) == (edit.0, edit.1);
-            if !marks.edits.iter().any(is_named) {
-                marks.edits.push(*edit);
+            let is_named = |own: &(u64, u64, Mentions)| (own.0, own.1) == (edit.stamp, edit.at);
+            if (has_reset || !edit.only_reset) && !marks.edits.iter().any(is_named) {
+                marks.edits.push((edit.stamp, edit.at, edit.says));
             }
         }
         if membership.state == 'j' {
@@ -362,7 +396,9 @@ impl<'a> Plan<'a> {
         marks.reads.retain(|(stamp, _)| is_own(stamp));
         marks.holes.retain(|(stamp, _)| is_own(stamp));
         marks.mentions.retain(|(stamp, _)| is_own(stamp));
-        marks.edits.retain(|(stamp, ..)| is_own(stamp));
+        marks
+            .edits
+            .retain(|(stamp, _, says)| is_own(stamp) && *says != Mentions::Same);
         // What a later edit keeps is what an earlier one said.
         marks.edits.sort_by_key(|(stamp, ..)| *stamp);
         marks.prefs.retain(|(stamp, _)| membership.owns(*stamp));
@@ -443,9 +479,13 @@ fn add_marks(marks: &mut BTreeMap<Enc, Marks>, job: &Job) {
             (on, Mentions::Yes, Mentions::StillByName),
             (off, Mentions::No, Mentions::StillByEverybody),
         ] {
-            for edited in named.users() {
-                let says = if edited.is_still { still } else { says };
-                let marks = marks.entry(edited.user.clone()).or_default();
+            for named in &named.users {
+                let says = match named.before {
+                    Before::Other => says,
+                    Before::Mentioned => still,
+                    Before::Same => Mentions::Same,
+                };
+                let marks = marks.entry(named.user.clone()).or_default();
                 marks.edits.push((stamp, *at, says));
             }
         }
@@ -523,6 +563,9 @@ fn edit_lines(edits: &[(u64, u64, Mentions)]) -> String {
             Mentions::Yes => 1,
             Mentions::StillByEverybody => 2,
             Mentions::StillByName => 3,
+            Mentions::ByEverybody => 4,
+            // The plan leaves these out.
+            Mentions::Same => return String::new(),
         };
         format!("@{at}\n{stamp}\n{digit}\n")
     };

@@ -28,11 +28,11 @@ impl Job {
             Act::Message {
                 mentions, except, ..
             } => mentions.len() + except.len(),
-            Act::Edit { on, off, .. } => on.users().len() + off.users().len(),
+            Act::Edit { on, off, .. } => on.users.len() + off.users.len(),
             _ => 0,
         };
         let is_small = match &self.audience {
-            Audience::All | Audience::Gone => to_all,
+            Audience::All | Audience::Gone | Audience::Reset => to_all,
             Audience::Some(users) => users.len() <= ADOPTED_USERS,
             Audience::Leave(_) => false,
         };
