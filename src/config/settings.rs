@@ -157,7 +157,7 @@ settings! {
         max_streams: usize = Number(10_000, 0..=1_000_000),
         /// The most of them that one app may have.
         max_streams_per_app: usize = Number(10_000, 0..=1_000_000),
-        /// The most streams of one user's own devices on this pod.
+        /// The most streams of one user's own devices, by user tokens, on this pod. Streams of the app's back end don't count.
         max_streams_per_user: usize = Number(100, 1..=1_000_000),
         /// The most users that one stream may watch.
         max_users: usize = Number(5_000, 1..=100_000),
