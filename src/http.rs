@@ -44,7 +44,7 @@ use crate::outcome::Outcome;
 use crate::telemetry::access::Access;
 use crate::telemetry::metrics::Metrics;
 
-pub(crate) use native::totals;
+pub(crate) use native::{totals, totals_stamp};
 pub(crate) use state::State;
 pub(crate) use unserved::Unserved;
 

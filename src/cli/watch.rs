@@ -13,6 +13,7 @@ use super::process::{Signals, on_runtime};
 use crate::audit::{Audit, Scope};
 use crate::config::Config;
 use crate::engine::{Shown, Watcher};
+use crate::http::totals_stamp;
 use crate::names::{AppId, UserId};
 use crate::telemetry::metrics::Metrics;
 
@@ -119,7 +120,8 @@ fn as_text(user: &UserId, shown: &Shown) -> String {
 }
 
 fn as_json(user: &UserId, shown: &Shown) -> String {
-    let mut line = serde_json::json!({ "user": user.as_str() });
+    let stamp = totals_stamp(&shown.totals);
+    let mut line = serde_json::json!({ "user": user.as_str(), "stamp": stamp });
     for (name, [total, direct, group, supergroup]) in families(shown) {
         let counts = serde_json::json!({
             "total": total, "direct": direct, "group": group, "supergroup": supergroup,

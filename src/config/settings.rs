@@ -157,7 +157,7 @@ settings! {
         max_streams: usize = Number(10_000, 0..=1_000_000),
         /// The most of them that one app may have.
         max_streams_per_app: usize = Number(10_000, 0..=1_000_000),
-        /// The most streams of one user's own devices on this pod.
+        /// The most streams of one user's own devices, by user tokens, on this pod. Streams of the app's back end don't count.
         max_streams_per_user: usize = Number(100, 1..=1_000_000),
         /// The most users that one stream may watch.
         max_users: usize = Number(5_000, 1..=100_000),
@@ -229,8 +229,8 @@ pub(crate) enum LimitScope {
 settings! {
     /// `[apps.users]`: what users' own devices may do.
     pub(crate) struct UsersConfig {
-        /// Origins whose pages may read the answers to users' devices in a browser (CORS); `*`: every page. Capitals make no
-        /// difference.
+        /// Origins whose pages may read the answers to users' devices in a browser (CORS), those of `/v1/live` and
+        /// `/v1/live.js` too, and open WebSockets; `*`: every page, but not with a cookie. Capitals make no difference.
         allowed_origins: Vec<String> = Texts(&["*"], origin),
         /// The secrets that sign user tokens (HS256), the newest first: any of them is good. A user token lets its user's own
         /// device ask the native API for that user's counts.

@@ -14,6 +14,7 @@ mod users;
 pub(crate) mod fuzzing;
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use actix_web::HttpResponse;
 use actix_web::http::{Method, StatusCode};
@@ -22,7 +23,7 @@ use futures_util::future::LocalBoxFuture;
 use crate::config::{AppConfig, SectionKind};
 use crate::error::Error;
 use crate::http::cors;
-use crate::http::dialect::{self, Dialect, Handler, Route, TokenKind};
+use crate::http::dialect::{self, Dialect, Handler, Route, Sample, TokenKind};
 use crate::http::keys::KeyRing;
 use crate::http::request::{self, Call, Query};
 use crate::http::unserved::Unserved;
@@ -30,7 +31,7 @@ use crate::names::AppId;
 use problem::Problem;
 use users::Users;
 
-pub(crate) use reads::totals;
+pub(crate) use reads::{totals, totals_stamp};
 
 /// The dialect of the native API.
 pub(crate) struct Native;
@@ -95,6 +96,28 @@ impl Dialect for Native {
                 origins.tell_with_cookies(call.req, response);
             }
         }
+    }
+
+    fn samples(&self, app: &AppConfig, sample: &Sample) -> String {
+        let Sample { listen, now, ttl } = *sample;
+        let mut out = String::new();
+        // Writing to a String can't fail.
+        if let Some(key) = app.server_keys.first() {
+            let _ = write!(
+                out,
+                "\n# The counts of alice and bob as they change; ctrl-c ends the call\n\
+                 curl -sSN 'http://{listen}/v1/live?users=alice,bob' -H 'Authorization: Bearer {}'\n",
+                key.0
+            );
+        }
+        if let Ok(token) = (users::TOKEN.make)(app, "alice", now, ttl) {
+            let _ = write!(
+                out,
+                "\n# The counts of alice, as a device of hers asks for them with a user token\n\
+                 curl -sS 'http://{listen}/v1/me/unread' -H 'Authorization: Bearer {token}'\n"
+            );
+        }
+        out
     }
 
     fn token(&self) -> Option<&'static TokenKind> {

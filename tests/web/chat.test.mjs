@@ -53,6 +53,10 @@ test("what one user does moves the other's badge, by keyboard alone", async () =
   await page.keyboard.press("Enter");
   await becomes(page, "alice", before + 2);
   await until("the mention", async () => Number(await mentions.innerText()) === mentioned + 1);
+  // What is read aloud: one mention, two mentions.
+  const aloud = await page.locator(".badge.at .unseen").allInnerTexts();
+  assert.ok(aloud.length > 0);
+  for (const said of aloud) assert.match(said, /^(1 mention|(?!1 )\d+ mentions)$/);
 
   // In their direct room alice had three from before.
   const row = await page.locator("#alice-rooms button[aria-pressed=true] .badge:last-child [aria-hidden]").innerText();
@@ -93,12 +97,19 @@ test("it plays by itself", async () => {
     return (await badge.count()) ? Number(await badge.innerText()) : 0;
   };
   const room = { alice: await inRoom("alice"), bob: await inRoom("bob") };
-  await page.locator("#play").click();
+  await tabTo(page, "#play");
+  await page.keyboard.press("Enter");
+  const play = () => page.evaluate(() => [document.activeElement.id, document.activeElement.getAttribute("aria-disabled")]);
+  await until("the play", async () => /Bob writes/.test(await page.locator("#caption").innerText()));
+  assert.deepEqual(await play(), ["play", "true"]);
+  // Once more while it plays does nothing.
+  await page.keyboard.press("Enter");
   await until("the mention", async () => /mentions Alice/.test(await page.locator("#caption").innerText()));
   await until("its badge", async () => (await total(page, "alice")) === before[0] + 3);
   await picture(page, "demo-light", { clip: { x: 0, y: 0, width: 1200, height: 800 } });
   await until("the end", async () => /That is all/.test(await page.locator("#caption").innerText()));
   await becomes(page, "alice", before[0] - room.alice);
   await becomes(page, "bob", before[1] - room.bob + 1);
+  assert.deepEqual(await play(), ["play", null]);
   await done();
 });

@@ -37,10 +37,19 @@ pub(super) fn to_paste(
     for dialect in http::dialects() {
         out.push_str(&dialect.samples(app, &sample));
     }
+    let program = std::env::current_exe().unwrap_or_else(|_| "unread".into());
+    let program = quote(&program.to_string_lossy());
     // Writing to a String can't fail.
+    if !app.users.token_secret.is_empty() {
+        let _ = write!(
+            out,
+            "\n# Another user token, as a back end makes them for its users' devices\n\
+             {program} token user --app {} --user bob\n",
+            app.id
+        );
+    }
     if let Some(url) = redis {
-        let program = std::env::current_exe().unwrap_or_else(|_| "unread".into());
-        let (program, url) = (quote(&program.to_string_lossy()), quote(url));
+        let url = quote(url);
         let _ = write!(
             out,
             "\n# What stands in Redis of alice, and how to look at it by redis-cli\n\
@@ -98,14 +107,18 @@ mod tests {
             "http://127.0.0.1:8080/rooms?",
             "http://127.0.0.1:8080/v4/openim/get_c2c_unread_msg_num?",
             "http://127.0.0.1:8080/v3/users/alice/unread_item_count'",
+            "http://127.0.0.1:8080/v1/live?users=alice,bob'",
+            "http://127.0.0.1:8080/v1/me/unread'",
             "http://127.0.0.1:8080/v1/events'",
         ] {
             let lines = text.lines().filter(|line| line.contains(path));
             let [line] = lines.collect::<Vec<_>>()[..] else {
                 panic!("{path} is not on one line of\n{text}");
             };
-            assert!(line.starts_with("curl -sS "), "{line}");
+            assert!(line.starts_with("curl -sS"), "{line}");
         }
+        let token = " token user --app demo --user bob\n";
+        assert!(text.contains(token), "{text}");
         let inspect =
             " inspect --redis-url redis+unix:///tmp/a%20b/redis.sock --app demo --user alice\n";
         assert!(text.contains(inspect), "{text}");

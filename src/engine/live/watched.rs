@@ -50,6 +50,8 @@ struct WatcherPlace {
     /// What the stream calls the user.
     name: u32,
     rooms: bool,
+    /// Whether it is of the user's own device.
+    is_own: bool,
     /// The read that it waits for, if it has been told of none yet.
     waits_for: Option<u64>,
 }
@@ -87,8 +89,21 @@ impl Watched {
         lock(&self.state).watchers.len()
     }
 
+    /// How many of them are of the user's own devices.
+    pub(super) fn own_streams(&self) -> usize {
+        let state = lock(&self.state);
+        state.watchers.values().filter(|place| place.is_own).count()
+    }
+
     /// Adds a stream, which calls the user `name`. Answers which read will be the first that began after this.
-    pub(super) fn join(&self, stream: u64, mailbox: Arc<Mailbox>, name: u32, rooms: bool) -> u64 {
+    pub(super) fn join(
+        &self,
+        stream: u64,
+        mailbox: Arc<Mailbox>,
+        name: u32,
+        rooms: bool,
+        is_own: bool,
+    ) -> u64 {
         let mut state = lock(&self.state);
         let first = state.begun + 1;
         state.with_rooms += usize::from(rooms);
@@ -96,6 +111,7 @@ impl Watched {
             mailbox,
             name,
             rooms,
+            is_own,
             waits_for: Some(first),
         };
         state.watchers.insert(stream, place);

@@ -71,14 +71,18 @@ impl Watcher {
         let (watched, since) = {
             let mut users = lock(&self.watching.users);
             let most = self.hub.max_streams_per_user;
-            if self.is_own && users.get(&channel).is_some_and(|one| one.streams() >= most) {
+            if self.is_own
+                && users
+                    .get(&channel)
+                    .is_some_and(|one| one.own_streams() >= most)
+            {
                 return Err(TooMany);
             }
             let watched = users.entry(channel).or_insert_with_key(|channel| {
                 is_new = true;
                 Arc::new(Watched::new(user.clone(), Arc::clone(channel)))
             });
-            let since = watched.join(self.stream, self.mailbox(), name, rooms);
+            let since = watched.join(self.stream, self.mailbox(), name, rooms, self.is_own);
             if is_new && let Some(subscriptions) = self.hub.subscriptions.get() {
                 // Under the lock, so that the end of another stream can't come between.
                 subscriptions.add(&watched.channel);

@@ -19,7 +19,7 @@ use actix_web::http::{Method, StatusCode, Version};
 use actix_web::{FromRequest as _, HttpResponse, dev, web};
 use futures_util::FutureExt as _;
 
-use self::body::{Ending, LiveBody, Setting};
+use self::body::{LiveBody, Setting};
 use self::entry::{Asked, Caller};
 use self::frames::{Protocol, Reason};
 use self::socket::Socket;
@@ -72,8 +72,17 @@ pub(super) async fn live(call: &mut Call<'_>) -> Result<HttpResponse, Problem> {
     };
     let body = match begin(call, &caller, asked, setting.clone()) {
         Ok(body) => body,
-        // Any other status would make an EventSource give up for good.
-        Err(reason) => LiveBody::ended(setting, reason),
+        Err(reason) => {
+            // Clients come again at once after a WebSocket that was closed. After a 503 they wait, each time for longer.
+            if upgrade && let Some(why) = reason.refuses_sockets() {
+                call.state.metrics.live_ended(reason.word());
+                let seconds = reason.retry(true).div_ceil(1_000);
+                return Err(Problem::later(why, seconds));
+            }
+            // Any other status than 200 would make an EventSource give up for good, and none tells a page of a WebSocket that
+            // its token has expired.
+            LiveBody::ended(setting, reason)
+        }
     };
     match upgrade {
         true => socket_answer(call, &caller, body),
@@ -102,27 +111,24 @@ fn begin(
     caller: &Caller,
     asked: Asked,
     setting: Setting,
-) -> Result<LiveBody, Ending> {
+) -> Result<LiveBody, Reason> {
     let Caller::Known { index, until, user } = caller else {
-        return Err(Ending::Bye(Reason::Expired));
+        return Err(Reason::Expired);
     };
     let app = call.state.config.apps.get(*index);
-    let app = app.ok_or(Ending::Bye(Reason::Full))?;
+    let app = app.ok_or(Reason::Full)?;
     let watcher = call
         .state
         .live
         .open(&app.id, user.is_some())
-        .map_err(|why| {
-            Ending::Bye(match why {
-                NoStream::Full => Reason::Full,
-                NoStream::Draining => Reason::Draining,
-            })
+        .map_err(|why| match why {
+            NoStream::Full => Reason::Full,
+            NoStream::Draining => Reason::Draining,
         })?;
     let mut body = LiveBody::new(setting, watcher, *until);
     body.has_one_user = asked.is_single;
     for (user, stamp) in asked.users {
-        body.watch(&user, stamp)
-            .map_err(|TooMany| Ending::Bye(Reason::Full))?;
+        body.watch(&user, stamp).map_err(|TooMany| Reason::Full)?;
     }
     Ok(body)
 }

@@ -43,6 +43,14 @@ impl Problem {
         }
     }
 
+    /// The pod can't do it now: the caller should come again after so many seconds.
+    pub(super) fn later(detail: &'static str, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        }
+    }
+
     pub(super) fn bad(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }

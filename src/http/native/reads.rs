@@ -207,6 +207,11 @@ pub(super) fn stamp(totals: &Totals, rooms: Option<&[RoomUnread]>) -> Result<Str
     digest(&(&Families::from(totals), &rooms))
 }
 
+/// The stamp of a user's totals alone, for `unread watch`.
+pub(crate) fn totals_stamp(totals: &Totals) -> Option<String> {
+    stamp(totals, None).ok()
+}
+
 #[derive(Serialize)]
 pub(super) struct Families {
     messages: Numbers,

@@ -106,7 +106,7 @@ function rooms() {
 const title = (user, row) => (row.kind === "direct" ? NAMES[OTHER[user]] : (NAMES[row.room] ?? row.room));
 
 function badge(n, of, extra) {
-  return h("span", { class: `badge ${extra ?? ""} ${n ? "" : "none"}` }, h("span", { "aria-hidden": "true" }, n > 999 ? "999+" : String(n)), h("span", { class: "unseen" }, `${n} ${of}`));
+  return h("span", { class: `badge ${extra ?? ""} ${n ? "" : "none"}` }, h("span", { "aria-hidden": "true" }, n > 999 ? "999+" : String(n)), h("span", { class: "unseen" }, `${n} ${of}${n === 1 ? "" : "s"}`));
 }
 
 function build(user) {
@@ -145,7 +145,7 @@ function draw(user) {
   if (!mine) return;
   const shared = rooms();
   if (!shared.some((row) => row.room === open[user])) open[user] = shared[0]?.room;
-  const totals = [badge(mine.messages.total, "unread messages", "total"), mine.mentions.total ? badge(mine.mentions.total, "mentions", "at") : null];
+  const totals = [badge(mine.messages.total, "unread message", "total"), mine.mentions.total ? badge(mine.mentions.total, "mention", "at") : null];
   fill($(`${user}-totals`), totals);
   const bar = $(`${user}-rooms`);
   const focused = bar.contains(document.activeElement) ? document.activeElement.dataset.room : null;
@@ -153,8 +153,8 @@ function draw(user) {
     const own = mine.rooms[row.room];
     const button = h("button", { type: "button", "data-room": row.room, "aria-pressed": String(open[user] === row.room) },
       h("span", null, title(user, row)),
-      own.mentions ? badge(own.mentions, "mentions", "at") : null,
-      own.messages ? badge(own.messages, "unread messages") : null);
+      own.mentions ? badge(own.mentions, "mention", "at") : null,
+      own.messages ? badge(own.messages, "unread message") : null);
     button.addEventListener("click", () => {
       open[user] = row.room;
       draw(user);
@@ -212,8 +212,10 @@ function onCounts(user) {
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 async function play() {
+  // A button that is disabled loses the keyboard's focus.
   const button = $("play");
-  button.disabled = true;
+  if (button.getAttribute("aria-disabled") === "true") return;
+  button.setAttribute("aria-disabled", "true");
   const group = rooms().find((row) => row.kind === "group");
   const steps = [
     ["Bob writes to the group.", () => say("bob", "The new version is out", false)],
@@ -233,7 +235,7 @@ async function play() {
     }
   }
   $("caption").textContent = "That is all. Now you: write, mention, mark.";
-  button.disabled = false;
+  button.removeAttribute("aria-disabled");
 }
 
 // ----------------------------------------------------------------------------------------------------------------- beginning

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{lives, redis_pid};
 use crate::support::model::ITEM_KEYS;
+use crate::support::stream::Events;
 use crate::support::{App, PATIENCE, Ran, signal, unread, until};
 
 /// A running `unread demo` and what it printed up to the event; told to end, and waited for, when dropped.
@@ -21,6 +22,8 @@ pub(crate) struct Demo {
     addresses: Vec<String>,
     /// The line that shows what stands in Redis.
     inspect: String,
+    /// The line that makes a user token.
+    token: String,
     temp: tempfile::TempDir,
 }
 
@@ -54,6 +57,7 @@ impl Demo {
             calls: Vec::new(),
             addresses: Vec::new(),
             inspect: String::new(),
+            token: String::new(),
             temp,
         };
         while !demo.calls.iter().any(|call| call.contains("/v1/events")) {
@@ -64,6 +68,8 @@ impl Demo {
                 demo.calls.push(line);
             } else if line.contains(" inspect ") {
                 demo.inspect = line;
+            } else if line.contains(" token user ") {
+                demo.token = line;
             } else if line.contains(" http://") {
                 demo.addresses.push(line);
             }
@@ -121,14 +127,22 @@ async fn paste(line: &str) -> Value {
         return serde_json::from_slice(&out.stdout)
             .unwrap_or_else(|_| panic!("{line}: {}", String::from_utf8_lossy(&out.stdout)));
     }
-    let out = shell(&format!("curl() {{ printf '%s\\0' \"$@\"; }}; {line}"));
+    App::send(call_of(line)).await.body
+}
+
+/// The call that a line for `curl` makes, as a shell takes it apart.
+fn call_of(line: &str) -> reqwest::RequestBuilder {
+    let script = format!("curl() {{ printf '%s\\0' \"$@\"; }}; {line}");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).stdin(Stdio::null());
+    let out = shell.output().unwrap();
     let words = String::from_utf8(out.stdout).unwrap();
     let mut words = words.split_terminator('\0');
     let (mut method, mut url, mut body) = (Method::GET, "", None);
     let mut headers = BTreeMap::new();
     while let Some(word) = words.next() {
         match word {
-            "-sS" => {}
+            "-sS" | "-sSN" => {}
             "-X" => method = Method::from_bytes(words.next().unwrap().as_bytes()).unwrap(),
             "-H" => drop(headers.insert(words.next().unwrap().split_once(": ").unwrap(), ())),
             "-d" => body = words.next(),
@@ -146,7 +160,7 @@ async fn paste(line: &str) -> Value {
     if let Some(body) = body {
         request = request.body(body.to_owned());
     }
-    App::send(request).await.body
+    request
 }
 
 /// The line as it stands, in any directory, and the lines that it prints in turn.
@@ -193,7 +207,7 @@ async fn the_demo_prints_calls_that_work() {
         "/v3/users/alice/unread_item_count",
     ];
     let event = "/v1/events";
-    assert_eq!(demo.calls.len(), 5, "{:?}", demo.calls);
+    assert_eq!(demo.calls.len(), 7, "{:?}", demo.calls);
 
     let mut seen = Vec::new();
     for round in 0..2 {
@@ -258,6 +272,27 @@ async fn the_demo_prints_calls_that_work() {
         .read_to_string(&mut said)
         .unwrap();
     assert_eq!(said, "");
+}
+
+#[tokio::test]
+async fn the_demo_prints_calls_of_devices_and_of_streams_that_work() {
+    let demo = Demo::start();
+    let mine = paste(demo.call("/v1/me/unread")).await;
+    assert_eq!(mine["user"], "alice", "{mine}");
+    let live = demo.call("/v1/live?users=alice,bob");
+    let stream = call_of(live).header("accept", "*/*").send().await.unwrap();
+    let mut stream = Events::of(stream);
+    let told = [stream.counts().await, stream.counts().await];
+    let mut users = told.map(|counts| counts["user"].to_string());
+    users.sort();
+    assert_eq!(users, ["\"alice\"", "\"bob\""]);
+    // The token that the line makes is good in place of the one that is printed.
+    let token = Command::new("sh").args(["-c", &demo.token]).output();
+    let token = String::from_utf8(token.unwrap().stdout).unwrap();
+    let call = demo.call("/v1/me/unread");
+    let (before, _) = call.split_once("Bearer ").unwrap();
+    let mine = paste(&format!("{before}Bearer {}'", token.trim())).await;
+    assert_eq!(mine["user"], "bob", "{mine}");
 }
 
 #[tokio::test]

@@ -133,6 +133,8 @@ fn is_known(word: &str, known: &Known) -> bool {
         "_characters",
         "_share",
     ];
+    /// What ends like one and is in a message.
+    const FIELDS: [&str; 1] = ["retry_ms"];
     const SECTIONS: [&str; 6] = ["server", "redis", "history", "live", "log", "apps"];
     if let Some(variable) = word.strip_prefix("UNREAD_") {
         let path = variable.to_ascii_lowercase().replace("__", ".");
@@ -152,6 +154,7 @@ fn is_known(word: &str, known: &Known) -> bool {
     // Of metrics it is a unit.
     let is_setting = is_word(word)
         && !word.starts_with("unread_")
+        && !FIELDS.contains(&word)
         && (word.starts_with("max_") || ENDS.iter().any(|end| word.ends_with(end)));
     !is_setting || known.has_name(word)
 }

@@ -348,6 +348,117 @@ async fn one_users_devices_have_so_many_streams_and_no_more() {
     app.watch_users(&["alice"]).await.counts().await;
 }
 
+/// An app's back end may watch a user by as many streams as it likes: each of the user's devices has its place all the same.
+#[tokio::test]
+async fn a_back_ends_streams_take_no_place_of_a_users_devices() {
+    let Own {
+        app,
+        pod,
+        redis: _redis,
+        ..
+    } = Own::start("[live]\nmax_streams_per_user = 2\n");
+    let own = || app.watch_by(app.to_watch("").bearer_auth(token(&app, "alice", 600)));
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut stream = app.watch_users(&["alice"]).await;
+        stream.counts().await;
+        streams.push(stream);
+    }
+    for _ in 0..2 {
+        let mut stream = own().await;
+        assert_eq!(stream.next().await.unwrap().name, "counts");
+        streams.push(stream);
+    }
+    assert_eq!(goodbye(own().await).await, "full");
+    // A device that goes makes room for another one, and a back end that goes does not.
+    drop(streams.remove(0));
+    eventually("a back end's stream is gone", || async {
+        let open = pod.metric::<u64>("unread_live_streams");
+        (open == Some(4)).then_some(()).ok_or(format!("{open:?}"))
+    })
+    .await;
+    assert_eq!(goodbye(own().await).await, "full");
+    drop(streams.pop());
+    eventually("a device's stream is gone", || async {
+        let open = pod.metric::<u64>("unread_live_streams");
+        (open == Some(3)).then_some(()).ok_or(format!("{open:?}"))
+    })
+    .await;
+    own().await.counts().await;
+}
+
+/// Some clients make a message of every block, whether an event stands in it or not.
+#[tokio::test]
+async fn the_first_block_has_an_event_and_says_when_to_come_again() {
+    let Own {
+        app,
+        pod: _pod,
+        redis: _redis,
+        ..
+    } = Own::start("[live]\nbeat_ms = 200\n");
+    let stamp = app.watch_users(&["alice"]).await.counts().await["stamp"].clone();
+    for (stamp, first) in [("", "counts"), (stamp.as_str().unwrap(), "beat")] {
+        let request = app.to_watch(&format!("?users=alice&stamp={stamp}"));
+        let mut answer = request
+            .bearer_auth(&app.keys.server_key)
+            .send()
+            .await
+            .unwrap();
+        let mut text = String::new();
+        while text.matches("\n\n").count() < 2 {
+            let chunk = answer.chunk().await.unwrap().unwrap();
+            text += std::str::from_utf8(&chunk).unwrap();
+        }
+        let mut blocks = text.split("\n\n").map(|block| {
+            let lines = block
+                .lines()
+                .map(|line| line.split(": ").next().unwrap_or(""));
+            (block, lines.collect::<Vec<_>>())
+        });
+        let (block, lines) = blocks.next().unwrap();
+        let rest: &[&str] = if first == "counts" {
+            &["id", "data"]
+        } else {
+            &["data"]
+        };
+        assert_eq!(lines, [&["", "retry", "event"], rest].concat(), "{text}");
+        assert!(block.starts_with(": unread\n"), "{text}");
+        assert!(block.contains(&format!("\nevent: {first}\n")), "{text}");
+        // It is said once.
+        assert_eq!(blocks.next().unwrap().1[0], "event", "{text}");
+    }
+}
+
+/// What is wrong is said as it is: the user token is good, and the method is not the one for it.
+#[tokio::test]
+async fn a_user_token_is_told_what_it_is_good_for() {
+    let app = app();
+    let good = token(&app, "alice", 600);
+    let ask = |method, query: &str| {
+        let request = app.request(method, &format!("/v1/live{query}"));
+        refused(request.bearer_auth(&good))
+    };
+    let (status, detail) = ask(reqwest::Method::POST, "").await;
+    assert_eq!(
+        (status, detail.as_str()),
+        (
+            400,
+            "POST is for server keys: with a user token ask by GET, and for its own user"
+        )
+    );
+    for query in ["?users=bob", "?users=alice", "?users="] {
+        let (status, detail) = ask(reqwest::Method::GET, query).await;
+        assert_eq!(
+            (status, detail.as_str()),
+            (
+                400,
+                "users is for server keys: a user token asks for its own user"
+            ),
+            "{query}"
+        );
+    }
+}
+
 /// HEAD asks for no stream: it has the head of one, and the connection goes on.
 #[tokio::test]
 async fn what_asks_for_the_head_alone_opens_no_stream() {

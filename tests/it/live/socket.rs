@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::{group, message, read};
 use crate::support::stream::{Closed, WebSocket};
-use crate::support::{App, Config, Own, Pod, RedisServer, app, now_seconds, user_token};
+use crate::support::{
+    App, Config, Own, Pod, RedisServer, app, eventually, now_seconds, unread, user_token,
+};
 
 #[tokio::test]
 async fn a_back_end_subscribes_and_unsubscribes() {
@@ -186,6 +188,90 @@ async fn an_origin_has_to_be_let_in() {
     assert_eq!(socket.next().await.unwrap_err().code, 4401);
 }
 
+/// Clients that come again at once whenever a socket was closed, but wait longer and longer after a 503. An `EventSource` is the
+/// other way round: it comes again after a stream that has ended, and never after a 503.
+#[tokio::test]
+async fn a_socket_for_which_there_is_no_room_is_refused_with_503() {
+    let redis = RedisServer::start();
+    let mut config = Config::apps(1);
+    config.extra += "[live]\nmax_streams = 2\nmax_users = 2\n";
+    let mut command = unread();
+    command.env("UNREAD_SERVER__DRAIN_SECONDS", "60");
+    let pod = Pod::start_by(command, &config.toml(&redis.url()));
+    pod.until_ready();
+    let app = App::new(&config.apps[0], &pod.base);
+    let key = format!("Authorization: Bearer {}\r\n", app.keys.server_key);
+    let refused = async |query: &str, seconds: std::ops::RangeInclusive<u64>| {
+        let head = WebSocket::open(&app, query, &key).await.err();
+        let head = head.expect("no socket").to_lowercase();
+        assert!(head.starts_with("http/1.1 503 "), "{head}");
+        assert!(
+            head.contains("\r\ncontent-type: application/problem+json\r\n"),
+            "{head}"
+        );
+        let (_, after) = head.split_once("\r\nretry-after: ").unwrap();
+        let after: u64 = after.split("\r\n").next().unwrap().parse().unwrap();
+        assert!(seconds.contains(&after), "{after}");
+    };
+    refused("?users=a,b,c", 5..=30).await;
+    let mut first = app.watch_users(&["alice"]).await;
+    first.counts().await;
+    let mut second = WebSocket::of(&app, "?users=alice").await;
+    second.counts().await;
+    refused("?users=alice", 5..=30).await;
+    drop(second);
+    eventually("the socket is gone", || async {
+        let open = pod.metric::<u64>("unread_live_streams");
+        (open == Some(1)).then_some(()).ok_or(format!("{open:?}"))
+    })
+    .await;
+    pod.ask_to_end();
+    assert_eq!(first.next().await.unwrap().data["reason"], "draining");
+    assert!(first.next().await.is_none());
+    // The pod still serves.
+    refused("?users=alice", 1..=3).await;
+    let mut stream = app.watch_users(&["alice"]).await;
+    let bye = stream.next().await.unwrap();
+    assert_eq!(bye.data["reason"], "draining");
+    assert_eq!(bye.data["retry_ms"].as_u64(), stream.retry);
+    assert!(stream.next().await.is_none());
+}
+
+/// A page can't read the status of a socket that was refused, so one whose token has expired is opened to say so.
+#[tokio::test]
+async fn who_comes_again_at_once_with_an_expired_token_is_held_up() {
+    let app = app();
+    let expired = user_token(&app.keys.user_secret, "alice", now_seconds() - 5);
+    let query = format!("?token={expired}");
+    let mut socket = WebSocket::open(&app, &query, "").await.unwrap();
+    let bye = socket.next().await.unwrap();
+    assert_eq!(bye["reason"], "expired");
+    let told = std::time::Instant::now();
+    assert_eq!(socket.next().await.unwrap_err().code, 4401);
+    assert!(told.elapsed().as_millis() >= 1_000);
+    // Who goes by itself is not held up.
+    let mut socket = WebSocket::open(&app, &query, "").await.unwrap();
+    socket.next().await.unwrap();
+    socket.say(&json!({"token": expired})).await;
+    socket.send(8, &1000_u16.to_be_bytes()).await;
+    assert_eq!(socket.next().await.unwrap_err().code, 1000);
+}
+
+#[tokio::test]
+async fn a_socket_for_nobody_is_refused_if_users_are_named() {
+    let app = app();
+    let key = format!("Authorization: Bearer {}\r\n", app.keys.server_key);
+    for query in ["?users=", "?users=,"] {
+        let head = WebSocket::open(&app, query, &key).await.err();
+        let head = head.unwrap_or_else(|| panic!("{query} is a socket"));
+        assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    }
+    // Without the parameter it begins with nobody.
+    let mut socket = WebSocket::open(&app, "", &key).await.unwrap();
+    socket.say(&json!({"subscribe": ["alice"]})).await;
+    assert_eq!(socket.counts().await["user"], "alice");
+}
+
 #[tokio::test]
 async fn twenty_thousand_users_on_one_connection_are_refused() {
     let Own {
@@ -209,7 +295,7 @@ async fn twenty_thousand_users_on_one_connection_are_refused() {
     };
     assert_eq!(bye.unwrap()["reason"], "full");
     assert_eq!(closed.code, 4429);
-    crate::support::eventually("nobody is watched", || async {
+    eventually("nobody is watched", || async {
         match pod.metric::<u64>("unread_live_users") {
             Some(0) => Ok(()),
             other => Err(format!("{other:?}")),

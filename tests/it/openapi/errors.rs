@@ -367,6 +367,19 @@ async fn every_answer_is_in_the_document_and_every_answer_of_the_document_is_see
         }
     }
 
+    // A stream of events would be told so; a WebSocket is refused.
+    let mut config = demo_config();
+    config.extra = "[live]\nmax_streams = 0\n".to_owned();
+    let full = Pod::start(&config, &redis);
+    let its_app = App::new(&config.apps[0], &full.base);
+    for operation in operations.iter().filter(|one| one.id == "getLive") {
+        let good = good(&document, &its_app, &full, operation);
+        let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+        let reply = sent_raw(&good, &head(&good, upgrade));
+        seen.note(&document, operation, &reply, "no room");
+    }
+
     // What is stored is of another type than it should be.
     for key in [
         "{demo:u:alice}:counts",

@@ -24,6 +24,8 @@ use crate::telemetry::metrics::Metrics;
 const PIECE: usize = 4 << 10;
 /// How long before its token expires a stream ends, so that its client has time to get another one.
 const BEFORE_EXPIRY: u64 = 25;
+/// How long a WebSocket stays open that is told as it begins that it can't be: its client may be one that comes again at once.
+const HELD: Duration = Duration::from_secs(2);
 
 /// What all streams of a call's kind have in common.
 #[derive(Clone)]
@@ -69,6 +71,10 @@ pub(super) struct LiveBody {
     ends: Instant,
     expires: Option<Instant>,
     ending: Option<Ending>,
+    /// Whether the first event is still to say when to come again.
+    owes_retry: bool,
+    /// Why it ends, if the client was told so and is only kept from coming again at once.
+    held: Option<Reason>,
     is_over: bool,
 }
 
@@ -77,15 +83,16 @@ impl LiveBody {
     pub(super) fn new(setting: Setting, watcher: Watcher, until: Option<u64>) -> Self {
         let mut body = Self::bare(setting, Some(watcher));
         body.writer.begin(&mut body.out);
+        body.owes_retry = true;
         body.expires = until.map(before);
         body.set_timer();
         body
     }
 
     /// A stream that ends as it begins.
-    pub(super) fn ended(setting: Setting, ending: Ending) -> Self {
+    pub(super) fn ended(setting: Setting, reason: Reason) -> Self {
         Self {
-            ending: Some(ending),
+            ending: Some(Ending::Bye(reason)),
             ..Self::bare(setting, None)
         }
     }
@@ -111,6 +118,8 @@ impl LiveBody {
             ends: now + lifetime,
             expires: None,
             ending: None,
+            owes_retry: false,
+            held: None,
             is_over: false,
             setting,
         }
@@ -169,6 +178,10 @@ impl LiveBody {
             return false;
         }
         let now = Instant::now();
+        if let Some(reason) = self.held.filter(|_| self.ends <= now) {
+            self.ending = Some(Ending::Refused(reason.code(), reason.word()));
+            return true;
+        }
         let leaves = self.watcher.as_ref().and_then(Watcher::leaves);
         for (when, reason) in [
             (leaves, Reason::Draining),
@@ -182,6 +195,7 @@ impl LiveBody {
         }
         if self.next_beat <= now {
             self.next_beat = now + self.setting.beat.mul_f64(rand::random_range(0.75..1.25));
+            self.say_retry();
             self.writer.beat(&mut self.out);
         }
         self.set_timer();
@@ -198,6 +212,10 @@ impl LiveBody {
             return false;
         };
         match wish {
+            Wish::Close(code) => self.ending = Some(Ending::Answered(code)),
+            Wish::Pong(pong) => self.writer.message(pong, &mut self.out),
+            // It was told goodbye.
+            _ if self.held.is_some() => {}
             Wish::Subscribe(users) => {
                 for (user, stamp) in users {
                     if self.watch(&user, stamp) == Err(TooMany) {
@@ -213,8 +231,6 @@ impl LiveBody {
             }
             Wish::Renewed(until) => self.expires = Some(before(until)),
             Wish::Expired => self.ending = Some(Ending::Bye(Reason::Expired)),
-            Wish::Pong(pong) => self.writer.message(pong, &mut self.out),
-            Wish::Close(code) => self.ending = Some(Ending::Answered(code)),
             Wish::Bad(code, why) => self.ending = Some(Ending::Refused(code, why)),
         }
         true
@@ -254,12 +270,27 @@ impl LiveBody {
         true
     }
 
+    fn say_retry(&mut self) {
+        if std::mem::take(&mut self.owes_retry) {
+            self.writer.retry(&mut self.out);
+        }
+    }
+
     fn end(&mut self, ending: Ending) {
         match ending {
             Ending::Bye(reason) => {
                 self.setting.metrics.live_ended(reason.word());
                 let on_arrival = self.watcher.is_none();
                 self.writer.bye(reason, on_arrival, &mut self.out);
+                if on_arrival && self.socket.is_some() {
+                    self.held = Some(reason);
+                    self.ends = Instant::now() + HELD;
+                    // No beat comes any more.
+                    self.next_beat = self.ends;
+                    return;
+                }
+                self.writer
+                    .close(reason.code(), reason.word(), &mut self.out);
             }
             Ending::Refused(code, why) => self.writer.close(code, why, &mut self.out),
             Ending::Answered(Some(code)) => self.writer.close(code, "", &mut self.out),
@@ -276,8 +307,9 @@ impl LiveBody {
 /// The moment at which a stream ends whose token expires then.
 fn before(until: u64) -> Instant {
     let left = until.saturating_sub(unix_seconds());
-    // A token that is good for a short time only is used for half of it.
-    let left = left.saturating_sub(BEFORE_EXPIRY).max(left / 2);
+    // A token that is good for a short time only is used for half of it, and for a second at least: its client may be one that
+    // comes again at once with the same.
+    let left = left.saturating_sub(BEFORE_EXPIRY).max(left / 2).max(1);
     Instant::now() + Duration::from_secs(left)
 }
 
@@ -308,6 +340,9 @@ impl MessageBody for LiveBody {
             if let Some(ending) = this.ending.take() {
                 this.end(ending);
                 continue;
+            }
+            if this.update.is_some() {
+                this.say_retry();
             }
             if let Some((_, update)) = &mut this.update {
                 if update.write(this.writer, &mut this.out) {

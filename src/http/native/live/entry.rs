@@ -156,15 +156,15 @@ pub(super) async fn asked(
         ("last_event_id", Times::Once),
     ];
     let (mut asked, mut stamp, mut is_for_one) = (Asked::default(), None, false);
+    let mut names_users = false;
     let mut named: Vec<String> = Vec::new();
     for (name, value) in parameters(call, &known)? {
         match name {
-            "users" => named.extend(
-                value
-                    .split(',')
-                    .filter(|user| !user.is_empty())
-                    .map(str::to_owned),
-            ),
+            "users" => {
+                names_users = true;
+                let users = value.split(',').filter(|user| !user.is_empty());
+                named.extend(users.map(str::to_owned));
+            }
             "include" => asked.rooms |= super::super::includes(&value, "rooms")?,
             "token" => {}
             name => {
@@ -180,8 +180,13 @@ pub(super) async fn asked(
         Caller::Expired => return Ok(asked),
         Caller::Known { index, user, .. } => {
             if let Some(user) = user {
-                if !named.is_empty() || call.req.method() == Method::POST {
-                    return Err(Problem::bad("a user token is good for its own user"));
+                if call.req.method() == Method::POST {
+                    let detail = "POST is for server keys: with a user token ask by GET, and for its own user";
+                    return Err(Problem::bad(detail));
+                }
+                if names_users {
+                    let detail = "users is for server keys: a user token asks for its own user";
+                    return Err(Problem::bad(detail));
                 }
                 asked.users.push((user.as_ref().clone(), stamp));
                 asked.is_single = true;
@@ -203,6 +208,10 @@ pub(super) async fn asked(
     asked.users = users(named, &mut stamps)?;
     match asked.users.as_mut_slice() {
         [] if !upgrade => return Err(Problem::bad("users are missing")),
+        [] if names_users => {
+            let detail = "users names nobody: a WebSocket that begins with nobody leaves it out";
+            return Err(Problem::bad(detail));
+        }
         [(_, known)] => {
             asked.is_single = !upgrade;
             if stamp.is_some() {

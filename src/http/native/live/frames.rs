@@ -48,7 +48,19 @@ impl Reason {
         }
     }
 
-    fn code(self) -> CloseCode {
+    /// What a WebSocket is refused with that would end for this reason as it begins; none: it is opened all the same.
+    pub(super) fn refuses_sockets(self) -> Option<&'static str> {
+        match self {
+            Reason::Draining => Some("this pod is about to stop and takes no further stream"),
+            Reason::Full => Some(
+                "the pod, the app or the user's own devices have as many streams as they may have, or a stream may not watch \
+                 so many users",
+            ),
+            Reason::Expired | Reason::Lifetime => None,
+        }
+    }
+
+    pub(super) fn code(self) -> CloseCode {
         match self {
             Reason::Draining => CloseCode::Restart,
             Reason::Expired => CloseCode::from(4401),
@@ -99,11 +111,19 @@ impl Writer {
         let _ = Codec::new().encode(message, into);
     }
 
-    /// What comes first: something at once, for proxies that wait for it, and when to come again if the connection breaks.
+    /// What comes first: something at once, for proxies that wait for it. It is the first line of the first event: some clients
+    /// make a message of each block that ends, whether an event stands in it or not.
     pub(super) fn begin(self, into: &mut BytesMut) {
         if self.protocol == Protocol::Events {
+            into.extend_from_slice(b": unread\n");
+        }
+    }
+
+    /// Of the first event: when to come again if the connection breaks.
+    pub(super) fn retry(self, into: &mut BytesMut) {
+        if self.protocol == Protocol::Events {
             let retry = rand::random_range(1_000..=3_000);
-            into.extend_from_slice(format!(": unread\nretry: {retry}\n\n").as_bytes());
+            into.extend_from_slice(format!("retry: {retry}\n").as_bytes());
         }
     }
 
@@ -114,21 +134,17 @@ impl Writer {
     pub(super) fn bye(self, reason: Reason, on_arrival: bool, into: &mut BytesMut) {
         let (word, retry) = (reason.word(), reason.retry(on_arrival));
         let data = format!("{{\"reason\":\"{word}\",\"retry_ms\":{retry}}}");
-        match self.protocol {
-            Protocol::Events => {
-                into.extend_from_slice(format!("retry: {retry}\n").as_bytes());
-                self.text("bye", None, &data, into);
-            }
-            Protocol::Socket => {
-                self.text("bye", None, &data, into);
-                self.close(reason.code(), word, into);
-            }
+        if self.protocol == Protocol::Events {
+            into.extend_from_slice(format!("retry: {retry}\n").as_bytes());
         }
+        self.text("bye", None, &data, into);
     }
 
     pub(super) fn close(self, code: CloseCode, why: &str, into: &mut BytesMut) {
-        let why: String = why.chars().take(100).collect();
-        self.message(Message::Close(Some(CloseReason::from((code, why)))), into);
+        if self.protocol == Protocol::Socket {
+            let why: String = why.chars().take(100).collect();
+            self.message(Message::Close(Some(CloseReason::from((code, why)))), into);
+        }
     }
 }
 

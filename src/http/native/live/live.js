@@ -6,6 +6,7 @@
 // token: called before each attempt, so that it can renew the token; without it the browser's cookies are sent.
 // stamp: of an answer that the page has already: nothing comes until something is different. rooms: true: with rooms; counts.rooms
 // is then a Map of all rows by room, so all of them come first, whatever the stamp. onState: hears "open" and "waiting".
+// stop(): ends it. docs/live.md has all of it.
 export function watch({ url = "/v1/live", token, stamp, rooms = false, onCounts, onState = () => {} }) {
   const SILENCE = 50_000, LONGEST = 30_000;
   const rows = new Map();
