@@ -15,13 +15,15 @@
 //! - `rooms`: the supergroups of watched users.
 //! - `watched`: one watched user.
 //! - `watcher`: one stream. `mailbox`: what it is told by others.
+//! - `by_time`: what waits for its time.
 
+mod by_time;
 mod mailbox;
 mod rooms;
 mod watched;
 mod watcher;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -29,6 +31,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::by_time::ByTime;
 use self::mailbox::Mailbox;
 use self::rooms::{Due, Rooms};
 use self::watched::Watched;
@@ -259,7 +262,7 @@ impl Hub {
             }
             if let Err(error) = self.reader.watch_rooms(&watching.app, &names).await {
                 self.reader.complain(&error);
-                watching.rooms.again(&due, now + RETRY);
+                watching.rooms.again(&due, Instant::now() + RETRY);
                 return;
             }
             self.recount(watching, &due).await;
@@ -312,18 +315,16 @@ impl Hub {
     async fn run(self: Arc<Self>, watching: Arc<Watching>) {
         let mut swept = Instant::now();
         // Who has changed so soon after the last read that the next one has to wait, by the time of that.
-        let mut waiting: BTreeMap<(Instant, u64), Arc<Watched>> = BTreeMap::new();
-        let mut last_number = 0_u64;
+        let mut waiting = ByTime::default();
         let mut rooms_at = swept;
         loop {
             let is_idle = lock(&watching.users).is_empty();
             let wake = watching.wake.notified();
-            match is_idle && waiting.is_empty() {
+            match is_idle && waiting.next().is_none() {
                 true => wake.await,
                 false => {
-                    let first = waiting.keys().next().map(|(at, _)| *at);
-                    let rooms = watching.rooms.any_due().then_some(rooms_at);
-                    let next = [first, rooms].into_iter().flatten();
+                    let rooms = watching.rooms.next().map(|at| at.max(rooms_at));
+                    let next = [waiting.next(), rooms].into_iter().flatten();
                     let next = next.fold(swept + SWEEP, Instant::min);
                     drop(tokio::time::timeout_at(next, wake).await);
                 }
@@ -333,7 +334,7 @@ impl Hub {
                 swept = now;
                 watching.sweep(now);
             }
-            if rooms_at <= now && watching.rooms.any_due() {
+            if rooms_at <= now && watching.rooms.next().is_some_and(|at| at <= now) {
                 rooms_at = now + self.window;
                 self.read_rooms(&watching).await;
             }
@@ -343,15 +344,10 @@ impl Hub {
                 if at <= now {
                     ready.push(watched);
                 } else {
-                    last_number += 1;
-                    waiting.insert((at, last_number), watched);
+                    waiting.add(at, watched);
                 }
             }
-            while let Some(first) = waiting.first_entry()
-                && first.key().0 <= now
-            {
-                ready.push(first.remove());
-            }
+            ready.extend(std::iter::from_fn(|| waiting.take(now)));
             // Nobody may watch a user any more.
             ready.retain(|watched| watched.streams() > 0);
             for batch in ready.chunks(BATCH) {
