@@ -129,14 +129,7 @@ impl Live {
             ..
         } = *config;
         let apps = apps.into_iter().map(|app| {
-            let watching = Watching {
-                app: app.clone(),
-                users: Mutex::default(),
-                rooms: Rooms::default(),
-                due: Mutex::default(),
-                wake: Notify::new(),
-                streams: AtomicUsize::new(0),
-            };
+            let watching = Watching::new(app.clone());
             (app, Arc::new(watching))
         });
         // Calls that are no streams keep their part of the connections.
@@ -399,7 +392,7 @@ impl Hub {
         let Some(subscriptions) = self.subscriptions.get() else {
             return;
         };
-        let is_watched = || lock(&watching.users).contains_key(&watched.channel);
+        let is_watched = || watching.watches(watched);
         // What has changed in a room between the read and now was told to the others in it.
         if watching.rooms.follow(
             &watching.app,
@@ -444,6 +437,24 @@ impl Hub {
 }
 
 impl Watching {
+    fn new(app: AppId) -> Self {
+        Self {
+            app,
+            users: Mutex::default(),
+            rooms: Rooms::default(),
+            due: Mutex::default(),
+            wake: Notify::new(),
+            streams: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether a stream watches the user, as this one: who was watched before and is watched again is another one.
+    fn watches(&self, watched: &Arc<Watched>) -> bool {
+        let users = lock(&self.users);
+        let one = users.get(&watched.channel);
+        one.is_some_and(|one| Arc::ptr_eq(one, watched))
+    }
+
     /// Has a user read, once, however often this is called before it is.
     fn enqueue(&self, watched: &Arc<Watched>) {
         if watched.becomes_due() {
@@ -462,5 +473,22 @@ impl Watching {
         for watched in old {
             self.enqueue(&watched);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::UserId;
+
+    #[test]
+    fn a_user_who_was_watched_before_is_not_the_one_who_is_watched() {
+        let watching = Watching::new(AppId::parse("a".to_owned()).unwrap());
+        let user = UserId::parse("u".to_owned()).unwrap();
+        let [before, now] =
+            [(); 2].map(|()| Arc::new(Watched::new(user.clone(), Arc::from("channel"))));
+        assert!(!watching.watches(&before));
+        lock(&watching.users).insert(Arc::clone(&now.channel), Arc::clone(&now));
+        assert!(watching.watches(&now) && !watching.watches(&before));
     }
 }

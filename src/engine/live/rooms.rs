@@ -212,7 +212,11 @@ fn leave(
 ) {
     for FollowedRoom { channel, .. } in left.into_values() {
         if let Some(room) = rooms.get_mut(&channel) {
-            room.users.remove(&watched.channel);
+            // The user may be watched again already, and be in the room as another one.
+            let one = room.users.get(&watched.channel);
+            if one.is_some_and(|one| std::ptr::eq(Arc::as_ptr(one), watched)) {
+                room.users.remove(&watched.channel);
+            }
             if room.users.is_empty() {
                 rooms.remove(&channel);
                 subscriptions.remove(&channel);
@@ -320,5 +324,19 @@ mod tests {
         let now = Instant::now();
         assert!(rooms.take_due(now, 9).is_empty() && rooms.next().is_none());
         assert!(lock(&heard.0).is_empty());
+    }
+
+    #[test]
+    fn a_user_who_is_watched_again_keeps_what_the_one_before_lets_go_of() {
+        let (rooms, heard) = (Rooms::default(), Heard::default());
+        let [before, again] = [watched("u"), watched("u")];
+        let now_in = || vec![followed("x")];
+        rooms.follow(&app(), &before, now_in(), || true, &heard);
+        rooms.follow(&app(), &again, now_in(), || true, &heard);
+        rooms.forget(&before, &heard);
+        assert_eq!(lock(&heard.0).len(), 1);
+        assert!(rooms.becomes_due(&channel("x")));
+        let due = rooms.take_due(Instant::now(), 9);
+        assert!(Arc::ptr_eq(&due[0].users[0], &again));
     }
 }
