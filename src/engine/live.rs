@@ -249,16 +249,24 @@ impl Hub {
         loop {
             // Each is taken once: its time comes again later than now.
             let due = watching.rooms.take_due(now, BATCH);
+            if due.is_empty() {
+                return;
+            }
             let names: Vec<_> = due.iter().map(|due| due.room.clone()).collect();
-            if names.is_empty() {
+            let is_told = self.reader.watch_rooms(&watching.app, &names).await;
+            let (mut told, mut failed) = (Vec::new(), Vec::new());
+            for (due, is_told) in due.into_iter().zip(is_told) {
+                match is_told {
+                    true => told.push(due),
+                    false => failed.push(due),
+                }
+            }
+            watching.rooms.again(&failed, Instant::now() + RETRY);
+            if told.is_empty() {
+                // Redis may be away: whoever else waits is not kept waiting.
                 return;
             }
-            if let Err(error) = self.reader.watch_rooms(&watching.app, &names).await {
-                self.reader.complain(&error);
-                watching.rooms.again(&due, Instant::now() + RETRY);
-                return;
-            }
-            self.recount(watching, &due).await;
+            self.recount(watching, &told).await;
         }
     }
 

@@ -56,13 +56,26 @@ impl Reader {
         self.redis.send_each(&items).await.map(drop)
     }
 
-    /// Has the next change of each of these supergroups told.
-    pub(crate) async fn watch_rooms(&self, app: &AppId, rooms: &[Enc]) -> Result<()> {
+    /// Has the next change of each of these supergroups told. Answers of each whether it will be.
+    pub(crate) async fn watch_rooms(&self, app: &AppId, rooms: &[Enc]) -> Vec<bool> {
         let items: Vec<Item> = rooms
             .iter()
             .map(|room| Item::Script(scripts::ROOM_WATCH.call(&[RoomKeys::new(app, room).meta()])))
             .collect();
-        self.redis.send_each(&items).await.map(drop)
+        let answers = match self.redis.send_each(&items).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.complain(&error);
+                return vec![false; rooms.len()];
+            }
+        };
+        let is_told = answers.into_iter().zip(rooms).map(|(answer, room)| {
+            let answer = self
+                .faults
+                .at_key(answer, || RoomKeys::new(app, room).meta());
+            answer.map_err(|error| self.complain(&error)).is_ok()
+        });
+        is_told.collect()
     }
 
     /// What supergroups add now to the totals of users whose records of them have not changed: an answer for each question. Without
