@@ -7,7 +7,7 @@ use redis::Value;
 
 use super::Reader;
 use super::fields::{ALL_FAMILIES, PLAIN_KINDS, field};
-use super::supergroup::{Supergroup, SupergroupAnswer, SupergroupShare, unread_item};
+use super::supergroup::{Supergroup, SupergroupReply, SupergroupShare, unread_item};
 use super::user::RoomRows;
 use crate::connection::Item;
 use crate::counts::{RoomUnread, Totals};
@@ -202,8 +202,10 @@ fn shares_of(
     answer: Value,
     users: &[(Enc, Arc<Supergroup>)],
 ) -> Result<Option<Vec<SupergroupShare>>> {
-    let Some(mut answer) = SupergroupAnswer::parse(answer)? else {
-        return Ok(None);
+    let mut answer = match SupergroupReply::parse(answer)? {
+        SupergroupReply::Counts(answer) => answer,
+        SupergroupReply::Gone => return Ok(Some(vec![SupergroupShare::default(); users.len()])),
+        SupergroupReply::Busy => return Ok(None),
     };
     let mut shares = Vec::with_capacity(users.len());
     for (_, record) in users {
@@ -225,4 +227,35 @@ fn watch_item(app: &AppId, user: &UserId, rooms: bool) -> Item {
         }
     }
     Item::Script(call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counts::CountPref;
+
+    #[test]
+    fn a_room_that_is_gone_adds_nothing_and_a_busy_one_has_its_users_read() {
+        let record = Supergroup {
+            room: encode("r"),
+            state: 'j',
+            epoch: 1,
+            read: "0".to_owned(),
+            holes: String::new(),
+            mentions: String::new(),
+            unset: String::new(),
+            reset: None,
+            count: CountPref::default(),
+        };
+        let users = [(encode("u"), Arc::new(record))];
+        let text = |text: &str| Value::BulkString(text.into());
+        let shares = |answer| shares_of(Value::Array(answer), &users).unwrap();
+        assert_eq!(shares(vec![]), Some(vec![SupergroupShare::default()]));
+        assert_eq!(shares(vec![text("MANY")]), None);
+        let of_room = ["supergroup", "1", "", "", "5", "", "", "7"].map(text);
+        let of_user = ["3", "1", "4"].map(text);
+        let share = SupergroupShare::new('j', CountPref::default(), 3, 1);
+        assert_eq!(shares([&of_room[..], &of_user].concat()), Some(vec![share]));
+        assert!(shares_of(Value::Array(of_room.into()), &users).is_err());
+    }
 }

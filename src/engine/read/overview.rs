@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::Reader;
 use super::fields::{ALL_FAMILIES, FAMILIES, PLAIN_KINDS, field, suffixes};
-use super::supergroup::{Supergroup, SupergroupAnswer, SupergroupShare};
+use super::supergroup::{Supergroup, SupergroupReply, SupergroupShare};
 use crate::connection::Item;
 use crate::counts::number::{add, count};
 use crate::counts::record::RoomRecord;
@@ -259,7 +259,7 @@ impl Reader {
             overview.records.push(CountedRoom::parse(room, &record)?);
         }
         for (supergroup, answer) in self.ask_supergroups(app, user, reply.list()?).await? {
-            let Some(mut answer) = SupergroupAnswer::parse(answer)? else {
+            let Some(mut answer) = SupergroupReply::of_one(answer)? else {
                 continue;
             };
             let Some(counted) = answer.user()? else {

@@ -84,6 +84,45 @@ pub(super) fn unread_item<'a>(
     Item::Script(call)
 }
 
+/// What a supergroup says when it is asked.
+pub(super) enum SupergroupReply {
+    Counts(SupergroupAnswer),
+    /// There is no such room.
+    Gone,
+    /// So many jobs are pending that it answers for one user at a time only.
+    Busy,
+}
+
+impl SupergroupReply {
+    pub(super) fn parse(reply: Value) -> Result<Self> {
+        let mut users = Reply::new(reply)?;
+        match users.len() {
+            0 => return Ok(Self::Gone),
+            1 if users.text()? == "MANY" => return Ok(Self::Busy),
+            _ => {}
+        }
+        Ok(Self::Counts(SupergroupAnswer {
+            kind: Kind::stored(&users.text()?)?,
+            active: users.text()? == "1",
+            custom_type: users.text()?,
+            tags: users.text()?,
+            created: i64::try_from(users.number()?).unwrap_or(0),
+            last: Last::read(&mut users)?,
+            head: users.number()?,
+            users,
+        }))
+    }
+
+    /// What it says of one user, for whom it always answers. `None`: there is no such room.
+    pub(super) fn of_one(reply: Value) -> Result<Option<SupergroupAnswer>> {
+        match Self::parse(reply)? {
+            Self::Counts(answer) => Ok(Some(answer)),
+            Self::Gone => Ok(None),
+            Self::Busy => Err(unreadable()),
+        }
+    }
+}
+
 /// What a supergroup answers: of itself, then of each user.
 pub(super) struct SupergroupAnswer {
     pub(super) kind: Kind,
@@ -106,24 +145,6 @@ pub(super) struct SupergroupCount {
 }
 
 impl SupergroupAnswer {
-    /// `None`: there is no such room, or it does not answer for so many users at once.
-    pub(super) fn parse(answer: Value) -> Result<Option<Self>> {
-        let mut users = Reply::new(answer)?;
-        if users.len() < 2 {
-            return Ok(None);
-        }
-        Ok(Some(Self {
-            kind: Kind::stored(&users.text()?)?,
-            active: users.text()? == "1",
-            custom_type: users.text()?,
-            tags: users.text()?,
-            created: i64::try_from(users.number()?).unwrap_or(0),
-            last: Last::read(&mut users)?,
-            head: users.number()?,
-            users,
-        }))
-    }
-
     /// What the next user has. `None`: the room is gone for that user.
     pub(super) fn user(&mut self) -> Result<Option<SupergroupCount>> {
         let (unread, mentions) = (self.users.value()?, self.users.value()?);
