@@ -9,15 +9,16 @@
 //!
 //! A message to a supergroup changes nobody's slot. So a pod also hears of the supergroups that its watched users are in, in the
 //! same way. It asks the room what it now adds to the totals of all of them, by their records of the room that it read last: whatever
-//! changes such a record is told of on the user's own channel. The pod reads a user as a whole
-//! if a stream watches the user with rooms, or if the user was read just before.
+//! changes such a record is told of on the user's own channel. The pod reads a user as a whole if a stream watches the user with
+//! rooms.
 //!
-//! - `rooms`: the supergroups of watched users.
+//! - `rooms`: the supergroups of watched users. `look`: what they are asked when they have changed.
 //! - `watched`: one watched user.
 //! - `watcher`: one stream. `mailbox`: what it is told by others.
 //! - `by_time`: what waits for its time.
 
 mod by_time;
+mod look;
 mod mailbox;
 mod rooms;
 mod watched;
@@ -33,13 +34,13 @@ use tokio::time::Instant;
 
 use self::by_time::ByTime;
 use self::mailbox::Mailbox;
-use self::rooms::{Due, Rooms};
+use self::rooms::Rooms;
 use self::watched::Watched;
 use crate::config::LiveConfig;
 use crate::connection::{Listener, Redis, Subscriptions};
 use crate::engine::onlookers::Onlookers;
-use crate::engine::read::{Followed, Reader, SharesAsked};
-use crate::keys::{self, ONLOOKERS, Owner, encode};
+use crate::engine::read::{Followed, Reader};
+use crate::keys::{self, ONLOOKERS, Owner};
 use crate::names::AppId;
 use crate::telemetry::metrics::Metrics;
 
@@ -58,8 +59,6 @@ const SWEEP: Duration = Duration::from_millis(250);
 const SECOND: Duration = Duration::from_secs(1);
 /// How many users are read at once.
 const BATCH: usize = 128;
-/// Of how many users a supergroup is asked at once: so many take its node a millisecond or two.
-const USERS_AT_ONCE: usize = 250;
 
 /// Why there is no further stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,91 +241,26 @@ impl Hub {
         }
     }
 
-    /// Looks at the supergroups that have changed: asks Redis to tell the next change of each, and works out what each adds to the
-    /// totals of the users in it.
-    async fn read_rooms(&self, watching: &Watching) {
-        let now = Instant::now();
-        loop {
-            // Each is taken once: its time comes again later than now.
-            let due = watching.rooms.take_due(now, BATCH);
-            if due.is_empty() {
-                return;
-            }
-            let names: Vec<_> = due.iter().map(|due| due.room.clone()).collect();
-            let is_told = self.reader.watch_rooms(&watching.app, &names).await;
-            let (mut told, mut failed) = (Vec::new(), Vec::new());
-            for (due, is_told) in due.into_iter().zip(is_told) {
-                match is_told {
-                    true => told.push(due),
-                    false => failed.push(due),
-                }
-            }
-            watching.rooms.again(&failed, Instant::now() + RETRY);
-            if told.is_empty() {
-                // Redis may be away: whoever else waits is not kept waiting.
-                return;
-            }
-            self.recount(watching, &told).await;
-        }
-    }
-
-    /// Asks each of these supergroups what it adds to the totals of its users: one question for many users. Users whom the answer
-    /// does not serve become due, and are read as a whole.
-    async fn recount(&self, watching: &Watching, due: &[Due]) {
-        let (mut asked, mut begun) = (Vec::new(), Vec::new());
-        for one in due {
-            for users in one.users.chunks(USERS_AT_ONCE) {
-                let (mut question, mut reads) = (Vec::new(), Vec::new());
-                for watched in users {
-                    match watched.begin_recount(&one.room, self.window) {
-                        Some((number, record)) => {
-                            question.push((encode(watched.user.as_str()), record));
-                            reads.push((watched, number));
-                        }
-                        None => watching.enqueue(watched),
-                    }
-                }
-                if !question.is_empty() {
-                    asked.push(SharesAsked {
-                        room: one.room.clone(),
-                        users: question,
-                    });
-                    begun.push(reads);
-                }
-            }
-        }
-        for (asked, begun) in asked.chunks(BATCH).zip(begun.chunks(BATCH)) {
-            let answers = self.reader.shares(&watching.app, asked).await;
-            for ((one, reads), shares) in asked.iter().zip(begun).zip(answers) {
-                let mut shares = shares.into_iter().flatten();
-                for (watched, number) in reads {
-                    let share = shares.next().ok_or(());
-                    let shown =
-                        share.and_then(|share| watched.recounted(&one.room, *number, share));
-                    if shown.is_err() {
-                        watching.enqueue(watched);
-                    }
-                }
-            }
-        }
-    }
-
     /// Reads an app's watched users, when they have changed and from time to time: each as soon as it has changed, but once in a
     /// window at most. Supergroups are looked at once in a window.
     async fn run(self: Arc<Self>, watching: Arc<Watching>) {
         let mut swept = Instant::now();
         // Who has changed so soon after the last read that the next one has to wait, by the time of that.
         let mut waiting = ByTime::default();
+        // To whom supergroups have added something so soon after what was shown last.
+        let mut later = ByTime::default();
         let mut rooms_at = swept;
         loop {
             let is_idle = lock(&watching.users).is_empty();
+            let rooms = watching.rooms.next().map(|at| at.max(rooms_at));
+            let next = [waiting.next(), later.next(), rooms];
+            let next = next.into_iter().flatten().min();
             let wake = watching.wake.notified();
-            match is_idle && waiting.next().is_none() {
+            match is_idle && next.is_none() {
                 true => wake.await,
                 false => {
-                    let rooms = watching.rooms.next().map(|at| at.max(rooms_at));
-                    let next = [waiting.next(), rooms].into_iter().flatten();
-                    let next = next.fold(swept + SWEEP, Instant::min);
+                    let swept = swept + SWEEP;
+                    let next = next.map_or(swept, |next| next.min(swept));
                     drop(tokio::time::timeout_at(next, wake).await);
                 }
             }
@@ -337,11 +271,12 @@ impl Hub {
             }
             if rooms_at <= now && watching.rooms.next().is_some_and(|at| at <= now) {
                 rooms_at = now + self.window;
-                self.read_rooms(&watching).await;
+                self.look_at_rooms(&watching, &mut later, now).await;
             }
+            self.show_later(&watching, &mut later, now);
             let mut ready = Vec::new();
             for watched in std::mem::take(&mut *lock(&watching.due)) {
-                let at = watched.may_be_read_at(self.window, now);
+                let at = watched.may_be_read_at(now);
                 if at <= now {
                     ready.push(watched);
                 } else {
@@ -358,7 +293,8 @@ impl Hub {
     }
 
     async fn read(&self, watching: &Watching, batch: &[Arc<Watched>]) {
-        let begun: Vec<_> = batch.iter().map(|watched| watched.begin_read()).collect();
+        let begun = batch.iter().map(|watched| watched.begin_read(self.window));
+        let begun: Vec<_> = begun.collect();
         let users: Vec<_> = batch
             .iter()
             .zip(&begun)
@@ -369,7 +305,7 @@ impl Hub {
             Err(error) => {
                 self.reader.complain(&error);
                 for watched in batch {
-                    watched.read_at(Instant::now() + RETRY);
+                    watched.could_not_be_read(Instant::now() + RETRY);
                 }
                 return;
             }
@@ -383,13 +319,13 @@ impl Hub {
                             EARLIEST + (LATEST - EARLIEST).mul_f64(rand::random_range(0.0..1.0))
                         }
                     };
-                    watched.read_at(Instant::now() + pause);
+                    watched.was_read(Instant::now() + pause);
                     watched.shows(number, shown);
                     self.follow(watching, watched, supergroups);
                 }
                 Err(error) => {
                     self.reader.complain(&error);
-                    watched.read_at(Instant::now() + RETRY);
+                    watched.could_not_be_read(Instant::now() + RETRY);
                 }
             }
         }

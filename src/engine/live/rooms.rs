@@ -226,7 +226,7 @@ fn leave(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::counts::CountPref;
     use crate::engine::read::{Supergroup, SupergroupShare};
@@ -250,13 +250,13 @@ mod tests {
         AppId::parse("a".to_owned()).unwrap()
     }
 
-    fn watched(user: &str) -> Arc<Watched> {
+    pub(in super::super) fn watched(user: &str) -> Arc<Watched> {
         let user = UserId::parse(user.to_owned()).unwrap();
         let channel: Arc<str> = UserKeys::of(&app(), &user).live().into();
         Arc::new(Watched::new(user, channel))
     }
 
-    fn followed(room: &str) -> Followed {
+    pub(in super::super) fn followed(room: &str) -> Followed {
         let record = Supergroup {
             room: encode(room),
             state: 'j',
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    fn channel(room: &str) -> String {
+    pub(in super::super) fn channel(room: &str) -> String {
         RoomKeys::new(&app(), &encode(room)).live()
     }
 

@@ -184,7 +184,7 @@ pub(crate) struct SupergroupShare {
 
 impl SupergroupShare {
     /// Of a room that is active.
-    pub(super) fn new(state: char, count: CountPref, unread: u64, mentions: u64) -> Self {
+    pub(crate) fn new(state: char, count: CountPref, unread: u64, mentions: u64) -> Self {
         let counted = |counts: bool, number: u64| if counts { number } else { 0 };
         Self {
             messages: counted(count.counts_messages(), unread),

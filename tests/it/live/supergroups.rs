@@ -85,8 +85,10 @@ async fn settled(redis: &RedisServer) {
     .await;
 }
 
+/// Also if each message comes right after the one before was told.
 #[tokio::test]
-async fn a_message_does_not_have_every_user_of_a_supergroup_read() {
+async fn messages_do_not_have_every_user_of_a_supergroup_read() {
+    const MESSAGES: u64 = 20;
     let Own {
         app,
         redis,
@@ -96,24 +98,62 @@ async fn a_message_does_not_have_every_user_of_a_supergroup_read() {
     let users = names(200);
     app.must(&supergroup("r", &users)).await;
     let mut stream = Stream::of(&app, &users).await;
-    // Each read of a watched user sets a mark in this way. All are read again every second at first, and every ten seconds later.
-    let reads = || reads(&redis);
-    let mut fewest = u64::MAX;
-    let begun = Instant::now();
-    for total in 1_u64.. {
-        let before = reads();
+    settled(&redis).await;
+    let before = reads(&redis);
+    for total in 1..=MESSAGES {
         app.must(&message("r", "writer", &total.to_string())).await;
         let is_told = |_: &str, totals: &Value| totals["messages"]["supergroup"] == total;
         stream.until(&users, "of a message", is_told).await;
-        fewest = fewest.min(reads() - before);
-        if fewest < 50 {
-            break;
-        }
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "{fewest} reads for a message to 200 users"
-        );
     }
+    // One by one, these would be 200 for each message. In between all may be read again as all are every ten seconds.
+    let made = reads(&redis) - before;
+    assert!(
+        made < 200 * MESSAGES / 4,
+        "{made} reads for {MESSAGES} messages to 200 users"
+    );
+}
+
+/// What supergroups add comes when the window of the user is over, as one, and without a read of the user.
+#[tokio::test]
+async fn a_supergroup_is_asked_also_for_users_who_were_told_something_just_now() {
+    const ROUNDS: u64 = 3;
+    const USERS: usize = 20;
+    let window = Duration::from_secs(1);
+    let Own {
+        app,
+        redis,
+        pod: _pod,
+        ..
+    } = Own::start("[live]\nwindow_ms = 1000\n");
+    let users = names(USERS);
+    app.must(&supergroup("r", &users)).await;
+    app.must(&supergroup("s", &users)).await;
+    let in_group: Vec<&str> = users.iter().map(String::as_str).collect();
+    app.must(&super::group("g", &in_group)).await;
+    let mut stream = Stream::of(&app, &users).await;
+    let total = |n: u64| move |_: &str, totals: &Value| totals["messages"]["total"] == n;
+    settled(&redis).await;
+    let before = reads(&redis);
+    for round in 0..ROUNDS {
+        let said = 3 * round;
+        app.must(&message("g", "writer", &round.to_string())).await;
+        stream.until(&users, "of the group", total(said + 1)).await;
+        let told = Instant::now();
+        let both = ["r", "s"].map(|room| message(room, "writer", &round.to_string()));
+        app.must(&json!(both)).await;
+        for _ in 0..USERS {
+            let counts = stream.events.counts().await;
+            assert_eq!(counts["messages"]["total"], said + 3, "{counts}");
+        }
+        let took = told.elapsed();
+        assert!(took > window / 2, "told after {took:?}");
+    }
+    // One of each user for what happens in the group, and perhaps a further one since all are read again every ten seconds.
+    let made = reads(&redis) - before;
+    assert!(
+        made < ROUNDS * USERS as u64 * 3 / 2,
+        "{made} reads in {ROUNDS} rounds"
+    );
 }
 
 #[tokio::test]

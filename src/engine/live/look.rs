@@ -1,0 +1,153 @@
+//! A look at the supergroups that are due: each is asked what it now adds to the totals of many users at once.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::by_time::ByTime;
+use super::rooms::Due;
+use super::watched::{Recount, Watched};
+use super::{BATCH, Hub, RETRY, Watching};
+use crate::engine::read::{SharesAsked, Supergroup};
+use crate::keys::{Enc, encode};
+
+/// Of how many users a supergroup is asked at once: so many take its node a millisecond or two.
+const USERS_AT_ONCE: usize = 250;
+
+/// Questions that are asked together.
+#[derive(Default)]
+struct Questions<'d> {
+    asked: Vec<SharesAsked>,
+    /// Of each question: the users, and the number of each user's read.
+    reads: Vec<Vec<(&'d Arc<Watched>, u64)>>,
+}
+
+impl<'d> Questions<'d> {
+    fn add(&mut self, room: &Enc, watched: &'d Arc<Watched>, number: u64, record: Arc<Supergroup>) {
+        let user = (encode(watched.user.as_str()), record);
+        match (self.asked.last_mut(), self.reads.last_mut()) {
+            (Some(last), Some(reads)) if last.room == *room && last.users.len() < USERS_AT_ONCE => {
+                last.users.push(user);
+                reads.push((watched, number));
+            }
+            _ => {
+                self.asked.push(SharesAsked {
+                    room: room.clone(),
+                    users: vec![user],
+                });
+                self.reads.push(vec![(watched, number)]);
+            }
+        }
+    }
+
+    fn are_enough(&self) -> bool {
+        self.asked.len() >= BATCH
+    }
+}
+
+impl Hub {
+    /// Asks Redis to tell the next change of each supergroup that is due, and the supergroups what they add. `later`: who is shown
+    /// that when a window is over.
+    pub(super) async fn look_at_rooms(
+        &self,
+        watching: &Watching,
+        later: &mut ByTime<Arc<Watched>>,
+        now: Instant,
+    ) {
+        loop {
+            // Each is taken once: its time comes again later than now.
+            let due = watching.rooms.take_due(now, BATCH);
+            if due.is_empty() {
+                return;
+            }
+            let names: Vec<_> = due.iter().map(|due| due.room.clone()).collect();
+            let is_told = self.reader.watch_rooms(&watching.app, &names).await;
+            let (mut told, mut failed) = (Vec::new(), Vec::new());
+            for (due, is_told) in due.into_iter().zip(is_told) {
+                match is_told {
+                    true => told.push(due),
+                    false => failed.push(due),
+                }
+            }
+            watching.rooms.again(&failed, Instant::now() + RETRY);
+            if told.is_empty() {
+                // Redis may be away: whoever else waits is not kept waiting.
+                return;
+            }
+            self.recount(watching, &told, later, now).await;
+        }
+    }
+
+    /// Has these supergroups asked. Users whom that does not serve become due, and are read as a whole.
+    async fn recount(
+        &self,
+        watching: &Watching,
+        due: &[Due],
+        later: &mut ByTime<Arc<Watched>>,
+        now: Instant,
+    ) {
+        let mut questions = Questions::default();
+        for one in due {
+            for watched in &one.users {
+                // By the record as it is known now: the rooms before may have taken a while.
+                match watched.begin_recount(&one.room) {
+                    Recount::Asks(number, record) => {
+                        questions.add(&one.room, watched, number, record);
+                    }
+                    Recount::Reads => watching.enqueue(watched),
+                    Recount::Waits => {}
+                }
+                if questions.are_enough() {
+                    let questions = std::mem::take(&mut questions);
+                    self.ask(watching, questions, later, now).await;
+                }
+            }
+        }
+        self.ask(watching, questions, later, now).await;
+    }
+
+    async fn ask(
+        &self,
+        watching: &Watching,
+        questions: Questions<'_>,
+        later: &mut ByTime<Arc<Watched>>,
+        now: Instant,
+    ) {
+        let Questions { asked, reads } = questions;
+        let answers = self.reader.shares(&watching.app, &asked).await;
+        for ((one, reads), shares) in asked.iter().zip(&reads).zip(answers) {
+            let mut shares = shares.into_iter().flatten();
+            for (watched, _) in reads {
+                let share = shares.next();
+                if !share.is_some_and(|share| watched.recounted(&one.room, share)) {
+                    watching.enqueue(watched);
+                }
+            }
+        }
+        // Only now, so that what several rooms add is shown as one.
+        for (watched, number) in reads.into_iter().flatten() {
+            match watched.show_recounted(number, self.window, now) {
+                Ok(None) => {}
+                Ok(Some(at)) => later.add(at, Arc::clone(watched)),
+                // A sum that nobody can have: the read says what is wrong.
+                Err(_) => watching.enqueue(watched),
+            }
+        }
+    }
+
+    /// Shows what supergroups have added within windows that are over now.
+    pub(super) fn show_later(
+        &self,
+        watching: &Watching,
+        later: &mut ByTime<Arc<Watched>>,
+        now: Instant,
+    ) {
+        while let Some(watched) = later.take(now) {
+            match watched.show_later(self.window, now) {
+                Ok(None) => {}
+                Ok(Some(at)) => later.add(at, watched),
+                Err(_) => watching.enqueue(&watched),
+            }
+        }
+    }
+}
