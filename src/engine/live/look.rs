@@ -13,6 +13,8 @@ use crate::keys::{Enc, encode};
 
 /// Of how many users a supergroup is asked at once: so many take its node a millisecond or two.
 const USERS_AT_ONCE: usize = 250;
+/// How many positions of marks may stand in their records. It looks each of them up: these, too, take a few milliseconds.
+const POSITIONS_AT_ONCE: usize = 2_000;
 
 /// Questions that are asked together.
 #[derive(Default)]
@@ -20,17 +22,26 @@ struct Questions<'d> {
     asked: Vec<SharesAsked>,
     /// Of each question: the users, and the number of each user's read.
     reads: Vec<Vec<(&'d Arc<Watched>, u64)>>,
+    /// How many positions there are in the last question.
+    positions: usize,
 }
 
 impl<'d> Questions<'d> {
     fn add(&mut self, room: &Enc, watched: &'d Arc<Watched>, number: u64, record: Arc<Supergroup>) {
+        let positions = record.positions();
         let user = (encode(watched.user.as_str()), record);
         match (self.asked.last_mut(), self.reads.last_mut()) {
-            (Some(last), Some(reads)) if last.room == *room && last.users.len() < USERS_AT_ONCE => {
+            (Some(last), Some(reads))
+                if last.room == *room
+                    && last.users.len() < USERS_AT_ONCE
+                    && self.positions + positions <= POSITIONS_AT_ONCE =>
+            {
+                self.positions += positions;
                 last.users.push(user);
                 reads.push((watched, number));
             }
             _ => {
+                self.positions = positions;
                 self.asked.push(SharesAsked {
                     room: room.clone(),
                     users: vec![user],
@@ -113,7 +124,7 @@ impl Hub {
         later: &mut ByTime<Arc<Watched>>,
         now: Instant,
     ) {
-        let Questions { asked, reads } = questions;
+        let Questions { asked, reads, .. } = questions;
         let answers = self.reader.shares(&watching.app, &asked).await;
         for ((one, reads), shares) in asked.iter().zip(&reads).zip(answers) {
             let mut shares = shares.into_iter().flatten();
@@ -149,5 +160,41 @@ impl Hub {
                 Err(_) => watching.enqueue(&watched),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rooms::tests::{followed, watched};
+    use super::*;
+
+    #[test]
+    fn a_question_is_bounded_by_users_and_by_positions() {
+        let user = watched("u");
+        let record = |positions: usize| {
+            let mut record = Arc::into_inner(followed("x").record).unwrap();
+            let half: Vec<_> = (1..=positions / 2).map(|at| at.to_string()).collect();
+            (record.holes, record.mentions) = (half.join(","), half.join(","));
+            assert_eq!(record.positions(), positions / 2 * 2);
+            Arc::new(record)
+        };
+        let sizes = |users: &[(&str, usize)]| -> Vec<usize> {
+            let mut questions = Questions::default();
+            for (room, positions) in users {
+                questions.add(&encode(room), &user, 1, record(*positions));
+            }
+            let sizes: Vec<_> = questions.asked.iter().map(|one| one.users.len()).collect();
+            let reads: Vec<_> = questions.reads.iter().map(Vec::len).collect();
+            assert_eq!(sizes, reads);
+            sizes
+        };
+        assert_eq!(sizes(&[("x", 0); 501]), [250, 250, 1]);
+        assert_eq!(sizes(&[("x", 0), ("x", 2), ("y", 0), ("x", 0)]), [2, 1, 1]);
+        assert_eq!(sizes(&[("x", 500); 9]), [4, 4, 1]);
+        // Who has more is asked for alone.
+        assert_eq!(
+            sizes(&[("x", 2), ("x", 9_000), ("x", 2_000), ("x", 2)]),
+            [1, 1, 1, 1]
+        );
     }
 }

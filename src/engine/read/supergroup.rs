@@ -48,6 +48,16 @@ impl Supergroup {
         })
     }
 
+    /// How many positions of marks it holds.
+    pub(crate) fn positions(&self) -> usize {
+        let lists = [&self.holes, &self.mentions, &self.unset];
+        let many = |list: &String| match list.is_empty() {
+            true => 0,
+            false => list.matches(',').count() + 1,
+        };
+        lists.into_iter().map(many).sum()
+    }
+
     /// The call that works out what is unread in the room for `user`.
     pub(crate) fn unread_item(&self, app: &AppId, user: &Enc) -> Item {
         unread_item(app, &self.room, [(user, self)])
