@@ -161,13 +161,13 @@ pub(crate) enum Audience {
 /// Users, or everybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Named {
-    Users(Vec<Edited>),
+    Users(Vec<EditMention>),
     Everybody,
 }
 
-/// A user whom an edit names.
+/// What an edit says of the mention of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Edited {
+pub(crate) struct EditMention {
     pub(crate) user: Enc,
     /// The message mentioned the user before, and still does: by name instead of by everybody, or the other way round.
     pub(crate) is_still: bool,
@@ -181,7 +181,7 @@ impl Named {
                 Some(name) => (name, true),
                 None => (name, false),
             };
-            Edited {
+            EditMention {
                 user: Enc::stored(name),
                 is_still,
             }
@@ -194,7 +194,7 @@ impl Named {
     }
 
     /// The users that are named one by one.
-    pub(crate) fn users(&self) -> &[Edited] {
+    pub(crate) fn users(&self) -> &[EditMention] {
         match self {
             Self::Users(users) => users,
             Self::Everybody => &[],
@@ -523,7 +523,7 @@ mod tests {
                 .act,
             Act::Prefs("hidden\ntrue".into())
         );
-        let edited = |name, is_still| Edited {
+        let edited = |name, is_still| EditMention {
             user: Enc::stored(name),
             is_still,
         };

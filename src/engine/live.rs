@@ -12,6 +12,10 @@
 //! changes such a record is told of on the user's own channel. The pod reads a user as a whole if a stream watches the user with
 //! rooms.
 //!
+//! Of these locks whoever holds one takes only those that stand after it: the streams of the pod, a user's rooms, the supergroups of
+//! the app, the users of the app, a user's state, a stream's mailbox; and last the subscriptions' own. Nobody holds another one while
+//! looking up who is due.
+//!
 //! - `rooms`: the supergroups of watched users. `look`: what they are asked when they have changed.
 //! - `watched`: one watched user.
 //! - `watcher`: one stream. `mailbox`: what it is told by others.
@@ -245,9 +249,9 @@ impl Hub {
     /// window at most. Supergroups are looked at once in a window.
     async fn run(self: Arc<Self>, watching: Arc<Watching>) {
         let mut swept = Instant::now();
-        // Who has changed so soon after the last read that the next one has to wait, by the time of that.
+        // Who has changed within a window, and is read when it is over.
         let mut waiting = ByTime::default();
-        // To whom supergroups have added something so soon after what was shown last.
+        // Who is shown then what supergroups have added within a window.
         let mut later = ByTime::default();
         let mut rooms_at = swept;
         loop {
@@ -275,7 +279,8 @@ impl Hub {
             }
             self.show_later(&watching, &mut later, now);
             let mut ready = Vec::new();
-            for watched in std::mem::take(&mut *lock(&watching.due)) {
+            let due = std::mem::take(&mut *lock(&watching.due));
+            for watched in due {
                 let at = watched.may_be_read_at(now);
                 if at <= now {
                     ready.push(watched);

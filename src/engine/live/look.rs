@@ -8,7 +8,7 @@ use super::by_time::ByTime;
 use super::rooms::Due;
 use super::watched::{Recount, Watched};
 use super::{BATCH, Hub, RETRY, Watching};
-use crate::engine::read::{SharesAsked, Supergroup};
+use crate::engine::read::{Supergroup, SupergroupQuestion};
 use crate::keys::{Enc, encode};
 
 /// Of how many users a supergroup is asked at once: so many take its node a millisecond or two.
@@ -19,7 +19,7 @@ const POSITIONS_AT_ONCE: usize = 2_000;
 /// Questions that are asked together.
 #[derive(Default)]
 struct Questions<'d> {
-    asked: Vec<SharesAsked>,
+    asked: Vec<SupergroupQuestion>,
     /// Of each question: the users, and the number of each user's read.
     reads: Vec<Vec<(&'d Arc<Watched>, u64)>>,
     /// How many positions there are in the last question.
@@ -42,7 +42,7 @@ impl<'d> Questions<'d> {
             }
             _ => {
                 self.positions = positions;
-                self.asked.push(SharesAsked {
+                self.asked.push(SupergroupQuestion {
                     room: room.clone(),
                     users: vec![user],
                 });
@@ -125,12 +125,14 @@ impl Hub {
         now: Instant,
     ) {
         let Questions { asked, reads, .. } = questions;
-        let answers = self.reader.shares(&watching.app, &asked).await;
-        for ((one, reads), shares) in asked.iter().zip(&reads).zip(answers) {
-            let mut shares = shares.into_iter().flatten();
+        let answers = self.reader.contributions(&watching.app, &asked).await;
+        for ((one, reads), contributions) in asked.iter().zip(&reads).zip(answers) {
+            let mut contributions = contributions.into_iter().flatten();
             for (watched, _) in reads {
-                let share = shares.next();
-                if !share.is_some_and(|share| watched.recounted(&one.room, share)) {
+                let contribution = contributions.next();
+                if !contribution
+                    .is_some_and(|contribution| watched.recounted(&one.room, contribution))
+                {
                     watching.enqueue(watched);
                 }
             }

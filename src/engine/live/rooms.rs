@@ -1,5 +1,5 @@
 //! The supergroups that watched users are in. A change of one concerns all of them, so the more they are, the longer is the least time
-//! between two reads.
+//! between two looks at it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use crate::engine::read::Followed;
 use crate::keys::{Enc, RoomKeys};
 use crate::names::AppId;
 
-/// By so much the least time between two reads grows with each user.
+/// By so much the least time between two looks grows with each user.
 const PER_USER: Duration = Duration::from_micros(100);
 /// The longest that it can be.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -229,7 +229,7 @@ fn leave(
 pub(super) mod tests {
     use super::*;
     use crate::counts::CountPref;
-    use crate::engine::read::{Supergroup, SupergroupShare};
+    use crate::engine::read::{Contribution, Supergroup};
     use crate::keys::{UserKeys, encode};
     use crate::names::UserId;
 
@@ -270,7 +270,7 @@ pub(super) mod tests {
         };
         Followed {
             record: Arc::new(record),
-            share: SupergroupShare::default(),
+            contribution: Contribution::default(),
         }
     }
 

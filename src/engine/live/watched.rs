@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::mailbox::Mailbox;
 use super::{YOUNG, lock};
-use crate::engine::read::{Followed, Shown, Supergroup, SupergroupShare};
+use crate::engine::read::{Contribution, Followed, Shown, Supergroup};
 use crate::error::Result;
 use crate::keys::Enc;
 use crate::names::UserId;
@@ -23,10 +23,10 @@ pub(super) struct Watched {
     rooms: Mutex<BTreeMap<String, FollowedRoom>>,
 }
 
-/// What a change of a supergroup has done for a user in it.
+/// What is done for a user in a supergroup that has changed.
 #[derive(Debug)]
 pub(super) enum Recount {
-    /// The room is asked what it adds by this record. The number is that of the read.
+    /// The room is asked for its contribution by this record. The number is that of the read.
     Asks(u64, Arc<Supergroup>),
     /// The user is read.
     Reads,
@@ -165,7 +165,7 @@ impl Watched {
         (state.begun, state.with_rooms > 0)
     }
 
-    /// Begins to ask one supergroup what it adds.
+    /// Begins to ask one supergroup for its contribution.
     pub(super) fn begin_recount(&self, room: &Enc) -> Recount {
         let rooms = self.rooms();
         let Some(known) = rooms.get(room.as_str()) else {
@@ -185,11 +185,13 @@ impl Watched {
         Recount::Asks(state.begun, Arc::clone(&known.followed.record))
     }
 
-    /// A supergroup adds that much now. Whether the user is in it, as far as is known.
-    pub(super) fn recounted(&self, room: &Enc, share: SupergroupShare) -> bool {
+    /// A supergroup contributes that now. Whether the user is in it, as far as is known.
+    pub(super) fn recounted(&self, room: &Enc, contribution: Contribution) -> bool {
         let mut rooms = self.rooms();
         let known = rooms.get_mut(room.as_str());
-        known.map(|known| known.followed.share = share).is_some()
+        known
+            .map(|known| known.followed.contribution = contribution)
+            .is_some()
     }
 
     /// Shows what all supergroups add by now, as of the read of this number. Answers when that may be, if that is later: then
@@ -218,7 +220,7 @@ impl Watched {
             family.supergroup = 0;
         }
         for known in self.rooms().values() {
-            known.followed.share.add_to(&mut totals)?;
+            known.followed.contribution.add_to(&mut totals)?;
         }
         if totals == newest.totals {
             return Ok(None);
@@ -308,8 +310,8 @@ mod tests {
     }
 
     fn adds(watched: &Watched, room: &str, messages: u64) {
-        let share = SupergroupShare::new('j', CountPref::default(), messages, 0);
-        assert!(watched.recounted(&encode(room), share));
+        let contribution = Contribution::new('j', CountPref::default(), messages, 0);
+        assert!(watched.recounted(&encode(room), contribution));
     }
 
     fn messages(watched: &Watched) -> u64 {

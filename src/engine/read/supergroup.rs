@@ -170,12 +170,14 @@ impl SupergroupAnswer {
     }
 
     /// What the room adds to the totals of a user with this record.
-    pub(super) fn share(&self, record: &Supergroup, counted: SupergroupCount) -> SupergroupShare {
+    pub(super) fn contribution(
+        &self,
+        record: &Supergroup,
+        counted: SupergroupCount,
+    ) -> Contribution {
         match self.active {
-            true => {
-                SupergroupShare::new(record.state, record.count, counted.unread, counted.mentions)
-            }
-            false => SupergroupShare::default(),
+            true => Contribution::new(record.state, record.count, counted.unread, counted.mentions),
+            false => Contribution::default(),
         }
     }
 
@@ -186,13 +188,13 @@ impl SupergroupAnswer {
 
 /// What a supergroup adds to its user's totals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct SupergroupShare {
+pub(crate) struct Contribution {
     messages: u64,
     mentions: u64,
     invitations: u64,
 }
 
-impl SupergroupShare {
+impl Contribution {
     /// Of a room that is active.
     pub(crate) fn new(state: char, count: CountPref, unread: u64, mentions: u64) -> Self {
         let counted = |counts: bool, number: u64| if counts { number } else { 0 };
