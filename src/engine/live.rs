@@ -1,20 +1,20 @@
-//! Users whose counts are watched: what a stream shows of them is the newest that was read, and whatever changes them has them read
-//! again. Nothing is queued for a stream but the names of the users that have changed, so memory is bounded by who is watched.
+//! Users whose counts are watched: what a stream shows of them is the newest that was read, and whatever changes them has them
+//! read again. Nothing is queued for a stream but the names of the users that have changed, so memory is bounded by who is watched.
 //!
-//! A change is noticed in two ways. The script that makes it says so on the user's channel ([`crate::connection`]), if the mark of
-//! the watched is set in the user's slot (`lua/user_watch.lua` sets it with each read). And whatever has not been read for a while
-//! is read again: so what was not heard, because a connection broke, a server died or a slot moved, is seen within
+//! A change is noticed in two ways. The script that makes it says so on the user's channel ([`crate::connection`]), if the mark
+//! of the watched is set in the user's slot (`lua/user_watch.lua` sets it with each read). And whatever has not been read for a
+//! while is read again: so what was not heard, because a connection broke, a server died or a slot moved, is seen within
 //! [`LATEST`] all the same. A channel is subscribed first, then the mark is set, then the counts are read: in this order nothing
 //! falls between.
 //!
 //! A message to a supergroup changes nobody's slot. So a pod also hears of the supergroups that its watched users are in, in the
-//! same way. It asks the room what it now adds to the totals of all of them, by their records of the room that it read last: whatever
-//! changes such a record is told of on the user's own channel. The pod reads a user as a whole if a stream watches the user with
-//! rooms.
+//! same way. It asks the room for its contribution to the totals of all of them, by their records of the room that it read last:
+//! whatever changes such a record is told of on the user's own channel. The pod reads a user as a whole if a stream watches the
+//! user with rooms.
 //!
-//! Of these locks whoever holds one takes only those that stand after it: the streams of the pod, a user's rooms, the supergroups of
-//! the app, the users of the app, a user's state, a stream's mailbox; and last the subscriptions' own. Nobody holds another one while
-//! looking up who is due.
+//! Of these locks whoever holds one takes only those that stand after it: the streams of the pod, a user's rooms, the supergroups
+//! of the app, the users of the app, a user's state, a stream's mailbox; and last the subscriptions' own. Nobody holds another one
+//! while looking up who is due.
 //!
 //! - `rooms`: the supergroups of watched users. `look`: what they are asked when they have changed.
 //! - `watched`: one watched user.

@@ -1,5 +1,5 @@
-//! The supergroups that watched users are in. A change of one concerns all of them, so the more they are, the longer is the least time
-//! between two looks at it.
+//! The supergroups that watched users are in. A change of one concerns all of them, so the more they are, the longer is the least
+//! time between two looks at it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
