@@ -1,5 +1,6 @@
 //! Users whose counts are watched: what a stream shows of them is the newest that was read, and whatever changes them has them
-//! read again. Nothing is queued for a stream but the names of the users that have changed, so memory is bounded by who is watched.
+//! read again. Nothing is queued for a stream but the names of the users that have changed, so memory is bounded by who is
+//! watched.
 //!
 //! A change is noticed in two ways. The script that makes it says so on the user's channel ([`crate::connection`]), if the mark
 //! of the watched is set in the user's slot (`lua/user_watch.lua` sets it with each read). And whatever has not been read for a
@@ -13,8 +14,8 @@
 //! user with rooms.
 //!
 //! Of these locks whoever holds one takes only those that stand after it: the streams of the pod, a user's rooms, the supergroups
-//! of the app, the users of the app, a user's state, a stream's mailbox; and last the subscriptions' own. Nobody holds another one
-//! while looking up who is due.
+//! of the app, the users of the app, a user's state, a stream's mailbox; and last the subscriptions' own. Nobody holds another
+//! one while looking up who is due.
 //!
 //! - `rooms`: the supergroups of watched users. `look`: what they are asked when they have changed.
 //! - `watched`: one watched user.

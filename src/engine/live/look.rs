@@ -57,8 +57,8 @@ impl<'d> Questions<'d> {
 }
 
 impl Hub {
-    /// Asks Redis to tell the next change of each supergroup that is due, and the supergroups for their contributions. `later`: who
-    /// is shown these when a window is over.
+    /// Asks Redis to tell the next change of each supergroup that is due, and the supergroups for their contributions. `later`:
+    /// who is shown these when a window is over.
     pub(super) async fn look_at_rooms(
         &self,
         watching: &Watching,

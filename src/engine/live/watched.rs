@@ -185,13 +185,17 @@ impl Watched {
         Recount::Asks(state.begun, Arc::clone(&known.followed.record))
     }
 
-    /// A supergroup contributes that now. Whether the user is in it, as far as is known.
+    /// A supergroup contributes that now. Whether that can be: else the user's record of it is out of date.
     pub(super) fn recounted(&self, room: &Enc, contribution: Contribution) -> bool {
         let mut rooms = self.rooms();
-        let known = rooms.get_mut(room.as_str());
-        known
-            .map(|known| known.followed.contribution = contribution)
-            .is_some()
+        let Some(known) = rooms.get_mut(room.as_str()) else {
+            return false;
+        };
+        let goes_back = contribution.goes_back(known.followed.contribution);
+        if !goes_back {
+            known.followed.contribution = contribution;
+        }
+        !goes_back
     }
 
     /// Shows what all supergroups add by now, as of the read of this number. Answers when that may be, if that is later: then
@@ -314,7 +318,7 @@ mod tests {
         assert!(watched.recounted(&encode(room), contribution));
     }
 
-    fn messages(watched: &Watched) -> u64 {
+    fn messages_shown(watched: &Watched) -> u64 {
         watched.newest(0).unwrap().totals.messages.supergroup
     }
 
@@ -356,6 +360,34 @@ mod tests {
     }
 
     #[test]
+    fn a_user_who_has_read_further_than_the_record_says_is_read() {
+        let (watched, mailbox) = read_once(&["x"]);
+        let now = Instant::now() + WINDOW;
+        let answers = |messages, read| {
+            let number = asks(&watched, "x").unwrap();
+            let none = CountPref::default();
+            let contribution = Contribution::new('j', none, messages, 0).by(read);
+            let holds = watched.recounted(&encode("x"), contribution);
+            if !holds {
+                watched.becomes_due();
+            }
+            let shown = watched.show_recounted(number, Duration::ZERO, now);
+            assert_eq!(shown.unwrap(), None);
+            (holds, messages_shown(&watched))
+        };
+        assert_eq!(answers(6, 4), (true, 6));
+        // The room knows of a read that has not come to the user's slot.
+        assert_eq!(answers(1, 9), (true, 1));
+        assert_eq!(answers(2, 9), (true, 2));
+        // It has come there, which this pod has not heard yet.
+        assert_eq!(answers(8, 4), (false, 2));
+        assert_eq!((mailbox.take(), mailbox.take()), (Some(1), None));
+        // A room that is gone, or that the user has been taken out of, knows no read position.
+        let gone = Contribution::default();
+        assert!(watched.recounted(&encode("x"), gone));
+    }
+
+    #[test]
     fn what_supergroups_add_is_shown_once_in_a_window() {
         let (watched, mailbox) = read_once(&["x", "y"]);
         let now = Instant::now();
@@ -366,16 +398,16 @@ mod tests {
         adds(&watched, "y", 2);
         let ends = shows(x, now).unwrap();
         assert!(ends > now && shows(y, now).is_none());
-        assert_eq!((mailbox.take(), messages(&watched)), (None, 0));
+        assert_eq!((mailbox.take(), messages_shown(&watched)), (None, 0));
         assert_eq!(watched.show_later(WINDOW, ends).unwrap(), None);
-        assert_eq!((mailbox.take(), messages(&watched)), (Some(1), 3));
+        assert_eq!((mailbox.take(), messages_shown(&watched)), (Some(1), 3));
         // In one look, when it is over: at once, and as one.
         let next = ends + WINDOW;
         let [x, y] = ["x", "y"].map(|room| asks(&watched, room).unwrap());
         adds(&watched, "x", 3);
         adds(&watched, "y", 4);
         assert!(shows(x, next).is_none() && shows(y, next).is_none());
-        assert_eq!((mailbox.take(), messages(&watched)), (Some(1), 7));
+        assert_eq!((mailbox.take(), messages_shown(&watched)), (Some(1), 7));
         // A read comes before that: it has shown everything.
         let x = asks(&watched, "x").unwrap();
         adds(&watched, "x", 4);

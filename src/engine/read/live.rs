@@ -78,8 +78,8 @@ impl Reader {
         is_told.collect()
     }
 
-    /// The contributions of supergroups to the totals of users whose records of them have not changed: an answer for each question.
-    /// Without one, these users have to be read one by one.
+    /// The contributions of supergroups to the totals of users whose records of them have not changed: an answer for each
+    /// question. Without one, these users have to be read one by one.
     pub(crate) async fn contributions(
         &self,
         app: &AppId,
@@ -114,8 +114,8 @@ impl Reader {
         contributions.collect()
     }
 
-    /// Reads users that are watched, each with or without rooms, and which supergroups each is in; and has the next change of each
-    /// of them told. Such a call is no read that a caller waits for: it takes no place among these.
+    /// Reads users that are watched, each with or without rooms, and which supergroups each is in; and has the next change of
+    /// each of them told. Such a call is no read that a caller waits for: it takes no place among these.
     pub(crate) async fn watch(
         &self,
         app: &AppId,
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(contributions(vec![text("MANY")]), None);
         let of_room = ["supergroup", "1", "", "", "5", "", "", "7"].map(text);
         let of_user = ["3", "1", "4"].map(text);
-        let contribution = Contribution::new('j', CountPref::default(), 3, 1);
+        let contribution = Contribution::new('j', CountPref::default(), 3, 1).by(4);
         assert_eq!(
             contributions([&of_room[..], &of_user].concat()),
             Some(vec![contribution])

@@ -175,10 +175,11 @@ impl SupergroupAnswer {
         record: &Supergroup,
         counted: SupergroupCount,
     ) -> Contribution {
-        match self.active {
+        let contribution = match self.active {
             true => Contribution::new(record.state, record.count, counted.unread, counted.mentions),
             false => Contribution::default(),
-        }
+        };
+        contribution.by(counted.read)
     }
 
     pub(super) fn custom_type(&self) -> Option<String> {
@@ -192,6 +193,8 @@ pub(crate) struct Contribution {
     messages: u64,
     mentions: u64,
     invitations: u64,
+    /// The read position by which it was worked out, if there is one.
+    read: Option<i64>,
 }
 
 impl Contribution {
@@ -202,7 +205,22 @@ impl Contribution {
             messages: counted(count.counts_messages(), unread),
             mentions: counted(count.counts_mentions(), mentions),
             invitations: u64::from(state == 'i'),
+            read: None,
         }
+    }
+
+    /// Worked out by this read position.
+    pub(crate) fn by(self, read: i64) -> Self {
+        let read = Some(read);
+        Self { read, ..self }
+    }
+
+    /// Whether it was worked out by a lower read position than the one before it, by the same record. The room knew then of a
+    /// read that had not come to the user's slot yet, and now it has come there: the record is out of date.
+    pub(crate) fn goes_back(self, before: Self) -> bool {
+        self.read
+            .zip(before.read)
+            .is_some_and(|(read, before)| read < before)
     }
 
     pub(crate) fn add_to(self, totals: &mut Totals) -> Result<()> {
