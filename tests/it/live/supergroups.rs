@@ -76,7 +76,7 @@ async fn settled(redis: &RedisServer) {
         }
         let (quiet, is_read) = (last.1.elapsed(), now > 0);
         async move {
-            match is_read && quiet > Duration::from_millis(1_500) {
+            match is_read && quiet > Duration::from_secs(2) {
                 true => Ok(()),
                 false => Err(format!("{now} reads, the last {quiet:?} ago")),
             }
