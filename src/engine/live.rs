@@ -1,27 +1,35 @@
-//! Users whose counts are watched: what a stream shows of them is the newest that was read, and whatever changes them has them read
-//! again. Nothing is queued for a stream but the names of the users that have changed, so memory is bounded by who is watched.
+//! Users whose counts are watched: what a stream shows of them is the newest that was read, and whatever changes them has them
+//! read again. Nothing is queued for a stream but the names of the users that have changed, so memory is bounded by who is
+//! watched.
 //!
-//! A change is noticed in two ways. The script that makes it says so on the user's channel ([`crate::connection`]), if the mark of
-//! the watched is set in the user's slot (`lua/user_watch.lua` sets it with each read). And whatever has not been read for a while
-//! is read again: so what was not heard, because a connection broke, a server died or a slot moved, is seen within
+//! A change is noticed in two ways. The script that makes it says so on the user's channel ([`crate::connection`]), if the mark
+//! of the watched is set in the user's slot (`lua/user_watch.lua` sets it with each read). And whatever has not been read for a
+//! while is read again: so what was not heard, because a connection broke, a server died or a slot moved, is seen within
 //! [`LATEST`] all the same. A channel is subscribed first, then the mark is set, then the counts are read: in this order nothing
 //! falls between.
 //!
 //! A message to a supergroup changes nobody's slot. So a pod also hears of the supergroups that its watched users are in, in the
-//! same way. It asks the room what it now adds to the totals of all of them, by their records of the room that it read last: whatever
-//! changes such a record is told of on the user's own channel. The pod reads a user as a whole
-//! if a stream watches the user with rooms, or if the user was read just before.
+//! same way. It asks the room for its contribution to the totals of all of them, by their records of the room that it read last:
+//! whatever changes such a record is told of on the user's own channel. The pod reads a user as a whole if a stream watches the
+//! user with rooms.
 //!
-//! - `rooms`: the supergroups of watched users.
+//! Of these locks whoever holds one takes only those that stand after it: the streams of the pod, a user's rooms, the supergroups
+//! of the app, the users of the app, a user's state, a stream's mailbox; and last the subscriptions' own. Nobody holds another
+//! one while looking up who is due.
+//!
+//! - `rooms`: the supergroups of watched users. `look`: what they are asked when they have changed.
 //! - `watched`: one watched user.
 //! - `watcher`: one stream. `mailbox`: what it is told by others.
+//! - `by_time`: what waits for its time.
 
+mod by_time;
+mod look;
 mod mailbox;
 mod rooms;
 mod watched;
 mod watcher;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -29,14 +37,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::by_time::ByTime;
 use self::mailbox::Mailbox;
-use self::rooms::{Due, Rooms};
+use self::rooms::Rooms;
 use self::watched::Watched;
 use crate::config::LiveConfig;
 use crate::connection::{Listener, Redis, Subscriptions};
 use crate::engine::onlookers::Onlookers;
-use crate::engine::read::{Followed, Reader, SharesAsked};
-use crate::keys::{self, ONLOOKERS, Owner, encode};
+use crate::engine::read::{Followed, Reader};
+use crate::keys::{self, ONLOOKERS, Owner};
 use crate::names::AppId;
 use crate::telemetry::metrics::Metrics;
 
@@ -55,8 +64,6 @@ const SWEEP: Duration = Duration::from_millis(250);
 const SECOND: Duration = Duration::from_secs(1);
 /// How many users are read at once.
 const BATCH: usize = 128;
-/// Of how many users a supergroup is asked at once: so many take its node a millisecond or two.
-const USERS_AT_ONCE: usize = 250;
 
 /// Why there is no further stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,14 +133,7 @@ impl Live {
             ..
         } = *config;
         let apps = apps.into_iter().map(|app| {
-            let watching = Watching {
-                app: app.clone(),
-                users: Mutex::default(),
-                rooms: Rooms::default(),
-                due: Mutex::default(),
-                wake: Notify::new(),
-                streams: AtomicUsize::new(0),
-            };
+            let watching = Watching::new(app.clone());
             (app, Arc::new(watching))
         });
         // Calls that are no streams keep their part of the connections.
@@ -246,85 +246,26 @@ impl Hub {
         }
     }
 
-    /// Looks at the supergroups that have changed: asks Redis to tell the next change of each, and works out what each adds to the
-    /// totals of the users in it.
-    async fn read_rooms(&self, watching: &Watching) {
-        let now = Instant::now();
-        loop {
-            // Each is taken once: its time comes again later than now.
-            let due = watching.rooms.take_due(now, BATCH);
-            let names: Vec<_> = due.iter().map(|due| due.room.clone()).collect();
-            if names.is_empty() {
-                return;
-            }
-            if let Err(error) = self.reader.watch_rooms(&watching.app, &names).await {
-                self.reader.complain(&error);
-                watching.rooms.again(&due, now + RETRY);
-                return;
-            }
-            self.recount(watching, &due).await;
-        }
-    }
-
-    /// Asks each of these supergroups what it adds to the totals of its users: one question for many users. Users whom the answer
-    /// does not serve become due, and are read as a whole.
-    async fn recount(&self, watching: &Watching, due: &[Due]) {
-        let (mut asked, mut begun) = (Vec::new(), Vec::new());
-        for one in due {
-            for users in one.users.chunks(USERS_AT_ONCE) {
-                let (mut question, mut reads) = (Vec::new(), Vec::new());
-                for watched in users {
-                    match watched.begin_recount(&one.room, self.window) {
-                        Some((number, record)) => {
-                            question.push((encode(watched.user.as_str()), record));
-                            reads.push((watched, number));
-                        }
-                        None => watching.enqueue(watched),
-                    }
-                }
-                if !question.is_empty() {
-                    asked.push(SharesAsked {
-                        room: one.room.clone(),
-                        users: question,
-                    });
-                    begun.push(reads);
-                }
-            }
-        }
-        for (asked, begun) in asked.chunks(BATCH).zip(begun.chunks(BATCH)) {
-            let answers = self.reader.shares(&watching.app, asked).await;
-            for ((one, reads), shares) in asked.iter().zip(begun).zip(answers) {
-                let mut shares = shares.into_iter().flatten();
-                for (watched, number) in reads {
-                    let share = shares.next().ok_or(());
-                    let shown =
-                        share.and_then(|share| watched.recounted(&one.room, *number, share));
-                    if shown.is_err() {
-                        watching.enqueue(watched);
-                    }
-                }
-            }
-        }
-    }
-
     /// Reads an app's watched users, when they have changed and from time to time: each as soon as it has changed, but once in a
     /// window at most. Supergroups are looked at once in a window.
     async fn run(self: Arc<Self>, watching: Arc<Watching>) {
         let mut swept = Instant::now();
-        // Who has changed so soon after the last read that the next one has to wait, by the time of that.
-        let mut waiting: BTreeMap<(Instant, u64), Arc<Watched>> = BTreeMap::new();
-        let mut last_number = 0_u64;
+        // Who has changed within a window, and is read when it is over.
+        let mut waiting = ByTime::default();
+        // Who is shown then what supergroups have added within a window.
+        let mut later = ByTime::default();
         let mut rooms_at = swept;
         loop {
             let is_idle = lock(&watching.users).is_empty();
+            let rooms = watching.rooms.next().map(|at| at.max(rooms_at));
+            let next = [waiting.next(), later.next(), rooms];
+            let next = next.into_iter().flatten().min();
             let wake = watching.wake.notified();
-            match is_idle && waiting.is_empty() {
+            match is_idle && next.is_none() {
                 true => wake.await,
                 false => {
-                    let first = waiting.keys().next().map(|(at, _)| *at);
-                    let rooms = watching.rooms.any_due().then_some(rooms_at);
-                    let next = [first, rooms].into_iter().flatten();
-                    let next = next.fold(swept + SWEEP, Instant::min);
+                    let swept = swept + SWEEP;
+                    let next = next.map_or(swept, |next| next.min(swept));
                     drop(tokio::time::timeout_at(next, wake).await);
                 }
             }
@@ -333,25 +274,22 @@ impl Hub {
                 swept = now;
                 watching.sweep(now);
             }
-            if rooms_at <= now && watching.rooms.any_due() {
+            if rooms_at <= now && watching.rooms.next().is_some_and(|at| at <= now) {
                 rooms_at = now + self.window;
-                self.read_rooms(&watching).await;
+                self.look_at_rooms(&watching, &mut later, now).await;
             }
+            self.show_later(&watching, &mut later, now);
             let mut ready = Vec::new();
-            for watched in std::mem::take(&mut *lock(&watching.due)) {
-                let at = watched.may_be_read_at(self.window, now);
+            let due = std::mem::take(&mut *lock(&watching.due));
+            for watched in due {
+                let at = watched.may_be_read_at(now);
                 if at <= now {
                     ready.push(watched);
                 } else {
-                    last_number += 1;
-                    waiting.insert((at, last_number), watched);
+                    waiting.add(at, watched);
                 }
             }
-            while let Some(first) = waiting.first_entry()
-                && first.key().0 <= now
-            {
-                ready.push(first.remove());
-            }
+            ready.extend(std::iter::from_fn(|| waiting.take(now)));
             // Nobody may watch a user any more.
             ready.retain(|watched| watched.streams() > 0);
             for batch in ready.chunks(BATCH) {
@@ -361,7 +299,8 @@ impl Hub {
     }
 
     async fn read(&self, watching: &Watching, batch: &[Arc<Watched>]) {
-        let begun: Vec<_> = batch.iter().map(|watched| watched.begin_read()).collect();
+        let begun = batch.iter().map(|watched| watched.begin_read(self.window));
+        let begun: Vec<_> = begun.collect();
         let users: Vec<_> = batch
             .iter()
             .zip(&begun)
@@ -372,7 +311,7 @@ impl Hub {
             Err(error) => {
                 self.reader.complain(&error);
                 for watched in batch {
-                    watched.read_at(Instant::now() + RETRY);
+                    watched.could_not_be_read(Instant::now() + RETRY);
                 }
                 return;
             }
@@ -386,13 +325,13 @@ impl Hub {
                             EARLIEST + (LATEST - EARLIEST).mul_f64(rand::random_range(0.0..1.0))
                         }
                     };
-                    watched.read_at(Instant::now() + pause);
+                    watched.was_read(Instant::now() + pause);
                     watched.shows(number, shown);
                     self.follow(watching, watched, supergroups);
                 }
                 Err(error) => {
                     self.reader.complain(&error);
-                    watched.read_at(Instant::now() + RETRY);
+                    watched.could_not_be_read(Instant::now() + RETRY);
                 }
             }
         }
@@ -403,7 +342,7 @@ impl Hub {
         let Some(subscriptions) = self.subscriptions.get() else {
             return;
         };
-        let is_watched = || lock(&watching.users).contains_key(&watched.channel);
+        let is_watched = || watching.watches(watched);
         // What has changed in a room between the read and now was told to the others in it.
         if watching.rooms.follow(
             &watching.app,
@@ -448,6 +387,24 @@ impl Hub {
 }
 
 impl Watching {
+    fn new(app: AppId) -> Self {
+        Self {
+            app,
+            users: Mutex::default(),
+            rooms: Rooms::default(),
+            due: Mutex::default(),
+            wake: Notify::new(),
+            streams: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether a stream watches the user, as this one: who was watched before and is watched again is another one.
+    fn watches(&self, watched: &Arc<Watched>) -> bool {
+        let users = lock(&self.users);
+        let one = users.get(&watched.channel);
+        one.is_some_and(|one| Arc::ptr_eq(one, watched))
+    }
+
     /// Has a user read, once, however often this is called before it is.
     fn enqueue(&self, watched: &Arc<Watched>) {
         if watched.becomes_due() {
@@ -466,5 +423,22 @@ impl Watching {
         for watched in old {
             self.enqueue(&watched);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::UserId;
+
+    #[test]
+    fn a_user_who_was_watched_before_is_not_the_one_who_is_watched() {
+        let watching = Watching::new(AppId::parse("a".to_owned()).unwrap());
+        let user = UserId::parse("u".to_owned()).unwrap();
+        let [before, now] =
+            [(); 2].map(|()| Arc::new(Watched::new(user.clone(), Arc::from("channel"))));
+        assert!(!watching.watches(&before));
+        lock(&watching.users).insert(Arc::clone(&now.channel), Arc::clone(&now));
+        assert!(watching.watches(&now) && !watching.watches(&before));
     }
 }

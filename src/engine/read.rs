@@ -29,8 +29,8 @@ use crate::error::{Error, Result};
 use crate::quota::Limit;
 
 pub(crate) use concerned::{Concern, ConcernedTotals, MOST_CONCERNED};
-pub(crate) use live::{Followed, SharesAsked, Shown};
-pub(crate) use supergroup::{Supergroup, SupergroupShare};
+pub(crate) use live::{Followed, Shown, SupergroupQuestion};
+pub(crate) use supergroup::{Contribution, Supergroup};
 pub(crate) use user::RoomRows;
 
 /// How long a call waits for its charge if the limit may be on another node than the user's slot.

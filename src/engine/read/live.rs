@@ -7,7 +7,7 @@ use redis::Value;
 
 use super::Reader;
 use super::fields::{ALL_FAMILIES, PLAIN_KINDS, field};
-use super::supergroup::{Supergroup, SupergroupAnswer, SupergroupShare, unread_item};
+use super::supergroup::{Contribution, Supergroup, SupergroupReply, unread_item};
 use super::user::RoomRows;
 use crate::connection::Item;
 use crate::counts::{RoomUnread, Totals};
@@ -28,16 +28,16 @@ pub(crate) struct Shown {
     pub rooms: Option<Vec<RoomUnread>>,
 }
 
-/// A supergroup that a watched user is in: the user's record of it, and what the room adds to the totals that were read.
+/// A supergroup that a watched user is in: the user's record of it, and its contribution to the totals.
 #[derive(Debug, Clone)]
 pub(crate) struct Followed {
     pub(crate) record: Arc<Supergroup>,
-    pub(crate) share: SupergroupShare,
+    pub(crate) contribution: Contribution,
 }
 
-/// A supergroup, and users of whom it is asked what it adds to their totals, with their records of it.
+/// A supergroup, and the users to whose totals it is asked for its contributions, with their records of it.
 #[derive(Debug)]
-pub(crate) struct SharesAsked {
+pub(crate) struct SupergroupQuestion {
     pub(crate) room: Enc,
     pub(crate) users: Vec<(Enc, Arc<Supergroup>)>,
 }
@@ -56,22 +56,35 @@ impl Reader {
         self.redis.send_each(&items).await.map(drop)
     }
 
-    /// Has the next change of each of these supergroups told.
-    pub(crate) async fn watch_rooms(&self, app: &AppId, rooms: &[Enc]) -> Result<()> {
+    /// Has the next change of each of these supergroups told. Answers of each whether it will be.
+    pub(crate) async fn watch_rooms(&self, app: &AppId, rooms: &[Enc]) -> Vec<bool> {
         let items: Vec<Item> = rooms
             .iter()
             .map(|room| Item::Script(scripts::ROOM_WATCH.call(&[RoomKeys::new(app, room).meta()])))
             .collect();
-        self.redis.send_each(&items).await.map(drop)
+        let answers = match self.redis.send_each(&items).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.complain(&error);
+                return vec![false; rooms.len()];
+            }
+        };
+        let is_told = answers.into_iter().zip(rooms).map(|(answer, room)| {
+            let answer = self
+                .faults
+                .at_key(answer, || RoomKeys::new(app, room).meta());
+            answer.map_err(|error| self.complain(&error)).is_ok()
+        });
+        is_told.collect()
     }
 
-    /// What supergroups add now to the totals of users whose records of them have not changed: an answer for each question. Without
-    /// one, these users have to be read one by one.
-    pub(crate) async fn shares(
+    /// The contributions of supergroups to the totals of users whose records of them have not changed: an answer for each
+    /// question. Without one, these users have to be read one by one.
+    pub(crate) async fn contributions(
         &self,
         app: &AppId,
-        asked: &[SharesAsked],
-    ) -> Vec<Option<Vec<SupergroupShare>>> {
+        asked: &[SupergroupQuestion],
+    ) -> Vec<Option<Vec<Contribution>>> {
         let items = asked.iter().map(|one| {
             let users = one.users.iter();
             unread_item(
@@ -88,21 +101,21 @@ impl Reader {
                 return vec![None; asked.len()];
             }
         };
-        let shares = asked.iter().zip(answers).map(|(one, answer)| {
-            let shares = answer.and_then(|answer| shares_of(answer, &one.users));
-            let shares = self
+        let contributions = asked.iter().zip(answers).map(|(one, answer)| {
+            let contributions = answer.and_then(|answer| contributions_of(answer, &one.users));
+            let contributions = self
                 .faults
-                .at_key(shares, || RoomKeys::new(app, &one.room).meta());
-            shares.unwrap_or_else(|error| {
+                .at_key(contributions, || RoomKeys::new(app, &one.room).meta());
+            contributions.unwrap_or_else(|error| {
                 self.complain(&error);
                 None
             })
         });
-        shares.collect()
+        contributions.collect()
     }
 
-    /// Reads users that are watched, each with or without rooms, and which supergroups each is in; and has the next change of each of
-    /// them told. Such a call is no read that a caller waits for: it takes no place among these.
+    /// Reads users that are watched, each with or without rooms, and which supergroups each is in; and has the next change of
+    /// each of them told. Such a call is no read that a caller waits for: it takes no place among these.
     pub(crate) async fn watch(
         &self,
         app: &AppId,
@@ -161,10 +174,12 @@ impl Reader {
             return Ok((shown, Vec::new()));
         }
         let supergroups = std::mem::take(&mut overview.supergroups);
-        let supergroups = supergroups.into_iter().map(|(record, share)| Followed {
-            record: Arc::new(record),
-            share,
-        });
+        let supergroups = supergroups
+            .into_iter()
+            .map(|(record, contribution)| Followed {
+                record: Arc::new(record),
+                contribution,
+            });
         let supergroups = supergroups.collect();
         let totals = self
             .faults
@@ -185,20 +200,22 @@ impl Reader {
     }
 }
 
-fn shares_of(
+fn contributions_of(
     answer: Value,
     users: &[(Enc, Arc<Supergroup>)],
-) -> Result<Option<Vec<SupergroupShare>>> {
-    let Some(mut answer) = SupergroupAnswer::parse(answer)? else {
-        return Ok(None);
+) -> Result<Option<Vec<Contribution>>> {
+    let mut answer = match SupergroupReply::parse(answer)? {
+        SupergroupReply::Counts(answer) => answer,
+        SupergroupReply::Gone => return Ok(Some(vec![Contribution::default(); users.len()])),
+        SupergroupReply::Busy => return Ok(None),
     };
-    let mut shares = Vec::with_capacity(users.len());
+    let mut contributions = Vec::with_capacity(users.len());
     for (_, record) in users {
         let counted = answer.user()?;
-        let share = counted.map(|counted| answer.share(record, counted));
-        shares.push(share.unwrap_or_default());
+        let contribution = counted.map(|counted| answer.contribution(record, counted));
+        contributions.push(contribution.unwrap_or_default());
     }
-    Ok(Some(shares))
+    Ok(Some(contributions))
 }
 
 fn watch_item(app: &AppId, user: &UserId, rooms: bool) -> Item {
@@ -212,4 +229,38 @@ fn watch_item(app: &AppId, user: &UserId, rooms: bool) -> Item {
         }
     }
     Item::Script(call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counts::CountPref;
+
+    #[test]
+    fn a_room_that_is_gone_adds_nothing_and_a_busy_one_has_its_users_read() {
+        let record = Supergroup {
+            room: encode("r"),
+            state: 'j',
+            epoch: 1,
+            read: "0".to_owned(),
+            holes: String::new(),
+            mentions: String::new(),
+            unset: String::new(),
+            reset: None,
+            count: CountPref::default(),
+        };
+        let users = [(encode("u"), Arc::new(record))];
+        let text = |text: &str| Value::BulkString(text.into());
+        let contributions = |answer| contributions_of(Value::Array(answer), &users).unwrap();
+        assert_eq!(contributions(vec![]), Some(vec![Contribution::default()]));
+        assert_eq!(contributions(vec![text("MANY")]), None);
+        let of_room = ["supergroup", "1", "", "", "5", "", "", "7"].map(text);
+        let of_user = ["3", "1", "4"].map(text);
+        let contribution = Contribution::new('j', CountPref::default(), 3, 1).by(4);
+        assert_eq!(
+            contributions([&of_room[..], &of_user].concat()),
+            Some(vec![contribution])
+        );
+        assert!(contributions_of(Value::Array(of_room.into()), &users).is_err());
+    }
 }

@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::Reader;
 use super::fields::{ALL_FAMILIES, FAMILIES, PLAIN_KINDS, field, suffixes};
-use super::supergroup::{Supergroup, SupergroupAnswer, SupergroupShare};
+use super::supergroup::{Contribution, Supergroup, SupergroupReply};
 use crate::connection::Item;
 use crate::counts::number::{add, count};
 use crate::counts::record::RoomRecord;
@@ -82,7 +82,7 @@ pub(super) struct Overview {
     pub(super) refs: Vec<String>,
     pub(super) records: Vec<CountedRoom>,
     /// The user's records of the supergroups among them, and what each adds to totals.
-    pub(super) supergroups: Vec<(Supergroup, SupergroupShare)>,
+    pub(super) supergroups: Vec<(Supergroup, Contribution)>,
 }
 
 impl Overview {
@@ -132,7 +132,7 @@ impl Overview {
         for record in self.active_supergroups() {
             let named = record.custom_type.as_deref();
             if types.is_none_or(|types| types.iter().any(|t| named == Some(t.as_str()))) {
-                SupergroupShare::new(record.state, record.count, record.unread, record.mentions)
+                Contribution::new(record.state, record.count, record.unread, record.mentions)
                     .add_to(&mut totals)?;
             }
         }
@@ -259,7 +259,7 @@ impl Reader {
             overview.records.push(CountedRoom::parse(room, &record)?);
         }
         for (supergroup, answer) in self.ask_supergroups(app, user, reply.list()?).await? {
-            let Some(mut answer) = SupergroupAnswer::parse(answer)? else {
+            let Some(mut answer) = SupergroupReply::of_one(answer)? else {
                 continue;
             };
             let Some(counted) = answer.user()? else {
@@ -279,8 +279,8 @@ impl Reader {
                 read: counted.read,
                 flags: None,
             });
-            let share = answer.share(&supergroup, counted);
-            overview.supergroups.push((supergroup, share));
+            let contribution = answer.contribution(&supergroup, counted);
+            overview.supergroups.push((supergroup, contribution));
         }
         Ok(overview)
     }

@@ -3,7 +3,7 @@
 use redis::Value;
 
 use super::Reader;
-use super::supergroup::{Supergroup, SupergroupAnswer};
+use super::supergroup::{Supergroup, SupergroupReply};
 use crate::connection::Item;
 use crate::counts::number::{parse, stamp};
 use crate::counts::record::{Reset, RoomRecord};
@@ -163,7 +163,7 @@ impl Reader {
             .into_iter()
             .zip(self.redis.send_all(&items).await?)
         {
-            let Some(mut answer) = SupergroupAnswer::parse(answer)? else {
+            let Some(mut answer) = SupergroupReply::of_one(answer)? else {
                 continue;
             };
             if let Some(counted) = answer.user()? {

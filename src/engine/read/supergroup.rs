@@ -48,6 +48,16 @@ impl Supergroup {
         })
     }
 
+    /// How many positions of marks it holds.
+    pub(crate) fn positions(&self) -> usize {
+        let lists = [&self.holes, &self.mentions, &self.unset];
+        let many = |list: &String| match list.is_empty() {
+            true => 0,
+            false => list.matches(',').count() + 1,
+        };
+        lists.into_iter().map(many).sum()
+    }
+
     /// The call that works out what is unread in the room for `user`.
     pub(crate) fn unread_item(&self, app: &AppId, user: &Enc) -> Item {
         unread_item(app, &self.room, [(user, self)])
@@ -84,6 +94,45 @@ pub(super) fn unread_item<'a>(
     Item::Script(call)
 }
 
+/// What a supergroup says when it is asked.
+pub(super) enum SupergroupReply {
+    Counts(SupergroupAnswer),
+    /// There is no such room.
+    Gone,
+    /// So many jobs are pending that it answers for one user at a time only.
+    Busy,
+}
+
+impl SupergroupReply {
+    pub(super) fn parse(reply: Value) -> Result<Self> {
+        let mut users = Reply::new(reply)?;
+        match users.len() {
+            0 => return Ok(Self::Gone),
+            1 if users.text()? == "MANY" => return Ok(Self::Busy),
+            _ => {}
+        }
+        Ok(Self::Counts(SupergroupAnswer {
+            kind: Kind::stored(&users.text()?)?,
+            active: users.text()? == "1",
+            custom_type: users.text()?,
+            tags: users.text()?,
+            created: i64::try_from(users.number()?).unwrap_or(0),
+            last: Last::read(&mut users)?,
+            head: users.number()?,
+            users,
+        }))
+    }
+
+    /// What it says of one user, for whom it always answers. `None`: there is no such room.
+    pub(super) fn of_one(reply: Value) -> Result<Option<SupergroupAnswer>> {
+        match Self::parse(reply)? {
+            Self::Counts(answer) => Ok(Some(answer)),
+            Self::Gone => Ok(None),
+            Self::Busy => Err(unreadable()),
+        }
+    }
+}
+
 /// What a supergroup answers: of itself, then of each user.
 pub(super) struct SupergroupAnswer {
     pub(super) kind: Kind,
@@ -106,24 +155,6 @@ pub(super) struct SupergroupCount {
 }
 
 impl SupergroupAnswer {
-    /// `None`: there is no such room, or it does not answer for so many users at once.
-    pub(super) fn parse(answer: Value) -> Result<Option<Self>> {
-        let mut users = Reply::new(answer)?;
-        if users.len() < 2 {
-            return Ok(None);
-        }
-        Ok(Some(Self {
-            kind: Kind::stored(&users.text()?)?,
-            active: users.text()? == "1",
-            custom_type: users.text()?,
-            tags: users.text()?,
-            created: i64::try_from(users.number()?).unwrap_or(0),
-            last: Last::read(&mut users)?,
-            head: users.number()?,
-            users,
-        }))
-    }
-
     /// What the next user has. `None`: the room is gone for that user.
     pub(super) fn user(&mut self) -> Result<Option<SupergroupCount>> {
         let (unread, mentions) = (self.users.value()?, self.users.value()?);
@@ -139,13 +170,16 @@ impl SupergroupAnswer {
     }
 
     /// What the room adds to the totals of a user with this record.
-    pub(super) fn share(&self, record: &Supergroup, counted: SupergroupCount) -> SupergroupShare {
-        match self.active {
-            true => {
-                SupergroupShare::new(record.state, record.count, counted.unread, counted.mentions)
-            }
-            false => SupergroupShare::default(),
-        }
+    pub(super) fn contribution(
+        &self,
+        record: &Supergroup,
+        counted: SupergroupCount,
+    ) -> Contribution {
+        let contribution = match self.active {
+            true => Contribution::new(record.state, record.count, counted.unread, counted.mentions),
+            false => Contribution::default(),
+        };
+        contribution.by(counted.read)
     }
 
     pub(super) fn custom_type(&self) -> Option<String> {
@@ -155,21 +189,38 @@ impl SupergroupAnswer {
 
 /// What a supergroup adds to its user's totals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct SupergroupShare {
+pub(crate) struct Contribution {
     messages: u64,
     mentions: u64,
     invitations: u64,
+    /// The read position by which it was worked out, if there is one.
+    read: Option<i64>,
 }
 
-impl SupergroupShare {
+impl Contribution {
     /// Of a room that is active.
-    pub(super) fn new(state: char, count: CountPref, unread: u64, mentions: u64) -> Self {
+    pub(crate) fn new(state: char, count: CountPref, unread: u64, mentions: u64) -> Self {
         let counted = |counts: bool, number: u64| if counts { number } else { 0 };
         Self {
             messages: counted(count.counts_messages(), unread),
             mentions: counted(count.counts_mentions(), mentions),
             invitations: u64::from(state == 'i'),
+            read: None,
         }
+    }
+
+    /// Worked out by this read position.
+    pub(crate) fn by(self, read: i64) -> Self {
+        let read = Some(read);
+        Self { read, ..self }
+    }
+
+    /// Whether it was worked out by a lower read position than the one before it, by the same record. The room knew then of a
+    /// read that had not come to the user's slot yet, and now it has come there: the record is out of date.
+    pub(crate) fn goes_back(self, before: Self) -> bool {
+        self.read
+            .zip(before.read)
+            .is_some_and(|(read, before)| read < before)
     }
 
     pub(crate) fn add_to(self, totals: &mut Totals) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::counts::number::{Stored, parse, unreadable};
 use crate::counts::room::{Last, millis};
 use crate::counts::{Kind, LastMessage, Pref, RoomEntry};
 use crate::engine::read::details::read_shown;
-use crate::engine::read::supergroup::{Supergroup, SupergroupAnswer};
+use crate::engine::read::supergroup::{Supergroup, SupergroupReply};
 use crate::engine::reply::{Reply, maybe_text, stored};
 use crate::error::{Error, Result};
 use crate::keys::{Enc, decode};
@@ -30,7 +30,7 @@ impl CountedSupergroup {
         if supergroup.state != 'j' {
             return Ok(None);
         }
-        let Some(mut answer) = SupergroupAnswer::parse(answer)?.filter(|answer| answer.active)
+        let Some(mut answer) = SupergroupReply::of_one(answer)?.filter(|answer| answer.active)
         else {
             return Ok(None);
         };
