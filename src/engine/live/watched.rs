@@ -314,7 +314,7 @@ mod tests {
             let name = room.followed.record.room.as_str().to_owned();
             watched.rooms().insert(name, room);
         }
-        assert_eq!(watched.join(1, Arc::clone(&mailbox), 1, false), 1);
+        assert_eq!(watched.join(1, Arc::clone(&mailbox), 1, false, false), 1);
         let (number, _) = watched.begin_read(WINDOW);
         watched.was_read(Instant::now());
         watched.shows(number, Shown::default());
@@ -346,7 +346,7 @@ mod tests {
         let begun = Instant::now();
         let later = watched.show_recounted(late, WINDOW, begun).unwrap();
         let other = Arc::<Mailbox>::default();
-        let since = watched.join(2, Arc::clone(&other), 1, false);
+        let since = watched.join(2, Arc::clone(&other), 1, false, false);
         assert!(late < since && asks(&watched, "x").is_none());
         // The read that was to be its first one fails: supergroups still say nothing of the rest.
         watched.becomes_due();
