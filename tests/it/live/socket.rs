@@ -255,6 +255,11 @@ async fn who_comes_again_at_once_with_an_expired_token_is_held_up() {
     socket.say(&json!({"token": expired})).await;
     socket.send(8, &1000_u16.to_be_bytes()).await;
     assert_eq!(socket.next().await.unwrap_err().code, 1000);
+    // Who says what is no frame is held up as well, and not looked at again and again.
+    let mut socket = WebSocket::open(&app, &query, "").await.unwrap();
+    socket.next().await.unwrap();
+    socket.send_raw(&[0x81, 0]).await;
+    assert_eq!(socket.next().await.unwrap_err().code, 4401);
 }
 
 #[tokio::test]

@@ -228,7 +228,7 @@ pub(super) async fn asked(
     Ok(asked)
 }
 
-/// Names of users, each once, with their stamps.
+/// Names of users, with their stamps.
 pub(super) fn users(
     named: Vec<String>,
     stamps: &mut HashMap<String, String>,

@@ -37,6 +37,8 @@ pub(super) struct Socket {
     index: usize,
     user: Option<Arc<UserId>>,
     in_a_row: usize,
+    /// What came last is no message, and what follows it can't be read.
+    is_broken: bool,
 }
 
 /// What the client wants.
@@ -76,11 +78,15 @@ impl Socket {
             index,
             user,
             in_a_row: 0,
+            is_broken: false,
         })
     }
 
     /// The next that the client wants.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Wish> {
+        if self.is_broken {
+            return Poll::Pending;
+        }
         loop {
             match self.codec.decode(&mut self.input) {
                 Ok(Some(frame)) => {
@@ -98,9 +104,13 @@ impl Socket {
                 // The codec looks at a frame's length when it has the whole frame.
                 Ok(None) if self.input.len() <= MAX_MESSAGE + MAX_HEAD => {}
                 Ok(None) | Err(ProtocolError::Overflow) => {
+                    self.is_broken = true;
                     return Poll::Ready(Wish::Bad(CloseCode::Size, "the message is too long"));
                 }
-                Err(_) => return Poll::Ready(Wish::Bad(CloseCode::Protocol, "no WebSocket frame")),
+                Err(_) => {
+                    self.is_broken = true;
+                    return Poll::Ready(Wish::Bad(CloseCode::Protocol, "no WebSocket frame"));
+                }
             }
             self.in_a_row = 0;
             match Pin::new(&mut self.payload).poll_next(cx) {
