@@ -91,14 +91,15 @@ local function set_of(list)
 end
 
 -- Whom the edit mentions who was not mentioned before, and whom it no longer mentions; whom the job is for; and whether the
--- supergroup counts the message as a mention of everybody from now on (nil: as before). `Act::Edit` in src/counts/room.rs says what
--- the two lists mean.
+-- supergroup counts the message as a mention of everybody from now on (nil: as before). What the two lists mean say `Act::Edit` in
+-- src/counts/room.rs and `Named` beside it.
 local on, off, audience, by_room = {}, {}, 'some', nil
 -- What a counts.set has made of a mention is known only with whom the message mentioned.
 local keeps = m[19] and not unknown
 
--- One version of the message mentions these users by name, the other one everybody, whom the supergroup counts by itself. For those
--- of them who have had a reset, what a counts.set has made of their mention stays; for all others who have had one it is forgotten.
+-- One version of the message mentions these users by name, the other one everybody, whom the supergroup counts by itself. Where
+-- members have had a reset, the job becomes one for them: for those whom the list names, what a counts.set has made of their
+-- mention stays; for all others it is forgotten.
 local function by_name(list)
   if keeps then audience = 'reset' end
   return joined_of(members, m[7], list, {}, keeps and '+')
@@ -106,7 +107,7 @@ end
 
 -- The same users, each with a sign that nothing changes for them.
 local function as_before(users)
-  for i, user in ipairs(users) do users[i] = '=' .. user end
+  for i, user in ipairs(users) do users[i] = '!' .. user end
   return users
 end
 

@@ -113,9 +113,10 @@ for i = 1, #all, 2 do
   elseif what == 'e' then
     local on, off = string.match(act, '^%d+|([^|]*)|([^|]*)$')
     must(on, 'a job')
-    -- Before a user may stand a sign; * may stand beside users.
+    -- Before a user may stand a sign; * may stand beside users: everybody of the audience.
     for _, list in ipairs({on, off}) do
-      concerns = concerns or is_in((string.gsub(list, '[+=]', ''))) or string.find(',' .. list .. ',', ',*,', 1, true)
+      local has_all = string.find(',' .. list .. ',', ',*,', 1, true) and (audience ~= 'reset' or reset ~= '')
+      concerns = concerns or has_all or string.find(',' .. string.gsub(list, '[+!]', '') .. ',', ',' .. user .. ',', 1, true)
     end
   elseif what == 'r' or what == 'c' or what == 'b' then
     concerns = audience == 'all' or is_in(names)

@@ -8,8 +8,8 @@
 --   which each counts, recalled or not, or 0, 9 positions that are no mentions of the user, although the room counts them as
 --   mentions of everybody (comma list)
 -- Reply: {kind, status, type, tags, created, last_at, last_time (these two '' without a message), head, then three per user: unread,
---   mentions, read position; each '' if the room is gone for that user}, or {} if there is no room, or {'MANY'} more than one user is
---   asked for, and more than 64 jobs are pending, or so long ones that the search would take long; or the error UNREADABLE
+--   mentions, read position; each '' if the room is gone for that user}, or {} if there is no room, or {'MANY'} if more than one user
+--   is asked for, and more than 64 jobs are pending or all of them together are long; or the error UNREADABLE
 local meta, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local m = redis.call('HMGET', meta, 'born', 'head', 'kind', 'status', 'type', 'tags', 'created', 'last_at', 'last_time', 'late')
@@ -35,18 +35,18 @@ if open > 0 and open <= 5000 then
       edits[#edits + 1] = {stamp = tonumber(all[i]), audience = audience, at = at, on = ',' .. on .. ',', off = ',' .. off .. ','}
     end
   end
-  -- The jobs are searched for each user.
-  if bytes * #ARGV > 9000000 and #ARGV > 9 then return {'MANY'} end
+  -- The jobs are searched for each user: in three megabytes for ten milliseconds or so.
+  if bytes * #ARGV > 9 * 3000000 and #ARGV > 9 then return {'MANY'} end
   table.sort(edits, function(one, two) return one.stamp < two.stamp end)
 
-  -- What an edit says of a user: whether the user is in the list `on`, and + if the message mentioned the user before as well, or *
-  -- if the supergroup counts it from now on; or nil.
+  -- What an edit says of a user; nil: nothing. Whether the user is in the list `on`; and the sign: + if the message mentioned the
+  -- user before as well, * if the supergroup counts the mention from now on, else an empty text.
   local function said(edit, user, is_reset)
-    for _, sign in ipairs({'', '+', '='}) do
+    for _, sign in ipairs({'', '+', '!'}) do
       local name = ',' .. sign .. user .. ','
       local is_on = string.find(edit.on, name, 1, true)
       if is_on or string.find(edit.off, name, 1, true) then
-        if sign == '=' then return nil end
+        if sign == '!' then return nil end
         return is_on ~= nil, sign
       end
     end

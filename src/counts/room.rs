@@ -183,9 +183,11 @@ pub(crate) enum Act {
     /// An edit changes whom a message mentions.
     Edit {
         at: u64,
-        /// Whom the message mentions that it did not mention before; of a supergroup also whom it still mentions, now by name.
+        /// Whom the message mentions that it did not mention before, users or everybody; of a supergroup also whom it still
+        /// mentions, now by name. Where `off` is everybody, also those for whom nothing changes.
         on: Named,
-        /// Whom it no longer mentions; of a supergroup also whom it still mentions, now by everybody.
+        /// Whom it no longer mentions; of a supergroup also whom it still mentions, now by everybody. Where `on` is everybody,
+        /// also those for whom nothing changes.
         off: Named,
     },
     Recall(u64),
@@ -509,9 +511,12 @@ mod tests {
             )
         );
         assert_eq!(
-            edit("99\nall\n\ne|4||=a,*"),
+            edit("99\nall\n\ne|4||!a,*"),
             (Named::default(), everybody(vec![user("a", Before::Same)]))
         );
+        // An id may have this character.
+        let (on, _) = edit("99\nsome\n=a\ne|4|=a|");
+        assert_eq!(on.users, [user("=a", Before::Other)]);
         assert!(Job::parse("17", "99\nall\n\ne|4|a").is_err());
         assert!(Job::parse("17", "99\nnobody").is_err());
         assert!(Job::parse("x", "99\nall").is_err());

@@ -8,10 +8,10 @@
 //! [`LATEST`] all the same. A channel is subscribed first, then the mark is set, then the counts are read: in this order nothing
 //! falls between.
 //!
-//! A message to a supergroup changes nobody's slot. So a pod also hears of the supergroups that its watched users are in, in the
-//! same way. It asks the room for its contribution to the totals of all of them, by their records of the room that it read last:
-//! whatever changes such a record is told of on the user's own channel. The pod reads a user as a whole if a stream watches the
-//! user with rooms.
+//! A message to a supergroup changes the slots only of its sender and of whom it names. So a pod also hears of the supergroups
+//! that its watched users are in, in the same way. It asks the room for its contribution to the totals of all of them, by their
+//! records of the room that it read last: whatever changes such a record is told of on the user's own channel. The pod reads a
+//! user as a whole if a stream watches the user with rooms.
 //!
 //! Of these locks whoever holds one takes only those that stand after it: the streams of the pod, a user's rooms, the supergroups
 //! of the app, the users of the app, a user's state, a stream's mailbox; and last the subscriptions' own. Nobody holds another
@@ -59,10 +59,10 @@ pub(super) const LATEST: Duration = Duration::from_secs(12);
 const YOUNG: Duration = Duration::from_secs(1);
 /// A read that has failed is made again after this time.
 const RETRY: Duration = Duration::from_millis(500);
-/// Between two looks for who has not been read for a while.
+/// Between two sweeps for who has not been read for a while.
 const SWEEP: Duration = Duration::from_millis(250);
 const SECOND: Duration = Duration::from_secs(1);
-/// How many users are read at once.
+/// How many users are read at once; also how many supergroups one look takes, and how many questions go together.
 const BATCH: usize = 128;
 
 /// Why there is no further stream.

@@ -29,7 +29,7 @@ pub(crate) enum Before {
 }
 
 impl Named {
-    /// A comma list of users, + before whom the message mentioned before, = before whom nothing changes for; and * for everybody.
+    /// A comma list of users, in which no `+`, `!` or `*` stands for itself: + before whom the message mentioned before, ! before whom nothing changes for; and * for everybody.
     pub(super) fn parse(list: &str) -> Self {
         let mut named = Self::default();
         for name in list.split(',').filter(|name| !name.is_empty()) {
@@ -39,7 +39,7 @@ impl Named {
                     continue;
                 }
                 Some(("+", name)) => (Before::Mentioned, name),
-                Some(("=", name)) => (Before::Same, name),
+                Some(("!", name)) => (Before::Same, name),
                 _ => (Before::Other, name),
             };
             let user = Enc::stored(name);

@@ -26,7 +26,7 @@ pub(super) enum Mentions {
     StillByEverybody,
     /// As before, in a supergroup: by name now, by everybody until then.
     StillByName,
-    /// A supergroup's message to everybody does so from now on.
+    /// A supergroup's message, which mentions everybody from now on, mentions the user so.
     ByEverybody,
     /// As before.
     Same,

@@ -85,18 +85,12 @@ impl Hub {
                 // Redis may be away: whoever else waits is not kept waiting.
                 return;
             }
-            self.recount(watching, &told, later, now).await;
+            self.recount(watching, &told, later).await;
         }
     }
 
     /// Has these supergroups asked. Users whom that does not serve become due, and are read as a whole.
-    async fn recount(
-        &self,
-        watching: &Watching,
-        due: &[Due],
-        later: &mut ByTime<Arc<Watched>>,
-        now: Instant,
-    ) {
+    async fn recount(&self, watching: &Watching, due: &[Due], later: &mut ByTime<Arc<Watched>>) {
         let mut questions = Questions::default();
         for one in due {
             for watched in &one.users {
@@ -110,11 +104,11 @@ impl Hub {
                 }
                 if questions.are_enough() {
                     let questions = std::mem::take(&mut questions);
-                    self.ask(watching, questions, later, now).await;
+                    self.ask(watching, questions, later).await;
                 }
             }
         }
-        self.ask(watching, questions, later, now).await;
+        self.ask(watching, questions, later).await;
     }
 
     async fn ask(
@@ -122,7 +116,6 @@ impl Hub {
         watching: &Watching,
         questions: Questions<'_>,
         later: &mut ByTime<Arc<Watched>>,
-        now: Instant,
     ) {
         let Questions { asked, reads, .. } = questions;
         let answers = self.reader.contributions(&watching.app, &asked).await;
@@ -137,7 +130,8 @@ impl Hub {
                 }
             }
         }
-        // Only now, so that what several rooms add is shown as one.
+        // Only now, so that what several rooms add is shown as one. The window begins when it is shown.
+        let now = Instant::now();
         for (watched, number) in reads.into_iter().flatten() {
             match watched.show_recounted(number, self.window, now) {
                 Ok(None) => {}

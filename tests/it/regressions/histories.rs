@@ -257,3 +257,27 @@ async fn a_read_by_peer_that_one_of_two_rooms_takes_is_applied() {
         assert_eq!(results[0]["status"], "applied", "{reset}");
     }
 }
+
+/// Ids may hold what base64 ends with.
+#[tokio::test]
+async fn an_edit_mentions_users_whose_ids_hold_an_equals_sign() {
+    let app = app();
+    for kind in ["group", "supergroup"] {
+        let users = ["=bo", "bo", "Ym8=", "Ym8=="];
+        let made = json!([
+            {"type": "room.updated", "room": "r", "kind": kind},
+            {"type": "member.joined", "room": "r", "users": users},
+            {"type": "message.sent", "room": "r", "id": kind, "sender": "a"},
+            {"type": "message.updated", "room": "r", "id": kind, "mentions": ["=bo", "Ym8="]},
+        ]);
+        let reply = app.events(&made, Wait::Applied).await;
+        assert_eq!(reply.body["applied"], 4, "{:?}", reply.body);
+        let replies = app.unread_many(&users).await;
+        for (user, mentions) in users.into_iter().zip([1, 0, 1, 0]) {
+            let found = &replies.body["users"][user]["mentions"]["total"];
+            assert_eq!(*found, mentions, "{kind} {user}");
+        }
+        let ended = json!({"type": "room.deleted", "room": "r"});
+        assert_eq!(app.events(&ended, Wait::Applied).await.status, 200);
+    }
+}
