@@ -403,9 +403,12 @@ async fn histories_agree_with_the_model_on_a_cluster_whose_clocks_differ_and_ste
     let found = pods.found_the_master();
     let fail_over = move || {
         let mut steps = locked(&stepping);
-        let masters: Vec<usize> = nodes.masters().collect();
-        let master = *masters.choose(&mut steps.rng).unwrap();
-        let (by, next) = (steps.length_between(MS, HOUR), nodes.replica_of(master));
+        let (master, next) = until("a master knows its replica", || {
+            let known = |master| Some((master, nodes.known_replica(master)?));
+            let known: Vec<_> = nodes.masters().filter_map(known).collect();
+            known.choose(&mut steps.rng).copied()
+        });
+        let by = steps.length_between(MS, HOUR);
         nodes.clocks[next].set(nodes.clocks[master].ahead() - by);
         let over = format!("over from node {master} to {next} at {}", in_words(-by));
         steps.done.push(over);

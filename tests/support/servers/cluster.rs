@@ -169,12 +169,15 @@ impl Cluster {
 
     /// Which node follows that master.
     pub fn replica_of(&self, master: usize) -> usize {
+        until("a master knows its replica", || self.known_replica(master))
+    }
+
+    /// Which node follows that master, as far as the master knows. After a step of its clock it may not hear of it for long.
+    pub fn known_replica(&self, master: usize) -> Option<usize> {
         let id = self.nodes[master].cli(&["CLUSTER", "MYID"]);
-        until("a master knows its replica", || {
-            let replicas = self.nodes[master].cli(&["CLUSTER", "REPLICAS", &id]);
-            let of = |node: &RedisServer| replicas.contains(&format!(":{}@", node.port));
-            self.nodes.iter().position(of)
-        })
+        let replicas = self.nodes[master].cli(&["CLUSTER", "REPLICAS", &id]);
+        let of = |node: &RedisServer| replicas.contains(&format!(":{}@", node.port));
+        self.nodes.iter().position(of)
     }
 
     /// The address as an operator has it: two nodes, and a user who may do everything.
