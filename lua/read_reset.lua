@@ -116,7 +116,7 @@ for i = 1, #all, 2 do
     -- Before a user may stand a sign; * may stand beside users: everybody of the audience.
     for _, list in ipairs({on, off}) do
       local has_all = string.find(',' .. list .. ',', ',*,', 1, true) and (audience ~= 'reset' or reset ~= '')
-      concerns = concerns or has_all or string.find(',' .. string.gsub(list, '[+!]', '') .. ',', ',' .. user .. ',', 1, true)
+      concerns = concerns or has_all or is_in((string.gsub(list, '[+!*]', '')))
     end
   elseif what == 'r' or what == 'c' or what == 'b' then
     concerns = audience == 'all' or is_in(names)

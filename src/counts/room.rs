@@ -522,7 +522,7 @@ mod tests {
         assert!(Job::parse("x", "99\nall").is_err());
     }
 
-    /// `tests/it/records.rs` holds the scripts to the same lines, so no side can know an audience or an act alone.
+    /// `tests/it/records/jobs.rs` holds the scripts to the same lines, so no side can know an audience or an act alone.
     #[test]
     fn golden_jobs_mean_what_the_file_says_and_hold_every_audience_and_act() {
         let (mut audiences, mut letters) = (BTreeSet::new(), BTreeSet::new());

@@ -10,10 +10,10 @@
 //!
 //! A message to a supergroup changes the slots only of its sender and of whom it names. So a pod also hears of the supergroups
 //! that its watched users are in, in the same way. It asks the room for its contribution to the totals of all of them, by their
-//! records of the room that it read last: whatever changes such a record is told of on the user's own channel. The pod reads a
+//! records of the room that it read last. Whatever changes such a record is said on the user's own channel. The pod reads a
 //! user as a whole if a stream watches the user with rooms.
 //!
-//! Of these locks whoever holds one takes only those that stand after it: the streams of the pod, a user's rooms, the supergroups
+//! A task that holds one of these locks takes only those that stand after it: the streams of the pod, a user's rooms, the supergroups
 //! of the app, the users of the app, a user's state, a stream's mailbox; and last the subscriptions' own. Nobody holds another
 //! one while looking up who is due.
 //!

@@ -12,6 +12,10 @@ use redis::{Connection, FromRedisValue};
 use crate::support::{RedisServer, scripts};
 
 const ROOM: &str = "room";
+/// The keys of a user's slot that `deliver` takes.
+const SLOT: [&str; 7] = [
+    "counts", "rooms", "supers", "refs", "marks", "left", "prefs",
+];
 
 /// What a record means, by the names that the file uses.
 type Meaning = BTreeMap<&'static str, String>;
@@ -264,12 +268,9 @@ impl Slot {
 
     /// Delivers this meaning's snapshot of its room to the user: with two keys, or with all seven and a hole.
     fn deliver(&mut self, meaning: &Meaning, hole: Option<u64>) -> Vec<String> {
-        let keys = [
-            "counts", "rooms", "supers", "refs", "marks", "left", "prefs",
-        ];
         let keys = match hole {
-            None => &keys[..2],
-            Some(_) => &keys[..],
+            None => &SLOT[..2],
+            Some(_) => &SLOT[..],
         };
         let of = |name: &str| meaning.get(name).cloned().unwrap_or_default();
         let [epoch, revision] = ["epoch", "revision"].map(|name| number(meaning, name));

@@ -115,7 +115,11 @@ mod tests {
             let [line] = lines.collect::<Vec<_>>()[..] else {
                 panic!("{path} is not on one line of\n{text}");
             };
-            assert!(line.starts_with("curl -sS"), "{line}");
+            let curl = match path.contains("/v1/live?") {
+                true => "curl -sSN ",
+                false => "curl -sS ",
+            };
+            assert!(line.starts_with(curl), "{line}");
         }
         let token = " token user --app demo --user bob\n";
         assert!(text.contains(token), "{text}");

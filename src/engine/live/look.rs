@@ -82,7 +82,7 @@ impl Hub {
             }
             watching.rooms.again(&failed, Instant::now() + RETRY);
             if told.is_empty() {
-                // Redis may be away: whoever else waits is not kept waiting.
+                // Redis may be away. The look ends, so that other users are read.
                 return;
             }
             self.recount(watching, &told, later).await;

@@ -228,7 +228,6 @@ fn leave(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::counts::CountPref;
     use crate::engine::read::{Contribution, Supergroup};
     use crate::keys::{UserKeys, encode};
     use crate::names::UserId;
@@ -257,19 +256,8 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn followed(room: &str) -> Followed {
-        let record = Supergroup {
-            room: encode(room),
-            state: 'j',
-            epoch: 1,
-            read: "0".to_owned(),
-            holes: String::new(),
-            mentions: String::new(),
-            unset: String::new(),
-            reset: None,
-            count: CountPref::default(),
-        };
         Followed {
-            record: Arc::new(record),
+            record: Arc::new(Supergroup::just_joined(room)),
             contribution: Contribution::default(),
         }
     }

@@ -238,18 +238,7 @@ mod tests {
 
     #[test]
     fn a_room_that_is_gone_adds_nothing_and_a_busy_one_has_its_users_read() {
-        let record = Supergroup {
-            room: encode("r"),
-            state: 'j',
-            epoch: 1,
-            read: "0".to_owned(),
-            holes: String::new(),
-            mentions: String::new(),
-            unset: String::new(),
-            reset: None,
-            count: CountPref::default(),
-        };
-        let users = [(encode("u"), Arc::new(record))];
+        let users = [(encode("u"), Arc::new(Supergroup::just_joined("r")))];
         let text = |text: &str| Value::BulkString(text.into());
         let contributions = |answer| contributions_of(Value::Array(answer), &users).unwrap();
         assert_eq!(contributions(vec![]), Some(vec![Contribution::default()]));

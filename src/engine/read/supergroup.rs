@@ -29,6 +29,22 @@ pub(crate) struct Supergroup {
 }
 
 impl Supergroup {
+    /// The record of a user who has just joined, for tests.
+    #[cfg(test)]
+    pub(crate) fn just_joined(room: &str) -> Self {
+        Self {
+            room: crate::keys::encode(room),
+            state: 'j',
+            epoch: 1,
+            read: "0".to_owned(),
+            holes: String::new(),
+            mentions: String::new(),
+            unset: String::new(),
+            reset: None,
+            count: CountPref::default(),
+        }
+    }
+
     /// The record, `|positions of holes|positions of mentions|positions of unset mentions`.
     pub(super) fn parse(room: String, text: &str) -> Result<Self> {
         let (rest, unset) = text.rsplit_once('|').ok_or_else(unreadable)?;

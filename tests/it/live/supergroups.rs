@@ -85,7 +85,7 @@ async fn settled(redis: &RedisServer) {
     .await;
 }
 
-/// Also if each message comes right after the one before was told.
+/// Each message is sent as soon as the streams have shown the one before.
 #[tokio::test]
 async fn messages_do_not_have_every_user_of_a_supergroup_read() {
     const MESSAGES: u64 = 20;

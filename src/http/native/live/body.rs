@@ -24,7 +24,7 @@ use crate::telemetry::metrics::Metrics;
 const PIECE: usize = 4 << 10;
 /// How long before its token expires a stream ends, so that its client has time to get another one.
 const BEFORE_EXPIRY: u64 = 25;
-/// How long a WebSocket stays open that is told as it begins that it can't be: its client may be one that comes again at once.
+/// How long the pod keeps a WebSocket open whose token has expired as it begins: its client may come again at once.
 const HELD: Duration = Duration::from_secs(2);
 
 /// What all streams of a call's kind have in common.
@@ -73,7 +73,7 @@ pub(super) struct LiveBody {
     ending: Option<Ending>,
     /// Whether the first event is still to say when to come again.
     owes_retry: bool,
-    /// Why it ends, if the client was told so and is only kept from coming again at once.
+    /// The reason of a `bye` that was sent, while the stream stays open so that the client does not come again at once.
     held: Option<Reason>,
     is_over: bool,
 }
@@ -214,7 +214,7 @@ impl LiveBody {
         match wish {
             Wish::Close(code) => self.ending = Some(Ending::Answered(code)),
             Wish::Pong(pong) => self.writer.message(pong, &mut self.out),
-            // It was told goodbye.
+            // The client has its `bye`: what it asks for now is not done.
             _ if self.held.is_some() => {}
             Wish::Subscribe(users) => {
                 for (user, stamp) in users {
