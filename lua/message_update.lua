@@ -10,8 +10,7 @@
 --   13 up to which moment (microseconds) an earlier version may have taken a message: these did not put down whom it mentions,
 --   14 '' or, if the event is placed by its time, time or import: it waits for a message that is not known
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created,
---   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody, then job and record in turn: pending jobs about
---   the same message, which have to be delivered with this one} or {'DUP', the same}
+--   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MESSAGE'} no such message, or older than the history, or the pair has no such room,
 --   {'FULL'} by time: others have the pair's room, or the error UNREADABLE
@@ -152,17 +151,7 @@ elseif entry ~= start or (unknown and mentions ~= '') then
   -- Nobody, and that is known.
   text = text .. '||'
 end
-local job, record, much, others = '', '', 0, {}
-if #on + #off > 0 then
-  -- A read of a supergroup's counts looks at pending jobs: no earlier one about this message may outlast this one.
-  for i = 1, #open, 2 do
-    local about = open[i + 1] and string.match(open[i + 1], '\n[me]|(%d+)|[^\n]*$')
-    if about == at then
-      others[#others + 1] = open[i]
-      others[#others + 1] = open[i + 1]
-    end
-  end
-end
+local job, record, much = '', '', 0
 if by_room then redis.call('ZCOUNT', allmentions, 0, 0) end
 if changed then
   m[1] = int(math.max(tonumber(m[1]) + 1, now))
@@ -198,6 +187,4 @@ else
   take('')
 end
 if text ~= entry then redis.call('HSET', ids, id, text) end
-local reply = answer(changed and 'OK' or 'DUP', job, record, open, much)
-for i = 1, #others do reply[17 + i] = others[i] end
-return reply
+return answer(changed and 'OK' or 'DUP', job, record, open, much)

@@ -3,10 +3,10 @@
 -- KEYS: 1 meta (hash), 2 recalled (sorted set of positions), 3 allmentions (sorted set of positions),
 --   4 pending (hash: job -> record; `Job::parse` reads these records too, and the golden jobs in records.txt hold both together),
 --   5 arrived (hash): lib/arrived
--- ARGV: nine per user: 1 state j|i, 2 epoch, 3 read position, 4 holes (comma list of positions), 5 mentions by name (comma list of
+-- ARGV: ten per user: 1 state j|i, 2 epoch, 3 read position, 4 holes (comma list of positions), 5 mentions by name (comma list of
 --   positions), 6 user; then, if the user has been reset, else three times '': 7 the stamp of the last reset, 8 a position up to
 --   which each counts, recalled or not, or 0, 9 positions that are no mentions of the user, although the room counts them as
---   mentions of everybody (comma list)
+--   mentions of everybody (comma list); 10 edits of messages that have been delivered to the user (comma list of position:stamp)
 -- Reply: {kind, status, type, tags, created, last_at, last_time (these two '' without a message), head, then three per user: unread,
 --   mentions, read position; each '' if the room is gone for that user}, or {} if there is no room, or {'MANY'} if more than one user
 --   is asked for, and more than 64 jobs are pending or all of them together are long; or the error UNREADABLE
@@ -22,7 +22,7 @@ end
 if m[4] ~= '1' and m[4] ~= '0' then return redis.error_reply('-UNREADABLE the status of a room') end
 local born, head = tonumber(m[1]), tonumber(m[2])
 local open = redis.call('HLEN', pending)
-if open > 64 and #ARGV > 9 then return {'MANY'} end
+if open > 64 and #ARGV > 10 then return {'MANY'} end
 
 -- Of more than 5,000 jobs it takes none, so that a read takes a few milliseconds at most.
 local with_jobs
@@ -36,7 +36,7 @@ if open > 0 and open <= 5000 then
     end
   end
   -- The jobs are searched for each user: in three megabytes for ten milliseconds or so.
-  if bytes * #ARGV > 9 * 3000000 and #ARGV > 9 then return {'MANY'} end
+  if bytes * #ARGV > 10 * 3000000 and #ARGV > 10 then return {'MANY'} end
   table.sort(edits, function(one, two) return one.stamp < two.stamp end)
 
   -- What an edit says of a user; nil: nothing. Whether the user is in the list `on`; and the sign: + if the message mentioned the
@@ -58,7 +58,13 @@ if open > 0 and open <= 5000 then
 
   -- What a user has by the room's pending jobs as well: own messages, reads, mentions and edits that the room has accepted and that
   -- have not been delivered yet.
-  with_jobs = function(user, since, read, holes, mentions, unset, is_reset, unknown)
+  with_jobs = function(user, since, read, holes, mentions, unset, is_reset, unknown, delivered)
+    -- Of each message the stamp of the last edit that has been delivered: what came before it has no effect any more.
+    local edited = {}
+    for at, stamp in string.gmatch(delivered, '(%d+):(%d+)') do edited[at] = tonumber(stamp) end
+    local function with_mention(at)
+      if not edited[at] then mentions = mentions .. ',' .. at end
+    end
     for i = 1, #all, 2 do
       local names, act
       -- The room was cleared before it became a supergroup.
@@ -76,7 +82,8 @@ if open > 0 and open <= 5000 then
       if from then
         -- A membership that was placed by its time brings the marks of what was sent since.
         local own, named = string.match(string.sub(act, from + 1), '^([%d,]*):([%d,]*)')
-        holes, mentions = holes .. ',' .. own, mentions .. ',' .. named
+        holes = holes .. ',' .. own
+        for at in string.gmatch(named, '%d+') do with_mention(at) end
       end
       if act and tonumber(all[i]) > since then
         local at, own, sender, named, except = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)|?[^|]*|?%d*|?([^|]*)$')
@@ -84,7 +91,7 @@ if open > 0 and open <= 5000 then
         local to = names == user and string.match(act, '^r|(%d+)$') or own == 'r' and sender == user and at
         if to then read = math.max(read, tonumber(to)) end
         if (own == 'h' and sender == user) or (except and is_in(except)) then holes = holes .. ',' .. at end
-        if named and is_in(named) then mentions = mentions .. ',' .. at end
+        if named and is_in(named) then with_mention(at) end
       end
     end
     -- Between commas, so that no other position is taken for one.
@@ -93,7 +100,7 @@ if open > 0 and open <= 5000 then
     local function has(list, at) return string.find(',' .. list .. ',', ',0*' .. at .. ',') end
     for _, edit in ipairs(edits) do
       local is_on, sign, is_mention
-      if edit.stamp > since then is_on, sign = said(edit, user, is_reset) end
+      if edit.stamp > since and edit.stamp > (edited[edit.at] or 0) then is_on, sign = said(edit, user, is_reset) end
       -- As `edit` in deliver.lua has it.
       local is_unknown = tonumber(edit.at) <= unknown
       if sign == '+' then
@@ -119,8 +126,8 @@ if open > 0 and open <= 5000 then
 end
 
 local reply = {m[3], m[4], m[5], m[6], m[7], m[8] or '', m[9] or '', m[2]}
-for i = 1, #ARGV, 9 do
-  local state, began, from, holes, mentions, user, reset, last_unknown, unset = unpack(ARGV, i, i + 8)
+for i = 1, #ARGV, 10 do
+  local state, began, from, holes, mentions, user, reset, last_unknown, unset, edits = unpack(ARGV, i, i + 9)
   local epoch, read_to, unknown, n = tonumber(began), tonumber(from), 0, #reply
   local since, read = epoch, read_to
   if reset ~= '' then since, unknown = math.max(epoch, reset), tonumber(last_unknown) end
@@ -145,7 +152,7 @@ for i = 1, #ARGV, 9 do
       end
       -- The head is the current one, so the script also takes this user's marks of pending jobs.
       if with_jobs then
-        read, holes, mentions, unset = with_jobs(user, since, read, holes, mentions, unset, reset ~= '', unknown)
+        read, holes, mentions, unset = with_jobs(user, since, read, holes, mentions, unset, reset ~= '', unknown, edits)
       end
       local least = unknown > read and unknown or read
       if head > read then unread = head - read end

@@ -3,7 +3,8 @@
 -- KEYS: 1 counts (hash), 2 refs (hash), 3 rooms (hash), 4 supers (hash), 5 marks (sorted set)
 -- ARGV: 1 what to answer beside supers: any of the letters c counts, r refs, o rooms
 -- Reply: {'1' if the user is known or '', counts, refs, rooms, supers} each a list of field and value in turn;
---   a supers record gets |holes|mentions|unset mentions (comma lists of positions) appended; or the error UNREADABLE
+--   a supers record gets |holes|mentions|unset mentions|edits appended (comma lists of positions, and of position:stamp); or the
+--   error UNREADABLE
 -- Lib: supers
 local counts, refs, rooms, supers, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local what = ARGV[1]

@@ -3,8 +3,8 @@
 -- KEYS: 1 counts (hash), 2 supers (hash), 3 marks (sorted set), and, if ARGV[2] is r, 4 rooms (hash: room -> record)
 -- ARGV: 1 room, 2 r if the reply should have the record, too
 -- Reply: {plain count}, with ARGV[2] = r {plain count, record or ''}, or for a supergroup {-1, state, epoch (in base 36), read
---   position, holes, mentions, last reset as it stands in the record or '', mentions of everybody that are none for the user}
---   (comma lists of positions), or the error UNREADABLE
+--   position, holes, mentions, last reset as it stands in the record or '', mentions of everybody that are none for the user,
+--   edits that the slot knows} (comma lists of positions, and of position:stamp), or the error UNREADABLE
 local counts, supers, marks = KEYS[1], KEYS[2], KEYS[3]
 local room = ARGV[1]
 local record = redis.call('HGET', supers, room)
@@ -19,4 +19,7 @@ local reset = state and reset_of(ends)
 if not reset then return redis.error_reply('-UNREADABLE a record of a supergroup') end
 local holes, mentions = marked(marks, room, 'h', nh), marked(marks, room, 'm', nm)
 if not holes or not mentions then return redis.error_reply('-UNREADABLE marks that a record counts') end
-return {-1, state, epoch, read, holes, mentions, reset ~= '' and string.match(reset, '%w.*$') or '', reset ~= '' and marked(marks, room, 'x') or ''}
+local edits = edits_of(marks, room, ends)
+if not edits then return redis.error_reply('-UNREADABLE the mark of an edit') end
+return {-1, state, epoch, read, holes, mentions, reset ~= '' and string.match(reset, '%w.*$') or '',
+  reset ~= '' and marked(marks, room, 'x') or '', edits}

@@ -19,8 +19,21 @@ local function marked(marks, room, letter, many)
   return (not many or #positions == tonumber(many)) and table.concat(positions, ',') or nil
 end
 
--- Arguments: the keys of supers and marks. Returns fields and values in turn, each value with |holes|mentions|unset mentions
--- (comma lists of positions) appended; or nil and an error reply.
+-- The edits of a room's messages that the user's slot knows, if the end of the record says that there are any: a comma list of
+-- position:stamp. nil: one of them can't be read.
+local function edits_of(marks, room, ends)
+  if not string.find(ends, '^|?e') then return '' end
+  local edits, start = {}, room .. '|e|'
+  for _, found in ipairs(redis.call('ZRANGEBYLEX', marks, '[' .. start, '(' .. start .. '~')) do
+    local position, stamp = string.match(string.sub(found, #start + 1), '^0*(%d+)|(%d+)|[01]$')
+    if not position then return nil end
+    edits[#edits + 1] = position .. ':' .. stamp
+  end
+  return table.concat(edits, ',')
+end
+
+-- Arguments: the keys of supers and marks. Returns fields and values in turn, each value with |holes|mentions|unset mentions|edits
+-- appended: comma lists of positions, and of position:stamp; or nil and an error reply.
 local function with_positions(supers, marks)
   local large = redis.call('HGETALL', supers)
   for i = 1, #large, 2 do
@@ -29,7 +42,9 @@ local function with_positions(supers, marks)
     if not reset then return nil, redis.error_reply('-UNREADABLE a record of a supergroup') end
     local holes, mentions = marked(marks, room, 'h', nh), marked(marks, room, 'm', nm)
     if not holes or not mentions then return nil, redis.error_reply('-UNREADABLE marks that a record counts') end
-    large[i + 1] = large[i + 1] .. '|' .. holes .. '|' .. mentions .. '|' .. (reset ~= '' and marked(marks, room, 'x') or '')
+    local edits = edits_of(marks, room, ends)
+    if not edits then return nil, redis.error_reply('-UNREADABLE the mark of an edit') end
+    large[i + 1] = large[i + 1] .. '|' .. holes .. '|' .. mentions .. '|' .. (reset ~= '' and marked(marks, room, 'x') or '') .. '|' .. edits
   end
   return large
 end

@@ -183,6 +183,7 @@ impl Audit {
                 holes: marked('h'),
                 mentions: marked('m'),
                 unset: marked('x'),
+                edits: slot.edited(room.as_str()),
                 reset: record.reset.map(|reset| Reset {
                     stamp: reset.rev,
                     unknown: reset.unknown,

@@ -229,6 +229,17 @@ impl Slot {
         marked.join(",")
     }
 
+    /// The edits of a room's messages, as `user_room.lua` gives them.
+    pub(super) fn edited(&self, room: &str) -> String {
+        let start = format!("{room}|e|");
+        let edits = self.marks.iter().filter_map(|mark| {
+            let (position, rest) = mark.strip_prefix(&start)?.split_once('|')?;
+            let (stamp, _) = rest.split_once('|')?;
+            Some(format!("{}:{stamp}", form::marked_position(position)?))
+        });
+        edits.collect::<Vec<_>>().join(",")
+    }
+
     /// Whether a position of a room is a hole.
     pub(super) fn has_hole(&self, room: &str, at: u64) -> bool {
         self.marks

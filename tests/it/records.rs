@@ -415,7 +415,22 @@ fn the_scripts_read_supergroup_records_as_the_file_says() {
 
         let (holes, mentions) = marked(&meaning);
         let positions = [comma_list(&holes), comma_list(&mentions)];
-        type Answer = (i64, String, String, String, String, String, String, String);
+        // The edit that `Slot::fill` writes.
+        let edits = match record.contains("|e") {
+            true => format!("{}:7", mentions[0]),
+            false => String::new(),
+        };
+        type Answer = (
+            i64,
+            String,
+            String,
+            String,
+            String,
+            String,
+            String,
+            String,
+            String,
+        );
         let read: Answer = slot
             .run("user_room", &["counts", "supers", "marks"], &[ROOM])
             .unwrap();
@@ -428,6 +443,7 @@ fn the_scripts_read_supergroup_records_as_the_file_says() {
             positions[1].clone(),
             reset(&meaning),
             String::new(),
+            edits.clone(),
         );
         assert_eq!(read, expected, "{record}");
 
@@ -435,7 +451,7 @@ fn the_scripts_read_supergroup_records_as_the_file_says() {
         type Pairs = Vec<String>;
         let overview: (String, Pairs, Pairs, Pairs, Pairs) =
             slot.run("user_overview", &keys, &["cro"]).unwrap();
-        let listed = format!("{record}|{}|", positions.join("|"));
+        let listed = format!("{record}|{}||{edits}", positions.join("|"));
         assert_eq!(overview.4, [ROOM.to_owned(), listed], "{record}");
 
         // The user's own message: a hole of a member, and a later revision of the room.

@@ -137,6 +137,7 @@ impl Reader {
                         holes,
                         mentions,
                         unset: reply.text()?,
+                        edits: reply.text()?,
                         reset: Reset::recorded(&reset, epoch)?,
                         count: CountPref::All,
                     };

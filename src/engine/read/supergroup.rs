@@ -24,6 +24,8 @@ pub(crate) struct Supergroup {
     pub(crate) mentions: String,
     /// Mentions of everybody that are none for the user.
     pub(crate) unset: String,
+    /// Edits of messages that have been delivered to the user, each as `position:stamp`.
+    pub(crate) edits: String,
     pub(crate) reset: Option<Reset>,
     pub(crate) count: CountPref,
 }
@@ -40,14 +42,16 @@ impl Supergroup {
             holes: String::new(),
             mentions: String::new(),
             unset: String::new(),
+            edits: String::new(),
             reset: None,
             count: CountPref::default(),
         }
     }
 
-    /// The record, `|positions of holes|positions of mentions|positions of unset mentions`.
+    /// The record, `|positions of holes|positions of mentions|positions of unset mentions|edits`.
     pub(super) fn parse(room: String, text: &str) -> Result<Self> {
-        let (rest, unset) = text.rsplit_once('|').ok_or_else(unreadable)?;
+        let (rest, edits) = text.rsplit_once('|').ok_or_else(unreadable)?;
+        let (rest, unset) = rest.rsplit_once('|').ok_or_else(unreadable)?;
         let (rest, mentions) = rest.rsplit_once('|').ok_or_else(unreadable)?;
         let (record, holes) = rest.rsplit_once('|').ok_or_else(unreadable)?;
         let record = SupergroupRecord::read(record)?;
@@ -59,6 +63,7 @@ impl Supergroup {
             holes: holes.to_owned(),
             mentions: mentions.to_owned(),
             unset: unset.to_owned(),
+            edits: edits.to_owned(),
             reset: record.reset,
             count: record.count,
         })
@@ -66,7 +71,7 @@ impl Supergroup {
 
     /// How many positions of marks it holds.
     pub(crate) fn positions(&self) -> usize {
-        let lists = [&self.holes, &self.mentions, &self.unset];
+        let lists = [&self.holes, &self.mentions, &self.unset, &self.edits];
         let many = |list: &String| match list.is_empty() {
             true => 0,
             false => list.matches(',').count() + 1,
@@ -106,6 +111,7 @@ pub(super) fn unread_item<'a>(
             Some(reset) => call.arg(reset.stamp).arg(reset.unknown).arg(&record.unset),
             None => call.arg("").arg("").arg(""),
         };
+        call = call.arg(&record.edits);
     }
     Item::Script(call)
 }

@@ -179,10 +179,6 @@ impl RoomWorker<'_> {
         };
         self.read_accepted(&mut reply)?;
         self.wants_trim |= reply.number()? == 1;
-        // Earlier jobs about the same message are finished together with this one.
-        while !reply.is_empty() {
-            self.work.jobs.extend(Job::read(&mut reply)?);
-        }
         Ok(outcome)
     }
 

@@ -79,7 +79,7 @@ fn the_scripts_know_the_audiences_and_acts_of_the_golden_jobs_and_no_others() {
 }
 
 /// What `room_unread` counts for `al` with these pending jobs, in a supergroup with head 9: unread messages and mentions.
-/// `everybody`: a position that mentions everybody; `reset` to `unset`: as in the golden jobs.
+/// `everybody`: a position that mentions everybody; `reset` to `unset`: as in the golden jobs; `edits`: that have been delivered.
 fn unread_with(slot: &mut Slot, jobs: &[(&str, &str)], state: &Meaning) -> [u64; 2] {
     slot.raw::<()>(&["FLUSHALL"]);
     let fields = "born 5 head 9 kind supergroup status 1 created 1";
@@ -111,6 +111,7 @@ fn unread_with(slot: &mut Slot, jobs: &[(&str, &str)], state: &Meaning) -> [u64;
         given("reset"),
         unknown,
         given("unset"),
+        given("edits"),
     ];
     let keys = ["meta", "recalled", "allmentions", "pending", "arrived"];
     let reply: Vec<String> = slot.run("room_unread", &keys, &arguments).unwrap();
@@ -164,6 +165,40 @@ fn room_unread_takes_pending_edits_of_one_message_in_the_order_of_their_stamps()
             assert_eq!(unread, [8, mentions], "{state} {jobs:?}");
             jobs.reverse();
         }
+    }
+}
+
+/// The message at 4. The stamps are in another order as texts.
+#[test]
+fn room_unread_leaves_out_what_is_pending_from_before_a_delivered_edit() {
+    const MESSAGE: &str = "99\\nsome\\n\\nm|4|h|bo|al";
+    const JOINED: &str = "99\\nall\\n\\nj|al::4";
+    const TO_AL: &str = "99\\nsome\\nal\\ne|4|al|";
+    const TO_NOBODY: &str = "99\\nsome\\nal\\ne|4||al";
+    const TO_ALL: &str = "99\\nreset\\n\\ne|4|*|+al";
+    let mut slot = Slot::new();
+    for (state, job, mentions) in [
+        ("", MESSAGE, 1),
+        ("edits=4:10", MESSAGE, 0),
+        ("edits=3:10,14:10", MESSAGE, 1),
+        ("marks=4 edits=4:10", MESSAGE, 1),
+        ("", JOINED, 1),
+        ("edits=4:10", JOINED, 0),
+        ("", TO_AL, 1),
+        ("edits=4:10", TO_AL, 0),
+        ("edits=3:10,14:10", TO_AL, 1),
+        // An earlier one, and this one itself.
+        ("edits=4:8", TO_AL, 1),
+        ("edits=4:9", TO_AL, 0),
+        ("marks=4", TO_NOBODY, 0),
+        ("marks=4 edits=4:10", TO_NOBODY, 1),
+        ("everybody=4 reset=6", TO_ALL, 0),
+        ("everybody=4 reset=6 edits=4:10", TO_ALL, 1),
+    ] {
+        let pairs = state.split(' ').filter_map(|pair| pair.split_once('='));
+        let meaning: Meaning = pairs.map(|(name, is)| (name, is.to_owned())).collect();
+        let [_, counted] = unread_with(&mut slot, &[("9", job)], &meaning);
+        assert_eq!(counted, mentions, "{state} {job}");
     }
 }
 

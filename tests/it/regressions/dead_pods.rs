@@ -224,3 +224,74 @@ async fn a_sender_that_an_earlier_room_of_that_name_still_lists_becomes_known() 
     assert_eq!(counts(app, "x").await, json!({}));
     assert_eq!(counts(app, "y").await, json!({"g": [1, 0]}));
 }
+
+/// More jobs than a script's reply has. Nobody finishes them, since their words are a newer version's.
+fn fill_with_jobs(scene: &Scene, room: &str) {
+    let mut fill = redis::cmd("HSET");
+    fill.arg(room_key(room, "pending"));
+    for job in 0..70 {
+        fill.arg(1_700_000_000_000_000_u64 + job)
+            .arg("1\neverybody-and-their-dog\n");
+    }
+    let _: i64 = fill.query(&mut scene.redis.connect()).unwrap();
+}
+
+/// A supergroup's counts go by its pending jobs, too. The later edit has reached al's slot, and the earlier one is still pending.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_that_a_dead_pod_left_does_not_outlast_a_later_one() {
+    let scene = Scene::new();
+    let app = &scene.app;
+    let made = json!([
+        {"type": "room.updated", "room": "s", "kind": "supergroup"},
+        {"type": "member.joined", "room": "s", "users": ["al", "bo"]},
+        {"type": "message.sent", "room": "s", "id": "to-nobody", "sender": "bo"},
+        {"type": "message.sent", "room": "s", "id": "to-al", "sender": "bo", "mentions": ["al"]},
+    ]);
+    app.must(&made).await;
+    fill_with_jobs(&scene, "s");
+
+    let edit = |id: &str, mentions: &[&str]| json!({"type": "message.updated", "room": "s", "id": id, "mentions": mentions});
+    let mentions = async || counts(app, "al").await["s"][1].clone();
+    for (id, before, after, shown) in [
+        ("to-nobody", &["al"][..], &[][..], [2, 1]),
+        ("to-al", &[], &["al"], [0, 1]),
+    ] {
+        scene.dies("message_update", "s", edit(id, before)).await;
+        assert_eq!(mentions().await, shown[0], "{id}");
+        assert_eq!(outcome(app, edit(id, after)).await, "applied");
+        assert_eq!(mentions().await, shown[1], "{id}");
+    }
+    // The dead pod's jobs are finished, and nothing changes by it.
+    eventually("the edits are told", || async {
+        match scene
+            .redis
+            .cli(&["HLEN", &room_key("s", "pending")])
+            .as_str()
+        {
+            "70" => Ok(()),
+            jobs => Err(format!("{jobs} jobs left")),
+        }
+    })
+    .await;
+    assert_eq!(mentions().await, 1);
+}
+
+/// By its pending job the message mentions al; by an edit, which has reached al, it no longer does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_a_dead_pod_left_does_not_outlast_an_edit() {
+    let scene = Scene::new();
+    let app = &scene.app;
+    let made = json!([
+        {"type": "room.updated", "room": "s", "kind": "supergroup"},
+        {"type": "member.joined", "room": "s", "users": ["al", "bo"]},
+    ]);
+    app.must(&made).await;
+    fill_with_jobs(&scene, "s");
+    let message =
+        json!({"type": "message.sent", "room": "s", "id": "m", "sender": "bo", "mentions": ["al"]});
+    scene.dies("message_send", "s", message).await;
+    assert_eq!(counts(app, "al").await, json!({"s": [1, 1]}));
+    let edit = json!({"type": "message.updated", "room": "s", "id": "m", "mentions": []});
+    assert_eq!(outcome(app, edit).await, "applied");
+    assert_eq!(counts(app, "al").await, json!({"s": [1, 0]}));
+}
