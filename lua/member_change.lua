@@ -14,7 +14,7 @@
 --   or {'DUP', the same without entries}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'FULL'} a direct room takes two, or the error UNREADABLE
--- Lib: fanout, keys
+-- Lib: fanout, members, keys
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease, state, up_to = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[5])
 

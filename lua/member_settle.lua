@@ -15,7 +15,7 @@
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, then for each user its entry or ''; for N: 1 if the user is to become known, else 0}
 --   or {'STALE', token above which to announce again}, {'ROOM', now} no such room (any more), or the error UNREADABLE
--- Lib: fanout
+-- Lib: fanout, members
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 

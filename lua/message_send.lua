@@ -22,7 +22,7 @@
 --   then job and record in turn: what else has waited (lib/time)}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} other users have the pair's room,
 --   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the room is gone, or the error UNREADABLE
--- Lib: fanout, live
+-- Lib: fanout, members, live
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -186,7 +186,7 @@ if time then
   end
   -- What has waited for a message takes effect.
   function take_effect(id, list, at, at_time, silent, recall)
-    local mm = {[2] = head, [13] = mintime, [14] = maxtime, [15] = accepted}
+    local mm = {[2] = head, [14] = accepted, [15] = mintime, [16] = maxtime}
     for _, act in ipairs(list) do
       local record
       if act[1] == 'c' and recall then
@@ -204,7 +204,7 @@ if time then
         if s == 'j' and began == epoch and not (reset and when <= reset) and not time.is_cancelled(user, act[6]) then
           local position = tonumber(at)
           local function skip(before) return set[before] end
-          if skip(position) then position = bound('time', at_time, mm, ids, log, now, max_messages, max_age, skip) or 0 end
+          if skip(position) then position = bound('time', at_time, meta, mm, ids, log, now, max_messages, max_age, skip) or 0 end
           time.has_read(user, epoch, tonumber(at_time), when)
           if position > tonumber(base) or string.match(more, '%d$') then record = int(now + lease) .. '\nsome\n' .. user .. '\nr|' .. int(position) end
         end

@@ -19,9 +19,9 @@ local how, value, by_time = ARGV[6], ARGV[7], ARGV[8] ~= ''
 if by_time and how == 'all' then how, value = 'time', ARGV[9] end
 
 local now = clock()
-local m = opened(meta, 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position', 'cleared', 'told', 'late', 'resets', 'timed', 'live')
-tell_room(meta, m[23])
-numbers(m, 13, 14, 15, 17)
+local m = opened(meta, 'late', 'accepted', 'mintime', 'maxtime', 'cleared', 'told', 'resets', 'timed', 'live')
+tell_room(meta, m[21])
+numbers(m, 14, 15, 16)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local taken, take = keyed(KEYS[5], KEYS[6], ARGV[3], now)
 if taken then
@@ -33,9 +33,9 @@ if not m[7] then return {'ROOM'} end
 -- A message that a member read on arrival is for that member as if never sent, so the clearing may go less far for some. `chain`
 -- has all positions that it goes to, for each member the first one that the member did not read on arrival.
 -- `places` has the place of each in `arrived`: of a silent message that is the number below zero.
-local time = (by_time or m[20]) and time_order(KEYS[7], KEYS[8], KEYS[9], now)
+local time = (by_time or m[13]) and time_order(KEYS[7], KEYS[8], KEYS[9], now)
 local chain, places, users, set, by_all = {}, {}, {}, {}, false
-if m[20] then users, set, by_all = time.all_arrived() end
+if m[13] then users, set, by_all = time.all_arrived() end
 local function skip(at, position)
   if set[at] then
     chain[#chain + 1] = position or at
@@ -43,7 +43,7 @@ local function skip(at, position)
   end
   return set[at]
 end
-local position, limit, sent = bound(how, value, m, ids, log, now, tonumber(ARGV[4]), tonumber(ARGV[5]), skip)
+local position, limit, sent = bound(how, value, meta, m, ids, log, now, tonumber(ARGV[4]), tonumber(ARGV[5]), skip)
 -- Where all that is known of that time was read on arrival by some, it goes nowhere for a member who read it all so.
 if not position and #chain > 0 then position, limit = 0, sent end
 if not position then return {'MESSAGE'} end
@@ -52,7 +52,7 @@ position = chain[1]
 
 -- For members who were reset by time as of a later moment it is too old.
 local moment = by_time and (how == 'time' and tonumber(value) or tonumber(ARGV[9])) or math.floor(now / 1000)
-local too_old = by_time and m[20] and time.resets_since(moment) or {}
+local too_old = by_time and m[13] and time.resets_since(moment) or {}
 -- For whom a job's position does not hold, as it stands in the job: user:position, or user: where it is too old.
 local function others()
   local but, own = {}, {}
@@ -70,29 +70,29 @@ local function others()
   return #but > 0 and '|' .. table.concat(but, ',') or ''
 end
 local open, job, record = unfinished(pending), '', ''
-if m[3] == 'supergroup' and m[19] then
+if m[3] == 'supergroup' and m[18] then
   -- Members whose slots don't have the conversion to a supergroup yet would still count the messages: the caller waits for
   -- that job.
-  record = redis.call('HGET', pending, m[19]) or ''
-  if record ~= '' then job = m[19] end
+  record = redis.call('HGET', pending, m[18]) or ''
+  if record ~= '' then job = m[18] end
 end
 -- After a reset a read position may be below 0.
-if position > 0 or m[21] or by_time then
+if position > 0 or m[19] or by_time then
   m[1] = int(math.max(tonumber(m[1]) + 1, now))
   -- An earlier entry with no position that is higher has no effect any more, unless this one is too old for some. The others are
   -- for members who have been reset since, or who read messages on arrival.
   local list = {}
   if m[3] == 'supergroup' then
     local lowest = math.min(unpack(chain, math.max(#chain - 4000, 1)))
-    for rev, all in string.gmatch(m[18] or '', '(%d+)|([%d;:%-]+)') do
+    for rev, all in string.gmatch(m[17] or '', '(%d+)|([%d;:%-]+)') do
       local highest = 0
       for at in string.gmatch(all .. ';', '(%d+);') do highest = math.max(highest, tonumber(at)) end
       if highest > lowest or next(too_old) then list[#list + 1] = rev .. '|' .. all end
     end
     -- A membership that was placed by its time may begin below the highest one.
-    if #list > 1 and not (m[20] or m[21] or m[22]) then list = {list[1]} end
+    if #list > 1 and not (m[13] or m[19] or m[20]) then list = {list[1]} end
   end
-  if m[3] == 'supergroup' and #list < (m[20] and 32 or 8) then
+  if m[3] == 'supergroup' and #list < (m[13] and 32 or 8) then
     for n, at in ipairs(chain) do chain[n] = (places[n] and places[n] < 0 and int(places[n]) .. ':' or '') .. int(at) end
     list[#list + 1] = m[1] .. '|' .. table.concat(chain, ';')
     redis.call('HSET', meta, 'rev', m[1], by_time and 'all_read' or 'all_set', m[1], 'cleared', table.concat(list, ','))

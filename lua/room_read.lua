@@ -25,15 +25,16 @@ local by_time, event_time = ARGV[10] ~= '', tonumber(ARGV[11])
 if by_time and how == 'all' then how, value = 'time', ARGV[11] end
 
 local now = clock()
-local m, late
-if how == 'all' then
-  m = opened(meta, 'late')
-  late = m[13]
+local m
+if how == 'id' then
+  m = opened(meta, 'late', 'accepted')
+elseif how == 'time' then
+  m = opened(meta, 'late', 'accepted', 'mintime', 'maxtime')
 else
-  m = opened(meta, 'mintime', 'maxtime', 'accepted', 'last_id', 'last_position', 'late')
-  numbers(m, 13, 14, 15, 17)
-  late = m[18]
+  m = opened(meta, 'late')
 end
+numbers(m, 14, 15, 16)
+local late = m[13]
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
 local taken, take = keyed(KEYS[6], KEYS[7], ARGV[3], now)
 if taken then
@@ -64,9 +65,10 @@ if how ~= 'all' then
   -- Lib: bound
   local function skip(at) return arrived and arrived[at] end
   if late and m[3] == 'supergroup' then
+    -- Lib: cleared
     read = math.max(read, cleared_up_to(redis.call('HGET', meta, 'cleared'), reset or epoch, skip, exempt) or read)
   end
-  position, more, sent = bound(how, value, m, ids, log, now, max_messages, max_age, skip)
+  position, more, sent = bound(how, value, meta, m, ids, log, now, max_messages, max_age, skip)
 end
 local limit = position and more or sent
 if not position then
@@ -86,7 +88,7 @@ if not position then
   position = 0
 end
 if by_time then
-  -- Lib: arrived, bound, time
+  -- Lib: arrived, time
   local time = time_order(KEYS[8], KEYS[9], KEYS[10], now)
   if how == 'time' then limit = tonumber(value) elseif how == 'position' then limit = time_at(position, log, max_messages) end
   time.has_read(user, began, limit, how == 'time' and tonumber(value) or event_time)

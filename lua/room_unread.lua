@@ -138,7 +138,7 @@ for i = 1, #ARGV, 10 do
     if state == 'j' then
       -- Only a room that keeps something of it has the field `late`.
       if m[10] then
-        -- Lib: arrived, bound
+        -- Lib: arrived, cleared
         -- What the user read on arrival does not count.
         local arrived, _, _, _, exempt = read_on_arrival(KEYS[5], user, epoch)
         local no_count = {holes}

@@ -120,13 +120,15 @@ scripts! {
 }
 
 /// The files of `lua/lib/`: name and text.
-const LIB: [(&str, &str); 9] = [
+const LIB: [(&str, &str); 11] = [
     ("arrived", include_str!("../lua/lib/arrived.lua")),
     ("bound", include_str!("../lua/lib/bound.lua")),
+    ("cleared", include_str!("../lua/lib/cleared.lua")),
     ("fanout", include_str!("../lua/lib/fanout.lua")),
     ("join", include_str!("../lua/lib/join.lua")),
     ("keys", include_str!("../lua/lib/keys.lua")),
     ("live", include_str!("../lua/lib/live.lua")),
+    ("members", include_str!("../lua/lib/members.lua")),
     ("resets", include_str!("../lua/lib/resets.lua")),
     ("supers", include_str!("../lua/lib/supers.lua")),
     ("time", include_str!("../lua/lib/time.lua")),

@@ -21,7 +21,7 @@ def run(env: Env) -> list[Row]:
     for per_user, users in SHAPES:
         for name, options in LIMITS.items():
             redis = env.start_redis(**options)
-            # What the server and the scripts take is not of the data.
+            # What the server takes is not of the data.
             run_unread(env, redis, "import", "-", data=b"")
             before = used(redis)
             file = Path(env.work) / "memory.ndjson"
@@ -73,9 +73,9 @@ def run_unread(env: Env, redis: Redis, command: str, *more: str, data: bytes | N
 
 
 def used(redis: Redis) -> int:
-    """Bytes, without what clients' buffers take."""
+    """Bytes, without what clients' buffers and the scripts take. Redis loads a script when it is called first."""
     memory = redis.info("memory")
-    return int(memory["used_memory"]) - int(memory["mem_clients_normal"])
+    return int(memory["used_memory"]) - int(memory["mem_clients_normal"]) - int(memory["used_memory_scripts"])
 
 
 def settled(redis: Redis) -> None:

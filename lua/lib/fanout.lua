@@ -8,17 +8,6 @@ end
 -- A whole number in digits. Exact below 2^53.
 local function int(n) return string.format('%d', n) end
 
--- A stamp as it stands in a member's entry: in base 36. Exact below 2^53.
-local function short(n)
-  local text = ''
-  repeat
-    local digit = n % 36
-    text = string.sub('0123456789abcdefghijklmnopqrstuvwxyz', digit + 1, digit + 1) .. text
-    n = (n - digit) / 36
-  until n == 0
-  return text
-end
-
 -- The pending jobs: job and record in turn. The pod delivers their marks along with its own, so that no member sees the
 -- room's head without the marks that belong to it. If there are more than 64, only their number: the pod then reads them itself.
 local function unfinished(pending)
@@ -35,14 +24,14 @@ end
 
 -- Whether these are the digits of a whole number below 2^53.
 local function whole(digits)
-  return digits and #digits <= 16 and string.match(digits, '^%d+$') and tonumber(digits) < 9007199254740992
+  local n = digits and #digits or 0
+  return n > 0 and n <= 16 and not string.find(digits, '%D') and (n < 16 or tonumber(digits) < 9007199254740992)
 end
 
 -- The fields at these places must be such numbers, or missing.
 local function numbers(m, ...)
-  local places = {...}
-  for i = 1, #places do
-    local digits = m[places[i]]
+  for i = 1, select('#', ...) do
+    local digits = m[select(i, ...)]
     if digits and not whole(digits) then must(false, 'a number of a room') end
   end
 end
@@ -60,73 +49,4 @@ local function opened(meta, ...)
   must(not m[7] or ((m[3] == 'direct' or m[3] == 'group' or m[3] == 'supergroup') and (m[4] == '1' or m[4] == '0')
     and string.match(m[5], '^[%w_.@~=%%\128-\255-]*$') and string.match(m[6], '^[%w_.@~=%%,\128-\255-]*$')), 'the settings of a room')
   return m
-end
-
--- Who has left a direct room, the latest first, after the users `left` have left it; `before` is the list so far. It holds
--- two users at most: a user's peer is the first one in it who is not that user.
-local function parted(before, left)
-  must(not before or string.match(before, '^[%w_.@~=%%,\128-\255-]*$'), 'who was in a direct room')
-  local list, seen = {}, {}
-  local function take(user)
-    if #list < 2 and not seen[user] then
-      seen[user] = true
-      list[#list + 1] = user
-    end
-  end
-  for i = #left, 1, -1 do take(left[i]) end
-  for user in string.gmatch(before or '', '[^,]+') do take(user) end
-  return table.concat(list, ',')
-end
-
--- Who of two users is in a direct room made at `born`: user -> state. nil: the room is not theirs, since others are in it or were
--- in it last.
-local function pair_in(members, born, meta, one, two)
-  local here = {}
-  local all = redis.call('HGETALL', members)
-  for i = 1, #all, 2 do
-    local s, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
-    if s and s ~= 'l' and tonumber(epoch, 36) >= born then
-      if all[i] ~= one and all[i] ~= two then return nil end
-      here[all[i]] = s
-    end
-  end
-  if one == two or not (here[one] and here[two]) then
-    -- The room is the pair's only if nobody else was in it last. Where one of the two is still in it, the last user beside that
-    -- one counts; where neither is, the last two users count.
-    local stays = here[one] and one or here[two] and two
-    for user in string.gmatch(parted(redis.call('HGET', meta, 'parted'), {}), '[^,]+') do
-      if user ~= one and user ~= two then return nil end
-      if stays and user ~= stays then break end
-    end
-  end
-  return here
-end
-
--- The users of a comma list who have joined a room made at `born`, without those of the set `but`. `sign`, if given, stands before
--- those of them who have had a reset.
-local function joined_of(members, born, list, but, sign)
-  local found, part = {}, {}
-  local function look()
-    if #part == 0 then return end
-    local entries = redis.call('HMGET', members, unpack(part))
-    for i = 1, #part do
-      local s, epoch, more = string.match(entries[i] or '', '^(%a)|(%w+)(.*)$')
-      if s == 'j' and tonumber(epoch, 36) >= tonumber(born) then
-        found[#found + 1] = (sign and string.find(more, '^|[^|]*|[^|]*|[^|]*|%d') and sign or '') .. part[i]
-      end
-    end
-    part = {}
-  end
-  for user in string.gmatch(list, '[^,]+') do
-    if not but[user] then part[#part + 1] = user end
-    if #part == 1000 then look() end
-  end
-  look()
-  return found
-end
-
--- The version of a list of members after the change `what`. Its digest covers all changes so far, so two different lists never
--- have the same version, even if a clock steps back or data is restored from a backup.
-local function version(rev, before, what)
-  return int(rev) .. '.' .. string.sub(redis.sha1hex((before or '') .. '\n' .. what), 1, 8)
 end

@@ -353,3 +353,17 @@ local function time_order(timed, bounds, arrived, now)
   end
   return o
 end
+
+-- When the message at this position was sent; nil: the history does not have it.
+local function time_at(position, log, max_messages)
+  local stop = redis.call('LLEN', log)
+  local oldest = math.max(stop - max_messages, 0)
+  while stop > oldest do
+    local chunk = redis.call('LRANGE', log, math.max(stop - 64, oldest), stop - 1)
+    for i = #chunk, 1, -1 do
+      local at, when = string.match(chunk[i], '^%d+|(%d+)|(%-?%d+)|')
+      if at ~= '0' and tonumber(at) <= position then return tonumber(at) == position and tonumber(when) or nil end
+    end
+    stop = stop - 64
+  end
+end

@@ -243,7 +243,7 @@ pub(crate) fn logged_position(line: &str) -> Option<u64> {
 }
 
 /// Up to which position a member of a supergroup has read it at least by clearings after the stamp `since`, by the field
-/// `cleared` of its meta, as `lua/lib/bound.lua` says: a comma list of `rev|position`. Of several positions with `;` between them
+/// `cleared` of its meta, as `lua/lib/cleared.lua` says: a comma list of `rev|position`. Of several positions with `;` between them
 /// each holds for some members. `exempt`: the revisions of clearings that are too old for the member.
 pub(crate) fn cleared_up_to(list: &str, since: u64, exempt: &str) -> Option<u64> {
     let cleared = list.split(',').filter_map(|one| one.split_once('|'));
