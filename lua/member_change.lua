@@ -8,13 +8,13 @@
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 the new state: j joined, i invited, l left, 5 '' or, if the users are deleted, the latest epoch of a
 --   membership that ends, 6 '' or, if the event is placed by its time, time or import, 7 that time (milliseconds),
---   8 history in messages, 9 history in microseconds, 10.. users
+--   8 history in messages, 9 history in microseconds, 10 1 if entries may be short (lib/entry), 11.. users
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, entry of each user or '', or - if by time the user's state is of a later event}
 --   or {'DUP', the same without entries}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'FULL'} a direct room takes two, or the error UNREADABLE
--- Lib: fanout, members, keys
+-- Lib: fanout, entry, members, keys
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease, state, up_to = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[5])
 
@@ -31,12 +31,13 @@ if not m[7] then return {'ROOM'} end
 local born, kind = tonumber(m[7]), m[3]
 local rev = math.max(tonumber(m[1]) + 1, now)
 local rev_text, epoch_text = int(rev), short(rev)
+local is_short = ARGV[10] == '1' and #epoch_text == 10
 
 -- A member's state, epoch, and epoch as it stands in the entry; nil for an entry that is older than the room: a room of that
 -- name was deleted and made again.
 local function member(entry)
   if not entry then return nil end
-  local s, began = string.match(entry, '^([ijl])|(%w+)|%w+|?%d*|?%d*|?%d*$')
+  local s, began = string.match(entry_of(entry), '^([ijl])|(%w+)|%w+|?%d*|?%d*|?%d*$')
   must(s, 'an entry of a member')
   local epoch = tonumber(began, 36)
   if s == 'l' or epoch < born then return nil end
@@ -51,7 +52,7 @@ if by_time or m[14] or m[15] then
   time = time_order(KEYS[6], KEYS[7], KEYS[8], now)
 end
 local overtaken, any_left = {}, false
-for i = 10, #ARGV do
+for i = 11, #ARGV do
   overtaken[ARGV[i]] = by_time and not up_to and time.is_overtaken(ARGV[i], at_time)
   any_left = any_left or not overtaken[ARGV[i]]
 end
@@ -66,7 +67,7 @@ if kind == 'direct' and state ~= 'l' then
   for i = 1, #all, 2 do
     if member(all[i + 1]) then count = count + 1; present[all[i]] = true end
   end
-  for i = 10, #ARGV do
+  for i = 11, #ARGV do
     if not (present[ARGV[i]] or overtaken[ARGV[i]]) then count = count + 1; present[ARGV[i]] = true end
   end
   if count > 2 then return {'FULL'} end
@@ -79,7 +80,7 @@ if by_time and state == 'j' and base ~= '0' then
   base = int(base)
 end
 local changed, entries, reply, made = {}, {}, {}, {}
-for i = 10, #ARGV do
+for i = 11, #ARGV do
   local user = ARGV[i]
   local entry = entries[user] or redis.call('HGET', members, user)
   local s, epoch, began = member(entry)
@@ -92,13 +93,14 @@ for i = 10, #ARGV do
     if s and (not up_to or epoch <= up_to) then new = 'l|' .. epoch_text .. '|' .. (up_to and '0' or began) end
   elseif not s or (state == 'j' and s == 'i') then
     new = state .. '|' .. epoch_text .. '|' .. base
+    if state == 'j' and is_short then new = epoch_text .. (base ~= '0' and '|' .. base or '') end
   end
   if new then
     changed[#changed + 1] = user
     entry = new
   end
   if entry ~= '-' then entries[user] = entry end
-  reply[i - 9] = entry or ''
+  reply[i - 10] = entry or ''
   -- By time an event that finds the state as it says confirms it.
   if time and entry ~= '-' and (new or by_time) and not (state == 'i' and s == 'j') then made[#made + 1] = {user, new} end
 end

@@ -11,7 +11,7 @@
 --   mrev, created, last_at, last_time, 1 if room_trim.lua should forget recalled positions} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'MESSAGE'} no such message, or older than the
 --   history, or the pair has no such room, {'FULL'} by time: others have the pair's room, or the error UNREADABLE
--- Lib: fanout, members, live
+-- Lib: fanout, entry, members, live
 local meta, members, ids, recalled, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age, id = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]

@@ -22,7 +22,7 @@
 --   then job and record in turn: what else has waited (lib/time)}
 --   or {'STALE', token above which to announce again}, {'ROOM'} no such room, {'FULL'} other users have the pair's room,
 --   {'KIND'} the pair's room is not direct, {'LEFT'} one of the two is not in it, or the room is gone, or the error UNREADABLE
--- Lib: fanout, members, live
+-- Lib: fanout, entry, members, live
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -47,6 +47,7 @@ local oldest = redis.call('LINDEX', log, 0)
 local function member(user)
   if user ~= looked_at then looked_at, entry = user, redis.call('HGET', members, user) end
   if not entry then return nil end
+  entry = entry_of(entry)
   local s, epoch, here = string.match(entry, '^(%a)|(%w+)|%d*(h?)')
   if not s or s == 'l' or tonumber(epoch, 36) < tonumber(born) then return nil end
   -- Who has read or sent anything since joining has an h after the base.
@@ -153,7 +154,7 @@ if time then
   function last_reset(user, epoch) return select(2, read_on_arrival(KEYS[9], user, tonumber(epoch, 36))) end
   -- The caller carries it out, unless the membership has ended.
   function wait_for_unread(id, act)
-    local s, epoch = string.match(redis.call('HGET', members, act[3]) or '', '^(%a)|(%w+)')
+    local s, epoch = string.match(entry_of(redis.call('HGET', members, act[3])) or '', '^(%a)|(%w+)')
     if s == 'j' and epoch == act[4] then unread[#unread + 1] = {act[3], act[5], id, int(act[2])} end
   end
   local held = {}
@@ -165,7 +166,7 @@ if time then
     for from = 1, #names, 1000 do
       local part = {unpack(names, from, math.min(from + 999, #names))}
       for i, entry in ipairs(redis.call('HMGET', members, unpack(part))) do
-        local s, epoch = string.match(entry or '', '^(%a)|(%w+)')
+        local s, epoch = string.match(entry_of(entry) or '', '^(%a)|(%w+)')
         if s == 'j' and epoch == users[part[i]] and tonumber(epoch, 36) >= tonumber(born) then here[part[i]] = epoch end
       end
     end
@@ -175,7 +176,7 @@ if time then
       if not held[which] then
         local joined, all = {}, redis.call('HGETALL', members)
         for i = 1, #all, 2 do
-          local s, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
+          local s, epoch = string.match(entry_of(all[i + 1]), '^(%a)|(%w+)')
           if s == 'j' and tonumber(epoch, 36) >= tonumber(born) then joined[#joined + 1] = {all[i], epoch} end
         end
         held[which] = time.held_by(joined, revs)
@@ -199,7 +200,7 @@ if time then
         wait_for_unread(id, act)
       elseif act[1] == 'r' then
         local user, epoch, when = act[3], act[4], tonumber(act[5])
-        local s, began, base, more = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|(%d+)h?%w*(.*)$')
+        local s, began, base, more = string.match(entry_of(redis.call('HGET', members, user)) or '', '^(%a)|(%w+)|(%d+)h?%w*(.*)$')
         local set, reset = read_on_arrival(KEYS[9], user, tonumber(epoch, 36))
         if s == 'j' and began == epoch and not (reset and when <= reset) and not time.is_cancelled(user, act[6]) then
           local position = tonumber(at)

@@ -14,7 +14,7 @@
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MESSAGE'} no such message, or older than the history, or the pair has no such room,
 --   {'FULL'} by time: others have the pair's room, or the error UNREADABLE
--- Lib: fanout, members, keys, live
+-- Lib: fanout, entry, members, keys, live
 local meta, members, ids, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local id, one, two, mentions = ARGV[6], ARGV[7], ARGV[8], ARGV[12]

@@ -9,7 +9,7 @@
 --   created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MEMBER'} the user has not joined, or the error UNREADABLE
--- Lib: fanout, keys
+-- Lib: fanout, entry, keys
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease, user, prefs = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], ARGV[5]
 
@@ -23,7 +23,7 @@ if known then
   return {'DUP', known.job, record, unfinished(pending), now, unpack(m, 1, 11)}
 end
 if not m[7] then return {'ROOM'} end
-local state, epoch = string.match(redis.call('HGET', members, user) or '', '^(%a)|(%w+)|')
+local state, epoch = string.match(entry_of(redis.call('HGET', members, user)) or '', '^(%a)|(%w+)|')
 if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[7]) then return {'MEMBER'} end
 
 local rev = int(math.max(tonumber(m[1]) + 1, now))

@@ -12,7 +12,7 @@
 --   rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MESSAGE'} no such message, or older than the history and not the room's last one, or the error UNREADABLE
--- Lib: fanout, keys, arrived, bound, time, live
+-- Lib: fanout, entry, keys, arrived, bound, time, live
 local meta, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local how, value, by_time = ARGV[6], ARGV[7], ARGV[8] ~= ''
@@ -58,7 +58,7 @@ local function others()
   local but, own = {}, {}
   if #chain > 1 and by_all then users = redis.call('HKEYS', KEYS[10]) end
   for _, user in ipairs(#chain > 1 and users or {}) do
-    local epoch = not too_old[user] and string.match(redis.call('HGET', KEYS[10], user) or '', '^j|(%w+)')
+    local epoch = not too_old[user] and string.match(entry_of(redis.call('HGET', KEYS[10], user)) or '', '^j|(%w+)')
     own = epoch and read_on_arrival(KEYS[9], user, tonumber(epoch, 36)) or {}
     if own[places[1]] then
       local n = 1

@@ -16,7 +16,7 @@
 --   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history and not the room's last one,
 --   {'OLD', position, born} the position is older than the history, and not above this one,
 --   or the error UNREADABLE
--- Lib: fanout, keys
+-- Lib: fanout, entry, keys
 local meta, members, ids, log, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -43,7 +43,7 @@ if taken then
   return {'DUP', taken.job, record, unfinished(pending), now, unpack(m, 1, 11)}
 end
 if not m[7] then return {'ROOM'} end
-local entry = redis.call('HGET', members, user) or ''
+local entry = entry_of(redis.call('HGET', members, user)) or ''
 local start, state, began, base, here, rest, reset =
   string.match(entry, '^((%a)|(%w+)|(%d+))(h?%w*)(|?%d*|?%d*|?(%d*))$')
 if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} end

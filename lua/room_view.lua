@@ -7,7 +7,7 @@
 -- Reply: {now, rev, head, kind, status, type, tags, born, mrev, created, last_at, last_time ('' each if there is none),
 --   entry of the user or '', the peer in a direct room (the user who is in it, or was last) or '', recalled
 --   positions and those that the user read on arrival (comma list), pending jobs (list)}, or the error UNREADABLE
--- Lib: arrived
+-- Lib: arrived, entry
 local meta, members, recalled, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local user, read = ARGV[1], ARGV[2]
 
@@ -31,7 +31,7 @@ local born = m[3] == 'direct' and m[7] and tonumber(m[7])
 if born then
   local all = redis.call('HGETALL', members)
   for i = 1, #all, 2 do
-    local state, epoch = string.match(all[i + 1], '^([ijl])|(%w+)|%w+|?%d*|?%d*|?%d*$')
+    local state, epoch = string.match(entry_of(all[i + 1]), '^([ijl])|(%w+)|%w+|?%d*|?%d*|?%d*$')
     if not state then return redis.error_reply('-UNREADABLE an entry of a member') end
     if all[i] ~= user and state ~= 'l' and tonumber(epoch, 36) >= born then other = all[i] end
   end
@@ -41,7 +41,7 @@ if born then
 end
 reply[14] = other
 local gone = redis.call('ZRANGE', recalled, '(' .. read, '+inf', 'BYSCORE', 'LIMIT', 0, 10000)
-local began = m[13] and string.match(entry or '', '^j|(%w+)')
+local began = m[13] and string.match(entry_of(entry) or '', '^j|(%w+)')
 for at in pairs(began and read_on_arrival(KEYS[5], user, tonumber(began, 36)) or {}) do
   if at > tonumber(read) and at > 0 then gone[#gone + 1] = string.format('%.0f', at) end
 end

@@ -120,10 +120,11 @@ scripts! {
 }
 
 /// The files of `lua/lib/`: name and text.
-const LIB: [(&str, &str); 11] = [
+const LIB: [(&str, &str); 12] = [
     ("arrived", include_str!("../lua/lib/arrived.lua")),
     ("bound", include_str!("../lua/lib/bound.lua")),
     ("cleared", include_str!("../lua/lib/cleared.lua")),
+    ("entry", include_str!("../lua/lib/entry.lua")),
     ("fanout", include_str!("../lua/lib/fanout.lua")),
     ("join", include_str!("../lua/lib/join.lua")),
     ("keys", include_str!("../lua/lib/keys.lua")),

@@ -1,4 +1,4 @@
--- Who is in a room, for the scripts that change or ask it. It needs lib/fanout.
+-- Who is in a room, for the scripts that change or ask it. It needs lib/fanout and lib/entry.
 
 -- A stamp as it stands in a member's entry: in base 36. Exact below 2^53.
 local function short(n)
@@ -33,7 +33,7 @@ local function pair_in(members, born, meta, one, two)
   local here = {}
   local all = redis.call('HGETALL', members)
   for i = 1, #all, 2 do
-    local s, epoch = string.match(all[i + 1], '^(%a)|(%w+)')
+    local s, epoch = string.match(entry_of(all[i + 1]), '^(%a)|(%w+)')
     if s and s ~= 'l' and tonumber(epoch, 36) >= born then
       if all[i] ~= one and all[i] ~= two then return nil end
       here[all[i]] = s
@@ -59,7 +59,7 @@ local function joined_of(members, born, list, but, sign)
     if #part == 0 then return end
     local entries = redis.call('HMGET', members, unpack(part))
     for i = 1, #part do
-      local s, epoch, more = string.match(entries[i] or '', '^(%a)|(%w+)(.*)$')
+      local s, epoch, more = string.match(entry_of(entries[i]) or '', '^(%a)|(%w+)(.*)$')
       if s == 'j' and tonumber(epoch, 36) >= tonumber(born) then
         found[#found + 1] = (sign and string.find(more, '^|[^|]*|[^|]*|[^|]*|%d') and sign or '') .. part[i]
       end

@@ -98,9 +98,24 @@ pub(crate) struct Membership {
     pub(crate) reset: Option<u64>,
 }
 
+/// How many characters an epoch has where it stands first in an entry.
+const FIRST: usize = 10;
+
 impl Membership {
-    /// Reads `state|epoch|base`, stamps in base 36, and `|vouched|since|reset`, in decimal, where they are known.
+    /// Reads `state|epoch|base`, stamps in base 36, and `|vouched|since|reset`, in decimal, where they are known; or, of a user
+    /// who has joined, `epoch|base` or `epoch`.
     pub(crate) fn parse(text: &str) -> Result<Self> {
+        let (first, base) = text.split_once('|').unwrap_or((text, "0"));
+        if first.len() == FIRST {
+            return Ok(Self {
+                state: 'j',
+                epoch: stamp(Some(first))?,
+                base: parse(Some(base))?,
+                vouched: None,
+                since: None,
+                reset: None,
+            });
+        }
         let mut parts = text.split('|');
         let (state, epoch) = (parse(parts.next())?, stamp(parts.next())?);
         let base = parts.next();
@@ -416,6 +431,17 @@ mod tests {
         }
         for bad in ["x", "5,6,7", "-5", "5,x"] {
             assert!(Last::stored(bad, "1").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_short_entry_means_what_the_long_one_does() {
+        for (short, long) in [
+            ("hoebfz46s0", "j|hoebfz46s0|0"),
+            ("hoebfz46s0|7", "j|hoebfz46s0|7"),
+        ] {
+            let parse = |text| Membership::parse(text).unwrap();
+            assert_eq!(parse(short), parse(long));
         }
     }
 

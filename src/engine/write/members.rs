@@ -97,6 +97,8 @@ impl RoomWorker<'_> {
             MemberState::Left => "l",
         };
         let keys = &self.keys;
+        // An earlier version, which may still run, can't read short entries.
+        let is_old = self.writer.inner.redis.is_old();
         let mut reply = self
             .accept(|token| {
                 let own = [keys.meta(), keys.members(), keys.pending()];
@@ -112,7 +114,8 @@ impl RoomWorker<'_> {
                     .arg(order)
                     .arg(&time)
                     .arg(history.max_messages)
-                    .arg(history.max_age_micros());
+                    .arg(history.max_age_micros())
+                    .arg(if is_old { "" } else { "1" });
                 for user in users {
                     call.push(user.as_str());
                 }

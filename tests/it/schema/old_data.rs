@@ -374,3 +374,39 @@ async fn a_record_that_cannot_be_read_holds_a_migration_up() {
     migrate(&url);
     assert!(redis.cli(&["GET", KEY]).starts_with("2 2 "));
 }
+
+/// A pod of an earlier version, which may run until the data are migrated, can't read a short entry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_of_members_are_short_once_the_data_are_migrated() {
+    let redis = redis_with_old_data();
+    let config = Config::apps(1);
+    let pod = Pod::start(&config, &redis);
+    let app = App::new(&config.apps[0], &pod.base);
+    schema(&pod, "old");
+    let made = json!({"type": "room.updated", "room": "later"});
+    let joined = |user: &str| json!({"type": "member.joined", "room": "later", "user": user});
+    let entry = |user: &str| redis.cli(&["HGET", "unread:v1:{app-0:r:later}:members", user]);
+    app.must(&json!([made, joined("al")])).await;
+    let long = entry("al");
+    assert!(long.starts_with("j|") && long.ends_with("|0"), "{long}");
+
+    migrate(&redis.url());
+    schema(&pod, "current");
+    app.must(&joined("bo")).await;
+    let short = entry("bo");
+    assert_eq!(short.len(), 10, "{short}");
+    app.must(&json!({"type": "message.sent", "room": "later", "id": "1", "sender": "al"}))
+        .await;
+    app.must(&joined("cy")).await;
+    assert_eq!(entry("cy").len(), 12);
+    assert!(entry("cy").ends_with("|1"));
+    // Whoever has read has a long one.
+    app.must(&json!({"type": "room.read", "room": "later", "user": "bo"}))
+        .await;
+    let read = entry("bo");
+    assert!(read.starts_with(&format!("j|{short}|0h")), "{read}");
+    for (user, unread) in [("al", 0), ("bo", 0), ("cy", 0)] {
+        let members = app.room_unread("later", Some(&[user])).await.ok();
+        assert_eq!(members["unread"][user], unread, "{user}");
+    }
+}
