@@ -52,7 +52,7 @@ pub(crate) use live::{Live, NoStream, TooMany, Watcher};
 pub(crate) use read::rooms::set_pref;
 pub(crate) use read::rooms::{PrefQuery, RoomBrief, RoomQuery, SortBy};
 pub(crate) use read::{
-    Concern, ConcernedTotals, MOST_CONCERNED, Reader, RoomRows, Shown, Supergroup,
+    Concern, ConcernedTotals, MOST_CONCERNED, Reader, RoomRows, Shown, Supergroup, SupergroupReply,
 };
 pub(crate) use write::Writer;
 

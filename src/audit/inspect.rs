@@ -11,9 +11,9 @@ use crate::audit::unreadable::UnreadableData;
 use crate::connection::Item;
 use crate::counts::CountPref;
 use crate::counts::record::Reset;
-use crate::counts::room::{Last, Membership};
-use crate::engine::Supergroup;
+use crate::counts::room::Membership;
 use crate::engine::reply::{Reply, bytes, number, readable};
+use crate::engine::{Supergroup, SupergroupReply};
 use crate::error::Result;
 use crate::keys::{Enc, RoomKeys, UserKeys, is_encoded};
 use crate::names::AppId;
@@ -199,7 +199,7 @@ impl Audit {
             let Some(numbers) = answers.next() else {
                 break;
             };
-            let shown = numbers.and_then(|numbers| ask_room(room, Reply::new(numbers)?));
+            let shown = numbers.and_then(|numbers| ask_room(room, numbers));
             if readable(shown)?.is_none() {
                 let list = self
                     .check_room(app, &Enc::stored(room.room.as_str()))
@@ -376,25 +376,21 @@ fn first_pairs(answer: Option<Value>, most: usize) -> Result<Vec<(String, String
 }
 
 /// Fills in what only the room knows of a supergroup.
-fn ask_room(room: &mut ListedRoom, mut numbers: Reply) -> Result<()> {
-    if numbers.is_empty() {
+fn ask_room(room: &mut ListedRoom, reply: Value) -> Result<()> {
+    let Some(mut answer) = SupergroupReply::of_one(reply)? else {
         return Ok(());
-    }
-    let (kind, status) = (numbers.text()?, numbers.text()?);
-    let (custom_type, tags) = (numbers.text()?, numbers.text()?);
-    let created = i64::try_from(numbers.number()?).unwrap_or(0);
-    let last = Last::read(&mut numbers)?;
-    room.head = numbers.number()?;
-    let unread = numbers.value()?;
-    if matches!(&unread, Value::BulkString(text) if text.is_empty()) {
-        // The room is gone for the user.
+    };
+    room.head = answer.head;
+    // The room may be gone for the user.
+    let Some(counted) = answer.user()? else {
         return Ok(());
-    }
-    (room.kind, room.status) = (kind, status);
-    (room.custom_type, room.tags) = (custom_type, tags);
-    room.created = created;
-    room.last = last.map(|last| (last.at, last.time));
-    (room.unread, room.mentions) = (number(&unread)?, numbers.number()?);
+    };
+    room.kind = answer.kind.as_str().to_owned();
+    room.status = u8::from(answer.active).to_string();
+    room.created = answer.created;
+    room.last = answer.last.map(|last| (last.at, last.time));
+    (room.custom_type, room.tags) = (answer.custom_type, answer.tags);
+    (room.unread, room.mentions) = (counted.unread, counted.mentions);
     Ok(())
 }
 

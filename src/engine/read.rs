@@ -30,7 +30,7 @@ use crate::quota::Limit;
 
 pub(crate) use concerned::{Concern, ConcernedTotals, MOST_CONCERNED};
 pub(crate) use live::{Followed, Shown, SupergroupQuestion};
-pub(crate) use supergroup::{Contribution, Supergroup};
+pub(crate) use supergroup::{Contribution, Supergroup, SupergroupReply};
 pub(crate) use user::RoomRows;
 
 /// How long a call waits for its charge if the limit may be on another node than the user's slot.

@@ -117,7 +117,7 @@ pub(super) fn unread_item<'a>(
 }
 
 /// What a supergroup says when it is asked.
-pub(super) enum SupergroupReply {
+pub(crate) enum SupergroupReply {
     Counts(SupergroupAnswer),
     /// There is no such room.
     Gone,
@@ -126,7 +126,7 @@ pub(super) enum SupergroupReply {
 }
 
 impl SupergroupReply {
-    pub(super) fn parse(reply: Value) -> Result<Self> {
+    pub(crate) fn parse(reply: Value) -> Result<Self> {
         let mut users = Reply::new(reply)?;
         match users.len() {
             0 => return Ok(Self::Gone),
@@ -146,7 +146,7 @@ impl SupergroupReply {
     }
 
     /// What it says of one user, for whom it always answers. `None`: there is no such room.
-    pub(super) fn of_one(reply: Value) -> Result<Option<SupergroupAnswer>> {
+    pub(crate) fn of_one(reply: Value) -> Result<Option<SupergroupAnswer>> {
         match Self::parse(reply)? {
             Self::Counts(answer) => Ok(Some(answer)),
             Self::Gone => Ok(None),
@@ -156,29 +156,29 @@ impl SupergroupReply {
 }
 
 /// What a supergroup answers: of itself, then of each user.
-pub(super) struct SupergroupAnswer {
-    pub(super) kind: Kind,
-    pub(super) active: bool,
+pub(crate) struct SupergroupAnswer {
+    pub(crate) kind: Kind,
+    pub(crate) active: bool,
     /// As it is stored; '' if there is none.
-    pub(super) custom_type: String,
-    pub(super) tags: String,
-    pub(super) created: i64,
-    pub(super) last: Option<Last>,
-    pub(super) head: u64,
+    pub(crate) custom_type: String,
+    pub(crate) tags: String,
+    pub(crate) created: i64,
+    pub(crate) last: Option<Last>,
+    pub(crate) head: u64,
     users: Reply,
 }
 
 /// What one user has in a supergroup.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SupergroupCount {
-    pub(super) unread: u64,
-    pub(super) mentions: u64,
-    pub(super) read: i64,
+pub(crate) struct SupergroupCount {
+    pub(crate) unread: u64,
+    pub(crate) mentions: u64,
+    pub(crate) read: i64,
 }
 
 impl SupergroupAnswer {
     /// What the next user has. `None`: the room is gone for that user.
-    pub(super) fn user(&mut self) -> Result<Option<SupergroupCount>> {
+    pub(crate) fn user(&mut self) -> Result<Option<SupergroupCount>> {
         let (unread, mentions) = (self.users.value()?, self.users.value()?);
         if matches!(&unread, Value::BulkString(text) if text.is_empty()) {
             self.users.value()?;

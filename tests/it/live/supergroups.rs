@@ -9,8 +9,9 @@ use super::message;
 use crate::support::stream::Events;
 use crate::support::{App, Own, PATIENCE, RedisServer, eventually, until};
 
-/// Less than after which a user is read again whatever is heard, unless the user is watched only since lately.
-const BEFORE_A_SWEEP: Duration = Duration::from_secs(8);
+/// Less than after which a user is read again whatever is heard, unless the user is watched only since lately. What a test does before
+/// it waits takes part of that time.
+const BEFORE_A_SWEEP: Duration = Duration::from_secs(5);
 
 fn supergroup(room: &str, users: &[String]) -> Value {
     json!([

@@ -370,7 +370,12 @@ async fn every_answer_is_in_the_document_and_every_answer_of_the_document_is_see
     // A stream of events would be told so; a WebSocket is refused.
     let mut config = demo_config();
     config.extra = "[live]\nmax_streams = 0\n".to_owned();
-    let full = Pod::start(&config, &redis);
+    let toml = config.toml(&redis.url()).replace(
+        "[apps.users]\n",
+        "[apps.users]\nallowed_origins = [\"https://chat.example\"]\n",
+    );
+    let full = Pod::start_toml(&toml);
+    full.until_ready();
     let its_app = App::new(&config.apps[0], &full.base);
     for operation in operations.iter().filter(|one| one.id == "getLive") {
         let good = good(&document, &its_app, &full, operation);
@@ -378,6 +383,9 @@ async fn every_answer_is_in_the_document_and_every_answer_of_the_document_is_see
                        Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
         let reply = sent_raw(&good, &head(&good, upgrade));
         seen.note(&document, operation, &reply, "no room");
+        let from_elsewhere = format!("Origin: https://elsewhere.example\r\n{upgrade}");
+        let reply = sent_raw(&good, &head(&good, &from_elsewhere));
+        seen.note(&document, operation, &reply, "another origin");
     }
 
     // What is stored is of another type than it should be.
