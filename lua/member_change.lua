@@ -1,20 +1,21 @@
 #!lua
 -- Purpose: make users join a room, invite them or take them out. The base of a new membership is the current head.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base, the epoch in base 36; in state l the base is the epoch of the
---   membership that ended (also in base 36) or 0 if the user was deleted; member_settle.lua says what may
---   follow), 3 pending (hash: job -> record), 4 and 5 keys that were taken (hashes),
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base, the epoch in base 36, or shorter, as lib/entry says; in state l
+--   the base is the epoch of the membership that ended (also in base 36) or 0 if the user was deleted; member_settle.lua says what
+--   may follow), 3 pending (hash: job -> record), 4 and 5 keys that were taken (hashes),
 --   6 timed (hash), 7 bounds (sorted set) and 8 arrived (hash): lib/time, 9 ids (hash), 10 log (list) and
 --   11 allmentions (sorted set of positions): message_send.lua
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), 3 the event's key (lib/keys) or '',
 --   4 the new state: j joined, i invited, l left, 5 '' or, if the users are deleted, the latest epoch of a
 --   membership that ends, 6 '' or, if the event is placed by its time, time or import, 7 that time (milliseconds),
---   8 history in messages, 9 history in microseconds, 10 1 if entries may be short (lib/entry), 11.. users
+--   8 history in messages, 9 history in microseconds, 10 up to which moment (microseconds) a pod of an earlier version, which can't
+--   read short entries (lib/entry), may run, 11.. users
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, entry of each user or '', or - if by time the user's state is of a later event}
 --   or {'DUP', the same without entries}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'FULL'} a direct room takes two, or the error UNREADABLE
--- Lib: fanout, entry, members, keys
+-- Lib: fanout, entry, members, version, keys
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease, state, up_to = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[5])
 
@@ -31,7 +32,7 @@ if not m[7] then return {'ROOM'} end
 local born, kind = tonumber(m[7]), m[3]
 local rev = math.max(tonumber(m[1]) + 1, now)
 local rev_text, epoch_text = int(rev), short(rev)
-local is_short = ARGV[10] == '1' and #epoch_text == 10
+local is_short = now > tonumber(ARGV[10]) and #epoch_text == 10
 
 -- A member's state, epoch, and epoch as it stands in the entry; nil for an entry that is older than the room: a room of that
 -- name was deleted and made again.

@@ -3,9 +3,10 @@
 --   the refusal. The script compares no clocks, because the room's node and the user's node may have different ones. It asks
 --   whether the job that began the membership is still pending. If it is, not every slot has had the membership yet, so the
 --   membership may come after whatever the slot names. Doing it again changes nothing.
--- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base|vouched|since|reset, or shorter, as lib/entry says: vouched is ''
---   or what the slot named and the membership is known to come after; since is '' or, if it is not the epoch, the stamp above which the room's jobs are for
---   this membership; reset is the revision of the last reset, if there was one), 3 pending (hash: job -> record)
+-- KEYS: 1 meta (hash), 2 members (hash: user -> state|epoch|base|vouched|since|reset, or shorter, as lib/entry says: vouched is
+--   '' or what the slot named and the membership is known to come after; since is '' or, if it is not the epoch, the stamp above
+--   which the room's jobs are for this membership; reset is the revision of the last reset, if there was one), 3 pending (hash:
+--   job -> record)
 -- ARGV: 1 the token of the announcement in the index, 2 lease (microseconds), then six per user: user, the epoch that was
 --   refused, why, what the slot named (a stamp of the slot; for A a stamp of this room), '' or the job of a message that brings
 --   the user in, '' or the base in that case.
@@ -15,7 +16,7 @@
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born,
 --   mrev, created, last_at, last_time, then for each user its entry or ''; for N: 1 if the user is to become known, else 0}
 --   or {'STALE', token above which to announce again}, {'ROOM', now} no such room (any more), or the error UNREADABLE
--- Lib: fanout, entry, members
+-- Lib: fanout, entry, members, version
 local meta, members, pending = KEYS[1], KEYS[2], KEYS[3]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 

@@ -19,7 +19,7 @@
 --   or {'BUSY'} too many jobs are pending,
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MEMBER'} the user has not joined, {'MESSAGE'} no such message, or older than the history, or the error UNREADABLE
--- Lib: fanout, entry, members, keys, arrived, cleared, time
+-- Lib: fanout, entry, version, keys, arrived, cleared, time
 local meta, members, ids, log, allmentions, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local max_messages, max_age = math.min(tonumber(ARGV[4]), 10000), tonumber(ARGV[5])

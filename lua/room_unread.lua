@@ -62,7 +62,7 @@ if open > 0 and open <= 5000 then
     -- Of each message the stamp of the last edit that has been delivered: what came before it has no effect any more.
     local edited = {}
     for at, stamp in string.gmatch(delivered, '(%d+):(%d+)') do edited[at] = tonumber(stamp) end
-    local function with_mention(at)
+    local function add_mention(at)
       if not edited[at] then mentions = mentions .. ',' .. at end
     end
     for i = 1, #all, 2 do
@@ -83,7 +83,7 @@ if open > 0 and open <= 5000 then
         -- A membership that was placed by its time brings the marks of what was sent since.
         local own, named = string.match(string.sub(act, from + 1), '^([%d,]*):([%d,]*)')
         holes = holes .. ',' .. own
-        for at in string.gmatch(named, '%d+') do with_mention(at) end
+        for at in string.gmatch(named, '%d+') do add_mention(at) end
       end
       if act and tonumber(all[i]) > since then
         local at, own, sender, named, except = string.match(act, '^m|(%d+)|(%a)|([^|]*)|([^|]*)|?[^|]*|?%d*|?([^|]*)$')
@@ -91,7 +91,7 @@ if open > 0 and open <= 5000 then
         local to = names == user and string.match(act, '^r|(%d+)$') or own == 'r' and sender == user and at
         if to then read = math.max(read, tonumber(to)) end
         if (own == 'h' and sender == user) or (except and is_in(except)) then holes = holes .. ',' .. at end
-        if named and is_in(named) then with_mention(at) end
+        if named and is_in(named) then add_mention(at) end
       end
     end
     -- Between commas, so that no other position is taken for one.
@@ -127,7 +127,7 @@ end
 
 local reply = {m[3], m[4], m[5], m[6], m[7], m[8] or '', m[9] or '', m[2]}
 for i = 1, #ARGV, 10 do
-  local state, began, from, holes, mentions, user, reset, last_unknown, unset, edits = unpack(ARGV, i, i + 9)
+  local state, began, from, holes, mentions, user, reset, last_unknown, unset, delivered = unpack(ARGV, i, i + 9)
   local epoch, read_to, unknown, n = tonumber(began), tonumber(from), 0, #reply
   local since, read = epoch, read_to
   if reset ~= '' then since, unknown = math.max(epoch, reset), tonumber(last_unknown) end
@@ -152,7 +152,7 @@ for i = 1, #ARGV, 10 do
       end
       -- The head is the current one, so the script also takes this user's marks of pending jobs.
       if with_jobs then
-        read, holes, mentions, unset = with_jobs(user, since, read, holes, mentions, unset, reset ~= '', unknown, edits)
+        read, holes, mentions, unset = with_jobs(user, since, read, holes, mentions, unset, reset ~= '', unknown, delivered)
       end
       local least = unknown > read and unknown or read
       if head > read then unread = head - read end

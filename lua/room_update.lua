@@ -8,7 +8,7 @@
 --   mrev, created, last_at, last_time} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'KIND'} that change of kind is
 --   not allowed, or the error UNREADABLE
--- Lib: fanout, entry, members, keys, live
+-- Lib: fanout, version, keys, live
 local meta, pending = KEYS[1], KEYS[2]
 local token, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local kind, custom_type, tags, status, time = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]

@@ -120,7 +120,7 @@ scripts! {
 }
 
 /// The files of `lua/lib/`: name and text.
-const LIB: [(&str, &str); 12] = [
+const LIB: [(&str, &str); 13] = [
     ("arrived", include_str!("../lua/lib/arrived.lua")),
     ("bound", include_str!("../lua/lib/bound.lua")),
     ("cleared", include_str!("../lua/lib/cleared.lua")),
@@ -133,6 +133,7 @@ const LIB: [(&str, &str); 12] = [
     ("resets", include_str!("../lua/lib/resets.lua")),
     ("supers", include_str!("../lua/lib/supers.lua")),
     ("time", include_str!("../lua/lib/time.lua")),
+    ("version", include_str!("../lua/lib/version.lua")),
 ];
 
 /// The text of a script, with the library files put where it names them.

@@ -1,5 +1,5 @@
--- How far a read or a clearing goes. `m` are the fields of the meta that lib/fanout reads, then late, and for an id accepted, for a
--- time also mintime and maxtime.
+-- How far a read or a clearing goes. `m` has the fields of the meta at their places in lib/fanout, of which it needs the head and
+-- last_time; for an id also accepted at place 14, for a time mintime at 15 and maxtime at 16.
 
 -- `how` is all, id, time or position, and `value` the id, the time (milliseconds) or the position. Returns the position and, of
 -- an id or a time, the time up to which that is; or nil: there is no such message, or it is older than the history and not the
@@ -7,7 +7,7 @@
 -- `skip`, if it is given, says of a position whether it is as if never sent: for a member who read that message on arrival
 -- (lib/time). Of a message that is named by its id it is asked with its place in `arrived`, and where that leads.
 local function bound(how, value, meta, m, ids, log, now, max_messages, max_age, skip)
-  local head = tonumber(m[2])
+  local head, least, most = tonumber(m[2]), m[15], m[16]
   if how == 'all' then return head end
   if how == 'position' then return math.min(head, tonumber(value)) end
   if how == 'id' then
@@ -24,12 +24,12 @@ local function bound(how, value, meta, m, ids, log, now, max_messages, max_age, 
     end
     if not (skip and skip(silent == 's' and -tonumber(number) or at, at)) then return at, tonumber(sent) end
     value = sent
-    m[15], m[16] = unpack(redis.call('HMGET', meta, 'mintime', 'maxtime'))
-    numbers(m, 15, 16)
+    least, most = unpack(redis.call('HMGET', meta, 'mintime', 'maxtime'))
+    numbers({least, most}, 1, 2)
   end
   local time = tonumber(value)
-  if head == 0 or time < tonumber(m[15]) then return 0, time end
-  if time >= tonumber(m[16]) then
+  if head == 0 or time < tonumber(least) then return 0, time end
+  if time >= tonumber(most) then
     local at = head
     while skip and at > 0 and skip(at) do at = at - 1 end
     return at, time

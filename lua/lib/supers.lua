@@ -44,7 +44,8 @@ local function with_positions(supers, marks)
     if not holes or not mentions then return nil, redis.error_reply('-UNREADABLE marks that a record counts') end
     local edits = edits_of(marks, room, ends)
     if not edits then return nil, redis.error_reply('-UNREADABLE the mark of an edit') end
-    large[i + 1] = large[i + 1] .. '|' .. holes .. '|' .. mentions .. '|' .. (reset ~= '' and marked(marks, room, 'x') or '') .. '|' .. edits
+    local unset = reset ~= '' and marked(marks, room, 'x') or ''
+    large[i + 1] = table.concat({large[i + 1], holes, mentions, unset, edits}, '|')
   end
   return large
 end

@@ -183,7 +183,10 @@ impl Audit {
                 holes: marked('h'),
                 mentions: marked('m'),
                 unset: marked('x'),
-                edits: slot.edited(room.as_str()),
+                edits: match record.flags.contains('e') {
+                    true => slot.edited(room.as_str()),
+                    false => String::new(),
+                },
                 reset: record.reset.map(|reset| Reset {
                     stamp: reset.rev,
                     unknown: reset.unknown,

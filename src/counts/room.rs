@@ -98,15 +98,15 @@ pub(crate) struct Membership {
     pub(crate) reset: Option<u64>,
 }
 
-/// How many characters an epoch has where it stands first in an entry.
-const FIRST: usize = 10;
+/// How many digits an epoch has that stands first in an entry.
+const EPOCH_DIGITS: usize = 10;
 
 impl Membership {
     /// Reads `state|epoch|base`, stamps in base 36, and `|vouched|since|reset`, in decimal, where they are known; or, of a user
     /// who has joined, `epoch|base` or `epoch`.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let (first, base) = text.split_once('|').unwrap_or((text, "0"));
-        if first.len() == FIRST {
+        if first.len() == EPOCH_DIGITS {
             return Ok(Self {
                 state: 'j',
                 epoch: stamp(Some(first))?,
@@ -220,6 +220,14 @@ pub(crate) enum Act {
 }
 
 impl Act {
+    /// The position of the message that it is about: one that was sent, or edited.
+    pub(crate) fn message(&self) -> Option<u64> {
+        match self {
+            Act::Message { at, .. } | Act::Edit { at, .. } => Some(*at),
+            _ => None,
+        }
+    }
+
     /// Whether the marks of this act only move positions.
     pub(crate) fn only_moves(&self) -> bool {
         match self {

@@ -47,6 +47,15 @@ impl Work {
         self.jobs.is_empty() && self.refresh.is_empty()
     }
 
+    /// The messages of which an edit keeps what a reset has made of a mention. What that is follows from the jobs before it.
+    pub(crate) fn keeps_mentions_of(&self) -> BTreeSet<u64> {
+        let keeping = self
+            .jobs
+            .iter()
+            .filter(|job| job.audience == Audience::Reset);
+        keeping.filter_map(|job| job.act.message()).collect()
+    }
+
     /// Adopts passing jobs where that costs little. This call's outcome may depend on them, so a caller that gets this outcome
     /// must see their effects too. `is_small`: the room has few members.
     pub(crate) fn adopt(&mut self, is_small: bool) {

@@ -13,7 +13,7 @@ use crate::keys::{Enc, encode};
 
 /// Of how many users a supergroup is asked at once: so many take its node a millisecond or two.
 const USERS_AT_ONCE: usize = 250;
-/// How many positions of marks may stand in their records. It looks each of them up: these, too, take a few milliseconds.
+/// How many positions of marks may stand in their records. It looks most of them up: these, too, take a few milliseconds.
 const POSITIONS_AT_ONCE: usize = 2_000;
 
 /// Questions that are asked together.

@@ -97,8 +97,7 @@ impl RoomWorker<'_> {
             MemberState::Left => "l",
         };
         let keys = &self.keys;
-        // An earlier version, which may still run, can't read short entries.
-        let is_old = self.writer.inner.redis.is_old();
+        let earlier = self.writer.inner.redis.earlier_versions_until();
         let mut reply = self
             .accept(|token| {
                 let own = [keys.meta(), keys.members(), keys.pending()];
@@ -115,7 +114,7 @@ impl RoomWorker<'_> {
                     .arg(&time)
                     .arg(history.max_messages)
                     .arg(history.max_age_micros())
-                    .arg(if is_old { "" } else { "1" });
+                    .arg(earlier);
                 for user in users {
                     call.push(user.as_str());
                 }

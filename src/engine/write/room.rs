@@ -24,6 +24,8 @@ const FEW: usize = 64;
 /// Passing jobs that a delivery takes along at most. More of them were left by a pod that died, and the sweep takes over all of
 /// them together.
 const MAX_PASSING: usize = 2_000;
+/// Passing jobs that a call reads at most, to find some of them.
+const MAX_READ: usize = 100_000;
 
 impl Writer {
     /// Has one room accept its events in their order, then delivers their jobs together. Unreadable data makes the events
@@ -305,13 +307,23 @@ impl RoomWorker<'_> {
         self.unfinished > 0 || !self.work.passing.is_empty()
     }
 
-    /// Reads the passing jobs that were too many for a script's reply.
+    /// Reads the passing jobs that were too many for a script's reply. If they are too many for a delivery, only those without
+    /// which it would do something else than it should are taken along.
     async fn read_passing(&mut self) -> Result<()> {
-        if (1..=MAX_PASSING).contains(&self.unfinished) {
+        let needed = self.work.keeps_mentions_of();
+        let takes_all = self.unfinished <= MAX_PASSING;
+        let reads = takes_all || !needed.is_empty();
+        if reads && (1..=MAX_READ).contains(&self.unfinished) {
             let mut get = redis::cmd("HGETALL");
             get.arg(self.keys.pending());
             let unfinished = self.writer.inner.redis.query(&get).await?;
+            let known = self.work.passing.len();
             add_passing(&mut self.work, Reply::new(unfinished)?)?;
+            let mut found = self.work.passing.split_off(known);
+            found.retain(|job| {
+                takes_all || job.act.message().is_some_and(|at| needed.contains(&at))
+            });
+            self.work.passing.extend(found);
         }
         self.unfinished = 0;
         Ok(())

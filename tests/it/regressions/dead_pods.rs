@@ -225,11 +225,11 @@ async fn a_sender_that_an_earlier_room_of_that_name_still_lists_becomes_known() 
     assert_eq!(counts(app, "y").await, json!({"g": [1, 0]}));
 }
 
-/// More jobs than a script's reply has. Nobody finishes them, since their words are a newer version's.
-fn fill_with_jobs(scene: &Scene, room: &str) {
+/// Jobs that nobody finishes, since their words are a newer version's. A script's reply has 64, and a delivery takes 2,000 along.
+fn fill_with_jobs(scene: &Scene, room: &str, jobs: u64) {
     let mut fill = redis::cmd("HSET");
     fill.arg(room_key(room, "pending"));
-    for job in 0..70 {
+    for job in 0..jobs {
         fill.arg(1_700_000_000_000_000_u64 + job)
             .arg("1\neverybody-and-their-dog\n");
     }
@@ -248,7 +248,7 @@ async fn an_edit_that_a_dead_pod_left_does_not_outlast_a_later_one() {
         {"type": "message.sent", "room": "s", "id": "to-al", "sender": "bo", "mentions": ["al"]},
     ]);
     app.must(&made).await;
-    fill_with_jobs(&scene, "s");
+    fill_with_jobs(&scene, "s", 70);
 
     let edit = |id: &str, mentions: &[&str]| json!({"type": "message.updated", "room": "s", "id": id, "mentions": mentions});
     let mentions = async || counts(app, "al").await["s"][1].clone();
@@ -286,7 +286,7 @@ async fn a_message_that_a_dead_pod_left_does_not_outlast_an_edit() {
         {"type": "member.joined", "room": "s", "users": ["al", "bo"]},
     ]);
     app.must(&made).await;
-    fill_with_jobs(&scene, "s");
+    fill_with_jobs(&scene, "s", 70);
     let message =
         json!({"type": "message.sent", "room": "s", "id": "m", "sender": "bo", "mentions": ["al"]});
     scene.dies("message_send", "s", message).await;
@@ -294,4 +294,32 @@ async fn a_message_that_a_dead_pod_left_does_not_outlast_an_edit() {
     let edit = json!({"type": "message.updated", "room": "s", "id": "m", "mentions": []});
     assert_eq!(outcome(app, edit).await, "applied");
     assert_eq!(counts(app, "al").await, json!({"s": [1, 0]}));
+}
+
+/// What an edit keeps of cy's mention, who has had a reset, is what the edit before it has made of it, and that is still pending.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_to_everybody_comes_after_one_that_a_dead_pod_left() {
+    let scene = Scene::new();
+    let app = &scene.app;
+    let made = json!([
+        {"type": "room.updated", "room": "s", "kind": "supergroup"},
+        {"type": "member.joined", "room": "s", "users": ["al", "bo", "cy"]},
+        {"type": "message.sent", "room": "s", "id": "before", "sender": "bo"},
+        {"type": "room.read", "room": "s", "user": "cy"},
+        {"type": "room.unread", "room": "s", "user": "cy", "from_id": "before"},
+        {"type": "message.sent", "room": "s", "id": "m", "sender": "bo"},
+    ]);
+    app.must(&made).await;
+    fill_with_jobs(&scene, "s", 2_100);
+    let edit = |mentions: Value| json!({"type": "message.updated", "room": "s", "id": "m", "mentions": mentions});
+    let mentions = async || counts(app, "cy").await["s"][1].clone();
+    assert_eq!(mentions().await, 0);
+    scene
+        .dies("message_update", "s", edit(json!(["cy", "al"])))
+        .await;
+    assert_eq!(mentions().await, 1);
+    for (after, shown) in [(json!("all"), 1), (json!(["al"]), 0), (json!("all"), 1)] {
+        assert_eq!(outcome(app, edit(after.clone())).await, "applied");
+        assert_eq!(mentions().await, shown, "{after}");
+    }
 }
