@@ -156,20 +156,19 @@ for i = 0, users - 1 do
     slow[#slow + 1] = i
   end
 end
--- The new text of a supergroup's record after a message of the member's own, or a read; nil: the slow path. Such a record moves no
--- plain counts.
-local function passed(text, membership, after, more, counts)
-  local of, v, r = match(text, '^(%a|%w+)|(%w+)|(%d+)|0|0$')
-  if of ~= membership or string.byte(of) ~= 106 or after == '' or number(after, 36) < number(v, 36) then return nil end
-  if more ~= '' then
-    local named, read_to = match(more, '^\n([%d!]*)\n(%d*)\n\n\n$')
-    if not named or (named ~= '' and call('HEXISTS', counts, 'known') == 0) then return nil end
-    if read_to ~= '' and number(read_to) > number(r) then r = read_to end
-  end
-  return of .. '|' .. after .. '|' .. r .. '|0|0'
-end
-
 if kind == 'supergroup' and each == 7 and ARGV[10] == '' and ARGV[11] == '' then
+  -- The new text of a supergroup's record after a message of the member's own, or a read; nil: the slow path. Such a record moves no
+  -- plain counts.
+  local function passed(text, membership, after, more, counts)
+    local of, v, r = match(text, '^(%a|%w+)|(%w+)|(%d+)|0|0$')
+    if of ~= membership or string.byte(of) ~= 106 or after == '' or number(after, 36) < number(v, 36) then return nil end
+    if more ~= '' then
+      local named, read_to = match(more, '^\n([%d!]*)\n(%d*)\n\n\n$')
+      if not named or (named ~= '' and call('HEXISTS', counts, 'known') == 0) then return nil end
+      if read_to ~= '' and number(read_to) > number(r) then r = read_to end
+    end
+    return of .. '|' .. after .. '|' .. r .. '|0|0'
+  end
   local left = {}
   for _, i in ipairs(slow) do
     local supers = KEYS[i * 7 + 3]
