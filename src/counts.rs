@@ -32,6 +32,8 @@ pub(crate) struct RoomUnread {
     pub room: String,
     /// Its kind.
     pub kind: Kind,
+    /// The other user of a direct room.
+    pub peer: Option<String>,
     /// Its custom type.
     pub custom_type: Option<String>,
     /// Its tags, in the order given.

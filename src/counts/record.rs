@@ -34,7 +34,7 @@ pub(crate) struct RoomRecord<'a> {
     /// Encoded, a comma list.
     pub(crate) tags: &'a str,
     /// Encoded; empty if the room is not direct.
-    peer: &'a str,
+    pub(crate) peer: &'a str,
     /// When the room was made, in milliseconds relative to `epoch`: usually 0 or less.
     made: i64,
     pub(crate) last: Option<Last>,

@@ -52,6 +52,9 @@ impl Model {
                     "messages": room.unread(user), "mentions": room.mentions(user), "count": pref.get("count").unwrap_or(&json!("all")),
                     "muted": pref["muted"], "hidden": pref["hidden"],
                 });
+                if let (Kind::Direct, Some(peer)) = (room.kind, room.peer_of(user)) {
+                    row["peer"] = peer.into();
+                }
                 if !self.lost_messages {
                     row["read_position"] = room.read_position(user).into();
                     row["head"] = room.head().into();

@@ -90,6 +90,7 @@ impl Reader {
             RoomUnread {
                 room,
                 kind: record.kind,
+                peer: record.peer,
                 custom_type: record.custom_type,
                 tags: record.tags,
                 messages: record.unread,

@@ -264,6 +264,8 @@ impl<'a> UserAnswer<'a> {
 pub(super) struct RoomAnswer<'a> {
     room: &'a str,
     kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<&'a str>,
     custom_type: Option<&'a str>,
     tags: &'a [String],
     messages: u64,
@@ -281,6 +283,7 @@ impl<'a> RoomAnswer<'a> {
         Self {
             room: &room.room,
             kind: room.kind.as_str(),
+            peer: room.peer.as_deref(),
             custom_type: room.custom_type.as_deref(),
             tags: &room.tags,
             messages: room.messages,

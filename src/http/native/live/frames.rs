@@ -304,6 +304,7 @@ mod tests {
         RoomUnread {
             room: room.to_owned(),
             kind: Kind::Group,
+            peer: None,
             custom_type: None,
             tags: Vec::new(),
             messages,
