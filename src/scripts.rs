@@ -97,6 +97,8 @@ scripts! {
     USER_OVERVIEW = "user_overview";
     /// Set the mark of a watched user, and read what the pods that watch show.
     USER_WATCH = "user_watch";
+    /// Take away the mark of an unknown user whom a pod watches no more.
+    USER_UNWATCH = "user_unwatch";
     /// Read a user's plain count of every tag.
     USER_TAGS = "user_tags";
     /// Read what one user has unread in one room.

@@ -45,8 +45,8 @@ use crate::config::LiveConfig;
 use crate::connection::{Listener, Redis, Subscriptions};
 use crate::engine::onlookers::Onlookers;
 use crate::engine::read::{Followed, Reader};
-use crate::keys::{self, ONLOOKERS, Owner};
-use crate::names::AppId;
+use crate::keys::{self, ONLOOKERS, Owner, UserKeys};
+use crate::names::{AppId, UserId};
 use crate::telemetry::metrics::Metrics;
 
 pub(crate) use watcher::{TooMany, Watcher};
@@ -105,6 +105,8 @@ struct Watching {
     rooms: Rooms,
     /// Who is to be read, each once.
     due: Mutex<Vec<Arc<Watched>>>,
+    /// Who is watched no more, and may be unknown.
+    left: Mutex<Vec<UserId>>,
     wake: Notify,
     streams: AtomicUsize,
 }
@@ -274,6 +276,7 @@ impl Hub {
                 swept = now;
                 watching.sweep(now);
             }
+            self.unwatch(&watching).await;
             if rooms_at <= now && watching.rooms.next().is_some_and(|at| at <= now) {
                 rooms_at = now + self.window;
                 self.look_at_rooms(&watching, &mut later, now).await;
@@ -295,6 +298,18 @@ impl Hub {
             for batch in ready.chunks(BATCH) {
                 self.read(&watching, batch).await;
             }
+        }
+    }
+
+    /// Sees to it that nothing is left of unknown users whom no stream watches any more.
+    async fn unwatch(&self, watching: &Watching) {
+        let mut left = std::mem::take(&mut *lock(&watching.left));
+        left.retain(|user| {
+            let channel = UserKeys::of(&watching.app, user).live();
+            !lock(&watching.users).contains_key(channel.as_str())
+        });
+        for batch in left.chunks(BATCH) {
+            self.reader.unwatch(&watching.app, batch).await;
         }
     }
 
@@ -394,6 +409,7 @@ impl Watching {
             rooms: Rooms::default(),
             due: Mutex::default(),
             wake: Notify::new(),
+            left: Mutex::default(),
             streams: AtomicUsize::new(0),
         }
     }
@@ -429,7 +445,6 @@ impl Watching {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::UserId;
 
     #[test]
     fn a_user_who_was_watched_before_is_not_the_one_who_is_watched() {

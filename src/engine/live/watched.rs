@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::mailbox::Mailbox;
 use super::{YOUNG, lock};
+use crate::counts::Totals;
 use crate::engine::read::{Contribution, Followed, Shown, Supergroup};
 use crate::error::Result;
 use crate::keys::Enc;
@@ -143,6 +144,13 @@ impl Watched {
             state.with_rooms -= usize::from(place.rooms);
         }
         state.watchers.is_empty()
+    }
+
+    /// Whether nothing was read of the user, or only zeros, as of a user of whom nothing is known.
+    pub(super) fn may_be_unknown(&self) -> bool {
+        let state = lock(&self.state);
+        let newest = state.newest.as_ref();
+        newest.is_none_or(|(_, shown)| shown.totals == Totals::default())
     }
 
     /// Whether it is to be read from now on, and was not before.

@@ -108,6 +108,10 @@ impl Watcher {
         let mut users = lock(&self.watching.users);
         if watched.leave(self.stream) {
             users.remove(&watched.channel);
+            if watched.may_be_unknown() {
+                lock(&self.watching.left).push(watched.user.clone());
+                self.watching.wake.notify_one();
+            }
             let Some(subscriptions) = self.hub.subscriptions.get() else {
                 return;
             };

@@ -147,6 +147,17 @@ impl Reader {
         Ok(stream::iter(shown).buffered(AT_ONCE).collect().await)
     }
 
+    /// Takes away what [`Self::watch`] has left of those of these users of whom nothing is known. What fails is left.
+    pub(crate) async fn unwatch(&self, app: &AppId, users: &[UserId]) {
+        let item = |user| {
+            let keys = UserKeys::of(app, user);
+            Item::Script(scripts::USER_UNWATCH.call(&[keys.counts()]))
+        };
+        let items: Vec<Item> = users.iter().map(item).collect();
+        // The link logs a failure.
+        let _ = self.redis.send_each(&items).await;
+    }
+
     async fn shown(
         &self,
         app: &AppId,

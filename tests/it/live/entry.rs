@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{group, message};
 use crate::support::stream::Events;
-use crate::support::{App, Config, Own, app, eventually, now_seconds, raw, user_token};
+use crate::support::{App, Config, Own, Pod, app, eventually, now_seconds, raw, user_token};
 
 /// The status and body of a call that opens no stream.
 async fn refused(request: reqwest::RequestBuilder) -> (u16, String) {
@@ -530,4 +530,70 @@ async fn a_pod_that_stops_ends_its_streams_one_by_one() {
         .filter(|ten| ten[9] - ten[0] < Duration::from_millis(300));
     assert_eq!(together.count(), 0, "{ends:?}");
     assert_eq!(pod.ended(), Some(0));
+}
+
+/// The mark of a watched user is a field of the user's counts. Of a user of whom nothing else is known, it would stay there for ever.
+#[tokio::test]
+async fn nothing_is_left_of_an_unknown_user_who_was_watched() {
+    let Own {
+        app, redis, config, ..
+    } = &Own::start("");
+    let other = Pod::start(config, redis);
+    let other = App::new(&config.apps[0], &other.base);
+    let counts = |user: &str| format!("unread:v1:{{app-0:u:{user}}}:counts");
+    let marked = async |user: &str, wanted: &str| {
+        eventually("the mark", || async {
+            match redis.cli(&["HGET", &counts(user), "live"]) {
+                mark if mark == wanted => Ok(()),
+                mark => Err(mark),
+            }
+        })
+        .await;
+    };
+    app.must(&json!([
+        {"type": "room.updated", "room": "r"},
+        {"type": "member.joined", "room": "r", "users": ["known", "gone"]},
+    ]))
+    .await;
+    let mut stream = app.watch_users(&["nobody", "known", "gone"]).await;
+    for _ in 0..3 {
+        stream.counts().await;
+    }
+    for user in ["nobody", "known", "gone"] {
+        marked(user, "1").await;
+    }
+    app.must(&json!({"type": "user.deleted", "user": "gone"}))
+        .await;
+    marked("gone", "1").await;
+
+    // Where another pod watches the user, the mark comes back.
+    let mut kept = other.watch_users(&["nobody"]).await;
+    kept.counts().await;
+    drop(stream);
+    eventually("the mark is gone", || async {
+        match redis.cli(&["EXISTS", &counts("gone")]).as_str() {
+            "0" => Ok(()),
+            _ => Err(redis.cli(&["HGETALL", &counts("gone")])),
+        }
+    })
+    .await;
+    marked("nobody", "1").await;
+    assert_eq!(redis.cli(&["HGET", &counts("known"), "live"]), "1");
+    app.must(&json!({"type": "member.joined", "room": "r", "user": "nobody"}))
+        .await;
+    let sent = json!({"type": "message.sent", "room": "r", "sender": "known", "id": "1"});
+    app.must(&sent).await;
+    let is_told = |counts: &Value| counts["messages"]["total"] == 1;
+    kept.until("the first message", is_told).await;
+    app.must(&json!({"type": "user.deleted", "user": "nobody"}))
+        .await;
+    marked("nobody", "1").await;
+    drop(kept);
+    eventually("nothing is left", || async {
+        match redis.cli(&["EXISTS", &counts("nobody")]).as_str() {
+            "0" => Ok(()),
+            _ => Err(redis.cli(&["HGETALL", &counts("nobody")])),
+        }
+    })
+    .await;
 }

@@ -1,0 +1,12 @@
+#!lua flags=allow-oom
+-- Purpose: take away the mark of a user of whom nothing is known, when a pod watches that user no more. So no key is left of a user
+--   who was only watched. Pods that still watch the user are told, and set the mark again. Doing it again changes nothing.
+-- KEYS: 1 counts (hash)
+-- ARGV: none
+-- Reply: 1 if the mark was taken away, else 0
+-- Lib: live
+local counts = KEYS[1]
+local found = redis.call('HMGET', counts, 'known', 'live')
+if found[1] then return 0 end
+tell_watchers(counts, found[2])
+return found[2] and 1 or 0
