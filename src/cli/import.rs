@@ -17,7 +17,9 @@ use super::output::{counted, print};
 use super::process::{Signals, on_runtime};
 use super::progress::Meter;
 use crate::app::Stop;
+use crate::audit::{Audit, Scope};
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::intake::{
     EarlyEnd, ImportOptions, Imported, Importer, LineForm, LineOptions, NO_TIME, NotedLine,
     RefusedLine, Remarks, time_of,
@@ -146,6 +148,7 @@ async fn import(
 ) -> Result<u8, Failure> {
     let metrics = Arc::new(Metrics::new());
     let engine = connect(config, Arc::clone(&metrics)).await?;
+    tell_if_new(config, &engine, app).await;
     let mut report = Report {
         as_json,
         of_counts: matches!(options.lines.form, LineForm::Counts { .. }),
@@ -177,6 +180,17 @@ async fn import(
             done.done_to + 1
         )
     }))
+}
+
+/// Says so if the app begins with this import: its name may be misspelt. A configuration would have told.
+async fn tell_if_new(config: &Config, engine: &Engine, app: &AppId) {
+    let scope = Scope {
+        app: Some(app.clone()),
+        user: None,
+    };
+    if config.apps.is_empty() && matches!(Audit::new(engine).knows(&scope).await, Ok(false)) {
+        eprintln!("unread: nothing is kept of app \"{app}\" yet: it begins with this import");
+    }
 }
 
 /// Shows how far the import has come and what is said of single lines: at once as text, at the end as JSON.

@@ -26,10 +26,12 @@ pub struct Ran {
     /// -1 when a signal ended it.
     pub code: i32,
     pub stdout: String,
-    /// Without the line that names the Redis.
+    /// Without the lines that name the Redis, and an app that begins with an import.
     pub stderr: String,
     /// The Redis that a command beside the pods names before it begins.
     pub redis: Option<String>,
+    /// The app that begins with an import.
+    pub new_app: Option<String>,
 }
 
 impl From<Output> for Ran {
@@ -41,11 +43,18 @@ impl From<Output> for Ran {
             Some((redis, rest)) => (Some(redis.to_owned()), rest),
             None => (None, &*said),
         };
+        let named = stderr.strip_prefix("unread: nothing is kept of app \"");
+        let named = named.and_then(|rest| rest.split_once("\" yet: it begins with this import\n"));
+        let (new_app, stderr) = match named {
+            Some((app, rest)) => (Some(app.to_owned()), rest),
+            None => (None, stderr),
+        };
         Self {
             code: out.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
             stderr: stderr.to_owned(),
             redis,
+            new_app,
         }
     }
 }
