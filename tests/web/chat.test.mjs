@@ -33,6 +33,19 @@ test("its address is the first that the demo prints, and `serve` has no such pag
   }
 });
 
+test("the badges of a user's rooms come to the user's own", async () => {
+  const { page, done } = await open(chrome, `${served.public}/`);
+  await ready(page);
+  for (const user of ["alice", "bob"]) {
+    const number = (text) => Number(/\d+/.exec(text)?.[0] ?? 0);
+    const badges = await page.locator(`#${user}-rooms .badge:not(.at) [aria-hidden]`).allInnerTexts();
+    const elsewhere = await page.locator(`#${user}-rooms .elsewhere`).allInnerTexts();
+    const sum = [...badges, ...elsewhere].reduce((all, text) => all + number(text), 0);
+    assert.equal(sum, await total(page, user), `${user}: ${badges} ${elsewhere}`);
+  }
+  await done();
+});
+
 test("what one user does moves the other's badge, by keyboard alone", async () => {
   const { page, done } = await open(chrome, `${served.public}/`);
   await ready(page);

@@ -161,6 +161,9 @@ function draw(user) {
     });
     return button;
   }));
+  // So that the badges of the rooms come to that of the user.
+  const elsewhere = mine.messages.total - shared.reduce((sum, row) => sum + mine.rooms[row.room].messages, 0);
+  if (elsewhere > 0) bar.append(h("span", { class: "elsewhere" }, `${elsewhere} in other rooms`));
   if (focused) bar.querySelector(`[data-room="${CSS.escape(focused)}"]`)?.focus();
   talk(user, mine.rooms[open[user]]);
 }
