@@ -23,7 +23,7 @@ pub(super) enum TimeUse {
 
 /// The problem of a value that is not a time.
 pub(super) const NOT_A_TIME: &str =
-    "must be milliseconds since the epoch or RFC 3339, between 1973-03-03 and 9999";
+    "must be milliseconds since the epoch or RFC 3339 with a zone, between 1973-03-03 and 9999";
 
 /// A number of milliseconds, if it can be a time.
 pub(super) fn of_number(number: i64, what_for: TimeUse) -> Result<i64, &'static str> {

@@ -75,7 +75,9 @@ pub(crate) enum Unusable {
     #[error("the token is signed with no secret that is known here")]
     Forged,
     /// It is signed with one of the secrets, but it has expired or is not valid yet.
-    #[error("the token is not valid now")]
+    #[error(
+        "the token has expired, or is not valid yet: its exp has passed, or its nbf is still to come"
+    )]
     Untimely,
     /// It is signed with one of the secrets, but its `exp` is no time in seconds.
     #[error("the claim exp must be in seconds since the epoch, and not after the year 2286")]

@@ -488,7 +488,7 @@ mod tests {
             ),
             (
                 b"r,a,group,1,1,now\n",
-                "time: must be milliseconds since the epoch or RFC 3339, between 1973-03-03 and 9999",
+                "time: must be milliseconds since the epoch or RFC 3339 with a zone, between 1973-03-03 and 9999",
             ),
         ] {
             assert_eq!(row(all, line), Err(expected.to_owned()));

@@ -104,12 +104,8 @@ pub(super) fn enter<'a>(
         Err(Unusable::Forged) => {
             return Err(call.refused().map_or(refused, Problem::too_many));
         }
-        // The app has signed it: the caller does not try to guess one, and has to hear that it has expired.
-        Err(Unusable::Untimely) => {
-            call.known_refused();
-            return Err(refused);
-        }
-        Err(why @ Unusable::NotSeconds) => {
+        // The app has signed it: the caller does not try to guess one, and has to hear what is wrong.
+        Err(why @ (Unusable::Untimely | Unusable::NotSeconds)) => {
             call.known_refused();
             return Err(Problem::new(StatusCode::UNAUTHORIZED, why.to_string()));
         }
