@@ -32,7 +32,7 @@ if not m[7] then return {'ROOM'} end
 local born, kind = tonumber(m[7]), m[3]
 local rev = math.max(tonumber(m[1]) + 1, now)
 local rev_text, epoch_text = int(rev), short(rev)
-local is_short = now > tonumber(ARGV[10]) and #epoch_text == 10
+local is_short = now > tonumber(ARGV[10]) and #epoch_text == 10 and string.find(epoch_text, '^%l')
 
 -- A member's state, epoch, and epoch as it stands in the entry; nil for an entry that is older than the room: a room of that
 -- name was deleted and made again.

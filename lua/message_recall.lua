@@ -42,6 +42,7 @@ if not entry then return unknown() end
 local first, position, time, recall, number, silent = string.match(entry .. '|||',
   '^(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)|(s?)|[^|]*|[%x.]*|*$')
 must(first, 'what is known of a message')
+must(m[14], 'a field of the meta is missing')
 -- Ids are kept a little longer than the history, so that a repeated request is known. But a message that is older than the
 -- history can't be recalled.
 if tonumber(first) < now - max_age or tonumber(m[14]) - tonumber(number) >= max_messages then return unknown() end

@@ -10,7 +10,8 @@
 --   13 up to which moment (microseconds) an earlier version may have taken a message: these did not put down whom it mentions,
 --   14 '' or, if the event is placed by its time, time or import: it waits for a message that is not known
 -- Reply: {'OK', job or '', record or '', pending jobs (lib/fanout), now, rev, head, kind, status, type, tags, born, mrev, created,
---   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody} or {'DUP', the same}
+--   last_at, last_time, 1 if room_trim.lua should forget mentions of everybody, the position of a message of which the edit changes
+--   nothing and whose job may be pending, else 0} or {'DUP', the same}
 --   or {'STALE', token above which to announce again}, {'KEY'} the key was another event's, {'ROOM'} no such room,
 --   {'MESSAGE'} no such message, or older than the history, or the pair has no such room,
 --   {'FULL'} by time: others have the pair's room, or the error UNREADABLE
@@ -24,9 +25,10 @@ local m = opened(meta, 'last_id', 'accepted', 'trim', 'last_text', 'last_type', 
 tell_room(meta, m[20])
 numbers(m, 14, 15)
 if m[12] and tonumber(m[12]) >= token then return {'STALE', m[12]} end
-local function answer(word, job, record, open, much)
+local function answer(word, job, record, open, much, same)
   local reply = {word, job, record, open, now, unpack(m, 1, 11)}
   reply[17] = much
+  reply[18] = same or 0
   return reply
 end
 local known, take = keyed(KEYS[6], KEYS[7], ARGV[3], now)
@@ -53,6 +55,7 @@ if not entry then return not_known() end
 local start, first, at, recall, number, silent, named, digests =
   string.match(entry .. '|||', '^((%d+)|(%d+)|%-?%d+|(%d+)|(%d+))|(s?)|([^|]*)|([%x.]*)|*$')
 must(start, 'what is known of a message')
+must(m[14], 'a field of the meta is missing')
 if tonumber(first) < now - tonumber(ARGV[5]) or tonumber(m[14]) - tonumber(number) >= tonumber(ARGV[4]) then return not_known() end
 local open = unfinished(pending)
 -- What was taken back stays so.
@@ -187,4 +190,4 @@ else
   take('')
 end
 if text ~= entry then redis.call('HSET', ids, id, text) end
-return answer(changed and 'OK' or 'DUP', job, record, open, much)
+return answer(changed and 'OK' or 'DUP', job, record, open, much, not changed and tonumber(at))

@@ -23,7 +23,9 @@ if known then
   return {'DUP', known.job, record, unfinished(pending), now, unpack(m, 1, 11)}
 end
 if not m[7] then return {'ROOM'} end
-local state, epoch = string.match(entry_of(redis.call('HGET', members, user)) or '', '^(%a)|(%w+)|')
+local entry = entry_of(redis.call('HGET', members, user))
+local state, epoch = string.match(entry or '', '^([ijl])|(%w+)|')
+must(state or not_joined(entry), 'an entry of a member')
 if state ~= 'j' or tonumber(epoch, 36) < tonumber(m[7]) then return {'MEMBER'} end
 
 local rev = int(math.max(tonumber(m[1]) + 1, now))

@@ -37,8 +37,9 @@ if taken then
   return {'DUP', taken.job, record, unfinished(pending), now, unpack(m, 1, 11)}
 end
 if not m[7] then return {'ROOM'} end
-local entry = entry_of(redis.call('HGET', members, user)) or ''
-local start, state, began, here, rest, since, reset = string.match(entry, '^((%a)|(%w+)|%d+(h?%w*))(|?%d*|?(%d*))|?(%d*)$')
+local entry = entry_of(redis.call('HGET', members, user))
+local start, state, began, here, rest, since, reset = string.match(entry or '', '^(([ijl])|(%w+)|%d+(h?%w*))(|?%d*|?(%d*))|?(%d*)$')
+must(start or not_joined(entry), 'an entry of a member')
 if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} end
 local epoch = tonumber(began, 36)
 local head, is_supergroup = tonumber(m[2]), m[3] == 'supergroup'
@@ -182,7 +183,7 @@ if how == 'id' then
   end
   if not known then return unknown() end
   local rev, at, sent, number, silent = string.match(known .. '|', '^(%d+)|(%d+)|(%-?%d+)|%d+|(%d+)|(s?)')
-  must(rev, 'what is known of a message')
+  must(rev and m[13], 'what is known of a message')
   if tonumber(rev) < now - max_age or tonumber(m[13]) - tonumber(number) >= max_messages then return unknown() end
   back = tonumber(sent)
   to = silent == 's' and tonumber(at) or tonumber(at) - 1

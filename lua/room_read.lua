@@ -43,9 +43,10 @@ if taken then
   return {'DUP', taken.job, record, unfinished(pending), now, unpack(m, 1, 11)}
 end
 if not m[7] then return {'ROOM'} end
-local entry = entry_of(redis.call('HGET', members, user)) or ''
+local entry = entry_of(redis.call('HGET', members, user))
 local start, state, began, base, here, rest, reset =
-  string.match(entry, '^((%a)|(%w+)|(%d+))(h?%w*)(|?%d*|?%d*|?(%d*))$')
+  string.match(entry or '', '^(([ijl])|(%w+)|(%d+))(h?%w*)(|?%d*|?%d*|?(%d*))$')
+must(start or not_joined(entry), 'an entry of a member')
 if state ~= 'j' or tonumber(began, 36) < tonumber(m[7]) then return {'MEMBER'} end
 local epoch
 epoch, reset = tonumber(began, 36), tonumber(reset)

@@ -13,6 +13,7 @@ local function bound(how, value, meta, m, ids, log, now, max_messages, max_age, 
   if how == 'id' then
     local known = redis.call('HGET', ids, value)
     local first, at, sent, number, silent = string.match(known or '', '^(%d+)|(%d+)|(%-?%d+)|%d+|(%d+)|?(s?)')
+    must(not first or m[14], 'a field of the meta is missing')
     if first and tonumber(first) >= now - max_age and tonumber(m[14]) - tonumber(number) < max_messages then
       at = tonumber(at)
     else
@@ -28,6 +29,7 @@ local function bound(how, value, meta, m, ids, log, now, max_messages, max_age, 
     numbers({least, most}, 1, 2)
   end
   local time = tonumber(value)
+  must(head == 0 or (least and most), 'a field of the meta is missing')
   if head == 0 or time < tonumber(least) then return 0, time end
   if time >= tonumber(most) then
     local at = head

@@ -165,7 +165,7 @@ async fn rebuild(
         unreadable.print_rest(left_unreadable);
         if left_unreadable > 0 {
             print(
-                "what can't be read was left alone; `unread rebuild --mend` mends or removes it\n",
+                "what can't be read was left alone; `unread rebuild --mend`, without --user, mends or removes it\n",
             );
         }
         let did = match (users, left) {

@@ -100,13 +100,17 @@ pub(crate) struct Membership {
 
 /// How many digits an epoch has that stands first in an entry.
 const EPOCH_DIGITS: usize = 10;
+/// How many digits the base behind it has at most.
+const BASE_DIGITS: usize = 15;
 
 impl Membership {
     /// Reads `state|epoch|base`, stamps in base 36, and `|vouched|since|reset`, in decimal, where they are known; or, of a user
-    /// who has joined, `epoch|base` or `epoch`.
+    /// who has joined, `epoch|base` or `epoch`, as `lua/lib/entry.lua` says.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let (first, base) = text.split_once('|').unwrap_or((text, "0"));
-        if first.len() == EPOCH_DIGITS {
+        let is_epoch = first.len() == EPOCH_DIGITS
+            && first.starts_with(|first: char| first.is_ascii_lowercase());
+        if is_epoch && base.len() <= BASE_DIGITS {
             return Ok(Self {
                 state: 'j',
                 epoch: stamp(Some(first))?,

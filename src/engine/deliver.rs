@@ -147,7 +147,7 @@ impl Delivery {
         Ok(members)
     }
 
-    fn report_unreadable_membership(&self, error: Error, keys: &RoomKeys) {
+    pub(super) fn report_unreadable_membership(&self, error: Error, keys: &RoomKeys) {
         if let Err(error) = self.faults.at_key::<()>(Err(error), || keys.members()) {
             self.faults.complain(&error);
         }

@@ -84,7 +84,7 @@ pub struct Room {
     /// The two for whom a `to` message made this room.
     pair: Option<BTreeSet<String>>,
     /// Who has left or was deleted, in that order.
-    parted: Vec<String>,
+    pub parted: Vec<String>,
     /// The times of the by-time events that made the present states of memberships, those of who has left included.
     states: BTreeMap<String, Lasting>,
     /// What names a message that has not arrived.

@@ -17,6 +17,8 @@ pub(crate) struct Work {
     /// Jobs of other calls that have not reached everybody. The delivery takes their marks along to its own targets, so that no
     /// target sees the room's head without them.
     pub(crate) passing: Vec<Job>,
+    /// The messages that an edit has left as they were, because an earlier one had said the same: this call finishes that one.
+    pub(crate) repeated: BTreeSet<u64>,
     /// Users to send the state to although nothing changed for them: an earlier delivery may not have reached them.
     pub(crate) refresh: BTreeSet<Enc>,
 }
@@ -47,13 +49,15 @@ impl Work {
         self.jobs.is_empty() && self.refresh.is_empty()
     }
 
-    /// The messages of which an edit keeps what a reset has made of a mention. What that is follows from the jobs before it.
-    pub(crate) fn keeps_mentions_of(&self) -> BTreeSet<u64> {
+    /// The messages of which the passing jobs are needed: those that an edit has left as they were, and those of which an edit
+    /// keeps what a reset has made of a mention, which follows from the jobs before it.
+    pub(crate) fn needs_jobs_of(&self) -> BTreeSet<u64> {
         let keeping = self
             .jobs
             .iter()
             .filter(|job| job.audience == Audience::Reset);
-        keeping.filter_map(|job| job.act.message()).collect()
+        let kept = keeping.filter_map(|job| job.act.message());
+        kept.chain(self.repeated.iter().copied()).collect()
     }
 
     /// Adopts passing jobs where that costs little. This call's outcome may depend on them, so a caller that gets this outcome
@@ -61,11 +65,13 @@ impl Work {
     pub(crate) fn adopt(&mut self, is_small: bool) {
         let is_small = is_small || self.snapshot.kind == "direct";
         let to_all = is_small || self.jobs.iter().any(|job| job.audience == Audience::All);
+        let repeated = std::mem::take(&mut self.repeated);
         let (adopted, passing) = std::mem::take(&mut self.passing)
             .into_iter()
             .partition(|job| {
                 let covered = self.snapshot.born == 0 || job.stamp <= self.snapshot.rev;
-                covered && job.is_adoptable(to_all)
+                let is_repeated = matches!(job.act, Act::Edit { at, .. } if repeated.contains(&at));
+                covered && (is_repeated || job.is_adoptable(to_all))
             });
         self.passing = passing;
         self.jobs.extend(adopted);

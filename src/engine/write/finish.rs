@@ -69,6 +69,7 @@ impl Writer {
                 self.add_resets(&keys, &mut work, &resets, resend.as_ref(), &mut settlement)
                     .await?;
                 finished.over.extend(settlement.over);
+                finished.unreadable.extend(settlement.unreadable);
                 if settlement.to_all || !settlement.resend.is_empty() {
                     resend = (!settlement.to_all).then_some(settlement.resend);
                     continue;
@@ -209,7 +210,12 @@ impl Writer {
             }
             for one in refused {
                 let answer = maybe_text(reply.value()?)?.unwrap_or_default();
-                settlement.add(one, &answer)?;
+                if let Err(error) = settlement.add(one, &answer) {
+                    self.inner
+                        .delivery
+                        .report_unreadable_membership(error, &keys);
+                    settlement.unreadable.insert(one.user.clone());
+                }
             }
         }
         Ok(settlement)
@@ -271,6 +277,8 @@ struct Settlement {
     to_all: bool,
     /// Users whose membership is over.
     over: BTreeSet<Enc>,
+    /// Users whose entries can't be read.
+    unreadable: BTreeSet<Enc>,
 }
 
 impl Settlement {

@@ -179,6 +179,10 @@ impl RoomWorker<'_> {
         };
         self.read_accepted(&mut reply)?;
         self.wants_trim |= reply.number()? == 1;
+        // The edit before it may not have reached everybody.
+        self.work
+            .repeated
+            .extend(Some(reply.number()?).filter(|at| *at > 0));
         Ok(outcome)
     }
 

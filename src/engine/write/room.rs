@@ -310,7 +310,7 @@ impl RoomWorker<'_> {
     /// Reads the passing jobs that were too many for a script's reply. If they are too many for a delivery, only those without
     /// which it would do something else than it should are taken along.
     async fn read_passing(&mut self) -> Result<()> {
-        let needed = self.work.keeps_mentions_of();
+        let needed = self.work.needs_jobs_of();
         let takes_all = self.unfinished <= MAX_PASSING;
         let reads = takes_all || !needed.is_empty();
         if reads && (1..=MAX_READ).contains(&self.unfinished) {

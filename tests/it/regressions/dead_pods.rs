@@ -227,6 +227,9 @@ async fn a_sender_that_an_earlier_room_of_that_name_still_lists_becomes_known() 
 
 /// Jobs that nobody finishes, since their words are a newer version's. A script's reply has 64, and a delivery takes 2,000 along.
 fn fill_with_jobs(scene: &Scene, room: &str, jobs: u64) {
+    if jobs == 0 {
+        return;
+    }
     let mut fill = redis::cmd("HSET");
     fill.arg(room_key(room, "pending"));
     for job in 0..jobs {
@@ -321,5 +324,28 @@ async fn an_edit_to_everybody_comes_after_one_that_a_dead_pod_left() {
     for (after, shown) in [(json!("all"), 1), (json!(["al"]), 0), (json!("all"), 1)] {
         assert_eq!(outcome(app, edit(after.clone())).await, "applied");
         assert_eq!(mentions().await, shown, "{after}");
+    }
+}
+
+/// Without a key, a repeated edit is known only by what it would change: nothing. Its answer still waits for the first one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_that_a_dead_pod_left_shows_when_the_retry_is_answered() {
+    for (jobs, mentions) in [
+        (0, json!(["al"])),
+        (0, json!("all")),
+        (70, json!(["al", "cy"])),
+        (2_100, json!("all")),
+    ] {
+        let scene = Scene::new();
+        let app = &scene.app;
+        let mut events = made("g", &["al", "bo", "cy"]);
+        events.push(sent("g", "1", "bo"));
+        app.must(&events.into()).await;
+        fill_with_jobs(&scene, "g", jobs);
+        let edit = json!({"type": "message.updated", "room": "g", "id": "1", "mentions": mentions});
+        scene.dies("message_update", "g", edit.clone()).await;
+        assert_eq!(counts(app, "al").await, json!({"g": [1, 0]}));
+        assert_eq!(outcome(app, edit).await, "duplicate");
+        assert_eq!(counts(app, "al").await, json!({"g": [1, 1]}), "{mentions}");
     }
 }

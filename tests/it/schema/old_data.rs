@@ -56,6 +56,10 @@ fn model() -> (Model, BTreeSet<(String, String)>) {
             pairs.insert((one.to_owned(), other.to_owned()));
         }
     }
+    // 0.1.0 did not keep who has left a direct room.
+    for room in model.rooms.values_mut() {
+        room.parted.clear();
+    }
     (model, pairs)
 }
 

@@ -253,3 +253,77 @@ async fn what_was_rejected_for_a_slot_that_cannot_be_read_is_not_lost() {
     assert_eq!(row("super"), (json!(1), json!("all")), "{rows}");
     assert_no_drift(&scene.redis.url(), "app-0");
 }
+
+/// What is a member's own alone is not to be taken for the event of a stranger: it is sent again when the entry is mended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_of_a_member_whose_entry_cannot_be_read_is_unreadable() {
+    let scene = Scene::new().await;
+    let outcomes = async |events: &Value| -> Vec<String> {
+        let reply = scene.app.events(events, Wait::Applied).await.ok();
+        let results = reply["results"].as_array().unwrap().iter();
+        let code = |result: &Value| {
+            let rejected = result["error"]["code"].as_str();
+            rejected.or(result["status"].as_str()).unwrap().to_owned()
+        };
+        results.map(code).collect()
+    };
+    for room in ["group", "super"] {
+        let members = format!("unread:v1:{{app-0:r:{room}}}:members");
+        let own = json!([
+            {"type": "room.read", "room": room, "user": "alice"},
+            {"type": "room.read", "room": room, "user": "alice", "up_to_id": "m1"},
+            {"type": "room.unread", "room": room, "user": "alice", "from_id": "m1"},
+            {"type": "counts.set", "room": room, "user": "alice", "unread": 1},
+            {"type": "pref.updated", "room": room, "user": "alice", "muted": true},
+        ]);
+        let whole = scene.redis.cli(&["HGET", &members, "alice"]);
+        for damaged in [
+            "",
+            "garbage",
+            "1234567890",
+            "1234567890|abc",
+            "HOEBFZ46S0",
+            "hoebfz46s0|",
+            "hoebfz46s0|0|0",
+            "hoebfz46s0|1234567890123456",
+            "j|",
+            "x|hoebfz46s0|0",
+        ] {
+            scene.redis.cli(&["HSET", &members, "alice", damaged]);
+            assert_eq!(outcomes(&own).await, ["unreadable"; 5], "{room} {damaged}");
+        }
+        // Whoever has left is none, readable as that is.
+        scene
+            .redis
+            .cli(&["HSET", &members, "alice", "l|hoebfz46s0|hoebfz46r0"]);
+        assert_eq!(outcomes(&own).await, ["not_a_member"; 5], "{room}");
+        scene.redis.cli(&["HSET", &members, "alice", &whole]);
+        assert_eq!(outcomes(&own).await, ["applied"; 5], "{room}");
+    }
+}
+
+/// The pod knows the list of members, so it tells alice too; her slot refuses that, and the room can't say what she is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_member_whose_entry_cannot_be_read_holds_up_no_message() {
+    let scene = Scene::new().await;
+    let members = format!("{ROOM}members");
+    let before = scene.app.unread("bob", true).await.ok();
+    scene
+        .redis
+        .cli(&["HSET", &members, "alice", "1234567890|abc"]);
+    let told = async |event: Value| {
+        let reply = scene.app.events(&event, Wait::Applied).await.ok();
+        let result = &reply["results"][0];
+        let code = result["error"]["code"].as_str();
+        code.or(result["status"].as_str()).unwrap().to_owned()
+    };
+    told(json!({"type": "user.deleted", "user": "alice"})).await;
+    let sent =
+        |id: &str| json!({"type": "message.sent", "room": "group", "id": id, "sender": "bob"});
+    for id in ["after-1", "after-2"] {
+        assert_eq!(told(sent(id)).await, "applied");
+    }
+    let after = scene.app.unread("bob", true).await.ok();
+    assert_eq!(before["messages"], after["messages"]);
+    assert_eq!(scene.redis.cli(&["HLEN", &format!("{ROOM}pending")]), "0");
+}
