@@ -15,11 +15,6 @@ if not record then
 end
 -- Lib: supers
 local state, epoch, read, nh, nm, ends = string.match(record, '^([ij])|(%w+)|%w+|(%-?%d+)|(%d+)|(%d+)(.*)$')
-local reset = state and reset_of(ends)
-if not reset then return redis.error_reply('-UNREADABLE a record of a supergroup') end
-local holes, mentions = marked(marks, room, 'h', nh), marked(marks, room, 'm', nm)
-if not holes or not mentions then return redis.error_reply('-UNREADABLE marks that a record counts') end
-local edits = edits_of(marks, room, ends)
-if not edits then return redis.error_reply('-UNREADABLE the mark of an edit') end
-return {-1, state, epoch, read, holes, mentions, reset ~= '' and string.match(reset, '%w.*$') or '',
-  reset ~= '' and marked(marks, room, 'x') or '', edits}
+local lists, reset = lists_of(marks, room, nh, nm, ends)
+if not lists then return reset end
+return {-1, state, epoch, read, lists[1], lists[2], reset ~= '' and string.match(reset, '%w.*$') or '', lists[3], lists[4]}

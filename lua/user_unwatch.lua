@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- Purpose: take away the mark of a user of whom nothing is known, when a pod watches that user no more. So no key is left of a user
---   who was only watched. Pods that still watch the user are told, and set the mark again. Doing it again changes nothing.
+-- Purpose: take away the mark of a user of whom nothing is known, when a pod stops watching that user. Otherwise a user who was only
+--   watched would leave a key. The script tells the pods that still watch the user, and they set the mark again. A second call
+--   changes nothing.
 -- KEYS: 1 counts (hash)
 -- ARGV: none
 -- Reply: 1 if the mark was taken away, else 0

@@ -3,9 +3,9 @@
 -- epoch has ten digits, of which the first one is a letter, as all have from 2002 to 2085.
 local function entry_of(stored)
   if not stored or string.find(stored, '^[ijl]|') then return stored end
-  if string.find(stored, '^%l[%l%d][%l%d][%l%d][%l%d][%l%d][%l%d][%l%d][%l%d][%l%d]$') then return 'j|' .. stored .. '|0' end
-  if #stored < 27 and string.find(stored, '^%l[%l%d][%l%d][%l%d][%l%d][%l%d][%l%d][%l%d][%l%d][%l%d]|%d+$') then return 'j|' .. stored end
-  return stored
+  local epoch, base = string.match(stored, '^(%l[%l%d]*)(|?%d*)$')
+  if not epoch or #epoch ~= 10 or base == '|' or #base > 16 then return stored end
+  return 'j|' .. epoch .. (base ~= '' and base or '|0')
 end
 
 -- Whether there is no entry, or one of a user who was invited or has left.

@@ -32,20 +32,28 @@ local function edits_of(marks, room, ends)
   return table.concat(edits, ',')
 end
 
+-- The positions of holes, mentions and unset mentions that belong to a record of a supergroup, and the edits (comma lists of
+-- positions, and of position:stamp); then the last reset as it stands in the record. Of the record: how many holes and mentions it
+-- counts, and its end; nil: it can't be read. Returns nil and an error reply if something can't be read.
+local function lists_of(marks, room, nh, nm, ends)
+  local reset = nh and reset_of(ends)
+  if not reset then return nil, redis.error_reply('-UNREADABLE a record of a supergroup') end
+  local holes, mentions = marked(marks, room, 'h', nh), marked(marks, room, 'm', nm)
+  if not holes or not mentions then return nil, redis.error_reply('-UNREADABLE marks that a record counts') end
+  local edits = edits_of(marks, room, ends)
+  if not edits then return nil, redis.error_reply('-UNREADABLE the mark of an edit') end
+  return {holes, mentions, reset ~= '' and marked(marks, room, 'x') or '', edits}, reset
+end
+
 -- Arguments: the keys of supers and marks. Returns fields and values in turn, each value with |holes|mentions|unset mentions|edits
 -- appended: comma lists of positions, and of position:stamp; or nil and an error reply.
 local function with_positions(supers, marks)
   local large = redis.call('HGETALL', supers)
   for i = 1, #large, 2 do
-    local room, nh, nm, ends = large[i], string.match(large[i + 1], '^%a|%w+|%w+|%-?%d+|(%d+)|(%d+)(.*)$')
-    local reset = nh and reset_of(ends)
-    if not reset then return nil, redis.error_reply('-UNREADABLE a record of a supergroup') end
-    local holes, mentions = marked(marks, room, 'h', nh), marked(marks, room, 'm', nm)
-    if not holes or not mentions then return nil, redis.error_reply('-UNREADABLE marks that a record counts') end
-    local edits = edits_of(marks, room, ends)
-    if not edits then return nil, redis.error_reply('-UNREADABLE the mark of an edit') end
-    local unset = reset ~= '' and marked(marks, room, 'x') or ''
-    large[i + 1] = table.concat({large[i + 1], holes, mentions, unset, edits}, '|')
+    local nh, nm, ends = string.match(large[i + 1], '^%a|%w+|%w+|%-?%d+|(%d+)|(%d+)(.*)$')
+    local lists, unreadable = lists_of(marks, large[i], nh, nm, ends)
+    if not lists then return nil, unreadable end
+    large[i + 1] = large[i + 1] .. '|' .. table.concat(lists, '|')
   end
   return large
 end

@@ -264,10 +264,7 @@ impl Sweep {
         if backlog.jobs > jobs.len() as u64 && backlog.jobs <= PASSING {
             let mut get = redis::cmd("HGETALL");
             get.arg(RoomKeys::new(app, room).pending());
-            let unfinished = Reply::new(self.writer.inner.redis.query(&get).await?)?;
-            for (id, record) in unfinished.pairs()? {
-                passing.extend(Job::parse(&id, &record).ok());
-            }
+            passing = Job::read_all(Reply::new(self.writer.inner.redis.query(&get).await?)?)?;
         }
         let work = Work {
             snapshot: snapshot.or_deleted(),

@@ -124,4 +124,12 @@ impl Job {
         }
         Self::parse(&id, &record).map(Some)
     }
+
+    /// Reads pending jobs, id and record in turn. A job that this version can't read is left to pods of the version that wrote it.
+    pub(super) fn read_all(pending: Reply) -> Result<Vec<Self>> {
+        let jobs = pending.pairs()?.into_iter();
+        Ok(jobs
+            .filter_map(|(id, record)| Self::parse(&id, &record).ok())
+            .collect())
+    }
 }

@@ -29,7 +29,8 @@ pub(crate) enum Before {
 }
 
 impl Named {
-    /// A comma list of users, in which no `+`, `!` or `*` stands for itself: + before whom the message mentioned before, ! before whom nothing changes for; and * for everybody.
+    /// Reads a comma list of users, whose ids hold no `+`, `!` or `*`. Before a user, + says that the message mentioned the user
+    /// before, and ! that nothing changes for the user; * in place of a user is everybody.
     pub(super) fn parse(list: &str) -> Self {
         let mut named = Self::default();
         for name in list.split(',').filter(|name| !name.is_empty()) {

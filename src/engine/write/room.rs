@@ -150,14 +150,6 @@ pub(super) fn with_event_and_time_keys<const N: usize>(
     all
 }
 
-/// Adds passing jobs, id and record in turn. A job that this version can't read is left to pods of the version that wrote it.
-fn add_passing(work: &mut Work, unfinished: Reply) -> Result<()> {
-    for (id, record) in unfinished.pairs()? {
-        work.passing.extend(Job::parse(&id, &record).ok());
-    }
-    Ok(())
-}
-
 /// The two users whose direct room an event about a message means, encoded; empty texts if it names the room.
 pub(super) fn pair_of(place: &RoomOrPeer, sender: Option<&UserId>) -> [String; 2] {
     match (place, sender) {
@@ -297,7 +289,7 @@ impl RoomWorker<'_> {
     pub(super) fn read_unfinished(&mut self, mut unfinished: Reply) -> Result<()> {
         match unfinished.len() {
             1 => self.unfinished = self.unfinished.max(unfinished.number()? as usize),
-            _ => add_passing(&mut self.work, unfinished)?,
+            _ => self.work.passing.extend(Job::read_all(unfinished)?),
         }
         Ok(())
     }
@@ -317,9 +309,7 @@ impl RoomWorker<'_> {
             let mut get = redis::cmd("HGETALL");
             get.arg(self.keys.pending());
             let unfinished = self.writer.inner.redis.query(&get).await?;
-            let known = self.work.passing.len();
-            add_passing(&mut self.work, Reply::new(unfinished)?)?;
-            let mut found = self.work.passing.split_off(known);
+            let mut found = Job::read_all(Reply::new(unfinished)?)?;
             found.retain(|job| {
                 takes_all || job.act.message().is_some_and(|at| needed.contains(&at))
             });
@@ -375,7 +365,7 @@ impl RoomWorker<'_> {
         let mut next = || Reply::new(answers.next().unwrap_or(redis::Value::Nil));
         // The jobs are read before the snapshot, so that none of them is later than it.
         let (jobs, mut snapshot) = (next()?, next()?);
-        add_passing(&mut self.work, jobs)?;
+        self.work.passing.extend(Job::read_all(jobs)?);
         self.work.snapshot = Snapshot::read(&mut snapshot)?.or_deleted();
         Ok(true)
     }
