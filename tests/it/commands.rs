@@ -457,3 +457,20 @@ async fn one_thing_is_told_in_the_singular() {
         "{said}"
     );
 }
+
+/// Without a configuration nothing else would tell of a misspelt name.
+#[tokio::test]
+async fn an_app_that_begins_with_an_import_is_said_to() {
+    let redis = RedisServer::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("events.ndjson");
+    let event = json!({"type": "user.updated", "user": "u"});
+    std::fs::write(&file, event.to_string()).unwrap();
+    for new_app in [Some("new"), None] {
+        let mut command = unread();
+        command.args(["import", "--app", "new", "--redis-url", &redis.url()]);
+        let ran = run(command.arg(&file));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_eq!(ran.new_app.as_deref(), new_app, "{ran:?}");
+    }
+}

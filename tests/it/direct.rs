@@ -472,13 +472,7 @@ async fn a_note_to_oneself_avoids_a_room_in_which_somebody_else_has_been() {
 
 /// What the events come to: the status of each, or the code of its rejection.
 async fn outcomes(app: &App, events: &Value) -> Vec<String> {
-    let reply = app.events(events, Wait::Applied).await.ok();
-    let results = reply["results"].as_array().unwrap();
-    let word = |result: &Value| match result["error"]["code"].as_str() {
-        Some(code) => code.to_owned(),
-        None => result["status"].as_str().unwrap_or_default().to_owned(),
-    };
-    results.iter().map(word).collect()
+    app.events(events, Wait::Applied).await.outcomes()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -585,23 +585,3 @@ async fn its_own_retries_lose_nothing_and_do_nothing_twice() {
     assert_eq!(scene.unread("a").await["messages"]["total"], ROOMS);
     assert_no_drift(&scene.redis.url(), "app-0");
 }
-
-/// Without a configuration nothing else would tell of a misspelt name.
-#[tokio::test]
-async fn an_app_that_begins_with_an_import_is_said_to() {
-    let redis = RedisServer::start();
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("events.ndjson");
-    std::fs::write(
-        &file,
-        lines(&[json!({"type": "user.updated", "user": "u"})]),
-    )
-    .unwrap();
-    for new_app in [Some("new"), None] {
-        let mut command = unread();
-        command.args(["import", "--app", "new", "--redis-url", &redis.url()]);
-        let ran = run(command.arg(&file));
-        assert_eq!(ran.code, 0, "{ran:?}");
-        assert_eq!(ran.new_app.as_deref(), new_app, "{ran:?}");
-    }
-}

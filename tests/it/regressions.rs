@@ -148,14 +148,7 @@ async fn counts(app: &App, user: &str) -> Value {
 
 /// What each event of a request came to: its status, or why it was rejected.
 async fn outcomes(app: &App, events: &Value) -> Vec<String> {
-    let answer = app.events(events, Wait::Applied).await.ok();
-    let results = answer["results"].as_array().unwrap().iter();
-    results
-        .map(|result| {
-            let rejected = result["error"]["code"].as_str();
-            rejected.or(result["status"].as_str()).unwrap().to_owned()
-        })
-        .collect()
+    app.events(events, Wait::Applied).await.outcomes()
 }
 
 async fn outcome(app: &App, event: Value) -> String {

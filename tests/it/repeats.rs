@@ -15,17 +15,6 @@ async fn post(app: &App, key: &str, events: &Value) -> Reply {
     .await
 }
 
-/// What became of each event: its status, or the code.
-fn outcomes(reply: Reply) -> Vec<String> {
-    let results = reply.ok()["results"].clone();
-    let word = |result: &Value| {
-        let code = &result["error"]["code"];
-        let word = code.as_str().or(result["status"].as_str());
-        word.unwrap_or("nothing").to_owned()
-    };
-    results.as_array().unwrap().iter().map(word).collect()
-}
-
 async fn total(app: &App, user: &str) -> Value {
     app.unread(user, false).await.ok()["messages"]["total"].clone()
 }
@@ -57,7 +46,7 @@ async fn an_event_whose_key_is_known_changes_nothing() {
     ];
     for (n, event) in events.iter().enumerate() {
         assert_eq!(
-            outcomes(app.events(event, Wait::Applied).await),
+            app.events(event, Wait::Applied).await.outcomes(),
             ["applied"],
             "{event}"
         );
@@ -67,7 +56,7 @@ async fn an_event_whose_key_is_known_changes_nothing() {
     // Neither the room nor the user is there any more; each name still knows.
     for event in &events {
         assert_eq!(
-            outcomes(app.events(event, Wait::Applied).await),
+            app.events(event, Wait::Applied).await.outcomes(),
             ["duplicate"],
             "{event}"
         );
@@ -77,7 +66,7 @@ async fn an_event_whose_key_is_known_changes_nothing() {
     app.must(&message("r", "new")).await;
     for event in &events {
         assert_eq!(
-            outcomes(app.events(event, Wait::Applied).await),
+            app.events(event, Wait::Applied).await.outcomes(),
             ["duplicate"],
             "{event}"
         );
@@ -102,7 +91,7 @@ async fn a_request_that_is_sent_again_with_its_key_changes_nothing() {
         {"type": "member.joined", "room": "r", "user": "cy"},
         message("r", "3"),
     ]);
-    let first = outcomes(post(&app, "q", &events).await);
+    let first = post(&app, "q", &events).await.outcomes();
     assert_eq!(
         first,
         [
@@ -115,7 +104,7 @@ async fn a_request_that_is_sent_again_with_its_key_changes_nothing() {
     );
     app.must(&message("r", "4")).await;
     for _ in 0..2 {
-        let again = outcomes(post(&app, "q", &events).await);
+        let again = post(&app, "q", &events).await.outcomes();
         let known = ["duplicate"; 3]
             .into_iter()
             .chain(["invalid"])
@@ -129,11 +118,11 @@ async fn a_request_that_is_sent_again_with_its_key_changes_nothing() {
     // The same keys, said one by one.
     let read = json!({"type": "room.read", "room": "r", "user": "al", "key": "q/1"});
     assert_eq!(
-        outcomes(app.events(&read, Wait::Applied).await),
+        app.events(&read, Wait::Applied).await.outcomes(),
         ["duplicate"]
     );
     let left = json!({"type": "member.left", "room": "r", "user": "al", "key": "own"});
-    assert_eq!(outcomes(post(&app, "other", &left).await), ["duplicate"]);
+    assert_eq!(post(&app, "other", &left).await.outcomes(), ["duplicate"]);
     assert_eq!(total(&app, "al").await, 3);
 }
 
@@ -145,31 +134,31 @@ async fn a_key_of_another_type_of_event_is_invalid_and_one_of_a_rejected_event_i
     let read =
         json!({"type": "room.read", "room": "r", "user": "al", "up_to_id": "none", "key": "k"});
     assert_eq!(
-        outcomes(app.events(&read, Wait::Applied).await),
+        app.events(&read, Wait::Applied).await.outcomes(),
         ["message_not_found"]
     );
     let left = json!({"type": "member.left", "room": "r", "user": "bob", "key": "k"});
     assert_eq!(
-        outcomes(app.events(&left, Wait::Applied).await),
+        app.events(&left, Wait::Applied).await.outcomes(),
         ["applied"]
     );
     let read = json!({"type": "room.read", "room": "r", "user": "al", "key": "k"});
     assert_eq!(
-        outcomes(app.events(&read, Wait::Applied).await),
+        app.events(&read, Wait::Applied).await.outcomes(),
         ["invalid"]
     );
     assert_eq!(total(&app, "al").await, 1);
     // An event with an id is known by that.
     let again = json!({"type": "message.sent", "room": "r", "id": "2", "key": "k"});
     assert_eq!(
-        outcomes(app.events(&again, Wait::Applied).await),
+        app.events(&again, Wait::Applied).await.outcomes(),
         ["applied"]
     );
     // In another room, or for another user, it is another key.
     app.must(&made("s", &["al", "bob"])).await;
     let read = json!({"type": "room.read", "room": "s", "user": "al", "key": "k"});
     assert_eq!(
-        outcomes(app.events(&read, Wait::Applied).await),
+        app.events(&read, Wait::Applied).await.outcomes(),
         ["applied"]
     );
 }
@@ -197,11 +186,11 @@ async fn invalid_keys_are_refused() {
     for key in ["x".repeat(255), "日本 {*}".to_owned()] {
         let read = json!({"type": "room.read", "room": "r", "user": "al", "key": key});
         assert_eq!(
-            outcomes(app.events(&read, Wait::Applied).await),
+            app.events(&read, Wait::Applied).await.outcomes(),
             ["applied"]
         );
         assert_eq!(
-            outcomes(app.events(&read, Wait::Applied).await),
+            app.events(&read, Wait::Applied).await.outcomes(),
             ["duplicate"]
         );
     }
@@ -220,8 +209,8 @@ async fn invalid_keys_are_refused() {
         assert!(reply.text.contains("Idempotency-Key"), "{}", reply.text);
     }
     let long = "x".repeat(255);
-    assert_eq!(outcomes(post(&app, &long, &read).await), ["applied"]);
-    assert_eq!(outcomes(post(&app, &long, &read).await), ["duplicate"]);
+    assert_eq!(post(&app, &long, &read).await.outcomes(), ["applied"]);
+    assert_eq!(post(&app, &long, &read).await.outcomes(), ["duplicate"]);
 }
 
 /// Which room a peer's is may be another one by the time the event is sent again.
@@ -234,7 +223,7 @@ async fn a_read_by_peer_with_a_key_reads_no_later_room() {
     .await;
     let read = json!({"type": "room.read", "peer": "bob", "user": "al", "key": "k"});
     assert_eq!(
-        outcomes(app.events(&read, Wait::Applied).await),
+        app.events(&read, Wait::Applied).await.outcomes(),
         ["applied"]
     );
     let room = app.unread("al", true).await.ok()["rooms"][0]["room"].clone();
@@ -243,7 +232,7 @@ async fn a_read_by_peer_with_a_key_reads_no_later_room() {
     app.must(&json!({"type": "message.sent", "to": "al", "sender": "bob", "id": "2"}))
         .await;
     assert_eq!(
-        outcomes(app.events(&read, Wait::Applied).await),
+        app.events(&read, Wait::Applied).await.outcomes(),
         ["duplicate"]
     );
     assert_eq!(total(&app, "al").await, 1);
@@ -258,29 +247,29 @@ async fn a_key_of_a_read_by_peer_is_meant_for_that_peer() {
         .await;
     let read = |peer: &str| json!({"type": "room.read", "peer": peer, "user": "al", "key": "k"});
     assert_eq!(
-        outcomes(app.events(&read("bob"), Wait::Applied).await),
+        app.events(&read("bob"), Wait::Applied).await.outcomes(),
         ["applied"]
     );
     assert_eq!(
-        outcomes(app.events(&read("cy"), Wait::Applied).await),
+        app.events(&read("cy"), Wait::Applied).await.outcomes(),
         ["applied"]
     );
     let both = json!([read("dan"), read("eve"), read("dan")]);
     assert_eq!(
-        outcomes(app.events(&both, Wait::Applied).await),
+        app.events(&both, Wait::Applied).await.outcomes(),
         ["applied", "applied", "duplicate"]
     );
     assert_eq!(total(&app, "al").await, 0);
     // Nobody has a room with fay.
     let both = json!([read("fay"), read("fay")]);
     assert_eq!(
-        outcomes(app.events(&both, Wait::Applied).await),
+        app.events(&both, Wait::Applied).await.outcomes(),
         ["applied", "duplicate"]
     );
     // Nor is it one of the user's own events.
     let updated = json!({"type": "user.updated", "user": "al", "nickname": "Al", "key": "k"});
     assert_eq!(
-        outcomes(app.events(&updated, Wait::Applied).await),
+        app.events(&updated, Wait::Applied).await.outcomes(),
         ["applied"]
     );
 }
@@ -295,7 +284,7 @@ async fn each_user_reads_everything_with_the_same_key() {
     let read = |user: &str| json!({"type": "user.read_all", "user": user, "key": "k"});
     for user in ["al", "cy"] {
         assert_eq!(
-            outcomes(app.events(&read(user), Wait::Applied).await),
+            app.events(&read(user), Wait::Applied).await.outcomes(),
             ["applied"]
         );
         assert_eq!(total(&app, user).await, 0, "{user}");
@@ -303,7 +292,7 @@ async fn each_user_reads_everything_with_the_same_key() {
     app.must(&message("r", "2")).await;
     for user in ["al", "cy"] {
         assert_eq!(
-            outcomes(app.events(&read(user), Wait::Applied).await),
+            app.events(&read(user), Wait::Applied).await.outcomes(),
             ["duplicate"]
         );
         assert_eq!(total(&app, user).await, 1, "{user}");
@@ -373,19 +362,19 @@ async fn a_read_of_everything_that_stopped_half_way_reads_nothing_newer_when_it_
     assert_eq!(redis.cli(&["SET", &keys, "spoiled"]), "OK");
     let read = json!({"type": "user.read_all", "user": "al", "key": "k"});
     assert_eq!(
-        outcomes(app.events(&read, Wait::Applied).await),
+        app.events(&read, Wait::Applied).await.outcomes(),
         ["unreadable"]
     );
     app.must(&message("r1", "2")).await;
     assert_eq!(total(&app, "al").await, 2);
     assert_eq!(redis.cli(&["DEL", &keys]), "1");
     assert_eq!(
-        outcomes(app.events(&read, Wait::Applied).await),
+        app.events(&read, Wait::Applied).await.outcomes(),
         ["applied"]
     );
     assert_eq!(total(&app, "al").await, 1);
     assert_eq!(
-        outcomes(app.events(&read, Wait::Applied).await),
+        app.events(&read, Wait::Applied).await.outcomes(),
         ["duplicate"]
     );
 }
@@ -411,7 +400,7 @@ async fn a_duplicate_by_its_key_waits_for_what_the_first_one_began() {
         let held = Stopped::at(&own.config, redis, app, script, &pending, event.clone()).await;
         held.dies().await;
         assert_eq!(
-            outcomes(app.events(&event, Wait::Applied).await),
+            app.events(&event, Wait::Applied).await.outcomes(),
             ["duplicate"]
         );
         assert_eq!(redis.cli(&["HLEN", &pending]), "0", "{event}");
@@ -446,7 +435,7 @@ async fn a_message_to_somebody_is_known_in_whichever_of_their_rooms_it_is() {
         ]))
         .await;
         assert_eq!(
-            outcomes(app.events(&to, Wait::Applied).await),
+            app.events(&to, Wait::Applied).await.outcomes(),
             ["duplicate"]
         );
         assert_eq!(total(&app, "al").await, 1);
@@ -463,8 +452,8 @@ async fn verify_reads_the_longest_key_of_a_request() {
         {"type": "user.read_all", "user": "al"},
     ]);
     for key in ["x".repeat(255), "é".repeat(127)] {
-        assert_eq!(outcomes(post(&app, &key, &read).await), ["applied"; 2]);
-        assert_eq!(outcomes(post(&app, &key, &read).await), ["duplicate"; 2]);
+        assert_eq!(post(&app, &key, &read).await.outcomes(), ["applied"; 2]);
+        assert_eq!(post(&app, &key, &read).await.outcomes(), ["duplicate"; 2]);
     }
     assert_no_drift(&redis.url(), &app.keys.id);
 }
@@ -487,14 +476,14 @@ async fn the_last_message_is_known_by_its_id_however_many_came_after_it() {
         let read =
             |id: &str| json!({"type": "room.read", "room": kind, "user": "al", "up_to_id": id});
         assert_eq!(
-            outcomes(app.events(&read("m0"), Wait::Applied).await),
+            app.events(&read("m0"), Wait::Applied).await.outcomes(),
             ["message_not_found"]
         );
         let row =
             || async { app.room_unread(kind, Some(&["al"])).await.ok()["unread"]["al"].clone() };
         assert_eq!(row().await, 11);
         assert_eq!(
-            outcomes(app.events(&read("last"), Wait::Applied).await),
+            app.events(&read("last"), Wait::Applied).await.outcomes(),
             ["applied"]
         );
         assert_eq!(row().await, 10);

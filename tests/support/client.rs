@@ -39,6 +39,18 @@ impl Reply {
         self.body
     }
 
+    /// What each event of a request came to: its status, or the code of its rejection.
+    #[track_caller]
+    pub fn outcomes(self) -> Vec<String> {
+        let answer = self.ok();
+        let results = answer["results"].as_array().unwrap().iter();
+        let outcome = |result: &Value| {
+            let code = result["error"]["code"].as_str();
+            code.or(result["status"].as_str()).unwrap().to_owned()
+        };
+        results.map(outcome).collect()
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }

@@ -33,13 +33,7 @@ impl Beside {
 
     /// What these events come to: the code of an error, or the status.
     async fn outcomes(&self, events: &Value) -> Vec<String> {
-        let reply = self.app.events(events, Wait::Applied).await.ok();
-        let outcome = |result: &Value| {
-            let code = result["error"]["code"].as_str();
-            code.or(result["status"].as_str()).unwrap().to_owned()
-        };
-        let results = reply["results"].as_array().unwrap();
-        results.iter().map(outcome).collect()
+        self.app.events(events, Wait::Applied).await.outcomes()
     }
 
     async fn count(&self, user: &str) -> u64 {

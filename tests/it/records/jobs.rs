@@ -78,6 +78,12 @@ fn the_scripts_know_the_audiences_and_acts_of_the_golden_jobs_and_no_others() {
     }
 }
 
+/// The pairs of a line such as `marks=4 reset=6`.
+fn meaning_of(line: &'static str) -> Meaning {
+    let pairs = line.split(' ').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, is)| (name, is.to_owned())).collect()
+}
+
 /// What `room_unread` counts for `al` with these pending jobs, in a supergroup with head 9: unread messages and mentions.
 /// `everybody`: a position that mentions everybody; `reset` to `unset`: as in the golden jobs; `edits`: that have been delivered.
 fn unread_with(slot: &mut Slot, jobs: &[(&str, &str)], state: &Meaning) -> [u64; 2] {
@@ -153,8 +159,7 @@ fn room_unread_takes_pending_edits_of_one_message_in_the_order_of_their_stamps()
         ("marks=4", &[AL_TO_ALL, TO_AL], 1),
         ("", &[AL_TO_ALL, TO_AL], 0),
     ] {
-        let pairs = state.split(' ').filter_map(|pair| pair.split_once('='));
-        let mut meaning: Meaning = pairs.map(|(name, is)| (name, is.to_owned())).collect();
+        let mut meaning = meaning_of(state);
         meaning.insert("reset", "6".to_owned());
         let mut jobs: Vec<_> = ["9", "10", "11"]
             .into_iter()
@@ -195,9 +200,7 @@ fn room_unread_leaves_out_what_is_pending_from_before_a_delivered_edit() {
         ("everybody=4 reset=6", TO_ALL, 0),
         ("everybody=4 reset=6 edits=4:10", TO_ALL, 1),
     ] {
-        let pairs = state.split(' ').filter_map(|pair| pair.split_once('='));
-        let meaning: Meaning = pairs.map(|(name, is)| (name, is.to_owned())).collect();
-        let [_, counted] = unread_with(&mut slot, &[("9", job)], &meaning);
+        let [_, counted] = unread_with(&mut slot, &[("9", job)], &meaning_of(state));
         assert_eq!(counted, mentions, "{state} {job}");
     }
 }

@@ -225,6 +225,13 @@ async fn a_sender_that_an_earlier_room_of_that_name_still_lists_becomes_known() 
     assert_eq!(counts(app, "y").await, json!({"g": [1, 0]}));
 }
 
+/// A supergroup and who has joined it.
+fn made_super(room: &str, users: &[&str]) -> Vec<Value> {
+    let mut events = made(room, users);
+    events[0]["kind"] = "supergroup".into();
+    events
+}
+
 /// Jobs that nobody finishes, since their words are a newer version's. A script's reply has 64, and a delivery takes 2,000 along.
 fn fill_with_jobs(scene: &Scene, room: &str, jobs: u64) {
     if jobs == 0 {
@@ -244,13 +251,10 @@ fn fill_with_jobs(scene: &Scene, room: &str, jobs: u64) {
 async fn an_edit_that_a_dead_pod_left_does_not_outlast_a_later_one() {
     let scene = Scene::new();
     let app = &scene.app;
-    let made = json!([
-        {"type": "room.updated", "room": "s", "kind": "supergroup"},
-        {"type": "member.joined", "room": "s", "users": ["al", "bo"]},
-        {"type": "message.sent", "room": "s", "id": "to-nobody", "sender": "bo"},
-        {"type": "message.sent", "room": "s", "id": "to-al", "sender": "bo", "mentions": ["al"]},
-    ]);
-    app.must(&made).await;
+    let mut events = made_super("s", &["al", "bo"]);
+    events.push(sent("s", "to-nobody", "bo"));
+    events.push(json!({"type": "message.sent", "room": "s", "id": "to-al", "sender": "bo", "mentions": ["al"]}));
+    app.must(&events.into()).await;
     fill_with_jobs(&scene, "s", 70);
 
     let edit = |id: &str, mentions: &[&str]| json!({"type": "message.updated", "room": "s", "id": id, "mentions": mentions});
@@ -284,11 +288,7 @@ async fn an_edit_that_a_dead_pod_left_does_not_outlast_a_later_one() {
 async fn a_message_that_a_dead_pod_left_does_not_outlast_an_edit() {
     let scene = Scene::new();
     let app = &scene.app;
-    let made = json!([
-        {"type": "room.updated", "room": "s", "kind": "supergroup"},
-        {"type": "member.joined", "room": "s", "users": ["al", "bo"]},
-    ]);
-    app.must(&made).await;
+    app.must(&made_super("s", &["al", "bo"]).into()).await;
     fill_with_jobs(&scene, "s", 70);
     let message =
         json!({"type": "message.sent", "room": "s", "id": "m", "sender": "bo", "mentions": ["al"]});
@@ -304,15 +304,14 @@ async fn a_message_that_a_dead_pod_left_does_not_outlast_an_edit() {
 async fn an_edit_to_everybody_comes_after_one_that_a_dead_pod_left() {
     let scene = Scene::new();
     let app = &scene.app;
-    let made = json!([
-        {"type": "room.updated", "room": "s", "kind": "supergroup"},
-        {"type": "member.joined", "room": "s", "users": ["al", "bo", "cy"]},
-        {"type": "message.sent", "room": "s", "id": "before", "sender": "bo"},
-        {"type": "room.read", "room": "s", "user": "cy"},
-        {"type": "room.unread", "room": "s", "user": "cy", "from_id": "before"},
-        {"type": "message.sent", "room": "s", "id": "m", "sender": "bo"},
+    let mut events = made_super("s", &["al", "bo", "cy"]);
+    events.extend([
+        sent("s", "before", "bo"),
+        json!({"type": "room.read", "room": "s", "user": "cy"}),
+        json!({"type": "room.unread", "room": "s", "user": "cy", "from_id": "before"}),
+        sent("s", "m", "bo"),
     ]);
-    app.must(&made).await;
+    app.must(&events.into()).await;
     fill_with_jobs(&scene, "s", 2_100);
     let edit = |mentions: Value| json!({"type": "message.updated", "room": "s", "id": "m", "mentions": mentions});
     let mentions = async || counts(app, "cy").await["s"][1].clone();

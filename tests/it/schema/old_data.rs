@@ -421,7 +421,7 @@ async fn entries_of_members_are_short_once_the_data_are_migrated() {
     app.must(&joined("cy")).await;
     assert_eq!(entry("cy").len(), 12);
     assert!(entry("cy").ends_with("|1"));
-    // Whoever has read has a long one.
+    // The room writes out the entry of a member who has read.
     app.must(&json!({"type": "room.read", "room": "later", "user": "bo"}))
         .await;
     let read = entry("bo");
